@@ -90,7 +90,7 @@ class ExtmemError(Exception):
 
 
 class RuleViolation(ExtmemError, ValueError):
-    """The call would break the specification. It never reached the device; nothing changed. `violations` has all of them."""
+    """The call would break the specification. It never reached the device. `violations` has all of them."""
 
     def __init__(self, violations: Iterable[ViolationLike], *, command: str = "") -> None:
         self.violations = tuple(violations)
@@ -128,7 +128,7 @@ class DriverError(ExtmemError):
 
 
 class OutOfMemoryError(DriverError, MemoryError):
-    """No more memory, file descriptors or objects: VK_ERROR_OUT_OF_HOST_MEMORY, _OUT_OF_DEVICE_MEMORY or _TOO_MANY_OBJECTS."""
+    """No more memory, descriptors or objects: VK_ERROR_OUT_OF_HOST_MEMORY, _OUT_OF_DEVICE_MEMORY, _TOO_MANY_OBJECTS."""
 
 
 class HandleStateError(ExtmemError, ValueError):
@@ -140,7 +140,7 @@ class LiveViewError(HandleStateError, BufferError):
 
 
 class ObjectManagerError(ExtmemError):
-    """The object manager refused. Carries the NTSTATUS, the Win32 error code and the VkResult that a driver would give."""
+    """The object manager refused. Carries the NTSTATUS, the Win32 error and the VkResult that a driver would give."""
 
     result = VK_ERROR_INVALID_EXTERNAL_HANDLE
 

@@ -12,8 +12,8 @@ __all__ = ["HandleInfo", "NtHandleTable"]
 class HandleInfo:
     """NtQueryObject and GetHandleInformation of one NT handle.
 
-    `granted_access` is the mapped mask (B16: no generic bits). `name` is the full object path, empty for unnamed objects.
-    `object_id` tells shared objects apart (equal means CompareObjectHandles would say TRUE); it never comes from a value.
+    `granted_access` is the mapped mask (B16: no generic bits). `name` is the full object path, empty for unnamed.
+    `object_id` tells shared objects apart (CompareObjectHandles); it never comes from a value.
     """
 
     inherit: bool
@@ -26,10 +26,13 @@ class HandleInfo:
 
 
 class NtHandleTable(Protocol):
-    """The calling process's handle table. Values are plain ints; every call raises `extmem.errors.ObjectManagerError` classes."""
+    """The calling process's handle table. Values are ints; refusals are ObjectManagerError classes."""
 
     def close(self, value: int) -> None:
         """CloseHandle. InvalidHandleError for unknown (INVALID_HANDLE) or protected (HANDLE_NOT_CLOSABLE) values."""
+
+    def close_later(self, value: int) -> None:
+        """Close soon, from a finalizer: must not block, call back or raise."""
 
     def duplicate(
         self,
@@ -41,7 +44,7 @@ class NtHandleTable(Protocol):
         close_source: bool,
         into: int | None,
     ) -> int:
-        """DuplicateHandle; `desired` None is DUPLICATE_SAME_ACCESS; `into` is a pid, None for this process. The new value."""
+        """DuplicateHandle; `desired` None is DUPLICATE_SAME_ACCESS; `into` is a pid or None. The new value."""
 
     def same_object(self, a: int, b: int) -> bool:
         """CompareObjectHandles."""

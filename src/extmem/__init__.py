@@ -1,0 +1,154 @@
+"""Share GPU memory between processes, APIs and frameworks by operating-system handle.
+
+The everyday door is `open_device()`, `Device.allocate()` and `open()`; the specification's own words are in
+`extmem.vk`; `extmem.raw` takes foreign objects in; `extmem.process` starts children that inherit handles. docs/ has the guides.
+"""
+
+# Names are imported when first used: the broker and `extmem.errors` share this package, and need neither the
+# specification's structs nor the devices. `_NAMES` is the public surface; a test holds it against `__all__`.
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extmem import errors as errors
+    from extmem import process as process
+    from extmem import raw as raw
+    from extmem import rules as rules
+    from extmem import vk as vk
+    from extmem.errors import (
+        AccessDeniedError,
+        DescriptorError,
+        DriverError,
+        ExtmemError,
+        HandleStateError,
+        InternalError,
+        InvalidHandleError,
+        LiveViewError,
+        NameInvalidError,
+        NameNotFoundError,
+        NameTakenError,
+        ObjectManagerError,
+        ObjectTypeError,
+        OutOfMemoryError,
+        PeerError,
+        PeerGoneError,
+        PeerProtocolError,
+        QuotaError,
+        RuleViolation,
+        UnsupportedError,
+    )
+    from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+    from extmem.memory import (
+        Buffer,
+        Descriptor,
+        Device,
+        DeviceMemory,
+        Image,
+        RuleWarning,
+        enumerate_devices,
+        open,
+        open_device,
+        open_handle,
+    )
+
+__version__ = "0.1.0"
+
+_MODULES = ("errors", "process", "raw", "rules", "vk")
+_NAMES = {
+    "extmem.errors": (
+        "AccessDeniedError",
+        "DescriptorError",
+        "DriverError",
+        "ExtmemError",
+        "HandleStateError",
+        "InternalError",
+        "InvalidHandleError",
+        "LiveViewError",
+        "NameInvalidError",
+        "NameNotFoundError",
+        "NameTakenError",
+        "ObjectManagerError",
+        "ObjectTypeError",
+        "OutOfMemoryError",
+        "PeerError",
+        "PeerGoneError",
+        "PeerProtocolError",
+        "QuotaError",
+        "RuleViolation",
+        "UnsupportedError",
+    ),
+    "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
+    "extmem.memory": (
+        "Buffer",
+        "Descriptor",
+        "Device",
+        "DeviceMemory",
+        "Image",
+        "RuleWarning",
+        "enumerate_devices",
+        "open",
+        "open_device",
+        "open_handle",
+    ),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "Access",
+    "AccessDeniedError",
+    "Buffer",
+    "Descriptor",
+    "DescriptorError",
+    "Device",
+    "DeviceMemory",
+    "DriverError",
+    "ExtmemError",
+    "FdHandle",
+    "HandleStateError",
+    "Image",
+    "InternalError",
+    "InvalidHandleError",
+    "KmtHandle",
+    "LiveViewError",
+    "NameInvalidError",
+    "NameNotFoundError",
+    "NameTakenError",
+    "NtHandle",
+    "ObjectManagerError",
+    "ObjectTypeError",
+    "OutOfMemoryError",
+    "PeerError",
+    "PeerGoneError",
+    "PeerProtocolError",
+    "QuotaError",
+    "RuleViolation",
+    "RuleWarning",
+    "UnsupportedError",
+    "enumerate_devices",
+    "errors",
+    "open",
+    "open_device",
+    "open_handle",
+    "process",
+    "raw",
+    "rules",
+    "vk",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"extmem.{name}")
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'extmem' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

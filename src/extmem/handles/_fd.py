@@ -1,0 +1,49 @@
+"""`FdHandle`: a POSIX file descriptor that refers to a payload and owns a reference to it."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from extmem.errors import HandleStateError
+from extmem.handles._linux import same_open_file
+from extmem.handles._owned import OwnedHandle
+
+__all__ = ["FdHandle"]
+
+
+class FdHandle(OwnedHandle):
+    """A file descriptor (OPAQUE_FD, DMA_BUF) that this process owns.
+
+    Ownership: owns a reference to the payload. A successful import consumes it (the handle is then taken); a failed one
+    leaves it open. Always close-on-exec: pass it with `multiprocessing`, SCM_RIGHTS or `pass_fds`.
+    """
+
+    __slots__ = ()
+    _word = "fd handle"
+
+    def __init__(self, fd: int) -> None:
+        if fd < 0:
+            raise HandleStateError(f"{fd} is no file descriptor: those are 0 or greater; the call that made it failed")
+        super().__init__(fd)
+        os.set_inheritable(fd, False)
+
+    def fileno(self) -> int:
+        """The descriptor, so that select, socket.send_fds and os functions take the handle itself."""
+        return int(self)
+
+    def duplicate(self) -> FdHandle:
+        """dup(2), close-on-exec: a second owner of the same open file."""
+        return FdHandle(os.dup(int(self)))
+
+    def same_object(self, other: FdHandle) -> bool:
+        """Whether both refer to one payload: the same file for memfds, else the same open file."""
+        mine, theirs = os.fstat(int(self)), os.fstat(int(other))
+        if (mine.st_dev, mine.st_ino) != (theirs.st_dev, theirs.st_ino):
+            return False
+        if stat.S_ISREG(mine.st_mode):
+            return True
+        return same_open_file(int(self), int(other))
+
+    def _close(self, value: int) -> None:
+        os.close(value)
