@@ -1,0 +1,25 @@
+"""The Vulkan specification's own words: structs, enums, flags, commands, under their own names without `Vk`.
+
+Generated from the registry, so a name, a field or a value can be looked up in the specification. `extmem.vk.abi` turns
+structs into C memory and back; it is not imported from here, because it needs cffi.
+"""
+
+from extmem.vk._base import ChainStruct, Command, Handle, Param, SecurityAttributes, Struct
+from extmem.vk._chain import chain, find
+from extmem.vk._generated import chains, commands, constants, enums, flags, structs
+from extmem.vk._generated.chains import *  # noqa: F403  # each module has its own __all__, and a test compares them
+from extmem.vk._generated.commands import *  # noqa: F403  # as above
+from extmem.vk._generated.constants import *  # noqa: F403  # as above
+from extmem.vk._generated.enums import *  # noqa: F403  # as above
+from extmem.vk._generated.flags import *  # noqa: F403  # as above
+from extmem.vk._generated.structs import *  # noqa: F403  # as above
+
+__all__ = ["ChainStruct", "Command", "Handle", "Param", "SecurityAttributes", "Struct", "chain", "find"]
+__all__ += chains.__all__
+__all__ += commands.__all__
+__all__ += constants.__all__
+__all__ += enums.__all__
+__all__ += flags.__all__
+__all__ += structs.__all__
+
+del chains, commands, constants, enums, flags, structs

@@ -1,0 +1,34 @@
+"""`python -m codegen [--check]`: write the generated files, or say how they differ from what would be written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from codegen import files, registry
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit status: 0 in order, 1 drift found by --check."""
+    parser = argparse.ArgumentParser("python -m codegen", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare with the disk and write nothing")
+    parser.add_argument("--root", type=Path, default=ROOT, help="repository to write to or to check")
+    options = parser.parse_args(argv)
+    texts = files.render(registry.load())
+    if options.check:
+        complaints = files.compare(options.root, texts)
+        for complaint in complaints:
+            print(complaint)
+        if complaints:
+            print(f"{len(complaints)} generated file(s) are out of step: run `python -m codegen`", file=sys.stderr)
+        return 1 if complaints else 0
+    for path in files.write(options.root, texts):
+        print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

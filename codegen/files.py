@@ -1,0 +1,70 @@
+"""The closed list of files that the generator may write, and the comparison of that list with what is on disk.
+
+A write and a check are the same run up to the last step: all texts are made in memory first.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from codegen import writers
+from codegen.registry import Model
+
+__all__ = ["FILES", "GENERATED", "compare", "render", "write"]
+
+GENERATED = "src/extmem/vk/_generated"
+
+
+def _package(model: Model) -> str:
+    return writers.header(model, "Words of the Vulkan registry. Use `extmem.vk`, which has them all.")
+
+
+FILES: dict[str, Callable[[Model], str]] = {
+    f"{GENERATED}/__init__.py": _package,
+    f"{GENERATED}/constants.py": writers.write_constants,
+    f"{GENERATED}/enums.py": writers.write_enums,
+    f"{GENERATED}/flags.py": writers.write_flags,
+    f"{GENERATED}/structs.py": writers.write_structs,
+    f"{GENERATED}/chains.py": writers.write_chains,
+    f"{GENERATED}/commands.py": writers.write_commands,
+}
+
+
+def render(model: Model) -> dict[str, str]:
+    """Every generated file's text, by its path below the repository root."""
+    return {path: make(model) for path, make in FILES.items()}
+
+
+def write(root: Path, texts: dict[str, str]) -> list[str]:
+    """Write what differs; the paths written. Orphans are reported by `compare`, never deleted here."""
+    changed = []
+    for path, text in texts.items():
+        target = root / path
+        if not target.is_file() or target.read_text("utf-8") != text:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, "utf-8", newline="\n")
+            changed.append(path)
+    return changed
+
+
+def compare(root: Path, texts: dict[str, str]) -> list[str]:
+    """One complaint for each file that is missing, differs, or is there without being generated."""
+    complaints = []
+    for path, text in texts.items():
+        target = root / path
+        if not target.is_file():
+            complaints.append(f"missing: {path}")
+            continue
+        found = target.read_text("utf-8")
+        if found != text:
+            diff = difflib.unified_diff(
+                found.splitlines(), text.splitlines(), f"{path} (on disk)", f"{path} (generated)", lineterm=""
+            )
+            complaints.append(f"differs: {path}\n" + "\n".join(list(diff)[:60]))
+    folder = root / GENERATED
+    there = {p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts} if folder.is_dir() else set()
+    expected = {root / path for path in texts}
+    complaints += [f"orphan: {p.relative_to(root).as_posix()}" for p in sorted(there - expected)]
+    return complaints

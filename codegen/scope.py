@@ -1,0 +1,185 @@
+"""What is generated: the one table of structs, commands and constants in scope, each group with its reason.
+
+Enums, flags and handles are not listed: they follow from the structs and commands that use them. To bring something
+new into scope, add its C name here and run `python -m codegen`; a type the generator cannot express stops it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["COMMANDS", "CONSTANTS", "FIELD_RULES", "STRUCTS", "FieldRule", "Group"]
+
+
+class Group(NamedTuple):
+    """C names that came into scope together, and why."""
+
+    reason: str
+    names: tuple[str, ...]
+
+
+class FieldRule(NamedTuple):
+    """A field whose Python form differs from what its C type alone would give."""
+
+    py_name: str
+    py_type: str
+    default: str
+    reason: str
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple("Vk" + word for word in text.split())
+
+
+STRUCTS: tuple[Group, ...] = (
+    Group(
+        "Allocating, and what an allocation may be chained with: the heart of the library.",
+        _names(
+            """MemoryAllocateInfo ExportMemoryAllocateInfo MemoryDedicatedAllocateInfo MemoryDedicatedRequirements
+            MemoryAllocateFlagsInfo MemoryOpaqueCaptureAddressAllocateInfo MemoryPriorityAllocateInfoEXT"""
+        ),
+    ),
+    Group(
+        "VK_KHR_external_memory_win32: NT handles, KMT handles and names.",
+        _names(
+            """ExportMemoryWin32HandleInfoKHR ImportMemoryWin32HandleInfoKHR MemoryGetWin32HandleInfoKHR
+            MemoryWin32HandlePropertiesKHR"""
+        ),
+    ),
+    Group(
+        "VK_KHR_external_memory_fd and dma-buf.",
+        _names("ImportMemoryFdInfoKHR MemoryGetFdInfoKHR MemoryFdPropertiesKHR"),
+    ),
+    Group(
+        "VK_EXT_external_memory_host: host payloads are what every device can import.",
+        _names(
+            """ImportMemoryHostPointerInfoEXT MemoryHostPointerPropertiesEXT
+            PhysicalDeviceExternalMemoryHostPropertiesEXT"""
+        ),
+    ),
+    Group(
+        "NV twins: the rules forbid chaining them together with the KHR structs, so they must be sayable.",
+        _names(
+            """ExportMemoryAllocateInfoNV ExportMemoryWin32HandleInfoNV ImportMemoryWin32HandleInfoNV
+            DedicatedAllocationMemoryAllocateInfoNV ExternalMemoryImageCreateInfoNV"""
+        ),
+    ),
+    Group(
+        "Asking a device what it can export and import.",
+        _names(
+            """ExternalMemoryProperties PhysicalDeviceExternalBufferInfo ExternalBufferProperties
+            PhysicalDeviceExternalImageFormatInfo ExternalImageFormatProperties PhysicalDeviceImageFormatInfo2
+            ImageFormatProperties ImageFormatProperties2"""
+        ),
+    ),
+    Group(
+        "Buffers and images, because dedicated allocation and binding rules speak of them.",
+        _names(
+            """ExternalMemoryBufferCreateInfo ExternalMemoryImageCreateInfo BufferCreateInfo BufferUsageFlags2CreateInfo
+            ImageCreateInfo ImageSubresource SubresourceLayout ImageSubresourceRange Extent3D Offset3D
+            MemoryRequirements MemoryRequirements2 BufferMemoryRequirementsInfo2 ImageMemoryRequirementsInfo2
+            BindBufferMemoryInfo BindImageMemoryInfo"""
+        ),
+    ),
+    Group(
+        "Mapping memory, and making writes visible.",
+        _names("MemoryMapInfo MemoryUnmapInfo MemoryMapPlacedInfoEXT MappedMemoryRange"),
+    ),
+    Group(
+        "Who a device is and which memory it has. The limits come inside the properties.",
+        _names(
+            """PhysicalDeviceIDProperties PhysicalDeviceProperties2 PhysicalDeviceProperties PhysicalDeviceLimits
+            PhysicalDeviceSparseProperties PhysicalDeviceMemoryProperties PhysicalDeviceMemoryProperties2 MemoryType
+            MemoryHeap"""
+        ),
+    ),
+    Group(
+        "Passing ownership of a payload between queues, devices and processes.",
+        _names(
+            """ImageMemoryBarrier ImageMemoryBarrier2 BufferMemoryBarrier BufferMemoryBarrier2
+            Win32KeyedMutexAcquireReleaseInfoKHR ExternalMemoryAcquireUnmodifiedEXT"""
+        ),
+    ),
+    Group(
+        "What the two pipeline barrier commands take besides.",
+        _names("MemoryBarrier MemoryBarrier2 DependencyInfo"),
+    ),
+)
+
+COMMANDS: tuple[Group, ...] = (
+    Group(
+        "Allocating, mapping and flushing.",
+        (
+            "vkAllocateMemory",
+            "vkFreeMemory",
+            "vkMapMemory",
+            "vkMapMemory2",
+            "vkUnmapMemory",
+            "vkUnmapMemory2",
+            "vkFlushMappedMemoryRanges",
+            "vkInvalidateMappedMemoryRanges",
+        ),
+    ),
+    Group(
+        "Handles out, and what may be imported from them.",
+        (
+            "vkGetMemoryWin32HandleKHR",
+            "vkGetMemoryWin32HandlePropertiesKHR",
+            "vkGetMemoryFdKHR",
+            "vkGetMemoryFdPropertiesKHR",
+            "vkGetMemoryHostPointerPropertiesEXT",
+        ),
+    ),
+    Group(
+        "Capability queries.",
+        (
+            "vkGetPhysicalDeviceExternalBufferProperties",
+            "vkGetPhysicalDeviceImageFormatProperties2",
+            "vkGetPhysicalDeviceProperties2",
+            "vkGetPhysicalDeviceMemoryProperties2",
+        ),
+    ),
+    Group(
+        "Buffers and images.",
+        (
+            "vkCreateBuffer",
+            "vkDestroyBuffer",
+            "vkCreateImage",
+            "vkDestroyImage",
+            "vkGetBufferMemoryRequirements2",
+            "vkGetImageMemoryRequirements2",
+            "vkGetImageSubresourceLayout",
+            "vkBindBufferMemory2",
+            "vkBindImageMemory2",
+        ),
+    ),
+    Group("Ownership transfer.", ("vkCmdPipelineBarrier", "vkCmdPipelineBarrier2")),
+)
+
+CONSTANTS: tuple[Group, ...] = (
+    Group(
+        "The queue families outside this device that ownership is passed to and from.",
+        ("VK_QUEUE_FAMILY_IGNORED", "VK_QUEUE_FAMILY_EXTERNAL", "VK_QUEUE_FAMILY_FOREIGN_EXT"),
+    ),
+    Group("Stands for all that follows an offset.", ("VK_WHOLE_SIZE",)),
+    Group(
+        "Sizes of arrays in the structs above.",
+        (
+            "VK_UUID_SIZE",
+            "VK_LUID_SIZE",
+            "VK_MAX_MEMORY_TYPES",
+            "VK_MAX_MEMORY_HEAPS",
+            "VK_MAX_PHYSICAL_DEVICE_NAME_SIZE",
+        ),
+    ),
+)
+
+FIELD_RULES: dict[tuple[str, str], FieldRule] = {
+    ("VkExportMemoryWin32HandleInfoKHR", "dwAccess"): FieldRule(
+        "access", "int", "0", "dw only says DWORD, which Python has no use for"
+    ),
+    ("VkExportMemoryWin32HandleInfoNV", "dwAccess"): FieldRule("access", "int", "0", "as in the KHR struct"),
+    ("VkImportMemoryFdInfoKHR", "fd"): FieldRule(
+        "fd", "SupportsInt", "-1", "takes an owned handle object too; 0 would be standard input, -1 is no descriptor"
+    ),
+}

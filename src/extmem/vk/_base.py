@@ -1,0 +1,71 @@
+"""What the generated structs and commands are made of, and the one Win32 struct that the registry does not describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+from extmem.vk._generated.enums import Result, StructureType
+
+__all__ = ["ChainStruct", "Command", "Handle", "Param", "SecurityAttributes", "Struct"]
+
+Handle: TypeAlias = object | None
+"""A Vulkan or Win32 handle: an int, one of this library's objects that stands for one, or None for the null handle."""
+
+
+class Struct:
+    """A Vulkan struct. Fields are compared by value; nothing is checked when one is made (`extmem.rules` checks)."""
+
+    __slots__ = ()
+    C_NAME: ClassVar[str]
+
+
+class ChainStruct(Struct):
+    """A Vulkan struct with sType and pNext: it can be in a chain, or begin one."""
+
+    __slots__ = ()
+    S_TYPE: ClassVar[StructureType]
+    p_next: ChainStruct | None
+
+    @property
+    def s_type(self) -> StructureType:
+        """`sType`, fixed by the class."""
+        return self.S_TYPE
+
+
+@dataclass(slots=True)
+class SecurityAttributes(Struct):
+    """`SECURITY_ATTRIBUTES` of Win32: who may open what is exported, and whether children inherit the handle.
+
+    security_descriptor: SDDL text, which the platform's manager turns into a descriptor; or a self-relative security
+    descriptor as bytes; or the address of one, which must outlive the call; or None for the default of the process.
+    """
+
+    C_NAME: ClassVar[str] = "SECURITY_ATTRIBUTES"
+    security_descriptor: str | bytes | int | None = None
+    inherit_handle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One parameter of a command. `length` names the parameter or expression that counts a pointer's elements."""
+
+    c_name: str
+    name: str
+    c_type: str
+    optional: bool
+    length: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: what it takes and which results it may give. `level` is what its first parameter belongs to."""
+
+    c_name: str
+    return_type: str
+    params: tuple[Param, ...]
+    success_codes: tuple[Result, ...]
+    error_codes: tuple[Result, ...]
+    level: str
+    origin: str
+    aliases: tuple[str, ...]
