@@ -1,0 +1,195 @@
+"""`Driver`: what the layers above need of any device, in the specification's words.
+
+A driver allocates, exports, imports and maps, and answers capability queries. It knows nothing of names, NT handles,
+the object manager or rules: whoever calls it has checked the call. It still validates enough of a stranger's fd or
+pointer that the result cannot crash this process, as vkAllocateMemory must.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from extmem import vk
+
+__all__ = ["DESCRIPTOR_LIMIT", "Allocation", "DeviceIdentity", "Driver", "Mapping", "Requirements"]
+
+DESCRIPTOR_LIMIT = 4080
+"""The longest descriptor in bytes: with its 16-byte frame it fits the 4 KiB that a payload keeps for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """VkMemoryRequirements2 with VkMemoryDedicatedRequirements. Sizes and alignment in bytes."""
+
+    size: int
+    alignment: int
+    memory_type_bits: int
+    requires_dedicated: bool = False
+    prefers_dedicated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceIdentity:
+    """Who a device is: VkPhysicalDeviceIDProperties and VkPhysicalDeviceDriverProperties. UUIDs are 16 bytes, a LUID 8."""
+
+    device_uuid: bytes
+    driver_uuid: bytes
+    luid: bytes | None
+    """None where deviceLUIDValid is false."""
+    node_mask: int
+    device_name: str
+    driver_name: str
+    driver_version: str
+
+
+class Allocation(Protocol):
+    """A payload, or a view of one, as the device holds it. Made by a driver; `close()` gives it back, safe to call twice."""
+
+    @property
+    def size(self) -> int:
+        """VkMemoryAllocateInfo::allocationSize in bytes."""
+
+    @property
+    def memory_type_index(self) -> int:
+        """VkMemoryAllocateInfo::memoryTypeIndex."""
+
+    @property
+    def fd(self) -> int | None:
+        """The payload's file descriptor where the driver keeps one; borrowed, valid until `close()`. HandleStateError after."""
+
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """(st_dev, st_ino) of the payload's file: equal for one payload, however many descriptors. None without a file."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the payload came with the right to write."""
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`."""
+
+    def close(self) -> None:
+        """Give it back. Mappings made from it stay valid until they are closed themselves."""
+
+
+class Mapping(Protocol):
+    """An allocation's bytes in this process's address space. `close()` unmaps, safe to call twice."""
+
+    @property
+    def address(self) -> int:
+        """Address of the first byte. HandleStateError once closed."""
+
+    @property
+    def size(self) -> int:
+        """Bytes mapped: the allocation's size."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the pages may be written."""
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`."""
+
+    def close(self) -> None:
+        """Unmap. Nothing may look at the address any more."""
+
+
+class Driver(Protocol):
+    """One device. Closing it does not touch its allocations."""
+
+    @property
+    def kind(self) -> str:
+        """`"host"`, `"vulkan"`, …"""
+
+    @property
+    def identity(self) -> DeviceIdentity:
+        """Who it is."""
+
+    @property
+    def min_imported_host_pointer_alignment(self) -> int:
+        """VkPhysicalDeviceExternalMemoryHostPropertiesEXT::minImportedHostPointerAlignment in bytes."""
+
+    def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
+        """vkGetPhysicalDeviceMemoryProperties."""
+
+    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+        """vkGetPhysicalDeviceExternalBufferProperties. What is not supported has no feature bits; never an error."""
+
+    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+        """vkGetPhysicalDeviceImageFormatProperties2, VkExternalImageFormatProperties chained when `info` asks for a type.
+
+        Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED, with the reason.
+        """
+
+    def buffer_requirements(self, info: vk.BufferCreateInfo) -> Requirements:
+        """What a buffer made from `info` requires. UnsupportedError where no such buffer can be made."""
+
+    def image_requirements(self, info: vk.ImageCreateInfo) -> Requirements:
+        """What an image made from `info` requires. UnsupportedError where no such image can be made."""
+
+    def image_subresource_layout(
+        self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource
+    ) -> vk.SubresourceLayout:
+        """vkGetImageSubresourceLayout: bytes. UnsupportedError for optimal tiling, ValueError for a subresource it lacks."""
+
+    def allocate(self, size: int, memory_type_index: int, descriptor: bytes) -> Allocation:
+        """A new payload of `size` zeroed bytes that carries `descriptor` (empty for none, at most DESCRIPTOR_LIMIT).
+
+        Errors: OutOfMemoryError.
+        """
+
+    def import_fd(
+        self, fd: int, size: int, memory_type_index: int, *, release: Callable[[], None] | None = None
+    ) -> Allocation:
+        """A view of the payload behind an fd.
+
+        On success the allocation uses `fd` until it is closed, and then calls `release` (None: closes `fd`). On failure
+        `fd` is untouched and stays the caller's. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE that says what
+        the fd is instead; OutOfMemoryError.
+        """
+
+    def export_fd(self, allocation: Allocation, *, read_only: bool = False) -> int:
+        """A new descriptor of the payload (vkGetMemoryFdKHR), owned by the caller, close-on-exec.
+
+        read_only: one that the kernel refuses to map for writing. An allocation that is not writable gives no other.
+        Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS; UnsupportedError where there is no file behind it.
+        """
+
+    def import_host_pointer(self, address: int, size: int, memory_type_index: int) -> Allocation:
+        """A view of memory that the caller owns and keeps alive (VK_EXT_external_memory_host).
+
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where it is not all mapped and writable.
+        """
+
+    def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
+        """vkGetMemoryHostPointerPropertiesEXT: the memory types that the pointer may be imported to.
+
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
+        """
+
+    def host_range_mapped(self, address: int, size: int) -> bool:
+        """Whether every byte of [address, address + size) is mapped in this process, readable and writable."""
+
+    def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
+        """vkGetMemoryFdPropertiesKHR: the memory types that a non-opaque fd may be imported to.
+
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
+        """
+
+    def free(self, allocation: Allocation) -> None:
+        """vkFreeMemory: `allocation.close()`."""
+
+    def map(self, allocation: Allocation, *, writable: bool = True) -> Mapping:
+        """vkMapMemory of the whole allocation.
+
+        Errors: UnsupportedError for memory that the host cannot see; PermissionError for a writable mapping of a payload
+        that came without that right; OutOfMemoryError.
+        """
+
+    def close(self) -> None:
+        """Let go of the device. Safe to call twice."""
