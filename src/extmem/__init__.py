@@ -1,7 +1,7 @@
 """Share GPU memory between processes, APIs and frameworks by operating-system handle.
 
 The everyday door is `open_device()`, `Device.allocate()` and `open()`; the specification's own words are in
-`extmem.vk`; `extmem.raw` takes foreign objects in; `extmem.process` starts children that inherit handles. docs/ has the guides.
+`extmem.vk`; `extmem.raw` takes foreign objects in; `extmem.process` starts children that inherit handles.
 """
 
 # Names are imported when first used: the broker and `extmem.errors` share this package, and need neither the

@@ -1,0 +1,34 @@
+# Two commands for everybody: make demo, make test. The rest is for developers.
+.PHONY: demo test lint types unit bench soak gen clean
+PY = .venv/bin/python
+EXPECT ?= $(EXTMEM_EXPECT)
+
+demo:                ## set up what is needed and run the main job: two processes share a rendered animation by name
+	@scripts/setup.sh demo
+	@.venv/bin/extmem demo
+
+test:                ## set up what is needed; lint, types, all tests, coverage
+	@scripts/setup.sh dev
+	@scripts/check.sh
+
+lint:                ## ruff alone
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+types:               ## mypy --strict for both platforms
+	@$(PY) -m mypy --platform linux && $(PY) -m mypy --platform win32
+
+unit:                ## the quick tests alone
+	@$(PY) -m pytest tests/unit tests/rules tests/property -q
+
+bench:               ## every benchmark, with the alternative in the same run
+	@.venv/bin/extmem bench
+
+soak:                ## nightly: 100,000 fuzzed messages and descriptors, 500 rounds of kill -9; prints a JSON list
+	@scripts/setup.sh dev
+	@$(PY) -m scripts.soak
+
+gen:                 ## regenerate what comes from the registry
+	@$(PY) -m codegen
+
+clean:               ## forget the environment and the caches
+	rm -rf .venv .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info

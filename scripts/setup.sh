@@ -1,0 +1,60 @@
+#!/bin/sh
+# Make .venv with the pinned dependencies: setup.sh demo | dev. Says the one line to type where only root can help.
+set -eu
+cd "$(dirname "$0")/.."
+kind=${1:?usage: setup.sh demo|dev}
+
+say() { printf '%s\n' "$*" >&2; }
+
+python=""
+for candidate in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11; do
+    if command -v "$candidate" >/dev/null 2>&1 &&
+        "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    say "extmem needs Python 3.11 to 3.14, and none is on the PATH. As root:"
+    say "    apt-get install -y python3 python3-venv"
+    exit 1
+fi
+
+as_root() { # as_root PACKAGES...: install Debian packages where we may, tell the line to type where we may not
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >/dev/null && return 0
+    fi
+    say "As root:"
+    say "    apt-get install -y $*"
+    return 1
+}
+
+if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    say "$python cannot make virtual environments: python$version-venv is missing."
+    as_root "python$version-venv" || exit 1
+fi
+
+# The layout tests ask a C compiler and Debian's Vulkan headers; without them they hold the committed answers only.
+if [ "$kind" = dev ]; then
+    missing=""
+    command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+    [ -e /usr/include/vulkan/vulkan_core.h ] || missing="$missing libvulkan-dev"
+    if [ -n "$missing" ]; then
+        # shellcheck disable=SC2086  # a list of package names
+        as_root $missing || say "(going on without: the C layout tests compare with the committed fixture only)"
+    fi
+fi
+
+stamp=.venv/.extmem-$kind
+fresh() { [ -e "$stamp" ] && [ "$stamp" -nt constraints.txt ] && [ "$stamp" -nt pyproject.toml ]; }
+if ! fresh; then
+    say "Setting up .venv ($kind) ..."
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    if [ "$kind" = dev ]; then
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]' --group dev
+    else
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+    fi
+    touch "$stamp"
+fi
