@@ -1,4 +1,7 @@
-"""`python -m codegen [--check]`: write the generated files, or say how they differ from what would be written."""
+"""`python -m codegen [--check]` writes the generated files, or says how they differ from what would be written.
+
+`python -m codegen layout` asks the C compiler about every struct's layout and keeps the answer as the tests' fixture.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from codegen import files, registry
+from codegen import files, layout, registry
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,10 +17,18 @@ ROOT = Path(__file__).resolve().parent.parent
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0 in order, 1 drift found by --check."""
     parser = argparse.ArgumentParser("python -m codegen", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["layout"], help="write the layout fixture instead")
     parser.add_argument("--check", action="store_true", help="compare with the disk and write nothing")
     parser.add_argument("--root", type=Path, default=ROOT, help="repository to write to or to check")
     options = parser.parse_args(argv)
-    texts = files.render(registry.load())
+    model = registry.load()
+    if options.what == "layout":
+        if not layout.available():
+            print("no C compiler or no /usr/include/vulkan: install gcc and libvulkan-dev", file=sys.stderr)
+            return 1
+        print(f"wrote {layout.write_fixture(model, options.root)}")
+        return 0
+    texts = files.render(model)
     if options.check:
         complaints = files.compare(options.root, texts)
         for complaint in complaints:

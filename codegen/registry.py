@@ -111,6 +111,8 @@ class Model:
     """What, how many the registry has, how many are in scope."""
     bitmask_of: dict[str, tuple[str, int]]
     """Flags type → (FlagBits type or '', width)."""
+    vendors: tuple[str, ...]
+    """Vendor suffixes, longer ones first."""
 
     def struct(self, c_name: str) -> StructModel:
         """The struct of that C name."""
@@ -269,6 +271,7 @@ def load() -> Model:
         handles,
         totals,
         bitmask_of,
+        vendors,
     )
 
 

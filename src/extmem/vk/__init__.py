@@ -1,8 +1,10 @@
 """The Vulkan specification's own words: structs, enums, flags, commands, under their own names without `Vk`.
 
 Generated from the registry, so a name, a field or a value can be looked up in the specification. `extmem.vk.abi` turns
-structs into C memory and back; it is not imported from here, because it needs cffi.
+structs into C memory and back; it is imported when it is first asked for, because it needs cffi.
 """
+
+from typing import TYPE_CHECKING
 
 from extmem.vk._base import ChainStruct, Command, Handle, Param, SecurityAttributes, Struct
 from extmem.vk._chain import chain, find
@@ -14,6 +16,9 @@ from extmem.vk._generated.enums import *  # noqa: F403  # as above
 from extmem.vk._generated.flags import *  # noqa: F403  # as above
 from extmem.vk._generated.structs import *  # noqa: F403  # as above
 
+if TYPE_CHECKING:
+    from extmem.vk import abi as abi
+
 __all__ = ["ChainStruct", "Command", "Handle", "Param", "SecurityAttributes", "Struct", "chain", "find"]
 __all__ += chains.__all__
 __all__ += commands.__all__
@@ -23,3 +28,12 @@ __all__ += flags.__all__
 __all__ += structs.__all__
 
 del chains, commands, constants, enums, flags, structs
+
+if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
+
+    def __getattr__(name: str) -> object:
+        if name == "abi":
+            import importlib
+
+            return importlib.import_module("extmem.vk.abi")
+        raise AttributeError(f"module 'extmem.vk' has no attribute {name!r}")

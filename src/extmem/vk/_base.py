@@ -23,7 +23,7 @@ class Struct:
 class ChainStruct(Struct):
     """A Vulkan struct with sType and pNext: it can be in a chain, or begin one."""
 
-    __slots__ = ()
+    __slots__ = ("p_next",)
     S_TYPE: ClassVar[StructureType]
     p_next: ChainStruct | None
 

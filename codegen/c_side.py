@@ -1,0 +1,120 @@
+"""The C side: declarations for cffi, the out-of-line ABI module made from them, and the field tables.
+
+How this works: member declarations are the registry's own text; only the types they mention are ours, so that one
+declaration serves on every OS: enums are int32_t, flags uint32_t or uint64_t, handles that Vulkan defines as 64-bit
+numbers are uint64_t, HANDLE is void*, DWORD uint32_t, LPCWSTR const uint16_t*. A C compiler's answer for the real
+headers is compared with what cffi makes of this text (see `layout`). cffi parses the text here and writes it out in
+compiled form: nothing is parsed when the library is imported.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+
+from codegen.registry import CommandModel, Model, StructModel
+from codegen.writers import header
+
+__all__ = ["declarations", "struct_text", "typedefs", "write_abi", "write_marshal"]
+
+WINDOWS = {
+    "HANDLE": "typedef void *HANDLE;",
+    "DWORD": "typedef uint32_t DWORD;",
+    "LPCWSTR": "typedef const uint16_t *LPCWSTR;",
+    "SECURITY_ATTRIBUTES": (
+        "typedef struct SECURITY_ATTRIBUTES {\n    DWORD nLength;\n    void *lpSecurityDescriptor;\n"
+        "    int32_t bInheritHandle;\n} SECURITY_ATTRIBUTES;"
+    ),
+}
+
+
+def typedefs(model: Model) -> dict[str, str]:
+    """Every type that members and parameters mention, with its declaration, in an order that compiles."""
+    found = {
+        "VkFlags": "typedef uint32_t VkFlags;",
+        "VkFlags64": "typedef uint64_t VkFlags64;",
+        "VkBool32": "typedef uint32_t VkBool32;",
+        "VkDeviceSize": "typedef uint64_t VkDeviceSize;",
+        **WINDOWS,
+        "VkAllocationCallbacks": "typedef struct VkAllocationCallbacks VkAllocationCallbacks;",
+    }
+    for e in model.enums:
+        if e.is_flags:
+            found[e.c_name] = f"typedef uint{e.width}_t {e.c_name};"
+        else:
+            found[e.c_name] = f"typedef int32_t {e.c_name};"
+    mentioned = {f.c_type for s in model.structs for f in s.fields}
+    mentioned |= {word for c in model.commands for p in c.params for word in p.c_type.split()}
+    for name, (_, width) in sorted(model.bitmask_of.items()):
+        if name in mentioned:
+            found[name] = f"typedef {'VkFlags64' if width == 64 else 'VkFlags'} {name};"
+    for name, dispatchable in model.handles:
+        found[name] = f"typedef void *{name};" if dispatchable else f"typedef uint64_t {name};"
+    return found
+
+
+def struct_text(struct: StructModel, model: Model) -> str:
+    """One struct in C, array lengths as numbers."""
+    lengths = dict(model.constants)
+
+    def number(match: re.Match[str]) -> str:
+        word = match.group(1)
+        return f"[{word if word.isdigit() else lengths[word]}]"
+
+    lines = ["    " + re.sub(r"\[(\w+)\]", number, f.c_declaration) + ";" for f in struct.fields]
+    return f"typedef struct {struct.c_name} {{\n" + "\n".join(lines) + f"\n}} {struct.c_name};"
+
+
+def _pointer_text(command: CommandModel) -> str:
+    params = ", ".join(f"{p.c_type} {p.name}" for p in command.params)
+    # __stdcall is what VKAPI_PTR means on 32-bit Windows; cffi ignores it elsewhere.
+    return f"typedef {command.return_type} (__stdcall *PFN_{command.c_name})({params});"
+
+
+def declarations(model: Model) -> str:
+    """All that cffi is told."""
+    parts = list(typedefs(model).values())
+    parts.append(
+        "typedef struct VkBaseOutStructure {\n    VkStructureType sType;\n    struct VkBaseOutStructure *pNext;\n"
+        "} VkBaseOutStructure;"
+    )
+    parts += [struct_text(s, model) for s in model.structs]
+    parts += [_pointer_text(c) for c in model.commands]
+    return "\n".join(parts) + "\n"
+
+
+def write_abi(model: Model) -> str:
+    """`_abi.py`: cffi's own compiled form of the declarations."""
+    import cffi
+    from cffi import recompiler
+
+    ffi = cffi.FFI()
+    ffi.set_source("extmem.vk._generated._abi", None)
+    ffi.cdef(declarations(model))
+    text = io.StringIO()
+    recompiler.make_py_source(ffi, "extmem.vk._generated._abi", text)
+    emitted = text.getvalue()
+    marker = "# auto-generated file\n"
+    if not emitted.startswith(marker):
+        raise ValueError("cffi's output has changed its first line: look at it before trusting the rest")
+    subject = f"C declarations for cffi, in the form cffi {cffi.__version__} compiled them to."
+    return header(model, subject) + "\n" + emitted.removeprefix(marker)
+
+
+def write_marshal(model: Model) -> str:
+    """`marshal.py`: how each member of each struct goes to C and back."""
+    text = header(model, "How each member of each struct goes to C and back; read by `extmem.vk.abi` only.")
+    text += "\nfrom collections.abc import Mapping\n\nfrom extmem.vk._fields import FieldSpec\n\n"
+    text += '__all__ = ["FIELDS"]\n\nFIELDS: Mapping[str, tuple[FieldSpec, ...]] = {\n'
+    for s in model.structs:
+        text += f'    "{s.c_name}": (\n'
+        for f in s.py_fields:
+            type_name = f.enum
+            if "struct" in (f.kind, f.element):
+                type_name = f.c_type.removeprefix("Vk")
+            c_type = f.c_type if f.kind == "sequence" else ""
+            row = (f.c_name, f.py_name, f.kind, f.element, f.length, f.count_field, type_name, c_type)
+            shown = ", ".join(f'"{v}"' if isinstance(v, str) else str(v) for v in row)
+            text += f"        FieldSpec({shown}),\n"
+        text += "    ),\n"
+    return text + "}\n"
