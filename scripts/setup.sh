@@ -51,10 +51,6 @@ fresh() { [ -e "$stamp" ] && [ "$stamp" -nt constraints.txt ] && [ "$stamp" -nt 
 if ! fresh; then
     say "Setting up .venv ($kind) ..."
     [ -x .venv/bin/python ] || "$python" -m venv .venv
-    if [ "$kind" = dev ]; then
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]' --group dev
-    else
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
-    fi
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$kind]"
     touch "$stamp"
 fi
