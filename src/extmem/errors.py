@@ -156,11 +156,6 @@ class ObjectManagerError(ExtmemError):
         self.ntstatus = ntstatus
         self.winerror = winerror
         self.violations = tuple(violations)
-        if isinstance(self, OSError):
-            self.errno = self._errno
-            self.strerror = message
-
-    _errno = _errno.EINVAL
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -169,13 +164,13 @@ class ObjectManagerError(ExtmemError):
 class NameTakenError(ObjectManagerError, FileExistsError):
     """STATUS_OBJECT_NAME_COLLISION: the name belongs to a live object. Exports never alias an existing one."""
 
-    _errno = _errno.EEXIST
+    errno = _errno.EEXIST
 
 
 class NameNotFoundError(ObjectManagerError, FileNotFoundError):
     """STATUS_OBJECT_NAME_NOT_FOUND or STATUS_OBJECT_PATH_NOT_FOUND: no live object has that name now."""
 
-    _errno = _errno.ENOENT
+    errno = _errno.ENOENT
 
 
 class NameInvalidError(ObjectManagerError, ValueError):
@@ -185,7 +180,7 @@ class NameInvalidError(ObjectManagerError, ValueError):
 class AccessDeniedError(ObjectManagerError, PermissionError):
     """STATUS_ACCESS_DENIED: the object's security descriptor or the handle's granted access does not allow it."""
 
-    _errno = _errno.EACCES
+    errno = _errno.EACCES
 
 
 class ObjectTypeError(ObjectManagerError, TypeError):

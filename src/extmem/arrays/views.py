@@ -1,0 +1,66 @@
+"""NumPy arrays and DLPack capsules over a memoryview. NumPy makes both, so its own keep-alive rules hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from extmem.arrays.layout import ArrayLayout
+from extmem.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import numpy
+
+__all__ = ["CPU_DEVICE", "as_requested", "dlpack_capsule", "numpy_view"]
+
+CPU_DEVICE = (1, 0)
+"""kDLCPU, device 0."""
+
+
+def _numpy() -> Any:
+    try:
+        import numpy
+    except ImportError as error:
+        raise UnsupportedError(
+            "NumPy is not installed, and numpy() and DLPack need it; "
+            "pip install 'extmem[numpy]', or look at the bytes with map()",
+            requires_one_of=["numpy"],
+        ) from error
+    return numpy
+
+
+def numpy_view(buffer: memoryview, layout: ArrayLayout) -> numpy.ndarray[Any, Any]:
+    """An array over the buffer; not writeable where the buffer is read-only. Keeps the buffer alive."""
+    array: numpy.ndarray[Any, Any] = _numpy().ndarray(
+        layout.shape, layout.dtype, buffer=buffer, offset=layout.offset, strides=layout.strides
+    )
+    return array
+
+
+def as_requested(array: numpy.ndarray[Any, Any], dtype: object, copy: bool | None) -> numpy.ndarray[Any, Any]:
+    """What numpy.asarray(memory, dtype=…, copy=…) asks `__array__` for (NumPy 2 protocol)."""
+    if copy:
+        return array.astype(_numpy().dtype(dtype) if dtype is not None else array.dtype, copy=True)
+    if dtype is None or _numpy().dtype(dtype) == array.dtype:
+        return array
+    if copy is False:
+        raise ValueError(
+            f"cannot view {array.dtype} memory as {dtype} without a copy; pass copy=None, or numpy(dtype=…)"
+        )
+    converted: numpy.ndarray[Any, Any] = array.astype(_numpy().dtype(dtype))
+    return converted
+
+
+def dlpack_capsule(
+    array: numpy.ndarray[Any, Any],
+    *,
+    stream: object,
+    max_version: tuple[int, int] | None,
+    dl_device: tuple[int, int] | None,
+    copy: bool | None,
+) -> object:
+    """A DLPack capsule made by NumPy; read-only arrays need a consumer that speaks DLPack 1.0 (BufferError else)."""
+    if stream is not None:
+        raise BufferError("host memory has no streams; call __dlpack__ with stream=None")
+    if dl_device is not None and tuple(dl_device) != CPU_DEVICE:
+        raise BufferError(f"this memory is on the CPU {CPU_DEVICE}, not on DLPack device {tuple(dl_device)}")
+    return array.__dlpack__(max_version=max_version, copy=copy)

@@ -1,0 +1,208 @@
+"""vkAllocateMemory: rules first, then the device, then the object manager; whatever fails undoes what came before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from extmem import rules, vk
+from extmem.errors import DriverError
+from extmem.handles import Access
+from extmem.memory import exporting, importing, tracking
+from extmem.memory.descriptor import Descriptor
+from extmem.memory.holding import Holding
+from extmem.memory.memory import DeviceMemory
+from extmem.memory.resources import Buffer, Image, Resource
+
+if TYPE_CHECKING:
+    from extmem.memory.device import Device
+    from extmem.memory.importing import Source
+
+__all__ = ["Everyday", "allocate_memory"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_HOST_TYPES = HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY
+
+
+@dataclass(frozen=True, slots=True)
+class Everyday:
+    """What the everyday door adds to a VkMemoryAllocateInfo: the descriptor's array, and shares made on demand."""
+
+    descriptor: Descriptor | None = None
+    lazy_share: bool = False
+
+
+def allocate_memory(
+    device: Device, info: vk.MemoryAllocateInfo, everyday: Everyday | None = None, stated: Descriptor | None = None
+) -> DeviceMemory:
+    """Allocate or import as `info` says. Errors: see `Device.allocate_memory`."""
+    dedicated = _dedicated(info)
+    source = importing.resolve(device.driver, info, stated)
+    if source is not None:
+        return import_found(device, info, dedicated, source, judged=True)
+    _judge(device, info, dedicated, None)
+    return _shared(_obtain(device, info, dedicated, None, everyday), info, everyday)
+
+
+def import_found(
+    device: Device, info: vk.MemoryAllocateInfo, dedicated: Resource | None, source: Source, *, judged: bool
+) -> DeviceMemory:
+    """Import what `resolve` found. `judged` False: the caller knows that no rule can be broken."""
+    try:
+        if judged:
+            _judge(device, info, dedicated, source)
+        holding = _obtain(device, info, dedicated, source, None)
+    except BaseException:
+        source.abandon()
+        raise
+    return _shared(holding, info, None)
+
+
+def _shared(holding: Holding, info: vk.MemoryAllocateInfo, everyday: Everyday | None) -> DeviceMemory:
+    try:
+        _share(holding, info, everyday)
+    except BaseException:
+        holding.release()
+        raise
+    return DeviceMemory(holding)
+
+
+def _dedicated(info: vk.MemoryAllocateInfo) -> Resource | None:
+    chained = vk.find(info, vk.MemoryDedicatedAllocateInfo)
+    if chained is None:
+        return None
+    for resource in (chained.image, chained.buffer):
+        if isinstance(resource, (Buffer, Image)):
+            return resource
+    return None
+
+
+def _judge(device: Device, info: vk.MemoryAllocateInfo, dedicated: Resource | None, source: Source | None) -> None:
+    """Raise what the rules, or the lack of anything to import, say."""
+    error = source.error if source is not None else None
+    if device.check != "off":
+        found = rules.check_allocate_memory(info, _facts(device, info, dedicated, source))
+        if found and error is not None and source is not None and source.refusal is not None:
+            own = [v for v in found if v.vuid in _REFUSED_RULES]
+            if len(own) == len(found):
+                # The object manager's own error says more than the rule alone; it carries the rule.
+                error.violations = tuple(found)
+                raise error
+        device.report(found, "vkAllocateMemory")
+    if error is not None:
+        raise error
+
+
+_REFUSED_RULES = frozenset(
+    f"VUID-VkImportMemoryWin32HandleInfoKHR-handleType-{number}" for number in ("01440", "00661")
+)
+
+
+def _facts(
+    device: Device, info: vk.MemoryAllocateInfo, dedicated: Resource | None, source: Source | None
+) -> rules.AllocateFacts:
+    resource = dedicated.facts if dedicated is not None else None
+    types = source.handle_type if source is not None else 0
+    export = vk.find(info, vk.ExportMemoryAllocateInfo)
+    if export is not None:
+        types |= int(export.handle_types)
+    facts = rules.AllocateFacts(
+        device=device.facts,
+        dedicated=resource,
+        capabilities=_capabilities(device, resource, types) if types else {},
+        payload=source.descriptor.payload_facts() if source is not None and source.descriptor is not None else None,
+        refusal=source.refusal if source is not None else None,
+        fd_is_valid=source.fd_is_valid if source is not None else None,
+        host_memory_type_bits=_host_bits(device, source),
+        host_range_mapped=(
+            device.driver.host_range_mapped(source.host_pointer, int(info.allocation_size))
+            if source is not None and source.handle_type & _HOST_TYPES
+            else None
+        ),
+        live_allocations=device.live_allocations,
+        max_allocations=device.max_allocations,
+    )
+    return facts
+
+
+def _capabilities(
+    device: Device, resource: rules.ResourceFacts | None, types: int
+) -> dict[int, rules.ExternalMemoryFacts]:
+    if resource is None:
+        return {bit: device.transfer_capability(bit) for bit in tracking.single_bits(types)}
+    if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
+        return tracking.image_capabilities(device.driver, resource.create_info, types)
+    if isinstance(resource.create_info, vk.BufferCreateInfo):
+        return tracking.buffer_capabilities(device.driver, resource.create_info, types)
+    return {}
+
+
+def _host_bits(device: Device, source: Source | None) -> int | None:
+    if source is None or not source.handle_type & _HOST_TYPES:
+        return None
+    return device.driver.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
+
+
+def _obtain(
+    device: Device,
+    info: vk.MemoryAllocateInfo,
+    dedicated: Resource | None,
+    source: Source | None,
+    everyday: Everyday | None,
+) -> Holding:
+    """The device's part, and the holding around it."""
+    export = vk.find(info, vk.ExportMemoryAllocateInfo)
+    export_types = int(export.handle_types) if export is not None else 0
+    size, kind = int(info.allocation_size), int(info.memory_type_index)
+    if source is None:
+        described = everyday.descriptor if everyday is not None else None
+        descriptor = described or device.describe(size, kind, export_types, dedicated)
+        allocation = device.driver.allocate(size, kind, descriptor.encode())
+    else:
+        descriptor = source.descriptor or device.describe(size, kind, source.handle_type, dedicated)
+        if descriptor.allocation_size != size:
+            # Reached only with the rules off or as warnings. Anything else would read or write past the payload.
+            raise DriverError(
+                f"vkAllocateMemory: allocationSize {size} differs from the payload's {descriptor.allocation_size}; "
+                "pass the exporter's (it is in the descriptor)",
+                result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
+                command="vkAllocateMemory",
+                devices=[device.name, descriptor.device_name],
+            )
+        allocation = source.allocation(device.driver, size, kind)
+    holding = Holding(device, allocation, descriptor)
+    holding.memory_type_index = kind
+    holding.dedicated = dedicated.facts if dedicated is not None else None
+    holding.export_handle_types = export_types
+    if source is not None:
+        holding.import_handle_type = source.handle_type
+        holding.writable = source.writable
+        if source.imported is not None:
+            holding.manager = source.owner
+            holding.references.append(source.imported.memory)
+            holding.object_id = source.imported.object
+            holding.kmt = source.imported.kmt
+            holding.name = source.imported.name or None
+            source.imported = None  # the holding gives it back from now on
+    device.count(holding)
+    return holding
+
+
+def _share(holding: Holding, info: vk.MemoryAllocateInfo, everyday: Everyday | None) -> None:
+    share = exporting.share_for(holding.export_handle_types)
+    if not share:
+        return
+    chained = vk.find(info, vk.ExportMemoryWin32HandleInfoKHR)
+    if everyday is not None and everyday.lazy_share:
+        holding.lazy_share = int(Access.ALL)
+        return
+    attributes = chained.attributes if chained is not None else None
+    exporting.publish(
+        holding,
+        share,
+        # A KMT export has no name, rights or attributes: the struct is tolerated and ignored for it (B28).
+        name=chained.name if chained is not None and share & exporting.Share.NT else None,
+        access=int(chained.access) if chained is not None else int(Access.ALL),
+        attributes=attributes if isinstance(attributes, vk.SecurityAttributes) else None,
+        strict_kmt=holding.device.strict_kmt,
+    )

@@ -1,0 +1,341 @@
+"""`Device`: a device as programs see it. The specification's commands one to one, and the everyday door beside them.
+
+Each command is judged by the rules first and reaches the driver only if it breaks none (`check="raise"`), or with a
+RuleWarning for each that it breaks (`check="warn"`), or unjudged (`check="off"`).
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from extmem import rules, vk
+from extmem.errors import HandleStateError, RuleViolation
+from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.memory import allocating, exporting, opening, tracking
+from extmem.memory.descriptor import Descriptor
+from extmem.memory.memory import DeviceMemory
+from extmem.memory.resources import Buffer, Image, Resource
+from extmem.memory.warning import RuleWarning
+
+if TYPE_CHECKING:
+    from extmem.devices.base import DeviceIdentity, Driver
+    from extmem.memory.holding import Holding
+
+__all__ = ["Check", "Device"]
+
+Check = Literal["raise", "warn", "off"]
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+
+
+class Device:
+    """A device that allocates, exports and imports memory. Made by `extmem.open_device`.
+
+    Ownership: memory, buffers and images hold their device; `close()` refuses while any memory is open. All of
+    it may be used from several threads; one memory object from one thread at a time, as Vulkan has it.
+
+    Errors of every command: RuleViolation (see `check`), HandleStateError once closed.
+    """
+
+    def __init__(self, driver: Driver, *, check: Check = "raise", strict_kmt: bool = False) -> None:
+        if check not in ("raise", "warn", "off"):
+            raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
+        self.driver = driver
+        self.check: Check = check
+        self.strict_kmt = strict_kmt
+        """Whether a KMT number dies with its exporter rather than with the payload's last memory object."""
+        self.facts = tracking.device_facts(driver)
+        self.max_allocations = driver.max_memory_allocation_count
+        self._transfer: dict[int, rules.ExternalMemoryFacts] = {}
+        self._holdings: weakref.WeakSet[Holding] = weakref.WeakSet()
+        self.known: weakref.WeakValueDictionary[str | int, Holding] = weakref.WeakValueDictionary()
+        """Payloads imported here by the everyday `open`, by the name asked for and by shared object."""
+        self._closed = False
+
+    # What it is.
+
+    @property
+    def kind(self) -> str:
+        """`host`, later `vulkan` or `cuda`."""
+        return self.driver.kind
+
+    @property
+    def identity(self) -> DeviceIdentity:
+        """UUIDs, LUID and names (VkPhysicalDeviceIDProperties)."""
+        return self.driver.identity
+
+    @property
+    def name(self) -> str:
+        """The device's name."""
+        return self.facts.name
+
+    @property
+    def uuid(self) -> bytes:
+        """deviceUUID, 16 bytes."""
+        return self.facts.device_uuid
+
+    @property
+    def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
+        """vkGetPhysicalDeviceMemoryProperties."""
+        return self.driver.memory_properties()
+
+    # Capabilities.
+
+    def get_physical_device_external_buffer_properties(
+        self, info: vk.PhysicalDeviceExternalBufferInfo
+    ) -> vk.ExternalBufferProperties:
+        """What buffers of this use can export and import; no feature bits where the type is unsupported."""
+        self.report(rules.check_external_buffer_info(info), "vkGetPhysicalDeviceExternalBufferProperties")
+        return self.driver.external_buffer_properties(info)
+
+    def get_physical_device_image_format_properties2(
+        self, info: vk.PhysicalDeviceImageFormatInfo2
+    ) -> vk.ImageFormatProperties2:
+        """What images of this format and use can do, external properties chained when asked for.
+
+        Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED.
+        """
+        self.report(rules.check_external_image_format_info(info), "vkGetPhysicalDeviceImageFormatProperties2")
+        return self.driver.image_format_properties(info)
+
+    def transfer_capability(self, handle_type: int) -> rules.ExternalMemoryFacts:
+        """What transfer buffers can do with one handle type; asked once, it does not change."""
+        known = self._transfer.get(handle_type)
+        if known is None:
+            usage = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+            asked = tracking.buffer_capabilities(self.driver, vk.BufferCreateInfo(usage=usage), handle_type)
+            known = self._transfer.setdefault(handle_type, asked[handle_type])
+        return known
+
+    # Resources.
+
+    def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
+        """vkCreateBuffer. The buffer is destroyed by its `close()`."""
+        self._alive()
+        external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
+        types = int(external.handle_types) if external is not None else 0
+        asked = tracking.buffer_capabilities(self.driver, info, types) if self.check != "off" else {}
+        self.report(rules.check_create_buffer(info, self.facts, asked), "vkCreateBuffer")
+        return Buffer(self, info)
+
+    def create_image(self, info: vk.ImageCreateInfo) -> Image:
+        """vkCreateImage. Errors: UnsupportedError for a format, tiling or usage that the device lacks."""
+        self._alive()
+        external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
+        types = int(external.handle_types) if external is not None else 0
+        asked = tracking.image_capabilities(self.driver, info, types) if self.check != "off" else {}
+        self.report(rules.check_create_image(info, self.facts, asked), "vkCreateImage")
+        return Image(self, info)
+
+    def bind_buffer_memory2(self, infos: Sequence[vk.BindBufferMemoryInfo]) -> None:
+        """vkBindBufferMemory2: all are judged before any is bound."""
+        self._bind(infos, "buffer")
+
+    def bind_image_memory2(self, infos: Sequence[vk.BindImageMemoryInfo]) -> None:
+        """vkBindImageMemory2: all are judged before any is bound."""
+        self._bind(infos, "image")
+
+    def bind_buffer_memory(self, buffer: Buffer, memory: DeviceMemory, offset: int = 0) -> None:
+        """vkBindBufferMemory: from now on the buffer's bytes are the memory's from `offset` (bytes) on."""
+        self.bind_buffer_memory2([vk.BindBufferMemoryInfo(buffer, memory, offset)])
+
+    def bind_image_memory(self, image: Image, memory: DeviceMemory, offset: int = 0) -> None:
+        """vkBindImageMemory."""
+        self.bind_image_memory2([vk.BindImageMemoryInfo(image, memory, offset)])
+
+    def _bind(
+        self,
+        infos: Sequence[vk.BindBufferMemoryInfo] | Sequence[vk.BindImageMemoryInfo],
+        kind: Literal["buffer", "image"],
+    ) -> None:
+        found: list[rules.Violation] = []
+        pairs: list[tuple[Resource, DeviceMemory, int]] = []
+        for info in infos:
+            resource = info.buffer if isinstance(info, vk.BindBufferMemoryInfo) else info.image
+            memory = info.memory
+            if not isinstance(resource, (Buffer, Image)) or not isinstance(memory, DeviceMemory):
+                raise TypeError(
+                    f"cannot bind {resource!r} to {memory!r}: pass the {kind} from create_{kind} and the memory from "
+                    "allocate_memory; objects of other bindings come in through extmem.raw"
+                )
+            facts = tracking.memory_facts(memory.holding)
+            if isinstance(info, vk.BindBufferMemoryInfo):
+                found += rules.check_bind_buffer_memory(info, resource.facts, facts)
+            else:
+                found += rules.check_bind_image_memory(info, resource.facts, facts)
+            pairs.append((resource, memory, int(info.memory_offset)))
+        self.report(found, f"vkBind{kind.capitalize()}Memory2")
+        for resource, memory, offset in pairs:
+            self.driver.bind(memory.holding.allocation, offset, resource.requirements)
+            resource.bind(memory, offset)
+
+    # Memory, word for word.
+
+    def allocate_memory(self, info: vk.MemoryAllocateInfo) -> DeviceMemory:
+        """vkAllocateMemory: allocate, export or import as the pNext chain says. Always a distinct memory object.
+
+        Ownership: an imported fd is consumed when this succeeds and only then; NT handles stay the caller's. After an
+        error nothing has changed.
+        Errors: RuleViolation; the object manager's refusals (NameNotFoundError, NameTakenError, AccessDeniedError,
+        InvalidHandleError, ObjectTypeError) with the rule they decide in `violations`; DescriptorError for a payload
+        that lies about itself; OutOfMemoryError; UnsupportedError without an object manager.
+        """
+        self._alive()
+        return allocating.allocate_memory(self, info)
+
+    def free_memory(self, memory: DeviceMemory) -> None:
+        """vkFreeMemory, the same as `memory.close()`."""
+        memory.close()
+
+    def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> NtHandle | KmtHandle:
+        """vkGetMemoryWin32HandleKHR: an NT handle that the caller closes, or a KMT number that owns nothing.
+
+        At most once per memory and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663): duplicate the handle,
+        or use `DeviceMemory.export_handle`, which does.
+        """
+        memory = self._memory_of(info.memory, info)
+        self.report(
+            rules.check_get_memory_win32_handle(info, self.facts, tracking.memory_facts(memory.holding)),
+            "vkGetMemoryWin32HandleKHR",
+        )
+        return exporting.win32_handle(memory.holding, HandleType(info.handle_type))
+
+    def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
+        """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
+        memory = self._memory_of(info.memory, info)
+        self.report(
+            rules.check_get_memory_fd(info, self.facts, tracking.memory_facts(memory.holding)), "vkGetMemoryFdKHR"
+        )
+        return exporting.fd_handle(memory.holding)
+
+    def get_memory_win32_handle_properties(
+        self, handle_type: HandleType, handle: NtHandle | KmtHandle | int
+    ) -> vk.MemoryWin32HandlePropertiesKHR:
+        """vkGetMemoryWin32HandlePropertiesKHR: memory types for a handle made outside Vulkan (never an opaque one)."""
+        found = rules.check_memory_win32_handle_properties(handle_type, handle, self.facts, refusal=None)
+        self.report(found, "vkGetMemoryWin32HandlePropertiesKHR")
+        return vk.MemoryWin32HandlePropertiesKHR(self.driver.handle_memory_type_bits(handle_type, int(handle)))
+
+    def get_memory_fd_properties(self, handle_type: HandleType, fd: FdHandle | int) -> vk.MemoryFdPropertiesKHR:
+        """vkGetMemoryFdPropertiesKHR: memory types for an fd made outside Vulkan (never an opaque one)."""
+        valid = self.driver.inspect_fd(int(fd), int(handle_type)).valid
+        found = rules.check_memory_fd_properties(handle_type, int(fd), self.facts, fd_is_valid=valid)
+        self.report(found, "vkGetMemoryFdPropertiesKHR")
+        return vk.MemoryFdPropertiesKHR(self.driver.fd_memory_type_bits(handle_type, int(fd)))
+
+    def get_memory_host_pointer_properties(
+        self, handle_type: HandleType, host_pointer: int
+    ) -> vk.MemoryHostPointerPropertiesEXT:
+        """vkGetMemoryHostPointerPropertiesEXT: memory types that can import this address."""
+        mapped = self.driver.host_range_mapped(host_pointer, 1)
+        found = rules.check_memory_host_pointer_properties(handle_type, host_pointer, self.facts, mapped=mapped)
+        self.report(found, "vkGetMemoryHostPointerPropertiesEXT")
+        return vk.MemoryHostPointerPropertiesEXT(self.driver.host_pointer_memory_type_bits(handle_type, host_pointer))
+
+    def _memory_of(self, memory: object, info: object) -> DeviceMemory:
+        if not isinstance(memory, DeviceMemory):
+            raise TypeError(f"{type(info).__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
+        memory.holding.check_process()
+        return memory
+
+    # The everyday door.
+
+    def allocate(
+        self,
+        shape: int | Sequence[int],
+        dtype: object = "uint8",
+        *,
+        name: str | None = None,
+        access: int | None = None,
+        security: str | None = None,
+        inherit: bool = False,
+        handle_types: int | None = None,
+        memory_type: int | None = None,
+        dedicated: bool | None = None,
+    ) -> DeviceMemory:
+        """Memory for an array of `shape` (elements) and `dtype`, shareable, zeroed.
+
+        name: others `extmem.open` it by this; it lives as long as this memory, or any handle or import of it, does.
+        access: rights that others get, `Access.READ` or `Access.READ_WRITE` (default): with READ alone nobody but this
+            memory object can write.
+        security: SDDL for the shared object, instead of what `access` implies. Default: this user alone.
+        inherit: handles of it are inherited by children of `extmem.process`.
+        handle_types: external types; default OPAQUE_WIN32 | OPAQUE_FD, as far as the device has them.
+        memory_type: index; default the first that the host can see. dedicated: None asks the device.
+        Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation.
+        """
+        self._alive()
+        return opening.allocate(
+            self,
+            shape,
+            dtype,
+            name=name,
+            access=access,
+            security=security,
+            inherit=inherit,
+            handle_types=handle_types,
+            memory_type=memory_type,
+            dedicated=dedicated,
+        )
+
+    def open(self, source: str | NtHandle | KmtHandle | FdHandle, *, access: int | None = None) -> DeviceMemory:
+        """Memory that somebody shares, by name or handle; see `extmem.open`."""
+        self._alive()
+        return opening.open_on(self, source, access)
+
+    # Bookkeeping.
+
+    def report(self, violations: Sequence[rules.Violation], command: str) -> None:
+        """Raise, warn or let pass what the rules found, as `check` says."""
+        if not violations or self.check == "off":
+            return
+        error = RuleViolation(violations, command=command)
+        if self.check == "raise":
+            raise error
+        warnings.warn(str(error), RuleWarning, stacklevel=4)
+
+    def describe(self, size: int, memory_type: int, handle_types: int, dedicated: Resource | None) -> Descriptor:
+        """The descriptor of a payload that this device makes, or of one that came without."""
+        return opening.describe(self, size, memory_type, handle_types, dedicated)
+
+    @property
+    def live_allocations(self) -> int:
+        """Memory objects that are open (maxMemoryAllocationCount counts imports too)."""
+        return len(self._holdings)
+
+    def count(self, holding: Holding) -> None:
+        """A memory object came to be."""
+        self._holdings.add(holding)
+
+    def forget(self, holding: Holding) -> None:
+        """A memory object goes."""
+        self._holdings.discard(holding)
+
+    def _alive(self) -> None:
+        if self._closed:
+            raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
+
+    def close(self) -> None:
+        """Give the device back. Safe to call twice. Errors: HandleStateError while memory of it is open."""
+        if self._closed:
+            return
+        if self.live_allocations:
+            raise HandleStateError(f"{self.live_allocations} memory objects of {self.name} are open; close them first")
+        self._closed = True
+        self.driver.close()
+
+    def __enter__(self) -> Self:
+        self._alive()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or not self.live_allocations:
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<Device {self.kind}: {self.name}, {self.uuid.hex()}>"

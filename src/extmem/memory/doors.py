@@ -1,0 +1,119 @@
+"""`extmem.open_device`, `extmem.open` and their kin: what a program calls first."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from typing import TYPE_CHECKING
+
+from extmem.devices import select
+from extmem.errors import UnsupportedError
+from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.manager import Imported, manager
+from extmem.memory import importing, opening
+from extmem.memory.device import Check, Device
+from extmem.memory.memory import DeviceMemory
+
+if TYPE_CHECKING:
+    from extmem.devices.base import DeviceIdentity
+
+__all__ = ["enumerate_devices", "open", "open_claimed", "open_device", "open_handle"]
+
+_shared: dict[bytes, Device] = {}
+"""The devices that `open` imports to when none is given, by device UUID. They live as long as the process."""
+
+
+def enumerate_devices() -> list[DeviceIdentity]:
+    """Every device here, best first: UUIDs, LUID and names."""
+    return [driver.identity for driver in select.enumerate_drivers()]
+
+
+def open_device(
+    *,
+    kind: str | None = None,
+    uuid: bytes | str | uuids.UUID | None = None,
+    name: str | None = None,
+    check: Check = "raise",
+    strict_kmt: bool = False,
+) -> Device:
+    """The best device here, or the one of that kind ("host"), UUID (bytes, hex or UUID) or name.
+
+    check: "raise" refuses calls that break a rule (RuleViolation), "warn" warns (RuleWarning), "off" judges nothing.
+    strict_kmt: KMT numbers of this device's exports die with the exporter, not with the last memory object.
+    Errors: UnsupportedError that lists the devices there are.
+    """
+    return Device(select.choose(kind=kind, uuid=_uuid_bytes(uuid), name=name), check=check, strict_kmt=strict_kmt)
+
+
+def open(
+    source: str | NtHandle | KmtHandle | FdHandle, *, access: int | None = None, device: Device | None = None
+) -> DeviceMemory:
+    """Memory that somebody shares, by name or handle, zero copy. What is open here already is not imported again.
+
+    source: a name; or a handle, which stays the caller's, but for an FdHandle, which is consumed on success.
+    access: rights to ask for by name (`Access.READ`, …); None takes all that are granted. Without the right to write
+        the memory is read-only.
+    device: None finds the device that the payload is on, by UUID.
+    Errors: NameNotFoundError, NameInvalidError, AccessDeniedError, ObjectTypeError, InvalidHandleError,
+    HandleStateError; RuleViolation for a payload of another device; DescriptorError for one that lies about itself.
+    """
+    if device is not None:
+        return device.open(source, access=access)
+    if isinstance(source, str):
+        for candidate in _shared.values():
+            holding = opening.known(candidate, source, access)
+            if holding is not None:
+                return DeviceMemory(holding)
+    host = _shared_device(None)
+    found = opening.find(host.driver, source, access)
+    try:
+        target = _shared_device(found.descriptor.device_uuid if found.descriptor is not None else None)
+    except BaseException:
+        found.abandon()
+        raise
+    return opening.open_on(target, source, access, found)
+
+
+def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:
+    """An NT handle to the shared object of that name, without importing it. The caller closes it.
+
+    Errors: NameNotFoundError, NameInvalidError, AccessDeniedError (also for access 0), ObjectTypeError.
+    """
+    owner = manager()
+    return NtHandle(owner.open_handle(name, int(access), inherit), owner)
+
+
+def open_claimed(imported: Imported) -> DeviceMemory:
+    """The memory that a pickled reference stood for, on the device that the payload is on."""
+    found = importing.claimed(manager(), imported)
+    try:
+        if found.error is not None:
+            raise found.error
+        target = _shared_device(found.descriptor.device_uuid if found.descriptor is not None else None)
+    except BaseException:
+        found.abandon()
+        raise
+    return opening.open_on(target, "", None, found)
+
+
+def _shared_device(device_uuid: bytes | None) -> Device:
+    if device_uuid is None:
+        device_uuid = next(iter(_shared), None)
+    device = _shared.get(device_uuid) if device_uuid is not None else None
+    if device is None:
+        try:
+            driver = select.choose(uuid=device_uuid) if device_uuid is not None else select.choose(kind="host")
+        except UnsupportedError as error:
+            here = ", ".join(f"{known.device_name} {known.device_uuid.hex()}" for known in enumerate_devices())
+            raise UnsupportedError(
+                f"the payload is on device {device_uuid.hex() if device_uuid else '?'}, which is not here (here: {here}); "
+                "open it on the machine and boot that made it",
+                requires_one_of=error.requires_one_of,
+            ) from error
+        device = _shared.setdefault(driver.identity.device_uuid, Device(driver))
+    return device
+
+
+def _uuid_bytes(value: bytes | str | uuids.UUID | None) -> bytes | None:
+    if isinstance(value, str):
+        return uuids.UUID(value).bytes
+    return value.bytes if isinstance(value, uuids.UUID) else value

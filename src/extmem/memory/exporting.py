@@ -1,0 +1,153 @@
+"""Exporting: from memory to NT handles, KMT handles and file descriptors.
+
+NT handles and KMT numbers come from the object manager, where the memory was announced when it was allocated (the name
+is set then, not when a handle is asked for: B13). File descriptors are the device's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from extmem import rules, vk
+from extmem.errors import UnsupportedError
+from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.manager import manager
+from extmem.memory import tracking
+from extmem.objects import Share
+
+if TYPE_CHECKING:
+    from extmem.memory.holding import Holding
+    from extmem.memory.memory import DeviceMemory
+
+__all__ = ["export_handle", "fd_handle", "kmt_handle", "nt_handle", "publish", "share_for", "share_on_demand"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+
+
+def share_for(handle_types: int) -> Share:
+    """How memory with these export types is shared through the object manager; nothing for fds alone."""
+    share = Share(0)
+    if handle_types & HandleType.OPAQUE_WIN32:
+        share |= Share.NT
+    if handle_types & HandleType.OPAQUE_WIN32_KMT:
+        share |= Share.KMT
+    return share
+
+
+def publish(
+    holding: Holding,
+    share: Share,
+    *,
+    name: str | None,
+    access: int,
+    attributes: vk.SecurityAttributes | None,
+    strict_kmt: bool,
+) -> None:
+    """Announce the memory to the object manager: shared object, name and KMT number are made here.
+
+    Errors: NameTakenError, NameInvalidError, AccessDeniedError …; the memory is unshared then.
+    """
+    owner = holding.manager or manager()
+    exported = owner.export(
+        _file_of(holding),
+        holding.descriptor.encode(),
+        share=share,
+        name=name,
+        access=access,
+        sddl=attributes.security_descriptor if attributes is not None else None,
+        inherit=attributes.inherit_handle if attributes is not None else False,
+        strict_kmt=strict_kmt,
+    )
+    holding.manager = owner
+    holding.references.append(exported.memory)
+    holding.share_reference = exported.memory
+    holding.kmt = exported.kmt
+    if share & Share.NT:
+        holding.object_id = exported.object
+        holding.name = name if name is not None else holding.name
+    holding.lazy_share = None
+
+
+def _file_of(holding: Holding) -> int:
+    fd = holding.allocation.fd
+    if fd is None:
+        raise UnsupportedError(
+            "this memory has no file behind it (it was imported from a host pointer), so no process can be given it; "
+            "allocate it through extmem instead",
+            requires_one_of=["memory allocated by a device"],
+        )
+    return fd
+
+
+def share_on_demand(holding: Holding) -> None:
+    """Make the unnamed NT share of everyday memory, which costs nothing until somebody asks for it."""
+    if holding.share_reference == 0 and holding.lazy_share is not None:
+        publish(holding, Share.NT, name=None, access=holding.lazy_share, attributes=None, strict_kmt=False)
+
+
+def nt_handle(holding: Holding) -> NtHandle:
+    """A handle of the exported shared object, with the access and inheritance of the export."""
+    share_on_demand(holding)
+    owner = holding.manager or manager()
+    return NtHandle(owner.get_handle(holding.share_reference), owner)
+
+
+def kmt_handle(holding: Holding) -> KmtHandle:
+    """The payload's KMT number, the same each time (B56)."""
+    return KmtHandle(holding.kmt)
+
+
+def fd_handle(holding: Holding) -> FdHandle:
+    """A new fd of the payload, read-only where the memory is or was published so."""
+    writable = holding.writable and not holding.descriptor.read_only
+    return FdHandle(holding.device.driver.export_fd(holding.allocation, read_only=not writable))
+
+
+def export_handle(memory: DeviceMemory, handle_type: HandleType | None) -> NtHandle | KmtHandle | FdHandle:
+    """`DeviceMemory.export_handle`: the rules of the get calls, except that repeats are duplicates made by us (B82)."""
+    holding = memory.holding
+    types = holding.export_handle_types
+    if handle_type is None:
+        order = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.OPAQUE_FD)
+        handle_type = next((kind for kind in order if types & kind), HandleType.OPAQUE_FD)
+    facts = tracking.memory_facts(holding)
+    device = holding.device
+    if handle_type in (HandleType.OPAQUE_FD, HandleType.DMA_BUF):
+        device.report(
+            rules.check_get_memory_fd(vk.MemoryGetFdInfoKHR(memory, handle_type), device.facts, facts),
+            "vkGetMemoryFdKHR",
+        )
+        return fd_handle(holding)
+    info = vk.MemoryGetWin32HandleInfoKHR(memory, handle_type)
+    found = rules.check_get_memory_win32_handle(info, device.facts, facts)
+    # The driver is asked once; what the caller gets from then on are duplicates, which the rule does not forbid.
+    device.report(
+        [v for v in found if v.vuid != "VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663"],
+        "vkGetMemoryWin32HandleKHR",
+    )
+    return win32_handle(holding, handle_type)
+
+
+def win32_handle(holding: Holding, handle_type: HandleType) -> NtHandle | KmtHandle:
+    """The handle of one Win32 type, once the rules have agreed."""
+    if handle_type == HandleType.OPAQUE_WIN32 and (holding.share_reference or holding.lazy_share is not None):
+        holding.exported_nt_types |= int(handle_type)
+        return nt_handle(holding)
+    if handle_type == HandleType.OPAQUE_WIN32_KMT and holding.kmt:
+        return kmt_handle(holding)
+    raise UnsupportedError(
+        f"this memory was not exported as {handle_type!r} (its types: {holding.export_handle_types:#x}); "
+        "name the type in VkExportMemoryAllocateInfo::handleTypes",
+        requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {handle_type!r}"],
+    )
+
+
+def everyday_access(access: int, name: str | None) -> tuple[int, vk.SecurityAttributes | None]:
+    """dwAccess and security of an everyday share.
+
+    Rights at creation do not cap later opens by name, the security descriptor does (B21): a payload offered for reading
+    alone grants its own user reading alone.
+    """
+    if name is not None and not access & (Access.WRITE | Access.ALL):
+        return access, vk.SecurityAttributes("D:(A;;GR;;;OW)", False)
+    return access, None

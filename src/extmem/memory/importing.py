@@ -1,0 +1,164 @@
+"""Importing: from the import struct of a pNext chain to the payload behind it.
+
+How this works. `resolve` looks where the struct points (object manager, file descriptor, host pointer) and returns a
+`Source`: what was found, or why nothing was. The rules then judge the call with the source's facts. Only after that
+is the source used (`allocation`) and committed; or abandoned, which gives back the pin that resolving took.
+
+This is the one place that hides an asymmetry of the specification: a successful import consumes an fd, and never an
+NT handle. A failed import touches neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.errors import (
+    AccessDeniedError,
+    DescriptorError,
+    DriverError,
+    ExtmemError,
+    ObjectManagerError,
+)
+from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.manager import Imported, Manager, manager
+from extmem.memory.descriptor import Descriptor
+from extmem.rules import Refusal
+
+if TYPE_CHECKING:
+    from extmem.devices.base import Allocation, Driver
+
+__all__ = ["Source", "claimed", "resolve", "resolve_fd", "resolve_object"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_KMT = HandleType.OPAQUE_WIN32_KMT
+_BY_OBJECT = (HandleType.OPAQUE_WIN32, _KMT)
+_RESOURCE_WRITE = 0x1
+
+
+@dataclass(slots=True)
+class Source:
+    """Where an import comes from, and what is known of it."""
+
+    handle_type: int
+    name: str | None = None
+    value: int = 0
+    """The NT handle or KMT number asked for, 0 for none."""
+    descriptor: Descriptor | None = None
+    refusal: Refusal | None = None
+    """The object manager's answer, where a rule says that the handle or name must be valid."""
+    error: ExtmemError | None = None
+    """What to raise when no rule forbids the call and yet nothing was found."""
+    imported: Imported | None = None
+    owner: Manager | None = None
+    fd: int = -1
+    fd_handle: FdHandle | None = None
+    fd_is_valid: bool | None = None
+    host_pointer: int = 0
+    writable: bool = True
+
+    def allocation(self, driver: Driver, size: int, memory_type_index: int) -> Allocation:
+        """The device's allocation on the payload. Consumes an fd, as the last thing that can fail."""
+        if self.imported is not None:
+            payload = self.imported.payload
+            return driver.import_fd(payload.fd, size, memory_type_index, release=payload.close)
+        if self.fd_is_valid:
+            allocation = driver.import_fd(self.fd, size, memory_type_index)
+            if self.fd_handle is not None:
+                self.fd_handle.take()
+            return allocation
+        return driver.import_host_pointer(self.host_pointer, size, memory_type_index)
+
+    def abandon(self) -> None:
+        """Give back what resolving took. The caller's handle or fd was never touched."""
+        if self.imported is not None and self.owner is not None:
+            self.imported.payload.close()
+            self.owner.free(self.imported.memory)
+            self.imported = None
+
+
+def resolve(driver: Driver, info: vk.MemoryAllocateInfo, stated: Descriptor | None = None) -> Source | None:
+    """Find what a vkAllocateMemory imports; None where it imports nothing.
+
+    `stated` is the descriptor of a foreign payload that carries none. Never raises for what the rules or the object
+    manager refuse: the source says so. Errors: HandleStateError for a handle object that is closed; UnsupportedError
+    without an object manager.
+    """
+    for struct in vk.chain(info):
+        if isinstance(struct, vk.ImportMemoryWin32HandleInfoKHR) and struct.handle_type:
+            return resolve_object(struct.handle_type, struct.handle, struct.name, int(Access.MAXIMUM_ALLOWED))
+        if isinstance(struct, vk.ImportMemoryFdInfoKHR) and struct.handle_type:
+            return resolve_fd(driver, struct, stated)
+        if isinstance(struct, vk.ImportMemoryHostPointerInfoEXT) and struct.handle_type:
+            pointer = struct.host_pointer
+            return Source(int(struct.handle_type), host_pointer=pointer if isinstance(pointer, int) else 0)
+    return None
+
+
+def resolve_object(handle_type: int, handle: object, name: str | None, desired: int) -> Source:
+    """Ask the object manager what a name, NT handle or KMT number leads to, and pin it."""
+    value = int(handle) if isinstance(handle, (int, NtHandle, KmtHandle)) else 0
+    source = Source(int(handle_type), name=name, value=value)
+    if handle_type not in _BY_OBJECT or (name is None) == (not value) or (name is not None and handle_type == _KMT):
+        # A rule says what is wrong with it; with the rules off, this is what a driver would answer.
+        source.error = DriverError(
+            f"vkAllocateMemory: an import of {HandleType(handle_type)!r} with handle {handle!r} and name {name!r} "
+            "leads nowhere; give one of the two, of the type that the exporter made",
+            result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
+            command="vkAllocateMemory",
+        )
+        return source
+    owner = handle.table if isinstance(handle, NtHandle) and isinstance(handle.table, Manager) else manager()
+    try:
+        if name is not None:
+            imported = owner.import_by_name(name, desired)
+        elif handle_type == _KMT:
+            imported = owner.import_by_kmt(value)
+        else:
+            imported = owner.import_by_handle(value)
+    except ObjectManagerError as error:
+        source.error = error
+        if not isinstance(error, AccessDeniedError):
+            source.refusal = Refusal(f"{error.ntstatus:#010x}", str(error))
+        return source
+    return _pinned(source, owner, imported)
+
+
+def claimed(owner: Manager, imported: Imported) -> Source:
+    """A payload reference that came through a pickle."""
+    kind = _KMT if imported.kmt and not imported.object else HandleType.OPAQUE_WIN32
+    return _pinned(Source(int(kind), value=imported.kmt), owner, imported)
+
+
+def _pinned(source: Source, owner: Manager, imported: Imported) -> Source:
+    source.owner, source.imported = owner, imported
+    source.writable = bool(imported.granted & _RESOURCE_WRITE)
+    try:
+        source.descriptor = Descriptor.parse(imported.descriptor)
+    except DescriptorError as error:
+        source.error = error
+    return source
+
+
+def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descriptor | None) -> Source:
+    """Examine a file descriptor: no unproven fd reaches the device."""
+    source = Source(int(struct.handle_type))
+    if isinstance(struct.fd, FdHandle):
+        source.fd_handle = struct.fd
+    source.fd = int(struct.fd) if isinstance(struct.fd, (int, FdHandle)) else -1
+    found = driver.inspect_fd(source.fd, source.handle_type)
+    source.fd_is_valid = found.valid
+    source.writable = found.writable
+    if not found.valid:
+        source.error = DriverError(
+            f"vkAllocateMemory: fd {source.fd} is no payload: {found.problem}",
+            result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
+            command="vkAllocateMemory",
+        )
+        return source
+    try:
+        source.descriptor = stated if stated is not None else Descriptor.parse(found.descriptor)
+    except DescriptorError as error:
+        source.error = error
+    return source

@@ -1,0 +1,217 @@
+"""`DeviceMemory`: one device's view of a payload, as a program holds it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from extmem import arrays, vk
+from extmem.errors import HandleStateError, LiveViewError
+from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.memory import exporting, passing
+from extmem.memory.views import ViewSlot
+
+if TYPE_CHECKING:
+    import numpy
+
+    from extmem.memory.descriptor import Descriptor
+    from extmem.memory.device import Device
+    from extmem.memory.holding import Holding
+
+__all__ = ["DeviceMemory"]
+
+
+class DeviceMemory:
+    """Memory of a device, allocated here or imported (VkDeviceMemory).
+
+    Ownership: holds the payload, and for NT types its shared object and name, until `close()`; views (memoryviews,
+    arrays) keep it alive too, and closing under a live view raises LiveViewError. Lost without `close()`, it warns
+    (ResourceWarning) and is closed. Made by `Device.allocate_memory`, `Device.allocate`, `extmem.open`.
+
+    Every method raises HandleStateError once closed, and in a forked child.
+    """
+
+    __slots__ = ("__weakref__", "_closed", "_holding", "_view")
+
+    def __init__(self, holding: Holding) -> None:
+        self._closed = True  # until the holding counts us
+        self._holding = holding
+        self._view = ViewSlot()
+        holding.users += 1
+        self._closed = False
+
+    # What it is.
+
+    @property
+    def device(self) -> Device:
+        """The device that it belongs to."""
+        return self._holding.device
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The payload's self-description, as its exporter wrote it."""
+        return self._holding.descriptor
+
+    @property
+    def name(self) -> str | None:
+        """The name it was exported under or opened by, None for unnamed memory."""
+        return self._holding.name
+
+    @property
+    def size(self) -> int:
+        """The payload's size in bytes: what the exporter asked for (`allocation_size` may be larger)."""
+        return self.descriptor.payload_size
+
+    @property
+    def allocation_size(self) -> int:
+        """VkMemoryAllocateInfo::allocationSize in bytes."""
+        return self._holding.size
+
+    @property
+    def memory_type_index(self) -> int:
+        """VkMemoryAllocateInfo::memoryTypeIndex."""
+        return self._holding.memory_type_index
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it was imported through rights that do not include writing; its views are then read-only."""
+        return not self._holding.writable
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`."""
+        return self._closed
+
+    @property
+    def holding(self) -> Holding:
+        """The references behind it (for the library itself). Raises HandleStateError once closed."""
+        if self._closed:
+            raise HandleStateError(f"this memory ({self._what()}) is closed; allocate or open it again")
+        return self._holding
+
+    # Looking at it.
+
+    def map(self) -> memoryview:
+        """A memoryview (format "B") of the payload, zero copy; read-only where `read_only`. vkMapMemory.
+
+        Errors: UnsupportedError for memory that the host cannot see; OSError where the OS refuses the mapping.
+        """
+        holding = self.holding
+        holding.check_process()
+        view = self._view.open(holding)
+        start, size = holding.descriptor.payload_offset, holding.descriptor.payload_size
+        return view if size == holding.size else view[start : start + size]
+
+    def numpy(
+        self,
+        dtype: object = None,
+        shape: Sequence[int] | None = None,
+        *,
+        strides: Sequence[int] | None = None,
+        offset: int = 0,
+    ) -> numpy.ndarray[Any, Any]:
+        """A NumPy array over the payload, zero copy, with the array layout of the descriptor.
+
+        dtype, shape, strides (bytes) and offset (bytes into the payload) override the descriptor's; else bytes.
+        Errors: ValueError where it would reach outside the payload; UnsupportedError without NumPy.
+        """
+        layout = arrays.layout_for(
+            self.size, self.descriptor.array, dtype=dtype, shape=shape, strides=strides, offset=offset
+        )
+        return arrays.numpy_view(self.map(), layout)
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> numpy.ndarray[Any, Any]:
+        return arrays.as_requested(self.numpy(), dtype, copy)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        return arrays.dlpack_capsule(
+            self.numpy(), stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+        )
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return arrays.CPU_DEVICE
+
+    if sys.version_info >= (3, 12):
+
+        def __buffer__(self, flags: int) -> memoryview:
+            return self.map()
+
+    # Passing it on.
+
+    def export_handle(
+        self, handle_type: vk.ExternalMemoryHandleTypeFlagBits | None = None
+    ) -> NtHandle | KmtHandle | FdHandle:
+        """A new handle to the payload, owned by the caller; as many as asked for (duplicates are made by us).
+
+        handle_type: one that the memory was exported for; None takes the strongest (NT handle, KMT handle, fd).
+        Errors: RuleViolation (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00662,
+        VUID-VkMemoryGetFdInfoKHR-handleType-00671) for a type that it was not exported for.
+        """
+        self.holding.check_process()
+        return exporting.export_handle(self, handle_type)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return passing.reduce_memory(self)
+
+    # The end.
+
+    def close(self) -> None:
+        """Free it (vkFreeMemory). Safe to call twice. The payload lives on while any handle or other memory holds it.
+
+        Errors: LiveViewError while an array or memoryview still looks at it; nothing has changed then.
+        """
+        if self._closed:
+            return
+        if self._view.live:
+            raise LiveViewError(
+                f"an array or memoryview still looks at this memory ({self._what()}); "
+                "delete it (or let it go out of scope) before closing, or copy what you need"
+            )
+        self._closed = True
+        holding = self._holding
+        holding.users -= 1
+        if holding.users == 0:
+            holding.release()
+
+    def __enter__(self) -> Self:
+        self.holding.check_process()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and self._view.live:
+            # The error in flight holds the frame that holds the view; it matters more than the open memory.
+            self._abandon()
+            return
+        self.close()
+
+    def _abandon(self) -> None:
+        """Let the last view close it."""
+        self._closed = True
+        self._holding.users -= 1
+
+    def _what(self) -> str:
+        return f"{self.name!r}, " * (self.name is not None) + f"{self.size} bytes"
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ", read-only" if self.read_only else ""
+        return f"<DeviceMemory {self._what()} on {self.device.name}{state}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) or sys.is_finalizing():
+            return
+        looked_at = self._view.live
+        self._abandon()
+        if not looked_at:
+            warnings.warn(f"unclosed {self!r}".replace(", closed", ""), ResourceWarning, source=self, stacklevel=2)

@@ -1,0 +1,228 @@
+"""The everyday door: arrays in, arrays out, nothing to compute by hand, and each payload imported once per process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from extmem import arrays, vk
+from extmem.errors import DescriptorError, UnsupportedError
+from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.memory import allocating, exporting, importing
+from extmem.memory.allocating import Everyday
+from extmem.memory.descriptor import ArrayInfo, Descriptor
+from extmem.memory.holding import Holding
+from extmem.memory.memory import DeviceMemory
+
+if TYPE_CHECKING:
+    from extmem.devices.base import Driver
+    from extmem.memory.device import Device
+    from extmem.memory.importing import Source
+    from extmem.memory.resources import Resource
+
+__all__ = ["allocate", "describe", "find", "known", "open_on"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_USAGE = (
+    vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
+)
+
+
+def describe(
+    device: Device,
+    size: int,
+    memory_type: int,
+    handle_types: int,
+    dedicated: Resource | None,
+    *,
+    payload_size: int | None = None,
+    array: ArrayInfo | None = None,
+    usage: int = 0,
+    read_only: bool = False,
+) -> Descriptor:
+    """The self-description of a payload of this device."""
+    types = device.facts.memory_types
+    return Descriptor(
+        handle_types=handle_types,
+        allocation_size=size,
+        payload_size=size if payload_size is None else payload_size,
+        memory_type_index=memory_type,
+        memory_property_flags=types[memory_type].property_flags if 0 <= memory_type < len(types) else 0,
+        device_uuid=device.identity.device_uuid,
+        driver_uuid=device.identity.driver_uuid,
+        luid=device.identity.luid,
+        device_name=device.identity.device_name,
+        driver_name=device.identity.driver_name,
+        dedicated=dedicated.facts.create_info if dedicated is not None else None,
+        usage=usage,
+        array=array,
+        read_only=read_only,
+        owner_pid=os.getpid(),
+    )
+
+
+def allocate(
+    device: Device,
+    shape: int | Sequence[int],
+    dtype: object,
+    *,
+    name: str | None,
+    access: int | None,
+    security: str | None,
+    inherit: bool,
+    handle_types: int | None,
+    memory_type: int | None,
+    dedicated: bool | None,
+) -> DeviceMemory:
+    """`Device.allocate`: sizes and types from the device's own requirements, never from the shape."""
+    extents = (shape,) if isinstance(shape, int) else tuple(int(extent) for extent in shape)
+    element = arrays.dtype_name(dtype)
+    if not extents or any(extent <= 0 for extent in extents):
+        raise ValueError(f"shape {extents} holds no element; give positive extents")
+    nbytes = prod(extents) * arrays.itemsize(element)
+    types = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD if handle_types is None else handle_types)
+    rights = int(Access.READ_WRITE if access is None else access)
+    create = vk.BufferCreateInfo(size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(types))
+    requirements = device.driver.buffer_requirements(create)
+    kind = _memory_type(device, requirements.memory_type_bits) if memory_type is None else memory_type
+    alone = requirements.requires_dedicated if dedicated is None else dedicated
+    buffer = device.create_buffer(create) if alone else None
+    descriptor = describe(
+        device,
+        requirements.size,
+        kind,
+        types,
+        buffer,
+        payload_size=nbytes,
+        array=ArrayInfo(extents, element, arrays.contiguous_strides(extents, arrays.itemsize(element))),
+        usage=int(_USAGE),
+        read_only=not rights & (Access.WRITE | Access.ALL),
+    )
+    rights, attributes = exporting.everyday_access(rights, name)
+    if security is not None or inherit:
+        attributes = vk.SecurityAttributes(
+            security or (attributes.security_descriptor if attributes else None), inherit
+        )
+    export = vk.ExportMemoryAllocateInfo(types)
+    unshared = name is None and attributes is None and types & HandleType.OPAQUE_WIN32 and access is None
+    if types & HandleType.OPAQUE_WIN32:
+        export.p_next = vk.ExportMemoryWin32HandleInfoKHR(attributes, rights, name)
+    elif name is not None:
+        raise UnsupportedError(
+            f"only NT handles have names, and the handle types are {HandleType(types)!r}; "
+            "add OPAQUE_WIN32 to them or drop the name",
+            requires_one_of=["OPAQUE_WIN32"],
+        )
+    info = vk.MemoryAllocateInfo(requirements.size, kind, export)
+    if buffer is not None:
+        info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
+    return allocating.allocate_memory(device, info, Everyday(descriptor, lazy_share=bool(unshared)))
+
+
+def _memory_type(device: Device, bits: int) -> int:
+    """The first allowed type that the host sees, or else the first allowed one."""
+    types = device.facts.memory_types
+    allowed = [index for index in range(len(types)) if bits >> index & 1]
+    visible = [i for i in allowed if types[i].property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE]
+    return (visible or allowed)[0]
+
+
+def open_on(
+    device: Device, source: str | NtHandle | KmtHandle | FdHandle, access: int | None, found: Source | None = None
+) -> DeviceMemory:
+    """`Device.open`; `found` is what a caller already resolved."""
+    if isinstance(source, str) and found is None:
+        holding = known(device, source, access)
+        if holding is not None:
+            return DeviceMemory(holding)
+    if found is None:
+        found = find(device.driver, source, access)
+    if found.imported is not None:
+        holding = device.known.get(found.imported.object)
+        if holding is not None and not holding.released and holding.writable == found.writable:
+            # Another name or handle for what this process has imported already.
+            found.abandon()
+            return _remembered(device, source, holding)
+    return _remembered(device, source, _import(device, found))
+
+
+def find(driver: Driver, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> Source:
+    """What a name or handle leads to. Errors: whatever refuses it; nothing is held then."""
+    desired = int(Access.MAXIMUM_ALLOWED if access is None else access)
+    if isinstance(source, FdHandle):
+        found = importing.resolve_fd(driver, vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, source), None)
+    elif isinstance(source, str):
+        found = importing.resolve_object(HandleType.OPAQUE_WIN32, None, source, desired)
+    elif isinstance(source, KmtHandle):
+        found = importing.resolve_object(HandleType.OPAQUE_WIN32_KMT, source, None, desired)
+    elif isinstance(source, NtHandle):
+        found = importing.resolve_object(HandleType.OPAQUE_WIN32, source, None, desired)
+    else:
+        raise TypeError(
+            f"cannot open {source!r}: pass a name, an NtHandle, a KmtHandle or an FdHandle; "
+            "raw numbers become handles through extmem.raw"
+        )
+    if found.error is not None:
+        found.abandon()
+        raise found.error
+    return found
+
+
+def known(device: Device, name: str, access: int | None) -> Holding | None:
+    """What this process has imported under that name. A name that we pin leads where it led (B73)."""
+    holding = device.known.get(name)
+    if holding is None or holding.released or holding.pid != os.getpid():
+        return None
+    if access is not None and not holding.writable and access & (Access.WRITE | Access.ALL):
+        return None
+    if access is not None and holding.writable and not access & (Access.WRITE | Access.ALL):
+        return None
+    return holding
+
+
+def _remembered(device: Device, source: object, memory: Holding | DeviceMemory) -> DeviceMemory:
+    holding = memory if isinstance(memory, Holding) else memory.holding
+    if holding.object_id:
+        device.known[holding.object_id] = holding
+        if isinstance(source, str):
+            device.known[source] = holding
+    return DeviceMemory(holding) if isinstance(memory, Holding) else memory
+
+
+def _import(device: Device, found: Source) -> DeviceMemory:
+    """Import with the size, memory type and dedicated resource that the payload's descriptor gives."""
+    try:
+        descriptor = found.descriptor
+        if descriptor is None:
+            raise DescriptorError("the payload carries no descriptor; state one with extmem.raw.import_payload")
+        chain: vk.ChainStruct
+        if found.handle_type == HandleType.OPAQUE_FD:
+            chain = vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, found.fd)
+        else:
+            # The rules see a name, or a handle, as the caller would have passed it to vkAllocateMemory.
+            chain = vk.ImportMemoryWin32HandleInfoKHR(HandleType(found.handle_type), found.value or None, found.name)
+        info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, chain)
+        dedicated: Resource | None = None
+        if isinstance(descriptor.dedicated, vk.BufferCreateInfo):
+            dedicated = device.create_buffer(descriptor.dedicated)
+            chain.p_next = vk.MemoryDedicatedAllocateInfo(None, dedicated)
+        elif isinstance(descriptor.dedicated, vk.ImageCreateInfo):
+            dedicated = device.create_image(descriptor.dedicated)
+            chain.p_next = vk.MemoryDedicatedAllocateInfo(dedicated, None)
+    except BaseException:
+        found.abandon()
+        raise
+    # Size, type and resource are the descriptor's own, so only another device can break a rule.
+    judged = dedicated is not None or not _same_device(device, descriptor)
+    return allocating.import_found(device, info, dedicated, found, judged=judged)
+
+
+def _same_device(device: Device, descriptor: Descriptor) -> bool:
+    facts = device.facts
+    return (
+        descriptor.device_uuid == facts.device_uuid
+        and descriptor.driver_uuid == facts.driver_uuid
+        and 0 <= descriptor.memory_type_index < len(facts.memory_types)
+    )

@@ -1,0 +1,110 @@
+"""Pickling memory and handles: how they travel through `multiprocessing`.
+
+How this works. What is pickled is a ticket: random bits that stand for one reference in flight, kept by the object
+manager and bound to this process. The receiver's unpickling claims it, once. Nothing leaks when nobody does: a ticket
+ends with its sender, with the child process that it was made for, and after a minute it stops keeping anything alive
+by itself. Unpickling imports; do not unpickle what a stranger sent.
+
+A KMT handle is a number and travels as one. An fd travels as a payload reference and comes out as a new fd.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from extmem.errors import HandleStateError
+from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.manager import Imported, Manager, manager
+from extmem.memory import exporting
+from extmem.objects import Share
+
+if TYPE_CHECKING:
+    from extmem.memory.memory import DeviceMemory
+
+__all__ = ["reduce_memory"]
+
+
+def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
+    """`DeviceMemory.__reduce__`: the receiver gets a memory object of its own, with the rights of this one."""
+    holding = memory.holding
+    holding.check_process()
+    exporting.share_on_demand(holding)
+    if not holding.references:
+        # Shared by fd alone so far: announce the payload without a shared object or number.
+        exporting.publish(holding, Share(0), name=None, access=0, attributes=None, strict_kmt=False)
+    owner = holding.manager or manager()
+    return _receive_memory, (_offered(owner, owner.offer(memory=holding.references[0])),)
+
+
+def _receive_memory(ticket: bytes) -> DeviceMemory:
+    from extmem.memory import doors  # the receiving end stands on the whole layer
+
+    return doors.open_claimed(_claimed_import(ticket))
+
+
+def _reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tuple[bytes]]:
+    owner = handle.table
+    if not isinstance(owner, Manager):
+        raise HandleStateError(
+            f"{handle!r} is in a handle table that cannot pass handles on; import it and pass the memory"
+        )
+    return _receive_nt_handle, (_offered(owner, owner.offer(handle=int(handle))),)
+
+
+def _receive_nt_handle(ticket: bytes) -> NtHandle:
+    owner = manager()
+    value = owner.claim(ticket)
+    if not isinstance(value, int):
+        value.payload.close()
+        owner.free(value.memory)
+        raise HandleStateError("the ticket stands for memory, not for a handle")
+    return NtHandle(value, owner)
+
+
+def _reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tuple[bytes]]:
+    owner = manager()
+    exported = owner.export(int(handle), b"", share=Share(0), name=None, access=0, sddl=None, inherit=False)
+    try:
+        ticket = owner.offer(memory=exported.memory)
+    finally:
+        owner.free(exported.memory)
+    return _receive_fd_handle, (_offered(owner, ticket),)
+
+
+def _receive_fd_handle(ticket: bytes) -> FdHandle:
+    imported = _claimed_import(ticket)
+    try:
+        return FdHandle(os.dup(imported.payload.fd))
+    finally:
+        imported.payload.close()
+        manager().free(imported.memory)
+
+
+def _reduce_kmt_handle(handle: KmtHandle) -> tuple[type[KmtHandle], tuple[int]]:
+    return KmtHandle, (int(handle),)
+
+
+def _claimed_import(ticket: bytes) -> Imported:
+    claimed = manager().claim(ticket)
+    if isinstance(claimed, int):
+        NtHandle(claimed, manager()).close()
+        raise HandleStateError("the ticket stands for an NT handle, not for memory")
+    return claimed
+
+
+def _offered(owner: Manager, ticket: bytes) -> bytes:
+    """Bind the ticket to the child that `multiprocessing` is starting, if it is."""
+    context: Any = sys.modules.get("multiprocessing.context")
+    child = context.get_spawning_popen() if context is not None else None
+    if child is not None:
+        owner.bind_offer_to(ticket, child)
+    return ticket
+
+
+copyreg.pickle(NtHandle, _reduce_nt_handle)
+copyreg.pickle(FdHandle, _reduce_fd_handle)
+copyreg.pickle(KmtHandle, _reduce_kmt_handle)

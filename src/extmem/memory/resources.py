@@ -1,0 +1,109 @@
+"""Buffers and images: what memory is bound to, with the state that the binding and dedicated rules need."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from extmem import vk
+from extmem.errors import HandleStateError
+from extmem.memory import tracking
+
+if TYPE_CHECKING:
+    from extmem.devices.base import Requirements
+    from extmem.memory.device import Device
+    from extmem.memory.memory import DeviceMemory
+    from extmem.rules import ResourceFacts
+
+__all__ = ["Buffer", "Image", "Resource"]
+
+_identities = itertools.count(1)
+
+
+class Resource:
+    """What `Buffer` and `Image` share. Made by the device; `close()` destroys it."""
+
+    __slots__ = ("__weakref__", "_closed", "_facts", "device", "memory", "memory_offset", "requirements")
+
+    def __init__(self, device: Device, facts: ResourceFacts, requirements: Requirements) -> None:
+        self.device = device
+        self.requirements = requirements
+        """VkMemoryRequirements2 with VkMemoryDedicatedRequirements: size, alignment, types, dedicated or not."""
+        self.memory: DeviceMemory | None = None
+        """The memory it is bound to, None before."""
+        self.memory_offset = 0
+        self._facts = facts
+        self._closed = False
+
+    @property
+    def facts(self) -> ResourceFacts:
+        """Its tracked state, as the rules take it."""
+        return self._facts
+
+    @property
+    def closed(self) -> bool:
+        """True once destroyed."""
+        return self._closed
+
+    def close(self) -> None:
+        """vkDestroyBuffer, vkDestroyImage. Safe to call twice; the memory is not closed."""
+        self._closed = True
+        self._facts = dataclasses.replace(self._facts, alive=False)
+        self.memory = None
+
+    def bind(self, memory: DeviceMemory, offset: int) -> None:
+        """Remember the binding, after the device made it."""
+        self.memory = memory
+        self.memory_offset = offset
+        self._facts = dataclasses.replace(self._facts, bound=True)
+
+    def map(self) -> memoryview:
+        """A memoryview of its bytes in the bound memory. HandleStateError before it is bound."""
+        if self._closed or self.memory is None:
+            raise HandleStateError(
+                f"this {self._facts.kind} is {'destroyed' if self._closed else 'bound to no memory'}; "
+                "bind it with Device.bind_buffer_memory or bind_image_memory first"
+            )
+        return self.memory.map()[self.memory_offset : self.memory_offset + self.requirements.size]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "destroyed" if self._closed else "bound" if self.memory is not None else "unbound"
+        return f"<{type(self).__name__} {self.requirements.size} bytes on {self.device.name}, {state}>"
+
+
+class Buffer(Resource):
+    """A VkBuffer."""
+
+    __slots__ = ("create_info",)
+
+    def __init__(self, device: Device, info: vk.BufferCreateInfo) -> None:
+        requirements = device.driver.buffer_requirements(info)
+        super().__init__(device, tracking.buffer_facts(device, info, requirements, next(_identities)), requirements)
+        self.create_info = info
+        """The VkBufferCreateInfo that it was made from."""
+
+
+class Image(Resource):
+    """A VkImage."""
+
+    __slots__ = ("create_info",)
+
+    def __init__(self, device: Device, info: vk.ImageCreateInfo) -> None:
+        requirements = device.driver.image_requirements(info)
+        super().__init__(device, tracking.image_facts(device, info, requirements, next(_identities)), requirements)
+        self.create_info = info
+        """The VkImageCreateInfo that it was made from."""
+
+    def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
+        """vkGetImageSubresourceLayout: offset, size and pitches in bytes. UnsupportedError for optimal tiling."""
+        return self.device.driver.image_subresource_layout(self.create_info, subresource)

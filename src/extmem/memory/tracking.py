@@ -1,0 +1,148 @@
+"""Facts for the rules: what the device answers, and what has been made of it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.errors import UnsupportedError
+from extmem.rules import DeviceFacts, ExternalMemoryFacts, MemoryFacts, MemoryTypeFacts, ResourceFacts
+
+if TYPE_CHECKING:
+    from extmem.devices.base import Driver, Requirements
+    from extmem.memory.device import Device
+    from extmem.memory.holding import Holding
+
+__all__ = [
+    "buffer_capabilities",
+    "buffer_facts",
+    "device_facts",
+    "image_capabilities",
+    "image_facts",
+    "memory_facts",
+    "single_bits",
+]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+
+
+def single_bits(mask: int) -> Iterable[int]:
+    """The bits of a mask, one at a time, lowest first."""
+    while mask > 0:
+        bit = mask & -mask
+        yield bit
+        mask ^= bit
+
+
+def device_facts(driver: Driver) -> DeviceFacts:
+    """What the rules need of a device; it does not change while the device lives."""
+    properties = driver.memory_properties()
+    return DeviceFacts(
+        name=driver.identity.device_name,
+        device_uuid=driver.identity.device_uuid,
+        driver_uuid=driver.identity.driver_uuid,
+        memory_types=tuple(
+            MemoryTypeFacts(int(kind.property_flags), properties.memory_heaps[kind.heap_index].size)
+            for kind in properties.memory_types
+        ),
+        min_imported_host_pointer_alignment=driver.min_imported_host_pointer_alignment,
+    )
+
+
+def _external_facts(properties: vk.ExternalMemoryProperties) -> ExternalMemoryFacts:
+    return ExternalMemoryFacts(
+        int(properties.external_memory_features),
+        int(properties.export_from_imported_handle_types),
+        int(properties.compatible_handle_types),
+    )
+
+
+def buffer_capabilities(driver: Driver, info: vk.BufferCreateInfo, handle_types: int) -> dict[int, ExternalMemoryFacts]:
+    """vkGetPhysicalDeviceExternalBufferProperties for each of the types, for buffers like this one."""
+    return {
+        bit: _external_facts(
+            driver.external_buffer_properties(
+                vk.PhysicalDeviceExternalBufferInfo(info.flags, info.usage, HandleType(bit))
+            ).external_memory_properties
+        )
+        for bit in single_bits(handle_types)
+    }
+
+
+def image_capabilities(driver: Driver, info: vk.ImageCreateInfo, handle_types: int) -> dict[int, ExternalMemoryFacts]:
+    """vkGetPhysicalDeviceImageFormatProperties2 for each of the types, for images like this one."""
+    answers = {}
+    for bit in single_bits(handle_types):
+        query = vk.PhysicalDeviceImageFormatInfo2(
+            info.format,
+            info.image_type,
+            info.tiling,
+            info.usage,
+            info.flags,
+            vk.PhysicalDeviceExternalImageFormatInfo(HandleType(bit)),
+        )
+        try:
+            found = vk.find(driver.image_format_properties(query), vk.ExternalImageFormatProperties)
+        except UnsupportedError:
+            found = None  # VK_ERROR_FORMAT_NOT_SUPPORTED: the type does not suit such an image at all
+        answers[bit] = (
+            ExternalMemoryFacts(0, 0, 0) if found is None else _external_facts(found.external_memory_properties)
+        )
+    return answers
+
+
+def _resource(
+    kind: str,
+    device: Device,
+    info: vk.BufferCreateInfo | vk.ImageCreateInfo,
+    requirements: Requirements,
+    identity: int,
+    handle_types: int,
+    capabilities: Mapping[int, ExternalMemoryFacts],
+) -> ResourceFacts:
+    return ResourceFacts(
+        kind="buffer" if kind == "buffer" else "image",
+        create_info=info,
+        size=requirements.size,
+        alignment=requirements.alignment,
+        memory_type_bits=requirements.memory_type_bits,
+        requires_dedicated=requirements.requires_dedicated,
+        handle_types=handle_types,
+        capabilities=capabilities,
+        device_uuid=device.uuid,
+        identity=identity,
+    )
+
+
+def buffer_facts(device: Device, info: vk.BufferCreateInfo, requirements: Requirements, identity: int) -> ResourceFacts:
+    """A new buffer's tracked state."""
+    external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
+    types = int(external.handle_types) if external is not None else 0
+    return _resource(
+        "buffer", device, info, requirements, identity, types, buffer_capabilities(device.driver, info, types)
+    )
+
+
+def image_facts(device: Device, info: vk.ImageCreateInfo, requirements: Requirements, identity: int) -> ResourceFacts:
+    """A new image's tracked state."""
+    external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
+    types = int(external.handle_types) if external is not None else 0
+    return _resource(
+        "image", device, info, requirements, identity, types, image_capabilities(device.driver, info, types)
+    )
+
+
+def memory_facts(holding: Holding, *, alive: bool = True) -> MemoryFacts:
+    """A memory object's tracked state."""
+    return MemoryFacts(
+        size=holding.size,
+        memory_type_index=holding.memory_type_index,
+        export_handle_types=holding.export_handle_types,
+        import_handle_type=holding.import_handle_type,
+        dedicated=holding.dedicated,
+        device_uuid=holding.device.uuid,
+        exported_nt_types=holding.exported_nt_types,
+        mapped=holding.mapping is not None,
+        alive=alive,
+    )
