@@ -60,9 +60,9 @@ def open(
         return device.open(source, access=access)
     if isinstance(source, str):
         for candidate in _shared.values():
-            holding = opening.known(candidate, source, access)
-            if holding is not None:
-                return DeviceMemory(holding)
+            memory = opening.known(candidate, source, access)
+            if memory is not None:
+                return memory
     host = _shared_device(None)
     found = opening.find(host.driver, source, access)
     try:
@@ -105,7 +105,7 @@ def _shared_device(device_uuid: bytes | None) -> Device:
         except UnsupportedError as error:
             here = ", ".join(f"{known.device_name} {known.device_uuid.hex()}" for known in enumerate_devices())
             raise UnsupportedError(
-                f"the payload is on device {device_uuid.hex() if device_uuid else '?'}, which is not here (here: {here}); "
+                f"the payload is on device {device_uuid.hex() if device_uuid else '?'}, not here (here: {here}); "
                 "open it on the machine and boot that made it",
                 requires_one_of=error.requires_one_of,
             ) from error

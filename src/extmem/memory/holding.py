@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import weakref
 from typing import TYPE_CHECKING
 
 from extmem.errors import HandleStateError, ObjectManagerError
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
     from extmem.rules import ResourceFacts
 
 __all__ = ["Holding"]
+
+
+_joining = threading.Lock()
+"""Held while a memory object joins or leaves a holding, never while anything else happens."""
 
 
 class Holding:
@@ -54,6 +60,7 @@ class Holding:
         "share_reference",
         "size",
         "users",
+        "views",
         "writable",
     )
 
@@ -79,9 +86,30 @@ class Holding:
         self.exported_nt_types = 0
         self.dedicated: ResourceFacts | None = None
         self.mapping: Mapping | None = None
-        self.users = 0
+        self.users: set[int] = set()
+        """Ids of the `DeviceMemory` objects that are open on it. Adding and discarding are atomic, as finalizers need."""
+        self.views: list[weakref.ref[object]] = []
+        """What looks at the mapping; a view may outlive the `DeviceMemory` that it came from."""
         self.released = False
         self.pid = os.getpid()
+
+    def join(self, user: int) -> bool:
+        """Count one more `DeviceMemory`; False where the last one is just leaving."""
+        with _joining:
+            if self.released:
+                return False
+            self.users.add(user)
+            return True
+
+    def leave(self, user: int) -> None:
+        """A `DeviceMemory` closes; the last one gives everything back, unless a lost one's view still looks."""
+        with _joining:
+            self.users.discard(user)
+            last = not self.users and not self.released and all(view() is None for view in self.views)
+            if last:
+                self.released = True
+        if last:
+            self._release()
 
     def map(self) -> Mapping:
         """The mapping of the whole payload, made at the first call."""
@@ -98,10 +126,12 @@ class Holding:
             )
 
     def release(self) -> None:
-        """Give everything back now. Safe to call twice."""
-        if self.released:
-            return
-        self.released = True
+        """Give everything back now, whoever still uses it. Safe to call twice."""
+        if not self.released:
+            self.released = True
+            self._release()
+
+    def _release(self) -> None:
         self.device.forget(self)
         self._unmap()
         try:

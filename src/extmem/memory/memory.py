@@ -40,7 +40,8 @@ class DeviceMemory:
         self._closed = True  # until the holding counts us
         self._holding = holding
         self._view = ViewSlot()
-        holding.users += 1
+        if not holding.join(id(self)):
+            raise HandleStateError("this memory was closed by another thread while it was being opened; open it again")
         self._closed = False
 
     # What it is.
@@ -178,10 +179,7 @@ class DeviceMemory:
                 "delete it (or let it go out of scope) before closing, or copy what you need"
             )
         self._closed = True
-        holding = self._holding
-        holding.users -= 1
-        if holding.users == 0:
-            holding.release()
+        self._holding.leave(id(self))
 
     def __enter__(self) -> Self:
         self.holding.check_process()
@@ -199,7 +197,7 @@ class DeviceMemory:
     def _abandon(self) -> None:
         """Let the last view close it."""
         self._closed = True
-        self._holding.users -= 1
+        self._holding.users.discard(id(self))
 
     def _what(self) -> str:
         return f"{self.name!r}, " * (self.name is not None) + f"{self.size} bytes"

@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from extmem import arrays, vk
-from extmem.errors import DescriptorError, UnsupportedError
+from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.memory import allocating, exporting, importing
 from extmem.memory.allocating import Everyday
@@ -134,18 +134,19 @@ def open_on(
 ) -> DeviceMemory:
     """`Device.open`; `found` is what a caller already resolved."""
     if isinstance(source, str) and found is None:
-        holding = known(device, source, access)
-        if holding is not None:
-            return DeviceMemory(holding)
+        memory = known(device, source, access)
+        if memory is not None:
+            return memory
     if found is None:
         found = find(device.driver, source, access)
     if found.imported is not None:
         holding = device.known.get(found.imported.object)
-        if holding is not None and not holding.released and holding.writable == found.writable:
-            # Another name or handle for what this process has imported already.
-            found.abandon()
-            return _remembered(device, source, holding)
-    return _remembered(device, source, _import(device, found))
+        if holding is not None and holding.writable == found.writable and holding.pid == os.getpid():
+            memory = _joined(holding)
+            if memory is not None:  # another name or handle for what this process has imported already
+                found.abandon()
+                return _remember(device, source, memory)
+    return _remember(device, source, _import(device, found))
 
 
 def find(driver: Driver, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> Source:
@@ -170,25 +171,30 @@ def find(driver: Driver, source: str | NtHandle | KmtHandle | FdHandle, access: 
     return found
 
 
-def known(device: Device, name: str, access: int | None) -> Holding | None:
-    """What this process has imported under that name. A name that we pin leads where it led (B73)."""
+def known(device: Device, name: str, access: int | None) -> DeviceMemory | None:
+    """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
     holding = device.known.get(name)
-    if holding is None or holding.released or holding.pid != os.getpid():
+    if holding is None or holding.pid != os.getpid():
         return None
-    if access is not None and not holding.writable and access & (Access.WRITE | Access.ALL):
-        return None
-    if access is not None and holding.writable and not access & (Access.WRITE | Access.ALL):
-        return None
-    return holding
+    if access is not None and holding.writable != bool(access & (Access.WRITE | Access.ALL)):
+        return None  # other rights than those that we have: the object manager decides
+    return _joined(holding)
 
 
-def _remembered(device: Device, source: object, memory: Holding | DeviceMemory) -> DeviceMemory:
-    holding = memory if isinstance(memory, Holding) else memory.holding
+def _joined(holding: Holding) -> DeviceMemory | None:
+    try:
+        return DeviceMemory(holding)
+    except HandleStateError:
+        return None  # the last user is closing it in this moment
+
+
+def _remember(device: Device, source: object, memory: DeviceMemory) -> DeviceMemory:
+    holding = memory.holding
     if holding.object_id:
         device.known[holding.object_id] = holding
         if isinstance(source, str):
             device.known[source] = holding
-    return DeviceMemory(holding) if isinstance(memory, Holding) else memory
+    return memory
 
 
 def _import(device: Device, found: Source) -> DeviceMemory:

@@ -39,5 +39,7 @@ class ViewSlot:
             # The view owns what it looks at, not the other way round.
             array.holding = holding  # type: ignore[attr-defined]  # ctypes arrays take attributes
             self._array = weakref.ref(array)
+            holding.views = [view for view in holding.views if view() is not None]
+            holding.views.append(self._array)
         view = memoryview(array).cast("B")
         return view if holding.writable else view.toreadonly()
