@@ -87,7 +87,7 @@ class Holding:
         self.dedicated: ResourceFacts | None = None
         self.mapping: Mapping | None = None
         self.users: set[int] = set()
-        """Ids of the `DeviceMemory` objects that are open on it. Adding and discarding are atomic, as finalizers need."""
+        """Ids of the open `DeviceMemory` objects on it. Adding and discarding are atomic, as finalizers need."""
         self.views: list[weakref.ref[object]] = []
         """What looks at the mapping; a view may outlive the `DeviceMemory` that it came from."""
         self.released = False
