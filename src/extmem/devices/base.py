@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from extmem import vk
 
-__all__ = ["DESCRIPTOR_LIMIT", "Allocation", "DeviceIdentity", "Driver", "Mapping", "Requirements"]
+__all__ = [
+    "DESCRIPTOR_LIMIT",
+    "Allocation",
+    "DeviceIdentity",
+    "Driver",
+    "FdFacts",
+    "Mapping",
+    "Requirements",
+]
 
 DESCRIPTOR_LIMIT = 4080
 """The longest descriptor in bytes: with its 16-byte frame it fits the 4 KiB that a payload keeps for it."""
@@ -33,7 +41,7 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
-    """Who a device is: VkPhysicalDeviceIDProperties and VkPhysicalDeviceDriverProperties. UUIDs are 16 bytes, a LUID 8."""
+    """Who a device is (VkPhysicalDeviceIDProperties, …DriverProperties). UUIDs are 16 bytes, a LUID 8."""
 
     device_uuid: bytes
     driver_uuid: bytes
@@ -45,8 +53,37 @@ class DeviceIdentity:
     driver_version: str
 
 
+@dataclass(frozen=True, slots=True)
+class FdFacts:
+    """What a stranger's fd turned out to be, as far as one device could import it."""
+
+    kind: str
+    """`memfd`, `file`, `directory`, `socket`, `pipe`, `device`, `other`, or `closed` for no open descriptor."""
+    problem: str = ""
+    """Why it cannot be imported, with the actual values; empty where it can."""
+    size: int = 0
+    """Bytes of the file."""
+    capacity: int = 0
+    """The largest allocationSize that it can back, in bytes."""
+    seals: int = 0
+    """F_SEAL_* bits of a memfd."""
+    writable: bool = False
+    """Whether the descriptor was opened for writing."""
+    identity: tuple[int, int] = (0, 0)
+    """(st_dev, st_ino): equal for one payload, however many descriptors."""
+    descriptor: bytes = b""
+    """The self-description that the payload carries; hostile until parsed. Empty where it carries none."""
+    descriptor_problem: str = ""
+    """Why there is no self-description; empty where there is one."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether it can be imported."""
+        return not self.problem
+
+
 class Allocation(Protocol):
-    """A payload, or a view of one, as the device holds it. Made by a driver; `close()` gives it back, safe to call twice."""
+    """A payload, or a view of one, as the device holds it. Made by a driver, which owns it until `close()`."""
 
     @property
     def size(self) -> int:
@@ -58,11 +95,14 @@ class Allocation(Protocol):
 
     @property
     def fd(self) -> int | None:
-        """The payload's file descriptor where the driver keeps one; borrowed, valid until `close()`. HandleStateError after."""
+        """The payload's file descriptor, borrowed, valid until `close()`. None where no file is behind it.
+
+        Errors: HandleStateError once closed.
+        """
 
     @property
     def identity(self) -> tuple[int, int] | None:
-        """(st_dev, st_ino) of the payload's file: equal for one payload, however many descriptors. None without a file."""
+        """(st_dev, st_ino) of the payload's file, equal for all descriptors of one payload. None without a file."""
 
     @property
     def writable(self) -> bool:
@@ -73,7 +113,7 @@ class Allocation(Protocol):
         """True after `close()`."""
 
     def close(self) -> None:
-        """Give it back. Mappings made from it stay valid until they are closed themselves."""
+        """Give it back. Safe to call twice. Mappings made from it stay valid until they are closed themselves."""
 
 
 class Mapping(Protocol):
@@ -114,6 +154,10 @@ class Driver(Protocol):
     def min_imported_host_pointer_alignment(self) -> int:
         """VkPhysicalDeviceExternalMemoryHostPropertiesEXT::minImportedHostPointerAlignment in bytes."""
 
+    @property
+    def max_memory_allocation_count(self) -> int:
+        """VkPhysicalDeviceLimits::maxMemoryAllocationCount; 0 for no limit of the device's own."""
+
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
         """vkGetPhysicalDeviceMemoryProperties."""
 
@@ -121,7 +165,7 @@ class Driver(Protocol):
         """vkGetPhysicalDeviceExternalBufferProperties. What is not supported has no feature bits; never an error."""
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """vkGetPhysicalDeviceImageFormatProperties2, VkExternalImageFormatProperties chained when `info` asks for a type.
+        """vkGetPhysicalDeviceImageFormatProperties2, external properties chained when `info` asks for a type.
 
         Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED, with the reason.
         """
@@ -135,7 +179,10 @@ class Driver(Protocol):
     def image_subresource_layout(
         self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource
     ) -> vk.SubresourceLayout:
-        """vkGetImageSubresourceLayout: bytes. UnsupportedError for optimal tiling, ValueError for a subresource it lacks."""
+        """vkGetImageSubresourceLayout, in bytes.
+
+        Errors: UnsupportedError for optimal tiling; ValueError for a level, layer or aspect that the image lacks.
+        """
 
     def allocate(self, size: int, memory_type_index: int, descriptor: bytes) -> Allocation:
         """A new payload of `size` zeroed bytes that carries `descriptor` (empty for none, at most DESCRIPTOR_LIMIT).
@@ -149,9 +196,12 @@ class Driver(Protocol):
         """A view of the payload behind an fd.
 
         On success the allocation uses `fd` until it is closed, and then calls `release` (None: closes `fd`). On failure
-        `fd` is untouched and stays the caller's. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE that says what
-        the fd is instead; OutOfMemoryError.
+        `fd` is untouched and stays the caller's. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE that says
+        what the fd is instead; OutOfMemoryError.
         """
+
+    def inspect_fd(self, fd: int, handle_type: int) -> FdFacts:
+        """What an fd is, and whether it can be imported as that type. Never raises for what it finds."""
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False) -> int:
         """A new descriptor of the payload (vkGetMemoryFdKHR), owned by the caller, close-on-exec.
@@ -160,7 +210,7 @@ class Driver(Protocol):
         Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS; UnsupportedError where there is no file behind it.
         """
 
-    def import_host_pointer(self, address: int, size: int, memory_type_index: int) -> Allocation:
+    def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> Allocation:
         """A view of memory that the caller owns and keeps alive (VK_EXT_external_memory_host).
 
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where it is not all mapped and writable.
@@ -181,14 +231,23 @@ class Driver(Protocol):
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
         """
 
+    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+        """vkGetMemoryWin32HandlePropertiesKHR: the memory types that a handle made outside Vulkan may be imported to.
+
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
+        """
+
+    def bind(self, allocation: Allocation, offset: int, requirements: Requirements) -> None:
+        """vkBindBufferMemory2, vkBindImageMemory2. DriverError where the resource would reach past the allocation."""
+
     def free(self, allocation: Allocation) -> None:
         """vkFreeMemory: `allocation.close()`."""
 
     def map(self, allocation: Allocation, *, writable: bool = True) -> Mapping:
         """vkMapMemory of the whole allocation.
 
-        Errors: UnsupportedError for memory that the host cannot see; PermissionError for a writable mapping of a payload
-        that came without that right; OutOfMemoryError.
+        Errors: UnsupportedError for memory that the host cannot see; PermissionError for a writable mapping of a
+        payload that came without that right; OutOfMemoryError.
         """
 
     def close(self) -> None:

@@ -1,0 +1,109 @@
+"""What a stranger's fd is, and whether it can be a payload. Never raises for what it finds, never touches the fd."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from extmem.devices.base import FdFacts
+from extmem.devices.host import trailer
+from extmem.devices.host._memfd import PAGE
+
+if sys.platform != "linux":
+    raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
+
+import fcntl
+
+__all__ = ["inspect", "inspect_quickly"]
+
+_SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_O_PATH = os.O_PATH
+_KINDS = {
+    stat.S_IFREG: ("file", "an ordinary file"),
+    stat.S_IFDIR: ("directory", "a directory"),
+    stat.S_IFSOCK: ("socket", "a socket"),
+    stat.S_IFIFO: ("pipe", "a pipe"),
+    stat.S_IFCHR: ("device", "a character device"),
+    stat.S_IFBLK: ("device", "a block device"),
+}
+
+
+def inspect(fd: int) -> FdFacts:
+    """Everything about an fd, its self-description included."""
+    return _inspect(fd, thorough=True)
+
+
+def inspect_quickly(fd: int) -> FdFacts:
+    """What decides whether it can be mapped safely; without the self-description."""
+    return _inspect(fd, thorough=False)
+
+
+def _inspect(fd: int, *, thorough: bool) -> FdFacts:
+    try:
+        facts = os.fstat(fd)
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    except (OSError, ValueError, OverflowError):
+        return FdFacts("closed", f"fd {fd} is not open in this process")
+    size, identity = facts.st_size, (facts.st_dev, facts.st_ino)
+    if flags & _O_PATH:
+        return FdFacts("other", f"fd {fd} was opened with O_PATH and leads to no data", size, identity=identity)
+    access = flags & os.O_ACCMODE
+    writable = access == os.O_RDWR
+    seals = _seals(fd)
+    kind, words = _kind(fd, facts.st_mode, seals)
+    problem = ""
+    if kind != "memfd":
+        problem = f"fd {fd} is {words}, and a payload is a sealed memory file (memfd)"
+    elif access == os.O_WRONLY:
+        problem = f"fd {fd} was opened for writing only and cannot be mapped"
+    elif seals & _SIZE_SEALS != _SIZE_SEALS:
+        missing = [
+            name
+            for name, bit in (("F_SEAL_SHRINK", fcntl.F_SEAL_SHRINK), ("F_SEAL_GROW", fcntl.F_SEAL_GROW))
+            if not seals & bit
+        ]
+        problem = (
+            f"fd {fd} is a memfd whose size can still change (seals {seals:#x}, {' and '.join(missing)} missing): "
+            "truncating it would kill every process that maps it; its maker must seal it"
+        )
+    if problem or not thorough:
+        return FdFacts(kind, problem, size, size if not problem else 0, seals, writable, identity)
+    descriptor, why = _trailer(fd, size)
+    # Without a frame of ours the last page belongs to the payload like any other.
+    capacity = size - PAGE if descriptor or not why else size
+    return FdFacts(kind, "", size, capacity, seals, writable, identity, descriptor, why)
+
+
+def _seals(fd: int) -> int:
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return 0
+
+
+def _kind(fd: int, mode: int, seals: int) -> tuple[str, str]:
+    if stat.S_ISREG(mode):
+        # Only memory files can carry these seals; an unsealed one is told by its name.
+        link = _link(fd)
+        if seals & _SIZE_SEALS or link.startswith("/memfd:"):
+            return "memfd", "a memory file"
+        return "file", f"an ordinary file ({link})" if link else "an ordinary file"
+    return _KINDS.get(stat.S_IFMT(mode), ("other", f"neither file, socket nor pipe ({_link(fd)})"))
+
+
+def _link(fd: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def _trailer(fd: int, size: int) -> tuple[bytes, str]:
+    if size < 2 * PAGE:
+        return b"", f"the file has {size} bytes, too few for a payload and its self-description"
+    try:
+        frame = os.pread(fd, trailer.TRAILER_SIZE, size - PAGE)
+    except OSError as error:
+        return b"", f"the last page cannot be read: {os.strerror(error.errno or 0)}"
+    return trailer.unpack(frame)

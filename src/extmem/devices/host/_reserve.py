@@ -1,0 +1,101 @@
+"""Reserving memory for a payload when it is allocated, so that lack of it is an error here and never a SIGBUS later.
+
+How this works. A memory file is sparse: its pages come when they are first touched, and a machine that is out of memory
+then kills the process that touches. posix_fallocate takes the pages at once (about 0.25 s for each GiB, most of which
+the first touch no longer costs). The kernel itself has no limit for memory files and would sooner call its OOM killer
+than refuse, so requests from `_CHECKED_FROM` on are first held against what the machine and the control groups of this
+process have left, again before each step: of two processes that reserve at once, neither drives the other out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+if sys.platform != "linux":
+    raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
+
+__all__ = ["available", "physical", "reserve"]
+
+_CHECKED_FROM = 1 << 20
+_STEP = 256 << 20
+_ROOT = Path("/")
+
+
+def reserve(fd: int, size: int) -> None:
+    """Take `size` bytes of memory for the file. OSError with ENOMEM or what posix_fallocate refuses with."""
+    done = 0
+    while done < size:
+        if size >= _CHECKED_FROM:
+            left, whose = available()
+            if size - done > left:
+                raise MemoryError(f"{size - done} more bytes are needed and {whose} has {left} left")
+        step = min(_STEP, size - done)
+        os.posix_fallocate(fd, done, step)
+        done += step
+
+
+def physical(root: Path = _ROOT) -> int:
+    """Bytes of memory that this process could ever have: the machine's, or its control group's limit."""
+    machine = _meminfo(root).get("MemTotal", 0)
+    limits = [limit for group in _groups(root) if (limit := _number(group / "memory.max")) is not None]
+    return min([machine, *limits]) if machine else min(limits, default=1 << 62)
+
+
+def available(root: Path = _ROOT) -> tuple[int, str]:
+    """Bytes of memory that are left, and whose limit that is. Swap counts, and so do pages that can be dropped."""
+    info = _meminfo(root)
+    rooms = [(info["MemAvailable"] + info.get("SwapFree", 0), "the machine")] if "MemAvailable" in info else []
+    for group in _groups(root):
+        limit, used = _number(group / "memory.max"), _number(group / "memory.current")
+        if limit is not None and used is not None:
+            swap_limit, swap_used = _number(group / "memory.swap.max"), _number(group / "memory.swap.current")
+            swap = max(0, swap_limit - (swap_used or 0)) if swap_limit is not None else info.get("SwapFree", 0)
+            rooms.append((max(0, limit - used + _droppable(group)) + swap, f"control group {group.name or '/'}"))
+    return min(rooms, default=(1 << 62, "the machine"))
+
+
+def _meminfo(root: Path) -> dict[str, int]:
+    found = {}
+    for line in _text(root / "proc/meminfo").splitlines():
+        key, _, rest = line.partition(":")
+        if key in ("MemTotal", "MemAvailable", "SwapFree"):
+            found[key] = int(rest.split()[0]) << 10
+    return found
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """This process's control group (version 2) and those above it, as far as they are visible here."""
+    mount = root / "sys/fs/cgroup"
+    own = next((line[3:] for line in _text(root / "proc/self/cgroup").splitlines() if line.startswith("0::")), None)
+    if own is None or ".." in own:
+        return
+    group = mount / own.lstrip("/")
+    while True:
+        yield group
+        if group == mount or mount not in group.parents:
+            return
+        group = group.parent
+
+
+def _droppable(group: Path) -> int:
+    """Page cache that the kernel drops before it refuses."""
+    for line in _text(group / "memory.stat").splitlines():
+        key, _, value = line.partition(" ")
+        if key == "inactive_file":
+            return int(value)
+    return 0
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text.isdigit() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,71 @@
+"""What the host device answers when asked which external handle types a buffer or image can have. Pure.
+
+Buffers take every type with every other that the specification's tables allow together: an NT handle and a number for
+one payload would need two kinds of share, so those two do not list each other. Images list themselves alone, as real
+drivers do (B86), and those that can be attachments must be dedicated.
+"""
+
+from __future__ import annotations
+
+from extmem import vk
+
+__all__ = ["OPAQUE", "SUPPORTED", "buffer_properties", "image_needs_dedicated", "image_properties"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+Feature = vk.ExternalMemoryFeatureFlagBits
+
+OPAQUE = HandleType.OPAQUE_FD | HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT
+SUPPORTED = OPAQUE | HandleType.HOST_ALLOCATION
+
+_COMPATIBLE = {
+    HandleType.OPAQUE_FD: OPAQUE,
+    HandleType.OPAQUE_WIN32: HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD,
+    HandleType.OPAQUE_WIN32_KMT: HandleType.OPAQUE_WIN32_KMT | HandleType.OPAQUE_FD,
+    HandleType.HOST_ALLOCATION: HandleType.HOST_ALLOCATION,
+}
+_EXPORT_FROM_IMPORTED = {
+    HandleType.OPAQUE_FD: OPAQUE,
+    HandleType.OPAQUE_WIN32: HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD,
+    HandleType.OPAQUE_WIN32_KMT: HandleType.OPAQUE_WIN32_KMT | HandleType.OPAQUE_FD,
+    HandleType.HOST_ALLOCATION: HandleType(0),
+}
+_ATTACHMENT = vk.ImageUsageFlagBits.COLOR_ATTACHMENT | vk.ImageUsageFlagBits.DEPTH_STENCIL_ATTACHMENT
+
+
+def buffer_properties(handle_type: int, flags: int) -> vk.ExternalMemoryProperties:
+    """For a buffer with these create flags. No feature bits where it is unsupported; the type itself stays listed."""
+    kind = _supported(handle_type)
+    if kind is None or flags:
+        # Types of other systems; sparse, protected and captured buffers.
+        return vk.ExternalMemoryProperties(Feature(0), HandleType(0), HandleType(handle_type))
+    return vk.ExternalMemoryProperties(_features(kind), _EXPORT_FROM_IMPORTED[kind], _COMPATIBLE[kind])
+
+
+def image_properties(handle_type: int, usage: int) -> vk.ExternalMemoryProperties | None:
+    """For an image with this usage; None where no such image can be external of this type."""
+    kind = _supported(handle_type)
+    if kind is None:
+        return None
+    features = _features(kind)
+    if image_needs_dedicated(handle_type, usage):
+        features |= Feature.DEDICATED_ONLY
+    return vk.ExternalMemoryProperties(features, _EXPORT_FROM_IMPORTED[kind], kind)
+
+
+def image_needs_dedicated(handle_types: int, usage: int) -> bool:
+    """Whether an image with this usage and these external types must have its memory to itself.
+
+    Never for host pointers: VK_EXT_external_memory_host forbids it.
+    """
+    return bool(usage & _ATTACHMENT and handle_types & OPAQUE)
+
+
+def _supported(handle_type: int) -> vk.ExternalMemoryHandleTypeFlagBits | None:
+    """The type if it is a single one that the host device has."""
+    return next((kind for kind in _COMPATIBLE if kind == handle_type), None)
+
+
+def _features(kind: vk.ExternalMemoryHandleTypeFlagBits) -> vk.ExternalMemoryFeatureFlagBits:
+    if kind == HandleType.HOST_ALLOCATION:
+        return Feature.IMPORTABLE
+    return Feature.EXPORTABLE | Feature.IMPORTABLE

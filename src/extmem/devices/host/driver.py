@@ -1,0 +1,252 @@
+"""`HostDriver`: memory that any machine has, as a device. Payloads are sealed memory files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from extmem import vk
+from extmem.devices.base import Allocation, DeviceIdentity, FdFacts, Mapping, Requirements
+from extmem.devices.host import _inspect, _mapping, _memfd, _reserve, capabilities, images
+from extmem.devices.host.allocation import HostAllocation, PointerAllocation
+from extmem.devices.host.identity import host_identity
+from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
+
+if sys.platform != "linux":
+    raise ImportError("the host device needs Linux's memory files; extmem.devices.host picks what the platform has")
+
+__all__ = ["HostDriver"]
+
+_BUFFER_ALIGNMENT = 64
+_ALL_TYPES = 0b11
+_Property = vk.MemoryPropertyFlagBits
+_TYPES = (
+    # 0 is what a GPU's own visible memory looks like; images with optimal tiling live there.
+    _Property.DEVICE_LOCAL | _Property.HOST_VISIBLE | _Property.HOST_COHERENT,
+    _Property.HOST_VISIBLE | _Property.HOST_COHERENT | _Property.HOST_CACHED,
+)
+
+
+class HostDriver:
+    """The host device. Everything it allocates can be mapped, and shared by descriptor."""
+
+    def __init__(self) -> None:
+        self._heap_size = _reserve.physical()
+        self._closed = False
+
+    @property
+    def kind(self) -> str:
+        """`"host"`."""
+        return "host"
+
+    @property
+    def identity(self) -> DeviceIdentity:
+        """This machine and boot."""
+        return host_identity()
+
+    @property
+    def min_imported_host_pointer_alignment(self) -> int:
+        """The page size in bytes."""
+        return _memfd.PAGE
+
+    @property
+    def max_memory_allocation_count(self) -> int:
+        """0: the limit is the process's number of descriptors, and imports of one payload share theirs."""
+        return 0
+
+    # What it can do.
+
+    def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
+        """Two types over one heap, the machine's memory (or the control group's share of it)."""
+        return vk.PhysicalDeviceMemoryProperties(
+            memory_types=tuple(vk.MemoryType(flags, 0) for flags in _TYPES),
+            memory_heaps=(vk.MemoryHeap(self._heap_size, vk.MemoryHeapFlagBits.DEVICE_LOCAL),),
+        )
+
+    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+        """See `Driver`."""
+        return vk.ExternalBufferProperties(capabilities.buffer_properties(info.handle_type, info.flags))
+
+    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+        """See `Driver`."""
+        return images.format_properties(info, self._heap_size)
+
+    def buffer_requirements(self, info: vk.BufferCreateInfo) -> Requirements:
+        """Its size rounded up to 64 bytes, in either memory type. UnsupportedError for sparse and protected ones."""
+        if info.flags:
+            raise UnsupportedError(
+                f"buffers with create flags {info.flags!r} are not supported: the host device has no sparse, protected "
+                "or captured buffers; create it with flags 0",
+                requires_one_of=["flags 0"],
+            )
+        external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
+        types = int(external.handle_types) if external is not None else 0
+        if types & ~capabilities.SUPPORTED:
+            raise UnsupportedError(
+                f"buffers cannot be external as {vk.ExternalMemoryHandleTypeFlagBits(types)!r} on the host device; "
+                f"it has {capabilities.SUPPORTED!r}",
+                requires_one_of=[kind.name or "" for kind in capabilities.SUPPORTED],
+            )
+        if info.size <= 0:
+            raise UnsupportedError(f"a buffer of {info.size} bytes cannot be made; its size must be at least 1")
+        size = -(-info.size // _BUFFER_ALIGNMENT) * _BUFFER_ALIGNMENT
+        return Requirements(size, _BUFFER_ALIGNMENT, _ALL_TYPES)
+
+    def image_requirements(self, info: vk.ImageCreateInfo) -> Requirements:
+        """See `Driver`."""
+        return images.requirements(info)
+
+    def image_subresource_layout(
+        self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource
+    ) -> vk.SubresourceLayout:
+        """See `Driver`."""
+        return images.subresource_layout(info, subresource)
+
+    # Memory.
+
+    def allocate(self, size: int, memory_type_index: int, descriptor: bytes) -> HostAllocation:
+        """A new sealed memory file, all of it reserved now. Errors: OutOfMemoryError."""
+        self._check(size, memory_type_index)
+        if size > self._heap_size:
+            raise OutOfMemoryError(
+                f"vkAllocateMemory: {size} bytes are asked for and the heap has {self._heap_size}; ask for less",
+                result=vk.Result.ERROR_OUT_OF_DEVICE_MEMORY,
+                command="vkAllocateMemory",
+                devices=[self.identity.device_name],
+            )
+        fd = _memfd.create(size, descriptor)
+        return self._adopt(fd, size, memory_type_index, _inspect.inspect_quickly(fd), None)
+
+    def import_fd(
+        self, fd: int, size: int, memory_type_index: int, *, release: Callable[[], None] | None = None
+    ) -> HostAllocation:
+        """See `Driver`. The fd must be a memory file with sealed size, at least as large as the allocation."""
+        self._check(size, memory_type_index)
+        # An fd whose closing is somebody else's comes from the object manager, with its descriptor beside it.
+        facts = _inspect.inspect(fd) if release is None else _inspect.inspect_quickly(fd)
+        if not facts.valid:
+            raise self._refusal(facts.problem)
+        if size > facts.capacity:
+            raise self._refusal(
+                f"allocationSize is {size} and the memory file holds {facts.capacity} bytes of payload; "
+                "pass the exporter's allocationSize (it is in the descriptor)"
+            )
+        return self._adopt(fd, size, memory_type_index, facts, release)
+
+    def inspect_fd(self, fd: int, handle_type: int) -> FdFacts:
+        """See `Driver`."""
+        facts = _inspect.inspect(fd)
+        if handle_type != vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD and facts.valid:
+            return FdFacts(
+                facts.kind, f"the host device imports OPAQUE_FD and not {_named(handle_type)}", identity=facts.identity
+            )
+        return facts
+
+    def export_fd(self, allocation: Allocation, *, read_only: bool = False) -> int:
+        """See `Driver`."""
+        return _memfd.duplicate(self._fd(allocation), writable=allocation.writable and not read_only)
+
+    def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> PointerAllocation:
+        """See `Driver`. The range must be mapped readable and writable, at a page boundary."""
+        self._check(size, memory_type_index)
+        if address % _memfd.PAGE or size % _memfd.PAGE:
+            raise self._refusal(f"pointer {address:#x} and size {size} must be multiples of {_memfd.PAGE}")
+        if not self.host_range_mapped(address, size):
+            raise self._refusal(
+                f"not all of the {size} bytes at {address:#x} are mapped here for reading and writing; "
+                "map them first and keep them until the memory is freed"
+            )
+        return PointerAllocation(address, size, memory_type_index)
+
+    def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
+        """Both types for mapped memory, none for any other. UnsupportedError for foreign mapped memory."""
+        if handle_type != vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION:
+            raise self._unsupported_type(handle_type, "HOST_ALLOCATION")
+        return _ALL_TYPES if self.host_range_mapped(address, 1) else 0
+
+    def host_range_mapped(self, address: int, size: int) -> bool:
+        """See `Driver`."""
+        return _mapping.range_is_mapped(address, size)
+
+    def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
+        """UnsupportedError: only non-opaque types may be asked about, and the host device imports none."""
+        raise self._unsupported_type(handle_type, "OPAQUE_FD")
+
+    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+        """UnsupportedError: only non-opaque types may be asked about, and the host device imports none."""
+        raise self._unsupported_type(handle_type, "OPAQUE_WIN32", "OPAQUE_WIN32_KMT")
+
+    def bind(self, allocation: Allocation, offset: int, requirements: Requirements) -> None:
+        """Nothing to do but to refuse what would reach past the allocation."""
+        if offset < 0 or offset + requirements.size > allocation.size:
+            raise DriverError(
+                f"vkBindMemory: {requirements.size} bytes from offset {offset} reach past the allocation of "
+                f"{allocation.size} bytes; allocate what the requirements say",
+                result=vk.Result.ERROR_UNKNOWN,
+                command="vkBindMemory",
+                devices=[self.identity.device_name],
+            )
+
+    def free(self, allocation: Allocation) -> None:
+        """Close it."""
+        allocation.close()
+
+    def map(self, allocation: Allocation, *, writable: bool = True) -> Mapping:
+        """See `Driver`. Exactly the allocation is mapped, never the self-description behind it."""
+        if isinstance(allocation, PointerAllocation):
+            return _mapping.BorrowedMapping(allocation.address, allocation.size)
+        return _mapping.HostMapping(self._fd(allocation), allocation.size, writable=writable)
+
+    def close(self) -> None:
+        """Refuse new memory. Safe to call twice; what was allocated stays."""
+        self._closed = True
+
+    # Shared by the above.
+
+    def _check(self, size: int, memory_type_index: int) -> None:
+        if self._closed:
+            raise HandleStateError(f"{self.identity.device_name} is closed; open the device again")
+        if size <= 0 or not 0 <= memory_type_index < len(_TYPES):
+            raise DriverError(
+                f"vkAllocateMemory: {size} bytes of memory type {memory_type_index} are asked for; sizes begin at 1 "
+                f"and the types are 0 to {len(_TYPES) - 1}",
+                result=vk.Result.ERROR_UNKNOWN,
+                command="vkAllocateMemory",
+                devices=[self.identity.device_name],
+            )
+
+    @staticmethod
+    def _fd(allocation: Allocation) -> int:
+        fd = allocation.fd
+        if fd is None:
+            raise UnsupportedError(
+                "memory imported from a host pointer has no file descriptor and cannot be shared; "
+                "allocate exportable memory and copy into it",
+                requires_one_of=["memory allocated by the device"],
+            )
+        return fd
+
+    def _adopt(
+        self, fd: int, size: int, memory_type_index: int, facts: FdFacts, release: Callable[[], None] | None
+    ) -> HostAllocation:
+        return HostAllocation(
+            fd, size, memory_type_index, identity=facts.identity, writable=facts.writable, release=release
+        )
+
+    def _refusal(self, problem: str) -> DriverError:
+        return DriverError(
+            f"vkAllocateMemory: VK_ERROR_INVALID_EXTERNAL_HANDLE: {problem}",
+            result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
+            command="vkAllocateMemory",
+            devices=[self.identity.device_name],
+        )
+
+    def _unsupported_type(self, handle_type: int, *instead: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self.identity.device_name} imports no {_named(handle_type)}; it has {', '.join(instead)}",
+            requires_one_of=instead,
+        )
+
+
+def _named(handle_type: int) -> str:
+    return repr(vk.ExternalMemoryHandleTypeFlagBits(handle_type))

@@ -1,0 +1,49 @@
+"""The frame around a payload's self-description: how a bare fd tells what it is. Pure: bytes in, bytes out.
+
+::
+
+    0       8       12      16
+    +-------+-------+-------+------------------ - - -+------ - -
+    | magic | length| CRC32 | descriptor             | zeros
+    +-------+-------+-------+------------------ - - -+------ - -
+
+It begins one page before the end of the file. Whoever may write the payload may write here too: the checksum finds
+accidents, not liars, and the descriptor is parsed as hostile input all the same.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from extmem.devices.base import DESCRIPTOR_LIMIT
+
+__all__ = ["TRAILER_SIZE", "pack", "unpack"]
+
+_HEADER = struct.Struct("<8sII")
+_MAGIC = b"EXTMEM\x00\x01"
+TRAILER_SIZE = 4096
+"""Bytes of the frame, zeros included. A page may be larger; the rest of it is unused."""
+
+
+def pack(descriptor: bytes) -> bytes:
+    """The frame around a descriptor. ValueError for one that is too long."""
+    if len(descriptor) > DESCRIPTOR_LIMIT:
+        raise ValueError(f"a descriptor of {len(descriptor)} bytes does not fit; {DESCRIPTOR_LIMIT} is the limit")
+    return _HEADER.pack(_MAGIC, len(descriptor), zlib.crc32(descriptor)) + descriptor
+
+
+def unpack(frame: bytes) -> tuple[bytes, str]:
+    """The descriptor in a frame and "", or nothing and why."""
+    if len(frame) < _HEADER.size:
+        return b"", f"the last page holds {len(frame)} bytes, less than the {_HEADER.size} of a frame"
+    magic, length, checksum = _HEADER.unpack_from(frame)
+    if magic != _MAGIC:
+        return b"", f"the last page does not begin with the mark of a payload (it begins {magic.hex(' ')})"
+    if length > DESCRIPTOR_LIMIT or _HEADER.size + length > len(frame):
+        return b"", f"the frame claims a descriptor of {length} bytes; at most {DESCRIPTOR_LIMIT} fit"
+    descriptor = frame[_HEADER.size : _HEADER.size + length]
+    found = zlib.crc32(descriptor)
+    if found != checksum:
+        return b"", f"the descriptor's checksum is {found:#010x} and the frame says {checksum:#010x}"
+    return descriptor, ""
