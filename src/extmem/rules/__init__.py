@@ -1,0 +1,64 @@
+"""Valid usage: what the specification demands of a call, checked before the call is made.
+
+Pure: structs of `extmem.vk` and facts (plain values, `extmem.rules.facts`) in, violations out. No operating system,
+no driver. Each function names all rules that a call breaks; an empty list means that none is known to be broken.
+A fact that nobody could learn is None, and the rules that need it stay silent.
+"""
+
+from extmem.rules import ledger
+from extmem.rules._allocate_memory import check_allocate_memory
+from extmem.rules.barriers import check_image_memory_barrier, check_keyed_mutex
+from extmem.rules.bind import check_bind_buffer_memory, check_bind_image_memory
+from extmem.rules.create import (
+    check_create_buffer,
+    check_create_image,
+    check_external_buffer_info,
+    check_external_image_format_info,
+)
+from extmem.rules.facts import (
+    AllocateFacts,
+    DeviceFacts,
+    ExternalMemoryFacts,
+    MemoryFacts,
+    MemoryTypeFacts,
+    PayloadFacts,
+    Refusal,
+    ResourceFacts,
+)
+from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle
+from extmem.rules.mapping import check_map_memory, check_unmap_memory
+from extmem.rules.properties import (
+    check_memory_fd_properties,
+    check_memory_host_pointer_properties,
+    check_memory_win32_handle_properties,
+)
+from extmem.rules.violation import Violation
+
+__all__ = [
+    "AllocateFacts",
+    "DeviceFacts",
+    "ExternalMemoryFacts",
+    "MemoryFacts",
+    "MemoryTypeFacts",
+    "PayloadFacts",
+    "Refusal",
+    "ResourceFacts",
+    "Violation",
+    "check_allocate_memory",
+    "check_bind_buffer_memory",
+    "check_bind_image_memory",
+    "check_create_buffer",
+    "check_create_image",
+    "check_external_buffer_info",
+    "check_external_image_format_info",
+    "check_get_memory_fd",
+    "check_get_memory_win32_handle",
+    "check_image_memory_barrier",
+    "check_keyed_mutex",
+    "check_map_memory",
+    "check_memory_fd_properties",
+    "check_memory_host_pointer_properties",
+    "check_memory_win32_handle_properties",
+    "check_unmap_memory",
+    "ledger",
+]

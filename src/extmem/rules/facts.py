@@ -45,6 +45,8 @@ class DeviceFacts:
     """UUIDs of the physical devices that the logical device was made from; empty means the one in `device_uuid`."""
     queue_count: int = 1
     alive: bool = True
+    identity: int = 0
+    """Tells logical devices of one process apart; 0 where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,13 @@ class ResourceFacts:
     """Tells resources of one process apart (two created alike are two)."""
     alive: bool = True
     bound: bool = False
+    device_identity: int = 0
+    """The `identity` of the device it was created on; 0 where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadFacts:
-    """What the payload behind a handle, name, number or fd says of itself (its descriptor). None where it does not say."""
+    """What the payload behind a handle, name, number or fd says of itself (its descriptor); None where it is silent."""
 
     handle_types: int
     """The external types it was exported for."""
@@ -121,6 +125,8 @@ class MemoryFacts:
     """NT handle types that vkGetMemoryWin32HandleKHR was already asked for."""
     mapped: bool = False
     alive: bool = True
+    device_identity: int = 0
+    """The `identity` of the device it was allocated on; 0 where unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,23 @@
+"""The door to vkAllocateMemory's checks, which live in many modules; the imports below are in the order of reports."""
+
+from __future__ import annotations
+
+from extmem import vk
+from extmem.rules import allocate, chain, dedicated, export, import_fd, import_host, import_win32  # noqa: F401  # they register
+from extmem.rules._allocation import ALLOCATE, contents, read
+from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules.facts import AllocateFacts
+from extmem.rules.violation import Violation
+
+__all__ = ["check_allocate_memory"]
+
+
+def check_allocate_memory(info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> list[Violation]:
+    """All rules that this vkAllocateMemory would break. Fields of the wrong kind are reported alone."""
+    if type(info) is not vk.MemoryAllocateInfo:
+        return wrong_struct(info, vk.MemoryAllocateInfo, "vkAllocateMemory.info")
+    call, traits = read(info, facts)
+    found = malformed(call.nodes)
+    if found:
+        return found
+    return ALLOCATE.run(call, contents(call, traits))

@@ -1,0 +1,229 @@
+"""Stage one of every check: is each field of the right kind at all?
+
+A struct whose size is a string cannot be judged further, so a call with such a field is told about all of them and
+nothing else. Each fault is reported under the rule that demands a valid value there (the `-parameter` rules).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from extmem import vk
+from extmem.rules._engine import CHECKED
+from extmem.rules.violation import Violation
+
+__all__ = ["SHAPES", "Shape", "is_address", "is_fd", "is_handle", "is_u32", "malformed", "misfit", "wrong_struct"]
+
+_PRIMITIVES = (str, bytes, bytearray, float, complex, list, tuple, dict, set, frozenset)
+
+
+def is_u32(value: object) -> bool:
+    """An integer of 32 bits without sign."""
+    return isinstance(value, int) and 0 <= value <= 0xFFFF_FFFF
+
+
+def is_u64(value: object) -> bool:
+    """An integer of 64 bits without sign."""
+    return isinstance(value, int) and 0 <= value <= 0xFFFF_FFFF_FFFF_FFFF
+
+
+def is_handle(value: object) -> bool:
+    """None, a number that fits a pointer, or an object of the library."""
+    if value is None:
+        return True
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    return not isinstance(value, _PRIMITIVES)
+
+
+def is_fd(value: object) -> bool:
+    """A C int, or an object of the library that stands for one."""
+    if isinstance(value, int):
+        return -(2**31) <= value < 2**31
+    return value is not None and not isinstance(value, _PRIMITIVES)
+
+
+def is_address(value: object) -> bool:
+    """NULL (0 or None) or a number that fits a pointer."""
+    return value is None or is_u64(value)
+
+
+def is_text(value: object) -> bool:
+    """None or a str."""
+    return value is None or isinstance(value, str)
+
+
+def is_security(value: object) -> bool:
+    """None or vk.SecurityAttributes that holds SDDL text, a descriptor or its address."""
+    return value is None or (
+        isinstance(value, vk.SecurityAttributes)
+        and (value.security_descriptor is None or isinstance(value.security_descriptor, (str, bytes, int)))
+        and isinstance(value.inherit_handle, int)
+    )
+
+
+def is_numbers(value: object) -> bool:
+    """A sequence of 64-bit numbers."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and all(map(is_u64, value))
+
+
+def is_handles(value: object) -> bool:
+    """A sequence of handles, none of them NULL."""
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, (str, bytes))
+        and all(v is not None and is_handle(v) for v in value)
+    )
+
+
+Kind: TypeAlias = Callable[[object], bool]
+Shape: TypeAlias = tuple[tuple[str, Kind, str], ...]
+"""Field, what it must be, and the rule broken when it is not."""
+
+_EXPECTED: dict[Kind, str] = {
+    is_u32: "an integer from 0 to 2**32 - 1",
+    is_u64: "an integer from 0 to 2**64 - 1",
+    is_handle: "None, a handle value or one of extmem's objects",
+    is_fd: "a file descriptor number or an FdHandle",
+    is_address: "an address as an integer",
+    is_text: "None or a str",
+    is_security: "None or vk.SecurityAttributes(SDDL text or None, True or False)",
+    is_numbers: "a sequence of integers from 0 to 2**64 - 1",
+    is_handles: "a sequence of memory objects",
+}
+
+_ALLOCATE = "VUID-vkAllocateMemory-pAllocateInfo-parameter"
+_CHAINED = "VUID-VkMemoryAllocateInfo-pNext-pNext"
+_WIN32 = "VUID-VkImportMemoryWin32HandleInfoKHR-"
+_FD = "VUID-VkImportMemoryFdInfoKHR-"
+_HOST = "VUID-VkImportMemoryHostPointerInfoEXT-"
+_MUTEX = "VUID-VkWin32KeyedMutexAcquireReleaseInfoKHR-"
+_BUFFER = "VUID-VkBindBufferMemoryInfo-"
+_IMAGE = "VUID-VkBindImageMemoryInfo-"
+_BUFFER_QUERY = "VUID-VkPhysicalDeviceExternalBufferInfo-"
+_TYPES = "-handleTypes-parameter"
+
+SHAPES: dict[type, Shape] = {
+    vk.MemoryAllocateInfo: (
+        ("allocation_size", is_u64, _ALLOCATE),
+        ("memory_type_index", is_u32, _ALLOCATE),
+    ),
+    vk.ImportMemoryWin32HandleInfoKHR: (
+        ("handle_type", is_u32, _WIN32 + "handleType-parameter"),
+        ("handle", is_handle, _WIN32 + "handleType-00661"),
+        ("name", is_text, _WIN32 + "handleType-01440"),
+    ),
+    vk.ImportMemoryFdInfoKHR: (
+        ("handle_type", is_u32, _FD + "handleType-parameter"),
+        ("fd", is_fd, _FD + "handleType-00670"),
+    ),
+    vk.ImportMemoryHostPointerInfoEXT: (
+        ("handle_type", is_u32, _HOST + "handleType-parameter"),
+        ("host_pointer", is_address, _HOST + "pHostPointer-parameter"),
+    ),
+    vk.ExportMemoryAllocateInfo: (("handle_types", is_u32, "VUID-VkExportMemoryAllocateInfo" + _TYPES),),
+    vk.ExportMemoryWin32HandleInfoKHR: (
+        ("attributes", is_security, "VUID-VkExportMemoryWin32HandleInfoKHR-pAttributes-parameter"),
+        ("access", is_u32, _CHAINED),
+        ("name", is_text, _CHAINED),
+    ),
+    vk.MemoryDedicatedAllocateInfo: (
+        ("image", is_handle, "VUID-VkMemoryDedicatedAllocateInfo-image-parameter"),
+        ("buffer", is_handle, "VUID-VkMemoryDedicatedAllocateInfo-buffer-parameter"),
+    ),
+    vk.MemoryAllocateFlagsInfo: (("flags", is_u32, _CHAINED), ("device_mask", is_u32, _CHAINED)),
+    vk.MemoryOpaqueCaptureAddressAllocateInfo: (("opaque_capture_address", is_u64, _CHAINED),),
+    vk.DedicatedAllocationMemoryAllocateInfoNV: (("image", is_handle, _CHAINED), ("buffer", is_handle, _CHAINED)),
+    vk.MemoryGetWin32HandleInfoKHR: (
+        ("memory", is_handle, "VUID-VkMemoryGetWin32HandleInfoKHR-memory-parameter"),
+        ("handle_type", is_u32, "VUID-VkMemoryGetWin32HandleInfoKHR-handleType-parameter"),
+    ),
+    vk.MemoryGetFdInfoKHR: (
+        ("memory", is_handle, "VUID-VkMemoryGetFdInfoKHR-memory-parameter"),
+        ("handle_type", is_u32, "VUID-VkMemoryGetFdInfoKHR-handleType-parameter"),
+    ),
+    vk.PhysicalDeviceExternalBufferInfo: (
+        ("flags", is_u32, _BUFFER_QUERY + "flags-parameter"),
+        ("usage", is_u32, _BUFFER_QUERY + "None-09499"),
+        ("handle_type", is_u32, _BUFFER_QUERY + "handleType-parameter"),
+    ),
+    vk.PhysicalDeviceExternalImageFormatInfo: (
+        ("handle_type", is_u32, "VUID-VkPhysicalDeviceExternalImageFormatInfo-handleType-parameter"),
+    ),
+    vk.ExternalMemoryBufferCreateInfo: (("handle_types", is_u32, "VUID-VkExternalMemoryBufferCreateInfo" + _TYPES),),
+    vk.ExternalMemoryImageCreateInfo: (("handle_types", is_u32, "VUID-VkExternalMemoryImageCreateInfo" + _TYPES),),
+    vk.BindBufferMemoryInfo: (("memory_offset", is_u64, _BUFFER + "memoryOffset-01031"),),
+    vk.BindImageMemoryInfo: (("memory_offset", is_u64, _IMAGE + "memoryOffset-01046"),),
+    vk.MemoryMapInfo: (("flags", is_u32, "VUID-VkMemoryMapInfo-flags-09575"),),
+    vk.MemoryUnmapInfo: (("flags", is_u32, "VUID-VkMemoryUnmapInfo-flags-09580"),),
+    vk.Win32KeyedMutexAcquireReleaseInfoKHR: (
+        ("acquire_syncs", is_handles, _MUTEX + "pAcquireSyncs-parameter"),
+        ("acquire_keys", is_numbers, _MUTEX + "pAcquireKeys-parameter"),
+        ("acquire_timeouts", is_numbers, _MUTEX + "pAcquireTimeouts-parameter"),
+        ("release_syncs", is_handles, _MUTEX + "pReleaseSyncs-parameter"),
+        ("release_keys", is_numbers, _MUTEX + "pReleaseKeys-parameter"),
+    ),
+}
+
+ARGUMENTS: dict[type, str] = {
+    vk.MemoryAllocateInfo: "VUID-vkAllocateMemory-pAllocateInfo-parameter",
+    vk.MemoryGetWin32HandleInfoKHR: "VUID-vkGetMemoryWin32HandleKHR-pGetWin32HandleInfo-parameter",
+    vk.MemoryGetFdInfoKHR: "VUID-vkGetMemoryFdKHR-pGetFdInfo-parameter",
+    vk.PhysicalDeviceExternalBufferInfo: (
+        "VUID-vkGetPhysicalDeviceExternalBufferProperties-pExternalBufferInfo-parameter"
+    ),
+    vk.PhysicalDeviceExternalImageFormatInfo: ("VUID-VkPhysicalDeviceExternalImageFormatInfo-handleType-parameter"),
+    vk.BufferCreateInfo: "VUID-VkExternalMemoryBufferCreateInfo-handleTypes-parameter",
+    vk.ImageCreateInfo: "VUID-VkExternalMemoryImageCreateInfo-handleTypes-parameter",
+    vk.BindBufferMemoryInfo: _BUFFER + "memoryOffset-01031",
+    vk.BindImageMemoryInfo: _IMAGE + "memoryOffset-01046",
+    vk.MemoryMapInfo: "VUID-VkMemoryMapInfo-flags-09575",
+    vk.MemoryUnmapInfo: "VUID-VkMemoryUnmapInfo-flags-09580",
+    vk.ImageMemoryBarrier: "VUID-VkImageMemoryBarrier-dstQueueFamilyIndex-12331",
+    vk.Win32KeyedMutexAcquireReleaseInfoKHR: _MUTEX + "pAcquireSyncs-parameter",
+}
+"""The rule that is broken when something else is given where a struct belongs; where the specification has none for
+the command within our scope, the nearest one."""
+
+_HOST_QUERY = "VUID-vkGetMemoryHostPointerPropertiesEXT-pHostPointer-parameter"
+for _shape in SHAPES.values():
+    for _field in _shape:
+        CHECKED.setdefault(_field[2], []).append(f"{__name__}.malformed")
+for _argument in (*ARGUMENTS.values(), _HOST_QUERY):
+    CHECKED.setdefault(_argument, []).append(f"{__name__}.misfit")
+
+
+def wrong_struct(info: object, struct: type, where: str) -> list[Violation]:
+    """The violation when `info` is not of the struct type that belongs there; subclasses are not accepted."""
+    if type(info) is struct:
+        return []
+    return [misfit(ARGUMENTS[struct], where, info, f"a vk.{struct.__name__}")]
+
+
+def misfit(vuid: str, where: str, value: object, expected: str) -> Violation:
+    """The violation for one value that is not of the right kind."""
+    return Violation(vuid, where, f"it is {_shown(value)}, which is not {expected}", f"Give {expected}.")
+
+
+def _shown(value: object) -> str:
+    """A short form of a value that may be anything."""
+    if value is None:
+        return "None"
+    if isinstance(value, int) and not -(2**70) < value < 2**70:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, (int, float, str, bytes)):
+        text = repr(value)
+        return f"the {type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"of type {type(value).__name__}"
+
+
+def malformed(nodes: Iterable[tuple[str, Any]]) -> list[Violation]:
+    """All fields of these structs (each with its path) that are not of the right kind."""
+    found: list[Violation] = []
+    for where, node in nodes:
+        for field, kind, vuid in SHAPES.get(type(node), ()):
+            value = getattr(node, field)
+            if not kind(value):
+                found.append(misfit(vuid, f"{where}.{field}", value, _EXPECTED[kind]))
+    return found

@@ -1,0 +1,147 @@
+"""How values look in messages, and the groups of handle types that rules speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum, IntFlag
+from typing import TypeVar
+
+from extmem import vk
+
+__all__ = [
+    "D3D11_TYPES",
+    "DEFINED_TYPES",
+    "FD_TYPES",
+    "HOST_TYPES",
+    "KNOWN_TYPE_BITS",
+    "NT_TYPES",
+    "OPAQUE_WIN32_TYPES",
+    "SINGLE_FD_TYPES",
+    "SINGLE_HOST_TYPES",
+    "SINGLE_WIN32_TYPES",
+    "SIZE_IGNORED_TYPES",
+    "WIN32_TYPES",
+    "bits_of",
+    "enum_text",
+    "flags_text",
+    "handle_text",
+    "is_invalid_handle",
+    "is_null",
+    "size_text",
+    "type_mask",
+    "types_text",
+    "uuid_text",
+]
+
+T = vk.ExternalMemoryHandleTypeFlagBits
+
+
+def _group(*types: int) -> int:
+    mask = 0
+    for t in types:
+        mask |= int(t)
+    return mask
+
+
+# Masks as plain ints: the operators of IntFlag are a hundred times slower, and rules run on every call.
+OPAQUE_FD = int(T.OPAQUE_FD)
+DMA_BUF = int(T.DMA_BUF_EXT)
+OPAQUE_WIN32 = int(T.OPAQUE_WIN32)
+OPAQUE_WIN32_KMT = int(T.OPAQUE_WIN32_KMT)
+D3D12_HEAP = int(T.D3D12_HEAP)
+HOST_ALLOCATION = int(T.HOST_ALLOCATION_EXT)
+HOST_MAPPED_FOREIGN_MEMORY = int(T.HOST_MAPPED_FOREIGN_MEMORY_EXT)
+
+NT_TYPES = _group(T.OPAQUE_WIN32, T.D3D11_TEXTURE, T.D3D12_HEAP, T.D3D12_RESOURCE)
+WIN32_TYPES = NT_TYPES | _group(T.OPAQUE_WIN32_KMT, T.D3D11_TEXTURE_KMT)
+OPAQUE_WIN32_TYPES = OPAQUE_WIN32 | OPAQUE_WIN32_KMT
+D3D11_TYPES = _group(T.D3D11_TEXTURE, T.D3D11_TEXTURE_KMT)
+SIZE_IGNORED_TYPES = D3D11_TYPES | int(T.D3D12_RESOURCE)
+"""Imports of these take their size from the Direct3D resource; allocationSize is ignored, and so is what a resource
+says it requires. The specification wants them dedicated-only."""
+FD_TYPES = OPAQUE_FD | DMA_BUF
+HOST_TYPES = HOST_ALLOCATION | HOST_MAPPED_FOREIGN_MEMORY
+DEFINED_TYPES = frozenset(int(t) for t in T if int(t))
+KNOWN_TYPE_BITS = _group(*DEFINED_TYPES)
+
+SINGLE_WIN32_TYPES = frozenset(t for t in DEFINED_TYPES if t & WIN32_TYPES)
+SINGLE_FD_TYPES = frozenset((OPAQUE_FD, DMA_BUF))
+SINGLE_HOST_TYPES = frozenset((HOST_ALLOCATION, HOST_MAPPED_FOREIGN_MEMORY))
+
+INVALID_HANDLE_VALUES = (-1, 2**64 - 1, 2**32 - 1)
+_VENDORS = ("_KHR", "_EXT", "_NV", "_ANDROID", "_FUCHSIA", "_QNX", "_OHOS", "_ARM", "_VALVE")
+
+
+def _plain_name(name: str) -> str:
+    for vendor in _VENDORS:
+        name = name.removesuffix(vendor)
+    return name
+
+
+_TYPE_NAMES = {int(t): _plain_name(name) for name, t in T.__members__.items()}
+
+
+def type_mask(value: object) -> int:
+    """A handle type or mask of them as a plain int."""
+    return int(value) if isinstance(value, int) else 0
+
+
+def bits_of(mask: int) -> Iterable[int]:
+    """The single bits of a mask, lowest first."""
+    bit = 1
+    while bit <= mask:
+        if mask & bit:
+            yield bit
+        bit <<= 1
+
+
+def types_text(mask: int) -> str:
+    """`OPAQUE_WIN32 | 0x80000000`; `0` for none."""
+    return " | ".join(_TYPE_NAMES.get(bit) or hex(bit) for bit in bits_of(mask)) or "0"
+
+
+_Flag = TypeVar("_Flag", bound=IntFlag)
+
+
+def flags_text(mask: int, enum: type[_Flag]) -> str:
+    """A mask in the words of its flag enum; unknown bits in hexadecimal."""
+    names = {int(m): _plain_name(name) for name, m in enum.__members__.items()}
+    return " | ".join(names.get(bit) or hex(bit) for bit in bits_of(mask)) or "0"
+
+
+def enum_text(value: int, enum: type[IntEnum]) -> str:
+    """An enum's value by name, or the number where it has none."""
+    names = {int(m): name for name, m in enum.__members__.items()}
+    return names.get(int(value)) or str(int(value))
+
+
+def uuid_text(value: bytes) -> str:
+    """A device or driver UUID in the usual 8-4-4-4-12 form (plain hexadecimal when it is not 16 bytes)."""
+    digits = bytes(value).hex()
+    if len(digits) != 32:
+        return digits or "none"
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def size_text(value: int) -> str:
+    """A size in bytes, told exactly."""
+    return f"{int(value)} bytes"
+
+
+def handle_text(value: object) -> str:
+    """A handle value: numbers in hexadecimal, the library's handle objects in their own words."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, int):
+        return hex(int(value))
+    return repr(value)
+
+
+def is_null(value: object) -> bool:
+    """Whether a handle field holds nothing (NULL)."""
+    return value is None or (isinstance(value, int) and value == 0)
+
+
+def is_invalid_handle(value: object) -> bool:
+    """Whether a HANDLE field is NULL or INVALID_HANDLE_VALUE."""
+    return value is None or (isinstance(value, int) and (value == 0 or value in INVALID_HANDLE_VALUES))

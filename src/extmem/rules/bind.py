@@ -1,0 +1,300 @@
+"""Binding buffers and images to memory: vkBind{Buffer,Image}Memory and their second forms.
+
+Each rule exists twice, once for each form of the command; one check answers both ids. What could not be judged when
+the memory was allocated, because the resource was not known then, is judged here: whether the device exports or
+imports that handle type for this very resource, and whether it wants a dedicated allocation for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from extmem import vk
+from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._text import FD_TYPES, HOST_TYPES, SIZE_IGNORED_TYPES, WIN32_TYPES, bits_of, size_text, types_text
+from extmem.rules.export import dedicated_only, unexportable
+from extmem.rules.facts import MemoryFacts, ResourceFacts
+from extmem.rules.violation import Violation
+
+__all__ = ["check_bind_buffer_memory", "check_bind_image_memory"]
+
+_IMPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.IMPORTABLE)
+
+
+@dataclass(slots=True)
+class Bind:
+    """One binding, in either form of the command."""
+
+    offset: int
+    resource: ResourceFacts
+    memory: MemoryFacts
+    where: str
+
+    @property
+    def kind(self) -> str:
+        """What is bound, in words."""
+        return self.resource.kind
+
+    @property
+    def size_counts(self) -> bool:
+        """False for Direct3D textures: their sizes come from the resource, and what Vulkan reports means nothing."""
+        return not int(self.memory.import_handle_type) & SIZE_IGNORED_TYPES
+
+
+BUFFER: Suite[Bind] = Suite("vkBindBufferMemory")
+BUFFER2: Suite[Bind] = Suite("vkBindBufferMemory2")
+IMAGE: Suite[Bind] = Suite("vkBindImageMemory")
+IMAGE2: Suite[Bind] = Suite("vkBindImageMemory2")
+
+
+def _buffer(tail: str) -> tuple[str, str]:
+    return f"vkBindBufferMemory-{tail}", f"VkBindBufferMemoryInfo-{tail}"
+
+
+def _image(tail: str, info_tail: str = "") -> tuple[str, str]:
+    return f"vkBindImageMemory-{tail}", f"VkBindImageMemoryInfo-{info_tail or tail}"
+
+
+_BUFFERS, _IMAGES = (BUFFER, BUFFER2), (IMAGE, IMAGE2)
+_EVERY = (*_BUFFERS, *_IMAGES)
+
+
+@rule(*_buffer("buffer-07459"), *_image("image-07460"), on=_EVERY)
+def bound_once(call: Bind) -> Finding | None:
+    """Memory is bound for the resource's life."""
+    if not call.resource.bound:
+        return None
+    return f"{call.where}.{call.kind}", f"the {call.kind} is bound already", f"Create another {call.kind} for it."
+
+
+@rule(*_buffer("memoryOffset-01031"), *_image("memoryOffset-01046"), on=_EVERY)
+def offset_is_inside(call: Bind) -> Finding | None:
+    """The offset lies in the memory."""
+    if not call.size_counts or call.offset < call.memory.size:
+        return None
+    return (
+        f"{call.where}.memory_offset",
+        f"it is {call.offset}, the memory has {size_text(call.memory.size)}",
+        "Bind at an offset inside the memory.",
+    )
+
+
+@rule(*_buffer("memory-01035"), *_image("memory-01047", "pNext-01615"), on=_EVERY)
+def memory_type_is_allowed(call: Bind) -> Finding | None:
+    """The resource says which memory types it can live in."""
+    index, bits = call.memory.memory_type_index, call.resource.memory_type_bits
+    if bits >> index & 1:
+        return None
+    allowed = ", ".join(str(bit.bit_length() - 1) for bit in bits_of(bits))
+    return (
+        f"{call.where}.memory",
+        f"it is of memory type {index}, the {call.kind} allows {allowed or 'none'}",
+        f"Allocate from one of the memory types that the {call.kind} requires.",
+    )
+
+
+@rule(*_buffer("None-10739"), *_image("None-10735", "pNext-01616"), on=_EVERY)
+def offset_is_aligned(call: Bind) -> Finding | None:
+    """The offset is a multiple of the resource's alignment."""
+    alignment = call.resource.alignment
+    if not alignment or not call.offset % alignment:
+        return None
+    return (
+        f"{call.where}.memory_offset",
+        f"{call.offset} is not a multiple of the {call.kind}'s alignment of {alignment}",
+        f"Bind at {-(-call.offset // alignment) * alignment}, if the memory reaches that far.",
+    )
+
+
+@rule(*_buffer("None-10741"), *_image("None-10737", "pNext-01617"), on=_EVERY)
+def resource_fits(call: Bind) -> Finding | None:
+    """From the offset on, the memory holds all of the resource."""
+    room = call.memory.size - call.offset
+    if not call.size_counts or call.resource.size <= room:
+        return None
+    return (
+        f"{call.where}.memory_offset",
+        f"the {call.kind} requires {size_text(call.resource.size)}, behind offset {call.offset} are "
+        f"{size_text(max(room, 0))}",
+        "Allocate more memory, or bind at a lower offset.",
+    )
+
+
+@rule(*_buffer("memory-02726"), *_image("memory-02728"), on=_EVERY)
+def export_types_overlap(call: Bind) -> Finding | None:
+    """A resource for external memory, on memory for export."""
+    exported, types = int(call.memory.export_handle_types), int(call.resource.handle_types)
+    if not exported or exported & types:
+        return None
+    return (
+        f"{call.where}.memory",
+        f"it is exportable as {types_text(exported)}, the {call.kind} was created for "
+        f"{types_text(types) if types else 'no external memory'}",
+        f"Create the {call.kind} with {_struct(call)}.handle_types containing {types_text(exported)}.",
+    )
+
+
+@rule(*_buffer("memory-02985"), *_image("memory-02989"), on=_EVERY)
+def import_type_is_named(call: Bind) -> Finding | None:
+    """A resource for the type that was imported. Memory imported with handle type 0 was not imported."""
+    imported, types = int(call.memory.import_handle_type), int(call.resource.handle_types)
+    if imported & types == imported:
+        return None
+    return (
+        f"{call.where}.memory",
+        f"it was imported as {types_text(imported)}, the {call.kind} was created for "
+        f"{types_text(types) if types else 'no external memory'}",
+        f"Create the {call.kind} with {_struct(call)}.handle_types containing {types_text(imported)}.",
+    )
+
+
+def _struct(call: Bind) -> str:
+    return f"ExternalMemory{call.kind.capitalize()}CreateInfo"
+
+
+@rule(*_buffer("buffer-01444"), *_image("image-01445"), on=_EVERY)
+def dedicated_where_required(call: Bind) -> Finding | None:
+    """The device asked for a dedicated allocation."""
+    if not call.resource.requires_dedicated or call.memory.dedicated is not None:
+        return None
+    return (
+        f"{call.where}.memory",
+        f"the {call.kind} requires a dedicated allocation, the memory is not dedicated",
+        f"Allocate with MemoryDedicatedAllocateInfo naming the {call.kind}.",
+    )
+
+
+@rule(*_buffer("memory-01508"), *_image("memory-02628"), on=_EVERY)
+def dedicated_to_this_one(call: Bind) -> Finding | None:
+    """At its very beginning. (extmem never enables dedicatedAllocationImageAliasing, which would allow more.)"""
+    owner = call.memory.dedicated
+    if owner is None or owner.kind != call.kind:
+        return None
+    if owner.identity != call.resource.identity:
+        return (
+            f"{call.where}.{call.kind}",
+            f"the memory is dedicated to another {call.kind}",
+            f"Bind the {call.kind} that the memory was allocated for.",
+        )
+    if call.offset:
+        return (
+            f"{call.where}.memory_offset",
+            f"dedicated memory is bound at offset {call.offset}",
+            "Bind dedicated memory at offset 0.",
+        )
+    return None
+
+
+@rule(*_buffer("memory-10925"), *_image("memory-10926"), on=_EVERY)
+def dedicated_to_this_kind(call: Bind) -> Finding | None:
+    """Memory for an image is not for buffers, nor the reverse."""
+    owner = call.memory.dedicated
+    if owner is None or owner.kind == call.kind:
+        return None
+    theirs = "an image" if owner.kind == "image" else "a buffer"
+    return (
+        f"{call.where}.memory",
+        f"it is dedicated to {theirs}",
+        f"Allocate other memory for the {call.kind}.",
+    )
+
+
+def _importable(types: int) -> Check[Bind]:
+    """The device's answer for this very resource, under the rule of the struct that did the import."""
+
+    def check(call: Bind) -> Finding | None:
+        imported = int(call.memory.import_handle_type)
+        answer = call.resource.capabilities.get(imported)
+        if not imported & types or answer is None or int(answer.features) & _IMPORTABLE:
+            return None
+        return (
+            f"{call.where}.memory",
+            f"the device cannot import {types_text(imported)} for such {_article(call.kind)}",
+            "Ask the device for the features of a handle type before creating the resource.",
+        )
+
+    return check
+
+
+def _article(kind: str) -> str:
+    return "an image" if kind == "image" else "a buffer"
+
+
+for _suite in _EVERY:
+    rule("VkImportMemoryWin32HandleInfoKHR-handleType-09861", on=_suite)(_importable(WIN32_TYPES))
+    rule("VkImportMemoryFdInfoKHR-handleType-09862", on=_suite)(_importable(FD_TYPES))
+    rule("VkImportMemoryHostPointerInfoEXT-handleType-01747", on=_suite)(_importable(HOST_TYPES))
+
+
+@rule(*["VkExportMemoryAllocateInfo-handleTypes-09860"] * 4, on=_EVERY)
+def exportable(call: Bind) -> Finding | None:
+    """The types the memory was allocated for, as the device answers for this very resource."""
+    types = int(call.memory.export_handle_types)
+    problem = unexportable(types, call.resource.capabilities) if types else ""
+    if not problem:
+        return None
+    return (
+        f"{call.where}.memory",
+        f"for such {_article(call.kind)}: {problem}",
+        "Allocate with the handle types that the device reports as exportable for it.",
+    )
+
+
+@rule(*["VkMemoryAllocateInfo-pNext-00639"] * 4, on=_EVERY)
+def exported_dedicated(call: Bind) -> Finding | None:
+    """Whether the allocation should have been dedicated turns out when the resource is known."""
+    types = int(call.memory.export_handle_types)
+    if not types or call.memory.dedicated is not None:
+        return None
+    wanted = dedicated_only(types, call.resource.capabilities)
+    if not wanted:
+        return None
+    return (
+        f"{call.where}.memory",
+        f"the device exports {types_text(wanted)} for such {_article(call.kind)} from dedicated allocations only",
+        f"Allocate with MemoryDedicatedAllocateInfo naming the {call.kind}.",
+    )
+
+
+Form = Literal[1, 2]
+
+
+def _bind(suites: tuple[Suite[Bind], Suite[Bind]], call: Bind, form: Form) -> list[Violation]:
+    return suites[form - 1].run(call, 0)
+
+
+def _malformed(info: object, kind: str, form: Form) -> list[Violation]:
+    base = f"Bind{kind}MemoryInfo"
+    struct = vk.BindBufferMemoryInfo if kind == "Buffer" else vk.BindImageMemoryInfo
+    found = wrong_struct(info, struct, f"vkBind{kind}Memory.info") or malformed([(base, info)])
+    if form == 1:
+        found = [replace(v, vuid=v.vuid.replace(f"Vk{base}", f"vkBind{kind}Memory")) for v in found]
+    return found
+
+
+def check_bind_buffer_memory(
+    info: vk.BindBufferMemoryInfo, buffer: ResourceFacts, memory: MemoryFacts, *, form: Form = 2
+) -> list[Violation]:
+    """All rules on external and dedicated memory that this binding would break, and those on place and size.
+
+    `form`: 1 reports the ids of vkBindBufferMemory, 2 those of VkBindBufferMemoryInfo; the rules are the same.
+    """
+    found = _malformed(info, "Buffer", form)
+    if found:
+        return found
+    return _bind(_BUFFERS, Bind(int(info.memory_offset), buffer, memory, "BindBufferMemoryInfo"), form)
+
+
+def check_bind_image_memory(
+    info: vk.BindImageMemoryInfo, image: ResourceFacts, memory: MemoryFacts, *, form: Form = 2
+) -> list[Violation]:
+    """All rules on external and dedicated memory that this binding would break, and those on place and size.
+
+    `form`: 1 reports the ids of vkBindImageMemory, 2 those of VkBindImageMemoryInfo; the rules are the same.
+    """
+    found = _malformed(info, "Image", form)
+    if found:
+        return found
+    return _bind(_IMAGES, Bind(int(info.memory_offset), image, memory, "BindImageMemoryInfo"), form)

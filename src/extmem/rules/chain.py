@@ -1,0 +1,162 @@
+"""What may be chained to an allocation, and whether the call's own parameters are alive."""
+
+from __future__ import annotations
+
+from extmem import vk
+from extmem.rules._allocation import ALLOCATE, BASE, Allocation, Traits, chained
+from extmem.rules._engine import Finding, rule
+from extmem.rules._text import is_null
+
+__all__: list[str] = []
+
+
+@rule("vkAllocateMemory-device-parameter", on=ALLOCATE, needs=Traits.ODD_DEVICE)
+def device_is_alive(call: Allocation) -> Finding | None:
+    """The device was not closed."""
+    if call.device.alive:
+        return None
+    return (
+        "vkAllocateMemory.device",
+        f"the device {call.device.name!r} is closed",
+        "Allocate before closing the device.",
+    )
+
+
+@rule("vkAllocateMemory-device-queuecount", on=ALLOCATE, needs=Traits.ODD_DEVICE)
+def device_has_queues(call: Allocation) -> Finding | None:
+    """A device without queues can do nothing but be destroyed."""
+    if call.device.queue_count > 0:
+        return None
+    return (
+        "vkAllocateMemory.device",
+        f"the device {call.device.name!r} was made without queues",
+        "Make the device with at least one queue.",
+    )
+
+
+@rule("VkMemoryAllocateInfo-pNext-pNext", on=ALLOCATE, needs=Traits.ODD_CHAIN)
+def only_extending_structs(call: Allocation) -> Finding | None:
+    """Nothing else may be in the chain."""
+    if not call.foreign:
+        return None
+    names = ", ".join(dict.fromkeys(type(node).__name__ for node in call.foreign))
+    return f"{BASE}.pNext", f"{names} does not extend an allocation", f"Take {names} out of the chain."
+
+
+@rule("VkMemoryAllocateInfo-sType-unique", on=ALLOCATE, needs=Traits.ODD_CHAIN)
+def each_struct_once(call: Allocation) -> Finding | None:
+    """A struct type may be in the chain once; a chain that ends in itself repeats all of it."""
+    if not call.repeated:
+        return None
+    names = ", ".join(call.repeated)
+    return f"{BASE}.pNext", f"{names} is in the chain more than once", "Keep one struct of each type."
+
+
+@rule("VkMemoryAllocateInfo-pNext-00641", on=ALLOCATE, needs=Traits.HAS_WIN32 | Traits.HAS_IMPORT_WIN32_NV)
+def khr_or_nv_import(_call: Allocation) -> Finding | None:
+    """The two Win32 import structs exclude one another, whatever they hold."""
+    return (
+        f"{BASE}.pNext",
+        "ImportMemoryWin32HandleInfoKHR and ImportMemoryWin32HandleInfoNV are both in the chain",
+        "Keep ImportMemoryWin32HandleInfoKHR; the NV struct is its predecessor.",
+    )
+
+
+@rule("VkMemoryAllocateInfo-pNext-00640", on=ALLOCATE, needs=Traits.HAS_EXPORT)
+def khr_or_nv_export(call: Allocation) -> Finding | None:
+    """VkExportMemoryAllocateInfo excludes both NV export structs."""
+    found = [type(node).__name__ for _, node in call.nodes if type(node) in _NV_EXPORTS]
+    if not found:
+        return None
+    return (
+        f"{BASE}.pNext",
+        f"ExportMemoryAllocateInfo is chained together with {' and '.join(dict.fromkeys(found))}",
+        "Keep ExportMemoryAllocateInfo (with ExportMemoryWin32HandleInfoKHR for a name, access or security).",
+    )
+
+
+_NV_EXPORTS = (vk.ExportMemoryAllocateInfoNV, vk.ExportMemoryWin32HandleInfoNV)
+
+
+@rule("VkMemoryAllocateInfo-None-06657", on=ALLOCATE, needs=Traits.MANY_IMPORTS)
+def one_import(call: Allocation) -> Finding | None:
+    """One memory object has one payload."""
+    kinds = [
+        name
+        for name, handle_type in (
+            ("ImportMemoryWin32HandleInfoKHR", call.win32_type),
+            ("ImportMemoryFdInfoKHR", call.fd_type),
+            ("ImportMemoryHostPointerInfoEXT", call.host_type),
+        )
+        if handle_type
+    ]
+    return (
+        f"{BASE}.pNext",
+        f"the chain imports {len(kinds)} payloads at once, by {' and '.join(kinds)}",
+        "Import one payload a call; set handle_type to 0 in the structs that are not meant.",
+    )
+
+
+@rule(
+    "VkMemoryAllocateInfo-opaqueCaptureAddress-03333",
+    on=ALLOCATE,
+    needs=Traits.HAS_CAPTURE_ADDRESS | Traits.IMPORTS,
+)
+def no_capture_address_on_import(call: Allocation) -> Finding | None:
+    """The address of imported memory was fixed when its payload was made."""
+    return _capture_address(call, "an import")
+
+
+@rule("VkMemoryAllocateInfo-pNext-03332", on=ALLOCATE, needs=Traits.HAS_CAPTURE_ADDRESS | Traits.HAS_HOST)
+def no_capture_address_with_host_pointer(call: Allocation) -> Finding | None:
+    """The presence of the host pointer struct is enough, even with handle type 0."""
+    return _capture_address(call, "a host pointer struct")
+
+
+def _capture_address(call: Allocation, beside: str) -> Finding | None:
+    address = call.capture_address.opaque_capture_address if call.capture_address is not None else 0
+    if not address:
+        return None
+    return (
+        f"{chained(vk.MemoryOpaqueCaptureAddressAllocateInfo)}.opaque_capture_address",
+        f"it is {int(address):#x} beside {beside}",
+        "Leave opaque_capture_address at 0, or take the struct out.",
+    )
+
+
+@rule("VkMemoryAllocateFlagsInfo-flags-10760", on=ALLOCATE, needs=Traits.HAS_FLAGS | Traits.IMPORTS)
+def no_zeroing_on_import(call: Allocation) -> Finding | None:
+    """An import must not change what the payload holds."""
+    if call.flags is None or not int(call.flags.flags) & _ZERO_INITIALIZE:
+        return None
+    return (
+        f"{chained(vk.MemoryAllocateFlagsInfo)}.flags",
+        "ZERO_INITIALIZE asks to overwrite the imported payload",
+        "Leave ZERO_INITIALIZE out, and clear the memory yourself if that is meant.",
+    )
+
+
+_ZERO_INITIALIZE = int(vk.MemoryAllocateFlagBits.ZERO_INITIALIZE_EXT)
+
+
+@rule("VkMemoryAllocateInfo-pNext-02805", on=ALLOCATE, needs=Traits.IMPORTS_HOST | Traits.HAS_DEDICATED_NV)
+def host_import_is_not_dedicated_nv(call: Allocation) -> Finding | None:
+    """Host memory is never dedicated; the NV struct says it is."""
+    nv = call.dedicated_nv
+    if nv is None or (is_null(nv.image) and is_null(nv.buffer)):
+        return None
+    return (
+        chained(vk.DedicatedAllocationMemoryAllocateInfoNV),
+        "a host pointer import is dedicated to a buffer or image",
+        "Take DedicatedAllocationMemoryAllocateInfoNV out of the chain.",
+    )
+
+
+@rule("VkMemoryAllocateInfo-pNext-02806", on=ALLOCATE, needs=Traits.IMPORTS_HOST | Traits.DEDICATED)
+def host_import_is_not_dedicated(_call: Allocation) -> Finding | None:
+    """Host memory is never dedicated."""
+    return (
+        chained(vk.MemoryDedicatedAllocateInfo),
+        "a host pointer import is dedicated to a buffer or image",
+        "Take MemoryDedicatedAllocateInfo out of the chain.",
+    )

@@ -1,0 +1,111 @@
+"""Importing memory of this process by address (VkImportMemoryHostPointerInfoEXT).
+
+Handle type 0 is no import. The rule that the registry implies forbids it, the chapter's own rules and prose allow it;
+we follow the chapter.
+"""
+
+from __future__ import annotations
+
+from extmem import vk
+from extmem.rules import _payload
+from extmem.rules._allocation import ALLOCATE, BASE, Allocation, Traits, chained
+from extmem.rules._engine import Finding, rule
+from extmem.rules._text import (
+    DEFINED_TYPES,
+    HOST_ALLOCATION,
+    HOST_MAPPED_FOREIGN_MEMORY,
+    HOST_TYPES,
+    size_text,
+    types_text,
+)
+
+__all__: list[str] = []
+
+_HERE = chained(vk.ImportMemoryHostPointerInfoEXT)
+_STRUCT = "VkImportMemoryHostPointerInfoEXT"
+
+
+def _pointer(call: Allocation) -> int:
+    return int(call.host.host_pointer or 0) if call.host is not None else 0
+
+
+@rule(f"{_STRUCT}-handleType-parameter", on=ALLOCATE, needs=Traits.IMPORTS_HOST | Traits.ODD_TYPE)
+def type_is_defined(call: Allocation) -> Finding | None:
+    """Exactly one bit that the registry knows."""
+    return _payload.single_type(call.host_type, f"{_HERE}.handle_type")
+
+
+@rule(f"{_STRUCT}-handleType-01748", on=ALLOCATE, needs=Traits.IMPORTS_HOST | Traits.ODD_TYPE)
+def type_is_host(call: Allocation) -> Finding | None:
+    """One of the two; values that are no type at all are the `-parameter` rule's."""
+    kind = call.host_type
+    if kind & HOST_TYPES == kind or kind not in DEFINED_TYPES:
+        return None
+    return (
+        f"{_HERE}.handle_type",
+        f"{types_text(kind)} is not a type of host memory",
+        "Use HOST_ALLOCATION or HOST_MAPPED_FOREIGN_MEMORY.",
+    )
+
+
+@rule(f"{_STRUCT}-handleType-01747", on=ALLOCATE, needs=Traits.IMPORTS_HOST)
+def type_is_importable(call: Allocation) -> Finding | None:
+    """As the device answered for a transfer buffer."""
+    return _payload.importable(call, f"{_HERE}.handle_type")
+
+
+@rule(f"{_STRUCT}-pHostPointer-01749", on=ALLOCATE, needs=Traits.IMPORTS_HOST)
+def pointer_is_aligned(call: Allocation) -> Finding | None:
+    """To what the device asks for, a page as a rule."""
+    alignment = call.device.min_imported_host_pointer_alignment
+    pointer = _pointer(call)
+    if not alignment or not pointer % alignment:
+        return None
+    return (
+        f"{_HERE}.host_pointer",
+        f"{pointer:#x} is not a multiple of the device's alignment of {alignment}",
+        f"Take memory that starts on a boundary of {alignment} bytes.",
+    )
+
+
+@rule("VkMemoryAllocateInfo-allocationSize-01745", on=ALLOCATE, needs=Traits.IMPORTS_HOST)
+def size_is_aligned(call: Allocation) -> Finding | None:
+    """The size, too, is a multiple of the alignment."""
+    alignment = call.device.min_imported_host_pointer_alignment
+    size = int(call.info.allocation_size)
+    if not alignment or not size % alignment:
+        return None
+    return (
+        f"{BASE}.allocation_size",
+        f"{size_text(size)} are not a multiple of the device's alignment of {alignment}",
+        f"Import {-(-size // alignment) * alignment} bytes, if that much memory is there.",
+    )
+
+
+def _covered(call: Allocation, kind: int) -> Finding | None:
+    if call.host_type != kind or call.facts.host_range_mapped is not False:
+        return None
+    pointer, size = _pointer(call), int(call.info.allocation_size)
+    return (
+        f"{_HERE}.host_pointer",
+        f"not all of {pointer:#x} to {pointer + size:#x} is mapped memory of this process",
+        "Import a range that is mapped throughout, and keep it mapped until the memory is freed.",
+    )
+
+
+@rule(f"{_STRUCT}-handleType-01750", on=ALLOCATE, needs=Traits.IMPORTS_HOST)
+def allocation_is_covered(call: Allocation) -> Finding | None:
+    """Host allocations: the whole range is there."""
+    return _covered(call, HOST_ALLOCATION)
+
+
+@rule(f"{_STRUCT}-handleType-01751", on=ALLOCATE, needs=Traits.IMPORTS_HOST)
+def foreign_mapping_is_covered(call: Allocation) -> Finding | None:
+    """Foreign mappings: the whole range is there."""
+    return _covered(call, HOST_MAPPED_FOREIGN_MEMORY)
+
+
+@rule("VkMemoryAllocateInfo-memoryTypeIndex-01744", on=ALLOCATE, needs=Traits.IMPORTS_HOST)
+def memory_type_suits_the_pointer(call: Allocation) -> Finding | None:
+    """The device names the memory types that it can see the pages as."""
+    return _payload.memory_type_allowed(call, call.facts.host_memory_type_bits, "vkGetMemoryHostPointerPropertiesEXT")

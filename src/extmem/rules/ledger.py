@@ -1,0 +1,129 @@
+"""The ledger: what becomes of every valid-usage rule (VUID) in scope.
+
+The table itself is `ledger.json`, one row a line, edited by hand. It is read on first use, not on import.
+Tests prove that it tells the truth: every `checked` row has a check and two tests, and no other row has any.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.resources
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["CheckedBy", "Row", "Status", "find", "near_misses", "rows"]
+
+Status = Literal["checked", "by construction", "left to the driver", "left to the caller", "planned"]
+CheckedBy = Literal["", "structs", "tracked state", "device query", "descriptor", "object manager"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One rule of the specification and what extmem does about it."""
+
+    vuid: str
+    struct: str
+    """The structure or command that the rule stands at."""
+    family: str
+    """win32-memory, fd-memory, host, generic, semaphore or fence."""
+    implicit: bool
+    """Whether the rule follows from the registry alone (types, pointers, chains)."""
+    rule: str
+    """The rule in one sentence."""
+    decidable_by: str
+    """Who could decide it at all: structs, tracked state, device query, operating system or exporter."""
+    aliases: tuple[str, ...]
+    """Ids that the same rule had in other versions of the specification."""
+    status: Status
+    checked_by: CheckedBy
+    """Where the deciding facts come from; empty unless `status` is "checked"."""
+    reason: str
+    """Why the rule is not checked; empty when it is."""
+    tests: tuple[str, ...]
+    """Names of the negative and the positive test of a checked rule."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values under fixed keys; every key is always there."""
+        return {
+            "vuid": self.vuid,
+            "struct": self.struct,
+            "family": self.family,
+            "implicit": self.implicit,
+            "rule": self.rule,
+            "decidable_by": self.decidable_by,
+            "aliases": list(self.aliases),
+            "status": self.status,
+            "checked_by": self.checked_by,
+            "reason": self.reason,
+            "tests": list(self.tests),
+        }
+
+
+@functools.cache
+def _table() -> tuple[Row, ...]:
+    text = importlib.resources.files(__package__).joinpath("ledger.json").read_text(encoding="utf-8")
+    found = []
+    for raw in json.loads(text):
+        raw["aliases"] = tuple(raw["aliases"])
+        raw["tests"] = tuple(raw["tests"])
+        found.append(Row(**raw))
+    return tuple(found)
+
+
+@functools.cache
+def _index() -> Mapping[str, Row]:
+    """Every way to write an id that means one rule: full, without `VUID-`, old ids, unambiguous last parts."""
+    named: dict[str, Row] = {}
+    for row in _table():
+        for vuid in (row.vuid, *row.aliases):
+            named[vuid] = row
+            named[vuid.removeprefix("VUID-")] = row
+    tails: dict[str, set[str]] = {}
+    for name, row in named.items():
+        if name.startswith("VUID-"):
+            parts = name.split("-")
+            for length in range(1, len(parts) - 1):
+                tails.setdefault("-".join(parts[-length:]), set()).add(row.vuid)
+    for tail, vuids in tails.items():
+        if len(vuids) == 1:
+            named.setdefault(tail, named[next(iter(vuids))])
+    return named
+
+
+def rows(*, family: str | None = None, status: str | None = None) -> list[Row]:
+    """All rules in scope, in the ledger's order; only those of one family or status where asked for."""
+    return [
+        row for row in _table() if (family is None or row.family == family) and (status is None or row.status == status)
+    ]
+
+
+def find(vuid: str) -> Row:
+    """The row of an id. Takes old ids, ids without `VUID-`, and last parts that name one rule ("01441").
+
+    Raises:
+        LookupError: no rule, or more than one, goes by that id; the message names the candidates.
+    """
+    key = vuid.strip()
+    row = _index().get(key)
+    if row is not None:
+        return row
+    if key and not key.startswith("VUID-"):
+        shared = [r.vuid for r in _table() if any(v.endswith(f"-{key}") for v in (r.vuid, *r.aliases))]
+        if shared:
+            raise LookupError(f"{len(shared)} rules end in {key!r}: {', '.join(shared)}. Give more of the id.")
+    near = near_misses(key)
+    hint = f" Did you mean {', '.join(near)}?" if near else " `extmem rules` lists all rules in scope."
+    raise LookupError(f"no rule in scope has the id {vuid!r}.{hint}")
+
+
+def near_misses(text: str, count: int = 3) -> list[str]:
+    """Ids in scope that look like the text, best first."""
+    ids = {vuid.removeprefix("VUID-").casefold(): row.vuid for row in _table() for vuid in (row.vuid, *row.aliases)}
+    key = text.removeprefix("VUID-").casefold()
+    close = difflib.get_close_matches(key, ids, n=count, cutoff=0.6)
+    if not close and key:
+        close = [name for name in ids if key in name][:count]
+    return list(dict.fromkeys(ids[name] for name in close))

@@ -1,0 +1,54 @@
+"""A broken rule, told so that a person can mend the call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from extmem.rules import ledger
+
+__all__ = ["SPEC_URL", "Violation", "link_to"]
+
+SPEC_URL = "https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html"
+
+
+def link_to(vuid: str) -> str:
+    """Where the specification states the rule."""
+    return f"{SPEC_URL}#{vuid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One rule that a call breaks. Equal when all four fields are equal."""
+
+    vuid: str
+    """The rule's id, `VUID-…`."""
+    where: str
+    """Dotted path of the field at fault, such as `MemoryAllocateInfo.pNext<ImportMemoryFdInfoKHR>.fd`."""
+    problem: str
+    """What is wrong, with the actual values."""
+    remedy: str
+    """What to do instead."""
+
+    @property
+    def link(self) -> str:
+        """Address of the rule in the specification."""
+        return link_to(self.vuid)
+
+    @property
+    def rule(self) -> str:
+        """The rule in one sentence of our own (the ledger's); empty for an id the ledger does not know."""
+        try:
+            return ledger.find(self.vuid).rule
+        except LookupError:
+            return ""
+
+    def to_dict(self) -> dict[str, str]:
+        """All six values under fixed keys; every key is always there."""
+        return {
+            "vuid": self.vuid,
+            "where": self.where,
+            "problem": self.problem,
+            "remedy": self.remedy,
+            "rule": self.rule,
+            "link": self.link,
+        }
