@@ -13,6 +13,7 @@ from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
+from extmem.objects import Share
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device
@@ -201,7 +202,7 @@ def _share(holding: Holding, info: vk.MemoryAllocateInfo, everyday: Everyday | N
         holding,
         share,
         # A KMT export has no name, rights or attributes: the struct is tolerated and ignored for it (B28).
-        name=chained.name if chained is not None and share & exporting.Share.NT else None,
+        name=chained.name if chained is not None and share & Share.NT else None,
         access=int(chained.access) if chained is not None else int(Access.ALL),
         attributes=attributes if isinstance(attributes, vk.SecurityAttributes) else None,
         strict_kmt=holding.device.strict_kmt,

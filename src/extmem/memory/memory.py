@@ -15,7 +15,7 @@ from extmem.memory import exporting, passing
 from extmem.memory.views import ViewSlot
 
 if TYPE_CHECKING:
-    import numpy
+    from numpy.typing import NDArray
 
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
@@ -113,7 +113,7 @@ class DeviceMemory:
         *,
         strides: Sequence[int] | None = None,
         offset: int = 0,
-    ) -> numpy.ndarray[Any, Any]:
+    ) -> NDArray[Any]:
         """A NumPy array over the payload, zero copy, with the array layout of the descriptor.
 
         dtype, shape, strides (bytes) and offset (bytes into the payload) override the descriptor's; else bytes.
@@ -124,7 +124,7 @@ class DeviceMemory:
         )
         return arrays.numpy_view(self.map(), layout)
 
-    def __array__(self, dtype: object = None, copy: bool | None = None) -> numpy.ndarray[Any, Any]:
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[Any]:
         return arrays.as_requested(self.numpy(), dtype, copy)
 
     def __dlpack__(

@@ -40,6 +40,6 @@ class ViewSlot:
             array.holding = holding  # type: ignore[attr-defined]  # ctypes arrays take attributes
             self._array = weakref.ref(array)
             holding.views = [view for view in holding.views if view() is not None]
-            holding.views.append(self._array)
+            holding.views.append(weakref.ref(array))
         view = memoryview(array).cast("B")
         return view if holding.writable else view.toreadonly()
