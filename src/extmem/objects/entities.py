@@ -1,0 +1,171 @@
+"""The things that the object manager keeps, as bare state. Who changes what, and when things end, is in `core.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from extmem.objects.access import RESOURCE_WRITE, VALID_BITS
+from extmem.objects.lifetimes import Keeps
+from extmem.objects.names import NameKey
+from extmem.objects.results import TYPE_NAME, Share
+from extmem.objects.security import SecurityDescriptor, Token, allowed
+
+if TYPE_CHECKING:
+    from extmem.objects.table import HandleTable
+
+__all__ = ["KernelObject", "Memory", "Payload", "Process", "SharedObject", "Ticket"]
+
+
+class Payload:
+    """The memory itself. `refs` counts all that keeps it, `kmt_refs` what keeps its KMT number, `exporters` exporting memory."""
+
+    __slots__ = (
+        "descriptor", "exporters", "id", "identity", "kmt", "kmt_refs", "objects", "refs", "share", "strict_kmt", "tickets",
+        "writable",
+    )  # fmt: skip
+
+    def __init__(
+        self, payload: int, identity: tuple[int, int], descriptor: bytes, share: Share, *, writable: bool, strict_kmt: bool
+    ) -> None:
+        self.id = payload
+        self.identity = identity
+        self.descriptor = descriptor
+        self.share = share
+        self.writable = writable  # whether any exporter could write: a KMT import has no other rights to ask about
+        self.strict_kmt = strict_kmt
+        self.kmt: int | None = None
+        self.refs = 0
+        self.kmt_refs = 0
+        self.exporters = 0
+        self.objects: dict[int, SharedObject] = {}
+        self.tickets: dict[int, Ticket] = {}  # every ticket that leads here: they end with the payload
+
+
+class KernelObject:
+    """Anything in the object directory or behind a handle. On Windows events, mutexes and sections share the directory (B2)."""
+
+    __slots__ = ("handles", "id", "name", "refs", "type_name")
+
+    def __init__(self, object_id: int, type_name: str, name: NameKey | None) -> None:
+        self.id = object_id
+        self.type_name = type_name
+        self.name = name
+        self.refs = 0
+        self.handles = 0
+
+    def rights(self, token: Token) -> int:
+        """What `token` may have of the object. Objects of other types are there to be told apart, not to be protected."""
+        return VALID_BITS
+
+    @property
+    def ceiling(self) -> int:
+        """What anybody may have of it at most."""
+        return VALID_BITS
+
+    @property
+    def name_path(self) -> str:
+        """The full path in the creator's case, empty for unnamed objects."""
+        return "" if self.name is None else self.name.display
+
+
+class SharedObject(KernelObject):
+    """The named or unnamed object that refers to a payload; NT handles refer to it."""
+
+    __slots__ = ("_rights", "_token", "creator", "payload", "sd", "sddl", "tickets", "writable")
+
+    def __init__(
+        self,
+        object_id: int,
+        name: NameKey | None,
+        payload: Payload,
+        sd: SecurityDescriptor,
+        sddl: str,
+        creator: Process,
+        *,
+        writable: bool,
+    ) -> None:
+        super().__init__(object_id, TYPE_NAME, name)
+        self.payload = payload
+        self.sd = sd
+        self.sddl = sddl
+        self.creator = creator
+        self.writable = writable
+        self.tickets: dict[int, Ticket] = {}
+        self._token: Token | None = None
+        self._rights = 0
+
+    @property
+    def ceiling(self) -> int:
+        """Memory that its exporter could only read gives nobody the right to write."""
+        return VALID_BITS if self.writable else VALID_BITS & ~RESOURCE_WRITE
+
+    def rights(self, token: Token) -> int:
+        """`security.allowed`, remembered for the last token: nearly all openers of an object are one user."""
+        if token is not self._token and token != self._token:
+            self._rights = allowed(self.sd, token)
+            self._token = token
+        return self._rights
+
+
+class Memory:
+    """One process's view of a payload. For exporting ones `granted` and `inherit` are what their handles get (B29, B32)."""
+
+    __slots__ = ("exporting", "granted", "inherit", "keeps", "object", "payload")
+
+    def __init__(
+        self,
+        payload: Payload,
+        shared: SharedObject | None,
+        keeps: Keeps,
+        granted: int,
+        *,
+        exporting: bool = False,
+        inherit: bool = False,
+    ) -> None:
+        self.payload = payload
+        self.object = shared
+        self.keeps = keeps
+        self.granted = granted
+        self.exporting = exporting
+        self.inherit = inherit
+
+
+class Ticket:
+    """A reference in flight. `keeps` is what it keeps alive now: nothing, once demoted."""
+
+    __slots__ = ("granted", "id", "keeps", "kind", "object", "payload", "sender")
+
+    def __init__(
+        self, ticket: int, sender: Process, kind: str, payload: Payload, shared: SharedObject | None, granted: int, keeps: Keeps
+    ) -> None:
+        self.id = ticket
+        self.sender = sender
+        self.kind = kind
+        self.payload = payload
+        self.object = shared
+        self.granted = granted
+        self.keeps = keeps
+
+
+class Process:
+    """A client: its token, its handle table and all that it holds. `adopted` is False for a child that has not shown up yet."""
+
+    __slots__ = (
+        "adopted", "announced_objects", "announced_payloads", "children", "id", "memories", "next_memory", "objects", "parent",
+        "pid", "table", "tickets", "token",
+    )  # fmt: skip
+
+    def __init__(self, process: int, token: Token, pid: int, table: HandleTable) -> None:
+        self.id = process
+        self.token = token
+        self.pid = pid
+        self.table = table
+        self.adopted = True
+        self.parent: Process | None = None
+        self.children = 0  # inherited ones that have not shown up
+        self.objects = 0  # live shared objects that it made
+        self.memories: dict[int, Memory] = {}
+        self.next_memory = 1
+        self.tickets: dict[int, Ticket] = {}
+        self.announced_payloads: dict[int, Payload] = {}
+        self.announced_objects: dict[int, SharedObject] = {}

@@ -1,0 +1,165 @@
+"""Handles: opening, duplicating, closing, comparing, flags (B15, B18, B20, B29–B32, B36–B49)."""
+
+from __future__ import annotations
+
+from extmem.objects.access import MAXIMUM_ALLOWED, requested
+from extmem.objects.core import Core
+from extmem.objects.entities import KernelObject, Process
+from extmem.objects.names import resolve_name
+from extmem.objects.results import HandleInfo
+from extmem.objects.security import Token, grant
+from extmem.objects.status import Refused, Status
+from extmem.objects.table import FLAG_INHERIT, FLAG_PROTECT, Entry
+
+__all__ = ["Handles"]
+
+
+class Handles(Core):
+    """Operations on handle tables."""
+
+    def get_handle(self, process: int, memory: int) -> int:
+        """A new handle to the object that this memory exports, with the access and inherit flag of the export (B29), never
+        checked against the object's own security (B32). The caller owns it: it outlives the memory (B77).
+
+        Refused INVALID_PARAMETER for memory that was imported or is shared by KMT, INVALID_HANDLE, QUOTA_EXCEEDED.
+        """
+        owner = self._process(process)
+        found = self._memory(owner, memory)
+        if found.object is None or not found.exporting:
+            why = "is shared by KMT number" if found.object is None else "was imported, not exported"
+            raise Refused(
+                Status.INVALID_PARAMETER,
+                f"Memory object {memory} {why}, so it has no NT handle to give. Export it as an NT handle to get one.",
+            )
+        return self._add_handle(owner, found.object, found.granted, FLAG_INHERIT if found.inherit else 0)
+
+    def open_handle(self, process: int, name: str, desired: int, inherit: bool = False) -> int:
+        """A new handle by name (B15), checked against the object's security; access 0 is refused after the look-up (B18)."""
+        owner = self._process(process)
+        shared = self._find_named(name)
+        token = owner.token
+        granted = grant(shared.rights(token), desired, user=token.uid, ceiling=shared.ceiling)
+        return self._add_handle(owner, shared, granted, FLAG_INHERIT if inherit else 0)
+
+    def close_handle(self, process: int, handle: int) -> None:
+        """CloseHandle. Refused INVALID_HANDLE (B47), HANDLE_NOT_CLOSABLE for protected ones, which stay open (B46)."""
+        owner = self._process(process)
+        if owner.table.find(handle).flags & FLAG_PROTECT:
+            raise Refused(
+                Status.HANDLE_NOT_CLOSABLE,
+                f"The handle {handle:#x} is protected from close. Clear HANDLE_FLAG_PROTECT_FROM_CLOSE first.",
+            )
+        self._close(owner, handle)
+
+    def duplicate(
+        self,
+        process: int,
+        handle: int,
+        *,
+        target: int | None = None,
+        desired: int | None,
+        inherit: bool = False,
+        same_attributes: bool = False,
+        close_source: bool = False,
+    ) -> int:
+        """DuplicateHandle into process `target` (None: the caller itself). The new value, meaningful there only (B43).
+
+        `desired` None is DUPLICATE_SAME_ACCESS; 0 gives a handle without rights (B20); more than the source has is granted if
+        the object's security allows it to both processes (B38). `same_attributes` copies both flags and overrides `inherit`
+        (B36). `close_source` closes the source whatever comes of it (B40), unless that is protected (B39).
+        """
+        owner = self._process(process)
+        source = None
+        try:
+            source = owner.table.find(handle)
+            receiver = self._receiver(owner, target)
+            if same_attributes:
+                flags = source.flags
+            else:
+                flags = FLAG_INHERIT if inherit else 0
+            if close_source and receiver is owner and desired is None and not source.flags & FLAG_PROTECT:
+                source.flags = flags  # B39: the very same value comes back
+                close_source = False
+                return handle & ~3
+            granted = source.granted if desired is None else self._enlarged(source, desired, owner.token, receiver.token)
+            return self._add_handle(receiver, source.object, granted, flags)
+        finally:
+            if close_source and source is not None and not source.flags & FLAG_PROTECT:
+                self._close(owner, handle)
+
+    def same_object(self, process: int, a: int, b: int) -> bool:
+        """CompareObjectHandles: whether both lead to one shared object (B44); two shares of one payload are two objects."""
+        table = self._process(process).table
+        return table.find(a).object is table.find(b).object
+
+    def handle_info(self, process: int, handle: int) -> HandleInfo:
+        """NtQueryObject and GetHandleInformation (B1, B16, B25, B45)."""
+        entry = self._process(process).table.find(handle)
+        found = entry.object
+        return HandleInfo(
+            inherit=bool(entry.flags & FLAG_INHERIT),
+            protect=bool(entry.flags & FLAG_PROTECT),
+            granted=entry.granted,
+            object=found.id,
+            name=found.name_path,
+            type_name=found.type_name,
+            handle_count=found.handles,
+            pointer_count=found.refs,
+        )
+
+    def set_handle_flags(self, process: int, handle: int, mask: int, flags: int) -> None:
+        """SetHandleInformation: the bits of `mask` become those of `flags`. Refused INVALID_PARAMETER for unknown bits in `mask`."""
+        entry = self._process(process).table.find(handle)
+        if mask & ~(FLAG_INHERIT | FLAG_PROTECT):
+            raise Refused(
+                Status.INVALID_PARAMETER,
+                f"Handle flags are INHERIT (1) and PROTECT_FROM_CLOSE (2), the mask is {mask:#x}. Use these two.",
+            )
+        entry.flags = entry.flags & ~mask | flags & mask
+
+    # -- objects of other types, which share directory and handle tables on Windows ---------------------------------
+
+    def insert_foreign(self, name: str, type_name: str) -> int:
+        """Put an object of another type into the directory (B2), case-sensitively (B6). Returns its id. It stays until
+        `remove_foreign`. Refused OBJECT_NAME_COLLISION, OBJECT_TYPE_MISMATCH, or what `resolve_name` says.
+        """
+        key = resolve_name(name, self.session)
+        other = KernelObject(self._fresh_id(self._objects), type_name, key)
+        self._directory.add_foreign(other, key)
+        self._objects[other.id] = other
+        return other.id
+
+    def open_foreign(self, process: int, object_id: int, granted: int) -> int:
+        """A handle to an object of another type, with `granted` as it stands. KeyError for an unknown id."""
+        return self._add_handle(self._process(process), self._objects[object_id], granted, 0)
+
+    def remove_foreign(self, object_id: int) -> None:
+        """Take an object of another type out of the directory; handles to it stay valid until closed."""
+        other = self._objects.pop(object_id)
+        if other.name is not None:
+            self._directory.remove_foreign(other.name)
+
+    def _receiver(self, owner: Process, target: int | None) -> Process:
+        if target is None or target == owner.id:
+            return owner
+        receiver = self._process(target)
+        if owner.token.uid not in (0, receiver.token.uid):
+            raise Refused(
+                Status.ACCESS_DENIED,
+                f"User {owner.token.uid} can't put handles into process {receiver.pid} of user {receiver.token.uid} "
+                "(PROCESS_DUP_HANDLE). Let that process open the memory by name.",
+            )
+        return receiver
+
+    @staticmethod
+    def _enlarged(source: Entry, desired: int, caller: Token, receiver: Token) -> int:
+        """The access of a duplicate that asks for a mask of its own (B37, B38)."""
+        wanted = requested(desired)
+        target = source.object
+        if wanted & MAXIMUM_ALLOWED:
+            both = target.rights(caller) & target.rights(receiver) & target.ceiling
+            wanted = wanted & ~MAXIMUM_ALLOWED | both | source.granted
+        if wanted & ~source.granted:
+            for token in (caller, receiver):
+                grant(target.rights(token), wanted, user=token.uid, ceiling=target.ceiling)
+        return wanted

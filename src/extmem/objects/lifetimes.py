@@ -1,0 +1,56 @@
+"""Who keeps what alive: the one table. The model counts references by it and the documentation prints it.
+
+A payload lives while anything keeps it; a shared object, and with it its name, likewise; a KMT number while a *memory
+object* keeps it (B58), or with `strict_kmt` only while an exporting one exists (G7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+__all__ = ["KEEPS", "Holder", "Keeps"]
+
+
+class Keeps(NamedTuple):
+    """What one holder keeps alive, each 0 or 1: the counts that the model adds when the holder comes and takes when it goes."""
+
+    payload: int
+    object: int
+    kmt: int
+
+
+class Holder(Enum):
+    """Everything that could keep something alive, in the words of the documentation."""
+
+    EXPORTING_MEMORY = "exporting memory object"
+    NT_HANDLE = "open NT handle, in any process"
+    IMPORTED_NT = "imported memory object, NT type"
+    IMPORTED_KMT = "imported memory object, KMT type"
+    FD_HANDLE = "fd handle"
+    NAME = "a name"
+    KMT_NUMBER = "a KMT number"
+    NT_TICKET = "ticket for memory or a handle, in flight"
+    KMT_TICKET = "ticket for KMT memory or a KMT number, in flight"
+    DEMOTED_TICKET = "demoted ticket"
+    ANNOUNCEMENT = "announcement of a client that re-connects, until it is done"
+
+
+KEEPS: Final[Mapping[Holder, Keeps]] = MappingProxyType(
+    {
+        Holder.EXPORTING_MEMORY: Keeps(payload=1, object=1, kmt=1),
+        Holder.NT_HANDLE: Keeps(payload=1, object=1, kmt=0),  # B65
+        Holder.IMPORTED_NT: Keeps(payload=1, object=1, kmt=0),  # B73, G9
+        Holder.IMPORTED_KMT: Keeps(payload=1, object=0, kmt=1),  # B58
+        Holder.FD_HANDLE: Keeps(payload=1, object=0, kmt=0),  # the kernel counts these; the model never sees one
+        Holder.NAME: Keeps(payload=0, object=0, kmt=0),  # B12
+        Holder.KMT_NUMBER: Keeps(payload=0, object=0, kmt=0),  # B54
+        Holder.NT_TICKET: Keeps(payload=1, object=1, kmt=0),
+        Holder.KMT_TICKET: Keeps(payload=1, object=0, kmt=1),
+        Holder.DEMOTED_TICKET: Keeps(payload=0, object=0, kmt=0),
+        Holder.ANNOUNCEMENT: Keeps(payload=1, object=1, kmt=1),
+    }
+)
+"""The lifetime table. Whatever keeps a shared object also keeps its payload."""

@@ -1,0 +1,134 @@
+"""Names of shared objects: from what a program says to the one place in the object directory it means (B1–B8).
+
+How this works. Every session has a directory, `\\Sessions\\<n>\\BaseNamedObjects`; session 0's is the global one,
+`\\BaseNamedObjects`. Each contains three links, Global, Local and Session, so a prefix is no special syntax but one step of
+an ordinary walk: `Local\\Global\\X` works and means `\\BaseNamedObjects\\X`. There are no other directories, so any other
+component before the last is a path that does not exist. Case is kept for display and folded for lookup (B5).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from extmem.objects.status import Refused, Status
+
+__all__ = ["MAX_UNITS", "NameKey", "parse_path", "resolve_name"]
+
+MAX_UNITS: Final = 260
+"""Longest name in UTF-16 units, prefixes included (B7: the documented D3D limit; drivers do not check beyond it)."""
+
+
+class NameKey(NamedTuple):
+    """A resolved name: `key` is what the directory is indexed by, `display` the full path in the creator's case."""
+
+    key: str
+    display: str
+    is_global: bool
+
+
+def resolve_name(name: str, session: int) -> NameKey:
+    """What `name` means to a program in session `session`.
+
+    Raises Refused: OBJECT_NAME_INVALID for names that no object can have (empty, too long, a NUL, a lone surrogate, empty
+    components), OBJECT_PATH_NOT_FOUND for a component before the last that is none of Global, Local, Session\\<id>.
+    """
+    if len(name) * 2 > MAX_UNITS or not name.isascii():
+        _check_units(name)
+    if "\0" in name:
+        raise Refused(
+            Status.OBJECT_NAME_INVALID,
+            f"The name {name!r} holds a NUL at index {name.index(chr(0))}; Windows would cut it off there and share another name. "
+            "Take the NUL out.",
+        )
+    if "\\" not in name:
+        if not name:
+            raise Refused(
+                Status.OBJECT_NAME_INVALID,
+                "The name is empty. Give it at least one character, or pass no name at all for an unnamed object.",
+            )
+        return _key(session, name)
+    return _walk(name, session)
+
+
+def parse_path(path: str, session: int) -> NameKey:
+    """The key for a full path as `NameKey.display` has it; for restoring. Refused as `resolve_name`, and PATH_SYNTAX_BAD."""
+    for where in {0, session}:
+        root = _root(where)
+        leaf = path[len(root) :]
+        if path.startswith(root) and "\\" not in leaf:
+            return resolve_name(leaf, where)
+    raise Refused(
+        Status.OBJECT_PATH_SYNTAX_BAD,
+        f"{path!r} is no full path of an object in session {session}. Announce the path as the object manager gave it.",
+    )
+
+
+def _walk(name: str, session: int) -> NameKey:
+    parts = name.split("\\")
+    if "" in parts:
+        where = "starts with" if not parts[0] else "ends with" if not parts[-1] else "doubles"
+        raise Refused(
+            Status.OBJECT_NAME_INVALID,
+            f"The name {name!r} {where} a backslash. Names are relative: write 'X', 'Local\\X' or 'Global\\X'.",
+        )
+    here = session
+    steps = iter(parts[:-1])
+    for part in steps:
+        word = _fold(part)
+        if word == "GLOBAL":
+            here = 0
+        elif word == "LOCAL":
+            pass  # Local leads back to the directory it is in
+        elif word == "SESSION":
+            number = next(steps, None)
+            if number not in {"0", str(session)}:
+                raise _no_path(name, part if number is None else f"{part}\\{number}", session)
+            here = int(number)
+        else:
+            raise _no_path(name, part, session)
+    return _key(here, parts[-1])
+
+
+def _no_path(name: str, part: str, session: int) -> Refused:
+    return Refused(
+        Status.OBJECT_PATH_NOT_FOUND,
+        f"The name {name!r} goes through {part!r}, which is no directory here. Only 'Local\\', 'Global\\' and "
+        f"'Session\\{session}\\' may stand before a name; a backslash can't be part of one.",
+    )
+
+
+def _check_units(name: str) -> None:
+    try:
+        units = len(name.encode("utf-16-le")) // 2
+    except UnicodeEncodeError as error:
+        raise Refused(
+            Status.OBJECT_NAME_INVALID,
+            f"The name {name!r} holds half a character (a lone surrogate) at index {error.start}. Use whole characters.",
+        ) from None
+    if units > MAX_UNITS:
+        raise Refused(
+            Status.OBJECT_NAME_INVALID,
+            f"The name has {units} UTF-16 units, at most {MAX_UNITS} are allowed: {name[:40]!r}… Shorten it.",
+        )
+
+
+def _root(session: int) -> str:
+    return f"\\Sessions\\{session}\\BaseNamedObjects\\" if session else "\\BaseNamedObjects\\"
+
+
+def _key(session: int, leaf: str) -> NameKey:
+    return NameKey(f"{session}\\{_fold(leaf)}", _root(session) + leaf, session == 0)
+
+
+def _fold(text: str) -> str:
+    """One-to-one upper case, as the NT kernel folds: no character becomes two, and none outside ASCII becomes ASCII."""
+    if text.isascii():
+        return text.upper()
+    return "".join(_fold_character(c) for c in text)
+
+
+def _fold_character(character: str) -> str:
+    upper = character.upper()
+    if len(upper) != 1 or ord(character) > 0xFFFF or upper.isascii() != character.isascii():
+        return character
+    return upper

@@ -1,0 +1,272 @@
+"""Putting a process's holdings back after the object manager was killed, and telling them (design of `records`).
+
+How this works. A re-connected client announces payloads, then the objects on them, then its memory objects, handles and
+tickets. Announcements of several clients about one payload (same kernel identity) or object (same id) merge. What is
+announced is held by the announcement itself until `restore_done`, so that nothing ends half-way; what nobody turned out to
+hold ends then. Two objects may claim one name, if somebody took it before its holder was back: the later one lives on
+without its name. Records come from clients and are checked like any other input; what cannot be checked (that a handle had
+the rights it claims) is believed only of the user who owns the object, or once an owner has announced the object.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from extmem.objects.access import VALID_BITS
+from extmem.objects.entities import Memory, Payload, Process, SharedObject, Ticket
+from extmem.objects.lifetimes import KEEPS, Holder
+from extmem.objects.names import NameKey, parse_path
+from extmem.objects.records import (
+    HandleRecord,
+    Held,
+    MemoryRecord,
+    ObjectRecord,
+    PayloadRecord,
+    Restored,
+    RestoredPayload,
+    TicketRecord,
+)
+from extmem.objects.results import Share
+from extmem.objects.sddl import parse_sddl
+from extmem.objects.security import Token, user_sid
+from extmem.objects.status import Refused, Status
+from extmem.objects.table import FLAG_INHERIT, FLAG_PROTECT, Entry
+from extmem.objects.tickets import Tickets
+
+__all__ = ["Restoring"]
+
+_EXPORTING: Final = KEEPS[Holder.EXPORTING_MEMORY]
+_IMPORTED_NT: Final = KEEPS[Holder.IMPORTED_NT]
+_IMPORTED_KMT: Final = KEEPS[Holder.IMPORTED_KMT]
+_KINDS: Final = ("memory", "handle", "kmt")
+_ID_MAX: Final = (1 << 63) - 1
+_MEMORY_MAX: Final = (1 << 53) - 1
+
+
+class Restoring(Tickets):
+    """Announcing and describing what a process holds."""
+
+    # -- announcing -------------------------------------------------------------------------------------------------
+
+    def restore(self, process: int, held: Held) -> Restored:
+        """Announce everything at once. On Refused, what was announced before the refused record stays as it is."""
+        try:
+            payloads = tuple(self.restore_payload(process, record) for record in held.payloads)
+            named = [(record, self.restore_object(process, record)) for record in held.objects]
+            for memory in held.memories:
+                self.restore_memory(process, memory)
+            for handle in held.handles:
+                self.restore_handle(process, handle)
+            for ticket in held.tickets:
+                self.restore_ticket(process, ticket)
+        finally:
+            self.restore_done(process)
+        return Restored(payloads, tuple(record.object for record, kept in named if not kept))
+
+    def restore_payload(self, process: int, record: PayloadRecord) -> RestoredPayload:
+        """Announce a payload; `record.payload` is how this process's further records call it.
+
+        Refused INVALID_PARAMETER when it contradicts an earlier announcement, QUOTA_EXCEEDED.
+        """
+        owner = self._process(process)
+        share = Share(record.share)
+        self._check_share(share)
+        self._check_descriptor(record.descriptor)
+        _check_id("payload", record.payload, _ID_MAX)
+        if share is Share.NT and record.kmt is not None:
+            raise _contradiction(f"payload {record.payload} is shared by NT handle and has KMT number {record.kmt:#x}")
+        limits = self.limits
+        if len(owner.announced_payloads) >= limits.memories + limits.handles + limits.tickets:
+            raise Refused(
+                Status.QUOTA_EXCEEDED, f"This process announced {len(owner.announced_payloads)} payloads, more than it can hold."
+            )
+        payload = self._by_identity.get(record.identity)
+        earlier = owner.announced_payloads.get(record.payload)
+        if earlier is not None and earlier is not payload:
+            raise _contradiction(f"payload {record.payload} was announced with another identity than {record.identity}")
+        if payload is not None and payload.share is not share:
+            raise _contradiction(f"payload {payload.id} is shared by {payload.share.name}, not by {share.name}")
+        if payload is None and record.payload in self._payloads:
+            raise _contradiction(f"payload {record.payload} was announced with another identity than {record.identity}")
+        if earlier is None:
+            number_is_free = record.kmt is not None and self._kmt.available(record.kmt)
+            if payload is None:
+                payload = self._new_payload(
+                    record.identity, record.descriptor, share, writable=False, strict_kmt=record.strict_kmt, number=record.payload
+                )
+            if record.kmt is not None and number_is_free and payload.kmt is None:
+                self._kmt.restore(record.kmt, payload)
+                payload.kmt = record.kmt
+                payload.strict_kmt = record.strict_kmt
+            owner.announced_payloads[record.payload] = payload
+            self._announce(owner, payload, None)
+        else:
+            payload = earlier
+        payload.writable |= record.writable
+        return RestoredPayload(payload.id, payload.kmt)
+
+    def restore_object(self, process: int, record: ObjectRecord) -> bool:
+        """Announce a shared object, its payload announced before. False: it came back without its name, which is taken.
+
+        Refused ACCESS_DENIED for an object of another user that no process of that user has announced yet (the owner, or
+        uid 0, must come first), INVALID_PARAMETER for contradictions, or what `parse_sddl` and `parse_path` say.
+        """
+        owner = self._process(process)
+        payload = self._announced_payload(owner, record.payload)
+        _check_id("object", record.object, _ID_MAX)
+        shared = self._objects.get(record.object)
+        if shared is not None:
+            if (
+                not isinstance(shared, SharedObject)
+                or shared.payload is not payload
+                or shared.sddl != record.sddl
+                or shared.writable != record.writable
+            ):
+                raise _contradiction(f"shared object {record.object} was announced with another payload or security")
+        else:
+            shared = self._restore_new_object(owner, payload, record)
+        if record.object not in owner.announced_objects:
+            owner.announced_objects[record.object] = shared
+            self._announce(owner, payload, shared)
+        return record.name is None or shared.name is not None
+
+    def restore_memory(self, process: int, record: MemoryRecord) -> None:
+        """Announce a memory object; it gets back the id that the process knows it by."""
+        owner = self._process(process)
+        payload, shared = self._announced(owner, record.payload, record.object)
+        _check_id("memory object", record.memory, _MEMORY_MAX)
+        self._memory_room(owner)
+        if record.memory in owner.memories:
+            raise _contradiction(f"memory object {record.memory} exists in process {owner.pid} already")
+        keeps = _EXPORTING if record.exporting else _IMPORTED_KMT if shared is None else _IMPORTED_NT
+        granted = self._kmt_rights(payload) if shared is None else record.granted & VALID_BITS & shared.ceiling
+        following = max(owner.next_memory, record.memory + 1)
+        owner.next_memory = record.memory
+        self._add_memory(
+            owner, Memory(payload, shared, keeps, granted, exporting=record.exporting, inherit=record.inherit and record.exporting)
+        )
+        owner.next_memory = following
+
+    def restore_handle(self, process: int, record: HandleRecord) -> None:
+        """Announce a handle; it gets back its value. Refused INVALID_PARAMETER when that is in use or none."""
+        owner = self._process(process)
+        shared = self._announced_object(owner, record.object)
+        flags = (FLAG_INHERIT if record.inherit else 0) | (FLAG_PROTECT if record.protect else 0)
+        owner.table.put(record.value, Entry(shared, record.granted & VALID_BITS & shared.ceiling, flags))
+        self._retain_handle(shared)
+
+    def restore_ticket(self, process: int, record: TicketRecord) -> None:
+        """Announce a ticket that this process has sent and knows not to be claimed yet."""
+        owner = self._process(process)
+        payload, shared = self._announced(owner, record.payload, record.object)
+        _check_id("ticket", record.ticket, (1 << 128) - 1)
+        if record.ticket in self._tickets:
+            raise _contradiction("the ticket is in flight already")
+        if record.kind not in _KINDS or (record.kind == "handle" and shared is None) or (record.kind == "kmt" and shared is not None):
+            raise _contradiction(f"a ticket of kind {record.kind!r} for memory shared by {payload.share.name}")
+        self._ticket_room(owner)
+        granted = self._kmt_rights(payload) if shared is None else record.granted & VALID_BITS & shared.ceiling
+        keeps = self._ticket_keeps(shared, demoted=record.demoted)
+        self._put_ticket(Ticket(record.ticket, owner, record.kind, payload, shared, granted, keeps))
+
+    def restore_done(self, process: int) -> None:
+        """This process has announced all: what it named but nobody holds ends now."""
+        self._end_announcements(self._process(process))
+
+    # -- describing -------------------------------------------------------------------------------------------------
+
+    def describe(self, process: int) -> Held:
+        """All that a process holds, as it would announce it to a new manager."""
+        owner = self._process(process)
+        payloads: dict[int, PayloadRecord] = {}
+        objects: dict[int, ObjectRecord] = {}
+
+        def note(payload: Payload, shared: SharedObject | None) -> None:
+            if payload.id not in payloads:
+                payloads[payload.id] = self.payload_record(payload.id)
+            if shared is not None and shared.id not in objects:
+                objects[shared.id] = self.object_record(shared.id)
+
+        memories = []
+        for number, m in owner.memories.items():
+            note(m.payload, m.object)
+            shared_id = None if m.object is None else m.object.id
+            memories.append(MemoryRecord(number, m.payload.id, shared_id, m.exporting, m.granted, m.inherit))
+        handles = []
+        for value, entry in owner.table:
+            if isinstance(shared := entry.object, SharedObject):
+                note(shared.payload, shared)
+                flags = entry.flags
+                handles.append(
+                    HandleRecord(value, shared.id, entry.granted, bool(flags & FLAG_INHERIT), bool(flags & FLAG_PROTECT))
+                )
+        tickets = []
+        for t in owner.tickets.values():
+            note(t.payload, t.object)
+            shared_id = None if t.object is None else t.object.id
+            tickets.append(TicketRecord(t.id, t.kind, t.payload.id, shared_id, t.granted, not t.keeps.payload))
+        return Held(tuple(payloads.values()), tuple(objects.values()), tuple(memories), tuple(handles), tuple(tickets))
+
+    def payload_record(self, payload: int) -> PayloadRecord:
+        """What a client that holds something of this payload must remember of it. KeyError for an unknown id."""
+        p = self._payloads[payload]
+        return PayloadRecord(p.id, p.identity, p.descriptor, p.share, p.writable, p.kmt, p.strict_kmt)
+
+    def object_record(self, shared: int) -> ObjectRecord:
+        """What a client that holds something of this shared object must remember of it. KeyError for an unknown id."""
+        s = self._objects[shared]
+        if not isinstance(s, SharedObject):
+            raise KeyError(shared)
+        name = None if s.name is None else s.name.display
+        return ObjectRecord(s.id, s.payload.id, name, int(s.sd.owner.rpartition("-")[2]), s.sddl, s.writable)
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _restore_new_object(self, owner: Process, payload: Payload, record: ObjectRecord) -> SharedObject:
+        if payload.share is not Share.NT:
+            raise _contradiction(f"shared object {record.object} is said to be on payload {payload.id}, which is shared by KMT")
+        uid = owner.token.uid
+        if uid not in (0, record.owner):
+            raise Refused(
+                Status.ACCESS_DENIED,
+                f"User {uid} announces an object of user {record.owner} that its owner has not announced. The owner comes first.",
+            )
+        sd = parse_sddl(record.sddl, Token(record.owner, owner.token.gid))
+        if sd.owner != user_sid(record.owner):
+            raise _contradiction(f"shared object {record.object} is said to be user {record.owner}'s and {sd.owner}'s")
+        key: NameKey | None = None
+        if record.name is not None:
+            key = parse_path(record.name, self.session)
+            self._check_global(key)
+            if self._directory.taken(key):
+                key = None
+        self._object_room(owner)
+        return self._new_object(record.object, owner, payload, key, sd, writable=record.writable)
+
+    def _announced_payload(self, owner: Process, payload: int) -> Payload:
+        found = owner.announced_payloads.get(payload)
+        if found is None:
+            raise _contradiction(f"payload {payload} is used but was not announced before")
+        return found
+
+    def _announced_object(self, owner: Process, shared: int) -> SharedObject:
+        found = owner.announced_objects.get(shared)
+        if found is None:
+            raise _contradiction(f"shared object {shared} is used but was not announced before")
+        return found
+
+    def _announced(self, owner: Process, payload: int, shared: int | None) -> tuple[Payload, SharedObject | None]:
+        found = self._announced_payload(owner, payload)
+        target = None if shared is None else self._announced_object(owner, shared)
+        if (target is None) is (found.share is Share.NT) or (target is not None and target.payload is not found):
+            raise _contradiction(f"shared object {shared} is not on payload {payload}, which is shared by {found.share.name}")
+        return found, target
+
+
+def _check_id(what: str, number: int, top: int) -> None:
+    if not 0 < number <= top:
+        raise Refused(Status.INVALID_PARAMETER, f"{number:#x} is no id of a {what}. Announce the id that the object manager gave.")
+
+
+def _contradiction(what: str) -> Refused:
+    return Refused(Status.INVALID_PARAMETER, f"What this process announces is contradictory: {what}. Announce what was held.")

@@ -1,0 +1,113 @@
+"""One process's handle table: values, entries, flags (B36, B39, B41, B45–B49)."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Final
+
+from extmem.objects.entities import KernelObject
+from extmem.objects.status import Refused, Status
+
+__all__ = ["FLAG_INHERIT", "FLAG_PROTECT", "Entry", "HandleTable"]
+
+FLAG_INHERIT: Final = 1
+FLAG_PROTECT: Final = 2
+_KMT_SHAPE: Final = 0xC000_0000  # values with one of these bits are KMT numbers, all others NT handles (B53)
+
+
+class Entry:
+    """What a handle value stands for."""
+
+    __slots__ = ("flags", "granted", "object")
+
+    def __init__(self, kernel_object: KernelObject, granted: int, flags: int) -> None:
+        self.object = kernel_object
+        self.granted = granted
+        self.flags = flags
+
+
+class HandleTable:
+    """Values are multiples of 4 from 4 on, the lowest free one first (B41); the low two bits are ignored on lookup (B48)."""
+
+    __slots__ = ("_entries", "_free", "_next", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._entries: dict[int, Entry] = {}
+        self._free: list[int] = []  # a heap; may hold values that `put` has taken meanwhile, they are skipped
+        self._next = 4
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[tuple[int, Entry]]:
+        return iter(sorted(self._entries.items()))
+
+    def room(self) -> None:
+        """Refused QUOTA_EXCEEDED when one more handle would be too many."""
+        if len(self._entries) >= self.limit:
+            raise Refused(
+                Status.QUOTA_EXCEEDED,
+                f"This process has {len(self._entries)} handles open, as many as one may. Close those it no longer needs.",
+            )
+
+    def add(self, entry: Entry) -> int:
+        """Put `entry` at the lowest free value. Refused QUOTA_EXCEEDED when the table is full."""
+        self.room()
+        while self._free:
+            value = heapq.heappop(self._free)
+            if value not in self._entries:
+                break
+        else:
+            value = self._next
+            self._next += 4
+        self._entries[value] = entry
+        return value
+
+    def put(self, value: int, entry: Entry) -> None:
+        """Put `entry` at a given value: inheriting and restoring. Refused when the value is taken or none that can exist."""
+        self.room()
+        if value % 4 or not 0 < value <= 4 * self.limit:
+            raise Refused(
+                Status.INVALID_PARAMETER,
+                f"{value:#x} is no handle value. Values are multiples of 4 from 4 to {4 * self.limit:#x}.",
+            )
+        if value in self._entries:
+            raise Refused(
+                Status.INVALID_PARAMETER,
+                f"The handle value {value:#x} is in use in this process. Announce every handle once.",
+            )
+        while self._next <= value:
+            if self._next != value:
+                heapq.heappush(self._free, self._next)
+            self._next += 4
+        self._entries[value] = entry
+
+    def find(self, value: int) -> Entry:
+        """The entry that `value` stands for. Refused INVALID_HANDLE, with the reason that the value shows (B42, B47, B49)."""
+        entry = self._entries.get(value & ~3)
+        if entry is None or value < 0:
+            raise Refused(Status.INVALID_HANDLE, _no_entry(value))
+        return entry
+
+    def remove(self, value: int) -> Entry:
+        """Take an entry out; its value is free at once. The caller has looked it up and minded its flags."""
+        value &= ~3
+        entry = self._entries.pop(value)
+        heapq.heappush(self._free, value)
+        return entry
+
+
+def _no_entry(value: int) -> str:
+    if value == 0:
+        return "The handle is 0 (NULL), which is never open. Pass a handle that this process holds."
+    if 0 < value <= 0xFFFF_FFFF and value & _KMT_SHAPE:
+        return (
+            f"{value:#x} is a KMT number, not an NT handle: it is in no handle table, there is nothing to close or duplicate. "
+            "Import it with the KMT handle type."
+        )
+    return (
+        f"{value:#x} is not open in this process. It was closed, or it belongs to another process: "
+        "duplicate it into this one, or pass it by pickling."
+    )
