@@ -28,24 +28,29 @@ def _all(names: list[str]) -> str:
     return "__all__ = [\n" + "".join(f'    "{n}",\n' for n in sorted(names)) + "]\n"
 
 
-def _enum(enum: EnumModel, base: str) -> str:
+def _enum(enum: EnumModel) -> str:
+    base = "IntFlag" if enum.is_flags else "IntEnum"
     link = SPEC.format(enum.c_name)
     what = f"`{enum.c_name}`" + (f", the bits of `{enum.flags_c_name}`" if enum.is_flags else "")
     lines = [f"class {enum.name}({base}):", f'    """{what}: {link}"""', ""]
     for m in enum.members:
         value = f"0x{m.value:X}" if enum.is_flags else str(m.value)
-        lines.append(f"    {m.name} = {value}" + (f"  # = {m.alias_of}" if m.alias_of else ""))
+        lines.append(f"    {m.name} = {m.alias_of or value}")
+    if enum.is_flags:
+        lines += ["", f'    def __invert__(self) -> "{enum.name}":', f"        return complement(self, {enum.width})"]
     return "\n".join(lines) + "\n"
 
 
 def _enum_module(model: Model, flags: bool) -> str:
     enums = [e for e in model.enums if e.is_flags is flags]
-    base = "IntFlag" if flags else "IntEnum"
     subject = "Flag types of the Vulkan registry. Unknown bits are kept." if flags else "Enums of the Vulkan registry."
+    imports = "\nfrom enum import IntEnum\n\n"
+    if flags:
+        imports = "\nfrom enum import IntFlag\n\nfrom extmem.vk._bits import complement\n\n"
     exported = [e.name for e in enums] + [py_type_name(a) for e in enums for a in e.aliases]
-    text = header(model, subject) + f"\nfrom enum import {base}\n\n" + _all(exported)
+    text = header(model, subject) + imports + _all(exported)
     for e in enums:
-        text += "\n\n" + _enum(e, base)
+        text += "\n\n" + _enum(e)
     aliases = [f"{py_type_name(a)} = {e.name}\n" for e in enums for a in e.aliases]
     return text + ("\n\n" + "".join(aliases) if aliases else "")
 
