@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -52,12 +53,12 @@ def c_program(model: Model) -> tuple[str, Mapping[str, str]]:
             lines.append(text)
     source: dict[str, str] = {"SECURITY_ATTRIBUTES": "headers"}
     members: dict[str, list[str]] = {"SECURITY_ATTRIBUTES": ["nLength", "lpSecurityDescriptor", "bInheritHandle"]}
-    for struct in model.structs:
-        in_headers = re.search(rf"}} {struct.c_name};", known) is not None
-        source[struct.c_name] = "headers" if in_headers else "registry"
-        members[struct.c_name] = [f.c_name for f in struct.fields]
+    for s in model.structs:
+        in_headers = re.search(rf"}} {s.c_name};", known) is not None
+        source[s.c_name] = "headers" if in_headers else "registry"
+        members[s.c_name] = [f.c_name for f in s.fields]
         if not in_headers:
-            lines.append(c_side.struct_text(struct, model))
+            lines.append(c_side.struct_text(s, model))
     lines.append("int main(void) {")
     for name, fields in members.items():
         lines.append(f'    printf("{name} = %zu %zu\\n", sizeof({name}), _Alignof({name}));')
@@ -91,7 +92,9 @@ def ask_compiler(model: Model, root: Path) -> Layout:
 
 
 def write_fixture(model: Model, root: Path) -> Path:
-    """Ask the compiler and keep the answer, the only way the fixture comes about."""
+    """Ask the compiler and keep the answer, the only way the fixture comes about. For 8-byte pointers only."""
+    if struct.calcsize("P") != 8:
+        raise ValueError("the fixture is for machines with 8-byte pointers, and this one has others")
     target = root / FIXTURE
     data = {"registry": model.registry_version, "pointer_size": 8, "structs": ask_compiler(model, root)}
     text = json.dumps(data, indent=1)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from codegen import __main__ as command
-from codegen import fields, files, names, registry, scope
+from codegen import fields, files, layout, names, registry, scope
 
 ROOT = Path(__file__).resolve().parents[2]
 ENUMS = f"{files.GENERATED}/enums.py"
@@ -96,6 +96,29 @@ def test_writing_touches_the_closed_list_only_and_repairs(tmp_path: Path, texts:
     (tmp_path / ENUMS).write_text("edited", "utf-8")
     assert files.write(tmp_path, texts) == [ENUMS]
     assert files.compare(tmp_path, texts) == []
+
+
+def test_the_command_writes_what_is_missing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / ENUMS).unlink()
+    assert command.main(["--root", str(copy)]) == 0
+    assert capsys.readouterr().out == f"wrote {ENUMS}\n"
+    assert check(copy) == 0
+
+
+def test_the_layout_command_writes_what_the_compiler_says_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / layout.FIXTURE
+    target.parent.mkdir(parents=True)
+    shutil.copy(ROOT / layout.STUB / "windows.h", target.parent)
+    if layout.available():
+        assert command.main(["layout", "--root", str(tmp_path)]) == 0
+        assert set(layout.read_fixture(tmp_path)) == set(layout.read_fixture(ROOT))
+        target.unlink()
+    monkeypatch.setattr(layout, "available", lambda: "")
+    assert command.main(["layout", "--root", str(tmp_path)]) == 1
+    assert "install gcc and libvulkan-dev" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_another_process_folder_and_hash_seed_make_the_same_bytes(tmp_path: Path) -> None:
