@@ -1,4 +1,6 @@
-"""The object manager's model as a pure state machine: names, access, security, handle tables, KMT numbers, lifetimes. No I/O."""
+"""The object manager's model as a pure state machine: names, access, security, handle tables, KMT numbers, lifetimes.
+No I/O.
+"""
 
 from extmem.objects.access import (
     ALL_ACCESS,

@@ -1,4 +1,5 @@
-"""Access masks of shared memory objects: which bits exist, how generic bits map (B16, B17), what a request may ask (B18–B23).
+"""Access masks of shared memory objects: which bits exist, how generic bits map (B16, B17), what a request may ask
+(B18–B23).
 
 Masks are plain ints here (a broker's hot path compares many of them); `extmem.Access` is the face that users see.
 """
@@ -70,7 +71,7 @@ _NAMES: Final = (
 
 
 def map_generic(mask: int) -> int:
-    """RtlMapGenericMask for the type (B16): each generic bit adds its rights and goes; every other bit stays as it is."""
+    """RtlMapGenericMask for the type (B16): each generic bit adds its rights and goes, others stay."""
     if not mask & _GENERIC:
         return mask
     mapped = mask & ~_GENERIC
@@ -83,7 +84,8 @@ def map_generic(mask: int) -> int:
 def requested(mask: int) -> int:
     """The mapped form of a mask that somebody asks for; MAXIMUM_ALLOWED stays in it, 0 stays 0.
 
-    Raises Refused ACCESS_DENIED for bits that the type does not have (B23), INVALID_PARAMETER for no 32-bit mask at all.
+    Raises Refused ACCESS_DENIED for bits that the type does not have (B23), INVALID_PARAMETER for no 32-bit mask at
+    all.
     """
     if not 0 <= mask <= 0xFFFF_FFFF:
         raise Refused(

@@ -1,10 +1,10 @@
 """The heart of the object manager: its state, its processes, and when things end.
 
-How this works. Whatever holds something calls `_retain` with its row of the lifetime table (`lifetimes.KEEPS`) and `_release`
-with the same row when it goes. Counts at zero end an object (its name is free in the same call), a KMT number, a payload;
-ended payloads are collected until the owner of their bytes asks (`take_released`). Every operation checks all that can be
-refused before it changes anything, so a `Refused` means that nothing happened. Nothing here searches: every step is a
-dictionary look-up, whatever the number of objects.
+How this works. Whatever holds something calls `_retain` with its row of the lifetime table (`lifetimes.KEEPS`) and
+`_release` with the same row when it goes. Counts at zero end an object (its name is free in the same call), a KMT
+number, a payload; ended payloads are collected until the owner of their bytes asks (`take_released`). Every operation
+checks all that can be refused before it changes anything, so a `Refused` means that nothing happened. Nothing here
+searches: every step is a dictionary look-up, whatever the number of objects.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ class Core:
         del self._processes[gone.id]
 
     def inherit(self, parent: int, *, only: Collection[int] | None = None) -> int:
-        """CreateProcess with bInheritHandles: a new process that has copies of the parent's inheritable handles, with the
-        same values, rights and flags (B30, B31). `only` is PROC_THREAD_ATTRIBUTE_HANDLE_LIST: these and no others; each must
-        be inheritable, else Refused INVALID_PARAMETER. The child is `adopt`ed when it shows up, `detach`ed when it won't.
+        """CreateProcess with bInheritHandles: a new process that has copies of the parent's inheritable handles, with
+        the same values, rights and flags (B30, B31). `only` is PROC_THREAD_ATTRIBUTE_HANDLE_LIST: these and no others;
+        each must be inheritable, else Refused INVALID_PARAMETER. The child is `adopt`ed when it shows up, `detach`ed
+        when it won't.
         """
         mother = self._process(parent)
         if mother.children >= self.limits.children:
@@ -92,7 +93,8 @@ class Core:
             if not mother.table.find(value).flags & FLAG_INHERIT:
                 raise Refused(
                     Status.INVALID_PARAMETER,
-                    f"The handle {value:#x} is to be inherited but is not inheritable. Set HANDLE_FLAG_INHERIT on it first.",
+                    f"The handle {value:#x} is to be inherited but is not inheritable. Set HANDLE_FLAG_INHERIT on "
+                    "it first.",
                 )
         child = self._new_process(mother.token, 0)
         child.adopted = False
@@ -108,7 +110,9 @@ class Core:
         """The child of an `inherit` has shown up. Refused INVALID_PARAMETER for a process that already has."""
         child = self._process(process)
         if child.adopted:
-            raise Refused(Status.INVALID_PARAMETER, f"Process {process} (pid {child.pid}) has connected before. Attach anew.")
+            raise Refused(
+                Status.INVALID_PARAMETER, f"Process {process} (pid {child.pid}) has connected before. Attach anew."
+            )
         child.adopted = True
         child.token = token
         child.pid = pid
@@ -121,7 +125,9 @@ class Core:
         return tuple(self._processes)
 
     def take_released(self) -> list[int]:
-        """Payloads whose last reference went since this was last asked, in that order: nobody will ask for their bytes again."""
+        """Payloads whose last reference went since this was last asked, in that order: nobody will ask for their bytes
+        again.
+        """
         released, self._released = self._released, []
         return released
 
@@ -224,7 +230,9 @@ class Core:
         self._retain(_ANNOUNCEMENT, payload, shared)
 
     def _end_announcements(self, owner: Process) -> None:
-        announced: list[tuple[Payload, SharedObject | None]] = [(s.payload, s) for s in owner.announced_objects.values()]
+        announced: list[tuple[Payload, SharedObject | None]] = [
+            (s.payload, s) for s in owner.announced_objects.values()
+        ]
         announced += [(payload, None) for payload in owner.announced_payloads.values()]
         owner.announced_objects.clear()
         owner.announced_payloads.clear()
@@ -243,8 +251,8 @@ class Core:
         if key.is_global and not self._global_names:
             raise Refused(
                 Status.ACCESS_DENIED,
-                f"{key.display!r} is in the global directory, which only a system-wide object manager may serve; this one "
-                "serves one user's session. Use the name without 'Global\\'.",
+                f"{key.display!r} is in the global directory, which only a system-wide object manager may serve; "
+                "this one serves one user's session. Use the name without 'Global\\'.",
             )
 
     def _find_named(self, name: str) -> SharedObject:
@@ -255,7 +263,8 @@ class Core:
         if found is None:
             raise Refused(
                 Status.INVALID_HANDLE,
-                f"Memory object {memory} does not exist in process {owner.pid}: it was freed, or it is another process's.",
+                f"Memory object {memory} does not exist in process {owner.pid}: it was freed, or it is another "
+                "process's.",
             )
         return found
 
@@ -263,7 +272,8 @@ class Core:
         if len(owner.memories) >= self.limits.memories:
             raise Refused(
                 Status.QUOTA_EXCEEDED,
-                f"This process has {len(owner.memories)} shared memory objects, as many as one may. Free those it no longer needs.",
+                f"This process has {len(owner.memories)} shared memory objects, as many as one may. Free those it "
+                "no longer needs.",
             )
 
     def _add_memory(self, owner: Process, new: Memory) -> int:
@@ -292,7 +302,7 @@ class Core:
         if share not in (Share.NT, Share.KMT):
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"Memory is shared either by NT handle or by KMT number, this asks for {share!r}. Ask for exactly one (B61).",
+                f"Memory is shared either by NT handle or by KMT number, this asks for {share!r}. Ask for exactly one.",
             )
 
     @staticmethod

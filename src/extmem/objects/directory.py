@@ -44,7 +44,8 @@ class Directory:
             return Refused(
                 Status.OBJECT_NAME_COLLISION,
                 f"The name {name.display!r} belongs to a live object ({self._shared[name.key].name_path!r}); names are "
-                "case-insensitive and an export never joins an existing object. Choose another name, or import that one.",
+                "case-insensitive and an export never joins an existing object. Choose another name, or import "
+                "that one.",
             )
         for other in self._foreign.get(name.key, {}).values():
             return Refused(
@@ -64,7 +65,7 @@ class Directory:
             del self._shared[shared.name.key]
 
     def add_foreign(self, other: KernelObject, name: NameKey) -> None:
-        """Enter an object of another type: its lookup is exact. Refused OBJECT_NAME_COLLISION or OBJECT_TYPE_MISMATCH."""
+        """Enter an object of another type. Refused OBJECT_NAME_COLLISION or OBJECT_TYPE_MISMATCH."""
         same = self._foreign.setdefault(name.key, {})
         rival: KernelObject | None = same.get(name.display)
         shared = self._shared.get(name.key)

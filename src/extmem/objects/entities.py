@@ -17,15 +17,24 @@ __all__ = ["KernelObject", "Memory", "Payload", "Process", "SharedObject", "Tick
 
 
 class Payload:
-    """The memory itself. `refs` counts all that keeps it, `kmt_refs` what keeps its KMT number, `exporters` exporting memory."""
+    """The memory itself. `refs` counts all that keeps it, `kmt_refs` what keeps its KMT number, `exporters` exporting
+    memory.
+    """
 
     __slots__ = (
-        "descriptor", "exporters", "id", "identity", "kmt", "kmt_refs", "objects", "refs", "share", "strict_kmt", "tickets",
-        "writable",
+        "descriptor", "exporters", "id", "identity", "kmt", "kmt_refs", "objects", "refs", "share", "strict_kmt",
+        "tickets", "writable",
     )  # fmt: skip
 
     def __init__(
-        self, payload: int, identity: tuple[int, int], descriptor: bytes, share: Share, *, writable: bool, strict_kmt: bool
+        self,
+        payload: int,
+        identity: tuple[int, int],
+        descriptor: bytes,
+        share: Share,
+        *,
+        writable: bool,
+        strict_kmt: bool,
     ) -> None:
         self.id = payload
         self.identity = identity
@@ -42,9 +51,11 @@ class Payload:
 
 
 class KernelObject:
-    """Anything in the object directory or behind a handle. On Windows events, mutexes and sections share the directory (B2)."""
+    """Anything in the object directory or behind a handle. On Windows events, mutexes and sections share the directory
+    (B2).
+    """
 
-    __slots__ = ("handles", "id", "name", "refs", "type_name")
+    __slots__ = ("ceiling", "handles", "id", "name", "refs", "type_name")
 
     def __init__(self, object_id: int, type_name: str, name: NameKey | None) -> None:
         self.id = object_id
@@ -52,14 +63,10 @@ class KernelObject:
         self.name = name
         self.refs = 0
         self.handles = 0
+        self.ceiling = VALID_BITS  # what anybody may have of it at most
 
     def rights(self, token: Token) -> int:
-        """What `token` may have of the object. Objects of other types are there to be told apart, not to be protected."""
-        return VALID_BITS
-
-    @property
-    def ceiling(self) -> int:
-        """What anybody may have of it at most."""
+        """What `token` may have of the object. Other types are there to be told apart, not to be protected."""
         return VALID_BITS
 
     @property
@@ -90,14 +97,11 @@ class SharedObject(KernelObject):
         self.sddl = sddl
         self.creator = creator
         self.writable = writable
+        if not writable:  # memory that its exporter could only read gives nobody the right to write
+            self.ceiling = VALID_BITS & ~RESOURCE_WRITE
         self.tickets: dict[int, Ticket] = {}
         self._token: Token | None = None
         self._rights = 0
-
-    @property
-    def ceiling(self) -> int:
-        """Memory that its exporter could only read gives nobody the right to write."""
-        return VALID_BITS if self.writable else VALID_BITS & ~RESOURCE_WRITE
 
     def rights(self, token: Token) -> int:
         """`security.allowed`, remembered for the last token: nearly all openers of an object are one user."""
@@ -108,7 +112,9 @@ class SharedObject(KernelObject):
 
 
 class Memory:
-    """One process's view of a payload. For exporting ones `granted` and `inherit` are what their handles get (B29, B32)."""
+    """One process's view of a payload. For exporting ones `granted` and `inherit` are what their handles get (B29,
+    B32).
+    """
 
     __slots__ = ("exporting", "granted", "inherit", "keeps", "object", "payload")
 
@@ -136,7 +142,14 @@ class Ticket:
     __slots__ = ("granted", "id", "keeps", "kind", "object", "payload", "sender")
 
     def __init__(
-        self, ticket: int, sender: Process, kind: str, payload: Payload, shared: SharedObject | None, granted: int, keeps: Keeps
+        self,
+        ticket: int,
+        sender: Process,
+        kind: str,
+        payload: Payload,
+        shared: SharedObject | None,
+        granted: int,
+        keeps: Keeps,
     ) -> None:
         self.id = ticket
         self.sender = sender
@@ -148,11 +161,13 @@ class Ticket:
 
 
 class Process:
-    """A client: its token, its handle table and all that it holds. `adopted` is False for a child that has not shown up yet."""
+    """A client: its token, its handle table and all that it holds. `adopted` is False for a child that has not shown up
+    yet.
+    """
 
     __slots__ = (
-        "adopted", "announced_objects", "announced_payloads", "children", "id", "memories", "next_memory", "objects", "parent",
-        "pid", "table", "tickets", "token",
+        "adopted", "announced_objects", "announced_payloads", "children", "id", "memories", "next_memory",
+        "objects", "parent", "pid", "table", "tickets", "token",
     )  # fmt: skip
 
     def __init__(self, process: int, token: Token, pid: int, table: HandleTable) -> None:

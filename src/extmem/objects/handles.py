@@ -18,8 +18,8 @@ class Handles(Core):
     """Operations on handle tables."""
 
     def get_handle(self, process: int, memory: int) -> int:
-        """A new handle to the object that this memory exports, with the access and inherit flag of the export (B29), never
-        checked against the object's own security (B32). The caller owns it: it outlives the memory (B77).
+        """A new handle to the object that this memory exports, with the access and inherit flag of the export (B29),
+        never checked against the object's own security (B32). The caller owns it: it outlives the memory (B77).
 
         Refused INVALID_PARAMETER for memory that was imported or is shared by KMT, INVALID_HANDLE, QUOTA_EXCEEDED.
         """
@@ -34,7 +34,9 @@ class Handles(Core):
         return self._add_handle(owner, found.object, found.granted, FLAG_INHERIT if found.inherit else 0)
 
     def open_handle(self, process: int, name: str, desired: int, inherit: bool = False) -> int:
-        """A new handle by name (B15), checked against the object's security; access 0 is refused after the look-up (B18)."""
+        """A new handle by name (B15), checked against the object's security; access 0 is refused after the look-up
+        (B18).
+        """
         owner = self._process(process)
         shared = self._find_named(name)
         token = owner.token
@@ -64,9 +66,10 @@ class Handles(Core):
     ) -> int:
         """DuplicateHandle into process `target` (None: the caller itself). The new value, meaningful there only (B43).
 
-        `desired` None is DUPLICATE_SAME_ACCESS; 0 gives a handle without rights (B20); more than the source has is granted if
-        the object's security allows it to both processes (B38). `same_attributes` copies both flags and overrides `inherit`
-        (B36). `close_source` closes the source whatever comes of it (B40), unless that is protected (B39).
+        `desired` None is DUPLICATE_SAME_ACCESS; 0 gives a handle without rights (B20); more than the source has is
+        granted if the object's security allows it to both processes (B38). `same_attributes` copies both flags and
+        overrides `inherit` (B36). `close_source` closes the source whatever comes of it (B40), unless that is protected
+        (B39).
         """
         owner = self._process(process)
         source = None
@@ -81,14 +84,18 @@ class Handles(Core):
                 source.flags = flags  # B39: the very same value comes back
                 close_source = False
                 return handle & ~3
-            granted = source.granted if desired is None else self._enlarged(source, desired, owner.token, receiver.token)
+            granted = (
+                source.granted if desired is None else self._enlarged(source, desired, owner.token, receiver.token)
+            )
             return self._add_handle(receiver, source.object, granted, flags)
         finally:
             if close_source and source is not None and not source.flags & FLAG_PROTECT:
                 self._close(owner, handle)
 
     def same_object(self, process: int, a: int, b: int) -> bool:
-        """CompareObjectHandles: whether both lead to one shared object (B44); two shares of one payload are two objects."""
+        """CompareObjectHandles: whether both lead to one shared object (B44); two shares of one payload are two
+        objects.
+        """
         table = self._process(process).table
         return table.find(a).object is table.find(b).object
 
@@ -108,7 +115,9 @@ class Handles(Core):
         )
 
     def set_handle_flags(self, process: int, handle: int, mask: int, flags: int) -> None:
-        """SetHandleInformation: the bits of `mask` become those of `flags`. Refused INVALID_PARAMETER for unknown bits in `mask`."""
+        """SetHandleInformation: the bits of `mask` become those of `flags`. Refused INVALID_PARAMETER for unknown bits
+        in `mask`.
+        """
         entry = self._process(process).table.find(handle)
         if mask & ~(FLAG_INHERIT | FLAG_PROTECT):
             raise Refused(

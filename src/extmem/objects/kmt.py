@@ -18,7 +18,9 @@ _SLOTS: Final = 1 << 24  # bits 6 to 29
 
 
 class KmtTable:
-    """Numbers `index << 6 | 0x40000002`. Starts at a random index and walks forward, so a dead number stays dead for long (B62)."""
+    """Numbers `index << 6 | 0x40000002`. Starts at a random index and walks forward, so a dead number stays dead for
+    long (B62).
+    """
 
     __slots__ = ("_next", "_payloads")
 
@@ -33,7 +35,8 @@ class KmtTable:
         """A new number for `payload`. Refused INSUFFICIENT_RESOURCES when all of them are alive."""
         if len(self._payloads) == _SLOTS:
             raise Refused(
-                Status.INSUFFICIENT_RESOURCES, f"All {_SLOTS} KMT numbers are in use. Free shared memory that nobody needs."
+                Status.INSUFFICIENT_RESOURCES,
+                f"All {_SLOTS} KMT numbers are in use. Free shared memory that nobody needs.",
             )
         while True:
             number = _TOP | self._next << 6 | _GLOBAL
@@ -68,7 +71,7 @@ def _bad_shape(number: int) -> str:
     if number == 0:
         return "The KMT number is 0 (NULL), which is never valid. Pass the number that the exporter got."
     if not 0 < number <= 0xFFFF_FFFF:
-        return f"{number:#x} is no KMT number: those have 32 bits (B52). Pass the number as the exporter got it."
+        return f"{number:#x} is no KMT number: those have 32 bits. Pass the number as the exporter got it."
     if not number & _TOP_BITS:
         return (
             f"{number:#x} has the shape of an NT handle, not of a KMT number (bits 30 and 31 are clear). "
@@ -79,6 +82,6 @@ def _bad_shape(number: int) -> str:
     if number & _LOW_BITS != _GLOBAL:
         return f"{number:#x} is no KMT number: the low six bits of a global one are 000010. Pass it unchanged."
     return (
-        f"The KMT number {number:#x} is dead: a number owns nothing and ends with the last memory object of its payload. "
-        "Keep the exporter's memory alive until the importer has it."
+        f"The KMT number {number:#x} is dead: a number owns nothing and ends with the last memory object of its "
+        "payload. Keep the exporter's memory alive until the importer has it."
     )

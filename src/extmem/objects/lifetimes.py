@@ -15,7 +15,9 @@ __all__ = ["KEEPS", "Holder", "Keeps"]
 
 
 class Keeps(NamedTuple):
-    """What one holder keeps alive, each 0 or 1: the counts that the model adds when the holder comes and takes when it goes."""
+    """What one holder keeps alive, each 0 or 1: the counts that the model adds when the holder comes and takes when it
+    goes.
+    """
 
     payload: int
     object: int

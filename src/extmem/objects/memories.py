@@ -40,13 +40,15 @@ class Memories(Core):
     ) -> Exported:
         """Share memory. Name and shared object exist from here on (B13); a handle is only made by `get_handle`.
 
-        `identity` is the kernel's (st_dev, st_ino) of the memory's fd: memory that is shared already is the same payload, and
-        another NT share makes a second, independent object on it (B66, B67). `access` and `inherit` are for the handles of
-        this memory object; access 0 gives handles without rights (B19). `writable` False says that the exporter itself can
-        only read, then nobody gets write access through this object. `descriptor` is kept from the first export.
+        `identity` is the kernel's (st_dev, st_ino) of the memory's fd: memory that is shared already is the same
+        payload, and another NT share makes a second, independent object on it (B66, B67). `access` and `inherit` are
+        for the handles of this memory object; access 0 gives handles without rights (B19). `writable` False says that
+        the exporter itself can only read, then nobody gets write access through this object. `descriptor` is kept from
+        the first export.
 
         Refused: OBJECT_NAME_COLLISION, OBJECT_TYPE_MISMATCH (B10) or what `resolve_name` and `parse_sddl` say;
-        INVALID_PARAMETER for NT and KMT at once (B61), also over time, and for a name with KMT; ACCESS_DENIED, QUOTA_EXCEEDED.
+        INVALID_PARAMETER for NT and KMT at once (B61), also over time, and for a name with KMT; ACCESS_DENIED,
+        QUOTA_EXCEEDED.
         """
         owner = self._process(process)
         share = Share(share)
@@ -57,11 +59,13 @@ class Memories(Core):
         if payload is not None and payload.share is not share:
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"This memory is shared by {payload.share.name} already and can't be shared by {share.name} as well (B61). "
+                f"This memory is shared by {payload.share.name} already and can't be shared by {share.name} as well. "
                 f"Share it by {payload.share.name}, or allocate another.",
             )
         if share is Share.KMT:
-            return self._export_kmt(owner, payload, identity, descriptor, name, strict_kmt=strict_kmt, writable=writable)
+            return self._export_kmt(
+                owner, payload, identity, descriptor, name, strict_kmt=strict_kmt, writable=writable
+            )
         granted = requested(access)
         if granted & MAXIMUM_ALLOWED:
             granted = granted & ~MAXIMUM_ALLOWED | ALL_ACCESS
@@ -77,7 +81,9 @@ class Memories(Core):
         return Exported(self._add_memory(owner, new), payload.id, shared.id, None)
 
     def import_by_name(self, process: int, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
-        """Open by name and pin the object (B73). Refused OBJECT_NAME_NOT_FOUND, OBJECT_TYPE_MISMATCH, ACCESS_DENIED (B18) …"""
+        """Open by name and pin the object (B73). Refused OBJECT_NAME_NOT_FOUND, OBJECT_TYPE_MISMATCH, ACCESS_DENIED
+        (B18) …
+        """
         owner = self._process(process)
         shared = self._find_named(name)
         token = owner.token
@@ -87,7 +93,8 @@ class Memories(Core):
     def import_by_handle(self, process: int, handle: int) -> Imported:
         """Import through an open handle of the calling process and pin the object (G9). The handle stays open (B76).
 
-        Refused INVALID_HANDLE (B68, B97, B99), OBJECT_TYPE_MISMATCH (B69, B98), ACCESS_DENIED without READ_CONTROL (G4).
+        Refused INVALID_HANDLE (B68, B97, B99), OBJECT_TYPE_MISMATCH (B69, B98), ACCESS_DENIED without READ_CONTROL
+        (G4).
         """
         owner = self._process(process)
         entry = owner.table.find(handle)
@@ -95,12 +102,15 @@ class Memories(Core):
         if not isinstance(shared, SharedObject):
             raise Refused(
                 Status.OBJECT_TYPE_MISMATCH,
-                f"The handle {handle:#x} refers to an object of type {shared.type_name}, not {TYPE_NAME}. Pass a handle to memory.",
+                f"The handle {handle:#x} refers to an object of type {shared.type_name}, not {TYPE_NAME}. Pass a "
+                "handle to memory.",
             )
         return self._import_nt(owner, shared, entry.granted)
 
     def import_by_kmt(self, process: int, number: int) -> Imported:
-        """Import by KMT number, from any process (B55). Pins the payload and the number. Refused INVALID_PARAMETER (B59, B99)."""
+        """Import by KMT number, from any process (B55). Pins the payload and the number. Refused INVALID_PARAMETER
+        (B59, B99).
+        """
         owner = self._process(process)
         return self._import_kmt(owner, self._kmt.find(number))
 
@@ -124,7 +134,8 @@ class Memories(Core):
         if name is not None:
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"Memory shared by KMT number has no object that could be named {name!r}. Share it by NT handle, or leave the name out.",
+                f"Memory shared by KMT number has no object that could be named {name!r}. Share it by NT handle, or "
+                "leave the name out.",
             )
         if payload is None:
             payload = self._new_payload(identity, descriptor, Share.KMT, writable=writable, strict_kmt=strict_kmt)
@@ -166,10 +177,22 @@ class Memories(Core):
             )
 
     def _new_payload(
-        self, identity: tuple[int, int], descriptor: bytes, share: Share, *, writable: bool, strict_kmt: bool = False, number: int = 0
+        self,
+        identity: tuple[int, int],
+        descriptor: bytes,
+        share: Share,
+        *,
+        writable: bool,
+        strict_kmt: bool = False,
+        number: int = 0,
     ) -> Payload:
         payload = Payload(
-            number or self._fresh_id(self._payloads), identity, descriptor, share, writable=writable, strict_kmt=strict_kmt
+            number or self._fresh_id(self._payloads),
+            identity,
+            descriptor,
+            share,
+            writable=writable,
+            strict_kmt=strict_kmt,
         )
         self._payloads[payload.id] = payload
         self._by_identity[identity] = payload
@@ -181,7 +204,14 @@ class Memories(Core):
         del self._by_identity[payload.identity]
 
     def _new_object(
-        self, number: int, owner: Process, payload: Payload, key: NameKey | None, sd: SecurityDescriptor, *, writable: bool
+        self,
+        number: int,
+        owner: Process,
+        payload: Payload,
+        key: NameKey | None,
+        sd: SecurityDescriptor,
+        *,
+        writable: bool,
     ) -> SharedObject:
         shared = SharedObject(number, key, payload, sd, format_sddl(sd), owner, writable=writable)
         self._directory.add(shared)

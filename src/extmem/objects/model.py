@@ -22,6 +22,7 @@ __all__ = ["ObjectManager"]
 class ObjectManager(Handles, Restoring, Snapshots):
     """Names, shared objects, handle tables and KMT numbers of one session, for any number of processes.
 
-    Every call names the calling process by the id from `attach`, and answers or raises `Refused`, in which case nothing has
-    changed (but for `duplicate` with `close_source`, B40, and `restore`). Ids of payloads and objects are random 63-bit numbers.
+    Every call names the calling process by the id from `attach`, and answers or raises `Refused`, in which case nothing
+    has changed (but for `duplicate` with `close_source`, B40, and `restore`). Ids of payloads and objects are random
+    63-bit numbers.
     """

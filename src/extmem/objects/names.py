@@ -1,9 +1,9 @@
 """Names of shared objects: from what a program says to the one place in the object directory it means (B1–B8).
 
 How this works. Every session has a directory, `\\Sessions\\<n>\\BaseNamedObjects`; session 0's is the global one,
-`\\BaseNamedObjects`. Each contains three links, Global, Local and Session, so a prefix is no special syntax but one step of
-an ordinary walk: `Local\\Global\\X` works and means `\\BaseNamedObjects\\X`. There are no other directories, so any other
-component before the last is a path that does not exist. Case is kept for display and folded for lookup (B5).
+`\\BaseNamedObjects`. Each contains three links, Global, Local and Session, so a prefix is no special syntax but one
+step of an ordinary walk: `Local\\Global\\X` works and means `\\BaseNamedObjects\\X`. There are no other directories, so
+any other component before the last is a path that does not exist. Case is kept for display and folded for lookup (B5).
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ class NameKey(NamedTuple):
 def resolve_name(name: str, session: int) -> NameKey:
     """What `name` means to a program in session `session`.
 
-    Raises Refused: OBJECT_NAME_INVALID for names that no object can have (empty, too long, a NUL, a lone surrogate, empty
-    components), OBJECT_PATH_NOT_FOUND for a component before the last that is none of Global, Local, Session\\<id>.
+    Raises Refused: OBJECT_NAME_INVALID for names that no object can have (empty, too long, a NUL, a lone surrogate,
+    empty components), OBJECT_PATH_NOT_FOUND for a component before the last that is none of Global, Local,
+    Session\\<id>.
     """
-    if len(name) * 2 > MAX_UNITS or not name.isascii():
+    if len(name) > MAX_UNITS // 2 or not name.isascii():
         _check_units(name)
     if "\0" in name:
         raise Refused(
             Status.OBJECT_NAME_INVALID,
-            f"The name {name!r} holds a NUL at index {name.index(chr(0))}; Windows would cut it off there and share another name. "
-            "Take the NUL out.",
+            f"The name {name!r} holds a NUL at index {name.index(chr(0))}; Windows would cut it off there and share "
+            "another name. Take the NUL out.",
         )
     if "\\" not in name:
         if not name:
@@ -51,7 +52,9 @@ def resolve_name(name: str, session: int) -> NameKey:
 
 
 def parse_path(path: str, session: int) -> NameKey:
-    """The key for a full path as `NameKey.display` has it; for restoring. Refused as `resolve_name`, and PATH_SYNTAX_BAD."""
+    """The key for a full path as `NameKey.display` has it; for restoring. Refused as `resolve_name`, and
+    PATH_SYNTAX_BAD.
+    """
     for where in {0, session}:
         root = _root(where)
         leaf = path[len(root) :]
@@ -103,7 +106,8 @@ def _check_units(name: str) -> None:
     except UnicodeEncodeError as error:
         raise Refused(
             Status.OBJECT_NAME_INVALID,
-            f"The name {name!r} holds half a character (a lone surrogate) at index {error.start}. Use whole characters.",
+            f"The name {name!r} holds half a character (a lone surrogate) at index {error.start}. Use whole "
+            "characters.",
         ) from None
     if units > MAX_UNITS:
         raise Refused(

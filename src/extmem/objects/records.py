@@ -1,8 +1,9 @@
 """What a client announces again after the object manager was killed: one frozen record per thing that it holds.
 
 The client keeps these as it goes (`ObjectManager.describe` gives the same from the manager's side). Ids of payloads and
-shared objects are random 63-bit numbers that stay the same over a restore, so several clients' announcements of one thing
-can be told to be one; ids of memory objects and handle values belong to the process and are restored as they were.
+shared objects are random 63-bit numbers that stay the same over a restore, so several clients' announcements of one
+thing can be told to be one; ids of memory objects and handle values belong to the process and are restored as they
+were.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class PayloadRecord:
 
 @dataclass(frozen=True, slots=True)
 class ObjectRecord:
-    """A shared object: `name` is the full path or None, `sddl` its security as `format_sddl` gives it (owner included)."""
+    """A shared object: `name` is the full path or None, `sddl` its security by `format_sddl`, owner included."""
 
     object: int
     payload: int
@@ -96,8 +97,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class RestoredPayload:
-    """How an announced payload came out: its id from now on (another client's, if that one announced the same memory under
-    another id first) and its KMT number (None if it had none or another payload has that number now).
+    """How an announced payload came out: its id from now on (another client's, if that one announced the same memory
+    under another id first) and its KMT number (None if it had none or another payload has that number now).
     """
 
     payload: int
@@ -106,7 +107,7 @@ class RestoredPayload:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """How `ObjectManager.restore` went: objects that came back without their names because those were taken meanwhile."""
+    """How `ObjectManager.restore` went: `nameless` are objects whose names were taken meanwhile."""
 
     payloads: tuple[RestoredPayload, ...]
     nameless: tuple[int, ...]

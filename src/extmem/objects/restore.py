@@ -2,10 +2,11 @@
 
 How this works. A re-connected client announces payloads, then the objects on them, then its memory objects, handles and
 tickets. Announcements of several clients about one payload (same kernel identity) or object (same id) merge. What is
-announced is held by the announcement itself until `restore_done`, so that nothing ends half-way; what nobody turned out to
-hold ends then. Two objects may claim one name, if somebody took it before its holder was back: the later one lives on
-without its name. Records come from clients and are checked like any other input; what cannot be checked (that a handle had
-the rights it claims) is believed only of the user who owns the object, or once an owner has announced the object.
+announced is held by the announcement itself until `restore_done`, so that nothing ends half-way; what nobody turned out
+to hold ends then. Two objects may claim one name, if somebody took it before its holder was back: the later one lives
+on without its name. Records come from clients and are checked like any other input; what cannot be checked (that a
+handle had the rights it claims) is believed only of the user who owns the object, or once an owner has announced the
+object.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Restoring(Tickets):
         limits = self.limits
         if len(owner.announced_payloads) >= limits.memories + limits.handles + limits.tickets:
             raise Refused(
-                Status.QUOTA_EXCEEDED, f"This process announced {len(owner.announced_payloads)} payloads, more than it can hold."
+                Status.QUOTA_EXCEEDED,
+                f"This process announced {len(owner.announced_payloads)} payloads, more than it can hold.",
             )
         payload = self._by_identity.get(record.identity)
         earlier = owner.announced_payloads.get(record.payload)
@@ -92,7 +94,12 @@ class Restoring(Tickets):
             number_is_free = record.kmt is not None and self._kmt.available(record.kmt)
             if payload is None:
                 payload = self._new_payload(
-                    record.identity, record.descriptor, share, writable=False, strict_kmt=record.strict_kmt, number=record.payload
+                    record.identity,
+                    record.descriptor,
+                    share,
+                    writable=False,
+                    strict_kmt=record.strict_kmt,
+                    number=record.payload,
                 )
             if record.kmt is not None and number_is_free and payload.kmt is None:
                 self._kmt.restore(record.kmt, payload)
@@ -108,8 +115,8 @@ class Restoring(Tickets):
     def restore_object(self, process: int, record: ObjectRecord) -> bool:
         """Announce a shared object, its payload announced before. False: it came back without its name, which is taken.
 
-        Refused ACCESS_DENIED for an object of another user that no process of that user has announced yet (the owner, or
-        uid 0, must come first), INVALID_PARAMETER for contradictions, or what `parse_sddl` and `parse_path` say.
+        Refused ACCESS_DENIED for an object of another user that no process of that user has announced yet (the owner,
+        or uid 0, must come first), INVALID_PARAMETER for contradictions, or what `parse_sddl` and `parse_path` say.
         """
         owner = self._process(process)
         payload = self._announced_payload(owner, record.payload)
@@ -143,7 +150,10 @@ class Restoring(Tickets):
         following = max(owner.next_memory, record.memory + 1)
         owner.next_memory = record.memory
         self._add_memory(
-            owner, Memory(payload, shared, keeps, granted, exporting=record.exporting, inherit=record.inherit and record.exporting)
+            owner,
+            Memory(
+                payload, shared, keeps, granted, exporting=record.exporting, inherit=record.inherit and record.exporting
+            ),
         )
         owner.next_memory = following
 
@@ -162,7 +172,11 @@ class Restoring(Tickets):
         _check_id("ticket", record.ticket, (1 << 128) - 1)
         if record.ticket in self._tickets:
             raise _contradiction("the ticket is in flight already")
-        if record.kind not in _KINDS or (record.kind == "handle" and shared is None) or (record.kind == "kmt" and shared is not None):
+        if (
+            record.kind not in _KINDS
+            or (record.kind == "handle" and shared is None)
+            or (record.kind == "kmt" and shared is not None)
+        ):
             raise _contradiction(f"a ticket of kind {record.kind!r} for memory shared by {payload.share.name}")
         self._ticket_room(owner)
         granted = self._kmt_rights(payload) if shared is None else record.granted & VALID_BITS & shared.ceiling
@@ -198,7 +212,9 @@ class Restoring(Tickets):
                 note(shared.payload, shared)
                 flags = entry.flags
                 handles.append(
-                    HandleRecord(value, shared.id, entry.granted, bool(flags & FLAG_INHERIT), bool(flags & FLAG_PROTECT))
+                    HandleRecord(
+                        value, shared.id, entry.granted, bool(flags & FLAG_INHERIT), bool(flags & FLAG_PROTECT)
+                    )
                 )
         tickets = []
         for t in owner.tickets.values():
@@ -224,12 +240,15 @@ class Restoring(Tickets):
 
     def _restore_new_object(self, owner: Process, payload: Payload, record: ObjectRecord) -> SharedObject:
         if payload.share is not Share.NT:
-            raise _contradiction(f"shared object {record.object} is said to be on payload {payload.id}, which is shared by KMT")
+            raise _contradiction(
+                f"shared object {record.object} is said to be on payload {payload.id}, which is shared by KMT"
+            )
         uid = owner.token.uid
         if uid not in (0, record.owner):
             raise Refused(
                 Status.ACCESS_DENIED,
-                f"User {uid} announces an object of user {record.owner} that its owner has not announced. The owner comes first.",
+                f"User {uid} announces an object of user {record.owner} that its owner has not announced. The owner "
+                "comes first.",
             )
         sd = parse_sddl(record.sddl, Token(record.owner, owner.token.gid))
         if sd.owner != user_sid(record.owner):
@@ -259,14 +278,20 @@ class Restoring(Tickets):
         found = self._announced_payload(owner, payload)
         target = None if shared is None else self._announced_object(owner, shared)
         if (target is None) is (found.share is Share.NT) or (target is not None and target.payload is not found):
-            raise _contradiction(f"shared object {shared} is not on payload {payload}, which is shared by {found.share.name}")
+            raise _contradiction(
+                f"shared object {shared} is not on payload {payload}, which is shared by {found.share.name}"
+            )
         return found, target
 
 
 def _check_id(what: str, number: int, top: int) -> None:
     if not 0 < number <= top:
-        raise Refused(Status.INVALID_PARAMETER, f"{number:#x} is no id of a {what}. Announce the id that the object manager gave.")
+        raise Refused(
+            Status.INVALID_PARAMETER, f"{number:#x} is no id of a {what}. Announce the id that the object manager gave."
+        )
 
 
 def _contradiction(what: str) -> Refused:
-    return Refused(Status.INVALID_PARAMETER, f"What this process announces is contradictory: {what}. Announce what was held.")
+    return Refused(
+        Status.INVALID_PARAMETER, f"What this process announces is contradictory: {what}. Announce what was held."
+    )

@@ -1,9 +1,10 @@
 """Security descriptors as text: the subset of SDDL that means something for shared memory (B33, B34).
 
 How this works. One cursor walks the text and every refusal names its position. Understood are `O:`, `G:` and `D:`, DACL
-flags P, AI, AR and NO_ACCESS_CONTROL, ACEs of type A and D with flags OI CI NP IO, rights in letters (those that the type
-has) or as a number, and the trustees WD, OW, S-1-1-0, S-1-3-4, S-1-22-1-<uid>, S-1-22-2-<gid>. All else is an error: a
-descriptor that is half understood protects nothing. Size is bounded, since the text comes from other processes.
+flags P, AI, AR and NO_ACCESS_CONTROL, ACEs of type A and D with flags OI CI NP IO, rights in letters (those that the
+type has) or as a number, and the trustees WD, OW, S-1-1-0, S-1-3-4, S-1-22-1-<uid>, S-1-22-2-<gid>. All else is an
+error: a descriptor that is half understood protects nothing. Size is bounded, since the text comes from other
+processes.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def parse_sddl(text: str, token: Token) -> SecurityDescriptor:
     if len(text) > MAX_LENGTH:
         raise Refused(
             Status.INVALID_SECURITY_DESCR,
-            f"The security descriptor has {len(text)} characters, at most {MAX_LENGTH} are allowed. Use fewer ACEs, or a group.",
+            f"The security descriptor has {len(text)} characters, at most {MAX_LENGTH} are allowed. Use fewer ACEs, "
+            "or a group.",
         )
     return _Parser(text).descriptor(token)
 
@@ -131,7 +133,10 @@ class _Parser:
         flags = DaclFlag(0)
         seen: set[str] = set()
         if not self.text:
-            self.fail("it is empty. Leave it out for the default (the owner alone), or write D:NO_ACCESS_CONTROL for no protection.")
+            self.fail(
+                "it is empty. Leave it out for the default (the owner alone), or write D:NO_ACCESS_CONTROL for no "
+                "protection."
+            )
         while self.at < len(self.text):
             start = self.at
             part = self.text[start : start + 2]

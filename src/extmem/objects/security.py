@@ -1,9 +1,9 @@
 """Who may do what: tokens, security descriptors, and the access check (B18, B26, B32, B33, B38).
 
-How this works. The check walks the DACL in order and answers per bit: the first ACE that speaks about a bit for one of the
-caller's identities decides it. A missing or NULL DACL lets everybody do everything, an empty one nobody anything. The owner
-always has READ_CONTROL and WRITE_DAC, unless an ACE for owner rights (`OW`) is there, which then says all that the owner has
-by being the owner. There is no user that the check does not apply to, uid 0 included.
+How this works. The check walks the DACL in order and answers per bit: the first ACE that speaks about a bit for one of
+the caller's identities decides it. A missing or NULL DACL lets everybody do everything, an empty one nobody anything.
+The owner always has READ_CONTROL and WRITE_DAC, unless an ACE for owner rights (`OW`) is there, which then says all
+that the owner has by being the owner. There is no user that the check does not apply to, uid 0 included.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class AceKind(IntEnum):
 
 
 class AceFlag(IntFlag):
-    """Inheritance flags of an ACE. Only INHERIT_ONLY matters here: such an ACE says nothing about the object itself (B33)."""
+    """Inheritance flags of an ACE. Only INHERIT_ONLY matters here: such an ACE says nothing about the object itself
+    (B33).
+    """
 
     OBJECT_INHERIT = 1
     CONTAINER_INHERIT = 2
@@ -89,7 +91,7 @@ class AceFlag(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Ace:
-    """One entry of a DACL. `mask` is as written: generic bits are mapped and unknown bits ignored when it is evaluated."""
+    """One entry of a DACL. `mask` is as written; generic bits are mapped, unknown ones ignored at evaluation."""
 
     kind: AceKind
     mask: int
@@ -142,7 +144,8 @@ def allowed(sd: SecurityDescriptor, token: Token) -> int:
 
 
 def granted(sd: SecurityDescriptor, token: Token, desired: int, *, ceiling: int = VALID_BITS) -> int:
-    """The access check of an open: the specific mask that a handle gets. `ceiling` caps what the object can give at all.
+    """The access check of an open: the specific mask that a handle gets. `ceiling` caps what the object can give at
+    all.
 
     Raises Refused ACCESS_DENIED: for 0 (B18), for bits the type does not have (B23), for rights the DACL does not give.
     """

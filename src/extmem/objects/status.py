@@ -1,4 +1,6 @@
-"""NTSTATUS codes that the object manager answers with, the Win32 error that each becomes (B14), and extmem's class for it."""
+"""NTSTATUS codes that the object manager answers with, the Win32 error that each becomes (B14), and extmem's class for
+it.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,8 @@ class Refused(Exception):
 
 def error_for(status: Status | int, detail: str) -> errors.ObjectManagerError:
     """The exception for a refusal, with `ntstatus` and `winerror` filled in. Statuses without a class of their own
-    (a malformed security descriptor, say) come as plain `ObjectManagerError`. ValueError for a status that is no failure.
+    (a malformed security descriptor, say) come as plain `ObjectManagerError`. ValueError for a status that is no
+    failure.
     """
     known = Status(status)
     if known is Status.SUCCESS:

@@ -28,7 +28,9 @@ class Entry:
 
 
 class HandleTable:
-    """Values are multiples of 4 from 4 on, the lowest free one first (B41); the low two bits are ignored on lookup (B48)."""
+    """Values are multiples of 4 from 4 on, the lowest free one first (B41); the low two bits are ignored on lookup
+    (B48).
+    """
 
     __slots__ = ("_entries", "_free", "_next", "limit")
 
@@ -49,7 +51,8 @@ class HandleTable:
         if len(self._entries) >= self.limit:
             raise Refused(
                 Status.QUOTA_EXCEEDED,
-                f"This process has {len(self._entries)} handles open, as many as one may. Close those it no longer needs.",
+                f"This process has {len(self._entries)} handles open, as many as one may. Close those it no longer "
+                "needs.",
             )
 
     def add(self, entry: Entry) -> int:
@@ -66,7 +69,9 @@ class HandleTable:
         return value
 
     def put(self, value: int, entry: Entry) -> None:
-        """Put `entry` at a given value: inheriting and restoring. Refused when the value is taken or none that can exist."""
+        """Put `entry` at a given value: inheriting and restoring. Refused when the value is taken or none that can
+        exist.
+        """
         self.room()
         if value % 4 or not 0 < value <= 4 * self.limit:
             raise Refused(
@@ -85,7 +90,9 @@ class HandleTable:
         self._entries[value] = entry
 
     def find(self, value: int) -> Entry:
-        """The entry that `value` stands for. Refused INVALID_HANDLE, with the reason that the value shows (B42, B47, B49)."""
+        """The entry that `value` stands for. Refused INVALID_HANDLE, with the reason that the value shows (B42, B47,
+        B49).
+        """
         entry = self._entries.get(value & ~3)
         if entry is None or value < 0:
             raise Refused(Status.INVALID_HANDLE, _no_entry(value))
@@ -104,8 +111,8 @@ def _no_entry(value: int) -> str:
         return "The handle is 0 (NULL), which is never open. Pass a handle that this process holds."
     if 0 < value <= 0xFFFF_FFFF and value & _KMT_SHAPE:
         return (
-            f"{value:#x} is a KMT number, not an NT handle: it is in no handle table, there is nothing to close or duplicate. "
-            "Import it with the KMT handle type."
+            f"{value:#x} is a KMT number, not an NT handle: it is in no handle table, there is nothing to close or "
+            "duplicate. Import it with the KMT handle type."
         )
     return (
         f"{value:#x} is not open in this process. It was closed, or it belongs to another process: "

@@ -1,9 +1,9 @@
 """Tickets: a reference in flight to another process, for pickling.
 
-How this works. The sender `offer`s something it holds and sends the ticket, an unguessable number, by any road. Until the
-receiver claims it, the ticket itself keeps the thing alive. It ends when it is claimed (once), withdrawn, or its sender
-leaves: what was sent to a process that never reads it does not stay for ever. A demoted ticket keeps nothing any more, but
-can still be claimed while the thing lives otherwise.
+How this works. The sender `offer`s something it holds and sends the ticket, an unguessable number, by any road. Until
+the receiver claims it, the ticket itself keeps the thing alive. It ends when it is claimed (once), withdrawn, or its
+sender leaves: what was sent to a process that never reads it does not stay for ever. A demoted ticket keeps nothing any
+more, but can still be claimed while the thing lives otherwise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _TICKET_RANGE: Final = 1 << 128
 class Tickets(Memories):
     """Operations on tickets."""
 
-    def offer(self, process: int, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> int:
+    def offer(
+        self, process: int, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None
+    ) -> int:
         """A ticket (128 random bits) for exactly one of: a memory object, a handle of the caller, a live KMT number.
 
         The claimer gets the same rights: for exporting memory those of its handles. Refused INVALID_HANDLE,
@@ -37,7 +39,8 @@ class Tickets(Memories):
         if (memory is not None) + (handle is not None) + (kmt is not None) != 1:
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"A ticket stands for one thing; given were memory={memory}, handle={handle}, kmt={kmt}. Pass exactly one.",
+                f"A ticket stands for one thing; given were memory={memory}, handle={handle}, kmt={kmt}. Pass "
+                "exactly one.",
             )
         self._ticket_room(sender)
         if memory is not None:
@@ -58,39 +61,46 @@ class Tickets(Memories):
     def claim(self, process: int, ticket: int) -> Claimed:
         """Take what a ticket stands for, once. Handles come with flags 0 and the rights of the source.
 
-        Refused INVALID_HANDLE for a ticket that is unknown, used, withdrawn or whose thing is gone; ACCESS_DENIED for another
-        user (uid 0 may); QUOTA_EXCEEDED, then the ticket stays.
+        Refused INVALID_HANDLE for a ticket that is unknown, used, withdrawn or whose thing is gone; ACCESS_DENIED for
+        another user (uid 0 may); QUOTA_EXCEEDED, then the ticket stays.
         """
         claimer = self._process(process)
         found = self._tickets.get(ticket)
         if found is None:
             raise Refused(
                 Status.INVALID_HANDLE,
-                "The ticket is not in flight: it was claimed before (each can be claimed once), withdrawn, or its sender or "
-                "the memory is gone. Send the object again, and keep the sender alive until it has arrived.",
+                "The ticket is not in flight: it was claimed before (each can be claimed once), withdrawn, or its "
+                "sender or the memory is gone. Send the object again, and keep the sender alive until it has arrived.",
             )
         if claimer.token.uid not in (0, found.sender.token.uid):
             raise Refused(
                 Status.ACCESS_DENIED,
-                f"User {claimer.token.uid} can't claim what user {found.sender.token.uid} sent. Open the memory by name.",
+                f"User {claimer.token.uid} can't claim what user {found.sender.token.uid} sent. Open the memory by "
+                "name.",
             )
         claimed = self._claim(claimer, found)
         self._drop_ticket(found)
         return claimed
 
     def withdraw(self, process: int, ticket: int) -> bool:
-        """The sender takes its ticket back. False when it is not in flight any more. Refused ACCESS_DENIED for another's."""
+        """The sender takes its ticket back. False when it is not in flight any more. Refused ACCESS_DENIED for
+        another's.
+        """
         sender = self._process(process)
         found = self._tickets.get(ticket)
         if found is None:
             return False
         if found.sender is not sender:
-            raise Refused(Status.ACCESS_DENIED, f"The ticket is process {found.sender.pid}'s. Only the sender withdraws it.")
+            raise Refused(
+                Status.ACCESS_DENIED, f"The ticket is process {found.sender.pid}'s. Only the sender withdraws it."
+            )
         self._drop_ticket(found)
         return True
 
     def demote(self, ticket: int) -> bool:
-        """The ticket keeps nothing alive from now on. False when it is not in flight any more, perhaps just because of this."""
+        """The ticket keeps nothing alive from now on. False when it is not in flight any more, perhaps just because of
+        this.
+        """
         found = self._tickets.get(ticket)
         if found is None:
             return False
@@ -113,7 +123,8 @@ class Tickets(Memories):
         if payload.kmt is None:  # strict, and its exporter freed it while the ticket was on its way
             raise Refused(
                 Status.INVALID_HANDLE,
-                "The KMT number died on its way: its exporter freed the memory (strict_kmt). Keep the exporter's memory alive.",
+                "The KMT number died on its way: its exporter freed the memory (strict_kmt). Keep the exporter's "
+                "memory alive.",
             )
         return payload.kmt
 
@@ -140,6 +151,6 @@ class Tickets(Memories):
         if len(sender.tickets) >= self.limits.tickets:
             raise Refused(
                 Status.QUOTA_EXCEEDED,
-                f"This process has sent {len(sender.tickets)} objects that nobody has received yet, as many as one may. "
-                "Have the receivers take them, or send fewer at once.",
+                f"This process has sent {len(sender.tickets)} objects that nobody has received yet, as many as one "
+                "may. Have the receivers take them, or send fewer at once.",
             )
