@@ -1,0 +1,168 @@
+"""Running what the documents and examples show: blocks in order, in a private runtime directory, with a deadline.
+
+How this works. A document's fenced blocks are one story. Blocks of language `python` run one after another in one
+interpreter, as typed at a prompt; one whose first line is a comment with a file name (`# reader.py`) is saved under
+that name instead and must be run by a console block of the same document. In blocks of language `console` each line
+that starts with `$ ` is a command for the shell (`> ` continues it); the lines below it are what it must print (`...`
+stands for anything). All of it happens in an empty folder, with a broker of its own. A block that cannot run has a
+comment above it that says why: `<!-- not run: … -->`. One whose command must fail says `<!-- exit status: 1 -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.meta.tools import ROOT, SOURCE, run
+
+__all__ = ["Block", "blocks", "complaints_about", "private_environment", "run_document", "stop_broker"]
+
+RUNNABLE = ("python", "console")
+SHOWN = ("text", "c", "json", "toml", "xml", "diff", "mermaid")
+"""Languages of blocks that are there to be read."""
+
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ \t]*$", re.MULTILINE | re.DOTALL
+)
+_NOT_RUN = re.compile(r"<!--\s*not run:\s*(?P<reason>.*?)\s*-->\s*\Z", re.DOTALL)
+_STATUS = re.compile(r"<!--\s*exit status:\s*(?P<status>\d+)\s*-->\s*\Z")
+_FILE = re.compile(r"# (?P<name>[\w-]+\.py)\s*\Z")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document."""
+
+    line: int
+    language: str
+    text: str
+    reason: str | None = None
+    """Why it does not run."""
+    status: int = 0
+    """The exit status that its last command must have."""
+    saved_as: str | None = None
+
+
+def blocks(text: str) -> list[Block]:
+    """Every fenced block of a document, in order."""
+    found = []
+    for match in _FENCE.finditer(text):
+        before = text[: match.start()].rstrip()
+        reason, status = _NOT_RUN.search(before), _STATUS.search(before)
+        indent = match["indent"]
+        body = "".join(line.removeprefix(indent) for line in match["body"].splitlines(keepends=True))
+        language = match["info"].strip().split(" ")[0]
+        saved = _FILE.match(body.partition("\n")[0]) if language == "python" else None
+        found.append(
+            Block(
+                line=text.count("\n", 0, match.start()) + 1,
+                language=language,
+                text=body,
+                reason=reason["reason"] if reason else None,
+                status=int(status["status"]) if status else 0,
+                saved_as=saved["name"] if saved else None,
+            )
+        )
+    return found
+
+
+def complaints_about(found: list[Block]) -> list[str]:
+    """What is wrong with a document's blocks before any of them runs."""
+    wrong = []
+    shown = "".join(block.text for block in found if block.language == "console" and block.reason is None)
+    for block in found:
+        if block.language not in RUNNABLE + SHOWN:
+            wrong.append(f"line {block.line}: a block of language {block.language!r}; use one of {RUNNABLE + SHOWN}")
+        if block.reason == "":
+            wrong.append(f"line {block.line}: not run, and no reason given")
+        if block.saved_as and block.reason is None and block.saved_as not in shown:
+            wrong.append(f"line {block.line}: {block.saved_as} is saved and never run by a console block")
+        if block.language == "console" and block.reason is None and not re.search(r"^\$ ", block.text, re.MULTILINE):
+            wrong.append(f"line {block.line}: a console block without a command")
+    return wrong
+
+
+def private_environment(folder: Path) -> dict[str, str]:
+    """An environment whose runtime directory, and so whose broker, is in `folder`."""
+    runtime = folder / "runtime"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("EXTMEM_", "COV_", "PYTEST_"))
+    }
+    environment["EXTMEM_RUNTIME_DIR"] = str(runtime)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment["NO_COLOR"] = "1"
+    environment["COLUMNS"] = "200"
+    return environment
+
+
+def run_document(found: list[Block], folder: Path, *, name: str, timeout: float = 60) -> str:
+    """Run the blocks in `folder`; "" if all did what they say, else what went wrong."""
+    environment = private_environment(folder)
+    here = folder / "here"
+    here.mkdir()
+    story = folder / "story.json"
+    story.write_text(json.dumps([asdict(block) for block in found]), encoding="utf-8")
+    try:
+        result = run(
+            [sys.executable, "-X", "dev", "-W", "error", Path(__file__).with_name("story.py"), story, name],
+            cwd=here,
+            env=environment,
+            timeout=timeout,
+            python_path=str(SOURCE.parent),
+        )
+    except AssertionError as error:
+        return str(error)
+    finally:
+        stop_broker(environment)
+    return "" if result.returncode == 0 else f"{result.stdout}{result.stderr}"
+
+
+def stop_broker(environment: dict[str, str]) -> None:
+    """End the broker of a private runtime directory, if one runs, and wait until it is gone."""
+    runtime = Path(environment["EXTMEM_RUNTIME_DIR"])
+    for pid in _brokers(runtime):
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            continue
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists() and not _zombie(pid):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+                raise AssertionError(f"the broker {pid} of {runtime} did not end within 10 s of SIGTERM")
+            time.sleep(0.02)
+
+
+def _brokers(runtime: Path) -> list[int]:
+    """Processes whose environment names the directory and whose command is a broker."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if f"EXTMEM_RUNTIME_DIR={runtime}".encode() in environment and b"broker" in command:
+            found.append(int(entry.name))
+    return found
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+
+
+def documents() -> list[Path]:
+    """The documents whose blocks run."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]

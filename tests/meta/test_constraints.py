@@ -1,0 +1,133 @@
+"""Every dependency is pinned, every pin is a dependency or comes with one, and CONTRIBUTING says why each is there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from tests.meta.tools import ROOT
+
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.+!-]+)(?:\s*;.*)?(?:\s+#.*)?$")
+
+
+def pins(text: str) -> tuple[dict[str, str], list[str]]:
+    """Name → version of a constraints file, and the lines that are no exact pin."""
+    found: dict[str, str] = {}
+    strange = []
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _PIN.match(line)
+        if match is None:
+            strange.append(line)
+        else:
+            found[canonicalize_name(match[1])] = match[2]
+    return found, strange
+
+
+def direct(project: dict[str, Any]) -> set[str]:
+    """Every dependency that pyproject.toml names, extras included."""
+    table = project["project"]
+    lines = [
+        *table.get("dependencies", ()),
+        *(d for group in table.get("optional-dependencies", {}).values() for d in group),
+    ]
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def brought_along(names: set[str]) -> set[str]:
+    """What the installed packages of these names need, and so on."""
+    seen: set[str] = set()
+    todo = set(names)
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            needs = importlib.metadata.requires(name) or ()
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        for line in needs:
+            requirement = Requirement(line)
+            wanted = requirement.marker is None or any(
+                requirement.marker.evaluate(
+                    {"extra": extra, "python_version": version, "python_full_version": version + ".0"}
+                )
+                for extra in ("", "toml", "cli", "crosshair", "dateutil")
+                for version in ("3.11", "3.12", "3.13", "3.14")
+            )
+            if wanted:
+                todo.add(canonicalize_name(requirement.name))
+    return seen - names
+
+
+def explained(text: str) -> set[str]:
+    """The packages that CONTRIBUTING's table of dependencies has a row for."""
+    section = text.partition("## Dependencies")[2].partition("\n## ")[0]
+    return {canonicalize_name(name) for name in re.findall(r"^\| `([A-Za-z0-9._-]+)` \| \S", section, re.MULTILINE)}
+
+
+def _project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def _pins() -> dict[str, str]:
+    found, strange = pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    assert not strange, f"no exact pins: {strange}"
+    return found
+
+
+def test_every_dependency_is_pinned() -> None:
+    assert not direct(_project()) - set(_pins())
+
+
+def test_every_pin_is_a_dependency_or_comes_with_one() -> None:
+    named = direct(_project())
+    stray = set(_pins()) - named - brought_along(named)
+    assert not stray, f"nothing needs {sorted(stray)}: take them out of constraints.txt"
+
+
+def test_contributing_says_why_each_dependency_is_there() -> None:
+    told = explained((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert not direct(_project()) - told, "CONTRIBUTING.md has no row for these"
+    assert not told - direct(_project()), "CONTRIBUTING.md explains what is no dependency"
+
+
+def test_what_is_installed_here_is_what_is_pinned() -> None:
+    wrong = []
+    for name, version in _pins().items():
+        try:
+            here = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for another Python version or an extra that is not installed
+        if here != version:
+            wrong.append(f"{name} {here}, pinned {version}")
+    assert not wrong, wrong
+
+
+# Planted faults.
+
+
+def test_planted_loose_pins_are_seen() -> None:
+    found, strange = pins("numpy==2.1.0\n# a comment\nPyYAML>=6\nrich\n")
+    assert found == {"numpy": "2.1.0"}
+    assert strange == ["PyYAML>=6", "rich"]
+
+
+def test_planted_unpinned_and_stray_packages_are_seen() -> None:
+    project = {"project": {"dependencies": ["rich>=13"], "optional-dependencies": {"x": ["left-pad"]}}}
+    named = direct(project)
+    assert named - {"rich"} == {"left-pad"}
+    assert "markdown-it-py" in brought_along(named)
+    assert "numpy" not in brought_along(named)
+
+
+def test_planted_unexplained_package_is_seen(tmp_path: Path) -> None:
+    text = "## Dependencies\n| `rich` | colours |\n| `typer` | |\n## Next\n| `numpy` | no |\n"
+    assert explained(text) == {"rich"}

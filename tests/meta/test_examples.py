@@ -1,0 +1,72 @@
+"""Every example is short, says what it shows, and runs to its end in two processes without a warning."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+from tests.meta.running import private_environment, stop_broker
+from tests.meta.tools import ROOT, python_files, run
+
+MOST_LINES = 60
+HOSTILE = {"hostile_client.py"}
+"""Shows what not to do; it has a test of its own."""
+
+EXAMPLES = [path for path in python_files(ROOT / "examples") if path.name not in HOSTILE]
+
+
+def run_example(path: Path, folder: Path, *, timeout: float = 60) -> str:
+    """What went wrong, or nothing."""
+    environment = private_environment(folder)
+    here = folder / "here"
+    here.mkdir()
+    try:
+        result = run([sys.executable, "-X", "dev", "-W", "error", path], cwd=here, env=environment, timeout=timeout)
+    except AssertionError as error:
+        return str(error)
+    finally:
+        stop_broker(environment)
+    if result.returncode != 0 or result.stderr:
+        return f"ended with {result.returncode}\n{result.stdout}{result.stderr}"
+    return "" if result.stdout.strip() else "printed nothing: an example shows something"
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 5
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
+def test_example_runs(path: Path, tmp_path: Path) -> None:
+    problem = run_example(path, tmp_path)
+    assert not problem, problem
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
+def test_example_is_short_and_told(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= MOST_LINES
+    assert ast.get_docstring(ast.parse(text)), "an example says in its docstring what it shows"
+    assert path.name in (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("raise SystemExit(3)", "ended with 3"),
+        ("x = 1", "printed nothing"),
+        ("import sys; print(1); print('oops', file=sys.stderr)", "oops"),
+        ("import threading; threading.Event().wait()", "did not end"),
+    ],
+)
+def test_planted_bad_example_is_seen(code: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "planted.py"
+    path.write_text(code, encoding="utf-8")
+    assert told in run_example(path, tmp_path, timeout=3)
+
+
+def test_a_right_example_passes(tmp_path: Path) -> None:
+    path = tmp_path / "right.py"
+    path.write_text("print('shown')", encoding="utf-8")
+    assert run_example(path, tmp_path) == ""

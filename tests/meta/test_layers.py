@@ -1,0 +1,203 @@
+"""Layers import only to their left, pure modules touch no operating system, and the platform is asked in few places."""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from pathlib import Path
+
+import pytest
+from tests.meta.tools import SOURCE, module_name, python_files
+
+# From left to right. A layer may import itself and everything before it.
+LAYERS = (
+    "errors",
+    "vk",
+    "rules",
+    "handles",
+    "objects",
+    "broker",
+    "manager",
+    "devices",
+    "arrays",
+    "memory",
+    "process",
+    "raw",
+    "cli",
+)
+STRANGERS = {("rules", "objects"), ("objects", "rules")}
+"""Pairs that know nothing of each other, whatever their order."""
+ENTRANCES = {"extmem": "the public names, all of them imported late", "extmem.__main__": "python -m extmem"}
+TESTING = "testing"
+
+PURE = ("vk", "rules", "objects", "broker.wire", "errors")
+WORLDLY = {
+    "os",
+    "socket",
+    "ctypes",
+    "time",
+    "threading",
+    "select",
+    "selectors",
+    "subprocess",
+    "multiprocessing",
+    "signal",
+}
+
+PLATFORM_ASKED = {
+    "extmem.devices.host": "picks the backend",
+    "extmem.devices.host._inspect": "a backend: refuses to be imported elsewhere, so that type checkers know",
+    "extmem.devices.host._mapping": "a backend",
+    "extmem.devices.host._memfd": "a backend",
+    "extmem.devices.host._reserve": "a backend",
+    "extmem.devices.host.driver": "a backend",
+    "extmem.manager": "picks the object manager",
+    "extmem.manager._linux": "a backend",
+    "extmem.broker": "a backend: the broker is Linux's",
+}
+
+
+def imports(module: str, tree: ast.AST, *, is_package: bool = False) -> set[str]:
+    """Every module that the tree imports, anywhere in it, type checking or not."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = module.split(".")[: len(module.split(".")) - node.level + is_package]
+                base = ".".join([*parent, base] if base else parent)
+            # `from extmem import vk` imports extmem.vk; `from extmem.vk import find` is covered by its prefix.
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+    return found
+
+
+def layer_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "extmem" else None
+
+
+def wrong_imports(module: str, tree: ast.AST, *, is_package: bool = False) -> list[str]:
+    """What the module must not import, each as a sentence."""
+    own = layer_of(module)
+    if module in ENTRANCES or own == TESTING:
+        return []
+    if own not in LAYERS:
+        return [f"{module} is in no layer that the test knows: {own}"]
+    complaints = []
+    for imported in sorted(imports(module, tree, is_package=is_package)):
+        other = layer_of(imported)
+        if other is None:
+            continue
+        if other == TESTING:
+            complaints.append(f"{module} imports {imported}: nothing imports testing")
+        elif other not in LAYERS:
+            if other != "__version__":
+                complaints.append(f"{module} imports {imported}, which is in no layer")
+        elif LAYERS.index(other) > LAYERS.index(own) or (own, other) in STRANGERS:
+            complaints.append(f"{module} ({own}) imports {imported} ({other})")
+    return complaints
+
+
+def worldly_imports(module: str, tree: ast.AST) -> list[str]:
+    """Operating-system modules that a pure module imports."""
+    pure = any(module == f"extmem.{layer}" or module.startswith(f"extmem.{layer}.") for layer in PURE)
+    if not pure:
+        return []
+    return sorted(f"{module} imports {name}" for name in imports(module, tree) if name.split(".")[0] in WORLDLY)
+
+
+def asks_platform(tree: ast.AST) -> bool:
+    """Whether `sys.platform`, `os.name` or `platform.system()` decides something."""
+    for node in ast.walk(tree):
+        tests: list[ast.expr] = []
+        if isinstance(node, (ast.If, ast.IfExp, ast.While)):
+            tests.append(node.test)
+        elif isinstance(node, (ast.Compare, ast.Match)):
+            tests.append(node if isinstance(node, ast.Compare) else node.subject)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "startswith":
+            tests.append(node.func.value)
+        for test in tests:
+            for inner in ast.walk(test):
+                if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
+                    if (inner.value.id, inner.attr) in {("sys", "platform"), ("os", "name"), ("platform", "system")}:
+                        return True
+    return False
+
+
+def _trees() -> list[tuple[Path, str, ast.Module]]:
+    return [(path, module_name(path), ast.parse(path.read_text(encoding="utf-8"))) for path in python_files()]
+
+
+def test_layers_import_only_to_their_left() -> None:
+    complaints: list[str] = []
+    for path, module, tree in _trees():
+        complaints += wrong_imports(module, tree, is_package=path.name == "__init__.py")
+    assert not complaints, "\n".join(complaints)
+
+
+def test_the_layers_are_those_that_exist() -> None:
+    there = {path.stem if path.is_file() else path.name for path in SOURCE.iterdir() if not path.name.startswith("__")}
+    there -= {"py"} | {path.name for path in SOURCE.iterdir() if path.suffix == ".typed"} | {TESTING}
+    there = {name.removesuffix(".typed") for name in there} - {"py"}
+    assert there <= set(LAYERS), f"no place in the order for {sorted(there - set(LAYERS))}"
+    assert set(LAYERS) <= there, f"the order names {sorted(set(LAYERS) - there)}, which do not exist"
+
+
+def test_pure_modules_import_no_operating_system() -> None:
+    complaints = [sentence for _, module, tree in _trees() for sentence in worldly_imports(module, tree)]
+    assert not complaints, "\n".join(complaints)
+
+
+def test_the_platform_is_asked_once_a_subject() -> None:
+    asked = {module for _, module, tree in _trees() if asks_platform(tree)}
+    assert not asked - set(PLATFORM_ASKED), "sys.platform is asked outside the allow-list (choose in the __init__)"
+
+
+# Planted faults: the checkers above must see each of these.
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("extmem.errors", "from extmem import vk"),
+        ("extmem.rules.bind", "import extmem.objects"),
+        ("extmem.objects.core", "from extmem.rules import ledger"),
+        ("extmem.broker.server", "def late():\n    from extmem.memory import doors"),
+        ("extmem.arrays.views", "if TYPE_CHECKING:\n    from extmem.memory.holding import Holding"),
+        ("extmem.memory.doors", "from extmem.testing import leaks"),
+        ("extmem.handles._nt", "from ..manager import manager"),
+        ("extmem.memory.doors", "import extmem.cli.main as c"),
+        ("extmem.nowhere", "import os"),
+    ],
+)
+def test_planted_import_to_the_right_is_seen(module: str, code: str) -> None:
+    assert wrong_imports(module, ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("extmem.memory.doors", "from extmem.devices import select\nimport os"),
+        ("extmem.testing.leaks", "from extmem.cli import main"),
+        ("extmem", "from extmem.memory import open"),
+        ("extmem.manager", "from ._linux import Manager"),
+    ],
+)
+def test_imports_to_the_left_pass(module: str, code: str) -> None:
+    assert not wrong_imports(module, ast.parse(code), is_package=module == "extmem.manager")
+
+
+def test_planted_operating_system_import_is_seen() -> None:
+    assert worldly_imports("extmem.objects.core", ast.parse("def f():\n    import time"))
+    assert worldly_imports("extmem.broker.wire", ast.parse("from os import path"))
+    assert not worldly_imports("extmem.broker.server", ast.parse("import socket"))
+    assert not worldly_imports("extmem.rules.bind", ast.parse("import enum"))
+
+
+def test_planted_platform_question_is_seen() -> None:
+    asked = ["if sys.platform == 'win32': pass", "x = 1 if os.name == 'nt' else 2", "sys.platform.startswith('win')"]
+    assert all(asks_platform(ast.parse(code)) for code in asked)
+    told = "name = f'on {platform.system()}'\nprint(sys.platform)"
+    assert not asks_platform(ast.parse(textwrap.dedent(told)))

@@ -1,0 +1,176 @@
+"""What people install: the wheel's contents, and the library working from it, away from the source tree."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.meta.running import private_environment, stop_broker
+from tests.meta.tools import ROOT, files, run
+
+NEEDED = (
+    "extmem/py.typed",
+    "extmem/rules/ledger.json",
+    "extmem/vk/_generated/structs.py",
+    "extmem/broker/wire.py",
+    "extmem/cli/__init__.py",
+)
+
+
+def wrong_contents(names: list[str]) -> list[str]:
+    """What a wheel lacks, and what it must not hold."""
+    lacking = [f"lacks {name}" for name in NEEDED if name not in names]
+    strange = [
+        f"holds {name}"
+        for name in names
+        if not name.startswith(("extmem/", "extmem-"))
+        or "/tests/" in name
+        or "test_" in name
+        or name.endswith((".pyc", ".so"))
+    ]
+    return lacking + strange
+
+
+def _build(source: Path, into: Path) -> Path:
+    """The wheel of a copy of the source tree: building must leave nothing behind in the tree itself."""
+    tree = into / "tree"
+    tree.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(source / name, tree / name)
+    shutil.copytree(source / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    result = subprocess.run(
+        [*command, "--no-build-isolation", "--wheel-dir", str(into / "wheels"), str(tree)],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    (wheel,) = (into / "wheels").glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's wheel, built once."""
+    return _build(ROOT, tmp_path_factory.mktemp("packaging"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel unpacked as pip does, and nothing else."""
+    site = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-index",
+    ]
+    result = subprocess.run(
+        [*command, "--target", str(site), str(wheel)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return site
+
+
+@pytest.fixture
+def away(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """An empty folder far from the source tree, and an environment with a broker of its own."""
+    environment = private_environment(tmp_path)
+    here = tmp_path / "away"
+    here.mkdir()
+    yield here, environment
+    stop_broker(environment)
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert not wrong_contents(names)
+    shipped = {name for name in names if name.startswith("extmem/")}
+    source = {
+        str(path.relative_to(ROOT / "src"))
+        for path in files(ROOT / "src" / "extmem")
+        if path.suffix in (".py", ".json")
+    }
+    assert source <= shipped, f"not shipped: {sorted(source - shipped)}"
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert wheel.name.startswith(f"extmem-{version}-py3-none-any")
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(f"extmem-{version}.dist-info/METADATA").decode()
+        entry_points = archive.read(f"extmem-{version}.dist-info/entry_points.txt").decode()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Python: >=3.11" in metadata
+    assert "extmem = extmem.cli:main" in entry_points
+
+
+def test_the_version_is_stated_once_and_for_all() -> None:
+    import extmem
+
+    assert (
+        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"] == extmem.__version__
+    )
+
+
+_WORKS = """
+import sys, extmem
+assert extmem.__file__.startswith(sys.argv[1]), extmem.__file__
+from extmem.rules import ledger
+assert len(ledger.rows()) > 100
+with extmem.open_device() as device, device.allocate(4096, name="packaging") as memory:
+    memory.map()[0] = 7
+    with extmem.open("packaging") as again:
+        print(again.map()[0])
+"""
+
+
+def test_the_installed_wheel_works_from_an_empty_directory(installed: Path, away: tuple[Path, dict[str, str]]) -> None:
+    here, environment = away
+    result = run([sys.executable, "-c", _WORKS, installed], cwd=here, env=environment, python_path=str(installed))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "7"
+
+
+# Planted faults.
+
+
+@pytest.mark.parametrize("missing", NEEDED)
+def test_planted_missing_file_is_seen(missing: str) -> None:
+    assert wrong_contents([name for name in NEEDED if name != missing]) == [f"lacks {missing}"]
+
+
+@pytest.mark.parametrize(
+    "extra", ["tests/meta/test_layers.py", "extmem/tests/x.py", "extmem/vk/abi.cpython-311.pyc", "codegen/scope.py"]
+)
+def test_planted_stray_file_is_seen(extra: str) -> None:
+    assert wrong_contents([*NEEDED, extra]) == [f"holds {extra}"]
+    assert wrong_contents([*NEEDED, "extmem-0.1.0.dist-info/METADATA"]) == []
+
+
+def test_planted_wheel_without_the_ledger_is_seen(tmp_path: Path) -> None:
+    """A tree whose package data is forgotten builds a wheel that the check refuses."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, broken / name)
+    text = (broken / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"rules/*.json"' in text
+    (broken / "pyproject.toml").write_text(text.replace('"rules/*.json"', '"rules/*.nothing"'), encoding="utf-8")
+    (broken / "src").mkdir()
+    shutil.copytree(ROOT / "src" / "extmem", broken / "src" / "extmem", ignore=shutil.ignore_patterns("__pycache__"))
+    with zipfile.ZipFile(_build(broken, tmp_path)) as archive:
+        assert wrong_contents(archive.namelist()) == ["lacks extmem/rules/ledger.json"]

@@ -1,0 +1,184 @@
+"""The public surface: what is promised, what type checkers see and what resolves are one list, and it costs nothing."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+from tests.meta.tools import SOURCE, python, python_files
+
+import extmem
+
+HEAVY = ("numpy", "typer", "rich", "cffi", "msgspec")
+OPTIONAL = ("numpy", "typer", "rich", "cffi")
+_DUNDERS = {"__version__"}
+
+
+def declared(tree: ast.Module) -> tuple[set[str], set[str], set[str]]:
+    """`__all__`, the names of the lazy table, and the names imported for type checkers, of a package's `__init__`."""
+    promised: set[str] = set()
+    lazy: set[str] = set()
+    typed: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            name = target.id if isinstance(target, ast.Name) else ""
+            if name == "__all__" and node.value is not None:
+                promised = set(ast.literal_eval(node.value))
+            elif name == "_MODULES" and node.value is not None:
+                lazy |= set(ast.literal_eval(node.value))
+            elif name == "_NAMES" and node.value is not None:
+                lazy |= {entry for entries in ast.literal_eval(node.value).values() for entry in entries}
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for inner in node.body:
+                if isinstance(inner, ast.ImportFrom):
+                    typed |= {alias.asname or alias.name for alias in inner.names}
+    return promised, lazy, typed
+
+
+def undocumented(names: dict[str, object]) -> list[str]:
+    """Names without a docstring, and public methods and properties of theirs without one."""
+    missing = []
+    for name, value in names.items():
+        if not inspect.getdoc(value):
+            missing.append(name)
+        if inspect.isclass(value):
+            for attribute, member in vars(value).items():
+                plain = inspect.isfunction(member) or isinstance(member, (property, staticmethod, classmethod))
+                if plain and not attribute.startswith("_") and not inspect.getdoc(member):
+                    missing.append(f"{name}.{attribute}")
+    return missing
+
+
+def _public() -> dict[str, object]:
+    return {name: getattr(extmem, name) for name in extmem.__all__}
+
+
+def test_promised_lazy_and_typed_names_are_one_list() -> None:
+    promised, lazy, typed = declared(ast.parse(Path(extmem.__file__).read_text(encoding="utf-8")))
+    assert promised == lazy == typed
+    assert list(extmem.__all__) == sorted(extmem.__all__)
+
+
+def test_every_promised_name_resolves_to_the_object_of_its_home() -> None:
+    for name, value in _public().items():
+        home = extmem._HOME.get(name)
+        expected = (
+            importlib.import_module(f"extmem.{name}") if home is None else getattr(importlib.import_module(home), name)
+        )
+        assert value is expected, name
+    assert set(dir(extmem)) == set(extmem.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'opne'"):
+        _ = extmem.opne  # type: ignore[attr-defined]  # the point
+
+
+def test_every_error_class_is_public() -> None:
+    from extmem import errors
+
+    classes = {
+        name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, errors.ExtmemError)
+    }
+    assert classes == set(errors.__all__)
+    assert classes <= set(extmem.__all__)
+
+
+def test_every_public_name_and_its_members_are_documented() -> None:
+    assert not undocumented(_public())
+
+
+def test_every_all_of_a_module_resolves() -> None:
+    """Each module's `__all__` holds names that exist, once each."""
+    for path in python_files():
+        if path.name == "__main__.py" or "_generated" in path.parts:
+            continue
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+        names = getattr(module, "__all__", [])
+        assert len(names) == len(set(names)), f"{module.__name__}.__all__ names something twice"
+        missing = [name for name in names if not hasattr(module, name)]
+        assert not missing, f"{module.__name__}.__all__ promises {missing}"
+
+
+_WEIGH = """
+import json, os, sys, threading
+before = set(os.listdir("/proc/self/fd"))
+import extmem
+{more}
+print(json.dumps({{
+    "loaded": sorted(name for name in {heavy!r} if name in sys.modules),
+    "threads": threading.active_count(),
+    "fds": len(set(os.listdir("/proc/self/fd")) - before),
+    "made": os.listdir(os.environ["EXTMEM_RUNTIME_DIR"]) if os.path.isdir(os.environ["EXTMEM_RUNTIME_DIR"]) else [],
+}}))
+"""
+
+
+def weigh(more: str, heavy: tuple[str, ...], tmp_path: Path) -> dict[str, object]:
+    """What importing loads, starts and opens, in a fresh interpreter."""
+    env = {"EXTMEM_RUNTIME_DIR": str(tmp_path / "run"), "PATH": "/usr/bin:/bin"}
+    result = python(_WEIGH.format(more=more, heavy=heavy), cwd=tmp_path, env=env)
+    assert result.returncode == 0, result.stderr
+    answer: dict[str, object] = json.loads(result.stdout)
+    return answer
+
+
+NOTHING = {"loaded": [], "threads": 1, "fds": 0, "made": []}
+
+
+def test_importing_extmem_loads_and_starts_nothing(tmp_path: Path) -> None:
+    assert weigh("", HEAVY, tmp_path) == NOTHING
+
+
+def test_touching_every_public_name_loads_no_optional_package_and_starts_nothing(tmp_path: Path) -> None:
+    assert weigh("for name in extmem.__all__: getattr(extmem, name)", OPTIONAL, tmp_path) == NOTHING
+
+
+# Planted faults.
+
+
+def test_planted_faults_in_the_tables_are_seen() -> None:
+    good = (
+        "__all__ = ['a', 'm']\n_MODULES = ('m',)\n_NAMES = {'x.y': ('a',)}\nif TYPE_CHECKING:\n    from x import a, m\n"
+    )
+    promised, lazy, typed = declared(ast.parse(good))
+    assert promised == lazy == typed == {"a", "m"}
+    for old, new in [("'a', 'm'", "'a'"), ("('m',)", "()"), ("import a, m", "import a")]:
+        promised, lazy, typed = declared(ast.parse(good.replace(old, new)))
+        assert not promised == lazy == typed
+
+
+def test_planted_missing_docstrings_are_seen() -> None:
+    class Told:
+        """Told."""
+
+        def verb(self) -> None:
+            """Told too."""
+
+    class Mute:
+        """Told."""
+
+        def verb(self) -> None: ...
+
+    assert undocumented({"Told": Told}) == []
+    assert undocumented({"Mute": Mute}) == ["Mute.verb"]
+    assert undocumented({"f": lambda: None}) == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "key"),
+    [
+        ("import numpy", "loaded"),
+        ("threading.Thread(target=threading.Event().wait, daemon=True).start()", "threads"),
+        ("import socket; s = socket.socket()", "fds"),
+        ("os.makedirs(os.environ['EXTMEM_RUNTIME_DIR'] + '/x')", "made"),
+    ],
+)
+def test_planted_import_costs_are_seen(fault: str, key: str, tmp_path: Path) -> None:
+    assert weigh(fault, HEAVY, tmp_path)[key] != NOTHING[key]

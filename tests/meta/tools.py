@@ -1,0 +1,100 @@
+"""What the meta tests share: the repository's files, and child processes on a lead."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "extmem"
+
+_NEVER = {
+    ".git",
+    ".venv",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+    "__pycache__",
+    "build",
+    "dist",
+    "extmem.egg-info",
+}
+_TEXT = {".py", ".md", ".toml", ".txt", ".sh", ".json", ".svg", ".yml", ".yaml", ".cfg", ".ini", ".c", ".h", ".csv", ""}
+
+
+def files(root: Path = ROOT, suffixes: frozenset[str] | None = None) -> Iterator[Path]:
+    """Every file of the project below `root`, sorted, without what tools leave behind."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in _NEVER and not name.endswith(".egg-info"))
+        for name in sorted(names):
+            path = Path(folder, name)
+            if (suffixes is None or path.suffix in suffixes) and not name.startswith(".coverage"):
+                yield path
+
+
+def text_files(root: Path = ROOT) -> Iterator[Path]:
+    """Those of them that are text by their name."""
+    return (path for path in files(root) if path.suffix in _TEXT)
+
+
+def python_files(root: Path = SOURCE) -> list[Path]:
+    """The Python files below `root`."""
+    return list(files(root, frozenset({".py"})))
+
+
+def markdown_files(root: Path = ROOT) -> list[Path]:
+    """The documents: README and its neighbours, and everything in docs/ and examples/."""
+    found = sorted(root.glob("*.md"))
+    for folder in ("docs", "examples", "codegen", "fuzz"):
+        if (root / folder).is_dir():
+            found += files(root / folder, frozenset({".md"}))
+    return found
+
+
+def module_name(path: Path, source: Path = SOURCE) -> str:
+    """`extmem.memory.doors` for src/extmem/memory/doors.py."""
+    parts = path.relative_to(source.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def run(
+    args: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: dict[str, str] | None = None,
+    timeout: float = 60,
+    python_path: str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """A child process in its own session: past the deadline it and all that it started are killed.
+
+    Its own broker, if it starts one, is the caller's to stop (`stop_broker`).
+    """
+    environment = dict(os.environ if env is None else env)
+    environment["PYTHONPATH"] = str(SOURCE.parent) if python_path is None else python_path
+    child = subprocess.Popen(
+        [str(arg) for arg in args],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = child.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        out, err = child.communicate()
+        raise AssertionError(f"{args} did not end within {timeout} s\n--- stdout\n{out}\n--- stderr\n{err}") from None
+    return subprocess.CompletedProcess(list(map(str, args)), child.returncode, out, err)
+
+
+def python(code: str, *, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter that runs `code` on the source tree."""
+    return run([sys.executable, "-c", code], cwd=cwd, env=env)
