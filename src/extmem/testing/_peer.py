@@ -1,0 +1,70 @@
+"""The other end of `children.Peer`: `python -m extmem.testing._peer FD`."""
+
+from __future__ import annotations
+
+import ast
+import faulthandler
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+def run(source: str, namespace: dict[str, Any]) -> Any:
+    """Execute the source; the value of its last expression, if it ends with one."""
+    tree = ast.parse(source)
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
+        exec(compile(tree, "<peer>", "exec"), namespace)
+        return eval(compile(ast.Expression(last.value), "<peer>", "eval"), namespace)
+    exec(compile(tree, "<peer>", "exec"), namespace)
+    return None
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """What `RemoteError` tells of an exception."""
+    return {
+        "kinds": [kind.__name__ for kind in type(error).__mro__],
+        "message": str(error),
+        "vuids": [violation.vuid for violation in getattr(error, "violations", ())],
+        "traceback": "".join(traceback.format_exception(error)),
+        **{name: getattr(error, name, None) for name in ("ntstatus", "winerror", "result", "errno")},
+    }
+
+
+def main() -> None:
+    """Take orders until the other end hangs up."""
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    namespace: dict[str, Any] = {"__name__": "__peer__"}
+    run("import os, sys, gc\nimport extmem\nfrom extmem import vk", namespace)
+    while True:
+        try:
+            source, variables = connection.recv()
+        except EOFError:
+            return
+        except Exception as error:  # noqa: BLE001  # whatever unpickling raises belongs to the one who sent it
+            connection.send((False, describe(error)))
+            continue
+        namespace.update(variables)
+        try:
+            answer = (True, run(source, namespace))
+        except BaseException as error:  # noqa: BLE001  # the other end decides what it means
+            answer = (False, describe(error))
+            # The traceback's frames would keep the failed call's objects alive.
+            error.__traceback__ = None
+            del error
+        try:
+            connection.send(answer)
+        except BrokenPipeError:
+            return
+        except Exception as error:  # noqa: BLE001  # an answer that cannot be pickled
+            connection.send((False, describe(error)))
+        del answer, variables
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Scenarios for buffers and images: what is promised of them, and that sharing works before and after binding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+from extmem import vk
+from extmem.errors import UnsupportedError
+from extmem.memory import Buffer, Image
+from extmem.testing.conformance._case import Case, ConformanceError, expect
+
+__all__ = [
+    "bind_export_import_bind",
+    "buffer_info",
+    "export_bind_import_bind",
+    "export_import_bind_bind",
+    "image_info",
+    "zero_handle_memory",
+]
+
+_Feature = vk.ExternalMemoryFeatureFlagBits
+_B = vk.BufferUsageFlagBits
+_BUFFER_USAGES = (
+    _B.TRANSFER_SRC,
+    _B.TRANSFER_DST,
+    _B.UNIFORM_TEXEL_BUFFER,
+    _B.STORAGE_TEXEL_BUFFER,
+    _B.UNIFORM_BUFFER,
+    _B.STORAGE_BUFFER,
+    _B.INDEX_BUFFER,
+    _B.VERTEX_BUFFER,
+    _B.INDIRECT_BUFFER,
+)
+_BF = vk.BufferCreateFlagBits
+_BUFFER_FLAGS = (
+    _BF(0),
+    _BF.SPARSE_BINDING,
+    _BF.SPARSE_BINDING | _BF.SPARSE_RESIDENCY,
+    _BF.SPARSE_BINDING | _BF.SPARSE_ALIASED,
+)
+_I = vk.ImageUsageFlagBits
+_IMAGE_USAGES = (
+    _I.TRANSFER_SRC,
+    _I.TRANSFER_DST,
+    _I.SAMPLED,
+    _I.STORAGE,
+    _I.COLOR_ATTACHMENT,
+    _I.DEPTH_STENCIL_ATTACHMENT,
+    _I.COLOR_ATTACHMENT | _I.TRANSIENT_ATTACHMENT,
+    _I.COLOR_ATTACHMENT | _I.INPUT_ATTACHMENT,
+    _I.TRANSFER_SRC | _I.TRANSFER_DST,
+    _I.SAMPLED | _I.TRANSFER_DST,
+)
+_IF = vk.ImageCreateFlagBits
+_IMAGE_FLAGS = (
+    _IF(0),
+    _IF.SPARSE_BINDING,
+    _IF.SPARSE_BINDING | _IF.SPARSE_RESIDENCY,
+    _IF.SPARSE_BINDING | _IF.SPARSE_ALIASED,
+    _IF.MUTABLE_FORMAT,
+    _IF.CUBE_COMPATIBLE,
+)
+
+
+def _answered(case: Case, properties: vk.ExternalMemoryProperties, what: str) -> int:
+    """Check an answer; its feature bits."""
+    features = int(properties.external_memory_features)
+    if features & (_Feature.EXPORTABLE | _Feature.IMPORTABLE):
+        expect(
+            int(properties.compatible_handle_types) & case.handle_type,
+            f"{what}: compatibleHandleTypes {properties.compatible_handle_types!r} lacks the type that was asked about",
+        )
+    return features
+
+
+def buffer_info(case: Case) -> None:
+    """vkGetPhysicalDeviceExternalBufferProperties for 4 flag sets and 9 usages, held against real buffers."""
+    promised = 0
+    for flags in _BUFFER_FLAGS:
+        for usage in _BUFFER_USAGES:
+            asked = vk.PhysicalDeviceExternalBufferInfo(flags, usage, case.handle_type)
+            before = copy.deepcopy(asked)
+            answer = case.exporter.get_physical_device_external_buffer_properties(asked)
+            what = f"buffer with {flags!r} and {usage!r}"
+            expect(asked == before, f"{what}: the query changed the struct that asked")
+            expect(answer.p_next is None, f"{what}: the answer came with a pNext chain that nobody asked for")
+            features = _answered(case, answer.external_memory_properties, what)
+            if not features & _Feature.EXPORTABLE:
+                continue
+            promised += 1
+            info = vk.BufferCreateInfo(flags, 1024, usage, p_next=vk.ExternalMemoryBufferCreateInfo(case.handle_type))
+            with case.exporter.create_buffer(info) as buffer:
+                _matches(bool(features & _Feature.DEDICATED_ONLY), buffer.requirements.requires_dedicated, what)
+    expect(promised, f"no buffer at all can be exported as {case.handle_type!r}, although transfer buffers can")
+
+
+def _matches(promised: bool, required: bool, what: str) -> None:
+    expect(
+        promised == required,
+        f"{what}: DEDICATED_ONLY is {promised}, and a real one's requiresDedicatedAllocation is {required}",
+    )
+
+
+def _image_infos(case: Case) -> Iterator[vk.PhysicalDeviceImageFormatInfo2]:
+    for flags in _IMAGE_FLAGS:
+        for usage in _IMAGE_USAGES:
+            deep = usage & _I.DEPTH_STENCIL_ATTACHMENT
+            yield vk.PhysicalDeviceImageFormatInfo2(
+                vk.Format.D16_UNORM if deep else vk.Format.R8G8B8A8_UNORM,
+                vk.ImageType.TYPE_2D,
+                vk.ImageTiling.OPTIMAL,
+                usage,
+                flags,
+                vk.PhysicalDeviceExternalImageFormatInfo(case.handle_type),
+            )
+
+
+def image_info(case: Case) -> None:
+    """vkGetPhysicalDeviceImageFormatProperties2 for 6 flag sets and 10 usages, held against real images."""
+    promised = 0
+    for asked in _image_infos(case):
+        before = copy.deepcopy(asked)
+        what = f"image with {asked.flags!r} and {asked.usage!r}"
+        try:
+            answer = case.exporter.get_physical_device_image_format_properties2(asked)
+        except UnsupportedError:
+            continue  # VK_ERROR_FORMAT_NOT_SUPPORTED
+        expect(asked == before, f"{what}: the query changed the struct that asked")
+        chained = vk.find(answer, vk.ExternalImageFormatProperties)
+        if chained is None:
+            raise ConformanceError(
+                f"{what}: no VkExternalImageFormatProperties in the answer to a query that asked for it"
+            )
+        expect(answer.p_next is chained and chained.p_next is None, f"{what}: the answer's pNext chain is another")
+        features = _answered(case, chained.external_memory_properties, what)
+        if not features & _Feature.EXPORTABLE:
+            continue
+        promised += 1
+        info = vk.ImageCreateInfo(
+            asked.flags,
+            asked.type,
+            asked.format,
+            vk.Extent3D(64, 64, 1),
+            mip_levels=1,
+            array_layers=6 if asked.flags & _IF.CUBE_COMPATIBLE else 1,
+            samples=vk.SampleCountFlagBits.COUNT_1,
+            tiling=asked.tiling,
+            usage=asked.usage,
+            p_next=vk.ExternalMemoryImageCreateInfo(case.handle_type),
+        )
+        with case.exporter.create_image(info) as image:
+            _matches(bool(features & _Feature.DEDICATED_ONLY), image.requirements.requires_dedicated, what)
+    expect(promised, f"no image at all can be exported as {case.handle_type!r}, although transfer images can")
+
+
+def bind_export_import_bind(case: Case) -> None:
+    """Bind the exporter's resource, export, import, bind the importer's."""
+    a, b = case.resource(case.exporter), case.resource(case.importer)
+    memory = case.allocate(a)
+    case.bind(a, memory)
+    imported = case.import_memory(b, case.handle(memory))
+    case.bind(b, imported)
+    _one_payload(case, a, b)
+
+
+def export_bind_import_bind(case: Case) -> None:
+    """Export, bind the exporter's resource, import, bind the importer's."""
+    a, b = case.resource(case.exporter), case.resource(case.importer)
+    memory = case.allocate(a)
+    handle = case.handle(memory)
+    case.bind(a, memory)
+    imported = case.import_memory(b, handle)
+    case.bind(b, imported)
+    _one_payload(case, a, b)
+
+
+def export_import_bind_bind(case: Case) -> None:
+    """Export, import, bind the exporter's resource, bind the importer's."""
+    a, b = case.resource(case.exporter), case.resource(case.importer)
+    memory = case.allocate(a)
+    imported = case.import_memory(b, case.handle(memory))
+    case.bind(a, memory)
+    case.bind(b, imported)
+    _one_payload(case, a, b)
+
+
+def _one_payload(case: Case, exporter: Buffer | Image, importer: Buffer | Image) -> None:
+    """What is written through one bound resource is read through the other, where the host can look."""
+    if exporter.memory is None or not case.can_look(exporter.memory):
+        return
+    for writer, reader in ((exporter, importer), (importer, exporter)):
+        data = case.data(writer.requirements.size)
+        with writer.map() as view:
+            view[:] = data
+        with reader.map() as view:
+            expect(bytes(view) == data, f"{reader!r} does not read what was written through {writer!r}")
+
+
+def zero_handle_memory(case: Case) -> None:
+    """VkExportMemoryAllocateInfo with no handle types at all is an ordinary allocation."""
+    info = vk.BufferCreateInfo(size=1024, usage=_B.TRANSFER_SRC | _B.TRANSFER_DST)
+    with case.exporter.create_buffer(info) as buffer:
+        chain = vk.ExportMemoryAllocateInfo(0)
+        kind = case.memory_type(buffer)
+        with case.exporter.allocate_memory(vk.MemoryAllocateInfo(buffer.requirements.size, kind, chain)) as memory:
+            data = case.data(buffer.requirements.size)
+            case.write(memory, data)
+            case.expect_bytes(data, memory=memory)

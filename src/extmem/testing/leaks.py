@@ -1,0 +1,163 @@
+"""Leak counting: what this process and the object manager hold, before and after.
+
+How this works. A `Census` lists file descriptors by what they lead to, mapped payloads, the bytes of memory files that
+this process keeps alive, and what the object manager says this process, or everybody, holds. `no_leaks()` takes
+one before and one after, on success and on failure alike (cleaning up is hardest when something failed), and LeakError
+names each thing that is there only afterwards. References end a moment later here and there (a killed peer, a
+finalizer), so it looks again until a deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from extmem.manager import manager
+from extmem.testing.waiting import DeadlineError, wait_until
+
+__all__ = ["Census", "LeakError", "descriptors", "mappings", "no_leaks", "object_manager"]
+
+_SELF = Path("/proc/self")
+_MEMFD = "/memfd:"
+
+
+class LeakError(AssertionError):
+    """Something is held that was not held before; `leaked` says what, one entry each."""
+
+    def __init__(self, leaked: list[str]) -> None:
+        self.leaked = leaked
+        super().__init__("left behind:\n  " + "\n  ".join(leaked))
+
+
+def descriptors() -> dict[int, str]:
+    """The file descriptors of this process and what each leads to."""
+    found = {}
+    for entry in os.listdir(_SELF / "fd"):
+        # The descriptor that lists the directory is gone by now.
+        with contextlib.suppress(OSError):
+            found[int(entry)] = _target(int(entry))
+    return found
+
+
+def _target(fd: int) -> str:
+    target = os.readlink(_SELF / "fd" / str(fd))
+    if target.startswith(_MEMFD):
+        status = os.fstat(fd)
+        return f"{target} inode {status.st_ino}, {status.st_size} bytes"
+    return target
+
+
+def memory_file_bytes() -> int:
+    """Bytes of the distinct memory files that descriptors and mappings of this process keep alive."""
+    files: dict[int, int] = {}
+    for fd, target in descriptors().items():
+        if target.startswith(_MEMFD):
+            with contextlib.suppress(OSError):
+                status = os.fstat(fd)
+                files[status.st_ino] = status.st_size
+    for line in (_SELF / "maps").read_text().splitlines():
+        if _MEMFD in line:
+            span, _, _, _, inode, *_ = line.split()
+            first, last = (int(end, 16) for end in span.split("-"))
+            files.setdefault(int(inode), last - first)
+    return sum(files.values())
+
+
+def mappings() -> Counter[str]:
+    """Memory files mapped into this process: how many mappings of each, by inode, length and rights."""
+    found: Counter[str] = Counter()
+    for line in (_SELF / "maps").read_text().splitlines():
+        if _MEMFD in line:
+            span, rights, _, _, inode, *_ = line.split()
+            first, last = (int(end, 16) for end in span.split("-"))
+            found[f"mapping of memory file inode {inode}, {last - first} bytes, {rights}"] += 1
+    return found
+
+
+def object_manager(pid: int | None = None) -> Counter[str]:
+    """What the object manager says is held: payloads, objects by name, and each process's handles and memory objects.
+
+    pid: only what this process holds; None is everybody.
+    """
+    found: Counter[str] = Counter()
+    for row in manager().snapshot():
+        held = False
+        for holder, holding in row.holders.items():
+            if pid is not None and holder != pid:
+                continue
+            held = True
+            if holding.handles:
+                found[f"process {holder}: NT handles of payload {row.payload:#x}"] += len(holding.handles)
+            if holding.memories:
+                found[f"process {holder}: memory objects of payload {row.payload:#x}"] += holding.memories
+        if held or pid is None:
+            found[f"payload {row.payload:#x}, names {list(row.names)}, KMT number {row.kmt or 0:#x}"] += 1
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Everything held at one moment."""
+
+    descriptors: Counter[str] = field(default_factory=Counter)
+    mappings: Counter[str] = field(default_factory=Counter)
+    memory_bytes: int = 0
+    objects: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def take(cls, *, objects: bool = True, everybody: bool = False) -> Census:
+        """Count now. objects: ask the object manager too (which connects to it, if nothing has yet)."""
+        # First the question: connecting opens descriptors of its own.
+        held = object_manager(None if everybody else os.getpid()) if objects else Counter[str]()
+        return cls(Counter(f"fd: {target}" for target in descriptors().values()), mappings(), memory_file_bytes(), held)
+
+    def leaked_since(self, before: Census) -> list[str]:
+        """What is here that was not there before, in words."""
+        found: list[str] = []
+        for now, then in (
+            (self.descriptors, before.descriptors),
+            (self.mappings, before.mappings),
+            (self.objects, before.objects),
+        ):
+            found += [f"{what} (×{count})" if count > 1 else what for what, count in sorted((now - then).items())]
+        if self.memory_bytes > before.memory_bytes:
+            found.append(f"{self.memory_bytes - before.memory_bytes} more bytes of memory files")
+        return found
+
+
+@contextlib.contextmanager
+def no_leaks(*, objects: bool = True, everybody: bool = False, deadline: float = 10.0) -> Iterator[None]:
+    """Nothing that the block began to hold is held after it, whether it succeeds or fails.
+
+    objects: ask the object manager too. everybody: count what other processes hold as well, not this one's alone.
+    Errors: LeakError, from the block's own exception if it failed.
+    """
+    gc.collect()
+    before = Census.take(objects=objects, everybody=everybody)
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001  # raised again below, when the leaks are known
+        failure = error
+        # The frames that the exception holds hold what they were working on.
+        traceback.clear_frames(error.__traceback__)
+    leaked: list[str] = []
+
+    def clean() -> bool:
+        nonlocal leaked
+        gc.collect()
+        leaked = Census.take(objects=objects, everybody=everybody).leaked_since(before)
+        return not leaked
+
+    try:
+        wait_until(clean, "everything to be given back", deadline=deadline)
+    except DeadlineError:
+        raise LeakError(leaked) from failure
+    if failure is not None:
+        raise failure

@@ -1,0 +1,49 @@
+"""The shipped conformance suite over the host device: every scenario × family × dedication × one or two devices."""
+
+from __future__ import annotations
+
+import pytest
+
+import extmem
+from extmem.testing import conformance
+
+CASES = list(conformance.cases())
+
+
+@pytest.mark.parametrize(("scenario", "variant"), CASES, ids=[f"{s.name}-{v}" for s, v in CASES])
+def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant) -> None:
+    # The host device supports all of it: NotSupportedError is a failure here, not a skip.
+    conformance.run(scenario, variant, extmem.open_device)
+
+
+def test_every_scenario_of_the_list_is_there() -> None:
+    names = {scenario.name for scenario in conformance.SCENARIOS}
+    assert names >= {
+        "create_win32",
+        "create_named",
+        "import_twice",
+        "import_multiple_times",
+        "export_multiple_times",
+        "dup",
+        "dup2",
+        "dup3",
+        "send_over_socket",
+        "send_to_other_process",
+        "buffer_info",
+        "image_info",
+        "bind_export_import_bind",
+        "export_bind_import_bind",
+        "export_import_bind_bind",
+        "zero_handle_memory",
+    }
+
+
+def test_every_family_runs_suballocated_and_dedicated() -> None:
+    assert {(v.family.value, v.dedicated) for _, v in CASES} == {
+        (family, dedicated) for family in ("fd", "win32", "win32_kmt") for dedicated in (False, True)
+    }
+
+
+def test_repeats_are_those_of_the_vulkan_suite() -> None:
+    with conformance.Case(extmem.open_device, CASES[0][1]) as case:
+        assert case.repeats == 4096

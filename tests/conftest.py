@@ -1,0 +1,118 @@
+"""What every test shares: a private object manager, children that do not outlive the session, and skips that are counted.
+
+A skip is a test that did not look. So a reason must be on the list below, under the part of the world that it misses; and
+where EXTMEM_EXPECT (comma-separated) names that part, a skip is a failure.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+ALLOWED_SKIPS = {
+    "numpy": r"NumPy is not installed",
+    "cc": r"no C compiler",
+    "buffer-protocol": r"__buffer__ needs Python 3\.12",
+    "root": r"needs root, to be another user",
+    "network": r"needs the network",
+    "kcmp": r"this kernel refuses kcmp",
+}
+"""Parts of the world that a machine may lack, and the reasons that a skip may give for each."""
+
+
+def refused_skip(reason: str, expected: set[str]) -> str | None:
+    """Why this skip is a failure; None if it is in order."""
+    for part, pattern in ALLOWED_SKIPS.items():
+        if re.search(pattern, reason):
+            return f"skipped ({reason}), but EXTMEM_EXPECT says that {part} is here" if part in expected else None
+    return f"skipped for a reason that tests/conftest.py does not list: {reason}"
+
+
+def _expected() -> set[str]:
+    return {part.strip() for part in os.environ.get("EXTMEM_EXPECT", "").split(",") if part.strip()}
+
+
+def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    problem = refused_skip(reason, _expected())
+    if problem is not None:
+        report.outcome = "failed"
+        report.longrepr = problem
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    _judge(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+    report = yield
+    _judge(report)
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime() -> Iterator[Any]:
+    """This session's own runtime directory; its broker and whatever else was started with it end with the session."""
+    from extmem.testing import children
+    from extmem.testing.runtime import VARIABLE, Runtime
+
+    before = os.environ.get(VARIABLE)
+    with Runtime() as private:
+        os.environ[VARIABLE] = str(private.path)
+        try:
+            yield private
+            left = children.kill_all()
+            assert not left, f"children outlived the session: {left}"
+        finally:
+            children.kill_all()
+            if before is None:
+                del os.environ[VARIABLE]
+            else:
+                os.environ[VARIABLE] = before
+
+
+@pytest.fixture
+def own_runtime() -> Iterator[Any]:
+    """A runtime directory for one test alone. Peers use it with `env=own_runtime.environment`."""
+    from extmem.testing.runtime import Runtime
+
+    with Runtime() as private:
+        yield private
+
+
+_names = itertools.count(1)
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that nothing else uses."""
+    return f"extmem-test-{os.getpid()}-{next(_names)}"
+
+
+@pytest.fixture
+def device() -> Iterator[Any]:
+    """A device that the test closes with everything on it."""
+    import extmem
+
+    with extmem.open_device(kind="host") as opened:
+        yield opened
+
+
+@pytest.fixture
+def peer() -> Iterator[Any]:
+    """Another process."""
+    from extmem.testing.children import Peer
+
+    with Peer() as other:
+        yield other
