@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from enum import IntEnum, IntFlag
 from functools import cache
 from typing import Any
 
@@ -39,12 +40,21 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else value
 
 
+def _shown(value: Any) -> str:
+    return value.name or hex(value) if isinstance(value, (IntEnum, IntFlag)) else repr(value)
+
+
 def _differing(a: Any, b: Any, prefix: str) -> list[str]:
-    return [
-        f"{prefix}{name} is {_plain(getattr(a, name))!r} here and {_plain(getattr(b, name))!r} there"
-        for name in _names(a.__class__)
-        if name != "queue_family_indices" and _plain(getattr(a, name)) != _plain(getattr(b, name))
-    ]
+    found = []
+    for name in _names(a.__class__):
+        x, y = _plain(getattr(a, name)), _plain(getattr(b, name))
+        if name == "queue_family_indices" or x == y:
+            continue
+        if isinstance(x, vk.Extent3D) and isinstance(y, vk.Extent3D):
+            found += _differing(x, y, f"{prefix}{name}.")
+        else:
+            found.append(f"{prefix}{name} is {_shown(x)} here and {_shown(y)} there")
+    return found
 
 
 def difference(ours: Any, theirs: Any) -> str:

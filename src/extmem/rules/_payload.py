@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from extmem import vk
 from extmem.rules._allocation import BASE, Allocation
 from extmem.rules._engine import Finding
@@ -68,7 +70,7 @@ def importable(call: Allocation, where: str) -> Finding | None:
     return (
         where,
         f"the device {call.device.name!r} cannot import {types_text(kind)} for {_resource(call)}",
-        _alternatives(call.facts.capabilities.items()),
+        _alternatives(call.facts.capabilities),
     )
 
 
@@ -76,10 +78,10 @@ def _resource(call: Allocation) -> str:
     return f"this {call.target.kind}" if call.target is not None else "a transfer buffer"
 
 
-def _alternatives(answers: object) -> str:
+def _alternatives(answers: Mapping[int, ExternalMemoryFacts]) -> str:
     able = 0
-    for kind, answer in answers:  # type: ignore[attr-defined]  # the items of a mapping
-        if isinstance(answer, ExternalMemoryFacts) and int(answer.features) & _IMPORTABLE:
+    for kind, answer in answers.items():
+        if int(answer.features) & _IMPORTABLE:
             able |= int(kind)
     return f"Use a type that it can import: {types_text(able)}." if able else "Use a device that can import it."
 
@@ -108,14 +110,17 @@ def same_uuids(call: Allocation, where: str) -> Finding | None:
     device = call.device
     wrong = []
     if payload.device_uuid is not None and payload.device_uuid != device.device_uuid:
-        wrong.append(f"device UUID {uuid_text(payload.device_uuid)}, not {uuid_text(device.device_uuid)}")
+        wrong.append(("device", payload.device_uuid, device.device_uuid))
     if payload.driver_uuid is not None and payload.driver_uuid != device.driver_uuid:
-        wrong.append(f"driver UUID {uuid_text(payload.driver_uuid)}, not {uuid_text(device.driver_uuid)}")
+        wrong.append(("driver", payload.driver_uuid, device.driver_uuid))
     if not wrong:
         return None
     return (
         where,
-        f"the exporter has {' and '.join(wrong)} as {device.name!r}",
+        "; ".join(
+            f"the exporter's {whose} UUID is {uuid_text(a)}, that of {device.name!r} is {uuid_text(b)}"
+            for whose, a, b in wrong
+        ),
         "Import with the same device and the same version of its driver.",
     )
 
@@ -152,9 +157,10 @@ def memory_type_allowed(call: Allocation, bits: int | None, query: str) -> Findi
     index = int(call.info.memory_type_index)
     if bits is None or (index < 32 and bits >> index & 1):
         return None
-    allowed = ", ".join(str(bit.bit_length() - 1) for bit in bits_of(bits))
+    indices = [str(bit.bit_length() - 1) for bit in bits_of(bits)]
+    allowed = f"memory type {' or '.join(indices)}"
     return (
         f"{BASE}.memory_type_index",
         f"{query} does not name memory type {index} for it (memoryTypeBits {bits:#x})",
-        f"Take one of the memory types {allowed}." if allowed else "This device cannot import it.",
+        f"Take {allowed}." if indices else "Use another device; this one cannot import it.",
     )

@@ -203,7 +203,7 @@ def wrong_struct(info: object, struct: type, where: str) -> list[Violation]:
 
 def misfit(vuid: str, where: str, value: object, expected: str) -> Violation:
     """The violation for one value that is not of the right kind."""
-    return Violation(vuid, where, f"it is {_shown(value)}, which is not {expected}", f"Give {expected}.")
+    return Violation(vuid, where, f"it is {_shown(value)}, where {expected} belongs", f"Give {expected}.")
 
 
 def _shown(value: object) -> str:

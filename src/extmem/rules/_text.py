@@ -133,7 +133,7 @@ def handle_text(value: object) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, int):
-        return hex(int(value))
+        return "INVALID_HANDLE_VALUE" if value in INVALID_HANDLE_VALUES else hex(int(value))
     return repr(value)
 
 

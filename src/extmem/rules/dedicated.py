@@ -111,13 +111,13 @@ def _identical(kind: Kind, types: int) -> Check[Allocation]:
         if payload.dedicated == "none":
             return (
                 where,
-                f"the import is dedicated to a {kind}, the payload was not allocated for one resource alone",
+                f"the import is dedicated to {_article(kind)}, the payload was not allocated for one resource alone",
                 "Take MemoryDedicatedAllocateInfo out of the chain.",
             )
         if payload.dedicated != kind:
             return (
                 where,
-                f"the import is dedicated to a {kind}, the payload to {_article(payload.dedicated)}",
+                f"the import is dedicated to {_article(kind)}, the payload to {_article(payload.dedicated)}",
                 f"Dedicate the import to {_article(payload.dedicated)} created as the exporter's was.",
             )
         if payload.dedicated_info is None:

@@ -48,7 +48,7 @@ def fd_is_valid(call: Allocation) -> Finding | None:
     if refusal is not None:
         return (
             f"{_HERE}.fd",
-            f"{fd!r} leads to no payload: {refusal.status}: {refusal.detail}",
+            f"{fd!r} leads to no payload: {refusal.status}: {refusal.detail.rstrip('.')}",
             f"Give an fd that was exported as {types_text(call.fd_type)}.",
         )
     if call.facts.fd_is_valid is False:

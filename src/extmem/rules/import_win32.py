@@ -89,7 +89,7 @@ def name_leads_to_a_resource(call: Allocation) -> Finding | None:
     if refusal is not None:
         return (
             f"{_HERE}.name",
-            f"the name {win32.name!r} leads to no resource: {refusal.status}: {refusal.detail}",
+            f"the name {win32.name!r} leads to no resource: {refusal.status}: {refusal.detail.rstrip('.')}",
             "Open a name that a live export has, from a process that may open it.",
         )
     return _type_mismatch(call, f"{_HERE}.name", f"the resource named {win32.name!r}")
@@ -107,7 +107,7 @@ def handle_leads_to_a_resource(call: Allocation) -> Finding | None:
     if is_invalid_handle(handle):
         return (
             f"{_HERE}.handle",
-            f"{handle_text(handle)} is INVALID_HANDLE_VALUE",
+            f"it is {handle_text(handle)}",
             "Check what made the handle: it reported a failure.",
         )
     refusal = call.facts.refusal
@@ -115,7 +115,7 @@ def handle_leads_to_a_resource(call: Allocation) -> Finding | None:
         return (
             f"{_HERE}.handle",
             f"{handle_text(handle)} is no valid {types_text(call.win32_type)} handle here: "
-            f"{refusal.status}: {refusal.detail}",
+            f"{refusal.status}: {refusal.detail.rstrip('.')}",
             "Use a handle that is open in this process; numbers from another process must be duplicated first.",
         )
     return _type_mismatch(call, f"{_HERE}.handle", f"the resource behind {handle_text(handle)}")

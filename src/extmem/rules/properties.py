@@ -100,7 +100,8 @@ def handle_is_valid(call: Query) -> Finding | None:
     if call.refusal is not None:
         return (
             f"{_WIN32}.handle",
-            f"{handle_text(call.handle)} is no memory handle here: {call.refusal.status}: {call.refusal.detail}",
+            f"{handle_text(call.handle)} is no memory handle here: {call.refusal.status}: "
+            f"{call.refusal.detail.rstrip('.')}",
             "Give a memory handle that is open in this process.",
         )
     return _wrong_system(call, WIN32_TYPES, "a Windows handle")

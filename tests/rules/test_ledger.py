@@ -1,0 +1,137 @@
+"""The ledger tells the truth: rules, checks and tests are the same three sets, and planted lies are found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from tests.rules.cases import CASES
+from tests.rules.names import rule_tests
+
+from extmem.rules import _allocation, _shapes, barriers, bind, create, get_handle, ledger, mapping, properties
+from extmem.rules._engine import CHECKED, Suite
+from extmem.rules.ledger import Row
+
+
+def lies(rows: Sequence[Row], checks: Mapping[str, object], tests: Mapping[str, Sequence[str]]) -> list[str]:
+    """Everything in which ledger, checks and tests disagree."""
+    known = {row.vuid for row in rows}
+    checked = {row.vuid for row in rows if row.status == "checked"}
+    found = [f"unknown id {vuid}" for vuid in sorted((set(checks) | set(tests)) - known)]
+    found += [f"tested but not checked: {vuid}" for vuid in sorted(set(tests) - checked)]
+    found += [f"checked but not tested: {vuid}" for vuid in sorted(checked - set(tests))]
+    found += [f"in the ledger as checked, but nothing checks it: {vuid}" for vuid in sorted(checked - set(checks))]
+    found += [f"checked, but not in the ledger as such: {vuid}" for vuid in sorted(set(checks) & known - checked)]
+    for row in rows:
+        if list(row.tests) != list(tests.get(row.vuid, [])):
+            found.append(f"tests of {row.vuid}: the ledger says {row.tests}, there are {tests.get(row.vuid)}")
+        if row.status == "checked" and len(row.tests) != 2:
+            found.append(f"{row.vuid} wants a negative and a positive test")
+        if (row.status == "checked") == bool(row.reason):
+            found.append(f"{row.vuid}: a reason is for rules that are not checked, and for all of them")
+        if (row.status == "checked") != bool(row.checked_by):
+            found.append(f"{row.vuid}: checked_by is for checked rules, and for all of them")
+    return found
+
+
+def test_the_ledger_tells_the_truth() -> None:
+    """If this fails about tests: `python -m tests.rules ledger`."""
+    assert lies(ledger.rows(), CHECKED, rule_tests()) == []
+
+
+@pytest.mark.parametrize("vuid", CASES)
+def test_a_planted_lie_about_any_rule_is_found(vuid: str) -> None:
+    """Without its check, without its tests, with half of them, unchecked in the ledger, or gone from it."""
+    rows, tests = ledger.rows(), rule_tests()
+    others = {v: names for v, names in tests.items() if v != vuid}
+    assert lies(rows, {v: c for v, c in CHECKED.items() if v != vuid}, tests)
+    assert lies(rows, CHECKED, others)
+    assert lies(rows, CHECKED, {**tests, vuid: tests[vuid][:1]})
+    assert lies([replace(r, status="planned") if r.vuid == vuid else r for r in rows], CHECKED, tests)
+    assert lies([replace(r, tests=()) if r.vuid == vuid else r for r in rows], CHECKED, tests)
+    assert lies([r for r in rows if r.vuid != vuid], CHECKED, tests)
+
+
+SUITES: tuple[Suite[object], ...] = tuple(
+    value
+    for module in (_allocation, barriers, bind, create, get_handle, mapping, properties)
+    for value in vars(module).values()
+    if isinstance(value, Suite)
+)
+
+
+@contextmanager
+def without_check(vuid: str) -> Iterator[None]:
+    """The rules as if nobody had written this check."""
+    kept = [(suite, list(suite.checks)) for suite in SUITES]
+    shapes, arguments = dict(_shapes.SHAPES), dict(_shapes.ARGUMENTS)
+    try:
+        for suite in SUITES:
+            suite.checks[:] = [entry for entry in suite.checks if entry[0] != vuid]
+            suite._plans.clear()
+        for struct, shape in shapes.items():
+            _shapes.SHAPES[struct] = tuple(field for field in shape if field[2] != vuid)
+        yield
+    finally:
+        for suite, checks in kept:
+            suite.checks[:] = checks
+            suite._plans.clear()
+        _shapes.SHAPES.update(shapes)
+        _shapes.ARGUMENTS.update(arguments)
+
+
+ARGUMENT_RULES = {vuid for vuid in CASES if CHECKED[vuid] == ["extmem.rules._shapes.misfit"]}
+
+
+@pytest.mark.parametrize("vuid", [v for v in CASES if v not in ARGUMENT_RULES])
+def test_without_its_check_the_rule_is_not_reported(vuid: str) -> None:
+    """So the negative test looks at this check, and would miss it."""
+    case = CASES[vuid]
+    with without_check(vuid):
+        try:
+            found = [v.vuid for v in case.wrong()]
+        except (TypeError, ValueError):
+            found = []  # a value of the wrong kind came through, as it does when nobody looks
+    assert vuid not in found
+    assert vuid in [v.vuid for v in case.wrong()]
+
+
+def test_all_rules_of_the_specification_are_there() -> None:
+    """Explicit and implicit ones of 1.4.360, by family; and the allocation and binding rules we check besides."""
+    count = Counter((row.family, row.implicit) for row in ledger.rows())
+    beside = 23
+    assert count == {
+        ("win32-memory", False): 24,
+        ("win32-memory", True): 23,
+        ("fd-memory", False): 14,
+        ("fd-memory", True): 14,
+        ("host", False): 16,
+        ("host", True): 10,
+        ("generic", False): 87 + beside,
+        ("generic", True): 33,
+        ("semaphore", False): 34,
+        ("semaphore", True): 43,
+        ("fence", False): 23,
+        ("fence", True): 39,
+    }
+    assert len({row.vuid for row in ledger.rows()}) == 360 + beside
+
+
+def test_every_explicit_memory_rule_is_checked() -> None:
+    for family in ("win32-memory", "fd-memory", "host"):
+        assert [r.vuid for r in ledger.rows(family=family) if not r.implicit and r.status != "checked"] == []
+
+
+def test_synchronization_is_planned() -> None:
+    for family in ("semaphore", "fence"):
+        assert {r.status for r in ledger.rows(family=family)} == {"planned"}
+
+
+def test_sentences_are_our_own_and_whole() -> None:
+    for row in ledger.rows():
+        assert row.rule.endswith(".") and len(row.rule) > 20, row.vuid
+        assert "**must**" not in row.rule and "must" not in row.rule.split(), row.vuid
+        assert not row.reason or row.reason.endswith("."), row.vuid
