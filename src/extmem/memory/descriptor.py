@@ -122,7 +122,7 @@ class Descriptor(msgspec.Struct, frozen=True):
         dedicated = values[_DEDICATED]
         if dedicated is None:
             return cls(*values)
-        parsed = cls(*values[:_DEDICATED], None, *values[_DEDICATED + 1 :])
+        parsed = cls(*(*values[:_DEDICATED], None, *values[_DEDICATED + 1 :]))
         # Checked before it becomes flags, which would take a negative number for its complement.
         infos.check(dedicated, parsed.allocation_size if parsed.made_by_vulkan else None)
         msgspec.structs.force_setattr(parsed, "dedicated", infos.from_wire(dedicated))
