@@ -29,9 +29,9 @@ def buffer_answer(driver: HostDriver, kind: int, flags: int = 0) -> vk.ExternalM
     return driver.external_buffer_properties(info).external_memory_properties
 
 
-def image_query(kind: int, usage: int, vk_format: int = vk.Format.R8G8B8A8_UNORM, flags: int = 0) -> (
-    vk.PhysicalDeviceImageFormatInfo2
-):
+def image_query(
+    kind: int, usage: int, vk_format: int = vk.Format.R8G8B8A8_UNORM, flags: int = 0
+) -> vk.PhysicalDeviceImageFormatInfo2:
     return vk.PhysicalDeviceImageFormatInfo2(
         vk_format,
         vk.ImageType.TYPE_2D,

@@ -116,7 +116,9 @@ def test_a_subresource_that_the_image_lacks_is_an_error(driver: HostDriver, subr
         (dataclasses.replace(image(kind=vk.ImageType.TYPE_3D), flags=Flag.CUBE_COMPATIBLE), "cube"),
         (dataclasses.replace(image(), image_type=7), "image type"),
         (
-            dataclasses.replace(image(), p_next=vk.ExternalMemoryImageCreateInfo(vk.ExternalMemoryHandleTypeFlagBits(8))),
+            dataclasses.replace(
+                image(), p_next=vk.ExternalMemoryImageCreateInfo(vk.ExternalMemoryHandleTypeFlagBits(8))
+            ),
             "D3D11_TEXTURE",
         ),
     ],

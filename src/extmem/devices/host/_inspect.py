@@ -71,7 +71,9 @@ def _inspect(fd: int, *, thorough: bool) -> FdFacts:
         return FdFacts(kind, problem, size, size if not problem else 0, seals, writable, identity)
     descriptor, why = _trailer(fd, size)
     # Without a frame of ours the last page belongs to the payload like any other.
-    capacity = size - PAGE if descriptor or not why else size
+    capacity = size if why else size - PAGE
+    if not descriptor:
+        why = why or "the payload was made without one"
     return FdFacts(kind, "", size, capacity, seals, writable, identity, descriptor, why)
 
 

@@ -40,7 +40,7 @@ def file_size(size: int) -> int:
 
 def create(size: int, descriptor: bytes) -> int:
     """The fd of a new payload, owned by the caller. Errors: OutOfMemoryError; ValueError for too long a descriptor."""
-    frame = trailer.pack(descriptor) if descriptor else b""
+    frame = trailer.pack(descriptor)
     whole = file_size(size)
     try:
         fd = _memfd()
@@ -49,8 +49,7 @@ def create(size: int, descriptor: bytes) -> int:
     try:
         os.ftruncate(fd, whole)
         _reserve.reserve(fd, whole)
-        if frame:
-            os.pwrite(fd, frame, whole - PAGE)
+        os.pwrite(fd, frame, whole - PAGE)
         os.fchmod(fd, 0o444)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
     except (OSError, MemoryError) as error:

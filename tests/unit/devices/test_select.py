@@ -1,0 +1,109 @@
+"""Which devices there are, who they are, and choosing one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from extmem.devices import select
+from extmem.devices.host import identity
+from extmem.errors import UnsupportedError
+
+
+def test_there_is_a_host_device() -> None:
+    (driver,) = select.enumerate_drivers()
+    assert driver.kind == "host"
+    who = driver.identity
+    assert (len(who.device_uuid), len(who.driver_uuid), who.luid) == (16, 16, None)
+    assert who.driver_version and "host memory" in who.device_name
+    driver.close()
+
+
+def test_it_is_chosen_by_kind_uuid_and_name() -> None:
+    who = identity.host_identity()
+    as_text = str(uuid.UUID(bytes=who.device_uuid))
+    for chosen in (
+        select.choose(),
+        select.choose(kind="host"),
+        select.choose(uuid=who.device_uuid),
+        select.choose(uuid=as_text),
+        select.choose(name="HOST mem"),
+        select.choose(kind="host", uuid=as_text, name="extmem"),
+    ):
+        assert chosen.identity == who
+        chosen.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"kind": "cuda"}, "kind 'cuda'"),
+        ({"uuid": bytes(16)}, f"UUID {bytes(16).hex()}"),
+        ({"name": "GeForce", "kind": "host"}, "kind 'host' and a name with 'GeForce'"),
+    ],
+)
+def test_what_is_not_here_is_answered_with_what_is(asked: dict[str, str], words: str) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        select.choose(**asked)  # type: ignore[arg-type]  # one of three keywords
+    assert words in str(caught.value)
+    assert identity.host_identity().device_uuid.hex() in str(caught.value)
+    assert caught.value.requires_one_of == (select.describe(select.choose()),)
+
+
+def test_no_device_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "enumerate_drivers", list)
+    with pytest.raises(UnsupportedError, match="none at all"):
+        select.choose()
+
+
+def test_text_that_is_no_uuid_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="badly formed"):
+        select.choose(uuid="zz")
+
+
+def test_B95_every_process_of_this_boot_sees_the_same_device() -> None:
+    code = "from extmem.devices.host.identity import *; print(device_uuid().hex(), driver_uuid().hex())"
+    child = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env={"PYTHONPATH": "src"}
+    )
+    who = identity.host_identity()
+    assert child.stdout.split() == [who.device_uuid.hex(), who.driver_uuid.hex()]
+
+
+def machine(root: Path, boot: str | None = None, machine_id: str | None = None, started: str | None = None) -> Path:
+    for name, text in (
+        ("proc/sys/kernel/random/boot_id", boot),
+        ("etc/machine-id", machine_id),
+        ("proc/stat", f"cpu 1 2 3\nbtime {started}\n" if started else None),
+    ):
+        if text is not None:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+    return root
+
+
+def test_another_boot_is_another_device_and_another_container_is_not(tmp_path: Path) -> None:
+    first = identity.device_uuid(machine(tmp_path / "a", boot="one", machine_id="m"))
+    assert identity.device_uuid(machine(tmp_path / "b", boot="one", machine_id="of a container")) == first
+    assert identity.device_uuid(machine(tmp_path / "c", boot="two", machine_id="m")) != first
+
+
+def test_without_a_boot_id_machine_and_boot_time_stand_in(tmp_path: Path) -> None:
+    first = identity.device_uuid(machine(tmp_path / "a", machine_id="m", started="100"))
+    assert identity.device_uuid(machine(tmp_path / "b", machine_id="m", started="100")) == first
+    assert identity.device_uuid(machine(tmp_path / "c", machine_id="m", started="200")) != first
+    assert identity.device_uuid(machine(tmp_path / "d", machine_id="n", started="100")) != first
+
+
+def test_without_either_no_two_processes_are_taken_for_one_device(tmp_path: Path) -> None:
+    assert identity.device_uuid(tmp_path) != identity.device_uuid(tmp_path)
+
+
+def test_no_id_of_the_machine_is_given_away() -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    assert identity.host_identity().device_uuid.hex() not in boot
+    assert not any(part in repr(identity.host_identity()) for part in (boot, boot[:8]))
