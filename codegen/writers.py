@@ -76,17 +76,38 @@ def _struct_doc(s: StructModel) -> str:
 
 
 def _struct(s: StructModel) -> str:
-    base = "ChainStruct" if s.s_type else "Struct"
-    lines = [f"@dataclass(slots=True)\nclass {s.name}({base}):\n{_struct_doc(s)}"]
+    # The decorator compiles its own __init__, __repr__ and __eq__ at import, struct by struct: slow. So __init__ is
+    # written out here, and `Struct` has the other two.
+    # importing took. So __init__ is written out here, and `Struct` has the other two.
+    lines = [f"@dataclass(init=False, repr=False, eq=False, slots=True)\nclass {s.name}({base}):\n{_struct_doc(s)}"]
     lines.append(f'    C_NAME: ClassVar[str] = "{s.c_name}"')
     if s.s_type:
         member = s.s_type.removeprefix("VK_STRUCTURE_TYPE_")
         lines.append(f"    S_TYPE: ClassVar[StructureType] = StructureType.{member}")
     ordered = [f for f in s.py_fields]
     lines += [f"    {f.py_name}: {f.py_type} = {f.default}" for f in ordered]
+    fields = [(f.py_name, f.py_type, f.default) for f in ordered]
     if s.s_type:
         lines.append("    p_next: ChainStruct | None = None")
-    return "\n".join(lines) + "\n"
+        fields.append(("p_next", "ChainStruct | None", "None"))
+    return "\n".join([*lines, "", *_init(fields)]) + "\n"
+
+
+def _init(fields: list[tuple[str, str, str]]) -> Iterator[str]:
+    yield "    def __init__("
+    yield "        self,"
+    for name, kind, default in fields:
+        made = _made_anew(default)
+        yield f"        {name}: {kind}{' | None' if made else ''} = {'None' if made else default},"
+    yield "    ) -> None:"
+    for name, _, default in fields:
+        made = _made_anew(default)
+        yield f"        self.{name} = {f'{made}() if {name} is None else {name}' if made else name}"
+
+
+def _made_anew(default: str) -> str:
+    """The class of a `field(default_factory=Class)`, empty for any other default."""
+    return default.removeprefix("field(default_factory=").removesuffix(")") if default.startswith("field(") else ""
 
 
 def _uses(model: Model, flags: bool) -> list[str]:
@@ -99,7 +120,7 @@ def write_structs(model: Model) -> str:
     enums = sorted({*_uses(model, False), "StructureType"})
     aliases = [(py_type_name(a), s.name) for s in model.structs for a in s.aliases]
     text = header(model, "Structs of the Vulkan registry, one to one, in snake_case.")
-    text += "\nfrom collections.abc import Sequence\n"
+    text += "\nfrom __future__ import annotations\n\nfrom collections.abc import Sequence\n"
     text += "from dataclasses import dataclass, field\n"
     text += "from typing import ClassVar, SupportsInt\n\n"
     text += "from extmem.vk._base import ChainStruct, Handle, SecurityAttributes, Struct\n"

@@ -6,6 +6,8 @@ From vulkan-object 1.4.366, registry 1.4.366, input sha256 b6444639bee1102c.
 
 # SPDX-License-Identifier: Apache-2.0
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, SupportsInt
@@ -135,7 +137,7 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryAllocateInfo(ChainStruct):
     """`VkMemoryAllocateInfo`, core.
 
@@ -148,8 +150,18 @@ class MemoryAllocateInfo(ChainStruct):
     memory_type_index: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        allocation_size: int = 0,
+        memory_type_index: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.allocation_size = allocation_size
+        self.memory_type_index = memory_type_index
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExportMemoryAllocateInfo(ChainStruct):
     """`VkExportMemoryAllocateInfo`, from VK_VERSION_1_1; chained to `VkMemoryAllocateInfo`.
 
@@ -161,8 +173,16 @@ class ExportMemoryAllocateInfo(ChainStruct):
     handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_types = handle_types
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryDedicatedAllocateInfo(ChainStruct):
     """`VkMemoryDedicatedAllocateInfo`, from VK_VERSION_1_1; chained to `VkMemoryAllocateInfo`.
 
@@ -175,8 +195,18 @@ class MemoryDedicatedAllocateInfo(ChainStruct):
     buffer: Handle = None
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        image: Handle = None,
+        buffer: Handle = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.image = image
+        self.buffer = buffer
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryDedicatedRequirements(ChainStruct):
     """`VkMemoryDedicatedRequirements`, from VK_VERSION_1_1; chained to `VkMemoryRequirements2`; filled in by the device.
 
@@ -189,8 +219,18 @@ class MemoryDedicatedRequirements(ChainStruct):
     requires_dedicated_allocation: bool = False
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        prefers_dedicated_allocation: bool = False,
+        requires_dedicated_allocation: bool = False,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.prefers_dedicated_allocation = prefers_dedicated_allocation
+        self.requires_dedicated_allocation = requires_dedicated_allocation
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryAllocateFlagsInfo(ChainStruct):
     """`VkMemoryAllocateFlagsInfo`, from VK_VERSION_1_1; chained to `VkMemoryAllocateInfo`.
 
@@ -203,8 +243,18 @@ class MemoryAllocateFlagsInfo(ChainStruct):
     device_mask: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        flags: MemoryAllocateFlagBits | int = MemoryAllocateFlagBits(0),
+        device_mask: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.flags = flags
+        self.device_mask = device_mask
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryOpaqueCaptureAddressAllocateInfo(ChainStruct):
     """`VkMemoryOpaqueCaptureAddressAllocateInfo`, from VK_VERSION_1_2; chained to `VkMemoryAllocateInfo`.
 
@@ -216,8 +266,16 @@ class MemoryOpaqueCaptureAddressAllocateInfo(ChainStruct):
     opaque_capture_address: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        opaque_capture_address: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.opaque_capture_address = opaque_capture_address
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryPriorityAllocateInfoEXT(ChainStruct):
     """`VkMemoryPriorityAllocateInfoEXT`, from VK_EXT_memory_priority; chained to `VkMemoryAllocateInfo`.
 
@@ -229,8 +287,16 @@ class MemoryPriorityAllocateInfoEXT(ChainStruct):
     priority: float = 0.0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        priority: float = 0.0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.priority = priority
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExportMemoryWin32HandleInfoKHR(ChainStruct):
     """`VkExportMemoryWin32HandleInfoKHR`, from VK_KHR_external_memory_win32; chained to `VkMemoryAllocateInfo`.
 
@@ -244,8 +310,20 @@ class ExportMemoryWin32HandleInfoKHR(ChainStruct):
     name: str | None = None
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        attributes: SecurityAttributes | None = None,
+        access: int = 0,
+        name: str | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.attributes = attributes
+        self.access = access
+        self.name = name
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImportMemoryWin32HandleInfoKHR(ChainStruct):
     """`VkImportMemoryWin32HandleInfoKHR`, from VK_KHR_external_memory_win32; chained to `VkMemoryAllocateInfo`.
 
@@ -259,8 +337,20 @@ class ImportMemoryWin32HandleInfoKHR(ChainStruct):
     name: str | None = None
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        handle: Handle = None,
+        name: str | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_type = handle_type
+        self.handle = handle
+        self.name = name
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryGetWin32HandleInfoKHR(ChainStruct):
     """`VkMemoryGetWin32HandleInfoKHR`, from VK_KHR_external_memory_win32.
 
@@ -273,8 +363,18 @@ class MemoryGetWin32HandleInfoKHR(ChainStruct):
     handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        memory: Handle = None,
+        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.memory = memory
+        self.handle_type = handle_type
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryWin32HandlePropertiesKHR(ChainStruct):
     """`VkMemoryWin32HandlePropertiesKHR`, from VK_KHR_external_memory_win32; filled in by the device.
 
@@ -286,8 +386,16 @@ class MemoryWin32HandlePropertiesKHR(ChainStruct):
     memory_type_bits: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        memory_type_bits: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.memory_type_bits = memory_type_bits
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImportMemoryFdInfoKHR(ChainStruct):
     """`VkImportMemoryFdInfoKHR`, from VK_KHR_external_memory_fd; chained to `VkMemoryAllocateInfo`.
 
@@ -300,8 +408,18 @@ class ImportMemoryFdInfoKHR(ChainStruct):
     fd: SupportsInt = -1
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        fd: SupportsInt = -1,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_type = handle_type
+        self.fd = fd
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryGetFdInfoKHR(ChainStruct):
     """`VkMemoryGetFdInfoKHR`, from VK_KHR_external_memory_fd.
 
@@ -314,8 +432,18 @@ class MemoryGetFdInfoKHR(ChainStruct):
     handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        memory: Handle = None,
+        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.memory = memory
+        self.handle_type = handle_type
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryFdPropertiesKHR(ChainStruct):
     """`VkMemoryFdPropertiesKHR`, from VK_KHR_external_memory_fd; filled in by the device.
 
@@ -327,8 +455,16 @@ class MemoryFdPropertiesKHR(ChainStruct):
     memory_type_bits: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        memory_type_bits: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.memory_type_bits = memory_type_bits
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImportMemoryHostPointerInfoEXT(ChainStruct):
     """`VkImportMemoryHostPointerInfoEXT`, from VK_EXT_external_memory_host; chained to `VkMemoryAllocateInfo`.
 
@@ -341,8 +477,18 @@ class ImportMemoryHostPointerInfoEXT(ChainStruct):
     host_pointer: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        host_pointer: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_type = handle_type
+        self.host_pointer = host_pointer
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryHostPointerPropertiesEXT(ChainStruct):
     """`VkMemoryHostPointerPropertiesEXT`, from VK_EXT_external_memory_host; filled in by the device.
 
@@ -354,8 +500,16 @@ class MemoryHostPointerPropertiesEXT(ChainStruct):
     memory_type_bits: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        memory_type_bits: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.memory_type_bits = memory_type_bits
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceExternalMemoryHostPropertiesEXT(ChainStruct):
     """`VkPhysicalDeviceExternalMemoryHostPropertiesEXT`, from VK_EXT_external_memory_host; chained to `VkPhysicalDeviceProperties2`; filled in by the device.
 
@@ -367,8 +521,16 @@ class PhysicalDeviceExternalMemoryHostPropertiesEXT(ChainStruct):
     min_imported_host_pointer_alignment: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        min_imported_host_pointer_alignment: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.min_imported_host_pointer_alignment = min_imported_host_pointer_alignment
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExportMemoryAllocateInfoNV(ChainStruct):
     """`VkExportMemoryAllocateInfoNV`, from VK_NV_external_memory; chained to `VkMemoryAllocateInfo`.
 
@@ -380,8 +542,16 @@ class ExportMemoryAllocateInfoNV(ChainStruct):
     handle_types: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        handle_types: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_types = handle_types
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExportMemoryWin32HandleInfoNV(ChainStruct):
     """`VkExportMemoryWin32HandleInfoNV`, from VK_NV_external_memory_win32; chained to `VkMemoryAllocateInfo`.
 
@@ -394,8 +564,18 @@ class ExportMemoryWin32HandleInfoNV(ChainStruct):
     access: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        attributes: SecurityAttributes | None = None,
+        access: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.attributes = attributes
+        self.access = access
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImportMemoryWin32HandleInfoNV(ChainStruct):
     """`VkImportMemoryWin32HandleInfoNV`, from VK_NV_external_memory_win32; chained to `VkMemoryAllocateInfo`.
 
@@ -408,8 +588,18 @@ class ImportMemoryWin32HandleInfoNV(ChainStruct):
     handle: Handle = None
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        handle_type: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0),
+        handle: Handle = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_type = handle_type
+        self.handle = handle
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class DedicatedAllocationMemoryAllocateInfoNV(ChainStruct):
     """`VkDedicatedAllocationMemoryAllocateInfoNV`, from VK_NV_dedicated_allocation; chained to `VkMemoryAllocateInfo`.
 
@@ -422,8 +612,18 @@ class DedicatedAllocationMemoryAllocateInfoNV(ChainStruct):
     buffer: Handle = None
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        image: Handle = None,
+        buffer: Handle = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.image = image
+        self.buffer = buffer
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExternalMemoryImageCreateInfoNV(ChainStruct):
     """`VkExternalMemoryImageCreateInfoNV`, from VK_NV_external_memory; chained to `VkImageCreateInfo`.
 
@@ -435,8 +635,16 @@ class ExternalMemoryImageCreateInfoNV(ChainStruct):
     handle_types: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        handle_types: ExternalMemoryHandleTypeFlagBitsNV | int = ExternalMemoryHandleTypeFlagBitsNV(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_types = handle_types
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExternalMemoryProperties(Struct):
     """`VkExternalMemoryProperties`, from VK_VERSION_1_1; filled in by the device.
 
@@ -448,8 +656,18 @@ class ExternalMemoryProperties(Struct):
     export_from_imported_handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
     compatible_handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
 
+    def __init__(
+        self,
+        external_memory_features: ExternalMemoryFeatureFlagBits | int = ExternalMemoryFeatureFlagBits(0),
+        export_from_imported_handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        compatible_handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+    ) -> None:
+        self.external_memory_features = external_memory_features
+        self.export_from_imported_handle_types = export_from_imported_handle_types
+        self.compatible_handle_types = compatible_handle_types
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceExternalBufferInfo(ChainStruct):
     """`VkPhysicalDeviceExternalBufferInfo`, from VK_VERSION_1_1.
 
@@ -463,8 +681,20 @@ class PhysicalDeviceExternalBufferInfo(ChainStruct):
     handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        flags: BufferCreateFlagBits | int = BufferCreateFlagBits(0),
+        usage: BufferUsageFlagBits | int = BufferUsageFlagBits(0),
+        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.flags = flags
+        self.usage = usage
+        self.handle_type = handle_type
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExternalBufferProperties(ChainStruct):
     """`VkExternalBufferProperties`, from VK_VERSION_1_1; filled in by the device.
 
@@ -476,8 +706,16 @@ class ExternalBufferProperties(ChainStruct):
     external_memory_properties: ExternalMemoryProperties = field(default_factory=ExternalMemoryProperties)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        external_memory_properties: ExternalMemoryProperties | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.external_memory_properties = ExternalMemoryProperties() if external_memory_properties is None else external_memory_properties
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceExternalImageFormatInfo(ChainStruct):
     """`VkPhysicalDeviceExternalImageFormatInfo`, from VK_VERSION_1_1; chained to `VkPhysicalDeviceImageFormatInfo2`.
 
@@ -489,8 +727,16 @@ class PhysicalDeviceExternalImageFormatInfo(ChainStruct):
     handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        handle_type: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_type = handle_type
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExternalImageFormatProperties(ChainStruct):
     """`VkExternalImageFormatProperties`, from VK_VERSION_1_1; chained to `VkImageFormatProperties2`; filled in by the device.
 
@@ -502,8 +748,16 @@ class ExternalImageFormatProperties(ChainStruct):
     external_memory_properties: ExternalMemoryProperties = field(default_factory=ExternalMemoryProperties)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        external_memory_properties: ExternalMemoryProperties | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.external_memory_properties = ExternalMemoryProperties() if external_memory_properties is None else external_memory_properties
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceImageFormatInfo2(ChainStruct):
     """`VkPhysicalDeviceImageFormatInfo2`, from VK_VERSION_1_1.
 
@@ -519,8 +773,24 @@ class PhysicalDeviceImageFormatInfo2(ChainStruct):
     flags: ImageCreateFlagBits | int = ImageCreateFlagBits(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        format: Format | int = Format(0),
+        type: ImageType | int = ImageType(0),
+        tiling: ImageTiling | int = ImageTiling(0),
+        usage: ImageUsageFlagBits | int = ImageUsageFlagBits(0),
+        flags: ImageCreateFlagBits | int = ImageCreateFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.format = format
+        self.type = type
+        self.tiling = tiling
+        self.usage = usage
+        self.flags = flags
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class Extent3D(Struct):
     """`VkExtent3D`, core.
 
@@ -532,8 +802,18 @@ class Extent3D(Struct):
     height: int = 0
     depth: int = 0
 
+    def __init__(
+        self,
+        width: int = 0,
+        height: int = 0,
+        depth: int = 0,
+    ) -> None:
+        self.width = width
+        self.height = height
+        self.depth = depth
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImageFormatProperties(Struct):
     """`VkImageFormatProperties`, core; filled in by the device.
 
@@ -547,8 +827,22 @@ class ImageFormatProperties(Struct):
     sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0)
     max_resource_size: int = 0
 
+    def __init__(
+        self,
+        max_extent: Extent3D | None = None,
+        max_mip_levels: int = 0,
+        max_array_layers: int = 0,
+        sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        max_resource_size: int = 0,
+    ) -> None:
+        self.max_extent = Extent3D() if max_extent is None else max_extent
+        self.max_mip_levels = max_mip_levels
+        self.max_array_layers = max_array_layers
+        self.sample_counts = sample_counts
+        self.max_resource_size = max_resource_size
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImageFormatProperties2(ChainStruct):
     """`VkImageFormatProperties2`, from VK_VERSION_1_1; filled in by the device.
 
@@ -560,8 +854,16 @@ class ImageFormatProperties2(ChainStruct):
     image_format_properties: ImageFormatProperties = field(default_factory=ImageFormatProperties)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        image_format_properties: ImageFormatProperties | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.image_format_properties = ImageFormatProperties() if image_format_properties is None else image_format_properties
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExternalMemoryBufferCreateInfo(ChainStruct):
     """`VkExternalMemoryBufferCreateInfo`, from VK_VERSION_1_1; chained to `VkBufferCreateInfo`.
 
@@ -573,8 +875,16 @@ class ExternalMemoryBufferCreateInfo(ChainStruct):
     handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_types = handle_types
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExternalMemoryImageCreateInfo(ChainStruct):
     """`VkExternalMemoryImageCreateInfo`, from VK_VERSION_1_1; chained to `VkImageCreateInfo`.
 
@@ -586,8 +896,16 @@ class ExternalMemoryImageCreateInfo(ChainStruct):
     handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        handle_types: ExternalMemoryHandleTypeFlagBits | int = ExternalMemoryHandleTypeFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.handle_types = handle_types
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class BufferCreateInfo(ChainStruct):
     """`VkBufferCreateInfo`, core.
 
@@ -603,8 +921,24 @@ class BufferCreateInfo(ChainStruct):
     queue_family_indices: Sequence[int] = ()
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        flags: BufferCreateFlagBits | int = BufferCreateFlagBits(0),
+        size: int = 0,
+        usage: BufferUsageFlagBits | int = BufferUsageFlagBits(0),
+        sharing_mode: SharingMode | int = SharingMode(0),
+        queue_family_indices: Sequence[int] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.flags = flags
+        self.size = size
+        self.usage = usage
+        self.sharing_mode = sharing_mode
+        self.queue_family_indices = queue_family_indices
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class BufferUsageFlags2CreateInfo(ChainStruct):
     """`VkBufferUsageFlags2CreateInfo`, from VK_VERSION_1_4; chained to `VkBufferCreateInfo`, `VkBufferViewCreateInfo`, `VkDescriptorBufferBindingInfoEXT`, `VkPhysicalDeviceExternalBufferInfo`.
 
@@ -616,8 +950,16 @@ class BufferUsageFlags2CreateInfo(ChainStruct):
     usage: BufferUsageFlagBits2 | int = BufferUsageFlagBits2(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        usage: BufferUsageFlagBits2 | int = BufferUsageFlagBits2(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.usage = usage
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImageCreateInfo(ChainStruct):
     """`VkImageCreateInfo`, core.
 
@@ -640,8 +982,38 @@ class ImageCreateInfo(ChainStruct):
     initial_layout: ImageLayout | int = ImageLayout(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        flags: ImageCreateFlagBits | int = ImageCreateFlagBits(0),
+        image_type: ImageType | int = ImageType(0),
+        format: Format | int = Format(0),
+        extent: Extent3D | None = None,
+        mip_levels: int = 0,
+        array_layers: int = 0,
+        samples: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        tiling: ImageTiling | int = ImageTiling(0),
+        usage: ImageUsageFlagBits | int = ImageUsageFlagBits(0),
+        sharing_mode: SharingMode | int = SharingMode(0),
+        queue_family_indices: Sequence[int] = (),
+        initial_layout: ImageLayout | int = ImageLayout(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.flags = flags
+        self.image_type = image_type
+        self.format = format
+        self.extent = Extent3D() if extent is None else extent
+        self.mip_levels = mip_levels
+        self.array_layers = array_layers
+        self.samples = samples
+        self.tiling = tiling
+        self.usage = usage
+        self.sharing_mode = sharing_mode
+        self.queue_family_indices = queue_family_indices
+        self.initial_layout = initial_layout
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImageSubresource(Struct):
     """`VkImageSubresource`, core.
 
@@ -653,8 +1025,18 @@ class ImageSubresource(Struct):
     mip_level: int = 0
     array_layer: int = 0
 
+    def __init__(
+        self,
+        aspect_mask: ImageAspectFlagBits | int = ImageAspectFlagBits(0),
+        mip_level: int = 0,
+        array_layer: int = 0,
+    ) -> None:
+        self.aspect_mask = aspect_mask
+        self.mip_level = mip_level
+        self.array_layer = array_layer
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class SubresourceLayout(Struct):
     """`VkSubresourceLayout`, core.
 
@@ -668,8 +1050,22 @@ class SubresourceLayout(Struct):
     array_pitch: int = 0
     depth_pitch: int = 0
 
+    def __init__(
+        self,
+        offset: int = 0,
+        size: int = 0,
+        row_pitch: int = 0,
+        array_pitch: int = 0,
+        depth_pitch: int = 0,
+    ) -> None:
+        self.offset = offset
+        self.size = size
+        self.row_pitch = row_pitch
+        self.array_pitch = array_pitch
+        self.depth_pitch = depth_pitch
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImageSubresourceRange(Struct):
     """`VkImageSubresourceRange`, core.
 
@@ -683,8 +1079,22 @@ class ImageSubresourceRange(Struct):
     base_array_layer: int = 0
     layer_count: int = 0
 
+    def __init__(
+        self,
+        aspect_mask: ImageAspectFlagBits | int = ImageAspectFlagBits(0),
+        base_mip_level: int = 0,
+        level_count: int = 0,
+        base_array_layer: int = 0,
+        layer_count: int = 0,
+    ) -> None:
+        self.aspect_mask = aspect_mask
+        self.base_mip_level = base_mip_level
+        self.level_count = level_count
+        self.base_array_layer = base_array_layer
+        self.layer_count = layer_count
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class Offset3D(Struct):
     """`VkOffset3D`, core.
 
@@ -696,8 +1106,18 @@ class Offset3D(Struct):
     y: int = 0
     z: int = 0
 
+    def __init__(
+        self,
+        x: int = 0,
+        y: int = 0,
+        z: int = 0,
+    ) -> None:
+        self.x = x
+        self.y = y
+        self.z = z
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryRequirements(Struct):
     """`VkMemoryRequirements`, core; filled in by the device.
 
@@ -709,8 +1129,18 @@ class MemoryRequirements(Struct):
     alignment: int = 0
     memory_type_bits: int = 0
 
+    def __init__(
+        self,
+        size: int = 0,
+        alignment: int = 0,
+        memory_type_bits: int = 0,
+    ) -> None:
+        self.size = size
+        self.alignment = alignment
+        self.memory_type_bits = memory_type_bits
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryRequirements2(ChainStruct):
     """`VkMemoryRequirements2`, from VK_VERSION_1_1; filled in by the device.
 
@@ -722,8 +1152,16 @@ class MemoryRequirements2(ChainStruct):
     memory_requirements: MemoryRequirements = field(default_factory=MemoryRequirements)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        memory_requirements: MemoryRequirements | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.memory_requirements = MemoryRequirements() if memory_requirements is None else memory_requirements
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class BufferMemoryRequirementsInfo2(ChainStruct):
     """`VkBufferMemoryRequirementsInfo2`, from VK_VERSION_1_1.
 
@@ -735,8 +1173,16 @@ class BufferMemoryRequirementsInfo2(ChainStruct):
     buffer: Handle = None
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        buffer: Handle = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.buffer = buffer
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImageMemoryRequirementsInfo2(ChainStruct):
     """`VkImageMemoryRequirementsInfo2`, from VK_VERSION_1_1.
 
@@ -748,8 +1194,16 @@ class ImageMemoryRequirementsInfo2(ChainStruct):
     image: Handle = None
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        image: Handle = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.image = image
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class BindBufferMemoryInfo(ChainStruct):
     """`VkBindBufferMemoryInfo`, from VK_VERSION_1_1.
 
@@ -763,8 +1217,20 @@ class BindBufferMemoryInfo(ChainStruct):
     memory_offset: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        buffer: Handle = None,
+        memory: Handle = None,
+        memory_offset: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.buffer = buffer
+        self.memory = memory
+        self.memory_offset = memory_offset
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class BindImageMemoryInfo(ChainStruct):
     """`VkBindImageMemoryInfo`, from VK_VERSION_1_1.
 
@@ -778,8 +1244,20 @@ class BindImageMemoryInfo(ChainStruct):
     memory_offset: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        image: Handle = None,
+        memory: Handle = None,
+        memory_offset: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.image = image
+        self.memory = memory
+        self.memory_offset = memory_offset
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryMapInfo(ChainStruct):
     """`VkMemoryMapInfo`, from VK_VERSION_1_4.
 
@@ -794,8 +1272,22 @@ class MemoryMapInfo(ChainStruct):
     size: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        flags: MemoryMapFlagBits | int = MemoryMapFlagBits(0),
+        memory: Handle = None,
+        offset: int = 0,
+        size: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.flags = flags
+        self.memory = memory
+        self.offset = offset
+        self.size = size
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryUnmapInfo(ChainStruct):
     """`VkMemoryUnmapInfo`, from VK_VERSION_1_4.
 
@@ -808,8 +1300,18 @@ class MemoryUnmapInfo(ChainStruct):
     memory: Handle = None
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        flags: MemoryUnmapFlagBits | int = MemoryUnmapFlagBits(0),
+        memory: Handle = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.flags = flags
+        self.memory = memory
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryMapPlacedInfoEXT(ChainStruct):
     """`VkMemoryMapPlacedInfoEXT`, from VK_EXT_map_memory_placed; chained to `VkMemoryMapInfo`.
 
@@ -821,8 +1323,16 @@ class MemoryMapPlacedInfoEXT(ChainStruct):
     placed_address: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        placed_address: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.placed_address = placed_address
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MappedMemoryRange(ChainStruct):
     """`VkMappedMemoryRange`, core.
 
@@ -836,8 +1346,20 @@ class MappedMemoryRange(ChainStruct):
     size: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        memory: Handle = None,
+        offset: int = 0,
+        size: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.memory = memory
+        self.offset = offset
+        self.size = size
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceIDProperties(ChainStruct):
     """`VkPhysicalDeviceIDProperties`, from VK_VERSION_1_1; chained to `VkPhysicalDeviceProperties2`; filled in by the device.
 
@@ -853,8 +1375,24 @@ class PhysicalDeviceIDProperties(ChainStruct):
     device_luid_valid: bool = False
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        device_uuid: bytes = bytes(16),
+        driver_uuid: bytes = bytes(16),
+        device_luid: bytes = bytes(8),
+        device_node_mask: int = 0,
+        device_luid_valid: bool = False,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.device_uuid = device_uuid
+        self.driver_uuid = driver_uuid
+        self.device_luid = device_luid
+        self.device_node_mask = device_node_mask
+        self.device_luid_valid = device_luid_valid
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceLimits(Struct):
     """`VkPhysicalDeviceLimits`, core; filled in by the device.
 
@@ -969,8 +1507,224 @@ class PhysicalDeviceLimits(Struct):
     optimal_buffer_copy_row_pitch_alignment: int = 0
     non_coherent_atom_size: int = 0
 
+    def __init__(
+        self,
+        max_image_dimension_1d: int = 0,
+        max_image_dimension_2d: int = 0,
+        max_image_dimension_3d: int = 0,
+        max_image_dimension_cube: int = 0,
+        max_image_array_layers: int = 0,
+        max_texel_buffer_elements: int = 0,
+        max_uniform_buffer_range: int = 0,
+        max_storage_buffer_range: int = 0,
+        max_push_constants_size: int = 0,
+        max_memory_allocation_count: int = 0,
+        max_sampler_allocation_count: int = 0,
+        buffer_image_granularity: int = 0,
+        sparse_address_space_size: int = 0,
+        max_bound_descriptor_sets: int = 0,
+        max_per_stage_descriptor_samplers: int = 0,
+        max_per_stage_descriptor_uniform_buffers: int = 0,
+        max_per_stage_descriptor_storage_buffers: int = 0,
+        max_per_stage_descriptor_sampled_images: int = 0,
+        max_per_stage_descriptor_storage_images: int = 0,
+        max_per_stage_descriptor_input_attachments: int = 0,
+        max_per_stage_resources: int = 0,
+        max_descriptor_set_samplers: int = 0,
+        max_descriptor_set_uniform_buffers: int = 0,
+        max_descriptor_set_uniform_buffers_dynamic: int = 0,
+        max_descriptor_set_storage_buffers: int = 0,
+        max_descriptor_set_storage_buffers_dynamic: int = 0,
+        max_descriptor_set_sampled_images: int = 0,
+        max_descriptor_set_storage_images: int = 0,
+        max_descriptor_set_input_attachments: int = 0,
+        max_vertex_input_attributes: int = 0,
+        max_vertex_input_bindings: int = 0,
+        max_vertex_input_attribute_offset: int = 0,
+        max_vertex_input_binding_stride: int = 0,
+        max_vertex_output_components: int = 0,
+        max_tessellation_generation_level: int = 0,
+        max_tessellation_patch_size: int = 0,
+        max_tessellation_control_per_vertex_input_components: int = 0,
+        max_tessellation_control_per_vertex_output_components: int = 0,
+        max_tessellation_control_per_patch_output_components: int = 0,
+        max_tessellation_control_total_output_components: int = 0,
+        max_tessellation_evaluation_input_components: int = 0,
+        max_tessellation_evaluation_output_components: int = 0,
+        max_geometry_shader_invocations: int = 0,
+        max_geometry_input_components: int = 0,
+        max_geometry_output_components: int = 0,
+        max_geometry_output_vertices: int = 0,
+        max_geometry_total_output_components: int = 0,
+        max_fragment_input_components: int = 0,
+        max_fragment_output_attachments: int = 0,
+        max_fragment_dual_src_attachments: int = 0,
+        max_fragment_combined_output_resources: int = 0,
+        max_compute_shared_memory_size: int = 0,
+        max_compute_work_group_count: Sequence[int] = (0, 0, 0),
+        max_compute_work_group_invocations: int = 0,
+        max_compute_work_group_size: Sequence[int] = (0, 0, 0),
+        sub_pixel_precision_bits: int = 0,
+        sub_texel_precision_bits: int = 0,
+        mipmap_precision_bits: int = 0,
+        max_draw_indexed_index_value: int = 0,
+        max_draw_indirect_count: int = 0,
+        max_sampler_lod_bias: float = 0.0,
+        max_sampler_anisotropy: float = 0.0,
+        max_viewports: int = 0,
+        max_viewport_dimensions: Sequence[int] = (0, 0),
+        viewport_bounds_range: Sequence[float] = (0.0, 0.0),
+        viewport_sub_pixel_bits: int = 0,
+        min_memory_map_alignment: int = 0,
+        min_texel_buffer_offset_alignment: int = 0,
+        min_uniform_buffer_offset_alignment: int = 0,
+        min_storage_buffer_offset_alignment: int = 0,
+        min_texel_offset: int = 0,
+        max_texel_offset: int = 0,
+        min_texel_gather_offset: int = 0,
+        max_texel_gather_offset: int = 0,
+        min_interpolation_offset: float = 0.0,
+        max_interpolation_offset: float = 0.0,
+        sub_pixel_interpolation_offset_bits: int = 0,
+        max_framebuffer_width: int = 0,
+        max_framebuffer_height: int = 0,
+        max_framebuffer_layers: int = 0,
+        framebuffer_color_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        framebuffer_depth_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        framebuffer_stencil_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        framebuffer_no_attachments_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        max_color_attachments: int = 0,
+        sampled_image_color_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        sampled_image_integer_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        sampled_image_depth_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        sampled_image_stencil_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        storage_image_sample_counts: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        max_sample_mask_words: int = 0,
+        timestamp_compute_and_graphics: bool = False,
+        timestamp_period: float = 0.0,
+        max_clip_distances: int = 0,
+        max_cull_distances: int = 0,
+        max_combined_clip_and_cull_distances: int = 0,
+        discrete_queue_priorities: int = 0,
+        point_size_range: Sequence[float] = (0.0, 0.0),
+        line_width_range: Sequence[float] = (0.0, 0.0),
+        point_size_granularity: float = 0.0,
+        line_width_granularity: float = 0.0,
+        strict_lines: bool = False,
+        standard_sample_locations: bool = False,
+        optimal_buffer_copy_offset_alignment: int = 0,
+        optimal_buffer_copy_row_pitch_alignment: int = 0,
+        non_coherent_atom_size: int = 0,
+    ) -> None:
+        self.max_image_dimension_1d = max_image_dimension_1d
+        self.max_image_dimension_2d = max_image_dimension_2d
+        self.max_image_dimension_3d = max_image_dimension_3d
+        self.max_image_dimension_cube = max_image_dimension_cube
+        self.max_image_array_layers = max_image_array_layers
+        self.max_texel_buffer_elements = max_texel_buffer_elements
+        self.max_uniform_buffer_range = max_uniform_buffer_range
+        self.max_storage_buffer_range = max_storage_buffer_range
+        self.max_push_constants_size = max_push_constants_size
+        self.max_memory_allocation_count = max_memory_allocation_count
+        self.max_sampler_allocation_count = max_sampler_allocation_count
+        self.buffer_image_granularity = buffer_image_granularity
+        self.sparse_address_space_size = sparse_address_space_size
+        self.max_bound_descriptor_sets = max_bound_descriptor_sets
+        self.max_per_stage_descriptor_samplers = max_per_stage_descriptor_samplers
+        self.max_per_stage_descriptor_uniform_buffers = max_per_stage_descriptor_uniform_buffers
+        self.max_per_stage_descriptor_storage_buffers = max_per_stage_descriptor_storage_buffers
+        self.max_per_stage_descriptor_sampled_images = max_per_stage_descriptor_sampled_images
+        self.max_per_stage_descriptor_storage_images = max_per_stage_descriptor_storage_images
+        self.max_per_stage_descriptor_input_attachments = max_per_stage_descriptor_input_attachments
+        self.max_per_stage_resources = max_per_stage_resources
+        self.max_descriptor_set_samplers = max_descriptor_set_samplers
+        self.max_descriptor_set_uniform_buffers = max_descriptor_set_uniform_buffers
+        self.max_descriptor_set_uniform_buffers_dynamic = max_descriptor_set_uniform_buffers_dynamic
+        self.max_descriptor_set_storage_buffers = max_descriptor_set_storage_buffers
+        self.max_descriptor_set_storage_buffers_dynamic = max_descriptor_set_storage_buffers_dynamic
+        self.max_descriptor_set_sampled_images = max_descriptor_set_sampled_images
+        self.max_descriptor_set_storage_images = max_descriptor_set_storage_images
+        self.max_descriptor_set_input_attachments = max_descriptor_set_input_attachments
+        self.max_vertex_input_attributes = max_vertex_input_attributes
+        self.max_vertex_input_bindings = max_vertex_input_bindings
+        self.max_vertex_input_attribute_offset = max_vertex_input_attribute_offset
+        self.max_vertex_input_binding_stride = max_vertex_input_binding_stride
+        self.max_vertex_output_components = max_vertex_output_components
+        self.max_tessellation_generation_level = max_tessellation_generation_level
+        self.max_tessellation_patch_size = max_tessellation_patch_size
+        self.max_tessellation_control_per_vertex_input_components = max_tessellation_control_per_vertex_input_components
+        self.max_tessellation_control_per_vertex_output_components = max_tessellation_control_per_vertex_output_components
+        self.max_tessellation_control_per_patch_output_components = max_tessellation_control_per_patch_output_components
+        self.max_tessellation_control_total_output_components = max_tessellation_control_total_output_components
+        self.max_tessellation_evaluation_input_components = max_tessellation_evaluation_input_components
+        self.max_tessellation_evaluation_output_components = max_tessellation_evaluation_output_components
+        self.max_geometry_shader_invocations = max_geometry_shader_invocations
+        self.max_geometry_input_components = max_geometry_input_components
+        self.max_geometry_output_components = max_geometry_output_components
+        self.max_geometry_output_vertices = max_geometry_output_vertices
+        self.max_geometry_total_output_components = max_geometry_total_output_components
+        self.max_fragment_input_components = max_fragment_input_components
+        self.max_fragment_output_attachments = max_fragment_output_attachments
+        self.max_fragment_dual_src_attachments = max_fragment_dual_src_attachments
+        self.max_fragment_combined_output_resources = max_fragment_combined_output_resources
+        self.max_compute_shared_memory_size = max_compute_shared_memory_size
+        self.max_compute_work_group_count = max_compute_work_group_count
+        self.max_compute_work_group_invocations = max_compute_work_group_invocations
+        self.max_compute_work_group_size = max_compute_work_group_size
+        self.sub_pixel_precision_bits = sub_pixel_precision_bits
+        self.sub_texel_precision_bits = sub_texel_precision_bits
+        self.mipmap_precision_bits = mipmap_precision_bits
+        self.max_draw_indexed_index_value = max_draw_indexed_index_value
+        self.max_draw_indirect_count = max_draw_indirect_count
+        self.max_sampler_lod_bias = max_sampler_lod_bias
+        self.max_sampler_anisotropy = max_sampler_anisotropy
+        self.max_viewports = max_viewports
+        self.max_viewport_dimensions = max_viewport_dimensions
+        self.viewport_bounds_range = viewport_bounds_range
+        self.viewport_sub_pixel_bits = viewport_sub_pixel_bits
+        self.min_memory_map_alignment = min_memory_map_alignment
+        self.min_texel_buffer_offset_alignment = min_texel_buffer_offset_alignment
+        self.min_uniform_buffer_offset_alignment = min_uniform_buffer_offset_alignment
+        self.min_storage_buffer_offset_alignment = min_storage_buffer_offset_alignment
+        self.min_texel_offset = min_texel_offset
+        self.max_texel_offset = max_texel_offset
+        self.min_texel_gather_offset = min_texel_gather_offset
+        self.max_texel_gather_offset = max_texel_gather_offset
+        self.min_interpolation_offset = min_interpolation_offset
+        self.max_interpolation_offset = max_interpolation_offset
+        self.sub_pixel_interpolation_offset_bits = sub_pixel_interpolation_offset_bits
+        self.max_framebuffer_width = max_framebuffer_width
+        self.max_framebuffer_height = max_framebuffer_height
+        self.max_framebuffer_layers = max_framebuffer_layers
+        self.framebuffer_color_sample_counts = framebuffer_color_sample_counts
+        self.framebuffer_depth_sample_counts = framebuffer_depth_sample_counts
+        self.framebuffer_stencil_sample_counts = framebuffer_stencil_sample_counts
+        self.framebuffer_no_attachments_sample_counts = framebuffer_no_attachments_sample_counts
+        self.max_color_attachments = max_color_attachments
+        self.sampled_image_color_sample_counts = sampled_image_color_sample_counts
+        self.sampled_image_integer_sample_counts = sampled_image_integer_sample_counts
+        self.sampled_image_depth_sample_counts = sampled_image_depth_sample_counts
+        self.sampled_image_stencil_sample_counts = sampled_image_stencil_sample_counts
+        self.storage_image_sample_counts = storage_image_sample_counts
+        self.max_sample_mask_words = max_sample_mask_words
+        self.timestamp_compute_and_graphics = timestamp_compute_and_graphics
+        self.timestamp_period = timestamp_period
+        self.max_clip_distances = max_clip_distances
+        self.max_cull_distances = max_cull_distances
+        self.max_combined_clip_and_cull_distances = max_combined_clip_and_cull_distances
+        self.discrete_queue_priorities = discrete_queue_priorities
+        self.point_size_range = point_size_range
+        self.line_width_range = line_width_range
+        self.point_size_granularity = point_size_granularity
+        self.line_width_granularity = line_width_granularity
+        self.strict_lines = strict_lines
+        self.standard_sample_locations = standard_sample_locations
+        self.optimal_buffer_copy_offset_alignment = optimal_buffer_copy_offset_alignment
+        self.optimal_buffer_copy_row_pitch_alignment = optimal_buffer_copy_row_pitch_alignment
+        self.non_coherent_atom_size = non_coherent_atom_size
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceSparseProperties(Struct):
     """`VkPhysicalDeviceSparseProperties`, core; filled in by the device.
 
@@ -984,8 +1738,22 @@ class PhysicalDeviceSparseProperties(Struct):
     residency_aligned_mip_size: bool = False
     residency_non_resident_strict: bool = False
 
+    def __init__(
+        self,
+        residency_standard_2d_block_shape: bool = False,
+        residency_standard_2d_multisample_block_shape: bool = False,
+        residency_standard_3d_block_shape: bool = False,
+        residency_aligned_mip_size: bool = False,
+        residency_non_resident_strict: bool = False,
+    ) -> None:
+        self.residency_standard_2d_block_shape = residency_standard_2d_block_shape
+        self.residency_standard_2d_multisample_block_shape = residency_standard_2d_multisample_block_shape
+        self.residency_standard_3d_block_shape = residency_standard_3d_block_shape
+        self.residency_aligned_mip_size = residency_aligned_mip_size
+        self.residency_non_resident_strict = residency_non_resident_strict
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceProperties(Struct):
     """`VkPhysicalDeviceProperties`, core; filled in by the device.
 
@@ -1003,8 +1771,30 @@ class PhysicalDeviceProperties(Struct):
     limits: PhysicalDeviceLimits = field(default_factory=PhysicalDeviceLimits)
     sparse_properties: PhysicalDeviceSparseProperties = field(default_factory=PhysicalDeviceSparseProperties)
 
+    def __init__(
+        self,
+        api_version: int = 0,
+        driver_version: int = 0,
+        vendor_id: int = 0,
+        device_id: int = 0,
+        device_type: PhysicalDeviceType | int = PhysicalDeviceType(0),
+        device_name: str = "",
+        pipeline_cache_uuid: bytes = bytes(16),
+        limits: PhysicalDeviceLimits | None = None,
+        sparse_properties: PhysicalDeviceSparseProperties | None = None,
+    ) -> None:
+        self.api_version = api_version
+        self.driver_version = driver_version
+        self.vendor_id = vendor_id
+        self.device_id = device_id
+        self.device_type = device_type
+        self.device_name = device_name
+        self.pipeline_cache_uuid = pipeline_cache_uuid
+        self.limits = PhysicalDeviceLimits() if limits is None else limits
+        self.sparse_properties = PhysicalDeviceSparseProperties() if sparse_properties is None else sparse_properties
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceProperties2(ChainStruct):
     """`VkPhysicalDeviceProperties2`, from VK_VERSION_1_1; filled in by the device.
 
@@ -1016,8 +1806,16 @@ class PhysicalDeviceProperties2(ChainStruct):
     properties: PhysicalDeviceProperties = field(default_factory=PhysicalDeviceProperties)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        properties: PhysicalDeviceProperties | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.properties = PhysicalDeviceProperties() if properties is None else properties
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryType(Struct):
     """`VkMemoryType`, core; filled in by the device.
 
@@ -1028,8 +1826,16 @@ class MemoryType(Struct):
     property_flags: MemoryPropertyFlagBits | int = MemoryPropertyFlagBits(0)
     heap_index: int = 0
 
+    def __init__(
+        self,
+        property_flags: MemoryPropertyFlagBits | int = MemoryPropertyFlagBits(0),
+        heap_index: int = 0,
+    ) -> None:
+        self.property_flags = property_flags
+        self.heap_index = heap_index
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryHeap(Struct):
     """`VkMemoryHeap`, core; filled in by the device.
 
@@ -1040,8 +1846,16 @@ class MemoryHeap(Struct):
     size: int = 0
     flags: MemoryHeapFlagBits | int = MemoryHeapFlagBits(0)
 
+    def __init__(
+        self,
+        size: int = 0,
+        flags: MemoryHeapFlagBits | int = MemoryHeapFlagBits(0),
+    ) -> None:
+        self.size = size
+        self.flags = flags
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceMemoryProperties(Struct):
     """`VkPhysicalDeviceMemoryProperties`, core; filled in by the device.
 
@@ -1052,8 +1866,16 @@ class PhysicalDeviceMemoryProperties(Struct):
     memory_types: Sequence[MemoryType] = ()
     memory_heaps: Sequence[MemoryHeap] = ()
 
+    def __init__(
+        self,
+        memory_types: Sequence[MemoryType] = (),
+        memory_heaps: Sequence[MemoryHeap] = (),
+    ) -> None:
+        self.memory_types = memory_types
+        self.memory_heaps = memory_heaps
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class PhysicalDeviceMemoryProperties2(ChainStruct):
     """`VkPhysicalDeviceMemoryProperties2`, from VK_VERSION_1_1; filled in by the device.
 
@@ -1065,8 +1887,16 @@ class PhysicalDeviceMemoryProperties2(ChainStruct):
     memory_properties: PhysicalDeviceMemoryProperties = field(default_factory=PhysicalDeviceMemoryProperties)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        memory_properties: PhysicalDeviceMemoryProperties | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.memory_properties = PhysicalDeviceMemoryProperties() if memory_properties is None else memory_properties
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImageMemoryBarrier(ChainStruct):
     """`VkImageMemoryBarrier`, core.
 
@@ -1085,8 +1915,30 @@ class ImageMemoryBarrier(ChainStruct):
     subresource_range: ImageSubresourceRange = field(default_factory=ImageSubresourceRange)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        src_access_mask: AccessFlagBits | int = AccessFlagBits(0),
+        dst_access_mask: AccessFlagBits | int = AccessFlagBits(0),
+        old_layout: ImageLayout | int = ImageLayout(0),
+        new_layout: ImageLayout | int = ImageLayout(0),
+        src_queue_family_index: int = 0,
+        dst_queue_family_index: int = 0,
+        image: Handle = None,
+        subresource_range: ImageSubresourceRange | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.src_access_mask = src_access_mask
+        self.dst_access_mask = dst_access_mask
+        self.old_layout = old_layout
+        self.new_layout = new_layout
+        self.src_queue_family_index = src_queue_family_index
+        self.dst_queue_family_index = dst_queue_family_index
+        self.image = image
+        self.subresource_range = ImageSubresourceRange() if subresource_range is None else subresource_range
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ImageMemoryBarrier2(ChainStruct):
     """`VkImageMemoryBarrier2`, from VK_VERSION_1_3.
 
@@ -1107,8 +1959,34 @@ class ImageMemoryBarrier2(ChainStruct):
     subresource_range: ImageSubresourceRange = field(default_factory=ImageSubresourceRange)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        src_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
+        src_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
+        dst_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
+        dst_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
+        old_layout: ImageLayout | int = ImageLayout(0),
+        new_layout: ImageLayout | int = ImageLayout(0),
+        src_queue_family_index: int = 0,
+        dst_queue_family_index: int = 0,
+        image: Handle = None,
+        subresource_range: ImageSubresourceRange | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.src_stage_mask = src_stage_mask
+        self.src_access_mask = src_access_mask
+        self.dst_stage_mask = dst_stage_mask
+        self.dst_access_mask = dst_access_mask
+        self.old_layout = old_layout
+        self.new_layout = new_layout
+        self.src_queue_family_index = src_queue_family_index
+        self.dst_queue_family_index = dst_queue_family_index
+        self.image = image
+        self.subresource_range = ImageSubresourceRange() if subresource_range is None else subresource_range
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class BufferMemoryBarrier(ChainStruct):
     """`VkBufferMemoryBarrier`, core.
 
@@ -1126,8 +2004,28 @@ class BufferMemoryBarrier(ChainStruct):
     size: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        src_access_mask: AccessFlagBits | int = AccessFlagBits(0),
+        dst_access_mask: AccessFlagBits | int = AccessFlagBits(0),
+        src_queue_family_index: int = 0,
+        dst_queue_family_index: int = 0,
+        buffer: Handle = None,
+        offset: int = 0,
+        size: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.src_access_mask = src_access_mask
+        self.dst_access_mask = dst_access_mask
+        self.src_queue_family_index = src_queue_family_index
+        self.dst_queue_family_index = dst_queue_family_index
+        self.buffer = buffer
+        self.offset = offset
+        self.size = size
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class BufferMemoryBarrier2(ChainStruct):
     """`VkBufferMemoryBarrier2`, from VK_VERSION_1_3.
 
@@ -1147,8 +2045,32 @@ class BufferMemoryBarrier2(ChainStruct):
     size: int = 0
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        src_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
+        src_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
+        dst_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
+        dst_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
+        src_queue_family_index: int = 0,
+        dst_queue_family_index: int = 0,
+        buffer: Handle = None,
+        offset: int = 0,
+        size: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.src_stage_mask = src_stage_mask
+        self.src_access_mask = src_access_mask
+        self.dst_stage_mask = dst_stage_mask
+        self.dst_access_mask = dst_access_mask
+        self.src_queue_family_index = src_queue_family_index
+        self.dst_queue_family_index = dst_queue_family_index
+        self.buffer = buffer
+        self.offset = offset
+        self.size = size
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class Win32KeyedMutexAcquireReleaseInfoKHR(ChainStruct):
     """`VkWin32KeyedMutexAcquireReleaseInfoKHR`, from VK_KHR_win32_keyed_mutex; chained to `VkSubmitInfo`, `VkSubmitInfo2`.
 
@@ -1164,8 +2086,24 @@ class Win32KeyedMutexAcquireReleaseInfoKHR(ChainStruct):
     release_keys: Sequence[int] = ()
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        acquire_syncs: Sequence[Handle] = (),
+        acquire_keys: Sequence[int] = (),
+        acquire_timeouts: Sequence[int] = (),
+        release_syncs: Sequence[Handle] = (),
+        release_keys: Sequence[int] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.acquire_syncs = acquire_syncs
+        self.acquire_keys = acquire_keys
+        self.acquire_timeouts = acquire_timeouts
+        self.release_syncs = release_syncs
+        self.release_keys = release_keys
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class ExternalMemoryAcquireUnmodifiedEXT(ChainStruct):
     """`VkExternalMemoryAcquireUnmodifiedEXT`, from VK_EXT_external_memory_acquire_unmodified; chained to `VkBufferMemoryBarrier`, `VkBufferMemoryBarrier2`, `VkImageMemoryBarrier`, `VkImageMemoryBarrier2`.
 
@@ -1177,8 +2115,16 @@ class ExternalMemoryAcquireUnmodifiedEXT(ChainStruct):
     acquire_unmodified_memory: bool = False
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        acquire_unmodified_memory: bool = False,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.acquire_unmodified_memory = acquire_unmodified_memory
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryBarrier(ChainStruct):
     """`VkMemoryBarrier`, core.
 
@@ -1191,8 +2137,18 @@ class MemoryBarrier(ChainStruct):
     dst_access_mask: AccessFlagBits | int = AccessFlagBits(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        src_access_mask: AccessFlagBits | int = AccessFlagBits(0),
+        dst_access_mask: AccessFlagBits | int = AccessFlagBits(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.src_access_mask = src_access_mask
+        self.dst_access_mask = dst_access_mask
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryBarrier2(ChainStruct):
     """`VkMemoryBarrier2`, from VK_VERSION_1_3; chained to `VkSubpassDependency2`.
 
@@ -1207,8 +2163,22 @@ class MemoryBarrier2(ChainStruct):
     dst_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0)
     p_next: ChainStruct | None = None
 
+    def __init__(
+        self,
+        src_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
+        src_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
+        dst_stage_mask: PipelineStageFlagBits2 | int = PipelineStageFlagBits2(0),
+        dst_access_mask: AccessFlagBits2 | int = AccessFlagBits2(0),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.src_stage_mask = src_stage_mask
+        self.src_access_mask = src_access_mask
+        self.dst_stage_mask = dst_stage_mask
+        self.dst_access_mask = dst_access_mask
+        self.p_next = p_next
 
-@dataclass(slots=True)
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class DependencyInfo(ChainStruct):
     """`VkDependencyInfo`, from VK_VERSION_1_3.
 
@@ -1222,6 +2192,20 @@ class DependencyInfo(ChainStruct):
     buffer_memory_barriers: Sequence[BufferMemoryBarrier2] = ()
     image_memory_barriers: Sequence[ImageMemoryBarrier2] = ()
     p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        dependency_flags: DependencyFlagBits | int = DependencyFlagBits(0),
+        memory_barriers: Sequence[MemoryBarrier2] = (),
+        buffer_memory_barriers: Sequence[BufferMemoryBarrier2] = (),
+        image_memory_barriers: Sequence[ImageMemoryBarrier2] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.dependency_flags = dependency_flags
+        self.memory_barriers = memory_barriers
+        self.buffer_memory_barriers = buffer_memory_barriers
+        self.image_memory_barriers = image_memory_barriers
+        self.p_next = p_next
 
 
 ExportMemoryAllocateInfoKHR = ExportMemoryAllocateInfo
