@@ -76,9 +76,9 @@ def _struct_doc(s: StructModel) -> str:
 
 
 def _struct(s: StructModel) -> str:
+    base = "ChainStruct" if s.s_type else "Struct"
     # The decorator compiles its own __init__, __repr__ and __eq__ at import, struct by struct: slow. So __init__ is
     # written out here, and `Struct` has the other two.
-    # importing took. So __init__ is written out here, and `Struct` has the other two.
     lines = [f"@dataclass(init=False, repr=False, eq=False, slots=True)\nclass {s.name}({base}):\n{_struct_doc(s)}"]
     lines.append(f'    C_NAME: ClassVar[str] = "{s.c_name}"')
     if s.s_type:
