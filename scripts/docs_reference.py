@@ -1,0 +1,305 @@
+"""The reference pages, from docstrings. Read from the source text, so that every Python version writes the same."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from dataclasses import dataclass
+from enum import Enum, IntFlag
+from pathlib import Path
+
+from scripts.docs_tables import table
+
+import extmem
+from extmem import vk
+
+__all__ = ["pages"]
+
+_HEAD = "<!-- Written by `python -m scripts.docs` from the docstrings. Edit those, not this page. -->\n"
+_SKIP = {"errors", "process", "raw", "rules", "vk"}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A class or function in a file, with the file's text."""
+
+    node: ast.ClassDef | ast.FunctionDef
+    text: str
+
+    @property
+    def bases(self) -> list[str]:
+        """The base classes that are plain names."""
+        written = self.node.bases if isinstance(self.node, ast.ClassDef) else []
+        return [base.id for base in written if isinstance(base, ast.Name)]
+
+
+def _clean(doc: str | None) -> str:
+    return doc.strip() if doc else ""
+
+
+def _modules(package: Path) -> list[Path]:
+    return sorted(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
+
+
+def _find(source: Path, home: str, name: str) -> _Found:
+    """Where the name's class or function is defined, in the module `home` or below it."""
+    start = source.joinpath(*home.split("."))
+    for path in _modules(start):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.parse(text).body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
+                return _Found(node, text)
+    raise LookupError(f"{name} is promised by {home} and defined nowhere in it")
+
+
+def _signature(node: ast.FunctionDef, text: str, *, method: bool) -> str:
+    """The parameters as written, on one line; without `self`."""
+    first = node.body[0].lineno
+    lines = text.splitlines()[node.lineno - 1 : first]
+    head = "\n".join(lines)
+    begin = head.index("(")
+    depth = 0
+    end = begin
+    for end in range(begin, len(head)):
+        depth += (head[end] in "([{") - (head[end] in ")]}")
+        if depth == 0:
+            break
+    parameters = " ".join(head[begin + 1 : end].split()).removesuffix(",")
+    parameters = re.sub(r"\s*#[^\n]*", "", parameters)
+    if method:
+        parameters = re.sub(r"^(?:self|cls)(?:, )?", "", parameters)
+    returns = ast.get_source_segment(text, node.returns) if node.returns is not None else None
+    arrow = f" -> {' '.join(returns.split())}" if returns and returns != "None" else ""
+    return f"{node.name}({parameters}){arrow}"
+
+
+def _decorators(node: ast.FunctionDef) -> set[str]:
+    return {ast.unparse(decorator) for decorator in node.decorator_list}
+
+
+def _members(found: _Found) -> str:
+    """Attributes, properties and methods of a class, in the order of its source."""
+    parts: list[str] = []
+    body = found.node.body
+    for base in ast.parse(found.text).body:
+        # What a public class takes from a base that is not public itself is its own to the reader.
+        if isinstance(base, ast.ClassDef) and base.name in found.bases and base.name not in extmem.__all__:
+            parts.append(_members(_Found(base, found.text)))
+    for position, node in enumerate(body):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            marks = _decorators(node)
+            doc = _clean(ast.get_docstring(node))
+            if "overload" in marks or any(mark.endswith(".setter") for mark in marks):
+                continue
+            if "property" in marks:
+                kind = ast.get_source_segment(found.text, node.returns) if node.returns is not None else ""
+                parts.append(f"**`{node.name}`** : `{kind}`<br>\n{_paragraphs(doc)}")
+            else:
+                parts.append(f"**`{_signature(node, found.text, method=True)}`**<br>\n{_paragraphs(doc)}")
+        elif (
+            isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not node.target.id.startswith("_")
+        ):
+            after = body[position + 1] if position + 1 < len(body) else None
+            told = (
+                _clean(str(after.value.value))
+                if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                else ""
+            )
+            parts.append(
+                f"**`{node.target.id}`** : `{ast.get_source_segment(found.text, node.annotation)}`<br>\n{told}"
+            )
+        elif (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and not node.targets[0].id.startswith("_")
+            and isinstance(node.value, (ast.Constant, ast.UnaryOp))
+            and "IntFlag" in found.bases
+        ):
+            parts.append(f"**`{node.targets[0].id}`** = `{ast.get_source_segment(found.text, node.value)}`")
+    return "\n\n".join(parts)
+
+
+def _paragraphs(doc: str) -> str:
+    """A docstring as Markdown: definition lines (`name: text`) become a list, literal blocks become fences."""
+    lines: list[str] = []
+    literal = False
+    waiting = False
+    for line in doc.splitlines():
+        if line.strip() == "::":
+            waiting = True
+            continue
+        if waiting and line.strip():
+            lines += ["```text", line.removeprefix("    ")]
+            waiting, literal = False, True
+            continue
+        if literal:
+            if line.strip() and not line.startswith("    "):
+                lines += ["```", "", line]
+                literal = False
+            else:
+                lines.append(line.removeprefix("    "))
+            continue
+        match = re.match(r"^([a-z_][a-z_, ]*): (\S.*)$", line)
+        if match and all(part.isidentifier() for part in match[1].replace(",", " ").split()):
+            lines.append(f"- `{match[1]}`: {match[2]}")
+        elif re.match(r"^(Errors?|Ownership|Raises)( of [^:]*)?:", line):
+            lines += ["", f"*{line.partition(':')[0]}:*{line.partition(':')[2]}"]
+        else:
+            inside = line.startswith("    ") and bool(lines)
+            if not inside and line.strip() and lines and lines[-1].startswith(("- ", "  ")):
+                lines.append("")
+            lines.append(f"  {line.strip()}" if inside else line)
+    while lines and literal and not lines[-1].strip():
+        lines.pop()
+    if literal:
+        lines.append("```")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
+
+
+def _entry(source: Path, home: str, name: str) -> str:
+    found = _find(source, home, name)
+    doc = _paragraphs(_clean(ast.get_docstring(found.node)))
+    if isinstance(found.node, ast.ClassDef):
+        members = _members(found)
+        return f"## `{name}`\n\n{doc}\n" + (f"\n{members}\n" if members else "")
+    return f"## `{_signature(found.node, found.text, method=False)}`\n\n{doc}\n"
+
+
+def _public(source: Path) -> str:
+    doors: list[str] = []
+    classes: list[str] = []
+    for name in extmem.__all__:
+        home = extmem._HOME.get(name)
+        if home is None or home == "extmem.errors":
+            continue
+        entry = _entry(source, home, name)
+        (classes if name[0].isupper() else doors).append(entry)
+    told = (
+        "# The public names\n\nWhat `import extmem` offers. The errors have [a page of their own](errors.md), and so "
+        "have [the specification's words](vk.md), [`extmem.process`](process.md), [`extmem.raw`](raw.md) and "
+        "[`extmem.rules`](rules.md).\n\n"
+    )
+    return _HEAD + told + "\n".join([*doors, *classes])
+
+
+def _errors(source: Path) -> str:
+    path = source / "extmem" / "errors.py"
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    parts = [_HEAD, "# Errors\n", _paragraphs(_clean(ast.get_docstring(tree))), ""]
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name in extmem.__all__:
+            bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases)
+            parts.append(f"## `{node.name}`\n\nA kind of {bases}.\n\n{_paragraphs(_clean(ast.get_docstring(node)))}\n")
+            members = _members(_Found(node, text))
+            if members:
+                parts.append(members + "\n")
+    return "\n".join(parts)
+
+
+def _module(source: Path, module: str, title: str) -> str:
+    path = source.joinpath(*module.split(".")).with_suffix(".py")
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    names = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    parts = [_HEAD, f"# {title}\n", _paragraphs(_clean(ast.get_docstring(tree))), ""]
+    parts += [_entry(source, module, name) for name in names]
+    return "\n".join(parts)
+
+
+def _vk() -> str:
+    structs: list[tuple[str, type[vk.Struct]]] = []
+    enums: list[tuple[str, type[Enum]]] = []
+    flags: list[tuple[str, type[Enum]]] = []
+    for name in sorted(set(vk.__all__)):
+        value = getattr(vk, name)
+        if not isinstance(value, type) or value.__name__ != name:
+            continue  # functions, numbers, and second names of the same thing
+        if issubclass(value, vk.Struct) and hasattr(value, "C_NAME"):
+            structs.append((name, value))
+        elif issubclass(value, Enum):
+            (flags if issubclass(value, IntFlag) else enums).append((name, value))
+    parts = [
+        _HEAD,
+        "# `extmem.vk`: the specification's words\n",
+        "Structures, enums and flags under their own names without `Vk`, fields in snake_case without the pointer's "
+        "`p`; `p_next` is last, and every field has a default. Names that an extension brought in go on working with "
+        "their suffix (`BindBufferMemoryInfoKHR`). `extmem.vk.find(struct, cls)` and `extmem.vk.chain(struct)` walk a "
+        "pNext chain. `extmem.vk.abi` turns structures into C memory and back.\n",
+        "## Structures\n",
+        table(
+            ("`extmem.vk`", "C", "fields, in order"),
+            ((f"`{name}`", f"`{cls.C_NAME}`", _fields(cls)) for name, cls in structs),
+        ),
+        "\n## Enums\n",
+        table(("`extmem.vk`", "values"), ((f"`{name}`", str(len(cls.__members__))) for name, cls in enums)),
+        "\n## Flags\n",
+        table(("`extmem.vk`", "bits"), ((f"`{name}`", str(len(cls.__members__))) for name, cls in flags)),
+    ]
+    parts += [
+        "\n## Commands\n",
+        table(
+            ("command", "errors it may return"),
+            (
+                (f"`{name}`", ", ".join(f"`{code.name}`" for code in command.error_codes) or "–")
+                for name, command in sorted(vk.COMMANDS.items())
+            ),
+        ),
+    ]
+    return "\n".join([*parts, ""])
+
+
+def _fields(cls: type[vk.Struct]) -> str:
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"{cls.__name__} is no dataclass: the page cannot tell its fields")
+    return ", ".join(f"`{field.name}`" for field in dataclasses.fields(cls)) or "–"
+
+
+def _rules() -> str:
+    from extmem.rules import ledger
+
+    parts = [
+        _HEAD,
+        "# `extmem.rules`: every rule in scope\n",
+        "`extmem.rules.ledger.rows()` gives this list to programs, `extmem rules` to people, and `extmem explain ID` "
+        "one rule with a wrong and a right call. [What the words mean](../concepts/rules.md).\n",
+    ]
+    for family in dict.fromkeys(row.family for row in ledger.rows()):
+        parts.append(f"## {family}\n")
+        rows = []
+        for row in ledger.rows(family=family):
+            status = f"{row.status}: {row.checked_by}" if row.checked_by else row.status
+            rows.append((f"`{row.vuid.removeprefix('VUID-')}`", row.rule, status))
+        parts += [table(("id (`VUID-…`)", "rule", "status"), rows), ""]
+    return "\n".join(parts)
+
+
+def _index() -> str:
+    return _HEAD + (
+        "# Reference\n\n"
+        "- [The public names](extmem.md): devices, memory, handles, the doors\n"
+        "- [Errors](errors.md): the tree, and what each class carries\n"
+        "- [`extmem.vk`](vk.md): structures, enums, flags, commands\n"
+        "- [`extmem.rules`](rules.md): every valid-usage rule in scope and what becomes of it\n"
+        "- [`extmem.process`](process.md): children that inherit handles\n"
+        "- [`extmem.raw`](raw.md): foreign handles, numbers and descriptors\n"
+    )
+
+
+def pages(root: Path) -> dict[str, str]:
+    """File name → text of everything in docs/reference."""
+    source = root / "src"
+    return {
+        "README.md": _index(),
+        "extmem.md": _public(source),
+        "errors.md": _errors(source),
+        "process.md": _module(source, "extmem.process", "`extmem.process`"),
+        "raw.md": _module(source, "extmem.raw", "`extmem.raw`"),
+        "rules.md": _rules(),
+        "vk.md": _vk(),
+    }

@@ -1,0 +1,85 @@
+"""What the documentation takes from the code is what the code says now."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scripts import docs
+from tests.meta.tools import ROOT
+
+
+def test_the_documentation_is_in_step_with_the_code() -> None:
+    found = docs.compare(ROOT, docs.render(ROOT))
+    assert not found, "run `python -m scripts.docs`:\n" + "\n".join(found)
+
+
+def test_every_table_is_used_somewhere() -> None:
+    from scripts.docs_tables import TABLES
+
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))
+    assert not [name for name in TABLES if f"<!-- generated: {name} -->" not in pages]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of what the script reads and writes, in step."""
+    for name in ("docs", "src"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "_generated"))
+    for page in ROOT.glob("*.md"):
+        shutil.copy(page, tmp_path / page.name)
+    assert docs.main(["--root", str(tmp_path)]) == 0
+    assert docs.main(["--root", str(tmp_path), "--check"]) == 0
+    return tmp_path
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (lambda root: (root / "docs/reference/errors.md").unlink(), "errors.md is missing"),
+        (lambda root: _edit(root / "docs/reference/raw.md", "Own a file", "Rent a file"), "raw.md differs"),
+        (lambda root: _edit(root / "docs/images/lifetimes-dark.svg", "a name", "a game"), "lifetimes-dark.svg differs"),
+        (
+            lambda root: _edit(root / "docs/concepts/object-model.md", "| fd handle | yes", "| fd handle | no"),
+            "differs",
+        ),
+        (lambda root: (root / "docs/images/old.svg").write_text("<svg/>"), "old.svg is written by nobody"),
+        (lambda root: _edit(root / "src/extmem/raw.py", "Own a file descriptor", "Own an fd"), "raw.md differs"),
+    ],
+)
+def test_planted_drift_is_seen(
+    copy: Path, fault: Callable[[Path], object], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault(copy)
+    assert docs.main(["--root", str(copy), "--check"]) == 1
+    assert told in capsys.readouterr().out
+
+
+def test_planted_lifetime_that_the_table_does_not_have_is_seen(monkeypatch: pytest.MonkeyPatch, copy: Path) -> None:
+    """The picture and the table follow the model: take a reference away there and both are out of step."""
+    from scripts import docs_pictures, docs_tables
+
+    from extmem.objects.lifetimes import KEEPS, Holder, Keeps
+
+    changed = {**KEEPS, Holder.IMPORTED_NT: Keeps(payload=1, object=0, kmt=0)}
+    monkeypatch.setattr(docs_tables, "KEEPS", changed)
+    monkeypatch.setattr(docs_pictures, "KEEPS", changed)
+    differing = "\n".join(docs.compare(copy, docs.render(copy)))
+    for name in ("object-model.md", "how-it-works-light.svg", "lifetimes-light.svg"):
+        assert f"{name} differs" in differing
+
+
+@pytest.mark.parametrize(
+    "text", ["<!-- generated: nonsense -->\n<!-- end generated -->\n", "<!-- generated: access -->\n"]
+)
+def test_planted_bad_mark_is_seen(text: str) -> None:
+    with pytest.raises(LookupError):
+        docs.fill(text, "page.md")
