@@ -167,7 +167,7 @@ def read(info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> tuple[Allocation,
                 traits |= bit
                 if name:
                     setattr(call, name, node)
-            call.nodes.append((where, node))
+                call.nodes.append((where, node))
             node = node.p_next
             if node is None:
                 break

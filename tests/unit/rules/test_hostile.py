@@ -1,0 +1,196 @@
+"""No check ever raises, whatever the fields hold: it reports, or it stays silent."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.rules.world import GPU, GPU_UUID, GROUP, OTHER_UUID, buffer_info, image_info
+
+from extmem import rules, vk
+from extmem.rules import AllocateFacts, ExternalMemoryFacts, MemoryFacts, PayloadFacts, Refusal, ResourceFacts, ledger
+from extmem.rules._allocation import _SLOTS
+
+TYPES = [int(t) for t in vk.ExternalMemoryHandleTypeFlagBits]
+junk = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-2, 2**64),
+    st.floats(),
+    st.text(max_size=5),
+    st.binary(max_size=5),
+    st.lists(st.integers(), max_size=3),
+    st.just(object()),
+    st.just({}),
+)
+sane = st.one_of(
+    st.sampled_from(TYPES), st.sampled_from([0, 1, 2, 4096, 65536, 2**32 - 1]), st.none(), st.text(max_size=3)
+)
+value = st.one_of(sane, sane, junk)
+
+
+def struct(cls: type) -> st.SearchStrategy[Any]:
+    """A struct of this class with anything in its fields; half of the fields keep their defaults."""
+    names = [f.name for f in fields(cls) if f.name != "p_next"]
+    return st.dictionaries(st.sampled_from(names), value, max_size=len(names)).map(lambda kw: cls(**kw))
+
+
+chained = st.one_of(*(struct(cls) for cls in _SLOTS), struct(vk.BufferCreateInfo))
+
+
+@st.composite
+def chain(draw: st.DrawFn) -> Any:
+    links = draw(st.lists(chained, max_size=4))
+    for before, after in zip(links, links[1:], strict=False):
+        before.p_next = after
+    if links and draw(st.integers(0, 9)) == 0:
+        links[-1].p_next = draw(st.one_of(st.sampled_from(links), junk))
+    return links[0] if links else None
+
+
+mask = st.sampled_from([*TYPES, 0, 6, 2**31])
+uuid = st.sampled_from([GPU_UUID, OTHER_UUID, None])
+capability = st.builds(ExternalMemoryFacts, st.integers(0, 7), mask, mask)
+capabilities = st.dictionaries(st.sampled_from(TYPES), capability, max_size=3)
+resource = st.builds(
+    lambda info, caps, **kw: ResourceFacts(
+        "buffer" if isinstance(info, vk.BufferCreateInfo) else "image", info, capabilities=caps, **kw
+    ),
+    st.sampled_from([buffer_info(), buffer_info(2), image_info(), image_info(8)]),
+    capabilities,
+    size=st.sampled_from([0, 1, 65536]),
+    alignment=st.sampled_from([0, 1, 256]),
+    memory_type_bits=st.sampled_from([0, 2, 7]),
+    handle_types=mask,
+    identity=st.integers(0, 1),
+    requires_dedicated=st.booleans(),
+    alive=st.booleans(),
+    bound=st.booleans(),
+    device_uuid=st.sampled_from([b"", GPU_UUID, OTHER_UUID]),
+)
+payload = st.builds(
+    PayloadFacts,
+    mask,
+    st.sampled_from([None, 0, 65536]),
+    st.sampled_from([None, 1]),
+    uuid,
+    uuid,
+    st.sampled_from([None, "none", "buffer", "image"]),
+    st.sampled_from([None, buffer_info(2), image_info(8)]),
+    st.integers(0, 3),
+    st.sampled_from([(), (GPU_UUID, OTHER_UUID)]),
+    st.booleans(),
+    st.sampled_from([None, 0, 2]),
+)
+allocate_facts = st.builds(
+    AllocateFacts,
+    st.sampled_from([GPU, GROUP]),
+    st.one_of(st.none(), resource),
+    capabilities,
+    st.one_of(st.none(), payload),
+    st.one_of(st.none(), st.just(Refusal("STATUS_INVALID_HANDLE", "no."))),
+    st.sampled_from([None, 0, 2]),
+    st.sampled_from([None, True, False]),
+    st.sampled_from([None, True, False]),
+)
+memory = st.builds(
+    MemoryFacts,
+    st.sampled_from([0, 65536]),
+    st.integers(0, 40),
+    mask,
+    mask,
+    st.one_of(st.none(), resource),
+    exported_nt_types=mask,
+    alive=st.booleans(),
+)
+
+
+def told(found: list[rules.Violation]) -> None:
+    """Whatever is reported is a known rule with all its parts, once."""
+    for v in found:
+        assert ledger.find(v.vuid).status == "checked"
+        assert v.where and v.problem and v.remedy and v.rule
+    keys = [(v.vuid, v.where) for v in found]
+    assert len(keys) == len(set(keys))
+
+
+@settings(max_examples=400, deadline=None)
+@given(struct(vk.MemoryAllocateInfo), chain(), allocate_facts)
+def test_allocate_memory(info: Any, links: Any, facts: AllocateFacts) -> None:
+    info.p_next = links
+    told(rules.check_allocate_memory(info, facts))
+
+
+@settings(max_examples=150, deadline=None)
+@given(value, memory)
+def test_get_handles(anything: Any, known: MemoryFacts) -> None:
+    told(rules.check_get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(anything, anything, anything), GPU, known))
+    told(rules.check_get_memory_fd(vk.MemoryGetFdInfoKHR(1, anything), GPU, known))
+    told(rules.check_get_memory_win32_handle(anything, GPU, known))
+    told(rules.check_get_memory_fd(anything, GPU, known))
+
+
+@settings(max_examples=150, deadline=None)
+@given(value, value, st.sampled_from([None, True, False]))
+def test_properties(kind: Any, handle: Any, fact: bool | None) -> None:
+    told(rules.check_memory_win32_handle_properties(kind, handle, GPU))
+    told(rules.check_memory_fd_properties(kind, handle, GPU, fd_is_valid=fact))
+    told(rules.check_memory_host_pointer_properties(kind, handle, GPU, mapped=fact))
+
+
+CREATE = st.one_of(struct(vk.BufferCreateInfo), struct(vk.ImageCreateInfo), value)
+EXTERNAL = st.one_of(
+    struct(vk.ExternalMemoryBufferCreateInfo),
+    struct(vk.ExternalMemoryImageCreateInfo),
+    struct(vk.ExternalMemoryImageCreateInfoNV),
+    struct(vk.PhysicalDeviceExternalImageFormatInfo),
+    junk,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(CREATE, EXTERNAL, EXTERNAL, capabilities)
+def test_create(info: Any, first: Any, second: Any, answers: Any) -> None:
+    if isinstance(first, vk.ChainStruct):
+        first.p_next = second
+    if isinstance(info, vk.ChainStruct):
+        info.p_next = first
+    told(rules.check_create_buffer(info, GPU, answers))
+    told(rules.check_create_image(info, GPU, answers))
+    told(rules.check_external_image_format_info(first))
+    query = vk.PhysicalDeviceImageFormatInfo2(p_next=first)
+    told(rules.check_external_image_format_info(query))
+
+
+@settings(max_examples=150, deadline=None)
+@given(struct(vk.PhysicalDeviceExternalBufferInfo), chain())
+def test_external_buffer_info(info: Any, links: Any) -> None:
+    info.p_next = links
+    told(rules.check_external_buffer_info(info))
+    told(rules.check_external_buffer_info(links))
+
+
+@settings(max_examples=200, deadline=None)
+@given(value, resource, memory, st.sampled_from([1, 2]))
+def test_bind(offset: Any, known: ResourceFacts, mem: MemoryFacts, form: Any) -> None:
+    told(rules.check_bind_buffer_memory(vk.BindBufferMemoryInfo(1, 2, offset), known, mem, form=form))
+    told(rules.check_bind_image_memory(vk.BindImageMemoryInfo(1, 2, offset), known, mem, form=form))
+    told(rules.check_bind_image_memory(offset, known, mem, form=form))
+
+
+@settings(max_examples=150, deadline=None)
+@given(struct(vk.Win32KeyedMutexAcquireReleaseInfoKHR), st.lists(st.one_of(st.none(), memory), max_size=3))
+def test_keyed_mutex(info: Any, memories: Any) -> None:
+    told(rules.check_keyed_mutex(info, memories))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(struct(vk.ImageMemoryBarrier), struct(vk.ImageMemoryBarrier2), value), resource, memory)
+def test_barriers_and_mapping(info: Any, known: ResourceFacts, mem: MemoryFacts) -> None:
+    told(rules.check_image_memory_barrier(info, known))
+    told(rules.check_map_memory(vk.MemoryMapInfo(flags=info), mem))
+    told(rules.check_unmap_memory(vk.MemoryUnmapInfo(flags=info), mem))
+    told(rules.check_map_memory(info, mem))
