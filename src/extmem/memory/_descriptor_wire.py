@@ -102,18 +102,16 @@ _FIELDS = _Wire.__struct_fields__
 
 
 def encode(values: tuple[Any, ...]) -> bytes:
-    """The bytes of these field values, in `Descriptor`'s order. DescriptorError where they are no descriptor."""
+    """The bytes of these field values, in `Descriptor`'s order. DescriptorError where they are no descriptor.
+
+    The bounds of the fields keep them within DESCRIPTOR_LIMIT.
+    """
     try:
         data = _encoder.encode(_Wire(VERSION, *values))
         # What leaves here can be read there: wrong types that came in through the constructor are found now.
         _decoder.decode(data)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
         raise DescriptorError(f"this cannot be written as a descriptor: {_named(str(error))}") from error
-    if len(data) > DESCRIPTOR_LIMIT:
-        raise DescriptorError(
-            f"the descriptor takes {len(data)} bytes and {DESCRIPTOR_LIMIT} is the limit; "
-            "shorten the names or describe fewer axes and queue families"
-        )
     return data
 
 
