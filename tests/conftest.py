@@ -1,7 +1,7 @@
-"""What every test shares: a private object manager, children that do not outlive the session, and skips that are counted.
+"""What every test shares: a private object manager, no children that outlive the session, and skips that are counted.
 
-A skip is a test that did not look. So a reason must be on the list below, under the part of the world that it misses; and
-where EXTMEM_EXPECT (comma-separated) names that part, a skip is a failure.
+A skip is a test that did not look. So a reason must be on the list below, under the part of the world that it misses;
+and where EXTMEM_EXPECT (comma-separated) names that part, a skip is a failure.
 """
 
 from __future__ import annotations

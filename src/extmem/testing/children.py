@@ -2,8 +2,8 @@
 
 How this works. `Peer` is another Python process that runs what it is told, line by line, in a namespace that lasts. It
 is started by exec, never by a bare fork, and shares nothing with its parent but the pipe that it takes orders from, so
-it stands for any unrelated process. `peer("…")` returns the value of the last expression; an exception over there becomes
-a `RemoteError` here, with the class, the message and the numbers of the original.
+it stands for any unrelated process. `peer("…")` returns the value of the last expression; an exception over there
+becomes a `RemoteError` here, with the class, the message and the numbers of the original.
 
 Every child is in a register until it is reaped; `kill_all` ends what is left, and says what it was.
 """
@@ -116,7 +116,7 @@ class Child:
         return "" if self._output.closed else Path(self._output.name).read_text(errors="replace")
 
     def wait(self, *, expect: int | None = 0, deadline: float = DEADLINE) -> int:
-        """Its exit code. ChildFailedError if that is not `expect` (None takes any); DeadlineError if it hangs, killed."""
+        """Its exit code. ChildFailedError if that is not `expect` (None takes any); DeadlineError if it hangs."""
         try:
             code = self.process.wait(timeout=deadline)
         except subprocess.TimeoutExpired:
