@@ -165,10 +165,11 @@ class Handles(Core):
         """The access of a duplicate that asks for a mask of its own (B37, B38)."""
         wanted = requested(desired)
         target = source.object
-        if wanted & MAXIMUM_ALLOWED:
-            both = target.rights(caller) & target.rights(receiver) & target.ceiling
-            wanted = wanted & ~MAXIMUM_ALLOWED | both | source.granted
-        if wanted & ~source.granted:
+        named = wanted & ~MAXIMUM_ALLOWED
+        if named & ~source.granted:
             for token in (caller, receiver):
-                grant(target.rights(token), wanted, user=token.uid, ceiling=target.ceiling)
-        return wanted
+                grant(target.rights(token), named, user=token.uid, ceiling=target.ceiling)
+        if wanted == named:
+            return named
+        both = target.rights(caller) & target.rights(receiver) & target.ceiling
+        return named | both | source.granted
