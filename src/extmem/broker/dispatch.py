@@ -1,0 +1,499 @@
+"""From requests to replies: what each message means to the object manager and to the descriptors.
+
+How this works. `Dispatch.answer` is a table look-up by message type; each handler calls the model, and returns the reply
+with the descriptor to send beside it, if any. A handler that raises `Refused` has changed nothing, and the server says so.
+Descriptors that came with a request belong to its `Fds` until a handler takes them.
+
+A process gets each payload's descriptor once per way of opening it: `Session.held` remembers what it has. Whoever holds
+anything of a payload has a descriptor of it, handles included, because after a broker's death the clients bring the
+payloads back.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from extmem.broker import wire
+from extmem.broker.payloads import Payloads, inspect, is_writable
+from extmem.broker.sessions import Session
+from extmem.broker.tickets import Tickets
+from extmem.broker.transport import Fds
+from extmem.broker.wire import READ_ONLY, READ_WRITE
+from extmem.errors import PeerProtocolError
+from extmem.objects import (
+    ALL_ACCESS,
+    MAXIMUM_ALLOWED,
+    RESOURCE_WRITE,
+    HandleRecord,
+    Imported,
+    MemoryRecord,
+    ObjectManager,
+    ObjectRecord,
+    PayloadRecord,
+    Refused,
+    Share,
+    Status,
+    TicketRecord,
+    map_generic,
+)
+
+__all__ = ["Answer", "Dispatch"]
+
+Answer: TypeAlias = tuple[wire.Reply, int | None]
+"""A reply and the descriptor to send beside it (borrowed)."""
+
+_DONE: Final = wire.Done()
+_PAGE: Final = 1_024
+_PRUNE: Final = 64
+
+
+class _Facts:
+    """What the broker knows of a payload besides its descriptor; `records` are the objects', ready to be sent."""
+
+    __slots__ = ("description", "kind", "records", "stated", "strict_kmt")
+
+    def __init__(self, description: bytes, kind: int, stated: int, *, strict_kmt: bool) -> None:
+        self.description = description
+        self.kind = kind
+        self.stated = stated
+        self.strict_kmt = strict_kmt
+        self.records: dict[int, bytes] = {}
+
+
+class Dispatch:
+    """The handlers, and what they share."""
+
+    def __init__(self, model: ObjectManager, payloads: Payloads, tickets: Tickets, now: Callable[[], float]) -> None:
+        self.model = model
+        self.payloads = payloads
+        self.tickets = tickets
+        self._now = now
+        self._facts: dict[int, _Facts] = {}
+        self.processes: dict[int, int] = {}
+        """Pid → the object manager's id of the process (the latest, if it has several connections)."""
+        self.watch_process: Callable[[int], None] = _ignore
+        """The server waits for this pidfd."""
+        self.add_descendant: Callable[[socket.socket, int, Session], None] = _ignore_descendant
+        """The server serves this end of the connection of a child of that session's process."""
+        self.wake_at: Callable[[float], None] = _ignore_time
+        """The server's loop has something to do at that time."""
+        # The types of handlers are checked where they are written; the table itself cannot say them.
+        self._handlers: dict[type[Any], Callable[[Session, Any, Fds | None], Answer]] = {
+            wire.Export: self._export,
+            wire.ImportName: self._import_name,
+            wire.ImportHandle: self._import_handle,
+            wire.ImportKmt: self._import_kmt,
+            wire.Free: self._free,
+            wire.GetHandle: self._get_handle,
+            wire.OpenHandle: self._open_handle,
+            wire.CloseHandle: self._close_handle,
+            wire.Duplicate: self._duplicate,
+            wire.SameObject: self._same_object,
+            wire.QueryHandle: self._query_handle,
+            wire.SetFlags: self._set_flags,
+            wire.KmtAlive: self._kmt_alive,
+            wire.Offer: self._offer,
+            wire.Claim: self._claim,
+            wire.BindOffer: self._bind_offer,
+            wire.Withdraw: self._withdraw,
+            wire.Snapshot: self._snapshot,
+            wire.Inherit: self._inherit,
+            wire.Hold: self._hold,
+            wire.ListHandles: self._list_handles,
+            wire.AnnouncePayload: self._announce_payload,
+            wire.AnnounceObject: self._announce_object,
+            wire.AnnounceMemory: self._announce_memory,
+            wire.AnnounceHandle: self._announce_handle,
+            wire.AnnounceTicket: self._announce_ticket,
+            wire.AnnounceClaimed: self._announce_claimed,
+        }
+
+    def answer(self, session: Session, request: wire.Request, fds: Fds | None) -> Answer:
+        """Carry out one request of a process that has said Hello. Raises Refused; PeerProtocolError for a misplaced one."""
+        handler = self._handlers.get(type(request))
+        if handler is None:
+            raise PeerProtocolError(f"{type(request).__name__} is not due here: say Hello once, at the beginning")
+        return handler(session, request, fds)
+
+    def collect(self) -> None:
+        """Close the descriptors of payloads that nobody holds any more."""
+        released = self.model.take_released()
+        if released:
+            self.payloads.drop(released)
+            for payload in released:
+                self._facts.pop(payload, None)
+
+    # -- memory objects -----------------------------------------------------------------------------------------------
+
+    def _export(self, session: Session, m: wire.Export, fds: Fds | None) -> Answer:
+        fd = _take(fds)
+        try:
+            kind, identity = inspect(m.kind, fd, m.identity, session.token.uid)
+            writable = is_writable(kind, fd)
+            made = self.model.export_memory(
+                session.process,
+                identity,
+                m.descriptor,
+                share=Share(m.share),
+                name=m.name,
+                access=m.access,
+                sddl=m.sddl,
+                inherit=m.inherit,
+                strict_kmt=m.strict_kmt,
+                writable=writable,
+            )
+        except BaseException:
+            os.close(fd)
+            raise
+        payload = made.payload
+        self.payloads.add(payload, kind, fd)
+        facts = self._facts.get(payload)
+        if facts is None:
+            record = self.model.payload_record(payload)
+            facts = _Facts(record.descriptor, kind, m.identity, strict_kmt=record.strict_kmt)
+            self._facts[payload] = facts
+        _has(session, payload, READ_WRITE if writable else READ_ONLY)
+        granted = map_generic(m.access)
+        if granted & MAXIMUM_ALLOWED:
+            granted = granted & ~MAXIMUM_ALLOWED | ALL_ACCESS
+        return (
+            wire.Exported(
+                made.memory,
+                payload,
+                made.object or 0,
+                granted,
+                made.kmt or 0,
+                facts.strict_kmt,
+                facts.description,
+                self._record(facts, made.object),
+            ),
+            None,
+        )
+
+    def _import_name(self, session: Session, m: wire.ImportName, fds: Fds | None) -> Answer:
+        return self._imported(session, self.model.import_by_name(session.process, m.name, m.desired))
+
+    def _import_handle(self, session: Session, m: wire.ImportHandle, fds: Fds | None) -> Answer:
+        return self._imported(session, self.model.import_by_handle(session.process, m.handle))
+
+    def _import_kmt(self, session: Session, m: wire.ImportKmt, fds: Fds | None) -> Answer:
+        return self._imported(session, self.model.import_by_kmt(session.process, m.number))
+
+    def _imported(self, session: Session, found: Imported) -> Answer:
+        payload = found.payload
+        facts = self._facts[payload]
+        needs = self.payloads.mode_for(payload, found.granted & RESOURCE_WRITE != 0)
+        held = session.held.get(payload, 0)
+        fd = None
+        mode = 0
+        if not held & needs:
+            try:
+                fd = self.payloads.fd_for(payload, needs)
+            except OSError as error:
+                self.model.free_memory(session.process, found.memory)
+                raise _no_descriptors(error) from None
+            mode = needs
+            session.held[payload] = held | needs
+        record = facts.records.get(found.object) if found.object is not None else b""
+        if record is None:
+            record = self._record(facts, found.object)
+        return (
+            wire.Imported(
+                found.memory,
+                payload,
+                found.object or 0,
+                found.granted,
+                found.kmt or 0,
+                facts.strict_kmt,
+                needs,
+                mode,
+                facts.kind,
+                found.name,
+                facts.description,
+                record,
+                facts.stated,
+            ),
+            fd,
+        )
+
+    def _free(self, session: Session, m: wire.Free, fds: Fds | None) -> Answer:
+        self.model.free_memory(session.process, m.memory)
+        if m.forget:
+            session.held.pop(m.forget, None)
+        return _DONE, None
+
+    # -- handles ------------------------------------------------------------------------------------------------------
+
+    def _get_handle(self, session: Session, m: wire.GetHandle, fds: Fds | None) -> Answer:
+        return self._handle(session, self.model.get_handle(session.process, m.memory))
+
+    def _open_handle(self, session: Session, m: wire.OpenHandle, fds: Fds | None) -> Answer:
+        return self._handle(session, self.model.open_handle(session.process, m.name, m.desired, m.inherit))
+
+    def _hold(self, session: Session, m: wire.Hold, fds: Fds | None) -> Answer:
+        return self._handle(session, m.handle & ~3, fresh=False)
+
+    def _handle(self, session: Session, value: int, *, fresh: bool = True) -> Answer:
+        info = self.model.handle_info(session.process, value)
+        record = self.model.object_record(info.object)
+        payload = record.payload
+        facts = self._facts[payload]
+        fd = None
+        mode = 0
+        if not session.held.get(payload, 0):
+            mode = self.payloads.mode_for(payload, info.granted & RESOURCE_WRITE != 0)
+            try:
+                fd = self.payloads.fd_for(payload, mode)
+            except OSError as error:
+                if fresh:
+                    self.model.close_handle(session.process, value)
+                raise _no_descriptors(error) from None
+            session.held[payload] = mode
+        return (
+            wire.Handle(
+                value,
+                payload,
+                info.object,
+                info.granted,
+                info.inherit,
+                info.protect,
+                mode,
+                facts.kind,
+                facts.description,
+                self._record(facts, info.object),
+                facts.stated,
+            ),
+            fd,
+        )
+
+    def _close_handle(self, session: Session, m: wire.CloseHandle, fds: Fds | None) -> Answer:
+        self.model.close_handle(session.process, m.handle)
+        if m.forget:
+            session.held.pop(m.forget, None)
+        return _DONE, None
+
+    def _duplicate(self, session: Session, m: wire.Duplicate, fds: Fds | None) -> Answer:
+        if m.forget:
+            session.held.pop(m.forget, None)
+        elsewhere = m.into is not None and m.into != session.credentials.pid
+        target = self.processes.get(m.into or 0, 0) if elsewhere else session.process
+        try:
+            value = self.model.duplicate(
+                session.process,
+                m.handle,
+                target=target,
+                desired=m.desired,
+                inherit=m.inherit,
+                same_attributes=m.same_attributes,
+                close_source=m.close_source,
+            )
+        except Refused as refusal:
+            if target or refusal.status is not Status.INVALID_CID:
+                raise
+            raise Refused(
+                Status.INVALID_CID,
+                f"Process {m.into} uses no shared memory through this object manager, so it has no handle table. "
+                "Duplicate into it once it has opened something.",
+            ) from None
+        if elsewhere:
+            return wire.Value(value), None
+        return self._handle(session, value)
+
+    def _same_object(self, session: Session, m: wire.SameObject, fds: Fds | None) -> Answer:
+        return wire.Value(int(self.model.same_object(session.process, m.a, m.b))), None
+
+    def _query_handle(self, session: Session, m: wire.QueryHandle, fds: Fds | None) -> Answer:
+        info = self.model.handle_info(session.process, m.handle)
+        return (
+            wire.HandleState(
+                info.inherit,
+                info.protect,
+                info.granted,
+                info.object,
+                info.name,
+                info.type_name,
+                info.handle_count,
+                info.pointer_count,
+            ),
+            None,
+        )
+
+    def _set_flags(self, session: Session, m: wire.SetFlags, fds: Fds | None) -> Answer:
+        self.model.set_handle_flags(session.process, m.handle, m.mask, m.flags)
+        return _DONE, None
+
+    def _list_handles(self, session: Session, m: wire.ListHandles, fds: Fds | None) -> Answer:
+        values = [record.value for record in self.model.describe(session.process).handles if record.value > m.after]
+        return wire.Handles(tuple(sorted(values)[:_PAGE])), None
+
+    def _inherit(self, session: Session, m: wire.Inherit, fds: Fds | None) -> Answer:
+        child = self.model.inherit(session.process)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            self.model.detach(child)
+            raise _no_descriptors(error) from None
+        self.add_descendant(ours, child, session)
+        # The reply borrows the fd; the server closes it once the reply is on its way.
+        return wire.Channel(), theirs.detach()
+
+    # -- KMT numbers and tickets --------------------------------------------------------------------------------------
+
+    def _kmt_alive(self, session: Session, m: wire.KmtAlive, fds: Fds | None) -> Answer:
+        return wire.Value(int(self.model.kmt_alive(m.number))), None
+
+    def _offer(self, session: Session, m: wire.Offer, fds: Fds | None) -> Answer:
+        ticket = self.model.offer(session.process, memory=m.memory, handle=m.handle, kmt=m.kmt)
+        self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
+        return wire.Ticket(ticket.to_bytes(16, "big")), None
+
+    def _claim(self, session: Session, m: wire.Claim, fds: Fds | None) -> Answer:
+        ticket = int.from_bytes(m.ticket, "big")
+        claimed = self.model.claim(session.process, ticket)
+        self.tickets.done(ticket)
+        if claimed.imported is not None:
+            return self._imported(session, claimed.imported)
+        if claimed.handle is not None:
+            return self._handle(session, claimed.handle)
+        return wire.Kmt(claimed.kmt or 0), None
+
+    def _bind_offer(self, session: Session, m: wire.BindOffer, fds: Fds | None) -> Answer:
+        self._bind(session, int.from_bytes(m.ticket, "big"), m.pid)
+        return _DONE, None
+
+    def _bind(self, session: Session, ticket: int, pid: int) -> None:
+        try:
+            fresh = self.tickets.bind(ticket, pid, session.process)
+        except ProcessLookupError:
+            self.model.withdraw(session.process, ticket)
+            return
+        except OSError as error:
+            raise _no_descriptors(error) from None
+        if fresh is not None:
+            self.watch_process(fresh)
+
+    def _withdraw(self, session: Session, m: wire.Withdraw, fds: Fds | None) -> Answer:
+        ticket = int.from_bytes(m.ticket, "big")
+        found = self.model.withdraw(session.process, ticket)
+        self.tickets.done(ticket)
+        return wire.Value(int(found)), None
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def _snapshot(self, session: Session, m: wire.Snapshot, fds: Fds | None) -> Answer:
+        data = wire.encode(self.model.snapshot())
+        try:
+            fd = os.memfd_create("extmem-snapshot", os.MFD_CLOEXEC)
+        except OSError as error:
+            raise _no_descriptors(error) from None
+        try:
+            os.truncate(fd, len(data))
+            written = 0
+            while written < len(data):
+                written += os.pwrite(fd, data[written:], written)
+        except OSError as error:
+            os.close(fd)
+            raise _no_descriptors(error) from None
+        return wire.SnapshotFile(len(data)), fd
+
+    # -- announcements after a restart --------------------------------------------------------------------------------
+
+    def _announce_payload(self, session: Session, m: wire.AnnouncePayload, fds: Fds | None) -> Answer:
+        fd = _take(fds)
+        try:
+            kind, identity = inspect(m.kind, fd, m.identity, session.token.uid)
+            record = PayloadRecord(
+                m.payload, identity, m.descriptor, Share(m.share), m.writable, m.kmt or None, m.strict_kmt
+            )
+            back = self.model.restore_payload(session.process, record)
+        except BaseException:
+            os.close(fd)
+            raise
+        _has(session, back.payload, READ_WRITE if is_writable(kind, fd) else READ_ONLY)
+        self.payloads.add(back.payload, kind, fd)
+        self.payloads.upgrade(back.payload, session.token.uid)
+        if back.payload not in self._facts:
+            self._facts[back.payload] = _Facts(m.descriptor, kind, m.identity, strict_kmt=m.strict_kmt)
+        return wire.PayloadBack(back.payload, back.kmt or 0), None
+
+    def _announce_object(self, session: Session, m: wire.AnnounceObject, fds: Fds | None) -> Answer:
+        r = wire.decode_record(m.record)
+        kept = self.model.restore_object(
+            session.process, ObjectRecord(r.object, r.payload, r.name, r.owner, r.sddl, r.writable)
+        )
+        return wire.Value(int(kept)), None
+
+    def _announce_memory(self, session: Session, m: wire.AnnounceMemory, fds: Fds | None) -> Answer:
+        self.model.restore_memory(
+            session.process, MemoryRecord(m.memory, m.payload, m.object or None, m.exporting, m.granted, m.inherit)
+        )
+        return _DONE, None
+
+    def _announce_handle(self, session: Session, m: wire.AnnounceHandle, fds: Fds | None) -> Answer:
+        self.model.restore_handle(session.process, HandleRecord(m.handle, m.object, m.granted, m.inherit, m.protect))
+        return _DONE, None
+
+    def _announce_ticket(self, session: Session, m: wire.AnnounceTicket, fds: Fds | None) -> Answer:
+        ticket = int.from_bytes(m.ticket, "big")
+        if self.tickets.was_claimed(ticket):
+            return _DONE, None
+        self.model.restore_ticket(
+            session.process, TicketRecord(ticket, m.what, m.payload, m.object or None, m.granted, m.demoted)
+        )
+        if not m.demoted:
+            self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
+            if m.pid:
+                self._bind(session, ticket, m.pid)
+        return _DONE, None
+
+    def _announce_claimed(self, session: Session, m: wire.AnnounceClaimed, fds: Fds | None) -> Answer:
+        ticket = int.from_bytes(m.ticket, "big")
+        self.tickets.done(ticket)
+        self.tickets.claimed_before(ticket)
+        self.model.demote(ticket)  # its sender came first and announced it as in flight: it keeps nothing alive any more
+        return _DONE, None
+
+    def _record(self, facts: _Facts, shared: int | None) -> bytes:
+        if shared is None:
+            return b""
+        found = facts.records.get(shared)
+        if found is None:
+            if len(facts.records) >= _PRUNE:
+                facts.records.clear()  # most are of objects that have ended; the living are made again when asked for
+            r = self.model.object_record(shared)
+            found = wire.encode(wire.ObjectRecord(r.object, r.payload, r.name, r.owner, r.sddl, r.writable))
+            facts.records[shared] = found
+        return found
+
+
+def _has(session: Session, payload: int, mode: int) -> None:
+    session.held[payload] = session.held.get(payload, 0) | mode
+
+
+def _take(fds: Fds | None) -> int:
+    if fds is None:
+        raise PeerProtocolError("a payload was announced without its file descriptor")
+    return fds.take()
+
+
+def _no_descriptors(error: OSError) -> Refused:
+    return Refused(
+        Status.INSUFFICIENT_RESOURCES,
+        f"The broker is out of resources ({error.strerror}). Free shared memory, or raise the limit of open files "
+        "(ulimit -n) where the broker is started.",
+    )
+
+
+def _ignore(pidfd: int) -> None:
+    """Before a server is there."""
+
+
+def _ignore_descendant(sock: socket.socket, process: int, parent: Session) -> None:
+    """Before a server is there."""
+
+
+def _ignore_time(when: float) -> None:
+    """Before a server is there."""

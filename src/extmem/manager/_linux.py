@@ -1,0 +1,437 @@
+"""The object manager on Linux: this process's calls to its broker, as errors and records of the library.
+
+How this works. Each call is one message to the broker and one back. Under the client's lock the reply is entered in the
+client's state (`broker.state`), so that what this process holds can be announced to another broker. A handle that another
+process duplicated into ours is unknown to the state until its first use, when the broker is asked about it (`_know`).
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from dataclasses import dataclass
+from typing import NoReturn
+
+from extmem.broker import wire
+from extmem.broker.client import TIMEOUT, Client
+from extmem.broker.fitting import (
+    fit_descriptor,
+    fit_handle,
+    fit_mask,
+    fit_name,
+    fit_number,
+    fit_sddl,
+    fit_ticket,
+)
+from extmem.broker.paths import RuntimeDir, runtime_directory
+from extmem.broker.payloads import Kind
+from extmem.broker.state import GENERATION, PayloadFd
+from extmem.broker.transport import Fds
+from extmem.errors import HandleStateError, PeerProtocolError, UnsupportedError
+from extmem.handles import HandleInfo
+from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
+
+__all__ = ["BrokerStatus", "Exported", "Imported", "Manager", "PayloadFd", "PayloadRow", "manager"]
+
+_PROTECT = 2
+_INHERIT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A memory object that shares its payload. `object` is 0 for KMT shares, `kmt` is 0 for NT shares."""
+
+    memory: int
+    payload: int
+    object: int
+    kmt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A new memory object on a shared payload.
+
+    Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is the exporter's word, to be parsed
+    as a stranger's. `name` is the full path, None if there is none.
+    """
+
+    memory: int
+    payload: PayloadFd
+    object: int
+    granted: int
+    descriptor: bytes
+    kmt: int
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatus:
+    """A running broker. `uptime` in seconds, `resident` in bytes; `fds` are those that it keeps for payloads."""
+
+    pid: int
+    version: int
+    socket: str
+    uptime: float
+    clients: int
+    payloads: int
+    fds: int
+    resident: int
+
+
+class Manager:
+    """Shared objects, their names and this process's handle table. Thread-safe; implements `handles.NtHandleTable`.
+
+    Errors of every call: the object manager's refusals (`ObjectManagerError` classes), PeerGoneError for a broker that does
+    not answer, UnsupportedError where there is none and none can be started.
+    """
+
+    def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
+        self._client = Client(runtime_directory() if directory is None else directory, timeout=timeout)
+
+    # -- memory objects -----------------------------------------------------------------------------------------------
+
+    def export(
+        self,
+        fd: int,
+        descriptor: bytes,
+        *,
+        share: Share,
+        name: str | None,
+        access: int,
+        sddl: str | None,
+        inherit: bool,
+        strict_kmt: bool = False,
+        kind: Kind = Kind.HOST,
+        identity: int = 0,
+    ) -> Exported:
+        """Share a payload; name, shared object and KMT number exist from here on (B13).
+
+        fd: borrowed. kind: what it is; `identity` tells apart the payloads of kinds whose fds the kernel does not.
+        """
+        if name is not None:
+            fit_name(name)
+            self._check_global(name)
+        request = wire.Export(
+            kind,
+            fit_descriptor(descriptor),
+            int(share),
+            name,
+            fit_mask(access),
+            fit_sddl(sddl),
+            inherit,
+            strict_kmt,
+            identity,
+        )
+        client = self._client
+        with client.lock:
+            reply, _ = client.exchange(request, fd)
+            if type(reply) is not wire.Exported:
+                _unexpected(reply)
+            client.state.exported(request, reply, fd)
+            memory = reply.memory + client.state.generation * GENERATION
+        return Exported(memory, reply.payload, reply.object, reply.kmt)
+
+    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
+        """A memory object by name, with the rights asked for, or all that the object's security allows."""
+        fit_name(name)
+        if "\\" in name:
+            self._check_global(name)
+        client = self._client
+        with client.lock:
+            return self._imported(*client.exchange(wire.ImportName(name, fit_mask(desired))))
+
+    def import_by_handle(self, handle: int) -> Imported:
+        """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
+        client = self._client
+        with client.lock:
+            return self._imported(*client.exchange(wire.ImportHandle(self._know(handle))))
+
+    def import_by_kmt(self, number: int) -> Imported:
+        """A memory object by KMT number."""
+        client = self._client
+        with client.lock:
+            return self._imported(*client.exchange(wire.ImportKmt(fit_number(number))))
+
+    def _imported(self, reply: wire.Reply, fds: Fds | None) -> Imported:
+        if type(reply) is not wire.Imported:
+            _unexpected(reply)
+        state = self._client.state
+        payload = state.imported(reply, fds)
+        return Imported(
+            reply.memory + state.generation * GENERATION,
+            payload,
+            reply.object,
+            reply.granted,
+            reply.descriptor,
+            reply.kmt,
+            reply.name,
+        )
+
+    def free(self, memory: int) -> None:
+        """Free a memory object. One that a fork left behind is not ours: nothing happens."""
+        self._client.free(memory)
+
+    def free_later(self, memory: int) -> None:
+        """Free soon, from a finalizer: does not block, call back or raise."""
+        self._client.later(self._client.free, memory)
+
+    # -- handles ------------------------------------------------------------------------------------------------------
+
+    def get_handle(self, memory: int) -> int:
+        """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
+        client = self._client
+        with client.lock:
+            return self._handle(*client.exchange(wire.GetHandle(self._number(memory))))
+
+    def open_handle(self, name: str, desired: int, inherit: bool = False) -> int:
+        """A new handle by name (B15)."""
+        fit_name(name)
+        self._check_global(name)
+        client = self._client
+        with client.lock:
+            return self._handle(*client.exchange(wire.OpenHandle(name, fit_mask(desired), inherit)))
+
+    def _handle(self, reply: wire.Reply, fds: Fds | None) -> int:
+        if type(reply) is not wire.Handle:
+            _unexpected(reply)
+        self._client.state.handle(reply, fds)
+        return reply.handle
+
+    def close(self, value: int) -> None:
+        """CloseHandle."""
+        self._client.close_handle(value)
+
+    def close_later(self, value: int) -> None:
+        """Close soon, from a finalizer: does not block, call back or raise."""
+        self._client.later(self._client.close_handle, value)
+
+    def duplicate(
+        self,
+        value: int,
+        *,
+        desired: int | None,
+        inherit: bool,
+        same_attributes: bool,
+        close_source: bool,
+        into: int | None,
+    ) -> int:
+        """DuplicateHandle; as `NtHandleTable.duplicate`."""
+        client = self._client
+        mask = None if desired is None else fit_mask(desired)
+        with client.lock:
+            state = client.state
+            source = self._know(value)
+            held = state.handles.get(source)
+            closes = close_source and held is not None and not held.protect
+            forget = state.forgets(held) if closes else 0
+            request = wire.Duplicate(source, mask, inherit, same_attributes, close_source, into, forget)
+            try:
+                reply, fds = client.exchange(request)
+            finally:
+                if closes:
+                    state.closed(source)
+            if type(reply) is wire.Value:
+                return reply.value
+            return self._handle(reply, fds)
+
+    def same_object(self, a: int, b: int) -> bool:
+        """CompareObjectHandles."""
+        client = self._client
+        with client.lock:
+            reply, _ = client.exchange(wire.SameObject(self._know(a), self._know(b)))
+        return bool(_value(reply))
+
+    def info(self, value: int) -> HandleInfo:
+        """GetHandleInformation and NtQueryObject."""
+        client = self._client
+        with client.lock:
+            reply, _ = client.exchange(wire.QueryHandle(self._know(value)))
+        if type(reply) is not wire.HandleState:
+            _unexpected(reply)
+        return HandleInfo(
+            reply.inherit,
+            reply.protect,
+            reply.granted,
+            reply.type_name,
+            reply.name,
+            reply.object,
+            reply.handle_count,
+        )
+
+    def set_flags(self, value: int, mask: int, flags: int) -> None:
+        """SetHandleInformation."""
+        client = self._client
+        with client.lock:
+            source = self._know(value)
+            client.exchange(wire.SetFlags(source, mask & 0xFF, flags & 0xFF))
+            held = client.state.handles.get(source)
+            if held is not None:
+                held.inherit = bool(flags & _INHERIT) if mask & _INHERIT else held.inherit
+                held.protect = bool(flags & _PROTECT) if mask & _PROTECT else held.protect
+
+    def _know(self, value: int) -> int:
+        """The value as the table knows it. Makes sure that the state knows it too, if it is a handle at all."""
+        value = fit_handle(value)
+        client = self._client
+        if value not in client.state.handles:
+            if value in client.state.left_behind:
+                raise HandleStateError(
+                    f"the handle {value:#x} is the parent's: fork does not inherit handles. Start children with spawn"
+                )
+            self._handle(*client.exchange(wire.Hold(value)))
+        return value
+
+    def _number(self, memory: int) -> int:
+        generation, number = divmod(memory, GENERATION)
+        if generation < self._client.state.generation:
+            raise HandleStateError(
+                f"memory object {memory:#x} is the parent's: fork does not share it. Start children with spawn"
+            )
+        return number
+
+    # -- KMT numbers and tickets --------------------------------------------------------------------------------------
+
+    def kmt_alive(self, number: int) -> bool:
+        """Whether an import by this number would find something now."""
+        if not 0 <= number <= 0xFFFF_FFFF:
+            return False
+        client = self._client
+        with client.lock:
+            reply, _ = client.exchange(wire.KmtAlive(number))
+        return bool(_value(reply))
+
+    def offer(self, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
+        """A ticket of 16 bytes for exactly one of the three, to be sent to another process by any road.
+
+        It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as long as
+        the process lives that it is for; and never longer than this process lives.
+        """
+        client = self._client
+        with client.lock:
+            number = None if memory is None else self._number(memory)
+            source = None if handle is None else self._know(handle)
+            request = wire.Offer(number, source, None if kmt is None else fit_number(kmt))
+            reply, _ = client.exchange(request)
+            if type(reply) is not wire.Ticket:
+                _unexpected(reply)
+            client.state.offers(reply.ticket, wire.Offer(memory, source, kmt))
+        return reply.ticket
+
+    def claim(self, ticket: bytes) -> Imported | int:
+        """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
+        client = self._client
+        fit_ticket(ticket)
+        with client.lock:
+            reply, fds = client.exchange(wire.Claim(ticket))
+            client.state.claimed.append(ticket)
+            if type(reply) is wire.Kmt:
+                return reply.number
+            if type(reply) is wire.Handle:
+                return self._handle(reply, fds)
+            return self._imported(reply, fds)
+
+    def bind_offer(self, ticket: bytes, pid: int) -> None:
+        """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
+        client = self._client
+        with client.lock:
+            client.exchange(wire.BindOffer(fit_ticket(ticket), pid))
+            offered = client.state.offered.get(ticket)
+            if offered is not None:
+                offered.pid = pid
+
+    def withdraw(self, ticket: bytes) -> bool:
+        """Take an offer back. False when it has been claimed or has ended."""
+        client = self._client
+        with client.lock:
+            reply, _ = client.exchange(wire.Withdraw(fit_ticket(ticket)))
+            client.state.offered.pop(ticket, None)
+        return bool(_value(reply))
+
+    # -- processes and the broker itself ------------------------------------------------------------------------------
+
+    def inherit_socket(self) -> socket.socket:
+        """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
+
+        Ownership: the caller's. Pass its fd to the child with `EXTMEM_INHERIT_FD=<fd>` in its environment, and close it here
+        once the child has started: a child that dies without a word then gives its handles back.
+        """
+        client = self._client
+        with client.lock:
+            reply, fds = client.exchange(wire.Inherit())
+        if type(reply) is not wire.Channel or fds is None:
+            _unexpected(reply)
+        return socket.socket(fileno=fds.take())
+
+    def snapshot(self) -> list[PayloadRow]:
+        """All live payloads and who holds them."""
+        client = self._client
+        with client.lock:
+            reply, fds = client.exchange(wire.Snapshot())
+        if type(reply) is not wire.SnapshotFile or fds is None:
+            _unexpected(reply)
+        with open(fds.take(), "rb") as file:
+            file.seek(0)
+            return wire.decode_snapshot(file.read(reply.size))
+
+    def status(self) -> BrokerStatus | None:
+        """The running broker; None where there is none. Starts none."""
+        reply = self._client.probe(wire.GetStatus())
+        if reply is None:
+            return None
+        if type(reply) is not wire.BrokerState:
+            _unexpected(reply)
+        return BrokerStatus(
+            reply.pid,
+            reply.version,
+            str(self._client.directory.socket),
+            reply.uptime_ms / 1000,
+            reply.clients,
+            reply.payloads,
+            reply.fds,
+            reply.resident_kib * 1024,
+        )
+
+    def stop(self, *, force: bool = False) -> bool:
+        """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not set.
+
+        Forced, nobody loses anything: whoever holds something starts a new broker and announces it there.
+        """
+        reply = self._client.probe(wire.Stop(force))
+        return reply is None or _value(reply) == 0
+
+    def disconnect(self) -> None:
+        """Leave the broker now. All memory objects and handles of this manager end; it cannot be used again."""
+        self._client.close()
+
+    def _check_global(self, name: str) -> None:
+        if name[:7].casefold() == "global\\" and not self._client.directory.system:
+            raise UnsupportedError(
+                f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux takes a system broker "
+                "(/run/extmem/broker.sock, started by root with `python -m extmem.broker --system`). This user's broker serves "
+                "names without Global\\",
+                requires_one_of=["a system broker"],
+            )
+
+
+def _value(reply: wire.Reply) -> int:
+    if type(reply) is not wire.Value:
+        _unexpected(reply)
+    return reply.value
+
+
+def _unexpected(reply: wire.Reply) -> NoReturn:
+    raise PeerProtocolError(f"the broker answered with {type(reply).__name__}, which is no answer to that request")
+
+
+_lock = threading.Lock()
+_managers: dict[RuntimeDir, Manager] = {}
+
+
+def manager() -> Manager:
+    """This process's manager: one for each runtime directory, that of now. Connects at its first call."""
+    directory = runtime_directory()
+    with _lock:
+        found = _managers.get(directory)
+        if found is None:
+            found = _managers[directory] = Manager(directory)
+        return found
