@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -115,23 +116,31 @@ class HostDriver:
                 devices=[self.identity.device_name],
             )
         fd = _memfd.create(size, descriptor)
-        return self._adopt(fd, size, memory_type_index, _inspect.inspect_quickly(fd), None)
+        facts = os.fstat(fd)
+        return HostAllocation(
+            fd, size, memory_type_index, identity=(facts.st_dev, facts.st_ino), writable=True, release=None
+        )
 
     def import_fd(
         self, fd: int, size: int, memory_type_index: int, *, release: Callable[[], None] | None = None
     ) -> HostAllocation:
         """See `Driver`. The fd must be a memory file with sealed size, at least as large as the allocation."""
         self._check(size, memory_type_index)
-        # An fd whose closing is somebody else's comes from the object manager, with its descriptor beside it.
-        facts = _inspect.inspect(fd) if release is None else _inspect.inspect_quickly(fd)
-        if not facts.valid:
-            raise self._refusal(facts.problem)
-        if size > facts.capacity:
+        # An fd whose closing is somebody else's comes from the object manager, with its descriptor beside it: there
+        # is no need to look for the frame in its last page.
+        safe = _inspect.safe_to_map(fd) if release is not None else None
+        if safe is None:
+            facts = _inspect.inspect(fd)
+            if not facts.valid:
+                raise self._refusal(facts.problem)
+            safe = (facts.capacity, facts.writable, facts.identity)
+        capacity, writable, identity = safe
+        if size > capacity:
             raise self._refusal(
-                f"allocationSize is {size} and the memory file holds {facts.capacity} bytes of payload; "
+                f"allocationSize is {size} and the memory file holds {capacity} bytes of payload; "
                 "pass the exporter's allocationSize (it is in the descriptor)"
             )
-        return self._adopt(fd, size, memory_type_index, facts, release)
+        return HostAllocation(fd, size, memory_type_index, identity=identity, writable=writable, release=release)
 
     def inspect_fd(self, fd: int, handle_type: int) -> FdFacts:
         """See `Driver`."""
@@ -225,13 +234,6 @@ class HostDriver:
                 requires_one_of=["memory allocated by the device"],
             )
         return fd
-
-    def _adopt(
-        self, fd: int, size: int, memory_type_index: int, facts: FdFacts, release: Callable[[], None] | None
-    ) -> HostAllocation:
-        return HostAllocation(
-            fd, size, memory_type_index, identity=facts.identity, writable=facts.writable, release=release
-        )
 
     def _refusal(self, problem: str) -> DriverError:
         return DriverError(
