@@ -2,7 +2,7 @@
 
 How this works. A document's fenced blocks are one story. Blocks of language `python` run one after another in one
 interpreter, as typed at a prompt; one whose first line is a comment with a file name (`# reader.py`) is saved under
-that name instead and must be run by a console block of the same document. In blocks of language `console` each line
+that name instead and must be run by a console block or another such file of the document. In blocks of language `console` each line
 that starts with `$ ` is a command for the shell (`> ` continues it); the lines below it are what it must print (`...`
 stands for anything). All of it happens in an empty folder, with a broker of its own. A block that cannot run has a
 comment above it that says why: `<!-- not run: … -->`. One whose command must fail says `<!-- exit status: 1 -->`.
@@ -75,14 +75,14 @@ def blocks(text: str) -> list[Block]:
 def complaints_about(found: list[Block]) -> list[str]:
     """What is wrong with a document's blocks before any of them runs."""
     wrong = []
-    shown = "".join(block.text for block in found if block.language == "console" and block.reason is None)
+    runs = [block for block in found if block.reason is None and (block.language == "console" or block.saved_as)]
     for block in found:
         if block.language not in RUNNABLE + SHOWN:
             wrong.append(f"line {block.line}: a block of language {block.language!r}; use one of {RUNNABLE + SHOWN}")
         if block.reason == "":
             wrong.append(f"line {block.line}: not run, and no reason given")
-        if block.saved_as and block.reason is None and block.saved_as not in shown:
-            wrong.append(f"line {block.line}: {block.saved_as} is saved and never run by a console block")
+        if block in runs and block.saved_as and not any(block.saved_as in b.text for b in runs if b is not block):
+            wrong.append(f"line {block.line}: {block.saved_as} is saved and never run")
         if block.language == "console" and block.reason is None and not re.search(r"^\$ ", block.text, re.MULTILINE):
             wrong.append(f"line {block.line}: a console block without a command")
     return wrong
