@@ -183,7 +183,7 @@ def _obtain(
             holding.references.append(source.imported.memory)
             holding.object_id = source.imported.object
             holding.kmt = source.imported.kmt
-            holding.name = source.imported.name or None
+            holding.name = source.shared_name
             source.imported = None  # the holding gives it back from now on
     device.count(holding)
     return holding

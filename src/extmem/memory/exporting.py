@@ -54,7 +54,7 @@ def publish(
         share=share,
         name=name,
         access=access,
-        sddl=attributes.security_descriptor if attributes is not None else None,
+        sddl=_sddl(attributes),
         inherit=attributes.inherit_handle if attributes is not None else False,
         strict_kmt=strict_kmt,
     )
@@ -66,6 +66,17 @@ def publish(
         holding.object_id = exported.object
         holding.name = name if name is not None else holding.name
     holding.lazy_share = None
+
+
+def _sddl(attributes: vk.SecurityAttributes | None) -> str | None:
+    text = attributes.security_descriptor if attributes is not None else None
+    if text is not None and not isinstance(text, str):
+        raise UnsupportedError(
+            f"SecurityAttributes.security_descriptor is a {type(text).__name__}: binary security descriptors are Windows's; "
+            'write it as SDDL text, such as "D:(A;;GR;;;WD)"',
+            requires_one_of=["SDDL text"],
+        )
+    return text
 
 
 def _file_of(holding: Holding) -> int:

@@ -24,6 +24,7 @@ from extmem.errors import (
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager
 from extmem.memory.descriptor import Descriptor
+from extmem.objects import Status
 from extmem.rules import Refusal
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Source:
     name: str | None = None
     value: int = 0
     """The NT handle or KMT number asked for, 0 for none."""
+    shared_name: str | None = None
+    """The name of the shared object that was found, in its creator's spelling."""
     descriptor: Descriptor | None = None
     refusal: Refusal | None = None
     """The object manager's answer, where a rule says that the handle or name must be valid."""
@@ -120,7 +123,7 @@ def resolve_object(handle_type: int, handle: object, name: str | None, desired: 
     except ObjectManagerError as error:
         source.error = error
         if not isinstance(error, AccessDeniedError):
-            source.refusal = Refusal(f"{error.ntstatus:#010x}", str(error))
+            source.refusal = Refusal(Status(error.ntstatus).name, str(error))
         return source
     return _pinned(source, owner, imported)
 
@@ -133,6 +136,7 @@ def claimed(owner: Manager, imported: Imported) -> Source:
 
 def _pinned(source: Source, owner: Manager, imported: Imported) -> Source:
     source.owner, source.imported = owner, imported
+    source.shared_name = _spoken_name(imported.name)
     source.writable = bool(imported.granted & _RESOURCE_WRITE)
     try:
         source.descriptor = Descriptor.parse(imported.descriptor)
@@ -151,14 +155,27 @@ def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descrip
     source.fd_is_valid = found.valid
     source.writable = found.writable
     if not found.valid:
+        source.refusal = Refusal("INVALID_EXTERNAL_HANDLE", found.problem)
         source.error = DriverError(
-            f"vkAllocateMemory: fd {source.fd} is no payload: {found.problem}",
+            f"vkAllocateMemory: {found.problem}",
             result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
             command="vkAllocateMemory",
         )
-        return source
-    try:
-        source.descriptor = stated if stated is not None else Descriptor.parse(found.descriptor)
-    except DescriptorError as error:
-        source.error = error
+    elif stated is not None:
+        source.descriptor = stated
+    elif not found.descriptor:
+        source.error = DescriptorError(
+            f"fd {source.fd} carries no description of its payload ({found.descriptor_problem}); "
+            "state size, memory type and device with extmem.raw.import_payload(device, fd, Descriptor(...))"
+        )
+    else:
+        try:
+            source.descriptor = Descriptor.parse(found.descriptor)
+        except DescriptorError as error:
+            source.error = error
     return source
+
+
+def _spoken_name(path: str | None) -> str | None:
+    """An object's path as a program says it: without the session's directory."""
+    return path.rpartition("BaseNamedObjects\\")[2] if path else None
