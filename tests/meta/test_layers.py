@@ -53,7 +53,16 @@ PLATFORM_ASKED = {
     "extmem.devices.host.driver": "a backend",
     "extmem.manager": "picks the object manager",
     "extmem.manager._linux": "a backend",
-    "extmem.broker": "a backend: the broker is Linux's",
+    **dict.fromkeys(
+        (
+            f"extmem.broker.{name}"
+            for name in (
+                *("__main__", "announcing", "client", "dispatch", "journal", "launch", "listening", "paths"),
+                *("payloads", "reconnect", "run", "server", "sessions", "state", "tickets", "transport", "waiting"),
+            )
+        ),
+        "a backend: the broker is Linux's, and refuses to be imported elsewhere, so that type checkers know",
+    ),
 }
 
 

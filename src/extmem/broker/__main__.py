@@ -1,10 +1,17 @@
-"""`python -m extmem.broker`: run a broker in this process. Clients start one by themselves; nobody needs this by hand."""
+"""`python -m extmem.broker`: run a broker in this process.
+
+Clients start one by themselves; nobody needs this by hand.
+"""
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
 import argparse
 import os
-import sys
 from pathlib import Path
 
 
@@ -23,9 +30,12 @@ def _make_importable(libraries: str | None) -> None:
 def main() -> int:
     """Parse the command line and run. The exit status."""
     parser = argparse.ArgumentParser(prog="python -m extmem.broker", description=__doc__)
+    parser.add_argument("title", nargs="?", help="anything: what lists of processes show")
     parser.add_argument("--directory", help="the runtime directory (default: this user's)")
     parser.add_argument("--system", action="store_true", help="serve all users from /run/extmem (as root)")
-    parser.add_argument("--ready-fd", type=int, help="tell `ready`, or what failed, to this descriptor, and go on detached")
+    parser.add_argument(
+        "--ready-fd", type=int, help="tell `ready`, or what failed, to this descriptor, and go on detached"
+    )
     parser.add_argument("--libraries", help="where else to look for modules")
     options = parser.parse_args()
     if options.ready_fd is not None and os.fork():

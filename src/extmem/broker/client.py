@@ -1,18 +1,24 @@
 """The client's end: one connection of this process to its broker, thread-safe, with a deadline, outliving the broker.
 
-How this works. A request and its reply are one round trip under a lock. When the broker has gone, whoever notices first
-connects again, starting a new broker if there is none, and announces everything in `State`: the caller whose request was
-cut off, or the watcher thread (`reconnect`) if nobody calls. A request that got no reply is then sent again. That is right
-for every kind: a broker that died before it answered took the request's effect with it, because the next broker knows only
-what the clients announce, and they announce what they were answered.
+How this works. A request and its reply are one round trip under a lock. When the broker has gone, whoever notices
+first connects again, starting a new broker if there is none, and announces everything in `State`: the caller whose
+request was cut off, or the watcher thread (`reconnect`) if nobody calls. A request that got no reply is then sent
+again. That is right for every kind: a broker that died before it answered took the request's effect with it, because
+the next broker knows only what the clients announce, and they announce what they were answered.
 
-A reply that does not come in time, or a call cut off by an exception such as KeyboardInterrupt, leaves the connection out
-of step; it is given up likewise, but kept open until the new one has announced everything, so that nothing ends in between.
+A reply that does not come in time, or a call cut off by an exception such as KeyboardInterrupt, leaves the connection
+out of step; it is given up likewise, but kept open until the new one has announced everything, so that nothing ends
+in between.
 
 After `os.fork()` the child has no connection and holds nothing (the broker knows processes, not copies of them).
 """
 
 from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
 import logging
 import os
@@ -33,12 +39,13 @@ from extmem.broker.transport import Fds
 from extmem.errors import ExtmemError, HandleStateError, InvalidHandleError, PeerGoneError, PeerProtocolError
 from extmem.objects import error_for
 
-__all__ = ["TIMEOUT", "Client"]
+__all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Client"]
 
 TIMEOUT: Final = 10.0
 """Seconds that a broker may take for one reply."""
 _ATTEMPTS: Final = 4
-_INHERIT_FD: Final = "EXTMEM_INHERIT_FD"
+INHERIT_VARIABLE: Final = "EXTMEMINHERIT_VARIABLE"
+"""Where a child finds the connection that it was born with."""
 
 _log = logging.getLogger("extmem.broker")
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -69,7 +76,9 @@ class Client:
         the broker dies again and again; PeerProtocolError; UnsupportedError where there is no broker to be had.
         """
         if self._busy:
-            raise HandleStateError("a signal handler used shared memory while a call was under way; only set a flag in it")
+            raise HandleStateError(
+                "a signal handler used shared memory while a call was under way; only set a flag in it"
+            )
         data = wire.encode(request)
         for _ in range(_ATTEMPTS):
             sock = self._sock
@@ -141,7 +150,10 @@ class Client:
                 _log.warning("giving back %s after its owner was lost: %s", number, error)
 
     def probe(self, request: wire.GetStatus | wire.Stop) -> wire.Reply | None:
-        """Ask the broker about itself, without starting one: None where there is none. Uses the connection if there is one."""
+        """Ask the broker about itself, without starting one: None where there is none.
+
+        Uses the connection if there is one.
+        """
         with self.lock:
             sock = self._sock
             if sock is None:
@@ -161,9 +173,7 @@ class Client:
                 raise PeerProtocolError(f"the broker hung up: {answer[0].detail}")
             return None if answer is None else answer[0]
 
-    def _round_trip(
-        self, sock: socket.socket, data: bytes, fd: int | None
-    ) -> tuple[wire.Reply, Fds | None] | None:
+    def _round_trip(self, sock: socket.socket, data: bytes, fd: int | None) -> tuple[wire.Reply, Fds | None] | None:
         """The reply, or None when the broker has gone."""
         try:
             transport.send(sock, data, fd)
@@ -282,7 +292,7 @@ class Client:
 
     def _inherited(self) -> socket.socket | None:
         """The connection that this process was born with (`Manager.inherit_socket`), once."""
-        text = os.environ.pop(_INHERIT_FD, None)
+        text = os.environ.pop(INHERIT_VARIABLE, None)
         if text is None:
             return None
         try:

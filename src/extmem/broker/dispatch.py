@@ -1,8 +1,8 @@
 """From requests to replies: what each message means to the object manager and to the descriptors.
 
-How this works. `Dispatch.answer` is a table look-up by message type; each handler calls the model, and returns the reply
-with the descriptor to send beside it, if any. A handler that raises `Refused` has changed nothing, and the server says so.
-Descriptors that came with a request belong to its `Fds` until a handler takes them.
+How this works. `Dispatch.answer` is a table look-up by message type; each handler calls the model, and returns the
+reply with the descriptor to send beside it, if any. A handler that raises `Refused` has changed nothing, and the
+server says so. Descriptors that came with a request belong to its `Fds` until a handler takes them.
 
 A process gets each payload's descriptor once per way of opening it: `Session.held` remembers what it has. Whoever holds
 anything of a payload has a descriptor of it, handles included, because after a broker's death the clients bring the
@@ -10,6 +10,11 @@ payloads back.
 """
 
 from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
 import os
 import socket
@@ -112,7 +117,10 @@ class Dispatch:
         }
 
     def answer(self, session: Session, request: wire.Request, fds: Fds | None) -> Answer:
-        """Carry out one request of a process that has said Hello. Raises Refused; PeerProtocolError for a misplaced one."""
+        """Carry out one request of a process that has said Hello.
+
+        Raises Refused; PeerProtocolError for a misplaced one.
+        """
         handler = self._handlers.get(type(request))
         if handler is None:
             raise PeerProtocolError(f"{type(request).__name__} is not due here: say Hello once, at the beginning")
@@ -330,7 +338,7 @@ class Dispatch:
         return wire.Handles(tuple(sorted(values)[:_PAGE])), None
 
     def _inherit(self, session: Session, m: wire.Inherit, fds: Fds | None) -> Answer:
-        child = self.model.inherit(session.process)
+        child = self.model.inherit(session.process, only=m.only)
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
@@ -453,7 +461,9 @@ class Dispatch:
         ticket = int.from_bytes(m.ticket, "big")
         self.tickets.done(ticket)
         self.tickets.claimed_before(ticket)
-        self.model.demote(ticket)  # its sender came first and announced it as in flight: it keeps nothing alive any more
+        self.model.demote(
+            ticket
+        )  # its sender came first and announced it as in flight: it keeps nothing alive any more
         return _DONE, None
 
     def _record(self, facts: _Facts, shared: int | None) -> bytes:

@@ -1,4 +1,4 @@
-"""Values of the caller's that no message can carry, refused before one is made, with the object manager's own statuses."""
+"""Values that no message can carry, refused before one is made, with the object manager's own statuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _I64: Final = (1 << 63) - 1
 
 
 def fit_handle(value: int) -> int:
-    """A handle value as the table knows it (B48: the low two bits are ignored). InvalidHandleError for what can be none."""
+    """A handle value as the table knows it (B48: the low two bits are ignored).
+
+    InvalidHandleError for what can be none.
+    """
     if not 0 <= value <= _I64:
         raise error_for(Status.INVALID_HANDLE, f"{value:#x} is no handle. Pass the value that the object manager gave.")
     return value & ~3
@@ -42,7 +45,10 @@ def fit_mask(mask: int) -> int:
 
 
 def fit_name(name: str) -> str:
-    """A name. NameInvalidError for one that no object can have and no message can carry; all else is the broker's to judge."""
+    """A name.
+
+    NameInvalidError for one that no object can have and no message can carry; all else is the broker's to judge.
+    """
     if len(name) <= _MAX_NAME and (name.isascii() or not any("\ud800" <= c <= "\udfff" for c in name)):
         return name
     try:
@@ -57,7 +63,8 @@ def fit_sddl(sddl: str | None) -> str | None:
     if sddl is not None and (len(sddl) > _MAX_SDDL or not sddl.isascii()):
         raise error_for(
             Status.INVALID_SECURITY_DESCR,
-            f"The security descriptor has {len(sddl)} characters; at most {_MAX_SDDL}, all ASCII, are allowed. Shorten it.",
+            f"The security descriptor has {len(sddl)} characters; at most {_MAX_SDDL}, all ASCII, are allowed. "
+            "Shorten it.",
         )
     return sddl
 
@@ -72,5 +79,7 @@ def fit_descriptor(descriptor: bytes) -> bytes:
 def fit_ticket(ticket: bytes) -> bytes:
     """A ticket. InvalidHandleError for what can be none."""
     if len(ticket) != 16:
-        raise error_for(Status.INVALID_HANDLE, f"A ticket has 16 bytes, this has {len(ticket)}. Pass the sender's ticket.")
+        raise error_for(
+            Status.INVALID_HANDLE, f"A ticket has 16 bytes, this has {len(ticket)}. Pass the sender's ticket."
+        )
     return ticket

@@ -1,13 +1,18 @@
 """The journal: which clients a broker has, for the broker that follows it if it is killed; and the grace that follows.
 
-How this works. The file lists every connected client as pid and start time (a pid alone may be another process by now).
-It is replaced atomically whenever a client comes or goes, and removed when a broker leaves with no client left. A broker
-that finds one at its start follows a killed one: the clients listed are about to announce what they hold. Until all that
-still live have done so, and for at most `GRACE` seconds, nobody's export is carried out and nobody is told that a name or
-number leads nowhere (`Grace`), so that no name is stolen and none seems gone.
+How this works. The file lists every connected client as pid and start time (a pid alone may be another process by
+now). It is replaced atomically whenever a client comes or goes, and removed when a broker leaves with no client left.
+A broker that finds one at its start follows a killed one: the clients listed are about to announce what they hold.
+Until all that still live have done so, and for at most `GRACE` seconds, nobody's export is carried out and nobody is
+told that a name or number leads nowhere (`Grace`), so that no name is stolen and none seems gone.
 """
 
 from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
 import os
 from pathlib import Path

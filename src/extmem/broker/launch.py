@@ -1,15 +1,20 @@
 """Finding the broker, and starting one where there is none.
 
 How this works. A client first just connects. If nothing listens, it takes `start.lock`; of many clients that come at
-once, one gets it, and the others find the new broker when it is their turn. The holder starts the broker as a process of
-its own session, with no terminal, no inherited descriptor but a pipe, and `/` as its directory. Through the pipe comes
-one line: `ready`, or why not. The broker holds `broker.lock` for life and alone removes a stale socket, so that a late
-starter can never cut off a living one. If the client is killed meanwhile, the kernel frees the lock.
+once, one gets it, and the others find the new broker when it is their turn. The holder starts the broker as a process
+of its own session, with no terminal, no inherited descriptor but a pipe, and `/` as its directory. Through the pipe
+comes one line: `ready`, or why not. The broker holds `broker.lock` for life and alone removes a stale socket, so that
+a late starter can never cut off a living one. If the client is killed meanwhile, the kernel frees the lock.
 
 `EXTMEM_BROKER_START=never` forbids starting (a service manager does it, or nobody is to).
 """
 
 from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
 import errno
 import fcntl
@@ -18,7 +23,6 @@ import select
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,8 +53,8 @@ def set_deadline(sock: socket.socket, seconds: float) -> None:
 def connect(directory: RuntimeDir, timeout: float) -> socket.socket | None:
     """A connection to the broker that listens there; None if none does. `timeout` holds for each later call too.
 
-    Raises UnsupportedError for a directory that is not private or not ours to enter, PeerGoneError for a broker that does
-    not take the connection in time.
+    Raises UnsupportedError for a directory that is not private or not ours to enter, PeerGoneError for a broker that
+    does not take the connection in time.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
@@ -65,7 +69,8 @@ def connect(directory: RuntimeDir, timeout: float) -> socket.socket | None:
                 f"the broker at {directory.socket} did not take a connection within {timeout:g} s; see {directory.log}"
             ) from error
         raise UnsupportedError(
-            f"cannot connect to the broker at {directory.socket}: {error.strerror}. Set EXTMEM_RUNTIME_DIR to a directory "
+            f"cannot connect to the broker at {directory.socket}: {error.strerror}. Set EXTMEM_RUNTIME_DIR to a "
+            "directory "
             "of your own",
             requires_one_of=["EXTMEM_RUNTIME_DIR"],
         ) from error
@@ -141,7 +146,8 @@ def _wait(done: Callable[[], bool], deadline: float, problem: str) -> None:
 def _command(directory: RuntimeDir, ready: int) -> list[str]:
     if not sys.executable:
         raise UnsupportedError(
-            f"no broker listens in {directory.path}, and this program does not know its Python (sys.executable is empty). "
+            f"no broker listens in {directory.path}, and this program does not know its Python (sys.executable is "
+            "empty). "
             "Run `extmem broker run`",
             requires_one_of=["a running broker"],
         )
@@ -149,15 +155,15 @@ def _command(directory: RuntimeDir, ready: int) -> list[str]:
     # places where this process found extmem and msgspec are told, in case they are not where Python looks by itself.
     script = Path(__file__).with_name("__main__.py")
     libraries = str(Path(str(msgspec.__file__)).parents[1])
-    return [
-        sys.executable, "-I", str(script), "--directory", str(directory.path), "--ready-fd", str(ready), "--libraries", libraries,
-    ]  # fmt: skip
+    options = ["--directory", str(directory.path), "--ready-fd", str(ready), "--libraries", libraries]
+    return [sys.executable, "-I", str(script), "extmem.broker", *options]
 
 
 def start_broker(directory: RuntimeDir, deadline: float) -> None:
     """Start a broker and wait until it is ready. The caller holds `start.lock`.
 
-    Raises UnsupportedError with the broker's own words where it cannot start, PeerGoneError where it says nothing in time.
+    Raises UnsupportedError with the broker's own words where it cannot start, PeerGoneError where it says nothing in
+    time.
     """
     receiving, sending = os.pipe2(os.O_CLOEXEC)
     try:
@@ -208,7 +214,9 @@ def _read_line(fd: int, deadline: float) -> str:
     while b"\n" not in text and len(text) < 4_096:
         left = deadline - time.monotonic()
         if left <= 0 or not pipe.poll(left * 1000):
-            raise PeerGoneError("the broker that was started did not become ready in time; see broker.log beside its socket")
+            raise PeerGoneError(
+                "the broker that was started did not become ready in time; see broker.log beside its socket"
+            )
         piece = os.read(fd, 4_096)
         if not piece:
             break

@@ -7,6 +7,11 @@ ours, `/tmp/extmem-<uid>`.
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
 import os
 import stat
 from collections.abc import Mapping
@@ -88,7 +93,8 @@ class RuntimeDir:
         forbidden = 0o022 if self.system else 0o077
         if found.st_mode & forbidden:
             raise _refuse(
-                self.path, f"has mode {stat.S_IMODE(found.st_mode):04o}, so others can get in; run: chmod 700 {self.path}"
+                self.path,
+                f"has mode {stat.S_IMODE(found.st_mode):04o}, so others can get in; run: chmod 700 {self.path}",
             )
         if len(os.fsencode(self.socket)) > _MAX_SOCKET_PATH:
             raise _refuse(self.path, f"is too long: a socket's path has at most {_MAX_SOCKET_PATH} bytes")
@@ -96,7 +102,8 @@ class RuntimeDir:
 
 def _refuse(path: Path, problem: str) -> UnsupportedError:
     return UnsupportedError(
-        f"extmem's runtime directory {path} {problem}. Set EXTMEM_RUNTIME_DIR to a directory of your own that only you can "
+        f"extmem's runtime directory {path} {problem}. Set EXTMEM_RUNTIME_DIR to a directory of your own that only "
+        "you can "
         "enter (mode 0700); all processes that share memory need the same one",
         requires_one_of=["EXTMEM_RUNTIME_DIR", "XDG_RUNTIME_DIR"],
     )

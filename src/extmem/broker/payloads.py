@@ -16,33 +16,28 @@ GPU payloads have no read-only form in the kernel: `Kind.OPAQUE` goes out as it 
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
 import fcntl
 import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 
-from extmem.broker.wire import READ_ONLY, READ_WRITE
+from extmem.broker.wire import READ_ONLY, READ_WRITE, Kind
 from extmem.objects import Refused, Status
 
-__all__ = ["Identity", "Kind", "Payloads", "inspect", "is_writable"]
+__all__ = ["Identity", "Payloads", "inspect", "is_writable"]
 
 Identity = tuple[int, int]
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _READ_ONLY_CACHE = 256
 """Read-only descriptors kept for reuse; more are opened and closed as asked for."""
-
-
-class Kind(IntEnum):
-    """What a payload's file descriptor is."""
-
-    HOST = 1
-    """A memfd, sealed against shrinking and growing."""
-    OPAQUE = 2
-    """A driver's own descriptor (opaque fd, dma-buf)."""
 
 
 @dataclass(slots=True)
@@ -110,20 +105,27 @@ def _what(mode: int) -> str:
 
 
 def inspect(kind: int, fd: int, stated: int, uid: int) -> tuple[Kind, Identity]:
-    """What the descriptor is, and its identity. Raises Refused INVALID_PARAMETER if it cannot be a payload of that kind."""
+    """What the descriptor is, and its identity.
+
+    Raises Refused INVALID_PARAMETER if it cannot be a payload of that kind.
+    """
     try:
         known = Kind(kind)
     except ValueError:
         raise Refused(
             Status.INVALID_PARAMETER,
-            f"Payload kind {kind} is unknown to this broker ({', '.join(f'{k} {k.name}' for k in Kind)}). Stop the broker "
+            f"Payload kind {kind} is unknown to this broker ({', '.join(f'{k} {k.name}' for k in Kind)}). Stop the "
+            "broker "
             "(`extmem broker stop`) so that the newer version starts.",
         ) from None
     return known, INSPECTORS[known](fd, stated, uid)
 
 
 def is_writable(kind: Kind, fd: int) -> bool:
-    """Whether who has this descriptor can write to the payload: what the kernel says of a memfd; always for a driver's."""
+    """Whether who has this descriptor can write to the payload.
+
+    What the kernel says of a memfd; always for a driver's.
+    """
     return kind is not Kind.HOST or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
 
 

@@ -1,12 +1,17 @@
 """The watcher: a daemon thread that notices the broker's death although this process makes no call.
 
-How this works. The thread sleeps in poll(2) for a hang-up of the connection (never for input: replies are read by whoever
-asked) and for the wake pipe. On a hang-up it has the client connect again and announce what it holds; if that fails (no
-broker can be started just now), it tries again, ever more seldom, while there is something to be announced. The wake pipe
-also says that finalizers have left something to be freed.
+How this works. The thread sleeps in poll(2) for a hang-up of the connection (never for input: replies are read by
+whoever asked) and for the wake pipe. On a hang-up it has the client connect again and announce what it holds; if that
+fails (no broker can be started just now), it tries again, ever more seldom, while there is something to be announced.
+The wake pipe also says that finalizers have left something to be freed.
 """
 
 from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
 import os
 import select

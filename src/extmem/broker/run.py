@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
 import fcntl
 import os
 import resource
 import secrets
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -40,9 +44,7 @@ def run(directory: str | None, *, system: bool = False, ready_fd: int | None = N
     journal = Journal(where.journal)
     grace = Grace(journal.read(), time.monotonic())
     model = ObjectManager(session=0 if system else 1, random=secrets.randbelow, global_names=system)
-    server = Server(
-        where, listener, model, instance=secrets.randbits(62) | 1, idle=idle, journal=journal, grace=grace
-    )
+    server = Server(where, listener, model, instance=secrets.randbits(62) | 1, idle=idle, journal=journal, grace=grace)
     signal.set_wakeup_fd(server.signal_fd, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _noted)
@@ -113,7 +115,10 @@ def _listen(where: RuntimeDir) -> socket.socket:
 
 
 def _idle(system: bool) -> float:
-    """Seconds; the system's broker stays. What is no number is ignored, as it may come from any program's environment."""
+    """Seconds; the system's broker stays.
+
+    What is no number is ignored, as it may come from any program's environment.
+    """
     if system:
         return float("inf")
     try:

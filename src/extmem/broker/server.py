@@ -1,9 +1,9 @@
 """The broker's loop: one thread, epoll, one message per client and turn.
 
-How this works. Level-triggered epoll says who has something to say; each gets one message served, so that nobody can keep
-the others waiting by talking a lot. Whatever a client does wrong costs it its own connection and nothing else: it gets one
-`Fault` with the reason, if it reads, and is dropped; all it held is closed. A client that does not read its replies is not
-listened to meanwhile, and dropped after `PATIENCE` seconds.
+How this works. Level-triggered epoll says who has something to say; each gets one message served, so that nobody can
+keep the others waiting by talking a lot. Whatever a client does wrong costs it its own connection and nothing else:
+it gets one `Fault` with the reason, if it reads, and is dropped; all it held is closed. A client that does not read
+its replies is not listened to meanwhile, and dropped after `PATIENCE` seconds.
 
 For the time of a grace (`journal`), requests that would take a name or say that something is not there are parked: the
 client simply gets its answer later. `_tick` is for all that depends on time; `_wake` says when it is due.
@@ -11,11 +11,15 @@ client simply gets its answer later. `_tick` is for all that depends on time; `_
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
 import math
 import os
 import select
 import socket
-import sys
 import time
 import traceback
 from typing import Final
@@ -240,7 +244,8 @@ class Server:
                 count = 0 if fds is None else len(fds)
                 if count != wire.fds_of(request):
                     raise PeerProtocolError(
-                        f"{count} file descriptors came with {type(request).__name__}, {wire.fds_of(request)} belong to it"
+                        f"{count} file descriptors came with {type(request).__name__}, {wire.fds_of(request)} "
+                        "belong to it"
                     )
                 if session.answered:
                     self._answer(session, request, fds)
@@ -257,7 +262,9 @@ class Server:
             self._drop(session)
         except Exception as error:  # noqa: BLE001  (a bug that one client meets must not take the others' broker away)
             traceback.print_exc(file=sys.stderr)
-            self._fault(session, f"the broker failed on this request ({type(error).__name__}: {error}); please report it")
+            self._fault(
+                session, f"the broker failed on this request ({type(error).__name__}: {error}); please report it"
+            )
 
     def _answer(self, session: Session, request: wire.Request, fds: Fds | None) -> None:
         reply: wire.Reply
@@ -274,7 +281,9 @@ class Server:
         except Refused as refusal:
             reply = wire.Refusal(refusal.status, refusal.detail[:_DETAIL])
         except OSError as error:
-            reply = wire.Refusal(Status.INSUFFICIENT_RESOURCES, f"The broker failed on this request: {error}. Try again.")
+            reply = wire.Refusal(
+                Status.INSUFFICIENT_RESOURCES, f"The broker failed on this request: {error}. Try again."
+            )
         self._reply(session, reply, fd)
         self._dispatch.collect()
 
@@ -412,7 +421,9 @@ class Server:
         for session in list(self._sessions.values()):
             since = session.stalled or (0.0 if session.answered or session.descendant else session.opened)
             if since and now >= since + PATIENCE:
-                self._fault(session, "you took too long to say Hello" if not session.stalled else "you do not read your replies")
+                self._fault(
+                    session, "you took too long to say Hello" if not session.stalled else "you do not read your replies"
+                )
             elif since:
                 self._wake_at(since + PATIENCE)
         if self._sessions or len(self._payloads) or self._grace.active:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
 import os
 import socket
 from collections import deque
@@ -22,8 +27,19 @@ class Session:
     """A connection and what belongs to it. Ownership: the socket and every queued descriptor are closed by `close`."""
 
     __slots__ = (
-        "answered", "credentials", "descendant", "fd", "held", "opened", "parked", "process", "queue", "sock", "stalled", "token",
-    )  # fmt: skip
+        "answered",
+        "credentials",
+        "descendant",
+        "fd",
+        "held",
+        "opened",
+        "parked",
+        "process",
+        "queue",
+        "sock",
+        "stalled",
+        "token",
+    )
 
     def __init__(self, sock: socket.socket, now: float, *, process: int = 0, descendant: bool = False) -> None:
         sock.setblocking(False)
@@ -62,7 +78,10 @@ class Session:
         return transport.receive(self.sock, credentials=self.descendant)
 
     def send(self, data: bytes, fd: int | None, now: float) -> bool:
-        """Send a reply, or queue it where the client does not read. False when it has to be dropped: it will never read."""
+        """Send a reply, or queue it where the client does not read.
+
+        False when it has to be dropped: it will never read.
+        """
         if not self.queue:
             try:
                 transport.send(self.sock, data, fd)

@@ -1,8 +1,8 @@
 """What this process holds through the broker, kept so that it can be announced to another one.
 
-How this works. The broker's word is what counts; this is a copy of the part that concerns this process, changed only when
-a reply has arrived, under the client's lock. Whoever holds anything of a payload (memory object or handle) also has a
-descriptor of it here: after a broker's death the holders together have all that is needed to make it again.
+How this works. The broker's word is what counts; this is a copy of the part that concerns this process, changed only
+when a reply has arrived, under the client's lock. Whoever holds anything of a payload (memory object or handle) also
+has a descriptor of it here: after a broker's death the holders together have all that is needed to make it again.
 
 A descriptor is owned by a `SharedFd`, which closes it when the last user lets go: the entry here is one, and each
 `PayloadFd` given to an import is one. So there is one open descriptor per payload and way of opening it (read-only or
@@ -10,6 +10,11 @@ not), however many imports there are.
 """
 
 from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
 import os
 import time
@@ -19,74 +24,36 @@ from dataclasses import dataclass
 from typing import Final
 
 from extmem.broker import wire
-from extmem.broker.payloads import Kind, is_writable
+from extmem.broker.descriptors import PayloadFd, SharedFd
+from extmem.broker.payloads import is_writable
 from extmem.broker.tickets import STRONG
 from extmem.broker.transport import Fds
-from extmem.broker.wire import READ_ONLY, READ_WRITE
-from extmem.errors import HandleStateError, PeerProtocolError
+from extmem.broker.wire import READ_ONLY, READ_WRITE, Kind
+from extmem.errors import PeerProtocolError
 from extmem.objects import RESOURCE_WRITE, Share
 
-__all__ = ["HeldHandle", "HeldMemory", "HeldPayload", "PayloadFd", "SharedFd", "State"]
+__all__ = ["GENERATION", "HeldHandle", "HeldMemory", "HeldPayload", "State"]
 
 GENERATION: Final = 1 << 48
 """Memory ids of a forked child begin above its parent's: ids left behind by a fork can be told from its own."""
 
 
-class SharedFd:
-    """Owner of a descriptor: closes it when the last reference goes."""
-
-    __slots__ = ("fd",)
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self) -> None:
-        os.close(self.fd)
-
-
-class PayloadFd:
-    """One import's hold on its payload's descriptor.
-
-    Ownership: `fd` is borrowed, valid until `close` (or the loss of this object); other imports of the payload in this
-    process may share it.
-    """
-
-    __slots__ = ("_shared", "writable")
-
-    def __init__(self, shared: SharedFd, writable: bool) -> None:
-        self._shared: SharedFd | None = shared
-        self.writable = writable
-        """Whether it was opened for writing: the kernel refuses writable mappings otherwise (host payloads)."""
-
-    @property
-    def fd(self) -> int:
-        """The descriptor, to be used but not closed. HandleStateError once closed."""
-        if self._shared is None:
-            raise HandleStateError("this payload's descriptor is closed; import the payload again")
-        return self._shared.fd
-
-    def fileno(self) -> int:
-        """`fd`, under the name that `os` functions look for."""
-        return self.fd
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._shared is None
-
-    def close(self) -> None:
-        """Let go. Safe to call twice."""
-        self._shared = None
-
-    def __repr__(self) -> str:
-        state = "closed" if self._shared is None else f"fd {self._shared.fd}"
-        return f"<PayloadFd {state}, {'writable' if self.writable else 'read-only'}>"
-
-
 class HeldPayload:
     """A payload that this process holds something of."""
 
-    __slots__ = ("description", "fds", "id", "kind", "kmt", "records", "references", "share", "stated", "strict_kmt", "write")
+    __slots__ = (
+        "description",
+        "fds",
+        "id",
+        "kind",
+        "kmt",
+        "records",
+        "references",
+        "share",
+        "stated",
+        "strict_kmt",
+        "write",
+    )
 
     def __init__(self, payload: int, kind: int, description: bytes, share: Share, stated: int) -> None:
         self.id = payload
@@ -170,7 +137,9 @@ class State:
             held.fds[mode] = SharedFd(os.dup(fd))
         held.kmt, held.strict_kmt = reply.kmt, reply.strict_kmt
         held.write |= mode == READ_WRITE
-        self._add_memory(held, reply.memory, reply.object, reply.granted, reply.record, exporting=True, inherit=request.inherit)
+        self._add_memory(
+            held, reply.memory, reply.object, reply.granted, reply.record, exporting=True, inherit=request.inherit
+        )
 
     def imported(self, reply: wire.Imported, fds: Fds | None) -> PayloadFd:
         """A memory object that this process has imported."""
@@ -181,7 +150,9 @@ class State:
         self._keep(held, reply.mode, fds)
         shared = held.fds.get(reply.needs)
         if shared is None:
-            raise PeerProtocolError(f"the broker takes for granted a descriptor of payload {reply.payload} that is not here")
+            raise PeerProtocolError(
+                f"the broker takes for granted a descriptor of payload {reply.payload} that is not here"
+            )
         if reply.kmt:
             held.kmt, held.strict_kmt = reply.kmt, reply.strict_kmt
             held.write |= reply.granted & RESOURCE_WRITE != 0
@@ -238,7 +209,14 @@ class State:
             best = held.fds.get(READ_WRITE) or held.fds[READ_ONLY]
             yield (
                 wire.AnnouncePayload(
-                    held.id, held.kind, held.description, int(held.share), held.kmt, held.strict_kmt, held.write, held.stated
+                    held.id,
+                    held.kind,
+                    held.description,
+                    int(held.share),
+                    held.kmt,
+                    held.strict_kmt,
+                    held.write,
+                    held.stated,
                 ),
                 best.fd,
             )
@@ -282,7 +260,15 @@ class State:
             held.fds[mode] = SharedFd(fds.take())
 
     def _add_memory(
-        self, held: HeldPayload, memory: int, shared: int, granted: int, record: bytes, *, exporting: bool, inherit: bool
+        self,
+        held: HeldPayload,
+        memory: int,
+        shared: int,
+        granted: int,
+        record: bytes,
+        *,
+        exporting: bool,
+        inherit: bool,
     ) -> None:
         if shared:
             held.records[shared] = record

@@ -1,12 +1,17 @@
 """How long offers last: a strong one for a minute, a bound one as long as the process that it is for lives.
 
-How this works. The object manager knows what a ticket keeps alive; time and the death of processes are known here.
-A ticket nobody claims within `STRONG` seconds is demoted: it keeps nothing alive any more, but still works while its
-object lives. One that is bound to a process stays strong until that process claims it or dies (a child may take its time
-to start); its death withdraws it.
+How this works. The object manager knows what a ticket keeps alive; time and the death of processes are known here. A
+ticket nobody claims within `STRONG` seconds is demoted: it keeps nothing alive any more, but still works while its
+object lives. One that is bound to a process stays strong until that process claims it or dies (a child may take its
+time to start); its death withdraws it.
 """
 
 from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
 import os
 from collections import deque
@@ -52,7 +57,10 @@ class Tickets:
         return self._strong[0][0] if self._strong else None
 
     def expire(self, now: float) -> None:
-        """Demote what nobody has claimed in time. Tickets that ended otherwise are unknown to the model: it ignores them."""
+        """Demote what nobody has claimed in time.
+
+        Tickets that ended otherwise are unknown to the model: it ignores them.
+        """
         while self._strong and self._strong[0][0] <= now:
             _, ticket = self._strong.popleft()
             if ticket not in self._bound and self._senders.pop(ticket, None) is not None:
@@ -61,12 +69,14 @@ class Tickets:
     def bind(self, ticket: int, pid: int, sender: int) -> int | None:
         """Watch a process for a ticket. The pidfd if it is a new one to wait for; None otherwise.
 
-        Raises ProcessLookupError when the process is gone already, Refused when the ticket is not the sender's in flight.
+        Raises ProcessLookupError when the process is gone already, Refused when the ticket is not the sender's in
+        flight.
         """
         if self._senders.get(ticket) != sender:
             raise Refused(
                 Status.INVALID_HANDLE,
-                "The ticket is not in flight from this process: it was claimed, withdrawn or has lost its strength. Offer anew.",
+                "The ticket is not in flight from this process: it was claimed, withdrawn or has lost its "
+                "strength. Offer anew.",
             )
         if ticket in self._bound:
             self._unbind(ticket)

@@ -12,6 +12,11 @@ Calls interrupted by a signal are repeated by Python itself (PEP 475).
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
 import os
 import socket
 import struct
@@ -42,7 +47,10 @@ class Credentials(NamedTuple):
 
 
 class Fds:
-    """Received file descriptors, owned by this object until taken. Closes what was not taken, at the latest when lost."""
+    """Received file descriptors, owned by this object until taken.
+
+    Closes what was not taken, at the latest when lost.
+    """
 
     __slots__ = ("_fds",)
 

@@ -13,6 +13,7 @@ checked by the decoder; what a value means is the object manager's affair.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
@@ -22,6 +23,7 @@ from extmem.objects import PayloadRow
 
 __all__ = [
     "FDS",
+    "Kind",
     "MAX_DESCRIPTOR",
     "MAX_FDS",
     "MAX_MESSAGE",
@@ -47,6 +49,16 @@ MAX_FDS: Final = 1
 READ_ONLY: Final = 1
 READ_WRITE: Final = 2
 """How an attached file descriptor was opened (`mode` of a reply); 0 means none is attached, you hold it already."""
+
+
+class Kind(IntEnum):
+    """What a payload's file descriptor is."""
+
+    HOST = 1
+    """A memfd, sealed against shrinking and growing."""
+    OPAQUE = 2
+    """A driver's own descriptor (opaque fd, dma-buf)."""
+
 
 U8 = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
@@ -78,7 +90,7 @@ class Hello(Message, tag=1):
 
 
 class Export(Message, tag=2):
-    """Share a payload (one fd). `kind` is what the fd is (`payloads.Kind`), `identity` only for kinds that state it."""
+    """Share a payload (one fd). `kind` is what the fd is (`Kind`), `identity` only for kinds that state it."""
 
     kind: U8
     descriptor: Payload
@@ -139,7 +151,10 @@ class CloseHandle(Message, tag=9):
 
 
 class Duplicate(Message, tag=10):
-    """DuplicateHandle. `desired` None keeps the access; `into` None is the caller's own process. `forget` as in `Free`."""
+    """DuplicateHandle.
+
+    `desired` None keeps the access; `into` None is the caller's own process. `forget` as in `Free`.
+    """
 
     handle: I64
     desired: U32 | None
@@ -219,7 +234,9 @@ class Stop(Message, tag=21):
 
 
 class Inherit(Message, tag=22):
-    """A child process that will inherit the caller's inheritable handles."""
+    """A child process that will inherit the caller's inheritable handles; `only` these, if it is not None."""
+
+    only: Annotated[tuple[I64, ...], msgspec.Meta(max_length=1_024)] | None = None
 
 
 class Hold(Message, tag=23):
@@ -278,7 +295,10 @@ class AnnounceHandle(Message, tag=35):
 
 
 class AnnounceTicket(Message, tag=36):
-    """After a restart: an offer not known to be claimed. `what` is "memory", "handle" or "kmt"; `pid` 0: bound to nobody."""
+    """After a restart: an offer not known to be claimed.
+
+    `what` is "memory", "handle" or "kmt"; `pid` 0: bound to nobody.
+    """
 
     ticket: TicketBytes
     what: Word

@@ -1,21 +1,41 @@
 """The one door to the object manager: the Windows kernel, or on Linux the broker, started on demand.
 
-`manager()` gives this process's manager; nothing connects or starts before its first call. `Manager` is the same class of
-calls on every system.
+`manager()` gives this process's manager; nothing connects or starts before its first call.
 """
 
 from __future__ import annotations
 
 import sys
 
+from extmem.broker.descriptors import PayloadFd
+from extmem.broker.wire import Kind
 from extmem.errors import UnsupportedError
+from extmem.manager._api import BrokerStatus, Exported, Imported, Manager
+from extmem.objects import PayloadRow
+
+__all__ = [
+    "INHERIT_VARIABLE",
+    "BrokerStatus",
+    "Exported",
+    "Imported",
+    "Kind",
+    "Manager",
+    "PayloadFd",
+    "PayloadRow",
+    "manager",
+]
 
 if sys.platform == "linux":
-    from extmem.manager._linux import BrokerStatus, Exported, Imported, Manager, PayloadFd, PayloadRow, manager
+    from extmem.broker.client import INHERIT_VARIABLE
+    from extmem.manager._linux import manager
 else:
-    raise UnsupportedError(
-        f"no object manager for {sys.platform} is in this version of extmem: names, NT handles and KMT handles work on Linux",
-        requires_one_of=["Linux"],
-    )
+    INHERIT_VARIABLE = "EXTMEM_INHERIT_FD"
 
-__all__ = ["BrokerStatus", "Exported", "Imported", "Manager", "PayloadFd", "PayloadRow", "manager"]
+    def manager() -> Manager:
+        """This process's manager. UnsupportedError: this version of extmem has none for this system."""
+        raise UnsupportedError(
+            f"this version of extmem has no object manager for {sys.platform}, so there are no names, NT handles or "
+            "KMT "
+            "handles; file descriptors and memory of one process work",
+            requires_one_of=["Linux"],
+        )

@@ -1,15 +1,20 @@
 """The object manager on Linux: this process's calls to its broker, as errors and records of the library.
 
-How this works. Each call is one message to the broker and one back. Under the client's lock the reply is entered in the
-client's state (`broker.state`), so that what this process holds can be announced to another broker. A handle that another
-process duplicated into ours is unknown to the state until its first use, when the broker is asked about it (`_know`).
+How this works. Each call is one message to the broker and one back. Under the client's lock the reply is entered in
+the client's state (`broker.state`), so that what this process holds can be announced to another broker. A handle that
+another process duplicated into ours is unknown to the state until its first use, when the broker is asked about it
+(`_know`).
 """
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("the broker is Linux's; extmem.manager picks what the system has")
+
 import socket
-import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NoReturn
 
 from extmem.broker import wire
@@ -24,66 +29,22 @@ from extmem.broker.fitting import (
     fit_ticket,
 )
 from extmem.broker.paths import RuntimeDir, runtime_directory
-from extmem.broker.payloads import Kind
-from extmem.broker.state import GENERATION, PayloadFd
+from extmem.broker.state import GENERATION
 from extmem.broker.transport import Fds
+from extmem.broker.wire import Kind
 from extmem.errors import HandleStateError, PeerProtocolError, UnsupportedError
 from extmem.handles import HandleInfo
+from extmem.manager._api import BrokerStatus, Exported, Imported, Manager
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
 
-__all__ = ["BrokerStatus", "Exported", "Imported", "Manager", "PayloadFd", "PayloadRow", "manager"]
+__all__ = ["LinuxManager", "manager"]
 
 _PROTECT = 2
 _INHERIT = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """A memory object that shares its payload. `object` is 0 for KMT shares, `kmt` is 0 for NT shares."""
-
-    memory: int
-    payload: int
-    object: int
-    kmt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """A new memory object on a shared payload.
-
-    Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is the exporter's word, to be parsed
-    as a stranger's. `name` is the full path, None if there is none.
-    """
-
-    memory: int
-    payload: PayloadFd
-    object: int
-    granted: int
-    descriptor: bytes
-    kmt: int
-    name: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerStatus:
-    """A running broker. `uptime` in seconds, `resident` in bytes; `fds` are those that it keeps for payloads."""
-
-    pid: int
-    version: int
-    socket: str
-    uptime: float
-    clients: int
-    payloads: int
-    fds: int
-    resident: int
-
-
-class Manager:
-    """Shared objects, their names and this process's handle table. Thread-safe; implements `handles.NtHandleTable`.
-
-    Errors of every call: the object manager's refusals (`ObjectManagerError` classes), PeerGoneError for a broker that does
-    not answer, UnsupportedError where there is none and none can be started.
-    """
+class LinuxManager(Manager):
+    """This process's client of the broker in one runtime directory."""
 
     def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
         self._client = Client(runtime_directory() if directory is None else directory, timeout=timeout)
@@ -303,8 +264,8 @@ class Manager:
     def offer(self, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
         """A ticket of 16 bytes for exactly one of the three, to be sent to another process by any road.
 
-        It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as long as
-        the process lives that it is for; and never longer than this process lives.
+        It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as
+        long as the process lives that it is for; and never longer than this process lives.
         """
         client = self._client
         with client.lock:
@@ -349,15 +310,16 @@ class Manager:
 
     # -- processes and the broker itself ------------------------------------------------------------------------------
 
-    def inherit_socket(self) -> socket.socket:
+    def inherit_socket(self, handles: Sequence[int] | None = None) -> socket.socket:
         """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
 
-        Ownership: the caller's. Pass its fd to the child with `EXTMEM_INHERIT_FD=<fd>` in its environment, and close it here
-        once the child has started: a child that dies without a word then gives its handles back.
+        handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
+        Ownership: the caller's. Pass its fd to the child with `EXTMEM_INHERIT_FD=<fd>` in its environment, and close
+        it here once the child has started: a child that dies without a word then gives its handles back.
         """
         client = self._client
         with client.lock:
-            reply, fds = client.exchange(wire.Inherit())
+            reply, fds = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
         if type(reply) is not wire.Channel or fds is None:
             _unexpected(reply)
         return socket.socket(fileno=fds.take())
@@ -392,7 +354,8 @@ class Manager:
         )
 
     def stop(self, *, force: bool = False) -> bool:
-        """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not set.
+        """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not
+        set.
 
         Forced, nobody loses anything: whoever holds something starts a new broker and announces it there.
         """
@@ -406,8 +369,10 @@ class Manager:
     def _check_global(self, name: str) -> None:
         if name[:7].casefold() == "global\\" and not self._client.directory.system:
             raise UnsupportedError(
-                f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux takes a system broker "
-                "(/run/extmem/broker.sock, started by root with `python -m extmem.broker --system`). This user's broker serves "
+                f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux takes a "
+                "system broker "
+                "(/run/extmem/broker.sock, started by root with `python -m extmem.broker --system`). This user's "
+                "broker serves "
                 "names without Global\\",
                 requires_one_of=["a system broker"],
             )
@@ -423,15 +388,14 @@ def _unexpected(reply: wire.Reply) -> NoReturn:
     raise PeerProtocolError(f"the broker answered with {type(reply).__name__}, which is no answer to that request")
 
 
-_lock = threading.Lock()
-_managers: dict[RuntimeDir, Manager] = {}
+_managers: dict[RuntimeDir, LinuxManager] = {}
 
 
 def manager() -> Manager:
     """This process's manager: one for each runtime directory, that of now. Connects at its first call."""
     directory = runtime_directory()
-    with _lock:
-        found = _managers.get(directory)
-        if found is None:
-            found = _managers[directory] = Manager(directory)
-        return found
+    found = _managers.get(directory)
+    if found is None:
+        # Two threads may both make one; the first that is kept is everybody's, the other has not connected.
+        found = _managers.setdefault(directory, LinuxManager(directory))
+    return found

@@ -1,0 +1,198 @@
+"""What an object manager does for this process, whatever the system: the calls and what they give."""
+
+from __future__ import annotations
+
+import abc
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from extmem.broker.descriptors import PayloadFd
+from extmem.broker.wire import Kind
+from extmem.handles import HandleInfo
+from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
+
+__all__ = ["BrokerStatus", "Exported", "Imported", "Manager"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A memory object that shares its payload. `object` is 0 for KMT shares, `kmt` is 0 for NT shares."""
+
+    memory: int
+    payload: int
+    object: int
+    kmt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A new memory object on a shared payload.
+
+    Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is the exporter's word, to be
+    parsed as a stranger's. `name` is the full path, None if there is none.
+    """
+
+    memory: int
+    payload: PayloadFd
+    object: int
+    granted: int
+    descriptor: bytes
+    kmt: int
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatus:
+    """A running broker. `uptime` in seconds, `resident` in bytes; `fds` are those that it keeps for payloads."""
+
+    pid: int
+    version: int
+    socket: str
+    uptime: float
+    clients: int
+    payloads: int
+    fds: int
+    resident: int
+
+
+class Manager(abc.ABC):
+    """Shared objects, their names and this process's handle table. Thread-safe; implements `handles.NtHandleTable`.
+
+    Errors of every call: the object manager's refusals (`ObjectManagerError` classes), PeerGoneError for one that does
+    not answer, UnsupportedError where there is none.
+    """
+
+    @abc.abstractmethod
+    def export(
+        self,
+        fd: int,
+        descriptor: bytes,
+        *,
+        share: Share,
+        name: str | None,
+        access: int,
+        sddl: str | None,
+        inherit: bool,
+        strict_kmt: bool = False,
+        kind: Kind = Kind.HOST,
+        identity: int = 0,
+    ) -> Exported:
+        """Share a payload; name, shared object and KMT number exist from here on (B13).
+
+        fd: borrowed. kind: what it is; `identity` tells apart the payloads of kinds whose fds the kernel does not.
+        """
+
+    @abc.abstractmethod
+    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
+        """A memory object by name, with the rights asked for, or all that the object's security allows."""
+
+    @abc.abstractmethod
+    def import_by_handle(self, handle: int) -> Imported:
+        """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
+
+    @abc.abstractmethod
+    def import_by_kmt(self, number: int) -> Imported:
+        """A memory object by KMT number."""
+
+    @abc.abstractmethod
+    def free(self, memory: int) -> None:
+        """Free a memory object. One that a fork left behind is not ours: nothing happens."""
+
+    @abc.abstractmethod
+    def free_later(self, memory: int) -> None:
+        """Free soon, from a finalizer: does not block, call back or raise."""
+
+    @abc.abstractmethod
+    def get_handle(self, memory: int) -> int:
+        """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
+
+    @abc.abstractmethod
+    def open_handle(self, name: str, desired: int, inherit: bool = False) -> int:
+        """A new handle by name (B15)."""
+
+    @abc.abstractmethod
+    def close(self, value: int) -> None:
+        """CloseHandle."""
+
+    @abc.abstractmethod
+    def close_later(self, value: int) -> None:
+        """Close soon, from a finalizer: does not block, call back or raise."""
+
+    @abc.abstractmethod
+    def duplicate(
+        self,
+        value: int,
+        *,
+        desired: int | None,
+        inherit: bool,
+        same_attributes: bool,
+        close_source: bool,
+        into: int | None,
+    ) -> int:
+        """DuplicateHandle; as `NtHandleTable.duplicate`."""
+
+    @abc.abstractmethod
+    def same_object(self, a: int, b: int) -> bool:
+        """CompareObjectHandles."""
+
+    @abc.abstractmethod
+    def info(self, value: int) -> HandleInfo:
+        """GetHandleInformation and NtQueryObject."""
+
+    @abc.abstractmethod
+    def set_flags(self, value: int, mask: int, flags: int) -> None:
+        """SetHandleInformation."""
+
+    @abc.abstractmethod
+    def kmt_alive(self, number: int) -> bool:
+        """Whether an import by this number would find something now."""
+
+    @abc.abstractmethod
+    def offer(self, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
+        """A ticket of 16 bytes for exactly one of the three, to be sent to another process by any road.
+
+        It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as
+        long as the process lives that it is for; and never longer than this process lives.
+        """
+
+    @abc.abstractmethod
+    def claim(self, ticket: bytes) -> Imported | int:
+        """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
+
+    @abc.abstractmethod
+    def bind_offer(self, ticket: bytes, pid: int) -> None:
+        """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
+
+    @abc.abstractmethod
+    def withdraw(self, ticket: bytes) -> bool:
+        """Take an offer back. False when it has been claimed or has ended."""
+
+    @abc.abstractmethod
+    def inherit_socket(self, handles: Sequence[int] | None = None) -> socket.socket:
+        """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
+
+        handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
+        Ownership: the caller's. Pass its fd to the child with `EXTMEM_INHERIT_FD=<fd>` in its environment, and close
+        it here once the child has started: a child that dies without a word then gives its handles back.
+        """
+
+    @abc.abstractmethod
+    def snapshot(self) -> list[PayloadRow]:
+        """All live payloads and who holds them."""
+
+    @abc.abstractmethod
+    def status(self) -> BrokerStatus | None:
+        """The running broker; None where there is none. Starts none."""
+
+    @abc.abstractmethod
+    def stop(self, *, force: bool = False) -> bool:
+        """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not
+        set.
+
+        Forced, nobody loses anything: whoever holds something starts a new broker and announces it there.
+        """
+
+    @abc.abstractmethod
+    def disconnect(self) -> None:
+        """Leave the broker now. All memory objects and handles of this manager end; it cannot be used again."""
