@@ -72,7 +72,7 @@ def _sddl(attributes: vk.SecurityAttributes | None) -> str | None:
     text = attributes.security_descriptor if attributes is not None else None
     if text is not None and not isinstance(text, str):
         raise UnsupportedError(
-            f"SecurityAttributes.security_descriptor is a {type(text).__name__}: binary security descriptors are Windows's; "
+            f"SecurityAttributes.security_descriptor is a {type(text).__name__}: binary descriptors are for Windows; "
             'write it as SDDL text, such as "D:(A;;GR;;;WD)"',
             requires_one_of=["SDDL text"],
         )
