@@ -102,6 +102,7 @@ def assert_self_consistent(descriptor: Descriptor) -> None:
             numpy.ndarray(array.shape, array.dtype, bytearray(room), 0, array.strides)
 
 
+@settings(deadline=None)
 @given(descriptors())
 def test_any_descriptor_survives_its_bytes(descriptor: Descriptor) -> None:
     data = descriptor.encode()
@@ -112,6 +113,7 @@ def test_any_descriptor_survives_its_bytes(descriptor: Descriptor) -> None:
     assert_self_consistent(read)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_descriptor_or_refused(data: bytes) -> None:
     try:
@@ -133,7 +135,7 @@ hostile = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150, deadline=None)
 @given(descriptors(), st.data())
 def test_any_wrong_element_is_refused_or_makes_sense(descriptor: Descriptor, data: st.DataObject) -> None:
     elements: list[Any] = msgspec.msgpack.decode(descriptor.encode())
@@ -150,6 +152,7 @@ def test_any_wrong_element_is_refused_or_makes_sense(descriptor: Descriptor, dat
     assert Descriptor.parse(spoilt.encode()) == spoilt
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 20), max_size=4),
     st.lists(st.integers(-100, 100), max_size=4),

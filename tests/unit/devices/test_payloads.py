@@ -21,7 +21,7 @@ import pytest
 
 from extmem import vk
 from extmem.devices.base import DESCRIPTOR_LIMIT
-from extmem.devices.host import _memfd
+from extmem.devices.host import _mapping, _memfd
 from extmem.devices.host.driver import HostDriver
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
 
@@ -182,24 +182,31 @@ def test_a_read_only_descriptor_cannot_be_mapped_for_writing(driver: HostDriver)
         thing.close()
 
 
-def test_a_read_only_descriptor_cannot_be_reopened_for_writing_by_another_user(driver: HostDriver) -> None:
+def test_a_payload_is_read_only_by_its_mode(driver: HostDriver) -> None:
     allocation = driver.allocate(PAGE, 0, b"")
     assert os.fstat(allocation.fd).st_mode & 0o777 == 0o444
-    if os.geteuid() == 0:
-        fd = driver.export_fd(allocation, read_only=True)
-        code = (
-            f"import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-            f"os.close(os.open('/proc/self/fd/{fd}', os.O_RDONLY))\n"
-            f"try: os.open('/proc/self/fd/{fd}', os.O_RDWR)\n"
-            f"except PermissionError: print('refused')\n"
-        )
-        child = subprocess.run(
-            [sys.executable, "-S", "-E", "-c", code], pass_fds=[fd], capture_output=True, text=True, timeout=30
-        )
-        os.close(fd)
-        # Some sandboxes hide /proc/self/fd from a process that changed its user; that refuses even reading.
-        assert "refused" in child.stdout or "Permission denied" in child.stderr, child.stderr
     allocation.close()
+
+
+def test_a_read_only_descriptor_cannot_be_reopened_for_writing_by_another_user(driver: HostDriver) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be another user")
+    allocation = driver.allocate(PAGE, 0, b"")
+    fd = driver.export_fd(allocation, read_only=True)
+    code = (
+        "import ctypes, os\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        # A process that changed its user may not look into its own /proc/self/fd until it is dumpable again.
+        "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"
+        f"os.close(os.open('/proc/self/fd/{fd}', os.O_RDONLY)); print('read')\n"
+        f"try: os.open('/proc/self/fd/{fd}', os.O_RDWR); print('written')\n"
+        "except PermissionError: print('refused')\n"
+    )
+    command = [sys.executable, "-S", "-E", "-c", code]
+    child = subprocess.run(command, pass_fds=[fd], capture_output=True, text=True, timeout=30, check=False)
+    os.close(fd)
+    allocation.close()
+    assert child.stdout.split() == ["read", "refused"], child.stderr
 
 
 def test_4096_imports_and_mappings_leave_nothing(driver: HostDriver) -> None:
@@ -482,6 +489,39 @@ def test_no_address_space_is_a_clear_error(driver: HostDriver) -> None:
             driver.map(allocation)
     driver.map(allocation).close()
     allocation.close()
+
+
+def test_an_older_kernel_without_noexec_seals_makes_payloads_too(
+    driver: HostDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = os.memfd_create, []
+
+    def older(name: str, flags: int) -> int:
+        asked.append(flags)
+        if flags & 0x8:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(name, flags)
+
+    monkeypatch.setattr(os, "memfd_create", older)
+    allocation = driver.allocate(PAGE, 0, b"d")
+    assert len(asked) == 2 and driver.inspect_fd(allocation.fd, FD).valid
+    allocation.close()
+
+
+def test_an_interrupted_allocation_leaves_nothing(driver: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(fd: int, size: int) -> None:
+        raise KeyboardInterrupt
+
+    before = open_fds()
+    monkeypatch.setattr(_memfd._reserve, "reserve", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        driver.allocate(PAGE, 0, b"")
+    assert open_fds() == before
+
+
+def test_a_mapping_of_no_file_is_the_errors_own() -> None:
+    with pytest.raises(OSError, match="mmap of 4096 bytes: Bad file descriptor"):
+        _mapping.HostMapping(-1, 4096, writable=False)
 
 
 def test_other_errors_of_the_os_stay_what_they_are() -> None:
