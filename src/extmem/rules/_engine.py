@@ -61,6 +61,8 @@ def rule(
     two forms) each suite reports its own.
     """
     suites = [on] * len(vuids) if isinstance(on, Suite) else list(on)
+    if len(suites) != len(vuids):
+        raise ValueError(f"{len(vuids)} ids for {len(suites)} suites: {', '.join(vuids)}")
 
     def register(check: Check[Call]) -> Check[Call]:
         for vuid, suite in zip(vuids, suites, strict=True):
