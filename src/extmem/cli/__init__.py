@@ -1,0 +1,29 @@
+"""The command line, `extmem …`: data on stdout, words on stderr. One file a command.
+
+Nothing here is imported by the library, and `extmem --version` loads nothing else either.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: `arguments` without the program's name, None for this process's own."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given in (["--version"], ["-V"]):
+        import extmem
+
+        sys.stdout.write(f"extmem {extmem.__version__}\n")
+        sys.exit(0)
+    try:
+        from extmem.cli._app import app
+
+        app(args=given, prog_name="extmem")
+    except KeyboardInterrupt:  # before a command ran, or after; within one, it speaks for itself
+        sys.stderr.write("interrupted\n")
+        sys.exit(_INTERRUPTED)

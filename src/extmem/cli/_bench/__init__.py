@@ -1,0 +1,1 @@
+"""What `extmem bench` measures: each figure against an alternative that runs in the same run."""

@@ -1,0 +1,70 @@
+"""`extmem bench checks`: what judging a call costs beside the call, and what `import extmem` loads."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import extmem
+from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, told
+
+if sys.platform != "linux":
+    raise ImportError("the benchmarks measure Linux's object manager and host device; there is none to measure here")
+
+from extmem.cli._bench.house import House
+from extmem.cli._bench.importing import import_by_name
+
+__all__ = ["figures"]
+
+_HERE = __name__
+_NAME = "bench checks"
+_FORBIDDEN = ("numpy", "typer", "rich")
+_PROBE = (
+    "import sys, extmem, extmem.memory, extmem.vk\n"
+    f"sys.stdout.write(str(sum(name.partition('.')[0] in {_FORBIDDEN!r} for name in sys.modules)))"
+)
+
+
+def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: bool = False) -> Iterator[Figure]:
+    """Measure; `rounds` imports each way."""
+    exporter, importer = house.worker("exporter"), house.worker("importer")
+    exporter.call("extmem.cli._bench.opening:share", [(_NAME, 1 << 20)])
+    say(f"importing {rounds} times checked, in turns with unchecked")
+    checked, unchecked = importer.call(f"{_HERE}:compare", _NAME, rounds)
+    yield at_most("a checked import against an unchecked one", ratio(checked, unchecked), 1.5)
+    yield told("an unchecked import", statistics.median(unchecked) / 1000, "µs")
+    yield told("checking it", (statistics.median(checked) - statistics.median(unchecked)) / 1000, "µs")
+    say("looking at what import extmem loads")
+    paths = os.pathsep.join([p for p in sys.path if p])
+    loaded = subprocess.run(
+        [sys.executable, "-c", _PROBE],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    yield at_most("modules of numpy, typer and rich that import extmem loads", int(loaded.stdout), 0, "modules")
+
+
+def compare(name: str, rounds: int) -> list[list[int]]:
+    """Importer: nanoseconds of vkAllocateMemory importing by name, with the rules on and off."""
+    with extmem.open_device(check="raise") as strict, extmem.open_device(check="off") as lax:
+        with extmem.open(name, device=strict) as first:
+            size, kind = first.allocation_size, first.memory_type_index
+
+        def importing(device: extmem.Device) -> Callable[[], int]:
+            def step() -> int:
+                start = time.perf_counter_ns()
+                memory = import_by_name(device, name, size, kind)
+                spent = time.perf_counter_ns() - start
+                memory.close()
+                return spent
+
+            return step
+
+        return interleaved(rounds, importing(strict), importing(lax))

@@ -1,0 +1,104 @@
+"""How times become figures: interleaved rounds, medians, ratios, bounds. Pure but for the clock.
+
+How this works. Two things to compare are done in turns, A B B A A B B A …, in one process, so that whatever else the
+machine does meets both alike; neither always goes first. Garbage collection waits meanwhile. What is compared are
+medians of at least 200 rounds; what is reported is their ratio.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["Figure", "at_least", "at_most", "interleaved", "percentile", "ratio", "told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value and what it must be: `value` on the right side of `bound`, or no bound."""
+
+    name: str
+    value: float
+    unit: str
+    bound: float | None = None
+    direction: Literal["at most", "at least", ""] = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the bound holds; figures without one are always fine."""
+        if self.bound is None:
+            return True
+        return self.value <= self.bound if self.direction == "at most" else self.value >= self.bound
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values under fixed keys."""
+        return {"name": self.name, "value": self.value, "unit": self.unit, "bound": self.bound, "ok": self.ok}
+
+
+def at_most(name: str, value: float, bound: float, unit: str = "ratio") -> Figure:
+    """A figure that must not be larger than its bound."""
+    return Figure(name, _rounded(value), unit, bound, "at most")
+
+
+def at_least(name: str, value: float, bound: float, unit: str = "ratio") -> Figure:
+    """A figure that must not be smaller than its bound."""
+    return Figure(name, _rounded(value), unit, bound, "at least")
+
+
+def told(name: str, value: float, unit: str) -> Figure:
+    """A figure without a bound."""
+    return Figure(name, _rounded(value), unit)
+
+
+def _rounded(value: float) -> float:
+    """Four digits are more than a measurement has; whole numbers stay whole."""
+    return value if value == int(value) else float(f"{value:.4g}")
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that `share` (0 to 1) of all values do not exceed, by nearest rank."""
+    if not values:
+        raise ValueError("no values")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+
+
+def ratio(first: Sequence[float], second: Sequence[float]) -> float:
+    """Median of the first over median of the second."""
+    return statistics.median(first) / statistics.median(second)
+
+
+def interleaved(rounds: int, *steps: Callable[[], int], warm_up: int = 10) -> list[list[int]]:
+    """Run the steps in turns; each returns the nanoseconds that count. The times of each, in the order of the steps."""
+    times: list[list[int]] = [[] for _ in steps]
+    order = list(range(len(steps)))
+    for _ in range(warm_up):
+        for step in steps:
+            step()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for index in order:
+                times[index].append(steps[index]())
+            order.reverse()
+    finally:
+        gc.enable()
+    return times
+
+
+def timed(action: Callable[[], object]) -> Callable[[], int]:
+    """A step that counts all of an action, whose result is let go outside of the time."""
+
+    def step() -> int:
+        start = time.perf_counter_ns()
+        result = action()
+        spent = time.perf_counter_ns() - start
+        del result
+        return spent
+
+    return step

@@ -1,0 +1,143 @@
+"""What the demo's two processes do. Each function runs in one of them, told by `extmem.cli._worker`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import mmap
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+import extmem
+from extmem.cli._demo.render import render
+
+if sys.platform != "linux":
+    raise ImportError("the demo shares host memory through the broker, which is Linux's")
+
+__all__ = [
+    "check",
+    "draw_again",
+    "exporter_close",
+    "importer_close",
+    "importer_open",
+    "publish",
+    "sheet",
+    "try_to_write",
+]
+
+_THUMB = (320, 180)
+_GAP, _MARGIN, _HEAD, _FOOT = 12, 28, 64, 44
+_NIGHT, _INK, _FAINT = (9, 11, 20), (232, 236, 246), (132, 144, 172)
+_memory: list[extmem.DeviceMemory] = []
+_handle: list[extmem.NtHandle] = []
+
+
+def _digest(frame: np.ndarray[Any, Any]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest()
+
+
+# The exporter.
+
+
+def publish(name: str, frames: int, height: int, width: int) -> Iterator[Any]:
+    """Share an animation for reading and draw it in place: first the facts, then (index, checksum) of each frame."""
+    device = extmem.open_device()
+    memory = device.allocate((frames, height, width, 4), "uint8", name=name, access=extmem.Access.READ)
+    _memory.append(memory)
+    yield {"name": device.name, "kind": device.kind, "uuid": device.uuid.hex(), "size": memory.size}
+    animation = memory.numpy()
+    for index in range(frames):
+        animation[index] = render(index, frames, height, width)
+        yield index, _digest(animation[index])
+
+
+def exporter_close() -> None:
+    """Give the payload up."""
+    _memory.pop().close()
+
+
+# The importer.
+
+
+def importer_open(name: str) -> dict[str, Any]:
+    """Open the animation by its name; nothing else is known of it here. An NT handle too, for the list of holders."""
+    memory = extmem.open(name)
+    _memory.append(memory)
+    _handle.append(extmem.open_handle(name, extmem.Access.READ))
+    array = memory.numpy()
+    return {"shape": list(array.shape), "dtype": str(array.dtype), "read_only": memory.read_only}
+
+
+def check(index: int, digest: bytes) -> bool:
+    """Whether a frame has the checksum that the exporter told."""
+    return _digest(_memory[0].numpy()[index]) == digest
+
+
+def draw_again(index: int) -> bool:
+    """Whether a frame is what this process gets when it draws it by itself."""
+    animation = _memory[0].numpy()
+    frames, height, width, _ = animation.shape
+    return bool(np.array_equal(animation[index], render(index, frames, height, width)))
+
+
+def try_to_write(name: str) -> list[dict[str, str]]:
+    """Three ways to write to it anyway, and who says no. An attempt that is not refused says so."""
+    memory = _memory[0]
+
+    def through_array() -> None:
+        memory.numpy()[0, 0, 0, 0] = 1
+
+    def through_mapping() -> None:
+        fd = memory.holding.allocation.fd
+        mmap.mmap(-1 if fd is None else fd, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE).close()
+
+    def through_name() -> None:
+        extmem.open(name, access=extmem.Access.READ_WRITE).close()
+
+    found = []
+    for attempt, by, what in (
+        ("write to the array", "NumPy", through_array),
+        ("map the descriptor for writing", "the kernel", through_mapping),
+        ("open the name with the right to write", "the object manager", through_name),
+    ):
+        try:
+            what()
+            error = ""
+        except (ValueError, OSError, extmem.ExtmemError) as refusal:
+            error = f"{type(refusal).__name__}: {refusal}"
+        found.append({"attempt": attempt, "by": by, "error": error})
+    return found
+
+
+def sheet(indices: Sequence[int], columns: int, caption: str) -> bytes:
+    """A PNG of some frames, read where they lie in shared memory."""
+    animation = _memory[0].numpy()
+    rows = -(-len(indices) // columns)
+    width = 2 * _MARGIN + columns * _THUMB[0] + (columns - 1) * _GAP
+    height = _HEAD + rows * _THUMB[1] + (rows - 1) * _GAP + _FOOT
+    page = Image.new("RGB", (width, height), _NIGHT)
+    pen = ImageDraw.Draw(page)
+    pen.text((_MARGIN, 20), "extmem", _INK, ImageFont.load_default(26))
+    pen.text((_MARGIN + 112, 28), "one payload, two processes, no copies", _FAINT, ImageFont.load_default(17))
+    small = ImageFont.load_default(14)
+    for place, index in enumerate(indices):
+        left = _MARGIN + place % columns * (_THUMB[0] + _GAP)
+        top = _HEAD + place // columns * (_THUMB[1] + _GAP)
+        page.paste(
+            Image.fromarray(animation[index]).convert("RGB").resize(_THUMB, Image.Resampling.LANCZOS), (left, top)
+        )
+        pen.text((left + 8, top + _THUMB[1] - 22), f"{index:02}", _FAINT, small)
+    pen.text((_MARGIN, height - 30), caption, _FAINT, small)
+    file = io.BytesIO()
+    page.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def importer_close() -> None:
+    """Let go of it."""
+    _handle.pop().close()
+    _memory.pop().close()

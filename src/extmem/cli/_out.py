@@ -1,0 +1,117 @@
+"""What commands print: data to stdout, words to stderr, tables that survive a narrow terminal.
+
+A table is drawn where the window is wide enough for it, and told line by line where it is not. Nothing is ever cut off,
+and nothing is said by colour alone. Into a pipe there is no window, so lines are as long as they need to be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["bytes_in_words", "console", "emit_json", "emit_line", "on_terminal", "table", "width", "words"]
+
+_UNBOUNDED = 100_000
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def emit_json(data: object) -> None:
+    """Write data as JSON, for programs."""
+    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+
+
+def emit_line(text: str = "") -> None:
+    """Write a line of data."""
+    sys.stdout.write(text + "\n")
+
+
+def words(text: str) -> None:
+    """Say something to whoever watches: stderr, at once, after the data so far."""
+    sys.stdout.flush()
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def on_terminal(stream: IO[str]) -> bool:
+    """Whether a person looks at the stream (NO_COLOR and TERM=dumb are rich's affair)."""
+    return stream.isatty()
+
+
+def width(stream: IO[str]) -> int:
+    """Columns to fill: COLUMNS if set, else the terminal's, else no limit."""
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isdigit() and int(stated) > 0:
+        return int(stated)
+    return shutil.get_terminal_size().columns if on_terminal(stream) else _UNBOUNDED
+
+
+def console(stream: IO[str]) -> Console:
+    """A rich console on a stream, with our idea of its width. Markup is off: names may hold brackets."""
+    from rich.console import Console
+
+    return Console(file=stream, width=width(stream), highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", stream: IO[str] | None = None
+) -> None:
+    """Print rows under headers; cells may have several lines. Narrow windows get one `header: cell` line each."""
+    target = sys.stdout if stream is None else stream
+    screen = console(target)
+    if _natural_width(headers, rows) > screen.width:
+        _records(headers, rows, title, target)
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        drawn.add_column(Text(header), no_wrap=True)
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    # Rich pads every line to the table's width and frames it with empty ones; blanks are no data.
+    with screen.capture() as captured:
+        screen.print(drawn)
+    lines = [title] * bool(title) + [line.rstrip() for line in captured.get().strip("\n").splitlines() if line.strip()]
+    target.write("".join(line + "\n" for line in [*lines, ""]))
+
+
+def _natural_width(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    widest = [
+        max(len(line) for cell in column for line in (cell.splitlines() or [""]))
+        for column in zip(headers, *rows, strict=True)
+    ]
+    return sum(widest) + 3 * len(widest)
+
+
+def _records(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str, target: IO[str]) -> None:
+    if title:
+        target.write(title + "\n")
+    for row in rows:
+        mark = "- "
+        for header, cell in zip(headers, row, strict=True):
+            first, *more = cell.splitlines() or [""]
+            target.write(f"{mark}{header}: {first}\n".replace(": \n", ":\n"))
+            mark = "  "
+            target.writelines(f"    {line}\n" for line in more)
+    target.write("\n")
+
+
+def bytes_in_words(count: int) -> str:
+    """A size for people: exact below 1 KiB, three digits above."""
+    if count < 1024:
+        return f"{count} byte" + "s" * (count != 1)
+    value = float(count)
+    unit = 0
+    while value >= 1023.5 and unit < len(_UNITS) - 1:
+        value /= 1024
+        unit += 1
+    return f"{value:.0f} {_UNITS[unit]}" if value >= 99.95 or value == int(value) else f"{value:.3g} {_UNITS[unit]}"

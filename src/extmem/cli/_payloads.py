@@ -1,0 +1,166 @@
+"""Live payloads and their holders, as plain data and as a table: what `extmem ps` and the demo show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from extmem.cli._out import bytes_in_words, table
+
+if TYPE_CHECKING:
+    from extmem.memory import Descriptor
+    from extmem.objects import PayloadRow
+
+__all__ = ["access_in_words", "describe_kind", "describe_payload", "payload_table", "process_name", "short_name"]
+
+_OWN_NAMES = re.compile(r"\\Sessions\\\d+\\BaseNamedObjects\\")
+_RIGHTS = ((0x0002_0000, "read"), (0x0000_0001, "write"))
+_REST = 0x001D_0000
+
+
+def process_name(pid: int) -> str:
+    """What a process calls itself; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def short_name(path: str) -> str:
+    """A full object path as a program would ask for it: `frames`, `Global\\frames`, or else the path itself."""
+    own = _OWN_NAMES.match(path)
+    if own is not None:
+        return path[own.end() :]
+    return "Global" + path.removeprefix("\\BaseNamedObjects") if path.startswith("\\BaseNamedObjects\\") else path
+
+
+def access_in_words(mask: int) -> str:
+    """A granted mask for people: `read`, `read+write`, `read+write+manage`."""
+    said = [word for bit, word in _RIGHTS if mask & bit]
+    if mask & _REST:
+        said.append("manage")
+    return "+".join(said) or "nothing"
+
+
+def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
+    """What a payload holds: `{"type": "array" | "image" | "buffer" | "bytes", …}`."""
+    from extmem import vk
+
+    if descriptor.array is not None:
+        return {
+            "type": "array",
+            "shape": list(descriptor.array.shape),
+            "dtype": descriptor.array.dtype,
+            "strides": list(descriptor.array.strides),
+        }
+    if descriptor.image is not None:
+        image = descriptor.image
+        return _image(image.format, list(image.extent), image.tiling)
+    dedicated = descriptor.dedicated
+    if isinstance(dedicated, vk.ImageCreateInfo):
+        extent = dedicated.extent
+        size = [] if extent is None else [extent.width, extent.height, extent.depth]
+        return _image(int(dedicated.format), size, int(dedicated.tiling))
+    if isinstance(dedicated, vk.BufferCreateInfo):
+        return {"type": "buffer", "size": int(dedicated.size)}
+    return {"type": "bytes"}
+
+
+def _image(number: int, extent: list[int], tiling: int) -> dict[str, Any]:
+    from extmem import vk
+
+    try:
+        name = vk.Format(number).name
+    except ValueError:
+        name = str(number)
+    try:
+        way = vk.ImageTiling(tiling).name
+    except ValueError:
+        way = str(tiling)
+    return {"type": "image", "format": name, "extent": extent, "tiling": way}
+
+
+def describe_payload(row: PayloadRow) -> dict[str, Any]:
+    """One live payload as plain data. A payload without a readable descriptor has null where that would tell."""
+    from extmem.errors import DescriptorError
+    from extmem.memory import Descriptor
+    from extmem.objects import Share
+
+    try:
+        descriptor = Descriptor.parse(row.descriptor)
+    except DescriptorError:
+        descriptor = None
+    share = "NT" if row.share & Share.NT else "KMT" if row.share & Share.KMT else "fd"
+    return {
+        "payload": row.payload,
+        "names": [short_name(path) for path in row.names],
+        "paths": list(row.names),
+        "size": descriptor.payload_size if descriptor is not None else None,
+        "allocation_size": descriptor.allocation_size if descriptor is not None else None,
+        "kind": describe_kind(descriptor) if descriptor is not None else None,
+        "device": descriptor.device_name if descriptor is not None else None,
+        "read_only": descriptor.read_only if descriptor is not None else None,
+        "share": share,
+        "kmt": row.kmt or None,
+        "security": [shared.sddl for shared in row.objects],
+        "holders": [
+            {
+                "pid": holder.pid,
+                "process": process_name(holder.pid),
+                "exporter": descriptor is not None and holder.pid == descriptor.owner_pid,
+                "memory_objects": holder.memories,
+                "in_flight": holder.tickets,
+                "handles": [
+                    {"value": handle.value, "access": handle.granted, "rights": access_in_words(handle.granted)}
+                    for handle in holder.handles
+                ],
+            }
+            for holder in row.holders
+        ],
+    }
+
+
+def _kind_in_words(kind: dict[str, Any] | None) -> str:
+    if kind is None:
+        return "?"
+    if kind["type"] == "array":
+        return f"array {' x '.join(map(str, kind['shape']))} {kind['dtype']}"
+    if kind["type"] == "image":
+        return f"image {' x '.join(map(str, kind['extent']))}\n{kind['format']} {kind['tiling']}"
+    return str(kind["type"])
+
+
+def _holder_in_words(holder: dict[str, Any]) -> list[str]:
+    who = f"{holder['pid']} {holder['process']}".strip()
+    if holder["pid"] == 0:
+        who = "a child that is starting"
+    count = holder["memory_objects"]
+    lines = []
+    if count:
+        role = "exporter" if holder["exporter"] else "importer"
+        lines.append(f"{who}: {role}" + f", {count} memory objects" * (count > 1))
+    lines += [f"{who}: handle {handle['value']:#x} {handle['rights']}" for handle in holder["handles"]]
+    if holder["in_flight"]:
+        lines.append(f"{who}: {holder['in_flight']} in flight")
+    return lines or [who]
+
+
+def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream: IO[str] | None = None) -> None:
+    """Draw payloads as `describe_payload` tells them."""
+    table(
+        ("name", "size", "kind", "share", "held by"),
+        [
+            (
+                "\n".join(payload["names"]) or "(unnamed)",
+                "?" if payload["size"] is None else bytes_in_words(payload["size"]),
+                _kind_in_words(payload["kind"]),
+                f"{payload['share']} {payload['kmt']:#x}" if payload["kmt"] else payload["share"],
+                "\n".join(line for holder in payload["holders"] for line in _holder_in_words(holder)) or "nobody",
+            )
+            for payload in payloads
+        ],
+        title=title,
+        stream=stream,
+    )

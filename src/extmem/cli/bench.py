@@ -1,0 +1,90 @@
+"""`extmem bench`: what sharing costs, each figure a ratio against the alternative in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from extmem.cli._guard import FAILED, guarded
+from extmem.cli._out import emit_json, table, words
+
+if TYPE_CHECKING:
+    from extmem.cli._bench.measure import Figure
+
+__all__ = ["Subject", "bench"]
+
+
+class Subject(StrEnum):
+    """What can be measured."""
+
+    OPEN = "open"
+    BROKER = "broker"
+    CHECKS = "checks"
+    IMPORTS = "imports"
+
+
+_ROUNDS = {Subject.OPEN: 500, Subject.BROKER: 400, Subject.CHECKS: 2000, Subject.IMPORTS: 200}
+_QUICK = 20
+
+
+def _measure(subject: Subject, *, quick: bool) -> Iterator[Figure]:
+    from extmem.cli._bench import checking, crowd, importing, opening
+    from extmem.cli._bench.house import House
+
+    modules = {
+        Subject.OPEN: opening.figures,
+        Subject.BROKER: crowd.figures,
+        Subject.CHECKS: checking.figures,
+        Subject.IMPORTS: importing.figures,
+    }
+    with House() as house:
+        rounds = _QUICK if quick else _ROUNDS[subject]
+        yield from modules[subject](house, rounds, _teller(subject), quick=quick)
+
+
+def _teller(subject: Subject) -> Callable[[str], None]:
+    return lambda text: words(f"{subject.value}: {text} ...")
+
+
+def figure_row(figure: Figure) -> tuple[str, str, str, str]:
+    """A figure for people: name, value with its unit, bound, verdict."""
+    value = f"{figure.value:,.0f}" if figure.value == int(figure.value) else f"{figure.value:,.4g}"
+    verdict = "-" if figure.bound is None else "ok" if figure.ok else "MISSED"
+    return (
+        figure.name,
+        f"{value} {figure.unit}",
+        f"{figure.direction} {figure.bound or 0:g}" if figure.direction else "-",
+        verdict,
+    )
+
+
+@guarded
+def bench(
+    subjects: Annotated[
+        list[Subject] | None, typer.Argument(help="What to measure; all four if none is given.", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON list of name, value, unit, bound (null for none), ok.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", hidden=True)] = False,
+) -> None:
+    """Measure opening, the broker, the rules' cost and imports, with a broker and processes of its own.
+
+    Each figure with a bound is a ratio, or a count that must be 0, against an alternative that runs in turns with it in
+    the same run. Bounds are upper ones; "times as fast" and "opens per second" have lower ones.
+
+    Exit codes: 0 all bounds hold; 1 one is missed, or measuring failed; 2 wrong arguments; 130 interrupted.
+    """
+    found = [figure for subject in subjects or list(Subject) for figure in _measure(subject, quick=quick)]
+    if as_json:
+        emit_json([figure.to_dict() for figure in found])
+    else:
+        table(("figure", "value", "bound", "verdict"), [figure_row(figure) for figure in found])
+    missed = [figure for figure in found if not figure.ok]
+    for figure in missed:
+        words(f"missed: {figure.name} is {figure.value:g}, and must be {figure.direction} {figure.bound:g}")
+    if missed:
+        raise typer.Exit(FAILED)

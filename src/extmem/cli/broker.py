@@ -1,0 +1,120 @@
+"""`extmem broker`: look at the broker, run one in the foreground, ask it to leave. For the curious."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from extmem.cli._guard import FAILED, guarded
+from extmem.cli._out import bytes_in_words, emit_json, emit_line, words
+from extmem.errors import UnsupportedError
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="The process that keeps names, handles and KMT numbers. It starts by itself, and leaves when nobody needs it.",
+    no_args_is_help=True,
+)
+_Json = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
+
+
+def _status() -> dict[str, Any]:
+    from extmem.manager import manager
+
+    found = manager().status()
+    if found is None:
+        return {"running": False}
+    return {
+        "running": True,
+        "pid": found.pid,
+        "version": found.version,
+        "socket": found.socket,
+        "uptime": found.uptime,
+        "clients": found.clients,
+        "payloads": found.payloads,
+        "descriptors": found.fds,
+        "resident": found.resident,
+    }
+
+
+@app.command("status")
+@guarded
+def status(as_json: _Json = False) -> None:
+    """Tell whether a broker runs, and how it is. Starts none.
+
+    Exit codes: 0 it runs; 1 it does not.
+    """
+    facts = _status()
+    if as_json:
+        emit_json(facts)
+    if not facts["running"]:
+        words("No broker runs here. One starts when a program shares something.")
+        raise typer.Exit(FAILED)
+    if not as_json:
+        for label, value in (
+            ("pid", facts["pid"]),
+            ("socket", facts["socket"]),
+            ("up for", f"{facts['uptime']:.1f} s"),
+            ("clients", facts["clients"]),
+            ("payloads", facts["payloads"]),
+            ("descriptors", facts["descriptors"]),
+            ("memory", bytes_in_words(facts["resident"])),
+            ("wire format", f"version {facts['version']}"),
+        ):
+            emit_line(f"{label:12} {value}")
+
+
+@app.command("run")
+@guarded
+def run(
+    system: Annotated[
+        bool, typer.Option("--system", help="Serve all users from /run/extmem, Global\\ names too (as root).")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Run a broker in the foreground, until it is stopped or has had no client for a while.
+
+    Exit codes: 0 it left; 1 it could not start, or another one runs.
+    """
+    if sys.platform != "linux":
+        raise UnsupportedError("the broker is Linux's; Windows has its own object manager", requires_one_of=["Linux"])
+    from extmem.broker.paths import SYSTEM_DIRECTORY, runtime_directory
+    from extmem.broker.run import run as run_broker
+
+    where = SYSTEM_DIRECTORY if system else runtime_directory().path
+    words(f"Running a broker in {where}; Ctrl-C ends it.")
+    code = run_broker(None, system=system)
+    if as_json:
+        emit_json({"directory": str(where), "left": code == 0})
+    if code:
+        raise typer.Exit(FAILED)
+    words("The broker has left.")
+
+
+@app.command("stop")
+@guarded
+def stop(
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Even if others use it. They lose nothing: they start another and announce themselves."
+        ),
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Ask the broker to leave.
+
+    Exit codes: 0 none runs any more; 1 other processes use it (see --force).
+    """
+    from extmem.manager import manager
+
+    before = _status()
+    gone = manager().stop(force=force)
+    if as_json:
+        emit_json({"was_running": before["running"], "stopped": gone})
+    if not gone:
+        words(f"{before.get('clients', 'Some')} processes use the broker; --force ends it all the same.")
+        raise typer.Exit(FAILED)
+    words("The broker leaves." if before["running"] else "No broker ran here.")

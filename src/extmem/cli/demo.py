@@ -1,0 +1,243 @@
+"""`extmem demo`: two processes share an animation by name, and everything that is promised is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from extmem.cli._guard import FAILED, guarded
+from extmem.cli._out import bytes_in_words, console, emit_json, emit_line, on_terminal, words
+from extmem.errors import NameNotFoundError, UnsupportedError
+
+if TYPE_CHECKING:
+    from extmem.cli._worker import Worker
+
+__all__ = ["demo"]
+
+_ACTS = "extmem.cli._demo.acts"
+_HEIGHT, _WIDTH = 270, 480
+_COLUMNS, _SHOWN = 4, 12
+
+
+class _Progress(Protocol):
+    def __call__(self, done: int) -> None: ...
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[_Progress]:
+    """Say how far it is: a live bar for a person, some lines for a pipe."""
+    if not on_terminal(sys.stderr):
+
+        def line(done: int) -> None:
+            if done % max(1, total // 4) == 0 or done == total:
+                words(f"  {done} of {total} frames drawn there and checked here")
+
+        yield line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    with Progress(
+        TextColumn("  frames"), BarColumn(bar_width=None), MofNCompleteColumn(), console=console(sys.stderr)
+    ) as bar:
+        task = bar.add_task("frames", total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+class _Demo:
+    """One run: what was found on the way."""
+
+    def __init__(self, frames: int, *, quiet: bool) -> None:
+        self.frames = frames
+        self.name = f"extmem demo {os.getpid()}-{secrets.token_hex(2)}"
+        self.quiet = quiet
+        self.facts: dict[str, Any] = {"name": self.name, "frames": frames}
+        self.wrong: list[str] = []
+
+    def tell(self, text: str = "") -> None:
+        """A line of the story, unless JSON was asked for."""
+        if not self.quiet:
+            emit_line(text)
+
+    def expect(self, fine: bool, problem: str) -> None:
+        """Note what should have been and was not."""
+        if not fine:
+            self.wrong.append(problem)
+            words(f"WRONG: {problem}")
+
+    # The story.
+
+    def share(self, exporter: Worker, importer: Worker) -> None:
+        """One draws, the other checks each frame as it appears."""
+        exporter.start(f"{_ACTS}:publish", self.name, self.frames, _HEIGHT, _WIDTH)
+        stream = exporter.stream()
+        device = next(stream)
+        self.facts |= {"device": device, "size": device["size"], "exporter": exporter.pid, "importer": importer.pid}
+        self.tell(f"Device: {device['name']}, UUID {device['uuid']}")
+        if device["kind"] == "host":
+            self.tell("  (ordinary memory in place of a GPU's; names, handles, rights and rules are the same)")
+        self.tell(f"Process {exporter.pid} shares {bytes_in_words(device['size'])} for reading, named {self.name!r}.")
+        opened = importer.call(f"{_ACTS}:importer_open", self.name)
+        shape = " x ".join(map(str, opened["shape"]))
+        self.tell(f"Process {importer.pid} opens that name: {shape} {opened['dtype']}, read-only, nothing copied.")
+        self.expect(opened["read_only"], "the importer got the right to write")
+        bad = []
+        with _progress(self.frames) as progress:
+            for index, digest in stream:
+                if not importer.call(f"{_ACTS}:check", index, digest):
+                    bad.append(index)
+                progress(index + 1)
+        self.expect(not bad, f"frames {bad} differ from their checksums")
+        again = sorted({0, self.frames // 3, self.frames - 1})
+        different = [index for index in again if not importer.call(f"{_ACTS}:draw_again", index)]
+        self.expect(not different, f"frames {different} differ from what the importer draws itself")
+        self.facts |= {"checked": self.frames - len(bad), "redrawn": again}
+        self.tell(f"All {self.frames} checksums agree, and frames {again} are what the importer draws itself.")
+
+    def show_holders(self) -> None:
+        """Who holds what, while it runs."""
+        from extmem.cli._payloads import payload_table
+
+        held = self._ours()
+        self.facts["held"] = held
+        self.expect(
+            len(held) == 1 and len(held[0]["holders"]) == 2, f"{len(held)} payloads are listed, not one held by two"
+        )
+        if not self.quiet:
+            emit_line()
+            payload_table(held, title="Who holds what (extmem ps):")
+
+    def refuse(self, importer: Worker) -> None:
+        """Try to write where one may only read."""
+        refusals = importer.call(f"{_ACTS}:try_to_write", self.name)
+        self.facts["refusals"] = refusals
+        self.tell("The importer tries to write:")
+        for refusal in refusals:
+            self.expect(bool(refusal["error"]), f"the importer could {refusal['attempt']}")
+            self.tell(f"  {refusal['attempt']}: refused by {refusal['by']}")
+            self.tell(f"    {refusal['error'].splitlines()[0] if refusal['error'] else '(allowed!)'}")
+
+    def save(self, importer: Worker, out: Path) -> None:
+        """The importer's picture of what it reads."""
+        count = min(_SHOWN, self.frames)
+        indices = [index * self.frames // count for index in range(count)]
+        caption = (
+            f"{self.frames} frames drawn by process {self.facts['exporter']}, read by {importer.pid} in shared memory"
+        )
+        out.write_bytes(importer.call(f"{_ACTS}:sheet", indices, min(_COLUMNS, count), caption))
+        self.facts["picture"] = str(out)
+        self.tell(f"Saved {out}: {count} frames, as the importer sees them.")
+
+    def part(self, exporter: Worker, importer: Worker) -> None:
+        """The exporter goes first; the payload stays until the importer goes too."""
+        exporter.call(f"{_ACTS}:exporter_close")
+        exporter.leave()
+        alone = self._ours()
+        self.expect(
+            len(alone) == 1 and len(alone[0]["holders"]) == 1, "the importer lost the payload with its exporter"
+        )
+        self.tell("The exporter has ended; the importer still holds payload and name.")
+        importer.call(f"{_ACTS}:importer_close")
+        importer.leave()
+
+    def prove(self, descriptors: int, broker_before: int) -> None:
+        """Nothing is left: no payload, no name, no descriptor."""
+        from extmem.manager import manager
+
+        owner = manager()
+        deadline = time.monotonic() + 5  # the broker hears of an ended process a moment later than we do
+        while (left := self._ours()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        found = True
+        try:
+            imported = owner.import_by_name(self.name)
+            imported.payload.close()
+            owner.free(imported.memory)
+        except NameNotFoundError:
+            found = False
+        state = owner.status()
+        broker = (state.fds if state is not None else 0) - broker_before
+        here = _descriptors() - descriptors
+        self.facts["left"] = {"payloads": len(left), "name": found, "descriptors": here, "broker_descriptors": broker}
+        self.expect(not left and not found and here <= 0, f"something is left: {self.facts['left']}")
+        self.tell(
+            f"Left behind: {len(left)} payloads, {int(found)} names, {here} descriptors here, "
+            f"{broker} descriptors in the broker."
+        )
+
+    def _ours(self) -> list[dict[str, Any]]:
+        from extmem.cli.ps import live_payloads
+
+        ours = (self.facts.get("exporter"), self.facts.get("importer"))
+        return [
+            payload
+            for payload in live_payloads() or []
+            if self.name in payload["names"] or any(holder["pid"] in ours for holder in payload["holders"])
+        ]
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _require_parts() -> None:
+    if sys.platform != "linux":
+        raise UnsupportedError(
+            "the demo needs Linux: it shares host memory through the broker", requires_one_of=["Linux"]
+        )
+    missing = [
+        package
+        for module, package in (("numpy", "NumPy"), ("PIL", "Pillow"))
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise UnsupportedError(
+            f"the demo draws with {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
+            "pip install 'extmem[demo]'",
+            requires_one_of=missing,
+        )
+
+
+@guarded
+def demo(
+    out: Annotated[Path, typer.Option(help="Where to save the picture.")] = Path("demo.png"),
+    frames: Annotated[int, typer.Option(min=1, max=512, help="Length of the animation.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of the story.")] = False,
+) -> None:
+    """Share an animation between two processes by name, check it, and prove that nothing is left.
+
+    Exit codes: 0 all as promised; 1 something was not; 2 wrong arguments; 130 interrupted, nothing is left then either.
+    """
+    if not out.parent.is_dir() or out.is_dir():
+        raise typer.BadParameter(f"{out} cannot be a file: give a name in a directory that exists", param_hint="--out")
+    _require_parts()
+    from extmem.cli._worker import Worker
+    from extmem.manager import manager
+
+    began = time.monotonic()
+    run = _Demo(frames, quiet=as_json)
+    manager().snapshot()  # connects, and starts a broker if need be: part of "before"
+    state = manager().status()
+    before = _descriptors(), state.fds if state is not None else 0
+    one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    with Worker("exporter", one_thread) as exporter, Worker("importer", one_thread) as importer:
+        run.share(exporter, importer)
+        run.show_holders()
+        run.refuse(importer)
+        run.save(importer, out)
+        run.part(exporter, importer)
+    run.prove(*before)
+    run.facts |= {"seconds": round(time.monotonic() - began, 2), "wrong": run.wrong, "ok": not run.wrong}
+    if as_json:
+        emit_json(run.facts)
+    run.tell(f"Done in {run.facts['seconds']} s.")
+    if run.wrong:
+        raise typer.Exit(FAILED)

@@ -1,0 +1,43 @@
+"""`extmem ps`: what is shared right now, and who holds it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from extmem.cli._guard import guarded
+from extmem.cli._out import emit_json, words
+
+__all__ = ["live_payloads", "ps"]
+
+
+def live_payloads() -> list[dict[str, Any]] | None:
+    """Every live payload as plain data; None where no broker runs. Starts none."""
+    from extmem.cli._payloads import describe_payload
+    from extmem.manager import manager
+
+    owner = manager()
+    if owner.status() is None:
+        return None
+    return [describe_payload(row) for row in owner.snapshot()]
+
+
+@guarded
+def ps(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False) -> None:
+    """List live payloads: name, size, kind, share, and who holds them through what.
+
+    Exit codes: 0 listed, also when there is nothing; 1 the broker does not answer.
+    """
+    payloads = live_payloads()
+    if as_json:
+        emit_json(payloads or [])
+    elif payloads:
+        from extmem.cli._payloads import payload_table
+
+        payload_table(payloads)
+    if payloads is None:
+        words("No broker runs here, so nothing is shared. One starts when a program shares something.")
+    else:
+        processes = {holder["pid"] for payload in payloads for holder in payload["holders"]}
+        words(f"{len(payloads)} payload{'s' * (len(payloads) != 1)}, held by {len(processes)} processes.")
