@@ -16,10 +16,11 @@ from extmem.memory.resources import Buffer, Image, Resource
 from extmem.objects import Share
 
 if TYPE_CHECKING:
+    from extmem.devices.base import Allocation
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
 
-__all__ = ["Everyday", "allocate_memory"]
+__all__ = ["Everyday", "adopt", "allocate_memory", "judge"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _HOST_TYPES = HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY
@@ -39,33 +40,66 @@ def allocate_memory(
     """Allocate or import as `info` says. Errors: see `Device.allocate_memory`."""
     dedicated = _dedicated(info)
     source = importing.resolve(device.driver, info, stated)
-    if source is not None:
-        return import_found(device, info, dedicated, source, judged=True)
-    _judge(device, info, dedicated, None)
-    return _shared(_obtain(device, info, dedicated, None, everyday), info, everyday)
-
-
-def import_found(
-    device: Device, info: vk.MemoryAllocateInfo, dedicated: Resource | None, source: Source, *, judged: bool
-) -> DeviceMemory:
-    """Import what `resolve` found. `judged` False: the caller knows that no rule can be broken."""
     try:
-        if judged:
-            _judge(device, info, dedicated, source)
-        holding = _obtain(device, info, dedicated, source, None)
+        judge(device, info, dedicated, source)
+        export = vk.find(info, vk.ExportMemoryAllocateInfo)
+        export_types = int(export.handle_types) if export is not None else 0
+        size, kind = int(info.allocation_size), int(info.memory_type_index)
+        if source is not None:
+            holding = adopt(device, source, size, kind, dedicated)
+        else:
+            described = everyday.descriptor if everyday is not None else None
+            descriptor = described or device.describe(size, kind, export_types, dedicated)
+            allocation = device.driver.allocate(size, kind, descriptor.encode())
+            holding = _hold(device, allocation, descriptor, dedicated)
     except BaseException:
-        source.abandon()
+        if source is not None:
+            source.abandon()
         raise
-    return _shared(holding, info, None)
-
-
-def _shared(holding: Holding, info: vk.MemoryAllocateInfo, everyday: Everyday | None) -> DeviceMemory:
+    holding.export_handle_types = export_types
     try:
         _share(holding, info, everyday)
     except BaseException:
         holding.release()
         raise
+    if source is not None:
+        source.commit()
     return DeviceMemory(holding)
+
+
+def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resource | None) -> Holding:
+    """The device's import of what `resolve` found; the holding owns its references from then on."""
+    descriptor = source.descriptor or device.describe(size, kind, source.handle_type, dedicated)
+    if descriptor.allocation_size != size:
+        # Reached only with the rules off or as warnings. Anything else would read or write past the payload.
+        raise DriverError(
+            f"vkAllocateMemory: allocationSize {size} differs from the payload's {descriptor.allocation_size}; "
+            "pass the exporter's (it is in the descriptor)",
+            result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
+            command="vkAllocateMemory",
+            devices=[device.name, descriptor.device_name],
+        )
+    holding = _hold(device, source.allocation(device.driver, size, kind), descriptor, dedicated)
+    holding.memory_type_index = kind
+    holding.import_handle_type = source.handle_type
+    holding.writable = source.writable
+    imported = source.imported
+    if imported is not None:
+        source.imported = None
+        holding.manager = source.owner
+        holding.references.append(imported.memory)
+        holding.object_id = imported.object
+        holding.kmt = imported.kmt
+        holding.name = source.shared_name
+    return holding
+
+
+def _hold(device: Device, allocation: Allocation, descriptor: Descriptor, dedicated: Resource | None) -> Holding:
+    holding = Holding(device, allocation, descriptor)
+    if dedicated is not None:
+        holding.dedicated = dedicated.facts
+    device.count(holding)
+    return holding
 
 
 def _dedicated(info: vk.MemoryAllocateInfo) -> Resource | None:
@@ -78,7 +112,7 @@ def _dedicated(info: vk.MemoryAllocateInfo) -> Resource | None:
     return None
 
 
-def _judge(device: Device, info: vk.MemoryAllocateInfo, dedicated: Resource | None, source: Source | None) -> None:
+def judge(device: Device, info: vk.MemoryAllocateInfo, dedicated: Resource | None, source: Source | None) -> None:
     """Raise what the rules, or the lack of anything to import, say."""
     error = source.error if source is not None else None
     if device.check != "off":
@@ -142,51 +176,6 @@ def _host_bits(device: Device, source: Source | None) -> int | None:
     if source is None or not source.handle_type & _HOST_TYPES:
         return None
     return device.driver.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
-
-
-def _obtain(
-    device: Device,
-    info: vk.MemoryAllocateInfo,
-    dedicated: Resource | None,
-    source: Source | None,
-    everyday: Everyday | None,
-) -> Holding:
-    """The device's part, and the holding around it."""
-    export = vk.find(info, vk.ExportMemoryAllocateInfo)
-    export_types = int(export.handle_types) if export is not None else 0
-    size, kind = int(info.allocation_size), int(info.memory_type_index)
-    if source is None:
-        described = everyday.descriptor if everyday is not None else None
-        descriptor = described or device.describe(size, kind, export_types, dedicated)
-        allocation = device.driver.allocate(size, kind, descriptor.encode())
-    else:
-        descriptor = source.descriptor or device.describe(size, kind, source.handle_type, dedicated)
-        if descriptor.allocation_size != size:
-            # Reached only with the rules off or as warnings. Anything else would read or write past the payload.
-            raise DriverError(
-                f"vkAllocateMemory: allocationSize {size} differs from the payload's {descriptor.allocation_size}; "
-                "pass the exporter's (it is in the descriptor)",
-                result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
-                command="vkAllocateMemory",
-                devices=[device.name, descriptor.device_name],
-            )
-        allocation = source.allocation(device.driver, size, kind)
-    holding = Holding(device, allocation, descriptor)
-    holding.memory_type_index = kind
-    holding.dedicated = dedicated.facts if dedicated is not None else None
-    holding.export_handle_types = export_types
-    if source is not None:
-        holding.import_handle_type = source.handle_type
-        holding.writable = source.writable
-        if source.imported is not None:
-            holding.manager = source.owner
-            holding.references.append(source.imported.memory)
-            holding.object_id = source.imported.object
-            holding.kmt = source.imported.kmt
-            holding.name = source.shared_name
-            source.imported = None  # the holding gives it back from now on
-    device.count(holding)
-    return holding
 
 
 def _share(holding: Holding, info: vk.MemoryAllocateInfo, everyday: Everyday | None) -> None:

@@ -10,6 +10,7 @@ NT handle. A failed import touches neither.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from extmem.errors import (
     DriverError,
     ExtmemError,
     ObjectManagerError,
+    OutOfMemoryError,
 )
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager
@@ -62,16 +64,25 @@ class Source:
     writable: bool = True
 
     def allocation(self, driver: Driver, size: int, memory_type_index: int) -> Allocation:
-        """The device's allocation on the payload. Consumes an fd, as the last thing that can fail."""
+        """The device's allocation on the payload. A caller's fd is not consumed yet: the device gets a copy."""
         if self.imported is not None:
             payload = self.imported.payload
             return driver.import_fd(payload.fd, size, memory_type_index, release=payload.close)
-        if self.fd_is_valid:
-            allocation = driver.import_fd(self.fd, size, memory_type_index)
-            if self.fd_handle is not None:
-                self.fd_handle.take()
-            return allocation
-        return driver.import_host_pointer(self.host_pointer, size, memory_type_index)
+        if not self.fd_is_valid:
+            return driver.import_host_pointer(self.host_pointer, size, memory_type_index)
+        copy = _copy_of(self.fd)
+        try:
+            return driver.import_fd(copy, size, memory_type_index)
+        except BaseException:
+            os.close(copy)
+            raise
+
+    def commit(self) -> None:
+        """The whole call succeeded: a caller's fd is consumed now, and not before."""
+        if self.fd_handle is not None:
+            os.close(self.fd_handle.take())
+        elif self.fd_is_valid:
+            os.close(self.fd)
 
     def abandon(self) -> None:
         """Give back what resolving took. The caller's handle or fd was never touched."""
@@ -79,6 +90,17 @@ class Source:
             self.imported.payload.close()
             self.owner.free(self.imported.memory)
             self.imported = None
+
+
+def _copy_of(fd: int) -> int:
+    try:
+        return os.dup(fd)
+    except OSError as error:
+        raise OutOfMemoryError(
+            f"vkAllocateMemory: fd {fd} cannot be duplicated ({error.strerror}); close some, or raise RLIMIT_NOFILE",
+            result=vk.Result.ERROR_TOO_MANY_OBJECTS,
+            command="vkAllocateMemory",
+        ) from error
 
 
 def resolve(driver: Driver, info: vk.MemoryAllocateInfo, stated: Descriptor | None = None) -> Source | None:

@@ -203,26 +203,36 @@ def _import(device: Device, found: Source) -> DeviceMemory:
         descriptor = found.descriptor
         if descriptor is None:
             raise DescriptorError("the payload carries no descriptor; state one with extmem.raw.import_payload")
-        chain: vk.ChainStruct
-        if found.handle_type == HandleType.OPAQUE_FD:
-            chain = vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, found.fd)
-        else:
-            # The rules see a name, or a handle, as the caller would have passed it to vkAllocateMemory.
-            chain = vk.ImportMemoryWin32HandleInfoKHR(HandleType(found.handle_type), found.value or None, found.name)
-        info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, chain)
         dedicated: Resource | None = None
-        if isinstance(descriptor.dedicated, vk.BufferCreateInfo):
-            dedicated = device.create_buffer(descriptor.dedicated)
-            chain.p_next = vk.MemoryDedicatedAllocateInfo(None, dedicated)
-        elif isinstance(descriptor.dedicated, vk.ImageCreateInfo):
-            dedicated = device.create_image(descriptor.dedicated)
-            chain.p_next = vk.MemoryDedicatedAllocateInfo(dedicated, None)
+        # Size, type and resource are the descriptor's own, so only another device can break a rule.
+        if descriptor.dedicated is not None or not _same_device(device, descriptor):
+            dedicated = _judge_by_descriptor(device, found, descriptor)
+        holding = allocating.adopt(device, found, descriptor.allocation_size, descriptor.memory_type_index, dedicated)
     except BaseException:
         found.abandon()
         raise
-    # Size, type and resource are the descriptor's own, so only another device can break a rule.
-    judged = dedicated is not None or not _same_device(device, descriptor)
-    return allocating.import_found(device, info, dedicated, found, judged=judged)
+    found.commit()
+    return DeviceMemory(holding)
+
+
+def _judge_by_descriptor(device: Device, found: Source, descriptor: Descriptor) -> Resource | None:
+    """What vkAllocateMemory would have been given, judged; the identical dedicated resource, made anew."""
+    chain: vk.ChainStruct
+    if found.name is not None or found.value:
+        chain = vk.ImportMemoryWin32HandleInfoKHR(HandleType(found.handle_type), found.value or None, found.name)
+    else:
+        fd = found.imported.payload.fd if found.imported is not None else found.fd
+        chain = vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, fd)
+    info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, chain)
+    dedicated: Resource | None = None
+    if isinstance(descriptor.dedicated, vk.BufferCreateInfo):
+        dedicated = device.create_buffer(descriptor.dedicated)
+        chain.p_next = vk.MemoryDedicatedAllocateInfo(None, dedicated)
+    elif isinstance(descriptor.dedicated, vk.ImageCreateInfo):
+        dedicated = device.create_image(descriptor.dedicated)
+        chain.p_next = vk.MemoryDedicatedAllocateInfo(dedicated, None)
+    allocating.judge(device, info, dedicated, found)
+    return dedicated
 
 
 def _same_device(device: Device, descriptor: Descriptor) -> bool:
