@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import IntEnum, IntFlag
-from typing import TypeVar
+from enum import IntEnum
 
 from extmem import vk
 
@@ -23,7 +22,6 @@ __all__ = [
     "WIN32_TYPES",
     "bits_of",
     "enum_text",
-    "flags_text",
     "handle_text",
     "is_invalid_handle",
     "is_null",
@@ -98,15 +96,6 @@ def bits_of(mask: int) -> Iterable[int]:
 def types_text(mask: int) -> str:
     """`OPAQUE_WIN32 | 0x80000000`; `0` for none."""
     return " | ".join(_TYPE_NAMES.get(bit) or hex(bit) for bit in bits_of(mask)) or "0"
-
-
-_Flag = TypeVar("_Flag", bound=IntFlag)
-
-
-def flags_text(mask: int, enum: type[_Flag]) -> str:
-    """A mask in the words of its flag enum; unknown bits in hexadecimal."""
-    names = {int(m): _plain_name(name) for name, m in enum.__members__.items()}
-    return " | ".join(names.get(bit) or hex(bit) for bit in bits_of(mask)) or "0"
 
 
 def enum_text(value: int, enum: type[IntEnum]) -> str:
