@@ -25,7 +25,7 @@ COLLISION, NOT_FOUND, NAME_INVALID, PATH_NOT_FOUND = 0xC0000035, 0xC0000034, 0xC
 TYPE_MISMATCH, INVALID_HANDLE, NOT_CLOSABLE = 0xC0000024, 0xC0000008, 0xC0000235
 ACCESS_DENIED, INVALID_PARAMETER = 0xC0000022, 0xC000000D
 
-PEER = "from tests.behaviours.steps import *\ndevice = extmem.open_device()"
+PEER = "from tests.behaviours.steps import *\ndevice = extmem.open_device()\nNone"
 """What a peer runs first, to have the steps and a device."""
 
 

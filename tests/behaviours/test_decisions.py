@@ -73,14 +73,14 @@ def test_G4_a_read_only_import_is_read_only_to_the_kernel(device: Device, name: 
         put(memory, b"safe")
         with by_name(device, name) as reading:
             assert reading.read_only and get(reading) == b"safe"
-            number = reading.holding.allocation.fileno()
+            number = reading.holding.allocation.fd
             with pytest.raises(PermissionError):
                 mmap.mmap(number, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             with pytest.raises(OSError):
                 os.pwrite(number, b"evil", 0)
         # In another process, which never had more than that.
         peer(PEER + "\nimport mmap")
-        peer("memory = by_name(device, name)\nnumber = memory.holding.allocation.fileno()", name=name)
+        peer("memory = by_name(device, name)\nnumber = memory.holding.allocation.fd", name=name)
         assert peer("memory.read_only, get(memory)") == (True, b"safe")
         assert peer.fails("mmap.mmap(number, SIZE, mmap.MAP_SHARED, 3)").is_a(PermissionError)
         assert peer.fails("os.open(f'/proc/self/fd/{number}', os.O_RDWR)").is_a(OSError)
@@ -98,11 +98,12 @@ def test_G4_write_access_imports_writable(device: Device, name: str) -> None:
 
 
 def test_G5_global_names_need_a_system_wide_object_manager(device: Device, name: str) -> None:
-    with pytest.raises(errors.AccessDeniedError, match="system-wide") as error:
+    with pytest.raises(errors.UnsupportedError, match="system broker") as error:
         export(device, name=f"Global\\{name}")
-    assert error.value.winerror == 5
-    with pytest.raises(errors.AccessDeniedError):
-        by_name(device, f"Global\\{name}")
+    assert error.value.requires_one_of == ("a system broker",)
+    for prefix in ("Global", "global", "Local\\Global"):
+        with pytest.raises((errors.UnsupportedError, errors.AccessDeniedError)):
+            by_name(device, f"{prefix}\\{name}")
     export(device, name=f"Local\\{name}").close()
 
 

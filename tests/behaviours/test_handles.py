@@ -129,7 +129,7 @@ def test_B42_an_invalid_source_is_an_invalid_handle(device: Device, value: int) 
 
 
 def test_B43_a_duplicate_into_another_process_is_a_value_of_that_process_alone(device: Device, peer: Peer) -> None:
-    peer(PEER + "\nfrom extmem import raw\nfrom extmem.manager import manager\nmanager().status()\nNone")
+    peer(PEER + "\nfrom extmem import raw\nfrom extmem.manager import manager\nmanager().kmt_alive(0)")
     with export(device) as memory, nt(device, memory) as handle:
         put(memory, b"into")
         padding = [handle.duplicate() for _ in range(3)]

@@ -189,7 +189,7 @@ def test_B78_the_end_of_a_process_closes_all_it_held(device: Device, name: str, 
 
     def alone() -> bool:
         rows = [row for row in manager().snapshot() if any(path.endswith(name) for path in row.names)]
-        return [sorted(row.holders) for row in rows] == [[os.getpid()]]
+        return [[holder.pid for holder in row.holders] for row in rows] == [[os.getpid()]]
 
     wait_until(alone, "the dead process's handles to be closed")
     assert get(survivor) == b"dead"

@@ -21,7 +21,19 @@ from pathlib import Path
 from extmem.manager import manager
 from extmem.testing.waiting import DeadlineError, wait_until
 
-__all__ = ["Census", "LeakError", "descriptors", "mappings", "no_leaks", "object_manager"]
+__all__ = [
+    "PATIENCE",
+    "Census",
+    "LeakError",
+    "descriptors",
+    "mappings",
+    "memory_file_bytes",
+    "no_leaks",
+    "object_manager",
+]
+
+PATIENCE = 10.0
+"""Seconds for which `no_leaks` looks again before it calls something a leak."""
 
 _SELF = Path("/proc/self")
 _MEMFD = "/memfd:"
@@ -88,14 +100,16 @@ def object_manager(pid: int | None = None) -> Counter[str]:
     found: Counter[str] = Counter()
     for row in manager().snapshot():
         held = False
-        for holder, holding in row.holders.items():
-            if pid is not None and holder != pid:
+        for holder in row.holders:
+            if pid is not None and holder.pid != pid:
                 continue
             held = True
-            if holding.handles:
-                found[f"process {holder}: NT handles of payload {row.payload:#x}"] += len(holding.handles)
-            if holding.memories:
-                found[f"process {holder}: memory objects of payload {row.payload:#x}"] += holding.memories
+            for what, count in (
+                ("NT handles", len(holder.handles)),
+                ("memory objects", holder.memories),
+                ("tickets", holder.tickets),
+            ):
+                found[f"process {holder.pid}: {what} of payload {row.payload:#x}"] += count
         if held or pid is None:
             found[f"payload {row.payload:#x}, names {list(row.names)}, KMT number {row.kmt or 0:#x}"] += 1
     return found
@@ -132,7 +146,7 @@ class Census:
 
 
 @contextlib.contextmanager
-def no_leaks(*, objects: bool = True, everybody: bool = False, deadline: float = 10.0) -> Iterator[None]:
+def no_leaks(*, objects: bool = True, everybody: bool = False, deadline: float | None = None) -> Iterator[None]:
     """Nothing that the block began to hold is held after it, whether it succeeds or fails.
 
     objects: ask the object manager too. everybody: count what other processes hold as well, not this one's alone.
@@ -156,7 +170,7 @@ def no_leaks(*, objects: bool = True, everybody: bool = False, deadline: float =
         return not leaked
 
     try:
-        wait_until(clean, "everything to be given back", deadline=deadline)
+        wait_until(clean, "everything to be given back", deadline=PATIENCE if deadline is None else deadline)
     except DeadlineError:
         raise LeakError(leaked) from failure
     if failure is not None:

@@ -141,7 +141,7 @@ def send_to_other_process(case: Case) -> None:
             chain = f"vk.ImportMemoryFdInfoKHR({kind}, handle)"
         elif isinstance(handle, NtHandle):
             # The receiver must be known to the object manager before anything can be put into its handle table.
-            peer("from extmem.manager import manager\nmanager().status()\nNone")
+            peer("from extmem.manager import manager\nmanager().kmt_alive(0)")
             peer(f"handle = raw.nt_handle({handle.duplicate(into=peer.pid)})")
             chain = f"vk.ImportMemoryWin32HandleInfoKHR({kind}, handle, None)"
         else:

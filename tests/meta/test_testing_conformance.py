@@ -1,0 +1,244 @@
+"""The conformance suite catches devices that do not conform: one planted fault each, and a healthy device passes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import extmem
+from extmem import vk
+from extmem.devices.base import Allocation, Mapping
+from extmem.devices.host.driver import HostDriver
+from extmem.errors import ExtmemError, HandleStateError
+from extmem.handles import FdHandle, NtHandle
+from extmem.memory import Buffer, Device, DeviceMemory
+from extmem.testing import conformance
+from extmem.testing.leaks import LeakError
+
+_Feature = vk.ExternalMemoryFeatureFlagBits
+
+
+class ImportsSomethingElse(HostDriver):
+    """An import is new memory of the right size."""
+
+    def import_fd(self, fd: int, size: int, memory_type_index: int, **options: Any) -> Any:
+        real = super().import_fd(fd, size, memory_type_index, **options)
+        real.close()
+        return self.allocate(size, memory_type_index, b"")
+
+    def import_payload(self, payload: Any, size: int, memory_type_index: int) -> Any:
+        payload.close()
+        return self.allocate(size, memory_type_index, b"")
+
+
+class LeaksADescriptor(HostDriver):
+    """An export makes one descriptor too many."""
+
+    spare: list[int] = []
+
+    def export_fd(self, allocation: Allocation, **options: Any) -> int:
+        fd = super().export_fd(allocation, **options)
+        self.spare.append(os.dup(fd))
+        return fd
+
+
+class LeaksMemory(HostDriver):
+    """Freeing forgets to."""
+
+    spare: list[Allocation] = []
+
+    def free(self, allocation: Allocation) -> None:
+        self.spare.append(allocation)
+
+
+class LosesWrites(HostDriver):
+    """A mapping is a copy."""
+
+    def map(self, allocation: Allocation, *, writable: bool = True) -> Mapping:
+        return super().map(self.allocate(allocation.size, allocation.memory_type_index, b""), writable=writable)
+
+
+class PromisesDedication(HostDriver):
+    """Buffers are said to need dedication, and real ones do not ask for it."""
+
+    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+        answer = super().external_buffer_properties(info)
+        features = answer.external_memory_properties.external_memory_features
+        if features and info.usage != vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST:
+            answer.external_memory_properties.external_memory_features = features | _Feature.DEDICATED_ONLY
+        return answer
+
+
+class ForgetsItsOwnType(HostDriver):
+    """compatibleHandleTypes lacks the type that was asked about."""
+
+    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+        answer = super().external_buffer_properties(info)
+        if info.usage == vk.BufferUsageFlagBits.VERTEX_BUFFER:
+            answer.external_memory_properties.compatible_handle_types = 0
+        return answer
+
+
+class ScribblesOnQuestions(HostDriver):
+    """A query changes the struct that asks."""
+
+    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+        answer = super().external_buffer_properties(info)
+        info.flags = vk.BufferCreateFlagBits(0x40)
+        return answer
+
+
+class RefusesToBindWhatIsShared(Device):
+    """A resource can only be bound before its memory is exported."""
+
+    def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> Any:
+        info.memory.holding.mapping = info.memory.holding.mapping
+        _shared.add(id(info.memory.holding))  # type: ignore[union-attr]  # a DeviceMemory
+        return super().get_memory_win32_handle(info)
+
+    def bind_buffer_memory(self, buffer: Buffer, memory: DeviceMemory, offset: int = 0) -> None:
+        if id(memory.holding) in _shared:
+            raise HandleStateError("too late")
+        super().bind_buffer_memory(buffer, memory, offset)
+
+
+_shared: set[int] = set()
+
+
+def _handle_of(info: vk.MemoryAllocateInfo) -> Any:
+    by_fd, by_handle = vk.find(info, vk.ImportMemoryFdInfoKHR), vk.find(info, vk.ImportMemoryWin32HandleInfoKHR)
+    return by_fd.fd if by_fd is not None else by_handle.handle if by_handle is not None else None
+
+
+class ConsumesOnFailure(Device):
+    """A refused import closes the caller's handle."""
+
+    def allocate_memory(self, info: vk.MemoryAllocateInfo) -> DeviceMemory:
+        try:
+            return super().allocate_memory(info)
+        except ExtmemError:
+            handle = _handle_of(info)
+            if isinstance(handle, FdHandle | NtHandle):
+                handle.close()
+            raise
+
+
+class TakesNtHandlesOver(Device):
+    """An import closes the NT handle."""
+
+    def allocate_memory(self, info: vk.MemoryAllocateInfo) -> DeviceMemory:
+        memory = super().allocate_memory(info)
+        handle = _handle_of(info)
+        if isinstance(handle, NtHandle):
+            handle.close()
+        return memory
+
+
+class LeavesTheFd(Device):
+    """An import does not consume the fd."""
+
+    def allocate_memory(self, info: vk.MemoryAllocateInfo) -> DeviceMemory:
+        source = vk.find(info, vk.ImportMemoryFdInfoKHR)
+        if source is not None and isinstance(source.fd, FdHandle):
+            source.fd = source.fd.duplicate()
+        return super().allocate_memory(info)
+
+
+class AcceptsAnySize(Device):
+    """An import of the wrong size is given new memory."""
+
+    def allocate_memory(self, info: vk.MemoryAllocateInfo) -> DeviceMemory:
+        try:
+            return super().allocate_memory(info)
+        except extmem.RuleViolation:
+            return super().allocate_memory(vk.MemoryAllocateInfo(info.allocation_size, info.memory_type_index))
+
+
+class OneImportOnly(Device):
+    """A second import is the first one's memory object."""
+
+    def allocate_memory(self, info: vk.MemoryAllocateInfo) -> DeviceMemory:
+        memory = super().allocate_memory(info)
+        if _handle_of(info) is None:
+            return memory
+        first = getattr(self, "first", None)
+        if first is None or first.closed:
+            self.first = memory
+            return memory
+        memory.close()
+        return first
+
+
+class TiesTheImporterToTheExporter(Device):
+    """When an exporter's memory is freed, what its importers see is wiped."""
+
+    def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
+        with info.memory.map() as view:  # type: ignore[union-attr]  # a DeviceMemory
+            view[:] = bytes(len(view))
+        return super().get_memory_fd(info)
+
+
+def driver_maker(driver: type[HostDriver]) -> conformance.MakeDevice:
+    return lambda: Device(driver())
+
+
+def device_maker(device: type[Device]) -> conformance.MakeDevice:
+    return lambda: device(HostDriver())
+
+
+FAULTS: list[tuple[Callable[[], Device], str]] = [
+    (driver_maker(ImportsSomethingElse), "import_twice"),
+    (driver_maker(LeaksADescriptor), "dup"),
+    (driver_maker(LeaksMemory), "zero_handle_memory"),
+    (driver_maker(LosesWrites), "import_twice"),
+    (driver_maker(PromisesDedication), "buffer_info"),
+    (driver_maker(ForgetsItsOwnType), "buffer_info"),
+    (driver_maker(ScribblesOnQuestions), "buffer_info"),
+    (device_maker(RefusesToBindWhatIsShared), "export_bind_import_bind"),
+    (device_maker(ConsumesOnFailure), "refused_import_keeps_the_handle"),
+    (device_maker(TakesNtHandlesOver), "import_twice"),
+    (device_maker(LeavesTheFd), "import_twice"),
+    (device_maker(AcceptsAnySize), "refused_import_keeps_the_handle"),
+    (device_maker(OneImportOnly), "import_twice"),
+    (device_maker(TiesTheImporterToTheExporter), "exporter_closes_first"),
+]
+IDS = [f"{make.__closure__[0].cell_contents.__name__}" for make, _ in FAULTS]  # type: ignore[index]  # closures both
+
+
+def failures(make: Callable[[], Device], name: str) -> Iterator[BaseException]:
+    """What the scenario says in each of its variants."""
+    for scenario, variant in conformance.cases():
+        if scenario.name == name:
+            try:
+                conformance.run(scenario, variant, make, repeats=2)
+            except (conformance.ConformanceError, conformance.NotSupportedError, LeakError, ExtmemError) as failure:
+                yield failure
+
+
+@pytest.fixture(autouse=True)
+def clean_up() -> Iterator[None]:
+    """The planted leaks end with their test."""
+    yield
+    while LeaksADescriptor.spare:
+        os.close(LeaksADescriptor.spare.pop())
+    while LeaksMemory.spare:
+        LeaksMemory.spare.pop().close()
+    _shared.clear()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("make", "scenario"), FAULTS, ids=IDS)
+def test_planted_fault_is_caught(make: Callable[[], Device], scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from extmem.testing import leaks
+
+    monkeypatch.setattr(leaks, "PATIENCE", 0.2)  # leaks that never end need no long look
+    found = list(failures(make, scenario))
+    assert found, f"{scenario} let the planted fault through"
+
+
+@pytest.mark.parametrize("scenario", sorted({scenario for _, scenario in FAULTS}))
+def test_a_healthy_device_passes_the_same_scenarios(scenario: str) -> None:
+    assert not list(failures(extmem.open_device, scenario))

@@ -1,0 +1,79 @@
+"""The leak counter sees every kind of leak, on success and on failure, and nothing where there is none."""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+import pytest
+
+import extmem
+from extmem.memory import Device
+from extmem.testing.children import Peer
+from extmem.testing.leaks import LeakError, no_leaks
+
+QUICK = 0.05
+
+
+def test_nothing_is_reported_where_nothing_leaks(device: Device, name: str) -> None:
+    with no_leaks(deadline=QUICK), device.allocate(4096, name=name) as memory, memory.export_handle():
+        assert memory.numpy().sum() == 0
+
+
+def test_a_leaked_descriptor_is_named() -> None:
+    with pytest.raises(LeakError, match=r"/dev/null"):
+        with no_leaks(deadline=QUICK):
+            fd = os.open("/dev/null", os.O_RDONLY)
+    os.close(fd)
+
+
+def test_a_leak_is_reported_on_failure_too() -> None:
+    with pytest.raises(LeakError) as error:
+        with no_leaks(deadline=QUICK):
+            fd = os.open("/dev/null", os.O_RDONLY)
+            raise KeyError("the block's own failure")
+    assert isinstance(error.value.__cause__, KeyError)
+    os.close(fd)
+
+
+def test_a_failure_without_leak_comes_through_as_it_is() -> None:
+    with pytest.raises(KeyError):
+        with no_leaks(deadline=QUICK):
+            raise KeyError("no leak")
+
+
+def test_leaked_memory_is_named_with_its_bytes_and_holders(device: Device, name: str) -> None:
+    with pytest.raises(LeakError) as error:
+        with no_leaks(deadline=QUICK):
+            memory = device.allocate(8192, name=name)
+    said = str(error.value)
+    assert "memfd:" in said and name in said and "memory objects" in said and "more bytes" in said
+    memory.close()
+
+
+def test_a_leaked_handle_is_named(device: Device, name: str) -> None:
+    with device.allocate(64, name=name) as memory:
+        with pytest.raises(LeakError, match="NT handles"):
+            with no_leaks(deadline=QUICK):
+                handle = memory.export_handle()
+        handle.close()
+
+
+def test_a_leaked_mapping_is_named() -> None:
+    fd = os.memfd_create("payload")
+    os.ftruncate(fd, 4096)
+    with pytest.raises(LeakError, match="mapping of memory file"):
+        with no_leaks(deadline=QUICK):
+            mapping = mmap.mmap(fd, 4096)
+    mapping.close()
+    os.close(fd)
+
+
+def test_what_another_process_leaks_counts_where_asked(peer: Peer, name: str) -> None:
+    with no_leaks(deadline=QUICK):
+        peer("memory = extmem.open_device().allocate(64, name=name)", name=name)
+    peer("memory.close()")
+    with pytest.raises(LeakError, match=str(peer.pid)):
+        with no_leaks(everybody=True, deadline=QUICK):
+            peer("memory = extmem.open_device().allocate(64, name=name)", name=name)
+    assert extmem.open(name).close() is None
