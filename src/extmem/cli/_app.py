@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import extmem
-from extmem.cli import bench, broker, demo, devices, ps, rules
+from extmem.cli import bench, broker, demo, devices, explain, ps, rules
 
 __all__ = ["app"]
 
@@ -31,6 +31,8 @@ app = typer.Typer(
 app.command("devices")(devices.devices)
 app.command("ps")(ps.ps)
 app.command("rules")(rules.rules)
+# Numbers of errors are often negative: -1000072003 is no option.
+app.command("explain", context_settings={"ignore_unknown_options": True})(explain.explain)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
 app.add_typer(broker.app, name="broker")

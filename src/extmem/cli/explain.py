@@ -1,0 +1,107 @@
+"""`extmem explain`: a rule or an error in plain words, with a wrong and a right example."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from extmem.cli._guard import FAILED, guarded
+from extmem.cli._out import emit_json, emit_line, on_terminal, width, words
+
+if TYPE_CHECKING:
+    from extmem.rules.explain import Explanation
+
+__all__ = ["explain"]
+
+_READABLE = 100
+
+
+def _paragraphs(text: str) -> None:
+    """Text that fits the window; into a pipe, lines as they are."""
+    columns = min(width(sys.stdout), _READABLE)
+    for paragraph in text.split("\n\n"):
+        for line in paragraph.splitlines():
+            hanging = "  " if line.startswith("- ") else ""
+            fitted = textwrap.wrap(line, columns, subsequent_indent=hanging, break_on_hyphens=False)
+            for piece in fitted if on_terminal(sys.stdout) or columns < _READABLE else [line]:
+                emit_line(piece)
+        emit_line()
+
+
+def _code(title: str, source: str) -> None:
+    emit_line(title)
+    if on_terminal(sys.stdout):
+        from rich.syntax import Syntax
+
+        from extmem.cli._out import console
+
+        screen = console(sys.stdout)
+        screen.print(
+            Syntax(source.strip("\n"), "python", theme="ansi_dark", background_color="default", padding=(0, 4))
+        )
+        emit_line()
+        return
+    for line in source.strip("\n").splitlines():
+        emit_line(f"    {line}".rstrip())
+    emit_line()
+
+
+def _draw(found: Explanation) -> None:
+    emit_line(found.title)
+    emit_line("=" * min(len(found.title), width(sys.stdout)))
+    for label, value in (
+        ("kind", found.kind),
+        ("family", found.family),
+        ("status", f"{found.status}, by {found.checked_by}" if found.checked_by else found.status),
+        ("also", ", ".join(found.aliases)),
+    ):
+        if value:
+            emit_line(f"{label}: {value}")
+    emit_line()
+    _paragraphs(found.text)
+    if found.wrong_example:
+        _code("Wrong:", found.wrong_example)
+    if found.right_example:
+        _code("Right:", found.right_example)
+    if found.link:
+        emit_line(f"See {found.link}")
+        emit_line()
+
+
+@guarded
+def explain(
+    topics: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VUID|ERROR...",
+            help="A rule's id (or its last part), an error's class, VkResult, NTSTATUS or Win32 name, or its number.",
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Tell rules and errors in plain words, with a wrong and a right example.
+
+    Exit codes: 0 all explained; 1 one is unknown (what looks like it is named); 2 wrong arguments.
+    """
+    from extmem.rules import explain as explaining
+
+    found, unknown = [], []
+    for topic in topics:
+        if topic.startswith("--"):
+            raise typer.BadParameter(f"no such option: {topic}", param_hint="VUID|ERROR")
+        try:
+            found.append(explaining.explain(topic))
+        except LookupError as missing:
+            unknown.append(str(missing))
+    if as_json:
+        emit_json([explanation.to_dict() for explanation in found])
+    else:
+        for explanation in found:
+            _draw(explanation)
+    for problem in unknown:
+        words(problem)
+    if unknown:
+        raise typer.Exit(FAILED)
