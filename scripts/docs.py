@@ -1,7 +1,8 @@
 """`python -m scripts.docs` writes what the documentation takes from the code; `--check` says what has drifted.
 
-Three kinds of output: the pages of docs/reference and the pictures of docs/images, which are this script's alone, and
-the stretches between `<!-- generated: NAME -->` and `<!-- end generated -->` in pages that people write.
+The pages of docs/reference and the pictures of docs/images are this script's alone. In pages that people write it
+fills the stretches between `<!-- generated: NAME -->` and `<!-- end generated -->`, and the last column of
+docs/behaviours.md.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from scripts import docs_pictures, docs_reference, docs_tables
+from scripts import docs_pictures, docs_reference, docs_tables, docs_tested
 
 __all__ = ["compare", "main", "render"]
 
@@ -51,6 +52,9 @@ def render(root: Path) -> dict[Path, str]:
         text = page.read_text(encoding="utf-8")
         if path not in out and "<!-- generated:" in text:
             out[path] = fill(text, str(path))
+    behaviours = Path("docs/behaviours.md")
+    if (root / behaviours).exists():
+        out[behaviours] = docs_tested.fill((root / behaviours).read_text(encoding="utf-8"), root)
     return out
 
 

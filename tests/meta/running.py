@@ -2,10 +2,11 @@
 
 How this works. A document's fenced blocks are one story. Blocks of language `python` run one after another in one
 interpreter, as typed at a prompt; one whose first line is a comment with a file name (`# reader.py`) is saved under
-that name instead and must be run by a console block or another such file of the document. In blocks of language `console` each line
-that starts with `$ ` is a command for the shell (`> ` continues it); the lines below it are what it must print (`...`
-stands for anything). All of it happens in an empty folder, with a broker of its own. A block that cannot run has a
-comment above it that says why: `<!-- not run: … -->`. One whose command must fail says `<!-- exit status: 1 -->`.
+that name instead, and a console block or another such file of the document must run it. In blocks of language
+`console` each line that starts with `$ ` is a command for the shell (`> ` continues it); the lines below it are what it
+must print (`...` stands for anything). All of it happens in an empty folder, with a broker of its own. A block that
+cannot run has a comment above it that says why: `<!-- not run: … -->`. One whose last command must fail says
+`<!-- exit status: 1 -->`.
 """
 
 from __future__ import annotations
