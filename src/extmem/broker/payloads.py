@@ -5,11 +5,12 @@ and what tells two payloads apart. The broker keeps it open while the object man
 payload. It never maps or reads one.
 
 Read-only users get another open file description of the same file, opened O_RDONLY through /proc/self/fd: the kernel
-then refuses a writable mapping of it, mprotect included. A memfd's file has mode 0777 when it is made, so that anybody
-with a read-only descriptor could open /proc/self/fd/N again for writing. `_harden` takes all but the owner's read bit
-away: descriptors that are open already keep working (rights are checked at open), users other than the owner cannot
-reopen for writing, and the owner would have to put the bit back on purpose. It does no harm, because a payload is only
-ever reached through the broker; root, and the owner itself, stay able to do what they could do anyway.
+then refuses a writable mapping of it, mprotect included. A memfd's file has mode 0777 when it is made, so that
+anybody with a read-only descriptor could open /proc/self/fd/N again for writing. `_harden` makes the file's mode
+0400, and where the broker may (as root) marks the file immutable. Both concern opening alone: descriptors that are
+open already, and mappings, keep working, and the broker hands out its own. So they do no harm, and what is left is
+this: the user who owns the file, or root with the capability CAP_LINUX_IMMUTABLE, would have to undo them on purpose,
+and could as well write to the memory of the processes that have it.
 
 GPU payloads have no read-only form in the kernel: `Kind.OPAQUE` goes out as it came in, and the library keeps the rule.
 """
@@ -21,9 +22,11 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
+import contextlib
 import fcntl
 import os
 import stat
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -36,6 +39,12 @@ __all__ = ["Identity", "Payloads", "inspect", "is_writable"]
 Identity = tuple[int, int]
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+# <linux/fs.h>: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL. The direction bits of the two differ on some
+# architectures (MIPS, PowerPC, SPARC), where the call then fails and nothing is marked.
+_GET_FLAGS = 0x8000_6601 | struct.calcsize("l") << 16
+_SET_FLAGS = 0x4000_6602 | struct.calcsize("l") << 16
+_IMMUTABLE = 0x10
+_LONG = struct.Struct("l")
 _READ_ONLY_CACHE = 256
 """Read-only descriptors kept for reuse; more are opened and closed as asked for."""
 
@@ -130,10 +139,25 @@ def is_writable(kind: Kind, fd: int) -> bool:
 
 
 def _harden(fd: int) -> None:
-    try:
+    # Not permitted: another user's file (root's payload in a user's broker), or no root for the flag. It stays as it
+    # is.
+    with contextlib.suppress(OSError):
         os.fchmod(fd, 0o400)
-    except PermissionError:
-        pass  # another user's file (root's payload in a user's broker): it stays as its owner made it
+    with contextlib.suppress(OSError):
+        _set_immutable(fd, True)
+
+
+def _soften(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        _set_immutable(fd, False)
+    os.fchmod(fd, 0o600)
+
+
+def _set_immutable(fd: int, immutable: bool) -> None:
+    flags = _LONG.unpack(fcntl.ioctl(fd, _GET_FLAGS, bytes(_LONG.size)))[0]
+    wanted = flags | _IMMUTABLE if immutable else flags & ~_IMMUTABLE
+    if wanted != flags:
+        fcntl.ioctl(fd, _SET_FLAGS, _LONG.pack(wanted))
 
 
 class Payloads:
@@ -184,11 +208,11 @@ class Payloads:
         if known.writable or os.fstat(known.fd).st_uid != uid:
             return
         try:
-            os.fchmod(known.fd, 0o600)
+            _soften(known.fd)
             try:
                 fd = os.open(f"/proc/self/fd/{known.fd}", os.O_RDWR | os.O_CLOEXEC)
             finally:
-                os.fchmod(known.fd, 0o400)
+                _harden(known.fd)
         except OSError:
             return  # somebody else announces a writable one, or nobody had the right to write
         os.close(known.fd)
