@@ -71,7 +71,7 @@ class Core:
         for memory in list(gone.memories):
             self._free(gone, memory)
         self._end_announcements(gone)
-        if not gone.adopted and gone.parent is not None:
+        if gone.parent is not None:
             gone.parent.children -= 1
         del self._processes[gone.id]
 
@@ -97,7 +97,6 @@ class Core:
                     "it first.",
                 )
         child = self._new_process(mother.token, 0)
-        child.adopted = False
         child.parent = mother
         mother.children += 1
         for value, entry in mother.table:
@@ -109,16 +108,14 @@ class Core:
     def adopt(self, process: int, token: Token, pid: int) -> None:
         """The child of an `inherit` has shown up. Refused INVALID_PARAMETER for a process that already has."""
         child = self._process(process)
-        if child.adopted:
+        if child.parent is None:
             raise Refused(
                 Status.INVALID_PARAMETER, f"Process {process} (pid {child.pid}) has connected before. Attach anew."
             )
-        child.adopted = True
         child.token = token
         child.pid = pid
-        if child.parent is not None:
-            child.parent.children -= 1
-            child.parent = None
+        child.parent.children -= 1
+        child.parent = None
 
     def processes(self) -> tuple[int, ...]:
         """The ids of all attached processes, oldest first."""

@@ -161,12 +161,10 @@ class Ticket:
 
 
 class Process:
-    """A client: its token, its handle table and all that it holds. `adopted` is False for a child that has not shown up
-    yet.
-    """
+    """A client: its token, its handle table and all that it holds. `parent` is who started it, until it shows up."""
 
     __slots__ = (
-        "adopted", "announced_objects", "announced_payloads", "children", "id", "memories", "next_memory",
+        "announced_objects", "announced_payloads", "children", "id", "memories", "next_memory",
         "objects", "parent", "pid", "table", "tickets", "token",
     )  # fmt: skip
 
@@ -175,7 +173,6 @@ class Process:
         self.token = token
         self.pid = pid
         self.table = table
-        self.adopted = True
         self.parent: Process | None = None
         self.children = 0  # inherited ones that have not shown up
         self.objects = 0  # live shared objects that it made

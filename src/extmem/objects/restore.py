@@ -287,7 +287,8 @@ class Restoring(Tickets):
 def _check_id(what: str, number: int, top: int) -> None:
     if not 0 < number <= top:
         raise Refused(
-            Status.INVALID_PARAMETER, f"{number:#x} is no id of a {what}. Announce the id that the object manager gave."
+            Status.INVALID_PARAMETER,
+            f"{number:#x} can't be the id of any {what}. Announce the id that the object manager gave.",
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from tests.unit.objects.world import READ_WRITE, World, refused, small
 
 from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, GENERIC_ALL, TYPE_NAME, Share, Status
 from extmem.objects.entities import KernelObject
 from extmem.objects.table import Entry, HandleTable
-from tests.unit.objects.world import READ_WRITE, World, refused, small
 
 
 def test_B15_every_open_is_a_handle_of_its_own(world: World) -> None:
@@ -317,13 +319,14 @@ def test_the_handle_quota_refuses_the_next_and_keeps_the_rest() -> None:
     world = small(handles=2)
     exported = world.export("frames")
     first, _ = (world.m.get_handle(world.a, exported.memory) for _ in range(2))
-    for refused_call in (
+    calls: list[Callable[[], int]] = [
         lambda: world.m.get_handle(world.a, exported.memory),
         lambda: world.m.open_handle(world.a, "frames", GENERIC_ALL),
         lambda: world.m.duplicate(world.a, first, desired=None),
-    ):
+    ]
+    for call in calls:
         with refused(Status.QUOTA_EXCEEDED, "2 handles"):
-            refused_call()
+            call()
     assert world.m.handle_info(world.a, first).handle_count == 2
     assert world.m.duplicate(world.a, first, target=world.b, desired=None)
     world.m.close_handle(world.a, first)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.objects.world import World, refused
 
 from extmem.objects import Share, Status
 from extmem.objects.entities import Payload
 from extmem.objects.kmt import KmtTable
-from tests.unit.objects.world import World, refused
 
 
 def payload() -> Payload:
@@ -203,3 +203,17 @@ def test_all_numbers_in_use_is_told_and_leaves_nothing(world: World, monkeypatch
     world.m.free_memory(world.a, first.memory)
     assert world.export_kmt()
     assert world.m.take_released() == [first.payload]
+
+
+def test_all_numbers_in_use_leaves_a_payload_that_lost_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extmem.objects.kmt._SLOTS", 1)
+    world.m._kmt._next = 0
+    identity = world.identity()
+    strict, number = world.export_kmt(identity=identity, strict_kmt=True)
+    world.m.import_by_kmt(world.b, number)
+    world.m.free_memory(world.a, strict.memory)
+    other, _ = world.export_kmt()
+    with refused(Status.INSUFFICIENT_RESOURCES, "All 1 KMT numbers"):
+        world.export_kmt(identity=identity)
+    world.m.free_memory(world.a, other.memory)
+    assert world.export_kmt(identity=identity)[0].payload == strict.payload

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.objects.world import ALICE, EVE, READ_WRITE, ROOT, World, refused
 
 from extmem.objects import GENERIC_ALL, Status, Token, default_descriptor, granted, parse_sddl
 from extmem.objects.security import allowed
-from tests.unit.objects.world import ALICE, EVE, READ_WRITE, ROOT, World, refused
 
 ALL = 0x1F0001
 READ = 0x8000_0000
@@ -88,7 +88,9 @@ def test_B35_the_recipe_of_common_programs_opens_to_everyone(world: World) -> No
 def test_granted_is_all_or_nothing() -> None:
     sd = parse_sddl("D:(A;;GR;;;WD)", ALICE)
     assert granted(sd, EVE, READ) == 0x20000
-    with refused(Status.ACCESS_DENIED, "User 2000 asks for READ_CONTROL | RESOURCE_WRITE", "RESOURCE_WRITE (0x00000001) is"):
+    with refused(
+        Status.ACCESS_DENIED, "User 2000 asks for READ_CONTROL | RESOURCE_WRITE", "RESOURCE_WRITE (0x00000001) is"
+    ):
         granted(sd, EVE, READ_WRITE)
     assert granted(default_descriptor(EVE), EVE, GENERIC_ALL) == 0xF0001
 

@@ -1,0 +1,357 @@
+"""The object manager against a small model: names, handles, imports, frees, tickets, KMT, deaths, a killed manager.
+
+How this works. `Model` knows no counters: it has a flat table of who holds what, and whatever lives is asked of that
+table each time. `Machine` does random operations on both and compares every answer; one operation kills the manager and
+lets all processes announce themselves to a new one, after which everything must go on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import ClassVar, NamedTuple
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, Claimed, Imported, ObjectManager, Refused, Share, Status, Token
+
+USER = Token(1000, 1000)
+PICK = st.integers(0, 1000)
+NAMES = st.sampled_from([None, "a", "A", "b", "Global\\a"])
+
+
+class Ref(NamedTuple):
+    """One row: who holds what kind of thing, under which number, and what it leads to."""
+
+    who: str
+    kind: str  # memory, handle, ticket, weak (a demoted ticket)
+    number: int
+    payload: int
+    object: int | None
+    exporting: bool = False
+    inherit: bool = False
+
+
+class Model:
+    """What must be true, by brute force."""
+
+    def __init__(self) -> None:
+        self.refs: list[Ref] = []
+        self.names: dict[str, int] = {}
+        self.numbers: dict[int, int] = {}  # KMT number -> payload
+        self.identities: dict[int, tuple[int, Share]] = {}  # inode -> payload, share
+        self.seen: set[int] = set()  # payloads, ever
+
+    def payload_lives(self, payload: int) -> bool:
+        return any(r.payload == payload and r.kind != "weak" for r in self.refs)
+
+    def object_lives(self, shared: int) -> bool:
+        return any(r.object == shared and r.kind != "weak" for r in self.refs)
+
+    def by_name(self, name: str) -> int | None:
+        shared = self.names.get(name.upper())
+        return shared if shared is not None and self.object_lives(shared) else None
+
+    def by_number(self, number: int) -> int | None:
+        payload = self.numbers.get(number)
+        return payload if payload is not None and self.payload_lives(payload) else None
+
+    def drop(self, *gone: Ref) -> None:
+        self.refs = [r for r in self.refs if r not in gone]
+        self.refs = [
+            r
+            for r in self.refs
+            if r.kind != "weak" or (self.payload_lives(r.payload) if r.object is None else self.object_lives(r.object))
+        ]
+
+    def free_value(self, who: str) -> int:
+        used = {r.number for r in self.refs if r.who == who and r.kind == "handle"}
+        return next(value for value in range(4, 4 * len(used) + 8, 4) if value not in used)
+
+    def of(self, *kinds: str) -> list[Ref]:
+        return [r for r in self.refs if r.kind in kinds]
+
+
+class Machine(RuleBasedStateMachine):
+    """Random operations by up to five processes of one user."""
+
+    manager_class: ClassVar[type[ObjectManager]] = ObjectManager
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.random = random.Random(3)
+        self.manager = self.manager_class(random=self.random.randrange)
+        self.model = Model()
+        self.released: list[int] = []
+        self.ids: dict[str, int] = {}  # our name of a process -> the manager's
+        self.born = 0
+        for _ in range(2):
+            self.attach()
+
+    # -- help -------------------------------------------------------------------------------------------------------
+
+    def who(self, pick: int) -> str:
+        return sorted(self.ids)[pick % len(self.ids)]
+
+    def choose(self, pick: int, *kinds: str) -> Ref:
+        refs = sorted(self.model.of(*kinds), key=lambda r: r[:3])
+        return refs[pick % len(refs)]
+
+    def has(self, *kinds: str) -> bool:
+        return bool(self.model.of(*kinds))
+
+    def add(self, ref: Ref) -> None:
+        self.model.refs.append(ref)
+
+    def imported(self, who: str, result: Imported, payload: int, shared: int | None) -> None:
+        assert (result.payload, result.object) == (payload, shared)
+        self.add(Ref(who, "memory", result.memory, payload, shared))
+
+    def new_handle(self, who: str, value: int, payload: int, shared: int, *, inherit: bool = False) -> None:
+        assert value == self.model.free_value(who)
+        self.add(Ref(who, "handle", value, payload, shared, inherit=inherit))
+
+    def payload_of(self, shared: int) -> int:
+        return next(r.payload for r in self.model.refs if r.object == shared)
+
+    # -- operations -------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.ids) < 5)
+    @rule()
+    def attach(self) -> None:
+        self.born += 1
+        self.ids[f"p{self.born}"] = self.manager.attach(USER, self.born)
+
+    @precondition(lambda self: len(self.ids) > 1)
+    @rule(pick=PICK)
+    def die(self, pick: int) -> None:
+        who = self.who(pick)
+        self.manager.detach(self.ids.pop(who))
+        self.model.drop(*(r for r in self.model.refs if r.who == who))
+
+    @rule(pick=PICK, inode=st.integers(1, 3), name=NAMES, share=st.sampled_from(list(Share)), inherit=st.booleans())
+    def export(self, pick: int, inode: int, name: str | None, share: Share, inherit: bool) -> None:
+        who = self.who(pick)
+        name = None if share is Share.KMT else name
+        known = self.model.identities.get(inode)
+        if known is not None and not self.model.payload_lives(known[0]):
+            known = None
+        try:
+            made = self.manager.export_memory(
+                self.ids[who], (1, inode), b"", share=share, name=name, access=GENERIC_ALL, sddl=None, inherit=inherit
+            )
+        except Refused as refusal:
+            if known is not None and known[1] is not share:
+                assert refusal.status is Status.INVALID_PARAMETER
+            else:
+                assert refusal.status is Status.OBJECT_NAME_COLLISION
+                assert name is not None and self.model.by_name(name) is not None
+            return
+        assert known is None or known == (made.payload, share)
+        assert known is not None or made.payload not in self.model.seen
+        assert name is None or self.model.by_name(name) is None
+        self.model.identities[inode] = (made.payload, share)
+        self.model.seen.add(made.payload)
+        if name is not None and made.object is not None:
+            self.model.names[name.upper()] = made.object
+        if made.kmt is not None:
+            assert known is None or self.model.by_number(made.kmt) == made.payload
+            self.model.numbers[made.kmt] = made.payload
+        self.add(Ref(who, "memory", made.memory, made.payload, made.object, True, inherit))
+
+    @rule(pick=PICK, name=NAMES.filter(bool), handle=st.booleans())
+    def open_by_name(self, pick: int, name: str, handle: bool) -> None:
+        who = self.who(pick)
+        shared = self.model.by_name(name)
+        try:
+            if handle:
+                value = self.manager.open_handle(self.ids[who], name, MAXIMUM_ALLOWED)
+            else:
+                result = self.manager.import_by_name(self.ids[who], name, MAXIMUM_ALLOWED)
+        except Refused as refusal:
+            assert shared is None and refusal.status is Status.OBJECT_NAME_NOT_FOUND
+            return
+        assert shared is not None
+        if handle:
+            self.new_handle(who, value, self.payload_of(shared), shared)
+        else:
+            self.imported(who, result, self.payload_of(shared), shared)
+
+    @precondition(lambda self: self.model.numbers)
+    @rule(pick=PICK, which=PICK)
+    def import_by_kmt(self, pick: int, which: int) -> None:
+        who, numbers = self.who(pick), sorted(self.model.numbers)
+        number = numbers[which % len(numbers)]
+        payload = self.model.by_number(number)
+        assert self.manager.kmt_alive(number) is (payload is not None)
+        if payload is not None:
+            self.imported(who, self.manager.import_by_kmt(self.ids[who], number), payload, None)
+
+    @precondition(lambda self: self.has("handle"))
+    @rule(pick=PICK)
+    def import_by_handle(self, pick: int) -> None:
+        ref = self.choose(pick, "handle")
+        self.imported(ref.who, self.manager.import_by_handle(self.ids[ref.who], ref.number), ref.payload, ref.object)
+
+    @precondition(lambda self: self.has("memory"))
+    @rule(pick=PICK)
+    def get_handle(self, pick: int) -> None:
+        ref = self.choose(pick, "memory")
+        if ref.exporting and ref.object is not None:
+            value = self.manager.get_handle(self.ids[ref.who], ref.number)
+            self.new_handle(ref.who, value, ref.payload, ref.object, inherit=ref.inherit)
+
+    @precondition(lambda self: self.has("handle"))
+    @rule(pick=PICK, to=PICK, inherit=st.booleans(), close_source=st.booleans())
+    def duplicate(self, pick: int, to: int, inherit: bool, close_source: bool) -> None:
+        ref, into = self.choose(pick, "handle"), self.who(to)
+        assert ref.object is not None
+        value = self.manager.duplicate(
+            self.ids[ref.who],
+            ref.number,
+            target=self.ids[into],
+            desired=None,
+            inherit=inherit,
+            close_source=close_source,
+        )
+        if close_source and into == ref.who:
+            assert value == ref.number
+            self.model.refs.remove(ref)
+            self.add(ref._replace(inherit=inherit))
+            return
+        self.new_handle(into, value, ref.payload, ref.object, inherit=inherit)
+        if close_source:
+            self.model.drop(ref)
+
+    @precondition(lambda self: self.has("handle"))
+    @rule(pick=PICK)
+    def swap_values(self, pick: int) -> None:
+        """A handle is copied, closed, and copied back: the lowest free value comes each time (B41)."""
+        ref = self.choose(pick, "handle")
+        self.duplicate_once(ref, ref.who)
+        self.manager.close_handle(self.ids[ref.who], ref.number)
+        self.model.drop(ref)
+        self.duplicate_once(self.model.refs[-1], ref.who)
+
+    def duplicate_once(self, ref: Ref, into: str) -> None:
+        assert ref.object is not None
+        value = self.manager.duplicate(self.ids[ref.who], ref.number, target=self.ids[into], desired=None)
+        self.new_handle(into, value, ref.payload, ref.object)
+
+    @precondition(lambda self: self.has("memory", "handle"))
+    @rule(pick=PICK)
+    def release(self, pick: int) -> None:
+        ref = self.choose(pick, "memory", "handle")
+        if ref.kind == "memory":
+            self.manager.free_memory(self.ids[ref.who], ref.number)
+        else:
+            self.manager.close_handle(self.ids[ref.who], ref.number)
+        self.model.drop(ref)
+
+    @precondition(lambda self: self.has("memory", "handle"))
+    @rule(pick=PICK)
+    def offer(self, pick: int) -> None:
+        ref = self.choose(pick, "memory", "handle")
+        process = self.ids[ref.who]
+        if ref.kind == "memory":
+            ticket = self.manager.offer(process, memory=ref.number)
+        else:
+            ticket = self.manager.offer(process, handle=ref.number)
+        # `exporting` tells here that the ticket is for a handle
+        self.add(Ref(ref.who, "ticket", ticket, ref.payload, ref.object, ref.kind == "handle"))
+
+    @precondition(lambda self: self.has("ticket", "weak"))
+    @rule(pick=PICK, claimer=PICK)
+    def claim(self, pick: int, claimer: int) -> None:
+        ref, who = self.choose(pick, "ticket", "weak"), self.who(claimer)
+        claimed: Claimed = self.manager.claim(self.ids[who], ref.number)
+        if claimed.imported is not None:
+            assert not ref.exporting
+            self.imported(who, claimed.imported, ref.payload, ref.object)
+        else:
+            assert claimed.handle is not None and ref.object is not None
+            self.new_handle(who, claimed.handle, ref.payload, ref.object)
+        self.model.drop(ref)
+        try:
+            self.manager.claim(self.ids[who], ref.number)
+            raise AssertionError("claimed twice")
+        except Refused as refusal:
+            assert refusal.status is Status.INVALID_HANDLE
+
+    @precondition(lambda self: self.has("ticket"))
+    @rule(pick=PICK, demote=st.booleans())
+    def give_up_ticket(self, pick: int, demote: bool) -> None:
+        ref = self.choose(pick, "ticket")
+        if demote:
+            self.manager.demote(ref.number)
+            self.model.refs.remove(ref)
+            self.add(ref._replace(kind="weak"))
+            self.model.drop()
+        else:
+            assert self.manager.withdraw(self.ids[ref.who], ref.number)
+            self.model.drop(ref)
+
+    @precondition(lambda self: len(self.ids) < 5)
+    @rule(pick=PICK)
+    def start_child(self, pick: int) -> None:
+        parent = self.who(pick)
+        self.born += 1
+        child = f"p{self.born}"
+        self.ids[child] = self.manager.inherit(self.ids[parent])
+        self.manager.adopt(self.ids[child], USER, self.born)
+        for ref in self.model.of("handle"):
+            if ref.who == parent and ref.inherit:
+                self.add(ref._replace(who=child))
+
+    @rule(seed=PICK)
+    def kill_the_manager(self, seed: int) -> None:
+        self.take_released()
+        old = self.manager
+        new = self.manager_class(random=self.random.randrange)
+        processes = sorted(self.ids)
+        random.Random(seed).shuffle(processes)
+        for who in processes:
+            held = old.describe(self.ids[who])
+            self.ids[who] = new.attach(USER, int(who[1:]))
+            assert new.restore(self.ids[who], held).nameless == ()
+        assert new.snapshot() == old.snapshot()
+        self.manager = new
+
+    # -- what always holds ------------------------------------------------------------------------------------------
+
+    def take_released(self) -> None:
+        self.released += self.manager.take_released()
+
+    @invariant()
+    def payloads_are_released_once_and_only_when_nobody_holds_them(self) -> None:
+        self.take_released()
+        ended = {payload for payload in self.model.seen if not self.model.payload_lives(payload)}
+        assert sorted(self.released) == sorted(ended)
+
+    @invariant()
+    def names_resolve_exactly_while_their_objects_are_held(self) -> None:
+        alive = {name for name in self.model.names if self.model.by_name(name) is not None}
+        assert self.manager.counts()["names"] == len(alive)
+
+    @invariant()
+    def counts_are_those_of_the_model(self) -> None:
+        counts = self.manager.counts()
+        live = {r.payload for r in self.model.refs}
+        assert counts["payloads"] == len(live)
+        assert counts["objects"] == len({r.object for r in self.model.refs if r.object is not None})
+        assert counts["memories"] == len(self.model.of("memory"))
+        assert counts["handles"] == len(self.model.of("handle"))
+        assert counts["tickets"] == len(self.model.of("ticket", "weak"))
+        assert counts["kmt_numbers"] == len({p for p in self.model.numbers.values() if self.model.payload_lives(p)})
+
+    @invariant()
+    def handle_counts_agree(self) -> None:
+        for ref in self.model.of("handle"):
+            info = self.manager.handle_info(self.ids[ref.who], ref.number)
+            assert (info.object, info.inherit) == (ref.object, ref.inherit)
+            assert info.handle_count == sum(r.object == ref.object for r in self.model.of("handle"))
+
+    def teardown(self) -> None:
+        for process in self.manager.processes():
+            self.manager.detach(process)
+        assert not any(self.manager.counts().values())

@@ -1,0 +1,179 @@
+"""The object manager keeps to the small model, and the model catches managers that break a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from tests.property.objects.machine import Machine
+
+from extmem.objects import Claimed, Held, Imported, ObjectManager, Refused
+from extmem.objects.directory import Directory
+from extmem.objects.entities import Memory, Payload, Process, SharedObject
+from extmem.objects.lifetimes import Keeps
+from extmem.objects.names import NameKey, resolve_name
+
+RULES_KEPT = settings(max_examples=60, stateful_step_count=50, deadline=None)
+HUNT = settings(
+    max_examples=400,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],  # found is found: no shrinking
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_the_object_manager_keeps_to_the_model() -> None:
+    run_state_machine_as_test(Machine, settings=RULES_KEPT)
+
+
+class ImportDoesNotPinTheObject(ObjectManager):
+    """B73 broken: imported memory keeps the payload alone."""
+
+    def _import_nt(self, owner: Process, shared: SharedObject, granted: int) -> Imported:
+        memory = self._add_memory(owner, Memory(shared.payload, None, Keeps(1, 0, 0), granted))
+        return Imported(memory, shared.payload.id, shared.id, granted, None, None)
+
+
+class NamesOutliveTheirObjects(ObjectManager):
+    """B12 broken: the directory forgets to unlink."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]  # passed on as they are
+
+        class Lingering(Directory):
+            def remove(self, shared: SharedObject) -> None:
+                pass
+
+        self._directory = Lingering()
+
+
+class NamesAreCaseSensitive(ObjectManager):
+    """B5 broken."""
+
+    def _resolve(self, name: str) -> NameKey:
+        key = resolve_name(name, self.session)
+        return key._replace(key=key.display)
+
+
+class TakenNamesAreTakenOver(ObjectManager):
+    """B10 broken: an export under a live name succeeds."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]  # passed on as they are
+
+        class Yielding(Directory):
+            def taken(self, name: NameKey) -> Refused | None:
+                return None
+
+            def remove(self, shared: SharedObject) -> None:
+                if shared.name is not None:
+                    self._shared.pop(shared.name.key, None)
+
+        self._directory = Yielding()
+
+
+class NumbersDieWithTheExporter(ObjectManager):
+    """B58 broken: every number is strict."""
+
+    def _new_payload(self, *args: object, **options: object) -> Payload:
+        payload = super()._new_payload(*args, **options)  # type: ignore[arg-type]  # passed on as they are
+        payload.strict_kmt = True
+        return payload
+
+    def _release(self, keeps: Keeps, payload: Payload, shared: SharedObject | None) -> None:
+        payload.strict_kmt = True
+        super()._release(keeps, payload, shared)
+
+
+class HandleValuesAreNotReused(ObjectManager):
+    """B41 broken: freed values are forgotten."""
+
+    def _close(self, owner: Process, value: int) -> None:
+        super()._close(owner, value)
+        owner.table._free.clear()
+
+
+class PayloadsAreReleasedTwice(ObjectManager):
+    """The broker would close a stranger's fd."""
+
+    def take_released(self) -> list[int]:
+        released = super().take_released()
+        return released + released[:1]
+
+
+class TicketsOutliveTheirSender(ObjectManager):
+    """What was sent to nobody stays for ever."""
+
+    def detach(self, process: int) -> None:
+        self._process(process).tickets.clear()
+        super().detach(process)
+
+
+class TicketsCanBeClaimedTwice(ObjectManager):
+    """A claim leaves the ticket in flight."""
+
+    def claim(self, process: int, ticket: int) -> Claimed:
+        return self._claim(self._process(process), self._tickets[ticket])
+
+
+class ChildrenInheritEverything(ObjectManager):
+    """B31 broken: handles without the flag arrive too."""
+
+    def inherit(self, parent: int, *, only: Collection[int] | None = None) -> int:
+        table = self._process(parent).table
+        flags = [(entry, entry.flags) for _, entry in table]
+        for entry, _ in flags:
+            entry.flags |= 1
+        child = super().inherit(parent, only=only)
+        for entry, before in flags:
+            entry.flags = before
+        return child
+
+
+class DeadProcessesKeepTheirHandles(ObjectManager):
+    """B78 broken."""
+
+    def detach(self, process: int) -> None:
+        for value, _ in list(self._process(process).table):
+            self._process(process).table.remove(value)
+        super().detach(process)
+
+
+class RestoredNamesAreLost(ObjectManager):
+    """A killed manager's names do not come back."""
+
+    def describe(self, process: int) -> Held:
+        held = super().describe(process)
+        return replace(held, objects=tuple(replace(record, name=None) for record in held.objects))
+
+
+FAULTS = [
+    ImportDoesNotPinTheObject,
+    NamesOutliveTheirObjects,
+    NamesAreCaseSensitive,
+    TakenNamesAreTakenOver,
+    NumbersDieWithTheExporter,
+    HandleValuesAreNotReused,
+    PayloadsAreReleasedTwice,
+    TicketsOutliveTheirSender,
+    TicketsCanBeClaimedTwice,
+    ChildrenInheritEverything,
+    DeadProcessesKeepTheirHandles,
+    RestoredNamesAreLost,
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_manager_with_a_planted_fault_is_caught(fault: type[ObjectManager]) -> None:
+    class Faulty(Machine):
+        manager_class = fault
+
+    with pytest.raises((AssertionError, Refused)):
+        run_state_machine_as_test(Faulty, settings=HUNT)
