@@ -72,8 +72,9 @@ def test_a_peer_that_dies_says_so() -> None:
 
 def test_a_peer_that_hangs_shows_where() -> None:
     with Peer() as peer:
+        peer("import time")
         with pytest.raises(DeadlineError, match="in sit_still"):
-            peer("import time\ndef sit_still():\n    time.sleep(60)\nsit_still()", deadline=1)
+            peer("def sit_still():\n    time.sleep(60)\nsit_still()", deadline=1)
         assert not peer.alive
 
 
