@@ -1,0 +1,16 @@
+"""Process tests are leak tests, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(runtime: object) -> Iterator[None]:
+    """Requested first, so it looks last: after the device and the peers of the test are gone."""
+    from extmem.testing.leaks import no_leaks
+
+    with no_leaks():
+        yield

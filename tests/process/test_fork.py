@@ -1,0 +1,73 @@
+"""A fork after use: the child is refused clearly what is its parent's, may begin anew, and leaves the parent intact."""
+
+from __future__ import annotations
+
+import pytest
+from tests.behaviours.steps import PEER
+
+from extmem.testing.children import Peer
+
+# Runs `source` in a forked child and returns what it says; the child ends as programs do, or as os._exit does.
+FORKED = """
+def forked(source, polite):
+    import gc, os, warnings
+    warnings.simplefilter("ignore", DeprecationWarning)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            answer = str(eval(source, globals()))
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(writing, answer.encode())
+        os.close(writing)
+        if not polite:
+            os._exit(0)
+        gc.collect()
+        globals().clear()
+        gc.collect()
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as file:
+        said = file.read().decode()
+    os.waitpid(pid, 0)
+    return said
+"""
+
+
+@pytest.fixture
+def forking(peer: Peer, name: str) -> Peer:
+    peer(PEER + FORKED)
+    peer("memory = export(device, name=name)\nhandle = nt(device, memory)\nput(memory, b'mine')", name=name)
+    return peer
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "memory.map()",
+        "memory.numpy()",
+        "int(handle)",
+        "handle.info",
+        "handle.duplicate()",
+        "nt(device, memory)",
+        "__import__('pickle').dumps(memory)",
+    ],
+)
+def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: str) -> None:
+    said = forking("forked(source, False)", source=source)
+    assert said.startswith("HandleStateError") and "fork" in said and "spawn" in said, said
+    assert forking("get(memory), handle.info.handle_count") == (b"mine", 1)
+
+
+@pytest.mark.parametrize("polite", [True, False])
+def test_the_child_closes_nothing_of_its_parent(forking: Peer, polite: bool) -> None:
+    forking("forked('memory.close() or handle.close()', polite)", polite=polite)
+    assert forking("get(memory), handle.info.handle_count, get(by_name(device, name))") == (b"mine", 1, b"mine")
+
+
+def test_the_child_may_begin_anew(forking: Peer) -> None:
+    source = "get(by_name(extmem.open_device(), name))"
+    assert forking("forked(source, False)", source=source) == "b'mine'"
+    assert forking("forked(source, False)", source="extmem.open_handle(name).info.handle_count") == "2"
+    assert forking("get(memory), handle.info.handle_count") == (b"mine", 1)

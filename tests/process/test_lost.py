@@ -1,0 +1,114 @@
+"""What is lost without `close()` warns, is given back all the same, and blocks nothing."""
+
+from __future__ import annotations
+
+import gc
+import os
+import warnings
+from collections.abc import Callable
+
+import pytest
+from tests.behaviours.steps import FD, export, fd, get, nt, put
+
+import extmem
+from extmem.memory import Device
+from extmem.testing.children import Child, Peer
+from extmem.testing.leaks import object_manager
+from extmem.testing.waiting import wait_until
+
+
+def lost(make: Callable[[], object]) -> list[str]:
+    """The warnings that losing the thing makes."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        thing = make()
+        del thing
+        gc.collect()
+    return [f"{w.category.__name__}: {w.message}" for w in seen]
+
+
+def test_lost_memory_warns_and_is_freed(device: Device) -> None:
+    before = object_manager(os.getpid())
+    (said,) = lost(lambda: export(device))
+    assert said.startswith("ResourceWarning: unclosed <DeviceMemory 4096 bytes")
+    wait_until(lambda: object_manager(os.getpid()) == before, "lost memory to be given back")
+
+
+def test_lost_handles_warn_and_are_closed(device: Device) -> None:
+    with export(device) as memory, nt(device, memory) as kept:
+        (said,) = lost(lambda: kept.duplicate())
+        assert said.startswith("ResourceWarning: unclosed NtHandle(0x")
+        wait_until(lambda: kept.info.handle_count == 1, "the lost handle to be closed")
+    with export(device, types=FD) as memory:
+        (said,) = lost(lambda: fd(device, memory))
+        assert said.startswith("ResourceWarning: unclosed FdHandle(0x")
+
+
+def test_what_was_closed_or_taken_does_not_warn(device: Device) -> None:
+    def closed() -> object:
+        with export(device) as memory, nt(device, memory) as handle:
+            return memory, handle
+
+    assert lost(closed) == []
+    with export(device, types=FD) as memory:
+        handle = fd(device, memory)
+        number = handle.take()
+        assert lost(lambda: handle) == []
+        os.close(number)
+
+
+def test_a_view_outlives_the_memory_object_without_a_warning(device: Device) -> None:
+    view: memoryview | None = None
+
+    def make() -> None:
+        nonlocal view
+        memory = export(device)
+        put(memory, b"view")
+        view = memory.map()
+
+    assert lost(make) == []
+    assert view is not None and bytes(view[:4]) == b"view"
+    view[:4] = b"more"
+    assert bytes(view[:4]) == b"more"
+    view = None
+    gc.collect()
+
+
+def test_losing_a_cycle_of_everything_leaks_nothing(device: Device) -> None:
+    class Holder:
+        pass
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        holder = Holder()
+        holder.memory = export(device)  # type: ignore[attr-defined]
+        holder.handle = nt(device, holder.memory)  # type: ignore[attr-defined]
+        holder.array = holder.memory.numpy()  # type: ignore[attr-defined]
+        holder.self = holder  # type: ignore[attr-defined]
+        del holder
+        gc.collect()
+
+
+def test_a_program_that_closes_nothing_ends_well_and_leaves_nothing(name: str) -> None:
+    source = (
+        "import sys, extmem\ndevice = extmem.open_device()\n"
+        "kept = [device.allocate(64, name=sys.argv[1]), extmem.open_handle(sys.argv[1])]\narray = kept[0].numpy()"
+    )
+    with Child.python(source, name) as child:
+        child.wait()
+        assert child.output == ""
+    with pytest.raises(FileNotFoundError):
+        extmem.open(name)
+
+
+def test_the_end_of_the_with_block_closes_even_on_an_error(device: Device, peer: Peer) -> None:
+    with pytest.raises(KeyError), export(device) as memory:
+        put(memory, b"oops")
+        raise KeyError
+    assert memory.closed
+    with pytest.raises(KeyError) as error, export(device) as memory:
+        view = memory.map()
+        raise KeyError  # the frame of the error keeps the view; the error matters more
+    assert memory.closed and view[0] == 0
+    del view, error
+    assert get is not None
