@@ -82,6 +82,8 @@ class Traits:
     """Exporter and importer may differ in device, driver or device group: worth a closer look."""
     ODD_DEVICE = 1 << 29
     """The device is closed, or was made without queues."""
+    UNDEDICATED = 1 << 30
+    """The payload is dedicated to a buffer or image, the import to none."""
 
 
 class Allocation:
@@ -205,6 +207,8 @@ def contents(call: Allocation, traits: int) -> int:
             or call.flags is not None
         ):
             traits |= bits.ELSEWHERE
+        if payload.dedicated not in (None, "none") and not traits & (bits.DEDICATED | bits.HAS_DEDICATED_NV):
+            traits |= bits.UNDEDICATED
     return traits
 
 

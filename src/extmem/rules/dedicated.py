@@ -138,6 +138,23 @@ def _article(kind: str) -> str:
     return "an image" if kind == "image" else "a buffer"
 
 
+def _dedicated_as_well(kind: Kind, types: int) -> Check[Allocation]:
+    """The reverse: nothing in the text forbids it outright, but the payload's memory is laid out for one resource."""
+
+    def check(call: Allocation) -> Finding | None:
+        payload = call.payload
+        if payload is None or payload.dedicated != kind or not call.import_type & types:
+            return None
+        return (
+            f"{BASE}.pNext",
+            f"the payload is dedicated to {_article(kind)}, the import is not dedicated",
+            f"Chain MemoryDedicatedAllocateInfo with {_article(kind)} created from the create info in the payload's "
+            "descriptor.",
+        )
+
+    return check
+
+
 _RESOLVED = _KNOWN | Traits.OUR_PAYLOAD | Traits.IMPORTS
 
 rule(f"{_STRUCT}-image-parameter", on=ALLOCATE, needs=_KNOWN)(_alive("image"))
@@ -154,3 +171,9 @@ rule(f"{_STRUCT}-image-01876", on=ALLOCATE, needs=_RESOLVED)(_identical("image",
 rule(f"{_STRUCT}-buffer-01877", on=ALLOCATE, needs=_RESOLVED)(_identical("buffer", WIN32_TYPES))
 rule(f"{_STRUCT}-image-01878", on=ALLOCATE, needs=_RESOLVED)(_identical("image", OPAQUE_FD))
 rule(f"{_STRUCT}-buffer-01879", on=ALLOCATE, needs=_RESOLVED)(_identical("buffer", OPAQUE_FD))
+
+_REVERSE = Traits.OUR_PAYLOAD | Traits.UNDEDICATED
+rule(f"{_STRUCT}-image-01876", on=ALLOCATE, needs=_REVERSE)(_dedicated_as_well("image", WIN32_TYPES))
+rule(f"{_STRUCT}-buffer-01877", on=ALLOCATE, needs=_REVERSE)(_dedicated_as_well("buffer", WIN32_TYPES))
+rule(f"{_STRUCT}-image-01878", on=ALLOCATE, needs=_REVERSE)(_dedicated_as_well("image", OPAQUE_FD))
+rule(f"{_STRUCT}-buffer-01879", on=ALLOCATE, needs=_REVERSE)(_dedicated_as_well("buffer", OPAQUE_FD))

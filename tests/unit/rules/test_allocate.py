@@ -162,6 +162,21 @@ def test_B96_dedicated_must_match_kind_and_creation() -> None:
     assert short(alloc(*chain, dedicated=ours, payload=other)) == {"01877"}
 
 
+@pytest.mark.parametrize(("kind", "vuid"), [("image", "01876"), ("buffer", "01877")])
+def test_B84_a_dedicated_payload_is_imported_dedicated(kind: str, vuid: str) -> None:
+    (v,) = alloc(win32(name="frames"), payload=payload(dedicated=kind))
+    assert v.vuid.endswith(vuid) and v.where == "MemoryAllocateInfo.pNext" and "not dedicated" in v.problem
+    nv = vk.DedicatedAllocationMemoryAllocateInfoNV(buffer=1)
+    assert alloc(win32(name="frames"), nv, payload=payload(dedicated=kind)) == []
+
+
+@pytest.mark.parametrize(("kind", "vuid"), [("image", "01878"), ("buffer", "01879")])
+def test_B84_the_same_for_fds(kind: str, vuid: str) -> None:
+    assert short(alloc(fd(), payload=payload(T.OPAQUE_FD, dedicated=kind))) == {vuid}
+    assert alloc(fd(T.DMA_BUF), payload=payload(T.DMA_BUF, dedicated=kind)) == []
+    assert alloc(fd(), payload=foreign(T.OPAQUE_FD)) == []
+
+
 def test_B97_a_refused_handle_is_told_in_the_object_managers_words() -> None:
     (v,) = alloc(win32(T.OPAQUE_WIN32_KMT, 0x40000002), refusal=BAD_HANDLE)
     assert v.vuid.endswith("00661") and "STATUS_INVALID_HANDLE" in v.problem and "0x40000002" in v.problem
