@@ -70,7 +70,7 @@ def brought_along(names: set[str]) -> set[str]:
 def explained(text: str) -> set[str]:
     """The packages that CONTRIBUTING's table of dependencies has a row for."""
     section = text.partition("## Dependencies")[2].partition("\n## ")[0]
-    return {canonicalize_name(name) for name in re.findall(r"^\| `([A-Za-z0-9._-]+)` \| \S", section, re.MULTILINE)}
+    return {canonicalize_name(name) for name in re.findall(r"^\| `([A-Za-z0-9._-]+)` \| [^|\s]", section, re.MULTILINE)}
 
 
 def _project() -> dict[str, Any]:

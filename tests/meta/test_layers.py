@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import textwrap
 from pathlib import Path
 
@@ -46,24 +47,12 @@ WORLDLY = {
 
 PLATFORM_ASKED = {
     "extmem.devices.host": "picks the backend",
-    "extmem.devices.host._inspect": "a backend: refuses to be imported elsewhere, so that type checkers know",
-    "extmem.devices.host._mapping": "a backend",
-    "extmem.devices.host._memfd": "a backend",
-    "extmem.devices.host._reserve": "a backend",
-    "extmem.devices.host.driver": "a backend",
     "extmem.manager": "picks the object manager",
-    "extmem.manager._linux": "a backend",
-    **dict.fromkeys(
-        (
-            f"extmem.broker.{name}"
-            for name in (
-                *("__main__", "announcing", "client", "dispatch", "journal", "launch", "listening", "paths"),
-                *("payloads", "reconnect", "run", "server", "sessions", "state", "tickets", "transport", "waiting"),
-            )
-        ),
-        "a backend: the broker is Linux's, and refuses to be imported elsewhere, so that type checkers know",
-    ),
+    "extmem.broker": "picks nothing off Linux, and says so",
+    "extmem.cli._guard": "Windows has no SIGHUP to listen for",
 }
+BACKENDS = ("extmem.devices.host.", "extmem.broker.", "extmem.manager._linux", "extmem.cli.")
+"""Modules of one platform, or with a part for one: they may refuse the others (a guard), so that type checkers know."""
 
 
 def imports(module: str, tree: ast.AST, *, is_package: bool = False) -> set[str]:
@@ -117,9 +106,27 @@ def worldly_imports(module: str, tree: ast.AST) -> list[str]:
     return sorted(f"{module} imports {name}" for name in imports(module, tree) if name.split(".")[0] in WORLDLY)
 
 
-def asks_platform(tree: ast.AST) -> bool:
-    """Whether `sys.platform`, `os.name` or `platform.system()` decides something."""
+def is_guard(node: ast.AST) -> bool:
+    """`if sys.platform != "…": raise …` and nothing else: a refusal, not a choice."""
+    return (
+        isinstance(node, ast.If)
+        and ast.unparse(node.test).startswith("sys.platform != ")
+        and [type(inner) for inner in node.body] == [ast.Raise]
+        and not node.orelse
+    )
+
+
+def has_guard(tree: ast.Module) -> bool:
+    """Whether the module, or a function of it, refuses other platforms."""
+    return any(is_guard(node) for node in ast.walk(tree))
+
+
+def asks_platform(tree: ast.Module) -> bool:
+    """Whether `sys.platform`, `os.name` or `platform.system()` decides something, guards aside."""
+    refusing = {inner for node in ast.walk(tree) if is_guard(node) for inner in ast.walk(node)}
     for node in ast.walk(tree):
+        if node in refusing:
+            continue
         tests: list[ast.expr] = []
         if isinstance(node, (ast.If, ast.IfExp, ast.While)):
             tests.append(node.test)
@@ -135,6 +142,7 @@ def asks_platform(tree: ast.AST) -> bool:
     return False
 
 
+@functools.cache
 def _trees() -> list[tuple[Path, str, ast.Module]]:
     return [(path, module_name(path), ast.parse(path.read_text(encoding="utf-8"))) for path in python_files()]
 
@@ -161,7 +169,13 @@ def test_pure_modules_import_no_operating_system() -> None:
 
 def test_the_platform_is_asked_once_a_subject() -> None:
     asked = {module for _, module, tree in _trees() if asks_platform(tree)}
-    assert not asked - set(PLATFORM_ASKED), "sys.platform is asked outside the allow-list (choose in the __init__)"
+    strange = sorted(asked - set(PLATFORM_ASKED))
+    assert not strange, f"sys.platform is asked outside the allow-list (choose in the __init__): {strange}"
+
+
+def test_only_modules_of_one_platform_refuse_the_others() -> None:
+    guarded = {module for _, module, tree in _trees() if has_guard(tree)}
+    assert not [module for module in sorted(guarded) if not module.startswith(BACKENDS)]
 
 
 # Planted faults: the checkers above must see each of these.
@@ -208,5 +222,9 @@ def test_planted_operating_system_import_is_seen() -> None:
 def test_planted_platform_question_is_seen() -> None:
     asked = ["if sys.platform == 'win32': pass", "x = 1 if os.name == 'nt' else 2", "sys.platform.startswith('win')"]
     assert all(asks_platform(ast.parse(code)) for code in asked)
+    guard = ast.parse("if sys.platform != 'linux':\n    raise ImportError('no')\n")
+    assert has_guard(guard) and not asks_platform(guard)
+    choice = ast.parse("if sys.platform != 'linux':\n    raise ImportError('no')\nelse:\n    import x\n")
+    assert asks_platform(choice) and not has_guard(choice)
     told = "name = f'on {platform.system()}'\nprint(sys.platform)"
     assert not asks_platform(ast.parse(textwrap.dedent(told)))

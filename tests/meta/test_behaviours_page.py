@@ -1,0 +1,63 @@
+"""Every numbered behaviour stands in docs/behaviours.md, and has a test with its number or a reason why it has none."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from scripts import docs_tested
+from tests.meta.tools import ROOT
+
+WITHOUT = {
+    50: "Direct3D's calls; there is no Direct3D here",
+    63: "which kernel objects can be shared together; memory is the only kind",
+    70: "a driver's private data; ours is the descriptor, which has tests of its own",
+    71: "kernel allocations and resources; a payload is one allocation",
+    72: "keyed mutexes are not there yet",
+    74: "Direct3D's imports; there is no Direct3D here",
+    105: "VK_EXT_device_memory_report is not there yet",
+    106: "semaphores are not there yet",
+}
+_ROW = re.compile(r"^\| B(\d+) \| (.+?) \| (.+?) \| (.+?) \|$", re.MULTILINE)
+
+
+def complaints(page: str, tested: dict[int, list[str]]) -> list[str]:
+    """What is missing from the page, or from the tests."""
+    rows = [int(number) for number, *_ in _ROW.findall(page)]
+    found = [f"B{number} stands there {rows.count(number)} times" for number in set(rows) if rows.count(number) > 1]
+    found += [f"B{number} is missing" for number in range(1, max(rows, default=0) + 1) if number not in rows]
+    found += [f"B{number} has no test" for number in rows if number not in tested and number not in WITHOUT]
+    found += [
+        f"tests name B{number}, which the page does not have: {tested[number]}"
+        for number in tested
+        if number not in rows
+    ]
+    return found
+
+
+def test_every_behaviour_is_on_the_page_and_tested() -> None:
+    page = (ROOT / "docs" / "behaviours.md").read_text(encoding="utf-8")
+    assert len(_ROW.findall(page)) >= 106
+    found = complaints(page, docs_tested.tested(ROOT))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("page", "tested", "told"),
+    [
+        ("| B1 | a | b | – |\n| B2 | a | b | – |\n", {1: ["x"]}, "B2 has no test"),
+        ("| B1 | a | b | – |\n| B3 | a | b | – |\n", {1: ["x"], 3: ["x"]}, "B2 is missing"),
+        ("| B1 | a | b | – |\n| B1 | a | b | – |\n", {1: ["x"]}, "B1 stands there 2 times"),
+        ("| B1 | a | b | – |\n", {1: ["x"], 2: ["y"]}, "tests name B2"),
+    ],
+)
+def test_planted_gap_is_seen(page: str, tested: dict[int, list[str]], told: str) -> None:
+    assert any(sentence.startswith(told) for sentence in complaints(page, tested))
+
+
+def test_numbers_are_read_from_names_alone(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    text = "def test_B18_and_B9_x(): ...\n# B77\ndef helper_B3(): ...\n    def test_B101(self): ...\ndef test_AB12(): ...\n"
+    (tmp_path / "tests" / "test_a.py").write_text(text, encoding="utf-8")
+    assert set(docs_tested.tested(tmp_path)) == {9, 18, 101}
