@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         PeerProtocolError,
         QuotaError,
         RuleViolation,
+        SecurityDescriptorError,
         UnsupportedError,
     )
     from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
@@ -78,6 +79,7 @@ _NAMES = {
         "PeerProtocolError",
         "QuotaError",
         "RuleViolation",
+        "SecurityDescriptorError",
         "UnsupportedError",
     ),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
@@ -126,6 +128,7 @@ __all__ = [
     "QuotaError",
     "RuleViolation",
     "RuleWarning",
+    "SecurityDescriptorError",
     "UnsupportedError",
     "enumerate_devices",
     "errors",

@@ -16,6 +16,7 @@
     │   ├── AccessDeniedError (PermissionError)   the object's security or the handle's rights say no
     │   ├── ObjectTypeError (TypeError)           the name or handle leads to an object of another type
     │   ├── InvalidHandleError (ValueError)       no such entry in the handle table, or no such KMT number
+    │   ├── SecurityDescriptorError (ValueError)  the security descriptor is not one; the position is named
     │   └── QuotaError                            this client holds as much as one client may
     ├── DescriptorError (ValueError)       the payload's self-description is malformed or lies
     ├── PeerError                          the other process's doing
@@ -52,6 +53,7 @@ __all__ = [
     "PeerProtocolError",
     "QuotaError",
     "RuleViolation",
+    "SecurityDescriptorError",
     "UnsupportedError",
 ]
 
@@ -189,6 +191,10 @@ class ObjectTypeError(ObjectManagerError, TypeError):
 
 class InvalidHandleError(ObjectManagerError, ValueError):
     """STATUS_INVALID_HANDLE, STATUS_HANDLE_NOT_CLOSABLE or STATUS_INVALID_PARAMETER: no such handle or KMT number."""
+
+
+class SecurityDescriptorError(ObjectManagerError, ValueError):
+    """STATUS_INVALID_SECURITY_DESCR, _UNKNOWN_REVISION or _INVALID_OWNER: not a security descriptor of yours."""
 
 
 class QuotaError(ObjectManagerError):

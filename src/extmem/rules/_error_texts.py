@@ -125,6 +125,12 @@ CLASSES: dict[str, ErrorText] = {
         "device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))",
         "value = handle.duplicate(into=pid)  # the number to send to that process",
     ),
+    "SecurityDescriptorError": ErrorText(
+        "The text is no security descriptor (SDDL) that the object manager takes; the message names the position. "
+        "It takes allow and deny entries for WD (everyone), OW (the owner), S-1-22-1-uid and S-1-22-2-gid.",
+        "attributes = vk.SecurityAttributes('D:(A;;GR;;;Alice)')",
+        "attributes = vk.SecurityAttributes('D:(A;;GR;;;S-1-22-1-1000)')",
+    ),
     "QuotaError": ErrorText(
         "This client holds as many objects, handles or tickets as one client may. Close some.",
         "handles = [handle.duplicate() for _ in range(10_000_000)]",

@@ -50,7 +50,7 @@ def test_B14_the_table_is_complete_and_read_only() -> None:
         (Status.HANDLE_NOT_CLOSABLE, errors.InvalidHandleError, ValueError),
         (Status.INVALID_PARAMETER, errors.InvalidHandleError, ValueError),
         (Status.QUOTA_EXCEEDED, errors.QuotaError, errors.ExtmemError),
-        (Status.INVALID_SECURITY_DESCR, errors.ObjectManagerError, errors.ExtmemError),
+        (Status.INVALID_SECURITY_DESCR, errors.SecurityDescriptorError, ValueError),
     ],
 )
 def test_B14_error_for_gives_the_class_with_both_codes(
