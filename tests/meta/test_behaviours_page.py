@@ -58,6 +58,7 @@ def test_planted_gap_is_seen(page: str, tested: dict[int, list[str]], told: str)
 
 def test_numbers_are_read_from_names_alone(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
-    text = "def test_B18_and_B9_x(): ...\n# B77\ndef helper_B3(): ...\n    def test_B101(self): ...\ndef test_AB12(): ...\n"
+    text = "def test_B18_and_B9_x(): ...\n# B77\ndef helper_B3(): ...\n    def test_B101(self): ...\n"
+    text += "def test_AB12(): ...\n"
     (tmp_path / "tests" / "test_a.py").write_text(text, encoding="utf-8")
     assert set(docs_tested.tested(tmp_path)) == {9, 18, 101}
