@@ -245,14 +245,14 @@ STATUSES: dict[str, StatusText] = {
     ),
     "STATUS_INVALID_OWNER": StatusText(
         0xC000005A, 1307, "ERROR_INVALID_OWNER", "This user may not make that owner the object's.",
-        "ObjectManagerError",
+        "SecurityDescriptorError",
     ),
     "STATUS_INVALID_SECURITY_DESCR": StatusText(
         0xC0000079, 1338, "ERROR_INVALID_SECURITY_DESCR", "The security descriptor makes no sense.",
-        "ObjectManagerError",
+        "SecurityDescriptorError",
     ),
     "STATUS_UNKNOWN_REVISION": StatusText(
         0xC0000058, 1305, "ERROR_UNKNOWN_REVISION", "The security descriptor or SID is of an unknown revision.",
-        "ObjectManagerError",
+        "SecurityDescriptorError",
     ),
 }  # fmt: skip
