@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["bytes_in_words", "console", "emit_json", "emit_line", "on_terminal", "table", "width", "words"]
 
 _UNBOUNDED = 100_000
+_READABLE = 24
+"""Columns below which a broken cell is harder to read than no table."""
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -62,10 +64,15 @@ def console(stream: IO[str]) -> Console:
 def table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", stream: IO[str] | None = None
 ) -> None:
-    """Print rows under headers; cells may have several lines. Narrow windows get one `header: cell` line each."""
+    """Print rows under headers; cells may have several lines, and the last column's are broken where they must be.
+
+    Windows that are too narrow for that get one `header: cell` line each.
+    """
     target = sys.stdout if stream is None else stream
     screen = console(target)
-    if _natural_width(headers, rows) > screen.width:
+    *others, last = _natural_widths(headers, rows)
+    room = screen.width - sum(others)
+    if room < min(last, _READABLE):
         _records(headers, rows, title, target)
         return
     from rich.box import SIMPLE_HEAD
@@ -73,8 +80,9 @@ def table(
     from rich.text import Text
 
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for header in headers:
+    for header in headers[:-1]:
         drawn.add_column(Text(header), no_wrap=True)
+    drawn.add_column(Text(headers[-1]), overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     # Rich pads every line to the table's width and frames it with empty ones; blanks are no data.
@@ -84,12 +92,12 @@ def table(
     target.write("".join(line + "\n" for line in [*lines, ""]))
 
 
-def _natural_width(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    widest = [
-        max(len(line) for cell in column for line in (cell.splitlines() or [""]))
+def _natural_widths(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Columns that each needs, space between included."""
+    return [
+        max(len(line) for cell in column for line in (cell.splitlines() or [""])) + 3
         for column in zip(headers, *rows, strict=True)
     ]
-    return sum(widest) + 3 * len(widest)
 
 
 def _records(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str, target: IO[str]) -> None:

@@ -1,0 +1,195 @@
+"""Commands that need no broker: what they print, as what, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import extmem
+from extmem.cli import main
+from extmem.cli._app import app
+
+COMMANDS = (
+    "devices",
+    "ps",
+    "rules",
+    "explain",
+    "demo",
+    "bench",
+    "broker",
+    "broker status",
+    "broker run",
+    "broker stop",
+)
+
+
+def _run(*arguments: str, **environment: str | None) -> Result:
+    return CliRunner().invoke(app, list(arguments), env=environment)
+
+
+def _json(*arguments: str) -> Any:
+    result = _run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_says_its_exit_codes(command: str) -> None:
+    result = _run(*command.split(), "--help")
+    assert result.exit_code == 0
+    if command != "broker":
+        assert "Exit codes:" in result.stdout and "--json" in result.stdout
+
+
+def test_the_help_lists_every_command_and_all_exit_codes() -> None:
+    result = _run("--help")
+    assert result.exit_code == 0
+    for word in ("devices", "ps", "rules", "explain", "demo", "bench", "broker", "130 interrupted"):
+        assert word in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version_without_loading_the_command_line(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([option])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"extmem {extmem.__version__}\n"
+
+
+def test_ctrl_c_outside_of_a_command_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["extmem.cli._app"], "app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["ps"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["pss"], "Did you mean 'ps'"),
+        (["ps", "--jsno"], "--json"),
+        (["explain"], "Missing argument"),
+        (["explain", "--jsno"], "no such option: --jsno"),
+        (["bench", "everything"], "open"),
+        (["rules", "--family", "nope"], "win32-memory"),
+        (["rules", "--status", "nope"], "by construction"),
+        (["demo", "--out", "/nowhere/at/all.png"], "directory that exists"),
+        (["demo", "--frames", "0"], "greater than or equal to 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_arguments_exit_2_with_a_hint_on_stderr(arguments: list[str], hint: str) -> None:
+    result = _run(*arguments)
+    assert result.exit_code == 2
+    assert hint in result.stderr
+    assert "Try 'extmem" in result.stderr.replace("Try 'root", "Try 'extmem")
+    assert result.stdout == ""
+
+
+# devices
+
+
+def test_devices_as_json_has_everything_that_the_device_answers() -> None:
+    (host,) = _json("devices")
+    assert host["kind"] == "host" and len(bytes.fromhex(host["device_uuid"])) == 16
+    assert host["luid"] is None
+    assert [kind["index"] for kind in host["memory_types"]] == [0, 1]
+    assert "HOST_VISIBLE" in host["memory_types"][0]["flags"]
+    kinds = {kind["type"]: kind for kind in host["handle_types"]}
+    nt = kinds["OPAQUE_WIN32"]["buffer"]
+    assert (nt["export"], nt["import"], nt["dedicated_only"]) == (True, True, False)
+    assert nt["compatible"] == ["OPAQUE_FD", "OPAQUE_WIN32"] == nt["export_from_imported"]
+    attachment = next(image for image in kinds["OPAQUE_WIN32"]["images"] if "COLOR_ATTACHMENT" in image["usage"])
+    assert attachment["dedicated_only"] is True
+    refused = next(image for image in kinds["OPAQUE_FD"]["images"] if image["format"] == "BC7_UNORM_BLOCK")
+    assert refused["export"] is False and refused["reason"]
+    assert kinds["D3D12_HEAP"]["buffer"]["import"] is False
+
+
+def test_devices_as_a_table_is_readable_in_80_columns() -> None:
+    result = _run("devices", COLUMNS="80")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.split()[:2] == ["OPAQUE_WIN32", "buffers"] for line in lines)
+    assert "D3D12_HEAP" in result.stdout[result.stdout.index("Not on this device") :]
+
+
+def test_devices_in_40_columns_are_told_line_by_line() -> None:
+    result = _run("devices", COLUMNS="40")
+    assert result.exit_code == 0
+    assert "- handle type: OPAQUE_FD" in result.stdout.splitlines()
+
+
+# rules
+
+
+def test_rules_as_json_is_the_ledger() -> None:
+    from extmem.rules import ledger
+
+    listed = _json("rules")
+    assert [row["vuid"] for row in listed] == [row.vuid for row in ledger.rows()]
+    assert all(list(row) == ["vuid", "family", "status", "checked_by", "reason", "tests"] for row in listed)
+    assert all(isinstance(row["tests"], list) for row in listed)
+
+
+def test_rules_are_filtered_by_family_and_status() -> None:
+    listed = _json("rules", "--family", "win32-memory", "--status", "checked")
+    assert listed
+    assert {(row["family"], row["status"]) for row in listed} == {("win32-memory", "checked")}
+
+
+def test_rules_as_a_table_gives_a_reason_for_every_unchecked_one() -> None:
+    result = _run("rules", "--status", "left to the caller", COLUMNS=None)
+    rows = [line for line in result.stdout.splitlines() if "VUID-" in line]
+    assert rows and all(len(line.split("left to the caller")[1].strip()) > 10 for line in rows)
+    assert f"{len(rows)} rules" in result.stderr
+
+
+def test_long_reasons_are_broken_within_the_window_and_not_cut() -> None:
+    result = _run("rules", "--status", "left to the caller", COLUMNS="120")
+    assert max(map(len, result.stdout.splitlines())) <= 120
+    told = " ".join(result.stdout.split())
+    (first, *_) = _json("rules", "--status", "left to the caller")
+    assert first["reason"].split()[-1] in told
+
+
+# explain
+
+
+def test_explain_a_rule_with_a_wrong_and_a_right_example() -> None:
+    result = _run("explain", "01441", COLUMNS="80")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == "VUID-VkImportMemoryWin32HandleInfoKHR-handle-01441"
+    assert lines.index("Wrong:") < lines.index("Right:")
+    assert any(line.startswith("See https://") for line in lines)
+
+
+def test_explain_several_and_a_negative_number_as_json() -> None:
+    told = _json("explain", "NameTakenError", "-1000072003")
+    assert [one["kind"] for one in told] == ["error", "VkResult"]
+    assert "wrong_example" in told[0] and "right_example" in told[0]
+
+
+def test_explain_an_unknown_one_names_what_looks_like_it_and_exits_1() -> None:
+    result = _run("explain", "NameTakenErorr", "01441", "--json")
+    assert result.exit_code == 1
+    assert "NameTakenError" in result.stderr
+    assert [one["kind"] for one in json.loads(result.stdout)] == ["rule"]
+
+
+def test_explain_fits_40_columns() -> None:
+    result = _run("explain", "01441", COLUMNS="40")
+    prose = result.stdout.split("Wrong:")[0].splitlines()[1:]
+    assert max(len(line) for line in prose if not line.startswith("VUID")) <= 40

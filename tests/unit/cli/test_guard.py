@@ -1,0 +1,100 @@
+"""The edge of every command: errors become words and exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import typer
+
+from extmem import errors
+from extmem.cli._guard import describe_error, guarded
+from extmem.rules import Violation
+
+
+def _outcome(error: BaseException) -> int:
+    @guarded
+    def command() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as ended:
+        command()
+    return ended.value.exit_code
+
+
+def test_a_refusal_tells_its_class_and_message_and_exits_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _outcome(errors.NameNotFoundError("no object is named 'x'; share it first", ntstatus=1, winerror=2)) == 1
+    printed = capsys.readouterr()
+    assert printed.err == "error: NameNotFoundError: no object is named 'x'; share it first\n"
+    assert printed.out == ""
+
+
+def test_a_rule_violation_tells_every_rule_with_its_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    broken = [
+        Violation("VUID-one", "Info.name", "it is 'a'", "drop it"),
+        Violation("VUID-two", "Info.handle", "it is 0", "give one"),
+    ]
+    assert _outcome(errors.RuleViolation(broken, command="vkAllocateMemory")) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: RuleViolation: vkAllocateMemory breaks 2 rules",
+        "  VUID-one",
+        "    at Info.name: it is 'a'",
+        "    do: drop it",
+        "  VUID-two",
+        "    at Info.handle: it is 0",
+        "    do: give one",
+        "hint: extmem explain VUID-one",
+    ]
+
+
+def test_the_object_managers_refusal_names_the_rule_that_it_decides() -> None:
+    broken = [Violation("VUID-one", "Info.name", "nothing has it", "share it")]
+    error = errors.NameNotFoundError("no such name", ntstatus=1, winerror=2, violations=broken)
+    assert describe_error(error)[0] == "error: NameNotFoundError: no such name"
+    assert "    do: share it" in describe_error(error)
+
+
+def test_ctrl_c_is_one_line_and_exits_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _outcome(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_unforeseen_error_is_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EXTMEM_TRACEBACK", raising=False)
+    assert _outcome(KeyError("nobody expects it")) == 1
+    told = capsys.readouterr().err
+    assert "error: KeyError" in told and "please report it" in told and "Traceback" not in told
+
+
+def test_a_traceback_is_there_for_those_who_ask(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXTMEM_TRACEBACK", "1")
+    assert _outcome(OSError("the disk")) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_sigterm_unwinds_what_a_command_has_begun() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    unwound = []
+
+    @guarded
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            unwound.append(True)
+
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert unwound == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_command_that_goes_well_returns_its_value() -> None:
+    assert guarded(lambda: 7)() == 7

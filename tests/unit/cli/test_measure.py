@@ -1,0 +1,82 @@
+"""How times become figures."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from extmem.cli._bench.measure import Figure, at_least, at_most, interleaved, percentile, ratio, told
+from extmem.cli.bench import figure_row
+
+
+def test_an_upper_bound_holds_up_to_itself() -> None:
+    assert at_most("x", 2.0, 2.0).ok
+    assert not at_most("x", 2.001, 2.0).ok
+
+
+def test_a_lower_bound_holds_down_to_itself() -> None:
+    assert at_least("x", 50.0, 50.0).ok
+    assert not at_least("x", 49.9, 50.0).ok
+
+
+def test_a_bound_of_zero_is_a_bound() -> None:
+    assert at_most("x", 0, 0).ok
+    assert not at_most("x", 1, 0).ok
+    assert figure_row(at_most("x", 1, 0, "left")) == ("x", "1 left", "at most 0", "MISSED")
+
+
+def test_a_figure_without_a_bound_is_fine() -> None:
+    assert told("x", 1e9, "µs").to_dict() == {"name": "x", "value": 1e9, "unit": "µs", "bound": None, "ok": True}
+    assert figure_row(told("x", 12.5, "µs")) == ("x", "12.5 µs", "-", "-")
+
+
+def test_rounding_cannot_change_a_verdict() -> None:
+    figure = at_most("x", 2.00001, 2.0)
+    assert figure.ok == (figure.value <= 2.0)
+
+
+def test_json_has_exactly_the_documented_keys() -> None:
+    assert at_most("x", 1.0, 2.0).to_dict() == {"name": "x", "value": 1.0, "unit": "ratio", "bound": 2.0, "ok": True}
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 50), (0.99, 99), (1.0, 100)])
+def test_percentiles_by_nearest_rank(share: float, value: int) -> None:
+    assert percentile(range(100, 0, -1), share) == value
+
+
+def test_a_percentile_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 0.5)
+
+
+def test_a_ratio_is_of_medians_and_ignores_outliers() -> None:
+    assert ratio([10, 10, 10_000], [5, 5, 90_000]) == 2
+
+
+def test_steps_alternate_and_neither_always_goes_first() -> None:
+    order: list[str] = []
+
+    def step(name: str) -> int:
+        order.append(name)
+        return len(order)
+
+    times = interleaved(3, lambda: step("a"), lambda: step("b"), warm_up=0)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert times == [[1, 4, 5], [2, 3, 6]]
+    assert gc.isenabled()
+
+
+def test_collection_comes_back_after_a_step_that_fails() -> None:
+    def fails() -> int:
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        interleaved(1, fails, warm_up=0)
+    assert gc.isenabled()
+
+
+def test_figures_know_their_direction() -> None:
+    assert Figure("x", 1.0, "ratio").direction == ""
+    assert at_most("x", 1.0, 2.0).direction == "at most"
+    assert at_least("x", 1.0, 2.0).direction == "at least"

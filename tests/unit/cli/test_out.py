@@ -1,0 +1,100 @@
+"""What commands print: tables, narrow windows, sizes."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from extmem.cli import _out
+
+ROWS = [("frames", "31.6 MiB", "one\ntwo"), ("(unnamed)", "4 KiB", "three")]
+HEADERS = ("name", "size", "held by")
+
+
+def _drawn(monkeypatch: pytest.MonkeyPatch, columns: str | None, title: str = "") -> list[str]:
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    stream = io.StringIO()
+    _out.table(HEADERS, ROWS, title=title, stream=stream)
+    return stream.getvalue().splitlines()
+
+
+def test_a_table_has_its_title_its_headers_and_every_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = _drawn(monkeypatch, "80", "What is shared")
+    assert lines[0] == "What is shared"
+    assert lines[1].split() == ["name", "size", "held", "by"]
+    assert [line.split() for line in lines[3:6]] == [
+        ["frames", "31.6", "MiB", "one"],
+        ["two"],
+        ["(unnamed)", "4", "KiB", "three"],
+    ]
+    assert lines[-1] == ""
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_narrow_window_gets_records_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = _drawn(monkeypatch, "20")
+    assert lines == [
+        "- name: frames",
+        "  size: 31.6 MiB",
+        "  held by: one",
+        "    two",
+        "- name: (unnamed)",
+        "  size: 4 KiB",
+        "  held by: three",
+        "",
+    ]
+
+
+def test_into_a_pipe_nothing_is_cut_off_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    stream = io.StringIO()
+    _out.table(("name",), [("x" * 500,)], stream=stream)
+    assert "x" * 500 in stream.getvalue()
+
+
+def test_brackets_and_colons_in_names_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    stream = io.StringIO()
+    _out.table(("name",), [("[red]frames[/red] :smile:",)], stream=stream)
+    assert "[red]frames[/red] :smile:" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1023, "1023 bytes"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (1 << 20, "1 MiB"),
+        (33_177_600, "31.6 MiB"),
+        ((1 << 20) - 1, "1 MiB"),
+        (256 << 20, "256 MiB"),
+        (1 << 30, "1 GiB"),
+        (5 << 50, "5120 TiB"),
+    ],
+)
+def test_sizes_for_people(count: int, said: str) -> None:
+    assert _out.bytes_in_words(count) == said
+
+
+def test_json_is_for_programs_and_words_are_not_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    _out.emit_json([{"name": "Ünïcode"}])
+    _out.words("by the way")
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == [{"name": "Ünïcode"}]
+    assert printed.out.isascii()
+    assert printed.err == "by the way\n"
+
+
+@pytest.mark.parametrize("stated", ["", "0", "wide", "-3"])
+def test_a_column_count_that_is_none_is_ignored(stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", stated)
+    assert _out.width(io.StringIO()) > 1000

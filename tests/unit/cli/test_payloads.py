@@ -1,0 +1,147 @@
+"""How live payloads are told, from the object manager's own rows."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+
+import pytest
+
+from extmem import vk
+from extmem.cli._payloads import (
+    access_in_words,
+    describe_kind,
+    describe_payload,
+    payload_table,
+    process_name,
+    short_name,
+)
+from extmem.memory import Descriptor
+from extmem.memory.descriptor import ArrayInfo, ImageInfo
+from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, ObjectManager, PayloadRow, Share, Token
+
+
+def _array(pid: int) -> bytes:
+    array = ArrayInfo((2, 3), "float32", (12, 4))
+    return Descriptor(handle_types=2, allocation_size=64, payload_size=24, array=array, owner_pid=pid).encode()
+
+
+def _rows(share: Share, name: str | None = None) -> list[PayloadRow]:
+    """A payload exported by this process and imported by process 1, which has a handle where there can be one."""
+    model = ObjectManager(random=random.Random(1).randrange)
+    mine, other = (model.attach(Token(0, 0, frozenset()), pid) for pid in (os.getpid(), 1))
+    made = model.export_memory(
+        mine, (1, 2), _array(os.getpid()), share=share, name=name, access=GENERIC_ALL, sddl=None, inherit=False
+    )
+    if share == Share.KMT:
+        assert made.kmt is not None
+        model.import_by_kmt(other, made.kmt)
+    elif name is not None:
+        model.import_by_name(other, name, MAXIMUM_ALLOWED)
+        model.open_handle(other, name, READ_CONTROL, False)
+    return model.snapshot()
+
+
+def test_a_named_array_with_all_that_is_held_of_it() -> None:
+    (told,) = (describe_payload(row) for row in _rows(Share.NT, "Frames"))
+    assert told["names"] == ["Frames"]
+    assert told["paths"] == ["\\Sessions\\1\\BaseNamedObjects\\Frames"]
+    assert (told["size"], told["allocation_size"]) == (24, 64)
+    assert told["kind"] == {"type": "array", "shape": [2, 3], "dtype": "float32", "strides": [12, 4]}
+    assert (told["share"], told["kmt"]) == ("NT", None)
+    other, mine = told["holders"]
+    assert (mine["pid"], mine["exporter"], mine["memory_objects"], mine["handles"]) == (os.getpid(), True, 1, [])
+    assert (other["pid"], other["exporter"], other["memory_objects"]) == (1, False, 1)
+    assert other["handles"] == [{"value": 4, "access": 0x20000, "rights": "read"}]
+
+
+def test_the_table_says_the_same_in_words() -> None:
+    stream = io.StringIO()
+    payload_table([describe_payload(row) for row in _rows(Share.NT, "Frames")], stream=stream)
+    drawn = stream.getvalue()
+    for part in ("Frames", "24 bytes", "array 2 x 3 float32", "NT", "exporter", "importer", "handle 0x4 read"):
+        assert part in drawn, drawn
+
+
+def test_a_kmt_share_shows_its_number() -> None:
+    (told,) = (describe_payload(row) for row in _rows(Share.KMT))
+    assert told["share"] == "KMT" and told["kmt"] and told["names"] == []
+    stream = io.StringIO()
+    payload_table([told], stream=stream)
+    assert f"KMT {told['kmt']:#x}" in stream.getvalue() and "(unnamed)" in stream.getvalue()
+
+
+def test_a_payload_shared_by_descriptor_alone() -> None:
+    told = describe_payload(PayloadRow(7, Share(0), None, _array(1), (), ()))
+    assert (told["share"], told["kmt"], told["names"]) == ("fd", None, [])
+
+
+def test_a_descriptor_that_cannot_be_read_is_shown_as_unknown() -> None:
+    row = PayloadRow(7, Share.NT, None, b"nonsense", (), ())
+    told = describe_payload(row)
+    assert told["size"] is None and told["kind"] is None
+    stream = io.StringIO()
+    payload_table([told], stream=stream)
+    assert "nobody" in stream.getvalue() and "?" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "kind"),
+    [
+        (Descriptor(handle_types=2, allocation_size=64), {"type": "bytes"}),
+        (
+            Descriptor(handle_types=2, allocation_size=64, dedicated=vk.BufferCreateInfo(size=60)),
+            {"type": "buffer", "size": 60},
+        ),
+        (
+            Descriptor(handle_types=2, allocation_size=64, image=ImageInfo(37, (4, 4, 1), 1)),
+            {"type": "image", "format": "R8G8B8A8_UNORM", "extent": [4, 4, 1], "tiling": "LINEAR"},
+        ),
+        (
+            Descriptor(
+                handle_types=2,
+                allocation_size=4096,
+                dedicated=vk.ImageCreateInfo(
+                    image_type=vk.ImageType.TYPE_2D,
+                    format=vk.Format.R8G8B8A8_UNORM,
+                    extent=vk.Extent3D(8, 4, 1),
+                    mip_levels=1,
+                    array_layers=1,
+                    samples=vk.SampleCountFlagBits.COUNT_1,
+                    tiling=vk.ImageTiling.OPTIMAL,
+                ),
+            ),
+            {"type": "image", "format": "R8G8B8A8_UNORM", "extent": [8, 4, 1], "tiling": "OPTIMAL"},
+        ),
+    ],
+    ids=["bytes", "buffer", "image", "dedicated image"],
+)
+def test_what_a_payload_holds(descriptor: Descriptor, kind: dict[str, object]) -> None:
+    assert describe_kind(descriptor) == kind
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("\\Sessions\\1\\BaseNamedObjects\\frames", "frames"),
+        ("\\Sessions\\12\\BaseNamedObjects\\a b", "a b"),
+        ("\\BaseNamedObjects\\frames", "Global\\frames"),
+        ("\\Device\\other", "\\Device\\other"),
+    ],
+)
+def test_paths_become_the_names_that_programs_use(path: str, name: str) -> None:
+    assert short_name(path) == name
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [(0, "nothing"), (0x20000, "read"), (0x20001, "read+write"), (0xF0001, "read+write+manage"), (1, "write")],
+)
+def test_rights_in_words(mask: int, said: str) -> None:
+    assert access_in_words(mask) == said
+
+
+def test_processes_are_named_as_long_as_they_live() -> None:
+    assert process_name(os.getpid())
+    assert process_name(2**30) == ""
