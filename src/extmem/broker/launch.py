@@ -37,6 +37,7 @@ __all__ = ["START_TIMEOUT", "connect", "connect_or_start", "start_broker"]
 
 START_TIMEOUT: Final = 10.0
 """Seconds that a broker may take to start, and a client to find it."""
+_STARTS: Final = 4
 _ABSENT: Final = (errno.ENOENT, errno.ECONNREFUSED)
 _TIMEVAL: Final = struct.Struct("ll")
 _LOG_LIMIT: Final = 262_144
@@ -97,13 +98,27 @@ def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
     deadline = time.monotonic() + max(timeout, START_TIMEOUT)
     lock = _lock(directory, deadline)
     try:
+        return _start(directory, timeout, deadline)
+    finally:
+        os.close(lock)
+
+
+def _start(directory: RuntimeDir, timeout: float, deadline: float) -> socket.socket:
+    # A broker that was killed while it started is started again. And one that cannot start because another runs means
+    # that a client was killed while it started that one: then the other is connected to, once it listens.
+    for left in reversed(range(_STARTS)):
         sock = connect(directory, timeout)
         if sock is not None:
             return sock
-        start_broker(directory, deadline)
-        sock = connect(directory, timeout)
-    finally:
-        os.close(lock)
+        try:
+            start_broker(directory, deadline)
+        except (PeerGoneError, UnsupportedError):
+            sock = connect(directory, timeout)
+            if sock is not None:
+                return sock
+            if not left or time.monotonic() >= deadline:
+                raise
+    sock = connect(directory, timeout)
     if sock is None:
         raise PeerGoneError(f"the broker was ready and is gone already; see {directory.log}, then try again")
     return sock
