@@ -65,6 +65,7 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
         5.0,
     )
     yield told("p50 of opening, one object and one client", statistics.median(few) / 1000, "µs")
+    yield told("p99 of opening, one object and one client", percentile(few, 0.99) / 1000, "µs")
     yield told(f"p50 of opening, {objects} objects and {clients} clients", statistics.median(many) / 1000, "µs")
     yield told(f"p99 of opening, {objects} objects and {clients} clients", percentile(many, 0.99) / 1000, "µs")
 

@@ -1,0 +1,274 @@
+"""Commands against a living broker and its clients, as programs: by their streams, exit codes and what they leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extmem.testing.children import Peer, python_environment
+from extmem.testing.runtime import Runtime
+from extmem.testing.waiting import wait_until
+
+DEADLINE = 100
+
+
+@pytest.fixture
+def house() -> Iterator[Runtime]:
+    """A runtime directory of the test's own: what the command line shows is what the test did."""
+    with Runtime() as private:
+        yield private
+
+
+def _environment(house: Runtime, **more: str) -> dict[str, str]:
+    environment = python_environment({**house.environment, **more})
+    environment.pop("COLUMNS", None)
+    return {**environment, **more}
+
+
+def _extmem(house: Runtime, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "extmem", *arguments],
+        env=_environment(house, **more),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _json(house: Runtime, *arguments: str) -> Any:
+    done = _extmem(house, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def _only_the_broker(house: Runtime) -> bool:
+    return all("extmem.broker" in command or "broker/__main__" in command for command in house.processes().values())
+
+
+# ps and broker
+
+
+def test_ps_without_a_broker_is_an_empty_list_and_starts_none(house: Runtime) -> None:
+    done = _extmem(house, "ps", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+    assert "No broker runs" in done.stderr
+    assert not house.processes()
+
+
+def test_broker_status_without_a_broker_exits_1(house: Runtime) -> None:
+    done = _extmem(house, "broker", "status", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"running": False})
+    assert not house.processes()
+
+
+def test_ps_shows_who_holds_what(house: Runtime) -> None:
+    with Peer(env=house.environment) as exporter, Peer(env=house.environment) as importer:
+        exporter("device = extmem.open_device(); memory = device.allocate((2, 3), 'float32', name='Frames')")
+        importer("memory = extmem.open('frames'); handle = extmem.open_handle('frames', extmem.Access.READ)")
+        (told,) = _json(house, "ps")
+        assert told["names"] == ["Frames"] and told["size"] == 24 and told["share"] == "NT"
+        holders = {holder["pid"]: holder for holder in told["holders"]}
+        assert set(holders) == {exporter.pid, importer.pid}
+        assert holders[exporter.pid]["exporter"] and not holders[importer.pid]["exporter"]
+        assert [handle["rights"] for handle in holders[importer.pid]["handles"]] == ["read"]
+        drawn = _extmem(house, "ps")
+        assert drawn.returncode == 0 and "array 2 x 3 float32" in drawn.stdout and "1 payload" in drawn.stderr
+        narrow = _extmem(house, "ps", COLUMNS="40")
+        assert "- name: Frames" in narrow.stdout.splitlines()
+        importer("handle.close(); memory.close()")
+        exporter("memory.close()")
+
+
+def test_broker_stop_refuses_while_others_use_it_and_then_stops(house: Runtime) -> None:
+    with Peer(env=house.environment) as client:
+        client("memory = extmem.open_device().allocate(64, name='kept')")
+        status = _json(house, "broker", "status")
+        assert status["running"] and status["clients"] == 1 and status["payloads"] == 1
+        assert status["pid"] == house.broker_pid()
+        refused = _extmem(house, "broker", "stop", "--json")
+        assert refused.returncode == 1 and json.loads(refused.stdout) == {"was_running": True, "stopped": False}
+        assert "--force" in refused.stderr
+        client("memory.close()")
+    wait_until(lambda: _json(house, "broker", "status")["clients"] == 0, "the client to be gone")
+    assert _json(house, "broker", "stop") == {"was_running": True, "stopped": True}
+    wait_until(lambda: house.broker_pid() is None, "the broker to leave")
+
+
+def test_broker_run_serves_in_the_foreground_until_ctrl_c(house: Runtime) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "extmem", "broker", "run"],
+        env=_environment(house),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        wait_until(lambda: _extmem(house, "broker", "status").returncode == 0, "the broker to listen")
+        second = _extmem(house, "broker", "run")
+        assert second.returncode == 1 and "another broker is running" in second.stderr
+        assert "Traceback" not in second.stderr
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=DEADLINE)
+    assert running.returncode == 0
+    assert "has left" in said
+
+
+# demo
+
+
+def test_the_demo_shows_all_that_it_promises_and_leaves_nothing(house: Runtime, tmp_path: Path) -> None:
+    picture = tmp_path / "demo.png"
+    done = _extmem(house, "demo", "--frames", "6", "--out", str(picture), "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["ok"] and told["wrong"] == []
+    assert told["checked"] == 6 and told["redrawn"] == [0, 2, 5]
+    assert [refusal["by"] for refusal in told["refusals"]] == ["NumPy", "the kernel", "the object manager"]
+    assert all(refusal["error"] for refusal in told["refusals"])
+    (held,) = told["held"]
+    assert {holder["pid"] for holder in held["holders"]} == {told["exporter"], told["importer"]}
+    assert told["left"] == {"payloads": 0, "name": False, "descriptors": 0, "broker_descriptors": 0}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "6 of 6 frames" in done.stderr
+    assert _only_the_broker(house)
+
+
+def test_the_demos_story_is_told_on_stdout_and_its_progress_on_stderr(house: Runtime, tmp_path: Path) -> None:
+    done = _extmem(house, "demo", "--frames", "2", "--out", str(tmp_path / "p.png"), COLUMNS="40")
+    assert done.returncode == 0, done.stderr
+    for part in (
+        "Device: extmem host memory",
+        "refused by the kernel",
+        "- name: extmem demo",
+        "Left behind: 0 payloads",
+    ):
+        assert part in done.stdout
+    assert "Left behind" not in done.stderr and "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_leaves_nothing(house: Runtime, tmp_path: Path, number: int) -> None:
+    picture = tmp_path / "demo.png"
+    with subprocess.Popen(
+        [sys.executable, "-m", "extmem", "demo", "--frames", "512", "--out", str(picture)],
+        env=_environment(house),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        wait_until(lambda: len(house.processes()) >= 4, "the demo's processes")
+        wait_until(lambda: _json(house, "ps") != [], "the payload")
+        os.kill(running.pid, number)
+        _, said = running.communicate(timeout=DEADLINE)
+    if number == signal.SIGINT:
+        assert running.returncode == 130
+        assert said.splitlines()[-1] == "interrupted"
+    else:
+        assert running.returncode == 128 + number
+    assert "Traceback" not in said
+    assert not picture.exists()
+    wait_until(lambda: _only_the_broker(house), lambda: f"the workers to end: {house.processes()}")
+    wait_until(lambda: _json(house, "ps") == [], "the payload to go")
+
+
+def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "extmem", "demo", "--frames", "512", "--out", str(tmp_path / "demo.png")],
+        env=_environment(house),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    ) as running:
+        wait_until(lambda: _json(house, "ps") != [], "the payload")
+        running.kill()
+    wait_until(lambda: _only_the_broker(house), lambda: f"the workers to end: {house.processes()}")
+    wait_until(lambda: _json(house, "ps") == [], "the payload to go")
+
+
+# bench: that it measures and cleans up; never how fast a loaded machine is
+
+
+@pytest.mark.parametrize(
+    ("subject", "figures"),
+    [
+        ("open", ["open by name, 4 KiB", "open again in the same process", "hand over 8 MiB"]),
+        ("broker", ["p99 of opening", "opens per second", "memory of the broker", "objects left"]),
+        ("checks", ["a checked import", "modules of numpy"]),
+        ("imports", ["shared memory of the machine", "descriptors left", "memory objects left"]),
+    ],
+)
+def test_bench_prints_its_figures_and_ends_what_it_started(house: Runtime, subject: str, figures: list[str]) -> None:
+    done = _extmem(house, "bench", subject, "--quick", "--json")
+    rows = json.loads(done.stdout)
+    assert done.returncode == (0 if all(row["ok"] for row in rows) else 1), done.stderr
+    assert all(list(row) == ["name", "value", "unit", "bound", "ok"] for row in rows)
+    for figure in figures:
+        assert any(figure in row["name"] for row in rows), (figure, rows)
+    # What is counted and not timed must hold on any machine.
+    assert all(row["ok"] for row in rows if row["unit"] in ("left", "modules", "more")), rows
+    assert f"{subject}:" in done.stderr
+    # It had a broker of its own and did not touch ours.
+    assert not house.processes()
+
+
+def test_an_interrupted_bench_ends_its_processes(house: Runtime) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "extmem", "bench", "open", "--json"],
+        env=_environment(house, TMPDIR=str(house.path)),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        wait_until(lambda: any("_worker" in line for line in _commands()), "the bench's processes")
+        running.send_signal(signal.SIGINT)
+        out, said = running.communicate(timeout=DEADLINE)
+    assert running.returncode == 130 and out == ""
+    assert said.splitlines()[-1] == "interrupted" and "Traceback" not in said
+    assert not list(house.path.glob("extmem-bench-*"))
+
+
+def _commands() -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found.append((entry / "cmdline").read_text(errors="replace").replace("\0", " "))
+            except OSError:
+                continue
+    return found
+
+
+# streams
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(house: Runtime) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "extmem", "rules"],
+        env=_environment(house),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.stdout.readline()
+        running.stdout.close()
+        said = running.stderr.read()
+    assert "Traceback" not in said and "BrokenPipe" not in said
+
+
+def test_an_error_is_words_and_no_traceback(house: Runtime, tmp_path: Path) -> None:
+    arguments = ("demo", "--frames", "1", "--out", str(tmp_path / "p.png"))
+    done = _extmem(house, *arguments, EXTMEM_BROKER_START="never")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: UnsupportedError: no broker listens") and "Traceback" not in done.stderr
+    traced = _extmem(house, *arguments, EXTMEM_BROKER_START="never", EXTMEM_TRACEBACK="1")
+    assert traced.returncode == 1 and "Traceback" in traced.stderr
