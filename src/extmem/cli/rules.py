@@ -60,6 +60,5 @@ def rules(
         [(row["vuid"], row["family"], row["status"], row["checked_by"] or row["reason"]) for row in rows],
     )
     checked = sum(row["status"] == "checked" for row in rows)
-    words(
-        f"{len(rows)} rule{'s' * (len(rows) != 1)}, {checked} of them checked. `extmem explain VUID` tells one in plain words."
-    )
+    rule_count = f"{len(rows)} rule{'s' * (len(rows) != 1)}"
+    words(f"{rule_count}, {checked} of them checked. `extmem explain VUID` tells one in plain words.")
