@@ -31,11 +31,11 @@ from collections.abc import Callable
 from typing import Final
 
 from extmem.broker import launch, transport, wire
+from extmem.broker.descriptors import OwnedFd
 from extmem.broker.fitting import fit_handle
 from extmem.broker.paths import RuntimeDir
 from extmem.broker.reconnect import Watcher
 from extmem.broker.state import GENERATION, State
-from extmem.broker.transport import Fds
 from extmem.errors import ExtmemError, HandleStateError, InvalidHandleError, PeerGoneError, PeerProtocolError
 from extmem.objects import error_for
 
@@ -44,6 +44,8 @@ __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Client"]
 TIMEOUT: Final = 10.0
 """Seconds that a broker may take for one reply."""
 _ATTEMPTS: Final = 4
+_CARRIERS: Final = frozenset({wire.Imported, wire.Handle, wire.SnapshotFile, wire.Channel})
+"""Replies that may carry a descriptor; the others need no look at the table."""
 INHERIT_VARIABLE: Final = "EXTMEMINHERIT_VARIABLE"
 """Where a child finds the connection that it was born with."""
 
@@ -69,7 +71,7 @@ class Client:
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def exchange(self, request: wire.Request, fd: int | None = None) -> tuple[wire.Reply, Fds | None]:
+    def exchange(self, request: wire.Request, fd: int | None = None) -> tuple[wire.Reply, OwnedFd | None]:
         """One request, one reply. The caller holds `lock`; `fd` is borrowed, received ones belong to the caller.
 
         Raises the class of `extmem.errors` that a refusal stands for; PeerGoneError when there is no answer in time or
@@ -95,16 +97,20 @@ class Client:
             if answer is None:
                 self._give_up(sock, keep=False)
                 continue
-            reply = answer[0]
-            if type(reply) is wire.Refusal:
-                raise error_for(reply.status, reply.detail)
-            if type(reply) is wire.Fault:
-                self._give_up(sock, keep=False)
-                raise PeerProtocolError(f"the broker hung up: {reply.detail}")
+            kind = answer[0].__class__
+            if kind is wire.Refusal or kind is wire.Fault:
+                self._refused(sock, answer[0])
             return answer
         raise PeerGoneError(
             f"the broker died {_ATTEMPTS} times in a row on {type(request).__name__}; see {self.directory.log}"
         )
+
+    def _refused(self, sock: socket.socket, reply: wire.Reply) -> None:
+        if type(reply) is wire.Refusal:
+            raise error_for(reply.status, reply.detail)
+        if type(reply) is wire.Fault:
+            self._give_up(sock, keep=False)
+            raise PeerProtocolError(f"the broker hung up: {reply.detail}")
 
     def free(self, memory: int) -> None:
         """Free a memory object. One that a fork left behind is not ours to free: nothing happens."""
@@ -115,7 +121,7 @@ class Client:
                 return
             held = state.memories.get(memory)
             try:
-                self.exchange(wire.Free(number, state.forgets(held)))
+                self.exchange(wire.Free(number, state.forgets(None if held is None else held[0])))
             except InvalidHandleError:
                 if held is None:
                     raise
@@ -130,7 +136,7 @@ class Client:
             held = state.handles.get(value)
             if held is None and value in state.left_behind:
                 return
-            self.exchange(wire.CloseHandle(value, state.forgets(held)))
+            self.exchange(wire.CloseHandle(value, state.forgets(None if held is None else held.payload)))
             state.closed(value)
 
     def later(self, verb: Callable[[int], None], number: int) -> None:
@@ -173,7 +179,7 @@ class Client:
                 raise PeerProtocolError(f"the broker hung up: {answer[0].detail}")
             return None if answer is None else answer[0]
 
-    def _round_trip(self, sock: socket.socket, data: bytes, fd: int | None) -> tuple[wire.Reply, Fds | None] | None:
+    def _round_trip(self, sock: socket.socket, data: bytes, fd: int | None) -> tuple[wire.Reply, OwnedFd | None] | None:
         """The reply, or None when the broker has gone."""
         try:
             transport.send(sock, data, fd)
@@ -188,11 +194,11 @@ class Client:
             ) from error
         if packet is None:
             return None
-        reply = wire.decode_reply(packet.data)
-        fds = packet.fds
-        if (0 if fds is None else len(fds)) != wire.fds_of(reply):
+        data, received, _ = packet
+        reply = wire.decode_reply(data)
+        if (received is not None or reply.__class__ in _CARRIERS) and wire.fds_of(reply) != (received is not None):
             raise PeerProtocolError(f"{type(reply).__name__} came with a wrong number of file descriptors")
-        return reply, fds
+        return reply, received
 
     # -- the connection -----------------------------------------------------------------------------------------------
 

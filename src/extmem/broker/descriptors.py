@@ -1,4 +1,4 @@
-"""A payload's descriptor in this process: one open file, however many imports use it."""
+"""Descriptors that close themselves, and a payload's in this process: one open file, however many imports use it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ import os
 
 from extmem.errors import HandleStateError
 
-__all__ = ["PayloadFd", "SharedFd"]
+__all__ = ["OwnedFd", "PayloadFd"]
 
 
-class SharedFd:
-    """Owner of a descriptor: closes it when the last reference goes."""
+class OwnedFd:
+    """A received or duplicated descriptor, owned by this object until taken: closed when the last reference goes."""
 
     __slots__ = ("fd",)
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
+    def take(self) -> int:
+        """The descriptor: closing it is the caller's duty now."""
+        fd, self.fd = self.fd, -1
+        return fd
+
+    def close(self) -> None:
+        """Close it, unless it was taken. Safe to call twice."""
+        if self.fd >= 0:
+            os.close(self.take())
+
     def __del__(self) -> None:
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 class PayloadFd:
@@ -30,8 +41,8 @@ class PayloadFd:
 
     __slots__ = ("_shared", "writable")
 
-    def __init__(self, shared: SharedFd, writable: bool) -> None:
-        self._shared: SharedFd | None = shared
+    def __init__(self, shared: OwnedFd, writable: bool) -> None:
+        self._shared: OwnedFd | None = shared
         self.writable = writable
         """Whether it was opened for writing: the kernel refuses writable mappings otherwise (host payloads)."""
 

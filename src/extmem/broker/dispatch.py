@@ -2,7 +2,7 @@
 
 How this works. `Dispatch.answer` is a table look-up by message type; each handler calls the model, and returns the
 reply with the descriptor to send beside it, if any. A handler that raises `Refused` has changed nothing, and the
-server says so. Descriptors that came with a request belong to its `Fds` until a handler takes them.
+server says so. Descriptors that came with a request belong to its `OwnedFd` until a handler takes them.
 
 A process gets each payload's descriptor once per way of opening it: `Session.held` remembers what it has. Whoever holds
 anything of a payload has a descriptor of it, handles included, because after a broker's death the clients bring the
@@ -22,10 +22,10 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from extmem.broker import wire
+from extmem.broker.descriptors import OwnedFd
 from extmem.broker.payloads import Payloads, inspect, is_writable
 from extmem.broker.sessions import Session
 from extmem.broker.tickets import Tickets
-from extmem.broker.transport import Fds
 from extmem.broker.wire import READ_ONLY, READ_WRITE
 from extmem.errors import PeerProtocolError
 from extmem.objects import (
@@ -86,7 +86,7 @@ class Dispatch:
         self.wake_at: Callable[[float], None] = _ignore_time
         """The server's loop has something to do at that time."""
         # The types of handlers are checked where they are written; the table itself cannot say them.
-        self._handlers: dict[type[Any], Callable[[Session, Any, Fds | None], Answer]] = {
+        self._handlers: dict[type[Any], Callable[[Session, Any, OwnedFd | None], Answer]] = {
             wire.Export: self._export,
             wire.ImportName: self._import_name,
             wire.ImportHandle: self._import_handle,
@@ -116,7 +116,7 @@ class Dispatch:
             wire.AnnounceClaimed: self._announce_claimed,
         }
 
-    def answer(self, session: Session, request: wire.Request, fds: Fds | None) -> Answer:
+    def answer(self, session: Session, request: wire.Request, fd: OwnedFd | None) -> Answer:
         """Carry out one request of a process that has said Hello.
 
         Raises Refused; PeerProtocolError for a misplaced one.
@@ -124,7 +124,7 @@ class Dispatch:
         handler = self._handlers.get(type(request))
         if handler is None:
             raise PeerProtocolError(f"{type(request).__name__} is not due here: say Hello once, at the beginning")
-        return handler(session, request, fds)
+        return handler(session, request, fd)
 
     def collect(self) -> None:
         """Close the descriptors of payloads that nobody holds any more."""
@@ -136,8 +136,8 @@ class Dispatch:
 
     # -- memory objects -----------------------------------------------------------------------------------------------
 
-    def _export(self, session: Session, m: wire.Export, fds: Fds | None) -> Answer:
-        fd = _take(fds)
+    def _export(self, session: Session, m: wire.Export, received: OwnedFd | None) -> Answer:
+        fd = _take(received)
         try:
             kind, identity = inspect(m.kind, fd, m.identity, session.token.uid)
             writable = is_writable(kind, fd)
@@ -181,13 +181,13 @@ class Dispatch:
             None,
         )
 
-    def _import_name(self, session: Session, m: wire.ImportName, fds: Fds | None) -> Answer:
+    def _import_name(self, session: Session, m: wire.ImportName, received: OwnedFd | None) -> Answer:
         return self._imported(session, self.model.import_by_name(session.process, m.name, m.desired))
 
-    def _import_handle(self, session: Session, m: wire.ImportHandle, fds: Fds | None) -> Answer:
+    def _import_handle(self, session: Session, m: wire.ImportHandle, received: OwnedFd | None) -> Answer:
         return self._imported(session, self.model.import_by_handle(session.process, m.handle))
 
-    def _import_kmt(self, session: Session, m: wire.ImportKmt, fds: Fds | None) -> Answer:
+    def _import_kmt(self, session: Session, m: wire.ImportKmt, received: OwnedFd | None) -> Answer:
         return self._imported(session, self.model.import_by_kmt(session.process, m.number))
 
     def _imported(self, session: Session, found: Imported) -> Answer:
@@ -211,13 +211,13 @@ class Dispatch:
         return (
             wire.Imported(
                 found.memory,
+                mode,
+                needs,
                 payload,
                 found.object or 0,
                 found.granted,
                 found.kmt or 0,
                 facts.strict_kmt,
-                needs,
-                mode,
                 facts.kind,
                 found.name,
                 facts.description,
@@ -227,7 +227,7 @@ class Dispatch:
             fd,
         )
 
-    def _free(self, session: Session, m: wire.Free, fds: Fds | None) -> Answer:
+    def _free(self, session: Session, m: wire.Free, received: OwnedFd | None) -> Answer:
         self.model.free_memory(session.process, m.memory)
         if m.forget:
             session.held.pop(m.forget, None)
@@ -235,13 +235,13 @@ class Dispatch:
 
     # -- handles ------------------------------------------------------------------------------------------------------
 
-    def _get_handle(self, session: Session, m: wire.GetHandle, fds: Fds | None) -> Answer:
+    def _get_handle(self, session: Session, m: wire.GetHandle, received: OwnedFd | None) -> Answer:
         return self._handle(session, self.model.get_handle(session.process, m.memory))
 
-    def _open_handle(self, session: Session, m: wire.OpenHandle, fds: Fds | None) -> Answer:
+    def _open_handle(self, session: Session, m: wire.OpenHandle, received: OwnedFd | None) -> Answer:
         return self._handle(session, self.model.open_handle(session.process, m.name, m.desired, m.inherit))
 
-    def _hold(self, session: Session, m: wire.Hold, fds: Fds | None) -> Answer:
+    def _hold(self, session: Session, m: wire.Hold, received: OwnedFd | None) -> Answer:
         return self._handle(session, m.handle & ~3, fresh=False)
 
     def _handle(self, session: Session, value: int, *, fresh: bool = True) -> Answer:
@@ -277,13 +277,13 @@ class Dispatch:
             fd,
         )
 
-    def _close_handle(self, session: Session, m: wire.CloseHandle, fds: Fds | None) -> Answer:
+    def _close_handle(self, session: Session, m: wire.CloseHandle, received: OwnedFd | None) -> Answer:
         self.model.close_handle(session.process, m.handle)
         if m.forget:
             session.held.pop(m.forget, None)
         return _DONE, None
 
-    def _duplicate(self, session: Session, m: wire.Duplicate, fds: Fds | None) -> Answer:
+    def _duplicate(self, session: Session, m: wire.Duplicate, received: OwnedFd | None) -> Answer:
         if m.forget:
             session.held.pop(m.forget, None)
         elsewhere = m.into is not None and m.into != session.credentials.pid
@@ -310,10 +310,10 @@ class Dispatch:
             return wire.Value(value), None
         return self._handle(session, value)
 
-    def _same_object(self, session: Session, m: wire.SameObject, fds: Fds | None) -> Answer:
+    def _same_object(self, session: Session, m: wire.SameObject, received: OwnedFd | None) -> Answer:
         return wire.Value(int(self.model.same_object(session.process, m.a, m.b))), None
 
-    def _query_handle(self, session: Session, m: wire.QueryHandle, fds: Fds | None) -> Answer:
+    def _query_handle(self, session: Session, m: wire.QueryHandle, received: OwnedFd | None) -> Answer:
         info = self.model.handle_info(session.process, m.handle)
         return (
             wire.HandleState(
@@ -329,15 +329,15 @@ class Dispatch:
             None,
         )
 
-    def _set_flags(self, session: Session, m: wire.SetFlags, fds: Fds | None) -> Answer:
+    def _set_flags(self, session: Session, m: wire.SetFlags, received: OwnedFd | None) -> Answer:
         self.model.set_handle_flags(session.process, m.handle, m.mask, m.flags)
         return _DONE, None
 
-    def _list_handles(self, session: Session, m: wire.ListHandles, fds: Fds | None) -> Answer:
+    def _list_handles(self, session: Session, m: wire.ListHandles, received: OwnedFd | None) -> Answer:
         values = [record.value for record in self.model.describe(session.process).handles if record.value > m.after]
         return wire.Handles(tuple(sorted(values)[:_PAGE])), None
 
-    def _inherit(self, session: Session, m: wire.Inherit, fds: Fds | None) -> Answer:
+    def _inherit(self, session: Session, m: wire.Inherit, received: OwnedFd | None) -> Answer:
         child = self.model.inherit(session.process, only=m.only)
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -350,15 +350,15 @@ class Dispatch:
 
     # -- KMT numbers and tickets --------------------------------------------------------------------------------------
 
-    def _kmt_alive(self, session: Session, m: wire.KmtAlive, fds: Fds | None) -> Answer:
+    def _kmt_alive(self, session: Session, m: wire.KmtAlive, received: OwnedFd | None) -> Answer:
         return wire.Value(int(self.model.kmt_alive(m.number))), None
 
-    def _offer(self, session: Session, m: wire.Offer, fds: Fds | None) -> Answer:
+    def _offer(self, session: Session, m: wire.Offer, received: OwnedFd | None) -> Answer:
         ticket = self.model.offer(session.process, memory=m.memory, handle=m.handle, kmt=m.kmt)
         self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
         return wire.Ticket(ticket.to_bytes(16, "big")), None
 
-    def _claim(self, session: Session, m: wire.Claim, fds: Fds | None) -> Answer:
+    def _claim(self, session: Session, m: wire.Claim, received: OwnedFd | None) -> Answer:
         ticket = int.from_bytes(m.ticket, "big")
         claimed = self.model.claim(session.process, ticket)
         self.tickets.done(ticket)
@@ -368,7 +368,7 @@ class Dispatch:
             return self._handle(session, claimed.handle)
         return wire.Kmt(claimed.kmt or 0), None
 
-    def _bind_offer(self, session: Session, m: wire.BindOffer, fds: Fds | None) -> Answer:
+    def _bind_offer(self, session: Session, m: wire.BindOffer, received: OwnedFd | None) -> Answer:
         self._bind(session, int.from_bytes(m.ticket, "big"), m.pid)
         return _DONE, None
 
@@ -383,7 +383,7 @@ class Dispatch:
         if fresh is not None:
             self.watch_process(fresh)
 
-    def _withdraw(self, session: Session, m: wire.Withdraw, fds: Fds | None) -> Answer:
+    def _withdraw(self, session: Session, m: wire.Withdraw, received: OwnedFd | None) -> Answer:
         ticket = int.from_bytes(m.ticket, "big")
         found = self.model.withdraw(session.process, ticket)
         self.tickets.done(ticket)
@@ -391,7 +391,7 @@ class Dispatch:
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
-    def _snapshot(self, session: Session, m: wire.Snapshot, fds: Fds | None) -> Answer:
+    def _snapshot(self, session: Session, m: wire.Snapshot, received: OwnedFd | None) -> Answer:
         data = wire.encode(self.model.snapshot())
         try:
             fd = os.memfd_create("extmem-snapshot", os.MFD_CLOEXEC)
@@ -409,8 +409,8 @@ class Dispatch:
 
     # -- announcements after a restart --------------------------------------------------------------------------------
 
-    def _announce_payload(self, session: Session, m: wire.AnnouncePayload, fds: Fds | None) -> Answer:
-        fd = _take(fds)
+    def _announce_payload(self, session: Session, m: wire.AnnouncePayload, received: OwnedFd | None) -> Answer:
+        fd = _take(received)
         try:
             kind, identity = inspect(m.kind, fd, m.identity, session.token.uid)
             record = PayloadRecord(
@@ -427,24 +427,24 @@ class Dispatch:
             self._facts[back.payload] = _Facts(m.descriptor, kind, m.identity, strict_kmt=m.strict_kmt)
         return wire.PayloadBack(back.payload, back.kmt or 0), None
 
-    def _announce_object(self, session: Session, m: wire.AnnounceObject, fds: Fds | None) -> Answer:
+    def _announce_object(self, session: Session, m: wire.AnnounceObject, received: OwnedFd | None) -> Answer:
         r = wire.decode_record(m.record)
         kept = self.model.restore_object(
             session.process, ObjectRecord(r.object, r.payload, r.name, r.owner, r.sddl, r.writable)
         )
         return wire.Value(int(kept)), None
 
-    def _announce_memory(self, session: Session, m: wire.AnnounceMemory, fds: Fds | None) -> Answer:
+    def _announce_memory(self, session: Session, m: wire.AnnounceMemory, received: OwnedFd | None) -> Answer:
         self.model.restore_memory(
             session.process, MemoryRecord(m.memory, m.payload, m.object or None, m.exporting, m.granted, m.inherit)
         )
         return _DONE, None
 
-    def _announce_handle(self, session: Session, m: wire.AnnounceHandle, fds: Fds | None) -> Answer:
+    def _announce_handle(self, session: Session, m: wire.AnnounceHandle, received: OwnedFd | None) -> Answer:
         self.model.restore_handle(session.process, HandleRecord(m.handle, m.object, m.granted, m.inherit, m.protect))
         return _DONE, None
 
-    def _announce_ticket(self, session: Session, m: wire.AnnounceTicket, fds: Fds | None) -> Answer:
+    def _announce_ticket(self, session: Session, m: wire.AnnounceTicket, received: OwnedFd | None) -> Answer:
         ticket = int.from_bytes(m.ticket, "big")
         if self.tickets.was_claimed(ticket):
             return _DONE, None
@@ -457,7 +457,7 @@ class Dispatch:
                 self._bind(session, ticket, m.pid)
         return _DONE, None
 
-    def _announce_claimed(self, session: Session, m: wire.AnnounceClaimed, fds: Fds | None) -> Answer:
+    def _announce_claimed(self, session: Session, m: wire.AnnounceClaimed, received: OwnedFd | None) -> Answer:
         ticket = int.from_bytes(m.ticket, "big")
         self.tickets.done(ticket)
         self.tickets.claimed_before(ticket)
@@ -483,10 +483,10 @@ def _has(session: Session, payload: int, mode: int) -> None:
     session.held[payload] = session.held.get(payload, 0) | mode
 
 
-def _take(fds: Fds | None) -> int:
-    if fds is None:
+def _take(fd: OwnedFd | None) -> int:
+    if fd is None:
         raise PeerProtocolError("a payload was announced without its file descriptor")
-    return fds.take()
+    return fd.take()
 
 
 def _no_descriptors(error: OSError) -> Refused:

@@ -25,13 +25,15 @@ import traceback
 from typing import Final
 
 from extmem.broker import transport, wire
+from extmem.broker.descriptors import OwnedFd
 from extmem.broker.dispatch import Dispatch
 from extmem.broker.journal import Grace, Journal
 from extmem.broker.paths import RuntimeDir
 from extmem.broker.payloads import Payloads
+from extmem.broker.quick import QuickOpens
 from extmem.broker.sessions import Session
 from extmem.broker.tickets import Tickets
-from extmem.broker.transport import Fds
+from extmem.broker.transport import receive
 from extmem.errors import PeerGoneError, PeerProtocolError
 from extmem.objects import ObjectManager, Refused, Status, Token
 
@@ -93,8 +95,10 @@ class Server:
         self._dispatch.watch_process = self._watch
         self._dispatch.add_descendant = self._add_descendant
         self._dispatch.wake_at = self._wake_at
+        self._quick = QuickOpens(model, self._payloads)
+        self._tokens: dict[Token, Token] = {}
         self._sessions: dict[int, Session] = {}
-        self._parked: list[tuple[Session, wire.Request, Fds | None]] = []
+        self._parked: list[tuple[Session, wire.Request, OwnedFd | None, bytes]] = []
         self._started = time.monotonic()
         self._empty_since = self._started
         self._wake = self._started
@@ -116,16 +120,21 @@ class Server:
         poll = self._epoll.poll
         monotonic = time.monotonic
         sessions = self._sessions
+        turn = self._turn
         while not self._leaving:
-            now = monotonic()
-            if now >= self._wake:
-                self._tick(now)
+            wake = self._wake
+            if wake == math.inf:
+                events = poll()
+            else:
                 now = monotonic()
-            timeout = -1.0 if self._wake == math.inf else max(0.0, self._wake - now)
-            for fd, event in poll(timeout):
+                if now >= wake:
+                    self._tick(now)
+                    continue
+                events = poll(wake - now)
+            for fd, event in events:
                 session = sessions.get(fd)
                 if session is not None:
-                    self._turn(session, event)
+                    turn(session, event)
                 else:
                     self._other(fd)
 
@@ -187,6 +196,7 @@ class Server:
             self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def _add(self, session: Session, now: float) -> None:
+        session.token = self._tokens.setdefault(session.token, session.token)
         self._sessions[session.fd] = session
         self._epoll.register(session.fd, _IN)
         self._wake_at(now + PATIENCE)
@@ -202,9 +212,9 @@ class Server:
             return
         session.close()  # epoll forgets a closed descriptor by itself
         self._journal.remove(session.fd)
-        for _, _, fds in [entry for entry in self._parked if entry[0] is session]:
-            if fds is not None:
-                fds.close()
+        for _, _, fd, _ in [entry for entry in self._parked if entry[0] is session]:
+            if fd is not None:
+                fd.close()
         self._parked = [entry for entry in self._parked if entry[0] is not session]
         if session.process:
             if self._dispatch.processes.get(session.credentials.pid) == session.process:
@@ -212,12 +222,14 @@ class Server:
             self._model.detach(session.process)
             self._dispatch.collect()
         if not self._sessions:
+            self._tokens.clear()
+            self._quick.clear()
             self._empty_since = time.monotonic()
             self._wake_at(self._empty_since + self._idle)
 
     def _fault(self, session: Session, detail: str) -> None:
         try:
-            session.send(wire.encode(wire.Fault(detail[:_DETAIL])), None, time.monotonic())
+            session.send(wire.encode(wire.Fault(detail[:_DETAIL])), None)
         except (PeerGoneError, OSError):
             pass  # it does not listen; it is dropped either way
         self._drop(session)
@@ -226,34 +238,34 @@ class Server:
 
     def _turn(self, session: Session, event: int) -> None:
         try:
-            if event & _OUT:
-                session.flush()
-                if not session.queue and not session.parked:
-                    self._epoll.modify(session.fd, _IN)
-                return
             if session.queue or session.parked:
-                self._drop(session)  # nothing is read from it now, so this is a hang-up
+                self._waiting(session, event)
                 return
-            packet = session.receive()
+            packet = receive(session.sock, credentials=True) if session.descendant else receive(session.sock)
             if packet is None:
                 self._drop(session)
                 return
-            fds = packet.fds
+            data, fd, sender = packet
+            if fd is None and session.answered and self._quick.serve(data, session):
+                if session.queue:
+                    self._stall(session)
+                return
             try:
-                request = wire.decode_request(packet.data)
-                count = 0 if fds is None else len(fds)
-                if count != wire.fds_of(request):
+                request = wire.decode_request(data)
+                if (fd is not None) != wire.fds_of(request):
                     raise PeerProtocolError(
-                        f"{count} file descriptors came with {type(request).__name__}, {wire.fds_of(request)} "
-                        "belong to it"
+                        f"{int(fd is not None)} file descriptors came with {type(request).__name__}, "
+                        f"{wire.fds_of(request)} belong to it"
                     )
                 if session.answered:
-                    self._answer(session, request, fds)
+                    self._answer(session, request, fd, data)
                 else:
-                    self._meet(session, request, packet.sender)
+                    self._meet(session, request, sender)
             finally:
-                if fds is not None and not session.parked:
-                    fds.close()
+                if fd is not None and not session.parked:
+                    fd.close()
+        except Refused as refusal:
+            self._reply(session, wire.Refusal(refusal.status, refusal.detail[:_DETAIL]), None)
         except BlockingIOError:
             return
         except PeerProtocolError as error:
@@ -266,38 +278,55 @@ class Server:
                 session, f"the broker failed on this request ({type(error).__name__}: {error}); please report it"
             )
 
-    def _answer(self, session: Session, request: wire.Request, fds: Fds | None) -> None:
+    def _waiting(self, session: Session, event: int) -> None:
+        """Nothing is read from this one now, so it has room for a reply again, or has hung up."""
+        if not event & _OUT:
+            self._drop(session)
+            return
+        session.flush()
+        if session.ready:
+            self._epoll.modify(session.fd, _IN)
+
+    def _answer(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> None:
         reply: wire.Reply
-        fd = None
+        sent = None
         try:
-            if self._grace.active and self._parks(session, request, fds):
+            if self._grace.active and self._parks(session, request, fd, data):
                 return
             if isinstance(request, wire.Announced):
                 reply = self._announced(session)
             elif isinstance(request, wire.GetStatus | wire.Stop):
                 reply = self._about(session, request)
             else:
-                reply, fd = self._dispatch.answer(session, request, fds)
+                reply, sent = self._dispatch.answer(session, request, fd)
+                if type(reply) is wire.Imported and type(request) is wire.ImportName:
+                    self._quick.remember(data, session, reply)
+                elif type(request) is wire.AnnouncePayload:
+                    self._quick.clear()
         except Refused as refusal:
             reply = wire.Refusal(refusal.status, refusal.detail[:_DETAIL])
         except OSError as error:
             reply = wire.Refusal(
                 Status.INSUFFICIENT_RESOURCES, f"The broker failed on this request: {error}. Try again."
             )
-        self._reply(session, reply, fd)
+        self._reply(session, reply, sent)
         self._dispatch.collect()
 
     def _reply(self, session: Session, reply: wire.Reply, fd: int | None) -> None:
-        now = time.monotonic()
         try:
-            if not session.send(wire.encode(reply), fd, now):
-                self._drop(session)
-            elif session.queue:
-                self._epoll.modify(session.fd, _OUT)
-                self._wake_at(now + PATIENCE)
+            self._send(session, wire.encode(reply), fd)
         finally:
             if fd is not None and isinstance(reply, _GIVEN_AWAY):
                 os.close(fd)
+
+    def _send(self, session: Session, data: bytes, fd: int | None) -> None:
+        session.send(data, fd)
+        if session.queue:
+            self._stall(session)
+
+    def _stall(self, session: Session) -> None:
+        self._epoll.modify(session.fd, _OUT)
+        self._wake_at(session.stalled + PATIENCE)
 
     def _meet(self, session: Session, request: wire.Request, sender: transport.Credentials | None) -> None:
         """The first message: Hello, or a question about the broker itself."""
@@ -332,7 +361,8 @@ class Server:
         parent = session.token
         groups = parent.groups if (sender.uid, sender.gid) == (parent.uid, parent.gid) else frozenset[int]()
         session.credentials = sender
-        session.token = Token(sender.uid, sender.gid, groups)
+        token = Token(sender.uid, sender.gid, groups)
+        session.token = self._tokens.setdefault(token, token)
         self._model.adopt(session.process, session.token, sender.pid)
 
     def _about(self, session: Session, request: wire.GetStatus | wire.Stop) -> wire.Reply:
@@ -357,21 +387,21 @@ class Server:
 
     # -- the grace after a killed broker ------------------------------------------------------------------------------
 
-    def _parks(self, session: Session, request: wire.Request, fds: Fds | None) -> bool:
+    def _parks(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> bool:
         """Put the request aside until the grace ends, if its answer could be another by then."""
         if isinstance(request, _SEEKING):
             try:
-                reply, fd = self._dispatch.answer(session, request, fds)
+                reply, sent = self._dispatch.answer(session, request, fd)
             except Refused:
                 pass  # perhaps only not announced yet: asked again when all have
             else:
                 if not (isinstance(request, wire.KmtAlive) and reply == wire.Value(0)):
-                    self._reply(session, reply, fd)
+                    self._reply(session, reply, sent)
                     return True
         elif not isinstance(request, wire.Export):
             return False
         session.parked = True
-        self._parked.append((session, request, fds))
+        self._parked.append((session, request, fd, data))
         self._epoll.modify(session.fd, 0)
         return True
 
@@ -383,20 +413,20 @@ class Server:
 
     def _release_parked(self) -> None:
         parked, self._parked = self._parked, []
-        for session, request, fds in parked:
+        for session, request, fd, data in parked:
             if session.fd not in self._sessions:
                 continue
             session.parked = False
             self._epoll.modify(session.fd, _IN)
             try:
-                self._answer(session, request, fds)
+                self._answer(session, request, fd, data)
             except PeerProtocolError as error:
                 self._fault(session, str(error))
             except PeerGoneError:
                 self._drop(session)
             finally:
-                if fds is not None:
-                    fds.close()
+                if fd is not None:
+                    fd.close()
 
     # -- time ---------------------------------------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ if sys.platform != "linux":
 
 import os
 import socket
+import time
 from collections import deque
 
 from extmem.broker import transport
-from extmem.broker.transport import Credentials, Packet
+from extmem.broker.transport import Credentials
+from extmem.errors import PeerGoneError
 from extmem.objects import Token
 
 __all__ = ["Session"]
@@ -73,26 +75,30 @@ class Session:
         self.credentials = credentials
         self.token = Token(credentials.uid, credentials.gid, groups)
 
-    def receive(self) -> Packet | None:
-        """The next packet; as `transport.receive`."""
-        return transport.receive(self.sock, credentials=self.descendant)
+    @property
+    def ready(self) -> bool:
+        """Whether a request of it may be read and answered now."""
+        return not self.queue and not self.parked
 
-    def send(self, data: bytes, fd: int | None, now: float) -> bool:
-        """Send a reply, or queue it where the client does not read.
+    def send(self, data: bytes, fd: int | None) -> None:
+        """Send a reply; if the client does not read, it waits in the queue, and `stalled` says since when.
 
-        False when it has to be dropped: it will never read.
+        Raises as `transport.send`, but for BlockingIOError; PeerGoneError too for a client that never reads.
         """
-        if not self.queue:
-            try:
-                transport.send(self.sock, data, fd)
-            except BlockingIOError:
-                self.stalled = now
-            else:
-                return True
+        if self.queue:
+            self.wait(data, fd)
+            return
+        try:
+            transport.send(self.sock, data, fd)
+        except BlockingIOError:
+            self.wait(data, fd)
+
+    def wait(self, data: bytes, fd: int | None) -> None:
+        """Put a reply into the queue."""
         if len(self.queue) >= _QUEUE_LIMIT:
-            return False
+            raise PeerGoneError("a client does not read its replies")
         self.queue.append((data, -1 if fd is None else os.dup(fd)))
-        return True
+        self.stalled = self.stalled or time.monotonic()
 
     def flush(self) -> None:
         """Send what is queued, as far as the client reads."""

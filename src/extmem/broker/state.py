@@ -4,7 +4,7 @@ How this works. The broker's word is what counts; this is a copy of the part tha
 when a reply has arrived, under the client's lock. Whoever holds anything of a payload (memory object or handle) also
 has a descriptor of it here: after a broker's death the holders together have all that is needed to make it again.
 
-A descriptor is owned by a `SharedFd`, which closes it when the last user lets go: the entry here is one, and each
+A descriptor is owned by a `OwnedFd`, which closes it when the last user lets go: the entry here is one, and each
 `PayloadFd` given to an import is one. So there is one open descriptor per payload and way of opening it (read-only or
 not), however many imports there are.
 """
@@ -21,13 +21,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from extmem.broker import wire
-from extmem.broker.descriptors import PayloadFd, SharedFd
+from extmem.broker.descriptors import OwnedFd, PayloadFd
 from extmem.broker.payloads import is_writable
 from extmem.broker.tickets import STRONG
-from extmem.broker.transport import Fds
 from extmem.broker.wire import READ_ONLY, READ_WRITE, Kind
 from extmem.errors import PeerProtocolError
 from extmem.objects import RESOURCE_WRITE, Share
@@ -65,20 +64,16 @@ class HeldPayload:
         self.strict_kmt = False
         self.write = False
         self.references = 0
-        self.fds: dict[int, SharedFd] = {}
+        self.fds: dict[int, OwnedFd] = {}
         self.records: dict[int, bytes] = {}
         """Shared objects on it, as the broker wants them announced."""
 
 
-@dataclass(slots=True)
-class HeldMemory:
-    """A memory object."""
+HeldMemory: TypeAlias = tuple[HeldPayload, int, bool, int, bool]
+"""A memory object: payload, object (or 0), whether it exports, rights, inherit flag.
 
-    payload: HeldPayload
-    object: int
-    exporting: bool
-    granted: int
-    inherit: bool
+A plain tuple: imports are many.
+"""
 
 
 @dataclass(slots=True)
@@ -111,6 +106,7 @@ class State:
         self.generation = generation
         self.left_behind = left_behind
         """Handle values of the parent that a fork left behind."""
+        self.base = generation * GENERATION
         self.payloads: dict[int, HeldPayload] = {}
         self.memories: dict[int, HeldMemory] = {}
         self.handles: dict[int, HeldHandle] = {}
@@ -134,35 +130,44 @@ class State:
         held = self._payload(reply.payload, request.kind, reply.descriptor, share, request.identity)
         mode = READ_WRITE if is_writable(Kind(request.kind), fd) else READ_ONLY
         if mode not in held.fds:
-            held.fds[mode] = SharedFd(os.dup(fd))
+            held.fds[mode] = OwnedFd(os.dup(fd))
         held.kmt, held.strict_kmt = reply.kmt, reply.strict_kmt
         held.write |= mode == READ_WRITE
-        self._add_memory(
-            held, reply.memory, reply.object, reply.granted, reply.record, exporting=True, inherit=request.inherit
-        )
+        if reply.object:
+            held.records[reply.object] = reply.record
+        held.references += 1
+        self.memories[reply.memory + self.base] = (held, reply.object, True, reply.granted, request.inherit)
 
-    def imported(self, reply: wire.Imported, fds: Fds | None) -> PayloadFd:
+    def imported(self, reply: wire.Imported, fd: OwnedFd | None) -> PayloadFd:
         """A memory object that this process has imported."""
         held = self.payloads.get(reply.payload)
         if held is None:
             share = Share.NT if reply.object else Share.KMT
             held = self._payload(reply.payload, reply.kind, reply.descriptor, share, reply.identity)
-        self._keep(held, reply.mode, fds)
-        shared = held.fds.get(reply.needs)
+        if fd is not None:
+            held.fds[reply.mode] = fd
+        needs = reply.needs
+        shared = held.fds.get(needs)
         if shared is None:
             raise PeerProtocolError(
                 f"the broker takes for granted a descriptor of payload {reply.payload} that is not here"
             )
-        if reply.kmt:
+        granted = reply.granted
+        target = reply.object
+        if not target:
             held.kmt, held.strict_kmt = reply.kmt, reply.strict_kmt
-            held.write |= reply.granted & RESOURCE_WRITE != 0
-        self._add_memory(held, reply.memory, reply.object, reply.granted, reply.record, exporting=False, inherit=False)
-        return PayloadFd(shared, reply.needs == READ_WRITE and reply.granted & RESOURCE_WRITE != 0)
+            held.write |= granted & RESOURCE_WRITE != 0
+        elif target not in held.records:
+            held.records[target] = reply.record
+        held.references += 1
+        self.memories[reply.memory + self.base] = (held, target, False, granted, False)
+        return PayloadFd(shared, needs == READ_WRITE and granted & RESOURCE_WRITE != 0)
 
-    def handle(self, reply: wire.Handle, fds: Fds | None) -> None:
+    def handle(self, reply: wire.Handle, fd: OwnedFd | None) -> None:
         """A handle that this process has."""
         held = self._payload(reply.payload, reply.kind, reply.descriptor, Share.NT, reply.identity)
-        self._keep(held, reply.mode, fds)
+        if fd is not None:
+            held.fds[reply.mode] = fd
         if reply.record:
             held.records[reply.object] = reply.record
         if reply.handle not in self.handles:
@@ -173,7 +178,7 @@ class State:
         """The memory object has ended."""
         gone = self.memories.pop(memory, None)
         if gone is not None:
-            self._release(gone.payload)
+            self._release(gone[0])
 
     def closed(self, handle: int) -> None:
         """The handle has been closed."""
@@ -181,30 +186,31 @@ class State:
         if gone is not None:
             self._release(gone.payload)
 
-    def forgets(self, held: HeldMemory | HeldHandle | None) -> int:
-        """The payload whose descriptors go when this goes, 0 for none."""
-        return held.payload.id if held is not None and held.payload.references == 1 else 0
+    def forgets(self, held: HeldPayload | None) -> int:
+        """The payload whose descriptors go when a holder of it goes; 0 when there are more holders."""
+        return held.id if held is not None and held.references == 1 else 0
 
     def offers(self, ticket: bytes, request: wire.Offer) -> None:
         """A ticket has been made."""
         self._prune_offers()
-        source: HeldMemory | HeldHandle | None = None
-        if request.memory is not None:
-            source = self.memories.get(request.memory)
-        elif request.handle is not None:
-            source = self.handles.get(request.handle & ~3)
-        what = "memory" if request.memory is not None else "handle" if request.handle is not None else "kmt"
-        if source is not None:
-            entry = Offered(what, source.payload.id, source.object, source.granted, time.monotonic())
+        now = time.monotonic()
+        memory = self.memories.get(request.memory) if request.memory is not None else None
+        handle = self.handles.get(request.handle & ~3) if request.handle is not None else None
+        if memory is not None:
+            entry = Offered("memory", memory[0].id, memory[1], memory[3], now)
+        elif handle is not None:
+            entry = Offered("handle", handle.payload.id, handle.object, handle.granted, now)
         else:
             payload = next((held.id for held in self.payloads.values() if held.kmt == request.kmt), 0)
-            entry = Offered(what, payload, 0, 0, time.monotonic())
+            entry = Offered("kmt", payload, 0, 0, now)
         self.offered[ticket] = entry
 
     # -- announcing ---------------------------------------------------------------------------------------------------
 
     def announcements(self) -> Iterator[tuple[wire.Request, int | None]]:
         """Everything, in the order in which a new broker needs it; the descriptor to send beside each, if any."""
+        # Records of objects that ended while their payload lived on are still here; nobody is to bring them back.
+        wanted = {memory[1] for memory in self.memories.values()} | {h.object for h in self.handles.values()}
         for held in self.payloads.values():
             best = held.fds.get(READ_WRITE) or held.fds[READ_ONLY]
             yield (
@@ -220,13 +226,12 @@ class State:
                 ),
                 best.fd,
             )
-            wanted = {m.object for m in self.memories.values() if m.payload is held} if len(held.records) > 1 else None
             for shared, record in held.records.items():
-                if wanted is None or shared in wanted or any(h.object == shared for h in self.handles.values()):
+                if shared in wanted:
                     yield wire.AnnounceObject(record), None
-        for memory, m in self.memories.items():
+        for memory, (held, shared, exporting, granted, inherit) in self.memories.items():
             number = memory % GENERATION
-            yield wire.AnnounceMemory(number, m.payload.id, m.object, m.exporting, m.granted, m.inherit), None
+            yield wire.AnnounceMemory(number, held.id, shared, exporting, granted, inherit), None
         for value, h in self.handles.items():
             yield wire.AnnounceHandle(value, h.object, h.granted, h.inherit, h.protect), None
         for ticket in self.claimed:
@@ -254,26 +259,6 @@ class State:
         if held is None:
             held = self.payloads[payload] = HeldPayload(payload, kind, description, share, stated)
         return held
-
-    def _keep(self, held: HeldPayload, mode: int, fds: Fds | None) -> None:
-        if mode and fds is not None:
-            held.fds[mode] = SharedFd(fds.take())
-
-    def _add_memory(
-        self,
-        held: HeldPayload,
-        memory: int,
-        shared: int,
-        granted: int,
-        record: bytes,
-        *,
-        exporting: bool,
-        inherit: bool,
-    ) -> None:
-        if shared:
-            held.records[shared] = record
-        held.references += 1
-        self.memories[memory + self.generation * GENERATION] = HeldMemory(held, shared, exporting, granted, inherit)
 
     def _release(self, held: HeldPayload) -> None:
         held.references -= 1

@@ -17,25 +17,31 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
-import os
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
+from extmem.broker.descriptors import OwnedFd
 from extmem.broker.wire import MAX_FDS, MAX_MESSAGE
 from extmem.errors import PeerGoneError, PeerProtocolError
 
-__all__ = ["Credentials", "Fds", "Packet", "credentials_of", "groups_of", "receive", "send"]
+__all__ = ["Credentials", "Packet", "credentials_of", "groups_of", "receive", "send"]
 
 _INT: Final = struct.Struct("i")
 _UCRED: Final = struct.Struct("iII")
 _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; Python has no name for it
 _ROOM: Final = socket.CMSG_LEN(MAX_FDS * _INT.size)
 _ROOM_WITH_CREDENTIALS: Final = socket.CMSG_SPACE(_UCRED.size) + _ROOM
-_RECEIVE_FLAGS: Final = socket.MSG_CMSG_CLOEXEC
-_SEND_FLAGS: Final = socket.MSG_NOSIGNAL
-_BAD: Final = socket.MSG_CTRUNC | socket.MSG_TRUNC
+# Plain ints: Python's own constants are enum members, and each operation on one costs more than a system call.
+_SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_SCM_RIGHTS: Final = int(socket.SCM_RIGHTS)
+_SCM_CREDENTIALS: Final = int(socket.SCM_CREDENTIALS)
+_RECEIVE_FLAGS: Final = int(socket.MSG_CMSG_CLOEXEC)
+_SEND_FLAGS: Final = int(socket.MSG_NOSIGNAL)
+_CTRUNC: Final = int(socket.MSG_CTRUNC)
+_TRUNC: Final = int(socket.MSG_TRUNC)
+_BAD: Final = _CTRUNC | _TRUNC
 
 
 class Credentials(NamedTuple):
@@ -46,41 +52,8 @@ class Credentials(NamedTuple):
     gid: int
 
 
-class Fds:
-    """Received file descriptors, owned by this object until taken.
-
-    Closes what was not taken, at the latest when lost.
-    """
-
-    __slots__ = ("_fds",)
-
-    def __init__(self) -> None:
-        self._fds: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._fds)
-
-    def take(self) -> int:
-        """The next descriptor: closing it is the caller's duty now. PeerProtocolError when there is none."""
-        if not self._fds:
-            raise PeerProtocolError("a message came without the file descriptor that belongs to it")
-        return self._fds.pop(0)
-
-    def close(self) -> None:
-        """Close what was not taken. Safe to call twice."""
-        while self._fds:
-            os.close(self._fds.pop())
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class Packet(NamedTuple):
-    """One received packet; `fds` is None when none came, `sender` only where it was asked for."""
-
-    data: bytes
-    fds: Fds | None
-    sender: Credentials | None
+Packet: TypeAlias = tuple[bytes, OwnedFd | None, Credentials | None]
+"""One received packet: its bytes, its descriptor (None if none came), its sender (only where that was asked for)."""
 
 
 def send(sock: socket.socket, data: bytes, fd: int | None = None) -> None:
@@ -95,7 +68,7 @@ def send(sock: socket.socket, data: bytes, fd: int | None = None) -> None:
         if fd is None:
             sock.send(data, _SEND_FLAGS)
         else:
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _INT.pack(fd))
+            rights = (_SOL_SOCKET, _SCM_RIGHTS, _INT.pack(fd))
             sock.sendmsg((data,), (rights,), _SEND_FLAGS)
     except (ConnectionError, TimeoutError) as error:
         raise PeerGoneError(f"the other end is gone: {error}") from error
@@ -105,7 +78,7 @@ def receive(sock: socket.socket, *, credentials: bool = False) -> Packet | None:
     """Receive one packet; None when the peer hung up.
 
     credentials: the socket has SO_PASSCRED, and the sender's pid, uid and gid are wanted.
-    Ownership: every received descriptor belongs to `Packet.fds`. If anything is wrong, all are closed.
+    Ownership: a received descriptor closes itself unless it is taken. If anything is wrong, all are closed.
     Raises BlockingIOError when there is nothing now, PeerGoneError for a broken connection, PeerProtocolError for
     a truncated packet, too many descriptors or control data of another kind.
     """
@@ -116,45 +89,37 @@ def receive(sock: socket.socket, *, credentials: bool = False) -> Packet | None:
     except (ConnectionError, TimeoutError) as error:
         raise PeerGoneError(f"the other end is gone: {error}") from error
     if not ancillary and not flags & _BAD:
-        return Packet(data, None, None) if data else None
-    return _with_ancillary(data, ancillary, flags)
-
-
-def _with_ancillary(data: bytes, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> Packet | None:
-    fds = Fds()
-    owned = fds._fds
-    # First all descriptors get their owner. A trailing part of an int cannot be one.
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            whole = len(payload) - len(payload) % _INT.size
-            owned.extend(fd for (fd,) in _INT.iter_unpack(payload[:whole]))
-    # From here on anything may raise.
-    try:
-        sender = _check(ancillary, flags)
-        if len(fds) > MAX_FDS:
-            raise PeerProtocolError(f"{len(fds)} file descriptors came with one message, at most {MAX_FDS} may")
-    except PeerProtocolError:
-        fds.close()
-        raise
+        return (data, None, None) if data else None
+    # First every descriptor gets its owner. A trailing part of an int cannot be one.
+    owned = [
+        OwnedFd(fd)
+        for level, kind, payload in ancillary
+        if level == _SOL_SOCKET and kind == _SCM_RIGHTS
+        for (fd,) in _INT.iter_unpack(payload[: len(payload) - len(payload) % _INT.size])
+    ]
+    # From here on anything may raise: an owner that is lost closes.
+    sender = _check(ancillary, flags)
+    if len(owned) > MAX_FDS:
+        raise PeerProtocolError(f"{len(owned)} file descriptors came with one message, at most {MAX_FDS} may")
     if not data:
-        fds.close()
         return None
-    return Packet(data, fds if owned else None, sender)
+    return data, owned[0] if owned else None, sender
 
 
 def _check(ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> Credentials | None:
-    if flags & socket.MSG_CTRUNC:
-        raise PeerProtocolError(f"control data was cut off: more than {MAX_FDS} file descriptor came with one message")
-    if flags & socket.MSG_TRUNC:
-        raise PeerProtocolError(f"a message is longer than {MAX_MESSAGE} bytes")
+    if flags & _BAD:
+        raise PeerProtocolError(
+            f"control data was cut off: more than {MAX_FDS} file descriptor came with one message"
+            if flags & _CTRUNC
+            else f"a message is longer than {MAX_MESSAGE} bytes"
+        )
     sender = None
     for level, kind, payload in ancillary:
-        if level != socket.SOL_SOCKET or kind not in (socket.SCM_RIGHTS, socket.SCM_CREDENTIALS):
+        if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
+            continue
+        if level != _SOL_SOCKET or kind != _SCM_CREDENTIALS or len(payload) != _UCRED.size:
             raise PeerProtocolError(f"control data of level {level}, type {kind} came with a message; none may")
-        if kind == socket.SCM_CREDENTIALS:
-            if len(payload) != _UCRED.size:
-                raise PeerProtocolError(f"credentials of {len(payload)} bytes came with a message")
-            sender = Credentials(*_UCRED.unpack(payload))
+        sender = Credentials(*_UCRED.unpack(payload))
     return sender
 
 

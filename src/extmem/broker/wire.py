@@ -23,6 +23,7 @@ from extmem.objects import PayloadRow
 
 __all__ = [
     "FDS",
+    "IMPORTED_HEAD",
     "Kind",
     "MAX_DESCRIPTOR",
     "MAX_FDS",
@@ -37,6 +38,8 @@ __all__ = [
     "decode_request",
     "decode_snapshot",
     "encode",
+    "fds_of",
+    "imported_tail",
 ]
 
 PROTOCOL_VERSION: Final = 1
@@ -359,16 +362,18 @@ class Imported(Message, tag=68):
     """To an import or a claim of memory: fd attached if `mode` is not 0.
 
     `needs` is the mode that the memory is to be used with: the fd's that is attached, or that the client has already.
+    `memory` and `mode` are all that differs from one import of an object to the next, so they come first: what follows
+    is made once (`imported_tail`).
     """
 
     memory: I64
+    mode: U8
+    needs: U8
     payload: I64
     object: I64
     granted: U32
     kmt: U32
     strict_kmt: bool
-    needs: U8
-    mode: U8
     kind: U8
     name: Name | None
     descriptor: Payload
@@ -550,11 +555,21 @@ encode = _encoder.encode
 """Any message, record or snapshot to bytes."""
 
 
+IMPORTED_HEAD: Final = encode(Imported(0, 0, 0, 0, 0, 0, 0, False, 0, None, b"", b""))[:2]
+"""What every encoded `Imported` begins with; its `memory` follows, then its `mode`, then its tail."""
+
+
+def imported_tail(reply: Imported) -> bytes:
+    """The part of the encoded reply after `memory` and `mode`."""
+    return encode(reply)[len(IMPORTED_HEAD) + len(encode(reply.memory)) + 1 :]
+
+
 def fds_of(message: Request | Reply) -> int:
     """How many file descriptors must come beside this message."""
-    if isinstance(message, Imported | Handle):
-        return 1 if message.mode else 0
-    return FDS.get(type(message), 0)
+    kind = type(message)
+    if kind is Imported or kind is Handle:
+        return 1 if message.mode else 0  # type: ignore[union-attr]  # (isinstance would be slower, and says the same)
+    return FDS.get(kind, 0)
 
 
 def decode_request(data: bytes) -> Request:

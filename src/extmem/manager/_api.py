@@ -6,6 +6,7 @@ import abc
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from extmem.broker.descriptors import PayloadFd
 from extmem.broker.wire import Kind
@@ -15,8 +16,7 @@ from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
 __all__ = ["BrokerStatus", "Exported", "Imported", "Manager"]
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(NamedTuple):
     """A memory object that shares its payload. `object` is 0 for KMT shares, `kmt` is 0 for NT shares."""
 
     memory: int
@@ -25,8 +25,7 @@ class Exported:
     kmt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(NamedTuple):
     """A new memory object on a shared payload.
 
     Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is the exporter's word, to be

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from extmem.broker import wire
 from extmem.broker.client import TIMEOUT, Client
+from extmem.broker.descriptors import OwnedFd
 from extmem.broker.fitting import (
     fit_descriptor,
     fit_handle,
@@ -30,7 +31,6 @@ from extmem.broker.fitting import (
 )
 from extmem.broker.paths import RuntimeDir, runtime_directory
 from extmem.broker.state import GENERATION
-from extmem.broker.transport import Fds
 from extmem.broker.wire import Kind
 from extmem.errors import HandleStateError, PeerProtocolError, UnsupportedError
 from extmem.handles import HandleInfo
@@ -89,7 +89,7 @@ class LinuxManager(Manager):
             if type(reply) is not wire.Exported:
                 _unexpected(reply)
             client.state.exported(request, reply, fd)
-            memory = reply.memory + client.state.generation * GENERATION
+            memory = reply.memory + client.state.base
         return Exported(memory, reply.payload, reply.object, reply.kmt)
 
     def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
@@ -99,7 +99,8 @@ class LinuxManager(Manager):
             self._check_global(name)
         client = self._client
         with client.lock:
-            return self._imported(*client.exchange(wire.ImportName(name, fit_mask(desired))))
+            reply, fd = client.exchange(wire.ImportName(name, fit_mask(desired)))
+            return self._imported(reply, fd)
 
     def import_by_handle(self, handle: int) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
@@ -113,13 +114,13 @@ class LinuxManager(Manager):
         with client.lock:
             return self._imported(*client.exchange(wire.ImportKmt(fit_number(number))))
 
-    def _imported(self, reply: wire.Reply, fds: Fds | None) -> Imported:
+    def _imported(self, reply: wire.Reply, fd: OwnedFd | None) -> Imported:
         if type(reply) is not wire.Imported:
             _unexpected(reply)
         state = self._client.state
-        payload = state.imported(reply, fds)
+        payload = state.imported(reply, fd)
         return Imported(
-            reply.memory + state.generation * GENERATION,
+            reply.memory + state.base,
             payload,
             reply.object,
             reply.granted,
@@ -152,10 +153,10 @@ class LinuxManager(Manager):
         with client.lock:
             return self._handle(*client.exchange(wire.OpenHandle(name, fit_mask(desired), inherit)))
 
-    def _handle(self, reply: wire.Reply, fds: Fds | None) -> int:
+    def _handle(self, reply: wire.Reply, fd: OwnedFd | None) -> int:
         if type(reply) is not wire.Handle:
             _unexpected(reply)
-        self._client.state.handle(reply, fds)
+        self._client.state.handle(reply, fd)
         return reply.handle
 
     def close(self, value: int) -> None:
@@ -184,16 +185,16 @@ class LinuxManager(Manager):
             source = self._know(value)
             held = state.handles.get(source)
             closes = close_source and held is not None and not held.protect
-            forget = state.forgets(held) if closes else 0
+            forget = state.forgets(held.payload) if closes and held is not None else 0
             request = wire.Duplicate(source, mask, inherit, same_attributes, close_source, into, forget)
             try:
-                reply, fds = client.exchange(request)
+                reply, fd = client.exchange(request)
             finally:
                 if closes:
                     state.closed(source)
             if type(reply) is wire.Value:
                 return reply.value
-            return self._handle(reply, fds)
+            return self._handle(reply, fd)
 
     def same_object(self, a: int, b: int) -> bool:
         """CompareObjectHandles."""
@@ -283,13 +284,13 @@ class LinuxManager(Manager):
         client = self._client
         fit_ticket(ticket)
         with client.lock:
-            reply, fds = client.exchange(wire.Claim(ticket))
+            reply, fd = client.exchange(wire.Claim(ticket))
             client.state.claimed.append(ticket)
             if type(reply) is wire.Kmt:
                 return reply.number
             if type(reply) is wire.Handle:
-                return self._handle(reply, fds)
-            return self._imported(reply, fds)
+                return self._handle(reply, fd)
+            return self._imported(reply, fd)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
         """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
@@ -319,19 +320,19 @@ class LinuxManager(Manager):
         """
         client = self._client
         with client.lock:
-            reply, fds = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
-        if type(reply) is not wire.Channel or fds is None:
+            reply, fd = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
+        if type(reply) is not wire.Channel or fd is None:
             _unexpected(reply)
-        return socket.socket(fileno=fds.take())
+        return socket.socket(fileno=fd.take())
 
     def snapshot(self) -> list[PayloadRow]:
         """All live payloads and who holds them."""
         client = self._client
         with client.lock:
-            reply, fds = client.exchange(wire.Snapshot())
-        if type(reply) is not wire.SnapshotFile or fds is None:
+            reply, fd = client.exchange(wire.Snapshot())
+        if type(reply) is not wire.SnapshotFile or fd is None:
             _unexpected(reply)
-        with open(fds.take(), "rb") as file:
+        with open(fd.take(), "rb") as file:
             file.seek(0)
             return wire.decode_snapshot(file.read(reply.size))
 

@@ -90,6 +90,22 @@ class Memories(Core):
         granted = grant(shared.rights(token), desired, user=token.uid, ceiling=shared.ceiling)
         return self._import_nt(owner, shared, granted)
 
+    def import_again(self, process: int, shared: int, granted: int) -> int | None:
+        """`import_by_name` for one who is known to get it: a process with the token that the object of this id has
+        granted `granted` to, for the same name and mask. The new memory object, or None if the object has ended (the
+        name may lead to another one by now).
+
+        Nothing is checked again, because nothing can have changed: an object keeps its name and security for life.
+        Refused QUOTA_EXCEEDED.
+        """
+        found = self._objects.get(shared)
+        if not isinstance(found, SharedObject):
+            return None
+        owner = self._processes[process]
+        if len(owner.memories) >= self.limits.memories:
+            self._memory_room(owner)
+        return self._add_memory(owner, Memory(found.payload, found, _IMPORTED_NT, granted))
+
     def import_by_handle(self, process: int, handle: int) -> Imported:
         """Import through an open handle of the calling process and pin the object (G9). The handle stays open (B76).
 

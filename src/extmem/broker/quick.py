@@ -1,0 +1,100 @@
+"""Opening by name, the second time: the answer without asking everything again.
+
+How this works. Most requests open names that were opened before, by the same user, with the same mask: the very same
+bytes. An object keeps its name and its security for life, so what such a request gets is known, but for the new memory
+object's number and whether the process has the descriptor already. A hit skips decoding, the directory, the security
+check and encoding; the object manager still makes the memory object, and still says so when the object has ended.
+That this answers as the slow way does is a property test.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from extmem.broker import transport, wire
+from extmem.broker.payloads import Payloads
+from extmem.broker.sessions import Session
+from extmem.objects import ObjectManager, Token
+
+__all__ = ["QuickOpens"]
+
+_HEAD: Final = wire.IMPORTED_HEAD
+_encode: Final = wire.encode
+_send: Final = transport.send
+_ROOM: Final = 12 << 20
+"""Bytes that the known answers may take before all are forgotten."""
+_OVERHEAD: Final = 300
+
+
+class _Known:
+    """What one user gets for one request. `token` is compared by identity: the server has one object per user."""
+
+    __slots__ = ("granted", "held_tail", "needs", "object", "payload", "sent_tail", "token")
+
+    def __init__(self, token: Token, reply: wire.Imported) -> None:
+        self.token = token
+        self.object = reply.object
+        self.granted = reply.granted
+        self.payload = reply.payload
+        self.needs = reply.needs
+        tail = wire.imported_tail(reply)
+        self.held_tail = b"\0" + tail
+        self.sent_tail = reply.needs.to_bytes(1, "big") + tail
+
+
+class QuickOpens:
+    """Known answers by the request's bytes."""
+
+    def __init__(self, model: ObjectManager, payloads: Payloads) -> None:
+        self._again = model.import_again
+        self._free = model.free_memory
+        self._payloads = payloads
+        self._known: dict[bytes, _Known] = {}
+        self._size = 0
+
+    def remember(self, data: bytes, session: Session, reply: wire.Imported) -> None:
+        """The slow way has answered an `ImportName`."""
+        known = _Known(session.token, reply)
+        self._size += len(data) + 2 * len(known.held_tail) + _OVERHEAD
+        if self._size > _ROOM:
+            self.clear()
+        self._known[data] = known
+
+    def serve(self, data: bytes, session: Session) -> bool:
+        """Answer, if this is known. False if the slow way must be gone; then nothing has been done.
+
+        Raises Refused QUOTA_EXCEEDED; OSError where no read-only descriptor can be made; and as `transport.send`, which
+        is called only for sessions that wait for nothing else (`Session.ready`).
+        """
+        known = self._known.get(data)
+        if known is None or known.token is not session.token:
+            return False
+        memory = self._again(session.process, known.object, known.granted)
+        if memory is None:
+            del self._known[data]
+            return False
+        payload = known.payload
+        needs = known.needs
+        held = session.held.get(payload, 0)
+        number = memory.to_bytes(1, "big") if memory < 0x80 else _encode(memory)
+        if held & needs:
+            reply = _HEAD + number + known.held_tail
+            fd = None
+        else:
+            try:
+                fd = self._payloads.fd_for(payload, needs)
+            except OSError:
+                self._free(session.process, memory)
+                raise
+            session.held[payload] = held | needs
+            reply = _HEAD + number + known.sent_tail
+        try:
+            _send(session.sock, reply, fd)
+        except BlockingIOError:
+            session.wait(reply, fd)
+        return True
+
+    def clear(self) -> None:
+        """Forget all: after a payload's descriptor has become another one."""
+        self._known.clear()
+        self._size = 0
