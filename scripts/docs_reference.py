@@ -208,7 +208,37 @@ def _module(source: Path, module: str, title: str) -> str:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     )
     parts = [_HEAD, f"# {title}\n", _paragraphs(_clean(ast.get_docstring(tree))), ""]
-    parts += [_entry(source, module, name) for name in names]
+    constants = _constants(tree, text)
+    parts += [constants[name] if name in constants else _entry(source, module, name) for name in names]
+    return "\n".join(parts)
+
+
+def _constants(tree: ast.Module, text: str) -> dict[str, str]:
+    """The entries of a module's constants, with the string below each as its docstring."""
+    found = {}
+    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            told = ""
+            if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                told = f"\n{_clean(str(after.value.value))}\n"
+            name = node.targets[0].id
+            found[name] = f"## `{name} = {ast.get_source_segment(text, node.value)}`\n{told}"
+    return found
+
+
+_TESTING = ("runtime", "leaks", "children", "waiting")
+
+
+def _testing(source: Path) -> str:
+    """The page of what is shipped for tests: the package's own words, and its modules without their `_` parts."""
+    package = source / "extmem" / "testing"
+    told = _paragraphs(_clean(ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8")))))
+    parts = [_HEAD, "# `extmem.testing`\n", told, ""]
+    for name in _TESTING:
+        page = _module(source, f"extmem.testing.{name}", f"`extmem.testing.{name}`").removeprefix(_HEAD).strip()
+        parts.append(re.sub(r"^#", "##", page, flags=re.MULTILINE) + "\n")
+    suite = ast.parse((package / "conformance" / "__init__.py").read_text(encoding="utf-8"))
+    parts.append(f"## `extmem.testing.conformance`\n\n{_paragraphs(_clean(ast.get_docstring(suite)))}\n")
     return "\n".join(parts)
 
 
@@ -288,6 +318,7 @@ def _index() -> str:
         "- [`extmem.rules`](rules.md): every valid-usage rule in scope and what becomes of it\n"
         "- [`extmem.process`](process.md): children that inherit handles\n"
         "- [`extmem.raw`](raw.md): foreign handles, numbers and descriptors\n"
+        "- [`extmem.testing`](testing.md): for the tests of programs that share memory\n"
     )
 
 
@@ -301,5 +332,6 @@ def pages(root: Path) -> dict[str, str]:
         "process.md": _module(source, "extmem.process", "`extmem.process`"),
         "raw.md": _module(source, "extmem.raw", "`extmem.raw`"),
         "rules.md": _rules(),
+        "testing.md": _testing(source),
         "vk.md": _vk(),
     }

@@ -14,15 +14,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.meta.tools import ROOT, SOURCE, run
+from tests.meta.tools import ROOT, run
 
-__all__ = ["Block", "blocks", "complaints_about", "private_environment", "run_document", "stop_broker"]
+from extmem.testing.runtime import Runtime
+
+__all__ = ["Block", "blocks", "complaints_about", "private_environment", "run_document"]
 
 RUNNABLE = ("python", "console")
 SHOWN = ("text", "c", "json", "toml", "xml", "diff", "mermaid")
@@ -89,79 +89,33 @@ def complaints_about(found: list[Block]) -> list[str]:
     return wrong
 
 
-def private_environment(folder: Path) -> dict[str, str]:
-    """An environment whose runtime directory, and so whose broker, is in `folder`."""
-    runtime = folder / "runtime"
-    runtime.mkdir(mode=0o700, exist_ok=True)
+def private_environment(runtime: Runtime) -> dict[str, str]:
+    """This process's environment, with an object manager of its own and nothing else of extmem's or the tests'."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("EXTMEM_", "COV_", "PYTEST_"))
     }
-    environment["EXTMEM_RUNTIME_DIR"] = str(runtime)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    environment["NO_COLOR"] = "1"
-    environment["COLUMNS"] = "200"
+    environment |= {"NO_COLOR": "1", "COLUMNS": "200", **runtime.environment}
     return environment
 
 
 def run_document(found: list[Block], folder: Path, *, name: str, timeout: float = 60) -> str:
     """Run the blocks in `folder`; "" if all did what they say, else what went wrong."""
-    environment = private_environment(folder)
     here = folder / "here"
     here.mkdir()
     story = folder / "story.json"
     story.write_text(json.dumps([asdict(block) for block in found]), encoding="utf-8")
-    try:
-        result = run(
-            [sys.executable, "-X", "dev", "-W", "error", Path(__file__).with_name("story.py"), story, name],
-            cwd=here,
-            env=environment,
-            timeout=timeout,
-            python_path=str(SOURCE.parent),
-        )
-    except AssertionError as error:
-        return str(error)
-    finally:
-        stop_broker(environment)
+    with Runtime() as runtime:
+        try:
+            result = run(
+                [sys.executable, "-X", "dev", "-W", "error", Path(__file__).with_name("story.py"), story, name],
+                cwd=here,
+                env=private_environment(runtime),
+                timeout=timeout,
+            )
+        except AssertionError as error:
+            return str(error)
     return "" if result.returncode == 0 else f"{result.stdout}{result.stderr}"
-
-
-def stop_broker(environment: dict[str, str]) -> None:
-    """End the broker of a private runtime directory, if one runs, and wait until it is gone."""
-    runtime = Path(environment["EXTMEM_RUNTIME_DIR"])
-    for pid in _brokers(runtime):
-        try:
-            os.kill(pid, signal.SIGTERM)
-        except ProcessLookupError:
-            continue
-        deadline = time.monotonic() + 10
-        while Path(f"/proc/{pid}").exists() and not _zombie(pid):
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-                raise AssertionError(f"the broker {pid} of {runtime} did not end within 10 s of SIGTERM")
-            time.sleep(0.02)
-
-
-def _brokers(runtime: Path) -> list[int]:
-    """Processes whose environment names the directory and whose command is a broker."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            environment = (entry / "environ").read_bytes().split(b"\0")
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if f"EXTMEM_RUNTIME_DIR={runtime}".encode() in environment and b"broker" in command:
-            found.append(int(entry.name))
-    return found
-
-
-def _zombie(pid: int) -> bool:
-    try:
-        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True
 
 
 def documents() -> list[Path]:

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.meta.running import private_environment, stop_broker
+from tests.meta.running import private_environment
 from tests.meta.tools import ROOT, python_files, run
+
+from extmem.testing.runtime import Runtime
 
 MOST_LINES = 60
 HOSTILE = {"hostile_client.py"}
@@ -19,15 +21,18 @@ EXAMPLES = [path for path in python_files(ROOT / "examples") if path.name not in
 
 def run_example(path: Path, folder: Path, *, timeout: float = 60) -> str:
     """What went wrong, or nothing."""
-    environment = private_environment(folder)
     here = folder / "here"
     here.mkdir()
-    try:
-        result = run([sys.executable, "-X", "dev", "-W", "error", path], cwd=here, env=environment, timeout=timeout)
-    except AssertionError as error:
-        return str(error)
-    finally:
-        stop_broker(environment)
+    with Runtime() as runtime:
+        try:
+            result = run(
+                [sys.executable, "-X", "dev", "-W", "error", path],
+                cwd=here,
+                env=private_environment(runtime),
+                timeout=timeout,
+            )
+        except AssertionError as error:
+            return str(error)
     if result.returncode != 0 or result.stderr:
         return f"ended with {result.returncode}\n{result.stdout}{result.stderr}"
     return "" if result.stdout.strip() else "printed nothing: an example shows something"

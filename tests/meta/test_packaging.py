@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.meta.running import private_environment, stop_broker
+from tests.meta.running import private_environment
 from tests.meta.tools import ROOT, files, run
+
+from extmem.testing.runtime import Runtime
 
 NEEDED = (
     "extmem/py.typed",
@@ -87,11 +89,10 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def away(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """An empty folder far from the source tree, and an environment with a broker of its own."""
-    environment = private_environment(tmp_path)
     here = tmp_path / "away"
     here.mkdir()
-    yield here, environment
-    stop_broker(environment)
+    with Runtime() as runtime:
+        yield here, private_environment(runtime)
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:

@@ -72,7 +72,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """A child process in its own session: past the deadline it and all that it started are killed.
 
-    Its own broker, if it starts one, is the caller's to stop (`stop_broker`).
+    Its broker, if it starts one, ends with the `Runtime` whose environment it got.
     """
     environment = dict(os.environ if env is None else env)
     environment["PYTHONPATH"] = str(SOURCE.parent) if python_path is None else python_path
