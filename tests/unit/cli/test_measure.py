@@ -67,6 +67,18 @@ def test_steps_alternate_and_neither_always_goes_first() -> None:
     assert gc.isenabled()
 
 
+def test_a_turn_may_be_several_rounds_of_the_same() -> None:
+    order: list[str] = []
+
+    def step(name: str) -> int:
+        order.append(name)
+        return 0
+
+    times = interleaved(4, lambda: step("a"), lambda: step("b"), warm_up=0, turn=2)
+    assert "".join(order) == "aabbbbaa"
+    assert [len(one) for one in times] == [4, 4]
+
+
 def test_collection_comes_back_after_a_step_that_fails() -> None:
     def fails() -> int:
         raise OSError("no")

@@ -1,15 +1,15 @@
 """How times become figures: interleaved rounds, medians, ratios, bounds. Pure but for the clock.
 
 How this works. Two things to compare are done in turns, A B B A A B B A …, in one process, so that whatever else the
-machine does meets both alike; neither always goes first. Garbage collection waits meanwhile. What is compared are
-medians of at least 200 rounds; what is reported is their ratio.
+machine does meets both alike; neither always goes first. Where one of them leaves the caches in ruins (by copying),
+a turn is several rounds of the same, so that each meets its own caches. Garbage collection waits meanwhile. What is
+compared are medians of at least 200 rounds; what is reported is their ratio.
 """
 
 from __future__ import annotations
 
 import gc
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,8 +72,8 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> float:
     return statistics.median(first) / statistics.median(second)
 
 
-def interleaved(rounds: int, *steps: Callable[[], int], warm_up: int = 10) -> list[list[int]]:
-    """Run the steps in turns; each returns the nanoseconds that count. The times of each, in the order of the steps."""
+def interleaved(rounds: int, *steps: Callable[[], int], warm_up: int = 10, turn: int = 1) -> list[list[int]]:
+    """Run the steps in turns of `turn` rounds; each returns the nanoseconds that count. Their times, in their order."""
     times: list[list[int]] = [[] for _ in steps]
     order = list(range(len(steps)))
     for _ in range(warm_up):
@@ -82,23 +82,11 @@ def interleaved(rounds: int, *steps: Callable[[], int], warm_up: int = 10) -> li
     gc.collect()
     gc.disable()
     try:
-        for _ in range(rounds):
+        for _ in range(-(-rounds // turn)):
             for index in order:
-                times[index].append(steps[index]())
+                for _ in range(turn):
+                    times[index].append(steps[index]())
             order.reverse()
     finally:
         gc.enable()
     return times
-
-
-def timed(action: Callable[[], object]) -> Callable[[], int]:
-    """A step that counts all of an action, whose result is let go outside of the time."""
-
-    def step() -> int:
-        start = time.perf_counter_ns()
-        result = action()
-        spent = time.perf_counter_ns() - start
-        del result
-        return spent
-
-    return step

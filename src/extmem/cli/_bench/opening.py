@@ -181,21 +181,22 @@ def send(address: str, size: int, rounds: int) -> Generator[str, None, list[list
 
                 return step
 
-            times = interleaved(rounds, sent(memory), sent(b"\xa5" * size))
+            times = interleaved(rounds, sent(memory), sent(b"\xa5" * size), turn=10)
             peer.send(None)
     return times
 
 
 def receive(address: str) -> None:
-    """Receiver: say when each thing had arrived, and in the case of memory was mapped."""
+    """Receiver: say when each thing had arrived, and in the case of memory was mapped; once it is gone again here."""
     with Client(address, "AF_UNIX") as peer:
         while (what := peer.recv()) is not None:
             if isinstance(what, bytes):
-                peer.send(_clock())
-                continue
-            view = what.map()
-            now = _clock()
-            del view
-            what.close()
-            peer.send(now)
+                now = _clock()
+            else:
+                view = what.map()
+                now = _clock()
+                del view
+                what.close()
+            # What one round leaves behind must not be cleared away within the next one's time.
             del what
+            peer.send(now)
