@@ -106,9 +106,8 @@ def _members(found: _Found) -> str:
                 if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
                 else ""
             )
-            parts.append(
-                f"**`{node.target.id}`** : `{ast.get_source_segment(found.text, node.annotation)}`<br>\n{told}"
-            )
+            kind = ast.get_source_segment(found.text, node.annotation)
+            parts.append(f"**`{node.target.id}`** : `{kind}`" + (f"<br>\n{told}" if told else ""))
         elif (
             isinstance(node, ast.Assign)
             and isinstance(node.targets[0], ast.Name)
@@ -135,6 +134,8 @@ def _paragraphs(doc: str) -> str:
             continue
         if literal:
             if line.strip() and not line.startswith("    "):
+                while not lines[-1].strip():
+                    lines.pop()
                 lines += ["```", "", line]
                 literal = False
             else:
