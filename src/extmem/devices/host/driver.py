@@ -116,7 +116,11 @@ class HostDriver:
                 devices=[self.identity.device_name],
             )
         fd = _memfd.create(size, descriptor)
-        facts = os.fstat(fd)
+        try:
+            facts = os.fstat(fd)
+        except OSError:
+            os.close(fd)
+            raise
         return HostAllocation(
             fd, size, memory_type_index, identity=(facts.st_dev, facts.st_ino), writable=True, release=None
         )
