@@ -21,6 +21,7 @@ from extmem.testing.waiting import wait_until
 __all__ = ["VARIABLE", "Runtime"]
 
 VARIABLE = "EXTMEM_RUNTIME_DIR"
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 class Runtime:
@@ -53,12 +54,18 @@ class Runtime:
         """The broker's process, None if none runs."""
         return next((pid for pid, command in self.processes().items() if "extmem.broker" in command), None)
 
-    def kill_broker(self, number: int = getattr(signal, "SIGKILL", signal.SIGTERM)) -> int:
-        """Kill the broker and wait until it is gone; its pid. LookupError if none runs."""
+    def kill_broker(self, *, required: bool = True) -> int | None:
+        """Kill the broker with SIGKILL and wait until it is gone; its pid.
+
+        Errors: LookupError if none runs; not `required`: None then.
+        """
         pid = self.broker_pid()
         if pid is None:
-            raise LookupError(f"no broker runs in {self.path}")
-        os.kill(pid, number)
+            if required:
+                raise LookupError(f"no broker runs in {self.path}")
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, _KILL)
         wait_until(lambda: pid not in self.processes(), f"broker {pid} to end")
         return pid
 
@@ -70,7 +77,7 @@ class Runtime:
             left = self.processes()
             for pid, command in left.items():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+                    os.kill(pid, _KILL)
                     ended.append(f"{pid}: {command}")
             return not left
 

@@ -1,0 +1,255 @@
+"""Every public operation with its n-th call failing, for every n: a clear error, nothing left, the rest intact."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import pickle
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, get, import_fd, import_win32, kmt, nt, put
+
+import extmem
+from extmem import vk
+from extmem.devices.host.driver import HostDriver
+from extmem.memory import Device
+from extmem.testing import faults
+
+_names = itertools.count()
+
+
+class World:
+    """What the caller has before the operation: one of each, all of which must survive every failure."""
+
+    def __init__(self, device: Device, stack: contextlib.ExitStack) -> None:
+        keep = stack.enter_context
+        self.device = device
+        self.name = f"faults {next(_names)}"
+        self.memory = keep(export(device, name=self.name, types=W32 | FD))
+        put(self.memory, b"kept")
+        self.handle = keep(nt(device, self.memory))
+        self.fd = keep(fd(device, self.memory))
+        self.numbered = keep(export(device, types=KMT))
+        self.number = kmt(device, self.numbered)
+
+    def check(self) -> None:
+        """All of it is open and usable."""
+        with import_win32(self.device, self.handle) as a, by_name(self.device, self.name) as b:
+            assert get(a) == get(b) == b"kept"
+        with import_fd(self.device, self.fd.duplicate()) as c:
+            assert get(c) == b"kept"
+        import_win32(self.device, self.number, kind=KMT).close()
+
+
+@pytest.fixture
+def world(device: Device) -> Iterator[World]:
+    with contextlib.ExitStack() as stack:
+        yield World(device, stack)
+
+
+def _buffer(device: Device) -> Any:
+    return device.create_buffer(
+        vk.BufferCreateInfo(
+            size=SIZE, usage=vk.BufferUsageFlagBits.TRANSFER_SRC, p_next=vk.ExternalMemoryBufferCreateInfo(W32)
+        )
+    )
+
+
+def _image(device: Device) -> Any:
+    return device.create_image(
+        vk.ImageCreateInfo(
+            image_type=vk.ImageType.TYPE_2D,
+            format=vk.Format.R8G8B8A8_UNORM,
+            extent=vk.Extent3D(16, 16, 1),
+            mip_levels=1,
+            array_layers=1,
+            samples=vk.SampleCountFlagBits.COUNT_1,
+            usage=vk.ImageUsageFlagBits.TRANSFER_SRC,
+            p_next=vk.ExternalMemoryImageCreateInfo(W32),
+        )
+    )
+
+
+def _dedicated(device: Device) -> None:
+    with _buffer(device) as buffer:
+        chain = vk.ExportMemoryAllocateInfo(W32, vk.MemoryDedicatedAllocateInfo(None, buffer))
+        with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, chain)) as memory:
+            device.bind_buffer_memory(buffer, memory)
+            with nt(device, memory) as handle, _buffer(device) as other:
+                chain2 = vk.ImportMemoryWin32HandleInfoKHR(
+                    W32, handle, None, vk.MemoryDedicatedAllocateInfo(None, other)
+                )
+                with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, chain2)) as imported:
+                    device.bind_buffer_memory(other, imported)
+
+
+def _map(memory: extmem.DeviceMemory) -> None:
+    with memory:
+        memory.map().release()
+        assert memory.numpy().size
+
+
+def _import_fd(world: World, device: Device) -> None:
+    with world.fd.duplicate() as copy:
+        import_fd(device, copy).close()
+
+
+def _pickled(memory: extmem.DeviceMemory) -> None:
+    with memory:
+        pickle.loads(pickle.dumps(memory)).close()
+
+
+def _reshare(world: World, device: Device) -> None:
+    export_info = vk.ExportMemoryAllocateInfo(W32 | FD)
+    source = vk.ImportMemoryWin32HandleInfoKHR(W32, world.handle, None, export_info)
+    with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, source)) as memory:
+        nt(device, memory).close()
+        fd(device, memory).close()
+
+
+OPERATIONS: dict[str, Callable[[World, Device], object]] = {
+    "allocate": lambda w, d: d.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)).close(),
+    "allocate an array": lambda w, d: _map(d.allocate((8, 8), "float32", name=f"{w.name} array")),
+    "export NT, named": lambda w, d: export(d, name=f"{w.name} other").close(),
+    "export KMT": lambda w, d: export(d, types=KMT).close(),
+    "export fd": lambda w, d: export(d, types=FD).close(),
+    "get NT handles": lambda w, d: [w.memory.export_handle(W32).close() for _ in range(2)],
+    "get an fd": lambda w, d: fd(w.device, w.memory).close(),
+    "import by name": lambda w, d: by_name(d, w.name).close(),
+    "import by handle": lambda w, d: import_win32(d, w.handle).close(),
+    "import by number": lambda w, d: import_win32(d, w.number, kind=KMT).close(),
+    "import an fd": _import_fd,
+    "export what was imported": _reshare,
+    "dedicated, bound, imported, bound": lambda w, d: _dedicated(d),
+    "image": lambda w, d: _image(d).close(),
+    "map": lambda w, d: _map(export(d)),
+    "open by name": lambda w, d: d.open(w.name).close(),
+    "open a handle": lambda w, d: d.open(w.handle).close(),
+    "a handle by name": lambda w, d: extmem.open_handle(w.name).close(),
+    "duplicate": lambda w, d: w.handle.duplicate(access=0x8000_0000, inherit=True).close(),
+    "handle information": lambda w, d: (
+        w.handle.info,
+        w.handle.same_object(w.handle),
+        w.handle.set_info(inherit=False),
+    ),
+    "pickle": lambda w, d: _pickled(export(d)),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_driver_call(operation: str, world: World) -> None:
+    def run(arm: list[Device]) -> object:
+        return OPERATIONS[operation](world, arm[0])
+
+    box: list[Device] = []
+
+    @contextlib.contextmanager
+    def arm(countdown: faults.Countdown) -> Iterator[None]:
+        real = HostDriver()
+        # The rules ask the device too; what they asked before does not change.
+        armed = Device(faults.failing_driver(real, faults.Countdown(0)))
+        armed.driver = faults.failing_driver(real, countdown)
+        box[:] = [armed]
+        yield
+
+    failed = faults.fail_each(partial(run, box), arm, check=world.check)
+    if operation in ("allocate", "export NT, named", "import by name", "import by handle", "map"):
+        assert failed
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_system_call(operation: str, code: int, world: World) -> None:
+    with extmem.open_device() as device:
+        failed = faults.fail_each(
+            lambda: OPERATIONS[operation](world, device),
+            lambda countdown: faults.failing_system_calls(countdown, code),
+            check=world.check,
+            allowed=(extmem.ExtmemError, OSError),
+        )
+    if operation in ("allocate", "get an fd", "import an fd"):
+        assert failed
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_connection_breaks_at_every_request(operation: str, moment: Any, world: World) -> None:
+    """The broker lives and only the connection dies: the client connects again, and the operation does not notice."""
+
+    def noticed(error: BaseException) -> None:
+        raise AssertionError("the operation should have outlived a broken connection") from error
+
+    def run() -> None:
+        try:
+            OPERATIONS[operation](world, world.device)
+        except extmem.ExtmemError as error:
+            noticed(error)
+
+    failed = faults.fail_each(run, lambda countdown: faults.breaking_connection(countdown, moment), check=world.check)
+    if operation not in ("allocate", "export fd", "get an fd", "import an fd", "image"):
+        assert failed
+
+
+def test_a_planted_leak_is_caught(world: World) -> None:
+    """The loop is worth something: an operation that leaks when its second driver call fails is found out."""
+    spare = []
+
+    def leaky() -> None:
+        memory = world.device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0))
+        try:
+            fd(world.device, world.memory).close()
+        except OSError:
+            spare.append(memory)
+            raise
+        memory.close()
+
+    from extmem.testing import leaks
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(leaks.LeakError):
+        patch.setattr(leaks, "PATIENCE", 0.2)
+        faults.fail_each(leaky, faults.failing_system_calls)
+    for memory in spare:
+        memory.close()
+
+
+def test_a_planted_swallowed_handle_is_caught(world: World) -> None:
+    """So is one that closes the caller's handle when it fails."""
+    victim = world.handle.duplicate()
+
+    def greedy() -> None:
+        try:
+            import_win32(world.device, victim, size=SIZE).close()
+        except (extmem.ExtmemError, OSError):
+            victim.close()
+            raise
+
+    def check() -> None:
+        assert not victim.closed, "the caller's handle was closed"
+
+    with pytest.raises(AssertionError, match="the caller's handle"):
+        box = [Device(HostDriver())]
+
+        @contextlib.contextmanager
+        def arm(countdown: faults.Countdown) -> Iterator[None]:
+            real, world.device.driver = world.device.driver, faults.failing_driver(box[0].driver, countdown)
+            try:
+                yield
+            finally:
+                world.device.driver = real
+
+        faults.fail_each(greedy, arm, check=check)
+    victim.close()
+
+
+def test_an_endless_operation_is_found_out(world: World) -> None:
+    def stubborn() -> None:
+        for _ in range(50):
+            with contextlib.suppress(OSError):
+                fd(world.device, world.memory).close()
+
+    with pytest.raises(AssertionError, match="still makes calls"):
+        faults.fail_each(stubborn, faults.failing_system_calls, limit=3)
