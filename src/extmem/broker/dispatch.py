@@ -19,9 +19,10 @@ if sys.platform != "linux":
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from extmem.broker import wire
+from extmem.broker.announcing import DONE, Announcing, Answer, Facts, has, no_descriptors, take
 from extmem.broker.descriptors import OwnedFd
 from extmem.broker.payloads import Payloads, inspect, is_writable
 from extmem.broker.sessions import Session
@@ -32,61 +33,26 @@ from extmem.objects import (
     ALL_ACCESS,
     MAXIMUM_ALLOWED,
     RESOURCE_WRITE,
-    HandleRecord,
     Imported,
-    MemoryRecord,
     ObjectManager,
-    ObjectRecord,
-    PayloadRecord,
     Refused,
     Share,
     Status,
-    TicketRecord,
     map_generic,
 )
 
 __all__ = ["Answer", "Dispatch"]
 
-Answer: TypeAlias = tuple[wire.Reply, int | None]
-"""A reply and the descriptor to send beside it (borrowed)."""
-
-_DONE: Final = wire.Done()
 _PAGE: Final = 1_024
-_PRUNE: Final = 64
 
 
-class _Facts:
-    """What the broker knows of a payload besides its descriptor; `records` are the objects', ready to be sent."""
-
-    __slots__ = ("description", "kind", "records", "stated", "strict_kmt")
-
-    def __init__(self, description: bytes, kind: int, stated: int, *, strict_kmt: bool) -> None:
-        self.description = description
-        self.kind = kind
-        self.stated = stated
-        self.strict_kmt = strict_kmt
-        self.records: dict[int, bytes] = {}
-
-
-class Dispatch:
-    """The handlers, and what they share."""
+class Dispatch(Announcing):
+    """All handlers."""
 
     def __init__(self, model: ObjectManager, payloads: Payloads, tickets: Tickets, now: Callable[[], float]) -> None:
-        self.model = model
-        self.payloads = payloads
-        self.tickets = tickets
-        self._now = now
-        self._facts: dict[int, _Facts] = {}
-        self.processes: dict[int, int] = {}
-        """Pid → the object manager's id of the process (the latest, if it has several connections)."""
-        self.watch_process: Callable[[int], None] = _ignore
-        """The server waits for this pidfd."""
-        self.add_descendant: Callable[[socket.socket, int, Session], None] = _ignore_descendant
-        """The server serves this end of the connection of a child of that session's process."""
-        self.wake_at: Callable[[float], None] = _ignore_time
-        """The server's loop has something to do at that time."""
+        super().__init__(model, payloads, tickets, now)
         # The types of handlers are checked where they are written; the table itself cannot say them.
-        self._handlers: dict[type[Any], Callable[[Session, Any, OwnedFd | None], Answer]] = {
+        self.handlers: dict[type[Any], Callable[[Session, Any, OwnedFd | None], Answer]] = {
             wire.Export: self._export,
             wire.ImportName: self._import_name,
             wire.ImportHandle: self._import_handle,
@@ -121,23 +87,15 @@ class Dispatch:
 
         Raises Refused; PeerProtocolError for a misplaced one.
         """
-        handler = self._handlers.get(type(request))
+        handler = self.handlers.get(type(request))
         if handler is None:
             raise PeerProtocolError(f"{type(request).__name__} is not due here: say Hello once, at the beginning")
         return handler(session, request, fd)
 
-    def collect(self) -> None:
-        """Close the descriptors of payloads that nobody holds any more."""
-        released = self.model.take_released()
-        if released:
-            self.payloads.drop(released)
-            for payload in released:
-                self._facts.pop(payload, None)
-
     # -- memory objects -----------------------------------------------------------------------------------------------
 
     def _export(self, session: Session, m: wire.Export, received: OwnedFd | None) -> Answer:
-        fd = _take(received)
+        fd = take(received)
         try:
             kind, identity = inspect(m.kind, fd, m.identity, session.token.uid)
             writable = is_writable(kind, fd)
@@ -158,12 +116,12 @@ class Dispatch:
             raise
         payload = made.payload
         self.payloads.add(payload, kind, fd)
-        facts = self._facts.get(payload)
+        facts = self.facts.get(payload)
         if facts is None:
             record = self.model.payload_record(payload)
-            facts = _Facts(record.descriptor, kind, m.identity, strict_kmt=record.strict_kmt)
-            self._facts[payload] = facts
-        _has(session, payload, READ_WRITE if writable else READ_ONLY)
+            facts = Facts(record.descriptor, kind, m.identity, strict_kmt=record.strict_kmt)
+            self.facts[payload] = facts
+        has(session, payload, READ_WRITE if writable else READ_ONLY)
         granted = map_generic(m.access)
         if granted & MAXIMUM_ALLOWED:
             granted = granted & ~MAXIMUM_ALLOWED | ALL_ACCESS
@@ -176,7 +134,7 @@ class Dispatch:
                 made.kmt or 0,
                 facts.strict_kmt,
                 facts.description,
-                self._record(facts, made.object),
+                self.record(facts, made.object),
             ),
             None,
         )
@@ -192,7 +150,7 @@ class Dispatch:
 
     def _imported(self, session: Session, found: Imported) -> Answer:
         payload = found.payload
-        facts = self._facts[payload]
+        facts = self.facts[payload]
         needs = self.payloads.mode_for(payload, found.granted & RESOURCE_WRITE != 0)
         held = session.held.get(payload, 0)
         fd = None
@@ -202,12 +160,12 @@ class Dispatch:
                 fd = self.payloads.fd_for(payload, needs)
             except OSError as error:
                 self.model.free_memory(session.process, found.memory)
-                raise _no_descriptors(error) from None
+                raise no_descriptors(error) from None
             mode = needs
             session.held[payload] = held | needs
         record = facts.records.get(found.object) if found.object is not None else b""
         if record is None:
-            record = self._record(facts, found.object)
+            record = self.record(facts, found.object)
         return (
             wire.Imported(
                 found.memory,
@@ -231,7 +189,7 @@ class Dispatch:
         self.model.free_memory(session.process, m.memory)
         if m.forget:
             session.held.pop(m.forget, None)
-        return _DONE, None
+        return DONE, None
 
     # -- handles ------------------------------------------------------------------------------------------------------
 
@@ -248,7 +206,7 @@ class Dispatch:
         info = self.model.handle_info(session.process, value)
         record = self.model.object_record(info.object)
         payload = record.payload
-        facts = self._facts[payload]
+        facts = self.facts[payload]
         fd = None
         mode = 0
         if not session.held.get(payload, 0):
@@ -258,7 +216,7 @@ class Dispatch:
             except OSError as error:
                 if fresh:
                     self.model.close_handle(session.process, value)
-                raise _no_descriptors(error) from None
+                raise no_descriptors(error) from None
             session.held[payload] = mode
         return (
             wire.Handle(
@@ -271,7 +229,7 @@ class Dispatch:
                 mode,
                 facts.kind,
                 facts.description,
-                self._record(facts, info.object),
+                self.record(facts, info.object),
                 facts.stated,
             ),
             fd,
@@ -281,7 +239,7 @@ class Dispatch:
         self.model.close_handle(session.process, m.handle)
         if m.forget:
             session.held.pop(m.forget, None)
-        return _DONE, None
+        return DONE, None
 
     def _duplicate(self, session: Session, m: wire.Duplicate, received: OwnedFd | None) -> Answer:
         if m.forget:
@@ -331,7 +289,7 @@ class Dispatch:
 
     def _set_flags(self, session: Session, m: wire.SetFlags, received: OwnedFd | None) -> Answer:
         self.model.set_handle_flags(session.process, m.handle, m.mask, m.flags)
-        return _DONE, None
+        return DONE, None
 
     def _list_handles(self, session: Session, m: wire.ListHandles, received: OwnedFd | None) -> Answer:
         values = [record.value for record in self.model.describe(session.process).handles if record.value > m.after]
@@ -343,7 +301,7 @@ class Dispatch:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             self.model.detach(child)
-            raise _no_descriptors(error) from None
+            raise no_descriptors(error) from None
         self.add_descendant(ours, child, session)
         # The reply borrows the fd; the server closes it once the reply is on its way.
         return wire.Channel(), theirs.detach()
@@ -369,19 +327,8 @@ class Dispatch:
         return wire.Kmt(claimed.kmt or 0), None
 
     def _bind_offer(self, session: Session, m: wire.BindOffer, received: OwnedFd | None) -> Answer:
-        self._bind(session, int.from_bytes(m.ticket, "big"), m.pid)
-        return _DONE, None
-
-    def _bind(self, session: Session, ticket: int, pid: int) -> None:
-        try:
-            fresh = self.tickets.bind(ticket, pid, session.process)
-        except ProcessLookupError:
-            self.model.withdraw(session.process, ticket)
-            return
-        except OSError as error:
-            raise _no_descriptors(error) from None
-        if fresh is not None:
-            self.watch_process(fresh)
+        self.bind(session, int.from_bytes(m.ticket, "big"), m.pid)
+        return DONE, None
 
     def _withdraw(self, session: Session, m: wire.Withdraw, received: OwnedFd | None) -> Answer:
         ticket = int.from_bytes(m.ticket, "big")
@@ -396,7 +343,7 @@ class Dispatch:
         try:
             fd = os.memfd_create("extmem-snapshot", os.MFD_CLOEXEC)
         except OSError as error:
-            raise _no_descriptors(error) from None
+            raise no_descriptors(error) from None
         try:
             os.truncate(fd, len(data))
             written = 0
@@ -404,106 +351,5 @@ class Dispatch:
                 written += os.pwrite(fd, data[written:], written)
         except OSError as error:
             os.close(fd)
-            raise _no_descriptors(error) from None
+            raise no_descriptors(error) from None
         return wire.SnapshotFile(len(data)), fd
-
-    # -- announcements after a restart --------------------------------------------------------------------------------
-
-    def _announce_payload(self, session: Session, m: wire.AnnouncePayload, received: OwnedFd | None) -> Answer:
-        fd = _take(received)
-        try:
-            kind, identity = inspect(m.kind, fd, m.identity, session.token.uid)
-            record = PayloadRecord(
-                m.payload, identity, m.descriptor, Share(m.share), m.writable, m.kmt or None, m.strict_kmt
-            )
-            back = self.model.restore_payload(session.process, record)
-        except BaseException:
-            os.close(fd)
-            raise
-        _has(session, back.payload, READ_WRITE if is_writable(kind, fd) else READ_ONLY)
-        self.payloads.add(back.payload, kind, fd)
-        self.payloads.upgrade(back.payload, session.token.uid)
-        if back.payload not in self._facts:
-            self._facts[back.payload] = _Facts(m.descriptor, kind, m.identity, strict_kmt=m.strict_kmt)
-        return wire.PayloadBack(back.payload, back.kmt or 0), None
-
-    def _announce_object(self, session: Session, m: wire.AnnounceObject, received: OwnedFd | None) -> Answer:
-        r = wire.decode_record(m.record)
-        kept = self.model.restore_object(
-            session.process, ObjectRecord(r.object, r.payload, r.name, r.owner, r.sddl, r.writable)
-        )
-        return wire.Value(int(kept)), None
-
-    def _announce_memory(self, session: Session, m: wire.AnnounceMemory, received: OwnedFd | None) -> Answer:
-        self.model.restore_memory(
-            session.process, MemoryRecord(m.memory, m.payload, m.object or None, m.exporting, m.granted, m.inherit)
-        )
-        return _DONE, None
-
-    def _announce_handle(self, session: Session, m: wire.AnnounceHandle, received: OwnedFd | None) -> Answer:
-        self.model.restore_handle(session.process, HandleRecord(m.handle, m.object, m.granted, m.inherit, m.protect))
-        return _DONE, None
-
-    def _announce_ticket(self, session: Session, m: wire.AnnounceTicket, received: OwnedFd | None) -> Answer:
-        ticket = int.from_bytes(m.ticket, "big")
-        if self.tickets.was_claimed(ticket):
-            return _DONE, None
-        self.model.restore_ticket(
-            session.process, TicketRecord(ticket, m.what, m.payload, m.object or None, m.granted, m.demoted)
-        )
-        if not m.demoted:
-            self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
-            if m.pid:
-                self._bind(session, ticket, m.pid)
-        return _DONE, None
-
-    def _announce_claimed(self, session: Session, m: wire.AnnounceClaimed, received: OwnedFd | None) -> Answer:
-        ticket = int.from_bytes(m.ticket, "big")
-        self.tickets.done(ticket)
-        self.tickets.claimed_before(ticket)
-        self.model.demote(
-            ticket
-        )  # its sender came first and announced it as in flight: it keeps nothing alive any more
-        return _DONE, None
-
-    def _record(self, facts: _Facts, shared: int | None) -> bytes:
-        if shared is None:
-            return b""
-        found = facts.records.get(shared)
-        if found is None:
-            if len(facts.records) >= _PRUNE:
-                facts.records.clear()  # most are of objects that have ended; the living are made again when asked for
-            r = self.model.object_record(shared)
-            found = wire.encode(wire.ObjectRecord(r.object, r.payload, r.name, r.owner, r.sddl, r.writable))
-            facts.records[shared] = found
-        return found
-
-
-def _has(session: Session, payload: int, mode: int) -> None:
-    session.held[payload] = session.held.get(payload, 0) | mode
-
-
-def _take(fd: OwnedFd | None) -> int:
-    if fd is None:
-        raise PeerProtocolError("a payload was announced without its file descriptor")
-    return fd.take()
-
-
-def _no_descriptors(error: OSError) -> Refused:
-    return Refused(
-        Status.INSUFFICIENT_RESOURCES,
-        f"The broker is out of resources ({error.strerror}). Free shared memory, or raise the limit of open files "
-        "(ulimit -n) where the broker is started.",
-    )
-
-
-def _ignore(pidfd: int) -> None:
-    """Before a server is there."""
-
-
-def _ignore_descendant(sock: socket.socket, process: int, parent: Session) -> None:
-    """Before a server is there."""
-
-
-def _ignore_time(when: float) -> None:
-    """Before a server is there."""

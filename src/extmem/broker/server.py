@@ -16,9 +16,9 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
+import contextlib
 import math
 import os
-import select
 import socket
 import time
 import traceback
@@ -26,8 +26,9 @@ from typing import Final
 
 from extmem.broker import transport, wire
 from extmem.broker.descriptors import OwnedFd
-from extmem.broker.dispatch import Dispatch
+from extmem.broker.dispatch import Answer, Dispatch
 from extmem.broker.journal import Grace, Journal
+from extmem.broker.listening import IN, MAX_DETAIL, OUT, PATIENCE, Listening
 from extmem.broker.paths import RuntimeDir
 from extmem.broker.payloads import Payloads
 from extmem.broker.quick import QuickOpens
@@ -37,38 +38,17 @@ from extmem.broker.transport import receive
 from extmem.errors import PeerGoneError, PeerProtocolError
 from extmem.objects import ObjectManager, Refused, Status, Token
 
-__all__ = ["MAX_CLIENTS", "PATIENCE", "Server"]
+__all__ = ["Server"]
 
-PATIENCE: Final = 5.0
-"""Seconds that a client may take to say Hello, or to read a reply that does not fit into the socket any more."""
-MAX_CLIENTS: Final = 4_096
-_DETAIL: Final = 3_000
-_IN: Final = select.EPOLLIN
-_OUT: Final = select.EPOLLOUT
 _GRACE_STEP: Final = 0.02
 
-_ANNOUNCING: Final = (
-    wire.AnnouncePayload,
-    wire.AnnounceObject,
-    wire.AnnounceMemory,
-    wire.AnnounceHandle,
-    wire.AnnounceTicket,
-    wire.AnnounceClaimed,
-)
-# While a grace lasts, a refusal of one of these may only mean that the one who holds it has not announced it yet.
-_SEEKING: Final = (
-    wire.ImportName,
-    wire.ImportKmt,
-    wire.OpenHandle,
-    wire.Duplicate,
-    wire.Claim,
-    wire.KmtAlive,
-)
+_SEEKING: Final = (wire.ImportName, wire.ImportKmt, wire.OpenHandle, wire.Claim, wire.KmtAlive)
+"""While a grace lasts, a refusal of these may only mean that the one who holds the thing has not announced it yet."""
 _GIVEN_AWAY: Final = (wire.Channel, wire.SnapshotFile)
 """Replies whose descriptor was made for them: it is closed here once it is sent."""
 
 
-class Server:
+class Server(Listening):
     """One broker. Ownership: the listening socket and everything that clients send are closed by `close`."""
 
     def __init__(
@@ -82,33 +62,29 @@ class Server:
         journal: Journal,
         grace: Grace,
     ) -> None:
+        super().__init__(listener, journal, everybody=directory.system)
         self._directory = directory
-        self._listener = listener
         self._model = model
         self._instance = instance
         self._idle = idle
-        self._journal = journal
         self._grace = grace
         self._payloads = Payloads()
         self._tickets = Tickets(model)
+        self._quick = QuickOpens(model, self._payloads)
         self._dispatch = Dispatch(model, self._payloads, self._tickets, time.monotonic)
         self._dispatch.watch_process = self._watch
         self._dispatch.add_descendant = self._add_descendant
         self._dispatch.wake_at = self._wake_at
-        self._quick = QuickOpens(model, self._payloads)
-        self._tokens: dict[Token, Token] = {}
-        self._sessions: dict[int, Session] = {}
+        self._dispatch.payload_changed = self._quick.clear
+        self._dispatch.handlers.update(
+            {wire.Announced: self._announced, wire.GetStatus: self._status, wire.Stop: self._stop}
+        )
+        self._left += [self._forget_parked, self._detach]
         self._parked: list[tuple[Session, wire.Request, OwnedFd | None, bytes]] = []
-        self._started = time.monotonic()
-        self._empty_since = self._started
-        self._wake = self._started
+        self._started = self._wake = time.monotonic()
         self._leaving = False
-        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._signals_in, self._signals_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._epoll = select.epoll()
-        listener.setblocking(False)
-        self._epoll.register(listener.fileno(), _IN)
-        self._epoll.register(self._signals_in, _IN)
+        self._epoll.register(self._signals_in, IN)
 
     @property
     def signal_fd(self) -> int:
@@ -141,14 +117,11 @@ class Server:
     def close(self) -> None:
         """Leave. The socket's path goes first: who comes now finds nobody and starts a new broker."""
         self._directory.socket.unlink(missing_ok=True)
-        self._listener.close()
         self._journal.close()
-        for session in list(self._sessions.values()):
-            session.close()
+        super().close()
         self._payloads.close()
         self._tickets.close()
-        self._epoll.close()
-        for fd in (self._signals_in, self._signals_out, self._spare):
+        for fd in (self._signals_in, self._signals_out):
             os.close(fd)
 
     # -- clients ------------------------------------------------------------------------------------------------------
@@ -162,77 +135,14 @@ class Server:
             self._tickets.died(fd)
             self._dispatch.collect()
 
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionError):
-            return
-        except OSError:
-            self._refuse_one()
-            return
-        now = time.monotonic()
-        try:
-            session = Session(sock, now)
-        except (OSError, PeerGoneError):
-            sock.close()
-            return
-        self._add(session, now)
-        uid = session.credentials.uid
-        if len(self._sessions) > MAX_CLIENTS:
-            self._fault(session, f"this broker has {MAX_CLIENTS} clients already, as many as it serves; end some")
-        elif not self._directory.system and uid not in (0, os.geteuid()):
-            self._fault(session, f"this broker serves user {os.geteuid()} alone, you are user {uid}")
-
-    def _refuse_one(self) -> None:
-        # Out of descriptors: with the spare one the caller is at least taken from the queue and hung up on; it would
-        # otherwise keep the loop awake for nothing.
-        os.close(self._spare)
-        try:
-            sock, _ = self._listener.accept()
-            sock.close()
-        except OSError:
-            pass  # nobody waits any more
-        finally:
-            self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-
-    def _add(self, session: Session, now: float) -> None:
-        session.token = self._tokens.setdefault(session.token, session.token)
-        self._sessions[session.fd] = session
-        self._epoll.register(session.fd, _IN)
-        self._wake_at(now + PATIENCE)
-
-    def _add_descendant(self, sock: socket.socket, process: int, parent: Session) -> None:
-        now = time.monotonic()
-        session = Session(sock, now, process=process, descendant=True)
-        session.token = parent.token
-        self._add(session, now)
-
-    def _drop(self, session: Session) -> None:
-        if self._sessions.pop(session.fd, None) is None:
-            return
-        session.close()  # epoll forgets a closed descriptor by itself
-        self._journal.remove(session.fd)
-        for _, _, fd, _ in [entry for entry in self._parked if entry[0] is session]:
-            if fd is not None:
-                fd.close()
-        self._parked = [entry for entry in self._parked if entry[0] is not session]
+    def _detach(self, session: Session) -> None:
         if session.process:
             if self._dispatch.processes.get(session.credentials.pid) == session.process:
                 del self._dispatch.processes[session.credentials.pid]
             self._model.detach(session.process)
             self._dispatch.collect()
         if not self._sessions:
-            self._tokens.clear()
             self._quick.clear()
-            self._empty_since = time.monotonic()
-            self._wake_at(self._empty_since + self._idle)
-
-    def _fault(self, session: Session, detail: str) -> None:
-        try:
-            session.send(wire.encode(wire.Fault(detail[:_DETAIL])), None)
-        except (PeerGoneError, OSError):
-            pass  # it does not listen; it is dropped either way
-        self._drop(session)
 
     # -- one turn -----------------------------------------------------------------------------------------------------
 
@@ -246,26 +156,20 @@ class Server:
                 self._drop(session)
                 return
             data, fd, sender = packet
-            if fd is None and session.answered and self._quick.serve(data, session):
-                if session.queue:
-                    self._stall(session)
+            if fd is None and session.answered:
+                if self._quick.serve(data, session):
+                    if session.queue:
+                        self._stall(session)
+                    return
+                self._answer(session, wire.decode_request(data), None, data)
                 return
-            try:
-                request = wire.decode_request(data)
-                if (fd is not None) != wire.fds_of(request):
-                    raise PeerProtocolError(
-                        f"{int(fd is not None)} file descriptors came with {type(request).__name__}, "
-                        f"{wire.fds_of(request)} belong to it"
-                    )
+            with contextlib.ExitStack() as owned:
+                if fd is not None:
+                    owned.callback(self._close_unless_parked, session, fd)
                 if session.answered:
-                    self._answer(session, request, fd, data)
+                    self._answer(session, wire.decode_request(data), fd, data)
                 else:
-                    self._meet(session, request, sender)
-            finally:
-                if fd is not None and not session.parked:
-                    fd.close()
-        except Refused as refusal:
-            self._reply(session, wire.Refusal(refusal.status, refusal.detail[:_DETAIL]), None)
+                    self._meet(session, wire.decode_request(data), fd, sender)
         except BlockingIOError:
             return
         except PeerProtocolError as error:
@@ -278,33 +182,36 @@ class Server:
                 session, f"the broker failed on this request ({type(error).__name__}: {error}); please report it"
             )
 
+    @staticmethod
+    def _close_unless_parked(session: Session, fd: OwnedFd) -> None:
+        if not session.parked:
+            fd.close()
+
     def _waiting(self, session: Session, event: int) -> None:
         """Nothing is read from this one now, so it has room for a reply again, or has hung up."""
-        if not event & _OUT:
+        if not event & OUT:
             self._drop(session)
             return
         session.flush()
         if session.ready:
-            self._epoll.modify(session.fd, _IN)
+            self._epoll.modify(session.fd, IN)
 
     def _answer(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> None:
+        if (fd is not None) != wire.fds_of(request):
+            raise PeerProtocolError(
+                f"{int(fd is not None)} file descriptors came with {type(request).__name__}, "
+                f"{wire.fds_of(request)} belong to it"
+            )
         reply: wire.Reply
         sent = None
         try:
             if self._grace.active and self._parks(session, request, fd, data):
                 return
-            if isinstance(request, wire.Announced):
-                reply = self._announced(session)
-            elif isinstance(request, wire.GetStatus | wire.Stop):
-                reply = self._about(session, request)
-            else:
-                reply, sent = self._dispatch.answer(session, request, fd)
-                if type(reply) is wire.Imported and type(request) is wire.ImportName:
-                    self._quick.remember(data, session, reply)
-                elif type(request) is wire.AnnouncePayload:
-                    self._quick.clear()
+            reply, sent = self._dispatch.answer(session, request, fd)
+            if reply.__class__ is wire.Imported and request.__class__ is wire.ImportName:
+                self._quick.remember(data, session, reply)
         except Refused as refusal:
-            reply = wire.Refusal(refusal.status, refusal.detail[:_DETAIL])
+            reply = wire.Refusal(refusal.status, refusal.detail[:MAX_DETAIL])
         except OSError as error:
             reply = wire.Refusal(
                 Status.INSUFFICIENT_RESOURCES, f"The broker failed on this request: {error}. Try again."
@@ -325,16 +232,18 @@ class Server:
             self._stall(session)
 
     def _stall(self, session: Session) -> None:
-        self._epoll.modify(session.fd, _OUT)
+        self._epoll.modify(session.fd, OUT)
         self._wake_at(session.stalled + PATIENCE)
 
-    def _meet(self, session: Session, request: wire.Request, sender: transport.Credentials | None) -> None:
+    def _meet(
+        self, session: Session, request: wire.Request, fd: OwnedFd | None, sender: transport.Credentials | None
+    ) -> None:
         """The first message: Hello, or a question about the broker itself."""
-        if isinstance(request, wire.GetStatus | wire.Stop):
-            self._reply(session, self._about(session, request), None)
-            return
+        if fd is not None or not isinstance(request, wire.Hello | wire.GetStatus | wire.Stop):
+            raise PeerProtocolError(f"{type(request).__name__} came before Hello, or with a file descriptor")
         if not isinstance(request, wire.Hello):
-            raise PeerProtocolError(f"{type(request).__name__} came before Hello")
+            self._reply(session, *self._dispatch.answer(session, request, None))
+            return
         if request.version != wire.PROTOCOL_VERSION:
             raise PeerProtocolError(
                 f"this broker speaks version {wire.PROTOCOL_VERSION} of the wire format, you speak {request.version}. "
@@ -365,31 +274,39 @@ class Server:
         session.token = self._tokens.setdefault(token, token)
         self._model.adopt(session.process, session.token, sender.pid)
 
-    def _about(self, session: Session, request: wire.GetStatus | wire.Stop) -> wire.Reply:
-        others = sum(1 for other in self._sessions.values() if other.answered and other is not session)
-        if isinstance(request, wire.Stop):
-            if others and not request.force:
-                return wire.Value(others)
+    def _others(self, session: Session) -> int:
+        return sum(1 for other in self._sessions.values() if other.answered and other is not session)
+
+    def _stop(self, session: Session, request: wire.Stop, fd: OwnedFd | None) -> Answer:
+        others = self._others(session)
+        if not others or request.force:
             self._leaving = True
-            return wire.Value(0)
+            others = 0
+        return wire.Value(others), None
+
+    def _status(self, session: Session, request: wire.GetStatus, fd: OwnedFd | None) -> Answer:
         with open("/proc/self/statm", "rb") as file:
             resident = int(file.read().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
-        return wire.BrokerState(
+        reply = wire.BrokerState(
             os.getpid(),
             wire.PROTOCOL_VERSION,
             int((time.monotonic() - self._started) * 1000),
-            others + session.answered,
+            self._others(session) + session.answered,
             len(self._payloads),
             self._payloads.fds,
             resident,
             self._instance,
         )
+        return reply, None
 
     # -- the grace after a killed broker ------------------------------------------------------------------------------
 
     def _parks(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> bool:
         """Put the request aside until the grace ends, if its answer could be another by then."""
-        if isinstance(request, _SEEKING):
+        if isinstance(request, wire.Duplicate):
+            if request.into in (None, session.credentials.pid) or request.into in self._dispatch.processes:
+                return False
+        elif isinstance(request, _SEEKING):
             try:
                 reply, sent = self._dispatch.answer(session, request, fd)
             except Refused:
@@ -405,11 +322,17 @@ class Server:
         self._epoll.modify(session.fd, 0)
         return True
 
-    def _announced(self, session: Session) -> wire.Reply:
+    def _forget_parked(self, session: Session) -> None:
+        for entry in self._parked:
+            if entry[0] is session and entry[2] is not None:
+                entry[2].close()
+        self._parked = [entry for entry in self._parked if entry[0] is not session]
+
+    def _announced(self, session: Session, request: wire.Announced, fd: OwnedFd | None) -> Answer:
         self._model.restore_done(session.process)
         self._grace.announced(session.credentials.pid)
         self._wake_at(time.monotonic())
-        return wire.Done()
+        return wire.Done(), None
 
     def _release_parked(self) -> None:
         parked, self._parked = self._parked, []
@@ -417,7 +340,7 @@ class Server:
             if session.fd not in self._sessions:
                 continue
             session.parked = False
-            self._epoll.modify(session.fd, _IN)
+            self._epoll.modify(session.fd, IN)
             try:
                 self._answer(session, request, fd, data)
             except PeerProtocolError as error:
@@ -429,12 +352,6 @@ class Server:
                     fd.close()
 
     # -- time ---------------------------------------------------------------------------------------------------------
-
-    def _watch(self, pidfd: int) -> None:
-        self._epoll.register(pidfd, _IN)
-
-    def _wake_at(self, when: float) -> None:
-        self._wake = min(self._wake, when)
 
     def _tick(self, now: float) -> None:
         self._wake = math.inf
@@ -459,10 +376,7 @@ class Server:
         if self._sessions or len(self._payloads) or self._grace.active:
             return
         if now >= self._empty_since + self._idle:
-            self._leaving = not self._caller_waits()
+            self._accept()  # whoever waits at the door is let in rather than locked out
+            self._leaving = not self._sessions
             self._empty_since = now
         self._wake_at(self._empty_since + self._idle)
-
-    def _caller_waits(self) -> bool:
-        self._accept()
-        return bool(self._sessions)

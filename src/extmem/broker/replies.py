@@ -1,0 +1,171 @@
+"""Replies: from the broker to a client. Their numbers are 64…127."""
+
+from typing import Annotated
+
+import msgspec
+
+from extmem.broker.limits import I64, U8, U32, Message, Name, Payload, Pid, Record, Text, TicketBytes, Word
+
+__all__ = [
+    "Welcome",
+    "Done",
+    "Value",
+    "Exported",
+    "Imported",
+    "Handle",
+    "HandleState",
+    "Ticket",
+    "Kmt",
+    "Handles",
+    "SnapshotFile",
+    "BrokerState",
+    "Channel",
+    "PayloadBack",
+    "Refusal",
+    "Fault",
+]
+
+
+class Welcome(Message, tag=64):
+    """To `Hello`. `inherited`: the handle table is not empty, ask `ListHandles`."""
+
+    version: U32
+    instance: I64
+    broker_pid: Pid
+    inherited: bool
+
+
+class Done(Message, tag=65):
+    """Done, nothing to say."""
+
+
+class Value(Message, tag=66):
+    """A number: a truth (0, 1), a count."""
+
+    value: I64
+
+
+class Exported(Message, tag=67):
+    """To `Export`. `object` or `kmt` is 0 where there is none. `record` is for announcing the object again."""
+
+    memory: I64
+    payload: I64
+    object: I64
+    granted: U32
+    kmt: U32
+    strict_kmt: bool
+    descriptor: Payload
+    record: Record
+
+
+class Imported(Message, tag=68):
+    """To an import or a claim of memory: fd attached if `mode` is not 0.
+
+    `needs` is the mode that the memory is to be used with: the fd's that is attached, or that the client has already.
+    `memory` and `mode` are all that differs from one import of an object to the next, so they come first: what follows
+    is made once (`imported_tail`).
+    """
+
+    memory: I64
+    mode: U8
+    needs: U8
+    payload: I64
+    object: I64
+    granted: U32
+    kmt: U32
+    strict_kmt: bool
+    kind: U8
+    name: Name | None
+    descriptor: Payload
+    record: Record
+    identity: I64 = 0
+
+
+class Handle(Message, tag=69):
+    """A handle of the caller, with what it needs to announce it again: fd attached if `mode` is not 0."""
+
+    handle: I64
+    payload: I64
+    object: I64
+    granted: U32
+    inherit: bool
+    protect: bool
+    mode: U8
+    kind: U8
+    descriptor: Payload
+    record: Record
+    identity: I64 = 0
+
+
+class HandleState(Message, tag=70):
+    """To `QueryHandle`."""
+
+    inherit: bool
+    protect: bool
+    granted: U32
+    object: I64
+    name: Name
+    type_name: Word
+    handle_count: I64
+    pointer_count: I64
+
+
+class Ticket(Message, tag=71):
+    """To `Offer`."""
+
+    ticket: TicketBytes
+
+
+class Kmt(Message, tag=72):
+    """A KMT number: to a claim of one."""
+
+    number: U32
+
+
+class Handles(Message, tag=73):
+    """To `ListHandles`: the next values, none when there are no more."""
+
+    values: Annotated[tuple[I64, ...], msgspec.Meta(max_length=1_024)]
+
+
+class SnapshotFile(Message, tag=74):
+    """To `Snapshot`: one fd, a sealed file of `size` bytes that `decode_snapshot` reads."""
+
+    size: I64
+
+
+class BrokerState(Message, tag=75):
+    """To `GetStatus`. Times in milliseconds, memory in KiB."""
+
+    pid: Pid
+    version: U32
+    uptime_ms: I64
+    clients: I64
+    payloads: I64
+    fds: I64
+    resident_kib: I64
+    instance: I64
+
+
+class Channel(Message, tag=76):
+    """To `Inherit`: one fd, the child's end of its connection."""
+
+
+class PayloadBack(Message, tag=79):
+    """To `AnnouncePayload`: its id and KMT number from now on (0: another payload has the number by now)."""
+
+    payload: I64
+    kmt: U32
+
+
+class Refusal(Message, tag=77):
+    """The object manager says no: an NTSTATUS and a full sentence."""
+
+    status: U32
+    detail: Text
+
+
+class Fault(Message, tag=78):
+    """You broke the format (or came too late, or there are too many of you); the connection ends with this."""
+
+    detail: Text
