@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["bytes_in_words", "console", "emit_json", "emit_line", "on_terminal", "table", "width", "words"]
+__all__ = ["bytes_in_words", "console", "counted", "emit_json", "emit_line", "on_terminal", "table", "width", "words"]
 
 _UNBOUNDED = 100_000
 _READABLE = 24
@@ -113,10 +113,15 @@ def _records(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str, 
     target.write("\n")
 
 
+def counted(count: int, what: str) -> str:
+    """`1 process`, `2 processes`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}{'es' if what.endswith('s') else 's'}"
+
+
 def bytes_in_words(count: int) -> str:
     """A size for people: exact below 1 KiB, three digits above."""
     if count < 1024:
-        return f"{count} byte" + "s" * (count != 1)
+        return counted(count, "byte")
     value = float(count)
     unit = 0
     while value >= 1023.5 and unit < len(_UNITS) - 1:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from extmem.cli._guard import FAILED, guarded
-from extmem.cli._out import bytes_in_words, emit_json, emit_line, words
+from extmem.cli._out import bytes_in_words, counted, emit_json, emit_line, words
 from extmem.errors import UnsupportedError
 
 __all__ = ["app"]
@@ -115,6 +115,7 @@ def stop(
     if as_json:
         emit_json({"was_running": before["running"], "stopped": gone})
     if not gone:
-        words(f"{before.get('clients', 'Some')} processes use the broker; --force ends it all the same.")
+        clients = int(before.get("clients", 0))
+        words(f"{counted(clients, 'process')} use{'s' * (clients == 1)} the broker; --force ends it all the same.")
         raise typer.Exit(FAILED)
     words("The broker leaves." if before["running"] else "No broker ran here.")

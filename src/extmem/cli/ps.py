@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from extmem.cli._guard import guarded
-from extmem.cli._out import emit_json, words
+from extmem.cli._out import counted, emit_json, words
 
 __all__ = ["live_payloads", "ps"]
 
@@ -40,4 +40,4 @@ def ps(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list."
         words("No broker runs here, so nothing is shared. One starts when a program shares something.")
     else:
         processes = {holder["pid"] for payload in payloads for holder in payload["holders"]}
-        words(f"{len(payloads)} payload{'s' * (len(payloads) != 1)}, held by {len(processes)} processes.")
+        words(f"{counted(len(payloads), 'payload')}, held by {counted(len(processes), 'process')}.")

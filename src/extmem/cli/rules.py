@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from extmem.cli._guard import guarded
-from extmem.cli._out import emit_json, table, words
+from extmem.cli._out import counted, emit_json, table, words
 
 __all__ = ["rules", "rule_rows"]
 
@@ -60,5 +60,4 @@ def rules(
         [(row["vuid"], row["family"], row["status"], row["checked_by"] or row["reason"]) for row in rows],
     )
     checked = sum(row["status"] == "checked" for row in rows)
-    rule_count = f"{len(rows)} rule{'s' * (len(rows) != 1)}"
-    words(f"{rule_count}, {checked} of them checked. `extmem explain VUID` tells one in plain words.")
+    words(f"{counted(len(rows), 'rule')}, {checked} of them checked. `extmem explain VUID` tells one in plain words.")
