@@ -48,7 +48,9 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (ExtmemError, OSError, ImportError) as error:
             _tell(error)
             raise typer.Exit(FAILED) from None
-        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError) as error:
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:  # noqa: BLE001  # the last edge: whatever it is, a person gets words and an exit code
             _tell(error)
             words("This looks like a bug in extmem: please report it (EXTMEM_TRACEBACK=1 shows where).")
             raise typer.Exit(FAILED) from None

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from extmem.errors import PeerError
+
 __all__ = ["Worker", "WorkerError"]
 
 _ROOT = str(Path(__file__).parents[2])
@@ -30,7 +32,7 @@ DEADLINE = 120.0
 """Seconds that one task may take between two answers."""
 
 
-class WorkerError(RuntimeError):
+class WorkerError(PeerError):
     """A worker failed or is gone; the message is what it said."""
 
 

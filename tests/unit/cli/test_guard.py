@@ -64,9 +64,18 @@ def test_an_unforeseen_error_is_told_without_a_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EXTMEM_TRACEBACK", raising=False)
-    assert _outcome(KeyError("nobody expects it")) == 1
+    assert _outcome(RuntimeError("nobody expects it")) == 1
     told = capsys.readouterr().err
-    assert "error: KeyError" in told and "please report it" in told and "Traceback" not in told
+    assert "error: RuntimeError: nobody expects it" in told and "please report it" in told and "Traceback" not in told
+
+
+def test_wrong_arguments_are_left_to_the_parser() -> None:
+    @guarded
+    def command() -> None:
+        raise typer.BadParameter("not that")
+
+    with pytest.raises(typer.BadParameter):
+        command()
 
 
 def test_a_traceback_is_there_for_those_who_ask(

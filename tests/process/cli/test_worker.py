@@ -1,0 +1,77 @@
+"""The workers of the demo and the benchmarks: answers, failures, ends."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from extmem.cli._worker import Worker, WorkerError
+from extmem.testing.waiting import wait_until
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    with Worker("helper") as one:
+        yield one
+
+
+def test_a_task_returns_its_value_from_another_process(worker: Worker) -> None:
+    assert worker.call("os:getpid") == worker.pid != os.getpid()
+
+
+def test_it_has_a_name_that_ps_shows(worker: Worker) -> None:
+    worker.call("os:getpid")
+    assert Path(f"/proc/{worker.pid}/comm").read_text().strip() == "extmem helper"
+
+
+def test_a_failing_task_is_told_and_the_next_one_works(worker: Worker) -> None:
+    with pytest.raises(WorkerError, match=r"the helper \(pid \d+\) failed: FileNotFoundError: .*nowhere"):
+        worker.call("os:listdir", "/nowhere")
+    assert worker.call("os:getppid") == os.getpid()
+
+
+def test_a_task_that_does_not_exist_is_told(worker: Worker) -> None:
+    with pytest.raises(WorkerError, match="AttributeError"):
+        worker.call("os:no_such_function")
+
+
+def test_a_worker_that_dies_is_told_with_its_exit_code(worker: Worker) -> None:
+    with pytest.raises(WorkerError, match=r"is gone, exit code 7"):
+        worker.call("os:_exit", 7)
+
+
+def test_a_worker_that_does_not_answer_is_told(worker: Worker) -> None:
+    with pytest.raises(WorkerError, match="did not answer in 0.05 s"):
+        worker.call("time:sleep", 30, deadline=0.05)
+
+
+def test_ctrl_c_does_not_reach_it(worker: Worker) -> None:
+    worker.call("os:getpid")
+    assert os.getpgid(worker.pid) != os.getpgid(0)
+
+
+def test_it_ends_when_its_owner_hangs_up() -> None:
+    with Worker("helper") as worker:
+        worker.call("os:getpid")
+        worker.leave()
+        assert worker.process.returncode == 0
+
+
+def test_closing_ends_it_whatever_it_does() -> None:
+    with Worker("helper") as worker:
+        worker.start("time:sleep", 1000)
+        began = time.monotonic()
+    assert worker.process.returncode is not None
+    assert time.monotonic() - began < 60
+
+
+def test_no_worker_outlives_an_owner_that_is_killed() -> None:
+    with Worker("owner") as owner:
+        inner = owner.call("tests.process.cli.nested:start")
+        assert Path(f"/proc/{inner}").exists()
+        owner.kill()
+        wait_until(lambda: not Path(f"/proc/{inner}").exists(), "the inner worker to end")
