@@ -25,8 +25,17 @@ class FdHandle(OwnedHandle):
     def __init__(self, fd: int) -> None:
         if fd < 0:
             raise HandleStateError(f"{fd} is no file descriptor: those are 0 or greater; the call that made it failed")
+        os.set_inheritable(fd, False)  # where this fails, nothing was taken over
         super().__init__(fd)
-        os.set_inheritable(fd, False)
+
+    @classmethod
+    def adopt(cls, fd: int) -> FdHandle:
+        """Own a descriptor that nobody else would close: where that fails, it is closed."""
+        try:
+            return cls(fd)
+        except OSError:
+            os.close(fd)
+            raise
 
     def fileno(self) -> int:
         """The descriptor, so that select, socket.send_fds and os functions take the handle itself."""
@@ -34,7 +43,7 @@ class FdHandle(OwnedHandle):
 
     def duplicate(self) -> FdHandle:
         """dup(2), close-on-exec: a second owner of the same open file."""
-        return FdHandle(os.dup(int(self)))
+        return FdHandle.adopt(os.dup(int(self)))
 
     def same_object(self, other: FdHandle) -> bool:
         """Whether both refer to one payload: the same file for memfds, else the same open file."""

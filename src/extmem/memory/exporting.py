@@ -111,7 +111,7 @@ def kmt_handle(holding: Holding) -> KmtHandle:
 def fd_handle(holding: Holding) -> FdHandle:
     """A new fd of the payload, read-only where the memory is or was published so."""
     writable = holding.writable and not holding.descriptor.read_only
-    return FdHandle(holding.device.driver.export_fd(holding.allocation, read_only=not writable))
+    return FdHandle.adopt(holding.device.driver.export_fd(holding.allocation, read_only=not writable))
 
 
 def export_handle(memory: DeviceMemory, handle_type: HandleType | None) -> NtHandle | KmtHandle | FdHandle:

@@ -78,7 +78,7 @@ def _reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tu
 def _receive_fd_handle(ticket: bytes) -> FdHandle:
     imported = _claimed_import(ticket)
     try:
-        return FdHandle(os.dup(imported.payload.fd))
+        return FdHandle.adopt(os.dup(imported.payload.fd))
     finally:
         imported.payload.close()
         manager().free(imported.memory)
