@@ -147,8 +147,8 @@ def breaking_connection(countdown: Countdown, moment: Literal["before", "after"]
             poll.register(sock, select.POLLIN)
             poll.poll(_PATIENCE_MS)
             lost = transport.receive(sock)
-            if lost is not None and lost.fds is not None:
-                lost.fds.close()
+            if lost is not None and lost[1] is not None:
+                os.close(lost[1])
             sock.shutdown(socket.SHUT_RDWR)
             return
         sock.shutdown(socket.SHUT_RDWR)
