@@ -13,6 +13,7 @@ import sys
 if sys.platform != "linux":
     raise ImportError("the broker is Linux's; extmem.manager picks what the system has")
 
+import os
 import socket
 from collections.abc import Sequence
 from typing import NoReturn
@@ -390,13 +391,16 @@ def _unexpected(reply: wire.Reply) -> NoReturn:
 
 
 _managers: dict[RuntimeDir, LinuxManager] = {}
+_chosen: dict[tuple[str | None, str | None], LinuxManager] = {}
+"""By what the environment says: working out the directory takes as long as asking the broker."""
 
 
 def manager() -> Manager:
     """This process's manager: one for each runtime directory, that of now. Connects at its first call."""
-    directory = runtime_directory()
-    found = _managers.get(directory)
+    said = (os.environ.get("EXTMEM_RUNTIME_DIR"), os.environ.get("XDG_RUNTIME_DIR"))
+    found = _chosen.get(said)
     if found is None:
+        directory = runtime_directory()
         # Two threads may both make one; the first that is kept is everybody's, the other has not connected.
-        found = _managers.setdefault(directory, LinuxManager(directory))
+        found = _chosen[said] = _managers.setdefault(directory, LinuxManager(directory))
     return found

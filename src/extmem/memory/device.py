@@ -50,7 +50,8 @@ class Device:
         self.facts = tracking.device_facts(driver)
         self.max_allocations = driver.max_memory_allocation_count
         self._transfer: dict[int, rules.ExternalMemoryFacts] = {}
-        self._holdings: weakref.WeakSet[Holding] = weakref.WeakSet()
+        self._holdings: set[int] = set()
+        """Ids of the memory objects that are open; adding and discarding are atomic, as finalizers need."""
         self.known: weakref.WeakValueDictionary[str | int, Holding] = weakref.WeakValueDictionary()
         """Payloads imported here by the everyday `open`, by the name asked for and by shared object."""
         self._closed = False
@@ -308,11 +309,11 @@ class Device:
 
     def count(self, holding: Holding) -> None:
         """A memory object came to be."""
-        self._holdings.add(holding)
+        self._holdings.add(id(holding))
 
     def forget(self, holding: Holding) -> None:
         """A memory object goes."""
-        self._holdings.discard(holding)
+        self._holdings.discard(id(holding))
 
     def _alive(self) -> None:
         if self._closed:

@@ -144,6 +144,7 @@ class Holding:
     def _release_later(self) -> None:
         """Give everything back from a finalizer: nothing here may block or raise."""
         self.released = True
+        self.device.forget(self)
         self._unmap()
         if self.manager is not None and self.pid == os.getpid():
             for reference in self.references:

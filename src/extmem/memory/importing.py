@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from extmem import vk
@@ -161,7 +162,7 @@ def _pinned(source: Source, owner: Manager, imported: Imported) -> Source:
     source.shared_name = _spoken_name(imported.name)
     source.writable = bool(imported.granted & _RESOURCE_WRITE)
     try:
-        source.descriptor = Descriptor.parse(imported.descriptor)
+        source.descriptor = _described(imported.descriptor)
     except DescriptorError as error:
         source.error = error
     return source
@@ -196,6 +197,15 @@ def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descrip
         except DescriptorError as error:
             source.error = error
     return source
+
+
+_parsed = lru_cache(maxsize=512)(Descriptor.parse)
+
+
+def _described(data: bytes) -> Descriptor:
+    """The descriptor in these bytes. One that can't change is shared by all imports of its payload."""
+    descriptor = _parsed(data)
+    return descriptor if descriptor.dedicated is None else Descriptor.parse(data)
 
 
 def _spoken_name(path: str | None) -> str | None:

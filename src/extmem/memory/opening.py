@@ -141,7 +141,7 @@ def open_on(
         found = find(device.driver, source, access)
     if found.imported is not None:
         holding = device.known.get(found.imported.object)
-        if holding is not None and holding.writable == found.writable and holding.pid == os.getpid():
+        if holding is not None and not holding.released and _alike(holding, found):
             memory = _joined(holding)
             if memory is not None:  # another name or handle for what this process has imported already
                 found.abandon()
@@ -174,11 +174,15 @@ def find(driver: Driver, source: str | NtHandle | KmtHandle | FdHandle, access: 
 def known(device: Device, name: str, access: int | None) -> DeviceMemory | None:
     """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
     holding = device.known.get(name)
-    if holding is None or holding.pid != os.getpid():
+    if holding is None or holding.released or holding.pid != os.getpid():
         return None
     if access is not None and holding.writable != bool(access & (Access.WRITE | Access.ALL)):
         return None  # other rights than those that we have: the object manager decides
     return _joined(holding)
+
+
+def _alike(holding: Holding, found: Source) -> bool:
+    return holding.writable == found.writable and holding.pid == os.getpid()
 
 
 def _joined(holding: Holding) -> DeviceMemory | None:
