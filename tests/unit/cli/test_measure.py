@@ -54,29 +54,30 @@ def test_a_ratio_is_of_medians_and_ignores_outliers() -> None:
     assert ratio([10, 10, 10_000], [5, 5, 90_000]) == 2
 
 
-def test_steps_alternate_and_neither_always_goes_first() -> None:
+def _order(rounds: int, names: str, turn: int = 1) -> tuple[str, list[list[int]]]:
     order: list[str] = []
 
     def step(name: str) -> int:
         order.append(name)
-        return len(order)
+        return ord(name)
 
-    times = interleaved(3, lambda: step("a"), lambda: step("b"), warm_up=0)
-    assert order == ["a", "b", "b", "a", "a", "b"]
-    assert times == [[1, 4, 5], [2, 3, 6]]
+    times = interleaved(rounds, *(lambda name=name: step(name) for name in names), warm_up=0, turn=turn)
+    return "".join(order), times
+
+
+def test_every_round_has_each_step_once_and_an_order_of_its_own() -> None:
+    order, times = _order(40, "abc")
+    rounds = [order[at : at + 3] for at in range(0, len(order), 3)]
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    assert len(set(rounds)) == 6
+    assert times == [[ord("a")] * 40, [ord("b")] * 40, [ord("c")] * 40]
     assert gc.isenabled()
 
 
 def test_a_turn_may_be_several_rounds_of_the_same() -> None:
-    order: list[str] = []
-
-    def step(name: str) -> int:
-        order.append(name)
-        return 0
-
-    times = interleaved(4, lambda: step("a"), lambda: step("b"), warm_up=0, turn=2)
-    assert "".join(order) == "aabbbbaa"
-    assert [len(one) for one in times] == [4, 4]
+    order, times = _order(8, "ab", turn=4)
+    assert {order[at : at + 4] for at in range(0, len(order), 4)} == {"aaaa", "bbbb"}
+    assert [len(one) for one in times] == [8, 8]
 
 
 def test_collection_comes_back_after_a_step_that_fails() -> None:

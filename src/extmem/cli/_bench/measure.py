@@ -1,14 +1,16 @@
 """How times become figures: interleaved rounds, medians, ratios, bounds. Pure but for the clock.
 
-How this works. Two things to compare are done in turns, A B B A A B B A …, in one process, so that whatever else the
-machine does meets both alike; neither always goes first. Where one of them leaves the caches in ruins (by copying),
-a turn is several rounds of the same, so that each meets its own caches. Garbage collection waits meanwhile. What is
-compared are medians of at least 200 rounds; what is reported is their ratio.
+How this works. Things to compare are done in turns, in one process, so that whatever else the machine does meets all
+alike. Each round has an order of its own (drawn, the same in every run), so that none always follows the same other.
+Where one leaves the caches in ruins (by copying), a turn is several rounds of the same, so that each meets its own
+caches. Garbage collection waits meanwhile. What is compared are medians of at least 200 rounds; what is reported is
+their ratio.
 """
 
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,7 +77,7 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> float:
 def interleaved(rounds: int, *steps: Callable[[], int], warm_up: int = 10, turn: int = 1) -> list[list[int]]:
     """Run the steps in turns of `turn` rounds; each returns the nanoseconds that count. Their times, in their order."""
     times: list[list[int]] = [[] for _ in steps]
-    order = list(range(len(steps)))
+    order, draw = list(range(len(steps))), random.Random(len(steps))
     for _ in range(warm_up):
         for step in steps:
             step()
@@ -83,10 +85,10 @@ def interleaved(rounds: int, *steps: Callable[[], int], warm_up: int = 10, turn:
     gc.disable()
     try:
         for _ in range(-(-rounds // turn)):
+            draw.shuffle(order)
             for index in order:
                 for _ in range(turn):
                     times[index].append(steps[index]())
-            order.reverse()
     finally:
         gc.enable()
     return times
