@@ -191,9 +191,17 @@ class Driver(Protocol):
         """
 
     def import_fd(
-        self, fd: int, size: int, memory_type_index: int, *, release: Callable[[], None] | None = None
+        self,
+        fd: int,
+        size: int,
+        memory_type_index: int,
+        *,
+        release: Callable[[], None] | None = None,
+        writable: bool | None = None,
     ) -> Allocation:
         """A view of the payload behind an fd.
+
+        writable: what the object manager says of an fd of its own, which it has examined; None for a stranger's fd.
 
         On success the allocation uses `fd` until it is closed, and then calls `release` (None: closes `fd`). On failure
         `fd` is untouched and stays the caller's. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE that says

@@ -52,8 +52,7 @@ class Device:
         self._transfer: dict[int, rules.ExternalMemoryFacts] = {}
         self._holdings: set[int] = set()
         """Ids of the memory objects that are open; adding and discarding are atomic, as finalizers need."""
-        self.known: weakref.WeakValueDictionary[str | int, Holding] = weakref.WeakValueDictionary()
-        """Payloads imported here by the everyday `open`, by the name asked for and by shared object."""
+        self._known: dict[str | int, weakref.ref[Holding]] = {}
         self._closed = False
 
     # What it is.
@@ -314,6 +313,21 @@ class Device:
     def forget(self, holding: Holding) -> None:
         """A memory object goes."""
         self._holdings.discard(id(holding))
+        for key in holding.known_by:
+            self._known.pop(key, None)
+
+    def known(self, key: str | int) -> Holding | None:
+        """What the everyday `open` imported under that name, or as that shared object, and is still open."""
+        reference = self._known.get(key)
+        holding = reference() if reference is not None else None
+        return None if holding is None or holding.released else holding
+
+    def remember(self, holding: Holding, name: str | None) -> None:
+        """The everyday `open` has imported this. A name that we pin leads where it led, so it can be trusted (B73)."""
+        reference = weakref.ref(holding)
+        for key in (holding.object_id,) if name is None else (holding.object_id, name):
+            self._known[key] = reference
+            holding.known_by.add(key)
 
     def _alive(self) -> None:
         if self._closed:

@@ -48,6 +48,7 @@ class Holding:
         "exported_nt_types",
         "import_handle_type",
         "kmt",
+        "known_by",
         "lazy_share",
         "manager",
         "mapping",
@@ -80,6 +81,8 @@ class Holding:
         self.lazy_share: int | None = None
         """dwAccess of an unnamed NT share that is made when somebody first asks for it."""
         self.object_id = 0
+        self.known_by: set[str | int] = set()
+        """The names and objects that the device remembers it by."""
         self.kmt = 0
         self.export_handle_types = 0
         self.import_handle_type = 0

@@ -37,6 +37,7 @@ __all__ = ["Source", "claimed", "resolve", "resolve_fd", "resolve_object"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _KMT = HandleType.OPAQUE_WIN32_KMT
+_NT = int(HandleType.OPAQUE_WIN32)
 _BY_OBJECT = (HandleType.OPAQUE_WIN32, _KMT)
 _RESOURCE_WRITE = 0x1
 
@@ -68,7 +69,9 @@ class Source:
         """The device's allocation on the payload. A caller's fd is not consumed yet: the device gets a copy."""
         if self.imported is not None:
             payload = self.imported.payload
-            return driver.import_fd(payload.fd, size, memory_type_index, release=payload.close)
+            return driver.import_fd(
+                payload.fd, size, memory_type_index, release=payload.close, writable=payload.writable
+            )
         if not self.fd_is_valid:
             return driver.import_host_pointer(self.host_pointer, size, memory_type_index)
         copy = _copy_of(self.fd)
@@ -149,6 +152,11 @@ def resolve_object(handle_type: int, handle: object, name: str | None, desired: 
             source.refusal = Refusal(Status(error.ntstatus).name, str(error))
         return source
     return _pinned(source, owner, imported)
+
+
+def pin_name(owner: Manager, name: str, desired: int) -> Source:
+    """What a name leads to, pinned. Errors: whatever refuses it."""
+    return _pinned(Source(_NT, name), owner, owner.import_by_name(name, desired))
 
 
 def claimed(owner: Manager, imported: Imported) -> Source:

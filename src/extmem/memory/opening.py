@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from extmem import arrays, vk
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.manager import manager
 from extmem.memory import allocating, exporting, importing
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["allocate", "describe", "find", "known", "open_on"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
+_WRITING = int(Access.WRITE | Access.ALL)
 _USAGE = (
     vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
 )
@@ -140,8 +143,8 @@ def open_on(
     if found is None:
         found = find(device.driver, source, access)
     if found.imported is not None:
-        holding = device.known.get(found.imported.object)
-        if holding is not None and not holding.released and _alike(holding, found):
+        holding = device.known(found.imported.object)
+        if holding is not None and _alike(holding, found):
             memory = _joined(holding)
             if memory is not None:  # another name or handle for what this process has imported already
                 found.abandon()
@@ -151,11 +154,11 @@ def open_on(
 
 def find(driver: Driver, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> Source:
     """What a name or handle leads to. Errors: whatever refuses it; nothing is held then."""
-    desired = int(Access.MAXIMUM_ALLOWED if access is None else access)
-    if isinstance(source, FdHandle):
+    desired = _ALL_GRANTED if access is None else int(access)
+    if isinstance(source, str):
+        found = importing.pin_name(manager(), source, desired)
+    elif isinstance(source, FdHandle):
         found = importing.resolve_fd(driver, vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, source), None)
-    elif isinstance(source, str):
-        found = importing.resolve_object(HandleType.OPAQUE_WIN32, None, source, desired)
     elif isinstance(source, KmtHandle):
         found = importing.resolve_object(HandleType.OPAQUE_WIN32_KMT, source, None, desired)
     elif isinstance(source, NtHandle):
@@ -173,10 +176,10 @@ def find(driver: Driver, source: str | NtHandle | KmtHandle | FdHandle, access: 
 
 def known(device: Device, name: str, access: int | None) -> DeviceMemory | None:
     """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
-    holding = device.known.get(name)
-    if holding is None or holding.released or holding.pid != os.getpid():
+    holding = device.known(name)
+    if holding is None or holding.pid != os.getpid():
         return None
-    if access is not None and holding.writable != bool(access & (Access.WRITE | Access.ALL)):
+    if access is not None and holding.writable != bool(int(access) & _WRITING):
         return None  # other rights than those that we have: the object manager decides
     return _joined(holding)
 
@@ -195,9 +198,7 @@ def _joined(holding: Holding) -> DeviceMemory | None:
 def _remember(device: Device, source: object, memory: DeviceMemory) -> DeviceMemory:
     holding = memory.holding
     if holding.object_id:
-        device.known[holding.object_id] = holding
-        if isinstance(source, str):
-            device.known[source] = holding
+        device.remember(holding, source if isinstance(source, str) else None)
     return memory
 
 

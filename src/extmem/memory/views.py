@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from extmem.memory.holding import Holding
@@ -23,7 +23,7 @@ class ViewSlot:
     __slots__ = ("_array",)
 
     def __init__(self) -> None:
-        self._array: weakref.ref[ctypes.Array[ctypes.c_ubyte]] | None = None
+        self._array: weakref.ref[object] | None = None
 
     @property
     def live(self) -> bool:
@@ -32,14 +32,15 @@ class ViewSlot:
 
     def open(self, holding: Holding) -> memoryview:
         """A memoryview (format "B") of the whole memory; read-only where the memory is."""
-        array = self._array() if self._array is not None else None
+        array: Any = self._array() if self._array is not None else None
         if array is None:
             mapping = holding.map()
             array = (ctypes.c_ubyte * holding.size).from_address(mapping.address)
             # The view owns what it looks at, not the other way round.
-            array.holding = holding  # type: ignore[attr-defined]  # ctypes arrays take attributes
+            array.holding = holding
             self._array = weakref.ref(array)
-            holding.views = [view for view in holding.views if view() is not None]
-            holding.views.append(weakref.ref(array))
+            if holding.views:
+                holding.views = [view for view in holding.views if view() is not None]
+            holding.views.append(self._array)
         view = memoryview(array).cast("B")
         return view if holding.writable else view.toreadonly()

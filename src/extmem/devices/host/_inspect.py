@@ -15,7 +15,7 @@ if sys.platform != "linux":
 
 import fcntl
 
-__all__ = ["inspect", "safe_to_map"]
+__all__ = ["inspect"]
 
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _O_PATH = os.O_PATH
@@ -27,23 +27,6 @@ _KINDS = {
     stat.S_IFCHR: ("device", "a character device"),
     stat.S_IFBLK: ("device", "a block device"),
 }
-
-
-def safe_to_map(fd: int) -> tuple[int, bool, tuple[int, int]] | None:
-    """Size in bytes, writable, (st_dev, st_ino) of a sealed memory file. None for all else; `inspect` says why.
-
-    Three system calls: imports from the object manager, which has the descriptor already, need no more.
-    """
-    try:
-        facts = os.fstat(fd)
-        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-    except (OSError, ValueError, OverflowError):
-        return None
-    access = flags & (os.O_ACCMODE | _O_PATH)
-    if seals & _SIZE_SEALS != _SIZE_SEALS or access not in (os.O_RDONLY, os.O_RDWR):
-        return None
-    return facts.st_size, access == os.O_RDWR, (facts.st_dev, facts.st_ino)
 
 
 def inspect(fd: int) -> FdFacts:

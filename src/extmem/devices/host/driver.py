@@ -126,19 +126,25 @@ class HostDriver:
         )
 
     def import_fd(
-        self, fd: int, size: int, memory_type_index: int, *, release: Callable[[], None] | None = None
+        self,
+        fd: int,
+        size: int,
+        memory_type_index: int,
+        *,
+        release: Callable[[], None] | None = None,
+        writable: bool | None = None,
     ) -> HostAllocation:
         """See `Driver`. The fd must be a memory file with sealed size, at least as large as the allocation."""
         self._check(size, memory_type_index)
-        # An fd whose closing is somebody else's comes from the object manager, with its descriptor beside it: there
-        # is no need to look for the frame in its last page.
-        safe = _inspect.safe_to_map(fd) if release is not None else None
-        if safe is None:
+        if writable is not None:
+            # The object manager takes none but sealed memory files; how large this one is decides what may be mapped.
+            found = os.fstat(fd)
+            capacity, identity = found.st_size, (found.st_dev, found.st_ino)
+        else:
             facts = _inspect.inspect(fd)
             if not facts.valid:
                 raise self._refusal(facts.problem)
-            safe = (facts.capacity, facts.writable, facts.identity)
-        capacity, writable, identity = safe
+            capacity, writable, identity = facts.capacity, facts.writable, facts.identity
         if size > capacity:
             raise self._refusal(
                 f"allocationSize is {size} and the memory file holds {capacity} bytes of payload; "
