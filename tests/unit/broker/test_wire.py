@@ -1,0 +1,196 @@
+"""The wire format: every message comes back as it was; any other bytes are PeerProtocolError and nothing else."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extmem.broker import wire
+from extmem.errors import PeerProtocolError
+from extmem.objects import PayloadRow, Share
+
+TICKET = bytes(range(16))
+REQUESTS: list[wire.Request] = [
+    wire.Hello(1, True),
+    wire.Export(1, b"self-description", 1, "frames", 0x80000001, "D:(A;;GA;;;WD)", True, False, 7),
+    wire.Export(1, b"", 2, None, 0, None, False, True),
+    wire.ImportName("naïve ☃ name", 0x02000000),
+    wire.ImportHandle(4),
+    wire.ImportKmt(0x40000042),
+    wire.Free(1, 2**62),
+    wire.GetHandle(1),
+    wire.OpenHandle("x", 1, True),
+    wire.CloseHandle(8, 0),
+    wire.Duplicate(8, None, True, False, True, 4711, 5),
+    wire.SameObject(4, 8),
+    wire.QueryHandle(4),
+    wire.SetFlags(4, 3, 1),
+    wire.KmtAlive(2),
+    wire.Offer(memory=3),
+    wire.Claim(TICKET),
+    wire.BindOffer(TICKET, 1),
+    wire.Withdraw(TICKET),
+    wire.Snapshot(),
+    wire.GetStatus(),
+    wire.Stop(True),
+    wire.Inherit((4, 8)),
+    wire.Inherit(),
+    wire.Hold(4),
+    wire.ListHandles(12),
+    wire.AnnouncePayload(5, 1, b"d", 2, 0x40000042, True, True, 9),
+    wire.AnnounceObject(b"record"),
+    wire.AnnounceMemory(1, 5, 6, True, 0xF0001, True),
+    wire.AnnounceHandle(4, 6, 0x20001, True, False),
+    wire.AnnounceTicket(TICKET, "handle", 5, 6, 1, 99, False),
+    wire.AnnounceClaimed(TICKET),
+    wire.Announced(),
+]
+REPLIES: list[wire.Reply] = [
+    wire.Welcome(1, 2**61, 4711, True),
+    wire.Done(),
+    wire.Value(2**63 - 1),
+    wire.Exported(1, 5, 6, 0xF0001, 0, False, b"d", b"record"),
+    wire.Imported(300, 2, 2, 5, 6, 1, 0, False, 1, "\\Sessions\\1\\BaseNamedObjects\\x", b"d", b"record", 0),
+    wire.Handle(4, 5, 6, 1, True, False, 1, 1, b"d", b"record"),
+    wire.HandleState(True, False, 1, 6, "", "DxgkSharedResource", 1, 3),
+    wire.Ticket(TICKET),
+    wire.Kmt(0xC0000002),
+    wire.Handles((4, 8, 12)),
+    wire.SnapshotFile(4096),
+    wire.BrokerState(1, 1, 2, 3, 4, 5, 6, 7),
+    wire.Channel(),
+    wire.PayloadBack(5, 0),
+    wire.Refusal(0xC0000034, "No live object is named 'x'."),
+    wire.Fault("you broke the format"),
+]
+
+
+@pytest.mark.parametrize("message", REQUESTS, ids=lambda m: type(m).__name__)
+def test_a_request_comes_back_as_it_was(message: wire.Request) -> None:
+    assert wire.decode_request(wire.encode(message)) == message
+
+
+@pytest.mark.parametrize("message", REPLIES, ids=lambda m: type(m).__name__)
+def test_a_reply_comes_back_as_it_was(message: wire.Reply) -> None:
+    assert wire.decode_reply(wire.encode(message)) == message
+
+
+def test_every_kind_of_message_is_tried_here() -> None:
+    assert {type(m) for m in REQUESTS} == set(wire.Request.__args__)  # type: ignore[attr-defined]  # a union's members
+    assert {type(m) for m in REPLIES} == set(wire.Reply.__args__)  # type: ignore[attr-defined]
+
+
+def test_numbers_are_unique_and_requests_and_replies_do_not_meet() -> None:
+    tags = [msgspec.msgpack.decode(wire.encode(m))[0] for m in {type(m): m for m in [*REQUESTS, *REPLIES]}.values()]
+    assert len(tags) == len(set(tags))
+    assert all(msgspec.msgpack.decode(wire.encode(m))[0] < 64 for m in REQUESTS)
+    assert all(64 <= msgspec.msgpack.decode(wire.encode(m))[0] < 128 for m in REPLIES)
+
+
+@pytest.mark.parametrize("message", [*REQUESTS, *REPLIES], ids=lambda m: type(m).__name__)
+def test_a_cut_or_lengthened_message_is_refused_or_another_valid_one(message: wire.Request | wire.Reply) -> None:
+    data = wire.encode(message)
+    decode = wire.decode_request if message in REQUESTS else wire.decode_reply
+    for end in range(len(data)):
+        with pytest.raises(PeerProtocolError):
+            decode(data[:end])
+    with pytest.raises(PeerProtocolError):
+        decode(data + b"\0")
+
+
+@pytest.mark.parametrize("message", REQUESTS, ids=lambda m: type(m).__name__)
+def test_a_request_is_no_reply(message: wire.Request) -> None:
+    with pytest.raises(PeerProtocolError):
+        wire.decode_reply(wire.encode(message))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.ImportName("x" * 601, 0),
+        wire.ImportName("x", 1 << 32),
+        wire.ImportName("x", -1),
+        wire.Export(1, b"d" * 4097, 1, None, 0, None, False, False),
+        wire.Export(256, b"", 1, None, 0, None, False, False),
+        wire.Export(1, b"", 1, None, 0, "D" * 1501, False, False),
+        wire.Claim(b"short"),
+        wire.Claim(bytes(17)),
+        wire.Free(-1),
+        wire.Free(1 << 63),
+        wire.Inherit(tuple(range(1025))),
+        wire.AnnounceObject(b"r" * 4097),
+    ],
+    ids=repr,
+)
+def test_values_beyond_their_bounds_are_refused(message: wire.Request) -> None:
+    with pytest.raises(PeerProtocolError):
+        wire.decode_request(wire.encode(message))
+
+
+def test_the_longest_legal_messages_fit_into_a_packet() -> None:
+    longest = [
+        wire.Export(1, b"d" * 4096, 1, "\U00010000" * 600, 0, "D" * 1500, False, False, 2**62),
+        wire.Imported(2**62, 2, 2, 2**62, 2**62, 1, 1, True, 1, "\U00010000" * 600, b"d" * 4096, b"r" * 4096, 2**62),
+        wire.Handle(2**62, 2**62, 2**62, 1, True, True, 2, 1, b"d" * 4096, b"r" * 4096, 2**62),
+        wire.Handles(tuple([2**62] * 1024)),
+        wire.Refusal(0xC0000034, "\U00010000" * 3000),
+        wire.AnnouncePayload(2**62, 1, b"d" * 4096, 1, 1, True, True, 2**62),
+    ]
+    assert all(len(wire.encode(message)) <= wire.MAX_MESSAGE for message in longest)
+
+
+@pytest.mark.parametrize("message", [*REQUESTS, *REPLIES], ids=lambda m: type(m).__name__)
+def test_fds_of_says_how_many_descriptors_belong_to_it(message: wire.Request | wire.Reply) -> None:
+    carriers = (wire.Export, wire.AnnouncePayload, wire.SnapshotFile, wire.Channel, wire.Imported, wire.Handle)
+    assert wire.fds_of(message) == int(isinstance(message, carriers))
+
+
+def test_an_import_of_what_the_client_has_already_carries_no_descriptor() -> None:
+    assert wire.fds_of(wire.Imported(1, 0, 2, 5, 6, 1, 0, False, 1, None, b"", b"")) == 0
+    assert wire.fds_of(wire.Handle(4, 5, 6, 1, True, False, 0, 1, b"d", b"record")) == 0
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2), st.integers(1, 2), st.binary(max_size=300), st.text(max_size=40))
+def test_head_number_mode_and_tail_are_the_encoded_import(
+    memory: int, mode: int, needs: int, descriptor: bytes, name: str
+) -> None:
+    reply = wire.Imported(memory, mode, needs, 5, 6, 1, 0, False, 1, name, descriptor, b"record")
+    spliced = wire.IMPORTED_HEAD + wire.encode(memory) + bytes([mode]) + wire.imported_tail(reply)
+    assert spliced == wire.encode(reply)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
+    for decode in (wire.decode_request, wire.decode_reply, wire.decode_record, wire.decode_snapshot):
+        try:
+            decode(data)
+        except PeerProtocolError:
+            continue
+
+
+@given(st.sampled_from([*REQUESTS, *REPLIES]), st.data())
+def test_a_wounded_message_is_a_message_or_a_protocol_error(
+    message: wire.Request | wire.Reply, data: st.DataObject
+) -> None:
+    text = bytearray(wire.encode(message))
+    for _ in range(data.draw(st.integers(1, 4))):
+        text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
+    for decode in (wire.decode_request, wire.decode_reply):
+        try:
+            decode(bytes(text))
+        except PeerProtocolError:
+            continue
+
+
+def test_records_and_snapshots_come_back_as_they_were() -> None:
+    record = wire.ObjectRecord(6, 5, None, 1000, "D:", True)
+    assert wire.decode_record(wire.encode(record)) == record
+    rows = [PayloadRow(5, Share.KMT, 0x40000002, b"d", (), ())]
+    assert wire.decode_snapshot(wire.encode(rows)) == rows
+
+
+def test_nesting_without_end_is_refused() -> None:
+    with pytest.raises(PeerProtocolError):
+        wire.decode_request(b"\x91" * wire.MAX_MESSAGE)
