@@ -25,9 +25,8 @@ from typing import Final, TypeAlias
 
 from extmem.broker import wire
 from extmem.broker.descriptors import OwnedFd, PayloadFd
-from extmem.broker.payloads import is_writable
 from extmem.broker.tickets import STRONG
-from extmem.broker.wire import READ_ONLY, READ_WRITE, Kind
+from extmem.broker.wire import READ_ONLY, READ_WRITE
 from extmem.errors import PeerProtocolError
 from extmem.objects import RESOURCE_WRITE, Share
 
@@ -124,13 +123,12 @@ class State:
 
     # -- taking replies in --------------------------------------------------------------------------------------------
 
-    def exported(self, request: wire.Export, reply: wire.Exported, fd: int) -> None:
-        """A memory object that this process exports. A duplicate of `fd` is kept."""
+    def exported(self, request: wire.Export, reply: wire.Exported, fd: OwnedFd, *, writable: bool) -> None:
+        """A memory object that this process exports; `fd` is kept if the payload has none of its mode yet."""
         share = Share(request.share)
         held = self._payload(reply.payload, request.kind, reply.descriptor, share, request.identity)
-        mode = READ_WRITE if is_writable(Kind(request.kind), fd) else READ_ONLY
-        if mode not in held.fds:
-            held.fds[mode] = OwnedFd(os.dup(fd))
+        mode = READ_WRITE if writable else READ_ONLY
+        held.fds.setdefault(mode, fd)
         held.kmt, held.strict_kmt = reply.kmt, reply.strict_kmt
         held.write |= mode == READ_WRITE
         if reply.object:

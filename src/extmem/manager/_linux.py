@@ -31,6 +31,7 @@ from extmem.broker.fitting import (
     fit_ticket,
 )
 from extmem.broker.paths import RuntimeDir, runtime_directory
+from extmem.broker.payloads import is_writable
 from extmem.broker.state import GENERATION
 from extmem.broker.wire import Kind
 from extmem.errors import HandleStateError, PeerProtocolError, UnsupportedError
@@ -85,11 +86,14 @@ class LinuxManager(Manager):
             identity,
         )
         client = self._client
+        # Whatever can fail here does so before the broker knows of the payload: nobody would give that back.
+        writable = is_writable(kind, fd)
+        kept = OwnedFd(os.dup(fd))
         with client.lock:
             reply, _ = client.exchange(request, fd)
             if type(reply) is not wire.Exported:
                 _unexpected(reply)
-            client.state.exported(request, reply, fd)
+            client.state.exported(request, reply, kept, writable=writable)
             memory = reply.memory + client.state.base
         return Exported(memory, reply.payload, reply.object, reply.kmt)
 
