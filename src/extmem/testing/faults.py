@@ -148,7 +148,7 @@ def breaking_connection(countdown: Countdown, moment: Literal["before", "after"]
             poll.poll(_PATIENCE_MS)
             lost = transport.receive(sock)
             if lost is not None and lost[1] is not None:
-                os.close(lost[1])
+                lost[1].close()
             sock.shutdown(socket.SHUT_RDWR)
             return
         sock.shutdown(socket.SHUT_RDWR)

@@ -246,18 +246,21 @@ class Case:
         else:
             handle = self.exporter.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(memory, self.handle_type))
             expect(int(handle) != 0, "vkGetMemoryWin32HandleKHR gave a NULL handle")
-        return self._stack.enter_context(handle)
+        return self._kept(handle)
 
     def another_handle(self, memory: DeviceMemory) -> Handle:
         """One more handle of memory whose handle was asked for already."""
         if self.family is Family.FD:
             return self.handle(memory)
-        return self._stack.enter_context(memory.export_handle(self.handle_type))
+        return self._kept(memory.export_handle(self.handle_type))
 
     def copy(self, handle: Handle) -> Handle:
         """dup, DuplicateHandle (same access, inheritable), or the number."""
-        copied = handle.duplicate(inherit=True) if isinstance(handle, NtHandle) else handle.duplicate()
-        return self._stack.enter_context(copied)
+        return self._kept(handle.duplicate(inherit=True) if isinstance(handle, NtHandle) else handle.duplicate())
+
+    def _kept(self, handle: Handle) -> Handle:
+        self._stack.callback(handle.close)
+        return handle
 
     # Bytes.
 
