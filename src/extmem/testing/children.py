@@ -18,7 +18,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -181,7 +181,6 @@ class Peer(Child):
         popen: type[subprocess.Popen[Any]] = subprocess.Popen,
         **options: Any,
     ) -> None:
-        self.connection: Connection[Any, Any]
         self.connection, theirs = Pipe()
         try:
             super().__init__(

@@ -9,6 +9,11 @@ Only calls of the thread that armed it count: what other threads do is not the o
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("the faults that can be planted here are Linux's: its system calls and its broker")
+
 import contextlib
 import errno
 import fcntl

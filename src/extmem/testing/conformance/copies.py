@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 from extmem.handles import Access, FdHandle, NtHandle
 from extmem.memory import DeviceMemory
 from extmem.testing.children import Peer
-from extmem.testing.conformance._case import READ_WRITE, Case, Family, Handle, expect
+from extmem.testing.conformance._case import READ_WRITE, Case, Family, Handle, NotSupportedError, expect
 
 __all__ = ["dup", "dup2", "dup3", "export_multiple_times", "send_over_socket", "send_to_other_process"]
 
@@ -97,6 +98,8 @@ def dup3(case: Case) -> None:
 
 def send_over_socket(case: Case) -> None:
     """Send the fd with SCM_RIGHTS and four bytes over a Unix socket, receive it, import what came."""
+    if sys.platform != "linux":
+        raise NotSupportedError("file descriptors travel over sockets on Linux alone")
     memory, data = _start(case)
     handle = case.handle(memory)
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -125,6 +128,8 @@ def send_to_other_process(case: Case) -> None:
 
     fd: over a Unix socket. NT: DuplicateHandle into that process. KMT: the number itself.
     """
+    if sys.platform != "linux":
+        raise NotSupportedError("the other process is told over a Unix socket, which is Linux's")
     memory, data = _start(case)
     if not case.can_look(memory):
         return
