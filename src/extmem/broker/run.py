@@ -101,13 +101,16 @@ def _take_lock(where: RuntimeDir, lock: int) -> None:
 
 
 def _listen(where: RuntimeDir) -> socket.socket:
-    # The lock is ours, so nobody listens at a socket that is there: a killed broker left it.
-    where.socket.unlink(missing_ok=True)
+    # The lock is ours, so nobody listens at a socket that is there: a killed broker left it. Ours gets its name when it
+    # listens: who finds it can connect.
+    beside = where.socket.with_name(".broker.new")
+    beside.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
-        listener.bind(os.fspath(where.socket))
-        os.chmod(where.socket, 0o666 if where.system else 0o600)
+        listener.bind(os.fspath(beside))
+        os.chmod(beside, 0o666 if where.system else 0o600)
         listener.listen(_BACKLOG)
+        os.rename(beside, where.socket)
     except BaseException:
         listener.close()
         raise
