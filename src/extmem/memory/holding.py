@@ -13,13 +13,13 @@ another `DeviceMemory` on the same one. Given back in the order of the arrows, w
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING
 
 from extmem.errors import HandleStateError, ObjectManagerError
+from extmem.handles import this_process
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation, Mapping
@@ -94,7 +94,7 @@ class Holding:
         self.views: list[weakref.ref[object]] = []
         """What looks at the mapping; a view may outlive the `DeviceMemory` that it came from."""
         self.released = False
-        self.pid = os.getpid()
+        self.pid = this_process()
 
     def join(self, user: int) -> bool:
         """Count one more `DeviceMemory`; False where the last one is just leaving."""
@@ -122,9 +122,9 @@ class Holding:
 
     def check_process(self) -> None:
         """Refuse what a forked child must not do with its parent's references."""
-        if self.pid != os.getpid():
+        if self.pid != this_process():
             raise HandleStateError(
-                f"this memory belongs to process {self.pid}, and this is its forked child {os.getpid()}; "
+                f"this memory belongs to process {self.pid}, and this is its forked child {this_process()}; "
                 "start children with spawn and pass the memory, or open its name again"
             )
 
@@ -138,7 +138,7 @@ class Holding:
         self.device.forget(self)
         self._unmap()
         try:
-            if self.manager is not None and self.pid == os.getpid():
+            if self.manager is not None and self.pid == this_process():
                 for reference in self.references:
                     self.manager.free(reference)
         finally:
@@ -149,7 +149,7 @@ class Holding:
         self.released = True
         self.device.forget(self)
         self._unmap()
-        if self.manager is not None and self.pid == os.getpid():
+        if self.manager is not None and self.pid == this_process():
             for reference in self.references:
                 self.manager.free_later(reference)
         try:

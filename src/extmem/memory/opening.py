@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
 from extmem import arrays, vk
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
-from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, KmtHandle, NtHandle, this_process
 from extmem.manager import manager
 from extmem.memory import allocating, exporting, importing
 from extmem.memory.allocating import Everyday
@@ -62,7 +61,7 @@ def describe(
         usage=usage,
         array=array,
         read_only=read_only,
-        owner_pid=os.getpid(),
+        owner_pid=this_process(),
     )
 
 
@@ -177,7 +176,7 @@ def find(driver: Driver, source: str | NtHandle | KmtHandle | FdHandle, access: 
 def known(device: Device, name: str, access: int | None) -> DeviceMemory | None:
     """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
     holding = device.known(name)
-    if holding is None or holding.pid != os.getpid():
+    if holding is None or holding.pid != this_process():
         return None
     if access is not None and holding.writable != bool(int(access) & _WRITING):
         return None  # other rights than those that we have: the object manager decides
@@ -185,7 +184,7 @@ def known(device: Device, name: str, access: int | None) -> DeviceMemory | None:
 
 
 def _alike(holding: Holding, found: Source) -> bool:
-    return holding.writable == found.writable and holding.pid == os.getpid()
+    return holding.writable == found.writable and holding.pid == this_process()
 
 
 def _joined(holding: Holding) -> DeviceMemory | None:
