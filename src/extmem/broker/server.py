@@ -5,8 +5,9 @@ keep the others waiting by talking a lot. Whatever a client does wrong costs it 
 it gets one `Fault` with the reason, if it reads, and is dropped; all it held is closed. A client that does not read
 its replies is not listened to meanwhile, and dropped after `PATIENCE` seconds.
 
-For the time of a grace (`journal`), requests that would take a name or say that something is not there are parked: the
-client simply gets its answer later. `_tick` is for all that depends on time; `_wake` says when it is due.
+For the time of a grace (`journal`), requests that would take a name, list what is there or say that something is not
+are parked: the client simply gets its answer later. `_tick` is for all that depends on time; `_wake` says when it is
+due.
 """
 
 from __future__ import annotations
@@ -315,7 +316,7 @@ class Server(Listening):
                 if not (isinstance(request, wire.KmtAlive) and reply == wire.Value(0)):
                     self._reply(session, reply, sent)
                     return True
-        elif not isinstance(request, wire.Export):
+        elif not isinstance(request, wire.Export | wire.Snapshot):
             return False
         session.parked = True
         self._parked.append((session, request, fd, data))

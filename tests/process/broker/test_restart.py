@@ -1,0 +1,251 @@
+"""A killed broker takes nothing with it: whoever holds something brings it back, without being asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from tests.process.broker.conftest import Start
+from tests.process.broker.steps import wait_for_broker_fds
+
+from extmem.testing.runtime import Runtime
+from extmem.testing.waiting import wait_until
+
+BACK = 2.0
+"""Seconds within which everything has to be back."""
+
+
+def kill_and_wait(runtime: Runtime) -> int:
+    """Kill the broker; the pid of the one that idle clients start instead."""
+    before = runtime.kill_broker()
+    return wait_until(
+        lambda: pid if (pid := runtime.broker_pid()) not in (None, before) else 0, "another broker", deadline=10
+    )
+
+
+def test_an_idle_holder_brings_its_name_back(own_runtime: Runtime, start: Start) -> None:
+    holder, other = start(), start()
+    holder("share('x', b'hello')")
+    other("reads('x')")
+    before = own_runtime.kill_broker()
+    started = time.monotonic()
+    assert other("reads('X')") == b"hello"
+    assert time.monotonic() - started < BACK + 1  # a second more than promised: machines are slow
+    assert own_runtime.broker_pid() not in (None, before)
+
+
+def test_an_idle_holder_starts_the_broker_itself(own_runtime: Runtime, start: Start) -> None:
+    start()("share('x', b'hello')")
+    kill_and_wait(own_runtime)
+    assert start()("reads('x')") == b"hello"
+
+
+def test_who_holds_nothing_starts_none(own_runtime: Runtime, start: Start) -> None:
+    peer = start()
+    peer("drop(m.import_by_name('x') if share('x') else None)\nfor n in list(m._client.state.memories): m.free(n)")
+    own_runtime.kill_broker()
+    assert peer("m.status()") is None
+    assert peer("share('x', b'again')\nreads('x')") == b"again"
+
+
+def test_all_numbers_stay_what_they_were(own_runtime: Runtime, start: Start) -> None:
+    holder = start()
+    holder(
+        "a = share('x', b'hello', inherit=True, access=READ_WRITE)\nh = m.get_handle(a.memory)\n"
+        "d = m.duplicate(h, desired=READ, inherit=False, same_attributes=False, close_source=False, into=None)\n"
+        "m.set_flags(d, 2, 2)\nk = share(kmt=True, text=b'kmt..')\n"
+        "i = m.import_by_name('x', READ)\nj = m.import_by_kmt(k.kmt)"
+    )
+    before = holder("m.info(h), m.info(d), m.same_object(h, d), m.snapshot(), k.kmt")
+    kill_and_wait(own_runtime)
+    assert holder("m.info(h), m.info(d), m.same_object(h, d), m.snapshot(), k.kmt") == before
+    assert holder.fails("m.close(d)").ntstatus == 0xC0000235  # still protected
+    assert holder("m.set_flags(d, 2, 0)\nm.close(d)\nm.close(h)\nm.free(a.memory)\nreads('x')") == b"hello"
+    assert holder("drop(i)\nm.import_by_kmt(k.kmt).granted & 1") == 1
+    assert holder.fails("reads('x')").is_a("NameNotFoundError")
+
+
+def test_new_numbers_do_not_meet_old_ones(own_runtime: Runtime, start: Start) -> None:
+    holder = start()
+    holder("a = share('x')\nh = [m.get_handle(a.memory) for _ in range(3)]\nm.close(h[1])\nk = share(kmt=True)")
+    kill_and_wait(own_runtime)
+    numbers = holder("b = share('y')\nn = m.get_handle(b.memory)\nl = share(kmt=True)\na, b, k, l, h, n")
+    a, b, k, other, handles, fresh = numbers
+    assert len({a.memory, b.memory, k.memory, other.memory}) == 4 and k.kmt != other.kmt
+    assert fresh == handles[1]  # the lowest free one, as ever
+
+
+def test_what_only_a_handle_keeps_comes_back(own_runtime: Runtime, start: Start) -> None:
+    exporter, holder = start(), start()
+    exporter("share('x', b'hello')")
+    holder("h = m.open_handle('x', READ_WRITE)")
+    exporter.kill()
+    kill_and_wait(own_runtime)
+    assert holder("i = m.import_by_handle(h)\nwrite(i, b'HELLO')\ntext(i)") == b"HELLO"
+
+
+def test_what_only_readers_keep_can_still_be_opened_for_writing(own_runtime: Runtime, start: Start) -> None:
+    exporter, reader = start(), start()
+    exporter("share('x', b'hello')")
+    reader("i = m.import_by_name('x', READ)")
+    exporter.kill()
+    kill_and_wait(own_runtime)
+    assert start()("i = m.import_by_name('x', READ_WRITE)\nwrite(i, b'HELLO')\ntext(i)") == b"HELLO"
+    assert reader("text(i)") == b"HELLO"
+    assert reader.fails("mmap.mmap(i.payload.fd, 4096)").is_a("PermissionError")
+
+
+def test_rights_and_security_are_what_they_were(own_runtime: Runtime, start: Start) -> None:
+    holder = start()
+    holder("share('x', b'hello', sddl='D:(A;;GR;;;OW)')")
+    kill_and_wait(own_runtime)
+    other = start()
+    assert other("i = m.import_by_name('x')\ni.granted & 1, text(i)") == (0, b"hello")
+    assert other.fails("m.import_by_name('x', READ_WRITE)").is_a("AccessDeniedError")
+
+
+def test_a_name_is_not_taken_while_its_holder_is_on_the_way(own_runtime: Runtime, start: Start) -> None:
+    holder, thief, seeker = start(), start(), start()
+    holder("share('x', b'hello')")
+    for peer in (thief, seeker):
+        peer("m.kmt_alive(1)")
+    os.kill(holder.pid, signal.SIGSTOP)
+    try:
+        own_runtime.kill_broker()
+        thief.start("share('x', b'stole')")
+        seeker.start("reads('x')")
+        assert not seeker.connection.poll(0.5) and not thief.connection.poll(0)
+    finally:
+        os.kill(holder.pid, signal.SIGCONT)
+    assert seeker.finish() == b"hello"
+    assert thief.fails("share('x', b'stole')").is_a("NameTakenError")
+    error = None
+    try:
+        thief.finish()
+    except AssertionError as caught:
+        error = caught
+    assert error is not None
+
+
+def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start: Start) -> None:
+    """After two seconds the name is free. The one who comes too late keeps its memory, without the name."""
+    holder, other = start(), start()
+    holder("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
+    other("m.kmt_alive(1)")
+    os.kill(holder.pid, signal.SIGSTOP)
+    try:
+        own_runtime.kill_broker()
+        started = time.monotonic()
+        other("share('x', b'mine.')")
+        assert 0.5 < time.monotonic() - started < 2 * BACK
+    finally:
+        os.kill(holder.pid, signal.SIGCONT)
+    assert wait_until(lambda: holder("m.info(h).name == '' and reads('x')"), "it to be back") == b"mine."
+    assert holder("text(m.import_by_handle(h))") == b"hello"
+
+
+def test_calls_on_the_way_are_carried_out_all_the_same(own_runtime: Runtime, start: Start) -> None:
+    exporter, peer = start(), start()
+    exporter("share('x', b'hello')")
+    peer(
+        "stop = threading.Event()\ncount = [0]\nerrors = []\n"
+        "def work():\n"
+        "    try:\n"
+        "        while not stop.is_set():\n"
+        "            assert reads('x') == b'hello'\n"
+        "            h = m.open_handle('x', READ); m.close(h)\n"
+        "            share('y'); m.free(max(m._client.state.memories))\n"
+        "            count[0] += 1\n"
+        "    except BaseException as error: errors.append(repr(error))\n"
+        "t = threading.Thread(target=work); t.start()"
+    )
+    for _ in range(5):
+        done = peer("count[0]")
+        own_runtime.kill_broker()
+        wait_until(lambda done=done: peer("count[0] > done or errors", done=done), "work to go on")
+    assert peer("stop.set(); t.join(20); errors, m._client.state.memories, m._client.state.handles") == ([], {}, {})
+    rows = exporter("m.snapshot()")
+    assert [len(row.holders) for row in rows] == [1]
+
+
+def test_a_ticket_on_its_way_arrives(own_runtime: Runtime, start: Start) -> None:
+    sender, receiver = start(), start()
+    tickets = sender(
+        "a = share('x', b'hello')\nh = m.get_handle(a.memory)\nk = share(kmt=True)\n"
+        "m.offer(memory=a.memory), m.offer(handle=h), m.offer(kmt=k.kmt), k.kmt"
+    )
+    kill_and_wait(own_runtime)
+    assert receiver("text(m.claim(ticket))", ticket=tickets[0]) == b"hello"
+    assert receiver("m.info(m.claim(ticket)).name", ticket=tickets[1]).endswith("\\x")
+    assert receiver("m.claim(ticket)", ticket=tickets[2]) == tickets[3]
+
+
+def test_a_claimed_ticket_stays_claimed(own_runtime: Runtime, start: Start) -> None:
+    sender, receiver = start(), start()
+    ticket = sender("a = share('x', b'hello')\nm.offer(memory=a.memory)")
+    receiver("i = m.claim(ticket)", ticket=ticket)
+    kill_and_wait(own_runtime)
+    assert receiver("text(i)") == b"hello"
+    sender("m.free(a.memory)")
+    receiver("drop(i)")
+    assert sender("m.snapshot()") == [], "the claimed ticket keeps the payload alive"
+
+
+def test_a_bound_ticket_still_ends_with_its_process(own_runtime: Runtime, start: Start) -> None:
+    sender, receiver = start(), start()
+    sender("a = share('x', b'hello')\nt = m.offer(memory=a.memory)\nm.bind_offer(t, pid)", pid=receiver.pid)
+    kill_and_wait(own_runtime)
+    assert sender("m.snapshot()[0].holders[0].tickets") == 1
+    receiver.kill()
+    wait_until(lambda: sender("m.snapshot()[0].holders[0].tickets") == 0, "the ticket to end")
+
+
+def test_a_handle_that_another_process_put_here_comes_back_once_used(own_runtime: Runtime, start: Start) -> None:
+    giver, taker = start(), start()
+    taker("m.kmt_alive(1)")
+    value = giver(
+        "a = share('x', b'hello')\nh = m.get_handle(a.memory)\n"
+        "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=pid)",
+        pid=taker.pid,
+    )
+    assert taker("m.info(value).granted_access & 1", value=value) == 1
+    giver.kill()
+    kill_and_wait(own_runtime)
+    assert taker("text(m.import_by_handle(value))", value=value) == b"hello"
+
+
+def test_many_holders_and_many_deaths(own_runtime: Runtime, start: Start) -> None:
+    peers = [start() for _ in range(4)]
+    for number, peer in enumerate(peers):
+        peer(f"shared = [share(f'{number}-{{i}}', b'hello') for i in range(50)]")
+    for peer in peers:
+        peer("held = [m.import_by_name(f'{n}-{i}') for n in range(4) for i in range(0, 50, 10)]")
+    before = peers[0]("m.snapshot()")
+    for _ in range(3):
+        kill_and_wait(own_runtime)
+        assert peers[0]("m.snapshot()") == before
+    pid = own_runtime.broker_pid()
+    assert pid is not None
+    for peer in peers:
+        peer("for i in held: drop(i)\nfor e in shared: m.free(e.memory)\nheld = []")
+    assert peers[0]("m.snapshot(), m.status().fds") == ([], 0)
+    assert all(peer("len(m._client.state.payloads), len(m._client.state.handles)") == (0, 0) for peer in peers)
+
+
+def test_after_everybodys_death_nothing_is_left(own_runtime: Runtime, start: Start) -> None:
+    watcher = start()
+    watcher("m.kmt_alive(1)")
+    pid = own_runtime.broker_pid()
+    assert pid is not None
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    peers = [start() for _ in range(4)]
+    for peer in peers:
+        peer(
+            "held = [share(None, b'x') for _ in range(50)]\nhandles = [m.get_handle(e.memory) for e in held]\n"
+            "tickets = [m.offer(handle=h) for h in handles]"
+        )
+    for peer in peers:
+        peer.kill()
+    wait_for_broker_fds(pid, before)
+    wait_until(lambda: watcher("m.snapshot()") == [], "all to end")
