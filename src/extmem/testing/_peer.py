@@ -36,7 +36,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def main() -> None:
     """Take orders until the other end hangs up."""
-    if hasattr(signal, "SIGUSR1"):
+    if hasattr(signal, "SIGUSR1") and hasattr(faulthandler, "register"):
         faulthandler.register(signal.SIGUSR1, all_threads=True)
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     namespace: dict[str, Any] = {"__name__": "__peer__"}

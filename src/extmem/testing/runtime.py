@@ -54,8 +54,8 @@ class Runtime:
         """The broker's process, None if none runs."""
         return next((pid for pid, command in self.processes().items() if "extmem.broker" in command), None)
 
-    def kill_broker(self, *, required: bool = True) -> int | None:
-        """Kill the broker with SIGKILL and wait until it is gone; its pid.
+    def kill_broker(self, number: int = _KILL, *, required: bool = True) -> int | None:
+        """Send the broker a signal, SIGKILL unless another is given, and wait until it is gone; its pid.
 
         Errors: LookupError if none runs; not `required`: None then.
         """
@@ -65,7 +65,7 @@ class Runtime:
                 raise LookupError(f"no broker runs in {self.path}")
             return None
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, _KILL)
+            os.kill(pid, number)
         wait_until(lambda: pid not in self.processes(), f"broker {pid} to end")
         return pid
 
