@@ -46,7 +46,7 @@ TIMEOUT: Final = 10.0
 _ATTEMPTS: Final = 4
 _CARRIERS: Final = frozenset({wire.Imported, wire.Handle, wire.SnapshotFile, wire.Channel})
 """Replies that may carry a descriptor; the others need no look at the table."""
-INHERIT_VARIABLE: Final = "EXTMEMINHERIT_VARIABLE"
+INHERIT_VARIABLE: Final = "EXTMEM_INHERIT_FD"
 """Where a child finds the connection that it was born with."""
 
 _log = logging.getLogger("extmem.broker")
@@ -64,6 +64,8 @@ class Client:
         self._sock: socket.socket | None = None
         self._stale: socket.socket | None = None
         self._watcher: Watcher | None = None
+        self.births: deque[tuple[bytes, weakref.ref[object]]] = deque()
+        """Tickets for children that are being started."""
         self._later: deque[tuple[Callable[[int], None], int]] = deque()
         self._busy = False
         self._closed = False
@@ -145,6 +147,35 @@ class Client:
         watcher = self._watcher
         if watcher is not None:
             watcher.wake()
+
+    def bind_later(self, ticket: bytes, child: object) -> None:
+        """Bind the ticket to a child process as soon as its object has a `pid` (`multiprocessing` sets it)."""
+        self.births.append((ticket, weakref.ref(child)))
+        watcher = self._watcher
+        if watcher is not None:
+            watcher.wake()
+
+    def bind_births(self) -> None:
+        """Do what `bind_later` has collected and can be done by now. A child that was never started gets nothing."""
+        for _ in range(len(self.births)):
+            ticket, reference = self.births.popleft()
+            child = reference()
+            pid = getattr(child, "pid", None)
+            if child is not None and pid is None:
+                self.births.append((ticket, reference))
+                continue
+            request = wire.Withdraw(ticket) if pid is None else wire.BindOffer(ticket, pid)
+            try:
+                with self.lock:
+                    self.exchange(request)
+                    offered = self.state.offered.get(ticket)
+                    if offered is not None and pid is not None:
+                        offered.pid = pid
+                    elif pid is None:
+                        self.state.offered.pop(ticket, None)
+            except ExtmemError as error:
+                # The child has claimed it already, or lives no more: either way there is nothing to bind.
+                _log.debug("binding a ticket to process %s: %s", pid, error)
 
     def free_later(self) -> None:
         """Do what `later` has collected. What cannot be freed now ends with the process."""

@@ -3,7 +3,8 @@
 How this works. The thread sleeps in poll(2) for a hang-up of the connection (never for input: replies are read by
 whoever asked) and for the wake pipe. On a hang-up it has the client connect again and announce what it holds; if that
 fails (no broker can be started just now), it tries again, ever more seldom, while there is something to be announced.
-The wake pipe also says that finalizers have left something to be freed.
+The wake pipe also says that finalizers have left something to be freed, or that a child is being started which tickets
+are for.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ __all__ = ["Watcher"]
 
 _FIRST_RETRY: Final = 0.02
 _LAST_RETRY: Final = 1.0
+_BIRTH: Final = 2
+"""Milliseconds between two looks at a child that is being started, until it has a pid."""
 _EMPTY_HANDED: Final = 2.0
 """Seconds for which a process that holds nothing looks for the new broker, which may wait for it."""
 
@@ -69,13 +72,15 @@ class Watcher:
                 if client is None:
                     return
                 client.free_later()
+                client.bind_births()
+                patience = _BIRTH if client.births else None
                 sock = client.connected
                 if sock is None and not client.state.empty:
                     self._again(client)
                     continue
                 fd = -1 if sock is None else sock.fileno()
                 del client
-                if self._hung_up(fd):
+                if self._hung_up(fd, patience):
                     client = self._client()
                     if client is not None and client.connected is sock:
                         self._again(client)
@@ -85,12 +90,12 @@ class Watcher:
             os.close(self._receiving)
             os.close(self._sending)
 
-    def _hung_up(self, fd: int) -> bool:
+    def _hung_up(self, fd: int, patience: int | None) -> bool:
         waiting = select.poll()
         waiting.register(self._receiving, select.POLLIN)
         if fd >= 0:
             waiting.register(fd, 0)
-        for ready, event in waiting.poll():
+        for ready, event in waiting.poll(patience):
             if ready == self._receiving:
                 self._drain()
             elif event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):

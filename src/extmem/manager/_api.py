@@ -164,6 +164,13 @@ class Manager(abc.ABC):
         """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
 
     @abc.abstractmethod
+    def bind_offer_to(self, ticket: bytes, child: object) -> None:
+        """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment.
+
+        Returns at once. An object that goes without ever having a pid withdraws the ticket.
+        """
+
+    @abc.abstractmethod
     def withdraw(self, ticket: bytes) -> bool:
         """Take an offer back. False when it has been claimed or has ended."""
 

@@ -306,6 +306,10 @@ class LinuxManager(Manager):
             if offered is not None:
                 offered.pid = pid
 
+    def bind_offer_to(self, ticket: bytes, child: object) -> None:
+        """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment."""
+        self._client.bind_later(fit_ticket(ticket), child)
+
     def withdraw(self, ticket: bytes) -> bool:
         """Take an offer back. False when it has been claimed or has ended."""
         client = self._client

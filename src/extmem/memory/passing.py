@@ -16,8 +16,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from extmem import vk
+from extmem.devices import select
 from extmem.errors import HandleStateError
-from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager
 from extmem.memory import exporting
 from extmem.objects import Share
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["reduce_memory"]
 
+_OPAQUE_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
+
 
 def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
     """`DeviceMemory.__reduce__`: the receiver gets a memory object of its own, with the rights of this one."""
@@ -34,8 +38,8 @@ def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory]
     holding.check_process()
     exporting.share_on_demand(holding)
     if not holding.references:
-        # Shared by fd alone so far: announce the payload without a shared object or number.
-        exporting.publish(holding, Share(0), name=None, access=0, attributes=None, strict_kmt=False)
+        # Shared by fd alone so far: nobody but the receiver learns of this nameless object.
+        exporting.publish(holding, Share.NT, name=None, access=int(Access.ALL), attributes=None, strict_kmt=False)
     owner = holding.manager or manager()
     return _receive_memory, (_offered(owner, owner.offer(memory=holding.references[0])),)
 
@@ -67,7 +71,12 @@ def _receive_nt_handle(ticket: bytes) -> NtHandle:
 
 def _reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tuple[bytes]]:
     owner = manager()
-    exported = owner.export(int(handle), b"", share=Share(0), name=None, access=0, sddl=None, inherit=False)
+    found = select.choose(kind="host").inspect_fd(int(handle), _OPAQUE_FD)
+    if not found.valid:
+        raise HandleStateError(f"{handle!r} cannot be passed on: {found.problem}")
+    exported = owner.export(
+        int(handle), found.descriptor, share=Share.NT, name=None, access=int(Access.ALL), sddl=None, inherit=False
+    )
     try:
         ticket = owner.offer(memory=exported.memory)
     finally:
