@@ -6,6 +6,7 @@ over 64 client processes. The same loop runs in a client of each, in turns.
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 import sys
@@ -118,7 +119,7 @@ def _all(crowd: list[Worker], tasks: list[tuple[object, ...]], say: Callable[[st
 
 def _throughput(who: list[Worker], names: list[str], turn: int) -> float:
     # Everybody begins at the same moment of the machine's clock, once all have been told.
-    begin = time.monotonic() + 0.01 + 0.004 * len(who)
+    begin = time.monotonic() + 0.05 + 0.008 * len(who)
     for number, client in enumerate(who):
         client.start(f"{_HERE}:open_until", names, begin, begin + _WINDOW, turn * 1000 + number)
     return sum(int(client.finish()) for client in who) / _WINDOW
@@ -146,11 +147,12 @@ def open_some(names: list[str], count: int, seed: int) -> list[int]:
 
 def open_until(names: list[str], begin: float, end: float, seed: int) -> int:
     """A client: how many opens fit between two moments."""
-    chosen = random.Random(seed).choices(names, k=256)
+    # Enough that one client alone does not come round to the same names sooner than many together do.
+    chosen = itertools.cycle(random.Random(seed).choices(names, k=4096))
     opened = 0
     time.sleep(max(0.0, begin - time.monotonic()))
     while time.monotonic() < end:
-        extmem.open(chosen[opened % 256]).close()
+        extmem.open(next(chosen)).close()
         opened += 1
     return opened
 
