@@ -23,19 +23,24 @@ __all__ = [
     "PayloadFd",
     "PayloadRow",
     "manager",
+    "start_time",
 ]
 
 if sys.platform == "linux":
     from extmem.broker.client import INHERIT_VARIABLE
+    from extmem.broker.journal import start_time
     from extmem.manager._linux import manager
 else:
     INHERIT_VARIABLE = "EXTMEM_INHERIT_FD"
+
+    def start_time(pid: int) -> int:
+        """When a process started, to tell it from a later one of the same pid: 0, not known on this system."""
+        return 0
 
     def manager() -> Manager:
         """This process's manager. UnsupportedError: this version of extmem has none for this system."""
         raise UnsupportedError(
             f"this version of extmem has no object manager for {sys.platform}, so there are no names, NT handles or "
-            "KMT "
-            "handles; file descriptors and memory of one process work",
+            "KMT handles; file descriptors and memory of one process work",
             requires_one_of=["Linux"],
         )

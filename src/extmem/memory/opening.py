@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
 from extmem import arrays, vk
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle, this_process
-from extmem.manager import manager
+from extmem.manager import manager, start_time
 from extmem.memory import allocating, exporting, importing
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
@@ -60,9 +61,16 @@ def describe(
         dedicated=dedicated.facts.create_info if dedicated is not None else None,
         usage=usage,
         array=array,
+        share=int(exporting.share_for(handle_types)),
         read_only=read_only,
         owner_pid=this_process(),
+        owner_start_time=_started(this_process()),
     )
+
+
+@lru_cache(maxsize=1)
+def _started(pid: int) -> int:
+    return start_time(pid)
 
 
 def allocate(

@@ -11,6 +11,8 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +51,13 @@ class Runtime:
                     command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                     found[int(entry.name)] = command
         return found
+
+    def serving(self) -> bool:
+        """Whether a broker takes connections."""
+        if sys.platform != "linux":
+            raise LookupError("only Linux has a broker")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+            return probe.connect_ex(str(self.path / "broker.sock")) == 0
 
     def broker_pid(self) -> int | None:
         """The broker's process, None if none runs."""
