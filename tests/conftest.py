@@ -65,9 +65,13 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
 @pytest.fixture(scope="session", autouse=True)
 def runtime() -> Iterator[Any]:
     """This session's own runtime directory; its broker and whatever else was started with it end with the session."""
+    from multiprocessing import resource_tracker
+
     from extmem.testing import children
     from extmem.testing.runtime import VARIABLE, Runtime
 
+    # Spawned children start it, once; it must not count as this runtime's, and ends with this process.
+    resource_tracker.ensure_running()
     before = os.environ.get(VARIABLE)
     with Runtime() as private:
         os.environ[VARIABLE] = str(private.path)

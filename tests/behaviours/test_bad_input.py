@@ -1,0 +1,483 @@
+"""Bad input gets a clear error, and nothing is lost: the class, the values in the message, what to do, and the handle.
+
+One test for each entry of the list of bad inputs. `refused` is the common part: the caller's handle is open and usable
+after the refusal, which the same handle's proper import proves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import socket
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from tests.behaviours.steps import (
+    FD,
+    KMT,
+    PEER,
+    READ,
+    READ_WRITE,
+    SIZE,
+    W32,
+    by_name,
+    export,
+    fd,
+    get,
+    import_fd,
+    import_win32,
+    kmt,
+    nt,
+    put,
+)
+
+import extmem
+from extmem import errors, raw, vk
+from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.manager import manager
+from extmem.memory import Descriptor, Device, DeviceMemory
+from extmem.objects import Share
+from extmem.testing.children import Peer
+from extmem.testing.runtime import Runtime
+from extmem.vk import SecurityAttributes
+
+
+@contextlib.contextmanager
+def refused(
+    kind: type[BaseException], *said: str, device: Device | None = None, handle: NtHandle | FdHandle | None = None
+) -> Iterator[list[BaseException]]:
+    """The block raises exactly this kind, its message has all of `said`, and the handle still imports."""
+    box: list[BaseException] = []
+    with pytest.raises(kind) as caught:
+        yield box
+    box.append(caught.value)
+    message = str(caught.value)
+    for words in said:
+        assert words in message, f"{words!r} is not in: {message}"
+    if device is not None and handle is not None:
+        assert not handle.closed
+        if isinstance(handle, NtHandle):
+            import_win32(device, handle).close()
+        else:
+            import_fd(device, handle.duplicate()).close()
+
+
+# Handle and name.
+
+
+def test_handle_and_name_both(device: Device, name: str) -> None:
+    with export(device, name=name) as memory, nt(device, memory) as handle:
+        with refused(extmem.RuleViolation, "-01441", name, f"{int(handle):#x}", "do: ", device=device, handle=handle):
+            import_win32(device, handle, name)
+
+
+def test_handle_and_name_neither(device: Device) -> None:
+    with refused(extmem.RuleViolation, "VUID-VkImportMemoryWin32HandleInfoKHR", "do: "):
+        import_win32(device, None, None)
+
+
+def test_a_name_for_a_kmt_type(device: Device, name: str) -> None:
+    with refused(extmem.RuleViolation, "-01439", name, "do: "):
+        import_win32(device, None, name, kind=KMT)
+    with refused(extmem.RuleViolation, "-00657", "do: "):
+        info = vk.ExportMemoryWin32HandleInfoKHR(None, READ_WRITE, name)
+        device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, vk.ExportMemoryAllocateInfo(KMT, info)))
+    with refused(extmem.UnsupportedError, "OPAQUE_WIN32"):
+        device.allocate(64, name=name, handle_types=KMT)
+
+
+def test_a_name_for_an_fd_type(device: Device, name: str) -> None:
+    with refused(extmem.RuleViolation, "OPAQUE_FD", "do: "):
+        import_win32(device, None, name, kind=FD)
+    with refused(extmem.UnsupportedError, "OPAQUE_WIN32"):
+        device.allocate(64, name=name, handle_types=FD)
+
+
+# Names.
+
+
+def test_unknown_names(device: Device, name: str) -> None:
+    with refused(errors.NameNotFoundError, name):
+        extmem.open(name)
+    with refused(errors.NameNotFoundError, name):
+        by_name(device, name)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [("", "empty"), ("x" * 261, "261"), ("a\0b", "NUL"), ("\\abs", "backslash"), ("abs\\", "backslash")],
+)
+def test_names_that_nothing_can_have(device: Device, bad: str, said: str) -> None:
+    for attempt in (
+        lambda: extmem.open(bad),
+        lambda: extmem.open_handle(bad),
+        lambda: export(device, name=bad),
+        lambda: device.allocate(64, name=bad),
+        lambda: by_name(device, bad),
+    ):
+        with refused(errors.NameInvalidError, said):
+            attempt()
+
+
+def test_a_taken_name(device: Device, name: str) -> None:
+    with device.allocate(64, name=name) as memory:
+        put(memory, b"mine")
+        with refused(errors.NameTakenError, name):
+            device.allocate(64, name=name)
+        assert get(memory) == b"mine"
+
+
+# A name that an object of another type has taken cannot come up on Linux: B10 and B11 test it through the model.
+
+
+# Access.
+
+
+def test_access_0(device: Device, name: str) -> None:
+    with export(device, name=name), refused(errors.AccessDeniedError, "(0)", "0x80000000"):
+        extmem.open_handle(name, 0)
+
+
+def test_denied_access(device: Device, name: str) -> None:
+    with (
+        export(device, name=name, security=SecurityAttributes("D:(A;;GR;;;OW)")) as memory,
+        nt(device, memory) as handle,
+    ):
+        with refused(errors.AccessDeniedError, "RESOURCE_WRITE"):
+            extmem.open_handle(name, READ_WRITE)
+        with handle.duplicate(access=READ) as reading:
+            with refused(errors.AccessDeniedError, "RESOURCE_WRITE", device=device, handle=reading):
+                reading.duplicate(access=READ_WRITE)
+        with handle.duplicate(access=1) as blind, refused(errors.AccessDeniedError, "READ_CONTROL"):
+            extmem.open(blind)
+
+
+# Handles.
+
+
+def test_closed_handles(device: Device) -> None:
+    with export(device, types=W32 | FD) as memory:
+        for handle in (nt(device, memory), fd(device, memory)):
+            value = int(handle)
+            handle.close()
+            with refused(errors.HandleStateError, f"{value:#x}", "closed", "still open"):
+                extmem.open(handle)
+
+
+def test_taken_handles(device: Device) -> None:
+    with export(device) as memory:
+        handle = nt(device, memory)
+        value = handle.take()
+        with refused(errors.HandleStateError, f"{value:#x}", "taken"):
+            import_win32(device, handle)
+        raw.nt_handle(value).close()
+
+
+def test_foreign_handles(device: Device, peer: Peer) -> None:
+    """A value of another process's table means nothing here."""
+    peer(PEER)
+    value = peer("memory = export(device)\nhandles = [memory.export_handle(W32) for _ in range(40)]\nint(handles[-1])")
+    with refused(errors.InvalidHandleError, f"{value:#x}"):
+        import_win32(device, value)
+    with refused(errors.InvalidHandleError, f"{value:#x}"):
+        raw.nt_handle(value)
+    assert peer("import_win32(device, handles[-1]).close()") is None
+
+
+def test_handles_of_the_wrong_kind(device: Device) -> None:
+    with export(device, types=W32 | FD) as memory, nt(device, memory) as handle, fd(device, memory) as descriptor:
+        with export(device, types=KMT) as other:
+            number = kmt(device, other)
+            with refused(errors.InvalidHandleError, f"{int(handle):#x}", device=device, handle=handle):
+                import_win32(device, int(handle), kind=KMT)
+            with refused(errors.HandleStateError, f"{int(number):#x}", "KMT"):
+                raw.nt_handle(int(number))
+            with refused(errors.HandleStateError, "OPAQUE_WIN32"):
+                KmtHandle(int(handle))
+            with refused(TypeError, "NtHandle", "extmem.raw"):
+                extmem.open(int(handle))  # type: ignore[arg-type]  # that is the point
+        with refused(errors.ExtmemError, device=device, handle=descriptor):
+            import_win32(device, descriptor)
+
+
+def test_protected_handles(device: Device) -> None:
+    with export(device) as memory, nt(device, memory) as handle:
+        handle.set_info(protect_from_close=True)
+        with refused(
+            errors.InvalidHandleError, f"{int(handle):#x}", "PROTECT_FROM_CLOSE", device=device, handle=handle
+        ):
+            handle.close()
+        handle.set_info(protect_from_close=False)
+
+
+def test_reused_handles(device: Device) -> None:
+    with export(device) as one, export(device) as two:
+        old = nt(device, one)
+        value = int(old)
+        old.close()
+        with nt(device, two) as new:
+            assert int(new) == value
+            with refused(errors.HandleStateError, f"{value:#x}", "another object", device=device, handle=new):
+                extmem.open(old)
+
+
+# KMT numbers.
+
+
+def test_kmt_numbers_that_are_dead_local_or_garbage(device: Device) -> None:
+    memory = export(device, types=KMT)
+    number = int(kmt(device, memory))
+    memory.close()
+    for wrong, said in ((number, "dead"), (0x4000_0040, "local"), (0x4000_0001, "000010")):
+        with refused(errors.InvalidHandleError, f"{wrong:#x}", said):
+            extmem.open(KmtHandle(wrong))
+    with refused(errors.HandleStateError, "bits 30 and 31"):
+        KmtHandle(0x1234)
+    with refused(errors.HandleStateError, "32 bits"):
+        KmtHandle(1 << 40)
+
+
+# What the exporter said.
+
+
+@pytest.mark.parametrize("kind", [W32, FD])
+def test_sizes_and_memory_types_that_differ(device: Device, kind: vk.ExternalMemoryHandleTypeFlagBits) -> None:
+    with export(device, types=kind) as memory, memory.export_handle(kind) as handle:
+        assert isinstance(handle, NtHandle | FdHandle)
+
+        def attempt(size: int, index: int) -> DeviceMemory:
+            if isinstance(handle, FdHandle):
+                return import_fd(device, handle, size=size, index=index)
+            return import_win32(device, handle, size=size, index=index)
+
+        with refused(extmem.RuleViolation, "8192", "4096", "do: ", device=device, handle=handle):
+            attempt(8192, 0)
+        with refused(extmem.RuleViolation, "memory", "1", "0", "do: ", device=device, handle=handle):
+            attempt(SIZE, 1)
+
+
+# Another device or driver: B95.
+
+
+def _buffer(device: Device) -> extmem.Buffer:
+    return device.create_buffer(
+        vk.BufferCreateInfo(
+            size=SIZE, usage=vk.BufferUsageFlagBits.TRANSFER_SRC, p_next=vk.ExternalMemoryBufferCreateInfo(W32)
+        )
+    )
+
+
+def test_a_dedicated_import_of_a_suballocated_payload(device: Device) -> None:
+    with export(device) as memory, nt(device, memory) as handle, _buffer(device) as buffer:
+        source = vk.ImportMemoryWin32HandleInfoKHR(W32, handle, None, vk.MemoryDedicatedAllocateInfo(None, buffer))
+        with refused(extmem.RuleViolation, "-01877", "buffer", "do: ", device=device, handle=handle):
+            device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, source))
+
+
+def test_a_suballocated_import_of_a_dedicated_payload(device: Device) -> None:
+    with _buffer(device) as buffer, _buffer(device) as twin:
+        chain = vk.ExportMemoryAllocateInfo(W32, vk.MemoryDedicatedAllocateInfo(None, buffer))
+        with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, chain)) as memory, nt(device, memory) as handle:
+            with refused(extmem.ExtmemError, "dedicated", "buffer"):
+                import_win32(device, handle)
+            assert not handle.closed
+            source = vk.ImportMemoryWin32HandleInfoKHR(W32, handle, None, vk.MemoryDedicatedAllocateInfo(None, twin))
+            device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, source)).close()
+
+
+# Descriptors that lie.
+
+
+def _memfd(size: int, seals: int = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL) -> int:
+    number = os.memfd_create("liar", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(number, size)
+    if seals:
+        fcntl.fcntl(number, fcntl.F_ADD_SEALS, seals)
+    return number
+
+
+@contextlib.contextmanager
+def shared(number: int, descriptor: bytes, name: str) -> Iterator[None]:
+    """What a hostile exporter can do: share any file under any description, past the library."""
+    exported = manager().export(
+        number, descriptor, share=Share.NT, name=name, access=READ_WRITE, sddl=None, inherit=False
+    )
+    try:
+        yield
+    finally:
+        manager().free(exported.memory)
+
+
+def _described(device: Device, **changes: object) -> Descriptor:
+    with export(device) as memory:
+        honest = {field: getattr(memory.descriptor, field) for field in memory.descriptor.__struct_fields__}
+    return Descriptor(**{**honest, **changes})  # type: ignore[arg-type]  # fields by name
+
+
+def test_a_descriptor_that_claims_more_than_the_fd_holds(device: Device, name: str) -> None:
+    """It must be refused before anybody maps it: reading past a file's end is SIGBUS."""
+    lie = _described(device, allocation_size=1 << 20, payload_size=1 << 20)
+    number = _memfd(8192)
+    try:
+        with shared(number, lie.encode(), name):
+            with refused(errors.ExtmemError, str(1 << 20)):
+                extmem.open(name).map()
+            with refused(errors.ExtmemError, str(1 << 20)):
+                import_win32(device, None, name, size=1 << 20).map()
+    finally:
+        os.close(number)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: b"",
+        lambda text: b"\xff" + text[1:],
+        lambda text: text[:-1],
+        lambda text: text + b"\0",
+        lambda text: b"\x00" * len(text),
+        lambda text: text.replace(bytes([4096 >> 8 & 0xFF, 0]), bytes([0xFF, 0xFF]), 1),
+    ],
+    ids=["empty", "wrong first byte", "cut off", "trailing byte", "zeros", "another size"],
+)
+def test_a_descriptor_that_is_damaged(device: Device, name: str, damage: object) -> None:
+    number = _memfd(8192)
+    try:
+        text = damage(_described(device).encode())  # type: ignore[operator]  # a function
+        with shared(number, text, name), refused(errors.ExtmemError):
+            extmem.open(name).map()
+    finally:
+        os.close(number)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"payload_offset": 4096},
+        {"payload_offset": -1},
+        {"payload_size": 8192},
+        {"allocation_size": 0},
+        {"memory_type_index": 99},
+    ],
+)
+def test_a_descriptor_with_bad_numbers_cannot_even_be_stated(device: Device, values: dict[str, int]) -> None:
+    with refused(errors.DescriptorError, str(next(iter(values.values())))):
+        _described(device, **values)
+
+
+def test_a_descriptor_of_another_version(device: Device) -> None:
+    text = bytearray(_described(device).encode())
+    at = text.index(1)  # the version is the first number of the array
+    text[at] = 99
+    with refused(errors.DescriptorError, "99"):
+        Descriptor.parse(bytes(text))
+
+
+# File descriptors that are no payload.
+
+
+@contextlib.contextmanager
+def a_file_descriptor(kind: str) -> Iterator[int]:
+    with contextlib.ExitStack() as stack:
+        if kind == "socket":
+            here, there = socket.socketpair()
+            stack.callback(here.close)
+            stack.callback(there.close)
+            yield here.fileno()
+        elif kind == "file":
+            file = stack.enter_context(tempfile.TemporaryFile())
+            file.truncate(1 << 16)
+            yield file.fileno()
+        elif kind == "unsealed":
+            number = _memfd(1 << 16, seals=0)
+            stack.callback(os.close, number)
+            yield number
+        else:
+            number = _memfd(SIZE // 2)
+            stack.callback(os.close, number)
+            yield number
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("socket", "socket"), ("file", "file"), ("unsealed", "seal"), ("too small", "")]
+)
+def test_an_fd_that_is_no_payload(device: Device, kind: str, said: str) -> None:
+    with a_file_descriptor(kind) as number:
+        before = os.fstat(number).st_ino
+        with refused(errors.ExtmemError, said):
+            import_fd(device, number)
+        with refused(errors.ExtmemError, said):
+            raw.import_payload(device, number, _described(device))
+        assert os.fstat(number).st_ino == before  # still the caller's, still open
+
+
+def test_an_fd_that_is_not_open(device: Device) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    os.close(write)
+    with refused(extmem.RuleViolation, str(read), "do: "):
+        import_fd(device, read)
+    with pytest.raises(OSError) as error:
+        raw.fd_handle(read)
+    assert error.value.errno == errno.EBADF
+
+
+# The world around.
+
+
+def test_no_broker_and_no_right_to_start_one(own_runtime: Runtime) -> None:
+    with Peer(env={**own_runtime.environment, "EXTMEM_BROKER_START": "never"}) as peer:
+        peer(PEER)
+        error = peer.fails("export(device)")
+        assert error.is_a(errors.UnsupportedError)
+        assert str(own_runtime.path) in error.message and "EXTMEM_BROKER_START" in error.message
+        # What needs no object manager works: fds are the device's own.
+        assert peer("memory = export(device, types=FD)\nput(memory, b'solo')\nget(memory)") == b"solo"
+        assert (
+            peer("with fd(device, memory) as handle, import_fd(device, handle) as other: found = get(other)\nfound")
+            == b"solo"
+        )
+
+
+def test_a_runtime_directory_that_others_can_enter(own_runtime: Runtime) -> None:
+    own_runtime.path.chmod(0o755)
+    with Peer(env=own_runtime.environment) as peer:
+        peer(PEER)
+        error = peer.fails("export(device)")
+        assert error.is_a(errors.UnsupportedError) and str(own_runtime.path) in error.message
+
+
+def test_a_memory_limit(own_runtime: Runtime) -> None:
+    """RLIMIT_FSIZE stands for a full /dev/shm: the reservation of the payload fails."""
+    with Peer(env=own_runtime.environment) as peer:
+        peer(PEER + "\nimport resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)")
+        peer(f"resource.setrlimit(resource.RLIMIT_FSIZE, ({1 << 20}, {resource.RLIM_INFINITY}))")
+        error = peer.fails(f"export(device, size={1 << 24})")
+        assert error.is_a(errors.OutOfMemoryError) and error.is_a(MemoryError)
+        assert str(1 << 24) in error.message
+        peer("export(device).close()")
+
+
+def test_too_many_open_files(own_runtime: Runtime) -> None:
+    with Peer(env=own_runtime.environment) as peer:
+        peer(PEER + "\nimport resource\nexport(device).close()")
+        peer(f"resource.setrlimit(resource.RLIMIT_NOFILE, (40, {resource.getrlimit(resource.RLIMIT_NOFILE)[1]}))")
+        peer("kept = []")
+        error = peer.fails("while True: kept.append(export(device))")
+        assert error.is_a(errors.OutOfMemoryError) or error.is_a(OSError)
+        peer("[memory.close() for memory in kept]\nkept.clear()\nexport(device).close()")
+
+
+def test_more_than_the_machine_has(device: Device) -> None:
+    most = device.memory_properties.memory_heaps[0].size
+    with refused(errors.ExtmemError, str(most + 4096)):
+        device.allocate_memory(vk.MemoryAllocateInfo(most + 4096, 0))
+    with refused(ValueError, "0"):
+        device.allocate(0)
+
+
+# A dead peer at every step: tests/process/test_crashes.py and test_broker_killed.py.
