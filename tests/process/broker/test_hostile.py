@@ -1,0 +1,227 @@
+"""Whatever one client does, it costs that client its connection and nobody anything else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+from tests.process.broker.conftest import Start
+from tests.process.broker.steps import RawClient, broker_fds, raw, wait_for_broker_fds
+
+from extmem.broker import wire
+from extmem.errors import PeerGoneError, PeerProtocolError
+from extmem.testing.children import Peer
+from extmem.testing.runtime import Runtime
+from extmem.testing.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def undisturbed(own_runtime: Runtime, start: Start) -> Iterator[Peer]:
+    """Another client, whose things are all there at the end, in the same broker, which has no descriptor more."""
+    peer = start()
+    peer(
+        "a = share('x', b'hello')\nh = m.get_handle(a.memory)\ndrop(m.import_by_name('x', READ))\nbefore = m.snapshot()"
+    )
+    pid = own_runtime.broker_pid()
+    assert pid is not None
+    before = broker_fds(pid)
+    yield peer
+    assert own_runtime.broker_pid() == pid, "the broker is another one"
+    assert peer("reads('x')") == b"hello"
+    wait_until(lambda: peer("m.snapshot() == before"), "the hostile client's things to end")
+    wait_for_broker_fds(pid, before)
+    assert (own_runtime.path / "broker.log").read_text() == ""
+
+
+def fault(runtime: Runtime, data: bytes, *, hello: bool = True, fds: list[int] | None = None) -> str:
+    """What the broker says to these bytes before it hangs up."""
+    with raw(runtime, hello=hello) as client:
+        rights = [] if not fds else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
+        client.sock.sendmsg([data], rights)
+        reply = client.hear()
+        assert isinstance(reply, wire.Fault)
+        assert client.hear() is None
+        return reply.detail
+
+
+@pytest.mark.parametrize("data", [b"\0", b"hello there", b"\xff" * 100, b"\x91" * 9000, b"\x91\x7f", b"\xc1"], ids=repr)
+@pytest.mark.parametrize("hello", [True, False])
+def test_garbage(own_runtime: Runtime, data: bytes, hello: bool) -> None:
+    assert "no request" in fault(own_runtime, data, hello=hello)
+
+
+def test_a_huge_packet(own_runtime: Runtime) -> None:
+    assert "longer than" in fault(own_runtime, b"x" * (wire.MAX_MESSAGE + 1))
+
+
+def test_a_descriptor_where_none_belongs(own_runtime: Runtime) -> None:
+    zero = os.open("/dev/zero", os.O_RDONLY)
+    assert "1 file descriptors" in fault(own_runtime, wire.encode(wire.KmtAlive(5)), fds=[zero])
+    assert "cut off" in fault(own_runtime, wire.encode(wire.KmtAlive(5)), fds=[zero] * 200)
+    assert "file descriptor" in fault(own_runtime, wire.encode(wire.Hello(1)), hello=False, fds=[zero])
+    os.close(zero)
+
+
+def test_none_where_one_belongs(own_runtime: Runtime) -> None:
+    export = wire.Export(1, b"", 1, None, 0, None, False, False)
+    assert "0 file descriptors" in fault(own_runtime, wire.encode(export))
+
+
+def test_a_request_before_hello_a_second_hello_and_a_reply(own_runtime: Runtime) -> None:
+    assert "before Hello" in fault(own_runtime, wire.encode(wire.KmtAlive(5)), hello=False)
+    assert "Hello once" in fault(own_runtime, wire.encode(wire.Hello(1)))
+    assert "no request" in fault(own_runtime, wire.encode(wire.Done()))
+
+
+def test_another_version_of_the_format(own_runtime: Runtime) -> None:
+    detail = fault(own_runtime, wire.encode(wire.Hello(99)), hello=False)
+    assert "version 1" in detail and "99" in detail and "extmem broker stop" in detail
+
+
+def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime) -> None:
+    """A refusal is no breach: the same client goes on."""
+    zero = os.open("/dev/zero", os.O_RDONLY)
+    with raw(own_runtime) as client:
+        for request, fd in (
+            (wire.Export(1, b"", 1, None, 0, None, False, False), zero),
+            (wire.Export(77, b"", 1, None, 0, None, False, False), zero),
+            (wire.Export(2, b"", 3, None, 0, None, False, False), zero),
+            (wire.ImportName("\\x", 1), None),
+            (wire.ImportHandle(2**62), None),
+            (wire.ImportKmt(2**62), None),
+            (wire.Free(2**62), None),
+            (wire.CloseHandle(4), None),
+            (wire.Duplicate(4, None, False, False, True, 1), None),
+            (wire.SetFlags(4, 255, 255), None),
+            (wire.Offer(), None),
+            (wire.Offer(1, 4, 5), None),
+            (wire.Claim(bytes(16)), None),
+            (wire.BindOffer(bytes(16), 1), None),
+            (wire.Hold(4), None),
+            (wire.Inherit((4, 8)), None),
+            (wire.AnnouncePayload(1, 1, b"", 1, 0, False, True), zero),
+            (wire.AnnounceMemory(1, 5, 0, True, 0, True), None),
+            (wire.AnnounceHandle(4, 5, 0, True, True), None),
+            (wire.AnnounceTicket(bytes(16), "nonsense", 5, 0, 0, 1, False), None),
+        ):
+            assert isinstance(client.ask(request, fd), wire.Refusal), request
+        record = wire.encode(wire.ObjectRecord(1, 2, "\\Sessions\\1\\BaseNamedObjects\\x", 0, "D:", True))
+        assert isinstance(client.ask(wire.AnnounceObject(record)), wire.Refusal)
+        assert client.ask(wire.KmtAlive(5)) == wire.Value(0)
+    os.close(zero)
+
+
+def test_a_record_of_nonsense(own_runtime: Runtime) -> None:
+    assert "no object record" in fault(own_runtime, wire.encode(wire.AnnounceObject(b"nonsense")))
+
+
+def test_one_that_says_nothing(own_runtime: Runtime) -> None:
+    with raw(own_runtime, hello=False) as client:
+        reply = client.hear()
+        assert isinstance(reply, wire.Fault) and "Hello" in reply.detail
+        assert client.hear() is None
+
+
+def test_one_that_never_reads(own_runtime: Runtime, undisturbed: Peer) -> None:
+    """The others are served meanwhile; it is dropped when its time is over."""
+    with raw(own_runtime) as client:
+        client.sock.settimeout(0)
+        question = wire.encode(wire.GetStatus())
+        with pytest.raises(BlockingIOError):
+            while True:
+                client.sock.send(question)
+        assert undisturbed("reads('x')") == b"hello"
+        client.sock.settimeout(20)
+        wait_until(lambda: _send_fails(client, question), "the broker to hang up", deadline=20)
+
+
+def _send_fails(client: RawClient, data: bytes) -> bool:
+    client.sock.settimeout(0)
+    try:
+        client.sock.send(data)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def test_one_that_talks_without_end_lets_the_others_talk(own_runtime: Runtime, undisturbed: Peer) -> None:
+    with raw(own_runtime) as client:
+        for _ in range(20):
+            client.sock.send(wire.encode(wire.KmtAlive(5)))
+        assert undisturbed("reads('x')") == b"hello"
+        assert [client.hear() for _ in range(20)] == [wire.Value(0)] * 20
+
+
+def test_one_that_leaves_in_the_middle(own_runtime: Runtime, undisturbed: Peer) -> None:
+    for request in (
+        wire.ImportName("x", 0x02000000),
+        wire.OpenHandle("x", 0x02000000, True),
+        wire.Inherit(),
+        wire.Snapshot(),
+    ):
+        client = RawClient(own_runtime.path)
+        client.hello()
+        client.sock.send(wire.encode(request))
+        client.close()
+    for _ in range(50):
+        RawClient(own_runtime.path).close()
+    assert undisturbed("reads('x')") == b"hello"
+
+
+def test_unread_descriptors_are_not_the_brokers(own_runtime: Runtime) -> None:
+    """A client that is sent descriptors and never reads them: they end with its connection."""
+    with raw(own_runtime) as client:
+        for _ in range(30):
+            client.sock.send(wire.encode(wire.ImportName("x", 0x80000000)))
+            client.sock.send(wire.encode(wire.Inherit()))
+
+
+def test_a_client_that_claims_what_it_never_had(own_runtime: Runtime, undisturbed: Peer) -> None:
+    """Announcing without a restart: nothing of the others' can be taken by it."""
+    with raw(own_runtime) as client:
+        record = wire.encode(
+            wire.ObjectRecord(12345, 999, "\\Sessions\\1\\BaseNamedObjects\\x", os.getuid(), "D:", True)
+        )
+        assert isinstance(client.ask(wire.AnnounceObject(record)), wire.Refusal)
+        assert isinstance(client.ask(wire.AnnounceHandle(4, 1, 0x1F0001, True, False)), wire.Refusal)
+        assert isinstance(client.ask(wire.Announced()), wire.Done)
+    assert undisturbed("m.info(h).name").endswith("\\x")
+
+
+def test_random_bytes_and_wounded_requests(own_runtime: Runtime) -> None:
+    """A short fuzz; `fuzz/fuzz_wire.py` is the long one."""
+    rng = Random(7)
+    good = [
+        wire.encode(m) for m in (wire.ImportName("x", 1), wire.Free(1), wire.Offer(1), wire.Inherit((4,)), wire.Stop())
+    ]
+    client = None
+    for _ in range(300):
+        data = bytearray(rng.choice(good) if rng.random() < 0.7 else rng.randbytes(rng.randrange(1, 40)))
+        data[rng.randrange(len(data))] = rng.randrange(256)
+        if client is None:
+            client = RawClient(own_runtime.path)
+            client.hello()
+        try:
+            reply = client.say(bytes(data))
+        except (PeerGoneError, PeerProtocolError):
+            reply = None
+        if reply is None or isinstance(reply, wire.Fault):
+            client.close()
+            client = None
+    if client is not None:
+        client.close()
+
+
+def test_as_many_tickets_as_one_may_have_and_no_more(own_runtime: Runtime, start: Start, undisturbed: Peer) -> None:
+    greedy = start()
+    greedy("a = share('greedy')")
+    error = greedy.fails("while True: m.offer(memory=a.memory)")
+    assert error.is_a("QuotaError") and "4096" in error.message
+    assert undisturbed("m.withdraw(m.offer(memory=a.memory))") is True
+    greedy.kill()
