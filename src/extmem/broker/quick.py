@@ -9,6 +9,11 @@ That this answers as the slow way does is a property test.
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
 from typing import Final
 
 from extmem.broker import transport, wire
