@@ -6,6 +6,7 @@ Nothing here is imported by the library, and `extmem --version` loads nothing el
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 __all__ = ["main"]
 
@@ -24,6 +25,15 @@ def main(arguments: list[str] | None = None) -> None:
         from extmem.cli._app import app
 
         app(args=given, prog_name="extmem")
-    except KeyboardInterrupt:  # before a command ran, or after; within one, it speaks for itself
-        sys.stderr.write("interrupted\n")
-        sys.exit(_INTERRUPTED)
+    except KeyboardInterrupt:
+        _interrupted()
+    except SystemExit as end:
+        # Within a command the guard has said so; typer alone ends without a word.
+        if end.code == _INTERRUPTED and not getattr(sys.modules.get("extmem.cli._guard"), "told_interrupted", False):
+            _interrupted()
+        raise
+
+
+def _interrupted() -> NoReturn:
+    sys.stderr.write("interrupted\n")
+    sys.exit(_INTERRUPTED)

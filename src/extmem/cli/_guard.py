@@ -28,6 +28,8 @@ R = TypeVar("R")
 
 FAILED = 1
 INTERRUPTED = 130
+told_interrupted = False
+"""Whether a command has said that it was interrupted: `main` says it where none got to."""
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -39,6 +41,8 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             with _ended_politely():
                 return command(*args, **kwargs)
         except KeyboardInterrupt:
+            global told_interrupted
+            told_interrupted = True
             words("interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:

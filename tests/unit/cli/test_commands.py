@@ -73,6 +73,20 @@ def test_ctrl_c_outside_of_a_command_is_one_line(
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_ctrl_c_that_the_parser_swallows_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def swallowed(**options: object) -> None:
+        sys.exit(130)
+
+    monkeypatch.setattr(sys.modules["extmem.cli._app"], "app", swallowed)
+    monkeypatch.setattr("extmem.cli._guard.told_interrupted", False)
+    with pytest.raises(SystemExit) as ended:
+        main(["ps"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
