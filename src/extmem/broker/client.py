@@ -79,11 +79,14 @@ class Client:
         Raises the class of `extmem.errors` that a refusal stands for; PeerGoneError when there is no answer in time or
         the broker dies again and again; PeerProtocolError; UnsupportedError where there is no broker to be had.
         """
+        return self.exchange_encoded(wire.encode(request), fd)
+
+    def exchange_encoded(self, data: bytes, fd: int | None = None) -> tuple[wire.Reply, OwnedFd | None]:
+        """`exchange` for a request that is encoded already."""
         if self._busy:
             raise HandleStateError(
                 "a signal handler used shared memory while a call was under way; only set a flag in it"
             )
-        data = wire.encode(request)
         for _ in range(_ATTEMPTS):
             sock = self._sock
             if sock is None:
@@ -103,9 +106,7 @@ class Client:
             if kind is wire.Refusal or kind is wire.Fault:
                 self._refused(sock, answer[0])
             return answer
-        raise PeerGoneError(
-            f"the broker died {_ATTEMPTS} times in a row on {type(request).__name__}; see {self.directory.log}"
-        )
+        raise PeerGoneError(f"the broker died {_ATTEMPTS} times in a row on this request; see {self.directory.log}")
 
     def _refused(self, sock: socket.socket, reply: wire.Reply) -> None:
         if type(reply) is wire.Refusal:

@@ -163,27 +163,20 @@ class Dispatch(Announcing):
                 raise no_descriptors(error) from None
             mode = needs
             session.held[payload] = held | needs
-        record = facts.records.get(found.object) if found.object is not None else b""
-        if record is None:
-            record = self.record(facts, found.object)
-        return (
-            wire.Imported(
-                found.memory,
-                mode,
-                needs,
-                payload,
-                found.object or 0,
-                found.granted,
-                found.kmt or 0,
-                facts.strict_kmt,
-                facts.kind,
-                found.name,
-                facts.description,
-                record,
-                facts.stated,
-            ),
-            fd,
+        told = wire.ImportFacts(
+            needs,
+            payload,
+            found.object or 0,
+            found.granted,
+            found.kmt or 0,
+            facts.strict_kmt,
+            facts.kind,
+            found.name,
+            facts.description,
+            self.record(facts, found.object),
+            facts.stated,
         )
+        return wire.Imported(found.memory, mode, wire.encode(told)), fd
 
     def _free(self, session: Session, m: wire.Free, received: OwnedFd | None) -> Answer:
         self.model.free_memory(session.process, m.memory)

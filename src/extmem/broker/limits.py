@@ -39,6 +39,7 @@ Text = Annotated[str, msgspec.Meta(max_length=3_000)]
 Word = Annotated[str, msgspec.Meta(max_length=64)]
 Payload = Annotated[bytes, msgspec.Meta(max_length=MAX_DESCRIPTOR)]
 Record = Annotated[bytes, msgspec.Meta(max_length=4_096)]
+Facts = Annotated[bytes, msgspec.Meta(max_length=12_000)]
 TicketBytes = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 

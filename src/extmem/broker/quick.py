@@ -36,15 +36,16 @@ class _Known:
 
     __slots__ = ("granted", "held_tail", "needs", "object", "payload", "sent_tail", "token")
 
-    def __init__(self, token: Token, reply: wire.Imported) -> None:
+    def __init__(self, token: Token, facts: bytes) -> None:
+        told = wire.decode_facts(facts)
         self.token = token
-        self.object = reply.object
-        self.granted = reply.granted
-        self.payload = reply.payload
-        self.needs = reply.needs
-        tail = wire.imported_tail(reply)
+        self.object = told.object
+        self.granted = told.granted
+        self.payload = told.payload
+        self.needs = told.needs
+        tail = wire.encode(facts)
         self.held_tail = b"\0" + tail
-        self.sent_tail = reply.needs.to_bytes(1, "big") + tail
+        self.sent_tail = told.needs.to_bytes(1, "big") + tail
 
 
 class QuickOpens:
@@ -59,7 +60,7 @@ class QuickOpens:
 
     def remember(self, data: bytes, session: Session, reply: wire.Imported) -> None:
         """The slow way has answered an `ImportName`."""
-        known = _Known(session.token, reply)
+        known = _Known(session.token, reply.facts)
         self._size += len(data) + 2 * len(known.held_tail) + _OVERHEAD
         if self._size > _ROOM:
             self.clear()

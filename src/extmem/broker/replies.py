@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from extmem.broker.limits import I64, U8, U32, Message, Name, Payload, Pid, Record, Text, TicketBytes, Word
+from extmem.broker.limits import I64, U8, U32, Facts, Message, Name, Payload, Pid, Record, Text, TicketBytes, Word
 
 __all__ = [
     "Welcome",
@@ -61,24 +61,13 @@ class Exported(Message, tag=67):
 class Imported(Message, tag=68):
     """To an import or a claim of memory: fd attached if `mode` is not 0.
 
-    `needs` is the mode that the memory is to be used with: the fd's that is attached, or that the client has already.
-    `memory` and `mode` are all that differs from one import of an object to the next, so they come first: what follows
-    is made once (`imported_tail`).
+    `facts` is an encoded `ImportFacts`: all that is the same whenever this object is imported with these rights. It
+    comes in one piece, so that neither side has to look into it the second time.
     """
 
     memory: I64
     mode: U8
-    needs: U8
-    payload: I64
-    object: I64
-    granted: U32
-    kmt: U32
-    strict_kmt: bool
-    kind: U8
-    name: Name | None
-    descriptor: Payload
-    record: Record
-    identity: I64 = 0
+    facts: Facts
 
 
 class Handle(Message, tag=69):

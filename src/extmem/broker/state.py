@@ -68,6 +68,9 @@ class HeldPayload:
         """Shared objects on it, as the broker wants them announced."""
 
 
+_KNOWN: Final = 1_024
+
+
 HeldMemory: TypeAlias = tuple[HeldPayload, int, bool, int, bool]
 """A memory object: payload, object (or 0), whether it exports, rights, inherit flag.
 
@@ -110,6 +113,8 @@ class State:
         self.memories: dict[int, HeldMemory] = {}
         self.handles: dict[int, HeldHandle] = {}
         self.offered: dict[bytes, Offered] = {}
+        self._known: dict[bytes, tuple[wire.ImportFacts, HeldPayload]] = {}
+        """Facts of imports by their bytes, and the entry that was the payload's last."""
         self.claimed: deque[bytes] = deque(maxlen=256)
 
     def after_fork(self) -> State:
@@ -136,30 +141,43 @@ class State:
         held.references += 1
         self.memories[reply.memory + self.base] = (held, reply.object, True, reply.granted, request.inherit)
 
-    def imported(self, reply: wire.Imported, fd: OwnedFd | None) -> PayloadFd:
-        """A memory object that this process has imported."""
-        held = self.payloads.get(reply.payload)
-        if held is None:
-            share = Share.NT if reply.object else Share.KMT
-            held = self._payload(reply.payload, reply.kind, reply.descriptor, share, reply.identity)
+    def imported(self, reply: wire.Imported, fd: OwnedFd | None) -> tuple[wire.ImportFacts, PayloadFd]:
+        """A memory object that this process has imported: what it leads to, and a hold on its descriptor."""
+        known = self._known.get(reply.facts)
+        if known is None:
+            known = self._learn(reply.facts)
+        facts, held = known
+        if not held.references:
+            # Nothing held it since; or somebody holds it again, as another entry.
+            held = self.payloads.setdefault(held.id, held)
         if fd is not None:
             held.fds[reply.mode] = fd
-        needs = reply.needs
-        shared = held.fds.get(needs)
+        shared = held.fds.get(facts.needs)
         if shared is None:
             raise PeerProtocolError(
-                f"the broker takes for granted a descriptor of payload {reply.payload} that is not here"
+                f"the broker takes for granted a descriptor of payload {facts.payload} that is not here"
             )
-        granted = reply.granted
-        target = reply.object
+        target = facts.object
+        granted = facts.granted
         if not target:
-            held.kmt, held.strict_kmt = reply.kmt, reply.strict_kmt
+            held.kmt, held.strict_kmt = facts.kmt, facts.strict_kmt
             held.write |= granted & RESOURCE_WRITE != 0
         elif target not in held.records:
-            held.records[target] = reply.record
+            held.records[target] = facts.record
         held.references += 1
         self.memories[reply.memory + self.base] = (held, target, False, granted, False)
-        return PayloadFd(shared, needs == READ_WRITE and granted & RESOURCE_WRITE != 0)
+        return facts, PayloadFd(shared, facts.needs == READ_WRITE and granted & RESOURCE_WRITE != 0)
+
+    def _learn(self, data: bytes) -> tuple[wire.ImportFacts, HeldPayload]:
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        facts = wire.decode_facts(data)
+        held = self.payloads.get(facts.payload)
+        if held is None:
+            share = Share.NT if facts.object else Share.KMT
+            held = HeldPayload(facts.payload, facts.kind, facts.descriptor, share, facts.identity)
+        self._known[data] = facts, held
+        return facts, held
 
     def handle(self, reply: wire.Handle, fd: OwnedFd | None) -> None:
         """A handle that this process has."""
@@ -245,6 +263,7 @@ class State:
         if held is None:
             return
         held.kmt = back.kmt
+        self._known.clear()
         if back.payload != payload:
             del self.payloads[payload]
             held.id = back.payload

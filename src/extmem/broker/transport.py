@@ -90,6 +90,10 @@ def receive(sock: socket.socket, *, credentials: bool = False) -> Packet | None:
         raise PeerGoneError(f"the other end is gone: {error}") from error
     if not ancillary and not flags & _BAD:
         return (data, None, None) if data else None
+    if not flags & _BAD and data and len(ancillary) == 1:
+        level, kind, payload = ancillary[0]
+        if kind == _SCM_RIGHTS and level == _SOL_SOCKET and len(payload) == _INT.size:
+            return data, OwnedFd(_INT.unpack(payload)[0]), None  # as it should be; all else goes the long way
     # First every descriptor gets its owner. A trailing part of an int cannot be one.
     owned = [
         OwnedFd(fd)

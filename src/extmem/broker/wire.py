@@ -25,10 +25,13 @@ from extmem.broker.limits import (
     PROTOCOL_VERSION,
     READ_ONLY,
     READ_WRITE,
+    U8,
     U32,
     Kind,
     Message,
     Name,
+    Payload,
+    Record,
     Sddl,
 )
 from extmem.broker.replies import (
@@ -113,6 +116,7 @@ __all__ = [
     "Hello",
     "Hold",
     "IMPORTED_HEAD",
+    "ImportFacts",
     "ImportHandle",
     "ImportKmt",
     "ImportName",
@@ -145,13 +149,13 @@ __all__ = [
     "Value",
     "Welcome",
     "Withdraw",
+    "decode_facts",
     "decode_record",
     "decode_reply",
     "decode_request",
     "decode_snapshot",
     "encode",
     "fds_of",
-    "imported_tail",
 ]
 
 Request: TypeAlias = (
@@ -228,9 +232,28 @@ class ObjectRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     writable: bool
 
 
+class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What an import leads to. `needs` is the mode that the memory is to be used with: the fd's that is attached, or
+    that the client has already. `object` or `kmt` is 0 where there is none; `record` is an encoded `ObjectRecord`.
+    """
+
+    needs: U8
+    payload: I64
+    object: I64
+    granted: U32
+    kmt: U32
+    strict_kmt: bool
+    kind: U8
+    name: Name | None
+    descriptor: Payload
+    record: Record
+    identity: I64 = 0
+
+
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_facts = msgspec.msgpack.Decoder(ImportFacts)
 _records = msgspec.msgpack.Decoder(ObjectRecord)
 _snapshots = msgspec.msgpack.Decoder(list[PayloadRow])
 
@@ -238,13 +261,8 @@ encode = _encoder.encode
 """Any message, record or snapshot to bytes."""
 
 
-IMPORTED_HEAD: Final = encode(Imported(0, 0, 0, 0, 0, 0, 0, False, 0, None, b"", b""))[:2]
-"""What every encoded `Imported` begins with; its `memory` follows, then its `mode`, then its tail."""
-
-
-def imported_tail(reply: Imported) -> bytes:
-    """The part of the encoded reply after `memory` and `mode`."""
-    return encode(reply)[len(IMPORTED_HEAD) + len(encode(reply.memory)) + 1 :]
+IMPORTED_HEAD: Final = encode(Imported(0, 0, b""))[:2]
+"""What every encoded `Imported` begins with; its `memory` follows, then its `mode`, then its encoded `facts`."""
 
 
 def fds_of(message: Request | Reply) -> int:
@@ -269,6 +287,14 @@ def decode_reply(data: bytes) -> Reply:
         return _replies.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PeerProtocolError(f"{len(data)} bytes are no reply: {error}") from None
+
+
+def decode_facts(data: bytes) -> ImportFacts:
+    """The facts of an import. Raises PeerProtocolError for anything else."""
+    try:
+        return _facts.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerProtocolError(f"{len(data)} bytes are no facts of an import: {error}") from None
 
 
 def decode_record(data: bytes) -> ObjectRecord:

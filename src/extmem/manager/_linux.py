@@ -41,6 +41,7 @@ from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
 
 __all__ = ["LinuxManager", "manager"]
 
+_OPENS = 1_024
 _PROTECT = 2
 _INHERIT = 1
 
@@ -50,6 +51,7 @@ class LinuxManager(Manager):
 
     def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
         self._client = Client(runtime_directory() if directory is None else directory, timeout=timeout)
+        self._opens: dict[tuple[str, int], bytes] = {}
 
     # -- memory objects -----------------------------------------------------------------------------------------------
 
@@ -99,13 +101,22 @@ class LinuxManager(Manager):
 
     def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
         """A memory object by name, with the rights asked for, or all that the object's security allows."""
-        fit_name(name)
-        if "\\" in name:
-            self._check_global(name)
+        request = self._opens.get((name, desired))
+        if request is None:
+            request = self._prepare_open(name, desired)
         client = self._client
         with client.lock:
-            reply, fd = client.exchange(wire.ImportName(name, fit_mask(desired)))
+            reply, fd = client.exchange_encoded(request)
             return self._imported(reply, fd)
+
+    def _prepare_open(self, name: str, desired: int) -> bytes:
+        """The encoded request. Programs open the same names again and again."""
+        fit_name(name)
+        self._check_global(name)
+        if len(self._opens) >= _OPENS:
+            self._opens.clear()
+        request = self._opens[name, desired] = wire.encode(wire.ImportName(name, fit_mask(desired)))
+        return request
 
     def import_by_handle(self, handle: int) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
@@ -123,15 +134,9 @@ class LinuxManager(Manager):
         if type(reply) is not wire.Imported:
             _unexpected(reply)
         state = self._client.state
-        payload = state.imported(reply, fd)
+        facts, payload = state.imported(reply, fd)
         return Imported(
-            reply.memory + state.base,
-            payload,
-            reply.object,
-            reply.granted,
-            reply.descriptor,
-            reply.kmt,
-            reply.name,
+            reply.memory + state.base, payload, facts.object, facts.granted, facts.descriptor, facts.kmt, facts.name
         )
 
     def free(self, memory: int) -> None:

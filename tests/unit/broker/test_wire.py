@@ -52,7 +52,7 @@ REPLIES: list[wire.Reply] = [
     wire.Done(),
     wire.Value(2**63 - 1),
     wire.Exported(1, 5, 6, 0xF0001, 0, False, b"d", b"record"),
-    wire.Imported(300, 2, 2, 5, 6, 1, 0, False, 1, "\\Sessions\\1\\BaseNamedObjects\\x", b"d", b"record", 0),
+    wire.Imported(300, 2, b"facts"),
     wire.Handle(4, 5, 6, 1, True, False, 1, 1, b"d", b"record"),
     wire.HandleState(True, False, 1, 6, "", "DxgkSharedResource", 1, 3),
     wire.Ticket(TICKET),
@@ -129,10 +129,20 @@ def test_values_beyond_their_bounds_are_refused(message: wire.Request) -> None:
         wire.decode_request(wire.encode(message))
 
 
+LONGEST_FACTS = wire.ImportFacts(
+    2, 2**62, 2**62, 2**32 - 1, 2**32 - 1, True, 1, "\U00010000" * 600, b"d" * 4096, b"r" * 4096, 2**62
+)
+
+
+def test_the_longest_facts_come_back_as_they_were() -> None:
+    reply = wire.decode_reply(wire.encode(wire.Imported(1, 0, wire.encode(LONGEST_FACTS))))
+    assert isinstance(reply, wire.Imported) and wire.decode_facts(reply.facts) == LONGEST_FACTS
+
+
 def test_the_longest_legal_messages_fit_into_a_packet() -> None:
     longest = [
         wire.Export(1, b"d" * 4096, 1, "\U00010000" * 600, 0, "D" * 1500, False, False, 2**62),
-        wire.Imported(2**62, 2, 2, 2**62, 2**62, 1, 1, True, 1, "\U00010000" * 600, b"d" * 4096, b"r" * 4096, 2**62),
+        wire.Imported(2**62, 2, wire.encode(LONGEST_FACTS)),
         wire.Handle(2**62, 2**62, 2**62, 1, True, True, 2, 1, b"d" * 4096, b"r" * 4096, 2**62),
         wire.Handles(tuple([2**62] * 1024)),
         wire.Refusal(0xC0000034, "\U00010000" * 3000),
@@ -148,22 +158,19 @@ def test_fds_of_says_how_many_descriptors_belong_to_it(message: wire.Request | w
 
 
 def test_an_import_of_what_the_client_has_already_carries_no_descriptor() -> None:
-    assert wire.fds_of(wire.Imported(1, 0, 2, 5, 6, 1, 0, False, 1, None, b"", b"")) == 0
+    assert wire.fds_of(wire.Imported(1, 0, b"")) == 0
     assert wire.fds_of(wire.Handle(4, 5, 6, 1, True, False, 0, 1, b"d", b"record")) == 0
 
 
-@given(st.integers(0, 2**63 - 1), st.integers(0, 2), st.integers(1, 2), st.binary(max_size=300), st.text(max_size=40))
-def test_head_number_mode_and_tail_are_the_encoded_import(
-    memory: int, mode: int, needs: int, descriptor: bytes, name: str
-) -> None:
-    reply = wire.Imported(memory, mode, needs, 5, 6, 1, 0, False, 1, name, descriptor, b"record")
-    spliced = wire.IMPORTED_HEAD + wire.encode(memory) + bytes([mode]) + wire.imported_tail(reply)
-    assert spliced == wire.encode(reply)
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2), st.binary(max_size=1000))
+def test_head_number_mode_and_facts_are_the_encoded_import(memory: int, mode: int, facts: bytes) -> None:
+    spliced = wire.IMPORTED_HEAD + wire.encode(memory) + bytes([mode]) + wire.encode(facts)
+    assert spliced == wire.encode(wire.Imported(memory, mode, facts))
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
-    for decode in (wire.decode_request, wire.decode_reply, wire.decode_record, wire.decode_snapshot):
+    for decode in (wire.decode_request, wire.decode_reply, wire.decode_facts, wire.decode_record, wire.decode_snapshot):
         try:
             decode(data)
         except PeerProtocolError:
