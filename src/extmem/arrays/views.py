@@ -30,8 +30,8 @@ def _numpy() -> Any:
 
 def numpy_view(buffer: memoryview, layout: ArrayLayout) -> numpy.ndarray[Any, Any]:
     """An array over the buffer; not writeable where the buffer is read-only. Keeps the buffer alive."""
-    # By way of frombuffer, whose base is the memoryview itself. Given a memoryview, `ndarray` keeps what is behind it, and
-    # that can be written: `flags.writeable = True` would be believed, and the first write be a segmentation fault.
+    # By way of frombuffer, whose base is the memoryview itself. Given a memoryview, `ndarray` keeps what is behind it,
+    # and that can be written: `flags.writeable = True` would be believed, and the first write a segmentation fault.
     octets = _numpy().frombuffer(buffer, "uint8")
     array: numpy.ndarray[Any, Any] = _numpy().ndarray(
         layout.shape, layout.dtype, buffer=octets, offset=layout.offset, strides=layout.strides
