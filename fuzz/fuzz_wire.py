@@ -1,0 +1,302 @@
+"""Invariant: whatever bytes and descriptors a client sends, the broker lives on, answers with defined replies or hangs
+up, keeps nothing of it once the client has gone, and another client finds everything as it was.
+
+Run `python -m fuzz.fuzz_wire --iterations 100000`; the seed makes a run repeatable (but for the broker's random ids).
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import random
+import socket
+import struct
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from extmem.broker import transport, wire
+from extmem.broker.paths import RuntimeDir
+from extmem.errors import PeerGoneError
+from extmem.manager._linux import LinuxManager
+from extmem.objects import Share, Status
+
+GOOD_NAMES = ("mine", "other", "x")
+NAMES = ("mine", "MINE", "other", "Local\\x", "Global\\x", "", "\\", "a\0b", "x" * 300, "é☃", "\U0001f600" * 150)
+SDDLS = (None, "D:", "D:(A;;GA;;;WD)", "D:(A;;GR;;;OW)", "nonsense", "D:" + "(A;;GA;;;WD)" * 60)
+MASKS = (0, 1, 0x80000000, 0x80000001, 0x10000000, 0x02000000, 0xFFFFFFFF)
+STATUSES = {int(status) for status in Status}
+DEADLINE = 20.0
+
+
+class Fuzzer:
+    """One hostile client after another, and the numbers that they have learnt."""
+
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        self.directory = directory
+        self.rng = rng
+        self.numbers = [0, 1, 2, 3, 4, 8, 12, 5, 0x40000002, 2**31, 2**32, 2**53, 2**63 - 1]
+        self.tickets = [bytes(16), os.urandom(16)]
+        self.records = [b"", b"nonsense"]
+        self.seen: Counter[str] = Counter()
+        self.sock: socket.socket | None = None
+        self.files = [os.memfd_create("fuzz", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING) for _ in range(5)]
+        for fd in self.files[:4]:
+            os.ftruncate(fd, 4096)
+        for fd in self.files[:3]:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        self.files += [os.open("/dev/zero", os.O_RDWR), os.open(__file__, os.O_RDONLY), *os.pipe()]
+
+    def close(self) -> None:
+        self.hang_up()
+        for fd in self.files:
+            os.close(fd)
+
+    def number(self) -> int:
+        if self.rng.random() < 0.005:
+            return self.rng.choice((-1, 2**63))
+        return self.rng.choice(self.numbers if self.flag() else self.numbers[-8:])
+
+    def flag(self) -> bool:
+        return self.rng.random() < 0.5
+
+    def request(self) -> Any:
+        """A request that is right in form, with numbers that may mean something."""
+        rng, n = self.rng, self.number
+        mask, ticket = rng.choice(MASKS), rng.choice(self.tickets[-3:])
+        name = rng.choice(NAMES if rng.random() < 0.3 else GOOD_NAMES)
+        word = rng.choice(("memory", "handle", "kmt", "nonsense"))
+        makers = (
+            lambda: wire.Hello(rng.choice((1, 1, 2)), self.flag()),
+            lambda: wire.Export(
+                rng.choice((1, 1, 1, 2, 0, 255)), rng.randbytes(rng.randrange(64)), rng.choice((1, 2, 1, 0, 3, 255)),
+                rng.choice((None, name)), mask, rng.choice(SDDLS), self.flag(), self.flag(), n(),
+            ),
+            lambda: wire.ImportName(name, mask),
+            lambda: wire.ImportHandle(n()),
+            lambda: wire.ImportKmt(n()),
+            lambda: wire.Free(n(), n()),
+            lambda: wire.GetHandle(n()),
+            lambda: wire.OpenHandle(name, mask, self.flag()),
+            lambda: wire.CloseHandle(n(), n()),
+            lambda: wire.Duplicate(
+                n(), rng.choice((None, mask)), self.flag(), self.flag(), self.flag(),
+                rng.choice((None, None, os.getpid(), 1, n())), n(),
+            ),
+            lambda: wire.SameObject(n(), n()),
+            lambda: wire.QueryHandle(n()),
+            lambda: wire.SetFlags(n(), rng.randrange(256), rng.randrange(256)),
+            lambda: wire.KmtAlive(n()),
+            lambda: wire.Offer(*(n() if self.flag() else None for _ in range(3))),
+            lambda: wire.Claim(ticket),
+            lambda: wire.BindOffer(ticket, rng.choice((1, os.getpid(), n()))),
+            lambda: wire.Withdraw(ticket),
+            lambda: wire.Snapshot(),
+            lambda: wire.GetStatus(),
+            lambda: wire.Stop(False),
+            lambda: wire.Inherit(rng.choice((None, (), (n(), n())))),
+            lambda: wire.Hold(n()),
+            lambda: wire.ListHandles(n()),
+            lambda: wire.AnnouncePayload(
+                n(), rng.choice((1, 2)), b"", rng.choice((1, 2)), n(), self.flag(), self.flag(), n()
+            ),
+            lambda: wire.AnnounceObject(rng.choice(self.records)),
+            lambda: wire.AnnounceMemory(n(), n(), n(), self.flag(), mask, self.flag()),
+            lambda: wire.AnnounceHandle(n(), n(), mask, self.flag(), self.flag()),
+            lambda: wire.AnnounceTicket(ticket, word, n(), n(), mask, rng.choice((0, 1, os.getpid())), self.flag()),
+            lambda: wire.AnnounceClaimed(ticket),
+            lambda: wire.Announced(),
+        )  # fmt: skip
+        if rng.random() < 0.15:  # the more is shared, the more the rest can hit
+            good = rng.choice((None, *GOOD_NAMES))
+            share = rng.choice((1, 1, 2))
+            return wire.Export(
+                1, b"fuzzed", share, good if share == 1 else None, 1 << 28, None, self.flag(), self.flag()
+            )
+        return rng.choice(makers[rng.random() < 0.98 :])()
+
+    def packet(self) -> tuple[bytes, list[int]]:
+        """Bytes and descriptors: mostly right in form, mostly with what belongs to them, sometimes wounded."""
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.03:
+            return rng.randbytes(rng.choice((1, 2, 10, 100, 5_000, 17_000))), []
+        request = self.request()
+        data = wire.encode(request)
+        fds = [rng.choice(self.files if rng.random() < 0.2 else self.files[:3])] * wire.fds_of(request)
+        if kind < 0.06:
+            fds = rng.choices(self.files, k=rng.choice((0, 1, 2, 5)))
+        if kind < 0.10:
+            wounded = bytearray(data)
+            for _ in range(rng.randrange(1, 4)):
+                at = rng.randrange(len(wounded) + 1)
+                wounded[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
+            data = bytes(wounded) or b"\0"
+        return data, fds
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.settimeout(DEADLINE)
+        sock.connect(str(self.directory / "broker.sock"))
+        self.sock = sock
+        if self.rng.random() < 0.95:
+            self.say(wire.encode(wire.Hello(wire.PROTOCOL_VERSION)), [])
+        return sock
+
+    def hang_up(self) -> None:
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
+    def step(self) -> None:
+        """One message, and what comes of it."""
+        if self.sock is None:
+            self.connect()
+        if self.sock is not None:
+            self.say(*self.packet())
+        if self.rng.random() < 0.01:
+            self.hang_up()
+
+    def say(self, data: bytes, fds: list[int]) -> None:
+        if self.sock is None:
+            return
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+        try:
+            self.sock.sendmsg([data], rights)
+            packet = transport.receive(self.sock)
+        except (PeerGoneError, ConnectionError):
+            packet = None
+        if packet is None:
+            self.seen["hung up"] += 1
+            self.hang_up()
+            return
+        reply = wire.decode_reply(packet[0])  # anything undefined raises, and the run has failed
+        assert (packet[1] is not None) == bool(wire.fds_of(reply)), reply
+        if packet[1] is not None:
+            packet[1].close()
+        self.learn(reply)
+
+    def learn(self, reply: wire.Reply) -> None:
+        self.seen[type(reply).__name__] += 1
+        if isinstance(reply, wire.Refusal):
+            assert reply.status in STATUSES and reply.detail.rstrip().endswith((".", "…")), reply
+            self.seen[Status(reply.status).name] += 1
+            return
+        if isinstance(reply, wire.Fault):
+            assert "please report" not in reply.detail, reply
+            self.hang_up()
+            return
+        fresh: list[int] = [value for value in msgspec_values(reply) if isinstance(value, int) and value > 0]
+        self.numbers += fresh
+        if isinstance(reply, wire.Ticket):
+            self.tickets.append(reply.ticket)
+        if isinstance(reply, wire.Exported | wire.Handle) and reply.record:
+            self.records.append(reply.record)
+        for pool in (self.numbers, self.tickets, self.records):
+            del pool[15 : max(15, len(pool) - 40)]
+
+
+def msgspec_values(reply: wire.Reply) -> Iterator[Any]:
+    for field in reply.__struct_fields__:
+        yield getattr(reply, field)
+
+
+class Witness:
+    """Another client, which must never notice anything."""
+
+    def __init__(self, directory: Path) -> None:
+        self.manager = LinuxManager(RuntimeDir(directory))
+        fd = os.memfd_create("witness", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, 4096)
+        os.pwrite(fd, b"untouched", 0)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        self.memory = self.manager.export(
+            fd, b"witness", share=Share.NT, name="witness", access=1 << 28, sddl=None, inherit=False
+        ).memory
+        os.close(fd)
+        self.handle = self.manager.get_handle(self.memory)
+        status = self.manager.status()
+        assert status is not None
+        self.pid = status.pid
+
+    def look(self) -> None:
+        found = self.manager.import_by_name("Witness")
+        assert os.pread(found.payload.fd, 9, 0) == b"untouched"
+        found.payload.close()
+        self.manager.free(found.memory)
+        info = self.manager.info(self.handle)
+        assert info.handle_count == 1 and info.name.endswith("\\witness"), info
+        status = self.manager.status()
+        assert status is not None and status.pid == self.pid, "the broker is another one"
+
+    def left(self) -> dict[str, int]:
+        """What the others have left behind."""
+        rows = self.manager.snapshot()
+        return {
+            "payloads": len(rows) - 1,
+            "holders": sum(len(row.holders) for row in rows) - 1,
+            "descriptors": len(os.listdir(f"/proc/{self.pid}/fd")),
+        }
+
+
+@contextmanager
+def private_broker() -> Iterator[Path]:
+    """A runtime directory of its own, and no broker in it afterwards."""
+    with tempfile.TemporaryDirectory(prefix="extmem-fuzz-", dir="/tmp") as place:
+        try:
+            yield Path(place)
+        finally:
+            LinuxManager(RuntimeDir(Path(place))).stop(force=True)
+
+
+def main(iterations: int, seed: int = 1) -> dict[str, Any]:
+    """Fuzz, and tell what happened. AssertionError, or whatever a decoder raises, if the invariant is broken."""
+    rng = random.Random(seed)
+    started = time.monotonic()
+    with private_broker() as directory:
+        witness = Witness(directory)
+        before = witness.left()
+        mine = len(os.listdir("/proc/self/fd"))
+        fuzzer = Fuzzer(directory, rng)
+        try:
+            for number in range(iterations):
+                fuzzer.step()
+                if number % 500 == 0:
+                    witness.look()
+        finally:
+            fuzzer.close()
+        witness.look()
+        deadline = time.monotonic() + DEADLINE
+        while (left := witness.left()) != before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left == before, f"left behind: {left}, before: {before}"
+        assert len(os.listdir("/proc/self/fd")) == mine, "this process has descriptors left"
+        log = (directory / "broker.log").read_text()
+        assert not log, log
+        status = witness.manager.status()
+        witness.manager.disconnect()
+    seconds = time.monotonic() - started
+    return {
+        "iterations": iterations,
+        "seed": seed,
+        "seconds": round(seconds, 1),
+        "resident_mib": round(status.resident / (1 << 20), 1) if status is not None else 0,
+        "left": {key: left[key] - before[key] for key in left},
+        "replies": dict(fuzzer.seen.most_common()),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--iterations", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print(json.dumps(main(options.iterations, options.seed)))
+    sys.exit(0)
