@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
+from extmem.testing.waiting import wait_until
 
 SETUP = (
     "from tests.behaviours.steps import *\nfrom extmem import raw\nfrom extmem.manager import manager\n"
@@ -140,20 +143,38 @@ def test_killed_in_the_middle_of_calls_no_call_fails(own_runtime: Runtime, expor
         "        handle.duplicate().close()\n"
         "len(manager().snapshot())"
     )
-    exporter("manager().kmt_alive(0)")
+    everybody = {exporter.pid, importer.pid}
     for peer, who in ((exporter, "one"), (importer, "two")):
         peer.start(source, who=who)
-    killed = 0
-    while killed < 6:
-        # One that serves: killing each before it serves leaves no way for anybody.
-        if own_runtime.serving() and own_runtime.kill_broker(required=False) is not None:
-            killed += 1
-        if exporter.connection.poll() and importer.connection.poll():
-            break
-    exporter.finish(deadline=60)
-    importer.finish(deadline=60)
+    killed, journal = 0, 0
+    while killed < 5 and not (exporter.connection.poll() or importer.connection.poll()):
+        # Both are in the middle of their calls: connected to this very broker, and not yet done.
+        written, connected = clients(own_runtime)
+        if written != journal and connected >= everybody and own_runtime.kill_broker(required=False) is not None:
+            killed, journal = killed + 1, written
+    exporter.finish(deadline=100)
+    importer.finish(deadline=100)
     assert killed
     assert exporter("manager().snapshot()") == []
+
+
+def clients(runtime: Runtime) -> tuple[int, set[int]]:
+    """The processes that the broker's journal lists, which are those connected, and which journal that is.
+
+    A killed broker's journal stays until the next one writes its own.
+    """
+    try:
+        with open(runtime.path / "clients.json", "rb") as file:
+            return os.fstat(file.fileno()).st_ino, {client["pid"] for client in json.load(file)}
+    except (OSError, ValueError):
+        return 0, set()
+
+
+def test_killed_while_it_starts_it_is_started_again(own_runtime: Runtime, exporter: Peer) -> None:
+    exporter.start("memory = export(device, name='n')\nput(memory, b'soon')")
+    wait_until(lambda: own_runtime.kill_broker(required=False) or exporter.connection.poll(), "a broker to kill")
+    exporter.finish()
+    assert exporter("get(by_name(device, 'n'))") == b"soon"
 
 
 def test_everybody_gone_and_the_broker_killed_leaves_nothing(own_runtime: Runtime, exporter: Peer) -> None:

@@ -120,8 +120,9 @@ def test_through_pools(things: dict[str, Any], device: Device) -> None:
         assert executor.submit(workers.write, things["memory"], b"next").result(DEADLINE) > 0
         assert get(things["memory"]) == b"next"
         with export(device, security=SecurityAttributes("D:(A;;GR;;;OW)")) as closed_to_writing:
-            name = closed_to_writing.export_handle(W32)
-            with name, extmem.open(name.duplicate(access=0x8000_0000)) as reading:  # type: ignore[call-arg, union-attr]
+            handle = closed_to_writing.export_handle(W32)
+            assert isinstance(handle, extmem.NtHandle)
+            with handle, handle.duplicate(access=0x8000_0000) as weaker, extmem.open(weaker) as reading:
                 assert reading.read_only
                 assert executor.submit(workers.try_to_write, reading).result(DEADLINE) == "TypeError"
 
