@@ -20,7 +20,7 @@ from extmem.cli._bench.measure import Figure, at_least, at_most, percentile, tol
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and host device; there is none to measure here")
 
-from extmem.cli._bench.house import House, allow_descriptors, descriptors_of, resident_kib, wait_for
+from extmem.cli._bench.house import House, allow_descriptors, descriptors_of, resident_kib, wait_for, waited_ns
 from extmem.cli._worker import Worker
 
 __all__ = ["figures"]
@@ -29,6 +29,7 @@ _HERE = __name__
 _BATCH = 100
 _WINDOW = 0.5
 _kept: list[Any] = []
+_drawn: list[str] = []
 
 
 def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: bool = False) -> Iterator[Figure]:
@@ -54,17 +55,21 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
         lone = quiet.worker("opener")
         # One client of the crowd opens what the others share.
         names = [f"bench {number}.{index}" for number in range(1, clients) for index in range(share[number])]
-        say(f"one client opens, the others idle: {turns} turns")
-        few: list[int] = []
-        many: list[int] = []
-        ratios = []
-        for turn in range(turns):
+        say(f"one client opens, the others idle: {2 * turns} turns")
+        turned: list[tuple[int, list[int], list[int]]] = []
+        for turn in range(2 * turns):
+            delayed = waited_ns(broker) + waited_ns(crowd[0].pid)
             one = lone.call(f"{_HERE}:open_some", ["bench 0.0"], rounds, turn)
             all_of_them = crowd[0].call(f"{_HERE}:open_some", names, rounds, turn)
-            # Turn by turn: what other programs do to the machine for a moment is in one turn and not in the median.
-            ratios.append(percentile(all_of_them, 0.99) / statistics.median(one))
-            few += one
-            many += all_of_them
+            delayed = waited_ns(broker) + waited_ns(crowd[0].pid) - delayed
+            turned.append((delayed, one, all_of_them))
+    # Tails tell what other programs do to the machine. The half of the turns in which the two processes had to wait the
+    # least for a processor counts, and of these the median; idle clients that were not idle would show in every turn.
+    turned.sort(key=lambda turn: turn[0])
+    kept = turned[:turns]
+    ratios = [percentile(crowded, 0.99) / statistics.median(one) for _, one, crowded in kept]
+    few = [spent for _, one, _ in kept for spent in one]
+    many = [spent for _, _, crowded in kept for spent in crowded]
     yield at_most(
         f"p99 of opening, {objects} objects and {clients} clients, against p50 of one and one",
         statistics.median(ratios),
@@ -76,12 +81,14 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
     yield told(f"p99 of opening, {objects} objects and {clients} clients", percentile(many, 0.99) / 1000, "µs")
 
     say(f"all {clients} open at once, in turns with one alone")
+    for number, client in enumerate(crowd):
+        client.call(f"{_HERE}:prepare", names, number)
     single: list[float] = []
     together: list[float] = []
     for turn in range(max(2, turns // 2)):
         order = ((single, crowd[:1]), (together, crowd))
         for found, who in order if turn % 2 else reversed(order):
-            found.append(_throughput(who, names, turn))
+            found.append(_throughput(who))
     yield at_least(
         f"opens per second of {clients} at once, against one alone",
         statistics.median(together) / statistics.median(single),
@@ -117,11 +124,11 @@ def _all(crowd: list[Worker], tasks: list[tuple[object, ...]], say: Callable[[st
     return [client.finish() for client in crowd]
 
 
-def _throughput(who: list[Worker], names: list[str], turn: int) -> float:
+def _throughput(who: list[Worker]) -> float:
     # Everybody begins at the same moment of the machine's clock, once all have been told.
-    begin = time.monotonic() + 0.05 + 0.008 * len(who)
-    for number, client in enumerate(who):
-        client.start(f"{_HERE}:open_until", names, begin, begin + _WINDOW, turn * 1000 + number)
+    begin = time.monotonic() + 0.05 + 0.005 * len(who)
+    for client in who:
+        client.start(f"{_HERE}:open_until", begin, begin + _WINDOW)
     return sum(int(client.finish()) for client in who) / _WINDOW
 
 
@@ -145,14 +152,19 @@ def open_some(names: list[str], count: int, seed: int) -> list[int]:
     return times
 
 
-def open_until(names: list[str], begin: float, end: float, seed: int) -> int:
+def prepare(names: list[str], seed: int) -> None:
+    """A client: draw the names to open, so many that one client alone does not meet them again sooner than all do."""
+    _drawn.clear()
+    _drawn.extend(random.Random(seed).choices(names, k=4096))
+
+
+def open_until(begin: float, end: float) -> int:
     """A client: how many opens fit between two moments."""
-    # Enough that one client alone does not come round to the same names sooner than many together do.
-    chosen = itertools.cycle(random.Random(seed).choices(names, k=4096))
+    names = itertools.cycle(_drawn)
     opened = 0
     time.sleep(max(0.0, begin - time.monotonic()))
     while time.monotonic() < end:
-        extmem.open(next(chosen)).close()
+        extmem.open(next(names)).close()
         opened += 1
     return opened
 

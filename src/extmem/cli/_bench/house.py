@@ -23,7 +23,7 @@ if sys.platform != "linux":
 
 import resource
 
-__all__ = ["House", "allow_descriptors", "descriptors_of", "resident_kib", "wait_for"]
+__all__ = ["House", "allow_descriptors", "descriptors_of", "resident_kib", "wait_for", "waited_ns"]
 
 
 def allow_descriptors() -> None:
@@ -113,3 +113,8 @@ def resident_kib(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
     raise ProcessLookupError(f"process {pid} has no memory; it has ended")
+
+
+def waited_ns(pid: int) -> int:
+    """How long a process's main thread was ready to run and had no processor, in nanoseconds since it began."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1])
