@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import errno
 import fcntl
 import gc
 import mmap
 import os
-import resource
-import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from extmem import vk
 from extmem.devices.base import DESCRIPTOR_LIMIT
-from extmem.devices.host import _mapping, _memfd
+from extmem.devices.host import _memfd
 from extmem.devices.host.driver import HostDriver
-from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
+from extmem.errors import DriverError, HandleStateError, UnsupportedError
 
 PAGE = mmap.PAGESIZE
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -33,19 +27,6 @@ HOST = vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION
 @pytest.fixture
 def driver() -> HostDriver:
     return HostDriver()
-
-
-@contextlib.contextmanager
-def open_memfd(size: int = 2 * PAGE, seals: int = _memfd.SEALS) -> Iterator[int]:
-    fd = os.memfd_create("stranger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, size)
-        if seals:
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        yield fd
-    finally:
-        with contextlib.suppress(OSError):
-            os.close(fd)
 
 
 def open_fds() -> set[str]:
@@ -255,100 +236,6 @@ def test_a_counted_fd_is_given_back_by_its_owner(driver: HostDriver) -> None:
     allocation.close()
 
 
-def test_a_strange_but_sealed_memory_file_is_all_payload(driver: HostDriver) -> None:
-    with open_memfd(3 * PAGE) as fd:
-        facts = driver.inspect_fd(fd, FD)
-        assert (facts.valid, facts.capacity, facts.descriptor) == (True, 3 * PAGE, b"")
-        assert "mark of a payload" in facts.descriptor_problem
-        imported = driver.import_fd(os.dup(fd), 3 * PAGE, 0)
-        imported.close()
-        with pytest.raises(DriverError, match=f"holds {3 * PAGE} bytes"):
-            driver.import_fd(fd, 3 * PAGE + 1, 0)
-        os.fstat(fd)
-
-
-@contextlib.contextmanager
-def strangers() -> Iterator[dict[str, int]]:
-    with contextlib.ExitStack() as stack:
-        ours, theirs = socket.socketpair()
-        stack.enter_context(ours)
-        stack.enter_context(theirs)
-        reader, writer = os.pipe()
-        stack.callback(os.close, reader)
-        stack.callback(os.close, writer)
-        file = stack.enter_context(tempfile.TemporaryFile())
-        file.truncate(3 * PAGE)
-        fds = {"a socket": ours.fileno(), "a pipe": reader, "an ordinary file": file.fileno()}
-        for words, path, flags in (
-            ("a directory", "/", os.O_RDONLY),
-            ("a character device", "/dev/null", os.O_RDWR),
-            ("O_PATH", "/dev/null", os.O_PATH),
-        ):
-            fds[words] = os.open(path, flags | os.O_CLOEXEC)
-            stack.callback(os.close, fds[words])
-        fds["F_SEAL_SHRINK and F_SEAL_GROW missing"] = stack.enter_context(open_memfd(seals=0))
-        fds["F_SEAL_GROW missing"] = stack.enter_context(open_memfd(seals=fcntl.F_SEAL_SHRINK))
-        fds["F_SEAL_SHRINK missing"] = stack.enter_context(open_memfd(seals=fcntl.F_SEAL_GROW))
-        fds["holds 0 bytes"] = stack.enter_context(open_memfd(size=0))
-        sealed = stack.enter_context(open_memfd())
-        fds["for writing only"] = os.open(f"/proc/self/fd/{sealed}", os.O_WRONLY | os.O_CLOEXEC)
-        stack.callback(os.close, fds["for writing only"])
-        poll = stack.enter_context(contextlib.closing(__import__("select").epoll()))
-        fds["neither file, socket nor pipe"] = poll.fileno()
-        yield fds
-
-
-def test_a_stranger_is_told_what_it_is_and_stays_open(driver: HostDriver) -> None:
-    with strangers() as fds:
-        for words, fd in fds.items():
-            facts = driver.inspect_fd(fd, FD)
-            assert facts.valid == words.startswith("holds"), words
-            with pytest.raises(DriverError, match=words) as caught:
-                driver.import_fd(fd, PAGE, 0)
-            assert caught.value.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE
-            assert words in str(caught.value)
-            os.fstat(fd)
-
-
-@pytest.mark.parametrize("fd", [-1, -100, 1 << 20, 1 << 40])
-def test_a_number_that_is_no_fd_is_told_so(driver: HostDriver, fd: int) -> None:
-    facts = driver.inspect_fd(fd, FD)
-    assert (facts.kind, facts.valid) == ("closed", False)
-    with pytest.raises(DriverError, match="not open"):
-        driver.import_fd(fd, PAGE, 0)
-
-
-def test_an_fd_is_no_payload_of_another_type(driver: HostDriver) -> None:
-    allocation = driver.allocate(PAGE, 0, b"")
-    facts = driver.inspect_fd(allocation.fd, vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF)
-    assert not facts.valid and "DMA_BUF" in facts.problem
-    assert driver.inspect_fd(allocation.fd, FD).valid
-    with pytest.raises(UnsupportedError, match="DMA_BUF"):
-        driver.fd_memory_type_bits(vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF, allocation.fd)
-    with pytest.raises(UnsupportedError, match="D3D11_TEXTURE"):
-        driver.handle_memory_type_bits(vk.ExternalMemoryHandleTypeFlagBits.D3D11_TEXTURE, 4)
-    allocation.close()
-
-
-def test_a_payload_without_a_description_says_so(driver: HostDriver) -> None:
-    allocation = driver.allocate(PAGE, 0, b"")
-    facts = driver.inspect_fd(allocation.fd, FD)
-    assert (facts.valid, facts.capacity, facts.descriptor) == (True, PAGE, b"")
-    assert facts.descriptor_problem == "the payload was made without one"
-    allocation.close()
-
-
-def test_a_damaged_self_description_is_named_and_the_payload_still_imports(driver: HostDriver) -> None:
-    allocation = driver.allocate(PAGE, 0, b"descriptor")
-    os.pwrite(allocation.fd, b"X", 2 * PAGE - PAGE + 20)
-    facts = driver.inspect_fd(allocation.fd, FD)
-    assert facts.valid and facts.descriptor == b"" and "checksum" in facts.descriptor_problem
-    allocation.close()
-
-
-# Host pointers.
-
-
 def test_B104_host_memory_imports_in_place(driver: HostDriver) -> None:
     area = mmap.mmap(-1, 4 * PAGE)
     view = (ctypes.c_ubyte * (4 * PAGE)).from_buffer(area)
@@ -423,109 +310,3 @@ def test_binding_past_the_end_is_refused(driver: HostDriver) -> None:
 
 
 # Running out.
-
-
-@pytest.mark.parametrize(("size", "kind"), [(0, 0), (-1, 0), (PAGE, 2), (PAGE, -1)])
-def test_impossible_sizes_and_types_never_reach_the_kernel(driver: HostDriver, size: int, kind: int) -> None:
-    with pytest.raises(DriverError, match="are asked for"):
-        driver.allocate(size, kind, b"")
-
-
-def test_more_than_the_heap_is_out_of_device_memory(driver: HostDriver) -> None:
-    heap = driver.memory_properties().memory_heaps[0].size
-    for size in (heap + 1, 1 << 62, 1 << 80):
-        with pytest.raises(OutOfMemoryError, match=f"the heap has {heap}") as caught:
-            driver.allocate(size, 0, b"")
-        assert caught.value.result == vk.Result.ERROR_OUT_OF_DEVICE_MEMORY
-
-
-@contextlib.contextmanager
-def limit(kind: int, value: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (value, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(kind, (soft, hard))
-
-
-def test_a_file_size_limit_is_a_clear_error_and_leaves_nothing(driver: HostDriver) -> None:
-    before = open_fds()
-    with limit(resource.RLIMIT_FSIZE, 1 << 20):
-        driver.allocate(PAGE, 0, b"").close()
-        with pytest.raises(OutOfMemoryError, match="1048576 bytes; raise `ulimit -f`") as caught:
-            driver.allocate(1 << 21, 0, b"")
-    assert caught.value.result == vk.Result.ERROR_OUT_OF_DEVICE_MEMORY
-    assert open_fds() == before
-    driver.allocate(1 << 21, 0, b"").close()
-
-
-def test_a_full_descriptor_table_is_a_clear_error(driver: HostDriver) -> None:
-    allocation = driver.allocate(PAGE, 0, b"")
-    held = []
-    with limit(resource.RLIMIT_NOFILE, 64):
-        try:
-            while True:
-                held.append(os.dup(allocation.fd))
-        except OSError as error:
-            assert error.errno == errno.EMFILE
-        for action in (lambda: driver.allocate(PAGE, 0, b""), lambda: driver.export_fd(allocation)):
-            with pytest.raises(OutOfMemoryError, match="64 descriptors open.*ulimit -n") as caught:
-                action()
-            assert caught.value.result == vk.Result.ERROR_TOO_MANY_OBJECTS
-        mapping = driver.map(allocation)  # needs no descriptor
-        mapping.close()
-    for fd in held:
-        os.close(fd)
-    driver.allocate(PAGE, 0, b"").close()
-    allocation.close()
-
-
-def test_no_address_space_is_a_clear_error(driver: HostDriver) -> None:
-    allocation = driver.allocate(64 << 20, 0, b"")
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
-    with limit(resource.RLIMIT_AS, used + (16 << 20)):
-        with pytest.raises(OutOfMemoryError, match="vm.max_map_count"):
-            driver.map(allocation)
-    driver.map(allocation).close()
-    allocation.close()
-
-
-def test_an_older_kernel_without_noexec_seals_makes_payloads_too(
-    driver: HostDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, asked = os.memfd_create, []
-
-    def older(name: str, flags: int) -> int:
-        asked.append(flags)
-        if flags & 0x8:
-            raise OSError(errno.EINVAL, "Invalid argument")
-        return real(name, flags)
-
-    monkeypatch.setattr(os, "memfd_create", older)
-    allocation = driver.allocate(PAGE, 0, b"d")
-    assert len(asked) == 2 and driver.inspect_fd(allocation.fd, FD).valid
-    allocation.close()
-
-
-def test_an_interrupted_allocation_leaves_nothing(driver: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(fd: int, size: int) -> None:
-        raise KeyboardInterrupt
-
-    before = open_fds()
-    monkeypatch.setattr(_memfd._reserve, "reserve", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        driver.allocate(PAGE, 0, b"")
-    assert open_fds() == before
-
-
-def test_a_mapping_of_no_file_is_the_errors_own() -> None:
-    with pytest.raises(OSError, match="mmap of 4096 bytes: Bad file descriptor"):
-        _mapping.HostMapping(-1, 4096, writable=False)
-
-
-def test_other_errors_of_the_os_stay_what_they_are() -> None:
-    error = OSError(errno.EIO, "broken")
-    assert _memfd.out_of_memory(error, "vkAllocateMemory", "anything") is error
-    for code in (errno.ENOMEM, errno.ENOSPC, errno.ENFILE):
-        assert isinstance(_memfd.out_of_memory(OSError(code, ""), "vkAllocateMemory", "anything"), OutOfMemoryError)
