@@ -139,12 +139,7 @@ class Announcing:
         return DONE, None
 
     def _announce_claimed(self, session: Session, m: wire.AnnounceClaimed, received: OwnedFd | None) -> Answer:
-        ticket = int.from_bytes(m.ticket, "big")
-        self.tickets.done(ticket)
-        self.tickets.claimed_before(ticket)
-        self.model.demote(
-            ticket
-        )  # its sender came first and announced it as in flight: it keeps nothing alive any more
+        self.tickets.claimed_before(int.from_bytes(m.ticket, "big"))
         return DONE, None
 
     def bind(self, session: Session, ticket: int, pid: int) -> None:

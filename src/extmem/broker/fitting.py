@@ -6,12 +6,12 @@ from typing import Final
 
 from extmem.broker.wire import MAX_DESCRIPTOR
 from extmem.errors import DescriptorError
-from extmem.objects import Refused, Status, error_for, resolve_name
+from extmem.objects import Refused, Status, Token, error_for, parse_sddl, resolve_name
 
 __all__ = ["fit_descriptor", "fit_handle", "fit_mask", "fit_name", "fit_number", "fit_sddl", "fit_ticket"]
 
 _MAX_NAME: Final = 600
-_MAX_SDDL: Final = 1_500
+_MAX_SDDL: Final = 4_200
 _I64: Final = (1 << 63) - 1
 
 
@@ -59,14 +59,16 @@ def fit_name(name: str) -> str:
 
 
 def fit_sddl(sddl: str | None) -> str | None:
-    """A security descriptor as text. ObjectManagerError (INVALID_SECURITY_DESCR) for what no message can carry."""
-    if sddl is not None and (len(sddl) > _MAX_SDDL or not sddl.isascii()):
-        raise error_for(
-            Status.INVALID_SECURITY_DESCR,
-            f"The security descriptor has {len(sddl)} characters; at most {_MAX_SDDL}, all ASCII, are allowed. "
-            "Shorten it.",
-        )
-    return sddl
+    """A security descriptor as text. SecurityDescriptorError for what no message can carry."""
+    if sddl is None or (len(sddl) <= _MAX_SDDL and sddl.isascii()):
+        return sddl
+    try:
+        parse_sddl(sddl, Token(0, 0, frozenset()))
+    except Refused as refused:
+        raise error_for(refused.status, refused.detail) from None
+    raise error_for(
+        Status.INVALID_SECURITY_DESCR, "The security descriptor holds characters beyond ASCII. Take them out."
+    )
 
 
 def fit_descriptor(descriptor: bytes) -> bytes:

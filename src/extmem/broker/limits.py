@@ -34,12 +34,12 @@ I64 = Annotated[int, msgspec.Meta(ge=0, le=0x7FFF_FFFF_FFFF_FFFF)]
 Pid = Annotated[int, msgspec.Meta(ge=0, le=0x7FFF_FFFF)]
 # Longer than any legal name or security descriptor, so that the object manager can say what is wrong with it.
 Name = Annotated[str, msgspec.Meta(max_length=600)]
-Sddl = Annotated[str, msgspec.Meta(max_length=1_500)]
+Sddl = Annotated[str, msgspec.Meta(max_length=4_200)]
 Text = Annotated[str, msgspec.Meta(max_length=3_000)]
 Word = Annotated[str, msgspec.Meta(max_length=64)]
 Payload = Annotated[bytes, msgspec.Meta(max_length=MAX_DESCRIPTOR)]
-Record = Annotated[bytes, msgspec.Meta(max_length=4_096)]
-Facts = Annotated[bytes, msgspec.Meta(max_length=12_000)]
+Record = Annotated[bytes, msgspec.Meta(max_length=7_000)]
+Facts = Annotated[bytes, msgspec.Meta(max_length=15_000)]
 TicketBytes = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 

@@ -115,7 +115,13 @@ class Tickets:
             self._unbind(ticket)
 
     def claimed_before(self, ticket: int) -> None:
-        """After a restart: a client says that it claimed the ticket; its sender may not know."""
+        """After a restart: a client says that it claimed the ticket. Its sender may not know, and announce it later, or
+        have come first and announced it already: then it ends here, as nobody may claim it again.
+        """
+        sender = self._senders.get(ticket)
+        self.done(ticket)
+        if sender is not None:
+            self._model.withdraw(sender, ticket)
         self._claimed.append(ticket)
 
     def was_claimed(self, ticket: int) -> bool:

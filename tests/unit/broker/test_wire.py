@@ -114,13 +114,13 @@ def test_a_request_is_no_reply(message: wire.Request) -> None:
         wire.ImportName("x", -1),
         wire.Export(1, b"d" * 4097, 1, None, 0, None, False, False),
         wire.Export(256, b"", 1, None, 0, None, False, False),
-        wire.Export(1, b"", 1, None, 0, "D" * 1501, False, False),
+        wire.Export(1, b"", 1, None, 0, "D" * 4201, False, False),
         wire.Claim(b"short"),
         wire.Claim(bytes(17)),
         wire.Free(-1),
         wire.Free(1 << 63),
         wire.Inherit(tuple(range(1025))),
-        wire.AnnounceObject(b"r" * 4097),
+        wire.AnnounceObject(b"r" * 7001),
     ],
     ids=repr,
 )
@@ -130,7 +130,7 @@ def test_values_beyond_their_bounds_are_refused(message: wire.Request) -> None:
 
 
 LONGEST_FACTS = wire.ImportFacts(
-    2, 2**62, 2**62, 2**32 - 1, 2**32 - 1, True, 1, "\U00010000" * 600, b"d" * 4096, b"r" * 4096, 2**62
+    2, 2**62, 2**62, 2**32 - 1, 2**32 - 1, True, 1, "\U00010000" * 600, b"d" * 4096, b"r" * 7000, 2**62
 )
 
 
@@ -141,9 +141,9 @@ def test_the_longest_facts_come_back_as_they_were() -> None:
 
 def test_the_longest_legal_messages_fit_into_a_packet() -> None:
     longest = [
-        wire.Export(1, b"d" * 4096, 1, "\U00010000" * 600, 0, "D" * 1500, False, False, 2**62),
+        wire.Export(1, b"d" * 4096, 1, "\U00010000" * 600, 0, "D" * 4200, False, False, 2**62),
         wire.Imported(2**62, 2, wire.encode(LONGEST_FACTS)),
-        wire.Handle(2**62, 2**62, 2**62, 1, True, True, 2, 1, b"d" * 4096, b"r" * 4096, 2**62),
+        wire.Handle(2**62, 2**62, 2**62, 1, True, True, 2, 1, b"d" * 4096, b"r" * 7000, 2**62),
         wire.Handles(tuple([2**62] * 1024)),
         wire.Refusal(0xC0000034, "\U00010000" * 3000),
         wire.AnnouncePayload(2**62, 1, b"d" * 4096, 1, 1, True, True, 2**62),
