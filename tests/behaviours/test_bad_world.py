@@ -1,4 +1,4 @@
-"""The world around gives too little: no broker, no private directory, no memory, no descriptors. A clear error each time."""
+"""The world around gives too little: no broker, no private directory, no memory. A clear error each time."""
 
 from __future__ import annotations
 
