@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -128,9 +129,22 @@ def test_a_ticket_in_flight_arrives(own_runtime: Runtime, exporter: Peer, import
     ticket = exporter("pickle.dumps(memory)")
     own_runtime.kill_broker()
     assert importer("import pickle\nmemory = pickle.loads(ticket)\nget(memory)", ticket=ticket) == b"mail"
-    # Once is once, over a restart too.
+
+
+@pytest.mark.parametrize("first", ["sender", "receiver"])
+def test_a_claimed_ticket_stays_claimed(own_runtime: Runtime, exporter: Peer, importer: Peer, first: str) -> None:
+    """Whoever comes back first: the sender, who does not know that it was claimed, or the receiver, who does."""
+    exporter("import pickle\nmemory = export(device)\nput(memory, b'mail')")
+    ticket = exporter("pickle.dumps(memory)")
+    importer("import pickle\nmemory = pickle.loads(ticket)", ticket=ticket)
+    stopped, back = (importer, exporter) if first == "sender" else (exporter, importer)
+    stopped.process.send_signal(signal.SIGSTOP)
     own_runtime.kill_broker()
-    assert importer.fails("pickle.loads(ticket)", ticket=ticket).is_a("ObjectManagerError")
+    back("manager().snapshot() and None")
+    stopped.process.send_signal(signal.SIGCONT)
+    stopped("manager().snapshot() and None")
+    assert importer.fails("pickle.loads(ticket)\nNone").is_a("InvalidHandleError")
+    assert importer("get(memory)") == b"mail"
 
 
 def test_killed_in_the_middle_of_calls_no_call_fails(own_runtime: Runtime, exporter: Peer, importer: Peer) -> None:

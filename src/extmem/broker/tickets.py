@@ -13,6 +13,7 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
+import contextlib
 import os
 from collections import deque
 from typing import Final
@@ -121,7 +122,8 @@ class Tickets:
         sender = self._senders.get(ticket)
         self.done(ticket)
         if sender is not None:
-            self._model.withdraw(sender, ticket)
+            with contextlib.suppress(Refused):  # the sender is gone, and its tickets with it
+                self._model.withdraw(sender, ticket)
         self._claimed.append(ticket)
 
     def was_claimed(self, ticket: int) -> bool:
