@@ -1,0 +1,43 @@
+"""Hypothesis strategies for what programs pass in: names, access masks, buffer create infos. Needs hypothesis."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from extmem import vk
+
+__all__ = ["access_masks", "any_names", "buffer_create_infos", "valid_names"]
+
+_BITS = (0x1, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x0200_0000, *(1 << bit for bit in range(28, 32)))
+_PREFIXES = ("", "Local\\", "local\\", "Session\\1\\")
+
+
+def valid_names() -> st.SearchStrategy[str]:
+    """Names that an object of session 1 can have: any character but NUL and backslash, 260 UTF-16 units with prefix."""
+    letters = st.characters(exclude_characters="\0\\", exclude_categories=["Cs"])
+    # A character has two units at most, and the longest prefix ten characters.
+    leaves = st.text(letters, min_size=1, max_size=125)
+    return st.builds(str.__add__, st.sampled_from(_PREFIXES), leaves)
+
+
+def any_names() -> st.SearchStrategy[str]:
+    """Names good and bad: backslashes, NULs, lone surrogates, too long ones and empty ones among them."""
+    parts = st.sampled_from(["\\", "\0", "Global", "Local", "Session", "X", "x" * 261, "\ud800", "😀", ""])
+    return st.one_of(valid_names(), st.text(max_size=300), st.lists(parts, max_size=8).map("".join))
+
+
+def access_masks() -> st.SearchStrategy[int]:
+    """Access masks: the bits that mean something in any combination, and arbitrary 32-bit numbers."""
+    meaningful = st.sets(st.sampled_from(_BITS)).map(sum)
+    return meaningful | st.integers(0, 0xFFFF_FFFF)
+
+
+def buffer_create_infos(handle_types: int = 0) -> st.SearchStrategy[vk.BufferCreateInfo]:
+    """Create infos of buffers that any device can make, external ones where `handle_types` is not 0."""
+    usages = st.sets(st.sampled_from([1 << bit for bit in range(9)]), min_size=1).map(sum)
+    external = vk.ExternalMemoryBufferCreateInfo(handle_types) if handle_types else None
+    return st.builds(
+        lambda size, usage: vk.BufferCreateInfo(size=size, usage=usage, p_next=external),
+        st.integers(1, 1 << 20),
+        usages,
+    )

@@ -1,0 +1,102 @@
+"""A peer that means harm: what it does to a payload's file, to names and to its handle table hurts nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.behaviours.steps import FD, PEER, READ, SIZE, W32, by_name, export, fd, get, nt, put
+
+from extmem.memory import Device
+from extmem.testing.children import Child, Peer
+from extmem.testing.runtime import Runtime
+from extmem.vk import SecurityAttributes
+
+RIGHTS = [None, SecurityAttributes("D:(A;;GR;;;OW)")]
+
+
+@pytest.fixture
+def hostile(peer: Peer) -> Peer:
+    peer(PEER + "\nimport ctypes, fcntl, mmap, socket\nfrom extmem.manager import manager")
+    return peer
+
+
+@pytest.mark.parametrize("security", RIGHTS, ids=["writable", "read-only"])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "os.ftruncate(number, 0)",
+        "os.ftruncate(number, 1 << 20)",
+        "fcntl.fcntl(number, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)",
+        "fcntl.fcntl(number, fcntl.F_ADD_SEALS, 0x10)",
+    ],
+)
+def test_the_files_size_and_seals_cannot_be_changed(
+    hostile: Peer, device: Device, name: str, security: SecurityAttributes | None, attack: str
+) -> None:
+    """A file that shrinks under a mapping is SIGBUS for all who look at it; one sealed for writing, a lost frame."""
+    with export(device, name=name, security=security) as memory:
+        put(memory, b"safe")
+        hostile("memory = by_name(device, name)\nnumber = memory.holding.allocation.fd", name=name)
+        assert hostile.fails(attack).is_a(OSError)
+        assert get(memory, SIZE)[:4] == b"safe"
+        put(memory, b"more")
+        assert hostile("get(memory)") == b"more"
+
+
+def test_an_fd_that_was_sent_cannot_shrink_either(hostile: Peer, device: Device) -> None:
+    with export(device, types=FD) as memory, fd(device, memory) as handle:
+        put(memory, b"sent")
+        hostile("number = int(handle)", handle=handle)
+        assert hostile.fails("os.ftruncate(number, 0)").is_a(OSError)
+        hostile("handle.close()")
+        assert get(memory) == b"sent"
+
+
+def test_a_reader_cannot_make_itself_a_writer(hostile: Peer, device: Device, name: str) -> None:
+    with export(device, name=name, security=RIGHTS[1]) as memory, nt(device, memory) as handle:
+        put(memory, b"safe")
+        hostile("memory = by_name(device, name)\nnumber = memory.holding.allocation.fd", name=name)
+        hostile("manager().kmt_alive(0)")
+        weak = handle.duplicate(access=READ, into=hostile.pid)
+        for attempt in (
+            "put(memory, b'evil')",
+            "memory.numpy().flags.writeable = True",
+            "mmap.mmap(number, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)",
+            "os.pwrite(number, b'evil', 0)",
+            "os.open(f'/proc/self/fd/{number}', os.O_RDWR)",
+            "extmem.open_handle(name, READ_WRITE)",
+            f"manager().duplicate({weak}, desired=READ_WRITE, inherit=False, same_attributes=False, "
+            "close_source=False, into=None)",
+        ):
+            hostile.fails(attempt)
+        assert get(memory) == b"safe"
+
+
+def test_handles_can_be_put_into_ones_own_table_alone(hostile: Peer, device: Device) -> None:
+    """A value of another process's table is no way to close, read or duplicate what that process holds."""
+    with export(device, types=W32) as memory, nt(device, memory) as handle:
+        value = int(handle)
+        for call in ("close({})", "info({})", "set_flags({}, 2, 2)", "import_by_handle({})"):
+            assert hostile.fails(f"manager().{call.format(value)}").is_a("InvalidHandleError")
+        assert handle.info.handle_count == 1
+
+
+def test_a_peer_that_fills_its_table_fills_its_own(hostile: Peer, device: Device, name: str) -> None:
+    with export(device, name=name) as memory:
+        hostile("handles = [extmem.open_handle(name) for _ in range(2000)]", name=name)
+        with by_name(device, name) as other, nt(device, memory) as handle:
+            assert get(other) == b"\0\0\0\0"
+            assert handle.info.handle_count == 2001
+        hostile("for handle in handles: handle.close()\nhandles.clear()")
+
+
+def test_the_hostile_example_achieves_nothing(own_runtime: Runtime) -> None:
+    path = Path(__file__).parents[2] / "examples" / "hostile_client.py"
+    with Child.python(
+        f"import runpy\nrunpy.run_path({str(path)!r}, run_name='__main__')", env=own_runtime.environment
+    ) as child:
+        child.wait()
+        attempts = [line for line in child.output.splitlines() if line.startswith("hostile: ")]
+        assert len(attempts) == 8 and not any("DONE" in line for line in attempts), child.output
+        assert "all bytes are still 42: True" in child.output
