@@ -1,0 +1,52 @@
+"""However often a payload is imported, there is one of it: no bytes, descriptors or mappings add up."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from tests.behaviours.steps import FD, KMT, W32, export, get, import_any, import_win32, nt, put
+
+import extmem
+from extmem import vk
+from extmem.memory import Device
+from extmem.testing.children import Peer
+from extmem.testing.leaks import descriptors, mappings, memory_file_bytes
+
+LARGE = 256 << 20
+
+
+def test_a_thousand_imports_of_256_mib_hold_256_mib(device: Device, name: str, peer: Peer) -> None:
+    with export(device, name=name, size=LARGE) as memory, nt(device, memory) as handle, contextlib.ExitStack() as stack:
+        put(memory, b"once", LARGE - 4)
+        bytes_before, open_before = memory_file_bytes(), len(descriptors())
+        for _ in range(1000):
+            stack.enter_context(import_win32(device, handle, size=LARGE))
+        assert memory_file_bytes() == bytes_before
+        assert len(descriptors()) <= open_before + 1
+        # In another process too, which has one descriptor and the same file.
+        peer("from tests.behaviours.steps import *\nfrom extmem.testing.leaks import memory_file_bytes")
+        peer("import contextlib")
+        peer("device = extmem.open_device()\nstack = contextlib.ExitStack()")
+        peer("for _ in range(200): stack.enter_context(by_name(device, name, size=size))", name=name, size=LARGE)
+        assert peer("memory_file_bytes()") == bytes_before
+        last = peer("memory = by_name(device, name, size=size)\nget(memory, at=size - 4)", name=name, size=LARGE)
+        assert last == b"once"
+        peer("memory.close()\nstack.close()")
+
+
+@pytest.mark.parametrize("kind", [W32, KMT, FD])
+def test_4096_imports_at_once_and_none_is_left(device: Device, kind: vk.ExternalMemoryHandleTypeFlagBits) -> None:
+    """The leak check around each test sees that closing them gives everything back."""
+    with export(device, types=kind) as memory, memory.export_handle(kind) as handle, contextlib.ExitStack() as stack:
+        put(memory, b"many")
+        before = len(descriptors())
+        # Each import of an fd needs one of its own, as it consumes it: stay below the usual limit of 1024.
+        count = 256 if isinstance(handle, extmem.FdHandle) else 4096
+        imports = []
+        for _ in range(count):
+            own = handle.duplicate() if isinstance(handle, extmem.FdHandle) else handle
+            imports.append(stack.enter_context(import_any(device, own, kind=kind)))
+        assert get(imports[0]) == get(imports[-1]) == b"many"
+        assert len(descriptors()) <= before + (count if isinstance(handle, extmem.FdHandle) else 1)
+        assert sum(mappings().values()) <= 4  # the first and the last were looked at, and the exporter's
