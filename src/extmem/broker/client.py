@@ -235,6 +235,11 @@ class Client:
     # -- the connection -----------------------------------------------------------------------------------------------
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called: nothing more can be asked."""
+        return self._closed
+
+    @property
     def connected(self) -> socket.socket | None:
         """The socket, if there is a connection."""
         return self._sock

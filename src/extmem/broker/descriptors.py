@@ -1,8 +1,10 @@
 """Descriptors that close themselves, and a payload's in this process: one open file, however many imports use it."""
 
-from __future__ import annotations
+# Annotations are evaluated when a class is made (msgspec reads them), so they are not postponed here.
 
 import os
+
+import msgspec
 
 from extmem.errors import HandleStateError
 
@@ -32,26 +34,24 @@ class OwnedFd:
             os.close(self.fd)
 
 
-class PayloadFd:
+class PayloadFd(msgspec.Struct, gc=False, eq=False):
     """One import's hold on its payload's descriptor.
 
     Ownership: `fd` is borrowed, valid until `close` (or the loss of this object); other imports of the payload in this
-    process may share it.
+    process may share it. (A Struct because it is made in C: every import makes one.)
     """
 
-    __slots__ = ("_shared", "writable")
-
-    def __init__(self, shared: OwnedFd, writable: bool) -> None:
-        self._shared: OwnedFd | None = shared
-        self.writable = writable
-        """Whether it was opened for writing: the kernel refuses writable mappings otherwise (host payloads)."""
+    shared: OwnedFd | None
+    """The owner; None once closed. Not for users."""
+    writable: bool
+    """Whether it was opened for writing: the kernel refuses writable mappings otherwise (host payloads)."""
 
     @property
     def fd(self) -> int:
         """The descriptor, to be used but not closed. HandleStateError once closed."""
-        if self._shared is None:
+        if self.shared is None:
             raise HandleStateError("this payload's descriptor is closed; import the payload again")
-        return self._shared.fd
+        return self.shared.fd
 
     def fileno(self) -> int:
         """`fd`, under the name that `os` functions look for."""
@@ -60,12 +60,12 @@ class PayloadFd:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._shared is None
+        return self.shared is None
 
     def close(self) -> None:
         """Let go. Safe to call twice."""
-        self._shared = None
+        self.shared = None
 
     def __repr__(self) -> str:
-        state = "closed" if self._shared is None else f"fd {self._shared.fd}"
+        state = "closed" if self.shared is None else f"fd {self.shared.fd}"
         return f"<PayloadFd {state}, {'writable' if self.writable else 'read-only'}>"

@@ -69,8 +69,7 @@ class QuickOpens:
     def serve(self, data: bytes, session: Session) -> bool:
         """Answer, if this is known. False if the slow way must be gone; then nothing has been done.
 
-        Raises Refused QUOTA_EXCEEDED; OSError where no read-only descriptor can be made; and as `transport.send`, which
-        is called only for sessions that wait for nothing else (`Session.ready`).
+        Raises as `transport.send`. Called only for sessions that wait for nothing else (`Session.ready`).
         """
         known = self._known.get(data)
         if known is None or known.token is not session.token:
@@ -91,7 +90,7 @@ class QuickOpens:
                 fd = self._payloads.fd_for(payload, needs)
             except OSError:
                 self._free(session.process, memory)
-                raise
+                return False  # no descriptors left: the slow way meets the same, and says so
             session.held[payload] = held | needs
             reply = _HEAD + number + known.sent_tail
         try:

@@ -26,6 +26,7 @@ import traceback
 from typing import Final
 
 from extmem.broker import transport, wire
+from extmem.broker.announcing import no_descriptors
 from extmem.broker.descriptors import OwnedFd
 from extmem.broker.dispatch import Answer, Dispatch
 from extmem.broker.journal import Grace, Journal
@@ -37,7 +38,7 @@ from extmem.broker.sessions import Session
 from extmem.broker.tickets import Tickets
 from extmem.broker.transport import receive
 from extmem.errors import PeerGoneError, PeerProtocolError
-from extmem.objects import ObjectManager, Refused, Status, Token
+from extmem.objects import ObjectManager, Refused, Token
 
 __all__ = ["Server"]
 
@@ -177,11 +178,21 @@ class Server(Listening):
             self._fault(session, str(error))
         except PeerGoneError:
             self._drop(session)
+        except OSError as error:
+            self._poor(session, error)
         except Exception as error:  # noqa: BLE001  (a bug that one client meets must not take the others' broker away)
             traceback.print_exc(file=sys.stderr)
             self._fault(
                 session, f"the broker failed on this request ({type(error).__name__}: {error}); please report it"
             )
+
+    def _poor(self, session: Session, error: OSError) -> None:
+        """The system refuses us something, most likely a descriptor. That is not the client's fault."""
+        refusal = no_descriptors(error)
+        try:
+            self._reply(session, wire.Refusal(refusal.status, refusal.detail), None)
+        except (PeerGoneError, OSError):
+            self._drop(session)
 
     @staticmethod
     def _close_unless_parked(session: Session, fd: OwnedFd) -> None:
@@ -214,9 +225,8 @@ class Server(Listening):
         except Refused as refusal:
             reply = wire.Refusal(refusal.status, refusal.detail[:MAX_DETAIL])
         except OSError as error:
-            reply = wire.Refusal(
-                Status.INSUFFICIENT_RESOURCES, f"The broker failed on this request: {error}. Try again."
-            )
+            poor = no_descriptors(error)
+            reply = wire.Refusal(poor.status, poor.detail)
         self._reply(session, reply, sent)
         self._dispatch.collect()
 

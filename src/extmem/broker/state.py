@@ -148,25 +148,30 @@ class State:
             known = self._learn(reply.facts)
         facts, held = known
         if not held.references:
-            # Nothing held it since; or somebody holds it again, as another entry.
+            # Nothing has held it since it was learnt; or something holds it again, as another entry.
             held = self.payloads.setdefault(held.id, held)
         if fd is not None:
             held.fds[reply.mode] = fd
-        shared = held.fds.get(facts.needs)
+        needs = facts.needs
+        shared = held.fds.get(needs)
         if shared is None:
             raise PeerProtocolError(
                 f"the broker takes for granted a descriptor of payload {facts.payload} that is not here"
             )
         target = facts.object
-        granted = facts.granted
-        if not target:
-            held.kmt, held.strict_kmt = facts.kmt, facts.strict_kmt
-            held.write |= granted & RESOURCE_WRITE != 0
-        elif target not in held.records:
-            held.records[target] = facts.record
+        if target not in held.records:
+            self._note(held, facts)
         held.references += 1
-        self.memories[reply.memory + self.base] = (held, target, False, granted, False)
-        return facts, PayloadFd(shared, facts.needs == READ_WRITE and granted & RESOURCE_WRITE != 0)
+        self.memories[reply.memory + self.base] = (held, target, False, facts.granted, False)
+        return facts, PayloadFd(shared, needs == READ_WRITE and facts.granted & RESOURCE_WRITE != 0)
+
+    @staticmethod
+    def _note(held: HeldPayload, facts: wire.ImportFacts) -> None:
+        if facts.object:
+            held.records[facts.object] = facts.record
+        else:
+            held.kmt, held.strict_kmt = facts.kmt, facts.strict_kmt
+            held.write |= facts.granted & RESOURCE_WRITE != 0
 
     def _learn(self, data: bytes) -> tuple[wire.ImportFacts, HeldPayload]:
         if len(self._known) >= _KNOWN:

@@ -17,6 +17,7 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
+import errno
 import socket
 import struct
 from collections.abc import Sequence
@@ -79,8 +80,9 @@ def receive(sock: socket.socket, *, credentials: bool = False) -> Packet | None:
 
     credentials: the socket has SO_PASSCRED, and the sender's pid, uid and gid are wanted.
     Ownership: a received descriptor closes itself unless it is taken. If anything is wrong, all are closed.
-    Raises BlockingIOError when there is nothing now, PeerGoneError for a broken connection, PeerProtocolError for
-    a truncated packet, too many descriptors or control data of another kind.
+    Raises BlockingIOError when there is nothing now, PeerGoneError for a broken connection, PeerProtocolError for a
+    truncated packet, too many descriptors or control data of another kind, and OSError (EMFILE) when this process could
+    not take a descriptor in because it has too many.
     """
     try:
         data, ancillary, flags, _ = sock.recvmsg(
@@ -102,6 +104,9 @@ def receive(sock: socket.socket, *, credentials: bool = False) -> Packet | None:
         for (fd,) in _INT.iter_unpack(payload[: len(payload) - len(payload) % _INT.size])
     ]
     # From here on anything may raise: an owner that is lost closes.
+    if flags & _CTRUNC and not owned:
+        # There is room for one: if not even that came, this process could not open any more.
+        raise OSError(errno.EMFILE, "a file descriptor could not be received: this process has too many open files")
     sender = _check(ancillary, flags)
     if len(owned) > MAX_FDS:
         raise PeerProtocolError(f"{len(owned)} file descriptors came with one message, at most {MAX_FDS} may")

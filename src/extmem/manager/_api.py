@@ -1,12 +1,14 @@
 """What an object manager does for this process, whatever the system: the calls and what they give."""
 
-from __future__ import annotations
+# Annotations are evaluated when a class is made (msgspec reads them), so they are not postponed here.
 
 import abc
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from extmem.broker.descriptors import PayloadFd
 from extmem.broker.wire import Kind
@@ -25,7 +27,7 @@ class Exported(NamedTuple):
     kmt: int
 
 
-class Imported(NamedTuple):
+class Imported(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A new memory object on a shared payload.
 
     Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is the exporter's word, to be

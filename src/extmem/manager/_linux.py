@@ -135,9 +135,8 @@ class LinuxManager(Manager):
             _unexpected(reply)
         state = self._client.state
         facts, payload = state.imported(reply, fd)
-        return Imported(
-            reply.memory + state.base, payload, facts.object, facts.granted, facts.descriptor, facts.kmt, facts.name
-        )
+        memory = reply.memory + state.base
+        return Imported(memory, payload, facts.object, facts.granted, facts.descriptor, facts.kmt, facts.name)
 
     def free(self, memory: int) -> None:
         """Free a memory object. One that a fork left behind is not ours: nothing happens."""
@@ -381,6 +380,11 @@ class LinuxManager(Manager):
         """Leave the broker now. All memory objects and handles of this manager end; it cannot be used again."""
         self._client.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `disconnect` was called."""
+        return self._client.closed
+
     def _check_global(self, name: str) -> None:
         if name[:7].casefold() == "global\\" and not self._client.directory.system:
             raise UnsupportedError(
@@ -412,8 +416,11 @@ def manager() -> Manager:
     """This process's manager: one for each runtime directory, that of now. Connects at its first call."""
     said = (os.environ.get("EXTMEM_RUNTIME_DIR"), os.environ.get("XDG_RUNTIME_DIR"))
     found = _chosen.get(said)
-    if found is None:
+    if found is None or found.closed:
         directory = runtime_directory()
+        kept = _managers.get(directory)
+        if kept is not None and kept.closed:
+            del _managers[directory]
         # Two threads may both make one; the first that is kept is everybody's, the other has not connected.
         found = _chosen[said] = _managers.setdefault(directory, LinuxManager(directory))
     return found

@@ -92,18 +92,15 @@ class Memories(Core):
 
     def import_again(self, process: int, shared: int, granted: int) -> int | None:
         """`import_by_name` for one who is known to get it: a process with the token that the object of this id has
-        granted `granted` to, for the same name and mask. The new memory object, or None if the object has ended (the
-        name may lead to another one by now).
+        granted `granted` to, for the same name and mask. The new memory object; or None, if the object has ended (the
+        name may lead to another one by now) or the process has as many as one may: `import_by_name` says which.
 
         Nothing is checked again, because nothing can have changed: an object keeps its name and security for life.
-        Refused QUOTA_EXCEEDED.
         """
         found = self._objects.get(shared)
-        if not isinstance(found, SharedObject):
+        owner = self._process(process)
+        if not isinstance(found, SharedObject) or len(owner.memories) >= self.limits.memories:
             return None
-        owner = self._processes[process]
-        if len(owner.memories) >= self.limits.memories:
-            self._memory_room(owner)
         return self._add_memory(owner, Memory(found.payload, found, _IMPORTED_NT, granted))
 
     def import_by_handle(self, process: int, handle: int) -> Imported:

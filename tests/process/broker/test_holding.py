@@ -1,0 +1,202 @@
+"""What a process holds: one descriptor per payload and way of opening it, and nothing once it has let go."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+
+import pytest
+from tests.process.broker.conftest import Start
+from tests.process.broker.steps import broker_fds
+
+from extmem.testing.children import Child, Peer
+from extmem.testing.runtime import Runtime
+from extmem.testing.waiting import wait_until
+
+
+@pytest.fixture
+def exporter(start: Start) -> Peer:
+    peer = start()
+    peer("a = share('x', b'hello')")
+    return peer
+
+
+def test_a_thousand_imports_need_one_descriptor(own_runtime: Runtime, start: Start, exporter: Peer) -> None:
+    other = start()
+    other("drop(m.import_by_name('x'))")
+    pid = own_runtime.broker_pid()
+    assert pid is not None
+    ours, theirs = other("fds()"), broker_fds(pid)
+    other("held = [m.import_by_name('x') for _ in range(1000)]")
+    assert other("fds()") == ours + 1 and broker_fds(pid) == theirs
+    other("held += [m.import_by_name('x', READ) for _ in range(100)]")
+    assert other("fds(), len({i.payload.fd for i in held})") == (ours + 2, 2)
+    other("for i in held: drop(i)\ndel held, i")
+    assert other("fds(), m._client.state.payloads") == (ours, {})
+    assert exporter("m.snapshot()[0].holders[0].memories, len(m.snapshot()[0].holders)") == (1, 1)
+
+
+def test_a_hold_outlives_the_memory_object(start: Start, exporter: Peer) -> None:
+    other = start()
+    other("i = m.import_by_name('x'); m.free(i.memory)\nj = m.import_by_name('x')")
+    assert other("text(i), text(j), i.payload.fd != j.payload.fd") == (b"hello", b"hello", True)
+    other("i.payload.close()")
+    assert other("text(j)") == b"hello"
+
+
+def test_a_handle_needs_a_descriptor_too_and_gives_it_back(start: Start, exporter: Peer) -> None:
+    other = start()
+    before = other("m.kmt_alive(1)\nfds()")
+    other("h = m.open_handle('x', READ_WRITE)")
+    assert other("fds()") == before + 1
+    assert other("text(m.import_by_handle(h))") == b"hello"
+    other("for n in list(m._client.state.memories): m.free(n)\ngc.collect()\nm.close(h)")
+    assert other("fds()") == before
+
+
+def test_closing_the_source_of_a_duplicate_lets_go_of_it(start: Start, exporter: Peer) -> None:
+    other = start()
+    exporter("pass")
+    before = other("m.kmt_alive(1)\nfds()")
+    other(
+        "h = m.open_handle('x', READ_WRITE)\n"
+        "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=True, into=pid)",
+        pid=exporter.pid,
+    )
+    assert other("fds(), m._client.state.handles") == (before, {})
+    assert other.fails("m.info(h)").is_a("InvalidHandleError")
+    other("h = m.open_handle('x', READ)")
+    error = other.fails(
+        "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=True, into=2**22 + 1)"
+    )
+    assert error.ntstatus == 0xC000000B and "no handle table" in error.message
+    assert other("fds(), m._client.state.handles") == (before, {}), "the source is closed though duplicating failed"
+    assert other("drop(m.import_by_name('x'))\nfds()") == before
+
+
+def test_many_threads_share_one_manager(start: Start, exporter: Peer) -> None:
+    other = start()
+    other(
+        "errors = []\n"
+        "def work(number):\n"
+        "    try:\n"
+        "        for turn in range(40):\n"
+        "            e = share(f'{number}-{turn}', b'mine.')\n"
+        "            assert reads('x') == b'hello' and reads(f'{number}-{turn}') == b'mine.'\n"
+        "            h = m.get_handle(e.memory); m.free(e.memory); m.close(h)\n"
+        "    except BaseException as error: errors.append(repr(error))\n"
+        "threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]\n"
+        "for t in threads: t.start()\n"
+        "for t in threads: t.join(50)"
+    )
+    assert other("s = m._client.state\nerrors, s.memories, s.handles, s.payloads") == ([], {}, {}, {})
+    assert exporter("len(m.snapshot())") == 1
+
+
+def test_a_signal_handler_may_not_ask_in_the_middle_of_a_question(own_runtime: Runtime, start: Start) -> None:
+    peer = start()
+    peer(
+        "share('x', b'hello')\nseen = []\n"
+        "def handler(number, frame):\n"
+        "    try: seen.append(reads('x'))\n"
+        "    except HandleStateError as error: seen.append(str(error))\n"
+        "signal.signal(signal.SIGALRM, handler)\nsignal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)\n"
+        "answers = {reads('x') for _ in range(300)}\nsignal.setitimer(signal.ITIMER_REAL, 0)"
+    )
+    assert peer("answers") == {b"hello"}
+    assert peer("all(s == b'hello' or 'signal handler' in s for s in seen)")
+    assert peer("reads('x')") == b"hello"
+
+
+def test_an_interrupted_call_costs_nothing(own_runtime: Runtime, start: Start) -> None:
+    peer = start()
+    peer("a = share('x', b'hello')")
+    pid = own_runtime.broker_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    error = peer.fails(
+        "def interrupt(*_): raise KeyboardInterrupt\n"
+        "signal.signal(signal.SIGALRM, interrupt)\nsignal.setitimer(signal.ITIMER_REAL, 0.2)\nreads('x')"
+    )
+    os.kill(pid, signal.SIGCONT)
+    assert error.is_a("KeyboardInterrupt")
+    assert wait_until(lambda: peer("reads('x')") == b"hello", "it to go on")
+    wait_until(lambda: peer("[(h.pid, h.memories) for h in m.snapshot()[0].holders]") == [(peer.pid, 1)], "one holder")
+
+
+def test_a_broker_without_descriptors_says_so_and_goes_on(own_runtime: Runtime, start: Start, exporter: Peer) -> None:
+    pid = own_runtime.broker_pid()
+    assert pid is not None
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (broker_fds(pid) + 2, limits[1]))
+    try:
+        error = exporter.fails("more = [share(None) for _ in range(5)]")
+        assert error.is_a("QuotaError") and "ulimit -n" in error.message
+        assert exporter("reads('x')") == b"hello"
+        assert exporter.fails("m.inherit_socket()").is_a("QuotaError")
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    assert exporter("more = [share(None) for _ in range(5)]\nlen(more), reads('x')") == (5, b"hello")
+    assert own_runtime.broker_pid() == pid
+
+
+def test_a_client_without_descriptors_gets_the_systems_own_error(start: Start, exporter: Peer) -> None:
+    other = start()
+    other(
+        "import resource\nm.kmt_alive(1)\nsoft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "def limit(n): resource.setrlimit(resource.RLIMIT_NOFILE, (n, hard))"
+    )
+    other("free = os.dup(0); os.close(free)")
+    error = other.fails("limit(free)\ntry: reads('x')\nfinally: limit(soft)")
+    assert error.is_a("OSError") and error.errno == 24
+    assert wait_until(lambda: other("reads('x')") == b"hello", "it to work again")
+
+
+def test_a_manager_can_leave_and_come_again(start: Start, exporter: Peer) -> None:
+    other = start()
+    other("h = m.open_handle('x', READ)\nthreads = threading.active_count()")
+    other("m.disconnect()")
+    wait_until(lambda: exporter("len(m.snapshot()[0].holders)") == 1, "it to have left")
+    assert other.fails("reads('x')").is_a("HandleStateError")
+    assert other("m = manager()\nreads('x'), threading.active_count() == threads") == (b"hello", True)
+
+
+def test_a_closed_process_leaves_at_once(start: Start, exporter: Peer) -> None:
+    other = start()
+    other("i = m.import_by_name('x')\nh = m.open_handle('x', READ)")
+    other.leave()
+    wait_until(lambda: exporter("len(m.snapshot()[0].holders)") == 1, "it to have left", deadline=5)
+
+
+def test_names_of_all_users_need_the_systems_broker(start: Start, exporter: Peer) -> None:
+    for call in ("share('Global\\\\x')", "m.import_by_name('GLOBAL\\\\x')", "m.open_handle('Global\\\\x', READ)"):
+        error = exporter.fails(call)
+        assert error.is_a("UnsupportedError") and "system broker" in error.message
+    assert exporter.fails("share('Local\\\\Global\\\\x')").is_a("AccessDeniedError")
+
+
+def test_the_systems_broker_serves_all_users_each_with_their_rights(own_runtime: Runtime, start: Start) -> None:
+    if os.geteuid():
+        pytest.skip("needs root, to be another user")
+    own_runtime.path.chmod(0o755)
+    command = [sys.executable, "-m", "extmem.broker", "--system", "--directory", str(own_runtime.path)]
+    with Child(command, env=own_runtime.environment) as child:
+        wait_until(lambda: (own_runtime.path / "broker.sock").exists(), "its socket")
+        owner, other = start(), start()
+        system = (
+            "from pathlib import Path\nfrom extmem.broker.paths import RuntimeDir\n"
+            "from extmem.manager._linux import LinuxManager\n"
+            "m = LinuxManager(RuntimeDir(Path(os.environ['EXTMEM_RUNTIME_DIR']), system=True))"
+        )
+        owner(system)
+        other("os.setgroups([])\nos.setresgid(54321, 54321, 54321)\nos.setresuid(54321, 54321, 54321)\n" + system)
+        owner("share('Global\\\\open', b'hello', sddl='D:(A;;GR;;;WD)')\nshare('mine', b'hello')")
+        assert other("i = m.import_by_name('Global\\\\open')\ni.granted & 1, text(i)") == (0, b"hello")
+        assert other.fails("mmap.mmap(i.payload.fd, 4096)").is_a("PermissionError")
+        assert other.fails("os.open(f'/proc/self/fd/{i.payload.fd}', os.O_RDWR)").is_a("PermissionError")
+        assert other.fails("m.import_by_name('mine')").is_a("AccessDeniedError")
+        ticket = owner("m.offer(memory=1)")
+        assert other.fails("m.claim(ticket)", ticket=ticket).is_a("AccessDeniedError")
+        child.kill()
