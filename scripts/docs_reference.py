@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from enum import Enum, IntFlag
 from pathlib import Path
 
-from scripts.docs_tables import table
-
 import extmem
 from extmem import vk
+from scripts.docs_tables import table
 
 __all__ = ["pages"]
 

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import pytest
+
+import extmem
+from extmem import errors, vk
+from extmem.handles import Access
+from extmem.manager import manager
+from extmem.memory import Device
+from extmem.vk import SecurityAttributes
 from tests.behaviours.steps import (
     ACCESS_DENIED,
     GENERIC_ALL,
@@ -19,13 +26,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-import extmem
-from extmem import errors, vk
-from extmem.handles import Access
-from extmem.manager import manager
-from extmem.memory import Device
-from extmem.vk import SecurityAttributes
 
 EVERYBODY_EVERYTHING = SecurityAttributes("D:(A;;GA;;;WD)")
 

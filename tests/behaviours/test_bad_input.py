@@ -15,6 +15,15 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+
+import extmem
+from extmem import errors, raw, vk
+from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.manager import manager
+from extmem.memory import Descriptor, Device, DeviceMemory
+from extmem.objects import Share
+from extmem.testing.children import Peer
+from extmem.vk import SecurityAttributes
 from tests.behaviours.steps import (
     FD,
     KMT,
@@ -33,15 +42,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-import extmem
-from extmem import errors, raw, vk
-from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.manager import manager
-from extmem.memory import Descriptor, Device, DeviceMemory
-from extmem.objects import Share
-from extmem.testing.children import Peer
-from extmem.vk import SecurityAttributes
 
 
 @contextlib.contextmanager

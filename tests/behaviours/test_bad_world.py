@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import resource
 
-from tests.behaviours.steps import PEER
-
 from extmem import errors
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
+from tests.behaviours.steps import PEER
 
 
 def test_no_broker_and_no_right_to_start_one(own_runtime: Runtime) -> None:

@@ -6,6 +6,15 @@ import mmap
 import os
 
 import pytest
+
+import extmem
+from extmem import errors, vk
+from extmem.handles import Access, NtHandle
+from extmem.manager import manager
+from extmem.memory import Device
+from extmem.objects import Refused, Share, Status
+from extmem.testing.children import Peer
+from extmem.vk import SecurityAttributes
 from tests.behaviours.steps import (
     ALICE,
     COLLISION,
@@ -27,15 +36,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-import extmem
-from extmem import errors, vk
-from extmem.handles import Access, NtHandle
-from extmem.manager import manager
-from extmem.memory import Device
-from extmem.objects import Refused, Share, Status
-from extmem.testing.children import Peer
-from extmem.vk import SecurityAttributes
 
 
 def test_G1_repeated_exports_are_duplicates_with_values_of_their_own(device: Device) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
+import extmem
+from extmem import vk
+from extmem.handles import NtHandle
+from extmem.memory import Device, Image
 from tests.behaviours.steps import (
     FD,
     KMT,
@@ -18,11 +23,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-import extmem
-from extmem import vk
-from extmem.handles import NtHandle
-from extmem.memory import Device, Image
 
 _GET = "VUID-VkMemoryGetWin32HandleInfoKHR-handleType"
 

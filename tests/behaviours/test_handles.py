@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import pytest
+
+import extmem
+from extmem import errors, raw
+from extmem.manager import manager
+from extmem.memory import Device
+from extmem.testing.children import Peer
+from extmem.vk import SecurityAttributes
 from tests.behaviours.steps import (
     GENERIC_ALL,
     GENERIC_WRITE,
@@ -20,13 +27,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-import extmem
-from extmem import errors, raw
-from extmem.manager import manager
-from extmem.memory import Device
-from extmem.testing.children import Peer
-from extmem.vk import SecurityAttributes
 
 
 def test_B36_same_access_and_only_the_inherit_argument_counts(device: Device) -> None:

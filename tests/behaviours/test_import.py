@@ -6,6 +6,14 @@ import dataclasses
 import os
 
 import pytest
+
+import extmem
+from extmem import errors, vk
+from extmem.devices.base import DeviceIdentity
+from extmem.devices.host.driver import HostDriver
+from extmem.handles import KmtHandle
+from extmem.memory import Buffer, Device
+from extmem.objects import Refused, Status
 from tests.behaviours.steps import (
     ALICE,
     FD,
@@ -27,14 +35,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-import extmem
-from extmem import errors, vk
-from extmem.devices.base import DeviceIdentity
-from extmem.devices.host.driver import HostDriver
-from extmem.handles import KmtHandle
-from extmem.memory import Buffer, Device
-from extmem.objects import Refused, Status
 
 _WIN32 = "VUID-VkImportMemoryWin32HandleInfoKHR-handleType"
 # The rules broken, by whether it is an fd and whether the device itself is another.

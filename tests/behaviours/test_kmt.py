@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import pytest
+
+import extmem
+from extmem import errors, raw
+from extmem.handles import KmtHandle, is_kmt_value
+from extmem.manager import manager
+from extmem.memory import Device
+from extmem.testing.children import Peer
+from extmem.testing.waiting import wait_until
 from tests.behaviours.steps import (
     FD,
     GENERIC_ALL,
@@ -18,14 +26,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-import extmem
-from extmem import errors, raw
-from extmem.handles import KmtHandle, is_kmt_value
-from extmem.manager import manager
-from extmem.memory import Device
-from extmem.testing.children import Peer
-from extmem.testing.waiting import wait_until
 
 
 def test_B51_numbers_have_the_shape_of_global_ones(device: Device) -> None:

@@ -5,6 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
+
+import extmem
+from extmem import errors, vk
+from extmem.manager import manager
+from extmem.memory import Device, DeviceMemory
+from extmem.objects import Refused, Share, Status
+from extmem.testing.children import Peer
+from extmem.testing.waiting import wait_until
 from tests.behaviours.steps import (
     ALICE,
     FD,
@@ -24,14 +32,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-import extmem
-from extmem import errors, vk
-from extmem.manager import manager
-from extmem.memory import Device, DeviceMemory
-from extmem.objects import Refused, Share, Status
-from extmem.testing.children import Peer
-from extmem.testing.waiting import wait_until
 
 
 def test_B64_an_unnamed_share_is_an_ordinary_object(device: Device) -> None:

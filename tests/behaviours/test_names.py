@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import pytest
+
+import extmem
+from extmem import errors, vk
+from extmem.memory import Device
+from extmem.objects import WINERROR, Refused, Share, Status, error_for
+from extmem.testing.children import Peer
 from tests.behaviours.steps import (
     ALICE,
     COLLISION,
@@ -25,12 +31,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-import extmem
-from extmem import errors, vk
-from extmem.memory import Device
-from extmem.objects import WINERROR, Refused, Share, Status, error_for
-from extmem.testing.children import Peer
 
 
 def test_B1_an_unqualified_name_lands_in_the_session_directory(device: Device, name: str) -> None:

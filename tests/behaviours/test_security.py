@@ -5,6 +5,14 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+
+import extmem
+import extmem.process
+from extmem import errors, raw, vk
+from extmem.memory import Device
+from extmem.objects import Refused, Share
+from extmem.testing.children import Peer
+from extmem.vk import SecurityAttributes
 from tests.behaviours.steps import (
     ALICE,
     BOB,
@@ -26,14 +34,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-import extmem
-import extmem.process
-from extmem import errors, raw, vk
-from extmem.memory import Device
-from extmem.objects import Refused, Share
-from extmem.testing.children import Peer
-from extmem.vk import SecurityAttributes
 
 RULE_657 = "VUID-VkExportMemoryWin32HandleInfoKHR-handleTypes-00657"
 INHERITABLE = SecurityAttributes(None, True)

@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, get, import_fd, import_win32, kmt, nt, put
 
 import extmem
 from extmem import vk
 from extmem.devices.host.driver import HostDriver
 from extmem.memory import Device
 from extmem.testing import faults
+from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, get, import_fd, import_win32, kmt, nt, put
 
 _names = itertools.count()
 

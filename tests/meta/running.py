@@ -18,9 +18,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.meta.tools import ROOT, run
-
 from extmem.testing.runtime import Runtime
+from tests.meta.tools import ROOT, run
 
 __all__ = ["Block", "blocks", "complaints_about", "private_environment", "run_document"]
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from scripts import docs_tested
 from tests.meta.tools import ROOT
 

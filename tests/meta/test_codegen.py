@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from codegen import __main__ as command
 from codegen import fields, files, layout, names, registry, scope
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
 from tests.meta.tools import ROOT
 
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.+!-]+)(?:\s*;.*)?(?:\s+#.*)?$")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests.meta.running import Block, blocks, complaints_about, documents, run_document
 from tests.meta.story import fits
 from tests.meta.tools import ROOT

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from scripts import docs
 from tests.meta.tools import ROOT
 
@@ -65,9 +66,8 @@ def test_planted_drift_is_seen(
 
 def test_planted_lifetime_that_the_table_does_not_have_is_seen(monkeypatch: pytest.MonkeyPatch, copy: Path) -> None:
     """The picture and the table follow the model: take a reference away there and both are out of step."""
-    from scripts import docs_pictures, docs_tables
-
     from extmem.objects.lifetimes import KEEPS, Holder, Keeps
+    from scripts import docs_pictures, docs_tables
 
     changed = {**KEEPS, Holder.IMPORTED_NT: Keeps(payload=1, object=0, kmt=0)}
     monkeypatch.setattr(docs_tables, "KEEPS", changed)

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.meta.running import private_environment
-from tests.meta.tools import ROOT, python_files, run
 
 from extmem.testing.runtime import Runtime
+from tests.meta.running import private_environment
+from tests.meta.tools import ROOT, python_files, run
 
 MOST_LINES = 60
 HOSTILE = {"hostile_client.py"}

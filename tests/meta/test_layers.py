@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+
 from tests.meta.tools import SOURCE, module_name, python_files
 
 # From left to right. A layer may import itself and everything before it.

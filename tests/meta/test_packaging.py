@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.meta.running import private_environment
-from tests.meta.tools import ROOT, files, run
 
 from extmem.testing.runtime import Runtime
+from tests.meta.running import private_environment
+from tests.meta.tools import ROOT, files, run
 
 NEEDED = (
     "extmem/py.typed",

@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.meta.tools import SOURCE, python, python_files
 
 import extmem
+from tests.meta.tools import SOURCE, python, python_files
 
 HEAVY = ("numpy", "typer", "rich", "cffi", "msgspec")
 OPTIONAL = ("numpy", "typer", "rich", "cffi")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.meta.tools import ROOT, text_files
 
 # Written in two halves so that this file does not hold what it forbids.

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.conftest import ALLOWED_SKIPS, refused_skip
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.behaviours.steps import KMT, PEER, by_name, export, get, import_win32, nt, put
 
 import extmem
 from extmem import errors, raw
@@ -11,6 +10,7 @@ from extmem.manager import manager
 from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
+from tests.behaviours.steps import KMT, PEER, by_name, export, get, import_win32, nt, put
 
 EXPORTER = [
     "device = extmem.open_device()",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.behaviours.steps import PEER
 
 from extmem.testing.children import Peer
+from tests.behaviours.steps import PEER
 
 # Runs `source` in a forked child and returns what it says; the child ends as programs do, or as os._exit does.
 FORKED = """

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.behaviours.steps import FD, PEER, READ, SIZE, W32, by_name, export, fd, get, nt, put
 
 from extmem.memory import Device
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.vk import SecurityAttributes
+from tests.behaviours.steps import FD, PEER, READ, SIZE, W32, by_name, export, fd, get, nt, put
 
 RIGHTS = [None, SecurityAttributes("D:(A;;GR;;;OW)")]
 

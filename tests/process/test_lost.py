@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-from tests.behaviours.steps import FD, export, fd, get, nt, put
 
 import extmem
 from extmem.memory import Device
 from extmem.testing.children import Child, Peer
 from extmem.testing.leaks import object_manager
 from extmem.testing.waiting import wait_until
+from tests.behaviours.steps import FD, export, fd, get, nt, put
 
 
 def lost(make: Callable[[], object]) -> list[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from tests.behaviours.steps import FD, KMT, W32, export, get, import_any, import_win32, nt, put
 
 import extmem
 from extmem import vk
 from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.leaks import descriptors, mappings, memory_file_bytes
+from tests.behaviours.steps import FD, KMT, W32, export, get, import_any, import_win32, nt, put
 
 LARGE = 256 << 20
 

@@ -9,8 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
-from tests.behaviours.steps import FD, KMT, W32, export, get, put
-from tests.process import workers
 
 import extmem
 from extmem import errors
@@ -19,6 +17,8 @@ from extmem.memory import Device, DeviceMemory
 from extmem.testing.leaks import object_manager
 from extmem.testing.waiting import DEADLINE, wait_until
 from extmem.vk import SecurityAttributes
+from tests.behaviours.steps import FD, KMT, W32, export, get, put
+from tests.process import workers
 
 spawn = multiprocessing.get_context("spawn")
 

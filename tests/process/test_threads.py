@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from tests.behaviours.steps import by_name, export, get, import_win32, nt, put
 
 import extmem
 from extmem import errors
 from extmem.memory import Device
+from tests.behaviours.steps import by_name, export, get, import_win32, nt, put
 
 THREADS, ROUNDS = 8, 25
 

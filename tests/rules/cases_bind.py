@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.rules.world import SIZE, TYPE, T, buffer, buffer_info, case, image, image_info, memory
-
 from extmem import rules, vk
 from extmem.rules import MemoryFacts, ResourceFacts, Violation
+from tests.rules.world import SIZE, TYPE, T, buffer, buffer_info, case, image, image_info, memory
 
 OPAQUE = T.OPAQUE_WIN32
 Put = Callable[[ResourceFacts, MemoryFacts, int], list[Violation]]

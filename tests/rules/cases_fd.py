@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from extmem import rules
 from tests.rules.world import (
     CLOSED,
     EXPORTABLE,
@@ -29,8 +30,6 @@ from tests.rules.world import (
     memory,
     payload,
 )
-
-from extmem import rules
 
 IMPORT = "VkImportMemoryFdInfoKHR"
 GET = "VkMemoryGetFdInfoKHR"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from extmem import rules, vk
 from tests.rules.world import (
     CLOSED,
     DEDICATED_ONLY,
@@ -30,8 +31,6 @@ from tests.rules.world import (
     payload,
     win32,
 )
-
-from extmem import rules, vk
 
 INFO = "VkMemoryAllocateInfo"
 DEDICATED = "VkMemoryDedicatedAllocateInfo"

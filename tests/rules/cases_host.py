@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from extmem import rules, vk
 from tests.rules.world import (
     ADDRESS,
     CLOSED,
@@ -19,8 +20,6 @@ from tests.rules.world import (
     host,
     memory,
 )
-
-from extmem import rules, vk
 
 IMPORT = "VkImportMemoryHostPointerInfoEXT"
 ASK = "vkGetMemoryHostPointerPropertiesEXT"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from extmem import rules, vk
 from tests.rules.world import (
     BAD_HANDLE,
     CLOSED,
@@ -32,8 +33,6 @@ from tests.rules.world import (
     payload,
     win32,
 )
-
-from extmem import rules, vk
 
 IMPORT = "VkImportMemoryWin32HandleInfoKHR"
 GET = "VkMemoryGetWin32HandleInfoKHR"

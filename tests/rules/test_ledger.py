@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from tests.rules.cases import CASES
-from tests.rules.names import rule_tests
 
 from extmem.rules import _allocation, _shapes, barriers, bind, create, get_handle, ledger, mapping, properties
 from extmem.rules._engine import CHECKED, Suite
 from extmem.rules.ledger import Row
+from tests.rules.cases import CASES
+from tests.rules.names import rule_tests
 
 
 def lies(rows: Sequence[Row], checks: Mapping[str, object], tests: Mapping[str, Sequence[str]]) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.rules import messages
-from tests.rules.cases import CASES
 
 from extmem.rules import Violation, ledger
+from tests.rules import messages
+from tests.rules.cases import CASES
 
 
 def test_messages_are_the_expected_ones() -> None:

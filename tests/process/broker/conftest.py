@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from tests.process.broker.steps import PEER
 
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
+from tests.process.broker.steps import PEER
 
 Start = Callable[..., Peer]
 

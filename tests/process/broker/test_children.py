@@ -5,14 +5,14 @@ from __future__ import annotations
 import socket
 
 import pytest
-from tests.process.broker.conftest import Start
-from tests.process.broker.steps import PEER, broker_fds, wait_for_broker_fds
 
 from extmem.broker import transport, wire
 from extmem.manager import INHERIT_VARIABLE
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.process.broker.conftest import Start
+from tests.process.broker.steps import PEER, broker_fds, wait_for_broker_fds
 
 FORK = """
 import pickle, traceback

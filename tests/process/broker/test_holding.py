@@ -8,12 +8,12 @@ import signal
 import sys
 
 import pytest
-from tests.process.broker.conftest import Start
-from tests.process.broker.steps import broker_fds
 
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.process.broker.conftest import Start
+from tests.process.broker.steps import broker_fds
 
 
 @pytest.fixture

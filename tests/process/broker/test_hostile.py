@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
-from tests.process.broker.conftest import Start
-from tests.process.broker.steps import RawClient, broker_fds, raw, wait_for_broker_fds
 
 from extmem.broker import wire
 from extmem.errors import PeerGoneError, PeerProtocolError
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.process.broker.conftest import Start
+from tests.process.broker.steps import RawClient, broker_fds, raw, wait_for_broker_fds
 
 
 @pytest.fixture(autouse=True)

@@ -6,11 +6,10 @@ import os
 import signal
 import time
 
-from tests.process.broker.conftest import Start
-from tests.process.broker.steps import wait_for_broker_fds
-
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.process.broker.conftest import Start
+from tests.process.broker.steps import wait_for_broker_fds
 
 BACK = 2.0
 """Seconds within which everything has to be back."""

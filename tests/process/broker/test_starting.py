@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.process.broker.conftest import Start
-from tests.process.broker.steps import RawClient, broker_fds, raw
 
 from extmem.testing.children import Child, python_environment
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.process.broker.conftest import Start
+from tests.process.broker.steps import RawClient, broker_fds, raw
 
 
 def gone(runtime: Runtime) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from fuzz import fuzz_sddl
 
 from extmem.objects import SecurityDescriptor, Token, parse_sddl
+from fuzz import fuzz_sddl
 
 
 def test_a_short_run_holds_and_repeats(capsys: pytest.CaptureFixture[str]) -> None:

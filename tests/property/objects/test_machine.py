@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
-from tests.property.objects.machine import Machine
 
 from extmem.objects import Claimed, Held, Imported, ObjectManager, Refused
 from extmem.objects.directory import Directory
 from extmem.objects.entities import Memory, Payload, Process, SharedObject
 from extmem.objects.lifetimes import Keeps
 from extmem.objects.names import NameKey, resolve_name
+from tests.property.objects.machine import Machine
 
 RULES_KEPT = settings(max_examples=60, stateful_step_count=50, deadline=None)
 HUNT = settings(

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.behaviours.steps import export
 
 import extmem
 from extmem import arrays
 from extmem.arrays.dtypes import ITEMSIZES
 from extmem.memory import Device, DeviceMemory
 from extmem.vk import SecurityAttributes
+from tests.behaviours.steps import export
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 

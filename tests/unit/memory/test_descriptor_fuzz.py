@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from fuzz import fuzz_descriptor
 
 from extmem.memory import _descriptor_parts, descriptor
+from fuzz import fuzz_descriptor
 
 
 def test_a_short_run_finds_nothing_and_sees_every_outcome() -> None:

@@ -6,12 +6,12 @@ import uuid
 import warnings
 
 import pytest
-from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, get, import_win32, nt, put
 
 import extmem
 from extmem import errors, vk
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.memory import Device
+from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, get, import_win32, nt, put
 
 
 def _buffer_info(**values: object) -> vk.BufferCreateInfo:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.objects.world import READ_WRITE, World, refused
 
 from extmem.objects import MAXIMUM_ALLOWED, Status, describe, map_generic
 from extmem.objects.access import requested
+from tests.unit.objects.world import READ_WRITE, World, refused
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.unit.objects.world import READ_WRITE, World, refused, small
 
 from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, GENERIC_ALL, TYPE_NAME, Share, Status
 from extmem.objects.entities import KernelObject
 from extmem.objects.table import Entry, HandleTable
+from tests.unit.objects.world import READ_WRITE, World, refused, small
 
 
 def test_B15_every_open_is_a_handle_of_its_own(world: World) -> None:

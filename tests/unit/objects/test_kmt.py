@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.objects.world import World, refused
 
 from extmem.objects import Share, Status
 from extmem.objects.entities import Payload
 from extmem.objects.kmt import KmtTable
+from tests.unit.objects.world import World, refused
 
 
 def payload() -> Payload:

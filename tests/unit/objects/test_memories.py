@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.unit.objects.world import READ_WRITE, World, refused, small
 
 from extmem.objects import GENERIC_ALL, KEEPS, Holder, Refused, Share, Status
+from tests.unit.objects.world import READ_WRITE, World, refused, small
 
 
 def test_B13_the_name_is_there_from_the_export_on(world: World) -> None:

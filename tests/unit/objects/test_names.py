@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.objects.world import World, refused
 
 from extmem.objects import GENERIC_ALL, TYPE_NAME, Status, resolve_name
 from extmem.objects.names import parse_path
+from tests.unit.objects.world import World, refused
 
 
 def test_B1_an_unqualified_name_lands_in_the_session_directory(world: World) -> None:

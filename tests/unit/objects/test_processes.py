@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.unit.objects.world import ALICE, EVE, World, refused, small
-
 from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, GENERIC_ALL, Status
+from tests.unit.objects.world import ALICE, EVE, World, refused, small
 
 
 def child_of(world: World, parent: int, **options: object) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.unit.objects.world import World, refused, small
 
 from extmem.objects import (
     GENERIC_ALL,
@@ -18,6 +17,7 @@ from extmem.objects import (
     Status,
     TicketRecord,
 )
+from tests.unit.objects.world import World, refused, small
 
 SDDL = "O:S-1-22-1-1000G:S-1-22-2-1000D:(A;;GA;;;S-1-22-1-1000)"
 NAME = "\\Sessions\\1\\BaseNamedObjects\\frames"

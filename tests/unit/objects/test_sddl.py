@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.objects.world import ALICE, ROOT, World, refused
 
 from extmem.objects import SecurityDescriptor, Status, Token, default_descriptor, format_sddl, parse_sddl
 from extmem.objects.sddl import MAX_ACES, MAX_LENGTH
 from extmem.objects.security import EVERYONE, OWNER_RIGHTS, Ace, AceFlag, AceKind, DaclFlag
+from tests.unit.objects.world import ALICE, ROOT, World, refused
 
 ME = "S-1-22-1-1000"
 

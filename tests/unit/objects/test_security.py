@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.objects.world import ALICE, EVE, READ_WRITE, ROOT, World, refused
 
 from extmem.objects import GENERIC_ALL, Status, Token, default_descriptor, granted, parse_sddl
 from extmem.objects.security import allowed
+from tests.unit.objects.world import ALICE, EVE, READ_WRITE, ROOT, World, refused
 
 ALL = 0x1F0001
 READ = 0x8000_0000

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.objects.world import World, refused, small
 
 from extmem.objects import GENERIC_ALL, Status
+from tests.unit.objects.world import World, refused, small
 
 
 def test_a_ticket_for_memory_gives_the_claimer_memory(world: World) -> None:

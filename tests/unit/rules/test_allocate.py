@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
+from extmem import vk
+from extmem.rules import AllocateFacts, Violation, check_allocate_memory
+from extmem.rules._allocation import LONGEST_CHAIN
 from tests.rules.world import (
     BAD_HANDLE,
     DEDICATED_ONLY,
@@ -31,10 +35,6 @@ from tests.rules.world import (
     payload,
     win32,
 )
-
-from extmem import vk
-from extmem.rules import AllocateFacts, Violation, check_allocate_memory
-from extmem.rules._allocation import LONGEST_CHAIN
 
 
 def short(found: list[Violation]) -> set[str]:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.rules import world
-from tests.rules.world import ADDRESS, BAD_HANDLE, GPU, OLD_DRIVER_UUID, OTHER_GPU, T
 
 from extmem import errors, objects, rules, vk
 from extmem.rules import ledger
 from extmem.rules._error_texts import CLASSES, RESULTS, STATUSES
 from extmem.rules.explain import EXAMPLES, explain, topics
+from tests.rules import world
+from tests.rules.world import ADDRESS, BAD_HANDLE, GPU, OLD_DRIVER_UUID, OTHER_GPU, T
 
 HANDLE, NUMBER, FD, DMA_BUF, FREED = 0x1C, 0x40000002, 7, 8, ADDRESS + 0x10000
 IMAGE, NARROW_IMAGE, BUFFER, OTHER_BUFFER, MEMORY, TEXTURE, HOST_MEMORY = 0xA, 0xAA, 0xB, 0xBB, 0x3, 0x4, 0x5

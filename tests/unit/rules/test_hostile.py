@@ -7,11 +7,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.rules.world import GPU, GPU_UUID, GROUP, OTHER_UUID, buffer_info, image_info
 
 from extmem import rules, vk
 from extmem.rules import AllocateFacts, ExternalMemoryFacts, MemoryFacts, PayloadFacts, Refusal, ResourceFacts, ledger
 from extmem.rules._allocation import _SLOTS
+from tests.rules.world import GPU, GPU_UUID, GROUP, OTHER_UUID, buffer_info, image_info
 
 TYPES = [int(t) for t in vk.ExternalMemoryHandleTypeFlagBits]
 junk = st.one_of(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tests.rules.world import T, buffer_info, image_info
-
 from extmem import vk
 from extmem.rules._identical import difference
+from tests.rules.world import T, buffer_info, image_info
 
 EXCLUSIVE, CONCURRENT = vk.SharingMode.EXCLUSIVE, vk.SharingMode.CONCURRENT
 

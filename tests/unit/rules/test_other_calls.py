@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+
+from extmem import rules, vk
 from tests.rules.cases_win32 import mutex
 from tests.rules.world import (
     BAD_HANDLE,
@@ -25,8 +27,6 @@ from tests.rules.world import (
     image_info,
     memory,
 )
-
-from extmem import rules, vk
 
 
 def short(found: list[rules.Violation]) -> set[str]:

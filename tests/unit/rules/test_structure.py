@@ -6,12 +6,12 @@ import ast
 from pathlib import Path
 
 import pytest
-from tests.rules.world import GPU, SIZE, TYPE, T, can, payload, win32
 
 from extmem import rules, vk
 from extmem.rules import AllocateFacts, _allocation
 from extmem.rules._allocation import _SLOTS, ALLOCATE, contents, read
 from extmem.vk._generated.chains import CHAIN_ALLOWED
+from tests.rules.world import GPU, SIZE, TYPE, T, can, payload, win32
 
 SOURCES = sorted(Path(rules.__file__).parent.glob("*.py"))
 IMPURE = {"os", "socket", "ctypes", "time", "threading", "select", "subprocess", "sys", "io", "pathlib"}

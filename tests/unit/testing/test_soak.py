@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from scripts import soak
 
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
+from scripts import soak
 
 
 def test_a_short_run_prints_a_json_list(capsys: pytest.CaptureFixture[str]) -> None:

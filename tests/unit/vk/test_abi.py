@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from codegen import layout
 
+from codegen import layout
 from extmem import vk
 from extmem.vk import abi
 

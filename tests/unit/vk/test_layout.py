@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from codegen import layout, registry
 
+from codegen import layout, registry
 from extmem.vk import abi
 from extmem.vk._generated.marshal import FIELDS
 

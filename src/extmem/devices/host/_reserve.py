@@ -1,9 +1,10 @@
 """Reserving memory for a payload when it is allocated, so that lack of it is an error here and never a SIGBUS later.
 
 How this works. A memory file is sparse: its pages come when they are first touched, and a machine that is out of memory
-then kills the process that touches. posix_fallocate takes the pages at once, about 0.25 s for each GiB. The kernel itself has no limit for memory files and would sooner call its OOM killer
-than refuse, so requests from `_CHECKED_FROM` on are first held against what the machine and the control groups of this
-process have left, again before each step: of two processes that reserve at once, neither drives the other out.
+then kills the process that touches. posix_fallocate takes the pages at once, 0.25 s for each GiB. The kernel itself
+has no limit for memory files and would sooner call its OOM killer than refuse, so requests from `_CHECKED_FROM` on are
+first held against what the machine and the control groups of this process have left, again before each step: of two
+processes that reserve at once, neither drives the other out.
 """
 
 from __future__ import annotations
