@@ -25,6 +25,7 @@ __all__ = ["QuickOpens"]
 
 _HEAD: Final = wire.IMPORTED_HEAD
 _encode: Final = wire.encode
+_MODES: Final = (b"\0", b"\1", b"\2")
 _send: Final = transport.send
 _ROOM: Final = 12 << 20
 """Bytes that the known answers may take before all are forgotten."""
@@ -34,7 +35,7 @@ _OVERHEAD: Final = 300
 class _Known:
     """What one user gets for one request. `token` is compared by identity: the server has one object per user."""
 
-    __slots__ = ("granted", "held_tail", "needs", "object", "payload", "sent_tail", "token")
+    __slots__ = ("facts", "granted", "needs", "object", "payload", "token")
 
     def __init__(self, token: Token, facts: bytes) -> None:
         told = wire.decode_facts(facts)
@@ -43,9 +44,7 @@ class _Known:
         self.granted = told.granted
         self.payload = told.payload
         self.needs = told.needs
-        tail = wire.encode(facts)
-        self.held_tail = b"\0" + tail
-        self.sent_tail = told.needs.to_bytes(1, "big") + tail
+        self.facts = wire.encode(facts)
 
 
 class QuickOpens:
@@ -61,7 +60,7 @@ class QuickOpens:
     def remember(self, data: bytes, session: Session, reply: wire.Imported) -> None:
         """The slow way has answered an `ImportName`."""
         known = _Known(session.token, reply.facts)
-        self._size += len(data) + 2 * len(known.held_tail) + _OVERHEAD
+        self._size += len(data) + len(known.facts) + _OVERHEAD
         if self._size > _ROOM:
             self.clear()
         self._known[data] = known
@@ -83,7 +82,7 @@ class QuickOpens:
         held = session.held.get(payload, 0)
         number = memory.to_bytes(1, "big") if memory < 0x80 else _encode(memory)
         if held & needs:
-            reply = _HEAD + number + known.held_tail
+            reply = _HEAD + number + _MODES[0] + known.facts
             fd = None
         else:
             try:
@@ -92,7 +91,7 @@ class QuickOpens:
                 self._free(session.process, memory)
                 return False  # no descriptors left: the slow way meets the same, and says so
             session.held[payload] = held | needs
-            reply = _HEAD + number + known.sent_tail
+            reply = _HEAD + number + _MODES[needs] + known.facts
         try:
             _send(session.sock, reply, fd)
         except BlockingIOError:
