@@ -387,6 +387,7 @@ class Client:
             self._watcher.after_fork()
             self._watcher = None
         self._later = deque()
+        self.births = deque()
         self._busy = False
         self.state = self.state.after_fork()
 
