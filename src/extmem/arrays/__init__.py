@@ -5,7 +5,7 @@ Knows nothing of memory objects: it takes a memoryview and a layout, so that `me
 
 from extmem.arrays.dtypes import dtype_name, itemsize
 from extmem.arrays.layout import ArrayLayout, contiguous_strides, layout_for
-from extmem.arrays.views import CPU_DEVICE, as_requested, dlpack_capsule, numpy_view
+from extmem.arrays.views import CPU_DEVICE, as_requested, dlpack_capsule, numpy_view, typed_view
 
 __all__ = [
     "CPU_DEVICE",
@@ -17,4 +17,5 @@ __all__ = [
     "itemsize",
     "layout_for",
     "numpy_view",
+    "typed_view",
 ]

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import TYPE_CHECKING, Any, Final
 
-from extmem.arrays.layout import ArrayLayout
+from extmem.arrays.dtypes import itemsize
+from extmem.arrays.layout import ArrayLayout, DescribedArray, contiguous_strides
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["CPU_DEVICE", "as_requested", "dlpack_capsule", "numpy_view"]
+__all__ = ["CPU_DEVICE", "as_requested", "dlpack_capsule", "numpy_view", "typed_view"]
+
+_STRUCT_CODES: Final[dict[str, Any]] = {
+    "bool": "?",
+    "int8": "b",
+    "int16": "h",
+    "int32": "i",
+    "int64": "q",
+    "uint8": "B",
+    "uint16": "H",
+    "uint32": "I",
+    "uint64": "Q",
+    "float32": "f",
+    "float64": "d",
+}
+"""What memoryview.cast knows of the element types."""
 
 CPU_DEVICE = (1, 0)
 """kDLCPU, device 0."""
@@ -37,6 +54,25 @@ def numpy_view(buffer: memoryview, layout: ArrayLayout) -> numpy.ndarray[Any, An
         layout.shape, layout.dtype, buffer=octets, offset=layout.offset, strides=layout.strides
     )
     return array
+
+
+def typed_view(buffer: memoryview, described: DescribedArray | None) -> memoryview:
+    """The buffer (format "B") as a memoryview of the array that it holds; the buffer itself where it holds none.
+
+    Plain row-major arrays need nothing but the standard library. Others, and complex numbers, come through NumPy;
+    without it they stay bytes.
+    """
+    if described is None:
+        return buffer
+    code = _STRUCT_CODES.get(described.dtype)
+    item = itemsize(described.dtype)
+    if code is not None and described.strides == contiguous_strides(described.shape, item):
+        return buffer[: prod(described.shape) * item].cast(code, described.shape)
+    try:
+        array: Any = numpy_view(buffer, ArrayLayout(described.shape, described.dtype, described.strides))
+    except UnsupportedError:
+        return buffer
+    return memoryview(array)
 
 
 def as_requested(array: numpy.ndarray[Any, Any], dtype: object, copy: bool | None) -> numpy.ndarray[Any, Any]:

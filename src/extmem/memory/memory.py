@@ -145,7 +145,8 @@ class DeviceMemory:
     if sys.version_info >= (3, 12):
 
         def __buffer__(self, flags: int) -> memoryview:
-            return self.map()
+            # NumPy asks for this before it asks for `__array__`, so it must say the array's shape and type as well.
+            return arrays.typed_view(self.map(), self.descriptor.array)
 
     # Passing it on.
 

@@ -175,9 +175,35 @@ def test_read_only_is_read_only_everywhere(reading: DeviceMemory) -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="__buffer__ needs Python 3.12")
 def test_the_buffer_protocol(frame: DeviceMemory, reading: DeviceMemory) -> None:
     view = memoryview(frame)  # type: ignore[arg-type]  # checked with Python 3.11 in mind
-    assert view.nbytes == 96 and not view.readonly
+    assert view.nbytes == 96 and not view.readonly and (view.shape, view.format) == ((4, 6), "f")
     view.release()
     assert memoryview(reading).readonly  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", sorted(ITEMSIZES))
+def test_a_typed_view_is_the_described_array(dtype: str) -> None:
+    item = arrays.itemsize(dtype)
+    layout = arrays.layout_for(12 * item, None, dtype=dtype, shape=(3, 4))
+    wanted = numpy.arange(12).astype(dtype).reshape(3, 4)
+    view = arrays.typed_view(memoryview(bytearray(wanted.tobytes())), layout)
+    assert view.shape == (3, 4) and not view.readonly
+    assert (numpy.asarray(view) == wanted).all() and numpy.asarray(view).dtype == wanted.dtype
+    assert arrays.typed_view(memoryview(wanted.tobytes()), layout).readonly
+
+
+def test_a_typed_view_of_strided_or_undescribed_bytes() -> None:
+    every_other = arrays.layout_for(24, None, dtype="uint8", shape=(4,), strides=(6,))
+    assert arrays.typed_view(memoryview(bytes(range(24))), every_other).tolist() == [0, 6, 12, 18]
+    plain = memoryview(b"bytes")
+    assert arrays.typed_view(plain, None) is plain
+
+
+def test_a_typed_view_that_needs_numpy_stays_bytes_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = arrays.layout_for(16, None, dtype="complex64", shape=(2,))
+    plain = memoryview(bytes(16))
+    assert arrays.typed_view(plain, layout).shape == (2,)
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    assert arrays.typed_view(plain, layout) is plain
 
 
 # Closing under live views.
