@@ -68,6 +68,8 @@ class HeldPayload:
         """Shared objects on it, as the broker wants them announced."""
 
 
+_PRUNING: Final = 1.0
+"""Seconds between two looks for offers that have ended."""
 _KNOWN: Final = 1_024
 
 
@@ -113,6 +115,7 @@ class State:
         self.memories: dict[int, HeldMemory] = {}
         self.handles: dict[int, HeldHandle] = {}
         self.offered: dict[bytes, Offered] = {}
+        self._pruned = 0.0
         self._known: dict[bytes, tuple[wire.ImportFacts, HeldPayload]] = {}
         """Facts of imports by their bytes, and the entry that was the payload's last."""
         self.claimed: deque[bytes] = deque(maxlen=256)
@@ -213,8 +216,9 @@ class State:
 
     def offers(self, ticket: bytes, request: wire.Offer) -> None:
         """A ticket has been made."""
-        self._prune_offers()
         now = time.monotonic()
+        if now > self._pruned + _PRUNING:
+            self._prune_offers(now)
         memory = self.memories.get(request.memory) if request.memory is not None else None
         handle = self.handles.get(request.handle & ~3) if request.handle is not None else None
         if memory is not None:
@@ -257,7 +261,7 @@ class State:
             yield wire.AnnounceHandle(value, h.object, h.granted, h.inherit, h.protect), None
         for ticket in self.claimed:
             yield wire.AnnounceClaimed(ticket), None
-        self._prune_offers()
+        self._prune_offers(time.monotonic())
         for ticket, o in self.offered.items():
             if o.payload in self.payloads:
                 yield wire.AnnounceTicket(ticket, o.what, o.payload, o.object, o.granted, o.pid, False), None
@@ -288,8 +292,9 @@ class State:
             self.payloads.pop(held.id, None)
             held.fds.clear()
 
-    def _prune_offers(self) -> None:
-        now = time.monotonic()
+    def _prune_offers(self, now: float) -> None:
+        """Forget the offers that have ended. Looks at all of them, so not at each new one."""
+        self._pruned = now
         old = [t for t, o in self.offered.items() if (now > o.made + STRONG if not o.pid else not _alive(o.pid))]
         for ticket in old:
             del self.offered[ticket]
