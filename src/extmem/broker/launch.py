@@ -104,24 +104,26 @@ def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
 
 
 def _start(directory: RuntimeDir, timeout: float, deadline: float) -> socket.socket:
-    # A broker that was killed while it started is started again. And one that cannot start because another runs means
-    # that a client was killed while it started that one: then the other is connected to, once it listens.
-    for left in reversed(range(_STARTS)):
+    # A broker that was killed while it started is started again, and so is one that left before we came (it was told to
+    # be idle for no time at all). And one that cannot start because another runs means that a client was killed while
+    # it started that one: then the other is connected to, once it listens.
+    failed = 0
+    while True:
         sock = connect(directory, timeout)
         if sock is not None:
             return sock
+        late = time.monotonic() >= deadline
+        if late and not failed:
+            raise PeerGoneError(f"the broker was ready and is gone already; see {directory.log}, then try again")
         try:
             start_broker(directory, deadline)
         except (PeerGoneError, UnsupportedError):
+            failed += 1
             sock = connect(directory, timeout)
             if sock is not None:
                 return sock
-            if not left or time.monotonic() >= deadline:
+            if late or failed >= _STARTS:
                 raise
-    sock = connect(directory, timeout)
-    if sock is None:
-        raise PeerGoneError(f"the broker was ready and is gone already; see {directory.log}, then try again")
-    return sock
 
 
 def _lock(directory: RuntimeDir, deadline: float) -> int:

@@ -50,7 +50,8 @@ class Listening:
         self._left: list[Callable[[Session], None]] = []
         """Whom to tell that a session has been dropped."""
         self._wake = math.inf
-        self._empty_since = time.monotonic()
+        # Whoever started this broker is on the way to it: a second of patience, however little idleness is allowed.
+        self._empty_since = time.monotonic() + 1.0
         self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._epoll = select.epoll()
         listener.setblocking(False)
