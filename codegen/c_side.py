@@ -15,7 +15,7 @@ import re
 from codegen.registry import CommandModel, Model, StructModel
 from codegen.writers import header
 
-__all__ = ["declarations", "struct_text", "typedefs", "write_abi", "write_marshal"]
+__all__ = ["declarations", "struct_text", "typedefs", "write_abi", "write_libc", "write_marshal"]
 
 WINDOWS = {
     "HANDLE": "typedef void *HANDLE;",
@@ -85,15 +85,31 @@ def declarations(model: Model) -> str:
 
 def write_abi(model: Model) -> str:
     """`_abi.py`: cffi's own compiled form of the declarations."""
+    return _compiled(model, "extmem.vk._generated._abi", declarations(model))
+
+
+_LIBC = """
+uintptr_t mmap(uintptr_t addr, size_t length, int prot, int flags, int fd, long offset);
+int munmap(uintptr_t addr, size_t length);
+"""
+"""Addresses as numbers: nobody here looks through them."""
+
+
+def write_libc(model: Model) -> str:
+    """`_libc.py`: what the host device maps memory with."""
+    return _compiled(model, "extmem.devices.host._libc", _LIBC)
+
+
+def _compiled(model: Model, module: str, text: str) -> str:
     import cffi
     from cffi import recompiler
 
     ffi = cffi.FFI()
-    ffi.set_source("extmem.vk._generated._abi", None)
-    ffi.cdef(declarations(model))
-    text = io.StringIO()
-    recompiler.make_py_source(ffi, "extmem.vk._generated._abi", text)
-    emitted = text.getvalue()
+    ffi.set_source(module, None)
+    ffi.cdef(text)
+    source = io.StringIO()
+    recompiler.make_py_source(ffi, module, source)
+    emitted = source.getvalue()
     marker = "# auto-generated file\n"
     if not emitted.startswith(marker):
         raise ValueError("cffi's output has changed its first line: look at it before trusting the rest")

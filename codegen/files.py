@@ -31,6 +31,7 @@ FILES: dict[str, Callable[[Model], str]] = {
     f"{GENERATED}/commands.py": writers.write_commands,
     f"{GENERATED}/marshal.py": c_side.write_marshal,
     f"{GENERATED}/_abi.py": c_side.write_abi,
+    "src/extmem/devices/host/_libc.py": c_side.write_libc,
     "codegen/REPORT.md": report.write_report,
 }
 

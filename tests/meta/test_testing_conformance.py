@@ -11,6 +11,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.devices.base import Allocation, Mapping
+from extmem.devices.host.allocation import HostAllocation
 from extmem.devices.host.driver import HostDriver
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import FdHandle, NtHandle
@@ -29,7 +30,7 @@ class ImportsSomethingElse(HostDriver):
         real.close()
         return self.allocate(size, memory_type_index, b"")
 
-    def import_payload(self, payload: Any, size: int, memory_type_index: int) -> Any:
+    def import_payload(self, payload: Any, size: int, memory_type_index: int, capacity: int) -> Any:
         payload.close()
         return self.allocate(size, memory_type_index, b"")
 
@@ -54,11 +55,19 @@ class LeaksMemory(HostDriver):
         self.spare.append(allocation)
 
 
+class MappedElsewhere(HostAllocation):
+    """What is mapped is not the payload."""
+
+    def map(self, writable: bool = True) -> Mapping:
+        return HostDriver().allocate(self.size, self.memory_type_index, b"").map(writable)
+
+
 class LosesWrites(HostDriver):
     """A mapping is a copy."""
 
-    def map(self, allocation: Allocation, *, writable: bool = True) -> Mapping:
-        return super().map(self.allocate(allocation.size, allocation.memory_type_index, b""), writable=writable)
+    def allocate(self, *arguments: Any) -> Any:
+        real = super().allocate(*arguments)
+        return MappedElsewhere(real.number, real.size, real.memory_type_index, real.writable, real.shared, real.owner)
 
 
 class PromisesDedication(HostDriver):
@@ -95,7 +104,6 @@ class RefusesToBindWhatIsShared(Device):
     """A resource can only be bound before its memory is exported."""
 
     def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> Any:
-        info.memory.holding.mapping = info.memory.holding.mapping
         _shared.add(id(info.memory.holding))  # type: ignore[union-attr]  # a DeviceMemory
         return super().get_memory_win32_handle(info)
 

@@ -35,7 +35,7 @@ from extmem.broker.descriptors import OwnedFd
 from extmem.broker.fitting import fit_handle
 from extmem.broker.paths import RuntimeDir
 from extmem.broker.reconnect import Watcher
-from extmem.broker.state import GENERATION, State
+from extmem.broker.state import State
 from extmem.errors import ExtmemError, HandleStateError, InvalidHandleError, PeerGoneError, PeerProtocolError
 from extmem.objects import error_for
 
@@ -44,8 +44,9 @@ __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Client"]
 TIMEOUT: Final = 10.0
 """Seconds that a broker may take for one reply."""
 _ATTEMPTS: Final = 4
-_CARRIERS: Final = frozenset({wire.Imported, wire.Handle, wire.SnapshotFile, wire.Channel})
-"""Replies that may carry a descriptor; the others need no look at the table."""
+_CARRIERS: Final = frozenset({wire.Handle, wire.SnapshotFile, wire.Channel})
+"""Replies beside `Imported` that may carry a descriptor; the others need no look at the table."""
+_decode: Final = wire.reply_decoder
 INHERIT_VARIABLE: Final = "EXTMEM_INHERIT_FD"
 """Where a child finds the connection that it was born with."""
 
@@ -68,7 +69,8 @@ class Client:
         """Tickets for children that are being started."""
         self._later: deque[tuple[Callable[[int], None], int]] = deque()
         self._busy = False
-        self._closed = False
+        self.closed = False
+        """Whether `close` was called: nothing more can be asked."""
         _clients.add(self)
 
     # -- requests -----------------------------------------------------------------------------------------------------
@@ -119,8 +121,8 @@ class Client:
         """Free a memory object. One that a fork left behind is not ours to free: nothing happens."""
         with self.lock:
             state = self.state
-            generation, number = divmod(memory, GENERATION)
-            if generation < state.generation:
+            number = memory - state.base
+            if number < 0:
                 return
             held = state.memories.get(memory)
             try:
@@ -214,8 +216,11 @@ class Client:
     def _round_trip(self, sock: socket.socket, data: bytes, fd: int | None) -> tuple[wire.Reply, OwnedFd | None] | None:
         """The reply, or None when the broker has gone."""
         try:
-            transport.send(sock, data, fd)
-            packet = transport.receive(sock)
+            if fd is None:
+                packet = transport.ask(sock, data)
+            else:
+                transport.send(sock, data, fd)
+                packet = transport.receive(sock)
         except PeerGoneError:
             # What it had answered before it died can still be read, so there was no answer.
             return None
@@ -227,17 +232,19 @@ class Client:
         if packet is None:
             return None
         data, received, _ = packet
-        reply = wire.decode_reply(data)
-        if (received is not None or reply.__class__ in _CARRIERS) and wire.fds_of(reply) != (received is not None):
+        try:
+            reply = _decode(data)
+        except wire.NOT_DECODED:
+            reply = wire.decode_reply(data)  # which says what is wrong
+        if reply.__class__ is wire.Imported:
+            carries = reply.mode != 0
+        else:
+            carries = reply.__class__ in _CARRIERS and wire.fds_of(reply) != 0
+        if carries != (received is not None):
             raise PeerProtocolError(f"{type(reply).__name__} came with a wrong number of file descriptors")
         return reply, received
 
     # -- the connection -----------------------------------------------------------------------------------------------
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called: nothing more can be asked."""
-        return self._closed
 
     @property
     def connected(self) -> socket.socket | None:
@@ -250,7 +257,7 @@ class Client:
         Where nothing is held, no broker is started; but one that is there is told so, as it may wait for this process.
         """
         with self.lock:
-            if self._closed or (self._sock is not None and self._sock is not seen):
+            if self.closed or (self._sock is not None and self._sock is not seen):
                 return True
             if self._sock is not None:
                 self._give_up(self._sock, keep=False)
@@ -263,7 +270,7 @@ class Client:
             return self._greet(sock)
 
     def _connect(self) -> socket.socket:
-        if self._closed:
+        if self.closed:
             raise HandleStateError("this manager is closed; ask for another one")
         for _ in range(_ATTEMPTS):
             sock = self._inherited() or launch.connect_or_start(self.directory, self._timeout)
@@ -366,7 +373,7 @@ class Client:
     def close(self) -> None:
         """Leave the broker: all that this process holds there ends."""
         with self.lock:
-            self._closed = True
+            self.closed = True
             watcher, self._watcher = self._watcher, None
             for sock in (self._sock, self._stale):
                 if sock is not None:

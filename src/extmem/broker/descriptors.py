@@ -3,21 +3,25 @@
 # Annotations are evaluated when a class is made (msgspec reads them), so they are not postponed here.
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from extmem.errors import HandleStateError
 
-__all__ = ["OwnedFd", "PayloadFd"]
+__all__ = ["Imported", "OwnedFd", "PayloadFd"]
 
 
 class OwnedFd:
     """A received or duplicated descriptor, owned by this object until taken: closed when the last reference goes."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("fd", "mapping")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self.mapping: Callable[[], Any] | None = None
+        """A weak reference to what a device has mapped of the file: all who share the descriptor share that too."""
 
     def take(self) -> int:
         """The descriptor: closing it is the caller's duty now."""
@@ -69,3 +73,23 @@ class PayloadFd(msgspec.Struct, gc=False, eq=False):
     def __repr__(self) -> str:
         state = "closed" if self.shared is None else f"fd {self.shared.fd}"
         return f"<PayloadFd {state}, {'writable' if self.writable else 'read-only'}>"
+
+
+class Imported(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A new memory object on a shared payload.
+
+    Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is the exporter's word, to be
+    parsed as a stranger's. `name` is the full path, None if there is none; `object` or `kmt` is 0 where there is none.
+    `kind` is what the payload's descriptor is (`broker.limits.Kind`); `capacity` the bytes of a host payload's sealed
+    file, as the broker found them, and 0 for others.
+    """
+
+    memory: int
+    payload: PayloadFd
+    object: int
+    granted: int
+    descriptor: bytes
+    kmt: int
+    name: str | None
+    kind: int = 1
+    capacity: int = 0

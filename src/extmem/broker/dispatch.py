@@ -175,6 +175,7 @@ class Dispatch(Announcing):
             facts.description,
             self.record(facts, found.object),
             facts.stated,
+            self.payloads.capacity(payload),
         )
         return wire.Imported(found.memory, mode, wire.encode(told)), fd
 

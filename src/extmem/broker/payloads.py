@@ -54,6 +54,7 @@ class _Payload:
     fd: int
     kind: Kind
     writable: bool
+    capacity: int
 
 
 def _inspect_host(fd: int, stated: int, uid: int) -> Identity:
@@ -182,6 +183,10 @@ class Payloads:
         """What the payload's descriptor is."""
         return self._live[payload].kind
 
+    def capacity(self, payload: int) -> int:
+        """Bytes of a host payload's file; 0 for a driver's, which does not say."""
+        return self._live[payload].capacity
+
     def writable(self, payload: int) -> bool:
         """Whether the descriptor here can be written through; only after a restart it may be not."""
         return self._live[payload].writable
@@ -195,7 +200,7 @@ class Payloads:
             return
         if known is not None:
             os.close(known.fd)
-        self._live[payload] = _Payload(fd, kind, writable)
+        self._live[payload] = _Payload(fd, kind, writable, os.fstat(fd).st_size if kind is Kind.HOST else 0)
         if kind is Kind.HOST:
             _harden(fd)
 

@@ -19,13 +19,12 @@ from typing import Final
 from extmem.broker import transport, wire
 from extmem.broker.payloads import Payloads
 from extmem.broker.sessions import Session
-from extmem.objects import ObjectManager, Token
+from extmem.objects import Memory, ObjectManager, Token
 
 __all__ = ["QuickOpens"]
 
 _HEAD: Final = wire.IMPORTED_HEAD
 _encode: Final = wire.encode
-_MODES: Final = (b"\0", b"\1", b"\2")
 _send: Final = transport.send
 _ROOM: Final = 12 << 20
 """Bytes that the known answers may take before all are forgotten."""
@@ -33,34 +32,43 @@ _OVERHEAD: Final = 300
 
 
 class _Known:
-    """What one user gets for one request. `token` is compared by identity: the server has one object per user."""
+    """What one user gets for one request. `token` is compared by identity: the server has one object per user.
 
-    __slots__ = ("facts", "granted", "needs", "object", "payload", "token")
+    `fd` is the payload's own descriptor, which stays while the payload lives (or `clear` is called); -1 where the user
+    gets a read-only one, of which there are not so many.
+    """
 
-    def __init__(self, token: Token, facts: bytes) -> None:
+    __slots__ = ("fd", "like", "needs", "payload", "size", "token", "with_fd", "without")
+
+    def __init__(self, token: Token, like: Memory, facts: bytes) -> None:
         told = wire.decode_facts(facts)
+        encoded = wire.encode(facts)
         self.token = token
-        self.object = told.object
-        self.granted = told.granted
+        self.like = like
         self.payload = told.payload
         self.needs = told.needs
-        self.facts = wire.encode(facts)
+        self.fd = -1
+        self.without = b"\0" + encoded
+        self.with_fd = wire.encode(told.needs) + encoded
+        self.size = _OVERHEAD + 2 * len(encoded)
 
 
 class QuickOpens:
     """Known answers by the request's bytes."""
 
     def __init__(self, model: ObjectManager, payloads: Payloads) -> None:
+        self._model = model
         self._again = model.import_again
-        self._free = model.free_memory
         self._payloads = payloads
         self._known: dict[bytes, _Known] = {}
         self._size = 0
 
     def remember(self, data: bytes, session: Session, reply: wire.Imported) -> None:
         """The slow way has answered an `ImportName`."""
-        known = _Known(session.token, reply.facts)
-        self._size += len(data) + len(known.facts) + _OVERHEAD
+        known = _Known(session.token, self._model.imported(session.process, reply.memory), reply.facts)
+        if known.needs == wire.READ_WRITE:
+            known.fd = self._payloads.fd_for(known.payload, known.needs)
+        self._size += len(data) + known.size
         if self._size > _ROOM:
             self.clear()
         self._known[data] = known
@@ -73,25 +81,24 @@ class QuickOpens:
         known = self._known.get(data)
         if known is None or known.token is not session.token:
             return False
-        memory = self._again(session.process, known.object, known.granted)
+        memory = self._again(session.process, known.like)
         if memory is None:
             del self._known[data]
             return False
-        payload = known.payload
-        needs = known.needs
-        held = session.held.get(payload, 0)
-        number = memory.to_bytes(1, "big") if memory < 0x80 else _encode(memory)
-        if held & needs:
-            reply = _HEAD + number + _MODES[0] + known.facts
-            fd = None
-        else:
-            try:
-                fd = self._payloads.fd_for(payload, needs)
-            except OSError:
-                self._free(session.process, memory)
-                return False  # no descriptors left: the slow way meets the same, and says so
-            session.held[payload] = held | needs
-            reply = _HEAD + number + _MODES[needs] + known.facts
+        fd: int | None = None
+        tail = known.without
+        held = session.held.get(known.payload, 0)
+        if not held & known.needs:
+            fd = known.fd
+            if fd == -1:
+                try:
+                    fd = self._payloads.fd_for(known.payload, known.needs)
+                except OSError:
+                    self._model.free_memory(session.process, memory)
+                    return False  # no descriptors left: the slow way meets the same, and says so
+            session.held[known.payload] = held | known.needs
+            tail = known.with_fd
+        reply = _HEAD + _encode(memory) + tail
         try:
             _send(session.sock, reply, fd)
         except BlockingIOError:

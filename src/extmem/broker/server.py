@@ -209,7 +209,7 @@ class Server(Listening):
             self._epoll.modify(session.fd, IN)
 
     def _answer(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> None:
-        if (fd is not None) != wire.fds_of(request):
+        if (fd is not None) is not (request.__class__ in wire.FDS):
             raise PeerProtocolError(
                 f"{int(fd is not None)} file descriptors came with {type(request).__name__}, "
                 f"{wire.fds_of(request)} belong to it"
@@ -232,13 +232,10 @@ class Server(Listening):
 
     def _reply(self, session: Session, reply: wire.Reply, fd: int | None) -> None:
         try:
-            self._send(session, wire.encode(reply), fd)
+            session.send(wire.encode(reply), fd)
         finally:
             if fd is not None and isinstance(reply, _GIVEN_AWAY):
                 os.close(fd)
-
-    def _send(self, session: Session, data: bytes, fd: int | None) -> None:
-        session.send(data, fd)
         if session.queue:
             self._stall(session)
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from extmem.broker import wire
-from extmem.broker.descriptors import OwnedFd, PayloadFd
+from extmem.broker.descriptors import Imported, OwnedFd, PayloadFd
 from extmem.broker.tickets import STRONG
 from extmem.broker.wire import READ_ONLY, READ_WRITE
 from extmem.errors import PeerProtocolError
@@ -116,8 +116,8 @@ class State:
         self.handles: dict[int, HeldHandle] = {}
         self.offered: dict[bytes, Offered] = {}
         self._pruned = 0.0
-        self._known: dict[bytes, tuple[wire.ImportFacts, HeldPayload]] = {}
-        """Facts of imports by their bytes, and the entry that was the payload's last."""
+        self._known: dict[bytes, tuple[wire.ImportFacts, HeldMemory, bool]] = {}
+        """Facts of imports by their bytes, the memory object that they make, and whether it may write."""
         self.claimed: deque[bytes] = deque(maxlen=256)
 
     def after_fork(self) -> State:
@@ -144,29 +144,44 @@ class State:
         held.references += 1
         self.memories[reply.memory + self.base] = (held, reply.object, True, reply.granted, request.inherit)
 
-    def imported(self, reply: wire.Imported, fd: OwnedFd | None) -> tuple[wire.ImportFacts, PayloadFd]:
+    def imported(self, reply: wire.Reply, fd: OwnedFd | None) -> Imported:
         """A memory object that this process has imported: what it leads to, and a hold on its descriptor."""
+        if reply.__class__ is not wire.Imported:
+            raise PeerProtocolError(f"the broker answered an import with {type(reply).__name__}")
         known = self._known.get(reply.facts)
         if known is None:
             known = self._learn(reply.facts)
-        facts, held = known
-        if not held.references:
-            # Nothing has held it since it was learnt; or something holds it again, as another entry.
-            held = self.payloads.setdefault(held.id, held)
+        facts, entry, writable = known
+        held, target, _, granted, _ = entry
+        if not held.references and self.payloads.setdefault(held.id, held) is not held:
+            # Nothing has held it since it was learnt, and something holds it again, as another entry.
+            held = self.payloads[held.id]
+            entry = (held, target, False, granted, False)
+        shared = fd
         if fd is not None:
             held.fds[reply.mode] = fd
-        needs = facts.needs
-        shared = held.fds.get(needs)
-        if shared is None:
+        else:
+            shared = held.fds.get(facts.needs)
+        if shared is None or (fd is not None and reply.mode != facts.needs):
             raise PeerProtocolError(
                 f"the broker takes for granted a descriptor of payload {facts.payload} that is not here"
             )
-        target = facts.object
         if target not in held.records:
             self._note(held, facts)
         held.references += 1
-        self.memories[reply.memory + self.base] = (held, target, False, facts.granted, False)
-        return facts, PayloadFd(shared, needs == READ_WRITE and facts.granted & RESOURCE_WRITE != 0)
+        memory = reply.memory + self.base
+        self.memories[memory] = entry
+        return Imported(
+            memory,
+            PayloadFd(shared, writable),
+            target,
+            granted,
+            facts.descriptor,
+            facts.kmt,
+            facts.name,
+            facts.kind,
+            facts.capacity,
+        )
 
     @staticmethod
     def _note(held: HeldPayload, facts: wire.ImportFacts) -> None:
@@ -176,7 +191,7 @@ class State:
             held.kmt, held.strict_kmt = facts.kmt, facts.strict_kmt
             held.write |= facts.granted & RESOURCE_WRITE != 0
 
-    def _learn(self, data: bytes) -> tuple[wire.ImportFacts, HeldPayload]:
+    def _learn(self, data: bytes) -> tuple[wire.ImportFacts, HeldMemory, bool]:
         if len(self._known) >= _KNOWN:
             self._known.clear()
         facts = wire.decode_facts(data)
@@ -184,8 +199,10 @@ class State:
         if held is None:
             share = Share.NT if facts.object else Share.KMT
             held = HeldPayload(facts.payload, facts.kind, facts.descriptor, share, facts.identity)
-        self._known[data] = facts, held
-        return facts, held
+        entry = (held, facts.object, False, facts.granted, False)
+        writable = facts.needs == READ_WRITE and facts.granted & RESOURCE_WRITE != 0
+        known = self._known[data] = facts, entry, writable
+        return known
 
     def handle(self, reply: wire.Handle, fd: OwnedFd | None) -> None:
         """A handle that this process has."""

@@ -120,6 +120,7 @@ __all__ = [
     "ImportHandle",
     "ImportKmt",
     "ImportName",
+    "NOT_DECODED",
     "Imported",
     "Inherit",
     "Kind",
@@ -155,6 +156,7 @@ __all__ = [
     "decode_request",
     "decode_snapshot",
     "encode",
+    "reply_decoder",
     "fds_of",
 ]
 
@@ -235,6 +237,7 @@ class ObjectRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What an import leads to. `needs` is the mode that the memory is to be used with: the fd's that is attached, or
     that the client has already. `object` or `kmt` is 0 where there is none; `record` is an encoded `ObjectRecord`.
+    `capacity` is how many bytes a host payload's file has, which is sealed; 0 for a driver's.
     """
 
     needs: U8
@@ -248,6 +251,7 @@ class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     descriptor: Payload
     record: Record
     identity: I64 = 0
+    capacity: I64 = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -257,6 +261,10 @@ _facts = msgspec.msgpack.Decoder(ImportFacts)
 _records = msgspec.msgpack.Decoder(ObjectRecord)
 _snapshots = msgspec.msgpack.Decoder(list[PayloadRow])
 
+NOT_DECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for bytes that are no message."""
+reply_decoder: Final = _replies.decode
+"""`decode_reply` without the explanation."""
 encode = _encoder.encode
 """Any message, record or snapshot to bytes."""
 
@@ -277,7 +285,7 @@ def decode_request(data: bytes) -> Request:
     """A request from a client's packet. Raises PeerProtocolError for anything else."""
     try:
         return _requests.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_DECODED as error:
         raise PeerProtocolError(f"{len(data)} bytes are no request: {error}") from None
 
 
@@ -285,7 +293,7 @@ def decode_reply(data: bytes) -> Reply:
     """A reply from the broker's packet. Raises PeerProtocolError for anything else."""
     try:
         return _replies.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_DECODED as error:
         raise PeerProtocolError(f"{len(data)} bytes are no reply: {error}") from None
 
 
@@ -293,7 +301,7 @@ def decode_facts(data: bytes) -> ImportFacts:
     """The facts of an import. Raises PeerProtocolError for anything else."""
     try:
         return _facts.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_DECODED as error:
         raise PeerProtocolError(f"{len(data)} bytes are no facts of an import: {error}") from None
 
 
@@ -301,7 +309,7 @@ def decode_record(data: bytes) -> ObjectRecord:
     """A shared object's record, as a client gave it back. Raises PeerProtocolError for anything else."""
     try:
         return _records.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_DECODED as error:
         raise PeerProtocolError(f"{len(data)} bytes are no object record: {error}") from None
 
 
@@ -309,5 +317,5 @@ def decode_snapshot(data: bytes) -> list[PayloadRow]:
     """The rows of a snapshot file. Raises PeerProtocolError for anything else."""
     try:
         return _snapshots.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_DECODED as error:
         raise PeerProtocolError(f"{len(data)} bytes are no snapshot: {error}") from None

@@ -7,12 +7,12 @@ pointer that the result cannot crash this process, as vkAllocateMemory must.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from extmem import vk
+    from extmem.broker.descriptors import PayloadFd
 
 __all__ = [
     "DESCRIPTOR_LIMIT",
@@ -113,15 +113,22 @@ class Allocation(Protocol):
         """True after `close()`."""
 
     def close(self) -> None:
-        """Give it back. Safe to call twice. Mappings made from it stay valid until they are closed themselves."""
+        """Give it back. Safe to call twice. Mappings made from it stay until they are lost themselves."""
+
+    def map(self, writable: bool = True) -> Mapping:
+        """vkMapMemory of the whole allocation: one mapping, however often it is asked for.
+
+        Errors: UnsupportedError for memory that the host cannot see; PermissionError for a writable mapping of a
+        payload that came without that right; OutOfMemoryError; HandleStateError once closed.
+        """
 
 
 class Mapping(Protocol):
-    """An allocation's bytes in this process's address space. `close()` unmaps, safe to call twice."""
+    """An allocation's bytes in this process's address space, until the last reference to this object goes."""
 
     @property
     def address(self) -> int:
-        """Address of the first byte. HandleStateError once closed."""
+        """Address of the first byte."""
 
     @property
     def size(self) -> int:
@@ -129,14 +136,7 @@ class Mapping(Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether the pages may be written."""
-
-    @property
-    def closed(self) -> bool:
-        """True after `close()`."""
-
-    def close(self) -> None:
-        """Unmap. Nothing may look at the address any more."""
+        """Whether the pages may be written; writing to others kills the process (SIGSEGV)."""
 
 
 class Driver(Protocol):
@@ -190,22 +190,18 @@ class Driver(Protocol):
         Errors: OutOfMemoryError.
         """
 
-    def import_fd(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        *,
-        release: Callable[[], None] | None = None,
-        writable: bool | None = None,
-    ) -> Allocation:
-        """A view of the payload behind an fd.
+    def import_fd(self, fd: int, size: int, memory_type_index: int) -> Allocation:
+        """A view of the payload behind a stranger's fd, which is examined first.
 
-        writable: what the object manager says of an fd of its own, which it has examined; None for a stranger's fd.
+        On success the allocation owns `fd`. On failure `fd` is untouched and stays the caller's. Errors: DriverError
+        with VK_ERROR_INVALID_EXTERNAL_HANDLE that says what the fd is instead; OutOfMemoryError.
+        """
 
-        On success the allocation uses `fd` until it is closed, and then calls `release` (None: closes `fd`). On failure
-        `fd` is untouched and stays the caller's. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE that says
-        what the fd is instead; OutOfMemoryError.
+    def import_payload(self, payload: PayloadFd, size: int, memory_type_index: int, capacity: int) -> Allocation:
+        """A view of a payload that was examined when it was shared: its fd is known to be of this kind of device.
+
+        capacity: bytes of its file, which is sealed; 0 where the kernel does not say.
+        Ownership: on success the allocation owns `payload`, and closes it with itself. Errors: as `import_fd`.
         """
 
     def inspect_fd(self, fd: int, handle_type: int) -> FdFacts:
@@ -250,13 +246,6 @@ class Driver(Protocol):
 
     def free(self, allocation: Allocation) -> None:
         """vkFreeMemory: `allocation.close()`."""
-
-    def map(self, allocation: Allocation, *, writable: bool = True) -> Mapping:
-        """vkMapMemory of the whole allocation.
-
-        Errors: UnsupportedError for memory that the host cannot see; PermissionError for a writable mapping of a
-        payload that came without that right; OutOfMemoryError.
-        """
 
     def close(self) -> None:
         """Let go of the device. Safe to call twice."""

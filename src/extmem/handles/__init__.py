@@ -8,7 +8,6 @@ from extmem.handles._fd import FdHandle
 from extmem.handles._kmt import KmtHandle, is_kmt_value
 from extmem.handles._nt import NtHandle
 from extmem.handles._owned import OwnedHandle
-from extmem.handles._process import this_process
 from extmem.handles._table import HandleInfo, NtHandleTable
 
 __all__ = [
@@ -20,5 +19,4 @@ __all__ = [
     "NtHandleTable",
     "OwnedHandle",
     "is_kmt_value",
-    "this_process",
 ]

@@ -11,13 +11,13 @@ Every other verb needs the open state. A handle that is lost while open says so 
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from types import TracebackType
 from typing import Self
 
 from extmem.errors import HandleStateError
-from extmem.handles._process import this_process
 
 __all__ = ["OwnedHandle"]
 
@@ -34,7 +34,7 @@ class OwnedHandle:
     def __init__(self, value: int) -> None:
         self._value = value
         self._state = _OPEN
-        self._pid = this_process()
+        self._pid = os.getpid()
 
     # What a kind of handle must say of itself.
 
@@ -57,7 +57,7 @@ class OwnedHandle:
         """Give the reference back. Safe to call twice; does nothing after `take()`."""
         if self._state is not _OPEN:
             return
-        if self._pid != this_process():
+        if self._pid != os.getpid():
             self._state = _FORKED
             return
         self._close(self._value)
@@ -75,10 +75,10 @@ class OwnedHandle:
                 f"this {self._word} ({self._value:#x}) is {self._state}; its value may be another object's by now, "
                 "so use a handle that is still open"
             )
-        if self._pid != this_process():
+        if self._pid != os.getpid():
             raise HandleStateError(
                 f"this {self._word} ({self._value:#x}) belongs to process {self._pid}, and this is its forked child "
-                f"{this_process()}; start children with spawn and pass the handle, or open the name again"
+                f"{os.getpid()}; start children with spawn and pass the handle, or open the name again"
             )
         return self._value
 
@@ -97,7 +97,7 @@ class OwnedHandle:
 
     def __del__(self) -> None:
         # __init__ may have raised before the state was set; the process's end closes everything anyway.
-        if getattr(self, "_state", _CLOSED) is not _OPEN or sys.is_finalizing() or self._pid != this_process():
+        if getattr(self, "_state", _CLOSED) is not _OPEN or sys.is_finalizing() or self._pid != os.getpid():
             return
         self._state = _CLOSED
         warnings.warn(f"unclosed {type(self).__name__}({self._value:#x})", ResourceWarning, source=self, stacklevel=2)

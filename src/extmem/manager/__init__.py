@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from extmem.broker.descriptors import PayloadFd
+from extmem.broker.descriptors import Imported, PayloadFd
 from extmem.broker.wire import Kind
 from extmem.errors import UnsupportedError
-from extmem.manager._api import BrokerStatus, Exported, Imported, Manager
+from extmem.manager._api import BrokerStatus, Exported, Manager
 from extmem.objects import PayloadRow
 
 __all__ = [

@@ -1,6 +1,6 @@
 """What an object manager does for this process, whatever the system: the calls and what they give."""
 
-# Annotations are evaluated when a class is made (msgspec reads them), so they are not postponed here.
+from __future__ import annotations
 
 import abc
 import socket
@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import msgspec
-
-from extmem.broker.descriptors import PayloadFd
+from extmem.broker.descriptors import Imported
 from extmem.broker.wire import Kind
 from extmem.handles import HandleInfo
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
@@ -25,22 +23,6 @@ class Exported(NamedTuple):
     payload: int
     object: int
     kmt: int
-
-
-class Imported(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """A new memory object on a shared payload.
-
-    Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is the exporter's word, to be
-    parsed as a stranger's. `name` is the full path, None if there is none.
-    """
-
-    memory: int
-    payload: PayloadFd
-    object: int
-    granted: int
-    descriptor: bytes
-    kmt: int
-    name: str | None
 
 
 @dataclass(frozen=True, slots=True)

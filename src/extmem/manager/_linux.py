@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from extmem.broker import wire
 from extmem.broker.client import TIMEOUT, Client
-from extmem.broker.descriptors import OwnedFd
+from extmem.broker.descriptors import Imported, OwnedFd
 from extmem.broker.fitting import (
     fit_descriptor,
     fit_handle,
@@ -36,7 +36,7 @@ from extmem.broker.state import GENERATION
 from extmem.broker.wire import Kind
 from extmem.errors import HandleStateError, PeerProtocolError, UnsupportedError
 from extmem.handles import HandleInfo
-from extmem.manager._api import BrokerStatus, Exported, Imported, Manager
+from extmem.manager._api import BrokerStatus, Exported, Manager
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
 
 __all__ = ["LinuxManager", "manager"]
@@ -50,7 +50,7 @@ class LinuxManager(Manager):
     """This process's client of the broker in one runtime directory."""
 
     def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
-        self._client = Client(runtime_directory() if directory is None else directory, timeout=timeout)
+        self.client = Client(runtime_directory() if directory is None else directory, timeout=timeout)
         self._opens: dict[tuple[str, int], bytes] = {}
 
     # -- memory objects -----------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class LinuxManager(Manager):
             strict_kmt,
             identity,
         )
-        client = self._client
+        client = self.client
         # Whatever can fail here does so before the broker knows of the payload: nobody would give that back.
         writable = is_writable(kind, fd)
         kept = OwnedFd(os.dup(fd))
@@ -104,10 +104,10 @@ class LinuxManager(Manager):
         request = self._opens.get((name, desired))
         if request is None:
             request = self._prepare_open(name, desired)
-        client = self._client
+        client = self.client
         with client.lock:
             reply, fd = client.exchange_encoded(request)
-            return self._imported(reply, fd)
+            return client.state.imported(reply, fd)
 
     def _prepare_open(self, name: str, desired: int) -> bytes:
         """The encoded request. Programs open the same names again and again."""
@@ -120,37 +120,29 @@ class LinuxManager(Manager):
 
     def import_by_handle(self, handle: int) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
-        client = self._client
+        client = self.client
         with client.lock:
-            return self._imported(*client.exchange(wire.ImportHandle(self._know(handle))))
+            return client.state.imported(*client.exchange(wire.ImportHandle(self._know(handle))))
 
     def import_by_kmt(self, number: int) -> Imported:
         """A memory object by KMT number."""
-        client = self._client
+        client = self.client
         with client.lock:
-            return self._imported(*client.exchange(wire.ImportKmt(fit_number(number))))
-
-    def _imported(self, reply: wire.Reply, fd: OwnedFd | None) -> Imported:
-        if type(reply) is not wire.Imported:
-            _unexpected(reply)
-        state = self._client.state
-        facts, payload = state.imported(reply, fd)
-        memory = reply.memory + state.base
-        return Imported(memory, payload, facts.object, facts.granted, facts.descriptor, facts.kmt, facts.name)
+            return client.state.imported(*client.exchange(wire.ImportKmt(fit_number(number))))
 
     def free(self, memory: int) -> None:
         """Free a memory object. One that a fork left behind is not ours: nothing happens."""
-        self._client.free(memory)
+        self.client.free(memory)
 
     def free_later(self, memory: int) -> None:
         """Free soon, from a finalizer: does not block, call back or raise."""
-        self._client.later(self._client.free, memory)
+        self.client.later(self.client.free, memory)
 
     # -- handles ------------------------------------------------------------------------------------------------------
 
     def get_handle(self, memory: int) -> int:
         """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
-        client = self._client
+        client = self.client
         with client.lock:
             return self._handle(*client.exchange(wire.GetHandle(self._number(memory))))
 
@@ -158,23 +150,23 @@ class LinuxManager(Manager):
         """A new handle by name (B15)."""
         fit_name(name)
         self._check_global(name)
-        client = self._client
+        client = self.client
         with client.lock:
             return self._handle(*client.exchange(wire.OpenHandle(name, fit_mask(desired), inherit)))
 
     def _handle(self, reply: wire.Reply, fd: OwnedFd | None) -> int:
         if type(reply) is not wire.Handle:
             _unexpected(reply)
-        self._client.state.handle(reply, fd)
+        self.client.state.handle(reply, fd)
         return reply.handle
 
     def close(self, value: int) -> None:
         """CloseHandle."""
-        self._client.close_handle(value)
+        self.client.close_handle(value)
 
     def close_later(self, value: int) -> None:
         """Close soon, from a finalizer: does not block, call back or raise."""
-        self._client.later(self._client.close_handle, value)
+        self.client.later(self.client.close_handle, value)
 
     def duplicate(
         self,
@@ -187,7 +179,7 @@ class LinuxManager(Manager):
         into: int | None,
     ) -> int:
         """DuplicateHandle; as `NtHandleTable.duplicate`."""
-        client = self._client
+        client = self.client
         mask = None if desired is None else fit_mask(desired)
         with client.lock:
             state = client.state
@@ -207,14 +199,14 @@ class LinuxManager(Manager):
 
     def same_object(self, a: int, b: int) -> bool:
         """CompareObjectHandles."""
-        client = self._client
+        client = self.client
         with client.lock:
             reply, _ = client.exchange(wire.SameObject(self._know(a), self._know(b)))
         return bool(_value(reply))
 
     def info(self, value: int) -> HandleInfo:
         """GetHandleInformation and NtQueryObject."""
-        client = self._client
+        client = self.client
         with client.lock:
             reply, _ = client.exchange(wire.QueryHandle(self._know(value)))
         if type(reply) is not wire.HandleState:
@@ -231,7 +223,7 @@ class LinuxManager(Manager):
 
     def set_flags(self, value: int, mask: int, flags: int) -> None:
         """SetHandleInformation."""
-        client = self._client
+        client = self.client
         with client.lock:
             source = self._know(value)
             client.exchange(wire.SetFlags(source, mask & 0xFF, flags & 0xFF))
@@ -243,7 +235,7 @@ class LinuxManager(Manager):
     def _know(self, value: int) -> int:
         """The value as the table knows it. Makes sure that the state knows it too, if it is a handle at all."""
         value = fit_handle(value)
-        client = self._client
+        client = self.client
         if value not in client.state.handles:
             if value in client.state.left_behind:
                 raise HandleStateError(
@@ -254,7 +246,7 @@ class LinuxManager(Manager):
 
     def _number(self, memory: int) -> int:
         generation, number = divmod(memory, GENERATION)
-        if generation < self._client.state.generation:
+        if generation < self.client.state.generation:
             raise HandleStateError(
                 f"memory object {memory:#x} is the parent's: fork does not share it. Start children with spawn"
             )
@@ -266,7 +258,7 @@ class LinuxManager(Manager):
         """Whether an import by this number would find something now."""
         if not 0 <= number <= 0xFFFF_FFFF:
             return False
-        client = self._client
+        client = self.client
         with client.lock:
             reply, _ = client.exchange(wire.KmtAlive(number))
         return bool(_value(reply))
@@ -277,7 +269,7 @@ class LinuxManager(Manager):
         It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as
         long as the process lives that it is for; and never longer than this process lives.
         """
-        client = self._client
+        client = self.client
         with client.lock:
             number = None if memory is None else self._number(memory)
             source = None if handle is None else self._know(handle)
@@ -290,7 +282,7 @@ class LinuxManager(Manager):
 
     def claim(self, ticket: bytes) -> Imported | int:
         """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
-        client = self._client
+        client = self.client
         fit_ticket(ticket)
         with client.lock:
             reply, fd = client.exchange(wire.Claim(ticket))
@@ -299,11 +291,11 @@ class LinuxManager(Manager):
                 return reply.number
             if type(reply) is wire.Handle:
                 return self._handle(reply, fd)
-            return self._imported(reply, fd)
+            return client.state.imported(reply, fd)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
         """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
-        client = self._client
+        client = self.client
         with client.lock:
             client.exchange(wire.BindOffer(fit_ticket(ticket), pid))
             offered = client.state.offered.get(ticket)
@@ -312,11 +304,11 @@ class LinuxManager(Manager):
 
     def bind_offer_to(self, ticket: bytes, child: object) -> None:
         """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment."""
-        self._client.bind_later(fit_ticket(ticket), child)
+        self.client.bind_later(fit_ticket(ticket), child)
 
     def withdraw(self, ticket: bytes) -> bool:
         """Take an offer back. False when it has been claimed or has ended."""
-        client = self._client
+        client = self.client
         with client.lock:
             reply, _ = client.exchange(wire.Withdraw(fit_ticket(ticket)))
             client.state.offered.pop(ticket, None)
@@ -331,7 +323,7 @@ class LinuxManager(Manager):
         Ownership: the caller's. Pass its fd to the child with `EXTMEM_INHERIT_FD=<fd>` in its environment, and close
         it here once the child has started: a child that dies without a word then gives its handles back.
         """
-        client = self._client
+        client = self.client
         with client.lock:
             reply, fd = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
         if type(reply) is not wire.Channel or fd is None:
@@ -340,7 +332,7 @@ class LinuxManager(Manager):
 
     def snapshot(self) -> list[PayloadRow]:
         """All live payloads and who holds them."""
-        client = self._client
+        client = self.client
         with client.lock:
             reply, fd = client.exchange(wire.Snapshot())
         if type(reply) is not wire.SnapshotFile or fd is None:
@@ -351,7 +343,7 @@ class LinuxManager(Manager):
 
     def status(self) -> BrokerStatus | None:
         """The running broker; None where there is none. Starts none."""
-        reply = self._client.probe(wire.GetStatus())
+        reply = self.client.probe(wire.GetStatus())
         if reply is None:
             return None
         if type(reply) is not wire.BrokerState:
@@ -359,7 +351,7 @@ class LinuxManager(Manager):
         return BrokerStatus(
             reply.pid,
             reply.version,
-            str(self._client.directory.socket),
+            str(self.client.directory.socket),
             reply.uptime_ms / 1000,
             reply.clients,
             reply.payloads,
@@ -373,20 +365,15 @@ class LinuxManager(Manager):
 
         Forced, nobody loses anything: whoever holds something starts a new broker and announces it there.
         """
-        reply = self._client.probe(wire.Stop(force))
+        reply = self.client.probe(wire.Stop(force))
         return reply is None or _value(reply) == 0
 
     def disconnect(self) -> None:
         """Leave the broker now. All memory objects and handles of this manager end; it cannot be used again."""
-        self._client.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether `disconnect` was called."""
-        return self._client.closed
+        self.client.close()
 
     def _check_global(self, name: str) -> None:
-        if name[:7].casefold() == "global\\" and not self._client.directory.system:
+        if name[:7].casefold() == "global\\" and not self.client.directory.system:
             raise UnsupportedError(
                 f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux takes a "
                 "system broker "
@@ -408,19 +395,24 @@ def _unexpected(reply: wire.Reply) -> NoReturn:
 
 
 _managers: dict[RuntimeDir, LinuxManager] = {}
-_chosen: dict[tuple[str | None, str | None], LinuxManager] = {}
-"""By what the environment says: working out the directory takes as long as asking the broker."""
+_current: LinuxManager | None = None
 
 
 def manager() -> Manager:
-    """This process's manager: one for each runtime directory, that of now. Connects at its first call."""
-    said = (os.environ.get("EXTMEM_RUNTIME_DIR"), os.environ.get("XDG_RUNTIME_DIR"))
-    found = _chosen.get(said)
-    if found is None or found.closed:
-        directory = runtime_directory()
-        kept = _managers.get(directory)
-        if kept is not None and kept.closed:
-            del _managers[directory]
-        # Two threads may both make one; the first that is kept is everybody's, the other has not connected.
-        found = _chosen[said] = _managers.setdefault(directory, LinuxManager(directory))
-    return found
+    """This process's manager, of the runtime directory that the environment named at the first call.
+
+    Connects when it is first asked for something. After `disconnect` the environment is read again.
+    """
+    found = _current
+    return _choose() if found is None or found.client.closed else found
+
+
+def _choose() -> LinuxManager:
+    global _current
+    directory = runtime_directory()
+    kept = _managers.get(directory)
+    if kept is not None and kept.client.closed:
+        del _managers[directory]
+    # Two threads may both make one; the first that is kept is everybody's, the other has not connected.
+    _current = _managers.setdefault(directory, LinuxManager(directory))
+    return _current

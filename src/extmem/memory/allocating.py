@@ -11,16 +11,17 @@ from extmem.handles import Access
 from extmem.memory import exporting, importing, tracking
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
+from extmem.memory.importing import spoken_name
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
 from extmem.objects import Share
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation
+    from extmem.manager import Imported, Manager
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
 
-__all__ = ["Everyday", "adopt", "allocate_memory", "judge"]
+__all__ = ["Everyday", "adopt", "adopt_object", "allocate_memory", "judge"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _HOST_TYPES = HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY
@@ -51,7 +52,9 @@ def allocate_memory(
             described = everyday.descriptor if everyday is not None else None
             descriptor = described or device.describe(size, kind, export_types, dedicated)
             allocation = device.driver.allocate(size, kind, descriptor.encode())
-            holding = _hold(device, allocation, descriptor, dedicated)
+            holding = Holding(device, allocation, descriptor, size, kind)
+            if dedicated is not None:
+                holding.dedicated = dedicated.facts
     except BaseException:
         if source is not None:
             source.abandon()
@@ -79,26 +82,33 @@ def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resou
             command="vkAllocateMemory",
             devices=[device.name, descriptor.device_name],
         )
-    holding = _hold(device, source.allocation(device.driver, size, kind), descriptor, dedicated)
-    holding.memory_type_index = kind
-    holding.import_handle_type = source.handle_type
-    holding.writable = source.writable
-    imported = source.imported
-    if imported is not None:
+    if source.imported is not None and source.owner is not None:
+        holding = adopt_object(device, source.owner, source.imported, descriptor, kind, source.handle_type)
         source.imported = None
-        holding.manager = source.owner
-        holding.references.append(imported.memory)
-        holding.object_id = imported.object
-        holding.kmt = imported.kmt
-        holding.name = source.shared_name
+    else:
+        holding = Holding(device, source.allocation(device.driver, size, kind), descriptor, size, kind)
+        holding.import_handle_type = source.handle_type
+        holding.writable = source.writable
+    if dedicated is not None:
+        holding.dedicated = dedicated.facts
     return holding
 
 
-def _hold(device: Device, allocation: Allocation, descriptor: Descriptor, dedicated: Resource | None) -> Holding:
-    holding = Holding(device, allocation, descriptor)
-    if dedicated is not None:
-        holding.dedicated = dedicated.facts
-    device.count(holding)
+def adopt_object(
+    device: Device, owner: Manager, imported: Imported, descriptor: Descriptor, kind: int, handle_type: int
+) -> Holding:
+    """The device's import of what the object manager gave; the holding owns that from then on."""
+    payload, size = imported.payload, descriptor.allocation_size
+    allocation = device.driver.import_payload(payload, size, kind, imported.capacity)
+    holding = Holding(device, allocation, descriptor, size, kind)
+    holding.import_handle_type = handle_type
+    if not payload.writable:
+        holding.writable = False
+    holding.manager = owner
+    holding.references = (imported.memory,)
+    holding.object_id = imported.object
+    holding.kmt = imported.kmt
+    holding.name = spoken_name(imported.name)
     return holding
 
 

@@ -50,9 +50,12 @@ class Device:
         self.facts = tracking.device_facts(driver)
         self.max_allocations = driver.max_memory_allocation_count
         self._transfer: dict[int, rules.ExternalMemoryFacts] = {}
-        self._holdings: set[int] = set()
+        self.open_holdings: set[int] = set()
         """Ids of the memory objects that are open; adding and discarding are atomic, as finalizers need."""
-        self._known: dict[str | int, weakref.ref[Holding]] = {}
+        self.live: dict[object, weakref.ref[Holding]] = {}
+        """What the everyday `open` has imported, by name and by shared object."""
+        self.plain: dict[bytes, Descriptor] = {}
+        """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
         self._closed = False
 
     # What it is.
@@ -304,30 +307,23 @@ class Device:
     @property
     def live_allocations(self) -> int:
         """Memory objects that are open (maxMemoryAllocationCount counts imports too)."""
-        return len(self._holdings)
-
-    def count(self, holding: Holding) -> None:
-        """A memory object came to be."""
-        self._holdings.add(id(holding))
+        return len(self.open_holdings)
 
     def forget(self, holding: Holding) -> None:
         """A memory object goes."""
-        self._holdings.discard(id(holding))
+        self.open_holdings.discard(id(holding))
         for key in holding.known_by:
-            self._known.pop(key, None)
-
-    def known(self, key: str | int) -> Holding | None:
-        """What the everyday `open` imported under that name, or as that shared object, and is still open."""
-        reference = self._known.get(key)
-        holding = reference() if reference is not None else None
-        return None if holding is None or holding.released else holding
+            self.live.pop(key, None)
 
     def remember(self, holding: Holding, name: str | None) -> None:
         """The everyday `open` has imported this. A name that we pin leads where it led, so it can be trusted (B73)."""
         reference = weakref.ref(holding)
-        for key in (holding.object_id,) if name is None else (holding.object_id, name):
-            self._known[key] = reference
-            holding.known_by.add(key)
+        self.live[holding.object_id] = reference
+        if name is not None:
+            self.live[name] = reference
+            holding.known_by += (holding.object_id, name)
+        else:
+            holding.known_by += (holding.object_id,)
 
     def _alive(self) -> None:
         if self._closed:

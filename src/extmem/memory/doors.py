@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import uuid as uuids
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from extmem.devices import select
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, manager
-from extmem.memory import importing, opening
+from extmem.memory import opening
+from extmem.memory.descriptor import Descriptor
 from extmem.memory.device import Check, Device
 from extmem.memory.memory import DeviceMemory
 
@@ -60,17 +62,14 @@ def open(
         return device.open(source, access=access)
     if isinstance(source, str):
         for candidate in _shared.values():
-            memory = opening.known(candidate, source, access)
+            memory = opening.known(candidate, source, access) if source in candidate.live else None
             if memory is not None:
                 return memory
-    host = _shared_device(None)
-    found = opening.find(host.driver, source, access)
-    try:
-        target = _shared_device(found.descriptor.device_uuid if found.descriptor is not None else None)
-    except BaseException:
-        found.abandon()
-        raise
-    return opening.open_on(target, source, access, found)
+    elif isinstance(source, FdHandle):
+        found = opening.examine(_shared_device(None).driver, source)
+        return opening.open_fd(_shared_device(found.descriptor.device_uuid if found.descriptor else None), found)
+    owner, imported = opening.find(source, access)
+    return opening.open_found(_device_of, owner, imported, source)
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:
@@ -84,15 +83,13 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
 
 def open_claimed(imported: Imported) -> DeviceMemory:
     """The memory that a pickled reference stood for, on the device that the payload is on."""
-    found = importing.claimed(manager(), imported)
-    try:
-        if found.error is not None:
-            raise found.error
-        target = _shared_device(found.descriptor.device_uuid if found.descriptor is not None else None)
-    except BaseException:
-        found.abandon()
-        raise
-    return opening.open_on(target, "", None, found)
+    return opening.open_found(_device_of, manager(), imported, None)
+
+
+@lru_cache(maxsize=512)
+def _device_of(descriptor: bytes) -> Device:
+    """The device that a payload with this descriptor is on. Errors: DescriptorError, UnsupportedError."""
+    return _shared_device(Descriptor.parse(descriptor).device_uuid)
 
 
 def _shared_device(device_uuid: bytes | None) -> Device:

@@ -59,7 +59,7 @@ def publish(
         strict_kmt=strict_kmt,
     )
     holding.manager = owner
-    holding.references.append(exported.memory)
+    holding.references += (exported.memory,)
     holding.share_reference = exported.memory
     holding.kmt = exported.kmt
     if share & Share.NT:

@@ -3,9 +3,8 @@
 ::
 
     DeviceMemory ──┐
-    DeviceMemory ──┼──> Holding ──> Mapping      (made when first looked at)
-    view (array) ──┘       ├──────> Allocation   (the device's: owns or borrows the payload's fd)
-                           └──────> references in the object manager (memory objects by number)
+    DeviceMemory ──┼──> Holding ──> Allocation   (the device's: owns or borrows the payload's fd; maps it)
+    view (array) ──┘       └──────> references in the object manager (memory objects by number)
 
 The spec's calls make one `DeviceMemory` a `Holding`; the everyday `open()` of a payload that is already here makes
 another `DeviceMemory` on the same one. Given back in the order of the arrows, when the last user closes or is lost.
@@ -13,100 +12,70 @@ another `DeviceMemory` on the same one. Given back in the order of the arrows, w
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING
 
 from extmem.errors import HandleStateError, ObjectManagerError
-from extmem.handles import this_process
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation, Mapping
+    from extmem.devices.base import Allocation
     from extmem.manager import Manager
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
     from extmem.rules import ResourceFacts
 
-__all__ = ["Holding"]
+__all__ = ["Holding", "joining"]
 
 
-_joining = threading.Lock()
+joining = threading.Lock()
 """Held while a memory object joins or leaves a holding, never while anything else happens."""
 
 
 class Holding:
     """The references behind one memory object. Not public; `DeviceMemory` is."""
 
-    __slots__ = (
-        "__weakref__",
-        "allocation",
-        "dedicated",
-        "descriptor",
-        "device",
-        "export_handle_types",
-        "exported_nt_types",
-        "import_handle_type",
-        "kmt",
-        "known_by",
-        "lazy_share",
-        "manager",
-        "mapping",
-        "memory_type_index",
-        "name",
-        "object_id",
-        "pid",
-        "references",
-        "released",
-        "share_reference",
-        "size",
-        "users",
-        "views",
-        "writable",
-    )
+    # What most holdings have in common stands here once; a holding keeps what differs. Imports are many.
+    name: str | None = None
+    """What it was exported as or opened by, as a program says it."""
+    manager: Manager | None = None
+    share_reference = 0
+    """The memory object that was exported with NT or KMT handles; 0 where there is none."""
+    lazy_share: int | None = None
+    """dwAccess of an unnamed NT share that is made when somebody first asks for it."""
+    object_id = 0
+    known_by: tuple[str | int, ...] = ()
+    """The names and objects that the device remembers it by."""
+    kmt = 0
+    export_handle_types = 0
+    import_handle_type = 0
+    exported_nt_types = 0
+    writable = True
+    dedicated: ResourceFacts | None = None
+    views: tuple[weakref.ref[object], ...] = ()
+    """What looks at it and has outlived the `DeviceMemory` that it came from."""
+    released = False
 
-    def __init__(self, device: Device, allocation: Allocation, descriptor: Descriptor) -> None:
+    def __init__(
+        self, device: Device, allocation: Allocation, descriptor: Descriptor, size: int, memory_type_index: int
+    ) -> None:
         self.device = device
         self.allocation = allocation
         self.descriptor = descriptor
-        self.size: int = descriptor.allocation_size
-        self.memory_type_index: int = descriptor.memory_type_index
-        self.writable = True
-        self.name: str | None = None
-        self.manager: Manager | None = None
-        self.references: list[int] = []
+        self.size = size
+        self.memory_type_index = memory_type_index
+        self.references: tuple[int, ...] = ()
         """Memory objects in the object manager, the imported one first."""
-        self.share_reference = 0
-        """The memory object that was exported with NT or KMT handles; 0 where there is none."""
-        self.lazy_share: int | None = None
-        """dwAccess of an unnamed NT share that is made when somebody first asks for it."""
-        self.object_id = 0
-        self.known_by: set[str | int] = set()
-        """The names and objects that the device remembers it by."""
-        self.kmt = 0
-        self.export_handle_types = 0
-        self.import_handle_type = 0
-        self.exported_nt_types = 0
-        self.dedicated: ResourceFacts | None = None
-        self.mapping: Mapping | None = None
         self.users: set[int] = set()
         """Ids of the open `DeviceMemory` objects on it. Adding and discarding are atomic, as finalizers need."""
-        self.views: list[weakref.ref[object]] = []
-        """What looks at the mapping; a view may outlive the `DeviceMemory` that it came from."""
-        self.released = False
-        self.pid = this_process()
-
-    def join(self, user: int) -> bool:
-        """Count one more `DeviceMemory`; False where the last one is just leaving."""
-        with _joining:
-            if self.released:
-                return False
-            self.users.add(user)
-            return True
+        self.pid = os.getpid()
+        device.open_holdings.add(id(self))
 
     def leave(self, user: int) -> None:
         """A `DeviceMemory` closes; the last one gives everything back, unless a lost one's view still looks."""
-        with _joining:
+        with joining:
             self.users.discard(user)
             last = not self.users and not self.released and all(view() is None for view in self.views)
             if last:
@@ -114,17 +83,11 @@ class Holding:
         if last:
             self._release()
 
-    def map(self) -> Mapping:
-        """The mapping of the whole payload, made at the first call."""
-        if self.mapping is None:
-            self.mapping = self.device.driver.map(self.allocation, writable=self.writable)
-        return self.mapping
-
     def check_process(self) -> None:
         """Refuse what a forked child must not do with its parent's references."""
-        if self.pid != this_process():
+        if self.pid != os.getpid():
             raise HandleStateError(
-                f"this memory belongs to process {self.pid}, and this is its forked child {this_process()}; "
+                f"this memory belongs to process {self.pid}, and this is its forked child {os.getpid()}; "
                 "start children with spawn and pass the memory, or open its name again"
             )
 
@@ -136,9 +99,8 @@ class Holding:
 
     def _release(self) -> None:
         self.device.forget(self)
-        self._unmap()
         try:
-            if self.manager is not None and self.pid == this_process():
+            if self.manager is not None and self.pid == os.getpid():
                 for reference in self.references:
                     self.manager.free(reference)
         finally:
@@ -148,19 +110,13 @@ class Holding:
         """Give everything back from a finalizer: nothing here may block or raise."""
         self.released = True
         self.device.forget(self)
-        self._unmap()
-        if self.manager is not None and self.pid == this_process():
+        if self.manager is not None and self.pid == os.getpid():
             for reference in self.references:
                 self.manager.free_later(reference)
         try:
             self.device.driver.free(self.allocation)
         except (OSError, ObjectManagerError):
             return
-
-    def _unmap(self) -> None:
-        if self.mapping is not None:
-            self.mapping.close()
-            self.mapping = None
 
     def __del__(self) -> None:
         # The last user or view is gone without close(): DeviceMemory has warned where that was a mistake.

@@ -33,13 +33,11 @@ from extmem.rules import Refusal
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation, Driver
 
-__all__ = ["Source", "claimed", "resolve", "resolve_fd", "resolve_object"]
+__all__ = ["Source", "found_object", "resolve", "resolve_fd", "resolve_object", "spoken_name"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _KMT = HandleType.OPAQUE_WIN32_KMT
-_NT = int(HandleType.OPAQUE_WIN32)
 _BY_OBJECT = (HandleType.OPAQUE_WIN32, _KMT)
-_RESOURCE_WRITE = 0x1
 
 
 @dataclass(slots=True)
@@ -50,8 +48,6 @@ class Source:
     name: str | None = None
     value: int = 0
     """The NT handle or KMT number asked for, 0 for none."""
-    shared_name: str | None = None
-    """The name of the shared object that was found, in its creator's spelling."""
     descriptor: Descriptor | None = None
     refusal: Refusal | None = None
     """The object manager's answer, where a rule says that the handle or name must be valid."""
@@ -66,12 +62,7 @@ class Source:
     writable: bool = True
 
     def allocation(self, driver: Driver, size: int, memory_type_index: int) -> Allocation:
-        """The device's allocation on the payload. A caller's fd is not consumed yet: the device gets a copy."""
-        if self.imported is not None:
-            payload = self.imported.payload
-            return driver.import_fd(
-                payload.fd, size, memory_type_index, release=payload.close, writable=payload.writable
-            )
+        """The device's allocation on a caller's fd or pointer. An fd is not consumed yet: the device gets a copy."""
         if not self.fd_is_valid:
             return driver.import_host_pointer(self.host_pointer, size, memory_type_index)
         copy = _copy_of(self.fd)
@@ -154,23 +145,16 @@ def resolve_object(handle_type: int, handle: object, name: str | None, desired: 
     return _pinned(source, owner, imported)
 
 
-def pin_name(owner: Manager, name: str, desired: int) -> Source:
-    """What a name leads to, pinned. Errors: whatever refuses it."""
-    return _pinned(Source(_NT, name), owner, owner.import_by_name(name, desired))
-
-
-def claimed(owner: Manager, imported: Imported) -> Source:
-    """A payload reference that came through a pickle."""
-    kind = _KMT if imported.kmt and not imported.object else HandleType.OPAQUE_WIN32
-    return _pinned(Source(int(kind), value=imported.kmt), owner, imported)
+def found_object(owner: Manager, imported: Imported, handle_type: int, name: str | None, value: int) -> Source:
+    """What the object manager gave for a name, handle or number, as the rules want to see it."""
+    return _pinned(Source(handle_type, name, value), owner, imported)
 
 
 def _pinned(source: Source, owner: Manager, imported: Imported) -> Source:
     source.owner, source.imported = owner, imported
-    source.shared_name = _spoken_name(imported.name)
-    source.writable = bool(imported.granted & _RESOURCE_WRITE)
+    source.writable = imported.payload.writable
     try:
-        source.descriptor = _described(imported.descriptor)
+        source.descriptor = Descriptor.parse(imported.descriptor)
     except DescriptorError as error:
         source.error = error
     return source
@@ -207,15 +191,7 @@ def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descrip
     return source
 
 
-_parsed = lru_cache(maxsize=512)(Descriptor.parse)
-
-
-def _described(data: bytes) -> Descriptor:
-    """The descriptor in these bytes. One that can't change is shared by all imports of its payload."""
-    descriptor = _parsed(data)
-    return descriptor if descriptor.dedicated is None else Descriptor.parse(data)
-
-
-def _spoken_name(path: str | None) -> str | None:
+@lru_cache(maxsize=1_024)
+def spoken_name(path: str | None) -> str | None:
     """An object's path as a program says it: without the session's directory."""
     return path.rpartition("BaseNamedObjects\\")[2] if path else None

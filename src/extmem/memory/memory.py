@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
+from os import getpid
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from weakref import ref
 
 from extmem import arrays, vk
 from extmem.errors import HandleStateError, LiveViewError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.memory import exporting, passing
-from extmem.memory.views import ViewSlot
+from extmem.memory.holding import joining
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +26,12 @@ if TYPE_CHECKING:
     from extmem.memory.holding import Holding
 
 __all__ = ["DeviceMemory"]
+
+
+@lru_cache(maxsize=256)
+def _bytes_of(size: int) -> Any:
+    """The ctypes array type. Making one takes longer than mapping."""
+    return type("View", (ctypes.c_ubyte * size,), {"__slots__": ("holding", "mapping")})
 
 
 class DeviceMemory:
@@ -34,15 +44,25 @@ class DeviceMemory:
     Every method raises HandleStateError once closed, and in a forked child.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_holding", "_view")
+    __slots__ = ("__weakref__", "_closed", "_holding", "_seen")
 
-    def __init__(self, holding: Holding) -> None:
+    def __init__(self, holding: Holding, *, first: bool = False) -> None:
+        """first: nobody else knows the holding yet."""
         self._closed = True  # until the holding counts us
         self._holding = holding
-        self._view = ViewSlot()
-        if not holding.join(id(self)):
-            raise HandleStateError("this memory was closed by another thread while it was being opened; open it again")
-        self._closed = False
+        self._seen: ref[object] | None = None
+        """What its views look through, while there are any."""
+        if first:
+            holding.users.add(id(self))
+            self._closed = False
+            return
+        with joining:
+            if holding.released:
+                raise HandleStateError(
+                    "this memory was closed by another thread while it was being opened; open it again"
+                )
+            holding.users.add(id(self))
+            self._closed = False
 
     # What it is.
 
@@ -100,11 +120,24 @@ class DeviceMemory:
 
         Errors: UnsupportedError for memory that the host cannot see; OSError where the OS refuses the mapping.
         """
-        holding = self.holding
-        holding.check_process()
-        view = self._view.open(holding)
-        start, size = holding.descriptor.payload_offset, holding.descriptor.payload_size
-        return view if size == holding.size else view[start : start + size]
+        holding = self._holding
+        if self._closed or holding.pid != getpid():
+            self.holding.check_process()  # says which of the two
+        seen = self._seen
+        array: Any = seen() if seen is not None else None
+        if array is None:
+            mapping = holding.allocation.map(holding.writable)
+            array = _bytes_of(holding.size).from_address(mapping.address)
+            # The view owns what it looks at, not the other way round.
+            array.holding, array.mapping = holding, mapping
+            self._seen = ref(array)
+        view = memoryview(array).cast("B")
+        if not holding.writable:
+            view = view.toreadonly()
+        descriptor = holding.descriptor
+        if descriptor.payload_size == holding.size:
+            return view
+        return view[descriptor.payload_offset : descriptor.payload_offset + descriptor.payload_size]
 
     def numpy(
         self,
@@ -174,7 +207,7 @@ class DeviceMemory:
         """
         if self._closed:
             return
-        if self._view.live:
+        if self._looked_at():
             raise LiveViewError(
                 f"an array or memoryview still looks at this memory ({self._what()}); "
                 "delete it (or let it go out of scope) before closing, or copy what you need"
@@ -189,15 +222,21 @@ class DeviceMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and self._view.live:
+        if kind is not None and self._looked_at():
             # The error in flight holds the frame that holds the view; it matters more than the open memory.
             self._abandon()
             return
         self.close()
 
+    def _looked_at(self) -> bool:
+        """Whether a memoryview or array over the memory is still alive."""
+        return self._seen is not None and self._seen() is not None
+
     def _abandon(self) -> None:
         """Let the last view close it."""
         self._closed = True
+        if self._seen is not None:
+            self._holding.views += (self._seen,)
         self._holding.users.discard(id(self))
 
     def _what(self) -> str:
@@ -210,7 +249,7 @@ class DeviceMemory:
     def __del__(self) -> None:
         if getattr(self, "_closed", True) or sys.is_finalizing():
             return
-        looked_at = self._view.live
+        looked_at = self._looked_at()
         self._abandon()
         if not looked_at:
             warnings.warn(f"unclosed {self!r}".replace(", closed", ""), ResourceWarning, source=self, stacklevel=2)

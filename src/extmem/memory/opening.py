@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
 from extmem import arrays, vk
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
-from extmem.handles import Access, FdHandle, KmtHandle, NtHandle, this_process
-from extmem.manager import manager, start_time
+from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.manager import Imported, Manager, manager, start_time
 from extmem.memory import allocating, exporting, importing
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from extmem.memory.importing import Source
     from extmem.memory.resources import Resource
 
-__all__ = ["allocate", "describe", "find", "known", "open_on"]
+__all__ = ["allocate", "describe", "examine", "find", "give_back", "known", "open_fd", "open_found", "open_on"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
+_PLAIN = 512
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
 _WRITING = int(Access.WRITE | Access.ALL)
 _USAGE = (
@@ -63,8 +66,8 @@ def describe(
         array=array,
         share=int(exporting.share_for(handle_types)),
         read_only=read_only,
-        owner_pid=this_process(),
-        owner_start_time=_started(this_process()),
+        owner_pid=os.getpid(),
+        owner_start_time=_started(os.getpid()),
     )
 
 
@@ -139,60 +142,45 @@ def _memory_type(device: Device, bits: int) -> int:
     return (visible or allowed)[0]
 
 
-def open_on(
-    device: Device, source: str | NtHandle | KmtHandle | FdHandle, access: int | None, found: Source | None = None
-) -> DeviceMemory:
-    """`Device.open`; `found` is what a caller already resolved."""
-    if isinstance(source, str) and found is None:
+def open_on(device: Device, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> DeviceMemory:
+    """`Device.open`."""
+    if isinstance(source, FdHandle):
+        return open_fd(device, examine(device.driver, source))
+    if isinstance(source, str):
         memory = known(device, source, access)
         if memory is not None:
             return memory
-    if found is None:
-        found = find(device.driver, source, access)
-    if found.imported is not None:
-        holding = device.known(found.imported.object)
-        if holding is not None and _alike(holding, found):
-            memory = _joined(holding)
-            if memory is not None:  # another name or handle for what this process has imported already
-                found.abandon()
-                return _remember(device, source, memory)
-    return _remember(device, source, _import(device, found))
+    owner, imported = find(source, access)
+    return open_found(lambda _: device, owner, imported, source)
 
 
-def find(driver: Driver, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> Source:
-    """What a name or handle leads to. Errors: whatever refuses it; nothing is held then."""
-    desired = _ALL_GRANTED if access is None else int(access)
+def find(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manager, Imported]:
+    """What a name, handle or number leads to: a reference that the caller owns. Errors: whatever refuses it."""
     if isinstance(source, str):
-        found = importing.pin_name(manager(), source, desired)
-    elif isinstance(source, FdHandle):
-        found = importing.resolve_fd(driver, vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, source), None)
-    elif isinstance(source, KmtHandle):
-        found = importing.resolve_object(HandleType.OPAQUE_WIN32_KMT, source, None, desired)
-    elif isinstance(source, NtHandle):
-        found = importing.resolve_object(HandleType.OPAQUE_WIN32, source, None, desired)
-    else:
-        raise TypeError(
-            f"cannot open {source!r}: pass a name, an NtHandle, a KmtHandle or an FdHandle; "
-            "raw numbers become handles through extmem.raw"
-        )
-    if found.error is not None:
-        found.abandon()
-        raise found.error
-    return found
+        owner = manager()
+        return owner, owner.import_by_name(source, _ALL_GRANTED if access is None else int(access))
+    if isinstance(source, NtHandle):
+        value = int(source)
+        owner = source.table if isinstance(source.table, Manager) else manager()
+        return owner, owner.import_by_handle(value)
+    if isinstance(source, KmtHandle):
+        owner = manager()
+        return owner, owner.import_by_kmt(int(source))
+    raise TypeError(
+        f"cannot open {source!r}: pass a name, an NtHandle, a KmtHandle or an FdHandle; "
+        "raw numbers become handles through extmem.raw"
+    )
 
 
 def known(device: Device, name: str, access: int | None) -> DeviceMemory | None:
     """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
-    holding = device.known(name)
-    if holding is None or holding.pid != this_process():
+    reference = device.live.get(name)
+    holding = reference() if reference is not None else None
+    if holding is None or holding.pid != os.getpid():
         return None
     if access is not None and holding.writable != bool(int(access) & _WRITING):
         return None  # other rights than those that we have: the object manager decides
     return _joined(holding)
-
-
-def _alike(holding: Holding, found: Source) -> bool:
-    return holding.writable == found.writable and holding.pid == this_process()
 
 
 def _joined(holding: Holding) -> DeviceMemory | None:
@@ -202,29 +190,96 @@ def _joined(holding: Holding) -> DeviceMemory | None:
         return None  # the last user is closing it in this moment
 
 
-def _remember(device: Device, source: object, memory: DeviceMemory) -> DeviceMemory:
-    holding = memory.holding
-    if holding.object_id:
-        device.remember(holding, source if isinstance(source, str) else None)
+def open_found(
+    device_of: Callable[[bytes], Device], owner: Manager, imported: Imported, source: object
+) -> DeviceMemory:
+    """The payload behind a reference, as memory of a device: what is imported here already, or a new import.
+
+    Takes the reference over, and gives it back on failure. device_of: the device for a payload with these descriptor
+    bytes. source: what led to the payload, to be judged and remembered.
+    """
+    name = source if source.__class__ is str else None
+    try:
+        device = device_of(imported.descriptor)
+        if imported.object in device.live:
+            memory = _rejoined(device, owner, imported, name)
+            if memory is not None:
+                return memory
+        dedicated = None
+        descriptor = device.plain.get(imported.descriptor)
+        if descriptor is None:
+            descriptor, dedicated = _unfold(device, owner, imported, source)
+        kind = _NT if imported.object else _KMT
+        holding = allocating.adopt_object(device, owner, imported, descriptor, descriptor.memory_type_index, kind)
+    except BaseException:
+        give_back(owner, imported)
+        raise
+    if dedicated is not None:
+        holding.dedicated = dedicated.facts
+    memory = DeviceMemory(holding, first=True)
+    if imported.object:
+        device.remember(holding, name)
     return memory
 
 
-def _import(device: Device, found: Source) -> DeviceMemory:
-    """Import with the size, memory type and dedicated resource that the payload's descriptor gives."""
-    try:
-        descriptor = found.descriptor
-        if descriptor is None:
-            raise DescriptorError("the payload carries no descriptor; state one with extmem.raw.import_payload")
-        dedicated: Resource | None = None
-        # Size, type and resource are the descriptor's own, so only another device can break a rule.
-        if descriptor.dedicated is not None or not _same_device(device, descriptor):
-            dedicated = _judge_by_descriptor(device, found, descriptor)
-        holding = allocating.adopt(device, found, descriptor.allocation_size, descriptor.memory_type_index, dedicated)
-    except BaseException:
-        found.abandon()
-        raise
+def _rejoined(device: Device, owner: Manager, imported: Imported, name: str | None) -> DeviceMemory | None:
+    """Another name or handle for what this process has imported already, with the same rights."""
+    reference = device.live.get(imported.object)
+    live = reference() if reference is not None else None
+    if live is None or live.writable != imported.payload.writable or live.pid != os.getpid():
+        return None
+    memory = _joined(live)
+    if memory is not None:
+        give_back(owner, imported)
+        device.remember(live, name)
+    return memory
+
+
+def give_back(owner: Manager, imported: Imported) -> None:
+    """A reference that is not needed after all."""
+    imported.payload.close()
+    owner.free(imported.memory)
+
+
+def _unfold(device: Device, owner: Manager, imported: Imported, source: object) -> tuple[Descriptor, Resource | None]:
+    """The descriptor of a payload that this device has not met, judged; the identical dedicated resource, made anew.
+
+    Errors: DescriptorError, RuleViolation. Size and memory type are the descriptor's own, so only another device or a
+    dedicated resource can break a rule: what has neither is kept as plain.
+    """
+    descriptor = Descriptor.parse(imported.descriptor)
+    if descriptor.dedicated is None and _same_device(device, descriptor):
+        if len(device.plain) >= _PLAIN:
+            device.plain.clear()
+        device.plain[imported.descriptor] = descriptor
+        return descriptor, None
+    value = int(source) if isinstance(source, (NtHandle, KmtHandle)) else 0
+    kind = int(_NT if imported.object else _KMT)
+    found = importing.found_object(owner, imported, kind, source if isinstance(source, str) else None, value)
+    return descriptor, _judge_by_descriptor(device, found, descriptor)
+
+
+def examine(driver: Driver, source: FdHandle) -> Source:
+    """What a file descriptor leads to. Errors: DriverError, DescriptorError; the fd stays the caller's."""
+    found = importing.resolve_fd(driver, vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, source), None)
+    if found.error is not None:
+        raise found.error
+    return found
+
+
+def open_fd(device: Device, found: Source) -> DeviceMemory:
+    """Import with what the payload's own descriptor says. The fd is consumed at the end, on success."""
+    descriptor = found.descriptor
+    if descriptor is None:
+        raise DescriptorError("the payload carries no descriptor; state one with extmem.raw.import_payload")
+    dedicated = None
+    if descriptor.dedicated is not None or not _same_device(device, descriptor):
+        dedicated = _judge_by_descriptor(device, found, descriptor)
+    memory = DeviceMemory(
+        allocating.adopt(device, found, descriptor.allocation_size, descriptor.memory_type_index, dedicated)
+    )
     found.commit()
-    return DeviceMemory(holding)
+    return memory
 
 
 def _judge_by_descriptor(device: Device, found: Source, descriptor: Descriptor) -> Resource | None:

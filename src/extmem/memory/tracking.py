@@ -143,6 +143,5 @@ def memory_facts(holding: Holding, *, alive: bool = True) -> MemoryFacts:
         dedicated=holding.dedicated,
         device_uuid=holding.device.uuid,
         exported_nt_types=holding.exported_nt_types,
-        mapped=holding.mapping is not None,
         alive=alive,
     )

@@ -19,6 +19,7 @@ from extmem.objects.access import (
     describe,
     map_generic,
 )
+from extmem.objects.entities import Memory
 from extmem.objects.lifetimes import KEEPS, Holder, Keeps
 from extmem.objects.model import ObjectManager
 from extmem.objects.names import MAX_UNITS, NameKey, resolve_name
@@ -70,6 +71,7 @@ __all__ = [
     "Imported",
     "Keeps",
     "Limits",
+    "Memory",
     "MemoryRecord",
     "NameKey",
     "ObjectManager",

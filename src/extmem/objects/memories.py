@@ -18,6 +18,7 @@ __all__ = ["Memories"]
 
 _EXPORTING: Final = KEEPS[Holder.EXPORTING_MEMORY]
 _IMPORTED_NT: Final = KEEPS[Holder.IMPORTED_NT]
+_ON_PAYLOAD, _ON_OBJECT, _ON_KMT = _IMPORTED_NT.payload, _IMPORTED_NT.object, _IMPORTED_NT.kmt
 _IMPORTED_KMT: Final = KEEPS[Holder.IMPORTED_KMT]
 
 
@@ -90,18 +91,29 @@ class Memories(Core):
         granted = grant(shared.rights(token), desired, user=token.uid, ceiling=shared.ceiling)
         return self._import_nt(owner, shared, granted)
 
-    def import_again(self, process: int, shared: int, granted: int) -> int | None:
-        """`import_by_name` for one who is known to get it: a process with the token that the object of this id has
-        granted `granted` to, for the same name and mask. The new memory object; or None, if the object has ended (the
-        name may lead to another one by now) or the process has as many as one may: `import_by_name` says which.
+    def imported(self, process: int, memory: int) -> Memory:
+        """What `import_again` makes another one of: a memory object that the process has just imported by name."""
+        return self._memory(self._process(process), memory)
+
+    def import_again(self, process: int, like: Memory) -> int | None:
+        """`import_by_name` for one who is known to get it: a process with the token that was given `like` for the same
+        name and mask. The new memory object; or None, if the object has ended (the name may lead to another one by
+        now) or the process has as many as one may: `import_by_name` says which.
 
         Nothing is checked again, because nothing can have changed: an object keeps its name and security for life.
         """
-        found = self._objects.get(shared)
-        owner = self._process(process)
-        if not isinstance(found, SharedObject) or len(owner.memories) >= self.limits.memories:
+        shared = like.object
+        owner = self._processes[process]
+        if shared is None or not shared.refs or len(owner.memories) >= self.limits.memories:
             return None
-        return self._add_memory(owner, Memory(found.payload, found, _IMPORTED_NT, granted))
+        # `_add_memory` and `_retain` written out: this is what the broker does most.
+        like.payload.refs += _ON_PAYLOAD
+        like.payload.kmt_refs += _ON_KMT
+        shared.refs += _ON_OBJECT
+        memory = owner.next_memory
+        owner.next_memory = memory + 1
+        owner.memories[memory] = like
+        return memory
 
     def import_by_handle(self, process: int, handle: int) -> Imported:
         """Import through an open handle of the calling process and pin the object (G9). The handle stays open (B76).

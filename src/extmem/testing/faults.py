@@ -159,7 +159,11 @@ def breaking_connection(countdown: Countdown, moment: Literal["before", "after"]
         sock.shutdown(socket.SHUT_RDWR)
         real(sock, *arguments, **named)
 
-    with _patched(transport, "send", send):
+    def ask(sock: socket.socket, data: bytes) -> transport.Packet | None:
+        send(sock, data)
+        return transport.receive(sock)
+
+    with _patched(transport, "send", send), _patched(transport, "ask", ask):
         yield countdown
 
 

@@ -34,7 +34,7 @@ def test_a_thousand_imports_need_one_descriptor(own_runtime: Runtime, start: Sta
     other("held += [m.import_by_name('x', READ) for _ in range(100)]")
     assert other("fds(), len({i.payload.fd for i in held})") == (ours + 2, 2)
     other("for i in held: drop(i)\ndel held, i")
-    assert other("fds(), m._client.state.payloads") == (ours, {})
+    assert other("fds(), m.client.state.payloads") == (ours, {})
     assert exporter("m.snapshot()[0].holders[0].memories, len(m.snapshot()[0].holders)") == (1, 1)
 
 
@@ -52,7 +52,7 @@ def test_a_handle_needs_a_descriptor_too_and_gives_it_back(start: Start, exporte
     other("h = m.open_handle('x', READ_WRITE)")
     assert other("fds()") == before + 1
     assert other("text(m.import_by_handle(h))") == b"hello"
-    other("for n in list(m._client.state.memories): m.free(n)\ngc.collect()\nm.close(h)")
+    other("for n in list(m.client.state.memories): m.free(n)\ngc.collect()\nm.close(h)")
     assert other("fds()") == before
 
 
@@ -65,14 +65,14 @@ def test_closing_the_source_of_a_duplicate_lets_go_of_it(start: Start, exporter:
         "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=True, into=pid)",
         pid=exporter.pid,
     )
-    assert other("fds(), m._client.state.handles") == (before, {})
+    assert other("fds(), m.client.state.handles") == (before, {})
     assert other.fails("m.info(h)").is_a("InvalidHandleError")
     other("h = m.open_handle('x', READ)")
     error = other.fails(
         "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=True, into=2**22 + 1)"
     )
     assert error.ntstatus == 0xC000000B and "no handle table" in error.message
-    assert other("fds(), m._client.state.handles") == (before, {}), "the source is closed though duplicating failed"
+    assert other("fds(), m.client.state.handles") == (before, {}), "the source is closed though duplicating failed"
     assert other("drop(m.import_by_name('x'))\nfds()") == before
 
 
@@ -91,7 +91,7 @@ def test_many_threads_share_one_manager(start: Start, exporter: Peer) -> None:
         "for t in threads: t.start()\n"
         "for t in threads: t.join(50)"
     )
-    assert other("s = m._client.state\nerrors, s.memories, s.handles, s.payloads") == ([], {}, {}, {})
+    assert other("s = m.client.state\nerrors, s.memories, s.handles, s.payloads") == ([], {}, {}, {})
     assert exporter("len(m.snapshot())") == 1
 
 

@@ -42,7 +42,7 @@ def test_an_idle_holder_starts_the_broker_itself(own_runtime: Runtime, start: St
 
 def test_who_holds_nothing_starts_none(own_runtime: Runtime, start: Start) -> None:
     peer = start()
-    peer("drop(m.import_by_name('x') if share('x') else None)\nfor n in list(m._client.state.memories): m.free(n)")
+    peer("drop(m.import_by_name('x') if share('x') else None)\nfor n in list(m.client.state.memories): m.free(n)")
     own_runtime.kill_broker()
     assert peer("m.status()") is None
     assert peer("share('x', b'again')\nreads('x')") == b"again"
@@ -154,7 +154,7 @@ def test_calls_on_the_way_are_carried_out_all_the_same(own_runtime: Runtime, sta
         "        while not stop.is_set():\n"
         "            assert reads('x') == b'hello'\n"
         "            h = m.open_handle('x', READ); m.close(h)\n"
-        "            share('y'); m.free(max(m._client.state.memories))\n"
+        "            share('y'); m.free(max(m.client.state.memories))\n"
         "            count[0] += 1\n"
         "    except BaseException as error: errors.append(repr(error))\n"
         "t = threading.Thread(target=work); t.start()"
@@ -163,7 +163,7 @@ def test_calls_on_the_way_are_carried_out_all_the_same(own_runtime: Runtime, sta
         done = peer("count[0]")
         own_runtime.kill_broker()
         wait_until(lambda done=done: peer("count[0] > done or errors", done=done), "work to go on")
-    assert peer("stop.set(); t.join(20); errors, m._client.state.memories, m._client.state.handles") == ([], {}, {})
+    assert peer("stop.set(); t.join(20); errors, m.client.state.memories, m.client.state.handles") == ([], {}, {})
     rows = exporter("m.snapshot()")
     assert [len(row.holders) for row in rows] == [1]
 
@@ -229,7 +229,7 @@ def test_many_holders_and_many_deaths(own_runtime: Runtime, start: Start) -> Non
     for peer in peers:
         peer("for i in held: drop(i)\nfor e in shared: m.free(e.memory)\nheld = []")
     assert peers[0]("m.snapshot(), m.status().fds") == ([], 0)
-    assert all(peer("len(m._client.state.payloads), len(m._client.state.handles)") == (0, 0) for peer in peers)
+    assert all(peer("len(m.client.state.payloads), len(m.client.state.handles)") == (0, 0) for peer in peers)
 
 
 def test_after_everybodys_death_nothing_is_left(own_runtime: Runtime, start: Start) -> None:

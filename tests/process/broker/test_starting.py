@@ -96,7 +96,7 @@ def test_it_goes_when_nobody_is_there_and_comes_again(own_runtime: Runtime, star
 def test_it_stays_while_a_client_is_there_that_holds_nothing(own_runtime: Runtime, start: Start) -> None:
     peer = start({"EXTMEM_BROKER_IDLE": "0.05"})
     pid = peer("drop(m.import_by_name('x') if share('x') else None)\nm.status().pid")
-    assert peer("for number in list(m._client.state.memories): m.free(number)\nm.snapshot()") == []
+    assert peer("for number in list(m.client.state.memories): m.free(number)\nm.snapshot()") == []
     # Ten times as long as it would stay alone, seen by a question a moment.
     ended = wait_until(lambda: peer("m.status().uptime") > 0.5, "half a second")
     assert ended and own_runtime.broker_pid() == pid

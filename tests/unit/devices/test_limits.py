@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from extmem import vk
-from extmem.devices.host import _mapping, _memfd
+from extmem.broker.descriptors import OwnedFd
+from extmem.devices.host import _memfd
+from extmem.devices.host.allocation import HostAllocation
 from extmem.devices.host.driver import HostDriver
 from extmem.errors import DriverError, OutOfMemoryError
 
@@ -81,8 +83,7 @@ def test_a_full_descriptor_table_is_a_clear_error(driver: HostDriver) -> None:
             with pytest.raises(OutOfMemoryError, match="64 descriptors open.*ulimit -n") as caught:
                 action()
             assert caught.value.result == vk.Result.ERROR_TOO_MANY_OBJECTS
-        mapping = driver.map(allocation)  # needs no descriptor
-        mapping.close()
+        assert allocation.map().size == PAGE  # needs no descriptor
     for fd in held:
         os.close(fd)
     driver.allocate(PAGE, 0, b"").close()
@@ -94,8 +95,8 @@ def test_no_address_space_is_a_clear_error(driver: HostDriver) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
     with limit(resource.RLIMIT_AS, used + (16 << 20)):
         with pytest.raises(OutOfMemoryError, match="vm.max_map_count"):
-            driver.map(allocation)
-    driver.map(allocation).close()
+            allocation.map()
+    assert allocation.map().size == 64 << 20
     allocation.close()
 
 
@@ -128,8 +129,9 @@ def test_an_interrupted_allocation_leaves_nothing(driver: HostDriver, monkeypatc
 
 
 def test_a_mapping_of_no_file_is_the_errors_own() -> None:
+    lost = HostAllocation(1_000_000, 4096, 0, False, OwnedFd(-1), None)
     with pytest.raises(OSError, match="mmap of 4096 bytes: Bad file descriptor"):
-        _mapping.HostMapping(-1, 4096, writable=False)
+        lost.map(writable=False)
 
 
 def test_other_errors_of_the_os_stay_what_they_are() -> None:

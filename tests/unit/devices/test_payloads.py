@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from extmem import vk
+from extmem.broker.descriptors import OwnedFd, PayloadFd
 from extmem.devices.base import DESCRIPTOR_LIMIT
 from extmem.devices.host import _memfd
 from extmem.devices.host.driver import HostDriver
@@ -79,26 +80,26 @@ def test_the_longest_descriptor_fits_and_a_longer_one_leaves_nothing_behind(driv
 def test_allocations_close_once_and_mappings_outlive_them(driver: HostDriver) -> None:
     before = open_fds()
     allocation = driver.allocate(PAGE, 0, b"")
-    mapping = driver.map(allocation)
+    mapping = allocation.map()
     assert not allocation.closed
     driver.free(allocation)
     driver.free(allocation)
     assert allocation.closed and open_fds() == before
     with pytest.raises(HandleStateError, match="freed"):
         _ = allocation.fd
+    with pytest.raises(HandleStateError, match="freed"):
+        allocation.map()
     ctypes.memset(mapping.address, 7, PAGE)
     assert bytes_at(mapping.address, 2) == b"\7\7"
-    mapping.close()
-    mapping.close()
-    assert mapping.closed
-    with pytest.raises(HandleStateError, match="closed"):
-        _ = mapping.address
+    address = mapping.address
+    del mapping
+    assert not driver.host_range_mapped(address, 1), "it ends with the last who holds it"
 
 
 def test_what_is_lost_is_given_back(driver: HostDriver) -> None:
     before = open_fds()
     allocation = driver.allocate(PAGE, 0, b"")
-    address = driver.map(allocation).address
+    address = allocation.map().address
     del allocation
     gc.collect()
     assert open_fds() == before
@@ -120,22 +121,21 @@ def test_a_closed_driver_allocates_nothing_and_frees_what_there_was(driver: Host
 def test_B93_mappings_of_one_payload_show_the_same_bytes(driver: HostDriver) -> None:
     allocation = driver.allocate(3 * PAGE, 0, b"")
     other = driver.import_fd(driver.export_fd(allocation), 3 * PAGE, 0)
-    ours, theirs = driver.map(allocation), driver.map(other)
+    ours, theirs = allocation.map(), other.map()
     assert ours.address != theirs.address and ours.address % PAGE == 0
     assert ours.size == theirs.size == 3 * PAGE
     ctypes.memmove(ours.address + PAGE, b"hello", 5)
     assert bytes_at(theirs.address + PAGE, 5) == b"hello"
     assert other.identity == allocation.identity
-    for thing in (ours, theirs, other, allocation):
+    for thing in (other, allocation):
         thing.close()
 
 
 def test_the_self_description_is_outside_the_mapping(driver: HostDriver) -> None:
     allocation = driver.allocate(PAGE, 0, b"keep out")
-    mapping = driver.map(allocation)
+    mapping = allocation.map()
     ctypes.memset(mapping.address, 0xFF, mapping.size)
     assert driver.inspect_fd(allocation.fd, FD).descriptor == b"keep out"
-    mapping.close()
     allocation.close()
 
 
@@ -150,16 +150,16 @@ def test_a_read_only_descriptor_cannot_be_mapped_for_writing(driver: HostDriver)
     imported = driver.import_fd(fd, PAGE, 0)
     assert not imported.writable
     with pytest.raises(PermissionError, match="reading only"):
-        driver.map(imported, writable=True)
-    writer = driver.map(allocation)
-    reader = driver.map(imported, writable=False)
+        imported.map(True)
+    writer = allocation.map()
+    reader = imported.map(False)
     assert (writer.writable, reader.writable) == (True, False)
     ctypes.memmove(writer.address, b"seen", 4)
     assert bytes_at(reader.address, 4) == b"seen"
     again = driver.export_fd(imported)
     assert not driver.inspect_fd(again, FD).writable, "what came read-only goes on read-only"
     os.close(again)
-    for thing in (writer, reader, imported, allocation):
+    for thing in (imported, allocation):
         thing.close()
 
 
@@ -196,8 +196,7 @@ def test_4096_imports_and_mappings_leave_nothing(driver: HostDriver) -> None:
     maps = Path("/proc/self/maps").read_text().count("memfd:extmem")
     for _ in range(4096):
         imported = driver.import_fd(driver.export_fd(allocation), PAGE, 0)
-        mapping = driver.map(imported)
-        mapping.close()
+        assert imported.map().size == PAGE
         imported.close()
     assert open_fds() == before
     assert Path("/proc/self/maps").read_text().count("memfd:extmem") == maps
@@ -221,19 +220,37 @@ def test_an_import_takes_the_fd_and_a_failed_one_does_not(driver: HostDriver) ->
     allocation.close()
 
 
-def test_a_counted_fd_is_given_back_by_its_owner(driver: HostDriver) -> None:
+def test_an_examined_payload_is_closed_with_its_import_and_not_by_a_failed_one(driver: HostDriver) -> None:
     allocation = driver.allocate(PAGE, 0, b"")
-    fd = driver.export_fd(allocation)
-    returned = []
-    imported = driver.import_fd(fd, PAGE, 0, release=lambda: returned.append(fd))
+    shared = OwnedFd(driver.export_fd(allocation))
+    payload = PayloadFd(shared, True)
+    with pytest.raises(DriverError, match=f"allocationSize is {3 * PAGE}.*holds {2 * PAGE} bytes"):
+        driver.import_payload(payload, 3 * PAGE, 0, 2 * PAGE)
+    with pytest.raises(DriverError, match="memory type 2"):
+        driver.import_payload(payload, PAGE, 2, 2 * PAGE)
+    assert not payload.closed
+    imported = driver.import_payload(payload, PAGE, 0, 2 * PAGE)
+    assert (imported.fd, imported.writable, imported.identity) == (shared.fd, True, allocation.identity)
     imported.close()
     imported.close()
-    assert returned == [fd]
-    os.close(fd)
-    with pytest.raises(DriverError, match="not open"):
-        driver.import_fd(fd, PAGE, 0, release=lambda: returned.append(fd))
-    assert returned == [fd]
+    assert payload.closed and shared.fd >= 0, "the descriptor is shared: its owner closes it"
+    with pytest.raises(HandleStateError):
+        driver.import_payload(payload, PAGE, 0, 2 * PAGE)
+    shared.close()
     allocation.close()
+
+
+def test_a_payload_is_mapped_once_for_all_imports_that_share_its_descriptor(driver: HostDriver) -> None:
+    allocation = driver.allocate(2 * PAGE, 0, b"")
+    shared = OwnedFd(driver.export_fd(allocation))
+    one, two = (driver.import_payload(PayloadFd(shared, True), 2 * PAGE, 0, 3 * PAGE) for _ in range(2))
+    assert one.map() is one.map() is two.map() is not allocation.map()
+    part = driver.import_payload(PayloadFd(shared, True), PAGE, 0, 3 * PAGE)
+    assert part.map().size == PAGE
+    assert not two.map(writable=False).writable
+    for thing in (one, two, part, allocation):
+        thing.close()
+    shared.close()
 
 
 def test_B104_host_memory_imports_in_place(driver: HostDriver) -> None:
@@ -242,21 +259,18 @@ def test_B104_host_memory_imports_in_place(driver: HostDriver) -> None:
     address = ctypes.addressof(view)
     assert driver.host_pointer_memory_type_bits(HOST, address) == 0b11
     imported = driver.import_host_pointer(address, 2 * PAGE, 1)
-    mapping = driver.map(imported)
+    mapping = imported.map()
     assert (mapping.address, mapping.size, mapping.writable) == (address, 2 * PAGE, True)
     ctypes.memmove(mapping.address, b"in place", 8)
     assert bytes(view[:8]) == b"in place"
     assert (imported.fd, imported.identity, imported.writable, imported.memory_type_index) == (None, None, True, 1)
     with pytest.raises(UnsupportedError, match="no file descriptor"):
         driver.export_fd(imported)
-    mapping.close()
     driver.free(imported)
     driver.free(imported)
-    assert mapping.closed and imported.closed
+    assert imported.closed
     with pytest.raises(HandleStateError):
-        _ = mapping.address
-    with pytest.raises(HandleStateError):
-        driver.map(imported)
+        imported.map()
     assert driver.host_range_mapped(address, PAGE), "it stays the caller's"
     del view
     area.close()

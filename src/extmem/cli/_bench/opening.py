@@ -13,8 +13,8 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
-from multiprocessing.connection import Client, Listener
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 import extmem
@@ -30,6 +30,8 @@ __all__ = ["figures"]
 _HERE = __name__
 _SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20, "1 GiB": 1 << 30}
 _HANDED = 8 << 20
+_SITTINGS = 5
+"""New processes each time: whether client and server share a processor is luck, and lasts as long as they live."""
 _clock = time.perf_counter_ns
 _kept: list[Any] = []
 
@@ -37,15 +39,25 @@ _kept: list[Any] = []
 def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: bool = False) -> Iterator[Figure]:
     """Measure; `rounds` of everything that is compared."""
     sizes = dict(list(_SIZES.items())[: 2 if quick else None])
-    exporter, floor, opener = (house.worker(name) for name in ("exporter", "floor", "opener"))
+    exporter = house.worker("exporter")
     say(f"sharing payloads of {', '.join(sizes)}")
     names = {label: f"bench {label}" for label in sizes}
     exporter.call(f"{_HERE}:share", [(names[label], size) for label, size in sizes.items()])
-    address = str(house.directory / "floor.sock")
-    floor.start(f"{_HERE}:serve_floor", address, list(sizes.values()))
-    next(floor.stream())
-    say(f"opening each by name {rounds} times, in turns with the floor")
-    times = opener.call(f"{_HERE}:compare_opening", address, [(names[label], sizes[label]) for label in sizes], rounds)
+    sittings = 1 if quick else _SITTINGS
+    say(f"opening each by name {rounds} times, in turns with the floor, in {sittings} sittings")
+    times: list[tuple[list[int], list[int]]] = [([], []) for _ in sizes]
+    for sitting in range(sittings):
+        address = str(house.directory / f"floor-{sitting}.sock")
+        floor, opener = house.worker("floor"), house.worker("opener")
+        floor.start(f"{_HERE}:serve_floor", address, list(sizes.values()))
+        next(floor.stream())
+        payloads = [(names[label], sizes[label]) for label in sizes]
+        for all_, new in zip(
+            times, opener.call(f"{_HERE}:compare_opening", address, payloads, -(-rounds // sittings)), strict=True
+        ):
+            all_[0].extend(new[0])
+            all_[1].extend(new[1])
+        floor.finish()
     medians = [statistics.median(mine) for mine, _ in times]
     for label, (mine, bare) in zip(sizes, times, strict=True):
         yield at_most(f"open by name, {label}, against a bare request and mmap", ratio(mine, bare), 2.0)
@@ -59,23 +71,17 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
     yield told("open for the first time, against a shared_memory attach", ratio(first, attach), "ratio")
 
     say(f"handing over 8 MiB {rounds} times, in turns with pickling it")
-    door = str(house.directory / "hand-over.sock")
-    exporter.start(f"{_HERE}:send", door, _HANDED, rounds)
-    next(stream := exporter.stream())
-    opener.start(f"{_HERE}:receive", door)
-    handed, pickled = _value_of(stream)
+    there, back = (str(house.directory / name) for name in ("there", "back"))
+    os.mkfifo(there)
+    os.mkfifo(back)
+    opener = house.worker("opener")
+    opener.start(f"{_HERE}:receive", there, back)
+    exporter.start(f"{_HERE}:send", there, back, _HANDED, rounds)
+    handed, pickled = exporter.finish()
     opener.finish()
     yield at_least("hand over 8 MiB, times as fast as pickling it", ratio(pickled, handed), 50.0)
     yield told("hand over 8 MiB and map it", statistics.median(handed) / 1000, "µs")
     yield told("pickle 8 MiB", statistics.median(pickled) / 1000, "µs")
-
-
-def _value_of(stream: Iterator[Any]) -> Any:
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            return end.value
 
 
 # What the processes do.
@@ -165,31 +171,40 @@ def compare_shared_memory(name: str, size: int, rounds: int) -> list[list[int]]:
         block.unlink()
 
 
-def send(address: str, size: int, rounds: int) -> Generator[str, None, list[list[int]]]:
-    """Sender: nanoseconds from sending to having it, of shared memory and of as many pickled bytes."""
-    with extmem.open_device() as device, device.allocate(size) as memory, Listener(address, "AF_UNIX") as door:
-        yield "ready"
-        with door.accept() as peer:
+def send(there: str, back: str, size: int, rounds: int) -> list[list[int]]:
+    """Sender: nanoseconds from sending to having it, of shared memory and of as many pickled bytes.
 
-            def sent(what: object) -> Callable[[], int]:
-                def step() -> int:
-                    start = _clock()
-                    peer.send(what)
-                    # Both processes read the same clock.
-                    arrived: int = peer.recv()
-                    return arrived - start
+    Through a pipe each way, as in `multiprocessing.Queue`.
+    """
+    with (
+        Connection(os.open(there, os.O_WRONLY), readable=False) as out,
+        Connection(os.open(back, os.O_RDONLY), writable=False) as answers,
+        extmem.open_device() as device,
+        device.allocate(size) as memory,
+    ):
 
-                return step
+        def sent(what: object) -> Callable[[], int]:
+            def step() -> int:
+                start = _clock()
+                out.send(what)
+                # Both processes read the same clock.
+                arrived: int = answers.recv()
+                return arrived - start
 
-            times = interleaved(rounds, sent(memory), sent(b"\xa5" * size), turn=10)
-            peer.send(None)
+            return step
+
+        times = interleaved(rounds, sent(memory), sent(b"\xa5" * size), turn=10)
+        out.send(None)
     return times
 
 
-def receive(address: str) -> None:
+def receive(there: str, back: str) -> None:
     """Receiver: say when each thing had arrived, and in the case of memory was mapped; once it is gone again here."""
-    with Client(address, "AF_UNIX") as peer:
-        while (what := peer.recv()) is not None:
+    with (
+        Connection(os.open(there, os.O_RDONLY), writable=False) as come,
+        Connection(os.open(back, os.O_WRONLY), readable=False) as answers,
+    ):
+        while (what := come.recv()) is not None:
             if isinstance(what, bytes):
                 now = _clock()
             else:
@@ -199,4 +214,4 @@ def receive(address: str) -> None:
                 what.close()
             # What one round leaves behind must not be cleared away within the next one's time.
             del what
-            peer.send(now)
+            answers.send(now)

@@ -1,67 +1,84 @@
 """What the host device's memory is to the layers above: a payload's fd, or memory that the caller owns."""
 
-from __future__ import annotations
+# Annotations are evaluated when a class is made (msgspec reads them), so they are not postponed here.
 
 import os
-from collections.abc import Callable
+import sys
+from weakref import ref
 
+import msgspec
+
+from extmem.broker.descriptors import OwnedFd, PayloadFd
+from extmem.devices.base import Mapping
+from extmem.devices.host._mapping import FileMapping, PointerMapping
 from extmem.errors import HandleStateError
+
+if sys.platform != "linux":
+    raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
 
 __all__ = ["HostAllocation", "PointerAllocation"]
 
 
-class HostAllocation:
-    """A payload's fd, and how to give it back. Closed when lost."""
+_NO_DESCRIPTOR = OwnedFd(-1)
 
-    __slots__ = ("_fd", "_release", "identity", "memory_type_index", "size", "writable")
 
-    def __init__(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        *,
-        identity: tuple[int, int],
-        writable: bool,
-        release: Callable[[], None] | None = None,
-    ) -> None:
-        self._fd = fd
-        self._release = release
-        self.size = size
-        """VkMemoryAllocateInfo::allocationSize in bytes."""
-        self.memory_type_index = memory_type_index
-        """VkMemoryAllocateInfo::memoryTypeIndex."""
-        self.identity: tuple[int, int] | None = identity
-        """(st_dev, st_ino) of the payload."""
-        self.writable = writable
-        """Whether the fd allows writing."""
+class HostAllocation(msgspec.Struct, gc=False, eq=False):
+    """A payload's fd and its owner, which is let go of by `close`, or with this object when that is lost.
+
+    (A Struct because it is made in C: every import makes one.)
+    """
+
+    number: int
+    """The fd; -1 once closed."""
+    size: int
+    """VkMemoryAllocateInfo::allocationSize in bytes."""
+    memory_type_index: int
+    """VkMemoryAllocateInfo::memoryTypeIndex."""
+    writable: bool
+    """Whether the fd allows writing."""
+    shared: OwnedFd
+    """The descriptor. All imports of a payload in this process share one, and its mapping."""
+    owner: OwnedFd | PayloadFd | None
+    """What to close: the descriptor itself, or an import's hold on it."""
+    mapping: FileMapping | None = None
+    """Once it was looked at, until it is closed."""
 
     @property
     def fd(self) -> int:
         """The fd, borrowed. HandleStateError once closed."""
-        if self._fd < 0:
+        if self.number < 0:
             raise HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
-        return self._fd
+        return self.number
+
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """(st_dev, st_ino) of the payload."""
+        found = os.fstat(self.fd)
+        return found.st_dev, found.st_ino
 
     @property
     def closed(self) -> bool:
         """True after `close()`."""
-        return self._fd < 0
+        return self.number < 0
 
     def close(self) -> None:
         """Give the fd back. Safe to call twice."""
-        fd, self._fd = self._fd, -1
-        release, self._release = self._release, None
-        if fd < 0:
-            return
-        if release is not None:
-            release()
-        else:
-            os.close(fd)
+        owner, self.owner = self.owner, None
+        self.number, self.shared, self.mapping = -1, _NO_DESCRIPTOR, None
+        if owner is not None:
+            owner.close()
 
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            self.close()
+    def map(self, writable: bool = True) -> Mapping:
+        """See `Allocation`. Exactly the allocation is mapped, never the self-description behind it."""
+        mapping = self.mapping
+        if mapping is None or mapping.writable is not writable:
+            known = self.shared.mapping
+            mapping = known() if known is not None else None
+            if mapping is None or mapping.size != self.size or mapping.writable is not writable:
+                mapping = FileMapping(self.fd, self.size, writable)
+                self.shared.mapping = ref(mapping)
+            self.mapping = mapping
+        return mapping
 
 
 class PointerAllocation:
@@ -106,3 +123,7 @@ class PointerAllocation:
     def close(self) -> None:
         """Let go of the address. Safe to call twice."""
         self._address = None
+
+    def map(self, writable: bool = True) -> Mapping:
+        """See `Allocation`."""
+        return PointerMapping(self.address, self.size)

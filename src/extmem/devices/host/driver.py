@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
 
 from extmem import vk
-from extmem.devices.base import Allocation, DeviceIdentity, FdFacts, Mapping, Requirements
-from extmem.devices.host import _inspect, _mapping, _memfd, _reserve, capabilities, images
+from extmem.broker.descriptors import OwnedFd, PayloadFd
+from extmem.devices.base import Allocation, DeviceIdentity, FdFacts, Requirements
+from extmem.devices.host import _inspect, _memfd, _reserve, capabilities, images
+from extmem.devices.host._mapping import range_is_mapped
 from extmem.devices.host.allocation import HostAllocation, PointerAllocation
 from extmem.devices.host.identity import host_identity
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
@@ -26,6 +26,7 @@ _TYPES = (
     _Property.DEVICE_LOCAL | _Property.HOST_VISIBLE | _Property.HOST_COHERENT,
     _Property.HOST_VISIBLE | _Property.HOST_COHERENT | _Property.HOST_CACHED,
 )
+_TYPE_COUNT = len(_TYPES)
 
 
 class HostDriver:
@@ -115,42 +116,30 @@ class HostDriver:
                 command="vkAllocateMemory",
                 devices=[self.identity.device_name],
             )
-        fd = _memfd.create(size, descriptor)
-        try:
-            facts = os.fstat(fd)
-        except OSError:
-            os.close(fd)
-            raise
-        return HostAllocation(
-            fd, size, memory_type_index, identity=(facts.st_dev, facts.st_ino), writable=True, release=None
-        )
+        owner = OwnedFd(_memfd.create(size, descriptor))
+        return HostAllocation(owner.fd, size, memory_type_index, True, owner, owner)
 
-    def import_fd(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        *,
-        release: Callable[[], None] | None = None,
-        writable: bool | None = None,
-    ) -> HostAllocation:
+    def import_fd(self, fd: int, size: int, memory_type_index: int) -> HostAllocation:
         """See `Driver`. The fd must be a memory file with sealed size, at least as large as the allocation."""
         self._check(size, memory_type_index)
-        if writable is not None:
-            # The object manager takes none but sealed memory files; how large this one is decides what may be mapped.
-            found = os.fstat(fd)
-            capacity, identity = found.st_size, (found.st_dev, found.st_ino)
-        else:
-            facts = _inspect.inspect(fd)
-            if not facts.valid:
-                raise self._refusal(facts.problem)
-            capacity, writable, identity = facts.capacity, facts.writable, facts.identity
+        facts = _inspect.inspect(fd)
+        if not facts.valid:
+            raise self._refusal(facts.problem)
+        if size > facts.capacity:
+            raise self._too_large(size, facts.capacity)
+        owner = OwnedFd(fd)
+        return HostAllocation(fd, size, memory_type_index, facts.writable, owner, owner)
+
+    def import_payload(self, payload: PayloadFd, size: int, memory_type_index: int, capacity: int) -> HostAllocation:
+        """See `Driver`."""
+        if self._closed or size <= 0 or not 0 <= memory_type_index < _TYPE_COUNT:
+            self._check(size, memory_type_index)
         if size > capacity:
-            raise self._refusal(
-                f"allocationSize is {size} and the memory file holds {capacity} bytes of payload; "
-                "pass the exporter's allocationSize (it is in the descriptor)"
-            )
-        return HostAllocation(fd, size, memory_type_index, identity=identity, writable=writable, release=release)
+            raise self._too_large(size, capacity)
+        shared = payload.shared
+        if shared is None:
+            raise HandleStateError("this payload's descriptor is closed; import the payload again")
+        return HostAllocation(shared.fd, size, memory_type_index, payload.writable, shared, payload)
 
     def inspect_fd(self, fd: int, handle_type: int) -> FdFacts:
         """See `Driver`."""
@@ -185,7 +174,7 @@ class HostDriver:
 
     def host_range_mapped(self, address: int, size: int) -> bool:
         """See `Driver`."""
-        return _mapping.range_is_mapped(address, size)
+        return range_is_mapped(address, size)
 
     def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
         """UnsupportedError: only non-opaque types may be asked about, and the host device imports none."""
@@ -210,12 +199,6 @@ class HostDriver:
         """Close it."""
         allocation.close()
 
-    def map(self, allocation: Allocation, *, writable: bool = True) -> Mapping:
-        """See `Driver`. Exactly the allocation is mapped, never the self-description behind it."""
-        if isinstance(allocation, PointerAllocation):
-            return _mapping.BorrowedMapping(allocation.address, allocation.size)
-        return _mapping.HostMapping(self._fd(allocation), allocation.size, writable=writable)
-
     def close(self) -> None:
         """Refuse new memory. Safe to call twice; what was allocated stays."""
         self._closed = True
@@ -225,10 +208,10 @@ class HostDriver:
     def _check(self, size: int, memory_type_index: int) -> None:
         if self._closed:
             raise HandleStateError(f"{self.identity.device_name} is closed; open the device again")
-        if size <= 0 or not 0 <= memory_type_index < len(_TYPES):
+        if size <= 0 or not 0 <= memory_type_index < _TYPE_COUNT:
             raise DriverError(
                 f"vkAllocateMemory: {size} bytes of memory type {memory_type_index} are asked for; sizes begin at 1 "
-                f"and the types are 0 to {len(_TYPES) - 1}",
+                f"and the types are 0 to {_TYPE_COUNT - 1}",
                 result=vk.Result.ERROR_UNKNOWN,
                 command="vkAllocateMemory",
                 devices=[self.identity.device_name],
@@ -251,6 +234,12 @@ class HostDriver:
             result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
             command="vkAllocateMemory",
             devices=[self.identity.device_name],
+        )
+
+    def _too_large(self, size: int, capacity: int) -> DriverError:
+        return self._refusal(
+            f"allocationSize is {size} and the memory file holds {capacity} bytes of payload; "
+            "pass the exporter's allocationSize (it is in the descriptor)"
         )
 
     def _unsupported_type(self, handle_type: int, *instead: str) -> UnsupportedError:
