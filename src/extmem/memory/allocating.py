@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Everyday", "adopt", "adopt_object", "allocate_memory", "judge"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_HOST_TYPES = HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY
+_HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def _facts(
         device=device.facts,
         dedicated=resource,
         capabilities=_capabilities(device, resource, types) if types else {},
-        payload=source.descriptor.payload_facts() if source is not None and source.descriptor is not None else None,
+        payload=source.facts if source is not None else None,
         refusal=source.refusal if source is not None else None,
         fd_is_valid=source.fd_is_valid if source is not None else None,
         host_memory_type_bits=_host_bits(device, source),

@@ -28,12 +28,12 @@ from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager
 from extmem.memory.descriptor import Descriptor
 from extmem.objects import Status
-from extmem.rules import Refusal
+from extmem.rules import PayloadFacts, Refusal
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation, Driver
 
-__all__ = ["Source", "found_object", "resolve", "resolve_fd", "resolve_object", "spoken_name"]
+__all__ = ["Source", "described", "found_object", "resolve", "resolve_fd", "resolve_object", "spoken_name"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _KMT = HandleType.OPAQUE_WIN32_KMT
@@ -49,6 +49,8 @@ class Source:
     value: int = 0
     """The NT handle or KMT number asked for, 0 for none."""
     descriptor: Descriptor | None = None
+    facts: PayloadFacts | None = None
+    """What the rules need of the descriptor."""
     refusal: Refusal | None = None
     """The object manager's answer, where a rule says that the handle or name must be valid."""
     error: ExtmemError | None = None
@@ -154,7 +156,7 @@ def _pinned(source: Source, owner: Manager, imported: Imported) -> Source:
     source.owner, source.imported = owner, imported
     source.writable = imported.payload.writable
     try:
-        source.descriptor = Descriptor.parse(imported.descriptor)
+        source.descriptor, source.facts = described(imported.descriptor)
     except DescriptorError as error:
         source.error = error
     return source
@@ -177,7 +179,7 @@ def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descrip
             command="vkAllocateMemory",
         )
     elif stated is not None:
-        source.descriptor = stated
+        source.descriptor, source.facts = stated, stated.payload_facts()
     elif not found.descriptor:
         source.error = DescriptorError(
             f"fd {source.fd} carries no description of its payload ({found.descriptor_problem}); "
@@ -185,10 +187,25 @@ def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descrip
         )
     else:
         try:
-            source.descriptor = Descriptor.parse(found.descriptor)
+            source.descriptor, source.facts = described(found.descriptor)
         except DescriptorError as error:
             source.error = error
     return source
+
+
+def described(data: bytes) -> tuple[Descriptor, PayloadFacts]:
+    """The descriptor in these bytes, and what the rules need of it. Errors: DescriptorError.
+
+    One that can't change is shared by all imports of its payload; a create info in it could be changed.
+    """
+    known = _described(data)
+    return known if known[0].dedicated is None else _described.__wrapped__(data)
+
+
+@lru_cache(maxsize=512)
+def _described(data: bytes) -> tuple[Descriptor, PayloadFacts]:
+    descriptor = Descriptor.parse(data)
+    return descriptor, descriptor.payload_facts()
 
 
 @lru_cache(maxsize=1_024)

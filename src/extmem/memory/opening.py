@@ -247,7 +247,7 @@ def _unfold(device: Device, owner: Manager, imported: Imported, source: object) 
     Errors: DescriptorError, RuleViolation. Size and memory type are the descriptor's own, so only another device or a
     dedicated resource can break a rule: what has neither is kept as plain.
     """
-    descriptor = Descriptor.parse(imported.descriptor)
+    descriptor, _ = importing.described(imported.descriptor)
     if descriptor.dedicated is None and _same_device(device, descriptor):
         if len(device.plain) >= _PLAIN:
             device.plain.clear()

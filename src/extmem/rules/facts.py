@@ -129,7 +129,7 @@ class MemoryFacts:
     """The `identity` of the device it was allocated on; 0 where unknown."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that doubles what making one costs, and each checked call makes one
 class AllocateFacts:
     """Everything a vkAllocateMemory check needs besides its VkMemoryAllocateInfo."""
 

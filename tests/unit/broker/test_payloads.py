@@ -153,6 +153,12 @@ def test_a_drivers_descriptor_goes_out_as_it_came(kept: Payloads) -> None:
     assert kept.mode_for(1, False) == READ_WRITE and kept.fd_for(1, READ_ONLY) == fd
 
 
+def test_the_size_of_a_sealed_file_is_told_and_a_drivers_is_not_known(kept: Payloads) -> None:
+    kept.add(1, Kind.HOST, memfd())
+    kept.add(2, Kind.OPAQUE, a_device())
+    assert (kept.capacity(1), kept.capacity(2)) == (SIZE, 0)
+
+
 def test_the_second_descriptor_of_a_payload_is_closed(kept: Payloads) -> None:
     first = memfd()
     kept.add(1, Kind.HOST, first)

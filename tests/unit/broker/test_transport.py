@@ -70,6 +70,32 @@ def test_a_descriptor_arrives_owned_and_not_inheritable(pair: Pair, file: int) -
     os.close(fd)
 
 
+def test_asking_sends_and_receives(pair: Pair, file: int) -> None:
+    transport.send(pair[1], b"answer")
+    assert transport.ask(pair[0], b"question") == (b"answer", None, None)
+    assert transport.receive(pair[1]) == (b"question", None, None)
+    transport.send(pair[1], b"with", file)
+    packet = transport.ask(pair[0], b"question")
+    assert packet is not None and packet[0] == b"with" and packet[1] is not None
+    assert os.path.samestat(os.fstat(packet[1].fd), os.fstat(file)) and not os.get_inheritable(packet[1].fd)
+
+
+def test_asking_meets_what_receiving_meets(pair: Pair, file: int) -> None:
+    with pytest.raises(PeerProtocolError, match="16385 bytes"):
+        transport.ask(pair[0], b"x" * (MAX_MESSAGE + 1))
+    pair[1].sendmsg([b"two"], rights(file, file))
+    with pytest.raises(PeerProtocolError, match="file descriptor"):
+        transport.ask(pair[0], b"question")
+    pair[1].send(b"x" * (MAX_MESSAGE + 1))
+    with pytest.raises(PeerProtocolError, match="longer than"):
+        transport.ask(pair[0], b"question")
+    pair[1].shutdown(socket.SHUT_WR)
+    assert transport.ask(pair[0], b"question") is None
+    pair[1].close()
+    with pytest.raises(PeerGoneError):
+        transport.ask(pair[0], b"question")
+
+
 def test_a_descriptor_that_nobody_takes_is_closed(pair: Pair, file: int) -> None:
     transport.send(pair[0], b"with", file)
     packet = transport.receive(pair[1])
