@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -108,6 +109,8 @@ class Round:
         self.held: dict[tuple[str, str], str] = {}
         """(who, variable) → "object" or "number": what living processes hold, for sure."""
         self.dead: str | None = None
+        self.back: float | None = None
+        """Seconds from the broker's death until the name was found again."""
 
     def __str__(self) -> str:
         moment = "in the middle of" if self.in_the_middle else "before"
@@ -138,6 +141,10 @@ class Round:
         """Kill the victim; what it held is nobody's."""
         if self.victim == "broker":
             self.runtime.kill_broker(required=False)
+            began = time.monotonic()
+            if not self.in_the_middle and self.alive("object"):
+                self._found("get(imported(NT, name=name))")
+                self.back = time.monotonic() - began
             return
         peers[self.victim].kill()
         self.dead = self.victim
@@ -224,6 +231,8 @@ class Kills:
     broken: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    back: list[float] = field(default_factory=list)
+    """Seconds until a name was found again, of each round in which the broker died between two steps."""
 
 
 def kill_rounds(rounds: int, seed: int, say: Callable[[str], None]) -> Kills:
@@ -254,6 +263,8 @@ def kill_rounds(rounds: int, seed: int, say: Callable[[str], None]) -> Kills:
                 outcome.broken.append(f"{one}: {error}")
                 say(f"BROKEN {outcome.broken[-1]}")
             outcome.rounds += 1
+            if one.back is not None:
+                outcome.back.append(one.back)
             if outcome.rounds % 50 == 0 or outcome.rounds == rounds:
                 say(f"{outcome.rounds} of {rounds} rounds of killing, {len(outcome.broken)} broken")
         more = witness("import gc\ngc.collect()\nlen(os.listdir('/proc/self/fd')) - descriptors")
@@ -322,6 +333,13 @@ def main(arguments: list[str] | None = None) -> int:
         for thing in kills.left:
             say(f"LEFT BEHIND {thing}")
         figures += [
+            figure(
+                "kill: seconds from the broker's death until a name is found again, median",
+                round(statistics.median(kills.back), 3) if kills.back else 0,
+                "s",
+                2,
+                not kills.back or statistics.median(kills.back) <= 2,
+            ),
             figure("kill: rounds", kills.rounds, "rounds", options.rounds, kills.rounds >= options.rounds),
             figure(
                 "kill: rounds in which a payload or name was lost or lived too long",
