@@ -332,14 +332,12 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"{kills.rounds} rounds of killing took {kills.seconds:.0f} s")
         for thing in kills.left:
             say(f"LEFT BEHIND {thing}")
+        if kills.back:
+            back = statistics.median(kills.back)
+            figures.append(
+                figure("kill: median until a killed broker's name is back", round(back, 3), "s", 2, back <= 2)
+            )
         figures += [
-            figure(
-                "kill: seconds from the broker's death until a name is found again, median",
-                round(statistics.median(kills.back), 3) if kills.back else 0,
-                "s",
-                2,
-                not kills.back or statistics.median(kills.back) <= 2,
-            ),
             figure("kill: rounds", kills.rounds, "rounds", options.rounds, kills.rounds >= options.rounds),
             figure(
                 "kill: rounds in which a payload or name was lost or lived too long",
