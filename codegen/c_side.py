@@ -37,13 +37,14 @@ def typedefs(model: Model) -> dict[str, str]:
         "VkDeviceSize": "typedef uint64_t VkDeviceSize;",
         **WINDOWS,
         "VkAllocationCallbacks": "typedef struct VkAllocationCallbacks VkAllocationCallbacks;",
+        "PFN_vkVoidFunction": "typedef void (__stdcall *PFN_vkVoidFunction)(void);",
     }
     for e in model.enums:
         if e.is_flags:
             found[e.c_name] = f"typedef uint{e.width}_t {e.c_name};"
         else:
             found[e.c_name] = f"typedef int32_t {e.c_name};"
-    mentioned = {f.c_type for s in model.structs for f in s.fields}
+    mentioned = {f.c_type for s in (*model.structs, *model.c_structs) for f in s.fields}
     mentioned |= {word for c in model.commands for p in c.params for word in p.c_type.split()}
     for name, (_, width) in sorted(model.bitmask_of.items()):
         if name in mentioned:
@@ -62,7 +63,8 @@ def struct_text(struct: StructModel, model: Model) -> str:
         return f"[{word if word.isdigit() else lengths[word]}]"
 
     lines = ["    " + re.sub(r"\[(\w+)\]", number, f.c_declaration) + ";" for f in struct.fields]
-    return f"typedef struct {struct.c_name} {{\n" + "\n".join(lines) + f"\n}} {struct.c_name};"
+    kind = "union" if struct.is_union else "struct"
+    return f"typedef {kind} {struct.c_name} {{\n" + "\n".join(lines) + f"\n}} {struct.c_name};"
 
 
 def _pointer_text(command: CommandModel) -> str:
@@ -78,7 +80,7 @@ def declarations(model: Model) -> str:
         "typedef struct VkBaseOutStructure {\n    VkStructureType sType;\n    struct VkBaseOutStructure *pNext;\n"
         "} VkBaseOutStructure;"
     )
-    parts += [struct_text(s, model) for s in model.structs]
+    parts += [struct_text(s, model) for s in (*model.structs, *model.c_structs)]
     parts += [_pointer_text(c) for c in model.commands]
     return "\n".join(parts) + "\n"
 

@@ -11,7 +11,7 @@ from codegen import names, scope
 if TYPE_CHECKING:
     from codegen.registry import CommandModel, StructModel
 
-__all__ = ["Field", "Kinds", "of_struct", "types_used"]
+__all__ = ["Field", "Kinds", "of_c_struct", "of_struct", "types_used"]
 
 INTS = ("uint32_t", "uint64_t", "int32_t", "int", "size_t", "DWORD", "VkDeviceSize")
 
@@ -34,7 +34,7 @@ class Field:
 
     kind: s_type, p_next, count (derived from a sequence, not in Python), int, bool, float, enum, flags, handle (a
     64-bit number), pointer_handle (dispatchable, or HANDLE), address, wstr, security, struct, bytes, chars, array
-    (fixed length), sequence (pointer and count), inline_sequence (fixed room and count).
+    (fixed length), sequence (pointer and count), inline_sequence (fixed room and count), c (only C sees it).
     """
 
     c_name: str
@@ -57,6 +57,11 @@ def of_struct(raw: Any, kinds: Kinds) -> tuple[Field, ...]:
     """All members of one registry struct, in C order."""
     counts = {m.length for m in raw.members if m.length and m.length in {x.name for x in raw.members}}
     return tuple(_field(raw.name, m, counts, kinds) for m in raw.members)
+
+
+def of_c_struct(raw: Any) -> tuple[Field, ...]:
+    """All members of a struct that only C sees."""
+    return tuple(Field(m.name, " ".join(str(m.cDeclaration).split()), str(m.type), "c") for m in raw.members)
 
 
 def _field(struct: str, m: Any, counts: set[str], kinds: Kinds) -> Field:

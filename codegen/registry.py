@@ -58,6 +58,7 @@ class StructModel:
     extended_by: tuple[str, ...]
     returned_only: bool
     origin: str
+    is_union: bool = False
 
     @property
     def name(self) -> str:
@@ -103,6 +104,8 @@ class Model:
     input_hash: str
     enums: tuple[EnumModel, ...]
     structs: tuple[StructModel, ...]
+    c_structs: tuple[StructModel, ...]
+    """Structs and unions that only C sees."""
     commands: tuple[CommandModel, ...]
     constants: tuple[tuple[str, int], ...]
     handles: tuple[tuple[str, bool], ...]
@@ -216,6 +219,12 @@ def load() -> Model:
                 _origin(raw),
             )
         )
+    c_structs: list[StructModel] = []
+    for c_name in _flat(scope.C_STRUCTS):
+        raw = vk.structs[c_name]
+        c_structs.append(
+            StructModel(c_name, raw.sType or "", (), fields.of_c_struct(raw), (), (), False, _origin(raw), raw.union)
+        )
     commands: list[CommandModel] = []
     alias_of: dict[str, list[str]] = {}
     for raw in vk.commands.values():
@@ -238,7 +247,8 @@ def load() -> Model:
 
     chained = {s.c_name for s in structs} | {name for s in structs for name in s.extended_by}
     s_types = {vk.structs[name].sType for name in chained if vk.structs[name].sType}
-    used = fields.types_used(structs, commands)
+    s_types |= {s.s_type for s in c_structs if s.s_type}
+    used = fields.types_used([*structs, *c_structs], commands)
     enums: list[EnumModel] = []
     for name in sorted(vk.enums):
         if name in used or name in ("VkResult", "VkStructureType"):
@@ -255,6 +265,7 @@ def load() -> Model:
     handles = tuple(sorted((n, d) for n, d in kinds.handles.items() if n in used))
     totals = (
         ("structs", len(vk.structs), len(structs)),
+        ("structs for C alone", len(vk.structs), len(c_structs)),
         ("commands", len(vk.commands), len(commands)),
         ("enums", len(vk.enums), sum(not e.is_flags for e in enums)),
         ("flag types", len(vk.bitmasks), sum(e.is_flags for e in enums)),
@@ -266,6 +277,7 @@ def load() -> Model:
         digest[:16],
         tuple(enums),
         _sort_by_containment(structs),
+        _sort_by_containment(c_structs),
         tuple(commands),
         constants,
         handles,

@@ -40,7 +40,12 @@ def write_report(model: Model) -> str:
     ]
     out += [f"| {what} | {total} | {ours} |" for what, total, ours in model.totals]
     out += ["", "## In scope", ""]
-    for title, groups in (("Structs", scope.STRUCTS), ("Commands", scope.COMMANDS), ("Constants", scope.CONSTANTS)):
+    for title, groups in (
+        ("Structs", scope.STRUCTS),
+        ("Structs for C alone", scope.C_STRUCTS),
+        ("Commands", scope.COMMANDS),
+        ("Constants", scope.CONSTANTS),
+    ):
         out += [f"### {title}", ""]
         out += [f"- {g.reason} {', '.join(f'`{n}`' for n in g.names)}" for g in groups]
         out.append("")

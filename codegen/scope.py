@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["COMMANDS", "CONSTANTS", "FIELD_RULES", "STRUCTS", "FieldRule", "Group"]
+__all__ = ["COMMANDS", "CONSTANTS", "C_STRUCTS", "FIELD_RULES", "STRUCTS", "FieldRule", "Group"]
 
 
 class Group(NamedTuple):
@@ -106,7 +106,65 @@ STRUCTS: tuple[Group, ...] = (
     ),
 )
 
+C_STRUCTS: tuple[Group, ...] = (
+    Group(
+        "Starting a driver: filled and read by the Vulkan device alone, straight in C memory.",
+        _names(
+            """ApplicationInfo InstanceCreateInfo ExtensionProperties QueueFamilyProperties PhysicalDeviceFeatures
+            DeviceQueueCreateInfo DeviceCreateInfo ConformanceVersion PhysicalDeviceDriverProperties"""
+        ),
+    ),
+    Group(
+        "Recording and submitting what moves a payload's bytes.",
+        _names(
+            """CommandPoolCreateInfo CommandBufferAllocateInfo CommandBufferInheritanceInfo CommandBufferBeginInfo
+            SubmitInfo FenceCreateInfo BufferCopy ImageSubresourceLayers BufferImageCopy ClearColorValue"""
+        ),
+    ),
+)
+"""Declared for C only, with no class in `extmem.vk`."""
+
 COMMANDS: tuple[Group, ...] = (
+    Group(
+        "Finding the driver and starting it.",
+        (
+            "vkGetInstanceProcAddr",
+            "vkGetDeviceProcAddr",
+            "vkEnumerateInstanceVersion",
+            "vkEnumerateInstanceExtensionProperties",
+            "vkCreateInstance",
+            "vkDestroyInstance",
+            "vkEnumeratePhysicalDevices",
+            "vkGetPhysicalDeviceProperties",
+            "vkGetPhysicalDeviceQueueFamilyProperties",
+            "vkEnumerateDeviceExtensionProperties",
+            "vkCreateDevice",
+            "vkDestroyDevice",
+            "vkGetDeviceQueue",
+            "vkDeviceWaitIdle",
+        ),
+    ),
+    Group(
+        "Moving a payload's bytes.",
+        (
+            "vkCreateCommandPool",
+            "vkDestroyCommandPool",
+            "vkAllocateCommandBuffers",
+            "vkFreeCommandBuffers",
+            "vkBeginCommandBuffer",
+            "vkEndCommandBuffer",
+            "vkQueueSubmit",
+            "vkCreateFence",
+            "vkDestroyFence",
+            "vkWaitForFences",
+            "vkResetFences",
+            "vkCmdFillBuffer",
+            "vkCmdCopyBuffer",
+            "vkCmdCopyBufferToImage",
+            "vkCmdCopyImageToBuffer",
+            "vkCmdClearColorImage",
+        ),
+    ),
     Group(
         "Allocating, mapping and flushing.",
         (
@@ -170,6 +228,9 @@ CONSTANTS: tuple[Group, ...] = (
             "VK_MAX_MEMORY_TYPES",
             "VK_MAX_MEMORY_HEAPS",
             "VK_MAX_PHYSICAL_DEVICE_NAME_SIZE",
+            "VK_MAX_EXTENSION_NAME_SIZE",
+            "VK_MAX_DRIVER_NAME_SIZE",
+            "VK_MAX_DRIVER_INFO_SIZE",
         ),
     ),
 )

@@ -18,15 +18,20 @@ __all__ = [
     "BufferUsageFlagBits",
     "BufferUsageFlagBits2",
     "BufferUsageFlagBits2KHR",
+    "CommandBufferUsageFlagBits",
+    "CommandPoolCreateFlagBits",
     "DependencyFlagBits",
+    "DeviceQueueCreateFlagBits",
     "ExternalMemoryFeatureFlagBits",
     "ExternalMemoryFeatureFlagBitsKHR",
     "ExternalMemoryHandleTypeFlagBits",
     "ExternalMemoryHandleTypeFlagBitsKHR",
     "ExternalMemoryHandleTypeFlagBitsNV",
+    "FenceCreateFlagBits",
     "ImageAspectFlagBits",
     "ImageCreateFlagBits",
     "ImageUsageFlagBits",
+    "InstanceCreateFlagBits",
     "MemoryAllocateFlagBits",
     "MemoryAllocateFlagBitsKHR",
     "MemoryHeapFlagBits",
@@ -37,6 +42,9 @@ __all__ = [
     "PipelineStageFlagBits",
     "PipelineStageFlagBits2",
     "PipelineStageFlagBits2KHR",
+    "QueryControlFlagBits",
+    "QueryPipelineStatisticFlagBits",
+    "QueueFlagBits",
     "SampleCountFlagBits",
 ]
 
@@ -363,6 +371,28 @@ class BufferUsageFlagBits2(IntFlag):
         return complement(self, 64)
 
 
+class CommandBufferUsageFlagBits(IntFlag):
+    """`VkCommandBufferUsageFlagBits`, the bits of `VkCommandBufferUsageFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkCommandBufferUsageFlagBits.html"""
+
+    ONE_TIME_SUBMIT = 0x1
+    RENDER_PASS_CONTINUE = 0x2
+    SIMULTANEOUS_USE = 0x4
+
+    def __invert__(self) -> "CommandBufferUsageFlagBits":
+        return complement(self, 32)
+
+
+class CommandPoolCreateFlagBits(IntFlag):
+    """`VkCommandPoolCreateFlagBits`, the bits of `VkCommandPoolCreateFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkCommandPoolCreateFlagBits.html"""
+
+    TRANSIENT = 0x1
+    RESET_COMMAND_BUFFER = 0x2
+    PROTECTED = 0x4
+
+    def __invert__(self) -> "CommandPoolCreateFlagBits":
+        return complement(self, 32)
+
+
 class DependencyFlagBits(IntFlag):
     """`VkDependencyFlagBits`, the bits of `VkDependencyFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkDependencyFlagBits.html"""
 
@@ -379,6 +409,17 @@ class DependencyFlagBits(IntFlag):
     VIEW_LOCAL_KHR = VIEW_LOCAL
 
     def __invert__(self) -> "DependencyFlagBits":
+        return complement(self, 32)
+
+
+class DeviceQueueCreateFlagBits(IntFlag):
+    """`VkDeviceQueueCreateFlagBits`, the bits of `VkDeviceQueueCreateFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkDeviceQueueCreateFlagBits.html"""
+
+    PROTECTED = 0x1
+    INTERNALLY_SYNCHRONIZED_KHR = 0x4
+    INTERNALLY_SYNCHRONIZED = INTERNALLY_SYNCHRONIZED_KHR
+
+    def __invert__(self) -> "DeviceQueueCreateFlagBits":
         return complement(self, 32)
 
 
@@ -453,6 +494,15 @@ class ExternalMemoryHandleTypeFlagBitsNV(IntFlag):
     OPAQUE_WIN32_KMT = OPAQUE_WIN32_KMT_NV
 
     def __invert__(self) -> "ExternalMemoryHandleTypeFlagBitsNV":
+        return complement(self, 32)
+
+
+class FenceCreateFlagBits(IntFlag):
+    """`VkFenceCreateFlagBits`, the bits of `VkFenceCreateFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkFenceCreateFlagBits.html"""
+
+    SIGNALED = 0x1
+
+    def __invert__(self) -> "FenceCreateFlagBits":
         return complement(self, 32)
 
 
@@ -580,6 +630,16 @@ class ImageUsageFlagBits(IntFlag):
     VIDEO_ENCODE_SRC = VIDEO_ENCODE_SRC_KHR
 
     def __invert__(self) -> "ImageUsageFlagBits":
+        return complement(self, 32)
+
+
+class InstanceCreateFlagBits(IntFlag):
+    """`VkInstanceCreateFlagBits`, the bits of `VkInstanceCreateFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkInstanceCreateFlagBits.html"""
+
+    ENUMERATE_PORTABILITY_KHR = 0x1
+    ENUMERATE_PORTABILITY = ENUMERATE_PORTABILITY_KHR
+
+    def __invert__(self) -> "InstanceCreateFlagBits":
         return complement(self, 32)
 
 
@@ -813,6 +873,61 @@ class PipelineStageFlagBits2(IntFlag):
 
     def __invert__(self) -> "PipelineStageFlagBits2":
         return complement(self, 64)
+
+
+class QueryControlFlagBits(IntFlag):
+    """`VkQueryControlFlagBits`, the bits of `VkQueryControlFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkQueryControlFlagBits.html"""
+
+    PRECISE = 0x1
+
+    def __invert__(self) -> "QueryControlFlagBits":
+        return complement(self, 32)
+
+
+class QueryPipelineStatisticFlagBits(IntFlag):
+    """`VkQueryPipelineStatisticFlagBits`, the bits of `VkQueryPipelineStatisticFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkQueryPipelineStatisticFlagBits.html"""
+
+    INPUT_ASSEMBLY_VERTICES = 0x1
+    INPUT_ASSEMBLY_PRIMITIVES = 0x2
+    VERTEX_SHADER_INVOCATIONS = 0x4
+    GEOMETRY_SHADER_INVOCATIONS = 0x8
+    GEOMETRY_SHADER_PRIMITIVES = 0x10
+    CLIPPING_INVOCATIONS = 0x20
+    CLIPPING_PRIMITIVES = 0x40
+    FRAGMENT_SHADER_INVOCATIONS = 0x80
+    TESSELLATION_CONTROL_SHADER_PATCHES = 0x100
+    TESSELLATION_EVALUATION_SHADER_INVOCATIONS = 0x200
+    COMPUTE_SHADER_INVOCATIONS = 0x400
+    TASK_SHADER_INVOCATIONS_EXT = 0x800
+    MESH_SHADER_INVOCATIONS_EXT = 0x1000
+    CLUSTER_CULLING_SHADER_INVOCATIONS_HUAWEI = 0x2000
+    CLUSTER_CULLING_SHADER_INVOCATIONS = CLUSTER_CULLING_SHADER_INVOCATIONS_HUAWEI
+    MESH_SHADER_INVOCATIONS = MESH_SHADER_INVOCATIONS_EXT
+    TASK_SHADER_INVOCATIONS = TASK_SHADER_INVOCATIONS_EXT
+
+    def __invert__(self) -> "QueryPipelineStatisticFlagBits":
+        return complement(self, 32)
+
+
+class QueueFlagBits(IntFlag):
+    """`VkQueueFlagBits`, the bits of `VkQueueFlags`: https://registry.khronos.org/vulkan/specs/latest/man/html/VkQueueFlagBits.html"""
+
+    GRAPHICS = 0x1
+    COMPUTE = 0x2
+    TRANSFER = 0x4
+    SPARSE_BINDING = 0x8
+    PROTECTED = 0x10
+    VIDEO_DECODE_KHR = 0x20
+    VIDEO_ENCODE_KHR = 0x40
+    OPTICAL_FLOW_NV = 0x100
+    DATA_GRAPH_ARM = 0x400
+    DATA_GRAPH = DATA_GRAPH_ARM
+    OPTICAL_FLOW = OPTICAL_FLOW_NV
+    VIDEO_DECODE = VIDEO_DECODE_KHR
+    VIDEO_ENCODE = VIDEO_ENCODE_KHR
+
+    def __invert__(self) -> "QueueFlagBits":
+        return complement(self, 32)
 
 
 class SampleCountFlagBits(IntFlag):
