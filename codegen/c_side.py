@@ -82,6 +82,8 @@ def declarations(model: Model) -> str:
     )
     parts += [struct_text(s, model) for s in (*model.structs, *model.c_structs)]
     parts += [_pointer_text(c) for c in model.commands]
+    # The one function that is looked up in the loader by name: it leads to all others.
+    parts.append("PFN_vkVoidFunction vkGetInstanceProcAddr(VkInstance instance, const char* pName);")
     return "\n".join(parts) + "\n"
 
 

@@ -22,6 +22,7 @@ ALLOWED_SKIPS = {
     "root": r"needs root, to be another user",
     "network": r"needs the network",
     "kcmp": r"this kernel refuses kcmp",
+    "vulkan": r"no Vulkan device here",
 }
 """Parts of the world that a machine may lack, and the reasons that a skip may give for each."""
 
@@ -73,6 +74,8 @@ def runtime() -> Iterator[Any]:
     # Spawned children start it, once; it must not count as this runtime's, and ends with this process.
     resource_tracker.ensure_running()
     before = os.environ.get(VARIABLE)
+    # What asks for no device in particular gets this one, and thousands of processes need not load every GPU driver.
+    os.environ.setdefault("EXTMEM_DEVICE", "host")
     with Runtime() as private:
         os.environ[VARIABLE] = str(private.path)
         # Leak checks collect garbage before they look; what is here by now need not be looked at again.
@@ -114,6 +117,19 @@ def device() -> Iterator[Any]:
     import extmem
 
     with extmem.open_device(kind="host") as opened:
+        yield opened
+
+
+@pytest.fixture
+def vulkan_device() -> Iterator[Any]:
+    """A Vulkan device that the test closes with everything on it; a skip where there is no driver."""
+    import extmem
+
+    try:
+        opened = extmem.open_device(kind="vulkan")
+    except extmem.UnsupportedError as error:
+        pytest.skip(f"no Vulkan device here: {error}")
+    with opened:
         yield opened
 
 

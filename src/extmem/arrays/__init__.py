@@ -5,7 +5,15 @@ Knows nothing of memory objects: it takes a memoryview and a layout, so that `me
 
 from extmem.arrays.dtypes import dtype_name, itemsize
 from extmem.arrays.layout import ArrayLayout, contiguous_strides, layout_for
-from extmem.arrays.views import CPU_DEVICE, as_requested, dlpack_capsule, numpy_view, typed_view
+from extmem.arrays.views import (
+    CPU_DEVICE,
+    as_requested,
+    dlpack_capsule,
+    new_octets,
+    numpy_view,
+    octets_of,
+    typed_view,
+)
 
 __all__ = [
     "CPU_DEVICE",
@@ -16,6 +24,8 @@ __all__ = [
     "dtype_name",
     "itemsize",
     "layout_for",
+    "new_octets",
     "numpy_view",
+    "octets_of",
     "typed_view",
 ]

@@ -12,7 +12,15 @@ from extmem.errors import UnsupportedError
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["CPU_DEVICE", "as_requested", "dlpack_capsule", "numpy_view", "typed_view"]
+__all__ = [
+    "CPU_DEVICE",
+    "as_requested",
+    "dlpack_capsule",
+    "new_octets",
+    "numpy_view",
+    "octets_of",
+    "typed_view",
+]
 
 _STRUCT_CODES: Final[dict[str, Any]] = {
     "bool": "?",
@@ -54,6 +62,23 @@ def numpy_view(buffer: memoryview, layout: ArrayLayout) -> numpy.ndarray[Any, An
         layout.shape, layout.dtype, buffer=octets, offset=layout.offset, strides=layout.strides
     )
     return array
+
+
+def octets_of(data: object) -> memoryview:
+    """The bytes of an array or bytes-like object in row-major order; copied only where they do not lie so."""
+    try:
+        view = memoryview(data)  # type: ignore[arg-type]  # what has no buffer is NumPy's
+    except TypeError:
+        view = None
+    if view is not None and view.c_contiguous and view.nbytes:
+        return view.cast("B")
+    array = _numpy().ascontiguousarray(data)
+    return memoryview(array.reshape(-1).view("uint8"))
+
+
+def new_octets(size: int) -> memoryview:
+    """Room for `size` bytes, not zeroed."""
+    return memoryview(_numpy().empty(size, "uint8"))
 
 
 def typed_view(buffer: memoryview, described: DescribedArray | None) -> memoryview:

@@ -81,7 +81,8 @@ class Imported(msgspec.Struct, frozen=True, gc=False, eq=False):
     Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is the exporter's word, to be
     parsed as a stranger's. `name` is the full path, None if there is none; `object` or `kmt` is 0 where there is none.
     `kind` is what the payload's descriptor is (`broker.limits.Kind`); `capacity` the bytes of a host payload's sealed
-    file, as the broker found them, and 0 for others.
+    file, as the broker found them, and 0 for others. `identity` is what the
+    exporter told it apart by.
     """
 
     memory: int
@@ -93,3 +94,4 @@ class Imported(msgspec.Struct, frozen=True, gc=False, eq=False):
     name: str | None
     kind: int = 1
     capacity: int = 0
+    identity: int = 0

@@ -181,6 +181,7 @@ class State:
             facts.name,
             facts.kind,
             facts.capacity,
+            facts.identity,
         )
 
     @staticmethod

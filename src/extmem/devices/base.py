@@ -7,12 +7,14 @@ pointer that the result cannot crash this process, as vkAllocateMemory must.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.broker.descriptors import PayloadFd
+    from extmem.broker.wire import Kind
 
 __all__ = [
     "DESCRIPTOR_LIMIT",
@@ -21,6 +23,8 @@ __all__ = [
     "Driver",
     "FdFacts",
     "Mapping",
+    "NativeResource",
+    "Offer",
     "Requirements",
 ]
 
@@ -39,6 +43,22 @@ class Requirements:
     prefers_dedicated: bool = False
 
 
+@dataclass(slots=True)
+class NativeResource:
+    """A buffer or image as its device has it. Ownership: destroyed by `Driver.destroy`."""
+
+    kind: Literal["buffer", "image"]
+    requirements: Requirements
+    raw: int = 0
+    """VkBuffer or VkImage; 0 where the device needs no object for it, and once destroyed."""
+    size: int = 0
+    """VkBufferCreateInfo::size in bytes; 0 for images."""
+    create_info: vk.BufferCreateInfo | vk.ImageCreateInfo | None = None
+    """What it was made from, so that the identical one can be made; None for what somebody else made."""
+    bound: bool = False
+    """Whether it is bound to memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
     """Who a device is (VkPhysicalDeviceIDProperties, …DriverProperties). UUIDs are 16 bytes, a LUID 8."""
@@ -51,6 +71,18 @@ class DeviceIdentity:
     device_name: str
     driver_name: str
     driver_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A device that could be opened. Opening takes what the device takes; looking does not."""
+
+    kind: str
+    """`"host"`, `"vulkan"`, …"""
+    identity: DeviceIdentity
+    rank: int
+    """Better devices have lower ranks: GPUs before the host device, that before processors that pose as GPUs."""
+    open: Callable[[], Driver]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +107,8 @@ class FdFacts:
     """The self-description that the payload carries; hostile until parsed. Empty where it carries none."""
     descriptor_problem: str = ""
     """Why there is no self-description; empty where there is one."""
+    self_describing: bool = True
+    """Whether payloads of this kind carry a self-description at all. A GPU driver's do not."""
 
     @property
     def valid(self) -> bool:
@@ -103,6 +137,10 @@ class Allocation(Protocol):
     @property
     def identity(self) -> tuple[int, int] | None:
         """(st_dev, st_ino) of the payload's file, equal for all descriptors of one payload. None without a file."""
+
+    @property
+    def stated_identity(self) -> int:
+        """What tells this payload from others whose files the kernel does not tell apart; 0 where it does."""
 
     @property
     def writable(self) -> bool:
@@ -151,6 +189,14 @@ class Driver(Protocol):
         """Who it is."""
 
     @property
+    def payload_kind(self) -> Kind:
+        """What its payloads' descriptors are to the object manager."""
+
+    @property
+    def allocates_zeroed(self) -> bool:
+        """Whether new payloads are zeroed already."""
+
+    @property
     def min_imported_host_pointer_alignment(self) -> int:
         """VkPhysicalDeviceExternalMemoryHostPropertiesEXT::minImportedHostPointerAlignment in bytes."""
 
@@ -184,21 +230,60 @@ class Driver(Protocol):
         Errors: UnsupportedError for optimal tiling; ValueError for a level, layer or aspect that the image lacks.
         """
 
-    def allocate(self, size: int, memory_type_index: int, descriptor: bytes) -> Allocation:
-        """A new payload of `size` zeroed bytes that carries `descriptor` (empty for none, at most DESCRIPTOR_LIMIT).
+    def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
+        """vkCreateBuffer. Errors: UnsupportedError where no such buffer can be made; OutOfMemoryError."""
 
+    def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
+        """vkCreateImage. Errors: UnsupportedError where no such image can be made; OutOfMemoryError."""
+
+    def destroy(self, resource: NativeResource) -> None:
+        """vkDestroyBuffer, vkDestroyImage. Safe to call twice."""
+
+    def allocate(
+        self,
+        size: int,
+        memory_type_index: int,
+        descriptor: bytes,
+        *,
+        handle_types: int = 0,
+        dedicated: NativeResource | None = None,
+    ) -> Allocation:
+        """A new payload of `size` bytes that carries `descriptor` (empty for none, at most DESCRIPTOR_LIMIT).
+
+        handle_types: what it may be exported as (VkExportMemoryAllocateInfo). Zeroed where `allocates_zeroed`.
         Errors: OutOfMemoryError.
         """
 
-    def import_fd(self, fd: int, size: int, memory_type_index: int) -> Allocation:
+    def import_fd(
+        self,
+        fd: int,
+        size: int,
+        memory_type_index: int,
+        *,
+        handle_type: int = 1,
+        dedicated: NativeResource | None = None,
+        known: bool = False,
+    ) -> Allocation:
         """A view of the payload behind a stranger's fd, which is examined first.
 
+        handle_type: OPAQUE_FD (1), or DMA_BUF. known: this library exported the fd itself, so that it needs no proof.
         On success the allocation owns `fd`. On failure `fd` is untouched and stays the caller's. Errors: DriverError
         with VK_ERROR_INVALID_EXTERNAL_HANDLE that says what the fd is instead; OutOfMemoryError.
         """
 
-    def import_payload(self, payload: PayloadFd, size: int, memory_type_index: int, capacity: int) -> Allocation:
+    def import_payload(
+        self,
+        payload: PayloadFd,
+        size: int,
+        memory_type_index: int,
+        capacity: int,
+        *,
+        identity: int = 0,
+        dedicated: NativeResource | None = None,
+    ) -> Allocation:
         """A view of a payload that was examined when it was shared: its fd is known to be of this kind of device.
+
+        identity: the `stated_identity` of the allocation that was shared.
 
         capacity: bytes of its file, which is sealed; 0 where the kernel does not say.
         Ownership: on success the allocation owns `payload`, and closes it with itself. Errors: as `import_fd`.
@@ -207,9 +292,10 @@ class Driver(Protocol):
     def inspect_fd(self, fd: int, handle_type: int) -> FdFacts:
         """What an fd is, and whether it can be imported as that type. Never raises for what it finds."""
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False) -> int:
+    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> int:
         """A new descriptor of the payload (vkGetMemoryFdKHR), owned by the caller, close-on-exec.
 
+        handle_type: OPAQUE_FD (1), or DMA_BUF.
         read_only: one that the kernel refuses to map for writing. An allocation that is not writable gives no other.
         Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS; UnsupportedError where there is no file behind it.
         """
@@ -241,8 +327,28 @@ class Driver(Protocol):
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
         """
 
-    def bind(self, allocation: Allocation, offset: int, requirements: Requirements) -> None:
+    def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory2, vkBindImageMemory2. DriverError where the resource would reach past the allocation."""
+
+    def flush(self, allocation: Allocation, offset: int, size: int) -> None:
+        """vkFlushMappedMemoryRanges: make what the host wrote visible to the device. Bytes; the memory is mapped."""
+
+    def invalidate(self, allocation: Allocation, offset: int, size: int) -> None:
+        """vkInvalidateMappedMemoryRanges: make what the device wrote visible to the host. Bytes."""
+
+    def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
+        """Copy bytes (contiguous, format "B") into the payload at `offset`, by the device where it has its own memory.
+
+        Returns when it is done; ownership of the payload is acquired from and released to other users around it.
+        Errors: ValueError outside the allocation; DriverError; OutOfMemoryError; UnsupportedError for memory that no
+        buffer can be bound to.
+        """
+
+    def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
+        """Copy as many bytes of the payload as `into` (contiguous, writable, format "B") has. As `write`."""
+
+    def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
+        """Set every byte to `value` (0 to 255). Offset and size are multiples of 4, or reach to the end. As `write`."""
 
     def free(self, allocation: Allocation) -> None:
         """vkFreeMemory: `allocation.close()`."""

@@ -4,7 +4,7 @@
 """
 
 from extmem.handles._access import Access
-from extmem.handles._fd import FdHandle
+from extmem.handles._fd import FdHandle, FdPayload
 from extmem.handles._kmt import KmtHandle, is_kmt_value
 from extmem.handles._nt import NtHandle
 from extmem.handles._owned import OwnedHandle
@@ -13,6 +13,7 @@ from extmem.handles._table import HandleInfo, NtHandleTable
 __all__ = [
     "Access",
     "FdHandle",
+    "FdPayload",
     "HandleInfo",
     "KmtHandle",
     "NtHandle",

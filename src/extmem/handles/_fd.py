@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import NamedTuple
 
 from extmem.errors import HandleStateError
 from extmem.handles._linux import same_open_file
 from extmem.handles._owned import OwnedHandle
 
-__all__ = ["FdHandle"]
+__all__ = ["FdHandle", "FdPayload"]
+
+
+class FdPayload(NamedTuple):
+    """What travels with an fd whose file cannot carry its own description: a GPU driver's."""
+
+    descriptor: bytes
+    """The payload's self-description."""
+    kind: int
+    """What the file is to the object manager (`broker.limits.Kind`)."""
+    identity: int
+    """What tells the payload from others of the driver."""
+    writable: bool
 
 
 class FdHandle(OwnedHandle):
@@ -19,20 +32,22 @@ class FdHandle(OwnedHandle):
     leaves it open. Always close-on-exec: pass it with `multiprocessing`, SCM_RIGHTS or `pass_fds`.
     """
 
-    __slots__ = ()
+    __slots__ = ("payload",)
     _word = "fd handle"
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, payload: FdPayload | None = None) -> None:
+        """payload: what extmem itself knows of it, where the file does not say."""
+        self.payload = payload
         if fd < 0:
             raise HandleStateError(f"{fd} is no file descriptor: those are 0 or greater; the call that made it failed")
         os.set_inheritable(fd, False)  # where this fails, nothing was taken over
         super().__init__(fd)
 
     @classmethod
-    def adopt(cls, fd: int) -> FdHandle:
+    def adopt(cls, fd: int, payload: FdPayload | None = None) -> FdHandle:
         """Own a descriptor that nobody else would close: where that fails, it is closed."""
         try:
-            return cls(fd)
+            return cls(fd, payload)
         except OSError:
             os.close(fd)
             raise
@@ -43,10 +58,12 @@ class FdHandle(OwnedHandle):
 
     def duplicate(self) -> FdHandle:
         """dup(2), close-on-exec: a second owner of the same open file."""
-        return FdHandle.adopt(os.dup(int(self)))
+        return FdHandle.adopt(os.dup(int(self)), self.payload)
 
     def same_object(self, other: FdHandle) -> bool:
-        """Whether both refer to one payload: the same file for memfds, else the same open file."""
+        """Whether both refer to one payload: as exported, or the same file for memfds, else the same open file."""
+        if self.payload is not None and other.payload is not None and self.payload.identity:
+            return self.payload.identity == other.payload.identity
         mine, theirs = os.fstat(int(self)), os.fstat(int(other))
         if (mine.st_dev, mine.st_ino) != (theirs.st_dev, theirs.st_ino):
             return False

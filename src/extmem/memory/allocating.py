@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
 
-__all__ = ["Everyday", "adopt", "adopt_object", "allocate_memory", "judge"]
+__all__ = ["Everyday", "adopt", "adopt_object", "allocate_memory", "judge", "note_import"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_HOST_KIND = 1
 _HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 
@@ -51,7 +52,10 @@ def allocate_memory(
         else:
             described = everyday.descriptor if everyday is not None else None
             descriptor = described or device.describe(size, kind, export_types, dedicated)
-            allocation = device.driver.allocate(size, kind, descriptor.encode())
+            native = dedicated.native if dedicated is not None else None
+            allocation = device.driver.allocate(
+                size, kind, descriptor.encode(), handle_types=export_types, dedicated=native
+            )
             holding = Holding(device, allocation, descriptor, size, kind)
             if dedicated is not None:
                 holding.dedicated = dedicated.facts
@@ -83,10 +87,11 @@ def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resou
             devices=[device.name, descriptor.device_name],
         )
     if source.imported is not None and source.owner is not None:
-        holding = adopt_object(device, source.owner, source.imported, descriptor, kind, source.handle_type)
+        holding = adopt_object(device, source.owner, source.imported, descriptor, kind, source.handle_type, dedicated)
         source.imported = None
     else:
-        holding = Holding(device, source.allocation(device.driver, size, kind), descriptor, size, kind)
+        native = dedicated.native if dedicated is not None else None
+        holding = Holding(device, source.allocation(device.driver, size, kind, native), descriptor, size, kind)
         holding.import_handle_type = source.handle_type
         holding.writable = source.writable
     if dedicated is not None:
@@ -95,21 +100,42 @@ def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resou
 
 
 def adopt_object(
-    device: Device, owner: Manager, imported: Imported, descriptor: Descriptor, kind: int, handle_type: int
+    device: Device,
+    owner: Manager,
+    imported: Imported,
+    descriptor: Descriptor,
+    kind: int,
+    handle_type: int,
+    dedicated: Resource | None = None,
 ) -> Holding:
     """The device's import of what the object manager gave; the holding owns that from then on."""
     payload, size = imported.payload, descriptor.allocation_size
-    allocation = device.driver.import_payload(payload, size, kind, imported.capacity)
+    if imported.kind == _HOST_KIND and dedicated is None:
+        allocation = device.driver.import_payload(payload, size, kind, imported.capacity)
+    else:
+        allocation = device.driver.import_payload(
+            payload,
+            size,
+            kind,
+            imported.capacity,
+            identity=imported.identity,
+            dedicated=dedicated.native if dedicated is not None else None,
+        )
     holding = Holding(device, allocation, descriptor, size, kind)
+    note_import(holding, owner, imported, handle_type)
+    return holding
+
+
+def note_import(holding: Holding, owner: Manager, imported: Imported, handle_type: int) -> None:
+    """What the object manager gave is the holding's from now on."""
     holding.import_handle_type = handle_type
-    if not payload.writable:
+    if not imported.payload.writable:
         holding.writable = False
     holding.manager = owner
     holding.references = (imported.memory,)
     holding.object_id = imported.object
     holding.kmt = imported.kmt
     holding.name = spoken_name(imported.name)
-    return holding
 
 
 def _dedicated(info: vk.MemoryAllocateInfo) -> Resource | None:

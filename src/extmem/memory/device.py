@@ -172,7 +172,7 @@ class Device:
             pairs.append((resource, memory, int(info.memory_offset)))
         self.report(found, f"vkBind{kind.capitalize()}Memory2")
         for resource, memory, offset in pairs:
-            self.driver.bind(memory.holding.allocation, offset, resource.requirements)
+            self.driver.bind(memory.holding.allocation, offset, resource.native)
             resource.bind(memory, offset)
 
     # Memory, word for word.
@@ -212,7 +212,7 @@ class Device:
         self.report(
             rules.check_get_memory_fd(info, self.facts, tracking.memory_facts(memory.holding)), "vkGetMemoryFdKHR"
         )
-        return exporting.fd_handle(memory.holding)
+        return exporting.fd_handle(memory.holding, int(info.handle_type))
 
     def get_memory_win32_handle_properties(
         self, handle_type: HandleType, handle: NtHandle | KmtHandle | int

@@ -26,7 +26,7 @@ _shared: dict[bytes, Device] = {}
 
 def enumerate_devices() -> list[DeviceIdentity]:
     """Every device here, best first: UUIDs, LUID and names."""
-    return [driver.identity for driver in select.enumerate_drivers()]
+    return [offer.identity for offer in select.enumerate_offers()]
 
 
 def open_device(
@@ -37,7 +37,10 @@ def open_device(
     check: Check = "raise",
     strict_kmt: bool = False,
 ) -> Device:
-    """The best device here, or the one of that kind ("host"), UUID (bytes, hex or UUID) or name.
+    """The best device here, or the one of that kind ("host", "vulkan"), UUID (bytes, hex or UUID) or name.
+
+    Where nothing is asked for, the environment variable EXTMEM_DEVICE is (a kind, UUID or name); then the best is a
+    discrete GPU, before integrated ones, before the host device, before processors that pose as GPUs.
 
     check: "raise" refuses calls that break a rule (RuleViolation), "warn" warns (RuleWarning), "off" judges nothing.
     strict_kmt: KMT numbers of this device's exports die with the exporter, not with the last memory object.
@@ -65,6 +68,9 @@ def open(
             memory = opening.known(candidate, source, access) if source in candidate.live else None
             if memory is not None:
                 return memory
+    elif isinstance(source, FdHandle) and source.payload is not None:
+        own = _device_of(source.payload.descriptor)
+        return opening.open_fd(own, opening.examine(own.driver, source))
     elif isinstance(source, FdHandle):
         found = opening.examine(_shared_device(None).driver, source)
         return opening.open_fd(_shared_device(found.descriptor.device_uuid if found.descriptor else None), found)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.errors import UnsupportedError
-from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
 from extmem.manager import manager
 from extmem.memory import tracking
 from extmem.objects import Share
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["export_handle", "fd_handle", "kmt_handle", "nt_handle", "publish", "share_for", "share_on_demand"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_HOST_KIND = 1
 
 
 def share_for(handle_types: int) -> Share:
@@ -57,6 +58,8 @@ def publish(
         sddl=_sddl(attributes),
         inherit=attributes.inherit_handle if attributes is not None else False,
         strict_kmt=strict_kmt,
+        kind=holding.device.driver.payload_kind,
+        identity=holding.allocation.stated_identity,
     )
     holding.manager = owner
     holding.references += (exported.memory,)
@@ -108,10 +111,18 @@ def kmt_handle(holding: Holding) -> KmtHandle:
     return KmtHandle(holding.kmt)
 
 
-def fd_handle(holding: Holding) -> FdHandle:
+def fd_handle(holding: Holding, handle_type: int = int(HandleType.OPAQUE_FD)) -> FdHandle:
     """A new fd of the payload, read-only where the memory is or was published so."""
     writable = holding.writable and not holding.descriptor.read_only
-    return FdHandle.adopt(holding.device.driver.export_fd(holding.allocation, read_only=not writable))
+    driver = holding.device.driver
+    payload = None
+    if driver.payload_kind != _HOST_KIND:
+        # A driver's file has no room for its description: it travels with the handle.
+        payload = FdPayload(
+            holding.descriptor.encode(), int(driver.payload_kind), holding.allocation.stated_identity, writable
+        )
+    fd = driver.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type)
+    return FdHandle.adopt(fd, payload)
 
 
 def export_handle(memory: DeviceMemory, handle_type: HandleType | None) -> NtHandle | KmtHandle | FdHandle:
@@ -128,7 +139,7 @@ def export_handle(memory: DeviceMemory, handle_type: HandleType | None) -> NtHan
             rules.check_get_memory_fd(vk.MemoryGetFdInfoKHR(memory, handle_type), device.facts, facts),
             "vkGetMemoryFdKHR",
         )
-        return fd_handle(holding)
+        return fd_handle(holding, int(handle_type))
     info = vk.MemoryGetWin32HandleInfoKHR(memory, handle_type)
     found = rules.check_get_memory_win32_handle(info, device.facts, facts)
     # The driver is asked once; what the caller gets from then on are duplicates, which the rule does not forbid.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from extmem.manager import Manager
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
+    from extmem.memory.resources import Resource
     from extmem.rules import ResourceFacts
 
 __all__ = ["Holding", "joining"]
@@ -54,6 +55,8 @@ class Holding:
     exported_nt_types = 0
     writable = True
     dedicated: ResourceFacts | None = None
+    resource: Resource | None = None
+    """The buffer or image that it is dedicated to, where the everyday door made that: it ends with the memory."""
     views: tuple[weakref.ref[object], ...] = ()
     """What looks at it and has outlived the `DeviceMemory` that it came from."""
     released = False
@@ -104,6 +107,8 @@ class Holding:
                 for reference in self.references:
                     self.manager.free(reference)
         finally:
+            if self.resource is not None:
+                self.resource.close()
             self.device.driver.free(self.allocation)
 
     def _release_later(self) -> None:
@@ -114,6 +119,8 @@ class Holding:
             for reference in self.references:
                 self.manager.free_later(reference)
         try:
+            if self.resource is not None:
+                self.resource.close()
             self.device.driver.free(self.allocation)
         except (OSError, ObjectManagerError):
             return

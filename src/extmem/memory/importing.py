@@ -31,7 +31,7 @@ from extmem.objects import Status
 from extmem.rules import PayloadFacts, Refusal
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation, Driver
+    from extmem.devices.base import Allocation, Driver, NativeResource
 
 __all__ = ["Source", "described", "found_object", "resolve", "resolve_fd", "resolve_object", "spoken_name"]
 
@@ -63,13 +63,22 @@ class Source:
     host_pointer: int = 0
     writable: bool = True
 
-    def allocation(self, driver: Driver, size: int, memory_type_index: int) -> Allocation:
+    def allocation(
+        self, driver: Driver, size: int, memory_type_index: int, dedicated: NativeResource | None
+    ) -> Allocation:
         """The device's allocation on a caller's fd or pointer. An fd is not consumed yet: the device gets a copy."""
         if not self.fd_is_valid:
             return driver.import_host_pointer(self.host_pointer, size, memory_type_index)
         copy = _copy_of(self.fd)
         try:
-            return driver.import_fd(copy, size, memory_type_index)
+            return driver.import_fd(
+                copy,
+                size,
+                memory_type_index,
+                handle_type=self.handle_type,
+                dedicated=dedicated,
+                known=self.fd_handle is not None and self.fd_handle.payload is not None,
+            )
         except BaseException:
             os.close(copy)
             raise
@@ -180,6 +189,10 @@ def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descrip
         )
     elif stated is not None:
         source.descriptor, source.facts = stated, stated.payload_facts()
+    elif source.fd_handle is not None and source.fd_handle.payload is not None:
+        source.descriptor, source.facts = described(source.fd_handle.payload.descriptor)
+    elif not found.self_describing:
+        pass  # nobody but the caller knows; what the device can find out, it proves
     elif not found.descriptor:
         source.error = DescriptorError(
             f"fd {source.fd} carries no description of its payload ({found.descriptor_problem}); "

@@ -17,6 +17,7 @@ from extmem.errors import HandleStateError, LiveViewError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.memory import exporting, passing
 from extmem.memory.holding import joining
+from extmem.objects import Status, error_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -180,6 +181,63 @@ class DeviceMemory:
         def __buffer__(self, flags: int) -> memoryview:
             # NumPy asks for this before it asks for `__array__`, so it must say the array's shape and type as well.
             return arrays.typed_view(self.map(), self.descriptor.array)
+
+    # Moving bytes by the device.
+
+    def write(self, data: object, *, offset: int = 0) -> None:
+        """Copy `data` (an array, or bytes) to `offset` (bytes) of the payload, by the device; done when it returns.
+
+        Works for memory that the host cannot see, too. Ownership of the payload is acquired from and released to its
+        other users around the copy (VK_QUEUE_FAMILY_EXTERNAL).
+        Errors: AccessDeniedError for read-only memory; ValueError where it would reach outside the payload.
+        """
+        holding = self._moving("write", write=True)
+        octets = arrays.octets_of(data)
+        if offset < 0 or offset + octets.nbytes > self.size:
+            raise ValueError(
+                f"{octets.nbytes} bytes from offset {offset} reach outside the payload of {self.size} bytes; nothing "
+                "was copied"
+            )
+        holding.device.driver.write(holding.allocation, holding.descriptor.payload_offset + offset, octets)
+
+    def read(self) -> NDArray[Any]:
+        """A new array with the payload's contents, copied by the device. Shape and type are the descriptor's."""
+        holding = self._moving("read")
+        layout = arrays.layout_for(self.size, self.descriptor.array)
+        octets = arrays.new_octets(self.size)
+        holding.device.driver.read(holding.allocation, holding.descriptor.payload_offset, octets)
+        return arrays.numpy_view(octets, layout)
+
+    def fill(self, value: int = 0) -> None:
+        """Set every byte to `value` (0 to 255), by the device. Errors: as `write`."""
+        holding = self._moving("fill", write=True)
+        if not 0 <= value <= 255:
+            raise ValueError(f"value is {value}; a byte is 0 to 255")
+        holding.device.driver.fill(holding.allocation, holding.descriptor.payload_offset, self.size, value)
+
+    def flush(self) -> None:
+        """vkFlushMappedMemoryRanges of all of it: needed after writing through `map()` to memory that is not coherent.
+
+        Does nothing for HOST_COHERENT memory.
+        """
+        holding = self._moving("flush")
+        holding.device.driver.flush(holding.allocation, 0, holding.size)
+
+    def invalidate(self) -> None:
+        """vkInvalidateMappedMemoryRanges of all of it: needed before reading through `map()`, as `flush`."""
+        holding = self._moving("invalidate")
+        holding.device.driver.invalidate(holding.allocation, 0, holding.size)
+
+    def _moving(self, verb: str, *, write: bool = False) -> Holding:
+        holding = self.holding
+        holding.check_process()
+        if write and not holding.writable:
+            raise error_for(
+                Status.ACCESS_DENIED,
+                f"cannot {verb} this memory ({self._what()}): it is read-only here; ask for Access.READ_WRITE, or its "
+                "owner to grant it",
+            )
+        return holding
 
     # Passing it on.
 

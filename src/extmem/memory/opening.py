@@ -131,15 +131,34 @@ def allocate(
     info = vk.MemoryAllocateInfo(requirements.size, kind, export)
     if buffer is not None:
         info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
-    return allocating.allocate_memory(device, info, Everyday(descriptor, lazy_share=bool(unshared)))
+    try:
+        memory = allocating.allocate_memory(device, info, Everyday(descriptor, lazy_share=bool(unshared)))
+    except BaseException:
+        if buffer is not None:
+            buffer.close()
+        raise
+    memory.holding.resource = buffer
+    if not device.driver.allocates_zeroed:
+        try:
+            device.driver.fill(memory.holding.allocation, 0, memory.allocation_size, 0)
+        except BaseException:
+            memory.close()
+            raise
+    return memory
 
 
 def _memory_type(device: Device, bits: int) -> int:
-    """The first allowed type that the host sees, or else the first allowed one."""
+    """The device's own memory where it has any, and of that what the host sees, unless that is a small window."""
     types = device.facts.memory_types
     allowed = [index for index in range(len(types)) if bits >> index & 1]
-    visible = [i for i in allowed if types[i].property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE]
-    return (visible or allowed)[0]
+    local = [i for i in allowed if types[i].property_flags & vk.MemoryPropertyFlagBits.DEVICE_LOCAL] or allowed
+    largest = max(types[i].heap_size for i in local)
+    visible = [
+        i
+        for i in local
+        if types[i].property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE and types[i].heap_size == largest
+    ]
+    return (visible or local)[0]
 
 
 def open_on(device: Device, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> DeviceMemory:
@@ -199,23 +218,43 @@ def open_found(
     bytes. source: what led to the payload, to be judged and remembered.
     """
     name = source if source.__class__ is str else None
+    dedicated = None
     try:
         device = device_of(imported.descriptor)
         if imported.object in device.live:
             memory = _rejoined(device, owner, imported, name)
             if memory is not None:
                 return memory
-        dedicated = None
+        if imported.capacity and device.kind != "host":
+            return _bridged(device, owner, imported, name)
         descriptor = device.plain.get(imported.descriptor)
         if descriptor is None:
             descriptor, dedicated = _unfold(device, owner, imported, source)
         kind = _NT if imported.object else _KMT
-        holding = allocating.adopt_object(device, owner, imported, descriptor, descriptor.memory_type_index, kind)
+        holding = allocating.adopt_object(
+            device, owner, imported, descriptor, descriptor.memory_type_index, kind, dedicated
+        )
     except BaseException:
+        if dedicated is not None:
+            dedicated.close()
         give_back(owner, imported)
         raise
     if dedicated is not None:
-        holding.dedicated = dedicated.facts
+        holding.dedicated, holding.resource = dedicated.facts, dedicated
+    memory = DeviceMemory(holding, first=True)
+    if imported.object:
+        device.remember(holding, name)
+    return memory
+
+
+def _bridged(device: Device, owner: Manager, imported: Imported, name: str | None) -> DeviceMemory:
+    """A host payload on another device: its pages, imported as host memory, where they are."""
+    descriptor, _ = importing.described(imported.descriptor)
+    alignment = device.driver.min_imported_host_pointer_alignment
+    size = -(-descriptor.allocation_size // alignment) * alignment
+    allocation = device.driver.import_payload(imported.payload, size, 0, imported.capacity)
+    holding = Holding(device, allocation, descriptor, allocation.size, allocation.memory_type_index)
+    allocating.note_import(holding, owner, imported, int(HandleType.HOST_ALLOCATION))
     memory = DeviceMemory(holding, first=True)
     if imported.object:
         device.remember(holding, name)
@@ -275,9 +314,14 @@ def open_fd(device: Device, found: Source) -> DeviceMemory:
     dedicated = None
     if descriptor.dedicated is not None or not _same_device(device, descriptor):
         dedicated = _judge_by_descriptor(device, found, descriptor)
-    memory = DeviceMemory(
-        allocating.adopt(device, found, descriptor.allocation_size, descriptor.memory_type_index, dedicated)
-    )
+    try:
+        holding = allocating.adopt(device, found, descriptor.allocation_size, descriptor.memory_type_index, dedicated)
+    except BaseException:
+        if dedicated is not None:
+            dedicated.close()
+        raise
+    holding.resource = dedicated
+    memory = DeviceMemory(holding)
     found.commit()
     return memory
 

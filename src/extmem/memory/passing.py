@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
+from extmem.broker.wire import Kind
 from extmem.devices import select
 from extmem.errors import HandleStateError
-from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager
 from extmem.memory import exporting
 from extmem.objects import Share
@@ -71,11 +72,22 @@ def _receive_nt_handle(ticket: bytes) -> NtHandle:
 
 def _reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tuple[bytes]]:
     owner = manager()
-    found = select.choose(kind="host").inspect_fd(int(handle), _OPAQUE_FD)
-    if not found.valid:
-        raise HandleStateError(f"{handle!r} cannot be passed on: {found.problem}")
+    payload = handle.payload
+    if payload is None:
+        found = select.choose(kind="host").inspect_fd(int(handle), _OPAQUE_FD)
+        if not found.valid:
+            raise HandleStateError(f"{handle!r} cannot be passed on: {found.problem}")
+        payload = FdPayload(found.descriptor, int(Kind.HOST), 0, found.writable)
     exported = owner.export(
-        int(handle), found.descriptor, share=Share.NT, name=None, access=int(Access.ALL), sddl=None, inherit=False
+        int(handle),
+        payload.descriptor,
+        share=Share.NT,
+        name=None,
+        access=int(Access.ALL),
+        sddl=None,
+        inherit=False,
+        kind=Kind(payload.kind),
+        identity=payload.identity,
     )
     try:
         ticket = owner.offer(memory=exported.memory)
@@ -87,7 +99,10 @@ def _reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tu
 def _receive_fd_handle(ticket: bytes) -> FdHandle:
     imported = _claimed_import(ticket)
     try:
-        return FdHandle.adopt(os.dup(imported.payload.fd))
+        payload = None
+        if imported.kind != Kind.HOST:
+            payload = FdPayload(imported.descriptor, imported.kind, imported.identity, imported.payload.writable)
+        return FdHandle.adopt(os.dup(imported.payload.fd), payload)
     finally:
         imported.payload.close()
         manager().free(imported.memory)

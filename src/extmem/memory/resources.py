@@ -12,7 +12,7 @@ from extmem.errors import HandleStateError
 from extmem.memory import tracking
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Requirements
+    from extmem.devices.base import NativeResource, Requirements
     from extmem.memory.device import Device
     from extmem.memory.memory import DeviceMemory
     from extmem.rules import ResourceFacts
@@ -25,11 +25,13 @@ _identities = itertools.count(1)
 class Resource:
     """What `Buffer` and `Image` share. Made by the device; `close()` destroys it."""
 
-    __slots__ = ("__weakref__", "_closed", "_facts", "device", "memory", "memory_offset", "requirements")
+    __slots__ = ("__weakref__", "_closed", "_facts", "device", "memory", "memory_offset", "native", "requirements")
 
-    def __init__(self, device: Device, facts: ResourceFacts, requirements: Requirements) -> None:
+    def __init__(self, device: Device, facts: ResourceFacts, native: NativeResource) -> None:
         self.device = device
-        self.requirements = requirements
+        self.native = native
+        """What the device has (for the library itself)."""
+        self.requirements: Requirements = native.requirements
         """VkMemoryRequirements2 with VkMemoryDedicatedRequirements: size, alignment, types, dedicated or not."""
         self.memory: DeviceMemory | None = None
         """The memory it is bound to, None before."""
@@ -50,8 +52,16 @@ class Resource:
     def close(self) -> None:
         """vkDestroyBuffer, vkDestroyImage. Safe to call twice; the memory is not closed."""
         self._closed = True
+        self.device.driver.destroy(self.native)
         self._facts = dataclasses.replace(self._facts, alive=False)
         self.memory = None
+
+    @property
+    def raw(self) -> int:
+        """VkBuffer or VkImage as a number; 0 on the host device, which needs none. HandleStateError once destroyed."""
+        if self._closed:
+            raise HandleStateError(f"this {self._facts.kind} is destroyed; make another one")
+        return self.native.raw
 
     def bind(self, memory: DeviceMemory, offset: int) -> None:
         """Remember the binding, after the device made it."""
@@ -76,6 +86,11 @@ class Resource:
     ) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        # Lost without close(): the device's object must not outlive it. One that never was has no state.
+        if not getattr(self, "_closed", True):
+            self.device.driver.destroy(self.native)
+
     def __repr__(self) -> str:
         state = "destroyed" if self._closed else "bound" if self.memory is not None else "unbound"
         return f"<{type(self).__name__} {self.requirements.size} bytes on {self.device.name}, {state}>"
@@ -87,8 +102,13 @@ class Buffer(Resource):
     __slots__ = ("create_info",)
 
     def __init__(self, device: Device, info: vk.BufferCreateInfo) -> None:
-        requirements = device.driver.buffer_requirements(info)
-        super().__init__(device, tracking.buffer_facts(device, info, requirements, next(_identities)), requirements)
+        native = device.driver.create_buffer(info)
+        try:
+            facts = tracking.buffer_facts(device, info, native.requirements, next(_identities))
+        except BaseException:
+            device.driver.destroy(native)
+            raise
+        super().__init__(device, facts, native)
         self.create_info = info
         """The VkBufferCreateInfo that it was made from."""
 
@@ -99,8 +119,13 @@ class Image(Resource):
     __slots__ = ("create_info",)
 
     def __init__(self, device: Device, info: vk.ImageCreateInfo) -> None:
-        requirements = device.driver.image_requirements(info)
-        super().__init__(device, tracking.image_facts(device, info, requirements, next(_identities)), requirements)
+        native = device.driver.create_image(info)
+        try:
+            facts = tracking.image_facts(device, info, native.requirements, next(_identities))
+        except BaseException:
+            device.driver.destroy(native)
+            raise
+        super().__init__(device, facts, native)
         self.create_info = info
         """The VkImageCreateInfo that it was made from."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import uuid
@@ -15,8 +16,9 @@ from extmem.errors import UnsupportedError
 
 
 def test_there_is_a_host_device() -> None:
-    (driver,) = select.enumerate_drivers()
-    assert driver.kind == "host"
+    (offer,) = [offer for offer in select.enumerate_offers() if offer.kind == "host"]
+    driver = offer.open()
+    assert driver.kind == "host" and driver.identity == offer.identity
     who = driver.identity
     assert (len(who.device_uuid), len(who.driver_uuid), who.luid) == (16, 16, None)
     assert who.driver_version and "host memory" in who.device_name
@@ -51,13 +53,32 @@ def test_what_is_not_here_is_answered_with_what_is(asked: dict[str, str], words:
         select.choose(**asked)  # type: ignore[arg-type]  # one of three keywords
     assert words in str(caught.value)
     assert identity.host_identity().device_uuid.hex() in str(caught.value)
-    assert caught.value.requires_one_of == (select.describe(select.choose()),)
+    assert caught.value.requires_one_of == tuple(select.describe(offer) for offer in select.enumerate_offers())
 
 
 def test_no_device_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select, "enumerate_drivers", list)
+    monkeypatch.setattr(select, "enumerate_offers", list)
+    monkeypatch.setattr(select.host, "offers", list)
     with pytest.raises(UnsupportedError, match="none at all"):
         select.choose()
+
+
+def test_the_environment_says_what_a_program_gets_that_asks_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    who = identity.host_identity()
+    for text in ("host", str(uuid.UUID(bytes=who.device_uuid)), "extmem host"):
+        monkeypatch.setenv(select.VARIABLE, text)
+        assert select.choose().identity == who, text
+    monkeypatch.setenv(select.VARIABLE, "no such device")
+    with pytest.raises(UnsupportedError, match="EXTMEM_DEVICE=no such device"):
+        select.choose()
+    assert select.choose(kind="host").identity == who, "what is asked for goes before the environment"
+
+
+def test_devices_come_best_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    (host,) = select.host.offers()
+    gpu, software = (dataclasses.replace(host, kind="vulkan", rank=rank) for rank in (10, 90))
+    monkeypatch.setattr(select.vulkan, "offers", lambda: [software, gpu])
+    assert select.enumerate_offers() == [gpu, host, software]
 
 
 def test_text_that_is_no_uuid_is_a_mistake() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from codegen import layout, registry
+from codegen import layout, registry, scope
 from extmem.vk import abi
 from extmem.vk._generated.marshal import FIELDS
 
@@ -33,16 +33,19 @@ def without_source(found: layout.Layout) -> dict[str, dict[str, Any]]:
     return {name: {k: v for k, v in row.items() if k != "from"} for name, row in found.items()}
 
 
+NAMES = [*FIELDS, *(name for group in scope.C_STRUCTS for name in group.names), "SECURITY_ATTRIBUTES"]
+
+
 @pytest.fixture(scope="module")
 def kept() -> dict[str, dict[str, Any]]:
     return without_source(layout.read_fixture(ROOT))
 
 
 def test_the_kept_answer_covers_every_struct(kept: dict[str, dict[str, Any]]) -> None:
-    assert set(kept) == set(FIELDS) | {"SECURITY_ATTRIBUTES"}
+    assert set(kept) == set(NAMES)
 
 
-@pytest.mark.parametrize("name", [*FIELDS, "SECURITY_ATTRIBUTES"])
+@pytest.mark.parametrize("name", NAMES)
 def test_cffi_lays_structs_out_as_the_kept_answer(name: str, kept: dict[str, dict[str, Any]]) -> None:
     assert cffi_view([name])[name] == kept[name]
 

@@ -57,6 +57,11 @@ class HostAllocation(msgspec.Struct, gc=False, eq=False):
         return found.st_dev, found.st_ino
 
     @property
+    def stated_identity(self) -> int:
+        """0: the kernel tells memory files apart."""
+        return 0
+
+    @property
     def closed(self) -> bool:
         """True after `close()`."""
         return self.number < 0
@@ -114,6 +119,11 @@ class PointerAllocation:
     def fd(self) -> int | None:
         """None: there is no file."""
         return None
+
+    @property
+    def stated_identity(self) -> int:
+        """0: there is no payload of its own."""
+        return 0
 
     @property
     def closed(self) -> bool:

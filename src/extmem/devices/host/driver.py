@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
+from typing import Any
 
 from extmem import vk
 from extmem.broker.descriptors import OwnedFd, PayloadFd
-from extmem.devices.base import Allocation, DeviceIdentity, FdFacts, Requirements
+from extmem.broker.wire import Kind
+from extmem.devices.base import Allocation, DeviceIdentity, FdFacts, Mapping, NativeResource, Requirements
 from extmem.devices.host import _inspect, _memfd, _reserve, capabilities, images
 from extmem.devices.host._mapping import range_is_mapped
 from extmem.devices.host.allocation import HostAllocation, PointerAllocation
@@ -45,6 +48,16 @@ class HostDriver:
     def identity(self) -> DeviceIdentity:
         """This machine and boot."""
         return host_identity()
+
+    @property
+    def payload_kind(self) -> Kind:
+        """Sealed memory files."""
+        return Kind.HOST
+
+    @property
+    def allocates_zeroed(self) -> bool:
+        """True: the kernel zeroes memory files."""
+        return True
 
     @property
     def min_imported_host_pointer_alignment(self) -> int:
@@ -104,9 +117,28 @@ class HostDriver:
         """See `Driver`."""
         return images.subresource_layout(info, subresource)
 
+    def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
+        """See `Driver`. There is no object behind it: a buffer is a part of the memory that it is bound to."""
+        return NativeResource("buffer", self.buffer_requirements(info), size=int(info.size), create_info=info)
+
+    def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
+        """See `Driver`. There is no object behind it."""
+        return NativeResource("image", self.image_requirements(info), create_info=info)
+
+    def destroy(self, resource: NativeResource) -> None:
+        """Nothing to do."""
+
     # Memory.
 
-    def allocate(self, size: int, memory_type_index: int, descriptor: bytes) -> HostAllocation:
+    def allocate(
+        self,
+        size: int,
+        memory_type_index: int,
+        descriptor: bytes,
+        *,
+        handle_types: int = 0,
+        dedicated: NativeResource | None = None,
+    ) -> HostAllocation:
         """A new sealed memory file, all of it reserved now. Errors: OutOfMemoryError."""
         self._check(size, memory_type_index)
         if size > self._heap_size:
@@ -119,7 +151,16 @@ class HostDriver:
         owner = OwnedFd(_memfd.create(size, descriptor))
         return HostAllocation(owner.fd, size, memory_type_index, True, owner, owner)
 
-    def import_fd(self, fd: int, size: int, memory_type_index: int) -> HostAllocation:
+    def import_fd(
+        self,
+        fd: int,
+        size: int,
+        memory_type_index: int,
+        *,
+        handle_type: int = 1,
+        dedicated: NativeResource | None = None,
+        known: bool = False,
+    ) -> HostAllocation:
         """See `Driver`. The fd must be a memory file with sealed size, at least as large as the allocation."""
         self._check(size, memory_type_index)
         facts = _inspect.inspect(fd)
@@ -130,7 +171,16 @@ class HostDriver:
         owner = OwnedFd(fd)
         return HostAllocation(fd, size, memory_type_index, facts.writable, owner, owner)
 
-    def import_payload(self, payload: PayloadFd, size: int, memory_type_index: int, capacity: int) -> HostAllocation:
+    def import_payload(
+        self,
+        payload: PayloadFd,
+        size: int,
+        memory_type_index: int,
+        capacity: int,
+        *,
+        identity: int = 0,
+        dedicated: NativeResource | None = None,
+    ) -> HostAllocation:
         """See `Driver`."""
         if self._closed or size <= 0 or not 0 <= memory_type_index < _TYPE_COUNT:
             self._check(size, memory_type_index)
@@ -150,7 +200,7 @@ class HostDriver:
             )
         return facts
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False) -> int:
+    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> int:
         """See `Driver`."""
         return _memfd.duplicate(self._fd(allocation), writable=allocation.writable and not read_only)
 
@@ -184,16 +234,49 @@ class HostDriver:
         """UnsupportedError: only non-opaque types may be asked about, and the host device imports none."""
         raise self._unsupported_type(handle_type, "OPAQUE_WIN32", "OPAQUE_WIN32_KMT")
 
-    def bind(self, allocation: Allocation, offset: int, requirements: Requirements) -> None:
+    def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """Nothing to do but to refuse what would reach past the allocation."""
-        if offset < 0 or offset + requirements.size > allocation.size:
+        size = resource.requirements.size
+        if offset < 0 or offset + size > allocation.size:
             raise DriverError(
-                f"vkBindMemory: {requirements.size} bytes from offset {offset} reach past the allocation of "
+                f"vkBindMemory: {size} bytes from offset {offset} reach past the allocation of "
                 f"{allocation.size} bytes; allocate what the requirements say",
                 result=vk.Result.ERROR_UNKNOWN,
                 command="vkBindMemory",
                 devices=[self.identity.device_name],
             )
+
+    def flush(self, allocation: Allocation, offset: int, size: int) -> None:
+        """Nothing to do: its memory is coherent."""
+
+    def invalidate(self, allocation: Allocation, offset: int, size: int) -> None:
+        """Nothing to do: its memory is coherent."""
+
+    def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
+        """See `Driver`. The processor copies."""
+        self._bytes(allocation, offset, data.nbytes, writable=True)[:] = data
+
+    def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
+        """See `Driver`. The processor copies."""
+        into[:] = self._bytes(allocation, offset, into.nbytes, writable=allocation.writable)
+
+    def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
+        """See `Driver`. The processor fills."""
+        mapping = self._mapped(allocation, offset, size, writable=True)
+        ctypes.memset(mapping.address + offset, value, size)
+
+    def _bytes(self, allocation: Allocation, offset: int, size: int, *, writable: bool) -> memoryview:
+        mapping = self._mapped(allocation, offset, size, writable=writable)
+        array: Any = type("Bytes", (ctypes.c_ubyte * size,), {"__slots__": ("mapping",)})
+        view = array.from_address(mapping.address + offset)
+        view.mapping = mapping  # which ends when nobody holds it
+        return memoryview(view).cast("B")
+
+    @staticmethod
+    def _mapped(allocation: Allocation, offset: int, size: int, *, writable: bool) -> Mapping:
+        if offset < 0 or offset + size > allocation.size:
+            raise ValueError(f"bytes {offset} to {offset + size} reach outside the allocation of {allocation.size}")
+        return allocation.map(writable)
 
     def free(self, allocation: Allocation) -> None:
         """Close it."""

@@ -1,0 +1,66 @@
+"""The Vulkan device: a real driver behind the `Driver` interface. This module finds what drivers there are.
+
+::
+
+    vk.loader ──> instance ──> physical ──> driver ──> allocation
+                                  │            ├─────> transfer   (what moves bytes: queue, command buffer, staging)
+                            capabilities       └─────> proving    (no unproven fd reaches a device in use)
+
+One VkInstance serves a process; each opened device is a VkDevice of its own. The Win32 handle types are the driver's
+own where it has them, and elsewhere its opaque fds in the object manager: `types` translates.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from extmem.errors import DriverError, ExtmemError, UnsupportedError
+
+if TYPE_CHECKING:
+    from extmem.devices.base import Offer
+    from extmem.devices.vulkan.instance import Instance
+
+__all__ = ["missing", "offers", "shared_instance"]
+
+_instances: dict[int, Instance] = {}
+"""This process's instance, by process id: a forked child must not use its parent's."""
+_missing: dict[int, str] = {}
+
+
+def shared_instance() -> Instance:
+    """This process's VkInstance, made at the first call. Errors: UnsupportedError without loader or driver."""
+    known = _instances.get(os.getpid())
+    if known is None:
+        from extmem.devices.vulkan.instance import Instance
+
+        known = _instances.setdefault(os.getpid(), Instance())
+    return known
+
+
+def offers() -> list[Offer]:
+    """The Vulkan devices of this machine; none where Vulkan is not to be had, and `missing` says why."""
+    pid = os.getpid()
+    if pid in _missing:
+        return []
+    try:
+        return [physical.offer() for physical in shared_instance().physical_devices()]
+    except (UnsupportedError, DriverError) as error:
+        _missing[pid] = str(error)
+        return []
+
+
+def missing() -> str:
+    """Why `offers` had none; empty where it had some, or was not asked."""
+    return _missing.get(os.getpid(), "")
+
+
+def forget() -> None:
+    """Look again at the next call (for tests)."""
+    _missing.clear()
+    for known in _instances.values():
+        try:
+            known.close()
+        except ExtmemError:
+            continue
+    _instances.clear()

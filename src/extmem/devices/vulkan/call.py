@@ -1,0 +1,42 @@
+"""VkResults as errors: what was tried, on which device, and what to do."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from extmem import vk
+from extmem.errors import DriverError, OutOfMemoryError
+
+__all__ = ["fail"]
+
+Result = vk.Result
+_MEMORY = {
+    Result.ERROR_OUT_OF_HOST_MEMORY: "the process or machine has no more memory; free some",
+    Result.ERROR_OUT_OF_DEVICE_MEMORY: "the device has no more memory of this kind; free some, or take another type",
+    Result.ERROR_TOO_MANY_OBJECTS: "the device or process has too many objects or descriptors; close some",
+}
+_OTHER = {
+    Result.ERROR_DEVICE_LOST: "the device is lost, and everything on it: close it, open it again, and allocate anew",
+    Result.ERROR_INVALID_EXTERNAL_HANDLE: "the handle is not what the driver exported for this type and size",
+    Result.ERROR_INITIALIZATION_FAILED: "the driver does not start; see whether `vulkaninfo` runs",
+    Result.ERROR_INCOMPATIBLE_DRIVER: "no driver is installed for this loader; on Debian software rendering is in "
+    "mesa-vulkan-drivers",
+    Result.ERROR_EXTENSION_NOT_PRESENT: "the driver lacks an extension; update it, or choose another device",
+    Result.ERROR_FEATURE_NOT_PRESENT: "the driver lacks a feature; update it, or choose another device",
+    Result.ERROR_MEMORY_MAP_FAILED: "the host has no address space for it; unmap other memory, or use read and write",
+}
+
+
+def fail(result: int, command: str, device: str, tried: str = "") -> NoReturn:
+    """Raise what a VkResult means. device: its name. tried: the call's values in words."""
+    try:
+        known = Result(result)
+        name = f"VK_{known.name}"
+    except ValueError:
+        known, name = None, f"VkResult {result}"
+    what = f"{command} on {device or 'Vulkan'} returned {name}" + (f" for {tried}" if tried else "")
+    devices = [device] if device else []
+    if known in _MEMORY:
+        raise OutOfMemoryError(f"{what}: {_MEMORY[known]}", result=result, command=command, devices=devices)
+    advice = _OTHER[known] if known in _OTHER else "see the command's page in the Vulkan specification"
+    raise DriverError(f"{what}: {advice}", result=result, command=command, devices=devices)

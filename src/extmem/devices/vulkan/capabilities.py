@@ -1,0 +1,112 @@
+"""What a physical device can export and import: its own answers, with the object manager's types beside OPAQUE_FD.
+
+Types that need an extension which the device lacks are answered with no features, without asking: drivers answer
+anything for a type that they do not know.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.types import WIN32, HandleType, from_driver, to_driver, translated
+from extmem.errors import UnsupportedError
+from extmem.vk.abi import from_c, to_c
+
+if TYPE_CHECKING:
+    from extmem.devices.vulkan.physical import PhysicalDevice
+
+__all__ = ["buffer_properties", "format_properties", "supported"]
+
+_FORMAT_NOT_SUPPORTED = -11
+_NATIVE = {
+    int(HandleType.OPAQUE_FD): "VK_KHR_external_memory_fd",
+    int(HandleType.DMA_BUF): "VK_EXT_external_memory_dma_buf",
+    int(HandleType.HOST_ALLOCATION): "VK_EXT_external_memory_host",
+}
+_ON_WINDOWS = {
+    int(kind): "VK_KHR_external_memory_win32"
+    for kind in (
+        HandleType.OPAQUE_WIN32,
+        HandleType.OPAQUE_WIN32_KMT,
+        HandleType.D3D11_TEXTURE,
+        HandleType.D3D11_TEXTURE_KMT,
+        HandleType.D3D12_HEAP,
+        HandleType.D3D12_RESOURCE,
+    )
+}
+
+
+def supported(device: PhysicalDevice, handle_type: int) -> bool:
+    """Whether the device has the extension behind a handle type. One bit."""
+    if sys.platform == "win32":
+        needed = {**_NATIVE, **_ON_WINDOWS}.get(handle_type)
+    else:
+        needed = _NATIVE.get(to_driver(handle_type))
+    return needed is not None and needed in device.extensions
+
+
+def buffer_properties(device: PhysicalDevice, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+    """vkGetPhysicalDeviceExternalBufferProperties."""
+    if not supported(device, int(info.handle_type)):
+        return vk.ExternalBufferProperties()
+    answer = to_c(vk.ExternalBufferProperties())
+    device.commands.vkGetPhysicalDeviceExternalBufferProperties(
+        device.handle, to_c(_for_driver(info)).cdata, answer.cdata
+    )
+    found = from_c(vk.ExternalBufferProperties, answer)
+    _widen(found.external_memory_properties, int(info.handle_type))
+    return found
+
+
+def format_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+    """vkGetPhysicalDeviceImageFormatProperties2, external properties chained where `info` asks for a type."""
+    asked = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
+    kind = int(asked.handle_type) if asked is not None else 0
+    if kind and not supported(device, kind):
+        raise _unsupported(device, info, kind)
+    empty = vk.ImageFormatProperties2(p_next=vk.ExternalImageFormatProperties() if kind else None)
+    answer = to_c(empty)
+    result = device.commands.vkGetPhysicalDeviceImageFormatProperties2(
+        device.handle, to_c(_for_driver(info)).cdata, answer.cdata
+    )
+    if result == _FORMAT_NOT_SUPPORTED:
+        raise _unsupported(device, info, kind)
+    if result:
+        fail(result, "vkGetPhysicalDeviceImageFormatProperties2", device.identity.device_name)
+    found = from_c(vk.ImageFormatProperties2, answer)
+    external = vk.find(found, vk.ExternalImageFormatProperties)
+    if external is not None:
+        _widen(external.external_memory_properties, kind)
+    return found
+
+
+def _for_driver(info: vk.PhysicalDeviceExternalBufferInfo | vk.PhysicalDeviceImageFormatInfo2) -> vk.ChainStruct:
+    return info if sys.platform == "win32" else translated(info)
+
+
+def _widen(properties: vk.ExternalMemoryProperties, asked: int) -> None:
+    """Where OPAQUE_FD can be had, the object manager's types can, by the same fd."""
+    if sys.platform == "win32":
+        return
+    compatible = from_driver(int(properties.compatible_handle_types))
+    exported = from_driver(int(properties.export_from_imported_handle_types))
+    if asked & WIN32 and not compatible & asked and int(properties.external_memory_features):
+        compatible |= asked
+    properties.compatible_handle_types = HandleType(compatible)
+    properties.export_from_imported_handle_types = HandleType(exported)
+
+
+def _unsupported(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2, kind: int) -> UnsupportedError:
+    words = [
+        f"{enum(value).name if value in list(enum) else value}"
+        for enum, value in ((vk.Format, int(info.format)), (vk.ImageTiling, int(info.tiling)))
+    ]
+    shared = f", shared as {HandleType(kind)!r}" if kind else ""
+    return UnsupportedError(
+        f"{device.identity.device_name} has no images of {', '.join(words)}, usage {int(info.usage):#x}{shared} "
+        "(VK_ERROR_FORMAT_NOT_SUPPORTED); `extmem devices` lists what it has",
+        requires_one_of=["another format, tiling, usage or handle type"],
+    )

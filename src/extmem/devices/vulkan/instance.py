@@ -1,0 +1,80 @@
+"""`Instance`: a VkInstance and the physical devices that its drivers offer."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.physical import PhysicalDevice
+from extmem.errors import HandleStateError, UnsupportedError
+from extmem.vk.abi import ffi
+from extmem.vk.loader import Commands, Loader
+
+__all__ = ["API_VERSION", "Instance"]
+
+API_VERSION = 1 << 22 | 1 << 12
+"""Vulkan 1.1: external memory and the queries about it are core there. More is not asked for."""
+_INCOMPLETE = 5
+_ENUMERATE_PORTABILITY = 1
+
+
+class Instance:
+    """A VkInstance. Ownership: destroyed by `close`, which must come after its devices' own.
+
+    Errors: UnsupportedError without a loader, for a loader of Vulkan 1.0, or without any driver.
+    """
+
+    def __init__(self, loader: Loader | None = None) -> None:
+        self.loader = loader or Loader()
+        self.pid = os.getpid()
+        if not self.loader.commands.has("vkEnumerateInstanceVersion"):
+            raise UnsupportedError(
+                "the Vulkan loader here is for Vulkan 1.0; external memory needs 1.1: update it",
+                requires_one_of=["Vulkan 1.1"],
+            )
+        application = ffi.new("VkApplicationInfo *")
+        name = ffi.new("char[]", b"extmem")
+        application.sType, application.pEngineName, application.apiVersion = 0, name, API_VERSION
+        info = ffi.new("VkInstanceCreateInfo *")
+        info.sType, info.pApplicationInfo = 1, application
+        made = ffi.new("VkInstance *")
+        result = self.loader.commands.vkCreateInstance(info, ffi.NULL, made)
+        if result:
+            fail(result, "vkCreateInstance", "")
+        self.handle: Any = made[0]
+        self.commands: Commands = self.loader.instance_commands(self.handle)
+        self._devices: list[PhysicalDevice] | None = None
+
+    @property
+    def raw(self) -> int:
+        """VkInstance as a number."""
+        return int(ffi.cast("uintptr_t", self.handle))
+
+    def physical_devices(self) -> list[PhysicalDevice]:
+        """Every physical device of version 1.1 or later, in the loader's order. Looked up once."""
+        if self.handle is None:
+            raise HandleStateError("this Vulkan instance is closed; make another one")
+        if self._devices is None:
+            self._devices = [device for raw in self._enumerate() if (device := PhysicalDevice(self, raw)).usable]
+        return self._devices
+
+    def _enumerate(self) -> list[Any]:
+        count = ffi.new("uint32_t *")
+        while True:
+            result = self.commands.vkEnumeratePhysicalDevices(self.handle, count, ffi.NULL)
+            if result:
+                fail(result, "vkEnumeratePhysicalDevices", "")
+            found = ffi.new("VkPhysicalDevice[]", max(1, count[0]))
+            result = self.commands.vkEnumeratePhysicalDevices(self.handle, count, found)
+            if result == _INCOMPLETE:
+                continue  # one came in between
+            if result:
+                fail(result, "vkEnumeratePhysicalDevices", "")
+            return list(found[0 : count[0]])
+
+    def close(self) -> None:
+        """vkDestroyInstance. Safe to call twice; nothing happens in a forked child."""
+        handle, self.handle = self.handle, None
+        if handle is not None and self.pid == os.getpid():
+            self.commands.vkDestroyInstance(handle, ffi.NULL)

@@ -1,0 +1,168 @@
+"""`PhysicalDevice`: who a GPU is, what memory it has, and what it can share. Asking needs no VkDevice."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from extmem import vk
+from extmem.devices.base import DeviceIdentity, Offer
+from extmem.devices.vulkan import capabilities
+from extmem.devices.vulkan.call import fail
+from extmem.vk.abi import ffi, from_c, to_c
+
+if TYPE_CHECKING:
+    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.devices.vulkan.instance import Instance
+
+__all__ = ["EXTENSIONS", "PhysicalDevice", "QueueFamily"]
+
+EXTENSIONS = (
+    "VK_KHR_external_memory_fd",
+    "VK_EXT_external_memory_dma_buf",
+    "VK_EXT_external_memory_host",
+    "VK_EXT_queue_family_foreign",
+    "VK_KHR_external_memory_win32",
+)
+"""What sharing needs; a device is opened with those of them that it has."""
+_RANKS = {
+    vk.PhysicalDeviceType.DISCRETE_GPU: 10,
+    vk.PhysicalDeviceType.INTEGRATED_GPU: 20,
+    vk.PhysicalDeviceType.VIRTUAL_GPU: 30,
+}
+_LAST = 90
+_INCOMPLETE = 5
+_DRIVER_PROPERTIES = 1000196000
+_VULKAN_1_1 = 1 << 22 | 1 << 12
+
+
+class QueueFamily(NamedTuple):
+    """VkQueueFamilyProperties, as far as moving bytes needs it."""
+
+    number: int
+    """queueFamilyIndex."""
+    flags: int
+    queue_count: int
+
+
+class PhysicalDevice:
+    """A VkPhysicalDevice of an instance, which it keeps alive."""
+
+    def __init__(self, instance: Instance, handle: Any, extensions: frozenset[str] | None = None) -> None:
+        """extensions: those enabled on a VkDevice that somebody else made; None for all that there are."""
+        self.instance = instance
+        self.handle = handle
+        self.commands = instance.commands
+        self._given = extensions
+
+    @property
+    def raw(self) -> int:
+        """VkPhysicalDevice as a number."""
+        return int(ffi.cast("uintptr_t", self.handle))
+
+    @property
+    def usable(self) -> bool:
+        """Whether it speaks Vulkan 1.1: the queries below are core there."""
+        plain = ffi.new("VkPhysicalDeviceProperties *")
+        self.commands.vkGetPhysicalDeviceProperties(self.handle, plain)
+        return int(plain.apiVersion) >= _VULKAN_1_1
+
+    def offer(self) -> Offer:
+        """This device as one that can be opened."""
+        return Offer("vulkan", self.identity, _RANKS.get(self.device_type, _LAST), self.open)
+
+    def open(self) -> VulkanDriver:
+        """Make a VkDevice. The caller closes it."""
+        from extmem.devices.vulkan.driver import VulkanDriver
+
+        return VulkanDriver(self)
+
+    @cached_property
+    def _properties(self) -> vk.PhysicalDeviceProperties2:
+        ids = vk.PhysicalDeviceIDProperties()
+        asked = vk.PhysicalDeviceProperties2(p_next=ids)
+        if "VK_EXT_external_memory_host" in self.extensions:
+            ids.p_next = vk.PhysicalDeviceExternalMemoryHostPropertiesEXT()
+        memory = to_c(asked)
+        driver = ffi.new("VkPhysicalDeviceDriverProperties *")
+        driver.sType = _DRIVER_PROPERTIES
+        driver.pNext = memory.cdata.pNext
+        memory.cdata.pNext = driver
+        self.commands.vkGetPhysicalDeviceProperties2(self.handle, memory.cdata)
+        # Drivers older than the struct leave it as it was.
+        self._driver_name = bytes(ffi.string(driver.driverName)).decode("utf-8", "replace")
+        self._driver_info = bytes(ffi.string(driver.driverInfo)).decode("utf-8", "replace")
+        return from_c(vk.PhysicalDeviceProperties2, memory)
+
+    @property
+    def properties(self) -> vk.PhysicalDeviceProperties:
+        """VkPhysicalDeviceProperties."""
+        return self._properties.properties
+
+    @property
+    def device_type(self) -> vk.PhysicalDeviceType:
+        """A GPU, or a processor that poses as one."""
+        return vk.PhysicalDeviceType(int(self.properties.device_type))
+
+    @cached_property
+    def identity(self) -> DeviceIdentity:
+        """UUIDs, LUID and names."""
+        ids = vk.find(self._properties, vk.PhysicalDeviceIDProperties) or vk.PhysicalDeviceIDProperties()
+        return DeviceIdentity(
+            device_uuid=bytes(ids.device_uuid),
+            driver_uuid=bytes(ids.driver_uuid),
+            luid=bytes(ids.device_luid) if ids.device_luid_valid else None,
+            node_mask=int(ids.device_node_mask) if ids.device_luid_valid else 0,
+            device_name=self.properties.device_name,
+            driver_name=self._driver_name or f"vendor {self.properties.vendor_id:#06x}",
+            driver_version=self._driver_info or f"{int(self.properties.driver_version):#x}",
+        )
+
+    @cached_property
+    def min_imported_host_pointer_alignment(self) -> int:
+        """Bytes; 4096 where host pointers cannot be imported."""
+        found = vk.find(self._properties, vk.PhysicalDeviceExternalMemoryHostPropertiesEXT)
+        return int(found.min_imported_host_pointer_alignment) if found is not None else 4096
+
+    @cached_property
+    def extensions(self) -> frozenset[str]:
+        """Names of the device extensions that there are, or that the foreign device was made with."""
+        if self._given is not None:
+            return self._given
+        count = ffi.new("uint32_t *")
+        while True:
+            ask = self.commands.vkEnumerateDeviceExtensionProperties
+            result = ask(self.handle, ffi.NULL, count, ffi.NULL)
+            if not result:
+                found = ffi.new("VkExtensionProperties[]", max(1, count[0]))
+                result = ask(self.handle, ffi.NULL, count, found)
+            if result == _INCOMPLETE:
+                continue
+            if result:
+                fail(result, "vkEnumerateDeviceExtensionProperties", self.properties.device_name)
+            return frozenset(bytes(ffi.string(found[i].extensionName)).decode() for i in range(count[0]))
+
+    @cached_property
+    def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
+        """Memory types and heaps."""
+        memory = to_c(vk.PhysicalDeviceMemoryProperties2())
+        self.commands.vkGetPhysicalDeviceMemoryProperties2(self.handle, memory.cdata)
+        return from_c(vk.PhysicalDeviceMemoryProperties2, memory).memory_properties
+
+    @cached_property
+    def queue_families(self) -> tuple[QueueFamily, ...]:
+        """All queue families."""
+        count = ffi.new("uint32_t *")
+        ask = self.commands.vkGetPhysicalDeviceQueueFamilyProperties
+        ask(self.handle, count, ffi.NULL)
+        found = ffi.new("VkQueueFamilyProperties[]", max(1, count[0]))
+        ask(self.handle, count, found)
+        return tuple(QueueFamily(i, int(found[i].queueFlags), int(found[i].queueCount)) for i in range(count[0]))
+
+    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+        """See `Driver`."""
+        return capabilities.buffer_properties(self, info)
+
+    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+        """See `Driver`."""
+        return capabilities.format_properties(self, info)

@@ -1,0 +1,197 @@
+"""VkBuffers and VkImages: made as their create infos say, with Win32 handle types as the driver knows them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from extmem import vk
+from extmem.devices.base import NativeResource, Requirements
+from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.types import HandleType, translated
+from extmem.errors import HandleStateError, UnsupportedError
+from extmem.vk.abi import ffi, from_c, to_c
+
+if TYPE_CHECKING:
+    from extmem.devices.vulkan.allocation import VulkanAllocation
+    from extmem.devices.vulkan.driver import VulkanDriver
+
+__all__ = ["Resources"]
+
+_S = vk.StructureType
+_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+_HOST_POINTER = int(HandleType.HOST_ALLOCATION)
+
+
+class Resources:
+    """The buffers and images of one VkDevice."""
+
+    def __init__(self, driver: VulkanDriver) -> None:
+        self._driver = driver
+
+    def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
+        """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
+        driver = self._driver
+        made = ffi.new("uint64_t *")
+        result = driver.commands.vkCreateBuffer(driver.handle, to_c(translated(info)).cdata, ffi.NULL, made)
+        if result:
+            fail(result, "vkCreateBuffer", driver.name, f"{info.size} bytes, usage {int(info.usage):#x}")
+        raw = int(made[0])
+        driver.made(raw)
+        try:
+            needs = self._requirements("buffer", raw)
+        except BaseException:
+            self._destroy("buffer", raw)
+            raise
+        return NativeResource("buffer", needs, raw, int(info.size), info)
+
+    def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
+        """vkCreateImage and vkGetImageMemoryRequirements2. UnsupportedError for images that the device lacks."""
+        driver = self._driver
+        # Drivers need not check; an image that the device lacks may be made and fail later.
+        asked = vk.find(info, vk.ExternalMemoryImageCreateInfo)
+        types = int(asked.handle_types) if asked is not None else 0
+        query = vk.PhysicalDeviceImageFormatInfo2(info.format, info.image_type, info.tiling, info.usage, info.flags)
+        if types:
+            query.p_next = vk.PhysicalDeviceExternalImageFormatInfo(HandleType(types & -types))
+        driver.image_format_properties(query)
+        made = ffi.new("uint64_t *")
+        result = driver.commands.vkCreateImage(driver.handle, to_c(translated(info)).cdata, ffi.NULL, made)
+        if result:
+            extent = info.extent
+            fail(result, "vkCreateImage", driver.name, f"{extent.width}×{extent.height}×{extent.depth} texels")
+        raw = int(made[0])
+        driver.made(raw)
+        try:
+            needs = self._requirements("image", raw)
+        except BaseException:
+            self._destroy("image", raw)
+            raise
+        return NativeResource("image", needs, raw, 0, info)
+
+    def recreate(self, resource: NativeResource) -> NativeResource:
+        """The identical buffer or image."""
+        info = resource.create_info
+        if isinstance(info, vk.BufferCreateInfo):
+            return self.create_buffer(info)
+        if isinstance(info, vk.ImageCreateInfo):
+            return self.create_image(info)
+        raise UnsupportedError(
+            "the dedicated resource was made elsewhere, and nobody said how", requires_one_of=["its create info"]
+        )
+
+    @contextlib.contextmanager
+    def temporary(self, info: vk.BufferCreateInfo) -> Iterator[NativeResource]:
+        """A buffer for the time of the block."""
+        made = self.create_buffer(info)
+        try:
+            yield made
+        finally:
+            self.destroy(made)
+
+    def _requirements(self, kind: str, raw: int) -> Requirements:
+        driver = self._driver
+        alone = ffi.new("VkMemoryDedicatedRequirements *")
+        alone.sType = int(_S.MEMORY_DEDICATED_REQUIREMENTS)
+        needs = ffi.new("VkMemoryRequirements2 *")
+        needs.sType, needs.pNext = int(_S.MEMORY_REQUIREMENTS_2), alone
+        ask: Any
+        if kind == "buffer":
+            ask = ffi.new(
+                "VkBufferMemoryRequirementsInfo2 *", (int(_S.BUFFER_MEMORY_REQUIREMENTS_INFO_2), ffi.NULL, raw)
+            )
+            driver.commands.vkGetBufferMemoryRequirements2(driver.handle, ask, needs)
+        else:
+            ask = ffi.new("VkImageMemoryRequirementsInfo2 *", (int(_S.IMAGE_MEMORY_REQUIREMENTS_INFO_2), ffi.NULL, raw))
+            driver.commands.vkGetImageMemoryRequirements2(driver.handle, ask, needs)
+        plain = needs.memoryRequirements
+        return Requirements(
+            int(plain.size),
+            int(plain.alignment),
+            int(plain.memoryTypeBits),
+            bool(alone.requiresDedicatedAllocation),
+            bool(alone.prefersDedicatedAllocation),
+        )
+
+    def subresource_layout(self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
+        """vkGetImageSubresourceLayout of an image like this."""
+        if int(info.tiling) == vk.ImageTiling.OPTIMAL:
+            raise UnsupportedError(
+                "an image with OPTIMAL tiling has no layout that the host could know; create it LINEAR",
+                requires_one_of=["ImageTiling.LINEAR"],
+            )
+        driver = self._driver
+        image = self.create_image(info)
+        try:
+            answer = ffi.new("VkSubresourceLayout *")
+            driver.commands.vkGetImageSubresourceLayout(driver.handle, image.raw, to_c(subresource).cdata, answer)
+            return from_c(vk.SubresourceLayout, answer)
+        finally:
+            self.destroy(image)
+
+    def destroy(self, resource: NativeResource) -> None:
+        """vkDestroyBuffer, vkDestroyImage. Safe to call twice."""
+        raw, resource.raw = resource.raw, 0
+        if raw:
+            self._destroy(resource.kind, raw)
+
+    def _destroy(self, kind: str, raw: int) -> None:
+        driver = self._driver
+        if driver.pid == os.getpid():
+            command = driver.commands.vkDestroyBuffer if kind == "buffer" else driver.commands.vkDestroyImage
+            command(driver.handle, raw, ffi.NULL)
+        driver.gone(raw)
+
+    def bind(self, allocation: VulkanAllocation, offset: int, resource: NativeResource) -> None:
+        """vkBindBufferMemory2, vkBindImageMemory2."""
+        driver = self._driver
+        raw, memory = self._live(resource), allocation.live
+        tried = f"{resource.requirements.size} bytes at {offset} of {allocation.size}"
+        if offset < 0 or offset + resource.requirements.size > allocation.size:
+            fail(int(vk.Result.ERROR_UNKNOWN), "vkBindMemory", driver.name, f"{tried}, which reach past the end,")
+        if resource.kind == "buffer":
+            info = ffi.new("VkBindBufferMemoryInfo *", (int(_S.BIND_BUFFER_MEMORY_INFO), ffi.NULL, raw, memory, offset))
+            result = driver.commands.vkBindBufferMemory2(driver.handle, 1, info)
+        else:
+            info = ffi.new("VkBindImageMemoryInfo *", (int(_S.BIND_IMAGE_MEMORY_INFO), ffi.NULL, raw, memory, offset))
+            result = driver.commands.vkBindImageMemory2(driver.handle, 1, info)
+        if result:
+            fail(result, f"vkBind{resource.kind.capitalize()}Memory2", driver.name, tried)
+        resource.bound = True
+
+    @staticmethod
+    def _live(resource: NativeResource) -> int:
+        if not resource.raw:
+            raise HandleStateError(f"this {resource.kind} is destroyed; make another one")
+        return resource.raw
+
+    def buffer_of(self, allocation: VulkanAllocation) -> int:
+        """A VkBuffer over the whole allocation."""
+        alone = allocation.dedicated
+        if alone is not None:
+            if alone.kind != "buffer":
+                raise UnsupportedError(
+                    "this memory is dedicated to an image, so no buffer can be bound to it; copy the image with "
+                    "Device.commands()",
+                    requires_one_of=["memory that is not dedicated to an image"],
+                )
+            if not alone.bound:
+                self.bind(allocation, 0, alone)
+            return self._live(alone)
+        if allocation.transfer is None:
+            allocation.transfer = self._over(allocation)
+        return self._live(allocation.transfer)
+
+    def _over(self, allocation: VulkanAllocation) -> NativeResource:
+        info = vk.BufferCreateInfo(size=allocation.size, usage=_USAGE)
+        if allocation.handle_types:
+            info.p_next = vk.ExternalMemoryBufferCreateInfo(HandleType(allocation.handle_types))
+        buffer = self.create_buffer(info)
+        try:
+            self.bind(allocation, 0, buffer)
+        except BaseException:
+            self.destroy(buffer)
+            raise
+        return buffer

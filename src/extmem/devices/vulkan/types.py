@@ -1,0 +1,61 @@
+"""Handle types on their way to a driver and back, and structs that carry them.
+
+A driver for Linux knows nothing of Win32 handles. Here an NT or KMT handle is a reference in the object manager to the
+driver's opaque fd, so what the driver says of OPAQUE_FD holds for OPAQUE_WIN32 and OPAQUE_WIN32_KMT, and a resource
+that is external as one of these is external as OPAQUE_FD to the driver.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+from extmem import vk
+
+__all__ = ["WIN32", "from_driver", "to_driver", "translated"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+FD = int(HandleType.OPAQUE_FD)
+WIN32 = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
+_CARRIERS = (
+    vk.ExternalMemoryBufferCreateInfo,
+    vk.ExternalMemoryImageCreateInfo,
+    vk.PhysicalDeviceExternalBufferInfo,
+    vk.PhysicalDeviceExternalImageFormatInfo,
+)
+S = TypeVar("S", bound=vk.ChainStruct)
+
+
+def to_driver(handle_types: int) -> int:
+    """What a Linux driver is told for these types."""
+    types = int(handle_types)
+    return types & ~WIN32 | (FD if types & WIN32 else 0)
+
+
+def from_driver(handle_types: int) -> int:
+    """What these types of a Linux driver's answer make possible here."""
+    types = int(handle_types)
+    return types | (WIN32 if types & FD else 0)
+
+
+def translated(info: S) -> S:
+    """The struct with its chain as the driver is to see it; copies where something differs."""
+    if not any(_types_of(link) & WIN32 for link in (info, *vk.chain(info))):
+        return info
+    first = copy.copy(info)
+    links: list[vk.ChainStruct] = [first, *(copy.copy(link) for link in vk.chain(info))]
+    for link, following in zip(links, [*links[1:], None], strict=True):
+        link.p_next = following
+        if isinstance(link, (vk.ExternalMemoryBufferCreateInfo, vk.ExternalMemoryImageCreateInfo)):
+            link.handle_types = HandleType(to_driver(int(link.handle_types)))
+        elif isinstance(link, (vk.PhysicalDeviceExternalBufferInfo, vk.PhysicalDeviceExternalImageFormatInfo)):
+            link.handle_type = HandleType(to_driver(int(link.handle_type)))
+    return first
+
+
+def _types_of(link: object) -> int:
+    if not isinstance(link, _CARRIERS):
+        return 0
+    if isinstance(link, (vk.ExternalMemoryBufferCreateInfo, vk.ExternalMemoryImageCreateInfo)):
+        return int(link.handle_types)
+    return int(link.handle_type)

@@ -1,0 +1,83 @@
+"""The Vulkan loader, and its commands as C functions.
+
+How this works. One function of the loader, vkGetInstanceProcAddr, leads to all others. A `Commands` looks a command up
+the first time that it is used, casts it to the signature that was generated from the registry, and keeps it. Device
+commands come from vkGetDeviceProcAddr, which skips the loader's own step.
+
+This module needs cffi, and is imported by the Vulkan device alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from extmem.errors import UnsupportedError
+from extmem.vk._generated._abi import ffi
+
+__all__ = ["Commands", "Loader"]
+
+_NAMES = ("vulkan-1.dll",) if sys.platform == "win32" else ("libvulkan.so.1", "libvulkan.so")
+
+
+class Commands:
+    """C functions by their names: `commands.vkAllocateMemory(...)`. UnsupportedError for one that is not there."""
+
+    def __init__(self, lookup: Callable[[str], Any], owner: str) -> None:
+        """lookup: the function pointer of a command, NULL for none. owner: whose commands these are, for messages."""
+        self._lookup = lookup
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        pointer = self._lookup(name)
+        if pointer == ffi.NULL:
+            raise UnsupportedError(
+                f"{self._owner} has no command {name}; update the driver, or choose another device",
+                requires_one_of=[name],
+            )
+        function = ffi.cast(f"PFN_{name}", pointer)
+        self.__dict__[name] = function
+        return function
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a command."""
+        try:
+            getattr(self, name)
+        except UnsupportedError:
+            return False
+        return True
+
+
+class Loader:
+    """libvulkan.so.1 or vulkan-1.dll. UnsupportedError where there is none."""
+
+    def __init__(self) -> None:
+        problems = []
+        self._library: Any = None
+        for name in _NAMES:
+            try:
+                self._library = ffi.dlopen(name)
+                break
+            except OSError as error:
+                problems.append(str(error))
+        if self._library is None:
+            raise UnsupportedError(
+                f"there is no Vulkan loader here ({'; '.join(problems)}); install it (Debian and Ubuntu: "
+                "apt-get install libvulkan1), with a driver for the GPU",
+                requires_one_of=list(_NAMES),
+            )
+        self._find = self._library.vkGetInstanceProcAddr
+        self.commands = Commands(lambda name: self._find(ffi.NULL, name.encode()), "the Vulkan loader")
+        """What can be called without an instance."""
+
+    def instance_commands(self, instance: Any) -> Commands:
+        """Commands of a VkInstance and its physical devices."""
+        return Commands(lambda name: self._find(instance, name.encode()), "this Vulkan instance")
+
+    def device_commands(self, instance_commands: Commands, device: Any, owner: str) -> Commands:
+        """Commands of a VkDevice."""
+        find = instance_commands.vkGetDeviceProcAddr
+        return Commands(lambda name: find(device, name.encode()), owner)
