@@ -9,7 +9,18 @@ from dataclasses import replace
 
 import pytest
 
-from extmem.rules import _allocation, _shapes, barriers, bind, create, get_handle, ledger, mapping, properties
+from extmem.rules import (
+    _allocation,
+    _shapes,
+    barriers,
+    bind,
+    create,
+    get_handle,
+    keyed_mutex,
+    ledger,
+    mapping,
+    properties,
+)
 from extmem.rules._engine import CHECKED, Suite
 from extmem.rules.ledger import Row
 from tests.rules.cases import CASES
@@ -57,7 +68,7 @@ def test_a_planted_lie_about_any_rule_is_found(vuid: str) -> None:
 
 SUITES: tuple[Suite[object], ...] = tuple(
     value
-    for module in (_allocation, barriers, bind, create, get_handle, mapping, properties)
+    for module in (_allocation, barriers, bind, create, get_handle, keyed_mutex, mapping, properties)
     for value in vars(module).values()
     if isinstance(value, Suite)
 )

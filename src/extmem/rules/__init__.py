@@ -7,7 +7,7 @@ A fact that nobody could learn is None, and the rules that need it stay silent.
 
 from extmem.rules import ledger
 from extmem.rules._allocate_memory import check_allocate_memory
-from extmem.rules.barriers import check_image_memory_barrier, check_keyed_mutex
+from extmem.rules.barriers import check_image_memory_barrier
 from extmem.rules.bind import check_bind_buffer_memory, check_bind_image_memory
 from extmem.rules.create import (
     check_create_buffer,
@@ -26,6 +26,7 @@ from extmem.rules.facts import (
     ResourceFacts,
 )
 from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle
+from extmem.rules.keyed_mutex import check_keyed_mutex
 from extmem.rules.mapping import check_map_memory, check_unmap_memory
 from extmem.rules.properties import (
     check_memory_fd_properties,
