@@ -224,7 +224,7 @@ def barrier(**fields: object) -> list[rules.Violation]:
         "dst_queue_family_index": 0,
     }
     texture = image(image_info(T.D3D11_TEXTURE))
-    return rules.check_image_memory_barrier(vk.ImageMemoryBarrier(**{**known, **fields}), texture)  # type: ignore[arg-type]  # a dict of keywords
+    return rules.check_image_memory_barrier(vk.ImageMemoryBarrier(**{**known, **fields}), texture, GPU)  # type: ignore[arg-type]  # a dict of keywords
 
 
 SHADER_READ = vk.ImageLayout.SHADER_READ_ONLY_OPTIMAL

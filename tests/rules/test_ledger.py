@@ -19,6 +19,7 @@ from extmem.rules import (
     keyed_mutex,
     ledger,
     mapping,
+    pipeline_barrier,
     properties,
 )
 from extmem.rules._engine import CHECKED, Suite
@@ -68,7 +69,7 @@ def test_a_planted_lie_about_any_rule_is_found(vuid: str) -> None:
 
 SUITES: tuple[Suite[object], ...] = tuple(
     value
-    for module in (_allocation, barriers, bind, create, get_handle, keyed_mutex, mapping, properties)
+    for module in (_allocation, barriers, bind, create, get_handle, keyed_mutex, mapping, pipeline_barrier, properties)
     for value in vars(module).values()
     if isinstance(value, Suite)
 )

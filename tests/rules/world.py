@@ -190,6 +190,15 @@ def ask_buffer(**fields: Any) -> list[Violation]:
 CLOSED = replace(GPU, alive=False)
 QUEUELESS = replace(GPU, queue_count=0)
 GROUP = replace(GPU, device_group=(GPU_UUID, OTHER_UUID))
+# With what barriers ask of a device: all of it there, or as little as Vulkan 1.0 had.
+MODERN = replace(
+    GPU,
+    queue_family_count=3,
+    api_version=1 << 22 | 3 << 12,
+    extensions=frozenset({"VK_EXT_queue_family_foreign"}),
+    synchronization2=True,
+)
+PLAIN = replace(MODERN, api_version=1 << 22, extensions=frozenset(), synchronization2=False)
 OTHER_GPU = replace(GPU, name="GPU 1", device_uuid=OTHER_UUID, identity=2)
 
 

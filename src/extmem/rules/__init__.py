@@ -7,7 +7,7 @@ A fact that nobody could learn is None, and the rules that need it stay silent.
 
 from extmem.rules import ledger
 from extmem.rules._allocate_memory import check_allocate_memory
-from extmem.rules.barriers import check_image_memory_barrier
+from extmem.rules.barriers import check_buffer_memory_barrier, check_image_memory_barrier
 from extmem.rules.bind import check_bind_buffer_memory, check_bind_image_memory
 from extmem.rules.create import (
     check_create_buffer,
@@ -28,6 +28,7 @@ from extmem.rules.facts import (
 from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle
 from extmem.rules.keyed_mutex import check_keyed_mutex
 from extmem.rules.mapping import check_map_memory, check_unmap_memory
+from extmem.rules.pipeline_barrier import check_pipeline_barrier, check_pipeline_barrier2
 from extmem.rules.properties import (
     check_memory_fd_properties,
     check_memory_host_pointer_properties,
@@ -48,6 +49,7 @@ __all__ = [
     "check_allocate_memory",
     "check_bind_buffer_memory",
     "check_bind_image_memory",
+    "check_buffer_memory_barrier",
     "check_create_buffer",
     "check_create_image",
     "check_external_buffer_info",
@@ -60,6 +62,8 @@ __all__ = [
     "check_memory_fd_properties",
     "check_memory_host_pointer_properties",
     "check_memory_win32_handle_properties",
+    "check_pipeline_barrier",
+    "check_pipeline_barrier2",
     "check_unmap_memory",
     "ledger",
 ]

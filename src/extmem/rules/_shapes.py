@@ -13,7 +13,18 @@ from extmem import vk
 from extmem.rules._engine import CHECKED
 from extmem.rules.violation import Violation
 
-__all__ = ["SHAPES", "Shape", "is_address", "is_fd", "is_handle", "is_u32", "malformed", "misfit", "wrong_struct"]
+__all__ = [
+    "SHAPES",
+    "Shape",
+    "is_address",
+    "is_fd",
+    "is_handle",
+    "is_sequence",
+    "is_u32",
+    "malformed",
+    "misfit",
+    "wrong_struct",
+]
 
 _PRIMITIVES = (str, bytes, bytearray, float, complex, list, tuple, dict, set, frozenset)
 
@@ -77,6 +88,11 @@ def is_handles(value: object) -> bool:
     )
 
 
+def is_sequence(value: object) -> bool:
+    """A sequence that is not text."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
 Kind: TypeAlias = Callable[[object], bool]
 Shape: TypeAlias = tuple[tuple[str, Kind, str], ...]
 """Field, what it must be, and the rule broken when it is not."""
@@ -91,6 +107,7 @@ _EXPECTED: dict[Kind, str] = {
     is_security: "None or vk.SecurityAttributes(SDDL text or None, True or False)",
     is_numbers: "a sequence of integers from 0 to 2**64 - 1",
     is_handles: "a sequence of memory objects",
+    is_sequence: "a sequence of structs",
 }
 
 _ALLOCATE = "VUID-vkAllocateMemory-pAllocateInfo-parameter"
@@ -103,6 +120,16 @@ _BUFFER = "VUID-VkBindBufferMemoryInfo-"
 _IMAGE = "VUID-VkBindImageMemoryInfo-"
 _BUFFER_QUERY = "VUID-VkPhysicalDeviceExternalBufferInfo-"
 _TYPES = "-handleTypes-parameter"
+_DEPENDENCY = "VUID-vkCmdPipelineBarrier2-srcQueueFamilyIndex-10387"
+
+
+def _families(source: str, destination: str) -> Shape:
+    """The two queue families of a barrier."""
+    return (
+        ("src_queue_family_index", is_u32, f"VUID-{source}"),
+        ("dst_queue_family_index", is_u32, f"VUID-{destination}"),
+    )
+
 
 SHAPES: dict[type, Shape] = {
     vk.MemoryAllocateInfo: (
@@ -164,6 +191,14 @@ SHAPES: dict[type, Shape] = {
         ("release_syncs", is_handles, _MUTEX + "pReleaseSyncs-parameter"),
         ("release_keys", is_numbers, _MUTEX + "pReleaseKeys-parameter"),
     ),
+    vk.BufferMemoryBarrier: _families("VkBufferMemoryBarrier-buffer-09095", "VkBufferMemoryBarrier-buffer-09096"),
+    vk.BufferMemoryBarrier2: _families("VkBufferMemoryBarrier2-buffer-09095", "VkBufferMemoryBarrier2-buffer-09096"),
+    vk.ImageMemoryBarrier: _families("VkImageMemoryBarrier-image-09117", "VkImageMemoryBarrier-image-09118"),
+    vk.ImageMemoryBarrier2: _families("VkImageMemoryBarrier2-image-09117", "VkImageMemoryBarrier2-image-09118"),
+    vk.DependencyInfo: (
+        ("buffer_memory_barriers", is_sequence, _DEPENDENCY),
+        ("image_memory_barriers", is_sequence, _DEPENDENCY),
+    ),
 }
 
 ARGUMENTS: dict[type, str] = {
@@ -180,7 +215,11 @@ ARGUMENTS: dict[type, str] = {
     vk.BindImageMemoryInfo: _IMAGE + "memoryOffset-01046",
     vk.MemoryMapInfo: "VUID-VkMemoryMapInfo-flags-09575",
     vk.MemoryUnmapInfo: "VUID-VkMemoryUnmapInfo-flags-09580",
-    vk.ImageMemoryBarrier: "VUID-VkImageMemoryBarrier-dstQueueFamilyIndex-12331",
+    vk.BufferMemoryBarrier: "VUID-VkBufferMemoryBarrier-buffer-09095",
+    vk.BufferMemoryBarrier2: "VUID-VkBufferMemoryBarrier2-buffer-09095",
+    vk.ImageMemoryBarrier: "VUID-VkImageMemoryBarrier-image-09117",
+    vk.ImageMemoryBarrier2: "VUID-VkImageMemoryBarrier2-image-09117",
+    vk.DependencyInfo: _DEPENDENCY,
     vk.Win32KeyedMutexAcquireReleaseInfoKHR: _MUTEX + "pAcquireSyncs-parameter",
 }
 """The rule that is broken when something else is given where a struct belongs; where the specification has none for

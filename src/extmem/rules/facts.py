@@ -47,6 +47,14 @@ class DeviceFacts:
     alive: bool = True
     identity: int = 0
     """Tells logical devices of one process apart; 0 where unknown."""
+    queue_family_count: int | None = None
+    """How many queue families the physical device has; None where unknown."""
+    api_version: int | None = None
+    """VkApplicationInfo::apiVersion that the instance was created with (packed, 0 without one); None where unknown."""
+    extensions: frozenset[str] | None = None
+    """Names of the device extensions that were enabled, `VK_…`; None where unknown."""
+    synchronization2: bool | None = None
+    """Whether the feature of that name was enabled; None where unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ def run(source: str, vuid: str) -> set[str]:
 
 def judge(value: object) -> list[rules.Violation]:
     if isinstance(value, vk.ImageMemoryBarrier):
-        return rules.check_image_memory_barrier(value, world.image(world.image_info(T.D3D11_TEXTURE)))
+        return rules.check_image_memory_barrier(value, world.image(world.image_info(T.D3D11_TEXTURE)), GPU)
     if isinstance(value, vk.Win32KeyedMutexAcquireReleaseInfoKHR):
         synced = [*value.acquire_syncs, *value.release_syncs]
         return rules.check_keyed_mutex(value, [MEMORIES[m] for m in synced])  # type: ignore[index]  # ints here

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from extmem import rules, vk
 from extmem.rules import AllocateFacts, ExternalMemoryFacts, MemoryFacts, PayloadFacts, Refusal, ResourceFacts, ledger
 from extmem.rules._allocation import _SLOTS
-from tests.rules.world import GPU, GPU_UUID, GROUP, OTHER_UUID, buffer_info, image_info
+from tests.rules.world import GPU, GPU_UUID, GROUP, MODERN, OTHER_UUID, PLAIN, buffer_info, image_info
 
 TYPES = [int(t) for t in vk.ExternalMemoryHandleTypeFlagBits]
 junk = st.one_of(
@@ -59,7 +59,15 @@ resource = st.builds(
     lambda info, caps, **kw: ResourceFacts(
         "buffer" if isinstance(info, vk.BufferCreateInfo) else "image", info, capabilities=caps, **kw
     ),
-    st.sampled_from([buffer_info(), buffer_info(2), image_info(), image_info(8)]),
+    st.sampled_from(
+        [
+            buffer_info(),
+            buffer_info(2),
+            image_info(),
+            image_info(8),
+            buffer_info(sharing_mode=vk.SharingMode.CONCURRENT),
+        ]
+    ),
     capabilities,
     size=st.sampled_from([0, 1, 65536]),
     alignment=st.sampled_from([0, 1, 256]),
@@ -187,10 +195,45 @@ def test_keyed_mutex(info: Any, memories: Any) -> None:
     told(rules.check_keyed_mutex(info, memories))
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.one_of(struct(vk.ImageMemoryBarrier), struct(vk.ImageMemoryBarrier2), value), resource, memory)
-def test_barriers_and_mapping(info: Any, known: ResourceFacts, mem: MemoryFacts) -> None:
-    told(rules.check_image_memory_barrier(info, known))
-    told(rules.check_map_memory(vk.MemoryMapInfo(flags=info), mem))
-    told(rules.check_unmap_memory(vk.MemoryUnmapInfo(flags=info), mem))
-    told(rules.check_map_memory(info, mem))
+@settings(max_examples=100, deadline=None)
+@given(value, memory)
+def test_mapping(anything: Any, mem: MemoryFacts) -> None:
+    told(rules.check_map_memory(vk.MemoryMapInfo(flags=anything), mem))
+    told(rules.check_unmap_memory(vk.MemoryUnmapInfo(flags=anything), mem))
+    told(rules.check_map_memory(anything, mem))
+
+
+family_index = st.one_of(st.sampled_from([0, 1, 7, 2**32 - 1, 2**32 - 2, 2**32 - 3]), value)
+
+
+def barrier(cls: type) -> st.SearchStrategy[Any]:
+    """A barrier with anything in its fields, mostly between families that exist."""
+    return st.builds(_moved, struct(cls), family_index, family_index)
+
+
+def _moved(info: Any, src: Any, dst: Any) -> Any:
+    info.src_queue_family_index, info.dst_queue_family_index = src, dst
+    return info
+
+
+some_barrier = st.one_of(
+    barrier(vk.BufferMemoryBarrier),
+    barrier(vk.BufferMemoryBarrier2),
+    barrier(vk.ImageMemoryBarrier),
+    barrier(vk.ImageMemoryBarrier2),
+    value,
+)
+known_resource = st.one_of(st.none(), resource)
+device = st.sampled_from([GPU, MODERN, PLAIN])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.lists(some_barrier, max_size=3), value), known_resource, device, st.sampled_from([None, 0, 1]))
+def test_barriers(some: Any, known: Any, facts: Any, family: Any) -> None:
+    for info in some if isinstance(some, list) else [some]:
+        told(rules.check_buffer_memory_barrier(info, known, facts))
+        told(rules.check_image_memory_barrier(info, known, facts))
+    others: Any = {"buffers": [known], "images": [known, known], "recording_family": family}
+    told(rules.check_pipeline_barrier(some, some, facts, **others))
+    told(rules.check_pipeline_barrier2(vk.DependencyInfo(0, some, some, some), facts, **others))
+    told(rules.check_pipeline_barrier2(some, facts, **others))

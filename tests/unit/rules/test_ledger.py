@@ -30,7 +30,13 @@ def test_old_and_short_names_lead_to_the_rule(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("00667", "09862"), ("00656", "09860"), ("vkBindImageMemory-size-01049", "None-10737")]
+    ("old", "new"),
+    [
+        ("00667", "09862"),
+        ("00656", "09860"),
+        ("vkBindImageMemory-size-01049", "None-10737"),
+        ("VkImageMemoryBarrier2-dstQueueFamilyIndex-09122", "VkImageMemoryBarrier2-dstQueueFamilyIndex-09100"),
+    ],
 )
 def test_renumbered_rules_answer_under_both(old: str, new: str) -> None:
     assert ledger.find(old).vuid.endswith(new)
