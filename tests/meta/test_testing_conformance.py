@@ -30,7 +30,7 @@ class ImportsSomethingElse(HostDriver):
         real.close()
         return self.allocate(size, memory_type_index, b"")
 
-    def import_payload(self, payload: Any, size: int, memory_type_index: int, capacity: int) -> Any:
+    def import_payload(self, payload: Any, size: int, memory_type_index: int, capacity: int, **options: Any) -> Any:
         payload.close()
         return self.allocate(size, memory_type_index, b"")
 
@@ -65,8 +65,8 @@ class MappedElsewhere(HostAllocation):
 class LosesWrites(HostDriver):
     """A mapping is a copy."""
 
-    def allocate(self, *arguments: Any) -> Any:
-        real = super().allocate(*arguments)
+    def allocate(self, *arguments: Any, **options: Any) -> Any:
+        real = super().allocate(*arguments, **options)
         return MappedElsewhere(real.number, real.size, real.memory_type_index, real.writable, real.shared, real.owner)
 
 

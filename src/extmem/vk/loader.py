@@ -9,7 +9,6 @@ This module needs cffi, and is imported by the Vulkan device alone.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,8 @@ from extmem.vk._generated._abi import ffi
 
 __all__ = ["Commands", "Loader"]
 
-_NAMES = ("vulkan-1.dll",) if sys.platform == "win32" else ("libvulkan.so.1", "libvulkan.so")
+_NAMES = ("libvulkan.so.1", "libvulkan.so", "vulkan-1.dll")
+"""Linux's and Windows'; no system has both."""
 
 
 class Commands:

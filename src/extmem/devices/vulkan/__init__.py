@@ -13,6 +13,7 @@ own where it has them, and elsewhere its opaque fds in the object manager: `type
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from extmem.errors import DriverError, ExtmemError, UnsupportedError
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from extmem.devices.base import Offer
     from extmem.devices.vulkan.instance import Instance
 
-__all__ = ["missing", "offers", "shared_instance"]
+__all__ = ["WIN32_IS_NATIVE", "missing", "offers", "shared_instance"]
 
+WIN32_IS_NATIVE = sys.platform == "win32"
+"""Whether drivers of this platform make Win32 handles themselves."""
 _instances: dict[int, Instance] = {}
 """This process's instance, by process id: a forked child must not use its parent's."""
 _missing: dict[int, str] = {}

@@ -6,10 +6,10 @@ anything for a type that they do not know.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from extmem import vk
+from extmem.devices.vulkan import WIN32_IS_NATIVE
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.types import WIN32, HandleType, from_driver, to_driver, translated
 from extmem.errors import UnsupportedError
@@ -41,7 +41,7 @@ _ON_WINDOWS = {
 
 def supported(device: PhysicalDevice, handle_type: int) -> bool:
     """Whether the device has the extension behind a handle type. One bit."""
-    if sys.platform == "win32":
+    if WIN32_IS_NATIVE:
         needed = {**_NATIVE, **_ON_WINDOWS}.get(handle_type)
     else:
         needed = _NATIVE.get(to_driver(handle_type))
@@ -84,12 +84,12 @@ def format_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormat
 
 
 def _for_driver(info: vk.PhysicalDeviceExternalBufferInfo | vk.PhysicalDeviceImageFormatInfo2) -> vk.ChainStruct:
-    return info if sys.platform == "win32" else translated(info)
+    return translated(info)
 
 
 def _widen(properties: vk.ExternalMemoryProperties, asked: int) -> None:
     """Where OPAQUE_FD can be had, the object manager's types can, by the same fd."""
-    if sys.platform == "win32":
+    if WIN32_IS_NATIVE:
         return
     compatible = from_driver(int(properties.compatible_handle_types))
     exported = from_driver(int(properties.export_from_imported_handle_types))

@@ -132,7 +132,7 @@ class Prover:
             resource = witness.recreate(dedicated) if dedicated is not None else None
             copy = os.dup(fd)
             try:
-                witness.import_raw(copy, size, memory_type_index, handle_type, resource).close()
+                witness.import_unexamined(copy, size, memory_type_index, handle_type, resource).close()
             except ExtmemError as error:
                 os.close(copy)
                 raise self._refusal(

@@ -11,6 +11,7 @@ import copy
 from typing import TypeVar
 
 from extmem import vk
+from extmem.devices.vulkan import WIN32_IS_NATIVE
 
 __all__ = ["WIN32", "from_driver", "to_driver", "translated"]
 
@@ -27,20 +28,24 @@ S = TypeVar("S", bound=vk.ChainStruct)
 
 
 def to_driver(handle_types: int) -> int:
-    """What a Linux driver is told for these types."""
+    """What the driver is told for these types."""
     types = int(handle_types)
+    if WIN32_IS_NATIVE:
+        return types
     return types & ~WIN32 | (FD if types & WIN32 else 0)
 
 
 def from_driver(handle_types: int) -> int:
-    """What these types of a Linux driver's answer make possible here."""
+    """What these types of the driver's answer make possible here."""
     types = int(handle_types)
+    if WIN32_IS_NATIVE:
+        return types
     return types | (WIN32 if types & FD else 0)
 
 
 def translated(info: S) -> S:
     """The struct with its chain as the driver is to see it; copies where something differs."""
-    if not any(_types_of(link) & WIN32 for link in (info, *vk.chain(info))):
+    if WIN32_IS_NATIVE or not any(_types_of(link) & WIN32 for link in (info, *vk.chain(info))):
         return info
     first = copy.copy(info)
     links: list[vk.ChainStruct] = [first, *(copy.copy(link) for link in vk.chain(info))]

@@ -1,0 +1,178 @@
+"""Imports of a VkDevice: fds of strangers, payloads of the object manager, host memory."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.devices import host
+from extmem.devices.vulkan.allocation import VulkanAllocation
+from extmem.devices.vulkan.proving import Prover
+from extmem.errors import DriverError, UnsupportedError
+from extmem.vk.abi import ffi
+
+if TYPE_CHECKING:
+    from extmem.broker.descriptors import PayloadFd
+    from extmem.devices.base import NativeResource
+    from extmem.devices.vulkan.driver import VulkanDriver
+
+__all__ = ["Imports"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_FD = int(HandleType.OPAQUE_FD)
+_HOST_POINTER = int(HandleType.HOST_ALLOCATION)
+_S = vk.StructureType
+_ALLOCATE = int(_S.MEMORY_ALLOCATE_INFO)
+_IMPORT_FD, _DEDICATED = int(_S.IMPORT_MEMORY_FD_INFO_KHR), int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
+_IMPORT_HOST = int(_S.IMPORT_MEMORY_HOST_POINTER_INFO_EXT)
+
+
+class Imports:
+    """vkAllocateMemory with a source."""
+
+    def __init__(self, driver: VulkanDriver) -> None:
+        self._driver = driver
+        self.prover = Prover(driver)
+
+    def from_fd(
+        self,
+        fd: int,
+        size: int,
+        memory_type_index: int,
+        *,
+        handle_type: int = _FD,
+        dedicated: NativeResource | None = None,
+        known: bool = False,
+    ) -> VulkanAllocation:
+        """See `Driver`, and `proving`."""
+        found = self.prover.inspect(fd, handle_type)
+        if not found.valid:
+            raise self._refusal(found.problem)
+        if not known:
+            self.prover.prove(fd, size, memory_type_index, handle_type, dedicated)
+        return self.unexamined(fd, size, memory_type_index, handle_type, dedicated)
+
+    def from_payload(
+        self,
+        payload: PayloadFd,
+        size: int,
+        memory_type_index: int,
+        capacity: int,
+        *,
+        identity: int = 0,
+        dedicated: NativeResource | None = None,
+    ) -> VulkanAllocation:
+        """See `Driver`. The driver takes a copy of the fd; the payload's own stays with the allocation.
+
+        A host payload (`capacity`) comes in as host memory: of a type that takes it, whatever `memory_type_index` says.
+        """
+        if capacity:
+            return self._from_host_payload(payload, size, capacity)
+        fd = os.dup(payload.fd)
+        try:
+            if not self.prover.resembles(fd, _FD):
+                raise self._refusal(f"the payload's file is nothing that {self._driver.name} exports")
+            allocation = self.unexamined(fd, size, memory_type_index, _FD, dedicated, payload, identity)
+        except BaseException:
+            os.close(fd)
+            raise
+        return allocation
+
+    def _from_host_payload(self, payload: PayloadFd, size: int, capacity: int) -> VulkanAllocation:
+        if size > capacity:
+            raise self._refusal(f"{size} bytes are to be imported, and the payload's file has {capacity}")
+        if not payload.writable:
+            raise UnsupportedError(
+                f"{self._driver.name} imports host memory for reading and writing alone, and this payload is read-only "
+                "here; open it on the host device, or ask its owner for write access",
+                requires_one_of=["the right to write", "the host device"],
+            )
+        mapping = host.map_file(payload.fd, size)
+        bits = self.host_pointer_memory_type_bits(_HOST_POINTER, mapping.address)
+        if not bits:
+            raise self._refusal("no memory type takes the host's pages")
+        made = self.from_host_pointer(mapping.address, size, (bits & -bits).bit_length() - 1)
+        made.mapped_at(mapping.address, (mapping, payload))
+        return made
+
+    def unexamined(
+        self,
+        fd: int,
+        size: int,
+        memory_type_index: int,
+        handle_type: int,
+        dedicated: NativeResource | None,
+        payload: PayloadFd | None = None,
+        identity: int = 0,
+    ) -> VulkanAllocation:
+        """vkAllocateMemory with VkImportMemoryFdInfoKHR. Consumes the fd on success. Looks at nothing first."""
+        source = ffi.new("VkImportMemoryFdInfoKHR *", (_IMPORT_FD, ffi.NULL, handle_type, fd))
+        info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, source, size, memory_type_index))
+        keep = self._driver.dedicate(info, dedicated) if dedicated is not None else None
+        raw = self._driver.allocate_raw(info, size, memory_type_index, "importing")
+        del keep
+        return VulkanAllocation(
+            self._driver,
+            raw,
+            size,
+            memory_type_index,
+            handle_type,
+            dedicated,
+            payload,
+            identity=identity,
+            acquired=False,
+        )
+
+    def from_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:
+        """See `Driver`. The host's pages become the device's, where they are."""
+        alignment = self._driver.min_imported_host_pointer_alignment
+        if address % alignment or size % alignment or not host.range_is_mapped(address, size):
+            raise self._refusal(
+                f"{size} bytes at {address:#x} cannot be imported: address and size must be multiples of {alignment}, "
+                "and all of it mapped here for reading and writing"
+            )
+        source = ffi.new(
+            "VkImportMemoryHostPointerInfoEXT *",
+            (_IMPORT_HOST, ffi.NULL, _HOST_POINTER, ffi.cast("void *", address)),
+        )
+        info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, source, size, memory_type_index))
+        raw = self._driver.allocate_raw(info, size, memory_type_index, "importing the host's")
+        made = VulkanAllocation(self._driver, raw, size, memory_type_index, _HOST_POINTER, acquired=False)
+        made.mapped_at(address, None)
+        return made
+
+    def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
+        """See `Driver`. For dma-buf, where the device has it."""
+        if (
+            handle_type != HandleType.DMA_BUF
+            or "VK_EXT_external_memory_dma_buf" not in self._driver.physical.extensions
+        ):
+            raise self._driver.unsupported_type(handle_type)
+        answer = ffi.new("VkMemoryFdPropertiesKHR *")
+        answer.sType = int(_S.MEMORY_FD_PROPERTIES_KHR)
+        self._driver.check(
+            self._driver.commands.vkGetMemoryFdPropertiesKHR(self._driver.handle, handle_type, fd, answer),
+            "vkGetMemoryFdPropertiesKHR",
+        )
+        return int(answer.memoryTypeBits)
+
+    def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
+        """See `Driver`."""
+        if handle_type != _HOST_POINTER or "VK_EXT_external_memory_host" not in self._driver.physical.extensions:
+            raise self._driver.unsupported_type(handle_type)
+        answer = ffi.new("VkMemoryHostPointerPropertiesEXT *")
+        answer.sType = int(_S.MEMORY_HOST_POINTER_PROPERTIES_EXT)
+        result = self._driver.commands.vkGetMemoryHostPointerPropertiesEXT(
+            self._driver.handle, handle_type, ffi.cast("void *", address), answer
+        )
+        self._driver.check(result, "vkGetMemoryHostPointerPropertiesEXT", f"{address:#x}")
+        return int(answer.memoryTypeBits)
+
+    def _refusal(self, problem: str) -> DriverError:
+        return DriverError(
+            f"vkAllocateMemory: {problem}",
+            result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
+            command="vkAllocateMemory",
+            devices=[self._driver.name],
+        )

@@ -1,0 +1,109 @@
+"""`LogicalDevice`: a VkDevice, from vkCreateDevice to vkDestroyDevice, and what lives on it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from extmem import vk
+from extmem.devices.vulkan.call import fail
+from extmem.errors import HandleStateError, UnsupportedError
+from extmem.vk.abi import ffi
+
+if TYPE_CHECKING:
+    from extmem.devices.vulkan.physical import PhysicalDevice
+
+__all__ = ["LogicalDevice"]
+
+_S = vk.StructureType
+_MOVING = int(vk.QueueFlagBits.GRAPHICS | vk.QueueFlagBits.COMPUTE | vk.QueueFlagBits.TRANSFER)
+
+
+class LogicalDevice:
+    """A VkDevice. Ownership: made here and destroyed at the end, or adopted (`device`) and left as it was."""
+
+    def __init__(
+        self, physical: PhysicalDevice, *, device: int | None = None, queue_family: int | None = None, queue: int = 0
+    ) -> None:
+        """device: a VkDevice that somebody else made, with this queue family's queue number `queue`."""
+        self.physical = physical
+        self.name = physical.identity.device_name
+        self.queue_family = _family(physical) if queue_family is None else queue_family
+        self.queue_index = queue
+        self.owned = device is None
+        self.handle: Any = self._create() if device is None else ffi.cast("VkDevice", device)
+        self.commands = physical.instance.loader.device_commands(physical.commands, self.handle, self.name)
+        self.pid = os.getpid()
+        self._closed = False
+        self._live: set[int] = set()
+
+    @property
+    def raw(self) -> int:
+        """VkDevice as a number."""
+        return int(ffi.cast("uintptr_t", self.handle))
+
+    def _create(self) -> Any:
+        from extmem.devices.vulkan.physical import EXTENSIONS
+
+        names = [ffi.new("char[]", name.encode()) for name in EXTENSIONS if name in self.physical.extensions]
+        listed = ffi.new("char *[]", names or [ffi.NULL])
+        queue, priority = ffi.new("VkDeviceQueueCreateInfo *"), ffi.new("float *", 1.0)
+        queue.sType, queue.queueFamilyIndex = int(_S.DEVICE_QUEUE_CREATE_INFO), self.queue_family
+        queue.queueCount, queue.pQueuePriorities = 1, priority
+        info, made = ffi.new("VkDeviceCreateInfo *"), ffi.new("VkDevice *")
+        info.sType, info.queueCreateInfoCount, info.pQueueCreateInfos = int(_S.DEVICE_CREATE_INFO), 1, queue
+        info.enabledExtensionCount, info.ppEnabledExtensionNames = len(names), listed
+        result = self.physical.commands.vkCreateDevice(self.physical.handle, info, ffi.NULL, made)
+        if result:
+            fail(result, "vkCreateDevice", self.name)
+        return made[0]
+
+    def check(self, result: int, command: str, tried: str = "") -> None:
+        """Raise what a VkResult other than VK_SUCCESS means."""
+        if result:
+            fail(result, command, self.name, tried)
+
+    def alive(self) -> None:
+        """HandleStateError once closed."""
+        if self._closed:
+            raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
+
+    def free_memory(self, raw: int) -> None:
+        """vkFreeMemory."""
+        if self.pid == os.getpid():
+            self.commands.vkFreeMemory(self.handle, raw, ffi.NULL)
+        self.gone(raw)
+
+    def made(self, raw: int) -> None:
+        """Something of this device lives."""
+        self._live.add(raw)
+
+    def gone(self, raw: int) -> None:
+        """Something of this device was destroyed."""
+        self._live.discard(raw)
+        if self._closed and not self._live:
+            self._destroy()
+
+    def close(self) -> None:
+        """vkDestroyDevice, as soon as nothing of it is left. Safe to call twice; an adopted one is left alone."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self._live:
+            self._destroy()
+
+    def _destroy(self) -> None:
+        handle, self.handle = self.handle, None
+        if handle is not None and self.owned and self.pid == os.getpid():
+            self.commands.vkDestroyDevice(handle, ffi.NULL)
+
+
+def _family(physical: PhysicalDevice) -> int:
+    """The first queue family that can do all, else the first that can copy."""
+    able = [family for family in physical.queue_families if family.flags & _MOVING and family.queue_count]
+    if not able:
+        raise UnsupportedError(
+            f"{physical.identity.device_name} has no queue that can copy; choose another device",
+            requires_one_of=["a queue family with TRANSFER"],
+        )
+    return max(able, key=lambda family: bin(family.flags & _MOVING).count("1")).number
