@@ -7,9 +7,11 @@ pointer that the result cannot crash this process, as vkAllocateMemory must.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from extmem.errors import HandleStateError
 
 if TYPE_CHECKING:
     from extmem import vk
@@ -22,9 +24,12 @@ __all__ = [
     "DeviceIdentity",
     "Driver",
     "FdFacts",
+    "ImageRegion",
     "Mapping",
     "NativeResource",
     "Offer",
+    "QueueFacts",
+    "Recorder",
     "Requirements",
 ]
 
@@ -58,6 +63,13 @@ class NativeResource:
     bound: bool = False
     """Whether it is bound to memory."""
 
+    @property
+    def live(self) -> int:
+        """`raw`. HandleStateError once destroyed."""
+        if not self.raw:
+            raise HandleStateError(f"this {self.kind} is destroyed; make another one")
+        return self.raw
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
@@ -71,6 +83,69 @@ class DeviceIdentity:
     device_name: str
     driver_name: str
     driver_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """What the barrier rules need of a device with queues."""
+
+    queue_family: int
+    """The family that commands are recorded for."""
+    queue_family_count: int
+    api_version: int
+    """VkApplicationInfo::apiVersion of its instance, packed."""
+    extensions: frozenset[str]
+    """Names of the enabled device extensions."""
+
+
+class Recorder(Protocol):
+    """Commands of one submission, in the order in which the device is to do them.
+
+    Each transfer sees what the ones before it wrote. Offsets and sizes in bytes.
+    """
+
+    def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
+        """vkCmdFillBuffer: 32-bit words, offset and size multiples of 4."""
+
+    def copy_buffer(self, source: NativeResource, start: int, target: NativeResource, at: int, size: int) -> None:
+        """vkCmdCopyBuffer."""
+
+    def copy_buffer_to_image(
+        self, buffer: NativeResource, image: NativeResource, layout: int, region: ImageRegion
+    ) -> None:
+        """vkCmdCopyBufferToImage, texel rows tightly packed. `layout` is the image's now."""
+
+    def copy_image_to_buffer(
+        self, image: NativeResource, layout: int, buffer: NativeResource, region: ImageRegion
+    ) -> None:
+        """vkCmdCopyImageToBuffer, texel rows tightly packed."""
+
+    def clear_color_image(self, image: NativeResource, layout: int, color: Sequence[float]) -> None:
+        """vkCmdClearColorImage of all levels and layers. `color`: four floats."""
+
+    def pipeline_barrier(
+        self,
+        src_stage_mask: int,
+        dst_stage_mask: int,
+        memory_barriers: Sequence[vk.MemoryBarrier],
+        buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
+        image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
+    ) -> None:
+        """vkCmdPipelineBarrier."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRegion:
+    """A part of an image and where its texels are in a buffer (VkBufferImageCopy)."""
+
+    buffer_offset: int = 0
+    mip_level: int = 0
+    array_layer: int = 0
+    aspect_mask: int = 1
+    """VK_IMAGE_ASPECT_COLOR_BIT."""
+    offset: tuple[int, int, int] = (0, 0, 0)
+    extent: tuple[int, int, int] = (0, 0, 0)
+    """Texels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +424,19 @@ class Driver(Protocol):
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
         """Set every byte to `value` (0 to 255). Offset and size are multiples of 4, or reach to the end. As `write`."""
+
+    @property
+    def queue_facts(self) -> QueueFacts | None:
+        """What the barrier rules need; None for a device without queues."""
+
+    def submit(self, record: Callable[[Recorder], None]) -> None:
+        """Record commands, submit them and wait until they are done. What `record` raises abandons them.
+
+        Errors: DriverError; OutOfMemoryError; UnsupportedError for a command that the device lacks.
+        """
+
+    def note_owner(self, allocation: Allocation, *, here: bool) -> None:
+        """The caller's own barriers have acquired the payload for this device, or released it."""
 
     def free(self, allocation: Allocation) -> None:
         """vkFreeMemory: `allocation.close()`."""

@@ -16,6 +16,7 @@ from extmem import rules, vk
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.memory import allocating, exporting, opening, tracking
+from extmem.memory.commands import Commands
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
@@ -288,6 +289,13 @@ class Device:
         """Memory that somebody shares, by name or handle; see `extmem.open`."""
         self._alive()
         return opening.open_on(self, source, access)
+
+    # Work on the queue.
+
+    def commands(self) -> Commands:
+        """Commands for this device's queue: `with device.commands() as commands:` … submitted and done at its end."""
+        self._alive()
+        return Commands(self)
 
     # Bookkeeping.
 

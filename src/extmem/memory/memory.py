@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
+    from extmem.memory.resources import Resource
 
 __all__ = ["DeviceMemory"]
 
@@ -96,6 +97,14 @@ class DeviceMemory:
     def memory_type_index(self) -> int:
         """VkMemoryAllocateInfo::memoryTypeIndex."""
         return self._holding.memory_type_index
+
+    @property
+    def resource(self) -> Resource | None:
+        """The buffer or image that a dedicated payload belongs to, made by `open` like the exporter's; else None.
+
+        Not bound yet, unless bytes were moved through it; it is destroyed with the memory.
+        """
+        return self._holding.resource
 
     @property
     def read_only(self) -> bool:

@@ -112,6 +112,11 @@ class Buffer(Resource):
         self.create_info = info
         """The VkBufferCreateInfo that it was made from."""
 
+    @property
+    def size(self) -> int:
+        """VkBufferCreateInfo::size in bytes; `requirements.size` may be larger."""
+        return int(self.create_info.size)
+
 
 class Image(Resource):
     """A VkImage."""

@@ -38,6 +38,7 @@ def single_bits(mask: int) -> Iterable[int]:
 def device_facts(driver: Driver) -> DeviceFacts:
     """What the rules need of a device; it does not change while the device lives."""
     properties = driver.memory_properties()
+    queues = driver.queue_facts
     return DeviceFacts(
         name=driver.identity.device_name,
         device_uuid=driver.identity.device_uuid,
@@ -47,6 +48,11 @@ def device_facts(driver: Driver) -> DeviceFacts:
             for kind in properties.memory_types
         ),
         min_imported_host_pointer_alignment=driver.min_imported_host_pointer_alignment,
+        queue_family_count=queues.queue_family_count if queues is not None else None,
+        api_version=queues.api_version if queues is not None else None,
+        extensions=queues.extensions if queues is not None else None,
+        # Never switched on: vkCmdPipelineBarrier is all that is recorded here.
+        synchronization2=False if queues is not None else None,
     )
 
 

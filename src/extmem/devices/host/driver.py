@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from extmem import vk
 from extmem.broker.descriptors import OwnedFd, PayloadFd
 from extmem.broker.wire import Kind
-from extmem.devices.base import Allocation, DeviceIdentity, FdFacts, Mapping, NativeResource, Requirements
+from extmem.devices.base import (
+    Allocation,
+    DeviceIdentity,
+    FdFacts,
+    Mapping,
+    NativeResource,
+    QueueFacts,
+    Recorder,
+    Requirements,
+)
 from extmem.devices.host import _inspect, _memfd, _reserve, capabilities, images
 from extmem.devices.host._mapping import range_is_mapped
 from extmem.devices.host.allocation import HostAllocation, PointerAllocation
 from extmem.devices.host.identity import host_identity
+from extmem.devices.host.recording import HostRecorder, HostResource
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
 
 if sys.platform != "linux":
@@ -119,14 +130,16 @@ class HostDriver:
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """See `Driver`. There is no object behind it: a buffer is a part of the memory that it is bound to."""
-        return NativeResource("buffer", self.buffer_requirements(info), size=int(info.size), create_info=info)
+        return HostResource("buffer", self.buffer_requirements(info), size=int(info.size), create_info=info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         """See `Driver`. There is no object behind it."""
-        return NativeResource("image", self.image_requirements(info), create_info=info)
+        return HostResource("image", self.image_requirements(info), create_info=info)
 
     def destroy(self, resource: NativeResource) -> None:
-        """Nothing to do."""
+        """Forget where it was."""
+        if isinstance(resource, HostResource):
+            resource.allocation = None
 
     # Memory.
 
@@ -235,7 +248,7 @@ class HostDriver:
         raise self._unsupported_type(handle_type, "OPAQUE_WIN32", "OPAQUE_WIN32_KMT")
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
-        """Nothing to do but to refuse what would reach past the allocation."""
+        """Note where it is, after refusing what would reach past the allocation."""
         size = resource.requirements.size
         if offset < 0 or offset + size > allocation.size:
             raise DriverError(
@@ -245,6 +258,8 @@ class HostDriver:
                 command="vkBindMemory",
                 devices=[self.identity.device_name],
             )
+        if isinstance(resource, HostResource):
+            resource.allocation, resource.offset, resource.bound = allocation, offset, True
 
     def flush(self, allocation: Allocation, offset: int, size: int) -> None:
         """Nothing to do: its memory is coherent."""
@@ -277,6 +292,18 @@ class HostDriver:
         if offset < 0 or offset + size > allocation.size:
             raise ValueError(f"bytes {offset} to {offset + size} reach outside the allocation of {allocation.size}")
         return allocation.map(writable)
+
+    @property
+    def queue_facts(self) -> QueueFacts | None:
+        """None: it has no queues."""
+        return None
+
+    def submit(self, record: Callable[[Recorder], None]) -> None:
+        """See `Driver`. The processor does each command when it is recorded."""
+        record(HostRecorder(self))
+
+    def note_owner(self, allocation: Allocation, *, here: bool) -> None:
+        """Nothing to note: all who map a payload see the same bytes."""
 
     def free(self, allocation: Allocation) -> None:
         """Close it."""

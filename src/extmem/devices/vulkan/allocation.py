@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from extmem.errors import HandleStateError, UnsupportedError
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.driver import VulkanDriver
 
 __all__ = ["VulkanAllocation", "VulkanMapping"]
+
+
+Owner = Literal["here", "external", "held"]
 
 
 class VulkanMapping(NamedTuple):
@@ -33,12 +36,12 @@ class VulkanAllocation:
         "_fd",
         "_mapping",
         "_payload",
-        "acquired",
         "dedicated",
         "driver",
         "handle_types",
         "keep",
         "memory_type_index",
+        "owner",
         "raw",
         "size",
         "stated_identity",
@@ -57,9 +60,8 @@ class VulkanAllocation:
         payload: PayloadFd | None = None,
         *,
         identity: int = 0,
-        acquired: bool = True,
+        owner: Owner = "here",
     ) -> None:
-        """acquired: whether this device owns the payload now; imports begin as somebody else's."""
         self.driver = driver
         self.raw = raw
         """VkDeviceMemory; 0 once freed."""
@@ -69,7 +71,10 @@ class VulkanAllocation:
         """External types as the driver knows them."""
         self.dedicated = dedicated
         self.stated_identity = identity
-        self.acquired = acquired
+        self.owner: Owner = owner
+        """Who owns the payload in the sense of queue family ownership: this device since it was allocated; whoever
+        uses it next (VK_QUEUE_FAMILY_EXTERNAL); or this device by barriers of the program's own, until they release it.
+        """
         self.transfer: NativeResource | None = None
         """A buffer over all of it, made when bytes are first moved."""
         self.keep: object = None

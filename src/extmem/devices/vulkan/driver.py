@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.broker.wire import Kind
 from extmem.devices import host
-from extmem.devices.base import Allocation, DeviceIdentity, FdFacts, NativeResource, Requirements
+from extmem.devices.base import (
+    Allocation,
+    DeviceIdentity,
+    FdFacts,
+    NativeResource,
+    QueueFacts,
+    Recorder,
+    Requirements,
+)
 from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.imports import Imports
@@ -144,8 +153,8 @@ class VulkanDriver(LogicalDevice):
         """See `Driver`."""
         self._resources.destroy(resource)
 
-    def buffer_of(self, allocation: VulkanAllocation) -> int:
-        """A VkBuffer over the whole allocation: the one it is dedicated to, or one for moving bytes alone."""
+    def buffer_of(self, allocation: VulkanAllocation) -> NativeResource:
+        """A buffer over the whole allocation: the one it is dedicated to, or one for moving bytes alone."""
         return self._resources.buffer_of(allocation)
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
@@ -345,6 +354,21 @@ class VulkanDriver(LogicalDevice):
         if self._transfer is None:
             self._transfer = Transfer(self)
         return self._transfer
+
+    @property
+    def queue_facts(self) -> QueueFacts:
+        """See `Driver`."""
+        return QueueFacts(
+            self.queue_family, len(self.physical.queue_families), self.physical.instance.api_version, self.enabled
+        )
+
+    def submit(self, record: Callable[[Recorder], None]) -> None:
+        """See `Driver`."""
+        self.transfer.run(record)
+
+    def note_owner(self, allocation: Allocation, *, here: bool) -> None:
+        """See `Driver`."""
+        _ours(allocation).owner = "held" if here else "external"
 
     def allocate_staging(self, size: int) -> VulkanAllocation:
         """Memory that the host sees, cached if there is such, with a buffer over it."""

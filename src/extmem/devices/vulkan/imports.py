@@ -121,7 +121,7 @@ class Imports:
             dedicated,
             payload,
             identity=identity,
-            acquired=False,
+            owner="external",
         )
 
     def from_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:
@@ -138,7 +138,7 @@ class Imports:
         )
         info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, source, size, memory_type_index))
         raw = self._driver.allocate_raw(info, size, memory_type_index, "importing the host's")
-        made = VulkanAllocation(self._driver, raw, size, memory_type_index, _HOST_POINTER, acquired=False)
+        made = VulkanAllocation(self._driver, raw, size, memory_type_index, _HOST_POINTER, owner="external")
         made.mapped_at(address, None)
         return made
 

@@ -28,6 +28,7 @@ class Instance:
     def __init__(self, loader: Loader | None = None) -> None:
         self.loader = loader or Loader()
         self.pid = os.getpid()
+        self.api_version = API_VERSION
         if not self.loader.commands.has("vkEnumerateInstanceVersion"):
             raise UnsupportedError(
                 "the Vulkan loader here is for Vulkan 1.0; external memory needs 1.1: update it",

@@ -13,7 +13,18 @@ from extmem.vk.abi import ffi
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
 
-__all__ = ["LogicalDevice"]
+__all__ = ["SHARING", "LogicalDevice"]
+
+SHARING = frozenset(
+    {
+        "VK_KHR_external_memory_fd",
+        "VK_EXT_external_memory_dma_buf",
+        "VK_EXT_external_memory_host",
+        "VK_EXT_queue_family_foreign",
+        "VK_KHR_external_memory_win32",
+    }
+)
+"""Extensions that sharing needs; a device is made with those of them that it has."""
 
 _S = vk.StructureType
 _MOVING = int(vk.QueueFlagBits.GRAPHICS | vk.QueueFlagBits.COMPUTE | vk.QueueFlagBits.TRANSFER)
@@ -31,6 +42,8 @@ class LogicalDevice:
         self.queue_family = _family(physical) if queue_family is None else queue_family
         self.queue_index = queue
         self.owned = device is None
+        self.enabled = self.physical.extensions & SHARING if self.owned else self.physical.extensions
+        """Names of the device's extensions."""
         self.handle: Any = self._create() if device is None else ffi.cast("VkDevice", device)
         self.commands = physical.instance.loader.device_commands(physical.commands, self.handle, self.name)
         self.pid = os.getpid()
@@ -43,9 +56,7 @@ class LogicalDevice:
         return int(ffi.cast("uintptr_t", self.handle))
 
     def _create(self) -> Any:
-        from extmem.devices.vulkan.physical import EXTENSIONS
-
-        names = [ffi.new("char[]", name.encode()) for name in EXTENSIONS if name in self.physical.extensions]
+        names = [ffi.new("char[]", name.encode()) for name in sorted(self.enabled)]
         listed = ffi.new("char *[]", names or [ffi.NULL])
         queue, priority = ffi.new("VkDeviceQueueCreateInfo *"), ffi.new("float *", 1.0)
         queue.sType, queue.queueFamilyIndex = int(_S.DEVICE_QUEUE_CREATE_INFO), self.queue_family

@@ -15,16 +15,8 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.driver import VulkanDriver
     from extmem.devices.vulkan.instance import Instance
 
-__all__ = ["EXTENSIONS", "PhysicalDevice", "QueueFamily"]
+__all__ = ["PhysicalDevice", "QueueFamily"]
 
-EXTENSIONS = (
-    "VK_KHR_external_memory_fd",
-    "VK_EXT_external_memory_dma_buf",
-    "VK_EXT_external_memory_host",
-    "VK_EXT_queue_family_foreign",
-    "VK_KHR_external_memory_win32",
-)
-"""What sharing needs; a device is opened with those of them that it has."""
 _RANKS = {
     vk.PhysicalDeviceType.DISCRETE_GPU: 10,
     vk.PhysicalDeviceType.INTEGRATED_GPU: 20,

@@ -11,7 +11,7 @@ from extmem import vk
 from extmem.devices.base import NativeResource, Requirements
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.types import HandleType, translated
-from extmem.errors import HandleStateError, UnsupportedError
+from extmem.errors import UnsupportedError
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Resources:
     def bind(self, allocation: VulkanAllocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory2, vkBindImageMemory2."""
         driver = self._driver
-        raw, memory = self._live(resource), allocation.live
+        raw, memory = resource.live, allocation.live
         tried = f"{resource.requirements.size} bytes at {offset} of {allocation.size}"
         if offset < 0 or offset + resource.requirements.size > allocation.size:
             fail(int(vk.Result.ERROR_UNKNOWN), "vkBindMemory", driver.name, f"{tried}, which reach past the end,")
@@ -161,14 +161,8 @@ class Resources:
             fail(result, f"vkBind{resource.kind.capitalize()}Memory2", driver.name, tried)
         resource.bound = True
 
-    @staticmethod
-    def _live(resource: NativeResource) -> int:
-        if not resource.raw:
-            raise HandleStateError(f"this {resource.kind} is destroyed; make another one")
-        return resource.raw
-
-    def buffer_of(self, allocation: VulkanAllocation) -> int:
-        """A VkBuffer over the whole allocation."""
+    def buffer_of(self, allocation: VulkanAllocation) -> NativeResource:
+        """A buffer over the whole allocation."""
         alone = allocation.dedicated
         if alone is not None:
             if alone.kind != "buffer":
@@ -179,10 +173,10 @@ class Resources:
                 )
             if not alone.bound:
                 self.bind(allocation, 0, alone)
-            return self._live(alone)
+            return alone
         if allocation.transfer is None:
             allocation.transfer = self._over(allocation)
-        return self._live(allocation.transfer)
+        return allocation.transfer
 
     def _over(self, allocation: VulkanAllocation) -> NativeResource:
         info = vk.BufferCreateInfo(size=allocation.size, usage=_USAGE)

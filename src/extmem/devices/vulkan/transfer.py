@@ -9,11 +9,11 @@ ownership transfers ask, so that what the device cached is written back and what
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.errors import UnsupportedError
+from extmem.devices.vulkan.recording import CommandRecorder
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ _FOREVER = (1 << 64) - 1
 _Access = vk.AccessFlagBits
 _Stage = vk.PipelineStageFlagBits
 _EXTERNAL = int(vk.QUEUE_FAMILY_EXTERNAL)
-_MOVES = int(_Access.TRANSFER_READ | _Access.TRANSFER_WRITE)
+_MOVES = _Access.TRANSFER_READ | _Access.TRANSFER_WRITE
+_HOST = _Access.HOST_READ | _Access.HOST_WRITE
 
 
 class Transfer:
@@ -71,61 +72,57 @@ class Transfer:
 
     def fill(self, allocation: VulkanAllocation, offset: int, size: int, value: int) -> None:
         """The same byte everywhere. vkCmdFillBuffer takes multiples of 4; what is over is written."""
+        if offset % 4:
+            raise ValueError(f"a fill begins at a multiple of 4 bytes, not at {offset}")
         buffer = self._driver.buffer_of(allocation)
         whole = size & ~3
-        if offset % 4:
-            raise UnsupportedError(f"a fill begins at a multiple of 4, not at {offset}", requires_one_of=["alignment"])
         if whole:
-            self.run(
-                lambda commands: self._commands.vkCmdFillBuffer(commands, buffer, offset, whole, value * 0x0101_0101),
-                [allocation],
-            )
+            self.run(lambda recorder: recorder.fill_buffer(buffer, offset, whole, value * 0x0101_0101), [allocation])
         if size > whole:
             self.write(allocation, offset + whole, memoryview(bytes([value]) * (size - whole)))
 
     def _copy(self, source: VulkanAllocation, start: int, target: VulkanAllocation, at: int, size: int) -> None:
-        region = ffi.new("VkBufferCopy *", (start, at, size))
         first, second = self._driver.buffer_of(source), self._driver.buffer_of(target)
-        self.run(lambda commands: self._commands.vkCmdCopyBuffer(commands, first, second, 1, region), [source, target])
+        self.run(lambda recorder: recorder.copy_buffer(first, start, second, at, size), [source, target])
 
     # How.
 
-    def run(self, record: Callable[[Any], None], used: list[VulkanAllocation]) -> None:
-        """Record, submit, wait. `used`: allocations whose ownership is acquired before and released after."""
+    def run(self, record: Callable[[CommandRecorder], None], used: Sequence[VulkanAllocation] = ()) -> None:
+        """Record, submit, wait. `used`: whose ownership is acquired before and released after, unless it is held."""
         with self._lock:
-            shared = [a for a in used if a.handle_types and a.raw]
+            shared = [a for a in used if a.handle_types and a.owner != "held"]
             try:
-                commands = self._begin()
-                self._barrier(commands, [a for a in shared if not a.acquired], acquire=True)
-                record(commands)
-                self._barrier(commands, shared, acquire=False)
-                self._submit(commands)
+                recorder = CommandRecorder(self._commands, self._begin())
+                self._border(recorder, [a for a in shared if a.owner == "external"], acquire=True)
+                record(recorder)
+                self._border(recorder, shared, acquire=False)
+                self._submit()
             except BaseException:
                 self._forget_buffer()
                 raise
             for allocation in shared:
-                allocation.acquired = False
+                allocation.owner = "external"
 
-    def _barrier(self, commands: Any, allocations: list[VulkanAllocation], *, acquire: bool) -> None:
-        """Ownership from or to VK_QUEUE_FAMILY_EXTERNAL; besides, what the host has or is to see."""
+    def _border(self, recorder: CommandRecorder, allocations: list[VulkanAllocation], *, acquire: bool) -> None:
+        """Ownership from or to VK_QUEUE_FAMILY_EXTERNAL; besides, what the host has written or is to see."""
         ours = self._driver.queue_family
-        barriers = ffi.new("VkBufferMemoryBarrier[]", max(1, len(allocations)))
-        for barrier, allocation in zip(barriers, allocations, strict=False):
-            barrier.sType = int(vk.StructureType.BUFFER_MEMORY_BARRIER)
-            barrier.srcAccessMask, barrier.dstAccessMask = (0, _MOVES) if acquire else (_MOVES, 0)
-            barrier.srcQueueFamilyIndex = _EXTERNAL if acquire else ours
-            barrier.dstQueueFamilyIndex = ours if acquire else _EXTERNAL
-            barrier.buffer = self._driver.buffer_of(allocation)
-            barrier.size = int(vk.WHOLE_SIZE)
-        memory = ffi.new("VkMemoryBarrier *")
-        memory.sType = int(vk.StructureType.MEMORY_BARRIER)
-        host = int(_Access.HOST_READ | _Access.HOST_WRITE)
-        memory.srcAccessMask, memory.dstAccessMask = (host, _MOVES) if acquire else (_MOVES, host)
-        before = int(_Stage.TOP_OF_PIPE | _Stage.HOST) if acquire else int(_Stage.TRANSFER)
-        after = int(_Stage.TRANSFER) if acquire else int(_Stage.BOTTOM_OF_PIPE | _Stage.HOST)
-        self._commands.vkCmdPipelineBarrier(
-            commands, before, after, 0, 1, memory, len(allocations), barriers, 0, ffi.NULL
-        )
+        sides = (_EXTERNAL, ours) if acquire else (ours, _EXTERNAL)
+        nothing = _Access(0)
+        barriers = [
+            vk.BufferMemoryBarrier(
+                nothing if acquire else _MOVES,
+                _MOVES if acquire else nothing,
+                *sides,
+                self._driver.buffer_of(allocation).live,
+                0,
+                int(vk.WHOLE_SIZE),
+            )
+            for allocation in allocations
+        ]
+        memory = vk.MemoryBarrier(_HOST, _MOVES) if acquire else vk.MemoryBarrier(_MOVES, _HOST)
+        before = _Stage.TOP_OF_PIPE | _Stage.HOST if acquire else _Stage.TRANSFER
+        after = _Stage.TRANSFER if acquire else _Stage.BOTTOM_OF_PIPE | _Stage.HOST
+        recorder.pipeline_barrier(int(before), int(after), [memory], barriers)
 
     def _begin(self) -> Any:
         driver, vulkan = self._driver, self._commands
@@ -156,10 +153,10 @@ class Transfer:
         driver.check(vulkan.vkBeginCommandBuffer(self._buffer, begin), "vkBeginCommandBuffer")
         return self._buffer
 
-    def _submit(self, commands: Any) -> None:
+    def _submit(self) -> None:
         driver, vulkan = self._driver, self._commands
-        driver.check(vulkan.vkEndCommandBuffer(commands), "vkEndCommandBuffer")
-        buffers = ffi.new("VkCommandBuffer *", commands)
+        driver.check(vulkan.vkEndCommandBuffer(self._buffer), "vkEndCommandBuffer")
+        buffers = ffi.new("VkCommandBuffer *", self._buffer)
         info = ffi.new("VkSubmitInfo *")
         info.sType = int(vk.StructureType.SUBMIT_INFO)
         info.commandBufferCount, info.pCommandBuffers = 1, buffers
