@@ -79,6 +79,9 @@ HeldMemory: TypeAlias = tuple[HeldPayload, int, bool, int, bool]
 A plain tuple: imports are many.
 """
 
+Known: TypeAlias = tuple[bytes, wire.ImportFacts, HeldMemory, bool]
+"""An import's facts as bytes and decoded, the memory object that they make, and whether it may write."""
+
 
 @dataclass(slots=True)
 class HeldHandle:
@@ -116,8 +119,8 @@ class State:
         self.handles: dict[int, HeldHandle] = {}
         self.offered: dict[bytes, Offered] = {}
         self._pruned = 0.0
-        self._known: dict[bytes, tuple[wire.ImportFacts, HeldMemory, bool]] = {}
-        """Facts of imports by their bytes, the memory object that they make, and whether it may write."""
+        self._known: dict[bytes, Known] = {}
+        """What each request was answered with last, by the request's bytes."""
         self.claimed: deque[bytes] = deque(maxlen=256)
 
     def after_fork(self) -> State:
@@ -144,14 +147,17 @@ class State:
         held.references += 1
         self.memories[reply.memory + self.base] = (held, reply.object, True, reply.granted, request.inherit)
 
-    def imported(self, reply: wire.Reply, fd: OwnedFd | None) -> Imported:
-        """A memory object that this process has imported: what it leads to, and a hold on its descriptor."""
+    def imported(self, request: bytes, reply: wire.Reply, fd: OwnedFd | None) -> Imported:
+        """A memory object that this process has imported: what it leads to, and a hold on its descriptor.
+
+        request: the encoded request, which is likely to be answered alike again; empty for one that is made only once.
+        """
         if reply.__class__ is not wire.Imported:
             raise PeerProtocolError(f"the broker answered an import with {type(reply).__name__}")
-        known = self._known.get(reply.facts)
-        if known is None:
-            known = self._learn(reply.facts)
-        facts, entry, writable = known
+        known = self._known.get(request)
+        if known is None or known[0] != reply.facts:
+            known = self._learn(request, reply.facts)
+        _, facts, entry, writable = known
         held, target, _, granted, _ = entry
         if not held.references and self.payloads.setdefault(held.id, held) is not held:
             # Nothing has held it since it was learnt, and something holds it again, as another entry.
@@ -192,7 +198,7 @@ class State:
             held.kmt, held.strict_kmt = facts.kmt, facts.strict_kmt
             held.write |= facts.granted & RESOURCE_WRITE != 0
 
-    def _learn(self, data: bytes) -> tuple[wire.ImportFacts, HeldMemory, bool]:
+    def _learn(self, request: bytes, data: bytes) -> Known:
         if len(self._known) >= _KNOWN:
             self._known.clear()
         facts = wire.decode_facts(data)
@@ -202,7 +208,7 @@ class State:
             held = HeldPayload(facts.payload, facts.kind, facts.descriptor, share, facts.identity)
         entry = (held, facts.object, False, facts.granted, False)
         writable = facts.needs == READ_WRITE and facts.granted & RESOURCE_WRITE != 0
-        known = self._known[data] = facts, entry, writable
+        known = self._known[request] = data, facts, entry, writable
         return known
 
     def handle(self, reply: wire.Handle, fd: OwnedFd | None) -> None:

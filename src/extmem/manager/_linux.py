@@ -107,7 +107,7 @@ class LinuxManager(Manager):
         client = self.client
         with client.lock:
             reply, fd = client.exchange_encoded(request)
-            return client.state.imported(reply, fd)
+            return client.state.imported(request, reply, fd)
 
     def _prepare_open(self, name: str, desired: int) -> bytes:
         """The encoded request. Programs open the same names again and again."""
@@ -122,13 +122,15 @@ class LinuxManager(Manager):
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
         client = self.client
         with client.lock:
-            return client.state.imported(*client.exchange(wire.ImportHandle(self._know(handle))))
+            request = wire.encode(wire.ImportHandle(self._know(handle)))
+            return client.state.imported(request, *client.exchange_encoded(request))
 
     def import_by_kmt(self, number: int) -> Imported:
         """A memory object by KMT number."""
         client = self.client
         with client.lock:
-            return client.state.imported(*client.exchange(wire.ImportKmt(fit_number(number))))
+            request = wire.encode(wire.ImportKmt(fit_number(number)))
+            return client.state.imported(request, *client.exchange_encoded(request))
 
     def free(self, memory: int) -> None:
         """Free a memory object. One that a fork left behind is not ours: nothing happens."""
@@ -291,7 +293,7 @@ class LinuxManager(Manager):
                 return reply.number
             if type(reply) is wire.Handle:
                 return self._handle(reply, fd)
-            return client.state.imported(reply, fd)
+            return client.state.imported(b"", reply, fd)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
         """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
