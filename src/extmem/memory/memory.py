@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["DeviceMemory"]
 
 
+_bare = object.__new__
+
+
 @lru_cache(maxsize=256)
 def _bytes_of(size: int) -> Any:
     """The ctypes array type. Making one takes longer than mapping."""
@@ -48,16 +51,11 @@ class DeviceMemory:
 
     __slots__ = ("__weakref__", "_closed", "_holding", "_seen")
 
-    def __init__(self, holding: Holding, *, first: bool = False) -> None:
-        """first: nobody else knows the holding yet."""
+    def __init__(self, holding: Holding) -> None:
         self._closed = True  # until the holding counts us
         self._holding = holding
         self._seen: ref[object] | None = None
         """What its views look through, while there are any."""
-        if first:
-            holding.users.add(id(self))
-            self._closed = False
-            return
         with joining:
             if holding.released:
                 raise HandleStateError(
@@ -65,6 +63,16 @@ class DeviceMemory:
                 )
             holding.users.add(id(self))
             self._closed = False
+
+    @classmethod
+    def first(cls, holding: Holding) -> Self:
+        """The first on a holding that nobody else knows yet: nobody can be closing it (for the library itself)."""
+        memory = _bare(cls)
+        memory._seen = None
+        memory._holding = holding
+        holding.users.add(id(memory))
+        memory._closed = False
+        return memory
 
     # What it is.
 

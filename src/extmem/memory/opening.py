@@ -241,7 +241,7 @@ def open_found(
         raise
     if dedicated is not None:
         holding.dedicated, holding.resource = dedicated.facts, dedicated
-    memory = DeviceMemory(holding, first=True)
+    memory = DeviceMemory.first(holding)
     if imported.object:
         device.remember(holding, name)
     return memory
@@ -255,7 +255,7 @@ def _bridged(device: Device, owner: Manager, imported: Imported, name: str | Non
     allocation = device.driver.import_payload(imported.payload, size, 0, imported.capacity)
     holding = Holding(device, allocation, descriptor, allocation.size, allocation.memory_type_index)
     allocating.note_import(holding, owner, imported, int(HandleType.HOST_ALLOCATION))
-    memory = DeviceMemory(holding, first=True)
+    memory = DeviceMemory.first(holding)
     if imported.object:
         device.remember(holding, name)
     return memory
