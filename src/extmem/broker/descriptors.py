@@ -13,15 +13,15 @@ from extmem.errors import HandleStateError
 __all__ = ["Imported", "OwnedFd", "PayloadFd"]
 
 
-class OwnedFd:
-    """A received or duplicated descriptor, owned by this object until taken: closed when the last reference goes."""
+class OwnedFd(msgspec.Struct, gc=False, eq=False):
+    """A received or duplicated descriptor, owned by this object until taken: closed when the last reference goes.
 
-    __slots__ = ("fd", "mapping")
+    (A Struct because it is made in C: every first import of a payload makes one.)
+    """
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.mapping: Callable[[], Any] | None = None
-        """A weak reference to what a device has mapped of the file: all who share the descriptor share that too."""
+    fd: int
+    mapping: Callable[[], Any] | None = None
+    """A weak reference to what a device has mapped of the file: all who share the descriptor share that too."""
 
     def take(self) -> int:
         """The descriptor: closing it is the caller's duty now."""

@@ -17,11 +17,12 @@ from extmem.memory.resources import Buffer, Image, Resource
 from extmem.objects import Share
 
 if TYPE_CHECKING:
+    from extmem.devices.base import Allocation
     from extmem.manager import Imported, Manager
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
 
-__all__ = ["Everyday", "adopt", "adopt_object", "allocate_memory", "judge", "note_import"]
+__all__ = ["Everyday", "adopt", "adopt_object", "allocate_memory", "judge", "imported_holding"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _HOST_KIND = 1
@@ -121,21 +122,34 @@ def adopt_object(
             identity=imported.identity,
             dedicated=dedicated.native if dedicated is not None else None,
         )
-    holding = Holding(device, allocation, descriptor, size, kind)
-    note_import(holding, owner, imported, handle_type)
-    return holding
+    return imported_holding(device, owner, imported, allocation, descriptor, size, kind, handle_type)
 
 
-def note_import(holding: Holding, owner: Manager, imported: Imported, handle_type: int) -> None:
-    """What the object manager gave is the holding's from now on."""
-    holding.import_handle_type = handle_type
-    if not imported.payload.writable:
-        holding.writable = False
-    holding.manager = owner
-    holding.references = (imported.memory,)
-    holding.object_id = imported.object
-    holding.kmt = imported.kmt
-    holding.name = spoken_name(imported.name)
+def imported_holding(
+    device: Device,
+    owner: Manager,
+    imported: Imported,
+    allocation: Allocation,
+    descriptor: Descriptor,
+    size: int,
+    kind: int,
+    handle_type: int,
+) -> Holding:
+    """What the object manager gave, and the device made of it, as one holding's."""
+    return Holding(
+        device,
+        allocation,
+        descriptor,
+        size,
+        kind,
+        references=(imported.memory,),
+        manager=owner,
+        name=spoken_name(imported.name),
+        object_id=imported.object,
+        kmt=imported.kmt,
+        import_handle_type=handle_type,
+        writable=imported.payload.writable,
+    )
 
 
 def _dedicated(info: vk.MemoryAllocateInfo) -> Resource | None:

@@ -18,6 +18,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from extmem.errors import HandleStateError, ObjectManagerError
 
 if TYPE_CHECKING:
@@ -35,46 +37,46 @@ joining = threading.Lock()
 """Held while a memory object joins or leaves a holding, never while anything else happens."""
 
 
-class Holding:
-    """The references behind one memory object. Not public; `DeviceMemory` is."""
+class Holding(msgspec.Struct, eq=False, weakref=True):
+    """The references behind one memory object. Not public; `DeviceMemory` is.
 
-    # What most holdings have in common stands here once; a holding keeps what differs. Imports are many.
+    (A Struct because it is made in C: every import makes one.)
+    """
+
+    device: Device
+    allocation: Allocation
+    descriptor: Descriptor
+    size: int
+    memory_type_index: int
+    references: tuple[int, ...] = ()
+    """Memory objects in the object manager, the imported one first."""
+    manager: Manager | None = None
     name: str | None = None
     """What it was exported as or opened by, as a program says it."""
-    manager: Manager | None = None
-    share_reference = 0
+    object_id: int = 0
+    kmt: int = 0
+    import_handle_type: int = 0
+    writable: bool = True
+    share_reference: int = 0
     """The memory object that was exported with NT or KMT handles; 0 where there is none."""
     lazy_share: int | None = None
     """dwAccess of an unnamed NT share that is made when somebody first asks for it."""
-    object_id = 0
     known_by: tuple[str | int, ...] = ()
     """The names and objects that the device remembers it by."""
-    kmt = 0
-    export_handle_types = 0
-    import_handle_type = 0
-    exported_nt_types = 0
-    writable = True
+    export_handle_types: int = 0
+    exported_nt_types: int = 0
     dedicated: ResourceFacts | None = None
     resource: Resource | None = None
     """The buffer or image that it is dedicated to, where the everyday door made that: it ends with the memory."""
     views: tuple[weakref.ref[object], ...] = ()
     """What looks at it and has outlived the `DeviceMemory` that it came from."""
-    released = False
+    released: bool = False
+    users: set[int] = msgspec.field(default_factory=set)
+    """Ids of the open `DeviceMemory` objects on it. Adding and discarding are atomic, as finalizers need."""
+    pid: int = msgspec.field(default_factory=os.getpid)
 
-    def __init__(
-        self, device: Device, allocation: Allocation, descriptor: Descriptor, size: int, memory_type_index: int
-    ) -> None:
-        self.device = device
-        self.allocation = allocation
-        self.descriptor = descriptor
-        self.size = size
-        self.memory_type_index = memory_type_index
-        self.references: tuple[int, ...] = ()
-        """Memory objects in the object manager, the imported one first."""
-        self.users: set[int] = set()
-        """Ids of the open `DeviceMemory` objects on it. Adding and discarding are atomic, as finalizers need."""
-        self.pid = os.getpid()
-        device.open_holdings.add(id(self))
+    def __post_init__(self) -> None:
+        self.device.open_holdings.add(id(self))
 
     def leave(self, user: int) -> None:
         """A `DeviceMemory` closes; the last one gives everything back, unless a lost one's view still looks."""

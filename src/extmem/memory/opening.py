@@ -253,8 +253,9 @@ def _bridged(device: Device, owner: Manager, imported: Imported, name: str | Non
     alignment = device.driver.min_imported_host_pointer_alignment
     size = -(-descriptor.allocation_size // alignment) * alignment
     allocation = device.driver.import_payload(imported.payload, size, 0, imported.capacity)
-    holding = Holding(device, allocation, descriptor, allocation.size, allocation.memory_type_index)
-    allocating.note_import(holding, owner, imported, int(HandleType.HOST_ALLOCATION))
+    size, kind = allocation.size, allocation.memory_type_index
+    as_host = int(HandleType.HOST_ALLOCATION)
+    holding = allocating.imported_holding(device, owner, imported, allocation, descriptor, size, kind, as_host)
     memory = DeviceMemory.first(holding)
     if imported.object:
         device.remember(holding, name)

@@ -13,13 +13,15 @@ import os
 import sys
 from typing import NamedTuple
 
+import msgspec
+
 from extmem.devices.host._libc import ffi
 from extmem.devices.host._memfd import out_of_memory
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
 
-__all__ = ["FileMapping", "PointerMapping", "range_is_mapped"]
+__all__ = ["FileMapping", "PointerMapping", "map_file", "range_is_mapped"]
 
 _libc = ffi.dlopen(None)
 _mmap, _munmap = _libc.mmap, _libc.munmap
@@ -28,23 +30,29 @@ _SHARED = int(mmap.MAP_SHARED)
 _RIGHTS = (int(mmap.PROT_READ), int(mmap.PROT_READ | mmap.PROT_WRITE))
 
 
-class FileMapping:
-    """`size` bytes of a file, mapped shared; see `Mapping`. Unmaps when lost."""
+class FileMapping(msgspec.Struct, eq=False, weakref=True):
+    """`size` bytes of a file, mapped shared; see `Mapping`. Made by `map_file`; unmaps when lost.
 
-    __slots__ = ("__weakref__", "address", "size", "writable")
+    (A Struct because it is made in C: every open that is looked at makes one.)
+    """
 
-    def __init__(self, fd: int, size: int, writable: bool) -> None:
-        """Errors: PermissionError for a writable mapping of a read-only fd; OutOfMemoryError; OSError."""
-        address = _mmap(0, size, _RIGHTS[writable], _SHARED, fd, 0)
-        if address == _FAILED:
-            raise _map_error(ffi.errno, size, writable)
-        self.address = address
-        self.size = size
-        self.writable = writable
+    address: int
+    size: int
+    writable: bool
 
     def __del__(self) -> None:
-        if hasattr(self, "writable"):  # otherwise it was refused
-            _munmap(self.address, self.size)
+        _munmap(self.address, self.size)
+
+
+def map_file(fd: int, size: int, writable: bool) -> FileMapping:
+    """Map the first `size` bytes of a file. The fd is borrowed for the call.
+
+    Errors: PermissionError for a writable mapping of a read-only fd; OutOfMemoryError; OSError.
+    """
+    address = _mmap(0, size, _RIGHTS[writable], _SHARED, fd, 0)
+    if address == _FAILED:
+        raise _map_error(ffi.errno, size, writable)
+    return FileMapping(address, size, writable)
 
 
 class PointerMapping(NamedTuple):

@@ -10,7 +10,7 @@ import msgspec
 
 from extmem.broker.descriptors import OwnedFd, PayloadFd
 from extmem.devices.base import Mapping
-from extmem.devices.host._mapping import FileMapping, PointerMapping
+from extmem.devices.host._mapping import FileMapping, PointerMapping, map_file
 from extmem.errors import HandleStateError
 
 if sys.platform != "linux":
@@ -80,7 +80,7 @@ class HostAllocation(msgspec.Struct, gc=False, eq=False):
             known = self.shared.mapping
             mapping = known() if known is not None else None
             if mapping is None or mapping.size != self.size or mapping.writable is not writable:
-                mapping = FileMapping(self.fd, self.size, writable)
+                mapping = map_file(self.fd, self.size, writable)
                 self.shared.mapping = ref(mapping)
             self.mapping = mapping
         return mapping
