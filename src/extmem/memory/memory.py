@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from extmem.memory.holding import Holding
     from extmem.memory.resources import Resource
 
-__all__ = ["DeviceMemory"]
-
-
-_bare = object.__new__
+__all__ = ["DeviceMemory", "first_on"]
 
 
 @lru_cache(maxsize=256)
@@ -63,16 +60,6 @@ class DeviceMemory:
                 )
             holding.users.add(id(self))
             self._closed = False
-
-    @classmethod
-    def first(cls, holding: Holding) -> Self:
-        """The first on a holding that nobody else knows yet: nobody can be closing it (for the library itself)."""
-        memory = _bare(cls)
-        memory._seen = None
-        memory._holding = holding
-        holding.users.add(id(memory))
-        memory._closed = False
-        return memory
 
     # What it is.
 
@@ -328,3 +315,16 @@ class DeviceMemory:
         self._abandon()
         if not looked_at:
             warnings.warn(f"unclosed {self!r}".replace(", closed", ""), ResourceWarning, source=self, stacklevel=2)
+
+
+_bare = object.__new__
+
+
+def first_on(holding: Holding) -> DeviceMemory:
+    """The first memory object on a holding that nobody else knows yet: nobody can be closing it meanwhile."""
+    memory = _bare(DeviceMemory)
+    memory._seen = None
+    memory._holding = holding
+    holding.users.add(id(memory))
+    memory._closed = False
+    return memory

@@ -16,7 +16,7 @@ from extmem.memory import allocating, exporting, importing
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
 from extmem.memory.holding import Holding
-from extmem.memory.memory import DeviceMemory
+from extmem.memory.memory import DeviceMemory, first_on
 
 if TYPE_CHECKING:
     from extmem.devices.base import Driver
@@ -241,7 +241,7 @@ def open_found(
         raise
     if dedicated is not None:
         holding.dedicated, holding.resource = dedicated.facts, dedicated
-    memory = DeviceMemory.first(holding)
+    memory = first_on(holding)
     if imported.object:
         device.remember(holding, name)
     return memory
@@ -256,7 +256,7 @@ def _bridged(device: Device, owner: Manager, imported: Imported, name: str | Non
     size, kind = allocation.size, allocation.memory_type_index
     as_host = int(HandleType.HOST_ALLOCATION)
     holding = allocating.imported_holding(device, owner, imported, allocation, descriptor, size, kind, as_host)
-    memory = DeviceMemory.first(holding)
+    memory = first_on(holding)
     if imported.object:
         device.remember(holding, name)
     return memory
