@@ -5,13 +5,31 @@ What comes in here is trusted to be what the caller says: nobody else can know w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from extmem import vk
+from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.manager import manager
 from extmem.memory import Descriptor, Device, DeviceMemory
-from extmem.memory.allocating import allocate_memory
+from extmem.memory.allocating import adopt_foreign, allocate_memory
+from extmem.memory.device import Check
 
-__all__ = ["fd_handle", "import_payload", "kmt_handle", "nt_handle"]
+if TYPE_CHECKING:
+    from extmem.vk.abi import CStruct
+
+__all__ = [
+    "adopt_device",
+    "adopt_memory",
+    "c_struct",
+    "fd_handle",
+    "import_payload",
+    "kmt_handle",
+    "nt_handle",
+    "vk_device",
+    "vk_memory",
+]
 
 
 def nt_handle(value: int) -> NtHandle:
@@ -49,3 +67,84 @@ def import_payload(device: Device, fd: FdHandle | int, descriptor: Descriptor) -
         vk.ImportMemoryFdInfoKHR(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD, fd),
     )
     return allocate_memory(device, info, stated=descriptor)
+
+
+def adopt_device(
+    instance: int,
+    physical_device: int,
+    device: int,
+    *,
+    extensions: Iterable[str],
+    queue_family_index: int,
+    queue_index: int = 0,
+    api_version: int = 1 << 22 | 1 << 12,
+    check: Check = "raise",
+) -> Device:
+    """A VkDevice that another binding made, as a device of extmem's. Handles are numbers (addresses).
+
+    Ownership: stays the other's; it must outlive what is made here, and `close()` leaves it alone.
+    extensions: names of the device extensions it was made with; it needs VK_KHR_external_memory_fd to share.
+    queue_family_index, queue_index: a queue of it that extmem may submit to while nobody else does (vkQueueSubmit is
+        externally synchronized); used by `write`, `read`, `fill` and `commands()` alone.
+    api_version: VkApplicationInfo::apiVersion of its instance, packed; at least 1.1.
+    Errors: HandleStateError for null handles; UnsupportedError for Vulkan 1.0, or without a loader.
+    """
+    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.devices.vulkan.instance import API_VERSION, Instance
+    from extmem.devices.vulkan.physical import PhysicalDevice
+
+    for what, handle in (("VkInstance", instance), ("VkPhysicalDevice", physical_device), ("VkDevice", device)):
+        if not handle:
+            raise HandleStateError(f"the {what} is null; pass its address as a number")
+    if api_version < API_VERSION:
+        raise UnsupportedError(
+            f"the instance was made for version {api_version:#x}; external memory needs Vulkan 1.1 ({API_VERSION:#x})",
+            requires_one_of=["VkApplicationInfo::apiVersion of 1.1 or later"],
+        )
+    adopted = PhysicalDevice.of(Instance(adopt=instance, api_version=api_version), physical_device, extensions)
+    return Device(VulkanDriver(adopted, device=device, queue_family=queue_family_index, queue=queue_index), check=check)
+
+
+def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> DeviceMemory:
+    """A VkDeviceMemory that another binding allocated on this device, to be shared.
+
+    info: how it was allocated, in extmem's words: size, memory type, VkMemoryDedicatedAllocateInfo with a resource of
+        `device`, and what it is shared as. Where it was allocated for export as OPAQUE_FD, OPAQUE_WIN32 and
+        OPAQUE_WIN32_KMT may be said here too, with name and access: on Linux they stand on that fd.
+    Ownership: the VkDeviceMemory stays the other's, who frees it after `close()`. Errors: as `Device.allocate_memory`.
+    """
+    if not memory:
+        raise HandleStateError("the VkDeviceMemory is null; pass its value as a number")
+    return adopt_foreign(device, memory, info)
+
+
+def vk_memory(memory: DeviceMemory) -> int:
+    """The VkDeviceMemory behind memory of a Vulkan device, for another binding. It stays the memory's, which frees it.
+
+    Errors: HandleStateError once closed; UnsupportedError for memory of another kind of device.
+    """
+    return _raw(memory.holding.allocation, "VkDeviceMemory")
+
+
+def vk_device(device: Device) -> int:
+    """The VkDevice behind a Vulkan device, for another binding. Errors: UnsupportedError for other devices."""
+    return _raw(device.driver, "VkDevice")
+
+
+def _raw(thing: object, what: str) -> int:
+    raw = getattr(thing, "raw", None)
+    if not isinstance(raw, int):
+        raise UnsupportedError(
+            f"{thing!r} has no {what}: it is not of a Vulkan device", requires_one_of=["a Vulkan device"]
+        )
+    return raw
+
+
+def c_struct(struct: vk.Struct) -> CStruct:
+    """The struct and its pNext chain in C memory: `.address` is for another binding's call, while the result is kept.
+
+    Handles in it may be numbers or extmem's own objects. Errors: ValueError, TypeError for what does not fit.
+    """
+    from extmem.vk.abi import to_c
+
+    return to_c(struct)

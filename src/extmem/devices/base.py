@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from extmem.errors import HandleStateError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DESCRIPTOR_LIMIT",
+    "AdoptsMemory",
     "Allocation",
     "DeviceIdentity",
     "Driver",
@@ -443,3 +444,13 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Let go of the device. Safe to call twice."""
+
+
+@runtime_checkable
+class AdoptsMemory(Protocol):
+    """A driver whose memory objects other bindings make, too."""
+
+    def adopt_memory(
+        self, raw: int, size: int, memory_type_index: int, handle_types: int, dedicated: NativeResource | None
+    ) -> Allocation:
+        """A memory object of this device that somebody else allocated, for these export types, and frees."""

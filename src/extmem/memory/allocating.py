@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.errors import DriverError
+from extmem.devices.base import AdoptsMemory
+from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
 from extmem.memory import exporting, importing, tracking
 from extmem.memory.descriptor import Descriptor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
 
-__all__ = ["Everyday", "adopt", "adopt_object", "allocate_memory", "judge", "imported_holding"]
+__all__ = ["Everyday", "adopt", "adopt_foreign", "adopt_object", "allocate_memory", "judge", "imported_holding"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _HOST_KIND = 1
@@ -72,6 +73,32 @@ def allocate_memory(
         raise
     if source is not None:
         source.commit()
+    return DeviceMemory(holding)
+
+
+def adopt_foreign(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> DeviceMemory:
+    """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says. See `extmem.raw`."""
+    driver = device.driver
+    if not isinstance(driver, AdoptsMemory):
+        raise UnsupportedError(
+            f"{device.name} has no VkDeviceMemory that could be adopted; use a Vulkan device",
+            requires_one_of=["a Vulkan device"],
+        )
+    dedicated = _dedicated(info)
+    judge(device, info, dedicated, None)
+    export = vk.find(info, vk.ExportMemoryAllocateInfo)
+    types = int(export.handle_types) if export is not None else 0
+    size, kind = int(info.allocation_size), int(info.memory_type_index)
+    native = dedicated.native if dedicated is not None else None
+    allocation = driver.adopt_memory(memory, size, kind, types, native)
+    holding = Holding(device, allocation, device.describe(size, kind, types, dedicated), size, kind)
+    holding.export_handle_types = types
+    holding.dedicated = dedicated.facts if dedicated is not None else None
+    try:
+        _share(holding, info, None)
+    except BaseException:
+        holding.release()
+        raise
     return DeviceMemory(holding)
 
 

@@ -41,6 +41,7 @@ class VulkanAllocation:
         "handle_types",
         "keep",
         "memory_type_index",
+        "owned",
         "owner",
         "raw",
         "size",
@@ -61,7 +62,10 @@ class VulkanAllocation:
         *,
         identity: int = 0,
         owner: Owner = "here",
+        owned: bool = True,
     ) -> None:
+        """owned: whether `close` frees the VkDeviceMemory; one that somebody else allocated is left to them."""
+        self.owned = owned
         self.driver = driver
         self.raw = raw
         """VkDeviceMemory; 0 once freed."""
@@ -145,7 +149,8 @@ class VulkanAllocation:
         transfer, self.transfer = self.transfer, None
         if transfer is not None:
             self.driver.destroy(transfer)
-        self.driver.free_memory(raw)
+        if self.owned:
+            self.driver.free_memory(raw)
         if self._fd >= 0:
             os.close(self._fd)
         if self._payload is not None:

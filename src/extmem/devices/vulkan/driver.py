@@ -205,6 +205,17 @@ class VulkanDriver(LogicalDevice):
         self._live.add(raw)
         return raw
 
+    def adopt_memory(
+        self, raw: int, size: int, memory_type_index: int, handle_types: int, dedicated: NativeResource | None
+    ) -> VulkanAllocation:
+        """A VkDeviceMemory of this VkDevice that somebody else allocated, for these export types, and frees."""
+        self.alive()
+        types = to_driver(handle_types)
+        identity = secrets.randbits(63) | 1 if types else 0
+        return VulkanAllocation(
+            self, raw, size, memory_type_index, types, dedicated, identity=identity, owner="held", owned=False
+        )
+
     def import_fd(
         self,
         fd: int,

@@ -20,15 +20,22 @@ _ENUMERATE_PORTABILITY = 1
 
 
 class Instance:
-    """A VkInstance. Ownership: destroyed by `close`, which must come after its devices' own.
+    """A VkInstance. Ownership: made here and destroyed by `close`, after its devices; or adopted, and left as it was.
 
     Errors: UnsupportedError without a loader, for a loader of Vulkan 1.0, or without any driver.
     """
 
-    def __init__(self, loader: Loader | None = None) -> None:
+    def __init__(self, loader: Loader | None = None, *, adopt: int = 0, api_version: int = API_VERSION) -> None:
+        """adopt: a VkInstance that somebody else made, for this version; it is used, and left alone by `close`."""
         self.loader = loader or Loader()
         self.pid = os.getpid()
-        self.api_version = API_VERSION
+        self.api_version = api_version
+        self.owned = not adopt
+        self.handle: Any = ffi.cast("VkInstance", adopt) if adopt else self._create()
+        self.commands: Commands = self.loader.instance_commands(self.handle)
+        self._devices: list[PhysicalDevice] | None = None
+
+    def _create(self) -> Any:
         if not self.loader.commands.has("vkEnumerateInstanceVersion"):
             raise UnsupportedError(
                 "the Vulkan loader here is for Vulkan 1.0; external memory needs 1.1: update it",
@@ -43,9 +50,7 @@ class Instance:
         result = self.loader.commands.vkCreateInstance(info, ffi.NULL, made)
         if result:
             fail(result, "vkCreateInstance", "")
-        self.handle: Any = made[0]
-        self.commands: Commands = self.loader.instance_commands(self.handle)
-        self._devices: list[PhysicalDevice] | None = None
+        return made[0]
 
     @property
     def raw(self) -> int:
@@ -75,7 +80,7 @@ class Instance:
             return list(found[0 : count[0]])
 
     def close(self) -> None:
-        """vkDestroyInstance. Safe to call twice; nothing happens in a forked child."""
+        """vkDestroyInstance. Safe to call twice; nothing happens to an adopted one, or in a forked child."""
         handle, self.handle = self.handle, None
-        if handle is not None and self.pid == os.getpid():
+        if handle is not None and self.owned and self.pid == os.getpid():
             self.commands.vkDestroyInstance(handle, ffi.NULL)

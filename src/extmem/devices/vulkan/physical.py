@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +47,11 @@ class PhysicalDevice:
         self.handle = handle
         self.commands = instance.commands
         self._given = extensions
+
+    @classmethod
+    def of(cls, instance: Instance, raw: int, extensions: Iterable[str]) -> PhysicalDevice:
+        """One whose VkDevice somebody else made, with these extensions."""
+        return cls(instance, ffi.cast("VkPhysicalDevice", raw), frozenset(extensions))
 
     @property
     def raw(self) -> int:
