@@ -31,9 +31,9 @@ if sys.platform == "linux":
 
     def map_file(fd: int, size: int) -> Mapping:
         """A writable mapping of a host payload's first `size` bytes. Errors: OSError."""
-        from extmem.devices.host._mapping import FileMapping
+        from extmem.devices.host import _mapping
 
-        return FileMapping(fd, size, True)
+        return _mapping.map_file(fd, size, True)
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped here, readable and writable."""

@@ -101,7 +101,7 @@ class Prover:
         if seen != own:
             return FdFacts(
                 kind,
-                f"fd {fd} is {seen}, and what {self._driver.name} exports as {HandleType(handle_type)!r} is {own}; "
+                f"fd {fd} is {seen}, and what {self._driver.name} exports as {HandleType(handle_type).name} is {own}; "
                 "pass the fd that vkGetMemoryFdKHR gave, or a copy of it",
                 self_describing=False,
             )
