@@ -87,7 +87,8 @@ class _Demo:
         self.tell(f"Process {exporter.pid} shares {bytes_in_words(device['size'])} for reading, named {self.name!r}.")
         opened = importer.call(f"{_ACTS}:importer_open", self.name)
         shape = " x ".join(map(str, opened["shape"]))
-        self.tell(f"Process {importer.pid} opens that name: {shape} {opened['dtype']}, read-only, nothing copied.")
+        copied = "nothing copied" if opened["host_visible"] else "in the GPU's memory"
+        self.tell(f"Process {importer.pid} opens that name: {shape} {opened['dtype']}, read-only, {copied}.")
         self.expect(opened["read_only"], "the importer got the right to write")
         bad = []
         with _progress(self.frames) as progress:
@@ -130,7 +131,8 @@ class _Demo:
         count = min(_SHOWN, self.frames)
         indices = [index * self.frames // count for index in range(count)]
         caption = (
-            f"{self.frames} frames drawn by process {self.facts['exporter']}, read by {importer.pid} in shared memory"
+            f"{self.frames} frames drawn by process {self.facts['exporter']}, read by {importer.pid} in shared memory "
+            f"of {self.facts['device']['name']}"
         )
         out.write_bytes(importer.call(f"{_ACTS}:sheet", indices, min(_COLUMNS, count), caption))
         self.facts["picture"] = str(out)

@@ -94,6 +94,13 @@ class DeviceMemory:
         return self._holding.memory_type_index
 
     @property
+    def host_visible(self) -> bool:
+        """Whether the host sees it: `map()`, `numpy()` and DLPack work. `read()` and `write()` always do."""
+        holding = self._holding
+        kind = holding.device.facts.memory_types[holding.memory_type_index]
+        return bool(kind.property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE)
+
+    @property
     def resource(self) -> Resource | None:
         """The buffer or image that a dedicated payload belongs to, made by `open` like the exporter's; else None.
 
@@ -211,6 +218,16 @@ class DeviceMemory:
         octets = arrays.new_octets(self.size)
         holding.device.driver.read(holding.allocation, holding.descriptor.payload_offset, octets)
         return arrays.numpy_view(octets, layout)
+
+    def read_bytes(self, offset: int = 0, size: int | None = None) -> bytearray:
+        """`size` bytes of the payload from `offset` on (None: to the end), copied by the device. Errors: as `write`."""
+        holding = self._moving("read")
+        count = self.size - offset if size is None else size
+        if offset < 0 or count < 0 or offset + count > self.size:
+            raise ValueError(f"{count} bytes from offset {offset} reach outside the payload of {self.size} bytes")
+        octets = bytearray(count)
+        holding.device.driver.read(holding.allocation, holding.descriptor.payload_offset + offset, memoryview(octets))
+        return octets
 
     def fill(self, value: int = 0) -> None:
         """Set every byte to `value` (0 to 255), by the device. Errors: as `write`."""

@@ -53,7 +53,7 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
 
 def compare(name: str, rounds: int) -> list[list[int]]:
     """Importer: nanoseconds of vkAllocateMemory importing by name, with the rules on and off."""
-    with extmem.open_device(check="raise") as strict, extmem.open_device(check="off") as lax:
+    with extmem.open_device(kind="host", check="raise") as strict, extmem.open_device(kind="host", check="off") as lax:
         with extmem.open(name, device=strict) as first:
             size, kind = first.allocation_size, first.memory_type_index
 

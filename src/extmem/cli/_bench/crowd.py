@@ -137,7 +137,7 @@ def _throughput(who: list[Worker]) -> float:
 
 def share(number: int, count: int) -> None:
     """A client: share so many objects of a page each until the process ends."""
-    device = extmem.open_device()
+    device = extmem.open_device(kind="host")
     _kept.extend(device.allocate(4096, name=f"bench {number}.{index}") for index in range(count))
 
 

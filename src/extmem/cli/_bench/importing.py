@@ -64,7 +64,7 @@ def import_by_name(device: extmem.Device, name: str, size: int, memory_type: int
 def import_at_once(name: str, count: int, repeats: int) -> tuple[list[float], int, int]:
     """Importer: growth of the machine's shared memory in MiB per repeat, of the file's blocks, and of descriptors."""
     grown, blocks, descriptors = [], 0, 0
-    with extmem.open_device() as device, extmem.open(name, device=device) as first:
+    with extmem.open_device(kind="host") as device, extmem.open(name, device=device) as first:
         size, kind, path = (
             first.allocation_size,
             first.memory_type_index,
@@ -85,7 +85,7 @@ def import_at_once(name: str, count: int, repeats: int) -> tuple[list[float], in
 
 def import_and_close(name: str, count: int) -> dict[str, int]:
     """Importer: what is left of this process's descriptors, mappings and memory objects, compared with before."""
-    with extmem.open_device() as device:
+    with extmem.open_device(kind="host") as device:
         with extmem.open(name, device=device) as first:
             size, kind = first.allocation_size, first.memory_type_index
         before = _holdings()

@@ -89,7 +89,7 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
 
 def share(payloads: list[tuple[str, int]]) -> None:
     """Exporter: share these names and sizes until the process ends."""
-    device = extmem.open_device()
+    device = extmem.open_device(kind="host")
     _kept.extend(device.allocate(size, name=name) for name, size in payloads)
 
 
@@ -179,7 +179,7 @@ def send(there: str, back: str, size: int, rounds: int) -> list[list[int]]:
     with (
         Connection(os.open(there, os.O_WRONLY), readable=False) as out,
         Connection(os.open(back, os.O_RDONLY), writable=False) as answers,
-        extmem.open_device() as device,
+        extmem.open_device(kind="host") as device,
         device.allocate(size) as memory,
     ):
 

@@ -49,10 +49,29 @@ def publish(name: str, frames: int, height: int, width: int) -> Iterator[Any]:
     memory = device.allocate((frames, height, width, 4), "uint8", name=name, access=extmem.Access.READ)
     _memory.append(memory)
     yield {"name": device.name, "kind": device.kind, "uuid": device.uuid.hex(), "size": memory.size}
-    animation = memory.numpy()
     for index in range(frames):
-        animation[index] = render(index, frames, height, width)
-        yield index, _digest(animation[index])
+        frame = render(index, frames, height, width)
+        if memory.host_visible:
+            memory.numpy()[index] = frame
+        else:
+            memory.write(frame, offset=index * frame.nbytes)
+        yield index, _digest(frame)
+
+
+def _frame(index: int) -> np.ndarray[Any, Any]:
+    """One frame: where it lies, or copied out by the GPU where the host does not see it."""
+    memory = _memory[0]
+    if memory.host_visible:
+        seen: np.ndarray[Any, Any] = memory.numpy()[index]
+        return seen
+    shape = _shape()[1:]
+    size = int(np.prod(shape))
+    return np.frombuffer(memory.read_bytes(index * size, size), "uint8").reshape(shape)
+
+
+def _shape() -> tuple[int, ...]:
+    array = _memory[0].descriptor.array
+    return tuple(array.shape) if array is not None else ()
 
 
 def exporter_close() -> None:
@@ -68,24 +87,28 @@ def importer_open(name: str) -> dict[str, Any]:
     memory = extmem.open(name)
     _memory.append(memory)
     _handle.append(extmem.open_handle(name, extmem.Access.READ))
-    array = memory.numpy()
-    return {"shape": list(array.shape), "dtype": str(array.dtype), "read_only": memory.read_only}
+    array = memory.descriptor.array
+    return {
+        "shape": list(_shape()),
+        "dtype": array.dtype if array is not None else "",
+        "read_only": memory.read_only,
+        "host_visible": memory.host_visible,
+    }
 
 
 def check(index: int, digest: bytes) -> bool:
     """Whether a frame has the checksum that the exporter told."""
-    return _digest(_memory[0].numpy()[index]) == digest
+    return _digest(_frame(index)) == digest
 
 
 def draw_again(index: int) -> bool:
     """Whether a frame is what this process gets when it draws it by itself."""
-    animation = _memory[0].numpy()
-    frames, height, width, _ = animation.shape
-    return bool(np.array_equal(animation[index], render(index, frames, height, width)))
+    frames, height, width, _ = _shape()
+    return bool(np.array_equal(_frame(index), render(index, frames, height, width)))
 
 
 def try_to_write(name: str) -> list[dict[str, str]]:
-    """Three ways to write to it anyway, and who says no. An attempt that is not refused says so."""
+    """Some ways to write to it anyway, and who says no. An attempt that is not refused says so."""
     memory = _memory[0]
 
     def through_array() -> None:
@@ -98,12 +121,18 @@ def try_to_write(name: str) -> list[dict[str, str]]:
     def through_name() -> None:
         extmem.open(name, access=extmem.Access.READ_WRITE).close()
 
+    attempts = [("open the name with the right to write", "the object manager", through_name)]
+    if memory.device.kind == "host":
+        attempts = [
+            ("write to the array", "NumPy", through_array),
+            ("map the descriptor for writing", "the kernel", through_mapping),
+            *attempts,
+        ]
+    else:
+        # A GPU driver has no read-only memory: extmem keeps the rule.
+        attempts.insert(0, ("have the GPU write to it", "extmem", lambda: memory.fill(0)))
     found = []
-    for attempt, by, what in (
-        ("write to the array", "NumPy", through_array),
-        ("map the descriptor for writing", "the kernel", through_mapping),
-        ("open the name with the right to write", "the object manager", through_name),
-    ):
+    for attempt, by, what in attempts:
         try:
             what()
             error = ""
@@ -115,7 +144,6 @@ def try_to_write(name: str) -> list[dict[str, str]]:
 
 def sheet(indices: Sequence[int], columns: int, caption: str) -> bytes:
     """A PNG of some frames, read where they lie in shared memory."""
-    animation = _memory[0].numpy()
     rows = -(-len(indices) // columns)
     width = 2 * _MARGIN + columns * _THUMB[0] + (columns - 1) * _GAP
     height = _HEAD + rows * _THUMB[1] + (rows - 1) * _GAP + _FOOT
@@ -127,9 +155,7 @@ def sheet(indices: Sequence[int], columns: int, caption: str) -> bytes:
     for place, index in enumerate(indices):
         left = _MARGIN + place % columns * (_THUMB[0] + _GAP)
         top = _HEAD + place // columns * (_THUMB[1] + _GAP)
-        page.paste(
-            Image.fromarray(animation[index]).convert("RGB").resize(_THUMB, Image.Resampling.LANCZOS), (left, top)
-        )
+        page.paste(Image.fromarray(_frame(index)).convert("RGB").resize(_THUMB, Image.Resampling.LANCZOS), (left, top))
         pen.text((left + 8, top + _THUMB[1] - 22), f"{index:02}", _FAINT, small)
     pen.text((_MARGIN, height - 30), caption, _FAINT, small)
     file = io.BytesIO()
