@@ -14,7 +14,7 @@ NAME = "example-hostile"
 
 
 def exporter() -> None:
-    with extmem.open_device() as device:
+    with extmem.open_device(kind="host") as device:
         with device.allocate(4096, name=NAME, access=extmem.Access.READ) as memory:
             memory.numpy()[:] = 42
             subprocess.run([sys.executable, __file__, "hostile"], check=True)
@@ -31,7 +31,7 @@ def hostile() -> None:
             "write to the descriptor": lambda: os.pwrite(fd, b"evil", 0),
             "cut the file off under its readers": lambda: os.ftruncate(fd, 0),
             "ask for the right to write": lambda: extmem.open_handle(NAME, extmem.Access.READ_WRITE),
-            "take the name": lambda: extmem.open_device().allocate(4096, name=NAME),
+            "take the name": lambda: extmem.open_device(kind="host").allocate(4096, name=NAME),
             "send garbage to the object manager": lambda: garbage(str(runtime_directory().socket)),
         }
         for what, attempt in attempts.items():

@@ -6,7 +6,7 @@ import extmem
 
 
 def parent() -> None:
-    with extmem.open_device() as device, device.allocate(4096, inherit=True) as memory:
+    with extmem.open_device(kind="host") as device, device.allocate(4096, inherit=True) as memory:
         memory.map()[:6] = b"mother"
         with memory.export_handle() as handle:
             print(f"parent: handle {int(handle):#x}, inheritable {handle.info.inherit}")

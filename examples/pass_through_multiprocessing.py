@@ -7,7 +7,7 @@ import extmem
 
 
 def work(memory: extmem.DeviceMemory, line: Connection) -> None:
-    with memory, extmem.open_device() as device:
+    with memory, extmem.open_device(kind="host") as device:
         memory.numpy()[:] *= 2
         with device.allocate(4, "float32") as mine:
             mine.numpy()[:] = memory.numpy()[:4]
@@ -18,7 +18,7 @@ def work(memory: extmem.DeviceMemory, line: Connection) -> None:
 def main() -> None:
     context = multiprocessing.get_context("spawn")
     line, far = context.Pipe()
-    with extmem.open_device() as device, device.allocate(1_000_000, "float32") as memory:
+    with extmem.open_device(kind="host") as device, device.allocate(1_000_000, "float32") as memory:
         memory.numpy()[:] = 21
         child = context.Process(target=work, args=(memory, far))
         child.start()

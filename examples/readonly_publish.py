@@ -12,7 +12,7 @@ OPAQUE_FD = extmem.vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 
 
 def publisher() -> None:
-    with extmem.open_device() as device:
+    with extmem.open_device(kind="host") as device:
         with device.allocate((4, 4), "int32", name=NAME, access=extmem.Access.READ) as table:
             table.numpy()[:] = 5
             subprocess.run([sys.executable, __file__, "subscriber"], check=True)

@@ -9,7 +9,7 @@ NAME = "example-frame"
 
 
 def writer() -> None:
-    with extmem.open_device() as device, device.allocate((480, 640, 3), "uint8", name=NAME) as frame:
+    with extmem.open_device(kind="host") as device, device.allocate((480, 640, 3), "uint8", name=NAME) as frame:
         frame.numpy()[:] = 7
         subprocess.run([sys.executable, __file__, "reader"], check=True)
         print("writer: the reader left", frame.numpy()[0, 0])

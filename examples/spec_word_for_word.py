@@ -9,7 +9,7 @@ SIZE, MEMORY_TYPE = 65536, 0
 
 
 def main() -> None:
-    with extmem.open_device() as device:
+    with extmem.open_device(kind="host") as device:
         attributes = vk.SecurityAttributes(None, inherit_handle=True)
         win32 = vk.ExportMemoryWin32HandleInfoKHR(attributes, READ_WRITE, "example-payload")
         export = vk.ExportMemoryAllocateInfo(OPAQUE_WIN32, win32)

@@ -15,7 +15,7 @@ from weakref import ref
 from extmem import arrays, vk
 from extmem.errors import HandleStateError, LiveViewError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import exporting, passing
+from extmem.memory import exporting, passing, resources
 from extmem.memory.holding import joining
 from extmem.objects import Status, error_for
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
-    from extmem.memory.resources import Resource
+    from extmem.memory.resources import Buffer, Resource
 
 __all__ = ["DeviceMemory", "first_on"]
 
@@ -193,7 +193,15 @@ class DeviceMemory:
             # NumPy asks for this before it asks for `__array__`, so it must say the array's shape and type as well.
             return arrays.typed_view(self.map(), self.descriptor.array)
 
-    # Moving bytes by the device.
+    # Using it on the device.
+
+    def buffer(self) -> Buffer:
+        """A buffer over the whole payload, for `Device.commands()`; the same one each time, destroyed with the memory.
+
+        Its usage is the descriptor's, or copying. Errors: UnsupportedError for memory dedicated to an image; as
+        `Device.create_buffer`.
+        """
+        return resources.buffer_over(self)
 
     def write(self, data: object, *, offset: int = 0) -> None:
         """Copy `data` (an array, or bytes) to `offset` (bytes) of the payload, by the device; done when it returns.

@@ -29,6 +29,7 @@ __all__ = ["allocate", "describe", "examine", "find", "give_back", "known", "ope
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
 _PLAIN = 512
+_SOME_HANDLE = 4
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
 _WRITING = int(Access.WRITE | Access.ALL)
 _USAGE = (
@@ -330,11 +331,12 @@ def open_fd(device: Device, found: Source) -> DeviceMemory:
 def _judge_by_descriptor(device: Device, found: Source, descriptor: Descriptor) -> Resource | None:
     """What vkAllocateMemory would have been given, judged; the identical dedicated resource, made anew."""
     chain: vk.ChainStruct
-    if found.name is not None or found.value:
-        chain = vk.ImportMemoryWin32HandleInfoKHR(HandleType(found.handle_type), found.value or None, found.name)
+    if found.imported is not None:
+        # What came by a ticket was neither named nor numbered: the reference itself stands in for its handle.
+        number = found.value or (0 if found.name is not None else found.imported.kmt or _SOME_HANDLE)
+        chain = vk.ImportMemoryWin32HandleInfoKHR(HandleType(found.handle_type), number or None, found.name)
     else:
-        fd = found.imported.payload.fd if found.imported is not None else found.fd
-        chain = vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, fd)
+        chain = vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, found.fd)
     info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, chain)
     dedicated: Resource | None = None
     if isinstance(descriptor.dedicated, vk.BufferCreateInfo):

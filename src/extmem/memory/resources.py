@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from extmem import vk
-from extmem.errors import HandleStateError
+from extmem.errors import HandleStateError, UnsupportedError
 from extmem.memory import tracking
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from extmem.memory.memory import DeviceMemory
     from extmem.rules import ResourceFacts
 
-__all__ = ["Buffer", "Image", "Resource"]
+__all__ = ["Buffer", "Image", "Resource", "buffer_over"]
 
 _identities = itertools.count(1)
+_COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 
 
 class Resource:
@@ -137,3 +138,25 @@ class Image(Resource):
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
         """vkGetImageSubresourceLayout: offset, size and pitches in bytes. UnsupportedError for optimal tiling."""
         return self.device.driver.image_subresource_layout(self.create_info, subresource)
+
+
+def buffer_over(memory: DeviceMemory) -> Buffer:
+    """`DeviceMemory.buffer`."""
+    holding = memory.holding
+    holding.check_process()
+    made = holding.resource
+    if made is None and holding.dedicated is None:
+        types = holding.export_handle_types or holding.import_handle_type
+        external = vk.ExternalMemoryBufferCreateInfo(types) if types else None
+        usage = holding.descriptor.usage or int(_COPYING)
+        made = memory.device.create_buffer(vk.BufferCreateInfo(size=memory.size, usage=usage, p_next=external))
+        holding.resource = made
+    if not isinstance(made, Buffer):
+        raise UnsupportedError(
+            f"this memory is dedicated to {'an image' if isinstance(made, Image) else 'a resource of its own'}; bind "
+            "and use that (`DeviceMemory.resource` has what `open` made)",
+            requires_one_of=["memory that is not dedicated to an image"],
+        )
+    if made.memory is None:
+        memory.device.bind_buffer_memory(made, memory, holding.descriptor.payload_offset)
+    return made
