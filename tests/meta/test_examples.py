@@ -16,6 +16,8 @@ MOST_LINES = 60
 HOSTILE = {"hostile_client.py"}
 """Shows what not to do; it has a test of its own."""
 
+NEED_VULKAN = {"render_to_consumer.py", "foreign_binding.py"}
+
 EXAMPLES = [path for path in python_files(ROOT / "examples") if path.name not in HOSTILE]
 
 
@@ -43,7 +45,9 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
-def test_example_runs(path: Path, tmp_path: Path) -> None:
+def test_example_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if path.name in NEED_VULKAN:
+        request.getfixturevalue("vulkan_device")
     problem = run_example(path, tmp_path)
     assert not problem, problem
 

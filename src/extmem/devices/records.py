@@ -1,0 +1,141 @@
+"""What devices and the layers above tell each other: plain records, in the specification's words. See `base`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from extmem.errors import HandleStateError
+
+if TYPE_CHECKING:
+    from extmem import vk
+    from extmem.devices.base import Driver
+
+__all__ = [
+    "DeviceIdentity",
+    "FdFacts",
+    "ImageRegion",
+    "NativeResource",
+    "Offer",
+    "QueueFacts",
+    "Requirements",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """VkMemoryRequirements2 with VkMemoryDedicatedRequirements. Sizes and alignment in bytes."""
+
+    size: int
+    alignment: int
+    memory_type_bits: int
+    requires_dedicated: bool = False
+    prefers_dedicated: bool = False
+
+
+@dataclass(slots=True)
+class NativeResource:
+    """A buffer or image as its device has it. Ownership: destroyed by `Driver.destroy`."""
+
+    kind: Literal["buffer", "image"]
+    requirements: Requirements
+    raw: int = 0
+    """VkBuffer or VkImage; 0 where the device needs no object for it, and once destroyed."""
+    size: int = 0
+    """VkBufferCreateInfo::size in bytes; 0 for images."""
+    create_info: vk.BufferCreateInfo | vk.ImageCreateInfo | None = None
+    """What it was made from, so that the identical one can be made; None for what somebody else made."""
+    bound: bool = False
+    """Whether it is bound to memory."""
+
+    @property
+    def live(self) -> int:
+        """`raw`. HandleStateError once destroyed."""
+        if not self.raw:
+            raise HandleStateError(f"this {self.kind} is destroyed; make another one")
+        return self.raw
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceIdentity:
+    """Who a device is (VkPhysicalDeviceIDProperties, …DriverProperties). UUIDs are 16 bytes, a LUID 8."""
+
+    device_uuid: bytes
+    driver_uuid: bytes
+    luid: bytes | None
+    """None where deviceLUIDValid is false."""
+    node_mask: int
+    device_name: str
+    driver_name: str
+    driver_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFacts:
+    """What the barrier rules need of a device with queues."""
+
+    queue_family: int
+    """The family that commands are recorded for."""
+    queue_family_count: int
+    api_version: int
+    """VkApplicationInfo::apiVersion of its instance, packed."""
+    extensions: frozenset[str]
+    """Names of the enabled device extensions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRegion:
+    """A part of an image and where its texels are in a buffer (VkBufferImageCopy)."""
+
+    buffer_offset: int = 0
+    mip_level: int = 0
+    array_layer: int = 0
+    aspect_mask: int = 1
+    """VK_IMAGE_ASPECT_COLOR_BIT."""
+    offset: tuple[int, int, int] = (0, 0, 0)
+    extent: tuple[int, int, int] = (0, 0, 0)
+    """Texels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A device that could be opened. Opening takes what the device takes; looking does not."""
+
+    kind: str
+    """`"host"`, `"vulkan"`, …"""
+    identity: DeviceIdentity
+    rank: int
+    """Better devices have lower ranks: GPUs before the host device, that before processors that pose as GPUs."""
+    open: Callable[[], Driver]
+
+
+@dataclass(frozen=True, slots=True)
+class FdFacts:
+    """What a stranger's fd turned out to be, as far as one device could import it."""
+
+    kind: str
+    """`memfd`, `file`, `directory`, `socket`, `pipe`, `device`, `other`, or `closed` for no open descriptor."""
+    problem: str = ""
+    """Why it cannot be imported, with the actual values; empty where it can."""
+    size: int = 0
+    """Bytes of the file."""
+    capacity: int = 0
+    """The largest allocationSize that it can back, in bytes."""
+    seals: int = 0
+    """F_SEAL_* bits of a memfd."""
+    writable: bool = False
+    """Whether the descriptor was opened for writing."""
+    identity: tuple[int, int] = (0, 0)
+    """(st_dev, st_ino): equal for one payload, however many descriptors."""
+    descriptor: bytes = b""
+    """The self-description that the payload carries; hostile until parsed. Empty where it carries none."""
+    descriptor_problem: str = ""
+    """Why there is no self-description; empty where there is one."""
+    self_describing: bool = True
+    """Whether payloads of this kind carry a self-description at all. A GPU driver's do not."""
+
+    @property
+    def valid(self) -> bool:
+        """Whether it can be imported."""
+        return not self.problem
