@@ -52,10 +52,9 @@ def buffer_properties(device: PhysicalDevice, info: vk.PhysicalDeviceExternalBuf
     """vkGetPhysicalDeviceExternalBufferProperties."""
     if not supported(device, int(info.handle_type)):
         return vk.ExternalBufferProperties()
-    answer = to_c(vk.ExternalBufferProperties())
-    device.commands.vkGetPhysicalDeviceExternalBufferProperties(
-        device.handle, to_c(_for_driver(info)).cdata, answer.cdata
-    )
+    # Both are held until the call is over: what their chains lead to ends with them.
+    asked, answer = to_c(translated(info)), to_c(vk.ExternalBufferProperties())
+    device.commands.vkGetPhysicalDeviceExternalBufferProperties(device.handle, asked.cdata, answer.cdata)
     found = from_c(vk.ExternalBufferProperties, answer)
     _widen(found.external_memory_properties, int(info.handle_type))
     return found
@@ -63,15 +62,13 @@ def buffer_properties(device: PhysicalDevice, info: vk.PhysicalDeviceExternalBuf
 
 def format_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
     """vkGetPhysicalDeviceImageFormatProperties2, external properties chained where `info` asks for a type."""
-    asked = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
-    kind = int(asked.handle_type) if asked is not None else 0
+    wanted = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
+    kind = int(wanted.handle_type) if wanted is not None else 0
     if kind and not supported(device, kind):
         raise _unsupported(device, info, kind)
     empty = vk.ImageFormatProperties2(p_next=vk.ExternalImageFormatProperties() if kind else None)
-    answer = to_c(empty)
-    result = device.commands.vkGetPhysicalDeviceImageFormatProperties2(
-        device.handle, to_c(_for_driver(info)).cdata, answer.cdata
-    )
+    asked, answer = to_c(translated(info)), to_c(empty)
+    result = device.commands.vkGetPhysicalDeviceImageFormatProperties2(device.handle, asked.cdata, answer.cdata)
     if result == _FORMAT_NOT_SUPPORTED:
         raise _unsupported(device, info, kind)
     if result:
@@ -81,10 +78,6 @@ def format_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormat
     if external is not None:
         _widen(external.external_memory_properties, kind)
     return found
-
-
-def _for_driver(info: vk.PhysicalDeviceExternalBufferInfo | vk.PhysicalDeviceImageFormatInfo2) -> vk.ChainStruct:
-    return translated(info)
 
 
 def _widen(properties: vk.ExternalMemoryProperties, asked: int) -> None:

@@ -35,7 +35,8 @@ class Resources:
         """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
         driver = self._driver
         made = ffi.new("uint64_t *")
-        result = driver.commands.vkCreateBuffer(driver.handle, to_c(translated(info)).cdata, ffi.NULL, made)
+        asked = to_c(translated(info))  # held: what its chain leads to ends with it
+        result = driver.commands.vkCreateBuffer(driver.handle, asked.cdata, ffi.NULL, made)
         if result:
             fail(result, "vkCreateBuffer", driver.name, f"{info.size} bytes, usage {int(info.usage):#x}")
         raw = int(made[0])
@@ -51,14 +52,15 @@ class Resources:
         """vkCreateImage and vkGetImageMemoryRequirements2. UnsupportedError for images that the device lacks."""
         driver = self._driver
         # Drivers need not check; an image that the device lacks may be made and fail later.
-        asked = vk.find(info, vk.ExternalMemoryImageCreateInfo)
-        types = int(asked.handle_types) if asked is not None else 0
+        external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
+        types = int(external.handle_types) if external is not None else 0
         query = vk.PhysicalDeviceImageFormatInfo2(info.format, info.image_type, info.tiling, info.usage, info.flags)
         if types:
             query.p_next = vk.PhysicalDeviceExternalImageFormatInfo(HandleType(types & -types))
         driver.image_format_properties(query)
         made = ffi.new("uint64_t *")
-        result = driver.commands.vkCreateImage(driver.handle, to_c(translated(info)).cdata, ffi.NULL, made)
+        asked = to_c(translated(info))  # held: what its chain leads to ends with it
+        result = driver.commands.vkCreateImage(driver.handle, asked.cdata, ffi.NULL, made)
         if result:
             extent = info.extent
             fail(result, "vkCreateImage", driver.name, f"{extent.width}×{extent.height}×{extent.depth} texels")
@@ -125,8 +127,8 @@ class Resources:
         driver = self._driver
         image = self.create_image(info)
         try:
-            answer = ffi.new("VkSubresourceLayout *")
-            driver.commands.vkGetImageSubresourceLayout(driver.handle, image.raw, to_c(subresource).cdata, answer)
+            asked, answer = to_c(subresource), ffi.new("VkSubresourceLayout *")
+            driver.commands.vkGetImageSubresourceLayout(driver.handle, image.raw, asked.cdata, answer)
             return from_c(vk.SubresourceLayout, answer)
         finally:
             self.destroy(image)
