@@ -29,6 +29,18 @@ as_root() { # as_root PACKAGES...: install Debian packages where we may, tell th
     return 1
 }
 
+loader_here() { # ldconfig is not on every user's PATH
+    PATH="$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1'
+}
+
+driver_here() { # a Vulkan driver announces itself with a file
+    [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ] && return 0
+    for announced in /usr/share/vulkan/icd.d/*.json /etc/vulkan/icd.d/*.json /usr/local/share/vulkan/icd.d/*.json; do
+        [ -e "$announced" ] && return 0
+    done
+    return 1
+}
+
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     say "$python cannot make virtual environments: python$version-venv is missing."
@@ -43,6 +55,14 @@ if [ "$kind" = dev ]; then
     if [ -n "$missing" ]; then
         # shellcheck disable=SC2086  # a list of package names
         as_root $missing || say "(going on without: the C layout tests compare with the committed fixture only)"
+    fi
+    # Any driver will do for the Vulkan tests; where there is none, Mesa's draws on the processor.
+    missing=""
+    loader_here || missing="$missing libvulkan1"
+    driver_here || missing="$missing mesa-vulkan-drivers"
+    if [ -n "$missing" ]; then
+        # shellcheck disable=SC2086  # a list of package names
+        as_root $missing || say "(going on without: the tests of the Vulkan device are skipped)"
     fi
 fi
 
