@@ -29,6 +29,7 @@ def test_every_scenario_of_the_list_is_there() -> None:
         "dup3",
         "send_over_socket",
         "send_to_other_process",
+        "open_in_other_process",
         "buffer_info",
         "image_info",
         "bind_export_import_bind",

@@ -49,6 +49,7 @@ _ALL = (Family.FD, Family.WIN32, Family.WIN32_KMT)
 _OWNING = (Family.FD, Family.WIN32)
 _WIN32 = (Family.WIN32, Family.WIN32_KMT)
 _PLAIN: tuple[Group, ...] = ("device_only", "host_visible")
+_VISIBLE: tuple[Group, ...] = ("host_visible",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ SCENARIOS = (
     Scenario("dup2", copies.dup2, _OWNING, _PLAIN),
     Scenario("dup3", copies.dup3, _OWNING, _PLAIN),
     Scenario("send_over_socket", copies.send_over_socket, (Family.FD,), _PLAIN),
-    Scenario("send_to_other_process", copies.send_to_other_process, _ALL, ("host_visible",), two_devices=False),
+    Scenario("send_to_other_process", copies.send_to_other_process, _ALL, _VISIBLE, two_devices=False),
+    Scenario("open_in_other_process", copies.open_in_other_process, (Family.WIN32,), _VISIBLE, two_devices=False),
     Scenario("buffer_info", resources.buffer_info, _ALL, ("buffer",), two_devices=False),
     Scenario("image_info", resources.image_info, _ALL, ("image",), two_devices=False),
     Scenario("bind_export_import_bind", resources.bind_export_import_bind, _ALL, ("buffer", "image")),

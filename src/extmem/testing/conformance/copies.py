@@ -6,12 +6,21 @@ import os
 import socket
 import sys
 
+from extmem import vk
 from extmem.handles import Access, FdHandle, NtHandle
 from extmem.memory import DeviceMemory
 from extmem.testing.children import Peer
 from extmem.testing.conformance._case import READ_WRITE, Case, Family, Handle, NotSupportedError, expect
 
-__all__ = ["dup", "dup2", "dup3", "export_multiple_times", "send_over_socket", "send_to_other_process"]
+__all__ = [
+    "dup",
+    "dup2",
+    "dup3",
+    "export_multiple_times",
+    "open_in_other_process",
+    "send_over_socket",
+    "send_to_other_process",
+]
 
 
 def export_multiple_times(case: Case) -> None:
@@ -134,7 +143,6 @@ def send_to_other_process(case: Case) -> None:
     if not case.can_look(memory):
         return
     handle = case.handle(memory)
-    answer = case.data(len(data))
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with here, there, Peer(pass_fds=[there.fileno()]) as peer:
         peer(f"import socket\nfrom extmem import raw\ndevice = {case.remote}")
@@ -152,17 +160,43 @@ def send_to_other_process(case: Case) -> None:
         else:
             peer(f"handle = raw.kmt_handle({int(handle)})")
             chain = f"vk.ImportMemoryWin32HandleInfoKHR({kind}, handle, None)"
-        if case.variant.dedicated:
-            peer(
-                "buffer = device.create_buffer(vk.BufferCreateInfo(size=size, usage=usage, "
-                f"p_next=vk.ExternalMemoryBufferCreateInfo({kind})))",
-                **case.buffer_facts(),
-            )
-            chain = f"vk.MemoryDedicatedAllocateInfo(None, buffer, {chain})"
-        found = peer(
-            f"chain = {chain}\n{_THERE}", size=memory.allocation_size, kind=memory.memory_type_index, answer=answer
-        )
-        expect(found == data, "the other process reads other bytes than were written")
-        case.expect_bytes(answer, exporter=memory)
+        _answered_there(case, peer, memory, data, chain)
         peer("handle.close()\ndevice.close()")
         peer.leave()
+
+
+def open_in_other_process(case: Case) -> None:
+    """Another process, which is told the name and nothing else that leads there, imports by it and answers."""
+    if sys.platform != "linux":
+        raise NotSupportedError("the other process is told over a Unix socket, which is Linux's")
+    name = case.name()
+    memory = case.allocate(case.buffer(case.exporter), win32=vk.ExportMemoryWin32HandleInfoKHR(None, READ_WRITE, name))
+    if not case.can_look(memory):
+        return
+    data = case.data(memory.allocation_size)
+    case.write(memory, data)
+    with Peer() as peer:
+        peer(f"device = {case.remote}")
+        kind = f"vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)})"
+        _answered_there(case, peer, memory, data, f"vk.ImportMemoryWin32HandleInfoKHR({kind}, None, {name!r})")
+        peer("device.close()")
+        peer.leave()
+
+
+def _answered_there(case: Case, peer: Peer, memory: DeviceMemory, data: bytes, chain: str) -> None:
+    """The peer imports by the chain, with a dedicated buffer of its own where the variant is; reads; and answers."""
+    answer = case.data(len(data))
+    if case.variant.dedicated:
+        peer(
+            "buffer = device.create_buffer(vk.BufferCreateInfo(size=size, usage=usage, "
+            f"p_next=vk.ExternalMemoryBufferCreateInfo(vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)}))))",
+            **case.buffer_facts(),
+        )
+        chain = f"vk.MemoryDedicatedAllocateInfo(None, buffer, {chain})"
+    found = peer(
+        f"chain = {chain}\n{_THERE}", size=memory.allocation_size, kind=memory.memory_type_index, answer=answer
+    )
+    expect(found == data, "the other process reads other bytes than were written")
+    case.expect_bytes(answer, exporter=memory)
+    if case.variant.dedicated:
+        peer("buffer.close()")

@@ -1,0 +1,68 @@
+"""The shipped conformance suite over the Vulkan device, within one VkInstance, across two, and across processes."""
+
+from __future__ import annotations
+
+import pytest
+
+import extmem
+from extmem.devices.vulkan.instance import Instance
+from extmem.memory import Device
+from extmem.testing import conformance
+
+REMOTE = 'extmem.open_device(kind="vulkan")'
+CASES = list(conformance.cases())
+ACROSS = [case for case in CASES if case[1].two_devices]
+
+
+class Loner(Device):
+    """A device with a VkInstance of its own, which ends with it: nothing but handles can lead from one to the other."""
+
+    def __init__(self) -> None:
+        self.instance = Instance()
+        try:
+            super().__init__(self.instance.physical_devices()[0].open())
+        except BaseException:
+            self.instance.close()
+            raise
+
+    def close(self) -> None:
+        super().close()
+        self.instance.close()
+
+
+def ids(cases: list[tuple[conformance.Scenario, conformance.Variant]]) -> list[str]:
+    return [f"{scenario.name}-{variant}" for scenario, variant in cases]
+
+
+def run(
+    scenario: conformance.Scenario,
+    variant: conformance.Variant,
+    make_device: conformance.MakeDevice,
+    device: Device,
+) -> None:
+    try:
+        conformance.run(scenario, variant, make_device, remote=REMOTE)
+    except conformance.NotSupportedError as reason:
+        # Mesa's software driver shares everything that the suite asks about, so there this is a failure.
+        if device.name.startswith("llvmpipe"):
+            raise
+        pytest.skip(f"the driver says beforehand that it cannot: {reason}")
+
+
+@pytest.mark.parametrize(("scenario", "variant"), CASES, ids=ids(CASES))
+def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant, vulkan_device: Device) -> None:
+    run(scenario, variant, lambda: extmem.open_device(kind="vulkan"), vulkan_device)
+
+
+@pytest.mark.parametrize(("scenario", "variant"), ACROSS, ids=ids(ACROSS))
+def test_scenario_across_two_instances(
+    scenario: conformance.Scenario, variant: conformance.Variant, vulkan_device: Device
+) -> None:
+    run(scenario, variant, Loner, vulkan_device)
+
+
+def test_two_instances_have_nothing_in_common(vulkan_device: Device) -> None:
+    with Loner() as one, Loner() as two:
+        assert one.instance.raw != two.instance.raw != vulkan_device.driver.physical.instance.raw  # type: ignore[attr-defined]
+        assert one.uuid == two.uuid
+    assert one.instance.handle is None, "the instance ends with its device"
