@@ -84,8 +84,10 @@ def _widen(properties: vk.ExternalMemoryProperties, asked: int) -> None:
     """Where OPAQUE_FD can be had, the object manager's types can, by the same fd."""
     if WIN32_IS_NATIVE:
         return
-    compatible = from_driver(int(properties.compatible_handle_types))
-    exported = from_driver(int(properties.export_from_imported_handle_types))
+    # One payload has NT handles or a KMT number, never both: each leaves out the other.
+    allowed = ~(WIN32 & ~asked) if asked & WIN32 else ~0
+    compatible = from_driver(int(properties.compatible_handle_types)) & allowed
+    exported = from_driver(int(properties.export_from_imported_handle_types)) & allowed
     if asked & WIN32 and not compatible & asked and int(properties.external_memory_features):
         compatible |= asked
     properties.compatible_handle_types = HandleType(compatible)
