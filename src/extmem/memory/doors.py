@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid as uuids
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ __all__ = ["enumerate_devices", "open", "open_claimed", "open_device", "open_han
 
 _shared: dict[bytes, Device] = {}
 """The devices that `open` imports to when none is given, by device UUID. They live as long as the process."""
+_parents: list[Device] = []
+"""In a forked child: its parent's devices, which must not be used, nor end before what is on them."""
 
 
 def enumerate_devices() -> list[DeviceIdentity]:
@@ -120,3 +123,14 @@ def _uuid_bytes(value: bytes | str | uuids.UUID | None) -> bytes | None:
     if isinstance(value, str):
         return uuids.UUID(value).bytes
     return value.bytes if isinstance(value, uuids.UUID) else value
+
+
+def _begin_anew() -> None:
+    """In a forked child: devices belong to the process that opened them."""
+    _parents.extend(_shared.values())
+    _shared.clear()
+    _device_of.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

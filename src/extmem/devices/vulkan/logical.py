@@ -75,7 +75,12 @@ class LogicalDevice:
             fail(result, command, self.name, tried)
 
     def alive(self) -> None:
-        """HandleStateError once closed."""
+        """HandleStateError once closed, and in a forked child: the driver's threads stayed with the parent."""
+        if self.pid != os.getpid():
+            raise HandleStateError(
+                f"the device {self.name} was opened by process {self.pid}, and this is its forked child {os.getpid()}; "
+                "open it again with extmem.open_device(), or start children with spawn"
+            )
         if self._closed:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
