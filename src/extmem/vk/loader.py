@@ -60,16 +60,17 @@ class Loader:
         for name in _NAMES:
             try:
                 self._library = ffi.dlopen(name)
+                self._find = self._library.vkGetInstanceProcAddr
                 break
-            except OSError as error:
+            except (OSError, AttributeError) as error:
                 problems.append(str(error))
+                self._library = None
         if self._library is None:
             raise UnsupportedError(
                 f"there is no Vulkan loader here ({'; '.join(problems)}); install it (Debian and Ubuntu: "
                 "apt-get install libvulkan1), with a driver for the GPU",
                 requires_one_of=list(_NAMES),
             )
-        self._find = self._library.vkGetInstanceProcAddr
         self.commands = Commands(lambda name: self._find(ffi.NULL, name.encode()), "the Vulkan loader")
         """What can be called without an instance."""
 

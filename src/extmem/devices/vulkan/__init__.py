@@ -44,13 +44,14 @@ def shared_instance() -> Instance:
 def offers() -> list[Offer]:
     """The Vulkan devices of this machine; none where Vulkan is not to be had, and `missing` says why."""
     pid = os.getpid()
-    if pid in _missing:
+    if _missing.get(pid):
         return []
     try:
-        return [physical.offer() for physical in shared_instance().physical_devices()]
+        found = [physical.offer() for physical in shared_instance().physical_devices()]
+        _missing[pid] = "" if found else "the drivers here have no device of Vulkan 1.1 or later"
     except (UnsupportedError, DriverError) as error:
-        _missing[pid] = str(error)
-        return []
+        found, _missing[pid] = [], str(error)
+    return found
 
 
 def missing() -> str:

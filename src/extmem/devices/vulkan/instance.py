@@ -22,7 +22,7 @@ _ENUMERATE_PORTABILITY = 1
 class Instance:
     """A VkInstance. Ownership: made here and destroyed by `close`, after its devices; or adopted, and left as it was.
 
-    Errors: UnsupportedError without a loader, for a loader of Vulkan 1.0, or without any driver.
+    Errors: UnsupportedError without a loader, or for a loader of Vulkan 1.0; DriverError without any driver.
     """
 
     def __init__(self, loader: Loader | None = None, *, adopt: int = 0, api_version: int = API_VERSION) -> None:

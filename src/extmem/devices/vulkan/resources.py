@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.base import NativeResource, Requirements
+from extmem.devices.formats import is_depth_or_stencil
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.types import HandleType, translated
 from extmem.errors import UnsupportedError
@@ -23,6 +24,7 @@ __all__ = ["Resources"]
 _S = vk.StructureType
 _USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _HOST_POINTER = int(HandleType.HOST_ALLOCATION)
+_DEEP = int(vk.ImageAspectFlagBits.DEPTH | vk.ImageAspectFlagBits.STENCIL)
 
 
 class Resources:
@@ -123,6 +125,17 @@ class Resources:
             raise UnsupportedError(
                 "an image with OPTIMAL tiling has no layout that the host could know; create it LINEAR",
                 requires_one_of=["ImageTiling.LINEAR"],
+            )
+        # Drivers answer anything for a subresource that the image lacks.
+        aspect, level, layer = int(subresource.aspect_mask), int(subresource.mip_level), int(subresource.array_layer)
+        if aspect.bit_count() != 1 or bool(aspect & _DEEP) != is_depth_or_stencil(int(info.format)):
+            raise ValueError(
+                f"aspectMask is {subresource.aspect_mask!r}; give the one aspect of the image that is asked for"
+            )
+        if not 0 <= level < info.mip_levels or not 0 <= layer < info.array_layers:
+            raise ValueError(
+                f"mip level {level} of layer {layer} is asked for, and the image has {info.mip_levels} levels and "
+                f"{info.array_layers} layers"
             )
         driver = self._driver
         image = self.create_image(info)
