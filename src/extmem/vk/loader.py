@@ -62,7 +62,7 @@ class Loader:
                 self._library = ffi.dlopen(name)
                 self._find = self._library.vkGetInstanceProcAddr
                 break
-            except (OSError, AttributeError) as error:
+            except (OSError, ffi.error) as error:
                 problems.append(str(error))
                 self._library = None
         if self._library is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.driver import VulkanDriver
 
 __all__ = ["VulkanAllocation", "VulkanMapping"]
+
+_FDS = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD | vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF)
 
 
 Owner = Literal["here", "external", "held"]
@@ -101,10 +104,11 @@ class VulkanAllocation:
         raw = self.live
         if self._payload is not None:
             return self._payload.fd
-        if not self.handle_types:
+        types = self.handle_types & _FDS
+        if not types:
             return None
         if self._fd < 0:
-            self._fd = self.driver.get_fd(raw, self.handle_types & -self.handle_types)
+            self._fd = self.driver.get_fd(raw, types & -types)
         return self._fd
 
     @property

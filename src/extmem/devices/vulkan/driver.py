@@ -276,11 +276,13 @@ class VulkanDriver(LogicalDevice):
         return self.get_fd(_ours(allocation).live, handle_type)
 
     def get_fd(self, raw: int, handle_type: int) -> int:
-        """vkGetMemoryFdKHR."""
+        """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
         info = ffi.new("VkMemoryGetFdInfoKHR *", (int(_S.MEMORY_GET_FD_INFO_KHR), ffi.NULL, raw, handle_type))
         made = ffi.new("int *", -1)
         self.check(self.commands.vkGetMemoryFdKHR(self.handle, info, made), "vkGetMemoryFdKHR")
-        return int(made[0])
+        fd = int(made[0])
+        os.set_inheritable(fd, False)
+        return fd
 
     def export_probe(self, handle_type: int, size: int) -> int:
         """An fd as this driver exports them, of memory that is freed again."""
