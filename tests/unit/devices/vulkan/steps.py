@@ -1,0 +1,69 @@
+"""What the tests of the driver are made of."""
+
+from __future__ import annotations
+
+from extmem import vk
+from extmem.devices.base import Requirements
+from extmem.devices.vulkan.allocation import VulkanAllocation
+from extmem.devices.vulkan.driver import VulkanDriver
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+FD, W32, KMT = HandleType.OPAQUE_FD, HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
+DMA_BUF, HOST = HandleType.DMA_BUF, HandleType.HOST_ALLOCATION
+TRANSFER = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+SIZE = 65_536
+
+
+def buffer_info(size: int = SIZE, types: int = 0) -> vk.BufferCreateInfo:
+    """A transfer buffer."""
+    chain = vk.ExternalMemoryBufferCreateInfo(HandleType(types)) if types else None
+    return vk.BufferCreateInfo(size=size, usage=TRANSFER, p_next=chain)
+
+
+def image_info(
+    tiling: vk.ImageTiling = vk.ImageTiling.OPTIMAL, types: int = 0, **changes: object
+) -> vk.ImageCreateInfo:
+    """A picture of 64 × 64 texels."""
+    values: dict[str, object] = {
+        "image_type": vk.ImageType.TYPE_2D,
+        "format": vk.Format.R8G8B8A8_UNORM,
+        "extent": vk.Extent3D(64, 64, 1),
+        "mip_levels": 1,
+        "array_layers": 1,
+        "samples": vk.SampleCountFlagBits.COUNT_1,
+        "tiling": tiling,
+        "usage": vk.ImageUsageFlagBits.TRANSFER_SRC | vk.ImageUsageFlagBits.TRANSFER_DST,
+        "p_next": vk.ExternalMemoryImageCreateInfo(HandleType(types)) if types else None,
+    }
+    return vk.ImageCreateInfo(**{**values, **changes})  # type: ignore[arg-type]  # one of its fields each
+
+
+def lowest(needs: Requirements) -> int:
+    """The first memory type that will do."""
+    return (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
+
+
+def allocate(driver: VulkanDriver, size: int = SIZE, types: int = FD) -> VulkanAllocation:
+    """Memory of the first type that a transfer buffer takes."""
+    needs = driver.buffer_requirements(buffer_info(size, types))
+    return driver.allocate(max(size, needs.size), lowest(needs), b"", handle_types=types)
+
+
+def read(driver: VulkanDriver, allocation: VulkanAllocation, offset: int, size: int) -> bytes:
+    """Bytes of the payload, copied by the device."""
+    into = bytearray(size)
+    driver.read(allocation, offset, memoryview(into))
+    return bytes(into)
+
+
+def still_works(driver: VulkanDriver) -> bool:
+    """Whether the device allocates, writes, reads and exports as ever."""
+    memory = allocate(driver)
+    driver.write(memory, 0, memoryview(b"fine"))
+    fd = driver.export_fd(memory)
+    copy = driver.import_fd(fd, memory.size, memory.memory_type_index)
+    try:
+        return read(driver, copy, 0, 4) == b"fine"
+    finally:
+        copy.close()
+        memory.close()

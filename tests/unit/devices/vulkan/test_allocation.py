@@ -1,0 +1,190 @@
+"""VkDeviceMemory: its life, its mapping, its fd."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from extmem import vk
+from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.errors import DriverError, HandleStateError, UnsupportedError
+from extmem.memory import Device
+from tests.unit.devices.vulkan.steps import (
+    FD,
+    HOST,
+    KMT,
+    SIZE,
+    W32,
+    HandleType,
+    allocate,
+    buffer_info,
+    image_info,
+    lowest,
+    read,
+    still_works,
+)
+
+
+def test_it_is_freed_once_and_refuses_everything_afterwards(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    assert memory.live and memory.size >= SIZE and not memory.closed
+    assert memory.map().size == memory.size and memory.fd is not None
+    memory.close()
+    memory.close()
+    assert memory.closed and memory.raw == 0
+    for use in (lambda: memory.live, lambda: memory.fd, memory.map, lambda: driver.export_fd(memory)):
+        with pytest.raises(HandleStateError, match="is freed"):
+            use()
+    with pytest.raises(HandleStateError, match="is freed"):
+        driver.write(memory, 0, memoryview(b"late"))
+    with pytest.raises(HandleStateError, match="is freed"):
+        driver.bind(memory, 0, driver_buffer := driver.create_buffer(buffer_info()))
+    driver.destroy(driver_buffer)
+    assert still_works(driver)
+
+
+def test_it_is_mapped_once(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    assert not memory.mapped
+    first = memory.map()
+    assert memory.mapped and memory.map() is first and first.writable
+    driver.free(memory)
+
+
+def test_memory_that_the_host_does_not_see_is_refused_with_what_would_do(
+    driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = allocate(driver)
+    monkeypatch.setattr(driver, "_visible", (False,) * len(driver._visible))
+    with pytest.raises(UnsupportedError, match="cannot be seen by the host; use memory.read"):
+        memory.map()
+    monkeypatch.undo()
+    assert memory.map().address
+    memory.close()
+
+
+def test_its_fd_is_borrowed_and_made_when_first_asked_for(driver: VulkanDriver) -> None:
+    memory, plain = allocate(driver), allocate(driver, types=0)
+    before = len(os.listdir("/proc/self/fd"))
+    fd = memory.fd
+    assert fd is not None and memory.fd == fd and len(os.listdir("/proc/self/fd")) == before + 1
+    assert plain.fd is None, "nobody asked for it to be exported"
+    memory.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    plain.close()
+
+
+def test_exported_fds_are_new_ones_and_close_on_exec(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    fds = [driver.export_fd(memory) for _ in range(3)]
+    assert len(set(fds)) == 3 and not any(os.get_inheritable(fd) for fd in fds)
+    memory.close()
+    other = driver.import_fd(fds[0], memory.size, memory.memory_type_index)
+    other.close()
+    for fd in fds[1:]:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("types", [FD, W32, KMT])
+def test_every_opaque_type_is_the_drivers_fd_underneath(driver: VulkanDriver, types: HandleType) -> None:
+    memory = allocate(driver, types=types)
+    assert memory.handle_types == FD and memory.stated_identity and memory.identity is None
+    memory.close()
+
+
+def test_payloads_have_identities_of_their_own(driver: VulkanDriver) -> None:
+    memories = [allocate(driver) for _ in range(20)]
+    assert len({memory.stated_identity for memory in memories}) == 20
+    for memory in memories:
+        memory.close()
+
+
+def test_its_bytes_are_within_it(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    driver.write(memory, memory.size - 4, memoryview(b"last"))
+    assert read(driver, memory, memory.size - 4, 4) == b"last"
+    for offset in (-1, memory.size - 3, memory.size, 1 << 60):
+        with pytest.raises(ValueError, match="reach outside the allocation"):
+            driver.write(memory, offset, memoryview(b"lost"))
+        with pytest.raises(ValueError, match="reach outside the allocation"):
+            read(driver, memory, offset, 4)
+    memory.close()
+
+
+def test_host_memory_comes_in_where_it_is(driver: VulkanDriver) -> None:
+    import ctypes
+    import mmap
+
+    alignment = driver.min_imported_host_pointer_alignment
+    area = mmap.mmap(-1, alignment * 4)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    bits = driver.host_pointer_memory_type_bits(int(HOST), address)
+    index = (bits & -bits).bit_length() - 1
+    memory = driver.import_host_pointer(address, alignment * 2, index)
+    assert memory.map().address == address and memory.fd is None, "no file is behind it, for all the driver says"
+    driver.write(memory, 8, memoryview(b"in place"))
+    assert area[8:16] == b"in place"
+    memory.close()
+    for wrong in ((address + 1, alignment), (address, alignment + 1), (1 << 46, alignment)):
+        with pytest.raises(DriverError, match="must be multiples of") as error:
+            driver.import_host_pointer(*wrong, index)
+        assert error.value.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE
+    assert area[8:16] == b"in place", "the pages are the host's"
+    area.close()
+
+
+def test_a_dedicated_allocation_is_bound_to_what_it_is_for(driver: VulkanDriver) -> None:
+    buffer = driver.create_buffer(buffer_info(types=FD))
+    memory = driver.allocate(
+        buffer.requirements.size, lowest(buffer.requirements), b"", handle_types=FD, dedicated=buffer
+    )
+    driver.write(memory, 0, memoryview(b"mine"))
+    assert buffer.bound, "bytes are moved through the buffer itself"
+    assert read(driver, memory, 0, 4) == b"mine"
+    memory.close()
+    driver.destroy(buffer)
+
+
+def test_bytes_of_memory_for_an_image_are_not_moved_by_buffers(driver: VulkanDriver) -> None:
+    image = driver.create_image(image_info(types=FD))
+    memory = driver.allocate(image.requirements.size, lowest(image.requirements), b"", handle_types=FD, dedicated=image)
+    with pytest.raises(UnsupportedError, match=r"dedicated to an image.*Device\.commands"):
+        driver.write(memory, 0, memoryview(b"texel"))
+    memory.close()
+    driver.destroy(image)
+
+
+def test_a_device_closed_while_memory_is_open_ends_with_it(vulkan_device: Device) -> None:
+    """The device refuses; the driver underneath waits for what is left."""
+    device = vulkan_device
+    memory = device.allocate(100)
+    with pytest.raises(HandleStateError, match="1 memory objects of .* are open; close them first"):
+        device.close()
+    memory.write(b"still here")
+    memory.close()
+    driver = device.driver
+    assert isinstance(driver, VulkanDriver)
+    last = allocate(driver)
+    driver.write(last, 0, memoryview(b"last"))
+    device.close()
+    assert driver.handle is not None, "something of it lives"
+    assert last.map().size == last.size
+    with pytest.raises(HandleStateError, match="is closed; open it again"):
+        allocate(driver)
+    with pytest.raises(HandleStateError, match="is closed; open it again"):
+        driver.write(last, 0, memoryview(b"more"))
+    last.close()
+    assert driver.handle is None
+    device.close()
+
+
+def test_the_library_is_not_loaded_by_who_wants_the_host_device() -> None:
+    from extmem.testing.children import Peer
+
+    with Peer() as peer:
+        peer("device = extmem.open_device(kind='host')\ndevice.allocate(10).close()")
+        assert not peer("'libvulkan' in open('/proc/self/maps').read()")
+    assert Path("/proc/self/maps").exists()

@@ -1,0 +1,98 @@
+"""VkInstances: made, asked, closed; and what is said where there are none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import extmem
+from extmem.devices import vulkan
+from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.instance import Instance
+from extmem.errors import HandleStateError, UnsupportedError
+from extmem.testing.children import Peer
+from extmem.vk import loader
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has not looked for Vulkan yet."""
+    monkeypatch.setattr(vulkan, "_instances", {})
+    monkeypatch.setattr(vulkan, "_missing", {})
+
+
+def test_it_is_closed_once_and_answers_nothing_afterwards(driver: VulkanDriver) -> None:
+    instance = Instance()
+    assert instance.raw and instance.pid == os.getpid()
+    assert instance.physical_devices() is instance.physical_devices(), "looked up once"
+    instance.close()
+    instance.close()
+    with pytest.raises(HandleStateError, match="instance is closed"):
+        instance.physical_devices()
+
+
+def test_one_instance_serves_a_process(driver: VulkanDriver) -> None:
+    assert vulkan.shared_instance() is vulkan.shared_instance() is driver.physical.instance
+    assert [offer.kind for offer in vulkan.offers()] and vulkan.missing() == ""
+
+
+def test_a_loader_of_1_0_is_refused() -> None:
+    old: Any = SimpleNamespace(commands=SimpleNamespace(has=lambda name: name != "vkEnumerateInstanceVersion"))
+    with pytest.raises(UnsupportedError, match=r"Vulkan 1\.0; external memory needs 1\.1") as error:
+        Instance(old)
+    assert error.value.requires_one_of == ("Vulkan 1.1",)
+
+
+def test_without_a_loader_there_is_the_host_device_and_a_reason(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "_NAMES", ("libvulkan-not-here.so.9",))
+    assert vulkan.missing() == "" and vulkan.offers() == [] and vulkan.offers() == []
+    assert "libvulkan-not-here.so.9" in vulkan.missing() and "libvulkan1" in vulkan.missing()
+    assert [identity.device_name for identity in extmem.enumerate_devices()]
+    with pytest.raises(UnsupportedError, match=r"no device here has kind 'vulkan'; there is: host .*not to be had: .*"):
+        extmem.open_device(kind="vulkan")
+
+
+def test_drivers_without_a_device_are_told_of(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=list))
+    assert vulkan.offers() == [] and "no device of Vulkan 1.1" in vulkan.missing()
+
+
+@pytest.mark.parametrize(
+    ("content", "result"),
+    [
+        (None, "VK_ERROR_INCOMPATIBLE_DRIVER"),
+        ('{"file_format_version": "1.0.0", "ICD": {"library_path": "/no"}}', "VK_ERROR_INCOMPATIBLE_DRIVER"),
+        ("not json", "vkCreateInstance on Vulkan returned VK_ERROR_"),  # loaders differ in which
+    ],
+)
+def test_without_a_driver_that_works_the_reason_is_told(
+    driver: VulkanDriver, tmp_path: Path, content: str | None, result: str
+) -> None:
+    """A loader is here, or there would be no `driver`; over there it finds none."""
+    manifest = tmp_path / "driver.json"
+    if content is not None:
+        manifest.write_text(content)
+    with Peer(env={"VK_DRIVER_FILES": str(manifest), "VK_ICD_FILENAMES": str(manifest)}) as peer:
+        error = peer.fails("extmem.open_device(kind='vulkan')")
+        assert error.is_a(UnsupportedError) and result in error.message
+        assert ("mesa-vulkan-drivers" in error.message) == ("INCOMPATIBLE" in error.message)
+        assert peer("extmem.open_device(kind='host').kind") == "host"
+
+
+def test_forgetting_looks_again(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [UnsupportedError("no loader yet")]
+
+    def sometimes() -> Any:
+        if answers:
+            raise answers.pop()
+        return SimpleNamespace(physical_devices=lambda: [SimpleNamespace(offer=lambda: "an offer")])
+
+    monkeypatch.setattr(vulkan, "shared_instance", sometimes)
+    assert vulkan.offers() == [] and vulkan.missing() == "no loader yet"
+    assert vulkan.offers() == [], "a process looks once"
+    vulkan.forget()
+    assert vulkan.offers() == ["an offer"] and vulkan.missing() == ""

@@ -1,0 +1,153 @@
+"""Moving bytes by the device's own commands."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+
+from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.transfer import _STAGING
+from extmem.errors import DriverError, UnsupportedError
+from tests.unit.devices.vulkan.steps import FD, SIZE, allocate, buffer_info, read
+
+
+def test_odd_sizes_at_odd_offsets(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    shadow = bytearray(memory.size)
+    driver.fill(memory, 0, memory.size, 0)
+    source = random.Random(1)
+    for _ in range(60):
+        size = source.choice((1, 2, 3, 5, 7, 63, 65, 4095, 4097))
+        offset = source.randrange(memory.size - size)
+        data = source.randbytes(size)
+        driver.write(memory, offset, memoryview(data))
+        shadow[offset : offset + size] = data
+        assert read(driver, memory, offset, size) == data
+    assert read(driver, memory, 0, memory.size) == shadow, "and nothing beside"
+    memory.close()
+
+
+def test_nothing_at_all_is_moved_without_complaint(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    driver.write(memory, 0, memoryview(b"some"))
+    driver.write(memory, memory.size, memoryview(b""))
+    driver.write(memory, 0, memoryview(b""))
+    driver.fill(memory, 0, 0, 9)
+    assert read(driver, memory, memory.size, 0) == b"" and read(driver, memory, 0, 4) == b"some"
+    memory.close()
+
+
+@pytest.mark.parametrize("size", [_STAGING - 1, _STAGING, _STAGING + 1, 2 * _STAGING + 12_345])
+def test_more_than_the_staging_buffer_holds(driver: VulkanDriver, size: int) -> None:
+    memory = allocate(driver, size + 7)
+    data = random.Random(size).randbytes(1 << 16) * (size // (1 << 16) + 1)
+    driver.write(memory, 3, memoryview(data)[:size])
+    assert read(driver, memory, 3, size) == data[:size]
+    memory.close()
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, SIZE), (0, 1), (4, 3), (8, 4097), (SIZE - 4, 4), (SIZE - 8, 7)])
+@pytest.mark.parametrize("value", [0, 1, 0x80, 0xFF])
+def test_fills_are_exact(driver: VulkanDriver, offset: int, size: int, value: int) -> None:
+    memory = allocate(driver)
+    driver.fill(memory, 0, SIZE, 0x55)
+    driver.fill(memory, offset, size, value)
+    found = read(driver, memory, 0, SIZE)
+    assert found[offset : offset + size] == bytes([value]) * size
+    assert set(found[:offset] + found[offset + size :]) <= {0x55}
+    memory.close()
+
+
+def test_a_fill_that_begins_between_words_is_refused(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    driver.fill(memory, 0, 8, 1)
+    with pytest.raises(UnsupportedError, match="multiple of 4, not at 2"):
+        driver.fill(memory, 2, 4, 9)
+    assert read(driver, memory, 0, 8) == b"\1" * 8
+    memory.close()
+
+
+def test_the_host_sees_what_the_device_wrote_and_the_other_way_round(driver: VulkanDriver) -> None:
+    import ctypes
+
+    memory = allocate(driver)
+    at = memory.map().address
+    driver.write(memory, 0, memoryview(b"by the device"))
+    driver.invalidate(memory, 0, memory.size)
+    assert ctypes.string_at(at, 13) == b"by the device"
+    ctypes.memmove(at, b"by the host..", 13)
+    driver.flush(memory, 0, memory.size)
+    assert read(driver, memory, 0, 13) == b"by the host.."
+    memory.close()
+
+
+def test_an_import_sees_what_was_written_before_and_after(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    driver.write(memory, 0, memoryview(b"before"))
+    other = driver.physical.open()
+    imported = other.import_fd(driver.export_fd(memory), memory.size, memory.memory_type_index)
+    assert not imported.acquired
+    assert read(other, imported, 0, 6) == b"before"
+    driver.write(memory, 0, memoryview(b"after."))
+    assert read(other, imported, 0, 6) == b"after."
+    other.write(imported, 0, memoryview(b"answer"))
+    assert read(driver, memory, 0, 6) == b"answer"
+    assert not memory.acquired and not imported.acquired, "nobody owns it while nobody uses it"
+    imported.close()
+    other.close()
+    memory.close()
+
+
+def test_threads_that_use_one_device_at_once_do_not_mix_their_bytes(driver: VulkanDriver) -> None:
+    problems: list[str] = []
+    start = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        memory = allocate(driver, types=FD if number % 2 else 0)
+        start.wait(30)
+        for round_ in range(25):
+            data = bytes([number * 25 + round_]) * (1000 + number)
+            driver.write(memory, number, memoryview(data))
+            driver.fill(memory, 4096, 4096, number)
+            if read(driver, memory, number, len(data)) != data:
+                problems.append(f"thread {number}, round {round_}: other bytes")
+            if read(driver, memory, 4096, 4096) != bytes([number]) * 4096:
+                problems.append(f"thread {number}, round {round_}: another fill")
+        memory.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not problems
+
+
+def test_a_failure_while_recording_leaves_the_device_usable(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    driver.write(memory, 0, memoryview(b"safe"))
+
+    def broken(commands: object) -> None:
+        raise DriverError("planted", result=-1, command="vkCmdCopyBuffer")
+
+    with pytest.raises(DriverError, match="planted"):
+        driver.transfer.run(broken, [memory])
+    assert read(driver, memory, 0, 4) == b"safe"
+    driver.write(memory, 0, memoryview(b"more"))
+    assert read(driver, memory, 0, 4) == b"more"
+    memory.close()
+
+
+def test_what_moves_bytes_is_given_back_with_the_device(driver: VulkanDriver) -> None:
+    other = driver.physical.open()
+    memory = allocate(other)
+    other.write(memory, 0, memoryview(b"x"))
+    transfer = other.transfer
+    assert transfer is other.transfer
+    memory.close()
+    other.close()
+    assert other.handle is None and not other._live
+    driver.destroy(driver.create_buffer(buffer_info()))
