@@ -231,7 +231,8 @@ class Driver(Protocol):
     ) -> Allocation:
         """A view of the payload behind a stranger's fd, which is examined first.
 
-        handle_type: OPAQUE_FD (1), or DMA_BUF. known: this library exported the fd itself, so that it needs no proof.
+        handle_type: OPAQUE_FD (1), or DMA_BUF. known: this library exported the fd itself and has inspected it as such,
+            so that it needs neither another look nor a proof.
         On success the allocation owns `fd`. On failure `fd` is untouched and stays the caller's. Errors: DriverError
         with VK_ERROR_INVALID_EXTERNAL_HANDLE that says what the fd is instead; OutOfMemoryError.
         """
@@ -254,8 +255,11 @@ class Driver(Protocol):
         Ownership: on success the allocation owns `payload`, and closes it with itself. Errors: as `import_fd`.
         """
 
-    def inspect_fd(self, fd: int, handle_type: int) -> FdFacts:
-        """What an fd is, and whether it can be imported as that type. Never raises for what it finds."""
+    def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
+        """What an fd is, and whether it can be imported as that type. Never raises for what it finds.
+
+        known: this library exported it, so that a look at what kind of file it is may suffice.
+        """
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> int:
         """A new descriptor of the payload (vkGetMemoryFdKHR), owned by the caller, close-on-exec.

@@ -58,7 +58,10 @@ class FdHandle(OwnedHandle):
 
     def duplicate(self) -> FdHandle:
         """dup(2), close-on-exec: a second owner of the same open file."""
-        return FdHandle.adopt(os.dup(int(self)), self.payload)
+        copy = FdHandle.__new__(FdHandle)
+        OwnedHandle.__init__(copy, os.dup(int(self)))  # which is close-on-exec from the start
+        copy.payload = self.payload
+        return copy
 
     def same_object(self, other: FdHandle) -> bool:
         """Whether both refer to one payload: as exported, or the same file for memfds, else the same open file."""

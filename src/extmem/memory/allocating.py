@@ -42,12 +42,20 @@ def allocate_memory(
     device: Device, info: vk.MemoryAllocateInfo, everyday: Everyday | None = None, stated: Descriptor | None = None
 ) -> DeviceMemory:
     """Allocate or import as `info` says. Errors: see `Device.allocate_memory`."""
-    dedicated = _dedicated(info)
-    source = importing.resolve(device.driver, info, stated)
+    dedicated = export = chained = source = None
+    for link in vk.chain(info):
+        if isinstance(link, vk.ExportMemoryAllocateInfo):
+            export = export or link
+        elif isinstance(link, vk.ExportMemoryWin32HandleInfoKHR):
+            chained = chained or link
+        elif isinstance(link, vk.MemoryDedicatedAllocateInfo):
+            dedicated = dedicated or _dedicated(link)
+        elif source is None:
+            source = importing.resolve(device.driver, link, stated)
     try:
-        judge(device, info, dedicated, source)
-        export = vk.find(info, vk.ExportMemoryAllocateInfo)
         export_types = int(export.handle_types) if export is not None else 0
+        if device.check != "off" or (source is not None and source.error is not None):
+            judge(device, info, dedicated, source, export_types)
         size, kind = int(info.allocation_size), int(info.memory_type_index)
         if source is not None:
             holding = adopt(device, source, size, kind, dedicated)
@@ -65,15 +73,16 @@ def allocate_memory(
         if source is not None:
             source.abandon()
         raise
-    holding.export_handle_types = export_types
-    try:
-        _share(holding, info, everyday)
-    except BaseException:
-        holding.release()
-        raise
+    if export_types:
+        holding.export_handle_types = export_types
+        try:
+            _share(holding, chained, everyday)
+        except BaseException:
+            holding.release()
+            raise
     if source is not None:
         source.commit()
-    return DeviceMemory(holding)
+    return DeviceMemory(holding, first=True)
 
 
 def adopt_foreign(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> DeviceMemory:
@@ -179,21 +188,24 @@ def imported_holding(
     )
 
 
-def _dedicated(info: vk.MemoryAllocateInfo) -> Resource | None:
-    chained = vk.find(info, vk.MemoryDedicatedAllocateInfo)
-    if chained is None:
-        return None
+def _dedicated(chained: vk.MemoryDedicatedAllocateInfo) -> Resource | None:
     for resource in (chained.image, chained.buffer):
         if isinstance(resource, (Buffer, Image)):
             return resource
     return None
 
 
-def judge(device: Device, info: vk.MemoryAllocateInfo, dedicated: Resource | None, source: Source | None) -> None:
-    """Raise what the rules, or the lack of anything to import, say."""
+def judge(
+    device: Device,
+    info: vk.MemoryAllocateInfo,
+    dedicated: Resource | None,
+    source: Source | None,
+    export_types: int = 0,
+) -> None:
+    """Raise what the rules, or the lack of anything to import, say. export_types: those in the chain of `info`."""
     error = source.error if source is not None else None
     if device.check != "off":
-        found = rules.check_allocate_memory(info, _facts(device, info, dedicated, source))
+        found = rules.check_allocate_memory(info, _facts(device, info, dedicated, source, export_types))
         if found and error is not None and source is not None and source.refusal is not None:
             own = [v for v in found if v.vuid in _REFUSED_RULES]
             if len(own) == len(found):
@@ -211,14 +223,15 @@ _REFUSED_RULES = frozenset(
 
 
 def _facts(
-    device: Device, info: vk.MemoryAllocateInfo, dedicated: Resource | None, source: Source | None
+    device: Device,
+    info: vk.MemoryAllocateInfo,
+    dedicated: Resource | None,
+    source: Source | None,
+    export_types: int,
 ) -> rules.AllocateFacts:
     resource = dedicated.facts if dedicated is not None else None
-    types = source.handle_type if source is not None else 0
-    export = vk.find(info, vk.ExportMemoryAllocateInfo)
-    if export is not None:
-        types |= int(export.handle_types)
-    facts = rules.AllocateFacts(
+    types = export_types | (source.handle_type if source is not None else 0)
+    return rules.AllocateFacts(
         device=device.facts,
         dedicated=resource,
         capabilities=_capabilities(device, resource, types) if types else {},
@@ -234,7 +247,6 @@ def _facts(
         live_allocations=device.live_allocations,
         max_allocations=device.max_allocations,
     )
-    return facts
 
 
 def _capabilities(
@@ -245,7 +257,7 @@ def _capabilities(
     if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
         return tracking.image_capabilities(device.driver, resource.create_info, types)
     if isinstance(resource.create_info, vk.BufferCreateInfo):
-        return tracking.buffer_capabilities(device.driver, resource.create_info, types)
+        return tracking.buffer_capabilities(device, resource.create_info, types)
     return {}
 
 
@@ -255,11 +267,10 @@ def _host_bits(device: Device, source: Source | None) -> int | None:
     return device.driver.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
 
 
-def _share(holding: Holding, info: vk.MemoryAllocateInfo, everyday: Everyday | None) -> None:
+def _share(holding: Holding, chained: vk.ExportMemoryWin32HandleInfoKHR | None, everyday: Everyday | None) -> None:
     share = exporting.share_for(holding.export_handle_types)
     if not share:
         return
-    chained = vk.find(info, vk.ExportMemoryWin32HandleInfoKHR)
     if everyday is not None and everyday.lazy_share:
         holding.lazy_share = int(Access.ALL)
         return

@@ -30,6 +30,7 @@ __all__ = ["Check", "Device"]
 
 Check = Literal["raise", "warn", "off"]
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
 class Device:
@@ -50,7 +51,8 @@ class Device:
         """Whether a KMT number dies with its exporter rather than with the payload's last memory object."""
         self.facts = tracking.device_facts(driver)
         self.max_allocations = driver.max_memory_allocation_count
-        self._transfer: dict[int, rules.ExternalMemoryFacts] = {}
+        self.buffer_answers: dict[tuple[int, int, int], rules.ExternalMemoryFacts] = {}
+        """What buffers of these flags and this usage can do with one handle type."""
         self.open_holdings: set[int] = set()
         """Ids of the memory objects that are open; adding and discarding are atomic, as finalizers need."""
         self.live: dict[object, weakref.ref[Holding]] = {}
@@ -107,11 +109,9 @@ class Device:
 
     def transfer_capability(self, handle_type: int) -> rules.ExternalMemoryFacts:
         """What transfer buffers can do with one handle type; asked once, it does not change."""
-        known = self._transfer.get(handle_type)
+        known = self.buffer_answers.get((0, _TRANSFER, handle_type))
         if known is None:
-            usage = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
-            asked = tracking.buffer_capabilities(self.driver, vk.BufferCreateInfo(usage=usage), handle_type)
-            known = self._transfer.setdefault(handle_type, asked[handle_type])
+            known = tracking.buffer_capabilities(self, vk.BufferCreateInfo(usage=_TRANSFER), handle_type)[handle_type]
         return known
 
     # Resources.
@@ -121,8 +121,9 @@ class Device:
         self._alive()
         external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
         types = int(external.handle_types) if external is not None else 0
-        asked = tracking.buffer_capabilities(self.driver, info, types) if self.check != "off" else {}
-        self.report(rules.check_create_buffer(info, self.facts, asked), "vkCreateBuffer")
+        if self.check != "off":
+            asked = tracking.buffer_capabilities(self, info, types)
+            self.report(rules.check_create_buffer(info, self.facts, asked), "vkCreateBuffer")
         return Buffer(self, info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> Image:
@@ -130,8 +131,9 @@ class Device:
         self._alive()
         external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
         types = int(external.handle_types) if external is not None else 0
-        asked = tracking.image_capabilities(self.driver, info, types) if self.check != "off" else {}
-        self.report(rules.check_create_image(info, self.facts, asked), "vkCreateImage")
+        if self.check != "off":
+            asked = tracking.image_capabilities(self.driver, info, types)
+            self.report(rules.check_create_image(info, self.facts, asked), "vkCreateImage")
         return Image(self, info)
 
     def bind_buffer_memory2(self, infos: Sequence[vk.BindBufferMemoryInfo]) -> None:
@@ -165,13 +167,15 @@ class Device:
                     f"cannot bind {resource!r} to {memory!r}: pass the {kind} from create_{kind} and the memory from "
                     "allocate_memory; objects of other bindings come in through extmem.raw"
                 )
-            facts = tracking.memory_facts(memory.holding)
-            if isinstance(info, vk.BindBufferMemoryInfo):
-                found += rules.check_bind_buffer_memory(info, resource.facts, facts)
-            else:
-                found += rules.check_bind_image_memory(info, resource.facts, facts)
+            if self.check != "off":
+                facts = tracking.memory_facts(memory.holding)
+                if isinstance(info, vk.BindBufferMemoryInfo):
+                    found += rules.check_bind_buffer_memory(info, resource.facts, facts)
+                else:
+                    found += rules.check_bind_image_memory(info, resource.facts, facts)
             pairs.append((resource, memory, int(info.memory_offset)))
-        self.report(found, f"vkBind{kind.capitalize()}Memory2")
+        if found:
+            self.report(found, f"vkBind{kind.capitalize()}Memory2")
         for resource, memory, offset in pairs:
             self.driver.bind(memory.holding.allocation, offset, resource.native)
             resource.bind(memory, offset)

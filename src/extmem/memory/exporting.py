@@ -23,14 +23,15 @@ __all__ = ["export_handle", "fd_handle", "kmt_handle", "nt_handle", "publish", "
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _HOST_KIND = 1
+_NT_TYPE, _KMT_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 
 
 def share_for(handle_types: int) -> Share:
     """How memory with these export types is shared through the object manager; nothing for fds alone."""
     share = Share(0)
-    if handle_types & HandleType.OPAQUE_WIN32:
+    if handle_types & _NT_TYPE:
         share |= Share.NT
-    if handle_types & HandleType.OPAQUE_WIN32_KMT:
+    if handle_types & _KMT_TYPE:
         share |= Share.KMT
     return share
 

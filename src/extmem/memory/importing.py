@@ -11,7 +11,6 @@ NT handle. A failed import touches neither.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -37,16 +36,16 @@ __all__ = ["Source", "described", "found_object", "resolve", "resolve_fd", "reso
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _KMT = HandleType.OPAQUE_WIN32_KMT
+_ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
 _BY_OBJECT = (HandleType.OPAQUE_WIN32, _KMT)
 
 
-@dataclass(slots=True)
 class Source:
     """Where an import comes from, and what is known of it."""
 
-    handle_type: int
+    # What most sources have in common stands here once; a source keeps what differs. Imports are many.
     name: str | None = None
-    value: int = 0
+    value = 0
     """The NT handle or KMT number asked for, 0 for none."""
     descriptor: Descriptor | None = None
     facts: PayloadFacts | None = None
@@ -57,11 +56,19 @@ class Source:
     """What to raise when no rule forbids the call and yet nothing was found."""
     imported: Imported | None = None
     owner: Manager | None = None
-    fd: int = -1
+    fd = -1
     fd_handle: FdHandle | None = None
     fd_is_valid: bool | None = None
-    host_pointer: int = 0
-    writable: bool = True
+    host_pointer = 0
+    writable = True
+
+    def __init__(self, handle_type: int) -> None:
+        self.handle_type = handle_type
+
+    @property
+    def known(self) -> bool:
+        """Whether it is an fd that this library exported, and kept with what it knows of it."""
+        return self.fd_handle is not None and self.fd_handle.payload is not None
 
     def allocation(
         self, driver: Driver, size: int, memory_type_index: int, dedicated: NativeResource | None
@@ -77,7 +84,7 @@ class Source:
                 memory_type_index,
                 handle_type=self.handle_type,
                 dedicated=dedicated,
-                known=self.fd_handle is not None and self.fd_handle.payload is not None,
+                known=self.known,
             )
         except BaseException:
             os.close(copy)
@@ -109,28 +116,29 @@ def _copy_of(fd: int) -> int:
         ) from error
 
 
-def resolve(driver: Driver, info: vk.MemoryAllocateInfo, stated: Descriptor | None = None) -> Source | None:
-    """Find what a vkAllocateMemory imports; None where it imports nothing.
+def resolve(driver: Driver, link: vk.ChainStruct, stated: Descriptor | None = None) -> Source | None:
+    """Find what a struct of a vkAllocateMemory's chain imports; None where it imports nothing.
 
     `stated` is the descriptor of a foreign payload that carries none. Never raises for what the rules or the object
     manager refuse: the source says so. Errors: HandleStateError for a handle object that is closed; UnsupportedError
     without an object manager.
     """
-    for struct in vk.chain(info):
-        if isinstance(struct, vk.ImportMemoryWin32HandleInfoKHR) and struct.handle_type:
-            return resolve_object(struct.handle_type, struct.handle, struct.name, int(Access.MAXIMUM_ALLOWED))
-        if isinstance(struct, vk.ImportMemoryFdInfoKHR) and struct.handle_type:
-            return resolve_fd(driver, struct, stated)
-        if isinstance(struct, vk.ImportMemoryHostPointerInfoEXT) and struct.handle_type:
-            pointer = struct.host_pointer
-            return Source(int(struct.handle_type), host_pointer=pointer if isinstance(pointer, int) else 0)
+    if isinstance(link, vk.ImportMemoryWin32HandleInfoKHR) and link.handle_type:
+        return resolve_object(link.handle_type, link.handle, link.name, _ALL_GRANTED)
+    if isinstance(link, vk.ImportMemoryFdInfoKHR) and link.handle_type:
+        return resolve_fd(driver, link, stated)
+    if isinstance(link, vk.ImportMemoryHostPointerInfoEXT) and link.handle_type:
+        source = Source(int(link.handle_type))
+        source.host_pointer = link.host_pointer if isinstance(link.host_pointer, int) else 0
+        return source
     return None
 
 
 def resolve_object(handle_type: int, handle: object, name: str | None, desired: int) -> Source:
     """Ask the object manager what a name, NT handle or KMT number leads to, and pin it."""
     value = int(handle) if isinstance(handle, (int, NtHandle, KmtHandle)) else 0
-    source = Source(int(handle_type), name=name, value=value)
+    source = Source(int(handle_type))
+    source.name, source.value = name, value
     if handle_type not in _BY_OBJECT or (name is None) == (not value) or (name is not None and handle_type == _KMT):
         # A rule says what is wrong with it; with the rules off, this is what a driver would answer.
         source.error = DriverError(
@@ -158,7 +166,9 @@ def resolve_object(handle_type: int, handle: object, name: str | None, desired: 
 
 def found_object(owner: Manager, imported: Imported, handle_type: int, name: str | None, value: int) -> Source:
     """What the object manager gave for a name, handle or number, as the rules want to see it."""
-    return _pinned(Source(handle_type, name, value), owner, imported)
+    source = Source(handle_type)
+    source.name, source.value = name, value
+    return _pinned(source, owner, imported)
 
 
 def _pinned(source: Source, owner: Manager, imported: Imported) -> Source:
@@ -177,7 +187,7 @@ def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descrip
     if isinstance(struct.fd, FdHandle):
         source.fd_handle = struct.fd
     source.fd = int(struct.fd) if isinstance(struct.fd, (int, FdHandle)) else -1
-    found = driver.inspect_fd(source.fd, source.handle_type)
+    found = driver.inspect_fd(source.fd, source.handle_type, known=source.known)
     source.fd_is_valid = found.valid
     source.writable = found.writable
     if not found.valid:

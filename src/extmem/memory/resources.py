@@ -26,7 +26,17 @@ _COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER
 class Resource:
     """What `Buffer` and `Image` share. Made by the device; `close()` destroys it."""
 
-    __slots__ = ("__weakref__", "_closed", "_facts", "device", "memory", "memory_offset", "native", "requirements")
+    __slots__ = (
+        "__weakref__",
+        "_bound",
+        "_closed",
+        "_facts",
+        "device",
+        "memory",
+        "memory_offset",
+        "native",
+        "requirements",
+    )
 
     def __init__(self, device: Device, facts: ResourceFacts, native: NativeResource) -> None:
         self.device = device
@@ -38,12 +48,17 @@ class Resource:
         """The memory it is bound to, None before."""
         self.memory_offset = 0
         self._facts = facts
+        self._bound = False
         self._closed = False
 
     @property
     def facts(self) -> ResourceFacts:
         """Its tracked state, as the rules take it."""
-        return self._facts
+        facts = self._facts
+        if facts.bound != self._bound or facts.alive == self._closed:
+            # Made anew only when somebody asks: most resources are bound once and never looked at again.
+            facts = self._facts = dataclasses.replace(facts, bound=self._bound, alive=not self._closed)
+        return facts
 
     @property
     def closed(self) -> bool:
@@ -54,7 +69,6 @@ class Resource:
         """vkDestroyBuffer, vkDestroyImage. Safe to call twice; the memory is not closed."""
         self._closed = True
         self.device.driver.destroy(self.native)
-        self._facts = dataclasses.replace(self._facts, alive=False)
         self.memory = None
 
     @property
@@ -68,7 +82,7 @@ class Resource:
         """Remember the binding, after the device made it."""
         self.memory = memory
         self.memory_offset = offset
-        self._facts = dataclasses.replace(self._facts, bound=True)
+        self._bound = True
 
     def map(self) -> memoryview:
         """A memoryview of its bytes in the bound memory. HandleStateError before it is bound."""

@@ -64,16 +64,21 @@ def _external_facts(properties: vk.ExternalMemoryProperties) -> ExternalMemoryFa
     )
 
 
-def buffer_capabilities(driver: Driver, info: vk.BufferCreateInfo, handle_types: int) -> dict[int, ExternalMemoryFacts]:
-    """vkGetPhysicalDeviceExternalBufferProperties for each of the types, for buffers like this one."""
-    return {
-        bit: _external_facts(
-            driver.external_buffer_properties(
-                vk.PhysicalDeviceExternalBufferInfo(info.flags, info.usage, HandleType(bit))
-            ).external_memory_properties
-        )
-        for bit in single_bits(handle_types)
-    }
+def buffer_capabilities(device: Device, info: vk.BufferCreateInfo, handle_types: int) -> dict[int, ExternalMemoryFacts]:
+    """vkGetPhysicalDeviceExternalBufferProperties for each of the types, for buffers like this one.
+
+    The device is asked once for each: what it can do does not change.
+    """
+    answers, flags, usage = {}, int(info.flags), int(info.usage)
+    for bit in single_bits(handle_types):
+        answer = device.buffer_answers.get((flags, usage, bit))
+        if answer is None:
+            asked = vk.PhysicalDeviceExternalBufferInfo(info.flags, info.usage, HandleType(bit))
+            found = device.driver.external_buffer_properties(asked)
+            answer = _external_facts(found.external_memory_properties)
+            device.buffer_answers[flags, usage, bit] = answer
+        answers[bit] = answer
+    return answers
 
 
 def image_capabilities(driver: Driver, info: vk.ImageCreateInfo, handle_types: int) -> dict[int, ExternalMemoryFacts]:
@@ -125,9 +130,7 @@ def buffer_facts(device: Device, info: vk.BufferCreateInfo, requirements: Requir
     """A new buffer's tracked state."""
     external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
     types = int(external.handle_types) if external is not None else 0
-    return _resource(
-        "buffer", device, info, requirements, identity, types, buffer_capabilities(device.driver, info, types)
-    )
+    return _resource("buffer", device, info, requirements, identity, types, buffer_capabilities(device, info, types))
 
 
 def image_facts(device: Device, info: vk.ImageCreateInfo, requirements: Requirements, identity: int) -> ResourceFacts:

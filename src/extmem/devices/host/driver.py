@@ -204,7 +204,7 @@ class HostDriver:
             raise HandleStateError("this payload's descriptor is closed; import the payload again")
         return HostAllocation(shared.fd, size, memory_type_index, payload.writable, shared, payload)
 
-    def inspect_fd(self, fd: int, handle_type: int) -> FdFacts:
+    def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
         """See `Driver`."""
         facts = _inspect.inspect(fd)
         if handle_type != vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD and facts.valid:

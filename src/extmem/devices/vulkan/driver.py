@@ -27,6 +27,7 @@ from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.imports import Imports
 from extmem.devices.vulkan.logical import LogicalDevice
+from extmem.devices.vulkan.prepared import Mapped, Spares
 from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.transfer import Transfer
 from extmem.devices.vulkan.types import to_driver
@@ -47,6 +48,7 @@ _S = vk.StructureType
 _ALLOCATE, _EXPORT = int(_S.MEMORY_ALLOCATE_INFO), int(_S.EXPORT_MEMORY_ALLOCATE_INFO)
 _IMPORT_FD, _DEDICATED = int(_S.IMPORT_MEMORY_FD_INFO_KHR), int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
 _IMPORT_HOST = int(_S.IMPORT_MEMORY_HOST_POINTER_INFO_EXT)
+_WHOLE_SIZE = int(vk.WHOLE_SIZE)
 _STAGING_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _MOVING = int(vk.QueueFlagBits.GRAPHICS | vk.QueueFlagBits.COMPUTE | vk.QueueFlagBits.TRANSFER)
 
@@ -62,6 +64,7 @@ class VulkanDriver(LogicalDevice):
         self._visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self._types())
         self._resources = Resources(self)
         self._imports = Imports(self)
+        self._mapped = Spares(Mapped)
         self._transfer: Transfer | None = None
 
     def _types(self) -> tuple[vk.MemoryType, ...]:
@@ -202,7 +205,7 @@ class VulkanDriver(LogicalDevice):
         if result:
             fail(result, "vkAllocateMemory", self.name, f"{what} {size} bytes of memory type {memory_type_index}")
         raw = int(made[0])
-        self._live.add(raw)
+        self.made(raw)
         return raw
 
     def adopt_memory(
@@ -227,10 +230,11 @@ class VulkanDriver(LogicalDevice):
         known: bool = False,
     ) -> VulkanAllocation:
         """See `Driver`, and `proving`."""
-        self.alive()
-        return self._imports.from_fd(
-            fd, size, memory_type_index, handle_type=handle_type, dedicated=dedicated, known=known
-        )
+        if self._closed:
+            self.alive()
+        if not known:
+            self._imports.examine(fd, size, memory_type_index, handle_type, dedicated)
+        return self._imports.unexamined(fd, size, memory_type_index, handle_type, dedicated)
 
     def import_payload(
         self,
@@ -267,9 +271,10 @@ class VulkanDriver(LogicalDevice):
         """See `Driver`."""
         return self._imports.host_pointer_memory_type_bits(handle_type, address)
 
-    def inspect_fd(self, fd: int, handle_type: int) -> FdFacts:
+    def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
         """See `Driver`."""
-        return self._imports.prover.inspect(fd, to_driver(handle_type))
+        prover, kind = self._imports.prover, to_driver(handle_type)
+        return prover.glance(fd, kind) if known else prover.inspect(fd, kind)
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> int:
         """See `Driver`. A driver's fd can always be written through: `read_only` changes nothing here."""
@@ -317,11 +322,13 @@ class VulkanDriver(LogicalDevice):
 
     def map(self, raw: int, size: int) -> int:
         """vkMapMemory of all of it; the address."""
-        at = ffi.new("void **")
-        result = self.commands.vkMapMemory(self.handle, raw, 0, int(vk.WHOLE_SIZE), 0, at)
+        mapped = self._mapped.take()
+        result = self.commands.vkMapMemory(self.handle, raw, 0, _WHOLE_SIZE, 0, mapped.at)
         if result:
             fail(result, "vkMapMemory", self.name, f"{size} bytes")
-        return int(ffi.cast("uintptr_t", at[0]))
+        address = int(mapped.address[0])
+        self._mapped.put(mapped)
+        return address
 
     def flush(self, allocation: Allocation, offset: int, size: int) -> None:
         """See `Driver`."""

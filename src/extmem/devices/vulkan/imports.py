@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.devices import host
 from extmem.devices.vulkan.allocation import VulkanAllocation
+from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.prepared import FdImport, Spares
 from extmem.devices.vulkan.proving import Prover
 from extmem.errors import DriverError, UnsupportedError
 from extmem.vk.abi import ffi
@@ -24,7 +26,6 @@ _FD = int(HandleType.OPAQUE_FD)
 _HOST_POINTER = int(HandleType.HOST_ALLOCATION)
 _S = vk.StructureType
 _ALLOCATE = int(_S.MEMORY_ALLOCATE_INFO)
-_IMPORT_FD, _DEDICATED = int(_S.IMPORT_MEMORY_FD_INFO_KHR), int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
 _IMPORT_HOST = int(_S.IMPORT_MEMORY_HOST_POINTER_INFO_EXT)
 
 
@@ -34,24 +35,16 @@ class Imports:
     def __init__(self, driver: VulkanDriver) -> None:
         self._driver = driver
         self.prover = Prover(driver)
+        self._calls = Spares(FdImport)
 
-    def from_fd(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        *,
-        handle_type: int = _FD,
-        dedicated: NativeResource | None = None,
-        known: bool = False,
-    ) -> VulkanAllocation:
-        """See `Driver`, and `proving`."""
+    def examine(
+        self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
+    ) -> None:
+        """Both gates of `proving`, for a stranger's fd. Errors: DriverError."""
         found = self.prover.inspect(fd, handle_type)
         if not found.valid:
             raise self._refusal(found.problem)
-        if not known:
-            self.prover.prove(fd, size, memory_type_index, handle_type, dedicated)
-        return self.unexamined(fd, size, memory_type_index, handle_type, dedicated)
+        self.prover.prove(fd, size, memory_type_index, handle_type, dedicated)
 
     def from_payload(
         self,
@@ -107,13 +100,20 @@ class Imports:
         identity: int = 0,
     ) -> VulkanAllocation:
         """vkAllocateMemory with VkImportMemoryFdInfoKHR. Consumes the fd on success. Looks at nothing first."""
-        source = ffi.new("VkImportMemoryFdInfoKHR *", (_IMPORT_FD, ffi.NULL, handle_type, fd))
-        info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, source, size, memory_type_index))
-        keep = self._driver.dedicate(info, dedicated) if dedicated is not None else None
-        raw = self._driver.allocate_raw(info, size, memory_type_index, "importing")
-        del keep
+        driver, call = self._driver, self._calls.take()
+        call.source.fd, call.source.handleType = fd, handle_type
+        info = call.info
+        info.allocationSize, info.memoryTypeIndex = size, memory_type_index
+        keep = driver.dedicate(info, dedicated) if dedicated is not None else None
+        result = driver.commands.vkAllocateMemory(driver.handle, info, ffi.NULL, call.made)
+        if result:
+            fail(result, "vkAllocateMemory", driver.name, f"importing {size} bytes of memory type {memory_type_index}")
+        raw = int(call.made[0])
+        driver.made(raw)
+        if keep is None:  # else the chain has a link that ends with this call
+            self._calls.put(call)
         return VulkanAllocation(
-            self._driver,
+            driver,
             raw,
             size,
             memory_type_index,

@@ -49,6 +49,8 @@ class LogicalDevice:
         self.pid = os.getpid()
         self._closed = False
         self._live: set[int] = set()
+        self.made = self._live.add
+        """Something of this device lives."""
 
     @property
     def raw(self) -> int:
@@ -89,10 +91,6 @@ class LogicalDevice:
         if self.pid == os.getpid():
             self.commands.vkFreeMemory(self.handle, raw, ffi.NULL)
         self.gone(raw)
-
-    def made(self, raw: int) -> None:
-        """Something of this device lives."""
-        self._live.add(raw)
 
     def gone(self, raw: int) -> None:
         """Something of this device was destroyed."""

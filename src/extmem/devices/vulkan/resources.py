@@ -11,6 +11,7 @@ from extmem import vk
 from extmem.devices.base import NativeResource, Requirements
 from extmem.devices.formats import is_depth_or_stencil
 from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.prepared import Binding, Spares
 from extmem.devices.vulkan.types import HandleType, translated
 from extmem.errors import UnsupportedError
 from extmem.vk.abi import ffi, from_c, to_c
@@ -32,6 +33,7 @@ class Resources:
 
     def __init__(self, driver: VulkanDriver) -> None:
         self._driver = driver
+        self._bindings = Spares(Binding)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
@@ -162,17 +164,25 @@ class Resources:
     def bind(self, allocation: VulkanAllocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory2, vkBindImageMemory2."""
         driver = self._driver
-        raw, memory = resource.live, allocation.live
-        tried = f"{resource.requirements.size} bytes at {offset} of {allocation.size}"
-        if offset < 0 or offset + resource.requirements.size > allocation.size:
-            fail(int(vk.Result.ERROR_UNKNOWN), "vkBindMemory", driver.name, f"{tried}, which reach past the end,")
+        raw, memory, size = resource.live, allocation.live, resource.requirements.size
+        if offset < 0 or offset + size > allocation.size:
+            fail(
+                int(vk.Result.ERROR_UNKNOWN),
+                "vkBindMemory",
+                driver.name,
+                f"{size} bytes at {offset} of {allocation.size}, which reach past the end,",
+            )
         if resource.kind == "buffer":
-            info = ffi.new("VkBindBufferMemoryInfo *", (int(_S.BIND_BUFFER_MEMORY_INFO), ffi.NULL, raw, memory, offset))
+            binding = self._bindings.take()
+            info = binding.info
+            info.buffer, info.memory, info.memoryOffset = raw, memory, offset
             result = driver.commands.vkBindBufferMemory2(driver.handle, 1, info)
+            self._bindings.put(binding)
         else:
             info = ffi.new("VkBindImageMemoryInfo *", (int(_S.BIND_IMAGE_MEMORY_INFO), ffi.NULL, raw, memory, offset))
             result = driver.commands.vkBindImageMemory2(driver.handle, 1, info)
         if result:
+            tried = f"{size} bytes at {offset} of {allocation.size}"
             fail(result, f"vkBind{resource.kind.capitalize()}Memory2", driver.name, tried)
         resource.bound = True
 

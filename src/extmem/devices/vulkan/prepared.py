@@ -1,0 +1,67 @@
+"""C memory of the calls that every import makes, kept from one call to the next.
+
+Making and filling structs through cffi takes as long as the calls themselves. So each kind of call has a few sets of
+structs, filled once with what never changes; a call takes a set, states what differs, and puts it back. A set is in one
+thread's hands at a time (taking and putting back are atomic), and one that an error kept from coming back is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from extmem import vk
+from extmem.vk.abi import ffi
+
+__all__ = ["Binding", "FdImport", "Mapped", "Spares"]
+
+_S = vk.StructureType
+T = TypeVar("T")
+
+
+class Spares(Generic[T]):
+    """Sets of one kind that nobody uses."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._spare: list[T] = []
+        self.put = self._spare.append
+        """Give a set back."""
+
+    def take(self) -> T:
+        """A set for one call."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return self._make()
+
+
+class FdImport:
+    """vkAllocateMemory with VkImportMemoryFdInfoKHR."""
+
+    __slots__ = ("info", "made", "source")
+
+    def __init__(self) -> None:
+        self.source: Any = ffi.new("VkImportMemoryFdInfoKHR *", (int(_S.IMPORT_MEMORY_FD_INFO_KHR), ffi.NULL, 0, -1))
+        self.info: Any = ffi.new("VkMemoryAllocateInfo *", (int(_S.MEMORY_ALLOCATE_INFO), self.source, 0, 0))
+        self.made: Any = ffi.new("uint64_t *")
+
+
+class Binding:
+    """vkBindBufferMemory2."""
+
+    __slots__ = ("info",)
+
+    def __init__(self) -> None:
+        self.info: Any = ffi.new("VkBindBufferMemoryInfo *", (int(_S.BIND_BUFFER_MEMORY_INFO), ffi.NULL, 0, 0, 0))
+
+
+class Mapped:
+    """vkMapMemory."""
+
+    __slots__ = ("address", "at")
+
+    def __init__(self) -> None:
+        self.address: Any = ffi.new("uintptr_t *")
+        self.at: Any = ffi.cast("void **", self.address)
+        """The same memory, as the call wants it."""
