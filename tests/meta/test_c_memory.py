@@ -1,4 +1,4 @@
-"""C memory is held until the call that got it has returned: `to_c(…).cdata` in a call frees what it points to before."""
+"""C memory is held until the call has returned: `to_c(…).cdata` in a call frees what it points to before."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from extmem.memory import exporting, importing, tracking
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
 from extmem.memory.importing import spoken_name
-from extmem.memory.memory import DeviceMemory
+from extmem.memory.memory import DeviceMemory, first_on
 from extmem.memory.resources import Buffer, Image, Resource
 from extmem.objects import Share
 
@@ -82,7 +82,7 @@ def allocate_memory(
             raise
     if source is not None:
         source.commit()
-    return DeviceMemory(holding, first=True)
+    return first_on(holding)
 
 
 def adopt_foreign(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> DeviceMemory:
@@ -93,10 +93,11 @@ def adopt_foreign(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> D
             f"{device.name} has no VkDeviceMemory that could be adopted; use a Vulkan device",
             requires_one_of=["a Vulkan device"],
         )
-    dedicated = _dedicated(info)
-    judge(device, info, dedicated, None)
+    alone = vk.find(info, vk.MemoryDedicatedAllocateInfo)
+    dedicated = _dedicated(alone) if alone is not None else None
     export = vk.find(info, vk.ExportMemoryAllocateInfo)
     types = int(export.handle_types) if export is not None else 0
+    judge(device, info, dedicated, None, types)
     size, kind = int(info.allocation_size), int(info.memory_type_index)
     native = dedicated.native if dedicated is not None else None
     allocation = driver.adopt_memory(memory, size, kind, types, native)
@@ -104,11 +105,11 @@ def adopt_foreign(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> D
     holding.export_handle_types = types
     holding.dedicated = dedicated.facts if dedicated is not None else None
     try:
-        _share(holding, info, None)
+        _share(holding, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR), None)
     except BaseException:
         holding.release()
         raise
-    return DeviceMemory(holding)
+    return first_on(holding)
 
 
 def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resource | None) -> Holding:

@@ -46,7 +46,7 @@ def test_the_two_processes_play_their_parts_in_one(name: str) -> None:
     published = acts._memory.pop()
     try:
         opened = acts.importer_open(name)
-        assert opened == {"shape": [3, 27, 48, 4], "dtype": "uint8", "read_only": True}
+        assert opened == {"shape": [3, 27, 48, 4], "dtype": "uint8", "read_only": True, "host_visible": True}
         assert all(acts.check(index, digest) for index, digest in digests.items())
         assert not acts.check(0, digests[1])
         assert acts.draw_again(2)
