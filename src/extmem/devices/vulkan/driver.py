@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,7 @@ class VulkanDriver(LogicalDevice):
         self._imports = Imports(self)
         self._mapped = Spares(Mapped)
         self._transfer: Transfer | None = None
+        self._making = threading.Lock()
 
     def _types(self) -> tuple[vk.MemoryType, ...]:
         return tuple(self.physical.memory_properties.memory_types)
@@ -371,9 +374,10 @@ class VulkanDriver(LogicalDevice):
     def transfer(self) -> Transfer:
         """What moves bytes, made at the first use."""
         self.alive()
-        if self._transfer is None:
-            self._transfer = Transfer(self)
-        return self._transfer
+        with self._making:
+            if self._transfer is None:
+                self._transfer = Transfer(self)
+            return self._transfer
 
     @property
     def queue_facts(self) -> QueueFacts:
@@ -425,6 +429,11 @@ class VulkanDriver(LogicalDevice):
         if transfer is not None and self.pid == os.getpid():
             transfer.close()
         super().close()
+
+    def __del__(self) -> None:
+        # Lost without close(): nothing of it is left, or that would hold it.
+        if not getattr(self, "_closed", True) and not sys.is_finalizing():
+            self.close()
 
 
 def _ours(allocation: Allocation) -> VulkanAllocation:
