@@ -107,6 +107,7 @@ class Case:
         self.remote = remote
         """An expression that makes the device in another process, where `extmem` is imported."""
         self._stack = contextlib.ExitStack()
+        self._dedicated_only = False
         self._make_device = make_device
         self._random = random.Random(str(variant))
 
@@ -177,6 +178,7 @@ class Case:
                 vk.PhysicalDeviceExternalBufferInfo(usage=_BUFFER_USAGE, handle_type=self.handle_type)
             ).external_memory_properties
         features = int(properties.external_memory_features)
+        self._dedicated_only = bool(features & _Feature.DEDICATED_ONLY)
         if features & _NEEDED != _NEEDED:
             raise NotSupportedError(f"{self.exporter.name} does not export and import {self.handle_type!r} here")
         if features & _Feature.DEDICATED_ONLY and not self.variant.dedicated:
@@ -197,7 +199,7 @@ class Case:
     def allocate(
         self, resource: Buffer | Image, *, win32: vk.ExportMemoryWin32HandleInfoKHR | None = None, alone: bool = True
     ) -> DeviceMemory:
-        """Exportable memory for the resource. alone: dedicated to it, where the variant is."""
+        """Exportable memory for the resource. alone: dedicated to it, where the variant is, or the device insists."""
         export = vk.ExportMemoryAllocateInfo(self.handle_type, win32)
         return self._allocate(self.exporter, resource, export, alone=alone)
 
@@ -220,7 +222,7 @@ class Case:
     def _allocate(
         self, device: Device, resource: Buffer | Image, chain: vk.ChainStruct, *, alone: bool
     ) -> DeviceMemory:
-        if self.variant.dedicated and alone:
+        if self.variant.dedicated and (alone or self._dedicated_only):
             image = resource if isinstance(resource, Image) else None
             buffer = resource if isinstance(resource, Buffer) else None
             chain = vk.MemoryDedicatedAllocateInfo(image, buffer, chain)
