@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid as uuids
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ from extmem.memory.memory import DeviceMemory
 if TYPE_CHECKING:
     from extmem.devices.base import DeviceIdentity
 
-__all__ = ["enumerate_devices", "open", "open_claimed", "open_device", "open_handle"]
+__all__ = ["chosen_anew", "enumerate_devices", "open", "open_claimed", "open_device", "open_handle"]
 
 _shared: dict[bytes, Device] = {}
 """The devices that `open` imports to when none is given, by device UUID. They live as long as the process."""
@@ -117,6 +119,27 @@ def _shared_device(device_uuid: bytes | None) -> Device:
             ) from error
         device = _shared.setdefault(driver.identity.device_uuid, Device(driver))
     return device
+
+
+@contextlib.contextmanager
+def chosen_anew() -> Iterator[None]:
+    """Within the block `open` chooses its devices anew, and at its end they are closed (for tests).
+
+    Errors: HandleStateError at the end while memory of them is open.
+    """
+    before = dict(_shared)
+    _shared.clear()
+    _device_of.cache_clear()
+    try:
+        yield
+    finally:
+        chosen = list(_shared.values())
+        _shared.clear()
+        _shared.update(before)
+        _device_of.cache_clear()
+        with contextlib.ExitStack() as stack:
+            for device in chosen:
+                stack.callback(device.close)
 
 
 def _uuid_bytes(value: bytes | str | uuids.UUID | None) -> bytes | None:

@@ -12,9 +12,11 @@ own where it has them, and elsewhere its opaque fds in the object manager: `type
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from extmem.errors import DriverError, ExtmemError, UnsupportedError
 
@@ -22,13 +24,15 @@ if TYPE_CHECKING:
     from extmem.devices.base import Offer
     from extmem.devices.vulkan.instance import Instance
 
-__all__ = ["WIN32_IS_NATIVE", "missing", "offers", "shared_instance"]
+__all__ = ["WIN32_IS_NATIVE", "forget", "loaded_by", "missing", "offers", "shared_instance"]
 
 WIN32_IS_NATIVE = sys.platform == "win32"
 """Whether drivers of this platform make Win32 handles themselves."""
 _instances: dict[int, Instance] = {}
 """This process's instance, by process id: a forked child must not use its parent's."""
 _missing: dict[int, str] = {}
+_make_loader: Callable[[], Any] | None = None
+"""What stands in for the system's loader; None for the system's own."""
 
 
 def shared_instance() -> Instance:
@@ -37,7 +41,7 @@ def shared_instance() -> Instance:
     if known is None:
         from extmem.devices.vulkan.instance import Instance
 
-        known = _instances.setdefault(os.getpid(), Instance())
+        known = _instances.setdefault(os.getpid(), Instance(_make_loader() if _make_loader else None))
     return known
 
 
@@ -68,3 +72,23 @@ def forget() -> None:
         except ExtmemError:
             continue
     _instances.clear()
+
+
+@contextlib.contextmanager
+def loaded_by(make_loader: Callable[[], Any]) -> Iterator[None]:
+    """Within the block this process's Vulkan is another loader's (for tests); what was there before stays as it is.
+
+    make_loader: makes what `Instance` takes. The instance is destroyed at the end, after the block's devices.
+    """
+    global _make_loader
+    instances, absent, maker = dict(_instances), dict(_missing), _make_loader
+    _instances.clear()
+    _missing.clear()
+    _make_loader = make_loader
+    try:
+        yield
+    finally:
+        forget()
+        _make_loader = maker
+        _instances.update(instances)
+        _missing.update(absent)

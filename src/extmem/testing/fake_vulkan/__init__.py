@@ -1,0 +1,60 @@
+"""A Vulkan driver in Python that follows a script: what cannot be had of a real one, a test asks of this one.
+
+::
+
+    from extmem.testing import fake_vulkan
+
+    fake = fake_vulkan.FakeVulkan(gpus=[fake_vulkan.DISCRETE])
+    with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
+        fake.fail(2, vk.Result.ERROR_OUT_OF_DEVICE_MEMORY, command="vkAllocateMemory")
+        ...
+    assert not fake.misuses and not fake.alive()["memory"]
+
+It stands in for the Vulkan loader, so all of the Vulkan device runs over it, and no Vulkan library is needed. It really
+moves bytes; its payloads are memory files, which other processes can import by fd. `elsewhere(fake)` is an expression
+that opens a device of a fake like it in another process: the `remote` of `conformance.run`.
+
+* *GPUs* (`Gpu`): names, UUIDs, memory types and heaps, queue families, extensions, what can be shared and how.
+* *Script*: `fail` the n-th call, `failing` as an arm of `faults.fail_each`, `lose_device`, `missing` commands.
+* *Manners* (`Manners`): what real drivers let pass, or do to a process that gives them a bad fd.
+* *Strictness*: `misuses` lists what the specification forbids and a driver need not notice: use after destruction,
+  wrong sizes, memory used that was not acquired from VK_QUEUE_FAMILY_EXTERNAL, objects left behind.
+* *Counters*: `alive()` says what lives, and of how many bytes.
+
+Not modelled: semaphores, pipelines, sparse and protected memory, Win32 handles, dma-buf, vkCmdPipelineBarrier2.
+"""
+
+from __future__ import annotations
+
+from extmem.testing.fake_vulkan.gpus import (
+    DISCRETE,
+    INTEGRATED,
+    NON_COHERENT,
+    PAYLOAD_NAME,
+    External,
+    Family,
+    Gpu,
+    Manners,
+    MemoryType,
+)
+from extmem.testing.fake_vulkan.installing import EXIT_MISUSE, elsewhere, installed, open_here
+from extmem.testing.fake_vulkan.machine import FakeLoader, FakeVulkan, Misuse
+
+__all__ = [
+    "DISCRETE",
+    "EXIT_MISUSE",
+    "INTEGRATED",
+    "NON_COHERENT",
+    "PAYLOAD_NAME",
+    "External",
+    "FakeLoader",
+    "FakeVulkan",
+    "Family",
+    "Gpu",
+    "Manners",
+    "MemoryType",
+    "Misuse",
+    "elsewhere",
+    "installed",
+    "open_here",
+]

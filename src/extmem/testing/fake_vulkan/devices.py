@@ -1,0 +1,77 @@
+"""vkCreateDevice, its queues, and its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from extmem import vk
+from extmem.testing.fake_vulkan.machine import Refusal
+from extmem.testing.fake_vulkan.things import CommandBuffer, Device, Memory, Physical, Queue
+from extmem.vk.abi import ffi
+
+if TYPE_CHECKING:
+    from extmem.testing.fake_vulkan.machine import FakeVulkan
+
+__all__: list[str] = []
+
+
+def vkCreateDevice(fake: FakeVulkan, handle: Any, info: Any, allocator: Any, out: Any) -> int:
+    """Extensions that the GPU lacks, and queues that it lacks, are refused."""
+    physical = fake.get(handle, Physical)
+    names = [bytes(ffi.string(info.ppEnabledExtensionNames[i])).decode() for i in range(info.enabledExtensionCount)]
+    if not set(names) <= set(physical.gpu.extensions):
+        raise Refusal(int(vk.Result.ERROR_EXTENSION_NOT_PRESENT))
+    families: dict[int, int] = {}
+    for asked in info.pQueueCreateInfos[0 : info.queueCreateInfoCount]:
+        number, count = int(asked.queueFamilyIndex), int(asked.queueCount)
+        if number >= len(physical.gpu.families) or not 0 < count <= physical.gpu.families[number].count:
+            raise fake.wrong(f"{count} queues of family {number}, which the GPU does not have")
+        families[number] = count
+    device = Device(physical, physical.gpu, frozenset(names), families)
+    out[0] = ffi.cast("VkDevice", fake.add(device))
+    for family, count in families.items():
+        for index in range(count):
+            fake.add(Queue(device, family, index))
+    return 0
+
+
+def vkDestroyDevice(fake: FakeVulkan, handle: Any, allocator: Any) -> None:
+    """What lives on it must be gone, and its work done."""
+    device = fake.get(handle, Device)
+    left = [child for child in fake.children(device) if not isinstance(child, Queue)]
+    if left:
+        fake.misuse(f"{device} is destroyed while {', '.join(map(str, left))} live")
+    for child in fake.children(device):
+        for buffer in fake.children(child):
+            fake.end(buffer)
+        if isinstance(child, Memory):
+            child.payload.close()
+        fake.end(child)
+    fake.end(device)
+    if fake.poisoned_by == device.number:
+        fake.poisoned_by = 0
+
+
+def vkGetDeviceQueue(fake: FakeVulkan, handle: Any, family: int, index: int, out: Any) -> None:
+    """One of the queues that the device was made with."""
+    device = fake.get(handle, Device)
+    for queue in fake.children(device):
+        if isinstance(queue, Queue) and (queue.family, queue.index) == (family, index):
+            out[0] = ffi.cast("VkQueue", queue.number)
+            return
+    raise fake.wrong(f"queue {index} of family {family}, which {device} was made without")
+
+
+def vkDeviceWaitIdle(fake: FakeVulkan, handle: Any) -> int:
+    """Everything that was submitted is done."""
+    device = fake.get(handle, Device)
+    for buffer in fake.living(CommandBuffer):
+        if buffer.parent.parent is device:
+            done(buffer)
+    return 0
+
+
+def done(buffer: CommandBuffer) -> None:
+    """A submitted command buffer has run, and everybody knows."""
+    if buffer.state == "pending":
+        buffer.state = "invalid" if buffer.once else "executable"

@@ -1,0 +1,65 @@
+"""How programs come to use a fake: in this process, and in others."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from extmem.devices import vulkan
+from extmem.memory import doors
+from extmem.testing.fake_vulkan.gpus import Manners, from_plain, to_plain
+from extmem.testing.fake_vulkan.machine import FakeVulkan
+
+if TYPE_CHECKING:
+    from extmem.memory import Device
+
+__all__ = ["EXIT_MISUSE", "elsewhere", "installed", "open_here"]
+
+EXIT_MISUSE = 70
+"""What a process ends with whose fake noted a misuse."""
+_here = contextlib.ExitStack()
+"""Keeps what `open_here` installed, as long as the process."""
+_installed: list[FakeVulkan] = []
+
+
+@contextlib.contextmanager
+def installed(fake: FakeVulkan) -> Iterator[FakeVulkan]:
+    """Within the block this process's Vulkan devices are the fake's, for `extmem.open_device` and `extmem.open`.
+
+    Devices that the block opens, it closes; those that `extmem.open` chose are closed at its end.
+    """
+    with vulkan.loaded_by(lambda: fake.loader), doors.chosen_anew():
+        yield fake
+
+
+def elsewhere(fake: FakeVulkan, *, index: int = 0) -> str:
+    """An expression that opens a device of a fake like this one in another process, where `extmem` is installed.
+
+    For `remote=` of the conformance suite, or any child. The other process ends with EXIT_MISUSE if its fake noted a
+    misuse. index: which of the GPUs.
+    """
+    told = {"gpus": [to_plain(gpu) for gpu in fake.gpus], "manners": asdict(fake.manners), "index": index}
+    return f"__import__({__name__!r}, fromlist=['open_here']).open_here({told!r})"
+
+
+def open_here(told: dict[str, Any]) -> Device:
+    """What `elsewhere` runs: this process's Vulkan is a fake from now on."""
+    if not _installed:
+        fake = FakeVulkan([from_plain(gpu) for gpu in told["gpus"]], Manners(**told["manners"]))
+        _installed.append(fake)
+        _here.enter_context(vulkan.loaded_by(lambda: fake.loader))
+        atexit.register(_report, fake)
+    return doors.open_device(kind="vulkan", uuid=told["gpus"][told["index"]]["device_uuid"].hex())
+
+
+def _report(fake: FakeVulkan) -> None:
+    if fake.misuses:
+        for misuse in fake.misuses:
+            sys.stderr.write(f"{misuse}\n")
+        sys.stderr.flush()
+        os._exit(EXIT_MISUSE)  # atexit has no other way to say it

@@ -1,0 +1,262 @@
+"""vkAllocateMemory in all its forms, and what ends, exports and maps memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if sys.platform != "linux":
+    raise ImportError("the fake driver shares memory files, which are Linux's")
+
+from extmem import vk
+from extmem.testing.fake_vulkan.machine import Refusal
+from extmem.testing.fake_vulkan.payloads import FilePayload, HostPayload, Payload, Shadow, Tag, read_tag
+from extmem.testing.fake_vulkan.things import Buffer, Device, Image, Memory, Resource
+from extmem.vk.abi import ffi, from_c
+
+if TYPE_CHECKING:
+    from extmem.testing.fake_vulkan.machine import FakeVulkan
+
+__all__: list[str] = []
+
+Result = vk.Result
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_Property = vk.MemoryPropertyFlagBits
+_Feature = vk.ExternalMemoryFeatureFlagBits
+_FD, _HOST = int(HandleType.OPAQUE_FD), int(HandleType.HOST_ALLOCATION)
+_NO_MEMORY = int(Result.ERROR_OUT_OF_DEVICE_MEMORY)
+_BAD_HANDLE = int(Result.ERROR_INVALID_EXTERNAL_HANDLE)
+_TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
+_MAP_FAILED = int(Result.ERROR_MEMORY_MAP_FAILED)
+_WHOLE = int(vk.WHOLE_SIZE)
+
+
+def vkAllocateMemory(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, out: Any) -> int:
+    """Allocates, imports an fd (and consumes it), or imports host memory."""
+    device = fake.get(handle, Device)
+    info = from_c(vk.MemoryAllocateInfo, raw)
+    size, kind = int(info.allocation_size), int(info.memory_type_index)
+    if not 0 <= kind < len(device.gpu.memory_types):
+        raise fake.wrong(f"memoryTypeIndex is {kind}, and there are {len(device.gpu.memory_types)}")
+    if size <= 0:
+        fake.misuse("allocationSize is 0")
+        if not fake.manners.short_files_pass:
+            raise Refusal(_NO_MEMORY)
+    if fake.poisoned_by:
+        raise Refusal(_NO_MEMORY)
+    dedicated = _dedicated(fake, device, info, size)
+    export = vk.find(info, vk.ExportMemoryAllocateInfo)
+    export_types = int(export.handle_types) if export is not None else 0
+    _exportable(fake, device, export_types, dedicated)
+    _room(fake, device, size, kind)
+    payload, import_type = _payload(fake, device, info, size, kind, dedicated)
+    memory = Memory(device, size, kind, payload, export_types, import_type, dedicated, ours=not import_type)
+    out[0] = fake.add(memory)
+    return 0
+
+
+def _dedicated(fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int) -> Resource | None:
+    chained = vk.find(info, vk.MemoryDedicatedAllocateInfo)
+    if chained is None or (chained.buffer is None and chained.image is None):
+        return None
+    if chained.buffer is not None and chained.image is not None:
+        raise fake.wrong("memory dedicated to a buffer and an image at once")
+    resource: Resource = (
+        fake.get(chained.buffer, Buffer, device)
+        if chained.buffer is not None
+        else fake.get(chained.image, Image, device)
+    )
+    if size != resource.size:
+        fake.misuse(f"memory of {size} bytes is dedicated to {resource}, which requires {resource.size}")
+    return resource
+
+
+def _exportable(fake: FakeVulkan, device: Device, types: int, dedicated: Resource | None) -> None:
+    kind = "image" if isinstance(dedicated, Image) else "buffer"
+    bits = types
+    while bits:
+        bit = bits & -bits
+        bits ^= bit
+        told = device.gpu.says(kind, bit)
+        if told is None or not told.features & _Feature.EXPORTABLE:
+            fake.misuse(f"{HandleType(bit)!r} cannot be exported, and is among the export types")
+        elif told.dedicated == "required" and dedicated is None:
+            fake.misuse(f"{HandleType(bit)!r} is exported of dedicated memory alone, and this is not")
+
+
+def _room(fake: FakeVulkan, device: Device, size: int, kind: int) -> None:
+    living = [memory for memory in fake.living(Memory) if memory.parent is device]
+    if len(living) >= device.gpu.max_allocations:
+        raise Refusal(_TOO_MANY)
+    types = device.gpu.memory_types
+    used = sum(memory.size for memory in living if types[memory.memory_type].heap == types[kind].heap)
+    if used + size > device.gpu.heaps[types[kind].heap]:
+        raise Refusal(_NO_MEMORY)
+
+
+def _payload(
+    fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int, kind: int, dedicated: Resource | None
+) -> tuple[Payload, int]:
+    by_fd = vk.find(info, vk.ImportMemoryFdInfoKHR)
+    if by_fd is not None and by_fd.handle_type:
+        fd = by_fd.fd
+        return _imported(fake, device, fd if isinstance(fd, int) else -1, size, kind, dedicated), _FD
+    by_pointer = vk.find(info, vk.ImportMemoryHostPointerInfoEXT)
+    if by_pointer is not None and by_pointer.handle_type:
+        address, alignment = by_pointer.host_pointer, device.gpu.host_pointer_alignment
+        at = address if isinstance(address, int) else 0
+        if at % alignment or size % alignment or not at:
+            raise fake.wrong(f"{size} bytes of host memory at {at:#x}: not multiples of {alignment}", _BAD_HANDLE)
+        if not device.gpu.memory_types[kind].flags & _Property.HOST_VISIBLE:
+            fake.misuse(f"host memory is imported to memory type {kind}, which the host does not see")
+        return HostPayload(at, size), _HOST
+    return _new(device, size, kind, dedicated), 0
+
+
+def _new(device: Device, size: int, kind: int, dedicated: Resource | None) -> FilePayload:
+    alone = type(dedicated).__name__ if dedicated is not None else ""
+    try:
+        return FilePayload.new(Tag(device.gpu.device_uuid, device.gpu.driver_uuid, size, kind, alone))
+    except OSError:
+        raise Refusal(_NO_MEMORY) from None
+
+
+def _imported(
+    fake: FakeVulkan, device: Device, fd: int, size: int, kind: int, dedicated: Resource | None
+) -> FilePayload:
+    manners = fake.manners
+    if "VK_KHR_external_memory_fd" not in device.extensions:
+        fake.misuse("an fd is imported on a device without VK_KHR_external_memory_fd")
+    if fd == -1 and manners.takes_minus_one:
+        fake.misuse("fd -1 is imported")
+        return _new(device, size, kind, dedicated)
+    problem = _bad(fd)
+    if problem and not (manners.short_files_pass and _is_file(fd)):
+        fake.bad_imports.append((device.number, problem))
+        if manners.bad_fd_poisons:
+            fake.poisoned_by = device.number
+            raise Refusal(_NO_MEMORY)
+        raise Refusal(_BAD_HANDLE)
+    tag = read_tag(fd)
+    if tag is not None:
+        _alike(fake, device, tag, size, kind, dedicated)
+    return FilePayload(fd)
+
+
+def _bad(fd: int) -> str:
+    """What is wrong with an fd, or nothing."""
+    try:
+        link = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return f"fd {fd} is not open"
+    return "" if read_tag(fd) is not None else f"fd {fd} is {link}, and no payload"
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:")
+    except OSError:
+        return False
+
+
+def _alike(fake: FakeVulkan, device: Device, tag: Tag, size: int, kind: int, dedicated: Resource | None) -> None:
+    """What an import must have in common with the export."""
+    if (tag.device_uuid, tag.driver_uuid) != (device.gpu.device_uuid, device.gpu.driver_uuid):
+        fake.bad_imports.append((device.number, "the payload is another device's"))
+        raise Refusal(_BAD_HANDLE)
+    if (tag.size, tag.memory_type) != (size, kind):
+        lenient = fake.manners.lenient_sizes and size <= tag.size
+        if not lenient and not (fake.manners.short_files_pass and tag.memory_type == kind):
+            raise Refusal(_BAD_HANDLE)
+    alone = type(dedicated).__name__ if dedicated is not None else ""
+    if tag.dedicated != alone:
+        fake.misuse(f"the payload is dedicated to {tag.dedicated or 'nothing'}, and the import to {alone or 'nothing'}")
+
+
+def vkFreeMemory(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> None:
+    """Unmaps, too. NULL is nothing."""
+    device = fake.get(handle, Device)
+    if raw:
+        memory = fake.get(raw, Memory, device)
+        fake.end(memory)
+        memory.mapping = memory.shadow = None
+        memory.payload.close()
+
+
+def vkGetMemoryFdKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> int:
+    """A new fd each time."""
+    memory = fake.get(info.memory, Memory, fake.get(handle, Device))
+    kind = int(info.handleType)
+    if not memory.export_types & kind or kind != _FD or not isinstance(memory.payload, FilePayload):
+        raise fake.wrong(f"{memory} was not made to be exported as {HandleType(kind)!r}")
+    try:
+        out[0] = os.dup(memory.payload.fd)
+    except OSError:
+        raise Refusal(_TOO_MANY) from None
+    return 0
+
+
+def vkMapMemory(fake: FakeVulkan, handle: Any, raw: int, offset: int, size: int, flags: int, out: Any) -> int:
+    """Memory that is not coherent is seen through a copy."""
+    memory = fake.get(raw, Memory, fake.get(handle, Device))
+    flags_of_type = memory.parent.gpu.memory_types[memory.memory_type].flags
+    if not flags_of_type & _Property.HOST_VISIBLE:
+        raise fake.wrong(f"{memory} is mapped, and the host cannot see memory type {memory.memory_type}", _MAP_FAILED)
+    if memory.mapping is not None:
+        raise fake.wrong(f"{memory} is mapped twice", _MAP_FAILED)
+    if offset >= memory.size or (size != _WHOLE and not 0 < size <= memory.size - offset):
+        raise fake.wrong(f"{size} bytes from {offset} of {memory.size} are mapped", _MAP_FAILED)
+    if flags_of_type & _Property.HOST_COHERENT:
+        try:
+            address, memory.mapping = memory.payload.map(memory.size)
+        except (OSError, MemoryError):
+            raise Refusal(_MAP_FAILED) from None
+    else:
+        memory.shadow = Shadow(memory.payload, memory.size)
+        address, memory.mapping = memory.shadow.address, memory.shadow
+    out[0] = ffi.cast("void *", address + offset)
+    return 0
+
+
+def vkUnmapMemory(fake: FakeVulkan, handle: Any, raw: int) -> None:
+    """What the host wrote to memory that is not coherent, and did not flush, is lost."""
+    memory = fake.get(raw, Memory, fake.get(handle, Device))
+    if memory.mapping is None:
+        raise fake.wrong(f"{memory} is unmapped, and was not mapped")
+    memory.mapping = memory.shadow = None
+
+
+def vkFlushMappedMemoryRanges(fake: FakeVulkan, handle: Any, count: int, ranges: Any) -> int:
+    """What the host wrote is seen by the device."""
+    for memory, offset, size in _ranges(fake, fake.get(handle, Device), count, ranges):
+        if memory.shadow is not None:
+            memory.shadow.flush(offset, size, memory.parent.gpu.non_coherent_atom)
+    return 0
+
+
+def vkInvalidateMappedMemoryRanges(fake: FakeVulkan, handle: Any, count: int, ranges: Any) -> int:
+    """What the device wrote is seen by the host."""
+    for memory, offset, size in _ranges(fake, fake.get(handle, Device), count, ranges):
+        if memory.shadow is not None:
+            memory.shadow.invalidate(offset, size)
+    return 0
+
+
+def _ranges(fake: FakeVulkan, device: Device, count: int, ranges: Any) -> list[tuple[Memory, int, int]]:
+    found = []
+    for area in ranges[0:count]:
+        memory, offset, size = fake.get(area.memory, Memory, device), int(area.offset), int(area.size)
+        atom = device.gpu.non_coherent_atom
+        if memory.mapping is None:
+            raise fake.wrong(f"a range of {memory}, which is not mapped")
+        if size == _WHOLE:
+            size = memory.size - offset
+        elif size % atom and offset + size != memory.size:
+            fake.misuse(f"a range of {size} bytes, which is no multiple of {atom} and does not reach the end")
+        if offset % atom:
+            fake.misuse(f"a range from {offset}, which is no multiple of {atom}")
+        if offset + size > memory.size:
+            raise fake.wrong(f"{size} bytes from {offset} of {memory.size}")
+        found.append((memory, offset, size))
+    return found

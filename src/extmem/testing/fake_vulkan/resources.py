@@ -1,0 +1,166 @@
+"""Buffers and images: created, asked what they require, bound, destroyed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from extmem import vk
+from extmem.devices.host import images
+from extmem.errors import ExtmemError
+from extmem.testing.fake_vulkan.instances import out_chain
+from extmem.testing.fake_vulkan.machine import Refusal
+from extmem.testing.fake_vulkan.things import Buffer, Device, Image, Memory, Resource
+from extmem.vk.abi import ffi, from_c, to_c
+
+if TYPE_CHECKING:
+    from extmem.testing.fake_vulkan.gpus import External
+    from extmem.testing.fake_vulkan.machine import FakeVulkan
+
+__all__: list[str] = []
+
+Result = vk.Result
+_Feature = vk.ExternalMemoryFeatureFlagBits
+_NO_FORMAT = int(Result.ERROR_FORMAT_NOT_SUPPORTED)
+_NO_FEATURE = int(Result.ERROR_FEATURE_NOT_PRESENT)
+_DEDICATED = int(vk.StructureType.MEMORY_DEDICATED_REQUIREMENTS)
+_EXPORTABLE = int(_Feature.EXPORTABLE | _Feature.IMPORTABLE)
+
+
+def _shared_as(fake: FakeVulkan, device: Device, kind: str, types: int) -> External | None:
+    """What the GPU says of the types that a resource is external as: of the strictest."""
+    found = []
+    bits = types
+    while bits:
+        bit = bits & -bits
+        bits ^= bit
+        told = device.gpu.says(kind, bit)
+        if told is None or not told.features & _EXPORTABLE:
+            fake.misuse(f"a {kind} is external as type {bit:#x}, which the GPU does not share")
+        else:
+            found.append(told)
+    order = ("required", "preferred", "no")
+    return min(found, key=lambda told: order.index(told.dedicated), default=None)
+
+
+def vkCreateBuffer(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, out: Any) -> int:
+    """Of whole multiples of the GPU's alignment."""
+    device = fake.get(handle, Device)
+    info = from_c(vk.BufferCreateInfo, raw)
+    if info.size <= 0 or not info.usage:
+        raise fake.wrong(f"a buffer of {info.size} bytes and usage {int(info.usage):#x}")
+    if info.flags:
+        raise Refusal(_NO_FEATURE)
+    external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
+    types = int(external.handle_types) if external is not None else 0
+    told = _shared_as(fake, device, "buffer", types)
+    gpu = device.gpu
+    size = -(-int(info.size) // gpu.buffer_alignment) * gpu.buffer_alignment
+    every = (1 << len(gpu.memory_types)) - 1
+    alone = told.dedicated if told is not None else "no"
+    out[0] = fake.add(
+        Buffer(device, size, gpu.buffer_alignment, every, types, int(info.usage), alone, length=int(info.size))
+    )
+    return 0
+
+
+def vkCreateImage(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, out: Any) -> int:
+    """Laid out as the host device does."""
+    device = fake.get(handle, Device)
+    info = from_c(vk.ImageCreateInfo, raw)
+    external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
+    types = int(external.handle_types) if external is not None else 0
+    told = _shared_as(fake, device, "image", types)
+    info.p_next = None
+    try:
+        needs = images.requirements(info)
+    except ExtmemError:
+        raise Refusal(_NO_FORMAT) from None
+    every = (1 << len(device.gpu.memory_types)) - 1
+    alone = told.dedicated if told is not None else "no"
+    image = Image(device, needs.size, needs.alignment, every, types, int(info.usage), alone, info=info)
+    image.layout = int(info.initial_layout)
+    out[0] = fake.add(image)
+    return 0
+
+
+def vkDestroyBuffer(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> None:
+    """NULL is nothing."""
+    device = fake.get(handle, Device)
+    if raw:
+        fake.end(fake.get(raw, Buffer, device))
+
+
+def vkDestroyImage(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> None:
+    """NULL is nothing."""
+    device = fake.get(handle, Device)
+    if raw:
+        fake.end(fake.get(raw, Image, device))
+
+
+def _require(resource: Resource, out: Any) -> None:
+    needs = out.memoryRequirements
+    needs.size, needs.alignment, needs.memoryTypeBits = resource.size, resource.alignment, resource.type_bits
+    chain = out_chain(out)
+    if _DEDICATED in chain:
+        answer = ffi.cast("VkMemoryDedicatedRequirements *", chain[_DEDICATED])
+        answer.prefersDedicatedAllocation = resource.dedicated != "no"
+        answer.requiresDedicatedAllocation = resource.dedicated == "required"
+
+
+def vkGetBufferMemoryRequirements2(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> None:
+    """Every memory type."""
+    _require(fake.get(info.buffer, Buffer, fake.get(handle, Device)), out)
+
+
+def vkGetImageMemoryRequirements2(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> None:
+    """Every memory type."""
+    _require(fake.get(info.image, Image, fake.get(handle, Device)), out)
+
+
+def vkGetImageSubresourceLayout(fake: FakeVulkan, handle: Any, raw: int, asked: Any, out: Any) -> None:
+    """Of LINEAR images."""
+    image = fake.get(raw, Image, fake.get(handle, Device))
+    try:
+        found = images.subresource_layout(image.info, from_c(vk.ImageSubresource, asked))
+    except (ExtmemError, ValueError) as error:
+        raise fake.wrong(str(error)) from None
+    told = to_c(found)
+    out[0] = told.cdata[0]
+
+
+def vkBindBufferMemory2(fake: FakeVulkan, handle: Any, count: int, infos: Any) -> int:
+    """Once for each buffer."""
+    device = fake.get(handle, Device)
+    for info in infos[0:count]:
+        _bind(
+            fake, fake.get(info.buffer, Buffer, device), fake.get(info.memory, Memory, device), int(info.memoryOffset)
+        )
+    return 0
+
+
+def vkBindImageMemory2(fake: FakeVulkan, handle: Any, count: int, infos: Any) -> int:
+    """Once for each image."""
+    device = fake.get(handle, Device)
+    for info in infos[0:count]:
+        _bind(fake, fake.get(info.image, Image, device), fake.get(info.memory, Memory, device), int(info.memoryOffset))
+    return 0
+
+
+def _bind(fake: FakeVulkan, resource: Resource, memory: Memory, offset: int) -> None:
+    if resource.memory is not None:
+        raise fake.wrong(f"{resource} is bound twice")
+    if offset % resource.alignment or offset < 0:
+        fake.misuse(f"{resource} is bound at {offset}, which is no multiple of {resource.alignment}")
+    if offset + resource.size > memory.size:
+        raise fake.wrong(f"{resource} of {resource.size} bytes is bound at {offset} of {memory.size}")
+    if not resource.type_bits >> memory.memory_type & 1:
+        fake.misuse(f"{resource} does not take memory type {memory.memory_type}")
+    if resource.dedicated == "required" and memory.dedicated is not resource:
+        fake.misuse(f"{resource} must have dedicated memory, and {memory} is not")
+    if memory.dedicated is not None and (memory.dedicated is not resource or offset):
+        fake.misuse(f"{memory} is dedicated to {memory.dedicated}, and {resource} is bound to it at {offset}")
+    if memory.export_types and not memory.export_types & resource.handle_types:
+        fake.misuse(f"{memory} is exported as {memory.export_types:#x}, and {resource} is not external as that")
+    if memory.import_type and not memory.import_type & resource.handle_types:
+        fake.misuse(f"{memory} is imported as {memory.import_type:#x}, and {resource} is not external as that")
+    resource.memory, resource.offset = memory, offset

@@ -1,0 +1,147 @@
+"""What lives in a fake driver: one class for each kind of Vulkan object, with the state that strictness needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from extmem import vk
+
+if TYPE_CHECKING:
+    from extmem.testing.fake_vulkan.gpus import Gpu
+    from extmem.testing.fake_vulkan.payloads import Payload, Shadow
+
+__all__ = [
+    "Buffer",
+    "CommandBuffer",
+    "Device",
+    "Fence",
+    "Image",
+    "Instance",
+    "Memory",
+    "Physical",
+    "Pool",
+    "Queue",
+    "Resource",
+    "Thing",
+]
+
+
+@dataclass(eq=False)
+class Thing:
+    """A Vulkan object. `number` is its handle, `parent` what must outlive it."""
+
+    parent: Any
+    number: int = field(default=0, kw_only=True)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} {self.number:#x}"
+
+
+@dataclass(eq=False)
+class Instance(Thing):
+    """VkInstance."""
+
+
+@dataclass(eq=False)
+class Physical(Thing):
+    """VkPhysicalDevice: ends with its instance."""
+
+    gpu: Gpu
+
+
+@dataclass(eq=False)
+class Device(Thing):
+    """VkDevice. `families`: queues made of each family."""
+
+    gpu: Gpu
+    extensions: frozenset[str]
+    families: dict[int, int]
+    lost: bool = False
+
+
+@dataclass(eq=False)
+class Queue(Thing):
+    """VkQueue: ends with its device."""
+
+    family: int
+    index: int
+
+
+@dataclass(eq=False)
+class Memory(Thing):
+    """VkDeviceMemory."""
+
+    size: int
+    memory_type: int
+    payload: Payload
+    export_types: int = 0
+    import_type: int = 0
+    dedicated: Resource | None = None
+    mapping: Any = None
+    """What keeps the mapped pages; None while it is not mapped."""
+    shadow: Shadow | None = None
+    """The host's cache of memory that is not coherent."""
+    ours: bool = True
+    """Whether a queue family of this device owns it, rather than VK_QUEUE_FAMILY_EXTERNAL."""
+
+    @property
+    def external(self) -> bool:
+        """Whether somebody else may use it, too."""
+        return bool(self.export_types or self.import_type)
+
+
+@dataclass(eq=False)
+class Resource(Thing):
+    """What VkBuffer and VkImage share."""
+
+    size: int
+    alignment: int
+    type_bits: int
+    handle_types: int
+    usage: int
+    dedicated: Literal["no", "preferred", "required"]
+    memory: Memory | None = None
+    offset: int = 0
+
+
+@dataclass(eq=False)
+class Buffer(Resource):
+    """VkBuffer. `length`: VkBufferCreateInfo::size."""
+
+    length: int = 0
+
+
+@dataclass(eq=False)
+class Image(Resource):
+    """VkImage."""
+
+    info: vk.ImageCreateInfo = field(default_factory=vk.ImageCreateInfo)
+    layout: int = 0
+
+
+@dataclass(eq=False)
+class Pool(Thing):
+    """VkCommandPool."""
+
+    family: int
+    resettable: bool
+
+
+@dataclass(eq=False)
+class CommandBuffer(Thing):
+    """VkCommandBuffer. `work` is what was recorded, `uses` what it touches."""
+
+    state: Literal["initial", "recording", "executable", "pending", "invalid"] = "initial"
+    once: bool = False
+    work: list[Callable[[], None]] = field(default_factory=list)
+    uses: set[Thing] = field(default_factory=set)
+
+
+@dataclass(eq=False)
+class Fence(Thing):
+    """VkFence. `waiting`: command buffers that are done once somebody has waited for it."""
+
+    signaled: bool = False
+    waiting: list[CommandBuffer] = field(default_factory=list)
