@@ -11,7 +11,7 @@ from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.prepared import FdImport, Spares
 from extmem.devices.vulkan.proving import Prover
-from extmem.errors import DriverError, UnsupportedError
+from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -62,15 +62,9 @@ class Imports:
         """
         if capacity:
             return self._from_host_payload(payload, size, capacity)
-        fd = os.dup(payload.fd)
-        try:
-            if not self.prover.resembles(fd, _FD):
-                raise self._refusal(f"the payload's file is nothing that {self._driver.name} exports")
-            allocation = self.unexamined(fd, size, memory_type_index, _FD, dedicated, payload, identity)
-        except BaseException:
-            os.close(fd)
-            raise
-        return allocation
+        if not self.prover.resembles(payload.fd, _FD):
+            raise self._refusal(f"the payload's file is nothing that {self._driver.name} exports")
+        return self._copied(payload.fd, size, memory_type_index, _FD, dedicated, payload, identity)
 
     def _from_host_payload(self, payload: PayloadFd, size: int, capacity: int) -> VulkanAllocation:
         if size > capacity:
@@ -96,19 +90,44 @@ class Imports:
         memory_type_index: int,
         handle_type: int,
         dedicated: NativeResource | None,
+    ) -> VulkanAllocation:
+        """vkAllocateMemory with VkImportMemoryFdInfoKHR. Consumes the fd on success. Looks at nothing first."""
+        made = self._copied(fd, size, memory_type_index, handle_type, dedicated)
+        os.close(fd)
+        return made
+
+    def _copied(
+        self,
+        fd: int,
+        size: int,
+        memory_type_index: int,
+        handle_type: int,
+        dedicated: NativeResource | None,
         payload: PayloadFd | None = None,
         identity: int = 0,
     ) -> VulkanAllocation:
-        """vkAllocateMemory with VkImportMemoryFdInfoKHR. Consumes the fd on success. Looks at nothing first."""
+        """The driver gets a copy. It owns that on success; some close it when they fail, too."""
+        try:
+            copy = os.dup(fd)
+        except OSError as error:
+            raise OutOfMemoryError(
+                f"vkAllocateMemory: fd {fd} cannot be duplicated ({error.strerror}); close some, or raise "
+                "RLIMIT_NOFILE",
+                result=int(vk.Result.ERROR_TOO_MANY_OBJECTS),
+                command="vkAllocateMemory",
+            ) from error
         driver, call = self._driver, self._calls.take()
-        call.source.fd, call.source.handleType = fd, handle_type
+        call.source.fd, call.source.handleType = copy, handle_type
         info = call.info
         info.allocationSize, info.memoryTypeIndex = size, memory_type_index
         keep = driver.dedicate(info, dedicated) if dedicated is not None else None
         result = driver.commands.vkAllocateMemory(driver.handle, info, ffi.NULL, call.made)
-        if result:
-            fail(result, "vkAllocateMemory", driver.name, f"importing {size} bytes of memory type {memory_type_index}")
         raw = int(call.made[0])
+        if result or not raw:
+            _close_what_is_left(copy, fd)
+            what = f"importing {size} bytes of memory type {memory_type_index}"
+            # Some drivers call an import of nothing a success.
+            fail(result or int(vk.Result.ERROR_UNKNOWN), "vkAllocateMemory", driver.name, what)
         driver.made(raw)
         if keep is None:  # else the chain has a link that ends with this call
             self._calls.put(call)
@@ -176,3 +195,12 @@ class Imports:
             command="vkAllocateMemory",
             devices=[self._driver.name],
         )
+
+
+def _close_what_is_left(copy: int, fd: int) -> None:
+    """Close a copy of `fd` that a failed import was given, unless the driver did so: the number may be another's."""
+    try:
+        if os.path.sameopenfile(copy, fd):
+            os.close(copy)
+    except OSError:
+        return

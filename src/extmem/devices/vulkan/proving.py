@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from extmem import vk
 from extmem.devices.base import FdFacts
+from extmem.devices.vulkan.capabilities import supported
 from extmem.errors import DriverError, ExtmemError
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Prover:
         if found is None:
             return FdFacts("closed", f"fd {fd} is no open file descriptor", self_describing=False)
         kind = _WORDS.get(stat.S_IFMT(found.st_mode), "other")
+        if not supported(self._driver.physical, handle_type):
+            return FdFacts(kind, str(self._driver.unsupported_type(handle_type)), self_describing=False)
         try:
             seen, own = likeness(fd), self.own(handle_type)
         except ExtmemError as error:

@@ -1,0 +1,281 @@
+"""No unproven fd reaches a device in use: what each wrong one is told, and that the device is as before."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+import extmem
+from extmem import vk
+from extmem.devices.base import NativeResource
+from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.proving import Likeness, likeness
+from extmem.errors import DriverError, RuleViolation, UnsupportedError
+from extmem.memory import Device
+from tests.unit.devices.vulkan.steps import (
+    DMA_BUF,
+    FD,
+    SIZE,
+    allocate,
+    buffer_info,
+    image_info,
+    lowest,
+    read,
+    still_works,
+)
+
+INVALID = vk.Result.ERROR_INVALID_EXTERNAL_HANDLE
+RULE = "VUID-VkImportMemoryFdInfoKHR-handleType-00670"
+
+
+def memory_file(name: str, size: int, content: bytes = b"") -> int:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    os.pwrite(fd, content, 0)
+    return fd
+
+
+@contextlib.contextmanager
+def strangers() -> Iterator[dict[str, int]]:
+    """Fds that are no payload of any Vulkan driver, by what they are."""
+    with contextlib.ExitStack() as stack:
+        ours, theirs = socket.socketpair()
+        stack.enter_context(ours)
+        stack.enter_context(theirs)
+        reader, writer = os.pipe()
+        file = stack.enter_context(tempfile.TemporaryFile())
+        file.truncate(SIZE * 4)
+        fds = {
+            "null": os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC),
+            "zero": os.open("/dev/zero", os.O_RDWR | os.O_CLOEXEC),
+            "directory": os.open("/", os.O_RDONLY | os.O_CLOEXEC),
+            "reading end": reader,
+            "writing end": writer,
+            "another memory file": memory_file("something", SIZE * 4),
+            "epoll": __import__("select").epoll().fileno(),
+        }
+        for fd in fds.values():
+            stack.callback(close, fd)
+        yield {**fds, "socket": ours.fileno(), "file": file.fileno()}
+
+
+def close(fd: int) -> None:
+    with contextlib.suppress(OSError):  # an epoll object closes its own
+        os.close(fd)
+
+
+def refused(driver: VulkanDriver, fd: int, size: int = SIZE, words: str | None = None) -> DriverError:
+    with pytest.raises(DriverError, match=words) as error:
+        driver.import_fd(fd, size, 0)
+    assert error.value.result == INVALID and error.value.devices == (driver.name,)
+    return error.value
+
+
+@pytest.mark.parametrize("fd", [-1, -2, -(1 << 31), 1 << 20, (1 << 31) - 1])
+def test_a_number_that_is_no_fd(driver: VulkanDriver, fd: int) -> None:
+    facts = driver.inspect_fd(fd, FD)
+    assert (facts.kind, facts.valid, facts.self_describing) == ("closed", False, False)
+    refused(driver, fd, words=f"fd {fd} is no open file descriptor")
+    assert still_works(driver)
+
+
+def test_an_fd_that_was_closed(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    fd = driver.export_fd(memory)
+    assert driver.inspect_fd(fd, FD).valid
+    os.close(fd)
+    refused(driver, fd, words="no open file descriptor")
+    memory.close()
+    assert still_works(driver)
+
+
+def test_strangers_are_told_what_they_are_and_stay_open(driver: VulkanDriver) -> None:
+    with strangers() as fds:
+        for what, fd in fds.items():
+            if what == "epoll":
+                continue
+            facts = driver.inspect_fd(fd, FD)
+            assert not facts.valid, what
+            said = str(refused(driver, fd))
+            assert f"fd {fd} is {likeness(fd)}" in said and "vkGetMemoryFdKHR" in said, what
+            os.fstat(fd)
+    assert still_works(driver)
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [("null", "device"), ("directory", "directory"), ("reading end", "pipe"), ("socket", "socket"), ("file", "file")],
+)
+def test_the_kind_of_file_is_known(driver: VulkanDriver, what: str, kind: str) -> None:
+    with strangers() as fds:
+        assert driver.inspect_fd(fds[what], FD).kind == kind
+
+
+def test_through_the_device_it_is_the_rule_that_says_so(vulkan_device: Device) -> None:
+    driver = vulkan_device.driver
+    assert isinstance(driver, VulkanDriver)
+    with strangers() as fds:
+        for fd in (-1, fds["null"], fds["socket"], fds["directory"], fds["file"], fds["another memory file"]):
+            with pytest.raises(RuleViolation) as error:
+                vulkan_device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, vk.ImportMemoryFdInfoKHR(FD, fd)))
+            assert RULE in error.value.vuids
+            assert fd < 0 or os.fstat(fd)
+    assert still_works(driver)
+
+
+def test_a_payload_of_the_host_device_is_none_of_ours(driver: VulkanDriver) -> None:
+    with extmem.open_device(kind="host") as host, host.allocate(SIZE) as memory:
+        with memory.export_handle(FD) as handle:
+            refused(driver, int(handle), words=r"is /memfd:extmem.*, and what .* exports as")
+            with extmem.open(handle, device=host) as opened:  # it is fine where it is from
+                assert opened.size == SIZE
+    assert still_works(driver)
+
+
+def of_our_kind(driver: VulkanDriver, size: int) -> tuple[int, int]:
+    """A payload's fd, and a forgery: another memory file of the same name. Skips nothing: others forge by copying."""
+    memory = allocate(driver, size)
+    fd = driver.export_fd(memory)
+    memory.close()
+    link = os.readlink(f"/proc/self/fd/{fd}")
+    name = link.removeprefix("/memfd:").removesuffix(" (deleted)")
+    return fd, memory_file(name, os.fstat(fd).st_size, os.urandom(64)) if link.startswith("/memfd:") else -1
+
+
+def test_the_right_name_with_rubbish_in_it_is_tried_elsewhere_and_refused(driver: VulkanDriver) -> None:
+    """Likeness is not enough. Where payloads are no memory files, nobody can make such a forgery."""
+    fd, forged = of_our_kind(driver, SIZE)
+    if forged >= 0:
+        assert driver.inspect_fd(forged, FD).valid, "it looks like one"
+        refused(driver, forged, words="tried on a device of its own and refused there")
+        os.fstat(forged)
+        os.close(forged)
+    driver.import_fd(fd, SIZE, 0).close()
+    assert still_works(driver)
+
+
+@pytest.mark.parametrize("size", [0, 16, 4096])
+def test_a_forgery_that_is_too_small(driver: VulkanDriver, size: int) -> None:
+    fd, forged = of_our_kind(driver, SIZE)
+    if forged >= 0:
+        os.ftruncate(forged, size)
+        refused(driver, forged)
+        os.close(forged)
+    driver.import_fd(fd, SIZE, 0).close()
+    assert still_works(driver)
+
+
+def test_a_payload_cut_short_behind_the_exporters_back(driver: VulkanDriver) -> None:
+    memory = allocate(driver, SIZE * 4)
+    fd = driver.export_fd(memory)
+    if driver.inspect_fd(fd, FD).capacity and not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+        os.ftruncate(fd, SIZE)
+        refused(driver, fd, SIZE * 4, words=f"is a file of {SIZE} bytes, and {SIZE * 4} are to be imported")
+    os.close(fd)
+    memory.close()
+    assert still_works(driver)
+
+
+@pytest.mark.parametrize("factor", [2, 16, 1 << 20])
+def test_more_than_the_payload_has(driver: VulkanDriver, factor: int) -> None:
+    memory = allocate(driver)
+    fd = driver.export_fd(memory)
+    refused(driver, fd, memory.size * factor)
+    driver.import_fd(fd, memory.size, memory.memory_type_index).close()
+    memory.close()
+    assert still_works(driver)
+
+
+def test_a_good_raw_fd_is_proved_and_imported(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    driver.write(memory, 0, memoryview(b"proof"))
+    fd = driver.export_fd(memory)
+    facts = driver.inspect_fd(fd, FD)
+    assert facts.valid and facts.writable and not facts.self_describing
+    imported = driver.import_fd(fd, memory.size, memory.memory_type_index)
+    assert read(driver, imported, 0, 5) == b"proof"
+    imported.close()
+    memory.close()
+
+
+def test_proof_is_made_once_for_strangers_and_never_for_our_own(
+    driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[VulkanDriver] = []
+    another = driver.another
+
+    def counted() -> VulkanDriver:
+        made.append(another())
+        return made[-1]
+
+    monkeypatch.setattr(driver, "another", counted)
+    memory = allocate(driver)
+    driver.import_fd(driver.export_fd(memory), memory.size, memory.memory_type_index, known=True).close()
+    assert made == []
+    driver.import_fd(driver.export_fd(memory), memory.size, memory.memory_type_index).close()
+    assert len(made) == 1 and made[0].handle is None, "the device that it was tried on is gone"
+    memory.close()
+
+
+@pytest.mark.parametrize("kind", ["buffer", "image"])
+def test_dedicated_memory_is_proved_with_the_identical_resource(driver: VulkanDriver, kind: str) -> None:
+    def make() -> NativeResource:
+        if kind == "buffer":
+            return driver.create_buffer(buffer_info(types=FD))
+        return driver.create_image(image_info(types=FD))
+
+    ours, theirs = make(), make()
+    needs = ours.requirements
+    memory = driver.allocate(needs.size, lowest(needs), b"", handle_types=FD, dedicated=ours)
+    fd = driver.export_fd(memory)
+    imported = driver.import_fd(fd, needs.size, lowest(needs), dedicated=theirs)
+    driver.bind(imported, 0, theirs)
+    assert theirs.bound
+    imported.close()
+    memory.close()
+    driver.destroy(ours)
+    driver.destroy(theirs)
+
+
+def test_likeness_looks_through_numbers_and_deletion() -> None:
+    first, second = memory_file("payload 12", 1), memory_file("payload 345", 99)
+    assert likeness(first) == likeness(second) and str(likeness(first)) == "/memfd:payload #"
+    assert isinstance(likeness(first), Likeness)
+    with open("/dev/null", "rb") as null, open("/dev/zero", "rb") as zero:
+        assert likeness(null.fileno()) != likeness(zero.fileno()) != likeness(first)
+    os.close(first)
+    os.close(second)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        likeness(first)
+
+
+def test_dma_buf_where_it_is_absent_is_refused_with_the_reason(driver: VulkanDriver) -> None:
+    memory = allocate(driver)
+    fd = driver.export_fd(memory)
+    if "VK_EXT_external_memory_dma_buf" not in driver.physical.extensions:
+        with pytest.raises(UnsupportedError, match="does not import .*DMA_BUF.*`extmem devices` lists what it does"):
+            driver.fd_memory_type_bits(int(DMA_BUF), fd)
+        facts = driver.inspect_fd(fd, int(DMA_BUF))
+        assert not facts.valid
+        with pytest.raises(DriverError):
+            driver.import_fd(fd, memory.size, 0, handle_type=int(DMA_BUF))
+    with pytest.raises(UnsupportedError):
+        driver.fd_memory_type_bits(int(FD), fd)  # never for an opaque type
+    driver.import_fd(fd, memory.size, memory.memory_type_index).close()
+    memory.close()
+    assert still_works(driver)
+
+
+def test_handles_of_windows_are_refused(driver: VulkanDriver) -> None:
+    with pytest.raises(UnsupportedError, match="D3D12_RESOURCE"):
+        driver.handle_memory_type_bits(int(vk.ExternalMemoryHandleTypeFlagBits.D3D12_RESOURCE), 4)
+    with pytest.raises(UnsupportedError, match="HOST_MAPPED_FOREIGN_MEMORY"):
+        driver.host_pointer_memory_type_bits(
+            int(vk.ExternalMemoryHandleTypeFlagBits.HOST_MAPPED_FOREIGN_MEMORY), 1 << 30
+        )
