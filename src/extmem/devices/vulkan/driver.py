@@ -208,6 +208,10 @@ class VulkanDriver(LogicalDevice):
         if result:
             fail(result, "vkAllocateMemory", self.name, f"{what} {size} bytes of memory type {memory_type_index}")
         raw = int(made[0])
+        if not raw:  # some drivers call an allocation of nothing a success
+            fail(
+                int(vk.Result.ERROR_UNKNOWN), "vkAllocateMemory", self.name, f"{what} {size} bytes: there is no memory"
+            )
         self.made(raw)
         return raw
 
@@ -289,6 +293,11 @@ class VulkanDriver(LogicalDevice):
         made = ffi.new("int *", -1)
         self.check(self.commands.vkGetMemoryFdKHR(self.handle, info, made), "vkGetMemoryFdKHR")
         fd = int(made[0])
+        if fd < 0:  # some drivers call that a success
+            raise UnsupportedError(
+                f"{self.name} gave no fd: this memory was not allocated for export as {HandleType(handle_type)!r}",
+                requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {HandleType(handle_type)!r}"],
+            )
         os.set_inheritable(fd, False)
         return fd
 

@@ -117,7 +117,7 @@ class Imports:
                 command="vkAllocateMemory",
             ) from error
         driver, call = self._driver, self._calls.take()
-        call.source.fd, call.source.handleType = copy, handle_type
+        call.source.fd, call.source.handleType, call.made[0] = copy, handle_type, 0
         info = call.info
         info.allocationSize, info.memoryTypeIndex = size, memory_type_index
         keep = driver.dedicate(info, dedicated) if dedicated is not None else None
