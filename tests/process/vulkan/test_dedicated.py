@@ -65,8 +65,6 @@ def test_an_images_memory_is_imported_with_the_identical_image(
     with device.create_image(image_info(tiling)) as image, export(device, image, name) as memory:
         device.bind_image_memory(image, memory)
         memory.map()[:5] = b"texel"
-        peer(
-            PEER + "\nhandle = extmem.open_handle(name)\nsaid = extmem.open(name).descriptor", name=name
         peer(PEER)
         peer(
             "found = extmem.open(name)\nsaid = found.descriptor\nfound.close()\nhandle = extmem.open_handle(name)",

@@ -1,0 +1,113 @@
+"""A host payload on the Vulkan device: its pages, where they are. And a Vulkan payload on no other device."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import extmem
+from extmem.errors import DescriptorError, DriverError, RuleViolation, UnsupportedError
+from extmem.memory import Device
+from extmem.testing.children import Peer
+from extmem.testing.leaks import memory_file_bytes
+from tests.behaviours.steps import FD, KMT, W32, import_fd, import_win32
+
+
+def test_it_is_opened_without_a_copy_and_both_see_each_others_writes(host: Device, device: Device, name: str) -> None:
+    with host.allocate((25, 200), "uint8", name=name) as memory:
+        memory.map()[:4] = b"host"
+        before = memory_file_bytes()
+        with device.open(name) as other:
+            assert memory_file_bytes() == before
+            assert other.device is device and other.size == 5000 and other.read().shape == (25, 200)
+            assert other.read().tobytes()[:4] == b"host"
+            other.write(b"vulkan", offset=4990)
+            assert bytes(memory.map()[4990:4996]) == b"vulkan"
+            other.map()[0:4] = b"both"
+            assert memory.read().tobytes()[:4] == b"both"
+            memory.fill(9)
+            assert set(other.read().tobytes()) == {9}
+            other.fill(8)
+        assert set(memory.read().tobytes()) == {8}
+
+
+@pytest.mark.parametrize("size", [1, 4096, 4097, 1 << 20])
+def test_any_size_will_do(host: Device, device: Device, name: str, size: int) -> None:
+    with host.allocate(size, name=name) as memory, device.open(name) as other:
+        other.fill(1)
+        other.write(b"e", offset=size - 1)
+        assert bytes(memory.map()) == b"\1" * (size - 1) + b"e"
+
+
+def test_from_another_process(host: Device, peer: Peer, name: str) -> None:
+    peer("device = extmem.open_device(kind='vulkan')")
+    with host.allocate(64, name=name) as memory:
+        memory.write(b"far")
+        assert peer("other = device.open(name)\nother.read().tobytes()[:3]", name=name) == b"far"
+        peer("other.write(b'off')\nNone")
+        assert memory.read().tobytes()[:3] == b"off"
+    assert peer("other.read().tobytes()[:3]") == b"off", "it keeps the payload"
+    peer("other.close()\ndevice.close()")
+
+
+def test_by_nt_handle_and_kmt_number(host: Device, device: Device) -> None:
+    for kind in (W32, KMT):
+        with host.allocate(64, handle_types=kind) as memory, memory.export_handle(kind) as handle:
+            with device.open(handle) as other:
+                other.write(b"handle")
+            assert memory.read().tobytes()[:6] == b"handle"
+
+
+def test_without_a_device_it_is_opened_where_it_is_from(host: Device, device: Device, name: str) -> None:
+    with host.allocate(64, name=name), extmem.open(name) as other:
+        assert other.device.kind == "host"
+
+
+def test_a_read_only_one_is_refused_and_says_where_to_open_it(host: Device, device: Device, name: str) -> None:
+    with host.allocate(64, name=name, access=extmem.Access.READ) as memory:
+        memory.write(b"only")
+        with pytest.raises(UnsupportedError, match="read-only here; open it on the host device, or ask its owner"):
+            device.open(name)
+        with host.open(name) as other:
+            assert other.read_only and other.read().tobytes()[:4] == b"only"
+
+
+def test_opening_it_twice_gives_the_same(host: Device, device: Device, name: str) -> None:
+    with host.allocate(64, name=name), device.open(name) as first, device.open(name) as second:
+        assert first.holding is second.holding
+
+
+def test_it_is_no_opaque_payload_of_the_driver(host: Device, device: Device) -> None:
+    """Word for word it is another device's: only the everyday door takes it for host memory."""
+    with host.allocate(4096) as memory:
+        with memory.export_handle(W32) as handle, pytest.raises(RuleViolation) as error:
+            import_win32(device, handle, size=memory.allocation_size)
+        assert "VUID-VkImportMemoryWin32HandleInfoKHR-handle-00659" in error.value.vuids
+        with memory.export_handle(FD) as fd:
+            with pytest.raises(RuleViolation, match="is /memfd:extmem"):
+                import_fd(device, fd, size=memory.allocation_size)
+            with pytest.raises(DriverError, match="is /memfd:extmem"):
+                device.open(fd)
+            with host.open(fd) as other:
+                assert other.size == 4096
+
+
+def test_a_vulkan_payload_on_the_host_device_names_both_devices(host: Device, device: Device, name: str) -> None:
+    with device.allocate(64, name=name) as memory, memory.export_handle(W32) as handle:
+        for source in (name, handle):
+            with pytest.raises(RuleViolation) as error:
+                host.open(source)  # type: ignore[arg-type]  # a name or an NT handle
+            assert "VUID-VkImportMemoryWin32HandleInfoKHR-handle-00659" in error.value.vuids
+            said = str(error.value).replace("-", "")
+            assert host.uuid.hex() in said and device.uuid.hex() in said and host.name in str(error.value)
+        with memory.export_handle(FD) as fd:
+            with pytest.raises(RuleViolation) as error:
+                host.open(fd)
+            assert "VUID-VkImportMemoryFdInfoKHR-fd-00668" in error.value.vuids
+            with extmem.raw.fd_handle(os.dup(int(fd))) as bare:
+                with pytest.raises(DescriptorError, match="carries no description"):
+                    host.open(bare)
+            assert not fd.closed
+            device.open(fd).close()
+        extmem.open(name).close()

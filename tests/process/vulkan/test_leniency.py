@@ -1,0 +1,201 @@
+"""What a driver lets pass, and the twin through the library, which refuses it.
+
+The first half of each test goes to the driver itself, around everything that looks first. It is pinned for Mesa's
+software driver alone, the one that everybody can have: a driver that is stricter there is no failure. The second half
+holds on every driver.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import extmem
+from extmem import vk
+from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.errors import ExtmemError, OutOfMemoryError, RuleViolation, UnsupportedError
+from extmem.memory import Device, DeviceMemory
+from tests.behaviours.steps import FD, KMT, W32, import_win32
+
+SIZE = 1 << 20
+DMA_BUF = vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF
+
+
+@pytest.fixture
+def driver(device: Device) -> VulkanDriver:
+    """The driver, to be spoken to directly."""
+    assert isinstance(device.driver, VulkanDriver)
+    return device.driver
+
+
+@pytest.fixture
+def memory(device: Device, name: str) -> Iterator[DeviceMemory]:
+    """1 MiB of the device, exported as an NT handle and an fd."""
+    with device.allocate(SIZE, name=name) as made:
+        yield made
+
+
+def passes(driver: VulkanDriver, memory: DeviceMemory, size: int, index: int = 0, kind: int = FD) -> bool:
+    """Whether the driver itself imports the payload so, on a VkDevice that is thrown away afterwards."""
+    fd = driver.export_fd(memory.holding.allocation)
+    victim = driver.another()
+    try:
+        victim.import_unexamined(fd, size, index, int(kind), None).close()
+    except ExtmemError:
+        os.close(fd)
+        return False
+    finally:
+        victim.close()
+    return True
+
+
+def pinned(driver: VulkanDriver, outcome: bool, expected: bool) -> None:
+    """Hold an outcome against what Mesa's software driver of today does; others may do as they like."""
+    if driver.name.startswith("llvmpipe"):
+        assert outcome == expected, f"{driver.identity.driver_version} is not as lenient as it was; say so here"
+
+
+def test_the_exporters_size_is_imported_by_both(driver: VulkanDriver, device: Device, memory: DeviceMemory) -> None:
+    assert passes(driver, memory, memory.allocation_size, memory.memory_type_index)
+    with memory.export_handle(W32) as handle:
+        import_win32(device, handle, size=memory.allocation_size, index=memory.memory_type_index).close()
+
+
+@pytest.mark.parametrize(("divisor", "what"), [(16, "a sixteenth"), (2, "half")])
+def test_a_smaller_size(driver: VulkanDriver, device: Device, memory: DeviceMemory, divisor: int, what: str) -> None:
+    size = memory.allocation_size // divisor
+    pinned(driver, passes(driver, memory, size), True)
+    with memory.export_handle(W32) as handle, pytest.raises(RuleViolation) as error:
+        import_win32(device, handle, size=size)
+    assert any("VkMemoryAllocateInfo" in vuid for vuid in error.value.vuids), what
+    with memory.export_handle(FD) as fd:
+        with pytest.raises(RuleViolation):
+            device.allocate_memory(vk.MemoryAllocateInfo(size, 0, vk.ImportMemoryFdInfoKHR(FD, fd)))
+        assert not fd.closed, "a refused import consumes nothing"
+
+
+def test_a_larger_size_is_refused_by_both(driver: VulkanDriver, device: Device, memory: DeviceMemory) -> None:
+    size = memory.allocation_size * 2
+    pinned(driver, passes(driver, memory, size), False)
+    with memory.export_handle(W32) as handle, pytest.raises(RuleViolation):
+        import_win32(device, handle, size=size)
+
+
+@pytest.mark.parametrize("index", [5, 31])
+def test_a_memory_type_that_is_not_there(
+    driver: VulkanDriver, device: Device, memory: DeviceMemory, index: int
+) -> None:
+    if index < len(device.memory_properties.memory_types):
+        index = 31
+    pinned(driver, passes(driver, memory, memory.allocation_size, index), True)
+    with memory.export_handle(W32) as handle, pytest.raises(RuleViolation) as error:
+        import_win32(device, handle, size=memory.allocation_size, index=index)
+    assert "VUID-vkAllocateMemory-pAllocateInfo-01714" in error.value.vuids
+    with pytest.raises(RuleViolation):
+        device.allocate(16, memory_type=index)
+
+
+@pytest.mark.parametrize("kind", [W32, KMT, DMA_BUF])
+def test_a_handle_type_that_the_driver_has_never_heard_of(
+    driver: VulkanDriver, device: Device, memory: DeviceMemory, kind: vk.ExternalMemoryHandleTypeFlagBits
+) -> None:
+    if kind == DMA_BUF and "VK_EXT_external_memory_dma_buf" in driver.physical.extensions:
+        return  # it has
+    pinned(driver, passes(driver, memory, memory.allocation_size, kind=kind), True)
+    with memory.export_handle(FD) as fd:
+        info = vk.ImportMemoryFdInfoKHR(kind, fd)
+        with pytest.raises(RuleViolation):
+            device.allocate_memory(vk.MemoryAllocateInfo(memory.allocation_size, 0, info))
+        assert not fd.closed
+
+
+def test_exports_of_a_type_that_was_not_asked_for(driver: VulkanDriver, device: Device) -> None:
+    with device.allocate(64, handle_types=FD) as memory:
+        raw = memory.holding.allocation.live  # type: ignore[attr-defined]  # Vulkan's have it
+        try:
+            os.close(driver.get_fd(raw, int(DMA_BUF)))
+            lenient = True
+        except ExtmemError:
+            lenient = False
+        pinned(driver, lenient, True)
+        with pytest.raises(RuleViolation) as error:
+            device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, DMA_BUF))
+        assert "VUID-VkMemoryGetFdInfoKHR-handleType-00671" in error.value.vuids
+        memory.export_handle(FD).close()
+
+
+def test_an_fd_of_memory_that_is_not_for_export(driver: VulkanDriver, device: Device) -> None:
+    """Mesa answers VK_SUCCESS, and -1 for the fd."""
+    with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory:
+        with pytest.raises((UnsupportedError, extmem.DriverError)):
+            driver.get_fd(memory.holding.allocation.live, int(FD))  # type: ignore[attr-defined]  # as above
+        with pytest.raises(RuleViolation) as error:
+            device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, FD))
+        assert "VUID-VkMemoryGetFdInfoKHR-handleType-00671" in error.value.vuids
+
+
+def test_allocations_and_imports_of_nothing(driver: VulkanDriver, device: Device, memory: DeviceMemory) -> None:
+    """Mesa answers VK_SUCCESS and VK_NULL_HANDLE, and leaves an imported fd open: for us that is a failure."""
+    assert not passes(driver, memory, 0)
+    with pytest.raises(ExtmemError, match="there is no memory|VK_ERROR"):
+        driver.allocate(0, 0, b"")
+    with pytest.raises(RuleViolation) as error:
+        device.allocate_memory(vk.MemoryAllocateInfo(0, 0))
+    assert "VUID-VkMemoryAllocateInfo-allocationSize-07897" in error.value.vuids
+    with memory.export_handle(W32) as handle, pytest.raises(RuleViolation):
+        import_win32(device, handle, size=0)
+
+
+def test_allocations_of_a_type_that_is_not_there(driver: VulkanDriver, device: Device) -> None:
+    victim = driver.another()
+    try:
+        victim.allocate(4096, 31, b"").close()
+        lenient = True
+    except ExtmemError:
+        lenient = False
+    finally:
+        victim.close()
+    pinned(driver, lenient, True)
+    with pytest.raises(RuleViolation) as error:
+        device.allocate_memory(vk.MemoryAllocateInfo(4096, 31))
+    assert "VUID-vkAllocateMemory-pAllocateInfo-01714" in error.value.vuids
+
+
+def test_more_than_the_heap_has(driver: VulkanDriver, device: Device) -> None:
+    """Mesa hands out 64 TiB if they are to be shared: a file with a hole. Whoever touches it all is killed."""
+    victim = driver.another()
+    try:
+        victim.allocate(1 << 46, 0, b"", handle_types=FD).close()
+        lenient = True
+    except OutOfMemoryError:
+        lenient = False
+    finally:
+        victim.close()
+    pinned(driver, lenient, True)
+    with pytest.raises(RuleViolation) as error:
+        device.allocate_memory(vk.MemoryAllocateInfo(1 << 46, 0, vk.ExportMemoryAllocateInfo(FD)))
+    assert "VUID-vkAllocateMemory-pAllocateInfo-01713" in error.value.vuids
+
+
+def test_a_failed_import_may_have_closed_the_fd(driver: VulkanDriver) -> None:
+    """The specification says that it stays the caller's. Mesa closes it, where the size fits and the content does not.
+
+    So the driver is only ever given a copy, and what is closed afterwards is looked at first.
+    """
+    probe = driver.export_probe(FD, 4096)
+    name = os.readlink(f"/proc/self/fd/{probe}").removeprefix("/memfd:").removesuffix(" (deleted)")
+    os.close(probe)
+    forged = os.memfd_create(name, os.MFD_CLOEXEC)
+    os.truncate(forged, SIZE * 2)
+    here, there = os.pipe()
+    victim = driver.another()
+    with pytest.raises(ExtmemError):
+        victim.import_unexamined(forged, SIZE, 0, int(FD), None)
+    victim.close()
+    os.fstat(forged)
+    os.write(there, b"nobody closed a stranger's")
+    assert os.read(here, 99) == b"nobody closed a stranger's"
+    for fd in (forged, here, there):
+        os.close(fd)
