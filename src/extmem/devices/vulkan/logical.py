@@ -53,6 +53,11 @@ class LogicalDevice:
         """Something of this device lives."""
 
     @property
+    def living(self) -> int:
+        """How many memories, buffers and images of this device there are."""
+        return len(self._live)
+
+    @property
     def raw(self) -> int:
         """VkDevice as a number."""
         return int(ffi.cast("uintptr_t", self.handle))

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from extmem import vk
+from extmem.devices.vulkan.types import to_driver
 from extmem.vk.abi import ffi
 
-__all__ = ["Binding", "FdImport", "Mapped", "Spares"]
+__all__ = ["Binding", "BufferCreation", "FdImport", "Mapped", "Spares"]
 
 _S = vk.StructureType
 T = TypeVar("T")
@@ -45,6 +46,37 @@ class FdImport:
         self.source: Any = ffi.new("VkImportMemoryFdInfoKHR *", (int(_S.IMPORT_MEMORY_FD_INFO_KHR), ffi.NULL, 0, -1))
         self.info: Any = ffi.new("VkMemoryAllocateInfo *", (int(_S.MEMORY_ALLOCATE_INFO), self.source, 0, 0))
         self.made: Any = ffi.new("uint64_t *")
+
+
+class BufferCreation:
+    """vkCreateBuffer and vkGetBufferMemoryRequirements2, for buffers with no more than external types chained."""
+
+    __slots__ = ("alone", "ask", "external", "info", "made", "needs")
+
+    def __init__(self) -> None:
+        external = int(_S.EXTERNAL_MEMORY_BUFFER_CREATE_INFO)
+        self.external: Any = ffi.new("VkExternalMemoryBufferCreateInfo *", (external, ffi.NULL, 0))
+        self.info: Any = ffi.new("VkBufferCreateInfo *", (int(_S.BUFFER_CREATE_INFO), self.external))
+        self.made: Any = ffi.new("uint64_t *")
+        self.ask: Any = ffi.new("VkBufferMemoryRequirementsInfo2 *", (int(_S.BUFFER_MEMORY_REQUIREMENTS_INFO_2),))
+        self.alone: Any = ffi.new("VkMemoryDedicatedRequirements *", (int(_S.MEMORY_DEDICATED_REQUIREMENTS),))
+        self.needs: Any = ffi.new("VkMemoryRequirements2 *", (int(_S.MEMORY_REQUIREMENTS_2), self.alone))
+
+    def state(self, info: vk.BufferCreateInfo) -> bool:
+        """Fill in `info`. False for one that has more than fits here, or what is no number."""
+        link = info.p_next
+        if info.queue_family_indices or link is None or link.p_next is not None:
+            return False
+        if not isinstance(link, vk.ExternalMemoryBufferCreateInfo):
+            return False
+        memory = self.info
+        try:
+            self.external.handleTypes = to_driver(int(link.handle_types))
+            memory.flags, memory.size, memory.usage = info.flags, info.size, info.usage
+            memory.sharingMode = info.sharing_mode
+        except (TypeError, OverflowError):
+            return False
+        return True
 
 
 class Binding:

@@ -11,7 +11,7 @@ from extmem import vk
 from extmem.devices.base import NativeResource, Requirements
 from extmem.devices.formats import is_depth_or_stencil
 from extmem.devices.vulkan.call import fail
-from extmem.devices.vulkan.prepared import Binding, Spares
+from extmem.devices.vulkan.prepared import Binding, BufferCreation, Spares
 from extmem.devices.vulkan.types import HandleType, translated
 from extmem.errors import UnsupportedError
 from extmem.vk.abi import ffi, from_c, to_c
@@ -34,22 +34,25 @@ class Resources:
     def __init__(self, driver: VulkanDriver) -> None:
         self._driver = driver
         self._bindings = Spares(Binding)
+        self._creations = Spares(BufferCreation)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
-        driver = self._driver
-        made = ffi.new("uint64_t *")
-        asked = to_c(translated(info))  # held: what its chain leads to ends with it
-        result = driver.commands.vkCreateBuffer(driver.handle, asked.cdata, ffi.NULL, made)
+        driver, call = self._driver, self._creations.take()
+        asked = None if call.state(info) else to_c(translated(info))  # held: what its chain leads to ends with it
+        memory = call.info if asked is None else asked.cdata
+        result = driver.commands.vkCreateBuffer(driver.handle, memory, ffi.NULL, call.made)
         if result:
             fail(result, "vkCreateBuffer", driver.name, f"{info.size} bytes, usage {int(info.usage):#x}")
-        raw = int(made[0])
+        raw = call.ask.buffer = int(call.made[0])
         driver.made(raw)
         try:
-            needs = self._requirements("buffer", raw)
+            driver.commands.vkGetBufferMemoryRequirements2(driver.handle, call.ask, call.needs)
         except BaseException:
             self._destroy("buffer", raw)
             raise
+        needs = _requirements(call.needs, call.alone)
+        self._creations.put(call)
         return NativeResource("buffer", needs, raw, int(info.size), info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
@@ -71,7 +74,7 @@ class Resources:
         raw = int(made[0])
         driver.made(raw)
         try:
-            needs = self._requirements("image", raw)
+            needs = self._image_requirements(raw)
         except BaseException:
             self._destroy("image", raw)
             raise
@@ -97,29 +100,15 @@ class Resources:
         finally:
             self.destroy(made)
 
-    def _requirements(self, kind: str, raw: int) -> Requirements:
+    def _image_requirements(self, raw: int) -> Requirements:
         driver = self._driver
         alone = ffi.new("VkMemoryDedicatedRequirements *")
         alone.sType = int(_S.MEMORY_DEDICATED_REQUIREMENTS)
         needs = ffi.new("VkMemoryRequirements2 *")
         needs.sType, needs.pNext = int(_S.MEMORY_REQUIREMENTS_2), alone
-        ask: Any
-        if kind == "buffer":
-            ask = ffi.new(
-                "VkBufferMemoryRequirementsInfo2 *", (int(_S.BUFFER_MEMORY_REQUIREMENTS_INFO_2), ffi.NULL, raw)
-            )
-            driver.commands.vkGetBufferMemoryRequirements2(driver.handle, ask, needs)
-        else:
-            ask = ffi.new("VkImageMemoryRequirementsInfo2 *", (int(_S.IMAGE_MEMORY_REQUIREMENTS_INFO_2), ffi.NULL, raw))
-            driver.commands.vkGetImageMemoryRequirements2(driver.handle, ask, needs)
-        plain = needs.memoryRequirements
-        return Requirements(
-            int(plain.size),
-            int(plain.alignment),
-            int(plain.memoryTypeBits),
-            bool(alone.requiresDedicatedAllocation),
-            bool(alone.prefersDedicatedAllocation),
-        )
+        ask = ffi.new("VkImageMemoryRequirementsInfo2 *", (int(_S.IMAGE_MEMORY_REQUIREMENTS_INFO_2), ffi.NULL, raw))
+        driver.commands.vkGetImageMemoryRequirements2(driver.handle, ask, needs)
+        return _requirements(needs, alone)
 
     def subresource_layout(self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
         """vkGetImageSubresourceLayout of an image like this."""
@@ -214,3 +203,14 @@ class Resources:
             self.destroy(buffer)
             raise
         return buffer
+
+
+def _requirements(needs: Any, alone: Any) -> Requirements:
+    plain = needs.memoryRequirements
+    return Requirements(
+        int(plain.size),
+        int(plain.alignment),
+        int(plain.memoryTypeBits),
+        bool(alone.requiresDedicatedAllocation),
+        bool(alone.prefersDedicatedAllocation),
+    )
