@@ -22,6 +22,7 @@ NEEDED = (
     "extmem/vk/_generated/structs.py",
     "extmem/broker/wire.py",
     "extmem/cli/__init__.py",
+    "extmem/cli/_bench/floor.c",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,21 +25,30 @@ class Subject(StrEnum):
     BROKER = "broker"
     CHECKS = "checks"
     IMPORTS = "imports"
+    VULKAN = "vulkan"
 
 
-_ROUNDS = {Subject.OPEN: 500, Subject.BROKER: 400, Subject.CHECKS: 2000, Subject.IMPORTS: 200}
+_ROUNDS = {Subject.OPEN: 500, Subject.BROKER: 400, Subject.CHECKS: 2000, Subject.IMPORTS: 200, Subject.VULKAN: 200}
 _QUICK = 20
 
 
-def _measure(subject: Subject, *, quick: bool) -> Iterator[Figure]:
-    from extmem.cli._bench import checking, crowd, importing, opening
+def _all_here() -> list[Subject]:
+    """Every subject that can be measured here: a machine need not have a Vulkan device."""
+    from extmem.devices import vulkan
+
+    return [subject for subject in Subject if subject is not Subject.VULKAN or vulkan.offers()]
+
+
+def _measure(subject: Subject, *, quick: bool, kills: int | None) -> Iterator[Figure]:
+    from extmem.cli._bench import checking, crowd, gpu, importing, opening
     from extmem.cli._bench.house import House
 
-    modules = {
+    modules: dict[Subject, Callable[..., Iterator[Figure]]] = {
         Subject.OPEN: opening.figures,
         Subject.BROKER: crowd.figures,
         Subject.CHECKS: checking.figures,
         Subject.IMPORTS: importing.figures,
+        Subject.VULKAN: partial(gpu.figures, kills=kills),
     }
     with House() as house:
         rounds = _QUICK if quick else _ROUNDS[subject]
@@ -64,21 +74,28 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
 @guarded
 def bench(
     subjects: Annotated[
-        list[Subject] | None, typer.Argument(help="What to measure; all four if none is given.", show_default=False)
+        list[Subject] | None,
+        typer.Argument(
+            help="What to measure; all if none is given, vulkan only where there is such a device.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON list of name, value, unit, bound (null for none), ok.")
     ] = False,
+    kills: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many processes vulkan kills; 200 if not given.", show_default=False),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", hidden=True)] = False,
 ) -> None:
-    """Measure opening, the broker, the rules' cost and imports, with a broker and processes of its own.
+    """Measure opening, the broker, the rules' cost, imports and a GPU, with a broker and processes of its own.
 
     Each figure with a bound is a ratio, or a count that must be 0, against an alternative that runs in turns with it in
     the same run. Bounds are upper ones; "times as fast" and "opens per second" have lower ones.
 
     Exit codes: 0 all bounds hold; 1 one is missed, or measuring failed; 2 wrong arguments; 130 interrupted.
     """
-    found = [figure for subject in subjects or list(Subject) for figure in _measure(subject, quick=quick)]
+    found = [figure for subject in subjects or _all_here() for figure in _measure(subject, quick=quick, kills=kills)]
     if as_json:
         emit_json([figure.to_dict() for figure in found])
     else:

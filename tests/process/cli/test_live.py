@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from extmem.memory import Device
 from extmem.testing.children import Peer, python_environment
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
@@ -206,8 +207,40 @@ def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) ->
     ],
 )
 def test_bench_prints_its_figures_and_ends_what_it_started(house: Runtime, subject: str, figures: list[str]) -> None:
-    done = _extmem(house, "bench", subject, "--quick", "--json")
-    rows = json.loads(done.stdout)
+    _prints_its_figures(house, subject, figures)
+
+
+def test_bench_measures_a_vulkan_device(house: Runtime, vulkan_device: Device) -> None:
+    rows = _prints_its_figures(
+        house,
+        "vulkan",
+        [
+            "export, pass, import and bind 4 KiB, checked, against C",
+            "open again in the same process, 1 MiB",
+            "import, bind and map an fd of our own, unchecked, against C",
+            "memories and buffers of the VkDevice left",
+            "payloads left after 3 rounds of kill -9",
+        ],
+        "--kills=3",
+    )
+    assert not [row for row in rows if row["unit"] == "failed"], rows
+
+
+def test_bench_tells_what_it_could_not_measure(house: Runtime, vulkan_device: Device, tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho no C today >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    done = _extmem(house, "bench", "vulkan", "--quick", "--json", "--kills=1", CC=str(compiler))
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert done.returncode == 1 and "passing failed" in done.stderr and "no C today" in done.stderr
+    assert not rows["passing: could not be measured"]["ok"] and not rows["importing: could not be measured"]["ok"]
+    assert rows["payloads left after 1 rounds of kill -9"]["ok"], "the other parts are measured all the same"
+    assert not house.processes()
+
+
+def _prints_its_figures(house: Runtime, subject: str, figures: list[str], *options: str) -> list[dict[str, Any]]:
+    done = _extmem(house, "bench", subject, "--quick", "--json", *options)
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
     assert done.returncode == (0 if all(row["ok"] for row in rows) else 1), done.stderr
     assert all(list(row) == ["name", "value", "unit", "bound", "ok"] for row in rows)
     for figure in figures:
@@ -217,6 +250,7 @@ def test_bench_prints_its_figures_and_ends_what_it_started(house: Runtime, subje
     assert f"{subject}:" in done.stderr
     # It had a broker of its own and did not touch ours.
     assert not house.processes()
+    return rows
 
 
 def test_an_interrupted_bench_ends_its_processes(house: Runtime) -> None:

@@ -51,6 +51,11 @@ class House:
         self.workers.append(worker)
         return worker
 
+    def dismiss(self, worker: Worker) -> None:
+        """End a worker before the others."""
+        self.workers.remove(worker)
+        worker.close()
+
     def broker(self) -> int:
         """The pid of the broker that listens here; 0 for none."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
