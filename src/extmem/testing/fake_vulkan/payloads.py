@@ -109,11 +109,11 @@ class FilePayload:
 
     def map(self, size: int) -> tuple[int, object]:
         """See `Payload`. Errors: OSError for too short a file, whose mapping would kill the process."""
-        from extmem.devices.host._mapping import FileMapping
+        from extmem.devices.host._mapping import map_file
 
         if os.fstat(self.fd).st_size < size:
             raise OSError(f"the file has less than {size} bytes: whoever touches the mapping is killed")
-        mapping = FileMapping(self.fd, size, True)
+        mapping = map_file(self.fd, size, True)
         return mapping.address, mapping
 
     def close(self) -> None:
