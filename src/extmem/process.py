@@ -1,4 +1,6 @@
-"""Children that inherit handles, as CreateProcess(bInheritHandles=TRUE) does it.
+"""Handles for other processes: children that inherit them, and a socket that carries them.
+
+Children inherit handles as with CreateProcess(bInheritHandles=TRUE).
 
 A child started here finds every inheritable NT handle of its parent under the same number, with the same access and
 still inheritable; it adopts one with `extmem.raw.nt_handle(value)`. Inheritance is a copy, made when the child starts:
@@ -8,14 +10,15 @@ what the parent closes later, the child keeps.
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from extmem.handles import NtHandle
+from extmem.handles import FdHandle, NtHandle
 from extmem.manager import INHERIT_VARIABLE, manager
 
-__all__ = ["Popen", "run"]
+__all__ = ["Popen", "receive_handle", "run", "send_handle"]
 
 
 class Popen(subprocess.Popen[Any]):
@@ -62,3 +65,27 @@ def run(args: Sequence[str | os.PathLike[str]] | str, **options: Any) -> subproc
     if check:
         result.check_returncode()
     return result
+
+
+def send_handle(sock: socket.socket, handle: FdHandle) -> None:
+    """Send an fd handle through a Unix socket (SOCK_SEQPACKET), with its payload's description, without a broker.
+
+    Ownership: the handle stays the caller's; the receiver gets one of its own.
+    Errors: UnsupportedError for another kind of socket; HandleStateError for a closed handle; PeerGoneError;
+    BlockingIOError where the socket does not block and is full.
+    """
+    from extmem.memory import sockets
+
+    sockets.send_handle(sock, handle)
+
+
+def receive_handle(sock: socket.socket) -> FdHandle:
+    """The next handle that `send_handle` sent through the other end. The caller owns it.
+
+    What comes is the peer's word: the description is checked as any other when the handle is imported.
+    Errors: PeerGoneError at the end; PeerProtocolError for what is no such message; UnsupportedError as `send_handle`;
+    BlockingIOError where the socket does not block and nothing is there.
+    """
+    from extmem.memory import sockets
+
+    return sockets.receive_handle(sock)

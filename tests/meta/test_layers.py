@@ -53,7 +53,14 @@ PLATFORM_ASKED = {
     "extmem.broker": "picks nothing off Linux, and says so",
     "extmem.cli._guard": "Windows has no SIGHUP to listen for",
 }
-BACKENDS = ("extmem.devices.host.", "extmem.broker.", "extmem.manager._linux", "extmem.cli.", "extmem.testing.")
+BACKENDS = (
+    "extmem.devices.host.",
+    "extmem.broker.",
+    "extmem.manager._linux",
+    "extmem.memory.sockets",
+    "extmem.cli.",
+    "extmem.testing.",
+)
 """Modules of one platform, or with a part for one: they may refuse the others (a guard), so that type checkers know."""
 
 

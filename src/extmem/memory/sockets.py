@@ -1,0 +1,66 @@
+"""An fd handle through a Unix socket of the program's own, with what extmem knows of its payload.
+
+One message is one handle: the descriptor travels as SCM_RIGHTS, its payload's description beside it. The object manager
+takes no part, so there is no name and no NT handle, and nothing but the two processes is needed.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import msgspec
+
+from extmem.broker import transport
+from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
+from extmem.handles import FdHandle, FdPayload
+
+if sys.platform != "linux":
+    raise ImportError("descriptors go through sockets on Linux alone; extmem.memory picks what the platform has")
+
+__all__ = ["receive_handle", "send_handle"]
+
+
+class _Message(msgspec.Struct, array_like=True, frozen=True):
+    format: int
+    payload: FdPayload | None
+
+
+_FORMAT = 1
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Message).decode
+
+
+def send_handle(sock: socket.socket, handle: FdHandle) -> None:
+    """`extmem.process.send_handle`."""
+    _check(sock)
+    transport.send(sock, _encode(_Message(_FORMAT, handle.payload)), int(handle))
+
+
+def receive_handle(sock: socket.socket) -> FdHandle:
+    """`extmem.process.receive_handle`."""
+    _check(sock)
+    packet = transport.receive(sock)
+    if packet is None:
+        raise PeerGoneError("the other end of the socket is closed; no handle came")
+    data, owned, _ = packet
+    if owned is None:
+        raise PeerProtocolError("a message without a file descriptor came; the peer has to use extmem.send_handle")
+    try:
+        message = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerProtocolError(f"what came with a file descriptor is no handle's description: {error}") from error
+    if message.format != _FORMAT:
+        raise PeerProtocolError(
+            f"the peer sends handles in format {message.format}, and this extmem reads {_FORMAT}; update the older one"
+        )
+    return FdHandle.adopt(owned.take(), message.payload)
+
+
+def _check(sock: socket.socket) -> None:
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET:
+        raise UnsupportedError(
+            f"a handle cannot go through {sock.family.name}, {sock.type.name}: only a Unix socket carries descriptors, "
+            "and only SOCK_SEQPACKET keeps messages whole; make it with socket.socketpair(AF_UNIX, SOCK_SEQPACKET)",
+            requires_one_of=["AF_UNIX with SOCK_SEQPACKET"],
+        )
