@@ -6,6 +6,7 @@ RuleWarning for each that it breaks (`check="warn"`), or unjudged (`check="off"`
 
 from __future__ import annotations
 
+import os
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ __all__ = ["Check", "Device"]
 
 Check = Literal["raise", "warn", "off"]
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_DESCRIBED = 512
 _TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
@@ -59,6 +61,7 @@ class Device:
         """What the everyday `open` has imported, by name and by shared object."""
         self.plain: dict[bytes, Descriptor] = {}
         """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
+        self._described: dict[tuple[int, int, int, int], Descriptor] = {}
         self._closed = False
 
     # What it is.
@@ -314,7 +317,16 @@ class Device:
 
     def describe(self, size: int, memory_type: int, handle_types: int, dedicated: Resource | None) -> Descriptor:
         """The descriptor of a payload that this device makes, or of one that came without."""
-        return opening.describe(self, size, memory_type, handle_types, dedicated)
+        if dedicated is not None:
+            return opening.describe(self, size, memory_type, handle_types, dedicated)
+        # It cannot be changed, so all payloads that are alike share it; a forked child's are its own.
+        key = (os.getpid(), size, memory_type, handle_types)
+        known = self._described.get(key)
+        if known is None:
+            if len(self._described) >= _DESCRIBED:
+                self._described.clear()
+            known = self._described[key] = opening.describe(self, size, memory_type, handle_types, None)
+        return known
 
     @property
     def live_allocations(self) -> int:

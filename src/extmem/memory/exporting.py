@@ -6,6 +6,7 @@ is set then, not when a handle is asked for: B13). File descriptors are the devi
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
@@ -26,6 +27,7 @@ _HOST_KIND = 1
 _NT_TYPE, _KMT_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 
 
+@lru_cache(maxsize=64)
 def share_for(handle_types: int) -> Share:
     """How memory with these export types is shared through the object manager; nothing for fds alone."""
     share = Share(0)
