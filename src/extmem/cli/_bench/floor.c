@@ -76,7 +76,7 @@ void floor_close(Floor *floor) {
     free(floor);
 }
 
-/* A VkDevice of the physical device with this deviceUUID, with a queue of its first family; NULL where there is none. */
+/* A VkDevice of the physical device with this deviceUUID, with a queue of its first family; NULL if there is none. */
 Floor *floor_open(const uint8_t *uuid) {
     void *library = dlopen("libvulkan.so.1", RTLD_NOW | RTLD_LOCAL);
     void *symbol = library ? dlsym(library, "vkGetInstanceProcAddr") : NULL;
@@ -189,7 +189,7 @@ int64_t floor_pass(Floor *floor, int to, uint64_t size, uint32_t type, uint64_t 
     return result ? result : end < 0 ? end : end - start;
 }
 
-/* The importer's part: import and bind what comes next, free it, and only then say when it was bound. */
+/* The importer's part: import and bind what comes next, free it, only then say when it was bound. 0: nothing comes. */
 int64_t floor_take(Floor *floor, int from) {
     Request request;
     union { struct cmsghdr header; char room[CMSG_SPACE(sizeof(int))]; } control = {0};
@@ -198,7 +198,8 @@ int64_t floor_take(Floor *floor, int from) {
                              .msg_controllen = sizeof control};
     Handle memory = 0, buffer = 0;
     int fd = -1;
-    if (recvmsg(from, &message, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof request) return FAILED_SYSTEM;
+    ssize_t got = recvmsg(from, &message, MSG_CMSG_CLOEXEC);
+    if (got != (ssize_t)sizeof request) return got ? FAILED_SYSTEM : 0;
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     if (header == NULL) return FAILED_SYSTEM;
     memcpy(&fd, CMSG_DATA(header), sizeof fd);
@@ -230,7 +231,7 @@ int64_t floor_import(Floor *floor, int fd, uint64_t size, uint32_t type, uint64_
     return result ? result : spent;
 }
 
-/* Bytes that this process may still take of a heap, as VK_EXT_memory_budget estimates; 0 where the device has it not. */
+/* Bytes that this process may still take of a heap, as VK_EXT_memory_budget estimates; 0 where nobody says. */
 uint64_t floor_budget(Floor *floor, uint32_t heap) {
     Budget budget = {.sType = 1000237000};
     MemoryProperties2 properties = {.sType = 1000059006, .pNext = &budget};

@@ -70,7 +70,7 @@ class Floor:
         return _checked(self._library.floor_pass(self._floor, socket, size, memory_type, buffer_size, usage))
 
     def take(self, socket: int) -> int:
-        """The other end: import and bind the next one, free it, and say when it was bound."""
+        """The other end: import and bind the next one, free it, and say when it was bound. 0 once nothing comes."""
         return _checked(self._library.floor_take(self._floor, socket))
 
     def imported(self, fd: int, size: int, memory_type: int, buffer_size: int, usage: int) -> int:

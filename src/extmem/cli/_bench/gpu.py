@@ -20,6 +20,7 @@ from __future__ import annotations
 import gc
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,7 @@ _SOFTWARE_SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20}
 _SMALL, _BIG = 4 << 20, 1 << 30
 _FEW = 20
 _CHURNED = 4_096
+_SOFTWARE_VICTIM, _GPU_VICTIM = 1 << 20, 64 << 20
 _AGAIN = 20.0
 """Microseconds that opening again may take, whatever the size."""
 _clock = time.perf_counter_ns
@@ -61,6 +63,8 @@ class _Subject(NamedTuple):
     name: str
     software: bool
     payloads: dict[str, Payload]
+    victim: Payload
+    """What the killed processes work with: on GPUs so much that one that is lost shows in what is left."""
 
 
 def figures(
@@ -75,13 +79,13 @@ def figures(
         "importing": lambda: _importing(house, subject, rounds, say),
         "leaving nothing": lambda: _leaving(house, subject, 128 if quick else _CHURNED, say),
         "kill -9": lambda: killing.figures(
-            house, subject.uuid, subject.payloads["1 MiB"], (_FEW if quick else 200) if kills is None else kills, say
+            house, subject.uuid, subject.victim, (_FEW if quick else 200) if kills is None else kills, say
         ),
     }
     for part, measure in parts.items():
         try:
             yield from measure()
-        except (extmem.ExtmemError, OSError, ValueError, RuntimeError) as error:
+        except (extmem.ExtmemError, OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
             say(f"{part} failed: {error}")
             yield at_most(f"{part}: could not be measured", 1, 0, "failed")
 
@@ -95,7 +99,8 @@ def _look(quick: bool) -> _Subject:
             payload = exportable(device, size)
             if payload.size <= device.facts.memory_types[payload.memory_type].heap_size // 2:
                 payloads[label] = payload
-        return _Subject(device.uuid, device.name, software, payloads)
+        victim = exportable(device, _SOFTWARE_VICTIM if software else _GPU_VICTIM)
+        return _Subject(device.uuid, device.name, software, payloads, victim)
 
 
 _GPUS = (vk.PhysicalDeviceType.DISCRETE_GPU, vk.PhysicalDeviceType.INTEGRATED_GPU, vk.PhysicalDeviceType.VIRTUAL_GPU)
@@ -181,7 +186,7 @@ def _leaving(house: House, subject: _Subject, count: int, say: Callable[[str], N
     say(f"importing, binding and closing {count} times")
     payload = subject.payloads["1 MiB"]
     exporter.call(f"{_HERE}:share", [("bench leaving", payload.buffer_size)])
-    importer.call("extmem.cli._bench.crowd:left_over")  # it is connected from here on
+    importer.call(f"{_HERE}:import_and_close", "bench leaving", 4)  # it is connected from here on, and others are gone
     broker = house.broker()
     before = descriptors_of(broker)
     left, grown = importer.call(f"{_HERE}:import_and_close", "bench leaving", count)

@@ -107,8 +107,8 @@ def take_by_c(address: str, library: str, uuid: bytes) -> None:
     floor = Floor(library, uuid)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
         peer.connect(address)
-        while peer.recv(1, socket.MSG_PEEK):
-            floor.take(peer.fileno())
+        while floor.take(peer.fileno()):
+            pass
     floor.close()
 
 
