@@ -1,0 +1,98 @@
+"""A Vulkan device's lean paths: what is skipped for fds of our own, and structs that are used again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from extmem import errors, vk
+from extmem.devices.vulkan.prepared import Spares
+from extmem.handles import FdHandle
+from extmem.memory import Device, DeviceMemory
+
+FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
+USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+
+
+def buffer_info(size: int) -> vk.BufferCreateInfo:
+    return vk.BufferCreateInfo(size=size, usage=USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(FD))
+
+
+@pytest.fixture
+def exporter(vulkan_device: Device) -> Callable[[int], DeviceMemory]:
+    def export(size: int) -> DeviceMemory:
+        with vulkan_device.create_buffer(buffer_info(size)) as buffer:
+            needs = buffer.requirements
+        kind = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
+        return vulkan_device.allocate_memory(vk.MemoryAllocateInfo(needs.size, kind, vk.ExportMemoryAllocateInfo(FD)))
+
+    return export
+
+
+def fd_of(device: Device, memory: DeviceMemory) -> FdHandle:
+    return device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, FD))
+
+
+def import_fd(device: Device, memory: DeviceMemory, handle: FdHandle) -> DeviceMemory:
+    size, kind = memory.allocation_size, memory.memory_type_index
+    return device.allocate_memory(vk.MemoryAllocateInfo(size, kind, vk.ImportMemoryFdInfoKHR(FD, handle)))
+
+
+def test_a_number_that_is_another_file_by_now_is_refused(
+    vulkan_device: Device, exporter: Callable[[int], DeviceMemory]
+) -> None:
+    reader, writer = os.pipe()
+    with exporter(4096) as memory, fd_of(vulkan_device, memory) as handle:
+        os.dup2(reader, int(handle), inheritable=False)
+        with pytest.raises(errors.RuleViolation, match="handleType-00670"):
+            import_fd(vulkan_device, memory, handle)
+        assert not handle.closed, "what is refused stays the caller's"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_each_import_and_buffer_has_what_was_stated_for_it(
+    vulkan_device: Device, exporter: Callable[[int], DeviceMemory]
+) -> None:
+    """Prepared structs keep nothing of the call before."""
+    for size in (1 << 20, 4096, 1 << 16):
+        with exporter(size) as memory, vulkan_device.create_buffer(buffer_info(size)) as buffer:
+            assert buffer.requirements.size == memory.allocation_size
+            with import_fd(vulkan_device, memory, fd_of(vulkan_device, memory)) as imported:
+                vulkan_device.bind_buffer_memory(buffer, imported)
+                assert imported.allocation_size == memory.allocation_size
+                memory.write(bytes([size % 251]) * 64)
+                assert bytes(imported.read()[:64]) == bytes([size % 251]) * 64
+    # One without a chain, and one whose chain has two links, are made the long way.
+    with vulkan_device.create_buffer(vk.BufferCreateInfo(size=4096, usage=USAGE)) as plain:
+        assert plain.requirements.size >= 4096
+
+
+def test_a_spare_set_is_in_one_hand_at_a_time() -> None:
+    spares = Spares(object)
+    first, second = spares.take(), spares.take()
+    assert first is not second
+    spares.put(first)
+    assert spares.take() is first
+
+    twice: list[object] = []
+    held: set[int] = set()
+
+    def use() -> None:
+        for _ in range(2_000):
+            one = spares.take()
+            if id(one) in held:
+                twice.append(one)
+            held.add(id(one))
+            held.discard(id(one))
+            spares.put(one)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not twice
