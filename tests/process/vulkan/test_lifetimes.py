@@ -1,0 +1,183 @@
+"""Who dies, forks or goes first on Vulkan takes nothing with it and leaves nothing behind."""
+
+from __future__ import annotations
+
+import pytest
+
+import extmem
+from extmem import errors, raw
+from extmem.manager import manager
+from extmem.memory import Device
+from extmem.testing.children import Peer
+from extmem.testing.waiting import wait_until
+from tests.behaviours.steps import KMT, PEER, by_name, export, get, import_win32, nt, put
+from tests.process.test_crashes import held_by
+from tests.process.test_fork import FORKED
+from tests.process.vulkan.conftest import ENVIRONMENT
+
+EXPORTER = [
+    "device = extmem.open_device()",
+    "memory = device.allocate(4096, name=name)\nmemory.write(b'step')",
+    "handle = memory.export_handle()\nfd = memory.export_handle(FD)",
+    "again = by_name(device, name)\nview = again.map()",
+]
+
+
+@pytest.mark.parametrize("steps", range(1, len(EXPORTER) + 1))
+def test_an_exporter_that_is_killed_leaves_nothing(device: Device, name: str, steps: int) -> None:
+    with Peer(env=ENVIRONMENT) as exporter:
+        exporter("from tests.behaviours.steps import *")
+        for step in EXPORTER[:steps]:
+            exporter(step + "\nNone", name=name)
+        exporter.kill()
+        wait_until(lambda: not held_by(exporter.pid), "the dead exporter's references to end")
+    with pytest.raises(errors.NameNotFoundError):
+        extmem.open(name)
+    with device.allocate(64, name=name) as memory, extmem.open(name) as other:
+        memory.write(b"next")
+        assert other.read().tobytes()[:4] == b"next"
+
+
+@pytest.mark.parametrize("steps", range(2, len(EXPORTER) + 1))
+def test_an_importer_keeps_what_a_killed_exporter_made(device: Device, name: str, steps: int) -> None:
+    with Peer(env=ENVIRONMENT) as exporter:
+        exporter("from tests.behaviours.steps import *")
+        for step in EXPORTER[:steps]:
+            exporter(step + "\nNone", name=name)
+        memory = device.open(name)
+        exporter.kill()
+        wait_until(lambda: not held_by(exporter.pid), "the dead exporter's references to end")
+    assert memory.read().tobytes()[:4] == b"step"
+    with extmem.open(name) as again:
+        memory.write(b"more")
+        assert again.read().tobytes()[:4] == b"more"
+    memory.close()
+    with pytest.raises(errors.NameNotFoundError):
+        device.open(name)
+
+
+IMPORTER = [
+    "memory = extmem.open(name)",
+    "view = memory.map()\nview[:4] = b'dead'",
+    "import pickle\nticket = pickle.dumps(memory)",
+    "other = extmem.open_device().open(name)\nother.write(b'dead')",
+]
+
+
+@pytest.mark.parametrize("steps", range(1, len(IMPORTER) + 1))
+def test_an_importer_that_is_killed_takes_nothing_with_it(device: Device, name: str, steps: int) -> None:
+    with device.allocate(4096, name=name) as memory, memory.export_handle() as handle:
+        memory.write(b"live")
+        with Peer(env=ENVIRONMENT) as importer:
+            for step in IMPORTER[:steps]:
+                importer(step + "\nNone", name=name)
+            importer.kill()
+            wait_until(lambda: not held_by(importer.pid), "the dead importer's references to end")
+        assert memory.read().tobytes()[:4] in (b"live", b"dead")
+        assert handle.info.handle_count == 1  # type: ignore[union-attr]  # an NT handle
+        device.open(name).close()
+    with pytest.raises(errors.NameNotFoundError):
+        device.open(name)
+
+
+def test_an_importer_killed_while_it_writes_leaves_the_device_and_the_payload_usable(device: Device, name: str) -> None:
+    with device.allocate(1 << 20, name=name) as memory:
+        for _ in range(3):
+            with Peer(env=ENVIRONMENT) as importer:
+                importer("memory = extmem.open(name)\ndata = bytes(1 << 20)", name=name)
+                importer.start("while True: memory.write(data)")
+                memory.fill(1)
+                importer.kill()
+                wait_until(lambda pid=importer.pid: not held_by(pid), "its references to end")  # type: ignore[misc]
+            memory.fill(7)
+            assert set(memory.read().tobytes()) == {7}
+
+
+def test_an_exporter_may_close_first(device: Device, name: str) -> None:
+    memory = device.allocate(64, name=name)
+    memory.write(b"stay")
+    with device.open(name) as other, memory.export_handle() as handle:
+        memory.close()
+        assert other.read().tobytes()[:4] == b"stay"
+        other.close()
+        with device.open(handle) as again:
+            assert again.read().tobytes()[:4] == b"stay"
+
+
+def test_a_kmt_number_lives_as_long_as_the_payload(device: Device, peer: Peer) -> None:
+    peer(PEER)
+    number = peer("memory = export(device, types=KMT)\nput(memory, b'kmt!')\nint(kmt(device, memory))")
+    with import_win32(device, raw.kmt_handle(number), kind=KMT) as memory:
+        peer.kill()
+        wait_until(lambda: not held_by(peer.pid), "the dead exporter's references to end")
+        assert get(memory) == b"kmt!" and manager().kmt_alive(number)
+    assert not manager().kmt_alive(number)
+
+
+def test_a_device_that_is_dropped_with_everything_on_it(device: Device, peer: Peer) -> None:
+    """No close at all: the process ends as it should, and with 0."""
+    peer("import warnings\nwarnings.simplefilter('ignore', ResourceWarning)")
+    peer("device = extmem.open_device()\nmemory = device.allocate(64)\nmemory.fill(1)\nview = memory.map()")
+    peer.leave()
+
+
+# Forks. Mesa's software driver has threads of its own, which a forked child lacks: it would wait for them forever.
+
+
+@pytest.fixture
+def forking(peer: Peer, name: str) -> Peer:
+    peer(PEER + FORKED)
+    peer("memory = export(device, name=name)\nhandle = nt(device, memory)\nmemory.write(b'mine')", name=name)
+    peer("everyday = extmem.open(name)\nassert everyday.device.kind == 'vulkan'")
+    return peer
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "memory.read()",
+        "memory.write(b'x')",
+        "memory.fill(0)",
+        "memory.map()",
+        "device.allocate(64)",
+        "export(device)",
+        "device.create_buffer(vk.BufferCreateInfo(size=64, usage=vk.BufferUsageFlagBits.TRANSFER_SRC))",
+        "by_name(device, name)",
+        "everyday.read()",
+        "handle.info",
+    ],
+)
+def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: str) -> None:
+    said = forking("forked(source, False)", source=source)
+    assert said.startswith("HandleStateError") and "fork" in said and "spawn" in said, said
+    assert forking("bytes(memory.read()[:4]), handle.info.handle_count") == (b"mine", 1)
+
+
+@pytest.mark.parametrize("polite", [True, False])
+def test_a_forked_child_closes_nothing_of_its_parent(forking: Peer, polite: bool) -> None:
+    forking(
+        "forked('memory.close() or everyday.close() or handle.close() or device.driver.close()', polite)", polite=polite
+    )
+    assert forking("bytes(memory.read()[:4]), bytes(everyday.read()[:4]), handle.info.handle_count") == (
+        b"mine",
+        b"mine",
+        1,
+    )
+
+
+def test_a_forked_child_may_begin_anew(forking: Peer) -> None:
+    assert forking("forked(source, False)", source="bytes(extmem.open(name).read()[:4])") == "b'mine'"
+    assert forking("forked(source, False)", source="bytes(extmem.open_device().open(name).read()[:4])") == "b'mine'"
+    assert forking("bytes(memory.read()[:4]), handle.info.handle_count") == (b"mine", 1)
+
+
+def test_words_of_the_specification_work_after_the_others_are_gone(device: Device, name: str) -> None:
+    memory = export(device, name=name)
+    with nt(device, memory) as handle:
+        put(memory, b"last")
+        first = by_name(device, name)
+        memory.close()
+        first.close()
+        with by_name(device, name) as again:
+            assert get(again) == b"last"
+        assert not handle.closed
