@@ -114,6 +114,14 @@ def adopt_foreign(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> D
 
 def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resource | None) -> Holding:
     """The device's import of what `resolve` found; the holding owns its references from then on."""
+    if source.descriptor is None and size < 1:
+        # No rule speaks of it where nobody knows the exporter's size, and there are drivers that call it a success.
+        raise DriverError(
+            f"vkAllocateMemory: {size} bytes are to be imported; pass the exporter's allocationSize",
+            result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
+            command="vkAllocateMemory",
+            devices=[device.name],
+        )
     descriptor = source.descriptor or device.describe(size, kind, source.handle_type, dedicated)
     if descriptor.allocation_size != size:
         # Reached only with the rules off or as warnings. Anything else would read or write past the payload.
