@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from enum import IntFlag
 
     from extmem import vk
-    from extmem.devices.base import Driver
+    from extmem.devices.base import Answers, Offer
 
-__all__ = ["describe_driver", "devices"]
+__all__ = ["describe_offer", "devices"]
 
 _IMAGES = (
     ("R8G8B8A8_UNORM", "LINEAR", ("TRANSFER_SRC", "TRANSFER_DST", "SAMPLED")),
@@ -29,13 +29,13 @@ _IMAGES = (
 _BUFFER_USAGE = ("TRANSFER_SRC", "TRANSFER_DST", "STORAGE_BUFFER")
 
 
-def describe_driver(driver: Driver) -> dict[str, Any]:
-    """Everything that a device answers, as plain data."""
-    from extmem import vk
+def describe_offer(offer: Offer) -> dict[str, Any]:
+    """Everything that a device answers, as plain data. It is opened only where nobody answers for it otherwise."""
+    from extmem.errors import DriverError, UnsupportedError
 
-    identity, memory = driver.identity, driver.memory_properties()
-    return {
-        "kind": driver.kind,
+    identity = offer.identity
+    facts: dict[str, Any] = {
+        "kind": offer.kind,
         "name": identity.device_name,
         "driver": identity.driver_name,
         "driver_version": identity.driver_version,
@@ -43,7 +43,30 @@ def describe_driver(driver: Driver) -> dict[str, Any]:
         "driver_uuid": identity.driver_uuid.hex(),
         "luid": identity.luid.hex() if identity.luid is not None else None,
         "node_mask": identity.node_mask,
-        "min_imported_host_pointer_alignment": driver.min_imported_host_pointer_alignment,
+        "min_imported_host_pointer_alignment": 0,
+        "memory_heaps": [],
+        "memory_types": [],
+        "handle_types": [],
+        "problem": "",
+    }
+    try:
+        if offer.answers is not None:
+            return {**facts, **_asked(offer.answers())}
+        driver = offer.open()
+        try:
+            return {**facts, **_asked(driver)}
+        finally:
+            driver.close()
+    except (DriverError, UnsupportedError) as error:
+        return {**facts, "problem": str(error)}
+
+
+def _asked(device: Answers) -> dict[str, Any]:
+    from extmem import vk
+
+    memory = device.memory_properties()
+    return {
+        "min_imported_host_pointer_alignment": device.min_imported_host_pointer_alignment,
         "memory_heaps": [
             {"index": index, "size": int(heap.size), "flags": _names(vk.MemoryHeapFlagBits, heap.flags)}
             for index, heap in enumerate(memory.memory_heaps)
@@ -56,7 +79,7 @@ def describe_driver(driver: Driver) -> dict[str, Any]:
             }
             for index, kind in enumerate(memory.memory_types)
         ],
-        "handle_types": [_handle_type(driver, kind) for kind in _handle_types()],
+        "handle_types": [_handle_type(device, kind) for kind in _handle_types()],
     }
 
 
@@ -66,7 +89,7 @@ def _handle_types() -> Iterable[vk.ExternalMemoryHandleTypeFlagBits]:
     return tuple(vk.ExternalMemoryHandleTypeFlagBits)
 
 
-def _handle_type(driver: Driver, kind: vk.ExternalMemoryHandleTypeFlagBits) -> dict[str, Any]:
+def _handle_type(device: Answers, kind: vk.ExternalMemoryHandleTypeFlagBits) -> dict[str, Any]:
     from extmem import vk
     from extmem.errors import UnsupportedError
 
@@ -90,7 +113,7 @@ def _handle_type(driver: Driver, kind: vk.ExternalMemoryHandleTypeFlagBits) -> d
         found = None
         why = ""
         try:
-            found = vk.find(driver.image_format_properties(query), vk.ExternalImageFormatProperties)
+            found = vk.find(device.image_format_properties(query), vk.ExternalImageFormatProperties)
         except UnsupportedError as error:
             why = str(error)
         answer = _capability(found.external_memory_properties if found is not None else None)
@@ -99,7 +122,7 @@ def _handle_type(driver: Driver, kind: vk.ExternalMemoryHandleTypeFlagBits) -> d
         "type": _bare(kind.name),
         "buffer": {
             "usage": list(_BUFFER_USAGE),
-            **_capability(driver.external_buffer_properties(asked).external_memory_properties),
+            **_capability(device.external_buffer_properties(asked).external_memory_properties),
         },
         "images": images,
     }
@@ -177,6 +200,10 @@ def _draw(facts: dict[str, Any]) -> None:
     emit_line(f"  driver UUID  {facts['driver_uuid']}")
     emit_line(f"  LUID         {facts['luid'] or 'none'}")
     emit_line()
+    if facts["problem"]:
+        emit_line(f"It cannot be asked: {facts['problem']}")
+        emit_line()
+        return
     heaps = facts["memory_heaps"]
     table(
         ("memory type", "properties", "heap"),
@@ -209,6 +236,7 @@ def _draw(facts: dict[str, Any]) -> None:
         emit_line("Not on this device:")
         for name in absent:
             emit_line(f"  {name}")
+        emit_line()
 
 
 @guarded
@@ -217,19 +245,22 @@ def devices(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON l
 
     Exit codes: 0 shown; 1 no device here.
     """
-    from extmem.devices import select
+    from extmem.devices import select, vulkan
 
-    drivers = select.enumerate_drivers()
-    try:
-        found = [describe_driver(driver) for driver in drivers]
-    finally:
-        for driver in drivers:
-            driver.close()
+    found = [describe_offer(offer) for offer in select.enumerate_offers()]
     if as_json:
         emit_json(found)
     else:
         for facts in found:
             _draw(facts)
+        if found:
+            table(
+                ("format", "tiling", "usage"),
+                [(name, tiling, "\n".join(usages)) for name, tiling, usages in _IMAGES],
+                title="Images were asked about as",
+            )
+    if vulkan.missing():
+        words(f"No Vulkan device: {vulkan.missing()}")
     if not found:
         words("There is no device here: the host device needs Linux.")
         raise typer.Exit(1)

@@ -29,6 +29,7 @@ __all__ = [
     "DESCRIPTOR_LIMIT",
     "AdoptsMemory",
     "Allocation",
+    "Answers",
     "DeviceIdentity",
     "Driver",
     "FdFacts",
@@ -43,6 +44,23 @@ __all__ = [
 
 DESCRIPTOR_LIMIT = 4080
 """The longest descriptor in bytes: with its 16-byte frame it fits the 4 KiB that a payload keeps for it."""
+
+
+class Answers(Protocol):
+    """What can be asked of a device that is not open. See `Driver` for each."""
+
+    @property
+    def min_imported_host_pointer_alignment(self) -> int:
+        """VkPhysicalDeviceExternalMemoryHostPropertiesEXT::minImportedHostPointerAlignment in bytes."""
+
+    def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
+        """vkGetPhysicalDeviceMemoryProperties."""
+
+    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+        """vkGetPhysicalDeviceExternalBufferProperties."""
+
+    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+        """vkGetPhysicalDeviceImageFormatProperties2."""
 
 
 class Recorder(Protocol):

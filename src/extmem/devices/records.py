@@ -10,7 +10,7 @@ from extmem.errors import HandleStateError
 
 if TYPE_CHECKING:
     from extmem import vk
-    from extmem.devices.base import Driver
+    from extmem.devices.base import Answers, Driver
 
 __all__ = [
     "DeviceIdentity",
@@ -108,6 +108,8 @@ class Offer:
     rank: int
     """Better devices have lower ranks: GPUs before the host device, that before processors that pose as GPUs."""
     open: Callable[[], Driver]
+    answers: Callable[[], Answers] | None = None
+    """Who answers for it while it is not open; None where it has to be opened for that."""
 
 
 @dataclass(frozen=True, slots=True)

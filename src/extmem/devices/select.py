@@ -16,7 +16,7 @@ from extmem.errors import UnsupportedError
 if TYPE_CHECKING:
     from extmem.devices.base import DeviceIdentity, Driver, Offer
 
-__all__ = ["VARIABLE", "choose", "describe", "enumerate_drivers", "enumerate_offers"]
+__all__ = ["VARIABLE", "choose", "describe", "enumerate_offers"]
 
 VARIABLE = "EXTMEM_DEVICE"
 """What a program gets that asks for no device in particular: a kind, a UUID, or a part of a name."""
@@ -25,11 +25,6 @@ VARIABLE = "EXTMEM_DEVICE"
 def enumerate_offers() -> list[Offer]:
     """Every device of this machine, best first, none of them opened."""
     return sorted([*host.offers(), *vulkan.offers()], key=lambda offer: offer.rank)
-
-
-def enumerate_drivers() -> list[Driver]:
-    """Every device of this machine, opened, best first. The caller closes them."""
-    return [offer.open() for offer in enumerate_offers()]
 
 
 def choose(*, kind: str | None = None, uuid: bytes | str | None = None, name: str | None = None) -> Driver:

@@ -27,7 +27,7 @@ if sys.platform == "linux":
         from extmem.devices.host.driver import HostDriver
         from extmem.devices.host.identity import host_identity
 
-        return [Offer("host", host_identity(), RANK, HostDriver)]
+        return [Offer("host", host_identity(), RANK, HostDriver, HostDriver)]
 
     def map_file(fd: int, size: int) -> Mapping:
         """A writable mapping of a host payload's first `size` bytes. Errors: OSError."""

@@ -50,11 +50,18 @@ def offers() -> list[Offer]:
     pid = os.getpid()
     if _missing.get(pid):
         return []
+    found: list[Offer] = []
+    problems: list[str] = []
     try:
-        found = [physical.offer() for physical in shared_instance().physical_devices()]
-        _missing[pid] = "" if found else "the drivers here have no device of Vulkan 1.1 or later"
+        for physical in shared_instance().physical_devices():
+            try:
+                found.append(physical.offer())
+            except (UnsupportedError, DriverError) as error:
+                problems.append(str(error))  # and the next one may be fine
     except (UnsupportedError, DriverError) as error:
-        found, _missing[pid] = [], str(error)
+        problems.append(str(error))
+    said = "; ".join(problems) or "the drivers here have no device of Vulkan 1.1 or later"
+    _missing[pid] = "" if found else said
     return found
 
 

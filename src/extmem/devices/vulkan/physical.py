@@ -67,7 +67,7 @@ class PhysicalDevice:
 
     def offer(self) -> Offer:
         """This device as one that can be opened."""
-        return Offer("vulkan", self.identity, _RANKS.get(self.device_type, _LAST), self.open)
+        return Offer("vulkan", self.identity, _RANKS.get(self.device_type, _LAST), self.open, lambda: _Answers(self))
 
     def open(self) -> VulkanDriver:
         """Make a VkDevice. The caller closes it."""
@@ -164,3 +164,13 @@ class PhysicalDevice:
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
         """See `Driver`."""
         return capabilities.format_properties(self, info)
+
+
+class _Answers:
+    """A physical device's answers in the words of `base.Answers`."""
+
+    def __init__(self, device: PhysicalDevice) -> None:
+        self.min_imported_host_pointer_alignment = device.min_imported_host_pointer_alignment
+        self.external_buffer_properties = device.external_buffer_properties
+        self.image_format_properties = device.image_format_properties
+        self.memory_properties = lambda: device.memory_properties
