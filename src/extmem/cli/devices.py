@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from extmem.cli._guard import guarded
-from extmem.cli._out import bytes_in_words, emit_json, emit_line, table, words
+from extmem.cli._out import bytes_in_words, emit_json, emit_line, table, width, words
 
 if TYPE_CHECKING:
     from enum import IntFlag
@@ -195,10 +196,16 @@ def _kinds_alone(kind: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _draw(facts: dict[str, Any]) -> None:
     emit_line(f"{facts['kind']}: {facts['name']}")
-    emit_line(f"  driver       {facts['driver']} {facts['driver_version']}")
-    emit_line(f"  device UUID  {facts['device_uuid']}")
-    emit_line(f"  driver UUID  {facts['driver_uuid']}")
-    emit_line(f"  LUID         {facts['luid'] or 'none'}")
+    facts_of_it = (
+        ("driver", f"{facts['driver']} {facts['driver_version']}"),
+        ("device UUID", facts["device_uuid"]),
+        ("driver UUID", facts["driver_uuid"]),
+        ("LUID", facts["luid"] or "none"),
+    )
+    # A UUID is not broken: where it does not fit beside its name, it stands below.
+    narrow = width(sys.stdout) < 48
+    for what, value in facts_of_it:
+        emit_line(f"  {what}\n    {value}" if narrow else f"  {what:12} {value}")
     emit_line()
     if facts["problem"]:
         emit_line(f"It cannot be asked: {facts['problem']}")
@@ -220,7 +227,7 @@ def _draw(facts: dict[str, Any]) -> None:
     table(
         ("handle type", "of", "can"),
         [row for kind in kinds for row in _grouped(kind, lambda answer: (_abilities(answer),))],
-        title="What can be shared through each handle type",
+        title="What each handle type can share",
     )
     table(
         ("handle type", "of", "compatible with", "an import exports as"),
@@ -230,7 +237,9 @@ def _draw(facts: dict[str, Any]) -> None:
     for kind in kinds:
         refused = [image["format"] for image in kind["images"] if not _supported(image)]
         if refused:
-            emit_line(f"{kind['type']}: no images of {', '.join(dict.fromkeys(refused))}")
+            emit_line(f"{kind['type']}: no images of")
+            for name in dict.fromkeys(refused):
+                emit_line(f"  {name}")
     absent = [kind["type"] for kind in facts["handle_types"] if not _resources(kind)]
     if absent:
         emit_line("Not on this device:")

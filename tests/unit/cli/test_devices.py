@@ -57,6 +57,7 @@ def test_in_40_columns_it_is_told_line_by_line(vulkan_device: Device, monkeypatc
     result = shown(monkeypatch, columns="40")
     lines = result.stdout[result.stdout.index("vulkan: ") :].splitlines()
     assert "- handle type: OPAQUE_WIN32_KMT" in lines and "  compatible with: OPAQUE_FD" in lines
+    assert f"    {vulkan_device.uuid.hex()}" in lines
     assert max(map(len, lines[lines.index("- memory type: 0") :])) <= 40
 
 
