@@ -8,12 +8,14 @@ ownership transfers ask, so that what the device cached is written back and what
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.vulkan.recording import CommandRecorder
+from extmem.errors import DriverError
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ __all__ = ["Transfer"]
 
 _STAGING = 16 << 20
 _FOREVER = (1 << 64) - 1
+_TRIES = 4
+_LOST = int(vk.Result.ERROR_DEVICE_LOST)
 _Access = vk.AccessFlagBits
 _Stage = vk.PipelineStageFlagBits
 _EXTERNAL = int(vk.QUEUE_FAMILY_EXTERNAL)
@@ -40,6 +44,8 @@ class Transfer:
         self._lock = threading.RLock()
         self._pool = 0
         self._fence = 0
+        self._signaled = self._running = False
+        """Whether the fence must be reset; whether what was submitted may still run."""
         self._buffer: Any = None
         self._staging: VulkanAllocation | None = None
         queue = ffi.new("VkQueue *")
@@ -100,8 +106,10 @@ class Transfer:
             except BaseException:
                 self._forget_buffer()
                 raise
+            # From here on it happens, whether or not we learn of its end.
             for allocation in shared:
                 allocation.owner = "external"
+            self._finish()
 
     def _border(self, recorder: CommandRecorder, allocations: list[VulkanAllocation], *, acquire: bool) -> None:
         """Ownership from or to VK_QUEUE_FAMILY_EXTERNAL; besides, what the host has written or is to see."""
@@ -126,6 +134,7 @@ class Transfer:
 
     def _begin(self) -> Any:
         driver, vulkan = self._driver, self._commands
+        self._finish()
         if not self._pool:
             info = ffi.new("VkCommandPoolCreateInfo *")
             info.sType = int(vk.StructureType.COMMAND_POOL_CREATE_INFO)
@@ -160,12 +169,28 @@ class Transfer:
         info = ffi.new("VkSubmitInfo *")
         info.sType = int(vk.StructureType.SUBMIT_INFO)
         info.commandBufferCount, info.pCommandBuffers = 1, buffers
-        fence = ffi.new("uint64_t *", self._fence)
+        if self._signaled:
+            fence = ffi.new("uint64_t *", self._fence)
+            driver.check(vulkan.vkResetFences(driver.handle, 1, fence), "vkResetFences")
+            self._signaled = False
         driver.check(vulkan.vkQueueSubmit(self._queue, 1, info, self._fence), "vkQueueSubmit")
-        driver.check(
-            vulkan.vkWaitForFences(driver.handle, 1, fence, 1, _FOREVER), "vkWaitForFences", "what was just submitted"
-        )
-        driver.check(vulkan.vkResetFences(driver.handle, 1, fence), "vkResetFences")
+        self._running = True
+
+    def _finish(self) -> None:
+        """Wait for what was submitted, if anything was.
+
+        While it may run, nothing that it uses may be touched: so waiting is tried again where it fails. A device that
+        is lost runs nothing any more.
+        """
+        if not self._running:
+            return
+        fence, result = ffi.new("uint64_t *", self._fence), 0
+        for _ in range(_TRIES):
+            result = self._commands.vkWaitForFences(self._driver.handle, 1, fence, 1, _FOREVER)
+            if result in (0, _LOST):
+                self._running, self._signaled = False, True
+                break
+        self._driver.check(result, "vkWaitForFences", "what was just submitted")
 
     def _forget_buffer(self) -> None:
         """What was being recorded is of no use: the next one begins anew."""
@@ -180,9 +205,11 @@ class Transfer:
         return self._staging
 
     def close(self) -> None:
-        """Give everything back. Nothing is in flight: every use waits."""
+        """Give everything back, when what was submitted is done."""
         driver, vulkan = self._driver, self._commands
         with self._lock:
+            with contextlib.suppress(DriverError):
+                self._finish()
             if self._staging is not None:
                 self._staging.close()
                 self._staging = None
@@ -191,4 +218,5 @@ class Transfer:
             if self._pool:
                 vulkan.vkDestroyCommandPool(driver.handle, self._pool, ffi.NULL)  # and its command buffer
             self._fence = self._pool = 0
+            self._signaled = self._running = False
             self._buffer = None
