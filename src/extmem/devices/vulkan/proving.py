@@ -135,13 +135,22 @@ class Prover:
         found, own = os.fstat(fd), self.own(handle_type)
         return stat.S_IFMT(found.st_mode) == own.mode and _number(found) == own.rdev
 
+    # What is measured and tried is a copy, so its number would tell the caller nothing.
+
+    def measure(self, fd: int, size: int) -> None:
+        """Refuse a file that is shorter than the import: drivers map it, and whoever touches its end is killed.
+
+        What is no regular file says its size, or 0 where it does not tell.
+        """
+        found = os.fstat(fd)
+        if found.st_size < size and (found.st_size or stat.S_ISREG(found.st_mode)):
+            raise self._refusal(f"the fd is a file of {found.st_size} bytes, and {size} are to be imported from it")
+
     def prove(
         self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
     ) -> None:
         """The second gate. The fd stays the caller's. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE."""
-        capacity = os.fstat(fd).st_size
-        if 0 < capacity < size:
-            raise self._refusal(f"fd {fd} is a file of {capacity} bytes, and {size} are to be imported from it")
+        self.measure(fd, size)
         witness = self._driver.another()
         try:
             resource = witness.recreate(dedicated) if dedicated is not None else None
@@ -151,7 +160,7 @@ class Prover:
             except ExtmemError as error:
                 os.close(copy)
                 raise self._refusal(
-                    f"fd {fd} was tried on a device of its own and refused there ({error}): it is no payload of "
+                    f"the fd was tried on a device of its own and refused there ({error}): it is no payload of "
                     f"{self._driver.name}, or of another size or memory type than {size} bytes of type "
                     f"{memory_type_index}"
                 ) from error
