@@ -96,6 +96,7 @@ class Transfer:
     def run(self, record: Callable[[CommandRecorder], None], used: Sequence[VulkanAllocation] = ()) -> None:
         """Record, submit, wait. `used`: whose ownership is acquired before and released after, unless it is held."""
         with self._lock:
+            self._finish()
             shared = [a for a in used if a.handle_types and a.owner != "held"]
             try:
                 recorder = CommandRecorder(self._commands, self._begin())
@@ -134,7 +135,6 @@ class Transfer:
 
     def _begin(self) -> Any:
         driver, vulkan = self._driver, self._commands
-        self._finish()
         if not self._pool:
             info = ffi.new("VkCommandPoolCreateInfo *")
             info.sType = int(vk.StructureType.COMMAND_POOL_CREATE_INFO)
