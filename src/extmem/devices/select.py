@@ -6,6 +6,7 @@ by kind or UUID gets it without that.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid as uuids
 from typing import TYPE_CHECKING

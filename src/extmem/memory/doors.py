@@ -51,7 +51,12 @@ def open_device(
     strict_kmt: KMT numbers of this device's exports die with the exporter, not with the last memory object.
     Errors: UnsupportedError that lists the devices there are.
     """
-    return Device(select.choose(kind=kind, uuid=_uuid_bytes(uuid), name=name), check=check, strict_kmt=strict_kmt)
+    driver = select.choose(kind=kind, uuid=_uuid_bytes(uuid), name=name)
+    try:
+        return Device(driver, check=check, strict_kmt=strict_kmt)
+    except BaseException:
+        driver.close()
+        raise
 
 
 def open(

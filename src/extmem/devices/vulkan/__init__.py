@@ -60,7 +60,10 @@ def offers() -> list[Offer]:
                 problems.append(str(error))  # and the next one may be fine
     except (UnsupportedError, DriverError) as error:
         problems.append(str(error))
-    said = "; ".join(problems) or "the drivers here have no device of Vulkan 1.1 or later"
+    said = "; ".join(problems) or (
+        "the loader finds no device of Vulkan 1.1 or later; install a driver for the GPU (on Debian software rendering "
+        "is in mesa-vulkan-drivers)"
+    )
     _missing[pid] = "" if found else said
     return found
 
