@@ -156,6 +156,7 @@ class Descriptor(msgspec.Struct, frozen=True):
             device_group=self.device_group,
             made_by_vulkan=self.made_by_vulkan,
             memory_type_bits=self.memory_type_bits,
+            device_name=self.device_name,
         )
 
     def _check_identity(self) -> None:

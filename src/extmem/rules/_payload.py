@@ -96,8 +96,8 @@ def same_device(call: Allocation, where: str) -> Finding | None:
         return None
     return (
         where,
-        f"the payload lies on device {uuid_text(payload.device_uuid)}, {device.name!r} is device "
-        f"{uuid_text(device.device_uuid)}",
+        f"the payload lies on device {f'{payload.device_name!r}, ' * bool(payload.device_name)}"
+        f"{uuid_text(payload.device_uuid)}, {device.name!r} is device {uuid_text(device.device_uuid)}",
         "Import on the device that the payload was made on: find it by its UUID.",
     )
 

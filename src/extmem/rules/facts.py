@@ -108,6 +108,8 @@ class PayloadFacts:
     """False for payloads of foreign producers (D3D, dma-buf exporters): other rules apply to them."""
     memory_type_bits: int | None = None
     """vkGetMemory{Win32Handle,Fd}PropertiesKHR's answer for a foreign payload."""
+    device_name: str = ""
+    """What the exporter calls its device, for messages alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -412,6 +412,7 @@ def test_the_rules_get_their_facts() -> None:
         dedicated_info=BUFFER,
         device_mask=1,
         device_group=(b"g" * 16,),
+        device_name="extmem host memory",
     )
     assert plain().payload_facts().dedicated == "none"
 
