@@ -6,7 +6,6 @@ by kind or UUID gets it without that.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import uuid as uuids
 from typing import TYPE_CHECKING

@@ -1,0 +1,338 @@
+"""The fake driver itself: it moves bytes, counts, follows its script, and sees every misuse that it is there to see."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import extmem
+from extmem import vk
+from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.memory import Device
+from extmem.testing import fake_vulkan
+from extmem.testing.children import Peer
+from extmem.testing.fake_vulkan.gpus import from_plain, to_plain
+from extmem.vk.abi import ffi, to_c
+from tests.behaviours.steps import FD, SIZE, export, fd
+
+_S = vk.StructureType
+_Layout = vk.ImageLayout
+_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+EXTERNAL, OURS = int(vk.QUEUE_FAMILY_EXTERNAL), 0
+
+
+@pytest.fixture
+def fake() -> Iterator[fake_vulkan.FakeVulkan]:
+    made = fake_vulkan.FakeVulkan([fake_vulkan.NON_COHERENT])
+    with fake_vulkan.installed(made):
+        yield made
+
+
+@pytest.fixture
+def device(fake: fake_vulkan.FakeVulkan) -> Iterator[Device]:
+    with extmem.open_device(kind="vulkan") as opened:
+        yield opened
+
+
+def driver_of(device: Device) -> VulkanDriver:
+    assert isinstance(device.driver, VulkanDriver)
+    return device.driver
+
+
+def problems(fake: fake_vulkan.FakeVulkan) -> list[str]:
+    """The misuses so far, which are then forgotten."""
+    found = [str(misuse) for misuse in fake.misuses]
+    fake.misuses.clear()
+    return found
+
+
+# Counters.
+
+
+def test_counters_say_what_lives(fake: fake_vulkan.FakeVulkan) -> None:
+    assert not fake.alive()
+    with extmem.open_device(kind="vulkan") as device:
+        assert fake.alive() == {"instances": 1, "devices": 1}
+        with device.create_buffer(vk.BufferCreateInfo(size=100, usage=_USAGE)) as buffer:
+            assert buffer.requirements.size == 256
+            with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)):
+                assert fake.alive() == {
+                    "instances": 1,
+                    "devices": 1,
+                    "buffers": 1,
+                    "memory": 1,
+                    "bytes of device memory": SIZE,
+                }
+        assert fake.alive() == {"instances": 1, "devices": 1}
+    assert fake.alive() == {"instances": 1} and not fake.misuses
+
+
+def test_new_memory_is_garbage_and_everyday_memory_is_not(device: Device) -> None:
+    with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory, device.allocate(SIZE) as everyday:
+        assert memory.read()[0] == memory.read()[-1] == 0xCD
+        assert not everyday.read().any()
+
+
+def test_each_export_is_a_new_fd_of_the_same_file(device: Device) -> None:
+    with export(device, types=FD) as memory, fd(device, memory) as a, fd(device, memory) as b:
+        assert int(a) != int(b) and os.path.sameopenfile(int(a), int(b))
+        assert fake_vulkan.PAYLOAD_NAME in os.readlink(f"/proc/self/fd/{int(a)}")
+
+
+def test_heaps_and_counts_have_an_end(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
+    half = vk.MemoryAllocateInfo(fake_vulkan.NON_COHERENT.heaps[0] // 2, 0)
+    with device.allocate_memory(half), device.allocate_memory(half):
+        with pytest.raises(extmem.OutOfMemoryError, match="OUT_OF_DEVICE_MEMORY"):
+            export(device)
+    export(device).close()
+
+
+# The script.
+
+
+def test_the_script_fails_the_nth_call_of_a_command_and_no_other(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
+    fake.fail(2, vk.Result.ERROR_TOO_MANY_OBJECTS, command="vkAllocateMemory")
+    export(device).close()
+    with pytest.raises(extmem.OutOfMemoryError, match="vkAllocateMemory .*TOO_MANY_OBJECTS"):
+        export(device)
+    export(device).close()
+
+
+def test_the_script_fails_the_nth_call_of_all(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
+    start = len(fake.calls)
+    export(device).close()
+    fallible = [name for name in fake.calls[start:] if name in ("vkAllocateMemory", "vkGetMemoryFdKHR")]
+    for at in range(1, len(fallible) + 1):
+        fake.fail(at)
+        with pytest.raises(extmem.OutOfMemoryError, match=fallible[at - 1]):
+            export(device)
+    export(device).close()
+
+
+def test_a_lost_device_stays_lost_and_others_do_not(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
+    with extmem.open_device(kind="vulkan") as other:
+        fake.fail(1, vk.Result.ERROR_DEVICE_LOST)
+        for _ in range(2):
+            with pytest.raises(extmem.DriverError, match="DEVICE_LOST"):
+                export(device)
+        export(other).close()
+
+
+# Misuse. Each has its twin in what the tests above do without any.
+
+
+def _twice_freed(driver: VulkanDriver) -> None:
+    memory = driver.allocate(SIZE, 0, b"")
+    raw = memory.raw
+    memory.close()
+    driver.commands.vkFreeMemory(driver.handle, raw, ffi.NULL)
+
+
+def _of_another_device(driver: VulkanDriver) -> None:
+    other = driver.another()
+    memory = other.allocate(SIZE, 0, b"")
+    driver.commands.vkFreeMemory(driver.handle, memory.raw, ffi.NULL)
+    memory.close()
+    other.close()
+
+
+def _left_behind(driver: VulkanDriver) -> None:
+    other = driver.another()
+    other.allocate(SIZE, 0, b"")
+    other.commands.vkDestroyDevice(other.handle, ffi.NULL)
+
+
+def _not_acquired(driver: VulkanDriver) -> None:
+    memory = driver.allocate(SIZE, 0, b"", handle_types=FD)
+    driver.fill(memory, 0, SIZE, 1)
+    memory.acquired = True  # which it is not: it was released after the fill
+    driver.fill(memory, 0, SIZE, 2)
+    memory.close()
+
+
+def _bound_past_the_end(driver: VulkanDriver) -> None:
+    memory = driver.allocate(SIZE, 0, b"")
+    buffer = driver.create_buffer(vk.BufferCreateInfo(size=2 * SIZE, usage=_USAGE))
+    info = ffi.new("VkBindBufferMemoryInfo *", (int(_S.BIND_BUFFER_MEMORY_INFO), ffi.NULL, buffer.raw, memory.raw, 0))
+    assert driver.commands.vkBindBufferMemory2(driver.handle, 1, info)
+    driver.destroy(buffer)
+    memory.close()
+
+
+def _bound_twice(driver: VulkanDriver) -> None:
+    memory = driver.allocate(SIZE, 0, b"")
+    buffer = driver.create_buffer(vk.BufferCreateInfo(size=SIZE, usage=_USAGE))
+    driver.bind(memory, 0, buffer)
+    with contextlib.suppress(extmem.DriverError):
+        driver.bind(memory, 0, buffer)
+    driver.destroy(buffer)
+    memory.close()
+
+
+def _crooked_range(driver: VulkanDriver) -> None:
+    memory = driver.allocate(SIZE, 0, b"")
+    memory.map()
+    area = ffi.new("VkMappedMemoryRange *", (int(_S.MAPPED_MEMORY_RANGE), ffi.NULL, memory.raw, 3, 100))
+    driver.commands.vkFlushMappedMemoryRanges(driver.handle, 1, area)
+    memory.close()
+
+
+def _other_family(driver: VulkanDriver) -> None:
+    memory = driver.allocate(SIZE, 0, b"")
+    with contextlib.suppress(extmem.DriverError):
+        driver.transfer.run(lambda c: _barrier(driver, c, driver.buffer_of(memory), OURS, EXTERNAL), [])
+    memory.close()
+
+
+def _barrier(driver: VulkanDriver, commands: Any, buffer: int, source: int, target: int) -> None:
+    barrier = ffi.new("VkBufferMemoryBarrier *")
+    barrier.sType, barrier.buffer, barrier.size = int(_S.BUFFER_MEMORY_BARRIER), buffer, int(vk.WHOLE_SIZE)
+    barrier.srcQueueFamilyIndex, barrier.dstQueueFamilyIndex = source, target
+    driver.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 1, barrier, 0, ffi.NULL)
+
+
+def _fd_not_open(driver: VulkanDriver) -> None:
+    with contextlib.suppress(extmem.DriverError):
+        driver.export_fd(driver.allocate(SIZE, 0, b""))
+
+
+MISUSES: dict[str, tuple[Callable[[VulkanDriver], None], str]] = {
+    "freed twice": (_twice_freed, "that was destroyed"),
+    "of another device": (_of_another_device, "belongs to Device"),
+    "left behind": (_left_behind, "is destroyed while Memory .* live"),
+    "not acquired": (_not_acquired, "it was not acquired"),
+    "bound past the end": (_bound_past_the_end, f"is bound at 0 of {SIZE}"),
+    "bound twice": (_bound_twice, "is bound twice"),
+    "a crooked range": (_crooked_range, "no multiple of"),
+    "released to others, shared with nobody": (_other_family, "is shared with nobody"),
+    "exported, not made for that": (_fd_not_open, "was not made to be exported"),
+}
+
+
+@pytest.mark.parametrize("kind", MISUSES)
+def test_misuse_is_seen(kind: str, fake: fake_vulkan.FakeVulkan, device: Device) -> None:
+    run, words = MISUSES[kind]
+    run(driver_of(device))
+    found = problems(fake)
+    assert found
+    with pytest.raises(AssertionError, match=words):
+        raise AssertionError("\n".join(found))
+    # And what is right is still right.
+    with device.allocate(SIZE) as memory:
+        memory.fill(4)
+        assert memory.read()[0] == 4
+    assert not problems(fake)
+
+
+def test_a_wait_that_fails_leaves_nothing_running(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
+    """What was submitted is waited for before anything that it uses is touched; the payload's owner is known, too."""
+    with export(device) as memory:
+        memory.fill(1)
+        for times in (1, 3, 4, 9):
+            for at in range(1, times + 1):
+                fake.fail(at, command="vkWaitForFences")
+            with contextlib.suppress(extmem.OutOfMemoryError):
+                memory.fill(2)
+            with contextlib.suppress(extmem.OutOfMemoryError):
+                memory.fill(3)
+            with contextlib.suppress(extmem.OutOfMemoryError):
+                memory.fill(3)
+            assert memory.read()[0] == 3
+    assert not problems(fake)
+
+
+# Images.
+
+
+def _transition(driver: VulkanDriver, commands: Any, image: int, old: int, new: int) -> None:
+    barrier = ffi.new("VkImageMemoryBarrier *")
+    barrier.sType, barrier.image = int(_S.IMAGE_MEMORY_BARRIER), image
+    barrier.oldLayout, barrier.newLayout = old, new
+    barrier.srcQueueFamilyIndex = barrier.dstQueueFamilyIndex = 0xFFFF_FFFF
+    barrier.subresourceRange = (int(vk.ImageAspectFlagBits.COLOR), 0, 1, 0, 1)
+    driver.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 0, ffi.NULL, 1, barrier)
+
+
+@pytest.mark.parametrize("tiling", [vk.ImageTiling.LINEAR, vk.ImageTiling.OPTIMAL])
+def test_an_image_is_cleared_and_copied_out(
+    tiling: vk.ImageTiling, fake: fake_vulkan.FakeVulkan, device: Device
+) -> None:
+    driver = driver_of(device)
+    wide, high = 5, 3
+    info = vk.ImageCreateInfo(
+        image_type=vk.ImageType.TYPE_2D,
+        format=vk.Format.B8G8R8A8_UNORM,
+        extent=vk.Extent3D(wide, high, 1),
+        mip_levels=1,
+        array_layers=1,
+        samples=vk.SampleCountFlagBits.COUNT_1,
+        tiling=tiling,
+        usage=vk.ImageUsageFlagBits.TRANSFER_SRC | vk.ImageUsageFlagBits.TRANSFER_DST,
+    )
+    source, target = int(_Layout.TRANSFER_DST_OPTIMAL), int(_Layout.TRANSFER_SRC_OPTIMAL)
+    with device.create_image(info) as image, device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as out:
+        with device.allocate_memory(vk.MemoryAllocateInfo(image.requirements.size, 0)) as memory:
+            device.bind_image_memory(image, memory)
+            buffer = driver.buffer_of(out.holding.allocation)  # type: ignore[arg-type]  # the Vulkan device's own
+            color = ffi.new("VkClearColorValue *", {"float32": [1.0, 0.5, 0.0, 1.0]})
+            area = ffi.new("VkImageSubresourceRange *", (int(vk.ImageAspectFlagBits.COLOR), 0, 1, 0, 1))
+            region = ffi.new("VkBufferImageCopy *")
+            region.imageSubresource = (int(vk.ImageAspectFlagBits.COLOR), 0, 0, 1)
+            region.imageExtent = (wide, high, 1)
+
+            def record(commands: Any) -> None:
+                _transition(driver, commands, image.raw, 0, source)
+                driver.commands.vkCmdClearColorImage(commands, image.raw, source, color, 1, area)
+                _transition(driver, commands, image.raw, source, target)
+                driver.commands.vkCmdCopyImageToBuffer(commands, image.raw, target, buffer, 1, region)
+
+            driver.transfer.run(record, [])
+            assert bytes(out.read()[: wide * high * 4]) == bytes([0, 128, 255, 255]) * (wide * high)
+            assert not problems(fake)
+            wrong = int(_Layout.TRANSFER_DST_OPTIMAL)
+            driver.transfer.run(
+                lambda c: driver.commands.vkCmdCopyImageToBuffer(c, image.raw, wrong, buffer, 1, region), []
+            )
+            assert any("is used in layout" in problem for problem in problems(fake))
+
+
+# Other processes.
+
+
+def test_a_gpu_travels_as_text() -> None:
+    for gpu in (fake_vulkan.DISCRETE, fake_vulkan.INTEGRATED, fake_vulkan.NON_COHERENT):
+        assert from_plain(eval(repr(to_plain(gpu)))) == gpu
+
+
+def test_misuse_in_another_process_ends_it_with_a_number(fake: fake_vulkan.FakeVulkan) -> None:
+    for raw, code in ((0, 0), (16, fake_vulkan.EXIT_MISUSE)):
+        with Peer() as peer:
+            peer(f"device = {fake_vulkan.elsewhere(fake)}")
+            assert peer("device.name") == fake_vulkan.NON_COHERENT.name
+            peer(
+                f"from extmem.vk.abi import ffi\nd = device.driver\nd.commands.vkFreeMemory(d.handle, {raw}, ffi.NULL)"
+            )
+            peer("device.close()")
+            peer.connection.close()
+            assert peer.wait(expect=None) == code
+
+
+def test_what_was_there_before_comes_back() -> None:
+    here = [who.device_uuid for who in extmem.enumerate_devices()]
+    with fake_vulkan.installed(fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])):
+        assert fake_vulkan.DISCRETE.device_uuid in [who.device_uuid for who in extmem.enumerate_devices()]
+    assert [who.device_uuid for who in extmem.enumerate_devices()] == here
+
+
+def test_struct_memory_is_read_and_not_kept(device: Device) -> None:
+    """What the caller does with its structs afterwards is no matter."""
+    driver = driver_of(device)
+    asked = to_c(vk.BufferCreateInfo(size=64, usage=_USAGE))
+    made = ffi.new("uint64_t *")
+    assert not driver.commands.vkCreateBuffer(driver.handle, asked.cdata, ffi.NULL, made)
+    ffi.memmove(asked.cdata, b"\xff" * ffi.sizeof("VkBufferCreateInfo"), ffi.sizeof("VkBufferCreateInfo"))
+    driver.commands.vkDestroyBuffer(driver.handle, made[0], ffi.NULL)
