@@ -237,8 +237,9 @@ def _testing(source: Path) -> str:
     for name in _TESTING:
         page = _module(source, f"extmem.testing.{name}", f"`extmem.testing.{name}`").removeprefix(_HEAD).strip()
         parts.append(re.sub(r"^#", "##", page, flags=re.MULTILINE) + "\n")
-    suite = ast.parse((package / "conformance" / "__init__.py").read_text(encoding="utf-8"))
-    parts.append(f"## `extmem.testing.conformance`\n\n{_paragraphs(_clean(ast.get_docstring(suite)))}\n")
+    for name in ("conformance", "fake_vulkan"):
+        told = ast.get_docstring(ast.parse((package / name / "__init__.py").read_text(encoding="utf-8")))
+        parts.append(f"## `extmem.testing.{name}`\n\n{_paragraphs(_clean(told))}\n")
     return "\n".join(parts)
 
 

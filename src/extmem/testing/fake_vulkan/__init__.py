@@ -11,8 +11,8 @@
     assert not fake.misuses and not fake.alive()["memory"]
 
 It stands in for the Vulkan loader, so all of the Vulkan device runs over it, and no Vulkan library is needed. It really
-moves bytes; its payloads are memory files, which other processes can import by fd. `elsewhere(fake)` is an expression
-that opens a device of a fake like it in another process: the `remote` of `conformance.run`.
+moves bytes; its payloads are memory files, which other processes can import by fd. In another process, the expression
+that `elsewhere(fake)` returns opens a device of a fake like this one; so it does as the `remote` of `conformance.run`.
 
 * *GPUs* (`Gpu`): names, UUIDs, memory types and heaps, queue families, extensions, what can be shared and how.
 * *Script*: `fail` the n-th call, `failing` as an arm of `faults.fail_each`, `lose_device`, `missing` commands.
