@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,13 @@ def asks_platform(tree: ast.Module) -> bool:
 @functools.cache
 def _trees() -> list[tuple[Path, str, ast.Module]]:
     return [(path, module_name(path), ast.parse(path.read_text(encoding="utf-8"))) for path in python_files()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_trees() -> Iterator[None]:
+    """Every leak check after this walks all that lives, and trees of the whole library are much."""
+    yield
+    _trees.cache_clear()
 
 
 def test_layers_import_only_to_their_left() -> None:
