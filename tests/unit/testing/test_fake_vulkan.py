@@ -149,7 +149,7 @@ def _left_behind(driver: VulkanDriver) -> None:
 def _not_acquired(driver: VulkanDriver) -> None:
     memory = driver.allocate(SIZE, 0, b"", handle_types=FD)
     driver.fill(memory, 0, SIZE, 1)
-    memory.acquired = True  # which it is not: it was released after the fill
+    memory.owner = "here"  # which it is not: it was released after the fill
     driver.fill(memory, 0, SIZE, 2)
     memory.close()
 
@@ -184,7 +184,7 @@ def _crooked_range(driver: VulkanDriver) -> None:
 def _other_family(driver: VulkanDriver) -> None:
     memory = driver.allocate(SIZE, 0, b"")
     with contextlib.suppress(extmem.DriverError):
-        driver.transfer.run(lambda c: _barrier(driver, c, driver.buffer_of(memory), OURS, EXTERNAL), [])
+        driver.transfer.run(lambda c: _barrier(driver, c.buffer, driver.buffer_of(memory).raw, OURS, EXTERNAL), [])
     memory.close()
 
 
@@ -277,14 +277,15 @@ def test_an_image_is_cleared_and_copied_out(
     with device.create_image(info) as image, device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as out:
         with device.allocate_memory(vk.MemoryAllocateInfo(image.requirements.size, 0)) as memory:
             device.bind_image_memory(image, memory)
-            buffer = driver.buffer_of(out.holding.allocation)  # type: ignore[arg-type]  # the Vulkan device's own
+            buffer = driver.buffer_of(out.holding.allocation).raw  # type: ignore[arg-type]  # the Vulkan device's own
             color = ffi.new("VkClearColorValue *", {"float32": [1.0, 0.5, 0.0, 1.0]})
             area = ffi.new("VkImageSubresourceRange *", (int(vk.ImageAspectFlagBits.COLOR), 0, 1, 0, 1))
             region = ffi.new("VkBufferImageCopy *")
             region.imageSubresource = (int(vk.ImageAspectFlagBits.COLOR), 0, 0, 1)
             region.imageExtent = (wide, high, 1)
 
-            def record(commands: Any) -> None:
+            def record(recorder: Any) -> None:
+                commands = recorder.buffer
                 _transition(driver, commands, image.raw, 0, source)
                 driver.commands.vkCmdClearColorImage(commands, image.raw, source, color, 1, area)
                 _transition(driver, commands, image.raw, source, target)
@@ -295,7 +296,7 @@ def test_an_image_is_cleared_and_copied_out(
             assert not problems(fake)
             wrong = int(_Layout.TRANSFER_DST_OPTIMAL)
             driver.transfer.run(
-                lambda c: driver.commands.vkCmdCopyImageToBuffer(c, image.raw, wrong, buffer, 1, region), []
+                lambda c: driver.commands.vkCmdCopyImageToBuffer(c.buffer, image.raw, wrong, buffer, 1, region), []
             )
             assert any("is used in layout" in problem for problem in problems(fake))
 

@@ -126,8 +126,10 @@ class Prover:
         try:
             if self.resembles(fd, handle_type):
                 return _ALIKE
-        except (OSError, ExtmemError):
+        except OSError:
             pass  # the inspection says why
+        except ExtmemError as error:
+            return FdFacts("other", f"what {self._driver.name} exports cannot be told: {error}", self_describing=False)
         return self.inspect(fd, handle_type)
 
     def resembles(self, fd: int, handle_type: int) -> bool:

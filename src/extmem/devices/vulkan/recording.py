@@ -31,33 +31,34 @@ class CommandRecorder:
 
     def __init__(self, commands: Commands, buffer: Any) -> None:
         self._vulkan = commands
-        self._buffer = buffer
+        self.buffer = buffer
+        """VkCommandBuffer."""
         self._moved = False
 
     def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
         """See `Recorder`."""
         self._in_order()
-        self._vulkan.vkCmdFillBuffer(self._buffer, buffer.live, offset, size, word)
+        self._vulkan.vkCmdFillBuffer(self.buffer, buffer.live, offset, size, word)
 
     def copy_buffer(self, source: NativeResource, start: int, target: NativeResource, at: int, size: int) -> None:
         """See `Recorder`."""
         self._in_order()
         region = ffi.new("VkBufferCopy *", (start, at, size))
-        self._vulkan.vkCmdCopyBuffer(self._buffer, source.live, target.live, 1, region)
+        self._vulkan.vkCmdCopyBuffer(self.buffer, source.live, target.live, 1, region)
 
     def copy_buffer_to_image(
         self, buffer: NativeResource, image: NativeResource, layout: int, region: ImageRegion
     ) -> None:
         """See `Recorder`."""
         self._in_order()
-        self._vulkan.vkCmdCopyBufferToImage(self._buffer, buffer.live, image.live, layout, 1, _region(region))
+        self._vulkan.vkCmdCopyBufferToImage(self.buffer, buffer.live, image.live, layout, 1, _region(region))
 
     def copy_image_to_buffer(
         self, image: NativeResource, layout: int, buffer: NativeResource, region: ImageRegion
     ) -> None:
         """See `Recorder`."""
         self._in_order()
-        self._vulkan.vkCmdCopyImageToBuffer(self._buffer, image.live, layout, buffer.live, 1, _region(region))
+        self._vulkan.vkCmdCopyImageToBuffer(self.buffer, image.live, layout, buffer.live, 1, _region(region))
 
     def clear_color_image(self, image: NativeResource, layout: int, color: Sequence[float]) -> None:
         """See `Recorder`."""
@@ -65,7 +66,7 @@ class CommandRecorder:
         value = ffi.new("VkClearColorValue *")
         value.float32 = [float(part) for part in color]
         area = ffi.new("VkImageSubresourceRange *", (_COLOR, 0, _ALL, 0, _ALL))
-        self._vulkan.vkCmdClearColorImage(self._buffer, image.live, layout, value, 1, area)
+        self._vulkan.vkCmdClearColorImage(self.buffer, image.live, layout, value, 1, area)
 
     def pipeline_barrier(
         self,
@@ -89,7 +90,7 @@ class CommandRecorder:
                 keep.append(built)
                 array[index] = built.cdata[0]
             arrays += [len(barriers), array]
-        self._vulkan.vkCmdPipelineBarrier(self._buffer, src_stage_mask, dst_stage_mask, 0, *arrays)
+        self._vulkan.vkCmdPipelineBarrier(self.buffer, src_stage_mask, dst_stage_mask, 0, *arrays)
 
     def _in_order(self) -> None:
         if self._moved:
