@@ -4,7 +4,7 @@ How this works. A small C file (`floor.c`) is compiled and loaded into worker pr
 Vulkan itself. C and this library take turns, and each figure is a ratio of medians:
 
 1. *passing*: from before vkAllocateMemory for export in one process until another has it imported and bound (`passing`
-   has the data path). The library's calls are judged by the rules, and its payloads go through the object manager.
+   has the data path). The library's calls are judged by the rules; by fd handle as C's, and told beside it, by name.
 2. *opening again*: `extmem.open(name)` of what this process has imported already.
 3. *importing*: one process imports an fd that it exported, binds a buffer and maps it; with the rules on and off. This
    takes a software driver some microseconds, so it shows what Python adds; on a GPU it is told without a bound.
@@ -62,6 +62,8 @@ class _Subject(NamedTuple):
     uuid: bytes
     name: str
     software: bool
+    mappable: bool
+    """Whether the host sees what is shared."""
     payloads: dict[str, Payload]
     victim: Payload
     """What the killed processes work with: on GPUs so much that one that is lost shows in what is left."""
@@ -100,7 +102,8 @@ def _look(quick: bool) -> _Subject:
             if payload.size <= device.facts.memory_types[payload.memory_type].heap_size // 2:
                 payloads[label] = payload
         victim = exportable(device, _SOFTWARE_VICTIM if software else _GPU_VICTIM)
-        return _Subject(device.uuid, device.name, software, payloads, victim)
+        mappable = _driver(device).host_visible(victim.memory_type)
+        return _Subject(device.uuid, device.name, software, mappable, payloads, victim)
 
 
 _GPUS = (vk.PhysicalDeviceType.DISCRETE_GPU, vk.PhysicalDeviceType.INTEGRATED_GPU, vk.PhysicalDeviceType.VIRTUAL_GPU)
@@ -126,30 +129,37 @@ def _bounded(name: str, value: float, bound: float, where: bool) -> Figure:
 
 def _passing(house: House, subject: _Subject, rounds: int, say: Callable[[str], None]) -> Iterator[Figure]:
     library = compile_floor(house.directory)
-    c_address, our_address = (str(house.directory / f"{who}.sock") for who in ("c", "ours"))
+    c_address, our_address, named_address = (str(house.directory / f"{who}.sock") for who in ("c", "ours", "named"))
     c_exporter, c_importer = house.worker("c exporter"), house.worker("c importer")
     exporter, importer = house.worker("exporter"), house.worker("importer")
+    namer, finder = house.worker("exporter by name"), house.worker("importer by name")
     c_exporter.call(f"{_PASSING}:listen", c_address)
     exporter.call(f"{_PASSING}:listen", our_address)
+    namer.call(f"{_PASSING}:listen", named_address)
     c_importer.start(f"{_PASSING}:take_by_c", c_address, library, subject.uuid)
-    importer.start(f"{_PASSING}:take_by_name", our_address)
+    importer.start(f"{_PASSING}:take_by_fd", our_address)
+    finder.start(f"{_PASSING}:take_by_name", named_address)
     for label, payload in subject.payloads.items():
         count = max(_FEW, rounds // 5) if payload.size >= _BIG else rounds
         say(f"passing {label} to another process {count} times, in turns with C")
 
         def ours(payload: Payload = payload) -> int:
-            return int(exporter.call(f"{_PASSING}:pass_by_name", payload))
+            return int(exporter.call(f"{_PASSING}:pass_by_fd", payload))
+
+        def by_name(payload: Payload = payload) -> int:
+            return int(namer.call(f"{_PASSING}:pass_by_name", payload))
 
         def by_c(payload: Payload = payload) -> int:
             return int(c_exporter.call(f"{_PASSING}:pass_by_c", library, subject.uuid, payload))
 
-        mine, theirs = interleaved(count, ours, by_c, warm_up=5)
+        mine, theirs, named = interleaved(count, ours, by_c, by_name, warm_up=5)
         bound = 1.5 if payload.size <= _SMALL else 1.05
         name = f"export, pass, import and bind {label}, checked, against C"
         yield _bounded(name, ratio(mine, theirs), bound, not subject.software)
         yield told(f"export, pass, import and bind {label}", statistics.median(mine) / 1000, "µs")
         yield told(f"the same by C, {label}", statistics.median(theirs) / 1000, "µs")
-    for worker in (exporter, c_exporter, importer, c_importer):
+        yield told(f"the same by name, through the object manager, {label}", statistics.median(named) / 1000, "µs")
+    for worker in (exporter, c_exporter, namer, importer, c_importer, finder):
         worker.leave()
 
 
@@ -168,6 +178,9 @@ def _again(house: House, subject: _Subject, rounds: int, say: Callable[[str], No
 
 
 def _importing(house: House, subject: _Subject, rounds: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    if not subject.mappable:
+        say("importing and mapping is not measured: what this device shares, the host does not see")
+        return
     worker = house.worker("importer")
     say(f"importing 4 KiB {rounds} times, checked and unchecked, in turns with C")
     library = compile_floor(house.directory)

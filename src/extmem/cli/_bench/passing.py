@@ -4,12 +4,15 @@ Both ends of a pair share a Unix socket. A round begins before vkAllocateMemory 
 the other has imported the payload, made a buffer and bound it; the importer tells that moment after it has freed all.
 
 - C sends its fd in an SCM_RIGHTS message, and imports the fd.
-- This library names its export: within vkAllocateMemory the device's fd goes to the object manager. The name goes
-  through the socket, and the importer's vkAllocateMemory imports it; the object manager hands out the fd for it.
+- This library sends an fd handle with its payload's description (`extmem.process.send_handle`), opens it and asks for
+  a buffer over it: the rules judge allocation, export, buffer and binding; size and memory type come along.
+- By name (told beside it): the export is named, which takes the device's fd to the object manager; the name goes
+  through the socket, and the importer's vkAllocateMemory imports by it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import socket
@@ -21,6 +24,7 @@ from typing import Any, NamedTuple
 import extmem
 from extmem import vk
 from extmem.cli._bench.floor import Floor
+from extmem.process import receive_handle, send_handle
 
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
@@ -110,6 +114,41 @@ def take_by_c(address: str, library: str, uuid: bytes) -> None:
         while floor.take(peer.fileno()):
             pass
     floor.close()
+
+
+def pass_by_fd(payload: Payload) -> int:
+    """This library's exporter: nanoseconds of one round."""
+    peer = _accepted()
+    device = _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan"))
+    start = _clock()
+    memory = device.allocate_memory(
+        vk.MemoryAllocateInfo(payload.size, payload.memory_type, vk.ExportMemoryAllocateInfo(HandleType.OPAQUE_FD))
+    )
+    handle = device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, HandleType.OPAQUE_FD))
+    send_handle(peer, handle)
+    answer = peer.recv(_END.size)
+    handle.close()
+    memory.close()
+    if len(answer) != _END.size:
+        raise OSError("the importer went away")
+    return int(_END.unpack(answer)[0]) - start
+
+
+def take_by_fd(address: str) -> None:
+    """This library's importer, until the exporter goes."""
+    gc.disable()
+    with (
+        extmem.open_device(kind="vulkan") as device,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer,
+        contextlib.suppress(extmem.PeerGoneError),
+    ):
+        peer.connect(address)
+        while True:
+            memory = device.open(receive_handle(peer))
+            memory.buffer()
+            end = _clock()
+            memory.close()
+            peer.send(_END.pack(end))
 
 
 def pass_by_name(payload: Payload) -> int:
