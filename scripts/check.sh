@@ -13,7 +13,7 @@ $py -m codegen --check
 step "types (mypy --strict, linux and win32)"
 $py -m mypy --platform linux
 $py -m mypy --platform win32
-core="tests/rules tests/property tests/unit"
+core="tests/rules tests/property tests/unit/objects tests/unit/rules tests/unit/handles tests/unit/broker"
 step "tests of the core, with branch coverage (EXTMEM_EXPECT=${EXTMEM_EXPECT:-})"
 $py -m coverage erase
 # shellcheck disable=SC2086  # a list of folders

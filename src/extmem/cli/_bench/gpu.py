@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -48,6 +49,7 @@ _GPU_SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "256 MiB": 256 << 20, "4 GiB":
 _SOFTWARE_SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20}
 _SMALL, _BIG = 4 << 20, 1 << 30
 _FEW = 20
+_TURN = 10
 _CHURNED = 4_096
 _SOFTWARE_VICTIM, _GPU_VICTIM = 1 << 20, 64 << 20
 _AGAIN = 20.0
@@ -143,16 +145,16 @@ def _passing(house: House, subject: _Subject, rounds: int, say: Callable[[str], 
         count = max(_FEW, rounds // 5) if payload.size >= _BIG else rounds
         say(f"passing {label} to another process {count} times, in turns with C")
 
-        def ours(payload: Payload = payload) -> int:
-            return int(exporter.call(f"{_PASSING}:pass_by_fd", payload))
+        def ours(rounds: int, payload: Payload = payload) -> list[int]:
+            return list(exporter.call(f"{_PASSING}:pass_by_fd", payload, rounds))
 
-        def by_name(payload: Payload = payload) -> int:
-            return int(namer.call(f"{_PASSING}:pass_by_name", payload))
+        def by_c(rounds: int, payload: Payload = payload) -> list[int]:
+            return list(c_exporter.call(f"{_PASSING}:pass_by_c", library, subject.uuid, payload, rounds))
 
-        def by_c(payload: Payload = payload) -> int:
-            return int(c_exporter.call(f"{_PASSING}:pass_by_c", library, subject.uuid, payload))
+        def by_name(rounds: int, payload: Payload = payload) -> list[int]:
+            return list(namer.call(f"{_PASSING}:pass_by_name", payload, rounds))
 
-        mine, theirs, named = interleaved(count, ours, by_c, by_name, warm_up=5)
+        mine, theirs, named = _in_turns(count, ours, by_c, by_name)
         bound = 1.5 if payload.size <= _SMALL else 1.05
         name = f"export, pass, import and bind {label}, checked, against C"
         yield _bounded(name, ratio(mine, theirs), bound, not subject.software)
@@ -161,6 +163,22 @@ def _passing(house: House, subject: _Subject, rounds: int, say: Callable[[str], 
         yield told(f"the same by name, through the object manager, {label}", statistics.median(named) / 1000, "µs")
     for worker in (exporter, c_exporter, namer, importer, c_importer, finder):
         worker.leave()
+
+
+def _in_turns(count: int, *steps: Callable[[int], list[int]]) -> list[list[int]]:
+    """`count` rounds of each, in turns of some rounds, each turn in another order.
+
+    A turn is several rounds because asking a worker for one is work too, and leaves its caches to others.
+    """
+    times: list[list[int]] = [[] for _ in steps]
+    order, draw = list(range(len(steps))), random.Random(count)
+    for step in steps:
+        step(2)  # the first ones make what is kept
+    while len(times[0]) < count:
+        draw.shuffle(order)
+        for index in order:
+            times[index] += steps[index](_TURN)
+    return times
 
 
 def _again(house: House, subject: _Subject, rounds: int, say: Callable[[str], None]) -> Iterator[Figure]:

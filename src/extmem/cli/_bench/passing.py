@@ -99,11 +99,14 @@ def _accepted() -> socket.socket:
     return peer
 
 
-def pass_by_c(library: str, uuid: bytes, payload: Payload) -> int:
-    """C's exporter: nanoseconds of one round."""
+def pass_by_c(library: str, uuid: bytes, payload: Payload, rounds: int) -> list[int]:
+    """C's exporter: nanoseconds of each of so many rounds."""
     peer = _accepted()
     floor = _at.get("floor") or _at.setdefault("floor", Floor(library, uuid))
-    return int(floor.passed(peer.fileno(), payload.size, payload.memory_type, payload.buffer_size, int(USAGE)))
+    return [
+        int(floor.passed(peer.fileno(), payload.size, payload.memory_type, payload.buffer_size, int(USAGE)))
+        for _ in range(rounds)
+    ]
 
 
 def take_by_c(address: str, library: str, uuid: bytes) -> None:
@@ -116,10 +119,14 @@ def take_by_c(address: str, library: str, uuid: bytes) -> None:
     floor.close()
 
 
-def pass_by_fd(payload: Payload) -> int:
-    """This library's exporter: nanoseconds of one round."""
+def pass_by_fd(payload: Payload, rounds: int) -> list[int]:
+    """This library's exporter: nanoseconds of each of so many rounds."""
     peer = _accepted()
     device = _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan"))
+    return [_passed_by_fd(device, peer, payload) for _ in range(rounds)]
+
+
+def _passed_by_fd(device: extmem.Device, peer: socket.socket, payload: Payload) -> int:
     start = _clock()
     memory = device.allocate_memory(
         vk.MemoryAllocateInfo(payload.size, payload.memory_type, vk.ExportMemoryAllocateInfo(HandleType.OPAQUE_FD))
@@ -151,10 +158,14 @@ def take_by_fd(address: str) -> None:
             peer.send(_END.pack(end))
 
 
-def pass_by_name(payload: Payload) -> int:
-    """This library's exporter: nanoseconds of one round."""
+def pass_by_name(payload: Payload, rounds: int) -> list[int]:
+    """This library's exporter: nanoseconds of each of so many rounds."""
     peer = _accepted()
     device = _at.get("device") or _at.setdefault("device", extmem.open_device(kind="vulkan"))
+    return [_passed_by_name(device, peer, payload) for _ in range(rounds)]
+
+
+def _passed_by_name(device: extmem.Device, peer: socket.socket, payload: Payload) -> int:
     name = f"bench pass {next(_numbers)}"
     start = _clock()
     memory = export_named(device, payload, name)
