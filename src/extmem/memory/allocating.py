@@ -9,7 +9,7 @@ from extmem import rules, vk
 from extmem.devices.base import AdoptsMemory
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
-from extmem.memory import exporting, importing, tracking
+from extmem.memory import exporting, importing, tracking, verdicts
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
 from extmem.memory.importing import spoken_name
@@ -55,7 +55,11 @@ def allocate_memory(
     try:
         export_types = int(export.handle_types) if export is not None else 0
         if device.check != "off" or (source is not None and source.error is not None):
-            judge(device, info, dedicated, source, export_types)
+            key = verdicts.of_allocation(info) if source is None and device.has_room else None
+            if not device.verdicts.sound(key):
+                judge(device, info, dedicated, source, export_types)
+                if device.check == "raise":  # it has not raised
+                    device.verdicts.note(key)
         size, kind = int(info.allocation_size), int(info.memory_type_index)
         if source is not None:
             holding = adopt(device, source, size, kind, dedicated)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from extmem import rules, vk
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import allocating, exporting, opening, tracking
+from extmem.memory import allocating, exporting, opening, tracking, verdicts
 from extmem.memory.commands import Commands
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.memory import DeviceMemory
@@ -62,6 +62,8 @@ class Device:
         self.plain: dict[bytes, Descriptor] = {}
         """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
         self._described: dict[tuple[int, int, int, int], Descriptor] = {}
+        self.verdicts = verdicts.Verdicts()
+        """Calls that broke no rule."""
         self._closed = False
 
     # What it is.
@@ -122,11 +124,13 @@ class Device:
     def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
         """vkCreateBuffer. The buffer is destroyed by its `close()`."""
         self._alive()
-        external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
-        types = int(external.handle_types) if external is not None else 0
         if self.check != "off":
-            asked = tracking.buffer_capabilities(self, info, types)
-            self.report(rules.check_create_buffer(info, self.facts, asked), "vkCreateBuffer")
+            key = verdicts.of_buffer(info)
+            if not self.verdicts.sound(key):
+                external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
+                types = int(external.handle_types) if external is not None else 0
+                asked = tracking.buffer_capabilities(self, info, types)
+                self.judged(key, rules.check_create_buffer(info, self.facts, asked), "vkCreateBuffer")
         return Buffer(self, info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> Image:
@@ -171,17 +175,27 @@ class Device:
                     "allocate_memory; objects of other bindings come in through extmem.raw"
                 )
             if self.check != "off":
-                facts = tracking.memory_facts(memory.holding)
-                if isinstance(info, vk.BindBufferMemoryInfo):
-                    found += rules.check_bind_buffer_memory(info, resource.facts, facts)
-                else:
-                    found += rules.check_bind_image_memory(info, resource.facts, facts)
+                found += self._binding_breaks(info, resource, memory.holding)
             pairs.append((resource, memory, int(info.memory_offset)))
         if found:
             self.report(found, f"vkBind{kind.capitalize()}Memory2")
         for resource, memory, offset in pairs:
             self.driver.bind(memory.holding.allocation, offset, resource.native)
             resource.bind(memory, offset)
+
+    def _binding_breaks(
+        self, info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo, resource: Resource, holding: Holding
+    ) -> list[rules.Violation]:
+        if isinstance(info, vk.BindImageMemoryInfo):
+            return rules.check_bind_image_memory(info, resource.facts, tracking.memory_facts(holding))
+        same_device = resource.device is self and holding.device is self
+        key = verdicts.of_binding(info, resource.facts, holding) if same_device else None
+        if self.verdicts.sound(key):
+            return []
+        found = rules.check_bind_buffer_memory(info, resource.facts, tracking.memory_facts(holding))
+        if not found:
+            self.verdicts.note(key)
+        return found
 
     # Memory, word for word.
 
@@ -217,9 +231,10 @@ class Device:
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
         memory = self._memory_of(info.memory, info)
-        self.report(
-            rules.check_get_memory_fd(info, self.facts, tracking.memory_facts(memory.holding)), "vkGetMemoryFdKHR"
-        )
+        key = verdicts.of_fd(info, memory.holding) if memory.holding.device is self else None
+        if not self.verdicts.sound(key):
+            facts = tracking.memory_facts(memory.holding)
+            self.judged(key, rules.check_get_memory_fd(info, self.facts, facts), "vkGetMemoryFdKHR")
         return exporting.fd_handle(memory.holding, int(info.handle_type))
 
     def get_memory_win32_handle_properties(
@@ -315,6 +330,13 @@ class Device:
             raise error
         warnings.warn(str(error), RuleWarning, stacklevel=4)
 
+    def judged(self, key: verdicts.Key | None, violations: Sequence[rules.Violation], command: str) -> None:
+        """`report`, and remember the call by its key where it broke nothing."""
+        if violations:
+            self.report(violations, command)
+        else:
+            self.verdicts.note(key)
+
     def describe(self, size: int, memory_type: int, handle_types: int, dedicated: Resource | None) -> Descriptor:
         """The descriptor of a payload that this device makes, or of one that came without."""
         if dedicated is not None:
@@ -332,6 +354,11 @@ class Device:
     def live_allocations(self) -> int:
         """Memory objects that are open (maxMemoryAllocationCount counts imports too)."""
         return len(self.open_holdings)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether maxMemoryAllocationCount allows one more."""
+        return not self.max_allocations or self.live_allocations < self.max_allocations
 
     def forget(self, holding: Holding) -> None:
         """A memory object goes."""

@@ -1,0 +1,88 @@
+"""Calls that broke no rule, remembered, so that their like need not be judged again.
+
+How this works. A program makes the same few calls over and over: it allocates, exports and binds payloads of one kind.
+What the rules say of such a call follows from some numbers alone, its key, and a device remembers the keys of calls
+that broke none. Calls that break a rule are never remembered, and neither is a call whose verdict depends on anything
+that changes, or that has more in it than the key can say: those have no key, and are judged each time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from extmem import vk
+
+if TYPE_CHECKING:
+    from extmem.memory.holding import Holding
+    from extmem.rules import ResourceFacts
+
+__all__ = ["Key", "Verdicts", "of_allocation", "of_binding", "of_buffer", "of_fd"]
+
+Key: TypeAlias = tuple[object, ...]
+_ROOM = 1_024
+
+
+class Verdicts:
+    """The keys of one device."""
+
+    def __init__(self) -> None:
+        self._sound: set[Key] = set()
+
+    def sound(self, key: Key | None) -> bool:
+        """Whether a call with this key broke no rule before."""
+        return key is not None and key in self._sound
+
+    def note(self, key: Key | None) -> None:
+        """A call with this key has broken no rule."""
+        if key is not None:
+            if len(self._sound) >= _ROOM:
+                self._sound.clear()
+            self._sound.add(key)
+
+
+def of_allocation(info: vk.MemoryAllocateInfo) -> Key | None:
+    """vkAllocateMemory that exports by handle types alone, and imports and dedicates nothing."""
+    export, size, kind = info.p_next, info.allocation_size, info.memory_type_index
+    if export.__class__ is not vk.ExportMemoryAllocateInfo or info.__class__ is not vk.MemoryAllocateInfo:
+        return None
+    types = export.handle_types
+    if export.p_next is not None or not _whole(size, kind, types):
+        return None
+    return "allocate", size, kind, types
+
+
+def of_buffer(info: vk.BufferCreateInfo) -> Key | None:
+    """vkCreateBuffer with no more than external handle types chained."""
+    external = info.p_next
+    if external is None or external.__class__ is not vk.ExternalMemoryBufferCreateInfo:
+        return None
+    types = external.handle_types
+    if external.p_next is not None or info.queue_family_indices or info.__class__ is not vk.BufferCreateInfo:
+        return None
+    if not _whole(info.size, info.usage, info.flags, info.sharing_mode, types):
+        return None
+    return "buffer", info.size, info.usage, info.flags, info.sharing_mode, types
+
+
+def of_binding(info: vk.BindBufferMemoryInfo, buffer: ResourceFacts, holding: Holding) -> Key | None:
+    """vkBindBufferMemory2 of a buffer that was not bound, to memory that is not dedicated."""
+    if info.p_next is not None or buffer.bound or not buffer.alive or holding.dedicated is not None:
+        return None
+    create = buffer.create_info
+    made = of_buffer(create) if isinstance(create, vk.BufferCreateInfo) else None
+    if made is None or not _whole(info.memory_offset):
+        return None
+    types = (holding.export_handle_types, holding.import_handle_type)
+    return "bind", made, buffer.size, info.memory_offset, holding.size, holding.memory_type_index, *types
+
+
+def of_fd(info: vk.MemoryGetFdInfoKHR, holding: Holding) -> Key | None:
+    """vkGetMemoryFdKHR of memory that is not dedicated."""
+    if info.p_next is not None or holding.dedicated is not None or not _whole(info.handle_type):
+        return None
+    return "fd", info.handle_type, holding.export_handle_types, holding.import_handle_type
+
+
+def _whole(*values: object) -> bool:
+    """Whether all are ints: 4096.0 is equal to 4096, and malformed."""
+    return all(isinstance(value, int) for value in values)
