@@ -130,10 +130,18 @@ class Descriptor(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """The bytes that travel, at most 4080. DescriptorError where a field has a value of the wrong type."""
+        known = _encoded.get(id(self))
+        if known is not None and known[0] is self:
+            return known[1]
         values: list[Any] = list(msgspec.structs.astuple(self))
         if self.dedicated is not None:
             values[_DEDICATED] = infos.to_wire(self.dedicated)
-        return wire.encode(tuple(values))
+        data = wire.encode(tuple(values))
+        if self.dedicated is None:  # a create info could be changed
+            if len(_encoded) >= _ROOM:
+                _encoded.clear()
+            _encoded[id(self)] = self, data
+        return data
 
     @property
     def dedicated_kind(self) -> Literal["none", "buffer", "image"]:
@@ -200,3 +208,10 @@ class Descriptor(msgspec.Struct, frozen=True):
 
 
 _DEDICATED = Descriptor.__struct_fields__.index("dedicated")
+
+
+_ROOM = 512
+_encoded: dict[int, tuple[Descriptor, bytes]] = {}
+"""Bytes of descriptors that were encoded, by identity: those of payloads that are alike are one object, and equality
+does not tell 1 from True.
+"""
