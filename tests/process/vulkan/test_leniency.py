@@ -15,6 +15,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.proving import Prover
 from extmem.errors import ExtmemError, OutOfMemoryError, RuleViolation, UnsupportedError
 from extmem.memory import Device, DeviceMemory
 from tests.behaviours.steps import FD, KMT, W32, import_win32
@@ -184,7 +185,7 @@ def test_a_failed_import_may_have_closed_the_fd(driver: VulkanDriver) -> None:
 
     So the driver is only ever given a copy, and what is closed afterwards is looked at first.
     """
-    probe = driver.export_probe(FD, 4096)
+    probe = Prover(driver).probe(FD)
     name = os.readlink(f"/proc/self/fd/{probe}").removeprefix("/memfd:").removesuffix(" (deleted)")
     os.close(probe)
     forged = os.memfd_create(name, os.MFD_CLOEXEC)

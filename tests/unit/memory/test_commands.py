@@ -50,8 +50,7 @@ class Bound:
 
     @property
     def bytes(self) -> bytes:
-        with self.memory.map() as view:
-            return bytes(view[: self.buffer.size])
+        return bytes(self.memory.read_bytes(0, self.buffer.size))
 
 
 def image(device: Device, *, side: int = 8) -> Image:

@@ -6,6 +6,7 @@ the others go through `extmem.vk`. A VkDevice is destroyed when it was closed an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import sys
@@ -150,6 +151,10 @@ class VulkanDriver(LogicalDevice):
         """See `Driver`."""
         self.alive()
         return self._resources.create_image(info)
+
+    def temporary(self, info: vk.BufferCreateInfo) -> contextlib.AbstractContextManager[NativeResource]:
+        """A buffer for the time of the block."""
+        return self._resources.temporary(info)
 
     def recreate(self, resource: NativeResource) -> NativeResource:
         """The identical buffer or image on this device."""
@@ -300,20 +305,6 @@ class VulkanDriver(LogicalDevice):
             )
         os.set_inheritable(fd, False)
         return fd
-
-    def export_probe(self, handle_type: int, size: int) -> int:
-        """An fd as this driver exports them, of memory that is freed again."""
-        usage = vk.BufferCreateInfo(
-            size=size, usage=_STAGING_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
-        )
-        with self._resources.temporary(usage) as buffer:
-            needs = buffer.requirements
-            index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
-            probe = self.allocate(needs.size, index, b"", handle_types=handle_type, dedicated=buffer)
-            try:
-                return self.get_fd(probe.live, handle_type)
-            finally:
-                probe.close()
 
     def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
         """UnsupportedError: handles made outside Vulkan are Windows'."""

@@ -42,6 +42,7 @@ _WORDS = {
     stat.S_IFREG: "file",
 }
 _ALIKE = FdFacts("known", writable=True, self_describing=False)
+_COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _PROBE = 65_536
 """Bytes of the allocation that is looked at."""
 
@@ -82,12 +83,24 @@ class Prover:
         """What this driver's exports of that type (a driver's own) look like. Errors: as `Driver.allocate`."""
         known = self._own.get(handle_type)
         if known is None:
-            fd = self._driver.export_probe(handle_type, _PROBE)
+            fd = self.probe(handle_type)
             try:
                 known = self._own[handle_type] = likeness(fd)
             finally:
                 os.close(fd)
         return known
+
+    def probe(self, handle_type: int) -> int:
+        """An fd as this driver exports them, of memory that is freed again."""
+        external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
+        with self._driver.temporary(vk.BufferCreateInfo(size=_PROBE, usage=_COPYING, p_next=external)) as buffer:
+            needs = buffer.requirements
+            index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
+            probe = self._driver.allocate(needs.size, index, b"", handle_types=handle_type, dedicated=buffer)
+            try:
+                return self._driver.get_fd(probe.live, handle_type)
+            finally:
+                probe.close()
 
     def inspect(self, fd: int, handle_type: int) -> FdFacts:
         """The first gate. Never raises for what it finds."""
