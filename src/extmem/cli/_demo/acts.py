@@ -150,7 +150,8 @@ def sheet(indices: Sequence[int], columns: int, caption: str) -> bytes:
     page = Image.new("RGB", (width, height), _NIGHT)
     pen = ImageDraw.Draw(page)
     pen.text((_MARGIN, 20), "extmem", _INK, ImageFont.load_default(26))
-    pen.text((_MARGIN + 112, 28), "one payload, two processes, no copies", _FAINT, ImageFont.load_default(17))
+    told = "one payload, two processes" + ", no copies" * _memory[0].host_visible
+    pen.text((_MARGIN + 112, 28), told, _FAINT, ImageFont.load_default(17))
     small = ImageFont.load_default(14)
     for place, index in enumerate(indices):
         left = _MARGIN + place % columns * (_THUMB[0] + _GAP)
