@@ -230,3 +230,19 @@ def test_the_better_gpu_comes_first() -> None:
     with machine(fake_vulkan.INTEGRATED, fake_vulkan.DISCRETE), opened() as device:
         assert device.name == "Fake Discrete GPU"
         assert device.identity.luid == b"fakeluid"
+
+
+def test_a_driver_that_calls_host_pointers_exportable_is_corrected() -> None:
+    """No command exports one. That they are importable stays."""
+    both = vk.ExternalMemoryFeatureFlagBits.EXPORTABLE | vk.ExternalMemoryFeatureFlagBits.IMPORTABLE
+    external = tuple(dataclasses.replace(row, features=int(both)) for row in fake_vulkan.DISCRETE.external)
+    usage = vk.BufferUsageFlagBits.TRANSFER_SRC
+    with machine(dataclasses.replace(fake_vulkan.DISCRETE, external=external)), opened() as device:
+        for kind, expected in (
+            (vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION, vk.ExternalMemoryFeatureFlagBits.IMPORTABLE),
+            (FD, both),
+        ):
+            answer = device.get_physical_device_external_buffer_properties(
+                vk.PhysicalDeviceExternalBufferInfo(usage=usage, handle_type=kind)
+            )
+            assert answer.external_memory_properties.external_memory_features == expected

@@ -81,7 +81,12 @@ def format_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormat
 
 
 def _widen(properties: vk.ExternalMemoryProperties, asked: int) -> None:
-    """Where OPAQUE_FD can be had, the object manager's types can, by the same fd."""
+    """Where OPAQUE_FD can be had, the object manager's types can, by the same fd.
+
+    And some drivers say that host pointers are exportable, for which there is no command.
+    """
+    if asked == HandleType.HOST_ALLOCATION:
+        properties.external_memory_features &= ~vk.ExternalMemoryFeatureFlagBits.EXPORTABLE
     if WIN32_IS_NATIVE:
         return
     # One payload has NT handles or a KMT number, never both: each leaves out the other.
