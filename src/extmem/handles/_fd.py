@@ -23,6 +23,8 @@ class FdPayload(NamedTuple):
     identity: int
     """What tells the payload from others of the driver."""
     writable: bool
+    trusted: bool = True
+    """Whether this user's own processes say so. Anybody else's fd is proven before a device in use gets it."""
 
 
 class FdHandle(OwnedHandle):

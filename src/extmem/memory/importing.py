@@ -67,8 +67,9 @@ class Source:
 
     @property
     def known(self) -> bool:
-        """Whether it is an fd that this library exported, and kept with what it knows of it."""
-        return self.fd_handle is not None and self.fd_handle.payload is not None
+        """Whether it is an fd that this library exported, for this user, and kept with what it knows of it."""
+        payload = self.fd_handle.payload if self.fd_handle is not None else None
+        return payload is not None and payload.trusted
 
     def allocation(
         self, driver: Driver, size: int, memory_type_index: int, dedicated: NativeResource | None

@@ -6,6 +6,7 @@ takes no part, so there is no name and no NT handle, and nothing but the two pro
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 
@@ -54,7 +55,10 @@ def receive_handle(sock: socket.socket) -> FdHandle:
         raise PeerProtocolError(
             f"the peer sends handles in format {message.format}, and this extmem reads {_FORMAT}; update the older one"
         )
-    return FdHandle.adopt(owned.take(), message.payload)
+    payload = message.payload
+    if payload is not None:
+        payload = payload._replace(trusted=transport.credentials_of(sock).uid == os.getuid())
+    return FdHandle.adopt(owned.take(), payload)
 
 
 def _check(sock: socket.socket) -> None:

@@ -11,8 +11,11 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.broker import transport
+from extmem.devices.vulkan.proving import Prover
 from extmem.memory import Device
 from extmem.process import receive_handle, send_handle
+from extmem.testing import fake_vulkan
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 Pair = tuple[socket.socket, socket.socket]
@@ -58,6 +61,36 @@ def test_the_spec_level_import_is_judged_by_what_came_along(vulkan_device: Devic
             right = vk.MemoryAllocateInfo(memory.allocation_size, memory.memory_type_index, chain)
             vulkan_device.allocate_memory(right).close()
             assert received.closed
+
+
+def test_another_users_fd_is_proven_first(vulkan_device: Device, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever the kernel names as the socket's peer: this user's word is taken, another's is tried."""
+    tried: list[int] = []
+    real = Prover.prove
+    monkeypatch.setattr(Prover, "prove", lambda self, fd, *rest: (tried.append(fd), real(self, fd, *rest))[1])
+    with vulkan_device.allocate(4096, handle_types=int(FD)) as memory, memory.export_handle(FD) as fd:
+        for uid, times in ((os.getuid(), 0), (os.getuid() + 1, 1)):
+            send_handle(pair[0], fd)
+            with monkeypatch.context() as patch:
+                patch.setattr(transport, "credentials_of", lambda _, uid=uid: transport.Credentials(1, uid, 1))
+                received = receive_handle(pair[1])
+            vulkan_device.open(received).close()
+            assert len(tried) == times
+
+
+def test_a_file_that_was_cut_short_is_refused() -> None:
+    """Also where the library exported it itself: a driver's file need not be sealed, and the fake's is not."""
+    fake = fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
+    with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
+        with device.allocate(1 << 20, handle_types=int(FD)) as memory, memory.export_handle(FD) as fd:
+            device.open(fd.duplicate()).close()
+            size = os.fstat(fd.fileno()).st_size
+            os.ftruncate(fd.fileno(), 4096)
+            try:
+                with fd.duplicate() as copy, pytest.raises(extmem.DriverError, match="is a file of 4096 bytes"):
+                    device.open(copy)
+            finally:
+                os.ftruncate(fd.fileno(), size)
 
 
 def test_the_other_end_may_be_gone_or_talk_nonsense(pair: Pair) -> None:

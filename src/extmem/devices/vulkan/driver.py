@@ -45,15 +45,12 @@ __all__ = ["VulkanDriver"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD = int(HandleType.OPAQUE_FD)
-_HOST_POINTER = int(HandleType.HOST_ALLOCATION)
 _Property = vk.MemoryPropertyFlagBits
 _S = vk.StructureType
 _ALLOCATE, _EXPORT = int(_S.MEMORY_ALLOCATE_INFO), int(_S.EXPORT_MEMORY_ALLOCATE_INFO)
-_IMPORT_FD, _DEDICATED = int(_S.IMPORT_MEMORY_FD_INFO_KHR), int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
-_IMPORT_HOST = int(_S.IMPORT_MEMORY_HOST_POINTER_INFO_EXT)
+_DEDICATED = int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
 _WHOLE_SIZE = int(vk.WHOLE_SIZE)
 _STAGING_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
-_MOVING = int(vk.QueueFlagBits.GRAPHICS | vk.QueueFlagBits.COMPUTE | vk.QueueFlagBits.TRANSFER)
 
 
 class VulkanDriver(LogicalDevice):
@@ -244,7 +241,9 @@ class VulkanDriver(LogicalDevice):
         """See `Driver`, and `proving`."""
         if self._closed:
             self.alive()
-        if not known:
+        if known:
+            self._imports.prover.measure(fd, size)
+        else:
             self._imports.examine(fd, size, memory_type_index, handle_type, dedicated)
         return self._imports.unexamined(fd, size, memory_type_index, handle_type, dedicated)
 

@@ -10,8 +10,9 @@ destroyed; another takes too small a file. So a stranger's fd goes through two g
    for nothing else, which is destroyed before the real import.
 
 What the object manager hands out was exported through this library, and is known by its object; so is what an
-`FdHandle` of this library's own export owns. For these a look at the kind of file suffices: it would tell a number that
-was closed behind the handle's back and is another file's by now.
+`FdHandle` of this library's own export owns, in this process or another of the same user's. For these a look at the
+kind of file and its length suffices: it would tell a number that was closed behind the handle's back and is another
+file's by now.
 """
 
 from __future__ import annotations
