@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
+from extmem.broker.wire import Kind
 from extmem.devices.base import AdoptsMemory
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Everyday", "adopt", "adopt_foreign", "adopt_object", "allocate_memory", "judge", "imported_holding"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_HOST_KIND = 1
+_HOST_KIND = int(Kind.HOST)
 _HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 

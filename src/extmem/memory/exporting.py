@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
+from extmem.broker.wire import Kind
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
 from extmem.manager import manager
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["export_handle", "fd_handle", "kmt_handle", "nt_handle", "publish", "share_for", "share_on_demand"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_HOST_KIND = 1
 _NT_TYPE, _KMT_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 
 
@@ -119,7 +119,7 @@ def fd_handle(holding: Holding, handle_type: int = int(HandleType.OPAQUE_FD)) ->
     writable = holding.writable and not holding.descriptor.read_only
     driver = holding.device.driver
     payload = None
-    if driver.payload_kind != _HOST_KIND:
+    if driver.payload_kind is not Kind.HOST:
         # A driver's file has no room for its description: it travels with the handle.
         payload = FdPayload(
             holding.descriptor.encode(), int(driver.payload_kind), holding.allocation.stated_identity, writable
@@ -135,14 +135,10 @@ def export_handle(memory: DeviceMemory, handle_type: HandleType | None) -> NtHan
     if handle_type is None:
         order = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.OPAQUE_FD)
         handle_type = next((kind for kind in order if types & kind), HandleType.OPAQUE_FD)
-    facts = tracking.memory_facts(holding)
     device = holding.device
     if handle_type in (HandleType.OPAQUE_FD, HandleType.DMA_BUF):
-        device.report(
-            rules.check_get_memory_fd(vk.MemoryGetFdInfoKHR(memory, handle_type), device.facts, facts),
-            "vkGetMemoryFdKHR",
-        )
-        return fd_handle(holding, int(handle_type))
+        return device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, handle_type))
+    facts = tracking.memory_facts(holding)
     info = vk.MemoryGetWin32HandleInfoKHR(memory, handle_type)
     found = rules.check_get_memory_win32_handle(info, device.facts, facts)
     # The driver is asked once; what the caller gets from then on are duplicates, which the rule does not forbid.

@@ -17,7 +17,6 @@ __all__ = ["VulkanAllocation", "VulkanMapping"]
 
 _FDS = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD | vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF)
 
-
 Owner = Literal["here", "external", "held"]
 
 
@@ -32,7 +31,7 @@ class VulkanMapping(NamedTuple):
 class VulkanAllocation:
     """A VkDeviceMemory. Ownership: freed by `close`, with the buffer that bytes are moved through and the fd, if any.
 
-    Imported host memory (`pointer`) is mapped already, where its owner has it; so it is never mapped by the device.
+    Imported host memory (`mapped_at`) is mapped already, where its owner has it; so it is never mapped by the device.
     """
 
     __slots__ = (

@@ -24,7 +24,6 @@ __all__ = ["Resources"]
 
 _S = vk.StructureType
 _USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
-_HOST_POINTER = int(HandleType.HOST_ALLOCATION)
 _DEEP = int(vk.ImageAspectFlagBits.DEPTH | vk.ImageAspectFlagBits.STENCIL)
 
 
