@@ -251,8 +251,8 @@ class Driver(Protocol):
 
         handle_type: OPAQUE_FD (1), or DMA_BUF. known: this library exported the fd itself and has inspected it as such,
             so that it needs neither another look nor a proof.
-        On success the allocation owns `fd`. On failure `fd` is untouched and stays the caller's. Errors: DriverError
-        with VK_ERROR_INVALID_EXTERNAL_HANDLE that says what the fd is instead; OutOfMemoryError.
+        `fd` is borrowed: the allocation has a copy. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE that says
+        what the fd is instead; OutOfMemoryError, with VK_ERROR_TOO_MANY_OBJECTS where there is no room for the copy.
         """
 
     def import_payload(

@@ -21,7 +21,6 @@ from extmem.errors import (
     DriverError,
     ExtmemError,
     ObjectManagerError,
-    OutOfMemoryError,
 )
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager
@@ -74,22 +73,12 @@ class Source:
     def allocation(
         self, driver: Driver, size: int, memory_type_index: int, dedicated: NativeResource | None
     ) -> Allocation:
-        """The device's allocation on a caller's fd or pointer. An fd is not consumed yet: the device gets a copy."""
+        """The device's allocation on a caller's fd, which is not consumed yet, or pointer."""
         if not self.fd_is_valid:
             return driver.import_host_pointer(self.host_pointer, size, memory_type_index)
-        copy = _copy_of(self.fd)
-        try:
-            return driver.import_fd(
-                copy,
-                size,
-                memory_type_index,
-                handle_type=self.handle_type,
-                dedicated=dedicated,
-                known=self.known,
-            )
-        except BaseException:
-            os.close(copy)
-            raise
+        return driver.import_fd(
+            self.fd, size, memory_type_index, handle_type=self.handle_type, dedicated=dedicated, known=self.known
+        )
 
     def commit(self) -> None:
         """The whole call succeeded: a caller's fd is consumed now, and not before."""
@@ -104,17 +93,6 @@ class Source:
             self.imported.payload.close()
             self.owner.free(self.imported.memory)
             self.imported = None
-
-
-def _copy_of(fd: int) -> int:
-    try:
-        return os.dup(fd)
-    except OSError as error:
-        raise OutOfMemoryError(
-            f"vkAllocateMemory: fd {fd} cannot be duplicated ({error.strerror}); close some, or raise RLIMIT_NOFILE",
-            result=vk.Result.ERROR_TOO_MANY_OBJECTS,
-            command="vkAllocateMemory",
-        ) from error
 
 
 def resolve(driver: Driver, link: vk.ChainStruct, stated: Descriptor | None = None) -> Source | None:

@@ -45,9 +45,9 @@ def passes(driver: VulkanDriver, memory: DeviceMemory, size: int, index: int = 0
     try:
         victim.import_unexamined(fd, size, index, int(kind), None).close()
     except ExtmemError:
-        os.close(fd)
         return False
     finally:
+        os.close(fd)
         victim.close()
     return True
 

@@ -44,7 +44,7 @@ def test_a_strange_but_sealed_memory_file_is_all_payload(driver: HostDriver) -> 
         facts = driver.inspect_fd(fd, FD)
         assert (facts.valid, facts.capacity, facts.descriptor) == (True, 3 * PAGE, b"")
         assert "mark of a payload" in facts.descriptor_problem
-        imported = driver.import_fd(os.dup(fd), 3 * PAGE, 0)
+        imported = driver.import_fd(fd, 3 * PAGE, 0)
         imported.close()
         with pytest.raises(DriverError, match=f"holds {3 * PAGE} bytes"):
             driver.import_fd(fd, 3 * PAGE + 1, 0)

@@ -20,6 +20,7 @@ from extmem.devices.base import (
     Recorder,
     Requirements,
 )
+from extmem.devices.copies import copy_of
 from extmem.devices.host import _inspect, _memfd, _reserve, capabilities, images
 from extmem.devices.host._mapping import range_is_mapped
 from extmem.devices.host.allocation import HostAllocation, PointerAllocation
@@ -181,8 +182,8 @@ class HostDriver:
             raise self._refusal(facts.problem)
         if size > facts.capacity:
             raise self._too_large(size, facts.capacity)
-        owner = OwnedFd(fd)
-        return HostAllocation(fd, size, memory_type_index, facts.writable, owner, owner)
+        owner = OwnedFd(copy_of(fd))
+        return HostAllocation(owner.fd, size, memory_type_index, facts.writable, owner, owner)
 
     def import_payload(
         self,

@@ -266,7 +266,7 @@ class VulkanDriver(LogicalDevice):
     def import_unexamined(
         self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
     ) -> VulkanAllocation:
-        """vkAllocateMemory with VkImportMemoryFdInfoKHR. Consumes the fd on success. Looks at nothing first."""
+        """vkAllocateMemory with VkImportMemoryFdInfoKHR. The fd is borrowed. Looks at nothing first."""
         return self._imports.unexamined(fd, size, memory_type_index, handle_type, dedicated)
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:

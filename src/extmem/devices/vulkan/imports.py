@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices import host
+from extmem.devices.copies import copy_of
 from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.prepared import FdImport, Spares
 from extmem.devices.vulkan.proving import Prover
-from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
+from extmem.errors import DriverError, UnsupportedError
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Imports:
         if not self.prover.resembles(payload.fd, _FD):
             raise self._refusal(f"the payload's file is nothing that {self._driver.name} exports")
         self.prover.measure(payload.fd, size)  # a driver's file is not sealed: whoever has it may have truncated it
-        return self._copied(payload.fd, size, memory_type_index, _FD, dedicated, payload, identity)
+        return self.unexamined(payload.fd, size, memory_type_index, _FD, dedicated, payload, identity)
 
     def _from_host_payload(self, payload: PayloadFd, size: int, capacity: int) -> VulkanAllocation:
         if size > capacity:
@@ -91,32 +92,14 @@ class Imports:
         memory_type_index: int,
         handle_type: int,
         dedicated: NativeResource | None,
-    ) -> VulkanAllocation:
-        """vkAllocateMemory with VkImportMemoryFdInfoKHR. Consumes the fd on success. Looks at nothing first."""
-        made = self._copied(fd, size, memory_type_index, handle_type, dedicated)
-        os.close(fd)
-        return made
-
-    def _copied(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        handle_type: int,
-        dedicated: NativeResource | None,
         payload: PayloadFd | None = None,
         identity: int = 0,
     ) -> VulkanAllocation:
-        """The driver gets a copy. It owns that on success; some close it when they fail, too."""
-        try:
-            copy = os.dup(fd)
-        except OSError as error:
-            raise OutOfMemoryError(
-                f"vkAllocateMemory: fd {fd} cannot be duplicated ({error.strerror}); close some, or raise "
-                "RLIMIT_NOFILE",
-                result=int(vk.Result.ERROR_TOO_MANY_OBJECTS),
-                command="vkAllocateMemory",
-            ) from error
+        """vkAllocateMemory with VkImportMemoryFdInfoKHR. The fd is borrowed. Looks at nothing first.
+
+        The driver gets a copy. It owns that on success; some close it when they fail, too.
+        """
+        copy = copy_of(fd)
         driver, call = self._driver, self._calls.take()
         call.source.fd, call.source.handleType, call.made[0] = copy, handle_type, 0
         info = call.info

@@ -170,11 +170,9 @@ class Prover:
         witness = self._driver.another()
         try:
             resource = witness.recreate(dedicated) if dedicated is not None else None
-            copy = os.dup(fd)
             try:
-                witness.import_unexamined(copy, size, memory_type_index, handle_type, resource).close()
+                witness.import_unexamined(fd, size, memory_type_index, handle_type, resource).close()
             except ExtmemError as error:
-                os.close(copy)
                 raise self._refusal(
                     f"the fd was tried on a device of its own and refused there ({error}): it is no payload of "
                     f"{self._driver.name}, or of another size or memory type than {size} bytes of type "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from extmem import vk
 from extmem.devices.base import Requirements
 from extmem.devices.vulkan.allocation import VulkanAllocation
@@ -66,4 +68,5 @@ def still_works(driver: VulkanDriver) -> bool:
         return read(driver, copy, 0, 4) == b"fine"
     finally:
         copy.close()
+        os.close(fd)
         memory.close()

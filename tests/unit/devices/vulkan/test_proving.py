@@ -157,6 +157,7 @@ def test_the_right_name_with_rubbish_in_it_is_tried_elsewhere_and_refused(driver
         os.fstat(forged)
         os.close(forged)
     driver.import_fd(fd, SIZE, 0).close()
+    os.close(fd)
     assert still_works(driver)
 
 
@@ -168,6 +169,7 @@ def test_a_forgery_that_is_too_small(driver: VulkanDriver, size: int) -> None:
         refused(driver, forged)
         os.close(forged)
     driver.import_fd(fd, SIZE, 0).close()
+    os.close(fd)
     assert still_works(driver)
 
 
@@ -188,6 +190,7 @@ def test_more_than_the_payload_has(driver: VulkanDriver, factor: int) -> None:
     fd = driver.export_fd(memory)
     refused(driver, fd, memory.size * factor)
     driver.import_fd(fd, memory.size, memory.memory_type_index).close()
+    os.close(fd)
     memory.close()
     assert still_works(driver)
 
@@ -199,6 +202,7 @@ def test_a_good_raw_fd_is_proved_and_imported(driver: VulkanDriver) -> None:
     facts = driver.inspect_fd(fd, FD)
     assert facts.valid and facts.writable and not facts.self_describing
     imported = driver.import_fd(fd, memory.size, memory.memory_type_index)
+    os.close(fd)
     assert read(driver, imported, 0, 5) == b"proof"
     imported.close()
     memory.close()
@@ -216,9 +220,11 @@ def test_proof_is_made_once_for_strangers_and_never_for_our_own(
 
     monkeypatch.setattr(driver, "another", counted)
     memory = allocate(driver)
-    driver.import_fd(driver.export_fd(memory), memory.size, memory.memory_type_index, known=True).close()
+    fd = driver.export_fd(memory)
+    driver.import_fd(fd, memory.size, memory.memory_type_index, known=True).close()
     assert made == []
-    driver.import_fd(driver.export_fd(memory), memory.size, memory.memory_type_index).close()
+    driver.import_fd(fd, memory.size, memory.memory_type_index).close()
+    os.close(fd)
     assert len(made) == 1 and made[0].handle is None, "the device that it was tried on is gone"
     memory.close()
 
@@ -235,6 +241,7 @@ def test_dedicated_memory_is_proved_with_the_identical_resource(driver: VulkanDr
     memory = driver.allocate(needs.size, lowest(needs), b"", handle_types=FD, dedicated=ours)
     fd = driver.export_fd(memory)
     imported = driver.import_fd(fd, needs.size, lowest(needs), dedicated=theirs)
+    os.close(fd)
     driver.bind(imported, 0, theirs)
     assert theirs.bound
     imported.close()
@@ -268,6 +275,7 @@ def test_dma_buf_where_it_is_absent_is_refused_with_the_reason(driver: VulkanDri
     with pytest.raises(UnsupportedError):
         driver.fd_memory_type_bits(int(FD), fd)  # never for an opaque type
     driver.import_fd(fd, memory.size, memory.memory_type_index).close()
+    os.close(fd)
     memory.close()
     assert still_works(driver)
 

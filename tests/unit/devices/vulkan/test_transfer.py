@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 
@@ -87,7 +88,9 @@ def test_an_import_sees_what_was_written_before_and_after(driver: VulkanDriver) 
     memory = allocate(driver)
     driver.write(memory, 0, memoryview(b"before"))
     other = driver.physical.open()
-    imported = other.import_fd(driver.export_fd(memory), memory.size, memory.memory_type_index)
+    fd = driver.export_fd(memory)
+    imported = other.import_fd(fd, memory.size, memory.memory_type_index)
+    os.close(fd)
     assert imported.owner == "external"
     assert read(other, imported, 0, 6) == b"before"
     driver.write(memory, 0, memoryview(b"after."))
