@@ -1,9 +1,10 @@
-"""The broker's loop: one thread, epoll, one message per client and turn.
+"""The broker's loop: one thread, epoll, a little for everybody in turn.
 
-How this works. Level-triggered epoll says who has something to say; each gets one message served, so that nobody can
-keep the others waiting by talking a lot. Whatever a client does wrong costs it its own connection and nothing else:
-it gets one `Fault` with the reason, if it reads, and is dropped; all it held is closed. A client that does not read
-its replies is not listened to meanwhile, and dropped after `PATIENCE` seconds.
+How this works. Level-triggered epoll says who has something to say; each gets one message served (in a crowd, some
+messages in a row: `crowd`), so that nobody can keep the others waiting by talking a lot. Whatever a client does wrong
+costs it its own connection and nothing else: it gets one `Fault` with the reason, if it reads, and is dropped; all it
+held is closed. A client that does not read its replies is not listened to meanwhile, and dropped after `PATIENCE`
+seconds.
 
 For the time of a grace (`journal`), requests that would take a name, list what is there or say that something is not
 are parked: the client simply gets its answer later. `_tick` is for all that depends on time; `_wake` says when it is
@@ -27,6 +28,7 @@ from typing import Final
 
 from extmem.broker import transport, wire
 from extmem.broker.announcing import no_descriptors
+from extmem.broker.crowd import Crowd
 from extmem.broker.descriptors import OwnedFd
 from extmem.broker.dispatch import Answer, Dispatch
 from extmem.broker.journal import Grace, Journal
@@ -82,6 +84,7 @@ class Server(Listening):
             {wire.Announced: self._announced, wire.GetStatus: self._status, wire.Stop: self._stop}
         )
         self._left += [self._forget_parked, self._detach]
+        self._crowd = Crowd(self._sessions, self._turn)
         self._parked: list[tuple[Session, wire.Request, OwnedFd | None, bytes]] = []
         self._started = self._wake = time.monotonic()
         self._leaving = False
@@ -99,6 +102,7 @@ class Server(Listening):
         monotonic = time.monotonic
         sessions = self._sessions
         turn = self._turn
+        crowd = self._crowd
         while not self._leaving:
             wake = self._wake
             if wake == math.inf:
@@ -109,6 +113,9 @@ class Server(Listening):
                     self._tick(now)
                     continue
                 events = poll(wake - now)
+            if crowd.gathers(len(events)):
+                crowd.serve(events, self._other)
+                continue
             for fd, event in events:
                 session = sessions.get(fd)
                 if session is not None:
@@ -121,6 +128,7 @@ class Server(Listening):
         self._directory.socket.unlink(missing_ok=True)
         self._journal.close()
         super().close()
+        self._crowd.close()
         self._payloads.close()
         self._tickets.close()
         for fd in (self._signals_in, self._signals_out):

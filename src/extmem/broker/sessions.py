@@ -32,12 +32,15 @@ class Session:
         "answered",
         "credentials",
         "descendant",
+        "favoured",
         "fd",
         "held",
         "opened",
         "parked",
         "process",
         "queue",
+        "shy",
+        "shyness",
         "sock",
         "stalled",
         "token",
@@ -62,6 +65,9 @@ class Session:
         self.queue: deque[tuple[bytes, int]] = deque()
         self.stalled = 0.0
         """Since when the client has not read its replies; 0 when it does."""
+        self.favoured = self.shy = 0
+        self.shyness = 1
+        """For `crowd`: when it had the favour last, how many turns it goes without, and how many the next time."""
         self.parked = False
         """A request of it waits for the grace to end: nothing more is read from it until then."""
         if descendant:
