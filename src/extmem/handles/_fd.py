@@ -27,6 +27,9 @@ class FdPayload(NamedTuple):
     """Whether this user's own processes say so. Anybody else's fd is proven before a device in use gets it."""
 
 
+_bare = object.__new__
+
+
 class FdHandle(OwnedHandle):
     """A file descriptor (OPAQUE_FD, DMA_BUF) that this process owns.
 
@@ -60,8 +63,8 @@ class FdHandle(OwnedHandle):
 
     def duplicate(self) -> FdHandle:
         """dup(2), close-on-exec: a second owner of the same open file."""
-        copy = FdHandle.__new__(FdHandle)
-        OwnedHandle.__init__(copy, os.dup(int(self)))  # which is close-on-exec from the start
+        copy = _bare(FdHandle)
+        copy._own(os.dup(int(self)), self._pid)  # which is close-on-exec from the start
         copy.payload = self.payload
         return copy
 

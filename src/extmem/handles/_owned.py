@@ -32,9 +32,12 @@ class OwnedHandle:
     _word = "handle"
 
     def __init__(self, value: int) -> None:
+        self._own(value, os.getpid())
+
+    def _own(self, value: int, pid: int) -> None:
         self._value = value
         self._state = _OPEN
-        self._pid = os.getpid()
+        self._pid = pid
 
     # What a kind of handle must say of itself.
 

@@ -10,7 +10,7 @@ from extmem.broker.wire import Kind
 from extmem.devices.base import AdoptsMemory
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
-from extmem.memory import exporting, importing, tracking, verdicts
+from extmem.memory import exporting, importing, own_fds, tracking, verdicts
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
 from extmem.memory.importing import spoken_name
@@ -86,6 +86,8 @@ def allocate_memory(
             holding.release()
             raise
     if source is not None:
+        if stated is None and not export_types:
+            own_fds.note(device, info, source)
         source.commit()
     return first_on(holding)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from extmem import rules, vk
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import allocating, exporting, opening, tracking, verdicts
+from extmem.memory import allocating, exporting, opening, own_fds, tracking, verdicts
 from extmem.memory.commands import Commands
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.memory import DeviceMemory
@@ -61,6 +61,8 @@ class Device:
         """What the everyday `open` has imported, by name and by shared object."""
         self.plain: dict[bytes, Descriptor] = {}
         """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
+        self.own_imports: dict[tuple[object, ...], tuple[Descriptor, int]] = {}
+        """What `own_fds` has seen imported."""
         self._described: dict[tuple[int, int, int, int], Descriptor] = {}
         self.verdicts = verdicts.Verdicts()
         """Calls that broke no rule."""
@@ -124,6 +126,7 @@ class Device:
     def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
         """vkCreateBuffer. The buffer is destroyed by its `close()`."""
         self._alive()
+        key = None
         if self.check != "off":
             key = verdicts.of_buffer(info)
             if not self.verdicts.sound(key):
@@ -131,7 +134,7 @@ class Device:
                 types = int(external.handle_types) if external is not None else 0
                 asked = tracking.buffer_capabilities(self, info, types)
                 self.judged(key, rules.check_create_buffer(info, self.facts, asked), "vkCreateBuffer")
-        return Buffer(self, info)
+        return Buffer(self, info, key)
 
     def create_image(self, info: vk.ImageCreateInfo) -> Image:
         """vkCreateImage. Errors: UnsupportedError for a format, tiling or usage that the device lacks."""
@@ -153,6 +156,12 @@ class Device:
 
     def bind_buffer_memory(self, buffer: Buffer, memory: DeviceMemory, offset: int = 0) -> None:
         """vkBindBufferMemory: from now on the buffer's bytes are the memory's from `offset` (bytes) on."""
+        if buffer.__class__ is Buffer and memory.__class__ is DeviceMemory:
+            holding = memory.holding
+            if self.check == "off" or self.verdicts.sound(verdicts.of_binding(self, offset, buffer, holding)):
+                self.driver.bind(holding.allocation, offset, buffer.native)
+                buffer.bind(memory, offset)
+                return
         self.bind_buffer_memory2([vk.BindBufferMemoryInfo(buffer, memory, offset)])
 
     def bind_image_memory(self, image: Image, memory: DeviceMemory, offset: int = 0) -> None:
@@ -188,8 +197,9 @@ class Device:
     ) -> list[rules.Violation]:
         if isinstance(info, vk.BindImageMemoryInfo):
             return rules.check_bind_image_memory(info, resource.facts, tracking.memory_facts(holding))
-        same_device = resource.device is self and holding.device is self
-        key = verdicts.of_binding(info, resource.facts, holding) if same_device else None
+        key = None
+        if isinstance(resource, Buffer) and info.p_next is None:
+            key = verdicts.of_binding(self, info.memory_offset, resource, holding)
         if self.verdicts.sound(key):
             return []
         found = rules.check_bind_buffer_memory(info, resource.facts, tracking.memory_facts(holding))
@@ -209,7 +219,7 @@ class Device:
         that lies about itself; OutOfMemoryError; UnsupportedError without an object manager.
         """
         self._alive()
-        return allocating.allocate_memory(self, info)
+        return own_fds.import_again(self, info) or allocating.allocate_memory(self, info)
 
     def free_memory(self, memory: DeviceMemory) -> None:
         """vkFreeMemory, the same as `memory.close()`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.memory import tracking
+from extmem.memory import tracking, verdicts
 
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource, Requirements
@@ -65,6 +65,11 @@ class Resource:
         """True once destroyed."""
         return self._closed
 
+    @property
+    def fresh(self) -> bool:
+        """Whether it was never bound, and lives."""
+        return not self._bound and not self._closed
+
     def close(self) -> None:
         """vkDestroyBuffer, vkDestroyImage. Safe to call twice; the memory is not closed."""
         self._closed = True
@@ -114,9 +119,11 @@ class Resource:
 class Buffer(Resource):
     """A VkBuffer."""
 
-    __slots__ = ("create_info",)
+    __slots__ = ("create_info", "verdict")
 
-    def __init__(self, device: Device, info: vk.BufferCreateInfo) -> None:
+    def __init__(self, device: Device, info: vk.BufferCreateInfo, verdict: verdicts.Key | None = None) -> None:
+        """verdict: what its creation was remembered by, if it was."""
+        self.verdict = verdict
         native = device.driver.create_buffer(info)
         try:
             facts = tracking.buffer_facts(device, info, native.requirements, next(_identities))

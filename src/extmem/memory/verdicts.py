@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from extmem import vk
 
 if TYPE_CHECKING:
+    from extmem.memory.device import Device
     from extmem.memory.holding import Holding
-    from extmem.rules import ResourceFacts
+    from extmem.memory.resources import Buffer
 
 __all__ = ["Key", "Verdicts", "of_allocation", "of_binding", "of_buffer", "of_fd"]
 
@@ -64,16 +65,14 @@ def of_buffer(info: vk.BufferCreateInfo) -> Key | None:
     return "buffer", info.size, info.usage, info.flags, info.sharing_mode, types
 
 
-def of_binding(info: vk.BindBufferMemoryInfo, buffer: ResourceFacts, holding: Holding) -> Key | None:
-    """vkBindBufferMemory2 of a buffer that was not bound, to memory that is not dedicated."""
-    if info.p_next is not None or buffer.bound or not buffer.alive or holding.dedicated is not None:
+def of_binding(device: Device, offset: int, buffer: Buffer, holding: Holding) -> Key | None:
+    """vkBindBufferMemory of a buffer that was not bound, to memory that is not dedicated, both of this device."""
+    if buffer.verdict is None or not buffer.fresh or holding.dedicated is not None or not isinstance(offset, int):
         return None
-    create = buffer.create_info
-    made = of_buffer(create) if isinstance(create, vk.BufferCreateInfo) else None
-    if made is None or not _whole(info.memory_offset):
+    if buffer.device is not device or holding.device is not device:
         return None
-    types = (holding.export_handle_types, holding.import_handle_type)
-    return "bind", made, buffer.size, info.memory_offset, holding.size, holding.memory_type_index, *types
+    types, needs = (holding.export_handle_types, holding.import_handle_type), buffer.requirements.size
+    return "bind", buffer.verdict, needs, offset, holding.size, holding.memory_type_index, types
 
 
 def of_fd(info: vk.MemoryGetFdInfoKHR, holding: Holding) -> Key | None:

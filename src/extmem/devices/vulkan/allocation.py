@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import msgspec
+
 from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
 
@@ -28,67 +30,41 @@ class VulkanMapping(NamedTuple):
     writable: bool = True
 
 
-class VulkanAllocation:
+class VulkanAllocation(msgspec.Struct, eq=False):
     """A VkDeviceMemory. Ownership: freed by `close`, with the buffer that bytes are moved through and the fd, if any.
 
     Imported host memory (`mapped_at`) is mapped already, where its owner has it; so it is never mapped by the device.
+    (A Struct because it is made in C: every import makes one.)
     """
 
-    __slots__ = (
-        "_fd",
-        "_mapping",
-        "_payload",
-        "dedicated",
-        "driver",
-        "handle_types",
-        "keep",
-        "memory_type_index",
-        "owned",
-        "owner",
-        "raw",
-        "size",
-        "stated_identity",
-        "transfer",
-        "writable",
-    )
+    driver: VulkanDriver
+    raw: int
+    """VkDeviceMemory; 0 once freed."""
+    size: int
+    memory_type_index: int
+    handle_types: int
+    """External types as the driver knows them."""
+    dedicated: NativeResource | None = None
+    payload: PayloadFd | None = None
+    """What it was imported from, if the object manager gave that; closed with it."""
+    stated_identity: int = 0
+    owner: Owner = "here"
+    """Who owns the payload in the sense of queue family ownership: this device since it was allocated; whoever uses it
+    next (VK_QUEUE_FAMILY_EXTERNAL); or this device by barriers of the program's own, until they release it."""
+    owned: bool = True
+    """Whether `close` frees the VkDeviceMemory; one that somebody else allocated is left to them."""
+    transfer: NativeResource | None = None
+    """A buffer over all of it, made when bytes are first moved."""
+    keep: object = None
+    """What owns the bytes of imported host memory."""
+    exported: int = -1
+    """An fd that the driver gave and that `fd` lends out; -1 before anybody asked."""
+    mapping: VulkanMapping | None = None
 
-    def __init__(
-        self,
-        driver: VulkanDriver,
-        raw: int,
-        size: int,
-        memory_type_index: int,
-        handle_types: int,
-        dedicated: NativeResource | None = None,
-        payload: PayloadFd | None = None,
-        *,
-        identity: int = 0,
-        owner: Owner = "here",
-        owned: bool = True,
-    ) -> None:
-        """owned: whether `close` frees the VkDeviceMemory; one that somebody else allocated is left to them."""
-        self.owned = owned
-        self.driver = driver
-        self.raw = raw
-        """VkDeviceMemory; 0 once freed."""
-        self.size = size
-        self.memory_type_index = memory_type_index
-        self.handle_types = handle_types
-        """External types as the driver knows them."""
-        self.dedicated = dedicated
-        self.stated_identity = identity
-        self.owner: Owner = owner
-        """Who owns the payload in the sense of queue family ownership: this device since it was allocated; whoever
-        uses it next (VK_QUEUE_FAMILY_EXTERNAL); or this device by barriers of the program's own, until they release it.
-        """
-        self.transfer: NativeResource | None = None
-        """A buffer over all of it, made when bytes are first moved."""
-        self.keep: object = None
-        """What owns the bytes of imported host memory."""
-        self.writable = payload.writable if payload is not None else True
-        self._payload = payload
-        self._fd = -1
-        self._mapping: VulkanMapping | None = None
+    @property
+    def writable(self) -> bool:
+        """Whether the payload came with the right to write."""
+        return self.payload is None or self.payload.writable
 
     @property
     def live(self) -> int:
@@ -101,14 +77,14 @@ class VulkanAllocation:
     def fd(self) -> int | None:
         """The payload's fd, borrowed: as it came, or exported by the driver when first asked for."""
         raw = self.live
-        if self._payload is not None:
-            return self._payload.fd
+        if self.payload is not None:
+            return self.payload.fd
         types = self.handle_types & _FDS
         if not types:
             return None
-        if self._fd < 0:
-            self._fd = self.driver.get_fd(raw, types & -types)
-        return self._fd
+        if self.exported < 0:
+            self.exported = self.driver.get_fd(raw, types & -types)
+        return self.exported
 
     @property
     def identity(self) -> tuple[int, int] | None:
@@ -122,18 +98,18 @@ class VulkanAllocation:
 
     def mapped_at(self, address: int, keep: object) -> None:
         """It is host memory, which `keep` has mapped there."""
-        self._mapping = VulkanMapping(address, self.size)
+        self.mapping = VulkanMapping(address, self.size)
         self.keep = keep
 
     @property
     def mapped(self) -> bool:
         """Whether vkMapMemory was called, or it is host memory."""
-        return self._mapping is not None
+        return self.mapping is not None
 
     def map(self, writable: bool = True) -> Mapping:
         """See `Allocation`."""
         raw = self.live
-        mapping = self._mapping
+        mapping = self.mapping
         if mapping is None:
             if not self.driver.host_visible(self.memory_type_index):
                 raise UnsupportedError(
@@ -141,7 +117,7 @@ class VulkanAllocation:
                     "memory.read() and memory.write(), or allocate with a HOST_VISIBLE memory_type",
                     requires_one_of=["a HOST_VISIBLE memory type", "DeviceMemory.read and write"],
                 )
-            mapping = self._mapping = VulkanMapping(self.driver.map(raw, self.size), self.size)
+            mapping = self.mapping = VulkanMapping(self.driver.map(raw, self.size), self.size)
         return mapping
 
     def close(self) -> None:
@@ -154,8 +130,8 @@ class VulkanAllocation:
             self.driver.destroy(transfer)
         if self.owned:
             self.driver.free_memory(raw)
-        if self._fd >= 0:
-            os.close(self._fd)
-        if self._payload is not None:
-            self._payload.close()
-        self._payload = self._mapping = self.keep = None
+        if self.exported >= 0:
+            os.close(self.exported)
+        if self.payload is not None:
+            self.payload.close()
+        self.payload = self.mapping = self.keep = None

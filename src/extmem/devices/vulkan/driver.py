@@ -192,7 +192,7 @@ class VulkanDriver(LogicalDevice):
         raw = self.allocate_raw(info, size, memory_type_index, "allocating")
         del chained, keep
         identity = secrets.randbits(63) | 1 if types else 0
-        return VulkanAllocation(self, raw, size, memory_type_index, types, dedicated, identity=identity)
+        return VulkanAllocation(self, raw, size, memory_type_index, types, dedicated, stated_identity=identity)
 
     def dedicate(self, info: Any, dedicated: NativeResource | None) -> Any:
         """Chain VkMemoryDedicatedAllocateInfo to a VkMemoryAllocateInfo; what must be kept until the call."""
@@ -225,7 +225,7 @@ class VulkanDriver(LogicalDevice):
         types = to_driver(handle_types)
         identity = secrets.randbits(63) | 1 if types else 0
         return VulkanAllocation(
-            self, raw, size, memory_type_index, types, dedicated, identity=identity, owner="held", owned=False
+            self, raw, size, memory_type_index, types, dedicated, stated_identity=identity, owner="held", owned=False
         )
 
     def import_fd(
@@ -242,7 +242,7 @@ class VulkanDriver(LogicalDevice):
         if self._closed:
             self.alive()
         if known:
-            self._imports.prover.measure(fd, size)
+            self._imports.prover.recognise(fd, size, handle_type)
         else:
             self._imports.examine(fd, size, memory_type_index, handle_type, dedicated)
         return self._imports.unexamined(fd, size, memory_type_index, handle_type, dedicated)

@@ -123,7 +123,7 @@ class Imports:
             handle_type,
             dedicated,
             payload,
-            identity=identity,
+            stated_identity=identity,
             owner="external",
         )
 

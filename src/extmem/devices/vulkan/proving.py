@@ -44,6 +44,7 @@ _WORDS = {
 }
 _ALIKE = FdFacts("known", writable=True, self_describing=False)
 _COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+_FILE_TYPE = stat.S_IFMT(0o177777)
 _PROBE = 65_536
 """Bytes of the allocation that is looked at."""
 
@@ -151,7 +152,18 @@ class Prover:
         found, own = os.fstat(fd), self.own(handle_type)
         return stat.S_IFMT(found.st_mode) == own.mode and _number(found) == own.rdev
 
-    # What is measured and tried is a copy, so its number would tell the caller nothing.
+    def recognise(self, fd: int, size: int, handle_type: int) -> None:
+        """`resembles` and `measure`, with one look. Errors: DriverError."""
+        try:
+            found = os.fstat(fd)
+        except OSError:
+            raise self._refusal(f"fd {fd} is no open file descriptor") from None
+        own = self._own.get(handle_type) or self.own(handle_type)
+        mode = found.st_mode & _FILE_TYPE
+        if mode != own.mode or _number(found) != own.rdev:
+            raise self._refusal(f"fd {fd} is no file as {self._driver.name} exports them")
+        if found.st_size < size and (found.st_size or mode == stat.S_IFREG):
+            raise self._too_short(found.st_size, size)
 
     def measure(self, fd: int, size: int) -> None:
         """Refuse a file that is shorter than the import: drivers map it, and whoever touches its end is killed.
@@ -160,7 +172,7 @@ class Prover:
         """
         found = os.fstat(fd)
         if found.st_size < size and (found.st_size or stat.S_ISREG(found.st_mode)):
-            raise self._refusal(f"the fd is a file of {found.st_size} bytes, and {size} are to be imported from it")
+            raise self._too_short(found.st_size, size)
 
     def prove(
         self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
@@ -183,6 +195,10 @@ class Prover:
                     witness.destroy(resource)
         finally:
             witness.close()
+
+    def _too_short(self, has: int, size: int) -> DriverError:
+        # It may be a copy that is measured: its number would tell the caller nothing.
+        return self._refusal(f"the fd is a file of {has} bytes, and {size} are to be imported from it")
 
     def _refusal(self, problem: str) -> DriverError:
         return DriverError(

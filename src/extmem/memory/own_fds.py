@@ -1,0 +1,74 @@
+"""Importing an fd of our own once more: the short way of `allocating`.
+
+How this works. Programs import payloads of one kind over and over. An fd that this library exported comes with its
+payload's description (`FdHandle.payload`), and what the rules say of its import follows from that, the handle type,
+the size and the memory type. A device remembers (`note`) with which of these an import has gone the whole way. The next
+such import is a look at the file and the driver's call. What the short way cannot do it leaves to the whole way, which
+says why: that both give and refuse the same is a property test.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.errors import DriverError
+from extmem.handles import FdHandle
+from extmem.memory.holding import Holding
+from extmem.memory.memory import DeviceMemory, first_on
+
+if TYPE_CHECKING:
+    from extmem.memory.device import Device
+    from extmem.memory.importing import Source
+
+__all__ = ["import_again", "note"]
+
+_ROOM = 1_024
+_Info = vk.ImportMemoryFdInfoKHR
+
+
+def import_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | None:
+    """vkAllocateMemory of `info`, if its like was imported before; else None, and nothing was done.
+
+    The fd is consumed by success alone.
+    """
+    link = info.p_next
+    if not isinstance(link, _Info) or link.p_next is not None:
+        return None
+    handle, size, kind = link.fd, info.allocation_size, info.memory_type_index
+    # 4096.0 is equal to 4096, and malformed.
+    if not isinstance(handle, FdHandle) or size.__class__ is not int or kind.__class__ is not int:
+        return None
+    payload, handle_type = handle.payload, link.handle_type
+    if payload is None or not payload.trusted or not isinstance(handle_type, int):
+        return None
+    noted = device.own_imports.get((device.check, payload.descriptor, handle_type, size, kind))
+    if noted is None or not device.has_room:
+        return None
+    descriptor, handle_type = noted
+    try:
+        allocation = device.driver.import_fd(int(handle), size, kind, handle_type=handle_type, known=True)
+    except DriverError as error:
+        if error.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE:
+            return None  # the whole way names the rule that says so
+        raise
+    holding = Holding(device, allocation, descriptor, size, kind, import_handle_type=handle_type)
+    os.close(handle.take())
+    return first_on(holding)
+
+
+def note(device: Device, info: vk.MemoryAllocateInfo, source: Source) -> None:
+    """`source` was imported the whole way, as `info` says, with nothing else in its chain."""
+    link, descriptor = info.p_next, source.descriptor
+    payload = source.fd_handle.payload if source.fd_handle is not None else None
+    if device.check == "warn" or payload is None or not payload.trusted or not source.writable:
+        return
+    if not isinstance(link, _Info) or link.p_next is not None or descriptor is None:
+        return
+    if descriptor.dedicated is not None or not isinstance(link.handle_type, int):
+        return  # a create info in it could be changed
+    if len(device.own_imports) >= _ROOM:
+        device.own_imports.clear()
+    key = (device.check, payload.descriptor, link.handle_type, info.allocation_size, info.memory_type_index)
+    device.own_imports[key] = (descriptor, int(link.handle_type))

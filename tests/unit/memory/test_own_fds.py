@@ -1,0 +1,208 @@
+"""Importing an fd of our own once more gives and refuses what the first import does."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import extmem
+from extmem import raw, vk
+from extmem.handles import FdHandle
+from extmem.memory import Device, DeviceMemory, own_fds
+from extmem.memory.device import Check
+from extmem.testing import fake_vulkan
+
+FD, W32 = (
+    vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD,
+    vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32,
+)
+SIZE = 65_536
+
+
+def opened(check: Check) -> Device:
+    return extmem.open_device(kind="vulkan", check=check)
+
+
+@pytest.fixture
+def fake() -> Iterator[fake_vulkan.FakeVulkan]:
+    fake = fake_vulkan.FakeVulkan(gpus=[fake_vulkan.DISCRETE])
+    with fake_vulkan.installed(fake):
+        yield fake
+
+
+def exported(device: Device, size: int = SIZE) -> tuple[DeviceMemory, FdHandle]:
+    memory = device.allocate_memory(vk.MemoryAllocateInfo(size, 0, vk.ExportMemoryAllocateInfo(FD)))
+    return memory, device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, FD))
+
+
+def info(handle: object, size: Any = SIZE, kind: Any = 0, handle_type: Any = FD, link: Any = None) -> Any:
+    return vk.MemoryAllocateInfo(size, kind, vk.ImportMemoryFdInfoKHR(handle_type, handle, link))
+
+
+def another_file(handle: FdHandle) -> FdHandle:
+    reader, writer = os.pipe()
+    os.dup2(reader, int(handle), inheritable=False)
+    os.close(reader)
+    os.close(writer)
+    return handle
+
+
+def cut_short(handle: FdHandle) -> FdHandle:
+    os.ftruncate(int(handle), 4096)
+    return handle
+
+
+def closed(handle: FdHandle) -> FdHandle:
+    handle.close()
+    return handle
+
+
+def distrusted(handle: FdHandle) -> FdHandle:
+    assert handle.payload is not None
+    handle.payload = handle.payload._replace(trusted=False)
+    return handle
+
+
+CALLS: dict[str, Callable[[FdHandle], Any]] = {
+    "as before": info,
+    "another size": lambda handle: info(handle, SIZE * 2),
+    "a size that is no integer": lambda handle: info(handle, float(SIZE)),
+    "another memory type": lambda handle: info(handle, kind=1),
+    "a memory type that is no integer": lambda handle: info(handle, kind=0.0),
+    "a memory type that does not exist": lambda handle: info(handle, kind=99),
+    "another handle type": lambda handle: info(handle, handle_type=vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF),
+    "a handle type that is a plain number": lambda handle: info(handle, handle_type=1),
+    "a bare number": lambda handle: info(handle.take()),
+    "no handle": lambda handle: info(closed(handle) and None),
+    "a closed handle": lambda handle: info(closed(handle)),
+    "another file behind the handle": lambda handle: info(another_file(handle)),
+    "a stranger's handle": lambda handle: info(distrusted(handle)),
+    "with an export": lambda handle: info(handle, link=vk.ExportMemoryAllocateInfo(FD)),
+    "with an empty dedication": lambda handle: info(handle, link=vk.MemoryDedicatedAllocateInfo()),
+    "cut short": lambda handle: info(cut_short(handle)),
+}
+
+
+def outcome(device: Device, call: Callable[[FdHandle], Any], handle: FdHandle) -> tuple[object, ...]:
+    """What comes of it: the error and its words, or the memory; the warnings; and whether the handle is open still."""
+    number = int(handle)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        told: tuple[object, ...]
+        try:
+            with device.allocate_memory(call(handle)) as memory:
+                holding = memory.holding
+                told = (
+                    memory.allocation_size,
+                    memory.memory_type_index,
+                    int(holding.import_handle_type),
+                    int(holding.export_handle_types),
+                    memory.read_only,
+                    memory.descriptor.encode(),
+                )
+        except (extmem.ExtmemError, TypeError, ValueError) as error:
+            told = type(error), str(error).replace(f"fd {number}", "fd #").replace(f"{number:#x}", "#")
+    state = handle.closed
+    if not state:
+        handle.close()
+    elif call is CALLS["a bare number"] and told[0] is not SIZE and isinstance(told[0], type):
+        os.close(number)  # a refused number is still the caller's
+    return told, state, [str(warning.message) for warning in warned]
+
+
+@pytest.mark.parametrize("check", ["raise", "warn", "off"])
+@pytest.mark.parametrize("words", CALLS)
+def test_the_second_import_is_as_the_first(fake: fake_vulkan.FakeVulkan, check: Check, words: str) -> None:
+    answers = []
+    for warm in (False, True):
+        with opened("raise") as exporter, opened(check) as device:
+            memory, handle = exported(exporter)
+            if warm:
+                for _ in range(2):
+                    device.allocate_memory(info(handle.duplicate())).close()
+                assert bool(device.own_imports) == (check != "warn")
+            answers.append(outcome(device, CALLS[words], handle))
+            memory.close()
+    assert answers[0] == answers[1]
+
+
+def test_the_short_way_is_taken(fake: fake_vulkan.FakeVulkan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without it the whole way: else the test above compares one with itself."""
+    taken: list[bool] = []
+    short = own_fds.import_again
+
+    def counted(device: Device, call: vk.MemoryAllocateInfo) -> DeviceMemory | None:
+        memory = short(device, call)
+        taken.append(memory is not None)
+        return memory
+
+    monkeypatch.setattr(own_fds, "import_again", counted)
+    with opened("raise") as device:
+        memory, handle = exported(device)
+        taken.clear()
+        for _ in range(3):
+            device.allocate_memory(info(handle.duplicate())).close()
+        handle.close()
+        memory.close()
+    assert taken == [False, True, True]
+
+
+def test_a_full_device_is_full_for_the_short_way_too(fake: fake_vulkan.FakeVulkan) -> None:
+    with opened("raise") as device:
+        memory, handle = exported(device)
+        device.allocate_memory(info(handle.duplicate())).close()
+        device.max_allocations = 1
+        with handle.duplicate() as copy, pytest.raises(extmem.RuleViolation, match="maxMemoryAllocationCount"):
+            device.allocate_memory(info(copy))
+        device.max_allocations = 2
+        device.allocate_memory(info(handle.duplicate())).close()
+        handle.close()
+        memory.close()
+
+
+def test_what_the_driver_refuses_is_refused_and_nothing_is_lost(fake: fake_vulkan.FakeVulkan) -> None:
+    with opened("raise") as device:
+        memory, handle = exported(device)
+        device.allocate_memory(info(handle.duplicate())).close()
+        with handle.duplicate() as copy:
+            fake.fail(1, vk.Result.ERROR_OUT_OF_DEVICE_MEMORY, command="vkAllocateMemory")
+            with pytest.raises(extmem.OutOfMemoryError, match="VK_ERROR_OUT_OF_DEVICE_MEMORY"):
+                device.allocate_memory(info(copy))
+            assert not copy.closed
+            device.allocate_memory(info(copy)).close()
+            assert copy.closed, "success consumes it"
+        handle.close()
+        memory.close()
+
+
+def test_what_was_imported_the_short_way_is_bound_mapped_and_exported_on(vulkan_device: Device) -> None:
+    usage = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+    buffers = vk.BufferCreateInfo(size=SIZE, usage=usage, p_next=vk.ExternalMemoryBufferCreateInfo(FD))
+    with vulkan_device.create_buffer(buffers) as buffer:
+        needs = buffer.requirements
+    kind = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
+    export = vk.MemoryAllocateInfo(needs.size, kind, vk.ExportMemoryAllocateInfo(FD))
+    with vulkan_device.allocate_memory(export) as memory:
+        handle = vulkan_device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, FD))
+        memory.write(b"the same bytes")
+        for _ in range(2):
+            again = info(handle.duplicate(), needs.size, kind)
+            with vulkan_device.create_buffer(buffers) as buffer, vulkan_device.allocate_memory(again) as imported:
+                vulkan_device.bind_buffer_memory(buffer, imported)
+                assert bytes(imported.read_bytes(0, 14)) == b"the same bytes"
+        handle.close()
+
+
+def test_a_payload_that_the_caller_describes_is_never_taken_for_known(fake: fake_vulkan.FakeVulkan) -> None:
+    """Another description, another verdict."""
+    with opened("raise") as device:
+        memory, handle = exported(device)
+        device.allocate_memory(info(handle.duplicate())).close()
+        number = handle.take()
+        with raw.import_payload(device, number, memory.descriptor) as imported:
+            assert imported.allocation_size == SIZE
+        memory.close()
