@@ -133,6 +133,10 @@ class Allocation(Protocol):
     def closed(self) -> bool:
         """True after `close()`."""
 
+    @property
+    def mapped(self) -> bool:
+        """Whether the host has it mapped: `map` was called and its mapping lives, or it is the host's memory anyway."""
+
     def close(self) -> None:
         """Give it back. Safe to call twice. Mappings made from it stay until they are lost themselves."""
 

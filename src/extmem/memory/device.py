@@ -17,6 +17,7 @@ from extmem import rules, vk
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.memory import allocating, exporting, opening, own_fds, tracking, verdicts
+from extmem.memory import ranges as mapped_ranges
 from extmem.memory.commands import Commands
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.memory import DeviceMemory
@@ -224,6 +225,20 @@ class Device:
     def free_memory(self, memory: DeviceMemory) -> None:
         """vkFreeMemory, the same as `memory.close()`."""
         memory.close()
+
+    def flush_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
+        """vkFlushMappedMemoryRanges: the device sees what the host wrote there. Nothing to do for HOST_COHERENT memory.
+
+        Offsets and sizes in bytes, rounded outwards to nonCoherentAtomSize. All are judged before any is flushed.
+        Errors: HandleStateError for memory that is not mapped; ValueError for a range outside its memory; DriverError.
+        """
+        for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkFlushMappedMemoryRanges"):
+            self.driver.flush(allocation, offset, size)
+
+    def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
+        """vkInvalidateMappedMemoryRanges: the host sees what the device wrote there. Else as flushing."""
+        for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkInvalidateMappedMemoryRanges"):
+            self.driver.invalidate(allocation, offset, size)
 
     def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> NtHandle | KmtHandle:
         """vkGetMemoryWin32HandleKHR: an NT handle that the caller closes, or a KMT number that owns nothing.

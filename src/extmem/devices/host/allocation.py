@@ -66,6 +66,11 @@ class HostAllocation(msgspec.Struct, gc=False, eq=False):
         """True after `close()`."""
         return self.number < 0
 
+    @property
+    def mapped(self) -> bool:
+        """Whether `map` was called."""
+        return self.mapping is not None
+
     def close(self) -> None:
         """Give the fd back. Safe to call twice."""
         owner, self.owner = self.owner, None
@@ -129,6 +134,11 @@ class PointerAllocation:
     def closed(self) -> bool:
         """True after `close()`."""
         return self._address is None
+
+    @property
+    def mapped(self) -> bool:
+        """True: it is mapped where its owner has it."""
+        return True
 
     def close(self) -> None:
         """Let go of the address. Safe to call twice."""

@@ -1,0 +1,47 @@
+"""Ranges of mapped memory, for vkFlushMappedMemoryRanges and vkInvalidateMappedMemoryRanges: judged, then named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.errors import HandleStateError
+from extmem.memory.memory import DeviceMemory
+
+if TYPE_CHECKING:
+    from extmem.devices.base import Allocation
+    from extmem.memory.device import Device
+
+__all__ = ["checked"]
+
+_WHOLE = int(vk.WHOLE_SIZE)
+
+
+def checked(device: Device, ranges: Sequence[vk.MappedMemoryRange], command: str) -> list[tuple[Allocation, int, int]]:
+    """Allocation, offset and size in bytes of each range; VK_WHOLE_SIZE reaches to the end. All are judged first.
+
+    Errors: TypeError for what is no memory; HandleStateError for memory of another device, or that is not mapped;
+    ValueError where a range reaches outside its memory.
+    """
+    found = []
+    for number, area in enumerate(ranges):
+        memory, where = area.memory, f"{command}: range {number}"
+        if not isinstance(memory, DeviceMemory):
+            raise TypeError(f"{where}: its memory is {memory!r}; pass a DeviceMemory of this device")
+        holding = memory.holding
+        holding.check_process()
+        if holding.device is not device:
+            raise HandleStateError(f"{where}: {memory!r} belongs to {holding.device.name}, not to {device.name}")
+        if not holding.allocation.mapped:
+            raise HandleStateError(f"{where}: {memory!r} is not mapped (VUID-VkMappedMemoryRange-memory-00684); map it")
+        offset, size = int(area.offset), int(area.size)
+        if size == _WHOLE:
+            size = holding.size - offset
+        if offset < 0 or size < 1 or offset + size > holding.size:
+            raise ValueError(
+                f"{where}: {area.size} bytes from offset {offset} are no part of the memory's {holding.size} bytes "
+                "(VUID-VkMappedMemoryRange-size-00685, -00686); nothing was done"
+            )
+        found.append((holding.allocation, offset, size))
+    return found
