@@ -87,12 +87,17 @@ def import_any(device: Device, handle: NtHandle | KmtHandle | FdHandle, *, kind:
 
 def put(memory: DeviceMemory, data: bytes, at: int = 0) -> None:
     """Write bytes."""
+    if not memory.host_visible:
+        memory.write(data, offset=at)
+        return
     with memory.map() as view:
         view[at : at + len(data)] = data
 
 
 def get(memory: DeviceMemory, count: int = 4, at: int = 0) -> bytes:
     """Read bytes."""
+    if not memory.host_visible:
+        return bytes(memory.read_bytes(at, count))
     with memory.map() as view:
         return bytes(view[at : at + count])
 

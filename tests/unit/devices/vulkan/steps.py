@@ -51,6 +51,13 @@ def allocate(driver: VulkanDriver, size: int = SIZE, types: int = FD) -> VulkanA
     return driver.allocate(max(size, needs.size), lowest(needs), b"", handle_types=types)
 
 
+def mappable(driver: VulkanDriver, size: int = SIZE) -> VulkanAllocation:
+    """Memory that the host sees, for nobody else: GPUs have such, though what they share may not be."""
+    needs = driver.buffer_requirements(buffer_info(size, 0))
+    types = (index for index in range(32) if needs.memory_type_bits >> index & 1)
+    return driver.allocate(max(size, needs.size), next(filter(driver.host_visible, types)), b"")
+
+
 def read(driver: VulkanDriver, allocation: VulkanAllocation, offset: int, size: int) -> bytes:
     """Bytes of the payload, copied by the device."""
     into = bytearray(size)

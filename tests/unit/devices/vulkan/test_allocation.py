@@ -22,6 +22,7 @@ from tests.unit.devices.vulkan.steps import (
     buffer_info,
     image_info,
     lowest,
+    mappable,
     read,
     still_works,
 )
@@ -30,7 +31,7 @@ from tests.unit.devices.vulkan.steps import (
 def test_it_is_freed_once_and_refuses_everything_afterwards(driver: VulkanDriver) -> None:
     memory = allocate(driver)
     assert memory.live and memory.size >= SIZE and not memory.closed
-    assert memory.map().size == memory.size and memory.fd is not None
+    assert memory.fd is not None
     memory.close()
     memory.close()
     assert memory.closed and memory.raw == 0
@@ -46,7 +47,7 @@ def test_it_is_freed_once_and_refuses_everything_afterwards(driver: VulkanDriver
 
 
 def test_it_is_mapped_once(driver: VulkanDriver) -> None:
-    memory = allocate(driver)
+    memory = mappable(driver)
     assert not memory.mapped
     first = memory.map()
     assert memory.mapped and memory.map() is first and first.writable
@@ -56,7 +57,7 @@ def test_it_is_mapped_once(driver: VulkanDriver) -> None:
 def test_memory_that_the_host_does_not_see_is_refused_with_what_would_do(
     driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = allocate(driver)
+    memory = mappable(driver)
     monkeypatch.setattr(driver, "_visible", (False,) * len(driver._visible))
     with pytest.raises(UnsupportedError, match="cannot be seen by the host; use memory.read"):
         memory.map()
@@ -167,7 +168,7 @@ def test_a_device_closed_while_memory_is_open_ends_with_it(vulkan_device: Device
     memory.close()
     driver = device.driver
     assert isinstance(driver, VulkanDriver)
-    last = allocate(driver)
+    last = mappable(driver)
     driver.write(last, 0, memoryview(b"last"))
     device.close()
     assert driver.handle is not None, "something of it lives"

@@ -11,7 +11,7 @@ import pytest
 from extmem.devices.vulkan.driver import VulkanDriver
 from extmem.devices.vulkan.transfer import _STAGING
 from extmem.errors import DriverError
-from tests.unit.devices.vulkan.steps import FD, SIZE, allocate, buffer_info, read
+from tests.unit.devices.vulkan.steps import FD, SIZE, allocate, buffer_info, mappable, read
 
 
 def test_odd_sizes_at_odd_offsets(driver: VulkanDriver) -> None:
@@ -73,7 +73,7 @@ def test_a_fill_that_begins_between_words_is_refused(driver: VulkanDriver) -> No
 def test_the_host_sees_what_the_device_wrote_and_the_other_way_round(driver: VulkanDriver) -> None:
     import ctypes
 
-    memory = allocate(driver)
+    memory = mappable(driver)
     at = memory.map().address
     driver.write(memory, 0, memoryview(b"by the device"))
     driver.invalidate(memory, 0, memory.size)
