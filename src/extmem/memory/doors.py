@@ -79,8 +79,7 @@ def open(
             if memory is not None:
                 return memory
     elif isinstance(source, FdHandle) and source.payload is not None:
-        own = _device_of(source.payload.descriptor)
-        return opening.open_fd(own, opening.examine(own.driver, source))
+        return opening.open_on(_device_of(source.payload.descriptor), source, None)
     elif isinstance(source, FdHandle):
         found = opening.examine(_shared_device(None).driver, source)
         return opening.open_fd(_shared_device(found.descriptor.device_uuid if found.descriptor else None), found)

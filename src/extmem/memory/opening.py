@@ -12,7 +12,7 @@ from extmem import arrays, vk
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager, start_time
-from extmem.memory import allocating, exporting, importing
+from extmem.memory import allocating, exporting, importing, own_fds
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
 from extmem.memory.holding import Holding
@@ -165,7 +165,7 @@ def _memory_type(device: Device, bits: int) -> int:
 def open_on(device: Device, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> DeviceMemory:
     """`Device.open`."""
     if isinstance(source, FdHandle):
-        return open_fd(device, examine(device.driver, source))
+        return own_fds.open_again(device, source) or open_fd(device, examine(device.driver, source))
     if isinstance(source, str):
         memory = known(device, source, access)
         if memory is not None:
@@ -290,14 +290,18 @@ def _unfold(device: Device, owner: Manager, imported: Imported, source: object) 
     """
     descriptor, _ = importing.described(imported.descriptor)
     if descriptor.dedicated is None and _same_device(device, descriptor):
-        if len(device.plain) >= _PLAIN:
-            device.plain.clear()
-        device.plain[imported.descriptor] = descriptor
+        _keep_plain(device, imported.descriptor, descriptor)
         return descriptor, None
     value = int(source) if isinstance(source, (NtHandle, KmtHandle)) else 0
     kind = int(_NT if imported.object else _KMT)
     found = importing.found_object(owner, imported, kind, source if isinstance(source, str) else None, value)
     return descriptor, _judge_by_descriptor(device, found, descriptor)
+
+
+def _keep_plain(device: Device, octets: bytes, descriptor: Descriptor) -> None:
+    if len(device.plain) >= _PLAIN:
+        device.plain.clear()
+    device.plain[octets] = descriptor
 
 
 def examine(driver: Driver, source: FdHandle) -> Source:
@@ -323,7 +327,10 @@ def open_fd(device: Device, found: Source) -> DeviceMemory:
             dedicated.close()
         raise
     holding.resource = dedicated
-    memory = DeviceMemory(holding)
+    memory = first_on(holding)
+    payload = found.fd_handle.payload if found.fd_handle is not None else None
+    if payload is not None and found.writable and descriptor.dedicated is None and _same_device(device, descriptor):
+        _keep_plain(device, payload.descriptor, descriptor)
     found.commit()
     return memory
 

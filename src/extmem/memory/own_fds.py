@@ -19,12 +19,14 @@ from extmem.memory.holding import Holding
 from extmem.memory.memory import DeviceMemory, first_on
 
 if TYPE_CHECKING:
+    from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
 
-__all__ = ["import_again", "note"]
+__all__ = ["import_again", "note", "open_again"]
 
 _ROOM = 1_024
+_OPAQUE = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _Info = vk.ImportMemoryFdInfoKHR
 
 
@@ -47,6 +49,21 @@ def import_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | 
     if noted is None or not device.has_room:
         return None
     descriptor, handle_type = noted
+    return _taken(device, handle, descriptor, size, kind, handle_type)
+
+
+def open_again(device: Device, handle: FdHandle) -> DeviceMemory | None:
+    """`Device.open` of an fd of our own whose like was opened before; else None, and nothing was done."""
+    payload = handle.payload
+    descriptor = device.plain.get(payload.descriptor) if payload is not None and payload.trusted else None
+    if descriptor is None:
+        return None
+    return _taken(device, handle, descriptor, descriptor.allocation_size, descriptor.memory_type_index, _OPAQUE)
+
+
+def _taken(
+    device: Device, handle: FdHandle, descriptor: Descriptor, size: int, kind: int, handle_type: int
+) -> DeviceMemory | None:
     try:
         allocation = device.driver.import_fd(int(handle), size, kind, handle_type=handle_type, known=True)
     except DriverError as error:

@@ -206,3 +206,49 @@ def test_a_payload_that_the_caller_describes_is_never_taken_for_known(fake: fake
         with raw.import_payload(device, number, memory.descriptor) as imported:
             assert imported.allocation_size == SIZE
         memory.close()
+
+
+OPENS: dict[str, Callable[[FdHandle], FdHandle]] = {
+    "as before": lambda handle: handle,
+    "a closed handle": closed,
+    "another file behind the handle": another_file,
+    "cut short": cut_short,
+}
+
+
+@pytest.mark.parametrize("check", ["raise", "warn", "off"])
+@pytest.mark.parametrize("words", OPENS)
+def test_the_second_open_is_as_the_first(fake: fake_vulkan.FakeVulkan, check: Check, words: str) -> None:
+    answers = []
+    for warm in (False, True):
+        with opened("raise") as exporter, opened(check) as device:
+            memory, handle = exported(exporter)
+            if warm:
+                device.open(handle.duplicate()).close()
+                assert device.plain
+            number = int(handle)
+            told: tuple[object, ...]
+            try:
+                with device.open(OPENS[words](handle)) as opened_again:
+                    told = opened_again.allocation_size, opened_again.descriptor.encode(), opened_again.read_only
+            except extmem.ExtmemError as error:
+                told = type(error), str(error).replace(f"fd {number}", "fd #").replace(f"{number:#x}", "#")
+            answers.append((told, handle.closed))
+            handle.close()
+            memory.close()
+    assert answers[0] == answers[1]
+
+
+def test_another_devices_payload_is_never_plain(fake: fake_vulkan.FakeVulkan) -> None:
+    fake = fake_vulkan.FakeVulkan(gpus=[fake_vulkan.DISCRETE, fake_vulkan.INTEGRATED])
+    with fake_vulkan.installed(fake):
+        first, second = (extmem.open_device(uuid=gpu.device_uuid) for gpu in fake.gpus)
+        memory, handle = exported(first)
+        for _ in range(2):
+            with pytest.raises(extmem.ExtmemError, match=second.name):
+                second.open(handle)
+        assert not second.plain and not handle.closed
+        first.open(handle).close()
+        memory.close()
+        first.close()
+        second.close()

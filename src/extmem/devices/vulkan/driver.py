@@ -7,6 +7,7 @@ the others go through `extmem.vk`. A VkDevice is destroyed when it was closed an
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import sys
@@ -30,7 +31,7 @@ from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.imports import Imports
 from extmem.devices.vulkan.logical import LogicalDevice
-from extmem.devices.vulkan.prepared import Mapped, Spares
+from extmem.devices.vulkan.prepared import Export, Mapped, Spares
 from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.transfer import Transfer
 from extmem.devices.vulkan.types import to_driver
@@ -47,7 +48,7 @@ HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD = int(HandleType.OPAQUE_FD)
 _Property = vk.MemoryPropertyFlagBits
 _S = vk.StructureType
-_ALLOCATE, _EXPORT = int(_S.MEMORY_ALLOCATE_INFO), int(_S.EXPORT_MEMORY_ALLOCATE_INFO)
+_ALLOCATE = int(_S.MEMORY_ALLOCATE_INFO)
 _DEDICATED = int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
 _WHOLE_SIZE = int(vk.WHOLE_SIZE)
 _STAGING_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
@@ -65,6 +66,9 @@ class VulkanDriver(LogicalDevice):
         self._resources = Resources(self)
         self._imports = Imports(self)
         self._mapped = Spares(Mapped)
+        self._exports = Spares(Export)
+        # Nobody else begins within reach of this, another process's device neither.
+        self._identities = itertools.count(secrets.randbits(62) + 1)
         self._transfer: Transfer | None = None
         self._making = threading.Lock()
 
@@ -183,15 +187,19 @@ class VulkanDriver(LogicalDevice):
         """See `Driver`. The descriptor stays with the object manager: a driver's file has no room for it."""
         self.alive()
         types = to_driver(handle_types)
-        info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, ffi.NULL, size, memory_type_index))
-        chained = None
         if types:
-            chained = ffi.new("VkExportMemoryAllocateInfo *", (_EXPORT, ffi.NULL, types))
-            info.pNext = chained
-        keep = self.dedicate(info, dedicated)
-        raw = self.allocate_raw(info, size, memory_type_index, "allocating")
-        del chained, keep
-        identity = secrets.randbits(63) | 1 if types else 0
+            call = self._exports.take()
+            call.export.handleTypes, info = types, call.info
+            info.allocationSize, info.memoryTypeIndex, call.made[0] = size, memory_type_index, 0
+            keep = self.dedicate(info, dedicated)
+            raw = self.allocate_raw(info, size, memory_type_index, "allocating", call.made)
+            if keep is None:  # else the chain has a link that ends with this call
+                self._exports.put(call)
+            identity = next(self._identities)
+        else:
+            info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, ffi.NULL, size, memory_type_index))
+            keep = self.dedicate(info, dedicated)
+            raw, identity = self.allocate_raw(info, size, memory_type_index, "allocating"), 0
         return VulkanAllocation(self, raw, size, memory_type_index, types, dedicated, stated_identity=identity)
 
     def dedicate(self, info: Any, dedicated: NativeResource | None) -> Any:
@@ -203,9 +211,9 @@ class VulkanDriver(LogicalDevice):
         info.pNext = link
         return link
 
-    def allocate_raw(self, info: Any, size: int, memory_type_index: int, what: str) -> int:
-        """vkAllocateMemory; the VkDeviceMemory, counted as living. what: a word for the error."""
-        made = ffi.new("uint64_t *")
+    def allocate_raw(self, info: Any, size: int, memory_type_index: int, what: str, made: Any = None) -> int:
+        """vkAllocateMemory; the VkDeviceMemory, counted as living. what: a word for the error. made: room for it."""
+        made = made or ffi.new("uint64_t *")
         result = self.commands.vkAllocateMemory(self.handle, info, ffi.NULL, made)
         if result:
             fail(result, "vkAllocateMemory", self.name, f"{what} {size} bytes of memory type {memory_type_index}")
@@ -223,7 +231,7 @@ class VulkanDriver(LogicalDevice):
         """A VkDeviceMemory of this VkDevice that somebody else allocated, for these export types, and frees."""
         self.alive()
         types = to_driver(handle_types)
-        identity = secrets.randbits(63) | 1 if types else 0
+        identity = next(self._identities) if types else 0
         return VulkanAllocation(
             self, raw, size, memory_type_index, types, dedicated, stated_identity=identity, owner="held", owned=False
         )

@@ -14,7 +14,7 @@ from extmem import vk
 from extmem.devices.vulkan.types import to_driver
 from extmem.vk.abi import ffi
 
-__all__ = ["Binding", "BufferCreation", "FdImport", "Mapped", "Spares"]
+__all__ = ["Binding", "BufferCreation", "Export", "FdImport", "Mapped", "Spares"]
 
 _S = vk.StructureType
 T = TypeVar("T")
@@ -45,6 +45,17 @@ class FdImport:
     def __init__(self) -> None:
         self.source: Any = ffi.new("VkImportMemoryFdInfoKHR *", (int(_S.IMPORT_MEMORY_FD_INFO_KHR), ffi.NULL, 0, -1))
         self.info: Any = ffi.new("VkMemoryAllocateInfo *", (int(_S.MEMORY_ALLOCATE_INFO), self.source, 0, 0))
+        self.made: Any = ffi.new("uint64_t *")
+
+
+class Export:
+    """vkAllocateMemory with VkExportMemoryAllocateInfo."""
+
+    __slots__ = ("export", "info", "made")
+
+    def __init__(self) -> None:
+        self.export: Any = ffi.new("VkExportMemoryAllocateInfo *", (int(_S.EXPORT_MEMORY_ALLOCATE_INFO), ffi.NULL, 0))
+        self.info: Any = ffi.new("VkMemoryAllocateInfo *", (int(_S.MEMORY_ALLOCATE_INFO), self.export, 0, 0))
         self.made: Any = ffi.new("uint64_t *")
 
 
