@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -22,7 +22,7 @@ _FDS = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD | vk.ExternalMemoryHand
 Owner = Literal["here", "external", "held"]
 
 
-class VulkanMapping(NamedTuple):
+class VulkanMapping(msgspec.Struct, frozen=True, gc=False):
     """An allocation's bytes in this process; vkFreeMemory ends it."""
 
     address: int
