@@ -160,7 +160,7 @@ class Prover:
             raise self._refusal(f"fd {fd} is no open file descriptor") from None
         own = self._own.get(handle_type) or self.own(handle_type)
         mode = found.st_mode & _FILE_TYPE
-        if mode != own.mode or _number(found) != own.rdev:
+        if mode != own.mode or (mode != stat.S_IFREG and _number(found) != own.rdev):
             raise self._refusal(f"fd {fd} is no file as {self._driver.name} exports them")
         if found.st_size < size and (found.st_size or mode == stat.S_IFREG):
             raise self._too_short(found.st_size, size)
