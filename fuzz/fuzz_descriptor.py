@@ -56,6 +56,7 @@ def corpus() -> list[bytes]:
         {"dedicated": buffer},
         {"dedicated": image},
         {"made_by_vulkan": False, "memory_type_bits": 3, **group},
+        {"made_by_vulkan": False, "producer": "cuda-vmm"},
     ]
     return [Descriptor(**common, **extra).encode() for extra in extras]
 
