@@ -20,7 +20,7 @@ from extmem.memory._descriptor_parts import ArrayInfo, ImageInfo
 
 __all__ = ["VERSION", "WireBuffer", "WireImage", "decode", "encode"]
 
-VERSION = 1
+VERSION = 2
 
 Uuid = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Luid = Annotated[bytes, Meta(min_length=8, max_length=8)]
@@ -87,6 +87,7 @@ class _Wire(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=
     device_group: Annotated[tuple[Uuid, ...], Meta(max_length=32)]
     made_by_vulkan: bool
     memory_type_bits: int | None
+    producer: Text
 
 
 class _Head(msgspec.Struct, array_like=True):

@@ -28,6 +28,7 @@ _MAX = (1 << 63) - 1
 _MEMORY_TYPES = 32  # VK_MAX_MEMORY_TYPES
 _NAME_LENGTH = 256  # VK_MAX_PHYSICAL_DEVICE_NAME_SIZE
 _GROUP_SIZE = 32  # VK_MAX_DEVICE_GROUP_SIZE
+_PRODUCERS = ("", "cuda-vmm")
 
 
 class Descriptor(msgspec.Struct, frozen=True):
@@ -83,6 +84,9 @@ class Descriptor(msgspec.Struct, frozen=True):
     """False for payloads of D3D, dma-buf and other foreign producers: other rules apply to them."""
     memory_type_bits: int | None = None
     """What vkGetMemory…PropertiesKHR answers for a foreign payload."""
+    producer: str = ""
+    """What else than Vulkan made an opaque payload, for those who import it by other calls then: "cuda-vmm" for CUDA's
+    virtual-memory API; empty for Vulkan, and for types that say it themselves."""
 
     def __post_init__(self) -> None:
         if self.payload_size == 0:
@@ -100,7 +104,7 @@ class Descriptor(msgspec.Struct, frozen=True):
             and 0 <= self.owner_pid <= _U32
             and 0 <= self.owner_start_time <= _U64
             and 0 <= self.device_mask <= _U32
-            and (self.device_name + self.driver_name).isprintable()
+            and (self.device_name + self.driver_name + self.producer).isprintable()
         ):
             self._complain()
         self._check_identity()
@@ -179,6 +183,11 @@ class Descriptor(msgspec.Struct, frozen=True):
             )
         if len(self.device_name) > _NAME_LENGTH or len(self.driver_name) > _NAME_LENGTH:
             raise DescriptorError(f"device_name and driver_name must have at most {_NAME_LENGTH} characters")
+        if self.producer not in _PRODUCERS or (self.producer and self.made_by_vulkan):
+            raise DescriptorError(
+                f"producer is {self.producer!r} and made_by_vulkan {self.made_by_vulkan}; known are {_PRODUCERS[1:]}, "
+                "of payloads that Vulkan did not make"
+            )
 
     def _complain(self) -> None:
         """Name the field that the constructor's comparison refused."""
@@ -203,7 +212,8 @@ class Descriptor(msgspec.Struct, frozen=True):
             if not 0 <= value <= most:
                 raise DescriptorError(f"{name} is {value}, outside 0 to {most}")
         raise DescriptorError(
-            f"device_name {self.device_name!r} and driver_name {self.driver_name!r} must be printable text"
+            f"device_name {self.device_name!r}, driver_name {self.driver_name!r} and producer {self.producer!r} must "
+            "be printable text"
         )
 
 
