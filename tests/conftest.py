@@ -17,6 +17,7 @@ import pytest
 
 ALLOWED_SKIPS = {
     "numpy": r"NumPy is not installed",
+    "torch": r"PyTorch is not installed",
     "cc": r"no C compiler",
     "buffer-protocol": r"__buffer__ needs Python 3\.12",
     "root": r"needs root, to be another user",

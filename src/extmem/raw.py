@@ -13,16 +13,18 @@ from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.manager import manager
 from extmem.memory import Descriptor, Device, DeviceMemory
-from extmem.memory.allocating import adopt_foreign, allocate_memory
+from extmem.memory.allocating import adopt_foreign, adopt_pointer, allocate_memory
 from extmem.memory.device import Check
 
 if TYPE_CHECKING:
     from extmem.vk.abi import CStruct
 
 __all__ = [
+    "adopt_cuda",
     "adopt_device",
     "adopt_memory",
     "c_struct",
+    "cuda_array",
     "fd_handle",
     "import_payload",
     "kmt_handle",
@@ -116,6 +118,31 @@ def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> De
     if not memory:
         raise HandleStateError("the VkDeviceMemory is null; pass its value as a number")
     return adopt_foreign(device, memory, info)
+
+
+def adopt_cuda(device: Device, pointer: int, size: int) -> DeviceMemory:
+    """Memory that other code of this process made with CUDA's virtual-memory API, to be shared as OPAQUE_FD or by name.
+
+    pointer: where it begins (CUdeviceptr). size: bytes of the whole allocation there.
+    Ownership: the mapping stays the other's and must outlive what is made here; the memory itself is held.
+    Errors: UnsupportedError with the remedy where the driver cannot export what is there: memory of cudaMalloc, and of
+    cuMemCreate without a shareable handle type.
+    """
+    return adopt_pointer(device, pointer, size)
+
+
+def cuda_array(memory: DeviceMemory) -> int:
+    """The CUmipmappedArray of an image that CUDA imported, for another binding. It stays the memory's, which frees it.
+
+    Errors: HandleStateError once closed; UnsupportedError for memory that is no image on a CUDA device.
+    """
+    array = getattr(memory.holding.allocation, "array", None)
+    if array is None:
+        raise UnsupportedError(
+            f"{memory!r} has no CUmipmappedArray: it is no image on a CUDA device",
+            requires_one_of=["memory dedicated to a Vulkan image, opened on a CUDA device"],
+        )
+    return int(array)
 
 
 def vk_memory(memory: DeviceMemory) -> int:

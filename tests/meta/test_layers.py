@@ -50,6 +50,7 @@ WORLDLY = {
 PLATFORM_ASKED = {
     "extmem.devices.host": "picks the backend",
     "extmem.devices.vulkan": "says whose Win32 handles are native",
+    "extmem.devices.cuda": "says whether handles are Windows'",
     "extmem.manager": "picks the object manager",
     "extmem.broker": "picks nothing off Linux, and says so",
     "extmem.cli._guard": "Windows has no SIGHUP to listen for",

@@ -59,7 +59,8 @@ def layout_for(
 ) -> ArrayLayout:
     """The described layout, or the caller's, checked to lie inside `payload_size` bytes.
 
-    With a dtype and no shape the rest of the payload is one axis. Errors: ValueError with the sizes.
+    With a dtype and no shape the rest of the payload is one axis; with strides the shape is the described one, unless
+    it is given. Errors: ValueError with the sizes.
     """
     if described is not None and dtype is None and shape is None and strides is None and offset == 0:
         return ArrayLayout(described.shape, described.dtype, described.strides)
@@ -67,6 +68,8 @@ def layout_for(
     item = itemsize(name)
     if not 0 <= offset <= payload_size:
         raise ValueError(f"offset {offset} lies outside the payload of {payload_size} bytes")
+    if shape is None and strides is not None and described is not None:
+        shape = described.shape
     if shape is None:
         if (payload_size - offset) % item:
             raise ValueError(

@@ -254,7 +254,7 @@ def devices(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON l
 
     Exit codes: 0 shown; 1 no device here.
     """
-    from extmem.devices import select, vulkan
+    from extmem.devices import cuda, select, vulkan
 
     found = [describe_offer(offer) for offer in select.enumerate_offers()]
     if as_json:
@@ -270,6 +270,8 @@ def devices(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON l
             )
     if vulkan.missing():
         words(f"No Vulkan device: {vulkan.missing()}")
+    if cuda.missing():
+        words(f"No CUDA device: {cuda.missing()}")
     if not found:
         words("There is no device here: the host device needs Linux.")
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ from extmem.devices.records import (
     ImageRegion,
     NativeResource,
     Offer,
+    Origin,
     QueueFacts,
     Requirements,
 )
@@ -28,15 +29,18 @@ if TYPE_CHECKING:
 __all__ = [
     "DESCRIPTOR_LIMIT",
     "AdoptsMemory",
+    "AdoptsPointers",
     "Allocation",
     "Answers",
     "DeviceIdentity",
     "Driver",
     "FdFacts",
     "ImageRegion",
+    "ImportsDescribed",
     "Mapping",
     "NativeResource",
     "Offer",
+    "Origin",
     "QueueFacts",
     "Recorder",
     "Requirements",
@@ -369,3 +373,44 @@ class AdoptsMemory(Protocol):
         self, raw: int, size: int, memory_type_index: int, handle_types: int, dedicated: NativeResource | None
     ) -> Allocation:
         """A memory object of this device that somebody else allocated, for these export types, and frees."""
+
+
+@runtime_checkable
+class AdoptsPointers(Protocol):
+    """A driver whose memory other code of the process makes, too, and knows by its address."""
+
+    def adopt_pointer(self, address: int, size: int) -> Allocation:
+        """Memory that is mapped at `address`, to be shared. Errors: UnsupportedError where it cannot be exported."""
+
+
+@runtime_checkable
+class ImportsDescribed(Protocol):
+    """A driver of another API than Vulkan, for which a payload's descriptor says all that is to be said of it."""
+
+    @property
+    def producer(self) -> str:
+        """`Descriptor.producer` of what it allocates."""
+
+    def keeper_of(self, allocation: Allocation) -> Callable[[int], None]:
+        """What takes the fd that an allocation was imported from, once the caller's is consumed.
+
+        The allocation owns it from then on, so that the payload can be passed on.
+        """
+
+    def import_described(
+        self,
+        handle: int,
+        origin: Origin,
+        *,
+        payload: PayloadFd | None = None,
+        name: str | None = None,
+        identity: int = 0,
+        writable: bool = True,
+    ) -> Allocation:
+        """A view of the payload behind a handle: an fd, an NT handle or a KMT number; or behind a name (Windows).
+
+        handle: borrowed for the call. payload: its owner, which the allocation closes with itself, on success.
+        identity: the `stated_identity` of the allocation that was shared. writable: whether the handle came with the
+        right to write. Errors: DriverError, with both devices where the payload is another's; UnsupportedError;
+        OutOfMemoryError.
+        """

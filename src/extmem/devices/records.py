@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from extmem.errors import HandleStateError
 
@@ -18,6 +18,7 @@ __all__ = [
     "ImageRegion",
     "NativeResource",
     "Offer",
+    "Origin",
     "QueueFacts",
     "Requirements",
 ]
@@ -110,6 +111,30 @@ class Offer:
     open: Callable[[], Driver]
     answers: Callable[[], Answers] | None = None
     """Who answers for it while it is not open; None where it has to be opened for that."""
+
+
+class Origin(NamedTuple):
+    """A payload as its descriptor tells of it, for a device of another API than the one that made it."""
+
+    size: int
+    """VkMemoryAllocateInfo::allocationSize in bytes, or what that API calls the size of the whole allocation."""
+    handle_type: int = 1
+    """What the handle is to the driver, one VkExternalMemoryHandleTypeFlagBits."""
+    producer: str = ""
+    """`Descriptor.producer`: empty for what Vulkan made."""
+    dedicated: bool = False
+    """Whether it belongs to one buffer or image alone."""
+    image: vk.ImageCreateInfo | None = None
+    """The image that it is dedicated to."""
+    device_uuid: bytes | None = None
+    """deviceUUID of the device that it lies on."""
+    device_name: str = ""
+    """For people."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The device's name, for errors."""
+        return (self.device_name,) if self.device_name else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,24 @@
 """Which devices there are here, and choosing one of them.
 
-Looking is cheap for the host device and not for Vulkan, whose loader loads every driver: whoever wants the host device
-by kind or UUID gets it without that.
+Looking is cheap for the host device, and neither for Vulkan, whose loader loads every driver, nor for CUDA, which
+starts its driver. So nobody is looked for that could not fit: whoever wants a device by kind gets it without the
+others, and by UUID a GPU's Vulkan device is found before its CUDA device is looked for.
 """
 
 from __future__ import annotations
 
 import os
 import uuid as uuids
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from extmem.devices import host, vulkan
+from extmem.devices import cuda, host, vulkan
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from extmem.devices.base import DeviceIdentity, Driver, Offer
 
-__all__ = ["VARIABLE", "choose", "describe", "enumerate_offers"]
+__all__ = ["VARIABLE", "choose", "cuda_offers", "describe", "enumerate_offers"]
 
 VARIABLE = "EXTMEM_DEVICE"
 """What a program gets that asks for no device in particular: a kind, a UUID, or a part of a name."""
@@ -24,13 +26,19 @@ VARIABLE = "EXTMEM_DEVICE"
 
 def enumerate_offers() -> list[Offer]:
     """Every device of this machine, best first, none of them opened."""
-    return sorted([*host.offers(), *vulkan.offers()], key=lambda offer: offer.rank)
+    return sorted([*host.offers(), *vulkan.offers(), *cuda.offers()], key=lambda offer: offer.rank)
+
+
+def cuda_offers() -> list[Offer]:
+    """The CUDA devices of this machine alone."""
+    return cuda.offers()
 
 
 def choose(*, kind: str | None = None, uuid: bytes | str | None = None, name: str | None = None) -> Driver:
     """The best device that fits all that is asked for.
 
-    kind: "host", "vulkan", …; uuid: deviceUUID as 16 bytes or as text; name: part of the device's name, in any case.
+    kind: "host", "vulkan" or "cuda"; uuid: deviceUUID as 16 bytes or as text; name: part of the device's name, in any
+    case.
     Where nothing is asked for, the environment's EXTMEM_DEVICE is.
     Errors: UnsupportedError that lists the devices there are; ValueError for text that is no UUID.
     """
@@ -39,10 +47,12 @@ def choose(*, kind: str | None = None, uuid: bytes | str | None = None, name: st
     if kind is None and wanted is None and name is None and os.environ.get(VARIABLE):
         kind, wanted, name = _from_environment(os.environ[VARIABLE])
         why = f" ({VARIABLE}={os.environ[VARIABLE]})"
-    for offer in host.offers():
-        # Asked for by what no other device can have.
-        if (kind == "host" or wanted is not None) and _fits(offer, kind, wanted, name):
-            return offer.open()
+    if kind is not None or wanted is not None:
+        # Asked for by what no other kind of device has, or the others need not be asked for.
+        for known, look in _LOOKS.items():
+            for offer in sorted(look(), key=lambda offer: offer.rank) if kind in (known, None) else []:
+                if _fits(offer, kind, wanted, name):
+                    return offer.open()
     found = enumerate_offers()
     for offer in found:
         if _fits(offer, kind, wanted, name):
@@ -51,22 +61,30 @@ def choose(*, kind: str | None = None, uuid: bytes | str | None = None, name: st
     asked += [f"UUID {wanted.hex()}"] if wanted is not None else []
     asked += [f"a name with {name!r}"] if name is not None else []
     have = [describe(offer) for offer in found]
-    missing = vulkan.missing()
+    missing = [("Vulkan", vulkan.missing()), ("CUDA", cuda.missing())]
     raise UnsupportedError(
         f"no device here has {' and '.join(asked) or 'what is needed'}{why}; "
         + (f"there is: {'; '.join(have)}" if have else "there is none at all: the host device needs Linux")
-        + (f". Vulkan devices are not to be had: {missing}" if missing else ""),
+        + "".join(f". {what} devices are not to be had: {why}" for what, why in missing if why),
         requires_one_of=have,
     )
 
 
 def _from_environment(text: str) -> tuple[str | None, bytes | None, str | None]:
-    if text in ("host", "vulkan"):
+    if text in _LOOKS:
         return text, None, None
     try:
         return None, uuids.UUID(text).bytes, None
     except ValueError:
         return None, None, text
+
+
+_LOOKS: dict[str, Callable[[], list[Offer]]] = {
+    "host": lambda: host.offers(),
+    "vulkan": lambda: vulkan.offers(),
+    "cuda": lambda: cuda.offers(),
+}
+"""In this order a device is looked for by its kind or UUID."""
 
 
 def describe(device: Offer | Driver) -> str:

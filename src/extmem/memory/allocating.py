@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.broker.wire import Kind
-from extmem.devices.base import AdoptsMemory
+from extmem.devices.base import AdoptsMemory, AdoptsPointers
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
-from extmem.memory import exporting, importing, own_fds, tracking, verdicts
+from extmem.memory import exporting, foreign, importing, own_fds, tracking, verdicts
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
 from extmem.memory.importing import spoken_name
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
 
-__all__ = ["Everyday", "adopt", "adopt_foreign", "adopt_object", "allocate_memory", "judge", "imported_holding"]
+__all__ = [
+    "Everyday",
+    "adopt",
+    "adopt_foreign",
+    "adopt_pointer",
+    "adopt_object",
+    "allocate_memory",
+    "judge",
+    "imported_holding",
+]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _HOST_KIND = int(Kind.HOST)
@@ -119,6 +128,19 @@ def adopt_foreign(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> D
     return first_on(holding)
 
 
+def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
+    """Memory that other code made with CUDA, to be shared. See `extmem.raw.adopt_cuda`."""
+    driver = device.driver
+    if not isinstance(driver, AdoptsPointers):
+        raise UnsupportedError(f"{device.name} is no CUDA device", requires_one_of=["a CUDA device"])
+    types = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD)
+    allocation = driver.adopt_pointer(pointer, size)
+    holding = Holding(device, allocation, device.describe(size, 0, types, None), size, 0)
+    holding.export_handle_types = types
+    holding.lazy_share = int(Access.ALL)
+    return first_on(holding)
+
+
 def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resource | None) -> Holding:
     """The device's import of what `resolve` found; the holding owns its references from then on."""
     if source.descriptor is None and size < 1:
@@ -144,7 +166,11 @@ def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resou
         source.imported = None
     else:
         native = dedicated.native if dedicated is not None else None
-        holding = Holding(device, source.allocation(device.driver, size, kind, native), descriptor, size, kind)
+        if device.described is not None and source.fd_is_valid:
+            allocation = foreign.by_fd(device.described, source)
+        else:
+            allocation = source.allocation(device.driver, size, kind, native)
+        holding = Holding(device, allocation, descriptor, size, kind)
         holding.import_handle_type = source.handle_type
         holding.writable = source.writable
     if dedicated is not None:
@@ -163,7 +189,15 @@ def adopt_object(
 ) -> Holding:
     """The device's import of what the object manager gave; the holding owns that from then on."""
     payload, size = imported.payload, descriptor.allocation_size
-    if imported.kind == _HOST_KIND and dedicated is None:
+    if device.described is not None and not imported.capacity:
+        allocation = device.described.import_described(
+            payload.fd,
+            foreign.origin(descriptor),
+            payload=payload,
+            identity=imported.identity,
+            writable=payload.writable,
+        )
+    elif imported.kind == _HOST_KIND and dedicated is None:
         allocation = device.driver.import_payload(payload, size, kind, imported.capacity)
     else:
         allocation = device.driver.import_payload(
@@ -251,7 +285,7 @@ def _facts(
         device=device.facts,
         dedicated=resource,
         capabilities=_capabilities(device, resource, types) if types else {},
-        payload=source.facts if source is not None else None,
+        payload=foreign.facts_for(device, source.facts) if source is not None else None,
         refusal=source.refusal if source is not None else None,
         fd_is_valid=source.fd_is_valid if source is not None else None,
         host_memory_type_bits=_host_bits(device, source),

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from extmem import rules, vk
+from extmem.devices.base import ImportsDescribed
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.memory import allocating, exporting, opening, own_fds, tracking, verdicts
@@ -53,6 +54,10 @@ class Device:
         self.strict_kmt = strict_kmt
         """Whether a KMT number dies with its exporter rather than with the payload's last memory object."""
         self.facts = tracking.device_facts(driver)
+        self.described: ImportsDescribed | None = driver if isinstance(driver, ImportsDescribed) else None
+        """The driver of another API than Vulkan, which imports by a payload's descriptor."""
+        self.foreign_type: int | None = None
+        """The memory type that this device sees foreign memory as, once it was asked."""
         self.max_allocations = driver.max_memory_allocation_count
         self.buffer_answers: dict[tuple[int, int, int], rules.ExternalMemoryFacts] = {}
         """What buffers of these flags and this usage can do with one handle type."""
@@ -73,7 +78,7 @@ class Device:
 
     @property
     def kind(self) -> str:
-        """`host`, later `vulkan` or `cuda`."""
+        """`host`, `vulkan` or `cuda`."""
         return self.driver.kind
 
     @property

@@ -21,10 +21,13 @@ from extmem.memory.memory import DeviceMemory
 if TYPE_CHECKING:
     from extmem.devices.base import DeviceIdentity
 
-__all__ = ["chosen_anew", "enumerate_devices", "open", "open_claimed", "open_device", "open_handle"]
+__all__ = ["chosen_anew", "cuda_device", "enumerate_devices", "open", "open_claimed", "open_device", "open_handle"]
 
 _shared: dict[bytes, Device] = {}
-"""The devices that `open` imports to when none is given, by device UUID. They live as long as the process."""
+"""The devices that `open` imports to when none is given, by device UUID, CUDA's for CUDA's payloads by that and their
+producer. They live as long as the process."""
+_UUID_SIZE = 16
+_CUDA = b"cuda-vmm"
 _parents: list[Device] = []
 """In a forked child: its parent's devices, which must not be used, nor end before what is on them."""
 
@@ -42,7 +45,7 @@ def open_device(
     check: Check = "raise",
     strict_kmt: bool = False,
 ) -> Device:
-    """The best device here, or the one of that kind ("host", "vulkan"), UUID (bytes, hex or UUID) or name.
+    """The best device here, or the one of that kind ("host", "vulkan", "cuda"), UUID (bytes, hex or UUID) or name.
 
     Where nothing is asked for, the environment variable EXTMEM_DEVICE is (a kind, UUID or name); then the best is a
     discrete GPU, before integrated ones, before the host device, before processors that pose as GPUs.
@@ -101,19 +104,31 @@ def open_claimed(imported: Imported) -> DeviceMemory:
     return opening.open_found(_device_of, manager(), imported, None)
 
 
+def cuda_device(device_uuid: bytes) -> Device | None:
+    """The CUDA device of that GPU, which this process shares; None where CUDA does not know it."""
+    known = _shared.get(device_uuid + _CUDA)
+    if known is None and not any(offer.identity.device_uuid == device_uuid for offer in select.cuda_offers()):
+        return None
+    return known or _shared_device(device_uuid, _CUDA.decode())
+
+
 @lru_cache(maxsize=512)
 def _device_of(descriptor: bytes) -> Device:
     """The device that a payload with this descriptor is on. Errors: DescriptorError, UnsupportedError."""
-    return _shared_device(Descriptor.parse(descriptor).device_uuid)
+    parsed = Descriptor.parse(descriptor)
+    return _shared_device(parsed.device_uuid, parsed.producer)
 
 
-def _shared_device(device_uuid: bytes | None) -> Device:
+def _shared_device(device_uuid: bytes | None, producer: str = "") -> Device:
+    """producer: a CUDA device's own payloads are opened there; all others on the Vulkan device, where there is one."""
     if device_uuid is None:
-        device_uuid = next(iter(_shared), None)
-    device = _shared.get(device_uuid) if device_uuid is not None else None
+        device_uuid = next((uuid for uuid in _shared if len(uuid) == _UUID_SIZE), None)
+    key = (device_uuid or b"") + producer.encode()
+    device = _shared.get(key) if key else None
     if device is None:
         try:
-            driver = select.choose(uuid=device_uuid) if device_uuid is not None else select.choose(kind="host")
+            kind = "cuda" if producer else "host" if device_uuid is None else None
+            driver = select.choose(kind=kind, uuid=device_uuid)
         except UnsupportedError as error:
             here = ", ".join(f"{known.device_name} {known.device_uuid.hex()}" for known in enumerate_devices())
             raise UnsupportedError(
@@ -121,7 +136,7 @@ def _shared_device(device_uuid: bytes | None) -> Device:
                 "open it on the machine and boot that made it",
                 requires_one_of=error.requires_one_of,
             ) from error
-        device = _shared.setdefault(driver.identity.device_uuid, Device(driver))
+        device = _shared.setdefault(driver.identity.device_uuid + producer.encode(), Device(driver))
     return device
 
 

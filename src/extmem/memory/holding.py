@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -68,7 +68,9 @@ class Holding(msgspec.Struct, eq=False, weakref=True):
     dedicated: ResourceFacts | None = None
     resource: Resource | None = None
     """The buffer or image that it is dedicated to, where the everyday door made that: it ends with the memory."""
-    views: tuple[weakref.ref[object], ...] = ()
+    companion: Allocation | None = None
+    """What CUDA has imported of a Vulkan device's memory, for GPU arrays: it ends before the memory."""
+    views: tuple[weakref.ref[Any], ...] = ()
     """What looks at it and has outlived the `DeviceMemory` that it came from."""
     released: bool = False
     users: set[int] = msgspec.field(default_factory=set)
@@ -109,6 +111,8 @@ class Holding(msgspec.Struct, eq=False, weakref=True):
                 for reference in self.references:
                     self.manager.free(reference)
         finally:
+            if self.companion is not None:
+                self.companion.close()
             if self.resource is not None:
                 self.resource.close()
             self.device.driver.free(self.allocation)
@@ -121,6 +125,8 @@ class Holding(msgspec.Struct, eq=False, weakref=True):
             for reference in self.references:
                 self.manager.free_later(reference)
         try:
+            if self.companion is not None:
+                self.companion.close()
             if self.resource is not None:
                 self.resource.close()
             self.device.driver.free(self.allocation)

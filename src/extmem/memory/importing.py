@@ -11,6 +11,7 @@ NT handle. A failed import touches neither.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,8 @@ class Source:
     fd = -1
     fd_handle: FdHandle | None = None
     fd_is_valid: bool | None = None
+    keeper: Callable[[int], None] | None = None
+    """Who takes the caller's fd when the whole call has succeeded; it is closed where nobody does."""
     host_pointer = 0
     writable = True
 
@@ -82,10 +85,10 @@ class Source:
 
     def commit(self) -> None:
         """The whole call succeeded: a caller's fd is consumed now, and not before."""
-        if self.fd_handle is not None:
-            os.close(self.fd_handle.take())
-        elif self.fd_is_valid:
-            os.close(self.fd)
+        if self.fd_handle is None and not self.fd_is_valid:
+            return
+        fd = self.fd_handle.take() if self.fd_handle is not None else self.fd
+        (self.keeper or os.close)(fd)
 
     def abandon(self) -> None:
         """Give back what resolving took. The caller's handle or fd was never touched."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
 from extmem import arrays, vk
-from extmem.errors import HandleStateError, LiveViewError
+from extmem.errors import HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import exporting, passing, resources
+from extmem.memory import exporting, lending, passing, resources
 from extmem.memory.holding import joining
 from extmem.objects import Status, error_for
 
@@ -46,13 +46,15 @@ class DeviceMemory:
     Every method raises HandleStateError once closed, and in a forked child.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_holding", "_seen")
+    __slots__ = ("__weakref__", "_closed", "_holding", "_lent", "_seen")
 
     def __init__(self, holding: Holding) -> None:
         self._closed = True  # until the holding counts us
         self._holding = holding
         self._seen: ref[object] | None = None
         """What its views look through, while there are any."""
+        self._lent: ref[lending.Loan] | None = None
+        """What GPU arrays of it hold, while there are any."""
         with joining:
             if holding.released:
                 raise HandleStateError(
@@ -180,12 +182,95 @@ class DeviceMemory:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> object:
+        place = lending.on_gpu(self.holding) if dl_device is None or tuple(dl_device) != arrays.CPU_DEVICE else None
+        if place is not None:
+            array = lending.device_array(self, place)
+            return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
         return arrays.dlpack_capsule(
             self.numpy(), stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
         )
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return arrays.CPU_DEVICE
+        place = lending.on_gpu(self.holding)
+        return arrays.CPU_DEVICE if place is None else lending.device_array(self, place).__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        place = lending.on_gpu(self.holding)
+        if place is None:
+            raise AttributeError("this memory is on no GPU that CUDA knows; it has no __cuda_array_interface__")
+        # Who takes this holds the memory object and no loan: `close` can't see it, unlike what `device_array` gives.
+        return lending.device_array(self, place).__cuda_array_interface__
+
+    # GPU arrays.
+
+    def device_array(
+        self,
+        dtype: object = None,
+        shape: Sequence[int] | None = None,
+        *,
+        strides: Sequence[int] | None = None,
+        offset: int = 0,
+    ) -> arrays.DeviceArray:
+        """A GPU array over the payload, zero copy, for whatever takes DLPack or the CUDA array interface.
+
+        dtype, shape, strides (bytes) and offset (bytes into the payload) override the descriptor's. Memory of a GPU's
+        Vulkan device is imported by CUDA at the first call, of a CUDA device it is there already.
+        Errors: ValueError for negative or overlapping strides, and where it would reach outside the payload;
+        UnsupportedError for memory that is on no GPU, or an image.
+        """
+        self.holding.check_process()
+        place = lending.on_gpu(self.holding)
+        if place is None:
+            raise UnsupportedError(
+                f"this memory ({self._what()}) is on {self.device.name}, and CUDA knows no such GPU here; open it on "
+                'the CUDA device (device=extmem.open_device(kind="cuda")), or use numpy() or read()',
+                requires_one_of=["a CUDA device", "numpy()", "read()"],
+            )
+        return lending.device_array(self, place, dtype=dtype, shape=shape, strides=strides, offset=offset)
+
+    def torch(
+        self,
+        dtype: object = None,
+        shape: Sequence[int] | None = None,
+        *,
+        strides: Sequence[int] | None = None,
+        offset: int = 0,
+    ) -> Any:
+        """A PyTorch tensor over the payload, zero copy: on the GPU where CUDA knows it, else on the host.
+
+        Arguments and errors as `device_array`; UnsupportedError without PyTorch, or for a build that does not suit.
+        Read-only memory gives a tensor whose writing operations raise PermissionError.
+        """
+        self.holding.check_process()
+        if lending.on_gpu(self.holding) is None:
+            return arrays.torch_tensor_on_host(self.numpy(dtype, shape, strides=strides, offset=offset))
+        return arrays.torch_tensor(self.device_array(dtype, shape, strides=strides, offset=offset))
+
+    def cupy(
+        self,
+        dtype: object = None,
+        shape: Sequence[int] | None = None,
+        *,
+        strides: Sequence[int] | None = None,
+        offset: int = 0,
+    ) -> Any:
+        """A CuPy array over the payload, zero copy. Arguments and errors as `device_array`; UnsupportedError without
+        CuPy. CuPy does not know read-only arrays: writing to one is not stopped.
+        """
+        return arrays.cupy_array(self.device_array(dtype, shape, strides=strides, offset=offset))
+
+    def jax(self, dtype: object = None, shape: Sequence[int] | None = None, *, offset: int = 0) -> Any:
+        """A JAX array over the payload, zero copy, row-major. Errors as `device_array`, and without JAX."""
+        return arrays.jax_array(self.device_array(dtype, shape, offset=offset))
+
+    def lent(self) -> lending.Loan:
+        """What a GPU array of this memory holds (for the library itself)."""
+        loan = self._lent() if self._lent is not None else None
+        if loan is None:
+            loan = lending.Loan(self.holding)
+            self._lent = ref(loan)
+        return loan
 
     if sys.version_info >= (3, 12):
 
@@ -317,13 +402,15 @@ class DeviceMemory:
 
     def _looked_at(self) -> bool:
         """Whether a memoryview or array over the memory is still alive."""
-        return self._seen is not None and self._seen() is not None
+        return (self._seen is not None and self._seen() is not None) or (
+            self._lent is not None and self._lent() is not None
+        )
 
     def _abandon(self) -> None:
         """Let the last view close it."""
         self._closed = True
-        if self._seen is not None:
-            self._holding.views += (self._seen,)
+        looking: tuple[ref[object] | ref[lending.Loan] | None, ...] = (self._seen, self._lent)
+        self._holding.views += tuple(view for view in looking if view is not None)
         self._holding.users.discard(id(self))
 
     def _what(self) -> str:
@@ -348,7 +435,7 @@ _bare = object.__new__
 def first_on(holding: Holding) -> DeviceMemory:
     """The first memory object on a holding that nobody else knows yet: nobody can be closing it meanwhile."""
     memory = _bare(DeviceMemory)
-    memory._seen = None
+    memory._seen = memory._lent = None
     memory._holding = holding
     holding.users.add(id(memory))
     memory._closed = False

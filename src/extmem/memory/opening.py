@@ -12,7 +12,7 @@ from extmem import arrays, vk
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager, start_time
-from extmem.memory import allocating, exporting, importing, own_fds
+from extmem.memory import allocating, exporting, foreign, importing, own_fds
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
 from extmem.memory.holding import Holding
@@ -58,7 +58,7 @@ def describe(
         memory_type_index=memory_type,
         memory_property_flags=types[memory_type].property_flags if 0 <= memory_type < len(types) else 0,
         device_uuid=device.identity.device_uuid,
-        driver_uuid=device.identity.driver_uuid,
+        driver_uuid=device.identity.driver_uuid if device.described is None else None,
         luid=device.identity.luid,
         device_name=device.identity.device_name,
         driver_name=device.identity.driver_name,
@@ -69,6 +69,8 @@ def describe(
         read_only=read_only,
         owner_pid=os.getpid(),
         owner_start_time=_started(os.getpid()),
+        made_by_vulkan=device.described is None,
+        producer=device.described.producer if device.described is not None else "",
     )
 
 
@@ -233,7 +235,7 @@ def open_found(
             descriptor, dedicated = _unfold(device, owner, imported, source)
         kind = _NT if imported.object else _KMT
         holding = allocating.adopt_object(
-            device, owner, imported, descriptor, descriptor.memory_type_index, kind, dedicated
+            device, owner, imported, descriptor, foreign.memory_type(device, descriptor), kind, dedicated
         )
     except BaseException:
         if dedicated is not None:
@@ -289,6 +291,11 @@ def _unfold(device: Device, owner: Manager, imported: Imported, source: object) 
     dedicated resource can break a rule: what has neither is kept as plain.
     """
     descriptor, _ = importing.described(imported.descriptor)
+    if device.described is not None:
+        foreign.check_device(device, descriptor)
+        if descriptor.dedicated is None:
+            _keep_plain(device, imported.descriptor, descriptor)
+        return descriptor, None
     if descriptor.dedicated is None and _same_device(device, descriptor):
         _keep_plain(device, imported.descriptor, descriptor)
         return descriptor, None
@@ -318,10 +325,13 @@ def open_fd(device: Device, found: Source) -> DeviceMemory:
     if descriptor is None:
         raise DescriptorError("the payload carries no descriptor; state one with extmem.raw.import_payload")
     dedicated = None
-    if descriptor.dedicated is not None or not _same_device(device, descriptor):
+    if device.described is not None:
+        foreign.check_device(device, descriptor)
+    elif descriptor.dedicated is not None or not _same_device(device, descriptor):
         dedicated = _judge_by_descriptor(device, found, descriptor)
     try:
-        holding = allocating.adopt(device, found, descriptor.allocation_size, descriptor.memory_type_index, dedicated)
+        kind = foreign.memory_type(device, descriptor)
+        holding = allocating.adopt(device, found, descriptor.allocation_size, kind, dedicated)
     except BaseException:
         if dedicated is not None:
             dedicated.close()
@@ -329,7 +339,8 @@ def open_fd(device: Device, found: Source) -> DeviceMemory:
     holding.resource = dedicated
     memory = first_on(holding)
     payload = found.fd_handle.payload if found.fd_handle is not None else None
-    if payload is not None and found.writable and descriptor.dedicated is None and _same_device(device, descriptor):
+    like = device.described is not None or _same_device(device, descriptor)
+    if payload is not None and found.writable and descriptor.dedicated is None and like:
         _keep_plain(device, payload.descriptor, descriptor)
     found.commit()
     return memory
@@ -344,7 +355,7 @@ def _judge_by_descriptor(device: Device, found: Source, descriptor: Descriptor) 
         chain = vk.ImportMemoryWin32HandleInfoKHR(HandleType(found.handle_type), number or None, found.name)
     else:
         chain = vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, found.fd)
-    info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, chain)
+    info = vk.MemoryAllocateInfo(descriptor.allocation_size, foreign.memory_type(device, descriptor), chain)
     dedicated: Resource | None = None
     if isinstance(descriptor.dedicated, vk.BufferCreateInfo):
         dedicated = device.create_buffer(descriptor.dedicated)

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.errors import DriverError
 from extmem.handles import FdHandle
+from extmem.memory import foreign
 from extmem.memory.holding import Holding
 from extmem.memory.memory import DeviceMemory, first_on
 
 if TYPE_CHECKING:
+    from extmem.devices.base import ImportsDescribed
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
@@ -58,7 +60,20 @@ def open_again(device: Device, handle: FdHandle) -> DeviceMemory | None:
     descriptor = device.plain.get(payload.descriptor) if payload is not None and payload.trusted else None
     if descriptor is None:
         return None
+    if device.described is not None:
+        return _told(device, device.described, handle, descriptor)
     return _taken(device, handle, descriptor, descriptor.allocation_size, descriptor.memory_type_index, _OPAQUE)
+
+
+def _told(device: Device, driver: ImportsDescribed, handle: FdHandle, descriptor: Descriptor) -> DeviceMemory | None:
+    """On a device that has to be told what the descriptor says."""
+    try:
+        allocation = driver.import_described(int(handle), foreign.origin(descriptor))
+    except DriverError:
+        return None  # the whole way says why
+    holding = Holding(device, allocation, descriptor, descriptor.allocation_size, 0, import_handle_type=_OPAQUE)
+    driver.keeper_of(allocation)(handle.take())
+    return first_on(holding)
 
 
 def _taken(
@@ -79,6 +94,8 @@ def note(device: Device, info: vk.MemoryAllocateInfo, source: Source) -> None:
     """`source` was imported the whole way, as `info` says, with nothing else in its chain."""
     link, descriptor = info.p_next, source.descriptor
     payload = source.fd_handle.payload if source.fd_handle is not None else None
+    if device.described is not None:
+        return  # the driver has to be told what the descriptor says
     if device.check == "warn" or payload is None or not payload.trusted or not source.writable:
         return
     if not isinstance(link, _Info) or link.p_next is not None or descriptor is None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from extmem.cli import _app
 from extmem.cli.devices import describe_offer
-from extmem.devices import host, select, vulkan
+from extmem.devices import cuda, host, select, vulkan
 from extmem.devices.base import Offer
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import DriverError, UnsupportedError
@@ -106,13 +106,16 @@ def test_what_has_to_be_opened_is_closed_again() -> None:
     assert closed == ["closed"] and facts == describe_offer(offer)
 
 
-def test_without_vulkan_the_reason_is_one_line_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vulkan, "offers", list)
-    monkeypatch.setattr(vulkan, "missing", lambda: "there is no Vulkan loader here")
+def test_without_a_gpu_the_reasons_are_one_line_each_on_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, why in ((vulkan, "there is no Vulkan loader here"), (cuda, "there is no driver library here")):
+        monkeypatch.setattr(kind, "offers", list)
+        monkeypatch.setattr(kind, "missing", lambda why=why: why)
     for arguments in ((), ("--json",)):
         result = shown(monkeypatch, *arguments)
         assert result.exit_code == 0
-        assert result.stderr == "No Vulkan device: there is no Vulkan loader here\n"
+        assert result.stderr == (
+            "No Vulkan device: there is no Vulkan loader here\nNo CUDA device: there is no driver library here\n"
+        )
     assert [facts["kind"] for facts in json.loads(shown(monkeypatch, "--json").stdout)] == ["host"]
 
 

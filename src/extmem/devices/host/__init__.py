@@ -29,11 +29,11 @@ if sys.platform == "linux":
 
         return [Offer("host", host_identity(), RANK, HostDriver, HostDriver)]
 
-    def map_file(fd: int, size: int) -> Mapping:
-        """A writable mapping of a host payload's first `size` bytes. Errors: OSError."""
+    def map_file(fd: int, size: int, writable: bool = True) -> Mapping:
+        """A mapping of a host payload's first `size` bytes. Errors: OSError."""
         from extmem.devices.host import _mapping
 
-        return _mapping.map_file(fd, size, True)
+        return _mapping.map_file(fd, size, writable)
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped here, readable and writable."""
@@ -47,7 +47,7 @@ else:
         """The host device of this machine: none on this platform."""
         return []
 
-    def map_file(fd: int, size: int) -> Mapping:
+    def map_file(fd: int, size: int, writable: bool = True) -> Mapping:
         """There is no host payload on this platform yet."""
         raise UnsupportedError("host payloads need Linux's memory files", requires_one_of=["Linux"])
 

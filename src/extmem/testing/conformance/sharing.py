@@ -143,7 +143,7 @@ def refused_import_keeps_the_handle(case: Case) -> None:
         case.write(memory, data)
     handle = case.handle(memory)
     value = int(handle)
-    larger = case.sized_buffer(case.importer, buffer.create_info.size * 2)
+    larger = case.sized_buffer(case.importer, buffer.requirements.size * 2)
     try:
         case.import_memory(larger, handle)
     except ExtmemError:

@@ -1,0 +1,117 @@
+"""The CUDA device: NVIDIA's driver behind the `Driver` interface. This module finds what there is of it.
+
+::
+
+    cuda.bindings.driver ──> gpus ──> driver ──> vmm        (memory that CUDA makes, and others import)
+                               │         ├─────> external   (memory that Vulkan or D3D made)
+                            context      └─────> hosted     (host payloads, registered once)
+
+`cuda-bindings` is imported when somebody first looks for a CUDA device: the extra `extmem[cuda]` brings it. The primary
+context of a GPU serves all: it is retained while a device is open, and the thread's current context is left as found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from extmem.errors import DriverError, HandleStateError, UnsupportedError
+
+if TYPE_CHECKING:
+    from extmem.devices.base import Offer
+    from extmem.devices.cuda.gpus import Gpu
+
+__all__ = ["WIN32_IS_NATIVE", "all_gpus", "driver_module", "forget", "missing", "offers", "replaced_by"]
+
+WIN32_IS_NATIVE = sys.platform == "win32"
+"""Whether handles of this platform are NT and KMT handles, not descriptors."""
+_gpus: dict[int, list[Gpu]] = {}
+"""This process's GPUs, by process id."""
+_missing: dict[int, str] = {}
+_began_in: int | None = None
+"""The process in which CUDA was first started: a forked child of it can't use CUDA at all."""
+_make_module: Callable[[], Any] | None = None
+"""What stands in for `cuda.bindings.driver`; None for the real one."""
+
+
+def driver_module() -> Any:
+    """`cuda.bindings.driver`, or what a test put in its place. Errors: UnsupportedError where it is not installed."""
+    if _make_module is not None:
+        return _make_module()
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        raise UnsupportedError(
+            f"cuda-bindings is not installed ({error}); pip install 'extmem[cuda]'", requires_one_of=["cuda-bindings"]
+        ) from error
+    return driver
+
+
+def all_gpus() -> list[Gpu]:
+    """The GPUs that CUDA sees in this process, in its order (CUDA_VISIBLE_DEVICES is CUDA's own business).
+
+    Errors: UnsupportedError without cuda-bindings, driver or GPU; HandleStateError in a process that was forked after
+    CUDA began; DriverError.
+    """
+    global _began_in
+    pid = os.getpid()
+    known = _gpus.get(pid)
+    if known is not None:
+        return known
+    if _began_in not in (None, pid):
+        raise HandleStateError(
+            f"CUDA was started in process {_began_in}, and this is its forked child {pid}, where CUDA does not work; "
+            "start children with spawn, or first use CUDA in the child"
+        )
+    from extmem.devices.cuda.gpus import look
+
+    module = driver_module()
+    found = look(module)
+    _began_in = pid
+    return _gpus.setdefault(pid, found)
+
+
+def offers() -> list[Offer]:
+    """The CUDA devices of this machine; none where CUDA is not to be had, and `missing` says why."""
+    pid = os.getpid()
+    if _missing.get(pid):
+        return []
+    try:
+        found = [gpu.offer() for gpu in all_gpus()]
+    except (UnsupportedError, DriverError, HandleStateError) as error:
+        _missing[pid] = str(error)
+        return []
+    return found
+
+
+def missing() -> str:
+    """Why `offers` had none; empty where it had some, or was not asked."""
+    return _missing.get(os.getpid(), "")
+
+
+def forget() -> None:
+    """Look again at the next call (for tests)."""
+    _missing.clear()
+    _gpus.clear()
+
+
+@contextlib.contextmanager
+def replaced_by(make_module: Callable[[], Any] | None) -> Iterator[None]:
+    """Within the block another module stands in for `cuda.bindings.driver` (for tests); then all is as it was.
+
+    make_module: makes it; None for the real one, looked for anew.
+    """
+    global _make_module, _began_in
+    before = dict(_gpus), dict(_missing), _make_module, _began_in
+    forget()
+    _make_module, _began_in = make_module, None
+    try:
+        yield
+    finally:
+        forget()
+        known, absent, _make_module, _began_in = before
+        _gpus.update(known)
+        _missing.update(absent)

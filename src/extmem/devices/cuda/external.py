@@ -1,0 +1,173 @@
+"""Memory that another API made: cuImportExternalMemory, and a pointer or an array mapped onto it.
+
+How this works. CUDA believes what it is told. A wrong dedicated flag or a smaller size imports in silence, a larger
+one fails only when it is mapped. So type, size and flag are the descriptor's (`Origin`), never the caller's, and what
+was mapped is looked at before anybody uses it: its context, its device, its range. CUDA owns an fd that it was given as
+soon as the import succeeds, so it gets a copy. At the end the mapping goes before the memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING, Any
+
+from extmem import vk
+from extmem.devices.copies import copy_of
+from extmem.devices.cuda import arrays
+from extmem.devices.cuda.allocation import CudaAllocation, Undo
+from extmem.devices.cuda.call import fail
+from extmem.devices.cuda.capabilities import DEVICE_TYPE
+from extmem.errors import DriverError, UnsupportedError
+
+if TYPE_CHECKING:
+    from extmem.broker.descriptors import PayloadFd
+    from extmem.devices.base import Origin
+    from extmem.devices.cuda.driver import CudaDriver
+
+__all__ = ["External"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_PREFIX = "CU_EXTERNAL_MEMORY_HANDLE_TYPE_"
+_TYPES = {
+    int(HandleType.OPAQUE_FD): "OPAQUE_FD",
+    int(HandleType.OPAQUE_WIN32): "OPAQUE_WIN32",
+    int(HandleType.OPAQUE_WIN32_KMT): "OPAQUE_WIN32_KMT",
+    int(HandleType.D3D12_HEAP): "D3D12_HEAP",
+    int(HandleType.D3D12_RESOURCE): "D3D12_RESOURCE",
+    int(HandleType.D3D11_TEXTURE): "D3D11_RESOURCE",
+    int(HandleType.D3D11_TEXTURE_KMT): "D3D11_RESOURCE_KMT",
+}
+_ALWAYS_DEDICATED = int(HandleType.D3D12_RESOURCE | HandleType.D3D11_TEXTURE | HandleType.D3D11_TEXTURE_KMT)
+"""Types of which each payload is one resource's (CUDA_EXTERNAL_MEMORY_DEDICATED must be given)."""
+_OPAQUE_FD = int(HandleType.OPAQUE_FD)
+_DEDICATED = 1
+
+
+class External:
+    """Imports of one device."""
+
+    def __init__(self, driver: CudaDriver) -> None:
+        self._driver = driver
+        self._gpu = driver.gpu
+        cu = self._module = driver.module
+        attributes = cu.CUpointer_attribute
+        self._asked = (
+            attributes.CU_POINTER_ATTRIBUTE_CONTEXT,
+            attributes.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+        )
+        self._types = {kind: getattr(cu.CUexternalMemoryHandleType, _PREFIX + name) for kind, name in _TYPES.items()}
+
+    def import_handle(
+        self,
+        handle: int,
+        origin: Origin,
+        *,
+        name: str | None = None,
+        payload: PayloadFd | None = None,
+        identity: int = 0,
+        writable: bool = True,
+    ) -> CudaAllocation:
+        """A view of the payload behind an fd, an NT handle, a KMT number, or a name (Windows).
+
+        handle: borrowed; an fd is copied, and CUDA takes the copy. Errors: DriverError; UnsupportedError for a type
+        that CUDA does not import.
+        """
+        cu, undo = self._module, Undo()
+        kind = self._types.get(origin.handle_type)
+        if kind is None:
+            raise UnsupportedError(
+                f"CUDA imports no {HandleType(origin.handle_type)!r}; it imports {', '.join(_TYPES.values())}",
+                requires_one_of=list(_TYPES.values()),
+            )
+        description = cu.CUDA_EXTERNAL_MEMORY_HANDLE_DESC()
+        description.type, description.size = kind, origin.size
+        if origin.dedicated or origin.handle_type & _ALWAYS_DEDICATED:
+            description.flags = _DEDICATED
+        copy, text = -1, None
+        if origin.handle_type != _OPAQUE_FD:
+            if name is not None:
+                text = ctypes.create_unicode_buffer(name)
+                description.handle.win32.name = ctypes.addressof(text)
+            else:
+                description.handle.win32.handle = handle
+        with self._gpu.current:
+            if origin.handle_type == _OPAQUE_FD:
+                copy = description.handle.fd = copy_of(handle)
+            result, memory = cu.cuImportExternalMemory(description)
+            del text
+            if result:
+                _close_what_is_left(copy, handle)
+                tried = (
+                    f"{origin.size} bytes by {HandleType(origin.handle_type).name}"
+                    f"{f' {name!r}' if name is not None else ''}, {'' if description.flags else 'not '}dedicated"
+                )
+                fail(result, "cuImportExternalMemory", self._gpu.name, *origin.devices, tried=tried)
+            undo.append((cu.cuDestroyExternalMemory, memory))
+            try:
+                pointer, array = 0, None
+                if origin.image is None:
+                    pointer = self._map(memory, origin, undo)
+                else:
+                    array = arrays.map_array(self._driver, memory, origin.image, origin.devices, undo)
+            except BaseException:
+                self._gpu.undo(undo)
+                raise
+        made = CudaAllocation(
+            self._driver,
+            origin.size,
+            DEVICE_TYPE,
+            pointer,
+            undo,
+            payload=payload,
+            identity=identity,
+            writable=writable,
+        )
+        made.array = array
+        return made
+
+    def _map(self, memory: Any, origin: Origin, undo: Undo) -> int:
+        cu, size = self._module, origin.size
+        description = cu.CUDA_EXTERNAL_MEMORY_BUFFER_DESC()
+        description.size = size
+        result, pointer = cu.cuExternalMemoryGetMappedBuffer(memory, description)
+        if result:
+            fail(result, "cuExternalMemoryGetMappedBuffer", self._gpu.name, *origin.devices, tried=f"{size} bytes")
+        undo.append((cu.cuMemFree, pointer))
+        result, found = cu.cuPointerGetAttributes(2, self._asked, pointer)
+        if result:
+            fail(result, "cuPointerGetAttributes", self._gpu.name, *origin.devices)
+        context, ordinal = found
+        if int(context) != int(self._gpu.context) or int(ordinal) != self._gpu.ordinal:
+            raise self._astray(
+                f"the mapped pointer belongs to CUDA device {int(ordinal)}, context {int(context):#x}, and the import "
+                f"was made on device {self._gpu.ordinal}, context {int(self._gpu.context):#x}",
+                origin,
+            )
+        result, base, length = cu.cuMemGetAddressRange(pointer)
+        if result:
+            fail(result, "cuMemGetAddressRange", self._gpu.name, *origin.devices)
+        start = int(pointer)
+        if int(base) > start or start + size > int(base) + int(length):
+            raise self._astray(
+                f"{size} bytes at {start:#x} were mapped, and CUDA knows {int(length)} bytes from {int(base):#x} there",
+                origin,
+            )
+        return start
+
+    def _astray(self, problem: str, origin: Origin) -> DriverError:
+        return DriverError(
+            f"cuExternalMemoryGetMappedBuffer: {problem}; the payload was not imported",
+            result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
+            command="cuExternalMemoryGetMappedBuffer",
+            devices=[self._gpu.name, *origin.devices],
+        )
+
+
+def _close_what_is_left(copy: int, fd: int) -> None:
+    """Close a copy of `fd` that a failed import was given, unless the driver did so: the number may be another's."""
+    try:
+        if copy >= 0 and os.path.sameopenfile(copy, fd):
+            os.close(copy)
+    except OSError:
+        return

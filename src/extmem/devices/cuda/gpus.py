@@ -1,0 +1,187 @@
+"""`Gpu`: a GPU as CUDA sees it in this process, and its primary context."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from extmem.devices.base import DeviceIdentity, Offer
+from extmem.devices.cuda import WIN32_IS_NATIVE
+from extmem.devices.cuda.allocation import Undo, undo_all
+from extmem.devices.cuda.call import fail
+from extmem.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from extmem.devices.cuda.driver import CudaDriver
+    from extmem.devices.cuda.hosted import Registrations
+
+__all__ = ["RANK", "Gpu", "look"]
+
+RANK = 15
+"""After a discrete GPU's Vulkan device, which can do more; before every other device."""
+_NAME_ROOM = 256
+_TRIES = 3
+_WANTED = {
+    "CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED": "virtual_memory",
+    "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED": "posix_fd",
+    "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED": "win32_handle",
+    "CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY": "maps_host",
+    "CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED": "registers_read_only",
+}
+
+
+def look(module: Any) -> list[Gpu]:
+    """Start CUDA and list its GPUs. Errors: UnsupportedError without a driver library or a GPU; DriverError."""
+    try:
+        (result,) = module.cuInit(0)
+    except (RuntimeError, OSError) as error:  # cuda-bindings found no libcuda, or one without what it needs
+        raise UnsupportedError(
+            f"the CUDA driver library is not here ({error}); install NVIDIA's driver for the GPU",
+            requires_one_of=["the NVIDIA driver (libcuda.so.1, nvcuda.dll)"],
+        ) from error
+    if result:
+        fail(result, "cuInit")
+    result, version = module.cuDriverGetVersion()
+    if result:
+        fail(result, "cuDriverGetVersion")
+    result, count = module.cuDeviceGetCount()
+    if result:
+        fail(result, "cuDeviceGetCount")
+    return [Gpu(module, ordinal, int(version)) for ordinal in range(int(count))]
+
+
+class Gpu:
+    """A GPU. Its primary context is retained while devices of it are open; what they register is counted here."""
+
+    def __init__(self, module: Any, ordinal: int, version: int) -> None:
+        self.module = module
+        self.ordinal = ordinal
+        """CUDA's number of it in this process; the frameworks' too."""
+        self.pid = os.getpid()
+        result, self.device = module.cuDeviceGet(ordinal)
+        self._check(result, "cuDeviceGet")
+        result, raw = module.cuDeviceGetName(_NAME_ROOM, self.device)
+        self._check(result, "cuDeviceGetName")
+        self.name = bytes(raw).partition(b"\0")[0].decode("utf-8", "replace")
+        result, uuid = module.cuDeviceGetUuid(self.device)
+        self._check(result, "cuDeviceGetUuid")
+        result, total = module.cuDeviceTotalMem(self.device)
+        self._check(result, "cuDeviceTotalMem")
+        self.total_memory = int(total)
+        """Bytes."""
+        luid, node_mask = self._luid()
+        self.identity = DeviceIdentity(
+            device_uuid=bytes(uuid.bytes),
+            driver_uuid=bytes(16),
+            luid=luid,
+            node_mask=node_mask,
+            device_name=self.name,
+            driver_name="NVIDIA CUDA",
+            driver_version=f"{version // 1000}.{version % 1000 // 10}",
+        )
+        self.can = {word: self._attribute(name) for name, word in _WANTED.items()}
+        """What it can do, by a word of our own for each attribute."""
+        self._lock = threading.Lock()
+        self._retained = 0
+        self.context: Any = None
+        """The primary context (CUcontext) while it is retained."""
+        self.current = Current(module, None, self.name)
+
+    def _check(self, result: Any, command: str) -> None:
+        if result:
+            fail(result, command, getattr(self, "name", f"CUDA device {self.ordinal}"))
+
+    def _luid(self) -> tuple[bytes | None, int]:
+        if not WIN32_IS_NATIVE:
+            return None, 0
+        result, luid, mask = self.module.cuDeviceGetLuid(self.device)
+        return (None, 0) if result else (bytes(luid)[:8], int(mask))  # a device for computing alone has none
+
+    def _attribute(self, name: str) -> int:
+        result, value = self.module.cuDeviceGetAttribute(getattr(self.module.CUdevice_attribute, name), self.device)
+        self._check(result, "cuDeviceGetAttribute")
+        return int(value)
+
+    def offer(self) -> Offer:
+        """This device as one that can be opened."""
+        from extmem.devices.cuda.capabilities import Answers
+
+        return Offer("cuda", self.identity, RANK, self.open, lambda: Answers(self))
+
+    def open(self) -> CudaDriver:
+        """Retain the primary context. The caller closes the device."""
+        from extmem.devices.cuda.driver import CudaDriver
+
+        return CudaDriver(self)
+
+    @cached_property
+    def registrations(self) -> Registrations:
+        """Host payloads that this GPU sees."""
+        from extmem.devices.cuda.hosted import Registrations
+
+        return Registrations(self)
+
+    # The primary context.
+
+    def retain(self) -> None:
+        """cuDevicePrimaryCtxRetain, at the first call. Each call needs a `release`. Errors: DriverError."""
+        with self._lock:
+            if not self._retained:
+                result, context = self.module.cuDevicePrimaryCtxRetain(self.device)
+                self._check(result, "cuDevicePrimaryCtxRetain")
+                self.context = context
+                self.current = Current(self.module, context, self.name)
+            self._retained += 1
+
+    def release(self) -> None:
+        """cuDevicePrimaryCtxRelease, at the last call. Nothing happens in a forked child."""
+        with self._lock:
+            self._retained -= 1
+            if self._retained or self.pid != os.getpid():
+                return
+            self.context = None
+        self.module.cuDevicePrimaryCtxRelease(self.device)
+
+    def undo(self, undo: Undo) -> None:
+        """Give back what was taken, in the primary context. Never raises: where the context is gone, so is the rest."""
+        if not undo:
+            return
+        for _ in range(_TRIES):
+            (result,) = self.module.cuCtxPushCurrent(self.context)
+            if not result:
+                break
+        try:
+            undo_all(undo)
+        finally:
+            if not result:
+                self.module.cuCtxPopCurrent()
+
+
+class Current:
+    """`with gpu.current:` the GPU's primary context is current; afterwards what was current before is again.
+
+    One serves all threads: CUDA keeps the stack of contexts for each.
+    """
+
+    __slots__ = ("_context", "_name", "_pop", "_push")
+
+    def __init__(self, module: Any, context: Any, name: str) -> None:
+        self._push, self._pop, self._context, self._name = (
+            module.cuCtxPushCurrent,
+            module.cuCtxPopCurrent,
+            context,
+            name,
+        )
+
+    def __enter__(self) -> None:
+        (result,) = self._push(self._context)
+        if result:
+            fail(result, "cuCtxPushCurrent", self._name)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pop()

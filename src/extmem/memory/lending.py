@@ -1,0 +1,103 @@
+"""Memory as GPU arrays: which device pointer an array is made over, and what keeps it alive.
+
+How this works. Memory of a CUDA device has a pointer. Memory of a GPU's Vulkan device is imported by CUDA when somebody
+first asks for a GPU array of it, on the CUDA device with its UUID; that import belongs to the memory's holding and
+ends with it. Arrays hold a `Loan`, which holds the holding: while one lives, the memory can't be closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from extmem import arrays
+from extmem.errors import InternalError, UnsupportedError
+from extmem.memory import foreign
+
+if TYPE_CHECKING:
+    from extmem.devices.base import Allocation
+    from extmem.memory.device import Device
+    from extmem.memory.holding import Holding
+    from extmem.memory.memory import DeviceMemory
+
+__all__ = ["Loan", "Place", "device_array", "on_gpu"]
+
+
+class Loan:
+    """Keeps a holding, and so the memory, while arrays of it live."""
+
+    __slots__ = ("__weakref__", "holding")
+
+    def __init__(self, holding: Holding) -> None:
+        self.holding = holding
+
+
+class Place(NamedTuple):
+    """Where a payload is on a GPU."""
+
+    pointer: int
+    """CUdeviceptr of the allocation's first byte."""
+    ordinal: int
+    """CUDA's number of the device in this process."""
+    hosted: bool
+    """Whether it is host memory that the GPU sees."""
+
+
+def on_gpu(holding: Holding) -> Place | None:
+    """Where CUDA has the memory; None for memory that is on no GPU that CUDA knows.
+
+    Errors: UnsupportedError for GPU memory that was not allocated for export, and for images; DriverError.
+    """
+    device = holding.device
+    if device.described is not None:
+        return _placed(holding.allocation, device)
+    if device.kind == "host":
+        return None
+    from extmem.memory import doors  # which stands on the whole layer
+
+    found = doors.cuda_device(device.uuid)
+    if found is None or found.described is None:
+        return None
+    companion = holding.companion
+    if companion is None:
+        fd = holding.allocation.fd
+        if fd is None:
+            raise UnsupportedError(
+                f"this memory of {device.name} was not allocated for export, so CUDA cannot import it; allocate it "
+                "with handle_types=OPAQUE_FD, or copy it",
+                requires_one_of=["VkExportMemoryAllocateInfo::handleTypes with OPAQUE_FD"],
+            )
+        origin = foreign.origin(holding.descriptor)
+        companion = holding.companion = found.described.import_described(fd, origin, writable=holding.writable)
+    return _placed(companion, found)
+
+
+def _placed(allocation: Allocation, device: Device) -> Place:
+    pointer, ordinal = getattr(allocation, "live", None), getattr(device.driver, "ordinal", None)
+    if not isinstance(pointer, int) or not isinstance(ordinal, int):
+        raise InternalError(f"{allocation!r} of {device.name} tells no device pointer")
+    return Place(pointer, ordinal, bool(getattr(allocation, "is_host_memory", False)))
+
+
+def device_array(
+    memory: DeviceMemory,
+    place: Place,
+    *,
+    dtype: object = None,
+    shape: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    offset: int = 0,
+) -> arrays.DeviceArray:
+    """An array over memory that is on a GPU, with the descriptor's layout or the caller's. Errors: ValueError."""
+    holding = memory.holding
+    described = holding.descriptor
+    layout = arrays.layout_for(memory.size, described.array, dtype=dtype, shape=shape, strides=strides, offset=offset)
+    loan = memory.lent()
+    return arrays.DeviceArray(
+        place.pointer + described.payload_offset,
+        layout,
+        place.ordinal,
+        read_only=not holding.writable,
+        keep=loan,
+        hosted=place.hosted,
+    )

@@ -1,0 +1,34 @@
+"""A CUDA driver in Python that follows a script, over which the CUDA device runs without a GPU.
+
+::
+
+    from extmem.testing import fake_cuda
+
+    fake = fake_cuda.FakeCuda()
+    with fake_cuda.installed(fake), extmem.open_device(kind="cuda") as device:
+        fake.fail(1, fake_cuda.OUT_OF_MEMORY, command="cuMemCreate")
+        ...
+    assert not fake.misuses and not fake.alive()
+
+It replaces the functions of `cuda.bindings.driver` that the CUDA device calls; structs and enums are cuda-bindings'
+own, which needs no driver for them, and must be installed. It really moves bytes: device memory is memory files at
+real addresses, shared by their descriptors. Its default GPU is `fake_vulkan.DISCRETE` seen by CUDA, so that with both
+installed each imports what the other made.
+
+* *GPUs* (`Gpu`): names, UUIDs, memory, what they can do.
+* *Script*: `fail` the n-th call, `failing` as an arm of `faults.fail_each`, `missing` functions.
+* *Manners*: as seen with CUDA 13, a wrong dedicated flag or a smaller size imports in silence (and is noted here), a
+  larger one fails when it is mapped, a bad fd gives CUDA_ERROR_UNKNOWN and harms nothing else.
+* *Strictness*: `misuses` lists what the driver API forbids: wrong handles, no current context, the wrong order.
+* *Counters*: `alive()` says what lives.
+
+Not modelled: kernels, streams, Win32 handles, D3D, texels of arrays.
+"""
+
+from __future__ import annotations
+
+from extmem.testing.fake_cuda.installing import EXIT_MISUSE, elsewhere, installed, open_here
+from extmem.testing.fake_cuda.machine import OUT_OF_MEMORY, FakeCuda, Misuse
+from extmem.testing.fake_cuda.things import Gpu
+
+__all__ = ["EXIT_MISUSE", "OUT_OF_MEMORY", "FakeCuda", "Gpu", "Misuse", "elsewhere", "installed", "open_here"]

@@ -1,0 +1,61 @@
+"""Functions that move bytes."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+from extmem.testing.fake_cuda.things import Mapped, Pinned, Reserved
+
+if TYPE_CHECKING:
+    from extmem.testing.fake_cuda.machine import FakeCuda
+
+__all__: list[str] = []
+
+_READ_WRITE, _REGISTERED_READ_ONLY = 3, 0x08
+
+
+def _on_device(fake: FakeCuda, pointer: Any, size: int, *, write: bool) -> int:
+    fake.current()
+    address = int(pointer)
+    spans: list[Mapped | Reserved | Pinned] = [
+        *fake.living(Mapped),
+        *fake.living(Reserved),
+        *fake.living(Pinned),
+    ]
+    for span in spans:
+        if span.address <= address and address + size <= span.address + span.size:
+            if write and isinstance(span, Reserved) and span.access != _READ_WRITE:
+                raise fake.wrong("memory that may only be read is written", 700)
+            if write and isinstance(span, Pinned) and span.flags & _REGISTERED_READ_ONLY:
+                raise fake.wrong("memory that may only be read is written", 700)
+            if isinstance(span, Reserved) and not span.access:
+                raise fake.wrong("nobody may use what is mapped there")
+            return address
+    raise fake.wrong(f"{size} bytes at {address:#x} are no device memory")
+
+
+def cuMemcpyHtoD(fake: FakeCuda, target: Any, source: Any, size: int) -> None:
+    """From the host."""
+    ctypes.memmove(_on_device(fake, target, size, write=True), int(source), size)
+
+
+def cuMemcpyDtoH(fake: FakeCuda, target: Any, source: Any, size: int) -> None:
+    """To the host."""
+    ctypes.memmove(int(target), _on_device(fake, source, size, write=False), size)
+
+
+def cuMemcpyDtoD(fake: FakeCuda, target: Any, source: Any, size: int) -> None:
+    """On the device."""
+    ctypes.memmove(_on_device(fake, target, size, write=True), _on_device(fake, source, size, write=False), size)
+
+
+def cuMemsetD8(fake: FakeCuda, target: Any, value: int, count: int) -> None:
+    """Bytes."""
+    ctypes.memset(_on_device(fake, target, count, write=True), value, count)
+
+
+def cuMemsetD32(fake: FakeCuda, target: Any, value: int, count: int) -> None:
+    """32-bit words."""
+    at = _on_device(fake, target, 4 * count, write=True)
+    ctypes.memmove(at, value.to_bytes(4, "little") * count, 4 * count)

@@ -1,0 +1,154 @@
+"""External memory and registered host memory. What a fake Vulkan driver exports is imported here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if sys.platform != "linux":
+    raise ImportError("the fake driver shares memory files, which are Linux's")
+
+from extmem.testing.fake_cuda.machine import INVALID_VALUE, Refusal
+from extmem.testing.fake_cuda.spans import place, reserve
+from extmem.testing.fake_cuda.things import ExternalMemory, Mapped, Pinned, Reserved
+from extmem.testing.fake_vulkan.payloads import FilePayload, read_tag
+
+if TYPE_CHECKING:
+    from extmem.testing.fake_cuda.machine import FakeCuda
+
+__all__: list[str] = []
+
+_OPAQUE_FD, _DEDICATED = 1, 1
+_UNKNOWN, _REGISTERED, _NOT_REGISTERED = 999, 712, 713
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_CONTEXT, _ORDINAL = 1, 9
+_DEVICE_MAP, _READ_ONLY = 0x02, 0x08
+
+
+def cuImportExternalMemory(fake: FakeCuda, description: Any) -> tuple[Any]:
+    """Consumes the fd on success. As the real one: a smaller size and a wrong dedicated flag import in silence, and
+    a bad fd gives CUDA_ERROR_UNKNOWN. A test sees in `imports` and `misuses` what was told.
+    """
+    ordinal = fake.current().ordinal
+    kind, size, flags = int(description.type), int(description.size), int(description.flags)
+    fake.imports.append({"type": kind, "size": size, "flags": flags})
+    if kind != _OPAQUE_FD:
+        raise Refusal(801)
+    fd = int(description.handle.fd)
+    tag = read_tag(fd)
+    if tag is None or tag.device_uuid != fake.gpus[ordinal].uuid:
+        raise Refusal(_UNKNOWN)
+    if size < tag.size:
+        fake.wrong(f"{size} bytes are imported of a payload of {tag.size}")
+    if bool(flags & _DEDICATED) != bool(tag.dedicated):
+        fake.wrong(f"the payload is dedicated to {tag.dedicated or 'nothing'}, and the flags are {flags}")
+    made = ExternalMemory(payload=FilePayload(fd), size=size, ordinal=ordinal)
+    return (fake.module.CUexternalMemory(fake.add(made)),)
+
+
+def cuDestroyExternalMemory(fake: FakeCuda, handle: Any) -> None:
+    """What is mapped onto it must be gone."""
+    fake.current()
+    memory = fake.get(handle, ExternalMemory)
+    if any(mapped.memory is memory for mapped in fake.living(Mapped)):
+        fake.wrong("an external memory is destroyed while something is mapped onto it")
+    fake.end(memory)
+    if memory.payload is not None:
+        memory.payload.close()
+
+
+def cuExternalMemoryGetMappedBuffer(fake: FakeCuda, handle: Any, description: Any) -> tuple[Any]:
+    """More than the payload has is refused here, not at the import."""
+    fake.current()
+    memory = fake.get(handle, ExternalMemory)
+    offset, size, flags = int(description.offset), int(description.size), int(description.flags)
+    if offset % _PAGE or flags or memory.payload is None:
+        raise fake.wrong(f"offset {offset}, flags {flags}")
+    tag = read_tag(memory.payload.fd)
+    if tag is None or offset + size > min(memory.size, tag.size) or size <= 0:
+        raise Refusal(INVALID_VALUE)
+    keep = reserve(-(-size // _PAGE) * _PAGE)
+    place(keep, memory.payload.fd, size, writable=True)
+    fake.add(Mapped(memory=memory, address=keep.address, size=size, keep=keep))
+    return (fake.module.CUdeviceptr(keep.address),)
+
+
+def cuExternalMemoryGetMappedMipmappedArray(fake: FakeCuda, handle: Any, description: Any) -> tuple[Any]:
+    """An image's array; its texels are nobody's business here."""
+    fake.current()
+    memory = fake.get(handle, ExternalMemory)
+    shape = description.arrayDesc
+    if int(description.numLevels) < 1 or int(shape.Width) < 1 or int(shape.NumChannels) not in (1, 2, 4):
+        raise fake.wrong(f"levels {int(description.numLevels)}, width {int(shape.Width)}")
+    made = Mapped(memory=memory)
+    return (fake.module.CUmipmappedArray(fake.add(made)),)
+
+
+def cuMipmappedArrayDestroy(fake: FakeCuda, handle: Any) -> None:
+    """Before its memory."""
+    fake.current()
+    fake.end(fake.get(handle, Mapped))
+
+
+def cuMemFree(fake: FakeCuda, pointer: Any) -> None:
+    """A mapped buffer."""
+    fake.current()
+    for mapped in fake.living(Mapped):
+        if mapped.address == int(pointer):
+            fake.end(mapped)
+            mapped.keep = None
+            return
+    raise fake.wrong(f"{int(pointer):#x} is no mapped buffer")
+
+
+def cuPointerGetAttributes(fake: FakeCuda, count: int, attributes: Any, pointer: Any) -> tuple[list[Any]]:
+    """Context and device ordinal."""
+    address = int(pointer)
+    for mapped in fake.living(Mapped):
+        if mapped.memory is not None and mapped.address <= address < mapped.address + mapped.size:
+            ordinal = mapped.memory.ordinal
+            handle = fake.contexts[ordinal].handle + (4096 if fake.stray_pointers else 0)
+            known = {_CONTEXT: fake.module.CUcontext(handle), _ORDINAL: ordinal}
+            return ([known[int(attribute)] for attribute in attributes[:count]],)
+    raise Refusal(INVALID_VALUE)
+
+
+def cuMemGetAddressRange(fake: FakeCuda, pointer: Any) -> tuple[Any, int]:
+    """Of mapped buffers and ranges."""
+    address = int(pointer)
+    spans: list[Mapped | Reserved] = [*fake.living(Mapped), *fake.living(Reserved)]
+    for span in spans:
+        if span.address <= address < span.address + span.size:
+            size = span.size // 2 if fake.short_ranges else span.size
+            return (fake.module.CUdeviceptr(span.address), size)
+    raise Refusal(INVALID_VALUE)
+
+
+def cuMemHostRegister(fake: FakeCuda, address: Any, size: int, flags: int) -> None:
+    """Whole pages, once."""
+    fake.current()
+    start = int(address)
+    if start % _PAGE or size % _PAGE or not flags & _DEVICE_MAP:
+        raise fake.wrong(f"{size} bytes at {start:#x}, flags {flags}")
+    if any(p.address < start + size and start < p.address + p.size for p in fake.living(Pinned)):
+        raise Refusal(_REGISTERED)
+    fake.add(Pinned(address=start, size=size, flags=flags))
+
+
+def cuMemHostUnregister(fake: FakeCuda, address: Any) -> None:
+    """By the address it was registered with."""
+    fake.current()
+    for pinned in fake.living(Pinned):
+        if pinned.address == int(address):
+            fake.end(pinned)
+            return
+    raise fake.wrong(f"{int(address):#x} is not registered", _NOT_REGISTERED)
+
+
+def cuMemHostGetDevicePointer(fake: FakeCuda, address: Any, flags: int) -> tuple[Any]:
+    """The same address: all have one address space."""
+    fake.current()
+    if not any(p.address <= int(address) < p.address + p.size for p in fake.living(Pinned)):
+        raise fake.wrong(f"{int(address):#x} is not registered")
+    return (fake.module.CUdeviceptr(int(address)),)

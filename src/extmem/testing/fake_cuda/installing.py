@@ -1,0 +1,65 @@
+"""How programs come to use a fake: in this process, and in others."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from extmem.devices import cuda
+from extmem.memory import doors
+from extmem.testing.fake_cuda.machine import FakeCuda
+from extmem.testing.fake_cuda.things import Gpu
+
+if TYPE_CHECKING:
+    from extmem.memory import Device
+
+__all__ = ["EXIT_MISUSE", "elsewhere", "installed", "open_here"]
+
+EXIT_MISUSE = 70
+"""What a process ends with whose fake noted a misuse."""
+_here = contextlib.ExitStack()
+"""Keeps what `open_here` installed, as long as the process."""
+_installed: list[FakeCuda] = []
+
+
+@contextlib.contextmanager
+def installed(fake: FakeCuda) -> Iterator[FakeCuda]:
+    """Within the block this process's CUDA devices are the fake's, for `extmem.open_device` and `extmem.open`.
+
+    Devices that the block opens, it closes; those that `extmem.open` chose are closed at its end.
+    """
+    with cuda.replaced_by(lambda: fake.module), doors.chosen_anew():
+        yield fake
+
+
+def elsewhere(fake: FakeCuda, *, index: int = 0) -> str:
+    """An expression that opens a device of a fake like this one in another process, where `extmem` is installed.
+
+    For `remote=` of the conformance suite, or any child. The other process ends with EXIT_MISUSE if its fake noted a
+    misuse. index: which of the GPUs.
+    """
+    told = {"gpus": [asdict(gpu) for gpu in fake.gpus], "index": index}
+    return f"__import__({__name__!r}, fromlist=['open_here']).open_here({told!r})"
+
+
+def open_here(told: dict[str, Any]) -> Device:
+    """What `elsewhere` runs: this process's CUDA is a fake from now on."""
+    if not _installed:
+        fake = FakeCuda([Gpu(**gpu) for gpu in told["gpus"]])
+        _installed.append(fake)
+        _here.enter_context(cuda.replaced_by(lambda: fake.module))
+        atexit.register(_report, fake)
+    return doors.open_device(kind="cuda", uuid=told["gpus"][told["index"]]["uuid"].hex())
+
+
+def _report(fake: FakeCuda) -> None:
+    if fake.misuses:
+        for misuse in fake.misuses:
+            sys.stderr.write(f"{misuse}\n")
+        sys.stderr.flush()
+        os._exit(EXIT_MISUSE)  # atexit has no other way to say it

@@ -1,0 +1,280 @@
+"""`FakeCuda`: the whole fake, from its script to what lives on it.
+
+How this works. `module` stands in for `cuda.bindings.driver`: structs, enums and handle types are the real ones, so
+that what is filled in wrongly shows; the functions that the CUDA device calls are those of the modules beside this one,
+and there are no others. `run` is what each of them goes through: it counts, follows the script, and turns what a
+function found wrong into a misuse and a CUresult.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from extmem.testing.fake_cuda.things import Context, ExternalMemory, Gpu, Mapped, Physical, Pinned, Reserved, Thing
+
+if TYPE_CHECKING:
+    from extmem.testing.faults import Countdown
+
+__all__ = ["FakeCuda", "Misuse", "Refusal"]
+
+T = TypeVar("T", bound=Thing)
+INVALID_VALUE, OUT_OF_MEMORY, NOT_INITIALIZED, NO_DEVICE, INVALID_CONTEXT = 1, 2, 3, 100, 201
+_GIVES_BACK = frozenset(
+    {
+        "cuCtxPopCurrent",
+        "cuDestroyExternalMemory",
+        "cuDevicePrimaryCtxRelease",
+        "cuMemAddressFree",
+        "cuMemFree",
+        "cuMemHostUnregister",
+        "cuMemRelease",
+        "cuMemUnmap",
+        "cuMipmappedArrayDestroy",
+    }
+)
+"""Functions that give back what was taken: none of them fails by the script."""
+_COUNTED: dict[type[Thing], str] = {
+    ExternalMemory: "external memories",
+    Mapped: "mapped buffers and arrays",
+    Physical: "allocations",
+    Reserved: "address ranges",
+    Pinned: "registrations",
+}
+
+
+class Refusal(Exception):
+    """A function ends with this CUresult. Never leaves the fake."""
+
+    def __init__(self, result: int) -> None:
+        super().__init__(f"CUresult {result}")
+        self.result = result
+
+
+@dataclass(frozen=True, slots=True)
+class Misuse:
+    """Something that the CUDA driver API forbids, and that the real driver need not notice."""
+
+    command: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.command}: {self.problem}"
+
+
+@dataclass(slots=True)
+class _Plan:
+    left: int
+    result: int
+    command: str | None
+
+
+@dataclass
+class FakeCuda:
+    """A machine with these GPUs and NVIDIA's driver for them. See the package.
+
+    missing: functions that the driver lacks (calling one raises RuntimeError, as cuda-bindings does). Everything that
+    a test may look at or change while the fake runs is a plain field.
+    """
+
+    gpus: Sequence[Gpu] = (Gpu(),)
+    missing: frozenset[str] = frozenset()
+    misuses: list[Misuse] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    """Every function that was called, in order."""
+    imports: list[dict[str, Any]] = field(default_factory=list)
+    """What each cuImportExternalMemory was told: type, size, flags."""
+    stray_pointers: bool = False
+    """Mapped buffers answer with another context than the one that they were mapped in."""
+    short_ranges: bool = False
+    """CUDA knows of fewer bytes than were mapped."""
+
+    def __post_init__(self) -> None:
+        self.contexts = [Context(ordinal) for ordinal in range(len(self.gpus))]
+        self.things: dict[int, Thing] = {}
+        self._next = 0x10_0000
+        self._plans: list[_Plan] = []
+        self._countdowns: list[tuple[Countdown, int]] = []
+        self._lock = threading.RLock()
+        self._stacks = threading.local()
+        self._running = ""
+        self.initialized = False
+
+    # The script.
+
+    def fail(self, at: int = 1, result: int = OUT_OF_MEMORY, *, command: str | None = None) -> None:
+        """Let the `at`-th call from now on fail, of that function or of any that does not give back."""
+        self._plans.append(_Plan(at, int(result), command))
+
+    @contextlib.contextmanager
+    def failing(self, countdown: Countdown, result: int = OUT_OF_MEMORY) -> Iterator[Countdown]:
+        """An arm for `faults.fail_each`: the call whose turn it is returns this, and does nothing."""
+        entry = (countdown, int(result))
+        self._countdowns.append(entry)
+        try:
+            yield countdown
+        finally:
+            self._countdowns.remove(entry)
+
+    def _scripted(self, name: str) -> int:
+        result = 0
+        for countdown, told in self._countdowns:
+            if name not in _GIVES_BACK and countdown.due(name):
+                result = told
+        for plan in self._plans:
+            if plan.command == name or (plan.command is None and name not in _GIVES_BACK):
+                plan.left -= 1
+                if plan.left == 0:
+                    result = plan.result
+        self._plans = [plan for plan in self._plans if plan.left > 0]
+        return result
+
+    # What there is.
+
+    def living(self, kind: type[T]) -> list[T]:
+        """Every living object of a kind."""
+        return [thing for thing in self.things.values() if isinstance(thing, kind)]
+
+    def alive(self) -> Counter[str]:
+        """How many of each kind live, and the contexts that are retained. Empty when everything was given back."""
+        found = Counter(_COUNTED[type(thing)] for thing in self.things.values())
+        return found + Counter({"retained contexts": sum(context.retained for context in self.contexts)})
+
+    def add(self, thing: T) -> int:
+        """A new object lives; its handle."""
+        self._next += 16
+        thing.number = self._next
+        self.things[thing.number] = thing
+        return thing.number
+
+    def get(self, handle: Any, kind: type[T]) -> T:
+        """The living object behind a handle. Notes a misuse and ends the call where there is none."""
+        found = self.things.get(int(handle))
+        if not isinstance(found, kind):
+            raise self.wrong(f"{int(handle):#x} is no living {kind.__name__}")
+        return found
+
+    def end(self, thing: Thing) -> None:
+        """An object ends."""
+        del self.things[thing.number]
+
+    def wrong(self, problem: str, result: int = INVALID_VALUE) -> Refusal:
+        """Note a misuse; what to raise, as `raise fake.wrong(…)`."""
+        self.misuses.append(Misuse(self._running, problem))
+        return Refusal(result)
+
+    # Contexts.
+
+    @property
+    def stack(self) -> list[int]:
+        """This thread's stack of contexts, by ordinal; the last is current."""
+        if not hasattr(self._stacks, "contexts"):
+            self._stacks.contexts = []
+        stack: list[int] = self._stacks.contexts
+        return stack
+
+    def current(self) -> Context:
+        """The current context; a misuse where there is none."""
+        if not self.stack:
+            raise self.wrong("no context is current", INVALID_CONTEXT)
+        context = self.contexts[self.stack[-1]]
+        if not context.retained:
+            raise self.wrong(f"the current context, of device {context.ordinal}, is not retained", INVALID_CONTEXT)
+        return context
+
+    # As a module.
+
+    @functools.cached_property
+    def module(self) -> Any:
+        """What stands in for `cuda.bindings.driver`."""
+        return _Module(self)
+
+    def run(self, name: str, function: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:
+        """One call: (CUresult, values …), as cuda-bindings returns it."""
+        with self._lock:
+            before, self._running = self._running, name
+            self.calls.append(name)
+            results = self.module.CUresult
+            count = _VALUES.get(name, 0)
+            try:
+                told = self._scripted(name)
+                if told:
+                    raise Refusal(told)
+                if not self.initialized and name != "cuInit":
+                    raise self.wrong("cuInit was not called", NOT_INITIALIZED)
+                values = function(self, *arguments)
+            except Refusal as refusal:
+                return (results(refusal.result), *[None] * count)
+            finally:
+                self._running = before
+            return (results.CUDA_SUCCESS, *(values if values is not None else ()))
+
+
+class _Module:
+    """`cuda.bindings.driver`, with the fake's functions in place of the driver's."""
+
+    def __init__(self, fake: FakeCuda) -> None:
+        from cuda.bindings import driver
+
+        self._real = driver
+        self._fake = fake
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("cu"):
+            value = getattr(self._real, name)
+        elif name in self._fake.missing or name not in _functions():
+            value = functools.partial(_absent, name)
+        else:
+            value = functools.partial(self._fake.run, name, _functions()[name])
+        setattr(self, name, value)
+        return value
+
+
+def _absent(name: str, *arguments: Any) -> Any:
+    raise RuntimeError(f'Function "{name}" not found')
+
+
+_VALUES = {
+    "cuDeviceGet": 1,
+    "cuDeviceGetAttribute": 1,
+    "cuDeviceGetCount": 1,
+    "cuDeviceGetLuid": 2,
+    "cuDeviceGetName": 1,
+    "cuDeviceGetUuid": 1,
+    "cuDevicePrimaryCtxRetain": 1,
+    "cuDeviceTotalMem": 1,
+    "cuDriverGetVersion": 1,
+    "cuCtxGetCurrent": 1,
+    "cuCtxPopCurrent": 1,
+    "cuExternalMemoryGetMappedBuffer": 1,
+    "cuExternalMemoryGetMappedMipmappedArray": 1,
+    "cuImportExternalMemory": 1,
+    "cuMemAddressReserve": 1,
+    "cuMemCreate": 1,
+    "cuMemExportToShareableHandle": 1,
+    "cuMemGetAddressRange": 2,
+    "cuMemGetAllocationGranularity": 1,
+    "cuMemGetAllocationPropertiesFromHandle": 1,
+    "cuMemHostGetDevicePointer": 1,
+    "cuMemImportFromShareableHandle": 1,
+    "cuMemRetainAllocationHandle": 1,
+    "cuPointerGetAttributes": 1,
+}
+"""How many values each function returns behind its CUresult; those that are not here return none."""
+
+
+@functools.cache
+def _functions() -> dict[str, Callable[..., Any]]:
+    from extmem.testing.fake_cuda import copying, devices, external, virtual
+
+    return {
+        name: value
+        for module in (devices, virtual, external, copying)
+        for name, value in vars(module).items()
+        if name.startswith("cu") and callable(value)
+    }

@@ -1,0 +1,54 @@
+"""Address ranges of the fake's device memory: real ones, so that views of it can be looked at."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("the fake driver maps memory files, which are Linux's")
+
+__all__ = ["Span", "place", "reserve"]
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_FAILED = ctypes.c_void_p(-1).value
+_FIXED = 0x10
+_NOBODY = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
+
+class Span:
+    """Addresses. Given back when lost."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.address, self.size = address, size
+
+    def __del__(self) -> None:
+        _libc.munmap(self.address, self.size)
+
+
+def reserve(size: int) -> Span:
+    """Addresses that nobody can read or write yet. Errors: OSError."""
+    return Span(_mmap(None, size, 0, _NOBODY, -1), size)
+
+
+def place(span: Span, fd: int, size: int, *, writable: bool) -> None:
+    """A file's bytes at these addresses; for fd -1 nobody's again. Errors: OSError."""
+    if fd < 0:
+        _mmap(span.address, size, 0, _NOBODY | _FIXED, -1)
+        return
+    rights = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    _mmap(span.address, size, rights, mmap.MAP_SHARED | _FIXED, fd)
+
+
+def _mmap(address: int | None, size: int, rights: int, flags: int, fd: int) -> int:
+    found = _libc.mmap(address, size, rights, flags, fd, 0)
+    if found is None or found == _FAILED:
+        code = ctypes.get_errno() or errno.ENOMEM
+        raise OSError(code, os.strerror(code))
+    return int(found)

@@ -1,0 +1,100 @@
+"""What lives on a fake CUDA driver, and the GPUs it is made with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from extmem.testing.fake_vulkan.payloads import FilePayload
+
+__all__ = ["Context", "ExternalMemory", "Gpu", "Mapped", "Physical", "Pinned", "Reserved", "Thing"]
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU as CUDA tells of it. The default is the same GPU as `fake_vulkan.DISCRETE`, seen by CUDA."""
+
+    name: str = "Fake Discrete GPU"
+    uuid: bytes = b"fake gpu 0000001"
+    driver_uuid: bytes = b"fake driver 0001"
+    """The Vulkan driver's, whose payloads this one can import."""
+    memory: int = 8 * _GIB
+    """Bytes. Allocating more fails."""
+    granularity: int = 65_536
+    """Bytes; 2 MiB on real GPUs."""
+    virtual_memory: bool = True
+    posix_fd: bool = True
+    maps_host: bool = True
+    registers_read_only: bool = True
+
+
+@dataclass(slots=True)
+class Context:
+    """A primary context, and how often it is retained."""
+
+    ordinal: int
+    retained: int = 0
+
+    @property
+    def handle(self) -> int:
+        """CUcontext as a number."""
+        return 0xC0DE_0000 + self.ordinal
+
+
+@dataclass(slots=True, eq=False)
+class Thing:
+    """Something with a handle."""
+
+    number: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ExternalMemory(Thing):
+    """CUexternalMemory."""
+
+    payload: FilePayload | None = None
+    size: int = 0
+    ordinal: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Mapped(Thing):
+    """A buffer (by its address) or an array that is mapped onto an external memory."""
+
+    memory: ExternalMemory | None = None
+    address: int = 0
+    size: int = 0
+    keep: object = None
+
+
+@dataclass(slots=True, eq=False)
+class Physical(Thing):
+    """CUmemGenericAllocationHandle. Counted: each create, import and retain needs a release; mappings hold it too."""
+
+    payload: FilePayload | None = None
+    size: int = 0
+    ordinal: int = 0
+    shared: bool = False
+    references: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class Reserved(Thing):
+    """An address range, and what is mapped there."""
+
+    address: int = 0
+    size: int = 0
+    keep: Any = None
+    physical: Physical | None = None
+    access: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Pinned(Thing):
+    """Registered host memory."""
+
+    address: int = 0
+    size: int = 0
+    flags: int = 0

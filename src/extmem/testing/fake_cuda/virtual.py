@@ -1,0 +1,192 @@
+"""The virtual-memory API over memory files: real addresses, real descriptors, real bytes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if sys.platform != "linux":
+    raise ImportError("the fake driver shares memory files, which are Linux's")
+
+from extmem.testing.fake_cuda.machine import INVALID_VALUE, OUT_OF_MEMORY, Refusal
+from extmem.testing.fake_cuda.spans import place, reserve
+from extmem.testing.fake_cuda.things import Physical, Reserved
+from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
+
+if TYPE_CHECKING:
+    from extmem.testing.fake_cuda.machine import FakeCuda
+
+__all__: list[str] = []
+
+_POSIX_FD = 1
+_READ, _READ_WRITE = 1, 3
+_UNKNOWN, _NOT_SUPPORTED, _OS = 999, 801, 304
+
+
+def cuMemGetAllocationGranularity(fake: FakeCuda, properties: Any, option: Any) -> tuple[int]:
+    """Minimal and recommended alike."""
+    return (_gpu(fake, properties).granularity,)
+
+
+def _gpu(fake: FakeCuda, properties: Any) -> Any:
+    if int(properties.type) != 1 or int(properties.location.type) != 1:
+        raise fake.wrong("CUmemAllocationProp is no pinned memory of a device")
+    ordinal = int(properties.location.id)
+    if not 0 <= ordinal < len(fake.gpus):
+        raise fake.wrong(f"location.id is {ordinal}")
+    gpu = fake.gpus[ordinal]
+    if not gpu.virtual_memory:
+        raise Refusal(_NOT_SUPPORTED)
+    return gpu
+
+
+def cuMemCreate(fake: FakeCuda, size: int, properties: Any, flags: int) -> tuple[Any]:
+    """Garbage, as a driver's memory may be."""
+    gpu = _gpu(fake, properties)
+    if size <= 0 or size % gpu.granularity:
+        raise fake.wrong(f"{size} bytes are no multiple of {gpu.granularity}")
+    ordinal = int(properties.location.id)
+    used = sum(physical.size for physical in fake.living(Physical) if physical.ordinal == ordinal)
+    if used + size > gpu.memory:
+        raise Refusal(OUT_OF_MEMORY)
+    shared = int(properties.requestedHandleTypes)
+    if shared not in (0, _POSIX_FD):
+        raise fake.wrong(f"requestedHandleTypes is {shared}")
+    if shared and not gpu.posix_fd:
+        raise Refusal(_NOT_SUPPORTED)
+    try:
+        payload = FilePayload.new(Tag(gpu.uuid, gpu.driver_uuid, size, 0, ""))
+    except OSError:
+        raise Refusal(OUT_OF_MEMORY) from None
+    return (_handle(fake, Physical(payload=payload, size=size, ordinal=ordinal, shared=bool(shared))),)
+
+
+def _handle(fake: FakeCuda, physical: Physical) -> Any:
+    return fake.module.CUmemGenericAllocationHandle(fake.add(physical))
+
+
+def cuMemRelease(fake: FakeCuda, handle: Any) -> None:
+    """The memory lives on while it is mapped."""
+    let_go(fake, fake.get(handle, Physical))
+
+
+def let_go(fake: FakeCuda, physical: Physical) -> None:
+    """One reference less."""
+    physical.references -= 1
+    if not physical.references:
+        fake.end(physical)
+        if physical.payload is not None:
+            physical.payload.close()
+
+
+def cuMemExportToShareableHandle(fake: FakeCuda, handle: Any, kind: Any, flags: int) -> tuple[int]:
+    """A new fd each time. As CUDA's, it is not close-on-exec."""
+    physical = fake.get(handle, Physical)
+    if int(kind) != _POSIX_FD or flags:
+        raise fake.wrong(f"handle type {int(kind)}, flags {flags}")
+    if not physical.shared or physical.payload is None:
+        raise Refusal(INVALID_VALUE)
+    try:
+        fd = os.dup(physical.payload.fd)
+    except OSError:
+        raise Refusal(_OS) from None
+    os.set_inheritable(fd, True)
+    return (fd,)
+
+
+def cuMemImportFromShareableHandle(fake: FakeCuda, fd: int, kind: Any) -> tuple[Any]:
+    """The fd stays the caller's."""
+    if int(kind) != _POSIX_FD:
+        raise fake.wrong(f"handle type {int(kind)}")
+    tag = read_tag(fd)
+    if tag is None:
+        raise Refusal(_UNKNOWN)
+    ordinals = [ordinal for ordinal, gpu in enumerate(fake.gpus) if gpu.uuid == tag.device_uuid]
+    if not ordinals:
+        raise Refusal(_UNKNOWN)
+    try:
+        copy = os.dup(fd)
+    except OSError:
+        raise Refusal(_OS) from None
+    physical = Physical(payload=FilePayload(copy), size=tag.size, ordinal=ordinals[0], shared=True)
+    return (_handle(fake, physical),)
+
+
+def cuMemGetAllocationPropertiesFromHandle(fake: FakeCuda, handle: Any) -> tuple[Any]:
+    """Where it lies, above all."""
+    physical = fake.get(handle, Physical)
+    properties = fake.module.CUmemAllocationProp()
+    properties.type = fake.module.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+    properties.location.type = fake.module.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+    properties.location.id = physical.ordinal
+    return (properties,)
+
+
+def cuMemRetainAllocationHandle(fake: FakeCuda, address: Any) -> tuple[Any]:
+    """What is mapped at an address."""
+    for reserved in fake.living(Reserved):
+        if reserved.physical is not None and reserved.address <= int(address) < reserved.address + reserved.size:
+            reserved.physical.references += 1
+            return (fake.module.CUmemGenericAllocationHandle(reserved.physical.number),)
+    raise Refusal(INVALID_VALUE)
+
+
+def cuMemAddressReserve(fake: FakeCuda, size: int, alignment: int, address: Any, flags: int) -> tuple[Any]:
+    """Addresses that nobody else gets."""
+    granularity = min(gpu.granularity for gpu in fake.gpus)
+    if size <= 0 or size % granularity or flags:
+        raise fake.wrong(f"{size} bytes, flags {flags}")
+    keep = reserve(size)
+    made = Reserved(address=keep.address, size=size, keep=keep)
+    fake.add(made)
+    return (fake.module.CUdeviceptr(made.address),)
+
+
+def _range(fake: FakeCuda, address: Any, size: int) -> Reserved:
+    for reserved in fake.living(Reserved):
+        if reserved.address == int(address) and reserved.size == size:
+            return reserved
+    raise fake.wrong(f"{size} bytes at {int(address):#x} are no reserved range")
+
+
+def cuMemAddressFree(fake: FakeCuda, address: Any, size: int) -> None:
+    """Nothing may be mapped there."""
+    reserved = _range(fake, address, size)
+    if reserved.physical is not None:
+        raise fake.wrong("the range is freed while memory is mapped there")
+    fake.end(reserved)
+    reserved.keep = None
+
+
+def cuMemMap(fake: FakeCuda, address: Any, size: int, offset: int, handle: Any, flags: int) -> None:
+    """The whole of an allocation; more than it has is refused."""
+    reserved, physical = _range(fake, address, size), fake.get(handle, Physical)
+    if reserved.physical is not None or offset or flags:
+        raise fake.wrong(f"mapped twice, or offset {offset}, flags {flags}")
+    if size > physical.size:
+        raise Refusal(INVALID_VALUE)
+    reserved.physical = physical
+    physical.references += 1
+
+
+def cuMemSetAccess(fake: FakeCuda, address: Any, size: int, access: Any, count: int) -> None:
+    """From now on the device may use it."""
+    reserved = _range(fake, address, size)
+    if reserved.physical is None or reserved.physical.payload is None or count != 1 or len(access) != 1:
+        raise fake.wrong("nothing is mapped there, or no one access is given")
+    flags = int(access[0].flags)
+    if int(access[0].location.id) != reserved.physical.ordinal or flags not in (_READ, _READ_WRITE):
+        raise fake.wrong(f"access {flags} for device {int(access[0].location.id)}")
+    reserved.access = flags
+    place(reserved.keep, reserved.physical.payload.fd, size, writable=flags == _READ_WRITE)
+
+
+def cuMemUnmap(fake: FakeCuda, address: Any, size: int) -> None:
+    """The addresses stay reserved."""
+    reserved = _range(fake, address, size)
+    physical, reserved.physical = reserved.physical, None
+    if physical is None:
+        raise fake.wrong("nothing is mapped there")
+    place(reserved.keep, -1, size, writable=False)
+    let_go(fake, physical)

@@ -1,0 +1,323 @@
+"""Memory between CUDA and CUDA, CUDA and Vulkan, host and CUDA: one payload, seen by both, given back once."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+import pytest
+
+import extmem
+from extmem import raw, vk
+from extmem.memory import Descriptor, Device
+from extmem.testing import fake_cuda
+
+FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
+W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
+KMT = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32_KMT
+
+
+def each_sees_the_other(one: Any, other: Any) -> None:
+    one.fill(3)
+    assert set(other.read_bytes()) == {3}
+    other.fill(4)
+    assert set(one.read_bytes()) == {4}
+
+
+# What CUDA makes.
+
+
+def test_new_memory_is_zeroed_whole_granules_and_says_who_made_it(cuda: Device) -> None:
+    with cuda.allocate((5, 3), "float32") as memory:
+        told = memory.descriptor
+        assert not memory.read().any()
+        assert memory.size == 60 and memory.allocation_size == 65_536
+        assert (told.producer, told.made_by_vulkan, told.driver_uuid) == ("cuda-vmm", False, None)
+        assert told.device_uuid == cuda.uuid and not memory.host_visible
+        with pytest.raises(extmem.UnsupportedError, match=r"memory\.torch\(\)"):
+            memory.map()
+
+
+def test_a_cuda_device_opens_it_by_name_handle_number_and_fd(cuda: Device, name: str) -> None:
+    with cuda.allocate((16,), name=name) as memory:
+        with cuda.open(name) as other:
+            assert other.holding is not memory.holding
+            each_sees_the_other(memory, other)
+        with memory.export_handle(W32) as handle, cuda.open(handle) as other:
+            each_sees_the_other(memory, other)
+        handle = memory.export_handle(FD)
+        with cuda.open(handle) as other:
+            assert handle.closed
+            each_sees_the_other(memory, other)
+    with cuda.allocate((16,), handle_types=int(KMT)) as memory, cuda.open(memory.export_handle(KMT)) as other:
+        each_sees_the_other(memory, other)
+
+
+def test_opened_by_name_without_a_device_it_comes_to_cuda(cuda: Device, vulkan: Device, name: str) -> None:
+    with cuda.allocate((16,), name=name), extmem.open(name) as other:
+        assert other.device.kind == "cuda"
+    with vulkan.allocate((16,), name=name), extmem.open(name) as other:
+        assert other.device.kind == "vulkan"
+
+
+def test_opening_what_is_open_imports_nothing(cuda: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
+    with cuda.allocate((16,), name=name), cuda.open(name) as one:
+        before = len(fake.calls)
+        with cuda.open(name) as other:
+            assert other.holding is one.holding
+        assert len(fake.calls) == before
+
+
+def test_exported_descriptors_do_not_leak_into_children(cuda: Device) -> None:
+    with cuda.allocate((16,)) as memory, memory.export_handle(FD) as handle:
+        assert not os.get_inheritable(int(handle))
+
+
+def test_a_vulkan_device_imports_what_cuda_made(cuda: Device, vulkan: Device, name: str) -> None:
+    with cuda.allocate((16,), name=name) as memory:
+        with vulkan.open(name) as other:
+            assert other.memory_type_index == 0 and other.allocation_size == memory.allocation_size
+            each_sees_the_other(memory, other)
+        with vulkan.open(memory.export_handle(FD)) as other:
+            each_sees_the_other(memory, other)
+
+
+def test_memory_that_is_not_shared_has_no_fd(cuda: Device) -> None:
+    memory = cuda.allocate_memory(vk.MemoryAllocateInfo(10, 0))
+    with memory, pytest.raises(extmem.RuleViolation, match="00671"):
+        memory.export_handle(FD)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "text"), [("virtual_memory", "no virtual-memory API"), ("posix_fd", "exported|POSIX descriptors")]
+)
+def test_a_gpu_that_cannot_share_says_so(lacking: str, text: str) -> None:
+    gpu = fake_cuda.Gpu(**{lacking: False})
+    with fake_cuda.installed(fake_cuda.FakeCuda([gpu])), extmem.open_device(kind="cuda") as device:
+        with pytest.raises(extmem.ExtmemError, match=text):
+            device.allocate((16,))
+        if lacking == "posix_fd":
+            with device.allocate_memory(vk.MemoryAllocateInfo(10, 0)) as memory:
+                memory.fill(1)
+
+
+def test_more_than_there_is_is_out_of_memory(cuda: Device, fake: fake_cuda.FakeCuda) -> None:
+    fake.fail(1, fake_cuda.OUT_OF_MEMORY, command="cuMemCreate")
+    with pytest.raises(extmem.DriverError, match=r"cuMemCreate.*no more memory") as caught:
+        cuda.allocate((16,))
+    cuda.allocate((16,)).close()
+    assert isinstance(caught.value, MemoryError)
+
+
+# What Vulkan makes.
+
+
+@pytest.mark.parametrize("dedicated", [True, False])
+def test_size_type_and_dedicated_flag_are_the_descriptors(
+    dedicated: bool, cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda, name: str
+) -> None:
+    with vulkan.allocate((1024,), name=name, dedicated=dedicated) as memory:
+        with cuda.open(name) as other:
+            assert fake.imports == [{"type": 1, "size": memory.allocation_size, "flags": int(dedicated)}]
+            each_sees_the_other(memory, other)
+        with cuda.open(memory.export_handle(FD)) as other:
+            each_sees_the_other(memory, other)
+
+
+def test_an_fd_that_came_without_its_description_needs_a_stated_one(cuda: Device, vulkan: Device) -> None:
+    with vulkan.allocate((1000,), dedicated=False) as memory:
+        handle = memory.export_handle(FD)
+        assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
+        told = Descriptor.parse(handle.payload.descriptor)
+        fd = handle.take()
+        bare = vk.ImportMemoryFdInfoKHR(FD, fd)
+        with pytest.raises(extmem.DescriptorError, match="carries no description"):
+            cuda.allocate_memory(vk.MemoryAllocateInfo(memory.allocation_size, 0, bare))
+        with raw.import_payload(cuda, fd, told) as other:
+            each_sees_the_other(memory, other)
+        with pytest.raises(OSError):
+            os.fstat(fd)  # it was the other's, and ended with it
+
+
+def test_a_larger_size_fails_when_it_is_mapped_and_the_fd_survives(
+    cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda
+) -> None:
+    with vulkan.allocate((1000,), dedicated=False) as memory, memory.export_handle(FD) as handle:
+        assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
+        told = Descriptor.parse(handle.payload.descriptor)
+        fd = os.dup(int(handle))
+        lie = msgspec.structs.replace(told, allocation_size=told.allocation_size + 1, payload_size=0)
+        with pytest.raises(extmem.DriverError, match="cuExternalMemoryGetMappedBuffer.*the exporter's") as caught:
+            raw.import_payload(cuda, fd, lie)
+        assert caught.value.devices == (cuda.name, memory.descriptor.device_name)
+        assert "cuDestroyExternalMemory" in fake.calls
+        raw.import_payload(cuda, fd, told).close()
+
+
+@pytest.mark.parametrize("what", ["stray_pointers", "short_ranges"])
+def test_a_pointer_that_is_not_what_was_asked_for_is_not_used(
+    what: str, cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda, name: str
+) -> None:
+    with vulkan.allocate((5000,), name=name):
+        setattr(fake, what, True)
+        with pytest.raises(extmem.DriverError, match="the payload was not imported"):
+            cuda.open(name)
+        assert not {"external memories", "mapped buffers and arrays"} & set(fake.alive())
+        setattr(fake, what, False)
+        cuda.open(name).close()
+
+
+def test_the_mapping_goes_before_the_memory(cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
+    with vulkan.allocate((16,), name=name):
+        memory = cuda.open(name)
+        fake.calls.clear()
+        memory.close()
+    assert fake.calls.index("cuMemFree") < fake.calls.index("cuDestroyExternalMemory")
+
+
+def test_an_image_becomes_a_mipmapped_array(cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
+    info = vk.ImageCreateInfo(
+        image_type=vk.ImageType.TYPE_2D,
+        format=vk.Format.R8G8B8A8_UNORM,
+        extent=vk.Extent3D(32, 16, 1),
+        mip_levels=1,
+        array_layers=1,
+        samples=vk.SampleCountFlagBits.COUNT_1,
+        tiling=vk.ImageTiling.OPTIMAL,
+        usage=vk.ImageUsageFlagBits.TRANSFER_SRC,
+        p_next=vk.ExternalMemoryImageCreateInfo(W32),
+    )
+    with vulkan.create_image(info) as image:
+        win32 = vk.ExportMemoryWin32HandleInfoKHR(None, 0x8000_0001, name, vk.MemoryDedicatedAllocateInfo(image, None))
+        chain = vk.ExportMemoryAllocateInfo(W32, win32)
+        size = image.requirements.size
+        with vulkan.allocate_memory(vk.MemoryAllocateInfo(size, 0, chain)), cuda.open(name) as other:
+            assert int(raw.cuda_array(other))
+            assert fake.imports[-1]["flags"] == 1
+            for look in (other.read, other.device_array, other.torch):
+                with pytest.raises(extmem.UnsupportedError, match=r"image.*extmem\.raw\.cuda_array"):
+                    look()
+            fake.calls.clear()
+        assert fake.calls.index("cuMipmappedArrayDestroy") < fake.calls.index("cuDestroyExternalMemory")
+
+
+# Refusals.
+
+
+def _not_payloads() -> dict[str, int]:
+    here, there = os.pipe()
+    os.close(there)
+    return {"pipe": here, "null": os.open("/dev/null", os.O_RDWR), "file": os.memfd_create("no payload")}
+
+
+@pytest.mark.parametrize("what", ["pipe", "null", "file"])
+def test_what_is_no_payload_is_refused_and_harms_nothing(what: str, cuda: Device, vulkan: Device) -> None:
+    with vulkan.allocate((16,), dedicated=False) as memory, memory.export_handle(FD) as handle:
+        assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
+        told = Descriptor.parse(handle.payload.descriptor)
+        fds = _not_payloads()
+        for lie in (told, msgspec.structs.replace(told, producer="cuda-vmm", made_by_vulkan=False)):
+            with pytest.raises(extmem.ExtmemError) as caught:
+                raw.import_payload(cuda, fds[what], lie)
+            assert what == "pipe" or "CUDA_ERROR_UNKNOWN" in str(caught.value)
+            os.fstat(fds[what])
+        for fd in fds.values():
+            os.close(fd)
+        with cuda.open(handle.duplicate()) as other:
+            each_sees_the_other(memory, other)
+
+
+def test_a_payload_of_another_gpu_is_refused_with_both_names(name: str) -> None:
+    gpus = [fake_cuda.Gpu(), fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")]
+    fake = fake_cuda.FakeCuda(gpus)
+    with (
+        fake_cuda.installed(fake),
+        extmem.open_device(uuid=gpus[0].uuid) as one,
+        extmem.open_device(uuid=gpus[1].uuid) as two,
+        one.allocate((16,), name=name) as memory,
+    ):
+        calls = len(fake.calls)
+        with memory.export_handle(FD) as handle:
+            for source in (name, handle):
+                with pytest.raises(extmem.ExtmemError, match=r"Fake Discrete GPU.*Fake Second GPU"):
+                    two.open(source)
+            assert not handle.closed
+        assert "cuMemImportFromShareableHandle" not in fake.calls[calls:], "it could be known before"
+        # Whoever states another device than the payload's is found out by the driver's own word.
+        handle = memory.export_handle(FD)
+        assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
+        lie = msgspec.structs.replace(Descriptor.parse(handle.payload.descriptor), device_uuid=gpus[1].uuid)
+        with handle, pytest.raises(extmem.DriverError, match="lies on CUDA device 0.*Fake Second GPU is device 1"):
+            raw.import_payload(two, int(handle), lie)
+    assert not fake.misuses and not fake.alive()
+
+
+# Host payloads.
+
+
+def test_a_host_payload_is_registered_once_and_seen_by_both(cuda: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
+    with extmem.open_device(kind="host") as host, host.allocate((1000,), name=name) as memory:
+        memory.numpy()[:] = 5
+        with cuda.open(name) as one:
+            with extmem.open_device(kind="cuda") as again, again.open(name) as two:
+                assert set(two.read_bytes()) == {5}
+                one.fill(6)
+                assert (memory.numpy() == 6).all() and set(two.read_bytes()) == {6}
+            assert fake.calls.count("cuMemHostRegister") == 1 and fake.alive()["registrations"] == 1
+            assert one.host_visible and (one.numpy() == 6).all()
+        assert fake.alive()["registrations"] == 0
+
+
+def test_a_host_payload_for_reading_is_registered_so(cuda: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
+    with extmem.open_device(kind="host") as host, host.allocate((8,), name=name, access=extmem.Access.READ) as memory:
+        memory.numpy()[:] = 5
+        with cuda.open(name) as other:
+            assert other.read_only and set(other.read_bytes()) == {5}
+            with pytest.raises(extmem.AccessDeniedError):
+                other.fill(1)
+
+
+@pytest.mark.parametrize("lacking", ["registers_read_only", "maps_host"])
+def test_a_gpu_that_cannot_register_it_says_so(lacking: str, name: str) -> None:
+    fake = fake_cuda.FakeCuda([fake_cuda.Gpu(**{lacking: False})])
+    with (
+        fake_cuda.installed(fake),
+        extmem.open_device(kind="cuda") as cuda,
+        extmem.open_device(kind="host") as host,
+        host.allocate((8,), name=name, access=extmem.Access.READ),
+        pytest.raises(extmem.UnsupportedError, match=cuda.name),
+    ):
+        cuda.open(name)
+    assert not fake.misuses and not fake.alive()
+
+
+def test_pages_that_somebody_else_registered_are_refused(cuda: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
+    fake.fail(1, 712, command="cuMemHostRegister")
+    with extmem.open_device(kind="host") as host, host.allocate((8,), name=name):
+        with pytest.raises(extmem.DriverError, match="registered with CUDA already"):
+            cuda.open(name)
+        cuda.open(name).close()
+
+
+# What a framework made.
+
+
+def test_memory_of_the_virtual_memory_api_is_adopted(cuda: Device, fake: fake_cuda.FakeCuda) -> None:
+    with cuda.allocate((100_000,)) as memory:
+        place = memory.device_array()
+        with raw.adopt_cuda(cuda, place.pointer, memory.size) as adopted:
+            each_sees_the_other(memory, adopted)
+            with cuda.open(adopted.export_handle(FD)) as other:
+                each_sees_the_other(memory, other)
+        del place
+
+
+def test_other_memory_is_refused_with_the_remedy(cuda: Device) -> None:
+    with pytest.raises(extmem.UnsupportedError, match="allocate it through extmem"):
+        raw.adopt_cuda(cuda, 4096, 4096)
+    with cuda.allocate_memory(vk.MemoryAllocateInfo(10, 0)) as private:
+        place = private.device_array()
+        with pytest.raises(extmem.UnsupportedError, match="without a shareable handle type"):
+            raw.adopt_cuda(cuda, place.pointer, 10)
+        del place

@@ -1,0 +1,55 @@
+"""The shipped conformance suite over the CUDA device, on the fake driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import extmem
+from extmem.testing import conformance, fake_cuda
+
+CASES = [case for case in conformance.cases() if case[1].group != "image"]
+IMAGES = [case for case in conformance.cases() if case[1].group == "image"]
+
+
+@pytest.fixture(scope="module")
+def fake() -> Iterator[fake_cuda.FakeCuda]:
+    made = fake_cuda.FakeCuda()
+    with fake_cuda.installed(made):
+        yield made
+    assert not made.misuses and not made.alive()
+
+
+def ids(cases: list[tuple[conformance.Scenario, conformance.Variant]]) -> list[str]:
+    return [f"{scenario.name}-{variant}" for scenario, variant in cases]
+
+
+def run(scenario: conformance.Scenario, variant: conformance.Variant, fake: fake_cuda.FakeCuda) -> None:
+    conformance.run(
+        scenario, variant, lambda: extmem.open_device(kind="cuda"), repeats=64, remote=fake_cuda.elsewhere(fake)
+    )
+
+
+@pytest.mark.parametrize(("scenario", "variant"), CASES, ids=ids(CASES))
+def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant, fake: fake_cuda.FakeCuda) -> None:
+    fake.misuses.clear()
+    try:
+        run(scenario, variant, fake)
+    except conformance.NotSupportedError as reason:
+        assert variant.group == "host_visible", reason  # none of its memory is the host's
+    except extmem.DescriptorError as error:
+        # What comes over a foreign socket comes without its description, which CUDA has to be told.
+        assert scenario.name == "send_over_socket" and "carries no description" in str(error)
+    else:
+        assert variant.group != "host_visible" and scenario.name != "send_over_socket"
+    found = [str(misuse) for misuse in fake.misuses]
+    assert not found and not fake.alive()
+
+
+@pytest.mark.parametrize(("scenario", "variant"), IMAGES, ids=ids(IMAGES))
+def test_images_are_vulkans(
+    scenario: conformance.Scenario, variant: conformance.Variant, fake: fake_cuda.FakeCuda
+) -> None:
+    with pytest.raises(extmem.UnsupportedError, match="makes no images; make the image on its Vulkan device"):
+        run(scenario, variant, fake)
