@@ -1,5 +1,5 @@
 # Two commands for everybody: make demo, make test. The rest is for developers.
-.PHONY: demo test lint types unit bench soak gen clean
+.PHONY: demo test test-gpu lint types unit bench soak gen clean
 PY = .venv/bin/python
 EXPECT ?= $(EXTMEM_EXPECT)
 
@@ -19,6 +19,9 @@ types:               ## mypy --strict for both platforms
 
 unit:                ## the quick tests alone
 	@$(PY) -m pytest tests/unit tests/rules tests/property -q
+
+test-gpu:            ## on a machine with an NVIDIA GPU: EXTMEM_EXPECT=vulkan,cuda make test-gpu; python may be another's: PY=python3
+	@$(PY) -m pytest tests/gpu -v -p no:cacheprovider
 
 bench:               ## every benchmark, with the alternative in the same run
 	@.venv/bin/extmem bench

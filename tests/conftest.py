@@ -24,6 +24,7 @@ ALLOWED_SKIPS = {
     "network": r"needs the network",
     "kcmp": r"this kernel refuses kcmp",
     "vulkan": r"no Vulkan device here",
+    "cuda": r"no CUDA device here|(CuPy|JAX) is not installed|PyTorch is not installed for this GPU",
     "vulkan-sharing": r"the driver says beforehand that it cannot",
 }
 """Parts of the world that a machine may lack, and the reasons that a skip may give for each."""

@@ -1,0 +1,72 @@
+"""A machine with an NVIDIA GPU: its CUDA device, its Vulkan device, the host. Run by `make test-gpu`."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import extmem
+from extmem.memory import Device
+from extmem.testing import leaks
+
+
+@pytest.fixture
+def cuda() -> Iterator[Device]:
+    """A CUDA device; a skip where there is none."""
+    try:
+        opened = extmem.open_device(kind="cuda")
+    except extmem.UnsupportedError as error:
+        pytest.skip(f"no CUDA device here: {error}")
+    with opened:
+        yield opened
+
+
+@pytest.fixture
+def vulkan(cuda: Device) -> Iterator[Device]:
+    """The same GPU's Vulkan device; a skip where there is none."""
+    try:
+        opened = extmem.open_device(kind="vulkan", uuid=cuda.uuid)
+    except extmem.UnsupportedError as error:
+        pytest.skip(f"no Vulkan device here: {error}")
+    with opened:
+        yield opened
+
+
+@pytest.fixture
+def host() -> Iterator[Device]:
+    with extmem.open_device(kind="host") as opened:
+        yield opened
+
+
+def free_memory(device: Device) -> int:
+    """Bytes of device memory that nobody uses."""
+    driver: Any = device.driver
+    with driver.gpu.current:
+        result, free, _ = driver.module.cuMemGetInfo()
+    assert not result
+    return int(free)
+
+
+PAGE_TABLES = 32 << 20
+"""Bytes that the driver keeps for its own use after it had large memory."""
+
+
+@pytest.fixture
+def nothing_left(cuda: Device, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Device memory, descriptors and references are after the test what they were before."""
+    devices = [cuda, *(request.getfixturevalue(name) for name in ("vulkan", "host") if name in request.fixturenames)]
+    for device in devices:  # what drivers and devices make at the first use is there before anything is counted
+        with device.allocate(4096) as memory:
+            memory.fill(1)
+            memory.read()
+            with memory.export_handle() as handle, cuda.open(handle) as other:
+                other.read()
+    gc.collect()
+    before = free_memory(cuda)
+    with leaks.no_leaks():
+        yield
+        gc.collect()
+    assert before - free_memory(cuda) < PAGE_TABLES

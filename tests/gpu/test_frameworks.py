@@ -1,0 +1,170 @@
+"""PyTorch, CuPy and JAX over memory of Vulkan, CUDA and the host, on a real GPU: the memory itself, checked there."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+import pytest
+
+import extmem
+from extmem.arrays.dtypes import ITEMSIZES
+from extmem.memory import Device
+from extmem.testing.children import Peer
+from tests.gpu.conftest import free_memory
+
+NAMES = {"torch": "PyTorch", "cupy": "CuPy", "jax": "JAX"}
+
+
+def framework(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        pytest.skip(f"{NAMES[module]} is not installed")
+
+
+@pytest.fixture
+def torch(cuda: Device) -> Iterator[Any]:
+    found = framework("torch")
+    if not found.cuda.is_available():
+        pytest.skip("PyTorch is not installed for this GPU")
+    found.zeros(1, device="cuda")  # its context and first pool are there before anything is counted
+    yield found
+    found.cuda.synchronize()
+
+
+@pytest.fixture(params=["cuda", "vulkan"])
+def gpu(request: pytest.FixtureRequest, cuda: Device, vulkan: Device) -> Device:
+    return {"cuda": cuda, "vulkan": vulkan}[request.param]
+
+
+def test_a_tensor_is_the_memory_itself(torch: Any, gpu: Device) -> None:
+    with gpu.allocate((64, 64), "float32") as memory:
+        memory.fill(0)
+        tensor = memory.torch()
+        assert tensor.is_cuda and tensor.shape == (64, 64) and tensor.dtype == torch.float32
+        tensor += torch.arange(64, device="cuda")
+        torch.cuda.synchronize()
+        assert (memory.read() == numpy.arange(64)).all()
+        part = tensor[1:, ::2]
+        del tensor
+        gc.collect()
+        with pytest.raises(extmem.LiveViewError):
+            memory.close()
+        del part
+        gc.collect()
+
+
+@pytest.mark.parametrize("dtype", ITEMSIZES)
+def test_every_type(dtype: str, torch: Any, gpu: Device) -> None:
+    with gpu.allocate((8,), dtype) as memory:
+        data = numpy.arange(8).astype(dtype)
+        memory.write(data)
+        tensor = memory.torch()
+        assert (tensor.cpu().numpy() == data).all()
+        del tensor
+        gc.collect()
+
+
+def test_strides_offset_and_other_types(torch: Any, gpu: Device) -> None:
+    with gpu.allocate((8, 8), "float32") as memory:
+        memory.write(numpy.arange(64, dtype="float32"))
+        turned = memory.torch(strides=(4, 32))
+        assert (turned.cpu().numpy() == numpy.arange(64).reshape(8, 8).T).all()
+        rest = memory.torch("int32", offset=128)
+        assert rest.numel() == 32
+        del turned, rest
+        gc.collect()
+
+
+def test_in_another_process(torch: Any, gpu: Device, peer: Peer, name: str) -> None:
+    with gpu.allocate((16,), "float32", name=name) as memory:
+        memory.fill(0)
+        peer("import torch\nother = extmem.open(name)\ntensor = other.torch()", name=name)
+        peer("tensor += 2\ntorch.cuda.synchronize()")
+        assert (memory.read() == 2).all()
+        assert peer("type(other.device).__name__, tensor.is_cuda") == ("Device", True)
+
+
+def test_memory_for_reading_is_not_written(torch: Any, cuda: Device, name: str) -> None:
+    with cuda.allocate((8, 8), "float32", name=name, access=extmem.Access.READ) as memory:
+        memory.fill(0)
+        with cuda.open(name) as other:
+            tensor = other.torch()
+            for write in (lambda t: t.fill_(1), lambda t: t[0].add_(1), lambda t: torch.add(t, 1, out=t)):
+                with pytest.raises(PermissionError):
+                    write(tensor)
+            made = torch.nn.functional.conv2d(tensor[None, None], torch.ones(1, 1, 3, 3, device="cuda"))
+            assert type(made) is torch.Tensor and not made.any()
+            del tensor, made
+            gc.collect()
+        assert not memory.read().any()
+
+
+def test_a_host_payload_on_the_gpu(torch: Any, cuda: Device, host: Device, name: str) -> None:
+    with host.allocate((1024,), "float32", name=name) as memory:
+        memory.numpy()[:] = 4
+        with cuda.open(name) as other:
+            tensor = other.torch()
+            assert tensor.is_cuda
+            tensor += 1
+            torch.cuda.synchronize()
+            assert (memory.numpy() == 5).all()
+            del tensor
+            gc.collect()
+
+
+def test_dlpack_and_the_array_interface_of_the_memory_itself(torch: Any, gpu: Device) -> None:
+    with gpu.allocate((8,), "float32") as memory:
+        memory.fill(0)
+        one, two = torch.from_dlpack(memory), torch.as_tensor(memory, device="cuda")
+        one += 1
+        two += 1
+        torch.cuda.synchronize()
+        assert (memory.read() == 2).all() and one.data_ptr() == two.data_ptr()
+        del one, two
+        gc.collect()
+
+
+def test_a_pass_of_4_gib_moves_nothing(torch: Any, cuda: Device, vulkan: Device) -> None:
+    with vulkan.allocate(4 << 30) as memory:
+        before = free_memory(cuda)
+        tensor = memory.torch()
+        assert before - free_memory(cuda) < 64 << 20
+        del tensor
+        gc.collect()
+
+
+def test_cupy(gpu: Device) -> None:
+    cupy = framework("cupy")
+    with gpu.allocate((8,), "float32") as memory:
+        memory.fill(0)
+        array = memory.cupy()
+        array += 3
+        cupy.cuda.get_current_stream().synchronize()
+        assert (memory.read() == 3).all()
+        assert cupy.from_dlpack(memory).data.ptr == array.data.ptr
+        with pytest.raises(extmem.LiveViewError):
+            memory.close()
+        del array
+        gc.collect()
+
+
+def test_jax(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    framework("jax")
+    with gpu.allocate((8,), "float32") as memory:
+        memory.write(numpy.arange(8, dtype="float32"))
+        array = memory.jax()
+        assert float(array.sum()) == 28
+        del array
+        gc.collect()
+
+
+def test_memory_of_a_framework_is_refused_with_the_remedy(torch: Any, cuda: Device) -> None:
+    tensor = torch.empty(1 << 20, dtype=torch.uint8, device="cuda")
+    with pytest.raises(extmem.UnsupportedError, match="allocate it through extmem"):
+        extmem.raw.adopt_cuda(cuda, tensor.data_ptr(), tensor.numel())
