@@ -35,6 +35,7 @@ __all__ = [
     "DeviceIdentity",
     "Driver",
     "FdFacts",
+    "HandsOver",
     "ImageRegion",
     "ImportsDescribed",
     "Mapping",
@@ -373,6 +374,14 @@ class AdoptsMemory(Protocol):
         self, raw: int, size: int, memory_type_index: int, handle_types: int, dedicated: NativeResource | None
     ) -> Allocation:
         """A memory object of this device that somebody else allocated, for these export types, and frees."""
+
+
+@runtime_checkable
+class HandsOver(Protocol):
+    """An allocation of a device that owns what it used until it gives it away: a Vulkan device's."""
+
+    def hand_over(self) -> None:
+        """Release the payload to its other users, and wait until that is done; what a program holds is left alone."""
 
 
 @runtime_checkable

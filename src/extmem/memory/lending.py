@@ -7,8 +7,8 @@ ends with it. Arrays hold a `Loan`, which holds the holding: while one lives, th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import arrays
 from extmem.errors import InternalError, UnsupportedError
@@ -41,6 +41,8 @@ class Place(NamedTuple):
     """CUDA's number of the device in this process."""
     hosted: bool
     """Whether it is host memory that the GPU sees."""
+    wait: Callable[[int], None]
+    """Waits for what was given to a stream of the device (CUstream as a number; 0 is the default one)."""
 
 
 def on_gpu(holding: Holding) -> Place | None:
@@ -73,10 +75,11 @@ def on_gpu(holding: Holding) -> Place | None:
 
 
 def _placed(allocation: Allocation, device: Device) -> Place:
-    pointer, ordinal = getattr(allocation, "live", None), getattr(device.driver, "ordinal", None)
+    driver: Any = device.driver
+    pointer, ordinal = getattr(allocation, "live", None), getattr(driver, "ordinal", None)
     if not isinstance(pointer, int) or not isinstance(ordinal, int):
         raise InternalError(f"{allocation!r} of {device.name} tells no device pointer")
-    return Place(pointer, ordinal, bool(getattr(allocation, "is_host_memory", False)))
+    return Place(pointer, ordinal, bool(getattr(allocation, "is_host_memory", False)), driver.wait)
 
 
 def device_array(

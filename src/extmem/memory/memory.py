@@ -6,16 +6,17 @@ import ctypes
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from os import getpid
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from weakref import ref
 
 from extmem import arrays, vk
 from extmem.errors import HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import exporting, lending, passing, resources
+from extmem.memory import accessing, exporting, lending, passing, resources
 from extmem.memory.holding import joining
 from extmem.objects import Status, error_for
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from extmem.memory.resources import Buffer, Resource
 
 __all__ = ["DeviceMemory", "first_on"]
+
+Axes: TypeAlias = Sequence[int] | None
+"""One number an axis; None for the descriptor's."""
 
 
 @lru_cache(maxsize=256)
@@ -153,14 +157,7 @@ class DeviceMemory:
             return view
         return view[descriptor.payload_offset : descriptor.payload_offset + descriptor.payload_size]
 
-    def numpy(
-        self,
-        dtype: object = None,
-        shape: Sequence[int] | None = None,
-        *,
-        strides: Sequence[int] | None = None,
-        offset: int = 0,
-    ) -> NDArray[Any]:
+    def numpy(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> NDArray[Any]:
         """A NumPy array over the payload, zero copy, with the array layout of the descriptor.
 
         dtype, shape, strides (bytes) and offset (bytes into the payload) override the descriptor's; else bytes.
@@ -205,12 +202,7 @@ class DeviceMemory:
     # GPU arrays.
 
     def device_array(
-        self,
-        dtype: object = None,
-        shape: Sequence[int] | None = None,
-        *,
-        strides: Sequence[int] | None = None,
-        offset: int = 0,
+        self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0
     ) -> arrays.DeviceArray:
         """A GPU array over the payload, zero copy, for whatever takes DLPack or the CUDA array interface.
 
@@ -229,14 +221,7 @@ class DeviceMemory:
             )
         return lending.device_array(self, place, dtype=dtype, shape=shape, strides=strides, offset=offset)
 
-    def torch(
-        self,
-        dtype: object = None,
-        shape: Sequence[int] | None = None,
-        *,
-        strides: Sequence[int] | None = None,
-        offset: int = 0,
-    ) -> Any:
+    def torch(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> Any:
         """A PyTorch tensor over the payload, zero copy: on the GPU where CUDA knows it, else on the host.
 
         Arguments and errors as `device_array`; UnsupportedError without PyTorch, or for a build that does not suit.
@@ -247,22 +232,31 @@ class DeviceMemory:
             return arrays.torch_tensor_on_host(self.numpy(dtype, shape, strides=strides, offset=offset))
         return arrays.torch_tensor(self.device_array(dtype, shape, strides=strides, offset=offset))
 
-    def cupy(
-        self,
-        dtype: object = None,
-        shape: Sequence[int] | None = None,
-        *,
-        strides: Sequence[int] | None = None,
-        offset: int = 0,
-    ) -> Any:
+    def cupy(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> Any:
         """A CuPy array over the payload, zero copy. Arguments and errors as `device_array`; UnsupportedError without
         CuPy. CuPy does not know read-only arrays: writing to one is not stopped.
         """
         return arrays.cupy_array(self.device_array(dtype, shape, strides=strides, offset=offset))
 
-    def jax(self, dtype: object = None, shape: Sequence[int] | None = None, *, offset: int = 0) -> Any:
+    def jax(self, dtype: object = None, shape: Axes = None, *, offset: int = 0) -> Any:
         """A JAX array over the payload, zero copy, row-major. Errors as `device_array`, and without JAX."""
         return arrays.jax_array(self.device_array(dtype, shape, offset=offset))
+
+    def access(
+        self, *, stream: object = None, queue: bool = False
+    ) -> AbstractContextManager[arrays.DeviceArray | Buffer]:
+        """A block in which one user has the memory: `with memory.access(stream=torch.cuda.current_stream()) as array:`.
+
+        stream: CUDA work on that stream (None: the default one). It begins when this process's Vulkan device is done
+            with the payload and has released it, and the block ends when the stream is done. Yields a GPU array.
+        queue: work on the Vulkan device's queue instead. Ownership is acquired from VK_QUEUE_FAMILY_EXTERNAL at the
+            beginning and released to it at the end. Yields the buffer over the memory.
+        Not ordered: other streams and queues, and other processes, which have to wait until the block is over.
+        Errors: as `device_array`, `buffer` and `Device.commands`; TypeError for what is no stream.
+        """
+        if queue and stream is not None:
+            raise ValueError("either a stream or the queue has the memory; open two blocks, one after the other")
+        return accessing.on_queue(self) if queue else accessing.on_stream(self, stream)
 
     def lent(self) -> lending.Loan:
         """What a GPU array of this memory holds (for the library itself)."""

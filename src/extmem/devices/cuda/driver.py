@@ -339,6 +339,12 @@ class CudaDriver(Answers):
             self.check(self.module.cuMemsetD8(at, value, size)[0], "cuMemsetD8", f"{size} bytes")
             self.finish()
 
+    def wait(self, stream: int) -> None:
+        """Wait until what was given to a stream is done; 0 is the default one. Errors: DriverError."""
+        self.alive()
+        with self.gpu.current:
+            self.finish(stream)
+
     def finish(self, stream: int = 0) -> None:
         """Wait until what was given to a stream (CUstream; 0 is the default one) is done. The context is current."""
         self.check(self.module.cuStreamSynchronize(stream)[0], "cuStreamSynchronize")

@@ -120,6 +120,10 @@ class VulkanAllocation(msgspec.Struct, eq=False):
             mapping = self.mapping = VulkanMapping(self.driver.map(raw, self.size), self.size)
         return mapping
 
+    def hand_over(self) -> None:
+        """See `HandsOver`."""
+        self.driver.transfer.run(lambda recorder: None, [self])
+
     def close(self) -> None:
         """vkFreeMemory, which unmaps. Safe to call twice."""
         raw, self.raw = self.raw, 0
