@@ -26,21 +26,30 @@ class Subject(StrEnum):
     CHECKS = "checks"
     IMPORTS = "imports"
     VULKAN = "vulkan"
+    CUDA = "cuda"
 
 
-_ROUNDS = {Subject.OPEN: 500, Subject.BROKER: 400, Subject.CHECKS: 2000, Subject.IMPORTS: 200, Subject.VULKAN: 200}
+_ROUNDS = {
+    Subject.OPEN: 500,
+    Subject.BROKER: 400,
+    Subject.CHECKS: 2000,
+    Subject.IMPORTS: 200,
+    Subject.VULKAN: 200,
+    Subject.CUDA: 200,
+}
 _QUICK = 20
 
 
 def _all_here() -> list[Subject]:
-    """Every subject that can be measured here: a machine need not have a Vulkan device."""
-    from extmem.devices import vulkan
+    """Every subject that can be measured here: a machine need not have a Vulkan or a CUDA device."""
+    from extmem.devices import cuda, vulkan
 
-    return [subject for subject in Subject if subject is not Subject.VULKAN or vulkan.offers()]
+    looks = {Subject.VULKAN: vulkan.offers, Subject.CUDA: cuda.offers}
+    return [subject for subject in Subject if subject not in looks or looks[subject]()]
 
 
 def _measure(subject: Subject, *, quick: bool, kills: int | None) -> Iterator[Figure]:
-    from extmem.cli._bench import checking, crowd, gpu, importing, opening
+    from extmem.cli._bench import checking, crowd, cuda, gpu, importing, opening
     from extmem.cli._bench.house import House
 
     modules: dict[Subject, Callable[..., Iterator[Figure]]] = {
@@ -49,6 +58,7 @@ def _measure(subject: Subject, *, quick: bool, kills: int | None) -> Iterator[Fi
         Subject.CHECKS: checking.figures,
         Subject.IMPORTS: importing.figures,
         Subject.VULKAN: partial(gpu.figures, kills=kills),
+        Subject.CUDA: cuda.figures,
     }
     with House() as house:
         rounds = _QUICK if quick else _ROUNDS[subject]
@@ -76,7 +86,8 @@ def bench(
     subjects: Annotated[
         list[Subject] | None,
         typer.Argument(
-            help="What to measure; all if none is given, vulkan only where there is such a device.", show_default=False
+            help="What to measure; all if none is given, vulkan and cuda where there is such a device.",
+            show_default=False,
         ),
     ] = None,
     as_json: Annotated[

@@ -1,6 +1,6 @@
-"""`floor.c`, compiled where the benchmark runs and called as a library: what the same Vulkan calls cost from C.
+"""`floor.c` and `cuda_floor.c`, compiled where the benchmark runs and called as libraries: the same calls from C.
 
-Its times are taken in C, between the calls themselves, so that it does not matter who calls it.
+Their times are taken in C, between the calls themselves, so that it does not matter who calls it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from extmem.errors import UnsupportedError
 
-__all__ = ["Floor", "compile_floor"]
+__all__ = ["CudaFloor", "Floor", "compile_floor"]
 
-_SOURCE = Path(__file__).with_name("floor.c")
+_HERE = Path(__file__).parent
 _COMPILERS = ("cc", "gcc", "clang")
 _FAILED_SYSTEM = -1000
 _Address, _U64, _U32, _Int = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_int
@@ -29,8 +29,14 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "floor_budget": (_U64, (_Address, _U32)),
 }
 
+_CUDA_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "cuda_floor_open": (_Address, (ctypes.c_char_p,)),
+    "cuda_floor_close": (None, (_Address,)),
+    "cuda_floor_import": (ctypes.c_int64, (_Address, _Int, _U64, _U32)),
+}
 
-def compile_floor(directory: Path) -> str:
+
+def compile_floor(directory: Path, source: str = "floor.c") -> str:
     """Compile it there; the library's path. Errors: UnsupportedError without a C compiler, or where it refuses."""
     wanted = [os.environ["CC"]] if os.environ.get("CC") else []
     compiler = next(filter(None, map(shutil.which, (*wanted, *_COMPILERS))), None)
@@ -39,16 +45,16 @@ def compile_floor(directory: Path) -> str:
             "there is no C compiler here to build what is compared with; install one (Debian: apt-get install gcc)",
             requires_one_of=list(_COMPILERS),
         )
-    library = directory / "floor.so"
+    library = directory / f"{Path(source).stem}.so"
     done = subprocess.run(
-        [compiler, "-std=c11", "-O2", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl"],
+        [compiler, "-std=c11", "-O2", "-shared", "-fPIC", "-o", str(library), str(_HERE / source), "-ldl"],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
     if done.returncode:
-        raise UnsupportedError(f"{compiler} cannot build {_SOURCE.name}: {done.stderr.strip()[-800:]}")
+        raise UnsupportedError(f"{compiler} cannot build {source}: {done.stderr.strip()[-800:]}")
     return str(library)
 
 
@@ -87,8 +93,31 @@ class Floor:
         self._library.floor_close(floor)
 
 
+class CudaFloor:
+    """A GPU's primary context in C. Ownership: let go by `close`; what a call makes is freed before it returns."""
+
+    def __init__(self, library: str, device_uuid: bytes) -> None:
+        loaded = ctypes.CDLL(library)
+        for name, (result, arguments) in _CUDA_SIGNATURES.items():
+            function = getattr(loaded, name)
+            function.restype, function.argtypes = result, arguments
+        self._library = loaded
+        self._floor = loaded.cuda_floor_open(device_uuid)
+        if not self._floor:
+            raise UnsupportedError(f"C finds no CUDA device with UUID {device_uuid.hex()}")
+
+    def imported(self, fd: int, size: int, *, dedicated: bool) -> int:
+        """Nanoseconds of copying an fd, importing and mapping it, and looking at what was mapped."""
+        return _checked(self._library.cuda_floor_import(self._floor, fd, size, int(dedicated)))
+
+    def close(self) -> None:
+        """cuDevicePrimaryCtxRelease."""
+        floor, self._floor = self._floor, None
+        self._library.cuda_floor_close(floor)
+
+
 def _checked(value: int) -> int:
     if value < 0:
-        what = "the system refused" if value == _FAILED_SYSTEM else f"VkResult {value}"
+        what = "the system refused" if value == _FAILED_SYSTEM else f"result {value}"
         raise OSError(f"C's part failed: {what}")
     return value
