@@ -20,7 +20,7 @@ types:               ## mypy --strict for both platforms
 unit:                ## the quick tests alone
 	@$(PY) -m pytest tests/unit tests/rules tests/property -q
 
-test-gpu:            ## on a machine with an NVIDIA GPU: EXTMEM_EXPECT=vulkan,cuda make test-gpu; python may be another's: PY=python3
+test-gpu:            ## on a machine with an NVIDIA GPU, where EXTMEM_EXPECT=vulkan,cuda,torch makes a skip a failure; PY=… is its Python
 	@$(PY) -m pytest tests/gpu -v -p no:cacheprovider
 
 bench:               ## every benchmark, with the alternative in the same run

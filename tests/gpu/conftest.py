@@ -1,4 +1,7 @@
-"""A machine with an NVIDIA GPU: its CUDA device, its Vulkan device, the host. Run by `make test-gpu`."""
+"""A machine with an NVIDIA GPU: its CUDA device, its Vulkan device, the host. Run by `make test-gpu`.
+
+Of PyTorch, CuPy and JAX those are tested that are installed; EXTMEM_EXPECT=torch,cupy,jax wants all.
+"""
 
 from __future__ import annotations
 
