@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ MOST_LINES = 60
 HOSTILE = {"hostile_client.py"}
 """Shows what not to do; it has a test of its own."""
 
-NEED_VULKAN = {"render_to_consumer.py", "foreign_binding.py"}
+NEED_VULKAN = {"render_to_consumer.py", "foreign_binding.py", "frames_to_torch.py"}
+NEED_TORCH = {"frames_to_torch.py"}
 
 EXAMPLES = [path for path in python_files(ROOT / "examples") if path.name not in HOSTILE]
 
@@ -48,6 +50,8 @@ def test_there_are_examples() -> None:
 def test_example_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if path.name in NEED_VULKAN:
         request.getfixturevalue("vulkan_device")
+    if path.name in NEED_TORCH and importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed")
     problem = run_example(path, tmp_path)
     assert not problem, problem
 

@@ -1,0 +1,60 @@
+"""Frames that Vulkan renders, PyTorch blurs in another process, and the first one saves: nothing is copied on the way.
+
+Both payloads belong to the Vulkan device; the other process opens them by name as tensors, on the GPU where CUDA knows
+it, else on the host. Each side says when it is done (a line through a pipe), and waits for its own device before that.
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+
+import extmem
+
+HEIGHT, WIDTH, ROW = 240, 320, 320 * 4
+WHITE = int(np.float32(1).view("uint32"))
+
+
+def render(device: extmem.Device, frame: extmem.DeviceMemory, number: int) -> None:
+    buffer = frame.buffer()
+    with device.commands() as commands:
+        commands.acquire(buffer)
+        commands.fill_buffer(buffer, 0)
+        for bar in range(6):
+            top = (40 * bar + 5 * number) % (HEIGHT - 20)
+            commands.fill_buffer(buffer, WHITE, offset=top * ROW, size=20 * ROW)
+        commands.release(buffer)  # done when the block ends
+
+
+def blur() -> None:
+    import torch
+
+    with extmem.open("example frame") as frame, extmem.open("example blurred") as blurred:
+        source, target = frame.torch(), blurred.torch()
+        kernel = torch.full((1, 1, 9, 9), 1 / 81, device=source.device)
+        for _ in sys.stdin:
+            target.copy_(torch.nn.functional.conv2d(source[None, None], kernel, padding=4)[0, 0])
+            if target.is_cuda:
+                torch.cuda.synchronize()
+            print(target.device, flush=True)
+        del source, target
+
+
+def main() -> None:
+    with (
+        extmem.open_device(kind="vulkan") as device,
+        device.allocate((HEIGHT, WIDTH), "float32", name="example frame") as frame,
+        device.allocate((HEIGHT, WIDTH), "float32", name="example blurred") as blurred,
+        subprocess.Popen([sys.executable, __file__, "blur"], stdin=-1, stdout=-1, text=True, bufsize=1) as child,
+    ):
+        for number in range(3):
+            render(device, frame, number)
+            print("next", file=child.stdin)
+            where = child.stdout.readline().strip()
+            image = blurred.read()
+            print(f"frame {number}, blurred on {where}: {image.min():.2f} to {image.max():.2f}")
+        Image.fromarray((255 * image).clip(0, 255).astype("uint8")).save("blurred.png")
+
+
+blur() if sys.argv[1:] == ["blur"] else main()
