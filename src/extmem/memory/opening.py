@@ -142,8 +142,10 @@ def allocate(
         raise
     memory.holding.resource = buffer
     if not device.driver.allocates_zeroed:
+        # Memory of one buffer is filled through that buffer, which may be smaller than its memory.
+        room = memory.allocation_size if buffer is None else nbytes
         try:
-            device.driver.fill(memory.holding.allocation, 0, memory.allocation_size, 0)
+            device.driver.fill(memory.holding.allocation, 0, room, 0)
         except BaseException:
             memory.close()
             raise
