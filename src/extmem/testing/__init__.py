@@ -4,6 +4,7 @@
 
     children     other processes, on a lead: a deadline, killed for sure, their output when they fail
     conformance  what every device must do, as plain functions over a maker of devices
+    fake_cuda    a CUDA driver that follows a script, over which the CUDA device runs without a GPU
     fake_vulkan  a Vulkan driver that follows a script, over which the Vulkan device runs without any driver
     faults       drivers and connections that fail at the n-th call
     leaks        descriptors, mappings and shared objects, counted before and after
