@@ -10,6 +10,7 @@ import gc
 import itertools
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,13 +72,14 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
 @pytest.fixture(scope="session", autouse=True)
 def runtime() -> Iterator[Any]:
     """This session's own runtime directory; its broker and whatever else was started with it end with the session."""
-    from multiprocessing import resource_tracker
-
     from extmem.testing import children
     from extmem.testing.runtime import VARIABLE, Runtime
 
-    # Spawned children start it, once; it must not count as this runtime's, and ends with this process.
-    resource_tracker.ensure_running()
+    if sys.platform != "win32":
+        from multiprocessing import resource_tracker
+
+        # Spawned children start it, once; it must not count as this runtime's, and ends with this process.
+        resource_tracker.ensure_running()
     before = os.environ.get(VARIABLE)
     # What asks for no device in particular gets this one, and thousands of processes need not load every GPU driver.
     os.environ.setdefault("EXTMEM_DEVICE", "host")

@@ -53,6 +53,7 @@ PLATFORM_ASKED = {
     "extmem.devices.cuda": "says whether handles are Windows'",
     "extmem.manager": "picks the object manager",
     "extmem.broker": "picks nothing off Linux, and says so",
+    "extmem.testing._system": "picks what the testing kit asks of the system",
     "extmem.cli._guard": "Windows has no SIGHUP to listen for",
 }
 BACKENDS = (

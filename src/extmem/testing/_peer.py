@@ -1,14 +1,12 @@
-"""The other end of `children.Peer`: `python -m extmem.testing._peer FD`."""
+"""The other end of `children.Peer`: `python -m extmem.testing._peer [FD]`; on Windows it comes by stdin."""
 
 from __future__ import annotations
 
 import ast
-import faulthandler
-import signal
-import sys
 import traceback
-from multiprocessing.connection import Connection
 from typing import Any
+
+from extmem.testing._system import Connection, receive
 
 
 def run(source: str, namespace: dict[str, Any]) -> Any:
@@ -36,9 +34,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def main() -> None:
     """Take orders until the other end hangs up."""
-    if hasattr(signal, "SIGUSR1") and hasattr(faulthandler, "register"):
-        faulthandler.register(signal.SIGUSR1, all_threads=True)
-    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    connection: Connection[Any, Any] = Connection(receive())
     namespace: dict[str, Any] = {"__name__": "__peer__"}
     run("import os, sys, gc\nimport extmem\nfrom extmem import vk", namespace)
     while True:

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from extmem.testing._system import PYTHON, Lead, python_variables
 from extmem.testing.waiting import DEADLINE, DeadlineError, wait_until
 
 __all__ = ["Child", "ChildFailedError", "Peer", "RemoteError", "kill_all", "live_children", "python_environment"]
@@ -58,6 +57,7 @@ def python_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]
     environment = dict(os.environ)
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)
     environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_ROOT, *(p for p in paths if p and p != _PACKAGE_ROOT)])
+    environment |= python_variables()
     environment.update(extra or {})
     return environment
 
@@ -78,26 +78,29 @@ class Child:
         popen: type[subprocess.Popen[Any]] = subprocess.Popen,
         **options: Any,
     ) -> None:
-        self._output = tempfile.NamedTemporaryFile(prefix="extmem-child-")
+        output, path = tempfile.mkstemp(prefix="extmem-child-")
+        self._output: Path | None = Path(path)
         try:
             self.process: subprocess.Popen[Any] = popen(
                 list(args),
                 env=python_environment(env),
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
+                stdin=options.pop("stdin", subprocess.DEVNULL),
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=tuple(pass_fds),
                 **options,
             )
         except BaseException:
-            self._output.close()
+            self._output.unlink()
             raise
+        finally:
+            os.close(output)
         _live.add(self)
 
     @classmethod
     def python(cls, source: str, *arguments: str, **options: Any) -> Self:
         """A child that runs Python source; `sys.argv[1:]` are the arguments."""
-        return cls([sys.executable, "-X", "faulthandler", "-c", source, *arguments], **options)
+        return cls([PYTHON, "-X", "faulthandler", "-c", source, *arguments], **options)
 
     @property
     def pid(self) -> int:
@@ -112,8 +115,8 @@ class Child:
     @property
     def output(self) -> str:
         """What it has written so far."""
-        # Opened anew: the child shares the file position of the one that it writes to.
-        return "" if self._output.closed else Path(self._output.name).read_text(errors="replace")
+        # Opened anew: the child has the position of the file that it writes to.
+        return "" if self._output is None else self._output.read_text(errors="replace")
 
     def wait(self, *, expect: int | None = 0, deadline: float = DEADLINE) -> int:
         """Its exit code. ChildFailedError if that is not `expect` (None takes any); DeadlineError if it hangs."""
@@ -140,7 +143,11 @@ class Child:
         """Kill it if it still runs, and let go of its output."""
         self.kill()
         self._said()
-        self._output.close()
+        if self._output is not None:
+            # On Windows a file that a grandchild has open stays until that ends.
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                self._output.unlink()
+            self._output = None
 
     def _reaped(self) -> None:
         if self.process.returncode is not None:
@@ -151,7 +158,7 @@ class Child:
         return self.last_words
 
     def _stack(self) -> str:
-        """Where it hangs: faulthandler writes it on SIGUSR1 (peers register that)."""
+        """Where it hangs; a peer writes that when asked."""
         return self._said()
 
     def __enter__(self) -> Self:
@@ -182,16 +189,21 @@ class Peer(Child):
         **options: Any,
     ) -> None:
         self.connection, theirs = Pipe()
+        command = [PYTHON, "-X", "faulthandler", "-m", "extmem.testing._peer"]
+        self._lead = Lead(theirs.fileno())
         try:
             super().__init__(
-                [sys.executable, "-X", "faulthandler", "-m", "extmem.testing._peer", str(theirs.fileno())],
+                [*command, *self._lead.arguments],
                 env=env,
-                pass_fds=[theirs.fileno(), *options.pop("pass_fds", ())],
+                pass_fds=[*self._lead.passed, *options.pop("pass_fds", ())],
                 popen=popen,
+                **self._lead.options,
                 **options,
             )
+            self._lead.hold(self.process)
         except BaseException:
             self.connection.close()
+            self._lead.close()
             raise
         finally:
             theirs.close()
@@ -237,6 +249,7 @@ class Peer(Child):
         """Hang up, which it takes as an order to end; kill it if it does not."""
         self.connection.close()
         super().close()
+        self._lead.close()
 
     def leave(self) -> None:
         """Have it end by itself, as a program does (atexit and all). ChildFailedError unless it ends with 0."""
@@ -250,8 +263,8 @@ class Peer(Child):
 
     def _stack(self) -> str:
         before = len(self.output)
-        if self.process.poll() is None and hasattr(signal, "SIGUSR1"):
-            self.process.send_signal(signal.SIGUSR1)
+        if self.process.poll() is None:
+            self._lead.ask_where(self.process)
             with contextlib.suppress(DeadlineError):
                 wait_until(lambda: len(self.output) > before, "its stack", deadline=2)
         return self._said()

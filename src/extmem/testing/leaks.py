@@ -1,10 +1,10 @@
 """Leak counting: what this process and the object manager hold, before and after.
 
-How this works. A `Census` lists file descriptors by what they lead to, mapped payloads, the bytes of memory files that
-this process keeps alive, and what the object manager says this process, or everybody, holds. `no_leaks()` takes
-one before and one after, on success and on failure alike (cleaning up is hardest when something failed), and LeakError
-names each thing that is there only afterwards. References end a moment later here and there (a killed peer, a
-finalizer), so it looks again until a deadline.
+How this works. A `Census` lists file descriptors (on Windows handles) by what they lead to, mapped payloads, the bytes
+of shared memory that this process keeps alive, and what the object manager says this process, or everybody, holds.
+`no_leaks()` takes one before and one after, on success and on failure alike (cleaning up is hardest when something
+failed), and LeakError names each thing that is there only afterwards. References end a moment later here and there (a
+killed peer, a finalizer), so it looks again until a deadline.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from extmem.manager import manager
+from extmem.testing._system import descriptors, mappings, memory_file_bytes
 from extmem.testing.waiting import DeadlineError, wait_until
 
 __all__ = [
@@ -35,9 +35,6 @@ __all__ = [
 PATIENCE = 10.0
 """Seconds for which `no_leaks` looks again before it calls something a leak."""
 
-_SELF = Path("/proc/self")
-_MEMFD = "/memfd:"
-
 
 class LeakError(AssertionError):
     """Something is held that was not held before; `leaked` says what, one entry each."""
@@ -45,52 +42,6 @@ class LeakError(AssertionError):
     def __init__(self, leaked: list[str]) -> None:
         self.leaked = leaked
         super().__init__("left behind:\n  " + "\n  ".join(leaked))
-
-
-def descriptors() -> dict[int, str]:
-    """The file descriptors of this process and what each leads to."""
-    found = {}
-    for entry in os.listdir(_SELF / "fd"):
-        # The descriptor that lists the directory is gone by now.
-        with contextlib.suppress(OSError):
-            found[int(entry)] = _target(int(entry))
-    return found
-
-
-def _target(fd: int) -> str:
-    target = os.readlink(_SELF / "fd" / str(fd))
-    if target.startswith(_MEMFD):
-        status = os.fstat(fd)
-        return f"{target} inode {status.st_ino}, {status.st_size} bytes"
-    # A connection that was made anew is another socket and no leak: these are told by kind and number only.
-    return target.partition(":[")[0]
-
-
-def memory_file_bytes() -> int:
-    """Bytes of the distinct memory files that descriptors and mappings of this process keep alive."""
-    files: dict[int, int] = {}
-    for fd, target in descriptors().items():
-        if target.startswith(_MEMFD):
-            with contextlib.suppress(OSError):
-                status = os.fstat(fd)
-                files[status.st_ino] = status.st_size
-    for line in (_SELF / "maps").read_text().splitlines():
-        if _MEMFD in line:
-            span, _, _, _, inode, *_ = line.split()
-            first, last = (int(end, 16) for end in span.split("-"))
-            files.setdefault(int(inode), last - first)
-    return sum(files.values())
-
-
-def mappings() -> Counter[str]:
-    """Memory files mapped into this process: how many mappings of each, by inode, length and rights."""
-    found: Counter[str] = Counter()
-    for line in (_SELF / "maps").read_text().splitlines():
-        if _MEMFD in line:
-            span, rights, _, _, inode, *_ = line.split()
-            first, last = (int(end, 16) for end in span.split("-"))
-            found[f"mapping of memory file inode {inode}, {last - first} bytes, {rights}"] += 1
-    return found
 
 
 def object_manager(pid: int | None = None) -> Counter[str]:

@@ -10,28 +10,24 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import socket
-import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from extmem.testing._system import KILL, TEMPORARY, broker_serves, started_with
 from extmem.testing.waiting import wait_until
 
 __all__ = ["VARIABLE", "Runtime"]
 
 VARIABLE = "EXTMEM_RUNTIME_DIR"
-_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 class Runtime:
     """A private runtime directory. `environment` makes another process use it."""
 
     def __init__(self) -> None:
-        # Short: a Unix socket's path has 107 bytes at most.
-        self.path = Path(tempfile.mkdtemp(prefix="extmem-", dir="/tmp"))
+        self.path = Path(tempfile.mkdtemp(prefix="extmem-", dir=TEMPORARY))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -40,30 +36,17 @@ class Runtime:
 
     def processes(self) -> dict[int, str]:
         """Living processes that were started with this runtime, the broker among them: pid to command line."""
-        mark = f"{VARIABLE}={self.path}".encode()
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            # Processes end while we look, and others' are not ours to read.
-            with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                    found[int(entry.name)] = command
-        return found
+        return started_with(VARIABLE, str(self.path))
 
     def serving(self) -> bool:
-        """Whether a broker takes connections."""
-        if sys.platform != "linux":
-            raise LookupError("only Linux has a broker")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-            return probe.connect_ex(str(self.path / "broker.sock")) == 0
+        """Whether a broker takes connections. LookupError on Windows, which has none."""
+        return broker_serves(self.path)
 
     def broker_pid(self) -> int | None:
         """The broker's process, None if none runs."""
         return next((pid for pid, command in self.processes().items() if "extmem.broker" in command), None)
 
-    def kill_broker(self, number: int = _KILL, *, required: bool = True) -> int | None:
+    def kill_broker(self, number: int = KILL, *, required: bool = True) -> int | None:
         """Send the broker a signal, SIGKILL unless another is given, and wait until it is gone; its pid.
 
         Errors: LookupError if none runs; not `required`: None then.
@@ -86,7 +69,7 @@ class Runtime:
             left = self.processes()
             for pid, command in left.items():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, _KILL)
+                    os.kill(pid, KILL)
                     ended.append(f"{pid}: {command}")
             return not left
 

@@ -1,0 +1,29 @@
+"""What the testing kit asks of the operating system, chosen here: what is held, which processes live, leads."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    from extmem.testing._system._win32_held import descriptors, mappings, memory_file_bytes
+    from extmem.testing._system._win32_lead import PYTHON, Connection, Lead, python_variables, receive
+    from extmem.testing._system._win32_processes import KILL, TEMPORARY, broker_serves, started_with
+else:
+    from extmem.testing._system._linux_held import descriptors, mappings, memory_file_bytes
+    from extmem.testing._system._linux_lead import PYTHON, Connection, Lead, python_variables, receive
+    from extmem.testing._system._linux_processes import KILL, TEMPORARY, broker_serves, started_with
+
+__all__ = [
+    "KILL",
+    "PYTHON",
+    "TEMPORARY",
+    "Connection",
+    "Lead",
+    "broker_serves",
+    "descriptors",
+    "mappings",
+    "memory_file_bytes",
+    "python_variables",
+    "receive",
+    "started_with",
+]
