@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.systems import Systems
+
 ALLOWED_SKIPS = {
     "numpy": r"NumPy is not installed",
     "torch": r"PyTorch is not installed",
@@ -31,6 +33,18 @@ ALLOWED_SKIPS = {
     "vulkan-sharing": r"the driver says beforehand that it cannot",
 }
 """Parts of the world that a machine may lack, and the reasons that a skip may give for each."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--tally FILE`: see tests/systems.py."""
+    parser.addoption("--tally", metavar="FILE", help="add what becomes of each test to this JSON file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marks of tests/systems.py, and what acts on them."""
+    for mark in ("linux_only", "windows_only", "wine_differs"):
+        config.addinivalue_line("markers", f"{mark}(reason): see tests/systems.py")
+    config.pluginmanager.register(Systems(config.getoption("--tally")))
 
 
 def refused_skip(reason: str, expected: set[str]) -> str | None:

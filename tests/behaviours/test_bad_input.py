@@ -1,29 +1,20 @@
 """Bad input gets a clear error, and nothing is lost: the class, the values in the message, what to do, and the handle.
 
-One test for each entry of the list of bad inputs. `refused` is the common part: the caller's handle is open and usable
-after the refusal, which the same handle's proper import proves.
+One test for each entry of the list of bad inputs, in test_bad_fds.py for those that Linux alone has. `refused` is the
+common part: the caller's handle is open and usable after the refusal, which the same handle's proper import proves.
 """
 
 from __future__ import annotations
-
-import contextlib
-import errno
-import fcntl
-import os
-import socket
-import tempfile
-from collections.abc import Iterator
 
 import pytest
 
 import extmem
 from extmem import errors, raw, vk
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.manager import manager
 from extmem.memory import Descriptor, Device, DeviceMemory
-from extmem.objects import Share
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
+from tests.behaviours.bad import described, refused
 from tests.behaviours.steps import (
     FD,
     KMT,
@@ -42,27 +33,6 @@ from tests.behaviours.steps import (
     nt,
     put,
 )
-
-
-@contextlib.contextmanager
-def refused(
-    kind: type[BaseException], *said: str, device: Device | None = None, handle: NtHandle | FdHandle | None = None
-) -> Iterator[list[BaseException]]:
-    """The block raises exactly this kind, its message has all of `said`, and the handle still imports."""
-    box: list[BaseException] = []
-    with pytest.raises(kind) as caught:
-        yield box
-    box.append(caught.value)
-    message = str(caught.value)
-    for words in said:
-        assert words in message, f"{words!r} is not in: {message}"
-    if device is not None and handle is not None:
-        assert not handle.closed
-        if isinstance(handle, NtHandle):
-            import_win32(device, handle).close()
-        else:
-            import_fd(device, handle.duplicate()).close()
-
 
 # Handle and name.
 
@@ -287,69 +257,7 @@ def test_a_suballocated_import_of_a_dedicated_payload(device: Device) -> None:
             device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, source)).close()
 
 
-# Descriptors that lie.
-
-
-def _memfd(size: int, seals: int = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL) -> int:
-    number = os.memfd_create("liar", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(number, size)
-    if seals:
-        fcntl.fcntl(number, fcntl.F_ADD_SEALS, seals)
-    return number
-
-
-@contextlib.contextmanager
-def shared(number: int, descriptor: bytes, name: str) -> Iterator[None]:
-    """What a hostile exporter can do: share any file under any description, past the library."""
-    exported = manager().export(
-        number, descriptor, share=Share.NT, name=name, access=READ_WRITE, sddl=None, inherit=False
-    )
-    try:
-        yield
-    finally:
-        manager().free(exported.memory)
-
-
-def _described(device: Device, **changes: object) -> Descriptor:
-    with export(device) as memory:
-        honest = {field: getattr(memory.descriptor, field) for field in memory.descriptor.__struct_fields__}
-    return Descriptor(**{**honest, **changes})  # type: ignore[arg-type]  # fields by name
-
-
-def test_a_descriptor_that_claims_more_than_the_fd_holds(device: Device, name: str) -> None:
-    """It must be refused before anybody maps it: reading past a file's end is SIGBUS."""
-    lie = _described(device, allocation_size=1 << 20, payload_size=1 << 20)
-    number = _memfd(8192)
-    try:
-        with shared(number, lie.encode(), name):
-            with refused(errors.ExtmemError, str(1 << 20)):
-                extmem.open(name).map()
-            with refused(errors.ExtmemError, str(1 << 20)):
-                import_win32(device, None, name, size=1 << 20).map()
-    finally:
-        os.close(number)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: b"",
-        lambda text: b"\xff" + text[1:],
-        lambda text: text[:-1],
-        lambda text: text + b"\0",
-        lambda text: b"\x00" * len(text),
-        lambda text: text.replace(bytes([4096 >> 8 & 0xFF, 0]), bytes([0xFF, 0xFF]), 1),
-    ],
-    ids=["empty", "wrong first byte", "cut off", "trailing byte", "zeros", "another size"],
-)
-def test_a_descriptor_that_is_damaged(device: Device, name: str, damage: object) -> None:
-    number = _memfd(8192)
-    try:
-        text = damage(_described(device).encode())  # type: ignore[operator]  # a function
-        with shared(number, text, name), refused(errors.ExtmemError):
-            extmem.open(name).map()
-    finally:
-        os.close(number)
+# Descriptors that lie: in test_bad_fds.py those that come with a file.
 
 
 @pytest.mark.parametrize(
@@ -364,64 +272,15 @@ def test_a_descriptor_that_is_damaged(device: Device, name: str, damage: object)
 )
 def test_a_descriptor_with_bad_numbers_cannot_even_be_stated(device: Device, values: dict[str, int]) -> None:
     with refused(errors.DescriptorError, str(next(iter(values.values())))):
-        _described(device, **values)
+        described(device, **values)
 
 
 def test_a_descriptor_of_another_version(device: Device) -> None:
-    text = bytearray(_described(device).encode())
+    text = bytearray(described(device).encode())
     at = text.index(1)  # the version is the first number of the array
     text[at] = 99
     with refused(errors.DescriptorError, "99"):
         Descriptor.parse(bytes(text))
-
-
-# File descriptors that are no payload.
-
-
-@contextlib.contextmanager
-def a_file_descriptor(kind: str) -> Iterator[int]:
-    with contextlib.ExitStack() as stack:
-        if kind == "socket":
-            here, there = socket.socketpair()
-            stack.callback(here.close)
-            stack.callback(there.close)
-            yield here.fileno()
-        elif kind == "file":
-            file = stack.enter_context(tempfile.TemporaryFile())
-            file.truncate(1 << 16)
-            yield file.fileno()
-        elif kind == "unsealed":
-            number = _memfd(1 << 16, seals=0)
-            stack.callback(os.close, number)
-            yield number
-        else:
-            number = _memfd(SIZE // 2)
-            stack.callback(os.close, number)
-            yield number
-
-
-@pytest.mark.parametrize(
-    ("kind", "said"), [("socket", "socket"), ("file", "file"), ("unsealed", "seal"), ("too small", "")]
-)
-def test_an_fd_that_is_no_payload(device: Device, kind: str, said: str) -> None:
-    with a_file_descriptor(kind) as number:
-        before = os.fstat(number).st_ino
-        with refused(errors.ExtmemError, said):
-            import_fd(device, number)
-        with refused(errors.ExtmemError, said):
-            raw.import_payload(device, number, _described(device))
-        assert os.fstat(number).st_ino == before  # still the caller's, still open
-
-
-def test_an_fd_that_is_not_open(device: Device) -> None:
-    read, write = os.pipe()
-    os.close(read)
-    os.close(write)
-    with refused(extmem.RuleViolation, str(read), "do: "):
-        import_fd(device, read)
-    with pytest.raises(OSError) as error:
-        raw.fd_handle(read)
-    assert error.value.errno == errno.EBADF
 
 
 def test_more_than_the_machine_has(device: Device) -> None:

@@ -15,7 +15,8 @@ from fuzz import fuzz_descriptor
 def test_a_short_run_finds_nothing_and_sees_every_outcome() -> None:
     outcomes = fuzz_descriptor.run(4000, seed=7)
     assert sum(outcomes.values()) == 4000
-    assert set(outcomes) == {"parsed", "refused", "parsed in a memfd", "refused in a memfd"}
+    in_files = {"parsed in a memfd", "refused in a memfd"} if sys.platform == "linux" else set()
+    assert set(outcomes) == {"parsed", "refused"} | in_files
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

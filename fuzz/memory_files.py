@@ -1,0 +1,50 @@
+"""Invariant: a memory file whose last page, size or seals are spoilt is refused, or holds a good descriptor. Linux."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+
+from extmem import vk
+from extmem.devices.base import DESCRIPTOR_LIMIT
+from extmem.devices.host import _memfd, trailer
+from extmem.devices.host.driver import HostDriver
+from extmem.errors import DriverError
+from fuzz import fuzz_descriptor
+
+FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
+_DRIVER = HostDriver()
+
+
+def check(rng: random.Random, seeds: list[bytes]) -> str:
+    """fuzz_descriptor's invariant through a real memory file whose last page, size or seals are spoilt."""
+    if rng.random() < 0.5:
+        frame = fuzz_descriptor.spoil_bytes(rng, trailer.pack(rng.choice(seeds)))
+    else:
+        # A liar's checksum is right.
+        frame = trailer.pack(fuzz_descriptor.spoil_values(rng, rng.choice(seeds))[:DESCRIPTOR_LIMIT])
+    pages = rng.choice((0, 1, 2, 2, 2, 5))
+    fd = os.memfd_create("fuzz", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, pages * _memfd.PAGE + rng.choice((0, 0, 0, 1, -1 if pages else 0)))
+        if pages:
+            os.pwrite(fd, frame[: _memfd.PAGE], (pages - 1) * _memfd.PAGE)
+        seals = rng.choice((_memfd.SEALS, _memfd.SEALS, fcntl.F_SEAL_SHRINK, 0))
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        facts = _DRIVER.inspect_fd(fd, FD)
+        assert facts.valid == (seals == _memfd.SEALS), facts
+        assert facts.capacity <= facts.size
+        if facts.valid:
+            assert bool(facts.descriptor) != bool(facts.descriptor_problem), facts
+        size = max(1, rng.choice((1, _memfd.PAGE, pages * _memfd.PAGE, 1 << 40)))
+        try:
+            imported = _DRIVER.import_fd(fd, size, 0)
+        except DriverError:
+            assert not facts.valid or size > facts.capacity
+            return "refused"
+        assert facts.valid and size <= facts.capacity
+        imported.close()
+        return fuzz_descriptor.check(facts.descriptor) if facts.descriptor else "refused"
+    finally:
+        os.close(fd)

@@ -1,0 +1,122 @@
+"""Which tests belong to one operating system, and what every run leaves behind to be compared with another system's.
+
+How this works. A test that another system cannot have says so, with its reason: whole files and folders in `ONLY`
+below (their imports may be the system's own), single tests by the marks `linux_only(reason)` and
+`windows_only(reason)`. Elsewhere they are not collected, so they are no skips. Where Wine is not Windows, the mark
+`wine_differs(reason)` with the behaviour's number makes the test's failure known there, and only there; it fails once
+Wine does what Windows does. With `--tally FILE` a run writes what became of each test, and which were its system's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+HERE = "windows" if sys.platform == "win32" else "linux"
+
+_BROKER = "the broker is Linux's object manager; Windows has one in its kernel"
+_MEMORY_FILES = "sealed memory files and their descriptors are Linux's; Windows has sections"
+_FDS = "file descriptors carry memory on Linux alone"
+
+ONLY = {
+    "linux": {
+        "unit/broker": _BROKER,
+        "process/broker": _BROKER,
+        "process/test_broker_killed.py": _BROKER,
+        "behaviours/test_bad_world.py": "a broker that may not start, and Linux's resource limits",
+        "behaviours/test_bad_fds.py": _MEMORY_FILES,
+        "faults": "the faults are planted in Linux's system calls and in the connection to the broker",
+        "process/test_fork.py": "Windows has no fork",
+        "process/vulkan/test_raw_fds.py": _FDS,
+        "unit/devices/test_limits.py": "Linux's resource limits, and " + _MEMORY_FILES,
+        "unit/devices/test_payloads.py": _MEMORY_FILES,
+        "unit/devices/test_reserve.py": "what is left of memory is read from /proc and /sys",
+        "unit/devices/test_strangers.py": _MEMORY_FILES,
+        "unit/devices/vulkan/test_proving.py": _FDS,
+        "unit/memory/test_sockets.py": "Unix sockets that carry descriptors are Linux's",
+    },
+    "windows": {},
+}
+"""Files and folders below tests/ that belong to one system, and why."""
+
+
+def owner(path: Path) -> str | None:
+    """The system that this file or folder belongs to; None for all."""
+    parts = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
+    for system, entries in ONLY.items():
+        if any(parts == entry or parts.startswith(f"{entry}/") for entry in entries):
+            return system
+    return None
+
+
+def owner_of_test(item: pytest.Item) -> str | None:
+    """The system that this test belongs to; None for all."""
+    for system in ONLY:
+        if item.get_closest_marker(f"{system}_only") is not None:
+            return system
+    return owner(item.path)
+
+
+@functools.cache
+def under_wine() -> bool:
+    """Whether this Windows is Wine."""
+    return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
+
+
+class Systems:
+    """The pytest plugin of it."""
+
+    def __init__(self, tally: str | None) -> None:
+        self._tally = Path(tally) if tally else None
+        self._outcomes: dict[str, str] = {}
+        self._own: set[str] = set()
+        self._started = time.monotonic()
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Another system's files are not even imported."""
+        return True if owner(collection_path) not in (None, HERE) else None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+        """Leave out another system's tests, and know this one's."""
+        owners = {item.nodeid: owner_of_test(item) for item in items}
+        elsewhere = [item for item in items if owners[item.nodeid] not in (None, HERE)]
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if owners[item.nodeid] in (None, HERE)]
+        yield
+        self._own = {item.nodeid for item in items if owners[item.nodeid] == HERE}
+        self._outcomes = {item.nodeid: "collected" for item in items}
+        for item in items:
+            difference = item.get_closest_marker("wine_differs")
+            if difference is not None and under_wine():
+                item.add_marker(pytest.mark.xfail(reason=difference.args[0], strict=True))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what became of a test: the worst of its three phases."""
+        known = hasattr(report, "wasxfail")
+        if report.failed:
+            self._outcomes[report.nodeid] = "failed"
+        elif report.skipped:
+            self._outcomes[report.nodeid] = "differs" if known else "skipped"
+        elif report.when == "call" and self._outcomes[report.nodeid] == "collected":
+            self._outcomes[report.nodeid] = "passed"
+
+    def pytest_sessionfinish(self) -> None:
+        """Add to the tally what this run knows."""
+        if self._tally is None:
+            return
+        self._tally.parent.mkdir(parents=True, exist_ok=True)
+        whole = json.loads(self._tally.read_text(encoding="utf-8")) if self._tally.exists() else {}
+        whole.setdefault("outcomes", {}).update(self._outcomes)
+        whole["own"] = sorted(set(whole.get("own", ())) | self._own)
+        whole["seconds"] = round(whole.get("seconds", 0) + time.monotonic() - self._started, 1)
+        whole["system"] = HERE
+        self._tally.write_text(json.dumps(whole, indent=0, sort_keys=True), encoding="utf-8")
