@@ -1,5 +1,5 @@
 # Two commands for everybody: make demo, make test. The rest is for developers.
-.PHONY: demo test test-gpu lint types unit bench soak gen clean
+.PHONY: demo test test-gpu test-windows lint types unit bench soak gen clean
 PY = .venv/bin/python
 EXPECT ?= $(EXTMEM_EXPECT)
 
@@ -10,6 +10,10 @@ demo:                ## set up what is needed and run the main job: two processe
 test:                ## set up what is needed; lint, types, all tests, coverage
 	@scripts/setup.sh dev
 	@scripts/check.sh
+
+test-windows:        ## the whole suite on CPython for Windows under Wine; the counts of both systems at the end
+	@scripts/setup.sh dev
+	@$(PY) -m scripts.windows test
 
 lint:                ## ruff alone
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
@@ -34,4 +38,4 @@ gen:                 ## regenerate what comes from the registry
 	@$(PY) -m codegen
 
 clean:               ## forget the environment and the caches
-	rm -rf .venv .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
+	rm -rf .venv .windows .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info

@@ -16,10 +16,14 @@ $py -m mypy --platform win32
 core="tests/rules tests/property tests/unit/objects tests/unit/rules tests/unit/handles tests/unit/broker"
 step "tests of the core, with branch coverage (EXTMEM_EXPECT=${EXTMEM_EXPECT:-})"
 $py -m coverage erase
+tally=.windows/linux.json
+rm -f $tally
 # shellcheck disable=SC2086  # a list of folders
-$py -m pytest -q --cov --cov-report= $core
+$py -m pytest -q --tally=$tally --cov --cov-report= $core
 step "branch coverage of rules, objects and handles (at least 95 %)"
 $py -m coverage report --include='src/extmem/rules/*,src/extmem/objects/*,src/extmem/handles/*' --fail-under=95
 step "everything else: behaviours, conformance, faults, processes, the repository itself"
 # Tracing would triple the time of these, and they are not what the figure above is about.
-$py -m pytest -q tests $(printf -- '--ignore=%s ' $core)
+$py -m pytest -q --tally=$tally tests $(printf -- '--ignore=%s ' $core)
+step "the same on Windows: CPython for Windows under Wine"
+$py -m scripts.windows test

@@ -112,7 +112,37 @@ def test_what_is_installed_here_is_what_is_pinned() -> None:
     assert not wrong, wrong
 
 
+OLDER_ON_WINE = {"numpy", "typer"}
+"""What the Windows test bed has in another version, because Debian 12's Wine cannot load the newer one."""
+
+
+def hashed(text: str) -> tuple[dict[str, str], list[str]]:
+    """Pins with hashes by name, and lines that are no such thing."""
+    found, strange = {}, []
+    for line in filter(None, text.splitlines()):
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line)
+        if match:
+            found[canonicalize_name(match[1])] = match[2]
+        elif not line.startswith("#"):
+            strange.append(line)
+    return found, strange
+
+
+def test_the_windows_test_bed_has_the_same_versions_each_by_hash() -> None:
+    found, strange = hashed((ROOT / "constraints-windows.txt").read_text(encoding="utf-8"))
+    assert not strange, f"no pins with a hash: {strange}"
+    pinned = _pins()
+    others = {name for name, version in found.items() if pinned.get(name) != version}
+    assert others == OLDER_ON_WINE | {"colorama"}  # colorama is needed on Windows alone
+
+
 # Planted faults.
+
+
+def test_planted_pins_without_a_hash_are_seen() -> None:
+    digest = "0" * 64
+    found, strange = hashed(f"# why\nnumpy==2.1.3 --hash=sha256:{digest}\nrich==15\ncffi>=2 --hash=sha256:{digest}\n")
+    assert found == {"numpy": "2.1.3"} and strange == ["rich==15", f"cffi>=2 --hash=sha256:{digest}"]
 
 
 def test_planted_loose_pins_are_seen() -> None:

@@ -19,6 +19,7 @@ _NEVER = {
     ".ruff_cache",
     ".pytest_cache",
     ".hypothesis",
+    ".windows",
     "__pycache__",
     "build",
     "dist",

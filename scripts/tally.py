@@ -1,0 +1,57 @@
+"""Two runs of the suite on two systems, side by side: `python -m scripts.tally LINUX.json WINDOWS.json`.
+
+How this works. A run with `--tally FILE` says what became of each test, and which of them are its system's own
+(tests/systems.py). What belongs to neither system must run on both: a test that one of them does not know is a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+_TITLES = {"linux": "Linux (broker)", "windows": "Windows (kernel)"}
+_COLUMNS = ("passed", "differs", "skipped", "failed", "collected")
+_SHOWN = 20
+
+
+def say(text: str) -> None:
+    """A line of the answer."""
+    sys.stdout.write(f"{text}\n")
+
+
+def compare(first: Path, second: Path) -> int:
+    """Print both counts as a table. 0 if nothing failed, and both know every test that is no system's own."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in (first, second) if path.exists()]
+    if len(runs) != 2:
+        say(f"no tally of {first if not first.exists() else second}: that run ended before its end")
+        return 1
+    shared = [set(run["outcomes"]) - set(run["own"]) for run in runs]
+    missing = [(runs[1], shared[0] - shared[1]), (runs[0], shared[1] - shared[0])]
+    for run, tests in missing:
+        for test in sorted(tests)[:_SHOWN]:
+            say(f"not known on {_TITLES[run['system']]}: {test}")
+        if len(tests) > _SHOWN:
+            say(f"... and {len(tests) - _SHOWN} more")
+    rows = [_row(run) for run in runs]
+    head = ["", "for all", "its own", *_COLUMNS[:4], "seconds"]
+    for line in [head, *rows]:
+        say(f"{line[0]:<18}" + "".join(f"{cell:>10}" for cell in line[1:]))
+    failed = any(run["outcomes"][test] == "failed" for run in runs for test in run["outcomes"])
+    return int(failed or any(tests for _, tests in missing))
+
+
+def _row(run: dict[str, Any]) -> list[str]:
+    counts = Counter(run["outcomes"].values())
+    if counts["collected"] == len(run["outcomes"]):
+        told = ["not run"] * 4 + [""]
+    else:
+        told = [str(counts[name]) for name in _COLUMNS[:4]] + [f"{run['seconds']:.0f}"]
+    own = len(run["own"])
+    return [_TITLES[run["system"]], str(len(run["outcomes"]) - own), str(own), *told]
+
+
+if __name__ == "__main__":
+    sys.exit(compare(*map(Path, sys.argv[1:3])))

