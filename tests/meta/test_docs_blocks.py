@@ -20,12 +20,12 @@ NOT_RUN = {
 NEED_VULKAN = {"docs/guides/vulkan.md"}
 
 _DOCUMENTS = documents()
-_IDS = [str(path.relative_to(ROOT)) for path in _DOCUMENTS]
+_IDS = [path.relative_to(ROOT).as_posix() for path in _DOCUMENTS]
 
 
 @pytest.mark.parametrize("path", _DOCUMENTS, ids=_IDS)
 def test_blocks_run(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if str(path.relative_to(ROOT)) in NEED_VULKAN:
+    if path.relative_to(ROOT).as_posix() in NEED_VULKAN:
         request.getfixturevalue("vulkan_device")
     found = blocks(path.read_text(encoding="utf-8"))
     assert not complaints_about(found)

@@ -66,7 +66,9 @@ def test_every_relative_link_leads_somewhere() -> None:
     documents = markdown_files()
     assert documents, "no documents found: the test looks in the wrong place"
     dead = [
-        f"{document.relative_to(ROOT).parent}/{sentence}" for document in documents for sentence in dead_links(document)
+        f"{document.relative_to(ROOT).parent.as_posix()}/{sentence}"
+        for document in documents
+        for sentence in dead_links(document)
     ]
     assert not dead, "\n".join(dead)
 
@@ -85,7 +87,9 @@ def test_every_page_of_docs_is_reachable_from_its_front_page() -> None:
             if path and not _ELSEWHERE.match(link):
                 todo.append((page.parent / path).resolve())
     lost = [
-        str(page.relative_to(ROOT)) for page in markdown_files() if ROOT / "docs" in page.parents and page not in seen
+        page.relative_to(ROOT).as_posix()
+        for page in markdown_files()
+        if ROOT / "docs" in page.parents and page not in seen
     ]
     assert not lost, f"no link leads to {lost}"
 

@@ -6,6 +6,9 @@ import ast
 import importlib
 import inspect
 import json
+import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ import extmem
 from tests.meta.tools import SOURCE, python, python_files
 
 HEAVY = ("numpy", "typer", "rich", "cffi", "msgspec")
+REFUSAL = "Windows" if sys.platform == "linux" else "Linux"
+"""What the modules of another platform name when they are imported here."""
 OPTIONAL = ("numpy", "typer", "rich", "cffi")
 _DUNDERS = {"__version__"}
 
@@ -99,7 +104,12 @@ def test_every_all_of_a_module_resolves() -> None:
         if path.name == "__main__.py" or "_generated" in path.parts:
             continue
         parts = path.relative_to(SOURCE.parent).with_suffix("").parts
-        module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+        try:
+            module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+        except ImportError as error:
+            # A module of another platform says so; type checkers look at it there.
+            assert re.search(REFUSAL, str(error)), error
+            continue
         names = getattr(module, "__all__", [])
         assert len(names) == len(set(names)), f"{module.__name__}.__all__ names something twice"
         missing = [name for name in names if not hasattr(module, name)]
@@ -108,22 +118,43 @@ def test_every_all_of_a_module_resolves() -> None:
 
 _WEIGH = """
 import json, os, sys, threading
-before = set(os.listdir("/proc/self/fd"))
+{count}
+before = held()
 import extmem
 {more}
 print(json.dumps({{
     "loaded": sorted(name for name in {heavy!r} if name in sys.modules),
     "threads": threading.active_count(),
-    "fds": len(set(os.listdir("/proc/self/fd")) - before),
+    "fds": len(held() - before),
     "made": os.listdir(os.environ["EXTMEM_RUNTIME_DIR"]) if os.path.isdir(os.environ["EXTMEM_RUNTIME_DIR"]) else [],
 }}))
 """
 
 
+# Without extmem's own counting: what importing costs is the question.
+_COUNT = (
+    'def held(): return set(os.listdir("/proc/self/fd"))'
+    if sys.platform == "linux"
+    else """
+import msvcrt
+def held():
+    found = set()
+    for fd in range(512):
+        try:
+            found.add(msvcrt.get_osfhandle(fd))
+        except OSError:
+            pass
+    return found
+"""
+)
+
+
 def weigh(more: str, heavy: tuple[str, ...], tmp_path: Path) -> dict[str, object]:
     """What importing loads, starts and opens, in a fresh interpreter."""
-    env = {"EXTMEM_RUNTIME_DIR": str(tmp_path / "run"), "PATH": "/usr/bin:/bin"}
-    result = python(_WEIGH.format(more=more, heavy=heavy), cwd=tmp_path, env=env)
+    env = {"EXTMEM_RUNTIME_DIR": str(tmp_path / "run"), "PATH": os.environ["PATH"]}
+    if sys.platform == "win32":
+        env["SYSTEMROOT"] = os.environ["SYSTEMROOT"]
+    result = python(_WEIGH.format(more=more, heavy=heavy, count=_COUNT), cwd=tmp_path, env=env)
     assert result.returncode == 0, result.stderr
     answer: dict[str, object] = json.loads(result.stdout)
     return answer
@@ -176,7 +207,7 @@ def test_planted_missing_docstrings_are_seen() -> None:
     [
         ("import numpy", "loaded"),
         ("threading.Thread(target=threading.Event().wait, daemon=True).start()", "threads"),
-        ("import socket; s = socket.socket()", "fds"),
+        ("f = os.open(os.devnull, os.O_RDONLY)", "fds"),
         ("os.makedirs(os.environ['EXTMEM_RUNTIME_DIR'] + '/x')", "made"),
     ],
 )

@@ -57,7 +57,7 @@ def test_no_file_speaks_of_anything_outside_the_project() -> None:
     looked_at = 0
     found = []
     for path in text_files(ROOT):
-        name = str(path.relative_to(ROOT))
+        name = path.relative_to(ROOT).as_posix()
         text = _read(path)
         if text is None or name in _EXEMPT:
             continue
@@ -68,7 +68,7 @@ def test_no_file_speaks_of_anything_outside_the_project() -> None:
 
 
 def test_no_file_is_named_for_anything_outside_the_project() -> None:
-    names = [str(path.relative_to(ROOT)) for path in text_files(ROOT)]
+    names = [path.relative_to(ROOT).as_posix() for path in text_files(ROOT)]
     assert not [name for name in names if _PATTERN.search("/" + name)]
 
 

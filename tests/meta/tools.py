@@ -90,10 +90,18 @@ def run(
     try:
         out, err = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
+        _kill_all_of(child)
         out, err = child.communicate()
         raise AssertionError(f"{args} did not end within {timeout} s\n--- stdout\n{out}\n--- stderr\n{err}") from None
     return subprocess.CompletedProcess(list(map(str, args)), child.returncode, out, err)
+
+
+def _kill_all_of(child: subprocess.Popen[str]) -> None:
+    """It and, where there are sessions, all that it started."""
+    if sys.platform == "win32":
+        child.kill()
+    else:
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def python(code: str, *, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

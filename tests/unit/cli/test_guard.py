@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import threading
 
 import pytest
 import typer
@@ -93,8 +93,9 @@ def test_sigterm_unwinds_what_a_command_has_begun() -> None:
     @guarded
     def command() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.pause()
+            # Not os.kill, which on Windows is TerminateProcess.
+            signal.raise_signal(signal.SIGTERM)
+            threading.Event().wait(30)
         finally:
             unwound.append(True)
 

@@ -124,6 +124,7 @@ def test_without_either_no_two_processes_are_taken_for_one_device(tmp_path: Path
     assert identity.device_uuid(tmp_path) != identity.device_uuid(tmp_path)
 
 
+@pytest.mark.linux_only("the boot's id is read from /proc")
 def test_no_id_of_the_machine_is_given_away() -> None:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
     assert identity.host_identity().device_uuid.hex() not in boot

@@ -77,6 +77,7 @@ def test_new_memory_is_garbage_and_everyday_memory_is_not(device: Device) -> Non
         assert not everyday.read().any()
 
 
+@pytest.mark.linux_only("the fake driver's fds are memory files")
 def test_each_export_is_a_new_fd_of_the_same_file(device: Device) -> None:
     with export(device, types=FD) as memory, fd(device, memory) as a, fd(device, memory) as b:
         assert int(a) != int(b) and os.path.sameopenfile(int(a), int(b))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import sys
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_without_one_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_library_of_that_name_that_is_no_loader_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = ctypes.util.find_library("c")
+    library = ctypes.util.find_library("kernel32" if sys.platform == "win32" else "c")
     assert library
     monkeypatch.setattr(loader, "_NAMES", (library,))
     with pytest.raises(UnsupportedError, match="vkGetInstanceProcAddr"):

@@ -66,6 +66,7 @@ def test_memory_that_the_host_does_not_see_is_refused_with_what_would_do(
     memory.close()
 
 
+@pytest.mark.linux_only("Vulkan drivers share by fd on Linux alone")
 def test_its_fd_is_borrowed_and_made_when_first_asked_for(driver: VulkanDriver) -> None:
     memory, plain = allocate(driver), allocate(driver, types=0)
     before = len(os.listdir("/proc/self/fd"))
@@ -182,6 +183,7 @@ def test_a_device_closed_while_memory_is_open_ends_with_it(vulkan_device: Device
     device.close()
 
 
+@pytest.mark.linux_only("loaded libraries are listed in /proc")
 def test_the_library_is_not_loaded_by_who_wants_the_host_device() -> None:
     from extmem.testing.children import Peer
 
