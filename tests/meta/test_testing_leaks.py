@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 
 import pytest
 
@@ -21,16 +22,16 @@ def test_nothing_is_reported_where_nothing_leaks(device: Device, name: str) -> N
 
 
 def test_a_leaked_descriptor_is_named() -> None:
-    with pytest.raises(LeakError, match=r"/dev/null"):
+    with pytest.raises(LeakError, match=r"fd: File" if sys.platform == "win32" else r"/dev/null"):
         with no_leaks(deadline=QUICK):
-            fd = os.open("/dev/null", os.O_RDONLY)
+            fd = os.open(os.devnull, os.O_RDONLY)
     os.close(fd)
 
 
 def test_a_leak_is_reported_on_failure_too() -> None:
     with pytest.raises(LeakError) as error:
         with no_leaks(deadline=QUICK):
-            fd = os.open("/dev/null", os.O_RDONLY)
+            fd = os.open(os.devnull, os.O_RDONLY)
             raise KeyError("the block's own failure")
     assert isinstance(error.value.__cause__, KeyError)
     os.close(fd)
@@ -47,7 +48,12 @@ def test_leaked_memory_is_named_with_its_bytes_and_holders(device: Device, name:
         with no_leaks(deadline=QUICK):
             memory = device.allocate(8192, name=name)
     said = str(error.value)
-    assert "memfd:" in said and name in said and "memory objects" in said and "more bytes" in said
+    assert (
+        ("Section" if sys.platform == "win32" else "memfd:") in said
+        and name in said
+        and "memory objects" in said
+        and "more bytes" in said
+    )
     memory.close()
 
 
@@ -59,6 +65,7 @@ def test_a_leaked_handle_is_named(device: Device, name: str) -> None:
         handle.close()
 
 
+@pytest.mark.linux_only("memory files are Linux's; below is the same with a section")
 def test_a_leaked_mapping_is_named() -> None:
     fd = os.memfd_create("payload")
     os.ftruncate(fd, 4096)
@@ -67,6 +74,15 @@ def test_a_leaked_mapping_is_named() -> None:
             mapping = mmap.mmap(fd, 4096)
     mapping.close()
     os.close(fd)
+
+
+@pytest.mark.windows_only("sections are Windows's; above is the same with a memory file")
+def test_a_leaked_view_is_named() -> None:
+    with pytest.raises(LeakError, match="view of a section, 4096 bytes") as error:
+        with no_leaks(deadline=QUICK):
+            mapping = mmap.mmap(-1, 4096)
+    assert "Section, 4096 bytes" in str(error.value)
+    mapping.close()
 
 
 def test_what_another_process_leaks_counts_where_asked(peer: Peer, name: str) -> None:
