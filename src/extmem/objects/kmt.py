@@ -8,13 +8,14 @@ from typing import Final
 from extmem.objects.entities import Payload
 from extmem.objects.status import Refused, Status
 
-__all__ = ["KmtTable"]
+__all__ = ["SLOTS", "KmtTable", "bad_number", "number_at"]
 
 _TOP: Final = 0x4000_0000
 _TOP_BITS: Final = 0xC000_0000
 _LOW_BITS: Final = 0b11_1111
 _GLOBAL: Final = 0b00_0010  # the low six bits of a global number; a local one has 0 there (B51)
-_SLOTS: Final = 1 << 24  # bits 6 to 29
+SLOTS: Final = 1 << 24
+"""How many numbers there are: bits 6 to 29 count them."""
 
 
 class KmtTable:
@@ -26,21 +27,21 @@ class KmtTable:
 
     def __init__(self, random: Callable[[int], int]) -> None:
         self._payloads: dict[int, Payload] = {}
-        self._next = random(_SLOTS)
+        self._next = random(SLOTS)
 
     def __len__(self) -> int:
         return len(self._payloads)
 
     def assign(self, payload: Payload) -> int:
         """A new number for `payload`. Refused INSUFFICIENT_RESOURCES when all of them are alive."""
-        if len(self._payloads) == _SLOTS:
+        if len(self._payloads) == SLOTS:
             raise Refused(
                 Status.INSUFFICIENT_RESOURCES,
-                f"All {_SLOTS} KMT numbers are in use. Free shared memory that nobody needs.",
+                f"All {SLOTS} KMT numbers are in use. Free shared memory that nobody needs.",
             )
         while True:
-            number = _TOP | self._next << 6 | _GLOBAL
-            self._next = (self._next + 1) % _SLOTS
+            number = number_at(self._next)
+            self._next = (self._next + 1) % SLOTS
             if number not in self._payloads:
                 self._payloads[number] = payload
                 return number
@@ -48,7 +49,7 @@ class KmtTable:
     def available(self, number: int) -> bool:
         """Whether no payload has that number. Refused INVALID_PARAMETER for one that this table never gives."""
         if not 0 <= number <= 0xFFFF_FFFF or number & (_TOP_BITS | _LOW_BITS) != _TOP | _GLOBAL:
-            raise Refused(Status.INVALID_PARAMETER, _bad_shape(number))
+            raise Refused(Status.INVALID_PARAMETER, bad_number(number))
         return number not in self._payloads
 
     def restore(self, number: int, payload: Payload) -> None:
@@ -59,7 +60,7 @@ class KmtTable:
         """The payload of a live number. Refused INVALID_PARAMETER, with what the number's shape shows (B59, B99)."""
         payload = self._payloads.get(number)
         if payload is None:
-            raise Refused(Status.INVALID_PARAMETER, _bad_shape(number))
+            raise Refused(Status.INVALID_PARAMETER, bad_number(number))
         return payload
 
     def remove(self, number: int) -> None:
@@ -67,7 +68,13 @@ class KmtTable:
         del self._payloads[number]
 
 
-def _bad_shape(number: int) -> str:
+def number_at(index: int) -> int:
+    """The number of one of the `SLOTS` places."""
+    return _TOP | index << 6 | _GLOBAL
+
+
+def bad_number(number: int) -> str:
+    """Why no live payload has this number, as its shape shows (B59, B99), and what to do."""
     if number == 0:
         return "The KMT number is 0 (NULL), which is never valid. Pass the number that the exporter got."
     if not 0 < number <= 0xFFFF_FFFF:

@@ -9,7 +9,7 @@ from typing import Final
 from extmem.objects.entities import KernelObject
 from extmem.objects.status import Refused, Status
 
-__all__ = ["FLAG_INHERIT", "FLAG_PROTECT", "Entry", "HandleTable"]
+__all__ = ["FLAG_INHERIT", "FLAG_PROTECT", "Entry", "HandleTable", "no_entry"]
 
 FLAG_INHERIT: Final = 1
 FLAG_PROTECT: Final = 2
@@ -95,7 +95,7 @@ class HandleTable:
         """
         entry = self._entries.get(value & ~3)
         if entry is None or value < 0:
-            raise Refused(Status.INVALID_HANDLE, _no_entry(value))
+            raise Refused(Status.INVALID_HANDLE, no_entry(value))
         return entry
 
     def remove(self, value: int) -> Entry:
@@ -106,7 +106,8 @@ class HandleTable:
         return entry
 
 
-def _no_entry(value: int) -> str:
+def no_entry(value: int) -> str:
+    """Why a value stands for no open handle, as its shape shows (B42, B47, B49), and what to do."""
     if value == 0:
         return "The handle is 0 (NULL), which is never open. Pass a handle that this process holds."
     if 0 < value <= 0xFFFF_FFFF and value & _KMT_SHAPE:

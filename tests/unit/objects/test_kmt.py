@@ -194,7 +194,7 @@ def test_a_number_of_memory_that_its_exporter_can_only_read_gives_read_access(wo
 
 
 def test_all_numbers_in_use_is_told_and_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extmem.objects.kmt._SLOTS", 1)
+    monkeypatch.setattr("extmem.objects.kmt.SLOTS", 1)
     world.m._kmt._next = 0
     first, _ = world.export_kmt()
     with refused(Status.INSUFFICIENT_RESOURCES, "All 1 KMT numbers"):
@@ -206,7 +206,7 @@ def test_all_numbers_in_use_is_told_and_leaves_nothing(world: World, monkeypatch
 
 
 def test_all_numbers_in_use_leaves_a_payload_that_lost_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extmem.objects.kmt._SLOTS", 1)
+    monkeypatch.setattr("extmem.objects.kmt.SLOTS", 1)
     world.m._kmt._next = 0
     identity = world.identity()
     strict, number = world.export_kmt(identity=identity, strict_kmt=True)

@@ -1,0 +1,248 @@
+"""What extmem asks of the Windows kernel about handles, each as one call: values in, values or `StatusError` out."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("these are Windows's calls; extmem.manager picks what the system has")
+
+import ctypes
+from typing import NamedTuple
+
+from extmem.handles._win32.tables import (
+    CLIENT_ID,
+    CURRENT_PROCESS,
+    FILETIME,
+    HANDLE,
+    OBJECT_ATTRIBUTES,
+    OBJECT_BASIC_INFORMATION,
+    UNICODE_STRING,
+    kernel32,
+    ntdll,
+    optional,
+)
+
+__all__ = [
+    "CLOSE_SOURCE",
+    "OBJ_INHERIT",
+    "SAME_ACCESS",
+    "SAME_ATTRIBUTES",
+    "Basic",
+    "StatusError",
+    "attributes",
+    "basic",
+    "check",
+    "close",
+    "close_handle",
+    "create_event",
+    "creation_time",
+    "discard",
+    "duplicate",
+    "flags",
+    "handle_count",
+    "image_path",
+    "name_of",
+    "open_event",
+    "open_process",
+    "same_object",
+    "session",
+    "set_flags",
+    "type_of",
+]
+
+CLOSE_SOURCE, SAME_ACCESS, SAME_ATTRIBUTES = 1, 2, 4
+OBJ_INHERIT = 2
+_OBJECT_BASIC, _OBJECT_NAME, _OBJECT_TYPE = 0, 1, 2
+_EVENT_ALL = 0x001F_0003
+_INVALID_HANDLE = 0xC000_0008
+_NOT_SAME_OBJECT = 0xC000_01AC
+_compare = optional(ntdll, "NtCompareObjects", ctypes.c_long, HANDLE, HANDLE)
+
+
+class StatusError(Exception):
+    """A call failed with this NTSTATUS (unsigned)."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"NTSTATUS {status:#010x}")
+        self.status = status
+
+
+class Basic(NamedTuple):
+    """What every handle can say of itself."""
+
+    granted: int
+    """The granted access, in the object type's own rights."""
+    handles: int
+    """Handles to the object, in all processes."""
+    pointers: int
+    """References to the object, handles included."""
+
+
+def check(status: int) -> None:
+    """StatusError for a failure (a negative NTSTATUS)."""
+    if status < 0:
+        raise StatusError(status & 0xFFFF_FFFF)
+
+
+def attributes(name: str | None, security: int = 0, flags: int = 0) -> OBJECT_ATTRIBUTES:
+    """OBJECT_ATTRIBUTES for an object of this full path. What it points to lives as long as it does.
+
+    security: address of a security descriptor, which the caller keeps.
+    """
+    made = OBJECT_ATTRIBUTES(ctypes.sizeof(OBJECT_ATTRIBUTES), 0, None, flags, security or None, None)
+    if name is not None:
+        text = name.encode("utf-16-le")
+        buffer = ctypes.create_string_buffer(text, len(text) + 2)
+        counted = UNICODE_STRING(len(text), len(text) + 2, ctypes.addressof(buffer))
+        made.ObjectName = ctypes.pointer(counted)
+        made.kept = (buffer, counted)
+    return made
+
+
+def close(value: int) -> None:
+    """NtClose. StatusError for INVALID_HANDLE and HANDLE_NOT_CLOSABLE."""
+    check(ntdll.NtClose(value))
+
+
+def close_handle(value: int) -> None:
+    """NtClose of a handle that we own; one that is gone already is nobody's loss."""
+    ntdll.NtClose(value)
+
+
+def duplicate(
+    value: int,
+    desired: int = 0,
+    flags: int = 0,
+    options: int = 0,
+    *,
+    source: int = CURRENT_PROCESS,
+    target: int = CURRENT_PROCESS,
+) -> int:
+    """NtDuplicateObject; the new value, in the target process. `source` and `target` are process handles."""
+    made = HANDLE()
+    check(ntdll.NtDuplicateObject(source, value, target, ctypes.byref(made), desired, flags, options))
+    return made.value
+
+
+def discard(value: int) -> None:
+    """NtDuplicateObject with DUPLICATE_CLOSE_SOURCE and no target: a protected handle stays open."""
+    ntdll.NtDuplicateObject(CURRENT_PROCESS, value, 0, None, 0, 0, CLOSE_SOURCE)
+
+
+def basic(value: int) -> Basic:
+    """NtQueryObject, ObjectBasicInformation."""
+    found = OBJECT_BASIC_INFORMATION()
+    check(ntdll.NtQueryObject(value, _OBJECT_BASIC, ctypes.byref(found), ctypes.sizeof(found), None))
+    return Basic(found.GrantedAccess, found.HandleCount, found.PointerCount)
+
+
+def type_of(value: int) -> str:
+    """NtQueryObject, ObjectTypeInformation: the type's name, `Section`, `Event`, …"""
+    return _queried_text(value, _OBJECT_TYPE)
+
+
+def name_of(value: int) -> str:
+    """NtQueryObject, ObjectNameInformation: the full path, empty for an unnamed object.
+
+    Never for files: the call may wait for a pipe's other end. Ask `type_of` first.
+    """
+    return _queried_text(value, _OBJECT_NAME)
+
+
+def _queried_text(value: int, what: int) -> str:
+    size = ctypes.c_ulong(2048)
+    while True:
+        buffer = ctypes.create_string_buffer(size.value)
+        status = ntdll.NtQueryObject(value, what, buffer, len(buffer), ctypes.byref(size))
+        if status >= 0:
+            counted = UNICODE_STRING.from_buffer(buffer)
+            if not counted.Length or not counted.Buffer:
+                return ""
+            return ctypes.string_at(counted.Buffer, counted.Length).decode("utf-16-le", "replace")
+        if size.value <= len(buffer):
+            check(status)
+
+
+def flags(value: int) -> int:
+    """GetHandleInformation: HANDLE_FLAG_INHERIT 1, HANDLE_FLAG_PROTECT_FROM_CLOSE 2."""
+    found = ctypes.c_ulong()
+    if not kernel32.GetHandleInformation(value, ctypes.byref(found)):
+        raise StatusError(_INVALID_HANDLE)
+    return found.value
+
+
+def set_flags(value: int, mask: int, flags: int) -> None:
+    """SetHandleInformation."""
+    if not kernel32.SetHandleInformation(value, mask, flags):
+        raise StatusError(_INVALID_HANDLE)
+
+
+def same_object(a: int, b: int) -> bool | None:
+    """NtCompareObjects (which CompareObjectHandles calls); None where Windows is too old to have it (before 10)."""
+    if _compare is None:
+        return None
+    status = _compare(a, b) & 0xFFFF_FFFF
+    if status == _NOT_SAME_OBJECT:
+        return False
+    if status & 0x8000_0000:
+        raise StatusError(status)
+    return True
+
+
+def create_event(path: str, *, manual: bool, signaled: bool) -> int:
+    """NtCreateEvent under a full path that nothing has. (CreateEventW keeps a handle to the directory for good.)"""
+    made = HANDLE()
+    how = attributes(path)
+    check(ntdll.NtCreateEvent(ctypes.byref(made), _EVENT_ALL, ctypes.byref(how), int(not manual), signaled))
+    return made.value
+
+
+def open_event(path: str, access: int) -> int:
+    """NtOpenEvent."""
+    made = HANDLE()
+    how = attributes(path)
+    check(ntdll.NtOpenEvent(ctypes.byref(made), access, ctypes.byref(how)))
+    return made.value
+
+
+def open_process(pid: int, access: int) -> int:
+    """NtOpenProcess: a handle to a process with these rights alone. StatusError: INVALID_CID, ACCESS_DENIED."""
+    made = HANDLE()
+    which = CLIENT_ID(pid, 0)
+    plain = attributes(None)
+    check(ntdll.NtOpenProcess(ctypes.byref(made), access, ctypes.byref(plain), ctypes.byref(which)))
+    return made.value
+
+
+def creation_time(process: int) -> int:
+    """When the process behind a handle was created (100 ns since 1601): no two processes of one pid agree.
+
+    StatusError for a handle without PROCESS_QUERY_LIMITED_INFORMATION.
+    """
+    times = [FILETIME() for _ in range(4)]
+    if not kernel32.GetProcessTimes(process, *(ctypes.byref(time) for time in times)):
+        raise StatusError(ntdll.RtlGetLastNtStatus() & 0xFFFF_FFFF)
+    return times[0].dwHighDateTime << 32 | times[0].dwLowDateTime
+
+
+def image_path(process: int) -> str:
+    """The path of a process's program; empty where it is not told."""
+    size = ctypes.c_ulong(1024)
+    text = ctypes.create_unicode_buffer(size.value)
+    return text.value if kernel32.QueryFullProcessImageNameW(process, 0, text, ctypes.byref(size)) else ""
+
+
+def session(pid: int) -> int:
+    """The session that a process belongs to: 0 for services."""
+    found = ctypes.c_ulong()
+    if not kernel32.ProcessIdToSessionId(pid, ctypes.byref(found)):
+        raise StatusError(ntdll.RtlGetLastNtStatus() & 0xFFFF_FFFF)
+    return found.value
+
+
+def handle_count() -> int:
+    """How many handles this process has open, of every type."""
+    found = ctypes.c_ulong()
+    kernel32.GetProcessHandleCount(CURRENT_PROCESS, ctypes.byref(found))
+    return found.value

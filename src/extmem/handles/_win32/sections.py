@@ -1,0 +1,156 @@
+"""Section objects: memory that the kernel backs with the paging file, which processes map. One call each."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("sections are Windows's; extmem.manager picks what the system has")
+
+import ctypes
+from typing import NamedTuple
+
+from extmem.handles._win32.calls import attributes, check
+from extmem.handles._win32.tables import (
+    CURRENT_PROCESS,
+    HANDLE,
+    MEMORY_BASIC_INFORMATION,
+    SECTION_BASIC_INFORMATION,
+    kernel32,
+    ntdll,
+)
+
+__all__ = [
+    "ALL",
+    "EXTEND",
+    "MAP_READ",
+    "MAP_WRITE",
+    "PAGE",
+    "QUERY",
+    "Facts",
+    "Region",
+    "create",
+    "facts",
+    "map_view",
+    "open_named",
+    "peek",
+    "poke",
+    "region",
+    "unmap",
+]
+
+QUERY, MAP_WRITE, MAP_READ, EXTEND = 0x1, 0x2, 0x4, 0x10
+ALL = 0x000F_001F
+"""SECTION_ALL_ACCESS."""
+PAGE = 4096
+"""Bytes of a page, on every processor that Windows runs on."""
+_GRANULARITY = 1 << 16
+_PAGE_READONLY, _PAGE_READWRITE = 2, 4
+_SEC_COMMIT = 0x0800_0000
+_SEC_FILE, _SEC_IMAGE = 0x0080_0000, 0x0100_0000
+_VIEW_UNMAP = 2
+_MEM_COMMIT = 0x1000
+
+
+class Facts(NamedTuple):
+    """NtQuerySection. `size` in bytes; `anonymous`: backed by the paging file, not by a file or program."""
+
+    size: int
+    anonymous: bool
+
+
+class Region(NamedTuple):
+    """VirtualQuery: a run of pages that are alike. `protect` is 0 where nothing is committed."""
+
+    base: int
+    size: int
+    protect: int
+
+
+def create(size: int, name: str | None, security: int = 0) -> int:
+    """NtCreateSection of `size` bytes, all of them charged to the paging file now; every right.
+
+    name: full path, never one that exists. security: address of a security descriptor, 0 for the token's default.
+    """
+    made = HANDLE()
+    whole = ctypes.c_longlong(size)
+    how = attributes(name, security)
+    check(
+        ntdll.NtCreateSection(
+            ctypes.byref(made), ALL, ctypes.byref(how), ctypes.byref(whole), _PAGE_READWRITE, _SEC_COMMIT, 0
+        )
+    )
+    return made.value
+
+
+def open_named(path: str, access: int, flags: int = 0) -> int:
+    """NtOpenSection: a handle by full path, checked against the object's security."""
+    made = HANDLE()
+    how = attributes(path, 0, flags)
+    check(ntdll.NtOpenSection(ctypes.byref(made), access, ctypes.byref(how)))
+    return made.value
+
+
+def facts(section: int) -> Facts:
+    """Size and backing. StatusError without SECTION_QUERY."""
+    found = SECTION_BASIC_INFORMATION()
+    check(ntdll.NtQuerySection(section, 0, ctypes.byref(found), ctypes.sizeof(found), None))
+    return Facts(found.MaximumSize, not found.AllocationAttributes & (_SEC_FILE | _SEC_IMAGE))
+
+
+def map_view(section: int, size: int, writable: bool, offset: int = 0) -> int:
+    """NtMapViewOfSection into this process; the address. `offset` is a multiple of 64 KiB, `size` 0 is all the rest.
+
+    Children do not inherit the view.
+    """
+    base, length = ctypes.c_size_t(0), ctypes.c_size_t(size)
+    start = ctypes.c_longlong(offset)
+    check(
+        ntdll.NtMapViewOfSection(
+            section,
+            CURRENT_PROCESS,
+            ctypes.byref(base),
+            0,
+            0,
+            ctypes.byref(start),
+            ctypes.byref(length),
+            _VIEW_UNMAP,
+            0,
+            _PAGE_READWRITE if writable else _PAGE_READONLY,
+        )
+    )
+    return base.value
+
+
+def unmap(address: int) -> None:
+    """NtUnmapViewOfSection of the view that begins there."""
+    ntdll.NtUnmapViewOfSection(CURRENT_PROCESS, address)
+
+
+def peek(section: int, offset: int, size: int) -> bytes:
+    """Bytes of a section from `offset` on, read through a view that is gone again."""
+    start = offset // _GRANULARITY * _GRANULARITY
+    address = map_view(section, offset + size - start, False, start)
+    try:
+        return ctypes.string_at(address + offset - start, size)
+    finally:
+        unmap(address)
+
+
+def poke(section: int, offset: int, data: bytes) -> None:
+    """Write bytes into a section, through a view that is gone again."""
+    start = offset // _GRANULARITY * _GRANULARITY
+    address = map_view(section, offset + len(data) - start, True, start)
+    try:
+        ctypes.memmove(address + offset - start, data, len(data))
+    finally:
+        unmap(address)
+
+
+def region(address: int) -> Region | None:
+    """VirtualQuery; None above what a process can have."""
+    found = MEMORY_BASIC_INFORMATION()
+    if not kernel32.VirtualQuery(address, ctypes.byref(found), ctypes.sizeof(found)):
+        return None
+    committed = found.State == _MEM_COMMIT
+    return Region(found.BaseAddress, found.RegionSize, found.Protect if committed else 0)
