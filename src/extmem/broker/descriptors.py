@@ -1,14 +1,22 @@
-"""Descriptors that close themselves, and a payload's in this process: one open file, however many imports use it."""
+"""Descriptors that close themselves, and a payload's in this process: one open file, however many imports use it.
+
+On Windows a payload's descriptor is the HANDLE of its section.
+"""
 
 # Annotations are evaluated when a class is made (msgspec reads them), so they are not postponed here.
 
-import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from extmem.errors import HandleStateError
+
+if sys.platform == "win32":
+    from extmem.handles._win32.calls import close_handle as _close
+else:
+    from os import close as _close
 
 __all__ = ["Imported", "OwnedFd", "PayloadFd"]
 
@@ -31,11 +39,11 @@ class OwnedFd(msgspec.Struct, gc=False, eq=False):
     def close(self) -> None:
         """Close it, unless it was taken. Safe to call twice."""
         if self.fd >= 0:
-            os.close(self.take())
+            _close(self.take())
 
     def __del__(self) -> None:
         if self.fd >= 0:
-            os.close(self.fd)
+            _close(self.fd)
 
 
 class PayloadFd(msgspec.Struct, gc=False, eq=False):

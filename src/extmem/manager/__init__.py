@@ -10,7 +10,7 @@ import sys
 from extmem.broker.descriptors import Imported, PayloadFd
 from extmem.broker.wire import Kind
 from extmem.errors import UnsupportedError
-from extmem.manager._api import BrokerStatus, Exported, Manager
+from extmem.manager._api import BrokerStatus, Exported, Manager, ShareTerms
 from extmem.objects import PayloadRow
 
 __all__ = [
@@ -22,16 +22,27 @@ __all__ = [
     "Manager",
     "PayloadFd",
     "PayloadRow",
+    "ShareTerms",
     "manager",
+    "process_name",
     "start_time",
 ]
 
 if sys.platform == "linux":
     from extmem.broker.client import INHERIT_VARIABLE
     from extmem.broker.journal import start_time
-    from extmem.manager._linux import manager
+    from extmem.manager._linux import manager, process_name
+elif sys.platform == "win32":
+    from extmem.manager._win32.manager import manager
+    from extmem.manager._win32.processes import process_name, start_time
+
+    INHERIT_VARIABLE = ""
 else:
     INHERIT_VARIABLE = "EXTMEM_INHERIT_FD"
+
+    def process_name(pid: int) -> str:
+        """What a process calls itself: nothing, not known on this system."""
+        return ""
 
     def start_time(pid: int) -> int:
         """When a process started, to tell it from a later one of the same pid: 0, not known on this system."""
@@ -42,5 +53,5 @@ else:
         raise UnsupportedError(
             f"this version of extmem has no object manager for {sys.platform}, so there are no names, NT handles or "
             "KMT handles; file descriptors and memory of one process work",
-            requires_one_of=["Linux"],
+            requires_one_of=["Linux", "Windows"],
         )

@@ -13,7 +13,7 @@ from extmem.broker.wire import Kind
 from extmem.handles import HandleInfo
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
 
-__all__ = ["BrokerStatus", "Exported", "Imported", "Manager"]
+__all__ = ["BrokerStatus", "Exported", "Imported", "Manager", "ShareTerms"]
 
 
 class Exported(NamedTuple):
@@ -23,6 +23,15 @@ class Exported(NamedTuple):
     payload: int
     object: int
     kmt: int
+
+
+class ShareTerms(NamedTuple):
+    """How a new payload is to be shared, for devices that give it name and security when they make it (B13)."""
+
+    share: Share
+    name: str | None
+    sddl: str | None
+    """Who may open it, as SDDL; None for the default of the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,9 @@ class Manager(abc.ABC):
     not answer, UnsupportedError where there is none.
     """
 
+    has_broker = True
+    """Whether a process of its own keeps all this: False where the kernel does."""
+
     @abc.abstractmethod
     def export(
         self,
@@ -63,8 +75,20 @@ class Manager(abc.ABC):
     ) -> Exported:
         """Share a payload; name, shared object and KMT number exist from here on (B13).
 
-        fd: borrowed. kind: what it is; `identity` tells apart the payloads of kinds whose fds the kernel does not.
+        fd: borrowed; on Windows the payload's HANDLE, of an object that was made under this very name and security.
+        kind: what it is; `identity` tells apart the payloads of kinds whose fds the kernel does not.
         """
+
+    @abc.abstractmethod
+    def security_text(self, security: str | bytes | int | None) -> str | None:
+        """A security descriptor of `vk.SecurityAttributes` as the SDDL text that `export` takes.
+
+        Errors: UnsupportedError for a binary one where the system has none; SecurityDescriptorError.
+        """
+
+    def reading_alone(self) -> str:
+        """SDDL by which this user may read what is shared, and nobody write."""
+        return "D:(A;;GR;;;OW)"
 
     @abc.abstractmethod
     def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
@@ -133,7 +157,7 @@ class Manager(abc.ABC):
 
     @abc.abstractmethod
     def offer(self, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
-        """A ticket of 16 bytes for exactly one of the three, to be sent to another process by any road.
+        """A ticket (some bytes) for exactly one of the three, to be sent to another process by any road.
 
         It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as
         long as the process lives that it is for; and never longer than this process lives.
@@ -165,6 +189,7 @@ class Manager(abc.ABC):
         handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
         Ownership: the caller's. Pass its fd to the child with `EXTMEM_INHERIT_FD=<fd>` in its environment, and close
         it here once the child has started: a child that dies without a word then gives its handles back.
+        UnsupportedError on Windows, where the kernel does it: pass `handles` to CreateProcess.
         """
 
     @abc.abstractmethod

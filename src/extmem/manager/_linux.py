@@ -16,6 +16,7 @@ if sys.platform != "linux":
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from extmem.broker import wire
@@ -39,7 +40,7 @@ from extmem.handles import HandleInfo
 from extmem.manager._api import BrokerStatus, Exported, Manager
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
 
-__all__ = ["LinuxManager", "manager"]
+__all__ = ["LinuxManager", "manager", "process_name"]
 
 _OPENS = 1_024
 _PROTECT = 2
@@ -98,6 +99,16 @@ class LinuxManager(Manager):
             client.state.exported(request, reply, kept, writable=writable)
             memory = reply.memory + client.state.base
         return Exported(memory, reply.payload, reply.object, reply.kmt)
+
+    def security_text(self, security: str | bytes | int | None) -> str | None:
+        """A security descriptor of `vk.SecurityAttributes` as SDDL text. UnsupportedError for a binary one."""
+        if security is not None and not isinstance(security, str):
+            raise UnsupportedError(
+                f"SecurityAttributes.security_descriptor is a {type(security).__name__}: binary descriptors are for "
+                'Windows; write it as SDDL text, such as "D:(A;;GR;;;WD)"',
+                requires_one_of=["SDDL text"],
+            )
+        return security
 
     def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
         """A memory object by name, with the rights asked for, or all that the object's security allows."""
@@ -394,6 +405,14 @@ def _value(reply: wire.Reply) -> int:
 
 def _unexpected(reply: wire.Reply) -> NoReturn:
     raise PeerProtocolError(f"the broker answered with {type(reply).__name__}, which is no answer to that request")
+
+
+def process_name(pid: int) -> str:
+    """What a process calls itself; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 _managers: dict[RuntimeDir, LinuxManager] = {}

@@ -1,0 +1,202 @@
+"""The handle table: NtDuplicateObject, NtQueryObject and their kin, in shared memory's words."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("these are Windows's handles; extmem.manager picks what the system has")
+
+import os
+
+from extmem.errors import ObjectManagerError
+from extmem.handles import HandleInfo
+from extmem.handles._win32 import calls, sections
+from extmem.handles._win32.calls import StatusError
+from extmem.manager._api import Manager
+from extmem.manager._win32 import names, payloads, processes, refusals, rights
+from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, READ_CONTROL, TYPE_NAME, Status, error_for
+from extmem.objects.status import Refused
+
+__all__ = ["SECTION", "Handles", "entry"]
+
+SECTION = "Section"
+_TYPES = (SECTION, TYPE_NAME)
+_KMT_SHAPE = 0xC000_0000
+
+
+def entry(value: int) -> tuple[int, str]:
+    """A handle's value as the table has it, and its object's type. InvalidHandleError, ObjectTypeError for others.
+
+    What cannot be a value of this process's table never reaches the kernel: -1 and -2 would mean process and thread.
+    """
+    if not 0 < value <= 0xFFFF_FFFF or value & _KMT_SHAPE:
+        raise refusals.bad_handle(value)
+    value &= ~3  # the kernel ignores the low two bits (B48), and not every call of its does
+    try:
+        kind = calls.type_of(value)
+    except StatusError as error:
+        raise refusals.of_handle(error, value) from None
+    if kind not in _TYPES:
+        raise error_for(
+            Status.OBJECT_TYPE_MISMATCH,
+            f"The handle {value:#x} refers to an object of type {kind}; shared memory is a {SECTION} or, a GPU "
+            f"driver's, a {TYPE_NAME}. Pass the handle that the exporter gave.",
+        )
+    return value, kind
+
+
+class Handles(Manager):
+    """The part of the manager that is about handles."""
+
+    def held_by_memories(self, shared: int) -> int:
+        """How many handles the memory objects of this process hold to that object."""
+        raise NotImplementedError
+
+    def session(self) -> int:
+        """This process's session."""
+        return calls.session(os.getpid())
+
+    def open_handle(self, name: str, desired: int, inherit: bool = False) -> int:
+        """A new handle by name (B15)."""
+        flags = calls.OBJ_INHERIT if inherit else 0
+        value = self._open(name, desired, flags)
+        granted = calls.basic(value).granted
+        plain = rights.to_section(rights.from_section(granted))
+        if granted & ~plain & sections.EXTEND:
+            # Only memory objects hold the rights that mean nothing to shared memory: so they are told apart (snapshot).
+            return calls.duplicate(value, plain, flags, calls.CLOSE_SOURCE)
+        return value
+
+    def _open(self, name: str, desired: int, flags: int = 0) -> int:
+        key = names.resolve(name, self.session())
+        path = names.payload_path(key)
+        try:
+            asked = rights.asked(desired)
+        except ObjectManagerError:
+            self._exists(name, path)  # which says so if the name is nobody's: that comes first (B18)
+            raise
+        try:
+            return self._open_at(path, desired, asked, flags)
+        except StatusError as error:
+            raise refusals.of_opening(error, name, path, asked) from None
+
+    def _open_at(self, path: str, desired: int, asked: int, flags: int) -> int:
+        try:
+            value = sections.open_named(path, rights.to_section(asked), flags)
+        except StatusError as error:
+            if error.status == Status.ACCESS_DENIED and desired == READ_CONTROL:
+                # Word for word, this asks for the right to read the security; owners have that without any other.
+                return sections.open_named(path, READ_CONTROL, flags)
+            raise
+        if not asked:  # Windows refuses this; not every kernel that poses as it does
+            calls.close_handle(value)
+            raise StatusError(Status.ACCESS_DENIED)
+        return value
+
+    def _exists(self, name: str, path: str) -> None:
+        try:
+            calls.close_handle(sections.open_named(path, sections.QUERY))
+        except StatusError as error:
+            if error.status != Status.ACCESS_DENIED:
+                raise refusals.of_opening(error, name, path, sections.QUERY) from None
+
+    def close(self, value: int) -> None:
+        """CloseHandle."""
+        value, _ = entry(value)
+        try:
+            calls.close(value)
+        except StatusError as error:
+            raise refusals.of_handle(error, value) from None
+
+    def close_later(self, value: int) -> None:
+        """Close soon, from a finalizer: does not block, call back or raise."""
+        calls.close_handle(value)
+
+    def duplicate(
+        self,
+        value: int,
+        *,
+        desired: int | None,
+        inherit: bool,
+        same_attributes: bool,
+        close_source: bool,
+        into: int | None,
+    ) -> int:
+        """DuplicateHandle; as `NtHandleTable.duplicate`."""
+        value, kind = entry(value)
+        options = calls.SAME_ATTRIBUTES if same_attributes else 0
+        if desired is None:
+            mask, options = 0, options | calls.SAME_ACCESS
+        else:
+            try:
+                mask = rights.asked(desired)
+            except (ObjectManagerError, Refused):
+                if close_source:
+                    calls.discard(value)  # closed whatever comes of it (B40)
+                raise
+        if close_source:
+            options |= calls.CLOSE_SOURCE
+        asked = rights.to_section(mask) if kind == SECTION else mask
+        flags = calls.OBJ_INHERIT if inherit else 0
+        try:
+            with processes.reached(os.getpid() if into is None else into) as target:
+                return calls.duplicate(value, asked, flags, options, target=target)
+        except StatusError as error:
+            if error.status == Status.ACCESS_DENIED:
+                raise refusals.denied(mask or READ_CONTROL, f"duplicating handle {value:#x}") from None
+            raise refusals.of_handle(error, value) from None
+
+    def same_object(self, a: int, b: int) -> bool:
+        """CompareObjectHandles. Before Windows 10, which has no such call: by what the sections say of themselves."""
+        (first, _), (second, _) = entry(a), entry(b)
+        try:
+            same = calls.same_object(first, second)
+        except StatusError as error:
+            raise refusals.of_handle(error, first) from None
+        if same is None:
+            one, other = self.object_of(first), self.object_of(second)
+            same = first == second or bool(one and one == other)
+        return same
+
+    def object_of(self, value: int) -> int:
+        """The id of the shared object that a handle refers to, as the object says; 0 where it does not, or not to this
+        handle.
+        """
+        description = payloads.describe(value).description
+        if description is None:
+            path = calls.name_of(value)
+            description = payloads.read_companion(path) if path else None
+        return description.object if description is not None else 0
+
+    def info(self, value: int) -> HandleInfo:
+        """GetHandleInformation and NtQueryObject."""
+        value, kind = entry(value)
+        try:
+            flags, found, path = calls.flags(value), calls.basic(value), calls.name_of(value)
+        except StatusError as error:
+            raise refusals.of_handle(error, value) from None
+        description = payloads.describe(value).description or (payloads.read_companion(path) if path else None)
+        shared = description.object if description is not None else 0
+        return HandleInfo(
+            inherit=bool(flags & FLAG_INHERIT),
+            protect_from_close=bool(flags & FLAG_PROTECT),
+            granted_access=rights.from_section(found.granted) if kind == SECTION else found.granted,
+            type_name=kind,
+            name=(description.name if description is not None else "") or path,
+            object_id=shared,
+            handle_count=found.handles - self.held_by_memories(shared),
+        )
+
+    def set_flags(self, value: int, mask: int, flags: int) -> None:
+        """SetHandleInformation."""
+        value, _ = entry(value)
+        if mask & ~(FLAG_INHERIT | FLAG_PROTECT):
+            raise error_for(
+                Status.INVALID_PARAMETER,
+                f"Handle flags are INHERIT (1) and PROTECT_FROM_CLOSE (2), the mask is {mask:#x}. Use these two.",
+            )
+        try:
+            calls.set_flags(value, mask, flags)
+        except StatusError as error:
+            raise refusals.of_handle(error, value) from None

@@ -1,0 +1,68 @@
+r"""Names on Windows: from what a program says to the kernel objects that stand for it. Pure.
+
+::
+
+    extmem.open("Camera")  ->  \Sessions\1\BaseNamedObjects\extmem.CAMERA          the payload, a section
+                               \Sessions\1\BaseNamedObjects\extmem.CAMERA.extmem   its companion, the description
+    KMT number 0x40001f42  ->  \Sessions\1\BaseNamedObjects\extmem.kmt.40001f42    and the same with .extmem
+
+How this works. Sections are found case-sensitively and GPU objects are not (B5, B6), so the kernel's name is the folded
+one, and the creator's spelling is in the description. The prefix keeps all of it apart from other programs' events,
+mutexes and mappings. Folding leaves no small ASCII letter, so nobody's name ends in `.extmem` or begins with `kmt.`.
+"""
+
+from __future__ import annotations
+
+from extmem.objects import NameKey, Refused, error_for, resolve_name
+
+__all__ = ["companion_of", "directory", "find_number", "is_ours", "kmt_path", "payload_path", "resolve"]
+
+_PREFIX = "extmem."
+_SUFFIX = ".extmem"
+_KMT = _PREFIX + "kmt."
+
+
+def resolve(name: str, session: int) -> NameKey:
+    """What a program's name means. Errors: NameInvalidError, NameNotFoundError, as `objects.resolve_name`."""
+    try:
+        return resolve_name(name, session)
+    except Refused as refused:
+        raise error_for(refused.status, refused.detail) from None
+
+
+def directory(session: int) -> str:
+    """The full path of a session's directory of named objects, with the last backslash."""
+    return f"\\Sessions\\{session}\\BaseNamedObjects\\" if session else "\\BaseNamedObjects\\"
+
+
+def payload_path(key: NameKey) -> str:
+    """The kernel object's full path for a resolved name."""
+    session, _, folded = key.key.partition("\\")
+    return f"{directory(int(session))}{_PREFIX}{folded}"
+
+
+def companion_of(path: str) -> str:
+    """The full path of what describes the payload at `path`."""
+    return path + _SUFFIX
+
+
+def kmt_path(number: int, session: int) -> str:
+    """The full path of the payload that has this KMT number."""
+    return f"{directory(session)}{_KMT}{number:08x}"
+
+
+def find_number(path: str) -> int:
+    """The KMT number that a kernel object's path stands for; 0 for any other."""
+    leaf = path.rpartition("\\")[2]
+    digits = leaf.removeprefix(_KMT)
+    return int(digits, 16) if len(digits) == 8 and leaf.startswith(_KMT) and _is_hex(digits) else 0
+
+
+def is_ours(path: str) -> bool:
+    """Whether a path is a payload's, by name or by KMT number, and not a companion's."""
+    leaf = path.rpartition("\\")[2]
+    return leaf.startswith(_PREFIX) and not leaf.endswith(_SUFFIX)
+
+
+def _is_hex(digits: str) -> bool:
+    return all(digit in "0123456789abcdef" for digit in digits)

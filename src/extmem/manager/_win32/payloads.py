@@ -1,0 +1,177 @@
+"""Host payloads as sections: making one, and what one says of itself.
+
+How this works. The section is the allocation, rounded up to whole pages, and two pages more that hold its description
+(`description`). The kernel zeroes it and charges all of it to the paging file when it is made, so running out of memory
+is an error here and never a crash later; its size cannot change. Beside a named payload stands its companion, a small
+section with the same security and the same description, which nobody but the exporter can write.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("sections are Windows's; extmem.manager picks what the system has")
+
+import os
+import secrets
+import time
+from typing import NamedTuple
+
+from extmem.handles._win32 import calls, sections
+from extmem.handles._win32.calls import StatusError
+from extmem.manager._api import ShareTerms
+from extmem.manager._win32 import names, refusals
+from extmem.manager._win32.description import FRAME, Description, pack, unpack
+from extmem.manager._win32.descriptors import security_descriptor
+from extmem.objects import Share, Status, error_for
+from extmem.objects.kmt import SLOTS, number_at
+
+__all__ = ["Found", "capacity_for", "create", "create_companion", "describe", "open_companion", "read_companion"]
+
+_KIND_HOST = 1
+_PATIENCE = 1.0
+"""Seconds that a companion may outlive its payload: as long as the kernel takes to tear a killed exporter down."""
+_next_slot = secrets.randbelow(SLOTS)
+
+
+class Found(NamedTuple):
+    """What a section turned out to be."""
+
+    description: Description | None
+    """None for a foreign section, or one that cannot be read."""
+    capacity: int
+    """The largest allocationSize that it can back, in bytes."""
+
+
+def capacity_for(size: int) -> int:
+    """Bytes of the payload's part of a section, for an allocation of `size` bytes."""
+    return -(-size // sections.PAGE) * sections.PAGE
+
+
+def create(size: int, descriptor: bytes, terms: ShareTerms | None) -> int:
+    """A new payload: the section's handle, owned by the caller, with every right (B32).
+
+    terms: name and security where it is shared from the start; None for memory of this process alone.
+    Errors: NameTakenError, NameInvalidError, NameNotFoundError, ObjectTypeError, AccessDeniedError,
+    SecurityDescriptorError; OutOfMemoryError; ValueError for too long a descriptor.
+    """
+    session = calls.session(os.getpid())
+    share = terms.share if terms is not None else Share(0)
+    if share == Share.NT | Share.KMT:
+        raise error_for(
+            Status.INVALID_PARAMETER,
+            "Memory is shared by NT handle or by KMT number, never both. Choose one of the two handle types.",
+        )
+    name = terms.name if terms is not None and share & Share.NT else None
+    key = names.resolve(name, session) if name is not None else None
+    made = Description(secrets.randbits(62) + 1, _KIND_HOST, False, key.display if key is not None else "", descriptor)
+    frame = pack(made)
+    room = capacity_for(size)
+    with security_descriptor(terms.sddl if terms is not None else None) as security:
+        if share & Share.KMT:
+            section = _create_numbered(room + FRAME, session, security)
+        else:
+            section = _create_at(room + FRAME, name, names.payload_path(key) if key is not None else None, security)
+    try:
+        sections.poke(section, room, frame)
+    except StatusError as error:
+        calls.close_handle(section)
+        raise _failed(error, size) from None
+    return section
+
+
+def _create_at(size: int, name: str | None, path: str | None, security: int) -> int:
+    try:
+        return sections.create(size, path, security)
+    except StatusError as error:
+        raise _failed(error, size, name, path or "") from None
+
+
+def _create_numbered(size: int, session: int, security: int) -> int:
+    """Under the next KMT number that is free; numbers walk forward from a random start (B62)."""
+    global _next_slot
+    for _ in range(SLOTS):
+        number, _next_slot = number_at(_next_slot), (_next_slot + 1) % SLOTS
+        path = names.kmt_path(number, session)
+        try:
+            return sections.create(size, path, security)
+        except StatusError as error:
+            if error.status not in (Status.OBJECT_NAME_COLLISION, Status.OBJECT_TYPE_MISMATCH, Status.ACCESS_DENIED):
+                raise _failed(error, size, None, path) from None
+            if error.status == Status.ACCESS_DENIED and not _exists(path):
+                raise refusals.of_creating(error, None, path) from None
+    raise error_for(
+        Status.INSUFFICIENT_RESOURCES, f"All {SLOTS} KMT numbers are in use. Free shared memory that nobody needs."
+    )
+
+
+def _exists(path: str) -> bool:
+    try:
+        calls.close_handle(sections.open_named(path, sections.QUERY))
+    except StatusError as error:
+        return error.status == Status.ACCESS_DENIED
+    return True
+
+
+def _failed(error: StatusError, size: int, name: str | None = None, path: str = "") -> Exception:
+    return refusals.out_of_memory(error, "vkAllocateMemory", f"an allocation of {size} bytes") or refusals.of_creating(
+        error, name, path
+    )
+
+
+def create_companion(path: str, described: Description, name: str | None, sddl: str | None) -> int:
+    """The companion of the payload at `path`; its handle, owned by the caller.
+
+    Errors: NameTakenError where another companion stands there and stays: a program's that holds it for no payload.
+    """
+    where = names.companion_of(path)
+    deadline = time.monotonic() + _PATIENCE
+    with security_descriptor(sddl) as security:
+        while True:
+            try:
+                companion = sections.create(FRAME, where, security)
+                break
+            except StatusError as error:
+                # The payload's name is ours by now, so this one is of a payload that has just gone, with its killed
+                # exporter: the kernel closes a dead process's handles one after the other.
+                if error.status != Status.OBJECT_NAME_COLLISION or time.monotonic() > deadline:
+                    raise _failed(error, FRAME, name, where) from None
+            time.sleep(0.005)
+    try:
+        sections.poke(companion, 0, pack(described))
+    except StatusError as error:
+        calls.close_handle(companion)
+        raise _failed(error, FRAME) from None
+    return companion
+
+
+def open_companion(path: str) -> int:
+    """A handle to the companion of the payload at `path`, owned by the caller. StatusError where there is none."""
+    return sections.open_named(names.companion_of(path), sections.MAP_READ)
+
+
+def read_companion(path: str) -> Description | None:
+    """What the companion of the payload at `path` says; None where it has none (its exporter is gone)."""
+    try:
+        companion = open_companion(path)
+    except StatusError:
+        return None
+    try:
+        return unpack(sections.peek(companion, 0, FRAME))
+    except StatusError:
+        return None
+    finally:
+        calls.close_handle(companion)
+
+
+def describe(section: int) -> Found:
+    """What a section says at its own end. Never fails for what it finds: it may be anybody's."""
+    try:
+        size, anonymous = sections.facts(section)
+        if not anonymous or size <= FRAME:
+            return Found(None, size if anonymous else 0)
+        found = unpack(sections.peek(section, size - FRAME, FRAME))
+    except StatusError:
+        return Found(None, 0)
+    return Found(found, size - FRAME if found is not None else size)

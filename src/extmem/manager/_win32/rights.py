@@ -1,0 +1,55 @@
+"""Access rights in two languages: those of shared memory, which programs speak, and those of section objects. Pure.
+
+::
+
+    shared memory                    section
+    READ_CONTROL   0x20000  <-->     READ_CONTROL | SECTION_QUERY | SECTION_MAP_READ
+    RESOURCE_WRITE 0x00001  <-->     SECTION_MAP_WRITE
+    DELETE, WRITE_DAC, WRITE_OWNER   the same bits
+    SYNCHRONIZE                      dropped: nobody can wait for a section
+    MAXIMUM_ALLOWED                  the same bit
+
+Programs ask host payloads for the rights that they ask a GPU driver's for, and read the same masks back.
+"""
+
+from __future__ import annotations
+
+from extmem.objects import DELETE, MAXIMUM_ALLOWED, READ_CONTROL, RESOURCE_WRITE, WRITE_DAC, Refused, error_for
+from extmem.objects.access import WRITE_OWNER, requested
+
+__all__ = ["asked", "from_section", "to_section"]
+
+_QUERY, _MAP_WRITE, _MAP_READ = 0x1, 0x2, 0x4
+_SAME = DELETE | READ_CONTROL | WRITE_DAC | WRITE_OWNER
+_ALL_BITS = 0xFFFF_FFFF
+
+
+def asked(mask: int) -> int:
+    """A mask that a program asks for, generic bits mapped (B16).
+
+    AccessDeniedError for bits that shared memory does not have (B23), InvalidHandleError for no 32-bit mask at all.
+    """
+    try:
+        return requested(mask)
+    except Refused as refused:
+        raise error_for(refused.status, refused.detail) from None
+
+
+def to_section(mask: int) -> int:
+    """A mapped mask of shared memory, for a section."""
+    rights = mask & (_SAME | MAXIMUM_ALLOWED)
+    if mask & READ_CONTROL:
+        rights |= _QUERY | _MAP_READ
+    if mask & RESOURCE_WRITE:
+        rights |= _MAP_WRITE
+    return rights
+
+
+def from_section(granted: int) -> int:
+    """What a section's granted access is for shared memory."""
+    rights = granted & _SAME & _ALL_BITS
+    if granted & _MAP_READ:
+        rights |= READ_CONTROL
+    if granted & _MAP_WRITE:
+        rights |= RESOURCE_WRITE
+    return rights
