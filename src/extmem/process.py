@@ -9,14 +9,18 @@ what the parent closes later, the child keeps.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, NtHandle
 from extmem.manager import INHERIT_VARIABLE, manager
+from extmem.objects import Status, error_for
 
 __all__ = ["Popen", "receive_handle", "run", "send_handle"]
 
@@ -39,12 +43,58 @@ class Popen(subprocess.Popen[Any]):
         **options: Any,
     ) -> None:
         values = None if handles is None else [int(handle) for handle in handles]
-        # The child's end of a connection that already has the handles: if the child dies without a word, the
-        # connection breaks and they are closed.
-        with manager().inherit_socket(values) as channel:
-            environment = dict(os.environ if env is None else env)
-            environment[INHERIT_VARIABLE] = str(channel.fileno())
-            super().__init__(args, env=environment, pass_fds=[*pass_fds, channel.fileno()], **options)
+        with contextlib.ExitStack() as until_started:
+            super().__init__(args, **_inheriting(values, env, pass_fds, options, until_started))
+
+
+if sys.platform == "win32":
+
+    def _inheriting(
+        values: list[int] | None,
+        env: dict[str, str] | None,
+        pass_fds: Iterable[int],
+        options: dict[str, Any],
+        until_started: contextlib.ExitStack,
+    ) -> dict[str, Any]:
+        """CreateProcess with bInheritHandles; where handles are given, with PROC_THREAD_ATTRIBUTE_HANDLE_LIST."""
+        if list(pass_fds):
+            raise UnsupportedError(
+                "Windows has no pass_fds: only handles are inherited; give them as handles=[...]",
+                requires_one_of=["handles"],
+            )
+        if values is None:
+            return {**options, "env": env, "close_fds": False}
+        for value in values:
+            if not manager().info(value).inherit:
+                raise error_for(
+                    Status.INVALID_HANDLE,
+                    f"The handle {value:#x} is not inheritable. Ask for it (SecurityAttributes, inherit=True), or set "
+                    "it with set_info(inherit=True).",
+                )
+        # The caller's own STARTUPINFO keeps what it says of the window and the rest.
+        startup = options.pop("startupinfo", None) or subprocess.STARTUPINFO()
+        attributes = dict(startup.lpAttributeList or {})
+        attributes["handle_list"] = [*attributes.get("handle_list", ()), *values]
+        startup.lpAttributeList = attributes
+        return {**options, "env": env, "startupinfo": startup, "close_fds": True}
+
+else:
+
+    def _inheriting(
+        values: list[int] | None,
+        env: dict[str, str] | None,
+        pass_fds: Iterable[int],
+        options: dict[str, Any],
+        until_started: contextlib.ExitStack,
+    ) -> dict[str, Any]:
+        """The child's end of a connection that already has the handles.
+
+        If the child dies without a word, the connection breaks and they are closed.
+        """
+        channel = until_started.enter_context(manager().inherit_socket(values))
+        environment = dict(os.environ if env is None else env)
+        environment[INHERIT_VARIABLE] = str(channel.fileno())
+        return {**options, "env": environment, "pass_fds": [*pass_fds, channel.fileno()]}
 
 
 def run(args: Sequence[str | os.PathLike[str]] | str, **options: Any) -> subprocess.CompletedProcess[Any]:
@@ -74,8 +124,7 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
     Errors: UnsupportedError for another kind of socket; HandleStateError for a closed handle; PeerGoneError;
     BlockingIOError where the socket does not block and is full.
     """
-    from extmem.memory import sockets
-
+    sockets = _fd_sockets()
     sockets.send_handle(sock, handle)
 
 
@@ -88,6 +137,17 @@ def receive_handle(sock: socket.socket) -> FdHandle:
     Errors: PeerGoneError at the end; PeerProtocolError for what is no such message; UnsupportedError as `send_handle`;
     BlockingIOError where the socket does not block and nothing is there.
     """
-    from extmem.memory import sockets
+    sockets = _fd_sockets()
+    received: FdHandle = sockets.receive_handle(sock)
+    return received
 
-    return sockets.receive_handle(sock)
+
+def _fd_sockets() -> Any:
+    try:
+        from extmem.memory import sockets
+    except ImportError as error:
+        raise UnsupportedError(
+            f"{error}; on Windows pass an NtHandle with multiprocessing, or duplicate(into=pid)",
+            requires_one_of=["Linux"],
+        ) from None
+    return sockets

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from extmem import vk
     from extmem.broker.descriptors import PayloadFd
     from extmem.broker.wire import Kind
+    from extmem.manager import ShareTerms
 
 __all__ = [
     "DESCRIPTOR_LIMIT",
@@ -118,6 +119,8 @@ class Allocation(Protocol):
     @property
     def fd(self) -> int | None:
         """The payload's file descriptor, borrowed, valid until `close()`. None where no file is behind it.
+
+        On Windows the HANDLE of its section.
 
         Errors: HandleStateError once closed.
         """
@@ -239,11 +242,13 @@ class Driver(Protocol):
         *,
         handle_types: int = 0,
         dedicated: NativeResource | None = None,
+        terms: ShareTerms | None = None,
     ) -> Allocation:
         """A new payload of `size` bytes that carries `descriptor` (empty for none, at most DESCRIPTOR_LIMIT).
 
         handle_types: what it may be exported as (VkExportMemoryAllocateInfo). Zeroed where `allocates_zeroed`.
-        Errors: OutOfMemoryError.
+        terms: how it is shared from the start, for systems where the payload itself is named (Windows); None for not.
+        Errors: OutOfMemoryError; what the object manager refuses of the terms.
         """
 
     def import_fd(

@@ -64,7 +64,7 @@ def choose(*, kind: str | None = None, uuid: bytes | str | None = None, name: st
     missing = [("Vulkan", vulkan.missing()), ("CUDA", cuda.missing())]
     raise UnsupportedError(
         f"no device here has {' and '.join(asked) or 'what is needed'}{why}; "
-        + (f"there is: {'; '.join(have)}" if have else "there is none at all: the host device needs Linux")
+        + (f"there is: {'; '.join(have)}" if have else "there is none at all: the host device needs Linux or Windows")
         + "".join(f". {what} devices are not to be had: {why}" for what, why in missing if why),
         requires_one_of=have,
     )

@@ -16,7 +16,6 @@ from extmem.memory.holding import Holding
 from extmem.memory.importing import spoken_name
 from extmem.memory.memory import DeviceMemory, first_on
 from extmem.memory.resources import Buffer, Image, Resource
-from extmem.objects import Share
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation
@@ -77,8 +76,9 @@ def allocate_memory(
             described = everyday.descriptor if everyday is not None else None
             descriptor = described or device.describe(size, kind, export_types, dedicated)
             native = dedicated.native if dedicated is not None else None
+            terms = exporting.terms_of(export_types, chained) if not (everyday and everyday.lazy_share) else None
             allocation = device.driver.allocate(
-                size, kind, descriptor.encode(), handle_types=export_types, dedicated=native
+                size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=terms
             )
             holding = Holding(device, allocation, descriptor, size, kind)
             if dedicated is not None:
@@ -318,8 +318,8 @@ def _host_bits(device: Device, source: Source | None) -> int | None:
 
 
 def _share(holding: Holding, chained: vk.ExportMemoryWin32HandleInfoKHR | None, everyday: Everyday | None) -> None:
-    share = exporting.share_for(holding.export_handle_types)
-    if not share:
+    terms = exporting.terms_of(holding.export_handle_types, chained)
+    if terms is None:
         return
     if everyday is not None and everyday.lazy_share:
         holding.lazy_share = int(Access.ALL)
@@ -327,10 +327,8 @@ def _share(holding: Holding, chained: vk.ExportMemoryWin32HandleInfoKHR | None, 
     attributes = chained.attributes if chained is not None else None
     exporting.publish(
         holding,
-        share,
-        # A KMT export has no name, rights or attributes: the struct is tolerated and ignored for it (B28).
-        name=chained.name if chained is not None and share & Share.NT else None,
+        terms,
         access=int(chained.access) if chained is not None else int(Access.ALL),
-        attributes=attributes if isinstance(attributes, vk.SecurityAttributes) else None,
+        inherit=bool(attributes.inherit_handle) if isinstance(attributes, vk.SecurityAttributes) else False,
         strict_kmt=holding.device.strict_kmt,
     )

@@ -13,7 +13,7 @@ from extmem import rules, vk
 from extmem.broker.wire import Kind
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
-from extmem.manager import manager
+from extmem.manager import ShareTerms, manager
 from extmem.memory import tracking
 from extmem.objects import Share
 
@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from extmem.memory.holding import Holding
     from extmem.memory.memory import DeviceMemory
 
-__all__ = ["export_handle", "fd_handle", "kmt_handle", "nt_handle", "publish", "share_for", "share_on_demand"]
+__all__ = [
+    "export_handle",
+    "fd_handle",
+    "kmt_handle",
+    "nt_handle",
+    "publish",
+    "share_for",
+    "share_on_demand",
+    "terms_of",
+]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT_TYPE, _KMT_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
@@ -38,14 +47,27 @@ def share_for(handle_types: int) -> Share:
     return share
 
 
+def terms_of(handle_types: int, chained: vk.ExportMemoryWin32HandleInfoKHR | None) -> ShareTerms | None:
+    """How memory with these export types and this struct is shared; None where it is not, but by fd.
+
+    Errors: UnsupportedError, SecurityDescriptorError for a security descriptor that the object manager does not take.
+    """
+    share = share_for(handle_types)
+    if not share:
+        return None
+    if chained is None or not share & Share.NT:
+        # A KMT export has no name, rights or attributes: the struct is tolerated and ignored for it (B28).
+        return _PLAIN[share]
+    attributes = chained.attributes
+    security = attributes.security_descriptor if isinstance(attributes, vk.SecurityAttributes) else None
+    return ShareTerms(share, chained.name, manager().security_text(security) if security is not None else None)
+
+
+_PLAIN = {share: ShareTerms(share, None, None) for share in (Share.NT, Share.KMT, Share.NT | Share.KMT)}
+
+
 def publish(
-    holding: Holding,
-    share: Share,
-    *,
-    name: str | None,
-    access: int,
-    attributes: vk.SecurityAttributes | None,
-    strict_kmt: bool,
+    holding: Holding, terms: ShareTerms, *, access: int, inherit: bool = False, strict_kmt: bool = False
 ) -> None:
     """Announce the memory to the object manager: shared object, name and KMT number are made here.
 
@@ -55,11 +77,11 @@ def publish(
     exported = owner.export(
         _file_of(holding),
         holding.descriptor.encode(),
-        share=share,
-        name=name,
+        share=terms.share,
+        name=terms.name,
         access=access,
-        sddl=_sddl(attributes),
-        inherit=attributes.inherit_handle if attributes is not None else False,
+        sddl=terms.sddl,
+        inherit=inherit,
         strict_kmt=strict_kmt,
         kind=holding.device.driver.payload_kind,
         identity=holding.allocation.stated_identity,
@@ -68,21 +90,10 @@ def publish(
     holding.references += (exported.memory,)
     holding.share_reference = exported.memory
     holding.kmt = exported.kmt
-    if share & Share.NT:
+    if terms.share & Share.NT:
         holding.object_id = exported.object
-        holding.name = name if name is not None else holding.name
+        holding.name = terms.name if terms.name is not None else holding.name
     holding.lazy_share = None
-
-
-def _sddl(attributes: vk.SecurityAttributes | None) -> str | None:
-    text = attributes.security_descriptor if attributes is not None else None
-    if text is not None and not isinstance(text, str):
-        raise UnsupportedError(
-            f"SecurityAttributes.security_descriptor is a {type(text).__name__}: binary descriptors are for Windows; "
-            'write it as SDDL text, such as "D:(A;;GR;;;WD)"',
-            requires_one_of=["SDDL text"],
-        )
-    return text
 
 
 def _file_of(holding: Holding) -> int:
@@ -99,7 +110,7 @@ def _file_of(holding: Holding) -> int:
 def share_on_demand(holding: Holding) -> None:
     """Make the unnamed NT share of everyday memory, which costs nothing until somebody asks for it."""
     if holding.share_reference == 0 and holding.lazy_share is not None:
-        publish(holding, Share.NT, name=None, access=holding.lazy_share, attributes=None, strict_kmt=False)
+        publish(holding, _PLAIN[Share.NT], access=holding.lazy_share)
 
 
 def nt_handle(holding: Holding) -> NtHandle:
@@ -170,5 +181,5 @@ def everyday_access(access: int, name: str | None) -> tuple[int, vk.SecurityAttr
     alone grants its own user reading alone.
     """
     if name is not None and not access & (Access.WRITE | Access.ALL):
-        return access, vk.SecurityAttributes("D:(A;;GR;;;OW)", False)
+        return access, vk.SecurityAttributes(manager().reading_alone(), False)
     return access, None

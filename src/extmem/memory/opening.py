@@ -98,7 +98,7 @@ def allocate(
     if not extents or any(extent <= 0 for extent in extents):
         raise ValueError(f"shape {extents} holds no element; give positive extents")
     nbytes = prod(extents) * arrays.itemsize(element)
-    types = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD if handle_types is None else handle_types)
+    types = _usual_types(device) if handle_types is None else int(handle_types)
     rights = int(Access.READ_WRITE if access is None else access)
     create = vk.BufferCreateInfo(size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(types))
     requirements = device.driver.buffer_requirements(create)
@@ -150,6 +150,12 @@ def allocate(
             memory.close()
             raise
     return memory
+
+
+def _usual_types(device: Device) -> int:
+    """NT handles, and file descriptors where the device has them."""
+    fds = device.transfer_capability(int(HandleType.OPAQUE_FD)).features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE
+    return int(HandleType.OPAQUE_WIN32 | (HandleType.OPAQUE_FD if fds else HandleType(0)))
 
 
 def _memory_type(device: Device, bits: int) -> int:

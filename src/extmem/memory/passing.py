@@ -21,7 +21,7 @@ from extmem.broker.wire import Kind
 from extmem.devices import select
 from extmem.errors import HandleStateError
 from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
-from extmem.manager import Imported, Manager, manager
+from extmem.manager import Imported, Manager, ShareTerms, manager
 from extmem.memory import exporting
 from extmem.objects import Share
 
@@ -40,7 +40,7 @@ def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory]
     exporting.share_on_demand(holding)
     if not holding.references:
         # Shared by fd alone so far: nobody but the receiver learns of this nameless object.
-        exporting.publish(holding, Share.NT, name=None, access=int(Access.ALL), attributes=None, strict_kmt=False)
+        exporting.publish(holding, ShareTerms(Share.NT, None, None), access=int(Access.ALL))
     owner = holding.manager or manager()
     return _receive_memory, (_offered(owner, owner.offer(memory=holding.references[0])),)
 

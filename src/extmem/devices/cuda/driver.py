@@ -39,6 +39,7 @@ from extmem.vk.abi import ffi
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
     from extmem.devices.cuda.gpus import Gpu
+    from extmem.manager import ShareTerms
 
 __all__ = ["CudaDriver"]
 
@@ -185,8 +186,9 @@ class CudaDriver(Answers):
         *,
         handle_types: int = 0,
         dedicated: NativeResource | None = None,
+        terms: ShareTerms | None = None,
     ) -> CudaAllocation:
-        """See `Driver`. The descriptor stays with the object manager: a driver's file has no room for it."""
+        """See `Driver`. Terms and descriptor stay with the object manager: a driver's file has no room for it."""
         self.alive()
         if memory_type_index != DEVICE_TYPE or size <= 0:
             raise DriverError(

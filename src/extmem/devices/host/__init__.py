@@ -1,6 +1,6 @@
 """The host device: memory that any machine has. This module picks what the platform offers.
 
-Linux has sealed memory files, which is all that the device needs. Elsewhere there is none yet, and `offers` says so by
+Linux has sealed memory files, Windows has section objects. Elsewhere there is nothing yet, and `offers` says so by
 returning nothing.
 """
 
@@ -14,12 +14,15 @@ from extmem.errors import UnsupportedError
 if TYPE_CHECKING:
     from extmem.devices.base import Mapping, Offer
 
-__all__ = ["RANK", "map_file", "offers", "range_is_mapped"]
+__all__ = ["HAS_FDS", "RANK", "map_file", "offers", "range_is_mapped"]
 
 RANK = 50
 """After every GPU, before a processor that poses as one."""
 
-if sys.platform == "linux":
+HAS_FDS = sys.platform != "win32"
+"""Whether payloads can be shared by file descriptor."""
+
+if sys.platform in ("linux", "win32"):
 
     def offers() -> list[Offer]:
         """The host device of this machine."""
@@ -31,15 +34,15 @@ if sys.platform == "linux":
 
     def map_file(fd: int, size: int, writable: bool = True) -> Mapping:
         """A mapping of a host payload's first `size` bytes. Errors: OSError."""
-        from extmem.devices.host import _mapping
+        from extmem.devices.host import _system
 
-        return _mapping.map_file(fd, size, writable)
+        return _system.map_file(fd, size, writable)
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped here, readable and writable."""
-        from extmem.devices.host import _mapping
+        from extmem.devices.host import _system
 
-        return _mapping.range_is_mapped(address, size)
+        return _system.range_is_mapped(address, size)
 
 else:
 
@@ -49,7 +52,9 @@ else:
 
     def map_file(fd: int, size: int, writable: bool = True) -> Mapping:
         """There is no host payload on this platform yet."""
-        raise UnsupportedError("host payloads need Linux's memory files", requires_one_of=["Linux"])
+        raise UnsupportedError(
+            "host payloads need Linux's memory files or Windows's sections", requires_one_of=["Linux", "Windows"]
+        )
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether [address, address + size) is mapped here: unknown on this platform, so the driver has to say."""

@@ -15,7 +15,7 @@ if sys.platform != "linux":
 
 import fcntl
 
-__all__ = ["inspect"]
+__all__ = ["identity_of", "inspect"]
 
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _O_PATH = os.O_PATH
@@ -27,6 +27,12 @@ _KINDS = {
     stat.S_IFCHR: ("device", "a character device"),
     stat.S_IFBLK: ("device", "a block device"),
 }
+
+
+def identity_of(fd: int) -> tuple[int, int] | None:
+    """(st_dev, st_ino): equal for all descriptors of one payload."""
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 def inspect(fd: int) -> FdFacts:

@@ -11,7 +11,6 @@ import errno
 import mmap
 import os
 import sys
-from typing import NamedTuple
 
 import msgspec
 
@@ -21,7 +20,7 @@ from extmem.devices.host._memfd import out_of_memory
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
 
-__all__ = ["FileMapping", "PointerMapping", "map_file", "range_is_mapped"]
+__all__ = ["FileMapping", "map_file", "range_is_mapped"]
 
 _libc = ffi.dlopen(None)
 _mmap, _munmap = _libc.mmap, _libc.munmap
@@ -53,14 +52,6 @@ def map_file(fd: int, size: int, writable: bool) -> FileMapping:
     if address == _FAILED:
         raise _map_error(ffi.errno, size, writable)
     return FileMapping(address, size, writable)
-
-
-class PointerMapping(NamedTuple):
-    """Memory that the caller mapped and keeps, of an imported host pointer."""
-
-    address: int
-    size: int
-    writable: bool = True
 
 
 def range_is_mapped(address: int, size: int) -> bool:

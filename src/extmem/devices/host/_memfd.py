@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices.host import _reserve, trailer
@@ -22,6 +23,9 @@ if sys.platform != "linux":
 
 import fcntl
 import resource
+
+if TYPE_CHECKING:
+    from extmem.manager import ShareTerms
 
 __all__ = ["PAGE", "SEALS", "create", "duplicate", "file_size", "out_of_memory"]
 
@@ -38,8 +42,11 @@ def file_size(size: int) -> int:
     return -(-size // PAGE) * PAGE + PAGE
 
 
-def create(size: int, descriptor: bytes) -> int:
-    """The fd of a new payload, owned by the caller. Errors: OutOfMemoryError; ValueError for too long a descriptor."""
+def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> int:
+    """The fd of a new payload, owned by the caller. Errors: OutOfMemoryError; ValueError for too long a descriptor.
+
+    terms: names and security are the broker's here, and not the file's.
+    """
     frame = trailer.pack(descriptor)
     whole = file_size(size)
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
 
-__all__ = ["available", "physical", "reserve"]
+__all__ = ["available", "boot", "physical", "reserve"]
 
 _CHECKED_FROM = 1 << 20
 _STEP = 256 << 20
@@ -35,6 +35,18 @@ def reserve(fd: int, size: int) -> None:
         step = min(_STEP, size - done)
         os.posix_fallocate(fd, done, step)
         done += step
+
+
+def boot(root: Path = _ROOT) -> tuple[str, ...]:
+    """Words that are the same in every process of this boot of this machine, and nowhere else; none where /proc does
+    not tell.
+    """
+    random = _text(root / "proc/sys/kernel/random/boot_id")
+    if random:
+        return (random,)
+    machine = _text(root / "etc/machine-id")
+    started = next((line for line in _text(root / "proc/stat").splitlines() if line.startswith("btime ")), "")
+    return ("machine", machine, started) if machine and started else ()
 
 
 def physical(root: Path = _ROOT) -> int:

@@ -2,19 +2,15 @@
 
 # Annotations are evaluated when a class is made (msgspec reads them), so they are not postponed here.
 
-import os
-import sys
+from typing import NamedTuple
 from weakref import ref
 
 import msgspec
 
 from extmem.broker.descriptors import OwnedFd, PayloadFd
 from extmem.devices.base import Mapping
-from extmem.devices.host._mapping import FileMapping, PointerMapping, map_file
+from extmem.devices.host._system import FileMapping, identity_of, map_file
 from extmem.errors import HandleStateError
-
-if sys.platform != "linux":
-    raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
 
 __all__ = ["HostAllocation", "PointerAllocation"]
 
@@ -23,7 +19,7 @@ _NO_DESCRIPTOR = OwnedFd(-1)
 
 
 class HostAllocation(msgspec.Struct, gc=False, eq=False):
-    """A payload's fd and its owner, which is let go of by `close`, or with this object when that is lost.
+    """A payload's fd, or HANDLE, and its owner, which is let go of by `close`, or with this object when that is lost.
 
     (A Struct because it is made in C: every import makes one.)
     """
@@ -52,9 +48,8 @@ class HostAllocation(msgspec.Struct, gc=False, eq=False):
 
     @property
     def identity(self) -> tuple[int, int] | None:
-        """(st_dev, st_ino) of the payload."""
-        found = os.fstat(self.fd)
-        return found.st_dev, found.st_ino
+        """(st_dev, st_ino) of the payload; on Windows None."""
+        return identity_of(self.fd)
 
     @property
     def stated_identity(self) -> int:
@@ -89,6 +84,14 @@ class HostAllocation(msgspec.Struct, gc=False, eq=False):
                 self.shared.mapping = ref(mapping)
             self.mapping = mapping
         return mapping
+
+
+class PointerMapping(NamedTuple):
+    """Memory that the caller mapped and keeps, of an imported host pointer."""
+
+    address: int
+    size: int
+    writable: bool = True
 
 
 class PointerAllocation:

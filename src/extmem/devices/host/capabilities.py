@@ -3,31 +3,36 @@
 Buffers take every type with every other that the specification's tables allow together: an NT handle and a number for
 one payload would need two kinds of share, so those two do not list each other. Images list themselves alone, as real
 drivers do (B86), and those that can be attachments must be dedicated.
+
+On Windows there are no file descriptors, and what was imported cannot be exported again: a section has one name for
+its whole life.
 """
 
 from __future__ import annotations
 
 from extmem import vk
+from extmem.devices.host import HAS_FDS
 
 __all__ = ["OPAQUE", "SUPPORTED", "buffer_properties", "image_needs_dedicated", "image_properties"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 Feature = vk.ExternalMemoryFeatureFlagBits
 
-OPAQUE = HandleType.OPAQUE_FD | HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT
+OPAQUE = HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT
+if HAS_FDS:
+    OPAQUE |= HandleType.OPAQUE_FD
 SUPPORTED = OPAQUE | HandleType.HOST_ALLOCATION
 
+_NOTHING = HandleType(0)
+_FD = HandleType.OPAQUE_FD if HAS_FDS else _NOTHING
 _COMPATIBLE = {
-    HandleType.OPAQUE_FD: OPAQUE,
-    HandleType.OPAQUE_WIN32: HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD,
-    HandleType.OPAQUE_WIN32_KMT: HandleType.OPAQUE_WIN32_KMT | HandleType.OPAQUE_FD,
+    **({HandleType.OPAQUE_FD: OPAQUE} if HAS_FDS else {}),
+    HandleType.OPAQUE_WIN32: HandleType.OPAQUE_WIN32 | _FD,
+    HandleType.OPAQUE_WIN32_KMT: HandleType.OPAQUE_WIN32_KMT | _FD,
     HandleType.HOST_ALLOCATION: HandleType.HOST_ALLOCATION,
 }
 _EXPORT_FROM_IMPORTED = {
-    HandleType.OPAQUE_FD: OPAQUE,
-    HandleType.OPAQUE_WIN32: HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD,
-    HandleType.OPAQUE_WIN32_KMT: HandleType.OPAQUE_WIN32_KMT | HandleType.OPAQUE_FD,
-    HandleType.HOST_ALLOCATION: HandleType(0),
+    kind: types if HAS_FDS and kind != HandleType.HOST_ALLOCATION else _NOTHING for kind, types in _COMPATIBLE.items()
 }
 _ATTACHMENT = vk.ImageUsageFlagBits.COLOR_ATTACHMENT | vk.ImageUsageFlagBits.DEPTH_STENCIL_ATTACHMENT
 

@@ -1,9 +1,8 @@
-"""`HostDriver`: memory that any machine has, as a device. Payloads are sealed memory files."""
+"""`HostDriver`: memory that any machine has, as a device. Payloads are sealed memory files, on Windows sections."""
 
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,15 +20,12 @@ from extmem.devices.base import (
     Requirements,
 )
 from extmem.devices.copies import copy_of
-from extmem.devices.host import _inspect, _memfd, _reserve, capabilities, images
-from extmem.devices.host._mapping import range_is_mapped
+from extmem.devices.host import _system, capabilities, images
 from extmem.devices.host.allocation import HostAllocation, PointerAllocation
 from extmem.devices.host.identity import host_identity
 from extmem.devices.host.recording import HostRecorder, HostResource
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
-
-if sys.platform != "linux":
-    raise ImportError("the host device needs Linux's memory files; extmem.devices.host picks what the platform has")
+from extmem.manager import ShareTerms
 
 __all__ = ["HostDriver"]
 
@@ -48,7 +44,7 @@ class HostDriver:
     """The host device. Everything it allocates can be mapped, and shared by descriptor."""
 
     def __init__(self) -> None:
-        self._heap_size = _reserve.physical()
+        self._heap_size = _system.physical()
         self._closed = False
 
     @property
@@ -68,13 +64,13 @@ class HostDriver:
 
     @property
     def allocates_zeroed(self) -> bool:
-        """True: the kernel zeroes memory files."""
+        """True: the kernel zeroes memory files and sections."""
         return True
 
     @property
     def min_imported_host_pointer_alignment(self) -> int:
         """The page size in bytes."""
-        return _memfd.PAGE
+        return _system.PAGE
 
     @property
     def max_memory_allocation_count(self) -> int:
@@ -152,8 +148,9 @@ class HostDriver:
         *,
         handle_types: int = 0,
         dedicated: NativeResource | None = None,
+        terms: ShareTerms | None = None,
     ) -> HostAllocation:
-        """A new sealed memory file, all of it reserved now. Errors: OutOfMemoryError."""
+        """A new sealed memory file or section, all of it reserved now. Errors: OutOfMemoryError."""
         self._check(size, memory_type_index)
         if size > self._heap_size:
             raise OutOfMemoryError(
@@ -162,7 +159,7 @@ class HostDriver:
                 command="vkAllocateMemory",
                 devices=[self.identity.device_name],
             )
-        owner = OwnedFd(_memfd.create(size, descriptor))
+        owner = OwnedFd(_system.create(size, descriptor, terms))
         return HostAllocation(owner.fd, size, memory_type_index, True, owner, owner)
 
     def import_fd(
@@ -177,7 +174,7 @@ class HostDriver:
     ) -> HostAllocation:
         """See `Driver`. The fd must be a memory file with sealed size, at least as large as the allocation."""
         self._check(size, memory_type_index)
-        facts = _inspect.inspect(fd)
+        facts = _system.inspect(fd)
         if not facts.valid:
             raise self._refusal(facts.problem)
         if size > facts.capacity:
@@ -207,7 +204,7 @@ class HostDriver:
 
     def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
         """See `Driver`."""
-        facts = _inspect.inspect(fd)
+        facts = _system.inspect(fd)
         if handle_type != vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD and facts.valid:
             return FdFacts(
                 facts.kind, f"the host device imports OPAQUE_FD and not {_named(handle_type)}", identity=facts.identity
@@ -216,13 +213,13 @@ class HostDriver:
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> int:
         """See `Driver`."""
-        return _memfd.duplicate(self._fd(allocation), writable=allocation.writable and not read_only)
+        return _system.duplicate(self._fd(allocation), writable=allocation.writable and not read_only)
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> PointerAllocation:
         """See `Driver`. The range must be mapped readable and writable, at a page boundary."""
         self._check(size, memory_type_index)
-        if address % _memfd.PAGE or size % _memfd.PAGE:
-            raise self._refusal(f"pointer {address:#x} and size {size} must be multiples of {_memfd.PAGE}")
+        if address % _system.PAGE or size % _system.PAGE:
+            raise self._refusal(f"pointer {address:#x} and size {size} must be multiples of {_system.PAGE}")
         if not self.host_range_mapped(address, size):
             raise self._refusal(
                 f"not all of the {size} bytes at {address:#x} are mapped here for reading and writing; "
@@ -238,7 +235,7 @@ class HostDriver:
 
     def host_range_mapped(self, address: int, size: int) -> bool:
         """See `Driver`."""
-        return range_is_mapped(address, size)
+        return _system.range_is_mapped(address, size)
 
     def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
         """UnsupportedError: only non-opaque types may be asked about, and the host device imports none."""

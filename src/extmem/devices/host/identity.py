@@ -3,7 +3,8 @@
 The device UUID is a hash of the kernel's boot id, which is random at each boot: equal for every process on one running
 kernel (containers of one machine included, which really can share memory), different everywhere else. Where /proc does
 not offer it, the machine id keyed with the boot time takes its place, and where that is missing too, the UUID
-is drawn once per process: then nothing of another process is taken for this device's. Neither id can be read back.
+is drawn once per process: then nothing of another process is taken for this device's. On Windows it is the machine's
+GUID with the number of the boot and a cookie that the kernel draws at each. None of them can be read back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import extmem
 from extmem.devices.base import DeviceIdentity
+from extmem.devices.host import _system
 
 __all__ = ["FORMAT_VERSION", "device_uuid", "driver_uuid", "host_identity"]
 
@@ -29,14 +31,8 @@ def _digest(*parts: str) -> bytes:
 
 def device_uuid(root: Path = Path("/")) -> bytes:
     """16 bytes that say which machine and boot this is. `root` is where /proc and /etc are looked for."""
-    boot = _read(root / "proc/sys/kernel/random/boot_id")
-    if boot:
-        return _digest("host device", boot)
-    machine = _read(root / "etc/machine-id")
-    started = next((line for line in _read(root / "proc/stat").splitlines() if line.startswith("btime ")), "")
-    if machine and started:
-        return _digest("host device", "machine", machine, started)
-    return secrets.token_bytes(16)
+    words = _system.boot(root)
+    return _digest("host device", *words) if words else secrets.token_bytes(16)
 
 
 def driver_uuid() -> bytes:
@@ -56,10 +52,3 @@ def host_identity() -> DeviceIdentity:
         driver_name="extmem",
         driver_version=extmem.__version__,
     )
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""

@@ -41,6 +41,7 @@ from extmem.vk.abi import ffi
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
     from extmem.devices.vulkan.physical import PhysicalDevice
+    from extmem.manager import ShareTerms
 
 __all__ = ["VulkanDriver"]
 
@@ -183,8 +184,9 @@ class VulkanDriver(LogicalDevice):
         *,
         handle_types: int = 0,
         dedicated: NativeResource | None = None,
+        terms: ShareTerms | None = None,
     ) -> VulkanAllocation:
-        """See `Driver`. The descriptor stays with the object manager: a driver's file has no room for it."""
+        """See `Driver`. Terms and descriptor stay with the object manager: a driver's file has no room for it."""
         self.alive()
         types = to_driver(handle_types)
         if types:

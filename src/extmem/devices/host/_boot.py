@@ -1,0 +1,47 @@
+"""Which Windows, and which boot of it: what the host device's UUID is made from."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("this is Windows's word; extmem.devices.host picks what the platform has")
+
+import ctypes
+import winreg
+from pathlib import Path
+
+from extmem.handles._win32.tables import ntdll
+
+__all__ = ["boot"]
+
+# KUSER_SHARED_DATA (ntddk.h), which the kernel maps into every process at this address.
+_SHARED_DATA = 0x7FFE_0000
+_BOOT_ID, _COOKIE = 0x02C4, 0x0330
+_TIME_OF_DAY = 3  # SystemTimeOfDayInformation; its first member is BootTime
+
+
+def boot(root: Path) -> tuple[str, ...]:
+    """Words that are the same in every process of this boot of this machine, and nowhere else. `root`: unused."""
+    number, cookie = (
+        int.from_bytes(ctypes.string_at(_SHARED_DATA + offset, 4), "little") for offset in (_BOOT_ID, _COOKIE)
+    )
+    if not cookie:  # a kernel that only poses as Windows's
+        return "machine", _machine(), str(_boot_time())
+    return "machine", _machine(), str(number), str(cookie)
+
+
+def _machine() -> str:
+    try:
+        with winreg.OpenKey(
+            winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography", 0, winreg.KEY_READ | winreg.KEY_WOW64_64KEY
+        ) as key:
+            return str(winreg.QueryValueEx(key, "MachineGuid")[0])
+    except OSError:
+        return ""
+
+
+def _boot_time() -> int:
+    buffer = (ctypes.c_byte * 48)()
+    ntdll.NtQuerySystemInformation(_TIME_OF_DAY, buffer, len(buffer), None)
+    return ctypes.c_int64.from_buffer(buffer).value

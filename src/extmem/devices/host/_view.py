@@ -1,0 +1,65 @@
+"""Mappings on Windows: views of a section. Nobody unmaps explicitly: one ends when the last who holds it is gone."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("views are Windows's; extmem.devices.host picks what the platform has")
+
+import msgspec
+
+from extmem.handles._win32 import sections
+from extmem.handles._win32.calls import StatusError
+from extmem.manager._win32.refusals import other, out_of_memory
+from extmem.objects import Status
+
+__all__ = ["FileMapping", "map_file", "range_is_mapped"]
+
+_unmap = sections.unmap
+_WRITABLE = 0x04 | 0x08 | 0x40 | 0x80  # PAGE_READWRITE, _WRITECOPY, _EXECUTE_READWRITE, _EXECUTE_WRITECOPY
+_GUARD = 0x100
+_EACCES = 13
+
+
+class FileMapping(msgspec.Struct, eq=False, weakref=True):
+    """`size` bytes of a section, mapped; see `Mapping`. Made by `map_file`; unmaps when lost."""
+
+    address: int
+    size: int
+    writable: bool
+
+    def __del__(self) -> None:
+        _unmap(self.address)
+
+
+def map_file(fd: int, size: int, writable: bool) -> FileMapping:
+    """Map the first `size` bytes of a section. The handle is borrowed for the call.
+
+    Errors: PermissionError for a writable mapping through a handle without that right; OutOfMemoryError.
+    """
+    try:
+        return FileMapping(sections.map_view(fd, size, writable), size, writable)
+    except StatusError as error:
+        if error.status == Status.ACCESS_DENIED and writable:
+            raise PermissionError(
+                _EACCES,
+                f"a writable mapping of {size} bytes is refused: the payload was opened or imported for reading only; "
+                "map it with writable=False, or ask its owner for write access",
+            ) from None
+        raise out_of_memory(error, "vkMapMemory", f"a mapping of {size} bytes") or other(
+            error, f"A view of {size} bytes cannot be mapped."
+        ) from None
+
+
+def range_is_mapped(address: int, size: int) -> bool:
+    """Whether every byte of [address, address + size) is mapped here, readable and writable (VirtualQuery)."""
+    if address <= 0 or size <= 0:
+        return False
+    reached, end = address, address + size
+    while reached < end:
+        found = sections.region(reached)
+        if found is None or not found.protect & _WRITABLE or found.protect & _GUARD:
+            return False
+        reached = found.base + found.size
+    return True
