@@ -152,6 +152,10 @@ class Child:
     def _reaped(self) -> None:
         if self.process.returncode is not None:
             _live.discard(self)
+            # On Windows the process object's handle would stay until it is lost, and count as a leak of the test's.
+            handle = getattr(self.process, "_handle", None)
+            if handle is not None:
+                handle.Close()
 
     def _said(self) -> str:
         self.last_words = self.output or getattr(self, "last_words", "") or "(it wrote nothing)"
