@@ -15,6 +15,7 @@ from extmem.memory import Descriptor, Device, DeviceMemory
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
 from tests.behaviours.bad import described, refused
+from tests.behaviours.platforms import FD_TYPES, W32_AND_FD, by_fd
 from tests.behaviours.steps import (
     FD,
     KMT,
@@ -128,8 +129,8 @@ def test_denied_access(device: Device, name: str) -> None:
 
 
 def test_closed_handles(device: Device) -> None:
-    with export(device, types=W32 | FD) as memory:
-        for handle in (nt(device, memory), fd(device, memory)):
+    with export(device, types=W32_AND_FD) as memory:
+        for handle in (nt(device, memory), *(fd(device, memory) for _ in FD_TYPES)):
             value = int(handle)
             handle.close()
             with refused(errors.HandleStateError, f"{value:#x}", "closed", "still open"):
@@ -157,7 +158,7 @@ def test_foreign_handles(device: Device, peer: Peer) -> None:
 
 
 def test_handles_of_the_wrong_kind(device: Device) -> None:
-    with export(device, types=W32 | FD) as memory, nt(device, memory) as handle, fd(device, memory) as descriptor:
+    with export(device) as memory, nt(device, memory) as handle:
         with export(device, types=KMT) as other:
             number = kmt(device, other)
             with refused(errors.InvalidHandleError, f"{int(handle):#x}", device=device, handle=handle):
@@ -168,6 +169,11 @@ def test_handles_of_the_wrong_kind(device: Device) -> None:
                 KmtHandle(int(handle))
             with refused(TypeError, "NtHandle", "extmem.raw"):
                 extmem.open(int(handle))  # type: ignore[arg-type]  # that is the point
+
+
+@by_fd
+def test_an_fd_for_an_nt_handle(device: Device) -> None:
+    with export(device, types=FD) as memory, fd(device, memory) as descriptor:
         with refused(errors.ExtmemError, device=device, handle=descriptor):
             import_win32(device, descriptor)
 
@@ -212,7 +218,7 @@ def test_kmt_numbers_that_are_dead_local_or_garbage(device: Device) -> None:
 # What the exporter said.
 
 
-@pytest.mark.parametrize("kind", [W32, FD])
+@pytest.mark.parametrize("kind", [W32, *FD_TYPES])
 def test_sizes_and_memory_types_that_differ(device: Device, kind: vk.ExternalMemoryHandleTypeFlagBits) -> None:
     with export(device, types=kind) as memory, memory.export_handle(kind) as handle:
         assert isinstance(handle, NtHandle | FdHandle)

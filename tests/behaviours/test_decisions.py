@@ -15,6 +15,7 @@ from extmem.memory import Device
 from extmem.objects import Refused, Share, Status
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
+from tests.behaviours.platforms import by_fd
 from tests.behaviours.steps import (
     ALICE,
     COLLISION,
@@ -68,6 +69,7 @@ def test_G3_export_from_imported_follows_the_devices_answer(device: Device) -> N
                     device.allocate_memory(info)
 
 
+@by_fd
 def test_G4_a_read_only_import_is_read_only_to_the_kernel(device: Device, name: str, peer: Peer) -> None:
     with export(device, name=name, types=W32 | FD, security=SecurityAttributes("D:(A;;GR;;;OW)")) as memory:
         put(memory, b"safe")
@@ -97,6 +99,7 @@ def test_G4_write_access_imports_writable(device: Device, name: str) -> None:
         assert get(memory) == b"fine"
 
 
+@pytest.mark.linux_only("the broker's part of G5; tests/windows has the kernel's")
 def test_G5_global_names_need_a_system_wide_object_manager(device: Device, name: str) -> None:
     with pytest.raises(errors.UnsupportedError, match="system broker") as error:
         export(device, name=f"Global\\{name}")
@@ -105,6 +108,15 @@ def test_G5_global_names_need_a_system_wide_object_manager(device: Device, name:
         with pytest.raises((errors.UnsupportedError, errors.AccessDeniedError)):
             by_name(device, f"{prefix}\\{name}")
     export(device, name=f"Local\\{name}").close()
+
+
+def test_G8_a_failed_import_by_nt_handle_leaves_it_open(device: Device) -> None:
+    with export(device) as memory, nt(device, memory) as handle:
+        value = int(handle)
+        with pytest.raises(extmem.RuleViolation):
+            import_win32(device, handle, size=SIZE * 2)
+        assert int(handle) == value
+        import_win32(device, handle).close()
 
 
 def test_G6_a_name_of_another_type_is_a_type_mismatch_as_since_vista() -> None:
@@ -139,6 +151,7 @@ def test_G7_strict_numbers_die_with_their_exporter(name: str) -> None:
             assert get(importer) == b"kept"
 
 
+@by_fd
 def test_G8_a_failed_import_leaves_the_callers_handle_open(device: Device) -> None:
     with export(device, types=W32 | FD) as memory, nt(device, memory) as handle, fd(device, memory) as descriptor:
         value, number = int(handle), int(descriptor)

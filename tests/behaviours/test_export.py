@@ -8,6 +8,7 @@ import extmem
 from extmem import vk
 from extmem.handles import NtHandle
 from extmem.memory import Device, Image
+from tests.behaviours.platforms import FD_TYPES, W32_AND_FD, by_fd, one_name_for_life
 from tests.behaviours.steps import (
     FD,
     KMT,
@@ -29,21 +30,29 @@ _GET = "VUID-VkMemoryGetWin32HandleInfoKHR-handleType"
 
 def test_B80_a_handle_type_must_have_been_asked_for_at_allocation(device: Device) -> None:
     plain = device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0))
-    with plain, export(device, types=FD) as by_fd, export(device, types=KMT) as by_number, export(device) as by_handle:
-        for memory, wrong in ((plain, W32), (plain, KMT), (by_fd, W32), (by_number, W32), (by_handle, KMT)):
+    with plain, export(device, types=KMT) as by_number, export(device) as by_handle:
+        for memory, wrong in ((plain, W32), (plain, KMT), (by_number, W32), (by_handle, KMT)):
             with pytest.raises(extmem.RuleViolation) as error:
                 device.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(memory, wrong))
             assert f"{_GET}-00662" in error.value.vuids
         with pytest.raises(extmem.RuleViolation) as error:
             device.get_memory_fd(vk.MemoryGetFdInfoKHR(by_handle, FD))
         assert "VUID-VkMemoryGetFdInfoKHR-handleType-00671" in error.value.vuids
-        fd(device, by_fd).close()
         assert int(kmt(device, by_number))
         nt(device, by_handle).close()
 
 
+@by_fd
+def test_B80_memory_for_fds_has_no_nt_handle(device: Device) -> None:
+    with export(device, types=FD) as memory:
+        with pytest.raises(extmem.RuleViolation) as error:
+            device.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(memory, W32))
+        assert f"{_GET}-00662" in error.value.vuids
+        fd(device, memory).close()
+
+
 def test_B81_the_type_must_be_a_win32_one(device: Device) -> None:
-    with export(device, types=FD | W32) as memory:
+    with export(device, types=W32_AND_FD) as memory:
         with pytest.raises(extmem.RuleViolation) as error:
             device.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(memory, FD))
         assert f"{_GET}-00664" in error.value.vuids
@@ -108,6 +117,7 @@ def test_B84_where_dedication_is_required_it_is_mandatory_on_export_and_import(d
                 device.bind_image_memory(third, suballocated)
 
 
+@one_name_for_life
 def test_B85_export_from_imported_memory_only_where_the_device_says_so(device: Device, name: str) -> None:
     with export(device) as memory, nt(device, memory) as handle:
         put(memory, b"pass")
@@ -129,7 +139,7 @@ def test_B85_export_from_imported_memory_only_where_the_device_says_so(device: D
 
 
 def test_B86_compatible_types_images_alone_buffers_with_others(device: Device) -> None:
-    for kind in (W32, KMT, FD):
+    for kind in (W32, KMT, *FD_TYPES):
         asked = vk.PhysicalDeviceImageFormatInfo2(
             vk.Format.R8G8B8A8_UNORM,
             vk.ImageType.TYPE_2D,
@@ -142,6 +152,10 @@ def test_B86_compatible_types_images_alone_buffers_with_others(device: Device) -
             vk.PhysicalDeviceExternalBufferInfo(usage=vk.BufferUsageFlagBits.TRANSFER_SRC, handle_type=kind)
         )
         assert buffers.external_memory_properties.compatible_handle_types & kind
+
+
+@by_fd
+def test_B86_buffers_are_shared_by_nt_handle_and_fd_at_once(device: Device) -> None:
     with export(device, types=W32 | FD) as memory:
         nt(device, memory).close()
         fd(device, memory).close()

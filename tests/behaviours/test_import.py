@@ -14,6 +14,7 @@ from extmem.devices.host.driver import HostDriver
 from extmem.handles import KmtHandle
 from extmem.memory import Buffer, Device
 from extmem.objects import Refused, Status
+from tests.behaviours.platforms import FD_TYPES, by_fd
 from tests.behaviours.steps import (
     ALICE,
     FD,
@@ -77,7 +78,7 @@ def test_B90_an_import_of_type_0_is_a_plain_allocation(device: Device) -> None:
     device.allocate_memory(info).close()
 
 
-@pytest.mark.parametrize("kind", [W32, KMT, FD])
+@pytest.mark.parametrize("kind", [W32, KMT, *FD_TYPES])
 def test_B93_every_import_is_its_own_memory_over_the_same_bytes(
     device: Device, kind: vk.ExternalMemoryHandleTypeFlagBits
 ) -> None:
@@ -108,6 +109,11 @@ def test_B94_size_and_memory_type_must_be_the_exporters(device: Device, size: in
         assert str(SIZE) in str(error.value) if size != SIZE else "1" in str(error.value)
         assert not handle.closed
         import_win32(device, handle).close()
+
+
+@by_fd
+@pytest.mark.parametrize(("size", "index"), [(SIZE * 2, 0), (SIZE - 64, 0), (SIZE, 1)])
+def test_B94_so_for_fds(device: Device, size: int, index: int) -> None:
     with export(device, types=FD) as memory, fd(device, memory) as descriptor:
         with pytest.raises(extmem.RuleViolation) as error:
             import_fd(device, descriptor, size=size, index=index)
@@ -132,7 +138,7 @@ class _OtherDriver(HostDriver):
 
 
 @pytest.mark.parametrize("driver", [_OtherGpu, _OtherDriver])
-@pytest.mark.parametrize("kind", [W32, KMT, FD])
+@pytest.mark.parametrize("kind", [W32, KMT, *FD_TYPES])
 def test_B95_device_and_driver_must_be_the_exporters(
     device: Device, driver: type[HostDriver], kind: vk.ExternalMemoryHandleTypeFlagBits
 ) -> None:
@@ -220,6 +226,9 @@ def test_B100_errors_carry_the_results_that_the_command_may_return(device: Devic
     assert not_found.value.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE
     assert too_much.value.result in allowed
     assert vk.Result.ERROR_INVALID_EXTERNAL_HANDLE == -1000072003
+
+
+def test_B100_so_for_fds() -> None:
     with extmem.open_device(check="off") as unchecked, pytest.raises(errors.DriverError) as refused:
         read, write = os.pipe()
         try:

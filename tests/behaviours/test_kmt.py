@@ -11,6 +11,7 @@ from extmem.manager import manager
 from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
+from tests.behaviours.platforms import by_fd
 from tests.behaviours.steps import (
     FD,
     GENERIC_ALL,
@@ -103,6 +104,7 @@ def test_B58_the_number_dies_with_the_last_memory_object(device: Device) -> None
     assert (error.value.ntstatus, error.value.winerror) == (INVALID_PARAMETER, 87)
 
 
+@by_fd
 def test_B58_an_fd_does_not_keep_the_number(device: Device) -> None:
     memory = export(device, types=KMT | FD)
     number = kmt(device, memory)

@@ -13,6 +13,7 @@ from extmem.memory import Device, DeviceMemory
 from extmem.objects import Refused, Share, Status
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
+from tests.behaviours.platforms import TYPE_NAME, by_fd, one_name_for_life
 from tests.behaviours.steps import (
     ALICE,
     FD,
@@ -36,7 +37,7 @@ from tests.behaviours.steps import (
 
 def test_B64_an_unnamed_share_is_an_ordinary_object(device: Device) -> None:
     with export(device, name=None) as memory, nt(device, memory) as handle:
-        assert (handle.info.name, handle.info.type_name) == ("", "DxgkSharedResource")
+        assert (handle.info.name, handle.info.type_name) == ("", TYPE_NAME)
         import_win32(device, handle).close()
 
 
@@ -55,6 +56,7 @@ def _export_again(device: Device, source: vk.ChainStruct, name: str) -> DeviceMe
     return device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, source))
 
 
+@one_name_for_life
 def test_B66_imported_memory_is_shared_again_as_an_independent_object(device: Device, name: str) -> None:
     first = export(device, name=name)
     put(first, b"one!")
@@ -71,6 +73,7 @@ def test_B66_imported_memory_is_shared_again_as_an_independent_object(device: De
         by_name(device, name)
 
 
+@one_name_for_life
 def test_B67_two_objects_on_one_payload_live_side_by_side(device: Device, name: str) -> None:
     with (
         export(device, name=name) as first,
@@ -157,6 +160,7 @@ def test_B76_the_handle_may_be_closed_right_after_the_import(device: Device) -> 
     importer.close()
 
 
+@by_fd
 def test_B76_an_fd_is_consumed_on_success_and_left_alone_on_failure(device: Device) -> None:
     with export(device, types=FD) as memory:
         handle = fd(device, memory)

@@ -9,6 +9,7 @@ from extmem import errors, vk
 from extmem.memory import Device
 from extmem.objects import WINERROR, Refused, Share, Status, error_for
 from extmem.testing.children import Peer
+from tests.behaviours.platforms import by_fd
 from tests.behaviours.steps import (
     ALICE,
     COLLISION,
@@ -208,6 +209,20 @@ def test_B11_open_with_the_wrong_type_is_a_type_mismatch_with_win32_error_6() ->
     assert (error.ntstatus, error.winerror) == (TYPE_MISMATCH, 6)
 
 
+def test_B12_a_name_lives_as_long_as_a_handle_to_its_object(device: Device, name: str) -> None:
+    memory = export(device, name=name)
+    put(memory, b"long")
+    handle = nt(device, memory)
+    memory.close()
+    by_name(device, name).close()
+    handle.close()
+    with pytest.raises(errors.NameNotFoundError):
+        by_name(device, name)
+    with export(device, name=name) as other:  # the name is free at once
+        assert get(other) == b"\0\0\0\0"
+
+
+@by_fd
 def test_B12_name_is_free_with_the_last_handle(device: Device, name: str) -> None:
     memory = export(device, name=name, types=W32 | FD)
     put(memory, b"long")
@@ -225,6 +240,7 @@ def test_B12_name_is_free_with_the_last_handle(device: Device, name: str) -> Non
             assert get(other) == b"new!"
 
 
+@by_fd
 def test_B12_the_same_payload_can_be_shared_again_under_its_old_name(device: Device, name: str) -> None:
     memory = export(device, name=name, types=W32 | FD)
     put(memory, b"same")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import pickle
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from extmem.memory import Device, DeviceMemory
 from extmem.testing.leaks import object_manager
 from extmem.testing.waiting import DEADLINE, wait_until
 from extmem.vk import SecurityAttributes
+from tests.behaviours.platforms import FD_TYPES
 from tests.behaviours.steps import FD, KMT, W32, export, get, put
 from tests.process import workers
 
@@ -26,8 +28,9 @@ spawn = multiprocessing.get_context("spawn")
 @pytest.fixture
 def things(device: Device) -> Iterator[dict[str, Any]]:
     """One of each: memory, an NT handle with reading alone, a KMT number and an fd."""
-    memory, numbered, described = export(device), export(device, types=KMT), export(device, types=FD)
-    for one in (memory, numbered, described):
+    memory, numbered = export(device), export(device, types=KMT)
+    described = [export(device, types=kind) for kind in FD_TYPES]
+    for one in (memory, numbered, *described):
         put(one, b"sent")
     handle = memory.export_handle(W32)
     reading = handle.duplicate(access=0x8000_0000, inherit=True)  # type: ignore[call-arg, union-attr]  # an NtHandle
@@ -35,10 +38,11 @@ def things(device: Device) -> Iterator[dict[str, Any]]:
         "memory": memory,
         "nt": reading,
         "kmt": numbered.export_handle(KMT),
-        "fd": described.export_handle(FD),
     }
+    for one in described:
+        found["fd"] = one.export_handle(FD)
     yield found
-    for thing in (*found.values(), handle, numbered, described):
+    for thing in (*found.values(), handle, numbered, *described):
         thing.close()
 
 
@@ -138,7 +142,8 @@ def test_within_one_process_a_pickle_is_an_import(device: Device, name: str) -> 
     unpickled_here(lambda: export(device))
     unpickled_here(lambda: export(device, name=name))
     unpickled_here(lambda: export(device, types=KMT))
-    unpickled_here(lambda: export(device, types=FD))
+    for kind in FD_TYPES:
+        unpickled_here(functools.partial(export, device, types=kind))
     unpickled_here(lambda: device.allocate((4, 4), "float32"))
 
 

@@ -10,7 +10,7 @@ from extmem import vk
 from extmem.handles import Access, FdHandle, NtHandle
 from extmem.memory import DeviceMemory
 from extmem.testing.children import Peer
-from extmem.testing.conformance._case import READ_WRITE, Case, Family, Handle, NotSupportedError, expect
+from extmem.testing.conformance._case import READ_WRITE, Case, Handle, NotSupportedError, expect
 
 __all__ = [
     "dup",
@@ -137,38 +137,44 @@ def send_to_other_process(case: Case) -> None:
 
     fd: over a Unix socket. NT: DuplicateHandle into that process. KMT: the number itself.
     """
-    if sys.platform != "linux":
-        raise NotSupportedError("the other process is told over a Unix socket, which is Linux's")
     memory, data = _start(case)
     if not case.can_look(memory):
         return
     handle = case.handle(memory)
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with here, there, Peer(pass_fds=[there.fileno()]) as peer:
-        peer(f"import socket\nfrom extmem import raw\ndevice = {case.remote}")
-        kind = f"vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)})"
-        if case.family is Family.FD:
-            socket.send_fds(here, [b"deqp"], [int(handle)])
-            peer(f"_, fds, _, _ = socket.recv_fds(socket.socket(fileno={there.fileno()}), 4, 1)")
-            peer("handle = raw.fd_handle(fds[0])")
-            chain = f"vk.ImportMemoryFdInfoKHR({kind}, handle)"
-        elif isinstance(handle, NtHandle):
+    if isinstance(handle, FdHandle):
+        _send_fd(case, memory, data, handle)
+        return
+    with Peer() as peer:
+        peer(f"from extmem import raw\ndevice = {case.remote}")
+        if isinstance(handle, NtHandle):
             # The receiver must be known to the object manager before anything can be put into its handle table.
             peer("from extmem.manager import manager\nmanager().kmt_alive(0)")
             peer(f"handle = raw.nt_handle({handle.duplicate(into=peer.pid)})")
-            chain = f"vk.ImportMemoryWin32HandleInfoKHR({kind}, handle, None)"
         else:
             peer(f"handle = raw.kmt_handle({int(handle)})")
-            chain = f"vk.ImportMemoryWin32HandleInfoKHR({kind}, handle, None)"
-        _answered_there(case, peer, memory, data, chain)
+        kind = f"vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)})"
+        _answered_there(case, peer, memory, data, f"vk.ImportMemoryWin32HandleInfoKHR({kind}, handle, None)")
+        peer("handle.close()\ndevice.close()")
+        peer.leave()
+
+
+def _send_fd(case: Case, memory: DeviceMemory, data: bytes, handle: FdHandle) -> None:
+    if sys.platform != "linux":
+        raise NotSupportedError("file descriptors travel over sockets on Linux alone")
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with here, there, Peer(pass_fds=[there.fileno()]) as peer:
+        peer(f"import socket\nfrom extmem import raw\ndevice = {case.remote}")
+        socket.send_fds(here, [b"deqp"], [int(handle)])
+        peer(f"_, fds, _, _ = socket.recv_fds(socket.socket(fileno={there.fileno()}), 4, 1)")
+        peer("handle = raw.fd_handle(fds[0])")
+        kind = f"vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)})"
+        _answered_there(case, peer, memory, data, f"vk.ImportMemoryFdInfoKHR({kind}, handle)")
         peer("handle.close()\ndevice.close()")
         peer.leave()
 
 
 def open_in_other_process(case: Case) -> None:
     """Another process, which is told the name and nothing else that leads there, imports by it and answers."""
-    if sys.platform != "linux":
-        raise NotSupportedError("the other process is told over a Unix socket, which is Linux's")
     name = case.name()
     memory = case.allocate(case.buffer(case.exporter), win32=vk.ExportMemoryWin32HandleInfoKHR(None, READ_WRITE, name))
     if not case.can_look(memory):
