@@ -43,7 +43,9 @@ ONLY = {
         "unit/devices/vulkan/test_proving.py": _FDS,
         "unit/memory/test_sockets.py": "Unix sockets that carry descriptors are Linux's",
     },
-    "windows": {},
+    "windows": {
+        "windows": "kernel objects, which Windows alone has",
+    },
 }
 """Files and folders below tests/ that belong to one system, and why."""
 

@@ -1,0 +1,180 @@
+"""What a name is to the Windows kernel: a section of our own prefix, its companion, and nobody else's object."""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+import pytest
+
+import extmem
+from extmem import errors
+from extmem.handles._win32 import calls, sections
+from extmem.handles._win32.calls import StatusError
+from extmem.manager import manager
+from extmem.manager._win32 import names, payloads
+from extmem.manager._win32.descriptors import sddl_of
+from extmem.memory import Device
+from extmem.objects import Share
+from extmem.vk import SecurityAttributes
+from tests.behaviours.steps import (
+    COLLISION,
+    GENERIC_ALL,
+    KMT,
+    PATH_NOT_FOUND,
+    READ_WRITE,
+    TYPE_MISMATCH,
+    by_name,
+    export,
+    get,
+    kmt,
+    nt,
+    put,
+)
+
+
+def path_of(name: str) -> str:
+    """The kernel object that stands for a name."""
+    return names.payload_path(names.resolve(name, calls.session(os.getpid())))
+
+
+def test_a_name_is_a_section_under_our_prefix_folded(device: Device, name: str) -> None:
+    with export(device, name=f"{name} Ünnamed") as memory, nt(device, memory) as handle:
+        kernel_name = calls.name_of(int(handle))
+        assert kernel_name == f"{names.directory(calls.session(os.getpid()))}extmem.{name.upper()} ÜNNAMED"
+        assert calls.type_of(int(handle)) == "Section" == handle.info.type_name
+        assert handle.info.name.endswith(f"\\{name} Ünnamed")
+
+
+def test_another_programs_mapping_of_that_name_is_another_object(device: Device, name: str) -> None:
+    with mmap.mmap(-1, 4096, tagname=name) as foreign:  # CreateFileMapping
+        foreign[:4] = b"theirs"[:4]
+        with export(device, name=name) as memory:
+            put(memory, b"mine")
+            assert foreign[:4] == b"thei"
+            with mmap.mmap(-1, 4096, tagname=name) as again:
+                assert again[:4] == b"thei"
+            assert get(memory) == b"mine"
+    with pytest.raises(errors.NameNotFoundError):
+        by_name(device, name)
+
+
+def test_the_companion_tells_what_the_payload_is(device: Device, name: str) -> None:
+    with export(device, name=name) as memory:
+        said = payloads.read_companion(path_of(name))
+        assert said is not None
+        assert said.descriptor == memory.descriptor.encode()
+        assert said.name.endswith(f"\\{name}")
+    assert payloads.read_companion(path_of(name)) is None
+
+
+def test_the_companion_has_the_payloads_security(device: Device, name: str) -> None:
+    with export(device, name=name, security=SecurityAttributes("D:(A;;GA;;;WD)")) as memory:
+        companion = sections.open_named(names.companion_of(path_of(name)), 0x20000)
+        try:
+            assert "(A;;GA;;;WD)" in sddl_of(companion)
+            assert sddl_of(companion) == sddl_of(memory.holding.allocation.fd or 0)
+        finally:
+            calls.close(companion)
+
+
+def test_without_its_exporter_the_payload_still_says_what_it_is(device: Device, name: str) -> None:
+    memory = export(device, name=name)
+    put(memory, b"left")
+    with nt(device, memory) as handle:
+        memory.close()
+        assert payloads.read_companion(path_of(name)) is None
+        with extmem.open(name) as other, extmem.open(handle) as again:
+            assert get(other) == get(again) == b"left"
+            assert other.descriptor == again.descriptor
+            assert other.name == name
+
+
+@pytest.mark.wine_differs("B10: Wine says NAME_COLLISION over an object of another type, too")
+def test_a_name_that_an_event_holds_is_a_type_mismatch(device: Device, name: str) -> None:
+    event = calls.create_event(path_of(name), manual=True, signaled=False)
+    try:
+        with pytest.raises(errors.ObjectTypeError) as error:
+            export(device, name=name)
+        assert (error.value.ntstatus, error.value.winerror) == (TYPE_MISMATCH, 6)
+    finally:
+        calls.close(event)
+
+
+def test_a_name_that_an_event_holds_is_refused_and_free_afterwards(device: Device, name: str) -> None:
+    event = calls.create_event(path_of(name), manual=True, signaled=False)
+    try:
+        with pytest.raises((errors.ObjectTypeError, errors.NameTakenError), match=name):
+            export(device, name=name)
+        with pytest.raises(errors.ObjectTypeError) as error:
+            by_name(device, name)
+        assert (error.value.ntstatus, error.value.winerror) == (TYPE_MISMATCH, 6)
+        with pytest.raises(errors.ObjectTypeError):
+            extmem.open_handle(name)
+    finally:
+        calls.close(event)
+    export(device, name=name).close()
+
+
+def test_a_companion_of_somebody_elses_making_is_a_taken_name(
+    device: Device, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payloads, "_PATIENCE", 0.0)
+    squatter = sections.create(8192, names.companion_of(path_of(name)))
+    try:
+        with pytest.raises(errors.NameTakenError) as error:
+            export(device, name=name)
+        assert error.value.ntstatus == COLLISION
+        with pytest.raises(errors.NameNotFoundError):  # nothing is left of the attempt
+            by_name(device, name)
+    finally:
+        calls.close(squatter)
+    export(device, name=name).close()
+
+
+@pytest.mark.parametrize("prefix", ["Globl\\", "Sessions\\1\\", "BaseNamedObjects\\"])
+def test_bad_prefixes_are_paths_that_do_not_exist(device: Device, name: str, prefix: str) -> None:
+    for attempt in (lambda: export(device, name=prefix + name), lambda: by_name(device, prefix + name)):
+        with pytest.raises(errors.NameNotFoundError) as error:
+            attempt()
+        assert (error.value.ntstatus, error.value.winerror) == (PATH_NOT_FOUND, 3)
+
+
+def test_G5_global_names_are_there_for_all_sessions_or_the_privilege_is_named(device: Device, name: str) -> None:
+    try:
+        memory = export(device, name=f"Global\\{name}", access=GENERIC_ALL)
+    except errors.AccessDeniedError as error:
+        assert "SeCreateGlobalPrivilege" in str(error)
+        return
+    with memory:
+        put(memory, b"wide")
+        with by_name(device, f"global\\{name}") as other, nt(device, memory) as handle:
+            assert get(other) == b"wide"
+            assert handle.info.name == rf"\BaseNamedObjects\{name}"
+        if calls.session(os.getpid()):
+            with pytest.raises(errors.NameNotFoundError):
+                by_name(device, name)
+
+
+def test_a_section_keeps_the_name_that_it_was_born_with(device: Device, name: str) -> None:
+    with export(device) as memory, pytest.raises(errors.UnsupportedError, match="when it is made"):
+        manager().export(
+            memory.holding.allocation.fd or 0,
+            memory.descriptor.encode(),
+            share=Share.NT,
+            name=name,
+            access=READ_WRITE,
+            sddl=None,
+            inherit=False,
+        )
+
+
+def test_a_kmt_number_is_a_name_that_no_program_can_ask_for(device: Device) -> None:
+    with export(device, types=KMT) as memory:
+        number = int(kmt(device, memory))
+        path = calls.name_of(memory.holding.allocation.fd or 0)
+        assert path.endswith(f"extmem.kmt.{number:08x}")
+        with pytest.raises(errors.NameNotFoundError):
+            by_name(device, f"kmt.{number:08x}")
+        with pytest.raises(StatusError):
+            sections.open_named(path.upper(), sections.QUERY)
