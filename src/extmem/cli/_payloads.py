@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from extmem.cli._out import bytes_in_words, table
+from extmem.manager import process_name
 
 if TYPE_CHECKING:
     from extmem.memory import Descriptor
@@ -18,14 +18,6 @@ __all__ = ["access_in_words", "describe_kind", "describe_payload", "payload_tabl
 _OWN_NAMES = re.compile(r"\\Sessions\\\d+\\BaseNamedObjects\\")
 _RIGHTS = ((0x0002_0000, "read"), (0x0000_0001, "write"))
 _REST = 0x001D_0000
-
-
-def process_name(pid: int) -> str:
-    """What a process calls itself; empty for one that is gone."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def short_name(path: str) -> str:

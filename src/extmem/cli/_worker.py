@@ -18,18 +18,44 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Generator, Mapping
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from extmem.errors import PeerError
 
+if sys.platform == "win32":
+    from multiprocessing.connection import PipeConnection as Connection
+else:
+    from multiprocessing.connection import Connection
+
 __all__ = ["Worker", "WorkerError"]
 
 _ROOT = str(Path(__file__).parents[2])
 DEADLINE = 120.0
 """Seconds that one task may take between two answers."""
+
+
+if sys.platform == "win32":
+    # In a virtual environment sys.executable is a launcher, whose child is the real process: with a pid of its own.
+    _PYTHON = str(getattr(sys, "_base_executable", sys.executable))
+    _VARIABLES = {"__PYVENV_LAUNCHER__": sys.executable} if sys.executable != _PYTHON else {}
+
+    def _starting(inherited: int) -> dict[str, Any]:
+        """How to start a process that inherits this handle, and does not get our Ctrl-C."""
+        os.set_handle_inheritable(inherited, True)
+        startup = subprocess.STARTUPINFO()
+        startup.lpAttributeList = {"handle_list": [inherited]}
+        return {"startupinfo": startup, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+
+else:
+    _PYTHON = sys.executable
+    _VARIABLES: dict[str, str] = {}
+
+    def _starting(inherited: int) -> dict[str, Any]:
+        """How to start a process that inherits this descriptor, and does not get our Ctrl-C."""
+        return {"pass_fds": (inherited,), "process_group": 0}
 
 
 class WorkerError(PeerError):
@@ -46,13 +72,12 @@ class Worker:
         paths = [_ROOT, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "extmem.cli._worker", str(theirs.fileno()), title],
-                env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
+                [_PYTHON, "-m", "extmem.cli._worker", str(theirs.fileno()), title],
+                env={**os.environ, **_VARIABLES, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._said,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,
+                **_starting(theirs.fileno()),
             )
         except BaseException:
             self.connection.close()

@@ -17,6 +17,8 @@ app = typer.Typer(
     help="The process that keeps names, handles and KMT numbers. It starts by itself, and leaves when nobody needs it.",
     no_args_is_help=True,
 )
+_NONE_RUNS = "No broker runs here. One starts when a program shares something."
+_NONE_NEEDED = "Windows needs no broker: its kernel keeps names and handles. `extmem ps` lists what is shared."
 _Json = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 
 
@@ -46,11 +48,13 @@ def status(as_json: _Json = False) -> None:
 
     Exit codes: 0 it runs; 1 it does not.
     """
+    from extmem.manager import manager
+
     facts = _status()
     if as_json:
         emit_json(facts)
     if not facts["running"]:
-        words("No broker runs here. One starts when a program shares something.")
+        words(_NONE_RUNS if manager().has_broker else _NONE_NEEDED)
         raise typer.Exit(FAILED)
     if not as_json:
         for label, value in (
@@ -110,12 +114,12 @@ def stop(
     """
     from extmem.manager import manager
 
-    before = _status()
-    gone = manager().stop(force=force)
+    before, owner = _status(), manager()
+    gone = owner.stop(force=force)
     if as_json:
         emit_json({"was_running": before["running"], "stopped": gone})
     if not gone:
         clients = int(before.get("clients", 0))
         words(f"{counted(clients, 'process')} use{'s' * (clients == 1)} the broker; --force ends it all the same.")
         raise typer.Exit(FAILED)
-    words("The broker leaves." if before["running"] else "No broker ran here.")
+    words("The broker leaves." if before["running"] else "No broker ran here." if owner.has_broker else _NONE_NEEDED)

@@ -187,14 +187,15 @@ class _Demo:
 
 
 def _descriptors() -> int:
+    """What this process has open that may lead to memory: file descriptors, on Windows sections."""
+    if sys.platform == "win32":
+        from extmem.manager._win32.snapshot import own_handles
+
+        return sum(kind == "Section" for _, kind, _ in own_handles())
     return len(os.listdir("/proc/self/fd"))
 
 
 def _require_parts() -> None:
-    if sys.platform != "linux":
-        raise UnsupportedError(
-            "the demo needs Linux: it shares host memory through the broker", requires_one_of=["Linux"]
-        )
     missing = [
         package
         for module, package in (("numpy", "NumPy"), ("PIL", "Pillow"))

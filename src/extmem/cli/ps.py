@@ -13,12 +13,12 @@ __all__ = ["live_payloads", "ps"]
 
 
 def live_payloads() -> list[dict[str, Any]] | None:
-    """Every live payload as plain data; None where no broker runs. Starts none."""
+    """Every live payload as plain data; None where a broker is needed and none runs. Starts none."""
     from extmem.cli._payloads import describe_payload
     from extmem.manager import manager
 
     owner = manager()
-    if owner.status() is None:
+    if owner.has_broker and owner.status() is None:
         return None
     return [describe_payload(row) for row in owner.snapshot()]
 
