@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import manager
 from extmem.memory import Descriptor, Device, DeviceMemory
 from extmem.memory.allocating import adopt_foreign, adopt_pointer, allocate_memory
@@ -29,6 +29,7 @@ __all__ = [
     "import_payload",
     "kmt_handle",
     "nt_handle",
+    "open_section",
     "vk_device",
     "vk_memory",
 ]
@@ -58,17 +59,31 @@ def fd_handle(fd: int) -> FdHandle:
     return FdHandle(fd)
 
 
-def import_payload(device: Device, fd: FdHandle | int, descriptor: Descriptor) -> DeviceMemory:
-    """Import an fd that carries no descriptor of its own, with the one that the caller states.
+def import_payload(device: Device, handle: FdHandle | NtHandle | int, descriptor: Descriptor) -> DeviceMemory:
+    """Import a handle that carries no descriptor of its own, with the one that the caller states.
 
-    Ownership: consumes the fd on success only. Errors: as `Device.allocate_memory`.
+    handle: an fd (a number is taken for one); or an NT handle, such as one of another program's section.
+    Ownership: consumes an fd, on success only; an NT handle stays the caller's. Errors: as `Device.allocate_memory`.
     """
-    info = vk.MemoryAllocateInfo(
-        descriptor.allocation_size,
-        descriptor.memory_type_index,
-        vk.ImportMemoryFdInfoKHR(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD, fd),
-    )
+    kinds = vk.ExternalMemoryHandleTypeFlagBits
+    source: vk.ChainStruct
+    if isinstance(handle, NtHandle):
+        source = vk.ImportMemoryWin32HandleInfoKHR(kinds.OPAQUE_WIN32, handle)
+    else:
+        source = vk.ImportMemoryFdInfoKHR(kinds.OPAQUE_FD, handle)
+    info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, source)
     return allocate_memory(device, info, stated=descriptor)
+
+
+def open_section(name: str, access: int = Access.READ_WRITE) -> NtHandle:
+    """A handle to another program's section (file mapping) by its very name on Windows, case and all.
+
+    name: as that program says it (`Local\\…`, `Global\\…` or plain). What extmem shares is opened with
+        `extmem.open_handle`, which cannot lead to other programs' objects. Import it with `import_payload`.
+    Errors: UnsupportedError on other systems; NameNotFoundError, NameInvalidError, ObjectTypeError, AccessDeniedError.
+    """
+    owner = manager()
+    return NtHandle(owner.open_section(name, int(access)), owner)
 
 
 def adopt_device(

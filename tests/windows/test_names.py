@@ -8,7 +8,7 @@ import os
 import pytest
 
 import extmem
-from extmem import errors
+from extmem import errors, raw
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager import manager
@@ -17,6 +17,7 @@ from extmem.manager._win32.descriptors import sddl_of
 from extmem.memory import Device
 from extmem.objects import Share
 from extmem.vk import SecurityAttributes
+from tests.behaviours.bad import described
 from tests.behaviours.steps import (
     COLLISION,
     GENERIC_ALL,
@@ -57,6 +58,27 @@ def test_another_programs_mapping_of_that_name_is_another_object(device: Device,
             assert get(memory) == b"mine"
     with pytest.raises(errors.NameNotFoundError):
         by_name(device, name)
+
+
+def test_another_programs_mapping_is_opened_by_its_very_name_where_that_is_asked_for(device: Device, name: str) -> None:
+    with mmap.mmap(-1, 65536, tagname=name) as foreign:
+        foreign[:4] = b"them"
+        with raw.open_section(name) as handle:
+            with pytest.raises(errors.DescriptorError, match="foreign producer"):
+                extmem.open(handle)
+            stated = described(device, allocation_size=65536, payload_size=65536)
+            with raw.import_payload(device, handle, stated) as memory:
+                assert get(memory) == b"them"
+                put(memory, b"us!!")
+            too_much = described(device, allocation_size=1 << 20, payload_size=1 << 20)
+            with pytest.raises(errors.DriverError, match=str(1 << 20)):
+                raw.import_payload(device, handle, too_much)
+            assert not handle.closed
+        assert foreign[:4] == b"us!!"
+        with pytest.raises(errors.NameNotFoundError):
+            raw.open_section(name.upper())
+    with pytest.raises(errors.NameNotFoundError):
+        raw.open_section(name)
 
 
 def test_the_companion_tells_what_the_payload_is(device: Device, name: str) -> None:

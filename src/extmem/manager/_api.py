@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from extmem.broker.descriptors import Imported
 from extmem.broker.wire import Kind
+from extmem.errors import UnsupportedError
 from extmem.handles import HandleInfo
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
 
@@ -117,6 +118,14 @@ class Manager(abc.ABC):
     @abc.abstractmethod
     def open_handle(self, name: str, desired: int, inherit: bool = False) -> int:
         """A new handle by name (B15)."""
+
+    def open_section(self, name: str, desired: int) -> int:
+        """A new handle to another program's section by its very name. UnsupportedError where the system has none."""
+        raise UnsupportedError(
+            f"there are no sections here that {name!r} could name: those are Windows's; open what extmem shares with "
+            "extmem.open_handle",
+            requires_one_of=["Windows"],
+        )
 
     @abc.abstractmethod
     def close(self, value: int) -> None:

@@ -38,6 +38,7 @@ HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _KMT = HandleType.OPAQUE_WIN32_KMT
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
 _BY_OBJECT = (HandleType.OPAQUE_WIN32, _KMT)
+_STATUSES = {int(status): status.name for status in Status}
 
 
 class Source:
@@ -106,7 +107,7 @@ def resolve(driver: Driver, link: vk.ChainStruct, stated: Descriptor | None = No
     without an object manager.
     """
     if isinstance(link, vk.ImportMemoryWin32HandleInfoKHR) and link.handle_type:
-        return resolve_object(link.handle_type, link.handle, link.name, _ALL_GRANTED)
+        return resolve_object(link.handle_type, link.handle, link.name, _ALL_GRANTED, stated)
     if isinstance(link, vk.ImportMemoryFdInfoKHR) and link.handle_type:
         return resolve_fd(driver, link, stated)
     if isinstance(link, vk.ImportMemoryHostPointerInfoEXT) and link.handle_type:
@@ -116,8 +117,10 @@ def resolve(driver: Driver, link: vk.ChainStruct, stated: Descriptor | None = No
     return None
 
 
-def resolve_object(handle_type: int, handle: object, name: str | None, desired: int) -> Source:
-    """Ask the object manager what a name, NT handle or KMT number leads to, and pin it."""
+def resolve_object(
+    handle_type: int, handle: object, name: str | None, desired: int, stated: Descriptor | None = None
+) -> Source:
+    """Ask the object manager what a name, NT handle or KMT number leads to, and pin it. `stated`: as `resolve`."""
     value = int(handle) if isinstance(handle, (int, NtHandle, KmtHandle)) else 0
     source = Source(int(handle_type))
     source.name, source.value = name, value
@@ -141,9 +144,9 @@ def resolve_object(handle_type: int, handle: object, name: str | None, desired: 
     except ObjectManagerError as error:
         source.error = error
         if not isinstance(error, AccessDeniedError):
-            source.refusal = Refusal(Status(error.ntstatus).name, str(error))
+            source.refusal = Refusal(_STATUSES.get(error.ntstatus) or f"{error.ntstatus:#010x}", str(error))
         return source
-    return _pinned(source, owner, imported)
+    return _pinned(source, owner, imported, stated)
 
 
 def found_object(owner: Manager, imported: Imported, handle_type: int, name: str | None, value: int) -> Source:
@@ -153,9 +156,12 @@ def found_object(owner: Manager, imported: Imported, handle_type: int, name: str
     return _pinned(source, owner, imported)
 
 
-def _pinned(source: Source, owner: Manager, imported: Imported) -> Source:
+def _pinned(source: Source, owner: Manager, imported: Imported, stated: Descriptor | None = None) -> Source:
     source.owner, source.imported = owner, imported
     source.writable = imported.payload.writable
+    if stated is not None and not imported.descriptor:
+        source.descriptor, source.facts = stated, stated.payload_facts()
+        return source
     try:
         source.descriptor, source.facts = described(imported.descriptor)
     except DescriptorError as error:

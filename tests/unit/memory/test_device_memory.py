@@ -270,3 +270,9 @@ def test_sharing_across_two_devices_of_one_physical_device(device: Device, name:
         put(memory, b"same")
         assert get(imported) == b"same"
         assert (device.live_allocations, other.live_allocations) == (1, 1)
+
+
+@pytest.mark.linux_only("Windows has sections")
+def test_other_programs_sections_are_windowss() -> None:
+    with pytest.raises(extmem.UnsupportedError, match="sections"):
+        extmem.raw.open_section("X")

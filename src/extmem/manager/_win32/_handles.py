@@ -68,9 +68,14 @@ class Handles(Manager):
             return calls.duplicate(value, plain, flags, calls.CLOSE_SOURCE)
         return value
 
+    def open_section(self, name: str, desired: int) -> int:
+        """A new handle to another program's section by its very name."""
+        return self._open_path(name, names.resolve(name, self.session()).display, desired)
+
     def _open(self, name: str, desired: int, flags: int = 0) -> int:
-        key = names.resolve(name, self.session())
-        path = names.payload_path(key)
+        return self._open_path(name, names.payload_path(names.resolve(name, self.session())), desired, flags)
+
+    def _open_path(self, name: str, path: str, desired: int, flags: int = 0) -> int:
         try:
             asked = rights.asked(desired)
         except ObjectManagerError:
