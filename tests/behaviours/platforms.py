@@ -6,13 +6,29 @@ not. A test is marked here with the reason; it is never weakened for Windows its
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
+from extmem.manager._win32.names import directory
 from extmem.vk import ExternalMemoryHandleTypeFlagBits
 
 WINDOWS = sys.platform == "win32"
+
+
+def _session() -> int:
+    if sys.platform != "win32":
+        return 1
+    from extmem.handles._win32 import calls
+
+    return calls.session(os.getpid())
+
+
+SESSION = _session()
+"""The session that names are in: a user's broker is one."""
+DIRECTORY = directory(SESSION)
+"""Its directory of names, with the last backslash."""
 
 
 TYPE_NAME = "Section" if WINDOWS else "DxgkSharedResource"

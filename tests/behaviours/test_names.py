@@ -9,7 +9,7 @@ from extmem import errors, vk
 from extmem.memory import Device
 from extmem.objects import WINERROR, Refused, Share, Status, error_for
 from extmem.testing.children import Peer
-from tests.behaviours.platforms import by_fd
+from tests.behaviours.platforms import DIRECTORY, SESSION, by_fd
 from tests.behaviours.steps import (
     ALICE,
     COLLISION,
@@ -36,7 +36,7 @@ from tests.behaviours.steps import (
 
 def test_B1_an_unqualified_name_lands_in_the_session_directory(device: Device, name: str) -> None:
     with export(device, name=name) as memory, nt(device, memory) as handle:
-        assert handle.info.name == rf"\Sessions\1\BaseNamedObjects\{name}"
+        assert handle.info.name == DIRECTORY + name
 
 
 def _export(manager: object, process: int, name: str | None, inode: int = 1) -> object:
@@ -66,14 +66,14 @@ def test_B2_an_event_cannot_take_the_name_of_shared_memory() -> None:
     manager.insert_foreign("X", "Event")
 
 
-@pytest.mark.parametrize("prefix", ["Local\\", "Session\\1\\", "Local\\Local\\"])
+@pytest.mark.parametrize("prefix", ["Local\\", f"Session\\{SESSION}\\", "Local\\Local\\"])
 def test_B3_local_and_session_prefixes_lead_to_the_session_directory(device: Device, name: str, prefix: str) -> None:
     with export(device, name=name) as memory:
         put(memory, b"here")
         with by_name(device, prefix + name) as other:
             assert get(other) == b"here"
     with export(device, name=prefix + name) as memory, nt(device, memory) as handle:
-        assert handle.info.name == rf"\Sessions\1\BaseNamedObjects\{name}"
+        assert handle.info.name == DIRECTORY + name
         by_name(device, name).close()
 
 
@@ -95,7 +95,7 @@ def test_B3_session_0_has_the_global_directory_for_its_own() -> None:
     manager.import_by_name(process, "Global\\X")
 
 
-@pytest.mark.parametrize("prefix", ["local\\", "LOCAL\\", "session\\1\\"])
+@pytest.mark.parametrize("prefix", ["local\\", "LOCAL\\", f"session\\{SESSION}\\"])
 def test_B4_prefixes_of_gpu_objects_are_found_in_any_case(device: Device, name: str, prefix: str) -> None:
     with export(device, name=name):
         by_name(device, prefix + name).close()
@@ -306,11 +306,11 @@ def test_B15_each_open_by_name_is_a_new_handle_to_close(device: Device, name: st
 
 def test_B91_an_importer_resolves_the_name_relative_to_its_session(device: Device, name: str) -> None:
     with export(device, name=name):
-        by_name(device, f"Session\\1\\{name}").close()
+        by_name(device, f"Session\\{SESSION}\\{name}").close()
         with pytest.raises(errors.NameInvalidError):
-            by_name(device, f"\\Sessions\\1\\BaseNamedObjects\\{name}")
+            by_name(device, DIRECTORY + name)
         with pytest.raises(errors.NameNotFoundError):
-            by_name(device, f"Session\\2\\{name}")
+            by_name(device, f"Session\\{SESSION + 1}\\{name}")
 
 
 def test_B102_an_import_keeps_no_link_to_the_name_string(device: Device, name: str) -> None:

@@ -109,7 +109,7 @@ def test_a_size_beyond_the_section_is_refused_whoever_says_it(device: Device, na
             **{**{f: getattr(honest, f) for f in honest.__struct_fields__}, "allocation_size": 1 << 20}
         )
         with nt(device, memory) as handle:
-            said = payloads.describe(int(handle)).description
+            said = payloads.describe(int(handle), "").description
             assert said is not None
             frame = pack(Description(said.object, said.kind, said.strict_kmt, said.name, lie.encode()))
             memory.close()  # the companion, which it cannot touch, goes with its exporter

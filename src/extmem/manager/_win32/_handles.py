@@ -49,18 +49,23 @@ def entry(value: int) -> tuple[int, str]:
 class Handles(Manager):
     """The part of the manager that is about handles."""
 
+    _session: int | None = None
+
     def held_by_memories(self, shared: int) -> int:
         """How many handles the memory objects of this process hold to that object."""
         raise NotImplementedError
 
     def session(self) -> int:
-        """This process's session."""
-        return calls.session(os.getpid())
+        """This process's session. It never changes."""
+        if self._session is None:
+            self._session = calls.session(os.getpid())
+        return self._session
 
     def open_handle(self, name: str, desired: int, inherit: bool = False) -> int:
         """A new handle by name (B15)."""
         flags = calls.OBJ_INHERIT if inherit else 0
-        value = self._open(name, desired, flags)
+        path = names.payload_path(names.resolve(name, self.session()))
+        value = self._open_path(name, path, desired, flags)
         granted = calls.basic(value).granted
         plain = rights.to_section(rights.from_section(granted))
         if granted & ~plain & sections.EXTEND:
@@ -71,9 +76,6 @@ class Handles(Manager):
     def open_section(self, name: str, desired: int) -> int:
         """A new handle to another program's section by its very name."""
         return self._open_path(name, names.resolve(name, self.session()).display, desired)
-
-    def _open(self, name: str, desired: int, flags: int = 0) -> int:
-        return self._open_path(name, names.payload_path(names.resolve(name, self.session())), desired, flags)
 
     def _open_path(self, name: str, path: str, desired: int, flags: int = 0) -> int:
         try:
@@ -168,10 +170,7 @@ class Handles(Manager):
         """The id of the shared object that a handle refers to, as the object says; 0 where it does not, or not to this
         handle.
         """
-        description = payloads.describe(value).description
-        if description is None:
-            path = calls.name_of(value)
-            description = payloads.read_companion(path) if path else None
+        description = payloads.describe(value, calls.name_of(value)).description
         return description.object if description is not None else 0
 
     def info(self, value: int) -> HandleInfo:
@@ -181,7 +180,7 @@ class Handles(Manager):
             flags, found, path = calls.flags(value), calls.basic(value), calls.name_of(value)
         except StatusError as error:
             raise refusals.of_handle(error, value) from None
-        description = payloads.describe(value).description or (payloads.read_companion(path) if path else None)
+        description = payloads.describe(value, path).description
         shared = description.object if description is not None else 0
         return HandleInfo(
             inherit=bool(flags & FLAG_INHERIT),

@@ -31,7 +31,16 @@ from extmem.manager._win32._handles import SECTION, Handles, entry
 from extmem.manager._win32.description import Description
 from extmem.manager._win32.descriptors import sddl_from, user_sid
 from extmem.manager._win32.snapshot import look_around
-from extmem.objects import ALL_ACCESS, MAXIMUM_ALLOWED, READ_CONTROL, PayloadRow, Share, Status, error_for
+from extmem.objects import (
+    ALL_ACCESS,
+    MAXIMUM_ALLOWED,
+    READ_CONTROL,
+    RESOURCE_WRITE,
+    PayloadRow,
+    Share,
+    Status,
+    error_for,
+)
 from extmem.objects.kmt import bad_number
 
 __all__ = ["WindowsManager", "manager"]
@@ -92,7 +101,7 @@ class WindowsManager(Handles):
             granted = granted & ~MAXIMUM_ALLOWED | ALL_ACCESS
         value, _ = entry(fd)
         path = calls.name_of(value)
-        found = payloads.describe(value).description
+        found = payloads.describe(value, "").description
         shared = found.object if found is not None else 0
         number = self._check_terms(path, share, name)
         companion = None
@@ -142,7 +151,17 @@ class WindowsManager(Handles):
 
     def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
         """A memory object by name, with the rights asked for, or all that the object's security allows."""
-        return self._import(self._open(name, desired), f"opening {name!r}")
+        what = f"opening {name!r}"
+        path = names.payload_path(names.resolve(name, self.session()))
+        if desired == MAXIMUM_ALLOWED:
+            try:
+                section = sections.open_named(path, sections.ALL)
+            except StatusError as error:
+                if error.status != Status.ACCESS_DENIED:
+                    raise refusals.of_opening(error, name, path, desired) from None
+            else:  # as most may have it: then there is nothing to ask
+                return self._import(section, what, path, ALL_ACCESS)
+        return self._import(self._open_path(name, path, desired), what, path)
 
     def import_by_handle(self, handle: int) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
@@ -181,26 +200,33 @@ class WindowsManager(Handles):
                     return path
         raise error_for(Status.INVALID_PARAMETER, bad_number(number))
 
-    def _import(self, section: int, what: str) -> Imported:
-        """A memory object on a section, whose handle is the memory's from now on, errors included."""
-        kept = OwnedFd(section)  # closed when nobody refers to it any more
-        granted = rights.from_section(calls.basic(section).granted)
-        if not granted & READ_CONTROL:
-            raise refusals.denied(granted | READ_CONTROL, what)
-        path = calls.name_of(section)
-        number = names.find_number(path)
-        inside, capacity = payloads.describe(section)
-        companion = payloads.read_companion(path) if path else None
-        said = companion if companion is not None and _agree(companion, inside) else inside
-        memory = _Memory(section, said.object if said is not None else 0, granted, kept)
+    def _import(self, section: int, what: str, path: str | None = None, granted: int | None = None) -> Imported:
+        """A memory object on a section, whose handle is the memory's from now on, errors included.
+
+        path, granted: the section's name and rights, where they are known; the kernel is asked otherwise.
+        """
+        kept = OwnedFd(section)
+        try:
+            if granted is None:
+                granted = rights.from_section(calls.basic(section).granted)
+            if not granted & READ_CONTROL:
+                raise refusals.denied(granted | READ_CONTROL, what)
+            if path is None:
+                path = calls.name_of(section)
+            said, capacity = payloads.describe(section, path)
+            number = names.find_number(path)
+            shared = said.object if said is not None and self._is_one(said.object, section) else _NAMELESS
+        except BaseException:
+            kept.close()
+            raise
+        memory = _Memory(section, shared, granted, kept)
         if number:
             memory.shared_by = Share.KMT
             memory.companion = self._kept_number(path, said)
-        shared = 0 if number else memory.object or _NAMELESS
         return Imported(
             self._add(memory),
-            PayloadFd(kept, bool(granted & 1)),
-            shared if number or self._is_one(shared, section) else _NAMELESS,
+            PayloadFd(kept, bool(granted & RESOURCE_WRITE)),
+            0 if number else shared,
             granted,
             said.descriptor if said is not None else b"",
             number,
@@ -354,11 +380,6 @@ class WindowsManager(Handles):
 
 _NAMELESS = 0
 """The object id of a section that says none, or lies: never taken for another one."""
-
-
-def _agree(companion: Description, inside: Description | None) -> bool:
-    """Whether a companion is that of this section. Its maker alone can write it, so it says more than the inside."""
-    return inside is None or companion.object == inside.object
 
 
 _manager = WindowsManager()

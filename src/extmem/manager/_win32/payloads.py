@@ -165,13 +165,21 @@ def read_companion(path: str) -> Description | None:
         calls.close_handle(companion)
 
 
-def describe(section: int) -> Found:
-    """What a section says at its own end. Never fails for what it finds: it may be anybody's."""
+def describe(section: int, path: str) -> Found:
+    """What a payload's section says of itself: in its companion, which its exporter alone can write, or at its own end.
+
+    path: its full name, empty for none. Never fails for what it finds: it may be anybody's.
+    """
+    said = read_companion(path) if path and names.is_ours(path) else None
     try:
         size, anonymous = sections.facts(section)
-        if not anonymous or size <= FRAME:
-            return Found(None, size if anonymous else 0)
-        found = unpack(sections.peek(section, size - FRAME, FRAME))
     except StatusError:
-        return Found(None, 0)
-    return Found(found, size - FRAME if found is not None else size)
+        return Found(said, 0)
+    if not anonymous or size <= FRAME:
+        return Found(None, size if anonymous else 0)
+    if said is None:
+        try:
+            said = unpack(sections.peek(section, size - FRAME, FRAME))
+        except StatusError:
+            return Found(None, 0)
+    return Found(said, size - FRAME if said is not None else size)

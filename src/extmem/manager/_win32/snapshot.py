@@ -168,7 +168,7 @@ def _new(seen: list[_Seen], copied: int) -> _Seen | None:
         path = calls.name_of(copied)
         if path and not names.is_ours(path):
             return None
-        description = payloads.describe(copied).description or (payloads.read_companion(path) if path else None)
+        description = payloads.describe(copied, path).description
     except StatusError:
         return None
     if description is None:
