@@ -7,6 +7,7 @@ import sys
 if sys.platform != "win32":
     raise ImportError("these are Windows's handles; extmem.manager picks what the system has")
 
+import abc
 import os
 
 from extmem.errors import ObjectManagerError
@@ -51,9 +52,9 @@ class Handles(Manager):
 
     _session: int | None = None
 
+    @abc.abstractmethod
     def held_by_memories(self, shared: int) -> int:
-        """How many handles the memory objects of this process hold to that object."""
-        raise NotImplementedError
+        """How many handles the memory objects and tickets of this process hold to that object."""
 
     def session(self) -> int:
         """This process's session. It never changes."""

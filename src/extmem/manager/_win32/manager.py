@@ -36,6 +36,7 @@ from extmem.objects import (
     MAXIMUM_ALLOWED,
     READ_CONTROL,
     RESOURCE_WRITE,
+    TYPE_NAME,
     PayloadRow,
     Share,
     Status,
@@ -329,7 +330,7 @@ class WindowsManager(Handles):
             return said.value
 
         def fits(value: int) -> bool:
-            return calls.type_of(value) in (SECTION, "DxgkSharedResource") and self.object_of(value) == said.object
+            return calls.type_of(value) in (SECTION, TYPE_NAME) and self.object_of(value) == said.object
 
         value = tickets.fetch(said, fits)
         if said.kind == tickets.HANDLE_KIND:

@@ -33,7 +33,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from extmem.errors import InvalidHandleError, ObjectManagerError
+from extmem.errors import ObjectManagerError
 from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import HANDLE, kernel32
@@ -87,14 +87,12 @@ def _event_path(secret: bytes, what: str) -> str:
     return f"{names.directory(calls.session(os.getpid()))}extmem.ticket.{secret.hex()}.{what}"
 
 
-def _gone() -> InvalidHandleError:
-    error = error_for(
+def _gone() -> ObjectManagerError:
+    return error_for(
         Status.INVALID_HANDLE,
         "The ticket is not in flight: it was claimed before (each can be claimed once), withdrawn, or its "
         "sender or the memory is gone. Send the object again, and keep the sender alive until it has arrived.",
     )
-    assert isinstance(error, InvalidHandleError)  # noqa: S101  # what this status's class is
-    return error
 
 
 def fetch(ticket: Ticket, fits: Callable[[int], bool]) -> int:
