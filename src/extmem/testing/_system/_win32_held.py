@@ -22,6 +22,8 @@ from ctypes.wintypes import DWORD, HANDLE, LONG, ULONG, WORD
 __all__ = ["descriptors", "mappings", "memory_file_bytes"]
 
 _KINDS = {"Directory", "File", "Mutant", "Process", "Section", "Token"}
+_NAMED = {"Directory", "Section"}
+"""Asking a pipe for its name can wait for whoever reads it."""
 _ME = -1 % (1 << 64)
 _OBJECT_NAME, _OBJECT_TYPE = 1, 2
 _PROCESS_HANDLES = 51
@@ -68,11 +70,16 @@ _kernel32.K32GetMappedFileNameW.restype = DWORD
 
 
 def descriptors() -> dict[int, str]:
-    """The handles of this process that lead to kinds of object which sharing memory uses, and the names of sections."""
+    """The handles of this process that lead to kinds of object which sharing memory uses, and names of sections."""
     found = {}
+    systems_own = False
     for handle, kind in _handles():
         if kind in _KINDS:
-            name = _text(handle, _OBJECT_NAME) if kind == "Section" else None
+            name = _text(handle, _OBJECT_NAME) if kind in _NAMED else None
+            if kind == "Directory" and name and name.endswith("BaseNamedObjects") and not systems_own:
+                # The C library opens one when a name is first used, and keeps it.
+                systems_own = True
+                continue
             found[handle] = f"{kind} {name}" if name else kind
             if kind == "Section":
                 found[handle] += f", {_section_size(handle)} bytes"
