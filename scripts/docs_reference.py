@@ -42,14 +42,26 @@ def _modules(package: Path) -> list[Path]:
 
 
 def _find(source: Path, home: str, name: str) -> _Found:
-    """Where the name's class or function is defined, in the module `home` or below it."""
+    """Where the name's class or function is defined: in the module `home`, below it, or where it imports it from.
+
+    What each system has its own of is told as Linux has it, which is imported last.
+    """
     start = source.joinpath(*home.split("."))
+    elsewhere: list[str] = []
     for path in _modules(start):
         text = path.read_text(encoding="utf-8")
-        for node in ast.parse(text).body:
+        tree = ast.parse(text)
+        for node in tree.body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
                 return _Found(node, text)
-    raise LookupError(f"{name} is promised by {home} and defined nowhere in it")
+        elsewhere += [
+            node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names)
+        ]
+    if not elsewhere:
+        raise LookupError(f"{name} is promised by {home} and defined nowhere in it")
+    return _find(source, elsewhere[-1], name)
 
 
 def _signature(node: ast.FunctionDef, text: str, *, method: bool) -> str:
