@@ -42,6 +42,7 @@ _WORDS = {
     stat.S_IFBLK: "device",
     stat.S_IFREG: "file",
 }
+_FDS = (HandleType.OPAQUE_FD, HandleType.DMA_BUF)
 _ALIKE = FdFacts("known", writable=True, self_describing=False)
 _COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _FILE_TYPE = stat.S_IFMT(0o177777)
@@ -82,15 +83,24 @@ class Prover:
         self._own: dict[int, Likeness] = {}
 
     def own(self, handle_type: int) -> Likeness:
-        """What this driver's exports of that type (a driver's own) look like. Errors: as `Driver.allocate`."""
+        """What this driver's exports of that type (a driver's own) look like.
+
+        Errors: UnsupportedError for a type that it does not export, which it is not asked to; as `Driver.allocate`.
+        """
         known = self._own.get(handle_type)
         if known is None:
+            if not self._gives_fds(handle_type):
+                raise self._driver.unsupported_type(handle_type)
             fd = self.probe(handle_type)
             try:
                 known = self._own[handle_type] = likeness(fd)
             finally:
                 os.close(fd)
         return known
+
+    def _gives_fds(self, handle_type: int) -> bool:
+        """Whether the device exports fds as that type. One that is asked to where it does not may crash."""
+        return handle_type in _FDS and supported(self._driver.physical, handle_type)
 
     def probe(self, handle_type: int) -> int:
         """An fd as this driver exports them, of memory that is freed again."""
@@ -113,7 +123,7 @@ class Prover:
         if found is None:
             return FdFacts("closed", f"fd {fd} is no open file descriptor", self_describing=False)
         kind = _WORDS.get(stat.S_IFMT(found.st_mode), "other")
-        if not supported(self._driver.physical, handle_type):
+        if not self._gives_fds(handle_type):
             return FdFacts(kind, str(self._driver.unsupported_type(handle_type)), self_describing=False)
         try:
             seen, own = likeness(fd), self.own(handle_type)

@@ -21,6 +21,7 @@ from extmem.memory import Device
 from tests.unit.devices.vulkan.steps import (
     DMA_BUF,
     FD,
+    HOST,
     SIZE,
     allocate,
     buffer_info,
@@ -268,8 +269,7 @@ def test_dma_buf_where_it_is_absent_is_refused_with_the_reason(driver: VulkanDri
     if "VK_EXT_external_memory_dma_buf" not in driver.physical.extensions:
         with pytest.raises(UnsupportedError, match="does not import .*DMA_BUF.*`extmem devices` lists what it does"):
             driver.fd_memory_type_bits(int(DMA_BUF), fd)
-        facts = driver.inspect_fd(fd, int(DMA_BUF))
-        assert not facts.valid
+        assert not driver.inspect_fd(fd, int(DMA_BUF)).valid
         with pytest.raises(DriverError):
             driver.import_fd(fd, memory.size, 0, handle_type=int(DMA_BUF))
     with pytest.raises(UnsupportedError):
@@ -278,6 +278,26 @@ def test_dma_buf_where_it_is_absent_is_refused_with_the_reason(driver: VulkanDri
     os.close(fd)
     memory.close()
     assert still_works(driver)
+
+
+@pytest.mark.parametrize("kind", [DMA_BUF, HOST])
+@pytest.mark.parametrize("known", [False, True])
+def test_the_driver_is_never_asked_to_export_what_it_does_not(
+    driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch, kind: vk.ExternalMemoryHandleTypeFlagBits, known: bool
+) -> None:
+    """To know what its fds look like, one is exported: of a type that the driver lacks that may crash it."""
+    asked: list[int] = []
+    get_fd = driver.get_fd
+    monkeypatch.setattr(driver, "get_fd", lambda raw, kind: (asked.append(kind), get_fd(raw, kind))[1])
+    memory = allocate(driver)
+    fd = driver.export_fd(memory)
+    lacking = kind == HOST or "VK_EXT_external_memory_dma_buf" not in driver.physical.extensions
+    facts = driver.inspect_fd(fd, int(kind), known=known)
+    assert (kind in asked) != lacking
+    assert not lacking or (not facts.valid and "does not import" in facts.problem)
+    assert driver.inspect_fd(fd, int(FD), known=known).valid and FD in asked
+    os.close(fd)
+    memory.close()
 
 
 def test_handles_of_windows_are_refused(driver: VulkanDriver) -> None:
