@@ -31,6 +31,7 @@ ALLOWED_SKIPS = {
     "cupy": r"CuPy is not installed",
     "jax": r"JAX is not installed",
     "vulkan-sharing": r"the driver says beforehand that it cannot",
+    "mappable-sharing": r"this device shares nothing that the host sees",
 }
 """Parts of the world that a machine may lack, and the reasons that a skip may give for each."""
 

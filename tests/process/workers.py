@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import extmem
+from tests.behaviours.steps import get, put
 
 
 def look(thing: Any, answers: Any) -> None:
@@ -17,14 +18,13 @@ def look(thing: Any, answers: Any) -> None:
 def describe(thing: Any) -> tuple[Any, ...]:
     """What a memory object or handle is, as plain values."""
     if isinstance(thing, extmem.DeviceMemory):
-        with thing.map() as view:
-            return ("memory", bytes(view[:4]), thing.read_only, thing.name is not None)
+        return ("memory", get(thing), thing.read_only, thing.name is not None)
     if isinstance(thing, extmem.NtHandle):
-        with extmem.open(thing) as memory, memory.map() as view:
-            return ("nt", bytes(view[:4]), int(thing.access), thing.info.inherit)
+        with extmem.open(thing) as memory:
+            return ("nt", get(memory), int(thing.access), thing.info.inherit)
     if isinstance(thing, extmem.KmtHandle):
-        with extmem.open(thing) as memory, memory.map() as view:
-            return ("kmt", bytes(view[:4]), int(thing))
+        with extmem.open(thing) as memory:
+            return ("kmt", get(memory), int(thing))
     size = os.fstat(int(thing)).st_size
     return ("fd", os.pread(int(thing), 4, 0), size > 0, os.get_inheritable(int(thing)))
 
@@ -43,8 +43,8 @@ def describe_and_close(thing: Any) -> tuple[Any, ...]:
 
 def write(memory: extmem.DeviceMemory, data: bytes) -> int:
     """Write into memory that arrived."""
-    with memory, memory.map() as view:
-        view[: len(data)] = data
+    with memory:
+        put(memory, data)
     return os.getpid()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import pytest
 
@@ -12,6 +13,7 @@ from extmem.errors import RuleViolation
 from extmem.memory import Buffer, Device, DeviceMemory, Image
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, PEER, W32, import_win32
+from tests.process.vulkan.steps import get_texels, put_texels
 
 LINEAR, OPTIMAL = vk.ImageTiling.LINEAR, vk.ImageTiling.OPTIMAL
 
@@ -62,10 +64,11 @@ def test_an_everyday_payload_is_opened_with_the_identical_buffer(device: Device,
 def test_an_images_memory_is_imported_with_the_identical_image(
     device: Device, peer: Peer, name: str, tiling: vk.ImageTiling
 ) -> None:
+    texels, reply = os.urandom(64 * 64 * 4), os.urandom(64 * 64 * 4)
     with device.create_image(image_info(tiling)) as image, export(device, image, name) as memory:
         device.bind_image_memory(image, memory)
-        memory.map()[:5] = b"texel"
-        peer(PEER)
+        put_texels(device, image, texels, fresh=True)
+        peer(PEER + "\nfrom tests.process.vulkan.steps import get_texels, put_texels")
         peer(
             "found = extmem.open(name)\nsaid = found.descriptor\nfound.close()\nhandle = extmem.open_handle(name)",
             name=name,
@@ -83,9 +86,10 @@ def test_an_images_memory_is_imported_with_the_identical_image(
             "memory = device.allocate_memory(info)\n"
             "device.bind_image_memory(image, memory)"
         )
-        assert peer("bytes(image.map()[:5])") == b"texel"
-        peer("image.map()[:5] = b'reply'\nmemory.close()\nimage.close()\nhandle.close()\ndevice.close()")
-        assert bytes(memory.map()[:5]) == b"reply"
+        assert peer("get_texels(device, image, size)", size=len(texels)) == texels
+        peer("put_texels(device, image, reply)", reply=reply)
+        peer("memory.close()\nimage.close()\nhandle.close()\ndevice.close()")
+        assert get_texels(device, image, len(reply)) == reply
 
 
 def test_another_image_than_the_exporters_is_refused(device: Device, name: str) -> None:
@@ -118,7 +122,7 @@ def test_dedicated_memory_is_not_imported_as_plain_nor_plain_as_dedicated(device
         with device.create_buffer(info) as buffer:
             chain = vk.MemoryDedicatedAllocateInfo(None, buffer, vk.ImportMemoryWin32HandleInfoKHR(W32, handle))
             with pytest.raises(RuleViolation, match="dedicated"):
-                device.allocate_memory(vk.MemoryAllocateInfo(buffer.requirements.size, 0, chain))
+                device.allocate_memory(vk.MemoryAllocateInfo(buffer.requirements.size, memory.memory_type_index, chain))
         import_win32(device, handle, size=memory.allocation_size, index=memory.memory_type_index).close()
 
 

@@ -14,19 +14,22 @@ from tests.behaviours.steps import KMT, PEER, by_name, export, get, import_win32
 from tests.process.test_crashes import held_by
 from tests.process.test_fork import FORKED
 from tests.process.vulkan.conftest import ENVIRONMENT
+from tests.process.vulkan.steps import visible_type
 
+STEPS = "from tests.behaviours.steps import *\nfrom tests.process.vulkan.steps import visible_type"
 EXPORTER = [
     "device = extmem.open_device()",
-    "memory = device.allocate(4096, name=name)\nmemory.write(b'step')",
+    "memory = device.allocate(4096, name=name, memory_type=visible_type(device))\nmemory.write(b'step')",
     "handle = memory.export_handle()\nfd = memory.export_handle(FD)",
-    "again = by_name(device, name)\nview = again.map()",
+    "again = import_win32(device, None, name, size=memory.allocation_size, index=memory.memory_type_index)\n"
+    "view = again.map() if again.host_visible else again.read_bytes()",
 ]
 
 
 @pytest.mark.parametrize("steps", range(1, len(EXPORTER) + 1))
 def test_an_exporter_that_is_killed_leaves_nothing(device: Device, name: str, steps: int) -> None:
     with Peer(env=ENVIRONMENT) as exporter:
-        exporter("from tests.behaviours.steps import *")
+        exporter(STEPS)
         for step in EXPORTER[:steps]:
             exporter(step + "\nNone", name=name)
         exporter.kill()
@@ -41,7 +44,7 @@ def test_an_exporter_that_is_killed_leaves_nothing(device: Device, name: str, st
 @pytest.mark.parametrize("steps", range(2, len(EXPORTER) + 1))
 def test_an_importer_keeps_what_a_killed_exporter_made(device: Device, name: str, steps: int) -> None:
     with Peer(env=ENVIRONMENT) as exporter:
-        exporter("from tests.behaviours.steps import *")
+        exporter(STEPS)
         for step in EXPORTER[:steps]:
             exporter(step + "\nNone", name=name)
         memory = device.open(name)
@@ -58,7 +61,7 @@ def test_an_importer_keeps_what_a_killed_exporter_made(device: Device, name: str
 
 IMPORTER = [
     "memory = extmem.open(name)",
-    "view = memory.map()\nview[:4] = b'dead'",
+    "put(memory, b'dead')\nview = memory.map() if memory.host_visible else memory.read_bytes()",
     "import pickle\nticket = pickle.dumps(memory)",
     "other = extmem.open_device().open(name)\nother.write(b'dead')",
 ]
@@ -66,9 +69,11 @@ IMPORTER = [
 
 @pytest.mark.parametrize("steps", range(1, len(IMPORTER) + 1))
 def test_an_importer_that_is_killed_takes_nothing_with_it(device: Device, name: str, steps: int) -> None:
-    with device.allocate(4096, name=name) as memory, memory.export_handle() as handle:
+    shown = device.allocate(4096, name=name, memory_type=visible_type(device))
+    with shown as memory, memory.export_handle() as handle:
         memory.write(b"live")
         with Peer(env=ENVIRONMENT) as importer:
+            importer(STEPS)
             for step in IMPORTER[:steps]:
                 importer(step + "\nNone", name=name)
             importer.kill()
@@ -117,7 +122,8 @@ def test_a_kmt_number_lives_as_long_as_the_payload(device: Device, peer: Peer) -
 def test_a_device_that_is_dropped_with_everything_on_it(device: Device, peer: Peer) -> None:
     """No close at all: the process ends as it should, and with 0."""
     peer("import warnings\nwarnings.simplefilter('ignore', ResourceWarning)")
-    peer("device = extmem.open_device()\nmemory = device.allocate(64)\nmemory.fill(1)\nview = memory.map()")
+    peer(STEPS + "\ndevice = extmem.open_device()\nmemory = device.allocate(64, memory_type=visible_type(device))")
+    peer("memory.fill(1)\nview = memory.map() if memory.host_visible else memory.read_bytes()\nNone")
     peer.leave()
 
 
