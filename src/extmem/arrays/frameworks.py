@@ -47,7 +47,10 @@ def torch_tensor(array: DeviceArray) -> Any:
 def _unguarded(torch: Any, array: DeviceArray) -> Any:
     if array.hosted:  # whose DLPack device PyTorch does not know
         return torch.as_tensor(array, device=f"cuda:{array.ordinal}")
-    return torch.from_dlpack(array)
+    # The capsule itself: PyTorch need not ask for its current stream first, since there is nothing to wait for.
+    if not torch.cuda.is_initialized():
+        torch.cuda.init()
+    return torch.from_dlpack(array.__dlpack__())
 
 
 def _why_not(torch: Any) -> str:
