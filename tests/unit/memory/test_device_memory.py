@@ -11,6 +11,7 @@ import extmem
 from extmem import errors, vk
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.memory import Device
+from tests.behaviours.platforms import FD_TYPES, by_fd
 from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, get, import_win32, nt, put
 
 
@@ -83,9 +84,12 @@ def test_new_memory_is_zero(device: Device) -> None:
         assert not any(view)
 
 
-@pytest.mark.parametrize(
-    ("types", "kind"), [(W32, NtHandle), (W32 | FD, NtHandle), (KMT, KmtHandle), (KMT | FD, KmtHandle), (FD, FdHandle)]
-)
+STRONGEST = [(W32, NtHandle), (KMT, KmtHandle)]
+for fd in FD_TYPES:
+    STRONGEST += [(W32 | fd, NtHandle), (KMT | fd, KmtHandle), (fd, FdHandle)]
+
+
+@pytest.mark.parametrize(("types", "kind"), STRONGEST)
 def test_the_strongest_handle_is_the_default(device: Device, types: int, kind: type) -> None:
     with device.allocate(64, handle_types=types) as memory, memory.export_handle() as handle:
         assert isinstance(handle, kind)
@@ -222,9 +226,13 @@ def test_images_lay_out_linear_texels(device: Device) -> None:
 
 
 def test_properties_of_handles_are_for_non_opaque_types(device: Device) -> None:
-    with export(device, types=W32 | FD) as memory, nt(device, memory) as handle:
-        with pytest.raises(extmem.RuleViolation):
-            device.get_memory_win32_handle_properties(W32, handle)
+    with export(device) as memory, nt(device, memory) as handle, pytest.raises(extmem.RuleViolation):
+        device.get_memory_win32_handle_properties(W32, handle)
+
+
+@by_fd
+def test_properties_of_fds_are_for_non_opaque_types(device: Device) -> None:
+    with export(device, types=FD) as memory:
         descriptor = memory.export_handle(FD)
         assert isinstance(descriptor, FdHandle)
         with descriptor, pytest.raises(extmem.RuleViolation):
@@ -253,6 +261,7 @@ def test_host_pointers_are_imported_by_address(device: Device) -> None:
         device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, vk.ImportMemoryHostPointerInfoEXT(kind, 4096)))
 
 
+@by_fd
 def test_a_payload_without_description_is_stated_by_the_caller(device: Device) -> None:
     import os
 
