@@ -49,8 +49,7 @@ HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD = int(HandleType.OPAQUE_FD)
 _Property = vk.MemoryPropertyFlagBits
 _S = vk.StructureType
-_ALLOCATE = int(_S.MEMORY_ALLOCATE_INFO)
-_DEDICATED = int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
+_ALLOCATE, _DEDICATED = int(_S.MEMORY_ALLOCATE_INFO), int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
 _WHOLE_SIZE = int(vk.WHOLE_SIZE)
 _STAGING_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 
