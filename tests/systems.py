@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 TESTS = Path(__file__).parent
 HERE = "windows" if sys.platform == "win32" else "linux"
@@ -41,6 +42,7 @@ ONLY = {
         "unit/devices/test_reserve.py": "what is left of memory is read from /proc and /sys",
         "unit/devices/test_strangers.py": _MEMORY_FILES,
         "unit/devices/vulkan/test_proving.py": _FDS,
+        "unit/memory/test_own_fds.py": _FDS,
         "unit/memory/test_sockets.py": "Unix sockets that carry descriptors are Linux's",
     },
     "windows": {
@@ -48,6 +50,16 @@ ONLY = {
     },
 }
 """Files and folders below tests/ that belong to one system, and why."""
+
+
+def on_linux(*values: object) -> ParameterSet:
+    """A parameter that Linux alone has: `parametrize("kind", [on_linux(FD), WIN32])`."""
+    return pytest.param(*values, marks=pytest.mark.linux_only(_FDS))
+
+
+def on_windows(*values: object) -> ParameterSet:
+    """A parameter that Windows alone has."""
+    return pytest.param(*values, marks=pytest.mark.windows_only("what sections can do, where Linux has memory files"))
 
 
 def owner(path: Path) -> str | None:

@@ -107,12 +107,14 @@ def machine(root: Path, boot: str | None = None, machine_id: str | None = None, 
     return root
 
 
+@pytest.mark.linux_only("what identifies a boot is read from /proc")
 def test_another_boot_is_another_device_and_another_container_is_not(tmp_path: Path) -> None:
     first = identity.device_uuid(machine(tmp_path / "a", boot="one", machine_id="m"))
     assert identity.device_uuid(machine(tmp_path / "b", boot="one", machine_id="of a container")) == first
     assert identity.device_uuid(machine(tmp_path / "c", boot="two", machine_id="m")) != first
 
 
+@pytest.mark.linux_only("what identifies a boot is read from /proc")
 def test_without_a_boot_id_machine_and_boot_time_stand_in(tmp_path: Path) -> None:
     first = identity.device_uuid(machine(tmp_path / "a", machine_id="m", started="100"))
     assert identity.device_uuid(machine(tmp_path / "b", machine_id="m", started="100")) == first
@@ -120,6 +122,7 @@ def test_without_a_boot_id_machine_and_boot_time_stand_in(tmp_path: Path) -> Non
     assert identity.device_uuid(machine(tmp_path / "d", machine_id="n", started="100")) != first
 
 
+@pytest.mark.linux_only("what identifies a boot is read from /proc")
 def test_without_either_no_two_processes_are_taken_for_one_device(tmp_path: Path) -> None:
     assert identity.device_uuid(tmp_path) != identity.device_uuid(tmp_path)
 

@@ -41,6 +41,7 @@ def import_fd(device: Device, memory: DeviceMemory, handle: FdHandle) -> DeviceM
     return device.allocate_memory(vk.MemoryAllocateInfo(size, kind, vk.ImportMemoryFdInfoKHR(FD, handle)))
 
 
+@pytest.mark.linux_only("Vulkan drivers share by fd on Linux alone")
 def test_a_number_that_is_another_file_by_now_is_refused(
     vulkan_device: Device, exporter: Callable[[int], DeviceMemory]
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_number_that_is_another_file_by_now_is_refused(
     os.close(writer)
 
 
+@pytest.mark.linux_only("Vulkan drivers share by fd on Linux alone")
 def test_each_import_and_buffer_has_what_was_stated_for_it(
     vulkan_device: Device, exporter: Callable[[int], DeviceMemory]
 ) -> None:
