@@ -25,6 +25,7 @@ HERE = "windows" if sys.platform == "win32" else "linux"
 
 _BROKER = "the broker is Linux's object manager; Windows has one in its kernel"
 _MEMORY_FILES = "sealed memory files and their descriptors are Linux's; Windows has sections"
+_REPOSITORY = "looks at the repository's own files alone, which are the same everywhere"
 _FDS = "file descriptors carry memory on Linux alone"
 
 ONLY = {
@@ -35,6 +36,14 @@ ONLY = {
         "behaviours/test_bad_world.py": "a broker that may not start, and Linux's resource limits",
         "behaviours/test_bad_fds.py": _MEMORY_FILES,
         "faults": "the faults are planted in Linux's system calls and in the connection to the broker",
+        "meta/test_behaviours_page.py": _REPOSITORY,
+        "meta/test_codegen.py": _REPOSITORY,
+        "meta/test_constraints.py": "the environment that setup.sh makes; the test bed's is made by hash",
+        "meta/test_docs_blocks.py": "its console blocks are for a POSIX shell",
+        "meta/test_docs_generated.py": _REPOSITORY,
+        "meta/test_links.py": _REPOSITORY,
+        "meta/test_packaging.py": "builds a wheel, which is the same everywhere, with setup.sh's environment",
+        "meta/test_standalone.py": _REPOSITORY,
         "process/test_fork.py": "Windows has no fork",
         "process/vulkan/test_raw_fds.py": _FDS,
         "unit/devices/test_limits.py": "Linux's resource limits, and " + _MEMORY_FILES,

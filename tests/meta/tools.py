@@ -91,7 +91,7 @@ def run(
         out, err = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         _kill_all_of(child)
-        out, err = child.communicate()
+        out, err = _rest_of(child)
         raise AssertionError(f"{args} did not end within {timeout} s\n--- stdout\n{out}\n--- stderr\n{err}") from None
     return subprocess.CompletedProcess(list(map(str, args)), child.returncode, out, err)
 
@@ -102,6 +102,14 @@ def _kill_all_of(child: subprocess.Popen[str]) -> None:
         child.kill()
     else:
         os.killpg(child.pid, signal.SIGKILL)
+
+
+def _rest_of(child: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a killed child had written; on Windows its own children may hold its pipes."""
+    try:
+        return child.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
+        return "", "(its children still hold its pipes)"
 
 
 def python(code: str, *, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
