@@ -20,6 +20,13 @@ HOSTILE = {"hostile_client.py"}
 NEED_VULKAN = {"render_to_consumer.py", "foreign_binding.py", "frames_to_torch.py"}
 NEED_TORCH = {"frames_to_torch.py"}
 
+MARKS = {
+    "foreign_binding.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
+    "readonly_publish.py": pytest.mark.linux_only("hands the payload's fd to a stranger"),
+    "render_to_consumer.py": pytest.mark.wine_differs("B86: Wine passes no Win32 handles to a driver of Linux"),
+}
+"""What does not run on every system."""
+
 EXAMPLES = [path for path in python_files(ROOT / "examples") if path.name not in HOSTILE]
 
 
@@ -46,7 +53,9 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 5
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.name, marks=MARKS.get(path.name, ())) for path in EXAMPLES]
+)
 def test_example_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if path.name in NEED_VULKAN:
         request.getfixturevalue("vulkan_device")

@@ -15,12 +15,16 @@ from tests.behaviours.steps import FD, PEER, READ, SIZE, W32, by_name, export, f
 RIGHTS = [None, SecurityAttributes("D:(A;;GR;;;OW)")]
 
 
+FILES = pytest.mark.linux_only("payloads are files, which peers hold by descriptor, on Linux alone")
+
+
 @pytest.fixture
 def hostile(peer: Peer) -> Peer:
-    peer(PEER + "\nimport ctypes, fcntl, mmap, socket\nfrom extmem.manager import manager")
+    peer(PEER + "\nimport mmap\nfrom extmem.manager import manager")
     return peer
 
 
+@FILES
 @pytest.mark.parametrize("security", RIGHTS, ids=["writable", "read-only"])
 @pytest.mark.parametrize(
     "attack",
@@ -37,13 +41,14 @@ def test_the_files_size_and_seals_cannot_be_changed(
     """A file that shrinks under a mapping is SIGBUS for all who look at it; one sealed for writing, a lost frame."""
     with export(device, name=name, security=security) as memory:
         put(memory, b"safe")
-        hostile("memory = by_name(device, name)\nnumber = memory.holding.allocation.fd", name=name)
+        hostile("import fcntl\nmemory = by_name(device, name)\nnumber = memory.holding.allocation.fd", name=name)
         assert hostile.fails(attack).is_a(OSError)
         assert get(memory, SIZE)[:4] == b"safe"
         put(memory, b"more")
         assert hostile("get(memory)") == b"more"
 
 
+@FILES
 def test_an_fd_that_was_sent_cannot_shrink_either(hostile: Peer, device: Device) -> None:
     with export(device, types=FD) as memory, fd(device, memory) as handle:
         put(memory, b"sent")
@@ -53,6 +58,7 @@ def test_an_fd_that_was_sent_cannot_shrink_either(hostile: Peer, device: Device)
         assert get(memory) == b"sent"
 
 
+@FILES
 def test_a_reader_cannot_make_itself_a_writer(hostile: Peer, device: Device, name: str) -> None:
     with export(device, name=name, security=RIGHTS[1]) as memory, nt(device, memory) as handle:
         put(memory, b"safe")
@@ -91,6 +97,7 @@ def test_a_peer_that_fills_its_table_fills_its_own(hostile: Peer, device: Device
         hostile("for handle in handles: handle.close()\nhandles.clear()")
 
 
+@pytest.mark.linux_only("the example attacks the broker")
 def test_the_hostile_example_achieves_nothing(own_runtime: Runtime) -> None:
     path = Path(__file__).parents[2] / "examples" / "hostile_client.py"
     with Child.python(
