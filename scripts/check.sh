@@ -25,5 +25,3 @@ $py -m coverage report --include='src/extmem/rules/*,src/extmem/objects/*,src/ex
 step "everything else: behaviours, conformance, faults, processes, the repository itself"
 # Tracing would triple the time of these, and they are not what the figure above is about.
 $py -m pytest -q --tally=$tally tests $(printf -- '--ignore=%s ' $core)
-step "the same on Windows: CPython for Windows under Wine"
-$py -m scripts.windows test

@@ -26,7 +26,6 @@ __all__ = ["chosen_anew", "cuda_device", "enumerate_devices", "open", "open_clai
 _shared: dict[bytes, Device] = {}
 """The devices that `open` imports to when none is given, by device UUID, CUDA's for CUDA's payloads by that and their
 producer. They live as long as the process."""
-_UUID_SIZE = 16
 _CUDA = b"cuda-vmm"
 _parents: list[Device] = []
 """In a forked child: its parent's devices, which must not be used, nor end before what is on them."""
@@ -120,9 +119,12 @@ def _device_of(descriptor: bytes) -> Device:
 
 
 def _shared_device(device_uuid: bytes | None, producer: str = "") -> Device:
-    """producer: a CUDA device's own payloads are opened there; all others on the Vulkan device, where there is one."""
+    """device_uuid: None for the host device, whose files alone say what they are.
+
+    producer: a CUDA device's own payloads are opened there; all others on the Vulkan device, where there is one.
+    """
     if device_uuid is None:
-        device_uuid = next((uuid for uuid in _shared if len(uuid) == _UUID_SIZE), None)
+        device_uuid = next((uuid for uuid, shared in _shared.items() if shared.kind == "host"), None)
     key = (device_uuid or b"") + producer.encode()
     device = _shared.get(key) if key else None
     if device is None:

@@ -8,8 +8,10 @@ import stat
 import pytest
 
 import extmem
+from extmem import raw
 from extmem.errors import DescriptorError, DriverError, RuleViolation, UnsupportedError
 from extmem.memory import Device
+from extmem.memory.doors import chosen_anew
 from extmem.testing.children import Peer
 from extmem.testing.leaks import memory_file_bytes
 from tests.behaviours.steps import FD, KMT, W32, import_fd, import_win32
@@ -116,3 +118,13 @@ def test_a_vulkan_payload_on_the_host_device_names_both_devices(host: Device, de
             assert not fd.closed and not bare.closed
             device.open(fd).close()
         extmem.open(name).close()
+
+
+def test_a_bare_file_of_the_hosts_opens_there_whatever_was_opened_before(device: Device, name: str) -> None:
+    with chosen_anew(), extmem.open_device(kind="host") as host:
+        with device.allocate(4096, name=name), extmem.open(name) as first:
+            assert first.device.kind == "vulkan"
+            with host.allocate(64, handle_types=int(FD)) as memory, memory.export_handle(FD) as fd:
+                memory.write(b"bare")
+                with extmem.open(raw.fd_handle(fd.duplicate().take())) as opened:
+                    assert opened.device.kind == "host" and opened.read_bytes(0, 4) == b"bare"
