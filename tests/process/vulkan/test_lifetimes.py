@@ -176,9 +176,9 @@ def test_a_forked_child_may_begin_anew(forking: Peer, device: Device) -> None:
         # A GPU's driver starts once in a process, and its forked child cannot have it: it is told so.
         told = forking("forked(source, False)", source="bytes(extmem.open(name).read()[:4])")
         assert told == "b'mine'" or (device.name in told and "VK_ERROR_INITIALIZATION_FAILED" in told)
-        return
-    assert forking("forked(source, False)", source="bytes(extmem.open(name).read()[:4])") == "b'mine'"
-    assert forking("forked(source, False)", source="bytes(extmem.open_device().open(name).read()[:4])") == "b'mine'"
+    else:
+        for source in ("extmem.open(name)", "extmem.open_device().open(name)"):
+            assert forking("forked(source, False)", source=f"bytes({source}.read()[:4])") == "b'mine'"
     assert forking("bytes(memory.read()[:4]), handle.info.handle_count") == (b"mine", 1)
 
 

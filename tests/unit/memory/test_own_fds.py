@@ -109,7 +109,7 @@ def outcome(device: Device, call: Callable[[FdHandle], Any], handle: FdHandle) -
     state = handle.closed
     if not state:
         handle.close()
-    elif call is CALLS["a bare number"] and told[0] is not SIZE and isinstance(told[0], type):
+    elif call is CALLS["a bare number"] and isinstance(told[0], type):
         os.close(number)  # a refused number is still the caller's
     return told, state, [str(warning.message) for warning in warned]
 

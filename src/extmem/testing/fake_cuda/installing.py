@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -14,14 +11,13 @@ from extmem.devices import cuda
 from extmem.memory import doors
 from extmem.testing.fake_cuda.machine import FakeCuda
 from extmem.testing.fake_cuda.things import Gpu
+from extmem.testing.misuses import EXIT_MISUSE, tell_at_exit
 
 if TYPE_CHECKING:
     from extmem.memory import Device
 
 __all__ = ["EXIT_MISUSE", "elsewhere", "installed", "open_here"]
 
-EXIT_MISUSE = 70
-"""What a process ends with whose fake noted a misuse."""
 _here = contextlib.ExitStack()
 """Keeps what `open_here` installed, as long as the process."""
 _installed: list[FakeCuda] = []
@@ -53,13 +49,5 @@ def open_here(told: dict[str, Any]) -> Device:
         fake = FakeCuda([Gpu(**gpu) for gpu in told["gpus"]])
         _installed.append(fake)
         _here.enter_context(cuda.replaced_by(lambda: fake.module))
-        atexit.register(_report, fake)
+        tell_at_exit(fake.misuses)
     return doors.open_device(kind="cuda", uuid=told["gpus"][told["index"]]["uuid"].hex())
-
-
-def _report(fake: FakeCuda) -> None:
-    if fake.misuses:
-        for misuse in fake.misuses:
-            sys.stderr.write(f"{misuse}\n")
-        sys.stderr.flush()
-        os._exit(EXIT_MISUSE)  # atexit has no other way to say it
