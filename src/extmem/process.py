@@ -10,6 +10,7 @@ what the parent closes later, the child keeps.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import subprocess
@@ -142,6 +143,7 @@ def receive_handle(sock: socket.socket) -> FdHandle:
     return received
 
 
+@functools.cache
 def _fd_sockets() -> Any:
     try:
         from extmem.memory import sockets

@@ -50,12 +50,11 @@ class FdHandle(OwnedHandle):
 
     @classmethod
     def adopt(cls, fd: int, payload: FdPayload | None = None) -> FdHandle:
-        """Own a descriptor that nobody else would close: where that fails, it is closed."""
-        try:
-            return cls(fd, payload)
-        except OSError:
-            os.close(fd)
-            raise
+        """Own a descriptor of this library's making, which is close-on-exec from the start."""
+        handle = _bare(cls)
+        handle._own(fd, os.getpid())
+        handle.payload = payload
+        return handle
 
     def fileno(self) -> int:
         """The descriptor, so that select, socket.send_fds and os functions take the handle itself."""
@@ -63,10 +62,7 @@ class FdHandle(OwnedHandle):
 
     def duplicate(self) -> FdHandle:
         """dup(2), close-on-exec: a second owner of the same open file."""
-        copy = _bare(FdHandle)
-        copy._own(os.dup(int(self)), self._pid)  # which is close-on-exec from the start
-        copy.payload = self.payload
-        return copy
+        return FdHandle.adopt(os.dup(int(self)), self.payload)
 
     def same_object(self, other: FdHandle) -> bool:
         """Whether both refer to one payload: as exported, or the same file for memfds, else the same open file."""

@@ -38,7 +38,9 @@ class Resource:
         "requirements",
     )
 
-    def __init__(self, device: Device, facts: ResourceFacts, native: NativeResource) -> None:
+    _word: str
+
+    def __init__(self, device: Device, facts: ResourceFacts | None, native: NativeResource) -> None:
         self.device = device
         self.native = native
         """What the device has (for the library itself)."""
@@ -55,10 +57,16 @@ class Resource:
     def facts(self) -> ResourceFacts:
         """Its tracked state, as the rules take it."""
         facts = self._facts
+        if facts is None:
+            facts = self._facts = self._look()
         if facts.bound != self._bound or facts.alive == self._closed:
             # Made anew only when somebody asks: most resources are bound once and never looked at again.
             facts = self._facts = dataclasses.replace(facts, bound=self._bound, alive=not self._closed)
         return facts
+
+    def _look(self) -> ResourceFacts:
+        """The facts of one that was made without them."""
+        raise NotImplementedError
 
     @property
     def closed(self) -> bool:
@@ -80,7 +88,7 @@ class Resource:
     def raw(self) -> int:
         """VkBuffer or VkImage as a number; 0 on the host device, which needs none. HandleStateError once destroyed."""
         if self._closed:
-            raise HandleStateError(f"this {self._facts.kind} is destroyed; make another one")
+            raise HandleStateError(f"this {self._word} is destroyed; make another one")
         return self.native.raw
 
     def bind(self, memory: DeviceMemory, offset: int) -> None:
@@ -93,7 +101,7 @@ class Resource:
         """A memoryview of its bytes in the bound memory. HandleStateError before it is bound."""
         if self._closed or self.memory is None:
             raise HandleStateError(
-                f"this {self._facts.kind} is {'destroyed' if self._closed else 'bound to no memory'}; "
+                f"this {self._word} is {'destroyed' if self._closed else 'bound to no memory'}; "
                 "bind it with Device.bind_buffer_memory or bind_image_memory first"
             )
         return self.memory.map()[self.memory_offset : self.memory_offset + self.requirements.size]
@@ -120,19 +128,26 @@ class Buffer(Resource):
     """A VkBuffer."""
 
     __slots__ = ("create_info", "verdict")
+    _word = "buffer"
 
     def __init__(self, device: Device, info: vk.BufferCreateInfo, verdict: verdicts.Key | None = None) -> None:
         """verdict: what its creation was remembered by, if it was."""
         self.verdict = verdict
         native = device.driver.create_buffer(info)
-        try:
-            facts = tracking.buffer_facts(device, info, native.requirements, next(_identities))
-        except BaseException:
-            device.driver.destroy(native)
-            raise
+        facts = None
+        if verdict is None:  # else its calls are remembered, and its facts are rarely asked for
+            try:
+                facts = tracking.buffer_facts(device, info, native.requirements, next(_identities))
+            except BaseException:
+                device.driver.destroy(native)
+                raise
         super().__init__(device, facts, native)
         self.create_info = info
         """The VkBufferCreateInfo that it was made from."""
+
+    def _look(self) -> ResourceFacts:
+        types = verdicts.buffer_types(self.verdict)
+        return tracking.buffer_facts(self.device, self.create_info, self.requirements, next(_identities), types)
 
     @property
     def size(self) -> int:
@@ -144,6 +159,7 @@ class Image(Resource):
     """A VkImage."""
 
     __slots__ = ("create_info",)
+    _word = "image"
 
     def __init__(self, device: Device, info: vk.ImageCreateInfo) -> None:
         native = device.driver.create_image(info)

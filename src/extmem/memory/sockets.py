@@ -28,6 +28,9 @@ class _Message(msgspec.Struct, array_like=True, frozen=True):
 
 
 _FORMAT = 1
+# What `socket.family` and `socket.type` make enum members of; these are asked for at every message.
+_family, _type = socket.SocketType.family.__get__, socket.SocketType.type.__get__
+_UNIX, _SEQPACKET = int(socket.AF_UNIX), int(socket.SOCK_SEQPACKET)
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Message).decode
 
@@ -57,12 +60,13 @@ def receive_handle(sock: socket.socket) -> FdHandle:
         )
     payload = message.payload
     if payload is not None:
-        payload = payload._replace(trusted=transport.credentials_of(sock).uid == os.getuid())
+        trusted = transport.credentials_of(sock).uid == os.getuid()
+        payload = FdPayload(payload.descriptor, payload.kind, payload.identity, payload.writable, trusted)
     return FdHandle.adopt(owned.take(), payload)
 
 
 def _check(sock: socket.socket) -> None:
-    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET:
+    if _family(sock) != _UNIX or _type(sock) != _SEQPACKET:
         raise UnsupportedError(
             f"a handle cannot go through {sock.family.name}, {sock.type.name}: only a Unix socket carries descriptors, "
             "and only SOCK_SEQPACKET keeps messages whole; make it with socket.socketpair(AF_UNIX, SOCK_SEQPACKET)",

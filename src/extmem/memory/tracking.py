@@ -126,10 +126,16 @@ def _resource(
     )
 
 
-def buffer_facts(device: Device, info: vk.BufferCreateInfo, requirements: Requirements, identity: int) -> ResourceFacts:
-    """A new buffer's tracked state."""
-    external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
-    types = int(external.handle_types) if external is not None else 0
+def buffer_facts(
+    device: Device,
+    info: vk.BufferCreateInfo,
+    requirements: Requirements,
+    identity: int,
+    handle_types: int | None = None,
+) -> ResourceFacts:
+    """A new buffer's tracked state. handle_types: those that it was made with; None: as `info` still has them."""
+    external = vk.find(info, vk.ExternalMemoryBufferCreateInfo) if handle_types is None else None
+    types = handle_types or (int(external.handle_types) if external is not None else 0)
     return _resource("buffer", device, info, requirements, identity, types, buffer_capabilities(device, info, types))
 
 

@@ -65,6 +65,12 @@ def of_buffer(info: vk.BufferCreateInfo) -> Key | None:
     return "buffer", info.size, info.usage, info.flags, info.sharing_mode, types
 
 
+def buffer_types(key: Key | None) -> int | None:
+    """The handle types of a buffer with this key."""
+    types = key[-1] if key is not None else None
+    return int(types) if isinstance(types, int) else None
+
+
 def of_binding(device: Device, offset: int, buffer: Buffer, holding: Holding) -> Key | None:
     """vkBindBufferMemory of a buffer that was not bound, to memory that is not dedicated, both of this device."""
     if buffer.verdict is None or not buffer.fresh or holding.dedicated is not None or not isinstance(offset, int):
