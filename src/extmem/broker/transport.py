@@ -91,9 +91,7 @@ def receive(sock: socket.socket, *, credentials: bool = False) -> Packet | None:
         )
     except (ConnectionError, TimeoutError) as error:
         raise PeerGoneError(f"the other end is gone: {error}") from error
-    if not ancillary and not flags & _BAD:
-        return (data, None, None) if data else None
-    return _with_control(data, ancillary, flags)
+    return _packet(data, ancillary, flags)
 
 
 def ask(sock: socket.socket, data: bytes) -> Packet | None:
@@ -108,18 +106,22 @@ def ask(sock: socket.socket, data: bytes) -> Packet | None:
         answer, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, _ROOM, _RECEIVE_FLAGS)
     except (ConnectionError, TimeoutError) as error:
         raise PeerGoneError(f"the other end is gone: {error}") from error
-    if not flags & _BAD:
-        if not ancillary:
-            return (answer, None, None) if answer else None
-        if answer and len(ancillary) == 1:
-            level, kind, payload = ancillary[0]
-            if kind == _SCM_RIGHTS and level == _SOL_SOCKET and len(payload) == _INT.size:
-                return answer, OwnedFd(_unpack_int(payload)[0]), None  # as it should be; all else goes the long way
-    return _with_control(answer, ancillary, flags)
+    return _packet(answer, ancillary, flags)
 
 
 def _too_long(data: bytes) -> PeerProtocolError:
     return PeerProtocolError(f"a message of {len(data)} bytes cannot be sent: at most {MAX_MESSAGE} are allowed")
+
+
+def _packet(data: bytes, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> Packet | None:
+    if not flags & _BAD:
+        if not ancillary:
+            return (data, None, None) if data else None
+        if data and len(ancillary) == 1:
+            level, kind, payload = ancillary[0]
+            if kind == _SCM_RIGHTS and level == _SOL_SOCKET and len(payload) == _INT.size:
+                return data, OwnedFd(_unpack_int(payload)[0]), None  # as it should be; all else goes the long way
+    return _with_control(data, ancillary, flags)
 
 
 def _with_control(data: bytes, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> Packet | None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import msgspec
+
 from extmem.errors import HandleStateError
 
 if TYPE_CHECKING:
@@ -24,9 +26,11 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Requirements:
-    """VkMemoryRequirements2 with VkMemoryDedicatedRequirements. Sizes and alignment in bytes."""
+class Requirements(msgspec.Struct, frozen=True, gc=False):
+    """VkMemoryRequirements2 with VkMemoryDedicatedRequirements. Sizes and alignment in bytes.
+
+    (A Struct, as the next one, because it is made in C: every buffer makes one.)
+    """
 
     size: int
     alignment: int
@@ -35,8 +39,7 @@ class Requirements:
     prefers_dedicated: bool = False
 
 
-@dataclass(slots=True)
-class NativeResource:
+class NativeResource(msgspec.Struct):
     """A buffer or image as its device has it. Ownership: destroyed by `Driver.destroy`."""
 
     kind: Literal["buffer", "image"]

@@ -98,6 +98,8 @@ def allocate_memory(
         if stated is None and not export_types:
             own_fds.note(device, info, source)
         source.commit()
+    elif everyday is None and dedicated is None:
+        own_fds.note_export(device, info, holding.descriptor)
     return first_on(holding)
 
 

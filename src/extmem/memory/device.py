@@ -69,6 +69,8 @@ class Device:
         """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
         self.own_imports: dict[tuple[object, ...], tuple[Descriptor, int]] = {}
         """What `own_fds` has seen imported."""
+        self.own_exports: dict[tuple[object, ...], Descriptor] = {}
+        """What `own_fds` has seen allocated for export."""
         self._described: dict[tuple[int, int, int, int], Descriptor] = {}
         self.verdicts = verdicts.Verdicts()
         """Calls that broke no rule."""
@@ -225,7 +227,8 @@ class Device:
         that lies about itself; OutOfMemoryError; UnsupportedError without an object manager.
         """
         self._alive()
-        return own_fds.import_again(self, info) or allocating.allocate_memory(self, info)
+        again = own_fds.import_again(self, info) or own_fds.allocate_again(self, info)
+        return again or allocating.allocate_memory(self, info)
 
     def free_memory(self, memory: DeviceMemory) -> None:
         """vkFreeMemory, the same as `memory.close()`."""
@@ -260,12 +263,12 @@ class Device:
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
-        memory = self._memory_of(info.memory, info)
-        key = verdicts.of_fd(info, memory.holding) if memory.holding.device is self else None
+        holding = self._memory_of(info.memory, info).holding
+        key = verdicts.of_fd(info, holding) if holding.device is self else None
         if not self.verdicts.sound(key):
-            facts = tracking.memory_facts(memory.holding)
+            facts = tracking.memory_facts(holding)
             self.judged(key, rules.check_get_memory_fd(info, self.facts, facts), "vkGetMemoryFdKHR")
-        return exporting.fd_handle(memory.holding, int(info.handle_type))
+        return exporting.fd_handle(holding, int(info.handle_type))
 
     def get_memory_win32_handle_properties(
         self, handle_type: HandleType, handle: NtHandle | KmtHandle | int
@@ -388,7 +391,7 @@ class Device:
     @property
     def has_room(self) -> bool:
         """Whether maxMemoryAllocationCount allows one more."""
-        return not self.max_allocations or self.live_allocations < self.max_allocations
+        return not self.max_allocations or len(self.open_holdings) < self.max_allocations
 
     def forget(self, holding: Holding) -> None:
         """A memory object goes."""

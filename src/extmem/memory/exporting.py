@@ -129,12 +129,10 @@ def fd_handle(holding: Holding, handle_type: int = int(HandleType.OPAQUE_FD)) ->
     """A new fd of the payload, read-only where the memory is or was published so."""
     writable = holding.writable and not holding.descriptor.read_only
     driver = holding.device.driver
-    payload = None
-    if driver.payload_kind is not Kind.HOST:
+    payload, kind = None, driver.payload_kind
+    if kind is not Kind.HOST:
         # A driver's file has no room for its description: it travels with the handle.
-        payload = FdPayload(
-            holding.descriptor.encode(), int(driver.payload_kind), holding.allocation.stated_identity, writable
-        )
+        payload = FdPayload(holding.descriptor.encode(), int(kind), holding.allocation.stated_identity, writable)
     fd = driver.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type)
     return FdHandle.adopt(fd, payload)
 

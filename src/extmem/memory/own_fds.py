@@ -1,10 +1,13 @@
-"""Importing an fd of our own once more: the short way of `allocating`.
+"""Exporting or importing an fd of our own once more: the short way of `allocating`.
 
-How this works. Programs import payloads of one kind over and over. An fd that this library exported comes with its
-payload's description (`FdHandle.payload`), and what the rules say of its import follows from that, the handle type,
-the size and the memory type. A device remembers (`note`) with which of these an import has gone the whole way. The next
-such import is a look at the file and the driver's call. What the short way cannot do it leaves to the whole way, which
-says why: that both give and refuse the same is a property test.
+How this works. Programs export and import payloads of one kind over and over. An fd that this library exported comes
+with its payload's description (`FdHandle.payload`), and what the rules say of its import follows from that, the handle
+type, the size and the memory type. A device remembers (`note`) with which of these an import has gone the whole way.
+The next such import is a look at the file and the driver's call. Memory that is allocated for export as fds, and
+nothing else, goes by what its rules were remembered by (`verdicts.of_allocation`); no object manager has part in it.
+
+What the short way cannot do it leaves to the whole way, which says why: that both give and refuse the same is a
+property test.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.errors import DriverError
 from extmem.handles import FdHandle
-from extmem.memory import foreign
+from extmem.memory import foreign, verdicts
 from extmem.memory.holding import Holding
 from extmem.memory.memory import DeviceMemory, first_on
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
 
-__all__ = ["import_again", "note", "open_again"]
+__all__ = ["allocate_again", "import_again", "note", "note_export", "open_again"]
 
 _ROOM = 1_024
 _OPAQUE = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
@@ -52,6 +55,27 @@ def import_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | 
         return None
     descriptor, handle_type = noted
     return _taken(device, handle, descriptor, size, kind, handle_type)
+
+
+def allocate_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | None:
+    """vkAllocateMemory of `info`, if its like was allocated for export before; else None, and nothing was done."""
+    key = verdicts.of_allocation(info)
+    descriptor = device.own_exports.get((device.check, key)) if key is not None else None
+    if descriptor is None or descriptor.owner_pid != os.getpid() or not device.has_room:
+        return None
+    size, kind, types = descriptor.allocation_size, descriptor.memory_type_index, descriptor.handle_types
+    allocation = device.driver.allocate(size, kind, descriptor.encode(), handle_types=types)
+    return first_on(Holding(device, allocation, descriptor, size, kind, export_handle_types=types))
+
+
+def note_export(device: Device, info: vk.MemoryAllocateInfo, descriptor: Descriptor) -> None:
+    """Memory was allocated the whole way, as `info` says."""
+    key = verdicts.of_allocation(info)
+    if key is None or device.check == "warn" or descriptor.handle_types != _OPAQUE:
+        return
+    if len(device.own_exports) >= _ROOM:
+        device.own_exports.clear()
+    device.own_exports[device.check, key] = descriptor
 
 
 def open_again(device: Device, handle: FdHandle) -> DeviceMemory | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Buffer", "Image", "Resource", "buffer_over"]
 
 _identities = itertools.count(1)
-_COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+_COPYING = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
 class Resource:
@@ -185,8 +185,8 @@ def buffer_over(memory: DeviceMemory) -> Buffer:
     if made is None and holding.dedicated is None:
         types = holding.export_handle_types or holding.import_handle_type
         external = vk.ExternalMemoryBufferCreateInfo(types) if types else None
-        usage = holding.descriptor.usage or int(_COPYING)
-        made = memory.device.create_buffer(vk.BufferCreateInfo(size=memory.size, usage=usage, p_next=external))
+        usage, size = holding.descriptor.usage or _COPYING, holding.descriptor.payload_size
+        made = holding.device.create_buffer(vk.BufferCreateInfo(size=size, usage=usage, p_next=external))
         holding.resource = made
     if not isinstance(made, Buffer):
         raise UnsupportedError(
@@ -195,5 +195,5 @@ def buffer_over(memory: DeviceMemory) -> Buffer:
             requires_one_of=["memory that is not dedicated to an image"],
         )
     if made.memory is None:
-        memory.device.bind_buffer_memory(made, memory, holding.descriptor.payload_offset)
+        holding.device.bind_buffer_memory(made, memory, holding.descriptor.payload_offset)
     return made

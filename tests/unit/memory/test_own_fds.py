@@ -1,4 +1,4 @@
-"""Importing an fd of our own once more gives and refuses what the first import does."""
+"""Exporting or importing an fd of our own once more gives and refuses what the first time does."""
 
 from __future__ import annotations
 
@@ -149,6 +149,95 @@ def test_the_short_way_is_taken(fake: fake_vulkan.FakeVulkan, monkeypatch: pytes
         handle.close()
         memory.close()
     assert taken == [False, True, True]
+
+
+Export, Named = vk.ExportMemoryAllocateInfo, vk.ExportMemoryWin32HandleInfoKHR
+EXPORTS: dict[str, Callable[[], Any]] = {
+    "as before": lambda: vk.MemoryAllocateInfo(SIZE, 0, Export(FD)),
+    "another size": lambda: vk.MemoryAllocateInfo(SIZE * 2, 0, Export(FD)),
+    "no size": lambda: vk.MemoryAllocateInfo(0, 0, Export(FD)),
+    "a size that is no integer": lambda: vk.MemoryAllocateInfo(float(SIZE), 0, Export(FD)),  # type: ignore[arg-type]
+    "a memory type that does not exist": lambda: vk.MemoryAllocateInfo(SIZE, 99, Export(FD)),
+    "a type as a plain number": lambda: vk.MemoryAllocateInfo(SIZE, 0, Export(1)),
+    "another type": lambda: vk.MemoryAllocateInfo(SIZE, 0, Export(W32)),
+    "both types": lambda: vk.MemoryAllocateInfo(SIZE, 0, Export(FD | W32)),
+    "no types": lambda: vk.MemoryAllocateInfo(SIZE, 0, Export(0)),
+    "a type that nobody knows": lambda: vk.MemoryAllocateInfo(SIZE, 0, Export(1 << 20)),
+    "with a name": lambda: vk.MemoryAllocateInfo(SIZE, 0, Export(FD, Named(None, 1, "for nothing"))),
+    "twice": lambda: vk.MemoryAllocateInfo(SIZE, 0, Export(FD, Export(FD))),
+    "with an empty dedication": lambda: vk.MemoryAllocateInfo(SIZE, 0, Export(FD, vk.MemoryDedicatedAllocateInfo())),
+}
+
+
+def outcome_of_export(device: Device, call: vk.MemoryAllocateInfo) -> tuple[object, ...]:
+    """The error and its words, or the memory and what an fd of it says; and the warnings."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            with device.allocate_memory(call) as memory:
+                holding = memory.holding
+                told = [memory.allocation_size, memory.memory_type_index, int(holding.export_handle_types)]
+                told += [holding.share_reference != 0, holding.name, memory.read_only, memory.descriptor.encode()]
+                if holding.export_handle_types & FD:
+                    with device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, FD)) as handle:
+                        assert handle.payload is not None
+                        told.append(handle.payload._replace(identity=0))
+        except (extmem.ExtmemError, TypeError, ValueError) as error:
+            told = [type(error), str(error)]
+    return *told, [str(warning.message) for warning in warned]
+
+
+@pytest.mark.parametrize("check", ["raise", "warn", "off"])
+@pytest.mark.parametrize("words", EXPORTS)
+def test_the_second_export_is_as_the_first(fake: fake_vulkan.FakeVulkan, check: Check, words: str) -> None:
+    answers = []
+    for warm in (False, True):
+        with opened(check) as device:
+            if warm:
+                for _ in range(2):
+                    device.allocate_memory(EXPORTS["as before"]()).close()
+                assert bool(device.own_exports) == (check != "warn")
+            answers.append(outcome_of_export(device, EXPORTS[words]()))
+    assert answers[0] == answers[1]
+
+
+def test_the_short_way_of_exports_is_taken(fake: fake_vulkan.FakeVulkan, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bool] = []
+    short = own_fds.allocate_again
+
+    def counted(device: Device, call: vk.MemoryAllocateInfo) -> DeviceMemory | None:
+        memory = short(device, call)
+        taken.append(memory is not None)
+        return memory
+
+    monkeypatch.setattr(own_fds, "allocate_again", counted)
+    with opened("raise") as device:
+        for _ in range(3):
+            device.allocate_memory(EXPORTS["as before"]()).close()
+        device.max_allocations = 1
+        with (
+            device.allocate_memory(EXPORTS["as before"]()),
+            pytest.raises(extmem.RuleViolation, match="maxMemoryAllocationCount"),
+        ):
+            device.allocate_memory(EXPORTS["as before"]())
+        device.check = "off"  # what was judged by no rule is another call than what broke none
+        device.allocate_memory(EXPORTS["as before"]()).close()
+    assert taken == [False, True, True, True, False, False]
+
+
+def test_a_buffer_s_facts_say_what_it_was_made_with(fake: fake_vulkan.FakeVulkan) -> None:
+    """They are gathered when a rule asks: what happened to the create info since does not count."""
+    facts = []
+    with opened("raise") as device:
+        for _ in range(2):
+            chained = vk.ExternalMemoryBufferCreateInfo(FD)
+            asked = vk.BufferCreateInfo(size=SIZE, usage=vk.BufferUsageFlagBits.TRANSFER_SRC, p_next=chained)
+            with device.create_buffer(asked) as buffer:
+                chained.handle_types = W32
+                facts.append((buffer.facts.handle_types, set(buffer.facts.capabilities), buffer.facts.size))
+                assert buffer.facts.identity == buffer.facts.identity and buffer.facts.alive
+            assert not buffer.facts.alive
+    assert facts[0] == facts[1] == (FD, {int(FD)}, buffer.requirements.size)
 
 
 def test_a_full_device_is_full_for_the_short_way_too(fake: fake_vulkan.FakeVulkan) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem.devices.base import NativeResource
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["CudaRecorder", "CudaResource"]
 
 
-@dataclass(slots=True)
 class CudaResource(NativeResource):
     """A buffer, and where it is."""
 

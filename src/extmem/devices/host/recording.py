@@ -7,7 +7,6 @@ defined for LINEAR ones. So the image commands are refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem.devices.base import NativeResource
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["HostRecorder", "HostResource"]
 
 
-@dataclass(slots=True)
 class HostResource(NativeResource):
     """A buffer or image, and where it is."""
 
