@@ -65,7 +65,7 @@ def allocate_memory(
         export_types = int(export.handle_types) if export is not None else 0
         if device.check != "off" or (source is not None and source.error is not None):
             key = verdicts.of_allocation(info) if source is None and device.has_room else None
-            if not device.verdicts.sound(key):
+            if key not in device.verdicts:
                 judge(device, info, dedicated, source, export_types)
                 if device.check == "raise":  # it has not raised
                     device.verdicts.note(key)

@@ -137,7 +137,7 @@ class Device:
         key = None
         if self.check != "off":
             key = verdicts.of_buffer(info)
-            if not self.verdicts.sound(key):
+            if key not in self.verdicts:
                 external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
                 types = int(external.handle_types) if external is not None else 0
                 asked = tracking.buffer_capabilities(self, info, types)
@@ -166,7 +166,7 @@ class Device:
         """vkBindBufferMemory: from now on the buffer's bytes are the memory's from `offset` (bytes) on."""
         if buffer.__class__ is Buffer and memory.__class__ is DeviceMemory:
             holding = memory.holding
-            if self.check == "off" or self.verdicts.sound(verdicts.of_binding(self, offset, buffer, holding)):
+            if self.check == "off" or verdicts.of_binding(self, offset, buffer, holding) in self.verdicts:
                 self.driver.bind(holding.allocation, offset, buffer.native)
                 buffer.bind(memory, offset)
                 return
@@ -208,7 +208,7 @@ class Device:
         key = None
         if isinstance(resource, Buffer) and info.p_next is None:
             key = verdicts.of_binding(self, info.memory_offset, resource, holding)
-        if self.verdicts.sound(key):
+        if key in self.verdicts:
             return []
         found = rules.check_bind_buffer_memory(info, resource.facts, tracking.memory_facts(holding))
         if not found:
@@ -265,7 +265,7 @@ class Device:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
         holding = self._memory_of(info.memory, info).holding
         key = verdicts.of_fd(info, holding) if holding.device is self else None
-        if not self.verdicts.sound(key):
+        if key not in self.verdicts:
             facts = tracking.memory_facts(holding)
             self.judged(key, rules.check_get_memory_fd(info, self.facts, facts), "vkGetMemoryFdKHR")
         return exporting.fd_handle(holding, int(info.handle_type))

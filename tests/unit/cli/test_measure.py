@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from extmem.cli._bench.measure import Figure, at_least, at_most, interleaved, percentile, ratio, told
+from extmem.cli._bench.measure import Figure, at_least, at_most, interleaved, percentile, ratio, ratio_in_turns, told
 from extmem.cli.bench import figure_row
 
 
@@ -48,6 +48,15 @@ def test_percentiles_by_nearest_rank(share: float, value: int) -> None:
 def test_a_percentile_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no values"):
         percentile([], 0.5)
+
+
+def test_a_ratio_in_turns_compares_neighbours() -> None:
+    """A machine that is three times as slow in the second turn of three changes nothing; whole medians would differ."""
+    first, second = [20, 21, 60, 63, 22, 20], [10, 10, 30, 31, 11, 10]
+    assert ratio_in_turns(first, second, 2) == pytest.approx(2.02, abs=0.05)
+    drifting = [10, 10, 10, 40, 40, 40]
+    assert ratio_in_turns(drifting, [10, 10, 10, 10, 40, 40], 3) == pytest.approx(1.0)
+    assert ratio_in_turns([30, 30, 30, 30], [10, 10, 10, 10], 2) == 3.0
 
 
 def test_a_ratio_is_of_medians_and_ignores_outliers() -> None:

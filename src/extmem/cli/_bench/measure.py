@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Figure", "at_least", "at_most", "interleaved", "percentile", "ratio", "told"]
+__all__ = ["Figure", "at_least", "at_most", "interleaved", "percentile", "ratio", "ratio_in_turns", "told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,15 @@ def percentile(values: Sequence[float], share: float) -> float:
 def ratio(first: Sequence[float], second: Sequence[float]) -> float:
     """Median of the first over median of the second."""
     return statistics.median(first) / statistics.median(second)
+
+
+def ratio_in_turns(first: Sequence[float], second: Sequence[float], turn: int) -> float:
+    """The median over all turns of `turn` rounds of what `ratio` gives for each.
+
+    For what takes long enough that the machine's speed changes meanwhile: neighbours met the same speed.
+    """
+    starts = range(0, min(len(first), len(second)), turn)
+    return statistics.median(ratio(first[at : at + turn], second[at : at + turn]) for at in starts)
 
 
 def interleaved(rounds: int, *steps: Callable[[], int], warm_up: int = 10, turn: int = 1) -> list[list[int]]:

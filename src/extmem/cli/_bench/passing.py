@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import os
 import socket
 import struct
 import sys
@@ -80,6 +81,11 @@ def export_named(device: extmem.Device, payload: Payload, name: str) -> extmem.D
 
 
 # Pairs of processes.
+
+
+def settle(processor: int) -> None:
+    """Stay on one processor."""
+    os.sched_setaffinity(0, {processor})
 
 
 def listen(address: str) -> None:

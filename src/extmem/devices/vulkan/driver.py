@@ -31,7 +31,7 @@ from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.imports import Imports
 from extmem.devices.vulkan.logical import LogicalDevice
-from extmem.devices.vulkan.prepared import Export, Mapped, Spares
+from extmem.devices.vulkan.prepared import Export, GetFd, Mapped, Spares
 from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.transfer import Transfer
 from extmem.devices.vulkan.types import to_driver
@@ -65,8 +65,7 @@ class VulkanDriver(LogicalDevice):
         self._visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self._types())
         self._resources = Resources(self)
         self._imports = Imports(self)
-        self._mapped = Spares(Mapped)
-        self._exports = Spares(Export)
+        self._mapped, self._exports, self._fds = Spares(Mapped), Spares(Export), Spares(GetFd)
         # Nobody else begins within reach of this, another process's device neither.
         self._identities = itertools.count(secrets.randbits(62) + 1)
         self._transfer: Transfer | None = None
@@ -302,10 +301,11 @@ class VulkanDriver(LogicalDevice):
 
     def get_fd(self, raw: int, handle_type: int) -> int:
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
-        info = ffi.new("VkMemoryGetFdInfoKHR *", (int(_S.MEMORY_GET_FD_INFO_KHR), ffi.NULL, raw, handle_type))
-        made = ffi.new("int *", -1)
-        self.check(self.commands.vkGetMemoryFdKHR(self.handle, info, made), "vkGetMemoryFdKHR")
-        fd = int(made[0])
+        call = self._fds.take()
+        call.info.memory, call.info.handleType, call.made[0] = raw, handle_type, -1
+        self.check(self.commands.vkGetMemoryFdKHR(self.handle, call.info, call.made), "vkGetMemoryFdKHR")
+        fd = int(call.made[0])
+        self._fds.put(call)
         if fd < 0:  # some drivers call that a success
             raise UnsupportedError(
                 f"{self.name} gave no fd: this memory was not allocated for export as {HandleType(handle_type)!r}",

@@ -14,7 +14,7 @@ from extmem import vk
 from extmem.devices.vulkan.types import to_driver
 from extmem.vk.abi import ffi
 
-__all__ = ["Binding", "BufferCreation", "Export", "FdImport", "Mapped", "Spares"]
+__all__ = ["Binding", "BufferCreation", "Export", "FdImport", "GetFd", "Mapped", "Spares"]
 
 _S = vk.StructureType
 T = TypeVar("T")
@@ -57,6 +57,16 @@ class Export:
         self.export: Any = ffi.new("VkExportMemoryAllocateInfo *", (int(_S.EXPORT_MEMORY_ALLOCATE_INFO), ffi.NULL, 0))
         self.info: Any = ffi.new("VkMemoryAllocateInfo *", (int(_S.MEMORY_ALLOCATE_INFO), self.export, 0, 0))
         self.made: Any = ffi.new("uint64_t *")
+
+
+class GetFd:
+    """vkGetMemoryFdKHR."""
+
+    __slots__ = ("info", "made")
+
+    def __init__(self) -> None:
+        self.info: Any = ffi.new("VkMemoryGetFdInfoKHR *", (int(_S.MEMORY_GET_FD_INFO_KHR), ffi.NULL, 0, 0))
+        self.made: Any = ffi.new("int *")
 
 
 class BufferCreation:
