@@ -4,10 +4,14 @@ How this works. It is a pointer, a layout and a reference to what keeps the memo
 capsule, which does) as long as they look. DLPack capsules are cuda-core's, which speaks versions 0.8 and 1.x and knows
 the read-only flag; nothing here is made by hand. Nothing that extmem does with the memory is still running when an
 array of it is handed out, so no stream has to wait for anything.
+
+An array that is handed out over and over has a pattern, which keeps nothing alive: the layout is checked, and the
+driver asked what lies at the pointer, once. `kept_by` makes an array of it that does.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -57,7 +61,7 @@ class DeviceArray:
     the GPU sees, which DLPack tells apart.
     """
 
-    __slots__ = ("_keep", "hosted", "layout", "ordinal", "pointer", "read_only")
+    __slots__ = ("_keep", "_views", "hosted", "layout", "ordinal", "pointer", "read_only")
 
     def __init__(
         self,
@@ -78,12 +82,20 @@ class DeviceArray:
         self.read_only = read_only
         self.hosted = hosted
         self._keep = keep
+        self._views: dict[bool, tuple[Any, Any]] = {}
+        """cuda-core's view of it, which keeps nothing, and NumPy's type; by whether it is read-only."""
+
+    def kept_by(self, keep: object) -> DeviceArray:
+        """The same array, kept alive by something else."""
+        made = _bare(DeviceArray)
+        made.pointer, made.layout, made.ordinal = self.pointer, self.layout, self.ordinal
+        made.read_only, made.hosted, made._keep, made._views = self.read_only, self.hosted, keep, self._views
+        return made
 
     def said_writable(self) -> DeviceArray:
         """The same, for a consumer that keeps the rule by itself where the array is read-only."""
-        made = DeviceArray.__new__(DeviceArray)
-        made.pointer, made.layout, made.ordinal = self.pointer, self.layout, self.ordinal
-        made.read_only, made.hosted, made._keep = False, self.hosted, self._keep
+        made = self.kept_by(self._keep)
+        made.read_only = False
         return made
 
     @property
@@ -141,15 +153,23 @@ class DeviceArray:
                 "this memory is read-only, which DLPack before 1.0 cannot say; use a consumer that asks for "
                 "max_version=(1, 0), or open it with Access.READ_WRITE"
             )
+        return self.capsule(max_version)
+
+    def capsule(self, max_version: tuple[int, int] | None = None) -> object:
+        """What `__dlpack__` gives, for a consumer that has asked for nothing else. Errors: UnsupportedError."""
+        known = self._views.get(self.read_only)
+        if known is None:
+            known = self._views[self.read_only] = self._seen_by_cuda_core()
+        view, dtype = known
+        one = view.view(dtype=dtype)
+        one.keep = self._keep
         # -1: what has nothing to wait for needs no stream, and cuda-core none to order with.
-        capsule: object = self._strided().__dlpack__(stream=-1, max_version=max_version)
+        capsule: object = one.__dlpack__(stream=-1, max_version=max_version)
         return capsule
 
-    def _strided(self) -> Any:
+    def _seen_by_cuda_core(self) -> tuple[Any, Any]:
         try:
-            import numpy
-            from cuda.core import Buffer
-            from cuda.core.utils import StridedMemoryView
+            numpy, buffer, view = _cuda_core()
         except ImportError as error:
             raise UnsupportedError(
                 f"DLPack of a GPU's memory needs cuda-core and NumPy ({error}); pip install 'extmem[cuda]', or take "
@@ -158,8 +178,24 @@ class DeviceArray:
             ) from error
         layout, item = self.layout, itemsize(self.layout.dtype)
         reach = item + sum((e - 1) * s for e, s in zip(layout.shape, layout.strides, strict=True) if e > 0)
-        buffer = Buffer.from_handle(self.pointer, max(reach, item), owner=self)
-        counts = tuple(stride // item for stride in layout.strides)
-        return StridedMemoryView.from_buffer(
-            buffer, layout.shape, counts, dtype=numpy.dtype(layout.dtype), is_readonly=self.read_only
-        )
+        counts, dtype = tuple(stride // item for stride in layout.strides), numpy.dtype(layout.dtype)
+        octets = buffer.from_handle(self.pointer, max(reach, item))
+        return view.from_buffer(octets, layout.shape, counts, dtype=dtype, is_readonly=self.read_only), dtype
+
+
+_bare = object.__new__
+
+
+@cache
+def _cuda_core() -> tuple[Any, Any, Any]:
+    """NumPy, cuda-core's Buffer, and its view with room for what keeps the memory. Errors: ImportError."""
+    import numpy
+    from cuda.core import Buffer
+    from cuda.core.utils import StridedMemoryView
+
+    class KeptView(StridedMemoryView):  # type: ignore[misc,unused-ignore]
+        """Capsules hold the view that made them, and so what the view keeps."""
+
+        __slots__ = ("keep",)
+
+    return numpy, Buffer, KeptView

@@ -23,7 +23,11 @@ def _framework(module: str, what: str, install: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UnsupportedError(f"{what} is not installed ({error}); {install}", requires_one_of=[what]) from error
+        raise _missing(what, error, install) from error
+
+
+def _missing(what: str, error: ImportError, install: str) -> UnsupportedError:
+    return UnsupportedError(f"{what} is not installed ({error}); {install}", requires_one_of=[what])
 
 
 def _failed(what: str, array: DeviceArray, error: Exception, reason: str = "") -> UnsupportedError:
@@ -35,7 +39,10 @@ def _failed(what: str, array: DeviceArray, error: Exception, reason: str = "") -
 
 def torch_tensor(array: DeviceArray) -> Any:
     """A tensor on the GPU. Errors: UnsupportedError without PyTorch, or for a build that cannot use this GPU."""
-    torch = _framework("torch", "PyTorch", "install it as its site says, in a build for CUDA")
+    try:
+        import torch
+    except ImportError as error:
+        raise _missing("PyTorch", error, "install it as its site says, in a build for CUDA") from error
     try:
         if not array.read_only:
             return _unguarded(torch, array)
@@ -50,7 +57,7 @@ def _unguarded(torch: Any, array: DeviceArray) -> Any:
     # The capsule itself: PyTorch need not ask for its current stream first, since there is nothing to wait for.
     if not torch.cuda.is_initialized():
         torch.cuda.init()
-    return torch.from_dlpack(array.__dlpack__())
+    return torch.from_dlpack(array.capsule())
 
 
 def _why_not(torch: Any) -> str:

@@ -23,6 +23,7 @@ import msgspec
 from extmem.errors import HandleStateError, ObjectManagerError
 
 if TYPE_CHECKING:
+    from extmem.arrays import DeviceArray
     from extmem.devices.base import Allocation
     from extmem.manager import Manager
     from extmem.memory.descriptor import Descriptor
@@ -70,6 +71,8 @@ class Holding(msgspec.Struct, eq=False, weakref=True):
     """The buffer or image that it is dedicated to, where the everyday door made that: it ends with the memory."""
     companion: Allocation | None = None
     """What CUDA has imported of a Vulkan device's memory, for GPU arrays: it ends before the memory."""
+    pattern: DeviceArray | None = None
+    """The GPU array that the descriptor describes, once one was made. It keeps nothing alive."""
     views: tuple[weakref.ref[Any], ...] = ()
     """What looks at it and has outlived the `DeviceMemory` that it came from."""
     released: bool = False

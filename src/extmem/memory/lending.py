@@ -2,7 +2,8 @@
 
 How this works. Memory of a CUDA device has a pointer. Memory of a GPU's Vulkan device is imported by CUDA when somebody
 first asks for a GPU array of it, on the CUDA device with its UUID; that import belongs to the memory's holding and
-ends with it. Arrays hold a `Loan`, which holds the holding: while one lives, the memory can't be closed.
+ends with it. Arrays hold a `Loan`, which holds the holding: while one lives, the memory can't be closed. The holding
+keeps the pattern of the array that its descriptor describes, so that handing that out again asks nobody anything.
 """
 
 from __future__ import annotations
@@ -84,23 +85,36 @@ def _placed(allocation: Allocation, device: Device) -> Place:
 
 def device_array(
     memory: DeviceMemory,
-    place: Place,
     *,
     dtype: object = None,
     shape: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
     offset: int = 0,
-) -> arrays.DeviceArray:
-    """An array over memory that is on a GPU, with the descriptor's layout or the caller's. Errors: ValueError."""
+) -> arrays.DeviceArray | None:
+    """An array over memory that is on a GPU, with the descriptor's layout or the caller's; None for other memory.
+
+    Errors: as `on_gpu`; ValueError for a layout that cannot be; HandleStateError.
+    """
     holding = memory.holding
-    described = holding.descriptor
-    layout = arrays.layout_for(memory.size, described.array, dtype=dtype, shape=shape, strides=strides, offset=offset)
-    loan = memory.lent()
-    return arrays.DeviceArray(
-        place.pointer + described.payload_offset,
-        layout,
-        place.ordinal,
-        read_only=not holding.writable,
-        keep=loan,
-        hosted=place.hosted,
-    )
+    holding.check_process()
+    as_described = dtype is None and shape is None and strides is None and not offset
+    pattern = holding.pattern if as_described else None
+    if pattern is None:
+        place = on_gpu(holding)
+        if place is None:
+            return None
+        described = holding.descriptor
+        layout = arrays.layout_for(
+            described.payload_size, described.array, dtype=dtype, shape=shape, strides=strides, offset=offset
+        )
+        pattern = arrays.DeviceArray(
+            place.pointer + described.payload_offset,
+            layout,
+            place.ordinal,
+            read_only=not holding.writable,
+            keep=None,
+            hosted=place.hosted,
+        )
+        if as_described:
+            holding.pattern = pattern
+    return pattern.kept_by(memory.lent())

@@ -179,25 +179,24 @@ class DeviceMemory:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> object:
-        place = lending.on_gpu(self.holding) if dl_device is None or tuple(dl_device) != arrays.CPU_DEVICE else None
-        if place is not None:
-            array = lending.device_array(self, place)
+        array = lending.device_array(self) if dl_device is None or tuple(dl_device) != arrays.CPU_DEVICE else None
+        if array is not None:
             return array.__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
         return arrays.dlpack_capsule(
             self.numpy(), stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
         )
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        place = lending.on_gpu(self.holding)
-        return arrays.CPU_DEVICE if place is None else lending.device_array(self, place).__dlpack_device__()
+        array = lending.device_array(self)
+        return arrays.CPU_DEVICE if array is None else array.__dlpack_device__()
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        place = lending.on_gpu(self.holding)
-        if place is None:
+        array = lending.device_array(self)
+        if array is None:
             raise AttributeError("this memory is on no GPU that CUDA knows; it has no __cuda_array_interface__")
         # Who takes this holds the memory object and no loan: `close` can't see it, unlike what `device_array` gives.
-        return lending.device_array(self, place).__cuda_array_interface__
+        return array.__cuda_array_interface__
 
     # GPU arrays.
 
@@ -211,15 +210,14 @@ class DeviceMemory:
         Errors: ValueError for negative or overlapping strides, and where it would reach outside the payload;
         UnsupportedError for memory that is on no GPU, or an image.
         """
-        self.holding.check_process()
-        place = lending.on_gpu(self.holding)
-        if place is None:
+        array = lending.device_array(self, dtype=dtype, shape=shape, strides=strides, offset=offset)
+        if array is None:
             raise UnsupportedError(
                 f"this memory ({self._what()}) is on {self.device.name}, and CUDA knows no such GPU here; open it on "
                 'the CUDA device (device=extmem.open_device(kind="cuda")), or use numpy() or read()',
                 requires_one_of=["a CUDA device", "numpy()", "read()"],
             )
-        return lending.device_array(self, place, dtype=dtype, shape=shape, strides=strides, offset=offset)
+        return array
 
     def torch(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> Any:
         """A PyTorch tensor over the payload, zero copy: on the GPU where CUDA knows it, else on the host.
@@ -227,10 +225,10 @@ class DeviceMemory:
         Arguments and errors as `device_array`; UnsupportedError without PyTorch, or for a build that does not suit.
         Read-only memory gives a tensor whose writing operations raise PermissionError.
         """
-        self.holding.check_process()
-        if lending.on_gpu(self.holding) is None:
+        array = lending.device_array(self, dtype=dtype, shape=shape, strides=strides, offset=offset)
+        if array is None:
             return arrays.torch_tensor_on_host(self.numpy(dtype, shape, strides=strides, offset=offset))
-        return arrays.torch_tensor(self.device_array(dtype, shape, strides=strides, offset=offset))
+        return arrays.torch_tensor(array)
 
     def cupy(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> Any:
         """A CuPy array over the payload, zero copy. Arguments and errors as `device_array`; UnsupportedError without

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import Any
 
 import numpy
@@ -173,6 +174,36 @@ def test_vulkan_memory_is_imported_by_cuda_once(fake: fake_cuda.FakeCuda) -> Non
             memory.device_array()
         assert len(fake.imports) == 1
     assert not fake.alive()["external memories"]
+
+
+def test_an_array_that_is_handed_out_again_asks_nobody(gpu: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
+    with gpu.allocate((4,), name=name) as memory, gpu.open(name) as other:
+        first = other.device_array()
+        other.device_array(shape=(2,))
+        calls = len(fake.calls)
+        again = other.device_array()
+        assert len(fake.calls) == calls
+        assert (again.pointer, again.layout, again.read_only) == (first.pointer, first.layout, first.read_only)
+        assert other.device_array(shape=(2,)).shape == (2,) and other.device_array().shape == (4,)
+        del first
+        with pytest.raises(extmem.LiveViewError):
+            other.close()
+        del again
+        assert memory.device_array().shape == (4,)
+
+
+def test_a_pattern_keeps_nothing_and_what_is_made_of_it_does() -> None:
+    class Kept:
+        pass
+
+    kept = Kept()
+    gone = weakref.ref(kept)
+    pattern = DeviceArray(64, ArrayLayout((2,), "uint8", (1,)), 0, read_only=True, keep=None)
+    made = pattern.kept_by(kept).said_writable()
+    del kept
+    assert (made.pointer, made.read_only, pattern.read_only) == (64, False, True) and gone() is not None
+    del made
+    assert gone() is None
 
 
 # DLPack.
