@@ -1,0 +1,115 @@
+"""What a GPU really did: every copy and every kernel, as CUPTI tells PyTorch's profiler, and the memory that was taken.
+
+How this works. `watched` runs some work under the profiler and reads from its trace what the GPU was busy with in this
+process: copies (any direction, with their bytes) and kernels. A trace without a single kernel comes from a machine
+where CUPTI tells nothing (no rights, or none installed), so it proves nothing: NotWatchingError. `moved_nothing` is the
+check; what it must not miss is planted in test_moves_nothing.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import extmem
+from extmem.handles import FdHandle
+from extmem.memory import Device
+
+__all__ = ["NotWatchingError", "Watched", "moved_nothing", "passed", "passed_elsewhere", "watched"]
+
+_COPIES, _KERNELS = ("gpu_memcpy",), ("kernel",)
+
+
+class NotWatchingError(AssertionError):
+    """The profiler saw no kernel where there was one: what it did not see is not known not to have been."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What some work had the GPU do. Everything in bytes."""
+
+    copies: list[tuple[str, int]]
+    """Name, such as "Memcpy DtoD (Device -> Device)", and size of each copy."""
+    kernels: int
+    taken: int
+    """Device memory that was in use in the middle of the work and not before it."""
+    allocated: int
+    """What PyTorch's allocator had taken at its peak."""
+
+    @property
+    def copied(self) -> int:
+        """All copies together."""
+        return sum(size for _, size in self.copies)
+
+
+def watched(torch: Any, work: Callable[[Callable[[], None]], None]) -> Watched:
+    """Run `work`, which calls what it is given when it has everything that it needs. Errors: NotWatchingError."""
+    free = 0
+
+    def look() -> None:
+        nonlocal free
+        torch.cuda.synchronize()
+        free = torch.cuda.mem_get_info()[0]
+
+    torch.zeros(1, device="cuda").add_(1)  # kernels are loaded before anything is counted
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before, held = torch.cuda.mem_get_info()[0], torch.cuda.memory_allocated()
+    activities = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activities.CPU, activities.CUDA]) as profiler:
+        work(look)
+        torch.cuda.synchronize()
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "trace.json")
+        profiler.export_chrome_trace(path)
+        with open(path, encoding="utf-8") as file:
+            events = json.load(file)["traceEvents"]
+    kernels = sum(event.get("cat") in _KERNELS for event in events)
+    if not kernels:
+        raise NotWatchingError(
+            "the profiler's trace has no kernel, though one ran: CUPTI tells nothing here (is libcupti there, and may "
+            f"this user profile the GPU?); it has {sorted({str(event.get('cat')) for event in events})}"
+        )
+    if not free:
+        raise NotWatchingError("the work did not say when it had everything that it needs")
+    copies = [(event["name"], int(event["args"]["bytes"])) for event in events if event.get("cat") in _COPIES]
+    return Watched(copies, kernels, before - free, torch.cuda.max_memory_allocated() - held)
+
+
+def moved_nothing(seen: Watched, room: int) -> None:
+    """AssertionError where bytes were copied, or device memory was taken beyond `room` bytes for page tables."""
+    assert not seen.copied, f"copied: {seen.copies}"
+    assert seen.taken < room, f"{seen.taken} more bytes of device memory are in use"
+    assert not seen.allocated, f"PyTorch allocated {seen.allocated} bytes"
+
+
+def passed(torch: Any, source: str | FdHandle, *, device: Device | None = None, copying: bool = False) -> Watched:
+    """Open a payload of bytes as a tensor, add one to each by a kernel, and close, watched.
+
+    device: where it is opened; None leaves that to `extmem.open`. copying: a fault is planted, and the tensor cloned.
+    """
+
+    def work(look: Callable[[], None]) -> None:
+        with extmem.open(source, device=device) as memory:
+            tensor = memory.torch()
+            if copying:
+                tensor = tensor.clone()
+            tensor += 1
+            look()
+            del tensor
+
+    return watched(torch, work)
+
+
+def passed_elsewhere(name: str, copying: bool) -> tuple[list[tuple[str, int]], int, int, int]:
+    """`passed` by name in another process, for whom it is this process."""
+    import torch
+
+    extmem.open(name).close()  # what a device takes at its first use is there
+    seen = passed(torch, name, copying=copying)
+    return seen.copies, seen.kernels, seen.taken, seen.allocated

@@ -1,0 +1,68 @@
+"""kill -9 of importers and exporters in every step of their work, on the fake driver: what tests/gpu does on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import extmem
+from extmem.memory import Device
+from extmem.testing import fake_cuda, fake_vulkan, leaks
+from extmem.testing.children import Peer
+from tests.gpu import dying
+
+SIZE = 1 << 16
+
+
+@pytest.fixture
+def fake() -> Iterator[fake_cuda.FakeCuda]:
+    made, vulkan = fake_cuda.FakeCuda(), fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
+    with leaks.no_leaks(everybody=True), fake_cuda.installed(made), fake_vulkan.installed(vulkan):
+        yield made
+    assert not made.misuses and not vulkan.misuses and not made.alive() and not vulkan.alive()
+
+
+@pytest.fixture
+def cuda(fake: fake_cuda.FakeCuda) -> Iterator[Device]:
+    with extmem.open_device(kind="cuda") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("step", range(len(dying.IMPORTER)))
+def test_an_importer_that_is_killed_leaves_nothing(
+    step: int, fake: fake_cuda.FakeCuda, cuda: Device, name: str
+) -> None:
+    with (
+        extmem.open_device(kind="vulkan") as vulkan,
+        extmem.open_device(kind="host") as host,
+        vulkan.allocate(SIZE, name=f"{name} v") as v,
+        cuda.allocate(SIZE, name=f"{name} c") as c,
+        host.allocate(SIZE, name=f"{name} h") as h,
+    ):
+        with Peer() as peer:
+            dying.killed_at(peer, dying.IMPORTER, step, name=name, size=SIZE, expression=fake_cuda.elsewhere(fake))
+        for memory in (v, c, h):
+            memory.fill(5)
+            assert set(memory.read_bytes()) == {5}
+
+
+@pytest.mark.parametrize("step", range(3, len(dying.EXPORTER)))
+def test_an_array_outlives_an_exporter_that_is_killed(
+    step: int, fake: fake_cuda.FakeCuda, cuda: Device, name: str
+) -> None:
+    with Peer() as peer:
+        for done in dying.EXPORTER[:step]:
+            peer(done + "\nNone", name=name, size=SIZE, expression=fake_cuda.elsewhere(fake))
+        with cuda.open(name) as memory:
+            array = memory.device_array()
+            peer.start("\n".join(dying.EXPORTER[step:]))
+            peer.kill()
+            assert set(memory.read_bytes()) == {7}
+            memory.fill(8)
+            assert set(memory.read_bytes()) == {8}
+            with pytest.raises(extmem.LiveViewError):
+                memory.close()
+            del array
+    with pytest.raises(extmem.NameNotFoundError):
+        extmem.open(name)
