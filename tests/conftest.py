@@ -28,6 +28,7 @@ ALLOWED_SKIPS = {
     "kcmp": r"this kernel refuses kcmp",
     "vulkan": r"no Vulkan device here",
     "cuda": r"no CUDA device here",
+    "two-gpus": r"only one CUDA device here",
     "cupy": r"CuPy is not installed",
     "jax": r"JAX is not installed",
     "vulkan-sharing": r"the driver says beforehand that it cannot",

@@ -12,7 +12,7 @@ from extmem import arrays, vk
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager, start_time
-from extmem.memory import allocating, exporting, foreign, importing, own_fds
+from extmem.memory import allocating, exporting, foreign, host_files, importing, own_fds
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
 from extmem.memory.holding import Holding
@@ -175,7 +175,8 @@ def _memory_type(device: Device, bits: int) -> int:
 def open_on(device: Device, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> DeviceMemory:
     """`Device.open`."""
     if isinstance(source, FdHandle):
-        return own_fds.open_again(device, source) or open_fd(device, examine(device.driver, source))
+        known_fd = own_fds.open_again(device, source) or host_files.open_file(device, source)
+        return known_fd or open_fd(device, examine(device.driver, source))
     if isinstance(source, str):
         memory = known(device, source, access)
         if memory is not None:
@@ -261,9 +262,7 @@ def open_found(
 def _bridged(device: Device, owner: Manager, imported: Imported, name: str | None) -> DeviceMemory:
     """A host payload on another device: its pages, imported as host memory, where they are."""
     descriptor, _ = importing.described(imported.descriptor)
-    alignment = device.driver.min_imported_host_pointer_alignment
-    size = -(-descriptor.allocation_size // alignment) * alignment
-    allocation = device.driver.import_payload(imported.payload, size, 0, imported.capacity)
+    allocation = host_files.as_host_memory(device, imported.payload, descriptor, imported.capacity)
     size, kind = allocation.size, allocation.memory_type_index
     as_host = int(HandleType.HOST_ALLOCATION)
     holding = allocating.imported_holding(device, owner, imported, allocation, descriptor, size, kind, as_host)

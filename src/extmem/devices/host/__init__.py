@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Mapping, Offer
+    from extmem.devices.base import FdFacts, Mapping, Offer
 
-__all__ = ["HAS_FDS", "RANK", "map_file", "offers", "range_is_mapped"]
+__all__ = ["HAS_FDS", "RANK", "inspect", "map_file", "offers", "range_is_mapped"]
 
 RANK = 50
 """After every GPU, before a processor that poses as one."""
@@ -38,6 +38,12 @@ if sys.platform in ("linux", "win32"):
 
         return _system.map_file(fd, size, writable)
 
+    def inspect(fd: int) -> FdFacts:
+        """What an fd is, and whether it is a host payload's. It is left as it is."""
+        from extmem.devices.host import _system
+
+        return _system.inspect(fd)
+
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped here, readable and writable."""
         from extmem.devices.host import _system
@@ -55,6 +61,12 @@ else:
         raise UnsupportedError(
             "host payloads need Linux's memory files or Windows's sections", requires_one_of=["Linux", "Windows"]
         )
+
+    def inspect(fd: int) -> FdFacts:
+        """No fd is a host payload's on this platform."""
+        from extmem.devices.base import FdFacts
+
+        return FdFacts("other", f"fd {fd} leads to no host payload: there are none on this platform")
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether [address, address + size) is mapped here: unknown on this platform, so the driver has to say."""

@@ -269,6 +269,42 @@ def test_a_host_payload_is_registered_once_and_seen_by_both(cuda: Device, fake: 
         assert fake.alive()["registrations"] == 0
 
 
+@pytest.mark.linux_only("the host's payloads are files")
+@pytest.mark.parametrize("described", [True, False], ids=["our own fd", "a bare fd"])
+@pytest.mark.parametrize("kind", ["cuda", "vulkan"])
+def test_a_host_payloads_fd_is_opened_as_its_name_is(
+    described: bool, kind: str, fake: fake_cuda.FakeCuda, cuda: Device, vulkan: Device
+) -> None:
+    device = {"cuda": cuda, "vulkan": vulkan}[kind]
+    with extmem.open_device(kind="host") as host, host.allocate((1000,), "uint16") as memory:
+        handle = memory.export_handle(FD)
+        assert isinstance(handle, extmem.FdHandle)
+        if not described:
+            handle = raw.fd_handle(handle.take())
+        with device.open(handle) as one:
+            assert handle.closed and one.device is device and one.read().shape == (1000,)
+            with device.open(memory.export_handle(FD)) as two:
+                one.fill(6)
+                assert set(two.read_bytes()) == {6} and (memory.numpy() == 0x0606).all()
+        if kind == "cuda":
+            assert fake.calls.count("cuMemHostRegister") == 1 and fake.alive()["registrations"] == 0
+
+
+@pytest.mark.linux_only("the host's payloads are files")
+def test_a_host_payloads_fd_survives_what_fails(cuda: Device, fake: fake_cuda.FakeCuda) -> None:
+    with extmem.open_device(kind="host") as host, host.allocate((1000,)) as memory:
+        with memory.export_handle(FD) as handle:
+            fake.fail(1, fake_cuda.OUT_OF_MEMORY, command="cuMemHostRegister")
+            with pytest.raises(extmem.OutOfMemoryError):
+                cuda.open(handle)
+            assert not handle.closed
+        with raw.fd_handle(os.memfd_create("no payload")) as other:
+            with pytest.raises(extmem.DescriptorError, match="carries no descriptor; state one"):
+                cuda.open(other)
+            assert not other.closed
+        cuda.open(memory.export_handle(FD)).close()
+
+
 def test_a_host_payload_for_reading_is_registered_so(cuda: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
     with extmem.open_device(kind="host") as host, host.allocate((8,), name=name, access=extmem.Access.READ) as memory:
         memory.numpy()[:] = 5

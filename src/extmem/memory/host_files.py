@@ -1,0 +1,65 @@
+"""A host payload's memory file on another device: its pages, imported as host memory, where they are.
+
+Such a file says itself what it is (its trailer), so it needs neither name nor object manager. By name, the same comes
+through `opening`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.broker.descriptors import OwnedFd, PayloadFd
+from extmem.devices import host
+from extmem.devices.copies import copy_of
+from extmem.memory import importing
+from extmem.memory.holding import Holding
+from extmem.memory.memory import DeviceMemory, first_on
+
+if TYPE_CHECKING:
+    from extmem.devices.base import Allocation
+    from extmem.handles import FdHandle
+    from extmem.memory.descriptor import Descriptor
+    from extmem.memory.device import Device
+
+__all__ = ["as_host_memory", "open_file"]
+
+_AS_HOST = int(vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION)
+
+
+def as_host_memory(device: Device, payload: PayloadFd, descriptor: Descriptor, capacity: int) -> Allocation:
+    """The device's import of a host payload's pages; it owns `payload` from then on. Errors: as `import_payload`."""
+    alignment = device.driver.min_imported_host_pointer_alignment
+    size = -(-descriptor.allocation_size // alignment) * alignment
+    return device.driver.import_payload(payload, size, 0, capacity)
+
+
+def open_file(device: Device, handle: FdHandle) -> DeviceMemory | None:
+    """`Device.open` of a host payload's fd on a device that is none of the host's; None where it is no such fd.
+
+    The fd is consumed on success alone. Errors: DescriptorError for a file that lies about itself; as `import_payload`.
+    """
+    if device.kind == "host":
+        return None
+    found = host.inspect(int(handle))
+    if not found.valid or not found.descriptor:
+        return None
+    descriptor, _ = importing.described(found.descriptor)
+    payload = PayloadFd(OwnedFd(copy_of(int(handle))), found.writable)
+    try:
+        allocation = as_host_memory(device, payload, descriptor, found.capacity)
+    except BaseException:
+        payload.close()
+        raise
+    holding = Holding(
+        device,
+        allocation,
+        descriptor,
+        allocation.size,
+        allocation.memory_type_index,
+        import_handle_type=_AS_HOST,
+        writable=found.writable,
+    )
+    os.close(handle.take())
+    return first_on(holding)
