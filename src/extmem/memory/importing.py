@@ -187,6 +187,8 @@ def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descrip
         )
     elif stated is not None:
         source.descriptor, source.facts = stated, stated.payload_facts()
+        if source.fd_handle is not None and source.fd_handle.payload is not None:
+            source.error = _contradiction(stated, source.fd_handle.payload.descriptor)
     elif source.fd_handle is not None and source.fd_handle.payload is not None:
         source.descriptor, source.facts = described(source.fd_handle.payload.descriptor)
     elif not found.self_describing:
@@ -202,6 +204,29 @@ def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descrip
         except DescriptorError as error:
             source.error = error
     return source
+
+
+def _contradiction(stated: Descriptor, own: bytes) -> DescriptorError | None:
+    """What to raise where a stated description says another thing than the payload's own, which the handle carries.
+
+    Some drivers import with a wrong size or a wrong dedicated flag in silence.
+    """
+    if not own:
+        return None
+    told, _ = described(own)
+    for what, wrong, right in (
+        ("a size of {} bytes", stated.allocation_size, told.allocation_size),
+        ("dedicated: {}", stated.dedicated is not None, told.dedicated is not None),
+        ("memory type {}", stated.memory_type_index, told.memory_type_index),
+        ("device {}", (stated.device_uuid or b"").hex(), (told.device_uuid or b"").hex()),
+        ("producer {!r}", stated.producer, told.producer),
+    ):
+        if wrong != right:
+            return DescriptorError(
+                f"the stated description says {what.format(wrong)}, and the payload's own {what.format(right)}; "
+                "leave it away (Device.open takes the handle as it is), or state what is true"
+            )
+    return None
 
 
 def described(data: bytes) -> tuple[Descriptor, PayloadFacts]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import sys
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -11,6 +14,7 @@ import pytest
 
 import extmem
 from extmem.arrays import ArrayLayout, DeviceArray, check_device_layout
+from extmem.arrays import device as device_module
 from extmem.memory import Device
 from extmem.testing import fake_cuda, fake_vulkan, leaks
 
@@ -148,8 +152,10 @@ def test_memory_is_not_closed_under_an_array(gpu: Device) -> None:
     assert not memory.closed
     del array
     memory.close()
-    with pytest.raises(extmem.HandleStateError):
-        memory.device_array()
+    for look in (memory.device_array, memory.torch, memory.cupy, memory.jax, memory.__dlpack__, memory.access):
+        with pytest.raises(extmem.HandleStateError, match="is closed"), contextlib.ExitStack() as stack:
+            made: Any = look()
+            stack.enter_context(made)
 
 
 def test_an_array_outlives_memory_that_is_lost(gpu: Device) -> None:
@@ -224,12 +230,39 @@ def test_streams_devices_versions_and_copies_that_cannot_be_are_refused(gpu: Dev
 # Frameworks that are not there.
 
 
+def test_without_cuda_core_the_interface_is_left(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device_module._cuda_core.cache_clear()
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    with gpu.allocate((4,)) as memory:
+        with pytest.raises(extmem.UnsupportedError, match=r"pip install 'extmem\[cuda\]'"):
+            memory.__dlpack__()
+        assert memory.__cuda_array_interface__["shape"] == (4,)
+
+
+@pytest.mark.parametrize(
+    ("built_for", "text"),
+    [(None, "without CUDA; install one with it"), ("99.0", "for CUDA 99.0 and finds no GPU.*driver may be too old")],
+)
+def test_a_framework_for_another_cuda_says_what_does_not_fit(
+    built_for: str | None, text: str, gpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old")  # PyTorch's words
+
+    found = SimpleNamespace(is_initialized=lambda: False, is_available=lambda: False, init=start)
+    stands_in = SimpleNamespace(cuda=found, version=SimpleNamespace(cuda=built_for), __version__="2")
+    monkeypatch.setitem(sys.modules, "torch", stands_in)
+    with gpu.allocate((4,)) as memory:
+        with pytest.raises(extmem.UnsupportedError, match=f"on CUDA device 0: .*{text}") as caught:
+            memory.torch()
+        del caught  # its frames hold the array
+        gc.collect()
+
+
 @pytest.mark.parametrize(("method", "module"), [("torch", "torch"), ("cupy", "cupy"), ("jax", "jax")])
 def test_a_missing_framework_is_named_with_how_to_install_it(
     method: str, module: str, gpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, module, None)
     with gpu.allocate((4,)) as memory, pytest.raises(extmem.UnsupportedError, match="is not installed"):
         getattr(memory, method)()

@@ -253,6 +253,30 @@ def test_a_payload_of_another_gpu_is_refused_with_both_names(name: str) -> None:
     assert not fake.misuses and not fake.alive()
 
 
+LIES = {
+    "suballocated, as dedicated": (False, {"dedicated": vk.BufferCreateInfo(size=1000)}, "dedicated: True"),
+    "dedicated, as suballocated": (True, {"dedicated": None}, "dedicated: False"),
+    "smaller": (False, {"allocation_size": 1, "payload_size": 1, "array": None}, "a size of 1 bytes"),
+    "another API's": (False, {"producer": "cuda-vmm", "made_by_vulkan": False}, "producer 'cuda-vmm'"),
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_a_stated_description_that_the_handle_contradicts_is_refused_before_the_driver_is_asked(
+    what: str, cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda
+) -> None:
+    dedicated, changes, text = LIES[what]
+    with vulkan.allocate((1000,), dedicated=dedicated) as memory, memory.export_handle(FD) as handle:
+        assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
+        told = Descriptor.parse(handle.payload.descriptor)
+        with pytest.raises(extmem.DescriptorError, match=f"says {text}"):
+            raw.import_payload(cuda, handle, msgspec.structs.replace(told, **changes))
+        assert not handle.closed and not fake.imports
+        with raw.import_payload(cuda, handle, told) as other:
+            assert handle.closed
+            each_sees_the_other(memory, other)
+
+
 # Host payloads.
 
 
