@@ -61,7 +61,8 @@ def watched(torch: Any, work: Callable[[Callable[[], None]], None]) -> Watched:
     torch.cuda.reset_peak_memory_stats()
     before, held = torch.cuda.mem_get_info()[0], torch.cuda.memory_allocated()
     activities = torch.profiler.ProfilerActivity
-    with torch.profiler.profile(activities=[activities.CPU, activities.CUDA]) as profiler:
+    # (acc_events: else a second profile in one process warns that the first one's events are gone.)
+    with torch.profiler.profile(activities=[activities.CPU, activities.CUDA], acc_events=True) as profiler:
         work(look)
         torch.cuda.synchronize()
     with tempfile.TemporaryDirectory() as folder:
