@@ -14,11 +14,11 @@ import msgspec
 from extmem.errors import HandleStateError
 
 if sys.platform == "win32":
-    from extmem.handles._win32.calls import close_handle as _close
+    from extmem.handles._win32.calls import close_handle as close_descriptor
 else:
-    from os import close as _close
+    from os import close as close_descriptor
 
-__all__ = ["Imported", "OwnedFd", "PayloadFd"]
+__all__ = ["Imported", "OwnedFd", "PayloadFd", "Win32Payload", "close_descriptor"]
 
 
 class OwnedFd(msgspec.Struct, gc=False, eq=False):
@@ -39,11 +39,11 @@ class OwnedFd(msgspec.Struct, gc=False, eq=False):
     def close(self) -> None:
         """Close it, unless it was taken. Safe to call twice."""
         if self.fd >= 0:
-            _close(self.take())
+            close_descriptor(self.take())
 
     def __del__(self) -> None:
         if self.fd >= 0:
-            _close(self.fd)
+            close_descriptor(self.fd)
 
 
 class PayloadFd(msgspec.Struct, gc=False, eq=False):
@@ -81,6 +81,24 @@ class PayloadFd(msgspec.Struct, gc=False, eq=False):
     def __repr__(self) -> str:
         state = "closed" if self.shared is None else f"fd {self.shared.fd}"
         return f"<PayloadFd {state}, {'writable' if self.writable else 'read-only'}>"
+
+
+class Win32Payload(PayloadFd, gc=False, eq=False):
+    """One import's hold on a payload that a GPU driver of Windows made; `fd` is an NT handle of it.
+
+    A payload that is shared by KMT number has no handle: `fd` is -1.
+    """
+
+    handle_type: int
+    """What the driver is told that it is (VkExternalMemoryHandleTypeFlagBits)."""
+    number: int = 0
+    """Its KMT number; 0 for one that NT handles lead to."""
+    name: str | None = None
+    """The name that it was opened by, as the program said it; None for an import by handle or number."""
+    export_types: int = 0
+    """What it is exported as again, where the import says that, too."""
+    terms: Any = None
+    """On which terms (`ShareTerms`)."""
 
 
 class Imported(msgspec.Struct, frozen=True, gc=False, eq=False):

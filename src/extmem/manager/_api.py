@@ -12,7 +12,8 @@ from extmem.broker.descriptors import Imported
 from extmem.broker.wire import Kind
 from extmem.errors import UnsupportedError
 from extmem.handles import HandleInfo
-from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
+from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share, Status, error_for
+from extmem.objects.kmt import bad_number
 
 __all__ = ["BrokerStatus", "Exported", "Imported", "Manager", "ShareTerms"]
 
@@ -33,6 +34,14 @@ class ShareTerms(NamedTuple):
     name: str | None
     sddl: str | None
     """Who may open it, as SDDL; None for the default of the process."""
+    access: int = 0
+    """dwAccess: the rights that its handles get."""
+    inherit: bool = False
+    """Whether children inherit its handles."""
+    stated: bool = False
+    """Whether the program stated them (VkExportMemoryWin32HandleInfoKHR); else drivers take their defaults (B26)."""
+    described: bool = False
+    """Whether a bare handle of it is to lead to its description, whatever that takes: what everyday memory does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +111,13 @@ class Manager(abc.ABC):
     @abc.abstractmethod
     def import_by_kmt(self, number: int) -> Imported:
         """A memory object by KMT number."""
+
+    def import_stranger(self, number: int) -> Imported:
+        """A memory object on a KMT number that no memory of extmem's has: another program's, for the driver to judge.
+
+        InvalidHandleError where there can be none.
+        """
+        raise error_for(Status.INVALID_PARAMETER, bad_number(number))
 
     @abc.abstractmethod
     def free(self, memory: int) -> None:

@@ -67,14 +67,15 @@ class Region(NamedTuple):
     protect: int
 
 
-def create(size: int, name: str | None, security: int = 0) -> int:
+def create(size: int, name: str | None, security: int = 0, flags: int = 0) -> int:
     """NtCreateSection of `size` bytes, all of them charged to the paging file now; every right.
 
     name: full path, never one that exists. security: address of a security descriptor, 0 for the token's default.
+    flags: of OBJECT_ATTRIBUTES.
     """
     made = HANDLE()
     whole = ctypes.c_longlong(size)
-    how = attributes(name, security)
+    how = attributes(name, security, flags)
     check(
         ntdll.NtCreateSection(
             ctypes.byref(made), ALL, ctypes.byref(how), ctypes.byref(whole), _PAGE_READWRITE, _SEC_COMMIT, 0

@@ -19,6 +19,7 @@ from typing import Any
 __all__ = [
     "CLIENT_ID",
     "CURRENT_PROCESS",
+    "D3DKMT_OPENNTHANDLEFROMNAME",
     "FILETIME",
     "HANDLE",
     "MEMORYSTATUSEX",
@@ -30,6 +31,7 @@ __all__ = [
     "UNICODE_STRING",
     "advapi32",
     "kernel32",
+    "later",
     "ntdll",
     "optional",
 ]
@@ -56,6 +58,12 @@ class OBJECT_ATTRIBUTES(ctypes.Structure):
         ("SecurityDescriptor", c_void_p),
         ("SecurityQualityOfService", c_void_p),
     ]
+
+
+class D3DKMT_OPENNTHANDLEFROMNAME(ctypes.Structure):
+    """D3DKMTOpenNtHandleFromName: a handle to a GPU driver's object by name."""
+
+    _fields_ = [("dwDesiredAccess", DWORD), ("pObjAttrib", POINTER(OBJECT_ATTRIBUTES)), ("hNtHandle", HANDLE)]
 
 
 class CLIENT_ID(ctypes.Structure):
@@ -216,6 +224,14 @@ def optional(library: Any, name: str, result: Any, *parameters: Any) -> Any:
         return None
     function.restype, function.argtypes = result, parameters
     return function
+
+
+def later(library: str, name: str, result: Any, *parameters: Any) -> Any:
+    """A function of a library that is loaded when it is needed, or None where this Windows lacks one of the two."""
+    try:
+        return optional(ctypes.WinDLL(library), name, result, *parameters)
+    except OSError:
+        return None
 
 
 ntdll = _table("ntdll", _NTDLL)

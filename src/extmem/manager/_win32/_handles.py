@@ -10,19 +10,20 @@ if sys.platform != "win32":
 import abc
 import os
 
-from extmem.errors import ObjectManagerError
+from extmem.errors import NameNotFoundError, ObjectManagerError
 from extmem.handles import HandleInfo
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager._api import Manager
-from extmem.manager._win32 import names, payloads, processes, refusals, rights
+from extmem.manager._win32 import drivers, names, payloads, processes, refusals, rights
+from extmem.manager._win32.description import Description
 from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, READ_CONTROL, TYPE_NAME, Status, error_for
 from extmem.objects.status import Refused
 
 __all__ = ["SECTION", "Handles", "entry"]
 
 SECTION = "Section"
-_TYPES = (SECTION, TYPE_NAME)
+_TYPES = (SECTION, *drivers.TYPES)
 _KMT_SHAPE = 0xC000_0000
 
 
@@ -35,7 +36,7 @@ def entry(value: int) -> tuple[int, str]:
         raise refusals.bad_handle(value)
     value &= ~3  # the kernel ignores the low two bits (B48), and not every call of its does
     try:
-        kind = calls.type_of(value)
+        kind = drivers.kernel().kind_of(value)
     except StatusError as error:
         raise refusals.of_handle(error, value) from None
     if kind not in _TYPES:
@@ -53,6 +54,18 @@ class Handles(Manager):
     _session: int | None = None
 
     @abc.abstractmethod
+    def describe_driver_s(self, value: int) -> Description | None:
+        """What is known of a GPU driver's payload behind a handle; None for another program's."""
+
+    @abc.abstractmethod
+    def forget(self, value: int) -> None:
+        """A handle of this process is closed: its value may be another's from now on."""
+
+    @abc.abstractmethod
+    def copied(self, value: int, made: int) -> None:
+        """A handle was duplicated within this process."""
+
+    @abc.abstractmethod
     def held_by_memories(self, shared: int) -> int:
         """How many handles the memory objects and tickets of this process hold to that object."""
 
@@ -66,13 +79,39 @@ class Handles(Manager):
         """A new handle by name (B15)."""
         flags = calls.OBJ_INHERIT if inherit else 0
         path = names.payload_path(names.resolve(name, self.session()))
-        value = self._open_path(name, path, desired, flags)
+        try:
+            value = self._open_path(name, path, desired, flags)
+        except NameNotFoundError:
+            found = self.open_driver_s(name, desired, flags)
+            if found is None:
+                raise
+            return found
         granted = calls.basic(value).granted
         plain = rights.to_section(rights.from_section(granted))
         if granted & ~plain & sections.EXTEND:
             # Only memory objects hold the rights that mean nothing to shared memory: so they are told apart (snapshot).
             return calls.duplicate(value, plain, flags, calls.CLOSE_SOURCE)
         return value
+
+    def open_driver_s(self, name: str, desired: int, flags: int = 0) -> int | None:
+        """A new handle to a GPU driver's payload by name; None where there is none of that name."""
+        key, asked = names.resolve(name, self.session()), 0
+        try:
+            try:
+                asked = rights.asked(desired)
+            except ObjectManagerError:
+                found = drivers.open_named(key, READ_CONTROL)
+                if found is None:
+                    return None  # that nobody has the name comes first (B18)
+                calls.close_handle(found)
+                raise
+            found = drivers.open_named(key, asked, flags)
+        except StatusError as error:
+            raise refusals.of_opening(error, name, key.display, asked) from None
+        if found is not None and not asked:  # as `_open_at`
+            calls.close_handle(found)
+            raise refusals.denied(0, f"opening {name!r}")
+        return found
 
     def open_section(self, name: str, desired: int) -> int:
         """A new handle to another program's section by its very name."""
@@ -116,10 +155,12 @@ class Handles(Manager):
             calls.close(value)
         except StatusError as error:
             raise refusals.of_handle(error, value) from None
+        self.forget(value)
 
     def close_later(self, value: int) -> None:
         """Close soon, from a finalizer: does not block, call back or raise."""
         calls.close_handle(value)
+        self.forget(value)
 
     def duplicate(
         self,
@@ -145,11 +186,16 @@ class Handles(Manager):
                 raise
         if close_source:
             options |= calls.CLOSE_SOURCE
-        asked = rights.to_section(mask) if kind == SECTION else mask
+        asked = rights.to_section(mask) if kind == SECTION else drivers.kernel().to_kernel(mask)
         flags = calls.OBJ_INHERIT if inherit else 0
         try:
             with processes.reached(os.getpid() if into is None else into) as target:
-                return calls.duplicate(value, asked, flags, options, target=target)
+                made = calls.duplicate(value, asked, flags, options, target=target)
+                if into is None:
+                    self.copied(value, made)
+                if close_source and made != value:
+                    self.forget(value)
+                return made
         except StatusError as error:
             if error.status == Status.ACCESS_DENIED:
                 raise refusals.denied(mask or READ_CONTROL, f"duplicating handle {value:#x}") from None
@@ -171,8 +217,14 @@ class Handles(Manager):
         """The id of the shared object that a handle refers to, as the object says; 0 where it does not, or not to this
         handle.
         """
-        description = payloads.describe(value, calls.name_of(value)).description
+        description = self.description_of(value, drivers.kernel().kind_of(value))
         return description.object if description is not None else 0
+
+    def description_of(self, value: int, kind: str) -> Description | None:
+        """What a payload says of itself, or its companion of it, or this process knows of it."""
+        if kind == SECTION:
+            return payloads.describe(value, calls.name_of(value)).description
+        return self.describe_driver_s(value)
 
     def info(self, value: int) -> HandleInfo:
         """GetHandleInformation and NtQueryObject."""
@@ -181,14 +233,15 @@ class Handles(Manager):
             flags, found, path = calls.flags(value), calls.basic(value), calls.name_of(value)
         except StatusError as error:
             raise refusals.of_handle(error, value) from None
-        description = payloads.describe(value, path).description
+        description = self.description_of(value, kind)
         shared = description.object if description is not None else 0
+        objects = drivers.kernel()
         return HandleInfo(
             inherit=bool(flags & FLAG_INHERIT),
             protect_from_close=bool(flags & FLAG_PROTECT),
-            granted_access=rights.from_section(found.granted) if kind == SECTION else found.granted,
+            granted_access=(rights.from_section if kind == SECTION else objects.from_kernel)(found.granted),
             type_name=kind,
-            name=(description.name if description is not None else "") or path,
+            name=(description.name if description is not None else "") or ("" if drivers.is_hidden(path) else path),
             object_id=shared,
             handle_count=found.handles - self.held_by_memories(shared),
         )

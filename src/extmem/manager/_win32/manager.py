@@ -12,31 +12,28 @@ import sys
 if sys.platform != "win32":
     raise ImportError("this is the manager of Windows; extmem.manager picks what the system has")
 
-import itertools
 import os
 import socket
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from extmem.broker.descriptors import Imported, OwnedFd, PayloadFd
 from extmem.broker.limits import MAX_DESCRIPTOR
 from extmem.broker.wire import Kind
-from extmem.errors import DescriptorError, HandleStateError, ObjectManagerError, UnsupportedError
+from extmem.errors import DescriptorError, NameNotFoundError, ObjectManagerError, UnsupportedError
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager._api import BrokerStatus, Exported, Manager
-from extmem.manager._win32 import names, payloads, refusals, rights, tickets
-from extmem.manager._win32._handles import SECTION, Handles, entry
-from extmem.manager._win32.description import Description
+from extmem.manager._win32 import drivers, names, payloads, refusals, rights, tickets
+from extmem.manager._win32._handles import SECTION, entry
+from extmem.manager._win32.description import Description, pack, unpack
 from extmem.manager._win32.descriptors import sddl_from, user_sid
+from extmem.manager._win32.memories import Memories, Memory
 from extmem.manager._win32.snapshot import look_around
 from extmem.objects import (
     ALL_ACCESS,
     MAXIMUM_ALLOWED,
     READ_CONTROL,
     RESOURCE_WRITE,
-    TYPE_NAME,
     PayloadRow,
     Share,
     Status,
@@ -47,31 +44,13 @@ from extmem.objects.kmt import bad_number
 __all__ = ["WindowsManager", "manager"]
 
 
-@dataclass(slots=True, eq=False)
-class _Memory:
-    """What one memory object holds."""
-
-    section: int
-    """Its handle. An import's is its own (`kept`); an export's is the device's, which frees the memory here first."""
-    object: int
-    granted: int
-    """The rights that it was imported with, or that handles of an export get; in shared memory's words."""
-    kept: OwnedFd | None = None
-    companion: OwnedFd | None = None
-    exporting: bool = False
-    shared_by: Share = Share.NT
-    inherit: bool = False
-
-
-class WindowsManager(Handles):
+class WindowsManager(Memories):
     """This process's memory objects."""
 
     has_broker = False
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
-        self._memories: dict[int, _Memory] = {}
+        super().__init__()
         self._in_flight = tickets.InFlight(self._holds)
 
     # -- memory objects -----------------------------------------------------------------------------------------------
@@ -94,12 +73,16 @@ class WindowsManager(Handles):
         name at birth. What is made here is the companion.
 
         fd: the section's handle, borrowed until `free`. UnsupportedError for a section that has another name, or none.
+        For a GPU driver's payload (`kind`) the handle that the driver gave, or its KMT number.
         """
         if len(descriptor) > MAX_DESCRIPTOR:
             raise DescriptorError(f"the descriptor has {len(descriptor)} bytes, at most {MAX_DESCRIPTOR} are allowed")
         granted = rights.asked(access)
         if granted & MAXIMUM_ALLOWED:
             granted = granted & ~MAXIMUM_ALLOWED | ALL_ACCESS
+        if kind is not Kind.HOST:
+            _one_way(share)
+            return self._export_driver_s(fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, kind)
         value, _ = entry(fd)
         path = calls.name_of(value)
         found = payloads.describe(value, "").description
@@ -111,18 +94,14 @@ class WindowsManager(Handles):
             said = Description(shared or 1, int(kind), strict_kmt, display, descriptor)
             companion = OwnedFd(payloads.create_companion(path, said, name, sddl))
         # A KMT number leads to no NT object that a program could have a handle to.
-        memory = _Memory(value, shared, granted, None, companion, True, share, inherit)
+        memory = Memory(value, shared, granted, None, companion, True, share, inherit)
         return Exported(self._add(memory), shared, 0 if number else shared, number)
 
     def _check_terms(self, path: str, share: Share, name: str | None) -> int:
         """The KMT number of a section that is shared by one. UnsupportedError for terms that it was not made for."""
         number = names.find_number(path)
         wanted = names.payload_path(names.resolve(name, self.session())) if name is not None else ""
-        if share & Share.KMT and share & Share.NT:
-            raise error_for(
-                Status.INVALID_PARAMETER,
-                "Memory is shared by NT handle or by KMT number, never both. Choose one of the two handle types.",
-            )
+        _one_way(share)
         if bool(number) != bool(share & Share.KMT) or (name is not None and wanted != path):
             raise UnsupportedError(
                 f"a section's name is given when it is made and never changes: this one is {path or 'unnamed'}, and "
@@ -130,12 +109,6 @@ class WindowsManager(Handles):
                 "is exported so from the start, and copy into it",
                 requires_one_of=["memory allocated for that export"],
             )
-        return number
-
-    def _add(self, memory: _Memory) -> int:
-        with self._lock:
-            number = next(self._numbers)
-            self._memories[number] = memory
         return number
 
     def security_text(self, security: str | bytes | int | None) -> str | None:
@@ -154,32 +127,39 @@ class WindowsManager(Handles):
         """A memory object by name, with the rights asked for, or all that the object's security allows."""
         what = f"opening {name!r}"
         path = names.payload_path(names.resolve(name, self.session()))
-        if desired == MAXIMUM_ALLOWED:
-            try:
-                section = sections.open_named(path, sections.ALL)
-            except StatusError as error:
-                if error.status != Status.ACCESS_DENIED:
-                    raise refusals.of_opening(error, name, path, desired) from None
-            else:  # as most may have it: then there is nothing to ask
-                return self._import(section, what, path, ALL_ACCESS)
-        return self._import(self._open_path(name, path, desired), what, path)
+        try:
+            if desired == MAXIMUM_ALLOWED:
+                try:
+                    section = sections.open_named(path, sections.ALL)
+                except StatusError as error:
+                    if error.status != Status.ACCESS_DENIED:
+                        raise refusals.of_opening(error, name, path, desired) from None
+                else:  # as most may have it: then there is nothing to ask
+                    return self._import(section, what, path, ALL_ACCESS)
+            return self._import(self._open_path(name, path, desired), what, path)
+        except NameNotFoundError:
+            found = self.open_driver_s(name, desired)
+            if found is None:
+                raise
+            return self._import_driver_s(found, name, what)
 
     def import_by_handle(self, handle: int) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
         value, kind = entry(handle)
-        if kind != SECTION:
-            raise error_for(
-                Status.OBJECT_TYPE_MISMATCH,
-                f"The handle {value:#x} is a GPU driver's ({kind}). Import it on that GPU's Vulkan device.",
-            )
         try:
             copied = calls.duplicate(value, options=calls.SAME_ACCESS)
         except StatusError as error:
             raise refusals.of_handle(error, value) from None
-        return self._import(copied, f"importing handle {value:#x}")
+        what = f"importing handle {value:#x}"
+        if kind == SECTION:
+            return self._import(copied, what)
+        return self._import_driver_s(copied, None, what, self._told.get(value))
 
     def import_by_kmt(self, number: int) -> Imported:
         """A memory object by KMT number."""
+        said = self.number_of_driver_s(number) if 0 <= number <= 0xFFFF_FFFF else None
+        if said is not None:
+            return self._import_numbered(number, said)
         path = self._alive(number)
         try:
             section = sections.open_named(path, MAXIMUM_ALLOWED)
@@ -220,7 +200,7 @@ class WindowsManager(Handles):
         except BaseException:
             kept.close()
             raise
-        memory = _Memory(section, shared, granted, kept)
+        memory = Memory(section, shared, granted, kept)
         if number:
             memory.shared_by = Share.KMT
             memory.companion = self._kept_number(path, said)
@@ -246,12 +226,6 @@ class WindowsManager(Handles):
         except StatusError:
             return None
 
-    def _is_one(self, shared: int, section: int) -> bool:
-        """Whether what calls itself by that id is the object that this process knows by it: sections may lie."""
-        with self._lock:
-            known = next((m.section for m in self._memories.values() if m.object == shared), None)
-        return known is None or calls.same_object(known, section) is not False
-
     def free(self, memory: int) -> None:
         """Free a memory object."""
         with self._lock:
@@ -262,16 +236,6 @@ class WindowsManager(Handles):
     def free_later(self, memory: int) -> None:
         """Free now: closing handles waits for nobody."""
         self.free(memory)
-
-    def _found(self, memory: int) -> _Memory:
-        found = self._memories.get(memory)
-        if found is None:
-            raise HandleStateError(f"memory object {memory} is freed; allocate or import it again")
-        return found
-
-    def _holds(self, shared: int) -> bool:
-        with self._lock:
-            return any(memory.object == shared for memory in self._memories.values())
 
     def held_by_memories(self, shared: int) -> int:
         """How many handles the memory objects and tickets of this process hold to that object."""
@@ -291,12 +255,15 @@ class WindowsManager(Handles):
                 f"Memory object {memory} {why}, so it has no NT handle to give. Export it as an NT handle to get one.",
             )
         flags = calls.OBJ_INHERIT if found.inherit else 0
+        if found.driver_s:  # the driver made its handle with the rights of the export
+            return calls.duplicate(found.section, 0, flags, calls.SAME_ACCESS)
         return calls.duplicate(found.section, rights.to_section(found.granted), flags)
 
     def kmt_alive(self, number: int) -> bool:
         """Whether an import by this number would find something now."""
         try:
-            self._alive(number)
+            if self.number_of_driver_s(number) is None:
+                self._alive(number)
         except ObjectManagerError:
             return False
         return True
@@ -313,15 +280,29 @@ class WindowsManager(Handles):
             found = self._found(memory)
             if not found.granted & READ_CONTROL:
                 raise refusals.denied(READ_CONTROL, f"sending memory object {memory}")
-            sent = calls.duplicate(found.section, rights.to_section(found.granted))
-            return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object)
+            return self._offer_memory(found)
         if handle is not None:
-            value, _ = entry(handle)
-            return self._in_flight.send(
-                tickets.HANDLE_KIND, calls.duplicate(value, options=calls.SAME_ACCESS), self.object_of(value)
-            )
-        self._alive(kmt or 0)
+            value, kind = entry(handle)
+            said = self.description_of(value, kind)
+            frame = pack(said) if said is not None and kind != SECTION else b""
+            sent = calls.duplicate(value, options=calls.SAME_ACCESS)
+            return self._in_flight.send(tickets.HANDLE_KIND, sent, said.object if said is not None else 0, frame)
+        if self.number_of_driver_s(kmt or 0) is None:
+            self._alive(kmt or 0)
         return tickets.Ticket(tickets.KMT_KIND, os.getpid(), 0, kmt or 0, 0, bytes(16), bytes(16)).pack()
+
+    def _offer_memory(self, found: Memory) -> bytes:
+        frame = pack(found.said) if found.said is not None else b""
+        if found.driver_s and not found.section:
+            zero = bytes(16)
+            return tickets.Ticket(
+                tickets.NUMBERED_KIND, os.getpid(), 0, found.number, found.object, zero, zero, frame
+            ).pack()
+        if found.driver_s:
+            sent = calls.duplicate(found.section, options=calls.SAME_ACCESS)
+        else:
+            sent = calls.duplicate(found.section, rights.to_section(found.granted))
+        return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object, frame)
 
     def claim(self, ticket: bytes) -> Imported | int:
         """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
@@ -329,12 +310,24 @@ class WindowsManager(Handles):
         if said.kind == tickets.KMT_KIND:
             return said.value
 
+        if said.kind == tickets.NUMBERED_KIND:
+            return self._import_numbered(said.value & 0xFFFF_FFFF, unpack(said.frame))
+
         def fits(value: int) -> bool:
-            return calls.type_of(value) in (SECTION, TYPE_NAME) and self.object_of(value) == said.object
+            kind = drivers.kernel().kind_of(value)
+            if kind in drivers.TYPES:  # a nameless one is described by the ticket alone
+                known = self.describe_driver_s(value)
+                return known is None or known.object == said.object
+            return kind == SECTION and self.object_of(value) == said.object
 
         value = tickets.fetch(said, fits)
+        drivers_own = drivers.kernel().kind_of(value) in drivers.TYPES
         if said.kind == tickets.HANDLE_KIND:
+            if drivers_own:
+                self._learn(value, said.frame)
             return value
+        if drivers_own:
+            return self._import_driver_s(value, None, "importing what was sent", unpack(said.frame))
         return self._import(value, "importing what was sent")
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
@@ -361,7 +354,7 @@ class WindowsManager(Handles):
     def snapshot(self) -> list[PayloadRow]:
         """All live payloads that this user's processes hold, and who holds them; what other users hold is not told."""
         with self._lock:
-            memories = {memory.section for memory in self._memories.values()}
+            memories = {memory.section for memory in self._memories.values() if not memory.driver_s}
         return look_around(memories, set(self._in_flight.handles()))
 
     def status(self) -> BrokerStatus | None:
@@ -381,6 +374,15 @@ class WindowsManager(Handles):
 
 _NAMELESS = 0
 """The object id of a section that says none, or lies: never taken for another one."""
+
+
+def _one_way(share: Share) -> None:
+    """Refuse what no kernel object can be: shared by NT handle and by KMT number at once (B61)."""
+    if share & Share.KMT and share & Share.NT:
+        raise error_for(
+            Status.INVALID_PARAMETER,
+            "Memory is shared by NT handle or by KMT number, never both. Choose one of the two handle types.",
+        )
 
 
 _manager = WindowsManager()

@@ -38,11 +38,15 @@ from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import HANDLE, kernel32
 from extmem.manager._win32 import names, processes, refusals
+from extmem.manager._win32.description import FRAME
 from extmem.objects import Status, error_for
 
-__all__ = ["HANDLE_KIND", "KMT_KIND", "MEMORY_KIND", "InFlight", "Ticket", "fetch", "parse"]
+__all__ = ["HANDLE_KIND", "KMT_KIND", "MEMORY_KIND", "NUMBERED_KIND", "InFlight", "Ticket", "fetch", "parse"]
 
 MEMORY_KIND, HANDLE_KIND, KMT_KIND = 1, 2, 3
+NUMBERED_KIND = 4
+"""Memory that a GPU driver shares by number: weak as the number is, so that nothing is in flight."""
+_KINDS = (MEMORY_KIND, HANDLE_KIND, KMT_KIND, NUMBERED_KIND)
 _LAYOUT = struct.Struct("<BBIQQQ16s16s")
 _VERSION = 1
 _MINUTE = 60.0
@@ -64,23 +68,28 @@ class Ticket(NamedTuple):
     """The id of the shared object that it refers to; 0 where it has none."""
     secret: bytes
     mail: bytes
+    frame: bytes = b""
+    """The description of a GPU driver's payload, which cannot say it itself; as `description.pack` has it."""
 
     def pack(self) -> bytes:
         """The bytes that travel."""
-        return _LAYOUT.pack(
+        fixed = _LAYOUT.pack(
             _VERSION, self.kind, self.pid, self.value, self.created, self.object, self.secret, self.mail
         )
+        return fixed + self.frame
 
 
 def parse(data: bytes) -> Ticket:
     """A ticket from bytes that anybody may have made. InvalidHandleError for others."""
-    if len(data) != _LAYOUT.size or data[0] != _VERSION or data[1] not in (MEMORY_KIND, HANDLE_KIND, KMT_KIND):
+    frame = data[_LAYOUT.size :]
+    if len(data) < _LAYOUT.size or len(frame) > FRAME or data[0] != _VERSION or data[1] not in _KINDS:
         raise error_for(
             Status.INVALID_HANDLE,
-            f"{len(data)} bytes are no ticket: it has {_LAYOUT.size}, in format {_VERSION}. Pass the sender's ticket.",
+            f"{len(data)} bytes are no ticket: it has {_LAYOUT.size}, in format {_VERSION}, and a description of at "
+            f"most {FRAME} behind them. Pass the sender's ticket.",
         )
-    _, kind, pid, value, created, shared, secret, mail = _LAYOUT.unpack(data)
-    return Ticket(kind, pid, created, value, shared, secret, mail)
+    _, kind, pid, value, created, shared, secret, mail = _LAYOUT.unpack_from(data)
+    return Ticket(kind, pid, created, value, shared, secret, mail, frame)
 
 
 def _event_path(secret: bytes, what: str) -> str:
@@ -186,8 +195,8 @@ class InFlight:
         with self._lock:
             return {flight.handle: flight.shared for flight in self._flights.values()}
 
-    def send(self, kind: int, handle: int, shared: int) -> bytes:
-        """A ticket for a handle, which is the flight's from now on, errors included."""
+    def send(self, kind: int, handle: int, shared: int, frame: bytes = b"") -> bytes:
+        """A ticket for a handle, which is the flight's from now on, errors included. frame: see `Ticket`."""
         secret = secrets.token_bytes(16)
         flight = _Flight(handle, 0, 0, shared, time.monotonic() + _MINUTE)
         try:
@@ -200,9 +209,8 @@ class InFlight:
             if not self._mail:
                 self._open_mail()
             self._flights[secret] = flight
-            ticket = Ticket(
-                kind, os.getpid(), processes.start_time(os.getpid()), handle, shared, secret, self._mail_secret
-            )
+            started = processes.start_time(os.getpid())
+            ticket = Ticket(kind, os.getpid(), started, handle, shared, secret, self._mail_secret, frame)
             if self._reaper is None:
                 self._reaper = threading.Thread(target=self._wait, name="extmem tickets", daemon=True)
                 self._reaper.start()

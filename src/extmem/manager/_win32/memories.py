@@ -1,0 +1,233 @@
+"""This process's memory objects, and those among them whose payloads a GPU driver made.
+
+How this works. A memory object is what one vkAllocateMemory holds: a handle of its payload's kernel object, and what
+keeps the description findable, the companion. A driver's payload that is shared by KMT number has no kernel object that
+a process could have a handle to; its companion stands beside the number (`names.kmt_path`).
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("these are Windows's memory objects; extmem.manager picks what the system has")
+
+import itertools
+import secrets
+import threading
+from dataclasses import dataclass
+
+from extmem.broker.descriptors import Imported, OwnedFd, Win32Payload
+from extmem.broker.wire import Kind
+from extmem.errors import HandleStateError, ObjectManagerError, UnsupportedError
+from extmem.handles import is_kmt_value
+from extmem.handles._win32 import calls
+from extmem.handles._win32.calls import StatusError
+from extmem.manager._api import Exported
+from extmem.manager._win32 import drivers, names, payloads, refusals
+from extmem.manager._win32._handles import Handles
+from extmem.manager._win32.description import Description, unpack
+from extmem.objects import ALL_ACCESS, READ_CONTROL, RESOURCE_WRITE, Share, Status, error_for
+from extmem.objects.kmt import bad_number
+
+__all__ = ["Memories", "Memory"]
+
+_NT_TYPE, _KMT_TYPE = 2, 4  # VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_WIN32_BIT and …_KMT_BIT
+_TOLD = 4_096
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """What one memory object holds."""
+
+    section: int
+    """Its handle. An import's is its own (`kept`); an export's is the device's, which frees the memory here first. 0
+    for a driver's payload that has a number instead."""
+    object: int
+    granted: int
+    """The rights that it was imported with, or that handles of an export get; in shared memory's words."""
+    kept: OwnedFd | None = None
+    companion: OwnedFd | None = None
+    exporting: bool = False
+    shared_by: Share = Share.NT
+    inherit: bool = False
+    said: Description | None = None
+    """The description of a driver's payload, as far as it is known; None for host payloads, which say it themselves."""
+    driver_s: bool = False
+    """Whether a GPU driver made the payload."""
+    number: int = 0
+    """The KMT number of a driver's payload."""
+
+
+class Memories(Handles):
+    """The table of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._memories: dict[int, Memory] = {}
+        self._told: dict[int, Description] = {}
+        """What tickets said of nameless payloads of drivers, by the handles that came with them."""
+
+    def _add(self, memory: Memory) -> int:
+        with self._lock:
+            number = next(self._numbers)
+            self._memories[number] = memory
+        return number
+
+    def _found(self, memory: int) -> Memory:
+        found = self._memories.get(memory)
+        if found is None:
+            raise HandleStateError(f"memory object {memory} is freed; allocate or import it again")
+        return found
+
+    def _holds(self, shared: int) -> bool:
+        with self._lock:
+            return any(memory.object == shared for memory in self._memories.values())
+
+    def _is_one(self, shared: int, handle: int) -> bool:
+        """Whether what calls itself by that id is the object that this process knows by it: descriptions may lie."""
+        with self._lock:
+            known = next((m.section for m in self._memories.values() if m.object == shared and m.section), None)
+        return known is None or calls.same_object(known, handle) is not False
+
+    # -- what GPU drivers made ----------------------------------------------------------------------------------------
+
+    def _export_driver_s(
+        self,
+        value: int,
+        descriptor: bytes,
+        share: Share,
+        name: str | None,
+        granted: int,
+        sddl: str | None,
+        inherit: bool,
+        strict_kmt: bool,
+        kind: Kind,
+    ) -> Exported:
+        """Announce memory that its driver shares already: what is made here is the companion.
+
+        value: the driver's NT handle, borrowed until `free`; or its KMT number.
+        """
+        number = value if share & Share.KMT else 0
+        display = names.resolve(name, self.session()).display if name is not None else ""
+        path = names.kmt_path(number, self.session()) if number else self._described_at(value, name)
+        said = Description(secrets.randbits(62) + 1, int(kind), strict_kmt, display, descriptor)
+        companion = OwnedFd(payloads.create_companion(path, said, name, sddl)) if path is not None else None
+        memory = Memory(0 if number else value, said.object, granted, None, companion, True, share, inherit, said)
+        memory.driver_s, memory.number = True, number
+        return Exported(self._add(memory), said.object, 0 if number else said.object, number)
+
+    def _described_at(self, handle: int, name: str | None) -> str | None:
+        """Whose companion describes a driver's object; None for a nameless one, which only this process knows."""
+        path = calls.name_of(handle)
+        if name is not None and not path:
+            raise UnsupportedError(
+                f"the driver made this memory without the name {name!r}, and a kernel object gets its name when it is "
+                "made; state the name in VkExportMemoryWin32HandleInfoKHR when you allocate",
+                requires_one_of=["memory allocated for that export"],
+            )
+        if name is not None:
+            return names.payload_path(names.resolve(name, self.session()))
+        return drivers.companion_path(path, self.session())
+
+    def _import_driver_s(self, handle: int, name: str | None, what: str, said: Description | None = None) -> Imported:
+        """A memory object on a driver's NT handle, which is the memory's from now on, errors included.
+
+        name: as the program said it, where it was opened by name. said: what came with it, where something did.
+        """
+        kept = OwnedFd(handle)
+        try:
+            granted = drivers.kernel().from_kernel(calls.basic(handle).granted)
+            if not granted & READ_CONTROL:
+                raise refusals.denied(granted | READ_CONTROL, what)
+            said = said or self.describe_driver_s(handle)
+            path = calls.name_of(handle)
+            if said is None or not self._is_one(said.object, handle):
+                shared = self._known_object(handle) or secrets.randbits(62) + 1
+                said = None
+            else:
+                shared = said.object
+            companion = self._kept_companion(drivers.companion_path(path, self.session()))
+        except BaseException:
+            kept.close()
+            raise
+        memory = Memory(handle, shared, granted, kept, companion, said=said, driver_s=True)
+        payload = Win32Payload(kept, bool(granted & RESOURCE_WRITE), _NT_TYPE, 0, name)
+        display = said.name if said is not None and said.name else "" if drivers.is_hidden(path) else path
+        descriptor = said.descriptor if said is not None else b""
+        return Imported(self._add(memory), payload, shared, granted, descriptor, 0, display or None, int(Kind.OPAQUE))
+
+    def _import_numbered(self, number: int, said: Description | None) -> Imported:
+        """A memory object on a driver's KMT number, with what is known of its payload."""
+        companion = None
+        if said is None or not said.strict_kmt:
+            companion = self._kept_companion(names.kmt_path(number, self.session()))
+        memory = Memory(0, said.object if said is not None else 0, ALL_ACCESS, None, companion, shared_by=Share.KMT)
+        memory.said, memory.driver_s, memory.number = said, True, number
+        payload = Win32Payload(OwnedFd(-1), True, _KMT_TYPE, number)
+        descriptor = said.descriptor if said is not None else b""
+        return Imported(self._add(memory), payload, 0, ALL_ACCESS, descriptor, number, None, int(Kind.OPAQUE))
+
+    def import_stranger(self, number: int) -> Imported:
+        """A memory object on a KMT number that no memory of extmem's has: another program's, for the driver to judge.
+
+        InvalidHandleError for what cannot be a number.
+        """
+        if not is_kmt_value(number) or number & 0x3F != 0x02:  # others are no process's but their own (B51)
+            raise error_for(Status.INVALID_PARAMETER, bad_number(number))
+        return self._import_numbered(number, None)
+
+    def _kept_companion(self, path: str | None) -> OwnedFd | None:
+        """A handle of the companion at `path`, so that the description outlives its exporter."""
+        if path is None:
+            return None
+        try:
+            return OwnedFd(payloads.open_companion(path))
+        except StatusError:
+            return None
+
+    def describe_driver_s(self, value: int) -> Description | None:
+        """What the companion of a driver's object says, or this process knows of it; None for another program's."""
+        where = drivers.companion_path(calls.name_of(value), self.session())
+        said = payloads.read_companion(where) if where is not None else None
+        if said is not None and said.kind != Kind.HOST:
+            return said
+        known = self._known(value)
+        return known.said if known is not None and known.said is not None else self._told.get(value)
+
+    def _known(self, handle: int) -> Memory | None:
+        with self._lock:
+            mine = [memory for memory in self._memories.values() if memory.driver_s and memory.section]
+        return next((memory for memory in mine if calls.same_object(memory.section, handle)), None)
+
+    def _known_object(self, handle: int) -> int:
+        known = self._known(handle)
+        return known.object if known is not None else 0
+
+    def number_of_driver_s(self, number: int) -> Description | None:
+        """What the companion of a driver's KMT number says; None where no living memory of extmem's has it."""
+        try:
+            said = payloads.read_companion(names.kmt_path(number, self.session()))
+        except ObjectManagerError:
+            return None
+        return said if said is not None and said.kind != Kind.HOST else None
+
+    def _learn(self, handle: int, frame: bytes) -> Description | None:
+        """What came with a handle of a nameless payload. It is believed as long as the handle is open."""
+        said = unpack(frame) if frame else None
+        if said is not None:
+            if len(self._told) >= _TOLD:
+                self._told.clear()
+            self._told[handle] = said
+        return said
+
+    def copied(self, value: int, made: int) -> None:
+        """A handle was duplicated within this process."""
+        said = self._told.get(value)
+        if said is not None:
+            self._told[made] = said
+
+    def forget(self, value: int) -> None:
+        """A handle of this process is closed: its value may be another's from now on."""
+        self._told.pop(value, None)
