@@ -13,8 +13,9 @@ from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import manager
 from extmem.memory import Descriptor, Device, DeviceMemory
-from extmem.memory.allocating import adopt_foreign, adopt_pointer, allocate_memory
+from extmem.memory.allocating import adopt_foreign, adopt_pointer
 from extmem.memory.device import Check
+from extmem.memory.opening import import_stated
 
 if TYPE_CHECKING:
     from extmem.vk.abi import CStruct
@@ -59,20 +60,24 @@ def fd_handle(fd: int) -> FdHandle:
     return FdHandle(fd)
 
 
-def import_payload(device: Device, handle: FdHandle | NtHandle | int, descriptor: Descriptor) -> DeviceMemory:
+def import_payload(
+    device: Device, handle: FdHandle | NtHandle | KmtHandle | int, descriptor: Descriptor
+) -> DeviceMemory:
     """Import a handle that carries no descriptor of its own, with the one that the caller states.
 
-    handle: an fd (a number is taken for one); or an NT handle, such as one of another program's section.
+    handle: an fd (a number is taken for one); or an NT handle, such as one of another program's section or GPU memory;
+        or a KMT handle. What the descriptor is dedicated to is made anew, and ends with the memory.
     Ownership: consumes an fd, on success only; an NT handle stays the caller's. Errors: as `Device.allocate_memory`.
     """
     kinds = vk.ExternalMemoryHandleTypeFlagBits
     source: vk.ChainStruct
     if isinstance(handle, NtHandle):
         source = vk.ImportMemoryWin32HandleInfoKHR(kinds.OPAQUE_WIN32, handle)
+    elif isinstance(handle, KmtHandle):
+        source = vk.ImportMemoryWin32HandleInfoKHR(kinds.OPAQUE_WIN32_KMT, handle)
     else:
         source = vk.ImportMemoryFdInfoKHR(kinds.OPAQUE_FD, handle)
-    info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, source)
-    return allocate_memory(device, info, stated=descriptor)
+    return import_stated(device, source, descriptor)
 
 
 def open_section(name: str, access: int = Access.READ_WRITE) -> NtHandle:

@@ -39,6 +39,7 @@ __all__ = [
     "HandsOver",
     "ImageRegion",
     "ImportsDescribed",
+    "ImportsHandles",
     "Mapping",
     "NativeResource",
     "Offer",
@@ -379,6 +380,18 @@ class AdoptsMemory(Protocol):
         self, raw: int, size: int, memory_type_index: int, handle_types: int, dedicated: NativeResource | None
     ) -> Allocation:
         """A memory object of this device that somebody else allocated, for these export types, and frees."""
+
+
+@runtime_checkable
+class ImportsHandles(Protocol):
+    """A driver of a system whose GPU drivers share by handles of its kernel: a Vulkan device's."""
+
+    @property
+    def imports_handles(self) -> bool:
+        """Whether it takes other programs' NT handles and KMT numbers, too, as Windows's drivers do."""
+
+    def missing_for(self, handle_type: int) -> str:
+        """The extension that the device lacks for this handle type (one bit); empty where it has all that it takes."""
 
 
 @runtime_checkable

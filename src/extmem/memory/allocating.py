@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
+from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
 from extmem.devices.base import AdoptsMemory, AdoptsPointers
 from extmem.errors import DriverError, UnsupportedError
@@ -71,12 +72,18 @@ def allocate_memory(
                     device.verdicts.note(key)
         size, kind = int(info.allocation_size), int(info.memory_type_index)
         if source is not None:
+            if export_types and source.imported is not None and isinstance(source.imported.payload, Win32Payload):
+                # The driver that imports it is to export it again, in the same call.
+                source.imported.payload.export_types = export_types
+                source.imported.payload.terms = exporting.terms_of(export_types, chained)
             holding = adopt(device, source, size, kind, dedicated)
         else:
             described = everyday.descriptor if everyday is not None else None
             descriptor = described or device.describe(size, kind, export_types, dedicated)
             native = dedicated.native if dedicated is not None else None
             terms = exporting.terms_of(export_types, chained) if not (everyday and everyday.lazy_share) else None
+            if terms is not None and everyday is not None:
+                terms = terms._replace(described=True)
             allocation = device.driver.allocate(
                 size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=terms
             )

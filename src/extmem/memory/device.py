@@ -17,7 +17,7 @@ from extmem import rules, vk
 from extmem.devices.base import ImportsDescribed
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import allocating, exporting, opening, own_fds, tracking, verdicts
+from extmem.memory import allocating, exporting, importing, opening, own_fds, tracking, verdicts
 from extmem.memory import ranges as mapped_ranges
 from extmem.memory.commands import Commands
 from extmem.memory.descriptor import Descriptor
@@ -274,7 +274,8 @@ class Device:
         self, handle_type: HandleType, handle: NtHandle | KmtHandle | int
     ) -> vk.MemoryWin32HandlePropertiesKHR:
         """vkGetMemoryWin32HandlePropertiesKHR: memory types for a handle made outside Vulkan (never an opaque one)."""
-        found = rules.check_memory_win32_handle_properties(handle_type, handle, self.facts, refusal=None)
+        refusal = importing.look_at(self.driver, int(handle_type), handle)
+        found = rules.check_memory_win32_handle_properties(handle_type, handle, self.facts, refusal=refusal)
         self.report(found, "vkGetMemoryWin32HandlePropertiesKHR")
         return vk.MemoryWin32HandlePropertiesKHR(self.driver.handle_memory_type_bits(handle_type, int(handle)))
 

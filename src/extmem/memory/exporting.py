@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.broker.wire import Kind
+from extmem.devices.base import ImportsHandles
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
 from extmem.manager import ShareTerms, manager
@@ -18,6 +19,7 @@ from extmem.memory import tracking
 from extmem.objects import Share
 
 if TYPE_CHECKING:
+    from extmem.memory.device import Device
     from extmem.memory.holding import Holding
     from extmem.memory.memory import DeviceMemory
 
@@ -30,6 +32,7 @@ __all__ = [
     "share_for",
     "share_on_demand",
     "terms_of",
+    "unable",
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
@@ -59,8 +62,11 @@ def terms_of(handle_types: int, chained: vk.ExportMemoryWin32HandleInfoKHR | Non
         # A KMT export has no name, rights or attributes: the struct is tolerated and ignored for it (B28).
         return _PLAIN[share]
     attributes = chained.attributes
-    security = attributes.security_descriptor if isinstance(attributes, vk.SecurityAttributes) else None
-    return ShareTerms(share, chained.name, manager().security_text(security) if security is not None else None)
+    security, inherit = None, False
+    if isinstance(attributes, vk.SecurityAttributes):
+        security, inherit = attributes.security_descriptor, bool(attributes.inherit_handle)
+    text = manager().security_text(security) if security is not None else None
+    return ShareTerms(share, chained.name, text, int(chained.access), inherit, stated=True)
 
 
 _PLAIN = {share: ShareTerms(share, None, None) for share in (Share.NT, Share.KMT, Share.NT | Share.KMT)}
@@ -96,9 +102,26 @@ def publish(
     holding.lazy_share = None
 
 
+def unable(device: Device, handle_types: int) -> str:
+    """Why a device cannot export these types, in words; empty where it can export them all, each for itself."""
+    for bit in tracking.single_bits(handle_types):
+        if not device.transfer_capability(bit).features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE:
+            driver = device.driver
+            lacking = driver.missing_for(bit) if isinstance(driver, ImportsHandles) else ""
+            why = f"it has no {lacking}" if lacking else "the device says that it does not"
+            return f"{device.name} exports no {HandleType(bit)!r}: {why}"
+    return ""
+
+
 def _file_of(holding: Holding) -> int:
     fd = holding.allocation.fd
     if fd is None:
+        lacking = unable(holding.device, _NT_TYPE)
+        if lacking:
+            raise UnsupportedError(
+                f"this memory cannot be shared: {lacking}; allocate it on the host device, or on one that can",
+                requires_one_of=["a device that exports OPAQUE_WIN32", "the host device"],
+            )
         raise UnsupportedError(
             "this memory has no file behind it (it was imported from a host pointer), so no process can be given it; "
             "allocate it through extmem instead",

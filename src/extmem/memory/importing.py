@@ -16,28 +16,48 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from extmem import vk
+from extmem.broker.descriptors import Win32Payload
+from extmem.broker.wire import Kind
 from extmem.errors import (
     AccessDeniedError,
     DescriptorError,
     DriverError,
     ExtmemError,
+    InvalidHandleError,
     ObjectManagerError,
 )
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager
 from extmem.memory.descriptor import Descriptor
-from extmem.objects import Status
+from extmem.objects import Status, error_for
 from extmem.rules import PayloadFacts, Refusal
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation, Driver, NativeResource
 
-__all__ = ["Source", "described", "found_object", "resolve", "resolve_fd", "resolve_object", "spoken_name"]
+__all__ = [
+    "Source",
+    "described",
+    "found_object",
+    "look_at",
+    "resolve",
+    "resolve_fd",
+    "resolve_object",
+    "spoken_name",
+    "takes_handles",
+]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _KMT = HandleType.OPAQUE_WIN32_KMT
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
 _BY_OBJECT = (HandleType.OPAQUE_WIN32, _KMT)
+_FROM_D3D = (
+    HandleType.D3D11_TEXTURE,
+    HandleType.D3D11_TEXTURE_KMT,
+    HandleType.D3D12_HEAP,
+    HandleType.D3D12_RESOURCE,
+)
+_BY_NUMBER = (_KMT, HandleType.D3D11_TEXTURE_KMT)
 _STATUSES = {int(status): status.name for status in Status}
 
 
@@ -107,7 +127,7 @@ def resolve(driver: Driver, link: vk.ChainStruct, stated: Descriptor | None = No
     without an object manager.
     """
     if isinstance(link, vk.ImportMemoryWin32HandleInfoKHR) and link.handle_type:
-        return resolve_object(link.handle_type, link.handle, link.name, _ALL_GRANTED, stated)
+        return resolve_object(link.handle_type, link.handle, link.name, _ALL_GRANTED, stated, driver)
     if isinstance(link, vk.ImportMemoryFdInfoKHR) and link.handle_type:
         return resolve_fd(driver, link, stated)
     if isinstance(link, vk.ImportMemoryHostPointerInfoEXT) and link.handle_type:
@@ -118,13 +138,23 @@ def resolve(driver: Driver, link: vk.ChainStruct, stated: Descriptor | None = No
 
 
 def resolve_object(
-    handle_type: int, handle: object, name: str | None, desired: int, stated: Descriptor | None = None
+    handle_type: int,
+    handle: object,
+    name: str | None,
+    desired: int,
+    stated: Descriptor | None = None,
+    driver: Driver | None = None,
 ) -> Source:
-    """Ask the object manager what a name, NT handle or KMT number leads to, and pin it. `stated`: as `resolve`."""
+    """Ask the object manager what a name, NT handle or KMT number leads to, and pin it. `stated`: as `resolve`.
+
+    driver: whose device imports it; one of Windows's takes what other programs made, Direct3D's textures say.
+    """
+    native = driver is not None and takes_handles(driver)
     value = int(handle) if isinstance(handle, (int, NtHandle, KmtHandle)) else 0
     source = Source(int(handle_type))
     source.name, source.value = name, value
-    if handle_type not in _BY_OBJECT or (name is None) == (not value) or (name is not None and handle_type == _KMT):
+    known = handle_type in _BY_OBJECT or (native and handle_type in _FROM_D3D)
+    if not known or (name is None) == (not value) or (name is not None and handle_type in _BY_NUMBER):
         # A rule says what is wrong with it; with the rules off, this is what a driver would answer.
         source.error = DriverError(
             f"vkAllocateMemory: an import of {HandleType(handle_type)!r} with handle {handle!r} and name {name!r} "
@@ -137,8 +167,8 @@ def resolve_object(
     try:
         if name is not None:
             imported = owner.import_by_name(name, desired)
-        elif handle_type == _KMT:
-            imported = owner.import_by_kmt(value)
+        elif handle_type in _BY_NUMBER:
+            imported = _numbered(owner, value, native)
         else:
             imported = owner.import_by_handle(value)
     except ObjectManagerError as error:
@@ -146,7 +176,42 @@ def resolve_object(
         if not isinstance(error, AccessDeniedError):
             source.refusal = Refusal(_STATUSES.get(error.ntstatus) or f"{error.ntstatus:#010x}", str(error))
         return source
-    return _pinned(source, owner, imported, stated)
+    return _pinned(source, owner, imported, stated, driver)
+
+
+def takes_handles(driver: Driver) -> bool:
+    """Whether the device takes NT handles and KMT numbers of other programs (`ImportsHandles`)."""
+    return bool(getattr(driver, "imports_handles", False))
+
+
+def _numbered(owner: Manager, number: int, native: bool) -> Imported:
+    """What a KMT number leads to. One that no memory of extmem's has may be another program's: a driver knows."""
+    try:
+        return owner.import_by_kmt(number)
+    except InvalidHandleError:
+        if not native:
+            raise
+        return owner.import_stranger(number)
+
+
+def look_at(driver: Driver, handle_type: int, handle: object) -> Refusal | None:
+    """Why a driver must not be asked about a handle (vkGetMemoryWin32HandlePropertiesKHR); None where it may be."""
+    if not takes_handles(driver) or not isinstance(handle, (int, NtHandle, KmtHandle)):
+        return None
+    value = int(handle)
+    owner = handle.table if isinstance(handle, NtHandle) and isinstance(handle.table, Manager) else manager()
+    try:
+        if handle_type in _BY_NUMBER:
+            imported = _numbered(owner, value, True)
+        else:
+            imported = owner.import_by_handle(value)
+    except ObjectManagerError as error:
+        return Refusal(_STATUSES.get(error.ntstatus) or f"{error.ntstatus:#010x}", str(error))
+    imported.payload.close()
+    owner.free(imported.memory)
+    if isinstance(imported.payload, Win32Payload):
+        return None
+    return Refusal(Status.OBJECT_TYPE_MISMATCH.name, str(_not_a_gpu_s(value or None)))
 
 
 def found_object(owner: Manager, imported: Imported, handle_type: int, name: str | None, value: int) -> Source:
@@ -156,17 +221,70 @@ def found_object(owner: Manager, imported: Imported, handle_type: int, name: str
     return _pinned(source, owner, imported)
 
 
-def _pinned(source: Source, owner: Manager, imported: Imported, stated: Descriptor | None = None) -> Source:
+def _pinned(
+    source: Source,
+    owner: Manager,
+    imported: Imported,
+    stated: Descriptor | None = None,
+    driver: Driver | None = None,
+) -> Source:
     source.owner, source.imported = owner, imported
     source.writable = imported.payload.writable
+    if isinstance(imported.payload, Win32Payload):
+        imported.payload.handle_type = source.handle_type
     if stated is not None and not imported.descriptor:
         source.descriptor, source.facts = stated, stated.payload_facts()
+        return source
+    if not imported.descriptor and driver is not None and driver.payload_kind is not Kind.HOST:
+        if isinstance(imported.payload, Win32Payload):
+            _stranger_s(source, imported.payload, driver)
+        else:
+            _mismatch(source, _not_a_gpu_s(source.value or source.name))
+        return source
+    if not imported.descriptor and isinstance(imported.payload, Win32Payload):
+        _mismatch(
+            source,
+            error_for(
+                Status.OBJECT_TYPE_MISMATCH,
+                f"{_said(source.value or source.name)} is a GPU driver's memory, and this device is the host. Import "
+                "it on that GPU's Vulkan device.",
+            ),
+        )
         return source
     try:
         source.descriptor, source.facts = described(imported.descriptor)
     except DescriptorError as error:
         source.error = error
     return source
+
+
+def _stranger_s(source: Source, payload: Win32Payload, driver: Driver) -> None:
+    """What is known of memory that another program exported: for Direct3D's, the memory types that may import it."""
+    if source.handle_type not in _FROM_D3D:
+        return  # nobody but the caller knows its size and type; the driver was asked for neither
+    try:
+        bits = driver.handle_memory_type_bits(source.handle_type, payload.number or payload.fd)
+    except ExtmemError as error:
+        source.error = error
+        return
+    source.facts = PayloadFacts(source.handle_type, made_by_vulkan=False, memory_type_bits=bits)
+
+
+def _mismatch(source: Source, error: ObjectManagerError) -> None:
+    source.error = error
+    source.refusal = Refusal(Status.OBJECT_TYPE_MISMATCH.name, str(error))
+
+
+def _not_a_gpu_s(what: int | str | None) -> ObjectManagerError:
+    return error_for(
+        Status.OBJECT_TYPE_MISMATCH,
+        f"{_said(what)} is a section that nobody describes, and no GPU driver's memory. Pass the handle that the "
+        "exporter's driver gave; another program's section is imported with extmem.raw.import_payload.",
+    )
+
+
+def _said(what: int | str | None) -> str:
+    return f"The handle {what:#x}" if isinstance(what, int) else f"The name {what!r}"
 
 
 def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descriptor | None) -> Source:

@@ -9,10 +9,11 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from extmem import arrays, vk
+from extmem.broker.descriptors import Win32Payload
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager, start_time
-from extmem.memory import allocating, exporting, foreign, host_files, importing, own_fds
+from extmem.memory import allocating, exporting, foreign, host_files, importing, own_fds, tracking
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
 from extmem.memory.holding import Holding
@@ -24,10 +25,22 @@ if TYPE_CHECKING:
     from extmem.memory.importing import Source
     from extmem.memory.resources import Resource
 
-__all__ = ["allocate", "describe", "examine", "find", "give_back", "known", "open_fd", "open_found", "open_on"]
+__all__ = [
+    "allocate",
+    "describe",
+    "examine",
+    "find",
+    "give_back",
+    "import_stated",
+    "known",
+    "open_fd",
+    "open_found",
+    "open_on",
+]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
+_Feature = vk.ExternalMemoryFeatureFlagBits
 _PLAIN = 512
 _SOME_HANDLE = 4
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
@@ -99,11 +112,19 @@ def allocate(
         raise ValueError(f"shape {extents} holds no element; give positive extents")
     nbytes = prod(extents) * arrays.itemsize(element)
     types = _usual_types(device) if handle_types is None else int(handle_types)
+    asked = types if handle_types is not None else int(_NT) if name is not None or security or inherit or access else 0
+    lacking = exporting.unable(device, asked)
+    if lacking:
+        raise UnsupportedError(
+            f"this memory is to be shared, and {lacking}; leave the name, rights and handle types away, or take "
+            "another device (extmem.open_device(kind='host') shares everywhere)",
+            requires_one_of=["a device that exports the handle type", "the host device"],
+        )
     rights = int(Access.READ_WRITE if access is None else access)
     create = vk.BufferCreateInfo(size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(types))
     requirements = device.driver.buffer_requirements(create)
     kind = _memory_type(device, requirements.memory_type_bits) if memory_type is None else memory_type
-    alone = requirements.requires_dedicated if dedicated is None else dedicated
+    alone = (requirements.requires_dedicated or _is_alone(device, types)) if dedicated is None else dedicated
     buffer = device.create_buffer(create) if alone else None
     descriptor = describe(
         device,
@@ -153,9 +174,16 @@ def allocate(
 
 
 def _usual_types(device: Device) -> int:
-    """NT handles, and file descriptors where the device has them."""
-    fds = device.transfer_capability(int(HandleType.OPAQUE_FD)).features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE
-    return int(HandleType.OPAQUE_WIN32 | (HandleType.OPAQUE_FD if fds else HandleType(0)))
+    """NT handles, and file descriptors where the device has them; nothing where it shares nothing."""
+    usual = (int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD))
+    return sum(kind for kind in usual if device.transfer_capability(kind).features & _Feature.EXPORTABLE)
+
+
+def _is_alone(device: Device, types: int) -> bool:
+    """Whether the device shares these types as dedicated allocations alone."""
+    return any(
+        device.transfer_capability(bit).features & _Feature.DEDICATED_ONLY for bit in tracking.single_bits(types)
+    )
 
 
 def _memory_type(device: Device, bits: int) -> int:
@@ -232,6 +260,8 @@ def open_found(
     name = source if source.__class__ is str else None
     dedicated = None
     try:
+        if not imported.descriptor and isinstance(imported.payload, Win32Payload):
+            raise _undescribed(source)
         device = device_of(imported.descriptor)
         if imported.object in device.live:
             memory = _rejoined(device, owner, imported, name)
@@ -256,6 +286,34 @@ def open_found(
     memory = first_on(holding)
     if imported.object:
         device.remember(holding, name)
+    return memory
+
+
+def _undescribed(source: object) -> DescriptorError:
+    return DescriptorError(
+        f"nothing here describes the GPU memory behind {source!r}: another program exported it, or its exporter is "
+        "gone; state its size, memory type and device with extmem.raw.import_payload(device, handle, Descriptor(...)) "
+        "(extmem.open_handle gives a handle for a name), or import it with vk.ImportMemoryWin32HandleInfoKHR"
+    )
+
+
+def import_stated(device: Device, source: vk.ChainStruct, descriptor: Descriptor) -> DeviceMemory:
+    """Import what `source` leads to with the descriptor that the caller states; the dedicated resource is made anew."""
+    info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, source)
+    resource: Resource | None = None
+    if isinstance(descriptor.dedicated, vk.BufferCreateInfo):
+        resource = device.create_buffer(descriptor.dedicated)
+        source.p_next = vk.MemoryDedicatedAllocateInfo(None, resource)
+    elif isinstance(descriptor.dedicated, vk.ImageCreateInfo):
+        resource = device.create_image(descriptor.dedicated)
+        source.p_next = vk.MemoryDedicatedAllocateInfo(resource, None)
+    try:
+        memory = allocating.allocate_memory(device, info, stated=descriptor)
+    except BaseException:
+        if resource is not None:
+            resource.close()
+        raise
+    memory.holding.resource = resource
     return memory
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from extmem import vk
+from extmem.broker.descriptors import close_descriptor
 from extmem.errors import HandleStateError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["VulkanAllocation", "VulkanMapping"]
 
-_FDS = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD | vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF)
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_KMT = int(HandleType.OPAQUE_WIN32_KMT)
+_SHARED = int(HandleType.OPAQUE_FD | HandleType.DMA_BUF | HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
 
 Owner = Literal["here", "external", "held"]
 
@@ -58,7 +60,9 @@ class VulkanAllocation(msgspec.Struct, eq=False):
     keep: object = None
     """What owns the bytes of imported host memory."""
     exported: int = -1
-    """An fd that the driver gave and that `fd` lends out; -1 before anybody asked."""
+    """An fd or NT handle that the driver gave and that `fd` lends out, or a KMT number; -1 before anybody asked."""
+    exporting: bool = True
+    """Whether the driver may be asked for handles of it: false for what was imported and is not exported again."""
     mapping: VulkanMapping | None = None
 
     @property
@@ -75,15 +79,19 @@ class VulkanAllocation(msgspec.Struct, eq=False):
 
     @property
     def fd(self) -> int | None:
-        """The payload's fd, borrowed: as it came, or exported by the driver when first asked for."""
+        """The payload's fd, borrowed: as it came, or exported by the driver when first asked for.
+
+        On Windows its NT handle, or KMT number. A driver is asked once for each memory: it may be asked no more often
+        (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663).
+        """
         raw = self.live
-        if self.payload is not None:
+        if self.payload is not None and not self.exporting:
             return self.payload.fd
-        types = self.handle_types & _FDS
+        types = self.handle_types & _SHARED
         if not types:
             return None
         if self.exported < 0:
-            self.exported = self.driver.get_fd(raw, types & -types)
+            self.exported = self.driver.get_handle(raw, types & -types)
         return self.exported
 
     @property
@@ -134,8 +142,8 @@ class VulkanAllocation(msgspec.Struct, eq=False):
             self.driver.destroy(transfer)
         if self.owned:
             self.driver.free_memory(raw)
-        if self.exported >= 0:
-            os.close(self.exported)
+        if self.exported >= 0 and not self.handle_types & _KMT:  # a number owns nothing
+            close_descriptor(self.exported)
         if self.payload is not None:
             self.payload.close()
         self.payload = self.mapping = self.keep = None

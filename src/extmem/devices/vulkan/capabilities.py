@@ -18,7 +18,9 @@ from extmem.vk.abi import from_c, to_c
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
 
-__all__ = ["buffer_properties", "format_properties", "supported"]
+__all__ = ["WIN32_EXTENSION", "buffer_properties", "extension_of", "format_properties", "supported"]
+
+WIN32_EXTENSION = "VK_KHR_external_memory_win32"
 
 _FORMAT_NOT_SUPPORTED = -11
 _NATIVE = {
@@ -27,7 +29,7 @@ _NATIVE = {
     int(HandleType.HOST_ALLOCATION): "VK_EXT_external_memory_host",
 }
 _ON_WINDOWS = {
-    int(kind): "VK_KHR_external_memory_win32"
+    int(kind): WIN32_EXTENSION
     for kind in (
         HandleType.OPAQUE_WIN32,
         HandleType.OPAQUE_WIN32_KMT,
@@ -41,11 +43,14 @@ _ON_WINDOWS = {
 
 def supported(device: PhysicalDevice, handle_type: int) -> bool:
     """Whether the device has the extension behind a handle type. One bit."""
+    return extension_of(handle_type) in device.extensions
+
+
+def extension_of(handle_type: int) -> str:
+    """The extension behind a handle type, one bit, on this system; empty for what no driver here could have."""
     if WIN32_IS_NATIVE:
-        needed = {**_NATIVE, **_ON_WINDOWS}.get(handle_type)
-    else:
-        needed = _NATIVE.get(to_driver(handle_type))
-    return needed is not None and needed in device.extensions
+        return _NATIVE.get(handle_type) or _ON_WINDOWS.get(handle_type, "")
+    return _NATIVE.get(to_driver(handle_type), "")
 
 
 def buffer_properties(device: PhysicalDevice, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:

@@ -1,7 +1,8 @@
 """`VulkanDriver`: a VkDevice behind the `Driver` interface.
 
 How this works. Calls that many imports make (allocate, import, bind, map) fill their structs straight in C memory;
-the others go through `extmem.vk`. A VkDevice is destroyed when it was closed and nothing of it is left.
+the others go through `extmem.vk`. A VkDevice is destroyed when it was closed and nothing of it is left. What moves
+bytes is in `moving`, what only Windows's drivers do in `native`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ import itertools
 import os
 import secrets
 import sys
-import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
+from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
 from extmem.devices import host
 from extmem.devices.base import (
@@ -23,15 +23,15 @@ from extmem.devices.base import (
     DeviceIdentity,
     FdFacts,
     NativeResource,
-    QueueFacts,
-    Recorder,
     Requirements,
 )
 from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.capabilities import WIN32_EXTENSION, extension_of
 from extmem.devices.vulkan.imports import Imports
-from extmem.devices.vulkan.logical import LogicalDevice
-from extmem.devices.vulkan.prepared import Export, GetFd, Mapped, Spares
+from extmem.devices.vulkan.moving import Moving, ours
+from extmem.devices.vulkan.native import native_sharing
+from extmem.devices.vulkan.prepared import Export, GetFd, Spares
 from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.transfer import Transfer
 from extmem.devices.vulkan.types import to_driver
@@ -50,11 +50,10 @@ _FD = int(HandleType.OPAQUE_FD)
 _Property = vk.MemoryPropertyFlagBits
 _S = vk.StructureType
 _ALLOCATE, _DEDICATED = int(_S.MEMORY_ALLOCATE_INFO), int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
-_WHOLE_SIZE = int(vk.WHOLE_SIZE)
 _STAGING_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 
 
-class VulkanDriver(LogicalDevice):
+class VulkanDriver(Moving):
     """One VkDevice as a `Driver`."""
 
     def __init__(
@@ -62,17 +61,13 @@ class VulkanDriver(LogicalDevice):
     ) -> None:
         """See `LogicalDevice`."""
         super().__init__(physical, device=device, queue_family=queue_family, queue=queue)
-        self._visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self._types())
+        self._visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self.memory_types())
         self._resources = Resources(self)
         self._imports = Imports(self)
-        self._mapped, self._exports, self._fds = Spares(Mapped), Spares(Export), Spares(GetFd)
+        self._exports, self._fds = Spares(Export), Spares(GetFd)
         # Nobody else begins within reach of this, another process's device neither.
         self._identities = itertools.count(secrets.randbits(62) + 1)
-        self._transfer: Transfer | None = None
-        self._making = threading.Lock()
-
-    def _types(self) -> tuple[vk.MemoryType, ...]:
-        return tuple(self.physical.memory_properties.memory_types)
+        self._native = native_sharing(self)
 
     # Who it is.
 
@@ -170,7 +165,7 @@ class VulkanDriver(LogicalDevice):
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """See `Driver`."""
-        self._resources.bind(_ours(allocation), offset, resource)
+        self._resources.bind(ours(allocation), offset, resource)
 
     # Memory.
 
@@ -184,9 +179,14 @@ class VulkanDriver(LogicalDevice):
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> VulkanAllocation:
-        """See `Driver`. Terms and descriptor stay with the object manager: a driver's file has no room for it."""
+        """See `Driver`. The descriptor stays with the object manager: a driver's memory has no room for it.
+
+        So do the terms on Linux; on Windows the driver names its memory.
+        """
         self.alive()
         types = to_driver(handle_types)
+        if types and self._native is not None:
+            return self._native.allocate(size, memory_type_index, types, dedicated, terms)
         if types:
             call = self._exports.take()
             call.export.handleTypes, info = types, call.info
@@ -267,6 +267,8 @@ class VulkanDriver(LogicalDevice):
     ) -> VulkanAllocation:
         """See `Driver`. A host payload comes in as host memory, of a type that takes it."""
         self.alive()
+        if self._native is not None and isinstance(payload, Win32Payload):
+            return self._native.import_payload(payload, size, memory_type_index, dedicated)
         return self._imports.from_payload(
             payload, size, memory_type_index, capacity, identity=identity, dedicated=dedicated
         )
@@ -297,7 +299,7 @@ class VulkanDriver(LogicalDevice):
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> int:
         """See `Driver`. A driver's fd can always be written through: `read_only` changes nothing here."""
-        return self.get_fd(_ours(allocation).live, handle_type)
+        return self.get_fd(ours(allocation).live, handle_type)
 
     def get_fd(self, raw: int, handle_type: int) -> int:
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
@@ -314,9 +316,25 @@ class VulkanDriver(LogicalDevice):
         os.set_inheritable(fd, False)
         return fd
 
+    def get_handle(self, raw: int, handle_type: int) -> int:
+        """vkGetMemoryFdKHR; on Windows vkGetMemoryWin32HandleKHR, of one of its types. Owned by the caller."""
+        return self.get_fd(raw, handle_type) if self._native is None else self._native.get_handle(raw, handle_type)
+
+    @property
+    def imports_handles(self) -> bool:
+        """See `ImportsHandles`."""
+        return self._native is not None and WIN32_EXTENSION in self.enabled
+
+    def missing_for(self, handle_type: int) -> str:
+        """See `ImportsHandles`."""
+        needed = extension_of(handle_type)
+        return "" if needed in self.enabled else needed
+
     def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
-        """UnsupportedError: handles made outside Vulkan are Windows'."""
-        raise self.unsupported_type(handle_type)
+        """See `Driver`. UnsupportedError elsewhere than on Windows, and for opaque types, which are never asked for."""
+        if self._native is None:
+            raise self.unsupported_type(handle_type)
+        return self._native.memory_type_bits(handle_type, handle)
 
     def host_range_mapped(self, address: int, size: int) -> bool:
         """See `Driver`."""
@@ -329,54 +347,7 @@ class VulkanDriver(LogicalDevice):
             requires_one_of=["a handle type that the device imports"],
         )
 
-    # Bytes.
-
-    def map(self, raw: int, size: int) -> int:
-        """vkMapMemory of all of it; the address."""
-        mapped = self._mapped.take()
-        result = self.commands.vkMapMemory(self.handle, raw, 0, _WHOLE_SIZE, 0, mapped.at)
-        if result:
-            fail(result, "vkMapMemory", self.name, f"{size} bytes")
-        address = int(mapped.address[0])
-        self._mapped.put(mapped)
-        return address
-
-    def flush(self, allocation: Allocation, offset: int, size: int) -> None:
-        """See `Driver`."""
-        self._ranges("vkFlushMappedMemoryRanges", _ours(allocation), offset, size)
-
-    def invalidate(self, allocation: Allocation, offset: int, size: int) -> None:
-        """See `Driver`."""
-        self._ranges("vkInvalidateMappedMemoryRanges", _ours(allocation), offset, size)
-
-    def _ranges(self, command: str, allocation: VulkanAllocation, offset: int, size: int) -> None:
-        flags = self._types()[allocation.memory_type_index].property_flags
-        if flags & _Property.HOST_COHERENT or not allocation.mapped:
-            return
-        atom = int(self.physical.properties.limits.non_coherent_atom_size)
-        start = offset - offset % atom
-        end = min(allocation.size, -(-(offset + size) // atom) * atom)
-        area = ffi.new(
-            "VkMappedMemoryRange *", (int(_S.MAPPED_MEMORY_RANGE), ffi.NULL, allocation.live, start, end - start)
-        )
-        self.check(getattr(self.commands, command)(self.handle, 1, area), command)
-
-    def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
-        """See `Driver`."""
-        self._moving(allocation, offset, data.nbytes).write(_ours(allocation), offset, data)
-
-    def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
-        """See `Driver`."""
-        self._moving(allocation, offset, into.nbytes).read(_ours(allocation), offset, into)
-
-    def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
-        """See `Driver`."""
-        self._moving(allocation, offset, size).fill(_ours(allocation), offset, size, value)
-
-    def _moving(self, allocation: Allocation, offset: int, size: int) -> Transfer:
-        if offset < 0 or size < 0 or offset + size > allocation.size:
-            raise ValueError(f"bytes {offset} to {offset + size} reach outside the allocation of {allocation.size}")
-        return self.transfer
+    # Around the moving of bytes.
 
     @property
     def transfer(self) -> Transfer:
@@ -387,26 +358,15 @@ class VulkanDriver(LogicalDevice):
                 self._transfer = Transfer(self)
             return self._transfer
 
-    @property
-    def queue_facts(self) -> QueueFacts:
-        """See `Driver`."""
-        return QueueFacts(
-            self.queue_family, len(self.physical.queue_families), self.physical.instance.api_version, self.enabled
-        )
-
-    def submit(self, record: Callable[[Recorder], None]) -> None:
-        """See `Driver`."""
-        self.transfer.run(record)
-
     def note_owner(self, allocation: Allocation, *, here: bool) -> None:
         """See `Driver`."""
-        _ours(allocation).owner = "held" if here else "external"
+        ours(allocation).owner = "held" if here else "external"
 
     def allocate_staging(self, size: int) -> VulkanAllocation:
         """Memory that the host sees, cached if there is such, with a buffer over it."""
         buffer = self.create_buffer(vk.BufferCreateInfo(size=size, usage=_STAGING_USAGE))
         try:
-            types, bits = self._types(), buffer.requirements.memory_type_bits
+            types, bits = self.memory_types(), buffer.requirements.memory_type_bits
             seen = [i for i in range(len(types)) if bits >> i & 1 and self._visible[i]]
             cached = [i for i in seen if types[i].property_flags & _Property.HOST_CACHED]
             allocation = self.allocate(buffer.requirements.size, (cached or seen)[0], b"")
@@ -431,20 +391,7 @@ class VulkanDriver(LogicalDevice):
         """See `Driver`."""
         allocation.close()
 
-    def close(self) -> None:
-        """See `LogicalDevice.close`."""
-        transfer, self._transfer = self._transfer, None
-        if transfer is not None and self.pid == os.getpid():
-            transfer.close()
-        super().close()
-
     def __del__(self) -> None:
         # Lost without close(): nothing of it is left, or that would hold it.
         if not getattr(self, "_closed", True) and not sys.is_finalizing():
             self.close()
-
-
-def _ours(allocation: Allocation) -> VulkanAllocation:
-    if not isinstance(allocation, VulkanAllocation):
-        raise TypeError(f"{allocation!r} is no allocation of a Vulkan device")
-    return allocation

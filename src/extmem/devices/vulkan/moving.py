@@ -1,0 +1,121 @@
+"""What moves bytes on a VkDevice: mapping, flushing, and copies by the device's own queue."""
+
+from __future__ import annotations
+
+import abc
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.devices.base import Allocation, QueueFacts, Recorder
+from extmem.devices.vulkan.allocation import VulkanAllocation
+from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.logical import LogicalDevice
+from extmem.devices.vulkan.prepared import Mapped, Spares
+from extmem.vk.abi import ffi
+
+if TYPE_CHECKING:
+    from extmem.devices.vulkan.physical import PhysicalDevice
+    from extmem.devices.vulkan.transfer import Transfer
+
+__all__ = ["Moving", "ours"]
+
+_Property = vk.MemoryPropertyFlagBits
+_S = vk.StructureType
+_WHOLE_SIZE = int(vk.WHOLE_SIZE)
+
+
+def ours(allocation: Allocation) -> VulkanAllocation:
+    """The allocation as a Vulkan device's. TypeError for another's."""
+    if not isinstance(allocation, VulkanAllocation):
+        raise TypeError(f"{allocation!r} is no allocation of a Vulkan device")
+    return allocation
+
+
+class Moving(LogicalDevice, abc.ABC):
+    """A VkDevice whose memory is mapped, written, read and filled."""
+
+    def __init__(
+        self, physical: PhysicalDevice, *, device: int | None = None, queue_family: int | None = None, queue: int = 0
+    ) -> None:
+        """See `LogicalDevice`."""
+        super().__init__(physical, device=device, queue_family=queue_family, queue=queue)
+        self._mapped = Spares(Mapped)
+        self._transfer: Transfer | None = None
+        self._making = threading.Lock()
+
+    def memory_types(self) -> tuple[vk.MemoryType, ...]:
+        """The physical device's memory types."""
+        return tuple(self.physical.memory_properties.memory_types)
+
+    def map(self, raw: int, size: int) -> int:
+        """vkMapMemory of all of it; the address."""
+        mapped = self._mapped.take()
+        result = self.commands.vkMapMemory(self.handle, raw, 0, _WHOLE_SIZE, 0, mapped.at)
+        if result:
+            fail(result, "vkMapMemory", self.name, f"{size} bytes")
+        address = int(mapped.address[0])
+        self._mapped.put(mapped)
+        return address
+
+    def flush(self, allocation: Allocation, offset: int, size: int) -> None:
+        """See `Driver`."""
+        self._ranges("vkFlushMappedMemoryRanges", ours(allocation), offset, size)
+
+    def invalidate(self, allocation: Allocation, offset: int, size: int) -> None:
+        """See `Driver`."""
+        self._ranges("vkInvalidateMappedMemoryRanges", ours(allocation), offset, size)
+
+    def _ranges(self, command: str, allocation: VulkanAllocation, offset: int, size: int) -> None:
+        flags = self.memory_types()[allocation.memory_type_index].property_flags
+        if flags & _Property.HOST_COHERENT or not allocation.mapped:
+            return
+        atom = int(self.physical.properties.limits.non_coherent_atom_size)
+        start = offset - offset % atom
+        end = min(allocation.size, -(-(offset + size) // atom) * atom)
+        area = ffi.new(
+            "VkMappedMemoryRange *", (int(_S.MAPPED_MEMORY_RANGE), ffi.NULL, allocation.live, start, end - start)
+        )
+        self.check(getattr(self.commands, command)(self.handle, 1, area), command)
+
+    def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
+        """See `Driver`."""
+        self._moving(allocation, offset, data.nbytes).write(ours(allocation), offset, data)
+
+    def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
+        """See `Driver`."""
+        self._moving(allocation, offset, into.nbytes).read(ours(allocation), offset, into)
+
+    def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
+        """See `Driver`."""
+        self._moving(allocation, offset, size).fill(ours(allocation), offset, size, value)
+
+    def _moving(self, allocation: Allocation, offset: int, size: int) -> Transfer:
+        if offset < 0 or size < 0 or offset + size > allocation.size:
+            raise ValueError(f"bytes {offset} to {offset + size} reach outside the allocation of {allocation.size}")
+        return self.transfer
+
+    @property
+    @abc.abstractmethod
+    def transfer(self) -> Transfer:
+        """What moves bytes, made at the first use."""
+
+    @property
+    def queue_facts(self) -> QueueFacts:
+        """See `Driver`."""
+        return QueueFacts(
+            self.queue_family, len(self.physical.queue_families), self.physical.instance.api_version, self.enabled
+        )
+
+    def submit(self, record: Callable[[Recorder], None]) -> None:
+        """See `Driver`."""
+        self.transfer.run(record)
+
+    def close(self) -> None:
+        """See `LogicalDevice.close`."""
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None and self.pid == os.getpid():
+            transfer.close()
+        super().close()

@@ -1,0 +1,226 @@
+"""VK_KHR_external_memory_win32: memory that a driver of Windows exports, names and imports itself.
+
+How this works. Name, rights and security go to the driver with vkAllocateMemory, as the specification has it; the
+security descriptor and the strings live until that call returns. extmem looks first: a taken name, a closed handle, a
+handle of another kind never reach the driver, whose answers to them are anything (VK_ERROR_OUT_OF_HOST_MEMORY, say).
+What a driver refuses for all that is told with what the kernel says of the handle, and looked at once more: it may have
+been closed, or the name taken, in between.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("these are the handles of Windows's drivers; extmem.devices.vulkan.native picks them there")
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.devices.vulkan.allocation import VulkanAllocation
+from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.capabilities import WIN32_EXTENSION
+from extmem.errors import DriverError, UnsupportedError
+from extmem.handles import Access
+from extmem.handles._win32 import calls
+from extmem.handles._win32.calls import StatusError
+from extmem.manager._win32 import drivers, refusals
+from extmem.manager._win32.descriptors import security_descriptor
+from extmem.objects import FLAG_INHERIT, describe
+from extmem.vk.abi import ffi, to_c
+
+if TYPE_CHECKING:
+    from extmem.broker.descriptors import Win32Payload
+    from extmem.devices.base import NativeResource
+    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.manager import ShareTerms
+    from extmem.vk.abi import CStruct
+
+__all__ = ["Win32Sharing"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_ALLOCATE = int(vk.StructureType.MEMORY_ALLOCATE_INFO)
+_NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
+_OPAQUE = _NT | _KMT
+_NUMBERS = _KMT | int(HandleType.D3D11_TEXTURE_KMT)
+_LOW = 0xFFFF_FFFF
+
+
+class Win32Sharing:
+    """How one device's memory is shared."""
+
+    def __init__(self, driver: VulkanDriver) -> None:
+        self._driver = driver
+
+    # Export.
+
+    def allocate(
+        self, size: int, memory_type_index: int, types: int, dedicated: NativeResource | None, terms: ShareTerms | None
+    ) -> VulkanAllocation:
+        """See `Native`.
+
+        terms: None for everyday memory that nobody has asked to share yet; its handles are to lead to its description.
+        Errors: NameTakenError, ObjectTypeError, NameInvalidError, SecurityDescriptorError before the driver is asked;
+        DriverError, OutOfMemoryError.
+        """
+        driver = self._driver
+        with self._exporting(types, terms) as export:
+            info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, export.cdata, size, memory_type_index))
+            keep = driver.dedicate(info, dedicated)
+            try:
+                raw = driver.allocate_raw(info, size, memory_type_index, "allocating")
+            except DriverError:
+                if terms is not None and terms.name is not None and types & _NT:
+                    drivers.refuse_taken(terms.name)  # somebody may have taken it since we looked
+                raise
+            del keep
+        return VulkanAllocation(driver, raw, size, memory_type_index, types, dedicated)
+
+    @contextlib.contextmanager
+    def _exporting(self, types: int, terms: ShareTerms | None) -> Iterator[CStruct]:
+        """The export structs in C memory, for one call."""
+        with contextlib.ExitStack() as stack:
+            stated = None
+            if types & _NT:
+                if terms is None or (terms.described and terms.name is None):
+                    name: str | None = drivers.hidden_name()
+                else:
+                    name = terms.name
+                    if name is not None:
+                        drivers.refuse_taken(name)
+                if terms is None:
+                    stated = vk.ExportMemoryWin32HandleInfoKHR(None, int(Access.READ_WRITE), name)
+                elif terms.stated or name is not None:
+                    attributes = None
+                    if terms.sddl is not None or terms.inherit:
+                        address = stack.enter_context(security_descriptor(terms.sddl))
+                        attributes = vk.SecurityAttributes(address or None, terms.inherit)
+                    stated = vk.ExportMemoryWin32HandleInfoKHR(attributes, terms.access, name)
+            yield to_c(vk.ExportMemoryAllocateInfo(HandleType(types), stated))
+
+    def get_handle(self, raw: int, handle_type: int) -> int:
+        """See `Native`. An NT handle is not inheritable: those that programs get are made from it."""
+        driver = self._driver
+        info = to_c(vk.MemoryGetWin32HandleInfoKHR(raw, HandleType(handle_type)))
+        made = ffi.new("HANDLE *")
+        driver.check(
+            driver.commands.vkGetMemoryWin32HandleKHR(driver.handle, info.cdata, made), "vkGetMemoryWin32HandleKHR"
+        )
+        value = int(ffi.cast("uintptr_t", made[0]))
+        if not value:  # some drivers call that a success
+            raise UnsupportedError(
+                f"{driver.name} gave no handle: this memory was not allocated for export as "
+                f"{HandleType(handle_type)!r}",
+                requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {HandleType(handle_type)!r}"],
+            )
+        if handle_type & _NUMBERS:
+            return value & _LOW
+        with contextlib.suppress(StatusError):  # a protected handle stays as the driver made it
+            calls.set_flags(value, FLAG_INHERIT, 0)
+        return value
+
+    # Import.
+
+    def import_payload(
+        self, payload: Win32Payload, size: int, memory_type_index: int, dedicated: NativeResource | None
+    ) -> VulkanAllocation:
+        """See `Native`. By name where the program said a name, else by handle or number.
+
+        The object manager has opened what it leads to and holds that, so that a name stays where it is.
+        Errors: DriverError with what the kernel says of the handle; OutOfMemoryError; UnsupportedError.
+        """
+        driver, kind = self._driver, int(payload.handle_type)
+        if WIN32_EXTENSION not in driver.enabled:
+            raise self._lacking(kind)
+        handle = None if payload.name is not None else payload.number or payload.fd
+        source: vk.ChainStruct = vk.ImportMemoryWin32HandleInfoKHR(HandleType(kind), handle, payload.name)
+        with contextlib.ExitStack() as stack:
+            if payload.export_types:
+                exported = stack.enter_context(self._exporting(payload.export_types, payload.terms))
+                chain = to_c(source)
+                chain.cdata.pNext = exported.cdata
+            else:
+                chain = to_c(source)
+            info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, chain.cdata, size, memory_type_index))
+            keep = driver.dedicate(info, dedicated)
+            made = ffi.new("uint64_t *")
+            result = driver.commands.vkAllocateMemory(driver.handle, info, ffi.NULL, made)
+            del keep
+        raw = int(made[0])
+        if result or not raw:
+            self._refused(payload, result or int(vk.Result.ERROR_UNKNOWN), size, memory_type_index)
+        driver.made(raw)
+        return VulkanAllocation(
+            driver,
+            raw,
+            size,
+            memory_type_index,
+            payload.export_types or kind,
+            dedicated,
+            payload,
+            owner="external",
+            exporting=bool(payload.export_types),
+        )
+
+    def _refused(self, payload: Win32Payload, result: int, size: int, memory_type_index: int) -> None:
+        """Raise what the driver's refusal means, with what the kernel says."""
+        what = f"importing {size} bytes of memory type {memory_type_index} from {self._seen(payload)}"
+        hint = (
+            "; the handle itself is in order, so it is the size, the memory type, the dedicated resource or the device "
+            "that differ from the exporter's, or there is no memory"
+        )
+        fail(result, "vkAllocateMemory", self._driver.name, what + ("" if payload.number else hint))
+
+    def _seen(self, payload: Win32Payload) -> str:
+        """The source in words. Errors: InvalidHandleError where the handle is gone meanwhile."""
+        kind = HandleType(int(payload.handle_type)).name
+        if payload.number:
+            return f"the {kind} number {payload.number:#x}, which extmem cannot look behind"
+        try:
+            objects, value = drivers.kernel(), payload.fd
+            granted = objects.from_kernel(calls.basic(value).granted)
+            path = calls.name_of(value)
+            type_name = objects.kind_of(value)
+        except StatusError as error:
+            raise refusals.of_handle(error, payload.fd) from None
+        named = f", named {path}" if path else ""
+        by = f"the name {payload.name!r}" if payload.name is not None else f"an {kind} handle"
+        return f"{by}, an open {type_name} with {describe(granted)}{named}"
+
+    # What handles of other makers are.
+
+    def memory_type_bits(self, handle_type: int, handle: int) -> int:
+        """See `Native`. Never asked for an opaque type (VUID-…-handleType-00666). The handle stays the caller's.
+
+        Errors: DriverError; UnsupportedError for a type that the device does not import.
+        """
+        driver = self._driver
+        if handle_type & _OPAQUE or WIN32_EXTENSION not in driver.enabled:
+            raise self._lacking(handle_type)
+        answer = to_c(vk.MemoryWin32HandlePropertiesKHR())
+        result = driver.commands.vkGetMemoryWin32HandlePropertiesKHR(
+            driver.handle, int(handle_type), ffi.cast("HANDLE", handle), answer.cdata
+        )
+        driver.check(result, "vkGetMemoryWin32HandlePropertiesKHR", f"handle {handle:#x}")
+        known = (1 << len(driver.memory_types())) - 1
+        bits = int(answer.cdata.memoryTypeBits) & known
+        if not bits:
+            raise DriverError(
+                f"vkGetMemoryWin32HandlePropertiesKHR: {driver.name} names no memory type for handle {handle:#x} as "
+                f"{HandleType(handle_type)!r}; it is another device's, or of another kind",
+                result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
+                command="vkGetMemoryWin32HandlePropertiesKHR",
+                devices=[driver.name],
+            )
+        return bits
+
+    def _lacking(self, handle_type: int) -> UnsupportedError:
+        if WIN32_EXTENSION not in self._driver.enabled:
+            return UnsupportedError(
+                f"{self._driver.name} has no {WIN32_EXTENSION}, so it takes no {HandleType(handle_type)!r}; share host "
+                "memory instead (extmem.open_device(kind='host')), or take a driver that has it",
+                requires_one_of=[WIN32_EXTENSION, "the host device"],
+            )
+        return self._driver.unsupported_type(handle_type)
