@@ -52,6 +52,8 @@ ONLY = {
         "unit/devices/test_strangers.py": _MEMORY_FILES,
         "unit/devices/vulkan/test_proving.py": _FDS,
         "unit/memory/test_own_fds.py": _FDS,
+        "unit/testing/test_fake_vulkan_manners.py": "what drivers do with bad fds; windows/vulkan has what "
+        "they do with bad handles",
         "unit/memory/test_sockets.py": "Unix sockets that carry descriptors are Linux's",
     },
     "windows": {
@@ -61,9 +63,9 @@ ONLY = {
 """Files and folders below tests/ that belong to one system, and why."""
 
 
-def on_linux(*values: object) -> ParameterSet:
+def on_linux(*values: object, id: str | None = None) -> ParameterSet:
     """A parameter that Linux alone has: `parametrize("kind", [on_linux(FD), WIN32])`."""
-    return pytest.param(*values, marks=pytest.mark.linux_only(_FDS))
+    return pytest.param(*values, marks=pytest.mark.linux_only(_FDS), id=id)
 
 
 def on_windows(*values: object) -> ParameterSet:

@@ -11,18 +11,20 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.devices.host import HAS_FDS
 from extmem.devices.vulkan.driver import VulkanDriver
 from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer
 from extmem.testing.fake_vulkan.gpus import from_plain, to_plain
 from extmem.vk.abi import ffi, to_c
-from tests.behaviours.steps import FD, SIZE, export, fd
+from tests.behaviours.steps import FD, SIZE, W32, export, fd
 
 _S = vk.StructureType
 _Layout = vk.ImageLayout
 _USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 EXTERNAL, OURS = int(vk.QUEUE_FAMILY_EXTERNAL), 0
+SHARED = int(FD if HAS_FDS else W32)
 
 
 @pytest.fixture
@@ -148,7 +150,7 @@ def _left_behind(driver: VulkanDriver) -> None:
 
 
 def _not_acquired(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"", handle_types=FD)
+    memory = driver.allocate(SIZE, 0, b"", handle_types=SHARED)
     driver.fill(memory, 0, SIZE, 1)
     memory.owner = "here"  # which it is not: it was released after the fill
     driver.fill(memory, 0, SIZE, 2)
@@ -196,9 +198,9 @@ def _barrier(driver: VulkanDriver, commands: Any, buffer: int, source: int, targ
     driver.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 1, barrier, 0, ffi.NULL)
 
 
-def _fd_not_open(driver: VulkanDriver) -> None:
+def _not_exported(driver: VulkanDriver) -> None:
     with contextlib.suppress(extmem.DriverError):
-        driver.export_fd(driver.allocate(SIZE, 0, b""))
+        driver.get_handle(driver.allocate(SIZE, 0, b"").live, SHARED)
 
 
 MISUSES: dict[str, tuple[Callable[[VulkanDriver], None], str]] = {
@@ -210,7 +212,7 @@ MISUSES: dict[str, tuple[Callable[[VulkanDriver], None], str]] = {
     "bound twice": (_bound_twice, "is bound twice"),
     "a crooked range": (_crooked_range, "no multiple of"),
     "released to others, shared with nobody": (_other_family, "is shared with nobody"),
-    "exported, not made for that": (_fd_not_open, "was not made to be exported"),
+    "exported, not made for that": (_not_exported, "was not made to be exported"),
 }
 
 

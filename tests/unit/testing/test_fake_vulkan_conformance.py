@@ -8,21 +8,21 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
-from extmem import vk
 from extmem.testing import conformance, fake_vulkan
+from tests.systems import on_linux
 
-_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 GPUS = {
     "discrete": fake_vulkan.DISCRETE,
     "integrated": dataclasses.replace(
-        fake_vulkan.INTEGRATED,
-        external=(
-            fake_vulkan.External("buffer", _FD, dedicated="required"),
-            fake_vulkan.External("image", _FD, dedicated="required"),
-        ),
+        fake_vulkan.INTEGRATED, external=fake_vulkan.shared(buffer="required", image="required")
     ),
 }
-CASES = list(conformance.cases())
+CASES = [
+    (on_linux if variant.family is conformance.Family.FD else pytest.param)(
+        scenario, variant, id=f"{scenario.name}-{variant}"
+    )
+    for scenario, variant in conformance.cases()
+]
 
 
 @pytest.fixture(scope="module", params=GPUS)
@@ -34,7 +34,7 @@ def fake(request: pytest.FixtureRequest) -> Iterator[fake_vulkan.FakeVulkan]:
     assert not made.misuses and not made.alive()
 
 
-@pytest.mark.parametrize(("scenario", "variant"), CASES, ids=[f"{s.name}-{v}" for s, v in CASES])
+@pytest.mark.parametrize(("scenario", "variant"), CASES)
 def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant, fake: fake_vulkan.FakeVulkan) -> None:
     before = fake.alive()
     fake.misuses.clear()

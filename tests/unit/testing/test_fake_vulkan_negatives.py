@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import extmem
 from extmem import vk
-from extmem.memory import Device
+from extmem.devices.host import HAS_FDS
+from extmem.handles import FdHandle, NtHandle
+from extmem.memory import Device, DeviceMemory
 from extmem.testing import fake_vulkan
-from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, import_fd, import_win32, kmt, nt
+from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, import_any, import_win32, kmt, nt
 
 _Result = vk.Result
+TYPES = W32 | FD if HAS_FDS else W32
+"""What can be exported together here."""
 OTHER = dataclasses.replace(
     fake_vulkan.DISCRETE, name="Fake Other GPU", device_uuid=b"fake gpu 0000009", driver_uuid=b"fake driver 0002"
 )
@@ -33,6 +38,13 @@ def machine(*gpus: fake_vulkan.Gpu, **options: Any) -> Iterator[fake_vulkan.Fake
 
 def opened(**options: Any) -> Device:
     return extmem.open_device(kind="vulkan", **options)
+
+
+def another(device: Device, memory: DeviceMemory) -> FdHandle | NtHandle:
+    """Another handle of memory that has given one: an fd where there are any."""
+    made = memory.export_handle(FD if HAS_FDS else W32)
+    assert isinstance(made, (FdHandle, NtHandle))
+    return made
 
 
 def why_not() -> str:
@@ -97,7 +109,7 @@ def test_no_queue_that_copies_is_said() -> None:
 # Something of the device is missing.
 
 
-def test_a_driver_without_external_memory_fd_shares_nothing_and_allocates() -> None:
+def test_a_driver_that_shares_nothing_allocates_all_the_same(name: str) -> None:
     lacking = dataclasses.replace(OTHER, extensions=("VK_EXT_external_memory_host",))
     with machine(lacking), opened() as device:
         for kind in (FD, W32, KMT):
@@ -107,19 +119,31 @@ def test_a_driver_without_external_memory_fd_shares_nothing_and_allocates() -> N
             assert not answer.external_memory_properties.external_memory_features
             with pytest.raises(extmem.RuleViolation):
                 export(device, types=kind)
-        with pytest.raises(extmem.ExtmemError):
-            device.allocate(SIZE)
+        lacking_name = fake_vulkan.SHARING_EXTENSION
+        for asked in ({"name": name}, {"handle_types": int(W32)}, {"inherit": True}, {"security": "D:(A;;GA;;;OW)"}):
+            with pytest.raises(extmem.UnsupportedError, match=f"has no {lacking_name}") as caught:
+                device.allocate(SIZE, **asked)
+            assert "Fake Other GPU" in str(caught.value)
+        with device.allocate(SIZE) as memory:
+            memory.fill(3)
+            assert memory.read()[-1] == 3
+            with pytest.raises(extmem.UnsupportedError, match=f"has no {lacking_name}"):
+                pickle.dumps(memory)
         with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory:
             memory.write(b"here" * (SIZE // 4))
             assert bytes(memory.read()[:4]) == b"here"
 
 
 def test_a_missing_command_is_named_and_leaves_nothing() -> None:
-    with machine(OTHER, missing=frozenset({"vkGetMemoryFdKHR"})), opened() as device:
-        with pytest.raises(extmem.UnsupportedError, match="Fake Other GPU has no command vkGetMemoryFdKHR"):
+    command = "vkGetMemoryFdKHR" if HAS_FDS else "vkGetMemoryWin32HandleKHR"
+    with machine(OTHER, missing=frozenset({command})), opened() as device:
+        with pytest.raises(extmem.UnsupportedError, match=f"Fake Other GPU has no command {command}"):
             export(device)
-        with export(device, types=FD) as memory, pytest.raises(extmem.UnsupportedError, match="vkGetMemoryFdKHR"):
-            fd(device, memory)
+        if HAS_FDS:
+            with export(device, types=FD) as memory, pytest.raises(extmem.UnsupportedError, match=command):
+                fd(device, memory)
+    with machine(OTHER), opened() as device:
+        export(device).close()
 
 
 def test_a_wrong_argument_leaves_no_device_behind() -> None:
@@ -132,16 +156,17 @@ def test_a_wrong_argument_leaves_no_device_behind() -> None:
 
 def test_a_lost_device_says_so_and_can_be_closed() -> None:
     with machine(OTHER) as fake, opened() as device:
-        with export(device, types=W32 | FD) as memory, nt(device, memory) as handle:
+        with export(device, types=TYPES) as memory, nt(device, memory) as handle:
             memory.fill(1)
             fake.lose_device()
-            attempts = (
+            attempts: list[Callable[[], object]] = [
                 lambda: export(device),
                 lambda: memory.fill(2),
                 lambda: memory.read(),
-                lambda: fd(device, memory),
                 lambda: import_win32(device, handle),
-            )
+            ]
+            if HAS_FDS:
+                attempts.append(lambda: fd(device, memory))
             for attempt in attempts:
                 with pytest.raises(extmem.DriverError, match="close it, open it again") as caught:
                     attempt()
@@ -196,13 +221,13 @@ def test_coherent_memory_needs_neither() -> None:
 
 def test_another_gpus_payload_is_refused_with_both_names(name: str) -> None:
     with machine(fake_vulkan.DISCRETE, OTHER), opened(name="Other") as other, opened(name="Discrete") as device:
-        with export(device, types=W32 | FD, name=name) as memory, export(device, types=KMT) as numbered:
-            with nt(device, memory) as handle, fd(device, memory) as ours:
-                attempts = (
+        with export(device, types=TYPES, name=name) as memory, export(device, types=KMT) as numbered:
+            with nt(device, memory) as handle, another(device, memory) as ours:
+                attempts: tuple[Callable[[], object], ...] = (
                     lambda: by_name(other, name),
                     lambda: import_win32(other, handle),
                     lambda: import_win32(other, kmt(device, numbered), kind=KMT),
-                    lambda: import_fd(other, ours),
+                    lambda: import_any(other, ours, kind=W32),
                     lambda: other.open(name),
                     lambda: other.open(handle),
                 )
@@ -217,7 +242,7 @@ def test_another_gpus_payload_is_refused_with_both_names(name: str) -> None:
 def test_open_picks_the_gpu_that_the_payload_is_on(name: str) -> None:
     with machine(fake_vulkan.DISCRETE, OTHER), opened(name="Other") as other, opened(name="Discrete") as device:
         assert (other.uuid, device.uuid) == (OTHER.device_uuid, fake_vulkan.DISCRETE.device_uuid)
-        with other.allocate(SIZE, name=name) as memory, memory.export_handle(FD) as ours:
+        with other.allocate(SIZE, name=name) as memory, another(other, memory) as ours:
             memory.fill(6)
             for source in (name, ours):
                 with extmem.open(source) as found:
@@ -240,7 +265,7 @@ def test_a_driver_that_calls_host_pointers_exportable_is_corrected() -> None:
     with machine(dataclasses.replace(fake_vulkan.DISCRETE, external=external)), opened() as device:
         for kind, expected in (
             (vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION, vk.ExternalMemoryFeatureFlagBits.IMPORTABLE),
-            (FD, both),
+            (FD if HAS_FDS else W32, both),
         ):
             answer = device.get_physical_device_external_buffer_properties(
                 vk.PhysicalDeviceExternalBufferInfo(usage=usage, handle_type=kind)

@@ -11,7 +11,8 @@
     assert not fake.misuses and not fake.alive()["memory"]
 
 It stands in for the Vulkan loader, so all of the Vulkan device runs over it, and no Vulkan library is needed. It really
-moves bytes; its payloads are memory files, which other processes can import by fd. In another process, the expression
+moves bytes; its payloads are memory files, which other processes can import by fd, or on Windows sections, which they
+import by NT handle, name or KMT number. In another process, the expression
 that `elsewhere(fake)` returns opens a device of a fake like this one; so it does as the `remote` of `conformance.run`.
 
 * *GPUs* (`Gpu`): names, UUIDs, memory types and heaps, queue families, extensions, what can be shared and how.
@@ -19,23 +20,26 @@ that `elsewhere(fake)` returns opens a device of a fake like this one; so it doe
 * *Manners* (`Manners`): what real drivers let pass, or do to a process that gives them a bad fd.
 * *Strictness*: `misuses` lists what the specification forbids and a driver need not notice: use after destruction,
   wrong sizes, memory used that was not acquired from VK_QUEUE_FAMILY_EXTERNAL, objects left behind.
-* *Counters*: `alive()` says what lives, and of how many bytes.
+* *Counters*: `alive()` says what lives, and of how many bytes; `shares` what each NT export was told.
 
-Not modelled: semaphores, pipelines, sparse and protected memory, Win32 handles, dma-buf, vkCmdPipelineBarrier2.
+Not modelled: semaphores, pipelines, sparse and protected memory, dma-buf, vkCmdPipelineBarrier2.
 """
 
 from __future__ import annotations
 
 from extmem.testing.fake_vulkan.gpus import (
     DISCRETE,
+    HOST_POINTERS,
     INTEGRATED,
     NON_COHERENT,
     PAYLOAD_NAME,
+    SHARING_EXTENSION,
     External,
     Family,
     Gpu,
     Manners,
     MemoryType,
+    shared,
 )
 from extmem.testing.fake_vulkan.installing import EXIT_MISUSE, elsewhere, installed, open_here
 from extmem.testing.fake_vulkan.machine import FakeLoader, FakeVulkan, Misuse
@@ -43,9 +47,11 @@ from extmem.testing.fake_vulkan.machine import FakeLoader, FakeVulkan, Misuse
 __all__ = [
     "DISCRETE",
     "EXIT_MISUSE",
+    "HOST_POINTERS",
     "INTEGRATED",
     "NON_COHERENT",
     "PAYLOAD_NAME",
+    "SHARING_EXTENSION",
     "External",
     "FakeLoader",
     "FakeVulkan",
@@ -57,4 +63,5 @@ __all__ = [
     "elsewhere",
     "installed",
     "open_here",
+    "shared",
 ]

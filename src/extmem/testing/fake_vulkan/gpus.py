@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,26 +12,31 @@ from extmem import vk
 
 __all__ = [
     "DISCRETE",
+    "HOST_POINTERS",
     "INTEGRATED",
     "NON_COHERENT",
     "PAYLOAD_NAME",
+    "SHARING_EXTENSION",
     "External",
     "Family",
     "Gpu",
     "Manners",
     "MemoryType",
     "from_plain",
+    "shared",
     "to_plain",
 ]
 
 PAYLOAD_NAME = "fake vulkan memory"
-"""What the memory files of a fake driver are called, so that its fds look alike."""
+"""What the memory files of a fake driver are called, so that its fds look alike; and the sections of KMT numbers."""
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _Feature = vk.ExternalMemoryFeatureFlagBits
 _Property = vk.MemoryPropertyFlagBits
 _FD, _HOST = int(HandleType.OPAQUE_FD), int(HandleType.HOST_ALLOCATION)
+_NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 _BOTH = int(_Feature.EXPORTABLE | _Feature.IMPORTABLE)
+_IMPORT = int(_Feature.IMPORTABLE)
 _ALL_QUEUE = int(vk.QueueFlagBits.GRAPHICS | vk.QueueFlagBits.COMPUTE | vk.QueueFlagBits.TRANSFER)
 _LOCAL, _VISIBLE = int(_Property.DEVICE_LOCAL), int(_Property.HOST_VISIBLE)
 _COHERENT, _CACHED = int(_Property.HOST_COHERENT), int(_Property.HOST_CACHED)
@@ -66,6 +72,37 @@ class External:
     """What such a resource's VkMemoryDedicatedRequirements say; "required" adds DEDICATED_ONLY to the features."""
 
 
+def shared(
+    *, buffer: Literal["no", "preferred", "required"] = "no", image: Literal["no", "preferred", "required"] = "no"
+) -> tuple[External, ...]:
+    """What a driver of this system shares: opaque fds, or NT handles and KMT numbers, which do not go together (B86).
+
+    buffer, image: what such resources require of dedicated memory.
+    """
+    asks: tuple[tuple[Literal["buffer", "image"], Literal["no", "preferred", "required"]], ...]
+    asks = (("buffer", buffer), ("image", image))
+    if sys.platform != "win32":
+        return tuple(External(kind, _FD, dedicated=alone) for kind, alone in asks)
+    opaque = [External(kind, bit, _BOTH, 0, bit, alone) for kind, alone in asks for bit in (_NT, _KMT)]
+    images = (HandleType.D3D11_TEXTURE, HandleType.D3D11_TEXTURE_KMT, HandleType.D3D12_RESOURCE)
+    textures = [External("image", int(bit), _IMPORT, 0, int(bit), "required") for bit in images]
+    resource, heap = int(HandleType.D3D12_RESOURCE), int(HandleType.D3D12_HEAP)
+    buffers = [
+        External("buffer", resource, _IMPORT, 0, resource, "required"),
+        External("buffer", heap, _IMPORT, 0, heap),
+    ]
+    return (*opaque, *textures, *buffers)
+
+
+HOST_POINTERS = (
+    External("buffer", _HOST, _IMPORT, 0, _HOST),
+    External("image", _HOST, _IMPORT, 0, _HOST),
+)
+"""VK_EXT_external_memory_host: what every fake GPU takes."""
+SHARING_EXTENSION = "VK_KHR_external_memory_win32" if sys.platform == "win32" else "VK_KHR_external_memory_fd"
+"""The extension by which drivers of this system share."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """A physical device. The default is a discrete GPU whose own memory the host cannot see."""
@@ -88,16 +125,11 @@ class Gpu:
     """Bytes of each heap. Heap 0 is the device's own. Allocating more than a heap has fails."""
     families: tuple[Family, ...] = (Family(),)
     extensions: tuple[str, ...] = (
-        "VK_KHR_external_memory_fd",
+        SHARING_EXTENSION,
         "VK_EXT_external_memory_host",
         "VK_EXT_queue_family_foreign",
     )
-    external: tuple[External, ...] = (
-        External("buffer", _FD),
-        External("image", _FD, dedicated="preferred"),
-        External("buffer", _HOST, int(_Feature.IMPORTABLE), 0, _HOST),
-        External("image", _HOST, int(_Feature.IMPORTABLE), 0, _HOST),
-    )
+    external: tuple[External, ...] = (*shared(image="preferred"), *HOST_POINTERS)
     non_coherent_atom: int = 64
     max_allocations: int = 4096
     host_pointer_alignment: int = 4096
@@ -144,6 +176,14 @@ class Manners:
     process from then on, on whatever VkDevice, until that VkDevice is destroyed."""
     short_files_pass: bool = False
     """An import of a file that is too small, or empty, or of size 0, succeeds."""
+    handle_errors: int = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
+    """What an import of a bad Win32 handle or name gives, and an export under a taken name: a VkResult."""
+    gives_null: bool = False
+    """vkGetMemoryWin32HandleKHR of a type that the memory was not exported for succeeds, and gives NULL."""
+    same_handle_twice: bool = False
+    """vkGetMemoryWin32HandleKHR gives the same NT handle when it is asked twice, which it must not be."""
+    answers_handle_types: bool = False
+    """vkGetMemoryWin32HandlePropertiesKHR answers with bits of handle types instead of memory types."""
 
 
 def to_plain(gpu: Gpu) -> dict[str, Any]:

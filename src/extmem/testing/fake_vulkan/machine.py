@@ -28,6 +28,7 @@ from extmem.testing.fake_vulkan.things import (
     Memory,
     Pool,
     Queue,
+    Share,
     Thing,
 )
 from extmem.vk.abi import ffi
@@ -46,6 +47,8 @@ _NEEDS = {
     "vkGetMemoryFdKHR": "VK_KHR_external_memory_fd",
     "vkGetMemoryFdPropertiesKHR": "VK_KHR_external_memory_fd",
     "vkGetMemoryHostPointerPropertiesEXT": "VK_EXT_external_memory_host",
+    "vkGetMemoryWin32HandleKHR": "VK_KHR_external_memory_win32",
+    "vkGetMemoryWin32HandlePropertiesKHR": "VK_KHR_external_memory_win32",
 }
 _COUNTED: dict[type[Thing], str] = {
     Instance: "instances",
@@ -103,7 +106,9 @@ class FakeVulkan:
     calls: list[str] = field(default_factory=list)
     """Every command that was called, in order."""
     bad_imports: list[tuple[int, str]] = field(default_factory=list)
-    """Imports of fds that are no payloads: on which VkDevice, and what was wrong."""
+    """Imports of fds and handles that are no payloads: on which VkDevice, and what was wrong."""
+    shares: list[Share] = field(default_factory=list)
+    """What each export by NT handle was told, on Windows, in order."""
     poisoned_by: int = 0
     """The VkDevice that a bad fd reached, where the manners make that matter; 0 for none."""
 
@@ -289,7 +294,7 @@ class FakeLoader:
 def _commands() -> dict[str, Callable[..., Any]]:
     from extmem.testing.fake_vulkan import answers, devices, instances, memories, queues, recording, resources
 
-    modules = (instances, answers, devices, memories, resources, queues, recording)
+    modules = (instances, answers, devices, memories, memories.sharing, resources, queues, recording)
     return {
         name: value
         for module in modules

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-if sys.platform != "linux":
-    raise ImportError("the fake driver shares memory files, which are Linux's")
-
 from extmem import vk
 from extmem.testing.fake_vulkan.machine import Refusal
-from extmem.testing.fake_vulkan.payloads import FilePayload, HostPayload, Payload, Shadow, Tag, read_tag
-from extmem.testing.fake_vulkan.things import Buffer, Device, Image, Memory, Resource
+from extmem.testing.fake_vulkan.payloads import HostPayload, Shadow
+from extmem.testing.fake_vulkan.things import Buffer, Device, Image, Memory, Resource, Source
 from extmem.vk.abi import ffi, from_c
+
+if sys.platform == "win32":
+    from extmem.testing.fake_vulkan import win32 as sharing
+else:
+    from extmem.testing.fake_vulkan import fds as sharing
 
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.machine import FakeVulkan
 
-__all__: list[str] = []
+__all__ = ["sharing"]
 
 Result = vk.Result
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _Property = vk.MemoryPropertyFlagBits
 _Feature = vk.ExternalMemoryFeatureFlagBits
-_FD, _HOST = int(HandleType.OPAQUE_FD), int(HandleType.HOST_ALLOCATION)
+_HOST = int(HandleType.HOST_ALLOCATION)
 _NO_MEMORY = int(Result.ERROR_OUT_OF_DEVICE_MEMORY)
 _BAD_HANDLE = int(Result.ERROR_INVALID_EXTERNAL_HANDLE)
 _TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
@@ -50,8 +51,11 @@ def vkAllocateMemory(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, ou
     export_types = int(export.handle_types) if export is not None else 0
     _exportable(fake, device, export_types, dedicated)
     _room(fake, device, size, kind)
-    payload, import_type = _payload(fake, device, info, size, kind, dedicated)
-    memory = Memory(device, size, kind, payload, export_types, import_type, dedicated, ours=not import_type)
+    source = _source(fake, device, info, size, kind, dedicated)
+    memory = Memory(
+        device, source.size, kind, source.payload, export_types, source.kind, dedicated, ours=not source.kind
+    )
+    memory.share, memory.kmt = source.share, source.kmt
     out[0] = fake.add(memory)
     return 0
 
@@ -95,13 +99,13 @@ def _room(fake: FakeVulkan, device: Device, size: int, kind: int) -> None:
         raise Refusal(_NO_MEMORY)
 
 
-def _payload(
+def _source(
     fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int, kind: int, dedicated: Resource | None
-) -> tuple[Payload, int]:
-    by_fd = vk.find(info, vk.ImportMemoryFdInfoKHR)
-    if by_fd is not None and by_fd.handle_type:
-        fd = by_fd.fd
-        return _imported(fake, device, fd if isinstance(fd, int) else -1, size, kind, dedicated), _FD
+) -> Source:
+    """Where the memory's bytes are: those of an import, the host's, or new ones."""
+    found = sharing.imported(fake, device, info, size, kind, dedicated)
+    if found is not None:
+        return found
     by_pointer = vk.find(info, vk.ImportMemoryHostPointerInfoEXT)
     if by_pointer is not None and by_pointer.handle_type:
         address, alignment = by_pointer.host_pointer, device.gpu.host_pointer_alignment
@@ -110,68 +114,8 @@ def _payload(
             raise fake.wrong(f"{size} bytes of host memory at {at:#x}: not multiples of {alignment}", _BAD_HANDLE)
         if not device.gpu.memory_types[kind].flags & _Property.HOST_VISIBLE:
             fake.misuse(f"host memory is imported to memory type {kind}, which the host does not see")
-        return HostPayload(at, size), _HOST
-    return _new(device, size, kind, dedicated), 0
-
-
-def _new(device: Device, size: int, kind: int, dedicated: Resource | None) -> FilePayload:
-    alone = type(dedicated).__name__ if dedicated is not None else ""
-    try:
-        return FilePayload.new(Tag(device.gpu.device_uuid, device.gpu.driver_uuid, size, kind, alone))
-    except OSError:
-        raise Refusal(_NO_MEMORY) from None
-
-
-def _imported(
-    fake: FakeVulkan, device: Device, fd: int, size: int, kind: int, dedicated: Resource | None
-) -> FilePayload:
-    manners = fake.manners
-    if "VK_KHR_external_memory_fd" not in device.extensions:
-        fake.misuse("an fd is imported on a device without VK_KHR_external_memory_fd")
-    if fd == -1 and manners.takes_minus_one:
-        fake.misuse("fd -1 is imported")
-        return _new(device, size, kind, dedicated)
-    problem = _bad(fd)
-    if problem and not (manners.short_files_pass and _is_file(fd)):
-        fake.bad_imports.append((device.number, problem))
-        if manners.bad_fd_poisons:
-            fake.poisoned_by = device.number
-            raise Refusal(_NO_MEMORY)
-        raise Refusal(_BAD_HANDLE)
-    tag = read_tag(fd)
-    if tag is not None:
-        _alike(fake, device, tag, size, kind, dedicated)
-    return FilePayload(fd)
-
-
-def _bad(fd: int) -> str:
-    """What is wrong with an fd, or nothing."""
-    try:
-        link = os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return f"fd {fd} is not open"
-    return "" if read_tag(fd) is not None else f"fd {fd} is {link}, and no payload"
-
-
-def _is_file(fd: int) -> bool:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:")
-    except OSError:
-        return False
-
-
-def _alike(fake: FakeVulkan, device: Device, tag: Tag, size: int, kind: int, dedicated: Resource | None) -> None:
-    """What an import must have in common with the export."""
-    if (tag.device_uuid, tag.driver_uuid) != (device.gpu.device_uuid, device.gpu.driver_uuid):
-        fake.bad_imports.append((device.number, "the payload is another device's"))
-        raise Refusal(_BAD_HANDLE)
-    if (tag.size, tag.memory_type) != (size, kind):
-        lenient = fake.manners.lenient_sizes and size <= tag.size
-        if not lenient and not (fake.manners.short_files_pass and tag.memory_type == kind):
-            raise Refusal(_BAD_HANDLE)
-    alone = type(dedicated).__name__ if dedicated is not None else ""
-    if tag.dedicated != alone:
-        fake.misuse(f"the payload is dedicated to {tag.dedicated or 'nothing'}, and the import to {alone or 'nothing'}")
+        return Source(HostPayload(at, size), size, _HOST)
+    return sharing.created(fake, device, info, size, kind, dedicated)
 
 
 def vkFreeMemory(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> None:
@@ -182,19 +126,6 @@ def vkFreeMemory(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> Non
         fake.end(memory)
         memory.mapping = memory.shadow = None
         memory.payload.close()
-
-
-def vkGetMemoryFdKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> int:
-    """A new fd each time."""
-    memory = fake.get(info.memory, Memory, fake.get(handle, Device))
-    kind = int(info.handleType)
-    if not memory.export_types & kind or kind != _FD or not isinstance(memory.payload, FilePayload):
-        raise fake.wrong(f"{memory} was not made to be exported as {HandleType(kind)!r}")
-    try:
-        out[0] = os.dup(memory.payload.fd)
-    except OSError:
-        raise Refusal(_TOO_MANY) from None
-    return 0
 
 
 def vkMapMemory(fake: FakeVulkan, handle: Any, raw: int, offset: int, size: int, flags: int, out: Any) -> int:

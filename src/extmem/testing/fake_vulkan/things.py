@@ -24,6 +24,8 @@ __all__ = [
     "Pool",
     "Queue",
     "Resource",
+    "Share",
+    "Source",
     "Thing",
 ]
 
@@ -70,6 +72,37 @@ class Queue(Thing):
 
 
 @dataclass(eq=False)
+class Share:
+    """What vkAllocateMemory was told of an NT export (VkExportMemoryWin32HandleInfoKHR), read during the call."""
+
+    stated: bool
+    """Whether the struct was there."""
+    name: str | None = None
+    access: int = 0
+    """dwAccess as it came."""
+    attributes: bool = False
+    """Whether pAttributes was not NULL."""
+    inherit: bool = False
+    sddl: str | None = None
+    """The security descriptor; None for NULL."""
+    given: int = 0
+    """How often vkGetMemoryWin32HandleKHR was asked for its NT handle."""
+    first: int = 0
+    """The first handle that was given."""
+
+
+@dataclass(eq=False)
+class Source:
+    """The bytes of a new memory object. `kind` is the handle type that it was imported as; 0 for none."""
+
+    payload: Payload
+    size: int
+    kind: int = 0
+    share: Share | None = None
+    kmt: int = 0
+
+
+@dataclass(eq=False)
 class Memory(Thing):
     """VkDeviceMemory."""
 
@@ -83,6 +116,10 @@ class Memory(Thing):
     """What keeps the mapped pages; None while it is not mapped."""
     shadow: Shadow | None = None
     """The host's cache of memory that is not coherent."""
+    share: Share | None = None
+    """How it was exported, on Windows; None where it was not."""
+    kmt: int = 0
+    """Its KMT number; 0 for none."""
     ours: bool = True
     """Whether a queue family of this device owns it, rather than VK_QUEUE_FAMILY_EXTERNAL."""
 

@@ -1,0 +1,105 @@
+"""Sharing on Linux: opaque fds, as VK_KHR_external_memory_fd has them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if sys.platform != "linux":
+    raise ImportError("a driver's fds are Linux's; on Windows the fake driver has NT handles and KMT numbers")
+
+from extmem import vk
+from extmem.testing.fake_vulkan.machine import Refusal
+from extmem.testing.fake_vulkan.matching import alike
+from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
+from extmem.testing.fake_vulkan.things import Device, Memory, Resource, Source
+
+if TYPE_CHECKING:
+    from extmem.testing.fake_vulkan.machine import FakeVulkan
+
+__all__ = ["created", "imported"]
+
+Result = vk.Result
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_FD = int(HandleType.OPAQUE_FD)
+_NO_MEMORY = int(Result.ERROR_OUT_OF_DEVICE_MEMORY)
+_BAD_HANDLE = int(Result.ERROR_INVALID_EXTERNAL_HANDLE)
+_TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
+
+
+def created(
+    fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int, kind: int, dedicated: Resource | None
+) -> Source:
+    """New memory: every payload is a file, so that any can be exported."""
+    return Source(_new(device, size, kind, dedicated), size)
+
+
+def imported(
+    fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int, kind: int, dedicated: Resource | None
+) -> Source | None:
+    """What an fd leads to, which is consumed; None where the call imports none."""
+    by_fd = vk.find(info, vk.ImportMemoryFdInfoKHR)
+    if by_fd is None or not by_fd.handle_type:
+        return None
+    fd = by_fd.fd
+    return Source(_from_fd(fake, device, fd if isinstance(fd, int) else -1, size, kind, dedicated), size, _FD)
+
+
+def _new(device: Device, size: int, kind: int, dedicated: Resource | None) -> FilePayload:
+    alone = type(dedicated).__name__ if dedicated is not None else ""
+    try:
+        return FilePayload.new(Tag(device.gpu.device_uuid, device.gpu.driver_uuid, size, kind, alone))
+    except OSError:
+        raise Refusal(_NO_MEMORY) from None
+
+
+def _from_fd(
+    fake: FakeVulkan, device: Device, fd: int, size: int, kind: int, dedicated: Resource | None
+) -> FilePayload:
+    manners = fake.manners
+    if "VK_KHR_external_memory_fd" not in device.extensions:
+        fake.misuse("an fd is imported on a device without VK_KHR_external_memory_fd")
+    if fd == -1 and manners.takes_minus_one:
+        fake.misuse("fd -1 is imported")
+        return _new(device, size, kind, dedicated)
+    problem = _bad(fd)
+    if problem and not (manners.short_files_pass and _is_file(fd)):
+        fake.bad_imports.append((device.number, problem))
+        if manners.bad_fd_poisons:
+            fake.poisoned_by = device.number
+            raise Refusal(_NO_MEMORY)
+        raise Refusal(_BAD_HANDLE)
+    tag = read_tag(fd)
+    if tag is not None:
+        alike(fake, device, tag, size, kind, dedicated)
+    return FilePayload(fd)
+
+
+def _bad(fd: int) -> str:
+    """What is wrong with an fd, or nothing."""
+    try:
+        link = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return f"fd {fd} is not open"
+    return "" if read_tag(fd) is not None else f"fd {fd} is {link}, and no payload"
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:")
+    except OSError:
+        return False
+
+
+def vkGetMemoryFdKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> int:
+    """A new fd each time."""
+    memory = fake.get(info.memory, Memory, fake.get(handle, Device))
+    kind = int(info.handleType)
+    if not memory.export_types & kind or kind != _FD or not isinstance(memory.payload, FilePayload):
+        raise fake.wrong(f"{memory} was not made to be exported as {HandleType(kind)!r}")
+    try:
+        out[0] = os.dup(memory.payload.fd)
+    except OSError:
+        raise Refusal(_TOO_MANY) from None
+    return 0
