@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from extmem.cli._guard import FAILED, guarded
 from extmem.cli._out import emit_json, table, words
+from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from extmem.cli._bench.measure import Figure
@@ -29,6 +31,16 @@ class Subject(StrEnum):
     CUDA = "cuda"
 
 
+_MODULES = {
+    Subject.OPEN: "opening",
+    Subject.BROKER: "crowd",
+    Subject.CHECKS: "checking",
+    Subject.IMPORTS: "importing",
+    Subject.VULKAN: "gpu",
+    Subject.CUDA: "cuda",
+}
+_EVERYWHERE = (Subject.OPEN, Subject.CHECKS)
+"""What is measured on Windows, too."""
 _ROUNDS = {
     Subject.OPEN: 500,
     Subject.BROKER: 400,
@@ -42,6 +54,8 @@ _QUICK = 20
 
 def _all_here() -> list[Subject]:
     """Every subject that can be measured here: a machine need not have a Vulkan or a CUDA device."""
+    if sys.platform != "linux":
+        return list(_EVERYWHERE)
     from extmem.devices import cuda, vulkan
 
     looks = {Subject.VULKAN: vulkan.offers, Subject.CUDA: cuda.offers}
@@ -49,20 +63,18 @@ def _all_here() -> list[Subject]:
 
 
 def _measure(subject: Subject, *, quick: bool, kills: int | None) -> Iterator[Figure]:
-    from extmem.cli._bench import checking, crowd, cuda, gpu, importing, opening
     from extmem.cli._bench.house import House
 
-    modules: dict[Subject, Callable[..., Iterator[Figure]]] = {
-        Subject.OPEN: opening.figures,
-        Subject.BROKER: crowd.figures,
-        Subject.CHECKS: checking.figures,
-        Subject.IMPORTS: importing.figures,
-        Subject.VULKAN: partial(gpu.figures, kills=kills),
-        Subject.CUDA: cuda.figures,
-    }
+    if sys.platform != "linux" and subject not in _EVERYWHERE:
+        raise UnsupportedError(
+            f"{subject.value} is measured with Linux's broker, descriptors and /proc, which are not here; "
+            f"there are: {', '.join(_EVERYWHERE)}"
+        )
+    figures = import_module(f"extmem.cli._bench.{_MODULES[subject]}").figures
+    more = {"kills": kills} if subject is Subject.VULKAN else {}
     with House() as house:
         rounds = _QUICK if quick else _ROUNDS[subject]
-        yield from modules[subject](house, rounds, _teller(subject), quick=quick)
+        yield from figures(house, rounds, _teller(subject), quick=quick, **more)
 
 
 def _teller(subject: Subject) -> Callable[[str], None]:

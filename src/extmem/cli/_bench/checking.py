@@ -10,18 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 
 import extmem
-from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, told
-
-if sys.platform != "linux":
-    raise ImportError("the benchmarks measure Linux's object manager and host device; there is none to measure here")
-
 from extmem.cli._bench.house import House
-from extmem.cli._bench.importing import import_by_name
+from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, told
+from extmem.cli._bench.sharing import import_by_name
 
 __all__ = ["figures"]
 
 _HERE = __name__
-_NAME = "bench checks"
 _FORBIDDEN = ("numpy", "typer", "rich")
 _PROBE = (
     "import sys, extmem, extmem.memory, extmem.vk\n"
@@ -32,9 +27,10 @@ _PROBE = (
 def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: bool = False) -> Iterator[Figure]:
     """Measure; `rounds` imports each way."""
     exporter, importer = house.worker("exporter"), house.worker("importer")
-    exporter.call("extmem.cli._bench.opening:share", [(_NAME, 1 << 20)])
+    name = house.name("checks")
+    exporter.call("extmem.cli._bench.sharing:share", [(name, 1 << 20)])
     say(f"importing {rounds} times checked, in turns with unchecked")
-    checked, unchecked = importer.call(f"{_HERE}:compare", _NAME, rounds)
+    checked, unchecked = importer.call(f"{_HERE}:compare", name, rounds)
     yield at_most("a checked import against an unchecked one", ratio(checked, unchecked), 1.5)
     yield told("an unchecked import", statistics.median(unchecked) / 1000, "µs")
     yield told("checking it", (statistics.median(checked) - statistics.median(unchecked)) / 1000, "µs")

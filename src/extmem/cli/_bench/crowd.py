@@ -20,7 +20,9 @@ from extmem.cli._bench.measure import Figure, at_least, at_most, percentile, tol
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and host device; there is none to measure here")
 
-from extmem.cli._bench.house import House, allow_descriptors, descriptors_of, resident_kib, wait_for, waited_ns
+from extmem.cli._bench.house import House
+from extmem.cli._bench.machine import allow_descriptors, broker_of, descriptors_of, resident_kib, waited_ns
+from extmem.cli._bench.waiting import wait_for
 from extmem.cli._worker import Worker
 
 __all__ = ["figures"]
@@ -38,7 +40,7 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
     objects, clients, turns = (200, 8, 2) if quick else (10_000, 64, 20)
     observer = house.worker("observer")
     observer.call(f"{_HERE}:left_over")
-    broker = house.broker()
+    broker = broker_of(house.directory)
     descriptors = descriptors_of(broker)
     say(f"starting {clients} clients")
     crowd = [house.worker(f"client {number}") for number in range(clients)]

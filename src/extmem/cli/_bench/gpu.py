@@ -38,9 +38,10 @@ if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
 
 from extmem.cli._bench import killing
-from extmem.cli._bench.house import House, descriptors_of, resident_kib
-from extmem.cli._bench.importing import import_by_name
+from extmem.cli._bench.house import House
+from extmem.cli._bench.machine import broker_of, descriptors_of, resident_kib
 from extmem.cli._bench.passing import USAGE, HandleType, Payload, buffer_info, exportable
+from extmem.cli._bench.sharing import import_by_name
 
 __all__ = ["figures"]
 
@@ -225,7 +226,7 @@ def _leaving(house: House, subject: _Subject, count: int, say: Callable[[str], N
     payload = subject.payloads["1 MiB"]
     exporter.call(f"{_HERE}:share", [("bench leaving", payload.buffer_size)])
     importer.call(f"{_HERE}:import_and_close", "bench leaving", 4)  # it is connected from here on, and others are gone
-    broker = house.broker()
+    broker = broker_of(house.directory)
     before = descriptors_of(broker)
     left, grown = importer.call(f"{_HERE}:import_and_close", "bench leaving", count)
     for what, amount in left.items():

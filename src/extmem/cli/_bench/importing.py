@@ -8,23 +8,21 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import extmem
-from extmem import vk
 from extmem.cli._bench.measure import Figure, at_most, told
 
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and host device; there is none to measure here")
 
-from extmem.cli._bench.house import House, allow_descriptors, descriptors_of
+from extmem.cli._bench.house import House
+from extmem.cli._bench.machine import allow_descriptors, broker_of, descriptors_of
+from extmem.cli._bench.sharing import import_by_name
 
-__all__ = ["figures", "import_by_name"]
+__all__ = ["figures"]
 
 _HERE = __name__
-_NAME = "bench imports"
 _SIZE = 256 << 20
-_kept: list[Any] = []
 
 
 def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: bool = False) -> Iterator[Figure]:
@@ -32,17 +30,18 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
     allow_descriptors()
     live, churned, repeats = (50, 200, 2) if quick else (1_000, 4_096, 5)
     exporter, importer = house.worker("exporter"), house.worker("importer")
-    exporter.call("extmem.cli._bench.opening:share", [(_NAME, _SIZE)])
+    name = house.name("imports")
+    exporter.call("extmem.cli._bench.sharing:share", [(name, _SIZE)])
     say(f"importing 256 MiB {live} times at once, {repeats} times over")
-    grown, blocks, descriptors = importer.call(f"{_HERE}:import_at_once", _NAME, live, repeats)
+    grown, blocks, descriptors = importer.call(f"{_HERE}:import_at_once", name, live, repeats)
     # Other processes move the machine's counter by some pages; a copy would move it by 256 MiB each.
     yield at_most(f"shared memory of the machine after {live} imports", statistics.median(grown), 1.0, "MiB more")
     yield at_most(f"blocks of the payload's file after {live} imports", blocks, 0, "more")
     yield told(f"descriptors of {live} imports", descriptors, "more")
     say(f"importing and closing {churned} times")
-    broker = house.broker()
+    broker = broker_of(house.directory)
     before = descriptors_of(broker)
-    left = importer.call(f"{_HERE}:import_and_close", _NAME, churned)
+    left = importer.call(f"{_HERE}:import_and_close", name, churned)
     for what, count in left.items():
         yield at_most(f"{what} left after {churned} imports and closes", count, 0, "left")
     yield at_most(
@@ -51,14 +50,6 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
 
 
 # What the processes do.
-
-
-def import_by_name(device: extmem.Device, name: str, size: int, memory_type: int) -> extmem.DeviceMemory:
-    """vkAllocateMemory with VkImportMemoryWin32HandleInfoKHR::name: always a memory object of its own."""
-    opaque = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
-    return device.allocate_memory(
-        vk.MemoryAllocateInfo(size, memory_type, vk.ImportMemoryWin32HandleInfoKHR(opaque, None, name))
-    )
 
 
 def import_at_once(name: str, count: int, repeats: int) -> tuple[list[float], int, int]:

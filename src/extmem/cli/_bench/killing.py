@@ -25,9 +25,11 @@ from extmem.cli._bench.measure import Figure, at_most, told
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
 
-from extmem.cli._bench.house import House, descriptors_of, wait_for
-from extmem.cli._bench.importing import import_by_name
+from extmem.cli._bench.house import House
+from extmem.cli._bench.machine import broker_of, descriptors_of
 from extmem.cli._bench.passing import HandleType, Payload, buffer_info, export_named
+from extmem.cli._bench.sharing import import_by_name
+from extmem.cli._bench.waiting import wait_for
 from extmem.cli._worker import Worker
 
 __all__ = ["figures"]
@@ -49,7 +51,7 @@ def figures(house: House, uuid: bytes, payload: Payload, rounds: int, say: Calla
         say(f"the device's memory is not looked at: {error}")
         library = ""
     watcher.call(f"{_HERE}:watch", payload, library, uuid)
-    broker = house.broker()
+    broker = broker_of(house.directory)
     descriptors, (payloads, own, budget) = descriptors_of(broker), watcher.call(f"{_HERE}:look")
     draw = random.Random(rounds)
     tasks = itertools.cycle((f"{_HERE}:export_forever", f"{_HERE}:import_forever"))

@@ -30,7 +30,7 @@ from extmem.process import receive_handle, send_handle
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
 
-from extmem.cli._bench.importing import import_by_name
+from extmem.cli._bench.sharing import import_by_name
 
 __all__ = ["USAGE", "Payload", "buffer_info", "exportable", "export_named"]
 

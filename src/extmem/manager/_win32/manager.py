@@ -195,6 +195,9 @@ class WindowsManager(Memories):
             if path is None:
                 path = calls.name_of(section)
             said, capacity = payloads.describe(section, path)
+            if said is None and not calls.basic(section).granted & sections.MAP_READ:
+                # READ_CONTROL alone, which owners have in any case: enough to be told of, not to be looked into.
+                raise refusals.denied(granted | READ_CONTROL, what)
             number = names.find_number(path)
             shared = said.object if said is not None and self._is_one(said.object, section) else _NAMELESS
         except BaseException:

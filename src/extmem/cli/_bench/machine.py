@@ -1,0 +1,76 @@
+"""What Linux tells of processes and of their broker, for benchmarks: descriptors, memory, waiting, who listens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+
+from extmem.cli._bench.waiting import wait_for
+
+if sys.platform != "linux":
+    raise ImportError("the object manager that is looked at here is Linux's broker, a process; elsewhere there is none")
+
+import resource
+
+__all__ = ["allow_descriptors", "broker_of", "descriptors_of", "end_broker", "resident_kib", "waited_ns"]
+
+
+def allow_descriptors() -> None:
+    """Raise this process's limit of open descriptors, and so its children's and its broker's, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def broker_of(directory: Path) -> int:
+    """The pid of the broker that listens in this runtime directory; 0 for none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(str(directory / "broker.sock"))
+        except OSError:
+            return 0
+        # The kernel says who listens: struct ucred, pid first.
+        return int(struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+
+
+def end_broker(directory: Path) -> None:
+    """End the broker that listens there, for sure."""
+    pid = broker_of(directory)
+    if not pid:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    if not _gone(pid, 5.0):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _gone(pid: int, patience: float) -> bool:
+    try:
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), patience)
+    except TimeoutError:
+        return False
+    return True
+
+
+def descriptors_of(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def resident_kib(pid: int) -> int:
+    """How much memory of a process is in RAM (VmRSS), in KiB."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise ProcessLookupError(f"process {pid} has no memory; it has ended")
+
+
+def waited_ns(pid: int) -> int:
+    """How long a process's main thread was ready to run and had no processor, in nanoseconds since it began."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1])
