@@ -13,8 +13,6 @@ import extmem
 from extmem import arrays
 from extmem.arrays.dtypes import ITEMSIZES
 from extmem.memory import Device, DeviceMemory
-from extmem.vk import SecurityAttributes
-from tests.behaviours.steps import export
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -27,7 +25,7 @@ def frame(device: Device) -> Iterator[DeviceMemory]:
 
 @pytest.fixture
 def reading(device: Device, name: str) -> Iterator[DeviceMemory]:
-    with export(device, name=name, security=SecurityAttributes("D:(A;;GR;;;OW)")), extmem.open(name) as memory:
+    with device.allocate(4096, name=name, access=extmem.Access.READ), extmem.open(name) as memory:
         assert memory.read_only
         yield memory
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import vulkan as other  # type: ignore[import-untyped]  # the package has no py.
 
 __all__ = ["Foreign", "foreign", "other"]
 
-EXTENSIONS = ["VK_KHR_external_memory_fd"]
+EXTENSION = f"VK_KHR_external_memory_{'win32' if sys.platform == 'win32' else 'fd'}"
 
 
 class Foreign:
@@ -26,10 +27,13 @@ class Foreign:
             None,
         )
         self.physical = other.vkEnumeratePhysicalDevices(self.instance)[0]
+        known = other.vkEnumerateDeviceExtensionProperties(self.physical, None)
+        # Under Wine there is none for Win32 handles; what shares nothing is tested there, too.
+        self.extensions = [EXTENSION] if EXTENSION in [one.extensionName for one in known] else []
         queue = other.VkDeviceQueueCreateInfo(queueFamilyIndex=0, queueCount=1, pQueuePriorities=[1.0])
         self.device = other.vkCreateDevice(
             self.physical,
-            other.VkDeviceCreateInfo(pQueueCreateInfos=[queue], ppEnabledExtensionNames=EXTENSIONS),
+            other.VkDeviceCreateInfo(pQueueCreateInfos=[queue], ppEnabledExtensionNames=self.extensions),
             None,
         )
 
