@@ -75,9 +75,11 @@ def on_linux(*values: object, id: str | None = None, reason: str = _FDS) -> Para
     return pytest.param(*values, marks=pytest.mark.linux_only(reason), id=id)
 
 
-def on_windows(*values: object) -> ParameterSet:
+def on_windows(
+    *values: object, id: str | None = None, reason: str = "what sections can do, where Linux has memory files"
+) -> ParameterSet:
     """A parameter that Windows alone has."""
-    return pytest.param(*values, marks=pytest.mark.windows_only("what sections can do, where Linux has memory files"))
+    return pytest.param(*values, marks=pytest.mark.windows_only(reason), id=id)
 
 
 def owner(path: Path) -> str | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 import extmem
 from extmem.devices.vulkan.instance import Instance
 from extmem.memory import Device
 from extmem.testing import conformance
+from tests.systems import on_linux
 
 REMOTE = 'extmem.open_device(kind="vulkan")'
 CASES = list(conformance.cases())
@@ -32,8 +34,13 @@ class Loner(Device):
         self.instance.close()
 
 
-def ids(cases: list[tuple[conformance.Scenario, conformance.Variant]]) -> list[str]:
-    return [f"{scenario.name}-{variant}" for scenario, variant in cases]
+def parameters(cases: list[tuple[conformance.Scenario, conformance.Variant]]) -> list[ParameterSet]:
+    """The cases as parameters; those of fds are Linux's."""
+    made = []
+    for scenario, variant in cases:
+        make = on_linux if variant.family is conformance.Family.FD else pytest.param
+        made.append(make(scenario, variant, id=f"{scenario.name}-{variant}"))
+    return made
 
 
 def run(
@@ -52,12 +59,12 @@ def run(
         pytest.skip(f"the driver says beforehand that it cannot: {reason}")
 
 
-@pytest.mark.parametrize(("scenario", "variant"), CASES, ids=ids(CASES))
+@pytest.mark.parametrize(("scenario", "variant"), parameters(CASES))
 def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant, vulkan_device: Device) -> None:
     run(scenario, variant, lambda: extmem.open_device(kind="vulkan"), vulkan_device)
 
 
-@pytest.mark.parametrize(("scenario", "variant"), ACROSS, ids=ids(ACROSS))
+@pytest.mark.parametrize(("scenario", "variant"), parameters(ACROSS))
 def test_scenario_across_two_instances(
     scenario: conformance.Scenario, variant: conformance.Variant, vulkan_device: Device
 ) -> None:

@@ -62,7 +62,7 @@ PLATFORM_ASKED = {
     "extmem.cli._bench.opening": "picks whom opening is compared with",
     "extmem.cli._worker": "picks how a process is started that inherits one thing",
     "extmem.cli.demo": "counts what is open",
-    "extmem.cli._guard": "Windows has no SIGHUP to listen for",
+    "extmem.cli._guard": "Windows has SIGBREAK for SIGHUP",
 }
 BACKENDS = (
     "extmem.devices.host.",

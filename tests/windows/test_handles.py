@@ -212,7 +212,8 @@ def test_the_end_of_a_process_gives_back_all_that_it_held(device: Device, name: 
             "held = [by_name(device, name) for _ in range(64)] + [extmem.open_handle(name) for _ in range(64)]",
             name=name,
         )
-        assert handle.info.handle_count == 129
+        # Imports in one process share a handle, which the kernel counts as any other.
+        assert handle.info.handle_count == 1 + 1 + 64
         peer.kill()
         assert handle.info.handle_count == 1
 

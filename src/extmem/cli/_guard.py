@@ -64,7 +64,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _ended_politely() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind like Ctrl-C does, so that whatever a command started is ended."""
+    """Let SIGTERM, SIGHUP and SIGBREAK unwind like Ctrl-C does, so that whatever a command started is ended."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -73,7 +73,9 @@ def _ended_politely() -> Iterator[None]:
         yield
         return
     numbers = [signal.SIGTERM]
-    if sys.platform != "win32":
+    if sys.platform == "win32":
+        numbers.append(signal.SIGBREAK)  # Ctrl-Break, and the end of the console
+    else:
         numbers.append(signal.SIGHUP)
     before = [(number, signal.signal(number, leave)) for number in numbers]
     try:

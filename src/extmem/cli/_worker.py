@@ -49,6 +49,10 @@ if sys.platform == "win32":
         startup.lpAttributeList = {"handle_list": [inherited]}
         return {"startupinfo": startup, "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
+    def _reaped(process: subprocess.Popen[bytes]) -> None:
+        """Give the ended process's handle back now, and not when the object is lost."""
+        process._handle.Close()  # type: ignore[attr-defined]  # there is no public way
+
 else:
     _PYTHON = sys.executable
     _VARIABLES: dict[str, str] = {}
@@ -56,6 +60,9 @@ else:
     def _starting(inherited: int) -> dict[str, Any]:
         """How to start a process that inherits this descriptor, and does not get our Ctrl-C."""
         return {"pass_fds": (inherited,), "process_group": 0}
+
+    def _reaped(process: subprocess.Popen[bytes]) -> None:
+        """Nothing is left of it."""
 
 
 class WorkerError(PeerError):
@@ -135,6 +142,7 @@ class Worker:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        _reaped(self.process)
 
     def leave(self, *, deadline: float = 10.0) -> None:
         """Hang up, and let it end by itself, as a program does."""

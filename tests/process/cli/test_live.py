@@ -20,6 +20,10 @@ from extmem.testing.waiting import wait_until
 from tests.systems import on_linux
 
 DEADLINE = 100
+LINUX = sys.platform == "linux"
+BROKER = pytest.mark.linux_only("Windows has no broker")
+BY_FD = pytest.mark.linux_only("a GPU is measured by fd and by /proc")
+SIGNALS = pytest.mark.linux_only("on Windows Ctrl-C comes from a console, and no test has one")
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def _only_the_broker(house: Runtime) -> bool:
 def test_ps_without_a_broker_is_an_empty_list_and_starts_none(house: Runtime) -> None:
     done = _extmem(house, "ps", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
-    assert "No broker runs" in done.stderr
+    assert ("No broker runs" if LINUX else "0 payloads, held by 0 processes") in done.stderr
     assert not house.processes()
 
 
@@ -90,6 +94,21 @@ def test_ps_shows_who_holds_what(house: Runtime) -> None:
         exporter("memory.close()")
 
 
+@pytest.mark.windows_only("Linux has a broker, which the tests below are about")
+def test_windows_needs_no_broker(house: Runtime) -> None:
+    for command, code, told in (
+        ("status", 1, {"running": False}),
+        ("stop", 0, {"was_running": False, "stopped": True}),
+    ):
+        done = _extmem(house, "broker", command, "--json")
+        assert (done.returncode, json.loads(done.stdout)) == (code, told)
+        assert "Windows needs no broker: its kernel keeps names and handles" in done.stderr
+    done = _extmem(house, "broker", "run")
+    assert done.returncode == 1 and done.stderr.startswith("error: UnsupportedError: the broker is Linux's")
+    assert not house.processes()
+
+
+@BROKER
 def test_broker_stop_refuses_while_others_use_it_and_then_stops(house: Runtime) -> None:
     with Peer(env=house.environment) as client:
         client("memory = extmem.open_device().allocate(64, name='kept')")
@@ -105,6 +124,7 @@ def test_broker_stop_refuses_while_others_use_it_and_then_stops(house: Runtime) 
     wait_until(lambda: house.broker_pid() is None, "the broker to leave")
 
 
+@BROKER
 def test_broker_run_serves_in_the_foreground_until_ctrl_c(house: Runtime) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "extmem", "broker", "run"],
@@ -156,6 +176,7 @@ def test_the_demos_story_is_told_on_stdout_and_its_progress_on_stderr(house: Run
     assert "Left behind" not in done.stderr and "\x1b" not in done.stdout + done.stderr
 
 
+@SIGNALS
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_interrupted_leaves_nothing(house: Runtime, tmp_path: Path, number: int) -> None:
     picture = tmp_path / "demo.png"
@@ -219,6 +240,7 @@ def test_bench_prints_its_figures_and_ends_what_it_started(house: Runtime, subje
     _prints_its_figures(house, subject, figures)
 
 
+@BY_FD
 def test_bench_measures_a_vulkan_device(house: Runtime, vulkan_device: Device) -> None:
     rows = _prints_its_figures(
         house,
@@ -235,6 +257,7 @@ def test_bench_measures_a_vulkan_device(house: Runtime, vulkan_device: Device) -
     assert not [row for row in rows if row["unit"] == "failed"], rows
 
 
+@BY_FD
 def test_bench_tells_what_it_could_not_measure(house: Runtime, vulkan_device: Device, tmp_path: Path) -> None:
     compiler = tmp_path / "cc"
     compiler.write_text("#!/bin/sh\necho no C today >&2\nexit 1\n")
@@ -262,6 +285,16 @@ def _prints_its_figures(house: Runtime, subject: str, figures: list[str], *optio
     return rows
 
 
+@pytest.mark.windows_only("Linux has all of them")
+def test_what_bench_cannot_measure_is_told(house: Runtime) -> None:
+    for subject in ("broker", "imports", "vulkan", "cuda"):
+        done = _extmem(house, "bench", subject, "--quick", "--json")
+        assert done.returncode == 1 and done.stdout == ""
+        assert done.stderr.startswith(f"error: UnsupportedError: {subject} is measured with Linux's broker")
+        assert "there are: open, checks" in done.stderr
+
+
+@SIGNALS
 def test_an_interrupted_bench_ends_its_processes(house: Runtime) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "extmem", "bench", "open", "--json"],
@@ -309,9 +342,17 @@ def test_a_reader_that_has_seen_enough_is_no_error(house: Runtime) -> None:
 
 
 def test_an_error_is_words_and_no_traceback(house: Runtime, tmp_path: Path) -> None:
-    arguments = ("demo", "--frames", "1", "--out", str(tmp_path / "p.png"))
-    done = _extmem(house, *arguments, EXTMEM_BROKER_START="never")
+    arguments, more, told = (
+        (
+            ("demo", "--frames", "1", "--out", str(tmp_path / "p.png")),
+            {"EXTMEM_BROKER_START": "never"},
+            "no broker listens",
+        )
+        if LINUX
+        else (("broker", "run"), {}, "the broker is Linux's")
+    )
+    done = _extmem(house, *arguments, **more)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith("error: UnsupportedError: no broker listens") and "Traceback" not in done.stderr
-    traced = _extmem(house, *arguments, EXTMEM_BROKER_START="never", EXTMEM_TRACEBACK="1")
+    assert done.stderr.startswith(f"error: UnsupportedError: {told}") and "Traceback" not in done.stderr
+    traced = _extmem(house, *arguments, **more, EXTMEM_TRACEBACK="1")
     assert traced.returncode == 1 and "Traceback" in traced.stderr

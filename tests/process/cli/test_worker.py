@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from extmem.cli._worker import Worker, WorkerError
+from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 
 
@@ -23,6 +25,7 @@ def test_a_task_returns_its_value_from_another_process(worker: Worker) -> None:
     assert worker.call("os:getpid") == worker.pid != os.getpid()
 
 
+@pytest.mark.linux_only("Windows's processes have no names of their own")
 def test_it_has_a_name_that_ps_shows(worker: Worker) -> None:
     worker.call("os:getpid")
     assert Path(f"/proc/{worker.pid}/comm").read_text().strip() == "extmem helper"
@@ -49,6 +52,11 @@ def test_a_worker_that_does_not_answer_is_told(worker: Worker) -> None:
         worker.call("time:sleep", 30, deadline=0.05)
 
 
+def test_ctrl_c_means_nothing_to_it(worker: Worker) -> None:
+    assert worker.call("signal:getsignal", int(signal.SIGINT)) == signal.SIG_IGN
+
+
+@pytest.mark.linux_only("process groups are Linux's; on Windows children are started deaf to Ctrl-C")
 def test_ctrl_c_does_not_reach_it(worker: Worker) -> None:
     worker.call("os:getpid")
     assert os.getpgid(worker.pid) != os.getpgid(0)
@@ -70,8 +78,8 @@ def test_closing_ends_it_whatever_it_does() -> None:
 
 
 def test_no_worker_outlives_an_owner_that_is_killed() -> None:
-    with Worker("owner") as owner:
+    with Runtime() as house, Worker("owner", house.environment) as owner:
         inner = owner.call("tests.process.cli.nested:start")
-        assert Path(f"/proc/{inner}").exists()
+        assert inner in house.processes()
         owner.kill()
-        wait_until(lambda: not Path(f"/proc/{inner}").exists(), "the inner worker to end")
+        wait_until(lambda: inner not in house.processes(), "the inner worker to end")

@@ -11,6 +11,7 @@ import typer
 from extmem import errors
 from extmem.cli._guard import describe_error, guarded
 from extmem.rules import Violation
+from tests.systems import on_linux, on_windows
 
 
 def _outcome(error: BaseException) -> int:
@@ -86,24 +87,33 @@ def test_a_traceback_is_there_for_those_who_ask(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_sigterm_unwinds_what_a_command_has_begun() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SIGTERM",
+        on_linux("SIGHUP", reason="Windows has SIGBREAK for it"),
+        on_windows("SIGBREAK", reason="Linux has SIGHUP for it"),
+    ],
+)
+def test_a_polite_signal_unwinds_what_a_command_has_begun(name: str) -> None:
+    number: signal.Signals = getattr(signal, name)
+    before = signal.getsignal(number)
     unwound = []
 
     @guarded
     def command() -> None:
         try:
             # Not os.kill, which on Windows is TerminateProcess.
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
             threading.Event().wait(30)
         finally:
             unwound.append(True)
 
     with pytest.raises(SystemExit) as ended:
         command()
-    assert ended.value.code == 128 + signal.SIGTERM
+    assert ended.value.code == 128 + number
     assert unwound == [True]
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
 
 
 def test_a_command_that_goes_well_returns_its_value() -> None:

@@ -14,6 +14,7 @@ if sys.platform != "win32":
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Sequence
 
 from extmem.broker.descriptors import Imported, OwnedFd, PayloadFd
@@ -27,7 +28,7 @@ from extmem.manager._win32 import drivers, names, payloads, refusals, rights, ti
 from extmem.manager._win32._handles import SECTION, entry
 from extmem.manager._win32.description import Description, pack, unpack
 from extmem.manager._win32.descriptors import sddl_from, user_sid
-from extmem.manager._win32.memories import Memories, Memory
+from extmem.manager._win32.memories import NAMELESS, Memories, Memory
 from extmem.manager._win32.snapshot import look_around
 from extmem.objects import (
     ALL_ACCESS,
@@ -199,14 +200,18 @@ class WindowsManager(Memories):
                 # READ_CONTROL alone, which owners have in any case: enough to be told of, not to be looked into.
                 raise refusals.denied(granted | READ_CONTROL, what)
             number = names.find_number(path)
-            shared = said.object if said is not None and self._is_one(said.object, section) else _NAMELESS
+            shared = said.object if said is not None and self._is_one(said.object, section) else NAMELESS
         except BaseException:
             kept.close()
             raise
+        like = self._like(shared, granted)
+        if like is not None and like.kept is not None:
+            kept.close()
+            section, kept = like.section, like.kept
         memory = Memory(section, shared, granted, kept)
         if number:
             memory.shared_by = Share.KMT
-            memory.companion = self._kept_number(path, said)
+            memory.companion = like.companion if like is not None else self._kept_number(path, said)
         return Imported(
             self._add(memory),
             PayloadFd(kept, bool(granted & RESOURCE_WRITE)),
@@ -233,8 +238,9 @@ class WindowsManager(Memories):
         """Free a memory object."""
         with self._lock:
             found = self._memories.pop(memory, None)
-        if found is not None and found.companion is not None:
+        if found is not None and found.exporting and found.companion is not None:
             found.companion.close()
+        # What imports share is closed with the last reference to it.
 
     def free_later(self, memory: int) -> None:
         """Free now: closing handles waits for nobody."""
@@ -243,8 +249,8 @@ class WindowsManager(Memories):
     def held_by_memories(self, shared: int) -> int:
         """How many handles the memory objects and tickets of this process hold to that object."""
         with self._lock:
-            count = sum(memory.object == shared for memory in self._memories.values())
-        return count + sum(other == shared for other in self._in_flight.handles().values())
+            sections_held = {m.section for m in self._memories.values() if m.object == shared and m.section}
+        return len(sections_held) + sum(other == shared for other in self._in_flight.handles().values())
 
     # -- handles, KMT numbers and tickets -----------------------------------------------------------------------------
 
@@ -357,7 +363,7 @@ class WindowsManager(Memories):
     def snapshot(self) -> list[PayloadRow]:
         """All live payloads that this user's processes hold, and who holds them; what other users hold is not told."""
         with self._lock:
-            memories = {memory.section for memory in self._memories.values() if not memory.driver_s}
+            memories = Counter(memory.section for memory in self._memories.values() if not memory.driver_s)
         return look_around(memories, set(self._in_flight.handles()))
 
     def status(self) -> BrokerStatus | None:
@@ -373,10 +379,6 @@ class WindowsManager(Memories):
         for number in list(self._memories):
             self.free(number)
         self._in_flight.clear()
-
-
-_NAMELESS = 0
-"""The object id of a section that says none, or lies: never taken for another one."""
 
 
 def _one_way(share: Share) -> None:

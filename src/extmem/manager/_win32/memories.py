@@ -30,10 +30,12 @@ from extmem.manager._win32.description import Description, unpack
 from extmem.objects import ALL_ACCESS, READ_CONTROL, RESOURCE_WRITE, Share, Status, error_for
 from extmem.objects.kmt import bad_number
 
-__all__ = ["Memories", "Memory"]
+__all__ = ["NAMELESS", "Memories", "Memory"]
 
 _NT_TYPE, _KMT_TYPE = 2, 4  # VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_WIN32_BIT and …_KMT_BIT
 _TOLD = 4_096
+NAMELESS = 0
+"""The object id of a section that says none, or lies: never taken for another one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +43,9 @@ class Memory:
     """What one memory object holds."""
 
     section: int
-    """Its handle. An import's is its own (`kept`); an export's is the device's, which frees the memory here first. 0
-    for a driver's payload that has a number instead."""
+    """Its handle. Imports of a host payload with the same rights share one (`kept`), which goes with the last of them;
+    an export's is the device's, which frees the memory here first. 0 for a driver's payload that has a number instead.
+    """
     object: int
     granted: int
     """The rights that it was imported with, or that handles of an export get; in shared memory's words."""
@@ -90,6 +93,15 @@ class Memories(Handles):
         with self._lock:
             known = next((m.section for m in self._memories.values() if m.object == shared and m.section), None)
         return known is None or calls.same_object(known, handle) is not False
+
+    def _like(self, shared: int, granted: int) -> Memory | None:
+        """An import of the same host payload with the same rights: it is imported once, however often it is."""
+        if shared == NAMELESS:
+            return None
+        with self._lock:
+            # The newest first: who imports a payload often has just imported it.
+            imports = (m for m in reversed(self._memories.values()) if m.kept is not None and not m.driver_s)
+            return next((m for m in imports if m.object == shared and m.granted == granted), None)
 
     # -- what GPU drivers made ----------------------------------------------------------------------------------------
 

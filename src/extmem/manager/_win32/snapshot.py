@@ -16,7 +16,7 @@ if sys.platform != "win32":
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from extmem.handles._win32 import calls, sections
@@ -78,10 +78,11 @@ class _Seen:
     tickets: dict[int, int] = field(default_factory=dict)
 
 
-def look_around(memories: set[int], in_flight: set[int]) -> list[PayloadRow]:
+def look_around(memories: Mapping[int, int], in_flight: set[int]) -> list[PayloadRow]:
     """Live payloads and their holders.
 
-    memories, in_flight: the handles of this process that memory objects and tickets hold; all others are a program's.
+    memories: the handles of this process that memory objects hold, and how many hold each; in_flight: those that
+    tickets hold. All others are a program's. Of another process a handle is seen, and not how many imports share it.
     """
     own = os.getpid()
     seen: list[_Seen] = []
@@ -95,7 +96,7 @@ def look_around(memories: set[int], in_flight: set[int]) -> list[PayloadRow]:
                 calls.close_handle(copied)
             payload.shared = payload.shared or pid != own or value in memories or not granted & sections.EXTEND
             if value in memories if pid == own else granted & sections.EXTEND:
-                payload.memories[pid] = payload.memories.get(pid, 0) + 1
+                payload.memories[pid] = payload.memories.get(pid, 0) + (memories[value] if pid == own else 1)
             elif pid == own and value in in_flight:
                 payload.tickets[pid] = payload.tickets.get(pid, 0) + 1
             elif pid != own or not granted & sections.EXTEND:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from extmem import vk
+from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.memory import Buffer, Device, DeviceMemory, Image
 
@@ -162,15 +163,18 @@ class Case:
     def require_support(self) -> None:
         """NotSupportedError unless such resources can be exported and imported as the variant says."""
         if self.variant.group == "image":
-            answer = self.exporter.get_physical_device_image_format_properties2(
-                vk.PhysicalDeviceImageFormatInfo2(
-                    vk.Format.R8G8B8A8_UNORM,
-                    vk.ImageType.TYPE_2D,
-                    vk.ImageTiling.OPTIMAL,
-                    _IMAGE_USAGE,
-                    p_next=vk.PhysicalDeviceExternalImageFormatInfo(self.handle_type),
+            try:
+                answer = self.exporter.get_physical_device_image_format_properties2(
+                    vk.PhysicalDeviceImageFormatInfo2(
+                        vk.Format.R8G8B8A8_UNORM,
+                        vk.ImageType.TYPE_2D,
+                        vk.ImageTiling.OPTIMAL,
+                        _IMAGE_USAGE,
+                        p_next=vk.PhysicalDeviceExternalImageFormatInfo(self.handle_type),
+                    )
                 )
-            )
+            except UnsupportedError as error:  # VK_ERROR_FORMAT_NOT_SUPPORTED: no such images with these handles
+                raise NotSupportedError(str(error)) from None
             chained = vk.find(answer, vk.ExternalImageFormatProperties)
             properties = chained.external_memory_properties if chained is not None else vk.ExternalMemoryProperties()
         else:
