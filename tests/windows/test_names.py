@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 
@@ -11,11 +12,12 @@ import extmem
 from extmem import errors, raw
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
+from extmem.handles._win32.tables import kernel32
 from extmem.manager import manager
 from extmem.manager._win32 import names, payloads
 from extmem.manager._win32.descriptors import sddl_of
 from extmem.memory import Device
-from extmem.objects import Share
+from extmem.objects import Share, Status
 from extmem.vk import SecurityAttributes
 from tests.behaviours.bad import described
 from tests.behaviours.steps import (
@@ -112,9 +114,22 @@ def test_without_its_exporter_the_payload_still_says_what_it_is(device: Device, 
             assert other.name == name
 
 
+def stranger_at(kind: str, path: str) -> int:
+    """A handle to another program's event or mutex that has this name."""
+    if kind == "event":
+        return calls.create_event(path, manual=True, signaled=False)
+    kernel32.CreateMutexW.restype = ctypes.c_size_t
+    value: int = kernel32.CreateMutexW(None, False, path.rpartition("\\")[2])
+    return value
+
+
+KINDS = pytest.mark.parametrize("kind", ["event", "mutex"])
+
+
+@KINDS
 @pytest.mark.wine_differs("B10: Wine says NAME_COLLISION over an object of another type, too")
-def test_a_name_that_an_event_holds_is_a_type_mismatch(device: Device, name: str) -> None:
-    event = calls.create_event(path_of(name), manual=True, signaled=False)
+def test_a_name_that_another_object_holds_is_a_type_mismatch(device: Device, name: str, kind: str) -> None:
+    event = stranger_at(kind, path_of(name))
     try:
         with pytest.raises(errors.ObjectTypeError) as error:
             export(device, name=name)
@@ -123,8 +138,9 @@ def test_a_name_that_an_event_holds_is_a_type_mismatch(device: Device, name: str
         calls.close(event)
 
 
-def test_a_name_that_an_event_holds_is_refused_and_free_afterwards(device: Device, name: str) -> None:
-    event = calls.create_event(path_of(name), manual=True, signaled=False)
+@KINDS
+def test_a_name_that_another_object_holds_is_refused_and_free_afterwards(device: Device, name: str, kind: str) -> None:
+    event = stranger_at(kind, path_of(name))
     try:
         with pytest.raises((errors.ObjectTypeError, errors.NameTakenError), match=name):
             export(device, name=name)
@@ -176,6 +192,35 @@ def test_G5_global_names_are_there_for_all_sessions_or_the_privilege_is_named(de
         if calls.session(os.getpid()):
             with pytest.raises(errors.NameNotFoundError):
                 by_name(device, name)
+
+
+def test_without_the_privilege_for_global_names_the_error_says_so(
+    device: Device, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's refusal is planted: who runs this may have the privilege."""
+    real = sections.create
+
+    def refusing(size: int, path: str | None = None, security: int = 0) -> int:
+        if path is not None and path.startswith("\\BaseNamedObjects\\"):
+            raise StatusError(Status.ACCESS_DENIED)
+        return real(size, path, security)
+
+    monkeypatch.setattr(sections, "create", refusing)
+    with pytest.raises(errors.AccessDeniedError, match="SeCreateGlobalPrivilege") as error:
+        export(device, name=f"Global\\{name}")
+    assert error.value.winerror == 5
+    if calls.session(os.getpid()):
+        export(device, name=name).close()
+
+
+def test_rights_that_do_not_let_one_read_are_too_few_to_import(device: Device, name: str) -> None:
+    with export(device, name=name, security=SecurityAttributes("D:(A;;RC;;;WD)")):
+        with pytest.raises(errors.AccessDeniedError):
+            extmem.open(name)
+        with pytest.raises(errors.AccessDeniedError):
+            by_name(device, name)
+    with export(device, name=name, security=SecurityAttributes("D:(A;;GR;;;WD)")), extmem.open(name) as memory:
+        assert memory.read_only
 
 
 def test_a_section_keeps_the_name_that_it_was_born_with(device: Device, name: str) -> None:
