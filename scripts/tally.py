@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,24 @@ _SHOWN = 20
 def say(text: str) -> None:
     """A line of the answer."""
     sys.stdout.write(f"{text}\n")
+
+
+def merge(parts: Sequence[Path], whole: Path) -> bool:
+    """Make one tally of those of parts that ran side by side. False where one is missing: there is no whole then."""
+    whole.unlink(missing_ok=True)
+    missing = [part for part in parts if not part.exists()]
+    if missing:
+        say(f"no tally of {', '.join(map(str, missing))}: that part ended before its end")
+        return False
+    runs = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
+    found: dict[str, Any] = {key: {} for key in ("outcomes", "own", "reasons")}
+    for run in runs:
+        for key, values in found.items():
+            values.update(run.get(key, {}))
+    found["system"] = runs[0]["system"]
+    found["seconds"] = max(run["seconds"] for run in runs)
+    whole.write_text(json.dumps(found, indent=0, sort_keys=True), encoding="utf-8")
+    return True
 
 
 def compare(first: Path, second: Path) -> int:

