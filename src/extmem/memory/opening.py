@@ -113,6 +113,12 @@ def allocate(
     nbytes = prod(extents) * arrays.itemsize(element)
     types = _usual_types(device) if handle_types is None else int(handle_types)
     asked = types if handle_types is not None else int(_NT) if name is not None or security or inherit or access else 0
+    if name is not None and handle_types is not None and not types & HandleType.OPAQUE_WIN32:
+        raise UnsupportedError(
+            f"only NT handles have names, and the handle types are {HandleType(types)!r}; "
+            "add OPAQUE_WIN32 to them or drop the name",
+            requires_one_of=["OPAQUE_WIN32"],
+        )
     lacking = exporting.unable(device, asked)
     if lacking:
         raise UnsupportedError(
@@ -146,12 +152,6 @@ def allocate(
     unshared = name is None and attributes is None and types & HandleType.OPAQUE_WIN32 and access is None
     if types & HandleType.OPAQUE_WIN32:
         export.p_next = vk.ExportMemoryWin32HandleInfoKHR(attributes, rights, name)
-    elif name is not None:
-        raise UnsupportedError(
-            f"only NT handles have names, and the handle types are {HandleType(types)!r}; "
-            "add OPAQUE_WIN32 to them or drop the name",
-            requires_one_of=["OPAQUE_WIN32"],
-        )
     info = vk.MemoryAllocateInfo(requirements.size, kind, export)
     if buffer is not None:
         info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)

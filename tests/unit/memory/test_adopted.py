@@ -123,8 +123,15 @@ def test_without_the_extension_nothing_is_shared(theirs: Any) -> None:
             vk.PhysicalDeviceExternalBufferInfo(usage=USAGE, handle_type=FD)
         )
         assert not answer.external_memory_properties.external_memory_features
-        with pytest.raises(extmem.RuleViolation):
-            device.allocate(64)
+        with pytest.raises(extmem.UnsupportedError, match="OPAQUE_FD"):
+            device.allocate(64, handle_types=FD)
+        with pytest.raises(extmem.UnsupportedError, match="OPAQUE_WIN32"):
+            device.allocate(64, name="of no use")
+        with device.allocate(64) as memory:  # what nobody is to share
+            memory.write(b"its own")
+            assert bytes(memory.read_bytes(0, 7)) == b"its own"
+            with pytest.raises(extmem.RuleViolation, match="OPAQUE_WIN32"):
+                memory.export_handle(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32)
 
 
 def test_the_host_device_has_no_vulkan_handles(device: Device) -> None:
