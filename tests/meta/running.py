@@ -4,9 +4,9 @@ How this works. A document's fenced blocks are one story. Blocks of language `py
 interpreter, as typed at a prompt; one whose first line is a comment with a file name (`# reader.py`) is saved under
 that name instead, and a console block or another such file of the document must run it. In blocks of language
 `console` each line that starts with `$ ` is a command for the shell (`> ` continues it); the lines below it are what it
-must print (`...` stands for anything). All of it happens in an empty folder, with a broker of its own. A block that
-cannot run has a comment above it that says why: `<!-- not run: … -->`. One whose last command must fail says
-`<!-- exit status: 1 -->`.
+must print (`...` stands for anything). Language `powershell` is the same on Windows, at the prompt `PS> `. All of it
+happens in an empty folder, with a broker of its own. A block that cannot run has a comment above it that says why:
+`<!-- not run: … -->`. One whose last command must fail says `<!-- exit status: 1 -->`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from tests.meta.tools import ROOT, run
 
 __all__ = ["Block", "blocks", "complaints_about", "private_environment", "run_document"]
 
-RUNNABLE = ("python", "console")
+RUNNABLE = ("python", "console", "powershell")
+PROMPTS = {"console": "$ ", "powershell": "PS> "}
 SHOWN = ("text", "c", "json", "toml", "xml", "diff", "mermaid")
 """Languages of blocks that are there to be read."""
 
@@ -75,7 +76,7 @@ def blocks(text: str) -> list[Block]:
 def complaints_about(found: list[Block]) -> list[str]:
     """What is wrong with a document's blocks before any of them runs."""
     wrong = []
-    runs = [block for block in found if block.reason is None and (block.language == "console" or block.saved_as)]
+    runs = [block for block in found if block.reason is None and (block.language in PROMPTS or block.saved_as)]
     for block in found:
         if block.language not in RUNNABLE + SHOWN:
             wrong.append(f"line {block.line}: a block of language {block.language!r}; use one of {RUNNABLE + SHOWN}")
@@ -83,8 +84,9 @@ def complaints_about(found: list[Block]) -> list[str]:
             wrong.append(f"line {block.line}: not run, and no reason given")
         if block in runs and block.saved_as and not any(block.saved_as in b.text for b in runs if b is not block):
             wrong.append(f"line {block.line}: {block.saved_as} is saved and never run")
-        if block.language == "console" and block.reason is None and not re.search(r"^\$ ", block.text, re.MULTILINE):
-            wrong.append(f"line {block.line}: a console block without a command")
+        prompt = PROMPTS.get(block.language)
+        if prompt and block.reason is None and not any(line.startswith(prompt) for line in block.text.splitlines()):
+            wrong.append(f"line {block.line}: a {block.language} block without a command")
     return wrong
 
 
@@ -118,5 +120,5 @@ def run_document(found: list[Block], folder: Path, *, name: str, timeout: float 
 
 
 def documents() -> list[Path]:
-    """The documents whose blocks run."""
+    """The documents whose blocks run: on Linux, but for the Windows guide."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]

@@ -16,14 +16,14 @@ def main(path: str, name: str) -> int:
     """0 if every block did what it says."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in json.loads(Path(path).read_text(encoding="utf-8")):
-        if block["reason"] is not None or block["language"] not in ("python", "console"):
+        if block["reason"] is not None or block["language"] not in ("python", "console", "powershell"):
             continue
         where = f"{name}:{block['line']}"
         if block["saved_as"]:
             Path(block["saved_as"]).write_text(block["text"], encoding="utf-8")
             continue
-        if block["language"] == "console":
-            problem = console(block["text"], block["status"])
+        if block["language"] != "python":
+            problem = console(block["text"], block["status"], "$ " if block["language"] == "console" else "PS> ")
         else:
             problem = python(block["text"], where, namespace)
         if problem:
@@ -41,12 +41,12 @@ def python(text: str, where: str, namespace: dict[str, Any]) -> str:
     return ""
 
 
-def commands(text: str) -> list[tuple[str, str]]:
-    """Each `$ command` with the output shown below it."""
+def commands(text: str, prompt: str) -> list[tuple[str, str]]:
+    """Each command behind a prompt with the output shown below it."""
     found: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], []))
+        if line.startswith(prompt):
+            found.append((line.removeprefix(prompt), []))
         elif line.startswith("> ") and found and not found[-1][1]:
             found[-1] = (f"{found[-1][0]}\n{line[2:]}", [])
         elif found:
@@ -54,15 +54,15 @@ def commands(text: str) -> list[tuple[str, str]]:
     return [(command, "\n".join(lines).strip()) for command, lines in found]
 
 
-def console(text: str, status: int) -> str:
+def console(text: str, status: int, prompt: str) -> str:
     """Run each command of the block; what went wrong, or nothing."""
-    listed = commands(text)
+    listed = commands(text, prompt)
     for number, (command, expected) in enumerate(listed):
         # Output goes to a file: a pipe would be held open by whatever a command leaves in the background.
         with tempfile.TemporaryFile("w+") as output:
-            code = subprocess.run(
-                ["bash", "-c", command], stdout=output, stderr=subprocess.STDOUT, check=False
-            ).returncode
+            # PowerShell's blocks start programs and no more, which its older shell does as well.
+            shell = ["bash", "-c", command] if prompt == "$ " else ["cmd", "/d", "/c", command]
+            code = subprocess.run(shell, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
             output.seek(0)
             printed = output.read().strip()
         due = status if number == len(listed) - 1 else 0
