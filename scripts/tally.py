@@ -41,6 +41,12 @@ def merge(parts: Sequence[Path], whole: Path) -> bool:
     return True
 
 
+def outcomes(run: Path) -> set[str]:
+    """What became of tests in this run."""
+    found: dict[str, str] = json.loads(run.read_text(encoding="utf-8"))["outcomes"]
+    return set(found.values())
+
+
 def compare(first: Path, second: Path) -> int:
     """Print both counts as a table. 0 if nothing failed, and both know every test that is no system's own."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in (first, second) if path.exists()]

@@ -33,7 +33,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from scripts import tally
+from scripts import behaviours, tally
 
 ROOT = Path(__file__).resolve().parents[1]
 BED = ROOT / ".windows"
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         say(f"no Windows test bed here: {error}")
         say("EXTMEM_EXPECT names it, so this is a failure" if expected else "going on without")
         return 1 if expected or arguments[0] == "python" else 0
+    signal.signal(signal.SIGTERM, _leave)
     if arguments[0] == "python":
         with running(PREFIXES[0]) as environment:
             return python(arguments[1:], environment, limit=None)
@@ -103,7 +104,17 @@ def test() -> int:
         collect_on_linux(linux)
     if not tally.merge(parts, mine):
         return 1
-    return tally.compare(linux, mine) or max(statuses)
+    return tally.compare(linux, mine) or max(statuses) or _page(linux)
+
+
+def _page(linux: Path) -> int:
+    """Whether docs/both-systems.md shows what these runs did; nothing to say where Linux's tests did not run."""
+    if "collected" in tally.outcomes(linux):
+        return 0
+    problem = behaviours.check()
+    if problem:
+        say(problem)
+    return int(bool(problem))
 
 
 def part(prefix: Path, tests: Sequence[str], tallied: Path | None = None, heard: IO[bytes] | None = None) -> int:
@@ -140,12 +151,14 @@ def python(
     ]
     for pump in pumps:
         pump.start()
+    _children.add(child)
     try:
         status = child.wait(limit)
     except subprocess.TimeoutExpired:
         say(f"Windows's Python still ran after {limit:g} s")
         status = 124
     finally:
+        _children.discard(child)
         child.kill()
         child.wait()
     for pump in pumps:
@@ -154,10 +167,21 @@ def python(
     return status
 
 
+_children: set[subprocess.Popen[bytes]] = set()
+
+
+def _leave(number: int, frame: object) -> None:
+    """Told to end: so are the programs that somebody here waits for, and then display and server end as they do."""
+    for child in list(_children):
+        child.kill()
+    raise SystemExit(128 + number)
+
+
 def _pump(source: IO[bytes], sink: IO[bytes]) -> None:
     while chunk := os.read(source.fileno(), 1 << 16):
-        sink.write(chunk)
-        sink.flush()
+        with contextlib.suppress(BrokenPipeError):  # who listened has seen enough
+            sink.write(chunk)
+            sink.flush()
 
 
 # Setting up.

@@ -39,6 +39,7 @@ ONLY = {
         "behaviours/test_bad_fds.py": _MEMORY_FILES,
         "faults": "the faults are planted in Linux's system calls and in the connection to the broker",
         "meta/test_behaviours_page.py": _REPOSITORY,
+        "meta/test_both_systems.py": _REPOSITORY,
         "meta/test_codegen.py": _REPOSITORY,
         "meta/test_constraints.py": "the environment that setup.sh makes; the test bed's is made by hash",
         "meta/test_docs_blocks.py": "its console blocks are for a POSIX shell",

@@ -40,7 +40,7 @@ W32_AND_FD = _W32 if WINDOWS else _W32 | _FD
 """NT handles, and fds where there are any."""
 FD_TYPES = [] if WINDOWS else [_FD]
 
-by_fd = pytest.mark.linux_only("payloads have file descriptors on Linux alone")
+by_fd = pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 one_name_for_life = pytest.mark.linux_only(
-    "a section has one name for life, so imported host payloads are not exported again on Windows (G3)"
+    "a section has one name for life: what was imported on Windows is not exported again"
 )

@@ -41,7 +41,7 @@ def test_lost_handles_warn_and_are_closed(device: Device) -> None:
         wait_until(lambda: kept.info.handle_count == 1, "the lost handle to be closed")
 
 
-@pytest.mark.linux_only("payloads have file descriptors on Linux alone")
+@pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_lost_fds_warn(device: Device) -> None:
     with export(device, types=FD) as memory:
         (said,) = lost(lambda: fd(device, memory))
@@ -56,7 +56,7 @@ def test_what_was_closed_does_not_warn(device: Device) -> None:
     assert lost(closed) == []
 
 
-@pytest.mark.linux_only("payloads have file descriptors on Linux alone")
+@pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_fds_that_were_taken_do_not_warn(device: Device) -> None:
     with export(device, types=FD) as memory:
         handle = fd(device, memory)

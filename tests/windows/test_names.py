@@ -128,7 +128,7 @@ KINDS = pytest.mark.parametrize("kind", ["event", "mutex"])
 
 @KINDS
 @pytest.mark.wine_differs("B10: Wine says NAME_COLLISION over an object of another type, too")
-def test_a_name_that_another_object_holds_is_a_type_mismatch(device: Device, name: str, kind: str) -> None:
+def test_B10_a_name_that_another_object_holds_is_a_type_mismatch(device: Device, name: str, kind: str) -> None:
     event = stranger_at(kind, path_of(name))
     try:
         with pytest.raises(errors.ObjectTypeError) as error:
