@@ -50,6 +50,7 @@ WORLDLY = {
 PLATFORM_ASKED = {
     "extmem.devices.host": "picks the backend",
     "extmem.devices.vulkan": "says whose Win32 handles are native",
+    "extmem.devices.vulkan.native": "picks what a driver's handles are",
     "extmem.devices.cuda": "says whether handles are Windows'",
     "extmem.devices.host._system": "picks what payloads are made of",
     "extmem.manager": "picks the object manager",
@@ -57,6 +58,10 @@ PLATFORM_ASKED = {
     "extmem.process": "picks how children inherit",
     "extmem.broker": "picks nothing off Linux, and says so",
     "extmem.testing._system": "picks what the testing kit asks of the system",
+    "extmem.testing.fake_vulkan.gpus": "says which extension a driver of this system shares by",
+    "extmem.testing.fake_vulkan.installing": "has sections stand for what drivers make",
+    "extmem.testing.fake_vulkan.memories": "picks how a driver of this system shares",
+    "extmem.testing.fake_vulkan.payloads": "picks what payloads are made of",
     "extmem.cli.bench": "leaves out what only Linux has to measure",
     "extmem.cli._bench.house": "ends its broker, where there is one",
     "extmem.cli._bench.opening": "picks whom opening is compared with",
@@ -66,6 +71,7 @@ PLATFORM_ASKED = {
 }
 BACKENDS = (
     "extmem.devices.host.",
+    "extmem.devices.vulkan.win32",
     "extmem.broker.",
     "extmem.manager._linux",
     "extmem.manager._win32.",
