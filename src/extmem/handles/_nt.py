@@ -37,6 +37,14 @@ class NtHandle(OwnedHandle):
         super().__init__(value)
         self._table = table
 
+    def take(self) -> int:
+        """See `Owned.take`. Whoever closes the value from now on, the table learns nothing of it."""
+        value = super().take()
+        forget = getattr(self._table, "forget", None)  # a table that keeps something by the values of its handles
+        if forget is not None:
+            forget(value)
+        return value
+
     @property
     def table(self) -> NtHandleTable:
         """The handle table that the value belongs to."""

@@ -102,12 +102,17 @@ def publish(
     holding.lazy_share = None
 
 
-def unable(device: Device, handle_types: int) -> str:
-    """Why a device cannot export these types, in words; empty where it can export them all, each for itself."""
+def unable(device: Device, handle_types: int, *, missing: bool = False) -> str:
+    """Why a device cannot export these types, in words; empty where it can export them all, each for itself.
+
+    missing: only where an extension is missing, for which no rule speaks.
+    """
     for bit in tracking.single_bits(handle_types):
         if not device.transfer_capability(bit).features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE:
             driver = device.driver
             lacking = driver.missing_for(bit) if isinstance(driver, ImportsHandles) else ""
+            if missing and not lacking:
+                continue
             why = f"it has no {lacking}" if lacking else "the device says that it does not"
             return f"{device.name} exports no {HandleType(bit)!r}: {why}"
     return ""

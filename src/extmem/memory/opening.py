@@ -112,14 +112,16 @@ def allocate(
         raise ValueError(f"shape {extents} holds no element; give positive extents")
     nbytes = prod(extents) * arrays.itemsize(element)
     types = _usual_types(device) if handle_types is None else int(handle_types)
-    asked = types if handle_types is not None else int(_NT) if name is not None or security or inherit or access else 0
     if name is not None and handle_types is not None and not types & HandleType.OPAQUE_WIN32:
         raise UnsupportedError(
             f"only NT handles have names, and the handle types are {HandleType(types)!r}; "
             "add OPAQUE_WIN32 to them or drop the name",
             requires_one_of=["OPAQUE_WIN32"],
         )
-    lacking = exporting.unable(device, asked)
+    asked = types & int(_NT | _KMT) if handle_types is not None else 0
+    if name is not None or security or inherit or access is not None:
+        asked |= int(_NT)
+    lacking = exporting.unable(device, asked, missing=True)
     if lacking:
         raise UnsupportedError(
             f"this memory is to be shared, and {lacking}; leave the name, rights and handle types away, or take "

@@ -9,9 +9,28 @@ import pytest
 import extmem
 from extmem.memory import Device
 from extmem.testing.children import Peer
+from tests import vulkan_bed
 from tests.process.vulkan.steps import visible_type
 
+REAL = {"test_host_payloads.py"}
+"""What every driver can do: these tests run on the one that is here, though it may share nothing."""
 ENVIRONMENT = {"EXTMEM_DEVICE": "vulkan"}
+
+
+@pytest.fixture(scope="session")
+def nothing_is_shared() -> bool:
+    """Whether the driver here shares nothing, so that a scripted one stands in."""
+    return vulkan_bed.stands_in()
+
+
+@pytest.fixture(autouse=True)
+def a_driver_that_shares(nothing_is_shared: bool, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The driver that is here, or the fake, in this process and in those that it starts."""
+    if not nothing_is_shared or (request.path.name in REAL and "vulkan_payload" not in request.node.name):
+        yield
+        return
+    with vulkan_bed.stood_in():
+        yield
 
 
 @pytest.fixture

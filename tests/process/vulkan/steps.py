@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from extmem import vk
+from extmem.devices.host import HAS_FDS
 from extmem.memory import Buffer, Device, DeviceMemory, Image
 from tests.behaviours.steps import FD, W32
 
+SHARED = W32 | FD if HAS_FDS else W32
+"""What can be exported together here."""
 USAGE = (
     vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
 )
@@ -20,7 +23,7 @@ USAGE = (
 GENERAL, UNDEFINED = vk.ImageLayout.GENERAL, vk.ImageLayout.UNDEFINED
 
 
-def visible_type(device: Device, types: int = W32 | FD) -> int | None:
+def visible_type(device: Device, types: int = SHARED) -> int | None:
     """The first memory type that the host sees, of those for buffers shared as `types` (0: with nobody); or None."""
     external = vk.ExternalMemoryBufferCreateInfo(vk.ExternalMemoryHandleTypeFlagBits(types)) if types else None
     with device.create_buffer(vk.BufferCreateInfo(size=4096, usage=USAGE, p_next=external)) as buffer:

@@ -16,11 +16,14 @@ from tests.process.test_fork import FORKED
 from tests.process.vulkan.conftest import ENVIRONMENT
 from tests.process.vulkan.steps import visible_type
 
-STEPS = "from tests.behaviours.steps import *\nfrom tests.process.vulkan.steps import visible_type"
+STEPS = (
+    "from extmem.devices.host import HAS_FDS\n"
+    "from tests.behaviours.steps import *\nfrom tests.process.vulkan.steps import visible_type"
+)
 EXPORTER = [
     "device = extmem.open_device()",
     "memory = device.allocate(4096, name=name, memory_type=visible_type(device))\nmemory.write(b'step')",
-    "handle = memory.export_handle()\nfd = memory.export_handle(FD)",
+    "handle = memory.export_handle()\nfd = memory.export_handle(FD if HAS_FDS else W32)",
     "again = import_win32(device, None, name, size=memory.allocation_size, index=memory.memory_type_index)\n"
     "view = again.map() if again.host_visible else again.read_bytes()",
 ]
@@ -138,6 +141,7 @@ def forking(peer: Peer, name: str) -> Peer:
     return peer
 
 
+@pytest.mark.linux_only("Windows has no fork")
 @pytest.mark.parametrize(
     "source",
     [
@@ -159,6 +163,7 @@ def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: st
     assert forking("bytes(memory.read()[:4]), handle.info.handle_count") == (b"mine", 1)
 
 
+@pytest.mark.linux_only("Windows has no fork")
 @pytest.mark.parametrize("polite", [True, False])
 def test_a_forked_child_closes_nothing_of_its_parent(forking: Peer, polite: bool) -> None:
     forking(
@@ -171,6 +176,7 @@ def test_a_forked_child_closes_nothing_of_its_parent(forking: Peer, polite: bool
     )
 
 
+@pytest.mark.linux_only("Windows has no fork")
 def test_a_forked_child_may_begin_anew(forking: Peer, device: Device) -> None:
     if not device.name.startswith("llvmpipe"):
         # A GPU's driver starts once in a process, and its forked child cannot have it: it is told so.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import extmem
 from extmem.memory import Device
 from extmem.testing.leaks import descriptors
@@ -50,6 +52,7 @@ def test_the_specifications_call_makes_a_distinct_memory_object_each_time(device
             assert get(b) == b"spec"
 
 
+@pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_an_fd_makes_a_distinct_memory_object_too(device: Device) -> None:
     with device.allocate(64) as memory:
         with device.open(memory.export_handle(FD)) as a, device.open(memory.export_handle(FD)) as b:

@@ -62,6 +62,10 @@ class Handles(Manager):
         """A handle of this process is closed: its value may be another's from now on."""
 
     @abc.abstractmethod
+    def opened(self, handle: int) -> None:
+        """A program opened a GPU driver's payload by name."""
+
+    @abc.abstractmethod
     def copied(self, value: int, made: int) -> None:
         """A handle was duplicated within this process."""
 
@@ -85,6 +89,7 @@ class Handles(Manager):
             found = self.open_driver_s(name, desired, flags)
             if found is None:
                 raise
+            self.opened(found)
             return found
         granted = calls.basic(value).granted
         plain = rights.to_section(rights.from_section(granted))

@@ -154,7 +154,7 @@ class WindowsManager(Memories):
         what = f"importing handle {value:#x}"
         if kind == SECTION:
             return self._import(copied, what)
-        return self._import_driver_s(copied, None, what, self._told.get(value))
+        return self._import_driver_s(copied, None, what, self._told_by(value))
 
     def import_by_kmt(self, number: int) -> Imported:
         """A memory object by KMT number."""
@@ -238,9 +238,8 @@ class WindowsManager(Memories):
         """Free a memory object."""
         with self._lock:
             found = self._memories.pop(memory, None)
-        if found is not None and found.exporting and found.companion is not None:
-            found.companion.close()
-        # What imports share is closed with the last reference to it.
+        if found is not None:
+            found.companion = None  # closed with its last holder: a program's handles may keep a driver's
 
     def free_later(self, memory: int) -> None:
         """Free now: closing handles waits for nobody."""
@@ -265,7 +264,9 @@ class WindowsManager(Memories):
             )
         flags = calls.OBJ_INHERIT if found.inherit else 0
         if found.driver_s:  # the driver made its handle with the rights of the export
-            return calls.duplicate(found.section, 0, flags, calls.SAME_ACCESS)
+            made = calls.duplicate(found.section, 0, flags, calls.SAME_ACCESS)
+            self.describe_as(made, found.said, found.companion)
+            return made
         return calls.duplicate(found.section, rights.to_section(found.granted), flags)
 
     def kmt_alive(self, number: int) -> bool:

@@ -12,6 +12,7 @@ import sys
 if sys.platform != "win32":
     raise ImportError("these are Windows's memory objects; extmem.manager picks what the system has")
 
+import contextlib
 import itertools
 import secrets
 import threading
@@ -33,7 +34,7 @@ from extmem.objects.kmt import bad_number
 __all__ = ["NAMELESS", "Memories", "Memory"]
 
 _NT_TYPE, _KMT_TYPE = 2, 4  # VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_WIN32_BIT and …_KMT_BIT
-_TOLD = 4_096
+_TOLD = 16_384
 NAMELESS = 0
 """The object id of a section that says none, or lies: never taken for another one."""
 
@@ -69,8 +70,9 @@ class Memories(Handles):
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._memories: dict[int, Memory] = {}
-        self._told: dict[int, Description] = {}
-        """What tickets said of nameless payloads of drivers, by the handles that came with them."""
+        self._told: dict[int, tuple[Description, OwnedFd | None]] = {}
+        """What is known of drivers' payloads by the handles that programs have of them here, and the companion: who
+        has a handle keeps the name alive, and so its description."""
 
     def _add(self, memory: Memory) -> int:
         with self._lock:
@@ -206,7 +208,18 @@ class Memories(Handles):
         if said is not None and said.kind != Kind.HOST:
             return said
         known = self._known(value)
-        return known.said if known is not None and known.said is not None else self._told.get(value)
+        if known is not None and known.said is not None:
+            return known.said
+        told = self._told.get(value) or self._told_of(value)
+        return told[0] if told is not None else None
+
+    def _told_of(self, handle: int) -> tuple[Description, OwnedFd | None] | None:
+        """What is known by another handle of the same object."""
+        for value, told in list(self._told.items()):
+            with contextlib.suppress(StatusError):
+                if calls.same_object(value, handle):
+                    return told
+        return None
 
     def _known(self, handle: int) -> Memory | None:
         with self._lock:
@@ -225,20 +238,34 @@ class Memories(Handles):
             return None
         return said if said is not None and said.kind != Kind.HOST else None
 
+    def _told_by(self, value: int) -> Description | None:
+        told = self._told.get(value)
+        return told[0] if told is not None else None
+
     def _learn(self, handle: int, frame: bytes) -> Description | None:
         """What came with a handle of a nameless payload. It is believed as long as the handle is open."""
         said = unpack(frame) if frame else None
+        self.describe_as(handle, said)
+        return said
+
+    def describe_as(self, handle: int, said: Description | None, companion: OwnedFd | None = None) -> None:
+        """A program got this handle, and this is known of its payload, until the handle is closed."""
         if said is not None:
             if len(self._told) >= _TOLD:
-                self._told.clear()
-            self._told[handle] = said
-        return said
+                self._told.pop(next(iter(self._told)))
+            self._told[handle] = said, companion
+
+    def opened(self, handle: int) -> None:
+        """A program opened this handle by name."""
+        said = self.describe_driver_s(handle)
+        companion = self._kept_companion(drivers.companion_path(calls.name_of(handle), self.session()))
+        self.describe_as(handle, said, companion)
 
     def copied(self, value: int, made: int) -> None:
         """A handle was duplicated within this process."""
-        said = self._told.get(value)
-        if said is not None:
-            self._told[made] = said
+        told = self._told.get(value)
+        if told is not None:
+            self.describe_as(made, *told)
 
     def forget(self, value: int) -> None:
         """A handle of this process is closed: its value may be another's from now on."""

@@ -41,7 +41,7 @@ from extmem.testing.fake_vulkan.gpus import (
     MemoryType,
     shared,
 )
-from extmem.testing.fake_vulkan.installing import EXIT_MISUSE, elsewhere, installed, open_here
+from extmem.testing.fake_vulkan.installing import EXIT_MISUSE, elsewhere, install_here, installed, open_here, told_of
 from extmem.testing.fake_vulkan.machine import FakeLoader, FakeVulkan, Misuse
 
 __all__ = [
@@ -61,7 +61,9 @@ __all__ = [
     "MemoryType",
     "Misuse",
     "elsewhere",
+    "install_here",
     "installed",
     "open_here",
     "shared",
+    "told_of",
 ]

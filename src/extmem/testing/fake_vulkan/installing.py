@@ -17,7 +17,7 @@ from extmem.testing.misuses import EXIT_MISUSE, tell_at_exit
 if TYPE_CHECKING:
     from extmem.memory import Device
 
-__all__ = ["EXIT_MISUSE", "elsewhere", "installed", "open_here"]
+__all__ = ["EXIT_MISUSE", "elsewhere", "install_here", "installed", "open_here", "told_of"]
 
 _here = contextlib.ExitStack()
 """Keeps what `open_here` installed, as long as the process."""
@@ -50,16 +50,25 @@ def elsewhere(fake: FakeVulkan, *, index: int = 0) -> str:
     For `remote=` of the conformance suite, or any child. The other process ends with EXIT_MISUSE if its fake noted a
     misuse. index: which of the GPUs.
     """
-    told = {"gpus": [to_plain(gpu) for gpu in fake.gpus], "manners": asdict(fake.manners), "index": index}
-    return f"__import__({__name__!r}, fromlist=['open_here']).open_here({told!r})"
+    return f"__import__({__name__!r}, fromlist=['open_here']).open_here({told_of(fake, index=index)!r})"
+
+
+def told_of(fake: FakeVulkan, *, index: int = 0) -> dict[str, Any]:
+    """The fake as plain values, for `install_here` and `open_here` in another process."""
+    return {"gpus": [to_plain(gpu) for gpu in fake.gpus], "manners": asdict(fake.manners), "index": index}
 
 
 def open_here(told: dict[str, Any]) -> Device:
     """What `elsewhere` runs: this process's Vulkan is a fake from now on."""
+    install_here(told)
+    return doors.open_device(kind="vulkan", uuid=told["gpus"][told["index"]]["device_uuid"].hex())
+
+
+def install_here(told: dict[str, Any]) -> None:
+    """This process's Vulkan is a fake from now on."""
     if not _installed:
         fake = FakeVulkan([from_plain(gpu) for gpu in told["gpus"]], Manners(**told["manners"]))
         _installed.append(fake)
         _here.enter_context(vulkan.loaded_by(lambda: fake.loader))
         _here.enter_context(_own_objects())
         tell_at_exit(fake.misuses)
-    return doors.open_device(kind="vulkan", uuid=told["gpus"][told["index"]]["device_uuid"].hex())

@@ -107,6 +107,8 @@ class FakeVulkan:
     """Every command that was called, in order."""
     bad_imports: list[tuple[int, str]] = field(default_factory=list)
     """Imports of fds and handles that are no payloads: on which VkDevice, and what was wrong."""
+    remembers: bool = True
+    """Whether `calls`, `shares` and what has ended are kept; they grow with every call."""
     shares: list[Share] = field(default_factory=list)
     """What each export by NT handle was told, on Windows, in order."""
     poisoned_by: int = 0
@@ -190,7 +192,8 @@ class FakeVulkan:
         if busy and not self._device_lost(thing):
             self.misuse(f"{thing} is destroyed while {busy[0]}, which uses it, may still run")
         del self._things[thing.number]
-        self._ended[thing.number] = str(thing)
+        if self.remembers:
+            self._ended[thing.number] = str(thing)
 
     def children(self, thing: Thing) -> list[Thing]:
         """What lives on it."""
@@ -251,7 +254,8 @@ class FakeVulkan:
     def _call(self, name: str, function: Callable[..., Any], fails: bool, *arguments: Any) -> Any:
         with self._lock:
             before, self._running = self._running, name
-            self.calls.append(name)
+            if self.remembers:
+                self.calls.append(name)
             try:
                 if fails:
                     told = self._scripted(name, self._device_of(arguments[0]))

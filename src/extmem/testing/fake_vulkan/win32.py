@@ -83,7 +83,8 @@ def _shared(fake: FakeVulkan, told: vk.ExportMemoryWin32HandleInfoKHR | None, ta
             share.attributes, share.inherit = True, attributes.inherit_handle
             security = attributes.security_descriptor if isinstance(attributes.security_descriptor, int) else 0
             share.sddl = sddl_from(security) if security else None
-    fake.shares.append(share)
+    if fake.remembers:
+        fake.shares.append(share)
     if share.name is not None:
         try:
             path = names.resolve(share.name, calls.session(os.getpid())).display

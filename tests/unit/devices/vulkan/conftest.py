@@ -8,6 +8,26 @@ from typing import Any
 import pytest
 
 from extmem.devices.vulkan.driver import VulkanDriver
+from tests import vulkan_bed
+
+REAL = {"test_instance.py", "test_physical.py", "test_transfer.py", "test_a_buffer_larger_than_any_memory_is_an_error"}
+"""What every driver can do, or a fake cannot: these tests run on the one that is here, though it may share nothing."""
+
+
+@pytest.fixture(scope="session")
+def nothing_is_shared() -> bool:
+    """Whether the driver here shares nothing, so that a scripted one stands in."""
+    return vulkan_bed.stands_in()
+
+
+@pytest.fixture(autouse=True)
+def a_driver_that_shares(nothing_is_shared: bool, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The driver that is here, or the fake."""
+    if not nothing_is_shared or REAL & {request.path.name, request.node.name}:
+        yield
+        return
+    with vulkan_bed.stood_in():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,15 @@ import os
 
 from extmem import vk
 from extmem.devices.base import Requirements
+from extmem.devices.host import HAS_FDS
 from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.driver import VulkanDriver
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 FD, W32, KMT = HandleType.OPAQUE_FD, HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
 DMA_BUF, HOST = HandleType.DMA_BUF, HandleType.HOST_ALLOCATION
+SHARED = FD if HAS_FDS else W32
+"""What drivers share as here."""
 TRANSFER = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 SIZE = 65_536
 
@@ -45,7 +48,7 @@ def lowest(needs: Requirements) -> int:
     return (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
 
 
-def allocate(driver: VulkanDriver, size: int = SIZE, types: int = FD) -> VulkanAllocation:
+def allocate(driver: VulkanDriver, size: int = SIZE, types: int = SHARED) -> VulkanAllocation:
     """Memory of the first type that a transfer buffer takes."""
     needs = driver.buffer_requirements(buffer_info(size, types))
     return driver.allocate(max(size, needs.size), lowest(needs), b"", handle_types=types)
@@ -69,6 +72,11 @@ def still_works(driver: VulkanDriver) -> bool:
     """Whether the device allocates, writes, reads and exports as ever."""
     memory = allocate(driver)
     driver.write(memory, 0, memoryview(b"fine"))
+    if not HAS_FDS:
+        try:
+            return read(driver, memory, 0, 4) == b"fine" and memory.fd is not None
+        finally:
+            memory.close()
     fd = driver.export_fd(memory)
     copy = driver.import_fd(fd, memory.size, memory.memory_type_index)
     try:

@@ -15,6 +15,7 @@ from tests.unit.devices.vulkan.steps import (
     FD,
     HOST,
     KMT,
+    SHARED,
     SIZE,
     W32,
     HandleType,
@@ -79,6 +80,7 @@ def test_its_fd_is_borrowed_and_made_when_first_asked_for(driver: VulkanDriver) 
     plain.close()
 
 
+@pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_exported_fds_are_new_ones_and_close_on_exec(driver: VulkanDriver) -> None:
     memory = allocate(driver)
     fds = [driver.export_fd(memory) for _ in range(3)]
@@ -90,6 +92,7 @@ def test_exported_fds_are_new_ones_and_close_on_exec(driver: VulkanDriver) -> No
         os.close(fd)
 
 
+@pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 @pytest.mark.parametrize("types", [FD, W32, KMT])
 def test_every_opaque_type_is_the_drivers_fd_underneath(driver: VulkanDriver, types: HandleType) -> None:
     memory = allocate(driver, types=types)
@@ -97,6 +100,7 @@ def test_every_opaque_type_is_the_drivers_fd_underneath(driver: VulkanDriver, ty
     memory.close()
 
 
+@pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_payloads_have_identities_of_their_own(driver: VulkanDriver) -> None:
     memories = [allocate(driver) for _ in range(20)]
     assert len({memory.stated_identity for memory in memories}) == 20
@@ -139,9 +143,9 @@ def test_host_memory_comes_in_where_it_is(driver: VulkanDriver) -> None:
 
 
 def test_a_dedicated_allocation_is_bound_to_what_it_is_for(driver: VulkanDriver) -> None:
-    buffer = driver.create_buffer(buffer_info(types=FD))
+    buffer = driver.create_buffer(buffer_info(types=SHARED))
     memory = driver.allocate(
-        buffer.requirements.size, lowest(buffer.requirements), b"", handle_types=FD, dedicated=buffer
+        buffer.requirements.size, lowest(buffer.requirements), b"", handle_types=SHARED, dedicated=buffer
     )
     driver.write(memory, 0, memoryview(b"mine"))
     assert buffer.bound, "bytes are moved through the buffer itself"
@@ -151,8 +155,10 @@ def test_a_dedicated_allocation_is_bound_to_what_it_is_for(driver: VulkanDriver)
 
 
 def test_bytes_of_memory_for_an_image_are_not_moved_by_buffers(driver: VulkanDriver) -> None:
-    image = driver.create_image(image_info(types=FD))
-    memory = driver.allocate(image.requirements.size, lowest(image.requirements), b"", handle_types=FD, dedicated=image)
+    image = driver.create_image(image_info(types=SHARED))
+    memory = driver.allocate(
+        image.requirements.size, lowest(image.requirements), b"", handle_types=SHARED, dedicated=image
+    )
     with pytest.raises(UnsupportedError, match=r"dedicated to an image.*Device\.commands"):
         driver.write(memory, 0, memoryview(b"texel"))
     memory.close()

@@ -63,6 +63,7 @@ def test_drivers_without_a_device_are_told_of(anew: None, monkeypatch: pytest.Mo
     assert vulkan.offers() == [] and "no device of Vulkan 1.1" in vulkan.missing()
 
 
+@pytest.mark.linux_only("Windows's loader finds its drivers in the registry")
 @pytest.mark.parametrize(
     ("content", "result"),
     [

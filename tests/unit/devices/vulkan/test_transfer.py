@@ -11,7 +11,7 @@ import pytest
 from extmem.devices.vulkan.driver import VulkanDriver
 from extmem.devices.vulkan.transfer import _STAGING
 from extmem.errors import DriverError
-from tests.unit.devices.vulkan.steps import FD, SIZE, allocate, buffer_info, mappable, read
+from tests.unit.devices.vulkan.steps import SHARED, SIZE, allocate, buffer_info, mappable, read
 
 
 def test_odd_sizes_at_odd_offsets(driver: VulkanDriver) -> None:
@@ -84,6 +84,7 @@ def test_the_host_sees_what_the_device_wrote_and_the_other_way_round(driver: Vul
     memory.close()
 
 
+@pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_an_import_sees_what_was_written_before_and_after(driver: VulkanDriver) -> None:
     memory = allocate(driver)
     driver.write(memory, 0, memoryview(b"before"))
@@ -108,7 +109,7 @@ def test_threads_that_use_one_device_at_once_do_not_mix_their_bytes(driver: Vulk
     start = threading.Barrier(8)
 
     def work(number: int) -> None:
-        memory = allocate(driver, types=FD if number % 2 else 0)
+        memory = allocate(driver, types=SHARED if number % 2 else 0)
         start.wait(30)
         for round_ in range(25):
             data = bytes([number * 25 + round_]) * (1000 + number)

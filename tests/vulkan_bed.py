@@ -1,0 +1,57 @@
+"""The Vulkan driver of tests that share memory: the one that is here, or a scripted one where that shares nothing.
+
+How this works. On Windows a driver without VK_KHR_external_memory_win32 (Wine passes no handles to a driver of Linux)
+shares nothing. There the fake driver stands in, in this process and in all that it starts: they find it through a
+folder on their path whose `sitecustomize` installs it. A misuse in any of them fails the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import extmem
+from extmem import vk
+from extmem.testing import fake_vulkan
+
+__all__ = ["stands_in", "stood_in"]
+
+_FOLDER = Path(__file__).parent / "fixtures" / "fake_driver"
+_W32 = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32)
+GPU = fake_vulkan.INTEGRATED
+"""Its memory is seen by the host, as Mesa's software driver's is."""
+
+
+def stands_in() -> bool:
+    """Whether the fake is needed: this is Windows, and the driver here shares nothing."""
+    if sys.platform != "win32":
+        return False
+    try:
+        with extmem.open_device(kind="vulkan") as device:
+            return not device.transfer_capability(_W32).features
+    except extmem.UnsupportedError:
+        return True
+
+
+@contextlib.contextmanager
+def stood_in() -> Iterator[fake_vulkan.FakeVulkan]:
+    """Within the block Vulkan is a fake, here and in every process that is started."""
+    fake = fake_vulkan.FakeVulkan([GPU], remembers=False)
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", "EXTMEM_TEST_FAKE")}
+    path = [str(_FOLDER), *([before["PYTHONPATH"]] if before["PYTHONPATH"] else [])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path)
+    os.environ["EXTMEM_TEST_FAKE"] = repr(fake_vulkan.told_of(fake))
+    try:
+        with fake_vulkan.installed(fake):
+            yield fake
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+    assert not fake.misuses, [str(misuse) for misuse in fake.misuses]
+    assert not fake.alive()

@@ -1,0 +1,28 @@
+"""A scripted driver with VK_KHR_external_memory_win32 under the Vulkan device: what it is told is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import extmem
+from extmem.memory import Device
+from extmem.testing import fake_vulkan
+
+
+@pytest.fixture
+def fake(nothing_left: None) -> Iterator[fake_vulkan.FakeVulkan]:
+    """A machine with one GPU, whose memory the host sees. It must be left as it was, and never misused."""
+    made = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
+    with fake_vulkan.installed(made):
+        yield made
+    assert not made.misuses, [str(misuse) for misuse in made.misuses]
+    assert not made.alive()
+
+
+@pytest.fixture
+def device(fake: fake_vulkan.FakeVulkan) -> Iterator[Device]:
+    """Its Vulkan device."""
+    with extmem.open_device(kind="vulkan") as opened:
+        yield opened
