@@ -65,6 +65,7 @@ PLATFORM_ASKED = {
     "extmem.cli.bench": "leaves out what only Linux has to measure",
     "extmem.cli._bench.house": "ends its broker, where there is one",
     "extmem.cli._bench.opening": "picks whom opening is compared with",
+    "extmem.testing.fake_vulkan._system": "picks how a fake driver shares",
     "extmem.cli._worker": "picks how a process is started that inherits one thing",
     "extmem.cli.demo": "counts what is open",
     "extmem.cli._guard": "Windows has SIGBREAK for SIGHUP",

@@ -22,9 +22,11 @@ from extmem.errors import DriverError, ExtmemError, UnsupportedError
 
 if TYPE_CHECKING:
     from extmem.devices.base import Offer
+    from extmem.devices.vulkan.driver import VulkanDriver
     from extmem.devices.vulkan.instance import Instance
+    from extmem.devices.vulkan.native import Native
 
-__all__ = ["WIN32_IS_NATIVE", "forget", "loaded_by", "missing", "offers", "shared_instance"]
+__all__ = ["WIN32_IS_NATIVE", "forget", "loaded_by", "missing", "native_sharing", "offers", "shared_instance"]
 
 WIN32_IS_NATIVE = sys.platform == "win32"
 """Whether drivers of this platform make Win32 handles themselves."""
@@ -33,6 +35,21 @@ _instances: dict[int, Instance] = {}
 _missing: dict[int, str] = {}
 _make_loader: Callable[[], Any] | None = None
 """What stands in for the system's loader; None for the system's own."""
+
+
+if sys.platform == "win32":
+
+    def native_sharing(driver: VulkanDriver) -> Native | None:
+        """What shares that device's memory by the driver's own Win32 handles."""
+        from extmem.devices.vulkan.win32 import Win32Sharing
+
+        return Win32Sharing(driver)
+
+else:
+
+    def native_sharing(driver: VulkanDriver) -> Native | None:
+        """None: on this system sharing is the object manager's, over the driver's fds."""
+        return None
 
 
 def shared_instance() -> Instance:

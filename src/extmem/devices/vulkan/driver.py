@@ -25,12 +25,12 @@ from extmem.devices.base import (
     NativeResource,
     Requirements,
 )
+from extmem.devices.vulkan import native_sharing
 from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.capabilities import WIN32_EXTENSION, extension_of
 from extmem.devices.vulkan.imports import Imports
 from extmem.devices.vulkan.moving import Moving, ours
-from extmem.devices.vulkan.native import native_sharing
 from extmem.devices.vulkan.prepared import Export, GetFd, Spares
 from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.transfer import Transfer

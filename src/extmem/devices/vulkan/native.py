@@ -1,18 +1,16 @@
-"""The door to what only drivers of Windows do: VK_KHR_external_memory_win32 of the driver's own."""
+"""What only drivers of Windows do: VK_KHR_external_memory_win32 of the driver's own. The package picks who does it."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import Win32Payload
     from extmem.devices.base import NativeResource
     from extmem.devices.vulkan.allocation import VulkanAllocation
-    from extmem.devices.vulkan.driver import VulkanDriver
     from extmem.manager import ShareTerms
 
-__all__ = ["Native", "native_sharing"]
+__all__ = ["Native"]
 
 
 class Native(Protocol):
@@ -33,18 +31,3 @@ class Native(Protocol):
 
     def memory_type_bits(self, handle_type: int, handle: int) -> int:
         """vkGetMemoryWin32HandlePropertiesKHR."""
-
-
-if sys.platform == "win32":
-
-    def native_sharing(driver: VulkanDriver) -> Native | None:
-        """What shares that device's memory."""
-        from extmem.devices.vulkan.win32 import Win32Sharing
-
-        return Win32Sharing(driver)
-
-else:
-
-    def native_sharing(driver: VulkanDriver) -> Native | None:
-        """None: on this system sharing is the object manager's, over the driver's fds."""
-        return None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from extmem import vk
+from extmem.devices.host import HAS_FDS
 
 __all__ = [
     "DISCRETE",
@@ -81,7 +81,7 @@ def shared(
     """
     asks: tuple[tuple[Literal["buffer", "image"], Literal["no", "preferred", "required"]], ...]
     asks = (("buffer", buffer), ("image", image))
-    if sys.platform != "win32":
+    if HAS_FDS:
         return tuple(External(kind, _FD, dedicated=alone) for kind, alone in asks)
     opaque = [External(kind, bit, _BOTH, 0, bit, alone) for kind, alone in asks for bit in (_NT, _KMT)]
     images = (HandleType.D3D11_TEXTURE, HandleType.D3D11_TEXTURE_KMT, HandleType.D3D12_RESOURCE)
@@ -99,7 +99,7 @@ HOST_POINTERS = (
     External("image", _HOST, _IMPORT, 0, _HOST),
 )
 """VK_EXT_external_memory_host: what every fake GPU takes."""
-SHARING_EXTENSION = "VK_KHR_external_memory_win32" if sys.platform == "win32" else "VK_KHR_external_memory_fd"
+SHARING_EXTENSION = "VK_KHR_external_memory_fd" if HAS_FDS else "VK_KHR_external_memory_win32"
 """The extension by which drivers of this system share."""
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from extmem.devices import vulkan
 from extmem.memory import doors
+from extmem.testing.fake_vulkan._system import own_objects
 from extmem.testing.fake_vulkan.gpus import Manners, from_plain, to_plain
 from extmem.testing.fake_vulkan.machine import FakeVulkan
 from extmem.testing.misuses import EXIT_MISUSE, tell_at_exit
@@ -30,18 +30,8 @@ def installed(fake: FakeVulkan) -> Iterator[FakeVulkan]:
 
     Devices that the block opens, it closes; those that `extmem.open` chose are closed at its end.
     """
-    with vulkan.loaded_by(lambda: fake.loader), _own_objects(), doors.chosen_anew():
+    with vulkan.loaded_by(lambda: fake.loader), own_objects(), doors.chosen_anew():
         yield fake
-
-
-def _own_objects() -> contextlib.AbstractContextManager[None]:
-    """On Windows a fake's sections stand for the kernel objects that drivers make."""
-    if sys.platform != "win32":
-        return contextlib.nullcontext()
-    from extmem.manager._win32 import drivers
-    from extmem.testing.fake_vulkan.sections import SectionObjects
-
-    return drivers.stood_in_by(SectionObjects())
 
 
 def elsewhere(fake: FakeVulkan, *, index: int = 0) -> str:
@@ -70,5 +60,5 @@ def install_here(told: dict[str, Any]) -> None:
         fake = FakeVulkan([from_plain(gpu) for gpu in told["gpus"]], Manners(**told["manners"]))
         _installed.append(fake)
         _here.enter_context(vulkan.loaded_by(lambda: fake.loader))
-        _here.enter_context(_own_objects())
+        _here.enter_context(own_objects())
         tell_at_exit(fake.misuses)

@@ -297,8 +297,9 @@ class FakeLoader:
 @functools.cache
 def _commands() -> dict[str, Callable[..., Any]]:
     from extmem.testing.fake_vulkan import answers, devices, instances, memories, queues, recording, resources
+    from extmem.testing.fake_vulkan._system import sharing
 
-    modules = (instances, answers, devices, memories, memories.sharing, resources, queues, recording)
+    modules = (instances, answers, devices, memories, sharing(), resources, queues, recording)
     return {
         name: value
         for module in modules

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
+from extmem.testing.fake_vulkan._system import sharing
 from extmem.testing.fake_vulkan.machine import Refusal
 from extmem.testing.fake_vulkan.payloads import HostPayload, Shadow
 from extmem.testing.fake_vulkan.things import Buffer, Device, Image, Memory, Resource, Source
 from extmem.vk.abi import ffi, from_c
 
-if sys.platform == "win32":
-    from extmem.testing.fake_vulkan import win32 as sharing
-else:
-    from extmem.testing.fake_vulkan import fds as sharing
-
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.machine import FakeVulkan
 
-__all__ = ["sharing"]
+__all__: list[str] = []
 
 Result = vk.Result
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
@@ -103,7 +98,7 @@ def _source(
     fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int, kind: int, dedicated: Resource | None
 ) -> Source:
     """Where the memory's bytes are: those of an import, the host's, or new ones."""
-    found = sharing.imported(fake, device, info, size, kind, dedicated)
+    found: Source | None = sharing().imported(fake, device, info, size, kind, dedicated)
     if found is not None:
         return found
     by_pointer = vk.find(info, vk.ImportMemoryHostPointerInfoEXT)
@@ -115,7 +110,8 @@ def _source(
         if not device.gpu.memory_types[kind].flags & _Property.HOST_VISIBLE:
             fake.misuse(f"host memory is imported to memory type {kind}, which the host does not see")
         return Source(HostPayload(at, size), size, _HOST)
-    return sharing.created(fake, device, info, size, kind, dedicated)
+    made: Source = sharing().created(fake, device, info, size, kind, dedicated)
+    return made
 
 
 def vkFreeMemory(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> None:

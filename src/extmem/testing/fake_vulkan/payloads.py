@@ -8,16 +8,11 @@ no such page.
 from __future__ import annotations
 
 import mmap
-import sys
 from typing import Any, Protocol
 
+from extmem.testing.fake_vulkan._system import FilePayload, read_tag
 from extmem.testing.fake_vulkan.tags import Tag
 from extmem.vk.abi import ffi
-
-if sys.platform == "win32":
-    from extmem.testing.fake_vulkan.sections import FilePayload, read_tag
-else:
-    from extmem.testing.fake_vulkan.files import FilePayload, read_tag
 
 __all__ = ["FilePayload", "HostPayload", "Payload", "Shadow", "Tag", "read_tag"]
 

@@ -1,0 +1,38 @@
+"""What a fake driver's payloads are made of, and how they are shared: the one place that asks which system this is."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+__all__ = ["FilePayload", "own_objects", "read_tag", "sharing"]
+
+if sys.platform == "win32":
+    from extmem.testing.fake_vulkan.sections import FilePayload, read_tag
+
+    def own_objects() -> contextlib.AbstractContextManager[None]:
+        """Within the block a fake's sections stand for the kernel objects that drivers make."""
+        from extmem.manager._win32 import drivers
+        from extmem.testing.fake_vulkan.sections import SectionObjects
+
+        return drivers.stood_in_by(SectionObjects())
+
+    def sharing() -> Any:
+        """The module of the commands that share."""
+        from extmem.testing.fake_vulkan import win32
+
+        return win32
+
+else:
+    from extmem.testing.fake_vulkan.files import FilePayload, read_tag
+
+    def own_objects() -> contextlib.AbstractContextManager[None]:
+        """Nothing: fds are the kernel's own."""
+        return contextlib.nullcontext()
+
+    def sharing() -> Any:
+        """The module of the commands that share."""
+        from extmem.testing.fake_vulkan import fds
+
+        return fds
