@@ -125,6 +125,7 @@ class Imports:
             payload,
             stated_identity=identity,
             owner="external",
+            exporting=False,
         )
 
     def from_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:
