@@ -12,8 +12,8 @@
 
 It replaces the functions of `cuda.bindings.driver` that the CUDA device calls; structs and enums are cuda-bindings'
 own, which needs no driver for them, and must be installed. It really moves bytes: device memory is memory files at
-real addresses, shared by their descriptors. Its default GPU is `fake_vulkan.DISCRETE` seen by CUDA, so that with both
-installed each imports what the other made.
+real addresses, shared by their descriptors; on Windows section objects, shared by NT handle. Its default GPU is
+`fake_vulkan.DISCRETE` seen by CUDA, so that with both installed each imports what the other made.
 
 * *GPUs* (`Gpu`): names, UUIDs, memory, what they can do.
 * *Script*: `fail` the n-th call, `failing` as an arm of `faults.fail_each`, `missing` functions.
@@ -22,7 +22,8 @@ installed each imports what the other made.
 * *Strictness*: `misuses` lists what the driver API forbids: wrong handles, no current context, the wrong order.
 * *Counters*: `alive()` says what lives.
 
-Not modelled: kernels, streams, Win32 handles, D3D, texels of arrays.
+On Windows it imports what a fake Vulkan driver exports by handle, name and KMT number, and Direct3D's memory as
+`fake_vulkan.win32.make_texture` makes it. Not modelled: kernels, streams, texels of arrays.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Address ranges of the fake's device memory: real ones, so that views of it can be looked at."""
+"""Address ranges on Linux: mappings of memory files, or of nothing."""
 
 from __future__ import annotations
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING, Any
 
 from extmem.testing.fake_cuda.machine import NO_DEVICE, Refusal
+from extmem.testing.fake_cuda.sharing import POSIX
 
 if TYPE_CHECKING:
     from extmem.testing.fake_cuda.machine import FakeCuda
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _VERSION = 13_000
+_NOT_SUPPORTED = 801
+_NODE_MASK = 1
+_GET_LUID = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
 
 
 def cuInit(fake: FakeCuda, flags: int) -> None:
@@ -53,8 +58,27 @@ def cuDeviceGetUuid(fake: FakeCuda, device: Any) -> tuple[Any]:
 
 
 def cuDeviceGetLuid(fake: FakeCuda, device: Any) -> tuple[bytes, int]:
-    """Windows' alone."""
-    raise Refusal(801)
+    """Windows's alone. As cuda-bindings gives it: cut at its first zero byte."""
+    if POSIX:
+        raise Refusal(_NOT_SUPPORTED)
+    return (fake.gpus[int(device)].luid.partition(b"\0")[0], _NODE_MASK)
+
+
+def cuGetProcAddress(fake: FakeCuda, symbol: bytes, version: int, flags: int) -> tuple[int, Any]:
+    """The driver's own cuDeviceGetLuid, which fills in 8 bytes."""
+    name = symbol.decode()
+    if name != "cuDeviceGetLuid" or flags:
+        raise fake.wrong(f"the address of {name} is asked for, flags {flags}")
+
+    def get_luid(luid: int, mask: int, device: int) -> int:
+        if POSIX:
+            return _NOT_SUPPORTED
+        ctypes.memmove(luid, fake.gpus[device].luid, 8)
+        ctypes.c_uint.from_address(mask).value = _NODE_MASK
+        return 0
+
+    made = fake.callbacks.setdefault(name, _GET_LUID(get_luid))
+    return ctypes.cast(made, ctypes.c_void_p).value or 0, fake.module.CUdriverProcAddressQueryResult(0)
 
 
 def cuDeviceTotalMem(fake: FakeCuda, device: Any) -> tuple[int]:
@@ -67,8 +91,8 @@ def cuDeviceGetAttribute(fake: FakeCuda, attribute: Any, device: Any) -> tuple[i
     gpu = fake.gpus[int(device)]
     answers = {
         "CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED": gpu.virtual_memory,
-        "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED": gpu.posix_fd,
-        "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED": False,
+        "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED": gpu.shares and POSIX,
+        "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED": gpu.shares and not POSIX,
         "CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY": gpu.maps_host,
         "CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED": gpu.registers_read_only,
     }

@@ -2,48 +2,50 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import mmap
 from typing import TYPE_CHECKING, Any
 
-if sys.platform != "linux":
-    raise ImportError("the fake driver shares memory files, which are Linux's")
-
 from extmem.testing.fake_cuda.machine import INVALID_VALUE, Refusal
+from extmem.testing.fake_cuda.sharing import abandon
+from extmem.testing.fake_cuda.sharing import external as opened
 from extmem.testing.fake_cuda.spans import place, reserve
 from extmem.testing.fake_cuda.things import ExternalMemory, Mapped, Pinned, Reserved
-from extmem.testing.fake_vulkan.payloads import FilePayload, read_tag
+from extmem.testing.fake_vulkan.payloads import read_tag
 
 if TYPE_CHECKING:
     from extmem.testing.fake_cuda.machine import FakeCuda
 
 __all__: list[str] = []
 
-_OPAQUE_FD, _DEDICATED = 1, 1
+_DEDICATED = 1
+_ALONE = (5, 6, 7)
+"""Direct3D's resources: CUDA_EXTERNAL_MEMORY_DEDICATED must be said of them."""
 _UNKNOWN, _REGISTERED, _NOT_REGISTERED = 999, 712, 713
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE = mmap.PAGESIZE
 _CONTEXT, _ORDINAL = 1, 9
 _DEVICE_MAP, _READ_ONLY = 0x02, 0x08
 
 
 def cuImportExternalMemory(fake: FakeCuda, description: Any) -> tuple[Any]:
-    """Consumes the fd on success. As the real one: a smaller size and a wrong dedicated flag import in silence, and
-    a bad fd gives CUDA_ERROR_UNKNOWN. A test sees in `imports` and `misuses` what was told.
+    """Consumes an fd on success, and never an NT handle.
+
+    As the real one: a smaller size and a wrong dedicated flag import in silence, and a bad fd gives CUDA_ERROR_UNKNOWN.
+    A test sees in `imports` and `misuses` what was told.
     """
     ordinal = fake.current().ordinal
     kind, size, flags = int(description.type), int(description.size), int(description.flags)
     fake.imports.append({"type": kind, "size": size, "flags": flags})
-    if kind != _OPAQUE_FD:
-        raise Refusal(801)
-    fd = int(description.handle.fd)
-    tag = read_tag(fd)
-    if tag is None or tag.device_uuid != fake.gpus[ordinal].uuid:
+    payload = opened(fake, description)
+    tag = read_tag(payload.fd) if payload is not None else None
+    if payload is None or tag is None or tag.device_uuid != fake.gpus[ordinal].uuid:
+        if payload is not None:
+            abandon(payload)
         raise Refusal(_UNKNOWN)
     if size < tag.size:
         fake.wrong(f"{size} bytes are imported of a payload of {tag.size}")
-    if bool(flags & _DEDICATED) != bool(tag.dedicated):
+    if bool(flags & _DEDICATED) != (bool(tag.dedicated) or kind in _ALONE):
         fake.wrong(f"the payload is dedicated to {tag.dedicated or 'nothing'}, and the flags are {flags}")
-    made = ExternalMemory(payload=FilePayload(fd), size=size, ordinal=ordinal)
+    made = ExternalMemory(payload=payload, size=size, ordinal=ordinal)
     return (fake.module.CUexternalMemory(fake.add(made)),)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from extmem.devices import cuda
 from extmem.memory import doors
 from extmem.testing.fake_cuda.machine import FakeCuda
+from extmem.testing.fake_cuda.sharing import kernel_objects
 from extmem.testing.fake_cuda.things import Gpu
 from extmem.testing.misuses import EXIT_MISUSE, tell_at_exit
 
@@ -29,7 +30,7 @@ def installed(fake: FakeCuda) -> Iterator[FakeCuda]:
 
     Devices that the block opens, it closes; those that `extmem.open` chose are closed at its end.
     """
-    with cuda.replaced_by(lambda: fake.module), doors.chosen_anew():
+    with cuda.replaced_by(lambda: fake.module), kernel_objects(), doors.chosen_anew():
         yield fake
 
 
@@ -49,5 +50,6 @@ def open_here(told: dict[str, Any]) -> Device:
         fake = FakeCuda([Gpu(**gpu) for gpu in told["gpus"]])
         _installed.append(fake)
         _here.enter_context(cuda.replaced_by(lambda: fake.module))
+        _here.enter_context(kernel_objects())
         tell_at_exit(fake.misuses)
     return doors.open_device(kind="cuda", uuid=told["gpus"][told["index"]]["uuid"].hex())

@@ -94,6 +94,9 @@ class FakeCuda:
     short_ranges: bool = False
     """CUDA knows of fewer bytes than were mapped."""
 
+    security: list[str] = field(default_factory=list)
+    """The security of the last shared allocations, as SDDL (Windows)."""
+
     def __post_init__(self) -> None:
         self.contexts = [Context(ordinal) for ordinal in range(len(self.gpus))]
         self.things: dict[int, Thing] = {}
@@ -104,6 +107,8 @@ class FakeCuda:
         self._stacks = threading.local()
         self._running = ""
         self.initialized = False
+        self.callbacks: dict[str, Any] = {}
+        """Functions that were asked for by address."""
 
     # The script.
 
@@ -254,6 +259,7 @@ _VALUES = {
     "cuExternalMemoryGetMappedBuffer": 1,
     "cuExternalMemoryGetMappedMipmappedArray": 1,
     "cuImportExternalMemory": 1,
+    "cuGetProcAddress": 2,
     "cuMemAddressReserve": 1,
     "cuMemCreate": 1,
     "cuMemExportToShareableHandle": 1,

@@ -25,7 +25,10 @@ class Gpu:
     granularity: int = 65_536
     """Bytes; 2 MiB on real GPUs."""
     virtual_memory: bool = True
-    posix_fd: bool = True
+    shares: bool = True
+    """Whether its memory is exported: as POSIX descriptors, on Windows as NT handles."""
+    luid: bytes = b"fakeluid"
+    """Windows's name of it; 8 bytes."""
     maps_host: bool = True
     registers_read_only: bool = True
 

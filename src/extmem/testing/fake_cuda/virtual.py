@@ -1,25 +1,20 @@
-"""The virtual-memory API over memory files: real addresses, real descriptors, real bytes."""
+"""The virtual-memory API over memory files or sections: real addresses, real handles, real bytes."""
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
-if sys.platform != "linux":
-    raise ImportError("the fake driver shares memory files, which are Linux's")
-
 from extmem.testing.fake_cuda.machine import INVALID_VALUE, OUT_OF_MEMORY, Refusal
+from extmem.testing.fake_cuda.sharing import KIND, created, exported, imported
 from extmem.testing.fake_cuda.spans import place, reserve
 from extmem.testing.fake_cuda.things import Physical, Reserved
-from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
+from extmem.testing.fake_vulkan.payloads import read_tag
 
 if TYPE_CHECKING:
     from extmem.testing.fake_cuda.machine import FakeCuda
 
 __all__: list[str] = []
 
-_POSIX_FD = 1
 _READ, _READ_WRITE = 1, 3
 _UNKNOWN, _NOT_SUPPORTED, _OS = 999, 801, 304
 
@@ -51,12 +46,12 @@ def cuMemCreate(fake: FakeCuda, size: int, properties: Any, flags: int) -> tuple
     if used + size > gpu.memory:
         raise Refusal(OUT_OF_MEMORY)
     shared = int(properties.requestedHandleTypes)
-    if shared not in (0, _POSIX_FD):
+    if shared not in (0, KIND):
         raise fake.wrong(f"requestedHandleTypes is {shared}")
-    if shared and not gpu.posix_fd:
+    if shared and not gpu.shares:
         raise Refusal(_NOT_SUPPORTED)
     try:
-        payload = FilePayload.new(Tag(gpu.uuid, gpu.driver_uuid, size, 0, ""))
+        payload = created(fake, gpu, size, properties)
     except OSError:
         raise Refusal(OUT_OF_MEMORY) from None
     return (_handle(fake, Physical(payload=payload, size=size, ordinal=ordinal, shared=bool(shared))),)
@@ -81,35 +76,31 @@ def let_go(fake: FakeCuda, physical: Physical) -> None:
 
 
 def cuMemExportToShareableHandle(fake: FakeCuda, handle: Any, kind: Any, flags: int) -> tuple[int]:
-    """A new fd each time. As CUDA's, it is not close-on-exec."""
+    """A new fd or NT handle each time."""
     physical = fake.get(handle, Physical)
-    if int(kind) != _POSIX_FD or flags:
+    if int(kind) != KIND or flags:
         raise fake.wrong(f"handle type {int(kind)}, flags {flags}")
     if not physical.shared or physical.payload is None:
         raise Refusal(INVALID_VALUE)
     try:
-        fd = os.dup(physical.payload.fd)
+        return (exported(physical.payload),)
     except OSError:
         raise Refusal(_OS) from None
-    os.set_inheritable(fd, True)
-    return (fd,)
 
 
-def cuMemImportFromShareableHandle(fake: FakeCuda, fd: int, kind: Any) -> tuple[Any]:
-    """The fd stays the caller's."""
-    if int(kind) != _POSIX_FD:
+def cuMemImportFromShareableHandle(fake: FakeCuda, handle: int, kind: Any) -> tuple[Any]:
+    """The fd or handle stays the caller's."""
+    if int(kind) != KIND:
         raise fake.wrong(f"handle type {int(kind)}")
-    tag = read_tag(fd)
-    if tag is None:
-        raise Refusal(_UNKNOWN)
-    ordinals = [ordinal for ordinal, gpu in enumerate(fake.gpus) if gpu.uuid == tag.device_uuid]
-    if not ordinals:
-        raise Refusal(_UNKNOWN)
+    tag = read_tag(handle)
+    ordinals = [number for number, gpu in enumerate(fake.gpus) if tag is not None and gpu.uuid == tag.device_uuid]
     try:
-        copy = os.dup(fd)
+        payload = imported(handle) if ordinals else None
     except OSError:
         raise Refusal(_OS) from None
-    physical = Physical(payload=FilePayload(copy), size=tag.size, ordinal=ordinals[0], shared=True)
+    if tag is None or payload is None:
+        raise Refusal(_UNKNOWN)
+    physical = Physical(payload=payload, size=tag.size, ordinal=ordinals[0], shared=True)
     return (_handle(fake, physical),)
 
 

@@ -33,7 +33,7 @@ from extmem.vk.abi import ffi
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.machine import FakeVulkan
 
-__all__ = ["created", "imported", "make_texture", "number_of"]
+__all__ = ["created", "imported", "make_texture", "number_of", "open_shared"]
 
 Result = vk.Result
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
@@ -232,6 +232,11 @@ def vkGetMemoryWin32HandlePropertiesKHR(fake: FakeVulkan, handle: Any, kind: int
         raise Refusal(fake.manners.handle_errors)
     out.memoryTypeBits = int(kind) if fake.manners.answers_handle_types else _type_bits(device)
     return 0
+
+
+def open_shared(handle_type: int, value: int, name: str | None) -> int:
+    """A handle of the caller's own to what a handle, name or number leads to, for a fake of CUDA; 0 for nothing."""
+    return _opened(handle_type, value, name)
 
 
 def make_texture(fake: FakeVulkan, handle_type: int, size: int, *, name: str | None = None, gpu: int = 0) -> int:

@@ -89,17 +89,17 @@ def test_memory_that_is_not_shared_has_no_fd(cuda: Device) -> None:
         memory.export_handle(FD)
 
 
-@pytest.mark.parametrize(
-    ("lacking", "text"), [("virtual_memory", "no virtual-memory API"), ("posix_fd", "exported|POSIX descriptors")]
-)
-def test_a_gpu_that_cannot_share_says_so(lacking: str, text: str) -> None:
+@pytest.mark.parametrize(("lacking", "text"), [("virtual_memory", "no virtual-memory API"), ("shares", "exports no")])
+def test_a_gpu_that_cannot_share_says_so(lacking: str, text: str, name: str) -> None:
     gpu = fake_cuda.Gpu(**{lacking: False})
     with fake_cuda.installed(fake_cuda.FakeCuda([gpu])), extmem.open_device(kind="cuda") as device:
-        with pytest.raises(extmem.ExtmemError, match=text):
-            device.allocate((16,))
-        if lacking == "posix_fd":
+        with pytest.raises(extmem.UnsupportedError, match=text):
+            device.allocate((16,), name=name)
+        if lacking == "shares":
             with device.allocate_memory(vk.MemoryAllocateInfo(10, 0)) as memory:
                 memory.fill(1)
+            with device.allocate((16,)) as memory, pytest.raises(extmem.ExtmemError):
+                memory.export_handle(W32)
 
 
 def test_more_than_there_is_is_out_of_memory(cuda: Device, fake: fake_cuda.FakeCuda) -> None:

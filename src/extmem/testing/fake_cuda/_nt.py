@@ -1,0 +1,108 @@
+"""Sharing on Windows: sections, by NT handle; and what Vulkan and Direct3D share, by handle, name and KMT number."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from typing import TYPE_CHECKING, Any
+
+if sys.platform != "win32":
+    raise ImportError("sections are Windows's; on Linux the fake driver shares memory files")
+
+from extmem import vk
+from extmem.handles._win32 import calls
+from extmem.handles._win32.calls import StatusError
+from extmem.handles._win32.tables import OBJECT_ATTRIBUTES, advapi32
+from extmem.manager._win32 import drivers
+from extmem.manager._win32.descriptors import sddl_from
+from extmem.testing.fake_cuda.machine import INVALID_VALUE, Refusal
+from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
+from extmem.testing.fake_vulkan.sections import SectionObjects
+from extmem.testing.fake_vulkan.win32 import open_shared
+
+if TYPE_CHECKING:
+    from extmem.testing.fake_cuda.machine import FakeCuda
+    from extmem.testing.fake_cuda.things import Gpu
+
+__all__ = ["KIND", "abandon", "created", "exported", "external", "imported", "kernel_objects"]
+
+KIND = 2
+"""CU_MEM_HANDLE_TYPE_WIN32."""
+_NOT_SUPPORTED = 801
+_Type = vk.ExternalMemoryHandleTypeFlagBits
+_KINDS = {
+    2: _Type.OPAQUE_WIN32,
+    3: _Type.OPAQUE_WIN32_KMT,
+    4: _Type.D3D12_HEAP,
+    5: _Type.D3D12_RESOURCE,
+    6: _Type.D3D11_TEXTURE,
+    7: _Type.D3D11_TEXTURE_KMT,
+}
+"""CUexternalMemoryHandleType."""
+_NUMBERS = (_Type.OPAQUE_WIN32_KMT, _Type.D3D11_TEXTURE_KMT)
+_KEPT = 256
+
+
+def created(fake: FakeCuda, gpu: Gpu, size: int, properties: Any) -> FilePayload:
+    """New memory, with the security that win32HandleMetaData says. Errors: OSError.
+
+    As seen of the real driver, which reads it as OBJECT_ATTRIBUTES: without it there is no shared memory, and whoever
+    passes something else ends the process. Here that is a misuse.
+    """
+    shared, address = int(properties.requestedHandleTypes), int(properties.win32HandleMetaData)
+    security = 0
+    if bool(shared) != bool(address):
+        raise fake.wrong(f"win32HandleMetaData is {address:#x} for handle types {shared}")
+    if address:
+        told = OBJECT_ATTRIBUTES.from_address(address)
+        if told.Length != ctypes.sizeof(OBJECT_ATTRIBUTES) or told.RootDirectory or told.ObjectName:
+            raise fake.wrong("win32HandleMetaData points to no OBJECT_ATTRIBUTES, or to one with a name")
+        security = int(told.SecurityDescriptor or 0)
+        if not security or not advapi32.IsValidSecurityDescriptor(security):
+            raise fake.wrong("OBJECT_ATTRIBUTES::SecurityDescriptor is no security descriptor")
+        fake.security = [*fake.security[-_KEPT:], sddl_from(security)]
+    types = int(_Type.OPAQUE_WIN32) if shared else 0
+    return FilePayload.new(Tag(gpu.uuid, gpu.driver_uuid, size, 0, "", types), None, security)
+
+
+def exported(payload: FilePayload) -> int:
+    """A new NT handle with every right, which the caller closes. Errors: OSError."""
+    try:
+        return calls.duplicate(payload.fd, options=calls.SAME_ACCESS)
+    except StatusError as error:
+        raise OSError(str(error)) from error
+
+
+def imported(handle: int) -> FilePayload | None:
+    """The memory behind an NT handle, which stays the caller's; None for what no fake made. Errors: OSError."""
+    tag = read_tag(handle)
+    if tag is None or not tag.types & _Type.OPAQUE_WIN32:
+        return None
+    return FilePayload(open_shared(int(_Type.OPAQUE_WIN32), handle, None))
+
+
+def external(fake: FakeCuda, description: Any) -> FilePayload | None:
+    """The memory that an import leads to by handle, number or name; None for what no fake made."""
+    kind = _KINDS.get(int(description.type))
+    if kind is None:
+        raise Refusal(_NOT_SUPPORTED)
+    value, at = int(description.handle.win32.handle), int(description.handle.win32.name)
+    if bool(value) == bool(at) or (at and kind in _NUMBERS):
+        raise fake.wrong(f"handle {value:#x} and name at {at:#x} are given for {kind!r}", INVALID_VALUE)
+    found = open_shared(int(kind), value, ctypes.wstring_at(at) if at else None)
+    tag = read_tag(found) if found else None
+    if found and (tag is None or not tag.types & kind):
+        calls.close_handle(found)
+        found = 0
+    return FilePayload(found) if found else None
+
+
+def abandon(payload: FilePayload) -> None:
+    """The import fails."""
+    payload.close()
+
+
+def kernel_objects() -> contextlib.AbstractContextManager[None]:
+    """A fake's sections stand for the kernel objects that drivers make."""
+    return drivers.stood_in_by(SectionObjects())
