@@ -74,6 +74,15 @@ class DeviceIdentity:
     driver_name: str
     driver_version: str
 
+    def may_be(self, device_uuid: bytes | None, luid: bytes | None = None) -> bool:
+        """Whether a payload of that device may lie on this one. A UUID decides alone: linked GPUs have one LUID.
+
+        Direct3D knows its device by LUID. None, None is a payload of which nobody knows where it lies.
+        """
+        if device_uuid is None:
+            return luid is None or luid == self.luid
+        return device_uuid == self.device_uuid
+
 
 @dataclass(frozen=True, slots=True)
 class QueueFacts:
@@ -133,6 +142,8 @@ class Origin(NamedTuple):
     """deviceUUID of the device that it lies on."""
     device_name: str = ""
     """For people."""
+    luid: bytes | None = None
+    """Windows's name of that device, where the exporter's driver tells it; 8 bytes."""
 
     @property
     def devices(self) -> tuple[str, ...]:

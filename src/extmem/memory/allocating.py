@@ -37,6 +37,7 @@ __all__ = [
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _HOST_KIND = int(Kind.HOST)
+_NT_TYPE, _FD_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD)
 _HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 
@@ -142,7 +143,7 @@ def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
     driver = device.driver
     if not isinstance(driver, AdoptsPointers):
         raise UnsupportedError(f"{device.name} is no CUDA device", requires_one_of=["a CUDA device"])
-    types = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD)
+    types = sum(kind for kind in (_NT_TYPE, _FD_TYPE) if exporting.unable(device, kind) == "")
     allocation = driver.adopt_pointer(pointer, size)
     holding = Holding(device, allocation, device.describe(size, 0, types, None), size, 0)
     holding.export_handle_types = types
@@ -160,7 +161,11 @@ def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resou
             command="vkAllocateMemory",
             devices=[device.name],
         )
-    descriptor = source.descriptor or device.describe(size, kind, source.handle_type, dedicated)
+    descriptor = source.descriptor
+    if descriptor is None and device.described is not None and source.imported is not None:
+        descriptor = foreign.stranger(device, source, size, kind)
+    elif descriptor is None:
+        descriptor = device.describe(size, kind, source.handle_type, dedicated)
     if descriptor.allocation_size != size:
         # Reached only with the rules off or as warnings. Anything else would read or write past the payload.
         raise DriverError(
@@ -199,13 +204,7 @@ def adopt_object(
     """The device's import of what the object manager gave; the holding owns that from then on."""
     payload, size = imported.payload, descriptor.allocation_size
     if device.described is not None and not imported.capacity:
-        allocation = device.described.import_described(
-            payload.fd,
-            foreign.origin(descriptor),
-            payload=payload,
-            identity=imported.identity,
-            writable=payload.writable,
-        )
+        allocation = foreign.by_object(device.described, imported, descriptor)
     elif imported.kind == _HOST_KIND and dedicated is None:
         allocation = device.driver.import_payload(payload, size, kind, imported.capacity)
     else:

@@ -10,38 +10,94 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from extmem import vk
+from extmem.broker.descriptors import Win32Payload
 from extmem.devices.base import Origin
+from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.errors import DescriptorError, UnsupportedError
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation, ImportsDescribed
+    from extmem.manager import Imported
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
     from extmem.rules import PayloadFacts
 
-__all__ = ["by_fd", "check_device", "facts_for", "memory_type", "origin"]
+__all__ = ["by_fd", "by_object", "check_device", "facts_for", "handle_of", "memory_type", "origin", "stranger"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD = int(HandleType.OPAQUE_FD)
+_WIN32 = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
+_SHARED = int(HandleType.OPAQUE_WIN32) if WIN32_IS_NATIVE else _FD
+"""What memory is imported as that no handle type is known of."""
 _USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _LOCAL = int(vk.MemoryPropertyFlagBits.DEVICE_LOCAL)
 _VISIBLE = int(vk.MemoryPropertyFlagBits.HOST_VISIBLE)
 
 
-def origin(descriptor: Descriptor) -> Origin:
-    """The payload behind an fd, for a device that imports by its descriptor."""
+def origin(descriptor: Descriptor, handle_type: int = _FD) -> Origin:
+    """The payload behind a handle of that type, for a device that imports by its descriptor."""
     dedicated = descriptor.dedicated
     return Origin(
         descriptor.allocation_size,
-        _FD,
+        handle_type,
         descriptor.producer,
         dedicated is not None,
         dedicated if isinstance(dedicated, vk.ImageCreateInfo) else None,
         descriptor.device_uuid,
         descriptor.device_name,
+        descriptor.luid,
     )
+
+
+def by_object(driver: ImportsDescribed, imported: Imported, descriptor: Descriptor) -> Allocation:
+    """The import of what the object manager gave, whose payload the allocation owns from then on.
+
+    By the handle that the object manager holds, also where the program said a name: a name may be another's by now.
+    """
+    payload = imported.payload
+    handle, kind = payload.fd, _FD
+    if isinstance(payload, Win32Payload):
+        handle, kind = payload.number or handle, payload.handle_type
+    return driver.import_described(
+        handle,
+        origin(descriptor, kind),
+        payload=payload,
+        identity=imported.identity,
+        writable=payload.writable,
+    )
+
+
+def handle_of(allocation: Allocation) -> tuple[int, int] | None:
+    """What leads to a Vulkan device's memory, borrowed, and its handle type; None where nothing does."""
+    payload = getattr(allocation, "payload", None)
+    if isinstance(payload, Win32Payload) and payload.number:
+        return payload.number, payload.handle_type
+    handle = allocation.fd
+    if handle is None:
+        return None
+    if isinstance(payload, Win32Payload) and not payload.export_types:
+        return handle, payload.handle_type
+    types = int(getattr(allocation, "handle_types", 0)) & _WIN32
+    return handle, types & -types if WIN32_IS_NATIVE else _FD
+
+
+def stranger(device: Device, source: Source, size: int, kind: int) -> Descriptor:
+    """What is known of memory that another program shares and nobody describes, for a device that must be told.
+
+    Errors: DescriptorError for all but Direct3D's, whose handle type says what it is.
+    """
+    payload = source.imported.payload if source.imported is not None else None
+    if not isinstance(payload, Win32Payload) or payload.handle_type & _WIN32:
+        raise DescriptorError(
+            f"{HandleType(source.handle_type).name} {source.name or hex(source.value)} carries no description, and "
+            "CUDA has to be told who made it, how large it is and whether it is dedicated; state a Descriptor with "
+            "extmem.raw.import_payload"
+        )
+    return msgspec.structs.replace(device.describe(size, kind, source.handle_type, None), producer="")
 
 
 def by_fd(driver: ImportsDescribed, source: Source) -> Allocation:
@@ -62,11 +118,12 @@ def by_fd(driver: ImportsDescribed, source: Source) -> Allocation:
 
 def check_device(device: Device, descriptor: Descriptor) -> None:
     """Refuse a payload of another device, before the driver is asked. Errors: UnsupportedError that names both."""
-    if descriptor.device_uuid is not None and descriptor.device_uuid != device.uuid:
+    if not device.identity.may_be(descriptor.device_uuid, descriptor.luid):
+        there = (descriptor.device_uuid or descriptor.luid or b"").hex()
         raise UnsupportedError(
-            f"the payload lies on {descriptor.device_name!r}, {descriptor.device_uuid.hex()}, and this device is "
-            f"{device.name!r}, {device.uuid.hex()}; open it on the device that it was made on, or leave `device` away",
-            requires_one_of=[f"the device {descriptor.device_uuid.hex()}"],
+            f"the payload lies on {descriptor.device_name!r}, {there}, and this device is {device.name!r}, "
+            f"{device.uuid.hex()}; open it on the device that it was made on, or leave `device` away",
+            requires_one_of=[f"the device {there}"],
         )
 
 
@@ -85,7 +142,7 @@ def memory_type(device: Device, descriptor: Descriptor) -> int:
         return descriptor.memory_type_index
     known = device.foreign_type
     if known is None:
-        external = vk.ExternalMemoryBufferCreateInfo(HandleType(descriptor.handle_types & _FD or _FD))
+        external = vk.ExternalMemoryBufferCreateInfo(HandleType(_SHARED))
         needs = device.driver.buffer_requirements(
             vk.BufferCreateInfo(size=descriptor.allocation_size, usage=_USAGE, p_next=external)
         )

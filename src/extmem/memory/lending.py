@@ -63,15 +63,16 @@ def on_gpu(holding: Holding) -> Place | None:
         return None
     companion = holding.companion
     if companion is None:
-        fd = holding.allocation.fd
-        if fd is None:
+        way = foreign.handle_of(holding.allocation)
+        if way is None:
             raise UnsupportedError(
                 f"this memory of {device.name} was not allocated for export, so CUDA cannot import it; allocate it "
-                "with handle_types=OPAQUE_FD, or copy it",
-                requires_one_of=["VkExportMemoryAllocateInfo::handleTypes with OPAQUE_FD"],
+                "with handle_types=OPAQUE_FD (on Windows OPAQUE_WIN32), or copy it",
+                requires_one_of=["VkExportMemoryAllocateInfo::handleTypes with OPAQUE_FD or OPAQUE_WIN32"],
             )
-        origin = foreign.origin(holding.descriptor)
-        companion = holding.companion = found.described.import_described(fd, origin, writable=holding.writable)
+        handle, kind = way
+        origin = foreign.origin(holding.descriptor, kind)
+        companion = holding.companion = found.described.import_described(handle, origin, writable=holding.writable)
     return _placed(companion, found)
 
 

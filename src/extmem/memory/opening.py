@@ -303,7 +303,9 @@ def import_stated(device: Device, source: vk.ChainStruct, descriptor: Descriptor
     """Import what `source` leads to with the descriptor that the caller states; the dedicated resource is made anew."""
     info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, source)
     resource: Resource | None = None
-    if isinstance(descriptor.dedicated, vk.BufferCreateInfo):
+    if device.described is not None:
+        pass  # it knows no such resources; what it is told is in the descriptor
+    elif isinstance(descriptor.dedicated, vk.BufferCreateInfo):
         resource = device.create_buffer(descriptor.dedicated)
         source.p_next = vk.MemoryDedicatedAllocateInfo(None, resource)
     elif isinstance(descriptor.dedicated, vk.ImageCreateInfo):

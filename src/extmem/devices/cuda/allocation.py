@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem.devices.cuda.capabilities import HOST_TYPE
+from extmem.devices.cuda.sharing import close_descriptor
 from extmem.errors import HandleStateError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class CudaAllocation:
         "array",
         "driver",
         "exports",
+        "keep_alive",
         "mapping",
         "memory_type_index",
         "pointer",
@@ -79,7 +81,9 @@ class CudaAllocation:
         self.mapping: Mapping | None = None
         """Where the host has it, for host memory."""
         self.exports: Callable[[], int] | None = None
-        """Makes a new fd of it, for memory that CUDA made to be shared."""
+        """Makes a new fd or NT handle of it, for memory that CUDA made to be shared."""
+        self.keep_alive: object = None
+        """What the driver was given the address of."""
         self.producer = ""
         """`Descriptor.producer` of the payload."""
         self.stated_identity = identity
@@ -103,11 +107,11 @@ class CudaAllocation:
 
     @property
     def fd(self) -> int | None:
-        """The payload's fd, borrowed: as it came, or exported by CUDA when first asked for."""
+        """The payload's fd or NT handle, borrowed: as it came, or exported by CUDA when first asked for."""
         if self.undo is None:
             raise HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
         if self._payload is not None:
-            return self._payload.fd
+            return self._payload.fd if self._payload.fd >= 0 else None
         if self._fd < 0 and self.exports is not None:
             self._fd = self.exports()
         return self._fd if self._fd >= 0 else None
@@ -153,12 +157,12 @@ class CudaAllocation:
         undo, self.undo = self.undo, None
         if undo is None:
             return
-        self.pointer, self.array, self.exports = 0, None, None
+        self.pointer, self.array, self.exports, self.keep_alive = 0, None, None, None
         driver = self.driver
         if driver.pid == os.getpid():
             driver.gpu.undo(undo)
         if self._fd >= 0:
-            os.close(self._fd)
+            close_descriptor(self._fd)
         if self._payload is not None:
             self._payload.close()
         self._payload = self.mapping = None

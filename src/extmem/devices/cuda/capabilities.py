@@ -1,7 +1,8 @@
 """What the CUDA device answers to Vulkan's questions: what it can export, import and allocate.
 
-Its memory is shared by one kind of handle (POSIX descriptors on Linux), on which the object manager's NT handles and
-KMT numbers stand, as on the host device; so the two give the same answers. Images are Vulkan's alone.
+On Linux its memory is shared by POSIX descriptors, on which the object manager's NT handles and KMT numbers stand, as
+on the host device; so the two give the same answers. On Windows it is shared by NT handle alone, and imported by
+whatever the drivers there share by. Images are Vulkan's alone.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
+from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.devices.host import capabilities as host
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.gpus import Gpu
 
-__all__ = ["DEVICE_TYPE", "HOST_TYPE", "Answers", "no_images"]
+__all__ = ["DEVICE_TYPE", "FROM_D3D", "HOST_TYPE", "Answers", "no_images"]
 
 _Property = vk.MemoryPropertyFlagBits
 DEVICE_TYPE, HOST_TYPE = 0, 1
@@ -25,6 +27,16 @@ _FLAGS = (
     _Property.HOST_VISIBLE | _Property.HOST_COHERENT | _Property.HOST_CACHED,
 )
 _PAGE = 4096
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+Feature = vk.ExternalMemoryFeatureFlagBits
+FROM_D3D = (
+    HandleType.D3D11_TEXTURE,
+    HandleType.D3D11_TEXTURE_KMT,
+    HandleType.D3D12_HEAP,
+    HandleType.D3D12_RESOURCE,
+)
+_IMPORTED = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.HOST_ALLOCATION, *FROM_D3D)
+"""On Windows."""
 
 
 class Answers:
@@ -48,13 +60,29 @@ class Answers:
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
         """See `Driver`."""
-        if not self._gpu.can["posix_fd"] and info.handle_type & host.OPAQUE:
+        if WIN32_IS_NATIVE:
+            return vk.ExternalBufferProperties(_native(int(info.handle_type), int(info.flags), shares=self._gpu.shares))
+        if not self._gpu.shares and info.handle_type & host.OPAQUE:
             return vk.ExternalBufferProperties()
         return vk.ExternalBufferProperties(host.buffer_properties(info.handle_type, info.flags))
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
         """UnsupportedError."""
         raise no_images(self._gpu.name)
+
+
+def _native(handle_type: int, flags: int, *, shares: bool) -> vk.ExternalMemoryProperties:
+    """For a buffer on Windows, where handles are the drivers' own: NT handles of its memory, and much that it imports.
+
+    No type goes with another, and what was imported is not exported again: CUDA has no call for that.
+    """
+    kind = HandleType(handle_type)
+    features = Feature(0)
+    if not flags and kind in _IMPORTED:
+        features = Feature.IMPORTABLE
+        if kind == HandleType.OPAQUE_WIN32 and shares:
+            features |= Feature.EXPORTABLE
+    return vk.ExternalMemoryProperties(features, HandleType(0), kind)
 
 
 def no_images(name: str) -> UnsupportedError:

@@ -27,11 +27,13 @@ from extmem.devices.base import (
     Requirements,
 )
 from extmem.devices.copies import copy_of
+from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.devices.cuda.allocation import CudaAllocation
 from extmem.devices.cuda.call import fail
-from extmem.devices.cuda.capabilities import DEVICE_TYPE, HOST_TYPE, Answers, no_images
+from extmem.devices.cuda.capabilities import DEVICE_TYPE, FROM_D3D, HOST_TYPE, Answers, no_images
 from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.recording import CudaRecorder, CudaResource
+from extmem.devices.cuda.sharing import ATTRIBUTE, HANDLE_TYPE
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.vk.abi import ffi
@@ -188,7 +190,7 @@ class CudaDriver(Answers):
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> CudaAllocation:
-        """See `Driver`. Terms and descriptor stay with the object manager: a driver's file has no room for it."""
+        """See `Driver`. Name and descriptor stay with the object manager: a driver's memory has no room for them."""
         self.alive()
         if memory_type_index != DEVICE_TYPE or size <= 0:
             raise DriverError(
@@ -199,7 +201,7 @@ class CudaDriver(Answers):
                 devices=[self.name],
             )
         with self.gpu.current:
-            return self.vmm.allocate(size, shared=bool(handle_types))
+            return self.vmm.allocate(size, shared=bool(handle_types), terms=terms)
 
     def adopt_pointer(self, address: int, size: int) -> CudaAllocation:
         """Memory that other code of this process made with CUDA, to be shared. See `Vmm.adopt`."""
@@ -289,12 +291,26 @@ class CudaDriver(Answers):
             )
         return copy_of(fd)
 
+    @property
+    def imports_handles(self) -> bool:
+        """See `ImportsHandles`: on Windows."""
+        return WIN32_IS_NATIVE
+
+    def missing_for(self, handle_type: int) -> str:
+        """See `ImportsHandles`."""
+        return ATTRIBUTE if handle_type == HANDLE_TYPE and not self.gpu.shares else ""
+
     def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
         """UnsupportedError: CUDA imports no fd but opaque ones."""
         raise self.unsupported_type(handle_type)
 
     def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
-        """UnsupportedError: what CUDA imports has no memory type."""
+        """The GPU's own type for Direct3D's memory, on Windows; CUDA cannot say whether it knows the handle.
+
+        UnsupportedError for other types.
+        """
+        if WIN32_IS_NATIVE and handle_type in FROM_D3D:
+            return 1 << DEVICE_TYPE
         raise self.unsupported_type(handle_type)
 
     def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:

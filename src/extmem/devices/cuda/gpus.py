@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from functools import cached_property
@@ -12,6 +13,7 @@ from extmem.devices.base import DeviceIdentity, Offer
 from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.devices.cuda.allocation import Undo, undo_all
 from extmem.devices.cuda.call import fail
+from extmem.devices.cuda.sharing import CAPABILITY
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ RANK = 15
 """After a discrete GPU's Vulkan device, which can do more; before every other device."""
 _NAME_ROOM = 256
 _TRIES = 3
+_LUID_SINCE = 10_000
+_GET_LUID = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+"""cuDeviceGetLuid(char *luid, unsigned int *deviceNodeMask, CUdevice dev), since CUDA 10.0."""
 _WANTED = {
     "CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED": "virtual_memory",
     "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED": "posix_fd",
@@ -97,8 +102,13 @@ class Gpu:
     def _luid(self) -> tuple[bytes | None, int]:
         if not WIN32_IS_NATIVE:
             return None, 0
-        result, luid, mask = self.module.cuDeviceGetLuid(self.device)
-        return (None, 0) if result else (bytes(luid)[:8], int(mask))  # a device for computing alone has none
+        # cuda-bindings makes a C string of the LUID, which ends at its first zero byte; so the driver itself is asked.
+        result, address, _ = self.module.cuGetProcAddress(b"cuDeviceGetLuid", _LUID_SINCE, 0)
+        if result or not address:
+            return None, 0
+        luid, mask = ctypes.create_string_buffer(8), ctypes.c_uint()
+        failed = _GET_LUID(address)(ctypes.addressof(luid), ctypes.addressof(mask), int(self.device))
+        return (None, 0) if failed else (luid.raw, mask.value)  # a device for computing alone has none
 
     def _attribute(self, name: str) -> int:
         result, value = self.module.cuDeviceGetAttribute(getattr(self.module.CUdevice_attribute, name), self.device)
@@ -123,6 +133,11 @@ class Gpu:
         from extmem.devices.cuda.hosted import Registrations
 
         return Registrations(self)
+
+    @property
+    def shares(self) -> bool:
+        """Whether its memory can be exported, by what this system shares by."""
+        return bool(self.can[CAPABILITY])
 
     # The primary context.
 

@@ -7,13 +7,13 @@ the last one that closes ends both.
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem.devices import host
 from extmem.devices.cuda.call import fail
+from extmem.devices.cuda.sharing import recognisable, same_payload
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ __all__ = ["Registered", "Registrations"]
 
 _PORTABLE, _DEVICE_MAP, _READ_ONLY = 0x01, 0x02, 0x08
 _PAGE = 4096
-_Key = tuple[int, int, int, bool]
+_Key = tuple[int, bool, tuple[int, int] | None]
+"""Size, whether it may be written, and which file it is, where the system has a number for that."""
 
 
 @dataclass(slots=True)
@@ -35,6 +36,8 @@ class Registered:
     pointer: int
     """CUdeviceptr."""
     mapping: Mapping | None
+    held: object = None
+    """What knows the payload again by another of its handles."""
     users: int = 1
 
 
@@ -43,24 +46,24 @@ class Registrations:
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
-        self._known: dict[_Key, Registered] = {}
+        self._known: dict[_Key, list[Registered]] = {}
         self._lock = threading.Lock()
 
     def take(self, fd: int, size: int, *, writable: bool) -> Registered:
-        """The first `size` bytes of a host payload's file, as the GPU sees them. The fd is borrowed for the call.
+        """The first `size` bytes of a host payload, as the GPU sees them. Its fd or handle is borrowed for the call.
 
         The primary context is current. Errors: UnsupportedError; DriverError; OSError where it cannot be mapped.
         """
-        found = os.fstat(fd)
-        key = (found.st_dev, found.st_ino, size, writable)
+        key = (size, writable, host.identity_of(fd))
         with self._lock:
-            known = self._known.get(key)
-            if known is not None:
-                known.users += 1
-                return known
-            mapping = host.map_file(fd, size, writable)
+            for known in self._known.get(key, ()):
+                if same_payload(known.held, fd):
+                    known.users += 1
+                    return known
+            mapping, held = host.map_file(fd, size, writable), recognisable(fd)
             pointer = self.register(mapping.address, size, writable=writable)
-            made = self._known[key] = Registered(key, pointer, mapping)
+            made = Registered(key, pointer, mapping, held)
+            self._known.setdefault(key, []).append(made)
             return made
 
     def give_back(self, registered: Registered) -> None:
@@ -70,7 +73,10 @@ class Registrations:
             if registered.users:
                 return
             if registered.key is not None:
-                del self._known[registered.key]
+                self._known[registered.key].remove(registered)
+                if not self._known[registered.key]:
+                    del self._known[registered.key]
+            registered.held = None
             if registered.mapping is not None:
                 self.unregister(registered.mapping.address)
                 registered.mapping = None

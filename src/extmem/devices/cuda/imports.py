@@ -45,11 +45,13 @@ class Imports:
         writable: bool = True,
     ) -> CudaAllocation:
         """See `ImportsDescribed`."""
-        identity_here = self._gpu.identity.device_uuid
-        if origin.device_uuid is not None and origin.device_uuid != identity_here:
+        here = self._gpu.identity
+        if not here.may_be(origin.device_uuid, origin.luid):
+            there = (origin.device_uuid or origin.luid or b"").hex()
             raise DriverError(
-                f"the payload lies on {origin.device_name or 'device'} {origin.device_uuid.hex()}, and "
-                f"{self._gpu.name} is {identity_here.hex()}; open it on the device that it was made on",
+                f"the payload lies on {origin.device_name or 'device'} {there}, and {self._gpu.name} is "
+                f"{here.device_uuid.hex()}{f', LUID {here.luid.hex()}' if here.luid else ''}; open it on the device "
+                "that it was made on",
                 result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
                 command="cuImportExternalMemory",
                 devices=[self._gpu.name, *origin.devices],

@@ -1,13 +1,13 @@
 """Memory that CUDA makes to be shared: its virtual-memory API, by which one part makes memory and another maps it.
 
 How this works. An allocation of whole granules (2 MiB on most GPUs) is made, a range of addresses reserved, the one
-mapped to the other, and the device allowed to use it. What is exported is the allocation; who imports it maps it
-anew. A Vulkan device takes the same descriptor for an opaque fd.
+mapped to the other, and the device allowed to use it. What is exported is the allocation, as a descriptor or NT handle
+(`sharing`); who imports it maps it anew. A Vulkan device takes the same descriptor for an opaque fd, and the same
+handle for OPAQUE_WIN32.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,13 @@ from extmem import vk
 from extmem.devices.cuda.allocation import CudaAllocation, Undo
 from extmem.devices.cuda.call import fail
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
+from extmem.devices.cuda.sharing import ATTRIBUTE, KIND, WORDS, Terms, close_descriptor, make_private
 from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
     from extmem.devices.cuda.driver import CudaDriver
+    from extmem.manager import ShareTerms
 
 __all__ = ["PRODUCER", "Vmm"]
 
@@ -36,25 +38,24 @@ class Vmm:
         self._driver = driver
         self._gpu = driver.gpu
         self._module = driver.module
+        self._kind = getattr(driver.module.CUmemAllocationHandleType, KIND)
 
     @cached_property
     def granularity(self) -> int:
         """Bytes of which every allocation is a multiple. Errors: UnsupportedError where the GPU has no such memory."""
         kind = self._module.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM
-        result, found = self._module.cuMemGetAllocationGranularity(self._properties(shared=self._can_share), kind)
+        terms = Terms(None) if self._gpu.shares else None
+        result, found = self._module.cuMemGetAllocationGranularity(self._properties(terms), kind)
         self._check(result, "cuMemGetAllocationGranularity")
         return int(found)
-
-    @property
-    def _can_share(self) -> bool:
-        return bool(self._gpu.can["posix_fd"])
 
     def whole(self, size: int) -> int:
         """The bytes of so many granules that `size` bytes fit."""
         granule = self.granularity
         return -(-size // granule) * granule
 
-    def _properties(self, *, shared: bool) -> Any:
+    def _properties(self, terms: Terms | None) -> Any:
+        """CUmemAllocationProp, valid while `terms` live. terms: None for memory that is never shared."""
         cu = self._module
         if not self._gpu.can["virtual_memory"]:
             raise UnsupportedError(
@@ -65,27 +66,33 @@ class Vmm:
                     "a Vulkan device",
                 ],
             )
-        if shared and not self._can_share:
+        if terms is not None and not self._gpu.shares:
             raise UnsupportedError(
-                f"{self._gpu.name} does not export memory as POSIX descriptors here; allocate on the GPU's Vulkan "
-                "device and open it here",
-                requires_one_of=["CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED", "a Vulkan device"],
+                f"{self._gpu.name} does not export memory as {WORDS} here; allocate on the GPU's Vulkan device and "
+                "open it here",
+                requires_one_of=[ATTRIBUTE, "a Vulkan device"],
             )
         properties = cu.CUmemAllocationProp()
         properties.type = cu.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
         properties.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
         properties.location.id = self._gpu.ordinal
-        types = cu.CUmemAllocationHandleType
-        properties.requestedHandleTypes = (
-            types.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR if shared else types.CU_MEM_HANDLE_TYPE_NONE
-        )
+        if terms is None:
+            properties.requestedHandleTypes = cu.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_NONE
+        else:
+            properties.requestedHandleTypes = self._kind
+            if terms.address:
+                properties.win32HandleMetaData = terms.address
         return properties
 
-    def allocate(self, size: int, *, shared: bool) -> CudaAllocation:
-        """New memory of `size` bytes, in whole granules. shared: whether it can be exported. Errors: DriverError."""
+    def allocate(self, size: int, *, shared: bool, terms: ShareTerms | None = None) -> CudaAllocation:
+        """New memory of `size` bytes, in whole granules. shared: whether it can be exported.
+
+        terms: how, where the driver has to be told (Windows). Errors: DriverError; what is refused of the terms.
+        """
         cu, whole, undo = self._module, self.whole(size), Undo()
+        told = Terms(terms) if shared else None
         try:
-            result, handle = cu.cuMemCreate(whole, self._properties(shared=shared), 0)
+            result, handle = cu.cuMemCreate(whole, self._properties(told), 0)
             self._check(result, "cuMemCreate", f"{whole} bytes")
             undo.append((cu.cuMemRelease, handle))
             pointer = self._map(handle, whole, undo, writable=True)
@@ -95,8 +102,8 @@ class Vmm:
         identity = secrets.randbits(63) | 1 if shared else 0
         made = CudaAllocation(self._driver, size, DEVICE_TYPE, pointer, undo, identity=identity)
         made.producer = PRODUCER
-        if shared:
-            made.exports = lambda: self.export(handle)
+        if told is not None:
+            made.exports, made.keep_alive = (lambda: self.export(handle)), told
         return made
 
     def adopt(self, address: int, size: int) -> CudaAllocation:
@@ -133,9 +140,11 @@ class Vmm:
         return made
 
     def export(self, handle: Any) -> int:
-        """A new POSIX descriptor of an allocation, close-on-exec, owned by the caller. Errors: DriverError."""
-        kind = self._module.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
-        result, made = self._module.cuMemExportToShareableHandle(handle, kind, 0)
+        """A new POSIX descriptor or NT handle of an allocation, kept from children, owned by the caller.
+
+        Errors: DriverError; UnsupportedError where the memory was not made for that.
+        """
+        result, made = self._module.cuMemExportToShareableHandle(handle, self._kind, 0)
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 "cuMemExportToShareableHandle: this memory was made without a shareable handle type",
@@ -144,9 +153,9 @@ class Vmm:
         self._check(result, "cuMemExportToShareableHandle")
         fd = int(made)
         try:
-            os.set_inheritable(fd, False)
+            make_private(fd)
         except OSError as error:
-            os.close(fd)
+            close_descriptor(fd)
             raise OutOfMemoryError(
                 f"cuMemExportToShareableHandle: fd {fd} cannot be made close-on-exec ({error})",
                 result=int(vk.Result.ERROR_TOO_MANY_OBJECTS),
@@ -165,15 +174,14 @@ class Vmm:
         identity: int = 0,
         writable: bool = True,
     ) -> CudaAllocation:
-        """A view of memory that a CUDA process made. The fd is borrowed for the call; the driver takes none over.
+        """A view of memory that a CUDA process made. The driver takes nothing over.
 
-        device_name: the exporter's.
+        fd: its descriptor or NT handle, borrowed for the call. device_name: the exporter's.
         """
         cu, whole, undo = self._module, self.whole(size), Undo()
         try:
-            kind = cu.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
-            result, handle = cu.cuMemImportFromShareableHandle(fd, kind)
-            tried = f"{size} bytes of CUDA memory by fd {fd}"
+            result, handle = cu.cuMemImportFromShareableHandle(fd, self._kind)
+            tried = f"{size} bytes of CUDA memory by {WORDS[:-1]} {fd}"
             self._check(result, "cuMemImportFromShareableHandle", tried, device_name)
             undo.append((cu.cuMemRelease, handle))
             self._same_device(handle, device_name)

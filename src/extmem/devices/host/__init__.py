@@ -14,7 +14,7 @@ from extmem.errors import UnsupportedError
 if TYPE_CHECKING:
     from extmem.devices.base import FdFacts, Mapping, Offer
 
-__all__ = ["HAS_FDS", "RANK", "inspect", "map_file", "offers", "range_is_mapped"]
+__all__ = ["HAS_FDS", "RANK", "identity_of", "inspect", "map_file", "offers", "range_is_mapped"]
 
 RANK = 50
 """After every GPU, before a processor that poses as one."""
@@ -37,6 +37,12 @@ if sys.platform in ("linux", "win32"):
         from extmem.devices.host import _system
 
         return _system.map_file(fd, size, writable)
+
+    def identity_of(fd: int) -> tuple[int, int] | None:
+        """What tells a host payload's file from others; None on Windows, where handles are compared."""
+        from extmem.devices.host import _system
+
+        return _system.identity_of(fd)
 
     def inspect(fd: int) -> FdFacts:
         """What an fd is, and whether it is a host payload's. It is left as it is."""
@@ -61,6 +67,10 @@ else:
         raise UnsupportedError(
             "host payloads need Linux's memory files or Windows's sections", requires_one_of=["Linux", "Windows"]
         )
+
+    def identity_of(fd: int) -> tuple[int, int] | None:
+        """None: there are no host payloads."""
+        return None
 
     def inspect(fd: int) -> FdFacts:
         """No fd is a host payload's on this platform."""

@@ -1,0 +1,59 @@
+"""The door to how CUDA's own memory leaves the process: by POSIX descriptor on Linux, by NT handle on Windows."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from extmem import vk
+
+if TYPE_CHECKING:
+    from extmem.manager import ShareTerms
+
+__all__ = [
+    "ATTRIBUTE",
+    "CAPABILITY",
+    "HANDLE_TYPE",
+    "KIND",
+    "WORDS",
+    "Terms",
+    "close_descriptor",
+    "make_private",
+    "recognisable",
+    "same_payload",
+]
+
+if sys.platform == "win32":
+    from extmem.devices.cuda._win32 import Terms, close_descriptor, make_private, recognisable, same_payload
+
+    KIND, WORDS, CAPABILITY = "CU_MEM_HANDLE_TYPE_WIN32", "NT handles", "win32_handle"
+    ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED"
+    HANDLE_TYPE = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32)
+else:
+    import os
+
+    KIND, WORDS, CAPABILITY = "CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR", "POSIX descriptors", "posix_fd"
+    ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED"
+    HANDLE_TYPE = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
+
+    close_descriptor = os.close
+
+    class Terms:
+        """What cuMemCreate is told of who may have the memory: nothing, whoever has the descriptor has it."""
+
+        address = 0
+
+        def __init__(self, terms: ShareTerms | None) -> None:
+            """terms: they stay with the object manager."""
+
+    def make_private(fd: int) -> None:
+        """Keep it from children (close-on-exec). Errors: OSError."""
+        os.set_inheritable(fd, False)
+
+    def recognisable(fd: int) -> object:
+        """Nothing is needed: files have numbers (`host.identity_of`)."""
+        return None
+
+    def same_payload(held: object, fd: int) -> bool:
+        """True for files of one number."""
+        return True
