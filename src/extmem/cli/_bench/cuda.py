@@ -21,11 +21,12 @@ from typing import Any
 
 import extmem
 from extmem.cli._bench.floor import compile_floor
-from extmem.cli._bench.measure import Figure, at_least, at_most, ratio, told
+from extmem.cli._bench.measure import Figure, at_least, at_most, ratio, ratio_in_turns, told
 
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
 
+from extmem.cli._bench.cuda_rounds import TURN
 from extmem.cli._bench.house import House
 
 __all__ = ["figures"]
@@ -70,8 +71,9 @@ def _importing(
         yield told(f"import and map {label}: by C", statistics.median(c) / 1000, "microseconds")
         name = f"import and map {label}: by fd against C"
         bound = _BOUNDS.get(label)
-        yield at_most(name, ratio(ours, c), bound) if bound is not None else told(name, ratio(ours, c), "ratio")
-        yield told(f"import and map {label}: by name against C", ratio(named, c), "ratio")
+        times = ratio_in_turns(ours, c, TURN)
+        yield at_most(name, times, bound) if bound is not None else told(name, times, "ratio")
+        yield told(f"import and map {label}: by name against C", ratio_in_turns(named, c, TURN), "ratio")
     house.dismiss(worker)
 
 

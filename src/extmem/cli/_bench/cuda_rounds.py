@@ -27,10 +27,12 @@ from extmem.cli._bench.measure import interleaved
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
 
-__all__: list[str] = []
+__all__ = ["TURN"]
 
 _FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 _PATIENCE = 60.0
+TURN = 10
+"""Rounds of the same, one after the other: a driver that maps much leaves the caches in ruins."""
 _NOTHING = b"\0"
 """A message that asks for no tensor."""
 _clock = time.perf_counter_ns
@@ -65,7 +67,7 @@ def importing(library: str, uuid: bytes, size: int, rounds: int) -> list[list[in
             other.close()
             return end - start
 
-        times = interleaved(rounds, by_c, by_fd, by_name, warm_up=5)
+        times = interleaved(rounds, by_c, by_fd, by_name, warm_up=5, turn=TURN)
     floor.close()
     return times
 
