@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from extmem.memory.memory import DeviceMemory
 
 __all__ = [
+    "able",
     "export_handle",
     "fd_handle",
     "kmt_handle",
@@ -116,6 +117,12 @@ def unable(device: Device, handle_types: int, *, missing: bool = False) -> str:
             why = f"it has no {lacking}" if lacking else "the device says that it does not"
             return f"{device.name} exports no {HandleType(bit)!r}: {why}"
     return ""
+
+
+def able(device: Device, handle_types: int) -> int:
+    """Those of the types that the device exports."""
+    exportable = vk.ExternalMemoryFeatureFlagBits.EXPORTABLE
+    return sum(b for b in tracking.single_bits(handle_types) if device.transfer_capability(b).features & exportable)
 
 
 def _file_of(holding: Holding) -> int:

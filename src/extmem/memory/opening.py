@@ -129,7 +129,10 @@ def allocate(
             requires_one_of=["a device that exports the handle type", "the host device"],
         )
     rights = int(Access.READ_WRITE if access is None else access)
-    create = vk.BufferCreateInfo(size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(types))
+    # What the device cannot export is refused below, with its rule; no driver is told of it.
+    create = vk.BufferCreateInfo(
+        size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(exporting.able(device, types))
+    )
     requirements = device.driver.buffer_requirements(create)
     kind = _memory_type(device, requirements.memory_type_bits) if memory_type is None else memory_type
     alone = (requirements.requires_dedicated or _is_alone(device, types)) if dedicated is None else dedicated

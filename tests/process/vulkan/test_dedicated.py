@@ -57,7 +57,7 @@ def test_an_everyday_payload_is_opened_with_the_identical_buffer(device: Device,
         assert there == (5000, memory.holding.resource.requirements.size)
         peer("memory.write(b'heard')\nmemory.close()")
         assert memory.read().tobytes()[:5] == b"heard"
-        with device.open(memory.export_handle(FD if HAS_FDS else W32)) as other:
+        with memory.export_handle(FD if HAS_FDS else W32) as handle, device.open(handle) as other:
             assert other.read().tobytes()[:5] == b"heard"
 
 
