@@ -7,11 +7,11 @@ demo:                ## set up what is needed and run the main job: two processe
 	@scripts/setup.sh demo
 	@.venv/bin/extmem demo
 
-test:                ## set up what is needed; lint, types, all tests, coverage
+test:                ## set up what is needed; lint, types, all tests on Linux, coverage; all tests on Windows under Wine
 	@scripts/setup.sh dev
 	@scripts/check.sh
 
-test-windows:        ## the whole suite on CPython for Windows under Wine; the counts of both systems at the end
+test-windows:        ## the last step of `make test` alone; the counts of both systems at the end
 	@scripts/setup.sh dev
 	@$(PY) -m scripts.windows test
 

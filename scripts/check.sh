@@ -27,3 +27,5 @@ $py -m coverage report --include='src/extmem/rules/*,src/extmem/objects/*,src/ex
 step "everything else: behaviours, conformance, faults, processes, the repository itself"
 # Tracing would triple the time of these, and they are not what the figure above is about.
 $py -m pytest -q --tally=$tally tests $(printf -- '--ignore=%s ' $core)
+step "all of it again on the Windows kernel: CPython for Windows under Wine; the counts of both systems"
+$py -m scripts.windows test
