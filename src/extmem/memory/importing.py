@@ -253,6 +253,8 @@ def _pinned(
         return source
     try:
         source.descriptor, source.facts = described(imported.descriptor)
+        if stated is not None:
+            source.error = _contradiction(stated, imported.descriptor)
     except DescriptorError as error:
         source.error = error
     return source

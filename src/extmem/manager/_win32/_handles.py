@@ -15,8 +15,8 @@ from extmem.handles import HandleInfo
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager._api import Manager
-from extmem.manager._win32 import drivers, names, payloads, processes, refusals, rights
-from extmem.manager._win32.description import Description
+from extmem.manager._win32 import drivers, lent, names, payloads, processes, refusals, rights
+from extmem.manager._win32.description import Description, pack
 from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, READ_CONTROL, TYPE_NAME, Status, error_for
 from extmem.objects.status import Refused
 
@@ -66,6 +66,10 @@ class Handles(Manager):
         """A program opened a GPU driver's payload by name."""
 
     @abc.abstractmethod
+    def _learn(self, handle: int, frame: bytes) -> Description | None:
+        """What came with a handle of a nameless payload. It is believed as long as the handle is open."""
+
+    @abc.abstractmethod
     def copied(self, value: int, made: int) -> None:
         """A handle was duplicated within this process."""
 
@@ -87,10 +91,14 @@ class Handles(Manager):
             value = self._open_path(name, path, desired, flags)
         except NameNotFoundError:
             found = self.open_driver_s(name, desired, flags)
-            if found is None:
+            if found is not None:
+                self.opened(found)
+                return found
+            borrowed = self.open_lent(name, desired, flags)
+            if borrowed is None:
                 raise
-            self.opened(found)
-            return found
+            self._learn(borrowed[0], pack(borrowed[1]))
+            return borrowed[0]
         granted = calls.basic(value).granted
         plain = rights.to_section(rights.from_section(granted))
         if granted & ~plain & sections.EXTEND:
@@ -117,6 +125,19 @@ class Handles(Manager):
             calls.close_handle(found)
             raise refusals.denied(0, f"opening {name!r}")
         return found
+
+    def open_lent(self, name: str, desired: int, flags: int = 0) -> tuple[int, Description] | None:
+        """A new handle to what an exporter lends under that name, and its description; None for nothing (`lent`)."""
+        key = names.resolve(name, self.session())
+        try:
+            asked = rights.asked(desired)
+        except ObjectManagerError:
+            if not lent.stands(key):
+                return None  # that nobody has the name comes first (B18)
+            raise
+        if not asked and lent.stands(key):
+            raise refusals.denied(0, f"opening {name!r}")
+        return lent.open_lent(name, key, asked, flags)
 
     def open_section(self, name: str, desired: int) -> int:
         """A new handle to another program's section by its very name."""

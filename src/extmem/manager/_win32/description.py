@@ -5,7 +5,7 @@
     0       8       12      16
     +-------+-------+-------+---------------------- - - -+------ - -
     | magic | length| CRC32 | msgpack [id, kind, strict,  | zeros
-    |       |       |       |   name, descriptor]         |
+    |       |       |       |   name, descriptor, lent]   |
     +-------+-------+-------+---------------------- - - -+------ - -
 
 Whoever may write the payload may write its frame too: the checksum finds accidents, not liars, and the descriptor is
@@ -42,6 +42,9 @@ class Description(msgspec.Struct, array_like=True, frozen=True):
     """The full path in the creator's case; empty for what has no name of a program's choosing."""
     descriptor: Annotated[bytes, msgspec.Meta(max_length=4096)]
     """The payload's self-description."""
+    lent: tuple[int, int, int] | None = None
+    """Where a handle of it is, for an object that has its name from its companion alone: the exporter's pid and
+    creation time, and the handle's value there."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

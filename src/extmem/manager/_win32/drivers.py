@@ -31,7 +31,7 @@ from typing import Any
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError, attributes, check
 from extmem.handles._win32.tables import D3DKMT_OPENNTHANDLEFROMNAME, later
-from extmem.manager._win32 import names, refusals
+from extmem.manager._win32 import names, payloads, processes, refusals
 from extmem.objects import (
     ALL_ACCESS,
     MAXIMUM_ALLOWED,
@@ -172,11 +172,19 @@ def _holder(key: NameKey) -> int | None:
     if handle is not None:
         calls.close_handle(handle)
         return Status.OBJECT_NAME_COLLISION
+    path = names.payload_path(key)
     try:
-        calls.close_handle(sections.open_named(names.payload_path(key), sections.QUERY))
+        calls.close_handle(sections.open_named(path, sections.QUERY))
     except StatusError as error:
-        return Status.OBJECT_NAME_COLLISION if error.status == Status.ACCESS_DENIED else None
+        lent = _lent_by_the_living(path)
+        return Status.OBJECT_NAME_COLLISION if lent or error.status == Status.ACCESS_DENIED else None
     return Status.OBJECT_NAME_COLLISION
+
+
+def _lent_by_the_living(path: str) -> bool:
+    """Whether a companion alone gives something that name (`lent`), and its exporter still runs."""
+    said = payloads.read_companion(path)
+    return said is not None and said.lent is not None and processes.start_time(said.lent[0]) == said.lent[1]
 
 
 def not_a_driver_s(value: int, kind: str) -> Exception:

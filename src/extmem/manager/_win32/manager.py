@@ -140,9 +140,12 @@ class WindowsManager(Memories):
             return self._import(self._open_path(name, path, desired), what, path)
         except NameNotFoundError:
             found = self.open_driver_s(name, desired)
-            if found is None:
+            if found is not None:
+                return self._import_driver_s(found, name, what)
+            borrowed = self.open_lent(name, desired)
+            if borrowed is None:
                 raise
-            return self._import_driver_s(found, name, what)
+            return self._import_driver_s(borrowed[0], None, what, borrowed[1])
 
     def import_by_handle(self, handle: int) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
@@ -263,8 +266,8 @@ class WindowsManager(Memories):
                 f"Memory object {memory} {why}, so it has no NT handle to give. Export it as an NT handle to get one.",
             )
         flags = calls.OBJ_INHERIT if found.inherit else 0
-        if found.driver_s:  # the driver made its handle with the rights of the export
-            made = calls.duplicate(found.section, 0, flags, calls.SAME_ACCESS)
+        if found.driver_s:
+            made = self._copy_driver_s(found, flags)
             self.describe_as(made, found.said, found.companion)
             return made
         return calls.duplicate(found.section, rights.to_section(found.granted), flags)
@@ -309,7 +312,7 @@ class WindowsManager(Memories):
                 tickets.NUMBERED_KIND, os.getpid(), 0, found.number, found.object, zero, zero, frame
             ).pack()
         if found.driver_s:
-            sent = calls.duplicate(found.section, options=calls.SAME_ACCESS)
+            sent = self._copy_driver_s(found)
         else:
             sent = calls.duplicate(found.section, rights.to_section(found.granted))
         return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object, frame)

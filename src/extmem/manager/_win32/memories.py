@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 from extmem.broker.descriptors import Imported, OwnedFd, Win32Payload
 from extmem.broker.wire import Kind
-from extmem.errors import HandleStateError, ObjectManagerError, UnsupportedError
+from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value
 from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.manager._api import Exported
-from extmem.manager._win32 import drivers, names, payloads, refusals
+from extmem.manager._win32 import drivers, lent, names, payloads, refusals
 from extmem.manager._win32._handles import Handles
 from extmem.manager._win32.description import Description, unpack
 from extmem.objects import ALL_ACCESS, READ_CONTROL, RESOURCE_WRITE, Share, Status, error_for
@@ -127,23 +127,26 @@ class Memories(Handles):
         display = names.resolve(name, self.session()).display if name is not None else ""
         path = names.kmt_path(number, self.session()) if number else self._described_at(value, name)
         said = Description(secrets.randbits(62) + 1, int(kind), strict_kmt, display, descriptor)
-        companion = OwnedFd(payloads.create_companion(path, said, name, sddl)) if path is not None else None
+        if path is None:
+            companion = None
+        elif name is not None and not calls.name_of(value):
+            companion = lent.announce(value, path, said, name, sddl)
+        else:
+            companion = OwnedFd(payloads.create_companion(path, said, name, sddl))
         memory = Memory(0 if number else value, said.object, granted, None, companion, True, share, inherit, said)
         memory.driver_s, memory.number = True, number
         return Exported(self._add(memory), said.object, 0 if number else said.object, number)
 
+    def _copy_driver_s(self, found: Memory, flags: int = 0) -> int:
+        """A new handle of a driver's payload with the rights of the export; some drivers' handles have them all."""
+        allowed = calls.basic(found.section).granted & drivers.kernel().to_kernel(found.granted)
+        return calls.duplicate(found.section, allowed, flags)
+
     def _described_at(self, handle: int, name: str | None) -> str | None:
         """Whose companion describes a driver's object; None for a nameless one, which only this process knows."""
-        path = calls.name_of(handle)
-        if name is not None and not path:
-            raise UnsupportedError(
-                f"the driver made this memory without the name {name!r}, and a kernel object gets its name when it is "
-                "made; state the name in VkExportMemoryWin32HandleInfoKHR when you allocate",
-                requires_one_of=["memory allocated for that export"],
-            )
         if name is not None:
             return names.payload_path(names.resolve(name, self.session()))
-        return drivers.companion_path(path, self.session())
+        return drivers.companion_path(calls.name_of(handle), self.session())
 
     def _import_driver_s(self, handle: int, name: str | None, what: str, said: Description | None = None) -> Imported:
         """A memory object on a driver's NT handle, which is the memory's from now on, errors included.

@@ -6,9 +6,8 @@ import mmap
 from typing import TYPE_CHECKING, Any
 
 from extmem.testing.fake_cuda.machine import INVALID_VALUE, Refusal
-from extmem.testing.fake_cuda.sharing import abandon
+from extmem.testing.fake_cuda.sharing import abandon, place, reserve
 from extmem.testing.fake_cuda.sharing import external as opened
-from extmem.testing.fake_cuda.spans import place, reserve
 from extmem.testing.fake_cuda.things import ExternalMemory, Mapped, Pinned, Reserved
 from extmem.testing.fake_vulkan.payloads import read_tag
 

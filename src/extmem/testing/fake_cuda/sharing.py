@@ -1,10 +1,24 @@
-"""What the fake driver's memory is shared by: memory files by fd on Linux, sections by NT handle on Windows."""
+"""What the fake driver's memory is made of, and shared by: memory files and their fds on Linux, sections and NT handles
+on Windows. Picked here, once.
+"""
 
 from __future__ import annotations
 
 import sys
 
-__all__ = ["KIND", "POSIX", "abandon", "created", "exported", "external", "imported", "kernel_objects"]
+__all__ = [
+    "KIND",
+    "POSIX",
+    "Span",
+    "abandon",
+    "created",
+    "exported",
+    "external",
+    "imported",
+    "kernel_objects",
+    "place",
+    "reserve",
+]
 
 if sys.platform == "win32":
     from extmem.testing.fake_cuda._nt import (
@@ -16,6 +30,7 @@ if sys.platform == "win32":
         imported,
         kernel_objects,
     )
+    from extmem.testing.fake_cuda._views import Span, place, reserve
 else:
     from extmem.testing.fake_cuda._fds import (
         KIND,
@@ -26,6 +41,7 @@ else:
         imported,
         kernel_objects,
     )
+    from extmem.testing.fake_cuda._mappings import Span, place, reserve
 
 POSIX = sys.platform != "win32"
-"""Whether it is POSIX descriptors."""
+"""Whether it is shared by POSIX descriptors."""

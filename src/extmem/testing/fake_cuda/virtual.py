@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from extmem.testing.fake_cuda.machine import INVALID_VALUE, OUT_OF_MEMORY, Refusal
-from extmem.testing.fake_cuda.sharing import KIND, created, exported, imported
-from extmem.testing.fake_cuda.spans import place, reserve
+from extmem.testing.fake_cuda.sharing import KIND, created, exported, imported, place, reserve
 from extmem.testing.fake_cuda.things import Physical, Reserved
 from extmem.testing.fake_vulkan.payloads import read_tag
 

@@ -21,7 +21,9 @@ def test_a_gpu_is_listed_with_its_name_and_uuid(fake: fake_cuda.FakeCuda) -> Non
     [found] = cuda.offers()
     assert (found.kind, found.identity.device_name) == ("cuda", "Fake Discrete GPU")
     assert found.identity.device_uuid == fake_vulkan.DISCRETE.device_uuid
-    assert found.identity.driver_version == "13.0" and found.identity.luid is None
+    assert found.identity.driver_version == "13.0" and found.identity.luid == (
+        b"fakeluid" if cuda.WIN32_IS_NATIVE else None
+    )
     assert "cuPrimaryCtxRetain" not in fake.calls, "looking takes nothing"
 
 
@@ -127,6 +129,7 @@ def test_a_lost_driver_gives_its_context_back(fake: fake_cuda.FakeCuda) -> None:
     assert fake.contexts[0].retained == 0
 
 
+@pytest.mark.linux_only("Windows has no fork")
 def test_a_forked_child_is_told_that_cuda_does_not_work_there(fake: fake_cuda.FakeCuda) -> None:
     with extmem.open_device(kind="cuda") as device, device.allocate((4,)) as memory:
         here, there = os.pipe()

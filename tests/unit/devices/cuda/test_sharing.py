@@ -10,12 +10,15 @@ import pytest
 
 import extmem
 from extmem import raw, vk
+from extmem.devices.host import HAS_FDS
 from extmem.memory import Descriptor, Device
 from extmem.testing import fake_cuda
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 KMT = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32_KMT
+SHARED, CU_TYPE = (FD, 1) if HAS_FDS else (W32, 2)
+"""What bare handles are here, and CUexternalMemoryHandleType of it."""
 
 
 def each_sees_the_other(one: Any, other: Any) -> None:
@@ -39,13 +42,18 @@ def test_new_memory_is_zeroed_whole_granules_and_says_who_made_it(cuda: Device) 
             memory.map()
 
 
-def test_a_cuda_device_opens_it_by_name_handle_number_and_fd(cuda: Device, name: str) -> None:
+def test_a_cuda_device_opens_it_by_name_and_handle(cuda: Device, name: str) -> None:
     with cuda.allocate((16,), name=name) as memory:
         with cuda.open(name) as other:
             assert other.holding is not memory.holding
             each_sees_the_other(memory, other)
         with memory.export_handle(W32) as handle, cuda.open(handle) as other:
             each_sees_the_other(memory, other)
+
+
+@pytest.mark.linux_only("descriptors are Linux's, and CUDA gives no KMT numbers on Windows")
+def test_a_cuda_device_opens_it_by_number_and_fd(cuda: Device) -> None:
+    with cuda.allocate((16,)) as memory:
         handle = memory.export_handle(FD)
         with cuda.open(handle) as other:
             assert handle.closed
@@ -70,8 +78,8 @@ def test_opening_what_is_open_imports_nothing(cuda: Device, fake: fake_cuda.Fake
 
 
 def test_exported_descriptors_do_not_leak_into_children(cuda: Device) -> None:
-    with cuda.allocate((16,)) as memory, memory.export_handle(FD) as handle:
-        assert not os.get_inheritable(int(handle))
+    with cuda.allocate((16,)) as memory, memory.export_handle(SHARED) as handle:
+        assert not (os.get_inheritable(int(handle)) if isinstance(handle, extmem.FdHandle) else handle.info.inherit)
 
 
 def test_a_vulkan_device_imports_what_cuda_made(cuda: Device, vulkan: Device, name: str) -> None:
@@ -79,7 +87,7 @@ def test_a_vulkan_device_imports_what_cuda_made(cuda: Device, vulkan: Device, na
         with vulkan.open(name) as other:
             assert other.memory_type_index == 0 and other.allocation_size == memory.allocation_size
             each_sees_the_other(memory, other)
-        with vulkan.open(memory.export_handle(FD)) as other:
+        with memory.export_handle(SHARED) as handle, vulkan.open(handle) as other:
             each_sees_the_other(memory, other)
 
 
@@ -119,12 +127,13 @@ def test_size_type_and_dedicated_flag_are_the_descriptors(
 ) -> None:
     with vulkan.allocate((1000,), name=name, dedicated=dedicated) as memory:
         with cuda.open(name) as other:
-            assert fake.imports == [{"type": 1, "size": memory.allocation_size, "flags": int(dedicated)}]
+            assert fake.imports == [{"type": CU_TYPE, "size": memory.allocation_size, "flags": int(dedicated)}]
             each_sees_the_other(memory, other)
-        with cuda.open(memory.export_handle(FD)) as other:
+        with memory.export_handle(SHARED) as handle, cuda.open(handle) as other:
             each_sees_the_other(memory, other)
 
 
+@pytest.mark.linux_only("windows/cuda has bare NT handles")
 def test_an_fd_that_came_without_its_description_needs_a_stated_one(cuda: Device, vulkan: Device) -> None:
     with vulkan.allocate((1000,), dedicated=False) as memory:
         handle = memory.export_handle(FD)
@@ -140,6 +149,7 @@ def test_an_fd_that_came_without_its_description_needs_a_stated_one(cuda: Device
             os.fstat(fd)  # it was the other's, and ended with it
 
 
+@pytest.mark.linux_only("windows/cuda has bare NT handles")
 def test_a_larger_size_fails_when_it_is_mapped_and_the_fd_survives(
     cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda
 ) -> None:
@@ -211,6 +221,7 @@ def _not_payloads() -> dict[str, int]:
     return {"pipe": here, "null": os.open("/dev/null", os.O_RDWR), "file": os.memfd_create("no payload")}
 
 
+@pytest.mark.linux_only("windows/cuda has what is no NT handle of a driver's")
 @pytest.mark.parametrize("what", ["pipe", "null", "file"])
 def test_what_is_no_payload_is_refused_and_harms_nothing(what: str, cuda: Device, vulkan: Device) -> None:
     with vulkan.allocate((16,), dedicated=False) as memory, memory.export_handle(FD) as handle:
@@ -238,13 +249,25 @@ def test_a_payload_of_another_gpu_is_refused_with_both_names(name: str) -> None:
         one.allocate((16,), name=name) as memory,
     ):
         calls = len(fake.calls)
-        with memory.export_handle(FD) as handle:
+        with memory.export_handle(SHARED) as handle:
             for source in (name, handle):
                 with pytest.raises(extmem.ExtmemError, match=r"Fake Discrete GPU.*Fake Second GPU"):
                     two.open(source)
             assert not handle.closed
         assert "cuMemImportFromShareableHandle" not in fake.calls[calls:], "it could be known before"
-        # Whoever states another device than the payload's is found out by the driver's own word.
+    assert not fake.misuses and not fake.alive()
+
+
+@pytest.mark.linux_only("windows/cuda has bare NT handles")
+def test_whoever_states_another_gpu_is_found_out_by_the_drivers_word() -> None:
+    gpus = [fake_cuda.Gpu(), fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")]
+    fake = fake_cuda.FakeCuda(gpus)
+    with (
+        fake_cuda.installed(fake),
+        extmem.open_device(uuid=gpus[0].uuid) as one,
+        extmem.open_device(uuid=gpus[1].uuid) as two,
+        one.allocate((16,)) as memory,
+    ):
         handle = memory.export_handle(FD)
         assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
         lie = msgspec.structs.replace(Descriptor.parse(handle.payload.descriptor), device_uuid=gpus[1].uuid)
@@ -266,14 +289,14 @@ def test_a_stated_description_that_the_handle_contradicts_is_refused_before_the_
     what: str, cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda
 ) -> None:
     dedicated, changes, text = LIES[what]
-    with vulkan.allocate((1000,), dedicated=dedicated) as memory, memory.export_handle(FD) as handle:
-        assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
-        told = Descriptor.parse(handle.payload.descriptor)
+    with vulkan.allocate((1000,), dedicated=dedicated) as memory, memory.export_handle(SHARED) as handle:
+        assert isinstance(handle, (extmem.FdHandle, extmem.NtHandle))
+        told = memory.descriptor
         with pytest.raises(extmem.DescriptorError, match=f"says {text}"):
             raw.import_payload(cuda, handle, msgspec.structs.replace(told, **changes))
         assert not handle.closed and not fake.imports
         with raw.import_payload(cuda, handle, told) as other:
-            assert handle.closed
+            assert handle.closed == (SHARED == FD), "an NT handle stays the caller's"
             each_sees_the_other(memory, other)
 
 
@@ -368,7 +391,7 @@ def test_memory_of_the_virtual_memory_api_is_adopted(cuda: Device, fake: fake_cu
         place = memory.device_array()
         with raw.adopt_cuda(cuda, place.pointer, memory.size) as adopted:
             each_sees_the_other(memory, adopted)
-            with cuda.open(adopted.export_handle(FD)) as other:
+            with adopted.export_handle(SHARED) as handle, cuda.open(handle) as other:
                 each_sees_the_other(memory, other)
         del place
 
