@@ -35,6 +35,8 @@ __all__ = [
     "vk_memory",
 ]
 
+_Type = vk.ExternalMemoryHandleTypeFlagBits
+
 
 def nt_handle(value: int) -> NtHandle:
     """Own an NT handle of this process by its value (inherited, or duplicated into here by another process).
@@ -67,17 +69,23 @@ def import_payload(
 
     handle: an fd (a number is taken for one); or an NT handle, such as one of another program's section or GPU memory;
         or a KMT handle. What the descriptor is dedicated to is made anew, and ends with the memory.
+    descriptor: for Direct3D's memory it states that handle type alone.
     Ownership: consumes an fd, on success only; an NT handle stays the caller's. Errors: as `Device.allocate_memory`.
     """
-    kinds = vk.ExternalMemoryHandleTypeFlagBits
     source: vk.ChainStruct
-    if isinstance(handle, NtHandle):
-        source = vk.ImportMemoryWin32HandleInfoKHR(kinds.OPAQUE_WIN32, handle)
-    elif isinstance(handle, KmtHandle):
-        source = vk.ImportMemoryWin32HandleInfoKHR(kinds.OPAQUE_WIN32_KMT, handle)
+    if isinstance(handle, (NtHandle, KmtHandle)):
+        source = vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle)
     else:
-        source = vk.ImportMemoryFdInfoKHR(kinds.OPAQUE_FD, handle)
+        source = vk.ImportMemoryFdInfoKHR(_Type.OPAQUE_FD, handle)
     return import_stated(device, source, descriptor)
+
+
+def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.ExternalMemoryHandleTypeFlagBits:
+    """Direct3D's type where the descriptor states that one alone; else Vulkan's own."""
+    if isinstance(handle, KmtHandle):
+        return _Type.D3D11_TEXTURE_KMT if descriptor.handle_types == _Type.D3D11_TEXTURE_KMT else _Type.OPAQUE_WIN32_KMT
+    others = (_Type.D3D11_TEXTURE, _Type.D3D12_HEAP, _Type.D3D12_RESOURCE)
+    return next((kind for kind in others if descriptor.handle_types == kind), _Type.OPAQUE_WIN32)
 
 
 def open_section(name: str, access: int = Access.READ_WRITE) -> NtHandle:

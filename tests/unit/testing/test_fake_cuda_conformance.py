@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 import extmem
 from extmem.testing import conformance, fake_cuda
+from tests.systems import on_linux
 
-CASES = [case for case in conformance.cases() if case[1].group != "image"]
-IMAGES = [case for case in conformance.cases() if case[1].group == "image"]
+
+def _cases(*, images: bool) -> list[ParameterSet]:
+    """On Windows CUDA exports by NT handle alone."""
+    return [
+        (pytest.param if variant.family is conformance.Family.WIN32 else on_linux)(
+            scenario, variant, id=f"{scenario.name}-{variant}"
+        )
+        for scenario, variant in conformance.cases()
+        if (variant.group == "image") == images
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -21,17 +31,13 @@ def fake() -> Iterator[fake_cuda.FakeCuda]:
     assert not made.misuses and not made.alive()
 
 
-def ids(cases: list[tuple[conformance.Scenario, conformance.Variant]]) -> list[str]:
-    return [f"{scenario.name}-{variant}" for scenario, variant in cases]
-
-
 def run(scenario: conformance.Scenario, variant: conformance.Variant, fake: fake_cuda.FakeCuda) -> None:
     conformance.run(
         scenario, variant, lambda: extmem.open_device(kind="cuda"), repeats=64, remote=fake_cuda.elsewhere(fake)
     )
 
 
-@pytest.mark.parametrize(("scenario", "variant"), CASES, ids=ids(CASES))
+@pytest.mark.parametrize(("scenario", "variant"), _cases(images=False))
 def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant, fake: fake_cuda.FakeCuda) -> None:
     fake.misuses.clear()
     try:
@@ -47,7 +53,7 @@ def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant, 
     assert not found and not fake.alive()
 
 
-@pytest.mark.parametrize(("scenario", "variant"), IMAGES, ids=ids(IMAGES))
+@pytest.mark.parametrize(("scenario", "variant"), _cases(images=True))
 def test_images_are_vulkans(
     scenario: conformance.Scenario, variant: conformance.Variant, fake: fake_cuda.FakeCuda
 ) -> None:

@@ -1,0 +1,48 @@
+"""A scripted CUDA driver with NT handles, and the same GPU's Vulkan driver: what they are told is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import extmem
+from extmem.memory import Device
+from extmem.testing import fake_cuda, fake_vulkan
+
+
+@pytest.fixture
+def machine(nothing_left: None) -> Iterator[tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]]:
+    """A GPU as both see it. They must be left as they were, and never misused."""
+    made, vulkan = fake_cuda.FakeCuda(), fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
+    with fake_cuda.installed(made), fake_vulkan.installed(vulkan):
+        yield made, vulkan
+    found = [str(misuse) for misuse in (*made.misuses, *vulkan.misuses)]
+    assert not found
+    assert not made.alive() and not vulkan.alive()
+
+
+@pytest.fixture
+def fake(machine: tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]) -> fake_cuda.FakeCuda:
+    """The CUDA driver."""
+    return machine[0]
+
+
+@pytest.fixture
+def other_api(machine: tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]) -> fake_vulkan.FakeVulkan:
+    """The Vulkan driver."""
+    return machine[1]
+
+
+@pytest.fixture
+def cuda(fake: fake_cuda.FakeCuda) -> Iterator[Device]:
+    """The GPU's CUDA device."""
+    with extmem.open_device(kind="cuda") as opened:
+        yield opened
+
+
+@pytest.fixture
+def vulkan(fake: fake_cuda.FakeCuda) -> Iterator[Device]:
+    """The same GPU's Vulkan device."""
+    with extmem.open_device(kind="vulkan") as opened:
+        yield opened
