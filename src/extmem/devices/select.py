@@ -34,31 +34,38 @@ def cuda_offers() -> list[Offer]:
     return cuda.offers()
 
 
-def choose(*, kind: str | None = None, uuid: bytes | str | None = None, name: str | None = None) -> Driver:
+def choose(
+    *,
+    kind: str | None = None,
+    uuid: bytes | str | None = None,
+    luid: bytes | None = None,
+    name: str | None = None,
+) -> Driver:
     """The best device that fits all that is asked for.
 
-    kind: "host", "vulkan" or "cuda"; uuid: deviceUUID as 16 bytes or as text; name: part of the device's name, in any
-    case.
+    kind: "host", "vulkan" or "cuda"; uuid: deviceUUID as 16 bytes or as text; luid: deviceLUID as 8 bytes, as
+    Direct3D knows an adapter; name: part of the device's name, in any case.
     Where nothing is asked for, the environment's EXTMEM_DEVICE is.
     Errors: UnsupportedError that lists the devices there are; ValueError for text that is no UUID.
     """
     wanted = uuids.UUID(uuid).bytes if isinstance(uuid, str) else uuid
     why = ""
-    if kind is None and wanted is None and name is None and os.environ.get(VARIABLE):
+    if kind is None and wanted is None and luid is None and name is None and os.environ.get(VARIABLE):
         kind, wanted, name = _from_environment(os.environ[VARIABLE])
         why = f" ({VARIABLE}={os.environ[VARIABLE]})"
-    if kind is not None or wanted is not None:
+    if kind is not None or wanted is not None or luid is not None:
         # Asked for by what no other kind of device has, or the others need not be asked for.
         for known, look in _LOOKS.items():
             for offer in sorted(look(), key=lambda offer: offer.rank) if kind in (known, None) else []:
-                if _fits(offer, kind, wanted, name):
+                if _fits(offer, kind, wanted, luid, name):
                     return offer.open()
     found = enumerate_offers()
     for offer in found:
-        if _fits(offer, kind, wanted, name):
+        if _fits(offer, kind, wanted, luid, name):
             return offer.open()
     asked = [f"kind {kind!r}"] if kind is not None else []
     asked += [f"UUID {wanted.hex()}"] if wanted is not None else []
+    asked += [f"LUID {luid.hex()}"] if luid is not None else []
     asked += [f"a name with {name!r}"] if name is not None else []
     have = [describe(offer) for offer in found]
     missing = [("Vulkan", vulkan.missing()), ("CUDA", cuda.missing())]
@@ -93,10 +100,11 @@ def describe(device: Offer | Driver) -> str:
     return f"{device.kind} {identity.device_name!r}, UUID {identity.device_uuid.hex()}"
 
 
-def _fits(offer: Offer, kind: str | None, uuid: bytes | None, name: str | None) -> bool:
+def _fits(offer: Offer, kind: str | None, uuid: bytes | None, luid: bytes | None, name: str | None) -> bool:
     identity: DeviceIdentity = offer.identity
     return (
         (kind is None or offer.kind == kind)
         and (uuid is None or identity.device_uuid == uuid)
+        and (luid is None or identity.luid == luid)
         and (name is None or name.casefold() in identity.device_name.casefold())
     )

@@ -40,20 +40,22 @@ def open_device(
     *,
     kind: str | None = None,
     uuid: bytes | str | uuids.UUID | None = None,
+    luid: bytes | None = None,
     name: str | None = None,
     check: Check = "raise",
     strict_kmt: bool = False,
 ) -> Device:
-    """The best device here, or the one of that kind ("host", "vulkan", "cuda"), UUID (bytes, hex or UUID) or name.
+    """The best device here, or the one of that kind ("host", "vulkan", "cuda"), UUID, LUID or name.
 
     Where nothing is asked for, the environment variable EXTMEM_DEVICE is (a kind, UUID or name); then the best is a
     discrete GPU, before integrated ones, before the host device, before processors that pose as GPUs.
 
+    uuid: bytes, hex or UUID. luid: 8 bytes, as Direct3D and Windows's drivers know the GPU.
     check: "raise" refuses calls that break a rule (RuleViolation), "warn" warns (RuleWarning), "off" judges nothing.
     strict_kmt: KMT numbers of this device's exports die with the exporter, not with the last memory object.
     Errors: UnsupportedError that lists the devices there are.
     """
-    driver = select.choose(kind=kind, uuid=_uuid_bytes(uuid), name=name)
+    driver = select.choose(kind=kind, uuid=_uuid_bytes(uuid), luid=luid, name=name)
     try:
         return Device(driver, check=check, strict_kmt=strict_kmt)
     except BaseException:

@@ -13,6 +13,7 @@ import pytest
 from extmem.devices import select
 from extmem.devices.host import identity
 from extmem.errors import UnsupportedError
+from extmem.testing import fake_vulkan
 
 
 def test_there_is_a_host_device() -> None:
@@ -40,11 +41,22 @@ def test_it_is_chosen_by_kind_uuid_and_name() -> None:
         chosen.close()
 
 
+def test_a_gpu_is_chosen_by_luid_and_a_payload_judged_by_it_where_it_has_no_uuid() -> None:
+    with fake_vulkan.installed(fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])):
+        chosen = select.choose(luid=b"fakeluid")
+        who = chosen.identity
+        assert who.device_name == fake_vulkan.DISCRETE.name
+        chosen.close()
+    assert who.may_be(None, b"fakeluid") and who.may_be(None) and who.may_be(who.device_uuid, b"another!")
+    assert not who.may_be(None, b"another!") and not who.may_be(bytes(16), b"fakeluid"), "linked GPUs share a LUID"
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
         ({"kind": "cuda"}, "kind 'cuda'"),
         ({"uuid": bytes(16)}, f"UUID {bytes(16).hex()}"),
+        ({"luid": b"no luid!"}, f"LUID {b'no luid!'.hex()}"),
         ({"name": "GeForce", "kind": "host"}, "kind 'host' and a name with 'GeForce'"),
     ],
 )

@@ -167,6 +167,10 @@ def test_a_gpu_is_known_by_its_whole_luid(nothing_left: None) -> None:
         assert fake.module.cuDeviceGetLuid(0)[1] == b"\x23"
         with extmem.open_device(kind="cuda") as device:
             assert device.identity.luid == luid and device.identity.node_mask == 1
+        with extmem.open_device(kind="cuda", luid=luid) as device:
+            assert device.identity.luid == luid
+        with pytest.raises(errors.UnsupportedError, match=f"LUID {b'another!'.hex()}"):
+            extmem.open_device(kind="cuda", luid=b"another!")
 
 
 def test_direct3ds_memory_of_another_adapter_is_refused(
