@@ -28,7 +28,6 @@ _BROKER = "the broker is Linux's object manager; Windows has one in its kernel"
 _MEMORY_FILES = "sealed memory files and their descriptors are Linux's; Windows has sections"
 _REPOSITORY = "looks at the repository's own files alone, which are the same everywhere"
 _FDS = "file descriptors carry memory on Linux alone"
-_CUDA = "there is no CUDA device on Windows yet; the fake CUDA driver shares memory by fd"
 
 ONLY = {
     "linux": {
@@ -48,25 +47,19 @@ ONLY = {
         "meta/test_packaging.py": "builds a wheel, which is the same everywhere, with setup.sh's environment",
         "meta/test_standalone.py": _REPOSITORY,
         "meta/test_windows_bed.py": "what sets the Windows test bed up runs on Linux",
-        "process/cuda": _CUDA,
         "process/test_fork.py": "Windows has no fork",
         "process/vulkan/test_leniency.py": "what drivers of Linux make of bad fds; windows/vulkan has bad handles",
         "process/vulkan/test_raw_fds.py": _FDS,
-        "unit/arrays/test_device_arrays.py": _CUDA,
-        "unit/arrays/test_torch.py": _CUDA,
-        "unit/devices/cuda": _CUDA,
         "unit/devices/test_limits.py": "Linux's resource limits, and " + _MEMORY_FILES,
         "unit/devices/test_payloads.py": _MEMORY_FILES,
         "unit/devices/test_reserve.py": "what is left of memory is read from /proc and /sys",
         "unit/devices/test_strangers.py": _MEMORY_FILES,
         "unit/devices/vulkan/test_proving.py": _FDS,
-        "unit/memory/test_access.py": _CUDA,
         "unit/memory/test_own_fds.py": _FDS,
         "unit/testing/test_soak.py": "what it kills and counts is the broker",
         "unit/testing/test_fake_vulkan_manners.py": "what drivers do with bad fds; windows/vulkan has what "
         "they do with bad handles",
         "unit/memory/test_sockets.py": "Unix sockets that carry descriptors are Linux's",
-        "unit/testing/test_fake_cuda_conformance.py": _CUDA,
     },
     "windows": {
         "windows": "kernel objects, which Windows alone has",
