@@ -253,8 +253,8 @@ def _pinned(
         return source
     try:
         source.descriptor, source.facts = described(imported.descriptor)
-        if stated is not None:
-            source.error = _contradiction(stated, imported.descriptor)
+        if stated is not None and (problem := _contradiction(stated, imported.descriptor)) is not None:
+            source.error, source.facts = problem, None  # the rules would speak of the call, which is as was stated
     except DescriptorError as error:
         source.error = error
     return source

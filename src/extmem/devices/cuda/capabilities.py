@@ -17,7 +17,7 @@ from extmem.errors import UnsupportedError
 if TYPE_CHECKING:
     from extmem.devices.cuda.gpus import Gpu
 
-__all__ = ["DEVICE_TYPE", "FROM_D3D", "HOST_TYPE", "Answers", "no_images"]
+__all__ = ["DEVICE_TYPE", "EXPORTED", "FROM_D3D", "HOST_TYPE", "Answers", "no_images"]
 
 _Property = vk.MemoryPropertyFlagBits
 DEVICE_TYPE, HOST_TYPE = 0, 1
@@ -37,6 +37,8 @@ FROM_D3D = (
 )
 _IMPORTED = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.HOST_ALLOCATION, *FROM_D3D)
 """On Windows."""
+EXPORTED = int(HandleType.OPAQUE_WIN32 if WIN32_IS_NATIVE else host.OPAQUE)
+"""Types that CUDA's own memory is shared by, where the GPU exports any."""
 
 
 class Answers:

@@ -30,10 +30,10 @@ from extmem.devices.copies import copy_of
 from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.devices.cuda.allocation import CudaAllocation
 from extmem.devices.cuda.call import fail
-from extmem.devices.cuda.capabilities import DEVICE_TYPE, FROM_D3D, HOST_TYPE, Answers, no_images
+from extmem.devices.cuda.capabilities import DEVICE_TYPE, EXPORTED, FROM_D3D, HOST_TYPE, Answers, no_images
 from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.recording import CudaRecorder, CudaResource
-from extmem.devices.cuda.sharing import ATTRIBUTE, HANDLE_TYPE
+from extmem.devices.cuda.sharing import ATTRIBUTE
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.vk.abi import ffi
@@ -298,7 +298,7 @@ class CudaDriver(Answers):
 
     def missing_for(self, handle_type: int) -> str:
         """See `ImportsHandles`."""
-        return ATTRIBUTE if handle_type == HANDLE_TYPE and not self.gpu.shares else ""
+        return ATTRIBUTE if handle_type & EXPORTED and not self.gpu.shares else ""
 
     def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
         """UnsupportedError: CUDA imports no fd but opaque ones."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from extmem import vk
-
 if TYPE_CHECKING:
     from extmem.manager import ShareTerms
 
 __all__ = [
     "ATTRIBUTE",
     "CAPABILITY",
-    "HANDLE_TYPE",
     "KIND",
     "WORDS",
     "Terms",
@@ -28,13 +25,11 @@ if sys.platform == "win32":
 
     KIND, WORDS, CAPABILITY = "CU_MEM_HANDLE_TYPE_WIN32", "NT handles", "win32_handle"
     ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED"
-    HANDLE_TYPE = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32)
 else:
     import os
 
     KIND, WORDS, CAPABILITY = "CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR", "POSIX descriptors", "posix_fd"
     ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED"
-    HANDLE_TYPE = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
     close_descriptor = os.close
 
