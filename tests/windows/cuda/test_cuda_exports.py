@@ -143,6 +143,18 @@ def test_a_name_leads_other_processes_to_it(cuda: Device, there: Peer, name: str
     there("other.close()\ndevice.close()")
 
 
+def test_a_handle_keeps_the_name_after_the_memory(cuda: Device, there: Peer, name: str) -> None:
+    with cuda.allocate(5000, name=name) as memory:
+        memory.fill(5)
+        handle = memory.export_handle(W32)
+    assert there("with device.open(name) as other: found = set(other.read_bytes())\nfound", name=name) == {5}
+    assert isinstance(handle, NtHandle)
+    handle.close()
+    with pytest.raises(errors.NameNotFoundError):
+        cuda.open(name)
+    there("device.close()")
+
+
 def test_a_name_ends_with_its_exporter(cuda: Device, there: Peer, name: str) -> None:
     there("memory = device.allocate(5000, name=name)\nmemory.fill(7)", name=name)
     with pytest.raises(errors.NameTakenError):

@@ -7,9 +7,10 @@ duplicates that handle out of the exporter::
     extmem.open("Weights")  ->  \Sessions\1\BaseNamedObjects\extmem.WEIGHTS.extmem     the companion
                             ->  process 1234, created then, handle 0x98                 the memory
 
-So such a name ends with its exporter, at once, where a kernel object's own name lives as long as its last handle. A
-handle's value may be another object's by the time somebody duplicates it; so the companion is looked at again
-afterwards: where it still stands, the exporter had not closed that handle, which it closes last.
+So such a name ends with its exporter, and with the last memory and handle that it has there, where a kernel object's
+own name lives as long as anybody's last handle. A handle's value may be another object's by the time somebody
+duplicates it; so the companion is looked at again afterwards: where it still stands, the exporter had not closed that
+handle, which it closes last.
 """
 
 from __future__ import annotations
