@@ -31,6 +31,11 @@ with processes.reached(said.pid, said.created) as sender:
     value = calls.duplicate(said.value, options=calls.SAME_ACCESS, source=sender)
 """
 
+TOLD = """
+done = calls.open_event(tickets._event_path(said.secret, "done"), tickets._SIGNAL)
+kernel32.SetEvent(done)
+"""
+
 
 def held() -> list[str]:
     """What leads to memory in this process."""
@@ -52,7 +57,7 @@ def test_a_child_killed_at_any_step_leaves_no_handle_in_its_parent(device: Devic
         if step in ("fetched", "told"):
             peer(FETCHED)
         if step == "told":
-            peer("tickets._signal(tickets._event_path(said.secret, 'done'))")
+            peer(TOLD)
         peer.kill()
         wait_until(lambda: held() == before, lambda: f"{before} again; it is {held()}")
         assert get(memory) == b"kept"

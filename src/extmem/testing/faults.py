@@ -1,32 +1,24 @@
 """Failing the n-th call, for every n: of a driver, of the system, of the connection to the object manager.
 
 How this works. A `Countdown` counts calls and says when it is the n-th one's turn. Three arms use it: `failing_driver`
-wraps a device's driver, `failing_system_calls` the functions of `os` and `fcntl`, `breaking_connection` the connection
-to the broker. `fail_each` runs an operation again and again, with n = 1, 2, … until nothing fails any more, and sees
-that each failure is an error that callers may expect, that nothing is left behind, and that what the caller had works.
-Only calls of the thread that armed it count: what other threads do is not the operation's.
+wraps a device's driver, `failing_system_calls` the functions of `os` and `fcntl` (ntdll's on Windows), and
+`breaking_connection` the connection to the broker, where there is one. `fail_each` runs an operation again and again,
+with n = 1, 2, … until nothing fails any more, and sees that each failure is an error that callers may expect, that
+nothing is left behind, and that what the caller had works. Only calls of the thread that armed it count: what other
+threads do is not the operation's.
 """
 
 from __future__ import annotations
 
-import sys
-
-if sys.platform != "linux":
-    raise ImportError("the faults that can be planted here are Linux's: its system calls and its broker")
-
 import contextlib
-import errno
-import fcntl
-import os
-import select
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from extmem.errors import DriverError, ExtmemError, OutOfMemoryError
 from extmem.testing import leaks
+from extmem.testing._system import breaking_connection, failing_system_calls
 
 if TYPE_CHECKING:
     from extmem.devices.base import Driver
@@ -43,19 +35,6 @@ __all__ = [
 
 _GIVES_BACK = frozenset({"free", "close"})
 """vkFreeMemory and its kin cannot fail."""
-_SYSTEM_CALLS = (
-    (os, "dup"),
-    (os, "open"),
-    (os, "fstat"),
-    (os, "fchmod"),
-    (os, "pwrite"),
-    (os, "pread"),
-    (os, "ftruncate"),
-    (os, "memfd_create"),
-    (os, "set_inheritable"),
-    (fcntl, "fcntl"),
-)
-_PATIENCE_MS = 10_000
 
 
 class Countdown:
@@ -112,69 +91,6 @@ class _FailingDriver:
             return real(*arguments, **named)
 
         return call
-
-
-@contextlib.contextmanager
-def failing_system_calls(countdown: Countdown, code: int = errno.EMFILE) -> Iterator[Countdown]:
-    """The system call whose turn it is raises OSError with this errno. Closing never fails."""
-    with contextlib.ExitStack() as stack:
-        for module, name in _SYSTEM_CALLS:
-            stack.enter_context(_patched(module, name, _failing(getattr(module, name), name, countdown, code)))
-        yield countdown
-
-
-def _failing(real: Callable[..., Any], name: str, countdown: Countdown, code: int) -> Callable[..., Any]:
-    def call(*arguments: Any, **named: Any) -> Any:
-        if countdown.due(name):
-            raise OSError(code, f"{os.strerror(code)} ({name} was told to fail; this is a test)")
-        return real(*arguments, **named)
-
-    return call
-
-
-@contextlib.contextmanager
-def breaking_connection(countdown: Countdown, moment: Literal["before", "after"] = "before") -> Iterator[Countdown]:
-    """The connection to the broker breaks at the request whose turn it is.
-
-    moment: "before" the broker gets the request, or "after" it has carried it out and its reply is on the way.
-    """
-    from extmem.broker import transport
-
-    real = transport.send
-
-    def send(sock: socket.socket, *arguments: Any, **named: Any) -> None:
-        if not countdown.due("request"):
-            real(sock, *arguments, **named)
-            return
-        if moment == "after":
-            real(sock, *arguments, **named)
-            poll = select.poll()
-            poll.register(sock, select.POLLIN)
-            poll.poll(_PATIENCE_MS)
-            lost = transport.receive(sock)
-            if lost is not None and lost[1] is not None:
-                lost[1].close()
-            sock.shutdown(socket.SHUT_RDWR)
-            return
-        sock.shutdown(socket.SHUT_RDWR)
-        real(sock, *arguments, **named)
-
-    def ask(sock: socket.socket, data: bytes) -> transport.Packet | None:
-        send(sock, data)
-        return transport.receive(sock)
-
-    with _patched(transport, "send", send), _patched(transport, "ask", ask):
-        yield countdown
-
-
-@contextlib.contextmanager
-def _patched(module: object, name: str, replacement: object) -> Iterator[None]:
-    real = getattr(module, name)
-    setattr(module, name, replacement)
-    try:
-        yield
-    finally:
-        setattr(module, name, real)
 
 
 def fail_each(

@@ -103,7 +103,10 @@ class Handles(Manager):
         plain = rights.to_section(rights.from_section(granted))
         if granted & ~plain & sections.EXTEND:
             # Only memory objects hold the rights that mean nothing to shared memory: so they are told apart (snapshot).
-            return calls.duplicate(value, plain, flags, calls.CLOSE_SOURCE)
+            try:
+                return refusals.duplicate(value, plain, flags)
+            finally:
+                calls.close_handle(value)
         return value
 
     def open_driver_s(self, name: str, desired: int, flags: int = 0) -> int | None:

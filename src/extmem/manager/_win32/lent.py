@@ -53,10 +53,7 @@ def announce(handle: int, path: str, said: Description, name: str, sddl: str | N
 
     handle: borrowed for the call. path: the payload's that could have the name. Errors: as `payloads.create_companion`.
     """
-    try:
-        kept = OwnedFd(calls.duplicate(handle, options=calls.SAME_ACCESS))
-    except StatusError as error:
-        raise refusals.of_handle(error, handle) from None
+    kept = OwnedFd(refusals.duplicate(handle, options=calls.SAME_ACCESS))
     leads = msgspec.structs.replace(said, lent=(os.getpid(), processes.start_time(os.getpid()), kept.fd))
     return _Companion(payloads.create_companion(path, leads, name, sddl), None, kept)
 

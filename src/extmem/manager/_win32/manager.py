@@ -150,10 +150,7 @@ class WindowsManager(Memories):
     def import_by_handle(self, handle: int) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
         value, kind = entry(handle)
-        try:
-            copied = calls.duplicate(value, options=calls.SAME_ACCESS)
-        except StatusError as error:
-            raise refusals.of_handle(error, value) from None
+        copied = refusals.duplicate(value, options=calls.SAME_ACCESS)
         what = f"importing handle {value:#x}"
         if kind == SECTION:
             return self._import(copied, what)
@@ -270,7 +267,7 @@ class WindowsManager(Memories):
             made = self._copy_driver_s(found, flags)
             self.describe_as(made, found.said, found.companion)
             return made
-        return calls.duplicate(found.section, rights.to_section(found.granted), flags)
+        return refusals.duplicate(found.section, rights.to_section(found.granted), flags)
 
     def kmt_alive(self, number: int) -> bool:
         """Whether an import by this number would find something now."""
@@ -298,7 +295,7 @@ class WindowsManager(Memories):
             value, kind = entry(handle)
             said = self.description_of(value, kind)
             frame = pack(said) if said is not None and kind != SECTION else b""
-            sent = calls.duplicate(value, options=calls.SAME_ACCESS)
+            sent = refusals.duplicate(value, options=calls.SAME_ACCESS)
             return self._in_flight.send(tickets.HANDLE_KIND, sent, said.object if said is not None else 0, frame)
         if self.number_of_driver_s(kmt or 0) is None:
             self._alive(kmt or 0)
@@ -314,7 +311,7 @@ class WindowsManager(Memories):
         if found.driver_s:
             sent = self._copy_driver_s(found)
         else:
-            sent = calls.duplicate(found.section, rights.to_section(found.granted))
+            sent = refusals.duplicate(found.section, rights.to_section(found.granted))
         return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object, frame)
 
     def claim(self, ticket: bytes) -> Imported | int:

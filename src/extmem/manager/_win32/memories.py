@@ -140,7 +140,7 @@ class Memories(Handles):
     def _copy_driver_s(self, found: Memory, flags: int = 0) -> int:
         """A new handle of a driver's payload with the rights of the export; some drivers' handles have them all."""
         allowed = calls.basic(found.section).granted & drivers.kernel().to_kernel(found.granted)
-        return calls.duplicate(found.section, allowed, flags)
+        return refusals.duplicate(found.section, allowed, flags)
 
     def _described_at(self, handle: int, name: str | None) -> str | None:
         """Whose companion describes a driver's object; None for a nameless one, which only this process knows."""

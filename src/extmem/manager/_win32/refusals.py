@@ -8,6 +8,7 @@ if sys.platform != "win32":
     raise ImportError("these are Windows's statuses; extmem.manager picks what the system has")
 
 from extmem.errors import VK_ERROR_OUT_OF_DEVICE_MEMORY, AccessDeniedError, ObjectManagerError, OutOfMemoryError
+from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import ntdll
 from extmem.objects import Status, describe, error_for
@@ -16,6 +17,7 @@ from extmem.objects.table import no_entry
 __all__ = [
     "bad_handle",
     "denied",
+    "duplicate",
     "of_creating",
     "of_handle",
     "of_opening",
@@ -149,6 +151,14 @@ def of_handle(error: StatusError, value: int) -> ObjectManagerError:
             error.status, f"The handle {value:#x} is protected from close. Clear HANDLE_FLAG_PROTECT_FROM_CLOSE first."
         )
     return other(error, f"The handle {value:#x} is refused.")
+
+
+def duplicate(value: int, desired: int = 0, flags: int = 0, options: int = 0) -> int:
+    """`calls.duplicate` within this process, with its refusals as the library's errors."""
+    try:
+        return calls.duplicate(value, desired, flags, options)
+    except StatusError as error:
+        raise of_handle(error, value) from None
 
 
 def of_process(error: StatusError, pid: int, right: str = "PROCESS_DUP_HANDLE") -> ObjectManagerError:

@@ -23,6 +23,7 @@ import sys
 if sys.platform != "win32":
     raise ImportError("these are Windows's tickets; extmem.manager picks what the system has")
 
+import contextlib
 import os
 import secrets
 import struct
@@ -109,11 +110,21 @@ def fetch(ticket: Ticket, fits: Callable[[int], bool]) -> int:
 
     Errors: InvalidHandleError where nothing is in flight (any more); AccessDeniedError for another user's.
     """
-    try:
-        offer = calls.open_event(_event_path(ticket.secret, "offer"), _WAIT | _SIGNAL)
-    except StatusError:
-        raise _gone() from None
-    try:
+    with contextlib.ExitStack() as stack:
+
+        def event(secret: bytes, role: str, access: int) -> int:
+            try:
+                opened = calls.open_event(_event_path(secret, role), access)
+            except StatusError as error:
+                if error.status == Status.OBJECT_NAME_NOT_FOUND:
+                    raise _gone() from None
+                raise refusals.other(error, f"A ticket's event ({role}) cannot be opened.") from None
+            stack.callback(calls.close_handle, opened)
+            return opened
+
+        # All before anything is taken: what is taken must be told of, or the sender would hold it for a minute more.
+        offer = event(ticket.secret, "offer", _WAIT | _SIGNAL)
+        told = [event(ticket.secret, "done", _SIGNAL), event(ticket.mail, "mail", _SIGNAL)]
         if kernel32.WaitForSingleObject(offer, 0) != 0:
             raise _gone()
         try:
@@ -121,10 +132,8 @@ def fetch(ticket: Ticket, fits: Callable[[int], bool]) -> int:
         except BaseException:
             kernel32.SetEvent(offer)  # whoever was meant may still come
             raise
-    finally:
-        calls.close_handle(offer)
-    _signal(_event_path(ticket.secret, "done"))
-    _signal(_event_path(ticket.mail, "mail"))
+        for one in told:
+            kernel32.SetEvent(one)
     return value
 
 
@@ -140,15 +149,6 @@ def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
         calls.close_handle(value)
         raise _gone()
     return value
-
-
-def _signal(path: str) -> None:
-    try:
-        event = calls.open_event(path, _SIGNAL)
-    except StatusError:
-        return  # the sender is gone, or has given up already
-    kernel32.SetEvent(event)
-    calls.close_handle(event)
 
 
 @dataclass(slots=True, eq=False)
@@ -197,23 +197,22 @@ class InFlight:
 
     def send(self, kind: int, handle: int, shared: int, frame: bytes = b"") -> bytes:
         """A ticket for a handle, which is the flight's from now on, errors included. frame: see `Ticket`."""
-        secret = secrets.token_bytes(16)
+        secret, started = secrets.token_bytes(16), processes.start_time(os.getpid())
         flight = _Flight(handle, 0, 0, shared, time.monotonic() + _MINUTE)
         try:
             flight.offer = calls.create_event(_event_path(secret, "offer"), manual=False, signaled=True)
             flight.done = calls.create_event(_event_path(secret, "done"), manual=True, signaled=False)
+            with self._lock:
+                if not self._mail:
+                    self._open_mail()
+                self._flights[secret] = flight
+                ticket = Ticket(kind, os.getpid(), started, handle, shared, secret, self._mail_secret, frame)
+                if self._reaper is None:
+                    self._reaper = threading.Thread(target=self._wait, name="extmem tickets", daemon=True)
+                    self._reaper.start()
         except StatusError as error:
             flight.close()
             raise refusals.other(error, "A ticket's events cannot be made.") from None
-        with self._lock:
-            if not self._mail:
-                self._open_mail()
-            self._flights[secret] = flight
-            started = processes.start_time(os.getpid())
-            ticket = Ticket(kind, os.getpid(), started, handle, shared, secret, self._mail_secret, frame)
-            if self._reaper is None:
-                self._reaper = threading.Thread(target=self._wait, name="extmem tickets", daemon=True)
-                self._reaper.start()
         return ticket.pack()
 
     def _open_mail(self) -> None:

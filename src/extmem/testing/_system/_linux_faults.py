@@ -1,0 +1,91 @@
+"""Linux's system calls that fail when it is their turn, and the connection to the broker that breaks."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("these are Linux's system calls and its broker; Windows has _win32_faults")
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from extmem.testing._patching import patched
+
+if TYPE_CHECKING:
+    from extmem.testing.faults import Countdown
+
+__all__ = ["breaking_connection", "failing_system_calls"]
+
+_SYSTEM_CALLS = (
+    (os, "dup"),
+    (os, "open"),
+    (os, "fstat"),
+    (os, "fchmod"),
+    (os, "pwrite"),
+    (os, "pread"),
+    (os, "ftruncate"),
+    (os, "memfd_create"),
+    (os, "set_inheritable"),
+    (fcntl, "fcntl"),
+)
+_PATIENCE_MS = 10_000
+
+
+@contextlib.contextmanager
+def failing_system_calls(countdown: Countdown, code: int = errno.EMFILE) -> Iterator[Countdown]:
+    """The system call whose turn it is raises OSError with this errno. Closing never fails."""
+    with contextlib.ExitStack() as stack:
+        for module, name in _SYSTEM_CALLS:
+            stack.enter_context(patched(module, name, _failing(getattr(module, name), name, countdown, code)))
+        yield countdown
+
+
+def _failing(real: Callable[..., Any], name: str, countdown: Countdown, code: int) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        if countdown.due(name):
+            raise OSError(code, f"{os.strerror(code)} ({name} was told to fail; this is a test)")
+        return real(*arguments, **named)
+
+    return call
+
+
+@contextlib.contextmanager
+def breaking_connection(countdown: Countdown, moment: Literal["before", "after"] = "before") -> Iterator[Countdown]:
+    """The connection to the broker breaks at the request whose turn it is.
+
+    moment: "before" the broker gets the request, or "after" it has carried it out and its reply is on the way.
+    """
+    from extmem.broker import transport
+
+    real = transport.send
+
+    def send(sock: socket.socket, *arguments: Any, **named: Any) -> None:
+        if not countdown.due("request"):
+            real(sock, *arguments, **named)
+            return
+        if moment == "after":
+            real(sock, *arguments, **named)
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            poll.poll(_PATIENCE_MS)
+            lost = transport.receive(sock)
+            if lost is not None and lost[1] is not None:
+                lost[1].close()
+            sock.shutdown(socket.SHUT_RDWR)
+            return
+        sock.shutdown(socket.SHUT_RDWR)
+        real(sock, *arguments, **named)
+
+    def ask(sock: socket.socket, data: bytes) -> transport.Packet | None:
+        send(sock, data)
+        return transport.receive(sock)
+
+    with patched(transport, "send", send), patched(transport, "ask", ask):
+        yield countdown
