@@ -11,8 +11,9 @@ import extmem
 from extmem import errors, vk
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.memory import Device
-from tests.behaviours.platforms import FD_TYPES, by_fd
+from tests.behaviours.platforms import by_fd
 from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, get, import_win32, nt, put
+from tests.systems import on_linux
 
 
 def _buffer_info(**values: object) -> vk.BufferCreateInfo:
@@ -84,12 +85,16 @@ def test_new_memory_is_zero(device: Device) -> None:
         assert not any(view)
 
 
-STRONGEST = [(W32, NtHandle), (KMT, KmtHandle)]
-for fd in FD_TYPES:
-    STRONGEST += [(W32 | fd, NtHandle), (KMT | fd, KmtHandle), (fd, FdHandle)]
-
-
-@pytest.mark.parametrize(("types", "kind"), STRONGEST)
+@pytest.mark.parametrize(
+    ("types", "kind"),
+    [
+        (W32, NtHandle),
+        (KMT, KmtHandle),
+        on_linux(W32 | FD, NtHandle),
+        on_linux(KMT | FD, KmtHandle),
+        on_linux(FD, FdHandle),
+    ],
+)
 def test_the_strongest_handle_is_the_default(device: Device, types: int, kind: type) -> None:
     with device.allocate(64, handle_types=types) as memory, memory.export_handle() as handle:
         assert isinstance(handle, kind)
