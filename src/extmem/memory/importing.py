@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
+from extmem.devices.handle_types import BY_NUMBER, FROM_D3D
 from extmem.errors import (
     AccessDeniedError,
     DescriptorError,
@@ -48,16 +49,8 @@ __all__ = [
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_KMT = HandleType.OPAQUE_WIN32_KMT
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
-_BY_OBJECT = (HandleType.OPAQUE_WIN32, _KMT)
-_FROM_D3D = (
-    HandleType.D3D11_TEXTURE,
-    HandleType.D3D11_TEXTURE_KMT,
-    HandleType.D3D12_HEAP,
-    HandleType.D3D12_RESOURCE,
-)
-_BY_NUMBER = (_KMT, HandleType.D3D11_TEXTURE_KMT)
+_BY_OBJECT = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT)
 _STATUSES = {int(status): status.name for status in Status}
 
 
@@ -153,8 +146,8 @@ def resolve_object(
     value = int(handle) if isinstance(handle, (int, NtHandle, KmtHandle)) else 0
     source = Source(int(handle_type))
     source.name, source.value = name, value
-    known = handle_type in _BY_OBJECT or (native and handle_type in _FROM_D3D)
-    if not known or (name is None) == (not value) or (name is not None and handle_type in _BY_NUMBER):
+    known = handle_type in _BY_OBJECT or (native and handle_type in FROM_D3D)
+    if not known or (name is None) == (not value) or (name is not None and handle_type in BY_NUMBER):
         # A rule says what is wrong with it; with the rules off, this is what a driver would answer.
         source.error = DriverError(
             f"vkAllocateMemory: an import of {HandleType(handle_type)!r} with handle {handle!r} and name {name!r} "
@@ -167,7 +160,7 @@ def resolve_object(
     try:
         if name is not None:
             imported = owner.import_by_name(name, desired)
-        elif handle_type in _BY_NUMBER:
+        elif handle_type in BY_NUMBER:
             imported = _numbered(owner, value, native)
         else:
             imported = owner.import_by_handle(value)
@@ -201,7 +194,7 @@ def look_at(driver: Driver, handle_type: int, handle: object) -> Refusal | None:
     value = int(handle)
     owner = handle.table if isinstance(handle, NtHandle) and isinstance(handle.table, Manager) else manager()
     try:
-        if handle_type in _BY_NUMBER:
+        if handle_type in BY_NUMBER:
             imported = _numbered(owner, value, True)
         else:
             imported = owner.import_by_handle(value)
@@ -262,7 +255,7 @@ def _pinned(
 
 def _stranger_s(source: Source, payload: Win32Payload, driver: Driver) -> None:
     """What is known of memory that another program exported: for Direct3D's, the memory types that may import it."""
-    if source.handle_type not in _FROM_D3D:
+    if source.handle_type not in FROM_D3D:
         return  # nobody but the caller knows its size and type; the driver was asked for neither
     try:
         bits = driver.handle_memory_type_bits(source.handle_type, payload.number or payload.fd)

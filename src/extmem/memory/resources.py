@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import itertools
 from types import TracebackType
@@ -23,7 +24,7 @@ _identities = itertools.count(1)
 _COPYING = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
-class Resource:
+class Resource(abc.ABC):
     """What `Buffer` and `Image` share. Made by the device; `close()` destroys it."""
 
     __slots__ = (
@@ -40,7 +41,7 @@ class Resource:
 
     _word: str
 
-    def __init__(self, device: Device, facts: ResourceFacts | None, native: NativeResource) -> None:
+    def __init__(self, device: Device, native: NativeResource) -> None:
         self.device = device
         self.native = native
         """What the device has (for the library itself)."""
@@ -49,7 +50,7 @@ class Resource:
         self.memory: DeviceMemory | None = None
         """The memory it is bound to, None before."""
         self.memory_offset = 0
-        self._facts = facts
+        self._facts: ResourceFacts | None = None
         self._bound = False
         self._closed = False
 
@@ -64,9 +65,17 @@ class Resource:
             facts = self._facts = dataclasses.replace(facts, bound=self._bound, alive=not self._closed)
         return facts
 
+    @abc.abstractmethod
     def _look(self) -> ResourceFacts:
-        """The facts of one that was made without them."""
-        raise NotImplementedError
+        """Its facts, gathered anew."""
+
+    def _look_now(self) -> None:
+        """Gather the facts while it is made; where that fails, nothing was made."""
+        try:
+            self._facts = self._look()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def closed(self) -> bool:
@@ -132,18 +141,12 @@ class Buffer(Resource):
 
     def __init__(self, device: Device, info: vk.BufferCreateInfo, verdict: verdicts.Key | None = None) -> None:
         """verdict: what its creation was remembered by, if it was."""
+        super().__init__(device, device.driver.create_buffer(info))
         self.verdict = verdict
-        native = device.driver.create_buffer(info)
-        facts = None
-        if verdict is None:  # else its calls are remembered, and its facts are rarely asked for
-            try:
-                facts = tracking.buffer_facts(device, info, native.requirements, next(_identities))
-            except BaseException:
-                device.driver.destroy(native)
-                raise
-        super().__init__(device, facts, native)
         self.create_info = info
         """The VkBufferCreateInfo that it was made from."""
+        if verdict is None:  # else its calls are remembered, and its facts are rarely asked for
+            self._look_now()
 
     def _look(self) -> ResourceFacts:
         types = verdicts.buffer_types(self.verdict)
@@ -162,15 +165,13 @@ class Image(Resource):
     _word = "image"
 
     def __init__(self, device: Device, info: vk.ImageCreateInfo) -> None:
-        native = device.driver.create_image(info)
-        try:
-            facts = tracking.image_facts(device, info, native.requirements, next(_identities))
-        except BaseException:
-            device.driver.destroy(native)
-            raise
-        super().__init__(device, facts, native)
+        super().__init__(device, device.driver.create_image(info))
         self.create_info = info
         """The VkImageCreateInfo that it was made from."""
+        self._look_now()
+
+    def _look(self) -> ResourceFacts:
+        return tracking.image_facts(self.device, self.create_info, self.requirements, next(_identities))
 
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
         """vkGetImageSubresourceLayout: offset, size and pitches in bytes. UnsupportedError for optimal tiling."""

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices.cuda import WIN32_IS_NATIVE
+from extmem.devices.handle_types import FROM_D3D
 from extmem.devices.host import capabilities as host
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.gpus import Gpu
 
-__all__ = ["DEVICE_TYPE", "EXPORTED", "FROM_D3D", "HOST_TYPE", "Answers", "no_images"]
+__all__ = ["DEVICE_TYPE", "EXPORTED", "HOST_TYPE", "Answers", "no_images"]
 
 _Property = vk.MemoryPropertyFlagBits
 DEVICE_TYPE, HOST_TYPE = 0, 1
@@ -29,12 +30,6 @@ _FLAGS = (
 _PAGE = 4096
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 Feature = vk.ExternalMemoryFeatureFlagBits
-FROM_D3D = (
-    HandleType.D3D11_TEXTURE,
-    HandleType.D3D11_TEXTURE_KMT,
-    HandleType.D3D12_HEAP,
-    HandleType.D3D12_RESOURCE,
-)
 _IMPORTED = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.HOST_ALLOCATION, *FROM_D3D)
 """On Windows."""
 EXPORTED = int(HandleType.OPAQUE_WIN32 if WIN32_IS_NATIVE else host.OPAQUE)

@@ -30,11 +30,12 @@ from extmem.devices.copies import copy_of
 from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.devices.cuda.allocation import CudaAllocation
 from extmem.devices.cuda.call import fail
-from extmem.devices.cuda.capabilities import DEVICE_TYPE, EXPORTED, FROM_D3D, HOST_TYPE, Answers, no_images
+from extmem.devices.cuda.capabilities import DEVICE_TYPE, EXPORTED, HOST_TYPE, Answers, no_images
 from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.recording import CudaRecorder, CudaResource
 from extmem.devices.cuda.sharing import ATTRIBUTE
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
+from extmem.devices.handle_types import FROM_D3D
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.vk.abi import ffi
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
+from extmem.devices.handle_types import FROM_D3D
 from extmem.devices.vulkan import WIN32_IS_NATIVE
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.types import WIN32, HandleType, from_driver, to_driver, translated
@@ -28,17 +29,7 @@ _NATIVE = {
     int(HandleType.DMA_BUF): "VK_EXT_external_memory_dma_buf",
     int(HandleType.HOST_ALLOCATION): "VK_EXT_external_memory_host",
 }
-_ON_WINDOWS = {
-    int(kind): WIN32_EXTENSION
-    for kind in (
-        HandleType.OPAQUE_WIN32,
-        HandleType.OPAQUE_WIN32_KMT,
-        HandleType.D3D11_TEXTURE,
-        HandleType.D3D11_TEXTURE_KMT,
-        HandleType.D3D12_HEAP,
-        HandleType.D3D12_RESOURCE,
-    )
-}
+_ON_WINDOWS = {int(kind): WIN32_EXTENSION for kind in (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, *FROM_D3D)}
 
 
 def supported(device: PhysicalDevice, handle_type: int) -> bool:
