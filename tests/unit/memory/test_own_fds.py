@@ -130,17 +130,23 @@ def test_the_second_import_is_as_the_first(fake: fake_vulkan.FakeVulkan, check: 
     assert answers[0] == answers[1]
 
 
-def test_the_short_way_is_taken(fake: fake_vulkan.FakeVulkan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And without it the whole way: else the test above compares one with itself."""
+def watched(monkeypatch: pytest.MonkeyPatch, name: str) -> list[bool]:
+    """Whether each call of that short way was taken, as they come."""
     taken: list[bool] = []
-    short = own_fds.import_again
+    short = getattr(own_fds, name)
 
     def counted(device: Device, call: vk.MemoryAllocateInfo) -> DeviceMemory | None:
-        memory = short(device, call)
+        memory: DeviceMemory | None = short(device, call)
         taken.append(memory is not None)
         return memory
 
-    monkeypatch.setattr(own_fds, "import_again", counted)
+    monkeypatch.setattr(own_fds, name, counted)
+    return taken
+
+
+def test_the_short_way_is_taken(fake: fake_vulkan.FakeVulkan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without it the whole way: else the test above compares one with itself."""
+    taken = watched(monkeypatch, "import_again")
     with opened("raise") as device:
         memory, handle = exported(device)
         taken.clear()
@@ -202,15 +208,7 @@ def test_the_second_export_is_as_the_first(fake: fake_vulkan.FakeVulkan, check: 
 
 
 def test_the_short_way_of_exports_is_taken(fake: fake_vulkan.FakeVulkan, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[bool] = []
-    short = own_fds.allocate_again
-
-    def counted(device: Device, call: vk.MemoryAllocateInfo) -> DeviceMemory | None:
-        memory = short(device, call)
-        taken.append(memory is not None)
-        return memory
-
-    monkeypatch.setattr(own_fds, "allocate_again", counted)
+    taken = watched(monkeypatch, "allocate_again")
     with opened("raise") as device:
         for _ in range(3):
             device.allocate_memory(EXPORTS["as before"]()).close()
