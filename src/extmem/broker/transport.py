@@ -27,7 +27,7 @@ from extmem.broker.descriptors import OwnedFd
 from extmem.broker.wire import MAX_FDS, MAX_MESSAGE
 from extmem.errors import PeerGoneError, PeerProtocolError
 
-__all__ = ["Credentials", "Packet", "ask", "credentials_of", "groups_of", "receive", "send"]
+__all__ = ["Credentials", "Packet", "ask", "credentials_of", "groups_of", "receive", "send", "uid_of"]
 
 _INT: Final = struct.Struct("i")
 _unpack_int: Final = _INT.unpack
@@ -37,6 +37,7 @@ _ROOM: Final = socket.CMSG_LEN(MAX_FDS * _INT.size)
 _ROOM_WITH_CREDENTIALS: Final = socket.CMSG_SPACE(_UCRED.size) + _ROOM
 # Plain ints: Python's own constants are enum members, and each operation on one costs more than a system call.
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
+_SO_PEERCRED: Final = int(socket.SO_PEERCRED)
 _SCM_RIGHTS: Final = int(socket.SCM_RIGHTS)
 _SCM_CREDENTIALS: Final = int(socket.SCM_CREDENTIALS)
 _RECEIVE_FLAGS: Final = int(socket.MSG_CMSG_CLOEXEC)
@@ -163,7 +164,13 @@ def _check(ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> Credentia
 
 def credentials_of(sock: socket.socket) -> Credentials:
     """SO_PEERCRED: who connected, at the time of connecting."""
-    return Credentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+    return Credentials(*_UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED.size)))
+
+
+def uid_of(sock: socket.socket) -> int:
+    """`credentials_of`, the user alone: what is asked with every handle that comes."""
+    uid: int = _UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED.size))[1]
+    return uid
 
 
 def groups_of(sock: socket.socket) -> frozenset[int]:

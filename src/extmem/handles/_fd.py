@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
+
+import msgspec
 
 from extmem.errors import HandleStateError
 from extmem.handles._linux import same_open_file
-from extmem.handles._owned import OwnedHandle
+from extmem.handles._owned import OPEN, OwnedHandle
 
 __all__ = ["FdHandle", "FdPayload"]
 
 
-class FdPayload(NamedTuple):
-    """What travels with an fd whose file cannot carry its own description: a GPU driver's."""
+class FdPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What travels with an fd whose file cannot carry its own description: a GPU driver's.
+
+    (A Struct because it is made in C: every export and every import makes one.)
+    """
 
     descriptor: bytes
     """The payload's self-description."""
@@ -52,8 +56,7 @@ class FdHandle(OwnedHandle):
     def adopt(cls, fd: int, payload: FdPayload | None = None) -> FdHandle:
         """Own a descriptor of this library's making, which is close-on-exec from the start."""
         handle = _bare(cls)
-        handle._own(fd, os.getpid())
-        handle.payload = payload
+        handle._value, handle._state, handle._pid, handle.payload = fd, OPEN, os.getpid(), payload
         return handle
 
     def fileno(self) -> int:

@@ -19,9 +19,9 @@ from typing import Self
 
 from extmem.errors import HandleStateError
 
-__all__ = ["OwnedHandle"]
+__all__ = ["OPEN", "OwnedHandle"]
 
-_OPEN, _CLOSED, _TAKEN, _FORKED = "open", "closed", "taken", "left behind by fork"
+OPEN, _CLOSED, _TAKEN, _FORKED = "open", "closed", "taken", "left behind by fork"
 
 
 class OwnedHandle:
@@ -32,12 +32,9 @@ class OwnedHandle:
     _word = "handle"
 
     def __init__(self, value: int) -> None:
-        self._own(value, os.getpid())
-
-    def _own(self, value: int, pid: int) -> None:
         self._value = value
-        self._state = _OPEN
-        self._pid = pid
+        self._state = OPEN
+        self._pid = os.getpid()
 
     # What a kind of handle must say of itself.
 
@@ -54,11 +51,11 @@ class OwnedHandle:
     @property
     def closed(self) -> bool:
         """True once closed or taken."""
-        return self._state is not _OPEN
+        return self._state is not OPEN
 
     def close(self) -> None:
         """Give the reference back. Safe to call twice; does nothing after `take()`."""
-        if self._state is not _OPEN:
+        if self._state is not OPEN:
             return
         if self._pid != os.getpid():
             self._state = _FORKED
@@ -73,7 +70,7 @@ class OwnedHandle:
         return value
 
     def __int__(self) -> int:
-        if self._state is not _OPEN:
+        if self._state is not OPEN:
             raise HandleStateError(
                 f"this {self._word} ({self._value:#x}) is {self._state}; its value may be another object's by now, "
                 "so use a handle that is still open"
@@ -95,12 +92,12 @@ class OwnedHandle:
         self.close()
 
     def __repr__(self) -> str:
-        state = "" if self._state is _OPEN else f", {self._state}"
+        state = "" if self._state is OPEN else f", {self._state}"
         return f"{type(self).__name__}({self._value:#x}{state})"
 
     def __del__(self) -> None:
         # __init__ may have raised before the state was set; the process's end closes everything anyway.
-        if getattr(self, "_state", _CLOSED) is not _OPEN or sys.is_finalizing() or self._pid != os.getpid():
+        if getattr(self, "_state", _CLOSED) is not OPEN or sys.is_finalizing() or self._pid != os.getpid():
             return
         self._state = _CLOSED
         warnings.warn(f"unclosed {type(self).__name__}({self._value:#x})", ResourceWarning, source=self, stacklevel=2)

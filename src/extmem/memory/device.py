@@ -69,7 +69,7 @@ class Device:
         """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
         self.own_imports: dict[tuple[object, ...], tuple[Descriptor, int]] = {}
         """What `own_fds` has seen imported."""
-        self.own_exports: dict[tuple[object, ...], Descriptor] = {}
+        self.own_exports: dict[tuple[object, ...], tuple[Descriptor, bytes]] = {}
         """What `own_fds` has seen allocated for export."""
         self._described: dict[tuple[int, int, int, int], Descriptor] = {}
         self.verdicts = verdicts.Verdicts()
@@ -133,7 +133,8 @@ class Device:
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
         """vkCreateBuffer. The buffer is destroyed by its `close()`."""
-        self._alive()
+        if self._closed:
+            self._alive()  # says so
         key = None
         if self.check != "off":
             key = verdicts.of_buffer(info)
@@ -226,7 +227,8 @@ class Device:
         InvalidHandleError, ObjectTypeError) with the rule they decide in `violations`; DescriptorError for a payload
         that lies about itself; OutOfMemoryError; UnsupportedError without an object manager.
         """
-        self._alive()
+        if self._closed:
+            self._alive()  # says so
         again = own_fds.import_again(self, info) or own_fds.allocate_again(self, info)
         return again or allocating.allocate_memory(self, info)
 
@@ -254,16 +256,16 @@ class Device:
         At most once per memory and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663): duplicate the handle,
         or use `DeviceMemory.export_handle`, which does.
         """
-        memory = self._memory_of(info.memory, info)
+        holding = self._holding_of(info.memory, info)
         self.report(
-            rules.check_get_memory_win32_handle(info, self.facts, tracking.memory_facts(memory.holding)),
+            rules.check_get_memory_win32_handle(info, self.facts, tracking.memory_facts(holding)),
             "vkGetMemoryWin32HandleKHR",
         )
-        return exporting.win32_handle(memory.holding, HandleType(info.handle_type))
+        return exporting.win32_handle(holding, HandleType(info.handle_type))
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
-        holding = self._memory_of(info.memory, info).holding
+        holding = self._holding_of(info.memory, info)
         key = verdicts.of_fd(info, holding) if holding.device is self else None
         if key not in self.verdicts:
             facts = tracking.memory_facts(holding)
@@ -295,11 +297,13 @@ class Device:
         self.report(found, "vkGetMemoryHostPointerPropertiesEXT")
         return vk.MemoryHostPointerPropertiesEXT(self.driver.host_pointer_memory_type_bits(handle_type, host_pointer))
 
-    def _memory_of(self, memory: object, info: object) -> DeviceMemory:
+    def _holding_of(self, memory: object, info: object) -> Holding:
         if not isinstance(memory, DeviceMemory):
             raise TypeError(f"{type(info).__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
-        memory.holding.check_process()
-        return memory
+        holding = memory.holding
+        if holding.pid != os.getpid():
+            holding.check_process()  # says what is wrong
+        return holding
 
     # The everyday door.
 
@@ -343,7 +347,8 @@ class Device:
 
     def open(self, source: str | NtHandle | KmtHandle | FdHandle, *, access: int | None = None) -> DeviceMemory:
         """Memory that somebody shares, by name or handle; see `extmem.open`."""
-        self._alive()
+        if self._closed:
+            self._alive()  # says so
         return opening.open_on(self, source, access)
 
     # Work on the queue.

@@ -60,11 +60,12 @@ def import_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | 
 def allocate_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | None:
     """vkAllocateMemory of `info`, if its like was allocated for export before; else None, and nothing was done."""
     key = verdicts.of_allocation(info)
-    descriptor = device.own_exports.get((device.check, key)) if key is not None else None
-    if descriptor is None or descriptor.owner_pid != os.getpid() or not device.has_room:
+    noted = device.own_exports.get((device.check, key)) if key is not None else None
+    if noted is None or noted[0].owner_pid != os.getpid() or not device.has_room:
         return None
+    descriptor, encoded = noted
     size, kind, types = descriptor.allocation_size, descriptor.memory_type_index, descriptor.handle_types
-    allocation = device.driver.allocate(size, kind, descriptor.encode(), handle_types=types)
+    allocation = device.driver.allocate(size, kind, encoded, handle_types=types)
     return first_on(Holding(device, allocation, descriptor, size, kind, export_handle_types=types))
 
 
@@ -75,7 +76,7 @@ def note_export(device: Device, info: vk.MemoryAllocateInfo, descriptor: Descrip
         return
     if len(device.own_exports) >= _ROOM:
         device.own_exports.clear()
-    device.own_exports[device.check, key] = descriptor
+    device.own_exports[device.check, key] = (descriptor, descriptor.encode())
 
 
 def open_again(device: Device, handle: FdHandle) -> DeviceMemory | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import itertools
+import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -181,7 +182,8 @@ class Image(Resource):
 def buffer_over(memory: DeviceMemory) -> Buffer:
     """`DeviceMemory.buffer`."""
     holding = memory.holding
-    holding.check_process()
+    if holding.pid != os.getpid():
+        holding.check_process()  # says what is wrong
     made = holding.resource
     if made is None and holding.dedicated is None:
         types = holding.export_handle_types or holding.import_handle_type

@@ -209,4 +209,5 @@ def test_a_full_socket_is_a_blocking_error(pair: Pair) -> None:
 
 def test_who_connected_is_told_by_the_kernel(pair: Pair) -> None:
     assert transport.credentials_of(pair[0]) == (os.getpid(), os.getuid(), os.getgid())
+    assert transport.uid_of(pair[0]) == os.getuid()
     assert transport.groups_of(pair[0]) == frozenset(os.getgroups())

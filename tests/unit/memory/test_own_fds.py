@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 import extmem
@@ -63,7 +64,7 @@ def closed(handle: FdHandle) -> FdHandle:
 
 def distrusted(handle: FdHandle) -> FdHandle:
     assert handle.payload is not None
-    handle.payload = handle.payload._replace(trusted=False)
+    handle.payload = msgspec.structs.replace(handle.payload, trusted=False)
     return handle
 
 
@@ -187,7 +188,7 @@ def outcome_of_export(device: Device, call: vk.MemoryAllocateInfo) -> tuple[obje
                 if holding.export_handle_types & FD:
                     with device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, FD)) as handle:
                         assert handle.payload is not None
-                        told.append(handle.payload._replace(identity=0))
+                        told.append(msgspec.structs.replace(handle.payload, identity=0))
         except (extmem.ExtmemError, TypeError, ValueError) as error:
             told = [type(error), str(error)]
     return *told, [str(warning.message) for warning in warned]

@@ -81,10 +81,8 @@ class VulkanDriver(Moving):
         """See `Driver`."""
         return self.physical.identity
 
-    @property
-    def payload_kind(self) -> Kind:
-        """The driver's own files, which the kernel does not tell apart."""
-        return Kind.OPAQUE
+    payload_kind = Kind.OPAQUE
+    """The driver's own files, which the kernel does not tell apart."""
 
     @property
     def allocates_zeroed(self) -> bool:
@@ -139,7 +137,8 @@ class VulkanDriver(Moving):
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """See `Driver`."""
-        self.alive()
+        if self._closed or self.pid != os.getpid():
+            self.alive()  # says which of the two
         return self._resources.create_buffer(info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
@@ -183,7 +182,8 @@ class VulkanDriver(Moving):
 
         So do the terms on Linux; on Windows the driver names its memory.
         """
-        self.alive()
+        if self._closed or self.pid != os.getpid():
+            self.alive()  # says which of the two
         types = to_driver(handle_types)
         if types and self._native is not None:
             return self._native.allocate(size, memory_type_index, types, dedicated, terms)
@@ -191,7 +191,7 @@ class VulkanDriver(Moving):
             call = self._exports.take()
             call.export.handleTypes, info = types, call.info
             info.allocationSize, info.memoryTypeIndex, call.made[0] = size, memory_type_index, 0
-            keep = self.dedicate(info, dedicated)
+            keep = self.dedicate(info, dedicated) if dedicated is not None else None
             raw = self.allocate_raw(info, size, memory_type_index, "allocating", call.made)
             if keep is None:  # else the chain has a link that ends with this call
                 self._exports.put(call)
@@ -305,7 +305,9 @@ class VulkanDriver(Moving):
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
         call = self._fds.take()
         call.info.memory, call.info.handleType, call.made[0] = raw, handle_type, -1
-        self.check(self.commands.vkGetMemoryFdKHR(self.handle, call.info, call.made), "vkGetMemoryFdKHR")
+        result = self.commands.vkGetMemoryFdKHR(self.handle, call.info, call.made)
+        if result:
+            fail(result, "vkGetMemoryFdKHR", self.name)
         fd = int(call.made[0])
         self._fds.put(call)
         if fd < 0:  # some drivers call that a success

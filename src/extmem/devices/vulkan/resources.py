@@ -152,7 +152,7 @@ class Resources:
     def bind(self, allocation: VulkanAllocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory2, vkBindImageMemory2."""
         driver = self._driver
-        raw, memory, size = resource.live, allocation.live, resource.requirements.size
+        raw, memory, size = resource.raw or resource.live, allocation.raw or allocation.live, resource.requirements.size
         if offset < 0 or offset + size > allocation.size:
             fail(
                 int(vk.Result.ERROR_UNKNOWN),
