@@ -65,9 +65,10 @@ class OwnedHandle:
 
     def take(self) -> int:
         """Stop owning and return the raw value: closing it is now the caller's duty."""
-        value = int(self)
+        if self._state is not OPEN or self._pid != os.getpid():
+            int(self)  # says which of the two
         self._state = _TAKEN
-        return value
+        return self._value
 
     def __int__(self) -> int:
         if self._state is not OPEN:

@@ -33,6 +33,7 @@ __all__ = ["Check", "Device"]
 
 Check = Literal["raise", "warn", "off"]
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_ImportFd, _Export = vk.ImportMemoryFdInfoKHR, vk.ExportMemoryAllocateInfo
 _DESCRIBED = 512
 _TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
@@ -229,7 +230,11 @@ class Device:
         """
         if self._closed:
             self._alive()  # says so
-        again = own_fds.import_again(self, info) or own_fds.allocate_again(self, info)
+        again, link = None, info.p_next.__class__
+        if link is _ImportFd:
+            again = own_fds.import_again(self, info)
+        elif link is _Export:
+            again = own_fds.allocate_again(self, info)
         return again or allocating.allocate_memory(self, info)
 
     def free_memory(self, memory: DeviceMemory) -> None:
@@ -349,7 +354,8 @@ class Device:
         """Memory that somebody shares, by name or handle; see `extmem.open`."""
         if self._closed:
             self._alive()  # says so
-        return opening.open_on(self, source, access)
+        again = own_fds.open_again(self, source) if isinstance(source, FdHandle) else None
+        return again or opening.open_on(self, source, access)
 
     # Work on the queue.
 

@@ -13,7 +13,7 @@ from extmem.broker.descriptors import Win32Payload
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, manager, start_time
-from extmem.memory import allocating, exporting, foreign, host_files, importing, own_fds, tracking
+from extmem.memory import allocating, exporting, foreign, host_files, importing, tracking
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
 from extmem.memory.holding import Holding
@@ -206,10 +206,9 @@ def _memory_type(device: Device, bits: int) -> int:
 
 
 def open_on(device: Device, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> DeviceMemory:
-    """`Device.open`."""
+    """`Device.open`, the whole way."""
     if isinstance(source, FdHandle):
-        known_fd = own_fds.open_again(device, source) or host_files.open_file(device, source)
-        return known_fd or open_fd(device, examine(device.driver, source))
+        return host_files.open_file(device, source) or open_fd(device, examine(device.driver, source))
     if isinstance(source, str):
         memory = known(device, source, access)
         if memory is not None:

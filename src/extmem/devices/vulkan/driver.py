@@ -184,7 +184,7 @@ class VulkanDriver(Moving):
         """
         if self._closed or self.pid != os.getpid():
             self.alive()  # says which of the two
-        types = to_driver(handle_types)
+        types = handle_types if handle_types == _FD else to_driver(handle_types)
         if types and self._native is not None:
             return self._native.allocate(size, memory_type_index, types, dedicated, terms)
         if types:
@@ -299,7 +299,8 @@ class VulkanDriver(Moving):
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> int:
         """See `Driver`. A driver's fd can always be written through: `read_only` changes nothing here."""
-        return self.get_fd(ours(allocation).live, handle_type)
+        made = ours(allocation)
+        return self.get_fd(made.raw or made.live, handle_type)
 
     def get_fd(self, raw: int, handle_type: int) -> int:
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""

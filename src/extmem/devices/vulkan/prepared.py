@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from extmem import vk
-from extmem.devices.vulkan.types import to_driver
+from extmem.devices.vulkan.types import FD, to_driver
 from extmem.vk.abi import ffi
 
 __all__ = ["Binding", "BufferCreation", "Export", "FdImport", "GetFd", "Mapped", "Spares"]
@@ -92,7 +92,8 @@ class BufferCreation:
             return False
         memory = self.info
         try:
-            self.external.handleTypes = to_driver(int(link.handle_types))
+            types = link.handle_types
+            self.external.handleTypes = types if types == FD else to_driver(int(types))
             memory.flags, memory.size, memory.usage = info.flags, info.size, info.usage
             memory.sharingMode = info.sharing_mode
         except (TypeError, OverflowError):
