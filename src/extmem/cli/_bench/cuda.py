@@ -21,7 +21,7 @@ from typing import Any
 
 import extmem
 from extmem.cli._bench.floor import compile_floor
-from extmem.cli._bench.measure import Figure, at_least, at_most, ratio, ratio_in_turns, told
+from extmem.cli._bench.measure import TURNS, Figure, at_least, at_most, ratio, ratio_in_turns, told
 
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
@@ -47,7 +47,7 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
         say(device.name)
     sizes = dict(list((label, size) for label, size in _SIZES.items() if size <= room // 4)[: 2 if quick else None])
     parts: dict[str, Callable[[], Iterator[Figure]]] = {
-        "importing": lambda: _importing(house, uuid, sizes, rounds, say),
+        "importing": lambda: _importing(house, uuid, sizes, rounds if quick else max(rounds, TURNS * TURN), say),
         "handing over": lambda: _handing(house, uuid, sizes, rounds, say),
         "leaving nothing": lambda: _leaving(house, uuid, 50 if quick else _CHURNED, say),
     }

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import extmem
 from extmem import vk
 from extmem.cli._bench.floor import Floor, compile_floor
-from extmem.cli._bench.measure import Figure, at_most, interleaved, ratio, ratio_in_turns, told
+from extmem.cli._bench.measure import TURNS, Figure, at_most, interleaved, ratio, ratio_in_turns, told
 from extmem.devices.vulkan.driver import VulkanDriver
 
 if sys.platform != "linux":
@@ -53,8 +53,6 @@ _SOFTWARE_SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20}
 _SMALL, _BIG = 4 << 20, 1 << 30
 _FEW = 20
 _TURN = 5
-_TURNS = 100
-"""Of passing what is smaller than 1 GiB, at the least, unless it has to be quick."""
 _CHURNED = 4_096
 _SOFTWARE_VICTIM, _GPU_VICTIM = 1 << 20, 64 << 20
 _AGAIN = 20.0
@@ -155,7 +153,7 @@ def _passing(
     importer.start(f"{_PASSING}:take_by_fd", our_address)
     finder.start(f"{_PASSING}:take_by_name", named_address)
     for label, payload in subject.payloads.items():
-        count = max(_FEW, rounds // 5) if payload.size >= _BIG else rounds if quick else max(rounds, _TURNS * _TURN)
+        count = max(_FEW, rounds // 5) if payload.size >= _BIG else rounds if quick else max(rounds, TURNS * _TURN)
         say(f"passing {label} to another process {count} times, in turns with C")
 
         def ours(rounds: int, payload: Payload = payload) -> list[int]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Figure", "at_least", "at_most", "interleaved", "percentile", "ratio", "ratio_in_turns", "told"]
+__all__ = ["TURNS", "Figure", "at_least", "at_most", "interleaved", "percentile", "ratio", "ratio_in_turns", "told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,10 @@ def percentile(values: Sequence[float], share: float) -> float:
 def ratio(first: Sequence[float], second: Sequence[float]) -> float:
     """Median of the first over median of the second."""
     return statistics.median(first) / statistics.median(second)
+
+
+TURNS = 100
+"""So many pairs of turns `ratio_in_turns` wants where a bound is close: single ones scatter by a tenth to a third."""
 
 
 def ratio_in_turns(first: Sequence[float], second: Sequence[float], turn: int) -> float:
