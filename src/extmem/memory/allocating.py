@@ -9,6 +9,7 @@ from extmem import rules, vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
 from extmem.devices.base import AdoptsMemory, AdoptsPointers
+from extmem.devices.handle_types import SIZED_BY_D3D
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
 from extmem.memory import exporting, foreign, importing, own_fds, tracking, verdicts
@@ -153,6 +154,8 @@ def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
 
 def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resource | None) -> Holding:
     """The device's import of what `resolve` found; the holding owns its references from then on."""
+    if dedicated is not None and source.descriptor is None and source.handle_type in SIZED_BY_D3D:
+        size = dedicated.requirements.size  # programs may say 0, or anything
     if source.descriptor is None and size < 1:
         # No rule speaks of it where nobody knows the exporter's size, and there are drivers that call it a success.
         raise DriverError(

@@ -249,7 +249,7 @@ def test_a_gpus_memory_on_the_host_device_says_where_to_go(device: Device, stran
 
 @pytest.mark.parametrize("kind", D3D)
 def test_a_texture_of_direct3d_is_imported_as_a_dedicated_image(
-    fake: fake_vulkan.FakeVulkan, device: Device, kind: vk.ExternalMemoryHandleTypeFlagBits
+    fake: fake_vulkan.FakeVulkan, device: Device, stranger: NtHandle, kind: vk.ExternalMemoryHandleTypeFlagBits
 ) -> None:
     info = vk.ImageCreateInfo(
         image_type=vk.ImageType.TYPE_2D,
@@ -271,8 +271,13 @@ def test_a_texture_of_direct3d_is_imported_as_a_dedicated_image(
             alone = vk.MemoryDedicatedAllocateInfo(image)
             size = image.requirements.size
             chain = vk.ImportMemoryWin32HandleInfoKHR(kind, value, None, alone)
+            for stated in (0, 1 << 40):  # it is ignored
+                with device.allocate_memory(vk.MemoryAllocateInfo(stated, 0, chain)) as memory:
+                    assert memory.allocation_size == size
             with device.allocate_memory(vk.MemoryAllocateInfo(size, 0, chain)) as memory:
                 device.bind_image_memory(image, memory)
+        with pytest.raises(errors.DriverError, match="0 bytes are to be imported"):
+            import_win32(device, stranger, size=0)
         with pytest.raises(errors.RuleViolation):
             import_win32(device, value, kind=kind, index=31)
     finally:
