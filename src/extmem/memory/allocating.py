@@ -154,9 +154,10 @@ def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
 
 def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resource | None) -> Holding:
     """The device's import of what `resolve` found; the holding owns its references from then on."""
-    if dedicated is not None and source.descriptor is None and source.handle_type in SIZED_BY_D3D:
-        size = dedicated.requirements.size  # programs may say 0, or anything
-    if source.descriptor is None and size < 1:
+    unknown = source.descriptor is None
+    if unknown and dedicated is not None and device.described is None and source.handle_type in SIZED_BY_D3D:
+        size = dedicated.requirements.size or size or 1  # drivers may say 0, and so may programs, or anything
+    if unknown and size < 1:
         # No rule speaks of it where nobody knows the exporter's size, and there are drivers that call it a success.
         raise DriverError(
             f"vkAllocateMemory: {size} bytes are to be imported; pass the exporter's allocationSize",

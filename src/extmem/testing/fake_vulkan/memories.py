@@ -21,6 +21,7 @@ HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _Property = vk.MemoryPropertyFlagBits
 _Feature = vk.ExternalMemoryFeatureFlagBits
 _HOST = int(HandleType.HOST_ALLOCATION)
+_SIZED_BY_D3D = int(HandleType.D3D11_TEXTURE | HandleType.D3D11_TEXTURE_KMT | HandleType.D3D12_RESOURCE)
 _NO_MEMORY = int(Result.ERROR_OUT_OF_DEVICE_MEMORY)
 _BAD_HANDLE = int(Result.ERROR_INVALID_EXTERNAL_HANDLE)
 _TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
@@ -66,7 +67,8 @@ def _dedicated(fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, si
         if chained.buffer is not None
         else fake.get(chained.image, Image, device)
     )
-    if size != resource.size:
+    told = vk.find(info, vk.ImportMemoryWin32HandleInfoKHR)
+    if size != resource.size and (told is None or not int(told.handle_type) & _SIZED_BY_D3D):
         fake.misuse(f"memory of {size} bytes is dedicated to {resource}, which requires {resource.size}")
     return resource
 
