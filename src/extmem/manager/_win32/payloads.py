@@ -169,6 +169,7 @@ def describe(section: int, path: str) -> Found:
     """What a payload's section says of itself: in its companion, which its exporter alone can write, or at its own end.
 
     path: its full name, empty for none. Never fails for what it finds: it may be anybody's.
+    Errors: OutOfMemoryError where there is no room for a look, or it would pass for one that says nothing.
     """
     said = read_companion(path) if path and names.is_ours(path) else None
     try:
@@ -180,6 +181,9 @@ def describe(section: int, path: str) -> Found:
     if said is None:
         try:
             said = unpack(sections.peek(section, size - FRAME, FRAME))
-        except StatusError:
+        except StatusError as error:
+            lacking = refusals.out_of_memory(error, "NtMapViewOfSection", "a view of a payload's description")
+            if lacking is not None:
+                raise lacking from None
             return Found(None, 0)
     return Found(said, size - FRAME if said is not None else size)

@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from extmem.errors import OutOfMemoryError
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import CURRENT_PROCESS, SYSTEM_HANDLE, ntdll
@@ -170,7 +171,7 @@ def _new(seen: list[_Seen], copied: int) -> _Seen | None:
         if path and not names.is_ours(path):
             return None
         description = payloads.describe(copied, path).description
-    except StatusError:
+    except (StatusError, OutOfMemoryError):
         return None
     if description is None:
         return None

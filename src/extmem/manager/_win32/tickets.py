@@ -145,9 +145,12 @@ def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
             if error.status == Status.INVALID_HANDLE:
                 raise _gone() from None
             raise refusals.other(error, f"The handle cannot be fetched from process {ticket.pid}.") from None
-    if not fits(value):
+    try:
+        if not fits(value):
+            raise _gone()
+    except BaseException:
         calls.close_handle(value)
-        raise _gone()
+        raise
     return value
 
 
