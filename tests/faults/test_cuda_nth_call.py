@@ -13,7 +13,8 @@ import pytest
 import extmem
 from extmem import raw, vk
 from extmem.memory import Descriptor, Device
-from extmem.testing import fake_cuda, fake_vulkan, faults
+from extmem.testing import fake_cuda, faults
+from tests import cuda_bed
 from tests.behaviours.steps import FD, KMT, W32
 
 _names = itertools.count()
@@ -29,10 +30,8 @@ def opened() -> Device:
 
 @pytest.fixture(scope="module")
 def fake() -> Iterator[fake_cuda.FakeCuda]:
-    made, vulkan = fake_cuda.FakeCuda(), fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
-    with fake_cuda.installed(made), fake_vulkan.installed(vulkan):
+    with cuda_bed.both() as (made, _):
         yield made
-    assert not made.misuses and not made.alive() and not vulkan.misuses and not vulkan.alive()
 
 
 class World:

@@ -8,8 +8,9 @@ import pytest
 
 import extmem
 from extmem.memory import Device
-from extmem.testing import fake_cuda, fake_vulkan, leaks
+from extmem.testing import fake_cuda, leaks
 from extmem.testing.children import Peer
+from tests import cuda_bed
 from tests.gpu import dying
 
 SIZE = 1 << 16
@@ -17,10 +18,8 @@ SIZE = 1 << 16
 
 @pytest.fixture
 def fake() -> Iterator[fake_cuda.FakeCuda]:
-    made, vulkan = fake_cuda.FakeCuda(), fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
-    with leaks.no_leaks(everybody=True), fake_cuda.installed(made), fake_vulkan.installed(vulkan):
+    with leaks.no_leaks(everybody=True), cuda_bed.both() as (made, _):
         yield made
-    assert not made.misuses and not vulkan.misuses and not made.alive() and not vulkan.alive()
 
 
 @pytest.fixture

@@ -8,16 +8,15 @@ import pytest
 
 import extmem
 from extmem.memory import Device
-from extmem.testing import fake_cuda, fake_vulkan, leaks
+from extmem.testing import fake_cuda, leaks
 from extmem.testing.children import Peer
+from tests import cuda_bed
 
 
 @pytest.fixture
 def fake() -> Iterator[fake_cuda.FakeCuda]:
-    made, vulkan = fake_cuda.FakeCuda(), fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
-    with leaks.no_leaks(), fake_cuda.installed(made), fake_vulkan.installed(vulkan):
+    with leaks.no_leaks(), cuda_bed.both() as (made, _):
         yield made
-    assert not made.misuses and not vulkan.misuses and not made.alive() and not vulkan.alive()
 
 
 @pytest.fixture

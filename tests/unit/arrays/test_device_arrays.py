@@ -16,7 +16,8 @@ import extmem
 from extmem.arrays import ArrayLayout, DeviceArray, check_device_layout
 from extmem.arrays import device as device_module
 from extmem.memory import Device
-from extmem.testing import fake_cuda, fake_vulkan, leaks
+from extmem.testing import fake_cuda, leaks
+from tests import cuda_bed
 
 
 def seen(array: Any) -> Any:
@@ -31,11 +32,8 @@ def seen(array: Any) -> Any:
 
 @pytest.fixture
 def fake() -> Any:
-    made, vulkan = fake_cuda.FakeCuda(), fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
-    with leaks.no_leaks(), fake_cuda.installed(made), fake_vulkan.installed(vulkan):
+    with leaks.no_leaks(), cuda_bed.both() as (made, _):
         yield made
-    assert not made.misuses and not vulkan.misuses
-    assert not made.alive() and not vulkan.alive()
 
 
 @pytest.fixture(params=["cuda", "vulkan"])

@@ -11,16 +11,15 @@ from extmem.arrays import DeviceArray
 from extmem.memory import Device
 from extmem.memory.accessing import stream_address
 from extmem.testing import fake_cuda, fake_vulkan, leaks
+from tests import cuda_bed
 
 Both = tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]
 
 
 @pytest.fixture
 def fakes() -> Iterator[Both]:
-    cuda, vulkan = fake_cuda.FakeCuda(), fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
-    with leaks.no_leaks(), fake_cuda.installed(cuda), fake_vulkan.installed(vulkan):
-        yield cuda, vulkan
-    assert not cuda.misuses and not vulkan.misuses and not cuda.alive() and not vulkan.alive()
+    with leaks.no_leaks(), cuda_bed.both() as made:
+        yield made
 
 
 @pytest.fixture

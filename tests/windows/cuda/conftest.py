@@ -9,17 +9,14 @@ import pytest
 import extmem
 from extmem.memory import Device
 from extmem.testing import fake_cuda, fake_vulkan
+from tests import cuda_bed
 
 
 @pytest.fixture
 def machine(nothing_left: None) -> Iterator[tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]]:
     """A GPU as both see it. They must be left as they were, and never misused."""
-    made, vulkan = fake_cuda.FakeCuda(), fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
-    with fake_cuda.installed(made), fake_vulkan.installed(vulkan):
-        yield made, vulkan
-    found = [str(misuse) for misuse in (*made.misuses, *vulkan.misuses)]
-    assert not found
-    assert not made.alive() and not vulkan.alive()
+    with cuda_bed.both() as made:
+        yield made
 
 
 @pytest.fixture

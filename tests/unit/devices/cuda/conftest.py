@@ -6,18 +6,15 @@ import pytest
 
 import extmem
 from extmem.memory import Device
-from extmem.testing import fake_cuda, fake_vulkan, leaks
+from extmem.testing import fake_cuda, leaks
+from tests import cuda_bed
 
 
 @pytest.fixture
 def fake() -> Iterator[fake_cuda.FakeCuda]:
     """A fake CUDA driver, and the same GPU's fake Vulkan driver; both must be empty and well used at the end."""
-    made, vulkan = fake_cuda.FakeCuda(), fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
-    with leaks.no_leaks(), fake_cuda.installed(made), fake_vulkan.installed(vulkan):
+    with leaks.no_leaks(), cuda_bed.both() as (made, _):
         yield made
-    found = [str(misuse) for misuse in (*made.misuses, *vulkan.misuses)]
-    assert not found
-    assert not made.alive() and not vulkan.alive()
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -239,15 +241,24 @@ def test_what_is_no_payload_is_refused_and_harms_nothing(what: str, cuda: Device
             each_sees_the_other(memory, other)
 
 
-def test_a_payload_of_another_gpu_is_refused_with_both_names(name: str) -> None:
-    gpus = [fake_cuda.Gpu(), fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")]
-    fake = fake_cuda.FakeCuda(gpus)
+SECOND = fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")
+
+
+@contextlib.contextmanager
+def two_gpus() -> Iterator[tuple[fake_cuda.FakeCuda, Device, Device]]:
+    """A CUDA driver with two, and a device on each."""
+    fake = fake_cuda.FakeCuda([fake_cuda.Gpu(), SECOND])
     with (
         fake_cuda.installed(fake),
-        extmem.open_device(uuid=gpus[0].uuid) as one,
-        extmem.open_device(uuid=gpus[1].uuid) as two,
-        one.allocate((16,), name=name) as memory,
+        extmem.open_device(uuid=fake_cuda.Gpu().uuid) as one,
+        extmem.open_device(uuid=SECOND.uuid) as two,
     ):
+        yield fake, one, two
+    assert not fake.misuses and not fake.alive()
+
+
+def test_a_payload_of_another_gpu_is_refused_with_both_names(name: str) -> None:
+    with two_gpus() as (fake, one, two), one.allocate((16,), name=name) as memory:
         calls = len(fake.calls)
         with memory.export_handle(SHARED) as handle:
             for source in (name, handle):
@@ -255,25 +266,16 @@ def test_a_payload_of_another_gpu_is_refused_with_both_names(name: str) -> None:
                     two.open(source)
             assert not handle.closed
         assert "cuMemImportFromShareableHandle" not in fake.calls[calls:], "it could be known before"
-    assert not fake.misuses and not fake.alive()
 
 
 @pytest.mark.linux_only("windows/cuda has bare NT handles")
 def test_whoever_states_another_gpu_is_found_out_by_the_drivers_word() -> None:
-    gpus = [fake_cuda.Gpu(), fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")]
-    fake = fake_cuda.FakeCuda(gpus)
-    with (
-        fake_cuda.installed(fake),
-        extmem.open_device(uuid=gpus[0].uuid) as one,
-        extmem.open_device(uuid=gpus[1].uuid) as two,
-        one.allocate((16,)) as memory,
-    ):
+    with two_gpus() as (_, one, two), one.allocate((16,)) as memory:
         handle = memory.export_handle(FD)
         assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
-        lie = msgspec.structs.replace(Descriptor.parse(handle.payload.descriptor), device_uuid=gpus[1].uuid)
+        lie = msgspec.structs.replace(Descriptor.parse(handle.payload.descriptor), device_uuid=SECOND.uuid)
         with handle, pytest.raises(extmem.DriverError, match="lies on CUDA device 0.*Fake Second GPU is device 1"):
             raw.import_payload(two, int(handle), lie)
-    assert not fake.misuses and not fake.alive()
 
 
 LIES = {
