@@ -152,8 +152,9 @@ def _passing(
     c_importer.start(f"{_PASSING}:take_by_c", c_address, library, subject.uuid)
     importer.start(f"{_PASSING}:take_by_fd", our_address)
     finder.start(f"{_PASSING}:take_by_name", named_address)
+    few, many = max(_FEW, rounds // 5), rounds if quick else max(rounds, TURNS * _TURN)
     for label, payload in subject.payloads.items():
-        count = max(_FEW, rounds // 5) if payload.size >= _BIG else rounds if quick else max(rounds, TURNS * _TURN)
+        count = few if payload.size >= _BIG else many
         say(f"passing {label} to another process {count} times, in turns with C")
 
         def ours(rounds: int, payload: Payload = payload) -> list[int]:
@@ -166,7 +167,7 @@ def _passing(
             return list(namer.call(f"{_PASSING}:pass_by_name", payload, rounds))
 
         mine, theirs = _in_turns(count, ours, by_c)
-        named = by_name(2 + max(_FEW, rounds // 5))[2:]
+        [named] = _in_turns(few, by_name)
         bound = 1.5 if payload.size <= _SMALL else 1.05
         name = f"export, pass, import and bind {label}, checked, against C"
         yield _bounded(name, ratio_in_turns(mine, theirs, _TURN), bound, not subject.software)
