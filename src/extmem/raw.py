@@ -16,6 +16,7 @@ from extmem.memory import Descriptor, Device, DeviceMemory
 from extmem.memory.allocating import adopt_foreign, adopt_pointer
 from extmem.memory.device import Check
 from extmem.memory.opening import import_stated
+from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 
 if TYPE_CHECKING:
     from extmem.vk.abi import CStruct
@@ -82,10 +83,10 @@ def import_payload(
 
 def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.ExternalMemoryHandleTypeFlagBits:
     """Direct3D's type where the descriptor states that one alone; else Vulkan's own."""
-    if isinstance(handle, KmtHandle):
-        return _Type.D3D11_TEXTURE_KMT if descriptor.handle_types == _Type.D3D11_TEXTURE_KMT else _Type.OPAQUE_WIN32_KMT
-    others = (_Type.D3D11_TEXTURE, _Type.D3D12_HEAP, _Type.D3D12_RESOURCE)
-    return next((kind for kind in others if descriptor.handle_types == kind), _Type.OPAQUE_WIN32)
+    number = isinstance(handle, KmtHandle)
+    own = _Type.OPAQUE_WIN32_KMT if number else _Type.OPAQUE_WIN32
+    others = (kind for kind in FROM_D3D if (kind in BY_NUMBER) == number)
+    return next((kind for kind in others if descriptor.handle_types == kind), own)
 
 
 def open_section(name: str, access: int = Access.READ_WRITE) -> NtHandle:

@@ -9,7 +9,6 @@ from extmem import rules, vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
 from extmem.devices.base import AdoptsMemory, AdoptsPointers
-from extmem.devices.handle_types import SIZED_BY_D3D
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
 from extmem.memory import exporting, foreign, importing, own_fds, tracking, verdicts
@@ -18,6 +17,7 @@ from extmem.memory.holding import Holding
 from extmem.memory.importing import spoken_name
 from extmem.memory.memory import DeviceMemory, first_on
 from extmem.memory.resources import Buffer, Image, Resource
+from extmem.vk.handle_types import SIZED_BY_D3D
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
-from extmem.devices.handle_types import BY_NUMBER, FROM_D3D
 from extmem.errors import (
     AccessDeniedError,
     DescriptorError,
@@ -32,6 +31,7 @@ from extmem.manager import Imported, Manager, manager
 from extmem.memory.descriptor import Descriptor
 from extmem.objects import Status, error_for
 from extmem.rules import PayloadFacts, Refusal
+from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation, Driver, NativeResource

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 from extmem import vk
+from extmem.vk.handle_types import SIZED_BY_D3D
 
 __all__ = [
     "D3D11_TYPES",
@@ -54,7 +55,7 @@ NT_TYPES = _group(T.OPAQUE_WIN32, T.D3D11_TEXTURE, T.D3D12_HEAP, T.D3D12_RESOURC
 WIN32_TYPES = NT_TYPES | _group(T.OPAQUE_WIN32_KMT, T.D3D11_TEXTURE_KMT)
 OPAQUE_WIN32_TYPES = OPAQUE_WIN32 | OPAQUE_WIN32_KMT
 D3D11_TYPES = _group(T.D3D11_TEXTURE, T.D3D11_TEXTURE_KMT)
-SIZE_IGNORED_TYPES = D3D11_TYPES | int(T.D3D12_RESOURCE)
+SIZE_IGNORED_TYPES = _group(*SIZED_BY_D3D)
 """Imports of these take their size from the Direct3D resource; allocationSize is ignored, and so is what a resource
 says it requires. The specification wants them dedicated-only."""
 FD_TYPES = OPAQUE_FD | DMA_BUF

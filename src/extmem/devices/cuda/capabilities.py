@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices.cuda import WIN32_IS_NATIVE
-from extmem.devices.handle_types import FROM_D3D
 from extmem.devices.host import capabilities as host
 from extmem.errors import UnsupportedError
+from extmem.vk.handle_types import FROM_D3D
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.gpus import Gpu

@@ -35,9 +35,9 @@ from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.recording import CudaRecorder, CudaResource
 from extmem.devices.cuda.sharing import ATTRIBUTE
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
-from extmem.devices.handle_types import FROM_D3D
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.vk.abi import ffi
+from extmem.vk.handle_types import FROM_D3D
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd

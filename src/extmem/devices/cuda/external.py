@@ -19,6 +19,7 @@ from extmem.devices.cuda.allocation import CudaAllocation, Undo
 from extmem.devices.cuda.call import fail
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
 from extmem.errors import DriverError, UnsupportedError
+from extmem.vk.handle_types import SIZED_BY_D3D
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
@@ -38,7 +39,6 @@ _TYPES = {
     int(HandleType.D3D11_TEXTURE): "D3D11_RESOURCE",
     int(HandleType.D3D11_TEXTURE_KMT): "D3D11_RESOURCE_KMT",
 }
-_ALWAYS_DEDICATED = int(HandleType.D3D12_RESOURCE | HandleType.D3D11_TEXTURE | HandleType.D3D11_TEXTURE_KMT)
 """Types of which each payload is one resource's (CUDA_EXTERNAL_MEMORY_DEDICATED must be given)."""
 _OPAQUE_FD = int(HandleType.OPAQUE_FD)
 _DEDICATED = 1
@@ -82,7 +82,7 @@ class External:
             )
         description = cu.CUDA_EXTERNAL_MEMORY_HANDLE_DESC()
         description.type, description.size = kind, origin.size
-        if origin.dedicated or origin.handle_type & _ALWAYS_DEDICATED:
+        if origin.dedicated or origin.handle_type in SIZED_BY_D3D:
             description.flags = _DEDICATED
         copy, text = -1, None
         if origin.handle_type != _OPAQUE_FD:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.handle_types import FROM_D3D
 from extmem.devices.vulkan import WIN32_IS_NATIVE
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.types import WIN32, HandleType, from_driver, to_driver, translated
 from extmem.errors import UnsupportedError
 from extmem.vk.abi import from_c, to_c
+from extmem.vk.handle_types import FROM_D3D
 
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice

@@ -30,6 +30,7 @@ from extmem.manager._win32 import drivers, refusals
 from extmem.manager._win32.descriptors import security_descriptor
 from extmem.objects import FLAG_INHERIT, describe
 from extmem.vk.abi import ffi, to_c
+from extmem.vk.handle_types import BY_NUMBER
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import Win32Payload
@@ -44,7 +45,6 @@ HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _ALLOCATE = int(vk.StructureType.MEMORY_ALLOCATE_INFO)
 _NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 _OPAQUE = _NT | _KMT
-_NUMBERS = _KMT | int(HandleType.D3D11_TEXTURE_KMT)
 _LOW = 0xFFFF_FFFF
 
 
@@ -115,7 +115,7 @@ class Win32Sharing:
                 f"{HandleType(handle_type)!r}",
                 requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {HandleType(handle_type)!r}"],
             )
-        if handle_type & _NUMBERS:
+        if handle_type in BY_NUMBER:
             return value & _LOW
         with contextlib.suppress(StatusError):  # a protected handle stays as the driver made it
             calls.set_flags(value, FLAG_INHERIT, 0)

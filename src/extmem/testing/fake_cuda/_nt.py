@@ -20,6 +20,7 @@ from extmem.testing.fake_cuda.machine import INVALID_VALUE, Refusal
 from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
 from extmem.testing.fake_vulkan.sections import SectionObjects
 from extmem.testing.fake_vulkan.win32 import open_shared
+from extmem.vk.handle_types import BY_NUMBER
 
 if TYPE_CHECKING:
     from extmem.testing.fake_cuda.machine import FakeCuda
@@ -40,7 +41,6 @@ _KINDS = {
     7: _Type.D3D11_TEXTURE_KMT,
 }
 """CUexternalMemoryHandleType."""
-_NUMBERS = (_Type.OPAQUE_WIN32_KMT, _Type.D3D11_TEXTURE_KMT)
 _KEPT = 256
 
 
@@ -88,7 +88,7 @@ def external(fake: FakeCuda, description: Any) -> FilePayload | None:
     if kind is None:
         raise Refusal(_NOT_SUPPORTED)
     value, at = int(description.handle.win32.handle), int(description.handle.win32.name)
-    if bool(value) == bool(at) or (at and kind in _NUMBERS):
+    if bool(value) == bool(at) or (at and kind in BY_NUMBER):
         raise fake.wrong(f"handle {value:#x} and name at {at:#x} are given for {kind!r}", INVALID_VALUE)
     found = open_shared(int(kind), value, ctypes.wstring_at(at) if at else None)
     tag = read_tag(found) if found else None

@@ -10,6 +10,7 @@ from extmem.testing.fake_vulkan.machine import Refusal
 from extmem.testing.fake_vulkan.payloads import HostPayload, Shadow
 from extmem.testing.fake_vulkan.things import Buffer, Device, Image, Memory, Resource, Source
 from extmem.vk.abi import ffi, from_c
+from extmem.vk.handle_types import SIZED_BY_D3D
 
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.machine import FakeVulkan
@@ -21,7 +22,6 @@ HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _Property = vk.MemoryPropertyFlagBits
 _Feature = vk.ExternalMemoryFeatureFlagBits
 _HOST = int(HandleType.HOST_ALLOCATION)
-_SIZED_BY_D3D = int(HandleType.D3D11_TEXTURE | HandleType.D3D11_TEXTURE_KMT | HandleType.D3D12_RESOURCE)
 _NO_MEMORY = int(Result.ERROR_OUT_OF_DEVICE_MEMORY)
 _BAD_HANDLE = int(Result.ERROR_INVALID_EXTERNAL_HANDLE)
 _TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
@@ -68,7 +68,7 @@ def _dedicated(fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, si
         else fake.get(chained.image, Image, device)
     )
     told = vk.find(info, vk.ImportMemoryWin32HandleInfoKHR)
-    if size != resource.size and (told is None or not int(told.handle_type) & _SIZED_BY_D3D):
+    if size != resource.size and (told is None or told.handle_type not in SIZED_BY_D3D):
         fake.misuse(f"memory of {size} bytes is dedicated to {resource}, which requires {resource.size}")
     return resource
 

@@ -29,6 +29,7 @@ from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
 from extmem.testing.fake_vulkan.sections import CASELESS
 from extmem.testing.fake_vulkan.things import Device, Memory, Resource, Share, Source
 from extmem.vk.abi import ffi
+from extmem.vk.handle_types import BY_NUMBER, SIZED_BY_D3D
 
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.machine import FakeVulkan
@@ -39,8 +40,6 @@ Result = vk.Result
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 _OPAQUE = _NT | _KMT
-_NUMBERS = _KMT | int(HandleType.D3D11_TEXTURE_KMT)
-_ALONE = int(HandleType.D3D11_TEXTURE | HandleType.D3D11_TEXTURE_KMT | HandleType.D3D12_RESOURCE)
 _NO_MEMORY = int(Result.ERROR_OUT_OF_DEVICE_MEMORY)
 _TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
 _SLOTS = 1 << 24
@@ -157,7 +156,7 @@ def imported(
     value = told.handle if isinstance(told.handle, int) else 0
     if (told.name is None) == (not value):
         fake.misuse(f"handle {value:#x} and name {told.name!r} are given, and one of the two is needed")
-    if told.name is not None and handle_type & _NUMBERS:
+    if told.name is not None and handle_type in BY_NUMBER:
         fake.misuse(f"the name {told.name!r} is given for {HandleType(handle_type)!r}")
     found = _opened(handle_type, value, told.name)
     tag = read_tag(found) if found else None
@@ -174,9 +173,9 @@ def imported(
         payload.close()
         raise
     export = vk.find(info, vk.ExportMemoryAllocateInfo)
-    number = value if handle_type & _NUMBERS else 0
+    number = value if handle_type in BY_NUMBER else 0
     share = Share(False) if export is not None and int(export.handle_types) & _NT else None
-    return Source(payload, tag.size if handle_type & _ALONE else size, handle_type, share, number)
+    return Source(payload, tag.size if handle_type in SIZED_BY_D3D else size, handle_type, share, number)
 
 
 def _opened(handle_type: int, value: int, name: str | None) -> int:
@@ -185,7 +184,7 @@ def _opened(handle_type: int, value: int, name: str | None) -> int:
         if name is not None:
             path = names.resolve(name, calls.session(os.getpid())).display
             return _by_path(path)
-        if handle_type & _NUMBERS:
+        if handle_type in BY_NUMBER:
             return _by_path(_number_path(value & 0xFFFF_FFFF))
         return calls.duplicate(value, options=calls.SAME_ACCESS)
     except (ObjectManagerError, StatusError):
@@ -205,7 +204,7 @@ def _fits(
     if handle_type & _OPAQUE:
         alike(fake, device, tag, size, kind, dedicated)
         return
-    if handle_type & _ALONE and dedicated is None:
+    if handle_type in SIZED_BY_D3D and dedicated is None:
         fake.misuse(f"{HandleType(handle_type)!r} is imported without a dedicated resource")
     if not _type_bits(device) >> kind & 1:
         fake.misuse(f"memory type {kind} is none that vkGetMemoryWin32HandlePropertiesKHR names")
@@ -248,7 +247,7 @@ def make_texture(fake: FakeVulkan, handle_type: int, size: int, *, name: str | N
     path = names.resolve(name, calls.session(os.getpid())).display if name is not None else None
     told = fake.gpus[gpu]
     tag = Tag(told.device_uuid, told.driver_uuid, size, 0, "", handle_type)
-    payload = _numbered(tag)[1] if handle_type & _NUMBERS else FilePayload.new(tag, path)
+    payload = _numbered(tag)[1] if handle_type in BY_NUMBER else FilePayload.new(tag, path)
     return payload.fd
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from extmem import vk
+from extmem.vk._generated.flags import ExternalMemoryHandleTypeFlagBits as _Type
 
 __all__ = ["BY_NUMBER", "FROM_D3D", "SIZED_BY_D3D"]
-
-_Type = vk.ExternalMemoryHandleTypeFlagBits
 
 FROM_D3D = (_Type.D3D11_TEXTURE, _Type.D3D11_TEXTURE_KMT, _Type.D3D12_HEAP, _Type.D3D12_RESOURCE)
 """What leads to Direct3D's objects."""
