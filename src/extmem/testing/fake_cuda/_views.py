@@ -1,13 +1,17 @@
 """Address ranges on Windows: views of sections, or reserved addresses.
 
-Between the two a range is nobody's for a moment; a thread that takes it then makes the call fail, which a test would
-see. (Placeholders, which have no such moment, are not in every Windows that the fake runs on.)
+How this works. What is mapped takes a reservation's place, and between the two the range is nobody's. (Placeholders,
+which have no such moment, are not in every Windows that the fake runs on.) So the ranges lie where the system puts
+nothing of its own accord: it fills a process from the bottom and has its libraries near the top; these begin in the
+middle. Anywhere else the interpreter's own heap might grow into one meanwhile, and lose it when the range is given
+back. Who takes a range all the same keeps it: the call fails, and gives back only what it had.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 
 if sys.platform != "win32":
     raise ImportError("views of sections are Windows's; on Linux the fake driver maps memory files")
@@ -17,6 +21,10 @@ from extmem.handles._win32.tables import CURRENT_PROCESS, HANDLE, ntdll
 
 __all__ = ["Span", "place", "reserve"]
 
+_MIDDLE = 0x4000_0000_0000
+_ALIGNED = 2 << 20
+"""As the ranges of a real driver are."""
+_TRIES = 64
 _RESERVE, _RELEASE, _NO_ACCESS = 0x2000, 0x8000, 1
 _READ_ONLY, _READ_WRITE = 2, 4
 _VIEW_UNMAP = 2
@@ -24,6 +32,8 @@ _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
 _kernel32.VirtualAlloc.restype = ctypes.c_size_t
 _kernel32.VirtualAlloc.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_ulong, ctypes.c_ulong]
 _kernel32.VirtualFree.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_ulong]
+_next_lock = threading.Lock()
+_next = _MIDDLE
 
 
 class Span:
@@ -31,15 +41,16 @@ class Span:
 
     def __init__(self, address: int, size: int) -> None:
         self.address, self.size = address, size
-        self.viewed = False
-        """Whether a section is mapped there."""
+        self.reserved, self.viewed = True, False
+        """What of this span's own lies there: a reservation, a view of a section, or neither."""
 
     def empty(self) -> None:
-        """Nothing is there any more, not even the reservation."""
+        """Nothing of this span's is there any more, not even the reservation."""
         if self.viewed:
             sections.unmap(self.address)
-        else:
+        elif self.reserved:
             _kernel32.VirtualFree(self.address, 0, _RELEASE)
+        self.reserved = self.viewed = False
 
     def __del__(self) -> None:
         self.empty()
@@ -47,14 +58,24 @@ class Span:
 
 def reserve(size: int) -> Span:
     """Addresses that nobody can read or write yet. Errors: OSError."""
-    return Span(_reserve(0, size), size)
+    for _ in range(_TRIES):
+        address = _take(size)
+        if _reserved(address, size):
+            return Span(address, size)
+    raise ctypes.WinError(ctypes.get_last_error())
 
 
-def _reserve(address: int, size: int) -> int:
-    found = int(_kernel32.VirtualAlloc(address, size, _RESERVE, _NO_ACCESS))
-    if not found:
-        raise ctypes.WinError(ctypes.get_last_error())
-    return found
+def _take(size: int) -> int:
+    """Addresses of which no other span was ever told."""
+    global _next
+    with _next_lock:
+        address = _next
+        _next += -(-size // _ALIGNED) * _ALIGNED
+    return address
+
+
+def _reserved(address: int, size: int) -> bool:
+    return bool(_kernel32.VirtualAlloc(address, size, _RESERVE, _NO_ACCESS))
 
 
 def place(span: Span, fd: int, size: int, *, writable: bool) -> None:
@@ -62,26 +83,19 @@ def place(span: Span, fd: int, size: int, *, writable: bool) -> None:
 
     fd: the section's handle; one without the right to write is mapped for reading.
     """
-    span.empty()
-    span.viewed = False
+    status = 0
     if fd >= 0:
         allowed = writable and calls.basic(fd).granted & sections.MAP_WRITE
         base, length = HANDLE(span.address), HANDLE(size)
-        status = ntdll.NtMapViewOfSection(
-            fd,
-            CURRENT_PROCESS,
-            ctypes.byref(base),
-            0,
-            0,
-            None,
-            ctypes.byref(length),
-            _VIEW_UNMAP,
-            0,
-            _READ_WRITE if allowed else _READ_ONLY,
-        )
+        how = (ctypes.byref(base), 0, 0, None, ctypes.byref(length), _VIEW_UNMAP, 0)
+        span.empty()
+        status = ntdll.NtMapViewOfSection(fd, CURRENT_PROCESS, *how, _READ_WRITE if allowed else _READ_ONLY)
         if status >= 0:
             span.viewed = True
             return
-    _reserve(span.address, span.size)
-    if fd >= 0:
+    span.empty()
+    span.reserved = _reserved(span.address, span.size)
+    if status < 0:
         raise OSError(f"{size} bytes cannot be mapped at {span.address:#x}: NTSTATUS {status & 0xFFFF_FFFF:#010x}")
+    if not span.reserved:
+        raise ctypes.WinError(ctypes.get_last_error())

@@ -19,7 +19,7 @@ __all__: list[str] = []
 _DEDICATED = 1
 _ALONE = (5, 6, 7)
 """Direct3D's resources: CUDA_EXTERNAL_MEMORY_DEDICATED must be said of them."""
-_UNKNOWN, _REGISTERED, _NOT_REGISTERED = 999, 712, 713
+_OS, _UNKNOWN, _REGISTERED, _NOT_REGISTERED = 304, 999, 712, 713
 _PAGE = mmap.PAGESIZE
 _CONTEXT, _ORDINAL = 1, 9
 _DEVICE_MAP, _READ_ONLY = 0x02, 0x08
@@ -69,8 +69,11 @@ def cuExternalMemoryGetMappedBuffer(fake: FakeCuda, handle: Any, description: An
     tag = read_tag(memory.payload.fd)
     if tag is None or offset + size > min(memory.size, tag.size) or size <= 0:
         raise Refusal(INVALID_VALUE)
-    keep = reserve(-(-size // _PAGE) * _PAGE)
-    place(keep, memory.payload.fd, size, writable=True)
+    try:
+        keep = reserve(-(-size // _PAGE) * _PAGE)
+        place(keep, memory.payload.fd, size, writable=True)
+    except OSError:
+        raise Refusal(_OS) from None
     fake.add(Mapped(memory=memory, address=keep.address, size=size, keep=keep))
     return (fake.module.CUdeviceptr(keep.address),)
 

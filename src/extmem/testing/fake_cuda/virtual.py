@@ -127,7 +127,10 @@ def cuMemAddressReserve(fake: FakeCuda, size: int, alignment: int, address: Any,
     granularity = min(gpu.granularity for gpu in fake.gpus)
     if size <= 0 or size % granularity or flags:
         raise fake.wrong(f"{size} bytes, flags {flags}")
-    keep = reserve(size)
+    try:
+        keep = reserve(size)
+    except OSError:
+        raise Refusal(OUT_OF_MEMORY) from None
     made = Reserved(address=keep.address, size=size, keep=keep)
     fake.add(made)
     return (fake.module.CUdeviceptr(made.address),)
@@ -168,8 +171,11 @@ def cuMemSetAccess(fake: FakeCuda, address: Any, size: int, access: Any, count: 
     flags = int(access[0].flags)
     if int(access[0].location.id) != reserved.physical.ordinal or flags not in (_READ, _READ_WRITE):
         raise fake.wrong(f"access {flags} for device {int(access[0].location.id)}")
+    try:
+        place(reserved.keep, reserved.physical.payload.fd, size, writable=flags == _READ_WRITE)
+    except OSError:
+        raise Refusal(_OS) from None
     reserved.access = flags
-    place(reserved.keep, reserved.physical.payload.fd, size, writable=flags == _READ_WRITE)
 
 
 def cuMemUnmap(fake: FakeCuda, address: Any, size: int) -> None:
