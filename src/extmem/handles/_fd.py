@@ -10,6 +10,7 @@ import msgspec
 from extmem.errors import HandleStateError
 from extmem.handles._linux import same_open_file
 from extmem.handles._owned import OPEN, OwnedHandle
+from extmem.handles.here import HERE
 
 __all__ = ["FdHandle", "FdPayload"]
 
@@ -52,20 +53,22 @@ class FdHandle(OwnedHandle):
         os.set_inheritable(fd, False)  # where this fails, nothing was taken over
         super().__init__(fd)
 
-    @classmethod
-    def adopt(cls, fd: int, payload: FdPayload | None = None) -> FdHandle:
+    @staticmethod
+    def adopt(fd: int, payload: FdPayload | None = None) -> FdHandle:
         """Own a descriptor of this library's making, which is close-on-exec from the start."""
-        handle = _bare(cls)
-        handle._value, handle._state, handle._pid, handle.payload = fd, OPEN, os.getpid(), payload
+        handle = _bare(FdHandle)
+        handle._value, handle._state, handle._pid, handle.payload = fd, OPEN, HERE.pid, payload
         return handle
 
     def fileno(self) -> int:
         """The descriptor, so that select, socket.send_fds and os functions take the handle itself."""
-        return int(self)
+        if self._state is not OPEN or self._pid != HERE.pid:
+            int(self)  # says which of the two
+        return self._value
 
     def duplicate(self) -> FdHandle:
         """dup(2), close-on-exec: a second owner of the same open file."""
-        return FdHandle.adopt(os.dup(int(self)), self.payload)
+        return FdHandle.adopt(os.dup(self.fileno()), self.payload)
 
     def same_object(self, other: FdHandle) -> bool:
         """Whether both refer to one payload: as exported, or the same file for memfds, else the same open file."""

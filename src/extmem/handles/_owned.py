@@ -11,13 +11,13 @@ Every other verb needs the open state. A handle that is lost while open says so 
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from types import TracebackType
 from typing import Self
 
 from extmem.errors import HandleStateError
+from extmem.handles.here import HERE
 
 __all__ = ["OPEN", "OwnedHandle"]
 
@@ -34,7 +34,7 @@ class OwnedHandle:
     def __init__(self, value: int) -> None:
         self._value = value
         self._state = OPEN
-        self._pid = os.getpid()
+        self._pid = HERE.pid
 
     # What a kind of handle must say of itself.
 
@@ -57,7 +57,7 @@ class OwnedHandle:
         """Give the reference back. Safe to call twice; does nothing after `take()`."""
         if self._state is not OPEN:
             return
-        if self._pid != os.getpid():
+        if self._pid != HERE.pid:
             self._state = _FORKED
             return
         self._close(self._value)
@@ -65,7 +65,7 @@ class OwnedHandle:
 
     def take(self) -> int:
         """Stop owning and return the raw value: closing it is now the caller's duty."""
-        if self._state is not OPEN or self._pid != os.getpid():
+        if self._state is not OPEN or self._pid != HERE.pid:
             int(self)  # says which of the two
         self._state = _TAKEN
         return self._value
@@ -76,10 +76,10 @@ class OwnedHandle:
                 f"this {self._word} ({self._value:#x}) is {self._state}; its value may be another object's by now, "
                 "so use a handle that is still open"
             )
-        if self._pid != os.getpid():
+        if self._pid != HERE.pid:
             raise HandleStateError(
                 f"this {self._word} ({self._value:#x}) belongs to process {self._pid}, and this is its forked child "
-                f"{os.getpid()}; start children with spawn and pass the handle, or open the name again"
+                f"{HERE.pid}; start children with spawn and pass the handle, or open the name again"
             )
         return self._value
 
@@ -98,7 +98,7 @@ class OwnedHandle:
 
     def __del__(self) -> None:
         # __init__ may have raised before the state was set; the process's end closes everything anyway.
-        if getattr(self, "_state", _CLOSED) is not OPEN or sys.is_finalizing() or self._pid != os.getpid():
+        if getattr(self, "_state", _CLOSED) is not OPEN or sys.is_finalizing() or self._pid != HERE.pid:
             return
         self._state = _CLOSED
         warnings.warn(f"unclosed {type(self).__name__}({self._value:#x})", ResourceWarning, source=self, stacklevel=2)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from extmem import rules, vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
-from extmem.devices.base import AdoptsMemory, AdoptsPointers
+from extmem.devices.abilities import AdoptsMemory, AdoptsPointers
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
 from extmem.memory import exporting, foreign, importing, own_fds, tracking, verdicts

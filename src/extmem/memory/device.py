@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from extmem import rules, vk
-from extmem.devices.base import ImportsDescribed
+from extmem.devices.abilities import ImportsDescribed
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.memory import allocating, exporting, importing, opening, own_fds, tracking, verdicts
@@ -68,7 +68,7 @@ class Device:
         """What the everyday `open` has imported, by name and by shared object."""
         self.plain: dict[bytes, Descriptor] = {}
         """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
-        self.own_imports: dict[tuple[object, ...], tuple[Descriptor, int]] = {}
+        self.own_imports: dict[object, own_fds.Noted] = {}
         """What `own_fds` has seen imported."""
         self.own_exports: dict[tuple[object, ...], tuple[Descriptor, bytes]] = {}
         """What `own_fds` has seen allocated for export."""

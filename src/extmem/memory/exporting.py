@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.broker.wire import Kind
-from extmem.devices.base import ImportsHandles
+from extmem.devices.abilities import ImportsHandles
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
 from extmem.manager import ShareTerms, manager

@@ -19,7 +19,8 @@ from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.errors import DescriptorError, UnsupportedError
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation, ImportsDescribed
+    from extmem.devices.abilities import ImportsDescribed
+    from extmem.devices.base import Allocation
     from extmem.manager import Imported
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device

@@ -12,15 +12,16 @@ another `DeviceMemory` on the same one. Given back in the order of the arrows, w
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from extmem.errors import HandleStateError, ObjectManagerError
+from extmem.handles.here import HERE
 
 if TYPE_CHECKING:
     from extmem.arrays import DeviceArray
@@ -78,10 +79,7 @@ class Holding(msgspec.Struct, eq=False, weakref=True):
     released: bool = False
     users: set[int] = msgspec.field(default_factory=set)
     """Ids of the open `DeviceMemory` objects on it. Adding and discarding are atomic, as finalizers need."""
-    pid: int = msgspec.field(default_factory=os.getpid)
-
-    def __post_init__(self) -> None:
-        self.device.open_holdings.add(id(self))
+    pid: int = msgspec.field(default_factory=partial(getattr, HERE, "pid"))  # no call of Python
 
     def leave(self, user: int) -> None:
         """A `DeviceMemory` closes; the last one gives everything back, unless a lost one's view still looks."""
@@ -95,9 +93,9 @@ class Holding(msgspec.Struct, eq=False, weakref=True):
 
     def check_process(self) -> None:
         """Refuse what a forked child must not do with its parent's references."""
-        if self.pid != os.getpid():
+        if self.pid != HERE.pid:
             raise HandleStateError(
-                f"this memory belongs to process {self.pid}, and this is its forked child {os.getpid()}; "
+                f"this memory belongs to process {self.pid}, and this is its forked child {HERE.pid}; "
                 "start children with spawn and pass the memory, or open its name again"
             )
 
@@ -110,7 +108,7 @@ class Holding(msgspec.Struct, eq=False, weakref=True):
     def _release(self) -> None:
         self.device.forget(self)
         try:
-            if self.manager is not None and self.pid == os.getpid():
+            if self.manager is not None and self.pid == HERE.pid:
                 for reference in self.references:
                     self.manager.free(reference)
         finally:
@@ -124,7 +122,7 @@ class Holding(msgspec.Struct, eq=False, weakref=True):
         """Give everything back from a finalizer: nothing here may block or raise."""
         self.released = True
         self.device.forget(self)
-        if self.manager is not None and self.pid == os.getpid():
+        if self.manager is not None and self.pid == HERE.pid:
             for reference in self.references:
                 self.manager.free_later(reference)
         try:

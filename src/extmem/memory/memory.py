@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from os import getpid
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from weakref import ref
@@ -16,6 +15,7 @@ from weakref import ref
 from extmem import arrays, vk
 from extmem.errors import HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.handles.here import HERE
 from extmem.memory import accessing, exporting, lending, passing, resources
 from extmem.memory.holding import joining
 from extmem.objects import Status, error_for
@@ -65,6 +65,7 @@ class DeviceMemory:
                     "this memory was closed by another thread while it was being opened; open it again"
                 )
             holding.users.add(id(self))
+            holding.device.open_holdings.add(id(holding))
             self._closed = False
 
     # What it is.
@@ -139,7 +140,7 @@ class DeviceMemory:
         Errors: UnsupportedError for memory that the host cannot see; OSError where the OS refuses the mapping.
         """
         holding = self._holding
-        if self._closed or holding.pid != getpid():
+        if self._closed or holding.pid != HERE.pid:
             self.holding.check_process()  # says which of the two
         seen = self._seen
         array: Any = seen() if seen is not None else None
@@ -430,5 +431,6 @@ def first_on(holding: Holding) -> DeviceMemory:
     memory._seen = memory._lent = None
     memory._holding = holding
     holding.users.add(id(memory))
+    holding.device.open_holdings.add(id(holding))
     memory._closed = False
     return memory

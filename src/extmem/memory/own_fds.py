@@ -13,17 +13,21 @@ property test.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from extmem import vk
+from extmem.devices.abilities import RepeatsImports
 from extmem.errors import DriverError
 from extmem.handles import FdHandle
+from extmem.handles.here import HERE
 from extmem.memory import foreign, verdicts
 from extmem.memory.holding import Holding
 from extmem.memory.memory import DeviceMemory, first_on
 
 if TYPE_CHECKING:
-    from extmem.devices.base import ImportsDescribed
+    from extmem.devices.abilities import ImportsDescribed
+    from extmem.devices.base import Allocation
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
@@ -33,6 +37,8 @@ __all__ = ["allocate_again", "import_again", "note", "note_export", "open_again"
 _ROOM = 1_024
 _OPAQUE = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _Info = vk.ImportMemoryFdInfoKHR
+Noted: TypeAlias = "tuple[Descriptor, int, int, int, Callable[[int], Allocation]]"
+"""Payloads whose fds were imported: descriptor, size, memory type, handle type, and what imports a borrowed fd."""
 
 
 def import_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | None:
@@ -41,7 +47,7 @@ def import_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | 
     The fd is consumed by success alone.
     """
     link = info.p_next
-    if not isinstance(link, _Info) or link.p_next is not None:
+    if link.__class__ is not _Info or link.p_next is not None:
         return None
     handle, size, kind = link.fd, info.allocation_size, info.memory_type_index
     # 4096.0 is equal to 4096, and malformed.
@@ -53,15 +59,14 @@ def import_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | 
     noted = device.own_imports.get((device.check, payload.descriptor, handle_type, size, kind))
     if noted is None or not device.has_room:
         return None
-    descriptor, handle_type = noted
-    return _taken(device, handle, descriptor, size, kind, handle_type)
+    return _taken(device, handle, noted)
 
 
 def allocate_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | None:
     """vkAllocateMemory of `info`, if its like was allocated for export before; else None, and nothing was done."""
     key = verdicts.of_allocation(info)
     noted = device.own_exports.get((device.check, key)) if key is not None else None
-    if noted is None or noted[0].owner_pid != os.getpid() or not device.has_room:
+    if noted is None or noted[0].owner_pid != HERE.pid or not device.has_room:
         return None
     descriptor, encoded = noted
     size, kind, types = descriptor.allocation_size, descriptor.memory_type_index, descriptor.handle_types
@@ -82,12 +87,18 @@ def note_export(device: Device, info: vk.MemoryAllocateInfo, descriptor: Descrip
 def open_again(device: Device, handle: FdHandle) -> DeviceMemory | None:
     """`Device.open` of an fd of our own whose like was opened before; else None, and nothing was done."""
     payload = handle.payload
-    descriptor = device.plain.get(payload.descriptor) if payload is not None and payload.trusted else None
-    if descriptor is None:
+    if payload is None or not payload.trusted:
         return None
-    if device.described is not None:
-        return _told(device, device.described, handle, descriptor)
-    return _taken(device, handle, descriptor, descriptor.allocation_size, descriptor.memory_type_index, _OPAQUE)
+    noted = device.own_imports.get(payload.descriptor)
+    if noted is None:
+        descriptor = device.plain.get(payload.descriptor)
+        if descriptor is None:
+            return None
+        if device.described is not None:
+            return _told(device, device.described, handle, descriptor)
+        size, kind = descriptor.allocation_size, descriptor.memory_type_index
+        noted = _noted(device, payload.descriptor, descriptor, size, kind, _OPAQUE)
+    return _taken(device, handle, noted)
 
 
 def _told(device: Device, driver: ImportsDescribed, handle: FdHandle, descriptor: Descriptor) -> DeviceMemory | None:
@@ -101,11 +112,10 @@ def _told(device: Device, driver: ImportsDescribed, handle: FdHandle, descriptor
     return first_on(holding)
 
 
-def _taken(
-    device: Device, handle: FdHandle, descriptor: Descriptor, size: int, kind: int, handle_type: int
-) -> DeviceMemory | None:
+def _taken(device: Device, handle: FdHandle, noted: Noted) -> DeviceMemory | None:
+    descriptor, size, kind, handle_type, importer = noted
     try:
-        allocation = device.driver.import_fd(int(handle), size, kind, handle_type=handle_type, known=True)
+        allocation = importer(handle.fileno())
     except DriverError as error:
         if error.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE:
             return None  # the whole way names the rule that says so
@@ -113,6 +123,22 @@ def _taken(
     holding = Holding(device, allocation, descriptor, size, kind, import_handle_type=handle_type)
     os.close(handle.take())
     return first_on(holding)
+
+
+def _noted(device: Device, key: object, descriptor: Descriptor, size: int, kind: int, handle_type: int) -> Noted:
+    """Remember by this key that fds of such payloads were imported."""
+    driver = device.driver
+    if isinstance(driver, RepeatsImports):
+        importer = driver.known_imports(size, kind, handle_type)
+    else:
+
+        def importer(fd: int) -> Allocation:
+            return driver.import_fd(fd, size, kind, handle_type=handle_type, known=True)
+
+    if len(device.own_imports) >= _ROOM:
+        device.own_imports.clear()
+    made = device.own_imports[key] = (descriptor, size, kind, handle_type, importer)
+    return made
 
 
 def note(device: Device, info: vk.MemoryAllocateInfo, source: Source) -> None:
@@ -127,7 +153,6 @@ def note(device: Device, info: vk.MemoryAllocateInfo, source: Source) -> None:
         return
     if descriptor.dedicated is not None or not isinstance(link.handle_type, int):
         return  # a create info in it could be changed
-    if len(device.own_imports) >= _ROOM:
-        device.own_imports.clear()
-    key = (device.check, payload.descriptor, link.handle_type, info.allocation_size, info.memory_type_index)
-    device.own_imports[key] = (descriptor, int(link.handle_type))
+    size, kind = info.allocation_size, info.memory_type_index
+    key = (device.check, payload.descriptor, link.handle_type, size, kind)
+    _noted(device, key, descriptor, size, kind, int(link.handle_type))

@@ -52,6 +52,14 @@ def another_file(handle: FdHandle) -> FdHandle:
     return handle
 
 
+def a_directory(handle: FdHandle) -> FdHandle:
+    """As long as any file, to some ways of asking."""
+    folder = os.open("/", os.O_RDONLY)
+    os.dup2(folder, int(handle), inheritable=False)
+    os.close(folder)
+    return handle
+
+
 def cut_short(handle: FdHandle) -> FdHandle:
     os.ftruncate(int(handle), 4096)
     return handle
@@ -81,6 +89,7 @@ CALLS: dict[str, Callable[[FdHandle], Any]] = {
     "no handle": lambda handle: info(closed(handle) and None),
     "a closed handle": lambda handle: info(closed(handle)),
     "another file behind the handle": lambda handle: info(another_file(handle)),
+    "a directory behind the handle": lambda handle: info(a_directory(handle)),
     "a stranger's handle": lambda handle: info(distrusted(handle)),
     "with an export": lambda handle: info(handle, link=vk.ExportMemoryAllocateInfo(FD)),
     "with an empty dedication": lambda handle: info(handle, link=vk.MemoryDedicatedAllocateInfo()),
@@ -300,6 +309,7 @@ OPENS: dict[str, Callable[[FdHandle], FdHandle]] = {
     "as before": lambda handle: handle,
     "a closed handle": closed,
     "another file behind the handle": another_file,
+    "a directory behind the handle": a_directory,
     "cut short": cut_short,
 }
 

@@ -12,10 +12,10 @@ from extmem.errors import HandleStateError, UnsupportedError
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
-    from extmem.devices.base import Mapping, NativeResource
+    from extmem.devices.base import Allocation, Mapping, NativeResource
     from extmem.devices.vulkan.driver import VulkanDriver
 
-__all__ = ["VulkanAllocation", "VulkanMapping"]
+__all__ = ["VulkanAllocation", "VulkanMapping", "ours"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _KMT = int(HandleType.OPAQUE_WIN32_KMT)
@@ -116,10 +116,10 @@ class VulkanAllocation(msgspec.Struct, eq=False):
 
     def map(self, writable: bool = True) -> Mapping:
         """See `Allocation`."""
-        raw = self.live
+        raw = self.raw or self.live
         mapping = self.mapping
         if mapping is None:
-            if not self.driver.host_visible(self.memory_type_index):
+            if not self.driver.visible[self.memory_type_index]:
                 raise UnsupportedError(
                     f"memory type {self.memory_type_index} of {self.driver.name} cannot be seen by the host; use "
                     "memory.read() and memory.write(), or allocate with a HOST_VISIBLE memory_type",
@@ -147,3 +147,10 @@ class VulkanAllocation(msgspec.Struct, eq=False):
         if self.payload is not None:
             self.payload.close()
         self.payload = self.mapping = self.keep = None
+
+
+def ours(allocation: Allocation) -> VulkanAllocation:
+    """The allocation as a Vulkan device's. TypeError for another's."""
+    if not isinstance(allocation, VulkanAllocation):
+        raise TypeError(f"{allocation!r} is no allocation of a Vulkan device")
+    return allocation

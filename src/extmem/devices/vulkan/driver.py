@@ -12,6 +12,7 @@ import itertools
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
@@ -26,16 +27,18 @@ from extmem.devices.base import (
     Requirements,
 )
 from extmem.devices.vulkan import native_sharing
-from extmem.devices.vulkan.allocation import VulkanAllocation
+from extmem.devices.vulkan.again import KnownImports
+from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.capabilities import WIN32_EXTENSION, extension_of
 from extmem.devices.vulkan.imports import Imports
-from extmem.devices.vulkan.moving import Moving, ours
+from extmem.devices.vulkan.moving import Moving
 from extmem.devices.vulkan.prepared import Export, GetFd, Spares
 from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.transfer import Transfer
 from extmem.devices.vulkan.types import to_driver
 from extmem.errors import UnsupportedError
+from extmem.handles.here import HERE
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -61,8 +64,11 @@ class VulkanDriver(Moving):
     ) -> None:
         """See `LogicalDevice`."""
         super().__init__(physical, device=device, queue_family=queue_family, queue=queue)
-        self._visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self.memory_types())
+        self.visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self.memory_types())
+        """Of each memory type, whether the host sees it."""
         self._resources = Resources(self)
+        self.bind = self._resources.bind
+        """See `Driver`."""
         self._imports = Imports(self)
         self._exports, self._fds = Spares(Export), Spares(GetFd)
         # Nobody else begins within reach of this, another process's device neither.
@@ -113,7 +119,7 @@ class VulkanDriver(Moving):
 
     def host_visible(self, memory_type_index: int) -> bool:
         """Whether memory of this type can be mapped."""
-        return self._visible[memory_type_index]
+        return self.visible[memory_type_index]
 
     # Buffers and images.
 
@@ -137,7 +143,7 @@ class VulkanDriver(Moving):
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """See `Driver`."""
-        if self._closed or self.pid != os.getpid():
+        if self.closed or self.pid != HERE.pid:
             self.alive()  # says which of the two
         return self._resources.create_buffer(info)
 
@@ -162,10 +168,6 @@ class VulkanDriver(Moving):
         """A buffer over the whole allocation: the one it is dedicated to, or one for moving bytes alone."""
         return self._resources.buffer_of(allocation)
 
-    def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
-        """See `Driver`."""
-        self._resources.bind(ours(allocation), offset, resource)
-
     # Memory.
 
     def allocate(
@@ -182,7 +184,7 @@ class VulkanDriver(Moving):
 
         So do the terms on Linux; on Windows the driver names its memory.
         """
-        if self._closed or self.pid != os.getpid():
+        if self.closed or self.pid != HERE.pid:
             self.alive()  # says which of the two
         types = handle_types if handle_types == _FD else to_driver(handle_types)
         if types and self._native is not None:
@@ -247,13 +249,17 @@ class VulkanDriver(Moving):
         known: bool = False,
     ) -> VulkanAllocation:
         """See `Driver`, and `proving`."""
-        if self._closed:
+        if self.closed:
             self.alive()
         if known:
             self._imports.prover.recognise(fd, size, handle_type)
         else:
             self._imports.examine(fd, size, memory_type_index, handle_type, dedicated)
         return self._imports.unexamined(fd, size, memory_type_index, handle_type, dedicated)
+
+    def known_imports(self, size: int, memory_type_index: int, handle_type: int) -> Callable[[int], VulkanAllocation]:
+        """See `RepeatsImports`."""
+        return KnownImports(self._imports, size, memory_type_index, handle_type).import_fd
 
     def import_payload(
         self,
@@ -370,7 +376,7 @@ class VulkanDriver(Moving):
         buffer = self.create_buffer(vk.BufferCreateInfo(size=size, usage=_STAGING_USAGE))
         try:
             types, bits = self.memory_types(), buffer.requirements.memory_type_bits
-            seen = [i for i in range(len(types)) if bits >> i & 1 and self._visible[i]]
+            seen = [i for i in range(len(types)) if bits >> i & 1 and self.visible[i]]
             cached = [i for i in seen if types[i].property_flags & _Property.HOST_CACHED]
             allocation = self.allocate(buffer.requirements.size, (cached or seen)[0], b"")
         except BaseException:
@@ -396,5 +402,5 @@ class VulkanDriver(Moving):
 
     def __del__(self) -> None:
         # Lost without close(): nothing of it is left, or that would hold it.
-        if not getattr(self, "_closed", True) and not sys.is_finalizing():
+        if not getattr(self, "closed", True) and not sys.is_finalizing():
             self.close()

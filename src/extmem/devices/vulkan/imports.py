@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from extmem import vk
 from extmem.devices import host
@@ -34,7 +34,7 @@ class Imports:
     """vkAllocateMemory with a source."""
 
     def __init__(self, driver: VulkanDriver) -> None:
-        self._driver = driver
+        self.driver = driver
         self.prover = Prover(driver)
         self._calls = Spares(FdImport)
 
@@ -64,7 +64,7 @@ class Imports:
         if capacity:
             return self._from_host_payload(payload, size, capacity)
         if not self.prover.resembles(payload.fd, _FD):
-            raise self._refusal(f"the payload's file is nothing that {self._driver.name} exports")
+            raise self._refusal(f"the payload's file is nothing that {self.driver.name} exports")
         self.prover.measure(payload.fd, size)  # a driver's file is not sealed: whoever has it may have truncated it
         return self.unexamined(payload.fd, size, memory_type_index, _FD, dedicated, payload, identity)
 
@@ -73,7 +73,7 @@ class Imports:
             raise self._refusal(f"{size} bytes are to be imported, and the payload's file has {capacity}")
         if not payload.writable:
             raise UnsupportedError(
-                f"{self._driver.name} imports host memory for reading and writing alone, and this payload is read-only "
+                f"{self.driver.name} imports host memory for reading and writing alone, and this payload is read-only "
                 "here; open it on the host device, or ask its owner for write access",
                 requires_one_of=["the right to write", "the host device"],
             )
@@ -100,7 +100,7 @@ class Imports:
         The driver gets a copy. It owns that on success; some close it when they fail, too.
         """
         copy = copy_of(fd)
-        driver, call = self._driver, self._calls.take()
+        driver, call = self.driver, self._calls.take()
         call.source.fd, call.source.handleType, call.made[0] = copy, handle_type, 0
         info = call.info
         info.allocationSize, info.memoryTypeIndex = size, memory_type_index
@@ -108,10 +108,7 @@ class Imports:
         result = driver.commands.vkAllocateMemory(driver.handle, info, ffi.NULL, call.made)
         raw = int(call.made[0])
         if result or not raw:
-            _close_what_is_left(copy, fd)
-            what = f"importing {size} bytes of memory type {memory_type_index}"
-            # Some drivers call an import of nothing a success.
-            fail(result or int(vk.Result.ERROR_UNKNOWN), "vkAllocateMemory", driver.name, what)
+            self.failed(result, copy, fd, size, memory_type_index)
         driver.made(raw)
         if keep is None:  # else the chain has a link that ends with this call
             self._calls.put(call)
@@ -128,9 +125,15 @@ class Imports:
             exporting=False,
         )
 
+    def failed(self, result: int, copy: int, fd: int, size: int, memory_type_index: int) -> NoReturn:
+        """An import of a copy of `fd` failed, or gave nothing, which some drivers call a success."""
+        _close_what_is_left(copy, fd)
+        what = f"importing {size} bytes of memory type {memory_type_index}"
+        fail(result or int(vk.Result.ERROR_UNKNOWN), "vkAllocateMemory", self.driver.name, what)
+
     def from_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:
         """See `Driver`. The host's pages become the device's, where they are."""
-        alignment = self._driver.min_imported_host_pointer_alignment
+        alignment = self.driver.min_imported_host_pointer_alignment
         if address % alignment or size % alignment or not host.range_is_mapped(address, size):
             raise self._refusal(
                 f"{size} bytes at {address:#x} cannot be imported: address and size must be multiples of {alignment}, "
@@ -141,36 +144,33 @@ class Imports:
             (_IMPORT_HOST, ffi.NULL, _HOST_POINTER, ffi.cast("void *", address)),
         )
         info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, source, size, memory_type_index))
-        raw = self._driver.allocate_raw(info, size, memory_type_index, "importing the host's")
-        made = VulkanAllocation(self._driver, raw, size, memory_type_index, _HOST_POINTER, owner="external")
+        raw = self.driver.allocate_raw(info, size, memory_type_index, "importing the host's")
+        made = VulkanAllocation(self.driver, raw, size, memory_type_index, _HOST_POINTER, owner="external")
         made.mapped_at(address, None)
         return made
 
     def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
         """See `Driver`. For dma-buf, where the device has it."""
-        if (
-            handle_type != HandleType.DMA_BUF
-            or "VK_EXT_external_memory_dma_buf" not in self._driver.physical.extensions
-        ):
-            raise self._driver.unsupported_type(handle_type)
+        if handle_type != HandleType.DMA_BUF or "VK_EXT_external_memory_dma_buf" not in self.driver.physical.extensions:
+            raise self.driver.unsupported_type(handle_type)
         answer = ffi.new("VkMemoryFdPropertiesKHR *")
         answer.sType = int(_S.MEMORY_FD_PROPERTIES_KHR)
-        self._driver.check(
-            self._driver.commands.vkGetMemoryFdPropertiesKHR(self._driver.handle, handle_type, fd, answer),
+        self.driver.check(
+            self.driver.commands.vkGetMemoryFdPropertiesKHR(self.driver.handle, handle_type, fd, answer),
             "vkGetMemoryFdPropertiesKHR",
         )
         return int(answer.memoryTypeBits)
 
     def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
         """See `Driver`."""
-        if handle_type != _HOST_POINTER or "VK_EXT_external_memory_host" not in self._driver.physical.extensions:
-            raise self._driver.unsupported_type(handle_type)
+        if handle_type != _HOST_POINTER or "VK_EXT_external_memory_host" not in self.driver.physical.extensions:
+            raise self.driver.unsupported_type(handle_type)
         answer = ffi.new("VkMemoryHostPointerPropertiesEXT *")
         answer.sType = int(_S.MEMORY_HOST_POINTER_PROPERTIES_EXT)
-        result = self._driver.commands.vkGetMemoryHostPointerPropertiesEXT(
-            self._driver.handle, handle_type, ffi.cast("void *", address), answer
+        result = self.driver.commands.vkGetMemoryHostPointerPropertiesEXT(
+            self.driver.handle, handle_type, ffi.cast("void *", address), answer
         )
-        self._driver.check(result, "vkGetMemoryHostPointerPropertiesEXT", f"{address:#x}")
+        self.driver.check(result, "vkGetMemoryHostPointerPropertiesEXT", f"{address:#x}")
         return int(answer.memoryTypeBits)
 
     def _refusal(self, problem: str) -> DriverError:
@@ -178,7 +178,7 @@ class Imports:
             f"vkAllocateMemory: {problem}",
             result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
             command="vkAllocateMemory",
-            devices=[self._driver.name],
+            devices=[self.driver.name],
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.vulkan.call import fail
 from extmem.errors import HandleStateError, UnsupportedError
+from extmem.handles.here import HERE
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class LogicalDevice:
         """Names of the device's extensions."""
         self.handle: Any = self._create() if device is None else ffi.cast("VkDevice", device)
         self.commands = physical.instance.loader.device_commands(physical.commands, self.handle, self.name)
-        self.pid = os.getpid()
-        self._closed = False
+        self.pid = HERE.pid
+        self.closed = False
+        """True after `close()`."""
         self._live: set[int] = set()
         self.made = self._live.add
         """Something of this device lives."""
@@ -83,37 +84,37 @@ class LogicalDevice:
 
     def alive(self) -> None:
         """HandleStateError once closed, and in a forked child: the driver's threads stayed with the parent."""
-        if self.pid != os.getpid():
+        if self.pid != HERE.pid:
             raise HandleStateError(
-                f"the device {self.name} was opened by process {self.pid}, and this is its forked child {os.getpid()}; "
+                f"the device {self.name} was opened by process {self.pid}, and this is its forked child {HERE.pid}; "
                 "open it again with extmem.open_device(), or start children with spawn"
             )
-        if self._closed:
+        if self.closed:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
     def free_memory(self, raw: int) -> None:
         """vkFreeMemory."""
-        if self.pid == os.getpid():
+        if self.pid == HERE.pid:
             self.commands.vkFreeMemory(self.handle, raw, ffi.NULL)
         self.gone(raw)
 
     def gone(self, raw: int) -> None:
         """Something of this device was destroyed."""
         self._live.discard(raw)
-        if self._closed and not self._live:
+        if self.closed and not self._live:
             self._destroy()
 
     def close(self) -> None:
         """vkDestroyDevice, as soon as nothing of it is left. Safe to call twice; an adopted one is left alone."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         if not self._live:
             self._destroy()
 
     def _destroy(self) -> None:
         handle, self.handle = self.handle, None
-        if handle is not None and self.owned and self.pid == os.getpid():
+        if handle is not None and self.owned and self.pid == HERE.pid:
             self.commands.vkDestroyDevice(handle, ffi.NULL)
 
 

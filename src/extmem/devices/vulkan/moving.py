@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices.base import Allocation, QueueFacts, Recorder
-from extmem.devices.vulkan.allocation import VulkanAllocation
+from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.prepared import Mapped, Spares
@@ -20,18 +20,11 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
     from extmem.devices.vulkan.transfer import Transfer
 
-__all__ = ["Moving", "ours"]
+__all__ = ["Moving"]
 
 _Property = vk.MemoryPropertyFlagBits
 _S = vk.StructureType
 _WHOLE_SIZE = int(vk.WHOLE_SIZE)
-
-
-def ours(allocation: Allocation) -> VulkanAllocation:
-    """The allocation as a Vulkan device's. TypeError for another's."""
-    if not isinstance(allocation, VulkanAllocation):
-        raise TypeError(f"{allocation!r} is no allocation of a Vulkan device")
-    return allocation
 
 
 class Moving(LogicalDevice, abc.ABC):
@@ -56,7 +49,7 @@ class Moving(LogicalDevice, abc.ABC):
         result = self.commands.vkMapMemory(self.handle, raw, 0, _WHOLE_SIZE, 0, mapped.at)
         if result:
             fail(result, "vkMapMemory", self.name, f"{size} bytes")
-        address = int(mapped.address[0])
+        address: int = mapped.address[0]
         self._mapped.put(mapped)
         return address
 

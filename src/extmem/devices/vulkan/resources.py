@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.base import NativeResource, Requirements
 from extmem.devices.formats import is_depth_or_stencil
+from extmem.devices.vulkan.allocation import ours
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.prepared import Binding, BufferCreation, Spares
 from extmem.devices.vulkan.types import HandleType, translated
 from extmem.errors import UnsupportedError
+from extmem.handles.here import HERE
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
+    from extmem.devices.base import Allocation
     from extmem.devices.vulkan.allocation import VulkanAllocation
     from extmem.devices.vulkan.driver import VulkanDriver
 
@@ -144,16 +146,16 @@ class Resources:
 
     def _destroy(self, kind: str, raw: int) -> None:
         driver = self._driver
-        if driver.pid == os.getpid():
+        if driver.pid == HERE.pid:
             command = driver.commands.vkDestroyBuffer if kind == "buffer" else driver.commands.vkDestroyImage
             command(driver.handle, raw, ffi.NULL)
         driver.gone(raw)
 
-    def bind(self, allocation: VulkanAllocation, offset: int, resource: NativeResource) -> None:
+    def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory2, vkBindImageMemory2."""
-        driver = self._driver
-        raw, memory, size = resource.raw or resource.live, allocation.raw or allocation.live, resource.requirements.size
-        if offset < 0 or offset + size > allocation.size:
+        driver, made = self._driver, ours(allocation)
+        raw, memory, size = resource.raw or resource.live, made.raw or made.live, resource.requirements.size
+        if offset < 0 or offset + size > made.size:
             fail(
                 int(vk.Result.ERROR_UNKNOWN),
                 "vkBindMemory",

@@ -1,0 +1,99 @@
+"""What some drivers and allocations can besides what `base` asks of all: whoever needs it asks `isinstance`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from extmem.broker.descriptors import PayloadFd
+    from extmem.devices.base import Allocation
+    from extmem.devices.records import NativeResource, Origin
+
+__all__ = [
+    "AdoptsMemory",
+    "AdoptsPointers",
+    "HandsOver",
+    "ImportsDescribed",
+    "ImportsHandles",
+    "RepeatsImports",
+]
+
+
+@runtime_checkable
+class AdoptsMemory(Protocol):
+    """A driver whose memory objects other bindings make, too."""
+
+    def adopt_memory(
+        self, raw: int, size: int, memory_type_index: int, handle_types: int, dedicated: NativeResource | None
+    ) -> Allocation:
+        """A memory object of this device that somebody else allocated, for these export types, and frees."""
+
+
+@runtime_checkable
+class ImportsHandles(Protocol):
+    """A driver of a system whose GPU drivers share by handles of its kernel: a Vulkan device's."""
+
+    @property
+    def imports_handles(self) -> bool:
+        """Whether it takes other programs' NT handles and KMT numbers, too, as Windows's drivers do."""
+
+    def missing_for(self, handle_type: int) -> str:
+        """The extension that the device lacks for this handle type (one bit); empty where it has all that it takes."""
+
+
+@runtime_checkable
+class RepeatsImports(Protocol):
+    """A driver that imports many payloads that are alike faster than one by one: a Vulkan device's."""
+
+    def known_imports(self, size: int, memory_type_index: int, handle_type: int) -> Callable[[int], Allocation]:
+        """`Driver.import_fd` with these arguments, known and not dedicated, of one fd after the other."""
+
+
+@runtime_checkable
+class HandsOver(Protocol):
+    """An allocation of a device that owns what it used until it gives it away: a Vulkan device's."""
+
+    def hand_over(self) -> None:
+        """Release the payload to its other users, and wait until that is done; what a program holds is left alone."""
+
+
+@runtime_checkable
+class AdoptsPointers(Protocol):
+    """A driver whose memory other code of the process makes, too, and knows by its address."""
+
+    def adopt_pointer(self, address: int, size: int) -> Allocation:
+        """Memory that is mapped at `address`, to be shared. Errors: UnsupportedError where it cannot be exported."""
+
+
+@runtime_checkable
+class ImportsDescribed(Protocol):
+    """A driver of another API than Vulkan, for which a payload's descriptor says all that is to be said of it."""
+
+    @property
+    def producer(self) -> str:
+        """`Descriptor.producer` of what it allocates."""
+
+    def keeper_of(self, allocation: Allocation) -> Callable[[int], None]:
+        """What takes the fd that an allocation was imported from, once the caller's is consumed.
+
+        The allocation owns it from then on, so that the payload can be passed on.
+        """
+
+    def import_described(
+        self,
+        handle: int,
+        origin: Origin,
+        *,
+        payload: PayloadFd | None = None,
+        name: str | None = None,
+        identity: int = 0,
+        writable: bool = True,
+    ) -> Allocation:
+        """A view of the payload behind a handle: an fd, an NT handle or a KMT number; or behind a name (Windows).
+
+        handle: borrowed for the call. payload: its owner, which the allocation closes with itself, on success.
+        identity: the `stated_identity` of the allocation that was shared. writable: whether the handle came with the
+        right to write. Errors: DriverError, with both devices where the payload is another's; UnsupportedError;
+        OutOfMemoryError.
+        """

@@ -1,0 +1,70 @@
+"""`KnownImports`: imports of fds of our own that differ in nothing but the fd, one after the other.
+
+How this works. What such imports share is looked up once: the device's command, what its fds look like, and C memory
+that says everything but the fd. An import is then a look at the file, a copy of the fd, and vkAllocateMemory.
+
+The look is `Prover.recognise`. A driver whose payloads are regular files gets a shorter one first, since fstat tells
+much and takes twice as long: if the last byte of so many can be read, the fd is open, a file, and long enough.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from extmem.devices.copies import copy_of
+from extmem.devices.vulkan.allocation import VulkanAllocation
+from extmem.devices.vulkan.prepared import FdImport, Spares
+from extmem.vk.abi import ffi
+
+if TYPE_CHECKING:
+    from extmem.devices.vulkan.imports import Imports
+
+__all__ = ["KnownImports"]
+
+_NULL = ffi.NULL
+_read_at: Any = getattr(os, "pread", None)  # Windows has none, and no fds to import
+
+
+class KnownImports:
+    """vkAllocateMemory with VkImportMemoryFdInfoKHR, of this size, memory type and handle type (a driver's own)."""
+
+    def __init__(self, imports: Imports, size: int, memory_type_index: int, handle_type: int) -> None:
+        """Errors: as `Prover.own`."""
+        self._imports, self._driver, self._prover = imports, imports.driver, imports.prover
+        self._size, self._memory_type_index, self._handle_type = size, memory_type_index, handle_type
+        self._allocate, self._device = self._driver.commands.vkAllocateMemory, self._driver.handle
+        self._in_files = self._prover.own(handle_type).mode == stat.S_IFREG
+        self._calls = Spares(self._call)
+
+    def _call(self) -> FdImport:
+        call = FdImport()
+        call.info.allocationSize, call.info.memoryTypeIndex = self._size, self._memory_type_index
+        call.source.handleType = self._handle_type
+        return call
+
+    def import_fd(self, fd: int) -> VulkanAllocation:
+        """See `Driver.import_fd`. The fd is borrowed."""
+        driver, size = self._driver, self._size
+        if driver.closed:
+            driver.alive()  # says so
+        try:
+            seen = self._in_files and _read_at(fd, 1, size - 1)
+        except OSError:
+            seen = False
+        if not seen:
+            self._prover.recognise(fd, size, self._handle_type)  # says what is wrong
+        copy = copy_of(fd)
+        call = self._calls.take()
+        call.source.fd = copy
+        result = self._allocate(self._device, call.info, _NULL, call.made)
+        raw: int = call.made[0]
+        if result or not raw:
+            self._imports.failed(result, copy, fd, size, self._memory_type_index)
+        driver.made(raw)
+        call.made[0] = 0
+        self._calls.put(call)
+        return VulkanAllocation(
+            driver, raw, size, self._memory_type_index, self._handle_type, owner="external", exporting=False
+        )
