@@ -6,7 +6,6 @@ RuleWarning for each that it breaks (`check="warn"`), or unjudged (`check="off"`
 
 from __future__ import annotations
 
-import os
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from extmem import rules, vk
 from extmem.devices.abilities import ImportsDescribed
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.handles.here import HERE
 from extmem.memory import allocating, exporting, importing, opening, own_fds, tracking, verdicts
 from extmem.memory import ranges as mapped_ranges
 from extmem.memory.commands import Commands
@@ -306,7 +306,7 @@ class Device:
         if not isinstance(memory, DeviceMemory):
             raise TypeError(f"{type(info).__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
         holding = memory.holding
-        if holding.pid != os.getpid():
+        if holding.pid != HERE.pid:
             holding.check_process()  # says what is wrong
         return holding
 
@@ -387,7 +387,7 @@ class Device:
         if dedicated is not None:
             return opening.describe(self, size, memory_type, handle_types, dedicated)
         # It cannot be changed, so all payloads that are alike share it; a forked child's are its own.
-        key = (os.getpid(), size, memory_type, handle_types)
+        key = (HERE.pid, size, memory_type, handle_types)
         known = self._described.get(key)
         if known is None:
             if len(self._described) >= _DESCRIBED:

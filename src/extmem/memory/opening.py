@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
@@ -12,6 +11,7 @@ from extmem import arrays, vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.handles.here import HERE
 from extmem.manager import Imported, Manager, manager, start_time
 from extmem.memory import allocating, exporting, foreign, host_files, importing, tracking
 from extmem.memory.allocating import Everyday
@@ -80,8 +80,8 @@ def describe(
         array=array,
         share=int(exporting.share_for(handle_types)),
         read_only=read_only,
-        owner_pid=os.getpid(),
-        owner_start_time=_started(os.getpid()),
+        owner_pid=HERE.pid,
+        owner_start_time=_started(HERE.pid),
         made_by_vulkan=device.described is None,
         producer=device.described.producer if device.described is not None else "",
     )
@@ -239,7 +239,7 @@ def known(device: Device, name: str, access: int | None) -> DeviceMemory | None:
     """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
     reference = device.live.get(name)
     holding = reference() if reference is not None else None
-    if holding is None or holding.pid != os.getpid():
+    if holding is None or holding.pid != HERE.pid:
         return None
     if access is not None and holding.writable != bool(int(access) & _WRITING):
         return None  # other rights than those that we have: the object manager decides
@@ -340,7 +340,7 @@ def _rejoined(device: Device, owner: Manager, imported: Imported, name: str | No
     """Another name or handle for what this process has imported already, with the same rights."""
     reference = device.live.get(imported.object)
     live = reference() if reference is not None else None
-    if live is None or live.writable != imported.payload.writable or live.pid != os.getpid():
+    if live is None or live.writable != imported.payload.writable or live.pid != HERE.pid:
         return None
     memory = _joined(live)
     if memory is not None:

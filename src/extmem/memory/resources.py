@@ -5,12 +5,12 @@ from __future__ import annotations
 import abc
 import dataclasses
 import itertools
-import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
+from extmem.handles.here import HERE
 from extmem.memory import tracking, verdicts
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Image(Resource):
 def buffer_over(memory: DeviceMemory) -> Buffer:
     """`DeviceMemory.buffer`."""
     holding = memory.holding
-    if holding.pid != os.getpid():
+    if holding.pid != HERE.pid:
         holding.check_process()  # says what is wrong
     made = holding.resource
     if made is None and holding.dedicated is None:

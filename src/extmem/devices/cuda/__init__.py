@@ -13,12 +13,12 @@ context of a GPU serves all: it is retained while a device is open, and the thre
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
+from extmem.handles.here import HERE
 
 if TYPE_CHECKING:
     from extmem.devices.base import Offer
@@ -57,7 +57,7 @@ def all_gpus() -> list[Gpu]:
     CUDA began; DriverError.
     """
     global _began_in
-    pid = os.getpid()
+    pid = HERE.pid
     known = _gpus.get(pid)
     if known is not None:
         return known
@@ -76,7 +76,7 @@ def all_gpus() -> list[Gpu]:
 
 def offers() -> list[Offer]:
     """The CUDA devices of this machine; none where CUDA is not to be had, and `missing` says why."""
-    pid = os.getpid()
+    pid = HERE.pid
     if _missing.get(pid):
         return []
     try:
@@ -89,7 +89,7 @@ def offers() -> list[Offer]:
 
 def missing() -> str:
     """Why `offers` had none; empty where it had some, or was not asked."""
-    return _missing.get(os.getpid(), "")
+    return _missing.get(HERE.pid, "")
 
 
 def forget() -> None:

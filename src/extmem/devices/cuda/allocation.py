@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from extmem.devices.cuda.capabilities import HOST_TYPE
 from extmem.devices.cuda.sharing import close_descriptor
 from extmem.errors import HandleStateError, UnsupportedError
+from extmem.handles.here import HERE
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
@@ -159,7 +160,7 @@ class CudaAllocation:
             return
         self.pointer, self.array, self.exports, self.keep_alive = 0, None, None, None
         driver = self.driver
-        if driver.pid == os.getpid():
+        if driver.pid == HERE.pid:
             driver.gpu.undo(undo)
         if self._fd >= 0:
             close_descriptor(self._fd)

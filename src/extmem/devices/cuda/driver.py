@@ -7,7 +7,6 @@ buffers and commands work as on the host device. All copies are done when they r
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -36,6 +35,7 @@ from extmem.devices.cuda.recording import CudaRecorder, CudaResource
 from extmem.devices.cuda.sharing import ATTRIBUTE
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
+from extmem.handles.here import HERE
 from extmem.vk.abi import ffi
 from extmem.vk.handle_types import FROM_D3D
 
@@ -59,7 +59,7 @@ class CudaDriver(Answers):
         self.gpu = gpu
         self.module = gpu.module
         self.name = gpu.name
-        self.pid = os.getpid()
+        self.pid = HERE.pid
         gpu.retain()
         self._closed = False
         self._live: set[int] = set()
@@ -114,10 +114,10 @@ class CudaDriver(Answers):
 
     def alive(self) -> None:
         """HandleStateError once closed, and in a forked child, where CUDA does not work."""
-        if self.pid != os.getpid():
+        if self.pid != HERE.pid:
             raise HandleStateError(
                 f"the CUDA device {self.name} was opened by process {self.pid}, and this is its forked child "
-                f"{os.getpid()}, where CUDA does not work; start children with spawn"
+                f"{HERE.pid}, where CUDA does not work; start children with spawn"
             )
         if self._closed:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")

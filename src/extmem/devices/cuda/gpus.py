@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from functools import cached_property
 from types import TracebackType
@@ -15,6 +14,7 @@ from extmem.devices.cuda.allocation import Undo, undo_all
 from extmem.devices.cuda.call import fail
 from extmem.devices.cuda.sharing import CAPABILITY
 from extmem.errors import UnsupportedError
+from extmem.handles.here import HERE
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.driver import CudaDriver
@@ -65,7 +65,7 @@ class Gpu:
         self.module = module
         self.ordinal = ordinal
         """CUDA's number of it in this process; the frameworks' too."""
-        self.pid = os.getpid()
+        self.pid = HERE.pid
         result, self.device = module.cuDeviceGet(ordinal)
         self._check(result, "cuDeviceGet")
         result, raw = module.cuDeviceGetName(_NAME_ROOM, self.device)
@@ -155,7 +155,7 @@ class Gpu:
         """cuDevicePrimaryCtxRelease, at the last call. Nothing happens in a forked child."""
         with self._lock:
             self._retained -= 1
-            if self._retained or self.pid != os.getpid():
+            if self._retained or self.pid != HERE.pid:
                 return
             self.context = None
         self.module.cuDevicePrimaryCtxRelease(self.device)

@@ -13,12 +13,12 @@ own where it has them, and elsewhere its opaque fds in the object manager: `type
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from extmem.errors import DriverError, ExtmemError, UnsupportedError
+from extmem.handles.here import HERE
 
 if TYPE_CHECKING:
     from extmem.devices.base import Offer
@@ -54,17 +54,17 @@ else:
 
 def shared_instance() -> Instance:
     """This process's VkInstance, made at the first call. Errors: UnsupportedError without loader or driver."""
-    known = _instances.get(os.getpid())
+    known = _instances.get(HERE.pid)
     if known is None:
         from extmem.devices.vulkan.instance import Instance
 
-        known = _instances.setdefault(os.getpid(), Instance(_make_loader() if _make_loader else None))
+        known = _instances.setdefault(HERE.pid, Instance(_make_loader() if _make_loader else None))
     return known
 
 
 def offers() -> list[Offer]:
     """The Vulkan devices of this machine; none where Vulkan is not to be had, and `missing` says why."""
-    pid = os.getpid()
+    pid = HERE.pid
     if _missing.get(pid):
         return []
     found: list[Offer] = []
@@ -87,7 +87,7 @@ def offers() -> list[Offer]:
 
 def missing() -> str:
     """Why `offers` had none; empty where it had some, or was not asked."""
-    return _missing.get(os.getpid(), "")
+    return _missing.get(HERE.pid, "")
 
 
 def forget() -> None:

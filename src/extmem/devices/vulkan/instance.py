@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import HandleStateError, UnsupportedError
+from extmem.handles.here import HERE
 from extmem.vk.abi import ffi
 from extmem.vk.loader import Commands, Loader
 
@@ -28,7 +28,7 @@ class Instance:
     def __init__(self, loader: Loader | None = None, *, adopt: int = 0, api_version: int = API_VERSION) -> None:
         """adopt: a VkInstance that somebody else made, for this version; it is used, and left alone by `close`."""
         self.loader = loader or Loader()
-        self.pid = os.getpid()
+        self.pid = HERE.pid
         self.api_version = api_version
         self.owned = not adopt
         self.handle: Any = ffi.cast("VkInstance", adopt) if adopt else self._create()
@@ -82,5 +82,5 @@ class Instance:
     def close(self) -> None:
         """vkDestroyInstance. Safe to call twice; nothing happens to an adopted one, or in a forked child."""
         handle, self.handle = self.handle, None
-        if handle is not None and self.owned and self.pid == os.getpid():
+        if handle is not None and self.owned and self.pid == HERE.pid:
             self.commands.vkDestroyInstance(handle, ffi.NULL)

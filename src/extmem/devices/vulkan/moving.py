@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.prepared import Mapped, Spares
+from extmem.handles.here import HERE
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -109,6 +109,6 @@ class Moving(LogicalDevice, abc.ABC):
     def close(self) -> None:
         """See `LogicalDevice.close`."""
         transfer, self._transfer = self._transfer, None
-        if transfer is not None and self.pid == os.getpid():
+        if transfer is not None and self.pid == HERE.pid:
             transfer.close()
         super().close()
