@@ -207,6 +207,8 @@ COMMANDS: tuple[Group, ...] = (
             "vkGetBufferMemoryRequirements2",
             "vkGetImageMemoryRequirements2",
             "vkGetImageSubresourceLayout",
+            "vkBindBufferMemory",
+            "vkBindImageMemory",
             "vkBindBufferMemory2",
             "vkBindImageMemory2",
         ),

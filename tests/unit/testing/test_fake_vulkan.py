@@ -160,8 +160,7 @@ def _not_acquired(driver: VulkanDriver) -> None:
 def _bound_past_the_end(driver: VulkanDriver) -> None:
     memory = driver.allocate(SIZE, 0, b"")
     buffer = driver.create_buffer(vk.BufferCreateInfo(size=2 * SIZE, usage=_USAGE))
-    info = ffi.new("VkBindBufferMemoryInfo *", (int(_S.BIND_BUFFER_MEMORY_INFO), ffi.NULL, buffer.raw, memory.raw, 0))
-    assert driver.commands.vkBindBufferMemory2(driver.handle, 1, info)
+    assert driver.commands.vkBindBufferMemory(driver.handle, buffer.raw, memory.raw, 0)
     driver.destroy(buffer)
     memory.close()
 

@@ -15,21 +15,13 @@ if TYPE_CHECKING:
     from extmem.devices.base import Allocation, Mapping, NativeResource
     from extmem.devices.vulkan.driver import VulkanDriver
 
-__all__ = ["VulkanAllocation", "VulkanMapping", "ours"]
+__all__ = ["VulkanAllocation", "ours"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _KMT = int(HandleType.OPAQUE_WIN32_KMT)
 _SHARED = int(HandleType.OPAQUE_FD | HandleType.DMA_BUF | HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
 
 Owner = Literal["here", "external", "held"]
-
-
-class VulkanMapping(msgspec.Struct, frozen=True, gc=False):
-    """An allocation's bytes in this process; vkFreeMemory ends it."""
-
-    address: int
-    size: int
-    writable: bool = True
 
 
 class VulkanAllocation(msgspec.Struct, eq=False):
@@ -63,7 +55,8 @@ class VulkanAllocation(msgspec.Struct, eq=False):
     """An fd or NT handle that the driver gave and that `fd` lends out, or a KMT number; -1 before anybody asked."""
     exporting: bool = True
     """Whether the driver may be asked for handles of it: false for what was imported and is not exported again."""
-    mapping: VulkanMapping | None = None
+    address: int = 0
+    """Where it is mapped, until vkFreeMemory; 0 before."""
 
     @property
     def writable(self) -> bool:
@@ -106,27 +99,25 @@ class VulkanAllocation(msgspec.Struct, eq=False):
 
     def mapped_at(self, address: int, keep: object) -> None:
         """It is host memory, which `keep` has mapped there."""
-        self.mapping = VulkanMapping(address, self.size)
-        self.keep = keep
+        self.address, self.keep = address, keep
 
     @property
     def mapped(self) -> bool:
         """Whether vkMapMemory was called, or it is host memory."""
-        return self.mapping is not None
+        return self.address != 0
 
     def map(self, writable: bool = True) -> Mapping:
-        """See `Allocation`."""
+        """See `Allocation`. An allocation is its own mapping."""
         raw = self.raw or self.live
-        mapping = self.mapping
-        if mapping is None:
+        if not self.address:
             if not self.driver.visible[self.memory_type_index]:
                 raise UnsupportedError(
                     f"memory type {self.memory_type_index} of {self.driver.name} cannot be seen by the host; use "
                     "memory.read() and memory.write(), or allocate with a HOST_VISIBLE memory_type",
                     requires_one_of=["a HOST_VISIBLE memory type", "DeviceMemory.read and write"],
                 )
-            mapping = self.mapping = VulkanMapping(self.driver.map(raw, self.size), self.size)
-        return mapping
+            self.address = self.driver.map(raw, self.size)
+        return self
 
     def hand_over(self) -> None:
         """See `HandsOver`."""
@@ -146,7 +137,8 @@ class VulkanAllocation(msgspec.Struct, eq=False):
             close_descriptor(self.exported)
         if self.payload is not None:
             self.payload.close()
-        self.payload = self.mapping = self.keep = None
+        self.payload = self.keep = None
+        self.address = 0
 
 
 def ours(allocation: Allocation) -> VulkanAllocation:

@@ -1,40 +1,36 @@
 """C memory of the calls that every import makes, kept from one call to the next.
 
-Making and filling structs through cffi takes as long as the calls themselves. So each kind of call has a few sets of
-structs, filled once with what never changes; a call takes a set, states what differs, and puts it back. A set is in one
-thread's hands at a time (taking and putting back are atomic), and one that an error kept from coming back is lost.
+Making and filling structs through cffi takes as long as the calls themselves. So each kind of call has a set of
+structs, filled once with what never changes; a call takes it, states what differs, and puts it back. A set is in one
+thread's hands at a time, since taking and putting back are atomic: who finds none makes another, and the last that is
+put back stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from extmem import vk
 from extmem.devices.vulkan.types import FD, to_driver
 from extmem.vk.abi import ffi
 
-__all__ = ["Binding", "BufferCreation", "Export", "FdImport", "GetFd", "Mapped", "Spares"]
+__all__ = ["BufferCreation", "Export", "FdImport", "GetFd", "Mapped", "Spares"]
 
 _S = vk.StructureType
 T = TypeVar("T")
 
 
-class Spares(Generic[T]):
-    """Sets of one kind that nobody uses."""
+class Spares(dict[int, T]):
+    """The set that nobody uses, under 0: `call = spares.pop(0, None) or spares.make()`, afterwards `spares[0] = call`.
+
+    (That is no call of Python's, as methods would be.)
+    """
 
     def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
-        self._spare: list[T] = []
-        self.put = self._spare.append
-        """Give a set back."""
-
-    def take(self) -> T:
-        """A set for one call."""
-        try:
-            return self._spare.pop()
-        except IndexError:
-            return self._make()
+        super().__init__()
+        self.make = make
+        """A new set."""
 
 
 class FdImport:
@@ -99,15 +95,6 @@ class BufferCreation:
         except (TypeError, OverflowError):
             return False
         return True
-
-
-class Binding:
-    """vkBindBufferMemory2."""
-
-    __slots__ = ("info",)
-
-    def __init__(self) -> None:
-        self.info: Any = ffi.new("VkBindBufferMemoryInfo *", (int(_S.BIND_BUFFER_MEMORY_INFO), ffi.NULL, 0, 0, 0))
 
 
 class Mapped:

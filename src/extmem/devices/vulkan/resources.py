@@ -11,7 +11,7 @@ from extmem.devices.base import NativeResource, Requirements
 from extmem.devices.formats import is_depth_or_stencil
 from extmem.devices.vulkan.allocation import ours
 from extmem.devices.vulkan.call import fail
-from extmem.devices.vulkan.prepared import Binding, BufferCreation, Spares
+from extmem.devices.vulkan.prepared import BufferCreation, Spares
 from extmem.devices.vulkan.types import HandleType, translated
 from extmem.errors import UnsupportedError
 from extmem.handles.here import HERE
@@ -34,12 +34,11 @@ class Resources:
 
     def __init__(self, driver: VulkanDriver) -> None:
         self._driver = driver
-        self._bindings = Spares(Binding)
         self._creations = Spares(BufferCreation)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
-        driver, call = self._driver, self._creations.take()
+        driver, call = self._driver, self._creations.pop(0, None) or self._creations.make()
         asked = None if call.state(info) else to_c(translated(info))  # held: what its chain leads to ends with it
         memory = call.info if asked is None else asked.cdata
         result = driver.commands.vkCreateBuffer(driver.handle, memory, ffi.NULL, call.made)
@@ -53,7 +52,7 @@ class Resources:
             self._destroy("buffer", raw)
             raise
         needs = _requirements(call.needs, call.alone)
-        self._creations.put(call)
+        self._creations[0] = call
         return NativeResource("buffer", needs, raw, int(info.size), info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
@@ -152,7 +151,7 @@ class Resources:
         driver.gone(raw)
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
-        """vkBindBufferMemory2, vkBindImageMemory2."""
+        """vkBindBufferMemory, vkBindImageMemory."""
         driver, made = self._driver, ours(allocation)
         raw, memory, size = resource.raw or resource.live, made.raw or made.live, resource.requirements.size
         if offset < 0 or offset + size > made.size:
@@ -160,20 +159,14 @@ class Resources:
                 int(vk.Result.ERROR_UNKNOWN),
                 "vkBindMemory",
                 driver.name,
-                f"{size} bytes at {offset} of {allocation.size}, which reach past the end,",
+                f"{size} bytes at {offset} of {made.size}, which reach past the end,",
             )
-        if resource.kind == "buffer":
-            binding = self._bindings.take()
-            info = binding.info
-            info.buffer, info.memory, info.memoryOffset = raw, memory, offset
-            result = driver.commands.vkBindBufferMemory2(driver.handle, 1, info)
-            self._bindings.put(binding)
-        else:
-            info = ffi.new("VkBindImageMemoryInfo *", (int(_S.BIND_IMAGE_MEMORY_INFO), ffi.NULL, raw, memory, offset))
-            result = driver.commands.vkBindImageMemory2(driver.handle, 1, info)
+        commands = driver.commands
+        bind = commands.vkBindBufferMemory if resource.kind == "buffer" else commands.vkBindImageMemory
+        result = bind(driver.handle, raw, memory, offset)
         if result:
-            tried = f"{size} bytes at {offset} of {allocation.size}"
-            fail(result, f"vkBind{resource.kind.capitalize()}Memory2", driver.name, tried)
+            tried = f"{size} bytes at {offset} of {made.size}"
+            fail(result, f"vkBind{resource.kind.capitalize()}Memory", driver.name, tried)
         resource.bound = True
 
     def buffer_of(self, allocation: VulkanAllocation) -> NativeResource:

@@ -128,21 +128,17 @@ def vkGetImageSubresourceLayout(fake: FakeVulkan, handle: Any, raw: int, asked: 
     out[0] = told.cdata[0]
 
 
-def vkBindBufferMemory2(fake: FakeVulkan, handle: Any, count: int, infos: Any) -> int:
+def vkBindBufferMemory(fake: FakeVulkan, handle: Any, buffer: int, memory: int, offset: int) -> int:
     """Once for each buffer."""
     device = fake.get(handle, Device)
-    for info in infos[0:count]:
-        _bind(
-            fake, fake.get(info.buffer, Buffer, device), fake.get(info.memory, Memory, device), int(info.memoryOffset)
-        )
+    _bind(fake, fake.get(buffer, Buffer, device), fake.get(memory, Memory, device), offset)
     return 0
 
 
-def vkBindImageMemory2(fake: FakeVulkan, handle: Any, count: int, infos: Any) -> int:
+def vkBindImageMemory(fake: FakeVulkan, handle: Any, image: int, memory: int, offset: int) -> int:
     """Once for each image."""
     device = fake.get(handle, Device)
-    for info in infos[0:count]:
-        _bind(fake, fake.get(info.image, Image, device), fake.get(info.memory, Memory, device), int(info.memoryOffset))
+    _bind(fake, fake.get(image, Image, device), fake.get(memory, Memory, device), offset)
     return 0
 
 
