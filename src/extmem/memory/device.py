@@ -69,7 +69,7 @@ class Device:
         self.plain: dict[bytes, Descriptor] = {}
         """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
         self.own_imports: dict[object, own_fds.Noted] = {}
-        """What `own_fds` has seen imported."""
+        """What `own_fds` has seen imported: by the call, or opened: by the payload's description."""
         self.own_exports: dict[tuple[object, ...], tuple[Descriptor, bytes]] = {}
         """What `own_fds` has seen allocated for export."""
         self._described: dict[tuple[int, int, int, int], Descriptor] = {}

@@ -37,8 +37,8 @@ __all__ = ["allocate_again", "import_again", "note", "note_export", "open_again"
 _ROOM = 1_024
 _OPAQUE = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _Info = vk.ImportMemoryFdInfoKHR
-Noted: TypeAlias = "tuple[Descriptor, int, int, int, Callable[[int], Allocation]]"
-"""Payloads whose fds were imported: descriptor, size, memory type, handle type, and what imports a borrowed fd."""
+Noted: TypeAlias = "tuple[Descriptor, int, int, Callable[[int], Allocation]]"
+"""Payloads whose fds were imported: descriptor, memory type, handle type, and what imports a borrowed fd."""
 
 
 def import_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory | None:
@@ -96,8 +96,9 @@ def open_again(device: Device, handle: FdHandle) -> DeviceMemory | None:
             return None
         if device.described is not None:
             return _told(device, device.described, handle, descriptor)
-        size, kind = descriptor.allocation_size, descriptor.memory_type_index
-        noted = _noted(device, payload.descriptor, descriptor, size, kind, _OPAQUE)
+        if not isinstance(device.driver, RepeatsImports):
+            return None
+        noted = _noted(device, device.driver, payload.descriptor, descriptor, descriptor.memory_type_index, _OPAQUE)
     return _taken(device, handle, noted)
 
 
@@ -113,31 +114,27 @@ def _told(device: Device, driver: ImportsDescribed, handle: FdHandle, descriptor
 
 
 def _taken(device: Device, handle: FdHandle, noted: Noted) -> DeviceMemory | None:
-    descriptor, size, kind, handle_type, importer = noted
+    descriptor, kind, handle_type, importer = noted
     try:
         allocation = importer(handle.fileno())
     except DriverError as error:
         if error.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE:
             return None  # the whole way names the rule that says so
         raise
+    size = descriptor.allocation_size
     holding = Holding(device, allocation, descriptor, size, kind, import_handle_type=handle_type)
     os.close(handle.take())
     return first_on(holding)
 
 
-def _noted(device: Device, key: object, descriptor: Descriptor, size: int, kind: int, handle_type: int) -> Noted:
+def _noted(
+    device: Device, driver: RepeatsImports, key: object, descriptor: Descriptor, kind: int, handle_type: int
+) -> Noted:
     """Remember by this key that fds of such payloads were imported."""
-    driver = device.driver
-    if isinstance(driver, RepeatsImports):
-        importer = driver.known_imports(size, kind, handle_type)
-    else:
-
-        def importer(fd: int) -> Allocation:
-            return driver.import_fd(fd, size, kind, handle_type=handle_type, known=True)
-
     if len(device.own_imports) >= _ROOM:
         device.own_imports.clear()
-    made = device.own_imports[key] = (descriptor, size, kind, handle_type, importer)
+    importer = driver.known_imports(descriptor.allocation_size, kind, handle_type)
+    made = device.own_imports[key] = (descriptor, kind, handle_type, importer)
     return made
 
 
@@ -145,14 +142,14 @@ def note(device: Device, info: vk.MemoryAllocateInfo, source: Source) -> None:
     """`source` was imported the whole way, as `info` says, with nothing else in its chain."""
     link, descriptor = info.p_next, source.descriptor
     payload = source.fd_handle.payload if source.fd_handle is not None else None
-    if device.described is not None:
-        return  # the driver has to be told what the descriptor says
     if device.check == "warn" or payload is None or not payload.trusted or not source.writable:
         return
     if not isinstance(link, _Info) or link.p_next is not None or descriptor is None:
         return
     if descriptor.dedicated is not None or not isinstance(link.handle_type, int):
         return  # a create info in it could be changed
-    size, kind = info.allocation_size, info.memory_type_index
-    key = (device.check, payload.descriptor, link.handle_type, size, kind)
-    _noted(device, key, descriptor, size, kind, int(link.handle_type))
+    if not isinstance(device.driver, RepeatsImports):
+        return  # such as one that has to be told what the descriptor says
+    key = (device.check, payload.descriptor, link.handle_type, info.allocation_size, info.memory_type_index)
+    # Unjudged, the index may be any number that stands for one.
+    _noted(device, device.driver, key, descriptor, int(info.memory_type_index), int(link.handle_type))

@@ -261,6 +261,17 @@ def test_a_full_device_is_full_for_the_short_way_too(fake: fake_vulkan.FakeVulka
         memory.close()
 
 
+def test_what_is_remembered_of_a_malformed_call_serves_the_well_formed_ones(fake: fake_vulkan.FakeVulkan) -> None:
+    """Unjudged, 0.0 is as good as 0, and both are one key."""
+    with opened("off") as device:
+        memory, handle = exported(device)
+        for kind in (0.0, 0, 0):
+            device.allocate_memory(info(handle.duplicate(), kind=kind)).close()
+        assert [noted[1].__class__ for noted in device.own_imports.values()] == [int]
+        handle.close()
+        memory.close()
+
+
 def test_what_the_driver_refuses_is_refused_and_nothing_is_lost(fake: fake_vulkan.FakeVulkan) -> None:
     with opened("raise") as device:
         memory, handle = exported(device)
