@@ -110,7 +110,7 @@ class VulkanAllocation(msgspec.Struct, eq=False):
         """See `Allocation`. An allocation is its own mapping."""
         raw = self.raw or self.live
         if not self.address:
-            if not self.driver.visible[self.memory_type_index]:
+            if not self.driver.host_visible[self.memory_type_index]:
                 raise UnsupportedError(
                     f"memory type {self.memory_type_index} of {self.driver.name} cannot be seen by the host; use "
                     "memory.read() and memory.write(), or allocate with a HOST_VISIBLE memory_type",

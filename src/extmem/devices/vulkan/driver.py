@@ -64,7 +64,7 @@ class VulkanDriver(Moving):
     ) -> None:
         """See `LogicalDevice`."""
         super().__init__(physical, device=device, queue_family=queue_family, queue=queue)
-        self.visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self.memory_types())
+        self.host_visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self.memory_types())
         """Of each memory type, whether the host sees it."""
         self._resources = Resources(self)
         self.bind = self._resources.bind
@@ -116,10 +116,6 @@ class VulkanDriver(Moving):
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
         """See `Driver`."""
         return self.physical.image_format_properties(info)
-
-    def host_visible(self, memory_type_index: int) -> bool:
-        """Whether memory of this type can be mapped."""
-        return self.visible[memory_type_index]
 
     # Buffers and images.
 
@@ -190,13 +186,13 @@ class VulkanDriver(Moving):
         if types and self._native is not None:
             return self._native.allocate(size, memory_type_index, types, dedicated, terms)
         if types:
-            call = self._exports.pop(0, None) or self._exports.make()
+            call = self._exports.take() or self._exports.make()
             call.export.handleTypes, info = types, call.info
             info.allocationSize, info.memoryTypeIndex, call.made[0] = size, memory_type_index, 0
             keep = self.dedicate(info, dedicated) if dedicated is not None else None
             raw = self.allocate_raw(info, size, memory_type_index, "allocating", call.made)
             if keep is None:  # else the chain has a link that ends with this call
-                self._exports[0] = call
+                self._exports.put(call)
             identity = next(self._identities)
         else:
             info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, ffi.NULL, size, memory_type_index))
@@ -310,13 +306,13 @@ class VulkanDriver(Moving):
 
     def get_fd(self, raw: int, handle_type: int) -> int:
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
-        call = self._fds.pop(0, None) or self._fds.make()
+        call = self._fds.take() or self._fds.make()
         call.info.memory, call.info.handleType, call.made[0] = raw, handle_type, -1
         result = self.commands.vkGetMemoryFdKHR(self.handle, call.info, call.made)
         if result:
             fail(result, "vkGetMemoryFdKHR", self.name)
         fd = int(call.made[0])
-        self._fds[0] = call
+        self._fds.put(call)
         if fd < 0:  # some drivers call that a success
             raise UnsupportedError(
                 f"{self.name} gave no fd: this memory was not allocated for export as {HandleType(handle_type)!r}",
@@ -376,7 +372,7 @@ class VulkanDriver(Moving):
         buffer = self.create_buffer(vk.BufferCreateInfo(size=size, usage=_STAGING_USAGE))
         try:
             types, bits = self.memory_types(), buffer.requirements.memory_type_bits
-            seen = [i for i in range(len(types)) if bits >> i & 1 and self.visible[i]]
+            seen = [i for i in range(len(types)) if bits >> i & 1 and self.host_visible[i]]
             cached = [i for i in seen if types[i].property_flags & _Property.HOST_CACHED]
             allocation = self.allocate(buffer.requirements.size, (cached or seen)[0], b"")
         except BaseException:

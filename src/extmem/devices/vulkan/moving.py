@@ -45,12 +45,12 @@ class Moving(LogicalDevice, abc.ABC):
 
     def map(self, raw: int, size: int) -> int:
         """vkMapMemory of all of it; the address."""
-        mapped = self._mapped.pop(0, None) or self._mapped.make()
+        mapped = self._mapped.take() or self._mapped.make()
         result = self.commands.vkMapMemory(self.handle, raw, 0, _WHOLE_SIZE, 0, mapped.at)
         if result:
             fail(result, "vkMapMemory", self.name, f"{size} bytes")
         address: int = mapped.address[0]
-        self._mapped[0] = mapped
+        self._mapped.put(mapped)
         return address
 
     def flush(self, allocation: Allocation, offset: int, size: int) -> None:

@@ -9,7 +9,8 @@ put back stays.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from extmem import vk
 from extmem.devices.vulkan.types import FD, to_driver
@@ -21,16 +22,15 @@ _S = vk.StructureType
 T = TypeVar("T")
 
 
-class Spares(dict[int, T]):
-    """The set that nobody uses, under 0: `call = spares.pop(0, None) or spares.make()`, afterwards `spares[0] = call`.
-
-    (That is no call of Python's, as methods would be.)
-    """
+class Spares(Generic[T]):
+    """The set that nobody uses: `call = spares.take() or spares.make()`, and `spares.put(call)` when it is done."""
 
     def __init__(self, make: Callable[[], T]) -> None:
-        super().__init__()
+        free: dict[int, T] = {}
         self.make = make
-        """A new set."""
+        # Both are calls of C's: as methods they would take as long as the call that the set is for.
+        self.take: Callable[[], T | None] = partial(free.pop, 0, None)
+        self.put: Callable[[T], None] = partial(free.__setitem__, 0)
 
 
 class FdImport:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.base import NativeResource, Requirements
+from extmem.devices.base import Allocation, NativeResource, Requirements
 from extmem.devices.formats import is_depth_or_stencil
 from extmem.devices.vulkan.allocation import ours
 from extmem.devices.vulkan.call import fail
@@ -18,7 +18,6 @@ from extmem.handles.here import HERE
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation
     from extmem.devices.vulkan.allocation import VulkanAllocation
     from extmem.devices.vulkan.driver import VulkanDriver
 
@@ -38,7 +37,7 @@ class Resources:
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
-        driver, call = self._driver, self._creations.pop(0, None) or self._creations.make()
+        driver, call = self._driver, self._creations.take() or self._creations.make()
         asked = None if call.state(info) else to_c(translated(info))  # held: what its chain leads to ends with it
         memory = call.info if asked is None else asked.cdata
         result = driver.commands.vkCreateBuffer(driver.handle, memory, ffi.NULL, call.made)
@@ -52,7 +51,7 @@ class Resources:
             self._destroy("buffer", raw)
             raise
         needs = _requirements(call.needs, call.alone)
-        self._creations[0] = call
+        self._creations.put(call)
         return NativeResource("buffer", needs, raw, int(info.size), info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:

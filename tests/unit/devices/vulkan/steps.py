@@ -58,7 +58,7 @@ def mappable(driver: VulkanDriver, size: int = SIZE) -> VulkanAllocation:
     """Memory that the host sees, for nobody else: GPUs have such, though what they share may not be."""
     needs = driver.buffer_requirements(buffer_info(size, 0))
     types = (index for index in range(32) if needs.memory_type_bits >> index & 1)
-    return driver.allocate(max(size, needs.size), next(filter(driver.host_visible, types)), b"")
+    return driver.allocate(max(size, needs.size), next(kind for kind in types if driver.host_visible[kind]), b"")
 
 
 def read(driver: VulkanDriver, allocation: VulkanAllocation, offset: int, size: int) -> bytes:

@@ -59,7 +59,7 @@ def test_memory_that_the_host_does_not_see_is_refused_with_what_would_do(
     driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = mappable(driver)
-    monkeypatch.setattr(driver, "visible", (False,) * len(driver.visible))
+    monkeypatch.setattr(driver, "host_visible", (False,) * len(driver.host_visible))
     with pytest.raises(UnsupportedError, match="cannot be seen by the host; use memory.read"):
         memory.map()
     monkeypatch.undo()
