@@ -15,6 +15,7 @@ from extmem import raw, vk
 from extmem.devices.host import HAS_FDS
 from extmem.memory import Descriptor, Device
 from extmem.testing import fake_cuda
+from extmem.testing.fake_cuda.sharing import place
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
@@ -118,6 +119,32 @@ def test_more_than_there_is_is_out_of_memory(cuda: Device, fake: fake_cuda.FakeC
         cuda.allocate((16,))
     cuda.allocate((16,)).close()
     assert isinstance(caught.value, MemoryError)
+
+
+@pytest.mark.parametrize(
+    ("which", "command", "kind"),
+    [
+        ("virtual.reserve", "cuMemAddressReserve", "cuda"),
+        ("virtual.place", "cuMemSetAccess", "cuda"),
+        ("external.place", "cuExternalMemoryGetMappedBuffer", "vulkan"),
+    ],
+)
+def test_addresses_that_are_not_to_be_had_are_the_drivers_refusal(
+    which: str, command: str, kind: str, cuda: Device, vulkan: Device, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system gives the scripted driver no room, it answers as a driver, and nothing is left."""
+
+    def refused(*arguments: Any, writable: bool = True) -> None:
+        if writable:
+            raise OSError(12, "no room")
+        place(*arguments, writable=False)  # giving back what is there
+
+    with (vulkan if kind == "vulkan" else cuda).allocate((16,), name=name):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"extmem.testing.fake_cuda.{which}", refused)
+            with pytest.raises(extmem.DriverError, match=command):
+                cuda.open(name) if kind == "vulkan" else cuda.allocate((16,))
+        (cuda.open(name) if kind == "vulkan" else cuda.allocate((16,))).close()
 
 
 # What Vulkan makes.
