@@ -55,8 +55,8 @@ import _winapi
 if hasattr(_winapi, "CopyFile2"):
     del _winapi.CopyFile2
 """
-LIMIT = 60 * 60
-"""Seconds after which a part of the suite hangs: it takes some ten minutes, and three times that on a busy machine."""
+LIMIT = 40 * 60
+"""Seconds after which a part of the suite hangs: it takes some ten minutes, and more than twenty on a busy machine."""
 _SETUP_LIMIT = 300
 
 
