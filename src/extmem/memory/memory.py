@@ -65,7 +65,6 @@ class DeviceMemory:
                     "this memory was closed by another thread while it was being opened; open it again"
                 )
             holding.users.add(id(self))
-            holding.device.open_holdings.add(id(holding))
             self._closed = False
 
     # What it is.
