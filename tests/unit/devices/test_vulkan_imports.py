@@ -77,11 +77,11 @@ def test_a_spare_set_is_in_one_hand_at_a_time() -> None:
     spares = Spares(object)
 
     def taken() -> object:
-        return spares.take() or spares.make()
+        return spares.pop("set", None) or spares.make()
 
     first, second = taken(), taken()
     assert first is not second
-    spares.put(first)
+    spares["set"] = first
     assert taken() is first
 
     twice: list[object] = []
@@ -94,7 +94,7 @@ def test_a_spare_set_is_in_one_hand_at_a_time() -> None:
                 twice.append(one)
             held.add(id(one))
             held.discard(id(one))
-            spares.put(one)
+            spares["set"] = one
 
     threads = [threading.Thread(target=use) for _ in range(4)]
     for thread in threads:

@@ -56,7 +56,7 @@ class KnownImports:
         if not seen:
             self._prover.recognise(fd, size, self._handle_type)  # says what is wrong
         copy = copy_of(fd)
-        call = self._calls.take() or self._calls.make()
+        call = self._calls.pop("set", None) or self._calls.make()
         call.source.fd = copy
         result = self._allocate(self._device, call.info, _NULL, call.made)
         raw: int = call.made[0]
@@ -64,7 +64,7 @@ class KnownImports:
             self._imports.failed(result, copy, fd, size, self._memory_type_index)
         driver.made(raw)
         call.made[0] = 0
-        self._calls.put(call)
+        self._calls["set"] = call
         return VulkanAllocation(
             driver, raw, size, self._memory_type_index, self._handle_type, owner="external", exporting=False
         )

@@ -8,6 +8,7 @@ import msgspec
 
 from extmem import vk
 from extmem.broker.descriptors import close_descriptor
+from extmem.devices.vulkan.call import fail
 from extmem.errors import HandleStateError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["VulkanAllocation", "ours"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_WHOLE_SIZE = int(vk.WHOLE_SIZE)
 _KMT = int(HandleType.OPAQUE_WIN32_KMT)
 _SHARED = int(HandleType.OPAQUE_FD | HandleType.DMA_BUF | HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)
 
@@ -109,14 +111,21 @@ class VulkanAllocation(msgspec.Struct, eq=False):
     def map(self, writable: bool = True) -> Mapping:
         """See `Allocation`. An allocation is its own mapping."""
         raw = self.raw or self.live
-        if not self.address:
-            if not self.driver.host_visible[self.memory_type_index]:
-                raise UnsupportedError(
-                    f"memory type {self.memory_type_index} of {self.driver.name} cannot be seen by the host; use "
-                    "memory.read() and memory.write(), or allocate with a HOST_VISIBLE memory_type",
-                    requires_one_of=["a HOST_VISIBLE memory type", "DeviceMemory.read and write"],
-                )
-            self.address = self.driver.map(raw, self.size)
+        if self.address:
+            return self
+        driver = self.driver
+        if not driver.host_visible[self.memory_type_index]:
+            raise UnsupportedError(
+                f"memory type {self.memory_type_index} of {driver.name} cannot be seen by the host; use "
+                "memory.read() and memory.write(), or allocate with a HOST_VISIBLE memory_type",
+                requires_one_of=["a HOST_VISIBLE memory type", "DeviceMemory.read and write"],
+            )
+        call = driver.mappings.pop("set", None) or driver.mappings.make()
+        result = driver.commands.vkMapMemory(driver.handle, raw, 0, _WHOLE_SIZE, 0, call.at)
+        if result:
+            fail(result, "vkMapMemory", driver.name, f"{self.size} bytes")
+        self.address = call.address[0]
+        driver.mappings["set"] = call
         return self
 
     def hand_over(self) -> None:

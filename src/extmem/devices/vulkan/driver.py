@@ -186,13 +186,13 @@ class VulkanDriver(Moving):
         if types and self._native is not None:
             return self._native.allocate(size, memory_type_index, types, dedicated, terms)
         if types:
-            call = self._exports.take() or self._exports.make()
+            call = self._exports.pop("set", None) or self._exports.make()
             call.export.handleTypes, info = types, call.info
             info.allocationSize, info.memoryTypeIndex, call.made[0] = size, memory_type_index, 0
             keep = self.dedicate(info, dedicated) if dedicated is not None else None
             raw = self.allocate_raw(info, size, memory_type_index, "allocating", call.made)
             if keep is None:  # else the chain has a link that ends with this call
-                self._exports.put(call)
+                self._exports["set"] = call
             identity = next(self._identities)
         else:
             info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, ffi.NULL, size, memory_type_index))
@@ -306,13 +306,13 @@ class VulkanDriver(Moving):
 
     def get_fd(self, raw: int, handle_type: int) -> int:
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
-        call = self._fds.take() or self._fds.make()
+        call = self._fds.pop("set", None) or self._fds.make()
         call.info.memory, call.info.handleType, call.made[0] = raw, handle_type, -1
         result = self.commands.vkGetMemoryFdKHR(self.handle, call.info, call.made)
         if result:
             fail(result, "vkGetMemoryFdKHR", self.name)
         fd = int(call.made[0])
-        self._fds.put(call)
+        self._fds["set"] = call
         if fd < 0:  # some drivers call that a success
             raise UnsupportedError(
                 f"{self.name} gave no fd: this memory was not allocated for export as {HandleType(handle_type)!r}",

@@ -100,7 +100,7 @@ class Imports:
         The driver gets a copy. It owns that on success; some close it when they fail, too.
         """
         copy = copy_of(fd)
-        driver, call = self.driver, self._calls.take() or self._calls.make()
+        driver, call = self.driver, self._calls.pop("set", None) or self._calls.make()
         call.source.fd, call.source.handleType, call.made[0] = copy, handle_type, 0
         info = call.info
         info.allocationSize, info.memoryTypeIndex = size, memory_type_index
@@ -111,7 +111,7 @@ class Imports:
             self.failed(result, copy, fd, size, memory_type_index)
         driver.made(raw)
         if keep is None:  # else the chain has a link that ends with this call
-            self._calls.put(call)
+            self._calls["set"] = call
         return VulkanAllocation(
             driver,
             raw,

@@ -1,4 +1,4 @@
-"""What moves bytes on a VkDevice: mapping, flushing, and copies by the device's own queue."""
+"""What moves bytes on a VkDevice: flushing, and copies by the device's own queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.devices.base import Allocation, QueueFacts, Recorder
 from extmem.devices.vulkan.allocation import VulkanAllocation, ours
-from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.prepared import Mapped, Spares
 from extmem.handles.here import HERE
@@ -24,7 +23,6 @@ __all__ = ["Moving"]
 
 _Property = vk.MemoryPropertyFlagBits
 _S = vk.StructureType
-_WHOLE_SIZE = int(vk.WHOLE_SIZE)
 
 
 class Moving(LogicalDevice, abc.ABC):
@@ -35,23 +33,14 @@ class Moving(LogicalDevice, abc.ABC):
     ) -> None:
         """See `LogicalDevice`."""
         super().__init__(physical, device=device, queue_family=queue_family, queue=queue)
-        self._mapped = Spares(Mapped)
+        self.mappings = Spares(Mapped)
+        """What its allocations are mapped with."""
         self._transfer: Transfer | None = None
         self._making = threading.Lock()
 
     def memory_types(self) -> tuple[vk.MemoryType, ...]:
         """The physical device's memory types."""
         return tuple(self.physical.memory_properties.memory_types)
-
-    def map(self, raw: int, size: int) -> int:
-        """vkMapMemory of all of it; the address."""
-        mapped = self._mapped.take() or self._mapped.make()
-        result = self.commands.vkMapMemory(self.handle, raw, 0, _WHOLE_SIZE, 0, mapped.at)
-        if result:
-            fail(result, "vkMapMemory", self.name, f"{size} bytes")
-        address: int = mapped.address[0]
-        self._mapped.put(mapped)
-        return address
 
     def flush(self, allocation: Allocation, offset: int, size: int) -> None:
         """See `Driver`."""

@@ -9,8 +9,7 @@ put back stays.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from extmem import vk
 from extmem.devices.vulkan.types import FD, to_driver
@@ -22,15 +21,15 @@ _S = vk.StructureType
 T = TypeVar("T")
 
 
-class Spares(Generic[T]):
-    """The set that nobody uses: `call = spares.take() or spares.make()`, and `spares.put(call)` when it is done."""
+class Spares(dict[str, T]):
+    """The set that nobody uses: `call = spares.pop("set", None) or spares.make()`; when done, `spares["set"] = call`.
+
+    A dictionary, because its own operations are the only ones in Python that cost less than the calls in question.
+    """
 
     def __init__(self, make: Callable[[], T]) -> None:
-        free: dict[int, T] = {}
+        super().__init__()
         self.make = make
-        # Both are calls of C's: as methods they would take as long as the call that the set is for.
-        self.take: Callable[[], T | None] = partial(free.pop, 0, None)
-        self.put: Callable[[T], None] = partial(free.__setitem__, 0)
 
 
 class FdImport:

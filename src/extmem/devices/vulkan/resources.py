@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from extmem import vk
 from extmem.devices.base import Allocation, NativeResource, Requirements
 from extmem.devices.formats import is_depth_or_stencil
-from extmem.devices.vulkan.allocation import ours
+from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.prepared import BufferCreation, Spares
 from extmem.devices.vulkan.types import HandleType, translated
@@ -18,7 +18,6 @@ from extmem.handles.here import HERE
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.allocation import VulkanAllocation
     from extmem.devices.vulkan.driver import VulkanDriver
 
 __all__ = ["Resources"]
@@ -37,7 +36,7 @@ class Resources:
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
-        driver, call = self._driver, self._creations.take() or self._creations.make()
+        driver, call = self._driver, self._creations.pop("set", None) or self._creations.make()
         asked = None if call.state(info) else to_c(translated(info))  # held: what its chain leads to ends with it
         memory = call.info if asked is None else asked.cdata
         result = driver.commands.vkCreateBuffer(driver.handle, memory, ffi.NULL, call.made)
@@ -51,7 +50,7 @@ class Resources:
             self._destroy("buffer", raw)
             raise
         needs = _requirements(call.needs, call.alone)
-        self._creations.put(call)
+        self._creations["set"] = call
         return NativeResource("buffer", needs, raw, int(info.size), info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
@@ -151,7 +150,8 @@ class Resources:
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory, vkBindImageMemory."""
-        driver, made = self._driver, ours(allocation)
+        driver = self._driver
+        made = allocation if isinstance(allocation, VulkanAllocation) else ours(allocation)
         raw, memory, size = resource.raw or resource.live, made.raw or made.live, resource.requirements.size
         if offset < 0 or offset + size > made.size:
             fail(
