@@ -34,7 +34,12 @@ def files(root: Path = ROOT, suffixes: frozenset[str] | None = None) -> Iterator
         folders[:] = sorted(name for name in folders if name not in _NEVER and not name.endswith(".egg-info"))
         for name in sorted(names):
             path = Path(folder, name)
-            if (suffixes is None or path.suffix in suffixes) and not name.startswith(".coverage"):
+            # In a git worktree .git is a file.
+            if (
+                (suffixes is None or path.suffix in suffixes)
+                and name not in _NEVER
+                and not name.startswith(".coverage")
+            ):
                 yield path
 
 
