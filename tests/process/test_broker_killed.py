@@ -12,6 +12,7 @@ import pytest
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.stopping import stop
 
 SETUP = (
     "from tests.behaviours.steps import *\nfrom extmem import raw\nfrom extmem.manager import manager\n"
@@ -138,7 +139,7 @@ def test_a_claimed_ticket_stays_claimed(own_runtime: Runtime, exporter: Peer, im
     ticket = exporter("pickle.dumps(memory)")
     importer("import pickle\nmemory = pickle.loads(ticket)", ticket=ticket)
     stopped, back = (importer, exporter) if first == "sender" else (exporter, importer)
-    stopped.process.send_signal(signal.SIGSTOP)
+    stop(stopped.pid)
     own_runtime.kill_broker()
     back("manager().snapshot() and None")
     stopped.process.send_signal(signal.SIGCONT)

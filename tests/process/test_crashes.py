@@ -11,6 +11,7 @@ from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
 from tests.behaviours.steps import KMT, PEER, by_name, export, get, import_win32, nt, put
+from tests.stopping import stop
 
 EXPORTER = [
     "device = extmem.open_device()",
@@ -103,7 +104,7 @@ def test_an_exporter_that_hangs_disturbs_nobody(name: str, device: Device) -> No
     with Peer() as exporter:
         exporter(PEER)
         exporter("memory = export(device, name=name)\nput(memory, b'hang')", name=name)
-        exporter.process.send_signal(signal.SIGSTOP)
+        stop(exporter.pid)
         try:
             with by_name(device, name) as memory, export(device) as own, nt(device, own) as handle:
                 assert get(memory) == b"hang"

@@ -14,6 +14,7 @@ from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import broker_fds
+from tests.stopping import stop
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_an_interrupted_call_costs_nothing(own_runtime: Runtime, start: Start) -
     peer("a = share('x', b'hello')")
     pid = own_runtime.broker_pid()
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     error = peer.fails(
         "def interrupt(*_): raise KeyboardInterrupt\n"
         "signal.signal(signal.SIGALRM, interrupt)\nsignal.setitimer(signal.ITIMER_REAL, 0.2)\nreads('x')"

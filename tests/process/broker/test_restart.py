@@ -9,6 +9,7 @@ from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import wait_for_broker_fds
+from tests.stopping import stop
 
 
 def kill_and_wait(runtime: Runtime) -> int:
@@ -103,7 +104,7 @@ def test_a_name_is_not_taken_while_its_holder_is_on_the_way(own_runtime: Runtime
     holder("share('x', b'hello')")
     for peer in (thief, seeker):
         peer("m.kmt_alive(1)")
-    os.kill(holder.pid, signal.SIGSTOP)
+    stop(holder.pid)
     try:
         own_runtime.kill_broker()
         thief.start("share('x', b'stole')")
@@ -126,7 +127,7 @@ def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start
     holder, other = start(), start()
     holder("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
     other("m.kmt_alive(1)")
-    os.kill(holder.pid, signal.SIGSTOP)
+    stop(holder.pid)
     try:
         own_runtime.kill_broker()
         other("share('x', b'mine.')")  # is answered once the holder has had its time

@@ -17,6 +17,7 @@ from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import RawClient, broker_fds, raw
+from tests.stopping import stop
 
 
 def gone(runtime: Runtime) -> bool:
@@ -221,7 +222,7 @@ def test_one_that_does_not_answer_is_given_up(own_runtime: Runtime, start: Start
     )
     pid = own_runtime.broker_pid()
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     error = peer.fails("m.import_by_name('x')")
     assert error.is_a("PeerGoneError") and "0.3 s" in error.message and "broker.log" in error.message
     os.kill(pid, signal.SIGCONT)
