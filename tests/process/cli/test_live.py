@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from extmem.memory import Device
+from extmem.testing._system import started_with
 from extmem.testing.children import Peer, python_environment
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
@@ -304,23 +305,14 @@ def test_an_interrupted_bench_ends_its_processes(house: Runtime) -> None:
         text=True,
         start_new_session=True,
     ) as running:
-        wait_until(lambda: any("_worker" in line for line in _commands()), "the bench's processes")
+        # Other benches may run meanwhile; this one's processes have their temporary files here.
+        mine = ("TMPDIR", str(house.path))
+        wait_until(lambda: any("_worker" in line for line in started_with(*mine).values()), "the bench's processes")
         running.send_signal(signal.SIGINT)
         out, said = running.communicate(timeout=DEADLINE)
     assert running.returncode == 130 and out == ""
     assert said.splitlines()[-1] == "interrupted" and "Traceback" not in said
     assert not list(house.path.glob("extmem-bench-*"))
-
-
-def _commands() -> list[str]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                found.append((entry / "cmdline").read_text(errors="replace").replace("\0", " "))
-            except OSError:
-                continue
-    return found
 
 
 # streams
