@@ -24,16 +24,23 @@ def test_every_table_is_used_somewhere() -> None:
     assert not [name for name in TABLES if f"<!-- generated: {name} -->" not in pages]
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A copy of what the script reads and writes, in step."""
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the script reads and writes, in step: made once, as the script takes a second."""
+    root = tmp_path_factory.mktemp("docs")
     for name in ("docs", "src"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "_generated"))
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "_generated"))
     for page in ROOT.glob("*.md"):
-        shutil.copy(page, tmp_path / page.name)
-    assert docs.main(["--root", str(tmp_path)]) == 0
-    assert docs.main(["--root", str(tmp_path), "--check"]) == 0
-    return tmp_path
+        shutil.copy(page, root / page.name)
+    assert docs.main(["--root", str(root)]) == 0
+    assert docs.main(["--root", str(root), "--check"]) == 0
+    return root
+
+
+@pytest.fixture
+def copy(template: Path, tmp_path: Path) -> Path:
+    """A copy of it to plant a fault in."""
+    return shutil.copytree(template, tmp_path / "copy")
 
 
 def _edit(path: Path, old: str, new: str) -> None:

@@ -74,18 +74,19 @@ def test_example_is_short_and_told(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "told", "timeout"),
     [
-        ("raise SystemExit(3)", "ended with 3"),
-        ("x = 1", "printed nothing"),
-        ("import sys; print(1); print('oops', file=sys.stderr)", "oops"),
-        ("import threading; threading.Event().wait()", "did not end"),
+        ("raise SystemExit(3)", "ended with 3", 60),
+        ("x = 1", "printed nothing", 60),
+        ("import sys; print(1); print('oops', file=sys.stderr)", "oops", 60),
+        ("import threading; threading.Event().wait()", "did not end", 0.5),
     ],
+    ids=["status", "nothing", "stderr", "endless"],
 )
-def test_planted_bad_example_is_seen(code: str, told: str, tmp_path: Path) -> None:
+def test_planted_bad_example_is_seen(code: str, told: str, timeout: float, tmp_path: Path) -> None:
     path = tmp_path / "planted.py"
     path.write_text(code, encoding="utf-8")
-    assert told in run_example(path, tmp_path, timeout=3)
+    assert told in run_example(path, tmp_path, timeout=timeout)
 
 
 def test_a_right_example_passes(tmp_path: Path) -> None:
