@@ -217,8 +217,8 @@ def _importing(house: House, subject: _Subject, rounds: int, say: Callable[[str]
     library = compile_floor(house.directory)
     off, checked, theirs = worker.call(f"{_HERE}:compare_imports", library, subject.payloads["4 KiB"], rounds)
     what = "import, bind and map an fd of our own"
-    yield _bounded(f"{what}, unchecked, against C", ratio(off, theirs), 3.0, subject.software)
-    yield _bounded(f"{what}, checked, against C", ratio(checked, theirs), 8.0, subject.software)
+    yield _bounded(f"{what}, unchecked, against C", ratio(off, theirs), 5.0, subject.software)
+    yield _bounded(f"{what}, checked, against C", ratio(checked, theirs), 6.0, subject.software)
     yield told(f"{what}, unchecked", statistics.median(off) / 1000, "µs")
     yield told(f"{what}, checked", statistics.median(checked) / 1000, "µs")
     yield told(f"{what}, by C", statistics.median(theirs) / 1000, "µs")
