@@ -1,17 +1,23 @@
 # Two commands for everybody: make demo, make test. The rest is for developers.
-.PHONY: demo test test-gpu test-windows lint types unit bench soak gen clean
+.PHONY: demo test test-all test-rest test-gpu test-windows lint types unit bench soak gen clean
 PY = .venv/bin/python
-EXPECT ?= $(EXTMEM_EXPECT)
 
 demo:                ## set up what is needed and run the main job: two processes share a rendered animation by name
 	@scripts/setup.sh demo
 	@.venv/bin/extmem demo
 
-test:                ## set up what is needed; lint, types, all tests on Linux, coverage; all tests on Windows under Wine
+test:                ## set up what is needed; lint, generated code, types, the tests on Linux: some minutes
 	@scripts/setup.sh dev
-	@scripts/check.sh
+	@scripts/check.sh quick
 
-test-windows:        ## the last step of `make test` alone; the counts of both systems at the end
+test-all: test       ## `make test` and all the rest: what continuous integration runs
+	@scripts/check.sh rest
+
+test-rest:           ## what `make test-all` adds: slow tests, branch coverage, all tests on Windows under Wine
+	@scripts/setup.sh dev
+	@scripts/check.sh rest
+
+test-windows:        ## the tests on Windows under Wine alone; the counts of both systems at the end
 	@scripts/setup.sh dev
 	@$(PY) -m scripts.windows test
 
@@ -19,7 +25,8 @@ lint:                ## ruff alone
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
 types:               ## mypy --strict for both platforms
-	@$(PY) -m mypy --platform linux && $(PY) -m mypy --platform win32
+	@$(PY) -m mypy --platform linux
+	@$(PY) -m mypy --platform win32 --cache-dir .mypy_cache/win32
 
 unit:                ## the quick tests alone
 	@$(PY) -m pytest tests/unit tests/rules tests/property -q
@@ -38,4 +45,4 @@ gen:                 ## regenerate what comes from the registry
 	@$(PY) -m codegen
 
 clean:               ## forget the environment and the caches
-	rm -rf .venv .windows .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
+	rm -rf .venv .windows .results .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info

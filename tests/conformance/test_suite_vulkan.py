@@ -5,18 +5,17 @@ from __future__ import annotations
 import sys
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 import extmem
 from extmem.devices.vulkan.instance import Instance
 from extmem.memory import Device
 from extmem.testing import conformance
 from tests import vulkan_bed
-from tests.systems import on_linux
+from tests.conformance.cases import parameter
 
 REMOTE = 'extmem.open_device(kind="vulkan")'
-CASES = list(conformance.cases())
-ACROSS = [case for case in CASES if case[1].two_devices]
+CASES = [parameter(*case) for case in conformance.cases()]
+ACROSS = [parameter(scenario, variant) for scenario, variant in conformance.cases() if variant.two_devices]
 
 
 class Loner(Device):
@@ -42,15 +41,6 @@ def shares() -> None:
         pytest.skip("the driver says beforehand that it cannot: it exports and imports no OPAQUE_WIN32")
 
 
-def parameters(cases: list[tuple[conformance.Scenario, conformance.Variant]]) -> list[ParameterSet]:
-    """The cases as parameters; those of fds are Linux's."""
-    made = []
-    for scenario, variant in cases:
-        make = on_linux if variant.family is conformance.Family.FD else pytest.param
-        made.append(make(scenario, variant, id=f"{scenario.name}-{variant}"))
-    return made
-
-
 def run(
     scenario: conformance.Scenario,
     variant: conformance.Variant,
@@ -67,12 +57,12 @@ def run(
         pytest.skip(f"the driver says beforehand that it cannot: {reason}")
 
 
-@pytest.mark.parametrize(("scenario", "variant"), parameters(CASES))
+@pytest.mark.parametrize(("scenario", "variant"), CASES)
 def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant, vulkan_device: Device) -> None:
     run(scenario, variant, lambda: extmem.open_device(kind="vulkan"), vulkan_device)
 
 
-@pytest.mark.parametrize(("scenario", "variant"), parameters(ACROSS))
+@pytest.mark.parametrize(("scenario", "variant"), ACROSS)
 def test_scenario_across_two_instances(
     scenario: conformance.Scenario, variant: conformance.Variant, vulkan_device: Device
 ) -> None:

@@ -81,7 +81,7 @@ def test_a_run_that_did_not_go_well_makes_no_page(outcome: str) -> None:
 
 def test_a_page_that_shows_something_else_is_seen(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    (tmp_path / ".windows").mkdir()
+    (tmp_path / ".results").mkdir()
     (tmp_path / "docs" / "behaviours.md").write_text(BEHAVIOURS, encoding="utf-8")
     for where, run in zip(behaviours.TALLIES, (LINUX, WINDOWS), strict=True):
         (tmp_path / where).write_text(json.dumps(run), encoding="utf-8")

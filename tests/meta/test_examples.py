@@ -23,9 +23,10 @@ NEED_TORCH = {"frames_to_torch.py"}
 MARKS = {
     "foreign_binding.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "readonly_publish.py": pytest.mark.linux_only("hands the payload's fd to a stranger"),
+    "frames_to_torch.py": pytest.mark.slow("needs PyTorch, which takes seconds to import"),
     "render_to_consumer.py": pytest.mark.wine_differs("B86: Wine passes no Win32 handles to a driver of Linux"),
 }
-"""What does not run on every system."""
+"""What does not run on every system, or takes long."""
 
 EXAMPLES = [path for path in python_files(ROOT / "examples") if path.name not in HOSTILE]
 

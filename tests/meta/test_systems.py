@@ -43,7 +43,7 @@ def test_fails(): assert False
 OTHER = "windows" if systems.HERE == "linux" else "linux"
 
 
-def run(where: Path) -> dict[str, object]:
+def run(where: Path, *options: str) -> dict[str, object]:
     """Run the planted suite; its tally."""
     (where / "conftest.py").write_text(CONFTEST, encoding="utf-8")
     for name, source in FILES.items():
@@ -52,7 +52,7 @@ def run(where: Path) -> dict[str, object]:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(where)]
     subprocess.run(
-        [*command, "--import-mode=importlib", "--tally", str(where / "tally.json"), str(where)],
+        [*command, "--import-mode=importlib", "--tally", str(where / "tally.json"), *options, str(where)],
         env=environment,
         cwd=where,
         capture_output=True,
@@ -79,6 +79,27 @@ def test_the_other_systems_tests_are_left_out_and_this_ones_are_known_as_its_own
     assert isinstance(own, dict) and len(own) == 2 and set(own.values()) == {"planted"}
     assert all(systems.HERE in name or "here" in name for name in own)
     assert found["reasons"] == {"test_both.py::test_differs": "B0: planted"}
+
+
+def test_what_is_only_collected_replaces_no_outcome(tmp_path: Path) -> None:
+    """Two runs are one tally, and the tests that neither of them ran can be added as such."""
+    first = run(tmp_path, "-k", "plain")
+    assert first["outcomes"] == {"test_both.py::test_plain": "passed"}
+    second = run(tmp_path, "--collect-only")
+    outcomes = second["outcomes"]
+    assert isinstance(outcomes, dict) and outcomes.pop("test_both.py::test_plain") == "passed"
+    assert len(outcomes) == 5 and set(outcomes.values()) == {"collected"}
+    assert second["seconds"] == first["seconds"]
+    assert "collected" not in str(run(tmp_path)["outcomes"])
+
+
+@pytest.mark.linux_only("pytest-xdist runs Linux's tests; the Windows test bed is without it")
+def test_processes_side_by_side_leave_the_same_tally(tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "together").mkdir()
+    alone, together = run(tmp_path / "alone"), run(tmp_path / "together", "-n", "2")
+    del alone["seconds"], together["seconds"]
+    assert together == alone and alone["own"]
 
 
 @pytest.mark.parametrize("system", systems.ONLY)
@@ -125,6 +146,12 @@ def test_a_run_that_left_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureF
     linux = _written(tmp_path, "linux", {"a": "passed"}, [])
     assert tally.compare(linux, tmp_path / "windows.json") == 1
     assert "windows.json" in capsys.readouterr().out
+
+
+def test_what_has_not_run_is_named(tmp_path: Path) -> None:
+    some = {"b": "collected", "a": "collected", "c": "skipped"}
+    assert tally.not_run(_written(tmp_path, "linux", some, [])) == ["a", "b"]
+    assert tally.not_run(_written(tmp_path, "linux", {"a": "passed", "c": "failed"}, [])) == []
 
 
 def test_two_parts_of_a_run_are_one_run(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from scripts import windows
+from scripts import behaviours, windows
 
 LINE = "apt-get install -y --no-install-recommends wine wine64 xvfb"
 
@@ -117,6 +119,35 @@ def test_without_wine_the_run_goes_on_unless_it_is_expected(
     assert windows.main([command]) == status
     told = capsys.readouterr().err
     assert told.startswith("no Windows test bed here: wine, wineserver, Xvfb missing") and said in told
+
+
+@pytest.mark.parametrize(
+    ("outcome", "whole", "status", "said"),
+    [
+        ("passed", True, 0, ""),
+        ("collected", True, 1, "not run on Linux: a and 0 more; `make test` and `make test-rest` run them"),
+        ("collected", False, 0, "not run on Linux: a and 0 more; `make test` and `make test-rest` run them"),
+    ],
+)
+def test_where_all_must_have_run_on_linux_one_that_has_not_is_a_failure(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    outcome: str,
+    whole: bool,
+    status: int,
+    said: str,
+) -> None:
+    for name, system, became in (("LINUX", "linux", outcome), ("MINE", "windows", "passed")):
+        monkeypatch.setattr(windows, name, tmp_path / f"{system}.json")
+        run = {"system": system, "outcomes": {"a": became}, "own": {}, "reasons": {}, "seconds": 1}
+        (tmp_path / f"{system}.json").write_text(json.dumps(run), encoding="utf-8")
+    shutil.copy(windows.MINE, tmp_path / "part.json")
+    monkeypatch.setattr(windows, "TALLIES", [tmp_path / "part.json"])
+    monkeypatch.setattr(windows, "collect_on_linux", lambda where: None)
+    monkeypatch.setattr(behaviours, "check", lambda: "")
+    assert windows.compare(whole=whole) == status
+    assert capsys.readouterr().err.strip() == said
 
 
 def test_the_parts_are_the_whole_suite() -> None:

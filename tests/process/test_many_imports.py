@@ -43,6 +43,7 @@ def test_a_thousand_imports_of_256_mib_hold_256_mib(device: Device, name: str, p
         peer("memory.close()\nstack.close()")
 
 
+@pytest.mark.slow("4,096 imports")
 @pytest.mark.parametrize("kind", [W32, KMT, on_linux(FD)])
 def test_4096_imports_at_once_and_none_is_left(device: Device, kind: vk.ExternalMemoryHandleTypeFlagBits) -> None:
     """The leak check around each test sees that closing them gives everything back."""

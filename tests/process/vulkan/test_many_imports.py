@@ -24,6 +24,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
+@pytest.mark.slow("4,096 imports")
 @pytest.mark.parametrize("kind", [W32, KMT, on_linux(FD)])
 def test_4096_imports_and_closes_leave_nothing(device: Device, kind: vk.ExternalMemoryHandleTypeFlagBits) -> None:
     with export(device, types=kind) as memory, memory.export_handle(kind) as handle:

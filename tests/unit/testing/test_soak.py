@@ -12,6 +12,7 @@ from extmem.testing.runtime import Runtime
 from scripts import soak
 
 
+@pytest.mark.slow("kills an exporter, an importer or the broker in each of its rounds")
 def test_a_short_run_prints_a_json_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert soak.main(["--iterations", "0", "--rounds", "3", "--seed", "11"]) == 0
     out, err = capsys.readouterr()

@@ -1,0 +1,21 @@
+"""The conformance suite's cases as parameters of tests."""
+
+from __future__ import annotations
+
+import pytest
+from _pytest.mark.structures import ParameterSet
+
+from extmem.testing import conformance
+from tests.systems import on_linux
+
+_REPEATS = pytest.mark.slow("repeats 4,096 times what `make test` repeats with another variant of its family")
+
+
+def parameter(scenario: conformance.Scenario, variant: conformance.Variant) -> ParameterSet:
+    """A case as a parameter. Those of fds are Linux's; of those with 4,096 repeats one a family is not slow."""
+    make = on_linux if variant.family is conformance.Family.FD else pytest.param
+    made = make(scenario, variant, id=f"{scenario.name}-{variant}")
+    repeats = scenario.name.endswith("_multiple_times")
+    if repeats and (variant.dedicated or variant.group != "host_visible"):
+        return made._replace(marks=(*made.marks, _REPEATS))
+    return made

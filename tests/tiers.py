@@ -1,0 +1,45 @@
+"""Which tests `make test` runs, and which are left to `make test-all`.
+
+How this works. Tests that carry the mark `slow(reason)` are left to `make test-all`: whole files and folders get it
+from `SLOW` below, single tests by `@pytest.mark.slow("reason")`. `make test` selects with `-m "not slow"`, the rest of
+`make test-all` with `-m slow`, so that together they run every test once. Without `-m`, as in
+`python -m pytest tests/process/test_crashes.py`, all tests run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+_KILLS = "kills processes with -9 at every step of their work"
+
+SLOW = {
+    "gpu": "needs an NVIDIA GPU, most of it PyTorch, CuPy or JAX too",
+    "unit/arrays/test_torch.py": "needs PyTorch, which takes seconds to import",
+    "meta/test_packaging.py": "builds and installs wheels",
+    "process/cuda/test_dying.py": _KILLS,
+    "process/test_broker_killed.py": _KILLS,
+    "process/test_crashes.py": _KILLS,
+}
+"""Files and folders below tests/, and why they are left to `make test-all`."""
+
+
+def why_slow(path: Path) -> str | None:
+    """Why this file's tests are left to `make test-all`; None where they are not."""
+    parts = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
+    return next((why for entry, why in SLOW.items() if parts == entry or parts.startswith(f"{entry}/")), None)
+
+
+class Tiers:
+    """The pytest plugin of it."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Mark the tests of the files in `SLOW`, before `-m` selects."""
+        for item in items:
+            reason = why_slow(item.path)
+            if reason is not None:
+                item.add_marker(pytest.mark.slow(reason))
