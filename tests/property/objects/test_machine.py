@@ -29,6 +29,8 @@ HUNT = settings(
 )
 
 
+# Where a sequence of calls breaks a rule, Hypothesis takes up to five minutes to find the shortest like it.
+@pytest.mark.timeout(400)
 def test_the_object_manager_keeps_to_the_model() -> None:
     run_state_machine_as_test(Machine, settings=RULES_KEPT)
 
