@@ -56,6 +56,7 @@ PLATFORM_ASKED = {
     "extmem.devices.host._system": "picks what payloads are made of",
     "extmem.manager": "picks the object manager",
     "extmem.broker.descriptors": "picks how a descriptor is closed",
+    "extmem.handles.fds": "Windows numbers no files as descriptors are numbered",
     "extmem.process": "picks how children inherit",
     "extmem.broker": "picks nothing off Linux, and says so",
     "extmem.testing.fake_cuda.sharing": "picks what the fake driver's memory is made of, and shared by",

@@ -18,7 +18,21 @@ if sys.platform == "win32":
 else:
     from os import close as close_descriptor
 
-__all__ = ["Imported", "OwnedFd", "PayloadFd", "Win32Payload", "close_descriptor"]
+__all__ = ["Imported", "OwnedFd", "PayloadFd", "Win32Payload", "close_descriptor", "raised"]
+
+_STANDARD = 2
+"""The last of stdin, stdout and stderr."""
+
+
+def raised(fd: int) -> int:
+    """A descriptor that was just opened or received, under a number of 3 or more: see `extmem.handles.fds`."""
+    if fd > _STANDARD:
+        return fd
+    # Only a process that has stdin, stdout or stderr closed comes here. The broker has them open, and does not load the
+    # library's handles.
+    from extmem.handles import fds
+
+    return fds.raised(fd)
 
 
 class OwnedFd(msgspec.Struct, gc=False, eq=False):

@@ -22,6 +22,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from extmem.errors import ExtmemError
+from extmem.handles import fds
 
 if TYPE_CHECKING:
     from extmem.broker.client import Client
@@ -42,7 +43,7 @@ class Watcher:
     def __init__(self, client: Client) -> None:
         self._client = weakref.ref(client)
         self._stop = False
-        self._receiving, self._sending = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._receiving, self._sending = fds.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="extmem-broker-watcher", daemon=True)
         self._thread.start()
 

@@ -23,7 +23,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from extmem.broker.descriptors import OwnedFd
+from extmem.broker.descriptors import OwnedFd, raised
 from extmem.broker.wire import MAX_FDS, MAX_MESSAGE
 from extmem.errors import PeerGoneError, PeerProtocolError
 
@@ -45,6 +45,7 @@ _SEND_FLAGS: Final = int(socket.MSG_NOSIGNAL)
 _CTRUNC: Final = int(socket.MSG_CTRUNC)
 _TRUNC: Final = int(socket.MSG_TRUNC)
 _BAD: Final = _CTRUNC | _TRUNC
+_STANDARD: Final = 2
 
 
 class Credentials(NamedTuple):
@@ -121,7 +122,9 @@ def _packet(data: bytes, ancillary: Sequence[tuple[int, int, bytes]], flags: int
         if data and len(ancillary) == 1:
             level, kind, payload = ancillary[0]
             if kind == _SCM_RIGHTS and level == _SOL_SOCKET and len(payload) == _INT.size:
-                return data, OwnedFd(_unpack_int(payload)[0]), None  # as it should be; all else goes the long way
+                fd = _unpack_int(payload)[0]
+                # As it should be; all else goes the long way.
+                return data, OwnedFd(fd if fd > _STANDARD else raised(fd)), None
     return _with_control(data, ancillary, flags)
 
 
@@ -138,6 +141,8 @@ def _with_control(data: bytes, ancillary: Sequence[tuple[int, int, bytes]], flag
         # There is room for one: if not even that came, this process could not open any more.
         raise OSError(errno.EMFILE, "a file descriptor could not be received: this process has too many open files")
     sender = _check(ancillary, flags)
+    for one in owned:
+        one.fd = raised(one.take())
     if len(owned) > MAX_FDS:
         raise PeerProtocolError(f"{len(owned)} file descriptors came with one message, at most {MAX_FDS} may")
     if not data:

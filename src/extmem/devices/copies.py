@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from extmem import vk
 from extmem.errors import OutOfMemoryError
+from extmem.handles.fds import duplicate
 
 __all__ = ["copy_of"]
 
@@ -13,7 +12,7 @@ __all__ = ["copy_of"]
 def copy_of(fd: int) -> int:
     """dup(2), close-on-exec, owned by the caller. Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS."""
     try:
-        return os.dup(fd)
+        return duplicate(fd)
     except OSError as error:
         raise OutOfMemoryError(
             f"vkAllocateMemory: fd {fd} cannot be duplicated ({error.strerror}); close some, or raise RLIMIT_NOFILE",

@@ -10,6 +10,7 @@ import msgspec
 from extmem.errors import HandleStateError
 from extmem.handles._linux import same_open_file
 from extmem.handles._owned import OPEN, OwnedHandle
+from extmem.handles.fds import duplicate
 from extmem.handles.here import HERE
 
 __all__ = ["FdHandle", "FdPayload"]
@@ -68,7 +69,7 @@ class FdHandle(OwnedHandle):
 
     def duplicate(self) -> FdHandle:
         """dup(2), close-on-exec: a second owner of the same open file."""
-        return FdHandle.adopt(os.dup(self.fileno()), self.payload)
+        return FdHandle.adopt(duplicate(self.fileno()), self.payload)
 
     def same_object(self, other: FdHandle) -> bool:
         """Whether both refer to one payload: as exported, or the same file for memfds, else the same open file."""

@@ -13,7 +13,6 @@ import sys
 if sys.platform != "linux":
     raise ImportError("the broker is Linux's; extmem.manager picks what the system has")
 
-import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ from extmem.broker.payloads import is_writable
 from extmem.broker.state import GENERATION
 from extmem.broker.wire import Kind
 from extmem.errors import HandleStateError, PeerProtocolError, UnsupportedError
-from extmem.handles import HandleInfo
+from extmem.handles import HandleInfo, fds
 from extmem.manager._api import BrokerStatus, Exported, Manager
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
 
@@ -91,7 +90,7 @@ class LinuxManager(Manager):
         client = self.client
         # Whatever can fail here does so before the broker knows of the payload: nobody would give that back.
         writable = is_writable(kind, fd)
-        kept = OwnedFd(os.dup(fd))
+        kept = OwnedFd(fds.duplicate(fd))
         with client.lock:
             reply, _ = client.exchange(request, fd)
             if type(reply) is not wire.Exported:

@@ -11,7 +11,6 @@ A KMT handle is a number and travels as one. An fd travels as a payload referenc
 from __future__ import annotations
 
 import copyreg
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from extmem.broker.wire import Kind
 from extmem.devices import select
 from extmem.errors import HandleStateError
 from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
+from extmem.handles.fds import duplicate
 from extmem.manager import Imported, Manager, ShareTerms, manager
 from extmem.memory import exporting
 from extmem.objects import Share
@@ -102,7 +102,7 @@ def _receive_fd_handle(ticket: bytes) -> FdHandle:
         payload = None
         if imported.kind != Kind.HOST:
             payload = FdPayload(imported.descriptor, imported.kind, imported.identity, imported.payload.writable)
-        return FdHandle.adopt(os.dup(imported.payload.fd), payload)
+        return FdHandle.adopt(duplicate(imported.payload.fd), payload)
     finally:
         imported.payload.close()
         manager().free(imported.memory)

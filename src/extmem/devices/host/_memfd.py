@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.devices.host import _reserve, trailer
 from extmem.errors import OutOfMemoryError
+from extmem.handles import fds
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
@@ -70,19 +71,21 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> int
 
 def _memfd() -> int:
     try:
-        return os.memfd_create("extmem", _FLAGS | _MFD_NOEXEC_SEAL)
+        return fds.raised(os.memfd_create("extmem", _FLAGS | _MFD_NOEXEC_SEAL))
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return os.memfd_create("extmem", _FLAGS)  # a kernel before 6.3: payloads are merely not executable by mode
+        return fds.raised(
+            os.memfd_create("extmem", _FLAGS)
+        )  # a kernel before 6.3: payloads are merely not executable by mode
 
 
 def duplicate(fd: int, *, writable: bool) -> int:
     """A new descriptor of the same payload, close-on-exec, owned by the caller. Errors: OutOfMemoryError."""
     try:
         if writable:
-            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            return fds.duplicate(fd)
+        return fds.open_file(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise out_of_memory(error, "vkGetMemoryFdKHR", "another descriptor of a payload") from error
 
