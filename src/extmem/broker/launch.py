@@ -6,7 +6,15 @@ of its own session, with no terminal, no inherited descriptor but a pipe, and `/
 comes one line: `ready`, or why not. The broker holds `broker.lock` for life and alone removes a stale socket, so that
 a late starter can never cut off a living one. If the client is killed meanwhile, the kernel frees the lock.
 
-`EXTMEM_BROKER_START=never` forbids starting (a service manager does it, or nobody is to).
+A held `broker.lock` without a listening socket is a broker that starts or leaves, for a moment, or one whose socket was
+removed. The moment is waited for; the other is an error that names the process.
+
+The runtime directory is opened once for each of these, checked, and everything in it is reached through that descriptor
+(`broker.paths`).
+
+`EXTMEM_BROKER_START=never` forbids starting (a service manager does it, or nobody is to). `EXTMEM_BROKER_PYTHON` names
+the interpreter that runs the broker. A program that embeds Python, or that was frozen into one file, must not be
+started a second time in its place, so there nothing is started without the variable.
 """
 
 from __future__ import annotations
@@ -30,8 +38,9 @@ from typing import Final
 
 import msgspec
 
-from extmem.broker.paths import RuntimeDir
-from extmem.errors import PeerGoneError, UnsupportedError
+from extmem.broker.paths import RuntimeDir, address_in
+from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, ExtmemError, OutOfMemoryError, PeerGoneError, UnsupportedError
+from extmem.handles import fds
 
 __all__ = ["START_TIMEOUT", "connect", "connect_or_start", "start_broker"]
 
@@ -41,6 +50,11 @@ _STARTS: Final = 4
 _ABSENT: Final = (errno.ENOENT, errno.ECONNREFUSED)
 _TIMEVAL: Final = struct.Struct("ll")
 _LOG_LIMIT: Final = 262_144
+_HELD: Final = 3.0
+"""Seconds for which a broker may hold its lock and not listen, as one does that starts or leaves."""
+_PAUSE: Final = 0.005
+_PYTHONS: Final = ("python", "pypy", "graalpy")
+"""How the names of programs begin that run a script which is their argument."""
 
 
 def set_deadline(sock: socket.socket, seconds: float) -> None:
@@ -54,37 +68,100 @@ def set_deadline(sock: socket.socket, seconds: float) -> None:
 def connect(directory: RuntimeDir, timeout: float) -> socket.socket | None:
     """A connection to the broker that listens there; None if none does. `timeout` holds for each later call too.
 
-    Raises UnsupportedError for a directory that is not private or not ours to enter, PeerGoneError for a broker that
-    does not take the connection in time.
+    Errors: UnsupportedError for a directory that is not private or not ours to enter; PeerGoneError for a broker that
+    does not take the connection in time, or that runs and cannot be reached; OutOfMemoryError where this process can
+    open no more files.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
-        set_deadline(sock, timeout)
-        sock.connect(os.fspath(directory.socket))
+        opened = directory.open()
     except OSError as error:
-        sock.close()
+        raise _failed(directory, error) from error
+    if opened is None:
+        return None
+    try:
+        return _connect_in(directory, opened, timeout)
+    finally:
+        os.close(opened)
+
+
+def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.socket | None:
+    deadline = time.monotonic() + _HELD
+    while True:
+        sock = _try_connect(directory, opened, timeout)
+        if sock is not None:
+            return sock
+        held, holder = _holder(opened)
+        if not held:
+            # The lock may have been let go of since we tried: by a broker that left, or by one that listens by now.
+            return _try_connect(directory, opened, timeout)
+        if time.monotonic() >= deadline:
+            raise PeerGoneError(
+                f"a broker runs in {directory.path} ({holder} holds {directory.broker_lock}) and nothing listens at "
+                f"{directory.socket}: the socket was removed or replaced. End that process: nothing that a living "
+                "process holds is lost by that, and the next one that needs a broker starts another"
+            )
+        time.sleep(_PAUSE)
+
+
+def _try_connect(directory: RuntimeDir, opened: int, timeout: float) -> socket.socket | None:
+    sock = None
+    try:
+        sock = fds.raised_socket(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC))
+        set_deadline(sock, timeout)
+        sock.connect(address_in(opened, directory.socket.name))
+    except OSError as error:
+        if sock is not None:
+            sock.close()
         if error.errno in _ABSENT:
             return None
         if isinstance(error, BlockingIOError):
             raise PeerGoneError(
                 f"the broker at {directory.socket} did not take a connection within {timeout:g} s; see {directory.log}"
             ) from error
-        raise UnsupportedError(
-            f"cannot connect to the broker at {directory.socket}: {error.strerror}. Set EXTMEM_RUNTIME_DIR to a "
-            "directory "
-            "of your own",
-            requires_one_of=["EXTMEM_RUNTIME_DIR"],
-        ) from error
+        raise _failed(directory, error) from error
     except BaseException:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise
     return sock
 
 
+def _failed(directory: RuntimeDir, error: OSError) -> ExtmemError:
+    """What a call of the system's that failed is to the caller who needs a broker."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return OutOfMemoryError(
+            f"cannot connect to the broker at {directory.socket}: {error.strerror}; close some files, or raise "
+            "`ulimit -n`",
+            result=VK_ERROR_TOO_MANY_OBJECTS,
+            command="connect",
+        )
+    return UnsupportedError(
+        f"cannot connect to the broker at {directory.socket}: {error.strerror or error}. Set EXTMEM_RUNTIME_DIR to a "
+        "directory of your own",
+        requires_one_of=["EXTMEM_RUNTIME_DIR"],
+    )
+
+
+def _holder(opened: int) -> tuple[bool, str]:
+    """Whether a broker holds the lock of an opened directory, and which process that is, in words."""
+    try:
+        lock = fds.open_file("broker.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=opened)
+    except OSError:
+        return False, ""  # there is none, or it is another user's (the system's broker)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False, ""
+    except BlockingIOError:
+        pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        return True, f"process {pid}" if pid.isdigit() else "another process"
+    except OSError:
+        return False, ""
+    finally:
+        os.close(lock)
+
+
 def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
-    """A connection to the broker, which is started if there is none. Raises as `connect` and `start_broker`."""
-    if directory.path.exists():
-        directory.check()
+    """A connection to the broker, which is started if there is none. Errors: as `connect` and `start_broker`."""
     sock = connect(directory, timeout)
     if sock is not None:
         return sock
@@ -94,53 +171,65 @@ def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
             "(EXTMEM_BROKER_START=never). Run `extmem broker run` there, or unset EXTMEM_BROKER_START",
             requires_one_of=["a running broker", "EXTMEM_BROKER_START"],
         )
-    directory.prepare()
-    deadline = time.monotonic() + max(timeout, START_TIMEOUT)
-    lock = _lock(directory, deadline)
     try:
-        return _start(directory, timeout, deadline)
+        opened = directory.prepare()
+    except OSError as error:
+        raise _failed(directory, error) from error
+    try:
+        deadline = time.monotonic() + max(timeout, START_TIMEOUT)
+        lock = _lock(directory, opened, deadline)
+        try:
+            return _start(directory, opened, timeout, deadline)
+        finally:
+            os.close(lock)
     finally:
-        os.close(lock)
+        os.close(opened)
 
 
-def _start(directory: RuntimeDir, timeout: float, deadline: float) -> socket.socket:
+def _start(directory: RuntimeDir, opened: int, timeout: float, deadline: float) -> socket.socket:
     # A broker that was killed while it started is started again, and so is one that left before we came (it was told to
     # be idle for no time at all). And one that cannot start because another runs means that a client was killed while
     # it started that one: then the other is connected to, once it listens.
     failed = 0
     while True:
-        sock = connect(directory, timeout)
+        sock = _connect_in(directory, opened, timeout)
         if sock is not None:
             return sock
         late = time.monotonic() >= deadline
         if late and not failed:
             raise PeerGoneError(f"the broker was ready and is gone already; see {directory.log}, then try again")
         try:
-            start_broker(directory, deadline)
+            start_broker(directory, opened, deadline)
         except (PeerGoneError, UnsupportedError):
             failed += 1
-            sock = connect(directory, timeout)
+            sock = _connect_in(directory, opened, timeout)
             if sock is not None:
                 return sock
-            if late or failed >= _STARTS:
+            if failed >= _STARTS or time.monotonic() >= deadline:
                 raise
 
 
-def _lock(directory: RuntimeDir, deadline: float) -> int:
+def _lock(directory: RuntimeDir, opened: int, deadline: float) -> int:
     try:
-        fd = os.open(directory.start_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = fds.open_file("start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=opened)
     except OSError as error:
-        raise UnsupportedError(
-            f"no broker listens in {directory.path}, and this process may not start one: {error.strerror}. Make the "
-            "directory writable, or run `extmem broker run` as somebody who may",
-            requires_one_of=["a running broker", "EXTMEM_RUNTIME_DIR"],
-        ) from error
+        raise _unstartable(directory, directory.start_lock, error) from error
     try:
         _wait(lambda: _try_lock(fd), deadline, f"another process holds {directory.start_lock} and starts no broker")
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _unstartable(directory: RuntimeDir, path: Path, error: OSError) -> ExtmemError:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return _failed(directory, error)
+    return UnsupportedError(
+        f"no broker listens in {directory.path}, and this process may not start one: {path}: {error.strerror}. Make "
+        "the directory writable, or run `extmem broker run` as somebody who may",
+        requires_one_of=["a running broker", "EXTMEM_RUNTIME_DIR"],
+    )
 
 
 def _try_lock(fd: int) -> bool:
@@ -157,74 +246,120 @@ def _wait(done: Callable[[], bool], deadline: float, problem: str) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise PeerGoneError(f"{problem}; stop that process and try again")
-        time.sleep(min(0.005, left))
+        time.sleep(min(_PAUSE, left))
+
+
+def interpreter(directory: RuntimeDir) -> str:
+    """The program that runs the broker: `EXTMEM_BROKER_PYTHON`, else this process's own Python.
+
+    Errors: UnsupportedError where this process is no Python that could run it.
+    """
+    stated = os.environ.get("EXTMEM_BROKER_PYTHON")
+    if stated:
+        return stated
+    if getattr(sys, "frozen", False):
+        problem = f"this program was frozen: {sys.executable} is the program itself"
+    elif not sys.executable:
+        problem = "this program does not say where its Python is (sys.executable is empty)"
+    elif not os.path.basename(sys.executable).lower().startswith(_PYTHONS):
+        problem = f"this program embeds Python: {sys.executable} is not an interpreter by its name"
+    else:
+        return sys.executable
+    raise UnsupportedError(
+        f"no broker listens in {directory.path}, and this process cannot start one: {problem}. Set "
+        "EXTMEM_BROKER_PYTHON to a Python that has extmem installed, or run `extmem broker run`",
+        requires_one_of=["a running broker", "EXTMEM_BROKER_PYTHON"],
+    )
 
 
 def _command(directory: RuntimeDir, ready: int) -> list[str]:
-    if not sys.executable:
-        raise UnsupportedError(
-            f"no broker listens in {directory.path}, and this program does not know its Python (sys.executable is "
-            "empty). "
-            "Run `extmem broker run`",
-            requires_one_of=["a running broker"],
-        )
     # Run by path and isolated: neither the caller's directory nor its PYTHON* variables decide what is imported. The
     # places where this process found extmem and msgspec are told, in case they are not where Python looks by itself.
+    python = interpreter(directory)
+    options = ["--directory", str(directory.path), "--ready-fd", str(ready)]
     script = Path(__file__).with_name("__main__.py")
+    if not script.is_file():
+        # A frozen program has its modules in an archive of its own: the interpreter has to have extmem.
+        return [python, "-I", "-m", "extmem.broker", *options]
     libraries = str(Path(str(msgspec.__file__)).parents[1])
-    options = ["--directory", str(directory.path), "--ready-fd", str(ready), "--libraries", libraries]
-    return [sys.executable, "-I", str(script), "extmem.broker", *options]
+    return [python, "-I", str(script), "extmem.broker", *options, "--libraries", libraries]
 
 
-def start_broker(directory: RuntimeDir, deadline: float) -> None:
-    """Start a broker and wait until it is ready. The caller holds `start.lock`.
+def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
+    """Start a broker and wait until it is ready. The caller holds `start.lock` in the opened directory.
 
-    Raises UnsupportedError with the broker's own words where it cannot start, PeerGoneError where it says nothing in
-    time.
+    Errors: UnsupportedError with the broker's own words where it cannot start; PeerGoneError where it says nothing in
+    time; OutOfMemoryError.
     """
-    receiving, sending = os.pipe2(os.O_CLOEXEC)
+    command: list[str] = []
+    try:
+        receiving, sending = fds.pipe(os.O_CLOEXEC)
+    except OSError as error:
+        raise _failed(directory, error) from error
     try:
         try:
-            _spawn(directory, sending)
+            command = _command(directory, sending)
+            _spawn(directory, opened, command, sending, deadline)
         finally:
             os.close(sending)
-        answer = _read_line(receiving, deadline)
+        answer = _read_line(directory, receiving, deadline)
     finally:
         os.close(receiving)
     if answer != "ready":
         raise UnsupportedError(
-            f"no broker listens in {directory.path}, and none could be started: {answer or 'it ended without a word'} "
-            f"(see {directory.log}). `extmem broker run` starts one in the foreground",
+            f"no broker listens in {directory.path}, and {command[0]} started none: "
+            f"{answer or 'it ended and said nothing'} (see {directory.log}). `extmem broker run` starts one in the "
+            "foreground",
             requires_one_of=["a running broker"],
         )
 
 
-def _spawn(directory: RuntimeDir, ready: int) -> None:
-    log = os.open(directory.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _spawn(directory: RuntimeDir, opened: int, command: list[str], ready: int, deadline: float) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        log = fds.open_file("broker.log", flags, 0o600, dir_fd=opened)
+    except OSError as error:
+        raise _unstartable(directory, directory.log, error) from error
     try:
         if os.fstat(log).st_size > _LOG_LIMIT:
             os.ftruncate(log, 0)
         starter = subprocess.Popen(
-            _command(directory, ready),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
+            # Whatever it is that is started here, it starts no broker in its turn.
+            env={**os.environ, "EXTMEM_BROKER_START": "never"},
             pass_fds=(ready,),
             start_new_session=True,
         )
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise _failed(directory, error) from error
         raise UnsupportedError(
-            f"no broker listens in {directory.path}, and {sys.executable} cannot be run to start one: {error.strerror}",
-            requires_one_of=["a running broker"],
+            f"no broker listens in {directory.path}, and {command[0]} cannot be run to start one: {error.strerror}. "
+            "Set EXTMEM_BROKER_PYTHON to a Python that has extmem installed, or run `extmem broker run`",
+            requires_one_of=["a running broker", "EXTMEM_BROKER_PYTHON"],
         ) from error
     finally:
         os.close(log)
     # The starter forks at once and leaves: the broker is nobody's child, so nobody has to reap it.
-    starter.wait(timeout=START_TIMEOUT)
+    try:
+        starter.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except BaseException as error:
+        starter.kill()
+        starter.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        raise PeerGoneError(
+            f"{command[0]} was run to start a broker in {directory.path} and did something else for "
+            f"{START_TIMEOUT:g} s: it is not a Python interpreter, or it hangs; see {directory.log}. Set "
+            "EXTMEM_BROKER_PYTHON to a Python that has extmem installed, or run `extmem broker run`"
+        ) from error
 
 
-def _read_line(fd: int, deadline: float) -> str:
+def _read_line(directory: RuntimeDir, fd: int, deadline: float) -> str:
     text = b""
     pipe = select.poll()  # not select(): a client may well have more than 1024 descriptors
     pipe.register(fd, select.POLLIN)
@@ -232,7 +367,7 @@ def _read_line(fd: int, deadline: float) -> str:
         left = deadline - time.monotonic()
         if left <= 0 or not pipe.poll(left * 1000):
             raise PeerGoneError(
-                "the broker that was started did not become ready in time; see broker.log beside its socket"
+                f"the broker that was started in {directory.path} did not become ready in time; see {directory.log}"
             )
         piece = os.read(fd, 4_096)
         if not piece:

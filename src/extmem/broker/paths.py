@@ -1,8 +1,13 @@
 """Where a broker lives: the runtime directory and what is in it.
 
 The directory is the door to everything a user shares, so it must be the user's alone: mode 0700, owned by them, no
-symbolic link. In order: `$EXTMEM_RUNTIME_DIR`, `$XDG_RUNTIME_DIR/extmem`, `/run/user/<uid>/extmem` where that parent is
-ours, `/tmp/extmem-<uid>`.
+symbolic link, and in no directory where others may replace it. In order: `$EXTMEM_RUNTIME_DIR`,
+`$XDG_RUNTIME_DIR/extmem`, `/run/user/<uid>/extmem`, `/tmp/extmem-<uid>`; the second and third only where the parent is
+a directory of this user's own.
+
+How this works. Paths can be changed by others between two looks at them: a directory in `/tmp` can be another user's by
+the time that its socket is connected to. So a directory is opened once (`RuntimeDir.open`), what was opened is checked,
+and all that is in it is reached through that descriptor: by `dir_fd=`, and sockets through `/proc/self/fd`.
 """
 
 from __future__ import annotations
@@ -12,19 +17,22 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from extmem.broker.descriptors import raised
 from extmem.errors import UnsupportedError
 
-__all__ = ["SYSTEM_DIRECTORY", "RuntimeDir", "runtime_directory"]
+__all__ = ["SYSTEM_DIRECTORY", "RuntimeDir", "address_in", "runtime_directory"]
 
 SYSTEM_DIRECTORY = Path("/run/extmem")
 # sun_path holds 108 bytes with the final NUL.
 _MAX_SOCKET_PATH = 107
+_OPEN = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class RuntimeDir:
 
     @property
     def broker_lock(self) -> Path:
-        """Held (flock) by the broker as long as it lives."""
+        """Held (flock) by the broker as long as it lives; its pid is in it."""
         return self.path / "broker.lock"
 
     @property
@@ -59,34 +67,76 @@ class RuntimeDir:
         """What a broker has to say when nobody listens."""
         return self.path / "broker.log"
 
-    def prepare(self) -> None:
-        """Make the directory if it is missing, and make sure that it is private.
+    def open(self) -> int | None:
+        """A descriptor (O_PATH) of the directory, which is private; None if there is no such directory.
 
-        Raises UnsupportedError, naming the path and what to do, where it cannot be made or is not private.
+        Ownership: the caller's. Errors: UnsupportedError, naming the path and what to do, for a directory that is not
+        private, whose path is too long for a socket, or that cannot be opened; OSError (EMFILE, ENFILE) where this
+        process or the machine can open no more files.
         """
-        mode = 0o755 if self.system else 0o700
+        self._check_path()
         try:
+            fd = raised(os.open(self.path, _OPEN))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise self._unusable(error) from error
+        try:
+            self._check_found(os.fstat(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def prepare(self) -> int:
+        """`open`, after making the directory if it is missing. Errors: as `open`, and where it cannot be made."""
+        fd = self.open()
+        if fd is None:
+            self._make()
+            fd = self.open()
+        if fd is None:
+            raise _refuse(self.path, "was removed while it was being made")
+        return fd
+
+    def _make(self) -> None:
+        mode = 0o755 if self.system else 0o700
+        parent = self.path.parent
+        try:
+            owner = os.stat(parent).st_uid
+            if owner not in _trusted():
+                # Ours in a directory of theirs would lock them out of what is theirs (`sudo` keeps variables).
+                raise _refuse(self.path, f"does not exist, and {parent} belongs to user {owner}, not to this one")
             os.mkdir(self.path, mode)
         except FileExistsError:
-            pass
+            return
         except OSError as error:
             raise _refuse(self.path, f"cannot be made ({error.strerror})") from error
-        else:
-            os.chmod(self.path, mode)
-        self.check()
+        os.chmod(self.path, mode)  # whatever the umask is
 
-    def check(self) -> None:
-        """Make sure that the directory exists and is private. Raises as `prepare`."""
+    def _check_path(self) -> None:
+        if len(os.fsencode(self.socket)) > _MAX_SOCKET_PATH:
+            raise _refuse(self.path, f"is too long: a socket's path has at most {_MAX_SOCKET_PATH} bytes")
+        if not os.path.isdir("/proc/self/fd"):
+            raise UnsupportedError("extmem needs /proc, and it is not there: mount it", requires_one_of=["procfs"])
         try:
-            found = os.lstat(self.path)
-        except FileNotFoundError as error:
-            raise _refuse(self.path, "does not exist") from error
+            parent = os.path.realpath(self.path.parent, strict=True)
+            while True:
+                if _replaceable(os.stat(parent)):
+                    raise _refuse(
+                        self.path,
+                        f"is in {parent}, where other users may replace it; run: chmod go-w {parent} (or chmod +t)",
+                    )
+                if parent == "/":
+                    return
+                parent = os.path.dirname(parent)
+        except FileNotFoundError:
+            return  # nothing is there yet; it cannot be made either
         except OSError as error:
-            raise _refuse(self.path, f"cannot be looked at ({error.strerror})") from error
-        if stat.S_ISLNK(found.st_mode):
-            raise _refuse(self.path, "is a symbolic link, so somebody else may decide where it leads")
-        if not stat.S_ISDIR(found.st_mode):
-            raise _refuse(self.path, "is no directory")
+            raise self._unusable(error) from error
+
+    def _check_found(self, found: os.stat_result) -> None:
         owner = 0 if self.system else os.geteuid()
         if found.st_uid != owner:
             raise _refuse(self.path, f"belongs to user {found.st_uid}, not to user {owner}")
@@ -96,33 +146,73 @@ class RuntimeDir:
                 self.path,
                 f"has mode {stat.S_IMODE(found.st_mode):04o}, so others can get in; run: chmod 700 {self.path}",
             )
-        if len(os.fsencode(self.socket)) > _MAX_SOCKET_PATH:
-            raise _refuse(self.path, f"is too long: a socket's path has at most {_MAX_SOCKET_PATH} bytes")
+
+    def _unusable(self, error: OSError) -> UnsupportedError:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP) and self.path.is_symlink():
+            return _refuse(self.path, "is a symbolic link, so somebody else may decide where it leads")
+        if error.errno == errno.ENOTDIR and self.path.exists():
+            return _refuse(self.path, "is not a directory")
+        return _refuse(self.path, f"cannot be reached ({error.strerror})")
+
+
+def address_in(directory: int, name: str) -> str:
+    """The address of a socket in an opened directory, for `bind` and `connect`."""
+    return f"/proc/self/fd/{directory}/{name}"
+
+
+def _replaceable(found: os.stat_result) -> bool:
+    """Whether users other than this one and root may rename what is in the directory.
+
+    A group-writable directory of root's group or of this user's own is not: many systems make all new ones so.
+    """
+    if found.st_mode & stat.S_ISVTX:
+        return False
+    by_group = found.st_mode & stat.S_IWGRP and found.st_gid not in (0, os.getegid())
+    return bool(by_group or found.st_mode & stat.S_IWOTH)
+
+
+def _trusted() -> set[int]:
+    """Whose directories a new one may be made in: this user's and root's, which is unmapped in a user namespace."""
+    try:
+        unmapped = int(Path("/proc/sys/kernel/overflowuid").read_bytes())
+    except (OSError, ValueError):
+        unmapped = 0
+    return {0, os.geteuid(), unmapped}
 
 
 def _refuse(path: Path, problem: str) -> UnsupportedError:
     return UnsupportedError(
         f"extmem's runtime directory {path} {problem}. Set EXTMEM_RUNTIME_DIR to a directory of your own that only "
-        "you can "
-        "enter (mode 0700); all processes that share memory need the same one",
+        "you can enter (mode 0700); all processes that share memory need the same one",
         requires_one_of=["EXTMEM_RUNTIME_DIR", "XDG_RUNTIME_DIR"],
     )
 
 
 def runtime_directory(environment: Mapping[str, str] | None = None) -> RuntimeDir:
-    """The runtime directory that this process is to use. Nothing is created or checked."""
+    """The runtime directory that this process is to use. Nothing is created, and it is not checked.
+
+    Errors: UnsupportedError where EXTMEM_RUNTIME_DIR is relative and the working directory is gone.
+    """
     env = os.environ if environment is None else environment
     chosen = env.get("EXTMEM_RUNTIME_DIR")
     if chosen:
-        return RuntimeDir(Path(os.path.abspath(chosen)))
-    session = env.get("XDG_RUNTIME_DIR")
-    if session:
-        return RuntimeDir(Path(os.path.abspath(session)) / "extmem")
+        try:
+            return RuntimeDir(Path(os.path.abspath(chosen)))
+        except OSError as error:
+            raise _refuse(Path(chosen), f"is relative to a directory that is gone ({error.strerror})") from error
     uid = os.geteuid()
-    parent = Path(f"/run/user/{uid}")
-    try:
-        if os.stat(parent).st_uid == uid:
-            return RuntimeDir(parent / "extmem")
-    except OSError:
-        pass  # no login session: /tmp it is
+    # XDG_RUNTIME_DIR comes along where one user starts a program as another (`sudo -E`): it is that other's then.
+    for parent in (env.get("XDG_RUNTIME_DIR"), f"/run/user/{uid}"):
+        if parent and _is_own(parent, uid):
+            return RuntimeDir(Path(os.path.normpath(parent)) / "extmem")
     return RuntimeDir(Path(f"/tmp/extmem-{uid}"))
+
+
+def _is_own(directory: str, uid: int) -> bool:
+    if not os.path.isabs(directory):
+        return False
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid

@@ -135,6 +135,7 @@ def test_in_the_foreground_it_says_what_it_cannot_do(own_runtime: Runtime, start
     with Child([sys.executable, "-m", "extmem.broker"], env=own_runtime.environment) as second:
         second.wait(expect=1)
         assert "another broker is running" in second.output and str(own_runtime.path) in second.output
+        assert f"process {own_runtime.broker_pid()} holds" in second.output
 
 
 def test_in_the_foreground_it_serves(own_runtime: Runtime, start: Start) -> None:
