@@ -27,6 +27,7 @@ ALLOWED_SKIPS = {
     "root": r"needs root, to be another user",
     "network": r"needs the network",
     "kcmp": r"this kernel refuses kcmp",
+    "cgroup": r"no control group can be limited here",
     "vulkan": r"no Vulkan device here",
     "cuda": r"no CUDA device here",
     "two-gpus": r"only one CUDA device here",

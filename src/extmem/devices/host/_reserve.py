@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+
+from extmem.devices.host import _cgroups
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
@@ -41,73 +42,36 @@ def boot(root: Path = _ROOT) -> tuple[str, ...]:
     """Words that are the same in every process of this boot of this machine, and nowhere else; none where /proc does
     not tell.
     """
-    random = _text(root / "proc/sys/kernel/random/boot_id")
+    random = _cgroups.text_of(f"{root}/proc/sys/kernel/random/boot_id")
     if random:
         return (random,)
-    machine = _text(root / "etc/machine-id")
-    started = next((line for line in _text(root / "proc/stat").splitlines() if line.startswith("btime ")), "")
+    machine = _cgroups.text_of(f"{root}/etc/machine-id")
+    started = next(
+        (line for line in _cgroups.text_of(f"{root}/proc/stat").splitlines() if line.startswith("btime ")), ""
+    )
     return ("machine", machine, started) if machine and started else ()
 
 
 def physical(root: Path = _ROOT) -> int:
     """Bytes of memory that this process could ever have: the machine's, or its control group's limit."""
     machine = _meminfo(root).get("MemTotal", 0)
-    limits = [limit for group in _groups(root) if (limit := _number(group / "memory.max")) is not None]
+    limits = [group.limit for group in _cgroups.groups(root)]
     return min([machine, *limits]) if machine else min(limits, default=1 << 62)
 
 
 def available(root: Path = _ROOT) -> tuple[int, str]:
     """Bytes of memory that are left, and whose limit that is. Swap counts, and so do pages that can be dropped."""
     info = _meminfo(root)
-    rooms = [(info["MemAvailable"] + info.get("SwapFree", 0), "the machine")] if "MemAvailable" in info else []
-    for group in _groups(root):
-        limit, used = _number(group / "memory.max"), _number(group / "memory.current")
-        if limit is not None and used is not None:
-            swap_limit, swap_used = _number(group / "memory.swap.max"), _number(group / "memory.swap.current")
-            swap = max(0, swap_limit - (swap_used or 0)) if swap_limit is not None else info.get("SwapFree", 0)
-            rooms.append((max(0, limit - used + _droppable(group)) + swap, f"control group {group.name or '/'}"))
+    swap = info.get("SwapFree", 0)
+    rooms = [(info["MemAvailable"] + swap, "the machine")] if "MemAvailable" in info else []
+    rooms += [(group.room(swap), f"control group {group.name}") for group in _cgroups.groups(root)]
     return min(rooms, default=(1 << 62, "the machine"))
 
 
 def _meminfo(root: Path) -> dict[str, int]:
     found = {}
-    for line in _text(root / "proc/meminfo").splitlines():
+    for line in _cgroups.text_of(f"{root}/proc/meminfo").splitlines():
         key, _, rest = line.partition(":")
         if key in ("MemTotal", "MemAvailable", "SwapFree"):
             found[key] = int(rest.split()[0]) << 10
     return found
-
-
-def _groups(root: Path) -> Iterator[Path]:
-    """This process's control group (version 2) and those above it, as far as they are visible here."""
-    mount = root / "sys/fs/cgroup"
-    own = next((line[3:] for line in _text(root / "proc/self/cgroup").splitlines() if line.startswith("0::")), None)
-    if own is None or ".." in own:
-        return
-    group = mount / own.lstrip("/")
-    while True:
-        yield group
-        if group == mount or mount not in group.parents:
-            return
-        group = group.parent
-
-
-def _droppable(group: Path) -> int:
-    """Page cache that the kernel drops before it refuses."""
-    for line in _text(group / "memory.stat").splitlines():
-        key, _, value = line.partition(" ")
-        if key == "inactive_file":
-            return int(value)
-    return 0
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if text.isdigit() else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
