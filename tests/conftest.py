@@ -28,6 +28,7 @@ ALLOWED_SKIPS = {
     "network": r"needs the network",
     "kcmp": r"this kernel refuses kcmp",
     "cgroup": r"no control group can be limited here",
+    "huge-pages": r"no huge pages in this kernel",
     "vulkan": r"no Vulkan device here",
     "cuda": r"no CUDA device here",
     "two-gpus": r"only one CUDA device here",

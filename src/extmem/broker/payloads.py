@@ -39,6 +39,7 @@ __all__ = ["Identity", "Payloads", "inspect", "is_writable"]
 Identity = tuple[int, int]
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_WRITE_SEALS = fcntl.F_SEAL_WRITE | 0x10  # linux/fcntl.h: F_SEAL_FUTURE_WRITE
 # <linux/fs.h>: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL. The direction bits of the two differ on some
 # architectures (MIPS, PowerPC, SPARC), where the call then fails and nothing is marked.
 _GET_FLAGS = 0x8000_6601 | struct.calcsize("l") << 16
@@ -134,9 +135,16 @@ def inspect(kind: int, fd: int, stated: int, uid: int) -> tuple[Kind, Identity]:
 def is_writable(kind: Kind, fd: int) -> bool:
     """Whether who has this descriptor can write to the payload.
 
-    What the kernel says of a memfd; always for a driver's.
+    What the kernel says of a memfd, its seals included; always for a driver's.
     """
-    return kind is not Kind.HOST or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+    if kind is not Kind.HOST:
+        return True
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+        return False
+    try:
+        return not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _WRITE_SEALS
+    except OSError:
+        return True  # not a memfd, which `inspect` refuses
 
 
 def _harden(fd: int) -> None:
@@ -221,7 +229,7 @@ class Payloads:
         except OSError:
             return  # somebody else announces a writable one, or nobody had the right to write
         os.close(known.fd)
-        known.fd, known.writable = fd, True
+        known.fd, known.writable = fd, is_writable(known.kind, fd)
 
     def fd_for(self, payload: int, mode: int) -> int:
         """A descriptor to send, READ_ONLY or READ_WRITE. Borrowed until the next call."""

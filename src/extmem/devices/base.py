@@ -148,7 +148,7 @@ class Allocation(Protocol):
     def map(self, writable: bool = True) -> Mapping:
         """vkMapMemory of the whole allocation: one mapping, however often it is asked for.
 
-        Errors: UnsupportedError for memory that the host cannot see; PermissionError for a writable mapping of a
+        Errors: UnsupportedError for memory that the host cannot see; AccessDeniedError for a writable mapping of a
         payload that came without that right; OutOfMemoryError; HandleStateError once closed.
         """
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import mmap
 import os
+import pickle
 import socket
 import tempfile
 from collections.abc import Iterator
 
 import pytest
 
-from extmem import vk
-from extmem.devices.host import _memfd
+from extmem import raw, vk
+from extmem.devices.host import _mapping, _memfd
 from extmem.devices.host.driver import HostDriver
-from extmem.errors import DriverError, UnsupportedError
+from extmem.errors import AccessDeniedError, DriverError, ExtmemError, UnsupportedError
+from extmem.handles import FdHandle
+from extmem.memory import Descriptor, Device
 
 PAGE = mmap.PAGESIZE
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
+NT = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 
 
 @pytest.fixture
@@ -128,6 +133,87 @@ def test_a_damaged_self_description_is_named_and_the_payload_still_imports(drive
     facts = driver.inspect_fd(allocation.fd, FD)
     assert facts.valid and facts.descriptor == b"" and "checksum" in facts.descriptor_problem
     allocation.close()
+
+
+# Files whose pages their maker can take back, and files that nobody may write to.
+
+
+def open_huge(size: int) -> int:
+    try:
+        fd = os.memfd_create("huge", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+    except OSError as error:
+        pytest.skip(f"no huge pages in this kernel: {error}")
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _memfd.SEALS)
+    return fd
+
+
+def test_a_file_of_huge_pages_is_refused(device: Device) -> None:
+    """However it is sealed: its maker can punch a hole, and the next page for it may be none."""
+    fd = open_huge(64 << 20)
+    try:
+        huge = os.fstatvfs(fd).f_bsize
+        with pytest.raises(DriverError, match=rf"huge pages \({huge} bytes each\)"):
+            HostDriver().import_fd(fd, PAGE, 0)
+        with FdHandle(os.dup(fd)) as handle:
+            with pytest.raises(ExtmemError, match="huge pages"):
+                device.open(handle)
+            with pytest.raises(ExtmemError, match="huge pages"):
+                raw.import_payload(device, handle, Descriptor(handle_types=FD, allocation_size=PAGE))
+            os.fstat(handle.fileno())
+    finally:
+        os.close(fd)
+
+
+def test_what_its_maker_takes_back_of_a_payload_reads_as_zeros(driver: HostDriver) -> None:
+    """Why files of ordinary pages are taken."""
+    with open_memfd(3 * PAGE) as fd:
+        allocation = driver.import_fd(fd, 3 * PAGE, 0)
+        data = memoryview(bytearray(PAGE))
+        driver.write(allocation, 0, memoryview(b"x" * PAGE))
+        ctypes.CDLL(None, use_errno=True).fallocate(fd, 3, ctypes.c_long(0), ctypes.c_long(PAGE))  # PUNCH_HOLE
+        driver.read(allocation, 0, data)
+        assert bytes(data) == bytes(PAGE)
+        allocation.close()
+
+
+@pytest.mark.parametrize("seal", [fcntl.F_SEAL_WRITE, 0x10], ids=["F_SEAL_WRITE", "F_SEAL_FUTURE_WRITE"])
+def test_a_file_sealed_against_writing_is_read_only(device: Device, seal: int) -> None:
+    with open_memfd(3 * PAGE, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW) as fd:
+        os.pwrite(fd, b"sealed", 0)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal)
+        facts = HostDriver().inspect_fd(fd, FD)
+        assert (facts.valid, facts.writable) == (True, False)
+        statement = Descriptor(handle_types=FD | NT, allocation_size=3 * PAGE)
+        with raw.import_payload(device, FdHandle(os.dup(fd)), statement) as memory:
+            assert memory.read_only and memory.map().readonly and bytes(memory.map()[:6]) == b"sealed"
+            assert memory.read_bytes(0, 6) == b"sealed"
+            for change in (lambda: memory.write(b"x"), lambda: memory.fill(1)):
+                with pytest.raises(AccessDeniedError):
+                    change()
+            # The same for who gets it from here.
+            with pickle.loads(pickle.dumps(memory)) as passed:
+                assert passed.read_only and bytes(passed.map()[:6]) == b"sealed"
+
+
+def test_a_file_that_is_not_sealed_against_writing_is_writable(device: Device) -> None:
+    with open_memfd(3 * PAGE, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW) as fd:
+        statement = Descriptor(handle_types=FD | NT, allocation_size=3 * PAGE)
+        with raw.import_payload(device, FdHandle(os.dup(fd)), statement) as memory:
+            assert not memory.read_only
+            memory.write(b"x")
+            with pickle.loads(pickle.dumps(memory)) as passed:
+                assert not passed.read_only and bytes(passed.map()[:1]) == b"x"
+
+
+@pytest.mark.parametrize("seal", [fcntl.F_SEAL_WRITE, 0x10])
+def test_a_writable_mapping_that_the_kernel_refuses_is_denied_access(seal: int) -> None:
+    with open_memfd(PAGE, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW) as fd:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal)
+        with pytest.raises(AccessDeniedError, match="sealed against writing"):
+            _mapping.map_file(fd, PAGE, True)
+        assert _mapping.map_file(fd, PAGE, False).writable is False
+        assert _mapping._map_sealed(fd, PAGE).size == PAGE  # what kernels before 6.7 need
 
 
 # Host pointers.

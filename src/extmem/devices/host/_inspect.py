@@ -1,7 +1,13 @@
-"""What a stranger's fd is, and whether it can be a payload. Never raises for what it finds, never touches the fd."""
+"""What a stranger's fd is, and whether it can be a payload. Never raises for what it finds, never touches the fd.
+
+A payload's pages must be nobody's to take back: its size is sealed, and it lies where memory files lie, which is the
+kernel's own tmpfs. A hole that is punched into such a file reads as zeros. In a file of huge pages (MFD_HUGETLB), which
+can be sealed likewise, there may be no huge page left to fill it with, and whoever reads it then is killed by SIGBUS.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import sys
@@ -18,6 +24,9 @@ import fcntl
 __all__ = ["identity_of", "inspect"]
 
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_WRITE_SEALS = (
+    fcntl.F_SEAL_WRITE | 0x10
+)  # linux/fcntl.h: F_SEAL_FUTURE_WRITE, which the standard library has no name for
 _O_PATH = os.O_PATH
 _KINDS = {
     stat.S_IFREG: ("file", "an ordinary file"),
@@ -46,8 +55,8 @@ def inspect(fd: int) -> FdFacts:
     if flags & _O_PATH:
         return FdFacts("other", f"fd {fd} was opened with O_PATH and leads to no data", size, identity=identity)
     access = flags & os.O_ACCMODE
-    writable = access == os.O_RDWR
     seals = _seals(fd)
+    writable = access == os.O_RDWR and not seals & _WRITE_SEALS
     kind, words = _kind(fd, facts.st_mode, seals)
     problem = ""
     if kind != "memfd":
@@ -64,6 +73,11 @@ def inspect(fd: int) -> FdFacts:
             f"fd {fd} is a memfd whose size can still change (seals {seals:#x}, {' and '.join(missing)} missing): "
             "truncating it would kill every process that maps it; its maker must seal it"
         )
+    elif facts.st_dev != _memory_files():
+        problem = (
+            f"fd {fd} is a memory file of huge pages ({os.fstatvfs(fd).f_bsize} bytes each): one that its maker takes "
+            "back may have no other to follow it, which would kill whoever reads it; make it without MFD_HUGETLB"
+        )
     if problem:
         return FdFacts(kind, problem, size, 0, seals, writable, identity)
     descriptor, why = _trailer(fd, size)
@@ -72,6 +86,16 @@ def inspect(fd: int) -> FdFacts:
     if not descriptor:
         why = why or "the payload was made without one"
     return FdFacts(kind, "", size, capacity, seals, writable, identity, descriptor, why)
+
+
+@functools.lru_cache(maxsize=1)
+def _memory_files() -> int:
+    """st_dev of the kernel's own tmpfs, where all memory files of ordinary pages are."""
+    fd = os.memfd_create("extmem-where", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(fd).st_dev
+    finally:
+        os.close(fd)
 
 
 def _seals(fd: int) -> int:

@@ -16,6 +16,8 @@ import msgspec
 
 from extmem.devices.host._libc import ffi
 from extmem.devices.host._memfd import out_of_memory
+from extmem.handles import fds
+from extmem.objects import Status, error_for
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
@@ -46,12 +48,28 @@ class FileMapping(msgspec.Struct, eq=False, weakref=True):
 def map_file(fd: int, size: int, writable: bool) -> FileMapping:
     """Map the first `size` bytes of a file. The fd is borrowed for the call.
 
-    Errors: PermissionError for a writable mapping of a read-only fd; OutOfMemoryError; OSError.
+    Errors: AccessDeniedError for a writable mapping of a read-only fd, or of a file that is sealed against writing;
+    OutOfMemoryError; OSError.
     """
     address = _mmap(0, size, _RIGHTS[writable], _SHARED, fd, 0)
     if address == _FAILED:
-        raise _map_error(ffi.errno, size, writable)
+        code = ffi.errno
+        if code == errno.EPERM and not writable:
+            return _map_sealed(fd, size)
+        raise _map_error(code, size, writable)
     return FileMapping(address, size, writable)
+
+
+def _map_sealed(fd: int, size: int) -> FileMapping:
+    """Map a file that is sealed against writing: before Linux 6.7 that takes an fd that was opened for reading."""
+    opened = fds.open_file(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        address = _mmap(0, size, _RIGHTS[False], _SHARED, opened, 0)
+        if address == _FAILED:
+            raise _map_error(ffi.errno, size, False)
+        return FileMapping(address, size, False)
+    finally:
+        os.close(opened)
 
 
 def range_is_mapped(address: int, size: int) -> bool:
@@ -74,11 +92,11 @@ def range_is_mapped(address: int, size: int) -> bool:
 
 
 def _map_error(code: int, size: int, writable: bool) -> Exception:
-    if code == errno.EACCES and writable:
-        return PermissionError(
-            code,
-            f"a writable mapping of {size} bytes is refused: the payload was opened or imported for reading only; "
-            "map it with writable=False, or ask its owner for write access",
+    if code in (errno.EACCES, errno.EPERM) and writable:
+        return error_for(
+            Status.ACCESS_DENIED,
+            f"a writable mapping of {size} bytes is refused: the payload was opened or imported for reading only, or "
+            "is sealed against writing; map it with writable=False, or ask its owner for write access",
         )
     if code == errno.ENOMEM:
         return out_of_memory(

@@ -12,14 +12,13 @@ import msgspec
 from extmem.handles._win32 import sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager._win32.refusals import other, out_of_memory
-from extmem.objects import Status
+from extmem.objects import Status, error_for
 
 __all__ = ["FileMapping", "map_file", "range_is_mapped"]
 
 _unmap = sections.unmap
 _WRITABLE = 0x04 | 0x08 | 0x40 | 0x80  # PAGE_READWRITE, _WRITECOPY, _EXECUTE_READWRITE, _EXECUTE_WRITECOPY
 _GUARD = 0x100
-_EACCES = 13
 
 
 class FileMapping(msgspec.Struct, eq=False, weakref=True):
@@ -36,14 +35,14 @@ class FileMapping(msgspec.Struct, eq=False, weakref=True):
 def map_file(fd: int, size: int, writable: bool) -> FileMapping:
     """Map the first `size` bytes of a section. The handle is borrowed for the call.
 
-    Errors: PermissionError for a writable mapping through a handle without that right; OutOfMemoryError.
+    Errors: AccessDeniedError for a writable mapping through a handle without that right; OutOfMemoryError.
     """
     try:
         return FileMapping(sections.map_view(fd, size, writable), size, writable)
     except StatusError as error:
         if error.status == Status.ACCESS_DENIED and writable:
-            raise PermissionError(
-                _EACCES,
+            raise error_for(
+                Status.ACCESS_DENIED,
                 f"a writable mapping of {size} bytes is refused: the payload was opened or imported for reading only; "
                 "map it with writable=False, or ask its owner for write access",
             ) from None
