@@ -15,6 +15,7 @@ from tests.meta.tools import SOURCE, module_name, python_files
 # From left to right. A layer may import itself and everything before it.
 LAYERS = (
     "errors",
+    "optional",
     "vk",
     "rules",
     "handles",

@@ -5,23 +5,27 @@ Knows nothing of memory objects: it takes a memoryview or a device pointer, and 
 
 from extmem.arrays.device import DeviceArray, check_device_layout
 from extmem.arrays.dtypes import dtype_name, itemsize
-from extmem.arrays.frameworks import cupy_array, jax_array, torch_tensor, torch_tensor_on_host
-from extmem.arrays.layout import ArrayLayout, contiguous_strides, layout_for
+from extmem.arrays.frameworks import cupy_array, jax_array, jax_array_on_host, torch_tensor, torch_tensor_on_host
+from extmem.arrays.layout import ArrayLayout, Axes, axes_of, contiguous_strides, layout_for, whole
 from extmem.arrays.views import (
     CPU_DEVICE,
+    array_interface,
     as_requested,
     dlpack_capsule,
     new_octets,
     numpy_view,
-    octets_of,
     typed_view,
 )
+from extmem.arrays.writing import octets_to_write
 
 __all__ = [
     "CPU_DEVICE",
     "ArrayLayout",
+    "Axes",
     "DeviceArray",
+    "array_interface",
     "as_requested",
+    "axes_of",
     "check_device_layout",
     "contiguous_strides",
     "cupy_array",
@@ -29,11 +33,13 @@ __all__ = [
     "dtype_name",
     "itemsize",
     "jax_array",
+    "jax_array_on_host",
     "layout_for",
     "new_octets",
     "numpy_view",
-    "octets_of",
     "torch_tensor",
     "torch_tensor_on_host",
+    "octets_to_write",
     "typed_view",
+    "whole",
 ]

@@ -15,9 +15,10 @@ from functools import cache
 from math import prod
 from typing import Any
 
-from extmem.arrays.dtypes import itemsize
+from extmem import optional
+from extmem.arrays.dtypes import itemsize, typestr
 from extmem.arrays.layout import ArrayLayout, contiguous_strides
-from extmem.errors import UnsupportedError
+from extmem.arrays.views import refuse_pytorch
 
 __all__ = ["CUDA", "DeviceArray", "check_device_layout"]
 
@@ -25,7 +26,6 @@ CUDA = 2
 """kDLCUDA."""
 _CUDA_HOST = (3, 0)
 """kDLCUDAHost: host memory that every GPU of the process sees."""
-_TYPES = {"bool": "|b1", "int8": "|i1", "uint8": "|u1"}
 _VERSION = 3
 
 
@@ -116,7 +116,7 @@ class DeviceArray:
         name = layout.dtype
         return {
             "shape": layout.shape,
-            "typestr": _TYPES.get(name) or f"<{name[0]}{itemsize(name)}",
+            "typestr": typestr(name),
             "data": (self.pointer if prod(layout.shape) else 0, self.read_only),
             "strides": None if plain else layout.strides,
             "stream": None,
@@ -148,6 +148,8 @@ class DeviceArray:
             )
         if copy:
             raise BufferError("extmem does not copy for DLPack; copy the array with the framework")
+        if self.read_only:
+            refuse_pytorch()
         if self.read_only and (max_version is None or max_version[0] < 1):
             raise BufferError(
                 "this memory is read-only, which DLPack before 1.0 cannot say; use a consumer that asks for "
@@ -168,14 +170,7 @@ class DeviceArray:
         return capsule
 
     def _seen_by_cuda_core(self) -> tuple[Any, Any]:
-        try:
-            numpy, buffer, view = _cuda_core()
-        except ImportError as error:
-            raise UnsupportedError(
-                f"DLPack of a GPU's memory needs cuda-core and NumPy ({error}); pip install 'extmem[cuda]', or take "
-                "the __cuda_array_interface__",
-                requires_one_of=["cuda-core"],
-            ) from error
+        numpy, buffer, view = _cuda_core()
         layout, item = self.layout, itemsize(self.layout.dtype)
         reach = item + sum((e - 1) * s for e, s in zip(layout.shape, layout.strides, strict=True) if e > 0)
         counts, dtype = tuple(stride // item for stride in layout.strides), numpy.dtype(layout.dtype)
@@ -188,7 +183,19 @@ _bare = object.__new__
 
 @cache
 def _cuda_core() -> tuple[Any, Any, Any]:
-    """NumPy, cuda-core's Buffer, and its view with room for what keeps the memory. Errors: ImportError."""
+    """NumPy, cuda-core's Buffer, and its view with room for what keeps the memory. Errors: UnsupportedError."""
+    return optional.importing(
+        _import_cuda_core,
+        "numpy",
+        "cuda.core",
+        what="cuda-core",
+        advice="DLPack of a GPU's memory needs it, and NumPy: pip install 'extmem[cuda]', or take the "
+        "__cuda_array_interface__",
+        package="cuda-core",
+    )
+
+
+def _import_cuda_core() -> tuple[Any, Any, Any]:
     import numpy
     from cuda.core import Buffer
     from cuda.core.utils import StridedMemoryView

@@ -1,8 +1,15 @@
-"""Element types by NumPy's names, and what a program may write for them. No framework is imported."""
+"""Element types by NumPy's names, and what a program may write for them. No framework is imported.
+
+How this works. A name says nothing of the byte order, so a NumPy type is looked at as a whole. Only what is a type of
+Python's or NumPy's is asked for its name: the text of anything else may mean something else (PyArrow's 32-bit "float").
+"""
 
 from __future__ import annotations
 
-__all__ = ["ITEMSIZES", "dtype_name", "itemsize"]
+import sys
+from typing import Any
+
+__all__ = ["ITEMSIZES", "NATIVE", "dtype_name", "itemsize", "typestr"]
 
 ITEMSIZES = {
     "bool": 1,
@@ -22,25 +29,35 @@ ITEMSIZES = {
 }
 """Bytes per element. Native byte order; structured types, strings and objects cannot be shared."""
 
+NATIVE = "<" if sys.byteorder == "little" else ">"
+"""This machine's byte order in a code."""
+
+_NAMES = {name: name for name in ITEMSIZES}
 _KIND_WORDS = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
 _ALIASES = {"bool_": "bool", "int": "int64", "float": "float64", "complex": "complex128", "half": "float16",
             "single": "float32", "double": "float64"}  # fmt: skip
+_BYTE_CODES = {"bool": "|b1", "int8": "|i1", "uint8": "|u1"}
+_PYTHONS = {bool: "bool", int: "int64", float: "float64", complex: "complex128"}
 
 
 def dtype_name(dtype: object) -> str:
     """The name of an element type given as a name ("float32"), a code ("<f4"), a NumPy dtype or type, or a Python type.
 
-    Errors: ValueError with the names that can be shared.
+    Errors: ValueError with the names that can be shared; also for a byte order that is not this machine's.
     """
+    name = None
     if isinstance(dtype, str):
-        name = dtype
+        name = _NAMES.get(_ALIASES.get(dtype, dtype)) or _from_code(dtype)
+    elif isinstance(dtype, type) and dtype in _PYTHONS:
+        name = _PYTHONS[dtype]
     else:
-        name = getattr(dtype, "name", None) or getattr(dtype, "__name__", "") or str(dtype)
-    name = _ALIASES.get(name, name)
-    if name not in ITEMSIZES:
-        name = _from_code(name) or name
-    if name not in ITEMSIZES:
-        raise ValueError(f"{dtype!r} is no element type that can be shared; use one of {', '.join(ITEMSIZES)}")
+        found = _numpy_dtype(dtype)
+        if found is not None:
+            if not found.isnative:
+                raise _foreign(found)
+            name = _NAMES.get(found.name)
+    if name is None:
+        raise ValueError(f"{dtype!r} is not an element type that can be shared; use one of {', '.join(ITEMSIZES)}")
     return name
 
 
@@ -49,11 +66,37 @@ def itemsize(name: str) -> int:
     return ITEMSIZES[name]
 
 
+def typestr(name: str) -> str:
+    """The array interface's code of a name from `dtype_name`."""
+    return _BYTE_CODES.get(name) or f"{NATIVE}{name[0]}{itemsize(name)}"
+
+
+def _numpy_dtype(dtype: object) -> Any:
+    """The NumPy dtype that an object is, stands for (`numpy.float32`), or has (`jax.numpy.float32`); else None."""
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is None:
+        return None  # then it is nothing of NumPy's
+    if isinstance(dtype, numpy.dtype):
+        return dtype
+    if isinstance(dtype, type) and issubclass(dtype, numpy.generic):
+        return numpy.dtype(dtype)
+    had = getattr(dtype, "dtype", None)
+    return had if isinstance(had, numpy.dtype) else None
+
+
+def _foreign(dtype: Any) -> ValueError:
+    return ValueError(
+        f"{dtype!r} has a byte order that is not this machine's, and memory is shared in its own: use "
+        f"{dtype.newbyteorder('=').name!r} and convert the values (array.astype), or look at the bytes as they are: "
+        f"memory.numpy('uint8').view({dtype.str!r})"
+    )
+
+
 def _from_code(code: str) -> str | None:
     """Array-interface codes: "<f4", "|u1", "f8"."""
-    plain = code.lstrip("<=|")
-    if len(plain) < 2 or plain[0] not in _KIND_WORDS or not plain[1:].isdigit():
+    plain = code.lstrip(f"{NATIVE}=|")
+    if len(plain) < 2 or plain[0] not in _KIND_WORDS or not (plain[1:].isascii() and plain[1:].isdigit()):
         return None
     if plain[0] == "b":
         return "bool" if plain == "b1" else None
-    return f"{_KIND_WORDS[plain[0]]}{int(plain[1:]) * 8}"
+    return _NAMES.get(f"{_KIND_WORDS[plain[0]]}{int(plain[1:]) * 8}")

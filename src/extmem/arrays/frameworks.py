@@ -1,14 +1,14 @@
 """PyTorch, CuPy and JAX arrays over memory, no copy. Each is imported when asked for, and a clear error where absent.
 
-PyTorch has no tensors that are read-only: `ReadOnlyTensor` is one whose writing operations are refused.
+PyTorch has no tensors that are read-only: `ReadOnlyTensor` is one whose writing operations are refused. JAX writes to
+no array but those that a program donates, and has no word for read-only memory: it is given none.
 """
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from extmem import optional
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -16,18 +16,7 @@ if TYPE_CHECKING:
 
     from extmem.arrays.device import DeviceArray
 
-__all__ = ["cupy_array", "jax_array", "torch_tensor", "torch_tensor_on_host"]
-
-
-def _framework(module: str, what: str, install: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise _missing(what, error, install) from error
-
-
-def _missing(what: str, error: ImportError, install: str) -> UnsupportedError:
-    return UnsupportedError(f"{what} is not installed ({error}); {install}", requires_one_of=[what])
+__all__ = ["cupy_array", "jax_array", "jax_array_on_host", "torch_tensor", "torch_tensor_on_host"]
 
 
 def _failed(what: str, array: DeviceArray, error: Exception, reason: str = "") -> UnsupportedError:
@@ -37,12 +26,13 @@ def _failed(what: str, array: DeviceArray, error: Exception, reason: str = "") -
     )
 
 
+def _torch(advice: str) -> Any:
+    return optional.load("torch", what="PyTorch", advice=advice)
+
+
 def torch_tensor(array: DeviceArray) -> Any:
     """A tensor on the GPU. Errors: UnsupportedError without PyTorch, or for a build that cannot use this GPU."""
-    try:
-        import torch
-    except ImportError as error:
-        raise _missing("PyTorch", error, "install it as its site says, in a build for CUDA") from error
+    torch = _torch("install it as its site says, in a build for CUDA")
     try:
         if not array.read_only:
             return _unguarded(torch, array)
@@ -74,67 +64,30 @@ def _why_not(torch: Any) -> str:
 
 def torch_tensor_on_host(array: numpy.ndarray[Any, Any]) -> Any:
     """A tensor over host memory, which NumPy has seen already."""
-    torch = _framework("torch", "PyTorch", "install it as its site says; a build for the CPU will do")
+    torch = _torch("install it as its site says; a build for the CPU will do")
     if array.flags.writeable:
         return torch.from_numpy(array)
     import ctypes
 
     # Over the same bytes, said to be writable, for a tensor that keeps the rule by itself.
-    octets = (ctypes.c_ubyte * array.nbytes).from_address(array.ctypes.data)
-    octets.keep = array  # type: ignore[attr-defined]
-    loose = array.__class__(array.shape, array.dtype, memoryview(octets).cast("B"), 0, array.strides)
+    first, last = optional.load("numpy.lib.array_utils", what="NumPy", advice="reinstall it").byte_bounds(array)
+    octets = (ctypes.c_ubyte * (last - first)).from_address(first)
+    octets.keep = array
+    loose = array.__class__(
+        array.shape, array.dtype, memoryview(octets).cast("B"), array.ctypes.data - first, array.strides
+    )
     return _guarded(torch, torch.from_numpy(loose))
 
 
 def _guarded(torch: Any, tensor: Any) -> Any:
-    return torch.Tensor._make_subclass(_read_only_tensor(), tensor)
-
-
-@cache
-def _read_only_tensor() -> Any:
-    """The class of tensors that refuse to be written."""
-    import torch
-
-    class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
-        """A tensor of memory that may only be read: operations that write to it raise PermissionError.
-
-        Its views are such tensors too; what is computed from it is a plain tensor. The operations' own schemas say
-        what they write and what is a view.
-        """
-
-        @classmethod
-        def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            given = kwargs or {}
-            schema = func._schema
-            for position, argument in enumerate(schema.arguments):
-                value = args[position] if position < len(args) else given.get(argument.name)
-                if argument.alias_info is not None and argument.alias_info.is_write and _holds(value, cls):
-                    raise PermissionError(
-                        f"{schema.name} would write to memory that is read-only here; ask for Access.READ_WRITE when "
-                        "opening it (its owner has to grant it), or write to a copy: tensor.clone()"
-                    )
-            with torch._C._DisableTorchDispatch():
-                made = func(*args, **given)
-            if any(answer.alias_info is not None for answer in schema.returns):
-                return _again(made, cls, torch)
-            return made
-
-    return ReadOnlyTensor
-
-
-def _holds(value: Any, cls: type) -> bool:
-    return isinstance(value, cls) or (isinstance(value, (list, tuple)) and any(isinstance(v, cls) for v in value))
-
-
-def _again(made: Any, cls: Any, torch: Any) -> Any:
-    if isinstance(made, (list, tuple)):
-        return type(made)(_again(one, cls, torch) for one in made)
-    return torch.Tensor._make_subclass(cls, made) if isinstance(made, torch.Tensor) else made
+    module = optional.load("extmem.arrays.read_only_tensor", what="PyTorch", advice="reinstall it")
+    return torch.Tensor._make_subclass(module.ReadOnlyTensor, tensor)
 
 
 def cupy_array(array: DeviceArray) -> Any:
     """A CuPy array on the GPU. Errors: UnsupportedError without CuPy, or for a build that cannot use this GPU."""
-    cupy = _framework("cupy", "CuPy", "pip install cupy-cuda13x (or the one for the driver's CUDA version)")
+    advice = "pip install cupy-cuda13x (or the one for the driver's CUDA version)"
+    cupy = optional.load("cupy", what="CuPy", advice=advice)
     try:
         with cupy.cuda.Device(array.ordinal):
             return cupy.asarray(array)
@@ -144,9 +97,41 @@ def cupy_array(array: DeviceArray) -> Any:
 
 def jax_array(array: DeviceArray) -> Any:
     """A JAX array on the GPU; JAX takes row-major arrays alone. Errors: UnsupportedError."""
-    _framework("jax", "JAX", "pip install 'jax[cuda13]' (or the one for the driver's CUDA version)")
-    dlpack = importlib.import_module("jax.dlpack")
+    dlpack = _jax_dlpack("pip install 'jax[cuda13]' (or the one for the driver's CUDA version)")
     try:
-        return dlpack.from_dlpack(array)
+        return _as_wide(dlpack.from_dlpack(array), array.dtype)
     except (RuntimeError, ValueError, TypeError, BufferError) as error:
         raise _failed("JAX", array, error) from error
+
+
+def jax_array_on_host(array: numpy.ndarray[Any, Any]) -> Any:
+    """A JAX array over host memory, which NumPy has seen already. Errors: UnsupportedError where JAX would copy."""
+    dlpack = _jax_dlpack("pip install jax")
+    if not array.flags.writeable:
+        raise UnsupportedError(
+            "JAX takes no read-only memory without a copy; jax.numpy.array(memory.numpy()) makes one",
+            requires_one_of=["Access.READ_WRITE", "a copy"],
+        )
+    try:
+        return _as_wide(dlpack.from_dlpack(array, copy=False), array.dtype.name)
+    except (RuntimeError, ValueError, TypeError, BufferError) as error:
+        raise UnsupportedError(
+            f"JAX did not take {array.dtype}{list(array.shape)} of host memory without a copy: {error}",
+            requires_one_of=["a copy: jax.numpy.array(memory.numpy())"],
+        ) from error
+
+
+def _jax_dlpack(advice: str) -> Any:
+    optional.load("jax", what="JAX", advice=advice)
+    return optional.load("jax.dlpack", what="JAX", advice=advice)
+
+
+def _as_wide(made: Any, dtype: str) -> Any:
+    """Refuse what JAX has halved, which is another array then. Errors: UnsupportedError."""
+    if str(made.dtype) != dtype:
+        raise UnsupportedError(
+            f"JAX made {made.dtype} of {dtype}, which is a copy: it has 64-bit types after "
+            'jax.config.update("jax_enable_x64", True) alone',
+            requires_one_of=["jax_enable_x64"],
+        )
+    return made

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import Protocol, SupportsIndex, TypeAlias
 
 from extmem.arrays.dtypes import dtype_name, itemsize
 
-__all__ = ["ArrayLayout", "DescribedArray", "contiguous_strides", "layout_for"]
+__all__ = ["ArrayLayout", "Axes", "DescribedArray", "axes_of", "contiguous_strides", "layout_for", "whole"]
+
+
+Axes: TypeAlias = SupportsIndex | Iterable[SupportsIndex] | None
+"""One whole number an axis, or that of the only one; None for the descriptor's."""
 
 
 class DescribedArray(Protocol):
@@ -38,6 +43,29 @@ class ArrayLayout:
     offset: int = 0
 
 
+def whole(value: SupportsIndex, what: str) -> int:
+    """A whole number of any integer type (NumPy's too). TypeError for anything else: nothing is rounded."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; give a whole number") from None
+
+
+def axes_of(values: SupportsIndex | Iterable[SupportsIndex], what: str) -> tuple[int, ...]:
+    """One whole number an axis; a number alone is that of the only one. TypeError for anything else."""
+    if not isinstance(values, (str, bytes, bytearray)):
+        try:
+            return (operator.index(values),)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+        try:
+            return tuple(whole(value, f"{what}[{axis}]") for axis, value in enumerate(values))  # type: ignore[arg-type]
+        except TypeError as error:
+            if isinstance(values, Iterable):
+                raise error from None
+    raise TypeError(f"{what} is {values!r}, a {type(values).__name__}; give a whole number or a sequence of them")
+
+
 def contiguous_strides(shape: Sequence[int], item: int) -> tuple[int, ...]:
     """Row-major (C order) strides in bytes."""
     strides = []
@@ -53,15 +81,16 @@ def layout_for(
     described: DescribedArray | None,
     *,
     dtype: object = None,
-    shape: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
-    offset: int = 0,
+    shape: Axes = None,
+    strides: Axes = None,
+    offset: SupportsIndex = 0,
 ) -> ArrayLayout:
     """The described layout, or the caller's, checked to lie inside `payload_size` bytes.
 
     With a dtype and no shape the rest of the payload is one axis; with strides the shape is the described one, unless
-    it is given. Errors: ValueError with the sizes.
+    it is given. Errors: ValueError with the sizes; TypeError for what are no whole numbers.
     """
+    offset = whole(offset, "offset")
     if described is not None and dtype is None and shape is None and strides is None and offset == 0:
         return ArrayLayout(described.shape, described.dtype, described.strides)
     name = dtype_name(dtype) if dtype is not None else described.dtype if described is not None else "uint8"
@@ -77,10 +106,10 @@ def layout_for(
             )
         extents: tuple[int, ...] = ((payload_size - offset) // item,)
     else:
-        extents = tuple(int(extent) for extent in shape)
+        extents = axes_of(shape, "shape")
     if any(extent < 0 for extent in extents):
         raise ValueError(f"shape {extents} has a negative extent")
-    steps = tuple(int(s) for s in strides) if strides is not None else contiguous_strides(extents, item)
+    steps = axes_of(strides, "strides") if strides is not None else contiguous_strides(extents, item)
     if len(steps) != len(extents):
         raise ValueError(f"{len(steps)} strides for {len(extents)} axes; give one per axis")
     _check_inside(payload_size, extents, steps, item, offset)

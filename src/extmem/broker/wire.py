@@ -12,8 +12,9 @@ checked by the decoder; what a value means is the object manager's affair.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
-from typing import Final, TypeAlias
+from typing import Final, SupportsIndex, TypeAlias
 
 import msgspec
 
@@ -254,7 +255,16 @@ class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     capacity: I64 = 0
 
 
-_encoder = msgspec.msgpack.Encoder()
+def _as_builtin(value: object) -> object:
+    """A str or integer of another class (NumPy's, say) as Python's own: what the encoder does not do by itself."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, SupportsIndex):
+        return operator.index(value)
+    raise TypeError(f"a message has no place for {value!r}, a {type(value).__name__}")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_as_builtin)
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _facts = msgspec.msgpack.Decoder(ImportFacts)

@@ -121,6 +121,11 @@ class NtHandle(OwnedHandle):
         """The granted access, as mapped."""
         return Access(self.info.granted_access)
 
+    def __dir__(self) -> list[str]:
+        # Completion and debuggers read all that is listed here; a closed handle has no answer to these.
+        asked = ("access", "info") if self.closed else ()
+        return [name for name in super().__dir__() if name not in asked]
+
     def set_info(self, *, inherit: bool | None = None, protect_from_close: bool | None = None) -> None:
         """SetHandleInformation. None leaves a flag as it is. A protected handle refuses `close()` until unprotected."""
         mask = flags = 0

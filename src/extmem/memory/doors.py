@@ -13,7 +13,7 @@ from extmem.devices import select
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.manager import Imported, manager
-from extmem.memory import opening
+from extmem.memory import arguments, opening
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.device import Check, Device
 from extmem.memory.memory import DeviceMemory
@@ -78,6 +78,7 @@ def open(
     if device is not None:
         return device.open(source, access=access)
     if isinstance(source, str):
+        source = str.__str__(source)  # of a subclass, too
         for candidate in _shared.values():
             memory = opening.known(candidate, source, access) if source in candidate.live else None
             if memory is not None:
@@ -97,7 +98,8 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
     Errors: NameNotFoundError, NameInvalidError, AccessDeniedError (also for access 0), ObjectTypeError.
     """
     owner = manager()
-    return NtHandle(owner.open_handle(name, int(access), inherit), owner)
+    rights = arguments.access_of(access) or 0
+    return NtHandle(owner.open_handle(arguments.name_of(name) or "", rights, inherit), owner)
 
 
 def open_claimed(imported: Imported) -> DeviceMemory:

@@ -8,10 +8,11 @@ keeps the pattern of the array that its descriptor describes, so that handing th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import arrays
+from extmem.arrays import Axes
 from extmem.errors import InternalError, UnsupportedError
 from extmem.memory import foreign
 
@@ -88,8 +89,8 @@ def device_array(
     memory: DeviceMemory,
     *,
     dtype: object = None,
-    shape: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
+    shape: Axes = None,
+    strides: Axes = None,
     offset: int = 0,
 ) -> arrays.DeviceArray | None:
     """An array over memory that is on a GPU, with the descriptor's layout or the caller's; None for other memory.

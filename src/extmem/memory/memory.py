@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import sys
 import warnings
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 from weakref import ref
 
 from extmem import arrays, vk
+from extmem.arrays import Axes
 from extmem.errors import HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from extmem.memory.resources import Buffer, Resource
 
 __all__ = ["DeviceMemory", "first_on"]
-
-Axes: TypeAlias = Sequence[int] | None
-"""One number an axis; None for the descriptor's."""
 
 
 @lru_cache(maxsize=256)
@@ -191,7 +188,16 @@ class DeviceMemory:
         return arrays.CPU_DEVICE if array is None else array.__dlpack_device__()
 
     @property
+    def __array_interface__(self) -> dict[str, Any]:
+        if self._closed or not self.host_visible:
+            raise AttributeError(f"this memory ({self._what()}) is closed, or not to be seen by the host")
+        # Pillow asks for a buffer where no strides are stated, and before Python 3.12 a class has none.
+        return arrays.array_interface(self.map(), self.descriptor.array, strides=not hasattr(self, "__buffer__"))
+
+    @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        if self._closed:
+            raise AttributeError(f"this memory ({self._what()}) is closed; it has no __cuda_array_interface__")
         array = lending.device_array(self)
         if array is None:
             raise AttributeError("this memory is on no GPU that CUDA knows; it has no __cuda_array_interface__")
@@ -237,8 +243,15 @@ class DeviceMemory:
         return arrays.cupy_array(self.device_array(dtype, shape, strides=strides, offset=offset))
 
     def jax(self, dtype: object = None, shape: Axes = None, *, offset: int = 0) -> Any:
-        """A JAX array over the payload, zero copy, row-major. Errors as `device_array`, and without JAX."""
-        return arrays.jax_array(self.device_array(dtype, shape, offset=offset))
+        """A JAX array over the payload, zero copy, row-major: on the GPU where CUDA knows it, else on the host.
+
+        Errors as `device_array`; UnsupportedError without JAX, for host memory that is read-only or that JAX would copy
+        (64-bit types without its x64 mode, an offset that is no multiple of 64).
+        """
+        array = lending.device_array(self, dtype=dtype, shape=shape, offset=offset)
+        if array is None:
+            return arrays.jax_array_on_host(self.numpy(dtype, shape, offset=offset))
+        return arrays.jax_array(array)
 
     def access(
         self, *, stream: object = None, queue: bool = False
@@ -280,21 +293,30 @@ class DeviceMemory:
         """
         return resources.buffer_over(self)
 
-    def write(self, data: object, *, offset: int = 0) -> None:
-        """Copy `data` (an array, or bytes) to `offset` (bytes) of the payload, by the device; done when it returns.
+    def write(self, data: object, *, offset: int | None = None, cast: bool = False) -> None:
+        """Copy `data` into the payload, by the device; done when it returns.
 
+        data: an array of the payload's element type and shape, or bytes (bytes, bytearray, mmap, a memoryview of format
+            "B", a `uint8` array of one axis), which are copied as they are; Python's numbers and lists of them take
+            the payload's element type, where they fit. Of a payload that describes no array, any array's bytes.
+        offset: in bytes, where it begins. Given with an array, which then is a part: whole elements from an element's
+            beginning, and axes after the first as the payload's last ones.
+        cast: convert elements of another type as NumPy does under its rule "same_kind".
         Works for memory that the host cannot see, too. Ownership of the payload is acquired from and released to its
         other users around the copy (VK_QUEUE_FAMILY_EXTERNAL).
-        Errors: AccessDeniedError for read-only memory; ValueError where it would reach outside the payload.
+        Errors: AccessDeniedError for read-only memory; TypeError for other element types, byte orders, and Python
+        objects; ValueError for another shape, and where it would reach outside the payload. Nothing was copied then.
         """
         holding = self._moving("write", write=True)
-        octets = arrays.octets_of(data)
-        if offset < 0 or offset + octets.nbytes > self.size:
+        start = 0 if offset is None else arrays.whole(offset, "offset")
+        place = None if offset is None else start
+        octets = arrays.octets_to_write(data, holding.descriptor.array, offset=place, cast=cast)
+        if start < 0 or start + octets.nbytes > self.size:
             raise ValueError(
-                f"{octets.nbytes} bytes from offset {offset} reach outside the payload of {self.size} bytes; nothing "
+                f"{octets.nbytes} bytes from offset {start} reach outside the payload of {self.size} bytes; nothing "
                 "was copied"
             )
-        holding.device.driver.write(holding.allocation, holding.descriptor.payload_offset + offset, octets)
+        holding.device.driver.write(holding.allocation, holding.descriptor.payload_offset + start, octets)
 
     def read(self) -> NDArray[Any]:
         """A new array with the payload's contents, copied by the device. Shape and type are the descriptor's."""
@@ -307,16 +329,22 @@ class DeviceMemory:
     def read_bytes(self, offset: int = 0, size: int | None = None) -> bytearray:
         """`size` bytes of the payload from `offset` on (None: to the end), copied by the device. Errors: as `write`."""
         holding = self._moving("read")
-        count = self.size - offset if size is None else size
+        offset = arrays.whole(offset, "offset")
+        count = self.size - offset if size is None else arrays.whole(size, "size")
         if offset < 0 or count < 0 or offset + count > self.size:
             raise ValueError(f"{count} bytes from offset {offset} reach outside the payload of {self.size} bytes")
         octets = bytearray(count)
         holding.device.driver.read(holding.allocation, holding.descriptor.payload_offset + offset, memoryview(octets))
         return octets
 
+    def tobytes(self) -> bytes:
+        """The payload's bytes, copied by the device: `bytes(memory.read_bytes())`, under the name that NumPy has."""
+        return bytes(self.read_bytes())
+
     def fill(self, value: int = 0) -> None:
         """Set every byte to `value` (0 to 255), by the device. Errors: as `write`."""
         holding = self._moving("fill", write=True)
+        value = arrays.whole(value, "value")
         if not 0 <= value <= 255:
             raise ValueError(f"value is {value}; a byte is 0 to 255")
         holding.device.driver.fill(holding.allocation, holding.descriptor.payload_offset, self.size, value)
@@ -361,6 +389,19 @@ class DeviceMemory:
 
     def __reduce__(self) -> tuple[object, ...]:
         return passing.reduce_memory(self)
+
+    def __copy__(self) -> NoReturn:
+        """UnsupportedError: what is meant has other names."""
+        raise UnsupportedError(
+            f"memory is not copied by the copy module ({self._what()}): read() copies its contents, "
+            "device.allocate(shape, dtype).write(memory) makes another payload of them, and open(name) another memory "
+            "object on the same payload",
+            requires_one_of=["read()", "write()", "open()"],
+        )
+
+    def __deepcopy__(self, memo: dict[int, object]) -> NoReturn:
+        """As `__copy__`."""
+        self.__copy__()
 
     # The end.
 
@@ -407,6 +448,10 @@ class DeviceMemory:
 
     def _what(self) -> str:
         return f"{self.name!r}, " * (self.name is not None) + f"{self.size} bytes"
+
+    def __dir__(self) -> list[str]:
+        # What tells closed memory by an exception is not for completion and debuggers, which ask for all that is here.
+        return [name for name in super().__dir__() if name != "holding"]
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ", read-only" if self.read_only else ""

@@ -13,7 +13,7 @@ from extmem.errors import DescriptorError, HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
 from extmem.manager import Imported, Manager, manager, start_time
-from extmem.memory import allocating, exporting, foreign, host_files, importing, tracking
+from extmem.memory import allocating, arguments, exporting, foreign, host_files, importing, tracking
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
 from extmem.memory.holding import Holding
@@ -106,9 +106,13 @@ def allocate(
     dedicated: bool | None,
 ) -> DeviceMemory:
     """`Device.allocate`: sizes and types from the device's own requirements, never from the shape."""
-    extents = (shape,) if isinstance(shape, int) else tuple(int(extent) for extent in shape)
+    extents = arrays.axes_of(shape, "shape")
     element = arrays.dtype_name(dtype)
-    if not extents or any(extent <= 0 for extent in extents):
+    name, access = arguments.name_of(name), arguments.access_of(access)
+    arguments.check_share(name, access)
+    if not extents:
+        raise ValueError("shape () has no axis; give at least one, such as (1,)")
+    if any(extent <= 0 for extent in extents):
         raise ValueError(f"shape {extents} holds no element; give positive extents")
     nbytes = prod(extents) * arrays.itemsize(element)
     types = _usual_types(device) if handle_types is None else int(handle_types)
@@ -207,6 +211,8 @@ def _memory_type(device: Device, bits: int) -> int:
 
 def open_on(device: Device, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> DeviceMemory:
     """`Device.open`, the whole way."""
+    if isinstance(source, str):
+        source = str.__str__(source)  # of a subclass, too
     if isinstance(source, FdHandle):
         return host_files.open_file(device, source) or open_fd(device, examine(device.driver, source))
     if isinstance(source, str):
@@ -221,7 +227,8 @@ def find(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manage
     """What a name, handle or number leads to: a reference that the caller owns. Errors: whatever refuses it."""
     if isinstance(source, str):
         owner = manager()
-        return owner, owner.import_by_name(source, _ALL_GRANTED if access is None else int(access))
+        rights = arguments.access_of(access)
+        return owner, owner.import_by_name(source, _ALL_GRANTED if rights is None else rights)
     if isinstance(source, NtHandle):
         value = int(source)
         owner = source.table if isinstance(source.table, Manager) else manager()

@@ -101,6 +101,10 @@ class Resource(abc.ABC):
             raise HandleStateError(f"this {self._word} is destroyed; make another one")
         return self.native.raw
 
+    def __dir__(self) -> list[str]:
+        # Completion and debuggers read all that is listed here; what is destroyed has no answer to this.
+        return [name for name in super().__dir__() if not (self._closed and name == "raw")]
+
     def bind(self, memory: DeviceMemory, offset: int) -> None:
         """Remember the binding, after the device made it."""
         self.memory = memory

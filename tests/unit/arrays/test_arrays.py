@@ -54,6 +54,55 @@ def test_what_cannot_be_shared(bad: object) -> None:
         arrays.dtype_name(bad)
 
 
+class Named:
+    """Of some framework: its text, or its name, is that of an element type and means another one."""
+
+    name = "float32"
+    __name__ = "float32"
+
+    def __str__(self) -> str:
+        return "float"
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("strange", [Named(), Named, None, 4, ["float32"], type("float32", (), {})])
+def test_what_only_looks_like_a_type_is_not_taken_for_one(device: Device, strange: object) -> None:
+    with pytest.raises(ValueError, match="not an element type that can be shared"):
+        arrays.dtype_name(strange)
+    if strange is not None:
+        with pytest.raises(ValueError, match="not an element type"):
+            device.allocate(4, strange)
+
+
+def test_pyarrows_types_are_not_taken_by_their_text(device: Device) -> None:
+    """`str(pyarrow.float32())` is "float", which is 64 bits to Python."""
+    pyarrow = pytest.importorskip("pyarrow", reason="PyArrow is not installed")
+    for kind in (pyarrow.float32(), pyarrow.float64(), pyarrow.int64()):
+        with pytest.raises(ValueError, match="not an element type"):
+            device.allocate(4, kind)
+
+
+def test_names_and_codes_may_be_of_a_subclass(device: Device) -> None:
+    name = arrays.dtype_name(numpy.str_("float32"))
+    assert name == "float32" and type(name) is str
+    assert type(arrays.dtype_name(numpy.str_("<f4"))) is str
+    with device.allocate(2, numpy.str_("int16")) as memory, memory.export_handle() as handle:
+        with extmem.open(handle) as other:
+            assert other.numpy().dtype == numpy.int16
+
+
+@pytest.mark.parametrize("code", ["<f4", "=f4", "f4", "|u1", "b1", "c16"])
+def test_codes_of_this_machine(code: str) -> None:
+    assert arrays.dtype_name(code) == numpy.dtype(code).name
+
+
+@pytest.mark.parametrize("code", [">f4", "<f5", "f\u0664", "f", "c4", "u", "<", "O8", "f-4", "b8"])
+def test_codes_that_are_none(code: str) -> None:
+    with pytest.raises(ValueError, match="not an element type"):
+        arrays.dtype_name(code)
+
+
 # Layouts.
 
 
@@ -101,6 +150,36 @@ def test_a_layout_outside_the_payload_is_refused(frame: DeviceMemory, values: di
     with pytest.raises(ValueError):
         frame.numpy(**values)  # type: ignore[arg-type]
     assert frame.numpy().shape == (4, 6)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"shape": (2.7,)},
+        {"shape": "23"},
+        {"shape": b"23"},
+        {"shape": 8.0},
+        {"shape": (2, "3")},
+        {"shape": (None,)},
+        {"strides": (4.9, 4)},
+        {"shape": (2,), "strides": ("4",)},
+        {"offset": 4.0},
+        {"offset": "4"},
+        {"offset": None},
+    ],
+    ids=str,
+)
+def test_a_layout_of_what_are_no_whole_numbers_is_refused(frame: DeviceMemory, values: dict[str, object]) -> None:
+    with pytest.raises(TypeError, match=f"{list(values)[-1]}.* is "):
+        frame.numpy(**values)  # type: ignore[arg-type]
+
+
+def test_whole_numbers_are_of_any_integer_type(frame: DeviceMemory) -> None:
+    assert frame.numpy(shape=8).shape == frame.numpy(shape=numpy.int64(8)).shape == (8,)
+    assert frame.numpy(shape=numpy.array([2, 3]), offset=numpy.uint8(4)).shape == (2, 3)
+    assert frame.numpy(shape=iter((2, 3))).shape == (2, 3)
+    assert frame.numpy("float32", 2, strides=numpy.int32(8)).strides == (8,)
+    assert frame.numpy(shape=()).shape == ()
 
 
 def test_the_described_layout_and_the_callers(frame: DeviceMemory) -> None:

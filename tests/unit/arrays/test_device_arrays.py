@@ -107,7 +107,7 @@ REFUSED = {
     "a type that does not divide": ({"dtype": "float64", "offset": 4}, "no whole number"),
     "an offset between elements": ({"dtype": "uint32", "shape": (2,), "offset": 2}, "offset 2 is no multiple"),
     "strides between elements": ({"dtype": "uint32", "shape": (2,), "strides": (6,)}, "stride 6 is no multiple"),
-    "an unknown type": ({"dtype": "bfloat16"}, "no element type"),
+    "an unknown type": ({"dtype": "bfloat16"}, "not an element type"),
     "strides for other axes": ({"shape": (8,), "strides": (8, 1)}, "2 strides for 1 axes"),
 }
 

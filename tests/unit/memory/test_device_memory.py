@@ -140,7 +140,7 @@ def test_opening_the_handle_of_what_is_open_by_name(device: Device, name: str) -
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), -1, (2, -2)])
 def test_shapes_without_elements(device: Device, shape: object) -> None:
-    with pytest.raises(ValueError, match="positive|element"):
+    with pytest.raises(ValueError, match="positive|no axis"):
         device.allocate(shape)  # type: ignore[arg-type]
 
 

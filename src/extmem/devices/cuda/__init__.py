@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from extmem import optional
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
 
@@ -41,13 +42,7 @@ def driver_module() -> Any:
     """`cuda.bindings.driver`, or what a test put in its place. Errors: UnsupportedError where it is not installed."""
     if _make_module is not None:
         return _make_module()
-    try:
-        from cuda.bindings import driver
-    except ImportError as error:
-        raise UnsupportedError(
-            f"cuda-bindings is not installed ({error}); pip install 'extmem[cuda]'", requires_one_of=["cuda-bindings"]
-        ) from error
-    return driver
+    return optional.load("cuda.bindings.driver", what="cuda-bindings", advice="pip install 'extmem[cuda]'")
 
 
 def all_gpus() -> list[Gpu]:

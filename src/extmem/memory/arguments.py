@@ -1,0 +1,38 @@
+"""Arguments of the everyday calls, as the layers below take them: plain strings and integers, or a TypeError."""
+
+from __future__ import annotations
+
+import operator
+
+__all__ = ["access_of", "check_share", "name_of"]
+
+
+def name_of(name: str | None) -> str | None:
+    """A name as a plain str, of a subclass too (NumPy's strings). TypeError for anything else."""
+    if name is None or type(name) is str:
+        return name
+    if isinstance(name, str):
+        return str.__str__(name)
+    raise TypeError(f"name is {name!r}, a {type(name).__name__}; give a str")
+
+
+def access_of(access: int | None) -> int | None:
+    """Rights as an access mask; None stays. TypeError for words and other types."""
+    if access is None:
+        return None
+    try:
+        return operator.index(access)
+    except TypeError:
+        raise TypeError(
+            f"access is {access!r}, a {type(access).__name__}; give extmem.Access.READ, extmem.Access.READ_WRITE, or "
+            "an access mask as an integer"
+        ) from None
+
+
+def check_share(name: str | None, access: int | None) -> None:
+    """Refuse a name with no right behind it. Errors: ValueError."""
+    if name is not None and access == 0:
+        raise ValueError(
+            f"access=0 grants nothing to others, and {name!r} is there for others to open; give extmem.Access.READ or "
+            "extmem.Access.READ_WRITE, or no name"
+        )

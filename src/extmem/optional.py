@@ -1,0 +1,62 @@
+"""Packages that need not be there, imported when they are first asked for.
+
+How this works. Two threads that import parts of one package at the same time, each another part, can be handed modules
+that are half made: Python prefers that to a deadlock. So all of the library's late imports go through one lock. And a
+package that is there and fails to import (a broken library, another interpreter, an import that was interrupted) is a
+different thing from one that is not installed: the error has the reason, not the advice to install it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from extmem.errors import UnsupportedError
+
+__all__ = ["importing", "load"]
+
+T = TypeVar("T")
+
+_lock = threading.RLock()
+
+
+def load(module: str, *, what: str, advice: str, package: str = "") -> Any:
+    """A module of a package that need not be there.
+
+    what: the package as people call it, and what needs it; advice: how to get it, or do without; package: its name in
+    `requires_one_of`. Errors: UnsupportedError, which says whether it is absent or fails to import, and why.
+    """
+    found = sys.modules.get(module)
+    if found is not None and not _half_made(found):
+        return found
+    return importing(lambda: importlib.import_module(module), module, what=what, advice=advice, package=package)
+
+
+def importing(how: Callable[[], T], *modules: str, what: str, advice: str, package: str = "") -> T:
+    """What `how` returns, which imports those modules. No two threads import at once. As `load`."""
+    with _lock:
+        try:
+            return how()
+        except ModuleNotFoundError as error:
+            absent = error.name is not None and any(f"{module}.".startswith(f"{error.name}.") for module in modules)
+            raise _unavailable(what, advice, package, error, absent=absent) from error
+        except (ImportError, OSError) as error:
+            raise _unavailable(what, advice, package, error, absent=False) from error
+
+
+def _unavailable(what: str, advice: str, package: str, error: Exception, *, absent: bool) -> UnsupportedError:
+    needed = [package or what.split(",")[0]]
+    if absent:
+        return UnsupportedError(f"{what} is not installed ({error}); {advice}", requires_one_of=needed)
+    reason = f"{type(error).__name__}: {error}"
+    return UnsupportedError(
+        f"{what} is installed and cannot be imported ({reason}): mend that installation; {advice}",
+        requires_one_of=needed,
+    )
+
+
+def _half_made(module: object) -> bool:
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
