@@ -51,7 +51,7 @@ def whole(value: SupportsIndex, what: str) -> int:
         raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; give a whole number") from None
 
 
-def axes_of(values: SupportsIndex | Iterable[SupportsIndex], what: str) -> tuple[int, ...]:
+def axes_of(values: Axes, what: str) -> tuple[int, ...]:
     """One whole number an axis; a number alone is that of the only one. TypeError for anything else."""
     if not isinstance(values, (str, bytes, bytearray)):
         try:

@@ -1,10 +1,23 @@
-"""Arguments of the everyday calls, as the layers below take them: plain strings and integers, or a TypeError."""
+"""Arguments of the everyday calls, as the layers below take them: plain strings and integers, or an error."""
 
 from __future__ import annotations
 
 import operator
 
-__all__ = ["access_of", "check_share", "name_of"]
+from extmem.arrays import Axes, axes_of, dtype_name
+from extmem.errors import UnsupportedError
+
+__all__ = ["access_of", "array_of", "check_share", "name_of", "not_copied"]
+
+
+def array_of(shape: Axes, dtype: object) -> tuple[tuple[int, ...], str]:
+    """Extents and element type of an array to be allocated. Errors: TypeError; ValueError for one without elements."""
+    extents, element = axes_of(shape, "shape"), dtype_name(dtype)
+    if not extents:
+        raise ValueError("shape () has no axis; give at least one, such as (1,)")
+    if any(extent <= 0 for extent in extents):
+        raise ValueError(f"shape {extents} holds no element; give positive extents")
+    return extents, element
 
 
 def name_of(name: str | None) -> str | None:
@@ -36,3 +49,12 @@ def check_share(name: str | None, access: int | None) -> None:
             f"access=0 grants nothing to others, and {name!r} is there for others to open; give extmem.Access.READ or "
             "extmem.Access.READ_WRITE, or no name"
         )
+
+
+def not_copied(what: str) -> UnsupportedError:
+    """The error for the copy module, which would make an alias of memory: one more object to be closed."""
+    return UnsupportedError(
+        f"memory is not copied by the copy module ({what}): read() copies its contents, device.allocate(shape, dtype) "
+        "and write() make another payload of them, and open(name) another memory object on the same payload",
+        requires_one_of=["read()", "write()", "open()"],
+    )

@@ -16,7 +16,7 @@ from extmem.arrays import Axes
 from extmem.errors import HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
-from extmem.memory import accessing, exporting, lending, passing, resources
+from extmem.memory import accessing, arguments, exporting, lending, moving, passing, resources
 from extmem.memory.holding import joining
 from extmem.objects import Status, error_for
 
@@ -307,35 +307,15 @@ class DeviceMemory:
         Errors: AccessDeniedError for read-only memory; TypeError for other element types, byte orders, and Python
         objects; ValueError for another shape, and where it would reach outside the payload. Nothing was copied then.
         """
-        holding = self._moving("write", write=True)
-        start = 0 if offset is None else arrays.whole(offset, "offset")
-        place = None if offset is None else start
-        octets = arrays.octets_to_write(data, holding.descriptor.array, offset=place, cast=cast)
-        if start < 0 or start + octets.nbytes > self.size:
-            raise ValueError(
-                f"{octets.nbytes} bytes from offset {start} reach outside the payload of {self.size} bytes; nothing "
-                "was copied"
-            )
-        holding.device.driver.write(holding.allocation, holding.descriptor.payload_offset + start, octets)
+        moving.write(self._moving("write", write=True), data, offset, cast)
 
     def read(self) -> NDArray[Any]:
         """A new array with the payload's contents, copied by the device. Shape and type are the descriptor's."""
-        holding = self._moving("read")
-        layout = arrays.layout_for(self.size, self.descriptor.array)
-        octets = arrays.new_octets(self.size)
-        holding.device.driver.read(holding.allocation, holding.descriptor.payload_offset, octets)
-        return arrays.numpy_view(octets, layout)
+        return moving.read(self._moving("read"))
 
     def read_bytes(self, offset: int = 0, size: int | None = None) -> bytearray:
         """`size` bytes of the payload from `offset` on (None: to the end), copied by the device. Errors: as `write`."""
-        holding = self._moving("read")
-        offset = arrays.whole(offset, "offset")
-        count = self.size - offset if size is None else arrays.whole(size, "size")
-        if offset < 0 or count < 0 or offset + count > self.size:
-            raise ValueError(f"{count} bytes from offset {offset} reach outside the payload of {self.size} bytes")
-        octets = bytearray(count)
-        holding.device.driver.read(holding.allocation, holding.descriptor.payload_offset + offset, memoryview(octets))
-        return octets
+        return moving.read_bytes(self._moving("read"), offset, size)
 
     def tobytes(self) -> bytes:
         """The payload's bytes, copied by the device: `bytes(memory.read_bytes())`, under the name that NumPy has."""
@@ -343,11 +323,7 @@ class DeviceMemory:
 
     def fill(self, value: int = 0) -> None:
         """Set every byte to `value` (0 to 255), by the device. Errors: as `write`."""
-        holding = self._moving("fill", write=True)
-        value = arrays.whole(value, "value")
-        if not 0 <= value <= 255:
-            raise ValueError(f"value is {value}; a byte is 0 to 255")
-        holding.device.driver.fill(holding.allocation, holding.descriptor.payload_offset, self.size, value)
+        moving.fill(self._moving("fill", write=True), value)
 
     def flush(self) -> None:
         """vkFlushMappedMemoryRanges of all of it: needed after writing through `map()` to memory that is not coherent.
@@ -391,17 +367,10 @@ class DeviceMemory:
         return passing.reduce_memory(self)
 
     def __copy__(self) -> NoReturn:
-        """UnsupportedError: what is meant has other names."""
-        raise UnsupportedError(
-            f"memory is not copied by the copy module ({self._what()}): read() copies its contents, "
-            "device.allocate(shape, dtype).write(memory) makes another payload of them, and open(name) another memory "
-            "object on the same payload",
-            requires_one_of=["read()", "write()", "open()"],
-        )
+        raise arguments.not_copied(self._what())
 
     def __deepcopy__(self, memo: dict[int, object]) -> NoReturn:
-        """As `__copy__`."""
-        self.__copy__()
+        raise arguments.not_copied(self._what())
 
     # The end.
 

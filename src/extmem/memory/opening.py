@@ -106,14 +106,9 @@ def allocate(
     dedicated: bool | None,
 ) -> DeviceMemory:
     """`Device.allocate`: sizes and types from the device's own requirements, never from the shape."""
-    extents = arrays.axes_of(shape, "shape")
-    element = arrays.dtype_name(dtype)
+    extents, element = arguments.array_of(shape, dtype)
     name, access = arguments.name_of(name), arguments.access_of(access)
     arguments.check_share(name, access)
-    if not extents:
-        raise ValueError("shape () has no axis; give at least one, such as (1,)")
-    if any(extent <= 0 for extent in extents):
-        raise ValueError(f"shape {extents} holds no element; give positive extents")
     nbytes = prod(extents) * arrays.itemsize(element)
     types = _usual_types(device) if handle_types is None else int(handle_types)
     if name is not None and handle_types is not None and not types & HandleType.OPAQUE_WIN32:
