@@ -50,7 +50,7 @@ def test_every_type(dtype: str, torch: Any, gpu: Device) -> None:
 
 def test_strides_offset_and_other_types(torch: Any, gpu: Device) -> None:
     with gpu.allocate((8, 8), "float32") as memory:
-        memory.write(numpy.arange(64, dtype="float32"))
+        memory.write(numpy.arange(64, dtype="float32").reshape(8, 8))
         turned = memory.torch(strides=(4, 32))
         assert (turned.cpu().numpy() == numpy.arange(64).reshape(8, 8).T).all()
         rest = memory.torch("int32", offset=128)

@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 
 import typer
 
-from extmem.cli._out import words
+from extmem.cli._out import clean, words
 from extmem.errors import ExtmemError
 
 __all__ = ["FAILED", "INTERRUPTED", "describe_error", "guarded"]
@@ -87,7 +87,7 @@ def _ended_politely() -> Iterator[None]:
 
 def _tell(error: BaseException) -> None:
     if os.environ.get("EXTMEM_TRACEBACK") == "1":
-        traceback.print_exception(error)
+        words("".join(traceback.format_exception(error)).rstrip("\n"))
         return
     for line in describe_error(error):
         words(line)
@@ -101,12 +101,14 @@ def describe_error(error: BaseException) -> list[str]:
         command = getattr(error, "command", "")
         lines = [f"error: {kind}: {command or 'the call'} breaks {len(violations)} rule" + "s" * (len(violations) != 1)]
     else:
-        lines = [f"error: {kind}: {error}" if str(error) else f"error: {kind}"]
+        # Whatever is in the text, it begins no line that could be taken for another of these.
+        text = str(error).replace("\n", "\n    ")
+        lines = [f"error: {kind}: {text}" if text else f"error: {kind}"]
     for violation in violations:
         lines += [
             f"  {violation.vuid}",
-            f"    at {violation.where}: {violation.problem}",
-            f"    do: {violation.remedy}",
+            f"    at {clean(violation.where)}: {clean(violation.problem)}",
+            f"    do: {clean(violation.remedy)}",
         ]
     if violations:
         lines.append(f"hint: extmem explain {violations[0].vuid}")

@@ -2,10 +2,16 @@
 
 A table is drawn where the window is wide enough for it, and told line by line where it is not. Nothing is ever cut off,
 and nothing is said by colour alone. Into a pipe there is no window, so lines are as long as they need to be.
+
+Names, devices and processes are other programs' words. What a terminal would act on (control characters, escape
+sequences, directions of writing) is shown and not sent: `clean` writes it as a backslash and a number, and everything
+that is printed here is cleaned line by line. JSON has such characters escaped already. Characters that the output's
+encoding lacks are written with a backslash, too (`prepare`).
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -16,12 +22,42 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["bytes_in_words", "console", "counted", "emit_json", "emit_line", "on_terminal", "table", "width", "words"]
+__all__ = [
+    "bytes_in_words",
+    "clean",
+    "console",
+    "counted",
+    "emit_json",
+    "emit_line",
+    "on_terminal",
+    "prepare",
+    "table",
+    "width",
+    "words",
+]
 
 _UNBOUNDED = 100_000
 _READABLE = 24
 """Columns below which a broken cell is harder to read than no table."""
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def prepare() -> None:
+    """Have the output take every character, whatever its encoding: what it lacks is written with a backslash."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def clean(text: str) -> str:
+    """Another program's words in one line that no terminal acts on: `\\x1b]0;x\\x07`, `\\n`, `\\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def _cleaned(text: str) -> str:
+    return "\n".join(map(clean, text.split("\n")))
 
 
 def emit_json(data: object) -> None:
@@ -31,13 +67,13 @@ def emit_json(data: object) -> None:
 
 def emit_line(text: str = "") -> None:
     """Write a line of data."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_cleaned(text) + "\n")
 
 
 def words(text: str) -> None:
     """Say something to whoever watches: stderr, at once, after the data so far."""
     sys.stdout.flush()
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_cleaned(text) + "\n")
     sys.stderr.flush()
 
 
@@ -66,9 +102,12 @@ def table(
 ) -> None:
     """Print rows under headers; cells may have several lines, and the last column's are broken where they must be.
 
+    A line is cleaned, a cell is not: whoever joins several words of others' cleans each.
+
     Windows that are too narrow for that get one `header: cell` line each.
     """
     target = sys.stdout if stream is None else stream
+    rows = [[_cleaned(cell) for cell in row] for row in rows]
     screen = console(target)
     *others, last = _natural_widths(headers, rows)
     room = screen.width - sum(others)

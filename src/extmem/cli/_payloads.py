@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from extmem.cli._out import bytes_in_words, table
+from extmem.cli._out import bytes_in_words, clean, table
 from extmem.manager import process_name
 
 if TYPE_CHECKING:
@@ -118,14 +118,14 @@ def _kind_in_words(kind: dict[str, Any] | None) -> str:
     if kind is None:
         return "?"
     if kind["type"] == "array":
-        return f"array {' x '.join(map(str, kind['shape']))} {kind['dtype']}"
+        return f"array {' x '.join(map(str, kind['shape']))} {clean(kind['dtype'])}"
     if kind["type"] == "image":
         return f"image {' x '.join(map(str, kind['extent']))}\n{kind['format']} {kind['tiling']}"
     return str(kind["type"])
 
 
 def _holder_in_words(holder: dict[str, Any]) -> list[str]:
-    who = f"{holder['pid']} {holder['process']}".strip()
+    who = f"{holder['pid']} {clean(holder['process'])}".strip()
     if holder["pid"] == 0:
         who = "a child that is starting"
     count = holder["memory_objects"]
@@ -145,7 +145,7 @@ def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream
         ("name", "size", "kind", "share", "held by"),
         [
             (
-                "\n".join(payload["names"]) or "(unnamed)",
+                "\n".join(map(clean, payload["names"])) or "(unnamed)",
                 "?" if payload["size"] is None else bytes_in_words(payload["size"]),
                 _kind_in_words(payload["kind"]),
                 f"{payload['share']} {payload['kmt']:#x}" if payload["kmt"] else payload["share"],

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from extmem.cli._out import words
 from extmem.errors import PeerError
 
 if sys.platform == "win32":
@@ -117,7 +118,7 @@ class Worker:
             if kind == "failed":
                 summary, trace = value
                 if os.environ.get("EXTMEM_TRACEBACK") == "1":
-                    sys.stderr.write(trace)
+                    words(trace.rstrip("\n"))
                 raise WorkerError(f"the {self.title} (pid {self.pid}) failed: {summary}")
             if kind == "done":
                 return value

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from extmem.cli._guard import FAILED, guarded
-from extmem.cli._out import bytes_in_words, counted, emit_json, emit_line, words
+from extmem.cli._out import bytes_in_words, clean, counted, emit_json, emit_line, words
 from extmem.errors import UnsupportedError
 
 __all__ = ["app"]
@@ -59,7 +59,7 @@ def status(as_json: _Json = False) -> None:
     if not as_json:
         for label, value in (
             ("pid", facts["pid"]),
-            ("socket", facts["socket"]),
+            ("socket", clean(facts["socket"])),
             ("up for", f"{facts['uptime']:.1f} s"),
             ("clients", facts["clients"]),
             ("payloads", facts["payloads"]),

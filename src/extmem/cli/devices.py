@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from extmem.cli._guard import guarded
-from extmem.cli._out import bytes_in_words, emit_json, emit_line, table, width, words
+from extmem.cli._out import bytes_in_words, clean, emit_json, emit_line, table, width, words
 
 if TYPE_CHECKING:
     from enum import IntFlag
@@ -195,9 +195,9 @@ def _kinds_alone(kind: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _draw(facts: dict[str, Any]) -> None:
-    emit_line(f"{facts['kind']}: {facts['name']}")
+    emit_line(f"{facts['kind']}: {clean(facts['name'])}")
     facts_of_it = (
-        ("driver", f"{facts['driver']} {facts['driver_version']}"),
+        ("driver", clean(f"{facts['driver']} {facts['driver_version']}")),
         ("device UUID", facts["device_uuid"]),
         ("driver UUID", facts["driver_uuid"]),
         ("LUID", facts["luid"] or "none"),
@@ -208,7 +208,7 @@ def _draw(facts: dict[str, Any]) -> None:
         emit_line(f"  {what}\n    {value}" if narrow else f"  {what:12} {value}")
     emit_line()
     if facts["problem"]:
-        emit_line(f"It cannot be asked: {facts['problem']}")
+        emit_line(f"It cannot be asked: {clean(facts['problem'])}")
         emit_line()
         return
     heaps = facts["memory_heaps"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from extmem.cli._guard import FAILED, guarded
-from extmem.cli._out import emit_json, emit_line, on_terminal, width, words
+from extmem.cli._out import clean, emit_json, emit_line, on_terminal, width, words
 
 if TYPE_CHECKING:
     from extmem.rules.explain import Explanation
@@ -95,7 +95,7 @@ def explain(
         try:
             found.append(explaining.explain(topic))
         except LookupError as missing:
-            unknown.append(str(missing))
+            unknown.append(clean(str(missing)))
     if as_json:
         emit_json([explanation.to_dict() for explanation in found])
     else:

@@ -118,3 +118,21 @@ def test_a_polite_signal_unwinds_what_a_command_has_begun(name: str) -> None:
 
 def test_a_command_that_goes_well_returns_its_value() -> None:
     assert guarded(lambda: 7)() == 7
+
+
+def test_an_error_with_others_words_in_it_begins_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "x'\nhint: run this\x1b[2J\rerror: gone"
+    assert _outcome(errors.NameNotFoundError(f"no object is named '{name}'", ntstatus=1, winerror=2)) == 1
+    broken = [Violation("VUID-one", name, f"it is {name}", f"drop {name}")]
+    assert _outcome(errors.RuleViolation(broken, command="vkAllocateMemory")) == 1
+    lines = capsys.readouterr().err.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert [line.split(":")[0] for line in lines if line and not line.startswith(" ")] == ["error", "error", "hint"]
+    assert lines[-2] == "hint: extmem explain VUID-one"
+
+
+def test_a_traceback_is_clean_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("EXTMEM_TRACEBACK", "1")
+    assert _outcome(OSError("\x1b]0;x\x07")) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told and "\\x1b]0;x\\x07" in told and all(line.isprintable() for line in told.split("\n"))

@@ -98,3 +98,61 @@ def test_json_is_for_programs_and_words_are_not_in_it(capsys: pytest.CaptureFixt
 def test_a_column_count_that_is_none_is_ignored(stated: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", stated)
     assert _out.width(io.StringIO()) > 1000
+
+
+# Other programs' words.
+
+EVIL = {
+    "a title": "\x1b]0;x\x07",
+    "a colour": "\x1b[31mred",
+    "a return": "fine\rerror: gone",
+    "a line": "one\ntwo",
+    "a bell": "\a\b\x7f",
+    "one byte for two": "\x9b31m\x85",
+    "from right to left": "\u202egpj.exe",
+    "another line": "\u2028\u2029",
+    "half a character": "\udc80\ud83d",
+    "no width": "a\u200bb\ufeff",
+}
+
+
+@pytest.mark.parametrize("what", EVIL)
+def test_nothing_of_others_is_acted_on(what: str) -> None:
+    cleaned = _out.clean(EVIL[what])
+    assert cleaned.isprintable() and "\\" in cleaned
+    assert _out.clean(cleaned) == cleaned
+
+
+@pytest.mark.parametrize("text", ["", "plain", "日本", "Ünïcode", "Local\\name", "[red]x[/red]", "a  b", "😀"])
+def test_what_can_be_shown_is_shown_as_it_is(text: str) -> None:
+    assert _out.clean(text) == text
+
+
+@pytest.mark.parametrize("columns", [None, "80", "20"])
+@pytest.mark.parametrize("what", EVIL)
+def test_no_table_and_no_line_has_it_either(
+    what: str, columns: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    text = EVIL[what]
+    _out.table(("name", "held by"), [(text, f"1 {text}"), ("plain", "2")], title="title")
+    _out.emit_line(f"name: {text}")
+    _out.words(f"error: {text}")
+    printed = capsys.readouterr()
+    for line in (printed.out + printed.err).split("\n"):
+        assert line.isprintable(), line
+    assert "plain" in printed.out
+
+
+def test_the_output_takes_what_its_encoding_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding in ("cp1252", "ascii", "latin-1"):
+        octets = io.BytesIO()
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(octets, encoding))
+        _out.prepare()
+        _out.emit_line("日 é")
+        _out.table(("name",), [("日",)])
+        _out.words("and so on")
+        printed = octets.getvalue().decode(encoding)
+        assert printed.count("\\u65e5") == 2

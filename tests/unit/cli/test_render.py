@@ -53,7 +53,7 @@ def test_the_two_processes_play_their_parts_in_one(name: str) -> None:
         refusals = acts.try_to_write(name)
         assert [refusal["error"].partition(":")[0] for refusal in refusals] == [
             "ValueError",
-            "PermissionError",
+            "AccessDeniedError",
             "AccessDeniedError",
         ]
         picture = Image.open(io.BytesIO(acts.sheet([0, 1, 2], 3, "three frames")))
