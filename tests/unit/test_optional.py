@@ -136,6 +136,30 @@ def test_a_package_that_was_broken_can_be_mended(package: Any) -> None:
     assert load("broken").VALUE
 
 
+BROKEN = """
+import extmem
+
+with extmem.open_device(kind="host") as device, device.allocate(4) as memory:
+    for use in (memory.numpy, memory.read, memory.__dlpack__, memory.torch):
+        try:
+            use()
+        except extmem.UnsupportedError as error:
+            print(error)
+    print(bytes(memory.map()))
+"""
+
+
+def test_a_numpy_that_is_broken_is_told_with_its_own_reason(tmp_path: Path) -> None:
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy" / "__init__.py").write_text("raise ImportError('libblas.so.3: cannot open shared object file')")
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{BROKEN}"
+    with Child.python(program) as child:
+        child.wait()
+        told = child.output
+    assert told.count("NumPy is installed and cannot be imported (ImportError: libblas.so.3: cannot open") == 4
+    assert "NumPy is not installed" not in told and repr(bytes(4)) in told
+
+
 # The library's own: the first use of each in a fresh process, by eight threads at once.
 
 FIRST_USE = """

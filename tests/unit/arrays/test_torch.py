@@ -299,34 +299,33 @@ import sys
 import torch, extmem
 
 class Rows(torch.utils.data.Dataset):
-    \"\"\"Rows of a tensor that is sent, or of memory that each worker opens.\"\"\"
-
-    def __init__(self, name, tensor): self.name, self.tensor, self.memory = name, tensor, None
+    # Of a tensor or memory that is sent, or of memory that each worker opens by its name.
+    def __init__(self, source): self.source = source
 
     def __len__(self): return 3
 
     def __getitem__(self, row):
-        if self.tensor is not None: return self.tensor[row]
-        if self.memory is None: self.memory = extmem.open(self.name)
-        return self.memory.torch()[row]
+        if isinstance(self.source, str): self.source = extmem.open(self.source)
+        return (self.source.torch() if isinstance(self.source, extmem.DeviceMemory) else self.source)[row]
 
 if __name__ == "__main__":
-    name = sys.argv[1]
-    memory = extmem.open(name)
+    memory = extmem.open(sys.argv[1])
     sums = []
-    for tensor in (memory.torch(), None):
-        loader = torch.utils.data.DataLoader(Rows(name, tensor), 2, num_workers=1, multiprocessing_context="spawn")
+    for source in (memory.torch(), memory, sys.argv[1]):
+        loader = torch.utils.data.DataLoader(Rows(source), 2, num_workers=1, multiprocessing_context="spawn")
         sums.append(sum(float(batch.sum()) for batch in loader))
     print("sums", sums)
 """
 
 
-def test_a_data_loader_that_spawns_takes_read_only_tensors(reading: DeviceMemory, tmp_path: Path, runtime: Any) -> None:
+def test_a_data_loader_that_spawns_takes_read_only_tensors_and_memory(
+    reading: DeviceMemory, tmp_path: Path, runtime: Any
+) -> None:
     script = tmp_path / "loader.py"
     script.write_text(LOADER)
     with Child([sys.executable, "-W", "ignore", str(script), str(reading.name)]) as child:
         child.wait(deadline=100)
-        assert "sums [66.0, 66.0]" in child.output
+        assert "sums [66.0, 66.0, 66.0]" in child.output
 
 
 def test_a_build_without_cuda_says_so() -> None:
