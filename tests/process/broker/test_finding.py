@@ -21,7 +21,9 @@ from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
 
-VICTIM, ATTACKER = 54322, 54321
+VICTIM = 20_000 + os.getpid() % 20_000
+ATTACKER = VICTIM + 20_000
+"""Users whom no other run of these tests is at the same time."""
 
 
 # The socket is gone, the broker is not.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import gc
 import os
-from typing import Any
+import sys
 
 import pytest
 
@@ -53,14 +52,7 @@ def test_whoever_wants_vulkan_or_the_host_does_not_start_cuda(fake: fake_cuda.Fa
 
 
 def test_without_cuda_bindings_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def refuse(name: str, *arguments: Any, **named: Any) -> Any:
-        if name.startswith("cuda"):
-            raise ImportError(f"No module named {name!r}")
-        return real(name, *arguments, **named)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     with cuda.replaced_by(None), pytest.raises(extmem.UnsupportedError, match=r"pip install 'extmem\[cuda\]'"):
         extmem.open_device(kind="cuda")
 
