@@ -1,4 +1,4 @@
-"""Packages that need not be there, imported when they are first asked for.
+"""Packages that need not be installed, imported when they are first needed.
 
 How this works. Two threads that import parts of one package at the same time, each another part, can be handed modules
 that are half made: Python prefers that to a deadlock. So all of the library's late imports go through one lock. And a
@@ -27,7 +27,7 @@ def load(module: str, *, what: str, advice: str, package: str = "") -> Any:
     """A module of a package that need not be there.
 
     what: the package as people call it, and what needs it; advice: how to get it, or do without; package: its name in
-    `requires_one_of`. Errors: UnsupportedError, which says whether it is absent or fails to import, and why.
+    `requires_one_of`. Errors: UnsupportedError, whose message has the reason: it is not installed, or its import fails.
     """
     found = sys.modules.get(module)
     if found is not None and not _half_made(found):

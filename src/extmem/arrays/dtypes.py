@@ -1,7 +1,7 @@
 """Element types by NumPy's names, and what a program may write for them. No framework is imported.
 
-How this works. A name says nothing of the byte order, so a NumPy type is looked at as a whole. Only what is a type of
-Python's or NumPy's is asked for its name: the text of anything else may mean something else (PyArrow's 32-bit "float").
+How this works. A name does not have the byte order, so a NumPy type is looked at as a whole. Only the types of Python
+and NumPy are taken by their names: the text of another object may mean another type (PyArrow's 32-bit "float").
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def layout_for(
     """The described layout, or the caller's, checked to lie inside `payload_size` bytes.
 
     With a dtype and no shape the rest of the payload is one axis; with strides the shape is the described one, unless
-    it is given. Errors: ValueError with the sizes; TypeError for what are no whole numbers.
+    it is given. Errors: ValueError with the sizes; TypeError for what are not whole numbers.
     """
     offset = whole(offset, "offset")
     if described is not None and dtype is None and shape is None and strides is None and offset == 0:

@@ -1,13 +1,13 @@
 """`ReadOnlyTensor`: a PyTorch tensor over memory that may only be read. Imports PyTorch; `frameworks` loads it late.
 
 How this works. PyTorch has no read-only tensors: a write to one over a read-only mapping ends the process. This
-subclass sees every operation before it is done (`__torch_dispatch__`), and the operation's own schema says what it
-writes and what of its results are views. Some of PyTorch's methods do not work on subclasses of this kind, and some
+subclass sees every operation before it is done (`__torch_dispatch__`), and the operation's own schema declares what
+it writes and which of its results are views. Some of PyTorch's methods do not work on subclasses of this kind, and some
 reach the bytes beside the operations: printing, `tolist`, `numpy`, pickling, storages, DLPack. Those are defined here.
 They look through a plain tensor over the same bytes (`_plain`), which never leaves this module.
 
 Not seen: `torch.utils.dlpack.to_dlpack`, `data_ptr`, `as_subclass(torch.Tensor)`, and operators of other libraries
-whose schema does not say that they write.
+whose schema does not declare what they write.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ class ReadOnlyTensor(torch.Tensor):  # type: ignore[misc]
         copy: bool | None = None,
     ) -> object:
         if self.device.type != "cpu":
-            raise BufferError(f"this tensor is read-only, which PyTorch's capsules cannot say; {_DO}")
-        # PyTorch's own default for `stream` is -1, which is no stream either.
+            raise BufferError(f"this tensor is read-only, and PyTorch's capsules have no flag for that; {_DO}")
+        # PyTorch's own default for `stream` is -1, which means no stream.
         asked = None if stream == -1 else stream
         return dlpack_capsule(self.numpy(), stream=asked, max_version=max_version, dl_device=dl_device, copy=copy)
 

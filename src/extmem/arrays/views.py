@@ -137,10 +137,10 @@ def dlpack_capsule(
 
 
 def refuse_pytorch() -> None:
-    """BufferError where it is PyTorch that asks for a capsule of read-only memory.
+    """Raise BufferError if PyTorch requests a capsule of read-only memory.
 
-    It asks as consumers do that keep the capsule's read-only flag, and then drops the flag: the first write to the
-    tensor would end the process. What tells it apart is the module that calls.
+    Its request is the same as that of consumers that keep the capsule's read-only flag, and it drops the flag: the
+    first write to the tensor would end the process. Only the calling module tells it apart.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and str(frame.f_globals.get("__name__")).startswith("extmem."):

@@ -236,7 +236,7 @@ def _check_place(given: _Given, described: DescribedArray, offset: int | None) -
     if offset is None:
         if shape != whole:
             raise ValueError(
-                f"data has shape {shape} and the payload {whole}; reshape it, or say with offset= where a part begins"
+                f"data has shape {shape} and the payload {whole}; reshape it, or pass offset= to write a part"
             )
         return
     if offset % itemsize(described.dtype):
@@ -246,6 +246,6 @@ def _check_place(given: _Given, described: DescribedArray, offset: int | None) -
     inner = shape[1:]
     if len(shape) > len(whole) or inner != whole[len(whole) - len(inner) :]:
         raise ValueError(
-            f"data of shape {shape} is no part of the payload's {whole}: its axes after the first have to be the "
+            f"data of shape {shape} is not a part of the payload's {whole}: its axes after the first have to be the "
             "payload's last ones; reshape it (reshape(-1) lays it out in a row)"
         )

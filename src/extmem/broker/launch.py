@@ -252,7 +252,7 @@ def _wait(done: Callable[[], bool], deadline: float, problem: str) -> None:
 def interpreter(directory: RuntimeDir) -> str:
     """The program that runs the broker: `EXTMEM_BROKER_PYTHON`, else this process's own Python.
 
-    Errors: UnsupportedError where this process is no Python that could run it.
+    Errors: UnsupportedError where this process is not a Python interpreter that could run it.
     """
     stated = os.environ.get("EXTMEM_BROKER_PYTHON")
     if stated:
@@ -260,7 +260,7 @@ def interpreter(directory: RuntimeDir) -> str:
     if getattr(sys, "frozen", False):
         problem = f"this program was frozen: {sys.executable} is the program itself"
     elif not sys.executable:
-        problem = "this program does not say where its Python is (sys.executable is empty)"
+        problem = "the path of this program's Python is not known (sys.executable is empty)"
     elif not os.path.basename(sys.executable).lower().startswith(_PYTHONS):
         problem = f"this program embeds Python: {sys.executable} is not an interpreter by its name"
     else:
@@ -288,8 +288,8 @@ def _command(directory: RuntimeDir, ready: int) -> list[str]:
 def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
     """Start a broker and wait until it is ready. The caller holds `start.lock` in the opened directory.
 
-    Errors: UnsupportedError with the broker's own words where it cannot start; PeerGoneError where it says nothing in
-    time; OutOfMemoryError.
+    Errors: UnsupportedError with the broker's own words where it cannot start; PeerGoneError where it does not
+    answer in time; OutOfMemoryError.
     """
     command: list[str] = []
     try:

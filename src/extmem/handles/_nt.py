@@ -122,7 +122,7 @@ class NtHandle(OwnedHandle):
         return Access(self.info.granted_access)
 
     def __dir__(self) -> list[str]:
-        # Completion and debuggers read all that is listed here; a closed handle has no answer to these.
+        # Completion and debuggers read all that is listed here, and these raise once the handle is closed.
         asked = ("access", "info") if self.closed else ()
         return [name for name in super().__dir__() if name not in asked]
 

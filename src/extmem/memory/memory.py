@@ -191,7 +191,7 @@ class DeviceMemory:
     def __array_interface__(self) -> dict[str, Any]:
         if self._closed or not self.host_visible:
             raise AttributeError(f"this memory ({self._what()}) is closed, or not to be seen by the host")
-        # Pillow asks for a buffer where no strides are stated, and before Python 3.12 a class has none.
+        # Without strides Pillow requests a buffer, which a class cannot have before Python 3.12.
         return arrays.array_interface(self.map(), self.descriptor.array, strides=not hasattr(self, "__buffer__"))
 
     @property
@@ -246,7 +246,7 @@ class DeviceMemory:
         """A JAX array over the payload, zero copy, row-major: on the GPU where CUDA knows it, else on the host.
 
         Errors as `device_array`; UnsupportedError without JAX, for host memory that is read-only or that JAX would copy
-        (64-bit types without its x64 mode, an offset that is no multiple of 64).
+        (64-bit types without its x64 mode, an offset that is not a multiple of 64).
         """
         array = lending.device_array(self, dtype=dtype, shape=shape, offset=offset)
         if array is None:
@@ -419,7 +419,7 @@ class DeviceMemory:
         return f"{self.name!r}, " * (self.name is not None) + f"{self.size} bytes"
 
     def __dir__(self) -> list[str]:
-        # What tells closed memory by an exception is not for completion and debuggers, which ask for all that is here.
+        # Completion and debuggers read all that is listed here, and this raises once the memory is closed.
         return [name for name in super().__dir__() if name != "holding"]
 
     def __repr__(self) -> str:

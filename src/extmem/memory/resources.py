@@ -102,7 +102,7 @@ class Resource(abc.ABC):
         return self.native.raw
 
     def __dir__(self) -> list[str]:
-        # Completion and debuggers read all that is listed here; what is destroyed has no answer to this.
+        # Completion and debuggers read all that is listed here, and this raises once the resource is destroyed.
         return [name for name in super().__dir__() if not (self._closed and name == "raw")]
 
     def bind(self, memory: DeviceMemory, offset: int) -> None:

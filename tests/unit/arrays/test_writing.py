@@ -115,7 +115,7 @@ def test_another_type_is_refused_with_the_remedy(floats: DeviceMemory, data: obj
 
 @pytest.mark.parametrize("shape", [(2, 4), (16,), (4,), (1, 4, 4), (4, 3), (5, 4), (), (0, 4)])
 def test_another_shape_is_refused_with_the_remedy(floats: DeviceMemory, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"and the payload \(4, 4\); reshape it, or say with offset="):
+    with pytest.raises(ValueError, match=r"and the payload \(4, 4\); reshape it, or pass offset= to write a part"):
         floats.write(np.ones(shape, "float32"))
     assert untouched(floats)
 
@@ -138,8 +138,8 @@ def test_a_part_is_written_where_it_is_said_to_begin(floats: DeviceMemory) -> No
         (np.ones(4, "float32"), 52, "reach outside"),
         (np.ones(1, "float32"), -4, "reach outside"),
         (np.ones(1, "float32"), 2, "inside an element: float32 has 4 bytes"),
-        (np.ones((2, 2), "float32"), 0, r"no part of the payload's \(4, 4\)"),
-        (np.ones((1, 4, 4), "float32"), 0, "no part"),
+        (np.ones((2, 2), "float32"), 0, r"not a part of the payload's \(4, 4\)"),
+        (np.ones((1, 4, 4), "float32"), 0, "not a part"),
         (b"12345", 60, "reach outside"),
     ],
 )

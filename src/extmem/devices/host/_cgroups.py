@@ -3,8 +3,8 @@
 How this works. `/proc/self/cgroup` has the group of each hierarchy, `/proc/self/mountinfo` where the hierarchy is seen
 from here: a container often sees a part of it alone. A limit of any group above holds too. Version 2 (one hierarchy)
 has `memory.max` and a limit of swap besides; version 1 has `memory.limit_in_bytes` and, where swap is counted, a limit
-of both together. A hybrid machine has both hierarchies, and the memory controller in one of them. A group whose upper
-groups cannot be seen still says in `memory.stat` what the tightest of their limits is.
+of both together. A hybrid machine has both hierarchies, and the memory controller in one of them. Where the
+upper groups cannot be seen, `memory.stat` of the lowest one has the tightest of their limits.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _number(path: str) -> int | None:
 
 
 def text_of(path: str) -> str:
-    """What a file of the kernel's says, without the blanks at its ends; nothing where it is not there."""
+    """The text of a file of the kernel, stripped; empty where there is no such file."""
     octets = b""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
