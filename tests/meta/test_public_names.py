@@ -19,8 +19,8 @@ from tests.meta.tools import SOURCE, python, python_files
 HEAVY = ("numpy", "typer", "rich", "cffi", "msgspec")
 REFUSAL = "Windows|_win32" if sys.platform == "linux" else "Linux"
 """What the modules of another platform name when they are imported here."""
-FRAMEWORKS = ("torch",)
-"""What a module that is about one of them imports, and no extra of extmem brings."""
+FRAMEWORKS = {"extmem.arrays.read_only_tensor": "torch"}
+"""Modules that are loaded only where a framework is used, and the framework, which no extra of extmem installs."""
 OPTIONAL = ("numpy", "typer", "rich", "cffi")
 _DUNDERS = {"__version__"}
 
@@ -106,18 +106,55 @@ def test_every_all_of_a_module_resolves() -> None:
         if path.name == "__main__.py" or "_generated" in path.parts:
             continue
         parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        module_name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         try:
-            module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+            module = importlib.import_module(module_name)
         except ImportError as error:
-            if error.name in FRAMEWORKS:
+            if lacks_its_framework(module_name, error):
+                names, there = names_in(path.read_text(encoding="utf-8"))
+            else:
+                # A module of another platform says so; type checkers look at it there.
+                assert re.search(REFUSAL, f"{path} {error}"), error
                 continue
-            # A module of another platform says so; type checkers look at it there.
-            assert re.search(REFUSAL, f"{path} {error}"), error
-            continue
-        names = getattr(module, "__all__", [])
-        assert len(names) == len(set(names)), f"{module.__name__}.__all__ names something twice"
-        missing = [name for name in names if not hasattr(module, name)]
-        assert not missing, f"{module.__name__}.__all__ promises {missing}"
+        else:
+            names = list(getattr(module, "__all__", []))
+            there = {name for name in names if hasattr(module, name)}
+        assert len(names) == len(set(names)), f"{module_name}.__all__ names something twice"
+        missing = [name for name in names if name not in there]
+        assert not missing, f"{module_name}.__all__ promises {missing}"
+
+
+def lacks_its_framework(module_name: str, error: ImportError) -> bool:
+    """Whether the framework that this module is about is not installed: no other module may need one."""
+    return error.name is not None and FRAMEWORKS.get(module_name) == error.name
+
+
+def names_in(source: str) -> tuple[list[str], set[str]]:
+    """`__all__` of a module, and the classes and functions that it defines, without importing it."""
+    names: list[str] = []
+    defined: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
+            names = list(ast.literal_eval(node.value))
+    return names, defined
+
+
+def test_only_the_module_about_a_framework_may_lack_it() -> None:
+    absent = ModuleNotFoundError("No module named 'torch'", name="torch")
+    assert lacks_its_framework("extmem.arrays.read_only_tensor", absent)
+    assert not lacks_its_framework("extmem.memory.memory", absent)
+    assert not lacks_its_framework("extmem.arrays.read_only_tensor", ImportError("another", name="numpy"))
+    for module_name in FRAMEWORKS:
+        path = SOURCE.parent.joinpath(*module_name.split(".")).with_suffix(".py")
+        names, defined = names_in(path.read_text(encoding="utf-8"))
+        assert names and set(names) <= defined
+
+
+def test_a_name_that_a_module_does_not_define_is_found_without_importing_it() -> None:
+    names, defined = names_in('import torch\n__all__ = ["Here", "gone"]\nclass Here: ...\n')
+    assert names == ["Here", "gone"] and set(names) - defined == {"gone"}
 
 
 _WEIGH = """
