@@ -56,8 +56,8 @@ def test_the_interface_holds_the_mapping(device: Device, dtype: str) -> None:
 
     array = numpy.asarray(Other())
     del interface, Other.__array_interface__
-    array[1, 2] = 1
-    assert memory.numpy()[1, 2] == 1
+    array.view("uint8")[1, -1] = 1  # bytes: Wine's C library lacks what arithmetic of complex numbers calls
+    assert memory.numpy().view("uint8")[1, -1] == 1
     with pytest.raises(extmem.LiveViewError):
         memory.close()
     del array

@@ -328,6 +328,26 @@ def test_a_data_loader_that_spawns_takes_read_only_tensors_and_memory(
         assert "sums [66.0, 66.0, 66.0]" in child.output
 
 
+MOVES = {
+    "share_memory_": lambda t: t.share_memory_(),
+    "its storage": lambda t: t.untyped_storage().share_memory_(),
+}
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_a_tensor_that_pytorch_shares_itself_has_left_the_memory(how: str, device: Device) -> None:
+    """Which is why the memory is what to send. What `torch()` gives of it is over the memory as before."""
+    with device.allocate(4, "float32") as memory:
+        tensor, other = memory.torch(), memory.torch()
+        MOVES[how](tensor)  # as torch.multiprocessing does to what is put into a queue
+        tensor.fill_(3)
+        assert memory.numpy().tolist() == [0, 0, 0, 0]
+        pickle.loads(pickle.dumps(memory)).torch().fill_(5)
+        assert memory.numpy().tolist() == other.tolist() == memory.torch().tolist() == [5, 5, 5, 5]
+        del other
+        gc.collect()
+
+
 def test_a_build_without_cuda_says_so() -> None:
     if torch.version.cuda is not None:
         pytest.skip("PyTorch is not installed without CUDA")

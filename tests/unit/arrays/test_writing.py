@@ -17,6 +17,8 @@ from extmem.memory import Device, DeviceMemory
 
 np = pytest.importorskip("numpy", reason="NumPy is not installed")
 
+COMPLEX = pytest.mark.linux_only("computing with complex numbers ends the process under Wine, whose C library lacks it")
+
 
 @pytest.fixture
 def floats(device: Device) -> Iterator[DeviceMemory]:
@@ -101,7 +103,7 @@ def test_long_integers_are_what_they_are_wide(device: Device) -> None:
         (np.ones((4, 4), "uint8"), "uint8"),
         (np.ones((4, 4), "?"), "bool"),
         (memoryview(np.ones((4, 4))), "float64"),
-        (np.ones((4, 4), "complex64"), "complex64"),
+        (np.zeros((4, 4), "complex64"), "complex64"),
         (np.float64(3), "float64"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -214,7 +216,7 @@ def test_a_cast_converts_the_values(floats: DeviceMemory, given_as: str) -> None
     [
         ("int32", np.ones(4)),
         ("uint8", np.ones(4, "int64")),
-        ("float32", np.ones(4, "complex64")),
+        ("float32", np.zeros(4, "complex64")),
         ("bool", np.ones(4, "int8")),
         ("int64", np.array(["2020"] * 4, "M8[s]")),
         ("int64", np.array([1] * 4, "m8[s]")),
@@ -251,7 +253,7 @@ def test_one_byte_has_no_order(device: Device) -> None:
         assert memory.read().tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("code", [">f4", ">i8", ">u2", ">c8"])
+@pytest.mark.parametrize("code", [">f4", ">i8", ">u2", pytest.param(">c8", marks=COMPLEX)])
 def test_memory_of_a_foreign_byte_order_is_not_made_or_looked_at(octets: DeviceMemory, code: str) -> None:
     dtype = np.dtype(code)
     assert not dtype.isnative
@@ -321,7 +323,7 @@ def test_dates_are_refused_and_their_numbers_taken(device: Device, data: Any) ->
         ("uint8", [0, 255], [0, 255]),
         ("int8", [-128, True], [-128, 1]),
         ("bool", [True, False], [True, False]),
-        ("complex64", [1, 2.5j], [1, 2.5j]),
+        pytest.param("complex64", [1, 2.5j], [1, 2.5j], marks=COMPLEX),
         ("float32", range(2), [0, 1]),
         ("float32", [np.float64(1.5), 2], [1.5, 2]),
         ("float32", [float("inf"), float("-inf")], [float("inf"), float("-inf")]),
@@ -345,7 +347,7 @@ def test_numbers_take_the_payloads_type(device: Device, target: str, data: objec
         ("int8", [np.int64(1), np.int64(200)], ValueError, "200 does not fit int8"),
         ("float32", [1, 1e300], ValueError, r"1e\+300 does not fit float32"),
         ("float16", [1, 70000], ValueError, "70000 does not fit float16"),
-        ("float32", [1, 1j], TypeError, "complex128 is not float32"),
+        pytest.param("float32", [1, 1j], TypeError, "complex128 is not float32", marks=COMPLEX),
         ("bool", [1, 0], TypeError, "int64 is not bool"),
         ("float32", ["1", "2"], TypeError, "is not float32"),
         ("float32", "12", TypeError, "a str"),
@@ -354,6 +356,9 @@ def test_numbers_take_the_payloads_type(device: Device, target: str, data: objec
         ("uint64", [-1, 2**63], ValueError, "do not all fit uint64"),
         ("float32", [1, 2, 3], ValueError, "shape"),
         ("uint8", [2**70, 0], ValueError, "do not all fit uint8"),
+        ("float32", [2**200, 0], ValueError, "do not all fit float32"),
+        ("float64", [-(10**400), 0], ValueError, "do not all fit float64"),
+        pytest.param("complex64", [0, 2**200], ValueError, "do not all fit complex64", marks=COMPLEX),
         ("float32", 7, ValueError, r"shape \(\)"),
         ("float32", None, TypeError, "NoneType"),
     ],
