@@ -1,0 +1,12 @@
+"""What owning a descriptor asks of the system. Picks the backend."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    from extmem.owning._win32 import FIRST, FIRST_NATIVE, close_native, duplicating
+else:
+    from extmem.owning._linux import FIRST, FIRST_NATIVE, close_native, duplicating
+
+__all__ = ["FIRST", "FIRST_NATIVE", "close_native", "duplicating"]
