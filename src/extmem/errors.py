@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import errno as _errno
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 __all__ = [
     "AccessDeniedError",
@@ -85,10 +85,26 @@ class ViolationLike(Protocol):
 
 
 class ExtmemError(Exception):
-    """Root of everything that extmem raises by itself."""
+    """Root of everything that extmem raises by itself. Can be copied and pickled, with all that it carries."""
 
     violations: Sequence[ViolationLike] = ()
     """The specification's rules that the refused call broke, where that is known."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # An exception's own way calls the class with the message alone. That fails where a field has to be given, and
+        # an error that cannot be unpickled ends the thread of a Pool that reads results: its caller waits for ever.
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(kind: type[ExtmemError], args: tuple[object, ...]) -> ExtmemError:
+    """An error without its fields, which `__setstate__` sets."""
+    # Python makes a class of several built-in ones with the `__new__` of the one that its layout is of, no other.
+    base: type[BaseException] = kind
+    while base.__module__ != "builtins":
+        base = cast("type[BaseException]", base.__base__)
+    error: ExtmemError = base.__new__(kind)
+    error.args = args
+    return error
 
 
 class RuleViolation(ExtmemError, ValueError):

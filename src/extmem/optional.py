@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from extmem.errors import UnsupportedError
+from extmem.owning import Lock
 
 __all__ = ["importing", "load"]
 
 T = TypeVar("T")
 
-_lock = threading.RLock()
+_lock = Lock(reentrant=True)
 
 
 def load(module: str, *, what: str, advice: str, package: str = "") -> Any:

@@ -92,23 +92,38 @@ else:
 
         If the child dies without a word, the connection breaks and they are closed.
         """
+        from extmem.broker.peers import inheritance
+
         channel = until_started.enter_context(manager().inherit_socket(values))
         environment = dict(os.environ if env is None else env)
-        environment[INHERIT_VARIABLE] = str(channel.fileno())
+        environment[INHERIT_VARIABLE] = inheritance(channel)
         return {**options, "env": environment, "pass_fds": [*pass_fds, channel.fileno()]}
 
 
-def run(args: Sequence[str | os.PathLike[str]] | str, **options: Any) -> subprocess.CompletedProcess[Any]:
-    """Start a child as `Popen` does, wait for it and return its result.
+def run(
+    args: Sequence[str | os.PathLike[str]] | str,
+    *,
+    input: str | bytes | None = None,
+    capture_output: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    **options: Any,
+) -> subprocess.CompletedProcess[Any]:
+    """Start a child as `Popen` does, wait for it and return its result: `subprocess.run`, and its arguments.
 
-    timeout and input are as in `subprocess.run`; the child is killed when waiting ends early.
+    The child is killed when waiting ends early. Errors: as `Popen` and `subprocess.run`.
     """
-    patience = options.pop("timeout", None)
-    text = options.pop("input", None)
-    check = options.pop("check", False)
+    if input is not None:
+        if options.get("stdin") is not None:
+            raise ValueError("give the child input or stdin, not both")
+        options["stdin"] = subprocess.PIPE
+    if capture_output:
+        if options.get("stdout") is not None or options.get("stderr") is not None:
+            raise ValueError("capture_output is stdout=PIPE and stderr=PIPE; give none of the two beside it")
+        options["stdout"] = options["stderr"] = subprocess.PIPE
     with Popen(args, **options) as child:
         try:
-            out, err = child.communicate(text, timeout=patience)
+            out, err = child.communicate(input, timeout=timeout)
         except BaseException:
             child.kill()
             raise

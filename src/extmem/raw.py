@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import manager
 from extmem.memory import Descriptor, Device, DeviceMemory
 from extmem.memory.allocating import adopt_foreign, adopt_pointer
@@ -97,7 +97,9 @@ def open_section(name: str, access: int = Access.READ_WRITE) -> NtHandle:
     Errors: UnsupportedError on other systems; NameNotFoundError, NameInvalidError, ObjectTypeError, AccessDeniedError.
     """
     owner = manager()
-    return NtHandle(owner.open_section(name, int(access)), owner)
+    entry = HandleEntry(owner)
+    owner.open_section(name, int(access), entry)
+    return NtHandle(entry, owner)
 
 
 def adopt_device(

@@ -186,11 +186,15 @@ def _of_numbers(numpy: Any, data: object, described: DescribedArray | None) -> _
         found = exact if exact.size and all(isinstance(one, int) for one in exact.flat) else found
     if found.dtype.hasobject and all(isinstance(one, int) for one in found.flat):
         try:
-            return _of_array(numpy, found.astype(target))
+            with numpy.errstate(over="ignore"):
+                values = found.astype(target)
+            if not (target.kind in "fc" and numpy.isinf(values).any()):
+                return _of_array(numpy, values)
         except OverflowError:
-            raise ValueError(
-                f"integers of {found.min()} to {found.max()} do not all fit {described.dtype}, which the payload holds"
-            ) from None
+            pass
+        raise ValueError(
+            f"integers of {found.min()} to {found.max()} do not all fit {described.dtype}, which the payload holds"
+        )
     if found.dtype.kind not in _RANKS or _RANKS[found.dtype.kind] > _RANKS[target.kind]:
         raise TypeError(
             f"{what} of {found.dtype} is not {described.dtype}, which the payload holds; convert it first "

@@ -1,9 +1,12 @@
 """What the broker knows besides the object manager's model, and how clients bring it back after a restart.
 
-How this works. A killed broker's clients announce to the next one what they hold: payloads with their descriptors,
-then the shared objects on them, memory objects, handles, tickets; each is one request, and `Announced` ends it
-(`server`). The model checks what can be checked; a refused announcement costs the client that one thing and nothing
-else.
+How this works. Each reply that gives a process something carries a signed record of it (`signing`). A killed broker's
+clients announce to the next one, in the recovery window alone (`journal`): their records, each with a descriptor of its
+payload, then their memory objects, handles and tickets; each is one request, and `Announced` ends it (`server`).
+Nothing else is believed. A record must be signed and its holder be the sender's user. The descriptor must lead to the
+file that the record names; a driver's has none of its own, so there the payload's own user (or root) must announce
+first, and others are asked to come again. What a client says that it had must be within a record that it announced.
+A refused announcement costs the client that one thing and nothing else.
 """
 
 from __future__ import annotations
@@ -13,17 +16,22 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
-import os
+import contextlib
+import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 from extmem.broker import wire
-from extmem.broker.descriptors import OwnedFd
-from extmem.broker.payloads import Payloads, inspect, is_writable
+from extmem.broker.closing import Closer
+from extmem.broker.files import Given, Identity, inspect
+from extmem.broker.payloads import Payloads
+from extmem.broker.processes import ProcessKey
 from extmem.broker.sessions import Session
+from extmem.broker.shares import Shares
+from extmem.broker.signing import Signer, digest
 from extmem.broker.tickets import Tickets
-from extmem.broker.wire import READ_ONLY, READ_WRITE
+from extmem.broker.wire import READ_ONLY, READ_WRITE, Kind
 from extmem.errors import PeerProtocolError
 from extmem.objects import (
     HandleRecord,
@@ -32,52 +40,80 @@ from extmem.objects import (
     ObjectRecord,
     PayloadRecord,
     Refused,
+    RestoredPayload,
     Share,
     Status,
     TicketRecord,
 )
+from extmem.owning import OwnedFd
 
-__all__ = ["DONE", "Announcing", "Answer", "Facts", "has", "no_descriptors", "take"]
+__all__ = ["DONE", "Announcing", "Answer", "Facts", "no_descriptors", "take"]
 
 Answer: TypeAlias = tuple[wire.Reply, int | None]
 """A reply and the descriptor to send beside it (borrowed)."""
 
 DONE: Final = wire.Done()
 _PRUNE: Final = 64
+_HELD: Final = 256
+_FEWER: Final = "Free shared memory, or raise the limit of open files (ulimit -n) where the broker is started."
+_WAYS_OUT: Final = {
+    errno.ETOOMANYREFS: "The processes of its user have sent as many descriptors that nobody has received yet as they "
+    "may. End those that do not receive, and try again."
+}
 
 
 class Facts:
-    """What the broker knows of a payload besides its descriptor; `records` are the objects', ready to be sent."""
+    """What the broker knows of a payload besides its descriptor; `records` are signed ones, by what they say."""
 
-    __slots__ = ("description", "kind", "records", "stated", "strict_kmt")
+    __slots__ = ("description", "kind", "records", "stated", "strict_kmt", "uid")
 
-    def __init__(self, description: bytes, kind: int, stated: int, *, strict_kmt: bool) -> None:
+    def __init__(self, description: bytes, kind: Kind, stated: int, uid: int, *, strict_kmt: bool) -> None:
         self.description = description
+        self.uid = uid
         self.kind = kind
         self.stated = stated
         self.strict_kmt = strict_kmt
-        self.records: dict[int, bytes] = {}
+        self.records: dict[tuple[int, int, int, bool], bytes] = {}
 
 
 class Announcing:
     """The broker's knowledge, and the handlers of announcements."""
 
-    def __init__(self, model: ObjectManager, payloads: Payloads, tickets: Tickets, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        model: ObjectManager,
+        payloads: Payloads,
+        tickets: Tickets,
+        closer: Closer,
+        signer: Signer,
+        shares: Shares,
+        now: Callable[[], float],
+    ) -> None:
+        self.shares = shares
         self.model = model
+        self.signer = signer
         self.payloads = payloads
+        self._closer = closer
         self.tickets = tickets
         self._now = now
         self.facts: dict[int, Facts] = {}
-        self.processes: dict[int, int] = {}
-        """Pid → the object manager's id of the process (the latest, if it has several connections)."""
+        self.processes: dict[ProcessKey, int] = {}
+        """The object manager's id of each process (the latest, if it has several connections)."""
         self.watch_process: Callable[[int], None] = _ignore
         """The server waits for this pidfd."""
-        self.add_descendant: Callable[[socket.socket, int, Session], None] = _ignore_descendant
+        self.add_descendant: Callable[[socket.socket, int, Session], Session | None] = _ignore_descendant
         """The server serves this end of the connection of a child of that session's process."""
+        self.drop: Callable[[Session], None] = _ignore_drop
+        """The server hangs up on a client."""
         self.wake_at: Callable[[float], None] = _ignore_time
         """The server's loop has something to do at that time."""
         self.payload_changed: Callable[[], None] = _ignore_change
         """A payload may be sent with another descriptor from now on."""
+
+    def dispose(self, session: Session, fd: int) -> None:
+        """Close a descriptor that it sent, and that is no payload's."""
+        if self._closer.dispose(fd, session.token.uid):
+            session.strange = True
 
     def collect(self) -> None:
         """Close the descriptors of payloads that nobody holds any more."""
@@ -89,88 +125,211 @@ class Announcing:
 
     # -- announcements after a restart --------------------------------------------------------------------------------
 
-    def _announce_payload(self, session: Session, m: wire.AnnouncePayload, received: OwnedFd | None) -> Answer:
+    def _announce_record(self, session: Session, m: wire.AnnounceRecord, received: OwnedFd | None) -> Answer:
         fd = take(received)
+        uid = session.token.uid
         try:
-            kind, identity = inspect(m.kind, fd, m.identity, session.token.uid)
-            record = PayloadRecord(
-                m.payload, identity, m.descriptor, Share(m.share), m.writable, m.kmt or None, m.strict_kmt
-            )
-            back = self.model.restore_payload(session.process, record)
+            record = self.signer.verify(m.record)
+            given = self._judge(session, record, m, fd)
+            if given is None:
+                self.dispose(session, fd)
+                return wire.RecordBack(0, 0, False), None
+            with self.on_account(session, given.identity):
+                back = self._restore(session, record, given.identity, m.descriptor)
         except BaseException:
-            os.close(fd)
+            self.dispose(session, fd)
             raise
-        has(session, back.payload, READ_WRITE if is_writable(kind, fd) else READ_ONLY)
-        self.payloads.add(back.payload, kind, fd)
-        self.payloads.upgrade(back.payload, session.token.uid)
+        self.has(session, back.payload, READ_WRITE if given.writable else READ_ONLY)
+        self.payloads.add(back.payload, given, fd, uid, session.process)
+        if record.writable:
+            self.payloads.upgrade(back.payload, uid)
         self.payload_changed()
         if back.payload not in self.facts:
-            self.facts[back.payload] = Facts(m.descriptor, kind, m.identity, strict_kmt=m.strict_kmt)
-        return wire.PayloadBack(back.payload, back.kmt or 0), None
-
-    def _announce_object(self, session: Session, m: wire.AnnounceObject, received: OwnedFd | None) -> Answer:
-        r = wire.decode_record(m.record)
-        kept = self.model.restore_object(
-            session.process, ObjectRecord(r.object, r.payload, r.name, r.owner, r.sddl, r.writable)
+            self.facts[back.payload] = Facts(
+                m.descriptor, given.kind, record.stated, record.uid, strict_kmt=record.strict_kmt
+            )
+        named = not record.object or self.model.restore_object(
+            session.process,
+            ObjectRecord(
+                record.object,
+                record.payload,
+                record.name,
+                record.owner,
+                record.sddl,
+                record.writable,
+                record.born,
+            ),
         )
-        return wire.Value(int(kept)), None
+        session.proven.setdefault((record.payload, record.object), set()).add((record.granted, record.exporting))
+        return wire.RecordBack(back.payload, back.kmt or 0, named), None
+
+    def _judge(self, session: Session, record: wire.HolderRecord, m: wire.AnnounceRecord, fd: int) -> Given | None:
+        """What the descriptor beside a record is worth; None if another client must announce the payload first."""
+        uid = session.token.uid
+        if record.holder != uid:
+            raise _unproven(f"the record is of what user {record.holder} had, and you are user {uid}")
+        if digest(m.descriptor) != record.digest:
+            raise _unproven("the description is another than the record's")
+        given = inspect(record.kind, fd, record.stated, record.uid, session.credentials.pid)
+        if record.inode:
+            if (given.device, given.inode) != (record.device, record.inode):
+                raise _unproven("the descriptor leads to another file than the record's")
+        elif record.payload in self.payloads:
+            # No inode tells whether the descriptor is of this payload: the one that is here was its own user's.
+            return given._replace(identity=self.model.payload_record(record.payload).identity)
+        elif uid not in (0, record.uid):
+            if m.wait:
+                raise _unproven(f"user {record.uid}, whose memory it is, has not announced it")
+            return None
+        return given
+
+    @contextlib.contextmanager
+    def on_account(self, session: Session, identity: Identity) -> Iterator[None]:
+        """Put the descriptor of a payload that is new with this block on the accounts of the session's process.
+
+        Refused QUOTA_EXCEEDED, before the block. Nothing is put there if the block raises.
+        """
+        new = self.model.find_payload(identity) is None
+        if new:
+            self.shares.take(session.token.uid, session.process)
+        try:
+            yield
+        except BaseException:
+            if new:
+                self.shares.give(session.token.uid, session.process)
+            raise
+
+    def knows(self, m: wire.AnnounceRecord) -> bool:
+        """Whether the payload of this record has been announced; also for a record that will be refused."""
+        try:
+            return self.signer.verify(m.record).payload in self.payloads
+        except Refused:
+            return True
+
+    def _restore(
+        self, session: Session, record: wire.HolderRecord, identity: Identity, description: bytes
+    ) -> RestoredPayload:
+        return self.model.restore_payload(
+            session.process,
+            PayloadRecord(
+                record.payload,
+                identity,
+                description,
+                Share(record.share),
+                record.writable,
+                record.kmt or None,
+                record.strict_kmt,
+                record.uid,
+            ),
+        )
+
+    def _prove(self, session: Session, payload: int, shared: int, granted: int, *, exporting: bool = False) -> None:
+        """Refuse what no record says that the sender has announced."""
+        for allowed, exports in session.proven.get((payload, shared), ()):
+            if not granted & ~allowed and exports >= exporting:
+                return
+        raise _unproven("no record that you have announced says that you held this with these rights")
 
     def _announce_memory(self, session: Session, m: wire.AnnounceMemory, received: OwnedFd | None) -> Answer:
+        self._prove(session, m.payload, m.object, m.granted, exporting=m.exporting)
         self.model.restore_memory(
             session.process, MemoryRecord(m.memory, m.payload, m.object or None, m.exporting, m.granted, m.inherit)
         )
         return DONE, None
 
     def _announce_handle(self, session: Session, m: wire.AnnounceHandle, received: OwnedFd | None) -> Answer:
-        self.model.restore_handle(session.process, HandleRecord(m.handle, m.object, m.granted, m.inherit, m.protect))
+        try:
+            self._prove(session, m.payload, m.object, m.granted)
+            record = HandleRecord(m.handle, m.object, m.granted, m.inherit, m.protect)
+            self.model.restore_handle(session.process, record)
+        except Refused:
+            # The process may go on to use the value: it must not become another handle's.
+            self.model.burn_handle(session.process, m.handle)
+            raise
         return DONE, None
 
     def _announce_ticket(self, session: Session, m: wire.AnnounceTicket, received: OwnedFd | None) -> Answer:
         ticket = int.from_bytes(m.ticket, "big")
         if self.tickets.was_claimed(ticket):
             return DONE, None
-        self.model.restore_ticket(
-            session.process, TicketRecord(ticket, m.what, m.payload, m.object or None, m.granted, m.demoted)
-        )
-        if not m.demoted:
-            self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
-            if m.pid:
-                self.bind(session, ticket, m.pid)
+        self._prove(session, m.payload, m.object, m.granted)
+        self.model.restore_ticket(session.process, TicketRecord(ticket, m.what, m.payload, m.object or None, m.granted))
+        self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
+        if received is not None:
+            self.bind(session, ticket, received)
         return DONE, None
 
     def _announce_claimed(self, session: Session, m: wire.AnnounceClaimed, received: OwnedFd | None) -> Answer:
         self.tickets.claimed_before(int.from_bytes(m.ticket, "big"))
         return DONE, None
 
-    def bind(self, session: Session, ticket: int, pid: int) -> None:
+    def bind(self, session: Session, ticket: int, pidfd: OwnedFd) -> None:
         """Bind a ticket to a process, and watch that. Refused for a ticket that is not the session's in flight."""
-        try:
-            fresh = self.tickets.bind(ticket, pid, session.process)
-        except ProcessLookupError:
-            self.model.withdraw(session.process, ticket)
-            return
-        except OSError as error:
-            raise no_descriptors(error) from None
+        fresh = self.tickets.bind(ticket, pidfd, session.process)
         if fresh is not None:
-            self.watch_process(fresh)
+            try:
+                self.watch_process(fresh)
+            except OSError as error:
+                self.tickets.unbind(ticket)
+                raise no_descriptors(error) from None
 
-    def record(self, facts: Facts, shared: int | None) -> bytes:
-        """The shared object's record, encoded; empty for none."""
-        if shared is None:
-            return b""
-        found = facts.records.get(shared)
+    def has(self, session: Session, payload: int, mode: int) -> None:
+        """The client has a descriptor of the payload from now on."""
+        held = session.held
+        if len(held) >= session.held_room:
+            # Clients say what they forget, or should; and nobody has anything of a payload that has ended.
+            held = session.held = {number: modes for number, modes in held.items() if number in self.payloads}
+            session.held_room = 2 * len(held) + _HELD
+        held[payload] = held.get(payload, 0) | mode
+
+    def record(self, session: Session, payload: int, shared: int, granted: int, *, exporting: bool = False) -> bytes:
+        """The signed record of what a process of the session's user has.
+
+        shared: the object; for memory that is shared by KMT number, that number below zero (0 where it has none).
+        """
+        facts = self.facts[payload]
+        key = (shared, session.token.uid, granted, exporting)
+        found = facts.records.get(key)
         if found is None:
             if len(facts.records) >= _PRUNE:
                 facts.records.clear()  # most are of objects that have ended; the living are made again when asked for
-            r = self.model.object_record(shared)
-            found = wire.encode(wire.ObjectRecord(r.object, r.payload, r.name, r.owner, r.sddl, r.writable))
-            facts.records[shared] = found
+            found = facts.records[key] = self.signer.sign(self._record(facts, payload, *key))
         return found
 
+    def _record(
+        self, facts: Facts, payload: int, shared: int, holder: int, granted: int, exporting: bool
+    ) -> wire.HolderRecord:
+        p = self.model.payload_record(payload)
+        given = self.payloads.given(payload)
+        if shared > 0:
+            o = self.model.object_record(shared)
+        else:
+            o = ObjectRecord(0, payload, None, p.uid, "", p.writable)
+        return wire.HolderRecord(
+            payload,
+            o.object,
+            o.name,
+            o.owner,
+            o.sddl,
+            o.writable,
+            o.born,
+            holder,
+            granted,
+            exporting,
+            facts.kind,
+            p.share,
+            p.kmt or 0,
+            p.strict_kmt,
+            facts.stated,
+            p.uid,
+            given.device,
+            given.inode,
+            digest(facts.description),
+        )
 
-def has(session: Session, payload: int, mode: int) -> None:
-    """The client has a descriptor of the payload from now on."""
-    session.held[payload] = session.held.get(payload, 0) | mode
+
+def _unproven(why: str) -> Refused:
+    return Refused(Status.ACCESS_DENIED, f"This is not believed: {why}. Share the memory anew.")
 
 
 def take(fd: OwnedFd | None) -> int:
@@ -184,8 +343,7 @@ def no_descriptors(error: OSError) -> Refused:
     """The refusal for a broker that has no descriptors or memory left."""
     return Refused(
         Status.INSUFFICIENT_RESOURCES,
-        f"The broker is out of resources ({error.strerror}). Free shared memory, or raise the limit of open files "
-        "(ulimit -n) where the broker is started.",
+        f"The broker is out of resources ({error.strerror}). {_WAYS_OUT.get(error.errno or 0, _FEWER)}",
     )
 
 
@@ -193,7 +351,12 @@ def _ignore(pidfd: int) -> None:
     """Before a server is there."""
 
 
-def _ignore_descendant(sock: socket.socket, process: int, parent: Session) -> None:
+def _ignore_descendant(sock: socket.socket, process: int, parent: Session) -> Session | None:
+    """Before a server is there."""
+    return None
+
+
+def _ignore_drop(session: Session) -> None:
     """Before a server is there."""
 
 

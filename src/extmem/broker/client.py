@@ -1,14 +1,20 @@
 """The client's end: one connection of this process to its broker, thread-safe, with a deadline, outliving the broker.
 
-How this works. A request and its reply are one round trip under a lock. When the broker has gone, whoever notices
-first connects again, starting a new broker if there is none, and announces everything in `State`: the caller whose
-request was cut off, or the watcher thread (`reconnect`) if nobody calls. A request that got no reply is then sent
-again. That is right for every kind: a broker that died before it answered took the request's effect with it, because
-the next broker knows only what the clients announce, and they announce what they were answered.
+How this works. A request and its reply are one round trip in a turn (`turns`). When the broker has gone, whoever
+notices first connects again (`connecting`), starting a new broker if there is none: the caller whose request was cut
+off, or the watcher thread (`reconnect`) if nobody calls. A request that got no reply because the broker has gone is
+then sent again. That is right for every kind: a broker that died before it answered took the request's effect with it,
+because the next broker knows only what the clients announce, and they announce what they were answered.
 
 A reply that does not come in time, or a call cut off by an exception such as KeyboardInterrupt, leaves the connection
-out of step; it is given up likewise, but kept open until the new one has announced everything, so that nothing ends
-in between.
+out of step, and so does an exception between a reply and the end of its entry in the state. The caller is told, and
+nothing is sent again; the next request, or the watcher, goes on with the session over another connection, and what the
+request made is undone.
+
+A signal handler that runs in the middle of a turn is in that turn, as turns of one thread nest. From the moment on at
+which a request is made until its reply is entered, what it asks is refused (`_busy`); at other moments it is answered.
+
+What is lost (`extmem.owning`) is freed at the beginning of the next request, or soon by a thread.
 
 After `os.fork()` the child has no connection and holds nothing (the broker knows processes, not copies of them).
 """
@@ -23,133 +29,224 @@ if sys.platform != "linux":
 import logging
 import os
 import socket
-import stat
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
-from extmem.broker import launch, transport, wire
-from extmem.broker.descriptors import OwnedFd
+from extmem.broker import wire
+from extmem.broker.connecting import INHERIT_VARIABLE, TIMEOUT, Answer, Connecting, pidfd_of
+from extmem.broker.elsewhere import where_looked
 from extmem.broker.fitting import fit_handle
+from extmem.broker.journal import start_time
 from extmem.broker.paths import RuntimeDir
-from extmem.broker.reconnect import Watcher
-from extmem.broker.state import State
+from extmem.broker.state import HeldHandle, Process, State
 from extmem.errors import ExtmemError, HandleStateError, InvalidHandleError, PeerGoneError, PeerProtocolError
-from extmem.objects import error_for
+from extmem.objects import Status, error_for
+from extmem.owning import OwnedFd, Step, soon
 
-__all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Client"]
+if TYPE_CHECKING:
+    from extmem.handles import HandleEntry
 
-TIMEOUT: Final = 10.0
-"""Seconds that a broker may take for one reply."""
-_ATTEMPTS: Final = 4
-_CARRIERS: Final = frozenset({wire.Handle, wire.SnapshotFile, wire.Channel})
-"""Replies beside `Imported` that may carry a descriptor; the others need no look at the table."""
-_decode: Final = wire.reply_decoder
-INHERIT_VARIABLE: Final = "EXTMEM_INHERIT_FD"
-"""Where a child finds the connection that it was born with."""
+__all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Asked", "Client"]
 
+T = TypeVar("T")
+Asked: TypeAlias = wire.Request | Callable[[], wire.Request]
+_ATTEMPTS: Final = range(4)
 _log = logging.getLogger("extmem.broker")
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
-class Client:
+class Client(Connecting):
     """The connection. Whoever calls `exchange` holds `lock`, and changes `state` under the same hold."""
 
     def __init__(self, directory: RuntimeDir, *, timeout: float = TIMEOUT) -> None:
-        self.directory = directory
-        self.lock = threading.RLock()
-        self.state = State()
-        self._timeout = timeout
-        self._sock: socket.socket | None = None
-        self._stale: socket.socket | None = None
-        self._watcher: Watcher | None = None
+        super().__init__(directory, timeout=timeout)
         self.births: deque[tuple[bytes, weakref.ref[object]]] = deque()
         """Tickets for children that are being started."""
-        self._later: deque[tuple[Callable[[int], None], int]] = deque()
-        self._busy = False
-        self.closed = False
-        """Whether `close` was called: nothing more can be asked."""
+        self._later: deque[tuple[Callable[[Any], None], Any]] = deque()
+        """What lost owners have left: a verb, which is safe to repeat, and what it is called with."""
+        self._wake: Step | None = None
+        self._busy = self._freeing = False
         _clients.add(self)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def exchange(self, request: wire.Request, fd: int | None = None) -> tuple[wire.Reply, OwnedFd | None]:
-        """One request, one reply. The caller holds `lock`; `fd` is borrowed, received ones belong to the caller.
+    def exchange(self, request: Asked, fd: int | None = None) -> Answer:
+        """One request, one reply, and nothing to be entered in `state`. The caller holds `lock`; else as `perform`.
 
+        `fd` is borrowed, received ones belong to the caller.
+        """
+        return self.perform(request, _as_it_is, fd)
+
+    def perform(
+        self, request: Asked | bytes, enter: Callable[[wire.Reply, OwnedFd | None], T], fd: int | None = None
+    ) -> T:
+        """One request, one reply, and what it changes in `state`. The caller holds `lock`; `fd` is borrowed.
+
+        request: it may be encoded already. One that depends on `state` is given as a function: it is called when there
+            is a connection, and again for another one. enter: enters the reply in `state`, and gives this call's
+            result. After an exception in it the request counts as not answered: what it made is undone.
         Raises the class of `extmem.errors` that a refusal stands for; PeerGoneError when there is no answer in time or
         the broker dies again and again; PeerProtocolError; UnsupportedError where there is no broker to be had.
         """
-        return self.exchange_encoded(wire.encode(request), fd)
-
-    def exchange_encoded(self, data: bytes, fd: int | None = None) -> tuple[wire.Reply, OwnedFd | None]:
-        """`exchange` for a request that is encoded already."""
         if self._busy:
             raise HandleStateError(
-                "a signal handler used shared memory while a call was under way; only set a flag in it"
+                "a signal handler or finalizer used shared memory while a call of this thread was under way; only set "
+                "a flag in it"
             )
-        for _ in range(_ATTEMPTS):
-            sock = self._sock
-            if sock is None:
-                sock = self._connect()
-            self._busy = True
-            try:
-                answer = self._round_trip(sock, data, fd)
-            except BaseException:
-                self._give_up(sock, keep=True)
-                raise
-            finally:
-                self._busy = False
-            if answer is None:
-                self._give_up(sock, keep=False)
-                continue
-            kind = answer[0].__class__
-            if kind is wire.Refusal or kind is wire.Fault:
-                self._refused(sock, answer[0])
-            return answer
-        raise PeerGoneError(f"the broker died {_ATTEMPTS} times in a row on this request; see {self.directory.log}")
+        if self._later:
+            self.free_later()
+        # No call is between `try` and the end of `finally` but those in the block: a signal handler runs there or not
+        # at all.
+        self._busy = True
+        try:
+            if self._unsettled is not None and self._sock is not None:
+                self._give_up(self._sock, keep=True)
+            for _ in _ATTEMPTS:
+                sock = self._sock
+                if sock is None:
+                    sock = self._connect()
+                if request.__class__ is bytes:
+                    data = request
+                else:
+                    data = wire.encode(request() if callable(request) else request)
+                self._unsettled = data
+                try:
+                    answer = self._round_trip(sock, data, fd)
+                except BaseException:
+                    self._give_up(sock, keep=True)
+                    raise
+                if answer is None:
+                    self._give_up(sock, keep=False)
+                    continue
+                reply, received = answer
+                kind = reply.__class__
+                if kind is wire.Refusal or kind is wire.Fault:
+                    self._settle_refusal(sock, reply)
+                result = enter(reply, received)
+                # No signal handler runs between here and the return: there is no call.
+                self._received += 1
+                self._unsettled = None
+                return result
+        finally:
+            self._busy = False
+        raise PeerGoneError(
+            f"the broker in {self.directory.path} died {len(_ATTEMPTS)} times in a row on this request; see "
+            f"{self.directory.log}"
+        )
 
-    def _refused(self, sock: socket.socket, reply: wire.Reply) -> None:
+    def _settle_refusal(self, sock: socket.socket, reply: wire.Reply) -> None:
+        self._received += 1
+        self._unsettled = None
         if type(reply) is wire.Refusal:
-            raise error_for(reply.status, reply.detail)
+            raise self._refused(reply)
         if type(reply) is wire.Fault:
             self._give_up(sock, keep=False)
-            raise PeerProtocolError(f"the broker hung up: {reply.detail}")
+            raise PeerProtocolError(f"the broker in {self.directory.path} hung up: {reply.detail}")
+
+    def free_once(self, memory: int) -> None:
+        """`free`, for the owner of a memory object: where that is gone already, nothing happens."""
+        with self.lock:
+            if memory in self.state.memories:
+                self._free(memory, known=True)
+            self.state.ended.discard(("memory", memory))
 
     def free(self, memory: int) -> None:
-        """Free a memory object. One that a fork left behind is not ours to free: nothing happens."""
+        """Free a memory object. One that a fork left behind, or that was lost with a broker, is not there: nothing
+        happens.
+        """
         with self.lock:
-            state = self.state
-            number = memory - state.base
-            if number < 0:
-                return
-            held = state.memories.get(memory)
-            try:
-                self.exchange(wire.Free(number, state.forgets(None if held is None else held[0])))
-            except InvalidHandleError:
-                if held is None:
-                    raise
-                # The broker lost it over a restart (and said so then): with this it is gone here too.
-            state.freed(memory)
+            known = memory in self.state.memories
+            if known or not self._gone("memory", memory):
+                self._free(memory, known)
 
-    def close_handle(self, value: int) -> None:
-        """CloseHandle. One that a fork left behind is not ours to close: nothing happens."""
+    def _free(self, memory: int, known: bool) -> None:
+        def request() -> wire.Free:
+            held = self.state.memories.get(memory)
+            return wire.Free(self.number(memory), self.state.forgets(None if held is None else held[0]))
+
+        try:
+            self.perform(request, lambda reply, fd: self.state.freed(memory))
+        except InvalidHandleError:
+            if not known and not self._gone("memory", memory):
+                raise
+            # The broker lost it over a restart (and said so then), or a signal handler has freed it since: it is gone.
+            self.state.freed(memory)
+            self.state.ended.discard(("memory", memory))
+        except PeerGoneError:
+            if not self._gone("memory", memory):
+                raise
+
+    def close_handle(self, value: int, entry: HandleEntry | None = None) -> None:
+        """CloseHandle. One that a fork left behind, or that was lost with a broker, is not there: nothing happens.
+
+        entry: whose value it is; where it owes nothing, it has been closed.
+        """
         with self.lock:
-            state = self.state
-            value = fit_handle(value)
-            held = state.handles.get(value)
-            if held is None and value in state.left_behind:
-                return
-            self.exchange(wire.CloseHandle(value, state.forgets(None if held is None else held.payload)))
-            state.closed(value)
+            if entry is None:
+                self._close_handle(fit_handle(value), lambda: True, _nothing)
+            else:
+                self._close_handle(fit_handle(value), lambda: entry.owes, entry.forget)
 
-    def later(self, verb: Callable[[int], None], number: int) -> None:
-        """Call `free` or `close_handle` soon. Never blocks or raises: for finalizers."""
-        self._later.append((verb, number))
-        watcher = self._watcher
-        if watcher is not None:
-            watcher.wake()
+    def close_lost(self, lost: tuple[int, HeldHandle | None]) -> None:
+        """`close_handle` of a value whose owner was lost, unless it is closed; then another handle may have it."""
+        value, held = lost
+        with self.lock:
+            self._close_handle(value, lambda: held is None or self.state.handles.get(value) is held, _nothing)
+
+    def _close_handle(self, value: int, is_open: Callable[[], bool], forget: Callable[[], object]) -> None:
+        def request() -> wire.CloseHandle:
+            # Asked once more where no signal handler can come between this and the request.
+            if not is_open():
+                raise _ClosedMeanwhileError
+            held = self.state.handles.get(value)
+            return wire.CloseHandle(self.value(value), self.state.forgets(None if held is None else held.payload))
+
+        def closed(reply: wire.Reply, fd: OwnedFd | None) -> None:
+            self.state.closed(value)
+            forget()
+
+        if not is_open() or (value not in self.state.handles and self._gone("handle", value)):
+            return
+        try:
+            self.perform(request, closed)
+        except _ClosedMeanwhileError:
+            pass
+        except (InvalidHandleError, PeerGoneError):
+            if not self._gone("handle", value):
+                raise
+            # It was lost over the request, with a broker that hung up.
+
+    def _gone(self, what: Literal["memory", "handle"], number: int) -> bool:
+        """Whether this has ended already: by a call that did not learn of it, or it was lost with a broker."""
+        state = self.state
+        if (what, number) in state.ended:
+            state.ended.discard((what, number))
+            return True
+        loss = state.memory_loss(number) if what == "memory" else state.handle_loss(number)
+        return loss is not None
+
+    def number(self, memory: int) -> int:
+        """The broker's number of a memory object. Raises what is to be raised for one that is gone. Under `lock`."""
+        loss = self.state.memory_loss(memory)
+        if loss is not None:
+            raise loss.error(f"memory object {memory:#x} {loss.why}")
+        return memory - self.state.base
+
+    def value(self, handle: int) -> int:
+        """The same value. Raises what is to be raised for a handle that is gone. Under `lock`."""
+        loss = self.state.handle_loss(handle)
+        if loss is not None:
+            raise loss.error(f"the handle {handle:#x} {loss.why}")
+        return handle
+
+    def when_lost(self, verb: Callable[[Any], None], thing: object) -> tuple[Step, Step]:
+        """The steps of an owner that call `free_once` or `close_lost` soon, when it is lost."""
+        wake = self._wake
+        if wake is None:
+            wake = self._wake = soon.step(self._free_soon)
+        return (self._later.append, (verb, thing)), wake
 
     def bind_later(self, ticket: bytes, child: object) -> None:
         """Bind the ticket to a child process as soon as its object has a `pid` (`multiprocessing` sets it)."""
@@ -167,236 +264,160 @@ class Client:
             if child is not None and pid is None:
                 self.births.append((ticket, reference))
                 continue
-            request = wire.Withdraw(ticket) if pid is None else wire.BindOffer(ticket, pid)
             try:
                 with self.lock:
-                    self.exchange(request)
-                    offered = self.state.offered.get(ticket)
-                    if offered is not None and pid is not None:
-                        offered.pid = pid
-                    elif pid is None:
-                        self.state.offered.pop(ticket, None)
+                    if pid is None or not self.bind(ticket, pid):
+                        self.withdraw(ticket)
             except ExtmemError as error:
-                # The child has claimed it already, or lives no more: either way there is nothing to bind.
+                # The child has claimed it already: there is nothing to bind.
                 _log.debug("binding a ticket to process %s: %s", pid, error)
 
+    def bind(self, ticket: bytes, pid: int) -> bool:
+        """Bind a ticket of this process's to another. False if that has ended. The caller holds `lock`."""
+        pidfd = pidfd_of(pid)
+        if pidfd is None:
+            return False
+        process = Process(pid, start_time(pid))
+
+        def bound(reply: wire.Reply, fd: OwnedFd | None) -> None:
+            offered = self.state.offered.get(ticket)
+            if offered is not None:
+                offered.bound = process
+
+        self.perform(wire.BindOffer(ticket), bound, pidfd.fd)
+        return True
+
+    def withdraw(self, ticket: bytes) -> bool:
+        """Take an offer back. Whether it was in flight still. The caller holds `lock`."""
+
+        def withdrawn(reply: wire.Reply, fd: OwnedFd | None) -> bool:
+            self.state.offered.pop(ticket, None)
+            return type(reply) is wire.Value and bool(reply.value)
+
+        return self.perform(wire.Withdraw(ticket), withdrawn)
+
+    def work(self) -> bool:
+        """For the watcher: free what was lost, bind tickets to children that have been started."""
+        self.work_off()
+        self.bind_births()
+        return bool(self.births)
+
+    def work_off(self) -> None:
+        """Free what was lost."""
+        if self._later:
+            with self.lock:
+                self.free_later()
+
+    def _free_soon(self) -> None:
+        try:
+            self.work_off()
+        except (ExtmemError, OSError):
+            if self._watcher is not None:
+                self._watcher.wake()  # it tries again
+            raise
+
     def free_later(self) -> None:
-        """Do what `later` has collected. What cannot be freed now ends with the process."""
-        while self._later:
-            verb, number = self._later.popleft()
-            try:
-                verb(number)
-            except ExtmemError as error:
-                _log.warning("giving back %s after its owner was lost: %s", number, error)
+        """Free what was lost; the caller holds `lock`. What cannot be given back now is tried again the next time: then
+        PeerGoneError or OSError is raised, as by a request.
+        """
+        if self._freeing:
+            return
+        self._freeing = True
+        try:
+            while self._later:
+                verb, thing = self._later[0]  # it stays there until it is done, whatever is raised
+                try:
+                    verb(thing)
+                except (PeerGoneError, OSError):
+                    raise
+                except ExtmemError as error:
+                    _log.warning("giving back %s after its owner was lost: %s", thing, error)
+                self._later.popleft()
+        finally:
+            self._freeing = False
 
     def probe(self, request: wire.GetStatus | wire.Stop) -> wire.Reply | None:
-        """Ask the broker about itself, without starting one: None where there is none.
+        """Ask the broker about itself, over a connection of its own: None where there is none. Starts none.
 
-        Uses the connection if there is one.
+        Raises the class of `extmem.errors` that a refusal stands for, and as `exchange`.
         """
-        with self.lock:
-            sock = self._sock
-            if sock is None:
-                sock = launch.connect(self.directory, self._timeout)
-            if sock is None:
-                return None
-            try:
-                answer = self._round_trip(sock, wire.encode(request), None)
-            except BaseException:
-                if sock is self._sock:
-                    self._give_up(sock, keep=True)
-                raise
-            finally:
-                if sock is not self._sock and sock is not self._stale:
-                    sock.close()
-            if answer is not None and type(answer[0]) is wire.Fault:
-                raise PeerProtocolError(f"the broker hung up: {answer[0].detail}")
-            return None if answer is None else answer[0]
-
-    def _round_trip(self, sock: socket.socket, data: bytes, fd: int | None) -> tuple[wire.Reply, OwnedFd | None] | None:
-        """The reply, or None when the broker has gone."""
-        try:
-            if fd is None:
-                packet = transport.ask(sock, data)
-            else:
-                transport.send(sock, data, fd)
-                packet = transport.receive(sock)
-        except PeerGoneError:
-            # What it had answered before it died can still be read, so there was no answer.
+        sock = self._reach(start=False)
+        if sock is None:
             return None
-        except BlockingIOError as error:
-            raise PeerGoneError(
-                f"the broker did not answer within {self._timeout:g} s; see {self.directory.log}, or end it with "
-                "`extmem broker stop`: nothing that a living process holds is lost by that"
-            ) from error
-        if packet is None:
-            return None
-        data, received, _ = packet
         try:
-            reply = _decode(data)
-        except wire.NOT_DECODED:
-            reply = wire.decode_reply(data)  # which says what is wrong
-        if reply.__class__ is wire.Imported:
-            carries = reply.mode != 0
-        else:
-            carries = reply.__class__ in _CARRIERS and wire.fds_of(reply) != 0
-        if carries != (received is not None):
-            raise PeerProtocolError(f"{type(reply).__name__} came with a wrong number of file descriptors")
-        return reply, received
-
-    # -- the connection -----------------------------------------------------------------------------------------------
-
-    @property
-    def connected(self) -> socket.socket | None:
-        """The socket, if there is a connection."""
-        return self._sock
-
-    def reconnect(self, seen: socket.socket | None) -> bool:
-        """For the watcher: the connection `seen` was hung up on. Whether nothing is left to be done.
-
-        Where nothing is held, no broker is started; but one that is there is told so, as it may wait for this process.
-        """
-        with self.lock:
-            if self.closed or (self._sock is not None and self._sock is not seen):
-                return True
-            if self._sock is not None:
-                self._give_up(self._sock, keep=False)
-            if not self.state.empty:
-                self._connect()
-                return True
-            sock = launch.connect(self.directory, self._timeout)
-            if sock is None:
-                return False
-            return self._greet(sock)
-
-    def _connect(self) -> socket.socket:
-        if self.closed:
-            raise HandleStateError("this manager is closed; ask for another one")
-        for _ in range(_ATTEMPTS):
-            sock = self._inherited() or launch.connect_or_start(self.directory, self._timeout)
-            if self._greet(sock):
-                return sock
-        raise PeerGoneError(
-            f"the broker in {self.directory.path} leaves whenever this process connects; see {self.directory.log}"
-        )
-
-    def _greet(self, sock: socket.socket) -> bool:
-        """Say Hello on a fresh connection and announce what is held. False when the broker was just leaving."""
-        try:
-            hello = wire.Hello(wire.PROTOCOL_VERSION, not self.state.empty)
-            answer = self._round_trip(sock, wire.encode(hello), None)
-            if answer is None:
-                sock.close()
-                return False
-            welcome = answer[0]
-            if type(welcome) is wire.Fault:
-                raise PeerProtocolError(f"the broker refuses this process: {welcome.detail}")
-            if type(welcome) is not wire.Welcome:
-                raise PeerProtocolError(f"the broker answered Hello with {type(welcome).__name__}")
-            if welcome.inherited:
-                self._take_inheritance(sock)
-            if hello.announcing and not self._announce(sock):
-                sock.close()
-                return False
-        except BaseException:
+            answer = self._round_trip(sock, wire.encode(request), None)
+        finally:
             sock.close()
-            raise
-        self._sock = sock
-        if self._stale is not None:
-            self._stale.close()
-            self._stale = None
-        if self._watcher is None:
-            self._watcher = Watcher(self)
-        self._watcher.wake()
-        return True
-
-    def _announce(self, sock: socket.socket) -> bool:
-        requests = list(self.state.announcements())
-        for request, fd in [*requests, (wire.Announced(), None)]:
-            answer = self._round_trip(sock, wire.encode(request), fd)
-            if answer is None:
-                return False
-            reply = answer[0]
-            if type(reply) is wire.PayloadBack and type(request) is wire.AnnouncePayload:
-                self.state.came_back(request.payload, reply)
-            elif type(reply) is wire.Value and type(request) is wire.AnnounceObject and not reply.value:
-                _log.warning("a shared object came back without its name: another process has taken it meanwhile")
-            elif type(reply) is wire.Refusal and type(request) is not wire.AnnounceTicket:
-                _log.warning("the new broker refuses %s: %s", type(request).__name__, reply.detail)
-            elif type(reply) is wire.Fault:
-                raise PeerProtocolError(f"the broker hung up: {reply.detail}")
-        return True
-
-    def _take_inheritance(self, sock: socket.socket) -> None:
-        """The handles that this process was born with."""
-        after = 0
-        while True:
-            answer = self._round_trip(sock, wire.encode(wire.ListHandles(after)), None)
-            if answer is None or type(answer[0]) is not wire.Handles or not answer[0].values:
-                return
-            for value in answer[0].values:
-                after = value
-                found = self._round_trip(sock, wire.encode(wire.Hold(value)), None)
-                if found is not None and type(found[0]) is wire.Handle:
-                    self.state.handle(found[0], found[1])
-
-    def _inherited(self) -> socket.socket | None:
-        """The connection that this process was born with (`Manager.inherit_socket`), once."""
-        text = os.environ.pop(INHERIT_VARIABLE, None)
-        if text is None:
+        if answer is None:
             return None
-        try:
-            fd = int(text)
-            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-                return None
-            os.set_inheritable(fd, False)
-            sock = socket.socket(fileno=fd)
-        except (OSError, ValueError):
-            return None  # the variable came further than the descriptor: this is a grandchild
-        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET:
-            sock.detach()
-            return None
-        sock.setblocking(True)
-        launch.set_deadline(sock, self._timeout)
-        return sock
+        reply = answer[0]
+        if type(reply) is wire.Refusal:
+            raise self._refused(reply)
+        if type(reply) is wire.Fault:
+            raise PeerProtocolError(f"the broker in {self.directory.path} hung up: {reply.detail}")
+        return reply
 
-    def _give_up(self, sock: socket.socket, *, keep: bool) -> None:
-        if sock is self._sock:
-            self._sock = None
-        if keep and self._stale is None:
-            self._stale = sock
-        elif sock is not self._stale:
-            sock.close()
-        if self._watcher is not None:
-            self._watcher.wake()
+    def _refused(self, refusal: wire.Refusal) -> ExtmemError:
+        detail = refusal.detail
+        if refusal.status == Status.OBJECT_NAME_NOT_FOUND:
+            detail = f"{detail} {where_looked(self.directory)}"
+        return error_for(refusal.status, detail)
 
     def close(self) -> None:
         """Leave the broker: all that this process holds there ends."""
         with self.lock:
             self.closed = True
             watcher, self._watcher = self._watcher, None
-            for sock in (self._sock, self._stale):
-                if sock is not None:
-                    sock.close()
-            self._sock = self._stale = None
+            self._close_sockets()
             self.state = State(self.state.generation)
         if watcher is not None:
             watcher.stop()
 
+    def before_fork(self) -> None:
+        """End the watcher's thread, so that no child is born of a process with threads that are ours."""
+        if self._watcher is not None:
+            self._watcher.pause()
+
+    def after_fork_in_parent(self) -> None:
+        """Have the watcher go on."""
+        if self._watcher is not None:
+            self._watcher.resume()
+
     def after_fork(self) -> None:
         """In the child: nothing of this is ours. The parent's connection is not shut down by closing our copy."""
-        self.lock = threading.RLock()
-        for sock in (self._sock, self._stale):
-            if sock is not None:
-                sock.close()
-        self._sock = self._stale = None
+        self.lock = self._new_lock()
+        self._close_sockets()
         if self._watcher is not None:
             self._watcher.after_fork()
             self._watcher = None
         self._later = deque()
+        self._wake = None
         self.births = deque()
-        self._busy = False
+        self._busy = self._freeing = False
+        self._received = 0
         self.state = self.state.after_fork()
+
+
+class _ClosedMeanwhileError(Exception):
+    """A signal handler has closed the handle since."""
+
+
+def _nothing() -> None:
+    """What a close without an entry has to forget."""
+
+
+def _as_it_is(reply: wire.Reply, fd: OwnedFd | None) -> Answer:
+    return reply, fd
+
+
+def _before_fork() -> None:
+    for client in list(_clients):
+        client.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for client in list(_clients):
+        client.after_fork_in_parent()
 
 
 def _after_fork() -> None:
@@ -404,4 +425,4 @@ def _after_fork() -> None:
         client.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

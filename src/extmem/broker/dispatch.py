@@ -3,10 +3,6 @@
 How this works. `Dispatch.answer` is a table look-up by message type; each handler calls the model, and returns the
 reply with the descriptor to send beside it, if any. A handler that raises `Refused` has changed nothing, and the
 server says so. Descriptors that came with a request belong to its `OwnedFd` until a handler takes them.
-
-A process gets each payload's descriptor once per way of opening it: `Session.held` remembers what it has. Whoever holds
-anything of a payload has a descriptor of it, handles included, because after a broker's death the clients bring the
-payloads back.
 """
 
 from __future__ import annotations
@@ -16,41 +12,54 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
+import errno
 import os
 import socket
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
 from extmem.broker import wire
-from extmem.broker.announcing import DONE, Announcing, Answer, Facts, has, no_descriptors, take
-from extmem.broker.descriptors import OwnedFd
-from extmem.broker.payloads import Payloads, inspect, is_writable
-from extmem.broker.sessions import Session
+from extmem.broker.announcing import DONE, Answer, Facts, no_descriptors, take
+from extmem.broker.closing import Closer
+from extmem.broker.files import Given, inspect
+from extmem.broker.giving import Giving
+from extmem.broker.pages import Pages
+from extmem.broker.payloads import Payloads
+from extmem.broker.processes import key_of
+from extmem.broker.sessions import Made, Session
+from extmem.broker.shares import CLIENT, Shares
+from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
 from extmem.broker.wire import READ_ONLY, READ_WRITE
-from extmem.errors import PeerProtocolError
 from extmem.objects import (
-    ALL_ACCESS,
-    MAXIMUM_ALLOWED,
-    RESOURCE_WRITE,
-    Imported,
     ObjectManager,
     Refused,
     Share,
     Status,
-    map_generic,
 )
+from extmem.owning import OwnedFd
 
 __all__ = ["Answer", "Dispatch"]
 
 _PAGE: Final = 1_024
 
 
-class Dispatch(Announcing):
+class Dispatch(Giving):
     """All handlers."""
 
-    def __init__(self, model: ObjectManager, payloads: Payloads, tickets: Tickets, now: Callable[[], float]) -> None:
-        super().__init__(model, payloads, tickets, now)
+    def __init__(
+        self,
+        model: ObjectManager,
+        payloads: Payloads,
+        tickets: Tickets,
+        closer: Closer,
+        signer: Signer,
+        shares: Shares,
+        now: Callable[[], float],
+    ) -> None:
+        super().__init__(model, payloads, tickets, closer, signer, shares, now)
         # The types of handlers are checked where they are written; the table itself cannot say them.
         self.handlers: dict[type[Any], Callable[[Session, Any, OwnedFd | None], Answer]] = {
             wire.Export: self._export,
@@ -74,8 +83,7 @@ class Dispatch(Announcing):
             wire.Inherit: self._inherit,
             wire.Hold: self._hold,
             wire.ListHandles: self._list_handles,
-            wire.AnnouncePayload: self._announce_payload,
-            wire.AnnounceObject: self._announce_object,
+            wire.AnnounceRecord: self._announce_record,
             wire.AnnounceMemory: self._announce_memory,
             wire.AnnounceHandle: self._announce_handle,
             wire.AnnounceTicket: self._announce_ticket,
@@ -83,48 +91,42 @@ class Dispatch(Announcing):
         }
 
     def answer(self, session: Session, request: wire.Request, fd: OwnedFd | None) -> Answer:
-        """Carry out one request of a process that has said Hello.
-
-        Raises Refused; PeerProtocolError for a misplaced one.
-        """
-        handler = self.handlers.get(type(request))
-        if handler is None:
-            raise PeerProtocolError(f"{type(request).__name__} is not due here: say Hello once, at the beginning")
-        return handler(session, request, fd)
+        """Carry out one request, which its sender is permitted to send (`rights`). Raises Refused."""
+        return self.handlers[type(request)](session, request, fd)
 
     # -- memory objects -----------------------------------------------------------------------------------------------
 
     def _export(self, session: Session, m: wire.Export, received: OwnedFd | None) -> Answer:
         fd = take(received)
         try:
-            kind, identity = inspect(m.kind, fd, m.identity, session.token.uid)
-            writable = is_writable(kind, fd)
-            made = self.model.export_memory(
-                session.process,
-                identity,
-                m.descriptor,
-                share=Share(m.share),
-                name=m.name,
-                access=m.access,
-                sddl=m.sddl,
-                inherit=m.inherit,
-                strict_kmt=m.strict_kmt,
-                writable=writable,
-            )
+            given = inspect(m.kind, fd, m.identity, session.token.uid, session.credentials.pid)
+            self._same_kind(given)
+            with self.on_account(session, given.identity):
+                made = self.model.export_memory(
+                    session.process,
+                    given.identity,
+                    m.descriptor,
+                    share=Share(m.share),
+                    name=m.name,
+                    access=m.access,
+                    sddl=m.sddl,
+                    inherit=m.inherit,
+                    strict_kmt=m.strict_kmt,
+                    writable=given.writable,
+                )
         except BaseException:
-            os.close(fd)
+            self.dispose(session, fd)
             raise
         payload = made.payload
-        self.payloads.add(payload, kind, fd)
+        session.made = Made(memory=made.memory, payload=payload, held=session.held.get(payload, 0))
+        self.payloads.add(payload, given, fd, session.token.uid, session.process)
         facts = self.facts.get(payload)
         if facts is None:
             record = self.model.payload_record(payload)
-            facts = Facts(record.descriptor, kind, m.identity, strict_kmt=record.strict_kmt)
+            facts = Facts(record.descriptor, given.kind, m.identity, session.token.uid, strict_kmt=record.strict_kmt)
             self.facts[payload] = facts
-        has(session, payload, READ_WRITE if writable else READ_ONLY)
-        granted = map_generic(m.access)
-        if granted & MAXIMUM_ALLOWED:
-            granted = granted & ~MAXIMUM_ALLOWED | ALL_ACCESS
+        self.has(session, payload, READ_WRITE if given.writable else READ_ONLY)
+        granted = self.model.imported(session.process, made.memory).granted
         return (
             wire.Exported(
                 made.memory,
@@ -134,10 +136,20 @@ class Dispatch(Announcing):
                 made.kmt or 0,
                 facts.strict_kmt,
                 facts.description,
-                self.record(facts, made.object),
+                self.record(session, payload, made.object or -(made.kmt or 0), granted, exporting=True),
             ),
             None,
         )
+
+    def _same_kind(self, given: Given) -> None:
+        """One file is one payload of one kind, whatever messages say of it."""
+        known = self.model.find_payload(given.identity)
+        if known is not None and self.payloads.given(known).kind is not given.kind:
+            raise Refused(
+                Status.INVALID_PARAMETER,
+                f"This memory is shared as {self.payloads.given(known).kind.name} already and cannot be shared as "
+                f"{given.kind.name} as well. Share it as the first, or allocate another.",
+            )
 
     def _import_name(self, session: Session, m: wire.ImportName, received: OwnedFd | None) -> Answer:
         return self._imported(session, self.model.import_by_name(session.process, m.name, m.desired))
@@ -147,37 +159,6 @@ class Dispatch(Announcing):
 
     def _import_kmt(self, session: Session, m: wire.ImportKmt, received: OwnedFd | None) -> Answer:
         return self._imported(session, self.model.import_by_kmt(session.process, m.number))
-
-    def _imported(self, session: Session, found: Imported) -> Answer:
-        payload = found.payload
-        facts = self.facts[payload]
-        needs = self.payloads.mode_for(payload, found.granted & RESOURCE_WRITE != 0)
-        held = session.held.get(payload, 0)
-        fd = None
-        mode = 0
-        if not held & needs:
-            try:
-                fd = self.payloads.fd_for(payload, needs)
-            except OSError as error:
-                self.model.free_memory(session.process, found.memory)
-                raise no_descriptors(error) from None
-            mode = needs
-            session.held[payload] = held | needs
-        told = wire.ImportFacts(
-            needs,
-            payload,
-            found.object or 0,
-            found.granted,
-            found.kmt or 0,
-            facts.strict_kmt,
-            facts.kind,
-            found.name,
-            facts.description,
-            self.record(facts, found.object),
-            facts.stated,
-            self.payloads.capacity(payload),
-        )
-        return wire.Imported(found.memory, mode, wire.encode(told)), fd
 
     def _free(self, session: Session, m: wire.Free, received: OwnedFd | None) -> Answer:
         self.model.free_memory(session.process, m.memory)
@@ -194,43 +175,12 @@ class Dispatch(Announcing):
         return self._handle(session, self.model.open_handle(session.process, m.name, m.desired, m.inherit))
 
     def _hold(self, session: Session, m: wire.Hold, received: OwnedFd | None) -> Answer:
+        self.model.take_over(session.process, m.handle)
         return self._handle(session, m.handle & ~3, fresh=False)
-
-    def _handle(self, session: Session, value: int, *, fresh: bool = True) -> Answer:
-        info = self.model.handle_info(session.process, value)
-        record = self.model.object_record(info.object)
-        payload = record.payload
-        facts = self.facts[payload]
-        fd = None
-        mode = 0
-        if not session.held.get(payload, 0):
-            mode = self.payloads.mode_for(payload, info.granted & RESOURCE_WRITE != 0)
-            try:
-                fd = self.payloads.fd_for(payload, mode)
-            except OSError as error:
-                if fresh:
-                    self.model.close_handle(session.process, value)
-                raise no_descriptors(error) from None
-            session.held[payload] = mode
-        return (
-            wire.Handle(
-                value,
-                payload,
-                info.object,
-                info.granted,
-                info.inherit,
-                info.protect,
-                mode,
-                facts.kind,
-                facts.description,
-                self.record(facts, info.object),
-                facts.stated,
-            ),
-            fd,
-        )
 
     def _close_handle(self, session: Session, m: wire.CloseHandle, received: OwnedFd | None) -> Answer:
         self.model.close_handle(session.process, m.handle)
+        session.made = Made(closed=m.handle & ~3)
         if m.forget:
             session.held.pop(m.forget, None)
         return DONE, None
@@ -238,8 +188,8 @@ class Dispatch(Announcing):
     def _duplicate(self, session: Session, m: wire.Duplicate, received: OwnedFd | None) -> Answer:
         if m.forget:
             session.held.pop(m.forget, None)
-        elsewhere = m.into is not None and m.into != session.credentials.pid
-        target = self.processes.get(m.into or 0, 0) if elsewhere else session.process
+        target = session.process if received is None else self.target(received)
+        elsewhere = target != session.process
         try:
             value = self.model.duplicate(
                 session.process,
@@ -255,12 +205,26 @@ class Dispatch(Announcing):
                 raise
             raise Refused(
                 Status.INVALID_CID,
-                f"Process {m.into} uses no shared memory through this object manager, so it has no handle table. "
+                "That process uses no shared memory through this object manager, so it has no handle table. "
                 "Duplicate into it once it has opened something.",
             ) from None
+        closed = m.handle & ~3 if m.close_source else 0
         if elsewhere:
+            session.made = Made(handle=value, process=target, closed=closed)
             return wire.Value(value), None
-        return self._handle(session, value)
+        answer = self._handle(session, value, fresh=value != m.handle & ~3)
+        if session.made is not None and value != closed:
+            session.made = msgspec.structs.replace(session.made, closed=closed)
+        return answer
+
+    def target(self, pidfd: OwnedFd) -> int:
+        """The process that this pidfd is of, by the object manager's id; 0 for one that is no client."""
+        try:
+            return self.processes.get(key_of(pidfd.fd), 0)
+        except Refused as refusal:
+            if refusal.status is not Status.INVALID_CID:
+                raise
+            return 0
 
     def _same_object(self, session: Session, m: wire.SameObject, received: OwnedFd | None) -> Answer:
         return wire.Value(int(self.model.same_object(session.process, m.a, m.b))), None
@@ -286,19 +250,34 @@ class Dispatch(Announcing):
         return DONE, None
 
     def _list_handles(self, session: Session, m: wire.ListHandles, received: OwnedFd | None) -> Answer:
-        values = [record.value for record in self.model.describe(session.process).handles if record.value > m.after]
-        return wire.Handles(tuple(sorted(values)[:_PAGE])), None
+        values, further = self.model.handle_values(session.process, m.after, _PAGE)
+        return wire.Handles(tuple(values), further), None
 
     def _inherit(self, session: Session, m: wire.Inherit, received: OwnedFd | None) -> Answer:
         child = self.model.inherit(session.process, only=m.only)
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError as error:
+            self.shares.take(session.token.uid, child, CLIENT)
+            try:
+                heir, theirs = self._heir(session, child)
+            except OSError:
+                self.shares.give(session.token.uid, child, CLIENT)
+                raise
+        except (OSError, Refused) as error:
             self.model.detach(child)
-            raise no_descriptors(error) from None
-        self.add_descendant(ours, child, session)
+            raise error if isinstance(error, Refused) else no_descriptors(error) from None
+        session.made = Made(child=heir)
         # The reply borrows the fd; the server closes it once the reply is on its way.
         return wire.Channel(), theirs.detach()
+
+    def _heir(self, session: Session, child: int) -> tuple[Session, socket.socket]:
+        """The session of a child that is to show up, and its end of the connection. OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        heir = self.add_descendant(ours, child, session)
+        if heir is None:
+            theirs.close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        heir.charged = CLIENT
+        return heir, theirs
 
     # -- KMT numbers and tickets --------------------------------------------------------------------------------------
 
@@ -307,6 +286,7 @@ class Dispatch(Announcing):
 
     def _offer(self, session: Session, m: wire.Offer, received: OwnedFd | None) -> Answer:
         ticket = self.model.offer(session.process, memory=m.memory, handle=m.handle, kmt=m.kmt)
+        session.made = Made(ticket=ticket)
         self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
         return wire.Ticket(ticket.to_bytes(16, "big")), None
 
@@ -314,14 +294,22 @@ class Dispatch(Announcing):
         ticket = int.from_bytes(m.ticket, "big")
         claimed = self.model.claim(session.process, ticket)
         self.tickets.done(ticket)
-        if claimed.imported is not None:
-            return self._imported(session, claimed.imported)
-        if claimed.handle is not None:
-            return self._handle(session, claimed.handle)
-        return wire.Kmt(claimed.kmt or 0), None
+        try:
+            if claimed.imported is not None:
+                answer = self._imported(session, claimed.imported, undo=False)
+            elif claimed.handle is not None:
+                answer = self._handle(session, claimed.handle, undo=False)
+            else:
+                answer = wire.Kmt(claimed.kmt or 0), None
+        except Refused:
+            self._put_back(session, claimed)
+            raise
+        session.made = msgspec.structs.replace(session.made or Made(), claimed=claimed)
+        return answer
 
     def _bind_offer(self, session: Session, m: wire.BindOffer, received: OwnedFd | None) -> Answer:
-        self.bind(session, int.from_bytes(m.ticket, "big"), m.pid)
+        if received is not None:
+            self.bind(session, int.from_bytes(m.ticket, "big"), received)
         return DONE, None
 
     def _withdraw(self, session: Session, m: wire.Withdraw, received: OwnedFd | None) -> Answer:
@@ -333,17 +321,32 @@ class Dispatch(Announcing):
     # -- telling ------------------------------------------------------------------------------------------------------
 
     def _snapshot(self, session: Session, m: wire.Snapshot, received: OwnedFd | None) -> Answer:
-        data = wire.encode(self.model.snapshot())
-        try:
-            fd = os.memfd_create("extmem-snapshot", os.MFD_CLOEXEC)
-        except OSError as error:
-            raise no_descriptors(error) from None
-        try:
-            os.truncate(fd, len(data))
-            written = 0
-            while written < len(data):
-                written += os.pwrite(fd, data[written:], written)
-        except OSError as error:
-            os.close(fd)
-            raise no_descriptors(error) from None
-        return wire.SnapshotFile(len(data)), fd
+        telling = session.telling
+        if not m.cursor:
+            telling = session.telling = Pages(self.model.walk(session.token))
+        elif telling is None or telling.number != m.cursor:
+            raise Refused(
+                Status.INVALID_PARAMETER,
+                f"This process has no snapshot that goes on at {m.cursor}. Begin one, with cursor 0.",
+            )
+        data = telling.page()
+        if not telling.number:
+            session.telling = None
+        return wire.SnapshotFile(len(data), telling.number), _file_with(data)
+
+
+def _file_with(data: bytes) -> int:
+    """A memory file to be sent; closing it is the caller's duty."""
+    try:
+        fd = os.memfd_create("extmem-snapshot", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise no_descriptors(error) from None
+    try:
+        os.truncate(fd, len(data))
+        written = 0
+        while written < len(data):
+            written += os.pwrite(fd, data[written:], written)
+    except OSError as error:
+        os.close(fd)
+        raise no_descriptors(error) from None
+    return fd

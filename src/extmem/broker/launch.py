@@ -40,7 +40,7 @@ import msgspec
 
 from extmem.broker.paths import RuntimeDir, address_in
 from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, ExtmemError, OutOfMemoryError, PeerGoneError, UnsupportedError
-from extmem.handles import fds
+from extmem.owning import OwnedFd, fds
 
 __all__ = ["START_TIMEOUT", "connect", "connect_or_start", "start_broker"]
 
@@ -79,9 +79,9 @@ def connect(directory: RuntimeDir, timeout: float) -> socket.socket | None:
     if opened is None:
         return None
     try:
-        return _connect_in(directory, opened, timeout)
+        return _connect_in(directory, opened.fd, timeout)
     finally:
-        os.close(opened)
+        opened.close()
 
 
 def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.socket | None:
@@ -145,19 +145,19 @@ def _failed(directory: RuntimeDir, error: OSError) -> ExtmemError:
 def _holder(opened: int) -> tuple[bool, str]:
     """Whether a broker holds the lock of an opened directory, and which process that is, in words."""
     try:
-        lock = fds.open_file("broker.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=opened)
+        lock = OwnedFd.open("broker.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=opened)
     except OSError:
         return False, ""  # there is none, or it is another user's (the system's broker)
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(lock.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False, ""
     except BlockingIOError:
-        pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+        pid = os.pread(lock.fd, 32, 0).decode("ascii", "replace").strip()
         return True, f"process {pid}" if pid.isdigit() else "another process"
     except OSError:
         return False, ""
     finally:
-        os.close(lock)
+        lock.close()
 
 
 def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
@@ -177,13 +177,13 @@ def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
         raise _failed(directory, error) from error
     try:
         deadline = time.monotonic() + max(timeout, START_TIMEOUT)
-        lock = _lock(directory, opened, deadline)
+        lock = _lock(directory, opened.fd, deadline)
         try:
-            return _start(directory, opened, timeout, deadline)
+            return _start(directory, opened.fd, timeout, deadline)
         finally:
-            os.close(lock)
+            lock.close()
     finally:
-        os.close(opened)
+        opened.close()
 
 
 def _start(directory: RuntimeDir, opened: int, timeout: float, deadline: float) -> socket.socket:
@@ -209,17 +209,14 @@ def _start(directory: RuntimeDir, opened: int, timeout: float, deadline: float) 
                 raise
 
 
-def _lock(directory: RuntimeDir, opened: int, deadline: float) -> int:
+def _lock(directory: RuntimeDir, opened: int, deadline: float) -> OwnedFd:
     try:
-        fd = fds.open_file("start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=opened)
+        lock = OwnedFd.open("start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=opened)
     except OSError as error:
         raise _unstartable(directory, directory.start_lock, error) from error
-    try:
-        _wait(lambda: _try_lock(fd), deadline, f"another process holds {directory.start_lock} and starts no broker")
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+    taken = f"another process holds {directory.start_lock} and starts no broker"
+    _wait(lambda: _try_lock(lock.fd), deadline, taken)
+    return lock
 
 
 def _unstartable(directory: RuntimeDir, path: Path, error: OSError) -> ExtmemError:
@@ -298,13 +295,13 @@ def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
         raise _failed(directory, error) from error
     try:
         try:
-            command = _command(directory, sending)
-            _spawn(directory, opened, command, sending, deadline)
+            command = _command(directory, sending.fd)
+            _spawn(directory, opened, command, sending.fd, deadline)
         finally:
-            os.close(sending)
-        answer = _read_line(directory, receiving, deadline)
+            sending.close()
+        answer = _read_line(directory, receiving.fd, deadline)
     finally:
-        os.close(receiving)
+        receiving.close()
     if answer != "ready":
         raise UnsupportedError(
             f"no broker listens in {directory.path}, and {command[0]} started none: "
@@ -317,17 +314,17 @@ def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
 def _spawn(directory: RuntimeDir, opened: int, command: list[str], ready: int, deadline: float) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        log = fds.open_file("broker.log", flags, 0o600, dir_fd=opened)
+        log = OwnedFd.open("broker.log", flags, 0o600, dir_fd=opened)
     except OSError as error:
         raise _unstartable(directory, directory.log, error) from error
     try:
-        if os.fstat(log).st_size > _LOG_LIMIT:
-            os.ftruncate(log, 0)
+        if os.fstat(log.fd).st_size > _LOG_LIMIT:
+            os.ftruncate(log.fd, 0)
         starter = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=log.fd,
+            stderr=log.fd,
             cwd="/",
             # Whatever it is that is started here, it starts no broker in its turn.
             env={**os.environ, "EXTMEM_BROKER_START": "never"},
@@ -343,7 +340,7 @@ def _spawn(directory: RuntimeDir, opened: int, command: list[str], ready: int, d
             requires_one_of=["a running broker", "EXTMEM_BROKER_PYTHON"],
         ) from error
     finally:
-        os.close(log)
+        log.close()
     # The starter forks at once and leaves: the broker is nobody's child, so nobody has to reap it.
     try:
         starter.wait(timeout=max(0.0, deadline - time.monotonic()))

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAX_MESSAGE: Final = 16_384
 """Bytes of one packet."""
 MAX_DESCRIPTOR: Final = 4_096
@@ -38,8 +38,10 @@ Sddl = Annotated[str, msgspec.Meta(max_length=4_200)]
 Text = Annotated[str, msgspec.Meta(max_length=3_000)]
 Word = Annotated[str, msgspec.Meta(max_length=64)]
 Payload = Annotated[bytes, msgspec.Meta(max_length=MAX_DESCRIPTOR)]
-Record = Annotated[bytes, msgspec.Meta(max_length=7_000)]
+Record = Annotated[bytes, msgspec.Meta(max_length=7_200)]
 Facts = Annotated[bytes, msgspec.Meta(max_length=15_000)]
+Secret = Annotated[bytes, msgspec.Meta(max_length=16)]
+KeyBytes = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 TicketBytes = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 

@@ -2,7 +2,12 @@
 
 How this works. `Listening` owns the listening socket, the epoll object and all sessions. Whatever a client does wrong
 costs it its own connection and nothing else: it gets one `Fault` with the reason, if it reads, and is dropped; all
-it held is closed.
+it held is closed. So does whatever the system refuses for one client: a descriptor, a watch, a name for its process.
+
+Where no connection can be accepted at all (the system has no files or memory left), accepting pauses for a moment.
+Where this process has no descriptor left, a spare one is used to take the caller in and to say so. Those who have not
+said Hello have no share of the descriptors yet (`shares`) and live in the reserve: of too many, the oldest is hung up
+on, as one who has something to ask does so at once.
 """
 
 from __future__ import annotations
@@ -12,6 +17,9 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
+import contextlib
+import errno
+import functools
 import math
 import os
 import select
@@ -20,11 +28,15 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from extmem.broker import wire
+from extmem.broker import transport, wire
+from extmem.broker.closing import Closer
 from extmem.broker.journal import Journal
+from extmem.broker.peers import admits
+from extmem.broker.processes import key_of, pidfd_of_peer
 from extmem.broker.sessions import Session
+from extmem.broker.shares import Shares
 from extmem.errors import PeerGoneError
-from extmem.objects import Token
+from extmem.objects import Refused, Token
 
 __all__ = ["IN", "MAX_CLIENTS", "MAX_DETAIL", "OUT", "PATIENCE", "Listening"]
 
@@ -35,27 +47,34 @@ MAX_DETAIL: Final = 3_000
 """Characters of a refusal's or fault's text."""
 IN: Final = int(select.EPOLLIN)
 OUT: Final = int(select.EPOLLOUT)
+_PAUSE: Final = 0.1
+"""Seconds for which nobody is accepted, after the system could not take anybody in."""
 
 
 class Listening:
     """The connections. Ownership: the listening socket and all sessions are closed by `close`."""
 
-    def __init__(self, listener: socket.socket, journal: Journal, *, everybody: bool) -> None:
+    def __init__(self, listener: socket.socket, journal: Journal, shares: Shares, *, everybody: bool) -> None:
         self._listener = listener
+        self._closer = Closer()
+        self._shares = shares
         self._journal = journal
         self._everybody = everybody
         self._sessions: dict[int, Session] = {}
+        self._newcomers: dict[int, Session] = {}
+        """Those who have not said Hello, oldest first."""
+        self._others: dict[int, Callable[[], None]] = {}
+        """What to do when another descriptor than a session's is ready."""
         self._tokens: dict[Token, Token] = {}
         """One object per user, so that tokens can be compared by identity."""
-        self._left: list[Callable[[Session], None]] = []
-        """Whom to tell that a session has been dropped."""
         self._wake = math.inf
+        self._paused = 0.0
+        """Until when nobody is accepted."""
         # Whoever started this broker is on the way to it: a second of patience, however little idleness is allowed.
         self._empty_since = time.monotonic() + 1.0
         self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._epoll = select.epoll()
-        listener.setblocking(False)
-        self._epoll.register(listener.fileno(), IN)
+        self._listen_at(listener)
 
     def close(self) -> None:
         """Hang up on everybody."""
@@ -64,15 +83,38 @@ class Listening:
             session.close()
         self._sessions.clear()
         self._epoll.close()
-        os.close(self._spare)
+        if self._spare >= 0:
+            os.close(self._spare)
+
+    # -- what the loop waits for --------------------------------------------------------------------------------------
+
+    def _attend(self, fd: int, action: Callable[[], None]) -> None:
+        """Wait for a descriptor that is no client's. OSError where the system does not let us."""
+        self._epoll.register(fd, IN)
+        self._others[fd] = action
+
+    def _listen_at(self, listener: socket.socket) -> None:
+        """Accept from this socket; the former one is closed."""
+        if listener is not self._listener:
+            self._others.pop(self._listener.fileno(), None)
+            self._listener.close()
+            self._listener = listener
+        listener.setblocking(False)
+        self._attend(listener.fileno(), self._accept)
+
+    def _wake_at(self, when: float) -> None:
+        self._wake = min(self._wake, when)
+
+    # -- newcomers ----------------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
         except (BlockingIOError, ConnectionError):
             return
-        except OSError:
-            self._refuse_one()
+        except OSError as error:
+            if error.errno != errno.EMFILE or not self._refuse_one():
+                self._pause()
             return
         now = time.monotonic()
         try:
@@ -80,58 +122,133 @@ class Listening:
         except (OSError, PeerGoneError):
             sock.close()
             return
-        self._add(session, now)
         uid = session.credentials.uid
-        if len(self._sessions) > MAX_CLIENTS:
-            self._fault(session, f"this broker has {MAX_CLIENTS} clients already, as many as it serves; end some")
-        elif not self._everybody and uid not in (0, os.geteuid()):
-            self._fault(session, f"this broker serves user {os.geteuid()} alone, you are user {uid}")
+        if not admits(uid, everybody=self._everybody):
+            self._turn_away(session, f"this broker serves user {os.geteuid()} alone, you are user {uid}")
+        elif self._closer.crowded(uid) and not admits(uid, everybody=False):
+            self._turn_away(session, f"files that user {uid} has sent take too long to close; end what serves them")
+        elif self._add(session, now):
+            self._follow(session, pidfd_of_peer(sock, session.credentials.pid))
 
-    def _refuse_one(self) -> None:
-        # Out of descriptors: with the spare one the caller is at least taken from the queue and hung up on; it would
-        # otherwise keep the loop awake for nothing.
+    def _refuse_one(self) -> bool:
+        """With the spare descriptor the caller is taken in and told; it would otherwise keep the loop awake for
+        nothing. Whether that could be done.
+        """
+        if self._spare < 0:
+            return False
         os.close(self._spare)
+        self._spare = -1
         try:
             sock, _ = self._listener.accept()
-            sock.close()
-        except OSError:
+        except (BlockingIOError, ConnectionError):
             pass  # nobody waits any more
-        finally:
-            self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        else:
+            fault = wire.Fault("this broker has no descriptor left; raise its limit (ulimit -n), or end some clients")
+            with sock, contextlib.suppress(OSError):
+                transport.send(sock, wire.encode(fault))
+        self._spare_again()
+        return self._spare >= 0
 
-    def _add(self, session: Session, now: float) -> None:
+    def _spare_again(self) -> None:
+        if self._spare < 0:
+            with contextlib.suppress(OSError):
+                self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _pause(self) -> None:
+        """Accept nobody for a moment."""
+        self._epoll.modify(self._listener.fileno(), 0)
+        self._paused = time.monotonic() + _PAUSE
+        self._wake_at(self._paused)
+
+    def _accept_again(self, now: float) -> None:
+        """What is due by time."""
+        if not self._paused:
+            return
+        if now < self._paused:
+            self._wake_at(self._paused)
+            return
+        self._paused = 0.0
+        self._spare_again()
+        self._epoll.modify(self._listener.fileno(), IN)
+
+    def _add(self, session: Session, now: float) -> bool:
+        """Serve a new connection. False if the system does not let us: it is closed then."""
         session.token = self._tokens.setdefault(session.token, session.token)
+        session.dispose = functools.partial(self._end_descriptor, session)
+        try:
+            self._epoll.register(session.fd, IN)
+        except OSError as error:
+            self._turn_away(session, f"the broker cannot wait for you ({error.strerror}); end some of its clients")
+            return False
         self._sessions[session.fd] = session
-        self._epoll.register(session.fd, IN)
+        self._newcomers[session.fd] = session
+        if len(self._newcomers) > max(4, self._shares.reserve // 4):
+            oldest = next(iter(self._newcomers.values()))
+            self._fault(oldest, "too many that have not said Hello wait; say it at once")
         self._wake_at(now + PATIENCE)
+        return session.fd in self._sessions
 
-    def _add_descendant(self, sock: socket.socket, process: int, parent: Session) -> None:
+    def _turn_away(self, session: Session, detail: str) -> None:
+        """Hang up on somebody who has not been added."""
+        with contextlib.suppress(PeerGoneError, OSError):
+            session.send(wire.encode(wire.Fault(detail[:MAX_DETAIL])), None)
+        session.close()
+
+    def _follow(self, session: Session, pidfd: int) -> None:
+        """Note which process this is, and end its connection with it, whoever else has a copy of the socket."""
+        if pidfd < 0:
+            return
+        session.pidfd = pidfd
+        try:
+            session.key = key_of(pidfd)
+            self._attend(pidfd, functools.partial(self._drop, session))
+        except Refused:
+            self._drop(session)  # it has ended
+        except OSError as error:
+            self._fault(session, f"the broker cannot watch your process ({error.strerror}); end some of its clients")
+
+    def _end_descriptor(self, session: Session, fd: int) -> None:
+        session.strange |= self._closer.dispose(fd, session.token.uid)
+
+    def _add_descendant(self, sock: socket.socket, process: int, parent: Session) -> Session | None:
+        """Serve a child that is to show up; None if the system does not let us."""
         now = time.monotonic()
         session = Session(sock, now, process=process, descendant=True)
         session.token = parent.token
-        self._add(session, now)
+        if not self._add(session, now):
+            return None
+        del self._newcomers[session.fd]
+        return session
+
+    # -- their end ----------------------------------------------------------------------------------------------------
 
     def _drop(self, session: Session) -> None:
-        if self._sessions.pop(session.fd, None) is None:
-            return
+        """The client has gone, or is hung up on: all that it held ends."""
+        if self._sessions.get(session.fd) is session:
+            self._retire(session)
+            self._ended(session)
+
+    def _retire(self, session: Session) -> None:
+        """End the connection alone."""
+        del self._sessions[session.fd]
+        self._newcomers.pop(session.fd, None)
+        self._others.pop(session.pidfd, None)
         session.close()  # epoll forgets a closed descriptor by itself
         self._journal.remove(session.fd)
-        for told in self._left:
-            told(session)
+        if session.charged:
+            self._shares.give(session.token.uid, session.process, session.charged)
+            session.charged = 0
         if not self._sessions:
             self._tokens.clear()
             self._empty_since = time.monotonic()
             self._wake_at(self._empty_since)
 
+    def _ended(self, session: Session) -> None:
+        """A client has gone. (What it held ends where it is known: in subclasses.)"""
+
     def _fault(self, session: Session, detail: str) -> None:
-        try:
+        with contextlib.suppress(PeerGoneError, OSError):  # it does not listen; it is dropped either way
             session.send(wire.encode(wire.Fault(detail[:MAX_DETAIL])), None)
-        except (PeerGoneError, OSError):
-            pass  # it does not listen; it is dropped either way
         self._drop(session)
-
-    def _watch(self, pidfd: int) -> None:
-        self._epoll.register(pidfd, IN)
-
-    def _wake_at(self, when: float) -> None:
-        self._wake = min(self._wake, when)

@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from extmem.broker.descriptors import raised
 from extmem.errors import UnsupportedError
+from extmem.owning import OwnedFd
 
 __all__ = ["SYSTEM_DIRECTORY", "RuntimeDir", "address_in", "runtime_directory"]
 
@@ -67,38 +67,34 @@ class RuntimeDir:
         """What a broker has to say when nobody listens."""
         return self.path / "broker.log"
 
-    def open(self) -> int | None:
+    def open(self) -> OwnedFd | None:
         """A descriptor (O_PATH) of the directory, which is private; None if there is no such directory.
 
-        Ownership: the caller's. Errors: UnsupportedError, naming the path and what to do, for a directory that is not
+        Errors: UnsupportedError, naming the path and what to do, for a directory that is not
         private, whose path is too long for a socket, or that cannot be opened; OSError (EMFILE, ENFILE) where this
         process or the machine can open no more files.
         """
         self._check_path()
         try:
-            fd = raised(os.open(self.path, _OPEN))
+            opened = OwnedFd.open(self.path, _OPEN)
         except FileNotFoundError:
             return None
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
             raise self._unusable(error) from error
-        try:
-            self._check_found(os.fstat(fd))
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
+        self._check_found(os.fstat(opened.fd))
+        return opened
 
-    def prepare(self) -> int:
+    def prepare(self) -> OwnedFd:
         """`open`, after making the directory if it is missing. Errors: as `open`, and where it cannot be made."""
-        fd = self.open()
-        if fd is None:
+        opened = self.open()
+        if opened is None:
             self._make()
-            fd = self.open()
-        if fd is None:
+            opened = self.open()
+        if opened is None:
             raise _refuse(self.path, "was removed while it was being made")
-        return fd
+        return opened
 
     def _make(self) -> None:
         mode = 0o755 if self.system else 0o700

@@ -1,8 +1,7 @@
 """The broker's file descriptors: one per live payload, whatever the number of its users.
 
-How this works. A payload comes as a descriptor of some kind; `INSPECTORS` says what a descriptor of that kind must be
-and what tells two payloads apart. The broker keeps it open while the object manager says that somebody holds the
-payload. It never maps or reads one.
+How this works. A payload comes as a descriptor, and `files` finds out what that is worth. The broker keeps it open
+while the object manager says that somebody holds the payload. It never maps or reads one.
 
 Read-only users get another open file description of the same file, opened O_RDONLY through /proc/self/fd: the kernel
 then refuses a writable mapping of it, mprotect included. A memfd's file has mode 0777 when it is made, so that
@@ -12,7 +11,8 @@ open already, and mappings, keep working, and the broker hands out its own. So t
 this: the user who owns the file, or root with the capability CAP_LINUX_IMMUTABLE, would have to undo them on purpose,
 and could as well write to the memory of the processes that have it.
 
-GPU payloads have no read-only form in the kernel: `Kind.OPAQUE` goes out as it came in, and the library keeps the rule.
+GPU payloads have no read-only form in the kernel: `Kind.OPAQUE` goes out as it came in, to those who may write to it
+and to processes of the user that shared it (`dispatch`); among these the library keeps the rule.
 """
 
 from __future__ import annotations
@@ -25,27 +25,26 @@ if sys.platform != "linux":
 import contextlib
 import fcntl
 import os
-import stat
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from extmem.broker.closing import Closer
+from extmem.broker.files import Given, is_writable
+from extmem.broker.shares import Shares
 from extmem.broker.wire import READ_ONLY, READ_WRITE, Kind
-from extmem.objects import Refused, Status
 
-__all__ = ["Identity", "Payloads", "inspect", "is_writable"]
+__all__ = ["Payloads"]
 
-Identity = tuple[int, int]
-
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-_WRITE_SEALS = fcntl.F_SEAL_WRITE | 0x10  # linux/fcntl.h: F_SEAL_FUTURE_WRITE
 # <linux/fs.h>: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL. The direction bits of the two differ on some
 # architectures (MIPS, PowerPC, SPARC), where the call then fails and nothing is marked.
 _GET_FLAGS = 0x8000_6601 | struct.calcsize("l") << 16
 _SET_FLAGS = 0x4000_6602 | struct.calcsize("l") << 16
 _IMMUTABLE = 0x10
 _LONG = struct.Struct("l")
+_LARGE = 1 << 22
+"""Bytes whose pages take so long to give back that a thread does it."""
 _READ_ONLY_CACHE = 256
 """Read-only descriptors kept for reuse; more are opened and closed as asked for."""
 
@@ -53,98 +52,10 @@ _READ_ONLY_CACHE = 256
 @dataclass(slots=True)
 class _Payload:
     fd: int
-    kind: Kind
-    writable: bool
-    capacity: int
-
-
-def _inspect_host(fd: int, stated: int, uid: int) -> Identity:
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused(Status.INVALID_PARAMETER, f"The payload's fd is {_what(found.st_mode)}, no memfd. {_DO}")
-    try:
-        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-    except OSError as error:
-        raise Refused(
-            Status.INVALID_PARAMETER, f"The payload's fd is a file on disk ({error.strerror}), no memfd. {_DO}"
-        ) from None
-    if seals & _SEALS != _SEALS:
-        raise Refused(
-            Status.INVALID_PARAMETER,
-            f"The payload's memfd has seals {seals:#x}; without F_SEAL_SHRINK and F_SEAL_GROW ({_SEALS:#x}) its users "
-            f"could be cut off from under their feet. {_DO}",
-        )
-    if found.st_size <= 0:
-        raise Refused(Status.INVALID_PARAMETER, f"The payload's memfd has {found.st_size} bytes. {_DO}")
-    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
-        raise Refused(Status.INVALID_PARAMETER, f"The payload's fd cannot be read. {_DO}")
-    return found.st_dev, found.st_ino
-
-
-_DO = "Export what memfd_create made, at its full size and sealed."
-
-
-def _inspect_opaque(fd: int, stated: int, uid: int) -> Identity:
-    found = os.fstat(fd)
-    if stat.S_ISDIR(found.st_mode) or stat.S_ISSOCK(found.st_mode) or stat.S_ISFIFO(found.st_mode):
-        raise Refused(
-            Status.INVALID_PARAMETER, f"The payload's fd is {_what(found.st_mode)}; export what the driver gave."
-        )
-    if stated:
-        # Anonymous inodes are all one inode: the exporter tells its payloads apart. Only among its own user's, lest one
-        # user's payload be taken for another's.
-        return -1 - uid, stated
-    return found.st_dev, found.st_ino
-
-
-INSPECTORS: dict[Kind, Callable[[int, int, int], Identity]] = {
-    Kind.HOST: _inspect_host,
-    Kind.OPAQUE: _inspect_opaque,
-}
-
-
-def _what(mode: int) -> str:
-    words = {
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFDIR: "a directory",
-        stat.S_IFIFO: "a pipe",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a block device",
-        stat.S_IFREG: "a file",
-    }
-    return words.get(stat.S_IFMT(mode), "an anonymous kernel object")
-
-
-def inspect(kind: int, fd: int, stated: int, uid: int) -> tuple[Kind, Identity]:
-    """What the descriptor is, and its identity.
-
-    Raises Refused INVALID_PARAMETER if it cannot be a payload of that kind.
-    """
-    try:
-        known = Kind(kind)
-    except ValueError:
-        raise Refused(
-            Status.INVALID_PARAMETER,
-            f"Payload kind {kind} is unknown to this broker ({', '.join(f'{k} {k.name}' for k in Kind)}). Stop the "
-            "broker "
-            "(`extmem broker stop`) so that the newer version starts.",
-        ) from None
-    return known, INSPECTORS[known](fd, stated, uid)
-
-
-def is_writable(kind: Kind, fd: int) -> bool:
-    """Whether who has this descriptor can write to the payload.
-
-    What the kernel says of a memfd, its seals included; always for a driver's.
-    """
-    if kind is not Kind.HOST:
-        return True
-    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
-        return False
-    try:
-        return not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _WRITE_SEALS
-    except OSError:
-        return True  # not a memfd, which `inspect` refuses
+    given: Given
+    uid: int
+    client: int
+    """Whose process it came from: whose accounts it is on."""
 
 
 def _harden(fd: int) -> None:
@@ -172,7 +83,10 @@ def _set_immutable(fd: int, immutable: bool) -> None:
 class Payloads:
     """Payload id → descriptor. Ownership: what is added is closed here; what `fd_for` returns is borrowed."""
 
-    def __init__(self) -> None:
+    def __init__(self, closer: Closer, shares: Shares) -> None:
+        self._closer = closer
+        self._shares = shares
+        self._most_read_only = max(4, min(_READ_ONLY_CACHE, shares.reserve // 4))
         self._live: dict[int, _Payload] = {}
         self._read_only: OrderedDict[int, int] = OrderedDict()
 
@@ -187,29 +101,23 @@ class Payloads:
         """Open descriptors."""
         return len(self._live) + len(self._read_only)
 
-    def kind(self, payload: int) -> Kind:
-        """What the payload's descriptor is."""
-        return self._live[payload].kind
+    def given(self, payload: int) -> Given:
+        """What the payload's descriptor is worth."""
+        return self._live[payload].given
 
-    def capacity(self, payload: int) -> int:
-        """Bytes of a host payload's file; 0 for a driver's, which does not say."""
-        return self._live[payload].capacity
-
-    def writable(self, payload: int) -> bool:
-        """Whether the descriptor here can be written through; only after a restart it may be not."""
-        return self._live[payload].writable
-
-    def add(self, payload: int, kind: Kind, fd: int) -> None:
-        """Keep a descriptor. One that is here already, and as good, wins: the new one is closed."""
-        writable = is_writable(kind, fd)
+    def add(self, payload: int, given: Given, fd: int, uid: int, client: int) -> None:
+        """Keep a descriptor that a process of that user gave. One that is here already, and as good, wins: the new one
+        is closed. The caller has put a new payload's on the client's accounts.
+        """
         known = self._live.get(payload)
-        if known is not None and (known.writable or not writable):
-            os.close(fd)
+        if known is not None and (known.given.writable or not given.writable):
+            self._end(fd, given, uid)
             return
         if known is not None:
-            os.close(known.fd)
-        self._live[payload] = _Payload(fd, kind, writable, os.fstat(fd).st_size if kind is Kind.HOST else 0)
-        if kind is Kind.HOST:
+            self._end(known.fd, known.given, known.uid)
+            uid, client = known.uid, known.client
+        self._live[payload] = _Payload(fd, given, uid, client)
+        if given.kind is Kind.HOST:
             _harden(fd)
 
     def upgrade(self, payload: int, uid: int) -> None:
@@ -218,7 +126,7 @@ class Payloads:
         Only where the announcing user owns the file, and so could have done the same: nobody gains a right by it.
         """
         known = self._live[payload]
-        if known.writable or os.fstat(known.fd).st_uid != uid:
+        if known.given.kind is not Kind.HOST or known.given.writable or os.fstat(known.fd).st_uid != uid:
             return
         try:
             _soften(known.fd)
@@ -229,18 +137,18 @@ class Payloads:
         except OSError:
             return  # somebody else announces a writable one, or nobody had the right to write
         os.close(known.fd)
-        known.fd, known.writable = fd, is_writable(known.kind, fd)
+        known.fd, known.given = fd, known.given._replace(writable=is_writable(fd))
 
     def fd_for(self, payload: int, mode: int) -> int:
         """A descriptor to send, READ_ONLY or READ_WRITE. Borrowed until the next call."""
         known = self._live[payload]
-        if mode == READ_WRITE or known.kind is not Kind.HOST or not known.writable:
+        if mode == READ_WRITE or known.given.kind is not Kind.HOST or not known.given.writable:
             return known.fd
         fd = self._read_only.get(payload)
         if fd is None:
             fd = os.open(f"/proc/self/fd/{known.fd}", os.O_RDONLY | os.O_CLOEXEC)
             self._read_only[payload] = fd
-            if len(self._read_only) > _READ_ONLY_CACHE:
+            if len(self._read_only) > self._most_read_only:
                 os.close(self._read_only.popitem(last=False)[1])
         else:
             self._read_only.move_to_end(payload)
@@ -248,17 +156,18 @@ class Payloads:
 
     def mode_for(self, payload: int, write: bool) -> int:
         """How a user with or without the right to write gets the payload."""
-        known = self._live[payload]
-        if known.kind is not Kind.HOST:
+        given = self._live[payload].given
+        if given.kind is not Kind.HOST:
             return READ_WRITE
-        return READ_WRITE if write and known.writable else READ_ONLY
+        return READ_WRITE if write and given.writable else READ_ONLY
 
     def drop(self, released: Iterable[int]) -> None:
         """Close what nobody holds any more."""
         for payload in released:
             known = self._live.pop(payload, None)
             if known is not None:
-                os.close(known.fd)
+                self._end(known.fd, known.given, known.uid)
+                self._shares.give(known.uid, known.client)
             fd = self._read_only.pop(payload, None)
             if fd is not None:
                 os.close(fd)
@@ -266,3 +175,9 @@ class Payloads:
     def close(self) -> None:
         """Close everything."""
         self.drop(list(self._live))
+
+    def _end(self, fd: int, given: Given, uid: int) -> None:
+        if given.kind is Kind.HOST and given.capacity < _LARGE:
+            os.close(fd)
+        else:
+            self._closer.close(fd, uid)

@@ -18,7 +18,7 @@ from typing import Final
 
 from extmem.broker import transport, wire
 from extmem.broker.payloads import Payloads
-from extmem.broker.sessions import Session
+from extmem.broker.sessions import Made, Session
 from extmem.objects import Memory, ObjectManager, Token
 
 __all__ = ["QuickOpens"]
@@ -98,11 +98,21 @@ class QuickOpens:
                     return False  # no descriptors left: the slow way meets the same, and says so
             session.held[known.payload] = held | known.needs
             tail = known.with_fd
+        session.made = Made(memory, known.payload, held)
         reply = _HEAD + _encode(memory) + tail
         try:
-            _send(session.sock, reply, fd)
-        except BlockingIOError:
-            session.wait(reply, fd)
+            try:
+                _send(session.sock, reply, fd)
+            except BlockingIOError:
+                session.wait(reply, fd)
+        except ConnectionError:
+            raise
+        except OSError:
+            # The reply cannot be sent: the slow way meets the same, and says so.
+            session.held[known.payload] = held
+            self._model.free_memory(session.process, memory)
+            return False
+        session.served += 1
         return True
 
     def clear(self) -> None:

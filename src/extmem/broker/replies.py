@@ -4,7 +4,21 @@ from typing import Annotated
 
 import msgspec
 
-from extmem.broker.limits import I64, U8, U32, Facts, Message, Name, Payload, Pid, Record, Text, TicketBytes, Word
+from extmem.broker.limits import (
+    I64,
+    U8,
+    U32,
+    Facts,
+    Message,
+    Name,
+    Payload,
+    Pid,
+    Record,
+    Secret,
+    Text,
+    TicketBytes,
+    Word,
+)
 
 __all__ = [
     "Welcome",
@@ -20,19 +34,32 @@ __all__ = [
     "SnapshotFile",
     "BrokerState",
     "Channel",
-    "PayloadBack",
+    "RecordBack",
     "Refusal",
     "Fault",
 ]
 
 
 class Welcome(Message, tag=64):
-    """To `Hello`. `inherited`: the handle table is not empty, ask `ListHandles`."""
+    """To `Hello`. `inherited`: the handle table is not empty, ask `ListHandles`. `secret` is for `Hello.resume`.
+
+    `resumed`: this connection goes on for the earlier one. `done`: its last request, whose reply was not taken in, had
+    been carried out; what it made is undone, the memory object `undone_memory` or the handle `undone_handle`, if any.
+    `recovering`: announcements are taken. After `ticket_seconds` the time of a ticket that is bound to no process is
+    over for sure.
+    """
 
     version: U32
     instance: I64
     broker_pid: Pid
     inherited: bool
+    secret: Secret
+    resumed: bool
+    done: bool
+    undone_memory: I64
+    undone_handle: I64
+    recovering: bool
+    ticket_seconds: U32
 
 
 class Done(Message, tag=65):
@@ -112,19 +139,27 @@ class Kmt(Message, tag=72):
 
 
 class Handles(Message, tag=73):
-    """To `ListHandles`: the next values, none when there are no more."""
+    """To `ListHandles`: some of the next values, perhaps none; and the value to ask after next, 0 at the end."""
 
     values: Annotated[tuple[I64, ...], msgspec.Meta(max_length=1_024)]
+    next: I64 = 0
 
 
 class SnapshotFile(Message, tag=74):
-    """To `Snapshot`: one fd, a sealed file of `size` bytes that `decode_snapshot` reads."""
+    """To `Snapshot`: one fd, a file of `size` bytes that `decode_parts` reads; and the cursor to go on with, 0 at the
+    end.
+    """
 
     size: I64
+    next: I64 = 0
 
 
 class BrokerState(Message, tag=75):
-    """To `GetStatus`. Times in milliseconds, memory in KiB."""
+    """To `GetStatus`. Times in milliseconds, the longest turn of the loop in microseconds, memory in KiB.
+
+    Of the `limit` descriptors that it may have open, `used` are on the accounts of clients (`fds` of them for payloads)
+    and `reserve` are kept; one client could get `client_share` more now, one user `user_share`.
+    """
 
     pid: Pid
     version: U32
@@ -134,17 +169,26 @@ class BrokerState(Message, tag=75):
     fds: I64
     resident_kib: I64
     instance: I64
+    limit: I64
+    used: I64
+    reserve: I64
+    client_share: I64
+    user_share: I64
+    longest_turn_us: I64
 
 
 class Channel(Message, tag=76):
     """To `Inherit`: one fd, the child's end of its connection."""
 
 
-class PayloadBack(Message, tag=79):
-    """To `AnnouncePayload`: its id and KMT number from now on (0: another payload has the number by now)."""
+class RecordBack(Message, tag=79):
+    """To `AnnounceRecord`: the payload's id and KMT number from now on (0: another payload has the number by now), and
+    whether the object has its name. `payload` 0: another client has to announce it first; ask again with `wait`.
+    """
 
     payload: I64
     kmt: U32
+    named: bool
 
 
 class Refusal(Message, tag=77):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from extmem.broker.limits import I64, U8, U32, Message, Name, Payload, Pid, Record, Sddl, TicketBytes, Word
+from extmem.broker.limits import I64, U8, U32, KeyBytes, Message, Name, Payload, Record, Sddl, Secret, TicketBytes, Word
 
 __all__ = [
     "Hello",
@@ -33,8 +33,8 @@ __all__ = [
     "Inherit",
     "Hold",
     "ListHandles",
-    "AnnouncePayload",
-    "AnnounceObject",
+    "Follow",
+    "AnnounceRecord",
     "AnnounceMemory",
     "AnnounceHandle",
     "AnnounceTicket",
@@ -44,10 +44,19 @@ __all__ = [
 
 
 class Hello(Message, tag=1):
-    """The first message of a connection. `announcing`: announcements follow, then `Announced`."""
+    """The first message of a connection. `announcing`: announcements are to follow, then `Announced`.
+
+    `resume` is the secret of an earlier connection of this process that this one is to go on for, of which it has taken
+    in `received` replies; empty for none. No new handle gets a value up to `above`; nor one up to `highest`, where
+    neither that connection nor announcements are taken over.
+    """
 
     version: U32
     announcing: bool = False
+    resume: Secret = b""
+    received: I64 = 0
+    above: U32 = 0
+    highest: U32 = 0
 
 
 class Export(Message, tag=2):
@@ -112,9 +121,9 @@ class CloseHandle(Message, tag=9):
 
 
 class Duplicate(Message, tag=10):
-    """DuplicateHandle.
+    """DuplicateHandle. `desired` None keeps the access. `forget` as in `Free`.
 
-    `desired` None keeps the access; `into` None is the caller's own process. `forget` as in `Free`.
+    `into`: into another process, of which a pidfd is attached; else into the caller's own.
     """
 
     handle: I64
@@ -122,7 +131,7 @@ class Duplicate(Message, tag=10):
     inherit: bool
     same_attributes: bool
     close_source: bool
-    into: Pid | None
+    into: bool
     forget: I64 = 0
 
 
@@ -168,10 +177,9 @@ class Claim(Message, tag=16):
 
 
 class BindOffer(Message, tag=17):
-    """The ticket is for that process: withdraw it when the process dies without claiming."""
+    """The ticket is for a process (one fd, its pidfd): withdraw it when the process dies without claiming."""
 
     ticket: TicketBytes
-    pid: Pid
 
 
 class Withdraw(Message, tag=18):
@@ -181,7 +189,9 @@ class Withdraw(Message, tag=18):
 
 
 class Snapshot(Message, tag=19):
-    """All live payloads and their holders."""
+    """The live payloads that the sender may open, and their holders: a page of them. `cursor` 0 begins."""
+
+    cursor: I64 = 0
 
 
 class GetStatus(Message, tag=20):
@@ -212,27 +222,25 @@ class ListHandles(Message, tag=24):
     after: I64 = 0
 
 
-class AnnouncePayload(Message, tag=32):
-    """After a restart (one fd): a payload that the client holds. `writable`: this client may write to it."""
+class Follow(Message, tag=25):
+    """From a broker whose place this one has taken: its clients are about to come. What its key signed is believed."""
 
-    payload: I64
-    kind: U8
-    descriptor: Payload
-    share: U8
-    kmt: U32
-    strict_kmt: bool
-    writable: bool
-    identity: I64 = 0
+    key: KeyBytes
 
 
-class AnnounceObject(Message, tag=33):
-    """After a restart: a shared object, as the record said it."""
+class AnnounceRecord(Message, tag=32):
+    """In the recovery window (one fd of the payload): a record that a broker gave, and the payload's description.
+
+    `wait`: answer only when the payload is known or the window is over.
+    """
 
     record: Record
+    descriptor: Payload
+    wait: bool = False
 
 
 class AnnounceMemory(Message, tag=34):
-    """After a restart: a memory object of the client, with its old number.
+    """In the recovery window: a memory object of the client, with its old number, as a record says that it had it.
 
     `granted` and `inherit` of an exporting one are those of the handles that it gives.
     """
@@ -246,9 +254,10 @@ class AnnounceMemory(Message, tag=34):
 
 
 class AnnounceHandle(Message, tag=35):
-    """After a restart: an entry of the client's handle table, with its old value."""
+    """In the recovery window: an entry of the client's handle table, with its old value, as a record says."""
 
     handle: I64
+    payload: I64
     object: I64
     granted: U32
     inherit: bool
@@ -256,9 +265,9 @@ class AnnounceHandle(Message, tag=35):
 
 
 class AnnounceTicket(Message, tag=36):
-    """After a restart: an offer not known to be claimed.
+    """In the recovery window: an offer not known to be claimed, of what a record says that the client has.
 
-    `what` is "memory", "handle" or "kmt"; `pid` 0: bound to nobody.
+    `what` is "memory", "handle" or "kmt"; `bound`: for a process, of which a pidfd is attached.
     """
 
     ticket: TicketBytes
@@ -266,15 +275,14 @@ class AnnounceTicket(Message, tag=36):
     payload: I64
     object: I64
     granted: U32
-    pid: Pid
-    demoted: bool
+    bound: bool
 
 
 class AnnounceClaimed(Message, tag=37):
-    """After a restart: a ticket that this client claimed lately; nobody else may."""
+    """After a restart, also too late: a ticket that this client claimed lately; nobody else may."""
 
     ticket: TicketBytes
 
 
 class Announced(Message, tag=38):
-    """After a restart: that was all."""
+    """In the recovery window: that was all."""

@@ -1,14 +1,12 @@
 """The broker's loop: one thread, epoll, a little for everybody in turn.
 
-How this works. Level-triggered epoll says who has something to say; each gets one message served (in a crowd, some
-messages in a row: `crowd`), so that nobody can keep the others waiting by talking a lot. Whatever a client does wrong
-costs it its own connection and nothing else: it gets one `Fault` with the reason, if it reads, and is dropped; all it
-held is closed. A client that does not read its replies is not listened to meanwhile, and dropped after `PATIENCE`
-seconds.
+How this works. Level-triggered epoll says who has something to say; each gets one message served, so that nobody can
+keep the others waiting by talking a lot. Whatever a client does wrong costs it its own connection and nothing else: it
+gets one `Fault` with the reason, if it reads, and is dropped; all it held is closed. A client that does not read its
+replies is not listened to meanwhile, and dropped after `PATIENCE` seconds.
 
-For the time of a grace (`journal`), requests that would take a name, list what is there or say that something is not
-are parked: the client simply gets its answer later. `_tick` is for all that depends on time; `_wake` says when it is
-due.
+`_tick` is for all that depends on time; `_wake` says when it is due. What else the broker does is in the classes below
+this one: `listening`, `replying`, `greeting`, `recovery`.
 """
 
 from __future__ import annotations
@@ -24,40 +22,42 @@ import os
 import socket
 import time
 import traceback
+from collections.abc import Callable
 from typing import Final
 
-from extmem.broker import transport, wire
+from extmem.broker import wire
 from extmem.broker.announcing import no_descriptors
-from extmem.broker.crowd import Crowd
-from extmem.broker.descriptors import OwnedFd
-from extmem.broker.dispatch import Answer, Dispatch
+from extmem.broker.dispatch import Answer
 from extmem.broker.journal import Grace, Journal
-from extmem.broker.listening import IN, MAX_DETAIL, OUT, PATIENCE, Listening
-from extmem.broker.paths import RuntimeDir
-from extmem.broker.payloads import Payloads
-from extmem.broker.quick import QuickOpens
+from extmem.broker.listening import PATIENCE
+from extmem.broker.place import LOOK, LostError, Place, hand_over
+from extmem.broker.recovery import Recovering
 from extmem.broker.sessions import Session
+from extmem.broker.shares import Shares
+from extmem.broker.signing import Signer, restore_key
 from extmem.broker.tickets import Tickets
-from extmem.broker.transport import receive
-from extmem.errors import PeerGoneError, PeerProtocolError
-from extmem.objects import ObjectManager, Refused, Token
+from extmem.broker.transport import Credentials, receive
+from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
+from extmem.objects import ObjectManager
+from extmem.owning import OwnedFd
 
 __all__ = ["Server"]
 
-_GRACE_STEP: Final = 0.02
 
-_SEEKING: Final = (wire.ImportName, wire.ImportKmt, wire.OpenHandle, wire.Claim, wire.KmtAlive)
-"""While a grace lasts, a refusal of these may only mean that the one who holds the thing has not announced it yet."""
-_GIVEN_AWAY: Final = (wire.Channel, wire.SnapshotFile)
-"""Replies whose descriptor was made for them: it is closed here once it is sent."""
+_EVENTS: Final = 64
+"""Descriptors that are served in one turn of the loop; those that are left come first in the next one."""
+_SETTLE: Final = 0.05
+"""Seconds without a change before the broker looks what became of its place: whoever cleans up has finished then."""
+_HANDOVER: Final = 5.0
+"""Seconds for which a broker that has lost its place tries to tell the one that has it."""
 
 
-class Server(Listening):
-    """One broker. Ownership: the listening socket and everything that clients send are closed by `close`."""
+class Server(Recovering):
+    """One broker. Ownership: the listening socket, the place and everything that clients send are closed by `close`."""
 
     def __init__(
         self,
-        directory: RuntimeDir,
+        place: Place,
         listener: socket.socket,
         model: ObjectManager,
         *,
@@ -65,31 +65,26 @@ class Server(Listening):
         idle: float,
         journal: Journal,
         grace: Grace,
+        signer: Signer,
+        shares: Shares,
+        tickets: Tickets,
     ) -> None:
-        super().__init__(listener, journal, everybody=directory.system)
-        self._directory = directory
-        self._model = model
-        self._instance = instance
-        self._idle = idle
-        self._grace = grace
-        self._payloads = Payloads()
-        self._tickets = Tickets(model)
-        self._quick = QuickOpens(model, self._payloads)
-        self._dispatch = Dispatch(model, self._payloads, self._tickets, time.monotonic)
-        self._dispatch.watch_process = self._watch
-        self._dispatch.add_descendant = self._add_descendant
-        self._dispatch.wake_at = self._wake_at
-        self._dispatch.payload_changed = self._quick.clear
-        self._dispatch.handlers.update(
-            {wire.Announced: self._announced, wire.GetStatus: self._status, wire.Stop: self._stop}
+        everybody = place.directory.system
+        super().__init__(
+            listener, model, journal, signer, grace, shares, tickets, instance=instance, everybody=everybody
         )
-        self._left += [self._forget_parked, self._detach]
-        self._crowd = Crowd(self._sessions, self._turn)
-        self._parked: list[tuple[Session, wire.Request, OwnedFd | None, bytes]] = []
+        self._place = place
+        self._idle = idle
+        self._dispatch.handlers[wire.GetStatus] = self._status
+        self._dispatch.handlers[wire.Stop] = self._stop
         self._started = self._wake = time.monotonic()
+        self._look_at = math.inf
+        self._lost_since = 0.0
+        self._longest = 0.0
         self._leaving = False
         self._signals_in, self._signals_out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._epoll.register(self._signals_in, IN)
+        self._attend(self._signals_in, self._signalled)
+        self._watch_place()
 
     @property
     def signal_fd(self) -> int:
@@ -98,61 +93,55 @@ class Server(Listening):
 
     def run(self) -> None:
         """Serve until it is time to leave: idle, told to, or by a signal."""
-        poll = self._epoll.poll
-        monotonic = time.monotonic
-        sessions = self._sessions
-        turn = self._turn
-        crowd = self._crowd
+        poll, monotonic = self._epoll.poll, time.monotonic
+        sessions, turn, work = self._sessions, self._turn, self._work
+        pieces = work.pieces
+        ended = monotonic()
         while not self._leaving:
             wake = self._wake
-            if wake == math.inf:
-                events = poll()
+            if pieces:
+                events = poll(0, _EVENTS)
+            elif wake == math.inf:
+                events = poll(-1, _EVENTS)
             else:
-                now = monotonic()
-                if now >= wake:
-                    self._tick(now)
-                    continue
-                events = poll(wake - now)
-            if crowd.gathers(len(events)):
-                crowd.serve(events, self._other)
-                continue
+                events = poll(max(0.0, wake - ended), _EVENTS)
+            began = monotonic()
             for fd, event in events:
                 session = sessions.get(fd)
                 if session is not None:
                     turn(session, event)
-                else:
-                    self._other(fd)
+                elif fd in self._others:
+                    self._guarded(self._others[fd])
+            if pieces:
+                self._guarded(work.step)
+            if began >= self._wake:
+                self._guarded(self._tick)
+            ended = monotonic()
+            if ended - began > self._longest:
+                self._longest = ended - began
 
     def close(self) -> None:
         """Leave. The socket's path goes first: who comes now finds nobody and starts a new broker."""
-        self._directory.socket.unlink(missing_ok=True)
-        self._journal.close()
+        if self._place.intact():
+            self._place.leave()
+            self._journal.close()
         super().close()
-        self._crowd.close()
         self._payloads.close()
         self._tickets.close()
+        self._place.close()
         for fd in (self._signals_in, self._signals_out):
             os.close(fd)
 
-    # -- clients ------------------------------------------------------------------------------------------------------
+    @staticmethod
+    def _guarded(action: Callable[[], None]) -> None:
+        """Do something that concerns no client in particular: whatever becomes of it, the broker goes on."""
+        try:
+            action()
+        except Exception:  # noqa: BLE001  (a bug, or the system's refusal, must not take everybody's broker away)
+            traceback.print_exc(file=sys.stderr)
 
-    def _other(self, fd: int) -> None:
-        if fd == self._listener.fileno():
-            self._accept()
-        elif fd == self._signals_in:
-            self._leaving = True
-        elif self._tickets.watches(fd):
-            self._tickets.died(fd)
-            self._dispatch.collect()
-
-    def _detach(self, session: Session) -> None:
-        if session.process:
-            if self._dispatch.processes.get(session.credentials.pid) == session.process:
-                del self._dispatch.processes[session.credentials.pid]
-            self._model.detach(session.process)
-            self._dispatch.collect()
-        if not self._sessions:
-            self._quick.clear()
+    def _signalled(self) -> None:
+        self._leaving = True
 
     # -- one turn -----------------------------------------------------------------------------------------------------
 
@@ -161,7 +150,7 @@ class Server(Listening):
             if session.queue or session.parked:
                 self._waiting(session, event)
                 return
-            packet = receive(session.sock, credentials=True) if session.descendant else receive(session.sock)
+            packet = receive(session.sock, credentials=session.descendant, dispose=session.dispose)
             if packet is None:
                 self._drop(session)
                 return
@@ -175,7 +164,7 @@ class Server(Listening):
                 return
             with contextlib.ExitStack() as owned:
                 if fd is not None:
-                    owned.callback(self._close_unless_parked, session, fd)
+                    owned.callback(self._dispose_unless_parked, session, fd)
                 if session.answered:
                     self._answer(session, wire.decode_request(data), fd, data)
                 else:
@@ -202,99 +191,32 @@ class Server(Listening):
         except (PeerGoneError, OSError):
             self._drop(session)
 
-    @staticmethod
-    def _close_unless_parked(session: Session, fd: OwnedFd) -> None:
+    def _dispose_unless_parked(self, session: Session, fd: OwnedFd) -> None:
         if not session.parked:
-            fd.close()
+            self._dispose(session, fd)
 
-    def _waiting(self, session: Session, event: int) -> None:
-        """Nothing is read from this one now, so it has room for a reply again, or has hung up."""
-        if not event & OUT:
-            self._drop(session)
-            return
-        session.flush()
-        if session.ready:
-            self._epoll.modify(session.fd, IN)
-
-    def _answer(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> None:
-        if (fd is not None) is not (request.__class__ in wire.FDS):
-            raise PeerProtocolError(
-                f"{int(fd is not None)} file descriptors came with {type(request).__name__}, "
-                f"{wire.fds_of(request)} belong to it"
-            )
-        reply: wire.Reply
-        sent = None
-        try:
-            if self._grace.active and self._parks(session, request, fd, data):
-                return
-            reply, sent = self._dispatch.answer(session, request, fd)
-            if reply.__class__ is wire.Imported and request.__class__ is wire.ImportName:
-                self._quick.remember(data, session, reply)
-        except Refused as refusal:
-            reply = wire.Refusal(refusal.status, refusal.detail[:MAX_DETAIL])
-        except OSError as error:
-            poor = no_descriptors(error)
-            reply = wire.Refusal(poor.status, poor.detail)
-        self._reply(session, reply, sent)
-        self._dispatch.collect()
-
-    def _reply(self, session: Session, reply: wire.Reply, fd: int | None) -> None:
-        try:
-            session.send(wire.encode(reply), fd)
-        finally:
-            if fd is not None and isinstance(reply, _GIVEN_AWAY):
-                os.close(fd)
-        if session.queue:
-            self._stall(session)
-
-    def _stall(self, session: Session) -> None:
-        self._epoll.modify(session.fd, OUT)
-        self._wake_at(session.stalled + PATIENCE)
-
-    def _meet(
-        self, session: Session, request: wire.Request, fd: OwnedFd | None, sender: transport.Credentials | None
-    ) -> None:
+    def _meet(self, session: Session, request: wire.Request, fd: OwnedFd | None, sender: Credentials | None) -> None:
         """The first message: Hello, or a question about the broker itself."""
-        if fd is not None or not isinstance(request, wire.Hello | wire.GetStatus | wire.Stop):
-            raise PeerProtocolError(f"{type(request).__name__} came before Hello, or with a file descriptor")
-        if not isinstance(request, wire.Hello):
-            self._reply(session, *self._dispatch.answer(session, request, None))
-            return
-        if request.version != wire.PROTOCOL_VERSION:
-            raise PeerProtocolError(
-                f"this broker speaks version {wire.PROTOCOL_VERSION} of the wire format, you speak {request.version}. "
-                "Run `extmem broker stop` with one of the two installed alone; the other's broker then starts by itself"
-            )
-        inherited = session.descendant
-        if inherited:
-            self._adopt(session, sender)
+        if isinstance(request, wire.Hello):
+            if fd is not None:
+                raise PeerProtocolError("a file descriptor came with Hello, none belongs to it")
+            self._hello(session, request, sender)
+        elif session.descendant:
+            raise PeerProtocolError(f"{type(request).__name__} came before Hello on an inherited connection")
         else:
-            session.process = self._model.attach(session.token, session.credentials.pid)
-        session.answered = True
-        pid = session.credentials.pid
-        self._dispatch.processes[pid] = session.process
-        self._journal.add(session.fd, pid)
-        if not request.announcing:
-            self._grace.announced(pid)
-        self._reply(session, wire.Welcome(wire.PROTOCOL_VERSION, self._instance, os.getpid(), inherited), None)
+            self._answer(session, request, fd, b"")
 
-    def _adopt(self, session: Session, sender: transport.Credentials | None) -> None:
-        if sender is None:
-            raise PeerProtocolError("an inherited connection's first message came without credentials")
-        session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-        session.descendant = False
-        parent = session.token
-        groups = parent.groups if (sender.uid, sender.gid) == (parent.uid, parent.gid) else frozenset[int]()
-        session.credentials = sender
-        token = Token(sender.uid, sender.gid, groups)
-        session.token = self._tokens.setdefault(token, token)
-        self._model.adopt(session.process, session.token, sender.pid)
+    # -- the broker itself --------------------------------------------------------------------------------------------
 
-    def _others(self, session: Session) -> int:
-        return sum(1 for other in self._sessions.values() if other.answered and other is not session)
+    def _clients_besides(self, session: Session) -> int:
+        """Clients besides the one that asks: its connection, or those of its process if it asks without Hello."""
+        greeted = [other for other in self._sessions.values() if other.answered]
+        if session.answered:
+            return len(greeted) - 1
+        return sum(1 for other in greeted if other.key is None or other.key != session.key)
 
     def _stop(self, session: Session, request: wire.Stop, fd: OwnedFd | None) -> Answer:
-        others = self._others(session)
+        others = self._clients_besides(session)
         if not others or request.force:
             self._leaving = True
             others = 0
@@ -303,79 +225,83 @@ class Server(Listening):
     def _status(self, session: Session, request: wire.GetStatus, fd: OwnedFd | None) -> Answer:
         with open("/proc/self/statm", "rb") as file:
             resident = int(file.read().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
+        shares = self._shares
         reply = wire.BrokerState(
             os.getpid(),
             wire.PROTOCOL_VERSION,
             int((time.monotonic() - self._started) * 1000),
-            self._others(session) + session.answered,
+            sum(1 for other in self._sessions.values() if other.answered),
             len(self._payloads),
             self._payloads.fds,
             resident,
             self._instance,
+            shares.limit,
+            shares.used,
+            shares.reserve,
+            shares.client_share,
+            shares.user_share,
+            int(self._longest * 1_000_000),
         )
         return reply, None
 
-    # -- the grace after a killed broker ------------------------------------------------------------------------------
+    # -- the place ----------------------------------------------------------------------------------------------------
 
-    def _parks(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> bool:
-        """Put the request aside until the grace ends, if its answer could be another by then."""
-        if isinstance(request, wire.Duplicate):
-            if request.into in (None, session.credentials.pid) or request.into in self._dispatch.processes:
-                return False
-        elif isinstance(request, _SEEKING):
-            try:
-                reply, sent = self._dispatch.answer(session, request, fd)
-            except Refused:
-                pass  # perhaps only not announced yet: asked again when all have
-            else:
-                if not (isinstance(request, wire.KmtAlive) and reply == wire.Value(0)):
-                    self._reply(session, reply, sent)
-                    return True
-        elif not isinstance(request, wire.Export | wire.Snapshot):
-            return False
-        session.parked = True
-        self._parked.append((session, request, fd, data))
-        self._epoll.modify(session.fd, 0)
-        return True
+    def _watch_place(self) -> None:
+        if self._place.watch >= 0:
+            self._attend(self._place.watch, self._changed)
+        else:
+            self._look_at = time.monotonic() + LOOK
+            self._wake_at(self._look_at)
 
-    def _forget_parked(self, session: Session) -> None:
-        for entry in self._parked:
-            if entry[0] is session and entry[2] is not None:
-                entry[2].close()
-        self._parked = [entry for entry in self._parked if entry[0] is not session]
+    def _changed(self) -> None:
+        """Something has changed in the runtime directory. Our own doings are among it."""
+        self._place.drain()
+        if not self._place.intact():
+            self._look_at = time.monotonic() + _SETTLE
+            self._wake_at(self._look_at)
 
-    def _announced(self, session: Session, request: wire.Announced, fd: OwnedFd | None) -> Answer:
-        self._model.restore_done(session.process)
-        self._grace.announced(session.credentials.pid)
-        self._wake_at(time.monotonic())
-        return wire.Done(), None
+    def _look(self, now: float) -> None:
+        """Take the place again, if it is not ours any more."""
+        watch = self._place.watch
+        if self._place.intact():
+            self._look_at = math.inf if watch >= 0 else now + LOOK
+            return
+        self._lost_since = self._lost_since or now
+        self._look_at = now + LOOK
+        try:
+            self._listen_at(self._place.restore())
+        except LostError:
+            self._hand_over(now)
+            return
+        except (OSError, UnsupportedError) as error:
+            print(f"{self._place.directory.path} cannot be taken again now: {error}", file=sys.stderr)  # noqa: T201
+            return
+        self._lost_since = 0.0
+        restore_key(self._place.directory, self._signer.key)
+        self._journal.rewrite()
+        if self._place.watch >= 0:
+            self._look_at = math.inf
+        else:
+            self._others.pop(watch, None)
 
-    def _release_parked(self) -> None:
-        parked, self._parked = self._parked, []
-        for session, request, fd, data in parked:
-            if session.fd not in self._sessions:
-                continue
-            session.parked = False
-            self._epoll.modify(session.fd, IN)
-            try:
-                self._answer(session, request, fd, data)
-            except PeerProtocolError as error:
-                self._fault(session, str(error))
-            except PeerGoneError:
-                self._drop(session)
-            finally:
-                if fd is not None:
-                    fd.close()
+    def _hand_over(self, now: float) -> None:
+        """Another broker has the place. It is told that our clients are about to come, and we leave."""
+        if hand_over(self._place.directory, self._signer.key) or now >= self._lost_since + _HANDOVER:
+            self._leaving = True
+        else:
+            self._look_at = now + _SETTLE
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    def _tick(self, now: float) -> None:
+    def _tick(self) -> None:
+        now = time.monotonic()
         self._wake = math.inf
-        if self._grace.active:
-            if self._grace.step(now):
-                self._release_parked()
-            else:
-                self._wake_at(now + _GRACE_STEP)
+        self._accept_again(now)
+        if now >= self._look_at:
+            self._look(now)
+        if self._look_at < math.inf:
+            self._wake_at(self._look_at)
+        self._step_recovery(now)
         self._tickets.expire(now)
         self._dispatch.collect()
         deadline = self._tickets.next_deadline

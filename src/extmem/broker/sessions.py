@@ -11,11 +11,16 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
+
+import msgspec
 
 from extmem.broker import transport
+from extmem.broker.pages import Pages
+from extmem.broker.processes import ProcessKey
 from extmem.broker.transport import Credentials
 from extmem.errors import PeerGoneError
-from extmem.objects import Token
+from extmem.objects import Claimed, Token
 
 __all__ = ["Session"]
 
@@ -25,24 +30,53 @@ _QUEUE_LIMIT = 4
 """Replies that may wait here beyond those. A client has one request in flight, so a fifth is never due."""
 
 
+class Made(msgspec.Struct, frozen=True, eq=False):
+    """What a request made, so that it can be undone if its reply does not arrive; what is 0 or None was not made.
+
+    A Struct, which is quick to make: each opening by name makes one.
+    """
+
+    memory: int = 0
+    payload: int = 0
+    held: int = 0
+    """The modes of the descriptors of `payload` that the client had before."""
+    handle: int = 0
+    process: int = 0
+    """Whose handle; 0 is the sender's own."""
+    closed: int = 0
+    """A handle that was closed, whose value must not be given again while the sender may take it for open."""
+    ticket: int = 0
+    claimed: Claimed | None = None
+    child: Session | None = None
+
+
 class Session:
     """A connection and what belongs to it. Ownership: the socket and every queued descriptor are closed by `close`."""
 
     __slots__ = (
+        "announcing",
         "answered",
+        "charged",
         "credentials",
         "descendant",
-        "favoured",
+        "dispose",
         "fd",
         "held",
+        "held_room",
+        "key",
+        "made",
         "opened",
         "parked",
+        "pidfd",
         "process",
+        "proven",
         "queue",
-        "shy",
-        "shyness",
+        "secret",
+        "served",
         "sock",
         "stalled",
+        "strange",
+        "telling",
         "token",
     )
 
@@ -58,16 +92,37 @@ class Session:
         """A child made by `Inherit` that has not said Hello."""
         self.answered = False
         """Hello has been said and welcomed."""
+        self.announcing = False
+        """It follows a killed broker, and may announce."""
+        self.proven: dict[tuple[int, int], set[tuple[int, bool]]] = {}
+        """Payload and object of the records that it has announced → rights, and whether as an exporter."""
+        self.charged = 0
+        """Descriptors on its accounts for being there."""
+        self.pidfd = -1
+        """Of its process; -1 where there is none to be had."""
+        self.key: ProcessKey | None = None
+        """Which process it is."""
+        self.secret = b""
+        """What another connection of the process goes on for this one with."""
+        self.served = 0
+        """Requests after Hello that it was sent a reply to."""
+        self.made: Made | None = None
+        """What the last of them made."""
         self.credentials = Credentials(0, 0, 0)
         self.token = Token(0, 0, frozenset())
         self.held: dict[int, int] = {}
         """Payload → modes (READ_ONLY, READ_WRITE bits) of the descriptors that the client has."""
-        self.queue: deque[tuple[bytes, int]] = deque()
+        self.held_room = 256
+        """How many there may be before those of ended payloads are taken out."""
+        self.queue: deque[tuple[bytes, int, Made | None]] = deque()
         self.stalled = 0.0
         """Since when the client has not read its replies; 0 when it does."""
-        self.favoured = self.shy = 0
-        self.shyness = 1
-        """For `crowd`: when it had the favour last, how many turns it goes without, and how many the next time."""
+        self.dispose: Callable[[int], None] = os.close
+        """Closes a descriptor that it sent."""
+        self.strange = False
+        """It has sent a file that no driver gives."""
+        self.telling: Pages | None = None
+        """The snapshot that it is being sent in pages."""
         self.parked = False
         """A request of it waits for the grace to end: nothing more is read from it until then."""
         if descendant:
@@ -89,7 +144,8 @@ class Session:
     def send(self, data: bytes, fd: int | None) -> None:
         """Send a reply; if the client does not read, it waits in the queue, and `stalled` says since when.
 
-        Raises as `transport.send`, but for BlockingIOError; PeerGoneError too for a client that never reads.
+        Raises as `transport.send`, but for BlockingIOError; OSError where the descriptor cannot be sent or duplicated;
+        PeerGoneError too for a client that never reads.
         """
         if self.queue:
             self.wait(data, fd)
@@ -103,13 +159,15 @@ class Session:
         """Put a reply into the queue."""
         if len(self.queue) >= _QUEUE_LIMIT:
             raise PeerGoneError("a client does not read its replies")
-        self.queue.append((data, -1 if fd is None else os.dup(fd)))
+        self.queue.append((data, -1 if fd is None else os.dup(fd), self.made))
         self.stalled = self.stalled or time.monotonic()
 
     def flush(self) -> None:
-        """Send what is queued, as far as the client reads."""
+        """Send what is queued, as far as the client reads. Raises as `transport.send`, but for BlockingIOError, and
+        OSError where the first one's descriptor cannot be sent (`replace_first`).
+        """
         while self.queue:
-            data, fd = self.queue[0]
+            data, fd, _ = self.queue[0]
             try:
                 transport.send(self.sock, data, None if fd < 0 else fd)
             except BlockingIOError:
@@ -119,10 +177,25 @@ class Session:
                 os.close(fd)
         self.stalled = 0.0
 
+    def replace_first(self, data: bytes) -> Made | None:
+        """Let another reply, without a descriptor, take the place of the first one that waits. What that one's request
+        made.
+        """
+        _, fd, made = self.queue.popleft()
+        if fd >= 0:
+            os.close(fd)
+        self.queue.appendleft((data, -1, None))
+        return made
+
     def close(self) -> None:
         """Hang up."""
+        self.dispose = os.close  # what was here leads back to this session
+        self.telling = None
         while self.queue:
-            _, fd = self.queue.popleft()
+            _, fd, _ = self.queue.popleft()
             if fd >= 0:
                 os.close(fd)
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        self.pidfd = -1
         self.sock.close()

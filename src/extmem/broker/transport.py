@@ -18,19 +18,21 @@ if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
 import errno
+import os
 import socket
 import struct
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
+from itertools import starmap
 from typing import Final, NamedTuple, TypeAlias
 
-from extmem.broker.descriptors import OwnedFd, raised
 from extmem.broker.wire import MAX_FDS, MAX_MESSAGE
 from extmem.errors import PeerGoneError, PeerProtocolError
+from extmem.owning import OwnedFd, is_a_handlers
 
-__all__ = ["Credentials", "Packet", "ask", "credentials_of", "groups_of", "receive", "send", "uid_of"]
+__all__ = ["Credentials", "Packet", "credentials_of", "groups_of", "receive", "send", "uid_of"]
 
 _INT: Final = struct.Struct("i")
-_unpack_int: Final = _INT.unpack
 _UCRED: Final = struct.Struct("iII")
 _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; Python has no name for it
 _ROOM: Final = socket.CMSG_LEN(MAX_FDS * _INT.size)
@@ -45,7 +47,9 @@ _SEND_FLAGS: Final = int(socket.MSG_NOSIGNAL)
 _CTRUNC: Final = int(socket.MSG_CTRUNC)
 _TRUNC: Final = int(socket.MSG_TRUNC)
 _BAD: Final = _CTRUNC | _TRUNC
-_STANDARD: Final = 2
+_PLAIN: Final = ((MAX_MESSAGE, _ROOM, _RECEIVE_FLAGS),)
+_WITH_CREDENTIALS: Final = ((MAX_MESSAGE, _ROOM_WITH_CREDENTIALS, _RECEIVE_FLAGS),)
+"""Arguments of recvmsg."""
 
 
 class Credentials(NamedTuple):
@@ -58,6 +62,9 @@ class Credentials(NamedTuple):
 
 Packet: TypeAlias = tuple[bytes, OwnedFd | None, Credentials | None]
 """One received packet: its bytes, its descriptor (None if none came), its sender (only where that was asked for)."""
+_Ancillary: TypeAlias = Sequence[tuple[int, int, bytes]]
+_Answer: TypeAlias = tuple[bytes, _Ancillary, int, object]
+"""What recvmsg returns."""
 
 
 def send(sock: socket.socket, data: bytes, fd: int | None = None) -> None:
@@ -75,82 +82,83 @@ def send(sock: socket.socket, data: bytes, fd: int | None = None) -> None:
             rights = (_SOL_SOCKET, _SCM_RIGHTS, _INT.pack(fd))
             sock.sendmsg((data,), (rights,), _SEND_FLAGS)
     except (ConnectionError, TimeoutError) as error:
-        raise PeerGoneError(f"the other end is gone: {error}") from error
+        if is_a_handlers(error):
+            raise
+        raise _gone(error) from error
 
 
-def receive(sock: socket.socket, *, credentials: bool = False) -> Packet | None:
+def receive(
+    sock: socket.socket, *, credentials: bool = False, dispose: Callable[[int], None] | None = None
+) -> Packet | None:
     """Receive one packet; None when the peer hung up.
 
     credentials: the socket has SO_PASSCRED, and the sender's pid, uid and gid are wanted.
-    Ownership: a received descriptor closes itself unless it is taken. If anything is wrong, all are closed.
+    Ownership: a received descriptor closes itself unless it is taken. If anything is wrong, all are closed, by
+    `dispose` where that is given: closing a file of a stranger's may take its time.
     Raises BlockingIOError when there is nothing now, PeerGoneError for a broken connection, PeerProtocolError for a
     truncated packet, too many descriptors or control data of another kind, and OSError (EMFILE) when this process could
     not take a descriptor in because it has too many.
     """
+    answers: list[_Answer] = []
+    owned: list[OwnedFd] = []
     try:
-        data, ancillary, flags, _ = sock.recvmsg(
-            MAX_MESSAGE, _ROOM_WITH_CREDENTIALS if credentials else _ROOM, _RECEIVE_FLAGS
-        )
-    except (ConnectionError, TimeoutError) as error:
-        raise PeerGoneError(f"the other end is gone: {error}") from error
-    return _packet(data, ancillary, flags)
-
-
-def ask(sock: socket.socket, data: bytes) -> Packet | None:
-    """Send one packet without a descriptor on a blocking socket, and receive one. Raises as `send` and `receive`.
-
-    The two in one: what a client does thousands of times a second.
-    """
-    if len(data) > MAX_MESSAGE:
-        raise _too_long(data)
+        # One call: no signal handler runs before what came is noted.
+        answers.extend(starmap(sock.recvmsg, _WITH_CREDENTIALS if credentials else _PLAIN))
+        data, ancillary, flags, _ = answers[0]
+        if not ancillary and not flags & _BAD:  # most packets
+            return (data, None, None) if data else None
+        for fd in _numbers(ancillary):
+            one = OwnedFd()
+            owned.append(one)
+            one.own(fd)
+    except BaseException as error:
+        for _, ancillary, _, _ in answers:
+            for fd in _numbers(ancillary)[sum(one.owes for one in owned) :]:
+                os.close(fd)
+        if isinstance(error, (ConnectionError, TimeoutError)) and not is_a_handlers(error):
+            raise _gone(error) from error
+        raise
+    if not flags & _BAD and len(ancillary) == len(owned) <= MAX_FDS:  # as it should be; all else goes the long way
+        return (data, owned[0].raised(), None) if data else None
+    taken = False
     try:
-        sock.send(data, _SEND_FLAGS)
-        answer, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, _ROOM, _RECEIVE_FLAGS)
-    except (ConnectionError, TimeoutError) as error:
-        raise PeerGoneError(f"the other end is gone: {error}") from error
-    return _packet(answer, ancillary, flags)
+        sender = _judge(ancillary, flags, owned)
+        taken = bool(data)
+    finally:
+        if not taken and dispose is not None:
+            for one in owned:
+                dispose(one.take())
+    return (data, owned[0].raised() if owned else None, sender) if data else None
 
 
 def _too_long(data: bytes) -> PeerProtocolError:
     return PeerProtocolError(f"a message of {len(data)} bytes cannot be sent: at most {MAX_MESSAGE} are allowed")
 
 
-def _packet(data: bytes, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> Packet | None:
-    if not flags & _BAD:
-        if not ancillary:
-            return (data, None, None) if data else None
-        if data and len(ancillary) == 1:
-            level, kind, payload = ancillary[0]
-            if kind == _SCM_RIGHTS and level == _SOL_SOCKET and len(payload) == _INT.size:
-                fd = _unpack_int(payload)[0]
-                # As it should be; all else goes the long way.
-                return data, OwnedFd(fd if fd > _STANDARD else raised(fd)), None
-    return _with_control(data, ancillary, flags)
+def _gone(error: OSError) -> PeerGoneError:
+    return PeerGoneError(f"the other end is gone: {error}")
 
 
-def _with_control(data: bytes, ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> Packet | None:
-    # First every descriptor gets its owner. A trailing part of an int cannot be one.
-    owned = [
-        OwnedFd(fd)
-        for level, kind, payload in ancillary
-        if level == _SOL_SOCKET and kind == _SCM_RIGHTS
-        for (fd,) in _INT.iter_unpack(payload[: len(payload) - len(payload) % _INT.size])
-    ]
-    # From here on anything may raise: an owner that is lost closes.
+def _numbers(ancillary: _Ancillary) -> array[int]:
+    """The descriptors in control data. A trailing part of an int cannot be one."""
+    numbers = array("i")
+    for level, kind, payload in ancillary:
+        if kind == _SCM_RIGHTS and level == _SOL_SOCKET:
+            numbers.frombytes(payload[: len(payload) & -_INT.size])
+    return numbers
+
+
+def _judge(ancillary: _Ancillary, flags: int, owned: list[OwnedFd]) -> Credentials | None:
     if flags & _CTRUNC and not owned:
         # There is room for one: if not even that came, this process could not open any more.
         raise OSError(errno.EMFILE, "a file descriptor could not be received: this process has too many open files")
     sender = _check(ancillary, flags)
-    for one in owned:
-        one.fd = raised(one.take())
     if len(owned) > MAX_FDS:
         raise PeerProtocolError(f"{len(owned)} file descriptors came with one message, at most {MAX_FDS} may")
-    if not data:
-        return None
-    return data, owned[0] if owned else None, sender
+    return sender
 
 
-def _check(ancillary: Sequence[tuple[int, int, bytes]], flags: int) -> Credentials | None:
+def _check(ancillary: _Ancillary, flags: int) -> Credentials | None:
     if flags & _BAD:
         raise PeerProtocolError(
             f"control data was cut off: more than {MAX_FDS} file descriptor came with one message"

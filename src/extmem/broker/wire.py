@@ -34,6 +34,7 @@ from extmem.broker.limits import (
     Payload,
     Record,
     Sddl,
+    Secret,
 )
 from extmem.broker.replies import (
     BrokerState,
@@ -46,7 +47,7 @@ from extmem.broker.replies import (
     HandleState,
     Imported,
     Kmt,
-    PayloadBack,
+    RecordBack,
     Refusal,
     SnapshotFile,
     Ticket,
@@ -58,14 +59,14 @@ from extmem.broker.requests import (
     Announced,
     AnnounceHandle,
     AnnounceMemory,
-    AnnounceObject,
-    AnnouncePayload,
+    AnnounceRecord,
     AnnounceTicket,
     BindOffer,
     Claim,
     CloseHandle,
     Duplicate,
     Export,
+    Follow,
     Free,
     GetHandle,
     GetStatus,
@@ -87,14 +88,13 @@ from extmem.broker.requests import (
     Withdraw,
 )
 from extmem.errors import PeerProtocolError
-from extmem.objects import PayloadRow
+from extmem.objects import Part
 
 __all__ = [
     "AnnounceClaimed",
     "AnnounceHandle",
     "AnnounceMemory",
-    "AnnounceObject",
-    "AnnouncePayload",
+    "AnnounceRecord",
     "AnnounceTicket",
     "Announced",
     "BindOffer",
@@ -108,6 +108,7 @@ __all__ = [
     "Exported",
     "FDS",
     "Fault",
+    "Follow",
     "Free",
     "GetHandle",
     "GetStatus",
@@ -131,17 +132,18 @@ __all__ = [
     "MAX_DESCRIPTOR",
     "MAX_FDS",
     "MAX_MESSAGE",
-    "ObjectRecord",
+    "HolderRecord",
     "Offer",
     "OpenHandle",
     "PROTOCOL_VERSION",
-    "PayloadBack",
+    "RecordBack",
     "QueryHandle",
     "READ_ONLY",
     "READ_WRITE",
     "Refusal",
     "Reply",
     "Request",
+    "SIGNATURE",
     "SameObject",
     "SetFlags",
     "Snapshot",
@@ -155,7 +157,7 @@ __all__ = [
     "decode_record",
     "decode_reply",
     "decode_request",
-    "decode_snapshot",
+    "decode_parts",
     "encode",
     "reply_decoder",
     "fds_of",
@@ -186,8 +188,8 @@ Request: TypeAlias = (
     | Inherit
     | Hold
     | ListHandles
-    | AnnouncePayload
-    | AnnounceObject
+    | Follow
+    | AnnounceRecord
     | AnnounceMemory
     | AnnounceHandle
     | AnnounceTicket
@@ -209,35 +211,59 @@ Reply: TypeAlias = (
     | SnapshotFile
     | BrokerState
     | Channel
-    | PayloadBack
+    | RecordBack
     | Refusal
     | Fault
 )
 
 FDS: Final[Mapping[type[Message], int]] = {
     Export: 1,
-    AnnouncePayload: 1,
+    AnnounceRecord: 1,
+    BindOffer: 1,
     SnapshotFile: 1,
     Channel: 1,
 }
-"""File descriptors beside each kind of message: none for those not listed. `Imported` and `Handle` carry one exactly
-when their `mode` is not 0 (`fds_of`)."""
+"""File descriptors beside each kind of message: none for those not listed, but for those that carry one exactly when
+a field says so (`fds_of`): `Imported` and `Handle` by `mode`, `Duplicate` by `into`, `AnnounceTicket` by `bound`."""
 
 
-class ObjectRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """All that makes a shared object again after the broker died. `name` is the full path, None if unnamed."""
+SIGNATURE: Final = 16
+"""Bytes before a record that a broker has signed."""
 
-    object: I64
+
+class HolderRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What one user's processes hold of a payload, for the broker that follows: all that makes it again.
+
+    `object` is 0 for memory that is shared by KMT number, then `name` is None and `sddl` empty. `holder` is the user
+    whose processes may announce this, with the rights `granted` at most; `exporting`: as an exporter's memory object.
+    `uid` is the user that shared the payload first. `device` and `inode` are those of the payload's file, 0 where it
+    has none of its own; `digest` is that of its description.
+    """
+
     payload: I64
+    object: I64
     name: Name | None
     owner: U32
     sddl: Sddl
     writable: bool
+    born: I64
+    holder: U32
+    granted: U32
+    exporting: bool
+    kind: U8
+    share: U8
+    kmt: U32
+    strict_kmt: bool
+    stated: I64
+    uid: U32
+    device: I64
+    inode: I64
+    digest: Secret
 
 
 class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What an import leads to. `needs` is the mode that the memory is to be used with: the fd's that is attached, or
-    that the client has already. `object` or `kmt` is 0 where there is none; `record` is an encoded `ObjectRecord`.
+    that the client has already. `object` or `kmt` is 0 where there is none; `record` is a signed `HolderRecord`.
     `capacity` is how many bytes a host payload's file has, which is sealed; 0 for a driver's.
     """
 
@@ -268,8 +294,8 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_as_builtin)
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _facts = msgspec.msgpack.Decoder(ImportFacts)
-_records = msgspec.msgpack.Decoder(ObjectRecord)
-_snapshots = msgspec.msgpack.Decoder(list[PayloadRow])
+_records = msgspec.msgpack.Decoder(HolderRecord)
+_parts = msgspec.msgpack.Decoder(list[Part])
 
 NOT_DECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a decoder raises for bytes that are no message."""
@@ -288,6 +314,10 @@ def fds_of(message: Request | Reply) -> int:
     kind = type(message)
     if kind is Imported or kind is Handle:
         return 1 if message.mode else 0  # type: ignore[union-attr]  # (isinstance would be slower, and says the same)
+    if kind is Duplicate:
+        return int(message.into)  # type: ignore[union-attr]
+    if kind is AnnounceTicket:
+        return int(message.bound)  # type: ignore[union-attr]
     return FDS.get(kind, 0)
 
 
@@ -315,17 +345,17 @@ def decode_facts(data: bytes) -> ImportFacts:
         raise PeerProtocolError(f"{len(data)} bytes are no facts of an import: {error}") from None
 
 
-def decode_record(data: bytes) -> ObjectRecord:
-    """A shared object's record, as a client gave it back. Raises PeerProtocolError for anything else."""
+def decode_record(data: bytes) -> HolderRecord:
+    """A record without its signature. Raises PeerProtocolError for anything else."""
     try:
         return _records.decode(data)
     except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are no object record: {error}") from None
+        raise PeerProtocolError(f"{len(data)} bytes are no record: {error}") from None
 
 
-def decode_snapshot(data: bytes) -> list[PayloadRow]:
-    """The rows of a snapshot file. Raises PeerProtocolError for anything else."""
+def decode_parts(data: bytes) -> list[Part]:
+    """The parts of a snapshot file. Raises PeerProtocolError for anything else."""
     try:
-        return _snapshots.decode(data)
+        return _parts.decode(data)
     except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are no snapshot: {error}") from None
+        raise PeerProtocolError(f"{len(data)} bytes are no page of a snapshot: {error}") from None

@@ -12,6 +12,7 @@ encoding lacks are written with a backslash, too (`prepare`).
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import shutil
@@ -39,6 +40,8 @@ __all__ = [
 _UNBOUNDED = 100_000
 _READABLE = 24
 """Columns below which a broken cell is harder to read than no table."""
+_MANY = 500
+"""Rows above which a table is written without Rich."""
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -114,6 +117,9 @@ def table(
     if room < min(last, _READABLE):
         _records(headers, rows, title, target)
         return
+    if len(rows) > _MANY:
+        _plain(headers, rows, title, target)
+        return
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -137,6 +143,22 @@ def _natural_widths(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> li
         max(len(line) for cell in column for line in (cell.splitlines() or [""])) + 3
         for column in zip(headers, *rows, strict=True)
     ]
+
+
+def _plain(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str, target: IO[str]) -> None:
+    """The same, for so many rows that laying them out by Rich takes seconds; the last column's lines stay whole."""
+    from rich.cells import cell_len
+
+    table = [headers, *rows]
+    widths = [
+        max(cell_len(line) for cell in column for line in cell.split("\n")) for column in zip(*table, strict=True)
+    ]
+    target.write(title + "\n" if title else "")
+    for row in table:
+        for line in itertools.zip_longest(*(cell.split("\n") for cell in row), fillvalue=""):
+            padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
+            target.write("   ".join(padded).rstrip() + "\n")
+    target.write("\n")
 
 
 def _records(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str, target: IO[str]) -> None:

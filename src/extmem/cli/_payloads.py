@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from extmem.cli._out import bytes_in_words, clean, table
@@ -74,8 +74,11 @@ def _image(number: int, extent: list[int], tiling: int) -> dict[str, Any]:
     return {"type": "image", "format": name, "extent": extent, "tiling": way}
 
 
-def describe_payload(row: PayloadRow) -> dict[str, Any]:
-    """One live payload as plain data. A payload without a readable descriptor has null where that would tell."""
+def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_name) -> dict[str, Any]:
+    """One live payload as plain data. A payload without a readable descriptor has null where that would tell.
+
+    processes: the name of a process by its pid.
+    """
     from extmem.errors import DescriptorError
     from extmem.memory import Descriptor
     from extmem.objects import Share
@@ -95,12 +98,13 @@ def describe_payload(row: PayloadRow) -> dict[str, Any]:
         "device": descriptor.device_name if descriptor is not None else None,
         "read_only": descriptor.read_only if descriptor is not None else None,
         "share": share,
+        "in_flight": row.in_flight,
         "kmt": row.kmt or None,
         "security": [shared.sddl for shared in row.objects],
         "holders": [
             {
                 "pid": holder.pid,
-                "process": process_name(holder.pid),
+                "process": processes(holder.pid),
                 "exporter": descriptor is not None and holder.pid == descriptor.owner_pid,
                 "memory_objects": holder.memories,
                 "in_flight": holder.tickets,
@@ -139,6 +143,13 @@ def _holder_in_words(holder: dict[str, Any]) -> list[str]:
     return lines or [who]
 
 
+def _holders_in_words(payload: dict[str, Any]) -> list[str]:
+    lines = [line for holder in payload["holders"] for line in _holder_in_words(holder)]
+    if payload["in_flight"]:
+        lines.append(f"{payload['in_flight']} in flight from processes that have ended")
+    return lines
+
+
 def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream: IO[str] | None = None) -> None:
     """Draw payloads as `describe_payload` tells them."""
     table(
@@ -149,7 +160,7 @@ def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream
                 "?" if payload["size"] is None else bytes_in_words(payload["size"]),
                 _kind_in_words(payload["kind"]),
                 f"{payload['share']} {payload['kmt']:#x}" if payload["kmt"] else payload["share"],
-                "\n".join(line for holder in payload["holders"] for line in _holder_in_words(holder)) or "nobody",
+                "\n".join(_holders_in_words(payload)) or "nobody",
             )
             for payload in payloads
         ],

@@ -38,6 +38,12 @@ def _status() -> dict[str, Any]:
         "payloads": found.payloads,
         "descriptors": found.fds,
         "resident": found.resident,
+        "limit": found.limit,
+        "used": found.used,
+        "reserve": found.reserve,
+        "client_share": found.client_share,
+        "user_share": found.user_share,
+        "longest_turn": found.longest_turn,
     }
 
 
@@ -63,8 +69,10 @@ def status(as_json: _Json = False) -> None:
             ("up for", f"{facts['uptime']:.1f} s"),
             ("clients", facts["clients"]),
             ("payloads", facts["payloads"]),
-            ("descriptors", facts["descriptors"]),
+            ("descriptors", f"{facts['used']} of {facts['limit']} used, {facts['reserve']} in reserve"),
+            ("shares", f"{facts['client_share']} for one client more, {facts['user_share']} for one user more"),
             ("memory", bytes_in_words(facts["resident"])),
+            ("longest turn", f"{facts['longest_turn'] * 1000:.1f} ms"),
             ("wire format", f"version {facts['version']}"),
         ):
             emit_line(f"{label:12} {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any
 
 import typer
@@ -15,12 +16,13 @@ __all__ = ["live_payloads", "ps"]
 def live_payloads() -> list[dict[str, Any]] | None:
     """Every live payload as plain data; None where a broker is needed and none runs. Starts none."""
     from extmem.cli._payloads import describe_payload
-    from extmem.manager import manager
+    from extmem.manager import manager, process_name
 
     owner = manager()
     if owner.has_broker and owner.status() is None:
         return None
-    return [describe_payload(row) for row in owner.snapshot()]
+    processes = functools.cache(process_name)  # thousands of payloads are held by a few processes
+    return [describe_payload(row, processes) for row in owner.snapshot()]
 
 
 @guarded

@@ -74,12 +74,6 @@ class ImportsDescribed(Protocol):
     def producer(self) -> str:
         """`Descriptor.producer` of what it allocates."""
 
-    def keeper_of(self, allocation: Allocation) -> Callable[[int], None]:
-        """What takes the fd that an allocation was imported from, once the caller's is consumed.
-
-        The allocation owns it from then on, so that the payload can be passed on.
-        """
-
     def import_described(
         self,
         handle: int,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
     from extmem.broker.wire import Kind
     from extmem.manager import ShareTerms
+    from extmem.owning import OwnedFd, Uses
 
 __all__ = [
     "DESCRIPTOR_LIMIT",
@@ -143,7 +144,7 @@ class Allocation(Protocol):
         """Whether the host has it mapped: `map` was called and its mapping lives, or it is the host's memory anyway."""
 
     def close(self) -> None:
-        """Give it back. Safe to call twice. Mappings made from it stay until they are lost themselves."""
+        """Give it back. Safe to call twice, and again after an exception. Whoever looks at a mapping lets go before."""
 
     def map(self, writable: bool = True) -> Mapping:
         """vkMapMemory of the whole allocation: one mapping, however often it is asked for.
@@ -154,7 +155,7 @@ class Allocation(Protocol):
 
 
 class Mapping(Protocol):
-    """An allocation's bytes in this process's address space, until the last reference to this object goes."""
+    """An allocation's bytes in this process's address space, at least until the allocation is closed."""
 
     @property
     def address(self) -> int:
@@ -290,7 +291,7 @@ class Driver(Protocol):
         known: this library exported it, so that a look at what kind of file it is may suffice.
         """
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> int:
+    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:
         """A new descriptor of the payload (vkGetMemoryFdKHR), owned by the caller, close-on-exec.
 
         handle_type: OPAQUE_FD (1), or DMA_BUF.
@@ -352,8 +353,10 @@ class Driver(Protocol):
     def queue_facts(self) -> QueueFacts | None:
         """What the barrier rules need; None for a device without queues."""
 
-    def submit(self, record: Callable[[Recorder], None]) -> None:
+    def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
         """Record commands, submit them and wait until they are done. What `record` raises abandons them.
+
+        uses: what the commands use; it is not given back before they are done, also where an exception ends the wait.
 
         Errors: DriverError; OutOfMemoryError; UnsupportedError for a command that the device lacks.
         """

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 from extmem import vk
 from extmem.errors import OutOfMemoryError
-from extmem.handles.fds import duplicate
+from extmem.owning import OwnedFd, copy_fd
 
-__all__ = ["copy_of"]
+__all__ = ["copy_of", "copy_to_read"]
+
+_CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
 
 
-def copy_of(fd: int) -> int:
+def copy_of(fd: int) -> OwnedFd:
     """dup(2), close-on-exec, owned by the caller. Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS."""
     try:
-        return duplicate(fd)
+        return copy_fd(fd)
     except OSError as error:
         raise OutOfMemoryError(
             f"vkAllocateMemory: fd {fd} cannot be duplicated ({error.strerror}); close some, or raise RLIMIT_NOFILE",
             result=vk.Result.ERROR_TOO_MANY_OBJECTS,
             command="vkAllocateMemory",
         ) from error
+
+
+def copy_to_read(fd: int) -> OwnedFd:
+    """`copy_of`, with a position of its own where the fd is a regular file.
+
+    All copies of a descriptor share one position, in other processes too. A driver that reads its payload's file by
+    read(2), as Mesa's software driver does, fails now and then when two imports of one payload read at once.
+    """
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return OwnedFd.of(os.open, f"/proc/self/fd/{fd}", os.O_RDWR | _CLOSE_ON_EXEC)
+    except OSError:
+        pass  # no /proc, or no right to open it anew
+    return copy_of(fd)

@@ -13,6 +13,7 @@ from extmem.errors import HandleStateError
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.base import Answers, Driver
+    from extmem.owning import Owner
 
 __all__ = [
     "DeviceIdentity",
@@ -40,7 +41,7 @@ class Requirements(msgspec.Struct, frozen=True, gc=False):
 
 
 class NativeResource(msgspec.Struct):
-    """A buffer or image as its device has it. Ownership: destroyed by `Driver.destroy`."""
+    """A buffer or image as its device has it. Ownership: destroyed by `Driver.destroy`, or when it is lost."""
 
     kind: Literal["buffer", "image"]
     requirements: Requirements
@@ -52,6 +53,15 @@ class NativeResource(msgspec.Struct):
     """What it was made from, so that the identical one can be made; None for what somebody else made."""
     bound: bool = False
     """Whether it is bound to memory."""
+    owner: Owner | None = None
+    """What destroys `raw`; None where nothing has to, or somebody else does."""
+
+    @property
+    def keeper(self) -> Owner:
+        """`owner`, for what uses the resource. HandleStateError once destroyed, and where there is none."""
+        if self.owner is None:
+            raise HandleStateError(f"this {self.kind} is destroyed; make another one")
+        return self.owner
 
     @property
     def live(self) -> int:

@@ -8,12 +8,13 @@ from extmem.handles._fd import FdHandle, FdPayload
 from extmem.handles._kmt import KmtHandle, is_kmt_value
 from extmem.handles._nt import NtHandle
 from extmem.handles._owned import OwnedHandle
-from extmem.handles._table import HandleInfo, NtHandleTable
+from extmem.handles._table import HandleEntry, HandleInfo, NtHandleTable
 
 __all__ = [
     "Access",
     "FdHandle",
     "FdPayload",
+    "HandleEntry",
     "HandleInfo",
     "KmtHandle",
     "NtHandle",

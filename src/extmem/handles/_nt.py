@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import overload
 
-from extmem.errors import HandleStateError
+from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles._access import Access
-from extmem.handles._owned import OwnedHandle
-from extmem.handles._table import HandleInfo, NtHandleTable
+from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
+from extmem.handles._table import HandleEntry, HandleInfo, NtHandleTable
 
 __all__ = ["NtHandle"]
 
@@ -25,25 +25,38 @@ class NtHandle(OwnedHandle):
     (`InvalidHandleError`, `AccessDeniedError`, …) as its own class.
     """
 
-    __slots__ = ("_table",)
+    __slots__ = ("_entry", "_table")
     _word = "NT handle"
 
-    def __init__(self, value: int, table: NtHandleTable) -> None:
-        if value <= 0 or value & 0xC000_0000 or value.bit_length() > 32:
+    def __init__(self, value: int | HandleEntry, table: NtHandleTable) -> None:
+        """value: owned from now on. An entry has recorded it when it was made."""
+        number = value if isinstance(value, int) else value.value
+        if number <= 0 or number & 0xC000_0000 or number.bit_length() > 32:
             raise HandleStateError(
-                f"{value:#x} cannot be an NT handle: those are small multiples of 4 with bits 30 and 31 clear; "
+                f"{number:#x} cannot be an NT handle: those are small multiples of 4 with bits 30 and 31 clear; "
                 "a value with those bits is a KMT number (KmtHandle)"
             )
-        super().__init__(value)
         self._table = table
+        self._entry = HandleEntry(table, value) if isinstance(value, int) else value
+        super().__init__(number)
 
     def take(self) -> int:
-        """See `Owned.take`. Whoever closes the value from now on, the table learns nothing of it."""
-        value = super().take()
-        forget = getattr(self._table, "forget", None)  # a table that keeps something by the values of its handles
-        if forget is not None:
-            forget(value)
-        return value
+        """Stop owning and return the value: closing it is now the caller's duty.
+
+        The table is not told when the raw value is closed later.
+        """
+        taking = False
+        try:
+            with self._table.lock:  # a verb in another thread is done with the value
+                self.check_open()
+                self._state, taking = TAKEN, True
+            # From here to the return no signal handler runs once the value has been disowned.
+            self._entry.disown()
+        except BaseException:
+            if taking:
+                self._state = OPEN
+            raise
+        return self._value
 
     @property
     def table(self) -> NtHandleTable:
@@ -91,30 +104,39 @@ class NtHandle(OwnedHandle):
         into: pid of the process to get the duplicate; the result is then the value, meaningful only there.
         """
         desired = None if access is None else int(access)
-        source = int(self)
-        closes = close_source and not self._is_protected()
-        try:
-            value = self._table.duplicate(
-                source,
-                desired=desired,
-                inherit=inherit,
-                same_attributes=same_attributes,
-                close_source=close_source,
-                into=into,
-            )
-        finally:
-            if closes:
-                self._forget()
-        return value if into is not None else NtHandle(value, self._table)
+        with self._table.lock:
+            source = int(self)
+            entry = HandleEntry(self._table)
+            try:
+                value = self._table.duplicate(
+                    source,
+                    desired=desired,
+                    inherit=inherit,
+                    same_attributes=same_attributes,
+                    close_source=close_source,
+                    into=into,
+                    entry=None if into is not None else entry,
+                    source_entry=self._entry,
+                )
+            finally:
+                if not self._entry.owes:
+                    self._state = CLOSED
+            if into is not None:
+                return value
+            if not entry.value:
+                entry.record(value)
+            return NtHandle(entry, self._table)
 
     def same_object(self, other: NtHandle) -> bool:
         """CompareObjectHandles: whether both refer to one shared object. Two shares of one payload are two objects."""
-        return self._table.same_object(int(self), int(other))
+        with self._table.lock:
+            return self._table.same_object(int(self), int(other))
 
     @property
     def info(self) -> HandleInfo:
         """GetHandleInformation and NtQueryObject: flags, granted access, object name and type."""
-        return self._table.info(int(self))
+        with self._table.lock:
+            return self._table.info(int(self))
 
     @property
     def access(self) -> Access:
@@ -133,16 +155,21 @@ class NtHandle(OwnedHandle):
             if value is not None:
                 mask |= bit
                 flags |= bit if value else 0
-        self._table.set_flags(int(self), mask, flags)
+        with self._table.lock:
+            self._table.set_flags(int(self), mask, flags)
 
-    def _is_protected(self) -> bool:
-        return self._table.info(int(self)).protect_from_close
+    @property
+    def _origin(self) -> object:
+        return self._entry.origin
 
-    def _forget(self) -> None:
-        self._state = "closed"
-
-    def _close(self, value: int) -> None:
-        self._table.close(value)
-
-    def _close_lost(self, value: int) -> None:
-        self._table.close_later(value)
+    def _close(self) -> None:
+        with self._table.lock:
+            if self._state is OPEN:
+                self._state = CLOSED
+            if self._state is not CLOSED:
+                return
+            try:
+                self._entry.close()
+            except ObjectManagerError:
+                self._state = OPEN  # the object manager refuses (a protected handle), so it is still open
+                raise

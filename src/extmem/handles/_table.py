@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["HandleInfo", "NtHandleTable"]
+from extmem.owning import Owner, Step
+
+__all__ = ["HandleEntry", "HandleInfo", "NtHandleTable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +30,24 @@ class HandleInfo:
 
 
 class NtHandleTable(Protocol):
-    """The calling process's handle table. Values are ints; refusals are ObjectManagerError classes."""
+    """The calling process's handle table. Values are ints; refusals are ObjectManagerError classes.
 
-    def close(self, value: int) -> None:
-        """CloseHandle. InvalidHandleError for unknown (INVALID_HANDLE) or protected (HANDLE_NOT_CLOSABLE) values."""
+    A value is used under `lock` alone, where the handle object that owns it was found open: no other thread can close
+    it in between.
+    """
 
-    def close_later(self, value: int) -> None:
-        """Close soon, from a finalizer: must not block, call back or raise."""
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """Held while a value is read and used; the same thread may take it again."""
+
+    def close(self, value: int, entry: HandleEntry | None = None) -> None:
+        """CloseHandle. InvalidHandleError for unknown (INVALID_HANDLE) or protected (HANDLE_NOT_CLOSABLE) values.
+
+        entry: whose value it is: where the table has closed that already, nothing happens.
+        """
+
+    def when_lost(self, value: int) -> Iterable[Step]:
+        """What closes the value when the owner of its entry is lost: C code, which does not block or raise."""
 
     def duplicate(
         self,
@@ -43,8 +58,14 @@ class NtHandleTable(Protocol):
         same_attributes: bool,
         close_source: bool,
         into: int | None,
+        entry: HandleEntry | None = None,
+        source_entry: HandleEntry | None = None,
     ) -> int:
-        """DuplicateHandle; `desired` None is DUPLICATE_SAME_ACCESS; `into` is a pid or None. The new value."""
+        """DuplicateHandle; `desired` None is DUPLICATE_SAME_ACCESS; `into` is a pid or None. The new value.
+
+        entry: records the new value, if it is one of this process. source_entry: owns `value`, and owes nothing any
+        more once that is closed.
+        """
 
     def same_object(self, a: int, b: int) -> bool:
         """CompareObjectHandles."""
@@ -54,3 +75,28 @@ class NtHandleTable(Protocol):
 
     def set_flags(self, value: int, mask: int, flags: int) -> None:
         """SetHandleInformation: HANDLE_FLAG_INHERIT 1, HANDLE_FLAG_PROTECT_FROM_CLOSE 2."""
+
+
+class HandleEntry(Owner):
+    """An entry of a handle table. Calls that make one record it here, so that an interrupt does not lose it."""
+
+    __slots__ = ("table", "value")
+
+    def __init__(self, table: NtHandleTable, value: int = 0) -> None:
+        """value: owned from now on; 0 for one that is to be made."""
+        super().__init__()
+        self.table = table
+        self.value = value
+        if value:
+            self.record(value)
+
+    def record(self, value: int) -> None:
+        """This is the value."""
+        self.value = value
+        self.owe(self.table.when_lost(value))
+
+    def close(self) -> None:
+        """CloseHandle, once. Errors: as `NtHandleTable.close`; the entry is still open then."""
+        if self.owes:
+            self.table.close(self.value, self)
+            self.forget()

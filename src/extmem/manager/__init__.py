@@ -10,7 +10,7 @@ import sys
 from extmem.broker.descriptors import Imported, PayloadFd
 from extmem.broker.wire import Kind
 from extmem.errors import UnsupportedError
-from extmem.manager._api import BrokerStatus, Exported, Manager, ShareTerms
+from extmem.manager._api import BrokerStatus, Exported, Manager, Reference, ShareTerms
 from extmem.objects import PayloadRow
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Manager",
     "PayloadFd",
     "PayloadRow",
+    "Reference",
     "ShareTerms",
     "manager",
     "process_name",

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import abc
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from extmem.broker.descriptors import Imported
 from extmem.broker.wire import Kind
 from extmem.errors import UnsupportedError
-from extmem.handles import HandleInfo
+from extmem.handles import HandleEntry, HandleInfo
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share, Status, error_for
 from extmem.objects.kmt import bad_number
+from extmem.owning import Owner, Step
 
-__all__ = ["BrokerStatus", "Exported", "Imported", "Manager", "ShareTerms"]
+__all__ = ["BrokerStatus", "Exported", "Imported", "Manager", "Reference", "ShareTerms"]
 
 
 class Exported(NamedTuple):
@@ -25,6 +27,33 @@ class Exported(NamedTuple):
     payload: int
     object: int
     kmt: int
+
+
+class Reference(Owner):
+    """A memory object in the object manager, owned: it is freed by `give_back`, or when this is lost.
+
+    Made empty before the call that makes the memory object, which records it here: so an interrupt does not lose it.
+    """
+
+    __slots__ = ("manager", "memory")
+
+    def __init__(self, manager: Manager) -> None:
+        Owner.__init__(self)
+        self.manager = manager
+        self.memory = 0
+        """The memory object's number; 0 before there is one."""
+
+    def record(self, memory: int) -> None:
+        """This is the memory object."""
+        self.memory = memory
+        self._owed.extend(self.manager.when_reference_lost(memory))
+
+    def give_back(self) -> None:
+        """Free the memory object, once. Errors: as `Manager.free`; it can be tried again then."""
+        if self.owes:
+            self.manager.free_once(self.memory)
+            self.forget()
+        super().give_back()
 
 
 class ShareTerms(NamedTuple):
@@ -46,7 +75,11 @@ class ShareTerms(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BrokerStatus:
-    """A running broker. `uptime` in seconds, `resident` in bytes; `fds` are those that it keeps for payloads."""
+    """A running broker. `uptime` and `longest_turn` (of its loop, so far) in seconds, `resident` in bytes.
+
+    Of the `limit` file descriptors that it may have open, `used` are used for clients (`fds` of them for payloads), and
+    `reserve` are kept for control. One client could get `client_share` more now, one user `user_share`.
+    """
 
     pid: int
     version: int
@@ -56,6 +89,12 @@ class BrokerStatus:
     payloads: int
     fds: int
     resident: int
+    limit: int
+    used: int
+    reserve: int
+    client_share: int
+    user_share: int
+    longest_turn: float
 
 
 class Manager(abc.ABC):
@@ -82,8 +121,11 @@ class Manager(abc.ABC):
         strict_kmt: bool = False,
         kind: Kind = Kind.HOST,
         identity: int = 0,
+        reference: Reference | None = None,
     ) -> Exported:
         """Share a payload; name, shared object and KMT number exist from here on (B13).
+
+        reference: records the memory object, here and wherever one is made: without it, the caller frees the number.
 
         fd: borrowed; on Windows the payload's HANDLE, of an object that was made under this very name and security.
         kind: what it is; `identity` tells apart the payloads of kinds whose fds the kernel does not.
@@ -101,18 +143,18 @@ class Manager(abc.ABC):
         return "D:(A;;GR;;;OW)"
 
     @abc.abstractmethod
-    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
+    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED, reference: Reference | None = None) -> Imported:
         """A memory object by name, with the rights asked for, or all that the object's security allows."""
 
     @abc.abstractmethod
-    def import_by_handle(self, handle: int) -> Imported:
+    def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
 
     @abc.abstractmethod
-    def import_by_kmt(self, number: int) -> Imported:
+    def import_by_kmt(self, number: int, reference: Reference | None = None) -> Imported:
         """A memory object by KMT number."""
 
-    def import_stranger(self, number: int) -> Imported:
+    def import_stranger(self, number: int, reference: Reference | None = None) -> Imported:
         """A memory object on a KMT number that no memory of extmem's has: another program's, for the driver to judge.
 
         InvalidHandleError where there can be none.
@@ -124,18 +166,27 @@ class Manager(abc.ABC):
         """Free a memory object. One that a fork left behind is not ours: nothing happens."""
 
     @abc.abstractmethod
-    def free_later(self, memory: int) -> None:
-        """Free soon, from a finalizer: does not block, call back or raise."""
+    def free_once(self, memory: int) -> None:
+        """`free`, for the owner of a memory object: where it is freed already, nothing happens."""
 
     @abc.abstractmethod
-    def get_handle(self, memory: int) -> int:
+    def when_reference_lost(self, memory: int) -> Iterable[Step]:
+        """What frees a memory object soon when the `Reference` to it is lost: C code, which does not block or raise."""
+
+    @property
+    @abc.abstractmethod
+    def lock(self) -> AbstractContextManager[object]:
+        """See `NtHandleTable`."""
+
+    @abc.abstractmethod
+    def get_handle(self, memory: int, entry: HandleEntry | None = None) -> int:
         """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
 
     @abc.abstractmethod
-    def open_handle(self, name: str, desired: int, inherit: bool = False) -> int:
+    def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
         """A new handle by name (B15)."""
 
-    def open_section(self, name: str, desired: int) -> int:
+    def open_section(self, name: str, desired: int, entry: HandleEntry | None = None) -> int:
         """A new handle to another program's section by its very name. UnsupportedError where the system has none."""
         raise UnsupportedError(
             f"there are no sections here that {name!r} could name: those are Windows's; open what extmem shares with "
@@ -144,12 +195,12 @@ class Manager(abc.ABC):
         )
 
     @abc.abstractmethod
-    def close(self, value: int) -> None:
-        """CloseHandle."""
+    def close(self, value: int, entry: HandleEntry | None = None) -> None:
+        """CloseHandle. See `NtHandleTable`."""
 
     @abc.abstractmethod
-    def close_later(self, value: int) -> None:
-        """Close soon, from a finalizer: does not block, call back or raise."""
+    def when_lost(self, value: int) -> Iterable[Step]:
+        """See `NtHandleTable`."""
 
     @abc.abstractmethod
     def duplicate(
@@ -161,6 +212,8 @@ class Manager(abc.ABC):
         same_attributes: bool,
         close_source: bool,
         into: int | None,
+        entry: HandleEntry | None = None,
+        source_entry: HandleEntry | None = None,
     ) -> int:
         """DuplicateHandle; as `NtHandleTable.duplicate`."""
 
@@ -185,11 +238,14 @@ class Manager(abc.ABC):
         """A ticket (some bytes) for exactly one of the three, to be sent to another process by any road.
 
         It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as
-        long as the process lives that it is for; and never longer than this process lives.
+        long as the process lives that it is for, also when this process has ended: then without its name and KMT
+        number. On Windows, where nobody else can keep it, it ends with this process.
         """
 
     @abc.abstractmethod
-    def claim(self, ticket: bytes) -> Imported | int:
+    def claim(
+        self, ticket: bytes, reference: Reference | None = None, entry: HandleEntry | None = None
+    ) -> Imported | int:
         """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
 
     @abc.abstractmethod
@@ -212,8 +268,9 @@ class Manager(abc.ABC):
         """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
 
         handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
-        Ownership: the caller's. Pass its fd to the child with `EXTMEM_INHERIT_FD=<fd>` in its environment, and close
-        it here once the child has started: a child that dies without a word then gives its handles back.
+        Ownership: the caller's. Pass its fd to the child, with `EXTMEM_INHERIT_FD=<fd>:<inode of the socket>` in its
+        environment (`extmem.process.Popen` does so), and close it here once the child has
+        started: a child that dies without a word then gives its handles back.
         UnsupportedError on Windows, where the kernel does it: pass `handles` to CreateProcess.
         """
 

@@ -13,14 +13,15 @@ import sys
 if sys.platform != "linux":
     raise ImportError("the broker is Linux's; extmem.manager picks what the system has")
 
-import socket
-from collections.abc import Sequence
+import os
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NoReturn
 
 from extmem.broker import wire
-from extmem.broker.client import TIMEOUT, Client
-from extmem.broker.descriptors import Imported, OwnedFd
+from extmem.broker.client import TIMEOUT, Asked, Client
+from extmem.broker.connecting import pidfd_of
+from extmem.broker.descriptors import Imported
+from extmem.broker.files import is_writable
 from extmem.broker.fitting import (
     fit_descriptor,
     fit_handle,
@@ -31,13 +32,14 @@ from extmem.broker.fitting import (
     fit_ticket,
 )
 from extmem.broker.paths import RuntimeDir, runtime_directory
-from extmem.broker.payloads import is_writable
-from extmem.broker.state import GENERATION
+from extmem.broker.state import HeldHandle
 from extmem.broker.wire import Kind
-from extmem.errors import HandleStateError, PeerProtocolError, UnsupportedError
-from extmem.handles import HandleInfo, fds
-from extmem.manager._api import BrokerStatus, Exported, Manager
-from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share
+from extmem.errors import ObjectManagerError, UnsupportedError
+from extmem.handles import HandleEntry, HandleInfo
+from extmem.manager._api import Exported, Manager, Reference
+from extmem.manager._linux_broker import BrokerItself, unexpected, value_of
+from extmem.objects import MAXIMUM_ALLOWED, Share, Status, error_for
+from extmem.owning import OwnedFd, Step, copy_fd
 
 __all__ = ["LinuxManager", "manager", "process_name"]
 
@@ -46,11 +48,11 @@ _PROTECT = 2
 _INHERIT = 1
 
 
-class LinuxManager(Manager):
+class LinuxManager(BrokerItself):
     """This process's client of the broker in one runtime directory."""
 
     def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
-        self.client = Client(runtime_directory() if directory is None else directory, timeout=timeout)
+        super().__init__(Client(runtime_directory() if directory is None else directory, timeout=timeout))
         self._opens: dict[tuple[str, int], bytes] = {}
 
     # -- memory objects -----------------------------------------------------------------------------------------------
@@ -68,6 +70,7 @@ class LinuxManager(Manager):
         strict_kmt: bool = False,
         kind: Kind = Kind.HOST,
         identity: int = 0,
+        reference: Reference | None = None,
     ) -> Exported:
         """Share a payload; name, shared object and KMT number exist from here on (B13).
 
@@ -89,15 +92,17 @@ class LinuxManager(Manager):
         )
         client = self.client
         # Whatever can fail here does so before the broker knows of the payload: nobody would give that back.
-        writable = is_writable(kind, fd)
-        kept = OwnedFd(fds.duplicate(fd))
-        with client.lock:
-            reply, _ = client.exchange(request, fd)
+        writable = is_writable(fd)
+        kept = copy_fd(fd)
+
+        def enter(reply: wire.Reply, received: OwnedFd | None) -> Exported:
             if type(reply) is not wire.Exported:
-                _unexpected(reply)
-            client.state.exported(request, reply, kept, writable=writable)
-            memory = reply.memory + client.state.base
-        return Exported(memory, reply.payload, reply.object, reply.kmt)
+                unexpected(reply)
+            memory = client.state.exported(request, reply, kept, writable=writable, owner=reference)
+            return Exported(memory, reply.payload, reply.object, reply.kmt)
+
+        with client.lock:
+            return client.perform(request, enter, fd)
 
     def security_text(self, security: str | bytes | int | None) -> str | None:
         """A security descriptor of `vk.SecurityAttributes` as SDDL text. UnsupportedError for a binary one."""
@@ -109,15 +114,14 @@ class LinuxManager(Manager):
             )
         return security
 
-    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
+    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED, reference: Reference | None = None) -> Imported:
         """A memory object by name, with the rights asked for, or all that the object's security allows."""
         request = self._opens.get((name, desired))
         if request is None:
             request = self._prepare_open(name, desired)
         client = self.client
         with client.lock:
-            reply, fd = client.exchange_encoded(request)
-            return client.state.imported(request, reply, fd)
+            return client.perform(request, lambda reply, fd: client.state.imported(request, reply, fd, reference))
 
     def _prepare_open(self, name: str, desired: int) -> bytes:
         """The encoded request. Programs open the same names again and again."""
@@ -128,57 +132,73 @@ class LinuxManager(Manager):
         request = self._opens[name, desired] = wire.encode(wire.ImportName(name, fit_mask(desired)))
         return request
 
-    def import_by_handle(self, handle: int) -> Imported:
+    def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
         client = self.client
         with client.lock:
-            request = wire.encode(wire.ImportHandle(self._know(handle)))
-            return client.state.imported(request, *client.exchange_encoded(request))
+            value = self._know(handle)
+            key = wire.encode(wire.ImportHandle(value))
+            return client.perform(
+                lambda: wire.ImportHandle(client.value(value)),
+                lambda reply, fd: client.state.imported(key, reply, fd, reference),
+            )
 
-    def import_by_kmt(self, number: int) -> Imported:
+    def import_by_kmt(self, number: int, reference: Reference | None = None) -> Imported:
         """A memory object by KMT number."""
         client = self.client
         with client.lock:
             request = wire.encode(wire.ImportKmt(fit_number(number)))
-            return client.state.imported(request, *client.exchange_encoded(request))
+            return client.perform(request, lambda reply, fd: client.state.imported(request, reply, fd, reference))
 
     def free(self, memory: int) -> None:
         """Free a memory object. One that a fork left behind is not ours: nothing happens."""
         self.client.free(memory)
 
-    def free_later(self, memory: int) -> None:
-        """Free soon, from a finalizer: does not block, call back or raise."""
-        self.client.later(self.client.free, memory)
+    def free_once(self, memory: int) -> None:
+        """See `Manager`."""
+        self.client.free_once(memory)
+
+    def when_reference_lost(self, memory: int) -> tuple[Step, Step]:
+        """See `Manager`."""
+        client = self.client
+        return client.when_lost(client.free_once, memory)
 
     # -- handles ------------------------------------------------------------------------------------------------------
 
-    def get_handle(self, memory: int) -> int:
-        """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
-        client = self.client
-        with client.lock:
-            return self._handle(*client.exchange(wire.GetHandle(self._number(memory))))
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """See `NtHandleTable`."""
+        return self.client.lock
 
-    def open_handle(self, name: str, desired: int, inherit: bool = False) -> int:
+    def when_lost(self, value: int) -> tuple[Step, Step]:
+        """See `NtHandleTable`."""
+        client = self.client
+        return client.when_lost(client.close_lost, (value, client.state.handles.get(value)))
+
+    def get_handle(self, memory: int, entry: HandleEntry | None = None) -> int:
+        """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
+        with self.client.lock:
+            return self._handle(lambda: wire.GetHandle(self.client.number(memory)), entry)
+
+    def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
         """A new handle by name (B15)."""
         fit_name(name)
         self._check_global(name)
-        client = self.client
-        with client.lock:
-            return self._handle(*client.exchange(wire.OpenHandle(name, fit_mask(desired), inherit)))
+        with self.client.lock:
+            return self._handle(wire.OpenHandle(name, fit_mask(desired), inherit), entry)
 
-    def _handle(self, reply: wire.Reply, fd: OwnedFd | None) -> int:
+    def _handle(self, request: Asked, entry: HandleEntry | None = None) -> int:
+        """The handle that a request is answered with; the caller holds `lock`."""
+        return self.client.perform(request, lambda reply, fd: self._entered(reply, fd, entry))
+
+    def _entered(self, reply: wire.Reply, fd: OwnedFd | None, entry: HandleEntry | None) -> int:
         if type(reply) is not wire.Handle:
-            _unexpected(reply)
-        self.client.state.handle(reply, fd)
-        return reply.handle
+            unexpected(reply)
+        return self.client.state.handle(reply, fd, entry)
 
-    def close(self, value: int) -> None:
-        """CloseHandle."""
-        self.client.close_handle(value)
-
-    def close_later(self, value: int) -> None:
-        """Close soon, from a finalizer: does not block, call back or raise."""
-        self.client.later(self.client.close_handle, value)
+    def close(self, value: int, entry: HandleEntry | None = None) -> None:
+        """See `NtHandleTable`."""
+        self.client.close_handle(value, entry)
 
     def duplicate(
         self,
@@ -189,40 +209,75 @@ class LinuxManager(Manager):
         same_attributes: bool,
         close_source: bool,
         into: int | None,
+        entry: HandleEntry | None = None,
+        source_entry: HandleEntry | None = None,
     ) -> int:
         """DuplicateHandle; as `NtHandleTable.duplicate`."""
         client = self.client
         mask = None if desired is None else fit_mask(desired)
         with client.lock:
-            state = client.state
             source = self._know(value)
-            held = state.handles.get(source)
-            closes = close_source and held is not None and not held.protect
-            forget = state.forgets(held.payload) if closes and held is not None else 0
-            request = wire.Duplicate(source, mask, inherit, same_attributes, close_source, into, forget)
+            elsewhere = into is not None and into != os.getpid()
+            target = pidfd_of(into) if into is not None and elsewhere else None
+
+            def closes() -> HeldHandle | None:
+                held = client.state.handles.get(source)
+                return held if close_source and held is not None and not held.protect else None
+
+            def forgets() -> int:
+                held = closes()
+                return 0 if held is None else client.state.forgets(held.payload)
+
+            def closed(*, replaced: bool = False) -> None:
+                """replaced: the new handle has the value of the source."""
+                if closes():
+                    if not replaced:
+                        client.state.closed(source)
+                    if source_entry is not None:
+                        source_entry.forget()
+
+            def enter(reply: wire.Reply, fd: OwnedFd | None) -> int:
+                made = reply.value if type(reply) is wire.Value else self._entered(reply, fd, entry)
+                closed(replaced=not elsewhere and made == source)
+                return made
+
+            if elsewhere and target is None:
+                if closes():
+                    client.perform(
+                        lambda: wire.CloseHandle(client.value(source), forgets()), lambda reply, fd: closed()
+                    )
+                raise error_for(
+                    Status.INVALID_CID,
+                    f"There is no process {into} here, so it has no handle table. Pass the pid of one that is running.",
+                )
+
+            def request() -> wire.Duplicate:
+                return wire.Duplicate(
+                    client.value(source), mask, inherit, same_attributes, close_source, elsewhere, forgets()
+                )
+
             try:
-                reply, fd = client.exchange(request)
-            finally:
-                if closes:
-                    state.closed(source)
-            if type(reply) is wire.Value:
-                return reply.value
-            return self._handle(reply, fd)
+                return client.perform(request, enter, None if target is None else target.fd)
+            except ObjectManagerError:
+                closed()  # whatever comes of it (B40)
+                raise
 
     def same_object(self, a: int, b: int) -> bool:
         """CompareObjectHandles."""
         client = self.client
         with client.lock:
-            reply, _ = client.exchange(wire.SameObject(self._know(a), self._know(b)))
-        return bool(_value(reply))
+            first, second = self._know(a), self._know(b)
+            reply, _ = client.exchange(lambda: wire.SameObject(client.value(first), client.value(second)))
+        return bool(value_of(reply))
 
     def info(self, value: int) -> HandleInfo:
         """GetHandleInformation and NtQueryObject."""
         client = self.client
         with client.lock:
-            reply, _ = client.exchange(wire.QueryHandle(self._know(value)))
+            known = self._know(value)
+            reply, _ = client.exchange(lambda: wire.QueryHandle(client.value(known)))
         if type(reply) is not wire.HandleState:
-            _unexpected(reply)
+            unexpected(reply)
         return HandleInfo(
             reply.inherit,
             reply.protect,
@@ -238,31 +293,22 @@ class LinuxManager(Manager):
         client = self.client
         with client.lock:
             source = self._know(value)
-            client.exchange(wire.SetFlags(source, mask & 0xFF, flags & 0xFF))
-            held = client.state.handles.get(source)
-            if held is not None:
-                held.inherit = bool(flags & _INHERIT) if mask & _INHERIT else held.inherit
-                held.protect = bool(flags & _PROTECT) if mask & _PROTECT else held.protect
+
+            def enter(reply: wire.Reply, fd: OwnedFd | None) -> None:
+                held = client.state.handles.get(source)
+                if held is not None:
+                    held.inherit = bool(flags & _INHERIT) if mask & _INHERIT else held.inherit
+                    held.protect = bool(flags & _PROTECT) if mask & _PROTECT else held.protect
+
+            client.perform(lambda: wire.SetFlags(client.value(source), mask & 0xFF, flags & 0xFF), enter)
 
     def _know(self, value: int) -> int:
         """The value as the table knows it. Makes sure that the state knows it too, if it is a handle at all."""
         value = fit_handle(value)
         client = self.client
-        if value not in client.state.handles:
-            if value in client.state.left_behind:
-                raise HandleStateError(
-                    f"the handle {value:#x} is the parent's: fork does not inherit handles. Start children with spawn"
-                )
-            self._handle(*client.exchange(wire.Hold(value)))
+        if client.value(value) not in client.state.handles:
+            self._handle(wire.Hold(value))
         return value
-
-    def _number(self, memory: int) -> int:
-        generation, number = divmod(memory, GENERATION)
-        if generation < self.client.state.generation:
-            raise HandleStateError(
-                f"memory object {memory:#x} is the parent's: fork does not share it. Start children with spawn"
-            )
-        return number
 
     # -- KMT numbers and tickets --------------------------------------------------------------------------------------
 
@@ -273,46 +319,59 @@ class LinuxManager(Manager):
         client = self.client
         with client.lock:
             reply, _ = client.exchange(wire.KmtAlive(number))
-        return bool(_value(reply))
+        return bool(value_of(reply))
 
     def offer(self, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
         """A ticket of 16 bytes for exactly one of the three, to be sent to another process by any road.
 
         It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as
-        long as the process lives that it is for; and never longer than this process lives.
+        long as the process lives that it is for, also when this process has ended: then without its name and KMT
+        number.
         """
         client = self.client
         with client.lock:
-            number = None if memory is None else self._number(memory)
             source = None if handle is None else self._know(handle)
-            request = wire.Offer(number, source, None if kmt is None else fit_number(kmt))
-            reply, _ = client.exchange(request)
-            if type(reply) is not wire.Ticket:
-                _unexpected(reply)
-            client.state.offers(reply.ticket, wire.Offer(memory, source, kmt))
-        return reply.ticket
+            number = None if kmt is None else fit_number(kmt)
 
-    def claim(self, ticket: bytes) -> Imported | int:
+            def request() -> wire.Offer:
+                return wire.Offer(
+                    None if memory is None else client.number(memory),
+                    None if source is None else client.value(source),
+                    number,
+                )
+
+            def enter(reply: wire.Reply, fd: OwnedFd | None) -> bytes:
+                if type(reply) is not wire.Ticket:
+                    unexpected(reply)
+                client.state.offers(reply.ticket, wire.Offer(memory, source, kmt))
+                return reply.ticket
+
+            return client.perform(request, enter)
+
+    def claim(
+        self, ticket: bytes, reference: Reference | None = None, entry: HandleEntry | None = None
+    ) -> Imported | int:
         """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
         client = self.client
         fit_ticket(ticket)
-        with client.lock:
-            reply, fd = client.exchange(wire.Claim(ticket))
+
+        def enter(reply: wire.Reply, fd: OwnedFd | None) -> Imported | int:
             client.state.claimed.append(ticket)
             if type(reply) is wire.Kmt:
                 return reply.number
             if type(reply) is wire.Handle:
-                return self._handle(reply, fd)
-            return client.state.imported(b"", reply, fd)
+                return self._entered(reply, fd, entry)
+            return client.state.imported(b"", reply, fd, reference)
+
+        with client.lock:
+            return client.perform(wire.Claim(ticket), enter)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
         """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
         client = self.client
         with client.lock:
-            client.exchange(wire.BindOffer(fit_ticket(ticket), pid))
-            offered = client.state.offered.get(ticket)
-            if offered is not None:
-                offered.pid = pid
+            if not client.bind(fit_ticket(ticket), pid):
+                client.withdraw(ticket)
 
     def bind_offer_to(self, ticket: bytes, child: object) -> None:
         """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment."""
@@ -322,67 +381,9 @@ class LinuxManager(Manager):
         """Take an offer back. False when it has been claimed or has ended."""
         client = self.client
         with client.lock:
-            reply, _ = client.exchange(wire.Withdraw(fit_ticket(ticket)))
-            client.state.offered.pop(ticket, None)
-        return bool(_value(reply))
+            return client.withdraw(fit_ticket(ticket))
 
-    # -- processes and the broker itself ------------------------------------------------------------------------------
-
-    def inherit_socket(self, handles: Sequence[int] | None = None) -> socket.socket:
-        """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
-
-        handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
-        Ownership: the caller's. Pass its fd to the child with `EXTMEM_INHERIT_FD=<fd>` in its environment, and close
-        it here once the child has started: a child that dies without a word then gives its handles back.
-        """
-        client = self.client
-        with client.lock:
-            reply, fd = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
-        if type(reply) is not wire.Channel or fd is None:
-            _unexpected(reply)
-        return socket.socket(fileno=fd.take())
-
-    def snapshot(self) -> list[PayloadRow]:
-        """All live payloads and who holds them."""
-        client = self.client
-        with client.lock:
-            reply, fd = client.exchange(wire.Snapshot())
-        if type(reply) is not wire.SnapshotFile or fd is None:
-            _unexpected(reply)
-        with open(fd.take(), "rb") as file:
-            file.seek(0)
-            return wire.decode_snapshot(file.read(reply.size))
-
-    def status(self) -> BrokerStatus | None:
-        """The running broker; None where there is none. Starts none."""
-        reply = self.client.probe(wire.GetStatus())
-        if reply is None:
-            return None
-        if type(reply) is not wire.BrokerState:
-            _unexpected(reply)
-        return BrokerStatus(
-            reply.pid,
-            reply.version,
-            str(self.client.directory.socket),
-            reply.uptime_ms / 1000,
-            reply.clients,
-            reply.payloads,
-            reply.fds,
-            reply.resident_kib * 1024,
-        )
-
-    def stop(self, *, force: bool = False) -> bool:
-        """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not
-        set.
-
-        Forced, nobody loses anything: whoever holds something starts a new broker and announces it there.
-        """
-        reply = self.client.probe(wire.Stop(force))
-        return reply is None or _value(reply) == 0
-
-    def disconnect(self) -> None:
-        """Leave the broker now. All memory objects and handles of this manager end; it cannot be used again."""
-        self.client.close()
+    # -- parts ------------------------------------------------------------------------------------------------------
 
     def _check_global(self, name: str) -> None:
         if name[:7].casefold() == "global\\" and not self.client.directory.system:
@@ -394,16 +395,6 @@ class LinuxManager(Manager):
                 "names without Global\\",
                 requires_one_of=["a system broker"],
             )
-
-
-def _value(reply: wire.Reply) -> int:
-    if type(reply) is not wire.Value:
-        _unexpected(reply)
-    return reply.value
-
-
-def _unexpected(reply: wire.Reply) -> NoReturn:
-    raise PeerProtocolError(f"the broker answered with {type(reply).__name__}, which is no answer to that request")
 
 
 def process_name(pid: int) -> str:

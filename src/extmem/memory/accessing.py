@@ -44,18 +44,18 @@ def stream_address(stream: object) -> int:
 def on_stream(memory: DeviceMemory, stream: object) -> Iterator[DeviceArray]:
     """The memory as a GPU array, for work on that stream."""
     address = stream_address(stream)
-    array = memory.device_array()
-    holding = memory.holding
-    place = lending.on_gpu(holding)
-    allocation = holding.allocation
-    if isinstance(allocation, HandsOver):
-        allocation.hand_over()
-    try:
-        yield array
-    finally:
-        del array
-        if place is not None:
-            place.wait(address)
+    with memory.use() as holding:
+        array = memory.device_array()
+        place = lending.on_gpu(holding)
+        allocation = holding.allocation
+        if isinstance(allocation, HandsOver):
+            allocation.hand_over()
+        try:
+            yield array
+        finally:
+            del array
+            if place is not None:
+                place.wait(address)
 
 
 @contextlib.contextmanager
@@ -67,11 +67,12 @@ def on_queue(memory: DeviceMemory) -> Iterator[Buffer]:
             f"{device.name} ({device.kind}) has no queues; use access(stream=...) there, or a Vulkan device",
             requires_one_of=["a Vulkan device"],
         )
-    buffer = memory.buffer()
-    with device.commands() as commands:
-        commands.acquire(buffer)
-    try:
-        yield buffer
-    finally:
+    with memory.use():
+        buffer = memory.buffer()
         with device.commands() as commands:
-            commands.release(buffer)
+            commands.acquire(buffer)
+        try:
+            yield buffer
+        finally:
+            with device.commands() as commands:
+                commands.release(buffer)

@@ -12,11 +12,13 @@ from extmem.devices.abilities import AdoptsMemory, AdoptsPointers
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
 from extmem.memory import exporting, foreign, importing, own_fds, tracking, verdicts
+from extmem.memory.callers_fd import CallersFd
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
 from extmem.memory.importing import spoken_name
-from extmem.memory.memory import DeviceMemory, first_on
+from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
+from extmem.owning import Uses
 from extmem.vk.handle_types import SIZED_BY_D3D
 
 if TYPE_CHECKING:
@@ -51,9 +53,43 @@ class Everyday:
 
 
 def allocate_memory(
-    device: Device, info: vk.MemoryAllocateInfo, everyday: Everyday | None = None, stated: Descriptor | None = None
+    device: Device,
+    info: vk.MemoryAllocateInfo,
+    everyday: Everyday | None = None,
+    stated: Descriptor | None = None,
+    resource: Resource | None = None,
 ) -> DeviceMemory:
-    """Allocate or import as `info` says. Errors: see `Device.allocate_memory`."""
+    """Allocate or import as `info` says. Errors: see `Device.allocate_memory`.
+
+    resource: the memory is dedicated to it, and destroys it at its end.
+    """
+    callers = None
+    try:
+        with Uses() as uses:
+            uses.add(device)
+            callers = CallersFd.of_chain(info, uses)
+            memory, imports_fd = _allocate_memory(device, info, everyday, stated, callers, uses)
+            memory.holding.resource = resource
+        if callers is None or not imports_fd:
+            return memory
+        callers.arm()
+    except BaseException:
+        if callers is not None:
+            callers.disarm()
+        raise
+    callers.consume()
+    return memory
+
+
+def _allocate_memory(
+    device: Device,
+    info: vk.MemoryAllocateInfo,
+    everyday: Everyday | None,
+    stated: Descriptor | None,
+    callers: CallersFd | None,
+    uses: Uses,
+) -> tuple[DeviceMemory, bool]:
+    """The memory, and whether it was imported from `callers`, which is not consumed yet."""
     dedicated = export = chained = source = None
     for link in vk.chain(info):
         if isinstance(link, vk.ExportMemoryAllocateInfo):
@@ -63,7 +99,7 @@ def allocate_memory(
         elif isinstance(link, vk.MemoryDedicatedAllocateInfo):
             dedicated = dedicated or _dedicated(link)
         elif source is None:
-            source = importing.resolve(device.driver, link, stated)
+            source = importing.resolve(device.driver, link, stated, callers)
     try:
         export_types = int(export.handle_types) if export is not None else 0
         if device.check != "off" or (source is not None and source.error is not None):
@@ -78,11 +114,13 @@ def allocate_memory(
                 # The driver that imports it is to export it again, in the same call.
                 source.imported.payload.export_types = export_types
                 source.imported.payload.terms = exporting.terms_of(export_types, chained)
+            if dedicated is not None:
+                uses.add(dedicated)
             holding = adopt(device, source, size, kind, dedicated)
         else:
             described = everyday.descriptor if everyday is not None else None
             descriptor = described or device.describe(size, kind, export_types, dedicated)
-            native = dedicated.native if dedicated is not None else None
+            native = uses.add(dedicated).native if dedicated is not None else None
             terms = exporting.terms_of(export_types, chained) if not (everyday and everyday.lazy_share) else None
             if terms is not None and everyday is not None:
                 terms = terms._replace(described=True)
@@ -101,15 +139,14 @@ def allocate_memory(
         try:
             _share(holding, chained, everyday)
         except BaseException:
-            holding.release()
+            holding.end()
             raise
     if source is not None:
         if stated is None and not export_types:
             own_fds.note(device, info, source)
-        source.commit()
     elif everyday is None and dedicated is None:
         own_fds.note_export(device, info, holding.descriptor)
-    return first_on(holding)
+    return DeviceMemory(holding), source is not None and bool(source.fd_is_valid)
 
 
 def adopt_foreign(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> DeviceMemory:
@@ -126,17 +163,19 @@ def adopt_foreign(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> D
     types = int(export.handle_types) if export is not None else 0
     judge(device, info, dedicated, None, types)
     size, kind = int(info.allocation_size), int(info.memory_type_index)
-    native = dedicated.native if dedicated is not None else None
-    allocation = driver.adopt_memory(memory, size, kind, types, native)
-    holding = Holding(device, allocation, device.describe(size, kind, types, dedicated), size, kind)
-    holding.export_handle_types = types
-    holding.dedicated = dedicated.facts if dedicated is not None else None
-    try:
-        _share(holding, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR), None)
-    except BaseException:
-        holding.release()
-        raise
-    return first_on(holding)
+    with Uses() as uses:
+        uses.add(device)
+        native = uses.add(dedicated).native if dedicated is not None else None
+        allocation = driver.adopt_memory(memory, size, kind, types, native)
+        holding = Holding(device, allocation, device.describe(size, kind, types, dedicated), size, kind)
+        holding.export_handle_types = types
+        holding.dedicated = dedicated.facts if dedicated is not None else None
+        try:
+            _share(holding, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR), None)
+        except BaseException:
+            holding.end()
+            raise
+        return DeviceMemory(holding)
 
 
 def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
@@ -145,11 +184,12 @@ def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
     if not isinstance(driver, AdoptsPointers):
         raise UnsupportedError(f"{device.name} is no CUDA device", requires_one_of=["a CUDA device"])
     types = sum(kind for kind in (_NT_TYPE, _FD_TYPE) if exporting.unable(device, kind) == "")
-    allocation = driver.adopt_pointer(pointer, size)
-    holding = Holding(device, allocation, device.describe(size, 0, types, None), size, 0)
-    holding.export_handle_types = types
-    holding.lazy_share = int(Access.ALL)
-    return first_on(holding)
+    with device.use():
+        allocation = driver.adopt_pointer(pointer, size)
+        holding = Holding(device, allocation, device.describe(size, 0, types, None), size, 0)
+        holding.export_handle_types = types
+        holding.lazy_share = int(Access.ALL)
+        return DeviceMemory(holding)
 
 
 def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resource | None) -> Holding:
@@ -234,20 +274,15 @@ def imported_holding(
     handle_type: int,
 ) -> Holding:
     """What the object manager gave, and the device made of it, as one holding's."""
-    return Holding(
-        device,
-        allocation,
-        descriptor,
-        size,
-        kind,
-        references=(imported.memory,),
-        manager=owner,
-        name=spoken_name(imported.name),
-        object_id=imported.object,
-        kmt=imported.kmt,
-        import_handle_type=handle_type,
-        writable=imported.payload.writable,
-    )
+    holding = Holding(device, allocation, descriptor, size, kind)
+    holding.references = (imported.reference,)
+    holding.manager = owner
+    holding.name = spoken_name(imported.name)
+    holding.object_id = imported.object
+    holding.kmt = imported.kmt
+    holding.import_handle_type = handle_type
+    holding.writable = imported.payload.writable
+    return holding
 
 
 def _dedicated(chained: vk.MemoryDedicatedAllocateInfo) -> Resource | None:

@@ -7,7 +7,7 @@ import operator
 from extmem.arrays import Axes, axes_of, dtype_name
 from extmem.errors import UnsupportedError
 
-__all__ = ["access_of", "array_of", "check_share", "name_of", "not_copied"]
+__all__ = ["access_of", "array_of", "check_share", "name_of", "not_copied", "types_of"]
 
 
 def array_of(shape: Axes, dtype: object) -> tuple[tuple[int, ...], str]:
@@ -30,16 +30,35 @@ def name_of(name: str | None) -> str | None:
 
 
 def access_of(access: int | None) -> int | None:
-    """Rights as an access mask; None stays. TypeError for words and other types."""
+    """Rights as an access mask; None stays. TypeError for words and other types, ValueError beyond 32 bits."""
     if access is None:
         return None
     try:
-        return operator.index(access)
+        mask = operator.index(access)
     except TypeError:
         raise TypeError(
             f"access is {access!r}, a {type(access).__name__}; give extmem.Access.READ, extmem.Access.READ_WRITE, or "
             "an access mask as an integer"
         ) from None
+    if not 0 <= mask < 1 << 32:
+        raise ValueError(f"access is {mask}, and an access mask has 32 bits; give extmem.Access.READ or READ_WRITE")
+    return mask
+
+
+def types_of(handle_types: int) -> int:
+    """External types as bits. TypeError for words and other types, ValueError beyond 31 bits."""
+    try:
+        bits = operator.index(handle_types)
+    except TypeError:
+        raise TypeError(
+            f"handle_types is {handle_types!r}, a {type(handle_types).__name__}; give bits of "
+            "extmem.vk.ExternalMemoryHandleTypeFlagBits"
+        ) from None
+    if not 0 <= bits < 1 << 31:
+        raise ValueError(
+            f"handle_types is {bits}, and flags have 31 bits; give bits of extmem.vk.ExternalMemoryHandleTypeFlagBits"
+        )
+    return bits
 
 
 def check_share(name: str | None, access: int | None) -> None:

@@ -3,6 +3,9 @@
 How this works. `with device.commands() as commands:` collects calls; each is judged when it is made, and all are
 recorded, submitted and waited for when the block ends. After an exception in the block nothing is submitted.
 
+Whatever a command uses is held from the call on until the commands are done, so that a buffer that is closed in between
+is destroyed afterwards.
+
 Memory that other processes use belongs to VK_QUEUE_FAMILY_EXTERNAL while nobody here uses it. `acquire` takes a buffer
 or image over, `release` gives it back; both halves are needed for others to see what was written, and to see theirs.
 """
@@ -17,10 +20,12 @@ from extmem import rules, vk
 from extmem.devices.base import ImageRegion
 from extmem.errors import HandleStateError
 from extmem.memory.resources import Buffer, Image, Resource
+from extmem.owning import Lock, Uses
 
 if TYPE_CHECKING:
     from extmem.devices.base import Recorder
     from extmem.memory.device import Device
+    from extmem.memory.holding import Holding
 
 __all__ = ["Commands"]
 
@@ -43,22 +48,35 @@ class Commands:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._recorded: list[Callable[[Recorder], None]] = []
-        self._after: list[tuple[Resource, bool]] = []
+        self._after: list[tuple[Holding, bool]] = []
         self._open = False
+        self._lock = Lock()
+        self._uses = Uses()
+        """What the commands use is not given back until they are done."""
 
     def __enter__(self) -> Self:
-        self._open = True
+        with self._lock:
+            if self._open:
+                raise HandleStateError("these commands are being recorded already; get others with device.commands()")
+            self._open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open = False
-        if kind is None and self._recorded:
-            self._device.driver.submit(self._record)
-            for resource, here in self._after:
-                if resource.memory is not None and not resource.memory.closed:
-                    self._device.driver.note_owner(resource.memory.holding.allocation, here=here)
+        mine = False
+        try:
+            with self._lock:
+                mine, self._open = self._open, False  # another thread may end the block, too
+            if mine and kind is None and self._recorded:
+                self._device.driver.submit(self._record, self._uses)
+                for holding, here in self._after:
+                    self._device.driver.note_owner(holding.allocation, here=here)
+        finally:
+            if mine:
+                self._recorded.clear()
+                self._after.clear()
+                self._uses.end()
 
     def _record(self, recorder: Recorder) -> None:
         for command in self._recorded:
@@ -78,8 +96,7 @@ class Commands:
 
         source: VK_QUEUE_FAMILY_EXTERNAL, or VK_QUEUE_FAMILY_FOREIGN_EXT for other drivers' memory.
         """
-        self._transfer(resource, source, self._family(), _Access(0), _MOVES, old_layout, new_layout)
-        self._after.append((resource, True))
+        self._transfer(resource, source, self._family(), _Access(0), _MOVES, old_layout, new_layout, here=True)
 
     def release(
         self,
@@ -90,8 +107,7 @@ class Commands:
         new_layout: vk.ImageLayout = _Layout.GENERAL,
     ) -> None:
         """Give ownership away: what was written here is visible to whoever acquires it."""
-        self._transfer(resource, self._family(), target, _MOVES, _Access(0), old_layout, new_layout)
-        self._after.append((resource, False))
+        self._transfer(resource, self._family(), target, _MOVES, _Access(0), old_layout, new_layout, here=False)
 
     def change_layout(self, image: Image, old_layout: vk.ImageLayout, new_layout: vk.ImageLayout) -> None:
         """An image layout transition, without a change of owner."""
@@ -111,7 +127,10 @@ class Commands:
         after: vk.AccessFlagBits,
         old_layout: vk.ImageLayout,
         new_layout: vk.ImageLayout,
+        *,
+        here: bool | None = None,
     ) -> None:
+        """A barrier around a resource. here: who owns its memory afterwards; None where that stays as it is."""
         buffers: list[vk.BufferMemoryBarrier] = []
         images: list[vk.ImageMemoryBarrier] = []
         if isinstance(resource, Image):
@@ -122,7 +141,7 @@ class Commands:
         else:
             buffers = [vk.BufferMemoryBarrier(before, after, int(source), int(target), resource, 0, int(vk.WHOLE_SIZE))]
         border = _Stage.TRANSFER if before == after else _Stage.ALL_COMMANDS
-        self.pipeline_barrier(border, border, buffer_memory_barriers=buffers, image_memory_barriers=images)
+        self._barrier(border, border, (), buffers, images, None if here is None else (resource, here))
 
     def pipeline_barrier(
         self,
@@ -134,6 +153,19 @@ class Commands:
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier] = (),
     ) -> None:
         """vkCmdPipelineBarrier, word for word; the barriers' `buffer` and `image` are resources of this device."""
+        self._barrier(
+            src_stage_mask, dst_stage_mask, memory_barriers, buffer_memory_barriers, image_memory_barriers, None
+        )
+
+    def _barrier(
+        self,
+        src_stage_mask: vk.PipelineStageFlagBits,
+        dst_stage_mask: vk.PipelineStageFlagBits,
+        memory_barriers: Sequence[vk.MemoryBarrier],
+        buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
+        image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
+        afterwards: tuple[Resource, bool] | None,
+    ) -> None:
         buffers = [self._usable(barrier.buffer, Buffer) for barrier in buffer_memory_barriers]
         images = [self._usable(barrier.image, Image) for barrier in image_memory_barriers]
         device = self._device
@@ -154,7 +186,10 @@ class Commands:
                 memory_barriers,
                 buffer_memory_barriers,
                 image_memory_barriers,
-            )
+            ),
+            *buffers,
+            *images,
+            afterwards=afterwards,
         )
 
     # Bytes.
@@ -167,7 +202,7 @@ class Commands:
             raise ValueError(f"offset {offset} and size {count} must be multiples of 4, and word {word:#x} of 32 bits")
         _inside(buffer, offset, count)
         native = buffer.native
-        self._add(lambda recorder: recorder.fill_buffer(native, offset, count, word))
+        self._add(lambda recorder: recorder.fill_buffer(native, offset, count, word), buffer)
 
     def copy_buffer(
         self,
@@ -185,7 +220,9 @@ class Commands:
         _inside(source, source_offset, count)
         _inside(target, target_offset, count)
         first, second = source.native, target.native
-        self._add(lambda recorder: recorder.copy_buffer(first, source_offset, second, target_offset, count))
+        self._add(
+            lambda recorder: recorder.copy_buffer(first, source_offset, second, target_offset, count), source, target
+        )
 
     def copy_buffer_to_image(
         self,
@@ -203,7 +240,7 @@ class Commands:
         """
         region = self._region(buffer, image, buffer_offset, mip_level, array_layer)
         first, second = buffer.native, image.native
-        self._add(lambda recorder: recorder.copy_buffer_to_image(first, second, int(layout), region))
+        self._add(lambda recorder: recorder.copy_buffer_to_image(first, second, int(layout), region), buffer, image)
 
     def copy_image_to_buffer(
         self,
@@ -218,7 +255,7 @@ class Commands:
         """vkCmdCopyImageToBuffer of one whole mip level and layer; `layout` is GENERAL or TRANSFER_SRC_OPTIMAL."""
         region = self._region(buffer, image, buffer_offset, mip_level, array_layer)
         first, second = image.native, buffer.native
-        self._add(lambda recorder: recorder.copy_image_to_buffer(first, int(layout), second, region))
+        self._add(lambda recorder: recorder.copy_image_to_buffer(first, int(layout), second, region), image, buffer)
 
     def clear_color_image(
         self, image: Image, color: Sequence[float], *, layout: vk.ImageLayout = _Layout.GENERAL
@@ -228,7 +265,7 @@ class Commands:
         if len(color) != 4:
             raise ValueError(f"a color has four parts, and this has {len(color)}: {color!r}")
         native, parts = image.native, tuple(color)
-        self._add(lambda recorder: recorder.clear_color_image(native, int(layout), parts))
+        self._add(lambda recorder: recorder.clear_color_image(native, int(layout), parts), image)
 
     # Shared by the above.
 
@@ -262,10 +299,30 @@ class Commands:
             raise HandleStateError(f"this {kind.__name__.lower()} is {state}; bind it to memory of this device first")
         return resource
 
-    def _add(self, command: Callable[[Recorder], None]) -> None:
-        if not self._open:
-            raise HandleStateError("commands are recorded inside `with device.commands() as commands:` only")
-        self._recorded.append(command)
+    @staticmethod
+    def _memory_of(resource: Resource) -> Holding:
+        memory = resource.memory
+        if memory is None:
+            raise resource.gone()
+        return memory.holding
+
+    def _add(
+        self,
+        command: Callable[[Recorder], None],
+        *used: Resource,
+        afterwards: tuple[Resource, bool] | None = None,
+    ) -> None:
+        """Record a command. used: what it uses. afterwards: whose memory this device owns then, or not any more."""
+        with self._lock:
+            if not self._open:
+                raise HandleStateError("commands are recorded inside `with device.commands() as commands:` only")
+            for resource in used:
+                self._uses.add(resource)
+                self._uses.add(self._memory_of(resource))
+            self._recorded.append(command)
+            if afterwards is not None:
+                resource, here = afterwards
+                self._after.append((self._memory_of(resource), here))
 
 
 def _inside(buffer: Buffer, offset: int, size: int) -> None:

@@ -17,13 +17,25 @@ from extmem.devices.abilities import ImportsDescribed
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
-from extmem.memory import allocating, exporting, importing, opening, own_fds, tracking, verdicts
+from extmem.memory import (
+    allocating,
+    allocating_arrays,
+    binding,
+    exporting,
+    importing,
+    opening,
+    own_fds,
+    tracking,
+    verdicts,
+)
 from extmem.memory import ranges as mapped_ranges
 from extmem.memory.commands import Commands
 from extmem.memory.descriptor import Descriptor
+from extmem.memory.live import Live
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
 from extmem.memory.warning import RuleWarning
+from extmem.owning import Held, Lock, Uses, unsettled, work_off
 
 if TYPE_CHECKING:
     from extmem.devices.base import DeviceIdentity, Driver
@@ -38,11 +50,11 @@ _DESCRIBED = 512
 _TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
-class Device:
+class Device(Held):
     """A device that allocates, exports and imports memory. Made by `extmem.open_device`.
 
-    Ownership: memory, buffers and images hold their device; `close()` refuses while any memory is open. All of
-    it may be used from several threads; one memory object from one thread at a time, as Vulkan has it.
+    Ownership: memory, buffers and images hold their device; `close()` refuses while any memory is open.
+    Threads: every method may be called from any thread, also while another one closes the device.
 
     Errors of every command: RuleViolation (see `check`), HandleStateError once closed.
     """
@@ -50,7 +62,9 @@ class Device:
     def __init__(self, driver: Driver, *, check: Check = "raise", strict_kmt: bool = False) -> None:
         if check not in ("raise", "warn", "off"):
             raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
+        super().__init__()
         self.driver = driver
+        self._kind = driver.kind
         self.check: Check = check
         self.strict_kmt = strict_kmt
         """Whether a KMT number dies with its exporter rather than with the payload's last memory object."""
@@ -62,10 +76,11 @@ class Device:
         self.max_allocations = driver.max_memory_allocation_count
         self.buffer_answers: dict[tuple[int, int, int], rules.ExternalMemoryFacts] = {}
         """What buffers of these flags and this usage can do with one handle type."""
-        self.open_holdings: set[int] = set()
-        """Ids of the memory objects that are open; adding and discarding are atomic, as finalizers need."""
-        self.live: dict[object, weakref.ref[Holding]] = {}
-        """What the everyday `open` has imported, by name and by shared object."""
+        self.making = Lock(reentrant=True)
+        """Held to find out that something of a memory object or resource is not there yet, and to make it."""
+        self.holdings: set[weakref.ref[Holding]] = set()
+        """The memory objects that are open. Each takes itself out when it is given back, or lost."""
+        self.live = Live()
         self.plain: dict[bytes, Descriptor] = {}
         """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
         self.own_imports: dict[object, own_fds.Noted] = {}
@@ -75,14 +90,13 @@ class Device:
         self._described: dict[tuple[int, int, int, int], Descriptor] = {}
         self.verdicts = verdicts.Verdicts()
         """Calls that broke no rule."""
-        self._closed = False
 
     # What it is.
 
     @property
     def kind(self) -> str:
         """`host`, `vulkan` or `cuda`."""
-        return self.driver.kind
+        return self._kind
 
     @property
     def identity(self) -> DeviceIdentity:
@@ -134,88 +148,42 @@ class Device:
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
         """vkCreateBuffer. The buffer is destroyed by its `close()`."""
-        if self._closed:
-            self._alive()  # says so
-        key = None
-        if self.check != "off":
-            key = verdicts.of_buffer(info)
-            if key not in self.verdicts:
-                external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
-                types = int(external.handle_types) if external is not None else 0
-                asked = tracking.buffer_capabilities(self, info, types)
-                self.judged(key, rules.check_create_buffer(info, self.facts, asked), "vkCreateBuffer")
-        return Buffer(self, info, key)
+        with self.use():
+            key = None
+            if self.check != "off":
+                key = verdicts.of_buffer(info)
+                if key not in self.verdicts:
+                    external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
+                    types = int(external.handle_types) if external is not None else 0
+                    asked = tracking.buffer_capabilities(self, info, types)
+                    self.judged(key, rules.check_create_buffer(info, self.facts, asked), "vkCreateBuffer")
+            return Buffer(self, info, key)
 
     def create_image(self, info: vk.ImageCreateInfo) -> Image:
         """vkCreateImage. Errors: UnsupportedError for a format, tiling or usage that the device lacks."""
-        self._alive()
-        external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
-        types = int(external.handle_types) if external is not None else 0
-        if self.check != "off":
-            asked = tracking.image_capabilities(self.driver, info, types)
-            self.report(rules.check_create_image(info, self.facts, asked), "vkCreateImage")
-        return Image(self, info)
+        with self.use():
+            external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
+            types = int(external.handle_types) if external is not None else 0
+            if self.check != "off":
+                asked = tracking.image_capabilities(self.driver, info, types)
+                self.report(rules.check_create_image(info, self.facts, asked), "vkCreateImage")
+            return Image(self, info)
 
     def bind_buffer_memory2(self, infos: Sequence[vk.BindBufferMemoryInfo]) -> None:
         """vkBindBufferMemory2: all are judged before any is bound."""
-        self._bind(infos, "buffer")
+        binding.bind(self, infos, "buffer")
 
     def bind_image_memory2(self, infos: Sequence[vk.BindImageMemoryInfo]) -> None:
         """vkBindImageMemory2: all are judged before any is bound."""
-        self._bind(infos, "image")
+        binding.bind(self, infos, "image")
 
     def bind_buffer_memory(self, buffer: Buffer, memory: DeviceMemory, offset: int = 0) -> None:
         """vkBindBufferMemory: from now on the buffer's bytes are the memory's from `offset` (bytes) on."""
-        if buffer.__class__ is Buffer and memory.__class__ is DeviceMemory:
-            holding = memory.holding
-            if self.check == "off" or verdicts.of_binding(self, offset, buffer, holding) in self.verdicts:
-                self.driver.bind(holding.allocation, offset, buffer.native)
-                buffer.bind(memory, offset)
-                return
-        self.bind_buffer_memory2([vk.BindBufferMemoryInfo(buffer, memory, offset)])
+        binding.bind_one(self, buffer, memory, offset)
 
     def bind_image_memory(self, image: Image, memory: DeviceMemory, offset: int = 0) -> None:
         """vkBindImageMemory."""
         self.bind_image_memory2([vk.BindImageMemoryInfo(image, memory, offset)])
-
-    def _bind(
-        self,
-        infos: Sequence[vk.BindBufferMemoryInfo] | Sequence[vk.BindImageMemoryInfo],
-        kind: Literal["buffer", "image"],
-    ) -> None:
-        found: list[rules.Violation] = []
-        pairs: list[tuple[Resource, DeviceMemory, int]] = []
-        for info in infos:
-            resource = info.buffer if isinstance(info, vk.BindBufferMemoryInfo) else info.image
-            memory = info.memory
-            if not isinstance(resource, (Buffer, Image)) or not isinstance(memory, DeviceMemory):
-                raise TypeError(
-                    f"cannot bind {resource!r} to {memory!r}: pass the {kind} from create_{kind} and the memory from "
-                    "allocate_memory; objects of other bindings come in through extmem.raw"
-                )
-            if self.check != "off":
-                found += self._binding_breaks(info, resource, memory.holding)
-            pairs.append((resource, memory, int(info.memory_offset)))
-        if found:
-            self.report(found, f"vkBind{kind.capitalize()}Memory2")
-        for resource, memory, offset in pairs:
-            self.driver.bind(memory.holding.allocation, offset, resource.native)
-            resource.bind(memory, offset)
-
-    def _binding_breaks(
-        self, info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo, resource: Resource, holding: Holding
-    ) -> list[rules.Violation]:
-        if isinstance(info, vk.BindImageMemoryInfo):
-            return rules.check_bind_image_memory(info, resource.facts, tracking.memory_facts(holding))
-        key = None
-        if isinstance(resource, Buffer) and info.p_next is None:
-            key = verdicts.of_binding(self, info.memory_offset, resource, holding)
-        if key in self.verdicts:
-            return []
-        found = rules.check_bind_buffer_memory(info, resource.facts, tracking.memory_facts(holding))
-        if not found:
-            self.verdicts.note(key)
-        return found
 
     # Memory, word for word.
 
@@ -228,8 +196,8 @@ class Device:
         InvalidHandleError, ObjectTypeError) with the rule they decide in `violations`; DescriptorError for a payload
         that lies about itself; OutOfMemoryError; UnsupportedError without an object manager.
         """
-        if self._closed:
-            self._alive()  # says so
+        if unsettled:
+            work_off()
         again, link = None, info.p_next.__class__
         if link is _ImportFd:
             again = own_fds.import_again(self, info)
@@ -247,13 +215,15 @@ class Device:
         Offsets and sizes in bytes, rounded outwards to nonCoherentAtomSize. All are judged before any is flushed.
         Errors: HandleStateError for memory that is not mapped; ValueError for a range outside its memory; DriverError.
         """
-        for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkFlushMappedMemoryRanges"):
-            self.driver.flush(allocation, offset, size)
+        with Uses() as uses:
+            for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkFlushMappedMemoryRanges", uses):
+                self.driver.flush(allocation, offset, size)
 
     def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
         """vkInvalidateMappedMemoryRanges: the host sees what the device wrote there. Else as flushing."""
-        for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkInvalidateMappedMemoryRanges"):
-            self.driver.invalidate(allocation, offset, size)
+        with Uses() as uses:
+            for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkInvalidateMappedMemoryRanges", uses):
+                self.driver.invalidate(allocation, offset, size)
 
     def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> NtHandle | KmtHandle:
         """vkGetMemoryWin32HandleKHR: an NT handle that the caller closes, or a KMT number that owns nothing.
@@ -261,16 +231,20 @@ class Device:
         At most once per memory and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663): duplicate the handle,
         or use `DeviceMemory.export_handle`, which does.
         """
-        holding = self._holding_of(info.memory, info)
-        self.report(
-            rules.check_get_memory_win32_handle(info, self.facts, tracking.memory_facts(holding)),
-            "vkGetMemoryWin32HandleKHR",
-        )
-        return exporting.win32_handle(holding, HandleType(info.handle_type))
+        with _memory_of(info.memory, info).use() as holding:
+            self.report(
+                rules.check_get_memory_win32_handle(info, self.facts, tracking.memory_facts(holding)),
+                "vkGetMemoryWin32HandleKHR",
+            )
+            return exporting.win32_handle(holding, HandleType(info.handle_type))
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
-        holding = self._holding_of(info.memory, info)
+        with _memory_of(info.memory, info).use() as holding:
+            return self.fd_of(holding, info)
+
+    def fd_of(self, holding: Holding, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
+        """`get_memory_fd` of memory that is in use (for the library itself)."""
         key = verdicts.of_fd(info, holding) if holding.device is self else None
         if key not in self.verdicts:
             facts = tracking.memory_facts(holding)
@@ -302,14 +276,6 @@ class Device:
         self.report(found, "vkGetMemoryHostPointerPropertiesEXT")
         return vk.MemoryHostPointerPropertiesEXT(self.driver.host_pointer_memory_type_bits(handle_type, host_pointer))
 
-    def _holding_of(self, memory: object, info: object) -> Holding:
-        if not isinstance(memory, DeviceMemory):
-            raise TypeError(f"{type(info).__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
-        holding = memory.holding
-        if holding.pid != HERE.pid:
-            holding.check_process()  # says what is wrong
-        return holding
-
     # The everyday door.
 
     def allocate(
@@ -336,24 +302,28 @@ class Device:
         memory_type: index; default the first that the host can see. dedicated: None asks the device.
         Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation.
         """
-        self._alive()
-        return opening.allocate(
-            self,
-            shape,
-            dtype,
-            name=name,
-            access=access,
-            security=security,
-            inherit=inherit,
-            handle_types=handle_types,
-            memory_type=memory_type,
-            dedicated=dedicated,
-        )
+        if unsettled:
+            work_off()
+        with self.use():
+            return allocating_arrays.allocate(
+                self,
+                shape,
+                dtype,
+                name=name,
+                access=access,
+                security=security,
+                inherit=inherit,
+                handle_types=handle_types,
+                memory_type=memory_type,
+                dedicated=dedicated,
+            )
 
     def open(self, source: str | NtHandle | KmtHandle | FdHandle, *, access: int | None = None) -> DeviceMemory:
         """Memory that somebody shares, by name or handle; see `extmem.open`."""
-        if self._closed:
-            self._alive()  # says so
+        if unsettled:
+            work_off()
+        if self.closing:
+            raise self.gone()
         again = own_fds.open_again(self, source) if isinstance(source, FdHandle) else None
         return again or opening.open_on(self, source, access)
 
@@ -361,13 +331,13 @@ class Device:
 
     def commands(self) -> Commands:
         """Commands for this device's queue: `with device.commands() as commands:` … submitted and done at its end."""
-        self._alive()
+        self.check_open()
         return Commands(self)
 
     # Bookkeeping.
 
     def report(self, violations: Sequence[rules.Violation], command: str) -> None:
-        """Raise, warn or let pass what the rules found, as `check` says."""
+        """Raise, warn or let pass what the rules found, as `check` says (for the library itself)."""
         if not violations or self.check == "off":
             return
         error = RuleViolation(violations, command=command)
@@ -376,66 +346,70 @@ class Device:
         warnings.warn(str(error), RuleWarning, stacklevel=4)
 
     def judged(self, key: verdicts.Key | None, violations: Sequence[rules.Violation], command: str) -> None:
-        """`report`, and remember the call by its key where it broke nothing."""
+        """`report`, and remember the call by its key where it broke nothing (for the library itself)."""
         if violations:
             self.report(violations, command)
         else:
             self.verdicts.note(key)
 
     def describe(self, size: int, memory_type: int, handle_types: int, dedicated: Resource | None) -> Descriptor:
-        """The descriptor of a payload that this device makes, or of one that came without."""
+        """The descriptor of a payload that this device makes, or of one that came without (for the library itself)."""
         if dedicated is not None:
-            return opening.describe(self, size, memory_type, handle_types, dedicated)
+            return allocating_arrays.describe(self, size, memory_type, handle_types, dedicated)
         # It cannot be changed, so all payloads that are alike share it; a forked child's are its own.
         key = (HERE.pid, size, memory_type, handle_types)
         known = self._described.get(key)
         if known is None:
             if len(self._described) >= _DESCRIBED:
                 self._described.clear()
-            known = self._described[key] = opening.describe(self, size, memory_type, handle_types, None)
+            known = self._described[key] = allocating_arrays.describe(self, size, memory_type, handle_types, None)
         return known
 
     @property
     def live_allocations(self) -> int:
         """Memory objects that are open (maxMemoryAllocationCount counts imports too)."""
-        return len(self.open_holdings)
+        return len(self.holdings)
 
     @property
     def has_room(self) -> bool:
         """Whether maxMemoryAllocationCount allows one more."""
-        return not self.max_allocations or len(self.open_holdings) < self.max_allocations
+        return not self.max_allocations or len(self.holdings) < self.max_allocations
 
-    def forget(self, holding: Holding) -> None:
-        """A memory object goes."""
-        self.open_holdings.discard(id(holding))
-        for key in holding.known_by:
-            self.live.pop(key, None)
+    def check_open(self) -> None:
+        """Raises HandleStateError once closed (for the library itself)."""
+        if self.closing:
+            raise self.gone()
 
-    def remember(self, holding: Holding, name: str | None) -> None:
-        """The everyday `open` has imported this. A name that we pin leads where it led, so it can be trusted (B73)."""
-        reference = weakref.ref(holding)
-        self.live[holding.object_id] = reference
-        if name is not None:
-            self.live[name] = reference
-            holding.known_by += (holding.object_id, name)
-        else:
-            holding.known_by += (holding.object_id,)
+    def gone(self) -> HandleStateError:
+        """See `Held`."""
+        return HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
-    def _alive(self) -> None:
-        if self._closed:
-            raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
+    def hold(self) -> memoryview:
+        """See `Held`."""
+        hold = memoryview(self._gate)
+        if self.closing or not hold.nbytes:
+            raise self.gone()
+        return hold
 
     def close(self) -> None:
-        """Give the device back. Safe to call twice. Errors: HandleStateError while memory of it is open."""
-        if self._closed:
-            return
-        if self.live_allocations:
-            raise HandleStateError(f"{self.live_allocations} memory objects of {self.name} are open; close them first")
-        self._closed = True
+        """Give the device back, when no other thread uses it any more. Safe to call twice.
+
+        Errors: HandleStateError while memory of it is open.
+        """
+        if self.live_allocations and not self.closing:
+            work_off()
+            if self.live_allocations:
+                raise HandleStateError(
+                    f"{self.live_allocations} memory objects of {self.name} are open; close them first"
+                )
+        self.end()
+
+    def give_back(self) -> None:
+        """See `Held`."""
         self.driver.close()
 
     def __enter__(self) -> Self:
-        self._alive()
+        self.check_open()
         return self
 
     def __exit__(
@@ -446,3 +420,9 @@ class Device:
 
     def __repr__(self) -> str:
         return f"<Device {self.kind}: {self.name}, {self.uuid.hex()}>"
+
+
+def _memory_of(memory: object, info: object) -> DeviceMemory:
+    if not isinstance(memory, DeviceMemory):
+        raise TypeError(f"{type(info).__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
+    return memory

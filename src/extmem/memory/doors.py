@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from extmem.devices import select
 from extmem.errors import UnsupportedError
-from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import Imported, manager
 from extmem.memory import arguments, opening
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.device import Check, Device
 from extmem.memory.memory import DeviceMemory
+from extmem.owning import unsettled, work_off
 
 if TYPE_CHECKING:
     from extmem.devices.base import DeviceIdentity
@@ -77,6 +78,8 @@ def open(
     """
     if device is not None:
         return device.open(source, access=access)
+    if unsettled:
+        work_off()
     if isinstance(source, str):
         source = str.__str__(source)  # of a subclass, too
         for candidate in _shared.values():
@@ -86,8 +89,9 @@ def open(
     elif isinstance(source, FdHandle) and source.payload is not None:
         return opening.open_on(_device_of(source.payload.descriptor), source, None)
     elif isinstance(source, FdHandle):
-        found = opening.examine(_shared_device(None).driver, source)
-        return opening.open_fd(_shared_device(found.descriptor.device_uuid if found.descriptor else None), found)
+        return opening.open_handle_fd(
+            source, _shared_device(None), lambda found: _shared_device(found.device_uuid if found else None)
+        )
     owner, imported = opening.find(source, access)
     return opening.open_found(_device_of, owner, imported, source)
 
@@ -97,9 +101,16 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
 
     Errors: NameNotFoundError, NameInvalidError, AccessDeniedError (also for access 0), ObjectTypeError.
     """
+    if unsettled:
+        work_off()
     owner = manager()
     rights = arguments.access_of(access) or 0
-    return NtHandle(owner.open_handle(arguments.name_of(name) or "", rights, inherit), owner)
+    entry = HandleEntry(owner)
+    asked = arguments.name_of(name)
+    if asked is None:
+        raise TypeError("name is None; give the str under which the object is shared")
+    owner.open_handle(asked, rights, inherit, entry)
+    return NtHandle(entry, owner)
 
 
 def open_claimed(imported: Imported) -> DeviceMemory:

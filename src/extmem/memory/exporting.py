@@ -13,8 +13,8 @@ from extmem import rules, vk
 from extmem.broker.wire import Kind
 from extmem.devices.abilities import ImportsHandles
 from extmem.errors import UnsupportedError
-from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
-from extmem.manager import ShareTerms, manager
+from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, NtHandle
+from extmem.manager import Reference, ShareTerms, manager
 from extmem.memory import tracking
 from extmem.objects import Share
 
@@ -81,6 +81,8 @@ def publish(
     Errors: NameTakenError, NameInvalidError, AccessDeniedError …; the memory is unshared then.
     """
     owner = holding.manager or manager()
+    reference = Reference(owner)
+    holding.references += (reference,)
     exported = owner.export(
         _file_of(holding),
         holding.descriptor.encode(),
@@ -92,9 +94,9 @@ def publish(
         strict_kmt=strict_kmt,
         kind=holding.device.driver.payload_kind,
         identity=holding.allocation.stated_identity,
+        reference=reference,
     )
     holding.manager = owner
-    holding.references += (exported.memory,)
     holding.share_reference = exported.memory
     holding.kmt = exported.kmt
     if terms.share & Share.NT:
@@ -152,7 +154,9 @@ def nt_handle(holding: Holding) -> NtHandle:
     """A handle of the exported shared object, with the access and inheritance of the export."""
     share_on_demand(holding)
     owner = holding.manager or manager()
-    return NtHandle(owner.get_handle(holding.share_reference), owner)
+    entry = HandleEntry(owner)
+    owner.get_handle(holding.share_reference, entry)
+    return NtHandle(entry, owner)
 
 
 def kmt_handle(holding: Holding) -> KmtHandle:
@@ -168,20 +172,23 @@ def fd_handle(holding: Holding, handle_type: int = int(HandleType.OPAQUE_FD)) ->
     if kind is not Kind.HOST:
         # A driver's file has no room for its description: it travels with the handle.
         payload = FdPayload(holding.descriptor.encode(), int(kind), holding.allocation.stated_identity, writable)
-    fd = driver.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type)
-    return FdHandle.adopt(fd, payload)
+    return FdHandle(driver.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type), payload)
 
 
-def export_handle(memory: DeviceMemory, handle_type: HandleType | None) -> NtHandle | KmtHandle | FdHandle:
-    """`DeviceMemory.export_handle`: the rules of the get calls, except that repeats are duplicates made by us (B82)."""
-    holding = memory.holding
+def export_handle(
+    memory: DeviceMemory, holding: Holding, handle_type: HandleType | None
+) -> NtHandle | KmtHandle | FdHandle:
+    """`DeviceMemory.export_handle`: the rules of the get calls, except that repeats are duplicates made by us (B82).
+
+    holding: the memory's, in use.
+    """
     types = holding.export_handle_types
     if handle_type is None:
         order = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.OPAQUE_FD)
         handle_type = next((kind for kind in order if types & kind), HandleType.OPAQUE_FD)
     device = holding.device
     if handle_type in (HandleType.OPAQUE_FD, HandleType.DMA_BUF):
-        return device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, handle_type))
+        return device.fd_of(holding, vk.MemoryGetFdInfoKHR(memory, handle_type))
     facts = tracking.memory_facts(holding)
     info = vk.MemoryGetWin32HandleInfoKHR(memory, handle_type)
     found = rules.check_get_memory_win32_handle(info, device.facts, facts)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extmem import vk
-from extmem.broker.descriptors import Win32Payload
+from extmem.broker.descriptors import PayloadFd, Win32Payload
 from extmem.devices.base import Origin
 from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.errors import DescriptorError, UnsupportedError
+from extmem.owning import OwnedFd
 
 if TYPE_CHECKING:
     from extmem.devices.abilities import ImportsDescribed
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
     from extmem.memory.importing import Source
     from extmem.rules import PayloadFacts
 
-__all__ = ["by_fd", "by_object", "check_device", "facts_for", "handle_of", "memory_type", "origin", "stranger"]
+__all__ = [
+    "by_fd",
+    "by_object",
+    "check_device",
+    "facts_for",
+    "handle_of",
+    "import_kept",
+    "memory_type",
+    "origin",
+    "stranger",
+]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD = int(HandleType.OPAQUE_FD)
@@ -102,19 +113,27 @@ def stranger(device: Device, source: Source, size: int, kind: int) -> Descriptor
 
 
 def by_fd(driver: ImportsDescribed, source: Source) -> Allocation:
-    """The import of a caller's fd, which is not consumed yet: the allocation takes it at the end.
+    """The import of a caller's fd, which is not consumed yet. The allocation keeps it.
 
     Errors: DescriptorError where nobody describes it.
     """
-    if source.descriptor is None:
+    if source.descriptor is None or source.callers is None:
         raise DescriptorError(
             f"fd {source.fd} carries no description, and CUDA has to be told who made it, how large it is and whether "
             "it is dedicated; pass the FdHandle that extmem exported, or state a Descriptor with "
             "extmem.raw.import_payload"
         )
-    made = driver.import_described(source.fd, origin(source.descriptor), writable=source.writable)
-    source.keeper = driver.keeper_of(made)
-    return made
+    return import_kept(driver, source.callers.owned, source.descriptor, source.writable)
+
+
+def import_kept(driver: ImportsDescribed, owned: OwnedFd, descriptor: Descriptor, writable: bool) -> Allocation:
+    """The import of an fd, which the allocation keeps, so that the payload can be passed on."""
+    payload = PayloadFd(owned, writable)
+    try:
+        return driver.import_described(owned.fd, origin(descriptor), payload=payload, writable=writable)
+    except BaseException:
+        payload.close()
+        raise
 
 
 def check_device(device: Device, descriptor: Descriptor) -> None:

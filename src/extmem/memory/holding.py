@@ -4,92 +4,141 @@
 
     DeviceMemory ──┐
     DeviceMemory ──┼──> Holding ──> Allocation   (the device's: owns or borrows the payload's fd; maps it)
-    view (array) ──┘       └──────> references in the object manager (memory objects by number)
+    view (array) ──┘       └──────> references in the object manager (memory objects)
 
-The spec's calls make one `DeviceMemory` a `Holding`; the everyday `open()` of a payload that is already here makes
-another `DeviceMemory` on the same one. Given back in the order of the arrows, when the last user closes or is lost.
+How this works. The specification's calls make one `DeviceMemory` a `Holding`; the everyday `open()` of a payload that
+is open here already makes another `DeviceMemory` on the same one. Each of them has a hold on it (`Held.hold`), and so
+has each view, each GPU array, each command that waits to be submitted, and each verb while it runs. `close()` marks
+the memory closed, lets go, and gives everything back if nobody else has a hold; else the last who lets go does.
+
+Its parts are owners (`extmem.owning`). Where a holding is lost, they are lost with it, and each gives itself
+back. What could not be given back (a silent broker, an interrupt) stays owed: `owning.work_off` and a second `close()`
+try again.
 """
 
 from __future__ import annotations
 
-import sys
-import threading
 import weakref
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
-from extmem.errors import HandleStateError, ObjectManagerError
+from extmem.errors import HandleStateError
 from extmem.handles.here import HERE
+from extmem.owning import Held
 
 if TYPE_CHECKING:
     from extmem.arrays import DeviceArray
     from extmem.devices.base import Allocation
-    from extmem.manager import Manager
+    from extmem.manager import Manager, Reference
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
     from extmem.memory.resources import Resource
     from extmem.rules import ResourceFacts
 
-__all__ = ["Holding", "joining"]
+__all__ = ["Closed", "Holding"]
 
 
-joining = threading.Lock()
-"""Held while a memory object joins or leaves a holding, never while anything else happens."""
-
-
-class Holding(msgspec.Struct, eq=False, weakref=True):
-    """The references behind one memory object. Not public; `DeviceMemory` is.
-
-    (A Struct because it is made in C: every import makes one.)
-    """
+class Closed(NamedTuple):
+    """What is still known of memory that was closed; its fields are named as those of `Holding`."""
 
     device: Device
-    allocation: Allocation
     descriptor: Descriptor
+    name: str | None
     size: int
     memory_type_index: int
-    references: tuple[int, ...] = ()
-    """Memory objects in the object manager, the imported one first."""
-    manager: Manager | None = None
-    name: str | None = None
-    """What it was exported as or opened by, as a program says it."""
-    object_id: int = 0
-    kmt: int = 0
-    import_handle_type: int = 0
-    writable: bool = True
-    share_reference: int = 0
-    """The memory object that was exported with NT or KMT handles; 0 where there is none."""
-    lazy_share: int | None = None
-    """dwAccess of an unnamed NT share that is made when somebody first asks for it."""
-    known_by: tuple[str | int, ...] = ()
-    """The names and objects that the device remembers it by."""
-    export_handle_types: int = 0
-    exported_nt_types: int = 0
-    dedicated: ResourceFacts | None = None
-    resource: Resource | None = None
-    """The buffer or image that it is dedicated to, where the everyday door made that: it ends with the memory."""
-    companion: Allocation | None = None
-    """What CUDA has imported of a Vulkan device's memory, for GPU arrays: it ends before the memory."""
-    pattern: DeviceArray | None = None
-    """The GPU array that the descriptor describes, once one was made. It keeps nothing alive."""
-    views: tuple[weakref.ref[Any], ...] = ()
-    """What looks at it and has outlived the `DeviceMemory` that it came from."""
-    released: bool = False
-    users: set[int] = msgspec.field(default_factory=set)
-    """Ids of the open `DeviceMemory` objects on it. Adding and discarding are atomic, as finalizers need."""
-    pid: int = msgspec.field(default_factory=partial(getattr, HERE, "pid"))  # no call of Python
+    writable: bool
 
-    def leave(self, user: int) -> None:
-        """A `DeviceMemory` closes; the last one gives everything back, unless a lost one's view still looks."""
-        with joining:
-            self.users.discard(user)
-            last = not self.users and not self.released and all(view() is None for view in self.views)
-            if last:
-                self.released = True
-        if last:
-            self._release()
+
+class Holding(Held):
+    """The references behind one memory object. Not public; `DeviceMemory` is."""
+
+    __slots__ = (
+        "allocation",
+        "companion",
+        "dedicated",
+        "descriptor",
+        "device",
+        "export_handle_types",
+        "exported_nt_types",
+        "import_handle_type",
+        "kmt",
+        "known_by",
+        "lazy_share",
+        "manager",
+        "memory_type_index",
+        "name",
+        "object_id",
+        "pattern",
+        "pid",
+        "references",
+        "resource",
+        "share_reference",
+        "size",
+        "watch",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        device: Device,
+        allocation: Allocation,
+        descriptor: Descriptor,
+        size: int,
+        memory_type_index: int,
+        *,
+        references: tuple[Reference, ...] = (),
+        manager: Manager | None = None,
+        name: str | None = None,
+        object_id: int = 0,
+        kmt: int = 0,
+        import_handle_type: int = 0,
+        writable: bool = True,
+        export_handle_types: int = 0,
+    ) -> None:
+        # Not by `super`: every memory that is opened makes one.
+        self._gate = bytearray(1)
+        self.closing = False
+        self.device = device
+        self.allocation = allocation
+        self.descriptor = descriptor
+        self.size = size
+        self.memory_type_index = memory_type_index
+        self.references = references
+        """Memory objects in the object manager, the imported one first."""
+        self.manager = manager
+        self.name = name
+        """What it was exported as or opened by, as a program says it."""
+        self.object_id = object_id
+        self.kmt = kmt
+        self.import_handle_type = import_handle_type
+        self.writable = writable
+        self.export_handle_types = export_handle_types
+        self.exported_nt_types = 0
+        self.share_reference = 0
+        """The memory object that was exported with NT or KMT handles; 0 where there is none."""
+        self.lazy_share: int | None = None
+        """dwAccess of an unnamed NT share that is made when somebody first asks for it."""
+        self.known_by: tuple[str | int, ...] = ()
+        """The names and objects that the device remembers it by."""
+        self.dedicated: ResourceFacts | None = None
+        self.resource: Resource | None = None
+        """The buffer or image that it is dedicated to, where the everyday door made that: it ends with the memory."""
+        self.companion: Allocation | None = None
+        """What CUDA has imported of a Vulkan device's memory, for GPU arrays: it ends before the memory."""
+        self.pattern: DeviceArray | None = None
+        """The GPU array that the descriptor describes, once one was made. It keeps nothing alive."""
+        self.pid = HERE.pid
+        counted = device.holdings
+        self.watch: weakref.ref[Holding] = weakref.ref(self, counted.discard)
+        """What the device knows it by."""
+        counted.add(self.watch)
+
+    def closed_facts(self) -> Closed:
+        """What is kept of it where the memory is closed."""
+        return Closed(self.device, self.descriptor, self.name, self.size, self.memory_type_index, self.writable)
+
+    def gone(self) -> HandleStateError:
+        """See `Held`."""
+        return HandleStateError("this memory was closed by another thread at this moment; allocate or open it again")
 
     def check_process(self) -> None:
         """Refuse what a forked child must not do with its parent's references."""
@@ -99,42 +148,20 @@ class Holding(msgspec.Struct, eq=False, weakref=True):
                 "start children with spawn and pass the memory, or open its name again"
             )
 
-    def release(self) -> None:
-        """Give everything back now, whoever still uses it. Safe to call twice."""
-        if not self.released:
-            self.released = True
-            self._release()
-
-    def _release(self) -> None:
-        self.device.forget(self)
+    def give_back(self) -> None:
+        """See `Held`. In a forked child only what is the child's own."""
+        self.device.live.forget(self)
         try:
-            if self.manager is not None and self.pid == HERE.pid:
+            if self.pid == HERE.pid:
                 for reference in self.references:
-                    self.manager.free(reference)
+                    reference.give_back()
         finally:
-            if self.companion is not None:
-                self.companion.close()
-            if self.resource is not None:
-                self.resource.close()
-            self.device.driver.free(self.allocation)
+            self._give_back_here()
+        self.device.holdings.discard(self.watch)
 
-    def _release_later(self) -> None:
-        """Give everything back from a finalizer: nothing here may block or raise."""
-        self.released = True
-        self.device.forget(self)
-        if self.manager is not None and self.pid == HERE.pid:
-            for reference in self.references:
-                self.manager.free_later(reference)
-        try:
-            if self.companion is not None:
-                self.companion.close()
-            if self.resource is not None:
-                self.resource.close()
-            self.device.driver.free(self.allocation)
-        except (OSError, ObjectManagerError):
-            return
-
-    def __del__(self) -> None:
-        # The last user or view is gone without close(): DeviceMemory has warned where that was a mistake.
-        if not getattr(self, "released", True) and not sys.is_finalizing():
-            self._release_later()
+    def _give_back_here(self) -> None:
+        if self.companion is not None:
+            self.companion.close()
+        if self.resource is not None:
+            self.resource.close()
+        self.device.driver.free(self.allocation)

@@ -6,16 +6,16 @@ through `opening`.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.broker.descriptors import OwnedFd, PayloadFd
+from extmem.broker.descriptors import PayloadFd
 from extmem.devices import host
 from extmem.devices.copies import copy_of
 from extmem.memory import importing
 from extmem.memory.holding import Holding
-from extmem.memory.memory import DeviceMemory, first_on
+from extmem.memory.memory import DeviceMemory
+from extmem.owning import Uses
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation
@@ -35,18 +35,20 @@ def as_host_memory(device: Device, payload: PayloadFd, descriptor: Descriptor, c
     return device.driver.import_payload(payload, size, 0, capacity)
 
 
-def open_file(device: Device, handle: FdHandle) -> DeviceMemory | None:
+def open_file(device: Device, handle: FdHandle, uses: Uses) -> DeviceMemory | None:
     """`Device.open` of a host payload's fd on a device that is none of the host's; None where it is no such fd.
 
-    The fd is consumed on success alone. Errors: DescriptorError for a file that lies about itself; as `import_payload`.
+    The caller consumes the handle. uses: hold its descriptor.
+    Errors: DescriptorError for a file that lies about itself; as `import_payload`.
     """
     if device.kind == "host":
         return None
-    found = host.inspect(int(handle))
+    owned = handle.use_in(uses)
+    found = host.inspect(owned.fd)
     if not found.valid or not found.descriptor:
         return None
     descriptor, _ = importing.described(found.descriptor)
-    payload = PayloadFd(OwnedFd(copy_of(int(handle))), found.writable)
+    payload = PayloadFd(copy_of(owned.fd), found.writable)
     try:
         allocation = as_host_memory(device, payload, descriptor, found.capacity)
     except BaseException:
@@ -61,5 +63,4 @@ def open_file(device: Device, handle: FdHandle) -> DeviceMemory | None:
         import_handle_type=_AS_HOST,
         writable=found.writable,
     )
-    os.close(handle.take())
-    return first_on(holding)
+    return DeviceMemory(holding)

@@ -2,16 +2,14 @@
 
 How this works. `resolve` looks where the struct points (object manager, file descriptor, host pointer) and returns a
 `Source`: what was found, or why nothing was. The rules then judge the call with the source's facts. Only after that
-is the source used (`allocation`) and committed; or abandoned, which gives back the pin that resolving took.
+is the source used (`allocation`); or abandoned, which gives back the reference that resolving took.
 
 This is the one place that hides an asymmetry of the specification: a successful import consumes an fd, and never an
-NT handle. A failed import touches neither.
+NT handle (`callers_fd`). A failed import touches neither.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -26,8 +24,9 @@ from extmem.errors import (
     InvalidHandleError,
     ObjectManagerError,
 )
-from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
-from extmem.manager import Imported, Manager, manager
+from extmem.handles import Access, FdPayload, KmtHandle, NtHandle
+from extmem.manager import Imported, Manager, Reference, manager
+from extmem.memory.callers_fd import CallersFd
 from extmem.memory.descriptor import Descriptor
 from extmem.objects import Status, error_for
 from extmem.rules import PayloadFacts, Refusal
@@ -71,10 +70,9 @@ class Source:
     imported: Imported | None = None
     owner: Manager | None = None
     fd = -1
-    fd_handle: FdHandle | None = None
+    callers: CallersFd | None = None
+    """The caller's fd, held."""
     fd_is_valid: bool | None = None
-    keeper: Callable[[int], None] | None = None
-    """Who takes the caller's fd when the whole call has succeeded; it is closed where nobody does."""
     host_pointer = 0
     writable = True
 
@@ -84,8 +82,14 @@ class Source:
     @property
     def known(self) -> bool:
         """Whether it is an fd that this library exported, for this user, and kept with what it knows of it."""
-        payload = self.fd_handle.payload if self.fd_handle is not None else None
+        payload = self.fd_payload
         return payload is not None and payload.trusted
+
+    @property
+    def fd_payload(self) -> FdPayload | None:
+        """What this library knows of the caller's fd."""
+        handle = self.callers.handle if self.callers is not None else None
+        return handle.payload if handle is not None else None
 
     def allocation(
         self, driver: Driver, size: int, memory_type_index: int, dedicated: NativeResource | None
@@ -97,32 +101,26 @@ class Source:
             self.fd, size, memory_type_index, handle_type=self.handle_type, dedicated=dedicated, known=self.known
         )
 
-    def commit(self) -> None:
-        """The whole call succeeded: a caller's fd is consumed now, and not before."""
-        if self.fd_handle is None and not self.fd_is_valid:
-            return
-        fd = self.fd_handle.take() if self.fd_handle is not None else self.fd
-        (self.keeper or os.close)(fd)
-
     def abandon(self) -> None:
         """Give back what resolving took. The caller's handle or fd was never touched."""
-        if self.imported is not None and self.owner is not None:
-            self.imported.payload.close()
-            self.owner.free(self.imported.memory)
+        if self.imported is not None:
+            self.imported.give_back()
             self.imported = None
 
 
-def resolve(driver: Driver, link: vk.ChainStruct, stated: Descriptor | None = None) -> Source | None:
+def resolve(
+    driver: Driver, link: vk.ChainStruct, stated: Descriptor | None = None, callers: CallersFd | None = None
+) -> Source | None:
     """Find what a struct of a vkAllocateMemory's chain imports; None where it imports nothing.
 
-    `stated` is the descriptor of a foreign payload that carries none. Never raises for what the rules or the object
-    manager refuse: the source says so. Errors: HandleStateError for a handle object that is closed; UnsupportedError
-    without an object manager.
+    `callers`: its fd, held. `stated` is the descriptor of a foreign payload that carries none.
+    Never raises for what the rules or the object manager refuse: the source has the error. Errors: HandleStateError for
+    a handle object that is closed; UnsupportedError without an object manager.
     """
     if isinstance(link, vk.ImportMemoryWin32HandleInfoKHR) and link.handle_type:
         return resolve_object(link.handle_type, link.handle, link.name, _ALL_GRANTED, stated, driver)
     if isinstance(link, vk.ImportMemoryFdInfoKHR) and link.handle_type:
-        return resolve_fd(driver, link, stated)
+        return resolve_fd(driver, int(link.handle_type), callers, stated)
     if isinstance(link, vk.ImportMemoryHostPointerInfoEXT) and link.handle_type:
         source = Source(int(link.handle_type))
         source.host_pointer = link.host_pointer if isinstance(link.host_pointer, int) else 0
@@ -157,13 +155,15 @@ def resolve_object(
         )
         return source
     owner = handle.table if isinstance(handle, NtHandle) and isinstance(handle.table, Manager) else manager()
+    reference = Reference(owner)
     try:
         if name is not None:
-            imported = owner.import_by_name(name, desired)
+            imported = owner.import_by_name(name, desired, reference)
         elif handle_type in BY_NUMBER:
-            imported = _numbered(owner, value, native)
+            imported = _numbered(owner, value, native, reference)
         else:
-            imported = owner.import_by_handle(value)
+            with owner.lock:
+                imported = owner.import_by_handle(int(handle) if isinstance(handle, NtHandle) else value, reference)
     except ObjectManagerError as error:
         source.error = error
         if not isinstance(error, AccessDeniedError):
@@ -177,14 +177,14 @@ def takes_handles(driver: Driver) -> bool:
     return bool(getattr(driver, "imports_handles", False))
 
 
-def _numbered(owner: Manager, number: int, native: bool) -> Imported:
+def _numbered(owner: Manager, number: int, native: bool, reference: Reference) -> Imported:
     """What a KMT number leads to. One that no memory of extmem's has may be another program's: a driver knows."""
     try:
-        return owner.import_by_kmt(number)
+        return owner.import_by_kmt(number, reference)
     except InvalidHandleError:
         if not native:
             raise
-        return owner.import_stranger(number)
+        return owner.import_stranger(number, reference)
 
 
 def look_at(driver: Driver, handle_type: int, handle: object) -> Refusal | None:
@@ -193,15 +193,16 @@ def look_at(driver: Driver, handle_type: int, handle: object) -> Refusal | None:
         return None
     value = int(handle)
     owner = handle.table if isinstance(handle, NtHandle) and isinstance(handle.table, Manager) else manager()
+    reference = Reference(owner)
     try:
         if handle_type in BY_NUMBER:
-            imported = _numbered(owner, value, True)
+            imported = _numbered(owner, value, True, reference)
         else:
-            imported = owner.import_by_handle(value)
+            with owner.lock:
+                imported = owner.import_by_handle(int(handle), reference)
     except ObjectManagerError as error:
         return Refusal(_STATUSES.get(error.ntstatus) or f"{error.ntstatus:#010x}", str(error))
-    imported.payload.close()
-    owner.free(imported.memory)
+    imported.give_back()
     if isinstance(imported.payload, Win32Payload):
         return None
     return Refusal(Status.OBJECT_TYPE_MISMATCH.name, str(_not_a_gpu_s(value or None)))
@@ -282,12 +283,11 @@ def _said(what: int | str | None) -> str:
     return f"The handle {what:#x}" if isinstance(what, int) else f"The name {what!r}"
 
 
-def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descriptor | None) -> Source:
-    """Examine a file descriptor: no unproven fd reaches the device."""
-    source = Source(int(struct.handle_type))
-    if isinstance(struct.fd, FdHandle):
-        source.fd_handle = struct.fd
-    source.fd = int(struct.fd) if isinstance(struct.fd, (int, FdHandle)) else -1
+def resolve_fd(driver: Driver, handle_type: int, callers: CallersFd | None, stated: Descriptor | None) -> Source:
+    """Examine a file descriptor: no unproven fd reaches the device. `callers`: None for what is not one."""
+    source = Source(handle_type)
+    source.callers = callers
+    source.fd = callers.owned.fd if callers is not None else -1
     found = driver.inspect_fd(source.fd, source.handle_type, known=source.known)
     source.fd_is_valid = found.valid
     source.writable = found.writable
@@ -300,10 +300,10 @@ def resolve_fd(driver: Driver, struct: vk.ImportMemoryFdInfoKHR, stated: Descrip
         )
     elif stated is not None:
         source.descriptor, source.facts = stated, stated.payload_facts()
-        if source.fd_handle is not None and source.fd_handle.payload is not None:
-            source.error = _contradiction(stated, source.fd_handle.payload.descriptor)
-    elif source.fd_handle is not None and source.fd_handle.payload is not None:
-        source.descriptor, source.facts = described(source.fd_handle.payload.descriptor)
+        if source.fd_payload is not None:
+            source.error = _contradiction(stated, source.fd_payload.descriptor)
+    elif source.fd_payload is not None:
+        source.descriptor, source.facts = described(source.fd_payload.descriptor)
     elif not found.self_describing:
         pass  # nobody but the caller knows; what the device can find out, it proves
     elif not found.descriptor:

@@ -2,14 +2,15 @@
 
 How this works. Memory of a CUDA device has a pointer. Memory of a GPU's Vulkan device is imported by CUDA when somebody
 first asks for a GPU array of it, on the CUDA device with its UUID; that import belongs to the memory's holding and
-ends with it. Arrays hold a `Loan`, which holds the holding: while one lives, the memory can't be closed. The holding
-keeps the pattern of the array that its descriptor describes, so that handing that out again asks nobody anything.
+ends with it. Arrays have a `Loan`, which holds the memory: while one lives, the memory cannot be closed. The holding
+keeps the pattern of the array that its descriptor describes, so that a second one needs no call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
 from extmem import arrays
 from extmem.arrays import Axes
@@ -22,16 +23,31 @@ if TYPE_CHECKING:
     from extmem.memory.holding import Holding
     from extmem.memory.memory import DeviceMemory
 
-__all__ = ["Loan", "Place", "device_array", "on_gpu"]
+__all__ = ["Loan", "Place", "device_array", "loan", "on_gpu", "on_no_gpu"]
 
 
 class Loan:
     """Keeps a holding, and so the memory, while arrays of it live."""
 
-    __slots__ = ("__weakref__", "holding")
+    __slots__ = ("__weakref__", "_hold", "holding")
 
     def __init__(self, holding: Holding) -> None:
+        self._hold = holding.hold()
         self.holding = holding
+
+
+def loan(holding: Holding, loans: list[ref[Loan]]) -> Loan:
+    """The loan that arrays of a memory object have in common. Errors: HandleStateError.
+
+    loans: those of this memory object, while there are any.
+    """
+    for seen in loans:
+        known = seen()
+        if known is not None:
+            return known
+    made = Loan(holding)
+    loans.append(ref(made, loans.remove))
+    return made
 
 
 class Place(NamedTuple):
@@ -62,19 +78,25 @@ def on_gpu(holding: Holding) -> Place | None:
     found = doors.cuda_device(device.uuid)
     if found is None or found.described is None:
         return None
-    companion = holding.companion
-    if companion is None:
-        way = foreign.handle_of(holding.allocation)
-        if way is None:
-            raise UnsupportedError(
-                f"this memory of {device.name} was not allocated for export, so CUDA cannot import it; allocate it "
-                "with handle_types=OPAQUE_FD (on Windows OPAQUE_WIN32), or copy it",
-                requires_one_of=["VkExportMemoryAllocateInfo::handleTypes with OPAQUE_FD or OPAQUE_WIN32"],
-            )
-        handle, kind = way
-        origin = foreign.origin(holding.descriptor, kind)
-        companion = holding.companion = found.described.import_described(handle, origin, writable=holding.writable)
+    with device.making:
+        companion = holding.companion or _imported(holding, found)
     return _placed(companion, found)
+
+
+def _imported(holding: Holding, cuda: Device) -> Allocation:
+    """The companion: what CUDA imports of another device's memory. The caller holds that device's `making`."""
+    described = cuda.described
+    way = foreign.handle_of(holding.allocation)
+    if way is None or described is None:
+        raise UnsupportedError(
+            f"this memory of {holding.device.name} was not allocated for export, so CUDA cannot import it; allocate it "
+            "with handle_types=OPAQUE_FD (on Windows OPAQUE_WIN32), or copy it",
+            requires_one_of=["VkExportMemoryAllocateInfo::handleTypes with OPAQUE_FD or OPAQUE_WIN32"],
+        )
+    handle, kind = way
+    origin = foreign.origin(holding.descriptor, kind)
+    made = holding.companion = described.import_described(handle, origin, writable=holding.writable)
+    return made
 
 
 def _placed(allocation: Allocation, device: Device) -> Place:
@@ -97,8 +119,18 @@ def device_array(
 
     Errors: as `on_gpu`; ValueError for a layout that cannot be; HandleStateError.
     """
-    holding = memory.holding
-    holding.check_process()
+    with memory.use() as holding:
+        return _device_array(memory, holding, dtype, shape, strides, offset)
+
+
+def _device_array(
+    memory: DeviceMemory,
+    holding: Holding,
+    dtype: object,
+    shape: Axes,
+    strides: Axes,
+    offset: int,
+) -> arrays.DeviceArray | None:
     as_described = dtype is None and shape is None and strides is None and not offset
     pattern = holding.pattern if as_described else None
     if pattern is None:
@@ -119,4 +151,13 @@ def device_array(
         )
         if as_described:
             holding.pattern = pattern
-    return pattern.kept_by(memory.lent())
+    return pattern.kept_by(memory.lent(holding))
+
+
+def on_no_gpu(what: str, device: Device) -> UnsupportedError:
+    """The error for memory (`what`) of which no GPU array can be made."""
+    return UnsupportedError(
+        f"this memory ({what}) is on {device.name}, and CUDA knows no such GPU here; open it on the CUDA device "
+        '(device=extmem.open_device(kind="cuda")), or use numpy() or read()',
+        requires_one_of=["a CUDA device", "numpy()", "read()"],
+    )

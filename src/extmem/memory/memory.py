@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import warnings
 from contextlib import AbstractContextManager
-from functools import lru_cache
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 from weakref import ref
 
 from extmem import arrays, vk
 from extmem.arrays import Axes
-from extmem.errors import HandleStateError, LiveViewError, UnsupportedError
+from extmem.errors import HandleStateError, LiveViewError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
-from extmem.memory import accessing, arguments, exporting, lending, moving, passing, resources
-from extmem.memory.holding import joining
+from extmem.memory import accessing, arguments, exporting, lending, moving, passing, resources, viewing
+from extmem.memory.holding import Closed, Holding
 from extmem.objects import Status, error_for
+from extmem.owning import Use, unsettled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
-    from extmem.memory.holding import Holding
     from extmem.memory.resources import Buffer, Resource
 
-__all__ = ["DeviceMemory", "first_on"]
-
-
-@lru_cache(maxsize=256)
-def _bytes_of(size: int) -> Any:
-    """The ctypes array type. Making one takes longer than mapping."""
-    return type("View", (ctypes.c_ubyte * size,), {"__slots__": ("holding", "mapping")})
+__all__ = ["DeviceMemory"]
 
 
 class DeviceMemory:
@@ -44,42 +37,43 @@ class DeviceMemory:
     arrays) keep it alive too, and closing under a live view raises LiveViewError. Lost without `close()`, it warns
     (ResourceWarning) and is closed. Made by `Device.allocate_memory`, `Device.allocate`, `extmem.open`.
 
-    Every method raises HandleStateError once closed, and in a forked child.
+    Threads: every method may be called from any thread, also while another one closes it. It works on this memory, or
+    raises HandleStateError (or LiveViewError); what it uses is given back when it is done.
+
+    Every method raises HandleStateError once closed, and in a forked child. What the memory is (name, size, descriptor
+    and the like) can be read after `close()`, too.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_holding", "_lent", "_seen")
+    __slots__ = ("__weakref__", "_arrays", "_closed", "_facts", "_hold", "_left", "_loans")
 
     def __init__(self, holding: Holding) -> None:
-        self._closed = True  # until the holding counts us
-        self._holding = holding
-        self._seen: ref[object] | None = None
+        self._closed = True  # until whoever makes it hands it out
+        self._facts: Holding | Closed = holding
+        self._hold = holding.hold()
+        self._arrays: list[ref[Any]] = []
         """What its views look through, while there are any."""
-        self._lent: ref[lending.Loan] | None = None
+        self._loans: list[ref[lending.Loan]] = []
         """What GPU arrays of it hold, while there are any."""
-        with joining:
-            if holding.released:
-                raise HandleStateError(
-                    "this memory was closed by another thread while it was being opened; open it again"
-                )
-            holding.users.add(id(self))
-            self._closed = False
+        self._left: ref[Holding] | None = None
+        """What a view kept, where the block that closes the memory ended with an exception."""
+        self._closed = False
 
     # What it is.
 
     @property
     def device(self) -> Device:
         """The device that it belongs to."""
-        return self._holding.device
+        return self._facts.device
 
     @property
     def descriptor(self) -> Descriptor:
         """The payload's self-description, as its exporter wrote it."""
-        return self._holding.descriptor
+        return self._facts.descriptor
 
     @property
     def name(self) -> str | None:
         """The name it was exported under or opened by, None for unnamed memory."""
-        return self._holding.name
+        return self._facts.name
 
     @property
     def size(self) -> int:
@@ -89,32 +83,32 @@ class DeviceMemory:
     @property
     def allocation_size(self) -> int:
         """VkMemoryAllocateInfo::allocationSize in bytes."""
-        return self._holding.size
+        return self._facts.size
 
     @property
     def memory_type_index(self) -> int:
         """VkMemoryAllocateInfo::memoryTypeIndex."""
-        return self._holding.memory_type_index
+        return self._facts.memory_type_index
 
     @property
     def host_visible(self) -> bool:
         """Whether the host sees it: `map()`, `numpy()` and DLPack work. `read()` and `write()` always do."""
-        holding = self._holding
-        kind = holding.device.facts.memory_types[holding.memory_type_index]
+        kind = self._facts.device.facts.memory_types[self._facts.memory_type_index]
         return bool(kind.property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE)
 
     @property
     def resource(self) -> Resource | None:
         """The buffer or image that a dedicated payload belongs to, made by `open` like the exporter's; else None.
 
-        Not bound yet, unless bytes were moved through it; it is destroyed with the memory.
+        Not bound yet, unless bytes were moved through it; it is destroyed with the memory, and None from then on.
         """
-        return self._holding.resource
+        facts = self._facts
+        return None if isinstance(facts, Closed) else facts.resource
 
     @property
     def read_only(self) -> bool:
         """Whether it was imported through rights that do not include writing; its views are then read-only."""
-        return not self._holding.writable
+        return not self._facts.writable
 
     @property
     def closed(self) -> bool:
@@ -123,10 +117,21 @@ class DeviceMemory:
 
     @property
     def holding(self) -> Holding:
-        """The references behind it (for the library itself). Raises HandleStateError once closed."""
-        if self._closed:
+        """The references behind it (for the library itself), which `use` keeps. Raises HandleStateError once closed."""
+        facts = self._facts
+        if self._closed or isinstance(facts, Closed):
             raise HandleStateError(f"this memory ({self._what()}) is closed; allocate or open it again")
-        return self._holding
+        return facts
+
+    def use(self) -> Use[Holding]:
+        """A block in which nothing of it is given back (for the library itself): `with memory.use() as holding:`.
+
+        Errors: HandleStateError once closed, and in a forked child.
+        """
+        holding = self.holding
+        if holding.pid != HERE.pid:
+            holding.check_process()
+        return holding.use()
 
     # Looking at it.
 
@@ -135,24 +140,10 @@ class DeviceMemory:
 
         Errors: UnsupportedError for memory that the host cannot see; OSError where the OS refuses the mapping.
         """
-        holding = self._holding
-        if self._closed or holding.pid != HERE.pid:
-            self.holding.check_process()  # says which of the two
-        seen = self._seen
-        array: Any = seen() if seen is not None else None
-        if array is None:
-            mapping = holding.allocation.map(holding.writable)
-            array = _bytes_of(holding.size).from_address(mapping.address)
-            # The view owns what it looks at, not the other way round.
-            array.holding, array.mapping = holding, mapping
-            self._seen = ref(array)
-        view = memoryview(array).cast("B")
-        if not holding.writable:
-            view = view.toreadonly()
-        descriptor = holding.descriptor
-        if descriptor.payload_size == holding.size:
-            return view
-        return view[descriptor.payload_offset : descriptor.payload_offset + descriptor.payload_size]
+        holding = self.holding
+        if holding.pid != HERE.pid:
+            holding.check_process()
+        return viewing.view(holding, self._arrays)
 
     def numpy(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> NDArray[Any]:
         """A NumPy array over the payload, zero copy, with the array layout of the descriptor.
@@ -218,11 +209,7 @@ class DeviceMemory:
         """
         array = lending.device_array(self, dtype=dtype, shape=shape, strides=strides, offset=offset)
         if array is None:
-            raise UnsupportedError(
-                f"this memory ({self._what()}) is on {self.device.name}, and CUDA knows no such GPU here; open it on "
-                'the CUDA device (device=extmem.open_device(kind="cuda")), or use numpy() or read()',
-                requires_one_of=["a CUDA device", "numpy()", "read()"],
-            )
+            raise lending.on_no_gpu(self._what(), self.device)
         return array
 
     def torch(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> Any:
@@ -269,13 +256,9 @@ class DeviceMemory:
             raise ValueError("either a stream or the queue has the memory; open two blocks, one after the other")
         return accessing.on_queue(self) if queue else accessing.on_stream(self, stream)
 
-    def lent(self) -> lending.Loan:
-        """What a GPU array of this memory holds (for the library itself)."""
-        loan = self._lent() if self._lent is not None else None
-        if loan is None:
-            loan = lending.Loan(self.holding)
-            self._lent = ref(loan)
-        return loan
+    def lent(self, holding: Holding) -> lending.Loan:
+        """What a GPU array of this memory holds (for the library itself). `holding`: its own, in use."""
+        return lending.loan(holding, self._loans)
 
     if sys.version_info >= (3, 12):
 
@@ -307,15 +290,19 @@ class DeviceMemory:
         Errors: AccessDeniedError for read-only memory; TypeError for other element types, byte orders, and Python
         objects; ValueError for another shape, and where it would reach outside the payload. Nothing was copied then.
         """
-        moving.write(self._moving("write", write=True), data, offset, cast)
+        with self.use() as holding:
+            self._check_writable(holding, "write")
+            moving.write(holding, data, offset, cast)
 
     def read(self) -> NDArray[Any]:
         """A new array with the payload's contents, copied by the device. Shape and type are the descriptor's."""
-        return moving.read(self._moving("read"))
+        with self.use() as holding:
+            return moving.read(holding)
 
     def read_bytes(self, offset: int = 0, size: int | None = None) -> bytearray:
         """`size` bytes of the payload from `offset` on (None: to the end), copied by the device. Errors: as `write`."""
-        return moving.read_bytes(self._moving("read"), offset, size)
+        with self.use() as holding:
+            return moving.read_bytes(holding, offset, size)
 
     def tobytes(self) -> bytes:
         """The payload's bytes, copied by the device: `bytes(memory.read_bytes())`, under the name that NumPy has."""
@@ -323,31 +310,30 @@ class DeviceMemory:
 
     def fill(self, value: int = 0) -> None:
         """Set every byte to `value` (0 to 255), by the device. Errors: as `write`."""
-        moving.fill(self._moving("fill", write=True), value)
+        with self.use() as holding:
+            self._check_writable(holding, "fill")
+            moving.fill(holding, value)
 
     def flush(self) -> None:
         """vkFlushMappedMemoryRanges of all of it: needed after writing through `map()` to memory that is not coherent.
 
         Does nothing for HOST_COHERENT memory.
         """
-        holding = self._moving("flush")
-        holding.device.driver.flush(holding.allocation, 0, holding.size)
+        with self.use() as holding:
+            holding.device.driver.flush(holding.allocation, 0, holding.size)
 
     def invalidate(self) -> None:
         """vkInvalidateMappedMemoryRanges of all of it: needed before reading through `map()`, as `flush`."""
-        holding = self._moving("invalidate")
-        holding.device.driver.invalidate(holding.allocation, 0, holding.size)
+        with self.use() as holding:
+            holding.device.driver.invalidate(holding.allocation, 0, holding.size)
 
-    def _moving(self, verb: str, *, write: bool = False) -> Holding:
-        holding = self.holding
-        holding.check_process()
-        if write and not holding.writable:
+    def _check_writable(self, holding: Holding, verb: str) -> None:
+        if not holding.writable:
             raise error_for(
                 Status.ACCESS_DENIED,
                 f"cannot {verb} this memory ({self._what()}): it is read-only here; ask for Access.READ_WRITE, or its "
                 "owner to grant it",
             )
-        return holding
 
     # Passing it on.
 
@@ -360,11 +346,12 @@ class DeviceMemory:
         Errors: RuleViolation (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00662,
         VUID-VkMemoryGetFdInfoKHR-handleType-00671) for a type that it was not exported for.
         """
-        self.holding.check_process()
-        return exporting.export_handle(self, handle_type)
+        with self.use() as holding:
+            return exporting.export_handle(self, holding, handle_type)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return passing.reduce_memory(self)
+        with self.use() as holding:
+            return passing.reduce_memory(holding)
 
     def __copy__(self) -> NoReturn:
         raise arguments.not_copied(self._what())
@@ -377,17 +364,26 @@ class DeviceMemory:
     def close(self) -> None:
         """Free it (vkFreeMemory). Safe to call twice. The payload lives on while any handle or other memory holds it.
 
-        Errors: LiveViewError while an array or memoryview still looks at it; nothing has changed then.
+        Where another thread uses it at this moment, that one frees it when it is done. Called again after it raised,
+        it tries again.
+        Errors: LiveViewError while an array or memoryview still looks at it; nothing has changed then. PeerGoneError
+        where the object manager does not answer; memory and descriptors are given back then, the name is not yet.
         """
-        if self._closed:
-            return
-        if self._looked_at():
+        if self._looked_at() and (not self._closed or self._left is not None):
             raise LiveViewError(
                 f"an array or memoryview still looks at this memory ({self._what()}); "
                 "delete it (or let it go out of scope) before closing, or copy what you need"
             )
+        holding = self._facts
+        if isinstance(holding, Closed):
+            return
+        # No call between the two, so no signal handler either: what is marked as closed, somebody gives back.
+        here = get_ident()
+        unsettled[holding] = here
         self._closed = True
-        self._holding.leave(id(self))
+        self._hold.release()
+        holding.end()
+        self._facts = holding.closed_facts()
 
     def __enter__(self) -> Self:
         self.holding.check_process()
@@ -398,22 +394,22 @@ class DeviceMemory:
     ) -> None:
         if kind is not None and self._looked_at():
             # The error in flight holds the frame that holds the view; it matters more than the open memory.
-            self._abandon()
+            self._leave_to_the_view()
             return
         self.close()
 
     def _looked_at(self) -> bool:
         """Whether a memoryview or array over the memory is still alive."""
-        return (self._seen is not None and self._seen() is not None) or (
-            self._lent is not None and self._lent() is not None
-        )
+        return bool(self._arrays or self._loans)
 
-    def _abandon(self) -> None:
-        """Let the last view close it."""
-        self._closed = True
-        looking: tuple[ref[object] | ref[lending.Loan] | None, ...] = (self._seen, self._lent)
-        self._holding.views += tuple(view for view in looking if view is not None)
-        self._holding.users.discard(id(self))
+    def _leave_to_the_view(self) -> None:
+        """Let go; when the last view is lost, everything is given back."""
+        holding = self._facts
+        if not isinstance(holding, Closed):
+            self._closed = True
+            self._left = ref(holding)
+            self._hold.release()
+            self._facts = holding.closed_facts()
 
     def _what(self) -> str:
         return f"{self.name!r}, " * (self.name is not None) + f"{self.size} bytes"
@@ -427,23 +423,7 @@ class DeviceMemory:
         return f"<DeviceMemory {self._what()} on {self.device.name}{state}>"
 
     def __del__(self) -> None:
-        if getattr(self, "_closed", True) or sys.is_finalizing():
-            return
-        looked_at = self._looked_at()
-        self._abandon()
-        if not looked_at:
-            warnings.warn(f"unclosed {self!r}".replace(", closed", ""), ResourceWarning, source=self, stacklevel=2)
-
-
-_bare = object.__new__
-
-
-def first_on(holding: Holding) -> DeviceMemory:
-    """The first memory object on a holding that nobody else knows yet: nobody can be closing it meanwhile."""
-    memory = _bare(DeviceMemory)
-    memory._seen = memory._lent = None
-    memory._holding = holding
-    holding.users.add(id(memory))
-    holding.device.open_holdings.add(id(holding))
-    memory._closed = False
-    return memory
+        # It warns, and nothing more: what the memory holds gives itself back.
+        if not getattr(self, "_closed", True) and not sys.is_finalizing() and not self._looked_at():
+            # The source was made with it: a warning that is kept must not keep the memory open.
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self._arrays, stacklevel=2)

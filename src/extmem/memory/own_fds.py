@@ -12,7 +12,6 @@ property test.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -23,7 +22,8 @@ from extmem.handles import FdHandle
 from extmem.handles.here import HERE
 from extmem.memory import foreign, verdicts
 from extmem.memory.holding import Holding
-from extmem.memory.memory import DeviceMemory, first_on
+from extmem.memory.memory import DeviceMemory
+from extmem.owning import Uses
 
 if TYPE_CHECKING:
     from extmem.devices.abilities import ImportsDescribed
@@ -70,8 +70,9 @@ def allocate_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory 
         return None
     descriptor, encoded = noted
     size, kind, types = descriptor.allocation_size, descriptor.memory_type_index, descriptor.handle_types
-    allocation = device.driver.allocate(size, kind, encoded, handle_types=types)
-    return first_on(Holding(device, allocation, descriptor, size, kind, export_handle_types=types))
+    with device.use():
+        allocation = device.driver.allocate(size, kind, encoded, handle_types=types)
+        return DeviceMemory(Holding(device, allocation, descriptor, size, kind, export_handle_types=types))
 
 
 def note_export(device: Device, info: vk.MemoryAllocateInfo, descriptor: Descriptor) -> None:
@@ -104,27 +105,32 @@ def open_again(device: Device, handle: FdHandle) -> DeviceMemory | None:
 
 def _told(device: Device, driver: ImportsDescribed, handle: FdHandle, descriptor: Descriptor) -> DeviceMemory | None:
     """On a device that has to be told what the descriptor says."""
-    try:
-        allocation = driver.import_described(int(handle), foreign.origin(descriptor))
-    except DriverError:
-        return None  # the whole way says why
-    holding = Holding(device, allocation, descriptor, descriptor.allocation_size, 0, import_handle_type=_OPAQUE)
-    driver.keeper_of(allocation)(handle.take())
-    return first_on(holding)
+    with Uses() as uses:
+        uses.add(device)
+        try:
+            allocation = foreign.import_kept(driver, handle.use_in(uses), descriptor, True)
+        except DriverError:
+            return None  # the whole way finds the reason
+        size = descriptor.allocation_size
+        memory = DeviceMemory(Holding(device, allocation, descriptor, size, 0, import_handle_type=_OPAQUE))
+    handle.consume()
+    return memory
 
 
 def _taken(device: Device, handle: FdHandle, noted: Noted) -> DeviceMemory | None:
     descriptor, kind, handle_type, importer = noted
-    try:
-        allocation = importer(handle.fileno())
-    except DriverError as error:
-        if error.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE:
-            return None  # the whole way names the rule that says so
-        raise
-    size = descriptor.allocation_size
-    holding = Holding(device, allocation, descriptor, size, kind, import_handle_type=handle_type)
-    os.close(handle.take())
-    return first_on(holding)
+    with Uses() as uses:
+        uses.add(device)
+        try:
+            allocation = importer(handle.use_in(uses).fd)
+        except DriverError as error:
+            if error.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE:
+                return None  # the whole way names the rule that it breaks
+            raise
+        size = descriptor.allocation_size
+        memory = DeviceMemory(Holding(device, allocation, descriptor, size, kind, import_handle_type=handle_type))
+    handle.consume()
+    return memory
 
 
 def _noted(
@@ -141,7 +147,7 @@ def _noted(
 def note(device: Device, info: vk.MemoryAllocateInfo, source: Source) -> None:
     """`source` was imported the whole way, as `info` says, with nothing else in its chain."""
     link, descriptor = info.p_next, source.descriptor
-    payload = source.fd_handle.payload if source.fd_handle is not None else None
+    payload = source.fd_payload
     if device.check == "warn" or payload is None or not payload.trusted or not source.writable:
         return
     if not isinstance(link, _Info) or link.p_next is not None or descriptor is None:

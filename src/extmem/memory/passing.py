@@ -1,9 +1,12 @@
 """Pickling memory and handles: how they travel through `multiprocessing`.
 
 How this works. What is pickled is a ticket: random bits that stand for one reference in flight, kept by the object
-manager and bound to this process. The receiver's unpickling claims it, once. Nothing leaks when nobody does: a ticket
-ends with its sender, with the child process that it was made for, and after a minute it stops keeping anything alive
-by itself. Unpickling imports; do not unpickle what a stranger sent.
+manager. The receiver's unpickling claims it, once. Nothing leaks when nobody does: a ticket ends with the child process
+that it was made for, and after a minute it stops keeping anything alive by itself; so a worker may end before its
+result is read. (On Windows nobody but the sender can keep what it sent: there a ticket ends with it.) Unpickling
+imports; do not unpickle what a stranger sent.
+
+Unpickling does not raise where a ticket cannot be claimed: see `unclaimed`.
 
 A KMT handle is a number and travels as one. An fd travels as a payload reference and comes out as a new fd.
 """
@@ -18,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 from extmem import vk
 from extmem.broker.wire import Kind
 from extmem.devices import select
-from extmem.errors import HandleStateError
-from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
-from extmem.handles.fds import duplicate
-from extmem.manager import Imported, Manager, ShareTerms, manager
+from extmem.errors import ExtmemError, HandleStateError
+from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, NtHandle
+from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.memory import exporting
 from extmem.objects import Share
+from extmem.owning import copy_fd
 
 if TYPE_CHECKING:
+    from extmem.memory.holding import Holding
     from extmem.memory.memory import DeviceMemory
 
 __all__ = ["reduce_memory"]
@@ -33,22 +37,26 @@ __all__ = ["reduce_memory"]
 _OPAQUE_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
 
-def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
-    """`DeviceMemory.__reduce__`: the receiver gets a memory object of its own, with the rights of this one."""
-    holding = memory.holding
-    holding.check_process()
+def reduce_memory(holding: Holding) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
+    """`DeviceMemory.__reduce__`: the receiver gets a memory object of its own, with the rights of this one.
+
+    holding: the memory's, in use.
+    """
     exporting.share_on_demand(holding)
     if not holding.references:
         # Shared by fd alone so far: nobody but the receiver learns of this nameless object.
         exporting.publish(holding, ShareTerms(Share.NT, None, None), access=int(Access.ALL))
     owner = holding.manager or manager()
-    return _receive_memory, (_offered(owner, owner.offer(memory=holding.references[0])),)
+    return _receive_memory, (_offered(owner, owner.offer(memory=holding.references[0].memory)),)
 
 
 def _receive_memory(ticket: bytes) -> DeviceMemory:
-    from extmem.memory import doors  # the receiving end stands on the whole layer
+    from extmem.memory import doors, unclaimed  # the receiving end stands on the whole layer
 
-    return doors.open_claimed(_claimed_import(ticket))
+    try:
+        return doors.open_claimed(_claimed_import(ticket))
+    except (ExtmemError, OSError) as reason:
+        return unclaimed.UnclaimedMemory(reason)
 
 
 def _reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tuple[bytes]]:
@@ -57,55 +65,73 @@ def _reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tu
         raise HandleStateError(
             f"{handle!r} is in a handle table that cannot pass handles on; import it and pass the memory"
         )
-    return _receive_nt_handle, (_offered(owner, owner.offer(handle=int(handle))),)
+    with owner.lock:
+        return _receive_nt_handle, (_offered(owner, owner.offer(handle=int(handle))),)
 
 
 def _receive_nt_handle(ticket: bytes) -> NtHandle:
+    from extmem.memory import unclaimed
+
     owner = manager()
-    value = owner.claim(ticket)
-    if not isinstance(value, int):
+    reference, entry = Reference(owner), HandleEntry(owner)
+    try:
+        value = owner.claim(ticket, reference, entry)
+        if isinstance(value, int):
+            return NtHandle(entry, owner)
         value.payload.close()
-        owner.free(value.memory)
+        reference.give_back()
         raise HandleStateError("the ticket stands for memory, not for a handle")
-    return NtHandle(value, owner)
+    except (ExtmemError, OSError) as reason:
+        return unclaimed.UnclaimedHandle(reason)
 
 
 def _reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tuple[bytes]]:
     owner = manager()
     payload = handle.payload
-    if payload is None:
-        found = select.choose(kind="host").inspect_fd(int(handle), _OPAQUE_FD)
-        if not found.valid:
-            raise HandleStateError(f"{handle!r} cannot be passed on: {found.problem}")
-        payload = FdPayload(found.descriptor, int(Kind.HOST), 0, found.writable)
-    exported = owner.export(
-        int(handle),
-        payload.descriptor,
-        share=Share.NT,
-        name=None,
-        access=int(Access.ALL),
-        sddl=None,
-        inherit=False,
-        kind=Kind(payload.kind),
-        identity=payload.identity,
-    )
-    try:
-        ticket = owner.offer(memory=exported.memory)
-    finally:
-        owner.free(exported.memory)
+    reference = Reference(owner)
+    with handle.use() as owned:
+        if payload is None:
+            found = select.choose(kind="host").inspect_fd(owned.fd, _OPAQUE_FD)
+            if not found.valid:
+                raise HandleStateError(f"{handle!r} cannot be passed on: {found.problem}")
+            payload = FdPayload(found.descriptor, int(Kind.HOST), 0, found.writable)
+        owner.export(
+            owned.fd,
+            payload.descriptor,
+            share=Share.NT,
+            name=None,
+            access=int(Access.ALL),
+            sddl=None,
+            inherit=False,
+            kind=Kind(payload.kind),
+            identity=payload.identity,
+            reference=reference,
+        )
+        try:
+            ticket = owner.offer(memory=reference.memory)
+        finally:
+            reference.give_back()
     return _receive_fd_handle, (_offered(owner, ticket),)
 
 
 def _receive_fd_handle(ticket: bytes) -> FdHandle:
+    from extmem.memory import unclaimed
+
+    try:
+        return _claimed_fd(ticket)
+    except (ExtmemError, OSError) as reason:
+        return unclaimed.UnclaimedFd(reason)
+
+
+def _claimed_fd(ticket: bytes) -> FdHandle:
     imported = _claimed_import(ticket)
     try:
         payload = None
         if imported.kind != Kind.HOST:
             payload = FdPayload(imported.descriptor, imported.kind, imported.identity, imported.payload.writable)
-        return FdHandle.adopt(duplicate(imported.payload.fd), payload)
+        return FdHandle(copy_fd(imported.payload.fd), payload)
     finally:
-        imported.payload.close()
-        manager().free(imported.memory)
+        imported.give_back()
 
 
 def _reduce_kmt_handle(handle: KmtHandle) -> tuple[type[KmtHandle], tuple[int]]:
@@ -113,9 +139,11 @@ def _reduce_kmt_handle(handle: KmtHandle) -> tuple[type[KmtHandle], tuple[int]]:
 
 
 def _claimed_import(ticket: bytes) -> Imported:
-    claimed = manager().claim(ticket)
+    owner = manager()
+    reference, entry = Reference(owner), HandleEntry(owner)
+    claimed = owner.claim(ticket, reference, entry)
     if isinstance(claimed, int):
-        NtHandle(claimed, manager()).close()
+        NtHandle(entry, owner).close()
         raise HandleStateError("the ticket stands for an NT handle, not for memory")
     return claimed
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.errors import HandleStateError
 from extmem.memory.memory import DeviceMemory
+from extmem.owning import Uses
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation
@@ -18,10 +19,13 @@ __all__ = ["checked"]
 _WHOLE = int(vk.WHOLE_SIZE)
 
 
-def checked(device: Device, ranges: Sequence[vk.MappedMemoryRange], command: str) -> list[tuple[Allocation, int, int]]:
+def checked(
+    device: Device, ranges: Sequence[vk.MappedMemoryRange], command: str, uses: Uses
+) -> list[tuple[Allocation, int, int]]:
     """Allocation, offset and size in bytes of each range; VK_WHOLE_SIZE reaches to the end. All are judged first.
 
-    Errors: TypeError for what is no memory; HandleStateError for memory of another device, or that is not mapped;
+    uses: holds the memory until the command is done.
+    Errors: TypeError for what is not memory; HandleStateError for memory of another device, or that is not mapped;
     ValueError where a range reaches outside its memory.
     """
     found = []
@@ -29,7 +33,7 @@ def checked(device: Device, ranges: Sequence[vk.MappedMemoryRange], command: str
         memory, where = area.memory, f"{command}: range {number}"
         if not isinstance(memory, DeviceMemory):
             raise TypeError(f"{where}: its memory is {memory!r}; pass a DeviceMemory of this device")
-        holding = memory.holding
+        holding = uses.add(memory.holding)
         holding.check_process()
         if holding.device is not device:
             raise HandleStateError(f"{where}: {memory!r} belongs to {holding.device.name}, not to {device.name}")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import abc
 import dataclasses
 import itertools
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
 from extmem.memory import tracking, verdicts
+from extmem.owning import Held, unsettled
 
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource, Requirements
     from extmem.memory.device import Device
+    from extmem.memory.holding import Holding
     from extmem.memory.memory import DeviceMemory
     from extmem.rules import ResourceFacts
 
@@ -25,11 +27,13 @@ _identities = itertools.count(1)
 _COPYING = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
-class Resource(abc.ABC):
-    """What `Buffer` and `Image` share. Made by the device; `close()` destroys it."""
+class Resource(Held, abc.ABC):
+    """What `Buffer` and `Image` share. Made by the device; `close()` destroys it.
+
+    Threads: as `DeviceMemory`. A buffer or image that recorded commands use is destroyed when those are done.
+    """
 
     __slots__ = (
-        "__weakref__",
         "_bound",
         "_closed",
         "_facts",
@@ -43,6 +47,7 @@ class Resource(abc.ABC):
     _word: str
 
     def __init__(self, device: Device, native: NativeResource) -> None:
+        super().__init__()
         self.device = device
         self.native = native
         """What the device has (for the library itself)."""
@@ -57,7 +62,7 @@ class Resource(abc.ABC):
 
     @property
     def facts(self) -> ResourceFacts:
-        """Its tracked state, as the rules take it."""
+        """Its tracked state, as the rules take it (for the library itself)."""
         facts = self._facts
         if facts is None:
             facts = self._facts = self._look()
@@ -85,20 +90,31 @@ class Resource(abc.ABC):
 
     @property
     def fresh(self) -> bool:
-        """Whether it was never bound, and lives."""
+        """Whether it was never bound, and lives (for the library itself)."""
         return not self._bound and not self._closed
 
     def close(self) -> None:
         """vkDestroyBuffer, vkDestroyImage. Safe to call twice; the memory is not closed."""
+        # No call between the two, so no signal handler either: what is marked as closed, somebody gives back.
+        here = get_ident()
+        unsettled[self] = here
         self._closed = True
+        self.end()
+
+    def give_back(self) -> None:
+        """See `Held`."""
         self.device.driver.destroy(self.native)
         self.memory = None
+
+    def gone(self) -> HandleStateError:
+        """See `Held`."""
+        return HandleStateError(f"this {self._word} is destroyed; make another one")
 
     @property
     def raw(self) -> int:
         """VkBuffer or VkImage as a number; 0 on the host device, which needs none. HandleStateError once destroyed."""
         if self._closed:
-            raise HandleStateError(f"this {self._word} is destroyed; make another one")
+            raise self.gone()
         return self.native.raw
 
     def __dir__(self) -> list[str]:
@@ -106,7 +122,7 @@ class Resource(abc.ABC):
         return [name for name in super().__dir__() if not (self._closed and name == "raw")]
 
     def bind(self, memory: DeviceMemory, offset: int) -> None:
-        """Remember the binding, after the device made it."""
+        """Remember the binding, after the device made it (for the library itself)."""
         self.memory = memory
         self.memory_offset = offset
         self._bound = True
@@ -127,11 +143,6 @@ class Resource(abc.ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        # Lost without close(): the device's object must not outlive it. One that never was has no state.
-        if not getattr(self, "_closed", True):
-            self.device.driver.destroy(self.native)
 
     def __repr__(self) -> str:
         state = "destroyed" if self._closed else "bound" if self.memory is not None else "unbound"
@@ -185,9 +196,11 @@ class Image(Resource):
 
 def buffer_over(memory: DeviceMemory) -> Buffer:
     """`DeviceMemory.buffer`."""
-    holding = memory.holding
-    if holding.pid != HERE.pid:
-        holding.check_process()  # says what is wrong
+    with memory.use() as holding, holding.device.making:
+        return _buffer_over(memory, holding)
+
+
+def _buffer_over(memory: DeviceMemory, holding: Holding) -> Buffer:
     made = holding.resource
     if made is None and holding.dedicated is None:
         types = holding.export_handle_types or holding.import_handle_type

@@ -38,7 +38,8 @@ _decode = msgspec.msgpack.Decoder(_Message).decode
 def send_handle(sock: socket.socket, handle: FdHandle) -> None:
     """`extmem.process.send_handle`."""
     _check(sock)
-    transport.send(sock, _encode(_Message(_FORMAT, handle.payload)), int(handle))
+    with handle.use() as owned:
+        transport.send(sock, _encode(_Message(_FORMAT, handle.payload)), owned.fd)
 
 
 def receive_handle(sock: socket.socket) -> FdHandle:
@@ -63,7 +64,7 @@ def receive_handle(sock: socket.socket) -> FdHandle:
         trusted = transport.uid_of(sock) == os.getuid()
         if payload.trusted is not trusted:  # what the peer says of that counts for nothing
             payload = msgspec.structs.replace(payload, trusted=trusted)
-    return FdHandle.adopt(owned.take(), payload)
+    return FdHandle(owned, payload)
 
 
 def _check(sock: socket.socket) -> None:

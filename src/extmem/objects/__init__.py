@@ -19,6 +19,7 @@ from extmem.objects.access import (
     describe,
     map_generic,
 )
+from extmem.objects.core import STEP
 from extmem.objects.entities import Memory
 from extmem.objects.lifetimes import KEEPS, Holder, Keeps
 from extmem.objects.model import ObjectManager
@@ -36,7 +37,7 @@ from extmem.objects.records import (
 from extmem.objects.results import TYPE_NAME, Claimed, Exported, HandleInfo, Imported, Limits, Share
 from extmem.objects.sddl import format_sddl, parse_sddl
 from extmem.objects.security import SecurityDescriptor, Token, default_descriptor, granted
-from extmem.objects.snapshot import HandleRow, HolderRow, ObjectRow, PayloadRow
+from extmem.objects.snapshot import HandleRow, HolderRow, ObjectRow, Part, PayloadRow, assemble
 from extmem.objects.status import WINERROR, Refused, Status, error_for
 from extmem.objects.table import FLAG_INHERIT, FLAG_PROTECT
 
@@ -54,6 +55,7 @@ __all__ = [
     "MAX_UNITS",
     "READ_CONTROL",
     "RESOURCE_WRITE",
+    "STEP",
     "SYNCHRONIZE",
     "TYPE_NAME",
     "VALID_BITS",
@@ -77,6 +79,7 @@ __all__ = [
     "ObjectManager",
     "ObjectRecord",
     "ObjectRow",
+    "Part",
     "PayloadRecord",
     "PayloadRow",
     "Refused",
@@ -87,6 +90,7 @@ __all__ = [
     "Status",
     "TicketRecord",
     "Token",
+    "assemble",
     "default_descriptor",
     "describe",
     "error_for",

@@ -9,12 +9,13 @@ searches: every step is a dictionary look-up, whatever the number of objects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from extmem.objects.access import READ_CONTROL, describe
 from extmem.objects.directory import Directory
-from extmem.objects.entities import KernelObject, Memory, Payload, Process, SharedObject, Ticket
+from extmem.objects.entities import KernelObject, Memory, Payload, Process, SharedObject, Ticket, User
 from extmem.objects.kmt import KmtTable
 from extmem.objects.lifetimes import KEEPS, Holder, Keeps
 from extmem.objects.names import NameKey, resolve_name
@@ -23,15 +24,20 @@ from extmem.objects.security import Token
 from extmem.objects.status import Refused, Status
 from extmem.objects.table import FLAG_INHERIT, Entry, HandleTable
 
-__all__ = ["Core"]
+__all__ = ["STEP", "Core"]
 
 _HANDLE: Final = KEEPS[Holder.NT_HANDLE]
 _ANNOUNCEMENT: Final = KEEPS[Holder.ANNOUNCEMENT]
+_ORPHANED: Final = KEEPS[Holder.ORPHANED_TICKET]
+STEP: Final = 256
+"""Things that a step of a long operation ends."""
 _ID_RANGE: Final = 1 << 63  # ids travel as 64-bit integers
 
 
 class Core:
-    """State and lifetimes. `random(n)` must give an int in [0, n); tickets need it unpredictable."""
+    """State and lifetimes. `random(n)` must give an int in [0, n); tickets need it unpredictable. `epoch` must be above
+    what an earlier manager, whose objects are announced here, has counted from its own (a clock in nanoseconds is).
+    """
 
     def __init__(
         self,
@@ -40,6 +46,7 @@ class Core:
         limits: Limits = Limits(),  # noqa: B008  (frozen: one default for all is right)
         random: Callable[[int], int],
         global_names: bool = True,
+        epoch: int = 0,
     ) -> None:
         self.session = session
         self.limits = limits
@@ -47,13 +54,18 @@ class Core:
         self._global_names = global_names or session == 0
         self._processes: dict[int, Process] = {}
         self._last_process = 0
+        self._last_born = epoch
         self._payloads: dict[int, Payload] = {}
         self._by_identity: dict[tuple[int, int], Payload] = {}
         self._objects: dict[int, KernelObject] = {}
         self._directory = Directory()
         self._kmt = KmtTable(random)
         self._tickets: dict[int, Ticket] = {}
+        self._users: dict[int, User] = {}
+        """Those who have tickets in flight."""
         self._released: list[int] = []
+        self._left_behind: Counter[int] = Counter()
+        """By uid, handles in others' tables that count against processes which have ended."""
 
     # -- processes --------------------------------------------------------------------------------------------------
 
@@ -62,17 +74,38 @@ class Core:
         return self._new_process(token, pid).id
 
     def detach(self, process: int) -> None:
-        """It died or left: all that it held is closed, protected handles too (B78). Its tickets end, claimed or not."""
+        """It died or left: all that it held is closed, protected handles too (B78). Its tickets are in flight still,
+        unless their time is over: they keep what they stand for, but for its name and its KMT number.
+        """
+        for _ in self.detaching(process):
+            pass
+
+    def detaching(self, process: int) -> Iterator[None]:
+        """`detach` in steps, for a process that may hold a lot: it yields after each `STEP` things that have ended. The
+        process makes no calls from now on.
+        """
         gone = self._process(process)
-        for ticket in list(gone.tickets.values()):
-            self._drop_ticket(ticket)
-        for value, _ in list(gone.table):
-            self._close(gone, value)
-        for memory in list(gone.memories):
-            self._free(gone, memory)
-        self._end_announcements(gone)
         if gone.parent is not None:
             gone.parent.children -= 1
+            gone.parent = None
+        gone.ended = True
+        if gone.given:
+            self._left_behind[gone.token.uid] += gone.given
+        done = 0
+        for ticket in list(gone.tickets.values()):
+            if ticket.id in self._tickets:
+                self._orphan(ticket)
+            if not (done := done + 1) % STEP:
+                yield
+        while len(gone.table):
+            self._release_handle(gone.table.take_last())
+            if not (done := done + 1) % STEP:
+                yield
+        while gone.memories:
+            self._release_memory(gone.memories.popitem()[1])
+            if not (done := done + 1) % STEP:
+                yield
+        yield from self._ending_announcements(gone)
         del self._processes[gone.id]
 
     def inherit(self, parent: int, *, only: Collection[int] | None = None) -> int:
@@ -104,6 +137,10 @@ class Core:
                 child.table.put(value, Entry(entry.object, entry.granted, entry.flags))
                 self._retain_handle(entry.object)
         return child.id
+
+    def begin_handles_above(self, process: int, value: int) -> None:
+        """A process that has lost its handles, but not its memory of their values, gets none of those again."""
+        self._process(process).table.begin_above(value)
 
     def adopt(self, process: int, token: Token, pid: int) -> None:
         """The child of an `inherit` has shown up. Refused INVALID_PARAMETER for a process that already has."""
@@ -158,12 +195,17 @@ class Core:
         payload.kmt_refs += keeps.kmt
         if shared is not None:
             shared.refs += keeps.object
+            shared.nameless += keeps.object - keeps.name
 
     def _release(self, keeps: Keeps, payload: Payload, shared: SharedObject | None) -> None:
         if shared is not None:
             shared.refs -= keeps.object
-            if not shared.refs:
-                self._end_object(shared)
+            shared.nameless -= keeps.object - keeps.name
+            if shared.refs <= shared.nameless:
+                if not shared.refs:
+                    self._end_object(shared)
+                elif shared.name is not None:
+                    self._unname(shared)
         payload.kmt_refs -= keeps.kmt
         if payload.kmt is not None and (not payload.kmt_refs or (payload.strict_kmt and not payload.exporters)):
             self._kmt.remove(payload.kmt)
@@ -180,6 +222,11 @@ class Core:
         for ticket in list(shared.tickets.values()):  # demoted ones: any other would have kept the object
             self._forget_ticket(ticket)
 
+    def _unname(self, shared: SharedObject) -> None:
+        """The object lives on without its name, which is free."""
+        self._directory.remove(shared)
+        shared.name = None
+
     def _end_payload(self, payload: Payload) -> None:
         del self._payloads[payload.id]
         del self._by_identity[payload.identity]
@@ -194,27 +241,63 @@ class Core:
         else:
             target.refs += 1
 
-    def _add_handle(self, owner: Process, target: KernelObject, granted: int, flags: int) -> int:
-        value = owner.table.add(Entry(target, granted, flags))
+    def _add_handle(
+        self, owner: Process, target: KernelObject, granted: int, flags: int, giver: Process | None = None
+    ) -> int:
+        value = owner.table.add(Entry(target, granted, flags, giver))
         self._retain_handle(target)
         return value
 
     def _close(self, owner: Process, value: int) -> None:
-        target = owner.table.remove(value).object
+        self._release_handle(owner.table.remove(value))
+
+    def _release_handle(self, entry: Entry) -> None:
+        self._discharge(entry)
+        target = entry.object
         target.handles -= 1
         if isinstance(target, SharedObject):
             self._release(_HANDLE, target.payload, target)
         else:
             target.refs -= 1
 
+    def _discharge(self, entry: Entry) -> None:
+        """The handle counts against nobody but its holder any more."""
+        giver, entry.giver = entry.giver, None
+        if giver is None:
+            return
+        giver.given -= 1
+        if giver.ended:
+            self._left_behind[giver.token.uid] -= 1
+            if not self._left_behind[giver.token.uid]:
+                del self._left_behind[giver.token.uid]
+
     def _free(self, owner: Process, memory: int) -> None:
-        gone = owner.memories.pop(memory)
+        self._release_memory(owner.memories.pop(memory))
+
+    def _release_memory(self, gone: Memory) -> None:
         gone.payload.exporters -= gone.exporting
         self._release(gone.keeps, gone.payload, gone.object)
 
+    def _orphan(self, ticket: Ticket) -> None:
+        """The sender has ended: the ticket is its user's now."""
+        if not ticket.keeps.payload:
+            self._forget_ticket(ticket)  # its time was over
+            return
+        kept, ticket.keeps = ticket.keeps, _ORPHANED
+        self._retain(_ORPHANED, ticket.payload, ticket.object)
+        self._release(kept, ticket.payload, ticket.object)
+        if ticket.sender is not None:
+            del ticket.sender.tickets[ticket.id]
+            ticket.sender = None
+
     def _forget_ticket(self, ticket: Ticket) -> None:
         del self._tickets[ticket.id]
-        del ticket.sender.tickets[ticket.id]
+        if ticket.sender is not None:
+            del ticket.sender.tickets[ticket.id]
+        del ticket.user.tickets[ticket.id]
+        ticket.user.weak.pop(ticket.id, None)
+        if not ticket.user.tickets:
+            self._users.pop(ticket.user.uid, None)
         target = ticket.payload if ticket.object is None else ticket.object
         del target.tickets[ticket.id]
 
@@ -226,16 +309,18 @@ class Core:
         payload.exporters += 1  # the exporter itself may be yet to announce: a strict number waits for it
         self._retain(_ANNOUNCEMENT, payload, shared)
 
-    def _end_announcements(self, owner: Process) -> None:
-        announced: list[tuple[Payload, SharedObject | None]] = [
-            (s.payload, s) for s in owner.announced_objects.values()
-        ]
-        announced += [(payload, None) for payload in owner.announced_payloads.values()]
-        owner.announced_objects.clear()
-        owner.announced_payloads.clear()
-        for payload, shared in announced:
+    def _ending_announcements(self, owner: Process) -> Iterator[None]:
+        done = 0
+        while owner.announced_objects or owner.announced_payloads:
+            if owner.announced_objects:
+                shared: SharedObject | None = owner.announced_objects.popitem()[1]
+            else:
+                shared = None
+            payload = owner.announced_payloads.popitem()[1] if shared is None else shared.payload
             payload.exporters -= 1
             self._release(_ANNOUNCEMENT, payload, shared)
+            if not (done := done + 1) % STEP:
+                yield
 
     # -- look-ups shared by the operations --------------------------------------------------------------------------
 

@@ -54,6 +54,10 @@ class Directory:
             )
         return None
 
+    def holder(self, name: NameKey) -> SharedObject | None:
+        """The shared memory object that has the name now."""
+        return self._shared.get(name.key)
+
     def add(self, shared: SharedObject) -> None:
         """Enter a shared memory object that has a name; the caller has asked `taken`."""
         if shared.name is not None:

@@ -13,7 +13,7 @@ from extmem.objects.security import SecurityDescriptor, Token, allowed
 if TYPE_CHECKING:
     from extmem.objects.table import HandleTable
 
-__all__ = ["KernelObject", "Memory", "Payload", "Process", "SharedObject", "Ticket"]
+__all__ = ["KernelObject", "Memory", "Payload", "Process", "SharedObject", "Ticket", "User"]
 
 
 class Payload:
@@ -23,7 +23,7 @@ class Payload:
 
     __slots__ = (
         "descriptor", "exporters", "id", "identity", "kmt", "kmt_refs", "objects", "refs", "share", "strict_kmt",
-        "tickets", "writable",
+        "tickets", "uid", "writable",
     )  # fmt: skip
 
     def __init__(
@@ -33,6 +33,7 @@ class Payload:
         descriptor: bytes,
         share: Share,
         *,
+        uid: int,
         writable: bool,
         strict_kmt: bool,
     ) -> None:
@@ -40,6 +41,7 @@ class Payload:
         self.identity = identity
         self.descriptor = descriptor
         self.share = share
+        self.uid = uid  # the user whose process shared it first
         self.writable = writable  # whether any exporter could write: a KMT import has no other rights to ask about
         self.strict_kmt = strict_kmt
         self.kmt: int | None = None
@@ -70,6 +72,11 @@ class KernelObject:
         return VALID_BITS
 
     @property
+    def owner(self) -> int:
+        """The uid of its owner; objects of other types have none: -1."""
+        return -1
+
+    @property
     def name_path(self) -> str:
         """The full path in the creator's case, empty for unnamed objects."""
         return "" if self.name is None else self.name.display
@@ -78,7 +85,7 @@ class KernelObject:
 class SharedObject(KernelObject):
     """The named or unnamed object that refers to a payload; NT handles refer to it."""
 
-    __slots__ = ("_rights", "_token", "creator", "payload", "sd", "sddl", "tickets", "writable")
+    __slots__ = ("_rights", "_token", "born", "creator", "nameless", "payload", "sd", "sddl", "tickets", "writable")
 
     def __init__(
         self,
@@ -89,9 +96,12 @@ class SharedObject(KernelObject):
         sddl: str,
         creator: Process,
         *,
+        born: int,
         writable: bool,
     ) -> None:
         super().__init__(object_id, TYPE_NAME, name)
+        self.nameless = 0  # of `refs`, those that do not keep the name
+        self.born = born  # a number that grows from object to object, over restarts too
         self.payload = payload
         self.sd = sd
         self.sddl = sddl
@@ -102,6 +112,11 @@ class SharedObject(KernelObject):
         self.tickets: dict[int, Ticket] = {}
         self._token: Token | None = None
         self._rights = 0
+
+    @property
+    def owner(self) -> int:
+        """The uid of its owner."""
+        return int(self.sd.owner.rpartition("-")[2])
 
     def rights(self, token: Token) -> int:
         """`security.allowed`, remembered for the last token: nearly all openers of an object are one user."""
@@ -136,15 +151,31 @@ class Memory:
         self.inherit = inherit
 
 
-class Ticket:
-    """A reference in flight. `keeps` is what it keeps alive now: nothing, once demoted."""
+class User:
+    """A user whose processes have sent tickets that are in flight: all of them, and those that were demoted, oldest
+    first.
+    """
 
-    __slots__ = ("granted", "id", "keeps", "kind", "object", "payload", "sender")
+    __slots__ = ("tickets", "uid", "weak")
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+        self.tickets: dict[int, Ticket] = {}
+        self.weak: dict[int, Ticket] = {}
+
+
+class Ticket:
+    """A reference in flight. `keeps` is what it keeps alive now: nothing, once demoted. `sender` is None once that has
+    ended.
+    """
+
+    __slots__ = ("granted", "id", "keeps", "kind", "object", "payload", "sender", "user")
 
     def __init__(
         self,
         ticket: int,
-        sender: Process,
+        user: User,
+        sender: Process | None,
         kind: str,
         payload: Payload,
         shared: SharedObject | None,
@@ -152,6 +183,7 @@ class Ticket:
         keeps: Keeps,
     ) -> None:
         self.id = ticket
+        self.user = user
         self.sender = sender
         self.kind = kind
         self.payload = payload
@@ -164,7 +196,7 @@ class Process:
     """A client: its token, its handle table and all that it holds. `parent` is who started it, until it shows up."""
 
     __slots__ = (
-        "announced_objects", "announced_payloads", "children", "id", "memories", "next_memory",
+        "announced_objects", "announced_payloads", "children", "ended", "given", "id", "memories", "next_memory",
         "objects", "parent", "pid", "table", "tickets", "token",
     )  # fmt: skip
 
@@ -175,6 +207,8 @@ class Process:
         self.table = table
         self.parent: Process | None = None
         self.children = 0  # inherited ones that have not shown up
+        self.given = 0  # handles that it put into others' tables and that count against it
+        self.ended = False
         self.objects = 0  # live shared objects that it made
         self.memories: dict[int, Memory] = {}
         self.next_memory = 1

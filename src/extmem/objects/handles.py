@@ -53,6 +53,18 @@ class Handles(Core):
             )
         self._close(owner, handle)
 
+    def discard_handle(self, process: int, handle: int) -> None:
+        """Undo a call that made a handle and whose answer did not arrive, whatever its flags. Nothing happens if it is
+        gone, or the process is.
+        """
+        owner = self._processes.get(process)
+        if owner is not None and handle in owner.table:
+            self._close(owner, handle)
+
+    def burn_handle(self, process: int, handle: int) -> None:
+        """Never give this value of a closed handle again: the process may not know that it is closed."""
+        self._process(process).table.burn(handle)
+
     def duplicate(
         self,
         process: int,
@@ -87,7 +99,8 @@ class Handles(Core):
             granted = (
                 source.granted if desired is None else self._enlarged(source, desired, owner.token, receiver.token)
             )
-            return self._add_handle(receiver, source.object, granted, flags)
+            giver = None if receiver is owner else self._giver(owner)
+            return self._add_handle(receiver, source.object, granted, flags, giver)
         finally:
             if close_source and source is not None and not source.flags & FLAG_PROTECT:
                 self._close(owner, handle)
@@ -113,6 +126,10 @@ class Handles(Core):
             handle_count=found.handles,
             pointer_count=found.refs,
         )
+
+    def handle_values(self, process: int, after: int, limit: int) -> tuple[list[int], int]:
+        """The open handle values above `after`, a page of them, and where the next page begins (`HandleTable.page`)."""
+        return self._process(process).table.page(after, limit)
 
     def set_handle_flags(self, process: int, handle: int, mask: int, flags: int) -> None:
         """SetHandleInformation: the bits of `mask` become those of `flags`. Refused INVALID_PARAMETER for unknown bits
@@ -159,6 +176,29 @@ class Handles(Core):
                 "(PROCESS_DUP_HANDLE). Let that process open the memory by name.",
             )
         return receiver
+
+    def _giver(self, owner: Process) -> Process:
+        """The process that a handle in another's table counts against. Refused QUOTA_EXCEEDED if it has too many."""
+        left = self._left_behind[owner.token.uid]
+        if left + owner.given >= self.limits.handles:
+            raise Refused(
+                Status.QUOTA_EXCEEDED,
+                f"This process has put {owner.given} handles into other processes that have not used them yet, and "
+                f"processes of user {owner.token.uid} that have ended left {left} there; both together may be "
+                f"{self.limits.handles}. Have the receivers use or close them.",
+            )
+        owner.given += 1
+        return owner
+
+    def take_over(self, process: int, handle: int) -> None:
+        """The process uses a handle that another one put into its table: it counts as its own from now on, if it may
+        have one more.
+        """
+        table = self._process(process).table
+        entry = table.find(handle)
+        if entry.giver is not None and table.own < table.limit:
+            table.foreign -= 1
+            self._discharge(entry)
 
     @staticmethod
     def _enlarged(source: Entry, desired: int, caller: Token, receiver: Token) -> int:

@@ -1,7 +1,8 @@
 """Who keeps what alive: the one table. The model counts references by it and the documentation prints it.
 
-A payload lives while anything keeps it; a shared object, and with it its name, likewise; a KMT number while a *memory
-object* keeps it (B58), or with `strict_kmt` only while an exporting one exists (G7).
+A payload lives while anything keeps it, and a shared object likewise; its name, while something keeps that too, and
+once it is gone it does not come back; a KMT number while a *memory object* keeps it (B58), or with `strict_kmt` only
+while an exporting one exists (G7).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Keeps(NamedTuple):
 
     payload: int
     object: int
+    name: int
     kmt: int
 
 
@@ -36,23 +38,25 @@ class Holder(Enum):
     KMT_NUMBER = "a KMT number"
     NT_TICKET = "ticket for memory or a handle, in flight"
     KMT_TICKET = "ticket for KMT memory or a KMT number, in flight"
+    ORPHANED_TICKET = "ticket in flight whose sender has ended"
     DEMOTED_TICKET = "demoted ticket"
     ANNOUNCEMENT = "announcement of a client that re-connects, until it is done"
 
 
 KEEPS: Final[Mapping[Holder, Keeps]] = MappingProxyType(
     {
-        Holder.EXPORTING_MEMORY: Keeps(payload=1, object=1, kmt=1),
-        Holder.NT_HANDLE: Keeps(payload=1, object=1, kmt=0),  # B65
-        Holder.IMPORTED_NT: Keeps(payload=1, object=1, kmt=0),  # B73, G9
-        Holder.IMPORTED_KMT: Keeps(payload=1, object=0, kmt=1),  # B58
-        Holder.FD_HANDLE: Keeps(payload=1, object=0, kmt=0),  # the kernel counts these; the model never sees one
-        Holder.NAME: Keeps(payload=0, object=0, kmt=0),  # B12
-        Holder.KMT_NUMBER: Keeps(payload=0, object=0, kmt=0),  # B54
-        Holder.NT_TICKET: Keeps(payload=1, object=1, kmt=0),
-        Holder.KMT_TICKET: Keeps(payload=1, object=0, kmt=1),
-        Holder.DEMOTED_TICKET: Keeps(payload=0, object=0, kmt=0),
-        Holder.ANNOUNCEMENT: Keeps(payload=1, object=1, kmt=1),
+        Holder.EXPORTING_MEMORY: Keeps(payload=1, object=1, name=1, kmt=1),
+        Holder.NT_HANDLE: Keeps(payload=1, object=1, name=1, kmt=0),  # B65
+        Holder.IMPORTED_NT: Keeps(payload=1, object=1, name=1, kmt=0),  # B73, G9
+        Holder.IMPORTED_KMT: Keeps(payload=1, object=0, name=0, kmt=1),  # B58
+        Holder.FD_HANDLE: Keeps(payload=1, object=0, name=0, kmt=0),  # the kernel counts these
+        Holder.NAME: Keeps(payload=0, object=0, name=0, kmt=0),  # B12
+        Holder.KMT_NUMBER: Keeps(payload=0, object=0, name=0, kmt=0),  # B54
+        Holder.NT_TICKET: Keeps(payload=1, object=1, name=1, kmt=0),
+        Holder.KMT_TICKET: Keeps(payload=1, object=0, name=0, kmt=1),
+        Holder.ORPHANED_TICKET: Keeps(payload=1, object=1, name=0, kmt=0),
+        Holder.DEMOTED_TICKET: Keeps(payload=0, object=0, name=0, kmt=0),
+        Holder.ANNOUNCEMENT: Keeps(payload=1, object=1, name=1, kmt=1),
     }
 )
 """The lifetime table. Whatever keeps a shared object also keeps its payload."""

@@ -76,7 +76,7 @@ class Memories(Core):
             raise refusal
         self._object_room(owner)
         if payload is None:
-            payload = self._new_payload(identity, descriptor, share, writable=writable)
+            payload = self._new_payload(identity, descriptor, share, uid=owner.token.uid, writable=writable)
         shared = self._new_object(self._fresh_id(self._objects), owner, payload, key, sd, writable=writable)
         new = Memory(payload, shared, _EXPORTING, granted & shared.ceiling, exporting=True, inherit=inherit)
         return Exported(self._add_memory(owner, new), payload.id, shared.id, None)
@@ -100,11 +100,12 @@ class Memories(Core):
         name and mask. The new memory object; or None, if the object has ended (the name may lead to another one by
         now) or the process has as many as one may: `import_by_name` says which.
 
-        Nothing is checked again, because nothing can have changed: an object keeps its name and security for life.
+        Nothing else is checked again, because nothing can have changed: an object keeps its security for life, and its
+        name, or it has none any more.
         """
         shared = like.object
         owner = self._processes[process]
-        if shared is None or not shared.refs or len(owner.memories) >= self.limits.memories:
+        if shared is None or not shared.refs or shared.name is None or len(owner.memories) >= self.limits.memories:
             return None
         # `_add_memory` and `_retain` written out: this is what the broker does most.
         like.payload.refs += _ON_PAYLOAD
@@ -163,7 +164,9 @@ class Memories(Core):
                 "leave the name out.",
             )
         if payload is None:
-            payload = self._new_payload(identity, descriptor, Share.KMT, writable=writable, strict_kmt=strict_kmt)
+            payload = self._new_payload(
+                identity, descriptor, Share.KMT, uid=owner.token.uid, writable=writable, strict_kmt=strict_kmt
+            )
         payload.writable |= writable
         if payload.kmt is None:
             try:
@@ -207,6 +210,7 @@ class Memories(Core):
         descriptor: bytes,
         share: Share,
         *,
+        uid: int,
         writable: bool,
         strict_kmt: bool = False,
         number: int = 0,
@@ -216,6 +220,7 @@ class Memories(Core):
             identity,
             descriptor,
             share,
+            uid=uid,
             writable=writable,
             strict_kmt=strict_kmt,
         )
@@ -237,8 +242,11 @@ class Memories(Core):
         sd: SecurityDescriptor,
         *,
         writable: bool,
+        born: int = 0,
     ) -> SharedObject:
-        shared = SharedObject(number, key, payload, sd, format_sddl(sd), owner, writable=writable)
+        if not born:
+            born = self._last_born = self._last_born + 1
+        shared = SharedObject(number, key, payload, sd, format_sddl(sd), owner, born=born, writable=writable)
         self._directory.add(shared)
         self._objects[shared.id] = shared
         payload.objects[shared.id] = shared

@@ -26,7 +26,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PayloadRecord:
-    """A payload: its id, the kernel's identity of its fd (st_dev, st_ino), and its KMT number while that is alive."""
+    """A payload: its id, the kernel's identity of its fd (st_dev, st_ino), its KMT number while that is alive, and the
+    user whose process shared it first.
+    """
 
     payload: int
     identity: tuple[int, int]
@@ -35,11 +37,14 @@ class PayloadRecord:
     writable: bool
     kmt: int | None = None
     strict_kmt: bool = False
+    uid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectRecord:
-    """A shared object: `name` is the full path or None, `sddl` its security by `format_sddl`, owner included."""
+    """A shared object: `name` is the full path or None, `sddl` its security by `format_sddl`, owner included; of two
+    objects that had one name, the one with the higher `born` had it last.
+    """
 
     object: int
     payload: int
@@ -47,6 +52,7 @@ class ObjectRecord:
     owner: int
     sddl: str
     writable: bool
+    born: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +80,13 @@ class HandleRecord:
 
 @dataclass(frozen=True, slots=True)
 class TicketRecord:
-    """A ticket in flight from this process. `kind` is "memory", "handle" or "kmt"."""
+    """A ticket in flight from this process whose time is not over. `kind` is "memory", "handle" or "kmt"."""
 
     ticket: int
     kind: str
     payload: int
     object: int | None
     granted: int
-    demoted: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,18 @@
 How this works. A re-connected client announces payloads, then the objects on them, then its memory objects, handles and
 tickets. Announcements of several clients about one payload (same kernel identity) or object (same id) merge. What is
 announced is held by the announcement itself until `restore_done`, so that nothing ends half-way; what nobody turned out
-to hold ends then. Two objects may claim one name, if somebody took it before its holder was back: the later one lives
-on without its name. Records come from clients and are checked like any other input; what cannot be checked (that a
-handle had the rights it claims) is believed only of the user who owns the object, or once an owner has announced the
-object.
+to hold ends then. Two objects may claim one name: it is the one's that was made last, since the other must have ended
+before; the other lives on without its name. Records come from clients and are checked for contradictions like any other
+input. That a process held what it announces is for the caller to prove (the broker signs records).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from extmem.objects.access import VALID_BITS
-from extmem.objects.entities import Memory, Payload, Process, SharedObject, Ticket
+from extmem.objects.entities import Memory, Payload, Process, SharedObject, Ticket, User
 from extmem.objects.lifetimes import KEEPS, Holder
 from extmem.objects.names import NameKey, parse_path
 from extmem.objects.records import (
@@ -97,6 +97,7 @@ class Restoring(Tickets):
                     record.identity,
                     record.descriptor,
                     share,
+                    uid=record.uid,
                     writable=False,
                     strict_kmt=record.strict_kmt,
                     number=record.payload,
@@ -115,8 +116,7 @@ class Restoring(Tickets):
     def restore_object(self, process: int, record: ObjectRecord) -> bool:
         """Announce a shared object, its payload announced before. False: it came back without its name, which is taken.
 
-        Refused ACCESS_DENIED for an object of another user that no process of that user has announced yet (the owner,
-        or uid 0, must come first), INVALID_PARAMETER for contradictions, or what `parse_sddl` and `parse_path` say.
+        Refused INVALID_PARAMETER for contradictions, or what `parse_sddl` and `parse_path` say.
         """
         owner = self._process(process)
         payload = self._announced_payload(owner, record.payload)
@@ -178,19 +178,27 @@ class Restoring(Tickets):
             or (record.kind == "kmt" and shared is not None)
         ):
             raise _contradiction(f"a ticket of kind {record.kind!r} for memory shared by {payload.share.name}")
-        self._ticket_room(owner)
+        self._ticket_room(owner.token.uid)
         granted = self._kmt_rights(payload) if shared is None else record.granted & VALID_BITS & shared.ceiling
-        keeps = self._ticket_keeps(shared, demoted=record.demoted)
-        self._put_ticket(Ticket(record.ticket, owner, record.kind, payload, shared, granted, keeps))
+        keeps = self._ticket_keeps(shared)
+        user = User(owner.token.uid)
+        self._put_ticket(Ticket(record.ticket, user, owner, record.kind, payload, shared, granted, keeps))
 
     def restore_done(self, process: int) -> None:
         """This process has announced all: what it named but nobody holds ends now."""
-        self._end_announcements(self._process(process))
+        for _ in self.finishing(process):
+            pass
+
+    def finishing(self, process: int) -> Iterator[None]:
+        """`restore_done` in steps."""
+        return self._ending_announcements(self._process(process))
 
     # -- describing -------------------------------------------------------------------------------------------------
 
     def describe(self, process: int) -> Held:
-        """All that a process holds, as it would announce it to a new manager."""
+        """All that a process holds, as it would announce it to a new manager. Demoted tickets are not part of it: they
+        keep nothing, and what they stand for may be announced later, by another process.
+        """
         owner = self._process(process)
         payloads: dict[int, PayloadRecord] = {}
         objects: dict[int, ObjectRecord] = {}
@@ -218,15 +226,22 @@ class Restoring(Tickets):
                 )
         tickets = []
         for t in owner.tickets.values():
+            if not t.keeps.payload:
+                continue
             note(t.payload, t.object)
             shared_id = None if t.object is None else t.object.id
-            tickets.append(TicketRecord(t.id, t.kind, t.payload.id, shared_id, t.granted, not t.keeps.payload))
+            tickets.append(TicketRecord(t.id, t.kind, t.payload.id, shared_id, t.granted))
         return Held(tuple(payloads.values()), tuple(objects.values()), tuple(memories), tuple(handles), tuple(tickets))
+
+    def find_payload(self, identity: tuple[int, int]) -> int | None:
+        """The live payload that is known by this identity."""
+        found = self._by_identity.get(identity)
+        return None if found is None else found.id
 
     def payload_record(self, payload: int) -> PayloadRecord:
         """What a client that holds something of this payload must remember of it. KeyError for an unknown id."""
         p = self._payloads[payload]
-        return PayloadRecord(p.id, p.identity, p.descriptor, p.share, p.writable, p.kmt, p.strict_kmt)
+        return PayloadRecord(p.id, p.identity, p.descriptor, p.share, p.writable, p.kmt, p.strict_kmt, p.uid)
 
     def object_record(self, shared: int) -> ObjectRecord:
         """What a client that holds something of this shared object must remember of it. KeyError for an unknown id."""
@@ -234,7 +249,7 @@ class Restoring(Tickets):
         if not isinstance(s, SharedObject):
             raise KeyError(shared)
         name = None if s.name is None else s.name.display
-        return ObjectRecord(s.id, s.payload.id, name, int(s.sd.owner.rpartition("-")[2]), s.sddl, s.writable)
+        return ObjectRecord(s.id, s.payload.id, name, s.owner, s.sddl, s.writable, s.born)
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
@@ -243,13 +258,6 @@ class Restoring(Tickets):
             raise _contradiction(
                 f"shared object {record.object} is said to be on payload {payload.id}, which is shared by KMT"
             )
-        uid = owner.token.uid
-        if uid not in (0, record.owner):
-            raise Refused(
-                Status.ACCESS_DENIED,
-                f"User {uid} announces an object of user {record.owner} that its owner has not announced. The owner "
-                "comes first.",
-            )
         sd = parse_sddl(record.sddl, Token(record.owner, owner.token.gid))
         if sd.owner != user_sid(record.owner):
             raise _contradiction(f"shared object {record.object} is said to be user {record.owner}'s and {sd.owner}'s")
@@ -257,10 +265,14 @@ class Restoring(Tickets):
         if record.name is not None:
             key = parse_path(record.name, self.session)
             self._check_global(key)
-            if self._directory.taken(key):
-                key = None
         self._object_room(owner)
-        return self._new_object(record.object, owner, payload, key, sd, writable=record.writable)
+        if key is not None:
+            rival = self._directory.holder(key)
+            if rival is not None and rival.born < record.born:
+                self._unname(rival)
+            elif self._directory.taken(key):
+                key = None
+        return self._new_object(record.object, owner, payload, key, sd, writable=record.writable, born=record.born)
 
     def _announced_payload(self, owner: Process, payload: int) -> Payload:
         found = owner.announced_payloads.get(payload)

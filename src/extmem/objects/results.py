@@ -24,12 +24,15 @@ class Share(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process may hold. Going beyond is refused with QUOTA_EXCEEDED; what is held stays."""
+    """What one process may hold, or one user where it says so. Going beyond is refused with QUOTA_EXCEEDED; what is
+    held stays.
+    """
 
     handles: int = 65_536
     memories: int = 65_536
     objects: int = 65_536
-    tickets: int = 4_096
+    tickets: int = 16_384
+    """In flight, of all processes of one user."""
     children: int = 256
     """Inherited processes that have not shown up yet."""
     descriptor: int = 4_096
@@ -63,11 +66,15 @@ class Imported(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a ticket led to. Exactly one is set: a new handle of the claimer, a new memory object, or a KMT number."""
+    """What a ticket led to. Exactly one is set: a new handle of the claimer, a new memory object, or a KMT number.
+
+    `ticket` is for `put_back`, and nobody else.
+    """
 
     handle: int | None = None
     imported: Imported | None = None
     kmt: int | None = None
+    ticket: object = None
 
 
 @dataclass(frozen=True, slots=True)

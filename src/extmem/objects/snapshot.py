@@ -1,14 +1,22 @@
-"""What lives now and who holds it: rows for people (`extmem ps`) and for tests that compare two managers."""
+"""What lives now and who holds it: rows for people (`extmem ps`) and for tests that compare two managers.
+
+How this works. `walk` visits everything in small steps and yields `Part`s, so that whoever runs the object manager can
+stop after any of them, do other work, and continue: the broker sends the parts in pages. `assemble` makes rows of them.
+What ends while the walk is under way may or may not be in it; what begins meanwhile is not.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from extmem.objects.core import Core
-from extmem.objects.entities import Process, SharedObject
+from extmem.objects.core import STEP, Core
+from extmem.objects.entities import Payload, Process, SharedObject, User
 from extmem.objects.results import Share
+from extmem.objects.security import Token
 
-__all__ = ["HandleRow", "HolderRow", "ObjectRow", "PayloadRow", "Snapshots"]
+__all__ = ["HandleRow", "HolderRow", "ObjectRow", "Part", "PayloadRow", "Snapshots", "assemble"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class PayloadRow:
     descriptor: bytes
     objects: tuple[ObjectRow, ...]
     holders: tuple[HolderRow, ...]
+    in_flight: int = 0
+    """References in flight whose sender has ended."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,6 +73,20 @@ class PayloadRow:
     def name(self) -> str | None:
         """The first of `names`, None when nothing leads here by name."""
         return next(iter(self.names), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a snapshot, for the row of `payload`: exactly one of `row` (without objects and holders), `object`,
+    `holder` and `in_flight` is set. Parts of the same `process` are one holder.
+    """
+
+    payload: int
+    row: PayloadRow | None = None
+    object: ObjectRow | None = None
+    holder: HolderRow | None = None
+    process: int = 0
+    in_flight: int = 0
 
 
 class _Tally:
@@ -79,23 +103,34 @@ class _Tally:
 class Snapshots(Core):
     """Telling the state."""
 
-    def snapshot(self) -> list[PayloadRow]:
-        """Every live payload with its objects and holders. Takes time in the number of everything that is held."""
-        holders: dict[int, list[HolderRow]] = {payload: [] for payload in self._payloads}
-        for process in self._processes.values():
-            for payload, tally in _tally(process).items():
-                holders[payload].append(HolderRow(process.pid, tally.memories, tuple(tally.handles), tally.tickets))
-        return [
-            PayloadRow(
-                payload.id,
-                payload.share,
-                payload.kmt,
-                payload.descriptor,
-                tuple(_object_row(shared) for _, shared in sorted(payload.objects.items())),
-                tuple(sorted(holders[payload.id], key=lambda row: row.pid)),
-            )
-            for _, payload in sorted(self._payloads.items())
-        ]
+    def snapshot(self, token: Token | None = None) -> list[PayloadRow]:
+        """Every live payload with its objects and holders. Takes time in the number of everything that is held.
+
+        token: only what this user may open, as `walk`.
+        """
+        return assemble(part for part in self.walk(token) if part is not None)
+
+    def walk(self, token: Token | None = None) -> Iterator[Part | None]:
+        """The parts of a snapshot, one after the other; None where a step ends that has nothing to tell.
+
+        token: only what this user may open: payloads of its own, and objects that it owns or whose security grants it
+            something. None, and uid 0, see everything.
+        """
+        viewer = None if token is None or token.uid == 0 else token
+        seen: set[int] = set()
+        for payload in list(self._payloads.values()):
+            objects = [shared for shared in payload.objects.values() if viewer is None or _may_see(shared, viewer)]
+            if viewer is not None and not objects and payload.uid != viewer.uid:
+                yield None
+                continue
+            seen.add(payload.id)
+            yield Part(payload.id, PayloadRow(payload.id, payload.share, payload.kmt, payload.descriptor, (), ()))
+            for shared in objects:
+                yield Part(payload.id, object=_object_row(shared))
+        for process in list(self._processes.values()):
+            yield from _holdings(process, seen, viewer)
+        for user in list(self._users.values()):
+            yield from _in_flight(user, seen, viewer)
 
     def counts(self) -> dict[str, int]:
         """How many of everything there is: what a status page shows, and all zero once every process has left."""
@@ -112,17 +147,92 @@ class Snapshots(Core):
         }
 
 
-def _tally(process: Process) -> dict[int, _Tally]:
+def assemble(parts: Iterable[Part]) -> list[PayloadRow]:
+    """The rows that these parts make. Parts of a payload whose own row is not among them are left out."""
+    rows: dict[int, PayloadRow] = {}
+    objects: dict[int, list[ObjectRow]] = {}
+    holders: dict[int, dict[int, HolderRow]] = {}
+    in_flight: Counter[int] = Counter()
+    for part in parts:
+        if part.row is not None:
+            rows[part.payload] = part.row
+        elif part.object is not None:
+            objects.setdefault(part.payload, []).append(part.object)
+        elif part.holder is not None:
+            of_payload = holders.setdefault(part.payload, {})
+            known = of_payload.get(part.process)
+            of_payload[part.process] = part.holder if known is None else _both(known, part.holder)
+        else:
+            in_flight[part.payload] += part.in_flight
+    return [
+        replace(
+            row,
+            objects=tuple(sorted(objects.get(payload, ()), key=lambda shared: shared.object)),
+            holders=tuple(map(_in_order, sorted(holders.get(payload, {}).values(), key=lambda holder: holder.pid))),
+            in_flight=in_flight[payload],
+        )
+        for payload, row in sorted(rows.items())
+    ]
+
+
+def _both(a: HolderRow, b: HolderRow) -> HolderRow:
+    return HolderRow(a.pid, a.memories + b.memories, a.handles + b.handles, a.tickets + b.tickets)
+
+
+def _in_order(holder: HolderRow) -> HolderRow:
+    return replace(holder, handles=tuple(sorted(holder.handles, key=lambda handle: handle.value)))
+
+
+def _may_see(shared: SharedObject, viewer: Token) -> bool:
+    return shared.owner == viewer.uid or bool(shared.rights(viewer) & shared.ceiling)
+
+
+def _holdings(process: Process, seen: set[int], viewer: Token | None) -> Iterator[Part | None]:
+    """What one process holds of the payloads that are seen."""
+
+    def visible(payload: Payload, shared: SharedObject | None) -> bool:
+        return payload.id in seen and (shared is None or viewer is None or _may_see(shared, viewer))
+
     found: dict[int, _Tally] = {}
-    for memory in process.memories.values():
-        found.setdefault(memory.payload.id, _Tally()).memories += 1
-    for value, entry in process.table:
-        if isinstance(entry.object, SharedObject):
-            tally = found.setdefault(entry.object.payload.id, _Tally())
-            tally.handles.append(HandleRow(value, entry.granted, entry.object.id))
-    for ticket in process.tickets.values():
-        found.setdefault(ticket.payload.id, _Tally()).tickets += 1
-    return found
+    visited = 0
+    for memory in list(process.memories.values()):
+        if visible(memory.payload, memory.object):
+            found.setdefault(memory.payload.id, _Tally()).memories += 1
+        visited += 1
+        if not visited % STEP:
+            yield None
+    for value, entry in process.table.items():
+        shared = entry.object
+        if isinstance(shared, SharedObject) and visible(shared.payload, shared):
+            tally = found.setdefault(shared.payload.id, _Tally())
+            tally.handles.append(HandleRow(value, entry.granted, shared.id))
+        visited += 1
+        if not visited % STEP:
+            yield None
+    for ticket in list(process.tickets.values()):
+        if visible(ticket.payload, ticket.object):
+            found.setdefault(ticket.payload.id, _Tally()).tickets += 1
+        visited += 1
+        if not visited % STEP:
+            yield None
+    for payload, tally in found.items():
+        first = tuple(tally.handles[:STEP])
+        yield Part(payload, holder=HolderRow(process.pid, tally.memories, first, tally.tickets), process=process.id)
+        for start in range(STEP, len(tally.handles), STEP):
+            more = tuple(tally.handles[start : start + STEP])
+            yield Part(payload, holder=HolderRow(process.pid, 0, more, 0), process=process.id)
+
+
+def _in_flight(user: User, seen: set[int], viewer: Token | None) -> Iterator[Part | None]:
+    """A user's references in flight whose sender has ended, on the payloads that are seen."""
+    found: Counter[int] = Counter()
+    for visited, ticket in enumerate(list(user.tickets.values()), 1):
+        if ticket.sender is None and ticket.payload.id in seen:
+            found[ticket.payload.id] += 1
+        if not visited % STEP:
+            yield None
+    for payload, count in found.items():
+        yield Part(payload, in_flight=count)
 
 
 def _object_row(shared: SharedObject) -> ObjectRow:

@@ -1,4 +1,8 @@
-"""One process's handle table: values, entries, flags (B36, B39, B41, B45–B49)."""
+"""One process's handle table: values, entries, flags (B36, B39, B41, B45–B49).
+
+A handle that another process put here counts against that one, until this process uses it: nobody can fill another's
+table.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import heapq
 from collections.abc import Iterator
 from typing import Final
 
-from extmem.objects.entities import KernelObject
+from extmem.objects.entities import KernelObject, Process
 from extmem.objects.status import Refused, Status
 
 __all__ = ["FLAG_INHERIT", "FLAG_PROTECT", "Entry", "HandleTable", "no_entry"]
@@ -19,12 +23,13 @@ _KMT_SHAPE: Final = 0xC000_0000  # values with one of these bits are KMT numbers
 class Entry:
     """What a handle value stands for."""
 
-    __slots__ = ("flags", "granted", "object")
+    __slots__ = ("flags", "giver", "granted", "object")
 
-    def __init__(self, kernel_object: KernelObject, granted: int, flags: int) -> None:
+    def __init__(self, kernel_object: KernelObject, granted: int, flags: int, giver: Process | None = None) -> None:
         self.object = kernel_object
         self.granted = granted
         self.flags = flags
+        self.giver = giver  # who put it here, as long as it counts against that process and not against the table's own
 
 
 class HandleTable:
@@ -32,35 +37,69 @@ class HandleTable:
     (B48).
     """
 
-    __slots__ = ("_entries", "_free", "_next", "limit")
+    __slots__ = ("_burnt", "_entries", "_free", "_next", "foreign", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.foreign = 0
+        """Entries that count against others."""
         self._entries: dict[int, Entry] = {}
+        self._burnt: set[int] = set()
         self._free: list[int] = []  # a heap; may hold values that `put` has taken meanwhile, they are skipped
         self._next = 4
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, value: int) -> bool:
+        return value in self._entries
+
     def __iter__(self) -> Iterator[tuple[int, Entry]]:
         return iter(sorted(self._entries.items()))
 
+    def take_last(self) -> Entry:
+        """Take out the entry that was put in last, of a table whose process has ended. KeyError when there is none."""
+        entry = self._entries.popitem()[1]
+        self.foreign -= entry.giver is not None
+        return entry
+
+    def items(self) -> list[tuple[int, Entry]]:
+        """All values and entries now, in no order."""
+        return list(self._entries.items())
+
+    def page(self, after: int, limit: int) -> tuple[list[int], int]:
+        """The open values above `after`, ascending, of the next `limit` that there could be; and the value to go on
+        after, 0 when there are no more. Looks at `limit` values, however many are open.
+        """
+        first = (max(after, 0) & ~3) + 4
+        end = min(first + 4 * limit, self._next)
+        entries = self._entries
+        return [value for value in range(first, end, 4) if value in entries], end - 4 if end < self._next else 0
+
+    @property
+    def own(self) -> int:
+        """Entries that count against the process itself."""
+        return len(self._entries) - self.foreign
+
     def room(self) -> None:
-        """Refused QUOTA_EXCEEDED when one more handle would be too many."""
-        if len(self._entries) >= self.limit:
+        """Refused QUOTA_EXCEEDED when one more handle of its own would be too many."""
+        if self.own >= self.limit:
             raise Refused(
                 Status.QUOTA_EXCEEDED,
-                f"This process has {len(self._entries)} handles open, as many as one may. Close those it no longer "
-                "needs.",
+                f"This process has {self.own} handles open, as many as one may. Close those it no longer needs.",
             )
 
     def add(self, entry: Entry) -> int:
-        """Put `entry` at the lowest free value. Refused QUOTA_EXCEEDED when the table is full."""
-        self.room()
+        """Put `entry` at the lowest free value. Refused QUOTA_EXCEEDED when the table is full, unless it counts against
+        whoever put it here.
+        """
+        if entry.giver is None:
+            self.room()
+        else:
+            self.foreign += 1
         while self._free:
             value = heapq.heappop(self._free)
-            if value not in self._entries:
+            if value not in self._entries and value not in self._burnt:
                 break
         else:
             value = self._next
@@ -89,6 +128,18 @@ class HandleTable:
             self._next += 4
         self._entries[value] = entry
 
+    def burn(self, value: int) -> None:
+        """Never give this value again: somebody may take it for the handle that it was. It is not open now."""
+        if value % 4 == 0 and 0 < value <= 4 * self.limit:
+            self._burnt.add(value)
+            while self._next <= value:
+                heapq.heappush(self._free, self._next)
+                self._next += 4
+
+    def begin_above(self, value: int) -> None:
+        """Give no value up to this one: all of them may be known as something else. The table is empty yet."""
+        self._next = max(self._next, (value & ~3) + 4)
+
     def find(self, value: int) -> Entry:
         """The entry that `value` stands for. Refused INVALID_HANDLE, with the reason that the value shows (B42, B47,
         B49).
@@ -102,6 +153,7 @@ class HandleTable:
         """Take an entry out; its value is free at once. The caller has looked it up and minded its flags."""
         value &= ~3
         entry = self._entries.pop(value)
+        self.foreign -= entry.giver is not None
         heapq.heappush(self._free, value)
         return entry
 

@@ -1,8 +1,8 @@
-"""Failing the n-th call, for every n: of a driver, of the system, of the connection to the object manager.
+"""Failing the n-th call, for every n: of a driver, of the system, of the broker.
 
 How this works. A `Countdown` counts calls and says when it is the n-th one's turn. Three arms use it: `failing_driver`
 wraps a device's driver, `failing_system_calls` the functions of `os` and `fcntl` (ntdll's on Windows), and
-`breaking_connection` the connection to the broker, where there is one. `fail_each` runs an operation again and again,
+`killing_broker` kills the broker at a request, where there is one. `fail_each` runs an operation again and again,
 with n = 1, 2, … until nothing fails any more, and sees that each failure is an error that callers may expect, that
 nothing is left behind, and that what the caller had works. Only calls of the thread that armed it count: what other
 threads do is not the operation's.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from extmem.errors import DriverError, ExtmemError, OutOfMemoryError
 from extmem.testing import leaks
-from extmem.testing._system import breaking_connection, failing_system_calls
+from extmem.testing._system import failing_system_calls, killing_broker
 
 if TYPE_CHECKING:
     from extmem.devices.base import Driver
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Arm",
     "Countdown",
-    "breaking_connection",
     "driver_error",
     "fail_each",
     "failing_driver",
     "failing_system_calls",
+    "killing_broker",
 ]
 
 _GIVES_BACK = frozenset({"free", "close"})

@@ -17,18 +17,18 @@ import ctypes
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from extmem.broker.descriptors import OwnedFd, close_descriptor
 from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import advapi32
 from extmem.manager._win32 import drivers
 from extmem.manager._win32.descriptors import security_descriptor, user_sid
 from extmem.objects import FLAG_INHERIT
+from extmem.owning import OwnedDescriptor, OwnedFd
 
 if TYPE_CHECKING:
     from extmem.manager import ShareTerms
 
-__all__ = ["Terms", "close_descriptor", "make_private", "recognisable", "same_payload"]
+__all__ = ["Terms", "make_private", "recognisable", "same_payload"]
 
 
 class Terms:
@@ -57,7 +57,7 @@ def make_private(handle: int) -> None:
 
 def recognisable(handle: int) -> OwnedFd:
     """What a payload is known again by: a handle of our own, which ends with the result."""
-    return OwnedFd(calls.duplicate(handle, options=calls.SAME_ACCESS))
+    return OwnedDescriptor(calls.duplicate(handle, options=calls.SAME_ACCESS))
 
 
 def same_payload(held: object, handle: int) -> bool:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import starmap
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem.devices.cuda.capabilities import HOST_TYPE
-from extmem.devices.cuda.sharing import close_descriptor
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
+from extmem.owning import Owner, do_last
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
     from extmem.devices.base import Mapping
     from extmem.devices.cuda.driver import CudaDriver
+    from extmem.owning import OwnedFd
 
-__all__ = ["CudaAllocation", "HostMapping", "Undo", "undo_all"]
+__all__ = ["CudaAllocation", "HostMapping", "Undo", "take", "undo_all"]
 
 Undo = list[tuple[Any, ...]]
 """Calls that give back what was taken, each with its arguments, in the order of taking."""
@@ -25,8 +27,29 @@ Undo = list[tuple[Any, ...]]
 def undo_all(undo: Undo) -> None:
     """Give everything back, last taken first. What these calls return is of no use: there is nothing else to do."""
     while undo:
-        call, *arguments = undo.pop()
-        call(*arguments)
+        do_last(undo)
+
+
+def take(undo: Undo, step: tuple[Any, ...], call: Any, *arguments: Any, consumes: Owner | None = None) -> Any:
+    """Make a CUDA call and record what gives back what it made, in one call of C code. Its answer, CUresult first.
+
+    step: the call that gives it back, and its arguments, `...` for what was made. Where the answer is an error, nothing
+    is recorded. consumes: an owner whose thing the call takes over where it succeeds.
+    """
+    answers: list[Any] = []
+    consumed: list[Any] = []
+    calls: Iterator[Any] = map(answers.append, starmap(call, (arguments,)))
+    if consumes is not None:
+        consuming = map(consumed.append, consumes.take_one())
+        calls = zip(consuming, calls, strict=False)
+    first = map(itemgetter(1), zip(calls, (step[0],), strict=False))
+    made = (map(itemgetter(-1), answers) if value is ... else (value,) for value in step[1:])
+    undo.extend(zip(first, *made, strict=False))
+    if answers[0][0]:
+        undo.pop()
+        if consumes is not None:
+            consumes.owe(consumed)
+    return answers[0]
 
 
 class HostMapping(NamedTuple):
@@ -37,11 +60,15 @@ class HostMapping(NamedTuple):
     writable: bool = True
 
 
-class CudaAllocation:
-    """Memory as CUDA sees it. Ownership: given back by `close`, in reverse order of `undo`, with the fd, if any."""
+class CudaAllocation(Owner):
+    """Memory as CUDA sees it. Ownership: given back by `close`, in reverse order of `undo`, with the fd, if any.
+
+    Where it is lost, its undoing is left to the GPU (`Gpu.leave`), since that takes CUDA calls in a context.
+    """
 
     __slots__ = (
         "_fd",
+        "_hold",
         "_payload",
         "array",
         "driver",
@@ -66,22 +93,23 @@ class CudaAllocation:
         undo: Undo,
         *,
         payload: PayloadFd | None = None,
-        fd: int = -1,
+        fd: OwnedFd | None = None,
         identity: int = 0,
         writable: bool = True,
     ) -> None:
+        super().__init__()
         self.driver = driver
+        self._hold = driver.hold()
         self.size = size
         self.memory_type_index = memory_type_index
         self.pointer = pointer
         """CUdeviceptr; 0 for images, which have an `array`, and once closed."""
-        self.undo: Undo | None = undo
-        """None once closed."""
+        self.undo = undo
         self.array: Any = None
         """CUmipmappedArray of an imported image."""
         self.mapping: Mapping | None = None
         """Where the host has it, for host memory."""
-        self.exports: Callable[[], int] | None = None
+        self.exports: Callable[[], OwnedFd] | None = None
         """Makes a new fd or NT handle of it, for memory that CUDA made to be shared."""
         self.keep_alive: object = None
         """What the driver was given the address of."""
@@ -91,13 +119,12 @@ class CudaAllocation:
         self.writable = writable
         self._payload = payload
         self._fd = fd
-        driver.made(id(self))
+        self.owe(driver.gpu.when_lost(undo, self._hold, driver))
 
     @property
     def live(self) -> int:
         """`pointer`. HandleStateError once closed; UnsupportedError for an image."""
-        if self.undo is None:
-            raise HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
+        self._check_open()
         if not self.pointer:
             raise UnsupportedError(
                 "this payload is an image, whose texels lie as the driver likes: it has an array and no pointer; use "
@@ -109,22 +136,17 @@ class CudaAllocation:
     @property
     def fd(self) -> int | None:
         """The payload's fd or NT handle, borrowed: as it came, or exported by CUDA when first asked for."""
-        if self.undo is None:
-            raise HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
+        self._check_open()
         if self._payload is not None:
             return self._payload.fd if self._payload.fd >= 0 else None
-        if self._fd < 0 and self.exports is not None:
-            self._fd = self.exports()
-        return self._fd if self._fd >= 0 else None
+        with self.driver.making:
+            if self._fd is None and self.exports is not None:
+                self._fd = self.exports()
+            return self._fd.fd if self._fd is not None else None
 
-    def keep(self, fd: int) -> None:
-        """Own the fd that it was imported from."""
-        if self._fd >= 0 or self.undo is None:
-            os.close(fd)
-            return
-        if os.get_inheritable(fd):
-            os.set_inheritable(fd, False)
-        self._fd = fd
+    def _check_open(self) -> None:
+        if not self._gate or self.closing:
+            raise HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
 
     @property
     def identity(self) -> tuple[int, int] | None:
@@ -134,7 +156,7 @@ class CudaAllocation:
     @property
     def closed(self) -> bool:
         """True after `close()`."""
-        return self.undo is None
+        return self.closing
 
     @property
     def mapped(self) -> bool:
@@ -143,8 +165,7 @@ class CudaAllocation:
 
     def map(self, writable: bool = True) -> Mapping:
         """See `Allocation`. Host memory alone is mapped, where the host has it already."""
-        if self.undo is None:
-            raise HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
+        self._check_open()
         if self.mapping is None:
             raise UnsupportedError(
                 f"the host cannot see memory type {self.memory_type_index} of {self.driver.name} by CUDA; use "
@@ -154,20 +175,25 @@ class CudaAllocation:
         return self.mapping
 
     def close(self) -> None:
-        """Unmap and release. Safe to call twice. In a forked child only what is the child's own is given back."""
-        undo, self.undo = self.undo, None
-        if undo is None:
-            return
-        self.pointer, self.array, self.exports, self.keep_alive = 0, None, None, None
+        """Unmap and release. Safe to call twice, and again after an exception."""
+        self.end()
+
+    def give_back(self) -> None:
+        """See `Owner`. In a forked child only what is the child's own is given back."""
         driver = self.driver
         if driver.pid == HERE.pid:
-            driver.gpu.undo(undo)
-        if self._fd >= 0:
-            close_descriptor(self._fd)
+            driver.gpu.undo(self.undo)
+        self.forget()
+        super().give_back()
+        self.pointer, self.array, self.exports, self.keep_alive = 0, None, None, None
+        if self._fd is not None:
+            self._fd.settle()
         if self._payload is not None:
             self._payload.close()
-        self._payload = self.mapping = None
-        driver.gone(id(self))
+        self.mapping = None
+        self._hold.release()
+        if driver.closing:
+            driver.end()
 
     @property
     def is_host_memory(self) -> bool:

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
+from extmem.devices.cuda.allocation import take
 from extmem.devices.cuda.call import fail
 from extmem.errors import UnsupportedError
 
@@ -79,8 +80,8 @@ def map_array(driver: CudaDriver, memory: Any, image: vk.ImageCreateInfo, device
         | (_CUBEMAP if int(image.flags) & vk.ImageCreateFlagBits.CUBE_COMPATIBLE else 0)
         | (_COLOR_ATTACHMENT if usage & _Usage.COLOR_ATTACHMENT else 0)
     )
-    result, array = cu.cuExternalMemoryGetMappedMipmappedArray(memory, description)
+    step = (cu.cuMipmappedArrayDestroy, ...)
+    result, array = take(undo, step, cu.cuExternalMemoryGetMappedMipmappedArray, memory, description)
     if result:
         fail(result, "cuExternalMemoryGetMappedMipmappedArray", driver.name, *devices)
-    undo.append((cu.cuMipmappedArrayDestroy, array))
     return array

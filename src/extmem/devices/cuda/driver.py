@@ -7,12 +7,11 @@ buffers and commands work as on the host device. All copies are done when they r
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
+from extmem.broker.descriptors import PayloadFd
 from extmem.broker.wire import Kind
 from extmem.devices import host
 from extmem.devices.base import (
@@ -36,13 +35,14 @@ from extmem.devices.cuda.sharing import ATTRIBUTE
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
+from extmem.owning import Held, Lock, Uses
 from extmem.vk.abi import ffi
 from extmem.vk.handle_types import FROM_D3D
 
 if TYPE_CHECKING:
-    from extmem.broker.descriptors import PayloadFd
     from extmem.devices.cuda.gpus import Gpu
     from extmem.manager import ShareTerms
+    from extmem.owning import OwnedFd
 
 __all__ = ["CudaDriver"]
 
@@ -50,23 +50,19 @@ HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD = int(HandleType.OPAQUE_FD)
 
 
-class CudaDriver(Answers):
+class CudaDriver(Held, Answers):
     """One GPU as a `Driver`. Ownership: holds the primary context until it is closed and nothing of it is left."""
 
     def __init__(self, gpu: Gpu) -> None:
-        super().__init__(gpu)
-        self._closed = True  # until there is something to close
+        Held.__init__(self)
+        Answers.__init__(self, gpu)
         self.gpu = gpu
         self.module = gpu.module
         self.name = gpu.name
         self.pid = HERE.pid
-        gpu.retain()
-        self._closed = False
-        self._live: set[int] = set()
-        self.made = self._live.add
-        """Something of this device lives."""
-        self._ending = threading.Lock()
-        self._held = True
+        self._retained = gpu.retain()
+        self.making = Lock()
+        """Held while something is made that is made once: an exported handle."""
         self.vmm = Vmm(self)
         self._imports = Imports(self)
 
@@ -119,7 +115,7 @@ class CudaDriver(Answers):
                 f"the CUDA device {self.name} was opened by process {self.pid}, and this is its forked child "
                 f"{HERE.pid}, where CUDA does not work; start children with spawn"
             )
-        if self._closed:
+        if self.closing:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
     def check(self, result: Any, command: str, tried: str = "") -> None:
@@ -210,10 +206,6 @@ class CudaDriver(Answers):
         with self.gpu.current:
             return self.vmm.adopt(address, size)
 
-    def keeper_of(self, allocation: Allocation) -> Callable[[int], None]:
-        """See `ImportsDescribed`."""
-        return _ours(allocation).keep
-
     def import_described(
         self,
         handle: int,
@@ -243,13 +235,14 @@ class CudaDriver(Answers):
         found = self.inspect_fd(fd, handle_type)
         if not found.valid:
             raise self._imports.refusal(found.problem)
-        made = self._imports.described(fd, Origin(size, handle_type, dedicated=dedicated is not None))
+        kept = PayloadFd(copy_of(fd), True)
         try:
-            made.keep(copy_of(fd))
+            return self._imports.described(
+                kept.fd, Origin(size, handle_type, dedicated=dedicated is not None), payload=kept
+            )
         except BaseException:
-            made.close()
+            kept.close()
             raise
-        return made
 
     def import_payload(
         self,
@@ -280,7 +273,7 @@ class CudaDriver(Answers):
         """
         return self._imports.inspect_fd(fd, handle_type, known=known)
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> int:
+    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> OwnedFd:
         """See `Driver`. A driver's fd can always be written through: `read_only` changes nothing here."""
         self.alive()
         fd = _ours(allocation).fd
@@ -368,7 +361,7 @@ class CudaDriver(Answers):
         """Wait until what was given to a stream (CUstream; 0 is the default one) is done. The context is current."""
         self.check(self.module.cuStreamSynchronize(stream)[0], "cuStreamSynchronize")
 
-    def submit(self, record: Callable[[Recorder], None]) -> None:
+    def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
         """See `Driver`."""
         self.alive()
         with self.gpu.current:
@@ -392,27 +385,15 @@ class CudaDriver(Answers):
         """See `Driver`."""
         allocation.close()
 
-    def gone(self, number: int) -> None:
-        """Something of this device was given back."""
-        self._live.discard(number)
-        if self._closed:
-            self._let_go()
-
     def close(self) -> None:
         """Let go of the primary context, as soon as nothing of this device is left. Safe to call twice."""
-        self._closed = True
-        self._let_go()
+        self.closing = True
+        self.gpu.undo_left()
+        self.end()
 
-    def _let_go(self) -> None:
-        with self._ending:
-            if self._live or not self._held:
-                return
-            self._held = False
-        self.gpu.release()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and not sys.is_finalizing():
-            self.close()
+    def give_back(self) -> None:
+        """See `Held`."""
+        self._retained.settle()
 
     def unsupported_type(self, handle_type: int) -> UnsupportedError:
         """What to raise for a handle type that the device does not import."""

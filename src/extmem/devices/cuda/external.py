@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from extmem import vk
 from extmem.devices.copies import copy_of
 from extmem.devices.cuda import arrays
-from extmem.devices.cuda.allocation import CudaAllocation, Undo
+from extmem.devices.cuda.allocation import CudaAllocation, Undo, take
 from extmem.devices.cuda.call import fail
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
 from extmem.errors import DriverError, UnsupportedError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
     from extmem.devices.base import Origin
     from extmem.devices.cuda.driver import CudaDriver
+    from extmem.owning import OwnedFd
 
 __all__ = ["External"]
 
@@ -84,7 +85,8 @@ class External:
         description.type, description.size = kind, origin.size
         if origin.dedicated or origin.handle_type in SIZED_BY_D3D:
             description.flags = _DEDICATED
-        copy, text = -1, None
+        copy: OwnedFd | None = None
+        text = None
         if origin.handle_type != _OPAQUE_FD:
             if name is not None:
                 text = ctypes.create_unicode_buffer(name)
@@ -93,36 +95,38 @@ class External:
                 description.handle.win32.handle = handle
         with self._gpu.current:
             if origin.handle_type == _OPAQUE_FD:
-                copy = description.handle.fd = copy_of(handle)
-            result, memory = cu.cuImportExternalMemory(description)
+                copy = copy_of(handle)
+                description.handle.fd = copy.fd
+            step = (cu.cuDestroyExternalMemory, ...)
+            result, memory = take(undo, step, cu.cuImportExternalMemory, description, consumes=copy)
             del text
             if result:
-                _close_what_is_left(copy, handle)
+                if copy is not None:
+                    _settle_what_is_left(copy, handle)
                 tried = (
                     f"{origin.size} bytes by {HandleType(origin.handle_type).name}"
                     f"{f' {name!r}' if name is not None else ''}, {'' if description.flags else 'not '}dedicated"
                 )
                 fail(result, "cuImportExternalMemory", self._gpu.name, *origin.devices, tried=tried)
-            undo.append((cu.cuDestroyExternalMemory, memory))
             try:
                 pointer, array = 0, None
                 if origin.image is None:
                     pointer = self._map(memory, origin, undo)
                 else:
                     array = arrays.map_array(self._driver, memory, origin.image, origin.devices, undo)
+                made = CudaAllocation(
+                    self._driver,
+                    origin.size,
+                    DEVICE_TYPE,
+                    pointer,
+                    undo,
+                    payload=payload,
+                    identity=identity,
+                    writable=writable,
+                )
             except BaseException:
                 self._gpu.undo(undo)
                 raise
-        made = CudaAllocation(
-            self._driver,
-            origin.size,
-            DEVICE_TYPE,
-            pointer,
-            undo,
-            payload=payload,
-            identity=identity,
-            writable=writable,
-        )
         made.array = array
         return made
 
@@ -130,10 +134,10 @@ class External:
         cu, size = self._module, origin.size
         description = cu.CUDA_EXTERNAL_MEMORY_BUFFER_DESC()
         description.size = size
-        result, pointer = cu.cuExternalMemoryGetMappedBuffer(memory, description)
+        step = (cu.cuMemFree, ...)
+        result, pointer = take(undo, step, cu.cuExternalMemoryGetMappedBuffer, memory, description)
         if result:
             fail(result, "cuExternalMemoryGetMappedBuffer", self._gpu.name, *origin.devices, tried=f"{size} bytes")
-        undo.append((cu.cuMemFree, pointer))
         result, found = cu.cuPointerGetAttributes(2, self._asked, pointer)
         if result:
             fail(result, "cuPointerGetAttributes", self._gpu.name, *origin.devices)
@@ -164,10 +168,13 @@ class External:
         )
 
 
-def _close_what_is_left(copy: int, fd: int) -> None:
+def _settle_what_is_left(copy: OwnedFd, fd: int) -> None:
     """Close a copy of `fd` that a failed import was given, unless the driver did so: the number may be another's."""
     try:
-        if copy >= 0 and os.path.sameopenfile(copy, fd):
-            os.close(copy)
+        left = os.path.sameopenfile(copy.fd, fd)
     except OSError:
-        return
+        left = False
+    if left:
+        copy.settle()
+    else:
+        copy.disown()

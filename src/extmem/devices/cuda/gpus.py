@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import threading
+from collections import deque
 from functools import cached_property
+from itertools import starmap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from extmem.devices.base import DeviceIdentity, Offer
 from extmem.devices.cuda import WIN32_IS_NATIVE
-from extmem.devices.cuda.allocation import Undo, undo_all
+from extmem.devices.cuda.allocation import Undo, take, undo_all
 from extmem.devices.cuda.call import fail
 from extmem.devices.cuda.sharing import CAPABILITY
 from extmem.errors import UnsupportedError
 from extmem.handles.here import HERE
+from extmem.owning import Lock, Owner, soon
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.driver import CudaDriver
     from extmem.devices.cuda.hosted import Registrations
+    from extmem.owning import Step
 
 __all__ = ["RANK", "Gpu", "look"]
 
@@ -89,11 +92,14 @@ class Gpu:
         )
         self.can = {word: self._attribute(name) for name, word in _WANTED.items()}
         """What it can do, by a word of our own for each attribute."""
-        self._lock = threading.Lock()
-        self._retained = 0
+        self._lock = Lock()
         self.context: Any = None
         """The primary context (CUcontext) while it is retained."""
         self.current = Current(module, None, self.name)
+        self._left: deque[tuple[Undo, memoryview, CudaDriver]] = deque()
+        """What lost allocations are to give back."""
+        self._working = Lock(reentrant=True)
+        """Held while things are given back: in their order, also where two threads give back the same ones."""
 
     def _check(self, result: Any, command: str) -> None:
         if result:
@@ -141,38 +147,49 @@ class Gpu:
 
     # The primary context.
 
-    def retain(self) -> None:
-        """cuDevicePrimaryCtxRetain, at the first call. Each call needs a `release`. Errors: DriverError."""
+    def retain(self) -> Owner:
+        """cuDevicePrimaryCtxRetain, which counts; the result owes the release. Errors: DriverError."""
+        retained, undo = Owner(), Undo()
+        step = (self.module.cuDevicePrimaryCtxRelease, self.device)
+        result, context = take(undo, step, self.module.cuDevicePrimaryCtxRetain, self.device)
+        self._check(result, "cuDevicePrimaryCtxRetain")
+        retained.owe(undo)
         with self._lock:
-            if not self._retained:
-                result, context = self.module.cuDevicePrimaryCtxRetain(self.device)
-                self._check(result, "cuDevicePrimaryCtxRetain")
+            if self.context is None or int(context) != int(self.context):
                 self.context = context
                 self.current = Current(self.module, context, self.name)
-            self._retained += 1
+        return retained
 
-    def release(self) -> None:
-        """cuDevicePrimaryCtxRelease, at the last call. Nothing happens in a forked child."""
-        with self._lock:
-            self._retained -= 1
-            if self._retained or self.pid != HERE.pid:
-                return
-            self.context = None
-        self.module.cuDevicePrimaryCtxRelease(self.device)
+    def when_lost(self, undo: Undo, hold: memoryview, driver: CudaDriver) -> tuple[Step, Step]:
+        """The steps of an allocation that leave its undoing to the GPU when it is lost. `hold` keeps `driver` until."""
+        return (self._left.append, (undo, hold, driver)), soon.step(self.undo_left)
+
+    def undo_left(self) -> None:
+        """Undo what lost allocations have left."""
+        with self._working:
+            while self._left:
+                undo, hold, driver = self._left[0]
+                self.undo(undo)
+                hold.release()
+                if driver.closing:
+                    driver.end()
+                self._left.popleft()
 
     def undo(self, undo: Undo) -> None:
         """Give back what was taken, in the primary context. Never raises: where the context is gone, so is the rest."""
-        if not undo:
-            return
-        for _ in range(_TRIES):
-            (result,) = self.module.cuCtxPushCurrent(self.context)
-            if not result:
-                break
-        try:
-            undo_all(undo)
-        finally:
-            if not result:
-                self.module.cuCtxPopCurrent()
+        with self._working:
+            if not undo:
+                return
+            # Without its context, too: what it takes is tried, and the rest is gone with the context.
+            for _ in range(_TRIES):
+                result = self.current.push()
+                if not result:
+                    break
+            try:
+                undo_all(undo)
+            finally:
+                if not result:
+                    self.current.pop()
 
 
 class Current:
@@ -181,22 +198,33 @@ class Current:
     One serves all threads: CUDA keeps the stack of contexts for each.
     """
 
-    __slots__ = ("_context", "_name", "_pop", "_push")
+    __slots__ = ("_arguments", "_name", "_push", "pop")
 
     def __init__(self, module: Any, context: Any, name: str) -> None:
-        self._push, self._pop, self._context, self._name = (
+        self._push, self.pop, self._arguments, self._name = (
             module.cuCtxPushCurrent,
             module.cuCtxPopCurrent,
-            context,
+            ((context,),),
             name,
         )
 
+    def push(self) -> Any:
+        """cuCtxPushCurrent; its CUresult. After an exception the context is not current."""
+        results: list[Any] = []
+        try:
+            results.extend(starmap(self._push, self._arguments))  # one call: pushed and noted, or neither
+        except BaseException:
+            if results and not results[0][0]:
+                self.pop()
+            raise
+        return results[0][0]
+
     def __enter__(self) -> None:
-        (result,) = self._push(self._context)
+        result = self.push()
         if result:
             fail(result, "cuCtxPushCurrent", self._name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pop()
+        self.pop()

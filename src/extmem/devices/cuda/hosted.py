@@ -7,7 +7,6 @@ the last one that closes ends both.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from extmem.devices import host
 from extmem.devices.cuda.call import fail
 from extmem.devices.cuda.sharing import recognisable, same_payload
 from extmem.errors import UnsupportedError
+from extmem.owning import Lock
 
 if TYPE_CHECKING:
     from extmem.devices.base import Mapping
@@ -47,7 +47,7 @@ class Registrations:
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self._known: dict[_Key, list[Registered]] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def take(self, fd: int, size: int, *, writable: bool) -> Registered:
         """The first `size` bytes of a host payload, as the GPU sees them. Its fd or handle is borrowed for the call.

@@ -14,14 +14,13 @@ __all__ = [
     "KIND",
     "WORDS",
     "Terms",
-    "close_descriptor",
     "make_private",
     "recognisable",
     "same_payload",
 ]
 
 if sys.platform == "win32":
-    from extmem.devices.cuda._win32 import Terms, close_descriptor, make_private, recognisable, same_payload
+    from extmem.devices.cuda._win32 import Terms, make_private, recognisable, same_payload
 
     KIND, WORDS, CAPABILITY = "CU_MEM_HANDLE_TYPE_WIN32", "NT handles", "win32_handle"
     ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED"
@@ -30,8 +29,6 @@ else:
 
     KIND, WORDS, CAPABILITY = "CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR", "POSIX descriptors", "posix_fd"
     ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED"
-
-    close_descriptor = os.close
 
     class Terms:
         """What cuMemCreate is told of who may have the memory: nothing, whoever has the descriptor has it."""

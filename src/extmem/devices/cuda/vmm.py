@@ -13,11 +13,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.cuda.allocation import CudaAllocation, Undo
+from extmem.devices.cuda.allocation import CudaAllocation, Undo, take
 from extmem.devices.cuda.call import fail
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
-from extmem.devices.cuda.sharing import ATTRIBUTE, KIND, WORDS, Terms, close_descriptor, make_private
+from extmem.devices.cuda.sharing import ATTRIBUTE, KIND, WORDS, Terms, make_private
 from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
+from extmem.owning import OwnedDescriptor, OwnedFd
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
@@ -92,15 +93,14 @@ class Vmm:
         cu, whole, undo = self._module, self.whole(size), Undo()
         told = Terms(terms) if shared else None
         try:
-            result, handle = cu.cuMemCreate(whole, self._properties(told), 0)
+            result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemCreate, whole, self._properties(told), 0)
             self._check(result, "cuMemCreate", f"{whole} bytes")
-            undo.append((cu.cuMemRelease, handle))
             pointer = self._map(handle, whole, undo, writable=True)
+            identity = secrets.randbits(63) | 1 if shared else 0
+            made = CudaAllocation(self._driver, size, DEVICE_TYPE, pointer, undo, identity=identity)
         except BaseException:
             self._gpu.undo(undo)
             raise
-        identity = secrets.randbits(63) | 1 if shared else 0
-        made = CudaAllocation(self._driver, size, DEVICE_TYPE, pointer, undo, identity=identity)
         made.producer = PRODUCER
         if told is not None:
             made.exports, made.keep_alive = (lambda: self.export(handle)), told
@@ -112,7 +112,7 @@ class Vmm:
         Errors: UnsupportedError where the driver can't export what is there.
         """
         cu, undo = self._module, Undo()
-        result, handle = cu.cuMemRetainAllocationHandle(address)
+        result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemRetainAllocationHandle, address)
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 f"the memory at {address:#x} was not made by CUDA's virtual-memory API (cuMemRetainAllocationHandle), "
@@ -121,9 +121,10 @@ class Vmm:
                 requires_one_of=["memory allocated by extmem", "memory of cuMemCreate with a shareable handle type"],
             )
         self._check(result, "cuMemRetainAllocationHandle", f"{address:#x}")
-        undo.append((cu.cuMemRelease, handle))
         try:
             fd = self.export(handle)
+            identity = secrets.randbits(63) | 1
+            made = CudaAllocation(self._driver, size, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
         except UnsupportedError as error:
             self._gpu.undo(undo)
             raise UnsupportedError(
@@ -134,35 +135,33 @@ class Vmm:
         except BaseException:
             self._gpu.undo(undo)
             raise
-        identity = secrets.randbits(63) | 1
-        made = CudaAllocation(self._driver, size, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
         made.producer = PRODUCER
         return made
 
-    def export(self, handle: Any) -> int:
+    def export(self, handle: Any) -> OwnedFd:
         """A new POSIX descriptor or NT handle of an allocation, kept from children, owned by the caller.
 
         Errors: DriverError; UnsupportedError where the memory was not made for that.
         """
-        result, made = self._module.cuMemExportToShareableHandle(handle, self._kind, 0)
+        owned = OwnedDescriptor()
+        result, made = owned.answered_by(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 "cuMemExportToShareableHandle: this memory was made without a shareable handle type",
                 requires_one_of=["CUmemAllocationProp::requestedHandleTypes"],
             )
         self._check(result, "cuMemExportToShareableHandle")
-        fd = int(made)
         try:
-            make_private(fd)
+            make_private(owned.fd)
+            return owned.raised()
         except OSError as error:
-            close_descriptor(fd)
+            owned.settle()
             raise OutOfMemoryError(
-                f"cuMemExportToShareableHandle: fd {fd} cannot be made close-on-exec ({error})",
+                f"cuMemExportToShareableHandle: fd {owned.fd} cannot be made close-on-exec ({error})",
                 result=int(vk.Result.ERROR_TOO_MANY_OBJECTS),
                 command="cuMemExportToShareableHandle",
                 devices=[self._gpu.name],
             ) from error
-        return fd
 
     def import_fd(
         self,
@@ -180,25 +179,24 @@ class Vmm:
         """
         cu, whole, undo = self._module, self.whole(size), Undo()
         try:
-            result, handle = cu.cuMemImportFromShareableHandle(fd, self._kind)
+            result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemImportFromShareableHandle, fd, self._kind)
             tried = f"{size} bytes of CUDA memory by {WORDS[:-1]} {fd}"
             self._check(result, "cuMemImportFromShareableHandle", tried, device_name)
-            undo.append((cu.cuMemRelease, handle))
             self._same_device(handle, device_name)
             pointer = self._map(handle, whole, undo, writable=writable)
+            made = CudaAllocation(
+                self._driver,
+                size,
+                DEVICE_TYPE,
+                pointer,
+                undo,
+                payload=payload,
+                identity=identity,
+                writable=writable,
+            )
         except BaseException:
             self._gpu.undo(undo)
             raise
-        made = CudaAllocation(
-            self._driver,
-            size,
-            DEVICE_TYPE,
-            pointer,
-            undo,
-            payload=payload,
-            identity=identity,
-            writable=writable,
-        )
         made.producer = PRODUCER
         return made
 
@@ -218,12 +216,10 @@ class Vmm:
 
     def _map(self, handle: Any, whole: int, undo: Undo, *, writable: bool) -> int:
         cu = self._module
-        result, address = cu.cuMemAddressReserve(whole, 0, 0, 0)
+        result, address = take(undo, (cu.cuMemAddressFree, ..., whole), cu.cuMemAddressReserve, whole, 0, 0, 0)
         self._check(result, "cuMemAddressReserve", f"{whole} bytes")
-        undo.append((cu.cuMemAddressFree, address, whole))
-        (result,) = cu.cuMemMap(address, whole, 0, handle, 0)
+        (result,) = take(undo, (cu.cuMemUnmap, address, whole), cu.cuMemMap, address, whole, 0, handle, 0)
         self._check(result, "cuMemMap", f"{whole} bytes")
-        undo.append((cu.cuMemUnmap, address, whole))
         allowed = cu.CUmemAccessDesc()
         allowed.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
         allowed.location.id = self._gpu.ordinal

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from extmem.devices.base import FdFacts, Mapping, Offer
+    from extmem.devices.base import FdFacts, Offer
+    from extmem.devices.host._system import FileMapping
 
 __all__ = ["HAS_FDS", "RANK", "identity_of", "inspect", "map_file", "offers", "range_is_mapped"]
 
@@ -32,7 +33,7 @@ if sys.platform in ("linux", "win32"):
 
         return [Offer("host", host_identity(), RANK, HostDriver, HostDriver)]
 
-    def map_file(fd: int, size: int, writable: bool = True) -> Mapping:
+    def map_file(fd: int, size: int, writable: bool = True) -> FileMapping:
         """A mapping of a host payload's first `size` bytes. Errors: OSError."""
         from extmem.devices.host import _system
 
@@ -62,7 +63,7 @@ else:
         """The host device of this machine: none on this platform."""
         return []
 
-    def map_file(fd: int, size: int, writable: bool = True) -> Mapping:
+    def map_file(fd: int, size: int, writable: bool = True) -> FileMapping:
         """There is no host payload on this platform yet."""
         raise UnsupportedError(
             "host payloads need Linux's memory files or Windows's sections", requires_one_of=["Linux", "Windows"]

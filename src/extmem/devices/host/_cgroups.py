@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from extmem.owning import OwnedFd
+
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
 
@@ -141,12 +143,12 @@ def text_of(path: str) -> str:
     """The text of a file of the kernel, stripped; empty where there is no such file."""
     octets = b""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        opened = OwnedFd.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            while piece := os.read(fd, 65_536):
+            while piece := os.read(opened.fd, 65_536):
                 octets += piece
         finally:
-            os.close(fd)
+            opened.close()
     except OSError:
         return ""
     return octets.decode("utf-8", "replace").strip()

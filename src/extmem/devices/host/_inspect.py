@@ -15,6 +15,7 @@ import sys
 from extmem.devices.base import FdFacts
 from extmem.devices.host import trailer
 from extmem.devices.host._memfd import PAGE
+from extmem.owning import OwnedFd
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
@@ -91,11 +92,11 @@ def inspect(fd: int) -> FdFacts:
 @functools.lru_cache(maxsize=1)
 def _memory_files() -> int:
     """st_dev of the kernel's own tmpfs, where all memory files of ordinary pages are."""
-    fd = os.memfd_create("extmem-where", os.MFD_CLOEXEC)
+    opened = OwnedFd.of(os.memfd_create, "extmem-where", os.MFD_CLOEXEC)
     try:
-        return os.fstat(fd).st_dev
+        return os.fstat(opened.fd).st_dev
     finally:
-        os.close(fd)
+        opened.close()
 
 
 def _seals(fd: int) -> int:

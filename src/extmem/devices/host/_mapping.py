@@ -1,8 +1,8 @@
 """Mappings: a payload's bytes in this process's address space.
 
 How this works. mmap(2) itself, not the standard library's object around it: that one keeps a duplicate of the file
-descriptor for each mapping, and hides the address that Vulkan's host-pointer import needs. Nobody unmaps explicitly:
-a mapping ends when the last one who holds it is gone, so none can end under a view.
+descriptor for each mapping, and hides the address that Vulkan's host-pointer import needs. A mapping is an `Owner`:
+allocations and views hold it, and it ends when the last of them lets go or is lost, so none can end under a view.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import errno
 import mmap
 import os
 import sys
-
-import msgspec
+from itertools import starmap
 
 from extmem.devices.host._libc import ffi
 from extmem.devices.host._memfd import out_of_memory
-from extmem.handles import fds
 from extmem.objects import Status, error_for
+from extmem.owning import OwnedFd, Owner
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
+
+import fcntl
 
 __all__ = ["FileMapping", "map_file", "range_is_mapped"]
 
@@ -31,18 +32,26 @@ _SHARED = int(mmap.MAP_SHARED)
 _RIGHTS = (int(mmap.PROT_READ), int(mmap.PROT_READ | mmap.PROT_WRITE))
 
 
-class FileMapping(msgspec.Struct, eq=False, weakref=True):
-    """`size` bytes of a file, mapped shared; see `Mapping`. Made by `map_file`; unmaps when lost.
+class FileMapping(Owner):
+    """`size` bytes of a file, mapped shared; see `Mapping`. Made by `map_file`; whoever looks at it holds it."""
 
-    (A Struct because it is made in C: every open that is looked at makes one.)
-    """
+    __slots__ = ("address", "size", "writable")
 
-    address: int
-    size: int
-    writable: bool
+    def __init__(self, size: int, writable: bool) -> None:
+        Owner.__init__(self)
+        self.address = 0
+        self.size = size
+        self.writable = writable
 
-    def __del__(self) -> None:
-        _munmap(self.address, self.size)
+    def map(self, fd: int) -> int:
+        """mmap. The address, which is `_FAILED` where nothing was mapped."""
+        calls = starmap(_mmap, ((0, self.size, _RIGHTS[self.writable], _SHARED, fd, 0),))
+        self._owed.extend(zip((_munmap,), calls, (self.size,)))  # noqa: B905  (`strict` takes as long as the rest)
+        self.address = self._owed[0][1]
+        return self.address
+
+    def in_forked_child(self) -> None:
+        """See `Owner`. It stays until it is lost there, too: views look through it."""
 
 
 def map_file(fd: int, size: int, writable: bool) -> FileMapping:
@@ -51,25 +60,21 @@ def map_file(fd: int, size: int, writable: bool) -> FileMapping:
     Errors: AccessDeniedError for a writable mapping of a read-only fd, or of a file that is sealed against writing;
     OutOfMemoryError; OSError.
     """
-    address = _mmap(0, size, _RIGHTS[writable], _SHARED, fd, 0)
-    if address == _FAILED:
-        code = ffi.errno
-        if code == errno.EPERM and not writable:
-            return _map_sealed(fd, size)
-        raise _map_error(code, size, writable)
-    return FileMapping(address, size, writable)
+    made = FileMapping(size, writable)
+    address = made.map(fd)
+    if address != _FAILED:
+        return made
+    code = int(ffi.errno)
+    made.forget()
+    if code == errno.EPERM and not writable and not _for_reading(fd):
+        # Sealed against writing: before Linux 6.7 that takes an fd that was opened for reading.
+        reading = OwnedFd.of(os.open, f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        return map_file(reading.fd, size, False)
+    raise _map_error(code, size, writable)
 
 
-def _map_sealed(fd: int, size: int) -> FileMapping:
-    """Map a file that is sealed against writing: before Linux 6.7 that takes an fd that was opened for reading."""
-    opened = fds.open_file(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        address = _mmap(0, size, _RIGHTS[False], _SHARED, opened, 0)
-        if address == _FAILED:
-            raise _map_error(ffi.errno, size, False)
-        return FileMapping(address, size, False)
-    finally:
-        os.close(opened)
+def _for_reading(fd: int) -> bool:
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
 
 
 def range_is_mapped(address: int, size: int) -> bool:

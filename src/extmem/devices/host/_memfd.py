@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.devices.host import _reserve, trailer
 from extmem.errors import OutOfMemoryError
-from extmem.handles import fds
+from extmem.owning import OwnedFd, copy_fd
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
@@ -43,49 +43,46 @@ def file_size(size: int) -> int:
     return -(-size // PAGE) * PAGE + PAGE
 
 
-def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> int:
+def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> OwnedFd:
     """The fd of a new payload, owned by the caller. Errors: OutOfMemoryError; ValueError for too long a descriptor.
 
     terms: names and security are the broker's here, and not the file's.
     """
     frame = trailer.pack(descriptor)
     whole = file_size(size)
+    owner = None
     try:
-        fd = _memfd()
-    except OSError as error:
-        raise out_of_memory(error, "vkAllocateMemory", f"an allocation of {size} bytes") from error
-    try:
+        owner = _memfd()
+        fd = owner.fd
         os.ftruncate(fd, whole)
         _reserve.reserve(fd, whole)
         os.pwrite(fd, frame, whole - PAGE)
         os.fchmod(fd, 0o444)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-    except (OSError, MemoryError) as error:
-        os.close(fd)
-        raise out_of_memory(error, "vkAllocateMemory", f"an allocation of {size} bytes") from error
-    except BaseException:
-        os.close(fd)
+    except BaseException as error:
+        if owner is not None:
+            owner.settle()
+        if isinstance(error, (OSError, MemoryError)):
+            raise out_of_memory(error, "vkAllocateMemory", f"an allocation of {size} bytes") from error
         raise
-    return fd
+    return owner
 
 
-def _memfd() -> int:
+def _memfd() -> OwnedFd:
     try:
-        return fds.raised(os.memfd_create("extmem", _FLAGS | _MFD_NOEXEC_SEAL))
+        return OwnedFd.of(os.memfd_create, "extmem", _FLAGS | _MFD_NOEXEC_SEAL)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        return fds.raised(
-            os.memfd_create("extmem", _FLAGS)
-        )  # a kernel before 6.3: payloads are merely not executable by mode
+        return OwnedFd.of(os.memfd_create, "extmem", _FLAGS)  # a kernel before 6.3: payloads may be executable by mode
 
 
-def duplicate(fd: int, *, writable: bool) -> int:
+def duplicate(fd: int, *, writable: bool) -> OwnedFd:
     """A new descriptor of the same payload, close-on-exec, owned by the caller. Errors: OutOfMemoryError."""
     try:
         if writable:
-            return fds.duplicate(fd)
-        return fds.open_file(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            return copy_fd(fd)
+        return OwnedFd.of(os.open, f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise out_of_memory(error, "vkGetMemoryFdKHR", "another descriptor of a payload") from error
 

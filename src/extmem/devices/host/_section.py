@@ -16,6 +16,7 @@ from extmem.handles._win32 import sections
 from extmem.handles._win32.tables import MEMORYSTATUSEX, kernel32
 from extmem.manager import ShareTerms
 from extmem.manager._win32 import payloads
+from extmem.owning import OwnedDescriptor, OwnedFd
 
 __all__ = ["PAGE", "create", "duplicate", "identity_of", "inspect", "physical"]
 
@@ -24,7 +25,7 @@ _CHECKED_FROM = 1 << 20
 """Bytes from which a request is held against what is left first: the kernel would grow the paging file for it."""
 
 
-def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> int:
+def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> OwnedFd:
     """The handle of a new payload, owned by the caller. Errors: as `manager._win32.payloads.create`."""
     if len(descriptor) > DESCRIPTOR_LIMIT:
         raise ValueError(f"a descriptor of {len(descriptor)} bytes does not fit; {DESCRIPTOR_LIMIT} is the limit")
@@ -37,7 +38,7 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> int
                 result=vk.Result.ERROR_OUT_OF_DEVICE_MEMORY,
                 command="vkAllocateMemory",
             )
-    return payloads.create(size, descriptor, terms)
+    return OwnedDescriptor(payloads.create(size, descriptor, terms))
 
 
 def identity_of(handle: int) -> tuple[int, int] | None:
@@ -50,7 +51,7 @@ def inspect(fd: int) -> FdFacts:
     return FdFacts("other", f"fd {fd} cannot be a payload: on Windows payloads are shared by NT handle or KMT number")
 
 
-def duplicate(fd: int, *, writable: bool) -> int:
+def duplicate(fd: int, *, writable: bool) -> OwnedFd:
     """UnsupportedError: there are no descriptors of payloads here."""
     raise UnsupportedError(
         "Windows has no file descriptors of payloads; export it as OPAQUE_WIN32 or OPAQUE_WIN32_KMT",

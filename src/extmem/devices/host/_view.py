@@ -1,4 +1,4 @@
-"""Mappings on Windows: views of a section. Nobody unmaps explicitly: one ends when the last who holds it is gone."""
+"""Mappings on Windows: views of a section. See `_mapping`: a view ends when nobody holds it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import sys
 if sys.platform != "win32":
     raise ImportError("views are Windows's; extmem.devices.host picks what the platform has")
 
-import msgspec
-
 from extmem.handles._win32 import sections
 from extmem.handles._win32.calls import StatusError
+from extmem.handles._win32.tables import CURRENT_PROCESS
 from extmem.manager._win32.refusals import other, out_of_memory
 from extmem.objects import Status, error_for
+from extmem.owning import Owner
 
 __all__ = ["FileMapping", "map_file", "range_is_mapped"]
 
-_unmap = sections.unmap
 _WRITABLE = 0x04 | 0x08 | 0x40 | 0x80  # PAGE_READWRITE, _WRITECOPY, _EXECUTE_READWRITE, _EXECUTE_WRITECOPY
 _GUARD = 0x100
 
 
-class FileMapping(msgspec.Struct, eq=False, weakref=True):
-    """`size` bytes of a section, mapped; see `Mapping`. Made by `map_file`; unmaps when lost."""
+class FileMapping(Owner):
+    """`size` bytes of a section, mapped; see `Mapping`. Made by `map_file`; whoever looks at it holds it."""
 
-    address: int
-    size: int
-    writable: bool
+    __slots__ = ("address", "size", "writable")
 
-    def __del__(self) -> None:
-        _unmap(self.address)
+    def __init__(self, address: int, size: int, writable: bool) -> None:
+        super().__init__()
+        self.address = address
+        self.size = size
+        self.writable = writable
+        self.owe([(sections.unmap_from, CURRENT_PROCESS, address)])
 
 
 def map_file(fd: int, size: int, writable: bool) -> FileMapping:

@@ -1,50 +1,44 @@
 """What the host device's memory is to the layers above: a payload's fd, or memory that the caller owns."""
 
-# Annotations are evaluated when a class is made (msgspec reads them), so they are not postponed here.
+from __future__ import annotations
 
 from typing import NamedTuple
 from weakref import ref
 
-import msgspec
-
-from extmem.broker.descriptors import OwnedFd, PayloadFd
+from extmem.broker.descriptors import PayloadFd
 from extmem.devices.base import Mapping
 from extmem.devices.host._system import FileMapping, identity_of, map_file
 from extmem.errors import HandleStateError
+from extmem.owning import OwnedFd
 
 __all__ = ["HostAllocation", "PointerAllocation"]
 
 
-_NO_DESCRIPTOR = OwnedFd(-1)
+class HostAllocation:
+    """A payload's fd, or HANDLE, and what is mapped of it, which `close` lets go of."""
 
+    __slots__ = ("_mappings", "_payload", "memory_type_index", "size", "writable")
 
-class HostAllocation(msgspec.Struct, gc=False, eq=False):
-    """A payload's fd, or HANDLE, and its owner, which is let go of by `close`, or with this object when that is lost.
-
-    (A Struct because it is made in C: every import makes one.)
-    """
-
-    number: int
-    """The fd; -1 once closed."""
-    size: int
-    """VkMemoryAllocateInfo::allocationSize in bytes."""
-    memory_type_index: int
-    """VkMemoryAllocateInfo::memoryTypeIndex."""
-    writable: bool
-    """Whether the fd allows writing."""
-    shared: OwnedFd
-    """The descriptor. All imports of a payload in this process share one, and its mapping."""
-    owner: OwnedFd | PayloadFd | None
-    """What to close: the descriptor itself, or an import's hold on it."""
-    mapping: FileMapping | None = None
-    """Once it was looked at, until it is closed."""
+    def __init__(self, source: OwnedFd | PayloadFd, size: int, memory_type_index: int, writable: bool) -> None:
+        """source: the descriptor, or an import's hold on it, which is closed with this."""
+        payload = source if isinstance(source, PayloadFd) else PayloadFd(source, writable)
+        self._payload: PayloadFd | None = payload
+        self._mappings: dict[bool, FileMapping] = {}
+        """What is mapped, by whether it may be written. A mapping ends when nobody has it any more."""
+        self.size = size
+        """VkMemoryAllocateInfo::allocationSize in bytes."""
+        self.memory_type_index = memory_type_index
+        """VkMemoryAllocateInfo::memoryTypeIndex."""
+        self.writable = writable
+        """Whether the fd allows writing."""
 
     @property
     def fd(self) -> int:
         """The fd, borrowed. HandleStateError once closed."""
-        if self.number < 0:
-            raise HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
-        return self.number
+        payload = self._payload
+        if payload is None:
+            raise self._freed()
+        return payload.fd
 
     @property
     def identity(self) -> tuple[int, int] | None:
@@ -59,31 +53,39 @@ class HostAllocation(msgspec.Struct, gc=False, eq=False):
     @property
     def closed(self) -> bool:
         """True after `close()`."""
-        return self.number < 0
+        return self._payload is None
 
     @property
     def mapped(self) -> bool:
         """Whether `map` was called."""
-        return self.mapping is not None
+        return bool(self._mappings)
 
     def close(self) -> None:
-        """Give the fd back. Safe to call twice."""
-        owner, self.owner = self.owner, None
-        self.number, self.shared, self.mapping = -1, _NO_DESCRIPTOR, None
-        if owner is not None:
-            owner.close()
+        """Let go of mappings and fd. Safe to call twice, and again after an exception."""
+        self._mappings.clear()
+        payload = self._payload
+        if payload is not None:
+            payload.close()
+            self._payload = None
 
     def map(self, writable: bool = True) -> Mapping:
         """See `Allocation`. Exactly the allocation is mapped, never the self-description behind it."""
-        mapping = self.mapping
-        if mapping is None or mapping.writable is not writable:
-            known = self.shared.mapping
-            mapping = known() if known is not None else None
-            if mapping is None or mapping.size != self.size or mapping.writable is not writable:
-                mapping = map_file(self.fd, self.size, writable)
-                self.shared.mapping = ref(mapping)
-            self.mapping = mapping
-        return mapping
+        mapped = self._mappings.get(writable)
+        if mapped is not None:
+            return mapped
+        payload = self._payload
+        shared = payload.shared if payload is not None else None
+        if shared is None:
+            raise self._freed()
+        known = shared.mapping
+        found: FileMapping | None = known() if known is not None else None  # what another import has mapped
+        if found is None or found.size != self.size or found.writable is not writable:
+            found = map_file(shared.fd, self.size, writable)
+            shared.mapping = ref(found)
+        return self._mappings.setdefault(writable, found)
+
+    def _freed(self) -> HandleStateError:
+        return HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
 
 
 class PointerMapping(NamedTuple):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from typing import Any
 
 from extmem import vk
-from extmem.broker.descriptors import OwnedFd, PayloadFd
+from extmem.broker.descriptors import PayloadFd
 from extmem.broker.wire import Kind
 from extmem.devices.base import (
     Allocation,
@@ -26,6 +25,7 @@ from extmem.devices.host.identity import host_identity
 from extmem.devices.host.recording import HostRecorder, HostResource
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
 from extmem.manager import ShareTerms
+from extmem.owning import OwnedFd, Uses
 
 __all__ = ["HostDriver"]
 
@@ -159,8 +159,7 @@ class HostDriver:
                 command="vkAllocateMemory",
                 devices=[self.identity.device_name],
             )
-        owner = OwnedFd(_system.create(size, descriptor, terms))
-        return HostAllocation(owner.fd, size, memory_type_index, True, owner, owner)
+        return HostAllocation(_system.create(size, descriptor, terms), size, memory_type_index, True)
 
     def import_fd(
         self,
@@ -179,8 +178,7 @@ class HostDriver:
             raise self._refusal(facts.problem)
         if size > facts.capacity:
             raise self._too_large(size, facts.capacity)
-        owner = OwnedFd(copy_of(fd))
-        return HostAllocation(owner.fd, size, memory_type_index, facts.writable, owner, owner)
+        return HostAllocation(copy_of(fd), size, memory_type_index, facts.writable)
 
     def import_payload(
         self,
@@ -197,10 +195,9 @@ class HostDriver:
             self._check(size, memory_type_index)
         if size > capacity:
             raise self._too_large(size, capacity)
-        shared = payload.shared
-        if shared is None:
+        if payload.shared is None:
             raise HandleStateError("this payload's descriptor is closed; import the payload again")
-        return HostAllocation(shared.fd, size, memory_type_index, payload.writable, shared, payload)
+        return HostAllocation(payload, size, memory_type_index, payload.writable)
 
     def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
         """See `Driver`."""
@@ -211,7 +208,7 @@ class HostDriver:
             )
         return facts
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> int:
+    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:
         """See `Driver`."""
         return _system.duplicate(self._fd(allocation), writable=allocation.writable and not read_only)
 
@@ -267,23 +264,18 @@ class HostDriver:
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
         """See `Driver`. The processor copies."""
-        self._bytes(allocation, offset, data.nbytes, writable=True)[:] = data
+        mapping = self._mapped(allocation, offset, data.nbytes, writable=True)
+        _bytes(mapping, offset, data.nbytes)[:] = data
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
         """See `Driver`. The processor copies."""
-        into[:] = self._bytes(allocation, offset, into.nbytes, writable=allocation.writable)
+        mapping = self._mapped(allocation, offset, into.nbytes, writable=allocation.writable)
+        into[:] = _bytes(mapping, offset, into.nbytes)
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
         """See `Driver`. The processor fills."""
         mapping = self._mapped(allocation, offset, size, writable=True)
         ctypes.memset(mapping.address + offset, value, size)
-
-    def _bytes(self, allocation: Allocation, offset: int, size: int, *, writable: bool) -> memoryview:
-        mapping = self._mapped(allocation, offset, size, writable=writable)
-        array: Any = type("Bytes", (ctypes.c_ubyte * size,), {"__slots__": ("mapping",)})
-        view = array.from_address(mapping.address + offset)
-        view.mapping = mapping  # which ends when nobody holds it
-        return memoryview(view).cast("B")
 
     @staticmethod
     def _mapped(allocation: Allocation, offset: int, size: int, *, writable: bool) -> Mapping:
@@ -296,7 +288,7 @@ class HostDriver:
         """None: it has no queues."""
         return None
 
-    def submit(self, record: Callable[[Recorder], None]) -> None:
+    def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
         """See `Driver`. The processor does each command when it is recorded."""
         record(HostRecorder(self))
 
@@ -355,6 +347,11 @@ class HostDriver:
             f"{self.identity.device_name} imports no {_named(handle_type)}; it has {', '.join(instead)}",
             requires_one_of=instead,
         )
+
+
+def _bytes(mapping: Mapping, offset: int, size: int) -> memoryview:
+    """Bytes of a mapping, valid while it is held."""
+    return memoryview((ctypes.c_ubyte * size).from_address(mapping.address + offset)).cast("B")
 
 
 def _named(handle_type: int) -> str:

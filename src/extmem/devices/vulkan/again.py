@@ -13,8 +13,9 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.copies import copy_of
+from extmem.devices.copies import copy_of, copy_to_read
 from extmem.devices.vulkan.allocation import VulkanAllocation
+from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.prepared import FdImport, Spares
 from extmem.vk.abi import ffi
 
@@ -34,7 +35,8 @@ class KnownImports:
         """Errors: as `Prover.own`."""
         self._imports, self._driver, self._prover = imports, imports.driver, imports.prover
         self._size, self._memory_type_index, self._handle_type = size, memory_type_index, handle_type
-        self._allocate, self._device = self._driver.commands.vkAllocateMemory, self._driver.handle
+        commands = self._driver.commands
+        self._allocate, self._free, self._device = commands.vkAllocateMemory, commands.vkFreeMemory, self._driver.handle
         self._in_files = self._prover.own(handle_type).mode == stat.S_IFREG
         self._calls = Spares(self._call)
 
@@ -55,16 +57,16 @@ class KnownImports:
             seen = False
         if not seen:
             self._prover.recognise(fd, size, self._handle_type)  # says what is wrong
-        copy = copy_of(fd)
+        copy = copy_to_read(fd) if self._in_files else copy_of(fd)
         call = self._calls.pop("set", None) or self._calls.make()
-        call.source.fd = copy
-        result = self._allocate(self._device, call.info, _NULL, call.made)
-        raw: int = call.made[0]
-        if result or not raw:
-            self._imports.failed(result, copy, fd, size, self._memory_type_index)
-        driver.made(raw)
-        call.made[0] = 0
+        call.source.fd, call.made[0] = copy.fd, 0
+        memory = VkObject(driver.owner)
+        making = memory.make(
+            self._allocate, (self._device, call.info, _NULL, call.made), call.made, self._free, consumes=copy
+        )
+        if not memory.raw:
+            self._imports.failed(making, copy, fd, size, self._memory_type_index)
         self._calls["set"] = call
         return VulkanAllocation(
-            driver, raw, size, self._memory_type_index, self._handle_type, owner="external", exporting=False
+            driver, memory, size, self._memory_type_index, self._handle_type, owner="external", exporting=False
         )

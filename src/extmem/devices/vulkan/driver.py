@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import os
 import secrets
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +32,14 @@ from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.capabilities import WIN32_EXTENSION, extension_of
 from extmem.devices.vulkan.imports import Imports
 from extmem.devices.vulkan.moving import Moving
+from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.prepared import Export, GetFd, Spares
 from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.transfer import Transfer
 from extmem.devices.vulkan.types import to_driver
 from extmem.errors import UnsupportedError
 from extmem.handles.here import HERE
+from extmem.owning import OwnedFd
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["VulkanDriver"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_FD = int(HandleType.OPAQUE_FD)
+_FD, _KMT = int(HandleType.OPAQUE_FD), int(HandleType.OPAQUE_WIN32_KMT)
 _Property = vk.MemoryPropertyFlagBits
 _S = vk.StructureType
 _ALLOCATE, _DEDICATED = int(_S.MEMORY_ALLOCATE_INFO), int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
@@ -139,8 +140,7 @@ class VulkanDriver(Moving):
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """See `Driver`."""
-        if self.closed or self.pid != HERE.pid:
-            self.alive()  # says which of the two
+        self.alive()
         return self._resources.create_buffer(info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
@@ -190,15 +190,15 @@ class VulkanDriver(Moving):
             call.export.handleTypes, info = types, call.info
             info.allocationSize, info.memoryTypeIndex, call.made[0] = size, memory_type_index, 0
             keep = self.dedicate(info, dedicated) if dedicated is not None else None
-            raw = self.allocate_raw(info, size, memory_type_index, "allocating", call.made)
+            memory = self.allocate_raw(info, size, memory_type_index, "allocating", call.made)
             if keep is None:  # else the chain has a link that ends with this call
                 self._exports["set"] = call
             identity = next(self._identities)
         else:
             info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, ffi.NULL, size, memory_type_index))
             keep = self.dedicate(info, dedicated)
-            raw, identity = self.allocate_raw(info, size, memory_type_index, "allocating"), 0
-        return VulkanAllocation(self, raw, size, memory_type_index, types, dedicated, stated_identity=identity)
+            memory, identity = self.allocate_raw(info, size, memory_type_index, "allocating"), 0
+        return VulkanAllocation(self, memory, size, memory_type_index, types, dedicated, stated_identity=identity)
 
     def dedicate(self, info: Any, dedicated: NativeResource | None) -> Any:
         """Chain VkMemoryDedicatedAllocateInfo to a VkMemoryAllocateInfo; what must be kept until the call."""
@@ -209,19 +209,21 @@ class VulkanDriver(Moving):
         info.pNext = link
         return link
 
-    def allocate_raw(self, info: Any, size: int, memory_type_index: int, what: str, made: Any = None) -> int:
-        """vkAllocateMemory; the VkDeviceMemory, counted as living. what: a word for the error. made: room for it."""
-        made = made or ffi.new("uint64_t *")
-        result = self.commands.vkAllocateMemory(self.handle, info, ffi.NULL, made)
-        if result:
-            fail(result, "vkAllocateMemory", self.name, f"{what} {size} bytes of memory type {memory_type_index}")
-        raw = int(made[0])
-        if not raw:  # some drivers call an allocation of nothing a success
+    def allocate_raw(self, info: Any, size: int, memory_type_index: int, what: str, made: Any = None) -> VkObject:
+        """vkAllocateMemory; what owns the VkDeviceMemory. what: a word for the error. made: room for the handle."""
+        made, commands = made or ffi.new("uint64_t *"), self.commands
+        memory = VkObject(self.owner)
+        making = memory.make(
+            commands.vkAllocateMemory, (self.handle, info, ffi.NULL, made), made, commands.vkFreeMemory
+        )
+        if making.result:
+            tried = f"{what} {size} bytes of memory type {memory_type_index}"
+            fail(making.result, "vkAllocateMemory", self.name, tried)
+        if not memory.raw:  # some drivers call an allocation of nothing a success
             fail(
                 int(vk.Result.ERROR_UNKNOWN), "vkAllocateMemory", self.name, f"{what} {size} bytes: there is no memory"
             )
-        self.made(raw)
-        return raw
+        return memory
 
     def adopt_memory(
         self, raw: int, size: int, memory_type_index: int, handle_types: int, dedicated: NativeResource | None
@@ -231,7 +233,7 @@ class VulkanDriver(Moving):
         types = to_driver(handle_types)
         identity = next(self._identities) if types else 0
         return VulkanAllocation(
-            self, raw, size, memory_type_index, types, dedicated, stated_identity=identity, owner="held", owned=False
+            self, raw, size, memory_type_index, types, dedicated, stated_identity=identity, owner="held"
         )
 
     def import_fd(
@@ -299,31 +301,36 @@ class VulkanDriver(Moving):
         prover, kind = self._imports.prover, to_driver(handle_type)
         return prover.glance(fd, kind) if known else prover.inspect(fd, kind)
 
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> int:
+    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> OwnedFd:
         """See `Driver`. A driver's fd can always be written through: `read_only` changes nothing here."""
         made = ours(allocation)
         return self.get_fd(made.raw or made.live, handle_type)
 
-    def get_fd(self, raw: int, handle_type: int) -> int:
+    def get_fd(self, raw: int, handle_type: int) -> OwnedFd:
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
         call = self._fds.pop("set", None) or self._fds.make()
         call.info.memory, call.info.handleType, call.made[0] = raw, handle_type, -1
-        result = self.commands.vkGetMemoryFdKHR(self.handle, call.info, call.made)
+        owned, result = OwnedFd.made_by(self.commands.vkGetMemoryFdKHR, (self.handle, call.info, call.made), call.made)
         if result:
             fail(result, "vkGetMemoryFdKHR", self.name)
-        fd = int(call.made[0])
         self._fds["set"] = call
-        if fd < 0:  # some drivers call that a success
+        if owned.fd < 0:  # some drivers call that a success
             raise UnsupportedError(
                 f"{self.name} gave no fd: this memory was not allocated for export as {HandleType(handle_type)!r}",
                 requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {HandleType(handle_type)!r}"],
             )
-        os.set_inheritable(fd, False)
-        return fd
+        os.set_inheritable(owned.fd, False)
+        return owned.raised()
 
-    def get_handle(self, raw: int, handle_type: int) -> int:
-        """vkGetMemoryFdKHR; on Windows vkGetMemoryWin32HandleKHR, of one of its types. Owned by the caller."""
+    def get_handle(self, raw: int, handle_type: int) -> OwnedFd:
+        """vkGetMemoryFdKHR; on Windows vkGetMemoryWin32HandleKHR, of one of its NT types. Owned by the caller."""
         return self.get_fd(raw, handle_type) if self._native is None else self._native.get_handle(raw, handle_type)
+
+    def get_number(self, raw: int) -> int:
+        """vkGetMemoryWin32HandleKHR of a KMT number, which owns nothing. On Windows alone."""
+        if self._native is None:
+            raise self.unsupported_type(_KMT)
+        return self._native.get_number(raw)
 
     @property
     def imports_handles(self) -> bool:
@@ -358,7 +365,7 @@ class VulkanDriver(Moving):
     def transfer(self) -> Transfer:
         """What moves bytes, made at the first use."""
         self.alive()
-        with self._making:
+        with self.making:
             if self._transfer is None:
                 self._transfer = Transfer(self)
             return self._transfer
@@ -395,8 +402,3 @@ class VulkanDriver(Moving):
     def free(self, allocation: Allocation) -> None:
         """See `Driver`."""
         allocation.close()
-
-    def __del__(self) -> None:
-        # Lost without close(): nothing of it is left, or that would hold it.
-        if not getattr(self, "closed", True) and not sys.is_finalizing():
-            self.close()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from extmem import vk
 from extmem.devices import host
-from extmem.devices.copies import copy_of
+from extmem.devices.copies import copy_to_read
 from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.prepared import FdImport, Spares
 from extmem.devices.vulkan.proving import Prover
 from extmem.errors import DriverError, UnsupportedError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
     from extmem.devices.base import NativeResource
     from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.owning import Making, OwnedFd
 
 __all__ = ["Imports"]
 
@@ -82,7 +84,7 @@ class Imports:
         if not bits:
             raise self._refusal("no memory type takes the host's pages")
         made = self.from_host_pointer(mapping.address, size, (bits & -bits).bit_length() - 1)
-        made.mapped_at(mapping.address, (mapping, payload))
+        made.mapped_at(mapping, payload)
         return made
 
     def unexamined(
@@ -99,22 +101,27 @@ class Imports:
 
         The driver gets a copy. It owns that on success; some close it when they fail, too.
         """
-        copy = copy_of(fd)
+        copy = copy_to_read(fd)
         driver, call = self.driver, self._calls.pop("set", None) or self._calls.make()
-        call.source.fd, call.source.handleType, call.made[0] = copy, handle_type, 0
+        call.source.fd, call.source.handleType, call.made[0] = copy.fd, handle_type, 0
         info = call.info
         info.allocationSize, info.memoryTypeIndex = size, memory_type_index
         keep = driver.dedicate(info, dedicated) if dedicated is not None else None
-        result = driver.commands.vkAllocateMemory(driver.handle, info, ffi.NULL, call.made)
-        raw = int(call.made[0])
-        if result or not raw:
-            self.failed(result, copy, fd, size, memory_type_index)
-        driver.made(raw)
+        memory = VkObject(driver.owner)
+        making = memory.make(
+            driver.commands.vkAllocateMemory,
+            (driver.handle, info, ffi.NULL, call.made),
+            call.made,
+            driver.commands.vkFreeMemory,
+            consumes=copy,
+        )
+        if not memory.raw:
+            self.failed(making, copy, fd, size, memory_type_index)
         if keep is None:  # else the chain has a link that ends with this call
             self._calls["set"] = call
         return VulkanAllocation(
             driver,
-            raw,
+            memory,
             size,
             memory_type_index,
             handle_type,
@@ -125,9 +132,12 @@ class Imports:
             exporting=False,
         )
 
-    def failed(self, result: int, copy: int, fd: int, size: int, memory_type_index: int) -> NoReturn:
+    def failed(self, making: Making, copy: OwnedFd, fd: int, size: int, memory_type_index: int) -> NoReturn:
         """An import of a copy of `fd` failed, or gave nothing, which some drivers call a success."""
-        _close_what_is_left(copy, fd)
+        result = making.result
+        if _is_open_as(copy.fd, fd):
+            making.give_back_consumed()
+            copy.settle()
         what = f"importing {size} bytes of memory type {memory_type_index}"
         fail(result or int(vk.Result.ERROR_UNKNOWN), "vkAllocateMemory", self.driver.name, what)
 
@@ -144,9 +154,9 @@ class Imports:
             (_IMPORT_HOST, ffi.NULL, _HOST_POINTER, ffi.cast("void *", address)),
         )
         info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, source, size, memory_type_index))
-        raw = self.driver.allocate_raw(info, size, memory_type_index, "importing the host's")
-        made = VulkanAllocation(self.driver, raw, size, memory_type_index, _HOST_POINTER, owner="external")
-        made.mapped_at(address, None)
+        memory = self.driver.allocate_raw(info, size, memory_type_index, "importing the host's")
+        made = VulkanAllocation(self.driver, memory, size, memory_type_index, _HOST_POINTER, owner="external")
+        made.address = address
         return made
 
     def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
@@ -182,10 +192,9 @@ class Imports:
         )
 
 
-def _close_what_is_left(copy: int, fd: int) -> None:
-    """Close a copy of `fd` that a failed import was given, unless the driver did so: the number may be another's."""
+def _is_open_as(copy: int, fd: int) -> bool:
+    """Whether a copy of `fd` that a failed import was given is still that: some drivers close it when they fail."""
     try:
-        if os.path.sameopenfile(copy, fd):
-            os.close(copy)
+        return os.path.sameopenfile(copy, fd)
     except OSError:
-        return
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.owners import VkInstanceOwner
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
@@ -20,7 +21,7 @@ _ENUMERATE_PORTABILITY = 1
 
 
 class Instance:
-    """A VkInstance. Ownership: made here and destroyed by `close`, after its devices; or adopted, and left as it was.
+    """A VkInstance. Ownership: made here and destroyed after `close` and its devices; or adopted, and left as it was.
 
     Errors: UnsupportedError without a loader, or for a loader of Vulkan 1.0; DriverError without any driver.
     """
@@ -31,11 +32,16 @@ class Instance:
         self.pid = HERE.pid
         self.api_version = api_version
         self.owned = not adopt
-        self.handle: Any = ffi.cast("VkInstance", adopt) if adopt else self._create()
+        self.owner = VkInstanceOwner(self.loader)
+        if adopt:
+            self.owner.handle = ffi.cast("VkInstance", adopt)
+        else:
+            self._create()
+        self.handle: Any = self.owner.handle
         self.commands: Commands = self.loader.instance_commands(self.handle)
         self._devices: list[PhysicalDevice] | None = None
 
-    def _create(self) -> Any:
+    def _create(self) -> None:
         if not self.loader.commands.has("vkEnumerateInstanceVersion"):
             raise UnsupportedError(
                 "the Vulkan loader here is for Vulkan 1.0; external memory needs 1.1: update it",
@@ -46,11 +52,9 @@ class Instance:
         application.sType, application.pEngineName, application.apiVersion = 0, name, API_VERSION
         info = ffi.new("VkInstanceCreateInfo *")
         info.sType, info.pApplicationInfo = 1, application
-        made = ffi.new("VkInstance *")
-        result = self.loader.commands.vkCreateInstance(info, ffi.NULL, made)
+        result = self.owner.make(self.loader, info)
         if result:
             fail(result, "vkCreateInstance", "")
-        return made[0]
 
     @property
     def raw(self) -> int:
@@ -59,7 +63,7 @@ class Instance:
 
     def physical_devices(self) -> list[PhysicalDevice]:
         """Every physical device of version 1.1 or later, in the loader's order. Looked up once."""
-        if self.handle is None:
+        if self.owner.closing:
             raise HandleStateError("this Vulkan instance is closed; make another one")
         if self._devices is None:
             self._devices = [device for raw in self._enumerate() if (device := PhysicalDevice(self, raw)).usable]
@@ -80,7 +84,8 @@ class Instance:
             return list(found[0 : count[0]])
 
     def close(self) -> None:
-        """vkDestroyInstance. Safe to call twice; nothing happens to an adopted one, or in a forked child."""
-        handle, self.handle = self.handle, None
-        if handle is not None and self.owned and self.pid == HERE.pid:
-            self.commands.vkDestroyInstance(handle, ffi.NULL)
+        """vkDestroyInstance, as soon as no device of it is left. Safe to call twice.
+
+        Nothing happens to an adopted one, or in a forked child.
+        """
+        self.owner.close()

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.owners import VkDeviceOwner, VkObject
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
+from extmem.owning import living
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -44,38 +46,42 @@ class LogicalDevice:
         self.owned = device is None
         self.enabled = self.physical.extensions & SHARING if self.owned else self.physical.extensions
         """Names of the device's extensions."""
-        self.handle: Any = self._create() if device is None else ffi.cast("VkDevice", device)
+        self.owner = VkDeviceOwner(physical.instance.owner)
+        if device is None:
+            self._create()
+        else:
+            self.owner.handle = ffi.cast("VkDevice", device)
+        self.handle: Any = self.owner.handle
         self.commands = physical.instance.loader.device_commands(physical.commands, self.handle, self.name)
         self.pid = HERE.pid
-        self.closed = False
+
+    @property
+    def closed(self) -> bool:
         """True after `close()`."""
-        self._live: set[int] = set()
-        self.made = self._live.add
-        """Something of this device lives."""
+        return self.owner.closing
 
     @property
     def living(self) -> int:
-        """How many memories, buffers and images of this device there are."""
-        return len(self._live)
+        """How many memories, buffers and images of this device there are. Takes time; for tests and benchmarks."""
+        return sum(isinstance(made, VkObject) and made.is_of(self.owner) for made in living())
 
     @property
     def raw(self) -> int:
         """VkDevice as a number."""
         return int(ffi.cast("uintptr_t", self.handle))
 
-    def _create(self) -> Any:
+    def _create(self) -> None:
         names = [ffi.new("char[]", name.encode()) for name in sorted(self.enabled)]
         listed = ffi.new("char *[]", names or [ffi.NULL])
         queue, priority = ffi.new("VkDeviceQueueCreateInfo *"), ffi.new("float *", 1.0)
         queue.sType, queue.queueFamilyIndex = int(_S.DEVICE_QUEUE_CREATE_INFO), self.queue_family
         queue.queueCount, queue.pQueuePriorities = 1, priority
-        info, made = ffi.new("VkDeviceCreateInfo *"), ffi.new("VkDevice *")
+        info = ffi.new("VkDeviceCreateInfo *")
         info.sType, info.queueCreateInfoCount, info.pQueueCreateInfos = int(_S.DEVICE_CREATE_INFO), 1, queue
         info.enabledExtensionCount, info.ppEnabledExtensionNames = len(names), listed
-        result = self.physical.commands.vkCreateDevice(self.physical.handle, info, ffi.NULL, made)
+        result = self.owner.make(self.physical.commands, self.physical.handle, info)
         if result:
             fail(result, "vkCreateDevice", self.name)
-        return made[0]
 
     def check(self, result: int, command: str, tried: str = "") -> None:
         """Raise what a VkResult other than VK_SUCCESS means."""
@@ -92,30 +98,9 @@ class LogicalDevice:
         if self.closed:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
-    def free_memory(self, raw: int) -> None:
-        """vkFreeMemory."""
-        if self.pid == HERE.pid:
-            self.commands.vkFreeMemory(self.handle, raw, ffi.NULL)
-        self.gone(raw)
-
-    def gone(self, raw: int) -> None:
-        """Something of this device was destroyed."""
-        self._live.discard(raw)
-        if self.closed and not self._live:
-            self._destroy()
-
     def close(self) -> None:
         """vkDestroyDevice, as soon as nothing of it is left. Safe to call twice; an adopted one is left alone."""
-        if self.closed:
-            return
-        self.closed = True
-        if not self._live:
-            self._destroy()
-
-    def _destroy(self) -> None:
-        handle, self.handle = self.handle, None
-        if handle is not None and self.owned and self.pid == HERE.pid:
-            self.commands.vkDestroyDevice(handle, ffi.NULL)
+        self.owner.close()
 
 
 def _family(physical: PhysicalDevice) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,8 +10,8 @@ from extmem import vk
 from extmem.devices.base import Allocation, QueueFacts, Recorder
 from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.logical import LogicalDevice
-from extmem.devices.vulkan.prepared import Mapped, Spares
 from extmem.handles.here import HERE
+from extmem.owning import Lock, Uses
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -33,10 +32,9 @@ class Moving(LogicalDevice, abc.ABC):
     ) -> None:
         """See `LogicalDevice`."""
         super().__init__(physical, device=device, queue_family=queue_family, queue=queue)
-        self.mappings = Spares(Mapped)
-        """What its allocations are mapped with."""
         self._transfer: Transfer | None = None
-        self._making = threading.Lock()
+        self.making = Lock()
+        """Held while something is made that is made once: a mapping, an exported handle, what moves bytes."""
 
     def memory_types(self) -> tuple[vk.MemoryType, ...]:
         """The physical device's memory types."""
@@ -91,9 +89,9 @@ class Moving(LogicalDevice, abc.ABC):
             self.queue_family, len(self.physical.queue_families), self.physical.instance.api_version, self.enabled
         )
 
-    def submit(self, record: Callable[[Recorder], None]) -> None:
+    def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
         """See `Driver`."""
-        self.transfer.run(record)
+        self.transfer.run(record, uses=uses)
 
     def close(self) -> None:
         """See `LogicalDevice.close`."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from extmem.devices.base import NativeResource
     from extmem.devices.vulkan.allocation import VulkanAllocation
     from extmem.manager import ShareTerms
+    from extmem.owning import OwnedFd
 
 __all__ = ["Native"]
 
@@ -21,8 +22,11 @@ class Native(Protocol):
     ) -> VulkanAllocation:
         """vkAllocateMemory for export as `types`, with the name, rights and security of `terms`."""
 
-    def get_handle(self, raw: int, handle_type: int) -> int:
-        """vkGetMemoryWin32HandleKHR: an NT handle that the caller closes, or a KMT number that owns nothing."""
+    def get_handle(self, raw: int, handle_type: int) -> OwnedFd:
+        """vkGetMemoryWin32HandleKHR: an NT handle that the caller closes."""
+
+    def get_number(self, raw: int) -> int:
+        """vkGetMemoryWin32HandleKHR: a KMT number, which owns nothing."""
 
     def import_payload(
         self, payload: Win32Payload, size: int, memory_type_index: int, dedicated: NativeResource | None

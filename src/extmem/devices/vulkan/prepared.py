@@ -15,7 +15,7 @@ from extmem import vk
 from extmem.devices.vulkan.types import FD, to_driver
 from extmem.vk.abi import ffi
 
-__all__ = ["BufferCreation", "Export", "FdImport", "GetFd", "Mapped", "Spares"]
+__all__ = ["BufferCreation", "Export", "FdImport", "GetFd", "Spares"]
 
 _S = vk.StructureType
 T = TypeVar("T")
@@ -94,14 +94,3 @@ class BufferCreation:
         except (TypeError, OverflowError):
             return False
         return True
-
-
-class Mapped:
-    """vkMapMemory."""
-
-    __slots__ = ("address", "at")
-
-    def __init__(self) -> None:
-        self.address: Any = ffi.new("uintptr_t *")
-        self.at: Any = ffi.cast("void **", self.address)
-        """The same memory, as the call wants it."""

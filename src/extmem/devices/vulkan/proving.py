@@ -30,6 +30,7 @@ from extmem.errors import DriverError, ExtmemError
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource
     from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.owning import OwnedFd
 
 __all__ = ["Likeness", "Prover", "likeness"]
 
@@ -93,16 +94,16 @@ class Prover:
                 raise self._driver.unsupported_type(handle_type)
             fd = self.probe(handle_type)
             try:
-                known = self._own[handle_type] = likeness(fd)
+                known = self._own[handle_type] = likeness(fd.fd)
             finally:
-                os.close(fd)
+                fd.close()
         return known
 
     def _gives_fds(self, handle_type: int) -> bool:
         """Whether the device exports fds as that type. One that is asked to where it does not may crash."""
         return handle_type in _FDS and supported(self._driver.physical, handle_type)
 
-    def probe(self, handle_type: int) -> int:
+    def probe(self, handle_type: int) -> OwnedFd:
         """An fd as this driver exports them, of memory that is freed again."""
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
         with self._driver.temporary(vk.BufferCreateInfo(size=_PROBE, usage=_COPYING, p_next=external)) as buffer:

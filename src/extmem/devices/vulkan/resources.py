@@ -11,10 +11,10 @@ from extmem.devices.base import Allocation, NativeResource, Requirements
 from extmem.devices.formats import is_depth_or_stencil
 from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.prepared import BufferCreation, Spares
 from extmem.devices.vulkan.types import HandleType, translated
 from extmem.errors import UnsupportedError
-from extmem.handles.here import HERE
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
@@ -39,19 +39,20 @@ class Resources:
         driver, call = self._driver, self._creations.pop("set", None) or self._creations.make()
         asked = None if call.state(info) else to_c(translated(info))  # held: what its chain leads to ends with it
         memory = call.info if asked is None else asked.cdata
-        result = driver.commands.vkCreateBuffer(driver.handle, memory, ffi.NULL, call.made)
-        if result:
-            fail(result, "vkCreateBuffer", driver.name, f"{info.size} bytes, usage {int(info.usage):#x}")
-        raw = call.ask.buffer = int(call.made[0])
-        driver.made(raw)
+        commands, owner = driver.commands, VkObject(driver.owner)
+        arguments = (driver.handle, memory, ffi.NULL, call.made)
+        making = owner.make(commands.vkCreateBuffer, arguments, call.made, commands.vkDestroyBuffer)
+        if making.result:
+            fail(making.result, "vkCreateBuffer", driver.name, f"{info.size} bytes, usage {int(info.usage):#x}")
+        call.ask.buffer = owner.raw
         try:
-            driver.commands.vkGetBufferMemoryRequirements2(driver.handle, call.ask, call.needs)
+            commands.vkGetBufferMemoryRequirements2(driver.handle, call.ask, call.needs)
+            needs = _requirements(call.needs, call.alone)
         except BaseException:
-            self._destroy("buffer", raw)
+            owner.settle()
             raise
-        needs = _requirements(call.needs, call.alone)
         self._creations["set"] = call
-        return NativeResource("buffer", needs, raw, int(info.size), info)
+        return NativeResource("buffer", needs, owner.raw, int(info.size), info, owner=owner)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         """vkCreateImage and vkGetImageMemoryRequirements2. UnsupportedError for images that the device lacks."""
@@ -65,18 +66,19 @@ class Resources:
         driver.image_format_properties(query)
         made = ffi.new("uint64_t *")
         asked = to_c(translated(info))  # held: what its chain leads to ends with it
-        result = driver.commands.vkCreateImage(driver.handle, asked.cdata, ffi.NULL, made)
-        if result:
+        commands, owner = driver.commands, VkObject(driver.owner)
+        arguments = (driver.handle, asked.cdata, ffi.NULL, made)
+        making = owner.make(commands.vkCreateImage, arguments, made, commands.vkDestroyImage)
+        if making.result:
             extent = info.extent
-            fail(result, "vkCreateImage", driver.name, f"{extent.width}×{extent.height}×{extent.depth} texels")
-        raw = int(made[0])
-        driver.made(raw)
+            what = f"{extent.width}×{extent.height}×{extent.depth} texels"
+            fail(making.result, "vkCreateImage", driver.name, what)
         try:
-            needs = self._image_requirements(raw)
+            needs = self._image_requirements(owner.raw)
         except BaseException:
-            self._destroy("image", raw)
+            owner.settle()
             raise
-        return NativeResource("image", needs, raw, 0, info)
+        return NativeResource("image", needs, owner.raw, 0, info, owner=owner)
 
     def recreate(self, resource: NativeResource) -> NativeResource:
         """The identical buffer or image."""
@@ -137,16 +139,9 @@ class Resources:
 
     def destroy(self, resource: NativeResource) -> None:
         """vkDestroyBuffer, vkDestroyImage. Safe to call twice."""
-        raw, resource.raw = resource.raw, 0
-        if raw:
-            self._destroy(resource.kind, raw)
-
-    def _destroy(self, kind: str, raw: int) -> None:
-        driver = self._driver
-        if driver.pid == HERE.pid:
-            command = driver.commands.vkDestroyBuffer if kind == "buffer" else driver.commands.vkDestroyImage
-            command(driver.handle, raw, ffi.NULL)
-        driver.gone(raw)
+        resource.raw = 0
+        if resource.owner is not None:
+            resource.owner.end()
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory, vkBindImageMemory."""
@@ -181,9 +176,10 @@ class Resources:
             if not alone.bound:
                 self.bind(allocation, 0, alone)
             return alone
-        if allocation.transfer is None:
-            allocation.transfer = self._over(allocation)
-        return allocation.transfer
+        with self._driver.making:
+            if allocation.transfer is None:
+                allocation.transfer = self._over(allocation)
+            return allocation.transfer
 
     def _over(self, allocation: VulkanAllocation) -> NativeResource:
         info = vk.BufferCreateInfo(size=allocation.size, usage=_USAGE)

@@ -9,13 +9,16 @@ ownership transfers ask, so that what the device cached is written back and what
 from __future__ import annotations
 
 import contextlib
-import threading
+import time
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
+from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.recording import CommandRecorder
 from extmem.errors import DriverError
+from extmem.owning import Lock, Step, Uses, do_last
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -25,8 +28,12 @@ if TYPE_CHECKING:
 __all__ = ["Transfer"]
 
 _STAGING = 16 << 20
-_FOREVER = (1 << 64) - 1
+_SLICE_NS = 50_000_000
+"""Nanoseconds of one wait: signal handlers run between two."""
+_PATIENCE_S = 60.0
+"""Seconds that commands of extmem's own, copies and fills, may take."""
 _TRIES = 4
+_TIMEOUT = int(vk.Result.TIMEOUT)
 _LOST = int(vk.Result.ERROR_DEVICE_LOST)
 _Access = vk.AccessFlagBits
 _Stage = vk.PipelineStageFlagBits
@@ -41,12 +48,17 @@ class Transfer:
     def __init__(self, driver: VulkanDriver) -> None:
         self._driver = driver
         self._commands = driver.commands
-        self._lock = threading.RLock()
-        self._pool = 0
-        self._fence = 0
-        self._signaled = self._running = False
-        """Whether the fence must be reset; whether what was submitted may still run."""
-        self._buffer: Any = None
+        self._lock = Lock(reentrant=True)
+        self._pool: VkObject | None = None
+        self._fence: VkObject | None = None
+        self._signaled = False
+        """Whether the fence must be reset."""
+        self._buffer: list[Step] = []
+        """What frees the command buffer, which is its last argument's; empty before one is made."""
+        self._submitted: list[int] = []
+        """The VkResult of a submission that was not waited for to its end; it is recorded when the call returns."""
+        self._running = Uses()
+        """What such a submission uses."""
         self._staging: VulkanAllocation | None = None
         queue = ffi.new("VkQueue *")
         self._commands.vkGetDeviceQueue(driver.handle, driver.queue_family, driver.queue_index, queue)
@@ -93,19 +105,35 @@ class Transfer:
 
     # How.
 
-    def run(self, record: Callable[[CommandRecorder], None], used: Sequence[VulkanAllocation] = ()) -> None:
-        """Record, submit, wait. `used`: whose ownership is acquired before and released after, unless it is held."""
+    def run(
+        self,
+        record: Callable[[CommandRecorder], None],
+        used: Sequence[VulkanAllocation] = (),
+        uses: Uses | None = None,
+    ) -> None:
+        """Record, submit, wait. `used`: whose ownership is acquired before and released after, unless it is held.
+
+        uses: what else the commands use. None of it is freed before the device is done, also where an exception ends
+        the wait.
+        """
         with self._lock:
             self._finish()
             shared = [a for a in used if a.handle_types and a.owner != "held"]
             try:
+                for allocation in used:
+                    self._running.add(allocation.keeper)
+                    self._running.add(self._driver.buffer_of(allocation).keeper)
+                if uses is not None:
+                    self._running.add_all(uses)
                 recorder = CommandRecorder(self._commands, self._begin())
                 self._border(recorder, [a for a in shared if a.owner == "external"], acquire=True)
                 record(recorder)
                 self._border(recorder, shared, acquire=False)
                 self._submit()
             except BaseException:
-                self._forget_buffer()
+                if not self._submitted:
+                    self._forget_buffer()
+                    self._running.end()
                 raise
             # From here on it happens, whether or not we learn of its end.
             for allocation in shared:
@@ -135,69 +163,81 @@ class Transfer:
 
     def _begin(self) -> Any:
         driver, vulkan = self._driver, self._commands
-        if not self._pool:
+        if self._pool is None:
             info = ffi.new("VkCommandPoolCreateInfo *")
             info.sType = int(vk.StructureType.COMMAND_POOL_CREATE_INFO)
             info.flags = int(vk.CommandPoolCreateFlagBits.RESET_COMMAND_BUFFER)
             info.queueFamilyIndex = driver.queue_family
-            made = ffi.new("uint64_t *")
-            driver.check(vulkan.vkCreateCommandPool(driver.handle, info, ffi.NULL, made), "vkCreateCommandPool")
-            self._pool = int(made[0])
-        if not self._fence:
+            self._pool = self._made(
+                vulkan.vkCreateCommandPool, info, vulkan.vkDestroyCommandPool, "vkCreateCommandPool"
+            )
+        if self._fence is None:
             fence = ffi.new("VkFenceCreateInfo *")
             fence.sType = int(vk.StructureType.FENCE_CREATE_INFO)
-            made = ffi.new("uint64_t *")
-            driver.check(vulkan.vkCreateFence(driver.handle, fence, ffi.NULL, made), "vkCreateFence")
-            self._fence = int(made[0])
-        if self._buffer is None:
+            self._fence = self._made(vulkan.vkCreateFence, fence, vulkan.vkDestroyFence, "vkCreateFence")
+        if not self._buffer:
             ask = ffi.new("VkCommandBufferAllocateInfo *")
             ask.sType = int(vk.StructureType.COMMAND_BUFFER_ALLOCATE_INFO)
-            ask.commandPool, ask.commandBufferCount = self._pool, 1
+            ask.commandPool, ask.commandBufferCount = self._pool.raw, 1
             found = ffi.new("VkCommandBuffer *")
             driver.check(vulkan.vkAllocateCommandBuffers(driver.handle, ask, found), "vkAllocateCommandBuffers")
-            self._buffer = found[0]
+            self._buffer.append((vulkan.vkFreeCommandBuffers, driver.handle, self._pool.raw, 1, found))
         begin = ffi.new("VkCommandBufferBeginInfo *")
         begin.sType = int(vk.StructureType.COMMAND_BUFFER_BEGIN_INFO)
         begin.flags = int(vk.CommandBufferUsageFlagBits.ONE_TIME_SUBMIT)
-        driver.check(vulkan.vkBeginCommandBuffer(self._buffer, begin), "vkBeginCommandBuffer")
-        return self._buffer
+        buffer = self._buffer[0][-1][0]
+        driver.check(vulkan.vkBeginCommandBuffer(buffer, begin), "vkBeginCommandBuffer")
+        return buffer
+
+    def _made(self, command: Any, info: Any, destroy: Any, name: str) -> VkObject:
+        driver, made, owner = self._driver, ffi.new("uint64_t *"), VkObject(self._driver.owner)
+        making = owner.make(command, (driver.handle, info, ffi.NULL, made), made, destroy)
+        driver.check(making.result, name)
+        return owner
 
     def _submit(self) -> None:
-        driver, vulkan = self._driver, self._commands
-        driver.check(vulkan.vkEndCommandBuffer(self._buffer), "vkEndCommandBuffer")
-        buffers = ffi.new("VkCommandBuffer *", self._buffer)
+        driver, vulkan, fence, buffers = self._driver, self._commands, self._raw_fence, self._buffer[0][-1]
+        driver.check(vulkan.vkEndCommandBuffer(buffers[0]), "vkEndCommandBuffer")
         info = ffi.new("VkSubmitInfo *")
         info.sType = int(vk.StructureType.SUBMIT_INFO)
         info.commandBufferCount, info.pCommandBuffers = 1, buffers
         if self._signaled:
-            fence = ffi.new("uint64_t *", self._fence)
-            driver.check(vulkan.vkResetFences(driver.handle, 1, fence), "vkResetFences")
+            driver.check(vulkan.vkResetFences(driver.handle, 1, ffi.new("uint64_t *", fence)), "vkResetFences")
             self._signaled = False
-        driver.check(vulkan.vkQueueSubmit(self._queue, 1, info, self._fence), "vkQueueSubmit")
-        self._running = True
+        self._submitted.extend(starmap(vulkan.vkQueueSubmit, ((self._queue, 1, info, fence),)))
+        result = self._submitted[0]
+        if result:
+            self._submitted.clear()
+            driver.check(result, "vkQueueSubmit")
+
+    @property
+    def _raw_fence(self) -> int:
+        return self._fence.raw if self._fence is not None else 0
 
     def _finish(self) -> None:
         """Wait for what was submitted, if anything was.
 
         While it may run, nothing that it uses may be touched: so waiting is tried again where it fails. A device that
-        is lost runs nothing any more.
+        is lost runs nothing any more. Signal handlers run meanwhile; what they raise ends the wait, not the commands.
+        Errors: DriverError, also for commands that do not end within `_PATIENCE_S`.
         """
-        if not self._running:
+        if not self._submitted:
             return
-        fence, result = ffi.new("uint64_t *", self._fence), 0
-        for _ in range(_TRIES):
-            result = self._commands.vkWaitForFences(self._driver.handle, 1, fence, 1, _FOREVER)
-            if result in (0, _LOST):
-                self._running, self._signaled = False, True
-                break
+        fence, result, failures = ffi.new("uint64_t *", self._raw_fence), _TIMEOUT, 0
+        until = time.monotonic() + _PATIENCE_S
+        while result not in (0, _LOST) and failures < _TRIES and time.monotonic() < until:
+            result = self._commands.vkWaitForFences(self._driver.handle, 1, fence, 1, _SLICE_NS)
+            failures += result not in (0, _LOST, _TIMEOUT)
+        if result in (0, _LOST):
+            self._signaled = True
+            self._submitted.clear()
+            self._running.end()
         self._driver.check(result, "vkWaitForFences", "what was just submitted")
 
     def _forget_buffer(self) -> None:
         """What was being recorded is of no use: the next one begins anew."""
-        if self._buffer is not None:
-            buffers = ffi.new("VkCommandBuffer *", self._buffer)
-            self._commands.vkFreeCommandBuffers(self._driver.handle, self._pool, 1, buffers)
-            self._buffer = None
+        if self._buffer:
+            do_last(self._buffer)
 
     def _staged(self) -> VulkanAllocation:
         if self._staging is None:
@@ -206,17 +246,17 @@ class Transfer:
 
     def close(self) -> None:
         """Give everything back, when what was submitted is done."""
-        driver, vulkan = self._driver, self._commands
         with self._lock:
             with contextlib.suppress(DriverError):
                 self._finish()
             if self._staging is not None:
                 self._staging.close()
                 self._staging = None
-            if self._fence:
-                vulkan.vkDestroyFence(driver.handle, self._fence, ffi.NULL)
-            if self._pool:
-                vulkan.vkDestroyCommandPool(driver.handle, self._pool, ffi.NULL)  # and its command buffer
-            self._fence = self._pool = 0
-            self._signaled = self._running = False
-            self._buffer = None
+            self._submitted.clear()
+            self._running.end()
+            self._buffer.clear()  # it ends with its pool
+            for made in (self._fence, self._pool):
+                if made is not None:
+                    made.settle()
+            self._fence = self._pool = None
+            self._signaled = False

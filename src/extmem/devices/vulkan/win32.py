@@ -22,6 +22,7 @@ from extmem import vk
 from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.capabilities import WIN32_EXTENSION
+from extmem.devices.vulkan.owners import VkObject
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
 from extmem.handles._win32 import calls
@@ -29,8 +30,8 @@ from extmem.handles._win32.calls import StatusError
 from extmem.manager._win32 import drivers, refusals
 from extmem.manager._win32.descriptors import security_descriptor
 from extmem.objects import FLAG_INHERIT, describe
+from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.vk.abi import ffi, to_c
-from extmem.vk.handle_types import BY_NUMBER
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import Win32Payload
@@ -70,13 +71,13 @@ class Win32Sharing:
             info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, export.cdata, size, memory_type_index))
             keep = driver.dedicate(info, dedicated)
             try:
-                raw = driver.allocate_raw(info, size, memory_type_index, "allocating")
+                memory = driver.allocate_raw(info, size, memory_type_index, "allocating")
             except DriverError:
                 if terms is not None and terms.name is not None and types & _NT:
                     drivers.refuse_taken(terms.name)  # somebody may have taken it since we looked
                 raise
             del keep
-        return VulkanAllocation(driver, raw, size, memory_type_index, types, dedicated)
+        return VulkanAllocation(driver, memory, size, memory_type_index, types, dedicated)
 
     @contextlib.contextmanager
     def _exporting(self, types: int, terms: ShareTerms | None) -> Iterator[CStruct]:
@@ -100,8 +101,18 @@ class Win32Sharing:
                     stated = vk.ExportMemoryWin32HandleInfoKHR(attributes, terms.access, name)
             yield to_c(vk.ExportMemoryAllocateInfo(HandleType(types), stated))
 
-    def get_handle(self, raw: int, handle_type: int) -> int:
-        """See `Native`. An NT handle is not inheritable: those that programs get are made from it."""
+    def get_handle(self, raw: int, handle_type: int) -> OwnedFd:
+        """See `Native`. It is not inheritable: those that programs get are made from it."""
+        owned = OwnedDescriptor(self._handle(raw, handle_type))
+        with contextlib.suppress(StatusError):  # a protected handle stays as the driver made it
+            calls.set_flags(owned.fd, FLAG_INHERIT, 0)
+        return owned
+
+    def get_number(self, raw: int) -> int:
+        """See `Native`."""
+        return self._handle(raw, _KMT) & _LOW
+
+    def _handle(self, raw: int, handle_type: int) -> int:
         driver = self._driver
         info = to_c(vk.MemoryGetWin32HandleInfoKHR(raw, HandleType(handle_type)))
         made = ffi.new("HANDLE *")
@@ -115,10 +126,6 @@ class Win32Sharing:
                 f"{HandleType(handle_type)!r}",
                 requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {HandleType(handle_type)!r}"],
             )
-        if handle_type in BY_NUMBER:
-            return value & _LOW
-        with contextlib.suppress(StatusError):  # a protected handle stays as the driver made it
-            calls.set_flags(value, FLAG_INHERIT, 0)
         return value
 
     # Import.
@@ -145,16 +152,16 @@ class Win32Sharing:
                 chain = to_c(source)
             info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, chain.cdata, size, memory_type_index))
             keep = driver.dedicate(info, dedicated)
-            made = ffi.new("uint64_t *")
-            result = driver.commands.vkAllocateMemory(driver.handle, info, ffi.NULL, made)
+            made, memory, commands = ffi.new("uint64_t *"), VkObject(driver.owner), driver.commands
+            making = memory.make(
+                commands.vkAllocateMemory, (driver.handle, info, ffi.NULL, made), made, commands.vkFreeMemory
+            )
             del keep
-        raw = int(made[0])
-        if result or not raw:
-            self._refused(payload, result or int(vk.Result.ERROR_UNKNOWN), size, memory_type_index)
-        driver.made(raw)
+        if not memory.raw:
+            self._refused(payload, making.result or int(vk.Result.ERROR_UNKNOWN), size, memory_type_index)
         return VulkanAllocation(
             driver,
-            raw,
+            memory,
             size,
             memory_type_index,
             payload.export_types or kind,

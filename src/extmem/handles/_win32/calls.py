@@ -22,6 +22,7 @@ from extmem.handles._win32.tables import (
     ntdll,
     optional,
 )
+from extmem.owning import close_native as close_handle
 
 __all__ = [
     "CLOSE_SOURCE",
@@ -103,11 +104,6 @@ def attributes(name: str | None, security: int = 0, flags: int = 0) -> OBJECT_AT
 def close(value: int) -> None:
     """NtClose. StatusError for INVALID_HANDLE and HANDLE_NOT_CLOSABLE."""
     check(ntdll.NtClose(value))
-
-
-def close_handle(value: int) -> None:
-    """NtClose of a handle that we own; one that is gone already is nobody's loss."""
-    ntdll.NtClose(value)
 
 
 def duplicate(

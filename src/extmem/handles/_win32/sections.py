@@ -8,6 +8,7 @@ if sys.platform != "win32":
     raise ImportError("sections are Windows's; extmem.manager picks what the system has")
 
 import ctypes
+from collections.abc import Callable
 from typing import NamedTuple
 
 from extmem.handles._win32.calls import attributes, check
@@ -37,6 +38,7 @@ __all__ = [
     "poke",
     "region",
     "unmap",
+    "unmap_from",
 ]
 
 QUERY, MAP_WRITE, MAP_READ, EXTEND = 0x1, 0x2, 0x4, 0x10
@@ -125,7 +127,11 @@ def map_view(section: int, size: int, writable: bool, offset: int = 0) -> int:
 
 def unmap(address: int) -> None:
     """NtUnmapViewOfSection of the view that begins there."""
-    ntdll.NtUnmapViewOfSection(CURRENT_PROCESS, address)
+    unmap_from(CURRENT_PROCESS, address)
+
+
+unmap_from: Callable[[int, int], object] = ntdll.NtUnmapViewOfSection
+"""NtUnmapViewOfSection of a process's view. It is C code, as an `Owner` needs it."""
 
 
 def peek(section: int, offset: int, size: int) -> bytes:

@@ -11,7 +11,7 @@ import abc
 import os
 
 from extmem.errors import NameNotFoundError, ObjectManagerError
-from extmem.handles import HandleInfo
+from extmem.handles import HandleEntry, HandleInfo
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager._api import Manager
@@ -20,14 +20,15 @@ from extmem.manager._win32.description import Description, pack
 from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, READ_CONTROL, TYPE_NAME, Status, error_for
 from extmem.objects.status import Refused
 
-__all__ = ["SECTION", "Handles", "entry"]
+__all__ = ["SECTION", "Handles", "find_entry"]
 
 SECTION = "Section"
 _TYPES = (SECTION, *drivers.TYPES)
 _KMT_SHAPE = 0xC000_0000
+_PROTECT_FROM_CLOSE = 2
 
 
-def entry(value: int) -> tuple[int, str]:
+def find_entry(value: int) -> tuple[int, str]:
     """A handle's value as the table has it, and its object's type. InvalidHandleError, ObjectTypeError for others.
 
     What cannot be a value of this process's table never reaches the kernel: -1 and -2 would mean process and thread.
@@ -83,8 +84,14 @@ class Handles(Manager):
             self._session = calls.session(os.getpid())
         return self._session
 
-    def open_handle(self, name: str, desired: int, inherit: bool = False) -> int:
+    def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
         """A new handle by name (B15)."""
+        value = self._open_handle(name, desired, inherit)
+        if entry is not None:
+            entry.record(value)
+        return value
+
+    def _open_handle(self, name: str, desired: int, inherit: bool) -> int:
         flags = calls.OBJ_INHERIT if inherit else 0
         path = names.payload_path(names.resolve(name, self.session()))
         try:
@@ -142,9 +149,12 @@ class Handles(Manager):
             raise refusals.denied(0, f"opening {name!r}")
         return lent.open_lent(name, key, asked, flags)
 
-    def open_section(self, name: str, desired: int) -> int:
+    def open_section(self, name: str, desired: int, entry: HandleEntry | None = None) -> int:
         """A new handle to another program's section by its very name."""
-        return self._open_path(name, names.resolve(name, self.session()).display, desired)
+        value = self._open_path(name, names.resolve(name, self.session()).display, desired)
+        if entry is not None:
+            entry.record(value)
+        return value
 
     def _open_path(self, name: str, path: str, desired: int, flags: int = 0) -> int:
         try:
@@ -177,18 +187,15 @@ class Handles(Manager):
             if error.status != Status.ACCESS_DENIED:
                 raise refusals.of_opening(error, name, path, sections.QUERY) from None
 
-    def close(self, value: int) -> None:
+    def close(self, value: int, entry: HandleEntry | None = None) -> None:
         """CloseHandle."""
-        value, _ = entry(value)
+        if entry is not None and not entry.owes:
+            return
+        value, _ = find_entry(value)
         try:
             calls.close(value)
         except StatusError as error:
             raise refusals.of_handle(error, value) from None
-        self.forget(value)
-
-    def close_later(self, value: int) -> None:
-        """Close soon, from a finalizer: does not block, call back or raise."""
-        calls.close_handle(value)
         self.forget(value)
 
     def duplicate(
@@ -200,9 +207,29 @@ class Handles(Manager):
         same_attributes: bool,
         close_source: bool,
         into: int | None,
+        entry: HandleEntry | None = None,
+        source_entry: HandleEntry | None = None,
     ) -> int:
         """DuplicateHandle; as `NtHandleTable.duplicate`."""
-        value, kind = entry(value)
+        value, kind = find_entry(value)
+        closes = close_source and not calls.flags(value) & _PROTECT_FROM_CLOSE
+        try:
+            return self._duplicated(value, kind, desired, inherit, same_attributes, close_source, into, entry)
+        finally:
+            if closes and source_entry is not None:
+                source_entry.forget()  # closed whatever came of it (B40)
+
+    def _duplicated(
+        self,
+        value: int,
+        kind: str,
+        desired: int | None,
+        inherit: bool,
+        same_attributes: bool,
+        close_source: bool,
+        into: int | None,
+        entry: HandleEntry | None,
+    ) -> int:
         options = calls.SAME_ATTRIBUTES if same_attributes else 0
         if desired is None:
             mask, options = 0, options | calls.SAME_ACCESS
@@ -221,6 +248,8 @@ class Handles(Manager):
             with processes.reached(os.getpid() if into is None else into) as target:
                 made = calls.duplicate(value, asked, flags, options, target=target)
                 if into is None:
+                    if entry is not None:
+                        entry.record(made)
                     self.copied(value, made)
                 if close_source and made != value:
                     self.forget(value)
@@ -232,7 +261,7 @@ class Handles(Manager):
 
     def same_object(self, a: int, b: int) -> bool:
         """CompareObjectHandles. Before Windows 10, which has no such call: by what the sections say of themselves."""
-        (first, _), (second, _) = entry(a), entry(b)
+        (first, _), (second, _) = find_entry(a), find_entry(b)
         try:
             same = calls.same_object(first, second)
         except StatusError as error:
@@ -257,7 +286,7 @@ class Handles(Manager):
 
     def info(self, value: int) -> HandleInfo:
         """GetHandleInformation and NtQueryObject."""
-        value, kind = entry(value)
+        value, kind = find_entry(value)
         try:
             flags, found, path = calls.flags(value), calls.basic(value), calls.name_of(value)
         except StatusError as error:
@@ -277,7 +306,7 @@ class Handles(Manager):
 
     def set_flags(self, value: int, mask: int, flags: int) -> None:
         """SetHandleInformation."""
-        value, _ = entry(value)
+        value, _ = find_entry(value)
         if mask & ~(FLAG_INHERIT | FLAG_PROTECT):
             raise error_for(
                 Status.INVALID_PARAMETER,

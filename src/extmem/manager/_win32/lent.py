@@ -24,28 +24,32 @@ import os
 
 import msgspec
 
-from extmem.broker.descriptors import OwnedFd
 from extmem.errors import ObjectManagerError
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager._win32 import drivers, names, payloads, processes, refusals, rights
 from extmem.manager._win32.description import Description
 from extmem.objects import ALL_ACCESS, MAXIMUM_ALLOWED, READ_CONTROL, RESOURCE_WRITE, NameKey, Status
+from extmem.owning import OwnedDescriptor, OwnedFd
 
 __all__ = ["announce", "open_lent", "stands"]
 
 _LADDER = (ALL_ACCESS, READ_CONTROL | RESOURCE_WRITE, READ_CONTROL)
 
 
-class _Companion(OwnedFd, gc=False, eq=False):
+class _Companion(OwnedDescriptor):
     """A companion's handle, and the handle of the memory that it leads to, which is closed after it."""
 
-    lends: OwnedFd | None = None
+    __slots__ = ("lends",)
 
-    def close(self) -> None:
-        """See `OwnedFd`."""
-        super().close()
-        self.lends = None
+    def __init__(self, companion: int, lends: OwnedFd) -> None:
+        super().__init__(companion)
+        self.lends = lends
+
+    def give_back(self) -> None:
+        """See `Owner`."""
+        super().give_back()
+        self.lends.settle()
 
 
 def announce(handle: int, path: str, said: Description, name: str, sddl: str | None) -> OwnedFd:
@@ -53,9 +57,9 @@ def announce(handle: int, path: str, said: Description, name: str, sddl: str | N
 
     handle: borrowed for the call. path: the payload's that could have the name. Errors: as `payloads.create_companion`.
     """
-    kept = OwnedFd(refusals.duplicate(handle, options=calls.SAME_ACCESS))
+    kept = OwnedDescriptor(refusals.duplicate(handle, options=calls.SAME_ACCESS))
     leads = msgspec.structs.replace(said, lent=(os.getpid(), processes.start_time(os.getpid()), kept.fd))
-    return _Companion(payloads.create_companion(path, leads, name, sddl), None, kept)
+    return _Companion(payloads.create_companion(path, leads, name, sddl), kept)
 
 
 def stands(key: NameKey) -> bool:

@@ -12,20 +12,28 @@ import sys
 if sys.platform != "win32":
     raise ImportError("this is the manager of Windows; extmem.manager picks what the system has")
 
+import contextlib
 import os
 import socket
 from collections import Counter
 from collections.abc import Sequence
 
-from extmem.broker.descriptors import Imported, OwnedFd, PayloadFd
+from extmem.broker.descriptors import Imported, PayloadFd
 from extmem.broker.limits import MAX_DESCRIPTOR
 from extmem.broker.wire import Kind
-from extmem.errors import DescriptorError, NameNotFoundError, ObjectManagerError, UnsupportedError
+from extmem.errors import (
+    DescriptorError,
+    HandleStateError,
+    NameNotFoundError,
+    ObjectManagerError,
+    UnsupportedError,
+)
+from extmem.handles import HandleEntry
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
-from extmem.manager._api import BrokerStatus, Exported, Manager
+from extmem.manager._api import BrokerStatus, Exported, Manager, Reference
 from extmem.manager._win32 import drivers, names, payloads, refusals, rights, tickets
-from extmem.manager._win32._handles import SECTION, entry
+from extmem.manager._win32._handles import SECTION, find_entry
 from extmem.manager._win32.description import Description, pack, unpack
 from extmem.manager._win32.descriptors import sddl_from, user_sid
 from extmem.manager._win32.memories import NAMELESS, Memories, Memory
@@ -41,6 +49,7 @@ from extmem.objects import (
     error_for,
 )
 from extmem.objects.kmt import bad_number
+from extmem.owning import OwnedDescriptor, OwnedFd
 
 __all__ = ["WindowsManager", "manager"]
 
@@ -69,6 +78,7 @@ class WindowsManager(Memories):
         strict_kmt: bool = False,
         kind: Kind = Kind.HOST,
         identity: int = 0,
+        reference: Reference | None = None,
     ) -> Exported:
         """Share a payload. Its section was made under this name and security (`ShareTerms`): a kernel object gets its
         name at birth. What is made here is the companion.
@@ -83,8 +93,10 @@ class WindowsManager(Memories):
             granted = granted & ~MAXIMUM_ALLOWED | ALL_ACCESS
         if kind is not Kind.HOST:
             _one_way(share)
-            return self._export_driver_s(fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, kind)
-        value, _ = entry(fd)
+            return self._export_driver_s(
+                fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, kind, reference
+            )
+        value, _ = find_entry(fd)
         path = calls.name_of(value)
         found = payloads.describe(value, "").description
         shared = found.object if found is not None else 0
@@ -93,10 +105,10 @@ class WindowsManager(Memories):
         if name is not None or number:
             display = names.resolve(name, self.session()).display if name is not None else ""
             said = Description(shared or 1, int(kind), strict_kmt, display, descriptor)
-            companion = OwnedFd(payloads.create_companion(path, said, name, sddl))
+            companion = OwnedDescriptor(payloads.create_companion(path, said, name, sddl))
         # A KMT number leads to no NT object that a program could have a handle to.
         memory = Memory(value, shared, granted, None, companion, True, share, inherit)
-        return Exported(self._add(memory), shared, 0 if number else shared, number)
+        return Exported(self._add(memory, reference), shared, 0 if number else shared, number)
 
     def _check_terms(self, path: str, share: Share, name: str | None) -> int:
         """The KMT number of a section that is shared by one. UnsupportedError for terms that it was not made for."""
@@ -124,7 +136,7 @@ class WindowsManager(Memories):
         user = user_sid()
         return f"O:{user}D:(A;;GR;;;OW)(A;;GR;;;{user})"
 
-    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED) -> Imported:
+    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED, reference: Reference | None = None) -> Imported:
         """A memory object by name, with the rights asked for, or all that the object's security allows."""
         what = f"opening {name!r}"
         path = names.payload_path(names.resolve(name, self.session()))
@@ -136,31 +148,31 @@ class WindowsManager(Memories):
                     if error.status != Status.ACCESS_DENIED:
                         raise refusals.of_opening(error, name, path, desired) from None
                 else:  # as most may have it: then there is nothing to ask
-                    return self._import(section, what, path, ALL_ACCESS)
-            return self._import(self._open_path(name, path, desired), what, path)
+                    return self._import(section, what, path, ALL_ACCESS, reference)
+            return self._import(self._open_path(name, path, desired), what, path, reference=reference)
         except NameNotFoundError:
             found = self.open_driver_s(name, desired)
             if found is not None:
-                return self._import_driver_s(found, name, what)
+                return self._import_driver_s(found, name, what, reference=reference)
             borrowed = self.open_lent(name, desired)
             if borrowed is None:
                 raise
-            return self._import_driver_s(borrowed[0], None, what, borrowed[1])
+            return self._import_driver_s(borrowed[0], None, what, borrowed[1], reference)
 
-    def import_by_handle(self, handle: int) -> Imported:
+    def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
-        value, kind = entry(handle)
+        value, kind = find_entry(handle)
         copied = refusals.duplicate(value, options=calls.SAME_ACCESS)
         what = f"importing handle {value:#x}"
         if kind == SECTION:
-            return self._import(copied, what)
-        return self._import_driver_s(copied, None, what, self._told_by(value))
+            return self._import(copied, what, reference=reference)
+        return self._import_driver_s(copied, None, what, self._told_by(value), reference)
 
-    def import_by_kmt(self, number: int) -> Imported:
+    def import_by_kmt(self, number: int, reference: Reference | None = None) -> Imported:
         """A memory object by KMT number."""
         said = self.number_of_driver_s(number) if 0 <= number <= 0xFFFF_FFFF else None
         if said is not None:
-            return self._import_numbered(number, said)
+            return self._import_numbered(number, said, reference)
         path = self._alive(number)
         try:
             section = sections.open_named(path, MAXIMUM_ALLOWED)
@@ -168,7 +180,7 @@ class WindowsManager(Memories):
             if error.status == Status.ACCESS_DENIED:
                 raise refusals.denied(READ_CONTROL, f"opening KMT number {number:#x}") from None
             raise error_for(Status.INVALID_PARAMETER, bad_number(number)) from None
-        return self._import(section, f"importing KMT number {number:#x}")
+        return self._import(section, f"importing KMT number {number:#x}", reference=reference)
 
     def _alive(self, number: int) -> str:
         """The path of a live number's payload. InvalidHandleError (INVALID_PARAMETER) for any other."""
@@ -182,12 +194,19 @@ class WindowsManager(Memories):
                     return path
         raise error_for(Status.INVALID_PARAMETER, bad_number(number))
 
-    def _import(self, section: int, what: str, path: str | None = None, granted: int | None = None) -> Imported:
+    def _import(
+        self,
+        section: int,
+        what: str,
+        path: str | None = None,
+        granted: int | None = None,
+        reference: Reference | None = None,
+    ) -> Imported:
         """A memory object on a section, whose handle is the memory's from now on, errors included.
 
         path, granted: the section's name and rights, where they are known; the kernel is asked otherwise.
         """
-        kept = OwnedFd(section)
+        kept: OwnedFd = OwnedDescriptor(section)
         try:
             if granted is None:
                 granted = rights.from_section(calls.basic(section).granted)
@@ -204,17 +223,24 @@ class WindowsManager(Memories):
         except BaseException:
             kept.close()
             raise
+        writable = bool(granted & RESOURCE_WRITE)
         like = self._like(shared, granted)
-        if like is not None and like.kept is not None:
-            kept.close()
-            section, kept = like.section, like.kept
-        memory = Memory(section, shared, granted, kept)
+        payload = None
+        others = like.kept.shared if like is not None and like.kept is not None else None
+        if like is not None and others is not None:
+            with contextlib.suppress(HandleStateError):  # it is freed in this moment
+                payload = PayloadFd(others, writable)
+                kept.close()
+                section, kept = like.section, others
+        if payload is None:
+            payload = PayloadFd(kept, writable)
+        memory = Memory(section, shared, granted, PayloadFd(kept, writable))
         if number:
             memory.shared_by = Share.KMT
             memory.companion = like.companion if like is not None else self._kept_number(path, said)
         return Imported(
-            self._add(memory),
-            PayloadFd(kept, bool(granted & RESOURCE_WRITE)),
+            self._add(memory, reference),
+            payload,
             0 if number else shared,
             granted,
             said.descriptor if said is not None else b"",
@@ -222,6 +248,7 @@ class WindowsManager(Memories):
             (said.name if said is not None else "") or None,
             int(Kind.HOST),
             capacity,
+            reference=reference,
         )
 
     @staticmethod
@@ -230,7 +257,7 @@ class WindowsManager(Memories):
         if said is not None and said.strict_kmt:
             return None
         try:
-            return OwnedFd(payloads.open_companion(path))
+            return OwnedDescriptor(payloads.open_companion(path))
         except StatusError:
             return None
 
@@ -240,9 +267,11 @@ class WindowsManager(Memories):
             found = self._memories.pop(memory, None)
         if found is not None:
             found.companion = None  # closed with its last holder: a program's handles may keep a driver's
+            if found.kept is not None:
+                found.kept.close()
 
-    def free_later(self, memory: int) -> None:
-        """Free now: closing handles waits for nobody."""
+    def free_once(self, memory: int) -> None:
+        """See `Manager`."""
         self.free(memory)
 
     def held_by_memories(self, shared: int) -> int:
@@ -253,8 +282,14 @@ class WindowsManager(Memories):
 
     # -- handles, KMT numbers and tickets -----------------------------------------------------------------------------
 
-    def get_handle(self, memory: int) -> int:
+    def get_handle(self, memory: int, entry: HandleEntry | None = None) -> int:
         """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
+        value = self._get_handle(memory)
+        if entry is not None:
+            entry.record(value)
+        return value
+
+    def _get_handle(self, memory: int) -> int:
         found = self._found(memory)
         if not found.exporting or found.shared_by & Share.KMT:
             why = "is shared by KMT number" if found.shared_by & Share.KMT else "was imported, not exported"
@@ -292,7 +327,7 @@ class WindowsManager(Memories):
                 raise refusals.denied(READ_CONTROL, f"sending memory object {memory}")
             return self._offer_memory(found)
         if handle is not None:
-            value, kind = entry(handle)
+            value, kind = find_entry(handle)
             said = self.description_of(value, kind)
             frame = pack(said) if said is not None and kind != SECTION else b""
             sent = refusals.duplicate(value, options=calls.SAME_ACCESS)
@@ -314,14 +349,16 @@ class WindowsManager(Memories):
             sent = refusals.duplicate(found.section, rights.to_section(found.granted))
         return self._in_flight.send(tickets.MEMORY_KIND, sent, found.object, frame)
 
-    def claim(self, ticket: bytes) -> Imported | int:
+    def claim(
+        self, ticket: bytes, reference: Reference | None = None, entry: HandleEntry | None = None
+    ) -> Imported | int:
         """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
         said = tickets.parse(ticket)
         if said.kind == tickets.KMT_KIND:
             return said.value
 
         if said.kind == tickets.NUMBERED_KIND:
-            return self._import_numbered(said.value & 0xFFFF_FFFF, unpack(said.frame))
+            return self._import_numbered(said.value & 0xFFFF_FFFF, unpack(said.frame), reference)
 
         def fits(value: int) -> bool:
             kind = drivers.kernel().kind_of(value)
@@ -333,12 +370,14 @@ class WindowsManager(Memories):
         value = tickets.fetch(said, fits)
         drivers_own = drivers.kernel().kind_of(value) in drivers.TYPES
         if said.kind == tickets.HANDLE_KIND:
+            if entry is not None:
+                entry.record(value)
             if drivers_own:
                 self._learn(value, said.frame)
             return value
         if drivers_own:
-            return self._import_driver_s(value, None, "importing what was sent", unpack(said.frame))
-        return self._import(value, "importing what was sent")
+            return self._import_driver_s(value, None, "importing what was sent", unpack(said.frame), reference)
+        return self._import(value, "importing what was sent", reference=reference)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
         """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""

@@ -15,21 +15,21 @@ if sys.platform != "win32":
 import contextlib
 import itertools
 import secrets
-import threading
 from dataclasses import dataclass
 
-from extmem.broker.descriptors import Imported, OwnedFd, Win32Payload
+from extmem.broker.descriptors import Imported, PayloadFd, Win32Payload
 from extmem.broker.wire import Kind
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value
 from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
-from extmem.manager._api import Exported
+from extmem.manager._api import Exported, Reference
 from extmem.manager._win32 import drivers, lent, names, payloads, refusals
 from extmem.manager._win32._handles import Handles
 from extmem.manager._win32.description import Description, unpack
 from extmem.objects import ALL_ACCESS, READ_CONTROL, RESOURCE_WRITE, Share, Status, error_for
 from extmem.objects.kmt import bad_number
+from extmem.owning import Lock, OwnedDescriptor, OwnedFd, Step
 
 __all__ = ["NAMELESS", "Memories", "Memory"]
 
@@ -50,7 +50,7 @@ class Memory:
     object: int
     granted: int
     """The rights that it was imported with, or that handles of an export get; in shared memory's words."""
-    kept: OwnedFd | None = None
+    kept: PayloadFd | None = None
     companion: OwnedFd | None = None
     exporting: bool = False
     shared_by: Share = Share.NT
@@ -67,17 +67,33 @@ class Memories(Handles):
     """The table of them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        self._values = Lock(reentrant=True)
         self._numbers = itertools.count(1)
         self._memories: dict[int, Memory] = {}
         self._told: dict[int, tuple[Description, OwnedFd | None]] = {}
         """What is known of drivers' payloads by the handles that programs have of them here, and the companion: who
         has a handle keeps the name alive, and so its description."""
 
-    def _add(self, memory: Memory) -> int:
+    @property
+    def lock(self) -> Lock:
+        """See `NtHandleTable`."""
+        return self._values
+
+    def when_lost(self, value: int) -> tuple[Step, Step]:
+        """See `NtHandleTable`."""
+        return (calls.close_handle, value), (self._told.pop, value, None)
+
+    def when_reference_lost(self, memory: int) -> tuple[Step]:
+        """See `Manager`. What the memory object holds goes with it."""
+        return ((self._memories.pop, memory, None),)
+
+    def _add(self, memory: Memory, reference: Reference | None) -> int:
         with self._lock:
             number = next(self._numbers)
             self._memories[number] = memory
+        if reference is not None:
+            reference.record(number)
         return number
 
     def _found(self, memory: int) -> Memory:
@@ -118,6 +134,7 @@ class Memories(Handles):
         inherit: bool,
         strict_kmt: bool,
         kind: Kind,
+        reference: Reference | None,
     ) -> Exported:
         """Announce memory that its driver shares already: what is made here is the companion.
 
@@ -132,10 +149,10 @@ class Memories(Handles):
         elif name is not None and not calls.name_of(value):
             companion = lent.announce(value, path, said, name, sddl)
         else:
-            companion = OwnedFd(payloads.create_companion(path, said, name, sddl))
+            companion = OwnedDescriptor(payloads.create_companion(path, said, name, sddl))
         memory = Memory(0 if number else value, said.object, granted, None, companion, True, share, inherit, said)
         memory.driver_s, memory.number = True, number
-        return Exported(self._add(memory), said.object, 0 if number else said.object, number)
+        return Exported(self._add(memory, reference), said.object, 0 if number else said.object, number)
 
     def _copy_driver_s(self, found: Memory, flags: int = 0) -> int:
         """A new handle of a driver's payload with the rights of the export; some drivers' handles have them all."""
@@ -148,12 +165,19 @@ class Memories(Handles):
             return names.payload_path(names.resolve(name, self.session()))
         return drivers.companion_path(calls.name_of(handle), self.session())
 
-    def _import_driver_s(self, handle: int, name: str | None, what: str, said: Description | None = None) -> Imported:
+    def _import_driver_s(
+        self,
+        handle: int,
+        name: str | None,
+        what: str,
+        said: Description | None = None,
+        reference: Reference | None = None,
+    ) -> Imported:
         """A memory object on a driver's NT handle, which is the memory's from now on, errors included.
 
         name: as the program said it, where it was opened by name. said: what came with it, where something did.
         """
-        kept = OwnedFd(handle)
+        kept = OwnedDescriptor(handle)
         try:
             granted = drivers.kernel().from_kernel(calls.basic(handle).granted)
             if not granted & READ_CONTROL:
@@ -169,38 +193,60 @@ class Memories(Handles):
         except BaseException:
             kept.close()
             raise
-        memory = Memory(handle, shared, granted, kept, companion, said=said, driver_s=True)
-        payload = Win32Payload(kept, bool(granted & RESOURCE_WRITE), _NT_TYPE, 0, name)
+        writable = bool(granted & RESOURCE_WRITE)
+        memory = Memory(handle, shared, granted, PayloadFd(kept, writable), companion, said=said, driver_s=True)
+        payload = Win32Payload(kept, writable, _NT_TYPE, 0, name)
         display = said.name if said is not None and said.name else "" if drivers.is_hidden(path) else path
         descriptor = said.descriptor if said is not None else b""
-        return Imported(self._add(memory), payload, shared, granted, descriptor, 0, display or None, int(Kind.OPAQUE))
+        number = self._add(memory, reference)
+        return Imported(
+            number,
+            payload,
+            shared,
+            granted,
+            descriptor,
+            0,
+            display or None,
+            int(Kind.OPAQUE),
+            reference=reference,
+        )
 
-    def _import_numbered(self, number: int, said: Description | None) -> Imported:
+    def _import_numbered(self, number: int, said: Description | None, reference: Reference | None = None) -> Imported:
         """A memory object on a driver's KMT number, with what is known of its payload."""
         companion = None
         if said is None or not said.strict_kmt:
             companion = self._kept_companion(names.kmt_path(number, self.session()))
         memory = Memory(0, said.object if said is not None else 0, ALL_ACCESS, None, companion, shared_by=Share.KMT)
         memory.said, memory.driver_s, memory.number = said, True, number
-        payload = Win32Payload(OwnedFd(-1), True, _KMT_TYPE, number)
+        payload = Win32Payload(OwnedDescriptor(-1), True, _KMT_TYPE, number)
         descriptor = said.descriptor if said is not None else b""
-        return Imported(self._add(memory), payload, 0, ALL_ACCESS, descriptor, number, None, int(Kind.OPAQUE))
+        return Imported(
+            self._add(memory, reference),
+            payload,
+            0,
+            ALL_ACCESS,
+            descriptor,
+            number,
+            None,
+            int(Kind.OPAQUE),
+            reference=reference,
+        )
 
-    def import_stranger(self, number: int) -> Imported:
+    def import_stranger(self, number: int, reference: Reference | None = None) -> Imported:
         """A memory object on a KMT number that no memory of extmem's has: another program's, for the driver to judge.
 
         InvalidHandleError for what cannot be a number.
         """
         if not is_kmt_value(number) or number & 0x3F != 0x02:  # others are no process's but their own (B51)
             raise error_for(Status.INVALID_PARAMETER, bad_number(number))
-        return self._import_numbered(number, None)
+        return self._import_numbered(number, None, reference)
 
     def _kept_companion(self, path: str | None) -> OwnedFd | None:
         """A handle of the companion at `path`, so that the description outlives its exporter."""
         if path is None:
             return None
         try:
-            return OwnedFd(payloads.open_companion(path))
+            return OwnedDescriptor(payloads.open_companion(path))
         except StatusError:
             return None
 

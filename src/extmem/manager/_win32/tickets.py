@@ -41,6 +41,7 @@ from extmem.handles._win32.tables import HANDLE, kernel32
 from extmem.manager._win32 import names, processes, refusals
 from extmem.manager._win32.description import FRAME
 from extmem.objects import Status, error_for
+from extmem.owning import Lock
 
 __all__ = ["HANDLE_KIND", "KMT_KIND", "MEMORY_KIND", "NUMBERED_KIND", "InFlight", "Ticket", "fetch", "parse"]
 
@@ -100,8 +101,10 @@ def _event_path(secret: bytes, what: str) -> str:
 def _gone() -> ObjectManagerError:
     return error_for(
         Status.INVALID_HANDLE,
-        "The ticket is not in flight: it was claimed before (each can be claimed once), withdrawn, or its "
-        "sender or the memory is gone. Send the object again, and keep the sender alive until it has arrived.",
+        "The ticket is not in flight: it was claimed before (each can be claimed once), withdrawn, nobody claimed it "
+        "in time, or its sender has ended: on Windows a reference in flight is its sender's, and ends with it. Send "
+        "the object again, and keep the sending process running until it has arrived (have a worker wait for word "
+        "from the receiver), or make the memory in the process that stays and let the worker fill it.",
     )
 
 
@@ -184,7 +187,7 @@ class InFlight:
     def __init__(self, still_held: Callable[[int], bool]) -> None:
         """still_held: whether this process holds memory of that object."""
         self._still_held = still_held
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._flights: dict[bytes, _Flight] = {}
         self._mail = 0
         self._mail_secret = b""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 
 if sys.platform == "win32":
-    from extmem.testing._system._win32_faults import breaking_connection, failing_system_calls
+    from extmem.testing._system._win32_faults import failing_system_calls, killing_broker
     from extmem.testing._system._win32_held import descriptors, mappings, memory_file_bytes
     from extmem.testing._system._win32_lead import PYTHON, Connection, Lead, python_variables, receive
     from extmem.testing._system._win32_processes import KILL, TEMPORARY, broker_serves, started_with
 else:
-    from extmem.testing._system._linux_faults import breaking_connection, failing_system_calls
+    from extmem.testing._system._linux_faults import failing_system_calls, killing_broker
     from extmem.testing._system._linux_held import descriptors, mappings, memory_file_bytes
     from extmem.testing._system._linux_lead import PYTHON, Connection, Lead, python_variables, receive
     from extmem.testing._system._linux_processes import KILL, TEMPORARY, broker_serves, started_with
@@ -21,10 +21,10 @@ __all__ = [
     "TEMPORARY",
     "Connection",
     "Lead",
-    "breaking_connection",
     "broker_serves",
     "descriptors",
     "failing_system_calls",
+    "killing_broker",
     "mappings",
     "memory_file_bytes",
     "python_variables",

@@ -1,4 +1,4 @@
-"""Linux's system calls that fail when it is their turn, and the connection to the broker that breaks."""
+"""Linux's system calls that fail when it is their turn, and the broker that is killed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import select
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,7 @@ from extmem.testing._patching import patched
 if TYPE_CHECKING:
     from extmem.testing.faults import Countdown
 
-__all__ = ["breaking_connection", "failing_system_calls"]
+__all__ = ["failing_system_calls", "killing_broker"]
 
 _SYSTEM_CALLS = (
     (os, "dup"),
@@ -57,10 +58,10 @@ def _failing(real: Callable[..., Any], name: str, countdown: Countdown, code: in
 
 
 @contextlib.contextmanager
-def breaking_connection(countdown: Countdown, moment: Literal["before", "after"] = "before") -> Iterator[Countdown]:
-    """The connection to the broker breaks at the request whose turn it is.
+def killing_broker(countdown: Countdown, moment: Literal["before", "after"] = "before") -> Iterator[Countdown]:
+    """The broker is killed (SIGKILL) at the request whose turn it is.
 
-    moment: "before" the broker gets the request, or "after" it has carried it out and its reply is on the way.
+    moment: "before" the broker gets the request, or "after" it has carried it out and its reply is lost.
     """
     from extmem.broker import transport
 
@@ -72,20 +73,23 @@ def breaking_connection(countdown: Countdown, moment: Literal["before", "after"]
             return
         if moment == "after":
             real(sock, *arguments, **named)
-            poll = select.poll()
-            poll.register(sock, select.POLLIN)
-            poll.poll(_PATIENCE_MS)
+            _wait(sock, select.POLLIN)
+            os.kill(transport.credentials_of(sock).pid, signal.SIGKILL)
             lost = transport.receive(sock)
             if lost is not None and lost[1] is not None:
                 lost[1].close()
-            sock.shutdown(socket.SHUT_RDWR)
+            _wait(sock, select.POLLHUP)
             return
-        sock.shutdown(socket.SHUT_RDWR)
+        os.kill(transport.credentials_of(sock).pid, signal.SIGKILL)
+        _wait(sock, select.POLLHUP)
         real(sock, *arguments, **named)
 
-    def ask(sock: socket.socket, data: bytes) -> transport.Packet | None:
-        send(sock, data)
-        return transport.receive(sock)
-
-    with patched(transport, "send", send), patched(transport, "ask", ask):
+    with patched(transport, "send", send):
         yield countdown
+
+
+def _wait(sock: socket.socket, event: int) -> None:
+    poll = select.poll()
+    poll.register(sock, event & ~select.POLLHUP)
+    if not any(found & event for _, found in poll.poll(_PATIENCE_MS)):
+        raise AssertionError(f"the broker did neither answer nor end within {_PATIENCE_MS / 1000:g} s")

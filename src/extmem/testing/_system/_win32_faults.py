@@ -20,7 +20,7 @@ from extmem.testing._patching import patched
 if TYPE_CHECKING:
     from extmem.testing.faults import Countdown
 
-__all__ = ["breaking_connection", "failing_system_calls"]
+__all__ = ["failing_system_calls", "killing_broker"]
 
 _CALLS = (
     "NtCreateSection",
@@ -56,8 +56,8 @@ def _failing(real: Callable[..., int], name: str, countdown: Countdown, status: 
     return call
 
 
-def breaking_connection(
+def killing_broker(
     countdown: Countdown, moment: Literal["before", "after"] = "before"
 ) -> contextlib.AbstractContextManager[Countdown]:
-    """UnsupportedError: the kernel is the object manager, and no connection leads to it."""
-    raise UnsupportedError("Windows's object manager is its kernel: there is no connection that could break")
+    """UnsupportedError: the kernel is the object manager, and there is no broker."""
+    raise UnsupportedError("Windows's object manager is its kernel: there is no broker that could be killed")

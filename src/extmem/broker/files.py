@@ -1,0 +1,207 @@
+"""What a descriptor from another process is, found out without touching its file; and what may be a payload.
+
+How this works. A file of a file system that a program serves (FUSE) answers fstat(2), fstatfs(2) and close(2) when its
+program likes, and the broker has one loop. So nothing is asked of a file before it is known to be the kernel's own.
+Three things can be read that the kernel answers by itself, and that no file system decides: the mount that the file is
+on and what else the kernel says of the open file (/proc/self/fdinfo), and what kind of file has no path at all
+(/proc/self/fd: names of such files do not begin with a slash; other names prove nothing). A memory file is on the
+kernel's internal tmpfs, whose mount no path leads to: it is known by a memory file of our own. (One of huge pages is on
+another mount; its pages can be taken back from under who maps it, so it is not among them.) A device node counts on a
+mount of type devtmpfs or tmpfs, as this process or the sender sees its mounts.
+
+`ALLOWED` says for each kind of payload which files it may be.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
+import fcntl
+import functools
+import itertools
+import os
+import stat
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+from extmem.broker.wire import Kind
+from extmem.objects import Refused, Status
+
+__all__ = ["ALLOWED", "Given", "Identity", "Sort", "inspect", "is_writable", "look"]
+
+Identity = tuple[int, int]
+
+
+class Sort(Enum):
+    """What sort of file a descriptor leads to, in words for messages."""
+
+    MEMFD = "a memory file"
+    DMA_BUF = "a dma-buf"
+    ANONYMOUS = "a driver's own file"
+    DEVICE = "a device"
+    PROCESS = "a pidfd"
+    STRANGE = "a file that no driver gives"
+
+
+ALLOWED: Final[Mapping[Kind, frozenset[Sort]]] = {
+    Kind.HOST: frozenset({Sort.MEMFD}),
+    Kind.OPAQUE: frozenset({Sort.MEMFD, Sort.DMA_BUF, Sort.ANONYMOUS, Sort.DEVICE}),
+}
+"""What the descriptor of each kind of payload may lead to."""
+
+_UNIQUE: Final = frozenset({Sort.MEMFD, Sort.DMA_BUF})
+"""Files with an inode of their own: the kernel tells two payloads apart."""
+_SYSTEM: Final = (
+    "[eventfd", "[eventpoll", "inotify", "[pidfd", "[timerfd", "[signalfd", "[userfaultfd", "[io_uring", "[perf_event",
+    "[fanotify", "bpf", "[bpf", "[fuse", "kvm", "[fscontext", "[mount", "[secretmem",
+)  # fmt: skip
+"""Beginnings of the names of anonymous files that the kernel itself makes, which are no memory."""
+_DEVICES: Final = (b"devtmpfs", b"tmpfs")
+"""Types of file systems that device nodes are on, and that answer by themselves."""
+_MOUNTS: Final = 1 << 18
+"""Bytes of a list of mounts that are looked at."""
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_F_SEAL_FUTURE_WRITE: Final = 0x10  # <linux/fcntl.h>; Python has no name for it before 3.13
+_WRITE_SEALS: Final = fcntl.F_SEAL_WRITE | _F_SEAL_FUTURE_WRITE
+_unstated = itertools.count(1)
+
+
+class Given(NamedTuple):
+    """What a descriptor is worth: what it is, which payload, whether it can be written through, its size if sealed."""
+
+    kind: Kind
+    identity: Identity
+    writable: bool
+    capacity: int
+    """Bytes of a host payload's file; 0 for a driver's, which does not say."""
+    device: int
+    inode: int
+    """`st_dev` and `st_ino` of a file of its own; 0 for others, which the kernel does not tell apart."""
+
+
+def look(fd: int, sender: int = 0) -> Sort:
+    """What sort of file this is. Asks nothing of the file itself, so it cannot block.
+
+    sender: the process that it came from, whose mounts count besides our own. Raises OSError without /proc.
+    """
+    info = _info(fd)
+    mount = _field(info, b"mnt_id:")
+    if mount == _memory_mount():
+        return Sort.MEMFD
+    if b"\nexp_name:" in info:
+        return Sort.DMA_BUF
+    if b"\nPid:" in info:
+        return Sort.PROCESS
+    name = os.readlink(f"/proc/self/fd/{fd}")
+    if name.startswith("anon_inode:"):
+        inner = name.removeprefix("anon_inode:")
+        return Sort.STRANGE if inner.startswith(_SYSTEM) else Sort.ANONYMOUS
+    if name.startswith("/") and _on_devices(mount, sender) and stat.S_ISCHR(os.fstat(fd).st_mode):
+        return Sort.DEVICE
+    return Sort.STRANGE
+
+
+def inspect(kind: int, fd: int, stated: int, uid: int, sender: int = 0) -> Given:
+    """What a descriptor that came from a process of that user is worth, whatever the message says of it.
+
+    stated: the exporter's identity for it, believed where the kernel does not tell payloads apart, and among that
+    user's own alone. Raises Refused INVALID_PARAMETER if it cannot be a payload of that kind.
+    """
+    try:
+        known = Kind(kind)
+    except ValueError:
+        raise Refused(
+            Status.INVALID_PARAMETER,
+            f"Payload kind {kind} is unknown to this broker ({', '.join(f'{k} {k.name}' for k in Kind)}). Stop the "
+            "broker (`extmem broker stop`) so that the newer version starts.",
+        ) from None
+    sort = look(fd, sender)
+    if sort not in ALLOWED[known]:
+        raise Refused(Status.INVALID_PARAMETER, f"The payload's fd is {sort.value}. {_DO[known]}")
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & os.O_PATH or flags & os.O_ACCMODE == os.O_WRONLY:
+        raise Refused(Status.INVALID_PARAMETER, f"The payload's fd cannot be read. {_DO[known]}")
+    found = os.fstat(fd)
+    capacity = _sealed_size(fd, found.st_size) if known is Kind.HOST else 0
+    if sort in _UNIQUE:
+        identity = (found.st_dev, found.st_ino)
+        return Given(known, identity, is_writable(fd), capacity, *identity)
+    identity = (-1 - uid, stated) if stated else (-1 << 33, next(_unstated))
+    return Given(known, identity, True, capacity, 0, 0)
+
+
+def is_writable(fd: int) -> bool:
+    """Whether who has this descriptor can write to the payload: for a memory file, its open mode and its seals say.
+
+    A GPU driver's memory has no read-only form: always for others.
+    """
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        return True
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+        return False
+    try:
+        return not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _WRITE_SEALS
+    except OSError:
+        return True  # a file without seals
+
+
+def _sealed_size(fd: int, size: int) -> int:
+    seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    if seals & _SEALS != _SEALS:
+        raise Refused(
+            Status.INVALID_PARAMETER,
+            f"The payload's memfd has seals {seals:#x}; without F_SEAL_SHRINK and F_SEAL_GROW ({_SEALS:#x}) its users "
+            f"could be cut off from under their feet. {_DO[Kind.HOST]}",
+        )
+    if size <= 0:
+        raise Refused(Status.INVALID_PARAMETER, f"The payload's memfd has {size} bytes. {_DO[Kind.HOST]}")
+    return size
+
+
+_DO: Final[Mapping[Kind, str]] = {
+    Kind.HOST: "Export what memfd_create made, of ordinary pages, at its full size and sealed.",
+    Kind.OPAQUE: "Export what the driver gave.",
+}
+
+
+def _info(fd: int) -> bytes:
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        return b"\n" + file.read()
+
+
+def _field(info: bytes, name: bytes) -> int:
+    _, found, rest = info.partition(b"\n" + name)
+    return int(rest.split(None, 1)[0]) if found else -1
+
+
+@functools.cache
+def _memory_mount() -> int:
+    fd = os.memfd_create("extmem-probe", os.MFD_CLOEXEC)
+    try:
+        return _field(_info(fd), b"mnt_id:")
+    finally:
+        os.close(fd)
+
+
+def _on_devices(mount: int, sender: int) -> bool:
+    places = ["/proc/self/mountinfo"] + [f"/proc/{sender}/mountinfo"] * (sender > 0)
+    return any(_type_of(mount, place) in _DEVICES for place in places)
+
+
+def _type_of(mount: int, place: str) -> bytes:
+    """The type of the file system of that mount, by a list of mounts; empty where it is not in the list."""
+    begins = b"\n%d " % mount
+    try:
+        with open(place, "rb") as file:
+            text = b"\n" + file.read(_MOUNTS)
+    except OSError:
+        return b""
+    _, found, rest = text.partition(begins)
+    if not found:
+        return b""
+    # After the optional fields, which a lone dash ends, comes the type.
+    return rest.partition(b"\n")[0].partition(b" - ")[2].split(b" ", 1)[0]

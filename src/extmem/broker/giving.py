@@ -1,0 +1,146 @@
+"""Giving memory objects and handles to clients, with the descriptors that they need; taking back what did not arrive.
+
+How this works. A process gets each payload's descriptor once per way of opening it: `Session.held` remembers what it
+has. Whoever holds anything of a payload has a descriptor of it, handles included, because after a broker's death the
+clients bring the payloads back. A GPU driver's descriptor has no read-only form, so it is not given to another user who
+may only read.
+
+What a request makes is noted (`Session.made`), so that it can be undone if its reply cannot be sent, or was lost.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
+import contextlib
+
+from extmem.broker import wire
+from extmem.broker.announcing import Announcing, Answer, Facts, no_descriptors
+from extmem.broker.sessions import Made, Session
+from extmem.broker.wire import Kind
+from extmem.objects import RESOURCE_WRITE, Claimed, Imported, Refused, Status
+
+__all__ = ["Giving"]
+
+
+class Giving(Announcing):
+    """Replies that give something."""
+
+    def _allow(self, session: Session, facts: Facts, granted: int) -> None:
+        """Refuse a driver's descriptor to another user who may not write.
+
+        The kernel has no read-only form of a GPU's memory: whoever has the descriptor can write to it.
+        """
+        uid = session.token.uid
+        if facts.kind is Kind.HOST or granted & RESOURCE_WRITE or uid in (0, facts.uid):
+            return
+        raise Refused(
+            Status.ACCESS_DENIED,
+            f"User {uid} may only read this memory, which is a GPU's and user {facts.uid}'s. A driver's descriptor has "
+            "no read-only form, so it is not given to another user who may not write. Have the exporter grant the "
+            "right to write (GENERIC_READ and RESOURCE_WRITE), or share a copy in host memory.",
+        )
+
+    def _imported(self, session: Session, found: Imported, *, undo: bool = True) -> Answer:
+        payload = found.payload
+        facts = self.facts[payload]
+        needs = self.payloads.mode_for(payload, found.granted & RESOURCE_WRITE != 0)
+        held = session.held.get(payload, 0)
+        fd = None
+        mode = 0
+        try:
+            self._allow(session, facts, found.granted)
+            if not held & needs:
+                fd = self.payloads.fd_for(payload, needs)
+        except (OSError, Refused) as error:
+            if undo:
+                self.model.free_memory(session.process, found.memory)
+            raise error if isinstance(error, Refused) else no_descriptors(error) from None
+        session.made = Made(memory=found.memory, payload=payload, held=held)
+        if fd is not None:
+            mode = needs
+            self.has(session, payload, needs)
+        told = wire.ImportFacts(
+            needs,
+            payload,
+            found.object or 0,
+            found.granted,
+            found.kmt or 0,
+            facts.strict_kmt,
+            facts.kind,
+            found.name,
+            facts.description,
+            self.record(session, payload, found.object or -(found.kmt or 0), found.granted),
+            facts.stated,
+            self.payloads.given(payload).capacity,
+        )
+        return wire.Imported(found.memory, mode, wire.encode(told)), fd
+
+    def _handle(self, session: Session, value: int, *, fresh: bool = True, undo: bool = True) -> Answer:
+        info = self.model.handle_info(session.process, value)
+        record = self.model.object_record(info.object)
+        payload = record.payload
+        facts = self.facts[payload]
+        fd = None
+        mode = 0
+        held = session.held.get(payload, 0)
+        if not held:
+            mode = self.payloads.mode_for(payload, info.granted & RESOURCE_WRITE != 0)
+            try:
+                self._allow(session, facts, info.granted)
+                fd = self.payloads.fd_for(payload, mode)
+            except (OSError, Refused) as error:
+                if fresh and undo:
+                    self.model.discard_handle(session.process, value)
+                raise error if isinstance(error, Refused) else no_descriptors(error) from None
+            self.has(session, payload, mode)
+        session.made = Made(handle=value if fresh else 0, payload=payload, held=held)
+        return (
+            wire.Handle(
+                value,
+                payload,
+                info.object,
+                info.granted,
+                info.inherit,
+                info.protect,
+                mode,
+                facts.kind,
+                facts.description,
+                self.record(session, payload, info.object, info.granted),
+                facts.stated,
+            ),
+            fd,
+        )
+
+    # -- undoing ------------------------------------------------------------------------------------------------------
+
+    def undo(self, session: Session, made: Made) -> None:
+        """Undo what a request of that session made, whose reply did not arrive. What has ended since is no matter."""
+        if made.held:
+            session.held[made.payload] = made.held
+        else:
+            session.held.pop(made.payload, None)
+        if made.claimed is not None:
+            self._put_back(session, made.claimed)
+        elif made.memory:
+            with contextlib.suppress(Refused):
+                self.model.free_memory(session.process, made.memory)
+        if made.handle and made.claimed is None:
+            self.model.discard_handle(made.process or session.process, made.handle)
+        if made.closed:
+            self.model.burn_handle(session.process, made.closed)
+        if made.ticket:
+            with contextlib.suppress(Refused):
+                self.model.withdraw(session.process, made.ticket)
+            self.tickets.done(made.ticket)
+        if made.child is not None:
+            self.drop(made.child)
+
+    def _put_back(self, session: Session, claimed: Claimed) -> None:
+        ticket = self.model.put_back(session.process, claimed)
+        if ticket is not None:
+            sender = 0 if ticket.sender is None else ticket.sender.id
+            self.wake_at(self.tickets.offered(ticket.id, sender, self._now()))

@@ -1,0 +1,164 @@
+"""Hello: a new client, a child that inherits, or a client that goes on over another connection.
+
+How this works. A client that got no reply in time, or was interrupted while it waited, cannot tell what came of its
+last request. It leaves that connection as it is and makes another, whose `Hello` has the secret that it was given
+(`Welcome.secret`) and how many replies it has taken in. The broker moves everything to the new connection. If it has
+carried out one request more than that, what this one made is undone: its reply is lost. Requests that were not read
+from the old connection are dropped with it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
+import os
+import socket
+from typing import Final
+
+from extmem.broker import wire
+from extmem.broker.journal import Grace, Journal
+from extmem.broker.listening import MAX_CLIENTS
+from extmem.broker.processes import pidfd_of_pid
+from extmem.broker.replying import Replying
+from extmem.broker.sessions import Session
+from extmem.broker.shares import CLIENT, Shares
+from extmem.broker.signing import Signer
+from extmem.broker.tickets import Tickets
+from extmem.broker.transport import Credentials
+from extmem.errors import PeerProtocolError
+from extmem.objects import ObjectManager, Refused, Token
+
+__all__ = ["Greeting"]
+
+_SECRET: Final = 16
+_HIGHEST: Final = 0x3000_0000
+"""Handle values have bits 30 and 31 clear; above this there would soon be none left."""
+
+
+class Greeting(Replying):
+    """Who says Hello, and what it is welcomed with."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        model: ObjectManager,
+        journal: Journal,
+        signer: Signer,
+        grace: Grace,
+        shares: Shares,
+        tickets: Tickets,
+        *,
+        instance: int,
+        everybody: bool,
+    ) -> None:
+        super().__init__(listener, model, journal, signer, shares, tickets, everybody=everybody)
+        self._instance = instance
+        self._grace = grace
+        self._secrets: dict[bytes, Session] = {}
+
+    def _retire(self, session: Session) -> None:
+        if self._secrets.get(session.secret) is session:
+            del self._secrets[session.secret]
+        super()._retire(session)
+
+    def _hello(self, session: Session, request: wire.Hello, sender: Credentials | None) -> None:
+        if request.version != wire.PROTOCOL_VERSION:
+            raise PeerProtocolError(
+                f"this broker speaks version {wire.PROTOCOL_VERSION} of the wire format, you speak {request.version}. "
+                "Run `extmem broker stop` with one of the two installed alone; the other's broker then starts by itself"
+            )
+        inherited = session.descendant
+        old = None if inherited else self._earlier(session, request)
+        done, memory, handle = False, 0, 0
+        if old is not None:
+            done, memory, handle = self._go_on(session, old, old.served - request.received)
+        else:
+            self._arrive(session, sender)
+            session.secret = os.urandom(_SECRET)
+            session.announcing = request.announcing and self._grace.active
+            above = request.above if session.announcing else max(request.above, request.highest)
+            if 0 < above <= _HIGHEST and not inherited:
+                self._model.begin_handles_above(session.process, above)
+        session.answered = True
+        self._newcomers.pop(session.fd, None)
+        self._secrets[session.secret] = session
+        pid = session.credentials.pid
+        if session.key is not None:
+            self._dispatch.processes[session.key] = session.process
+        self._journal.add(session.fd, pid)
+        if not session.announcing:
+            self._grace.announced(pid)
+        session.send(
+            wire.encode(
+                wire.Welcome(
+                    wire.PROTOCOL_VERSION,
+                    self._instance,
+                    os.getpid(),
+                    inherited,
+                    session.secret,
+                    old is not None,
+                    done,
+                    memory,
+                    handle,
+                    session.announcing,
+                    min(int(self._tickets.seconds) + 1, 0xFFFF_FFFF),
+                )
+            ),
+            None,
+        )
+
+    def _earlier(self, session: Session, request: wire.Hello) -> Session | None:
+        """The connection that this one is to go on for: of the same user, and of which all replies but the last have
+        been taken in.
+        """
+        old = self._secrets.get(request.resume) if request.resume else None
+        if old is None or old.token.uid != session.token.uid or old.served - request.received not in (0, 1):
+            return None
+        return old
+
+    def _go_on(self, session: Session, old: Session, unheard: int) -> tuple[bool, int, int]:
+        """Move everything to this connection. Whether the last request had been carried out unheard, and the memory
+        object and the handle that it made, which are undone.
+        """
+        made = old.made if unheard else None
+        if made is not None:
+            self._dispatch.undo(old, made)
+        session.process, session.token, session.secret = old.process, old.token, old.secret
+        session.served = old.served - unheard
+        session.charged, old.charged = old.charged, 0
+        self._retire(old)
+        self._dispatch.collect()
+        own = made is not None and not made.process
+        return bool(unheard), made.memory if made is not None else 0, made.handle if made is not None and own else 0
+
+    def _arrive(self, session: Session, sender: Credentials | None) -> None:
+        """Let a client in, if there is room. Raises PeerProtocolError if there is not."""
+        if sum(1 for other in self._sessions.values() if other.answered) >= MAX_CLIENTS:
+            raise PeerProtocolError(f"this broker has {MAX_CLIENTS} clients already, as many as it serves; end some")
+        if session.descendant:
+            self._adopt(session, sender)
+        else:
+            session.process = self._model.attach(session.token, session.credentials.pid)
+        try:
+            self._shares.take(session.token.uid, session.process, CLIENT)
+        except Refused as refusal:
+            raise PeerProtocolError(refusal.detail) from None
+        session.charged = CLIENT
+
+    def _adopt(self, session: Session, sender: Credentials | None) -> None:
+        if sender is None:
+            raise PeerProtocolError("an inherited connection's first message came without credentials")
+        session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        session.descendant = False
+        parent = session.token
+        self._shares.give(parent.uid, session.process, session.charged)
+        session.charged = 0
+        groups = parent.groups if (sender.uid, sender.gid) == (parent.uid, parent.gid) else frozenset[int]()
+        session.credentials = sender
+        self._follow(session, pidfd_of_pid(sender.pid))
+        token = Token(sender.uid, sender.gid, groups)
+        session.token = self._tokens.setdefault(token, token)
+        self._model.adopt(session.process, session.token, sender.pid)

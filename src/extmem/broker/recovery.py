@@ -1,0 +1,201 @@
+"""The recovery window after a killed broker, and how requests are answered in it and otherwise.
+
+How this works. While the window is open (`journal.Grace`), clients of the killed broker may begin to announce what they
+held. Requests that would take a name, list what is there or say that something is not are put aside meanwhile: the
+client simply gets its answer later. The window closes when all that were there have announced, and after two seconds at
+most. A client that has begun in time may finish (`FINISH`); everybody else's announcements are refused.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
+import os
+import socket
+import time
+from typing import Final
+
+from extmem.broker import wire
+from extmem.broker.announcing import no_descriptors
+from extmem.broker.dispatch import Answer
+from extmem.broker.greeting import Greeting
+from extmem.broker.journal import Grace, Journal
+from extmem.broker.listening import IN, MAX_DETAIL
+from extmem.broker.rights import permit
+from extmem.broker.sessions import Session
+from extmem.broker.shares import Shares
+from extmem.broker.signing import Signer
+from extmem.broker.tickets import Tickets
+from extmem.errors import PeerGoneError, PeerProtocolError
+from extmem.objects import ObjectManager, Refused
+from extmem.owning import OwnedFd
+
+__all__ = ["FINISH", "Recovering"]
+
+FINISH: Final = 30.0
+"""Seconds after its start until which a broker takes announcements from clients that began in the window."""
+_STEP: Final = 0.02
+_SEEKING: Final = (wire.ImportName, wire.ImportKmt, wire.OpenHandle, wire.Claim, wire.KmtAlive)
+"""While the window is open, a refusal of these may only mean that the holder of the thing has not announced it yet."""
+
+
+class Recovering(Greeting):
+    """Answers, at once or when the window has closed."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        model: ObjectManager,
+        journal: Journal,
+        signer: Signer,
+        grace: Grace,
+        shares: Shares,
+        tickets: Tickets,
+        *,
+        instance: int,
+        everybody: bool,
+    ) -> None:
+        super().__init__(
+            listener, model, journal, signer, grace, shares, tickets, instance=instance, everybody=everybody
+        )
+        self._parked: list[tuple[Session, wire.Request, OwnedFd | None, bytes]] = []
+        self._own_uid = os.geteuid()
+        self._finish = time.monotonic() + FINISH
+        if not grace.active:
+            journal.rewrite()
+        self._dispatch.handlers[wire.Announced] = self._announced
+        self._dispatch.handlers[wire.Follow] = self._follow_another
+
+    # -- answering ----------------------------------------------------------------------------------------------------
+
+    def _answer(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> None:
+        """One request but Hello: a reply, or later."""
+        if (fd is not None) is not bool(wire.fds_of(request)):
+            raise PeerProtocolError(
+                f"{int(fd is not None)} file descriptors came with {type(request).__name__}, "
+                f"{wire.fds_of(request)} belong to it"
+            )
+        reply: wire.Reply
+        sent = None
+        session.made = None
+        try:
+            permit(
+                request,
+                session.token.uid,
+                own=self._own_uid,
+                greeted=session.answered,
+                recovering=session.announcing,
+            )
+            if self._grace.active and self._parks(session, request, fd, data):
+                return
+            reply, sent = self._dispatch.answer(session, request, fd)
+            if reply.__class__ is wire.Imported and request.__class__ is wire.ImportName:
+                self._quick.remember(data, session, reply)
+        except Refused as refusal:
+            reply = wire.Refusal(refusal.status, refusal.detail[:MAX_DETAIL])
+        except OSError as error:
+            poor = no_descriptors(error)
+            reply = wire.Refusal(poor.status, poor.detail)
+        self._reply(session, reply, sent)
+        self._dispatch.collect()
+
+    # -- the window ---------------------------------------------------------------------------------------------------
+
+    def _parks(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> bool:
+        """Put the request aside until the window closes, if its answer could be another by then."""
+        if isinstance(request, wire.Duplicate):
+            if fd is None or self._dispatch.target(fd):
+                return False
+        elif isinstance(request, wire.AnnounceRecord):
+            if not request.wait or self._dispatch.knows(request):
+                return False
+        elif isinstance(request, _SEEKING):
+            try:
+                reply, sent = self._dispatch.answer(session, request, fd)
+            except Refused:
+                pass  # perhaps only not announced yet: asked again when all have
+            else:
+                if not (isinstance(request, wire.KmtAlive) and reply == wire.Value(0)):
+                    self._reply(session, reply, sent)
+                    return True
+        elif not isinstance(request, wire.Export | wire.Snapshot):
+            return False
+        session.parked = True
+        self._parked.append((session, request, fd, data))
+        self._epoll.modify(session.fd, 0)
+        return True
+
+    def _retire(self, session: Session) -> None:
+        for entry in self._parked:
+            if entry[0] is session and entry[2] is not None:
+                session.dispose(entry[2].take())
+        self._parked = [entry for entry in self._parked if entry[0] is not session]
+        super()._retire(session)
+
+    def _announced(self, session: Session, request: wire.Announced, fd: OwnedFd | None) -> Answer:
+        self._end_announcing(session)
+        return wire.Done(), None
+
+    def _follow_another(self, session: Session, request: wire.Follow, fd: OwnedFd | None) -> Answer:
+        """A broker that had this place before ends, and its clients are about to come: the window opens again."""
+        now = time.monotonic()
+        self._signer.trust(request.key)
+        self._grace = Grace(None, now)
+        self._finish = now + FINISH
+        self._wake_at(now)
+        return wire.Done(), None
+
+    def _end_announcing(self, session: Session) -> None:
+        session.announcing = False
+        session.proven.clear()
+        self._work.add(self._withdrawing(self._model.finishing(session.process)))
+        self._grace.announced(session.credentials.pid)
+        self._wake_at(time.monotonic())
+
+    def _step_recovery(self, now: float) -> None:
+        """What is due by time: the window closes, and slow announcers are not heard any more."""
+        if self._grace.active:
+            if not self._grace.step(now):
+                self._wake_at(now + _STEP)
+                self._release_parked(known=True)
+                return
+            self._journal.rewrite()
+            self._release_parked()
+        if now < self._finish:
+            return
+        for session in [session for session in self._sessions.values() if session.announcing]:
+            self._end_announcing(session)
+
+    def _release_parked(self, *, known: bool = False) -> None:
+        """Answer what was put aside; known: only announcements that waited for a payload which is known by now."""
+        parked, self._parked = self._parked, []
+        for entry in parked:
+            session, request, fd, data = entry
+            if known and not (isinstance(request, wire.AnnounceRecord) and self._dispatch.knows(request)):
+                self._parked.append(entry)
+                continue
+            if session.fd not in self._sessions:
+                if fd is not None:
+                    session.dispose(fd.take())
+                continue
+            session.parked = False
+            try:
+                self._epoll.modify(session.fd, IN)
+                self._answer(session, request, fd, data)
+            except PeerProtocolError as error:
+                self._fault(session, str(error))
+            except (PeerGoneError, OSError):
+                self._drop(session)
+            finally:
+                if fd is not None:
+                    self._dispose(session, fd)
+
+    def _dispose(self, session: Session, fd: OwnedFd) -> None:
+        """Close what came with a request, unless it was taken."""
+        if fd.owes:
+            self._dispatch.dispose(session, fd.take())
+        if session.strange and self._closer.crowded(session.token.uid):
+            self._fault(session, "the files that you sent take too long to close; send no descriptors of such files")

@@ -1,0 +1,151 @@
+"""Replies: each leaves, or what its request made is undone.
+
+How this works. A request changes the object manager's state before its reply is sent. If the reply cannot be sent (the
+kernel takes no descriptor more, or this process cannot duplicate one), what the request made is undone and the client
+is sent a refusal. So a client never holds what it was not told of. The same is done for a client that lost its reply
+and goes on over another connection (`greeting`).
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
+import functools
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from extmem.broker import wire
+from extmem.broker.announcing import no_descriptors
+from extmem.broker.dispatch import Dispatch
+from extmem.broker.journal import Journal
+from extmem.broker.listening import IN, OUT, PATIENCE, Listening
+from extmem.broker.payloads import Payloads
+from extmem.broker.quick import QuickOpens
+from extmem.broker.sessions import Session
+from extmem.broker.shares import Shares
+from extmem.broker.signing import Signer
+from extmem.broker.tickets import Tickets
+from extmem.broker.work import Work
+from extmem.objects import ObjectManager
+
+__all__ = ["Replying"]
+
+_GIVEN_AWAY: Final = (wire.Channel, wire.SnapshotFile)
+"""Replies whose descriptor was made for them: it is closed here once it is sent."""
+
+
+class Replying(Listening):
+    """The object manager behind the connections, and the way back from it."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        model: ObjectManager,
+        journal: Journal,
+        signer: Signer,
+        shares: Shares,
+        tickets: Tickets,
+        *,
+        everybody: bool,
+    ) -> None:
+        super().__init__(listener, journal, shares, everybody=everybody)
+        self._signer = signer
+        self._work = Work()
+        self._model = model
+        self._payloads = Payloads(self._closer, shares)
+        self._tickets = tickets
+        self._quick = QuickOpens(model, self._payloads)
+        self._dispatch = Dispatch(model, self._payloads, self._tickets, self._closer, signer, shares, time.monotonic)
+        self._dispatch.watch_process = self._watch
+        self._dispatch.add_descendant = self._add_descendant
+        self._dispatch.drop = self._drop
+        self._dispatch.wake_at = self._wake_at
+        self._dispatch.payload_changed = self._quick.clear
+
+    def _ended(self, session: Session) -> None:
+        """A client has gone: all that it held ends."""
+        if session.process:
+            if session.key is not None and self._dispatch.processes.get(session.key) == session.process:
+                del self._dispatch.processes[session.key]
+            self._shares.end(session.process)
+            self._work.add(self._detaching(session.process))
+        if not self._sessions:
+            self._quick.clear()
+
+    def _detaching(self, process: int) -> Iterator[None]:
+        """All that the process held ends, a little at a time."""
+        for _ in self._model.detaching(process):
+            self._dispatch.collect()
+            yield
+        self._dispatch.collect()
+
+    def _watch(self, pidfd: int) -> None:
+        """Wait for the end of a process that references in flight are for."""
+        self._attend(pidfd, functools.partial(self._process_ended, pidfd))
+
+    def _process_ended(self, pidfd: int) -> None:
+        self._others.pop(pidfd, None)
+        self._work.add(self._withdrawing(self._tickets.died(pidfd)))
+
+    def _withdrawing(self, steps: Iterator[None]) -> Iterator[None]:
+        for _ in steps:
+            self._dispatch.collect()
+            yield
+        self._dispatch.collect()
+
+    def _reply(self, session: Session, reply: wire.Reply, fd: int | None) -> None:
+        """Send a reply, with a borrowed descriptor. Raises PeerGoneError, or OSError where nothing at all can be sent:
+        the session is to be dropped then.
+        """
+        try:
+            session.send(wire.encode(reply), fd)
+        except ConnectionError:
+            raise
+        except OSError as error:
+            self._undo(session)
+            session.send(_refusal(error), None)
+        finally:
+            if fd is not None and isinstance(reply, _GIVEN_AWAY):
+                os.close(fd)
+        session.served += 1
+        if session.queue:
+            self._stall(session)
+
+    def _undo(self, session: Session) -> None:
+        made, session.made = session.made, None
+        if made is not None:
+            self._dispatch.undo(session, made)
+            self._dispatch.collect()
+
+    def _stall(self, session: Session) -> None:
+        self._epoll.modify(session.fd, OUT)
+        self._wake_at(session.stalled + PATIENCE)
+
+    def _waiting(self, session: Session, event: int) -> None:
+        """Nothing is read from this one now, so it has room for a reply again, or has hung up."""
+        if not event & OUT:
+            self._drop(session)
+            return
+        try:
+            session.flush()
+        except ConnectionError:
+            raise
+        except OSError as error:
+            made = session.replace_first(_refusal(error))
+            if made is not None:
+                self._dispatch.undo(session, made)
+                self._dispatch.collect()
+            session.flush()
+        if session.ready:
+            self._epoll.modify(session.fd, IN)
+
+
+def _refusal(error: OSError) -> bytes:
+    refusal = no_descriptors(error)
+    return wire.encode(wire.Refusal(refusal.status, refusal.detail))

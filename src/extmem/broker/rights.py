@@ -1,0 +1,148 @@
+"""Who may send which message, and what the broker believes of it: the one table, which the server enforces.
+
+How this works. Every request has a row. `permit` is asked before a request is dispatched, whatever its way; a request
+without a row could not be sent at all, and a test holds the table against the wire's own list. docs/wire.md prints it.
+
+What is not in a message is the kernel's word: the uid, gid and groups of the sender (SO_PEERCRED, or the credentials
+beside an heir's first message), the process behind a pidfd, and the inode and the open mode of a descriptor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+from extmem.broker import wire
+from extmem.broker.limits import Message
+from extmem.errors import PeerProtocolError
+from extmem.objects import Refused, Status
+
+__all__ = ["RIGHTS", "Right", "When", "Who", "permit"]
+
+
+class Who(Enum):
+    """Whose processes may send a message."""
+
+    SERVED = "any client"
+    """A process of a user whom the broker serves (its own and root; the system-wide one serves all), or one that
+    inherited its connection from a client."""
+    CONTROL = "the broker's own user, and root"
+    RECOVERING = "a client that announces, in the recovery window"
+
+
+class When(Enum):
+    """When a message may come."""
+
+    FIRST = "first"
+    ANY = "before or after Hello"
+    GREETED = "after Hello"
+
+
+class Right(NamedTuple):
+    """A row of the table."""
+
+    who: Who
+    when: When
+    believed: str
+    """What the broker believes of the message, in one sentence."""
+
+
+_OWN_TABLE: Final = "Nothing: the number is looked up among what the sender's own process holds."
+_OWN_OPEN: Final = "Nothing: the name is resolved, and the object's security descriptor decides for the sender's uid."
+_RECORD: Final = "No more than a record says that it has announced on this connection: payload, object and rights."
+
+RIGHTS: Final[Mapping[type[Message], Right]] = {
+    wire.Hello: Right(
+        Who.SERVED, When.FIRST, "The version, and that it wants to announce; who it is, the kernel says."
+    ),
+    wire.Export: Right(
+        Who.SERVED,
+        When.GREETED,
+        "The description, as the sender's word to those who open; kind and right to write are read off the descriptor.",
+    ),
+    wire.ImportName: Right(Who.SERVED, When.GREETED, _OWN_OPEN),
+    wire.ImportHandle: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.ImportKmt: Right(
+        Who.SERVED, When.GREETED, "Nothing: the number is looked up; it carries no rights, as on Windows."
+    ),
+    wire.Free: Right(
+        Who.SERVED, When.GREETED, "That it has closed the descriptors of the payload which it forgets; else nothing."
+    ),
+    wire.GetHandle: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.OpenHandle: Right(Who.SERVED, When.GREETED, _OWN_OPEN),
+    wire.CloseHandle: Right(
+        Who.SERVED, When.GREETED, "That it has closed the descriptors of the payload which it forgets; else nothing."
+    ),
+    wire.Duplicate: Right(
+        Who.SERVED,
+        When.GREETED,
+        "Nothing: the source is the sender's own, and the target process must be of its uid, or the sender root.",
+    ),
+    wire.SameObject: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.QueryHandle: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.SetFlags: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.KmtAlive: Right(Who.SERVED, When.GREETED, "Nothing: it is answered yes or no."),
+    wire.Offer: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.Claim: Right(
+        Who.SERVED, When.GREETED, "That who has the ticket's 128 random bits was sent it; its uid must be the sender's."
+    ),
+    wire.BindOffer: Right(
+        Who.SERVED, When.GREETED, "Which process the ticket is for; the ticket must be the sender's own."
+    ),
+    wire.Withdraw: Right(Who.SERVED, When.GREETED, "Nothing: the ticket must be the sender's own."),
+    wire.Snapshot: Right(
+        Who.SERVED, When.GREETED, "Nothing: it is told what its uid may open; root is told everything."
+    ),
+    wire.GetStatus: Right(Who.SERVED, When.ANY, "Nothing: it is told how the broker is."),
+    wire.Stop: Right(Who.CONTROL, When.ANY, "Everything: whoever may stop the broker is believed."),
+    wire.Follow: Right(
+        Who.CONTROL, When.ANY, "The key: records that it signed are those of the broker that had this place before."
+    ),
+    wire.Inherit: Right(
+        Who.SERVED, When.GREETED, "Nothing: the child gets copies of inheritable handles of the sender's own."
+    ),
+    wire.Hold: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.ListHandles: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.AnnounceRecord: Right(
+        Who.RECOVERING,
+        When.GREETED,
+        "The record, if its signature is a broker's of this directory and its holder the sender's uid; of the "
+        "descriptor, its inode, or (a driver's has none) that the payload's own user or root sends it.",
+    ),
+    wire.AnnounceMemory: Right(Who.RECOVERING, When.GREETED, _RECORD),
+    wire.AnnounceHandle: Right(Who.RECOVERING, When.GREETED, _RECORD),
+    wire.AnnounceTicket: Right(Who.RECOVERING, When.GREETED, _RECORD),
+    wire.AnnounceClaimed: Right(
+        Who.SERVED, When.GREETED, "That the ticket was claimed: who has its bits could claim it, to the same effect."
+    ),
+    wire.Announced: Right(Who.RECOVERING, When.GREETED, "That it has announced all that it held."),
+}
+
+
+def permit(request: wire.Request, uid: int, *, own: int, greeted: bool, recovering: bool) -> None:
+    """Raise unless a process of that user may send this message now.
+
+    own: the broker's user. greeted: whether Hello was said. recovering: whether the sender announces in the recovery
+    window. Raises PeerProtocolError for a message at the wrong time, Refused ACCESS_DENIED for one that is not the
+    sender's to send.
+    """
+    name = type(request).__name__
+    right = RIGHTS.get(type(request))
+    if right is None:
+        raise PeerProtocolError(f"{name} is not a request")
+    if greeted and right.when is When.FIRST:
+        raise PeerProtocolError(f"{name} came after Hello: say Hello once, at the beginning")
+    if not greeted and right.when is When.GREETED:
+        raise PeerProtocolError(f"{name} came before Hello")
+    if right.who is Who.CONTROL and uid not in (own, 0):
+        raise Refused(
+            Status.ACCESS_DENIED,
+            f"{name} is for user {own}, whose broker this is, and for root; you are user {uid}. Ask one of them.",
+        )
+    if right.who is Who.RECOVERING and not recovering:
+        raise Refused(
+            Status.ACCESS_DENIED,
+            f"{name} is taken only from a client of a killed broker, in the two seconds after the next one's start. "
+            "Share the memory anew.",
+        )

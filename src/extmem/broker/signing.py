@@ -1,0 +1,125 @@
+"""Records that a broker signs, so that the next one knows them for a broker's word; and the key to do so.
+
+How this works. Each reply that gives a process something carries a record of it (`wire.HolderRecord`), with a keyed
+digest (BLAKE2b, 128 bits) before it. The key is a file of the runtime directory, which the first broker makes and later
+ones read. A client can give a record back unchanged, and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
+import contextlib
+import hashlib
+import hmac
+import os
+import stat
+from typing import Final
+
+from extmem.broker import wire
+from extmem.broker.paths import RuntimeDir
+from extmem.errors import PeerProtocolError, UnsupportedError
+from extmem.objects import Refused, Status
+
+__all__ = ["KEY_FILE", "Signer", "digest", "read_key", "restore_key"]
+
+KEY_FILE: Final = "broker.key"
+_KEY: Final = 32
+
+
+def digest(description: bytes) -> bytes:
+    """What a record has of a payload's description."""
+    return hashlib.blake2b(description, digest_size=wire.SIGNATURE).digest()
+
+
+class Signer:
+    """Signs records, and believes those signed with any of its keys."""
+
+    def __init__(self, key: bytes) -> None:
+        self._keys = [key]
+
+    @property
+    def key(self) -> bytes:
+        """The key that it signs with."""
+        return self._keys[0]
+
+    def trust(self, key: bytes) -> None:
+        """Believe what was signed with this key, too."""
+        self._keys.append(key)
+
+    def sign(self, record: wire.HolderRecord) -> bytes:
+        """The record, encoded, behind its signature."""
+        data = wire.encode(record)
+        return _signature(self._keys[0], data) + data
+
+    def verify(self, signed: bytes) -> wire.HolderRecord:
+        """The record. Refused ACCESS_DENIED for one that no broker of this directory has signed."""
+        signature, data = signed[: wire.SIGNATURE], signed[wire.SIGNATURE :]
+        if not any(hmac.compare_digest(signature, _signature(key, data)) for key in self._keys):
+            raise _unknown("its signature is not this runtime directory's")
+        try:
+            return wire.decode_record(data)
+        except PeerProtocolError as error:
+            raise _unknown(f"another version of extmem has signed it ({error})") from None
+
+
+def _unknown(why: str) -> Refused:
+    return Refused(Status.ACCESS_DENIED, f"A record is not believed: {why}. Share the memory anew.")
+
+
+def _signature(key: bytes, data: bytes) -> bytes:
+    return hashlib.blake2b(data, key=key, digest_size=wire.SIGNATURE).digest()
+
+
+def read_key(directory: RuntimeDir, opened: int) -> bytes:
+    """The key of an opened runtime directory, which is made if there is none.
+
+    Raises UnsupportedError for a file that somebody else could have written or read.
+    """
+    while True:
+        try:
+            fd = os.open(KEY_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
+        except FileNotFoundError:
+            _write(opened, os.urandom(_KEY))
+            continue
+        with open(fd, "rb") as file:
+            found = os.fstat(fd)
+            key = file.read(_KEY + 1) if stat.S_ISREG(found.st_mode) else b""
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != 0o600 or len(key) != _KEY:
+            raise UnsupportedError(
+                f"{directory.path / KEY_FILE} is to be a file of {_KEY} bytes with mode 0600 that belongs to user "
+                f"{os.geteuid()}; it has {found.st_size} bytes and mode {stat.S_IMODE(found.st_mode):04o}, and belongs "
+                f"to user {found.st_uid}. Remove it",
+                requires_one_of=["a runtime directory of your own"],
+            )
+        return key
+
+
+def restore_key(directory: RuntimeDir, key: bytes) -> None:
+    """Put the key back, if its file has gone."""
+    with contextlib.suppress(OSError, UnsupportedError):
+        opened = directory.open()
+        if opened is None:
+            return
+        try:
+            if KEY_FILE not in os.listdir(f"/proc/self/fd/{opened.fd}"):
+                _write(opened.fd, key)
+        finally:
+            opened.close()
+
+
+def _write(opened: int, key: bytes) -> None:
+    beside = f".{KEY_FILE}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside, dir_fd=opened)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(beside, flags, 0o600, dir_fd=opened)
+    try:
+        os.write(fd, key)
+    finally:
+        os.close(fd)
+    # Whole from the start; the caller holds the broker's lock.
+    os.rename(beside, KEY_FILE, src_dir_fd=opened, dst_dir_fd=opened)

@@ -1,0 +1,68 @@
+"""The right to talk to the broker, one thread at a time, with one deadline for all that wait.
+
+How this works. `with client.lock:` is a turn. Turns of one thread nest. While the broker is silent, the thread that
+asked waits for `timeout` seconds and gives up; those that queued for their turn meanwhile have waited for the same
+silence, and give up with it, instead of one after the other. Who has queued for `timeout` seconds gives up in any case.
+
+No exception of a signal handler leaves the lock held: what takes it is noted in the same call of C code, and the end of
+a turn is the lock's own method.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
+import threading
+import time
+from collections.abc import Callable
+from itertools import starmap
+from operator import attrgetter
+from typing import Final
+
+from extmem.errors import PeerGoneError
+
+__all__ = ["Turns"]
+
+_AT_ONCE: Final = ((False,),)
+
+
+class Turns:
+    """The lock of a client."""
+
+    __slots__ = ("_acquire", "_exit", "_gave_up", "_lock", "_silence", "_timeout")
+
+    __exit__ = property(attrgetter("_exit"))
+    """The lock's own: a function of Python could be interrupted before it lets go."""
+
+    def __init__(self, timeout: float, silence: Callable[[], str]) -> None:
+        """silence: what to say of a broker that is silent."""
+        self._lock = threading.RLock()
+        self._acquire = self._lock.acquire
+        self._exit = self._lock.__exit__
+        self._timeout = timeout
+        self._silence = silence
+        self._gave_up = float("-inf")
+
+    def __enter__(self) -> None:
+        got: list[bool] = []
+        try:
+            got.extend(starmap(self._acquire, _AT_ONCE))
+            if not got[0]:
+                self._queue(got)
+        except BaseException:
+            if got and got[-1]:
+                self._lock.release()
+            raise
+
+    def note_silence(self) -> None:
+        """The thread whose turn it is gives up on a silent broker, and all that have queued by now do so with it."""
+        self._gave_up = time.monotonic()
+
+    def _queue(self, got: list[bool]) -> None:
+        began = time.monotonic()
+        got.extend(starmap(self._acquire, ((True, self._timeout),)))
+        if not got[-1] or self._gave_up >= began:
+            raise PeerGoneError(self._silence())

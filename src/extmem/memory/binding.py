@@ -1,0 +1,79 @@
+"""Binding buffers and images to memory (vkBindBufferMemory2, vkBindImageMemory2): judged, then done by the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from extmem import rules, vk
+from extmem.memory import tracking, verdicts
+from extmem.memory.memory import DeviceMemory
+from extmem.memory.resources import Buffer, Image, Resource
+from extmem.owning import Uses
+
+if TYPE_CHECKING:
+    from extmem.memory.device import Device
+    from extmem.memory.holding import Holding
+
+__all__ = ["bind", "bind_one"]
+
+
+def bind_one(device: Device, buffer: Buffer, memory: DeviceMemory, offset: int) -> None:
+    """See `Device.bind_buffer_memory`."""
+    if buffer.__class__ is Buffer and memory.__class__ is DeviceMemory:
+        with device.making, Uses() as uses:
+            holding = uses.add(memory.holding)
+            if device.check == "off" or verdicts.of_binding(device, offset, buffer, holding) in device.verdicts:
+                uses.add(buffer)
+                device.driver.bind(holding.allocation, offset, buffer.native)
+                buffer.bind(memory, offset)
+                return
+    bind(device, [vk.BindBufferMemoryInfo(buffer, memory, offset)], "buffer")
+
+
+def bind(
+    device: Device,
+    infos: Sequence[vk.BindBufferMemoryInfo] | Sequence[vk.BindImageMemoryInfo],
+    kind: Literal["buffer", "image"],
+) -> None:
+    """See `Device.bind_buffer_memory2` and `Device.bind_image_memory2`: all are judged before any is bound."""
+    found: list[rules.Violation] = []
+    pairs: list[tuple[Resource, DeviceMemory, Holding, int]] = []
+    with device.making, Uses() as uses:
+        for info in infos:
+            resource = info.buffer if isinstance(info, vk.BindBufferMemoryInfo) else info.image
+            memory = info.memory
+            if not isinstance(resource, (Buffer, Image)) or not isinstance(memory, DeviceMemory):
+                raise TypeError(
+                    f"cannot bind {resource!r} to {memory!r}: pass the {kind} from create_{kind} and the memory from "
+                    "allocate_memory; objects of other bindings come in through extmem.raw"
+                )
+            holding = uses.add(memory.holding)
+            if device.check != "off":
+                found += _breaks(device, info, resource, holding)
+            pairs.append((resource, memory, holding, int(info.memory_offset)))
+        if found:
+            device.report(found, f"vkBind{kind.capitalize()}Memory2")
+        for resource, memory, holding, offset in pairs:
+            uses.add(resource)
+            device.driver.bind(holding.allocation, offset, resource.native)
+            resource.bind(memory, offset)
+
+
+def _breaks(
+    device: Device,
+    info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo,
+    resource: Resource,
+    holding: Holding,
+) -> list[rules.Violation]:
+    if isinstance(info, vk.BindImageMemoryInfo):
+        return rules.check_bind_image_memory(info, resource.facts, tracking.memory_facts(holding))
+    key = None
+    if isinstance(resource, Buffer) and info.p_next is None:
+        key = verdicts.of_binding(device, info.memory_offset, resource, holding)
+    if key in device.verdicts:
+        return []
+    found = rules.check_bind_buffer_memory(info, resource.facts, tracking.memory_facts(holding))
+    if not found:
+        device.verdicts.note(key)
+    return found
