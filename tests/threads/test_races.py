@@ -1,0 +1,86 @@
+"""Every pair of public verbs on one object in two threads, and with what closes it in a third: see `rounds`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import extmem
+from extmem.memory import DeviceMemory
+from extmem.testing.leaks import no_leaks
+from tests import cuda_bed, verbs, verbs_world
+from tests.threads import rounds
+
+KINDS = ("host", "vulkan", "cuda")
+MOST = {"host": None, "vulkan": 250, "cuda": 150}
+"""How many combinations of a class's verbs are tried; None for all."""
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest) -> Iterator[verbs_world.World]:
+    """A device of the kind that the test asks for. CUDA's is scripted: the real one's tests are in tests/gpu."""
+    kind = request.param
+    with contextlib.ExitStack() as stack:
+        if kind == "cuda":
+            stack.enter_context(cuda_bed.both())
+        try:
+            device = stack.enter_context(extmem.open_device(kind=kind))
+        except extmem.UnsupportedError:
+            pytest.skip("no Vulkan device here")
+        yield verbs_world.World(device)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", verbs.KINDS_OF_OBJECTS)
+@pytest.mark.parametrize("world", KINDS, indirect=True)
+def test_verbs_in_threads_work_on_their_own_object_or_refuse(world: verbs_world.World, kind: str) -> None:
+    case = verbs.case(world, kind)
+    if case is None:
+        return  # objects of this class are not made on this device; tests/test_verbs.py sees that some device does
+    found = rounds.Findings()
+    with no_leaks(), rounds.switching_often(), rounds.churn(world), rounds.Crew(2) as two, rounds.Crew(3) as three:
+        for names in rounds.combinations(case, seed=13, most=MOST[world.device.kind]):
+            found += rounds.race(world, case, names, two if len(names) == 2 else three)
+    assert not found.wrong and not found.escaped, "\n".join(found.wrong + found.escaped)
+    assert found.rounds
+
+
+@pytest.mark.linux_only("file descriptors carry memory on Linux alone")
+@pytest.mark.parametrize("world", ["host"], indirect=True)
+def test_a_verb_that_uses_a_bare_number_is_found_out(world: verbs_world.World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which also shows that a verb that is added to a class takes part by itself."""
+
+    def planted(memory: DeviceMemory) -> bytes:
+        fd = memory.holding.allocation.fd
+        time.sleep(0)
+        return os.pread(fd or -1, verbs_world.SIZE, 0)
+
+    monkeypatch.setattr(DeviceMemory, "planted", planted, raising=False)
+    case = verbs.case(world, "DeviceMemory")
+    assert case is not None and ("close", "planted") in set(rounds.combinations(case, seed=1))
+    found = rounds.Findings()
+    with rounds.switching_often(), rounds.churn(world), rounds.Crew(2) as crew:
+        while not found.wrong and found.rounds < 20_000:
+            found += rounds.race(world, case, ("close", "planted"), crew)
+    assert found.wrong, f"{found.rounds} rounds, and nothing was seen"
+
+
+@pytest.mark.parametrize("world", ["host"], indirect=True)
+def test_a_verb_that_has_no_call_is_found_out(world: verbs_world.World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeviceMemory, "added", lambda memory, what: what, raising=False)
+    case = verbs.case(world, "DeviceMemory")
+    assert case is not None
+    with pytest.raises(AssertionError, match=r"DeviceMemory\.added to CALLS .* takes what"):
+        verbs.verbs_of(case)
+
+
+def test_switching_often_ends() -> None:
+    before = sys.getswitchinterval()
+    with rounds.switching_often():
+        assert sys.getswitchinterval() < before
+    assert sys.getswitchinterval() == before
