@@ -37,7 +37,7 @@ test-gpu:            ## on a machine with an NVIDIA GPU, where EXTMEM_EXPECT=vul
 bench:               ## every benchmark, with the alternative in the same run
 	@.venv/bin/extmem bench
 
-soak:                ## nightly: 100,000 fuzzed messages and descriptors, 500 rounds of kill -9; prints a JSON list
+soak:                ## nightly: fuzzed messages, threads, interrupts, other users, rounds of kill -9; prints a JSON list
 	@scripts/setup.sh dev
 	@$(PY) -m scripts.soak
 

@@ -45,14 +45,18 @@ class Fuzzer:
         self.numbers = [0, 1, 2, 3, 4, 8, 12, 5, 0x40000002, 2**31, 2**32, 2**53, 2**63 - 1]
         self.tickets = [bytes(16), os.urandom(16)]
         self.records = [b"", b"nonsense"]
+        self.secrets = [b"", os.urandom(16)]
         self.seen: Counter[str] = Counter()
         self.sock: socket.socket | None = None
+        self.greeted = False
         self.files = [os.memfd_create("fuzz", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING) for _ in range(5)]
         for fd in self.files[:4]:
             os.ftruncate(fd, 4096)
         for fd in self.files[:3]:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self.files += [os.open("/dev/zero", os.O_RDWR), os.open(__file__, os.O_RDONLY), *os.pipe()]
+        self.pidfds = [os.pidfd_open(os.getpid()), os.pidfd_open(os.getppid())]
+        self.files += self.pidfds
 
     def close(self) -> None:
         self.hang_up()
@@ -74,7 +78,9 @@ class Fuzzer:
         name = rng.choice(NAMES if rng.random() < 0.3 else GOOD_NAMES)
         word = rng.choice(("memory", "handle", "kmt", "nonsense"))
         makers = (
-            lambda: wire.Hello(rng.choice((1, 1, 2)), self.flag()),
+            lambda: wire.Hello(
+                rng.choice((1, 2, 2)), self.flag(), rng.choice(self.secrets), n() % 9, n() & 0xFFFF, n() & 0xFFFF
+            ),
             lambda: wire.Export(
                 rng.choice((1, 1, 1, 2, 0, 255)), rng.randbytes(rng.randrange(64)), rng.choice((1, 2, 1, 0, 3, 255)),
                 rng.choice((None, name)), mask, rng.choice(SDDLS), self.flag(), self.flag(), n(),
@@ -88,7 +94,7 @@ class Fuzzer:
             lambda: wire.CloseHandle(n(), n()),
             lambda: wire.Duplicate(
                 n(), rng.choice((None, mask)), self.flag(), self.flag(), self.flag(),
-                rng.choice((None, None, os.getpid(), 1, n())), n(),
+                self.flag(), n(),
             ),
             lambda: wire.SameObject(n(), n()),
             lambda: wire.QueryHandle(n()),
@@ -96,21 +102,21 @@ class Fuzzer:
             lambda: wire.KmtAlive(n()),
             lambda: wire.Offer(*(n() if self.flag() else None for _ in range(3))),
             lambda: wire.Claim(ticket),
-            lambda: wire.BindOffer(ticket, rng.choice((1, os.getpid(), n()))),
+            lambda: wire.BindOffer(ticket),
             lambda: wire.Withdraw(ticket),
-            lambda: wire.Snapshot(),
+            lambda: wire.Snapshot(rng.choice((0, 0, 1, n()))),
             lambda: wire.GetStatus(),
-            lambda: wire.Stop(False),
+            lambda: wire.Stop(False) if self.greeted else wire.GetStatus(),  # the witness is of this process, too
             lambda: wire.Inherit(rng.choice((None, (), (n(), n())))),
             lambda: wire.Hold(n()),
             lambda: wire.ListHandles(n()),
-            lambda: wire.AnnouncePayload(
-                n(), rng.choice((1, 2)), b"", rng.choice((1, 2)), n(), self.flag(), self.flag(), n()
+            lambda: wire.Follow(bytes(32)) if rng.random() < 0.01 else wire.GetStatus(),
+            lambda: wire.AnnounceRecord(
+                self.wounded(rng.choice(self.records)), rng.choice((b"", b"fuzzed", b"witness")), self.flag()
             ),
-            lambda: wire.AnnounceObject(rng.choice(self.records)),
             lambda: wire.AnnounceMemory(n(), n(), n(), self.flag(), mask, self.flag()),
-            lambda: wire.AnnounceHandle(n(), n(), mask, self.flag(), self.flag()),
-            lambda: wire.AnnounceTicket(ticket, word, n(), n(), mask, rng.choice((0, 1, os.getpid())), self.flag()),
+            lambda: wire.AnnounceHandle(n(), n(), n(), mask, self.flag(), self.flag()),
+            lambda: wire.AnnounceTicket(ticket, word, n(), n(), mask, self.flag()),
             lambda: wire.AnnounceClaimed(ticket),
             lambda: wire.Announced(),
         )  # fmt: skip
@@ -122,6 +128,13 @@ class Fuzzer:
             )
         return rng.choice(makers[rng.random() < 0.98 :])()
 
+    def wounded(self, record: bytes) -> bytes:
+        """A record, half of the times with a byte changed."""
+        if not record or self.flag():
+            return record
+        at = self.rng.randrange(len(record))
+        return record[:at] + bytes([record[at] ^ 1 << self.rng.randrange(8)]) + record[at + 1 :]
+
     def packet(self) -> tuple[bytes, list[int]]:
         """Bytes and descriptors: mostly right in form, mostly with what belongs to them, sometimes wounded."""
         rng = self.rng
@@ -130,7 +143,8 @@ class Fuzzer:
             return rng.randbytes(rng.choice((1, 2, 10, 100, 5_000, 17_000))), []
         request = self.request()
         data = wire.encode(request)
-        fds = [rng.choice(self.files if rng.random() < 0.2 else self.files[:3])] * wire.fds_of(request)
+        good = self.pidfds if isinstance(request, wire.Duplicate | wire.BindOffer) else self.files[:3]
+        fds = [rng.choice(self.files if rng.random() < 0.2 else good)] * wire.fds_of(request)
         if kind < 0.06:
             fds = rng.choices(self.files, k=rng.choice((0, 1, 2, 5)))
         if kind < 0.10:
@@ -146,8 +160,11 @@ class Fuzzer:
         sock.settimeout(DEADLINE)
         sock.connect(str(self.directory / "broker.sock"))
         self.sock = sock
-        if self.rng.random() < 0.95:
-            self.say(wire.encode(wire.Hello(wire.PROTOCOL_VERSION)), [])
+        self.greeted = self.rng.random() < 0.95
+        if self.greeted:
+            resume = self.rng.choice(self.secrets) if self.rng.random() < 0.2 else b""
+            hello = wire.Hello(wire.PROTOCOL_VERSION, self.flag(), resume, self.rng.randrange(30))
+            self.say(wire.encode(hello), [])
         return sock
 
     def hang_up(self) -> None:
@@ -197,9 +214,11 @@ class Fuzzer:
         self.numbers += fresh
         if isinstance(reply, wire.Ticket):
             self.tickets.append(reply.ticket)
+        if isinstance(reply, wire.Welcome):
+            self.secrets.append(reply.secret)
         if isinstance(reply, wire.Exported | wire.Handle) and reply.record:
             self.records.append(reply.record)
-        for pool in (self.numbers, self.tickets, self.records):
+        for pool in (self.numbers, self.tickets, self.records, self.secrets):
             del pool[15 : max(15, len(pool) - 40)]
 
 

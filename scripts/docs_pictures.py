@@ -187,26 +187,31 @@ def _legend(draw: _Canvas, x: int, y: int) -> None:
     draw.text(x + 214, y, "leads to, keeps nothing", draw.theme.faint, size=13, anchor="start")
 
 
-_COLUMNS = (("payload", "payload"), ("object", "shared object"), ("kmt", "KMT number"))
+_COLUMNS = (("payload", "payload"), ("object", "shared object"), ("name", "its name"), ("kmt", "KMT number"))
 
 
 def lifetimes(theme: Theme) -> str:
     """Who keeps what alive: one row a holder, a full dot where it keeps the thing."""
     row, top = 38, 74
     height = top + row * len(KEEPS) + 20
-    draw = _Canvas(900, height, theme, "Lifetime table: which holder keeps payload, shared object and KMT number alive")
+    draw = _Canvas(900, height, theme, "Lifetime table: which holder keeps payload, shared object, name and KMT number")
     draw.box(8, 8, 884, height - 16, theme.card, radius=12)
-    centres = (540, 680, 820)
+    centres = (480, 600, 720, 830)
     for centre, (_, title) in zip(centres, _COLUMNS, strict=True):
         draw.text(centre, 44, title, theme.ink, bold=True)
     draw.text(28, 44, "holder", theme.ink, bold=True, anchor="start")
     for number, (holder, keeps) in enumerate(KEEPS.items()):
         y = top + row * number
         draw.parts.append(f'<path d="M20 {y - 10} H880" stroke="{theme.card.edge}" stroke-width="1"/>')
-        nothing = keeps == Keeps(0, 0, 0)
+        nothing = keeps == Keeps(0, 0, 0, 0)
         draw.text(28, y + 14, holder.value, theme.faint if nothing else theme.ink, anchor="start")
         for centre, (field, _) in zip(centres, _COLUMNS, strict=True):
-            tone = {"payload": theme.payload, "object": theme.name, "kmt": theme.handle}[field]
+            tone = {
+                "payload": theme.payload,
+                "object": theme.name,
+                "name": theme.name,
+                "kmt": theme.handle,
+            }[field]
             full = getattr(keeps, field)
             draw.parts.append(
                 f'<circle cx="{centre}" cy="{y + 9}" r="8" fill="{tone.edge}" stroke="{tone.edge}" stroke-width="1.5"/>'

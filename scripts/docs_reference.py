@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib
 import re
 from dataclasses import dataclass
 from enum import Enum, IntFlag
 from pathlib import Path
 
 import extmem
-from extmem import vk
+from extmem import errors, vk
 from scripts.docs_tables import table
+from scripts.public_members import is_public
 
 __all__ = ["pages"]
 
@@ -21,16 +23,31 @@ _SKIP = {"errors", "process", "raw", "rules", "vk"}
 
 @dataclass(frozen=True)
 class _Found:
-    """A class or function in a file, with the file's text."""
+    """A class or function in a file, with the file's text and the folder that its imports start from."""
 
     node: ast.ClassDef | ast.FunctionDef
     text: str
+    source: Path
 
     @property
     def bases(self) -> list[str]:
         """The base classes that are plain names."""
         written = self.node.bases if isinstance(self.node, ast.ClassDef) else []
         return [base.id for base in written if isinstance(base, ast.Name)]
+
+    def private_bases(self) -> list[_Found]:
+        """The base classes that are the library's and not public: what a class takes from them is its own to readers.
+
+        Those are classes of the same file, and what that imports from the library.
+        """
+        found = []
+        for node in ast.parse(self.text).body:
+            if isinstance(node, ast.ClassDef) and node.name in self.bases and node.name not in extmem.__all__:
+                found.append(_Found(node, self.text, self.source))
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("extmem."):
+                names = {alias.name for alias in node.names} & set(self.bases) - set(extmem.__all__)
+                found += [_find(self.source, str(node.module), name) for name in sorted(names)]
+        return found
 
 
 def _clean(doc: str | None) -> str:
@@ -53,7 +70,7 @@ def _find(source: Path, home: str, name: str) -> _Found:
         tree = ast.parse(text)
         for node in tree.body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
-                return _Found(node, text)
+                return _Found(node, text, source)
         elsewhere += [
             node.module
             for node in ast.walk(tree)
@@ -89,34 +106,37 @@ def _decorators(node: ast.FunctionDef) -> set[str]:
     return {ast.unparse(decorator) for decorator in node.decorator_list}
 
 
-def _members(found: _Found) -> str:
-    """Attributes, properties and methods of a class, in the order of its source."""
+def _members(cls: type, found: _Found, below: frozenset[str] = frozenset()) -> str:
+    """Attributes, properties and methods of a class that are public, in the order of its source.
+
+    cls: the class itself. found: its definition, or that of a base of it; below: what the classes below that define.
+    """
     parts: list[str] = []
     body = found.node.body
-    for base in ast.parse(found.text).body:
-        # What a public class takes from a base that is not public itself is its own to the reader.
-        if isinstance(base, ast.ClassDef) and base.name in found.bases and base.name not in extmem.__all__:
-            parts.append(_members(_Found(base, found.text)))
+    defined = below | {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    parts += filter(None, (_members(cls, base, defined) for base in found.private_bases()))
     for position, node in enumerate(body):
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+        if isinstance(node, ast.FunctionDef):
             marks = _decorators(node)
             doc = _clean(ast.get_docstring(node))
             if "overload" in marks or any(mark.endswith(".setter") for mark in marks):
+                continue
+            if node.name in below or not is_public(cls, node.name, doc):
                 continue
             if "property" in marks:
                 kind = ast.get_source_segment(found.text, node.returns) if node.returns is not None else ""
                 parts.append(f"**`{node.name}`** : `{kind}`<br>\n{_paragraphs(doc)}")
             else:
                 parts.append(f"**`{_signature(node, found.text, method=True)}`**<br>\n{_paragraphs(doc)}")
-        elif (
-            isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not node.target.id.startswith("_")
-        ):
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             after = body[position + 1] if position + 1 < len(body) else None
             told = (
                 _clean(str(after.value.value))
                 if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
                 else ""
             )
+            if not is_public(cls, node.target.id, told):
+                continue
             kind = ast.get_source_segment(found.text, node.annotation)
             parts.append(f"**`{node.target.id}`** : `{kind}`" + (f"<br>\n{told}" if told else ""))
         elif (
@@ -155,7 +175,7 @@ def _paragraphs(doc: str) -> str:
         match = re.match(r"^([a-z_][a-z_, ]*): (\S.*)$", line)
         if match and all(part.isidentifier() for part in match[1].replace(",", " ").split()):
             lines.append(f"- `{match[1]}`: {match[2]}")
-        elif re.match(r"^(Errors?|Ownership|Raises)( of [^:]*)?:", line):
+        elif re.match(r"^(Errors?|Ownership|Raises|Threads)( of [^:]*)?:", line):
             lines += ["", f"*{line.partition(':')[0]}:*{line.partition(':')[2]}"]
         else:
             inside = line.startswith("    ") and bool(lines)
@@ -173,7 +193,7 @@ def _entry(source: Path, home: str, name: str) -> str:
     found = _find(source, home, name)
     doc = _paragraphs(_clean(ast.get_docstring(found.node)))
     if isinstance(found.node, ast.ClassDef):
-        members = _members(found)
+        members = _members(getattr(importlib.import_module(home), name), found)
         return f"## `{name}`\n\n{doc}\n" + (f"\n{members}\n" if members else "")
     return f"## `{_signature(found.node, found.text, method=False)}`\n\n{doc}\n"
 
@@ -204,7 +224,7 @@ def _errors(source: Path) -> str:
         if isinstance(node, ast.ClassDef) and node.name in extmem.__all__:
             bases = ", ".join(f"`{ast.unparse(base)}`" for base in node.bases)
             parts.append(f"## `{node.name}`\n\nA kind of {bases}.\n\n{_paragraphs(_clean(ast.get_docstring(node)))}\n")
-            members = _members(_Found(node, text))
+            members = _members(getattr(errors, node.name), _Found(node, text, source))
             if members:
                 parts.append(members + "\n")
     return "\n".join(parts)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 
 from extmem import vk
+from extmem.broker.rights import RIGHTS
 from extmem.devices.base import DESCRIPTOR_LIMIT
 from extmem.devices.host import capabilities
 from extmem.handles import Access
@@ -34,8 +35,11 @@ def _lifetimes() -> str:
         return "yes" if value else "–"
 
     return table(
-        ("holder", "payload", "shared object and its name", "KMT number"),
-        ((holder.value, cell(keeps.payload), cell(keeps.object), cell(keeps.kmt)) for holder, keeps in KEEPS.items()),
+        ("holder", "payload", "shared object", "its name", "KMT number"),
+        (
+            (holder.value, *map(cell, (keeps.payload, keeps.object, keeps.name, keeps.kmt)))
+            for holder, keeps in KEEPS.items()
+        ),
     )
 
 
@@ -89,12 +93,22 @@ def _limits() -> str:
         "handles": "open NT handles",
         "memories": "memory objects known to the object manager",
         "objects": "shared objects made",
-        "tickets": "tickets in flight",
+        "tickets": "tickets in flight, of all processes of the user",
         "children": "inheriting children that have not shown up yet",
         "descriptor": "bytes of one descriptor",
     }
     return table(
         ("of one process", "at most"), ((told[f.name], f"{getattr(limits, f.name):,}") for f in fields(limits))
+    )
+
+
+def _senders() -> str:
+    return table(
+        ("message", "from", "when", "what the broker believes of it"),
+        (
+            (f"`{message.__name__}`", right.who.value, right.when.value, right.believed)
+            for message, right in RIGHTS.items()
+        ),
     )
 
 
@@ -179,6 +193,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "sddl flags": _ace_flags,
     "statuses": _statuses,
     "limits": _limits,
+    "rights of messages": _senders,
     "ledger": _ledger,
     "deciders": _deciders,
     "host handle types": _host_types,

@@ -25,6 +25,7 @@ ALLOWED_SKIPS = {
     "cc": r"no C compiler",
     "buffer-protocol": r"__buffer__ needs Python 3\.12",
     "root": r"needs root, to be another user",
+    "fuse": r"this machine mounts no FUSE file system",
     "network": r"needs the network",
     "kcmp": r"this kernel refuses kcmp",
     "cgroup": r"no control group can be limited here",

@@ -35,10 +35,12 @@ ONLY = {
     "linux": {
         "unit/broker": _BROKER,
         "process/broker": _BROKER,
+        "users": _BROKER,
         "process/test_broker_killed.py": _BROKER,
         "behaviours/test_bad_world.py": "a broker that may not start, and Linux's resource limits",
         "behaviours/test_bad_fds.py": _MEMORY_FILES,
         "faults/test_cuda_nth_call.py": "its operations are of fds; windows/cuda has those of NT handles",
+        "interrupts": "a process sends itself a signal at each instruction; Windows has no signal for that",
         "meta/test_behaviours_page.py": _REPOSITORY,
         "meta/test_both_systems.py": _REPOSITORY,
         "meta/test_codegen.py": _REPOSITORY,

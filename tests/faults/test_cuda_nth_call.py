@@ -51,6 +51,7 @@ class World:
         self.rendered = keep(self.vulkan.allocate(SIZE, name=f"{self.name} rendered"))
         self.hosted = keep(self.house.allocate(SIZE, name=f"{self.name} hosted"))
         self.described = Descriptor.parse(self.fd.payload.descriptor)
+        _array(self, self.device)  # opens the CUDA device that all Vulkan memory of this GPU is looked at through
         self.before = fake.alive()
 
     def check(self) -> None:

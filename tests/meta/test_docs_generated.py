@@ -76,7 +76,7 @@ def test_planted_lifetime_that_the_table_does_not_have_is_seen(monkeypatch: pyte
     from extmem.objects.lifetimes import KEEPS, Holder, Keeps
     from scripts import docs_pictures, docs_tables
 
-    changed = {**KEEPS, Holder.IMPORTED_NT: Keeps(payload=1, object=0, kmt=0)}
+    changed = {**KEEPS, Holder.IMPORTED_NT: Keeps(payload=1, object=0, name=0, kmt=0)}
     monkeypatch.setattr(docs_tables, "KEEPS", changed)
     monkeypatch.setattr(docs_pictures, "KEEPS", changed)
     differing = "\n".join(docs.compare(copy, docs.render(copy)))

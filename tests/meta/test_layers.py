@@ -1,4 +1,6 @@
-"""Layers import only to their left, pure modules touch no operating system, and the platform is asked in few places."""
+"""Layers import only to their left, pure modules touch no operating system, the platform is asked in few places, and
+file descriptors are received in one.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from tests.meta.tools import SOURCE, module_name, python_files
 # From left to right. A layer may import itself and everything before it.
 LAYERS = (
     "errors",
+    "owning",
     "optional",
     "vk",
     "rules",
@@ -56,8 +59,7 @@ PLATFORM_ASKED = {
     "extmem.devices.cuda.sharing": "picks how CUDA's own memory leaves the process",
     "extmem.devices.host._system": "picks what payloads are made of",
     "extmem.manager": "picks the object manager",
-    "extmem.broker.descriptors": "picks how a descriptor is closed",
-    "extmem.handles.fds": "Windows numbers no files as descriptors are numbered",
+    "extmem.owning._system": "picks how descriptors are closed and duplicated",
     "extmem.process": "picks how children inherit",
     "extmem.broker": "picks nothing off Linux, and says so",
     "extmem.testing.fake_cuda.sharing": "picks what the fake driver's memory is made of, and shared by",
@@ -82,11 +84,19 @@ BACKENDS = (
     "extmem.manager._linux",
     "extmem.manager._win32.",
     "extmem.handles._win32.",
+    "extmem.owning._",
+    "extmem.owning.fds",
     "extmem.memory.sockets",
     "extmem.cli.",
     "extmem.testing.",
 )
 """Modules of one platform, or with a part for one: they may refuse the others (a guard), so that type checkers know."""
+
+RECEIVING = {
+    "extmem.broker.transport": "close-on-exec, an exact number, an owner for each",
+    "extmem.cli._bench.opening_linux": "what passing by bare socket costs",
+}
+"""Modules of the library that receive file descriptors."""
 
 
 def imports(module: str, tree: ast.AST, *, is_package: bool = False) -> set[str]:
@@ -138,6 +148,16 @@ def worldly_imports(module: str, tree: ast.AST) -> list[str]:
     if not pure:
         return []
     return sorted(f"{module} imports {name}" for name in imports(module, tree) if name.split(".")[0] in WORLDLY)
+
+
+def receives_descriptors(tree: ast.AST) -> bool:
+    """Whether it calls what takes file descriptors out of a socket."""
+    names = {"recvmsg", "recvmsg_into", "recv_fds"}
+    return any(isinstance(node, ast.Attribute | ast.alias) and _name_of(node) in names for node in ast.walk(tree))
+
+
+def _name_of(node: ast.Attribute | ast.alias) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.name
 
 
 def is_guard(node: ast.AST) -> bool:
@@ -214,6 +234,12 @@ def test_the_platform_is_asked_once_a_subject() -> None:
     assert not strange, f"sys.platform is asked outside the allow-list (choose in the __init__): {strange}"
 
 
+def test_file_descriptors_are_received_in_one_place() -> None:
+    found = {module for _, module, tree in _trees() if receives_descriptors(tree)}
+    found -= {module for module in found if layer_of(module) == TESTING}
+    assert found == set(RECEIVING)
+
+
 def test_only_modules_of_one_platform_refuse_the_others() -> None:
     guarded = {module for _, module, tree in _trees() if has_guard(tree)}
     assert not [module for module in sorted(guarded) if not module.startswith(BACKENDS)]
@@ -258,6 +284,14 @@ def test_planted_operating_system_import_is_seen() -> None:
     assert worldly_imports("extmem.broker.wire", ast.parse("from os import path"))
     assert not worldly_imports("extmem.broker.server", ast.parse("import socket"))
     assert not worldly_imports("extmem.rules.bind", ast.parse("import enum"))
+
+
+@pytest.mark.parametrize(
+    "code", ["sock.recvmsg(1, 2)", "from socket import recv_fds", "answers.extend(map(sock.recvmsg_into, buffers))"]
+)
+def test_planted_receiving_is_seen(code: str) -> None:
+    assert receives_descriptors(ast.parse(code))
+    assert not receives_descriptors(ast.parse("sock.recv(1); sock.sendmsg([b'x']); recvmsg = 'a word'"))
 
 
 def test_planted_platform_question_is_seen() -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 import extmem
-from tests.meta.tools import SOURCE, python, python_files
+from extmem.owning import Held
+from scripts.public_members import is_public, public_members
+from tests.meta.tools import ROOT, SOURCE, python, python_files
 
 HEAVY = ("numpy", "typer", "rich", "cffi", "msgspec")
 REFUSAL = "Windows|_win32" if sys.platform == "linux" else "Linux"
@@ -48,7 +50,7 @@ def declared(tree: ast.Module) -> tuple[set[str], set[str], set[str]]:
 
 
 def undocumented(names: dict[str, object]) -> list[str]:
-    """Names without a docstring, and public methods and properties of theirs without one."""
+    """Names without a docstring, and methods and properties of theirs without one that a program may use."""
     missing = []
     for name, value in names.items():
         if not inspect.getdoc(value):
@@ -56,7 +58,7 @@ def undocumented(names: dict[str, object]) -> list[str]:
         if inspect.isclass(value):
             for attribute, member in vars(value).items():
                 plain = inspect.isfunction(member) or isinstance(member, (property, staticmethod, classmethod))
-                if plain and not attribute.startswith("_") and not inspect.getdoc(member):
+                if plain and is_public(value, attribute, None) and not inspect.getdoc(member):
                     missing.append(f"{name}.{attribute}")
     return missing
 
@@ -241,6 +243,41 @@ def test_planted_missing_docstrings_are_seen() -> None:
     assert undocumented({"Told": Told}) == []
     assert undocumented({"Mute": Mute}) == ["Mute.verb"]
     assert undocumented({"f": lambda: None}) == ["f"]
+
+
+def test_what_is_for_the_library_itself_is_not_public() -> None:
+    class Owned(Held):
+        """Told."""
+
+        def verb(self) -> None:
+            """Told too."""
+
+        def verbatim(self) -> None:
+            """Told, and told apart (for the library itself)."""
+
+        def give_back(self) -> None: ...
+
+        def _hidden(self) -> None: ...
+
+    class Free:
+        """Has a member of the same name, which it has not from `Held`."""
+
+        def give_back(self) -> None: ...
+
+    assert public_members(Owned) == ["verb"]
+    assert public_members(Free) == ["give_back"]
+    assert undocumented({"Owned": Owned, "Free": Free}) == ["Free.give_back"]
+
+
+def test_the_reference_has_the_public_members_alone() -> None:
+    """The pages have neither `Held`'s members nor marked ones, and have the others."""
+    page = (ROOT / "docs" / "reference" / "extmem.md").read_text(encoding="utf-8")
+    for cls in (extmem.Buffer, extmem.DeviceMemory, extmem.FdHandle, extmem.Device):
+        text = page.partition(f"\n## `{cls.__name__}`\n")[2].partition("\n## ")[0]
+        shown = set(re.findall(r"^\*\*`(\w+)", text, re.MULTILINE))
+        public = {name for name in public_members(cls) if callable(getattr(cls, name))}
+        assert public and public <= shown, cls
+        assert not shown & (set(dir(cls)) - set(public_members(cls))), cls
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from extmem.devices.host.driver import HostDriver
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import FdHandle, NtHandle
 from extmem.memory import Buffer, Device, DeviceMemory
+from extmem.owning import OwnedFd
 from extmem.testing import conformance
 from extmem.testing.leaks import LeakError
 from tests.systems import on_linux
@@ -43,9 +44,9 @@ class LeaksADescriptor(HostDriver):
 
     spare: list[int] = []
 
-    def export_fd(self, allocation: Allocation, **options: Any) -> int:
+    def export_fd(self, allocation: Allocation, **options: Any) -> OwnedFd:
         fd = super().export_fd(allocation, **options)
-        self.spare.append(os.dup(fd))
+        self.spare.append(os.dup(fd.fd))
         return fd
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from extmem.handles import fds
+from extmem.owning import OwnedFd
 from extmem.testing.children import Child, python_environment
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
@@ -108,16 +108,17 @@ def test_a_broker_in_the_foreground_keeps_them_occupied(own_runtime: Runtime) ->
 
 
 def test_a_number_of_3_or_more_stays(tmp_path: Path) -> None:
-    with open(tmp_path / "file", "w") as file:
-        assert fds.raised(file.fileno()) == file.fileno()
+    owned = OwnedFd.open(tmp_path, os.O_RDONLY)
+    assert owned.raised() is owned
+    owned.close()
 
 
 LEFT_AND_CLOSED = """
 import os, socket
-from extmem.handles import fds
+from extmem.owning import OwnedFd, fds
 
 os.dup2(os.open("/dev/zero", os.O_RDONLY), 0, inheritable=False)
-made = fds.raised(0)
+made = OwnedFd(0).raised().take()
 assert made >= 3 and os.readlink(f"/proc/self/fd/{made}") == "/dev/zero"
 assert not os.get_inheritable(made) and not os.path.lexists("/proc/self/fd/0")
 low = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -125,6 +126,7 @@ assert low.fileno() == 0
 raised = fds.raised_socket(low)
 assert raised.fileno() >= 3 and raised.type == socket.SOCK_SEQPACKET and low.fileno() == -1
 ends = fds.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
+ends = [end.take() for end in ends]
 assert min(ends) >= 3 and not any(map(os.get_blocking, ends)) and not any(map(os.get_inheritable, ends))
 assert not os.path.lexists("/proc/self/fd/0")
 """

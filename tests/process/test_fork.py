@@ -71,3 +71,58 @@ def test_the_child_may_begin_anew(forking: Peer) -> None:
     assert forking("forked(source, False)", source=source) == "b'mine'"
     assert forking("forked(source, False)", source="extmem.open_handle(name).info.handle_count") == "2"
     assert forking("get(memory), handle.info.handle_count") == (b"mine", 1)
+
+
+# A daemon closes every descriptor that it was born with, and opens files of its own under the same numbers.
+DAEMON = """
+def daemon(lose):
+    import gc, os
+    reading, writing = os.pipe()
+    os.dup2(writing, 200)
+    os.close(writing)
+    if os.fork() == 0:
+        os.closerange(3, 200)
+        files = [open(os.devnull, "wb") for _ in range(60)]
+        for thing in lose:
+            exec(thing, globals())
+        gc.collect()
+        gone = [file.fileno() for file in files if not os.path.exists(f"/proc/self/fd/{file.fileno()}")]
+        os.write(200, repr((len({file.fileno() for file in files}), gone)).encode())
+        os._exit(0)
+    os.close(200)
+    with open(reading, "rb") as file:
+        said = file.read().decode()
+    os.wait()
+    return eval(said)
+"""
+HELD = """
+FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
+plain = device.allocate(64)
+things = {"memory": memory, "handle": handle, "plain": plain, "fd": plain.export_handle(FD)}
+things["opened"] = by_name(device, name)
+view = things["opened"].map()
+del memory, handle, plain
+"""
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        "del things['memory']",
+        "things['memory'].close()",
+        "del things['handle']",
+        "things['fd'].close()",
+        "del things['fd']",
+        "view.release(); del things['opened']",
+        "things.clear(); del view",
+    ],
+)
+def test_a_daemon_loses_no_file_of_its_own(forking: Peer, lose: str) -> None:
+    forking(DAEMON + HELD)
+    assert forking("daemon([lose])", lose=lose) == (60, [])
+    assert forking("get(things['memory']), get(things['opened'])") == (b"mine", b"mine"), "the parent has its own"
+
+
+def test_a_daemon_that_closes_a_file_of_its_own_is_found_out(forking: Peer) -> None:
+    forking(DAEMON + HELD)
+    assert forking("daemon(['import os; os.close(5)'])") == (60, [5])

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import extmem
+from extmem.errors import NameNotFoundError
 from extmem.memory import Device
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
+from extmem.testing.waiting import wait_until
 from extmem.vk import SecurityAttributes
 from tests.behaviours.steps import FD, PEER, READ, SIZE, W32, by_name, export, fd, get, nt, put
 
@@ -95,6 +98,23 @@ def test_a_peer_that_fills_its_table_fills_its_own(hostile: Peer, device: Device
             assert get(other) == b"\0\0\0\0"
             assert handle.info.handle_count == 2001
         hostile("for handle in handles: handle.close()\nhandles.clear()")
+
+
+def test_a_handle_put_into_another_process_keeps_the_name_while_that_lives(
+    hostile: Peer, device: Device, name: str
+) -> None:
+    """A name needs a living process that has its object: this is how a process gives one to another of its user."""
+    with Peer() as other:
+        other(PEER + "\nfrom extmem.manager import manager\nmanager().kmt_alive(0)")
+        hostile("memory = export(device, name=name)\nhandle = nt(device, memory)\nput(memory, b'mine')", name=name)
+        value = hostile("value = handle.duplicate(into=pid)\nvalue", pid=other.pid)
+        hostile.kill()
+        with by_name(device, name) as found, extmem.open_handle(name) as handle:
+            wait_until(lambda: handle.info.handle_count == 2, "the killed process's handle to be closed")
+            assert get(found) == b"mine"
+        other("manager().close(value)", value=value)
+        with pytest.raises(NameNotFoundError):
+            by_name(device, name)
 
 
 @pytest.mark.linux_only("the example attacks the broker")

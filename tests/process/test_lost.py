@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 import extmem
+from extmem import errors
 from extmem.memory import Device
 from extmem.testing.children import Child, Peer
 from extmem.testing.leaks import object_manager
@@ -120,3 +121,35 @@ def test_the_end_of_the_with_block_closes_even_on_an_error(device: Device, peer:
     assert memory.closed and view[0] == 0
     del view, error
     assert get is not None
+
+
+WAYS_TO_LOOK: dict[str, Callable[[extmem.DeviceMemory], object]] = {
+    "map": lambda memory: memory.map(),
+    "numpy": lambda memory: memory.numpy(),
+    "np.from_dlpack": lambda memory: pytest.importorskip("numpy").from_dlpack(memory),
+    "a part of an array": lambda memory: memory.numpy()[2:3],
+}
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["closed again", "not closed again"])
+@pytest.mark.parametrize("way", WAYS_TO_LOOK)
+def test_memory_whose_block_failed_under_a_view_is_given_back(device: Device, name: str, way: str, again: bool) -> None:
+    """Where the block ends with an error and an array lives on, the last view or a second `close` gives all back."""
+    view: object = None
+    with pytest.raises(KeyError), export(device, name=name) as memory:
+        view = WAYS_TO_LOOK[way](memory)
+        raise KeyError
+    assert memory.closed and device.live_allocations == 1
+    for _ in range(2):
+        with pytest.raises(errors.LiveViewError, match="still looks at this memory"):
+            memory.close()
+        with pytest.raises(errors.NameTakenError):
+            export(device, name=name)
+    del view
+    gc.collect()
+    if again:
+        memory.close()
+    assert device.live_allocations == 0
+    with export(device, name=name):
+        pass
+    memory.close()

@@ -1,4 +1,4 @@
-"""Eight threads at once: devices, the manager and names may be used from all of them."""
+"""Several threads at once: devices, the manager and names may be used from all of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 import extmem
 from extmem import errors
 from extmem.memory import Device
+from extmem.testing.children import Child
+from extmem.testing.runtime import Runtime
 from tests.behaviours.steps import by_name, export, get, import_win32, nt, put
 
 THREADS, ROUNDS = 8, 25
@@ -95,3 +97,46 @@ def test_what_threads_lose_is_given_back(device: Device) -> None:
 
     together(work)
     # The leak check that every test here ends with sees that nothing is left.
+
+
+# What is opened twice is imported and mapped once, and the last one who closes gives it back: each look here is into
+# what another thread is about to give back.
+LOOKING = """
+import sys, threading, extmem
+way, rounds = sys.argv[1], int(sys.argv[2])
+device = extmem.open_device(kind="host")
+memory = device.allocate(4096, "uint8", name="the same")
+memory.map()[:] = b"\\x05" * 4096
+def opened(look):
+    with extmem.open("the same") as other:
+        return look(other)
+def by_handle():
+    with extmem.open_handle("the same") as handle, device.open(handle) as other:
+        return bytes(other.map())
+WAYS = {
+    "map": lambda: opened(lambda other: bytes(other.map())),
+    "read_bytes": lambda: opened(lambda other: bytes(other.read_bytes())),
+    "a handle": by_handle,
+}
+wrong = []
+def work():
+    try:
+        for _ in range(rounds):
+            if WAYS[way]() != b"\\x05" * 4096:
+                raise ValueError("other bytes")
+    except BaseException as error:
+        wrong.append(f"{type(error).__name__}: {error}")
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(wrong or "right")
+"""
+
+
+@pytest.mark.parametrize(("way", "rounds"), [("map", 20_000), ("read_bytes", 20_000), ("a handle", 500)])
+def test_threads_that_open_one_name_look_at_it_and_close_it(own_runtime: Runtime, way: str, rounds: int) -> None:
+    """In a process of their own: what is unmapped under a look ends it with SIGSEGV."""
+    with Child.python(LOOKING, way, str(rounds), env=own_runtime.environment) as child:
+        child.wait()
+        assert child.output.strip() == "right"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 from typing import Any
 
 import extmem
+from extmem import vk
 from tests.behaviours.steps import get, put
 
 
@@ -69,3 +71,58 @@ def try_to_write(memory: extmem.DeviceMemory) -> str:
 
 def never(thing: Any) -> None:
     """Reached only if the child was not killed while it unpickled."""
+
+
+def make(text: bytes) -> extmem.DeviceMemory:
+    """Memory of this process's, as a result; the process may end before it is read."""
+    memory = extmem.open_device(kind="host").allocate(len(text), name=f"made by {os.getpid()}")
+    put(memory, text)
+    return memory
+
+
+def make_handle(text: bytes) -> extmem.NtHandle:
+    """As `make`, by NT handle."""
+    memory = make(text)
+    return extmem.open_handle(str(memory.name))
+
+
+def make_fd(text: bytes) -> extmem.FdHandle:
+    """As `make`, by fd."""
+    device = extmem.open_device(kind="host")
+    memory = device.allocate(len(text))
+    put(memory, text)
+    handle = memory.export_handle(extmem.vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
+    assert isinstance(handle, extmem.FdHandle)
+    return handle
+
+
+def put_and_end(queue: Any, text: bytes) -> None:
+    """Leave a result in a queue, and end."""
+    queue.put(make(text))
+
+
+class AlreadyClaimed:
+    """Pickles as a reference that cannot be claimed any more, as one is that came too late."""
+
+    def __init__(self, thing: Any) -> None:
+        self.text = pickle.dumps(thing)
+        pickle.loads(self.text).close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (self.text,)
+
+
+def make_too_late(kind: str) -> AlreadyClaimed:
+    """A result that nobody can receive."""
+    return AlreadyClaimed({"memory": make, "nt": make_handle, "fd": make_fd}[kind](b"late"))
+
+
+def open_missing(name: str) -> extmem.DeviceMemory:
+    """Fails: nobody has that name."""
+    return extmem.open(name)
+
+
+def break_a_rule(size: int) -> extmem.DeviceMemory:
+    """Fails: no memory type has that number."""
+    with extmem.open_device(kind="host") as device:
+        return device.allocate_memory(vk.MemoryAllocateInfo(size, 1000))

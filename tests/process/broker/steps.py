@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from extmem.broker import transport, wire
+from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 
 PEER = """
 import fcntl, mmap, signal, threading, time
+from extmem.broker.peers import inheritance
 from extmem.errors import *
 from extmem.manager import manager
 from extmem.objects import Share
@@ -59,6 +64,140 @@ def write(imported, data):
 """
 
 
+OTHER = 60_000 + 2 * (os.getpid() % 2_000)
+"""A user whom no other run of these tests is at the same time; the next one is free, too."""
+BECOME = f"""
+def become(uid={OTHER}):
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+"""
+ASK = """
+from extmem.broker import wire
+def ask(request):
+    with m.client.lock: return m.client.exchange(request)[0]
+"""
+SYSTEM = """
+from pathlib import Path
+from extmem.broker.paths import RuntimeDir
+from extmem.manager._linux import LinuxManager
+m = LinuxManager(RuntimeDir(Path(os.environ['EXTMEM_RUNTIME_DIR']), system=True))
+"""
+"""What makes a peer a client of the system-wide broker of `system_broker`."""
+
+
+CLIMB = """
+def tried(what):
+    try: return what()
+    except ExtmemError as error: return type(error).__name__
+def writes(found):
+    '''Whether the descriptor of an import lets this process write.'''
+    try:
+        with mmap.mmap(found.payload.fd, 4096) as view: view[:4] = b'evil'
+        return True
+    except PermissionError:
+        return False
+def attempts(fd):
+    '''All the ways of giving the descriptor of a read-only payload back as something better.'''
+    from extmem.broker.wire import Kind
+    how = dict(access=ALL, sddl='D:(A;;GA;;;WD)', inherit=False)
+    yield lambda: m.export(fd, b'', share=Share.NT, name='as opaque', kind=Kind.OPAQUE, **how)
+    yield lambda: m.export(fd, b'', share=Share.NT, name='stated', kind=Kind.OPAQUE, identity=5, **how)
+    yield lambda: m.export(fd, b'', share=Share.NT, name='as host', **how)
+    yield lambda: m.export(fd, b'', share=Share.KMT, name=None, kind=Kind.OPAQUE, **how)
+    yield lambda: m.export(fd, b'', share=Share.KMT, name=None, **how)
+def climb(found):
+    '''What came of all attempts to write: True where one did.'''
+    done = []
+    for attempt in attempts(found.payload.fd):
+        made = tried(attempt)
+        if isinstance(made, str):
+            done.append(made)
+            continue
+        handle = tried(lambda: m.get_handle(made.memory)) if made.object else None
+        for way in (lambda: m.import_by_handle(handle), lambda: m.import_by_kmt(made.kmt)):
+            got = tried(way)
+            if not isinstance(got, str): done.append(writes(got))
+    for name in ('as opaque', 'stated', 'as host'):
+        got = tried(lambda: m.import_by_name(name, READ_WRITE))
+        done.append(got if isinstance(got, str) else writes(got))
+    return done
+"""
+"""What a peer has to try to write to what it may only read: `climb`."""
+
+
+def needs_root() -> None:
+    """Skip where this process cannot become another user."""
+    if os.geteuid():
+        pytest.skip("needs root, to be another user")
+
+
+@contextmanager
+def system_broker(runtime: Runtime) -> Iterator[Child]:
+    """A broker that serves all users, in this runtime directory."""
+    needs_root()
+    runtime.path.chmod(0o755)
+    command = [sys.executable, "-m", "extmem.broker", "--system", "--directory", str(runtime.path)]
+    with Child(command, env=runtime.environment) as child:
+        wait_until(lambda: (runtime.path / "broker.sock").exists(), "its socket")
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def heir(parent: Peer, source: str, uid: int = OTHER) -> str:
+    """What a child of another user prints that inherits the peer's connection, and with it its handles."""
+    script = "import os\n" + BECOME + PEER + ASK + f"become({uid})\n" + source
+    return str(
+        parent(
+            "import subprocess, sys\n"
+            "with m.inherit_socket() as channel:\n"
+            "    environment = dict(os.environ, EXTMEM_INHERIT_FD=inheritance(channel))\n"
+            "    child = subprocess.Popen([sys.executable, '-c', script], env=environment,\n"
+            "        pass_fds=[channel.fileno()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)\n"
+            "out = child.communicate(timeout=60)[0]\n"
+            "out.strip()",
+            script=script,
+        )
+    )
+
+
+@contextmanager
+def next_broker(runtime: Runtime, *, window: float = 25.0, system: bool = False) -> Iterator[Child]:
+    """A broker that follows a killed one, with a recovery window long enough to look around in."""
+    source = (
+        "import sys\nfrom extmem.broker import journal\njournal.GRACE = float(sys.argv[2])\n"
+        "from extmem.broker.run import run\nsys.exit(run(sys.argv[1], system=len(sys.argv) > 3))"
+    )
+    (runtime.path / "broker.sock").unlink(missing_ok=True)
+    arguments = [str(runtime.path), str(window), *["system"] * system]
+    with Child.python(source, *arguments, env=runtime.environment) as child:
+        wait_until(lambda: (runtime.path / "broker.sock").exists() or not child.alive, "its socket")
+        assert child.alive, child.output
+        yield child
+
+
+BROKER = """
+import os, sys
+from extmem.broker import run, server, client
+import extmem.manager, extmem.testing.runtime
+"""
+"""What a broker in a process of a test's own begins with; another user cannot import it later."""
+
+
+@contextmanager
+def own_broker(runtime: Runtime, prelude: str = "", *, uid: int | None = None) -> Iterator[Child]:
+    """A broker that a test has prepared: `prelude` runs before it, in its process."""
+    source = BROKER + BECOME + prelude + (f"become({uid})\n" if uid else "") + "sys.exit(run.run(sys.argv[1]))"
+    if uid:
+        os.chown(runtime.path, uid, uid)
+    with Child.python(source, str(runtime.path), env=runtime.environment) as child:
+        wait_until(lambda: (runtime.path / "broker.sock").exists() or not child.alive, "its socket")
+        assert child.alive, child.output
+        yield child
+
+
 def broker_fds(pid: int) -> int:
     """How many descriptors the broker has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
@@ -93,8 +232,8 @@ class RawClient:
             packet[1].close()
         return wire.decode_reply(packet[0])
 
-    def hello(self) -> wire.Welcome:
-        reply = self.ask(wire.Hello(wire.PROTOCOL_VERSION))
+    def hello(self, **more: Any) -> wire.Welcome:
+        reply = self.ask(wire.Hello(wire.PROTOCOL_VERSION, **more))
         assert isinstance(reply, wire.Welcome)
         return reply
 

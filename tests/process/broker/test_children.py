@@ -73,8 +73,14 @@ def test_closing_in_a_forked_child_is_local(parent: Peer) -> None:
     assert parent("m.info(h).handle_count, text(i), reads('x')") == (1, b"hello", b"hello")
 
 
-def test_the_memory_itself_is_there_in_a_forked_child(parent: Peer) -> None:
-    assert parent("forked('text(i)')") == "b'hello'"
+def test_a_forked_child_keeps_what_is_mapped_and_no_descriptor(parent: Peer) -> None:
+    """Its copies are closed: nothing may be done with them, and their numbers are for files of its own."""
+    parent(
+        "import ctypes\nfrom extmem.devices.host._system import map_file\nview = map_file(i.payload.fd, 4096, False)"
+    )
+    assert parent("forked('ctypes.string_at(view.address, 5)')") == "b'hello'"
+    assert parent("forked('text(i)')") == "OSError"
+    assert parent("text(i)") == b"hello", "the parent has its own"
 
 
 def test_a_forked_child_is_watched_over_like_any_other(own_runtime: Runtime, parent: Peer) -> None:
@@ -117,7 +123,7 @@ def born(parent: Peer, source: str, *, handles: str = "None") -> str:
         parent(
             "import subprocess, sys\n"
             f"with m.inherit_socket({handles}) as channel:\n"
-            "    environment = dict(os.environ, EXTMEM_INHERIT_FD=str(channel.fileno()))\n"
+            "    environment = dict(os.environ, EXTMEM_INHERIT_FD=inheritance(channel))\n"
             "    child = subprocess.Popen([sys.executable, '-c', 'import os\\n' + script], env=environment,\n"
             "        pass_fds=[channel.fileno()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)\n"
             "out = child.communicate(timeout=60)[0]\n"
@@ -158,7 +164,7 @@ def test_inheritance_goes_on_to_the_next_generation(parent: Peer) -> None:
     nested = (
         "import subprocess, sys\n"
         "with m.inherit_socket() as channel:\n"
-        "    environment = dict(os.environ, EXTMEM_INHERIT_FD=str(channel.fileno()))\n"
+        "    environment = dict(os.environ, EXTMEM_INHERIT_FD=inheritance(channel))\n"
         f"    code = {'import os' + PEER!r} + 'print(text(m.import_by_handle({value})))'\n"
         "    command = [sys.executable, '-c', code]\n"
         "    grandchild = subprocess.Popen(command, env=environment, pass_fds=[channel.fileno()])\n"
@@ -240,17 +246,12 @@ def test_an_offer_bound_to_the_dead_ends_at_once(parent: Peer) -> None:
     assert parent("t = m.offer(memory=a.memory); m.bind_offer(t, 2**22 + 1)\nm.snapshot()[0].holders[0].tickets") == 0
 
 
-def test_an_offer_ends_with_its_sender(start: Start, parent: Peer) -> None:
+def test_what_is_lost_is_freed_soon(start: Start, parent: Peer) -> None:
     other = start()
-    ticket = parent("m.offer(memory=a.memory)")
-    parent.kill()
-    assert wait_until(lambda: not other("m.snapshot()"), "all to end")
-    assert other.fails("m.claim(ticket)", ticket=ticket).is_a("InvalidHandleError")
-
-
-def test_what_finalizers_leave_is_freed_soon(start: Start, parent: Peer) -> None:
-    other = start()
-    parent("m.free_later(i.memory); m.close_later(h)")
+    parent(
+        "from extmem.handles import HandleEntry\nfrom extmem.manager import Reference\n"
+        "r, e = Reference(m), HandleEntry(m)\nr.record(i.memory)\ne.record(h)\ndel r, e"
+    )
     wait_until(lambda: other("m.snapshot()[0].holders[0].memories") == 1, "the memory to be freed")
     assert other("m.snapshot()[0].holders[0].handles") == ()
 

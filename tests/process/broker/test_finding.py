@@ -132,7 +132,7 @@ ALONE = {"EXTMEM_RUNTIME_DIR": "", "XDG_RUNTIME_DIR": "", "EXTMEM_BROKER_IDLE": 
 
 def test_the_fall_back_is_the_users_own(fall_back: Path, start: Start) -> None:
     # (Whether a broker starts there is the interpreter's matter, which may be in a directory of root's alone.)
-    found = start(ALONE)(f"{BECOME}\nopened = m.client.directory.prepare()\nos.fstat(opened).st_ino")
+    found = start(ALONE)(f"{BECOME}\nopened = m.client.directory.prepare()\nos.fstat(opened.fd).st_ino")
     assert found == fall_back.stat().st_ino
     assert fall_back.stat().st_uid == VICTIM and fall_back.stat().st_mode & 0o777 == 0o700
 
@@ -152,7 +152,7 @@ def test_a_session_directory_of_another_user_is_not_used(fall_back: Path, start:
     session.mkdir(mode=0o700)
     peer = start({**ALONE, "XDG_RUNTIME_DIR": str(session)})
     assert peer(f"{BECOME}\nstr(m.client.directory.path)") == str(fall_back)
-    assert peer("os.close(m.client.directory.prepare())") is None
+    assert peer("m.client.directory.prepare().close()") is None
     assert fall_back.exists() and not list(session.iterdir())
 
 
@@ -164,6 +164,19 @@ def test_a_directory_that_is_not_ours_to_enter_is_refused(start: Start, tmp_path
     error = start({"EXTMEM_RUNTIME_DIR": str(closed / "extmem")}).fails(f"{BECOME}\nshare('x')")
     assert error.is_a("UnsupportedError")
     assert str(closed / "extmem") in error.message and "Permission denied" in error.message
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there", "missing"])
+@pytest.mark.parametrize("verb", ["share('x')", "m.open_handle('x', READ)", "m.import_by_name('x')"])
+def test_a_path_that_no_socket_can_have_is_refused(start: Start, tmp_path: Path, there: bool, verb: str) -> None:
+    """The limit is named by whatever is asked first, whether the directory is there or not."""
+    long = tmp_path / ("x" * 110)
+    if there:
+        long.mkdir(mode=0o700)
+    error = start({"EXTMEM_RUNTIME_DIR": str(long)}).fails(verb)
+    assert error.is_a("UnsupportedError")
+    assert f"{long} is too long: a socket's path has at most 107 bytes" in error.message
+    assert long.exists() is there
 
 
 # Programs that are no Python.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import sys
 
 import pytest
 
-from extmem.testing.children import Child, Peer
+from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
-from tests.process.broker.steps import broker_fds
+from tests.process.broker.steps import BECOME, SYSTEM, broker_fds, system_broker
+from tests.process.broker.test_resume import stopped
 from tests.stopping import stop
 
 
@@ -77,6 +77,22 @@ def test_closing_the_source_of_a_duplicate_lets_go_of_it(start: Start, exporter:
     assert other("drop(m.import_by_name('x'))\nfds()") == before
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_handle_that_takes_the_place_of_its_source_is_held(own_runtime: Runtime, start: Start, same: bool) -> None:
+    """DUPLICATE_CLOSE_SOURCE within the process: with the same rights the value stays, with others it does not."""
+    peer = start()
+    peer("a = share('x', b'hello')\nh = m.get_handle(a.memory)\nm.free(a.memory)")
+    peer(
+        f"k = m.duplicate(h, desired={'None' if same else 'READ'}, inherit=True, same_attributes=False,\n"
+        "    close_source=True, into=None)"
+    )
+    assert peer("k == h, list(m.client.state.handles) == [k]") == (same, True)
+    own_runtime.kill_broker()
+    assert peer("reads('x'), m.info(k).inherit") == (b"hello", True)
+    peer("m.close(k)")
+    assert peer("m.client.state.handles, m.client.state.payloads, m.snapshot()") == ({}, {}, [])
+
+
 def test_many_threads_share_one_manager(start: Start, exporter: Peer) -> None:
     other = start()
     other(
@@ -109,6 +125,126 @@ def test_a_signal_handler_may_not_ask_in_the_middle_of_a_question(own_runtime: R
     assert peer("answers") == {b"hello"}
     assert peer("all(s == b'hello' or 'signal handler' in s for s in seen)")
     assert peer("reads('x')") == b"hello"
+
+
+HANDLERS = {
+    "opens": "drop(m.import_by_name('x'))",
+    "exports": "made = share(None, b'other'); text_of_it = os.pread(payload_fd, 5, 0); m.free(made.memory)",
+    "closes": "h = m.open_handle('x', READ); m.close(h)",
+    "closes what is the interrupted call's payload": "extra and m.free(extra[-1]) is None and extra.pop()",
+}
+
+
+@pytest.mark.parametrize("what", HANDLERS)
+def test_a_signal_handler_undoes_nothing_of_the_interrupted_call(own_runtime: Runtime, start: Start, what: str) -> None:
+    """It is answered or refused; what the calls have made is there, and the broker and the process agree."""
+    peer = start()
+    peer(
+        "share('x', b'hello')\npayload_fd = payload(b'other')\n"
+        "extra = [m.import_by_name('x').memory for _ in range(200)]\nworked, refused, inside = [], [], []\n"
+        "def handler(number, frame):\n"
+        "    if inside: return\n"  # a handler may interrupt a handler, which then has freed what this one would
+        "    inside.append(1)\n"
+        f"    try: {HANDLERS[what]}\n"
+        "    except HandleStateError as error: refused.append(str(error))\n"
+        "    else: worked.append(1)\n"
+        "    finally: inside.clear()\n"
+        "signal.signal(signal.SIGALRM, handler)"
+    )
+    peer(
+        "def work(turn):\n"
+        "    i = m.import_by_name('x'); h = m.get_handle(1); k = m.duplicate(h, desired=None, inherit=False,\n"
+        "        same_attributes=False, close_source=True, into=None)\n"
+        "    e = share(f'n{turn}', b'named'); j = m.import_by_handle(k)\n"
+        "    assert (text(i), text(j), reads(f'n{turn}')) == (b'hello', b'hello', b'named')\n"
+        "    m.free(i.memory); m.free(j.memory); m.free(e.memory); m.close(k)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.0007, 0.0007)\n"
+        "for turn in range(300): work(turn)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)"
+    )
+    assert peer("all('signal handler' in s for s in refused), bool(worked), bool(refused)") == (True, True, True)
+    peer("for memory in extra: m.free(memory)")
+    assert peer("list(m.client.state.memories), m.client.state.handles, m.client._stale") == ([1], {}, [])
+    assert peer("[(h.memories, h.handles) for row in m.snapshot() for h in row.holders]") == [(1, ())]
+
+
+def test_what_a_signal_handler_could_not_close_is_closed_by_the_next_try(own_runtime: Runtime, start: Start) -> None:
+    """Through the objects of the library: closing in a handler works or is refused, and can be repeated."""
+    peer = start()
+    peer(
+        "import extmem\ndevice = extmem.open_device(kind='host')\nrefused, done = [], []\n"
+        "memories = [device.allocate(16, name=f'n{n}') for n in range(400)]\n"
+        "def handler(number, frame):\n"
+        "    if memories:\n"
+        "        memory = memories[-1]\n"
+        "        try: memory.close()\n"
+        "        except HandleStateError as error: refused.append(str(error))\n"
+        "        else:\n"
+        "            done.append(memory)\n"
+        "            if memory in memories: memories.remove(memory)\n"  # a handler may interrupt a handler
+        "signal.signal(signal.SIGALRM, handler)\nsignal.setitimer(signal.ITIMER_REAL, 0.0007, 0.0007)\n"
+        "for turn in range(400):\n"
+        "    with device.allocate(16, name='mine') as mine: extmem.open('mine').close()\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "for memory in memories: memory.close()"
+    )
+    assert peer("all('signal handler' in s for s in refused), bool(done), bool(refused)") == (True, True, True)
+    assert peer("m.snapshot(), m.client.state.memories") == ([], {})
+
+
+AT_THE_REQUEST = """
+import extmem
+from extmem.manager import manager
+client = manager().client
+device = extmem.open_device(kind='host')
+memory = device.allocate(16, name='n')
+real = client.perform
+def meanwhile(nested):
+    def perform(*arguments):
+        client.perform = real
+        nested()
+        return real(*arguments)
+    client.perform = perform
+"""
+
+
+def test_a_handle_that_a_signal_handler_closed_before_the_request_is_not_closed_again(start: Start) -> None:
+    """The value may be another handle's by then."""
+    peer = start()
+    peer(AT_THE_REQUEST)
+    peer("handle = memory.export_handle()\nother = []")
+    peer("def nested():\n    handle.close()\n    other.append(memory.export_handle())")
+    peer("value = int(handle)\nmeanwhile(nested)\nhandle.close()")
+    assert peer("handle.closed, int(other[0]) == value") == (True, True), "this is the dangerous case"
+    peer("extmem.open(other[0]).close()\nother.pop().close()\nmemory.close()")
+    assert peer("manager().snapshot(), client.state.handles") == ([], {})
+
+
+def test_memory_that_a_signal_handler_freed_before_the_request_is_not_freed_again(start: Start) -> None:
+    peer = start()
+    peer(AT_THE_REQUEST)
+    peer("number, = client.state.memories\nmeanwhile(lambda: client.free_once(number))\nclient.free_once(number)")
+    assert peer("client.perform == real, client.state.memories") == (True, {})
+    peer("memory.close()")
+
+
+@pytest.mark.parametrize("kind", ["TimeoutError", "ConnectionResetError", "BlockingIOError", "OSError"])
+def test_a_handlers_exception_is_not_taken_for_the_brokers_silence(
+    own_runtime: Runtime, start: Start, exporter: Peer, kind: str
+) -> None:
+    """`signal.alarm` and a handler that raises TimeoutError: the usual way to limit how long a call may take."""
+    other = start()
+    other("m.kmt_alive(1)")  # connected
+    other(f"def handler(number, frame): raise {kind}('the handler raised it')")
+    other("signal.signal(signal.SIGALRM, handler)\nraised = None")
+    with stopped(own_runtime.broker_pid()):
+        other(
+            "signal.setitimer(signal.ITIMER_REAL, 0.05)\ntry: m.import_by_name('x')\n"
+            "except Exception as error: raised = error\nsignal.setitimer(signal.ITIMER_REAL, 0)"
+        )
+    assert other("type(raised).__name__, 'the handler raised it' in str(raised)") == (kind, True)
+    assert other("text(m.import_by_name('x'))") == b"hello"
+    assert exporter("m.snapshot()[0].holders[0].memories") == 1
 
 
 def test_an_interrupted_call_costs_nothing(own_runtime: Runtime, start: Start) -> None:
@@ -179,20 +315,10 @@ def test_names_of_all_users_need_the_systems_broker(start: Start, exporter: Peer
 
 
 def test_the_systems_broker_serves_all_users_each_with_their_rights(own_runtime: Runtime, start: Start) -> None:
-    if os.geteuid():
-        pytest.skip("needs root, to be another user")
-    own_runtime.path.chmod(0o755)
-    command = [sys.executable, "-m", "extmem.broker", "--system", "--directory", str(own_runtime.path)]
-    with Child(command, env=own_runtime.environment) as child:
-        wait_until(lambda: (own_runtime.path / "broker.sock").exists(), "its socket")
+    with system_broker(own_runtime):
         owner, other = start(), start()
-        system = (
-            "from pathlib import Path\nfrom extmem.broker.paths import RuntimeDir\n"
-            "from extmem.manager._linux import LinuxManager\n"
-            "m = LinuxManager(RuntimeDir(Path(os.environ['EXTMEM_RUNTIME_DIR']), system=True))"
-        )
-        owner(system)
-        other("os.setgroups([])\nos.setresgid(54321, 54321, 54321)\nos.setresuid(54321, 54321, 54321)\n" + system)
+        owner(SYSTEM)
+        other(BECOME + "become()\n" + SYSTEM)
         owner("share('Global\\\\open', b'hello', sddl='D:(A;;GR;;;WD)')\nshare('mine', b'hello')")
         assert other("i = m.import_by_name('Global\\\\open')\ni.granted & 1, text(i)") == (0, b"hello")
         assert other.fails("mmap.mmap(i.payload.fd, 4096)").is_a("PermissionError")
@@ -200,4 +326,3 @@ def test_the_systems_broker_serves_all_users_each_with_their_rights(own_runtime:
         assert other.fails("m.import_by_name('mine')").is_a("AccessDeniedError")
         ticket = owner("m.offer(memory=1)")
         assert other.fails("m.claim(ticket)", ticket=ticket).is_a("AccessDeniedError")
-        child.kill()

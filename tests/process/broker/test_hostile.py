@@ -62,7 +62,9 @@ def test_a_descriptor_where_none_belongs(own_runtime: Runtime) -> None:
     zero = os.open("/dev/zero", os.O_RDONLY)
     assert "1 file descriptors" in fault(own_runtime, wire.encode(wire.KmtAlive(5)), fds=[zero])
     assert "cut off" in fault(own_runtime, wire.encode(wire.KmtAlive(5)), fds=[zero] * 200)
-    assert "file descriptor" in fault(own_runtime, wire.encode(wire.Hello(1)), hello=False, fds=[zero])
+    assert "file descriptor" in fault(
+        own_runtime, wire.encode(wire.Hello(wire.PROTOCOL_VERSION)), hello=False, fds=[zero]
+    )
     os.close(zero)
 
 
@@ -73,18 +75,19 @@ def test_none_where_one_belongs(own_runtime: Runtime) -> None:
 
 def test_a_request_before_hello_a_second_hello_and_a_reply(own_runtime: Runtime) -> None:
     assert "before Hello" in fault(own_runtime, wire.encode(wire.KmtAlive(5)), hello=False)
-    assert "Hello once" in fault(own_runtime, wire.encode(wire.Hello(1)))
+    assert "Hello once" in fault(own_runtime, wire.encode(wire.Hello(wire.PROTOCOL_VERSION)))
     assert "no request" in fault(own_runtime, wire.encode(wire.Done()))
 
 
 def test_another_version_of_the_format(own_runtime: Runtime) -> None:
     detail = fault(own_runtime, wire.encode(wire.Hello(99)), hello=False)
-    assert "version 1" in detail and "99" in detail and "extmem broker stop" in detail
+    assert f"version {wire.PROTOCOL_VERSION}" in detail and "99" in detail and "extmem broker stop" in detail
 
 
 def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime) -> None:
     """A refusal is no breach: the same client goes on."""
     zero = os.open("/dev/zero", os.O_RDONLY)
+    itself = os.pidfd_open(os.getpid())
     with raw(own_runtime) as client:
         for request, fd in (
             (wire.Export(1, b"", 1, None, 0, None, False, False), zero),
@@ -95,28 +98,27 @@ def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime
             (wire.ImportKmt(2**62), None),
             (wire.Free(2**62), None),
             (wire.CloseHandle(4), None),
-            (wire.Duplicate(4, None, False, False, True, 1), None),
+            (wire.Duplicate(4, None, False, False, True, False), None),
+            (wire.Duplicate(4, None, False, False, True, True), zero),
+            (wire.Duplicate(4, None, False, False, True, True), itself),
             (wire.SetFlags(4, 255, 255), None),
             (wire.Offer(), None),
             (wire.Offer(1, 4, 5), None),
             (wire.Claim(bytes(16)), None),
-            (wire.BindOffer(bytes(16), 1), None),
+            (wire.BindOffer(bytes(16)), zero),
+            (wire.BindOffer(bytes(16)), itself),
             (wire.Hold(4), None),
             (wire.Inherit((4, 8)), None),
-            (wire.AnnouncePayload(1, 1, b"", 1, 0, False, True), zero),
+            (wire.AnnounceRecord(b"nonsense", b""), zero),
             (wire.AnnounceMemory(1, 5, 0, True, 0, True), None),
-            (wire.AnnounceHandle(4, 5, 0, True, True), None),
-            (wire.AnnounceTicket(bytes(16), "nonsense", 5, 0, 0, 1, False), None),
+            (wire.AnnounceHandle(4, 5, 6, 0, True, True), None),
+            (wire.AnnounceTicket(bytes(16), "nonsense", 5, 0, 0, False), None),
+            (wire.Announced(), None),
         ):
             assert isinstance(client.ask(request, fd), wire.Refusal), request
-        record = wire.encode(wire.ObjectRecord(1, 2, "\\Sessions\\1\\BaseNamedObjects\\x", 0, "D:", True))
-        assert isinstance(client.ask(wire.AnnounceObject(record)), wire.Refusal)
         assert client.ask(wire.KmtAlive(5)) == wire.Value(0)
     os.close(zero)
-
-
-def test_a_record_of_nonsense(own_runtime: Runtime) -> None:
-    assert "no object record" in fault(own_runtime, wire.encode(wire.AnnounceObject(b"nonsense")))
+    os.close(itself)
 
 
 def test_one_that_says_nothing(own_runtime: Runtime) -> None:
@@ -182,18 +184,6 @@ def test_unread_descriptors_are_not_the_brokers(own_runtime: Runtime) -> None:
             client.sock.send(wire.encode(wire.Inherit()))
 
 
-def test_a_client_that_claims_what_it_never_had(own_runtime: Runtime, undisturbed: Peer) -> None:
-    """Announcing without a restart: nothing of the others' can be taken by it."""
-    with raw(own_runtime) as client:
-        record = wire.encode(
-            wire.ObjectRecord(12345, 999, "\\Sessions\\1\\BaseNamedObjects\\x", os.getuid(), "D:", True)
-        )
-        assert isinstance(client.ask(wire.AnnounceObject(record)), wire.Refusal)
-        assert isinstance(client.ask(wire.AnnounceHandle(4, 1, 0x1F0001, True, False)), wire.Refusal)
-        assert isinstance(client.ask(wire.Announced()), wire.Done)
-    assert undisturbed("m.info(h).name").endswith("\\x")
-
-
 def test_random_bytes_and_wounded_requests(own_runtime: Runtime) -> None:
     """A short fuzz; `fuzz/fuzz_wire.py` is the long one."""
     rng = Random(7)
@@ -218,10 +208,18 @@ def test_random_bytes_and_wounded_requests(own_runtime: Runtime) -> None:
         client.close()
 
 
-def test_as_many_tickets_as_one_may_have_and_no_more(own_runtime: Runtime, start: Start, undisturbed: Peer) -> None:
-    greedy = start()
-    greedy("a = share('greedy')")
-    error = greedy.fails("while True: m.offer(memory=a.memory)")
-    assert error.is_a("QuotaError") and "4096" in error.message
-    assert undisturbed("m.withdraw(m.offer(memory=a.memory))") is True
-    greedy.kill()
+def test_what_a_client_does_not_forget_is_forgotten_for_it(own_runtime: Runtime, undisturbed: Peer) -> None:
+    """One that never says which descriptors it has closed costs the broker no memory for each payload it ever had."""
+    import fcntl
+
+    before = undisturbed("m.status().resident")
+    with raw(own_runtime) as client:
+        for _ in range(6_000):
+            fd = os.memfd_create("payload", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(fd, 4096)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+            reply = client.ask(wire.Export(1, b"", 1, None, 1 << 28, None, False, False), fd)
+            os.close(fd)
+            assert isinstance(reply, wire.Exported)
+            assert client.ask(wire.Free(reply.memory)) == wire.Done()
+    assert undisturbed("m.status().resident") - before < 400_000

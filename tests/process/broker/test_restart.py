@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
@@ -123,9 +125,17 @@ def test_a_name_is_not_taken_while_its_holder_is_on_the_way(own_runtime: Runtime
 
 
 def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start: Start) -> None:
-    """After two seconds the name is free. The one who comes too late keeps its memory, without the name."""
+    """After two seconds the name is free. The one who comes too late keeps its memory, and is told that it has lost
+    its name, handles and numbers.
+    """
     holder, other = start(), start()
-    holder("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
+    holder(
+        "import logging\nlogged = []\n"
+        "class Kept(logging.Handler):\n"
+        "    def emit(self, record): logged.append(record.getMessage())\n"
+        "logging.getLogger('extmem.broker').addHandler(Kept())\n"
+        "a = share('x', b'hello')\nh = m.get_handle(a.memory)\ni = m.import_by_name('x')"
+    )
     other("m.kmt_alive(1)")
     stop(holder.pid)
     try:
@@ -133,8 +143,104 @@ def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start
         other("share('x', b'mine.')")  # is answered once the holder has had its time
     finally:
         os.kill(holder.pid, signal.SIGCONT)
-    assert wait_until(lambda: holder("m.info(h).name == '' and reads('x')"), "it to be back") == b"mine."
-    assert holder("text(m.import_by_handle(h))") == b"hello"
+    assert holder("reads('x'), text(i)") == (b"mine.", b"hello")
+    assert holder(
+        "len(logged), str(RUNTIME) in logged[0], '2 memory objects and 1 handles' in logged[0]".replace(
+            "str(RUNTIME)", repr(str(own_runtime.path))
+        )
+    ) == (1, True, True)
+    for call in (
+        "m.info(h)",
+        "m.import_by_handle(h)",
+        "m.get_handle(a.memory)",
+        "m.offer(memory=i.memory)",
+        "m.offer(handle=h)",
+        "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=None)",
+    ):
+        error = holder.fails(call)
+        assert error.is_a("PeerGoneError") and "two seconds" in error.message, (call, error)
+        assert str(own_runtime.path) in error.message and "anew" in error.message
+    # Numbers of before are no other thing's, and giving them back does nothing.
+    assert holder(
+        "b = share('y', b'again')\nk = m.open_handle('y', READ)\nb.memory not in (a.memory, i.memory), k > h"
+    ) == (
+        True,
+        True,
+    )
+    assert holder("m.close(h); m.free(a.memory); m.free(i.memory)\nm.info(k).handle_count, reads('y')") == (1, b"again")
+
+
+BROKEN = """
+import pickle, socket
+import extmem
+device = extmem.open_device(kind='host')
+memory = device.allocate(64, 'uint8', name='mine')
+view = memory.map()
+view[:5] = b'hello'
+found = extmem.open('theirs')
+handle = extmem.open_handle('theirs')
+"""
+
+
+@pytest.mark.parametrize("how", ["shut down", "closed by the broker"])
+def test_a_connection_that_breaks_while_the_broker_lives(own_runtime: Runtime, start: Start, how: str) -> None:
+    """All that was held is lost, memory stays readable, and new work goes on with the same broker."""
+    other = start()
+    other("import extmem\ntheirs = extmem.open_device(kind='host').allocate(64, 'uint8', name='theirs')")
+    other("theirs.map()[:5] = b'their'")
+    peer = start()
+    peer(BROKEN)
+    pid = own_runtime.broker_pid()
+    if how == "shut down":
+        peer("m.client.connected.shutdown(socket.SHUT_RDWR)")
+    else:  # what it hears is not the protocol
+        peer("old = m.client.connected\nold.send(b'garbage')")
+    wait_until(lambda: other("[n for row in m.snapshot() for n in row.names if 'mine' in n]") == [], "the name to go")
+    wait_until(lambda: peer("m.client.connected is not None and m.client.state.generation") == 1, "it to go on")
+    for call in ("memory.export_handle()", "pickle.dumps(found)", "handle.info", "handle.duplicate()"):
+        error = peer.fails(call)
+        assert error.is_a("PeerGoneError"), (call, error)
+        assert str(own_runtime.path) in error.message and error.message.endswith("share or open it anew"), error
+    assert peer("bytes(view[:5]), bytes(found.map()[:5])") == (b"hello", b"their")
+    assert peer("with extmem.open('theirs') as again: answer = bytes(again.map()[:5])\nanswer") == b"their"
+    peer("mine = device.allocate(64, 'uint8', name='mine')")
+    assert other("with extmem.open('mine') as again: size = again.size\nsize") >= 64
+    peer("view.release(); memory.close(); found.close(); handle.close(); mine.close()")
+    assert own_runtime.broker_pid() == pid
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "m.get_handle(a.memory)",
+        "m.info(h)",
+        "m.import_by_handle(h)",
+        "m.offer(memory=a.memory)",
+        "m.offer(handle=h)",
+        "m.set_flags(h, 1, 1)",
+        "m.same_object(h, h)",
+        "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=None)",
+    ],
+)
+def test_the_call_that_meets_the_broken_connection_says_what_was_lost(
+    own_runtime: Runtime, start: Start, call: str
+) -> None:
+    peer = start()
+    peer(f"import socket\na = share('x', b'hello')\nh = m.get_handle(a.memory)\ndef call(): return {call}")
+    error = peer.fails("with m.client.lock:\n    m.client.connected.shutdown(socket.SHUT_RDWR)\n    call()")
+    assert error.is_a("PeerGoneError"), error
+    assert str(own_runtime.path) in error.message and error.message.endswith("share or open it anew"), error
+    peer("m.close(h); m.free(a.memory)\nb = share('x', b'again')")
+    assert peer("reads('x')") == b"again"
+
+
+@pytest.mark.parametrize("call", ["m.free(a.memory)", "m.close(h)"])
+def test_giving_back_over_a_broken_connection_does_nothing(own_runtime: Runtime, start: Start, call: str) -> None:
+    peer = start()
+    peer("import socket\na = share('x', b'hello')\nh = m.get_handle(a.memory)")
+    peer(f"with m.client.lock:\n    m.client.connected.shutdown(socket.SHUT_RDWR)\n    {call}")
+    peer(f"{call}\nb = share('x', b'again')")
+    assert peer("reads('x'), m.client.state.handles") == (b"again", {})
 
 
 def test_calls_on_the_way_are_carried_out_all_the_same(own_runtime: Runtime, start: Start) -> None:
@@ -208,6 +314,26 @@ def test_a_handle_that_another_process_put_here_comes_back_once_used(own_runtime
     assert taker("text(m.import_by_handle(value))", value=value) == b"hello"
 
 
+ALONE = {
+    "a handle that another process put there": (
+        "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=pid)"
+    ),
+    "what a child inherits that has not connected yet": "channel = m.inherit_socket()\n0",
+}
+
+
+@pytest.mark.parametrize("what", ALONE)
+def test_what_the_broker_alone_holds_ends_with_it(own_runtime: Runtime, start: Start, what: str) -> None:
+    giver, taker = start(), start()
+    taker("m.kmt_alive(1)")
+    value = giver("a = share('x', b'hello', inherit=True)\nh = m.get_handle(a.memory)\n" + ALONE[what], pid=taker.pid)
+    assert giver("m.info(h).handle_count") == 2
+    kill_and_wait(own_runtime)
+    assert giver("m.info(h).handle_count, reads('x')") == (1, b"hello"), "what the process itself holds is back"
+    if value:
+        assert taker.fails("m.info(value)", value=value).is_a("InvalidHandleError")
+
+
 def test_many_holders_and_many_deaths(own_runtime: Runtime, start: Start) -> None:
     peers = [start() for _ in range(4)]
     for number, peer in enumerate(peers):
@@ -227,7 +353,7 @@ def test_many_holders_and_many_deaths(own_runtime: Runtime, start: Start) -> Non
 
 
 def test_after_everybodys_death_nothing_is_left(own_runtime: Runtime, start: Start) -> None:
-    watcher = start()
+    watcher = start({"EXTMEM_TICKET_SECONDS": "1"})
     watcher("m.kmt_alive(1)")
     pid = own_runtime.broker_pid()
     assert pid is not None

@@ -16,7 +16,7 @@ from extmem.testing.children import Child, python_environment
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
-from tests.process.broker.steps import RawClient, broker_fds, raw
+from tests.process.broker.steps import BECOME, OTHER, RawClient, broker_fds, raw
 from tests.stopping import stop
 
 
@@ -67,6 +67,36 @@ def test_it_belongs_to_nobody_and_has_nothing_of_its_starter(own_runtime: Runtim
     assert re.search(rf"PPid:\t(?!{peer.pid}\n)", status)
 
 
+def test_the_starters_variables_and_directory_do_not_decide_what_it_imports(
+    own_runtime: Runtime, start: Start, tmp_path: Path
+) -> None:
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    for module in ("sitecustomize", "msgspec", "extmem"):
+        (planted / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write({module!r})\n")
+    peer = start()
+    peer(
+        "os.environ |= {'PYTHONPATH': planted, 'PYTHONSTARTUP': planted + '/extmem.py'}\nos.chdir(planted)",
+        planted=str(planted),
+    )
+    assert peer("share('x', b'hello')\nreads('x')") == b"hello"
+    assert not (tmp_path / "imported").exists()
+    peer("import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import msgspec'])")
+    assert (tmp_path / "imported").read_text() == "sitecustomizemsgspec", "the twin: other programs import them"
+
+
+def test_it_maps_no_payload(own_runtime: Runtime, start: Start) -> None:
+    peer, other = start(), start()
+    peer("a = share('x', b'hello')\nh = m.get_handle(a.memory)\nreads('x')")
+    assert other("i = m.import_by_name('x', READ_WRITE)\ntext(i)") == b"hello"
+    pid = own_runtime.broker_pid()
+    assert "memfd:" not in Path(f"/proc/{pid}/maps").read_text()
+    fds = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    assert any("memfd:" in target for target in fds), "it has the payload's file"
+    other("view = mmap.mmap(i.payload.fd, 4096)")
+    assert "memfd:" in Path(f"/proc/{other.pid}/maps").read_text(), "the twin: a mapping is seen"
+
+
 def test_it_is_light_and_loads_nothing_it_does_not_need(own_runtime: Runtime, start: Start) -> None:
     peer = start()
     assert peer("share('x')\nm.status().resident") < 25 << 20
@@ -79,7 +109,7 @@ def test_it_is_light_and_loads_nothing_it_does_not_need(own_runtime: Runtime, st
         timeout=60,
     ).stdout.split()
     mine = {name.split(".")[1] for name in loaded if name.startswith("extmem.")}
-    assert mine == {"broker", "errors", "objects"}
+    assert mine == {"broker", "errors", "objects", "owning"}
     assert not {"numpy", "typer", "rich", "cffi", "_cffi_backend", "asyncio", "multiprocessing"} & set(loaded)
 
 
@@ -89,7 +119,12 @@ def test_it_goes_when_nobody_is_there_and_comes_again(own_runtime: Runtime, star
     peer("share('x')")
     peer.leave()
     wait_until(lambda: gone(own_runtime), "the broker to leave")
-    assert {path.name for path in own_runtime.path.iterdir()} == {"broker.lock", "broker.log", "start.lock"}
+    assert {path.name for path in own_runtime.path.iterdir()} == {
+        "broker.key",
+        "broker.lock",
+        "broker.log",
+        "start.lock",
+    }
     assert (own_runtime.path / "broker.log").read_text() == ""
     assert start(idle)("share('x', b'again')\nreads('x')") == b"again"
 
@@ -158,8 +193,8 @@ def test_in_a_directory_that_cannot_be_written_the_error_says_what_to_do(own_run
     own_runtime.path.chmod(0o500)
     peer = start()
     if os.geteuid() == 0:  # root may write everywhere: it has to become somebody else to be refused
-        os.chown(own_runtime.path, 54321, 54321)
-        peer("os.setgroups([])\nos.setresgid(54321, 54321, 54321)\nos.setresuid(54321, 54321, 54321)")
+        os.chown(own_runtime.path, OTHER, OTHER)
+        peer(BECOME + "become()")
     error = peer.fails("share('x')")
     assert error.is_a("UnsupportedError")
     assert str(own_runtime.path) in error.message and "extmem broker run" in error.message
@@ -231,7 +266,8 @@ def test_one_that_does_not_answer_is_given_up(own_runtime: Runtime, start: Start
     assert own_runtime.broker_pid() == pid
 
 
-def test_one_client_more_costs_one_descriptor(own_runtime: Runtime, start: Start) -> None:
+def test_one_client_more_costs_two_descriptors(own_runtime: Runtime, start: Start) -> None:
+    """Its connection, and what tells that its process has ended."""
     start()("share('x')")
     pid = own_runtime.broker_pid()
     assert pid is not None
@@ -239,7 +275,7 @@ def test_one_client_more_costs_one_descriptor(own_runtime: Runtime, start: Start
     clients = [RawClient(own_runtime.path) for _ in range(10)]
     for client in clients:
         client.hello()
-    assert broker_fds(pid) == before + 10
+    assert broker_fds(pid) == before + 20
     for client in clients:
         client.close()
     wait_until(lambda: broker_fds(pid) == before, "ten to be let go")

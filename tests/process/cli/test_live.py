@@ -126,6 +126,21 @@ def test_broker_stop_refuses_while_others_use_it_and_then_stops(house: Runtime) 
 
 
 @BROKER
+def test_broker_status_shows_the_limit_the_reserve_and_the_shares(house: Runtime) -> None:
+    with Peer(env=house.environment) as client:
+        client("memory = extmem.open_device().allocate(64, name='kept')")
+        before = _json(house, "broker", "status")
+        assert before["limit"] - before["reserve"] - before["used"] > before["client_share"] > 0
+        assert before["user_share"] >= before["client_share"]
+        client("more = [extmem.open_device().allocate(64, name=f'{i}') for i in range(500)]")
+        after = _json(house, "broker", "status")
+        assert after["used"] >= before["used"] + 500 and after["client_share"] < before["client_share"]
+        said = _extmem(house, "broker", "status").stdout
+        assert f"of {after['limit']} used, {after['reserve']} in reserve" in said
+        assert f"{after['client_share']} for one client more, {after['user_share']} for one user more" in said
+
+
+@BROKER
 def test_broker_run_serves_in_the_foreground_until_ctrl_c(house: Runtime) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "extmem", "broker", "run"],

@@ -39,7 +39,7 @@ def memory(device: Device, name: str) -> Iterator[DeviceMemory]:
 
 def passes(driver: VulkanDriver, memory: DeviceMemory, size: int, index: int | None = None, kind: int = FD) -> bool:
     """Whether the driver itself imports the payload so, on a VkDevice that is thrown away afterwards."""
-    fd = driver.export_fd(memory.holding.allocation)
+    fd = driver.export_fd(memory.holding.allocation).take()
     victim = driver.another()
     try:
         victim.import_unexamined(
@@ -140,7 +140,7 @@ def test_a_handle_type_that_the_driver_has_never_heard_of(
 def test_exports_of_a_type_that_was_not_asked_for(driver: VulkanDriver, device: Device) -> None:
     with device.allocate(64, handle_types=FD) as memory:
         raw = memory.holding.allocation.live  # type: ignore[attr-defined]  # Vulkan's have it
-        pinned(driver, lambda: goes(lambda: os.close(driver.get_fd(raw, int(DMA_BUF)))), True)
+        pinned(driver, lambda: goes(lambda: driver.get_fd(raw, int(DMA_BUF)).close()), True)
         with pytest.raises(RuleViolation) as error:
             device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, DMA_BUF))
         assert "VUID-VkMemoryGetFdInfoKHR-handleType-00671" in error.value.vuids
@@ -193,8 +193,8 @@ def test_a_failed_import_may_have_closed_the_fd(driver: VulkanDriver) -> None:
     given a forgery at all: the library refuses it before.
     """
     probe = Prover(driver).probe(FD)
-    name = os.readlink(f"/proc/self/fd/{probe}").removeprefix("/memfd:").removesuffix(" (deleted)")
-    os.close(probe)
+    name = os.readlink(f"/proc/self/fd/{probe.fd}").removeprefix("/memfd:").removesuffix(" (deleted)")
+    probe.close()
     forged = os.memfd_create(name, os.MFD_CLOEXEC)
     os.truncate(forged, SIZE * 2)
     here, there = os.pipe()

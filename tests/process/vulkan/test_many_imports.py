@@ -49,16 +49,16 @@ def test_4096_imports_and_closes_leave_nothing(device: Device, kind: vk.External
 
 def test_python_keeps_nothing_of_them(device: Device) -> None:
     with export(device) as memory, memory.export_handle(W32) as handle:
-        for _ in range(64):
-            import_any(device, handle, kind=W32).close()
         tracemalloc.start()
         try:
-            gc.collect()
-            before = tracemalloc.get_traced_memory()[0]
-            for _ in range(512):
-                import_any(device, handle, kind=W32).close()
-            gc.collect()
-            grown = tracemalloc.get_traced_memory()[0] - before
+            kept = []
+            # The first time, tables that were made before the tracing began are made again, and count as new.
+            for _ in range(2):
+                for _ in range(512):
+                    import_any(device, handle, kind=W32).close()
+                gc.collect()
+                kept.append(tracemalloc.get_traced_memory()[0])
+            grown = kept[1] - kept[0]
         finally:
             tracemalloc.stop()
         assert grown < 512 * 32, f"512 imports keep {grown} bytes"

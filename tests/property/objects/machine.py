@@ -8,6 +8,7 @@ lets all processes announce themselves to a new one, after which everything must
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 from hypothesis import strategies as st
@@ -24,12 +25,13 @@ class Ref(NamedTuple):
     """One row: who holds what kind of thing, under which number, and what it leads to."""
 
     who: str
-    kind: str  # memory, handle, ticket, weak (a demoted ticket)
+    kind: str  # memory, handle, ticket, orphan (a ticket whose sender has ended), weak (a demoted ticket)
     number: int
     payload: int
     object: int | None
     exporting: bool = False
     inherit: bool = False
+    what: str = ""  # of a ticket: memory, handle, kmt
 
 
 class Model:
@@ -41,6 +43,8 @@ class Model:
         self.numbers: dict[int, int] = {}  # KMT number -> payload
         self.identities: dict[int, tuple[int, Share]] = {}  # inode -> payload, share
         self.seen: set[int] = set()  # payloads, ever
+        self.unnamed: set[int] = set()  # objects that nobody alive has held at some time
+        self.dead: set[int] = set()  # KMT numbers of payloads that nobody alive has held at some time
 
     def payload_lives(self, payload: int) -> bool:
         return any(r.payload == payload and r.kind != "weak" for r in self.refs)
@@ -50,11 +54,14 @@ class Model:
 
     def by_name(self, name: str) -> int | None:
         shared = self.names.get(name.upper())
-        return shared if shared is not None and self.object_lives(shared) else None
+        return shared if shared is not None and self.object_lives(shared) and shared not in self.unnamed else None
 
     def by_number(self, number: int) -> int | None:
         payload = self.numbers.get(number)
-        return payload if payload is not None and self.payload_lives(payload) else None
+        return payload if payload is not None and self.payload_lives(payload) and number not in self.dead else None
+
+    def live_numbers(self) -> list[int]:
+        return sorted(number for number in self.numbers if self.by_number(number) is not None)
 
     def drop(self, *gone: Ref) -> None:
         self.refs = [r for r in self.refs if r not in gone]
@@ -63,6 +70,9 @@ class Model:
             for r in self.refs
             if r.kind != "weak" or (self.payload_lives(r.payload) if r.object is None else self.object_lives(r.object))
         ]
+        alive = [r for r in self.refs if r.kind not in ("weak", "orphan")]
+        self.unnamed |= set(self.names.values()) - {r.object for r in alive if r.object is not None}
+        self.dead |= {number for number, payload in self.numbers.items() if payload not in {r.payload for r in alive}}
 
     def free_value(self, who: str) -> int:
         used = {r.number for r in self.refs if r.who == who and r.kind == "handle"}
@@ -127,6 +137,8 @@ class Machine(RuleBasedStateMachine):
     def die(self, pick: int) -> None:
         who = self.who(pick)
         self.manager.detach(self.ids.pop(who))
+        left = [r for r in self.model.refs if r.who == who and r.kind == "ticket"]
+        self.model.refs += [r._replace(who="", kind="orphan") for r in left]
         self.model.drop(*(r for r in self.model.refs if r.who == who))
 
     @rule(pick=PICK, inode=st.integers(1, 3), name=NAMES, share=st.sampled_from(list(Share)), inherit=st.booleans())
@@ -155,8 +167,11 @@ class Machine(RuleBasedStateMachine):
         if name is not None and made.object is not None:
             self.model.names[name.upper()] = made.object
         if made.kmt is not None:
-            assert known is None or self.model.by_number(made.kmt) == made.payload
+            before = [n for n in self.model.numbers if self.model.by_number(n) == made.payload]
+            assert before in ([], [made.kmt])
+            assert self.model.by_number(made.kmt) in (None, made.payload)
             self.model.numbers[made.kmt] = made.payload
+            self.model.dead.discard(made.kmt)
         self.add(Ref(who, "memory", made.memory, made.payload, made.object, True, inherit))
 
     @rule(pick=PICK, name=NAMES.filter(bool), handle=st.booleans())
@@ -257,20 +272,34 @@ class Machine(RuleBasedStateMachine):
             ticket = self.manager.offer(process, memory=ref.number)
         else:
             ticket = self.manager.offer(process, handle=ref.number)
-        # `exporting` tells here that the ticket is for a handle
-        self.add(Ref(ref.who, "ticket", ticket, ref.payload, ref.object, ref.kind == "handle"))
+        self.add(Ref(ref.who, "ticket", ticket, ref.payload, ref.object, what=ref.kind))
 
-    @precondition(lambda self: self.has("ticket", "weak"))
+    @precondition(lambda self: self.model.live_numbers())
+    @rule(pick=PICK, which=PICK)
+    def offer_number(self, pick: int, which: int) -> None:
+        who, numbers = self.who(pick), self.model.live_numbers()
+        number = numbers[which % len(numbers)]
+        ticket = self.manager.offer(self.ids[who], kmt=number)
+        self.add(Ref(who, "ticket", ticket, self.model.numbers[number], None, what="kmt"))
+
+    @precondition(lambda self: self.has("ticket", "weak", "orphan"))
     @rule(pick=PICK, claimer=PICK)
     def claim(self, pick: int, claimer: int) -> None:
-        ref, who = self.choose(pick, "ticket", "weak"), self.who(claimer)
-        claimed: Claimed = self.manager.claim(self.ids[who], ref.number)
+        ref, who = self.choose(pick, "ticket", "weak", "orphan"), self.who(claimer)
+        number = next((n for n in self.model.live_numbers() if self.model.numbers[n] == ref.payload), None)
+        try:
+            claimed: Claimed = self.manager.claim(self.ids[who], ref.number)
+        except Refused as refusal:
+            assert ref.what == "kmt" and number is None and refusal.status is Status.INVALID_HANDLE
+            return
         if claimed.imported is not None:
-            assert not ref.exporting
+            assert ref.what == "memory"
             self.imported(who, claimed.imported, ref.payload, ref.object)
-        else:
-            assert claimed.handle is not None and ref.object is not None
+        elif claimed.handle is not None:
+            assert ref.what == "handle" and ref.object is not None
             self.new_handle(who, claimed.handle, ref.payload, ref.object)
+        else:
+            assert ref.what == "kmt" and claimed.kmt == number is not None
         self.model.drop(ref)
         try:
             self.manager.claim(self.ids[who], ref.number)
@@ -278,12 +307,37 @@ class Machine(RuleBasedStateMachine):
         except Refused as refusal:
             assert refusal.status is Status.INVALID_HANDLE
 
-    @precondition(lambda self: self.has("ticket"))
-    @rule(pick=PICK, demote=st.booleans())
-    def give_up_ticket(self, pick: int, demote: bool) -> None:
-        ref = self.choose(pick, "ticket")
-        if demote:
-            self.manager.demote(ref.number)
+    @precondition(lambda self: self.has("ticket", "weak", "orphan"))
+    @rule(pick=PICK, claimer=PICK)
+    def lose_the_answer_of_a_claim(self, pick: int, claimer: int) -> None:
+        """It is undone, and all is as it was, but for what only the ticket for a number had kept."""
+        ref, who = self.choose(pick, "ticket", "weak", "orphan"), self.who(claimer)
+        try:
+            claimed = self.manager.claim(self.ids[who], ref.number)
+        except Refused:
+            assert ref.what == "kmt"
+            return
+        lives = True
+        if ref.what == "kmt":
+            self.model.drop(ref)
+            lives = self.model.payload_lives(ref.payload)
+            if lives:
+                self.add(ref)
+        assert (self.manager.put_back(self.ids[who], claimed) is not None) is lives
+        assert self.manager.put_back(self.ids[who], replace(claimed, imported=None, handle=None)) is None
+
+    @precondition(lambda self: self.has("ticket", "orphan"))
+    @rule(pick=PICK, expire=st.booleans())
+    def give_up_ticket(self, pick: int, expire: bool) -> None:
+        ref = self.choose(pick, "ticket", "orphan")
+        if ref.kind == "orphan":
+            if expire:
+                assert not self.manager.expire(ref.number)
+            else:
+                self.manager.cancel(ref.number)
+            self.model.drop(ref)
+        elif expire:
+            self.manager.expire(ref.number)
             self.model.refs.remove(ref)
             self.add(ref._replace(kind="weak"))
             self.model.drop()
@@ -305,6 +359,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seed=PICK)
     def kill_the_manager(self, seed: int) -> None:
+        # What no living process holds ends with it, as demoted tickets do: so that the two can be compared, it ends
+        # beforehand.
+        for ref in self.model.of("orphan", "weak"):
+            self.manager.cancel(ref.number)
+            self.model.drop(ref)
         self.take_released()
         old = self.manager
         new = self.manager_class(random=self.random.randrange)
@@ -341,8 +400,8 @@ class Machine(RuleBasedStateMachine):
         assert counts["objects"] == len({r.object for r in self.model.refs if r.object is not None})
         assert counts["memories"] == len(self.model.of("memory"))
         assert counts["handles"] == len(self.model.of("handle"))
-        assert counts["tickets"] == len(self.model.of("ticket", "weak"))
-        assert counts["kmt_numbers"] == len({p for p in self.model.numbers.values() if self.model.payload_lives(p)})
+        assert counts["tickets"] == len(self.model.of("ticket", "weak", "orphan"))
+        assert counts["kmt_numbers"] == sum(self.model.by_number(n) is not None for n in self.model.numbers)
 
     @invariant()
     def handle_counts_agree(self) -> None:
@@ -354,4 +413,6 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for process in self.manager.processes():
             self.manager.detach(process)
+        for ref in self.model.of("ticket", "orphan"):
+            self.manager.expire(ref.number)
         assert not any(self.manager.counts().values())

@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from extmem.objects import Claimed, Held, Imported, ObjectManager, Refused
 from extmem.objects.directory import Directory
-from extmem.objects.entities import Memory, Payload, Process, SharedObject
+from extmem.objects.entities import Memory, Payload, Process, SharedObject, Ticket
 from extmem.objects.lifetimes import Keeps
 from extmem.objects.names import NameKey, resolve_name
 from tests.property.objects.machine import Machine
@@ -39,7 +39,7 @@ class ImportDoesNotPinTheObject(ObjectManager):
     """B73 broken: imported memory keeps the payload alone."""
 
     def _import_nt(self, owner: Process, shared: SharedObject, granted: int) -> Imported:
-        memory = self._add_memory(owner, Memory(shared.payload, None, Keeps(1, 0, 0), granted))
+        memory = self._add_memory(owner, Memory(shared.payload, None, Keeps(1, 0, 0, 0), granted))
         return Imported(memory, shared.payload.id, shared.id, granted, None, None)
 
 
@@ -110,12 +110,35 @@ class PayloadsAreReleasedTwice(ObjectManager):
         return released + released[:1]
 
 
-class TicketsOutliveTheirSender(ObjectManager):
-    """What was sent to nobody stays for ever."""
+class TicketsEndWithTheirSender(ObjectManager):
+    """What a worker has sent ends with it."""
 
-    def detach(self, process: int) -> None:
-        self._process(process).tickets.clear()
-        super().detach(process)
+    def _orphan(self, ticket: Ticket) -> None:
+        self._drop_ticket(ticket)
+
+
+class NamesOutliveAllLivingHolders(ObjectManager):
+    """A reference in flight whose sender has ended keeps the name, too."""
+
+    def _unname(self, shared: SharedObject) -> None:
+        pass
+
+
+class WhatNobodyTakesStaysForEver(ObjectManager):
+    """A ticket whose sender has ended does not end in time."""
+
+    def expire(self, ticket: int) -> bool:
+        found = self._tickets.get(ticket)
+        return found is not None if found is None or found.sender is None else super().expire(ticket)
+
+
+class NumbersOutliveTheirHolders(ObjectManager):
+    """A ticket whose sender has ended keeps the KMT number."""
+
+    def _orphan(self, ticket: Ticket) -> None:
+        super()._orphan(ticket)
+        if ticket.id in self._tickets:
+            ticket.payload.kmt_refs += 1
 
 
 class TicketsCanBeClaimedTwice(ObjectManager):
@@ -123,6 +146,16 @@ class TicketsCanBeClaimedTwice(ObjectManager):
 
     def claim(self, process: int, ticket: int) -> Claimed:
         return self._claim(self._process(process), self._tickets[ticket])
+
+
+class UndoneClaimsEndTheTicket(ObjectManager):
+    """A receiver that did not get its answer gets nothing the next time."""
+
+    def put_back(self, process: int, claimed: Claimed) -> Ticket | None:
+        ticket = super().put_back(process, claimed)
+        if ticket is not None:
+            self._drop_ticket(ticket)
+        return ticket
 
 
 class ChildrenInheritEverything(ObjectManager):
@@ -164,8 +197,12 @@ FAULTS = [
     NumbersDieWithTheExporter,
     HandleValuesAreNotReused,
     PayloadsAreReleasedTwice,
-    TicketsOutliveTheirSender,
+    TicketsEndWithTheirSender,
+    NamesOutliveAllLivingHolders,
+    WhatNobodyTakesStaysForEver,
+    NumbersOutliveTheirHolders,
     TicketsCanBeClaimedTwice,
+    UndoneClaimsEndTheTicket,
     ChildrenInheritEverything,
     DeadProcessesKeepTheirHandles,
     RestoredNamesAreLost,

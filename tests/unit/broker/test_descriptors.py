@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from extmem.broker.descriptors import OwnedFd, PayloadFd
+from extmem.broker.descriptors import PayloadFd
 from extmem.errors import HandleStateError
+from extmem.owning import OwnedFd
 
 
 def is_open(fd: int) -> bool:

@@ -64,7 +64,7 @@ def test_a_relative_directory_whose_base_is_gone_is_refused(tmp_path: Path, monk
 
 
 def prepare(path: Path, system: bool = False) -> None:
-    os.close(RuntimeDir(path, system).prepare())
+    RuntimeDir(path, system).prepare().close()
 
 
 def test_it_is_made_private(tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def swapped(tmp_path: Path) -> Iterator[tuple[RuntimeDir, int, Path]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as impostor:
         impostor.bind(os.fspath(directory.socket))
         impostor.listen()
-        yield directory, opened, tmp_path / "moved"
-    os.close(opened)
+        yield directory, opened.fd, tmp_path / "moved"
+    opened.close()
 
 
 def test_who_replaces_the_directory_after_the_look_is_not_connected_to(swapped: tuple[RuntimeDir, int, Path]) -> None:
@@ -228,7 +228,7 @@ def test_who_replaces_the_directory_after_the_look_is_not_connected_to(swapped: 
 
 def test_who_replaces_the_directory_after_the_look_gets_no_lock(swapped: tuple[RuntimeDir, int, Path]) -> None:
     directory, opened, moved = swapped
-    os.close(launch._lock(directory, opened, time.monotonic() + 5))
+    launch._lock(directory, opened, time.monotonic() + 5).close()
     assert (moved / "start.lock").exists() and not directory.start_lock.exists()
 
 

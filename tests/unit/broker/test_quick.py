@@ -13,10 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extmem.broker import wire
+from extmem.broker.closing import Closer
 from extmem.broker.dispatch import Dispatch
+from extmem.broker.files import Given
 from extmem.broker.payloads import Payloads
 from extmem.broker.quick import QuickOpens
 from extmem.broker.sessions import Session
+from extmem.broker.shares import Shares
+from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
 from extmem.objects import Limits, ObjectManager, Refused, Share, Token
 
@@ -31,9 +35,13 @@ class World:
 
     def __init__(self, *, quick: bool) -> None:
         self.model = ObjectManager(random=Random(5).randrange, limits=Limits(memories=6))
-        self.payloads = Payloads()
+        self.closer = Closer()
+        self.shares = Shares(10_000, "here")
+        self.payloads = Payloads(self.closer, self.shares)
         self.tickets = Tickets(self.model)
-        self.dispatch = Dispatch(self.model, self.payloads, self.tickets, lambda: 0.0)
+        self.dispatch = Dispatch(
+            self.model, self.payloads, self.tickets, self.closer, Signer(bytes(32)), self.shares, lambda: 0.0
+        )
         self.quick = QuickOpens(self.model, self.payloads) if quick else None
         self.ends: list[socket.socket] = []
         self.sessions = [self._session(token) for token in TOKENS]
@@ -60,11 +68,14 @@ class World:
             sddl=sddl,
             inherit=False,
         )
-        self.payloads.add(made.payload, wire.Kind.HOST, os.memfd_create("x"))
+        self.shares.take(session.token.uid, session.process)
+        given = Given(wire.Kind.HOST, (1, made.payload), True, 0, 1, made.payload)
+        self.payloads.add(made.payload, given, os.memfd_create("x"), session.token.uid, session.process)
         record = self.model.payload_record(made.payload)
         from extmem.broker.announcing import Facts
 
-        self.dispatch.facts[made.payload] = Facts(record.descriptor, 1, 0, strict_kmt=False)
+        facts = Facts(record.descriptor, wire.Kind.HOST, 0, session.token.uid, strict_kmt=False)
+        self.dispatch.facts[made.payload] = facts
         return made.memory
 
     def open(self, who: int, name: str, mask: int) -> tuple[wire.Reply, int]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from extmem.broker import wire
-from extmem.broker.descriptors import OwnedFd
 from extmem.broker.state import State
 from extmem.broker.wire import READ_ONLY, READ_WRITE
+from extmem.owning import OwnedFd
 
 
 def _answer(memory: int, payload: int, *, granted: int = 0x20001, needs: int = READ_WRITE) -> wire.Imported:

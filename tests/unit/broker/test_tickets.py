@@ -12,7 +12,8 @@ from random import Random
 
 import pytest
 
-from extmem.broker.tickets import STRONG, Tickets
+from extmem.broker.descriptors import OwnedFd
+from extmem.broker.tickets import SECONDS, Tickets
 from extmem.objects import ObjectManager, Refused, Share, Token
 
 TOKEN = Token(1000, 1000, frozenset())
@@ -43,6 +44,9 @@ class World:
         self.tickets.offered(ticket, self.sender, now)
         return ticket
 
+    def bind(self, ticket: int, pid: int, sender: int | None = None) -> int | None:
+        return self.tickets.bind(ticket, OwnedFd(os.pidfd_open(pid)), self.sender if sender is None else sender)
+
     def claimable(self, ticket: int) -> bool:
         try:
             self.model.claim(self.receiver, ticket)
@@ -65,6 +69,11 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+def finish(steps: Iterator[None]) -> None:
+    for _ in steps:
+        pass
+
+
 def died(pidfd: int) -> bool:
     waiting = select.poll()
     waiting.register(pidfd, select.POLLIN)
@@ -73,39 +82,39 @@ def died(pidfd: int) -> bool:
 
 def test_an_offer_holds_for_a_minute(world: World) -> None:
     ticket = world.offer()
-    world.tickets.expire(STRONG - 1)
+    world.tickets.expire(SECONDS - 1)
     assert world.claimable(ticket)
 
 
 def test_after_a_minute_it_keeps_nothing_alive(world: World) -> None:
     ticket = world.offer()
-    assert world.tickets.next_deadline == STRONG
-    world.tickets.expire(STRONG)
+    assert world.tickets.next_deadline == SECONDS
+    world.tickets.expire(SECONDS)
     assert not world.claimable(ticket) and world.tickets.next_deadline is None
     assert world.model.counts()["payloads"] == 0
 
 
 def test_a_bound_one_outlasts_the_minute(world: World, child: subprocess.Popen[bytes]) -> None:
     ticket = world.offer()
-    assert world.tickets.bind(ticket, child.pid, world.sender) is not None
-    world.tickets.expire(STRONG)
+    assert world.bind(ticket, child.pid) is not None
+    world.tickets.expire(SECONDS)
     assert world.claimable(ticket)
 
 
 def test_a_death_withdraws_what_was_for_the_dead(world: World, child: subprocess.Popen[bytes]) -> None:
     ticket, other = world.offer(), world.offer()
-    pidfd = world.tickets.bind(ticket, child.pid, world.sender)
+    pidfd = world.bind(ticket, child.pid)
     assert pidfd is not None and world.tickets.watches(pidfd)
     child.kill()
     assert died(pidfd)
-    world.tickets.died(pidfd)
+    finish(world.tickets.died(pidfd))
     assert not world.claimable(ticket) and world.claimable(other) and not world.tickets.watches(pidfd)
 
 
 def test_one_process_is_watched_once_for_many_tickets(world: World, child: subprocess.Popen[bytes]) -> None:
     first, second = world.offer(), world.offer()
-    pidfd = world.tickets.bind(first, child.pid, world.sender)
-    assert pidfd is not None and world.tickets.bind(second, child.pid, world.sender) is None
+    pidfd = world.bind(first, child.pid)
+    assert pidfd is not None and world.bind(second, child.pid) is None
     world.tickets.done(first)
     assert world.tickets.watches(pidfd)
     world.tickets.done(second)
@@ -114,33 +123,47 @@ def test_one_process_is_watched_once_for_many_tickets(world: World, child: subpr
 
 def test_binding_again_is_to_the_new_process(world: World, child: subprocess.Popen[bytes]) -> None:
     ticket = world.offer()
-    pidfd = world.tickets.bind(ticket, child.pid, world.sender)
-    assert pidfd is not None and world.tickets.bind(ticket, os.getpid(), world.sender) is not None
+    pidfd = world.bind(ticket, child.pid)
+    assert pidfd is not None and world.bind(ticket, os.getpid()) is not None
     assert world.claimable(ticket)
 
 
-def test_binding_to_the_dead_says_so(world: World) -> None:
-    with pytest.raises(ProcessLookupError):
-        world.tickets.bind(world.offer(), 2**22 + 1, world.sender)
+def test_a_process_that_has_ended_is_noticed_at_once(world: World, child: subprocess.Popen[bytes]) -> None:
+    ticket = world.offer()
+    child.kill()
+    pidfd = OwnedFd(os.pidfd_open(child.pid))
+    child.wait()
+    fresh = world.tickets.bind(ticket, pidfd, world.sender)
+    assert fresh is not None and died(fresh)
+    finish(world.tickets.died(fresh))
+    assert not world.claimable(ticket)
+
+
+def test_what_is_of_no_process_is_refused(world: World) -> None:
+    ticket = world.offer()
+    for make in (lambda: os.open("/dev/null", os.O_RDONLY), lambda: os.memfd_create("x"), lambda: os.eventfd(0)):
+        with pytest.raises(Refused, match="no pidfd"):
+            world.tickets.bind(ticket, OwnedFd(make()), world.sender)
+    assert world.claimable(ticket)
 
 
 def test_only_the_sender_binds_and_only_what_is_in_flight(world: World) -> None:
     ticket = world.offer()
     for number, sender in ((ticket, world.receiver), (ticket + 1, world.sender)):
         with pytest.raises(Refused, match="not in flight"):
-            world.tickets.bind(number, os.getpid(), sender)
+            world.bind(number, os.getpid(), sender)
     world.tickets.done(ticket)
     with pytest.raises(Refused, match="not in flight"):
-        world.tickets.bind(ticket, os.getpid(), world.sender)
+        world.bind(ticket, os.getpid())
 
 
 def test_a_death_after_the_senders_is_nothing(world: World, child: subprocess.Popen[bytes]) -> None:
-    pidfd = world.tickets.bind(world.offer(), child.pid, world.sender)
+    pidfd = world.bind(world.offer(), child.pid)
     assert pidfd is not None
     world.model.detach(world.sender)
     child.kill()
     assert died(pidfd)
-    world.tickets.died(pidfd)
+    finish(world.tickets.died(pidfd))
 
 
 def test_tickets_that_ended_leave_no_clocks_behind(world: World) -> None:

@@ -70,32 +70,6 @@ def test_a_descriptor_arrives_owned_and_not_inheritable(pair: Pair, file: int) -
     os.close(fd)
 
 
-def test_asking_sends_and_receives(pair: Pair, file: int) -> None:
-    transport.send(pair[1], b"answer")
-    assert transport.ask(pair[0], b"question") == (b"answer", None, None)
-    assert transport.receive(pair[1]) == (b"question", None, None)
-    transport.send(pair[1], b"with", file)
-    packet = transport.ask(pair[0], b"question")
-    assert packet is not None and packet[0] == b"with" and packet[1] is not None
-    assert os.path.samestat(os.fstat(packet[1].fd), os.fstat(file)) and not os.get_inheritable(packet[1].fd)
-
-
-def test_asking_meets_what_receiving_meets(pair: Pair, file: int) -> None:
-    with pytest.raises(PeerProtocolError, match="16385 bytes"):
-        transport.ask(pair[0], b"x" * (MAX_MESSAGE + 1))
-    pair[1].sendmsg([b"two"], rights(file, file))
-    with pytest.raises(PeerProtocolError, match="file descriptor"):
-        transport.ask(pair[0], b"question")
-    pair[1].send(b"x" * (MAX_MESSAGE + 1))
-    with pytest.raises(PeerProtocolError, match="longer than"):
-        transport.ask(pair[0], b"question")
-    pair[1].shutdown(socket.SHUT_WR)
-    assert transport.ask(pair[0], b"question") is None
-    pair[1].close()
-    with pytest.raises(PeerGoneError):
-        transport.ask(pair[0], b"question")
-
-
 def test_a_descriptor_that_nobody_takes_is_closed(pair: Pair, file: int) -> None:
     transport.send(pair[0], b"with", file)
     packet = transport.receive(pair[1])
@@ -150,7 +124,7 @@ def test_a_descriptor_that_cannot_be_kept_is_this_process_s_own_lack(pair: Pair,
 
 def test_room_for_two_by_mistake_still_lets_only_one_in(pair: Pair, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """CMSG_SPACE instead of CMSG_LEN: the padding has room for a second one, which the count finds."""
-    monkeypatch.setattr(transport, "_ROOM", socket.CMSG_SPACE(4))
+    monkeypatch.setattr(transport, "_PLAIN", ((MAX_MESSAGE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC),))
     pair[0].sendmsg([b"padded"], rights(file, file))
     with pytest.raises(PeerProtocolError, match="2 file descriptors"):
         transport.receive(pair[1])
@@ -160,7 +134,7 @@ def test_control_data_of_another_kind_is_an_error_and_the_descriptor_is_closed(
     pair: Pair, file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair[1].setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
-    monkeypatch.setattr(transport, "_ROOM", 256)
+    monkeypatch.setattr(transport, "_PLAIN", ((MAX_MESSAGE, 256, socket.MSG_CMSG_CLOEXEC),))
     pair[0].sendmsg([b"stamped"], rights(file))
     with pytest.raises(PeerProtocolError, match=f"type {SO_TIMESTAMP}"):
         transport.receive(pair[1])

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from extmem.broker import wire
 from extmem.errors import PeerProtocolError
-from extmem.objects import PayloadRow, Share
+from extmem.objects import Part, PayloadRow, Share
 
 TICKET = bytes(range(16))
 REQUESTS: list[wire.Request] = [
-    wire.Hello(1, True),
+    wire.Hello(2, True, TICKET, 7, 8, 12),
     wire.Export(1, b"self-description", 1, "frames", 0x80000001, "D:(A;;GA;;;WD)", True, False, 7),
     wire.Export(1, b"", 2, None, 0, None, False, True),
     wire.ImportName("naïve ☃ name", 0x02000000),
@@ -23,32 +23,34 @@ REQUESTS: list[wire.Request] = [
     wire.GetHandle(1),
     wire.OpenHandle("x", 1, True),
     wire.CloseHandle(8, 0),
-    wire.Duplicate(8, None, True, False, True, 4711, 5),
+    wire.Duplicate(8, None, True, False, True, True, 5),
+    wire.Duplicate(8, 1, True, False, True, False),
     wire.SameObject(4, 8),
     wire.QueryHandle(4),
     wire.SetFlags(4, 3, 1),
     wire.KmtAlive(2),
     wire.Offer(memory=3),
     wire.Claim(TICKET),
-    wire.BindOffer(TICKET, 1),
+    wire.BindOffer(TICKET),
     wire.Withdraw(TICKET),
-    wire.Snapshot(),
+    wire.Snapshot(7),
     wire.GetStatus(),
     wire.Stop(True),
     wire.Inherit((4, 8)),
     wire.Inherit(),
     wire.Hold(4),
     wire.ListHandles(12),
-    wire.AnnouncePayload(5, 1, b"d", 2, 0x40000042, True, True, 9),
-    wire.AnnounceObject(b"record"),
+    wire.Follow(bytes(32)),
+    wire.AnnounceRecord(b"record", b"d", True),
     wire.AnnounceMemory(1, 5, 6, True, 0xF0001, True),
-    wire.AnnounceHandle(4, 6, 0x20001, True, False),
-    wire.AnnounceTicket(TICKET, "handle", 5, 6, 1, 99, False),
+    wire.AnnounceHandle(4, 5, 6, 0x20001, True, False),
+    wire.AnnounceTicket(TICKET, "handle", 5, 6, 1, True),
+    wire.AnnounceTicket(TICKET, "kmt", 5, 0, 1, False),
     wire.AnnounceClaimed(TICKET),
     wire.Announced(),
 ]
 REPLIES: list[wire.Reply] = [
-    wire.Welcome(1, 2**61, 4711, True),
+    wire.Welcome(2, 2**61, 4711, True, TICKET, True, True, 3, 4, True, 60),
     wire.Done(),
     wire.Value(2**63 - 1),
     wire.Exported(1, 5, 6, 0xF0001, 0, False, b"d", b"record"),
@@ -57,11 +59,11 @@ REPLIES: list[wire.Reply] = [
     wire.HandleState(True, False, 1, 6, "", "DxgkSharedResource", 1, 3),
     wire.Ticket(TICKET),
     wire.Kmt(0xC0000002),
-    wire.Handles((4, 8, 12)),
-    wire.SnapshotFile(4096),
-    wire.BrokerState(1, 1, 2, 3, 4, 5, 6, 7),
+    wire.Handles((4, 8, 12), 12),
+    wire.SnapshotFile(4096, 2),
+    wire.BrokerState(1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13),
     wire.Channel(),
-    wire.PayloadBack(5, 0),
+    wire.RecordBack(5, 0, True),
     wire.Refusal(0xC0000034, "No live object is named 'x'."),
     wire.Fault("you broke the format"),
 ]
@@ -120,7 +122,8 @@ def test_a_request_is_no_reply(message: wire.Request) -> None:
         wire.Free(-1),
         wire.Free(1 << 63),
         wire.Inherit(tuple(range(1025))),
-        wire.AnnounceObject(b"r" * 7001),
+        wire.AnnounceRecord(b"r" * 7201, b""),
+        wire.Hello(2, False, bytes(17)),
     ],
     ids=repr,
 )
@@ -130,8 +133,18 @@ def test_values_beyond_their_bounds_are_refused(message: wire.Request) -> None:
 
 
 LONGEST_FACTS = wire.ImportFacts(
-    2, 2**62, 2**62, 2**32 - 1, 2**32 - 1, True, 1, "\U00010000" * 600, b"d" * 4096, b"r" * 7000, 2**62
+    2, 2**62, 2**62, 2**32 - 1, 2**32 - 1, True, 1, "\U00010000" * 600, b"d" * 4096, b"r" * 7200, 2**62
 )
+
+
+LONGEST_RECORD = wire.HolderRecord(
+    2**62, 2**62, "\U00010000" * 600, 2**32 - 1, "D" * 4200, True, 2**62, 2**32 - 1, 2**32 - 1, True, 255, 255,
+    2**32 - 1, True, 2**62, 2**32 - 1, 2**62, 2**62, bytes(16),
+)  # fmt: skip
+
+
+def test_the_longest_record_fits_with_its_signature() -> None:
+    assert len(wire.encode(LONGEST_RECORD)) + wire.SIGNATURE <= 7_200
 
 
 def test_the_longest_facts_come_back_as_they_were() -> None:
@@ -143,18 +156,25 @@ def test_the_longest_legal_messages_fit_into_a_packet() -> None:
     longest = [
         wire.Export(1, b"d" * 4096, 1, "\U00010000" * 600, 0, "D" * 4200, False, False, 2**62),
         wire.Imported(2**62, 2, wire.encode(LONGEST_FACTS)),
-        wire.Handle(2**62, 2**62, 2**62, 1, True, True, 2, 1, b"d" * 4096, b"r" * 7000, 2**62),
+        wire.Handle(2**62, 2**62, 2**62, 1, True, True, 2, 1, b"d" * 4096, b"r" * 7200, 2**62),
         wire.Handles(tuple([2**62] * 1024)),
         wire.Refusal(0xC0000034, "\U00010000" * 3000),
-        wire.AnnouncePayload(2**62, 1, b"d" * 4096, 1, 1, True, True, 2**62),
+        wire.AnnounceRecord(b"r" * 7200, b"d" * 4096, True),
     ]
     assert all(len(wire.encode(message)) <= wire.MAX_MESSAGE for message in longest)
 
 
 @pytest.mark.parametrize("message", [*REQUESTS, *REPLIES], ids=lambda m: type(m).__name__)
 def test_fds_of_says_how_many_descriptors_belong_to_it(message: wire.Request | wire.Reply) -> None:
-    carriers = (wire.Export, wire.AnnouncePayload, wire.SnapshotFile, wire.Channel, wire.Imported, wire.Handle)
-    assert wire.fds_of(message) == int(isinstance(message, carriers))
+    carriers = (
+        wire.Export, wire.AnnounceRecord, wire.BindOffer, wire.SnapshotFile, wire.Channel, wire.Imported, wire.Handle,
+    )  # fmt: skip
+    carries = isinstance(message, carriers)
+    if isinstance(message, wire.Duplicate):
+        carries = message.into
+    if isinstance(message, wire.AnnounceTicket):
+        carries = message.bound
+    assert wire.fds_of(message) == int(carries)
 
 
 def test_an_import_of_what_the_client_has_already_carries_no_descriptor() -> None:
@@ -170,7 +190,7 @@ def test_head_number_mode_and_facts_are_the_encoded_import(memory: int, mode: in
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
-    for decode in (wire.decode_request, wire.decode_reply, wire.decode_facts, wire.decode_record, wire.decode_snapshot):
+    for decode in (wire.decode_request, wire.decode_reply, wire.decode_facts, wire.decode_record, wire.decode_parts):
         try:
             decode(data)
         except PeerProtocolError:
@@ -192,10 +212,10 @@ def test_a_wounded_message_is_a_message_or_a_protocol_error(
 
 
 def test_records_and_snapshots_come_back_as_they_were() -> None:
-    record = wire.ObjectRecord(6, 5, None, 1000, "D:", True)
+    record = LONGEST_RECORD
     assert wire.decode_record(wire.encode(record)) == record
-    rows = [PayloadRow(5, Share.KMT, 0x40000002, b"d", (), ())]
-    assert wire.decode_snapshot(wire.encode(rows)) == rows
+    parts = [Part(5, PayloadRow(5, Share.KMT, 0x40000002, b"d", (), ()))]
+    assert wire.decode_parts(wire.encode(parts)) == parts
 
 
 def test_nesting_without_end_is_refused() -> None:

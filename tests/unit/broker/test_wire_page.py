@@ -13,7 +13,10 @@ import pytest
 from extmem.broker import limits, replies, requests, wire
 
 PAGE = (Path(__file__).parents[3] / "docs" / "wire.md").read_text()
-TYPES = ("U8", "U32", "I64", "Pid", "Name", "Sddl", "Text", "Word", "Payload", "Record", "Facts", "TicketBytes")
+TYPES = (
+    "U8", "U32", "I64", "Pid", "Name", "Sddl", "Text", "Word", "Payload", "Record", "Facts", "Secret", "KeyBytes",
+    "TicketBytes",
+)  # fmt: skip
 BY_TYPE = {getattr(limits, name): name for name in TYPES}
 
 
@@ -41,11 +44,20 @@ def field(f: msgspec.structs.FieldInfo) -> str:
     text = text.replace(" or nil", ", or nil") if kind.startswith("up to") else text
     if f.default is msgspec.NODEFAULT:
         return text
-    return f"{text} = {'nil' if f.default is None else str(f.default).lower()}"
+    default = {None: "nil", b"": "empty"}.get(f.default, str(f.default).lower())
+    return f"{text} = {default}"
 
 
 def fields(message: type[msgspec.Struct]) -> str:
     return ", ".join(field(f) for f in msgspec.structs.fields(message))
+
+
+_BY_FIELD = {
+    "Imported": "1 if mode is not 0",
+    "Handle": "1 if mode is not 0",
+    "Duplicate": "1 if into",
+    "AnnounceTicket": "1 if bound",
+}
 
 
 @pytest.mark.parametrize(("name", "module"), [("requests", requests), ("replies", replies)])
@@ -57,7 +69,7 @@ def test_the_tables_of_messages(name: str, module: types.ModuleType) -> None:
         struct = getattr(module, message)
         assert row[0] == str(struct.__struct_config__.tag), message
         assert row[2] == fields(struct), message
-        fds = "1 if mode is not 0" if message in ("Imported", "Handle") else str(wire.FDS.get(struct, 0))
+        fds = _BY_FIELD.get(message, str(wire.FDS.get(struct, 0)))
         assert row[3] == fds, message
 
 
@@ -83,7 +95,7 @@ def test_the_table_of_types() -> None:
 
 
 def test_records_and_facts_are_told_field_by_field() -> None:
-    for word, struct in (("Record", wire.ObjectRecord), ("Facts", wire.ImportFacts)):
+    for word, struct in (("Record", wire.HolderRecord), ("Facts", wire.ImportFacts)):
         text = re.search(rf"- \*\*{word}\*\*[^:]*: (.*?)(?=\n\n|\n- )", PAGE, re.DOTALL)
         assert text is not None
         flat = " ".join(re.sub(r" \([^)]*\)", "", text[1]).split())
@@ -98,7 +110,7 @@ def test_the_numbers_in_the_text() -> None:
         f"version {wire.PROTOCOL_VERSION}.",
         {5.0: "within five seconds"}[listening.PATIENCE],
         {4: "most four replies"}[sessions._QUEUE_LIMIT],
-        {60.0: "for 60\n  seconds"}[tickets.STRONG],
+        {60.0: "for 60\n  seconds"}[tickets.SECONDS],
         {2.0: "for two seconds at most"}[journal.GRACE],
         {10.0: "for ten seconds"}[run.IDLE],
     ):

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from extmem import vk
-from extmem.broker.descriptors import OwnedFd
 from extmem.devices.host import _memfd
 from extmem.devices.host.allocation import HostAllocation
 from extmem.devices.host.driver import HostDriver
 from extmem.errors import DriverError, OutOfMemoryError
+from extmem.owning import OwnedFd
 
 PAGE = mmap.PAGESIZE
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -129,7 +129,7 @@ def test_an_interrupted_allocation_leaves_nothing(driver: HostDriver, monkeypatc
 
 
 def test_a_mapping_of_no_file_is_the_errors_own() -> None:
-    lost = HostAllocation(1_000_000, 4096, 0, False, OwnedFd(-1), None)
+    lost = HostAllocation(OwnedFd(), 4096, 0, False)
     with pytest.raises(OSError, match="mmap of 4096 bytes: Bad file descriptor"):
         lost.map(writable=False)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from extmem import vk
-from extmem.broker.descriptors import OwnedFd, PayloadFd
+from extmem.broker.descriptors import PayloadFd
 from extmem.devices.base import DESCRIPTOR_LIMIT
 from extmem.devices.host import _memfd
 from extmem.devices.host.driver import HostDriver
@@ -120,7 +120,7 @@ def test_a_closed_driver_allocates_nothing_and_frees_what_there_was(driver: Host
 
 def test_B93_mappings_of_one_payload_show_the_same_bytes(driver: HostDriver) -> None:
     allocation = driver.allocate(3 * PAGE, 0, b"")
-    fd = driver.export_fd(allocation)
+    fd = driver.export_fd(allocation).take()
     other = driver.import_fd(fd, 3 * PAGE, 0)
     os.close(fd)
     ours, theirs = allocation.map(), other.map()
@@ -143,7 +143,7 @@ def test_the_self_description_is_outside_the_mapping(driver: HostDriver) -> None
 
 def test_a_read_only_descriptor_cannot_be_mapped_for_writing(driver: HostDriver) -> None:
     allocation = driver.allocate(PAGE, 0, b"")
-    fd = driver.export_fd(allocation, read_only=True)
+    fd = driver.export_fd(allocation, read_only=True).take()
     # The kernel itself, with nothing of ours between.
     with pytest.raises(PermissionError):
         mmap.mmap(fd, PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -159,7 +159,7 @@ def test_a_read_only_descriptor_cannot_be_mapped_for_writing(driver: HostDriver)
     assert (writer.writable, reader.writable) == (True, False)
     ctypes.memmove(writer.address, b"seen", 4)
     assert bytes_at(reader.address, 4) == b"seen"
-    again = driver.export_fd(imported)
+    again = driver.export_fd(imported).take()
     assert not driver.inspect_fd(again, FD).writable, "what came read-only goes on read-only"
     os.close(again)
     for thing in (imported, allocation):
@@ -176,7 +176,7 @@ def test_a_read_only_descriptor_cannot_be_reopened_for_writing_by_another_user(d
     if os.geteuid() != 0:
         pytest.skip("needs root, to be another user")
     allocation = driver.allocate(PAGE, 0, b"")
-    fd = driver.export_fd(allocation, read_only=True)
+    fd = driver.export_fd(allocation, read_only=True).take()
     code = (
         "import ctypes, os\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
@@ -198,7 +198,7 @@ def test_4096_imports_and_mappings_leave_nothing(driver: HostDriver) -> None:
     before = open_fds()
     maps = Path("/proc/self/maps").read_text().count("memfd:extmem")
     for _ in range(4096):
-        fd = driver.export_fd(allocation)
+        fd = driver.export_fd(allocation).take()
         imported = driver.import_fd(fd, PAGE, 0)
         os.close(fd)
         assert imported.map().size == PAGE
@@ -213,7 +213,7 @@ def test_4096_imports_and_mappings_leave_nothing(driver: HostDriver) -> None:
 
 def test_an_import_borrows_the_fd_whether_it_succeeds_or_not(driver: HostDriver) -> None:
     allocation = driver.allocate(PAGE, 0, b"")
-    fd = driver.export_fd(allocation)
+    fd = driver.export_fd(allocation).take()
     with pytest.raises(DriverError, match=f"allocationSize is {PAGE + 1}.*holds {PAGE} bytes") as caught:
         driver.import_fd(fd, PAGE + 1, 0)  # the page with the frame is not payload
     assert caught.value.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE
@@ -227,7 +227,7 @@ def test_an_import_borrows_the_fd_whether_it_succeeds_or_not(driver: HostDriver)
 
 def test_an_examined_payload_is_closed_with_its_import_and_not_by_a_failed_one(driver: HostDriver) -> None:
     allocation = driver.allocate(PAGE, 0, b"")
-    shared = OwnedFd(driver.export_fd(allocation))
+    shared = driver.export_fd(allocation)
     payload = PayloadFd(shared, True)
     with pytest.raises(DriverError, match=f"allocationSize is {3 * PAGE}.*holds {2 * PAGE} bytes"):
         driver.import_payload(payload, 3 * PAGE, 0, 2 * PAGE)
@@ -247,7 +247,7 @@ def test_an_examined_payload_is_closed_with_its_import_and_not_by_a_failed_one(d
 
 def test_a_payload_is_mapped_once_for_all_imports_that_share_its_descriptor(driver: HostDriver) -> None:
     allocation = driver.allocate(2 * PAGE, 0, b"")
-    shared = OwnedFd(driver.export_fd(allocation))
+    shared = driver.export_fd(allocation)
     one, two = (driver.import_payload(PayloadFd(shared, True), 2 * PAGE, 0, 3 * PAGE) for _ in range(2))
     assert one.map() is one.map() is two.map() is not allocation.map()
     part = driver.import_payload(PayloadFd(shared, True), PAGE, 0, 3 * PAGE)

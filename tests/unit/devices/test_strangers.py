@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -11,6 +12,7 @@ import pickle
 import socket
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -213,7 +215,23 @@ def test_a_writable_mapping_that_the_kernel_refuses_is_denied_access(seal: int) 
         with pytest.raises(AccessDeniedError, match="sealed against writing"):
             _mapping.map_file(fd, PAGE, True)
         assert _mapping.map_file(fd, PAGE, False).writable is False
-        assert _mapping._map_sealed(fd, PAGE).size == PAGE  # what kernels before 6.7 need
+
+
+def test_before_linux_6_7_a_sealed_file_is_mapped_through_an_fd_for_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = _mapping._mmap
+
+    def refusing(address: int, size: int, rights: int, flags: int, fd: int, offset: int) -> Any:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            return real(address, size, rights, flags, fd, offset)
+        return real(address, size, rights, flags, -1, offset)  # any failure will do
+
+    monkeypatch.setattr(_mapping, "_mmap", refusing)
+    monkeypatch.setattr(_mapping, "ffi", type("Failing", (), {"errno": errno.EPERM}))
+    with open_memfd(PAGE, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW) as fd:
+        mapping = _mapping.map_file(fd, PAGE, False)
+        assert (mapping.size, mapping.writable, bool(mapping.address)) == (PAGE, False, True)
+        with pytest.raises(AccessDeniedError):
+            _mapping.map_file(fd, PAGE, True)
 
 
 # Host pointers.

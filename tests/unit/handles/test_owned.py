@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import random
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extmem.errors import HandleStateError, InvalidHandleError
-from extmem.handles import Access, FdHandle, HandleInfo, KmtHandle, NtHandle, is_kmt_value
+from extmem.handles import Access, FdHandle, HandleEntry, HandleInfo, KmtHandle, NtHandle, is_kmt_value
 from extmem.objects import ObjectManager, Refused, Share, Token, error_for
+from extmem.owning import Step
 
 
 class ModelTable:
@@ -28,6 +30,7 @@ class ModelTable:
             self.process, (1, 1), b"", share=Share.NT, name="X", access=0x1000_0000, sddl=None, inherit=False
         ).memory
         self.closes: list[int] = []
+        self.lock = threading.RLock()
 
     def handle(self) -> NtHandle:
         return NtHandle(self.model.get_handle(self.process, self.memory), self)
@@ -39,15 +42,15 @@ class ModelTable:
         self.model.close_handle(self.process, first)
         return count
 
-    def close(self, value: int) -> None:
+    def close(self, value: int, entry: HandleEntry | None = None) -> None:
         self.closes.append(value)
         try:
             self.model.close_handle(self.process, value)
         except Refused as refusal:
             raise error_for(refusal.status, refusal.detail) from None
 
-    def close_later(self, value: int) -> None:
-        self.close(value)
+    def when_lost(self, value: int) -> list[Step]:
+        return [(self.close, value)]
 
     def duplicate(
         self,
@@ -58,7 +61,10 @@ class ModelTable:
         same_attributes: bool,
         close_source: bool,
         into: int | None,
+        entry: HandleEntry | None = None,
+        source_entry: HandleEntry | None = None,
     ) -> int:
+        closes = close_source and not self.info(value).protect_from_close
         try:
             return self.model.duplicate(
                 self.process,
@@ -70,6 +76,9 @@ class ModelTable:
             )
         except Refused as refusal:
             raise error_for(refusal.status, refusal.detail) from None
+        finally:
+            if closes and source_entry is not None:
+                source_entry.forget()
 
     def same_object(self, a: int, b: int) -> bool:
         return self.model.same_object(self.process, a, b)
@@ -319,3 +328,50 @@ def test_kcmp_that_the_kernel_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UnsupportedError, match="kcmp"):
         _linux.same_open_file(0, 0)
     assert ctypes.get_errno() >= 0
+
+
+class _ClosedMeanwhile:
+    """A table's lock that closes a handle each time that it is let go, as another thread may."""
+
+    def __init__(self, handle: NtHandle) -> None:
+        self._handle, self._lock, self._inside = handle, threading.RLock(), 0
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._inside -= 1
+        self._lock.release()
+        if not self._inside:
+            self._inside += 1  # once, not for the lock that `close` takes
+            self._handle.close()
+            self._inside -= 1
+
+
+def test_what_one_thread_takes_another_does_not_close() -> None:
+    table = ModelTable()
+    handle = table.handle()
+    table.lock = _ClosedMeanwhile(handle)  # type: ignore[assignment]
+    value = handle.take()
+    assert table.closes == [] and table.info(value).name, "the caller has it"
+    with pytest.raises(HandleStateError):
+        handle.take()
+    table.lock = threading.RLock()
+    NtHandle(value, table).close()
+    assert table.closes == [value]
+
+
+def test_a_handle_that_cannot_be_taken_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = ModelTable()
+    handle = table.handle()
+
+    def interrupted(entry: HandleEntry) -> list[Step]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(HandleEntry, "disown", interrupted)
+        handle.take()
+    assert not handle.closed
+    handle.close()
+    assert table.closes == [handle._value]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy
 import pytest
 
 import extmem
+from extmem import vk
 from extmem.memory import Device
 
 
@@ -41,7 +43,6 @@ def test_names_may_be_of_a_subclass_of_str(device: Device, name: str, kind: type
 
 
 def test_names_of_the_specifications_structures_too(device: Device, name: str) -> None:
-    from extmem import vk
 
     types = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
     win32 = vk.ExportMemoryWin32HandleInfoKHR(None, int(extmem.Access.READ_WRITE), numpy.str_(name))
@@ -59,6 +60,8 @@ def test_a_name_of_another_type_is_refused(device: Device, strange: Any) -> None
         device.allocate(4, name=strange)
     with pytest.raises(TypeError, match="name is .*; give a str"):
         extmem.open_handle(strange)
+    with pytest.raises(TypeError, match="name is None; give the str"):
+        extmem.open_handle(None)  # type: ignore[arg-type]
     for opening in (extmem.open, device.open):
         with pytest.raises(TypeError, match="pass a name"):
             opening(strange)
@@ -72,6 +75,37 @@ def test_rights_of_another_type_are_refused(device: Device, name: str, strange: 
         for opening in (extmem.open, device.open, extmem.open_handle):
             with pytest.raises(TypeError, match=r"access is .*; give extmem\.Access\.READ"):
                 opening(name, access=strange)
+
+
+@pytest.mark.parametrize("strange", [-1, 1 << 32, 1 << 70, numpy.int64(-5)])
+def test_rights_of_more_than_32_bits_are_refused(device: Device, name: str, strange: Any) -> None:
+    with pytest.raises(ValueError, match=r"access is -?\d+, and an access mask has 32 bits"):
+        device.allocate(4, name=name, access=strange)
+    with device.allocate(4, name=name):
+        for opening in (extmem.open, device.open, extmem.open_handle):
+            with pytest.raises(ValueError, match="an access mask has 32 bits"):
+                opening(name, access=strange)
+
+
+@pytest.mark.parametrize("strange", ["x", "OPAQUE_WIN32", 1.0, [1]])
+def test_handle_types_of_another_type_are_refused(device: Device, strange: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"handle_types is .*; give bits of extmem\.vk\.ExternalMemoryHandleTypeFlagBits"
+    ):
+        device.allocate(4, handle_types=strange)
+
+
+@pytest.mark.parametrize("strange", [-1, 1 << 31, 1 << 40])
+def test_handle_types_of_too_many_bits_are_refused(device: Device, strange: int) -> None:
+    with pytest.raises(ValueError, match=rf"handle_types is {strange}, and flags have 31 bits"):
+        device.allocate(4, handle_types=strange)
+
+
+def test_handle_types_of_any_integer_type_are_taken(device: Device) -> None:
+    nt = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
+    for types in (nt, int(nt), numpy.uint32(int(nt))):
+        with device.allocate(4, handle_types=types) as memory, memory.export_handle(nt) as handle:
+            assert handle.info.granted_access
 
 
 def test_rights_of_any_integer_type_are_taken(device: Device, name: str) -> None:
@@ -130,6 +164,29 @@ def test_the_copy_module_gets_no_alias(device: Device, how: Any) -> None:
             how(memory)
 
 
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda handle: copy.deepcopy([handle, handle])])
+def test_handles_are_duplicated_and_not_copied(device: Device, how: Any) -> None:
+    types = vk.ExternalMemoryHandleTypeFlagBits
+    with device.allocate(4) as memory:
+        for kind in (types.OPAQUE_WIN32, types.OPAQUE_FD) if sys.platform == "linux" else (types.OPAQUE_WIN32,):
+            with memory.export_handle(kind) as handle:
+                with pytest.raises(extmem.UnsupportedError, match=r"duplicate\(\) makes another handle"):
+                    how(handle)
+                with pickle.loads(pickle.dumps(handle)) as sent, device.open(sent) as other:
+                    assert other.read_bytes() == bytes(4)
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda thing: copy.deepcopy({"a": [thing]}), pickle.dumps])
+def test_nothing_else_that_is_closed_once_is_copied_or_pickled(device: Device, how: Any) -> None:
+    """What came of it was a second device or buffer that gave back what the first one has."""
+    with device.allocate(64) as memory, memory.buffer() as buffer:
+        for thing in (device, buffer, memory.holding):
+            with pytest.raises(extmem.UnsupportedError, match="is not copied and not pickled"):
+                how(thing)
+        memory.fill(3)
+        assert memory.read_bytes() == b"\3" * 64
+
+
 # What is left of closed memory.
 
 
@@ -149,7 +206,6 @@ def test_closed_memory_can_be_looked_at(device: Device, name: str) -> None:
 
 
 def test_closed_devices_and_handles_can_be_looked_at(device: Device, name: str) -> None:
-    from extmem import vk
 
     other = extmem.open_device(kind="host")
     memory = other.allocate(4, name=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -226,3 +227,37 @@ def test_resources_must_be_usable_here(any_device: Device) -> None:
         late = any_device.commands()
         with pytest.raises(extmem.HandleStateError, match="inside"):
             late.fill_buffer(a.buffer, 0)
+
+
+def test_a_block_that_two_threads_end_is_submitted_once(any_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Bound(any_device) as one:
+        commands = any_device.commands()
+        submit, submitted = any_device.driver.submit, []
+
+        def ended_again(record: Any, uses: Any) -> None:
+            submitted.append(record)
+            commands.__exit__(None, None, None)  # as another thread may, at this moment
+            submit(record, uses)
+
+        monkeypatch.setattr(any_device.driver, "submit", ended_again)
+        with commands:
+            commands.fill_buffer(one.buffer, 0x07070707)
+        assert len(submitted) == 1
+        assert set(one.memory.read_bytes()) == {7}
+
+
+def test_two_threads_get_the_same_buffer(any_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    with any_device.allocate(256) as memory:
+        create, found = any_device.create_buffer, []
+        other = threading.Thread(target=lambda: found.append(memory.buffer()))
+
+        def slow(info: vk.BufferCreateInfo) -> Buffer:
+            other.start()
+            other.join(0.2)  # it is not done before this thread is
+            return create(info)
+
+        monkeypatch.setattr(any_device, "create_buffer", slow)
+        made = memory.buffer()
+        monkeypatch.undo()
+        other.join()
+        assert found == [made]

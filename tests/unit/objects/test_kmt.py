@@ -11,7 +11,7 @@ from tests.unit.objects.world import World, refused
 
 
 def payload() -> Payload:
-    return Payload(1, (1, 1), b"", Share.KMT, writable=True, strict_kmt=False)
+    return Payload(1, (1, 1), b"", Share.KMT, uid=1000, writable=True, strict_kmt=False)
 
 
 def test_B51_global_numbers_have_their_shape(world: World) -> None:

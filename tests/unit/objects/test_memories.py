@@ -115,7 +115,6 @@ def test_B78_process_death_closes_all_even_protected_handles(world: World) -> No
     exported = world.export("frames")
     handle = world.m.get_handle(world.a, exported.memory)
     world.m.set_handle_flags(world.a, handle, 2, 2)
-    world.m.offer(world.a, handle=handle)
     world.m.import_by_name(world.b, "frames")
     world.m.detach(world.a)
     assert world.m.import_by_name(world.b, "frames")
@@ -208,10 +207,15 @@ def test_ids_are_fresh_even_when_the_random_numbers_repeat() -> None:
 # -- the lifetime table, holder by holder ----------------------------------------------------------------------------
 
 
-def _holders(world: World) -> dict[Holder, Callable[[], tuple[bool, bool, bool]]]:
-    """For each holder: make one thing that is held by nothing else, and tell whether payload, name, number live."""
+Living = tuple[bool, bool, bool, bool]
 
-    def alive(payload: int, name: str | None, number: int | None) -> tuple[bool, bool, bool]:
+
+def _holders(world: World) -> dict[Holder, Callable[[], Living]]:
+    """For each holder: make one thing that is held by nothing else, and tell whether payload, object, name and number
+    live.
+    """
+
+    def alive(payload: int, name: str | None, number: int | None) -> Living:
         named = False
         if name is not None:
             try:
@@ -219,25 +223,32 @@ def _holders(world: World) -> dict[Holder, Callable[[], tuple[bool, bool, bool]]
                 named = True
             except Refused as refusal:
                 assert refusal.status is Status.OBJECT_NAME_NOT_FOUND
-        known = payload in {row.payload for row in world.m.snapshot()}
-        return known, named, number is not None and world.m.kmt_alive(number)
+        rows = [row for row in world.m.snapshot() if row.payload == payload]
+        shared = any(row.objects for row in rows)
+        return bool(rows), shared, named, number is not None and world.m.kmt_alive(number)
 
-    def nt(hold: Callable[[], object]) -> tuple[bool, bool, bool]:
+    def nt(hold: Callable[[], object]) -> Living:
         exported = world.export("held", sddl="D:NO_ACCESS_CONTROL")
         hold()
         world.m.free_memory(world.a, exported.memory)
         return alive(exported.payload, "held", None)
 
-    def kmt(hold: Callable[[int], object]) -> tuple[bool, bool, bool]:
+    def kmt(hold: Callable[[int], object]) -> Living:
         exported, number = world.export_kmt()
         hold(number)
         world.m.free_memory(world.a, exported.memory)
         return alive(exported.payload, None, number)
 
-    def exporting() -> tuple[bool, bool, bool]:
+    def exporting() -> Living:
         named, (numbered, number) = world.export("held", sddl="D:NO_ACCESS_CONTROL"), world.export_kmt()
-        payload, name, _ = alive(named.payload, "held", None)
-        return payload and alive(numbered.payload, None, None)[0], name, world.m.kmt_alive(number)
+        payload, shared, name, _ = alive(named.payload, "held", None)
+        return payload and alive(numbered.payload, None, None)[0], shared, name, world.m.kmt_alive(number)
+
+    def orphan() -> None:
+        """A process imports, sends what it has, and ends."""
+        imported = world.m.import_by_name(world.b, "held")
+        world.m.offer(world.b, memory=imported.memory)
+        world.m.detach(world.b)
 
     return {
         Holder.EXPORTING_MEMORY: exporting,
@@ -248,7 +259,8 @@ def _holders(world: World) -> dict[Holder, Callable[[], tuple[bool, bool, bool]]
         Holder.KMT_NUMBER: lambda: kmt(lambda number: None),
         Holder.NT_TICKET: lambda: nt(lambda: world.m.offer(world.a, memory=1)),
         Holder.KMT_TICKET: lambda: kmt(lambda number: world.m.offer(world.a, kmt=number)),
-        Holder.DEMOTED_TICKET: lambda: nt(lambda: world.m.demote(world.m.offer(world.a, memory=1))),
+        Holder.DEMOTED_TICKET: lambda: nt(lambda: world.m.expire(world.m.offer(world.a, memory=1))),
+        Holder.ORPHANED_TICKET: lambda: nt(orphan),
     }
 
 
@@ -259,8 +271,8 @@ def test_the_lifetime_table_is_what_happens(holder: Holder) -> None:
 
 def test_the_lifetime_table_has_every_holder_and_objects_imply_payloads() -> None:
     assert set(KEEPS) == set(Holder)
-    assert all(keeps.payload >= keeps.object and keeps.payload >= keeps.kmt for keeps in KEEPS.values())
-    assert KEEPS[Holder.FD_HANDLE] == (1, 0, 0)  # the kernel's doing; the model never sees one
+    assert all(keeps.payload >= keeps.object >= keeps.name and keeps.payload >= keeps.kmt for keeps in KEEPS.values())
+    assert KEEPS[Holder.FD_HANDLE] == (1, 0, 0, 0)  # the kernel's doing; the model never sees one
 
 
 def test_share_from_the_wire_may_be_a_plain_number(world: World) -> None:

@@ -159,20 +159,39 @@ def test_write_access_comes_back_only_as_far_as_the_object_gives_it(world: World
     assert (info.granted, info.protect) == (0x1F0000, True)
 
 
-def test_objects_of_another_user_are_believed_only_after_their_owner(world: World) -> None:
+def test_what_another_user_holds_comes_back_whoever_announces_it_first(world: World) -> None:
+    """That a process held what it announces is for the caller to prove; the owner need not come first."""
     sddl = SDDL + "(A;;GR;;;WD)"
-    world.m.restore_payload(world.eve, payload_record())
-    with refused(Status.ACCESS_DENIED, "User 2000", "user 1000"):
-        world.m.restore_object(world.eve, object_record(sddl=sddl))
-    world.m.restore_payload(world.a, payload_record())
-    assert world.m.restore_object(world.a, object_record(sddl=sddl))
+    world.m.restore_payload(world.eve, payload_record(uid=1000))
     assert world.m.restore_object(world.eve, object_record(sddl=sddl))
-
-
-def test_uid_0_may_announce_for_others(world: World) -> None:
-    world.m.restore_payload(world.root, payload_record())
-    assert world.m.restore_object(world.root, object_record())
+    world.m.restore_payload(world.a, payload_record(uid=1000))
+    assert world.m.restore_object(world.a, object_record(sddl=sddl))
     assert world.m.import_by_name(world.b, "frames").granted == 0xF0001
+    assert world.m.payload_record(11).uid == 1000
+    with refused(Status.ACCESS_DENIED):
+        world.m.open_handle(world.eve, "frames", 1)
+
+
+@pytest.mark.parametrize("order", [(21, 22), (22, 21)])
+def test_a_name_that_two_objects_had_is_the_later_ones(world: World, order: tuple[int, int]) -> None:
+    """Both cannot have lived at once: whoever kept a record of the first one does not get the name by coming first."""
+    born = {21: 5, 22: 9}
+    kept = {}
+    for number in order:
+        process = world.a if number == 21 else world.b
+        world.m.restore_payload(process, payload_record(number))
+        kept[number] = world.m.restore_object(process, object_record(number, number, born=born[number]))
+    assert kept[22] and kept[21] is (order[0] == 21)
+    assert world.m.import_by_name(world.b, "frames").object == 22
+    assert world.m.object_record(21).name is None
+
+
+def test_a_name_that_was_taken_meanwhile_is_not_given_up(world: World) -> None:
+    new = World()
+    taken = new.export("frames")
+    new.m.restore_payload(new.b, payload_record())
+    assert not new.m.restore_object(new.b, object_record(born=0))
+    assert new.m.import_by_name(new.b, "frames").object == taken.object
 
 
 def test_the_owner_must_be_whom_the_security_says(world: World) -> None:
@@ -286,20 +305,20 @@ def test_bad_handle_records_are_refused(world: World, record: HandleRecord, word
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (TicketRecord(0, "memory", 11, 21, 0, False), "id of any ticket"),
-        (TicketRecord(1 << 128, "memory", 11, 21, 0, False), "id of any ticket"),
-        (TicketRecord(5, "memory", 11, 21, 0, False), "in flight already"),
-        (TicketRecord(6, "fd", 11, 21, 0, False), "'fd'"),
-        (TicketRecord(6, "kmt", 11, 21, 0, False), "'kmt'"),
-        (TicketRecord(6, "handle", 13, None, 0, False), "'handle'"),
+        (TicketRecord(0, "memory", 11, 21, 0), "id of any ticket"),
+        (TicketRecord(1 << 128, "memory", 11, 21, 0), "id of any ticket"),
+        (TicketRecord(5, "memory", 11, 21, 0), "in flight already"),
+        (TicketRecord(6, "fd", 11, 21, 0), "'fd'"),
+        (TicketRecord(6, "kmt", 11, 21, 0), "'kmt'"),
+        (TicketRecord(6, "handle", 13, None, 0), "'handle'"),
     ],
 )
 def test_bad_ticket_records_are_refused(world: World, record: TicketRecord, words: str) -> None:
     announce(world)
-    world.m.restore_ticket(world.a, TicketRecord(5, "memory", 11, 21, 0x20000, False))
+    world.m.restore_ticket(world.a, TicketRecord(5, "memory", 11, 21, 0x20000))
     with refused(Status.INVALID_PARAMETER, words):
         world.m.restore_ticket(world.a, record)
-    world.m.restore_ticket(world.a, TicketRecord(6, "kmt", 13, None, 0, True))
+    world.m.restore_ticket(world.a, TicketRecord(6, "kmt", 13, None, 0))
     assert world.m.claim(world.b, 6).kmt == 0x4000_0042
     assert world.m.claim(world.b, 5).imported
 
@@ -313,15 +332,37 @@ def announce(world: World) -> None:
     world.m.restore_memory(world.a, MemoryRecord(5, 11, 21, True, 0))
 
 
-def test_demoted_tickets_come_back_demoted(world: World) -> None:
+def test_demoted_tickets_end_with_the_manager(world: World) -> None:
     exported = world.export()
     ticket = world.m.offer(world.a, memory=exported.memory)
-    world.m.demote(ticket)
+    world.m.expire(ticket)
     new = World()
     new.m.restore(new.a, world.m.describe(world.a))
+    with refused(Status.INVALID_HANDLE):
+        new.m.claim(new.b, ticket)
     new.m.free_memory(new.a, exported.memory)
     assert new.m.take_released() == [exported.payload]
     assert new.m.counts()["tickets"] == 0
+
+
+@pytest.mark.parametrize("sender_first", [True, False])
+def test_tickets_of_what_another_process_holds_come_back_alike_in_any_order(world: World, sender_first: bool) -> None:
+    exported = world.export("frames")
+    imported = world.m.import_by_name(world.b, "frames")
+    demoted = world.m.offer(world.a, memory=exported.memory)
+    ticket = world.m.offer(world.a, memory=exported.memory)
+    world.m.expire(demoted)
+    world.m.free_memory(world.a, exported.memory)
+    new = World()
+    said = [(new.a, world.m.describe(world.a)), (new.b, world.m.describe(world.b))]
+    for process, held in said if sender_first else reversed(said):
+        new.m.restore(process, held)
+    assert new.m.counts()["tickets"] == 1
+    with refused(Status.INVALID_HANDLE):
+        new.m.claim(new.b, demoted)
+    assert new.m.claim(new.b, ticket).imported
+    new.m.free_memory(new.b, imported.memory)
+    assert new.m.counts()["payloads"] == 1
 
 
 def test_quotas_hold_while_announcing() -> None:
@@ -339,9 +380,9 @@ def test_quotas_hold_while_announcing() -> None:
     world.m.restore_handle(world.a, HandleRecord(4, 21, 0, False, False))
     with refused(Status.QUOTA_EXCEEDED):
         world.m.restore_handle(world.a, HandleRecord(8, 21, 0, False, False))
-    world.m.restore_ticket(world.a, TicketRecord(1, "memory", 11, 21, 0, False))
+    world.m.restore_ticket(world.a, TicketRecord(1, "memory", 11, 21, 0))
     with refused(Status.QUOTA_EXCEEDED):
-        world.m.restore_ticket(world.a, TicketRecord(2, "memory", 11, 21, 0, False))
+        world.m.restore_ticket(world.a, TicketRecord(2, "memory", 11, 21, 0))
 
 
 def test_a_refused_record_ends_the_announcement_and_keeps_what_came_before(world: World) -> None:
@@ -372,6 +413,7 @@ def test_records_tell_what_a_client_must_remember(world: World) -> None:
         1000,
         "O:S-1-22-1-1000G:S-1-22-2-1000D:(A;;GR;;;WD)",
         True,
+        1,
     )
     with pytest.raises(KeyError):
         world.m.payload_record(exported.payload + 1)

@@ -99,21 +99,147 @@ def test_a_withdrawn_ticket_is_gone(world: World) -> None:
         world.m.claim(world.b, ticket)
 
 
-def test_tickets_end_with_their_sender(world: World) -> None:
-    world.export("frames", sddl="D:NO_ACCESS_CONTROL")
-    imported = world.m.import_by_name(world.b, "frames")
-    strong, weak = (world.m.offer(world.b, memory=imported.memory) for _ in range(2))
-    world.m.demote(weak)
+def test_a_ticket_outlives_its_sender_and_keeps_payload_and_rights(world: World) -> None:
+    exported = world.export("frames", sddl="D:(A;;GR;;;OW)", by=world.b)
+    ticket = world.m.offer(world.b, memory=exported.memory)
+    handle = world.m.get_handle(world.b, exported.memory)
+    sent = world.m.offer(world.b, handle=handle)
     world.m.detach(world.b)
-    for ticket in (strong, weak):
-        with refused(Status.INVALID_HANDLE, "sender"):
+    assert world.m.snapshot()[0].in_flight == 2 and world.m.snapshot()[0].holders == ()
+    claimed = world.m.claim(world.a, ticket).imported
+    assert claimed is not None and (claimed.payload, claimed.object) == (exported.payload, exported.object)
+    value = world.m.claim(world.a, sent).handle
+    assert value is not None and world.granted(world.a, value) == 0xF0001
+    assert world.m.take_released() == []
+
+
+def test_the_name_belongs_to_living_processes_and_does_not_come_back(world: World) -> None:
+    exported = world.export("frames", by=world.b)
+    ticket = world.m.offer(world.b, memory=exported.memory)
+    world.m.detach(world.b)
+    with refused(Status.OBJECT_NAME_NOT_FOUND):
+        world.m.import_by_name(world.a, "frames")
+    other = world.export("Frames")
+    claimed = world.m.claim(world.a, ticket).imported
+    assert claimed is not None and claimed.name is None
+    assert world.m.import_by_name(world.a, "frames").object == other.object
+    assert claimed.object is not None and world.m.object_record(claimed.object).name is None
+
+
+def test_a_name_that_another_process_keeps_stays(world: World) -> None:
+    exported = world.export("frames", by=world.b)
+    kept = world.m.import_by_name(world.a, "frames")
+    ticket = world.m.offer(world.b, memory=exported.memory)
+    world.m.detach(world.b)
+    assert world.m.import_by_name(world.a, "frames").object == exported.object
+    assert world.m.claim(world.a, ticket).imported
+    world.m.free_memory(world.a, kept.memory)
+    assert world.m.import_by_name(world.a, "frames").object == exported.object
+
+
+def test_a_number_does_not_outlive_the_sender_and_the_memory_does(world: World) -> None:
+    exported, number = world.export_kmt(by=world.b)
+    by_memory = world.m.offer(world.b, memory=exported.memory)
+    by_number = world.m.offer(world.b, kmt=number)
+    world.m.detach(world.b)
+    assert not world.m.kmt_alive(number)
+    with refused(Status.INVALID_HANDLE, "KMT number"):
+        world.m.claim(world.a, by_number)
+    claimed = world.m.claim(world.a, by_memory).imported
+    assert claimed is not None and (claimed.payload, claimed.kmt) == (exported.payload, None)
+
+
+def test_what_nobody_claims_in_time_ends_with_or_without_its_sender(world: World) -> None:
+    exported = world.export(by=world.b)
+    orphan, late = (world.m.offer(world.b, memory=exported.memory) for _ in range(2))
+    assert world.m.expire(late)
+    world.m.detach(world.b)
+    assert world.m.counts()["tickets"] == 1, "one whose time was over ends with its sender"
+    assert not world.m.expire(orphan)
+    assert world.m.take_released() == [exported.payload]
+    for ticket in (orphan, late):
+        with refused(Status.INVALID_HANDLE, "in time"):
             world.m.claim(world.a, ticket)
+
+
+def test_only_the_same_user_claims_what_a_dead_process_sent(world: World) -> None:
+    exported = world.export(by=world.b)
+    first, second = (world.m.offer(world.b, memory=exported.memory) for _ in range(2))
+    world.m.detach(world.b)
+    with refused(Status.ACCESS_DENIED, "User 2000", "user 1000"):
+        world.m.claim(world.eve, first)
+    assert world.m.claim(world.root, first).imported and world.m.claim(world.a, second).imported
+
+
+def test_nobody_withdraws_what_a_dead_process_sent_and_its_end_can_be_ordered(world: World) -> None:
+    exported = world.export(by=world.b)
+    ticket = world.m.offer(world.b, memory=exported.memory)
+    world.m.detach(world.b)
+    with refused(Status.ACCESS_DENIED, "has ended"):
+        world.m.withdraw(world.a, ticket)
+    world.m.cancel(ticket)
+    world.m.cancel(ticket)
+    assert world.m.take_released() == [exported.payload]
+
+
+def test_a_claim_that_is_undone_puts_the_ticket_back(world: World) -> None:
+    """Whether the sender lives, has ended before the claim, or meanwhile."""
+    for ends in ("never", "before", "meanwhile"):
+        sender = world.m.attach(world.m._process(world.a).token, 500)
+        exported = world.export(by=sender)
+        ticket = world.m.offer(sender, memory=exported.memory)
+        if ends == "before":
+            world.m.detach(sender)
+        claimed = world.m.claim(world.b, ticket)
+        if ends == "meanwhile":
+            world.m.detach(sender)
+        back = world.m.put_back(world.b, claimed)
+        assert back is not None and (back.sender is None) is (ends != "never")
+        assert world.m.put_back(world.b, world.m.claim(world.b, ticket)) is not None
+        assert world.m.claim(world.b, ticket).imported
+        assert world.m.counts()["tickets"] == 0
+
+
+def test_a_claim_of_a_number_is_not_undone_when_its_payload_has_ended(world: World) -> None:
+    exported, number = world.export_kmt()
+    ticket = world.m.offer(world.a, kmt=number)
+    claimed = world.m.claim(world.b, ticket)
+    world.m.free_memory(world.a, exported.memory)
+    assert world.m.put_back(world.b, claimed) is None
+    assert not world.m.expire(ticket) and world.m.counts()["tickets"] == 0
+
+
+def test_a_claim_of_a_number_is_undone_while_its_payload_lives(world: World) -> None:
+    exported, number = world.export_kmt()
+    ticket = world.m.offer(world.a, kmt=number)
+    assert world.m.put_back(world.b, world.m.claim(world.b, ticket)) is not None
+    world.m.free_memory(world.a, exported.memory)
+    assert world.m.claim(world.b, ticket).kmt == number
+
+
+@pytest.mark.parametrize("demoted", ["none", "one", "both"])
+@pytest.mark.parametrize("kind", ["NT", "KMT"])
+def test_a_sender_of_two_tickets_of_one_payload_ends(world: World, kind: str, demoted: str) -> None:
+    exported = world.export() if kind == "NT" else world.export_kmt()[0]
+    first, second = (world.m.offer(world.a, memory=exported.memory) for _ in range(2))
+    if demoted != "none":
+        world.m.expire(second)
+    if demoted == "both":
+        world.m.expire(first)
+    world.m.free_memory(world.a, exported.memory)
+    world.m.detach(world.a)
+    left = {"none": 2, "one": 1, "both": 0}[demoted]
+    assert world.m.counts()["tickets"] == left
+    for ticket in (first, second):
+        world.m.expire(ticket)
+    assert world.m.take_released() == [exported.payload]
+    assert world.m.counts()["payloads"] == world.m.counts()["tickets"] == 0
 
 
 def test_a_demoted_ticket_can_be_claimed_while_the_object_lives(world: World) -> None:
     exported = world.export()
     first, second = (world.m.offer(world.a, memory=exported.memory) for _ in range(2))
-    assert world.m.demote(first) and world.m.demote(first) and world.m.demote(second)
+    assert world.m.expire(first) and world.m.expire(first) and world.m.expire(second)
     assert world.m.claim(world.b, first).imported
     world.m.free_memory(world.a, exported.memory)
     assert world.m.counts()["tickets"] == 1  # b's memory keeps the object
@@ -127,15 +253,15 @@ def test_demoting_the_last_reference_ends_object_and_ticket(world: World) -> Non
     exported = world.export("frames")
     ticket = world.m.offer(world.a, memory=exported.memory)
     world.m.free_memory(world.a, exported.memory)
-    assert world.m.demote(ticket) is False
+    assert world.m.expire(ticket) is False
     assert world.m.take_released() == [exported.payload]
-    assert world.m.demote(ticket) is False
+    assert world.m.expire(ticket) is False
 
 
 def test_a_demoted_ticket_for_a_number_ends_with_the_payload(world: World) -> None:
     exported, number = world.export_kmt()
     ticket = world.m.offer(world.a, kmt=number)
-    world.m.demote(ticket)
+    world.m.expire(ticket)
     world.m.free_memory(world.a, exported.memory)
     with refused(Status.INVALID_HANDLE):
         world.m.claim(world.b, ticket)
@@ -164,12 +290,39 @@ def test_what_one_does_not_hold_cannot_be_offered(world: World) -> None:
 
 def test_the_ticket_quota_refuses_the_next() -> None:
     world = small(tickets=1)
-    exported = world.export()
+    exported = world.export("frames")
     ticket = world.m.offer(world.a, memory=exported.memory)
-    with refused(Status.QUOTA_EXCEEDED, "1 objects"):
-        world.m.offer(world.a, memory=exported.memory)
+    with refused(Status.QUOTA_EXCEEDED, "1 objects", "user 1000"):
+        world.m.offer(world.b, handle=world.m.open_handle(world.b, "frames", GENERIC_ALL))
     world.m.claim(world.b, ticket)
     assert world.m.offer(world.a, memory=exported.memory)
+
+
+def test_what_nobody_took_in_time_makes_room_the_oldest_first() -> None:
+    world = small(tickets=3)
+    exported = world.export()
+    tickets = [world.m.offer(world.a, memory=exported.memory) for _ in range(3)]
+    for ticket in (tickets[1], tickets[0]):
+        assert world.m.expire(ticket)
+    tickets.append(world.m.offer(world.a, memory=exported.memory))
+    with refused(Status.INVALID_HANDLE):
+        world.m.claim(world.b, tickets[1])
+    tickets.append(world.m.offer(world.a, memory=exported.memory))
+    with refused(Status.QUOTA_EXCEEDED):
+        world.m.offer(world.a, memory=exported.memory)
+    for ticket in (tickets[2], tickets[3], tickets[4]):
+        assert world.m.claim(world.b, ticket)
+
+
+def test_the_quota_is_of_a_user_and_what_its_dead_processes_sent_is_in_it() -> None:
+    world = small(tickets=2)
+    exported = world.export(by=world.b, sddl="D:NO_ACCESS_CONTROL")
+    for _ in range(2):
+        world.m.offer(world.b, memory=exported.memory)
+    world.m.detach(world.b)
+    with refused(Status.QUOTA_EXCEEDED, "2 objects"):
+        world.m.offer(world.a, memory=world.export().memory)
+    assert world.m.offer(world.eve, memory=world.export(by=world.eve).memory)
 
 
 @pytest.mark.parametrize("what", ["memory", "handle"])

@@ -62,9 +62,11 @@ class World:
         return self.m.handle_info(process, handle).granted
 
     def all_gone(self) -> bool:
-        """After everybody has left, nothing is left."""
+        """After everybody has left, and the time of what they sent is over, nothing is left."""
         for process in self.m.processes():
             self.m.detach(process)
+        for ticket in list(self.m._tickets):
+            self.m.expire(ticket)
         return not any(self.m.counts().values())
 
 

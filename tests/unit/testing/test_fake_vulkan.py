@@ -145,8 +145,10 @@ def _of_another_device(driver: VulkanDriver) -> None:
 
 def _left_behind(driver: VulkanDriver) -> None:
     other = driver.another()
-    other.allocate(SIZE, 0, b"")
+    memory = other.allocate(SIZE, 0, b"")
     other.commands.vkDestroyDevice(other.handle, ffi.NULL)
+    memory.close()  # what it is on is gone: this is one misuse more
+    other.close()  # and so is this
 
 
 def _not_acquired(driver: VulkanDriver) -> None:
@@ -198,8 +200,10 @@ def _barrier(driver: VulkanDriver, commands: Any, buffer: int, source: int, targ
 
 
 def _not_exported(driver: VulkanDriver) -> None:
+    memory = driver.allocate(SIZE, 0, b"")
     with contextlib.suppress(extmem.DriverError):
-        driver.get_handle(driver.allocate(SIZE, 0, b"").live, SHARED)
+        driver.get_handle(memory.live, SHARED)
+    memory.close()
 
 
 MISUSES: dict[str, tuple[Callable[[VulkanDriver], None], str]] = {

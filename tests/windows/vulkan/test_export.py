@@ -89,7 +89,7 @@ def test_asking_twice_would_be_seen(device: Device, fake: fake_vulkan.FakeVulkan
     """The test above can fail: a second question is a misuse."""
     with export(device) as memory:
         raw_memory = memory.holding.allocation.live  # type: ignore[attr-defined]  # the Vulkan device's own
-        calls.close_handle(device.driver.get_handle(raw_memory, int(W32)))  # type: ignore[attr-defined]  # as above
+        device.driver.get_handle(raw_memory, int(W32)).close()  # type: ignore[attr-defined]  # as above
         assert "is asked for its NT handle again" in str(fake.misuses.pop())
 
 

@@ -82,7 +82,7 @@ def test_no_gpu_is_no_device() -> None:
 def test_the_context_is_retained_while_it_is_needed_and_the_current_one_left_alone(fake: fake_cuda.FakeCuda) -> None:
     first = extmem.open_device(kind="cuda")
     second = extmem.open_device(kind="cuda")
-    assert fake.contexts[0].retained == 1 and fake.stack == []
+    assert fake.contexts[0].retained == 2 and fake.stack == []
     with first.allocate((16,)) as memory:
         memory.fill(1)
         assert fake.stack == []

@@ -77,7 +77,7 @@ def still_works(driver: VulkanDriver) -> bool:
             return read(driver, memory, 0, 4) == b"fine" and memory.fd is not None
         finally:
             memory.close()
-    fd = driver.export_fd(memory)
+    fd = driver.export_fd(memory).take()
     copy = driver.import_fd(fd, memory.size, memory.memory_type_index)
     try:
         return read(driver, copy, 0, 4) == b"fine"

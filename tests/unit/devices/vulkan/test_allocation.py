@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from extmem import vk
 from extmem.devices.vulkan.driver import VulkanDriver
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.memory import Device
+from extmem.vk.abi import ffi
 from tests.unit.devices.vulkan.steps import (
     FD,
     HOST,
@@ -83,7 +86,7 @@ def test_its_fd_is_borrowed_and_made_when_first_asked_for(driver: VulkanDriver) 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_exported_fds_are_new_ones_and_close_on_exec(driver: VulkanDriver) -> None:
     memory = allocate(driver)
-    fds = [driver.export_fd(memory) for _ in range(3)]
+    fds = [driver.export_fd(memory).take() for _ in range(3)]
     assert len(set(fds)) == 3 and not any(os.get_inheritable(fd) for fd in fds)
     memory.close()
     other = driver.import_fd(fds[0], memory.size, memory.memory_type_index)
@@ -178,14 +181,14 @@ def test_a_device_closed_while_memory_is_open_ends_with_it(vulkan_device: Device
     last = mappable(driver)
     driver.write(last, 0, memoryview(b"last"))
     device.close()
-    assert driver.handle is not None, "something of it lives"
+    assert driver.owner.owes, "something of it lives"
     assert last.map().size == last.size
     with pytest.raises(HandleStateError, match="is closed; open it again"):
         allocate(driver)
     with pytest.raises(HandleStateError, match="is closed; open it again"):
         driver.write(last, 0, memoryview(b"more"))
     last.close()
-    assert driver.handle is None
+    assert not driver.owner.owes
     device.close()
 
 
@@ -197,3 +200,48 @@ def test_the_library_is_not_loaded_by_who_wants_the_host_device() -> None:
         peer("device = extmem.open_device(kind='host')\ndevice.allocate(10).close()")
         assert not peer("'libvulkan' in open('/proc/self/maps').read()")
     assert Path("/proc/self/maps").exists()
+
+
+def test_a_mapping_is_seen_when_the_driver_is_done(driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver may write to the address before it is done, and another thread asks for it at that moment."""
+    memory = mappable(driver)
+    real, found = driver.commands.vkMapMemory, []
+    other = threading.Thread(target=lambda: found.append(memory.map().address))
+
+    def early(*arguments: Any) -> int:
+        arguments[-1][0] = ffi.cast("void *", 0xBAD000)
+        other.start()
+        other.join(0.2)  # it is not done before this thread is
+        return int(real(*arguments))
+
+    monkeypatch.setattr(driver, "commands", _Wrapped(driver.commands, vkMapMemory=early))
+    address = memory.map().address
+    other.join()
+    assert found == [address] and address != 0xBAD000
+    monkeypatch.undo()
+    memory.close()
+
+
+def test_a_mapping_that_failed_is_not_there(driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = mappable(driver)
+
+    def failing(*arguments: Any) -> int:
+        arguments[-1][0] = ffi.cast("void *", 0xBAD000)
+        return int(vk.Result.ERROR_MEMORY_MAP_FAILED)
+
+    with monkeypatch.context() as patch, pytest.raises(DriverError, match="MEMORY_MAP_FAILED"):
+        patch.setattr(driver, "commands", _Wrapped(driver.commands, vkMapMemory=failing))
+        memory.map()
+    assert not memory.mapped and memory.map().address not in (0, 0xBAD000)
+    memory.close()
+
+
+class _Wrapped:
+    """A driver's commands, some of them other ones."""
+
+    def __init__(self, commands: Any, **others: Any) -> None:
+        self._commands = commands
+        vars(self).update(others)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._commands, name)

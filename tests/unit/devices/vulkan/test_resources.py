@@ -157,8 +157,8 @@ def test_what_is_lost_is_destroyed(vulkan_device: Device) -> None:
     """Buffers and images that are dropped without `close` do not keep the VkDevice."""
     driver = vulkan_device.driver
     assert isinstance(driver, VulkanDriver)
-    before = len(driver._live)
+    before = driver.living
     lost = [vulkan_device.create_buffer(buffer_info()), vulkan_device.create_image(image_info())]
-    assert len(driver._live) == before + 2
+    assert driver.living == before + 2
     lost.clear()
-    assert len(driver._live) == before
+    assert driver.living == before

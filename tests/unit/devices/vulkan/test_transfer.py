@@ -89,7 +89,7 @@ def test_an_import_sees_what_was_written_before_and_after(driver: VulkanDriver) 
     memory = allocate(driver)
     driver.write(memory, 0, memoryview(b"before"))
     other = driver.physical.open()
-    fd = driver.export_fd(memory)
+    fd = driver.export_fd(memory).take()
     imported = other.import_fd(fd, memory.size, memory.memory_type_index)
     os.close(fd)
     assert imported.owner == "external"
@@ -153,5 +153,5 @@ def test_what_moves_bytes_is_given_back_with_the_device(driver: VulkanDriver) ->
     assert transfer is other.transfer
     memory.close()
     other.close()
-    assert other.handle is None and not other._live
+    assert not other.owner.owes and not other.living
     driver.destroy(driver.create_buffer(buffer_info()))

@@ -1,0 +1,56 @@
+"""The command line: see the package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from scripts.soak import fuzzing, killing, using
+from scripts.soak.figures import Figure, Totals
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts. 0 where every figure is within its bound."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.soak",
+        description="Fuzz, use in threads, interrupt, attack and kill for a long time; prints a JSON list of figures. "
+        "0 leaves a part out.",
+    )
+    parser.add_argument("--iterations", type=int, default=100_000, help="inputs for each fuzzer")
+    parser.add_argument("--minutes", type=float, default=10, help="how long threads use shared memory, in all")
+    parser.add_argument(
+        "--interrupts", type=int, default=10_000, help="interrupts of the verbs, on each kind of device"
+    )
+    parser.add_argument("--attempts", type=int, default=1_000, help="attempts of other users to get what is not theirs")
+    parser.add_argument("--rounds", type=int, default=500, help="rounds of killing exporter, importer or broker")
+    parser.add_argument("--seed", type=int, default=1, help="every choice follows from it")
+    options = parser.parse_args(arguments)
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    figures: list[Figure] = []
+    totals = Totals()
+    if options.iterations > 0:
+        figures += [fuzzing.fuzz(module, options.iterations, options.seed, totals, say) for module in fuzzing.FUZZERS]
+    if options.minutes > 0 or options.interrupts > 0:
+        devices = using.kinds()
+        say(f"devices: {', '.join(devices)}")
+    if options.minutes > 0:
+        figures += using.use_in_threads(options.minutes, options.seed, devices, totals, say)
+    if options.interrupts > 0:
+        figures.append(using.interrupt(options.interrupts, options.seed, devices, totals, say))
+    if options.attempts > 0:
+        figures.append(using.try_as_others(options.attempts, options.seed, totals, say))
+    if options.rounds > 0:
+        figures += killing.kill_rounds(options.rounds, options.seed, totals, say).figures(options.rounds)
+    figures += totals.figures()
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+    return 0 if all(entry["ok"] for entry in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

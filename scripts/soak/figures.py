@@ -1,0 +1,72 @@
+"""What the soak prints: figures of each part, and counts over all parts, each of which must be 0."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+Figure: TypeAlias = dict[str, Any]
+"""`name`, `value`, `unit`, `bound`, and whether the value is within the bound (`ok`)."""
+Say: TypeAlias = Callable[[str], None]
+"""Writes a line for whoever watches."""
+
+CRASHES_BY_THREADS: Final = "crashes by threads"
+CRASHES: Final = "crashes of other workers"
+FAILED: Final = "workers that failed or hung"
+WRONG: Final = "wrong bytes"
+ESCAPED: Final = "errors that no call may raise"
+LOST: Final = "lost"
+DOUBLE: Final = "double closes"
+ESCALATIONS: Final = "escalations"
+ENDED: Final = "broker ended"
+ZEROS: Final = {
+    CRASHES_BY_THREADS: "processes",
+    CRASHES: "processes",
+    FAILED: "processes",
+    WRONG: "findings",
+    ESCAPED: "errors",
+    LOST: "findings",
+    DOUBLE: "findings",
+    ESCALATIONS: "attempts",
+    ENDED: "times",
+}
+"""What is counted over all parts, and in what unit, in the order of printing."""
+
+
+class Totals:
+    """The counts over all parts. A part that runs counts what it looks for, also where it finds nothing."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self.interrupts = 0
+        """After how many interrupts `LOST` is what it is."""
+
+    def add(self, name: str, count: int = 0) -> None:
+        """So many more of what is in `ZEROS`; 0 records that it was looked for. KeyError for another name."""
+        if name not in ZEROS:
+            raise KeyError(name)
+        self._counts[name] += count
+
+    def __getitem__(self, name: str) -> int:
+        return self._counts[name]
+
+    def figures(self) -> list[Figure]:
+        """A figure for each that was looked for."""
+        found = []
+        for name, unit in ZEROS.items():
+            if name in self._counts:
+                title = f"{name} after {self.interrupts} interrupts" if name == LOST else name
+                found.append(figure(title, self._counts[name], unit, 0, self._counts[name] == 0))
+        return found
+
+
+def figure(name: str, value: float | None, unit: str, bound: float, ok: bool) -> Figure:
+    """One entry of the JSON list. value: None for a part that did not run."""
+    return {"name": name, "value": value, "unit": unit, "bound": bound, "ok": ok}
+
+
+def add_told(totals: Totals, told: Mapping[str, int], names: Mapping[str, str]) -> None:
+    """Add what a worker told. names: its word → the name in `ZEROS`."""
+    for word, name in names.items():
+        totals.add(name, told.get(word, 0))

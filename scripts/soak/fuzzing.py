@@ -1,0 +1,22 @@
+"""The fuzzers of messages and descriptors; the exit code of each is its verdict."""
+
+from __future__ import annotations
+
+from scripts.soak import workers
+from scripts.soak.figures import Figure, Say, Totals, figure
+
+FUZZERS = ("fuzz_wire", "fuzz_descriptor", "fuzz_sddl")
+_LIMIT = 3600.0
+"""Seconds that one fuzzer may take."""
+
+
+def fuzz(module: str, iterations: int, seed: int, totals: Totals, say: Say) -> Figure:
+    """Run one fuzzer."""
+    say(f"{module}: {iterations} iterations, seed {seed}")
+    program = [f"fuzz.{module}", "--iterations", str(iterations), "--seed", str(seed)]
+    done = workers.run(program, _LIMIT, totals, say)
+    carried_out = iterations if done.code == 0 else 0
+    if done.code == 0:
+        say(done.output.strip() or "(no word)")
+    name = f"{module}: iterations without a broken invariant"
+    return figure(name, carried_out, "iterations", iterations, carried_out >= iterations)

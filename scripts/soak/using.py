@@ -1,0 +1,106 @@
+"""Threads, interrupts and other users: programs of tests/, run as workers, on each kind of device that is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from extmem.testing.children import Child
+from scripts.soak import workers
+from scripts.soak.figures import (
+    CRASHES_BY_THREADS,
+    DOUBLE,
+    ENDED,
+    ESCALATIONS,
+    ESCAPED,
+    LOST,
+    WRONG,
+    Figure,
+    Say,
+    Totals,
+    add_told,
+    figure,
+)
+
+THREADS: Final = (2, 4, 16)
+PROGRAMS: Final = (
+    *(("names", "--threads", str(count)) for count in THREADS),
+    ("races",),
+    ("closing", "--rounds", "0"),
+)
+"""The programs of tests/threads and their options; each gets the same time."""
+_BESIDE: Final = 180.0
+"""Seconds that a program may take beside its own time: to start, to end, and for what it has begun."""
+_INTERRUPTS_PER_SECOND: Final = 2.0
+"""Fewer than this is a program that hangs."""
+_ATTEMPTS_PER_SECOND: Final = 0.5
+_OPENS = (
+    "import sys, extmem\ntry: extmem.open_device(kind=sys.argv[1]).close()\nexcept extmem.UnsupportedError: sys.exit(3)"
+)
+
+
+def kinds() -> list[str]:
+    """The kinds of device on which the programs run: host, and Vulkan where there is one."""
+    found = ["host"]
+    with Child.python(_OPENS, "vulkan") as child:
+        if child.wait(expect=None) != 3:
+            found.append("vulkan")
+    return found
+
+
+def use_in_threads(minutes: float, seed: int, devices: Sequence[str], totals: Totals, say: Say) -> list[Figure]:
+    """Run each of `PROGRAMS` on each of these devices, for so many minutes in all; each byte read is checked."""
+    seconds = minutes * 60 / (len(PROGRAMS) * len(devices))
+    rounds, idle = 0, 0
+    for kind in devices:
+        for program in PROGRAMS:
+            command = ["tests.threads", *program, "--kind", kind, "--seconds", f"{seconds:g}", "--seed", str(seed)]
+            say(" ".join(command))
+            done = workers.run(command, seconds + _BESIDE, totals, say, crashes=CRASHES_BY_THREADS)
+            add_told(totals, done.told, {"wrong bytes": WRONG, "errors that escaped": ESCAPED, "broker ended": ENDED})
+            made = done.told.get("rounds", 0)
+            say(f"{made} rounds")
+            rounds += made
+            idle += not made
+    return [
+        figure("threads: rounds", rounds, "rounds", 1, rounds >= 1),
+        figure("threads: programs that did nothing", idle, "programs", 0, not idle),
+    ]
+
+
+def interrupt(count: int, seed: int, devices: Sequence[str], totals: Totals, say: Say) -> Figure:
+    """Interrupt the verbs so many times on each of these devices."""
+    # What an interrupted pickle leaves in flight ends with its time.
+    environment = {"EXTMEM_TICKET_SECONDS": "1"}
+    for kind in devices:
+        command = ["tests.interrupts", "--kind", kind, "--interrupts", str(count), "--seed", str(seed)]
+        say(" ".join(command))
+        limit = count / _INTERRUPTS_PER_SECOND + _BESIDE
+        done = workers.run(command, limit, totals, say, environment=environment)
+        totals.interrupts += done.told.get("interrupts", 0)
+        names = {
+            "lost": LOST,
+            "closed twice": DOUBLE,
+            "wrong bytes": WRONG,
+            "errors that escaped": ESCAPED,
+            "broker ended": ENDED,
+        }
+        add_told(totals, done.told, names)
+        say(f"{totals.interrupts} interrupts")
+    asked = count * len(devices)
+    return figure("interrupts", totals.interrupts, "interrupts", asked, totals.interrupts >= asked)
+
+
+def try_as_others(count: int, seed: int, totals: Totals, say: Say) -> Figure:
+    """Have other users try so many times to get more than they were granted. It takes root to be another user."""
+    if os.geteuid():
+        say("other users: this part did not run; it takes root to become another user")
+        return figure("attempts of other users: did not run, needs root", None, "attempts", 0, True)
+    command = ["tests.users", "--attempts", str(count), "--seed", str(seed)]
+    say(" ".join(command))
+    done = workers.run(command, count / _ATTEMPTS_PER_SECOND + _BESIDE, totals, say)
+    add_told(totals, done.told, {"escalations": ESCALATIONS, "wrong": ESCAPED, "broker ended": ENDED})
+    made = done.told.get("attempts", 0)
+    say(f"{made} attempts of other users")
+    return figure("attempts of other users", made, "attempts", count, made >= count)

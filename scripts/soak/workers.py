@@ -1,0 +1,83 @@
+"""Worker processes of the soak: each has a broker of its own and a deadline, and its exit code is counted.
+
+How this works. A worker is `python -m PROGRAM`, whose last line is a JSON object of its counts. It ends with 0 where it
+found nothing. One that a signal ends (SIGSEGV, SIGABRT, …) has crashed; whatever else than 0 it ends with, and whatever
+does not end in time, has failed. What such a worker wrote is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from extmem.testing.children import Child
+from extmem.testing.runtime import Runtime
+from extmem.testing.waiting import DeadlineError
+from scripts.soak.figures import CRASHES, FAILED, Say, Totals
+
+ROOT = Path(__file__).parents[2]
+_SHOWN = 200
+"""Lines that are shown of a worker that did not end with 0."""
+
+
+class Outcome(NamedTuple):
+    """How a worker ended."""
+
+    code: int | None
+    """Its exit code, below zero for the signal that ended it; None where it was killed for not ending in time."""
+    told: dict[str, int]
+    """Its counts; empty where it did not come to its last line."""
+    output: str
+
+    @property
+    def end(self) -> str:
+        """In words."""
+        if self.code is None:
+            return "did not end in time"
+        if self.code < 0:
+            return f"was ended by {signal.Signals(-self.code).name}"
+        return f"ended with exit code {self.code}"
+
+
+def run(
+    program: Sequence[str],
+    limit: float,
+    totals: Totals,
+    say: Say,
+    *,
+    crashes: str = CRASHES,
+    environment: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Run `python -m` with these arguments, and count how it ended.
+
+    limit: seconds that it may take. crashes: the name in `ZEROS` under which its crash is counted.
+    """
+    command = [sys.executable, "-X", "faulthandler", "-m", *program]
+    with Runtime() as runtime, Child(command, env={**runtime.environment, **(environment or {})}, cwd=ROOT) as child:
+        code: int | None
+        try:
+            code = child.wait(expect=None, deadline=limit)
+        except DeadlineError:
+            code = None
+        output = child.output
+    outcome = Outcome(code, _told(output), output)
+    totals.add(crashes, int(code is not None and code < 0))
+    totals.add(FAILED, int(code is None or code > 0))
+    if code:
+        say("\n".join(output.splitlines()[-_SHOWN:]))
+    if code != 0:
+        say(f"FAILED {' '.join(program)}: it {outcome.end}")
+    return outcome
+
+
+def _told(output: str) -> dict[str, int]:
+    lines = output.splitlines()
+    try:
+        found: Any = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,40 @@
+"""The library's locks are `owning.Lock`: those of `threading` stay held after an exception at the wrong moment."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.meta.tools import ROOT, python_files
+
+MAKES = re.compile(r"\bthreading\.(R?Lock|Condition|Semaphore|BoundedSemaphore)\(")
+THEIR_OWN = {
+    "owning/lock.py": "makes them what they are",
+    "broker/turns.py": "notes who took it, as `owning.Lock` does",
+    "broker/closing.py": "runs in the broker, whose signal handlers raise nothing",
+}
+"""Modules that may make one, and why."""
+
+
+def plain_locks(package: Path) -> list[str]:
+    """The modules below `package` that make a lock of `threading`, but for `testing`."""
+    return [
+        name
+        for path in python_files(package)
+        if not (name := path.relative_to(package).as_posix()).startswith("testing/")
+        and name not in THEIR_OWN
+        and MAKES.search(path.read_text(encoding="utf-8"))
+    ]
+
+
+def test_no_module_makes_a_lock_of_threading() -> None:
+    assert not plain_locks(ROOT / "src" / "extmem"), "use `extmem.owning.Lock`"
+
+
+def test_planted_locks_are_seen(tmp_path: Path) -> None:
+    planted = {"a.py": "threading.Lock()", "b.py": "threading.RLock()", "broker/turns.py": "threading.RLock()"}
+    planted |= {"c.py": "Lock()", "testing/d.py": "threading.Lock()"}
+    for name, source in planted.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(source)
+    assert sorted(plain_locks(tmp_path)) == ["a.py", "b.py"]
