@@ -35,7 +35,7 @@ from extmem.broker.reconnect import Watcher
 from extmem.broker.state import HeldPayload, Loss, Process, State
 from extmem.broker.turns import Turns
 from extmem.errors import HandleStateError, PeerGoneError, PeerProtocolError
-from extmem.owning import OwnedFd, is_a_handlers
+from extmem.owning import OwnedFd, raised_by_handler
 
 __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Answer", "Connecting", "pidfd_of"]
 
@@ -109,7 +109,7 @@ class Connecting:
             # What it had answered before it died can still be read, so there was no answer.
             return None
         except BlockingIOError as error:
-            if is_a_handlers(error):
+            if raised_by_handler(error):
                 raise
             raise self._gave_up() from error
         return _parsed(packet)

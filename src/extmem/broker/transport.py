@@ -28,7 +28,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from extmem.broker.wire import MAX_FDS, MAX_MESSAGE
 from extmem.errors import PeerGoneError, PeerProtocolError
-from extmem.owning import OwnedFd, is_a_handlers
+from extmem.owning import OwnedFd, raised_by_handler
 
 __all__ = ["Credentials", "Packet", "credentials_of", "groups_of", "receive", "send", "uid_of"]
 
@@ -82,7 +82,7 @@ def send(sock: socket.socket, data: bytes, fd: int | None = None) -> None:
             rights = (_SOL_SOCKET, _SCM_RIGHTS, _INT.pack(fd))
             sock.sendmsg((data,), (rights,), _SEND_FLAGS)
     except (ConnectionError, TimeoutError) as error:
-        if is_a_handlers(error):
+        if raised_by_handler(error):
             raise
         raise _gone(error) from error
 
@@ -115,7 +115,7 @@ def receive(
         for _, ancillary, _, _ in answers:
             for fd in _numbers(ancillary)[sum(one.owes for one in owned) :]:
                 os.close(fd)
-        if isinstance(error, (ConnectionError, TimeoutError)) and not is_a_handlers(error):
+        if isinstance(error, (ConnectionError, TimeoutError)) and not raised_by_handler(error):
             raise _gone(error) from error
         raise
     if not flags & _BAD and len(ancillary) == len(owned) <= MAX_FDS:  # as it should be; all else goes the long way

@@ -35,7 +35,7 @@ back the rest.
 from extmem.owning._system import close_native
 from extmem.owning._threads import joined
 from extmem.owning.fd import OwnedDescriptor, OwnedFd, copy_fd
-from extmem.owning.handlers import is_a_handlers
+from extmem.owning.handlers import raised_by_handler
 from extmem.owning.held import Held, Use, Uses, unsettled, work_off
 from extmem.owning.lock import Lock
 from extmem.owning.owner import Making, Owner, Step, do_last, living
@@ -53,7 +53,7 @@ __all__ = [
     "close_native",
     "copy_fd",
     "do_last",
-    "is_a_handlers",
+    "raised_by_handler",
     "joined",
     "living",
     "unsettled",

@@ -8,10 +8,10 @@ library, a handler in a frame of its own.
 
 from __future__ import annotations
 
-__all__ = ["is_a_handlers"]
+__all__ = ["raised_by_handler"]
 
 
-def is_a_handlers(error: BaseException) -> bool:
+def raised_by_handler(error: BaseException) -> bool:
     """Whether a function outside this library raised it, as a signal handler does."""
     trace = error.__traceback__
     if trace is None:

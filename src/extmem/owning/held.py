@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Generic, NoReturn, Self, TypeVar
 
 from extmem.errors import ExtmemError, HandleStateError, UnsupportedError
-from extmem.owning.handlers import is_a_handlers
+from extmem.owning.handlers import raised_by_handler
 
 __all__ = ["Held", "Use", "Uses", "unsettled", "work_off"]
 
@@ -110,7 +110,7 @@ class Held:
         try:
             self.end()
         except (ExtmemError, OSError) as error:
-            if is_a_handlers(error):
+            if raised_by_handler(error):
                 raise
             _log.warning("%r could not be given back: %s; tried again later", self, error)
 

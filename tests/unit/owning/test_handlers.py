@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from extmem.owning import Held, OwnedFd, is_a_handlers, unsettled, work_off
+from extmem.owning import Held, OwnedFd, raised_by_handler, unsettled, work_off
 
 
 class Refusing(Held):
@@ -55,8 +55,8 @@ def test_what_the_system_refuses_is_logged_and_tried_again(caplog: pytest.LogCap
 def test_the_traceback_tells_whose_exception_it_is() -> None:
     with pytest.raises(TimeoutError) as raised:
         _handler()
-    assert is_a_handlers(raised.value)
+    assert raised_by_handler(raised.value)
     with pytest.raises(OSError) as refused:
         _refused_by_the_system()
-    assert not is_a_handlers(refused.value)
-    assert not is_a_handlers(OSError("never raised"))
+    assert not raised_by_handler(refused.value)
+    assert not raised_by_handler(OSError("never raised"))
