@@ -235,6 +235,7 @@ def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) ->
 # bench: that it measures and cleans up; never how fast a loaded machine is
 
 
+@pytest.mark.slow("runs whole benchmarks")
 @pytest.mark.parametrize(
     ("subject", "figures"),
     [
@@ -256,6 +257,7 @@ def test_bench_prints_its_figures_and_ends_what_it_started(house: Runtime, subje
     _prints_its_figures(house, subject, figures)
 
 
+@pytest.mark.slow("runs whole benchmarks")
 @BY_FD
 def test_bench_measures_a_vulkan_device(house: Runtime, vulkan_device: Device) -> None:
     rows = _prints_its_figures(
@@ -273,6 +275,7 @@ def test_bench_measures_a_vulkan_device(house: Runtime, vulkan_device: Device) -
     assert not [row for row in rows if row["unit"] == "failed"], rows
 
 
+@pytest.mark.slow("runs whole benchmarks")
 @BY_FD
 def test_bench_tells_what_it_could_not_measure(house: Runtime, vulkan_device: Device, tmp_path: Path) -> None:
     compiler = tmp_path / "cc"
