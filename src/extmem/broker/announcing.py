@@ -111,7 +111,7 @@ class Announcing:
         """A payload may be sent with another descriptor from now on."""
 
     def dispose(self, session: Session, fd: int) -> None:
-        """Close a descriptor that it sent, and that is no payload's."""
+        """Close a descriptor that it sent and that belongs to no payload."""
         if self._closer.dispose(fd, session.token.uid):
             session.strange = True
 

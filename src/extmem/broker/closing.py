@@ -48,8 +48,9 @@ class Closer:
         return self._strange.waiting(uid) >= LIMIT
 
     def dispose(self, fd: int, uid: int) -> bool:
-        """Close a descriptor that a process of that user gave and that is no payload's: soon, or at once. Whether it is
-        of a file that no driver gives.
+        """Close a descriptor that a process of that user gave and that belongs to no payload: soon, or at once.
+
+        Whether it is of a file that no driver gives.
         """
         try:
             sort = look(fd)

@@ -347,7 +347,7 @@ class Connecting:
     # -- its end ------------------------------------------------------------------------------------------------------
 
     def _give_up(self, sock: socket.socket, *, keep: bool) -> None:
-        """The connection is no use any more. keep: the broker must not see it end, as what we hold is tied to it."""
+        """Stop using the connection. keep: the broker must not see it end, as what this process holds ends with it."""
         if sock is self._sock:
             self._sock = None
         if keep:

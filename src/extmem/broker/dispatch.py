@@ -218,7 +218,7 @@ class Dispatch(Giving):
         return answer
 
     def target(self, pidfd: OwnedFd) -> int:
-        """The process that this pidfd is of, by the object manager's id; 0 for one that is no client."""
+        """The process that this pidfd is of, by the object manager's id; 0 for one that is not a client."""
         try:
             return self.processes.get(key_of(pidfd.fd), 0)
         except Refused as refusal:

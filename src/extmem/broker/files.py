@@ -59,7 +59,7 @@ _SYSTEM: Final = (
     "[eventfd", "[eventpoll", "inotify", "[pidfd", "[timerfd", "[signalfd", "[userfaultfd", "[io_uring", "[perf_event",
     "[fanotify", "bpf", "[bpf", "[fuse", "kvm", "[fscontext", "[mount", "[secretmem",
 )  # fmt: skip
-"""Beginnings of the names of anonymous files that the kernel itself makes, which are no memory."""
+"""Beginnings of the names of anonymous files that the kernel itself makes, which are not memory."""
 _DEVICES: Final = (b"devtmpfs", b"tmpfs")
 """Types of file systems that device nodes are on, and that answer by themselves."""
 _MOUNTS: Final = 1 << 18

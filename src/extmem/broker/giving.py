@@ -118,7 +118,7 @@ class Giving(Announcing):
     # -- undoing ------------------------------------------------------------------------------------------------------
 
     def undo(self, session: Session, made: Made) -> None:
-        """Undo what a request of that session made, whose reply did not arrive. What has ended since is no matter."""
+        """Undo what a request of that session made, whose reply did not arrive. What has ended since is left out."""
         if made.held:
             session.held[made.payload] = made.held
         else:

@@ -89,7 +89,7 @@ class Listening:
     # -- what the loop waits for --------------------------------------------------------------------------------------
 
     def _attend(self, fd: int, action: Callable[[], None]) -> None:
-        """Wait for a descriptor that is no client's. OSError where the system does not let us."""
+        """Wait for a descriptor that is not of a client. OSError where the system does not let us."""
         self._epoll.register(fd, IN)
         self._others[fd] = action
 

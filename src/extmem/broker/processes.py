@@ -55,7 +55,8 @@ def key_of(pidfd: int) -> ProcessKey:
         _, found, rest = file.read().partition(b"\nPid:")
     if not found:
         raise Refused(
-            Status.INVALID_PARAMETER, "The descriptor that is to name a process is no pidfd. Send one of pidfd_open(2)."
+            Status.INVALID_PARAMETER,
+            "The descriptor that is to name a process is not a pidfd. Send one of pidfd_open(2).",
         )
     if _own_inodes():
         stat = os.fstat(pidfd)

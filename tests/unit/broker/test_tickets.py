@@ -142,7 +142,7 @@ def test_a_process_that_has_ended_is_noticed_at_once(world: World, child: subpro
 def test_what_is_of_no_process_is_refused(world: World) -> None:
     ticket = world.offer()
     for make in (lambda: os.open("/dev/null", os.O_RDONLY), lambda: os.memfd_create("x"), lambda: os.eventfd(0)):
-        with pytest.raises(Refused, match="no pidfd"):
+        with pytest.raises(Refused, match="not a pidfd"):
             world.tickets.bind(ticket, OwnedFd(make()), world.sender)
     assert world.claimable(ticket)
 
