@@ -7,11 +7,13 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
+import contextlib
 import gc
 import os
 import secrets
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -31,20 +33,23 @@ __all__ = ["IDLE", "run"]
 IDLE: Final = 10.0
 """Seconds without a client after which a broker leaves; `EXTMEM_BROKER_IDLE` says otherwise."""
 _LOCK_PATIENCE: Final = 5.0
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that end a process that has no handlers for them."""
 
 
 def run(directory: str | None, *, system: bool = False, ready_fd: int | None = None) -> int:
     """Run a broker until it leaves. The exit status: 0, or 1 when it could not start (said on stderr or `ready_fd`)."""
     try:
         _occupy_standard()
-        server = _server(_place(directory, system), system=system)
+        with _signal_mask_restored():
+            server = _server(_place(directory, system), system=system)
+            signal.set_wakeup_fd(server.signal_fd, warn_on_full_buffer=False)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, _noted)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
     except (UnsupportedError, OSError) as error:
         _tell(ready_fd, str(error))
         return 1
-    signal.set_wakeup_fd(server.signal_fd, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _noted)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # What is here by now stays; what comes later are mostly records that hold nothing in a circle. Looking for circles
     # among all of them takes milliseconds that some client would wait for: only what is young is looked at.
     gc.collect()
@@ -57,6 +62,16 @@ def run(directory: str | None, *, system: bool = False, ready_fd: int | None = N
         signal.set_wakeup_fd(-1)
         server.close()
     return 0
+
+
+@contextlib.contextmanager
+def _signal_mask_restored() -> Iterator[None]:
+    # What `_locked` blocks arrives here at the latest: by then it has its handlers, or the broker does not start.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _place(directory: str | None, system: bool) -> RuntimeDir:
@@ -102,6 +117,8 @@ def _locked(where: RuntimeDir, opened: int, lock: int, *, system: bool) -> Serve
     follows = os.path.lexists(where.socket) or os.path.exists(where.journal)
     grace = Grace(journal.read() if follows else frozenset(), time.monotonic())
     journal.begin()
+    # Without their handlers, these would end a broker that has a socket, and leave the socket behind.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     listener = listen(where, opened)
     return Server(
         Place(where, opened, lock),

@@ -230,3 +230,27 @@ def test_a_broker_that_leaves_takes_no_socket_along_but_its_own(own_runtime: Run
             broker.wait()
             assert path.exists() is (whose == "another's")
         path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_that_is_told_to_leave_while_it_starts_leaves_nothing(own_runtime: Runtime, number: signal.Signals) -> None:
+    """In the middle of its start: it listens, and has no handlers of signals yet."""
+    source = BROKER + signalled_once_it_listens(number) + "sys.exit(run.run(sys.argv[1]))"
+    with Child.python(source, str(own_runtime.path), env=own_runtime.environment) as broker:
+        broker.wait()
+    assert not (own_runtime.path / "broker.sock").exists()
+
+
+def test_one_whose_terminal_goes_while_it_starts_serves(own_runtime: Runtime) -> None:
+    with own_broker(own_runtime, signalled_once_it_listens(signal.SIGHUP)):
+        wait_until(own_runtime.serving, "it to serve")
+
+
+def signalled_once_it_listens(number: signal.Signals) -> str:
+    """Source: the process of the broker gets this signal between `listen` and what follows."""
+    return (
+        "import os\nfrom extmem.broker import run\nlisten = run.listen\n"
+        f"def listened(*args):\n    try:\n        return listen(*args)\n    finally:\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "run.listen = listened\n"
+    )
