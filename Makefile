@@ -24,9 +24,11 @@ test-windows:        ## the tests on Windows under Wine alone; the counts of bot
 lint:                ## ruff alone
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
-types:               ## mypy --strict for both platforms
-	@$(PY) -m mypy --platform linux
-	@$(PY) -m mypy --platform win32 --cache-dir .mypy_cache/win32
+types:               ## mypy --strict for both platforms, side by side
+	@$(MAKE) -s -j2 --output-sync types-linux types-win32
+
+types-%:
+	@$(PY) -m mypy --platform $* --cache-dir .mypy_cache/$*
 
 unit:                ## the quick tests alone
 	@$(PY) -m pytest tests/unit tests/rules tests/property -q

@@ -5,12 +5,14 @@ set -eu
 cd "$(dirname "$0")/.."
 py=.venv/bin/python
 results=.results
+# The tests start Python some thousand times. Without its cache each start would compile every module anew.
+unset PYTHONDONTWRITEBYTECODE
 tally=$results/linux.json
 
 step() { printf '\n== %s\n' "$*"; }
 
-tier() { # tier NAME MARKS: these Linux tests, on as many processes as there are processors, with the time of each
-    $py -m pytest -q -n auto --maxprocesses=8 --dist loadfile -m "$2" \
+tier() { # tier NAME MARKS: these Linux tests, on several processes (see tests/tiers.py), with the time of each
+    $py -m pytest -q -n auto --dist loadfile -m "$2" \
         --tally=$tally --junitxml=$results/$1.xml --durations=15 tests
 }
 
@@ -41,7 +43,7 @@ rest() {
     # `make test` has run these already. Coverage doubles their time, and is not what the others are about.
     step "the tests of the core again, for the branch coverage of rules, objects and handles (at least 95 %)"
     $py -m coverage erase
-    $py -m pytest -q -n auto --maxprocesses=8 --dist loadfile --cov --cov-report= \
+    $py -m pytest -q -n auto --dist loadfile --cov --cov-report= \
         tests/rules tests/property tests/unit/objects tests/unit/rules tests/unit/handles tests/unit/broker
     # What calls Windows runs there, and tests there see it.
     $py -m coverage report --include='src/extmem/rules/*,src/extmem/objects/*,src/extmem/handles/*' \

@@ -17,8 +17,9 @@ from tests import cuda_bed, verbs, verbs_world
 from tests.threads import rounds
 
 KINDS = ("host", "vulkan", "cuda")
-MOST = {"host": None, "vulkan": 250, "cuda": 150}
-"""How many combinations of a class's verbs are tried; None for all."""
+FEW = {"host": 250, "vulkan": 80, "cuda": 80}
+MOST = {"host": None, "vulkan": 300, "cuda": 300}
+"""How many combinations of a class's verbs are tried, in the quick tests and in the slow ones; None for all."""
 
 
 @pytest.fixture
@@ -38,13 +39,22 @@ def world(request: pytest.FixtureRequest) -> Iterator[verbs_world.World]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", verbs.KINDS_OF_OBJECTS)
 @pytest.mark.parametrize("world", KINDS, indirect=True)
-def test_verbs_in_threads_work_on_their_own_object_or_refuse(world: verbs_world.World, kind: str) -> None:
+@pytest.mark.parametrize(
+    "most",
+    [
+        pytest.param(FEW, id="drawn"),
+        pytest.param(MOST, id="all", marks=pytest.mark.slow("tries every combination of verbs on the host")),
+    ],
+)
+def test_verbs_in_threads_work_on_their_own_object_or_refuse(
+    world: verbs_world.World, kind: str, most: dict[str, int | None]
+) -> None:
     case = verbs.case(world, kind)
     if case is None:
         return  # objects of this class are not made on this device; tests/test_verbs.py sees that some device does
     found = rounds.Findings()
     with no_leaks(), rounds.switching_often(), rounds.churn(world), rounds.Crew(2) as two, rounds.Crew(3) as three:
-        for names in rounds.combinations(case, seed=13, most=MOST[world.device.kind]):
+        for names in rounds.combinations(case, seed=13, most=most[world.device.kind]):
             found += rounds.race(world, case, names, two if len(names) == 2 else three)
     assert not found.wrong and not found.escaped, "\n".join(found.wrong + found.escaped)
     assert found.rounds
