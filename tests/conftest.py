@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.systems import Systems
-from tests.tiers import Tiers
+from tests.tiers import Tiers, workers
 
 ALLOWED_SKIPS = {
     "numpy": r"NumPy is not installed",
@@ -45,6 +45,12 @@ ALLOWED_SKIPS = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--tally FILE`: see tests/systems.py."""
     parser.addoption("--tally", metavar="FILE", help="add what becomes of each test to this JSON file")
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's, which asks before a plugin of ours is registered
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means."""
+    return workers()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -45,12 +45,8 @@ class Tiers:
             if reason is not None:
                 item.add_marker(pytest.mark.slow(reason))
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_auto_num_workers(self, config: pytest.Config) -> int:
-        """What `-n auto` means: more processes than processors, as tests wait for others a third of the time."""
-        return min((processors() * 3 + 1) // 2, 8)
 
-
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def workers() -> int:
+    """How many processes run tests side by side: more than processors, as tests wait for others a third of the time."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min((processors * 3 + 1) // 2, 8)
