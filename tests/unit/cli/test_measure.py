@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import pytest
 
@@ -102,3 +103,14 @@ def test_figures_know_their_direction() -> None:
     assert Figure("x", 1.0, "ratio").direction == ""
     assert at_most("x", 1.0, 2.0).direction == "at most"
     assert at_least("x", 1.0, 2.0).direction == "at least"
+
+
+@pytest.mark.linux_only("processes are bound to processors for the broker, which is Linux's")
+def test_a_process_is_on_one_processor_for_the_time_of_a_block() -> None:
+    from extmem.cli._bench.machine import on_processor, processors
+
+    before = os.sched_getaffinity(0)
+    with pytest.raises(ZeroDivisionError), on_processor(processors()[-1], os.getpid()):
+        assert os.sched_getaffinity(0) == {processors()[-1]}
+        raise ZeroDivisionError
+    assert os.sched_getaffinity(0) == before

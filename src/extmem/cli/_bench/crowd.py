@@ -21,7 +21,15 @@ if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and host device; there is none to measure here")
 
 from extmem.cli._bench.house import House
-from extmem.cli._bench.machine import allow_descriptors, broker_of, descriptors_of, resident_kib, waited_ns
+from extmem.cli._bench.machine import (
+    allow_descriptors,
+    broker_of,
+    descriptors_of,
+    on_processor,
+    processors,
+    resident_kib,
+    waited_ns,
+)
 from extmem.cli._bench.waiting import wait_for
 from extmem.cli._worker import Worker
 
@@ -59,12 +67,15 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
         names = [f"bench {number}.{index}" for number in range(1, clients) for index in range(share[number])]
         say(f"one client opens, the others idle: {2 * turns} turns")
         turned: list[tuple[int, list[int], list[int]]] = []
-        for turn in range(2 * turns):
-            delayed = waited_ns(broker) + waited_ns(crowd[0].pid)
-            one = lone.call(f"{_HERE}:open_some", ["bench 0.0"], rounds, turn)
-            all_of_them = crowd[0].call(f"{_HERE}:open_some", names, rounds, turn)
-            delayed = waited_ns(broker) + waited_ns(crowd[0].pid) - delayed
-            turned.append((delayed, one, all_of_them))
+        first, *_, last = 2 * processors()
+        brokers, openers = (broker, broker_of(quiet.directory)), (crowd[0].pid, lone.pid)
+        with on_processor(first, *brokers), on_processor(last, *openers):
+            for turn in range(2 * turns):
+                delayed = waited_ns(broker) + waited_ns(crowd[0].pid)
+                one = lone.call(f"{_HERE}:open_some", ["bench 0.0"], rounds, turn)
+                all_of_them = crowd[0].call(f"{_HERE}:open_some", names, rounds, turn)
+                delayed = waited_ns(broker) + waited_ns(crowd[0].pid) - delayed
+                turned.append((delayed, one, all_of_them))
     # Tails tell what other programs do to the machine. The half of the turns in which the two processes had to wait the
     # least for a processor counts, and of these the median; idle clients that were not idle would show in every turn.
     turned.sort(key=lambda turn: turn[0])

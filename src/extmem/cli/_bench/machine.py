@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from extmem.cli._bench.waiting import wait_for
@@ -17,7 +18,16 @@ if sys.platform != "linux":
 
 import resource
 
-__all__ = ["allow_descriptors", "broker_of", "descriptors_of", "end_broker", "resident_kib", "waited_ns"]
+__all__ = [
+    "allow_descriptors",
+    "broker_of",
+    "descriptors_of",
+    "end_broker",
+    "on_processor",
+    "processors",
+    "resident_kib",
+    "waited_ns",
+]
 
 
 def allow_descriptors() -> None:
@@ -74,3 +84,25 @@ def resident_kib(pid: int) -> int:
 def waited_ns(pid: int) -> int:
     """How long a process's main thread was ready to run and had no processor, in nanoseconds since it began."""
     return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1])
+
+
+def processors() -> list[int]:
+    """The numbers of the processors that this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def on_processor(number: int, *pids: int) -> Iterator[None]:
+    """Run these processes on one processor, for the time of the block.
+
+    Which processor the kernel picks is luck, and lasts. Waking up a process of another one takes several times as long.
+    """
+    before = {pid: os.sched_getaffinity(pid) for pid in pids}
+    try:
+        for pid in pids:
+            os.sched_setaffinity(pid, {number})
+        yield
+    finally:
+        for pid, allowed in before.items():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(pid, allowed)
