@@ -292,19 +292,21 @@ def _unpack(downloads: Path) -> None:
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=_SETUP_LIMIT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    # Into a file: services that Wine starts keep a pipe open, and whoever reads it would wait for them.
+    with tempfile.TemporaryFile() as heard:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=heard,
+            stderr=subprocess.STDOUT,
+            timeout=_SETUP_LIMIT,
+            check=False,
+        )
+        heard.seek(0)
+        text = heard.read().decode(errors="replace")
     if done.returncode != 0:
-        raise NoWindowsError(f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stdout[-3000:]}")
+        raise NoWindowsError(f"`{' '.join(command)}` ended with {done.returncode}:\n{text[-3000:]}")
 
 
 # Running.

@@ -55,8 +55,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The marks of tests/systems.py and tests/tiers.py, and what acts on them."""
-    for mark in ("linux_only", "windows_only", "wine_differs"):
-        config.addinivalue_line("markers", f"{mark}(reason): see tests/systems.py")
+    for mark in ("linux_only(reason)", "windows_only(reason)", "wine_differs(reason, when=None)"):
+        config.addinivalue_line("markers", f"{mark}: see tests/systems.py")
     config.addinivalue_line("markers", "slow(reason): left to `make test-all`; see tests/tiers.py")
     config.pluginmanager.register(Tiers())
     in_a_worker = hasattr(config, "workerinput")  # pytest-xdist's

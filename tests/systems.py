@@ -1,11 +1,12 @@
 """Which tests belong to one operating system, and what every run leaves behind to be compared with another system's.
 
-How this works. A test that another system cannot have says so, with its reason: whole files and folders in `ONLY`
-below (their imports may be the system's own), single tests by the marks `linux_only(reason)` and
-`windows_only(reason)`. Elsewhere they are not collected, so they are no skips. Where Wine is not Windows, the mark
-`wine_differs(reason)` with the behaviour's number makes the test's failure known there, and only there; it fails once
-Wine does what Windows does. With `--tally FILE` a run writes what became of each test, which were its system's own, and
-the reasons of all that. A file that is there is added to: the runs of both tiers (tests/tiers.py) have one together.
+How this works. A test that another system cannot have says so, with its reason: whole files and folders in `ONLY` below
+(their imports may be the system's own), single tests by the marks `linux_only(reason)` and `windows_only(reason)`.
+Elsewhere they are not collected, so they are no skips. Where Wine is not Windows, the mark `wine_differs(reason)` with
+the behaviour's number makes the test's failure known there, and only there; it fails once Wine does what Windows does.
+`wine_differs(reason, when=function)` asks whether this Wine is one that differs. With `--tally FILE` a run writes what
+became of each test, which were its system's own, and the reasons of all that. A file that is there is added to: the
+runs of both tiers (tests/tiers.py) have one together.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,11 @@ def is_here(where: tuple[str, str] | None) -> bool:
 
 
 @functools.cache
+def _differs(when: Callable[[], bool] | None) -> bool:
+    return when is None or when()
+
+
+@functools.cache
 def under_wine() -> bool:
     """Whether this Windows is Wine."""
     return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
@@ -148,7 +154,7 @@ class Systems:
                 self._own[item.nodeid] = where[1]
                 item.user_properties.append((_OWN, where[1]))  # reports carry it from a worker to its controller
             difference = item.get_closest_marker("wine_differs")
-            if difference is not None and under_wine():
+            if difference is not None and under_wine() and _differs(difference.kwargs.get("when")):
                 item.add_marker(pytest.mark.xfail(reason=difference.args[0], strict=True))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

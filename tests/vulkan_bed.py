@@ -13,11 +13,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import extmem
 from extmem import vk
 from extmem.testing import fake_vulkan
 
-__all__ = ["stands_in", "stood_in"]
+__all__ = ["SHARES_NOTHING", "stands_in", "stood_in"]
 
 _FOLDER = Path(__file__).parent / "fixtures" / "fake_driver"
 _W32 = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32)
@@ -34,6 +36,10 @@ def stands_in() -> bool:
             return not device.transfer_capability(_W32).features
     except extmem.UnsupportedError:
         return True
+
+
+SHARES_NOTHING = pytest.mark.wine_differs("B86: Wine passes no Win32 handles to a driver of Linux", when=stands_in)
+"""For tests of the driver that is here, whatever it is: what it does not share, they cannot see shared."""
 
 
 @contextlib.contextmanager

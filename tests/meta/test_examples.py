@@ -12,6 +12,7 @@ import pytest
 from extmem.testing.runtime import Runtime
 from tests.meta.running import private_environment
 from tests.meta.tools import ROOT, python_files, run
+from tests.vulkan_bed import SHARES_NOTHING
 
 MOST_LINES = 60
 HOSTILE = {"hostile_client.py"}
@@ -24,7 +25,7 @@ MARKS = {
     "foreign_binding.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "readonly_publish.py": pytest.mark.linux_only("hands the payload's fd to a stranger"),
     "frames_to_torch.py": pytest.mark.slow("needs PyTorch, which takes seconds to import"),
-    "render_to_consumer.py": pytest.mark.wine_differs("B86: Wine passes no Win32 handles to a driver of Linux"),
+    "render_to_consumer.py": SHARES_NOTHING,
 }
 """What does not run on every system, or takes long."""
 

@@ -37,6 +37,10 @@ def test_marked_windows(): pass
 def test_differs(): assert False
 @pytest.mark.wine_differs("B0: planted")
 def test_differs_no_more(): pass
+@pytest.mark.wine_differs("B0: planted", when=lambda: True)
+def test_differs_here(): assert False
+@pytest.mark.wine_differs("B0: planted", when=lambda: False)
+def test_differs_elsewhere(): pass
 def test_fails(): assert False
 """,
 }
@@ -73,12 +77,16 @@ def test_the_other_systems_tests_are_left_out_and_this_ones_are_known_as_its_own
         f"test_both.py::test_marked_{systems.HERE}": "passed",
         "test_both.py::test_differs": "differs",
         "test_both.py::test_differs_no_more": "failed",
+        "test_both.py::test_differs_here": "differs",
+        "test_both.py::test_differs_elsewhere": "passed",
         "test_both.py::test_fails": "failed",
     }
     own = found["own"]
     assert isinstance(own, dict) and len(own) == 2 and set(own.values()) == {"planted"}
     assert all(systems.HERE in name or "here" in name for name in own)
-    assert found["reasons"] == {"test_both.py::test_differs": "B0: planted"}
+    assert found["reasons"] == dict.fromkeys(
+        ("test_both.py::test_differs", "test_both.py::test_differs_here"), "B0: planted"
+    )
 
 
 def test_what_is_only_collected_replaces_no_outcome(tmp_path: Path) -> None:
@@ -88,7 +96,7 @@ def test_what_is_only_collected_replaces_no_outcome(tmp_path: Path) -> None:
     second = run(tmp_path, "--collect-only")
     outcomes = second["outcomes"]
     assert isinstance(outcomes, dict) and outcomes.pop("test_both.py::test_plain") == "passed"
-    assert len(outcomes) == 5 and set(outcomes.values()) == {"collected"}
+    assert len(outcomes) == 7 and set(outcomes.values()) == {"collected"}
     assert second["seconds"] == first["seconds"]
     assert "collected" not in str(run(tmp_path)["outcomes"])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -18,6 +20,7 @@ from extmem.manager._win32 import names, payloads
 from extmem.manager._win32.descriptors import sddl_of
 from extmem.memory import Device
 from extmem.objects import Share, Status
+from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
 from tests.behaviours.bad import described
 from tests.behaviours.steps import (
@@ -245,3 +248,51 @@ def test_a_kmt_number_is_a_name_that_no_program_can_ask_for(device: Device) -> N
             by_name(device, f"kmt.{number:08x}")
         with pytest.raises(StatusError):
             sections.open_named(path.upper(), sections.QUERY)
+
+
+def test_a_name_that_is_not_described_yet_is_waited_for(
+    device: Device, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel names a section when it makes it, which is before anything is written into it."""
+    arrived, go = threading.Event(), threading.Event()
+    poke = sections.poke
+
+    def paused(section: int, offset: int, data: bytes) -> None:
+        arrived.set()
+        assert go.wait(30)
+        poke(section, offset, data)
+
+    monkeypatch.setattr(sections, "poke", paused)
+    with ThreadPoolExecutor(2) as threads, extmem.open_device(kind="host") as other:
+        exporting = threads.submit(device.allocate, (2, 3), "int16", name=name)
+        assert arrived.wait(30)
+        found = threads.submit(other.open, name)
+        go.set()
+        with exporting.result(30), found.result(30) as opened:
+            assert opened.numpy().shape == (2, 3)
+
+
+def test_a_section_that_nobody_describes_is_given_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payloads, "_PATIENCE", 0.05)
+    section = sections.create(65536, path_of(name), 0)
+    try:
+        with pytest.raises(errors.DescriptorError):
+            extmem.open(name)
+    finally:
+        calls.close_handle(section)
+
+
+def test_names_that_come_one_after_the_other_are_found_whole(device: Device, name: str) -> None:
+    """Another process shares them, while this one asks for each until it is there."""
+    count = 100
+    source = f"d = extmem.open_device(kind='host')\nm = [d.allocate(64, name=f'{name} {{n}}') for n in range({count})]"
+    with Peer() as peer, ThreadPoolExecutor(1) as threads:
+        shared = threads.submit(peer, source)
+        for number in range(count):
+            while True:
+                try:
+                    extmem.open(f"{name} {number}").close()
+                    break
+                except errors.NameNotFoundError:
+                    assert not shared.done() or shared.exception() is None
+        shared.result(60)

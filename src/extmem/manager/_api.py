@@ -143,8 +143,19 @@ class Manager(abc.ABC):
         return "D:(A;;GR;;;OW)"
 
     @abc.abstractmethod
-    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED, reference: Reference | None = None) -> Imported:
-        """A memory object by name, with the rights asked for, or all that the object's security allows."""
+    def import_by_name(
+        self,
+        name: str,
+        desired: int = MAXIMUM_ALLOWED,
+        reference: Reference | None = None,
+        *,
+        of_a_gpu: bool = False,
+    ) -> Imported:
+        """A memory object by name, with the rights asked for, or all that the object's security allows.
+
+        of_a_gpu: a GPU's memory comes first. On Windows a host payload and another program's memory of a GPU may have
+        the same name; everywhere else a name is one object's.
+        """
 
     @abc.abstractmethod
     def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:

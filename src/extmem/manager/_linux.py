@@ -114,8 +114,15 @@ class LinuxManager(BrokerItself):
             )
         return security
 
-    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED, reference: Reference | None = None) -> Imported:
-        """A memory object by name, with the rights asked for, or all that the object's security allows."""
+    def import_by_name(
+        self,
+        name: str,
+        desired: int = MAXIMUM_ALLOWED,
+        reference: Reference | None = None,
+        *,
+        of_a_gpu: bool = False,
+    ) -> Imported:
+        """See `Manager`."""
         request = self._opens.get((name, desired))
         if request is None:
             request = self._prepare_open(name, desired)

@@ -9,7 +9,7 @@ from extmem import rules, vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
 from extmem.devices.abilities import AdoptsMemory, AdoptsPointers
-from extmem.errors import DriverError, UnsupportedError
+from extmem.errors import DriverError, InvalidHandleError, UnsupportedError
 from extmem.handles import Access
 from extmem.memory import exporting, foreign, importing, own_fds, tracking, verdicts
 from extmem.memory.callers_fd import CallersFd
@@ -18,7 +18,9 @@ from extmem.memory.holding import Holding
 from extmem.memory.importing import spoken_name
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
+from extmem.objects import Status
 from extmem.owning import Uses
+from extmem.rules import Refusal
 from extmem.vk.handle_types import SIZED_BY_D3D
 
 if TYPE_CHECKING:
@@ -108,6 +110,8 @@ def _allocate_memory(
                 judge(device, info, dedicated, source, export_types)
                 if device.check == "raise":  # it has not raised
                     device.verdicts.note(key)
+        if export_types:
+            exporting.refuse_direct3d_s(device, export_types)
         size, kind = int(info.allocation_size), int(info.memory_type_index)
         if source is not None:
             if export_types and source.imported is not None and isinstance(source.imported.payload, Win32Payload):
@@ -116,7 +120,14 @@ def _allocate_memory(
                 source.imported.payload.terms = exporting.terms_of(export_types, chained)
             if dedicated is not None:
                 uses.add(dedicated)
-            holding = adopt(device, source, size, kind, dedicated)
+            try:
+                holding = adopt(device, source, size, kind, dedicated)
+            except InvalidHandleError as error:  # the driver alone could tell
+                source.refusal = Refusal(Status.INVALID_PARAMETER.name, str(error))
+                if device.check != "off":
+                    facts = _facts(device, info, dedicated, source, export_types)
+                    error.violations = tuple(rules.check_allocate_memory(info, facts))
+                raise
         else:
             described = everyday.descriptor if everyday is not None else None
             descriptor = described or device.describe(size, kind, export_types, dedicated)

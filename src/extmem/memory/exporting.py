@@ -17,6 +17,7 @@ from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, 
 from extmem.manager import Reference, ShareTerms, manager
 from extmem.memory import tracking
 from extmem.objects import Share
+from extmem.vk.handle_types import FROM_D3D
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device
@@ -30,6 +31,7 @@ __all__ = [
     "kmt_handle",
     "nt_handle",
     "publish",
+    "refuse_direct3d_s",
     "share_for",
     "share_on_demand",
     "terms_of",
@@ -103,6 +105,17 @@ def publish(
         holding.object_id = exported.object
         holding.name = terms.name if terms.name is not None else holding.name
     holding.lazy_share = None
+
+
+def refuse_direct3d_s(device: Device, handle_types: int) -> None:
+    """UnsupportedError for types of Direct3D's objects: extmem gives out no such handles, whatever a driver exports."""
+    types = [str(kind.name) for kind in FROM_D3D if handle_types & kind]
+    if types:
+        raise UnsupportedError(
+            f"{device.name} exports no {', '.join(types)} through extmem: such handles lead to objects that Direct3D "
+            "makes. Export the memory as OPAQUE_WIN32, or make the object with Direct3D and import it here",
+            requires_one_of=["OPAQUE_WIN32", "an object that Direct3D made"],
+        )
 
 
 def unable(device: Device, handle_types: int, *, missing: bool = False) -> str:

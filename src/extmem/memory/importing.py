@@ -158,7 +158,7 @@ def resolve_object(
     reference = Reference(owner)
     try:
         if name is not None:
-            imported = owner.import_by_name(name, desired, reference)
+            imported = owner.import_by_name(name, desired, reference, of_a_gpu=native)
         elif handle_type in BY_NUMBER:
             imported = _numbered(owner, value, native, reference)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ __all__ = [
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
 _Feature = vk.ExternalMemoryFeatureFlagBits
+_PATIENCE = 1.0
+"""Seconds for which a payload may have a name and no description yet."""
+_LOOK_AGAIN = 0.002
 _PLAIN = 512
 _SOME_HANDLE = 4
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
@@ -60,7 +64,7 @@ def find(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manage
     if isinstance(source, str):
         owner = manager()
         rights = arguments.access_of(access)
-        return owner, owner.import_by_name(source, _ALL_GRANTED if rights is None else rights, Reference(owner))
+        return owner, _by_name(owner, source, _ALL_GRANTED if rights is None else rights)
     if isinstance(source, NtHandle):
         owner = source.table if isinstance(source.table, Manager) else manager()
         with owner.lock:
@@ -72,6 +76,24 @@ def find(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manage
         f"cannot open {source!r}: pass a name, an NtHandle, a KmtHandle or an FdHandle; "
         "raw numbers become handles through extmem.raw"
     )
+
+
+def _by_name(owner: Manager, name: str, desired: int) -> Imported:
+    """What a name leads to. Windows's drivers name memory when they make it, and it is described afterwards.
+
+    So this looks again for a second, and lets go in between, as the memory may just be going.
+    """
+    deadline = 0.0
+    while True:
+        imported = owner.import_by_name(name, desired, Reference(owner))
+        if imported.descriptor or not isinstance(imported.payload, Win32Payload):
+            return imported
+        now = time.monotonic()
+        deadline = deadline or now + _PATIENCE
+        if now > deadline:
+            return imported
+        imported.give_back()
+        time.sleep(_LOOK_AGAIN)
 
 
 def known(device: Device, name: str, access: int | None) -> DeviceMemory | None:

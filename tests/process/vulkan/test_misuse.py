@@ -233,8 +233,8 @@ def test_dma_buf_is_asked_for_and_not_assumed(device: Device) -> None:
 
 @pytest.mark.parametrize("kind", ["D3D11_TEXTURE", "D3D12_HEAP", "D3D12_RESOURCE"])
 def test_vulkan_exports_no_d3d_handles(device: Device, kind: str) -> None:
-    with pytest.raises(errors.RuleViolation, match=f"{kind} can(not)? be exported"):
-        device.allocate(64, handle_types=vk.ExternalMemoryHandleTypeFlagBits[kind])
+    with pytest.raises((errors.RuleViolation, errors.UnsupportedError), match=kind):
+        device.allocate(64, handle_types=vk.ExternalMemoryHandleTypeFlagBits[kind]).close()
     device.allocate(64, handle_types=W32).close()
 
 

@@ -16,6 +16,7 @@ from extmem.devices.base import Offer
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import DriverError, UnsupportedError
 from extmem.memory import Device
+from tests.vulkan_bed import SHARES_NOTHING
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, *arguments: str, columns: str = "80") -> Any:
@@ -23,7 +24,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, *arguments: str, columns: str = "80")
     return CliRunner().invoke(_app.app, ["devices", *arguments])
 
 
-@pytest.mark.wine_differs("B86: Wine passes no Win32 handles to a driver of Linux")
+@SHARES_NOTHING
 def test_the_vulkan_device_is_shown_without_being_opened(
     vulkan_device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,7 +55,7 @@ def test_its_tables_fit_the_window(vulkan_device: Device, monkeypatch: pytest.Mo
     assert "Images were asked about as" in result.stdout and "COLOR_ATTACHMENT" in result.stdout
 
 
-@pytest.mark.wine_differs("B86: Wine passes no Win32 handles to a driver of Linux")
+@SHARES_NOTHING
 def test_in_40_columns_it_is_told_line_by_line(vulkan_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     result = shown(monkeypatch, columns="40")
     lines = result.stdout[result.stdout.index("vulkan: ") :].splitlines()

@@ -10,10 +10,10 @@ import pytest
 import extmem
 from extmem import raw, vk
 from extmem.memory import Device
+from tests.vulkan_bed import SHARES_NOTHING
 
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
-SHARES_NOTHING = pytest.mark.wine_differs("B86: Wine passes no Win32 handles to a driver of Linux")
 USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 
 

@@ -11,6 +11,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.memory import Buffer, Device, DeviceMemory, Image
+from tests.vulkan_bed import SHARES_NOTHING
 
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 EXTERNAL = int(vk.QUEUE_FAMILY_EXTERNAL)
@@ -18,9 +19,6 @@ USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DS
 NOTHING = vk.AccessFlagBits(0)
 TRANSFER = vk.PipelineStageFlagBits.TRANSFER
 LAYOUT = vk.ImageLayout
-
-
-SHARES_NOTHING = pytest.mark.wine_differs("B86: Wine passes no Win32 handles to a driver of Linux")
 
 
 @pytest.fixture(params=["host", "vulkan"])

@@ -118,7 +118,7 @@ def test_a_kmt_number_is_the_drivers_and_nothing_is_closed(device: Device, fake:
             assert get(imported) == get(opened) == b"weak"
     with pytest.raises(errors.ExtmemError):
         extmem.open(number)
-    with pytest.raises(errors.DriverError, match="cannot look behind"):
+    with pytest.raises(errors.InvalidHandleError, match="it is dead"):
         import_win32(device, number, kind=KMT)
     fake.bad_imports.clear()
 

@@ -29,7 +29,7 @@ from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.manager._win32 import drivers, refusals
 from extmem.manager._win32.descriptors import security_descriptor
-from extmem.objects import FLAG_INHERIT, describe
+from extmem.objects import FLAG_INHERIT, Status, describe, error_for
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.vk.abi import ffi, to_c
 
@@ -47,6 +47,12 @@ _ALLOCATE = int(vk.StructureType.MEMORY_ALLOCATE_INFO)
 _NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 _OPAQUE = _NT | _KMT
 _LOW = 0xFFFF_FFFF
+_OF_DEAD_NUMBERS = (
+    vk.Result.ERROR_OUT_OF_HOST_MEMORY,
+    vk.Result.ERROR_OUT_OF_DEVICE_MEMORY,
+    vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
+)
+"""What drivers answer to a KMT number that is none."""
 
 
 class Win32Sharing:
@@ -67,16 +73,23 @@ class Win32Sharing:
         DriverError, OutOfMemoryError.
         """
         driver = self._driver
-        with self._exporting(types, terms) as export:
-            info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, export.cdata, size, memory_type_index))
-            keep = driver.dedicate(info, dedicated)
-            try:
-                memory = driver.allocate_raw(info, size, memory_type_index, "allocating")
-            except DriverError:
-                if terms is not None and terms.name is not None and types & _NT:
-                    drivers.refuse_taken(terms.name)  # somebody may have taken it since we looked
-                raise
-            del keep
+        name = terms.name if terms is not None and types & _NT else None
+        for last in (False, False, True):
+            with self._exporting(types, terms) as export:
+                info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, export.cdata, size, memory_type_index))
+                keep = driver.dedicate(info, dedicated)
+                try:
+                    memory = driver.allocate_raw(info, size, memory_type_index, "allocating")
+                    break
+                except DriverError:
+                    if name is None:
+                        raise
+                    # Somebody may have taken the name since it was looked at, and given it up again: drivers answer
+                    # that with lack of memory.
+                    drivers.refuse_taken(name)
+                    if last:
+                        raise
+                del keep
         return VulkanAllocation(driver, memory, size, memory_type_index, types, dedicated)
 
     @contextlib.contextmanager
@@ -136,7 +149,8 @@ class Win32Sharing:
         """See `Native`. By name where the program said a name, else by handle or number.
 
         The object manager has opened what it leads to and holds that, so that a name stays where it is.
-        Errors: DriverError with what the kernel says of the handle; OutOfMemoryError; UnsupportedError.
+        Errors: DriverError with what the kernel says of the handle; InvalidHandleError for a KMT number that leads
+        nowhere; OutOfMemoryError; UnsupportedError.
         """
         driver, kind = self._driver, int(payload.handle_type)
         if WIN32_EXTENSION not in driver.enabled:
@@ -173,6 +187,13 @@ class Win32Sharing:
 
     def _refused(self, payload: Win32Payload, result: int, size: int, memory_type_index: int) -> None:
         """Raise what the driver's refusal means, with what the kernel says."""
+        if payload.number and result in _OF_DEAD_NUMBERS:
+            raise error_for(
+                Status.INVALID_PARAMETER,
+                f"The KMT number {payload.number:#x} leads to no memory that {self._driver.name} can import "
+                f"({vk.Result(result).name}): it is dead, or another GPU's, or the size or memory type differ from the "
+                "exporter's. Pass the number of memory that is still allocated.",
+            )
         what = f"importing {size} bytes of memory type {memory_type_index} from {self._seen(payload)}"
         hint = (
             "; the handle itself is in order, so it is the size, the memory type, the dedicated resource or the device "

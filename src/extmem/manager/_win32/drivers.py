@@ -158,27 +158,30 @@ def refuse_taken(name: str) -> None:
     Errors: NameTakenError, ObjectTypeError, NameInvalidError, NameNotFoundError for a directory that is not there.
     """
     key = names.resolve(name, calls.session(os.getpid()))
-    status = _holder(key)
-    if status is not None:
-        raise refusals.of_creating(StatusError(status), name, key.display)
+    holder = _holder(key)
+    if holder is not None:
+        status, path = holder
+        raise refusals.of_creating(StatusError(status), name, path)
 
 
-def _holder(key: NameKey) -> int | None:
-    """The status of whatever has the name: a collision or another type; None where nothing has it."""
+def _holder(key: NameKey) -> tuple[int, str] | None:
+    """The status of whatever has the name (a collision or another type) and its path; None where nothing has it."""
     try:
         handle = open_named(key, READ_CONTROL)
     except StatusError as error:
-        return error.status if error.status == Status.OBJECT_TYPE_MISMATCH else Status.OBJECT_NAME_COLLISION
+        mismatch = error.status == Status.OBJECT_TYPE_MISMATCH
+        return error.status if mismatch else Status.OBJECT_NAME_COLLISION, key.display
     if handle is not None:
         calls.close_handle(handle)
-        return Status.OBJECT_NAME_COLLISION
+        return Status.OBJECT_NAME_COLLISION, key.display
     path = names.payload_path(key)
     try:
         calls.close_handle(sections.open_named(path, sections.QUERY))
     except StatusError as error:
-        lent = _lent_by_the_living(path)
-        return Status.OBJECT_NAME_COLLISION if lent or error.status == Status.ACCESS_DENIED else None
-    return Status.OBJECT_NAME_COLLISION
+        if _lent_by_the_living(path):
+            return Status.OBJECT_NAME_COLLISION, names.companion_of(path)
+        return (Status.OBJECT_NAME_COLLISION, path) if error.status == Status.ACCESS_DENIED else None
+    return Status.OBJECT_NAME_COLLISION, path
 
 
 def _lent_by_the_living(path: str) -> bool:

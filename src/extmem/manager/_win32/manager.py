@@ -136,9 +136,20 @@ class WindowsManager(Memories):
         user = user_sid()
         return f"O:{user}D:(A;;GR;;;OW)(A;;GR;;;{user})"
 
-    def import_by_name(self, name: str, desired: int = MAXIMUM_ALLOWED, reference: Reference | None = None) -> Imported:
-        """A memory object by name, with the rights asked for, or all that the object's security allows."""
+    def import_by_name(
+        self,
+        name: str,
+        desired: int = MAXIMUM_ALLOWED,
+        reference: Reference | None = None,
+        *,
+        of_a_gpu: bool = False,
+    ) -> Imported:
+        """See `Manager`."""
         what = f"opening {name!r}"
+        if of_a_gpu:
+            found = self.open_driver_s(name, desired)
+            if found is not None:
+                return self._import_driver_s(found, name, what, reference=reference)
         path = names.payload_path(names.resolve(name, self.session()))
         try:
             if desired == MAXIMUM_ALLOWED:
@@ -156,8 +167,15 @@ class WindowsManager(Memories):
                 return self._import_driver_s(found, name, what, reference=reference)
             borrowed = self.open_lent(name, desired)
             if borrowed is None:
-                raise
+                raise refusals.of_opening(
+                    StatusError(Status.OBJECT_NAME_NOT_FOUND), name, self._looked_at(name)
+                ) from None
             return self._import_driver_s(borrowed[0], None, what, borrowed[1], reference)
+
+    def _looked_at(self, name: str) -> str:
+        """Where a name was looked for."""
+        key = names.resolve(name, self.session())
+        return f"{names.payload_path(key)}, and for a GPU's memory at {key.display}"
 
     def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
@@ -212,12 +230,15 @@ class WindowsManager(Memories):
                 granted = rights.from_section(calls.basic(section).granted)
             if not granted & READ_CONTROL:
                 raise refusals.denied(granted | READ_CONTROL, what)
+            named = path is not None
             if path is None:
                 path = calls.name_of(section)
             said, capacity = payloads.describe(section, path)
             if said is None and not calls.basic(section).granted & sections.MAP_READ:
                 # READ_CONTROL alone, which owners have in any case: enough to be told of, not to be looked into.
                 raise refusals.denied(granted | READ_CONTROL, what)
+            if said is None and named:
+                said, capacity = payloads.describe_named(section, path)
             number = names.find_number(path)
             shared = said.object if said is not None and self._is_one(said.object, section) else NAMELESS
         except BaseException:

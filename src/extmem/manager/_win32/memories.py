@@ -13,6 +13,7 @@ if sys.platform != "win32":
     raise ImportError("these are Windows's memory objects; extmem.manager picks what the system has")
 
 import contextlib
+import dataclasses
 import itertools
 import secrets
 from dataclasses import dataclass
@@ -141,6 +142,14 @@ class Memories(Handles):
         value: the driver's NT handle, borrowed until `free`; or its KMT number.
         """
         number = value if share & Share.KMT else 0
+        imported = self._imported_numbered(number) if number else None
+        if imported is not None and imported.said is not None:
+            # It is the payload that this process has imported by that number: it is described already.
+            memory = dataclasses.replace(
+                imported, companion=self._kept_companion(names.kmt_path(number, self.session()))
+            )
+            memory.granted, memory.exporting, memory.inherit = granted, True, inherit
+            return Exported(self._add(memory, reference), imported.object, 0, number)
         display = names.resolve(name, self.session()).display if name is not None else ""
         path = names.kmt_path(number, self.session()) if number else self._described_at(value, name)
         said = Description(secrets.randbits(62) + 1, int(kind), strict_kmt, display, descriptor)
@@ -153,6 +162,11 @@ class Memories(Handles):
         memory = Memory(0 if number else value, said.object, granted, None, companion, True, share, inherit, said)
         memory.driver_s, memory.number = True, number
         return Exported(self._add(memory, reference), said.object, 0 if number else said.object, number)
+
+    def _imported_numbered(self, number: int) -> Memory | None:
+        """A memory object of this process on a driver's KMT number."""
+        with self._lock:
+            return next((memory for memory in self._memories.values() if memory.number == number), None)
 
     def _copy_driver_s(self, found: Memory, flags: int = 0) -> int:
         """A new handle of a driver's payload with the rights of the export; some drivers' handles have them all."""

@@ -27,11 +27,23 @@ from extmem.manager._win32.descriptors import security_descriptor
 from extmem.objects import Share, Status, error_for
 from extmem.objects.kmt import SLOTS, number_at
 
-__all__ = ["Found", "capacity_for", "create", "create_companion", "describe", "open_companion", "read_companion"]
+__all__ = [
+    "Found",
+    "capacity_for",
+    "create",
+    "create_companion",
+    "describe",
+    "describe_named",
+    "open_companion",
+    "read_companion",
+]
 
 _KIND_HOST = 1
 _PATIENCE = 1.0
-"""Seconds that a companion may outlive its payload: as long as the kernel takes to tear a killed exporter down."""
+"""Seconds that a companion may outlive its payload, which is as long as the kernel takes to tear a killed exporter
+down; and that a payload may be there before what describes it.
+"""
+_LOOK_AGAIN = 0.002
 _next_slot = secrets.randbelow(SLOTS)
 
 
@@ -89,13 +101,19 @@ def _create_at(size: int, name: str | None, path: str | None, security: int) -> 
 
 
 def _create_numbered(size: int, session: int, security: int) -> int:
-    """Under the next KMT number that is free; numbers walk forward from a random start (B62)."""
+    """Under the next KMT number that is free; numbers walk forward from a random start (B62).
+
+    A driver's number has no section and a companion alone.
+    """
     global _next_slot
     for _ in range(SLOTS):
         number, _next_slot = number_at(_next_slot), (_next_slot + 1) % SLOTS
         path = names.kmt_path(number, session)
         try:
-            return sections.create(size, path, security)
+            section = sections.create(size, path, security)
+            if not _exists(names.companion_of(path)):
+                return section
+            calls.close_handle(section)  # a driver gave that number to memory of its own
         except StatusError as error:
             if error.status not in (Status.OBJECT_NAME_COLLISION, Status.OBJECT_TYPE_MISMATCH, Status.ACCESS_DENIED):
                 raise _failed(error, size, None, path) from None
@@ -187,3 +205,17 @@ def describe(section: int, path: str) -> Found:
                 raise lacking from None
             return Found(None, 0)
     return Found(said, size - FRAME if said is not None else size)
+
+
+def describe_named(section: int, path: str) -> Found:
+    """`describe`, of a section that was opened by name: it can be seen before its exporter has described it.
+
+    The kernel names an object when it makes it, and what describes it is written afterwards. So this looks again for a
+    second, as long as nothing is described. While the section is open here, its name leads to no other one.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while (found := describe(section, path)).description is None and names.is_ours(path):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_LOOK_AGAIN)
+    return found

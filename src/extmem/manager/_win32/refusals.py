@@ -66,9 +66,10 @@ def of_creating(error: StatusError, name: str | None, path: str) -> Exception:
     """Why a section could not be made under a name."""
     status = error.status
     if status == Status.OBJECT_NAME_COLLISION:
+        taken = f"The name {name!r}" if name is not None else "The KMT number"
         return error_for(
             status,
-            f"The name {name!r} is taken: {path} exists. Open it, choose another name, or have its holders close it; "
+            f"{taken} is taken: {path} exists. Open it, choose another name, or have its holders close it; "
             "an export never takes over an object that is there.",
         )
     if status == Status.OBJECT_TYPE_MISMATCH:
@@ -100,7 +101,7 @@ def _denied_creation(status: int, name: str | None, path: str) -> AccessDeniedEr
     )
 
 
-def of_opening(error: StatusError, name: str, path: str, desired: int) -> ObjectManagerError:
+def of_opening(error: StatusError, name: str, path: str, desired: int = 0) -> ObjectManagerError:
     """Why a name could not be opened with the mapped rights `desired`."""
     status = error.status
     if status in (Status.OBJECT_NAME_NOT_FOUND, Status.OBJECT_PATH_NOT_FOUND):
