@@ -111,7 +111,7 @@ def _allocate_memory(
                 if device.check == "raise":  # it has not raised
                     device.verdicts.note(key)
         if export_types:
-            exporting.refuse_direct3d_s(device, export_types)
+            exporting.refuse_direct3d_types(device, export_types)
         size, kind = int(info.allocation_size), int(info.memory_type_index)
         if source is not None:
             if export_types and source.imported is not None and isinstance(source.imported.payload, Win32Payload):

@@ -31,7 +31,7 @@ __all__ = [
     "kmt_handle",
     "nt_handle",
     "publish",
-    "refuse_direct3d_s",
+    "refuse_direct3d_types",
     "share_for",
     "share_on_demand",
     "terms_of",
@@ -107,7 +107,7 @@ def publish(
     holding.lazy_share = None
 
 
-def refuse_direct3d_s(device: Device, handle_types: int) -> None:
+def refuse_direct3d_types(device: Device, handle_types: int) -> None:
     """UnsupportedError for types of Direct3D's objects: extmem gives out no such handles, whatever a driver exports."""
     types = [str(kind.name) for kind in FROM_D3D if handle_types & kind]
     if types:

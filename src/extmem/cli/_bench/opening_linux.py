@@ -33,7 +33,8 @@ from extmem.cli._bench.machine import broker_of, on_processor, processors
 __all__ = ["compare", "figures", "give_and_take", "handed", "serve_floor", "take_and_give", "ways"]
 
 _HERE = __name__
-_APART, _TOGETHER = "on two processors", "on one processor"
+_APART, _TOGETHER = "", " on one processor"
+"""Placements of server and client, as figures name them: on two processors where nothing is said."""
 _BOUNDS = {_APART: 2.0, _TOGETHER: 4.0}
 _SITTINGS = 3
 """Of each placement, with new processes each time."""
@@ -50,7 +51,7 @@ def figures(
     placements = {_APART: (numbers[0], numbers[1])} if len(numbers) > 1 else {}
     placements[_TOGETHER] = (numbers[0], numbers[0])
     for placement, (server, client) in placements.items():
-        say(f"opening each by name {rounds} times, in turns with the floor, server and client {placement}")
+        say(f"opening each by name {rounds} times, in turns with the floor,{placement or ' on two processors'}")
         times: Times = [([], []) for _ in sizes]
         for _ in range(1 if quick else _SITTINGS):
             sitting = _sitting(house, payloads, -(-rounds // _SITTINGS), server, client)
@@ -59,11 +60,11 @@ def figures(
                 all_[1].extend(new[1])
         medians = [statistics.median(mine) for mine, _ in times]
         for label, (mine, bare) in zip(sizes, times, strict=True):
-            what = f"open by name, {label}, {placement}, against a bare request and mmap"
+            what = f"open by name{placement}, {label}, against a bare request and mmap"
             yield at_most(what, ratio(mine, bare), _BOUNDS[placement])
-        yield at_most(f"open by name, {placement}, slowest size against fastest", max(medians) / min(medians), 1.3)
-        yield told(f"open by name and map, {placement}", medians[0] / 1000, "µs")
-        yield told(f"a bare request and mmap, {placement}", statistics.median(times[0][1]) / 1000, "µs")
+        yield at_most(f"open by name{placement}, slowest size against fastest", max(medians) / min(medians), 1.3)
+        yield told(f"open by name and map{placement}", medians[0] / 1000, "µs")
+        yield told(f"a bare request and mmap{placement}", statistics.median(times[0][1]) / 1000, "µs")
 
 
 def _sitting(house: House, payloads: list[tuple[str, int]], rounds: int, server: int, client: int) -> Times:
