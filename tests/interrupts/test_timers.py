@@ -86,5 +86,5 @@ def test_a_verb_that_loses_names_is_found_out(own_runtime: Runtime) -> None:
     with Peer(env=own_runtime.environment) as peer:
         peer(SOURCE + "forgotten = []")
         peer("def verb(name, made):\n    forgotten.append(device.allocate(4096, name=name))\n    time.sleep(1)")
-        seen, lost, more = peer("interrupted(verb, 5)")
-        assert seen == 5 and lost and more
+        seen, lost, more = peer("interrupted(verb, 40)")
+        assert seen == 40 and lost and more

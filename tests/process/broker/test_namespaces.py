@@ -48,7 +48,7 @@ def test_children_in_another_pid_namespace_get_what_is_sent_to_them(
     pytest.importorskip("numpy", reason="NumPy is not installed")
     start()("share('keep', b'hello')")
     with unshared(own_runtime, PROCESSES, tmp_path) as child:
-        child.wait()
+        child.wait(deadline=100)
         assert child.output.strip() == "[0, 0, 0, 0, 0]"
 
 

@@ -144,7 +144,7 @@ def test_broker_status_shows_the_limit_the_reserve_and_the_shares(house: Runtime
 def test_broker_run_serves_in_the_foreground_until_ctrl_c(house: Runtime) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "extmem", "broker", "run"],
-        env=_environment(house),
+        env=_environment(house, EXTMEM_BROKER_IDLE="300"),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

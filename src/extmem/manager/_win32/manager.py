@@ -146,10 +146,8 @@ class WindowsManager(Memories):
     ) -> Imported:
         """See `Manager`."""
         what = f"opening {name!r}"
-        if of_a_gpu:
-            found = self.open_driver_s(name, desired)
-            if found is not None:
-                return self._import_driver_s(found, name, what, reference=reference)
+        if of_a_gpu and (found := self.open_driver_s(name, desired)) is not None:
+            return self._import_driver_s(found, name, what, reference=reference)
         path = names.payload_path(names.resolve(name, self.session()))
         try:
             if desired == MAXIMUM_ALLOWED:
@@ -167,15 +165,8 @@ class WindowsManager(Memories):
                 return self._import_driver_s(found, name, what, reference=reference)
             borrowed = self.open_lent(name, desired)
             if borrowed is None:
-                raise refusals.of_opening(
-                    StatusError(Status.OBJECT_NAME_NOT_FOUND), name, self._looked_at(name)
-                ) from None
+                raise refusals.nothing_named(name, names.resolve(name, self.session())) from None
             return self._import_driver_s(borrowed[0], None, what, borrowed[1], reference)
-
-    def _looked_at(self, name: str) -> str:
-        """Where a name was looked for."""
-        key = names.resolve(name, self.session())
-        return f"{names.payload_path(key)}, and for a GPU's memory at {key.display}"
 
     def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:
         """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""

@@ -11,13 +11,15 @@ from extmem.errors import VK_ERROR_OUT_OF_DEVICE_MEMORY, AccessDeniedError, Obje
 from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import ntdll
-from extmem.objects import Status, describe, error_for
+from extmem.manager._win32 import names
+from extmem.objects import NameKey, Status, describe, error_for
 from extmem.objects.table import no_entry
 
 __all__ = [
     "bad_handle",
     "denied",
     "duplicate",
+    "nothing_named",
     "of_creating",
     "of_handle",
     "of_opening",
@@ -101,7 +103,7 @@ def _denied_creation(status: int, name: str | None, path: str) -> AccessDeniedEr
     )
 
 
-def of_opening(error: StatusError, name: str, path: str, desired: int = 0) -> ObjectManagerError:
+def of_opening(error: StatusError, name: str, path: str, desired: int) -> ObjectManagerError:
     """Why a name could not be opened with the mapped rights `desired`."""
     status = error.status
     if status in (Status.OBJECT_NAME_NOT_FOUND, Status.OBJECT_PATH_NOT_FOUND):
@@ -115,6 +117,12 @@ def of_opening(error: StatusError, name: str, path: str, desired: int = 0) -> Ob
     if status == Status.ACCESS_DENIED:
         return denied(desired, f"opening {name!r}")
     return other(error, f"The name {name!r} ({path}) cannot be opened.")
+
+
+def nothing_named(name: str, key: NameKey) -> ObjectManagerError:
+    """Neither a host payload nor a GPU's memory has that name."""
+    where = f"{names.payload_path(key)}, and for a GPU's memory at {key.display}"
+    return of_opening(StatusError(Status.OBJECT_NAME_NOT_FOUND), name, where, 0)
 
 
 def denied(desired: int, what: str) -> ObjectManagerError:
