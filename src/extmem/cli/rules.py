@@ -37,7 +37,11 @@ def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
 @guarded
 def rules(
     family: Annotated[
-        str | None, typer.Option(help="Only this family: win32-memory, fd-memory, host, generic, semaphore, fence.")
+        str | None,
+        typer.Option(
+            help="Only this family: win32-memory, fd-memory, host, generic, semaphore, fence, resource (creating "
+            "buffers and images, and the commands that use them)."
+        ),
     ] = None,
     status: Annotated[
         str | None,

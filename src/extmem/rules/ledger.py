@@ -14,10 +14,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["CheckedBy", "Row", "Status", "find", "near_misses", "rows"]
+__all__ = ["FAMILIES", "CheckedBy", "Row", "Status", "find", "near_misses", "rows"]
 
 Status = Literal["checked", "by construction", "left to the driver", "left to the caller", "planned"]
 CheckedBy = Literal["", "structs", "tracked state", "device query", "descriptor", "object manager"]
+
+FAMILIES = {
+    "win32-memory": "memory that is shared by NT handles, KMT numbers and names",
+    "fd-memory": "memory that is shared by file descriptors",
+    "host": "memory of the host that a device imports by its address",
+    "generic": "external memory whatever the handle, dedicated allocation, binding, barriers",
+    "semaphore": "external semaphores",
+    "fence": "external fences",
+    "resource": "what a process is guarded by: creating buffers and images, and the commands that use them",
+}
+"""Every family of rules, in the ledger's order, and what its rules are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +39,7 @@ class Row:
     struct: str
     """The structure or command that the rule stands at."""
     family: str
-    """win32-memory, fd-memory, host, generic, semaphore or fence."""
+    """win32-memory, fd-memory, host, generic, semaphore, fence or resource (see `FAMILIES`)."""
     implicit: bool
     """Whether the rule follows from the registry alone (types, pointers, chains)."""
     rule: str
