@@ -28,15 +28,20 @@ def bind_one(device: Device, buffer: Buffer, memory: DeviceMemory, offset: int) 
                 device.driver.bind(holding.allocation, offset, buffer.native)
                 buffer.bind(memory, offset)
                 return
-    bind(device, [vk.BindBufferMemoryInfo(buffer, memory, offset)], "buffer")
+    bind(device, [vk.BindBufferMemoryInfo(buffer, memory, offset)], "buffer", form=1)
 
 
 def bind(
     device: Device,
     infos: Sequence[vk.BindBufferMemoryInfo] | Sequence[vk.BindImageMemoryInfo],
     kind: Literal["buffer", "image"],
+    *,
+    form: Literal[1, 2] = 2,
 ) -> None:
-    """See `Device.bind_buffer_memory2` and `Device.bind_image_memory2`: all are judged before any is bound."""
+    """See `Device.bind_buffer_memory2` and `Device.bind_image_memory2`: all are judged before any is bound.
+
+    form: 1 for `bind_buffer_memory` and `bind_image_memory`, whose rules have ids of their own.
+    """
     found: list[rules.Violation] = []
     pairs: list[tuple[Resource, DeviceMemory, Holding, int]] = []
     with device.making, Uses() as uses:
@@ -50,10 +55,10 @@ def bind(
                 )
             holding = uses.add(memory.holding)
             if device.check != "off":
-                found += _breaks(device, info, resource, holding)
+                found += _breaks(device, info, resource, holding, form)
             pairs.append((resource, memory, holding, int(info.memory_offset)))
         if found:
-            device.report(found, f"vkBind{kind.capitalize()}Memory2")
+            device.report(found, f"vkBind{kind.capitalize()}Memory{'2' if form == 2 else ''}")
         for resource, memory, holding, offset in pairs:
             uses.add(resource)
             device.driver.bind(holding.allocation, offset, resource.native)
@@ -65,15 +70,16 @@ def _breaks(
     info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo,
     resource: Resource,
     holding: Holding,
+    form: Literal[1, 2],
 ) -> list[rules.Violation]:
     if isinstance(info, vk.BindImageMemoryInfo):
-        return rules.check_bind_image_memory(info, resource.facts, tracking.memory_facts(holding))
+        return rules.check_bind_image_memory(info, resource.facts, tracking.memory_facts(holding), form=form)
     key = None
     if isinstance(resource, Buffer) and info.p_next is None:
         key = verdicts.of_binding(device, info.memory_offset, resource, holding)
     if key in device.verdicts:
         return []
-    found = rules.check_bind_buffer_memory(info, resource.facts, tracking.memory_facts(holding))
+    found = rules.check_bind_buffer_memory(info, resource.facts, tracking.memory_facts(holding), form=form)
     if not found:
         device.verdicts.note(key)
     return found
