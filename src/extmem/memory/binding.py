@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -46,16 +47,10 @@ def bind(
     pairs: list[tuple[Resource, DeviceMemory, Holding, int]] = []
     with device.making, Uses() as uses:
         for info in infos:
-            resource = info.buffer if isinstance(info, vk.BindBufferMemoryInfo) else info.image
-            memory = info.memory
-            if not isinstance(resource, (Buffer, Image)) or not isinstance(memory, DeviceMemory):
-                raise TypeError(
-                    f"cannot bind {resource!r} to {memory!r}: pass the {kind} from create_{kind} and the memory from "
-                    "allocate_memory; objects of other bindings come in through extmem.raw"
-                )
+            resource, memory = _parts(info, kind)
             holding = uses.add(memory.holding)
             if device.check != "off":
-                found += _breaks(device, info, resource, holding, form)
+                found += _breaks(device, info, resource, holding, form, again=resource in (pair[0] for pair in pairs))
             pairs.append((resource, memory, holding, int(info.memory_offset)))
         if found:
             device.report(found, f"vkBind{kind.capitalize()}Memory{'2' if form == 2 else ''}")
@@ -65,21 +60,42 @@ def bind(
             resource.bind(memory, offset)
 
 
+def _parts(info: object, kind: Literal["buffer", "image"]) -> tuple[Resource, DeviceMemory]:
+    """What is to be bound to what. TypeError for anything but a buffer, or an image, and memory."""
+    struct, word = (vk.BindBufferMemoryInfo, Buffer) if kind == "buffer" else (vk.BindImageMemoryInfo, Image)
+    if not isinstance(info, struct):
+        raise TypeError(f"cannot bind {info!r}: pass a vk.{struct.__name__}")
+    resource, memory = getattr(info, kind), info.memory
+    if not isinstance(resource, word) or not isinstance(memory, DeviceMemory):
+        raise TypeError(
+            f"cannot bind {resource!r} to {memory!r}: pass the {kind} from create_{kind} and the memory from "
+            "allocate_memory; objects of other bindings come in through extmem.raw"
+        )
+    return resource, memory
+
+
+def _facts(resource: Resource, again: bool) -> rules.ResourceFacts:
+    return dataclasses.replace(resource.facts, bound=True) if again else resource.facts
+
+
 def _breaks(
     device: Device,
     info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo,
     resource: Resource,
     holding: Holding,
     form: Literal[1, 2],
+    *,
+    again: bool,
 ) -> list[rules.Violation]:
+    """again: whether the resource stands in the same call before."""
     if isinstance(info, vk.BindImageMemoryInfo):
-        return rules.check_bind_image_memory(info, resource.facts, tracking.memory_facts(holding), form=form)
+        return rules.check_bind_image_memory(info, _facts(resource, again), tracking.memory_facts(holding), form=form)
     key = None
-    if isinstance(resource, Buffer) and info.p_next is None:
+    if isinstance(resource, Buffer) and info.p_next is None and not again:
         key = verdicts.of_binding(device, info.memory_offset, resource, holding)
     if key in device.verdicts:
         return []
-    found = rules.check_bind_buffer_memory(info, resource.facts, tracking.memory_facts(holding), form=form)
+    found = rules.check_bind_buffer_memory(info, _facts(resource, again), tracking.memory_facts(holding), form=form)
     if not found:
         device.verdicts.note(key)
     return found

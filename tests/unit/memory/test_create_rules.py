@@ -127,6 +127,35 @@ def test_each_form_of_binding_has_its_own_ids(kind: Any, world: World) -> None:
         assert error.value.command == f"vkBind{kind.capitalize()}Memory{command}"
 
 
+@pytest.mark.parametrize("kind", ["buffer", "image"])
+def test_a_resource_is_bound_once_in_one_call_too(kind: Any, world: World) -> None:
+    memory, resource = world.memory(world.host), world.resource(world.host, kind)
+    info: Any = vk.BindBufferMemoryInfo if kind == "buffer" else vk.BindImageMemoryInfo
+    two: Any = getattr(world.host, f"bind_{kind}_memory2")
+    with pytest.raises(extmem.RuleViolation) as error:
+        two([info(resource, memory, 0), info(resource, memory, 0)])
+    assert ids(error) == {"07459" if kind == "buffer" else "07460"}
+    assert resource.memory is None
+    two([info(resource, memory, 0)])
+    assert resource.memory is memory
+
+
+def test_buffers_and_images_are_not_taken_for_one_another(world: World) -> None:
+    memory, host = world.memory(world.host), world.host
+    buffer, image = world.resource(host, "buffer"), world.resource(host, "image")
+    wrong: Any = vk.BindBufferMemoryInfo(buffer, memory, 0)
+    for call in (
+        lambda: host.bind_buffer_memory(image, memory),
+        lambda: host.bind_image_memory(buffer, memory),
+        lambda: host.bind_buffer_memory2([vk.BindBufferMemoryInfo(image, memory, 0)]),
+        lambda: host.bind_image_memory2([wrong]),
+    ):
+        with pytest.raises(TypeError, match="cannot bind"):
+            call()
+    host.bind_buffer_memory(buffer, memory)
+    host.bind_image_memory(image, memory, 4096)
+
+
 def test_memory_of_another_resource_breaks_both_rules_of_dedication(world: World) -> None:
     device = world.gpu(external=fake_vulkan.shared(buffer="required", image="required"))
     owner, other = (world.resource(device, "buffer", SHARED) for _ in range(2))
