@@ -37,12 +37,17 @@ def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
 @guarded
 def rules(
     family: Annotated[
-        str | None, typer.Option(help="Only this family: win32-memory, fd-memory, host, generic, semaphore, fence.")
+        str | None,
+        typer.Option(
+            help="Only this family: win32-memory, fd-memory, host, generic, semaphore, fence, resource (creating "
+            "buffers and images, and the commands that use them)."
+        ),
     ] = None,
     status: Annotated[
         str | None,
         typer.Option(
-            help="Only this status: checked, by construction, left to the driver, left to the caller, planned."
+            help="Only this status: checked, on request, by construction, left to the driver, left to the caller, "
+            "planned."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,

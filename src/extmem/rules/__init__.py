@@ -19,13 +19,14 @@ from extmem.rules.facts import (
     AllocateFacts,
     DeviceFacts,
     ExternalMemoryFacts,
+    ImageFormatFacts,
     MemoryFacts,
     MemoryTypeFacts,
     PayloadFacts,
     Refusal,
     ResourceFacts,
 )
-from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle
+from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle, wrong_get_info
 from extmem.rules.keyed_mutex import check_keyed_mutex
 from extmem.rules.mapping import check_map_memory, check_unmap_memory
 from extmem.rules.pipeline_barrier import check_pipeline_barrier, check_pipeline_barrier2
@@ -40,6 +41,7 @@ __all__ = [
     "AllocateFacts",
     "DeviceFacts",
     "ExternalMemoryFacts",
+    "ImageFormatFacts",
     "MemoryFacts",
     "MemoryTypeFacts",
     "PayloadFacts",
@@ -66,4 +68,5 @@ __all__ = [
     "check_pipeline_barrier2",
     "check_unmap_memory",
     "ledger",
+    "wrong_get_info",
 ]

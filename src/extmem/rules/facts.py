@@ -16,6 +16,7 @@ __all__ = [
     "AllocateFacts",
     "DeviceFacts",
     "ExternalMemoryFacts",
+    "ImageFormatFacts",
     "MemoryFacts",
     "MemoryTypeFacts",
     "PayloadFacts",
@@ -55,6 +56,11 @@ class DeviceFacts:
     """Names of the device extensions that were enabled, `VK_…`; None where unknown."""
     synchronization2: bool | None = None
     """Whether the feature of that name was enabled; None where unknown."""
+    features: frozenset[str] | None = None
+    """Names of the enabled features (VkPhysicalDeviceFeatures, protectedMemory, bufferDeviceAddressCaptureReplay), as
+    the specification spells them; None where unknown."""
+    max_framebuffer: tuple[int, int] | None = None
+    """VkPhysicalDeviceLimits::maxFramebufferWidth and maxFramebufferHeight; None where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,19 @@ class ExternalMemoryFacts:
     features: int
     export_from_imported: int
     compatible: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFormatFacts:
+    """VkImageFormatProperties: what the device answered for exactly such an image."""
+
+    max_extent: tuple[int, int, int] = (0, 0, 0)
+    """Texels."""
+    max_mip_levels: int = 0
+    max_array_layers: int = 0
+    sample_counts: int = 0
+    unsupported: str = ""
+    """The device's reason where it has no such images at all; the other fields mean nothing then."""
 
 
 @dataclass(frozen=True, slots=True)

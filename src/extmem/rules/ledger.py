@@ -1,7 +1,9 @@
 """The ledger: what becomes of every valid-usage rule (VUID) in scope.
 
 The table itself is `ledger.json`, one row a line, edited by hand. It is read on first use, not on import.
-Tests prove that it tells the truth: every `checked` row has a check and two tests, and no other row has any.
+A rule is `checked` where a call of the library raises it, and `on request` where only a function of `extmem.rules`
+reports it, to programs that record or submit such calls by another binding. Tests prove that these two kinds of rows
+have a check and two tests, that no other row has any, and that public calls raise the first.
 """
 
 from __future__ import annotations
@@ -14,10 +16,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["CheckedBy", "Row", "Status", "find", "near_misses", "rows"]
+__all__ = ["FAMILIES", "CheckedBy", "Row", "Status", "find", "near_misses", "rows"]
 
-Status = Literal["checked", "by construction", "left to the driver", "left to the caller", "planned"]
+Status = Literal["checked", "on request", "by construction", "left to the driver", "left to the caller", "planned"]
 CheckedBy = Literal["", "structs", "tracked state", "device query", "descriptor", "object manager"]
+
+FAMILIES = {
+    "win32-memory": "memory that is shared by NT handles, KMT numbers and names",
+    "fd-memory": "memory that is shared by file descriptors",
+    "host": "memory of the host that a device imports by its address",
+    "generic": "external memory whatever the handle, dedicated allocation, binding, barriers",
+    "semaphore": "external semaphores",
+    "fence": "external fences",
+    "resource": "what a process is guarded by: creating buffers and images, and the commands that use them",
+}
+"""Every family of rules, in the ledger's order, and what its rules are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +41,7 @@ class Row:
     struct: str
     """The structure or command that the rule stands at."""
     family: str
-    """win32-memory, fd-memory, host, generic, semaphore or fence."""
+    """win32-memory, fd-memory, host, generic, semaphore, fence or resource (see `FAMILIES`)."""
     implicit: bool
     """Whether the rule follows from the registry alone (types, pointers, chains)."""
     rule: str
@@ -43,7 +56,7 @@ class Row:
     reason: str
     """Why the rule is not checked; empty when it is."""
     tests: tuple[str, ...]
-    """Names of the negative and the positive test of a checked rule."""
+    """Names of the negative and the positive test of a rule that is checked, or on request."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under fixed keys; every key is always there."""
