@@ -105,6 +105,10 @@ class QueueFacts:
     """VkApplicationInfo::apiVersion of its instance, packed."""
     extensions: frozenset[str]
     """Names of the enabled device extensions."""
+    queue_flags: int = 7
+    """VkQueueFlags of that family."""
+    features: frozenset[str] | None = None
+    """Names of the enabled features; None for a device that somebody else made."""
 
 
 @dataclass(frozen=True, slots=True)

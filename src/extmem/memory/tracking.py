@@ -53,6 +53,8 @@ def device_facts(driver: Driver) -> DeviceFacts:
         extensions=queues.extensions if queues is not None else None,
         # Never switched on: vkCmdPipelineBarrier is all that is recorded here.
         synchronization2=False if queues is not None else None,
+        features=queues.features if queues is not None else None,
+        queue_flags=queues.queue_flags if queues is not None else None,
     )
 
 

@@ -55,6 +55,11 @@ class DeviceFacts:
     """Names of the device extensions that were enabled, `VK_…`; None where unknown."""
     synchronization2: bool | None = None
     """Whether the feature of that name was enabled; None where unknown."""
+    features: frozenset[str] | None = None
+    """Names of the enabled features (VkPhysicalDeviceFeatures, protectedMemory, bufferDeviceAddressCaptureReplay), as
+    the specification spells them; None where unknown."""
+    queue_flags: int | None = None
+    """VkQueueFlags of the queue family that commands are recorded for; None where unknown, or without queues."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,8 +85,14 @@ class Moving(LogicalDevice, abc.ABC):
     @property
     def queue_facts(self) -> QueueFacts:
         """See `Driver`."""
+        families = self.physical.queue_families
         return QueueFacts(
-            self.queue_family, len(self.physical.queue_families), self.physical.instance.api_version, self.enabled
+            self.queue_family,
+            len(families),
+            self.physical.instance.api_version,
+            self.enabled,
+            families[self.queue_family].flags,
+            frozenset() if self.owned else None,
         )
 
     def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
