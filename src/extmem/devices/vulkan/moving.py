@@ -99,9 +99,14 @@ class Moving(LogicalDevice, abc.ABC):
         """See `Driver`."""
         self.transfer.run(record, uses=uses)
 
+    def finish_submitted(self) -> None:
+        """See `FinishesLater`."""
+        if self._transfer is not None and self.pid == HERE.pid:
+            self._transfer.finish()
+
     def close(self) -> None:
-        """See `LogicalDevice.close`."""
-        transfer, self._transfer = self._transfer, None
-        if transfer is not None and self.pid == HERE.pid:
-            transfer.close()
+        """See `LogicalDevice.close`. Errors: DriverError while commands run; safe to repeat."""
+        if self._transfer is not None and self.pid == HERE.pid:
+            self._transfer.close()
+        self._transfer = None
         super().close()
