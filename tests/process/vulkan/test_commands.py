@@ -301,6 +301,29 @@ def test_aspects_are_those_of_the_format(child: Peer) -> None:
     child("close(b, n, i, m)")
 
 
+def test_planes_are_copied_one_at_a_time(child: Peer) -> None:
+    """Where the driver has NV12 and P010; one that has not refuses the image, and nothing else."""
+    for made, first, second in (
+        ("G8_B8R8_2PLANE_420_UNORM", 64, 32),
+        ("G10X6_B10X6R10X6_2PLANE_420_UNORM_3PACK16", 128, 64),
+    ):
+        has = child(
+            f"try:\n    i, m = image(F.{made})\n    has = True\nexcept extmem.UnsupportedError:\n    has = False\nhas"
+        )
+        if not has:
+            continue
+        assert child(f"there_and_back(i, {first}, aspect=A.PLANE_0) and there_and_back(i, {second}, aspect=A.PLANE_1)")
+        child("b, n = buffer(31)")
+        for aspect, vuid in (
+            ("A.PLANE_1", "pRegions-00183"),
+            ("A.PLANE_2", "srcImage-07981"),
+            ("0", "requiredbitmask"),
+        ):
+            error = child.fails(f"run(lambda c: c.copy_image_to_buffer(i, b, aspect={aspect}))")
+            assert any(vuid in broken for broken in error.vuids), aspect
+        child("close(b, n, i, m)")
+
+
 def test_layouts_are_those_that_the_image_has(child: Peer) -> None:
     """At each command, and at the end of the block, when others were submitted in between."""
     child("i, m = image()\nb, n = buffer(256)\nn.write(some(256))")
