@@ -242,6 +242,14 @@ FIELD_RULES: dict[tuple[str, str], FieldRule] = {
         "access", "int", "0", "dw only says DWORD, which Python has no use for"
     ),
     ("VkExportMemoryWin32HandleInfoNV", "dwAccess"): FieldRule("access", "int", "0", "as in the KHR struct"),
+    ("VkImageCreateInfo", "mipLevels"): FieldRule("mip_levels", "int", "1", "an image has one level at least"),
+    ("VkImageCreateInfo", "arrayLayers"): FieldRule("array_layers", "int", "1", "an image has one layer at least"),
+    ("VkImageCreateInfo", "samples"): FieldRule(
+        "samples",
+        "SampleCountFlagBits | int",
+        "SampleCountFlagBits.COUNT_1",
+        "0 is not a number of samples, and every image has one at least",
+    ),
     ("VkImportMemoryFdInfoKHR", "fd"): FieldRule(
         "fd", "SupportsInt", "-1", "takes an owned handle object too; 0 would be standard input, -1 is no descriptor"
     ),

@@ -128,10 +128,14 @@ class RuleViolation(ExtmemError, ValueError):
 
 
 class UnsupportedError(ExtmemError):
-    """The device, the driver or the operating system lacks it. `requires_one_of` names what would provide it."""
+    """The device, the driver or the operating system lacks it. `requires_one_of` names what would provide it.
+
+    `violations` has the rule that this decides, where there is one, as for `ObjectManagerError`.
+    """
 
     def __init__(self, message: str, *, requires_one_of: Sequence[str] = ()) -> None:
         self.requires_one_of = tuple(requires_one_of)
+        self.violations: tuple[ViolationLike, ...] = ()
         super().__init__(message)
 
 

@@ -169,9 +169,9 @@ def test_B87_a_resource_names_the_types_that_its_memory_is_shared_by(device: Dev
     with export(device) as memory, device.create_buffer(info) as plain, device.create_buffer(named) as external:
         with pytest.raises(extmem.RuleViolation) as error:
             device.bind_buffer_memory(plain, memory)
-        assert error.value.vuids == ("VUID-VkBindBufferMemoryInfo-memory-02726",)
+        assert error.value.vuids == ("VUID-vkBindBufferMemory-memory-02726",)
         device.bind_buffer_memory(external, memory)
         with nt(device, memory) as handle, import_win32(device, handle) as imported:
             with device.create_buffer(info) as other, pytest.raises(extmem.RuleViolation) as error:
                 device.bind_buffer_memory(other, imported)
-            assert error.value.vuids == ("VUID-VkBindBufferMemoryInfo-memory-02985",)
+            assert error.value.vuids == ("VUID-vkBindBufferMemory-memory-02985",)

@@ -116,6 +116,41 @@ class ScribblesOnQuestions(HostDriver):
         return answer
 
 
+class RefusesSourcesOfTransfers(HostDriver):
+    """Images for transfers in both directions are shared, and such for one are said not to be."""
+
+    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+        if info.usage == vk.ImageUsageFlagBits.TRANSFER_SRC:
+            raise extmem.UnsupportedError("no sources")
+        return super().image_format_properties(info)
+
+
+class RefusesToShareTargets(HostDriver):
+    """As the one before, for buffers."""
+
+    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+        answer = super().external_buffer_properties(info)
+        if info.usage == vk.BufferUsageFlagBits.TRANSFER_DST:
+            answer.external_memory_properties.external_memory_features = _Feature(0)
+        return answer
+
+
+class MakesSparseBuffers(Device):
+    """A buffer is made whose feature is not enabled."""
+
+    def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
+        return super().create_buffer(vk.BufferCreateInfo(0, info.size, info.usage, p_next=info.p_next))
+
+
+class RefusesWithoutARule(Device):
+    """Sparse buffers are refused, and nobody learns why."""
+
+    def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
+        if info.flags:
+            raise extmem.UnsupportedError("no")
+        return super().create_buffer(info)
+
+
 class RefusesToBindWhatIsShared(Device):
     """A resource can only be bound before its memory is exported."""
 
@@ -230,6 +265,10 @@ FAULTS: list[tuple[Callable[[], Device], str]] = [
     (driver_maker(PromisesDedication), "buffer_info"),
     (driver_maker(ForgetsItsOwnType), "buffer_info"),
     (driver_maker(ScribblesOnQuestions), "buffer_info"),
+    (driver_maker(RefusesSourcesOfTransfers), "image_info"),
+    (driver_maker(RefusesToShareTargets), "buffer_info"),
+    (device_maker(MakesSparseBuffers), "buffer_info"),
+    (device_maker(RefusesWithoutARule), "buffer_info"),
     (device_maker(RefusesToBindWhatIsShared), "export_bind_import_bind"),
     (device_maker(ConsumesOnFailure), "refused_import_keeps_the_handle"),
     (device_maker(TakesNtHandlesOver), "import_twice"),

@@ -7,6 +7,7 @@ from tests.rules import (
     cases_barriers,
     cases_bind,
     cases_commands,
+    cases_create,
     cases_fd,
     cases_generic,
     cases_host,
@@ -16,5 +17,5 @@ from tests.rules.world import CASES, Case
 
 __all__ = ["CASES", "Case", "modules"]
 
-modules = (cases_win32, cases_fd, cases_host, cases_generic, cases_bind, cases_barriers)
+modules = (cases_win32, cases_fd, cases_host, cases_generic, cases_bind, cases_barriers, cases_create)
 modules += (cases_commands, cases_barrier_ranges)

@@ -48,12 +48,16 @@ def enter(make: Any, info: Any, other: Any, put: Any, ids: dict[str, str]) -> No
         lambda: put(make(requires_dedicated=True), memory()),
         lambda: put(make(requires_dedicated=True), own),
     )
+    sparse = info()
+    sparse.flags = vk.ImageCreateFlagBits.SPARSE_BINDING
+    case(ids["sparse"], lambda: put(make(sparse), memory()), lambda: put(make(), memory()))
     case(ids["mine"], lambda: put(make(identity=12), own), lambda: put(make(), own))
     case(ids["kind"], lambda: put(make(), memory(dedicated=other())), lambda: put(make(), own))
 
 
 BUFFER = {
     "bound": "buffer-07459",
+    "sparse": "buffer-01030",
     "offset": "memoryOffset-01031",
     "type": "memory-01035",
     "alignment": "None-10739",
@@ -66,6 +70,7 @@ BUFFER = {
 }
 IMAGE = {
     "bound": "image-07460",
+    "sparse": "image-01045",
     "offset": "memoryOffset-01046",
     "type": "memory-01047",
     "alignment": "None-10735",

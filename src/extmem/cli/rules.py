@@ -46,7 +46,8 @@ def rules(
     status: Annotated[
         str | None,
         typer.Option(
-            help="Only this status: checked, by construction, left to the driver, left to the caller, planned."
+            help="Only this status: checked, on request, by construction, left to the driver, left to the caller, "
+            "planned."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,

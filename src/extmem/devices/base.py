@@ -197,6 +197,14 @@ class Driver(Protocol):
     def max_memory_allocation_count(self) -> int:
         """VkPhysicalDeviceLimits::maxMemoryAllocationCount; 0 for no limit of the device's own."""
 
+    @property
+    def enabled_features(self) -> frozenset[str] | None:
+        """Names of the enabled features, as `rules.DeviceFacts.features` has them; None where they are not known."""
+
+    @property
+    def max_framebuffer(self) -> tuple[int, int] | None:
+        """VkPhysicalDeviceLimits::maxFramebufferWidth and maxFramebufferHeight; None for a device without images."""
+
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
         """vkGetPhysicalDeviceMemoryProperties."""
 

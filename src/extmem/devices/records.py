@@ -107,8 +107,6 @@ class QueueFacts:
     """Names of the enabled device extensions."""
     queue_flags: int = 7
     """VkQueueFlags of that family."""
-    features: frozenset[str] | None = None
-    """Names of the enabled features; None for a device that somebody else made."""
 
 
 @dataclass(frozen=True, slots=True)

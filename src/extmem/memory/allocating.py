@@ -352,7 +352,7 @@ def _capabilities(
     if resource is None:
         return {bit: device.transfer_capability(bit) for bit in tracking.single_bits(types)}
     if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
-        return tracking.image_capabilities(device.driver, resource.create_info, types)
+        return tracking.image_capabilities(device, resource.create_info, types)
     if isinstance(resource.create_info, vk.BufferCreateInfo):
         return tracking.buffer_capabilities(device, resource.create_info, types)
     return {}

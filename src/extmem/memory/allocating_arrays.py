@@ -15,6 +15,7 @@ from extmem.manager import start_time
 from extmem.memory import allocating, arguments, exporting, tracking
 from extmem.memory.allocating import Everyday
 from extmem.memory.descriptor import ArrayInfo, Descriptor
+from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device
@@ -94,7 +95,7 @@ def allocate(
     types = _usual_types(device) if handle_types is None else arguments.types_of(handle_types)
     if name is not None and handle_types is not None and not types & HandleType.OPAQUE_WIN32:
         raise UnsupportedError(
-            f"only NT handles have names, and the handle types are {HandleType(types)!r}; "
+            f"only NT handles have names, and the handle types are {types_text(types)}; "
             "add OPAQUE_WIN32 to them or drop the name",
             requires_one_of=["OPAQUE_WIN32"],
         )

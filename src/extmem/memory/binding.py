@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -28,36 +29,53 @@ def bind_one(device: Device, buffer: Buffer, memory: DeviceMemory, offset: int) 
                 device.driver.bind(holding.allocation, offset, buffer.native)
                 buffer.bind(memory, offset)
                 return
-    bind(device, [vk.BindBufferMemoryInfo(buffer, memory, offset)], "buffer")
+    bind(device, [vk.BindBufferMemoryInfo(buffer, memory, offset)], "buffer", form=1)
 
 
 def bind(
     device: Device,
     infos: Sequence[vk.BindBufferMemoryInfo] | Sequence[vk.BindImageMemoryInfo],
     kind: Literal["buffer", "image"],
+    *,
+    form: Literal[1, 2] = 2,
 ) -> None:
-    """See `Device.bind_buffer_memory2` and `Device.bind_image_memory2`: all are judged before any is bound."""
+    """See `Device.bind_buffer_memory2` and `Device.bind_image_memory2`: all are judged before any is bound.
+
+    form: 1 for `bind_buffer_memory` and `bind_image_memory`, whose rules have ids of their own.
+    """
     found: list[rules.Violation] = []
     pairs: list[tuple[Resource, DeviceMemory, Holding, int]] = []
     with device.making, Uses() as uses:
         for info in infos:
-            resource = info.buffer if isinstance(info, vk.BindBufferMemoryInfo) else info.image
-            memory = info.memory
-            if not isinstance(resource, (Buffer, Image)) or not isinstance(memory, DeviceMemory):
-                raise TypeError(
-                    f"cannot bind {resource!r} to {memory!r}: pass the {kind} from create_{kind} and the memory from "
-                    "allocate_memory; objects of other bindings come in through extmem.raw"
-                )
+            resource, memory = _parts(info, kind)
             holding = uses.add(memory.holding)
             if device.check != "off":
-                found += _breaks(device, info, resource, holding)
+                found += _breaks(device, info, resource, holding, form, again=resource in (pair[0] for pair in pairs))
             pairs.append((resource, memory, holding, int(info.memory_offset)))
         if found:
-            device.report(found, f"vkBind{kind.capitalize()}Memory2")
+            device.report(found, f"vkBind{kind.capitalize()}Memory{'2' if form == 2 else ''}")
         for resource, memory, holding, offset in pairs:
             uses.add(resource)
             device.driver.bind(holding.allocation, offset, resource.native)
             resource.bind(memory, offset)
+
+
+def _parts(info: object, kind: Literal["buffer", "image"]) -> tuple[Resource, DeviceMemory]:
+    """What is to be bound to what. TypeError for anything but a buffer, or an image, and memory."""
+    struct, word = (vk.BindBufferMemoryInfo, Buffer) if kind == "buffer" else (vk.BindImageMemoryInfo, Image)
+    if not isinstance(info, struct):
+        raise TypeError(f"cannot bind {info!r}: pass a vk.{struct.__name__}")
+    resource, memory = getattr(info, kind), info.memory
+    if not isinstance(resource, word) or not isinstance(memory, DeviceMemory):
+        raise TypeError(
+            f"cannot bind {resource!r} to {memory!r}: pass the {kind} from create_{kind} and the memory from "
+            "allocate_memory; objects of other bindings come in through extmem.raw"
+        )
+    return resource, memory
+
+
+def _facts(resource: Resource, again: bool) -> rules.ResourceFacts:
+    return dataclasses.replace(resource.facts, bound=True) if again else resource.facts
 
 
 def _breaks(
@@ -65,15 +83,19 @@ def _breaks(
     info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo,
     resource: Resource,
     holding: Holding,
+    form: Literal[1, 2],
+    *,
+    again: bool,
 ) -> list[rules.Violation]:
+    """again: whether the resource stands in the same call before."""
     if isinstance(info, vk.BindImageMemoryInfo):
-        return rules.check_bind_image_memory(info, resource.facts, tracking.memory_facts(holding))
+        return rules.check_bind_image_memory(info, _facts(resource, again), tracking.memory_facts(holding), form=form)
     key = None
-    if isinstance(resource, Buffer) and info.p_next is None:
+    if isinstance(resource, Buffer) and info.p_next is None and not again:
         key = verdicts.of_binding(device, info.memory_offset, resource, holding)
     if key in device.verdicts:
         return []
-    found = rules.check_bind_buffer_memory(info, resource.facts, tracking.memory_facts(holding))
+    found = rules.check_bind_buffer_memory(info, _facts(resource, again), tracking.memory_facts(holding), form=form)
     if not found:
         device.verdicts.note(key)
     return found

@@ -124,7 +124,7 @@ class Device(Held):
         self, info: vk.PhysicalDeviceExternalBufferInfo
     ) -> vk.ExternalBufferProperties:
         """What buffers of this use can export and import; no feature bits where the type is unsupported."""
-        self.report(rules.check_external_buffer_info(info), "vkGetPhysicalDeviceExternalBufferProperties")
+        self.report(rules.check_external_buffer_info(info, self.facts), "vkGetPhysicalDeviceExternalBufferProperties")
         return self.driver.external_buffer_properties(info)
 
     def get_physical_device_image_format_properties2(
@@ -134,7 +134,9 @@ class Device(Held):
 
         Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED.
         """
-        self.report(rules.check_external_image_format_info(info), "vkGetPhysicalDeviceImageFormatProperties2")
+        self.report(
+            rules.check_external_image_format_info(info, self.facts), "vkGetPhysicalDeviceImageFormatProperties2"
+        )
         return self.driver.image_format_properties(info)
 
     def transfer_capability(self, handle_type: int) -> rules.ExternalMemoryFacts:
@@ -153,21 +155,29 @@ class Device(Held):
             if self.check != "off":
                 key = verdicts.of_buffer(info)
                 if key not in self.verdicts:
-                    external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
-                    types = int(external.handle_types) if external is not None else 0
-                    asked = tracking.buffer_capabilities(self, info, types)
-                    self.judged(key, rules.check_create_buffer(info, self.facts, asked), "vkCreateBuffer")
+                    self.judged(key, self._breaks_buffer(info), "vkCreateBuffer")
             return Buffer(self, info, key)
+
+    def _breaks_buffer(self, info: vk.BufferCreateInfo) -> list[rules.Violation]:
+        """What the rules find in a buffer's create info."""
+        known = type(info) is vk.BufferCreateInfo
+        asked = tracking.buffer_capabilities(self, info, tracking.external_types(info)) if known else {}
+        return rules.check_create_buffer(info, self.facts, asked)
 
     def create_image(self, info: vk.ImageCreateInfo) -> Image:
         """vkCreateImage. Errors: UnsupportedError for a format, tiling or usage that the device lacks."""
         with self.use():
-            external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
-            types = int(external.handle_types) if external is not None else 0
-            if self.check != "off":
-                asked = tracking.image_capabilities(self.driver, info, types)
-                self.report(rules.check_create_image(info, self.facts, asked), "vkCreateImage")
-            return Image(self, info)
+            if self.check == "off":
+                return Image(self, info)
+            known = type(info) is vk.ImageCreateInfo
+            asked = tracking.ask_of_image(self, info) if known else tracking.ImageAnswer()
+            found = rules.check_create_image(info, self.facts, asked.external, asked.format)
+            if asked.refusal is not None and len(found) == 1 and self.check == "raise":
+                # The device's own words tell more than the rule: that there are no such images.
+                asked.refusal.violations = tuple(found)
+                raise asked.refusal
+            self.report(found, "vkCreateImage")
+            return Image(self, info, asked.external)
 
     def bind_buffer_memory2(self, infos: Sequence[vk.BindBufferMemoryInfo]) -> None:
         """vkBindBufferMemory2: all are judged before any is bound."""
@@ -183,7 +193,7 @@ class Device(Held):
 
     def bind_image_memory(self, image: Image, memory: DeviceMemory, offset: int = 0) -> None:
         """vkBindImageMemory."""
-        self.bind_image_memory2([vk.BindImageMemoryInfo(image, memory, offset)])
+        binding.bind(self, [vk.BindImageMemoryInfo(image, memory, offset)], "image", form=1)
 
     # Memory, word for word.
 
@@ -231,7 +241,7 @@ class Device(Held):
         At most once per memory and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663): duplicate the handle,
         or use `DeviceMemory.export_handle`, which does.
         """
-        with _memory_of(info.memory, info).use() as holding:
+        with self._memory_of(info, vk.MemoryGetWin32HandleInfoKHR).use() as holding:
             self.report(
                 rules.check_get_memory_win32_handle(info, self.facts, tracking.memory_facts(holding)),
                 "vkGetMemoryWin32HandleKHR",
@@ -240,8 +250,18 @@ class Device(Held):
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
-        with _memory_of(info.memory, info).use() as holding:
+        with self._memory_of(info, vk.MemoryGetFdInfoKHR).use() as holding:
             return self.fd_of(holding, info)
+
+    def _memory_of(self, info: object, struct: type[vk.ChainStruct]) -> DeviceMemory:
+        """The memory that a handle is asked of."""
+        if type(info) is not struct:
+            word = "Fd" if struct is vk.MemoryGetFdInfoKHR else "Win32Handle"
+            raise RuleViolation(rules.wrong_get_info(info, struct), command=f"vkGetMemory{word}KHR")
+        memory = getattr(info, "memory", None)
+        if not isinstance(memory, DeviceMemory):
+            raise TypeError(f"{struct.__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
+        return memory
 
     def fd_of(self, holding: Holding, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """`get_memory_fd` of memory that is in use (for the library itself)."""
@@ -262,7 +282,9 @@ class Device(Held):
 
     def get_memory_fd_properties(self, handle_type: HandleType, fd: FdHandle | int) -> vk.MemoryFdPropertiesKHR:
         """vkGetMemoryFdPropertiesKHR: memory types for an fd made outside Vulkan (never an opaque one)."""
-        valid = self.driver.inspect_fd(int(fd), int(handle_type)).valid
+        looked = self.driver.inspect_fd(int(fd), int(handle_type))
+        # Of an opaque fd there is nothing to ask, so what is behind an open one does not matter.
+        valid = looked.kind != "closed" if handle_type == HandleType.OPAQUE_FD else looked.valid
         found = rules.check_memory_fd_properties(handle_type, int(fd), self.facts, fd_is_valid=valid)
         self.report(found, "vkGetMemoryFdPropertiesKHR")
         return vk.MemoryFdPropertiesKHR(self.driver.fd_memory_type_bits(handle_type, int(fd)))
@@ -422,9 +444,3 @@ class Device(Held):
 
     def __repr__(self) -> str:
         return f"<Device {self.kind}: {self.name}, {self.uuid.hex()}>"
-
-
-def _memory_of(memory: object, info: object) -> DeviceMemory:
-    if not isinstance(memory, DeviceMemory):
-        raise TypeError(f"{type(info).__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
-    return memory

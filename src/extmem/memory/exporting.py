@@ -17,6 +17,7 @@ from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, 
 from extmem.manager import Reference, ShareTerms, manager
 from extmem.memory import tracking
 from extmem.objects import Share
+from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device
@@ -117,7 +118,7 @@ def unable(device: Device, handle_types: int, *, missing: bool = False) -> str:
             if missing and not lacking:
                 continue
             why = f"it has no {lacking}" if lacking else "the device says that it does not"
-            return f"{device.name} exports no {HandleType(bit)!r}: {why}"
+            return f"{device.name} exports no {types_text(bit)}: {why}"
     return ""
 
 
@@ -208,9 +209,10 @@ def win32_handle(holding: Holding, handle_type: HandleType) -> NtHandle | KmtHan
     if handle_type == HandleType.OPAQUE_WIN32_KMT and holding.kmt:
         return kmt_handle(holding)
     raise UnsupportedError(
-        f"this memory was not exported as {handle_type!r} (its types: {holding.export_handle_types:#x}); "
+        f"this memory was not exported as {types_text(handle_type)} (its types: "
+        f"{types_text(holding.export_handle_types)}); "
         "name the type in VkExportMemoryAllocateInfo::handleTypes",
-        requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {handle_type!r}"],
+        requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {types_text(handle_type)}"],
     )
 
 

@@ -31,6 +31,7 @@ from extmem.memory.descriptor import Descriptor
 from extmem.objects import Status, error_for
 from extmem.rules import PayloadFacts, Refusal
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
+from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation, Driver, NativeResource
@@ -148,7 +149,7 @@ def resolve_object(
     if not known or (name is None) == (not value) or (name is not None and handle_type in BY_NUMBER):
         # A rule says what is wrong with it; with the rules off, this is what a driver would answer.
         source.error = DriverError(
-            f"vkAllocateMemory: an import of {HandleType(handle_type)!r} with handle {handle!r} and name {name!r} "
+            f"vkAllocateMemory: an import of {types_text(handle_type)} with handle {handle!r} and name {name!r} "
             "leads nowhere; give one of the two, of the type that the exporter made",
             result=vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
             command="vkAllocateMemory",

@@ -6,6 +6,7 @@ import abc
 import copy
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
     from extmem.memory.memory import DeviceMemory
-    from extmem.rules import ResourceFacts
+    from extmem.rules import ExternalMemoryFacts, ResourceFacts
 
 __all__ = ["Buffer", "Image", "Resource", "buffer_over"]
 
@@ -182,11 +183,18 @@ class Buffer(Resource):
 class Image(Resource):
     """A VkImage."""
 
-    __slots__ = ("create_info", "layouts")
+    __slots__ = ("_capabilities", "create_info", "layouts")
     _word = "image"
 
-    def __init__(self, device: Device, info: vk.ImageCreateInfo) -> None:
+    def __init__(
+        self,
+        device: Device,
+        info: vk.ImageCreateInfo,
+        capabilities: Mapping[int, ExternalMemoryFacts] | None = None,
+    ) -> None:
+        """capabilities: what such images can do with each handle type, where the device was asked already."""
         super().__init__(device, device.driver.create_image(info))
+        self._capabilities = capabilities
         self.create_info = copy.copy(info)
         """The VkImageCreateInfo that it was made from."""
         self.create_info.extent = copy.copy(info.extent)
@@ -201,7 +209,8 @@ class Image(Resource):
         return super().raw
 
     def _look(self) -> ResourceFacts:
-        return tracking.image_facts(self.device, self.create_info, self.requirements, next(_identities))
+        known = self._capabilities
+        return tracking.image_facts(self.device, self.create_info, self.requirements, next(_identities), known)
 
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
         """vkGetImageSubresourceLayout: offset, size and pitches in bytes. UnsupportedError for optimal tiling."""

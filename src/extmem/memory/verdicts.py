@@ -48,11 +48,11 @@ def of_allocation(info: vk.MemoryAllocateInfo) -> Key | None:
 
 def of_buffer(info: vk.BufferCreateInfo) -> Key | None:
     """vkCreateBuffer with no more than external handle types chained."""
-    external = info.p_next
+    external = info.p_next if info.__class__ is vk.BufferCreateInfo else None
     if external is None or external.__class__ is not vk.ExternalMemoryBufferCreateInfo:
         return None
     types = external.handle_types
-    if external.p_next is not None or info.queue_family_indices or info.__class__ is not vk.BufferCreateInfo:
+    if external.p_next is not None or info.queue_family_indices:
         return None
     size, usage, flags, sharing = info.size, info.usage, info.flags, info.sharing_mode
     if not (isinstance(size, int) and isinstance(usage, int) and isinstance(flags, int)):

@@ -27,13 +27,14 @@ from extmem.rules.facts import (
     AllocateFacts,
     DeviceFacts,
     ExternalMemoryFacts,
+    ImageFormatFacts,
     MemoryFacts,
     MemoryTypeFacts,
     PayloadFacts,
     Refusal,
     ResourceFacts,
 )
-from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle
+from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle, wrong_get_info
 from extmem.rules.image_copies import (
     check_copy_buffer_to_image,
     check_copy_image_to_buffer,
@@ -56,6 +57,7 @@ __all__ = [
     "Area",
     "DeviceFacts",
     "ExternalMemoryFacts",
+    "ImageFormatFacts",
     "Layouts",
     "MemoryFacts",
     "MemoryTypeFacts",
@@ -95,4 +97,5 @@ __all__ = [
     "guards",
     "ledger",
     "whole_range",
+    "wrong_get_info",
 ]

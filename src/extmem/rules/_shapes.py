@@ -88,6 +88,16 @@ def is_handles(value: object) -> bool:
     )
 
 
+def is_indices(value: object) -> bool:
+    """A sequence of 32-bit numbers."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and all(map(is_u32, value))
+
+
+def is_extent(value: object) -> bool:
+    """A VkExtent3D."""
+    return type(value) is vk.Extent3D
+
+
 def is_sequence(value: object) -> bool:
     """A sequence that is not text."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
@@ -117,6 +127,8 @@ _EXPECTED: dict[Kind, str] = {
     is_security: "None or vk.SecurityAttributes(SDDL text or None, True or False)",
     is_numbers: "a sequence of integers from 0 to 2**64 - 1",
     is_handles: "a sequence of memory objects",
+    is_indices: "a sequence of integers from 0 to 2**32 - 1",
+    is_extent: "a vk.Extent3D",
     is_sequence: "a sequence of structs",
     is_range: "a vk.ImageSubresourceRange of integers from 0 to 2**32 - 1",
 }
@@ -131,6 +143,8 @@ _BUFFER = "VUID-VkBindBufferMemoryInfo-"
 _IMAGE = "VUID-VkBindImageMemoryInfo-"
 _BUFFER_QUERY = "VUID-VkPhysicalDeviceExternalBufferInfo-"
 _TYPES = "-handleTypes-parameter"
+_CREATE_BUFFER, _CREATE_IMAGE = "VUID-VkBufferCreateInfo-", "VUID-VkImageCreateInfo-"
+_IMAGE_QUERY = "VUID-VkPhysicalDeviceImageFormatInfo2-"
 _DEPENDENCY = "VUID-vkCmdPipelineBarrier2-srcQueueFamilyIndex-10387"
 
 
@@ -194,6 +208,39 @@ SHAPES: dict[type, Shape] = {
     vk.PhysicalDeviceExternalImageFormatInfo: (
         ("handle_type", is_u32, "VUID-VkPhysicalDeviceExternalImageFormatInfo-handleType-parameter"),
     ),
+    vk.PhysicalDeviceImageFormatInfo2: (
+        ("format", is_u32, _IMAGE_QUERY + "format-parameter"),
+        ("type", is_u32, _IMAGE_QUERY + "type-parameter"),
+        ("tiling", is_u32, _IMAGE_QUERY + "tiling-parameter"),
+        ("usage", is_u32, _IMAGE_QUERY + "usage-parameter"),
+        ("flags", is_u32, _IMAGE_QUERY + "flags-parameter"),
+    ),
+    vk.BufferCreateInfo: (
+        ("flags", is_u32, _CREATE_BUFFER + "flags-parameter"),
+        ("size", is_u64, _CREATE_BUFFER + "size-00912"),
+        ("usage", is_u32, _CREATE_BUFFER + "None-09499"),
+        ("sharing_mode", is_u32, _CREATE_BUFFER + "sharingMode-parameter"),
+        ("queue_family_indices", is_indices, _CREATE_BUFFER + "sharingMode-00913"),
+    ),
+    vk.ImageCreateInfo: (
+        ("flags", is_u32, _CREATE_IMAGE + "flags-parameter"),
+        ("image_type", is_u32, _CREATE_IMAGE + "imageType-parameter"),
+        ("format", is_u32, _CREATE_IMAGE + "format-parameter"),
+        ("extent", is_extent, _CREATE_IMAGE + "extent-00944"),
+        ("mip_levels", is_u32, _CREATE_IMAGE + "mipLevels-00947"),
+        ("array_layers", is_u32, _CREATE_IMAGE + "arrayLayers-00948"),
+        ("samples", is_u32, _CREATE_IMAGE + "samples-parameter"),
+        ("tiling", is_u32, _CREATE_IMAGE + "tiling-parameter"),
+        ("usage", is_u32, _CREATE_IMAGE + "usage-parameter"),
+        ("sharing_mode", is_u32, _CREATE_IMAGE + "sharingMode-parameter"),
+        ("queue_family_indices", is_indices, _CREATE_IMAGE + "sharingMode-00941"),
+        ("initial_layout", is_u32, _CREATE_IMAGE + "initialLayout-parameter"),
+    ),
+    vk.Extent3D: (
+        ("width", is_u32, _CREATE_IMAGE + "extent-00944"),
+        ("height", is_u32, _CREATE_IMAGE + "extent-00945"),
+        ("depth", is_u32, _CREATE_IMAGE + "extent-00946"),
+    ),
     vk.ExternalMemoryBufferCreateInfo: (("handle_types", is_u32, "VUID-VkExternalMemoryBufferCreateInfo" + _TYPES),),
     vk.ExternalMemoryImageCreateInfo: (("handle_types", is_u32, "VUID-VkExternalMemoryImageCreateInfo" + _TYPES),),
     vk.BindBufferMemoryInfo: (("memory_offset", is_u64, _BUFFER + "memoryOffset-01031"),),
@@ -241,8 +288,9 @@ ARGUMENTS: dict[type, str] = {
         "VUID-vkGetPhysicalDeviceExternalBufferProperties-pExternalBufferInfo-parameter"
     ),
     vk.PhysicalDeviceExternalImageFormatInfo: ("VUID-VkPhysicalDeviceExternalImageFormatInfo-handleType-parameter"),
-    vk.BufferCreateInfo: "VUID-VkExternalMemoryBufferCreateInfo-handleTypes-parameter",
-    vk.ImageCreateInfo: "VUID-VkExternalMemoryImageCreateInfo-handleTypes-parameter",
+    vk.PhysicalDeviceImageFormatInfo2: "VUID-vkGetPhysicalDeviceImageFormatProperties2-pImageFormatInfo-parameter",
+    vk.BufferCreateInfo: "VUID-vkCreateBuffer-pCreateInfo-parameter",
+    vk.ImageCreateInfo: "VUID-vkCreateImage-pCreateInfo-parameter",
     vk.BindBufferMemoryInfo: _BUFFER + "memoryOffset-01031",
     vk.BindImageMemoryInfo: _IMAGE + "memoryOffset-01046",
     vk.MemoryMapInfo: "VUID-VkMemoryMapInfo-flags-09575",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import IntEnum
-
 from extmem import vk
 from extmem.vk.handle_types import SIZED_BY_D3D
+from extmem.vk.words import bits_of, enum_text, flags_text, types_text
 
 __all__ = [
     "D3D11_TYPES",
@@ -23,6 +21,7 @@ __all__ = [
     "WIN32_TYPES",
     "bits_of",
     "enum_text",
+    "flags_text",
     "handle_text",
     "is_invalid_handle",
     "is_null",
@@ -68,41 +67,11 @@ SINGLE_FD_TYPES = frozenset((OPAQUE_FD, DMA_BUF))
 SINGLE_HOST_TYPES = frozenset((HOST_ALLOCATION, HOST_MAPPED_FOREIGN_MEMORY))
 
 INVALID_HANDLE_VALUES = (-1, 2**64 - 1, 2**32 - 1)
-_VENDORS = ("_KHR", "_EXT", "_NV", "_ANDROID", "_FUCHSIA", "_QNX", "_OHOS", "_ARM", "_VALVE")
-
-
-def _plain_name(name: str) -> str:
-    for vendor in _VENDORS:
-        name = name.removesuffix(vendor)
-    return name
-
-
-_TYPE_NAMES = {int(t): _plain_name(name) for name, t in T.__members__.items()}
 
 
 def type_mask(value: object) -> int:
     """A handle type or mask of them as a plain int."""
     return int(value) if isinstance(value, int) else 0
-
-
-def bits_of(mask: int) -> Iterable[int]:
-    """The single bits of a mask, lowest first."""
-    bit = 1
-    while bit <= mask:
-        if mask & bit:
-            yield bit
-        bit <<= 1
-
-
-def types_text(mask: int) -> str:
-    """`OPAQUE_WIN32 | 0x80000000`; `0` for none."""
-    return " | ".join(_TYPE_NAMES.get(bit) or hex(bit) for bit in bits_of(mask)) or "0"
-
-
-def enum_text(value: int, enum: type[IntEnum]) -> str:
-    """An enum's value by name, or the number where it has none."""
-    names = {int(m): name for name, m in enum.__members__.items()}
-    return names.get(int(value)) or str(int(value))
 
 
 def uuid_text(value: bytes) -> str:

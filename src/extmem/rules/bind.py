@@ -13,13 +13,26 @@ from typing import Literal
 from extmem import vk
 from extmem.rules._engine import Check, Finding, Suite, rule
 from extmem.rules._shapes import malformed, wrong_struct
-from extmem.rules._text import FD_TYPES, HOST_TYPES, SIZE_IGNORED_TYPES, WIN32_TYPES, bits_of, size_text, types_text
+from extmem.rules._text import (
+    FD_TYPES,
+    HOST_TYPES,
+    SIZE_IGNORED_TYPES,
+    WIN32_TYPES,
+    bits_of,
+    flags_text,
+    size_text,
+    type_mask,
+    types_text,
+)
 from extmem.rules.export import dedicated_only, unexportable
 from extmem.rules.facts import MemoryFacts, ResourceFacts
 from extmem.rules.violation import Violation
 
 __all__ = ["check_bind_buffer_memory", "check_bind_image_memory"]
 
+_Flag = vk.ImageCreateFlagBits
+_SPARSE = int(_Flag.SPARSE_BINDING | _Flag.SPARSE_RESIDENCY | _Flag.SPARSE_ALIASED)
+"""Buffers have the same values."""
 _IMPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.IMPORTABLE)
 
 
@@ -67,6 +80,19 @@ def bound_once(call: Bind) -> Finding | None:
     if not call.resource.bound:
         return None
     return f"{call.where}.{call.kind}", f"the {call.kind} is bound already", f"Create another {call.kind} for it."
+
+
+@rule(*_buffer("buffer-01030"), *_image("image-01045"), on=_EVERY)
+def not_sparse(call: Bind) -> Finding | None:
+    """Sparse resources get their memory by vkQueueBindSparse."""
+    sparse = type_mask(call.resource.create_info.flags) & _SPARSE
+    if not sparse:
+        return None
+    return (
+        f"{call.where}.{call.kind}",
+        f"the {call.kind} was created with {flags_text(sparse, _Flag)}",
+        f"Create the {call.kind} without sparse flags; extmem has no vkQueueBindSparse.",
+    )
 
 
 @rule(*_buffer("memoryOffset-01031"), *_image("memoryOffset-01046"), on=_EVERY)
@@ -157,11 +183,13 @@ def _struct(call: Bind) -> str:
 @rule(*_buffer("buffer-01444"), *_image("image-01445"), on=_EVERY)
 def dedicated_where_required(call: Bind) -> Finding | None:
     """The device asked for a dedicated allocation."""
-    if not call.resource.requires_dedicated or call.memory.dedicated is not None:
+    owner = call.memory.dedicated
+    if not call.resource.requires_dedicated or (owner is not None and owner.identity == call.resource.identity):
         return None
     return (
         f"{call.where}.memory",
-        f"the {call.kind} requires a dedicated allocation, the memory is not dedicated",
+        f"the {call.kind} requires memory dedicated to itself, the memory is dedicated to "
+        f"{'nothing' if owner is None else 'something else'}",
         f"Allocate with MemoryDedicatedAllocateInfo naming the {call.kind}.",
     )
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
-from extmem.rules import _payload
+from extmem.rules import _payload, create_buffer, create_image, queue_sharing, sparse  # noqa: F401  # they register
+from extmem.rules._creation import BOTH, CREATE_BUFFER, CREATE_IMAGE, Answers, Create, chain_of
+from extmem.rules._enabled import BUFFER_FLAGS, BUFFER_USAGES, CHAINED, lacking_bits, lacks
 from extmem.rules._engine import Finding, Suite, rule
 from extmem.rules._shapes import malformed, wrong_struct
 from extmem.rules._text import bits_of, enum_text, type_mask, types_text
-from extmem.rules.facts import DeviceFacts, ExternalMemoryFacts
+from extmem.rules.facts import DeviceFacts, ImageFormatFacts
+from extmem.rules.image_kinds import FORMAT_QUERY
 from extmem.rules.violation import Violation
 
 __all__ = [
@@ -21,29 +23,6 @@ __all__ = [
     "check_external_image_format_info",
 ]
 
-Answers = Mapping[int, ExternalMemoryFacts]
-_LONGEST_CHAIN = 64
-
-
-def _mask_of(enum: Any) -> int:
-    mask = 0
-    for member in enum:
-        mask |= int(member)
-    return mask
-
-
-_BUFFER_USAGES = _mask_of(vk.BufferUsageFlagBits)
-_BUFFER_FLAGS = _mask_of(vk.BufferCreateFlagBits)
-
-
-def _chain(info: Any) -> list[Any]:
-    found: list[Any] = []
-    node = info.p_next
-    while node is not None and len(found) < _LONGEST_CHAIN:
-        found.append(node)
-        node = getattr(node, "p_next", None)
-    return found
-
 
 @dataclass(slots=True)
 class BufferQuery:
@@ -52,6 +31,7 @@ class BufferQuery:
     info: vk.PhysicalDeviceExternalBufferInfo
     chain: list[Any]
     usage_is_chained: bool
+    device: DeviceFacts | None
 
 
 BUFFER_QUERY: Suite[BufferQuery] = Suite("vkGetPhysicalDeviceExternalBufferProperties")
@@ -84,10 +64,10 @@ def each_struct_once(call: BufferQuery) -> Finding | None:
 @rule(f"{_QUERY}-flags-parameter", on=BUFFER_QUERY)
 def flags_are_defined(call: BufferQuery) -> Finding | None:
     """Known bits only."""
-    unknown = int(call.info.flags) & ~_BUFFER_FLAGS
-    if not unknown:
+    problem = lacking_bits(int(call.info.flags), vk.BufferCreateFlagBits, BUFFER_FLAGS, call.device)
+    if not problem:
         return None
-    return f"{_QUERY_PATH}.flags", f"the bits {unknown:#x} are no buffer flags", "Give bits of BufferCreateFlagBits."
+    return f"{_QUERY_PATH}.flags", problem, "Give bits of BufferCreateFlagBits that the device has."
 
 
 @rule(f"{_QUERY}-handleType-parameter", on=BUFFER_QUERY)
@@ -99,10 +79,10 @@ def query_type_is_defined(call: BufferQuery) -> Finding | None:
 @rule(f"{_QUERY}-None-09499", on=BUFFER_QUERY)
 def usage_is_defined(call: BufferQuery) -> Finding | None:
     """Known bits only, unless the usage is told in the chain."""
-    unknown = int(call.info.usage) & ~_BUFFER_USAGES
-    if call.usage_is_chained or not unknown:
+    problem = lacking_bits(int(call.info.usage), vk.BufferUsageFlagBits, BUFFER_USAGES, call.device)
+    if call.usage_is_chained or not problem:
         return None
-    return f"{_QUERY_PATH}.usage", f"the bits {unknown:#x} are no buffer usages", "Give bits of BufferUsageFlagBits."
+    return f"{_QUERY_PATH}.usage", problem, "Give bits of BufferUsageFlagBits that the device has."
 
 
 @rule(f"{_QUERY}-None-09500", on=BUFFER_QUERY)
@@ -110,39 +90,23 @@ def usage_is_given(call: BufferQuery) -> Finding | None:
     """A buffer without usage cannot exist, unless the usage is told in the chain."""
     if call.usage_is_chained or int(call.info.usage):
         return None
-    return f"{_QUERY_PATH}.usage", "it is 0", "Say what the buffer is for: BufferUsageFlagBits.TRANSFER_SRC, say."
+    return f"{_QUERY_PATH}.usage", "it is 0", "State what the buffer is for, such as BufferUsageFlagBits.TRANSFER_SRC."
 
 
-@dataclass(slots=True)
-class Create:
-    """One vkCreateBuffer or vkCreateImage, or an image format query."""
-
-    info: Any
-    external: Any
-    handle_types: int
-    where: str
-    answers: Answers
-    device: DeviceFacts | None = None
-    nv: Any = None
-
-
-CREATE_BUFFER: Suite[Create] = Suite("vkCreateBuffer")
-CREATE_IMAGE: Suite[Create] = Suite("vkCreateImage")
 IMAGE_QUERY: Suite[Create] = Suite("vkGetPhysicalDeviceImageFormatProperties2")
-_BOTH = (CREATE_BUFFER, CREATE_IMAGE)
 
 
 @rule(
     "VkExternalMemoryBufferCreateInfo-handleTypes-parameter",
     "VkExternalMemoryImageCreateInfo-handleTypes-parameter",
-    on=_BOTH,
+    on=BOTH,
 )
 def types_are_defined(call: Create) -> Finding | None:
     """Unknown bits mean nothing to any device."""
     return _payload.defined_types(call.handle_types, f"{call.where}.handle_types")
 
 
-@rule("VkBufferCreateInfo-pNext-00920", "VkImageCreateInfo-pNext-00990", on=_BOTH)
+@rule("VkBufferCreateInfo-pNext-00920", "VkImageCreateInfo-pNext-00990", on=BOTH)
 def types_are_compatible(call: Create) -> Finding | None:
     """Each type's own answer names all the others."""
     types = call.handle_types
@@ -177,6 +141,19 @@ def khr_or_nv(call: Create) -> Finding | None:
     )
 
 
+@rule("VkImageCreateInfo-pNext-00991", on=CREATE_IMAGE)
+def nv_types_are_compatible(call: Create) -> Finding | None:
+    """Without the extension no device has any; with it, the device's answer is not known here."""
+    types = type_mask(call.nv.handle_types) if call.nv is not None else 0
+    if not types or not lacks(CHAINED[vk.ExternalMemoryImageCreateInfoNV], call.device):
+        return None
+    return (
+        "ImageCreateInfo.pNext<ExternalMemoryImageCreateInfoNV>.handle_types",
+        f"it is {types:#x}, and a device without VK_NV_external_memory has none of NV's handle types",
+        "Chain ExternalMemoryImageCreateInfo instead.",
+    )
+
+
 @rule("VkImageCreateInfo-pNext-01443", on=CREATE_IMAGE)
 def starts_undefined(call: Create) -> Finding | None:
     """Shared contents come by import and barrier, never by a preinitialized layout."""
@@ -197,65 +174,81 @@ def image_query_type_is_defined(call: Create) -> Finding | None:
     return _payload.single_type(call.handle_types, f"{call.where}.handle_type")
 
 
-def check_external_buffer_info(info: vk.PhysicalDeviceExternalBufferInfo) -> list[Violation]:
-    """All rules that asking about such external buffers would break."""
+def check_external_buffer_info(
+    info: vk.PhysicalDeviceExternalBufferInfo, device: DeviceFacts | None = None
+) -> list[Violation]:
+    """All rules that asking about such external buffers would break.
+
+    `device`: which versions and extensions are enabled; None for a device of which nothing is known.
+    """
     where = "vkGetPhysicalDeviceExternalBufferProperties.info"
     found = wrong_struct(info, vk.PhysicalDeviceExternalBufferInfo, where) or malformed([(_QUERY_PATH, info)])
     if found:
         return found
-    chain = _chain(info)
+    chain = chain_of(info)
     chained = any(isinstance(n, vk.BufferUsageFlags2CreateInfo) for n in chain)
-    return BUFFER_QUERY.run(BufferQuery(info, chain, chained), 0)
+    return BUFFER_QUERY.run(BufferQuery(info, chain, chained, device), 0)
 
 
 def check_external_image_format_info(
     info: vk.PhysicalDeviceExternalImageFormatInfo | vk.PhysicalDeviceImageFormatInfo2,
+    device: DeviceFacts | None = None,
 ) -> list[Violation]:
-    """All rules on external memory that a query would break: the struct, or the query it extends."""
+    """All rules that a query of images would break: of the struct about external memory, or of the whole query.
+
+    `device`: as for `check_external_buffer_info`.
+    """
     struct = vk.PhysicalDeviceExternalImageFormatInfo
-    where = struct.__name__
-    if type(info) is vk.PhysicalDeviceImageFormatInfo2:
-        found = [n for n in _chain(info) if type(n) is struct]
-        if not found:
-            return []
-        info, where = found[0], f"PhysicalDeviceImageFormatInfo2.pNext<{where}>"
-    if type(info) is not struct:
-        return wrong_struct(info, struct, where)
+    if type(info) is struct:
+        return _external_query(info, struct.__name__)
+    whole = "PhysicalDeviceImageFormatInfo2"
+    if type(info) is not vk.PhysicalDeviceImageFormatInfo2:
+        return wrong_struct(info, vk.PhysicalDeviceImageFormatInfo2, "vkGetPhysicalDeviceImageFormatProperties2.info")
+    chain = chain_of(info)
+    external = next((n for n in chain if type(n) is struct), None)
+    broken = _external_query(external, f"{whole}.pNext<{struct.__name__}>") if external is not None else []
+    found = malformed([(whole, info)])
+    return broken + (found or FORMAT_QUERY.run(Create(info, external, 0, "", {}, device, chain=chain), 0))
+
+
+def _external_query(info: vk.PhysicalDeviceExternalImageFormatInfo, where: str) -> list[Violation]:
     return malformed([(where, info)]) or IMAGE_QUERY.run(Create(info, info, int(info.handle_type), where, {}), 0)
 
 
-def _create(
-    suite: Suite[Create], info: Any, device: DeviceFacts, answers: Answers, base: str, struct: type[Any]
-) -> list[Violation]:
-    chain = _chain(info)
-    external = next((n for n in chain if type(n) is struct), None)
-    nv = next((n for n in chain if type(n) is vk.ExternalMemoryImageCreateInfoNV), None)
-    where = f"{base}.pNext<{struct.__name__}>"
-    if external is not None:
-        found = malformed([(where, external)])
-        if found:
-            return found
-    types = int(external.handle_types) if external is not None else 0
-    return suite.run(Create(info, external, types, where, answers, device, nv), 0)
+def _create(call: Create, suite: Suite[Create], base: str, struct: type[Any]) -> list[Violation]:
+    info = call.info
+    call.chain = chain_of(info)
+    call.external = next((n for n in call.chain if type(n) is struct), None)
+    call.nv = next((n for n in call.chain if type(n) is vk.ExternalMemoryImageCreateInfoNV), None)
+    call.where = f"{base}.pNext<{struct.__name__}>"
+    nodes = [(base, info), *([(call.where, call.external)] if call.external is not None else [])]
+    if isinstance(info, vk.ImageCreateInfo):
+        nodes.insert(1, (f"{base}.extent", info.extent))
+    found = malformed(nodes)
+    if found:
+        return found
+    call.handle_types = int(call.external.handle_types) if call.external is not None else 0
+    return suite.run(call, 0)
 
 
 def check_create_buffer(info: vk.BufferCreateInfo, device: DeviceFacts, capabilities: Answers) -> list[Violation]:
-    """All rules on external memory that creating this buffer would break.
+    """All rules that creating this buffer would break.
 
     `capabilities`: the device's answer for exactly this buffer, for each handle type that it was asked about.
     """
-    struct = vk.ExternalMemoryBufferCreateInfo
-    return wrong_struct(info, vk.BufferCreateInfo, "vkCreateBuffer.info") or _create(
-        CREATE_BUFFER, info, device, capabilities, "BufferCreateInfo", struct
-    )
+    found = wrong_struct(info, vk.BufferCreateInfo, "vkCreateBuffer.info")
+    call = Create(info, None, 0, "", capabilities, device)
+    return found or _create(call, CREATE_BUFFER, "BufferCreateInfo", vk.ExternalMemoryBufferCreateInfo)
 
 
-def check_create_image(info: vk.ImageCreateInfo, device: DeviceFacts, capabilities: Answers) -> list[Violation]:
-    """All rules on external memory that creating this image would break.
+def check_create_image(
+    info: vk.ImageCreateInfo, device: DeviceFacts, capabilities: Answers, answer: ImageFormatFacts | None = None
+) -> list[Violation]:
+    """All rules that creating this image would break.
 
-    `capabilities`: the device's answer for exactly this image, for each handle type that it was asked about.
+    `capabilities`: the device's answer for exactly this image, for each handle type that it was asked about. `answer`:
+    its answer whatever the handle type, as far as all of them allow; None where it was not asked.
     """
-    struct = vk.ExternalMemoryImageCreateInfo
-    return wrong_struct(info, vk.ImageCreateInfo, "vkCreateImage.info") or _create(
-        CREATE_IMAGE, info, device, capabilities, "ImageCreateInfo", struct
-    )
+    found = wrong_struct(info, vk.ImageCreateInfo, "vkCreateImage.info")
+    call = Create(info, None, 0, "", capabilities, device, format=answer)
+    return found or _create(call, CREATE_IMAGE, "ImageCreateInfo", vk.ExternalMemoryImageCreateInfo)

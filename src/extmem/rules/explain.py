@@ -69,6 +69,8 @@ def _rule(row: ledger.Row) -> Explanation:
     wrong, right = EXAMPLES.get(row.vuid, ("", ""))
     if row.status == "checked":
         told = f"extmem checks this before the device sees the call: {_KNOWS[row.checked_by]}"
+    elif row.status == "on request":
+        told = f"No call of extmem leads to this. {row.reason}"
     else:
         told = f"extmem does not check this ({row.status}): {row.reason}"
     parts = [row.rule, f"It is a rule of {row.struct}. {told}"]

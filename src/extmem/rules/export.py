@@ -75,11 +75,16 @@ def dedicated_where_required(call: Allocation) -> Finding | None:
     types = dedicated_only(call.export_types, call.facts.capabilities)
     if not types:
         return None
-    return (
-        _HERE,
-        f"{types_text(types)} can be exported from dedicated allocations only",
-        "Chain MemoryDedicatedAllocateInfo with the buffer or image that the memory is for.",
-    )
+    answers = call.facts.capabilities
+    never = [bit for bit in bits_of(types) if bit in answers and not int(answers[bit].features) & _EXPORTABLE]
+    remedy = "Chain MemoryDedicatedAllocateInfo with the buffer or image that the memory is for."
+    if never:
+        names = types_text(sum(never))
+        remedy = (
+            f"Leave {names} out: {call.device.name!r} does not export it for buffers. Where "
+            "get_physical_device_image_format_properties2 reports EXPORTABLE, dedicate the memory to such an image."
+        )
+    return _HERE, f"{types_text(types)} can be exported from dedicated allocations only", remedy
 
 
 @rule("VkExportMemoryWin32HandleInfoKHR-handleTypes-00657", on=ALLOCATE, needs=Traits.HAS_EXPORT_WIN32)

@@ -16,6 +16,7 @@ __all__ = [
     "AllocateFacts",
     "DeviceFacts",
     "ExternalMemoryFacts",
+    "ImageFormatFacts",
     "MemoryFacts",
     "MemoryTypeFacts",
     "PayloadFacts",
@@ -60,6 +61,8 @@ class DeviceFacts:
     the specification spells them; None where unknown."""
     queue_flags: int | None = None
     """VkQueueFlags of the queue family that commands are recorded for; None where unknown, or without queues."""
+    max_framebuffer: tuple[int, int] | None = None
+    """VkPhysicalDeviceLimits::maxFramebufferWidth and maxFramebufferHeight; None where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,19 @@ class ExternalMemoryFacts:
     features: int
     export_from_imported: int
     compatible: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFormatFacts:
+    """VkImageFormatProperties: what the device answered for exactly such an image."""
+
+    max_extent: tuple[int, int, int] = (0, 0, 0)
+    """Texels."""
+    max_mip_levels: int = 0
+    max_array_layers: int = 0
+    sample_counts: int = 0
+    unsupported: str = ""
+    """The device's reason where it has no such images at all; the other fields mean nothing then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from extmem.rules._text import DEFINED_TYPES, FD_TYPES, NT_TYPES, WIN32_TYPES, t
 from extmem.rules.facts import DeviceFacts, MemoryFacts
 from extmem.rules.violation import Violation
 
-__all__ = ["check_get_memory_fd", "check_get_memory_win32_handle"]
+__all__ = ["check_get_memory_fd", "check_get_memory_win32_handle", "wrong_get_info"]
 
 
 @dataclass(slots=True)
@@ -103,6 +103,12 @@ def nt_handle_is_asked_once(call: GetHandle) -> Finding | None:
         f"an {types_text(call.kind)} handle of this memory was asked of the device before",
         "Duplicate the handle you have: NtHandle.duplicate().",
     )
+
+
+def wrong_get_info(info: object, struct: type) -> list[Violation]:
+    """The violation of asking for a handle with anything else than this struct; there is no memory to judge then."""
+    word = "Fd" if struct is vk.MemoryGetFdInfoKHR else "Win32Handle"
+    return wrong_struct(info, struct, f"vkGetMemory{word}KHR.info")
 
 
 def check_get_memory_win32_handle(

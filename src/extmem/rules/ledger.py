@@ -1,7 +1,9 @@
 """The ledger: what becomes of every valid-usage rule (VUID) in scope.
 
 The table itself is `ledger.json`, one row a line, edited by hand. It is read on first use, not on import.
-Tests prove that it tells the truth: every `checked` row has a check and two tests, and no other row has any.
+A rule is `checked` where a call of the library raises it, and `on request` where only a function of `extmem.rules`
+reports it, to programs that record or submit such calls by another binding. Tests prove that these two kinds of rows
+have a check and two tests, that no other row has any, and that public calls raise the first.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any, Literal
 
 __all__ = ["FAMILIES", "CheckedBy", "Row", "Status", "find", "near_misses", "rows"]
 
-Status = Literal["checked", "by construction", "left to the driver", "left to the caller", "planned"]
+Status = Literal["checked", "on request", "by construction", "left to the driver", "left to the caller", "planned"]
 CheckedBy = Literal["", "structs", "tracked state", "device query", "descriptor", "object manager"]
 
 FAMILIES = {
@@ -54,7 +56,7 @@ class Row:
     reason: str
     """Why the rule is not checked; empty when it is."""
     tests: tuple[str, ...]
-    """Names of the negative and the positive test of a checked rule."""
+    """Names of the negative and the positive test of a rule that is checked, or on request."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values under fixed keys; every key is always there."""

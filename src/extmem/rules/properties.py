@@ -151,15 +151,15 @@ def _mapped(kind: int, what: str) -> Check[Query]:
         pointer = call.handle if isinstance(call.handle, int) else 0
         return (
             f"{_HOST}.host_pointer",
-            f"{int(pointer):#x} does not point to {what} of this process",
-            "Give an address that is mapped.",
+            f"{int(pointer):#x} does not point to {what} that this process has mapped for reading and writing",
+            "Give an address that is mapped for both.",
         )
 
     return check
 
 
 rule(f"{_HOST}-handleType-01754", on=HOST)(_mapped(HOST_ALLOCATION, "host memory"))
-rule(f"{_HOST}-handleType-01755", on=HOST)(_mapped(HOST_MAPPED_FOREIGN_MEMORY, "mapped foreign memory"))
+rule(f"{_HOST}-handleType-01755", on=HOST)(_mapped(HOST_MAPPED_FOREIGN_MEMORY, "foreign memory"))
 
 
 _TYPE = "a value of ExternalMemoryHandleTypeFlagBits"

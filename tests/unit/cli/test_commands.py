@@ -174,10 +174,10 @@ def test_rules_as_a_table_gives_a_reason_for_every_unchecked_one() -> None:
 
 
 def test_long_reasons_are_broken_within_the_window_and_not_cut() -> None:
-    result = _run("rules", "--status", "left to the caller", COLUMNS="120")
+    result = _run("rules", "--family", "generic", "--status", "left to the caller", COLUMNS="120")
     assert max(map(len, result.stdout.splitlines())) <= 120
     told = " ".join(result.stdout.split())
-    (first, *_) = _json("rules", "--status", "left to the caller")
+    (first, *_) = _json("rules", "--family", "generic", "--status", "left to the caller")
     assert first["reason"].split()[-1] in told
 
 

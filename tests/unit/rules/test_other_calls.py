@@ -92,7 +92,7 @@ def test_a_malformed_binding_is_told_in_both_forms(form: rules.bind.Form, prefix
 
 
 def test_an_image_query_is_judged_by_what_is_chained() -> None:
-    query = vk.PhysicalDeviceImageFormatInfo2()
+    query = vk.PhysicalDeviceImageFormatInfo2(vk.Format.R8G8B8A8_UNORM, usage=1)
     assert rules.check_external_image_format_info(query) == []
     query.p_next = vk.PhysicalDeviceExternalImageFormatInfo(3)
     (v,) = rules.check_external_image_format_info(query)
@@ -110,7 +110,8 @@ def test_unsupported_and_incompatible_types_are_told_apart() -> None:
 
 
 def test_an_nv_image_starts_undefined_too() -> None:
-    info = vk.ImageCreateInfo(initial_layout=8, p_next=vk.ExternalMemoryImageCreateInfoNV(1))
+    info = image_info(initial_layout=8)
+    info.p_next = vk.ExternalMemoryImageCreateInfoNV(1)
     assert short(rules.check_create_image(info, GPU, {})) == {"01443"}
 
 

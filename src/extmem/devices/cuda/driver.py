@@ -39,6 +39,7 @@ from extmem.handles.here import HERE
 from extmem.owning import Held, Lock, Uses
 from extmem.vk.abi import ffi
 from extmem.vk.handle_types import FROM_D3D
+from extmem.vk.words import flags_text, types_text
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.gpus import Gpu
@@ -106,6 +107,16 @@ class CudaDriver(Held, Answers):
         return 0
 
     @property
+    def enabled_features(self) -> frozenset[str]:
+        """None of Vulkan's: no sparse and no protected resources."""
+        return frozenset()
+
+    @property
+    def max_framebuffer(self) -> tuple[int, int] | None:
+        """None: it makes no images."""
+        return None
+
+    @property
     def queue_facts(self) -> QueueFacts | None:
         """None: it has streams, and no queues of Vulkan's."""
         return None
@@ -131,7 +142,8 @@ class CudaDriver(Held, Answers):
         """Whole granules, so that what others import has the size that CUDA gave it."""
         if info.flags:
             raise UnsupportedError(
-                f"buffers with create flags {info.flags!r} are Vulkan's; create it with flags 0, or on a Vulkan device",
+                f"buffers with create flags {flags_text(info.flags, vk.BufferCreateFlagBits)} are Vulkan's; create it "
+                "with flags 0, or on a Vulkan device",
                 requires_one_of=["flags 0", "a Vulkan device"],
             )
         if info.size <= 0:
@@ -397,7 +409,7 @@ class CudaDriver(Held, Answers):
     def unsupported_type(self, handle_type: int) -> UnsupportedError:
         """What to raise for a handle type that the device does not import."""
         return UnsupportedError(
-            f"{self.name} by CUDA does not import {HandleType(handle_type)!r} here; `extmem devices` says what it does",
+            f"{self.name} by CUDA does not import {types_text(handle_type)} here; `extmem devices` says what it does",
             requires_one_of=["a handle type that the device imports"],
         )
 

@@ -20,6 +20,7 @@ from extmem.devices.cuda.call import fail
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
 from extmem.errors import DriverError, UnsupportedError
 from extmem.vk.handle_types import SIZED_BY_D3D
+from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
@@ -78,7 +79,7 @@ class External:
         kind = self._types.get(origin.handle_type)
         if kind is None:
             raise UnsupportedError(
-                f"CUDA imports no {HandleType(origin.handle_type)!r}; it imports {', '.join(_TYPES.values())}",
+                f"CUDA imports no {types_text(origin.handle_type)}; it imports {', '.join(_TYPES.values())}",
                 requires_one_of=list(_TYPES.values()),
             )
         description = cu.CUDA_EXTERNAL_MEMORY_HANDLE_DESC()

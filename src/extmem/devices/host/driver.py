@@ -26,6 +26,7 @@ from extmem.devices.host.recording import HostRecorder, HostResource
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
 from extmem.manager import ShareTerms
 from extmem.owning import OwnedFd, Uses
+from extmem.vk.words import flags_text, types_text
 
 __all__ = ["HostDriver"]
 
@@ -79,6 +80,16 @@ class HostDriver:
 
     # What it can do.
 
+    @property
+    def enabled_features(self) -> frozenset[str]:
+        """None of Vulkan's: no sparse and no protected resources."""
+        return frozenset()
+
+    @property
+    def max_framebuffer(self) -> tuple[int, int]:
+        """As large as its images."""
+        return images.MAX_FRAMEBUFFER
+
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
         """Two types over one heap, the machine's memory (or the control group's share of it)."""
         return vk.PhysicalDeviceMemoryProperties(
@@ -98,7 +109,8 @@ class HostDriver:
         """Its size rounded up to 64 bytes, in either memory type. UnsupportedError for sparse and protected ones."""
         if info.flags:
             raise UnsupportedError(
-                f"buffers with create flags {info.flags!r} are not supported: the host device has no sparse, protected "
+                f"buffers with create flags {flags_text(info.flags, vk.BufferCreateFlagBits)} are not supported: the "
+                "host device has no sparse, protected "
                 "or captured buffers; create it with flags 0",
                 requires_one_of=["flags 0"],
             )
@@ -106,8 +118,8 @@ class HostDriver:
         types = int(external.handle_types) if external is not None else 0
         if types & ~capabilities.SUPPORTED:
             raise UnsupportedError(
-                f"buffers cannot be external as {vk.ExternalMemoryHandleTypeFlagBits(types)!r} on the host device; "
-                f"it has {capabilities.SUPPORTED!r}",
+                f"buffers cannot be external as {types_text(types)} on the host device; "
+                f"it has {types_text(capabilities.SUPPORTED)}",
                 requires_one_of=[kind.name or "" for kind in capabilities.SUPPORTED],
             )
         if info.size <= 0:
@@ -204,7 +216,9 @@ class HostDriver:
         facts = _system.inspect(fd)
         if handle_type != vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD and facts.valid:
             return FdFacts(
-                facts.kind, f"the host device imports OPAQUE_FD and not {_named(handle_type)}", identity=facts.identity
+                facts.kind,
+                f"the host device imports OPAQUE_FD and not {types_text(handle_type)}",
+                identity=facts.identity,
             )
         return facts
 
@@ -344,7 +358,7 @@ class HostDriver:
 
     def _unsupported_type(self, handle_type: int, *instead: str) -> UnsupportedError:
         return UnsupportedError(
-            f"{self.identity.device_name} imports no {_named(handle_type)}; it has {', '.join(instead)}",
+            f"{self.identity.device_name} imports no {types_text(handle_type)}; it has {', '.join(instead)}",
             requires_one_of=instead,
         )
 
@@ -352,7 +366,3 @@ class HostDriver:
 def _bytes(mapping: Mapping, offset: int, size: int) -> memoryview:
     """Bytes of a mapping, valid while it is held."""
     return memoryview((ctypes.c_ubyte * size).from_address(mapping.address + offset)).cast("B")
-
-
-def _named(handle_type: int) -> str:
-    return repr(vk.ExternalMemoryHandleTypeFlagBits(handle_type))

@@ -14,8 +14,9 @@ from extmem.devices.base import Requirements
 from extmem.devices.host import capabilities
 from extmem.errors import UnsupportedError
 from extmem.vk.formats import is_depth_or_stencil, texel_size
+from extmem.vk.words import enum_text, flags_text, types_text
 
-__all__ = ["format_properties", "requirements", "subresource_layout"]
+__all__ = ["MAX_FRAMEBUFFER", "format_properties", "requirements", "subresource_layout"]
 
 _PITCH_ALIGNMENT = {vk.ImageTiling.LINEAR: 64, vk.ImageTiling.OPTIMAL: 256}
 _MEMORY_TYPE_BITS = {vk.ImageTiling.LINEAR: 0b11, vk.ImageTiling.OPTIMAL: 0b01}
@@ -24,6 +25,7 @@ _MAX_EXTENT = {
     vk.ImageType.TYPE_2D: (16384, 16384, 1),
     vk.ImageType.TYPE_3D: (2048, 2048, 2048),
 }
+MAX_FRAMEBUFFER = (16384, 16384)
 _MAX_LAYERS = 2048
 _Flag = vk.ImageCreateFlagBits
 _FLAGS = (
@@ -61,7 +63,7 @@ def format_properties(info: vk.PhysicalDeviceImageFormatInfo2, heap_size: int) -
     if asked is not None and asked.handle_type:
         properties = capabilities.image_properties(asked.handle_type, info.usage)
         if properties is None:
-            raise _unsupported(f"images cannot be external as {asked.handle_type!r}", _external_types())
+            raise _unsupported(f"images cannot be external as {types_text(asked.handle_type)}", _external_types())
         answer.p_next = vk.ExternalImageFormatProperties(properties)
     return answer
 
@@ -71,9 +73,7 @@ def requirements(info: vk.ImageCreateInfo) -> Requirements:
     external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
     types = int(external.handle_types) if external is not None else 0
     if types & ~capabilities.SUPPORTED:
-        raise _unsupported(
-            f"images cannot be external as {vk.ExternalMemoryHandleTypeFlagBits(types)!r}", _external_types()
-        )
+        raise _unsupported(f"images cannot be external as {types_text(types)}", _external_types())
     placed = _layout(info)
     needed = capabilities.image_needs_dedicated(types, info.usage)
     tiling = vk.ImageTiling(info.tiling)
@@ -90,12 +90,16 @@ def subresource_layout(info: vk.ImageCreateInfo, subresource: vk.ImageSubresourc
     """vkGetImageSubresourceLayout; see `Driver.image_subresource_layout`."""
     if info.tiling != vk.ImageTiling.LINEAR:
         raise UnsupportedError(
-            f"the layout of an image with {info.tiling!r} is the device's own business; create it with LINEAR tiling",
+            f"an image with {enum_text(info.tiling, vk.ImageTiling)} tiling does not state its layout; create it with "
+            "LINEAR tiling",
             requires_one_of=["ImageTiling.LINEAR"],
         )
     aspect = int(subresource.aspect_mask)
     if aspect.bit_count() != 1 or not aspect & _ASPECTS:
-        raise ValueError(f"aspectMask is {subresource.aspect_mask!r}; give the one aspect that is asked for")
+        raise ValueError(
+            f"aspectMask is {flags_text(subresource.aspect_mask, vk.ImageAspectFlagBits)}; give the one aspect that "
+            "is asked for"
+        )
     if not 0 <= subresource.mip_level < info.mip_levels or not 0 <= subresource.array_layer < info.array_layers:
         raise ValueError(
             f"mip level {subresource.mip_level} of layer {subresource.array_layer} is asked for, and the image has "
@@ -154,13 +158,16 @@ def _check(vk_format: int, kind: int, tiling: int, usage: int, flags: int) -> in
             ["an uncompressed format such as R8G8B8A8_UNORM"],
         )
     if kind not in _MAX_EXTENT:
-        raise _unsupported(f"image type {kind!r} is unknown", [t.name for t in _MAX_EXTENT])
+        raise _unsupported(f"image type {enum_text(kind, vk.ImageType)} is unknown", [t.name for t in _MAX_EXTENT])
     if tiling not in _PITCH_ALIGNMENT:
-        raise _unsupported(f"tiling {tiling!r} is not supported", ["OPTIMAL", "LINEAR"])
+        raise _unsupported(f"tiling {enum_text(tiling, vk.ImageTiling)} is not supported", ["OPTIMAL", "LINEAR"])
     if not usage or usage & ~_USAGE:
-        raise _unsupported(f"usage {usage!r} is not supported", [u.name or "" for u in _USAGE])
+        raise _unsupported(f"usage {flags_text(usage, _Usage)} is not supported", [u.name or "" for u in _USAGE])
     if flags & ~_FLAGS:
-        raise _unsupported(f"create flags {flags!r} are not supported: no sparse, protected or split images", ["0"])
+        raise _unsupported(
+            f"create flags {flags_text(flags, _Flag)} are not supported: no sparse, protected or split images",
+            ["0"],
+        )
     if flags & _Flag.CUBE_COMPATIBLE and kind != vk.ImageType.TYPE_2D:
         raise _unsupported("a cube-compatible image must be 2D", ["ImageType.TYPE_2D"])
     if flags & _Flag.CREATE_2D_ARRAY_COMPATIBLE and kind != vk.ImageType.TYPE_3D:
@@ -188,11 +195,15 @@ def _check_create(info: vk.ImageCreateInfo) -> None:
     if not 1 <= info.mip_levels <= most_levels:
         raise _unsupported(f"{info.mip_levels} mip levels are out of range", [f"1 to {most_levels} levels"])
     if info.samples != vk.SampleCountFlagBits.COUNT_1:
-        raise _unsupported(f"samples {info.samples!r} are not supported", ["SampleCountFlagBits.COUNT_1"])
+        raise _unsupported(
+            f"samples {flags_text(info.samples, vk.SampleCountFlagBits)} are not supported",
+            ["SampleCountFlagBits.COUNT_1"],
+        )
 
 
 def _format_name(vk_format: int) -> str:
-    return repr(vk_format) if isinstance(vk_format, vk.Format) else f"format {vk_format}"
+    name = enum_text(vk_format, vk.Format)
+    return f"format {name}" if name.isdigit() else name
 
 
 def _external_types() -> list[str]:

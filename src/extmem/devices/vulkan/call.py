@@ -26,6 +26,11 @@ _OTHER = {
     Result.ERROR_MEMORY_MAP_FAILED: "the host has no address space for it; unmap other memory, or use read and write",
 }
 
+_NO_REASON = (
+    "the driver gives no reason; run the program under VK_LAYER_KHRONOS_validation, and report this as a fault "
+    "of extmem if the layer finds nothing"
+)
+
 
 def fail(result: int, command: str, device: str, tried: str = "") -> NoReturn:
     """Raise what a VkResult means. device: its name. tried: the call's values in words."""
@@ -38,5 +43,5 @@ def fail(result: int, command: str, device: str, tried: str = "") -> NoReturn:
     devices = [device] if device else []
     if known in _MEMORY:
         raise OutOfMemoryError(f"{what}: {_MEMORY[known]}", result=result, command=command, devices=devices)
-    advice = _OTHER[known] if known in _OTHER else "see the command's page in the Vulkan specification"
+    advice = _OTHER[known] if known in _OTHER else _NO_REASON
     raise DriverError(f"{what}: {advice}", result=result, command=command, devices=devices)

@@ -15,6 +15,7 @@ from extmem.devices.vulkan.types import WIN32, HandleType, from_driver, to_drive
 from extmem.errors import UnsupportedError
 from extmem.vk.abi import from_c, to_c
 from extmem.vk.handle_types import FROM_D3D
+from extmem.vk.words import flags_text, types_text
 
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
@@ -100,9 +101,10 @@ def _unsupported(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2
         f"{enum(value).name if value in list(enum) else value}"
         for enum, value in ((vk.Format, int(info.format)), (vk.ImageTiling, int(info.tiling)))
     ]
-    shared = f", shared as {HandleType(kind)!r}" if kind else ""
+    shared = f", shared as {types_text(kind)}" if kind else ""
     return UnsupportedError(
-        f"{device.identity.device_name} has no images of {', '.join(words)}, usage {int(info.usage):#x}{shared} "
+        f"{device.identity.device_name} has no images of {', '.join(words)}, usage "
+        f"{flags_text(info.usage, vk.ImageUsageFlagBits)}{shared} "
         "(VK_ERROR_FORMAT_NOT_SUPPORTED); `extmem devices` lists what it has",
         requires_one_of=["another format, tiling, usage or handle type"],
     )

@@ -41,6 +41,7 @@ from extmem.errors import UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import OwnedFd
 from extmem.vk.abi import ffi
+from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
@@ -105,6 +106,17 @@ class VulkanDriver(Moving):
     def max_memory_allocation_count(self) -> int:
         """VkPhysicalDeviceLimits::maxMemoryAllocationCount."""
         return int(self.physical.properties.limits.max_memory_allocation_count)
+
+    @property
+    def enabled_features(self) -> frozenset[str] | None:
+        """None at all on a VkDevice that is made here; not known of one that somebody else made."""
+        return frozenset() if self.owned else None
+
+    @property
+    def max_framebuffer(self) -> tuple[int, int]:
+        """See `Driver`."""
+        limits = self.physical.properties.limits
+        return int(limits.max_framebuffer_width), int(limits.max_framebuffer_height)
 
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
         """See `Driver`."""
@@ -316,8 +328,8 @@ class VulkanDriver(Moving):
         self._fds["set"] = call
         if owned.fd < 0:  # some drivers call that a success
             raise UnsupportedError(
-                f"{self.name} gave no fd: this memory was not allocated for export as {HandleType(handle_type)!r}",
-                requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {HandleType(handle_type)!r}"],
+                f"{self.name} gave no fd: this memory was not allocated for export as {types_text(handle_type)}",
+                requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {types_text(handle_type)}"],
             )
         os.set_inheritable(owned.fd, False)
         return owned.raised()
@@ -355,7 +367,7 @@ class VulkanDriver(Moving):
     def unsupported_type(self, handle_type: int) -> UnsupportedError:
         """What to raise for a handle type that the device does not import."""
         return UnsupportedError(
-            f"{self.name} does not import {HandleType(handle_type)!r} here; `extmem devices` lists what it does",
+            f"{self.name} does not import {types_text(handle_type)} here; `extmem devices` lists what it does",
             requires_one_of=["a handle type that the device imports"],
         )
 

@@ -92,7 +92,6 @@ class Moving(LogicalDevice, abc.ABC):
             self.physical.instance.api_version,
             self.enabled,
             families[self.queue_family].flags,
-            frozenset() if self.owned else None,
         )
 
     def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:

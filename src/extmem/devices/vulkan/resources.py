@@ -16,6 +16,7 @@ from extmem.devices.vulkan.types import HandleType, translated
 from extmem.errors import UnsupportedError
 from extmem.vk.abi import ffi, from_c, to_c
 from extmem.vk.formats import is_depth_or_stencil
+from extmem.vk.words import flags_text
 
 if TYPE_CHECKING:
     from extmem.devices.vulkan.driver import VulkanDriver
@@ -24,6 +25,7 @@ __all__ = ["Resources"]
 
 _S = vk.StructureType
 _USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+_DISJOINT = int(vk.ImageCreateFlagBits.DISJOINT)
 _DEEP = int(vk.ImageAspectFlagBits.DEPTH | vk.ImageAspectFlagBits.STENCIL)
 
 
@@ -57,6 +59,12 @@ class Resources:
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         """vkCreateImage and vkGetImageMemoryRequirements2. UnsupportedError for images that the device lacks."""
         driver = self._driver
+        if int(info.flags) & _DISJOINT:
+            raise UnsupportedError(
+                "an image with DISJOINT has memory of its own for each plane, which extmem does not bind; create it "
+                "without DISJOINT",
+                requires_one_of=["an image without ImageCreateFlagBits.DISJOINT"],
+            )
         # Drivers need not check; an image that the device lacks may be made and fail later.
         external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
         types = int(external.handle_types) if external is not None else 0
@@ -121,7 +129,8 @@ class Resources:
         aspect, level, layer = int(subresource.aspect_mask), int(subresource.mip_level), int(subresource.array_layer)
         if aspect.bit_count() != 1 or bool(aspect & _DEEP) != is_depth_or_stencil(int(info.format)):
             raise ValueError(
-                f"aspectMask is {subresource.aspect_mask!r}; give the one aspect of the image that is asked for"
+                f"aspectMask is {flags_text(subresource.aspect_mask, vk.ImageAspectFlagBits)}; give the one aspect of "
+                "the image that is asked for"
             )
         if not 0 <= level < info.mip_levels or not 0 <= layer < info.array_layers:
             raise ValueError(

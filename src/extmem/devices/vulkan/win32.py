@@ -32,6 +32,7 @@ from extmem.manager._win32.descriptors import security_descriptor
 from extmem.objects import FLAG_INHERIT, describe
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.vk.abi import ffi, to_c
+from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import Win32Payload
@@ -122,9 +123,8 @@ class Win32Sharing:
         value = int(ffi.cast("uintptr_t", made[0]))
         if not value:  # some drivers call that a success
             raise UnsupportedError(
-                f"{driver.name} gave no handle: this memory was not allocated for export as "
-                f"{HandleType(handle_type)!r}",
-                requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {HandleType(handle_type)!r}"],
+                f"{driver.name} gave no handle: this memory was not allocated for export as {types_text(handle_type)}",
+                requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {types_text(handle_type)}"],
             )
         return value
 
@@ -216,7 +216,7 @@ class Win32Sharing:
         if not bits:
             raise DriverError(
                 f"vkGetMemoryWin32HandlePropertiesKHR: {driver.name} names no memory type for handle {handle:#x} as "
-                f"{HandleType(handle_type)!r}; it is another device's, or of another kind",
+                f"{types_text(handle_type)}; it is another device's, or of another kind",
                 result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
                 command="vkGetMemoryWin32HandlePropertiesKHR",
                 devices=[driver.name],
@@ -226,7 +226,7 @@ class Win32Sharing:
     def _lacking(self, handle_type: int) -> UnsupportedError:
         if WIN32_EXTENSION not in self._driver.enabled:
             return UnsupportedError(
-                f"{self._driver.name} has no {WIN32_EXTENSION}, so it takes no {HandleType(handle_type)!r}; share host "
+                f"{self._driver.name} has no {WIN32_EXTENSION}, so it takes no {types_text(handle_type)}; share host "
                 "memory instead (extmem.open_device(kind='host')), or take a driver that has it",
                 requires_one_of=[WIN32_EXTENSION, "the host device"],
             )

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 
 from extmem import vk
-from extmem.errors import UnsupportedError
+from extmem.errors import RuleViolation, UnsupportedError
 from extmem.memory import Buffer, Image
 from extmem.testing.conformance._case import Case, ConformanceError, expect
 
@@ -63,6 +63,37 @@ _IMAGE_FLAGS = (
 )
 
 
+_TRANSFERS = (_I.TRANSFER_SRC, _I.TRANSFER_DST, _I.TRANSFER_SRC | _I.TRANSFER_DST)
+"""Usages of images that are promised where `Case.require_support` found transfer images."""
+_FEATURES = {
+    int(_IF.SPARSE_BINDING): ("sparseBinding",),
+    int(_IF.SPARSE_RESIDENCY): ("sparseResidencyBuffer", "sparseResidencyImage2D"),
+    int(_IF.SPARSE_ALIASED): ("sparseResidencyAliased",),
+}
+"""Create flags of buffers and images alike, and what enables them, in the order of buffers and images."""
+
+
+def _enabled(case: Case, flags: int, kind: int) -> bool:
+    """Whether resources with these flags may be made. kind: 0 for buffers, 1 for images."""
+    features = case.exporter.facts.features
+    wanted = [names[min(kind, len(names) - 1)] for bit, names in _FEATURES.items() if flags & bit]
+    return features is None or features.issuperset(wanted)
+
+
+def _refused(case: Case, info: vk.BufferCreateInfo | vk.ImageCreateInfo, what: str) -> None:
+    """What the device does not have cannot be made either: it says so, and makes nothing."""
+    if case.exporter.check != "raise":
+        return  # what breaks a rule would reach the driver
+    try:
+        buffer = isinstance(info, vk.BufferCreateInfo)
+        made = case.exporter.create_buffer(info) if buffer else case.exporter.create_image(info)  # type: ignore[arg-type]
+    except (RuleViolation, UnsupportedError) as refusal:
+        expect(refusal.violations, f"{what}: it is refused without a rule: {refusal}")
+        return
+    made.close()
+    raise ConformanceError(f"{what}: the device says that it has none, and one was made")
+
+
 def _answered(case: Case, properties: vk.ExternalMemoryProperties, what: str) -> int:
     """Check an answer; its feature bits."""
     features = int(properties.external_memory_features)
@@ -75,8 +106,10 @@ def _answered(case: Case, properties: vk.ExternalMemoryProperties, what: str) ->
 
 
 def buffer_info(case: Case) -> None:
-    """vkGetPhysicalDeviceExternalBufferProperties for 4 flag sets and 9 usages, held against real buffers."""
-    promised = 0
+    """vkGetPhysicalDeviceExternalBufferProperties for 4 flag sets and 9 usages, compared with real buffers.
+
+    What a feature enables that is off is not made: that it is refused, with the rule, is checked instead.
+    """
     for flags in _BUFFER_FLAGS:
         for usage in _BUFFER_USAGES:
             asked = vk.PhysicalDeviceExternalBufferInfo(flags, usage, case.handle_type)
@@ -86,13 +119,16 @@ def buffer_info(case: Case) -> None:
             expect(asked == before, f"{what}: the query changed the struct that asked")
             expect(answer.p_next is None, f"{what}: the answer came with a pNext chain that nobody asked for")
             features = _answered(case, answer.external_memory_properties, what)
-            if not features & _Feature.EXPORTABLE:
-                continue
-            promised += 1
             info = vk.BufferCreateInfo(flags, 1024, usage, p_next=vk.ExternalMemoryBufferCreateInfo(case.handle_type))
+            if not _enabled(case, flags, 0):
+                _refused(case, info, what)
+                continue
+            if not features & _Feature.EXPORTABLE:
+                transfer = not flags and usage in (_B.TRANSFER_SRC, _B.TRANSFER_DST)
+                expect(not transfer, f"{what}: it cannot be exported, although buffers for both transfers can")
+                continue
             with case.exporter.create_buffer(info) as buffer:
                 _matches(bool(features & _Feature.DEDICATED_ONLY), buffer.requirements.requires_dedicated, what)
-    expect(promised, f"no buffer at all can be exported as {case.handle_type!r}, although transfer buffers can")
 
 
 def _matches(promised: bool, required: bool, what: str) -> None:
@@ -117,15 +153,30 @@ def _image_infos(case: Case) -> Iterator[vk.PhysicalDeviceImageFormatInfo2]:
 
 
 def image_info(case: Case) -> None:
-    """vkGetPhysicalDeviceImageFormatProperties2 for 6 flag sets and 10 usages, held against real images."""
-    promised = 0
+    """vkGetPhysicalDeviceImageFormatProperties2 for 6 flag sets and 10 usages, compared with real images.
+
+    What the device does not support, or a feature that is off enables, is refused with the rule.
+    """
     for asked in _image_infos(case):
         before = copy.deepcopy(asked)
         what = f"image with {asked.flags!r} and {asked.usage!r}"
+        info = vk.ImageCreateInfo(
+            asked.flags,
+            asked.type,
+            asked.format,
+            vk.Extent3D(64, 64, 1),
+            array_layers=6 if asked.flags & _IF.CUBE_COMPATIBLE else 1,
+            tiling=asked.tiling,
+            usage=asked.usage,
+            p_next=vk.ExternalMemoryImageCreateInfo(case.handle_type),
+        )
+        transfer = not asked.flags and asked.usage in _TRANSFERS
         try:
             answer = case.exporter.get_physical_device_image_format_properties2(asked)
-        except UnsupportedError:
-            continue  # VK_ERROR_FORMAT_NOT_SUPPORTED
+        except UnsupportedError as refusal:  # VK_ERROR_FORMAT_NOT_SUPPORTED
+            expect(not transfer, f"{what}: {refusal}; although images for both transfers are supported")
+            _refused(case, info, what)
+            continue
         expect(asked == before, f"{what}: the query changed the struct that asked")
         chained = vk.find(answer, vk.ExternalImageFormatProperties)
         if chained is None:
@@ -134,24 +185,14 @@ def image_info(case: Case) -> None:
             )
         expect(answer.p_next is chained and chained.p_next is None, f"{what}: the answer's pNext chain is another")
         features = _answered(case, chained.external_memory_properties, what)
-        if not features & _Feature.EXPORTABLE:
+        if not _enabled(case, asked.flags, 1):
+            _refused(case, info, what)
             continue
-        promised += 1
-        info = vk.ImageCreateInfo(
-            asked.flags,
-            asked.type,
-            asked.format,
-            vk.Extent3D(64, 64, 1),
-            mip_levels=1,
-            array_layers=6 if asked.flags & _IF.CUBE_COMPATIBLE else 1,
-            samples=vk.SampleCountFlagBits.COUNT_1,
-            tiling=asked.tiling,
-            usage=asked.usage,
-            p_next=vk.ExternalMemoryImageCreateInfo(case.handle_type),
-        )
+        if not features & _Feature.EXPORTABLE:
+            expect(not transfer, f"{what}: it cannot be exported, although images for both transfers can")
+            continue
         with case.exporter.create_image(info) as image:
             _matches(bool(features & _Feature.DEDICATED_ONLY), image.requirements.requires_dedicated, what)
-    expect(promised, f"no image at all can be exported as {case.handle_type!r}, although transfer images can")
 
 
 def bind_export_import_bind(case: Case) -> None:

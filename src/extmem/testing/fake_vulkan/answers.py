@@ -53,6 +53,8 @@ def vkGetPhysicalDeviceImageFormatProperties2(fake: FakeVulkan, handle: Any, ask
     if kind and told is None:
         raise Refusal(_NO_FORMAT)
     info.p_next = None
+    if fake.manners.takes_sparse:
+        info.flags = vk.ImageCreateFlagBits(0)
     try:
         found = images.format_properties(info, gpu.heaps[0])
     except UnsupportedError:

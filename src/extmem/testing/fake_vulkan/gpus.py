@@ -134,6 +134,8 @@ class Gpu:
     max_allocations: int = 4096
     host_pointer_alignment: int = 4096
     buffer_alignment: int = 256
+    resource_types: int = 0
+    """memoryTypeBits that buffers and images require; 0 for all memory types."""
 
     def says(self, kind: str, handle_type: int) -> External | None:
         """What it says of a handle type; None for one that it does not know."""
@@ -182,6 +184,8 @@ class Manners:
     """vkGetMemoryWin32HandleKHR of a type that the memory was not exported for succeeds, and gives NULL."""
     same_handle_twice: bool = False
     """vkGetMemoryWin32HandleKHR gives the same NT handle when it is asked twice, which it must not be."""
+    takes_sparse: bool = False
+    """A buffer or image with sparse flags is made although the feature is off."""
     answers_handle_types: bool = False
     """vkGetMemoryWin32HandlePropertiesKHR answers with bits of handle types instead of memory types."""
 

@@ -48,14 +48,14 @@ def vkCreateBuffer(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, out:
     info = from_c(vk.BufferCreateInfo, raw)
     if info.size <= 0 or not info.usage:
         raise fake.wrong(f"a buffer of {info.size} bytes and usage {int(info.usage):#x}")
-    if info.flags:
+    if info.flags and not fake.manners.takes_sparse:
         raise Refusal(_NO_FEATURE)
     external = vk.find(info, vk.ExternalMemoryBufferCreateInfo)
     types = int(external.handle_types) if external is not None else 0
     told = _shared_as(fake, device, "buffer", types)
     gpu = device.gpu
     size = -(-int(info.size) // gpu.buffer_alignment) * gpu.buffer_alignment
-    every = (1 << len(gpu.memory_types)) - 1
+    every = gpu.resource_types or (1 << len(gpu.memory_types)) - 1
     alone = told.dedicated if told is not None else "no"
     out[0] = fake.add(
         Buffer(device, size, gpu.buffer_alignment, every, types, int(info.usage), alone, length=int(info.size))
@@ -71,11 +71,13 @@ def vkCreateImage(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, out: 
     types = int(external.handle_types) if external is not None else 0
     told = _shared_as(fake, device, "image", types)
     info.p_next = None
+    if fake.manners.takes_sparse:
+        info.flags = vk.ImageCreateFlagBits(0)
     try:
         needs = images.requirements(info)
     except ExtmemError:
         raise Refusal(_NO_FORMAT) from None
-    every = (1 << len(device.gpu.memory_types)) - 1
+    every = device.gpu.resource_types or (1 << len(device.gpu.memory_types)) - 1
     alone = told.dedicated if told is not None else "no"
     image = Image(device, needs.size, needs.alignment, every, types, int(info.usage), alone, info=info)
     image.layout = int(info.initial_layout)

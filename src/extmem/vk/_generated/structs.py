@@ -972,9 +972,9 @@ class ImageCreateInfo(ChainStruct):
     image_type: ImageType | int = ImageType(0)
     format: Format | int = Format(0)
     extent: Extent3D = field(default_factory=Extent3D)
-    mip_levels: int = 0
-    array_layers: int = 0
-    samples: SampleCountFlagBits | int = SampleCountFlagBits(0)
+    mip_levels: int = 1
+    array_layers: int = 1
+    samples: SampleCountFlagBits | int = SampleCountFlagBits.COUNT_1
     tiling: ImageTiling | int = ImageTiling(0)
     usage: ImageUsageFlagBits | int = ImageUsageFlagBits(0)
     sharing_mode: SharingMode | int = SharingMode(0)
@@ -988,9 +988,9 @@ class ImageCreateInfo(ChainStruct):
         image_type: ImageType | int = ImageType(0),
         format: Format | int = Format(0),
         extent: Extent3D | None = None,
-        mip_levels: int = 0,
-        array_layers: int = 0,
-        samples: SampleCountFlagBits | int = SampleCountFlagBits(0),
+        mip_levels: int = 1,
+        array_layers: int = 1,
+        samples: SampleCountFlagBits | int = SampleCountFlagBits.COUNT_1,
         tiling: ImageTiling | int = ImageTiling(0),
         usage: ImageUsageFlagBits | int = ImageUsageFlagBits(0),
         sharing_mode: SharingMode | int = SharingMode(0),

@@ -1,0 +1,373 @@
+"""What kinds of images there are: format, type, tiling, usage and flags, and which of them go together.
+
+The first rules are those of creating an image and of asking for its properties alike: a device must not even be asked
+about values that mean nothing to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from extmem import vk
+from extmem.rules._creation import CREATE_IMAGE, Create, foreign_structs, repeated_structs
+from extmem.rules._enabled import FORMATS, IMAGE_FLAGS, IMAGE_USAGES, lacking_bits, lacks
+from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._formats import (
+    format_name,
+    is_compressed,
+    is_depth,
+    is_multi_planar,
+    needs_conversion,
+    subsampling,
+)
+from extmem.rules._text import enum_text, flags_text
+
+__all__ = ["FORMAT_QUERY"]
+
+FORMAT_QUERY: Suite[Create] = Suite("vkGetPhysicalDeviceImageFormatProperties2")
+"""A query of what images there are. The checks on the struct about external memory are in `create`."""
+
+_CREATE, _QUERY = "VkImageCreateInfo", "VkPhysicalDeviceImageFormatInfo2"
+_Flag, _Usage = vk.ImageCreateFlagBits, vk.ImageUsageFlagBits
+_2D, _3D = int(vk.ImageType.TYPE_2D), int(vk.ImageType.TYPE_3D)
+_DRM = int(vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT)
+_MODIFIERS = "VK_EXT_image_drm_format_modifier"
+_ON_BOTH = (CREATE_IMAGE, FORMAT_QUERY)
+_EXTENSION_FORMATS = 1_000_000_000
+
+
+def _ids(tail: str) -> tuple[str, str]:
+    return f"{_CREATE}-{tail}", f"{_QUERY}-{tail}"
+
+
+def _place(call: Create, field: str) -> str:
+    return f"{type(call.info).__name__}.{field}"
+
+
+def _kind(call: Create) -> int:
+    info = call.info
+    return int(info.image_type if isinstance(info, vk.ImageCreateInfo) else info.type)
+
+
+@rule(f"{_QUERY}-pNext-pNext", on=FORMAT_QUERY)
+def only_extending_structs(call: Create) -> Finding | None:
+    """Nothing else may be in the chain."""
+    return foreign_structs(call, _QUERY)
+
+
+@rule(f"{_QUERY}-sType-unique", on=FORMAT_QUERY)
+def each_struct_once(call: Create) -> Finding | None:
+    """A struct type may be in the chain once."""
+    return repeated_structs(call)
+
+
+@rule(*_ids("flags-parameter"), on=_ON_BOTH)
+def flags_are_enabled(call: Create) -> Finding | None:
+    """Known bits, of what is enabled."""
+    problem = lacking_bits(int(call.info.flags), _Flag, IMAGE_FLAGS, call.device)
+    return (
+        (_place(call, "flags"), problem, "Give bits of ImageCreateFlagBits that the device has.") if problem else None
+    )
+
+
+@rule(*_ids("usage-parameter"), on=_ON_BOTH)
+def usage_is_enabled(call: Create) -> Finding | None:
+    """Known bits, of what is enabled."""
+    problem = lacking_bits(int(call.info.usage), _Usage, IMAGE_USAGES, call.device)
+    if not problem:
+        return None
+    return _place(call, "usage"), problem, "Give bits of ImageUsageFlagBits that the device has."
+
+
+@rule(*_ids("usage-requiredbitmask"), on=_ON_BOTH)
+def usage_is_given(call: Create) -> Finding | None:
+    """An image has a use."""
+    if int(call.info.usage):
+        return None
+    return _place(call, "usage"), "it is 0", "State what the image is for, such as ImageUsageFlagBits.TRANSFER_SRC."
+
+
+@rule(*_ids("format-parameter"), on=_ON_BOTH)
+def format_is_enabled(call: Create) -> Finding | None:
+    """A format that the registry knows, and that the device's version or extensions have."""
+    given = int(call.info.format)
+    problem = f"{given} is not a format"
+    if given in _FORMATS:
+        needs = FORMATS.get((given - _EXTENSION_FORMATS) // 1000) if given >= _EXTENSION_FORMATS else None
+        if needs is None or not lacks(needs, call.device):
+            return None
+        problem = f"{format_name(given)} needs {needs.text}, which is not enabled"
+    return _place(call, "format"), problem, "Give one of vk.Format that the device has."
+
+
+_FORMATS = frozenset(int(f) for f in vk.Format)
+
+
+@rule(f"{_CREATE}-imageType-parameter", f"{_QUERY}-type-parameter", on=_ON_BOTH)
+def type_is_defined(call: Create) -> Finding | None:
+    """1D, 2D or 3D."""
+    given = _kind(call)
+    if given in _TYPES:
+        return None
+    field = "image_type" if isinstance(call.info, vk.ImageCreateInfo) else "type"
+    return _place(call, field), f"{given} is not an image type", "Give one of vk.ImageType."
+
+
+_TYPES = frozenset(int(kind) for kind in vk.ImageType)
+
+
+@rule(*_ids("tiling-parameter"), on=_ON_BOTH)
+def tiling_is_enabled(call: Create) -> Finding | None:
+    """OPTIMAL, LINEAR, or with the extension DRM_FORMAT_MODIFIER."""
+    given, extensions = int(call.info.tiling), call.device.extensions if call.device is not None else None
+    if given == _DRM and extensions is not None and _MODIFIERS not in extensions:
+        problem = f"DRM_FORMAT_MODIFIER_EXT needs {_MODIFIERS}, which is not enabled"
+    elif given in _TILINGS:
+        return None
+    else:
+        problem = f"{given} is not a tiling"
+    return _place(call, "tiling"), problem, "Give ImageTiling.OPTIMAL or LINEAR."
+
+
+_TILINGS = frozenset(int(tiling) for tiling in vk.ImageTiling)
+
+
+def _chained(call: Create, *names: str) -> int:
+    return sum(type(node).__name__ in names for node in call.chain)
+
+
+@rule(f"{_CREATE}-tiling-02261", on=CREATE_IMAGE)
+def modifiers_are_given(call: Create) -> Finding | None:
+    """A list of modifiers to choose from, or one with its planes."""
+    structs = ("ImageDrmFormatModifierListCreateInfoEXT", "ImageDrmFormatModifierExplicitCreateInfoEXT")
+    count = _chained(call, *structs)
+    if int(call.info.tiling) != _DRM or count == 1:
+        return None
+    return (
+        "ImageCreateInfo.tiling",
+        f"it is DRM_FORMAT_MODIFIER_EXT, and the chain has {count} of {' and '.join(structs)}",
+        "Give ImageTiling.OPTIMAL or LINEAR.",
+    )
+
+
+@rule(f"{_QUERY}-tiling-02249", on=FORMAT_QUERY)
+def modifier_is_asked_about(call: Create) -> Finding | None:
+    """The query is about one modifier."""
+    count = _chained(call, "PhysicalDeviceImageDrmFormatModifierInfoEXT")
+    if (int(call.info.tiling) == _DRM) == bool(count):
+        return None
+    return (
+        "PhysicalDeviceImageFormatInfo2.tiling",
+        f"it is {enum_text(int(call.info.tiling), vk.ImageTiling)}, and the chain has {count} of "
+        "PhysicalDeviceImageDrmFormatModifierInfoEXT",
+        "Give ImageTiling.OPTIMAL or LINEAR, or the modifier.",
+    )
+
+
+def _listed(call: Create) -> Finding | None:
+    """Whoever looks at an image of modifiers in other formats lists these."""
+    if int(call.info.tiling) != _DRM or not int(call.info.flags) & int(_Flag.MUTABLE_FORMAT):
+        return None
+    if _chained(call, "ImageFormatListCreateInfo"):
+        return None
+    return (
+        _place(call, "flags"),
+        "MUTABLE_FORMAT is given with tiling DRM_FORMAT_MODIFIER_EXT, and no ImageFormatListCreateInfo",
+        "Leave MUTABLE_FORMAT out.",
+    )
+
+
+rule(f"{_CREATE}-tiling-02353", f"{_QUERY}-tiling-02313", on=_ON_BOTH)(_listed)
+
+
+@rule(f"{_CREATE}-pNext-01975", on=CREATE_IMAGE)
+def format_is_given(call: Create) -> Finding | None:
+    """Only Android's external formats are undefined."""
+    if int(call.info.format):
+        return None
+    return "ImageCreateInfo.format", "it is UNDEFINED", "Give a format, such as Format.R8G8B8A8_UNORM."
+
+
+def _only(bit: vk.ImageCreateFlagBits, kind: vk.ImageType) -> Check[Create]:
+    """The flag is for images of one type."""
+
+    def check(call: Create) -> Finding | None:
+        if not int(call.info.flags) & int(bit) or _kind(call) == int(kind):
+            return None
+        name = flags_text(int(bit), _Flag)
+        return (
+            "ImageCreateInfo.flags",
+            f"{name} is for {kind.name}, and image_type is {enum_text(_kind(call), vk.ImageType)}",
+            f"Leave {name} out, or use ImageType.{kind.name}.",
+        )
+
+    return check
+
+
+for _number, _bit, _type in (
+    ("00949", _Flag.CUBE_COMPATIBLE, vk.ImageType.TYPE_2D),
+    ("00950", _Flag.CREATE_2D_ARRAY_COMPATIBLE, vk.ImageType.TYPE_3D),
+    ("07755", _Flag.CREATE_2D_VIEW_COMPATIBLE_EXT, vk.ImageType.TYPE_3D),
+):
+    rule(f"{_CREATE}-flags-{_number}", on=CREATE_IMAGE)(_only(_bit, _type))
+
+_BESIDE_TRANSIENT = int(
+    _Usage.TRANSIENT_ATTACHMENT | _Usage.COLOR_ATTACHMENT | _Usage.DEPTH_STENCIL_ATTACHMENT | _Usage.INPUT_ATTACHMENT
+)
+_TRANSIENT = int(_Usage.TRANSIENT_ATTACHMENT)
+
+
+@rule(f"{_CREATE}-usage-00963", on=CREATE_IMAGE)
+def transient_is_attachment_alone(call: Create) -> Finding | None:
+    """Nothing else reads or writes a transient attachment."""
+    usage = int(call.info.usage)
+    others = usage & ~_BESIDE_TRANSIENT
+    if not usage & _TRANSIENT or not others:
+        return None
+    return (
+        "ImageCreateInfo.usage",
+        f"TRANSIENT_ATTACHMENT is given with {flags_text(others, _Usage)}",
+        f"Leave one of the two out: {flags_text(others, _Usage)}, or TRANSIENT_ATTACHMENT.",
+    )
+
+
+@rule(f"{_CREATE}-usage-00966", on=CREATE_IMAGE)
+def transient_is_some_attachment(call: Create) -> Finding | None:
+    """A transient attachment is one of colour, of depth and stencil, or of input."""
+    usage = int(call.info.usage)
+    if not usage & _TRANSIENT or usage & _BESIDE_TRANSIENT & ~_TRANSIENT:
+        return None
+    return (
+        "ImageCreateInfo.usage",
+        "TRANSIENT_ATTACHMENT is given without another attachment usage",
+        "Add COLOR_ATTACHMENT, DEPTH_STENCIL_ATTACHMENT or INPUT_ATTACHMENT.",
+    )
+
+
+@rule(f"{_CREATE}-physicalDeviceCount-01421", on=CREATE_IMAGE)
+def split_needs_a_group(call: Create) -> Finding | None:
+    """One physical device has nothing to split among."""
+    group = call.device.device_group if call.device is not None else ()
+    if not int(call.info.flags) & int(_Flag.SPLIT_INSTANCE_BIND_REGIONS) or len(group) > 1:
+        return None
+    return (
+        "ImageCreateInfo.flags",
+        "SPLIT_INSTANCE_BIND_REGIONS is given on a device that was made from one physical device",
+        "Leave SPLIT_INSTANCE_BIND_REGIONS out.",
+    )
+
+
+@rule(f"{_CREATE}-flags-02259", on=CREATE_IMAGE)
+def split_images_are_plain(call: Create) -> Finding | None:
+    """2D, of one level and one layer, and not LINEAR."""
+    info = call.info
+    if not int(info.flags) & int(_Flag.SPLIT_INSTANCE_BIND_REGIONS):
+        return None
+    single = int(info.mip_levels) == int(info.array_layers) == 1
+    if single and _kind(call) == _2D and int(info.tiling) != int(vk.ImageTiling.LINEAR):
+        return None
+    return (
+        "ImageCreateInfo.flags",
+        f"SPLIT_INSTANCE_BIND_REGIONS is given for {enum_text(_kind(call), vk.ImageType)} with "
+        f"{int(info.mip_levels)} mip levels, {int(info.array_layers)} layers and tiling "
+        f"{enum_text(int(info.tiling), vk.ImageTiling)}",
+        "Make it TYPE_2D with one level, one layer and OPTIMAL tiling.",
+    )
+
+
+@rule(f"{_CREATE}-flags-01572", on=CREATE_IMAGE)
+def block_views_are_of_blocks(call: Create) -> Finding | None:
+    """Only compressed formats have blocks."""
+    if not int(call.info.flags) & int(_Flag.BLOCK_TEXEL_VIEW_COMPATIBLE) or is_compressed(int(call.info.format)):
+        return None
+    return (
+        "ImageCreateInfo.flags",
+        f"BLOCK_TEXEL_VIEW_COMPATIBLE is given for {format_name(int(call.info.format))}, which is not compressed",
+        "Leave BLOCK_TEXEL_VIEW_COMPATIBLE out.",
+    )
+
+
+@rule(f"{_CREATE}-flags-01573", on=CREATE_IMAGE)
+def block_views_are_mutable(call: Create) -> Finding | None:
+    """Such views have another format than the image."""
+    flags = int(call.info.flags)
+    if not flags & int(_Flag.BLOCK_TEXEL_VIEW_COMPATIBLE) or flags & int(_Flag.MUTABLE_FORMAT):
+        return None
+    return (
+        "ImageCreateInfo.flags",
+        "BLOCK_TEXEL_VIEW_COMPATIBLE is given without MUTABLE_FORMAT",
+        "Add MUTABLE_FORMAT, or leave BLOCK_TEXEL_VIEW_COMPATIBLE out.",
+    )
+
+
+@rule(f"{_CREATE}-flags-01533", on=CREATE_IMAGE)
+def sample_locations_are_of_depth(call: Create) -> Finding | None:
+    """The flag is about depth."""
+    if not int(call.info.flags) & int(_Flag.SAMPLE_LOCATIONS_COMPATIBLE_DEPTH_EXT) or is_depth(int(call.info.format)):
+        return None
+    return (
+        "ImageCreateInfo.flags",
+        f"SAMPLE_LOCATIONS_COMPATIBLE_DEPTH is given for {format_name(int(call.info.format))}, which has no depth",
+        "Leave SAMPLE_LOCATIONS_COMPATIBLE_DEPTH out.",
+    )
+
+
+@rule(f"{_CREATE}-format-01577", on=CREATE_IMAGE)
+def disjoint_has_planes(call: Create) -> Finding | None:
+    """Only planes can lie apart."""
+    flags, given = int(call.info.flags), int(call.info.format)
+    if not flags & int(_Flag.DISJOINT) or flags & int(_Flag.ALIAS) or is_multi_planar(given):
+        return None
+    return (
+        "ImageCreateInfo.flags",
+        f"DISJOINT is given for {format_name(given)}, which has one plane",
+        "Leave DISJOINT out.",
+    )
+
+
+def _converted(problem: Callable[[Create], str], field: str, remedy: str) -> Check[Create]:
+    """What images have in common whose sampling requires a Y'CbCr conversion."""
+
+    def check(call: Create) -> Finding | None:
+        given = int(call.info.format)
+        found = problem(call) if needs_conversion(given) else ""
+        return (f"ImageCreateInfo.{field}", f"{format_name(given)} with {found}", remedy) if found else None
+
+    return check
+
+
+def _levels(call: Create) -> str:
+    return "" if int(call.info.mip_levels) <= 1 else f"{int(call.info.mip_levels)} mip levels"
+
+
+def _samples(call: Create) -> str:
+    return "" if int(call.info.samples) == 1 else f"{int(call.info.samples)} samples"
+
+
+def _not_2d(call: Create) -> str:
+    return "" if _kind(call) == _2D else f"image_type {enum_text(_kind(call), vk.ImageType)}"
+
+
+rule(f"{_CREATE}-format-06410", on=CREATE_IMAGE)(_converted(_levels, "mip_levels", "Give 1."))
+rule(f"{_CREATE}-format-06411", on=CREATE_IMAGE)(_converted(_samples, "samples", "Give SampleCountFlagBits.COUNT_1."))
+rule(f"{_CREATE}-format-06412", on=CREATE_IMAGE)(_converted(_not_2d, "image_type", "Give ImageType.TYPE_2D."))
+
+
+def _even(side: str, *kinds: str) -> Check[Create]:
+    """Two texels share a sample of colour along this side."""
+
+    def check(call: Create) -> Finding | None:
+        given, length = int(call.info.format), int(getattr(call.info.extent, side))
+        if subsampling(given) not in kinds or not length % 2:
+            return None
+        return (
+            f"ImageCreateInfo.extent.{side}",
+            f"it is {length}, and {format_name(given)} needs a multiple of 2",
+            f"Give {length + 1}.",
+        )
+
+    return check
+
+
+rule(f"{_CREATE}-format-04712", on=CREATE_IMAGE)(_even("width", "420", "422"))
+rule(f"{_CREATE}-format-04713", on=CREATE_IMAGE)(_even("height", "420"))

@@ -1,0 +1,47 @@
+"""The specification's values as words, for messages: `OPAQUE_WIN32 | OPAQUE_FD`, `LINEAR`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum, IntFlag
+
+from extmem.vk._generated.flags import ExternalMemoryHandleTypeFlagBits
+
+__all__ = ["bits_of", "enum_text", "flags_text", "types_text"]
+
+_VENDORS = ("_KHR", "_EXT", "_NV", "_ANDROID", "_FUCHSIA", "_QNX", "_OHOS", "_ARM", "_VALVE")
+
+
+def _plain_name(name: str) -> str:
+    for vendor in _VENDORS:
+        name = name.removesuffix(vendor)
+    return name
+
+
+_TYPE_NAMES = {int(t): _plain_name(name) for name, t in ExternalMemoryHandleTypeFlagBits.__members__.items()}
+
+
+def bits_of(mask: int) -> Iterable[int]:
+    """The single bits of a mask, lowest first."""
+    bit = 1
+    while bit <= mask:
+        if mask & bit:
+            yield bit
+        bit <<= 1
+
+
+def types_text(mask: int) -> str:
+    """External handle types: `OPAQUE_WIN32 | 0x80000000`; `0` for none."""
+    return " | ".join(_TYPE_NAMES.get(bit) or hex(bit) for bit in bits_of(int(mask))) or "0"
+
+
+def flags_text(mask: int, enum: type[IntFlag]) -> str:
+    """A mask by the names of its bits: `TRANSFER_SRC | 0x80000000`; `0` for none."""
+    names = {int(member): member.name or "" for member in enum}
+    return " | ".join(names.get(bit) or hex(bit) for bit in bits_of(int(mask))) or "0"
+
+
+def enum_text(value: int, enum: type[IntEnum]) -> str:
+    """An enum's value by name, or the number where it has none."""
+    names = {int(m): name for name, m in enum.__members__.items()}
+    return names.get(int(value)) or str(int(value))

@@ -1,0 +1,74 @@
+"""Every checked rule is one that a public call raises: each is raised, and what cannot be is not called checked.
+
+The mechanism: `tests.rules.raising` puts the wrong call of the rule's own case to the host device and to a scripted
+GPU, by `Device`'s methods; where the rule depends on memory, payloads or resources, `tests.rules.recipes` makes them,
+by public calls too. A rule counts as raised when the error of that call has its id.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from extmem.rules import ledger
+from extmem.rules._engine import CHECKED
+from tests.rules.raising import replay, structs_of
+from tests.rules.recipes import OF_FDS, RECIPES, World
+from tests.rules.test_ledger import without_check
+
+NOT_HERE = {
+    "VUID-VkMemoryAllocateInfo-memoryTypeIndex-00645": "it needs memory of Direct3D, and a Windows driver",
+    "VUID-VkMemoryAllocateInfo-allocationSize-00647": "it needs a heap of Direct3D 12, and a Windows driver",
+    "VUID-VkImageMemoryBarrier-dstQueueFamilyIndex-12331": "it needs a texture of Direct3D 11, and a Windows driver",
+    "VUID-VkImageMemoryBarrier-srcQueueFamilyIndex-12332": "it needs a texture of Direct3D 11, and a Windows driver",
+    "VUID-VkMemoryAllocateInfo-memoryTypeIndex-00648": "it needs a driver that imports dma-bufs",
+}
+"""Checked rules that no call on this machine can raise, each with the reason: the calls exist, the drivers do not."""
+RAISED = [
+    row.vuid
+    for row in ledger.rows(status="checked")
+    if row.vuid not in NOT_HERE and (sys.platform != "win32" or row.vuid not in OF_FDS)
+]
+
+
+def raised(vuid: str) -> set[str]:
+    """The rules that the public calls for this one broke."""
+    with World() as world:
+        if vuid in RECIPES:
+            return RECIPES[vuid](world)
+        calls = structs_of(vuid)
+        return replay(world.host, calls) | replay(world.gpu(), calls)
+
+
+@pytest.mark.parametrize("vuid", RAISED)
+def test_a_public_call_raises_the_rule(vuid: str) -> None:
+    assert vuid in raised(vuid)
+
+
+def test_what_cannot_be_raised_here_is_checked_all_the_same() -> None:
+    """The list of exceptions has nothing stale, and nothing without a check."""
+    for vuid in NOT_HERE:
+        assert ledger.find(vuid).status == "checked" and CHECKED[vuid]
+    assert set(RECIPES) <= {row.vuid for row in ledger.rows(status="checked")}
+
+
+def test_a_rule_that_is_on_request_is_raised_by_none_of_these_calls() -> None:
+    """The same calls for rules that are on request: were one of them raised, its row would have to say checked."""
+    for row in ledger.rows(status="on request"):
+        assert row.vuid not in raised(row.vuid)
+        assert row.reason
+
+
+def test_a_rule_that_nobody_checks_is_raised_by_no_call() -> None:
+    """The planted fault: without its check the same call does not raise the rule."""
+    vuid = "VUID-VkBufferCreateInfo-size-00912"
+    assert vuid in raised(vuid)
+    with without_check(vuid):
+        assert vuid not in raised(vuid)
+
+
+def test_a_call_that_breaks_nothing_raises_nothing() -> None:
+    with World() as world:
+        legal = world.resource(world.host, "buffer").create_info
+        assert replay(world.host, [("check_create_buffer", (legal,))]) == set()
