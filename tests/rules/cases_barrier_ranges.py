@@ -8,7 +8,9 @@ from typing import Any
 from extmem import rules, vk
 from extmem.rules import Violation
 from tests.rules.cases_commands import COPIES_ALONE, DRAWN, GRAPHICS, NV12, A, F, L, U, buffer_of, image_of
-from tests.rules.world import case, on_whole, whole
+from tests.rules.world import CASES, case, on_whole, whole
+
+_BEFORE = set(CASES)
 
 OLD = replace(GRAPHICS, synchronization2=False)
 ACQUIRED = vk.ExternalMemoryAcquireUnmodifiedEXT
@@ -103,13 +105,13 @@ case(f"{IMAGE}-oldLayout-parameter", lambda: on_image(old_layout=99), lambda: on
 case(f"{IMAGE}-newLayout-parameter", lambda: on_image(new_layout=L.PRESENT_SRC_KHR), on_image)
 case(f"{IMAGE}-synchronization2-07793", lambda: on_image(old_layout=L.ATTACHMENT_OPTIMAL), on_image)
 case(f"{IMAGE}-synchronization2-07794", lambda: on_image(new_layout=L.READ_ONLY_OPTIMAL), on_image)
-DRAWN_DEEP = image_of(F.D24_UNORM_S8_UINT, usage=DRAWN | U.DEPTH_STENCIL_ATTACHMENT)
+DRAWN_DEEP = image_of(F.D24_UNORM_S8_UINT, usage=DRAWN | U.SAMPLED)
 FULL = {"of": DRAWN_DEEP, "subresource_range": whole(A.DEPTH | A.STENCIL)}
-for _tail, _layout in (("08702", L.STENCIL_ATTACHMENT_OPTIMAL), ("08703", L.DEPTH_ATTACHMENT_OPTIMAL)):
+for _tail, _layout in (("08702", L.STENCIL_READ_ONLY_OPTIMAL), ("08703", L.DEPTH_READ_ONLY_OPTIMAL)):
     case(
         f"{IMAGE}-aspectMask-{_tail}",
         lambda to=_layout: on_image(**FULL, new_layout=to),  # type: ignore[misc]  # bound now
-        lambda: on_image(**FULL, new_layout=L.DEPTH_STENCIL_ATTACHMENT_OPTIMAL),
+        lambda: on_image(**FULL, new_layout=L.SHADER_READ_ONLY_OPTIMAL),
     )
 case(
     f"{IMAGE}-subresourceRange-parameter",
@@ -187,3 +189,6 @@ case(
     lambda: stages(memory_barriers=[vk.MemoryBarrier(p_next=ACQUIRED())]),
     lambda: stages(memory_barriers=[vk.MemoryBarrier()]),
 )
+
+ENTERED = frozenset(set(CASES) - _BEFORE)
+"""The rules of this file."""

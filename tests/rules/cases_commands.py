@@ -8,7 +8,9 @@ from typing import Any
 
 from extmem import rules, vk
 from extmem.rules import Place, Violation
-from tests.rules.world import MODERN, buffer, buffer_info, case, image, image_info
+from tests.rules.world import CASES, MODERN, buffer, buffer_info, case, image, image_info
+
+_BEFORE = set(CASES)
 
 F, A, L = vk.Format, vk.ImageAspectFlagBits, vk.ImageLayout
 B, U = vk.BufferUsageFlagBits, vk.ImageUsageFlagBits
@@ -16,7 +18,6 @@ COPYING = B.TRANSFER_SRC | B.TRANSFER_DST
 DRAWN = U.TRANSFER_SRC | U.TRANSFER_DST
 GRAPHICS = replace(MODERN, queue_flags=7, features=frozenset())
 COPIES_ALONE = replace(GRAPHICS, queue_flags=4)
-BINDS_ALONE = replace(GRAPHICS, queue_flags=8)
 HERE, ELSEWHERE = Place(1, 0), Place(2, 0)
 
 
@@ -42,7 +43,6 @@ case(f"{FILL}-size-00026", lambda: fill(0, 0), lambda: fill(0, 4))
 case(f"{FILL}-size-00027", lambda: fill(4, 64), lambda: fill(4, 60))
 case(f"{FILL}-size-00028", lambda: fill(0, 6), lambda: fill(0, 8))
 case(f"{FILL}-dstBuffer-00029", lambda: fill(of=buffer_of(usage=B.TRANSFER_SRC)), lambda: fill(of=buffer_of()))
-case(f"{FILL}-commandBuffer-cmdpool", lambda: fill(device=BINDS_ALONE), lambda: fill(device=COPIES_ALONE))
 
 
 def copy(
@@ -68,7 +68,6 @@ case(f"{COPY}-size-00116", lambda: copy(0, 24), lambda: copy(0, 24, 8))
 case(f"{COPY}-pRegions-00117", lambda: copy(0, 15, places=(HERE, HERE)), lambda: copy(0, 16, places=(HERE, HERE)))
 case(f"{COPY}-srcBuffer-00118", lambda: copy(source=buffer_of(usage=B.TRANSFER_DST)), copy)
 case(f"{COPY}-dstBuffer-00120", lambda: copy(target=buffer_of(usage=B.TRANSFER_SRC)), copy)
-case(f"{COPY}-commandBuffer-cmdpool", lambda: copy(device=BINDS_ALONE), lambda: copy(device=COPIES_ALONE))
 
 
 def clear(of: rules.ResourceFacts | None = None, layout: int = L.GENERAL, device: Any = GRAPHICS) -> list[Violation]:
@@ -127,12 +126,6 @@ BYTES = {"image": image_of(F.R8_UNORM), "buffer_offset": 2}
 both("commandBuffer-07737", "commandBuffer-07746", {**BYTES, "device": COPIES_ALONE}, BYTES)
 MOVED = {"image": DEEP, "aspect": A.DEPTH}
 both("commandBuffer-07739", "commandBuffer-10216", {**MOVED, "device": replace(GRAPHICS, queue_flags=2)}, MOVED)
-PLAIN_COPY = {"device": COPIES_ALONE}
-for _word, _offset, _way in (
-    ("vkCmdCopyBufferToImage-commandBuffer-cmdpool", 0, to_image),
-    ("vkCmdCopyImageToBuffer-commandBuffer-cmdpool", 0, to_buffer),
-):
-    case(_word, lambda way=_way: way(device=BINDS_ALONE), lambda way=_way: way(device=COPIES_ALONE))  # type: ignore[misc]  # bound now
 READ, WRITTEN = {"buffer": buffer_of(usage=B.TRANSFER_SRC)}, {"buffer": buffer_of(usage=B.TRANSFER_DST)}
 case("vkCmdCopyBufferToImage-srcBuffer-00174", lambda: to_image(**WRITTEN), lambda: to_image(**READ))
 case("vkCmdCopyImageToBuffer-dstBuffer-00191", lambda: to_buffer(**READ), lambda: to_buffer(**WRITTEN))
@@ -176,3 +169,6 @@ for _vuid in (
 ):
     _command = "vkCmdPipelineBarrier" if _vuid.startswith("VkImage") else _vuid.split("-")[0]
     case(_vuid, lambda of=_command: laid_out(of, 7), lambda of=_command: laid_out(of, 1))  # type: ignore[misc]  # bound now
+
+ENTERED = frozenset(set(CASES) - _BEFORE)
+"""The rules of this file."""

@@ -34,7 +34,6 @@ __all__ = [
 
 _BufferUsage, _ImageUsage = vk.BufferUsageFlagBits, vk.ImageUsageFlagBits
 _Queue, _Layout = vk.QueueFlagBits, vk.ImageLayout
-ANY_QUEUE = int(_Queue.GRAPHICS | _Queue.COMPUTE | _Queue.TRANSFER)
 CLEARING = int(_Queue.GRAPHICS | _Queue.COMPUTE)
 
 GUARDS: set[str] = set()
@@ -94,20 +93,6 @@ def unfit_layout(layout: int, fit: vk.ImageLayout, device: DeviceFacts, where: s
         f"it is {enum_text(layout, _Layout)}",
         f"Pass the layout that the image has, GENERAL or {fit.name}; `change_layout` brings it there.",
     )
-
-
-def _queue(command: str, needed: int) -> Check[Fill | Copy | Clear]:
-    def check(call: Fill | Copy | Clear) -> Finding | None:
-        flags = call.device.queue_flags
-        if flags is None or flags & needed:
-            return None
-        return (
-            command,
-            f"the queue family of the commands has {queue_text(flags)}",
-            f"Use a device whose queue family has one of {queue_text(needed).replace(' |', ',')}.",
-        )
-
-    return check
 
 
 # Filling.
@@ -340,9 +325,14 @@ def cleared_layout_fits(call: Clear) -> Finding | None:
     return unfit_layout(call.layout, _Layout.TRANSFER_DST_OPTIMAL, call.device, where)
 
 
-rule("vkCmdFillBuffer-commandBuffer-cmdpool", on=FILL)(_queue("vkCmdFillBuffer", ANY_QUEUE))
-rule("vkCmdCopyBuffer-commandBuffer-cmdpool", on=COPY)(_queue("vkCmdCopyBuffer", ANY_QUEUE))
-rule("vkCmdClearColorImage-commandBuffer-cmdpool", on=CLEAR)(_queue("vkCmdClearColorImage", CLEARING))
+@rule("vkCmdClearColorImage-commandBuffer-cmdpool", on=CLEAR)
+def queue_clears(call: Clear) -> Finding | None:
+    """A queue that only copies has no clears."""
+    flags = call.device.queue_flags
+    if flags is None or flags & CLEARING:
+        return None
+    problem = f"the queue family of the commands has {queue_text(flags)}"
+    return "vkCmdClearColorImage", problem, "Use a device whose queue family has GRAPHICS or COMPUTE."
 
 
 def check_fill_buffer(buffer: ResourceFacts, offset: int, size: int, device: DeviceFacts) -> list[Violation]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from extmem import vk
 from extmem.rules._engine import Finding, Suite, rule
 from extmem.rules._text import bits_of
-from extmem.rules.commands import ANY_QUEUE, CLEARING, Place, guard, lacks_usage, overlap, queue_text, unfit_layout
+from extmem.rules.commands import CLEARING, Place, guard, lacks_usage, overlap, queue_text, unfit_layout
 from extmem.rules.facts import DeviceFacts, ResourceFacts
 from extmem.rules.violation import Violation
 from extmem.vk.formats import DEPTH, STENCIL, FormatFacts, copied_size, format_facts, format_name
@@ -273,19 +273,6 @@ def depth_on_graphics_queues(call: ImageCopy) -> Finding | None:
         f"{call.command}.aspect",
         f"{_names(call.aspect)} is copied on a queue with {queue_text(flags)}",
         "Use a device whose queue family has GRAPHICS.",
-    )
-
-
-@rule(*_both("commandBuffer-cmdpool"), on=_BOTH)
-def queue_copies(call: ImageCopy) -> Finding | None:
-    """A queue that copies at all."""
-    flags = call.device.queue_flags
-    if flags is None or flags & ANY_QUEUE:
-        return None
-    return (
-        call.command,
-        f"the queue family of the commands has {queue_text(flags)}",
-        "Use a device whose queue family has one of GRAPHICS, COMPUTE, TRANSFER.",
     )
 
 

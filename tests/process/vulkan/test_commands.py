@@ -155,6 +155,21 @@ def test_offsets_levels_and_layers_are_the_images_and_the_buffers(child: Peer) -
     child("close(i, m, b, n)")
 
 
+def test_images_of_several_samples_are_not_copied(child: Peer) -> None:
+    child(
+        "info = vk.ImageCreateInfo(image_type=vk.ImageType.TYPE_2D, format=F.R8G8B8A8_UNORM,\n"
+        "    extent=vk.Extent3D(8, 8, 1), mip_levels=1, array_layers=1, samples=4,\n"
+        "    usage=U.TRANSFER_SRC | U.TRANSFER_DST | U.COLOR_ATTACHMENT)\n"
+        "i = d.create_image(info)\nm = allocate(i)\nd.bind_image_memory(i, m)\nb, n = buffer(4096)"
+    )
+    child("run(lambda c: (c.change_layout(i, L.UNDEFINED, L.GENERAL), c.clear_color_image(i, (0, 0, 0, 0))))")
+    error = child.fails("run(lambda c: c.copy_image_to_buffer(i, b))")
+    assert error.vuids == ("VUID-vkCmdCopyImageToBuffer-srcImage-07973",)
+    error = child.fails("run(lambda c: c.copy_buffer_to_image(b, i))")
+    assert error.vuids == ("VUID-vkCmdCopyBufferToImage-dstImage-07973",)
+    child("close(i, m, b, n)")
+
+
 def test_what_the_device_is_not_asked_about_is_refused_in_any_mode(child: Peer) -> None:
     """Whatever `check` is; what only breaks a rule is let pass there, and runs."""
     child("i, m = image()\nb, n = buffer(64)\nq, r = buffer(64, B.TRANSFER_DST)")
