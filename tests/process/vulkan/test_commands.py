@@ -10,75 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from extmem.testing.children import Peer
+from tests.process.vulkan.commands_setting import ENVIRONMENT, SETTING
 
 pytestmark = pytest.mark.linux_only("the scripted driver that stands in elsewhere has no depth, and is never slow")
-ENVIRONMENT = {"EXTMEM_DEVICE": "vulkan"}
-
-SETTING = """
-import gc
-F, L, A, U, B = vk.Format, vk.ImageLayout, vk.ImageAspectFlagBits, vk.ImageUsageFlagBits, vk.BufferUsageFlagBits
-S, X = vk.PipelineStageFlagBits, vk.AccessFlagBits
-EXTERNAL, WHOLE = vk.QUEUE_FAMILY_EXTERNAL, vk.WHOLE_SIZE
-d = extmem.open_device(kind=kind)
-
-
-def some(size):
-    "As many bytes, none of which is 0."
-    return (bytes(range(1, 252)) * (size // 251 + 1))[:size]
-
-
-def allocate(made):
-    "Memory of the first type that suits."
-    needs, bits = made.requirements, made.requirements.memory_type_bits
-    return d.allocate_memory(vk.MemoryAllocateInfo(needs.size, (bits & -bits).bit_length() - 1))
-
-
-def buffer(size, usage=B.TRANSFER_SRC | B.TRANSFER_DST):
-    "A buffer in memory of its own, and that."
-    made = d.create_buffer(vk.BufferCreateInfo(size=size, usage=usage))
-    memory = allocate(made)
-    d.bind_buffer_memory(made, memory)
-    return made, memory
-
-
-def image(
-    format=F.R8G8B8A8_UNORM, width=8, height=8, mips=1, layers=1, usage=U.TRANSFER_SRC | U.TRANSFER_DST,
-    kind=vk.ImageType.TYPE_2D,
-):
-    extent = vk.Extent3D(width, height, 1)
-    info = vk.ImageCreateInfo(
-        image_type=kind, format=format, extent=extent, mip_levels=mips, array_layers=layers, samples=1, usage=usage
-    )
-    made = d.create_image(info)
-    memory = allocate(made)
-    d.bind_image_memory(made, memory)
-    with d.commands() as c:
-        c.change_layout(made, L.UNDEFINED, L.GENERAL)
-    return made, memory
-
-
-def run(work):
-    with d.commands() as c:
-        work(c)
-
-
-def there_and_back(of, size, spare=64, **how):
-    "Copies bytes to the image and to another buffer, which has some more that stay as they were."
-    first, one = buffer(size)
-    second, other = buffer(size + spare)
-    one.write(some(size))
-    other.fill(255)
-    run(lambda c: (c.copy_buffer_to_image(first, of, **how), c.copy_image_to_buffer(of, second, **how)))
-    found = other.tobytes()[:size + spare]
-    for thing in (first, second, one, other):
-        thing.close()
-    return found == some(size) + bytes([255]) * spare
-
-
-def close(*things):
-    for thing in things:
-        thing.close()
-"""
 
 
 @pytest.fixture
@@ -430,33 +364,3 @@ def test_stages_and_accesses_are_the_devices(child: Peer) -> None:
     )
     assert child("m.tobytes()[:64] == bytes([5]) * 64")
     child("close(b, m)")
-
-
-@pytest.mark.parametrize("end", ["waits", "exits"])
-def test_an_interrupt_ends_the_wait_and_not_the_commands(end: str, vulkan_device: object) -> None:
-    """What they use stays until they are done, though it is closed; or until the process ends, which does not hang."""
-    with Peer(env=ENVIRONMENT) as peer:
-        peer(SETTING, kind="vulkan")
-        peer(
-            "import os, signal, threading, time\n"
-            "b, m = buffer(1 << 26)\ng, n = buffer(4)\n"
-            "transfer = d.driver.transfer\n"
-            "def interrupt():\n"
-            "    while not transfer._submitted: time.sleep(0.001)\n"
-            "    signal.raise_signal(signal.SIGINT) if os.name == 'nt' else os.kill(os.getpid(), signal.SIGINT)\n"
-            "def work(c):\n"
-            "    for n in range(1, rounds): c.fill_buffer(b, n)\n"
-            "    c.copy_buffer(b, g, size=4)\n"
-            "    threading.Thread(target=interrupt, daemon=True).start()",
-            rounds=4000 if end == "exits" else 60,
-        )
-        error = peer.fails("signal.signal(signal.SIGINT, signal.default_int_handler)\nrun(work)")
-        assert error.is_a("KeyboardInterrupt")
-        assert peer("bool(transfer._submitted)"), "the commands still run"
-        peer("close(b, m)")
-        if end == "exits":
-            peer.leave()
-            return
-        assert peer("n.tobytes()[:4] == (59).to_bytes(4, 'little') and not transfer._submitted")
-        peer("close(g, n)\nd.close()")
-        peer.leave()
