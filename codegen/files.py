@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from codegen import c_side, report, writers
+from codegen import c_side, format_table, report, writers
 from codegen.registry import Model
 
 __all__ = ["FILES", "GENERATED", "compare", "render", "write"]
@@ -29,6 +29,7 @@ FILES: dict[str, Callable[[Model], str]] = {
     f"{GENERATED}/structs.py": writers.write_structs,
     f"{GENERATED}/chains.py": writers.write_chains,
     f"{GENERATED}/commands.py": writers.write_commands,
+    f"{GENERATED}/formats.py": format_table.write_formats,
     f"{GENERATED}/marshal.py": c_side.write_marshal,
     f"{GENERATED}/_abi.py": c_side.write_abi,
     "src/extmem/devices/host/_libc.py": c_side.write_libc,

@@ -13,8 +13,9 @@ import importlib.resources
 from dataclasses import dataclass
 from typing import Any
 
-from codegen import fields, names, scope
+from codegen import fields, formats, names, scope
 from codegen.fields import Field
+from codegen.formats import FormatModel
 
 __all__ = ["CommandModel", "EnumModel", "Member", "Model", "ParamModel", "StructModel", "load"]
 
@@ -107,6 +108,7 @@ class Model:
     c_structs: tuple[StructModel, ...]
     """Structs and unions that only C sees."""
     commands: tuple[CommandModel, ...]
+    formats: tuple[FormatModel, ...]
     constants: tuple[tuple[str, int], ...]
     handles: tuple[tuple[str, bool], ...]
     """C name and whether it is dispatchable."""
@@ -279,6 +281,7 @@ def load() -> Model:
         _sort_by_containment(structs),
         _sort_by_containment(c_structs),
         tuple(commands),
+        formats.read(vk),
         constants,
         handles,
         totals,

@@ -142,6 +142,8 @@ def _commands(world: World) -> Scene:
     scene = _buffer(world)
     other = _buffer(world)
     picture, memory = _bound_image(world.device)
+    with world.device.commands() as before:
+        before.change_layout(picture, _Layout.UNDEFINED, _Layout.GENERAL)
     commands = world.device.commands()
     commands.__enter__()
     return Scene(world, commands, scene.tag, [memory, picture, *scene.keep, *other.keep, scene.thing, other.thing])

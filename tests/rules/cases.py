@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from tests.rules import cases_barriers, cases_bind, cases_create, cases_fd, cases_generic, cases_host, cases_win32
+from tests.rules import (
+    cases_barrier_ranges,
+    cases_barriers,
+    cases_bind,
+    cases_commands,
+    cases_create,
+    cases_fd,
+    cases_generic,
+    cases_host,
+    cases_win32,
+)
 from tests.rules.world import CASES, Case
 
 __all__ = ["CASES", "Case", "modules"]
 
 modules = (cases_win32, cases_fd, cases_host, cases_generic, cases_bind, cases_barriers, cases_create)
+modules += (cases_commands, cases_barrier_ranges)

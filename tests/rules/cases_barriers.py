@@ -8,7 +8,7 @@ from typing import Any
 
 from extmem import rules, vk
 from extmem.rules import DeviceFacts, ResourceFacts, Violation
-from tests.rules.world import MODERN, PLAIN, buffer, buffer_info, case, image, image_info
+from tests.rules.world import MODERN, PLAIN, buffer, buffer_info, case, image, image_info, on_whole
 
 IGNORED, EXTERNAL, FOREIGN = vk.QUEUE_FAMILY_IGNORED, vk.QUEUE_FAMILY_EXTERNAL, vk.QUEUE_FAMILY_FOREIGN_EXT
 SHARED = {"sharing_mode": vk.SharingMode.CONCURRENT, "queue_family_indices": (0, 1)}
@@ -22,7 +22,7 @@ def buffer_barrier(struct: Any) -> Pass:
     """One barrier from one queue family to another, on an exclusive buffer unless told otherwise."""
 
     def check(src: int, dst: int, device: DeviceFacts = MODERN, of: ResourceFacts | None = OURS_BUFFER) -> Any:
-        info = struct(src_queue_family_index=src, dst_queue_family_index=dst)
+        info = on_whole(struct, src_queue_family_index=src, dst_queue_family_index=dst)
         return rules.check_buffer_memory_barrier(info, of, device)
 
     return check
@@ -32,7 +32,7 @@ def image_barrier(struct: Any) -> Pass:
     """One barrier from one queue family to another, on an exclusive image unless told otherwise."""
 
     def check(src: int, dst: int, device: DeviceFacts = MODERN, of: ResourceFacts | None = OURS_IMAGE) -> Any:
-        info = struct(src_queue_family_index=src, dst_queue_family_index=dst)
+        info = on_whole(struct, src_queue_family_index=src, dst_queue_family_index=dst)
         return rules.check_image_memory_barrier(info, of, device)
 
     return check
@@ -70,13 +70,13 @@ enter_concurrent("VkImageMemoryBarrier", _image, SHARED_IMAGE, ("09052", "09053"
 
 def record(src: int, dst: int, family: int | None, of: ResourceFacts | None = OURS_BUFFER) -> list[Violation]:
     """A vkCmdPipelineBarrier with one buffer barrier, in a command buffer for this queue family."""
-    info = vk.BufferMemoryBarrier(src_queue_family_index=src, dst_queue_family_index=dst)
+    info = on_whole(vk.BufferMemoryBarrier, src_queue_family_index=src, dst_queue_family_index=dst)
     return rules.check_pipeline_barrier([info], [], MODERN, buffers=[of], recording_family=family)
 
 
 def record2(src: int, dst: int, family: int | None, of: ResourceFacts | None = OURS_IMAGE) -> list[Violation]:
     """A vkCmdPipelineBarrier2 with one image barrier, in a command buffer for this queue family."""
-    info = vk.ImageMemoryBarrier2(src_queue_family_index=src, dst_queue_family_index=dst)
+    info = on_whole(vk.ImageMemoryBarrier2, src_queue_family_index=src, dst_queue_family_index=dst)
     held = vk.DependencyInfo(image_memory_barriers=[info])
     return rules.check_pipeline_barrier2(held, MODERN, images=[of], recording_family=family)
 

@@ -30,6 +30,7 @@ from tests.rules.world import (
     image,
     image_info,
     memory,
+    on_whole,
     payload,
     win32,
 )
@@ -217,14 +218,8 @@ case(
 
 
 def barrier(**fields: object) -> list[rules.Violation]:
-    known: dict[str, object] = {
-        "old_layout": vk.ImageLayout.GENERAL,
-        "new_layout": vk.ImageLayout.GENERAL,
-        "src_queue_family_index": 0,
-        "dst_queue_family_index": 0,
-    }
-    texture = image(image_info(T.D3D11_TEXTURE))
-    return rules.check_image_memory_barrier(vk.ImageMemoryBarrier(**{**known, **fields}), texture, GPU)  # type: ignore[arg-type]  # a dict of keywords
+    texture = image(image_info(T.D3D11_TEXTURE, usage=vk.ImageUsageFlagBits.SAMPLED))
+    return rules.check_image_memory_barrier(on_whole(vk.ImageMemoryBarrier, **fields), texture, GPU)
 
 
 SHADER_READ = vk.ImageLayout.SHADER_READ_ONLY_OPTIMAL

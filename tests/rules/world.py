@@ -99,19 +99,23 @@ def foreign(kinds: int, bits: int | None = 1 << TYPE, **facts: Any) -> PayloadFa
 def buffer_info(kinds: int = 0, size: int = SIZE, **fields: Any) -> vk.BufferCreateInfo:
     """A transfer buffer, for external memory where types are given."""
     chain = vk.ExternalMemoryBufferCreateInfo(kinds) if kinds else None
-    return vk.BufferCreateInfo(size=size, usage=vk.BufferUsageFlagBits.TRANSFER_DST, p_next=chain, **fields)
+    known: dict[str, Any] = {"size": size, "usage": vk.BufferUsageFlagBits.TRANSFER_DST, "p_next": chain}
+    return vk.BufferCreateInfo(**{**known, **fields})
 
 
 def image_info(kinds: int = 0, width: int = 64, **fields: Any) -> vk.ImageCreateInfo:
     """A small image, for external memory where types are given."""
-    return vk.ImageCreateInfo(
-        image_type=vk.ImageType.TYPE_2D,
-        format=vk.Format.R8G8B8A8_UNORM,
-        extent=vk.Extent3D(width, 64, 1),
-        usage=vk.ImageUsageFlagBits.TRANSFER_DST,
-        p_next=vk.ExternalMemoryImageCreateInfo(kinds) if kinds else None,
-        **fields,
-    )
+    known: dict[str, Any] = {
+        "image_type": vk.ImageType.TYPE_2D,
+        "format": vk.Format.R8G8B8A8_UNORM,
+        "extent": vk.Extent3D(width, 64, 1),
+        "mip_levels": 1,
+        "array_layers": 1,
+        "samples": 1,
+        "usage": vk.ImageUsageFlagBits.TRANSFER_DST,
+        "p_next": vk.ExternalMemoryImageCreateInfo(kinds) if kinds else None,
+    }
+    return vk.ImageCreateInfo(**{**known, **fields})
 
 
 def buffer(info: vk.BufferCreateInfo | None = None, **facts: Any) -> ResourceFacts:
@@ -136,6 +140,20 @@ def _resource(kind: Any, info: Any, facts: dict[str, Any]) -> ResourceFacts:
         "device_identity": GPU.identity,
     }
     return ResourceFacts(kind, info, **{**known, **facts})
+
+
+def whole(aspects: int = vk.ImageAspectFlagBits.COLOR) -> vk.ImageSubresourceRange:
+    """All levels and layers."""
+    return vk.ImageSubresourceRange(aspects, 0, 0xFFFF_FFFF, 0, 0xFFFF_FFFF)
+
+
+def on_whole(struct: Any, **fields: Any) -> Any:
+    """A barrier of this structure over all of a buffer or image, which stays in GENERAL; `fields` replace that."""
+    known: dict[str, Any] = {"size": vk.WHOLE_SIZE}
+    if struct in (vk.ImageMemoryBarrier, vk.ImageMemoryBarrier2):
+        general = vk.ImageLayout.GENERAL
+        known = {"old_layout": general, "new_layout": general, "subresource_range": whole()}
+    return struct(**{**known, **fields})
 
 
 def for_buffer(handle: int = 0xB) -> vk.MemoryDedicatedAllocateInfo:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdoptsMemory",
     "AdoptsPointers",
+    "FinishesLater",
     "HandsOver",
     "ImportsDescribed",
     "ImportsHandles",
@@ -48,6 +49,14 @@ class RepeatsImports(Protocol):
 
     def known_imports(self, size: int, memory_type_index: int, handle_type: int) -> Callable[[int], Allocation]:
         """`Driver.import_fd` with these arguments, known and not dedicated, of one fd after the other."""
+
+
+@runtime_checkable
+class FinishesLater(Protocol):
+    """A driver whose commands may still run after an exception ended the wait for them: a Vulkan device's."""
+
+    def finish_submitted(self) -> None:
+        """Wait for such commands, so that what they use can be given back. Errors: DriverError while they run."""
 
 
 @runtime_checkable

@@ -105,6 +105,8 @@ class QueueFacts:
     """VkApplicationInfo::apiVersion of its instance, packed."""
     extensions: frozenset[str]
     """Names of the enabled device extensions."""
+    queue_flags: int = 7
+    """VkQueueFlags of that family."""
 
 
 @dataclass(frozen=True, slots=True)

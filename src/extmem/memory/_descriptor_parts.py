@@ -9,8 +9,8 @@ from msgspec import Meta
 
 from extmem import vk
 from extmem.arrays.dtypes import ITEMSIZES
-from extmem.devices.formats import texel_size
 from extmem.errors import DescriptorError
+from extmem.vk.formats import texel_size
 
 __all__ = ["ArrayInfo", "ImageInfo", "check_array", "check_image"]
 

@@ -3,8 +3,13 @@
 How this works. `with device.commands() as commands:` collects calls; each is judged when it is made, and all are
 recorded, submitted and waited for when the block ends. After an exception in the block nothing is submitted.
 
-Whatever a command uses is held from the call on until the commands are done, so that a buffer that is closed in between
-is destroyed afterwards.
+A call takes all values out of its arguments: what the program does to these afterwards changes nothing. Whatever a
+command uses, resources and memory, is held from the call on until the commands are done, so that a buffer that is
+closed in between is destroyed afterwards.
+
+What would reach outside a resource is refused whatever the device's `check` is: a driver would end the process, or
+take other bytes of it. The layouts of images are judged twice, when a command is recorded and when all are submitted,
+for other commands may have changed them in between.
 
 Memory that other processes use belongs to VK_QUEUE_FAMILY_EXTERNAL while nobody here uses it. `acquire` takes a buffer
 or image over, `release` gives it back; both halves are needed for others to see what was written, and to see theirs.
@@ -12,13 +17,16 @@ or image over, `release` gives it back; both halves are needed for others to see
 
 from __future__ import annotations
 
+import copy
+import operator
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
 from extmem import rules, vk
 from extmem.devices.base import ImageRegion
-from extmem.errors import HandleStateError
+from extmem.errors import HandleStateError, RuleViolation
+from extmem.memory.laying_out import LayingOut, Steps, barrier_step, whole_step
 from extmem.memory.resources import Buffer, Image, Resource
 from extmem.owning import Lock, Uses
 
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Commands"]
 
+R = TypeVar("R", bound=Resource)
 _Access = vk.AccessFlagBits
 _Stage = vk.PipelineStageFlagBits
 _Layout = vk.ImageLayout
@@ -40,9 +49,9 @@ class Commands:
     """Commands of one submission. Made by `Device.commands`; of use inside its `with` block only.
 
     Commands run in order, and each sees what the ones before it wrote. Offsets and sizes are in bytes.
-    Errors of all: HandleStateError for resources that are destroyed, unbound or of another device, and outside the
-    block; RuleViolation (as the device's `check` says); at the block's end DriverError, OutOfMemoryError,
-    UnsupportedError for what the device lacks.
+    Errors of all: HandleStateError for resources that are destroyed, unbound, of another device, or bound to memory
+    that is closed, and outside the block; RuleViolation as the device's `check` says, and always for what would reach
+    outside a resource; at the block's end DriverError, OutOfMemoryError, UnsupportedError for what the device lacks.
     """
 
     def __init__(self, device: Device) -> None:
@@ -53,6 +62,7 @@ class Commands:
         self._lock = Lock()
         self._uses = Uses()
         """What the commands use is not given back until they are done."""
+        self._layouts = LayingOut()
 
     def __enter__(self) -> Self:
         with self._lock:
@@ -69,13 +79,18 @@ class Commands:
             with self._lock:
                 mine, self._open = self._open, False  # another thread may end the block, too
             if mine and kind is None and self._recorded:
-                self._device.driver.submit(self._record, self._uses)
+                if self._device.check != "off":
+                    for command, violations in self._layouts.judged_again():
+                        self._device.report(violations, command)
+                with self._layouts.submitting():
+                    self._device.driver.submit(self._record, self._uses)
                 for holding, here in self._after:
                     self._device.driver.note_owner(holding.allocation, here=here)
         finally:
             if mine:
                 self._recorded.clear()
                 self._after.clear()
+                self._layouts.clear()
                 self._uses.end()
 
     def _record(self, recorder: Recorder) -> None:
@@ -134,12 +149,10 @@ class Commands:
         buffers: list[vk.BufferMemoryBarrier] = []
         images: list[vk.ImageMemoryBarrier] = []
         if isinstance(resource, Image):
-            whole = vk.ImageSubresourceRange(vk.ImageAspectFlagBits.COLOR, 0, 0xFFFF_FFFF, 0, 0xFFFF_FFFF)
-            images = [
-                vk.ImageMemoryBarrier(before, after, old_layout, new_layout, int(source), int(target), resource, whole)
-            ]
+            whole = rules.whole_range(resource.create_info)
+            images = [vk.ImageMemoryBarrier(before, after, old_layout, new_layout, source, target, resource, whole)]
         else:
-            buffers = [vk.BufferMemoryBarrier(before, after, int(source), int(target), resource, 0, int(vk.WHOLE_SIZE))]
+            buffers = [vk.BufferMemoryBarrier(before, after, source, target, resource, 0, int(vk.WHOLE_SIZE))]
         border = _Stage.TRANSFER if before == after else _Stage.ALL_COMMANDS
         self._barrier(border, border, (), buffers, images, None if here is None else (resource, here))
 
@@ -166,9 +179,10 @@ class Commands:
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
         afterwards: tuple[Resource, bool] | None,
     ) -> None:
-        buffers = [self._usable(barrier.buffer, Buffer) for barrier in buffer_memory_barriers]
-        images = [self._usable(barrier.image, Image) for barrier in image_memory_barriers]
         device = self._device
+        masks = _number(src_stage_mask, "src_stage_mask"), _number(dst_stage_mask, "dst_stage_mask")
+        buffers = [self._usable(getattr(one, "buffer", one), Buffer) for one in buffer_memory_barriers]
+        images = [self._usable(getattr(one, "image", one), Image) for one in image_memory_barriers]
         facts = device.driver.queue_facts
         found = rules.check_pipeline_barrier(
             buffer_memory_barriers,
@@ -177,18 +191,29 @@ class Commands:
             buffers=[buffer.facts for buffer in buffers],
             images=[image.facts for image in images],
             recording_family=facts.queue_family if facts is not None else None,
+            stage_masks=masks,
+            memory_barriers=memory_barriers,
         )
-        device.report(found, "vkCmdPipelineBarrier")
+        steps = []
+        if not found:
+            for index, (image, one) in enumerate(zip(images, image_memory_barriers, strict=True)):
+                where = f"vkCmdPipelineBarrier.image_memory_barriers[{index}]"
+                steps.append((image, barrier_step(image, one, device.facts, where)))
+        self._judge(found, "vkCmdPipelineBarrier", steps)
+        # From here on they are the commands' own, with numbers in place of the objects.
+        memories = [copy.copy(one) for one in memory_barriers]
+        of_buffers = [copy.copy(one) for one in buffer_memory_barriers]
+        of_images = [copy.copy(one) for one in image_memory_barriers]
+        for buffer, about_buffer in zip(buffers, of_buffers, strict=True):
+            about_buffer.buffer = buffer.native.raw
+        for image, about_image in zip(images, of_images, strict=True):
+            about_image.image = image.native.raw
+            about_image.subresource_range = copy.copy(about_image.subresource_range)
         self._add(
-            lambda recorder: recorder.pipeline_barrier(
-                int(src_stage_mask),
-                int(dst_stage_mask),
-                memory_barriers,
-                buffer_memory_barriers,
-                image_memory_barriers,
-            ),
+            lambda recorder: recorder.pipeline_barrier(*masks, memories, of_buffers, of_images),
             *buffers,
             *images,
+            steps=steps,
             afterwards=afterwards,
         )
 
@@ -197,12 +222,13 @@ class Commands:
     def fill_buffer(self, buffer: Buffer, word: int, *, offset: int = 0, size: int | None = None) -> None:
         """vkCmdFillBuffer with a 32-bit word. Offset and size are multiples of 4; None fills to the end."""
         self._usable(buffer, Buffer)
-        count = (buffer.size - offset) // 4 * 4 if size is None else size
-        if offset % 4 or count % 4 or not 0 <= word < _WORD:
-            raise ValueError(f"offset {offset} and size {count} must be multiples of 4, and word {word:#x} of 32 bits")
-        _inside(buffer, offset, count)
+        start, value = _number(offset, "offset"), _number(word, "word")
+        count = (buffer.size - start) // 4 * 4 if size is None else _number(size, "size")
+        if not 0 <= value < _WORD:
+            raise ValueError(f"word is {value:#x}, and it takes 32 bits: 0 to {_WORD - 1:#x}")
+        self._judge(rules.check_fill_buffer(buffer.facts, start, count, self._device.facts), "vkCmdFillBuffer")
         native = buffer.native
-        self._add(lambda recorder: recorder.fill_buffer(native, offset, count, word), buffer)
+        self._add(lambda recorder: recorder.fill_buffer(native, start, count, value), buffer)
 
     def copy_buffer(
         self,
@@ -213,16 +239,16 @@ class Commands:
         target_offset: int = 0,
         size: int | None = None,
     ) -> None:
-        """vkCmdCopyBuffer of `size` bytes; None copies as much as both have."""
+        """vkCmdCopyBuffer of `size` bytes; None copies as much as both have. The two may not overlap in memory."""
         for buffer in (source, target):
             self._usable(buffer, Buffer)
-        count = min(source.size - source_offset, target.size - target_offset) if size is None else size
-        _inside(source, source_offset, count)
-        _inside(target, target_offset, count)
+        start, at = _number(source_offset, "source_offset"), _number(target_offset, "target_offset")
+        count = min(source.size - start, target.size - at) if size is None else _number(size, "size")
+        places, facts = (self._place(source), self._place(target)), self._device.facts
+        found = rules.check_copy_buffer(source.facts, target.facts, start, at, count, facts, places=places)
+        self._judge(found, "vkCmdCopyBuffer")
         first, second = source.native, target.native
-        self._add(
-            lambda recorder: recorder.copy_buffer(first, source_offset, second, target_offset, count), source, target
-        )
+        self._add(lambda recorder: recorder.copy_buffer(first, start, second, at, count), source, target)
 
     def copy_buffer_to_image(
         self,
@@ -233,14 +259,27 @@ class Commands:
         buffer_offset: int = 0,
         mip_level: int = 0,
         array_layer: int = 0,
+        aspect: vk.ImageAspectFlagBits | None = None,
     ) -> None:
         """vkCmdCopyBufferToImage of one whole mip level and layer; texel rows lie tightly packed in the buffer.
 
         layout: the image's at this time, GENERAL or TRANSFER_DST_OPTIMAL.
+        aspect: what is copied, one of DEPTH and STENCIL, or of PLANE_0, PLANE_1 and PLANE_2; None where the image's
+            format has one alone. Depth of 24 bits takes four bytes a texel in the buffer; a plane has the extent and
+            the texels of its own compatible format.
         """
-        region = self._region(buffer, image, buffer_offset, mip_level, array_layer)
+        self._usable(buffer, Buffer)
+        self._usable(image, Image)
+        now, region = _number(layout, "layout"), _region(image, buffer_offset, mip_level, array_layer, aspect)
+        found = rules.check_copy_buffer_to_image(
+            buffer.facts, image.facts, now, self._device.facts, **self._told(image, buffer, region)
+        )
+        steps = [(image, whole_step("vkCmdCopyBufferToImage", now, region.mip_level, region.array_layer))]
+        self._judge(found, "vkCmdCopyBufferToImage", steps)
         first, second = buffer.native, image.native
-        self._add(lambda recorder: recorder.copy_buffer_to_image(first, second, int(layout), region), buffer, image)
+        self._add(
+            lambda recorder: recorder.copy_buffer_to_image(first, second, now, region), buffer, image, steps=steps
+        )
 
     def copy_image_to_buffer(
         self,
@@ -251,52 +290,77 @@ class Commands:
         buffer_offset: int = 0,
         mip_level: int = 0,
         array_layer: int = 0,
+        aspect: vk.ImageAspectFlagBits | None = None,
     ) -> None:
-        """vkCmdCopyImageToBuffer of one whole mip level and layer; `layout` is GENERAL or TRANSFER_SRC_OPTIMAL."""
-        region = self._region(buffer, image, buffer_offset, mip_level, array_layer)
+        """vkCmdCopyImageToBuffer of one whole mip level and layer; `layout` is GENERAL or TRANSFER_SRC_OPTIMAL.
+
+        aspect: as `copy_buffer_to_image` takes it.
+        """
+        self._usable(image, Image)
+        self._usable(buffer, Buffer)
+        now, region = _number(layout, "layout"), _region(image, buffer_offset, mip_level, array_layer, aspect)
+        found = rules.check_copy_image_to_buffer(
+            image.facts, buffer.facts, now, self._device.facts, **self._told(image, buffer, region)
+        )
+        steps = [(image, whole_step("vkCmdCopyImageToBuffer", now, region.mip_level, region.array_layer))]
+        self._judge(found, "vkCmdCopyImageToBuffer", steps)
         first, second = image.native, buffer.native
-        self._add(lambda recorder: recorder.copy_image_to_buffer(first, int(layout), second, region), image, buffer)
+        self._add(
+            lambda recorder: recorder.copy_image_to_buffer(first, now, second, region), image, buffer, steps=steps
+        )
 
     def clear_color_image(
         self, image: Image, color: Sequence[float], *, layout: vk.ImageLayout = _Layout.GENERAL
     ) -> None:
         """vkCmdClearColorImage of all levels and layers to four floats (red, green, blue, alpha)."""
         self._usable(image, Image)
-        if len(color) != 4:
-            raise ValueError(f"a color has four parts, and this has {len(color)}: {color!r}")
-        native, parts = image.native, tuple(color)
-        self._add(lambda recorder: recorder.clear_color_image(native, int(layout), parts), image)
+        parts, now = tuple(float(part) for part in color), _number(layout, "layout")
+        if len(parts) != 4:
+            raise ValueError(f"a color has four parts, and this has {len(parts)}: {color!r}")
+        steps = [(image, whole_step("vkCmdClearColorImage", now))]
+        found = rules.check_clear_color_image(image.facts, now, self._device.facts)
+        self._judge(found, "vkCmdClearColorImage", steps)
+        native = image.native
+        self._add(lambda recorder: recorder.clear_color_image(native, now, parts), image, steps=steps)
 
     # Shared by the above.
 
-    def _region(
-        self, buffer: Buffer, image: Image, buffer_offset: int, mip_level: int, array_layer: int
-    ) -> ImageRegion:
-        self._usable(buffer, Buffer)
-        self._usable(image, Image)
-        info = image.create_info
-        if not (0 <= mip_level < info.mip_levels and 0 <= array_layer < info.array_layers):
-            raise ValueError(
-                f"the image has {info.mip_levels} mip levels and {info.array_layers} layers; there is no level "
-                f"{mip_level} of layer {array_layer}"
-            )
-        whole = (info.extent.width, info.extent.height, info.extent.depth)
-        extent = tuple(max(1, length >> mip_level) for length in whole)
-        _inside(buffer, buffer_offset, 1)
-        return ImageRegion(buffer_offset, mip_level, array_layer, extent=(extent[0], extent[1], extent[2]))
+    def _told(self, image: Image, buffer: Buffer, region: ImageRegion) -> dict[str, Any]:
+        return {
+            "buffer_offset": region.buffer_offset,
+            "mip_level": region.mip_level,
+            "array_layer": region.array_layer,
+            "aspect": region.aspect_mask,
+            "places": (self._place(image), self._place(buffer)),
+        }
 
-    def _usable(self, resource: object, kind: type[Resource]) -> Resource:
+    def _judge(self, found: list[rules.Violation], command: str, steps: Steps = ()) -> None:
+        """Report what a command breaks. What guards the process is refused whatever `check` is."""
+        device = self._device
+        if device.check != "raise":
+            broken = rules.guards(found)
+            if broken:
+                raise RuleViolation(broken, command=command)
+        if device.check != "off":
+            device.report([*found, *self._layouts.judged(steps)], command)
+
+    def _usable(self, resource: object, kind: type[R]) -> R:
+        word = "an Image" if kind is Image else "a Buffer"
         if not isinstance(resource, kind):
-            raise TypeError(f"{resource!r} is no {kind.__name__}: pass what Device.create_{kind.__name__.lower()} gave")
-        if resource.closed or resource.memory is None or resource.device is not self._device:
+            made = f"Device.create_{kind.__name__.lower()}"
+            raise TypeError(f"{resource!r} is not {word}: pass what {made} returned")
+        memory = resource.memory
+        if resource.closed or memory is None or memory.closed or resource.device is not self._device:
             state = (
-                "destroyed"
+                "destroyed; make another one"
                 if resource.closed
-                else "bound to no memory"
-                if resource.memory is None
-                else f"of another device ({resource.device.name})"
+                else "bound to no memory; bind it to memory of this device first"
+                if memory is None
+                else f"of another device ({resource.device.name}); use one of this device"
+                if resource.device is not self._device
+                else "bound to memory that is closed; make another one, and bind it to memory that is open"
             )
-            raise HandleStateError(f"this {kind.__name__.lower()} is {state}; bind it to memory of this device first")
+            raise HandleStateError(f"this {kind.__name__.lower()} is {state}")
         return resource
 
     @staticmethod
@@ -306,10 +370,14 @@ class Commands:
             raise resource.gone()
         return memory.holding
 
+    def _place(self, resource: Resource) -> rules.Place:
+        return rules.Place(id(self._memory_of(resource)), resource.memory_offset)
+
     def _add(
         self,
         command: Callable[[Recorder], None],
         *used: Resource,
+        steps: Steps = (),
         afterwards: tuple[Resource, bool] | None = None,
     ) -> None:
         """Record a command. used: what it uses. afterwards: whose memory this device owns then, or not any more."""
@@ -320,11 +388,29 @@ class Commands:
                 self._uses.add(resource)
                 self._uses.add(self._memory_of(resource))
             self._recorded.append(command)
+            self._layouts.add(steps)
             if afterwards is not None:
                 resource, here = afterwards
                 self._after.append((self._memory_of(resource), here))
 
 
-def _inside(buffer: Buffer, offset: int, size: int) -> None:
-    if offset < 0 or size < 0 or offset + size > buffer.size:
-        raise ValueError(f"{size} bytes from offset {offset} reach outside the buffer of {buffer.size} bytes")
+def _number(value: SupportsIndex, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, and it takes an integer") from None
+
+
+def _region(
+    image: Image,
+    buffer_offset: SupportsIndex,
+    mip_level: SupportsIndex,
+    array_layer: SupportsIndex,
+    aspect: SupportsIndex | None,
+) -> ImageRegion:
+    """One whole level of one layer in one aspect; without an extent where the image lacks them."""
+    info, level = image.create_info, _number(mip_level, "mip_level")
+    chosen = rules.default_aspect(info) if aspect is None else _number(aspect, "aspect")
+    extent = rules.copied_extent(info, level, chosen)
+    layer = _number(array_layer, "array_layer")
+    return ImageRegion(_number(buffer_offset, "buffer_offset"), level, layer, chosen, extent=extent)

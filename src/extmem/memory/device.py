@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from extmem import rules, vk
-from extmem.devices.abilities import ImportsDescribed
+from extmem.devices.abilities import FinishesLater, ImportsDescribed
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
@@ -416,9 +416,11 @@ class Device(Held):
     def close(self) -> None:
         """Give the device back, when no other thread uses it any more. Safe to call twice.
 
-        Errors: HandleStateError while memory of it is open.
+        Errors: HandleStateError while memory of it is open; DriverError while commands run that do not end.
         """
         if self.live_allocations and not self.closing:
+            if isinstance(self.driver, FinishesLater):
+                self.driver.finish_submitted()
             work_off()
             if self.live_allocations:
                 raise HandleStateError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 import itertools
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.memory import tracking, verdicts
 from extmem.owning import Held, unsettled
+from extmem.rules import Layouts
 
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource, Requirements
@@ -160,7 +162,10 @@ class Buffer(Resource):
         """verdict: what its creation was remembered by, if it was."""
         super().__init__(device, device.driver.create_buffer(info))
         self.verdict = verdict
-        self.create_info = info
+        # Commands are judged by it, whatever the program does to its own.
+        self.create_info = vk.BufferCreateInfo(
+            info.flags, info.size, info.usage, info.sharing_mode, info.queue_family_indices, info.p_next
+        )
         """The VkBufferCreateInfo that it was made from."""
         if verdict is None:  # else its calls are remembered, and its facts are rarely asked for
             self._look_now()
@@ -178,7 +183,7 @@ class Buffer(Resource):
 class Image(Resource):
     """A VkImage."""
 
-    __slots__ = ("_capabilities", "create_info")
+    __slots__ = ("_capabilities", "create_info", "layouts")
     _word = "image"
 
     def __init__(
@@ -190,9 +195,18 @@ class Image(Resource):
         """capabilities: what such images can do with each handle type, where the device was asked already."""
         super().__init__(device, device.driver.create_image(info))
         self._capabilities = capabilities
-        self.create_info = info
+        self.create_info = copy.copy(info)
         """The VkImageCreateInfo that it was made from."""
+        self.create_info.extent = copy.copy(info.extent)
+        self.layouts: Layouts | None = Layouts(self.create_info)
+        """The layouts that submitted commands left it in (for the library itself); None once others have its handle."""
         self._look_now()
+
+    @property
+    def raw(self) -> int:
+        """See `Resource.raw`. Whoever has it may change the image's layout; so that is not judged any more."""
+        self.layouts = None
+        return super().raw
 
     def _look(self) -> ResourceFacts:
         known = self._capabilities
@@ -225,4 +239,6 @@ def _buffer_over(memory: DeviceMemory, holding: Holding) -> Buffer:
         )
     if made.memory is None:
         holding.device.bind_buffer_memory(made, memory, holding.descriptor.payload_offset)
+    elif made.memory.closed:
+        made.memory = memory  # another memory object of the same payload, which bound it
     return made

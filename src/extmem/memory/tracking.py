@@ -65,6 +65,7 @@ def device_facts(driver: Driver) -> DeviceFacts:
         extensions=queues.extensions if queues is not None else None,
         # Never switched on: vkCmdPipelineBarrier is all that is recorded here.
         synchronization2=False if queues is not None else None,
+        queue_flags=queues.queue_flags if queues is not None else None,
         features=driver.enabled_features,
         max_framebuffer=driver.max_framebuffer,
     )

@@ -199,6 +199,7 @@ vk.ImageMemoryBarrier(
     src_queue_family_index=0,
     dst_queue_family_index=vk.QUEUE_FAMILY_EXTERNAL,
     image=texture,
+    subresource_range=vk.ImageSubresourceRange(vk.ImageAspectFlagBits.COLOR, 0, 1, 0, 1),
 )""",
         """\
 vk.ImageMemoryBarrier(
@@ -207,6 +208,7 @@ vk.ImageMemoryBarrier(
     src_queue_family_index=0,
     dst_queue_family_index=vk.QUEUE_FAMILY_EXTERNAL,
     image=texture,
+    subresource_range=vk.ImageSubresourceRange(vk.ImageAspectFlagBits.COLOR, 0, 1, 0, 1),
 )""",
     ),
     _BARRIER + "srcQueueFamilyIndex-12332": (
@@ -217,6 +219,7 @@ vk.ImageMemoryBarrier(
     src_queue_family_index=vk.QUEUE_FAMILY_EXTERNAL,
     dst_queue_family_index=0,
     image=texture,
+    subresource_range=vk.ImageSubresourceRange(vk.ImageAspectFlagBits.COLOR, 0, 1, 0, 1),
 )""",
         """\
 vk.ImageMemoryBarrier(
@@ -225,6 +228,7 @@ vk.ImageMemoryBarrier(
     src_queue_family_index=vk.QUEUE_FAMILY_EXTERNAL,
     dst_queue_family_index=0,
     image=texture,
+    subresource_range=vk.ImageSubresourceRange(vk.ImageAspectFlagBits.COLOR, 0, 1, 0, 1),
 )""",
     ),
 }

@@ -103,6 +103,16 @@ def is_sequence(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
+def is_range(value: object) -> bool:
+    """A vk.ImageSubresourceRange of 32-bit numbers."""
+    return type(value) is vk.ImageSubresourceRange and all(
+        map(
+            is_u32,
+            (value.aspect_mask, value.base_mip_level, value.level_count, value.base_array_layer, value.layer_count),
+        )
+    )
+
+
 Kind: TypeAlias = Callable[[object], bool]
 Shape: TypeAlias = tuple[tuple[str, Kind, str], ...]
 """Field, what it must be, and the rule broken when it is not."""
@@ -120,6 +130,7 @@ _EXPECTED: dict[Kind, str] = {
     is_indices: "a sequence of integers from 0 to 2**32 - 1",
     is_extent: "a vk.Extent3D",
     is_sequence: "a sequence of structs",
+    is_range: "a vk.ImageSubresourceRange of integers from 0 to 2**32 - 1",
 }
 
 _ALLOCATE = "VUID-vkAllocateMemory-pAllocateInfo-parameter"
@@ -143,6 +154,11 @@ def _families(source: str, destination: str) -> Shape:
         ("src_queue_family_index", is_u32, f"VUID-{source}"),
         ("dst_queue_family_index", is_u32, f"VUID-{destination}"),
     )
+
+
+def _accesses(source: str, destination: str) -> Shape:
+    """The two access masks of a barrier."""
+    return ("src_access_mask", is_u32, f"VUID-{source}"), ("dst_access_mask", is_u32, f"VUID-{destination}")
 
 
 SHAPES: dict[type, Shape] = {
@@ -238,9 +254,25 @@ SHAPES: dict[type, Shape] = {
         ("release_syncs", is_handles, _MUTEX + "pReleaseSyncs-parameter"),
         ("release_keys", is_numbers, _MUTEX + "pReleaseKeys-parameter"),
     ),
-    vk.BufferMemoryBarrier: _families("VkBufferMemoryBarrier-buffer-09095", "VkBufferMemoryBarrier-buffer-09096"),
+    vk.MemoryBarrier: _accesses("VkMemoryBarrier-srcAccessMask-parameter", "VkMemoryBarrier-dstAccessMask-parameter"),
+    vk.BufferMemoryBarrier: (
+        *_families("VkBufferMemoryBarrier-buffer-09095", "VkBufferMemoryBarrier-buffer-09096"),
+        *_accesses(
+            "vkCmdPipelineBarrier-pBufferMemoryBarriers-02817", "vkCmdPipelineBarrier-pBufferMemoryBarriers-02818"
+        ),
+        ("offset", is_u64, "VUID-VkBufferMemoryBarrier-offset-01187"),
+        ("size", is_u64, "VUID-VkBufferMemoryBarrier-size-01189"),
+    ),
     vk.BufferMemoryBarrier2: _families("VkBufferMemoryBarrier2-buffer-09095", "VkBufferMemoryBarrier2-buffer-09096"),
-    vk.ImageMemoryBarrier: _families("VkImageMemoryBarrier-image-09117", "VkImageMemoryBarrier-image-09118"),
+    vk.ImageMemoryBarrier: (
+        *_families("VkImageMemoryBarrier-image-09117", "VkImageMemoryBarrier-image-09118"),
+        *_accesses(
+            "vkCmdPipelineBarrier-pImageMemoryBarriers-02819", "vkCmdPipelineBarrier-pImageMemoryBarriers-02820"
+        ),
+        ("old_layout", is_u32, "VUID-VkImageMemoryBarrier-oldLayout-parameter"),
+        ("new_layout", is_u32, "VUID-VkImageMemoryBarrier-newLayout-parameter"),
+        ("subresource_range", is_range, "VUID-VkImageMemoryBarrier-subresourceRange-parameter"),
+    ),
     vk.ImageMemoryBarrier2: _families("VkImageMemoryBarrier2-image-09117", "VkImageMemoryBarrier2-image-09118"),
     vk.DependencyInfo: (
         ("buffer_memory_barriers", is_sequence, _DEPENDENCY),
@@ -263,6 +295,7 @@ ARGUMENTS: dict[type, str] = {
     vk.BindImageMemoryInfo: _IMAGE + "memoryOffset-01046",
     vk.MemoryMapInfo: "VUID-VkMemoryMapInfo-flags-09575",
     vk.MemoryUnmapInfo: "VUID-VkMemoryUnmapInfo-flags-09580",
+    vk.MemoryBarrier: "VUID-vkCmdPipelineBarrier-pMemoryBarriers-parameter",
     vk.BufferMemoryBarrier: "VUID-VkBufferMemoryBarrier-buffer-09095",
     vk.BufferMemoryBarrier2: "VUID-VkBufferMemoryBarrier2-buffer-09095",
     vk.ImageMemoryBarrier: "VUID-VkImageMemoryBarrier-image-09117",

@@ -78,6 +78,8 @@ class Barrier:
     where: str
     traits: int
     """Which rules can apply to it."""
+    resource: ResourceFacts | None = None
+    """What is known of the buffer or image."""
 
     def side(self, side: Side) -> int:
         """The queue family on that side."""
@@ -294,7 +296,7 @@ def judge(
     kind, suite = _STRUCTS[struct]
     src, dst = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)
     traits = _traits(src, dst, resource, device)
-    call = Barrier(barrier, kind, src, dst, device, where, traits)
+    call = Barrier(barrier, kind, src, dst, device, where, traits, resource)
     return call, suite.run(call, traits)
 
 

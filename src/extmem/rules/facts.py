@@ -59,6 +59,8 @@ class DeviceFacts:
     features: frozenset[str] | None = None
     """Names of the enabled features (VkPhysicalDeviceFeatures, protectedMemory, bufferDeviceAddressCaptureReplay), as
     the specification spells them; None where unknown."""
+    queue_flags: int | None = None
+    """VkQueueFlags of the queue family that commands are recorded for; None where unknown, or without queues."""
     max_framebuffer: tuple[int, int] | None = None
     """VkPhysicalDeviceLimits::maxFramebufferWidth and maxFramebufferHeight; None where unknown."""
 

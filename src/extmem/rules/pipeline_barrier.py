@@ -16,6 +16,7 @@ from extmem.rules._engine import Finding, Suite, rule
 from extmem.rules._shapes import is_sequence, malformed, misfit, wrong_struct
 from extmem.rules.barriers import EXTERNAL, FOREIGN, IGNORED, Barrier, Traits, judge
 from extmem.rules.facts import DeviceFacts, ResourceFacts
+from extmem.rules.stages import check_stages
 from extmem.rules.violation import Violation
 
 __all__ = ["check_pipeline_barrier", "check_pipeline_barrier2"]
@@ -40,6 +41,7 @@ class Recorded:
 PIPELINE: Suite[Recorded] = Suite("vkCmdPipelineBarrier")
 PIPELINE2: Suite[Recorded] = Suite("vkCmdPipelineBarrier2")
 _BARRIERS = "VUID-vkCmdPipelineBarrier-srcQueueFamilyIndex-10388"
+_MEMORY = "VUID-vkCmdPipelineBarrier-pMemoryBarriers-parameter"
 _BARRIERS2 = "VUID-vkCmdPipelineBarrier2-srcQueueFamilyIndex-10387"
 
 
@@ -64,11 +66,14 @@ def check_pipeline_barrier(
     buffers: Sequence[ResourceFacts | None] = (),
     images: Sequence[ResourceFacts | None] = (),
     recording_family: int | None = None,
+    stage_masks: tuple[int, int] | None = None,
+    memory_barriers: Sequence[vk.MemoryBarrier] = (),
 ) -> list[Violation]:
-    """All rules on ownership and layouts at the border that a vkCmdPipelineBarrier with these barriers would break.
+    """All rules that a vkCmdPipelineBarrier with these barriers would break.
 
-    They are those of `check_buffer_memory_barrier` and `check_image_memory_barrier` for each of the barriers, and
-    vkCmdPipelineBarrier-srcQueueFamilyIndex-10388.
+    They are those of `check_buffer_memory_barrier` and `check_image_memory_barrier` for each of the barriers,
+    vkCmdPipelineBarrier-srcQueueFamilyIndex-10388, and those on `stage_masks` (source and destination) and the accesses
+    that these stages make; None judges neither stages nor accesses.
 
     `buffers`, `images`: what is known of the resource of each barrier, in the order of the barriers; None, or the end
     of the sequence, for nothing. `recording_family`: the index of the queue family that the command pool was created
@@ -84,6 +89,14 @@ def check_pipeline_barrier(
             found += _each(PIPELINE, barriers, struct, known, device, recording_family, where)
         else:
             found.append(misfit(_BARRIERS, where, barriers, f"a sequence of vk.{struct.__name__}"))
+    if not is_sequence(memory_barriers):
+        where = "vkCmdPipelineBarrier.memory_barriers"
+        found.append(misfit(_MEMORY, where, memory_barriers, "a sequence of vk.MemoryBarrier"))
+    if stage_masks is not None:
+        given = (memory_barriers, buffer_memory_barriers, image_memory_barriers)
+        found += check_stages(
+            *stage_masks, [each if is_sequence(each) else () for each in given], device, recording_family
+        )
     return found
 
 

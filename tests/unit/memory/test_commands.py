@@ -188,13 +188,14 @@ def test_the_host_device_refuses_image_commands() -> None:
                 lambda c: c.copy_buffer_to_image(b.buffer, a),
             ):
                 with pytest.raises(extmem.UnsupportedError, match="use a Vulkan device"), device.commands() as commands:
+                    commands.change_layout(a, LAYOUT.UNDEFINED, LAYOUT.GENERAL)
                     command(commands)
 
 
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (lambda c, b: c.fill_buffer(b, 0, offset=2), "multiples of 4"),
+        (lambda c, b: c.fill_buffer(b, 0, offset=2), "multiple of 4"),
         (lambda c, b: c.fill_buffer(b, 1 << 32), "32 bits"),
         (lambda c, b: c.fill_buffer(b, 0, size=260), "outside the buffer of 256"),
         (lambda c, b: c.copy_buffer(b, b, source_offset=250, size=8), "outside the buffer of 256"),
@@ -218,13 +219,49 @@ def test_resources_must_be_usable_here(any_device: Device) -> None:
         with extmem.open_device(uuid=any_device.uuid) as other:
             with pytest.raises(extmem.HandleStateError, match="of another device"), other.commands() as commands:
                 commands.fill_buffer(a.buffer, 0)
-        with pytest.raises(TypeError, match="is no Buffer"), any_device.commands() as commands:
+        with pytest.raises(TypeError, match="is not a Buffer"), any_device.commands() as commands:
             commands.fill_buffer(a.memory, 0)  # type: ignore[arg-type]  # the mistake under test
-        with pytest.raises(TypeError, match="is no Image"), any_device.commands() as commands:
+        with pytest.raises(TypeError, match="is not an Image"), any_device.commands() as commands:
             commands.clear_color_image(a.buffer, (0, 0, 0, 0))  # type: ignore[arg-type]  # the mistake under test
         late = any_device.commands()
         with pytest.raises(extmem.HandleStateError, match="inside"):
             late.fill_buffer(a.buffer, 0)
+
+
+def test_layouts_are_followed_until_others_have_the_handle() -> None:
+    """On the host device, where a wrong one harms nobody."""
+    with extmem.open_device(kind="host") as device, image(device) as a:
+        with device.allocate_memory(vk.MemoryAllocateInfo(a.requirements.size, 0)) as memory:
+            device.bind_image_memory(a, memory)
+            with device.commands() as commands:
+                commands.change_layout(a, LAYOUT.UNDEFINED, LAYOUT.GENERAL)
+            for old in (LAYOUT.TRANSFER_SRC_OPTIMAL, LAYOUT.TRANSFER_DST_OPTIMAL):
+                with pytest.raises(extmem.RuleViolation, match="is in GENERAL"), device.commands() as commands:
+                    commands.change_layout(a, old, LAYOUT.GENERAL)
+            with pytest.raises(KeyError), device.commands() as commands:
+                commands.change_layout(a, LAYOUT.GENERAL, LAYOUT.TRANSFER_DST_OPTIMAL)
+                raise KeyError
+            with device.commands() as commands:
+                commands.change_layout(a, LAYOUT.GENERAL, LAYOUT.TRANSFER_SRC_OPTIMAL)
+                commands.change_layout(a, LAYOUT.TRANSFER_SRC_OPTIMAL, LAYOUT.TRANSFER_DST_OPTIMAL)
+            assert a.raw == 0
+            with device.commands() as commands:
+                commands.change_layout(a, LAYOUT.GENERAL, LAYOUT.TRANSFER_SRC_OPTIMAL)
+
+
+def test_a_buffer_over_memory_outlives_the_object_that_made_it(any_device: Device) -> None:
+    """Two memory objects of one payload share the buffer; the one that is open is what it is bound to."""
+    name = f"{any_device.kind} buffer over memory"
+    with any_device.allocate(64, name=name), extmem.open(name, device=any_device) as first:
+        with extmem.open(name, device=any_device) as second:
+            buffer = second.buffer()
+            assert first.buffer() is buffer
+        assert second.closed and not buffer.closed
+        with any_device.commands() as commands:
+            commands.acquire(first.buffer())
+            commands.fill_buffer(first.buffer(), 0x09090909)
+            commands.release(first.buffer())
+        assert first.tobytes() == b"\t" * 64
 
 
 def test_a_block_that_two_threads_end_is_submitted_once(any_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from tests.rules.cases_barriers import (
     record,
     record2,
 )
-from tests.rules.world import GPU, MODERN, PLAIN, T, image, image_info
+from tests.rules.world import GPU, MODERN, PLAIN, T, image, image_info, on_whole
 
 BUFFERS = (vk.BufferMemoryBarrier, vk.BufferMemoryBarrier2)
 IMAGES = (vk.ImageMemoryBarrier, vk.ImageMemoryBarrier2)
@@ -115,7 +115,7 @@ def test_concurrent_resources_are_transferred_over_the_border_only(put: Any, sha
 def test_a_command_tells_what_each_barrier_breaks() -> None:
     """Known resources go with the barriers in order; what is missing at the end is unknown."""
     fields = {"src_queue_family_index": 0, "dst_queue_family_index": 9}
-    old = [vk.BufferMemoryBarrier(**fields) for _ in range(3)], [vk.ImageMemoryBarrier(**fields)]
+    old = [on_whole(vk.BufferMemoryBarrier, **fields) for _ in range(3)], [on_whole(vk.ImageMemoryBarrier, **fields)]
     known: Any = {"buffers": [OURS_BUFFER, None], "images": [OURS_IMAGE], "recording_family": 1}
     found = rules.check_pipeline_barrier(*old, MODERN, **known)
     assert [(v.vuid.rsplit("-", 1)[1], v.where) for v in found] == [
@@ -154,7 +154,7 @@ def test_malformed_barriers_are_told_before_anything_else() -> None:
 
 
 def test_a_path_of_ones_own_is_told() -> None:
-    info = vk.BufferMemoryBarrier(src_queue_family_index=IGNORED)
+    info = on_whole(vk.BufferMemoryBarrier, src_queue_family_index=IGNORED)
     (v,) = rules.check_buffer_memory_barrier(info, OURS_BUFFER, MODERN, where="frame.barriers[2]")
     assert v.where == "frame.barriers[2].src_queue_family_index"
 

@@ -129,7 +129,8 @@ def run(source: str, vuid: str) -> set[str]:
 
 def judge(value: object) -> list[rules.Violation]:
     if isinstance(value, vk.ImageMemoryBarrier):
-        return rules.check_image_memory_barrier(value, world.image(world.image_info(T.D3D11_TEXTURE)), GPU)
+        usage = vk.ImageUsageFlagBits.SAMPLED | vk.ImageUsageFlagBits.COLOR_ATTACHMENT
+        return rules.check_image_memory_barrier(value, world.image(world.image_info(T.D3D11_TEXTURE, usage=usage)), GPU)
     if isinstance(value, vk.Win32KeyedMutexAcquireReleaseInfoKHR):
         synced = [*value.acquire_syncs, *value.release_syncs]
         return rules.check_keyed_mutex(value, [MEMORIES[m] for m in synced])  # type: ignore[index]  # ints here

@@ -26,6 +26,7 @@ from tests.rules.world import (
     image,
     image_info,
     memory,
+    on_whole,
 )
 
 
@@ -160,12 +161,12 @@ def test_barriers_of_both_versions_are_held_to_the_layouts() -> None:
     texture = image(image_info(T.D3D11_TEXTURE_KMT))
     ours, theirs = 0, vk.QUEUE_FAMILY_EXTERNAL
     for struct in (vk.ImageMemoryBarrier, vk.ImageMemoryBarrier2):
-        info = struct(old_layout=7, new_layout=7, src_queue_family_index=ours, dst_queue_family_index=theirs)
+        info = on_whole(struct, old_layout=7, new_layout=7, src_queue_family_index=ours, dst_queue_family_index=theirs)
         assert short(rules.check_image_memory_barrier(info, texture, GPU)) == {"12331"}
-        info = struct(old_layout=7, new_layout=7, src_queue_family_index=theirs, dst_queue_family_index=ours)
+        info = on_whole(struct, old_layout=7, new_layout=7, src_queue_family_index=theirs, dst_queue_family_index=ours)
         assert short(rules.check_image_memory_barrier(info, texture, GPU)) == {"12332"}
         assert rules.check_image_memory_barrier(info, image(image_info(T.OPAQUE_WIN32)), GPU) == []
-    info = vk.ImageMemoryBarrier(old_layout=7, src_queue_family_index=theirs, dst_queue_family_index=theirs)
+    info = on_whole(vk.ImageMemoryBarrier, old_layout=7, src_queue_family_index=theirs, dst_queue_family_index=theirs)
     assert rules.check_image_memory_barrier(info, texture, GPU) == []
     assert len(rules.check_image_memory_barrier(7, texture, GPU)) == 1  # type: ignore[arg-type]  # wrong on purpose
 

@@ -2,7 +2,7 @@
 
 How this works. Memory that is allocated here is CUDA's own (`vmm`); what others made comes in by `import_described`, as
 the payload's descriptor says (`external`), host payloads by registration (`hosted`). The specification's calls for
-buffers and commands work as on the host device. All copies are done when they return.
+buffers and commands work as on the host device. All copies are done when they return (`waiting`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from extmem.devices.cuda.imports import Imports
 from extmem.devices.cuda.recording import CudaRecorder, CudaResource
 from extmem.devices.cuda.sharing import ATTRIBUTE
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
+from extmem.devices.cuda.waiting import Waiting
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import Held, Lock, Uses
@@ -64,6 +65,7 @@ class CudaDriver(Held, Answers):
         self._retained = gpu.retain()
         self.making = Lock()
         """Held while something is made that is made once: an exported handle."""
+        self.waiting = Waiting(self)
         self.vmm = Vmm(self)
         self._imports = Imports(self)
 
@@ -342,9 +344,8 @@ class CudaDriver(Held, Answers):
         at = self._place(allocation, offset, data.nbytes)
         source = ffi.from_buffer(data)
         address = int(ffi.cast("uintptr_t", source))
-        with self.gpu.current:
+        with self.waiting.work(_ours(allocation)):
             self.check(self.module.cuMemcpyHtoD(at, address, data.nbytes)[0], "cuMemcpyHtoD", f"{data.nbytes} bytes")
-            self.finish()
         del source
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
@@ -359,28 +360,26 @@ class CudaDriver(Held, Answers):
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
         """See `Driver`. cuMemsetD8."""
         at = self._place(allocation, offset, size)
-        with self.gpu.current:
+        with self.waiting.work(_ours(allocation)):
             self.check(self.module.cuMemsetD8(at, value, size)[0], "cuMemsetD8", f"{size} bytes")
-            self.finish()
 
     def wait(self, stream: int) -> None:
         """Wait until what was given to a stream is done; 0 is the default one. Errors: DriverError."""
         self.alive()
         with self.gpu.current:
-            self.finish(stream)
+            self.waiting.finish(stream)
 
-    def finish(self, stream: int = 0) -> None:
-        """Wait until what was given to a stream (CUstream; 0 is the default one) is done. The context is current."""
-        self.check(self.module.cuStreamSynchronize(stream)[0], "cuStreamSynchronize")
+    def finish_submitted(self) -> None:
+        """See `FinishesLater`."""
+        if self.waiting.unfinished and self.pid == HERE.pid:
+            with self.gpu.current:
+                self.waiting.finish()
 
     def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
         """See `Driver`."""
         self.alive()
-        with self.gpu.current:
-            try:
-                record(CudaRecorder(self))
-            finally:
-                self.finish()
+        with self.waiting.work(uses=uses):
+            record(CudaRecorder(self))
 
     def note_owner(self, allocation: Allocation, *, here: bool) -> None:
         """Nothing to note: CUDA knows no ownership by queue families."""

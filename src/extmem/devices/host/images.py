@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from extmem import vk
 from extmem.devices.base import Requirements
-from extmem.devices.formats import is_depth_or_stencil, texel_size
 from extmem.devices.host import capabilities
 from extmem.errors import UnsupportedError
+from extmem.vk.formats import is_depth_or_stencil, texel_size
 from extmem.vk.words import enum_text, flags_text, types_text
 
 __all__ = ["MAX_FRAMEBUFFER", "format_properties", "requirements", "subresource_layout"]

@@ -85,17 +85,27 @@ class Moving(LogicalDevice, abc.ABC):
     @property
     def queue_facts(self) -> QueueFacts:
         """See `Driver`."""
+        families = self.physical.queue_families
         return QueueFacts(
-            self.queue_family, len(self.physical.queue_families), self.physical.instance.api_version, self.enabled
+            self.queue_family,
+            len(families),
+            self.physical.instance.api_version,
+            self.enabled,
+            families[self.queue_family].flags,
         )
 
     def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
         """See `Driver`."""
         self.transfer.run(record, uses=uses)
 
+    def finish_submitted(self) -> None:
+        """See `FinishesLater`."""
+        if self._transfer is not None and self.pid == HERE.pid:
+            self._transfer.finish()
+
     def close(self) -> None:
-        """See `LogicalDevice.close`."""
-        transfer, self._transfer = self._transfer, None
-        if transfer is not None and self.pid == HERE.pid:
-            transfer.close()
+        """See `LogicalDevice.close`. Errors: DriverError while commands run; safe to repeat."""
+        if self._transfer is not None and self.pid == HERE.pid:
+            self._transfer.close()
+        self._transfer = None
         super().close()

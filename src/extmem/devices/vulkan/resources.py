@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.base import Allocation, NativeResource, Requirements
-from extmem.devices.formats import is_depth_or_stencil
 from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.owners import VkObject
@@ -16,6 +15,7 @@ from extmem.devices.vulkan.prepared import BufferCreation, Spares
 from extmem.devices.vulkan.types import HandleType, translated
 from extmem.errors import UnsupportedError
 from extmem.vk.abi import ffi, from_c, to_c
+from extmem.vk.formats import is_depth_or_stencil
 from extmem.vk.words import flags_text
 
 if TYPE_CHECKING:

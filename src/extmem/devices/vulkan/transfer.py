@@ -4,15 +4,20 @@ How this works. One queue, one command buffer, one fence and one staging buffer 
 and used under a lock. Host bytes go through the staging buffer in pieces. Memory that other processes share belongs
 to VK_QUEUE_FAMILY_EXTERNAL while nobody uses it: each use acquires it first and releases it at the end, as queue family
 ownership transfers ask, so that what the device cached is written back and what others wrote is seen.
+
+Each submission is waited for, in short waits: signal handlers run between two, and what they raise ends the wait. So
+does a minute without an end. The commands may still run then, and nothing that they use may be given back: it is held,
+with the device, until a later call finds that they are done. What still runs when the process ends is left to the
+system: a driver that is told to destroy what a queue uses may wait for that without an end.
 """
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import time
 from collections.abc import Callable, Sequence
 from itertools import starmap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from extmem import vk
 from extmem.devices.vulkan.owners import VkObject
@@ -40,6 +45,8 @@ _Stage = vk.PipelineStageFlagBits
 _EXTERNAL = int(vk.QUEUE_FAMILY_EXTERNAL)
 _MOVES = _Access.TRANSFER_READ | _Access.TRANSFER_WRITE
 _HOST = _Access.HOST_READ | _Access.HOST_WRITE
+_working: Final[set[Transfer]] = set()
+"""What has submitted commands that may still run. Each is kept alive here, with all that these use."""
 
 
 class Transfer:
@@ -59,6 +66,8 @@ class Transfer:
         """The VkResult of a submission that was not waited for to its end; it is recorded when the call returns."""
         self._running = Uses()
         """What such a submission uses."""
+        self._patience = _PATIENCE_S
+        """Seconds that a wait may take; 0 once one took too long, so that calls only look whether it is done."""
         self._staging: VulkanAllocation | None = None
         queue = ffi.new("VkQueue *")
         self._commands.vkGetDeviceQueue(driver.handle, driver.queue_family, driver.queue_index, queue)
@@ -132,6 +141,7 @@ class Transfer:
                 self._submit()
             except BaseException:
                 if not self._submitted:
+                    _working.discard(self)
                     self._forget_buffer()
                     self._running.end()
                 raise
@@ -204,6 +214,7 @@ class Transfer:
         if self._signaled:
             driver.check(vulkan.vkResetFences(driver.handle, 1, ffi.new("uint64_t *", fence)), "vkResetFences")
             self._signaled = False
+        _working.add(self)
         self._submitted.extend(starmap(vulkan.vkQueueSubmit, ((self._queue, 1, info, fence),)))
         result = self._submitted[0]
         if result:
@@ -219,19 +230,33 @@ class Transfer:
 
         While it may run, nothing that it uses may be touched: so waiting is tried again where it fails. A device that
         is lost runs nothing any more. Signal handlers run meanwhile; what they raise ends the wait, not the commands.
-        Errors: DriverError, also for commands that do not end within `_PATIENCE_S`.
+        Errors: DriverError, also for commands that do not end within `_PATIENCE_S`; OutOfMemoryError.
         """
         if not self._submitted:
             return
         fence, result, failures = ffi.new("uint64_t *", self._raw_fence), _TIMEOUT, 0
-        until = time.monotonic() + _PATIENCE_S
-        while result not in (0, _LOST) and failures < _TRIES and time.monotonic() < until:
-            result = self._commands.vkWaitForFences(self._driver.handle, 1, fence, 1, _SLICE_NS)
+        until, wait = time.monotonic() + self._patience, _SLICE_NS if self._patience else 0
+        while result not in (0, _LOST) and failures < _TRIES:
+            result = self._commands.vkWaitForFences(self._driver.handle, 1, fence, 1, wait)
             failures += result not in (0, _LOST, _TIMEOUT)
+            if time.monotonic() >= until:
+                break
+        if result == _TIMEOUT:
+            self._patience = 0.0
+            raise DriverError(
+                f"vkWaitForFences on {self._driver.name}: commands that were submitted do not end (the wait was "
+                f"{_PATIENCE_S:.0f} seconds at first); what they use is held until they do. Try again later; if the "
+                "device hangs, end this process",
+                result=result,
+                command="vkWaitForFences",
+                devices=[self._driver.name],
+            )
         if result in (0, _LOST):
             self._signaled = True
+            self._patience = _PATIENCE_S
             self._submitted.clear()
             self._running.end()
+            _working.discard(self)
         self._driver.check(result, "vkWaitForFences", "what was just submitted")
 
     def _forget_buffer(self) -> None:
@@ -244,19 +269,37 @@ class Transfer:
             self._staging = self._driver.allocate_staging(_STAGING)
         return self._staging
 
-    def close(self) -> None:
-        """Give everything back, when what was submitted is done."""
+    def finish(self) -> None:
+        """Wait for what was submitted, if anything was. A lost device runs nothing any more. Errors: as `_finish`."""
         with self._lock:
-            with contextlib.suppress(DriverError):
+            try:
                 self._finish()
+            except DriverError:
+                if self._submitted:
+                    raise
+
+    def close(self) -> None:
+        """Give everything back, when what was submitted is done. Safe to repeat, also after an exception.
+
+        Errors: as `finish`, for commands that may still run: nothing was given back then.
+        """
+        with self._lock:
+            self.finish()
             if self._staging is not None:
                 self._staging.close()
                 self._staging = None
-            self._submitted.clear()
-            self._running.end()
             self._buffer.clear()  # it ends with its pool
             for made in (self._fence, self._pool):
                 if made is not None:
                     made.settle()
             self._fence = self._pool = None
             self._signaled = False
+
+
+@atexit.register
+def _leave_what_works() -> None:
+    """See the module."""
+    for transfer in list(_working):
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(transfer))  # never lost, so never given back

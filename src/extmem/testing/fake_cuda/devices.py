@@ -141,6 +141,11 @@ def cuCtxGetCurrent(fake: FakeCuda) -> tuple[Any]:
     return (fake.module.CUcontext(fake.contexts[fake.stack[-1]].handle if fake.stack else 0),)
 
 
+def cuStreamQuery(fake: FakeCuda, stream: Any) -> None:
+    """Everything is done."""
+    fake.current()
+
+
 def cuStreamSynchronize(fake: FakeCuda, stream: Any) -> None:
     """Everything is done when it is asked for."""
     fake.current()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from extmem import vk
-from extmem.devices.formats import texel_size
+from extmem.vk.formats import texel_size
 
 __all__ = ["Region", "rows", "texels"]
 

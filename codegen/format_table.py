@@ -1,0 +1,27 @@
+"""The table of formats: how large their texel blocks are, which aspects they have, what their planes are."""
+
+from __future__ import annotations
+
+from codegen.formats import FormatModel
+from codegen.registry import Model
+from codegen.writers import header
+
+__all__ = ["write_formats"]
+
+_WORDS = """
+FORMATS: dict[int, tuple[int, tuple[int, int, int], int, int, tuple[tuple[int, int, int], ...], bool, bool]] = {
+    # VkFormat: bytes of a texel block; texels of a block in each axis; bytes of a depth and of a stencil texel in a
+    # buffer; for each plane its compatible VkFormat, width divisor and height divisor; compressed; has chroma.
+"""
+
+
+def _row(found: FormatModel) -> str:
+    facts = f"{found.block_size}, {found.block_extent}, {found.depth_size}, {found.stencil_size}"
+    return f"    {found.value}: ({facts}, {found.planes}, {found.compressed}, {found.chroma}),  # {found.c_name}\n"
+
+
+def write_formats(model: Model) -> str:
+    """`formats.py`."""
+    subject = "Formats of the Vulkan registry. Use `extmem.vk.formats`, which has words for them."
+    rows = "".join(_row(found) for found in model.formats)
+    return header(model, subject) + '\n__all__ = ["FORMATS"]\n' + _WORDS + rows + "}\n"

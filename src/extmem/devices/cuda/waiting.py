@@ -1,0 +1,83 @@
+"""Waiting for CUDA's streams, so that signal handlers run meanwhile, and for what the work of extmem's own uses.
+
+How this works. A stream is looked at again and again (cuStreamQuery), with short pauses: what a signal handler raises
+ends the wait, and not the work. What that uses is held then until a later wait has seen its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from extmem.owning import Held, Uses
+
+if TYPE_CHECKING:
+    from extmem.devices.cuda.driver import CudaDriver
+
+__all__ = ["Waiting"]
+
+_NOT_READY = 600
+"""CUDA_ERROR_NOT_READY."""
+_QUICK_LOOKS = 200
+_PAUSE_S = 0.0005
+"""Seconds between two looks at a stream, after the quick ones."""
+
+
+class Waiting:
+    """The waits of one driver. The primary context is current where nothing else is said."""
+
+    def __init__(self, driver: CudaDriver) -> None:
+        self._driver = driver
+        self._unfinished: list[Uses] = []
+        """What work on the default stream uses, whose end no wait has seen."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an exception ended a wait, and no other one has seen the end of the work."""
+        return bool(self._unfinished)
+
+    def finish(self, stream: int = 0) -> None:
+        """Wait until what was given to a stream (CUstream; 0 is the default one) is done. Errors: DriverError."""
+        self._until_done(stream)
+        driver = self._driver
+        driver.check(driver.module.cuStreamSynchronize(stream)[0], "cuStreamSynchronize")
+
+    def _until_done(self, stream: int) -> None:
+        """Errors: those of signal handlers alone. A stream that fails runs nothing any more."""
+        before = [] if stream else list(self._unfinished)
+        looks, module = 0, self._driver.module
+        while int(module.cuStreamQuery(stream)[0]) == _NOT_READY:
+            looks += 1
+            time.sleep(0 if looks < _QUICK_LOOKS else _PAUSE_S)
+        for uses in before:
+            uses.end()
+            with contextlib.suppress(ValueError):  # another thread waited, too
+                self._unfinished.remove(uses)
+
+    @contextlib.contextmanager
+    def work(self, *used: Held, uses: Uses | None = None) -> Iterator[None]:
+        """A block that gives work to the default stream; done at its end. The context is current within the block.
+
+        used, uses: what the work uses; it is held until that is done.
+        """
+        held, done = Uses(), True
+        try:
+            for one in used:
+                held.add(one)
+            if uses is not None:
+                held.add_all(uses)
+            with self._driver.gpu.current:
+                try:
+                    yield
+                finally:
+                    done = False
+                    self._until_done(0)
+                    done = True
+                    self.finish()
+        finally:
+            if done:
+                held.end()
+            else:
+                self._unfinished.append(held)

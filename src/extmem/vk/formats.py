@@ -1,0 +1,111 @@
+"""What the registry states of each VkFormat: texel blocks, aspects, planes. Pure; the table is generated.
+
+Aspects are VkImageAspectFlagBits as plain numbers. A multi-planar format has the aspect COLOR, for barriers over all of
+it, and one for each plane, for copies.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from extmem.vk._generated.enums import Format
+from extmem.vk._generated.flags import ImageAspectFlagBits
+from extmem.vk._generated.formats import FORMATS
+
+__all__ = ["FormatFacts", "Plane", "copied_size", "format_facts", "format_name", "is_depth_or_stencil", "texel_size"]
+
+COLOR, DEPTH, STENCIL = (int(getattr(ImageAspectFlagBits, name)) for name in ("COLOR", "DEPTH", "STENCIL"))
+PLANES = tuple(int(getattr(ImageAspectFlagBits, f"PLANE_{number}")) for number in range(3))
+Extent = tuple[int, int, int]
+
+
+class Plane(NamedTuple):
+    """One plane of a multi-planar format."""
+
+    format: int
+    """The VkFormat that it is compatible with."""
+    width_divisor: int
+    height_divisor: int
+
+
+class FormatFacts(NamedTuple):
+    """One format. Sizes in bytes."""
+
+    block_size: int
+    """A texel block's; of a multi-planar format that of all planes together."""
+    block_extent: Extent
+    """Texels of a block in each axis; 1 for formats that are neither compressed nor subsampled in one plane."""
+    depth_size: int
+    """A depth texel's in a buffer, where a copy packs it; 0 without that aspect."""
+    stencil_size: int
+    planes: tuple[Plane, ...]
+    """Empty for a format in one plane."""
+    compressed: bool
+    chroma: bool
+    """Whether an image view of it takes a sampler Y'CbCr conversion."""
+
+    @property
+    def deep(self) -> bool:
+        """Whether it has a depth or a stencil aspect."""
+        return bool(self.depth_size or self.stencil_size)
+
+    @property
+    def whole(self) -> int:
+        """The aspects of a barrier over all of the image: COLOR, or DEPTH and STENCIL as far as there are any."""
+        return (DEPTH if self.depth_size else 0) | (STENCIL if self.stencil_size else 0) or COLOR
+
+    @property
+    def copied(self) -> tuple[int, ...]:
+        """The aspects that a copy can take, one at a time."""
+        if self.planes:
+            return PLANES[: len(self.planes)]
+        return tuple(aspect for aspect in (COLOR, DEPTH, STENCIL) if aspect & self.whole)
+
+
+@cache
+def format_facts(vk_format: int) -> FormatFacts | None:
+    """The facts of a format; None for VK_FORMAT_UNDEFINED and for numbers that this registry lacks."""
+    found = FORMATS.get(int(vk_format))
+    if found is None:
+        return None
+    size, extent, depth, stencil, planes, compressed, chroma = found
+    return FormatFacts(size, extent, depth, stencil, tuple(Plane(*plane) for plane in planes), compressed, chroma)
+
+
+def format_name(vk_format: int) -> str:
+    """`R8G8B8A8_UNORM`, or the number where the registry lacks it."""
+    return Format(vk_format).name if vk_format in FORMATS else f"format {int(vk_format)}"
+
+
+def copied_size(facts: FormatFacts, aspect: int, extent: Extent) -> tuple[int, Extent, int]:
+    """How one aspect of an image area is copied: bytes of a texel block, texels to copy, bytes in the buffer.
+
+    aspect: one of `facts.copied`. extent: the area in texels of the whole image; a plane has fewer. Rows and slices
+    lie tightly packed in the buffer (bufferRowLength and bufferImageHeight are 0).
+    """
+    if aspect in PLANES and facts.planes:
+        plane = facts.planes[PLANES.index(aspect)]
+        extent = (-(-extent[0] // plane.width_divisor), -(-extent[1] // plane.height_divisor), extent[2])
+        size, blocks = FORMATS[plane.format][0], FORMATS[plane.format][1]
+    else:
+        size = {DEPTH: facts.depth_size, STENCIL: facts.stencil_size}.get(aspect) or facts.block_size
+        blocks = facts.block_extent
+    total = size
+    for length, block in zip(extent, blocks, strict=True):
+        total *= -(-length // block)
+    return size, extent, total
+
+
+def texel_size(vk_format: int) -> int | None:
+    """Bytes per texel of an uncompressed format in one plane, depth and stencil together; None for every other."""
+    facts = format_facts(vk_format)
+    if facts is None or facts.compressed or facts.planes or facts.block_extent != (1, 1, 1):
+        return None
+    return facts.block_size
+
+
+def is_depth_or_stencil(vk_format: int) -> bool:
+    """Whether the format has a depth or a stencil aspect."""
+    facts = format_facts(vk_format)
+    return facts is not None and facts.deep

@@ -1,0 +1,149 @@
+"""Calls that raise the rules on commands: the wrong call of each case, with real resources in place of the facts.
+
+How this works. A case ends in a function of `extmem.rules`, with the facts of its resources, the device's queue among
+them. Here a scripted GPU with such a queue makes buffers and images as these facts say, binds them to memory, and gets
+the same command.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+from unittest import mock
+
+import extmem
+from extmem import rules, vk
+from extmem.testing.fake_vulkan import Family
+from tests.rules import cases_barrier_ranges, cases_commands
+from tests.rules.cases import CASES
+from tests.rules.raising import broken_by
+from tests.rules.recipes_world import RECIPES, World
+
+__all__ = ["put"]
+
+L, S = vk.ImageLayout, vk.PipelineStageFlagBits
+_LAID_OUT = {
+    "VUID-VkImageMemoryBarrier-oldLayout-01197": lambda c, i, b: c.change_layout(i, L.TRANSFER_SRC_OPTIMAL, L.GENERAL),
+    "VUID-vkCmdCopyBufferToImage-dstImageLayout-00180": lambda c, i, b: c.copy_buffer_to_image(b, i, layout=7),
+    "VUID-vkCmdCopyImageToBuffer-srcImageLayout-00189": lambda c, i, b: c.copy_image_to_buffer(i, b, layout=6),
+    "VUID-vkCmdClearColorImage-imageLayout-00004": lambda c, i, b: c.clear_color_image(i, (0,) * 4, layout=7),
+}
+"""Rules on what commands did before."""
+
+
+def _judged(vuid: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """The last function of the rules that the case's wrong call ends in, and its arguments."""
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def noting(name: str, judge: Any) -> Any:
+        def noted(*given: Any, **more: Any) -> Any:
+            calls.append((name, given, more))
+            return judge(*given, **more)
+
+        return noted
+
+    names = [name for name in rules.__all__ if name.startswith("check_")]
+    changed = {name: noting(name, getattr(rules, name)) for name in names}
+    with mock.patch.multiple(rules, **changed):
+        CASES[vuid].wrong()
+    return calls[-1]
+
+
+def _made(world: World, device: extmem.Device, facts: rules.ResourceFacts, shared: Any = None) -> Any:
+    """The buffer or image that the facts are of, bound to memory. shared: to this memory, where it begins."""
+    info: Any = facts.create_info
+    made = world.keep(device.create_buffer(info) if facts.kind == "buffer" else device.create_image(info))
+    memory = shared or world.memory(device)
+    (device.bind_buffer_memory if facts.kind == "buffer" else device.bind_image_memory)(made, memory, 0)
+    return made
+
+
+def put(world: World, vuid: str) -> set[str]:
+    """The rules that the public command with the case's values breaks."""
+    if vuid in _LAID_OUT:
+        device = world.gpu()
+        image, buffer = (_made(world, device, made) for made in (cases_commands.image_of(), cases_commands.buffer_of()))
+        _run(device, lambda c: c.change_layout(image, L.UNDEFINED, L.GENERAL))
+        return _run(device, lambda c: _LAID_OUT[vuid](c, image, buffer))
+    name, given, more = _judged(vuid)
+    told = {**dict(zip(_ORDER.get(name, ()), given, strict=False)), **more}
+    facts = told["device"]
+    flags = facts.queue_flags
+    device = world.gpu() if flags is None else world.gpu(families=(Family(flags),))
+    return _PUT[name](world, device, told)
+
+
+def _run(device: extmem.Device, work: Any) -> set[str]:
+    def block() -> None:
+        with device.commands() as commands:
+            work(commands)
+
+    return broken_by(block)
+
+
+def _fill(world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
+    buffer = _made(world, device, told["buffer"])
+    return _run(device, lambda c: c.fill_buffer(buffer, 1, offset=told["offset"], size=told["size"]))
+
+
+def _copy(world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
+    places = told["places"]
+    source = _made(world, device, told["source"])
+    target = _made(world, device, told["target"], source.memory if places[0] == places[1] else None)
+    offsets = {"source_offset": told["source_offset"], "target_offset": told["target_offset"]}
+    return _run(device, lambda c: c.copy_buffer(source, target, size=told["size"], **offsets))
+
+
+def _clear(world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
+    image = _made(world, device, told["image"])
+    return _run(device, lambda c: c.clear_color_image(image, (0,) * 4, layout=told["layout"]))
+
+
+def _image_copy(to_image: bool, world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
+    image = _made(world, device, told["image"])
+    shared = told.get("places", ((0,), (1,)))
+    buffer = _made(world, device, told["buffer"], image.memory if shared[0][0] == shared[1][0] else None)
+    how = {
+        name: told[name] for name in ("layout", "buffer_offset", "mip_level", "array_layer", "aspect") if name in told
+    }
+    if to_image:
+        return _run(device, lambda c: c.copy_buffer_to_image(buffer, image, **how))
+    return _run(device, lambda c: c.copy_image_to_buffer(image, buffer, **how))
+
+
+def _barrier(kind: str, world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
+    barrier, made = told["barrier"], _made(world, device, told["resource"])
+    setattr(barrier, kind, made)
+    listed: Any = {f"{kind}_memory_barriers": [barrier]}
+    return _run(device, lambda c: c.pipeline_barrier(S.TRANSFER, S.TRANSFER, **listed))
+
+
+def _pipeline(world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
+    lists: Any = {}
+    for kind in ("buffer", "image"):
+        listed = lists[f"{kind}_memory_barriers"] = list(told[f"{kind}_memory_barriers"])
+        for barrier in listed:
+            setattr(barrier, kind, _made(world, device, told[f"{kind}s"][0]))
+    lists["memory_barriers"] = told["memory_barriers"]
+    return _run(device, lambda c: c.pipeline_barrier(*told["stage_masks"], **lists))
+
+
+_ORDER = {
+    "check_fill_buffer": ("buffer", "offset", "size", "device"),
+    "check_copy_buffer": ("source", "target", "source_offset", "target_offset", "size", "device"),
+    "check_clear_color_image": ("image", "layout", "device"),
+    "check_buffer_memory_barrier": ("barrier", "resource", "device"),
+    "check_image_memory_barrier": ("barrier", "resource", "device"),
+}
+_PUT: dict[str, Any] = {
+    "check_fill_buffer": _fill,
+    "check_copy_buffer": _copy,
+    "check_clear_color_image": _clear,
+    "check_copy_buffer_to_image": functools.partial(_image_copy, True),
+    "check_copy_image_to_buffer": functools.partial(_image_copy, False),
+    "check_buffer_memory_barrier": functools.partial(_barrier, "buffer"),
+    "check_image_memory_barrier": functools.partial(_barrier, "image"),
+    "check_pipeline_barrier": _pipeline,
+}
+_OF_COMMANDS = {vuid for module in (cases_commands, cases_barrier_ranges) for vuid in module.ENTERED}
+RECIPES.update({vuid: functools.partial(put, vuid=vuid) for vuid in _OF_COMMANDS})
