@@ -16,6 +16,7 @@ from extmem.rules import (
     bind,
     create,
     get_handle,
+    get_queue,
     keyed_mutex,
     ledger,
     mapping,
@@ -69,7 +70,18 @@ def test_a_planted_lie_about_any_rule_is_found(vuid: str) -> None:
 
 SUITES: tuple[Suite[object], ...] = tuple(
     value
-    for module in (_allocation, barriers, bind, create, get_handle, keyed_mutex, mapping, pipeline_barrier, properties)
+    for module in (
+        _allocation,
+        barriers,
+        bind,
+        create,
+        get_handle,
+        get_queue,
+        keyed_mutex,
+        mapping,
+        pipeline_barrier,
+        properties,
+    )
     for value in vars(module).values()
     if isinstance(value, Suite)
 )
@@ -115,6 +127,7 @@ def test_all_rules_of_the_specification_are_there() -> None:
     """Explicit and implicit ones of 1.4.360, by family; and the allocation and binding rules we check besides."""
     count = Counter((row.family, row.implicit) for row in ledger.rows())
     beside = 23
+    parents, queues = 6, 2
     assert count == {
         ("win32-memory", False): 24,
         ("win32-memory", True): 23,
@@ -122,14 +135,14 @@ def test_all_rules_of_the_specification_are_there() -> None:
         ("fd-memory", True): 14,
         ("host", False): 16,
         ("host", True): 10,
-        ("generic", False): 87 + beside,
-        ("generic", True): 33,
+        ("generic", False): 87 + beside + queues,
+        ("generic", True): 33 + parents,
         ("semaphore", False): 34,
         ("semaphore", True): 43,
         ("fence", False): 23,
         ("fence", True): 39,
     }
-    assert len({row.vuid for row in ledger.rows()}) == 360 + beside
+    assert len({row.vuid for row in ledger.rows()}) == 360 + beside + parents + queues
 
 
 def test_every_explicit_memory_rule_is_checked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -39,18 +40,21 @@ def bind(
     """See `Device.bind_buffer_memory2` and `Device.bind_image_memory2`: all are judged before any is bound."""
     found: list[rules.Violation] = []
     pairs: list[tuple[Resource, DeviceMemory, Holding, int]] = []
+    wanted = Buffer if kind == "buffer" else Image
+    named: set[int] = set()
     with device.making, Uses() as uses:
         for info in infos:
             resource = info.buffer if isinstance(info, vk.BindBufferMemoryInfo) else info.image
             memory = info.memory
-            if not isinstance(resource, (Buffer, Image)) or not isinstance(memory, DeviceMemory):
+            if not isinstance(resource, wanted) or not isinstance(memory, DeviceMemory):
                 raise TypeError(
                     f"cannot bind {resource!r} to {memory!r}: pass the {kind} from create_{kind} and the memory from "
                     "allocate_memory; objects of other bindings come in through extmem.raw"
                 )
             holding = uses.add(memory.holding)
             if device.check != "off":
-                found += _breaks(device, info, resource, holding)
+                found += _breaks(device, info, resource, holding, again=id(resource) in named)
+            named.add(id(resource))
             pairs.append((resource, memory, holding, int(info.memory_offset)))
         if found:
             device.report(found, f"vkBind{kind.capitalize()}Memory2")
@@ -65,15 +69,21 @@ def _breaks(
     info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo,
     resource: Resource,
     holding: Holding,
+    *,
+    again: bool,
 ) -> list[rules.Violation]:
+    """The rules that a binding breaks. again: the call names the resource twice, so that it is bound by then."""
+    facts, identity = resource.facts, device.facts.identity
+    if again:
+        facts = dataclasses.replace(facts, bound=True)
     if isinstance(info, vk.BindImageMemoryInfo):
-        return rules.check_bind_image_memory(info, resource.facts, tracking.memory_facts(holding))
+        return rules.check_bind_image_memory(info, facts, tracking.memory_facts(holding), device=identity)
     key = None
-    if isinstance(resource, Buffer) and info.p_next is None:
+    if isinstance(resource, Buffer) and info.p_next is None and not again:
         key = verdicts.of_binding(device, info.memory_offset, resource, holding)
     if key in device.verdicts:
         return []
-    found = rules.check_bind_buffer_memory(info, resource.facts, tracking.memory_facts(holding))
+    found = rules.check_bind_buffer_memory(info, facts, tracking.memory_facts(holding), device=identity)
     if not found:
         device.verdicts.note(key)
     return found

@@ -26,6 +26,7 @@ from extmem.rules.facts import (
     ResourceFacts,
 )
 from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle
+from extmem.rules.get_queue import check_get_device_queue
 from extmem.rules.keyed_mutex import check_keyed_mutex
 from extmem.rules.mapping import check_map_memory, check_unmap_memory
 from extmem.rules.pipeline_barrier import check_pipeline_barrier, check_pipeline_barrier2
@@ -54,6 +55,7 @@ __all__ = [
     "check_create_image",
     "check_external_buffer_info",
     "check_external_image_format_info",
+    "check_get_device_queue",
     "check_get_memory_fd",
     "check_get_memory_win32_handle",
     "check_image_memory_barrier",
