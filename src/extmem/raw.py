@@ -12,18 +12,20 @@ from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import manager
-from extmem.memory import Descriptor, Device, DeviceMemory
-from extmem.memory.allocating import adopt_foreign, adopt_pointer
+from extmem.memory import Descriptor, Device, DeviceMemory, adopting
 from extmem.memory.device import Check
 from extmem.memory.opening import import_stated
+from extmem.memory.resources import Buffer, Image
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 
 if TYPE_CHECKING:
     from extmem.vk.abi import CStruct
 
 __all__ = [
+    "adopt_buffer",
     "adopt_cuda",
     "adopt_device",
+    "adopt_image",
     "adopt_memory",
     "c_struct",
     "cuda_array",
@@ -120,46 +122,78 @@ def adopt_device(
     queue_family_index, queue_index: a queue of it that extmem may submit to while nobody else does (vkQueueSubmit is
         externally synchronized); used by `write`, `read`, `fill` and `commands()` alone.
     api_version: VkApplicationInfo::apiVersion of its instance, packed; at least 1.1.
-    Errors: HandleStateError for null handles; UnsupportedError for Vulkan 1.0, or without a loader.
+    Errors: HandleStateError for null handles, and a physical device that is not of this instance; RuleViolation
+        (VUID-vkGetDeviceQueue-queueFamilyIndex-00384, -queueIndex-00385) for a family or queue that the physical device
+        lacks; UnsupportedError for a family that cannot copy, a sharing extension that the physical device lacks,
+        Vulkan 1.0, or without a loader; TypeError for extensions that are not a sequence of str.
     """
-    from extmem.devices.vulkan.driver import VulkanDriver
-    from extmem.devices.vulkan.instance import API_VERSION, Instance
-    from extmem.devices.vulkan.physical import PhysicalDevice
+    from extmem.devices.vulkan.adopted import adopt
 
-    for what, handle in (("VkInstance", instance), ("VkPhysicalDevice", physical_device), ("VkDevice", device)):
-        if not handle:
-            raise HandleStateError(f"the {what} is null; pass its address as a number")
-    if api_version < API_VERSION:
-        raise UnsupportedError(
-            f"the instance was made for version {api_version:#x}; external memory needs Vulkan 1.1 ({API_VERSION:#x})",
-            requires_one_of=["VkApplicationInfo::apiVersion of 1.1 or later"],
-        )
-    adopted = PhysicalDevice.of(Instance(adopt=instance, api_version=api_version), physical_device, extensions)
-    return Device(VulkanDriver(adopted, device=device, queue_family=queue_family_index, queue=queue_index), check=check)
+    driver = adopt(
+        instance,
+        physical_device,
+        device,
+        extensions=extensions,
+        queue_family=queue_family_index,
+        queue=queue_index,
+        api_version=api_version,
+    )
+    return Device(driver, check=check)
 
 
-def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> DeviceMemory:
+def adopt_memory(
+    device: Device,
+    memory: int,
+    info: vk.MemoryAllocateInfo,
+    *,
+    imported: int = 0,
+) -> DeviceMemory:
     """A VkDeviceMemory that another binding allocated on this device, to be shared.
 
     info: how it was allocated, in extmem's words: size, memory type, VkMemoryDedicatedAllocateInfo with a resource of
         `device`, and what it is shared as. Where it was allocated for export as OPAQUE_FD, OPAQUE_WIN32 and
-        OPAQUE_WIN32_KMT may be said here too, with name and access: on Linux they stand on that fd.
-    Ownership: the VkDeviceMemory stays the other's, who frees it after `close()`. Errors: as `Device.allocate_memory`.
+        OPAQUE_WIN32_KMT may be said here too, with name and access: on Linux they stand on that fd. A buffer or image
+        of the other binding that it is dedicated to comes in through `adopt_buffer` or `adopt_image`.
+    imported: the handle type that the other binding imported it as; 0 for memory that it allocated. Not in `info`,
+        since the handle is not there any more.
+    What is exported is measured, on Linux: the fd is imported once, on a device of its own, with the stated size,
+    memory type and dedicated resource. Of memory that is not exported the size is believed.
+    Ownership: the VkDeviceMemory stays the other's, who frees it after `close()`.
+    Errors: DescriptorError where the driver contradicts what `info` states; else as `Device.allocate_memory`.
     """
     if not memory:
         raise HandleStateError("the VkDeviceMemory is null; pass its value as a number")
-    return adopt_foreign(device, memory, info)
+    return adopting.adopt_memory(device, memory, info, imported=int(imported))
+
+
+def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, bound: bool = False) -> Buffer:
+    """A VkBuffer that another binding created on this device: to dedicate memory to, to bind, for commands.
+
+    info: how it was created. It is compared with what the driver requires of the buffer. bound: whether the other
+        binding has bound it to memory already.
+    Ownership: stays the other's, who destroys it after `close()`.
+    Errors: DescriptorError where the buffer was not created so; UnsupportedError for another kind of device;
+        HandleStateError for null; as `Device.create_buffer`.
+    """
+    return adopting.adopt_buffer(device, buffer, info, bound=bound)
+
+
+def adopt_image(device: Device, image: int, info: vk.ImageCreateInfo, *, bound: bool = False) -> Image:
+    """A VkImage that another binding created on this device. As `adopt_buffer`."""
+    return adopting.adopt_image(device, image, info, bound=bound)
 
 
 def adopt_cuda(device: Device, pointer: int, size: int) -> DeviceMemory:
     """Memory that other code of this process made with CUDA's virtual-memory API, to be shared as OPAQUE_FD or by name.
 
-    pointer: where it begins (CUdeviceptr). size: bytes of the whole allocation there.
+    pointer: where an allocation begins (CUdeviceptr). size: bytes of it that are shared, from its beginning on.
+    The driver says where the allocation begins and ends (cuMemGetAddressRange, cuMemRetainAllocationHandle).
     Ownership: the mapping stays the other's and must outlive what is made here; the memory itself is held.
-    Errors: UnsupportedError with the remedy where the driver cannot export what is there: memory of cudaMalloc, and of
-    cuMemCreate without a shareable handle type.
+    Errors: UnsupportedError with the remedy where the driver cannot export what is there (memory of cudaMalloc, and of
+    cuMemCreate without a shareable handle type), and for a tensor that does not begin its allocation, reaches past it,
+    or lies in several: one handle leads to one allocation, from its beginning on.
     """
-    return adopt_pointer(device, pointer, size)
+    return adopting.adopt_pointer(device, pointer, size)
 
 
 def cuda_array(memory: DeviceMemory) -> int:

@@ -57,7 +57,7 @@ class Resource(Held, abc.ABC):
         """The memory it is bound to, None before."""
         self.memory_offset = 0
         self._facts: ResourceFacts | None = None
-        self._bound = False
+        self._bound = native.bound
         self._closed = False
 
     @property
@@ -155,9 +155,16 @@ class Buffer(Resource):
     __slots__ = ("create_info", "verdict")
     _word = "buffer"
 
-    def __init__(self, device: Device, info: vk.BufferCreateInfo, verdict: verdicts.Key | None = None) -> None:
-        """verdict: what its creation was remembered by, if it was."""
-        super().__init__(device, device.driver.create_buffer(info))
+    def __init__(
+        self,
+        device: Device,
+        info: vk.BufferCreateInfo,
+        verdict: verdicts.Key | None = None,
+        *,
+        native: NativeResource | None = None,
+    ) -> None:
+        """verdict: what its creation was remembered by, if it was. native: one that another binding created."""
+        super().__init__(device, device.driver.create_buffer(info) if native is None else native)
         self.verdict = verdict
         self.create_info = info
         """The VkBufferCreateInfo that it was made from."""
@@ -180,8 +187,9 @@ class Image(Resource):
     __slots__ = ("create_info",)
     _word = "image"
 
-    def __init__(self, device: Device, info: vk.ImageCreateInfo) -> None:
-        super().__init__(device, device.driver.create_image(info))
+    def __init__(self, device: Device, info: vk.ImageCreateInfo, *, native: NativeResource | None = None) -> None:
+        """native: one that another binding created."""
+        super().__init__(device, device.driver.create_image(info) if native is None else native)
         self.create_info = info
         """The VkImageCreateInfo that it was made from."""
         self._look_now()

@@ -226,15 +226,40 @@ class VulkanDriver(Moving):
         return memory
 
     def adopt_memory(
-        self, raw: int, size: int, memory_type_index: int, handle_types: int, dedicated: NativeResource | None
+        self,
+        raw: int,
+        size: int,
+        memory_type_index: int,
+        handle_types: int,
+        dedicated: NativeResource | None,
+        *,
+        imported: int = 0,
     ) -> VulkanAllocation:
-        """A VkDeviceMemory of this VkDevice that somebody else allocated, for these export types, and frees."""
+        """See `AdoptsMemory`."""
         self.alive()
         types = to_driver(handle_types)
-        identity = next(self._identities) if types else 0
-        return VulkanAllocation(
-            self, raw, size, memory_type_index, types, dedicated, stated_identity=identity, owner="held"
+        made = VulkanAllocation(
+            self,
+            raw,
+            size,
+            memory_type_index,
+            types | to_driver(imported),
+            dedicated,
+            stated_identity=next(self._identities) if types else 0,
+            owner="held",
+            exporting=bool(types),
         )
+        try:
+            self._imports.measure(made)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def adopt_resource(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
+        """See `AdoptsMemory`."""
+        self.alive()
+        return self._resources.adopt(raw, info)
 
     def import_fd(
         self,

@@ -26,6 +26,7 @@ __all__ = ["Imports"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD = int(HandleType.OPAQUE_FD)
+_FDS = int(HandleType.OPAQUE_FD | HandleType.DMA_BUF)
 _HOST_POINTER = int(HandleType.HOST_ALLOCATION)
 _S = vk.StructureType
 _ALLOCATE = int(_S.MEMORY_ALLOCATE_INFO)
@@ -48,6 +49,16 @@ class Imports:
         if not found.valid:
             raise self._refusal(found.problem)
         self.prover.prove(fd, size, memory_type_index, handle_type, dedicated)
+
+    def measure(self, adopted: VulkanAllocation) -> None:
+        """Compare adopted memory with what it exports: its fd is imported as it is stated to be, elsewhere.
+
+        Of what is not exported by fd nothing can be asked. Errors: as `Prover.prove`, `VulkanDriver.get_fd`.
+        """
+        types = adopted.handle_types & _FDS if adopted.exporting else 0
+        fd = adopted.fd if types else None
+        if fd is not None:
+            self.prover.prove(fd, adopted.size, adopted.memory_type_index, types & -types, adopted.dedicated)
 
     def from_payload(
         self,

@@ -15,6 +15,7 @@ from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.prepared import BufferCreation, Spares
 from extmem.devices.vulkan.types import HandleType, translated
 from extmem.errors import UnsupportedError
+from extmem.owning import Owner
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
@@ -79,6 +80,17 @@ class Resources:
             owner.settle()
             raise
         return NativeResource("image", needs, owner.raw, 0, info, owner=owner)
+
+    def adopt(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
+        """A VkBuffer or VkImage that somebody else made from `info`, and destroys; what it requires is asked."""
+        if isinstance(info, vk.ImageCreateInfo):
+            return NativeResource("image", self._image_requirements(raw), raw, 0, info, owner=Owner())
+        driver, call = self._driver, self._creations.pop("set", None) or self._creations.make()
+        call.ask.buffer = raw
+        driver.commands.vkGetBufferMemoryRequirements2(driver.handle, call.ask, call.needs)
+        needs = _requirements(call.needs, call.alone)
+        self._creations["set"] = call
+        return NativeResource("buffer", needs, raw, int(info.size), info, owner=Owner())
 
     def recreate(self, resource: NativeResource) -> NativeResource:
         """The identical buffer or image."""
