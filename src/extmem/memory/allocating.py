@@ -67,7 +67,8 @@ def allocate_memory(
             uses.add(device)
             callers = CallersFd.of_chain(info, uses)
             memory, imports_fd = _allocate_memory(device, info, everyday, stated, callers, uses)
-            memory.holding.resource = resource
+            if resource is not None:
+                memory.holding.keep_resource(resource)
         if callers is None or not imports_fd:
             return memory
         callers.arm()

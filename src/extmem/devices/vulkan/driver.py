@@ -65,8 +65,6 @@ class VulkanDriver(Moving):
     ) -> None:
         """See `LogicalDevice`."""
         super().__init__(physical, device=device, queue_family=queue_family, queue=queue)
-        self.host_visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self.memory_types())
-        """Of each memory type, whether the host sees it."""
         self._resources = Resources(self)
         self.bind = self._resources.bind
         """See `Driver`."""
@@ -163,6 +161,10 @@ class VulkanDriver(Moving):
     def buffer_of(self, allocation: VulkanAllocation) -> NativeResource:
         """A buffer over the whole allocation: the one it is dedicated to, or one for moving bytes alone."""
         return self._resources.buffer_of(allocation)
+
+    def obstacle(self, allocation: VulkanAllocation, usage: int = 0, end: int = 0) -> str:
+        """Why that buffer cannot be used so, and what to do; empty where it can be."""
+        return self._resources.obstacle(allocation, usage, end)
 
     # Memory.
 

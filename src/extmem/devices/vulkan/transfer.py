@@ -234,6 +234,11 @@ class Transfer:
             self._running.end()
         self._driver.check(result, "vkWaitForFences", "what was just submitted")
 
+    def finish(self) -> None:
+        """Wait for what was submitted and not waited for to its end. Errors: DriverError."""
+        with self._lock:
+            self._finish()
+
     def _forget_buffer(self) -> None:
         """What was being recorded is of no use: the next one begins anew."""
         if self._buffer:
