@@ -22,6 +22,7 @@ from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, NtHandle
 from extmem.manager import INHERIT_VARIABLE, manager
 from extmem.objects import Status, error_for
+from extmem.owning import out_of_descriptors
 
 __all__ = ["Popen", "receive_handle", "run", "send_handle"]
 
@@ -31,7 +32,8 @@ class Popen(subprocess.Popen[Any]):
 
     handles: only these arrive, as with PROC_THREAD_ATTRIBUTE_HANDLE_LIST (each must be inheritable); None is all
         inheritable ones of this process.
-    Everything else is passed to `subprocess.Popen`. Errors: its own, and the object manager's.
+    Everything else is passed to `subprocess.Popen`. Errors: its own, and the object manager's; OutOfMemoryError where
+    the process has no descriptor left.
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class Popen(subprocess.Popen[Any]):
     ) -> None:
         values = None if handles is None else [int(handle) for handle in handles]
         with contextlib.ExitStack() as until_started:
-            super().__init__(args, **_inheriting(values, env, pass_fds, options, until_started))
+            try:
+                super().__init__(args, **_inheriting(values, env, pass_fds, options, until_started))
+            except OSError as error:
+                raise out_of_descriptors(error, "Popen") from None
 
 
 if sys.platform == "win32":

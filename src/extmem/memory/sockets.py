@@ -15,6 +15,7 @@ import msgspec
 from extmem.broker import transport
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
 from extmem.handles import FdHandle, FdPayload
+from extmem.owning import out_of_descriptors
 
 if sys.platform != "linux":
     raise ImportError("descriptors go through sockets on Linux alone; extmem.memory picks what the platform has")
@@ -45,7 +46,10 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
 def receive_handle(sock: socket.socket) -> FdHandle:
     """`extmem.process.receive_handle`."""
     _check(sock)
-    packet = transport.receive(sock)
+    try:
+        packet = transport.receive(sock)
+    except OSError as error:
+        raise out_of_descriptors(error, "recvmsg") from None
     if packet is None:
         raise PeerGoneError("the other end of the socket is closed; no handle came")
     data, owned, _ = packet

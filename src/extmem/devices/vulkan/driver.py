@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from extmem import vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
-from extmem.devices import host
+from extmem.devices import host, shortage
 from extmem.devices.base import (
     Allocation,
     DeviceIdentity,
@@ -342,6 +342,8 @@ class VulkanDriver(Moving):
             fail(result, "vkGetMemoryFdKHR", self.name)
         self._fds["set"] = call
         if owned.fd < 0:  # some drivers call that a success
+            if shortage.of_descriptors():
+                fail(int(vk.Result.ERROR_TOO_MANY_OBJECTS), "vkGetMemoryFdKHR", self.name)
             raise UnsupportedError(
                 f"{self.name} gave no fd: this memory was not allocated for export as {HandleType(handle_type)!r}",
                 requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {HandleType(handle_type)!r}"],

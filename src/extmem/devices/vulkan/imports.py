@@ -78,7 +78,9 @@ class Imports:
             return self._from_host_payload(payload, size, capacity)
         if not self.prover.resembles(payload.fd, _FD):
             raise self._refusal(f"the payload's file is nothing that {self.driver.name} exports")
-        self.prover.measure(payload.fd, size)  # a driver's file is not sealed: whoever has it may have truncated it
+        self.prover.measure(
+            payload.fd, size, _FD
+        )  # a driver's file is not sealed: whoever has it may have truncated it
         return self.unexamined(payload.fd, size, memory_type_index, _FD, dedicated, payload, identity)
 
     def _from_host_payload(self, payload: PayloadFd, size: int, capacity: int) -> VulkanAllocation:
