@@ -145,7 +145,7 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
     Errors: UnsupportedError for another kind of socket; HandleStateError for a closed handle; PeerGoneError;
     BlockingIOError where the socket does not block and is full.
     """
-    sockets = _fd_sockets()
+    sockets = fd_sockets()
     sockets.send_handle(sock, handle)
 
 
@@ -158,13 +158,14 @@ def receive_handle(sock: socket.socket) -> FdHandle:
     Errors: PeerGoneError at the end; PeerProtocolError for what is no such message; UnsupportedError as `send_handle`;
     BlockingIOError where the socket does not block and nothing is there.
     """
-    sockets = _fd_sockets()
+    sockets = fd_sockets()
     received: FdHandle = sockets.receive_handle(sock)
     return received
 
 
 @functools.cache
-def _fd_sockets() -> Any:
+def fd_sockets() -> Any:
+    """The module that sends descriptors, where the system has them (for the library itself). UnsupportedError."""
     try:
         from extmem.memory import sockets
     except ImportError as error:

@@ -5,36 +5,48 @@ What comes in here is trusted to be what the caller says: nobody else can know w
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import manager
-from extmem.memory import Descriptor, Device, DeviceMemory, adopting
+from extmem.memory import Descriptor, Device, DeviceMemory, adopting, choosing
+from extmem.memory.choosing import FdChoices
 from extmem.memory.device import Check
 from extmem.memory.opening import import_stated
 from extmem.memory.resources import Buffer, Image
+from extmem.owning import copy_fd, out_of_descriptors
+from extmem.process import fd_sockets
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 
 if TYPE_CHECKING:
+    import socket
+
     from extmem.vk.abi import CStruct
 
 __all__ = [
+    "FdChoices",
+    "VulkanHandles",
     "adopt_buffer",
     "adopt_cuda",
     "adopt_device",
     "adopt_image",
     "adopt_memory",
+    "borrowed_fd",
     "c_struct",
     "cuda_array",
+    "fd_choices",
     "fd_handle",
     "import_payload",
     "kmt_handle",
     "nt_handle",
     "open_section",
+    "send_payload",
     "vk_device",
+    "vk_handles",
     "vk_memory",
 ]
 
@@ -66,21 +78,75 @@ def fd_handle(fd: int) -> FdHandle:
 
 
 def import_payload(
-    device: Device, handle: FdHandle | NtHandle | KmtHandle | int, descriptor: Descriptor
+    device: Device,
+    handle: FdHandle | NtHandle | KmtHandle | int,
+    descriptor: Descriptor,
+    *,
+    borrow: bool = False,
 ) -> DeviceMemory:
     """Import a handle that carries no descriptor of its own, with the one that the caller states.
 
     handle: an fd (a number is taken for one); or an NT handle, such as one of another program's section or GPU memory;
         or a KMT handle. What the descriptor is dedicated to is made anew, and ends with the memory.
-    descriptor: for Direct3D's memory it states that handle type alone.
-    Ownership: consumes an fd, on success only; an NT handle stays the caller's. Errors: as `Device.allocate_memory`.
+    descriptor: for Direct3D's memory, and for a dma-buf, it states that handle type alone.
+    borrow: import a copy of an fd, so that the fd stays the caller's: of another binding, say, which closes it itself.
+    Ownership: consumes an fd, on success only, and none that is borrowed; an NT handle stays the caller's.
+    Errors: as `Device.allocate_memory`; OutOfMemoryError where there is no descriptor left for the copy.
     """
-    source: vk.ChainStruct
     if isinstance(handle, (NtHandle, KmtHandle)):
-        source = vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle)
-    else:
-        source = vk.ImportMemoryFdInfoKHR(_Type.OPAQUE_FD, handle)
-    return import_stated(device, source, descriptor)
+        return import_stated(
+            device, vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle), descriptor
+        )
+    kind = _Type.DMA_BUF if descriptor.handle_types == _Type.DMA_BUF else _Type.OPAQUE_FD
+    if not borrow:
+        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor)
+    with borrowed_fd(handle) as copy:
+        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor)
+
+
+def borrowed_fd(fd: FdHandle | int) -> FdHandle:
+    """A handle of a copy of the fd (dup(2), close-on-exec), which stays the caller's.
+
+    Errors: HandleStateError for what is not open; OutOfMemoryError where there is no descriptor left.
+    """
+    if isinstance(fd, FdHandle):
+        return fd.duplicate()
+    try:
+        return FdHandle(copy_fd(fd))
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise HandleStateError(f"fd {fd} is not open in this process; pass one that is") from None
+        raise out_of_descriptors(error, "dup") from None
+
+
+def send_payload(sock: socket.socket, fd: FdHandle | int, descriptor: Descriptor) -> None:
+    """Send an fd that carries no descriptor of its own, with the one that the caller states (`process.send_handle`).
+
+    The other end calls `extmem.process.receive_handle`, and opens what comes. It is proven there, on a device of its
+    own, as a stranger's is. sock: a Unix socket, SOCK_SEQPACKET.
+    Ownership: the fd stays the caller's. Errors: as `process.send_handle`; HandleStateError for an fd that is not open.
+    """
+    sockets = fd_sockets()
+    with borrowed_fd(fd) as copy, copy.use() as owned:
+        sockets.send_stated(sock, owned.fd, descriptor.encode())
+
+
+def fd_choices(
+    device: Device,
+    fd: FdHandle | int,
+    *,
+    handle_type: int = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD,
+    memory_properties: int = 0,
+) -> FdChoices:
+    """What a `Descriptor` may state of an fd that nobody describes, as far as kernel and driver answer.
+
+    handle_type: OPAQUE_FD, or DMA_BUF. memory_properties: VkMemoryPropertyFlags that the memory type has to have.
+    The import itself proves the choice; of an opaque fd no driver tells size and memory type.
+    Ownership: the fd stays the caller's, untouched.
+    Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE for what the device cannot import; OutOfMemoryError.
+    """
+    kind = _Type(handle_type)
+    return choosing.fd_choices(device, int(fd), kind, int(memory_properties))
 
 
 def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.ExternalMemoryHandleTypeFlagBits:
@@ -221,6 +287,50 @@ def vk_memory(memory: DeviceMemory) -> int:
 def vk_device(device: Device) -> int:
     """The VkDevice behind a Vulkan device, for another binding. Errors: UnsupportedError for other devices."""
     return _raw(device.driver, "VkDevice")
+
+
+class VulkanHandles(NamedTuple):
+    """What another binding needs to use a Vulkan device of extmem's. Handles are numbers (addresses)."""
+
+    instance: int
+    """VkInstance."""
+    physical_device: int
+    """VkPhysicalDevice."""
+    device: int
+    """VkDevice."""
+    queue: int
+    """VkQueue: extmem submits to it in `write`, `read`, `fill` and `commands()`, and nobody else may meanwhile."""
+    queue_family_index: int
+    queue_index: int
+    extensions: frozenset[str]
+    """Names of the device extensions that were enabled."""
+    api_version: int
+    """VkApplicationInfo::apiVersion of the instance, packed."""
+
+
+def vk_handles(device: Device) -> VulkanHandles:
+    """The handles behind a Vulkan device, for another binding. They stay the device's, which destroys them.
+
+    No feature is enabled on a device of extmem's. Errors: UnsupportedError for other devices; HandleStateError once
+    closed.
+    """
+    from extmem.devices.vulkan.driver import VulkanDriver
+
+    driver = device.driver
+    if not isinstance(driver, VulkanDriver):
+        raise UnsupportedError(f"{device!r} has no Vulkan handles", requires_one_of=["a Vulkan device"])
+    driver.alive()
+    physical = driver.physical
+    return VulkanHandles(
+        physical.instance.raw,
+        physical.raw,
+        driver.raw,
+        driver.queue,
+        driver.queue_family,
+        driver.queue_index,
+        driver.enabled,
+        physical.instance.api_version,
+    )
 
 
 def _raw(thing: object, what: str) -> int:

@@ -13,6 +13,7 @@ import sys
 import msgspec
 
 from extmem.broker import transport
+from extmem.broker.wire import Kind
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
 from extmem.handles import FdHandle, FdPayload
 from extmem.owning import out_of_descriptors
@@ -20,7 +21,7 @@ from extmem.owning import out_of_descriptors
 if sys.platform != "linux":
     raise ImportError("descriptors go through sockets on Linux alone; extmem.memory picks what the platform has")
 
-__all__ = ["receive_handle", "send_handle"]
+__all__ = ["receive_handle", "send_handle", "send_stated"]
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True):
@@ -41,6 +42,13 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
     _check(sock)
     with handle.use() as owned:
         transport.send(sock, _encode(_Message(_FORMAT, handle.payload)), owned.fd)
+
+
+def send_stated(sock: socket.socket, fd: int, descriptor: bytes) -> None:
+    """`extmem.raw.send_payload`: what the description states was not seen here, so that the receiver proves it."""
+    _check(sock)
+    payload = FdPayload(descriptor, int(Kind.OPAQUE), 0, True, trusted=False)
+    transport.send(sock, _encode(_Message(_FORMAT, payload)), fd)
 
 
 def receive_handle(sock: socket.socket) -> FdHandle:
@@ -65,9 +73,9 @@ def receive_handle(sock: socket.socket) -> FdHandle:
         )
     payload = message.payload
     if payload is not None:
-        trusted = transport.uid_of(sock) == os.getuid()
-        if payload.trusted is not trusted:  # what the peer says of that counts for nothing
-            payload = msgspec.structs.replace(payload, trusted=trusted)
+        # What another user says of that counts for nothing.
+        if payload.trusted and transport.uid_of(sock) != os.getuid():
+            payload = msgspec.structs.replace(payload, trusted=False)
     return FdHandle(owned, payload)
 
 

@@ -67,6 +67,13 @@ class LogicalDevice:
         return sum(isinstance(made, VkObject) and made.is_of(self.owner) for made in living())
 
     @property
+    def queue(self) -> int:
+        """VkQueue as a number."""
+        queue = ffi.new("VkQueue *")
+        self.commands.vkGetDeviceQueue(self.handle, self.queue_family, self.queue_index, queue)
+        return int(ffi.cast("uintptr_t", queue[0]))
+
+    @property
     def raw(self) -> int:
         """VkDevice as a number."""
         return int(ffi.cast("uintptr_t", self.handle))
