@@ -154,7 +154,7 @@ def receive_handle(sock: socket.socket) -> FdHandle:
 
     What comes is the peer's word: the description is checked as any other when the handle is imported. Processes of one
     user trust each other; where the socket's peer (SO_PEERCRED) is another user, a GPU's fd is proven besides, on a
-    device of its own, before it is imported.
+    device of its own, before it is imported; and so is what `extmem.raw.send_payload` sent.
     Errors: PeerGoneError at the end; PeerProtocolError for what is no such message; UnsupportedError as `send_handle`;
     BlockingIOError where the socket does not block and nothing is there.
     """

@@ -320,6 +320,9 @@ def test_without_the_extension_nothing_is_shared(theirs: Any, name: str) -> None
         with device.allocate(64) as memory:  # of this process alone
             memory.write(b"mine")
             assert bytes(memory.read_bytes(0, 4)) == b"mine"
+            for kind in (None, FD, W32):
+                with pytest.raises(extmem.UnsupportedError, match="it has no VK_KHR_external_memory_"):
+                    memory.export_handle(kind)
         with pytest.raises(extmem.UnsupportedError, match="this memory is to be shared"):
             device.allocate(64, name=name)
 

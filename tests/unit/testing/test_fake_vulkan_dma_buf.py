@@ -18,8 +18,6 @@ from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan.files import DMA_BUF_NAME
 
-pytestmark = pytest.mark.linux_only("dma-bufs are Linux's")
-
 DMA_BUF = vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 IMPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.IMPORTABLE)
