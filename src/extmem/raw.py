@@ -1,7 +1,7 @@
 """The one door for foreign objects: raw handle values and file descriptors that some other code made.
 
-What comes in here is trusted to be what the caller states: nobody else can know whose number it is. What a driver can be
-asked (queues, extensions, sizes) is asked.
+What comes in here is trusted to be what the caller states: nobody else can know whose number it is. What a driver can
+be asked (queues, extensions, sizes) is asked.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ class Prover:
     def glance(self, fd: int, handle_type: int) -> FdFacts:
         """The first gate for what this library exported itself: a full inspection only where the file looks wrong."""
         try:
-            if self.resembles(fd, handle_type):
+            if self._gives_fds(handle_type) and self.resembles(fd, handle_type):
                 return _ALIKE
         except OSError:
             pass  # the inspection says why
