@@ -4,6 +4,7 @@ Both payloads belong to the Vulkan device; the other process opens them by name 
 it, else on the host. Each side says when it is done (a line through a pipe), and waits for its own device before that.
 """
 
+import importlib.util
 import subprocess
 import sys
 
@@ -12,8 +13,7 @@ from PIL import Image
 
 import extmem
 
-HEIGHT, WIDTH, ROW = 240, 320, 320 * 4
-WHITE = int(np.float32(1).view("uint32"))
+HEIGHT, WIDTH, ROW, WHITE = 240, 320, 320 * 4, int(np.float32(1).view("uint32"))
 
 
 def render(device: extmem.Device, frame: extmem.DeviceMemory, number: int) -> None:
@@ -22,8 +22,7 @@ def render(device: extmem.Device, frame: extmem.DeviceMemory, number: int) -> No
         commands.acquire(buffer)
         commands.fill_buffer(buffer, 0)
         for bar in range(6):
-            top = (40 * bar + 5 * number) % (HEIGHT - 20)
-            commands.fill_buffer(buffer, WHITE, offset=top * ROW, size=20 * ROW)
+            commands.fill_buffer(buffer, WHITE, offset=(40 * bar + 5 * number) % (HEIGHT - 20) * ROW, size=20 * ROW)
         commands.release(buffer)  # done when the block ends
 
 
@@ -42,6 +41,8 @@ def blur() -> None:
 
 
 def main() -> None:
+    if importlib.util.find_spec("torch") is None:
+        sys.exit("this example needs PyTorch: pip install torch")
     with (
         extmem.open_device(kind="vulkan") as device,
         device.allocate((HEIGHT, WIDTH), "float32", name="example frame") as frame,
@@ -51,8 +52,7 @@ def main() -> None:
         for number in range(3):
             render(device, frame, number)
             print("next", file=child.stdin)
-            where = child.stdout.readline().strip()
-            image = blurred.read()
+            where, image = child.stdout.readline().strip(), blurred.read()
             print(f"frame {number}, blurred on {where}: {image.min():.2f} to {image.max():.2f}")
         Image.fromarray((255 * image).clip(0, 255).astype("uint8")).save("blurred.png")
 

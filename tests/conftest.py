@@ -35,6 +35,7 @@ ALLOWED_SKIPS = {
     "two-gpus": r"only one CUDA device here",
     "cupy": r"CuPy is not installed",
     "jax": r"JAX is not installed",
+    "slangpy": r"slangpy is not installed",
     "pyarrow": r"PyArrow is not installed",
     "vulkan-sharing": r"the driver says beforehand that it cannot",
     "mappable-sharing": r"this device shares nothing that the host sees",

@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     )
     from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
     from extmem.memory import (
+        ArrayInfo,
         Buffer,
         Descriptor,
         Device,
         DeviceMemory,
         Image,
+        ImageInfo,
         RuleWarning,
         enumerate_devices,
         open,
@@ -84,11 +86,13 @@ _NAMES = {
     ),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
     "extmem.memory": (
+        "ArrayInfo",
         "Buffer",
         "Descriptor",
         "Device",
         "DeviceMemory",
         "Image",
+        "ImageInfo",
         "RuleWarning",
         "enumerate_devices",
         "open",
@@ -101,6 +105,7 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "Access",
     "AccessDeniedError",
+    "ArrayInfo",
     "Buffer",
     "Descriptor",
     "DescriptorError",
@@ -111,6 +116,7 @@ __all__ = [
     "FdHandle",
     "HandleStateError",
     "Image",
+    "ImageInfo",
     "InternalError",
     "InvalidHandleError",
     "KmtHandle",

@@ -22,6 +22,7 @@ from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, NtHandle
 from extmem.manager import INHERIT_VARIABLE, manager
 from extmem.objects import Status, error_for
+from extmem.owning import out_of_descriptors
 
 __all__ = ["Popen", "receive_handle", "run", "send_handle"]
 
@@ -31,7 +32,8 @@ class Popen(subprocess.Popen[Any]):
 
     handles: only these arrive, as with PROC_THREAD_ATTRIBUTE_HANDLE_LIST (each must be inheritable); None is all
         inheritable ones of this process.
-    Everything else is passed to `subprocess.Popen`. Errors: its own, and the object manager's.
+    Everything else is passed to `subprocess.Popen`. Errors: its own, and the object manager's; OutOfMemoryError where
+    the process has no descriptor left.
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class Popen(subprocess.Popen[Any]):
     ) -> None:
         values = None if handles is None else [int(handle) for handle in handles]
         with contextlib.ExitStack() as until_started:
-            super().__init__(args, **_inheriting(values, env, pass_fds, options, until_started))
+            try:
+                super().__init__(args, **_inheriting(values, env, pass_fds, options, until_started))
+            except OSError as error:
+                raise out_of_descriptors(error, "Popen") from None
 
 
 if sys.platform == "win32":
@@ -140,7 +145,7 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
     Errors: UnsupportedError for another kind of socket; HandleStateError for a closed handle; PeerGoneError;
     BlockingIOError where the socket does not block and is full.
     """
-    sockets = _fd_sockets()
+    sockets = fd_sockets()
     sockets.send_handle(sock, handle)
 
 
@@ -149,17 +154,18 @@ def receive_handle(sock: socket.socket) -> FdHandle:
 
     What comes is the peer's word: the description is checked as any other when the handle is imported. Processes of one
     user trust each other; where the socket's peer (SO_PEERCRED) is another user, a GPU's fd is proven besides, on a
-    device of its own, before it is imported.
+    device of its own, before it is imported; and so is what `extmem.raw.send_payload` sent.
     Errors: PeerGoneError at the end; PeerProtocolError for what is no such message; UnsupportedError as `send_handle`;
     BlockingIOError where the socket does not block and nothing is there.
     """
-    sockets = _fd_sockets()
+    sockets = fd_sockets()
     received: FdHandle = sockets.receive_handle(sock)
     return received
 
 
 @functools.cache
-def _fd_sockets() -> Any:
+def fd_sockets() -> Any:
+    """The module that sends descriptors, where the system has them (for the library itself). UnsupportedError."""
     try:
         from extmem.memory import sockets
     except ImportError as error:

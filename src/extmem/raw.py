@@ -1,38 +1,53 @@
 """The one door for foreign objects: raw handle values and file descriptors that some other code made.
 
-What comes in here is trusted to be what the caller says: nobody else can know whose number it is.
+What comes in here is trusted to be what the caller states: nobody else can know whose number it is. What a driver can
+be asked (queues, extensions, sizes) is asked.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import manager
-from extmem.memory import Descriptor, Device, DeviceMemory
-from extmem.memory.allocating import adopt_foreign, adopt_pointer
+from extmem.memory import Descriptor, Device, DeviceMemory, adopting, choosing
+from extmem.memory.choosing import FdChoices
 from extmem.memory.device import Check
 from extmem.memory.opening import import_stated
+from extmem.memory.resources import Buffer, Image
+from extmem.owning import copy_fd, out_of_descriptors
+from extmem.process import fd_sockets
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 
 if TYPE_CHECKING:
+    import socket
+
     from extmem.vk.abi import CStruct
 
 __all__ = [
+    "FdChoices",
+    "VulkanHandles",
+    "adopt_buffer",
     "adopt_cuda",
     "adopt_device",
+    "adopt_image",
     "adopt_memory",
+    "borrowed_fd",
     "c_struct",
     "cuda_array",
+    "fd_choices",
     "fd_handle",
     "import_payload",
     "kmt_handle",
     "nt_handle",
     "open_section",
+    "send_payload",
     "vk_device",
+    "vk_handles",
     "vk_memory",
 ]
 
@@ -64,21 +79,75 @@ def fd_handle(fd: int) -> FdHandle:
 
 
 def import_payload(
-    device: Device, handle: FdHandle | NtHandle | KmtHandle | int, descriptor: Descriptor
+    device: Device,
+    handle: FdHandle | NtHandle | KmtHandle | int,
+    descriptor: Descriptor,
+    *,
+    borrow: bool = False,
 ) -> DeviceMemory:
     """Import a handle that carries no descriptor of its own, with the one that the caller states.
 
     handle: an fd (a number is taken for one); or an NT handle, such as one of another program's section or GPU memory;
         or a KMT handle. What the descriptor is dedicated to is made anew, and ends with the memory.
-    descriptor: for Direct3D's memory it states that handle type alone.
-    Ownership: consumes an fd, on success only; an NT handle stays the caller's. Errors: as `Device.allocate_memory`.
+    descriptor: for Direct3D's memory, and for a dma-buf, it states that handle type alone.
+    borrow: import a copy of an fd, so that the fd stays the caller's: of another binding, say, which closes it itself.
+    Ownership: consumes an fd, on success only, and none that is borrowed; an NT handle stays the caller's.
+    Errors: as `Device.allocate_memory`; OutOfMemoryError where there is no descriptor left for the copy.
     """
-    source: vk.ChainStruct
     if isinstance(handle, (NtHandle, KmtHandle)):
-        source = vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle)
-    else:
-        source = vk.ImportMemoryFdInfoKHR(_Type.OPAQUE_FD, handle)
-    return import_stated(device, source, descriptor)
+        return import_stated(
+            device, vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle), descriptor
+        )
+    kind = _Type.DMA_BUF if descriptor.handle_types == _Type.DMA_BUF else _Type.OPAQUE_FD
+    if not borrow:
+        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor)
+    with borrowed_fd(handle) as copy:
+        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor)
+
+
+def borrowed_fd(fd: FdHandle | int) -> FdHandle:
+    """A handle of a copy of the fd (dup(2), close-on-exec), which stays the caller's.
+
+    Errors: HandleStateError for what is not open; OutOfMemoryError where there is no descriptor left.
+    """
+    if isinstance(fd, FdHandle):
+        return fd.duplicate()
+    try:
+        return FdHandle(copy_fd(fd))
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise HandleStateError(f"fd {fd} is not open in this process; pass one that is") from None
+        raise out_of_descriptors(error, "dup") from None
+
+
+def send_payload(sock: socket.socket, fd: FdHandle | int, descriptor: Descriptor) -> None:
+    """Send an fd that carries no descriptor of its own, with the one that the caller states (`process.send_handle`).
+
+    The other end calls `extmem.process.receive_handle`, and opens what comes. It is proven there, on a device of its
+    own, as a stranger's is. sock: a Unix socket, SOCK_SEQPACKET.
+    Ownership: the fd stays the caller's. Errors: as `process.send_handle`; HandleStateError for an fd that is not open.
+    """
+    sockets = fd_sockets()
+    with borrowed_fd(fd) as copy, copy.use() as owned:
+        sockets.send_stated(sock, owned.fd, descriptor.encode())
+
+
+def fd_choices(
+    device: Device,
+    fd: FdHandle | int,
+    *,
+    handle_type: int = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD,
+    memory_properties: int = 0,
+) -> FdChoices:
+    """What a `Descriptor` may state of an fd that nobody describes, as far as kernel and driver answer.
+
+    handle_type: OPAQUE_FD, or DMA_BUF. memory_properties: VkMemoryPropertyFlags that the memory type has to have.
+    The import itself proves the choice; of an opaque fd no driver tells size and memory type.
+    Ownership: the fd stays the caller's, untouched.
+    Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE for what the device cannot import; OutOfMemoryError.
+    """
+    kind = _Type(handle_type)
+    return choosing.fd_choices(device, int(fd), kind, int(memory_properties))
 
 
 def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.ExternalMemoryHandleTypeFlagBits:
@@ -120,46 +189,78 @@ def adopt_device(
     queue_family_index, queue_index: a queue of it that extmem may submit to while nobody else does (vkQueueSubmit is
         externally synchronized); used by `write`, `read`, `fill` and `commands()` alone.
     api_version: VkApplicationInfo::apiVersion of its instance, packed; at least 1.1.
-    Errors: HandleStateError for null handles; UnsupportedError for Vulkan 1.0, or without a loader.
+    Errors: HandleStateError for null handles, and a physical device that is not of this instance; RuleViolation
+        (VUID-vkGetDeviceQueue-queueFamilyIndex-00384, -queueIndex-00385) for a family or queue that the physical device
+        lacks; UnsupportedError for a family that cannot copy, a sharing extension that the physical device lacks,
+        Vulkan 1.0, or without a loader; TypeError for extensions that are not a sequence of str.
     """
-    from extmem.devices.vulkan.driver import VulkanDriver
-    from extmem.devices.vulkan.instance import API_VERSION, Instance
-    from extmem.devices.vulkan.physical import PhysicalDevice
+    from extmem.devices.vulkan.adopted import adopt
 
-    for what, handle in (("VkInstance", instance), ("VkPhysicalDevice", physical_device), ("VkDevice", device)):
-        if not handle:
-            raise HandleStateError(f"the {what} is null; pass its address as a number")
-    if api_version < API_VERSION:
-        raise UnsupportedError(
-            f"the instance was made for version {api_version:#x}; external memory needs Vulkan 1.1 ({API_VERSION:#x})",
-            requires_one_of=["VkApplicationInfo::apiVersion of 1.1 or later"],
-        )
-    adopted = PhysicalDevice.of(Instance(adopt=instance, api_version=api_version), physical_device, extensions)
-    return Device(VulkanDriver(adopted, device=device, queue_family=queue_family_index, queue=queue_index), check=check)
+    driver = adopt(
+        instance,
+        physical_device,
+        device,
+        extensions=extensions,
+        queue_family=queue_family_index,
+        queue=queue_index,
+        api_version=api_version,
+    )
+    return Device(driver, check=check)
 
 
-def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> DeviceMemory:
+def adopt_memory(
+    device: Device,
+    memory: int,
+    info: vk.MemoryAllocateInfo,
+    *,
+    imported: int = 0,
+) -> DeviceMemory:
     """A VkDeviceMemory that another binding allocated on this device, to be shared.
 
     info: how it was allocated, in extmem's words: size, memory type, VkMemoryDedicatedAllocateInfo with a resource of
         `device`, and what it is shared as. Where it was allocated for export as OPAQUE_FD, OPAQUE_WIN32 and
-        OPAQUE_WIN32_KMT may be said here too, with name and access: on Linux they stand on that fd.
-    Ownership: the VkDeviceMemory stays the other's, who frees it after `close()`. Errors: as `Device.allocate_memory`.
+        OPAQUE_WIN32_KMT may be said here too, with name and access: on Linux they stand on that fd. A buffer or image
+        of the other binding that it is dedicated to comes in through `adopt_buffer` or `adopt_image`.
+    imported: the handle type that the other binding imported it as; 0 for memory that it allocated. Not in `info`,
+        since the handle is not there any more.
+    What is exported is measured, on Linux: the fd is imported once, on a device of its own, with the stated size,
+    memory type and dedicated resource. Of memory that is not exported the size is believed.
+    Ownership: the VkDeviceMemory stays the other's, who frees it after `close()`.
+    Errors: DescriptorError where the driver contradicts what `info` states; else as `Device.allocate_memory`.
     """
     if not memory:
         raise HandleStateError("the VkDeviceMemory is null; pass its value as a number")
-    return adopt_foreign(device, memory, info)
+    return adopting.adopt_memory(device, memory, info, imported=int(imported))
+
+
+def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, bound: bool = False) -> Buffer:
+    """A VkBuffer that another binding created on this device: to dedicate memory to, to bind, for commands.
+
+    info: how it was created. It is compared with what the driver requires of the buffer. bound: whether the other
+        binding has bound it to memory already.
+    Ownership: stays the other's, who destroys it after `close()`.
+    Errors: DescriptorError where the buffer was not created so; UnsupportedError for another kind of device;
+        HandleStateError for null; as `Device.create_buffer`.
+    """
+    return adopting.adopt_buffer(device, buffer, info, bound=bound)
+
+
+def adopt_image(device: Device, image: int, info: vk.ImageCreateInfo, *, bound: bool = False) -> Image:
+    """A VkImage that another binding created on this device. As `adopt_buffer`."""
+    return adopting.adopt_image(device, image, info, bound=bound)
 
 
 def adopt_cuda(device: Device, pointer: int, size: int) -> DeviceMemory:
     """Memory that other code of this process made with CUDA's virtual-memory API, to be shared as OPAQUE_FD or by name.
 
-    pointer: where it begins (CUdeviceptr). size: bytes of the whole allocation there.
+    pointer: where an allocation begins (CUdeviceptr). size: bytes of it that are shared, from its beginning on.
+    The driver says where the allocation begins and ends (cuMemGetAddressRange, cuMemRetainAllocationHandle).
     Ownership: the mapping stays the other's and must outlive what is made here; the memory itself is held.
-    Errors: UnsupportedError with the remedy where the driver cannot export what is there: memory of cudaMalloc, and of
-    cuMemCreate without a shareable handle type.
+    Errors: UnsupportedError with the remedy where the driver cannot export what is there (memory of cudaMalloc, and of
+    cuMemCreate without a shareable handle type), and for a tensor that does not begin its allocation, reaches past it,
+    or lies in several: one handle leads to one allocation, from its beginning on.
     """
-    return adopt_pointer(device, pointer, size)
+    return adopting.adopt_pointer(device, pointer, size)
 
 
 def cuda_array(memory: DeviceMemory) -> int:
@@ -187,6 +288,50 @@ def vk_memory(memory: DeviceMemory) -> int:
 def vk_device(device: Device) -> int:
     """The VkDevice behind a Vulkan device, for another binding. Errors: UnsupportedError for other devices."""
     return _raw(device.driver, "VkDevice")
+
+
+class VulkanHandles(NamedTuple):
+    """What another binding needs to use a Vulkan device of extmem's. Handles are numbers (addresses)."""
+
+    instance: int
+    """VkInstance."""
+    physical_device: int
+    """VkPhysicalDevice."""
+    device: int
+    """VkDevice."""
+    queue: int
+    """VkQueue: extmem submits to it in `write`, `read`, `fill` and `commands()`, and nobody else may meanwhile."""
+    queue_family_index: int
+    queue_index: int
+    extensions: frozenset[str]
+    """Names of the device extensions that were enabled."""
+    api_version: int
+    """VkApplicationInfo::apiVersion of the instance, packed."""
+
+
+def vk_handles(device: Device) -> VulkanHandles:
+    """The handles behind a Vulkan device, for another binding. They stay the device's, which destroys them.
+
+    No feature is enabled on a device of extmem's. Errors: UnsupportedError for other devices; HandleStateError once
+    closed.
+    """
+    from extmem.devices.vulkan.driver import VulkanDriver
+
+    driver = device.driver
+    if not isinstance(driver, VulkanDriver):
+        raise UnsupportedError(f"{device!r} has no Vulkan handles", requires_one_of=["a Vulkan device"])
+    driver.alive()
+    physical = driver.physical
+    return VulkanHandles(
+        physical.instance.raw,
+        physical.raw,
+        driver.raw,
+        driver.queue,
+        driver.queue_family,
+        driver.queue_index,
+        driver.enabled,
+        physical.instance.api_version,
+    )
 
 
 def _raw(thing: object, what: str) -> int:

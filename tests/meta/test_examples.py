@@ -18,11 +18,13 @@ MOST_LINES = 60
 HOSTILE = {"hostile_client.py"}
 """Shows what not to do; it has a test of its own."""
 
-NEED_VULKAN = {"render_to_consumer.py", "foreign_binding.py", "frames_to_torch.py"}
-NEED_TORCH = {"frames_to_torch.py"}
+NEED_VULKAN = {"render_to_consumer.py", "foreign_binding.py", "frames_to_torch.py", "slangpy_buffer.py"}
+NEED_PACKAGE = {"frames_to_torch.py": ("torch", "PyTorch"), "slangpy_buffer.py": ("slangpy", "slangpy")}
+"""The package without which an example does not run, and its name in words."""
 
 MARKS = {
     "foreign_binding.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
+    "slangpy_buffer.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
     "readonly_publish.py": pytest.mark.linux_only("hands the payload's fd to a stranger"),
     "frames_to_torch.py": pytest.mark.slow("needs PyTorch, which takes seconds to import"),
     "render_to_consumer.py": SHARES_NOTHING,
@@ -61,10 +63,21 @@ def test_there_are_examples() -> None:
 def test_example_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if path.name in NEED_VULKAN:
         request.getfixturevalue("vulkan_device")
-    if path.name in NEED_TORCH and importlib.util.find_spec("torch") is None:
-        pytest.skip("PyTorch is not installed")
+    package, words = NEED_PACKAGE.get(path.name, ("sys", ""))
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{words} is not installed")
     problem = run_example(path, tmp_path)
     assert not problem, problem
+
+
+def test_the_example_for_pytorch_ends_with_one_sentence_without_it(tmp_path: Path) -> None:
+    """Whether or not it is here: what stands in front of it on the path hides it."""
+    text = "import importlib.util, runpy, sys\nimportlib.util.find_spec = lambda name: None\n"
+    start = tmp_path / "start.py"
+    start.write_text(f"{text}sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
+    result = run([sys.executable, start, ROOT / "examples" / "frames_to_torch.py"], cwd=tmp_path)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr == "this example needs PyTorch: pip install torch\n"
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])

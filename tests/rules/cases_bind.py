@@ -6,22 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 from extmem import rules, vk
-from extmem.rules import MemoryFacts, ResourceFacts, Violation
-from tests.rules.world import SIZE, TYPE, T, buffer, buffer_info, case, image, image_info, memory
+from extmem.rules import Violation
+from tests.rules.world import GPU, SIZE, TYPE, T, buffer, buffer_info, case, image, image_info, memory
 
 OPAQUE = T.OPAQUE_WIN32
-Put = Callable[[ResourceFacts, MemoryFacts, int], list[Violation]]
+Put = Callable[..., list[Violation]]
 
 
 def bind_buffer(form: Any) -> Put:
     return lambda resource, mem, offset=0: rules.check_bind_buffer_memory(
-        vk.BindBufferMemoryInfo(1, 2, offset), resource, mem, form=form
+        vk.BindBufferMemoryInfo(1, 2, offset), resource, mem, form=form, device=GPU.identity
     )
 
 
 def bind_image(form: Any) -> Put:
     return lambda resource, mem, offset=0: rules.check_bind_image_memory(
-        vk.BindImageMemoryInfo(1, 2, offset), resource, mem, form=form
+        vk.BindImageMemoryInfo(1, 2, offset), resource, mem, form=form, device=GPU.identity
     )
 
 
@@ -93,3 +93,22 @@ enter(buffer, buffer_info, image, bind_buffer(1), _of("vkBindBufferMemory", BUFF
 enter(buffer, buffer_info, image, bind_buffer(2), _of("VkBindBufferMemoryInfo", BUFFER))
 enter(image, image_info, buffer, bind_image(1), _of("vkBindImageMemory", IMAGE))
 enter(image, image_info, buffer, bind_image(2), _of("VkBindImageMemoryInfo", IMAGE2))
+
+ELSEWHERE = GPU.identity + 1
+
+
+def parents(kind: str, make: Any, one: Put, two: Put) -> None:
+    """Resource and memory of another logical device. one, two: the forms of the command."""
+    struct = kind.capitalize()
+    here, there = memory(device_identity=GPU.identity), memory(device_identity=ELSEWHERE)
+    case(
+        f"vkBind{struct}Memory-{kind}-parent",
+        lambda: one(make(device_identity=ELSEWHERE), here),
+        lambda: one(make(), here),
+    )
+    case(f"vkBind{struct}Memory-memory-parent", lambda: one(make(), there), lambda: one(make(), here))
+    case(f"VkBind{struct}MemoryInfo-commonparent", lambda: two(make(), there), lambda: two(make(), here))
+
+
+parents("buffer", buffer, bind_buffer(1), bind_buffer(2))
+parents("image", image, bind_image(1), bind_image(2))

@@ -225,3 +225,14 @@ case(
     lambda: rules.check_external_buffer_info(export()),  # type: ignore[arg-type]  # wrong on purpose
     lambda: ask_buffer(),
 )
+COUNTS = (16, 2)
+case(
+    "vkGetDeviceQueue-queueFamilyIndex-00384",
+    lambda: rules.check_get_device_queue(2, 0, COUNTS),
+    lambda: rules.check_get_device_queue(1, 0, COUNTS),
+)
+case(
+    "vkGetDeviceQueue-queueIndex-00385",
+    lambda: rules.check_get_device_queue(1, 2, COUNTS),
+    lambda: rules.check_get_device_queue(1, 1, COUNTS),
+)

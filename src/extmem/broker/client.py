@@ -41,7 +41,14 @@ from extmem.broker.fitting import fit_handle
 from extmem.broker.journal import start_time
 from extmem.broker.paths import RuntimeDir
 from extmem.broker.state import HeldHandle, Process, State
-from extmem.errors import ExtmemError, HandleStateError, InvalidHandleError, PeerGoneError, PeerProtocolError
+from extmem.errors import (
+    ExtmemError,
+    HandleStateError,
+    InvalidHandleError,
+    OutOfMemoryError,
+    PeerGoneError,
+    PeerProtocolError,
+)
 from extmem.objects import Status, error_for
 from extmem.owning import OwnedFd, Step, soon
 
@@ -318,7 +325,7 @@ class Client(Connecting):
 
     def free_later(self) -> None:
         """Free what was lost; the caller holds `lock`. What cannot be given back now is tried again the next time: then
-        PeerGoneError or OSError is raised, as by a request.
+        PeerGoneError, OutOfMemoryError or OSError is raised, as by a request.
         """
         if self._freeing:
             return
@@ -328,7 +335,7 @@ class Client(Connecting):
                 verb, thing = self._later[0]  # it stays there until it is done, whatever is raised
                 try:
                     verb(thing)
-                except (PeerGoneError, OSError):
+                except (PeerGoneError, OutOfMemoryError, OSError):
                     raise
                 except ExtmemError as error:
                     _log.warning("giving back %s after its owner was lost: %s", thing, error)

@@ -35,7 +35,7 @@ from extmem.broker.reconnect import Watcher
 from extmem.broker.state import HeldPayload, Loss, Process, State
 from extmem.broker.turns import Turns
 from extmem.errors import HandleStateError, PeerGoneError, PeerProtocolError
-from extmem.owning import OwnedFd, raised_by_handler
+from extmem.owning import OwnedFd, out_of_descriptors, raised_by_handler
 
 __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Answer", "Connecting", "pidfd_of"]
 
@@ -112,6 +112,8 @@ class Connecting:
             if raised_by_handler(error):
                 raise
             raise self._gave_up() from error
+        except OSError as error:
+            raise out_of_descriptors(error, "recvmsg") from None
         return _parsed(packet)
 
     def _gave_up(self) -> PeerGoneError:

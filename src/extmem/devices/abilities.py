@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from extmem import vk
     from extmem.broker.descriptors import PayloadFd
     from extmem.devices.base import Allocation
     from extmem.devices.records import NativeResource, Origin
@@ -26,9 +27,24 @@ class AdoptsMemory(Protocol):
     """A driver whose memory objects other bindings make, too."""
 
     def adopt_memory(
-        self, raw: int, size: int, memory_type_index: int, handle_types: int, dedicated: NativeResource | None
+        self,
+        raw: int,
+        size: int,
+        memory_type_index: int,
+        handle_types: int,
+        dedicated: NativeResource | None,
+        *,
+        imported: int = 0,
     ) -> Allocation:
-        """A memory object of this device that somebody else allocated, for these export types, and frees."""
+        """A memory object of this device that somebody else allocated, for these export types, and frees.
+
+        imported: the handle type that it was imported as; 0 for memory that was not.
+
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where its own export contradicts size or memory type.
+        """
+
+    def adopt_resource(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
+        """A buffer or image of this device that somebody else created, as `info` says, and destroys."""
 
 
 @runtime_checkable
@@ -72,7 +88,11 @@ class AdoptsPointers(Protocol):
     """A driver whose memory other code of the process makes, too, and knows by its address."""
 
     def adopt_pointer(self, address: int, size: int) -> Allocation:
-        """Memory that is mapped at `address`, to be shared. Errors: UnsupportedError where it cannot be exported."""
+        """The allocation that is mapped at `address`, to be shared; its size is what the driver says.
+
+        Errors: UnsupportedError where it cannot be exported, where another allocation than one that begins at `address`
+        lies there, or where it has less than `size` bytes.
+        """
 
 
 @runtime_checkable

@@ -297,6 +297,7 @@ class Driver(Protocol):
         """What an fd is, and whether it can be imported as that type. Never raises for what it finds.
 
         known: this library exported it, so that a look at what kind of file it is may suffice.
+        Errors: OutOfMemoryError, DriverError (a lost device) where the look itself fails, whatever the fd is.
         """
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:

@@ -20,7 +20,7 @@ def copy_of(fd: int) -> OwnedFd:
         return copy_fd(fd)
     except OSError as error:
         raise OutOfMemoryError(
-            f"vkAllocateMemory: fd {fd} cannot be duplicated ({error.strerror}); close some, or raise RLIMIT_NOFILE",
+            f"vkAllocateMemory: fd {fd} cannot be duplicated ({error.strerror}); close some, or raise `ulimit -n`",
             result=vk.Result.ERROR_TOO_MANY_OBJECTS,
             command="vkAllocateMemory",
         ) from error

@@ -53,6 +53,10 @@ class NativeResource(msgspec.Struct):
     """What it was made from, so that the identical one can be made; None for what somebody else made."""
     bound: bool = False
     """Whether it is bound to memory."""
+    memory: int = 0
+    """The VkDeviceMemory that it is bound to, where it was bound here; 0 before, and where another binding did it."""
+    private: bool = False
+    """Whether extmem made it for its memory alone, and binds it when bytes are moved."""
     owner: Owner | None = None
     """What destroys `raw`; None where nothing has to, or somebody else does."""
 

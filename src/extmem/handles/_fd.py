@@ -11,7 +11,7 @@ from extmem.errors import HandleStateError
 from extmem.handles._linux import same_open_file
 from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
 from extmem.handles.here import HERE
-from extmem.owning import OwnedFd, Use, Uses, copy_fd
+from extmem.owning import OwnedFd, Use, Uses, copy_fd, out_of_descriptors
 
 __all__ = ["FdHandle", "FdPayload"]
 
@@ -77,9 +77,16 @@ class FdHandle(OwnedHandle):
         return self._value
 
     def duplicate(self) -> FdHandle:
-        """dup(2), close-on-exec: a second owner of the same open file."""
+        """dup(2), close-on-exec: a second owner of the same open file.
+
+        Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS where the process has no descriptor left.
+        """
         with self.use() as owned:
-            return FdHandle(copy_fd(owned.fd), self.payload)
+            try:
+                copy = copy_fd(owned.fd)
+            except OSError as error:
+                raise out_of_descriptors(error, "dup") from None
+            return FdHandle(copy, self.payload)
 
     def same_object(self, other: FdHandle) -> bool:
         """Whether both refer to one payload: as exported, or the same file for memfds, else the same open file."""
@@ -96,8 +103,8 @@ class FdHandle(OwnedHandle):
     def take(self) -> int:
         """Stop owning and return a descriptor of the file that the caller closes from now on.
 
-        It is the handle's own, or a copy where another thread uses that at this moment. Errors: OSError (EMFILE) for
-        want of a copy; the handle stays open then.
+        It is the handle's own, or a copy where another thread uses that at this moment. Errors: OutOfMemoryError with
+        VK_ERROR_TOO_MANY_OBJECTS where there is no descriptor left for a copy; the handle stays open then.
         """
         self.check_open()
         owner = self._owner
@@ -105,7 +112,10 @@ class FdHandle(OwnedHandle):
             owner.reserve()
         except BufferError:
             with owner.use():
-                copy = copy_fd(owner.fd)
+                try:
+                    copy = copy_fd(owner.fd)
+                except OSError as error:
+                    raise out_of_descriptors(error, "dup") from None
                 owner.closing = True
         else:
             copy = owner

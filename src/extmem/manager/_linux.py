@@ -39,7 +39,7 @@ from extmem.handles import HandleEntry, HandleInfo
 from extmem.manager._api import Exported, Manager, Reference
 from extmem.manager._linux_broker import BrokerItself, unexpected, value_of
 from extmem.objects import MAXIMUM_ALLOWED, Share, Status, error_for
-from extmem.owning import OwnedFd, Step, copy_fd
+from extmem.owning import OwnedFd, Step, copy_fd, out_of_descriptors
 
 __all__ = ["LinuxManager", "manager", "process_name"]
 
@@ -93,7 +93,10 @@ class LinuxManager(BrokerItself):
         client = self.client
         # Whatever can fail here does so before the broker knows of the payload: nobody would give that back.
         writable = is_writable(fd)
-        kept = copy_fd(fd)
+        try:
+            kept = copy_fd(fd)
+        except OSError as error:
+            raise out_of_descriptors(error, "dup") from None
 
         def enter(reply: wire.Reply, received: OwnedFd | None) -> Exported:
             if type(reply) is not wire.Exported:

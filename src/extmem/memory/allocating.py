@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from extmem import rules, vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
-from extmem.devices.abilities import AdoptsMemory, AdoptsPointers
-from extmem.errors import DriverError, InvalidHandleError, UnsupportedError
+from extmem.errors import DriverError, InvalidHandleError
 from extmem.handles import Access
 from extmem.memory import exporting, foreign, importing, own_fds, tracking, verdicts
 from extmem.memory.callers_fd import CallersFd
@@ -32,17 +31,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Everyday",
     "adopt",
-    "adopt_foreign",
-    "adopt_pointer",
     "adopt_object",
     "allocate_memory",
-    "judge",
+    "dedicated_resource",
     "imported_holding",
+    "judge",
+    "share",
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _HOST_KIND = int(Kind.HOST)
-_NT_TYPE, _FD_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD)
 _HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 
@@ -71,7 +69,8 @@ def allocate_memory(
             uses.add(device)
             callers = CallersFd.of_chain(info, uses)
             memory, imports_fd = _allocate_memory(device, info, everyday, stated, callers, uses)
-            memory.holding.resource = resource
+            if resource is not None:
+                memory.holding.keep_resource(resource)
         if callers is None or not imports_fd:
             return memory
         callers.arm()
@@ -99,7 +98,7 @@ def _allocate_memory(
         elif isinstance(link, vk.ExportMemoryWin32HandleInfoKHR):
             chained = chained or link
         elif isinstance(link, vk.MemoryDedicatedAllocateInfo):
-            dedicated = dedicated or _dedicated(link)
+            dedicated = dedicated or dedicated_resource(link)
         elif source is None:
             source = importing.resolve(device.driver, link, stated, callers)
     try:
@@ -148,7 +147,7 @@ def _allocate_memory(
     if export_types:
         holding.export_handle_types = export_types
         try:
-            _share(holding, chained, everyday)
+            share(holding, chained, everyday)
         except BaseException:
             holding.end()
             raise
@@ -158,49 +157,6 @@ def _allocate_memory(
     elif everyday is None and dedicated is None:
         own_fds.note_export(device, info, holding.descriptor)
     return DeviceMemory(holding), source is not None and bool(source.fd_is_valid)
-
-
-def adopt_foreign(device: Device, memory: int, info: vk.MemoryAllocateInfo) -> DeviceMemory:
-    """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says. See `extmem.raw`."""
-    driver = device.driver
-    if not isinstance(driver, AdoptsMemory):
-        raise UnsupportedError(
-            f"{device.name} has no VkDeviceMemory that could be adopted; use a Vulkan device",
-            requires_one_of=["a Vulkan device"],
-        )
-    alone = vk.find(info, vk.MemoryDedicatedAllocateInfo)
-    dedicated = _dedicated(alone) if alone is not None else None
-    export = vk.find(info, vk.ExportMemoryAllocateInfo)
-    types = int(export.handle_types) if export is not None else 0
-    judge(device, info, dedicated, None, types)
-    size, kind = int(info.allocation_size), int(info.memory_type_index)
-    with Uses() as uses:
-        uses.add(device)
-        native = uses.add(dedicated).native if dedicated is not None else None
-        allocation = driver.adopt_memory(memory, size, kind, types, native)
-        holding = Holding(device, allocation, device.describe(size, kind, types, dedicated), size, kind)
-        holding.export_handle_types = types
-        holding.dedicated = dedicated.facts if dedicated is not None else None
-        try:
-            _share(holding, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR), None)
-        except BaseException:
-            holding.end()
-            raise
-        return DeviceMemory(holding)
-
-
-def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
-    """Memory that other code made with CUDA, to be shared. See `extmem.raw.adopt_cuda`."""
-    driver = device.driver
-    if not isinstance(driver, AdoptsPointers):
-        raise UnsupportedError(f"{device.name} is no CUDA device", requires_one_of=["a CUDA device"])
-    types = sum(kind for kind in (_NT_TYPE, _FD_TYPE) if exporting.unable(device, kind) == "")
-    with device.use():
-        allocation = driver.adopt_pointer(pointer, size)
-        holding = Holding(device, allocation, device.describe(size, 0, types, None), size, 0)
-        holding.export_handle_types = types
-        holding.lazy_share = int(Access.ALL)
-        return DeviceMemory(holding)
 
 
 def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resource | None) -> Holding:
@@ -296,11 +252,23 @@ def imported_holding(
     return holding
 
 
-def _dedicated(chained: vk.MemoryDedicatedAllocateInfo) -> Resource | None:
-    for resource in (chained.image, chained.buffer):
-        if isinstance(resource, (Buffer, Image)):
-            return resource
-    return None
+def dedicated_resource(chained: vk.MemoryDedicatedAllocateInfo) -> Resource | None:
+    """What the memory is dedicated to; None for nothing.
+
+    Errors: TypeError for what is not a Buffer or Image in its own field. A number would be an object of which nothing
+    is known: it comes in through `extmem.raw.adopt_buffer` or `adopt_image`.
+    """
+    found: Resource | None = None
+    for field, value, wanted in (("image", chained.image, Image), ("buffer", chained.buffer, Buffer)):
+        if isinstance(value, wanted):
+            found = found or value
+        elif value is not None and value != 0:
+            article = "an" if field == "image" else "a"
+            raise TypeError(
+                f"MemoryDedicatedAllocateInfo.{field} is {value!r}: pass the {wanted.__name__} from create_{field}; "
+                f"{article} {field} of another binding comes in through extmem.raw.adopt_{field}"
+            )
+    return found
 
 
 def judge(
@@ -375,7 +343,8 @@ def _host_bits(device: Device, source: Source | None) -> int | None:
     return device.driver.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
 
 
-def _share(holding: Holding, chained: vk.ExportMemoryWin32HandleInfoKHR | None, everyday: Everyday | None) -> None:
+def share(holding: Holding, chained: vk.ExportMemoryWin32HandleInfoKHR | None, everyday: Everyday | None) -> None:
+    """Announce the memory to the object manager, where its export types and this struct say so."""
     terms = exporting.terms_of(holding.export_handle_types, chained)
     if terms is None:
         return

@@ -45,12 +45,14 @@ def bind(
     """
     found: list[rules.Violation] = []
     pairs: list[tuple[Resource, DeviceMemory, Holding, int]] = []
+    named: set[int] = set()
     with device.making, Uses() as uses:
         for info in infos:
             resource, memory = _parts(info, kind)
             holding = uses.add(memory.holding)
             if device.check != "off":
-                found += _breaks(device, info, resource, holding, form, again=resource in (pair[0] for pair in pairs))
+                found += _breaks(device, info, resource, holding, form, again=id(resource) in named)
+            named.add(id(resource))
             pairs.append((resource, memory, holding, int(info.memory_offset)))
         if found:
             device.report(found, f"vkBind{kind.capitalize()}Memory{'2' if form == 2 else ''}")
@@ -74,10 +76,6 @@ def _parts(info: object, kind: Literal["buffer", "image"]) -> tuple[Resource, De
     return resource, memory
 
 
-def _facts(resource: Resource, again: bool) -> rules.ResourceFacts:
-    return dataclasses.replace(resource.facts, bound=True) if again else resource.facts
-
-
 def _breaks(
     device: Device,
     info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo,
@@ -87,15 +85,18 @@ def _breaks(
     *,
     again: bool,
 ) -> list[rules.Violation]:
-    """again: whether the resource stands in the same call before."""
+    """The rules that a binding breaks. again: the call names the resource twice, so that it is bound by then."""
+    facts, identity = resource.facts, device.facts.identity
+    if again:
+        facts = dataclasses.replace(facts, bound=True)
     if isinstance(info, vk.BindImageMemoryInfo):
-        return rules.check_bind_image_memory(info, _facts(resource, again), tracking.memory_facts(holding), form=form)
+        return rules.check_bind_image_memory(info, facts, tracking.memory_facts(holding), form=form, device=identity)
     key = None
     if isinstance(resource, Buffer) and info.p_next is None and not again:
         key = verdicts.of_binding(device, info.memory_offset, resource, holding)
     if key in device.verdicts:
         return []
-    found = rules.check_bind_buffer_memory(info, _facts(resource, again), tracking.memory_facts(holding), form=form)
+    found = rules.check_bind_buffer_memory(info, facts, tracking.memory_facts(holding), form=form, device=identity)
     if not found:
         device.verdicts.note(key)
     return found

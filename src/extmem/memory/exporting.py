@@ -201,6 +201,13 @@ def export_handle(
         order = (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.OPAQUE_FD)
         handle_type = next((kind for kind in order if types & kind), HandleType.OPAQUE_FD)
     device = holding.device
+    lacking = unable(device, int(handle_type), missing=True) if not types & handle_type else ""
+    if lacking:  # the memory could not have been allocated for it
+        raise UnsupportedError(
+            f"{lacking}; open a device that has it, or pass the extension to raw.adopt_device where the VkDevice was "
+            "created with it",
+            requires_one_of=["a device that exports the handle type"],
+        )
     if handle_type in (HandleType.OPAQUE_FD, HandleType.DMA_BUF):
         return device.fd_of(holding, vk.MemoryGetFdInfoKHR(memory, handle_type))
     facts = tracking.memory_facts(holding)

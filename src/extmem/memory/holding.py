@@ -132,6 +132,11 @@ class Holding(Held):
         """What the device knows it by."""
         counted.add(self.watch)
 
+    def keep_resource(self, resource: Resource) -> None:
+        """Its dedicated buffer or image, which extmem made for it: it ends with the memory, and copies may bind it."""
+        resource.native.private = True
+        self.resource = resource
+
     def closed_facts(self) -> Closed:
         """What is kept of it where the memory is closed."""
         return Closed(self.device, self.descriptor, self.name, self.size, self.memory_type_index, self.writable)

@@ -23,6 +23,7 @@ from extmem.errors import (
     ExtmemError,
     InvalidHandleError,
     ObjectManagerError,
+    UnsupportedError,
 )
 from extmem.handles import Access, FdPayload, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, Reference, manager
@@ -145,7 +146,10 @@ def resolve_object(
     value = int(handle) if isinstance(handle, (int, NtHandle, KmtHandle)) else 0
     source = Source(int(handle_type))
     source.name, source.value = name, value
-    known = handle_type in _BY_OBJECT or (native and handle_type in FROM_D3D)
+    if handle_type in FROM_D3D and not native:
+        source.error = _of_direct3d(handle_type)
+        return source
+    known = handle_type in _BY_OBJECT or handle_type in FROM_D3D
     if not known or (name is None) == (not value) or (name is not None and handle_type in BY_NUMBER):
         # A rule says what is wrong with it; with the rules off, this is what a driver would answer.
         source.error = DriverError(
@@ -171,6 +175,17 @@ def resolve_object(
             source.refusal = Refusal(_STATUSES.get(error.ntstatus) or f"{error.ntstatus:#010x}", str(error))
         return source
     return _pinned(source, owner, imported, stated, driver)
+
+
+def _of_direct3d(handle_type: int) -> UnsupportedError:
+    """Why a type of Direct3D's cannot be imported on a device that takes no handles of other programs."""
+    name = HandleType(handle_type).name
+    return UnsupportedError(
+        f"vkAllocateMemory: {name} is Direct3D's, and a Vulkan or CUDA device on Windows alone imports it; on other "
+        "devices import what extmem exported (OPAQUE_WIN32, OPAQUE_WIN32_KMT, OPAQUE_FD), or a DMA_BUF where the "
+        "driver has that",
+        requires_one_of=["a Vulkan or CUDA device on Windows"],
+    )
 
 
 def takes_handles(driver: Driver) -> bool:
@@ -305,6 +320,8 @@ def resolve_fd(driver: Driver, handle_type: int, callers: CallersFd | None, stat
             source.error = _contradiction(stated, source.fd_payload.descriptor)
     elif source.fd_payload is not None:
         source.descriptor, source.facts = described(source.fd_payload.descriptor)
+    elif handle_type == HandleType.DMA_BUF:
+        _dma_buf_s(source, driver)
     elif not found.self_describing:
         pass  # nobody but the caller knows; what the device can find out, it proves
     elif not found.descriptor:
@@ -318,6 +335,19 @@ def resolve_fd(driver: Driver, handle_type: int, callers: CallersFd | None, stat
         except DescriptorError as error:
             source.error = error
     return source
+
+
+def _dma_buf_s(source: Source, driver: Driver) -> None:
+    """What is known of a dma-buf, which any driver may have made: the memory types that the device sees it as."""
+    try:
+        bits = driver.fd_memory_type_bits(source.handle_type, source.fd)
+    except DriverError as error:
+        if error.result != vk.Result.ERROR_INVALID_EXTERNAL_HANDLE:
+            raise
+        source.fd_is_valid, source.error = False, error
+        source.refusal = Refusal("INVALID_EXTERNAL_HANDLE", str(error))
+        return
+    source.facts = PayloadFacts(source.handle_type, made_by_vulkan=False, memory_type_bits=bits)
 
 
 def _contradiction(stated: Descriptor, own: bytes) -> DescriptorError | None:

@@ -286,9 +286,12 @@ class DeviceMemory:
             beginning, and axes after the first as the payload's last ones.
         cast: convert elements of another type as NumPy does under its rule "same_kind".
         Works for memory that the host cannot see, too. Ownership of the payload is acquired from and released to its
-        other users around the copy (VK_QUEUE_FAMILY_EXTERNAL).
+        other users around the copy (VK_QUEUE_FAMILY_EXTERNAL). Memory that is dedicated to a buffer of the caller's is
+        copied by that buffer, once the caller has bound it, where it has TRANSFER_DST (to read: TRANSFER_SRC); else by
+        the host, which has to see the memory.
         Errors: AccessDeniedError for read-only memory; TypeError for other element types, byte orders, and Python
-        objects; ValueError for another shape, and where it would reach outside the payload. Nothing was copied then.
+        objects; ValueError for another shape, and where it would reach outside the payload; UnsupportedError for memory
+        of an image, and of a buffer that cannot be copied where the host does not see it. Nothing was copied then.
         """
         with self.use() as holding:
             self._check_writable(holding, "write")

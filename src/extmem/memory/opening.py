@@ -155,7 +155,8 @@ def open_found(
         imported.give_back()
         raise
     if dedicated is not None:
-        holding.dedicated, holding.resource = dedicated.facts, dedicated
+        holding.dedicated = dedicated.facts
+        holding.keep_resource(dedicated)
     memory = DeviceMemory(holding)
     if imported.object:
         device.live.remember(holding, name)
@@ -280,7 +281,8 @@ def _open_fd(device: Device, found: Source) -> DeviceMemory:
         if dedicated is not None:
             dedicated.close()
         raise
-    holding.resource = dedicated
+    if dedicated is not None:
+        holding.keep_resource(dedicated)
     memory = DeviceMemory(holding)
     payload = found.fd_payload
     like = device.described is not None or _same_device(device, descriptor)

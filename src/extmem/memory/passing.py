@@ -26,7 +26,7 @@ from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, 
 from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.memory import exporting
 from extmem.objects import Share
-from extmem.owning import copy_fd
+from extmem.owning import copy_fd, out_of_descriptors
 
 if TYPE_CHECKING:
     from extmem.memory.holding import Holding
@@ -129,7 +129,11 @@ def _claimed_fd(ticket: bytes) -> FdHandle:
         payload = None
         if imported.kind != Kind.HOST:
             payload = FdPayload(imported.descriptor, imported.kind, imported.identity, imported.payload.writable)
-        return FdHandle(copy_fd(imported.payload.fd), payload)
+        try:
+            copy = copy_fd(imported.payload.fd)
+        except OSError as error:
+            raise out_of_descriptors(error, "dup") from None
+        return FdHandle(copy, payload)
     finally:
         imported.give_back()
 

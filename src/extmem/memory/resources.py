@@ -60,7 +60,7 @@ class Resource(Held, abc.ABC):
         """The memory it is bound to, None before."""
         self.memory_offset = 0
         self._facts: ResourceFacts | None = None
-        self._bound = False
+        self._bound = native.bound
         self._closed = False
 
     @property
@@ -158,9 +158,16 @@ class Buffer(Resource):
     __slots__ = ("create_info", "verdict")
     _word = "buffer"
 
-    def __init__(self, device: Device, info: vk.BufferCreateInfo, verdict: verdicts.Key | None = None) -> None:
-        """verdict: what its creation was remembered by, if it was."""
-        super().__init__(device, device.driver.create_buffer(info))
+    def __init__(
+        self,
+        device: Device,
+        info: vk.BufferCreateInfo,
+        verdict: verdicts.Key | None = None,
+        *,
+        native: NativeResource | None = None,
+    ) -> None:
+        """verdict: what its creation was remembered by, if it was. native: one that another binding created."""
+        super().__init__(device, device.driver.create_buffer(info) if native is None else native)
         self.verdict = verdict
         # Commands are judged by it, whatever the program does to its own.
         self.create_info = vk.BufferCreateInfo(
@@ -191,9 +198,14 @@ class Image(Resource):
         device: Device,
         info: vk.ImageCreateInfo,
         capabilities: Mapping[int, ExternalMemoryFacts] | None = None,
+        *,
+        native: NativeResource | None = None,
     ) -> None:
-        """capabilities: what such images can do with each handle type, where the device was asked already."""
-        super().__init__(device, device.driver.create_image(info))
+        """capabilities: what such images can do with each handle type, where the device was asked already.
+
+        native: one that another binding created.
+        """
+        super().__init__(device, device.driver.create_image(info) if native is None else native)
         self._capabilities = capabilities
         self.create_info = copy.copy(info)
         """The VkImageCreateInfo that it was made from."""

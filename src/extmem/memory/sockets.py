@@ -13,13 +13,15 @@ import sys
 import msgspec
 
 from extmem.broker import transport
+from extmem.broker.wire import Kind
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
 from extmem.handles import FdHandle, FdPayload
+from extmem.owning import out_of_descriptors
 
 if sys.platform != "linux":
     raise ImportError("descriptors go through sockets on Linux alone; extmem.memory picks what the platform has")
 
-__all__ = ["receive_handle", "send_handle"]
+__all__ = ["receive_handle", "send_handle", "send_stated"]
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True):
@@ -42,10 +44,20 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
         transport.send(sock, _encode(_Message(_FORMAT, handle.payload)), owned.fd)
 
 
+def send_stated(sock: socket.socket, fd: int, descriptor: bytes) -> None:
+    """`extmem.raw.send_payload`: what the description states was not seen here, so that the receiver proves it."""
+    _check(sock)
+    payload = FdPayload(descriptor, int(Kind.OPAQUE), 0, True, trusted=False)
+    transport.send(sock, _encode(_Message(_FORMAT, payload)), fd)
+
+
 def receive_handle(sock: socket.socket) -> FdHandle:
     """`extmem.process.receive_handle`."""
     _check(sock)
-    packet = transport.receive(sock)
+    try:
+        packet = transport.receive(sock)
+    except OSError as error:
+        raise out_of_descriptors(error, "recvmsg") from None
     if packet is None:
         raise PeerGoneError("the other end of the socket is closed; no handle came")
     data, owned, _ = packet
@@ -61,9 +73,9 @@ def receive_handle(sock: socket.socket) -> FdHandle:
         )
     payload = message.payload
     if payload is not None:
-        trusted = transport.uid_of(sock) == os.getuid()
-        if payload.trusted is not trusted:  # what the peer says of that counts for nothing
-            payload = msgspec.structs.replace(payload, trusted=trusted)
+        # What another user says of that counts for nothing.
+        if payload.trusted and transport.uid_of(sock) != os.getuid():
+            payload = msgspec.structs.replace(payload, trusted=False)
     return FdHandle(owned, payload)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ __all__ = [
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _LONGEST_CHAIN = 64
+_identities = itertools.count(1)
+"""What tells the logical devices of this process apart."""
 
 
 def single_bits(mask: int) -> Iterable[int]:
@@ -48,7 +51,7 @@ def single_bits(mask: int) -> Iterable[int]:
 
 
 def device_facts(driver: Driver) -> DeviceFacts:
-    """What the rules need of a device; it does not change while the device lives."""
+    """What the rules need of a device that is opened now; it does not change while the device lives."""
     properties = driver.memory_properties()
     queues = driver.queue_facts
     return DeviceFacts(
@@ -60,6 +63,7 @@ def device_facts(driver: Driver) -> DeviceFacts:
             for kind in properties.memory_types
         ),
         min_imported_host_pointer_alignment=driver.min_imported_host_pointer_alignment,
+        identity=next(_identities),
         queue_family_count=queues.queue_family_count if queues is not None else None,
         api_version=queues.api_version if queues is not None else None,
         extensions=queues.extensions if queues is not None else None,
@@ -220,6 +224,7 @@ def _resource(
         capabilities=capabilities,
         device_uuid=device.uuid,
         identity=identity,
+        device_identity=device.facts.identity,
     )
 
 
@@ -260,4 +265,5 @@ def memory_facts(holding: Holding, *, alive: bool = True) -> MemoryFacts:
         device_uuid=holding.device.uuid,
         exported_nt_types=holding.exported_nt_types,
         alive=alive,
+        device_identity=holding.device.facts.identity,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from functools import partial
@@ -9,11 +10,11 @@ from itertools import starmap
 from operator import itemgetter
 from typing import Any, ClassVar, Self
 
-from extmem.errors import HandleStateError
+from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, HandleStateError, OutOfMemoryError
 from extmem.owning._system import FIRST, FIRST_NATIVE, close_native, duplicating
 from extmem.owning.owner import Making, Owner
 
-__all__ = ["OwnedDescriptor", "OwnedFd", "copy_fd"]
+__all__ = ["OwnedDescriptor", "OwnedFd", "copy_fd", "out_of_descriptors"]
 
 
 class OwnedFd(Owner):
@@ -131,3 +132,14 @@ def copy_fd(fd: int) -> OwnedFd:
     call, arguments = duplicating()
     made.fd = made.acquire(made.closing_call, call, fd, *arguments)
     return made
+
+
+def out_of_descriptors(error: OSError, command: str) -> Exception:
+    """What an OSError is to the caller: OutOfMemoryError for a lack of descriptors (EMFILE, ENFILE), else itself."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return error
+    return OutOfMemoryError(
+        f"{command}: no file descriptor is left ({error.strerror}); close handles or files, or raise `ulimit -n`",
+        result=VK_ERROR_TOO_MANY_OBJECTS,
+        command=command,
+    )

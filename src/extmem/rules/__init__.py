@@ -35,6 +35,7 @@ from extmem.rules.facts import (
     ResourceFacts,
 )
 from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle, wrong_get_info
+from extmem.rules.get_queue import check_get_device_queue
 from extmem.rules.image_copies import (
     check_copy_buffer_to_image,
     check_copy_image_to_buffer,
@@ -81,6 +82,7 @@ __all__ = [
     "check_external_buffer_info",
     "check_external_image_format_info",
     "check_fill_buffer",
+    "check_get_device_queue",
     "check_get_memory_fd",
     "check_get_memory_win32_handle",
     "check_image_memory_barrier",

@@ -44,6 +44,8 @@ class Bind:
     resource: ResourceFacts
     memory: MemoryFacts
     where: str
+    device: int = 0
+    """`DeviceFacts.identity` of the device that the command is called on; 0 where unknown."""
 
     @property
     def kind(self) -> str:
@@ -93,6 +95,36 @@ def not_sparse(call: Bind) -> Finding | None:
         f"the {call.kind} was created with {flags_text(sparse, _Flag)}",
         f"Create the {call.kind} without sparse flags; extmem has no vkQueueBindSparse.",
     )
+
+
+def _elsewhere(call: Bind, owner: int, what: str) -> Finding | None:
+    """What is wrong where `owner` is another device than the call's."""
+    if not owner or not call.device or owner == call.device:
+        return None
+    made = "allocated" if what == "memory" else "created"
+    return (
+        f"{call.where}.{what}",
+        f"the {what} was {made} on another logical device than the one that binds it",
+        "Bind on the device that made both; what another device shares is imported on this one first.",
+    )
+
+
+@rule("vkBindBufferMemory-buffer-parent", "vkBindImageMemory-image-parent", on=(BUFFER, IMAGE))
+def resource_is_of_this_device(call: Bind) -> Finding | None:
+    """A resource of another logical device is not bound here."""
+    return _elsewhere(call, call.resource.device_identity, call.kind)
+
+
+@rule("vkBindBufferMemory-memory-parent", "vkBindImageMemory-memory-parent", on=(BUFFER, IMAGE))
+def memory_is_of_this_device(call: Bind) -> Finding | None:
+    """Nothing is bound to memory of another logical device."""
+    return _elsewhere(call, call.memory.device_identity, "memory")
+
+
+@rule("VkBindBufferMemoryInfo-commonparent", "VkBindImageMemoryInfo-commonparent", on=(BUFFER2, IMAGE2))
+def one_device(call: Bind) -> Finding | None:
+    """Both are of the device that the command is called on."""
+    return resource_is_of_this_device(call) or memory_is_of_this_device(call)
 
 
 @rule(*_buffer("memoryOffset-01031"), *_image("memoryOffset-01046"), on=_EVERY)
@@ -303,26 +335,28 @@ def _malformed(info: object, kind: str, form: Form) -> list[Violation]:
 
 
 def check_bind_buffer_memory(
-    info: vk.BindBufferMemoryInfo, buffer: ResourceFacts, memory: MemoryFacts, *, form: Form = 2
+    info: vk.BindBufferMemoryInfo, buffer: ResourceFacts, memory: MemoryFacts, *, form: Form = 2, device: int = 0
 ) -> list[Violation]:
     """All rules on external and dedicated memory that this binding would break, and those on place and size.
 
     `form`: 1 reports the ids of vkBindBufferMemory, 2 those of VkBindBufferMemoryInfo; the rules are the same.
+    `device`: `DeviceFacts.identity` of the device that binds; 0 where unknown.
     """
     found = _malformed(info, "Buffer", form)
     if found:
         return found
-    return _bind(_BUFFERS, Bind(int(info.memory_offset), buffer, memory, "BindBufferMemoryInfo"), form)
+    return _bind(_BUFFERS, Bind(int(info.memory_offset), buffer, memory, "BindBufferMemoryInfo", device), form)
 
 
 def check_bind_image_memory(
-    info: vk.BindImageMemoryInfo, image: ResourceFacts, memory: MemoryFacts, *, form: Form = 2
+    info: vk.BindImageMemoryInfo, image: ResourceFacts, memory: MemoryFacts, *, form: Form = 2, device: int = 0
 ) -> list[Violation]:
     """All rules on external and dedicated memory that this binding would break, and those on place and size.
 
     `form`: 1 reports the ids of vkBindImageMemory, 2 those of VkBindImageMemoryInfo; the rules are the same.
+    `device`: `DeviceFacts.identity` of the device that binds; 0 where unknown.
     """
     found = _malformed(info, "Image", form)
     if found:
         return found
-    return _bind(_IMAGES, Bind(int(info.memory_offset), image, memory, "BindImageMemoryInfo"), form)
+    return _bind(_IMAGES, Bind(int(info.memory_offset), image, memory, "BindImageMemoryInfo", device), form)

@@ -96,7 +96,7 @@ def test_a_bad_fd_never_reaches_the_device_in_use(kind: str) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in BAD if kind not in ("-1", "closed")])
 def test_the_proof_alone_keeps_it_away_too(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Prover, "inspect", lambda self, fd, handle_type: FdFacts("file", self_describing=False))
-    monkeypatch.setattr(Prover, "measure", lambda self, fd, size: None)
+    monkeypatch.setattr(Prover, "measure", lambda self, fd, *rest: None)
     with with_manners(bad_fd_poisons=True) as (fake, device), bad_fd(kind) as fd_number:
         with pytest.raises(extmem.DriverError, match="tried on a device of its own"):
             import_fd(device, fd_number)
@@ -156,7 +156,7 @@ def test_too_short_a_file_is_refused(kind: str) -> None:
 
 
 def test_planted_missing_measure_lets_a_short_file_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Prover, "measure", lambda self, fd, size: None)
+    monkeypatch.setattr(Prover, "measure", lambda self, fd, *rest: None)
     with with_manners(short_files_pass=True) as (_, device), bad_fd("looks like one, empty") as fd_number:
         import_fd(device, os.dup(fd_number)).close()
 

@@ -109,8 +109,11 @@ class Vmm:
     def adopt(self, address: int, size: int) -> CudaAllocation:
         """Memory that somebody else mapped by the same API, at this address, to be shared; it stays mapped there.
 
-        Errors: UnsupportedError where the driver can't export what is there.
+        It is all of the allocation, however little of it is `size`. Errors: UnsupportedError where the driver cannot
+        export what is there, and where it is not one allocation from its beginning on; ValueError for no bytes.
         """
+        if size < 1:
+            raise ValueError(f"size is {size}; pass the bytes that are to be shared, 1 or more")
         cu, undo = self._module, Undo()
         result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemRetainAllocationHandle, address)
         if int(result) == _INVALID_VALUE:
@@ -122,9 +125,18 @@ class Vmm:
             )
         self._check(result, "cuMemRetainAllocationHandle", f"{address:#x}")
         try:
+            whole = self._measure(handle, address, size)
             fd = self.export(handle)
             identity = secrets.randbits(63) | 1
-            made = CudaAllocation(self._driver, size, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
+            made = CudaAllocation(self._driver, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
+        except _NotOneError as error:
+            self._gpu.undo(undo)
+            raise UnsupportedError(
+                f"{size} bytes at {address:#x} cannot be shared: {error}. A handle leads to one allocation, from its "
+                "beginning on. Allocate the tensor through extmem (memory.torch(), memory.cupy()), or copy it once "
+                "into memory of extmem's",
+                requires_one_of=["memory allocated by extmem", "a tensor that begins its allocation and fits it"],
+            ) from None
         except UnsupportedError as error:
             self._gpu.undo(undo)
             raise UnsupportedError(
@@ -137,6 +149,37 @@ class Vmm:
             raise
         made.producer = PRODUCER
         return made
+
+    def _measure(self, handle: Any, address: int, size: int) -> int:
+        """Bytes of the allocation that is mapped from `address` on. Errors: _NotOneError; DriverError.
+
+        cuMemGetAddressRange gives the range of addresses. Where that holds several allocations side by side, the handle
+        that is mapped at an address tells them apart.
+        """
+        cu, mine = self._module, int(handle)
+        result, begin, length = cu.cuMemGetAddressRange(address)
+        self._check(result, "cuMemGetAddressRange", f"{address:#x}")
+        begin, end = int(begin), int(begin) + int(length)
+        if begin < address and self._mapped_at(address - 1) == mine:
+            raise _NotOneError(f"they begin inside of an allocation, {address - begin} bytes after {begin:#x}")
+        if self._mapped_at(end - 1) != mine:
+            inside, granule = address, self.granularity
+            while end - inside > granule:
+                middle = inside + (end - inside) // 2 // granule * granule
+                if self._mapped_at(middle) == mine:
+                    inside = middle
+                else:
+                    end = middle
+        if address + size > end:
+            raise _NotOneError(f"the allocation that begins there has {end - address} bytes, and others follow it")
+        return end - address
+
+    def _mapped_at(self, address: int) -> int:
+        """The handle of the allocation that is mapped at an address, as a number; 0 for none."""
+        cu, undo = self._module, Undo()
+        result, handle = take(undo, (cu.cuMemRelease, ...), cu.cuMemRetainAllocationHandle, address)
+        self._gpu.undo(undo)
+        return 0 if result else int(handle)
 
     def export(self, handle: Any) -> OwnedFd:
         """A new POSIX descriptor or NT handle of an allocation, kept from children, owned by the caller.
@@ -232,3 +275,7 @@ class Vmm:
     def _check(self, result: Any, command: str, tried: str = "", other: str = "") -> None:
         if result:
             fail(result, command, self._gpu.name, *([other] if other else []), tried=tried)
+
+
+class _NotOneError(Exception):
+    """What is at an address is not one allocation from its beginning on. Never leaves this module."""

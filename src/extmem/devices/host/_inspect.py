@@ -15,7 +15,7 @@ import sys
 from extmem.devices.base import FdFacts
 from extmem.devices.host import trailer
 from extmem.devices.host._memfd import PAGE
-from extmem.owning import OwnedFd
+from extmem.owning import OwnedFd, out_of_descriptors
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
@@ -92,7 +92,10 @@ def inspect(fd: int) -> FdFacts:
 @functools.lru_cache(maxsize=1)
 def _memory_files() -> int:
     """st_dev of the kernel's own tmpfs, where all memory files of ordinary pages are."""
-    opened = OwnedFd.of(os.memfd_create, "extmem-where", os.MFD_CLOEXEC)
+    try:
+        opened = OwnedFd.of(os.memfd_create, "extmem-where", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise out_of_descriptors(error, "memfd_create") from None
     try:
         return os.fstat(opened.fd).st_dev
     finally:

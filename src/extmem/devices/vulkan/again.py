@@ -10,7 +10,6 @@ much and takes twice as long: if the last byte of so many can be read, the fd is
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING, Any
 
 from extmem.devices.copies import copy_of, copy_to_read
@@ -32,12 +31,12 @@ class KnownImports:
     """vkAllocateMemory with VkImportMemoryFdInfoKHR, of this size, memory type and handle type (a driver's own)."""
 
     def __init__(self, imports: Imports, size: int, memory_type_index: int, handle_type: int) -> None:
-        """Errors: as `Prover.own`."""
+        """Errors: as `Prover.in_files`."""
         self._imports, self._driver, self._prover = imports, imports.driver, imports.prover
         self._size, self._memory_type_index, self._handle_type = size, memory_type_index, handle_type
         commands = self._driver.commands
         self._allocate, self._free, self._device = commands.vkAllocateMemory, commands.vkFreeMemory, self._driver.handle
-        self._in_files = self._prover.own(handle_type).mode == stat.S_IFREG
+        self._in_files = self._prover.in_files(handle_type)
         self._calls = Spares(self._call)
 
     def _call(self) -> FdImport:

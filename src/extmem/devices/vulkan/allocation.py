@@ -112,6 +112,11 @@ class VulkanAllocation:
         return self.raw
 
     @property
+    def is_theirs(self) -> bool:
+        """Whether another binding allocated it, and frees it."""
+        return self._memory is None
+
+    @property
     def keeper(self) -> Owner:
         """What commands that use the memory hold until they are done. One of somebody else's memory keeps nothing."""
         return self._memory if self._memory is not None else _THEIRS
@@ -194,8 +199,9 @@ class VulkanAllocation:
         return self
 
     def hand_over(self) -> None:
-        """See `HandsOver`."""
-        self.driver.transfer.run(lambda recorder: None, [self])
+        """See `HandsOver`. A buffer of the caller's that is not bound was not used here: nothing is to be released."""
+        if not self.driver.obstacle(self):
+            self.driver.transfer.run(lambda recorder: None, [self])
 
     def close(self) -> None:
         """vkFreeMemory, which unmaps. Safe to call twice, and again after an exception."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from extmem import vk
+from extmem.devices import shortage
 from extmem.errors import DriverError, OutOfMemoryError
 
 __all__ = ["fail"]
@@ -42,6 +43,8 @@ def fail(result: int, command: str, device: str, tried: str = "") -> NoReturn:
     what = f"{command} on {device or 'Vulkan'} returned {name}" + (f" for {tried}" if tried else "")
     devices = [device] if device else []
     if known in _MEMORY:
-        raise OutOfMemoryError(f"{what}: {_MEMORY[known]}", result=result, command=command, devices=devices)
+        raise OutOfMemoryError(
+            f"{what}: {shortage.of_descriptors() or _MEMORY[known]}", result=result, command=command, devices=devices
+        )
     advice = _OTHER[known] if known in _OTHER else _NO_REASON
     raise DriverError(f"{what}: {advice}", result=result, command=command, devices=devices)

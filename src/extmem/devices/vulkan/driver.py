@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from extmem import vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
-from extmem.devices import host
+from extmem.devices import host, shortage
 from extmem.devices.base import (
     Allocation,
     DeviceIdentity,
@@ -66,8 +66,6 @@ class VulkanDriver(Moving):
     ) -> None:
         """See `LogicalDevice`."""
         super().__init__(physical, device=device, queue_family=queue_family, queue=queue)
-        self.host_visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self.memory_types())
-        """Of each memory type, whether the host sees it."""
         self._resources = Resources(self)
         self.bind = self._resources.bind
         """See `Driver`."""
@@ -176,6 +174,10 @@ class VulkanDriver(Moving):
         """A buffer over the whole allocation: the one it is dedicated to, or one for moving bytes alone."""
         return self._resources.buffer_of(allocation)
 
+    def obstacle(self, allocation: VulkanAllocation, usage: int = 0, end: int = 0) -> str:
+        """Why that buffer cannot be used so, and what to do; empty where it can be."""
+        return self._resources.obstacle(allocation, usage, end)
+
     # Memory.
 
     def allocate(
@@ -238,15 +240,40 @@ class VulkanDriver(Moving):
         return memory
 
     def adopt_memory(
-        self, raw: int, size: int, memory_type_index: int, handle_types: int, dedicated: NativeResource | None
+        self,
+        raw: int,
+        size: int,
+        memory_type_index: int,
+        handle_types: int,
+        dedicated: NativeResource | None,
+        *,
+        imported: int = 0,
     ) -> VulkanAllocation:
-        """A VkDeviceMemory of this VkDevice that somebody else allocated, for these export types, and frees."""
+        """See `AdoptsMemory`."""
         self.alive()
         types = to_driver(handle_types)
-        identity = next(self._identities) if types else 0
-        return VulkanAllocation(
-            self, raw, size, memory_type_index, types, dedicated, stated_identity=identity, owner="held"
+        made = VulkanAllocation(
+            self,
+            raw,
+            size,
+            memory_type_index,
+            types | to_driver(imported),
+            dedicated,
+            stated_identity=next(self._identities) if types else 0,
+            owner="held",
+            exporting=bool(types),
         )
+        try:
+            self._imports.measure(made)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def adopt_resource(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
+        """See `AdoptsMemory`."""
+        self.alive()
+        return self._resources.adopt(raw, info)
 
     def import_fd(
         self,
@@ -327,6 +354,8 @@ class VulkanDriver(Moving):
             fail(result, "vkGetMemoryFdKHR", self.name)
         self._fds["set"] = call
         if owned.fd < 0:  # some drivers call that a success
+            if shortage.of_descriptors():
+                fail(int(vk.Result.ERROR_TOO_MANY_OBJECTS), "vkGetMemoryFdKHR", self.name)
             raise UnsupportedError(
                 f"{self.name} gave no fd: this memory was not allocated for export as {types_text(handle_type)}",
                 requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {types_text(handle_type)}"],

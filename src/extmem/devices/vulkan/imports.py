@@ -26,6 +26,7 @@ __all__ = ["Imports"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD = int(HandleType.OPAQUE_FD)
+_FDS = int(HandleType.OPAQUE_FD | HandleType.DMA_BUF)
 _HOST_POINTER = int(HandleType.HOST_ALLOCATION)
 _S = vk.StructureType
 _ALLOCATE = int(_S.MEMORY_ALLOCATE_INFO)
@@ -49,6 +50,16 @@ class Imports:
             raise self._refusal(found.problem)
         self.prover.prove(fd, size, memory_type_index, handle_type, dedicated)
 
+    def measure(self, adopted: VulkanAllocation) -> None:
+        """Compare adopted memory with what it exports: its fd is imported as it is stated to be, elsewhere.
+
+        Of what is not exported by fd nothing can be asked. Errors: as `Prover.prove`, `VulkanDriver.get_fd`.
+        """
+        types = adopted.handle_types & _FDS if adopted.exporting else 0
+        fd = adopted.fd if types else None
+        if fd is not None:
+            self.prover.prove(fd, adopted.size, adopted.memory_type_index, types & -types, adopted.dedicated)
+
     def from_payload(
         self,
         payload: PayloadFd,
@@ -67,7 +78,9 @@ class Imports:
             return self._from_host_payload(payload, size, capacity)
         if not self.prover.resembles(payload.fd, _FD):
             raise self._refusal(f"the payload's file is nothing that {self.driver.name} exports")
-        self.prover.measure(payload.fd, size)  # a driver's file is not sealed: whoever has it may have truncated it
+        self.prover.measure(
+            payload.fd, size, _FD
+        )  # a driver's file is not sealed: whoever has it may have truncated it
         return self.unexamined(payload.fd, size, memory_type_index, _FD, dedicated, payload, identity)
 
     def _from_host_payload(self, payload: PayloadFd, size: int, capacity: int) -> VulkanAllocation:

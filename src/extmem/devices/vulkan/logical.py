@@ -15,7 +15,7 @@ from extmem.vk.abi import ffi
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
 
-__all__ = ["SHARING", "LogicalDevice"]
+__all__ = ["MOVING", "SHARING", "LogicalDevice"]
 
 SHARING = frozenset(
     {
@@ -29,7 +29,8 @@ SHARING = frozenset(
 """Extensions that sharing needs; a device is made with those of them that it has."""
 
 _S = vk.StructureType
-_MOVING = int(vk.QueueFlagBits.GRAPHICS | vk.QueueFlagBits.COMPUTE | vk.QueueFlagBits.TRANSFER)
+MOVING = int(vk.QueueFlagBits.GRAPHICS | vk.QueueFlagBits.COMPUTE | vk.QueueFlagBits.TRANSFER)
+"""Queues with one of these flags copy."""
 
 
 class LogicalDevice:
@@ -64,6 +65,13 @@ class LogicalDevice:
     def living(self) -> int:
         """How many memories, buffers and images of this device there are. Takes time; for tests and benchmarks."""
         return sum(isinstance(made, VkObject) and made.is_of(self.owner) for made in living())
+
+    @property
+    def queue(self) -> int:
+        """VkQueue as a number."""
+        queue = ffi.new("VkQueue *")
+        self.commands.vkGetDeviceQueue(self.handle, self.queue_family, self.queue_index, queue)
+        return int(ffi.cast("uintptr_t", queue[0]))
 
     @property
     def raw(self) -> int:
@@ -105,10 +113,10 @@ class LogicalDevice:
 
 def _family(physical: PhysicalDevice) -> int:
     """The first queue family that can do all, else the first that can copy."""
-    able = [family for family in physical.queue_families if family.flags & _MOVING and family.queue_count]
+    able = [family for family in physical.queue_families if family.flags & MOVING and family.queue_count]
     if not able:
         raise UnsupportedError(
             f"{physical.identity.device_name} has no queue that can copy; choose another device",
             requires_one_of=["a queue family with TRANSFER"],
         )
-    return max(able, key=lambda family: bin(family.flags & _MOVING).count("1")).number
+    return max(able, key=lambda family: bin(family.flags & MOVING).count("1")).number

@@ -10,6 +10,7 @@ from extmem import vk
 from extmem.devices.base import Allocation, QueueFacts, Recorder
 from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.logical import LogicalDevice
+from extmem.errors import UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import Lock, Uses
 from extmem.vk.abi import ffi
@@ -22,6 +23,9 @@ __all__ = ["Moving"]
 
 _Property = vk.MemoryPropertyFlagBits
 _S = vk.StructureType
+_FROM, _TO = int(vk.BufferUsageFlagBits.TRANSFER_SRC), int(vk.BufferUsageFlagBits.TRANSFER_DST)
+_PIECE = 1 << 20
+"""Bytes that a fill by the host writes at once."""
 
 
 class Moving(LogicalDevice, abc.ABC):
@@ -33,6 +37,8 @@ class Moving(LogicalDevice, abc.ABC):
         """See `LogicalDevice`."""
         super().__init__(physical, device=device, queue_family=queue_family, queue=queue)
         self._transfer: Transfer | None = None
+        self.host_visible = tuple(bool(t.property_flags & _Property.HOST_VISIBLE) for t in self.memory_types())
+        """Of each memory type, whether the host sees it."""
         self.making = Lock()
         """Held while something is made that is made once: a mapping, an exported handle, what moves bytes."""
 
@@ -62,20 +68,64 @@ class Moving(LogicalDevice, abc.ABC):
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
         """See `Driver`."""
-        self._moving(allocation, offset, data.nbytes).write(ours(allocation), offset, data)
+        made = self._inside(allocation, offset, data.nbytes)
+        window = self._window(made, _TO, offset, data.nbytes)
+        if window is None:
+            self.transfer.write(made, offset, data)
+            return
+        window[:] = data
+        self.flush(made, offset, data.nbytes)
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
         """See `Driver`."""
-        self._moving(allocation, offset, into.nbytes).read(ours(allocation), offset, into)
+        made = self._inside(allocation, offset, into.nbytes)
+        window = self._window(made, _FROM, offset, into.nbytes)
+        if window is None:
+            self.transfer.read(made, offset, into)
+            return
+        self.invalidate(made, offset, into.nbytes)
+        into[:] = window
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
         """See `Driver`."""
-        self._moving(allocation, offset, size).fill(ours(allocation), offset, size, value)
+        made = self._inside(allocation, offset, size)
+        window = self._window(made, _TO, offset, size)
+        if window is None:
+            self.transfer.fill(made, offset, size, value)
+            return
+        for start in range(0, size, _PIECE):
+            part = window[start : start + _PIECE]
+            part[:] = bytes([value]) * part.nbytes
+        self.flush(made, offset, size)
 
-    def _moving(self, allocation: Allocation, offset: int, size: int) -> Transfer:
+    def _inside(self, allocation: Allocation, offset: int, size: int) -> VulkanAllocation:
         if offset < 0 or size < 0 or offset + size > allocation.size:
             raise ValueError(f"bytes {offset} to {offset + size} reach outside the allocation of {allocation.size}")
-        return self.transfer
+        return ours(allocation)
+
+    def _window(self, allocation: VulkanAllocation, usage: int, offset: int, size: int) -> memoryview | None:
+        """The bytes as the host sees them, where no buffer may copy them; None where one may.
+
+        Errors: UnsupportedError where neither is possible. Memory that another binding allocated is not mapped.
+        """
+        obstacle = self.obstacle(allocation, usage, offset + size)
+        if not obstacle:
+            return None
+        self.alive()
+        if not allocation.mapped and (not self.host_visible[allocation.memory_type_index] or allocation.is_theirs):
+            raise UnsupportedError(
+                f"this memory is dedicated to a buffer, {obstacle}. It can be copied by that buffer alone, since "
+                + ("another binding may have mapped it" if allocation.is_theirs else "the host does not see it"),
+                requires_one_of=["a bound buffer with TRANSFER_SRC and TRANSFER_DST", "a HOST_VISIBLE memory type"],
+            )
+        if self._transfer is not None:
+            self._transfer.finish()
+        whole = ffi.buffer(ffi.cast("char *", allocation.map().address), allocation.size)
+        return memoryview(whole)[offset : offset + size]
+
+    @abc.abstractmethod
+    def obstacle(self, allocation: VulkanAllocation, usage: int = 0, end: int = 0) -> str:
+        """See `Resources.obstacle`."""
 
     @property
     @abc.abstractmethod

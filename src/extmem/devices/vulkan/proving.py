@@ -5,9 +5,14 @@ VK_ERROR_OUT_OF_DEVICE_MEMORY and refuses every allocation of the process from t
 destroyed; another takes too small a file. So a stranger's fd goes through two gates:
 
 1. *Likeness*: what the fd is (kind of file, device number, what its link in /proc says) must be what this driver's
-   own exports are. A tiny allocation of ours is exported once per device and kind, and looked at.
+   own exports are. A tiny allocation of ours is exported once per device, and looked at. A driver that exports none is
+   not asked to; then the fd must be a file that some driver may give. A dma-buf may be any driver's: the kernel tells
+   one, and its size.
 2. *Proof*: it is imported, with the size, memory type and dedicated resource of the real import, on a VkDevice made
    for nothing else, which is destroyed before the real import.
+
+What fails here for want of memory or descriptors, or since a device is lost, is raised as that: it is not the fd's
+fault.
 
 What the object manager hands out was exported through this library, and is known by its object; so is what an
 `FdHandle` of this library's own export owns, in this process or another of the same user's. For these a look at the
@@ -24,8 +29,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from extmem import vk
 from extmem.devices.base import FdFacts
+from extmem.devices.vulkan import dma_buf
 from extmem.devices.vulkan.capabilities import supported
-from extmem.errors import DriverError, ExtmemError
+from extmem.errors import DriverError
 
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource
@@ -49,6 +55,19 @@ _COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER
 _FILE_TYPE = stat.S_IFMT(0o177777)
 _PROBE = 65_536
 """Bytes of the allocation that is looked at."""
+_DMA_BUF = int(HandleType.DMA_BUF)
+_EXPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.EXPORTABLE)
+_DRIVERS = ("/memfd:", "/dmabuf:", "/dev/", "anon_inode:")
+"""Beginnings of the links of files that drivers give."""
+_NO_FAULT = frozenset(
+    (
+        vk.Result.ERROR_OUT_OF_HOST_MEMORY,
+        vk.Result.ERROR_TOO_MANY_OBJECTS,
+        vk.Result.ERROR_DEVICE_LOST,
+        vk.Result.ERROR_INITIALIZATION_FAILED,
+    )
+)
+"""Results of an import that say nothing of the fd."""
 
 
 class Likeness(NamedTuple):
@@ -81,23 +100,36 @@ class Prover:
 
     def __init__(self, driver: VulkanDriver) -> None:
         self._driver = driver
-        self._own: dict[int, Likeness] = {}
+        self._own: dict[int, Likeness | None] = {}
 
-    def own(self, handle_type: int) -> Likeness:
-        """What this driver's exports of that type (a driver's own) look like.
+    def own(self, handle_type: int) -> Likeness | None:
+        """What this driver's exports of an opaque type look like; None where it exports none, and is not asked to.
 
-        Errors: UnsupportedError for a type that it does not export, which it is not asked to; as `Driver.allocate`.
+        Errors: UnsupportedError for a type that it does not know; as `Driver.allocate`.
         """
-        known = self._own.get(handle_type)
-        if known is None:
-            if not self._gives_fds(handle_type):
-                raise self._driver.unsupported_type(handle_type)
+        if handle_type in self._own:
+            return self._own[handle_type]
+        if not self._gives_fds(handle_type):
+            raise self._driver.unsupported_type(handle_type)
+        known: Likeness | None = None
+        if self._exports(handle_type):
             fd = self.probe(handle_type)
             try:
-                known = self._own[handle_type] = likeness(fd.fd)
+                known = likeness(fd.fd)
             finally:
                 fd.close()
+        self._own[handle_type] = known
         return known
+
+    def in_files(self, handle_type: int) -> bool:
+        """Whether payloads of a type are regular files. Errors: as `own`."""
+        own = self.own(handle_type) if handle_type != _DMA_BUF else None
+        return own is not None and own.mode == stat.S_IFREG
+
+    def _exports(self, handle_type: int) -> bool:
+        asked = vk.PhysicalDeviceExternalBufferInfo(usage=_COPYING, handle_type=HandleType(handle_type))
+        found = self._driver.external_buffer_properties(asked).external_memory_properties
+        return bool(int(found.external_memory_features) & _EXPORTABLE)
 
     def _gives_fds(self, handle_type: int) -> bool:
         """Whether the device exports fds as that type. One that is asked to where it does not may crash."""
@@ -116,7 +148,7 @@ class Prover:
                 probe.close()
 
     def inspect(self, fd: int, handle_type: int) -> FdFacts:
-        """The first gate. Never raises for what it finds."""
+        """The first gate. Never raises for what it finds. Errors: as `own`, where a sample is needed and fails."""
         try:
             found = os.fstat(fd) if fd >= 0 else None
         except OSError:
@@ -126,41 +158,67 @@ class Prover:
         kind = _WORDS.get(stat.S_IFMT(found.st_mode), "other")
         if not self._gives_fds(handle_type):
             return FdFacts(kind, str(self._driver.unsupported_type(handle_type)), self_describing=False)
-        try:
-            seen, own = likeness(fd), self.own(handle_type)
-        except ExtmemError as error:
-            return FdFacts(kind, f"what {self._driver.name} exports cannot be told: {error}", self_describing=False)
-        if seen != own:
-            return FdFacts(
-                kind,
-                f"fd {fd} is {seen}, and what {self._driver.name} exports as {HandleType(handle_type).name} is {own}; "
-                "pass the fd that vkGetMemoryFdKHR gave, or a copy of it",
-                self_describing=False,
-            )
-        capacity = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        capacity = self._capacity(fd, found, handle_type)
+        problem = self._unlike(fd, handle_type, capacity)
+        if problem:
+            return FdFacts(kind, problem, self_describing=False)
         return FdFacts(
             kind,
-            size=found.st_size,
-            capacity=capacity,
+            size=capacity or found.st_size,
+            capacity=capacity or 0,
             writable=True,
             identity=(found.st_dev, found.st_ino),
             self_describing=False,
         )
 
+    def _unlike(self, fd: int, handle_type: int, capacity: int | None) -> str:
+        """Why this fd cannot be a payload of that type, from outside; empty where it may be one."""
+        seen, word = likeness(fd), HandleType(handle_type).name
+        if handle_type == _DMA_BUF:
+            if capacity is not None:
+                return ""
+            return f"fd {fd} is {seen}, and the kernel does not call it a dma-buf; pass the fd that its exporter gave"
+        own = self.own(handle_type)
+        if own is None:
+            if seen.mode != stat.S_IFIFO and seen.mode != stat.S_IFSOCK and seen.link.startswith(_DRIVERS):
+                return ""
+            return f"fd {fd} is {seen}, which no driver gives as {word}; pass the fd that vkGetMemoryFdKHR gave"
+        if seen == own:
+            return ""
+        return (
+            f"fd {fd} is {seen}, and what {self._driver.name} exports as {word} is {own}; pass the fd that "
+            "vkGetMemoryFdKHR gave, or a copy of it"
+        )
+
+    def _capacity(self, fd: int, found: os.stat_result, handle_type: int) -> int | None:
+        """Bytes of the file, as far as the kernel says: for a dma-buf, and for a regular file. None where it does not.
+
+        0 is a size: that of an empty file.
+        """
+        if handle_type == _DMA_BUF:
+            try:
+                return dma_buf.size_of(fd)
+            except OSError:
+                return None
+        return found.st_size if found.st_size or stat.S_ISREG(found.st_mode) else None
+
     def glance(self, fd: int, handle_type: int) -> FdFacts:
         """The first gate for what this library exported itself: a full inspection only where the file looks wrong."""
         try:
-            if self.resembles(fd, handle_type):
+            if self._gives_fds(handle_type) and self.resembles(fd, handle_type):
                 return _ALIKE
         except OSError:
             pass  # the inspection says why
-        except ExtmemError as error:
-            return FdFacts("other", f"what {self._driver.name} exports cannot be told: {error}", self_describing=False)
         return self.inspect(fd, handle_type)
 
     def resembles(self, fd: int, handle_type: int) -> bool:
         """The first gate without the link, for what this library or the object manager hands out."""
-        found, own = os.fstat(fd), self.own(handle_type)
+        found = os.fstat(fd)
+        if handle_type == _DMA_BUF:
+            return self._capacity(fd, found, handle_type) is not None
+        own = self.own(handle_type)
+        if own is None:
+            return not self._unlike(fd, handle_type, None)
         return stat.S_IFMT(found.st_mode) == own.mode and _number(found) == own.rdev
 
     def recognise(self, fd: int, size: int, handle_type: int) -> None:
@@ -169,41 +227,71 @@ class Prover:
             found = os.fstat(fd)
         except OSError:
             raise self._refusal(f"fd {fd} is no open file descriptor") from None
-        own = self._own.get(handle_type) or self.own(handle_type)
+        own = self._own.get(handle_type)
+        if own is None:
+            if not self.resembles(fd, handle_type):
+                raise self._refusal(f"fd {fd} is no file as {self._driver.name} exports them")
+            self.measure(fd, size, handle_type)
+            return
         mode = found.st_mode & _FILE_TYPE
         if mode != own.mode or (mode != stat.S_IFREG and _number(found) != own.rdev):
             raise self._refusal(f"fd {fd} is no file as {self._driver.name} exports them")
         if found.st_size < size and (found.st_size or mode == stat.S_IFREG):
             raise self._too_short(found.st_size, size)
 
-    def measure(self, fd: int, size: int) -> None:
-        """Refuse a file that is shorter than the import: drivers map it, and whoever touches its end is killed.
-
-        What is no regular file says its size, or 0 where it does not tell.
-        """
-        found = os.fstat(fd)
-        if found.st_size < size and (found.st_size or stat.S_ISREG(found.st_mode)):
-            raise self._too_short(found.st_size, size)
+    def measure(self, fd: int, size: int, handle_type: int) -> None:
+        """Refuse a file that is shorter than the import: drivers map it, and whoever touches its end is killed."""
+        capacity = self._capacity(fd, os.fstat(fd), handle_type)
+        if capacity is not None and capacity < size:
+            raise self._too_short(capacity, size)
 
     def prove(
         self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
     ) -> None:
-        """The second gate. The fd stays the caller's. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE."""
-        self.measure(fd, size)
+        """The second gate. The fd stays the caller's.
+
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where the fd is refused; what says nothing of the fd
+        (OutOfMemoryError, DriverError with VK_ERROR_DEVICE_LOST) as it is.
+        """
+        self.measure(fd, size, handle_type)
+        refused = self._refused(fd, size, memory_type_index, handle_type, dedicated)
+        if refused is None:
+            return
+        if refused.result in _NO_FAULT:
+            raise refused
+        if refused.result == vk.Result.ERROR_OUT_OF_DEVICE_MEMORY:
+            self._check_room(memory_type_index)
+        raise self._refusal(
+            f"the fd was tried on a device of its own and refused there ({refused}): it is no payload of "
+            f"{self._driver.name}, or of another size or memory type than {size} bytes of type {memory_type_index}"
+        ) from refused
+
+    def _refused(
+        self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
+    ) -> DriverError | None:
+        """What a driver of its own says to the import; None where it takes it. That device is destroyed then."""
         witness = self._driver.another()
         try:
             resource = witness.recreate(dedicated) if dedicated is not None else None
             try:
                 witness.import_unexamined(fd, size, memory_type_index, handle_type, resource).close()
-            except ExtmemError as error:
-                raise self._refusal(
-                    f"the fd was tried on a device of its own and refused there ({error}): it is no payload of "
-                    f"{self._driver.name}, or of another size or memory type than {size} bytes of type "
-                    f"{memory_type_index}"
-                ) from error
+            except DriverError as error:
+                return error
             finally:
                 if resource is not None:
                     witness.destroy(resource)
+        finally:
+            witness.close()
+        return None
+
+    def _check_room(self, memory_type_index: int) -> None:
+        """Errors: OutOfMemoryError where the device has no memory of this type for anybody, and the fd is not to blame.
+
+        Drivers call a bad fd a lack of memory, too.
+        """
+        witness = self._driver.another()
+        try:
+            witness.allocate(_PROBE, memory_type_index, b"").close()
         finally:
             witness.close()
 

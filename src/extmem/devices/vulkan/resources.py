@@ -14,6 +14,7 @@ from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.prepared import BufferCreation, Spares
 from extmem.devices.vulkan.types import HandleType, translated
 from extmem.errors import UnsupportedError
+from extmem.owning import Owner
 from extmem.vk.abi import ffi, from_c, to_c
 from extmem.vk.formats import is_depth_or_stencil
 from extmem.vk.words import flags_text
@@ -88,6 +89,17 @@ class Resources:
             raise
         return NativeResource("image", needs, owner.raw, 0, info, owner=owner)
 
+    def adopt(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
+        """A VkBuffer or VkImage that somebody else made from `info`, and destroys; what it requires is asked."""
+        if isinstance(info, vk.ImageCreateInfo):
+            return NativeResource("image", self._image_requirements(raw), raw, 0, info, owner=Owner())
+        driver, call = self._driver, self._creations.pop("set", None) or self._creations.make()
+        call.ask.buffer = raw
+        driver.commands.vkGetBufferMemoryRequirements2(driver.handle, call.ask, call.needs)
+        needs = _requirements(call.needs, call.alone)
+        self._creations["set"] = call
+        return NativeResource("buffer", needs, raw, int(info.size), info, owner=Owner())
+
     def recreate(self, resource: NativeResource) -> NativeResource:
         """The identical buffer or image."""
         info = resource.create_info
@@ -153,10 +165,12 @@ class Resources:
             resource.owner.end()
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
-        """vkBindBufferMemory, vkBindImageMemory."""
+        """vkBindBufferMemory, vkBindImageMemory. Nothing is left to do where moving bytes has bound it there."""
         driver = self._driver
         made = allocation if isinstance(allocation, VulkanAllocation) else ours(allocation)
         raw, memory, size = resource.raw or resource.live, made.raw or made.live, resource.requirements.size
+        if resource.private and resource.memory == memory and not offset:
+            return
         if offset < 0 or offset + size > made.size:
             fail(
                 int(vk.Result.ERROR_UNKNOWN),
@@ -170,10 +184,13 @@ class Resources:
         if result:
             tried = f"{size} bytes at {offset} of {made.size}"
             fail(result, f"vkBind{resource.kind.capitalize()}Memory", driver.name, tried)
-        resource.bound = True
+        resource.bound, resource.memory = True, memory
 
     def buffer_of(self, allocation: VulkanAllocation) -> NativeResource:
-        """A buffer over the whole allocation."""
+        """A buffer over the whole allocation, or the one that it is dedicated to (`obstacle` says whether it will do).
+
+        Errors: UnsupportedError for memory that is dedicated to an image.
+        """
         alone = allocation.dedicated
         if alone is not None:
             if alone.kind != "buffer":
@@ -182,13 +199,36 @@ class Resources:
                     "Device.commands()",
                     requires_one_of=["memory that is not dedicated to an image"],
                 )
-            if not alone.bound:
-                self.bind(allocation, 0, alone)
+            if alone.private:
+                with self._driver.making:
+                    self.bind(allocation, 0, alone)
             return alone
         with self._driver.making:
             if allocation.transfer is None:
                 allocation.transfer = self._over(allocation)
             return allocation.transfer
+
+    def obstacle(self, allocation: VulkanAllocation, usage: int, end: int) -> str:
+        """Why `buffer_of` cannot be used with this usage up to byte `end`, and what to do; empty where it can be.
+
+        Memory that is dedicated to a buffer is bound to that alone. Where it is the caller's, the caller binds it.
+        """
+        alone = allocation.dedicated
+        if alone is None or alone.kind != "buffer":
+            return ""
+        info = alone.create_info
+        if not alone.raw:
+            return "which is destroyed; keep it as long as its memory"
+        if not alone.private and not (alone.bound and alone.memory in (0, allocation.raw)):
+            return "which is not bound to it; bind it first, with Device.bind_buffer_memory"
+        if isinstance(info, vk.BufferCreateInfo) and int(info.usage) & usage != usage:
+            return (
+                f"which was created without {vk.BufferUsageFlagBits(usage & ~int(info.usage)).name}; create the buffer "
+                "with that usage"
+            )
+        if end > alone.size:
+            return f"which has {alone.size} bytes, and {end} are to be reached; use no more, or create a larger buffer"
+        return ""
 
     def _over(self, allocation: VulkanAllocation) -> NativeResource:
         info = vk.BufferCreateInfo(size=allocation.size, usage=_USAGE)

@@ -28,6 +28,12 @@ class Span:
     def __init__(self, address: int, size: int) -> None:
         self.address, self.size = address, size
 
+    def split(self, size: int) -> Span:
+        """Keep the first `size` bytes; the others, as a span of their own."""
+        rest = Span(self.address + size, self.size - size)
+        self.size = size
+        return rest
+
     def __del__(self) -> None:
         _libc.munmap(self.address, self.size)
 

@@ -44,6 +44,20 @@ class Span:
         self.reserved, self.viewed = True, False
         """What of this span's own lies there: a reservation, a view of a section, or neither."""
 
+    def split(self, size: int) -> Span:
+        """Keep the first `size` bytes; the others, as a span of their own. Nothing is mapped in either.
+
+        A reservation is given back whole, so both parts are reserved anew.
+        """
+        self.empty()
+        rest = Span(self.address + size, self.size - size)
+        self.size = size
+        for part in (self, rest):
+            part.reserved = _reserved(part.address, part.size)
+            if not part.reserved:
+                raise ctypes.WinError(ctypes.get_last_error())
+        return rest
+
     def empty(self) -> None:
         """Nothing of this span's is there any more, not even the reservation."""
         if self.viewed:

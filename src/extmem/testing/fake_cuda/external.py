@@ -121,6 +121,9 @@ def cuPointerGetAttributes(fake: FakeCuda, count: int, attributes: Any, pointer:
 def cuMemGetAddressRange(fake: FakeCuda, pointer: Any) -> tuple[Any, int]:
     """Of mapped buffers and ranges."""
     address = int(pointer)
+    begin, whole = fake.whole_ranges or (0, 0)
+    if begin <= address < begin + whole:
+        return (fake.module.CUdeviceptr(begin), whole)
     spans: list[Mapped | Reserved] = [*fake.living(Mapped), *fake.living(Reserved)]
     for span in spans:
         if span.address <= address < span.address + span.size:

@@ -93,7 +93,8 @@ class FakeCuda:
     """Mapped buffers answer with another context than the one that they were mapped in."""
     short_ranges: bool = False
     """CUDA knows of fewer bytes than were mapped."""
-
+    whole_ranges: tuple[int, int] | None = None
+    """Address and size of a range that cuMemGetAddressRange counts as one, whatever is mapped in it."""
     security: list[str] = field(default_factory=list)
     """The security of the last shared allocations, as SDDL (Windows)."""
 

@@ -143,18 +143,53 @@ def _range(fake: FakeCuda, address: Any, size: int) -> Reserved:
     raise fake.wrong(f"{size} bytes at {int(address):#x} are no reserved range")
 
 
+def _parted(fake: FakeCuda, address: Any, size: int) -> Reserved:
+    """A part of a range that is reserved and where nothing is mapped, as a range of its own: the rest is others."""
+    begin, granularity = int(address), min(gpu.granularity for gpu in fake.gpus)
+    for reserved in fake.living(Reserved):
+        if reserved.address <= begin and begin + size <= reserved.address + reserved.size:
+            if (
+                reserved.physical is not None
+                or size <= 0
+                or (begin - reserved.address) % granularity
+                or size % granularity
+            ):
+                break
+            if begin > reserved.address:
+                reserved = _split(fake, reserved, begin - reserved.address)
+            if size < reserved.size:
+                _split(fake, reserved, size)
+            return reserved
+    return _range(fake, address, size)
+
+
+def _split(fake: FakeCuda, reserved: Reserved, size: int) -> Reserved:
+    try:
+        keep = reserved.keep.split(size)
+    except OSError:
+        raise Refusal(OUT_OF_MEMORY) from None
+    rest = Reserved(address=keep.address, size=keep.size, keep=keep)
+    reserved.size = size
+    fake.add(rest)
+    return rest
+
+
 def cuMemAddressFree(fake: FakeCuda, address: Any, size: int) -> None:
-    """Nothing may be mapped there."""
-    reserved = _range(fake, address, size)
-    if reserved.physical is not None:
+    """Nothing may be mapped there. What is freed was reserved at once, and may have been mapped in parts."""
+    begin = int(address)
+    parts = [one for one in fake.living(Reserved) if begin <= one.address and one.address + one.size <= begin + size]
+    if sum(part.size for part in parts) != size:
+        raise fake.wrong(f"{size} bytes at {begin:#x} are no reserved range")
+    if any(part.physical is not None for part in parts):
         raise fake.wrong("the range is freed while memory is mapped there")
-    fake.end(reserved)
-    reserved.keep = None
+    for part in parts:
+        fake.end(part)
+        part.keep = None
 
 
 def cuMemMap(fake: FakeCuda, address: Any, size: int, offset: int, handle: Any, flags: int) -> None:
-    """The whole of an allocation; more than it has is refused."""
-    reserved, physical = _range(fake, address, size), fake.get(handle, Physical)
+    """An allocation from its beginning, in a range or a part of one; more than it has is refused."""
+    reserved, physical = _parted(fake, address, size), fake.get(handle, Physical)
     if reserved.physical is not None or offset or flags:
         raise fake.wrong(f"mapped twice, or offset {offset}, flags {flags}")
     if size > physical.size:

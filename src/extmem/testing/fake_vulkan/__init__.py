@@ -22,7 +22,10 @@ that `elsewhere(fake)` returns opens a device of a fake like this one; so it doe
   wrong sizes, memory used that was not acquired from VK_QUEUE_FAMILY_EXTERNAL, objects left behind.
 * *Counters*: `alive()` says what lives, and of how many bytes; `shares` what each NT export was told.
 
-Not modelled: semaphores, pipelines, sparse and protected memory, dma-buf, vkCmdPipelineBarrier2.
+A memory file whose name begins with "fake dma-buf" stands in for a dma-buf of some other driver's, which a GPU whose
+`external` and `extensions` say so imports.
+
+Not modelled: semaphores, pipelines, sparse and protected memory, export as dma-buf, vkCmdPipelineBarrier2.
 """
 
 from __future__ import annotations

@@ -6,10 +6,14 @@ import contextlib
 import sys
 from typing import Any
 
-__all__ = ["FilePayload", "own_objects", "read_tag", "sharing"]
+__all__ = ["FilePayload", "dma_buf_size", "own_objects", "read_tag", "sharing"]
 
 if sys.platform == "win32":
     from extmem.testing.fake_vulkan.sections import FilePayload, read_tag
+
+    def dma_buf_size(fd: int) -> int | None:
+        """None: there are no dma-bufs."""
+        return None
 
     def own_objects() -> contextlib.AbstractContextManager[None]:
         """Within the block a fake's sections stand for the kernel objects that drivers make."""
@@ -25,11 +29,13 @@ if sys.platform == "win32":
         return win32
 
 else:
-    from extmem.testing.fake_vulkan.files import FilePayload, read_tag
+    from extmem.testing.fake_vulkan.files import FilePayload, dma_buf_size, read_tag
 
     def own_objects() -> contextlib.AbstractContextManager[None]:
-        """Nothing: fds are the kernel's own."""
-        return contextlib.nullcontext()
+        """Within the block certain memory files stand for dma-bufs, which drivers alone make."""
+        from extmem.devices.vulkan import dma_buf
+
+        return dma_buf.stood_in_by(dma_buf_size)
 
     def sharing() -> Any:
         """The module of the commands that share."""

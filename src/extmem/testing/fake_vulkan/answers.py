@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from extmem import vk
 from extmem.devices.host import images
 from extmem.errors import UnsupportedError
+from extmem.testing.fake_vulkan._system import dma_buf_size
 from extmem.testing.fake_vulkan.instances import out_chain
 from extmem.testing.fake_vulkan.machine import Refusal
 from extmem.testing.fake_vulkan.things import Device, Physical
@@ -83,8 +84,11 @@ def vkGetMemoryHostPointerPropertiesEXT(fake: FakeVulkan, handle: Any, kind: int
 
 
 def vkGetMemoryFdPropertiesKHR(fake: FakeVulkan, handle: Any, kind: int, fd: int, out: Any) -> int:
-    """The fake shares no fds that others made."""
-    fake.get(handle, Device)
+    """A dma-buf is seen as memory types that the host sees. The fake takes no other fds that others made."""
+    device = fake.get(handle, Device)
     if kind == int(HandleType.OPAQUE_FD):
         raise fake.wrong("vkGetMemoryFdPropertiesKHR must not be asked of an opaque fd")
-    raise Refusal(_BAD_HANDLE)
+    if kind != int(HandleType.DMA_BUF) or dma_buf_size(fd) is None:
+        raise Refusal(_BAD_HANDLE)
+    out.memoryTypeBits = sum(1 << i for i, t in enumerate(device.gpu.memory_types) if t.flags & _VISIBLE)
+    return 0

@@ -10,6 +10,7 @@ if sys.platform != "linux":
     raise ImportError("a driver's fds are Linux's; on Windows the fake driver has NT handles and KMT numbers")
 
 from extmem import vk
+from extmem.testing.fake_vulkan.files import dma_buf_size
 from extmem.testing.fake_vulkan.machine import Refusal
 from extmem.testing.fake_vulkan.matching import alike
 from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
@@ -22,7 +23,7 @@ __all__ = ["created", "imported"]
 
 Result = vk.Result
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_FD = int(HandleType.OPAQUE_FD)
+_FD, _DMA_BUF = int(HandleType.OPAQUE_FD), int(HandleType.DMA_BUF)
 _NO_MEMORY = int(Result.ERROR_OUT_OF_DEVICE_MEMORY)
 _BAD_HANDLE = int(Result.ERROR_INVALID_EXTERNAL_HANDLE)
 _TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
@@ -42,8 +43,10 @@ def imported(
     by_fd = vk.find(info, vk.ImportMemoryFdInfoKHR)
     if by_fd is None or not by_fd.handle_type:
         return None
-    fd = by_fd.fd
-    return Source(_from_fd(fake, device, fd if isinstance(fd, int) else -1, size, kind, dedicated), size, _FD)
+    fd = by_fd.fd if isinstance(by_fd.fd, int) else -1
+    if by_fd.handle_type == HandleType.DMA_BUF:
+        return Source(_from_dma_buf(fake, device, fd, size, kind), size, _DMA_BUF)
+    return Source(_from_fd(fake, device, fd, size, kind, dedicated), size, _FD)
 
 
 def _new(device: Device, size: int, kind: int, dedicated: Resource | None) -> FilePayload:
@@ -73,6 +76,21 @@ def _from_fd(
     tag = read_tag(fd)
     if tag is not None:
         alike(fake, device, tag, size, kind, dedicated)
+    return FilePayload(fd)
+
+
+def _from_dma_buf(fake: FakeVulkan, device: Device, fd: int, size: int, kind: int) -> FilePayload:
+    """What some other driver made: memory that the host sees, of at most the file's size."""
+    if "VK_EXT_external_memory_dma_buf" not in device.extensions:
+        fake.misuse("a dma-buf is imported on a device without VK_EXT_external_memory_dma_buf")
+    whole = dma_buf_size(fd)
+    if whole is None:
+        fake.bad_imports.append((device.number, f"fd {fd} is not a dma-buf"))
+        raise Refusal(_BAD_HANDLE)
+    if size > whole:
+        raise Refusal(_BAD_HANDLE)
+    if not device.gpu.memory_types[kind].flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE:
+        fake.misuse(f"a dma-buf is imported to memory type {kind}, which is none that it can be seen as")
     return FilePayload(fd)
 
 

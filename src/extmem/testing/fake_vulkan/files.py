@@ -11,7 +11,10 @@ if sys.platform != "linux":
 from extmem.testing.fake_vulkan.gpus import PAYLOAD_NAME
 from extmem.testing.fake_vulkan.tags import DIRTY, GARBAGE, SIZE, Tag, unpack
 
-__all__ = ["FilePayload", "read_tag"]
+__all__ = ["DMA_BUF_NAME", "FilePayload", "dma_buf_size", "read_tag"]
+
+DMA_BUF_NAME = "fake dma-buf"
+"""What memory files are called that stand in for dma-bufs, which the kernel makes for drivers alone."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -24,6 +27,16 @@ def read_tag(fd: int) -> Tag | None:
         return unpack(os.pread(fd, SIZE, os.fstat(fd).st_size - _PAGE))
     except OSError:
         return None
+
+
+def dma_buf_size(fd: int) -> int | None:
+    """Bytes of a file that stands in for a dma-buf; None for another. Never raises for what it finds."""
+    try:
+        if os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{DMA_BUF_NAME}"):
+            return os.fstat(fd).st_size
+    except OSError:
+        pass
+    return None
 
 
 class FilePayload:

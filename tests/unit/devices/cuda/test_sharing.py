@@ -410,26 +410,3 @@ def test_pages_that_somebody_else_registered_are_refused(cuda: Device, fake: fak
         with pytest.raises(extmem.DriverError, match="registered with CUDA already"):
             cuda.open(name)
         cuda.open(name).close()
-
-
-# What a framework made.
-
-
-def test_memory_of_the_virtual_memory_api_is_adopted(cuda: Device, fake: fake_cuda.FakeCuda) -> None:
-    with cuda.allocate((100_000,)) as memory:
-        place = memory.device_array()
-        with raw.adopt_cuda(cuda, place.pointer, memory.size) as adopted:
-            each_sees_the_other(memory, adopted)
-            with adopted.export_handle(SHARED) as handle, cuda.open(handle) as other:
-                each_sees_the_other(memory, other)
-        del place
-
-
-def test_other_memory_is_refused_with_the_remedy(cuda: Device) -> None:
-    with pytest.raises(extmem.UnsupportedError, match="allocate it through extmem"):
-        raw.adopt_cuda(cuda, 4096, 4096)
-    with cuda.allocate_memory(vk.MemoryAllocateInfo(10, 0)) as private:
-        place = private.device_array()
-        with pytest.raises(extmem.UnsupportedError, match="without a shareable handle type"):
-            raw.adopt_cuda(cuda, place.pointer, 10)
-        del place

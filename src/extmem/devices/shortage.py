@@ -1,0 +1,29 @@
+"""Whether the process is out of file descriptors: a driver that is, says that it has no memory, or gives no fd."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from extmem.owning import OwnedFd
+
+__all__ = ["of_descriptors"]
+
+_FEW = 4
+"""Descriptors that a driver may need at once for one call."""
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+
+
+def of_descriptors() -> str:
+    """Why a driver's call may lack descriptors now, and what to do; empty where a few can be opened."""
+    opened: list[OwnedFd] = []
+    try:
+        while len(opened) < _FEW:
+            opened.append(OwnedFd.open(os.devnull, _FLAGS))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return f"no file descriptor is left ({error.strerror}); close some, or raise `ulimit -n`"
+    finally:
+        for one in opened:
+            one.close()
+    return ""

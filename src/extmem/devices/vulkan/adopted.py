@@ -1,0 +1,88 @@
+"""What another Vulkan binding made, as a device here: its numbers are checked before anything is done with it.
+
+Handles are addresses that nobody can check. All else that the caller states is asked of the physical device.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import SupportsIndex
+
+from extmem import rules
+from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.instance import API_VERSION, Instance
+from extmem.devices.vulkan.logical import MOVING, SHARING
+from extmem.devices.vulkan.physical import PhysicalDevice
+from extmem.errors import HandleStateError, RuleViolation, UnsupportedError
+
+__all__ = ["adopt"]
+
+
+def adopt(
+    instance: int,
+    physical_device: int,
+    device: int,
+    *,
+    extensions: Iterable[str],
+    queue_family: SupportsIndex,
+    queue: SupportsIndex,
+    api_version: int,
+) -> VulkanDriver:
+    """See `extmem.raw.adopt_device`."""
+    names = _names(extensions)
+    family, number = operator.index(queue_family), operator.index(queue)
+    for what, handle in (("VkInstance", instance), ("VkPhysicalDevice", physical_device), ("VkDevice", device)):
+        if not handle:
+            raise HandleStateError(f"the {what} is null; pass its address as a number")
+    if api_version < API_VERSION:
+        raise UnsupportedError(
+            f"the instance was made for version {api_version:#x}; external memory needs Vulkan 1.1 ({API_VERSION:#x})",
+            requires_one_of=["VkApplicationInfo::apiVersion of 1.1 or later"],
+        )
+    theirs = Instance(adopt=instance, api_version=api_version)
+    real = _found(theirs, physical_device)
+    lacking = sorted(SHARING & names - real.extensions)
+    if lacking:
+        raise UnsupportedError(
+            f"{real.identity.device_name} has no {', '.join(lacking)}, so that no VkDevice of it was made with that; "
+            "pass the names in VkDeviceCreateInfo::ppEnabledExtensionNames, and no others",
+            requires_one_of=lacking,
+        )
+    families = real.queue_families
+    found = rules.check_get_device_queue(family, number, [one.queue_count for one in families])
+    if found:
+        raise RuleViolation(found, command="vkGetDeviceQueue")
+    if not families[family].flags & MOVING:
+        able = [str(one.number) for one in families if one.flags & MOVING]
+        raise UnsupportedError(
+            f"queue family {family} of {real.identity.device_name} cannot copy; pass a queue of another family that "
+            f"the VkDevice was created with ({', '.join(able) or 'none of this physical device can'})",
+            requires_one_of=["a queue family with GRAPHICS, COMPUTE or TRANSFER"],
+        )
+    return VulkanDriver(
+        PhysicalDevice.of(theirs, physical_device, names), device=device, queue_family=family, queue=number
+    )
+
+
+def _names(extensions: object) -> frozenset[str]:
+    """The extension names, each a str. Errors: TypeError."""
+    if isinstance(extensions, (str, bytes, bytearray)) or not isinstance(extensions, Iterable):
+        raise TypeError(f"extensions is {extensions!r}; pass a sequence of names, each a str")
+    names = list(extensions)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"extensions contains {name!r}; each name is a str, such as 'VK_KHR_external_memory_fd'")
+    return frozenset(names)
+
+
+def _found(instance: Instance, physical_device: int) -> PhysicalDevice:
+    """The physical device with this handle, of those that the instance has. Errors: HandleStateError."""
+    known = instance.physical_devices()
+    for one in known:
+        if one.raw == physical_device:
+            return one
+    raise HandleStateError(
+        f"{physical_device:#x} is not a VkPhysicalDevice of this instance ({len(known)} of Vulkan 1.1 or later); pass "
+        "one that vkEnumeratePhysicalDevices gave for it"
+    )
