@@ -31,6 +31,8 @@ ALLOWED_SKIPS = {
     "cgroup": r"no control group can be limited here",
     "huge-pages": r"no huge pages in this kernel",
     "vulkan": r"no Vulkan device here",
+    "layer": r"no Khronos validation layer here",
+    "swiftshader": r"no SwiftShader here",
     "cuda": r"no CUDA device here",
     "two-gpus": r"only one CUDA device here",
     "cupy": r"CuPy is not installed",
@@ -43,8 +45,9 @@ ALLOWED_SKIPS = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--tally FILE`: see tests/systems.py."""
+    """`--tally FILE`: see tests/systems.py. `--layer`: see tests/layer/plugin.py."""
     parser.addoption("--tally", metavar="FILE", help="add what becomes of each test to this JSON file")
+    parser.addoption("--layer", action="store_true", help="run under the Khronos validation layer; its messages fail")
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's, which asks before a plugin of ours is registered
@@ -60,6 +63,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow(reason): left to `make test-all`; see tests/tiers.py")
     config.pluginmanager.register(Tiers())
     in_a_worker = hasattr(config, "workerinput")  # pytest-xdist's
+    if config.getoption("--layer"):
+        from tests.layer.plugin import Layer
+
+        config.pluginmanager.register(Layer())
     config.pluginmanager.register(Systems(None if in_a_worker else config.getoption("--tally")))
 
 

@@ -22,6 +22,7 @@ from extmem.testing._system import descriptors, mappings, memory_file_bytes
 from extmem.testing.waiting import DeadlineError, wait_until
 
 __all__ = [
+    "NOT_OURS",
     "PATIENCE",
     "Census",
     "LeakError",
@@ -34,6 +35,9 @@ __all__ = [
 
 PATIENCE = 10.0
 """Seconds for which `no_leaks` looks again before it calls something a leak."""
+
+NOT_OURS: set[str] = set()
+"""Paths of files that others than the library open in this process, such as the log of a Vulkan layer: not counted."""
 
 
 class LeakError(AssertionError):
@@ -81,7 +85,7 @@ class Census:
         """Count now. objects: ask the object manager too (which connects to it, if nothing has yet)."""
         # First the question: connecting opens descriptors of its own.
         held = object_manager(None if everybody else os.getpid()) if objects else Counter[str]()
-        return cls(Counter(f"fd: {target}" for target in descriptors().values()), mappings(), memory_file_bytes(), held)
+        return cls(Counter(f"fd: {target}" for target in descriptors().values() if target not in NOT_OURS), mappings(), memory_file_bytes(), held)
 
     def leaked_since(self, before: Census) -> list[str]:
         """What is here that was not there before, in words."""
