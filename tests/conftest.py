@@ -45,9 +45,10 @@ ALLOWED_SKIPS = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--tally FILE`: see tests/systems.py. `--layer`: see tests/layer/plugin.py."""
+    """`--tally FILE`: see tests/systems.py. `--layer`: tests/layer/plugin.py. `--swiftshader`: tests/swiftshader.py."""
     parser.addoption("--tally", metavar="FILE", help="add what becomes of each test to this JSON file")
     parser.addoption("--layer", action="store_true", help="run under the Khronos validation layer; its messages fail")
+    parser.addoption("--swiftshader", action="store_true", help="run on SwiftShader instead of the machine's drivers")
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's, which asks before a plugin of ours is registered
@@ -67,6 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.layer.plugin import Layer
 
         config.pluginmanager.register(Layer())
+    if config.getoption("--swiftshader"):
+        from tests.swiftshader import OnSwiftShader
+
+        config.pluginmanager.register(OnSwiftShader())
     config.pluginmanager.register(Systems(None if in_a_worker else config.getoption("--tally")))
 
 

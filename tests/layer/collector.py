@@ -1,9 +1,9 @@
 """What the Khronos validation layer reports in this process and in all that it starts.
 
-How this works. The layer is turned on by environment variables alone: the loader reads `VK_INSTANCE_LAYERS`, the layer
-reads `VK_LAYER_SETTINGS_PATH`. Its log goes to a named pipe. A regular file would be emptied by each process that opens
-it; a pipe has room for all of them, and keeps the order. A thread reads the pipe, so that no writer waits. `take` writes
-a marker into the pipe and waits until the thread has read it: whatever was reported before is there by then.
+How this works. Environment variables alone turn the layer on: the loader reads `VK_INSTANCE_LAYERS`, the layer reads
+`VK_LAYER_SETTINGS_PATH`. Its log goes to a named pipe. A regular file would be emptied by each process that opens it; a
+pipe takes the messages of all of them, and keeps the order. A thread reads the pipe, so that no writer waits. `take`
+writes a marker into the pipe and waits until the thread has read it: whatever was reported before is there by then.
 
 A process may put markers of its own between the messages (`mark`), to show which of its steps a message belongs to.
 """
