@@ -312,11 +312,16 @@ def _told(value: Any) -> str:
         return f"[{', '.join(map(_told, value))}]"
     if not isinstance(value, dict):
         return hex(value) if isinstance(value, int) and value > 0xFFFF else repr(value)
+    if "class" in value:
+        return f"{value['class']}({_named(value)})"
     if "ref" in value:
         return str(value["ref"])
     if "fd" in value:
         return f"{value['fd']}.export_handle(OPAQUE_FD)"
     if "of" in value:
         return f"{value['of']}.{value['what']}" + (f" + {value['plus']}" if value["plus"] else "")
-    named = ", ".join(f"{name}={_told(entry)}" for name, entry in value.items() if name != "class")
-    return f"{value['class']}({named})" if "class" in value else named
+    return _named(value)
+
+
+def _named(value: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={_told(entry)}" for name, entry in value.items() if name != "class")
