@@ -378,7 +378,7 @@ class _Maker:
             if self.images:
                 aspect = {"aspect_mask": 1, "mip_level": 0, "array_layer": 0}
                 part = draw.struct(vk.ImageSubresource, aspect, self.wild)
-                self.step("subresource_layout", image=self._image(), subresource=part)
+                self.step("subresource_layout", image=_ref(self._one_of(self.images)), subresource=part)
         elif call == "flush":
             valid = {"memory": memory, "offset": 0, "size": int(vk.WHOLE_SIZE), "p_next": None}
             which = draw.choice(("flush_mapped_memory_ranges", "invalidate_mapped_memory_ranges"))
