@@ -47,4 +47,4 @@ gen:                 ## regenerate what comes from the registry
 	@$(PY) -m codegen
 
 clean:               ## forget the environment and the caches
-	rm -rf .venv .windows .results .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info
+	rm -rf .venv .windows .swiftshader .results .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build src/*.egg-info

@@ -16,6 +16,12 @@ tier() { # tier NAME MARKS: these Linux tests, on several processes (see tests/t
         --tally=$tally --junitxml=$results/$1.xml --durations=15 tests
 }
 
+vulkan_tests() { # vulkan_tests OPTION [MORE...]: the quick tests of the Vulkan device, in a world of their own
+    $py -m pytest -q -n auto --dist loadfile -m "not slow" "$@" tests/conformance/test_suite_vulkan.py \
+        tests/process/vulkan tests/unit/devices/vulkan tests/unit/devices/test_vulkan_imports.py tests/unit/memory \
+        tests/unit/arrays/test_device_arrays.py
+}
+
 quick() {
     step "lint (ruff)"
     make -s lint
@@ -48,6 +54,13 @@ rest() {
     # What calls Windows runs there, and tests there see it.
     $py -m coverage report --include='src/extmem/rules/*,src/extmem/objects/*,src/extmem/handles/*' \
         --omit='src/extmem/handles/_win32/*' --fail-under=95
+    step "the Vulkan tests under the Khronos validation layer with synchronization validation; its messages fail them"
+    vulkan_tests --layer tests/threads tests/interrupts
+    step "the examples and the documents' programs on the Vulkan device, under the layer"
+    EXTMEM_DEVICE=vulkan $py -m pytest -q -n auto -m "not slow" --layer -k "example_runs or blocks_run" \
+        tests/meta/test_examples.py tests/meta/test_docs_blocks.py
+    step "the Vulkan tests on SwiftShader, a second software driver"
+    vulkan_tests --swiftshader
     step "the tests on the Windows kernel"
     wait $windows && status=0 || status=$?
     trap - EXIT

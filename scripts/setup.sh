@@ -41,6 +41,25 @@ driver_here() { # a Vulkan driver announces itself with a file
     return 1
 }
 
+layer_here() {
+    grep -qs VK_LAYER_KHRONOS_validation /usr/share/vulkan/explicit_layer.d/*.json \
+        /usr/local/share/vulkan/explicit_layer.d/*.json /etc/vulkan/explicit_layer.d/*.json
+}
+
+swiftshader=.swiftshader/usr/lib/chromium
+swiftshader_here() { [ -e $swiftshader/libvk_swiftshader.so ] && [ -e $swiftshader/vk_swiftshader_icd.json ]; }
+
+get_swiftshader() { # Debian's chromium-common has it. The package is unpacked here, not installed: that needs no root.
+    rm -rf .swiftshader && mkdir -p .swiftshader/package || return 1
+    command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1 &&
+        (cd .swiftshader/package && apt-get download -qq chromium-common >/dev/null 2>&1) &&
+        dpkg-deb --fsys-tarfile .swiftshader/package/chromium-common_*.deb |
+        tar -x -C .swiftshader ./usr/lib/chromium/libvk_swiftshader.so ./usr/lib/chromium/vk_swiftshader_icd.json &&
+        rm -rf .swiftshader/package && return 0
+    say "SwiftShader was not to be had: apt-get download chromium-common failed."
+    return 1
+}
+
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     say "$python cannot make virtual environments: python$version-venv is missing."
@@ -64,6 +83,9 @@ if [ "$kind" = dev ]; then
         # shellcheck disable=SC2086  # a list of package names
         as_root $missing || say "(going on without: the tests of the Vulkan device are skipped)"
     fi
+    # `make test-all` runs them under the Khronos validation layer, and on a second software driver.
+    layer_here || as_root vulkan-validationlayers || say "(going on without: no tests under the validation layer)"
+    swiftshader_here || get_swiftshader || say "(going on without: no tests on SwiftShader)"
 fi
 
 stamp=.venv/.extmem-$kind

@@ -31,6 +31,8 @@ ALLOWED_SKIPS = {
     "cgroup": r"no control group can be limited here",
     "huge-pages": r"no huge pages in this kernel",
     "vulkan": r"no Vulkan device here",
+    "layer": r"no Khronos validation layer here",
+    "swiftshader": r"no SwiftShader here",
     "cuda": r"no CUDA device here",
     "two-gpus": r"only one CUDA device here",
     "cupy": r"CuPy is not installed",
@@ -44,8 +46,10 @@ ALLOWED_SKIPS = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--tally FILE`: see tests/systems.py."""
+    """`--tally FILE`: see tests/systems.py. `--layer`: tests/layer/plugin.py. `--swiftshader`: tests/swiftshader.py."""
     parser.addoption("--tally", metavar="FILE", help="add what becomes of each test to this JSON file")
+    parser.addoption("--layer", action="store_true", help="run under the Khronos validation layer; its messages fail")
+    parser.addoption("--swiftshader", action="store_true", help="run on SwiftShader instead of the machine's drivers")
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's, which asks before a plugin of ours is registered
@@ -61,6 +65,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow(reason): left to `make test-all`; see tests/tiers.py")
     config.pluginmanager.register(Tiers())
     in_a_worker = hasattr(config, "workerinput")  # pytest-xdist's
+    if config.getoption("--layer"):
+        from tests.layer.plugin import Layer
+
+        config.pluginmanager.register(Layer())
+    if config.getoption("--swiftshader"):
+        from tests.swiftshader import OnSwiftShader
+
+        config.pluginmanager.register(OnSwiftShader())
     config.pluginmanager.register(Systems(None if in_a_worker else config.getoption("--tally")))
 
 

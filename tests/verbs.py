@@ -153,6 +153,8 @@ def _bound_image(device: Device) -> tuple[Image, DeviceMemory]:
     image = device.create_image(_PICTURE)
     memory = device.allocate_memory(vk.MemoryAllocateInfo(image.requirements.size, _first(image)))
     device.bind_image_memory(image, memory)
+    with device.commands() as commands:  # the layout that the verbs of commands take by default
+        commands.change_layout(image, _Layout.UNDEFINED, _Layout.GENERAL)
     return image, memory
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from scripts.soak import fuzzing, killing, using
+from scripts.soak import arbitrary, fuzzing, killing, using
 from scripts.soak.figures import Figure, Totals
 
 
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--attempts", type=int, default=1_000, help="attempts of other users to get what is not theirs")
     parser.add_argument("--rounds", type=int, default=500, help="rounds of killing exporter, importer or broker")
+    parser.add_argument("--programs", type=int, default=100_000, help="arbitrary programs of the public API")
     parser.add_argument("--seed", type=int, default=1, help="every choice follows from it")
     options = parser.parse_args(arguments)
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     totals = Totals()
     if options.iterations > 0:
         figures += [fuzzing.fuzz(module, options.iterations, options.seed, totals, say) for module in fuzzing.FUZZERS]
-    if options.minutes > 0 or options.interrupts > 0:
+    if options.minutes > 0 or options.interrupts > 0 or options.programs > 0:
         devices = using.kinds()
         say(f"devices: {', '.join(devices)}")
     if options.minutes > 0:
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures.append(using.interrupt(options.interrupts, options.seed, devices, totals, say))
     if options.attempts > 0:
         figures.append(using.try_as_others(options.attempts, options.seed, totals, say))
+    if options.programs > 0:
+        figures += arbitrary.run_programs(options.programs, options.seed, devices, totals, say)
     if options.rounds > 0:
         figures += killing.kill_rounds(options.rounds, options.seed, totals, say).figures(options.rounds)
     figures += totals.figures()

@@ -19,6 +19,8 @@ ESCAPED: Final = "errors that no call may raise"
 LOST: Final = "lost"
 DOUBLE: Final = "double closes"
 ESCALATIONS: Final = "escalations"
+DEATHS: Final = "deaths of processes by arbitrary calls"
+MESSAGES: Final = "layer messages"
 ENDED: Final = "broker ended"
 ZEROS: Final = {
     CRASHES_BY_THREADS: "processes",
@@ -29,6 +31,8 @@ ZEROS: Final = {
     LOST: "findings",
     DOUBLE: "findings",
     ESCALATIONS: "attempts",
+    DEATHS: "processes",
+    MESSAGES: "programs",
     ENDED: "times",
 }
 """What is counted over all parts, and in what unit, in the order of printing."""

@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
     code: int | None
     """Its exit code, below zero for the signal that ended it; None where it was killed for not ending in time."""
-    told: dict[str, int]
+    told: dict[str, Any]
     """Its counts; empty where it did not come to its last line."""
     output: str
 
@@ -74,7 +74,7 @@ def run(
     return outcome
 
 
-def _told(output: str) -> dict[str, int]:
+def _told(output: str) -> dict[str, Any]:
     lines = output.splitlines()
     try:
         found: Any = json.loads(lines[-1]) if lines else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,32 @@ def test_leaked_memory_is_named_with_its_bytes_and_holders(device: Device, name:
         and "more bytes" in said
     )
     memory.close()
+
+
+@pytest.mark.linux_only("drivers of Linux allocate from memory files that grow")
+def test_a_file_that_grows_is_no_leak_and_a_new_one_is() -> None:
+    pool = os.memfd_create("allocation fd", os.MFD_CLOEXEC)
+    os.truncate(pool, 4096)
+    with no_leaks(deadline=QUICK):
+        os.truncate(pool, 1 << 20)
+    with pytest.raises(LeakError, match="4096 more bytes of memory files") as error:
+        with no_leaks(deadline=QUICK):
+            os.truncate(pool, 1 << 21)
+            other = os.memfd_create("allocation fd", os.MFD_CLOEXEC)
+            os.truncate(other, 4096)
+    assert "memfd:allocation fd" in str(error.value)
+    os.close(pool)
+    os.close(other)
+
+
+@pytest.mark.linux_only("a layer of Vulkan writes its log there")
+def test_what_others_open_in_this_process_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    monkeypatch.setattr("extmem.testing.leaks.NOT_OURS", {str(log)})
+    with no_leaks(deadline=QUICK):
+        fd = os.open(log, os.O_RDONLY)
+    os.close(fd)
 
 
 def test_a_leaked_handle_is_named(device: Device, name: str) -> None:

@@ -20,6 +20,7 @@ _NEVER = {
     ".pytest_cache",
     ".hypothesis",
     ".windows",
+    ".swiftshader",
     ".results",
     "__pycache__",
     "build",

@@ -18,6 +18,7 @@ from extmem.devices.vulkan.proving import Prover
 from extmem.errors import DriverError, ExtmemError, RuleViolation, UnsupportedError
 from extmem.memory import Device, DeviceMemory
 from tests.behaviours.steps import FD, KMT, W32, import_win32
+from tests.unit.devices.vulkan.forging import takes_any_content
 
 SIZE = 1 << 20
 DMA_BUF = vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF
@@ -203,8 +204,11 @@ def test_a_failed_import_may_have_closed_the_fd(driver: VulkanDriver) -> None:
         with pytest.raises(ExtmemError):
             victim.import_unexamined(forged, SIZE, 0, int(FD), None)
         victim.close()
-    with pytest.raises(DriverError):
-        driver.import_fd(forged, SIZE, 0)
+    if takes_any_content(driver):
+        driver.import_fd(forged, SIZE, 0).close()  # SwiftShader's payloads are nothing but their bytes
+    else:
+        with pytest.raises(DriverError):
+            driver.import_fd(forged, SIZE, 0)
     os.fstat(forged)
     os.write(there, b"nobody closed a stranger's")
     assert os.read(here, 99) == b"nobody closed a stranger's"

@@ -12,10 +12,11 @@ import pytest
 
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
-from scripts.soak import figures, fuzzing, killing, using, workers
+from scripts.soak import arbitrary, figures, fuzzing, killing, using, workers
 from scripts.soak.__main__ import main
+from tests.layer import collector
 
-NOTHING = {"iterations": 0, "minutes": 0, "interrupts": 0, "attempts": 0, "rounds": 0}
+NOTHING = {"iterations": 0, "minutes": 0, "interrupts": 0, "attempts": 0, "programs": 0, "rounds": 0}
 
 
 def options(**parts: float) -> list[str]:
@@ -68,6 +69,27 @@ def test_a_short_run_of_threads_and_interrupts_counts_what_each_looked_for(
     assert "escalations" not in found, "that part was left out"
     for program in ("names --threads 16", "races", "closing", "tests.interrupts"):
         assert program in err
+
+
+def test_arbitrary_programs_are_said_not_to_run_without_a_driver() -> None:
+    totals = figures.Totals()
+    found = arbitrary.run_programs(5, 1, ["host"], totals, lambda _text: None)
+    assert [entry["value"] for entry in found] == [None] and not totals.figures()
+
+
+def test_what_arbitrary_programs_find_is_told(monkeypatch: pytest.MonkeyPatch, vulkan_device: object) -> None:
+    if not collector.installed():
+        pytest.skip("no Khronos validation layer here")
+    told = {"programs": 7, "deaths": 1, "layer messages": 2, "errors that escaped": 3, "smallest share": 0.2}
+    monkeypatch.setattr(workers, "run", lambda *_args, **_more: workers.Outcome(1, told, ""))
+    totals = figures.Totals()
+    found = arbitrary.run_programs(7, 1, ["vulkan"], totals, lambda _text: None)
+    assert [(entry["value"], entry["ok"]) for entry in found] == [(7, True), (0.2, False)]
+    assert {entry["name"]: entry["value"] for entry in totals.figures()} == {
+        "errors that no call may raise": 3,
+        "deaths of processes by arbitrary calls": 1,
+        "layer messages": 2,
+    }
 
 
 def test_attempts_of_other_users_are_counted_or_said_not_to_run(

@@ -6,12 +6,12 @@ import sys
 
 if sys.platform == "win32":
     from extmem.testing._system._win32_faults import failing_system_calls, killing_broker
-    from extmem.testing._system._win32_held import descriptors, mappings, memory_file_bytes
+    from extmem.testing._system._win32_held import descriptors, mappings, memory_file_bytes, memory_files
     from extmem.testing._system._win32_lead import PYTHON, Connection, Lead, python_variables, receive
     from extmem.testing._system._win32_processes import KILL, TEMPORARY, broker_serves, started_with
 else:
     from extmem.testing._system._linux_faults import failing_system_calls, killing_broker
-    from extmem.testing._system._linux_held import descriptors, mappings, memory_file_bytes
+    from extmem.testing._system._linux_held import descriptors, mappings, memory_file_bytes, memory_files
     from extmem.testing._system._linux_lead import PYTHON, Connection, Lead, python_variables, receive
     from extmem.testing._system._linux_processes import KILL, TEMPORARY, broker_serves, started_with
 
@@ -27,6 +27,7 @@ __all__ = [
     "killing_broker",
     "mappings",
     "memory_file_bytes",
+    "memory_files",
     "python_variables",
     "receive",
     "started_with",

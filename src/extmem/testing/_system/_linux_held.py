@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-__all__ = ["descriptors", "mappings", "memory_file_bytes"]
+__all__ = ["descriptors", "mappings", "memory_file_bytes", "memory_files"]
 
 _SELF = Path("/proc/self")
 _MEMFD = "/memfd:"
@@ -31,26 +31,31 @@ def descriptors() -> dict[int, str]:
 def _target(fd: int) -> str:
     target = os.readlink(_SELF / "fd" / str(fd))
     if target.startswith(_MEMFD):
-        status = os.fstat(fd)
-        return f"{target} inode {status.st_ino}, {status.st_size} bytes"
+        # Without its size: a file that grows stays the same file.
+        return f"{target} inode {os.fstat(fd).st_ino}"
     # A connection that was made anew is another socket and no leak: these are told by kind and number only.
     return target.partition(":[")[0]
 
 
 def memory_file_bytes() -> int:
     """Bytes of the distinct memory files that descriptors and mappings of this process keep alive."""
-    files: dict[int, int] = {}
+    return sum(memory_files().values())
+
+
+def memory_files() -> dict[str, int]:
+    """Those files: the bytes of each, by its inode."""
+    files: dict[str, int] = {}
     for fd, target in descriptors().items():
         if target.startswith(_MEMFD):
             with contextlib.suppress(OSError):
                 status = os.fstat(fd)
-                files[status.st_ino] = status.st_size
+                files[str(status.st_ino)] = status.st_size
     for line in (_SELF / "maps").read_text().splitlines():
         if _MEMFD in line:
             span, _, _, _, inode, *_ = line.split()
             first, last = (int(end, 16) for end in span.split("-"))
-            files.setdefault(int(inode), last - first)
-    return sum(files.values())
+            files.setdefault(inode, last - first)
+    return files
 
 
 def mappings() -> Counter[str]:

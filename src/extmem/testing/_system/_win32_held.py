@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from ctypes import POINTER, c_longlong, c_size_t, c_void_p
 from ctypes.wintypes import DWORD, HANDLE, LONG, ULONG, WORD
 
-__all__ = ["descriptors", "mappings", "memory_file_bytes"]
+__all__ = ["descriptors", "mappings", "memory_file_bytes", "memory_files"]
 
 _KINDS = {"Directory", "File", "Mutant", "Process", "Section", "Token"}
 _NAMED = {"Directory", "Section"}
@@ -93,6 +93,11 @@ def memory_file_bytes() -> int:
     """
     held = sum(_section_size(handle) for handle, kind in _handles() if kind == "Section")
     return held + sum(int(region.size) for region in _views())
+
+
+def memory_files() -> dict[str, int]:
+    """None: the kernel does not tell sections apart."""
+    return {}
 
 
 def mappings() -> Counter[str]:

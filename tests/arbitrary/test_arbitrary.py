@@ -1,0 +1,185 @@
+"""Arbitrary programs of the public API end no process, and the validation layer reports nothing that was not refused.
+
+`make test-all` runs 2,000 of them, `make soak` 100,000. What is found is printed as the smallest program that does it.
+The other tests are of this one: what it draws, and that it finds what is planted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from extmem import vk
+from tests.arbitrary import judging, programs
+from tests.arbitrary.__main__ import LEAST
+from tests.arbitrary.programs import Program
+from tests.arbitrary.values import CLASS, hints
+from tests.layer import collector
+
+PROGRAMS = 2_000
+FIRST = 1_000_000
+FEW = 300
+_SHRUNK = 5
+"""Findings that are shrunk: each takes hundreds of runs."""
+HOLE = "extmem.rules:check_bind_buffer_memory"
+FOUND = ("layer: VUID-vkBindBufferMemory-", "layer: VUID-vkBindImageMemory-", "layer: VUID-VkBind")
+
+BUFFER: Program = [
+    {"call": "create_buffer", "to": "b", "with": {"info": {CLASS: "BufferCreateInfo", "size": 64, "usage": 3}}},
+    {
+        "call": "allocate_memory",
+        "to": "m",
+        "with": {
+            "info": {
+                CLASS: "MemoryAllocateInfo",
+                "allocation_size": {"of": "b", "what": "size", "plus": 4096},
+                "memory_type_index": {"of": "b", "what": "type", "plus": 0},
+            }
+        },
+    },
+]
+
+
+def bound(offset: int) -> Program:
+    """A buffer that is bound, and filled."""
+    bind = {"buffer": {"ref": "b"}, "memory": {"ref": "m"}, "offset": offset}
+    fill = {"call": "fill_buffer", "with": {"buffer": {"ref": "b"}, "word": 7}}
+    return [*BUFFER, {"call": "bind_buffer_memory", "with": bind}, {"call": "commands", "with": {}, "do": [fill]}]
+
+
+@pytest.fixture(scope="module")
+def layer(vulkan_begun: None) -> None:
+    """It is installed."""
+    if not collector.installed():
+        pytest.skip("no Khronos validation layer here")
+
+
+@pytest.fixture
+def bed(layer: None, vulkan_device: object) -> Iterator[judging.Bed]:
+    with judging.Bed() as made:
+        yield made
+
+
+def told(bed: judging.Bed, report: judging.Report) -> str:
+    """What was found, the first ones as small as they get."""
+    found = list(report.findings.values())
+    return "\n\n".join(
+        f"{finding.sign}, {finding.count} times:\n"
+        + judging.told(judging.shrunk(bed, finding) if index < _SHRUNK else finding.program)
+        for index, finding in enumerate(found)
+    )
+
+
+@pytest.mark.slow("runs thousands of programs")
+@pytest.mark.timeout(3600)
+@pytest.mark.xfail(reason="TO BE REMOVED with the holes that it finds", strict=True, raises=AssertionError)
+def test_no_program_ends_a_process_or_is_objected_to_by_the_layer(bed: judging.Bed) -> None:
+    report = judging.judge(bed, map(programs.make, range(FIRST, FIRST + PROGRAMS)))
+    print("\n".join(f"{kind}: {share:.0%} ran on the driver" for kind, share in report.shares().items()))
+    few = {kind: share for kind, share in report.shares().items() if share < LEAST}
+    assert not few, "a check that refuses everything proves nothing"
+    assert report.programs == PROGRAMS
+    assert not report.findings, told(bed, report)
+
+
+# What is drawn.
+
+
+def structs_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Every struct in a program."""
+    if isinstance(value, dict):
+        if CLASS in value:
+            yield value
+        for entry in value.values():
+            yield from structs_in(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from structs_in(entry)
+
+
+def test_every_field_of_every_struct_is_drawn_in_and_out_of_range() -> None:
+    seen: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for seed in range(3000):
+        for struct in structs_in(programs.make(seed)):
+            for name, value in struct.items():
+                seen[struct[CLASS], name].add(str(value))
+    for kind in (
+        vk.BufferCreateInfo,
+        vk.ImageCreateInfo,
+        vk.Extent3D,
+        vk.MemoryAllocateInfo,
+        vk.BufferMemoryBarrier,
+        vk.ImageMemoryBarrier,
+        vk.ImageSubresourceRange,
+        vk.MemoryBarrier,
+        vk.BindBufferMemoryInfo,
+        vk.BindImageMemoryInfo,
+        vk.PhysicalDeviceExternalBufferInfo,
+        vk.PhysicalDeviceImageFormatInfo2,
+    ):
+        for field in hints(kind):
+            values = seen[kind.__name__, field]
+            if kind in (vk.PhysicalDeviceExternalBufferInfo, vk.BufferMemoryBarrier) and field == "p_next":
+                continue  # nothing of `extmem.vk` that drivers here know may follow
+            assert len(values) > 2 or field == "p_next", f"{kind.__name__}.{field}: {values}"
+    assert "-1" in seen["ImageCreateInfo", "mip_levels"]
+    assert str((1 << 64) - 1) in seen["BufferCreateInfo", "size"]
+
+
+def test_every_kind_of_call_is_drawn_often() -> None:
+    drawn: defaultdict[str, int] = defaultdict(int)
+    for seed in range(1000):
+        for step in programs.make(seed):
+            for inner in [step, *step.get("do", [])]:
+                drawn[inner["call"].removesuffix("2")] += 1
+    assert not [kind for kind in judging.KINDS if drawn[kind] < 30], drawn
+
+
+def test_a_seed_has_one_program() -> None:
+    assert programs.make(7) == programs.make(7) != programs.make(8)
+
+
+# What is found.
+
+
+def test_a_right_program_runs_and_nothing_is_found(bed: judging.Bed) -> None:
+    ran = bed.run([bound(0)])[0]
+    assert ran.signs() == [] and {end for _, end, _ in ran.outcomes} == {"ran"}
+
+
+def test_a_wrong_program_is_refused_and_nothing_is_found(bed: judging.Bed) -> None:
+    ran = bed.run([bound(1)])[0]
+    assert ran.signs() == [] and {end for _, end, _ in ran.outcomes} == {"ran", "refused"}
+
+
+def test_a_death_an_error_and_a_message_are_found_and_shrunk(bed: judging.Bed) -> None:
+    death: Program = [*bound(0), {"call": "planted death", "with": {}}]
+    error: Program = [*bound(0), {"call": "planted error", "with": {}}]
+    report = judging.judge(bed, [bound(0), death, bound(0), error, bound(0)])
+    assert set(report.findings) == {"death: SIGABRT", "escaped: LookupError"}
+    assert report.programs == 5 and report.count("death") == report.count("escaped") == 1
+    assert judging.shrunk(bed, report.findings["death: SIGABRT"]) == death[-1:]
+    assert judging.shrunk(bed, report.findings["escaped: LookupError"]) == error[-1:]
+    assert "planted death()" in judging.told(death)
+
+
+def test_a_check_that_is_taken_away_is_missed(layer: None, vulkan_device: object) -> None:
+    with judging.Bed(HOLE) as bed:
+        signs = bed.run([bound(1)])[0].signs()
+    assert signs and all(sign.startswith((*FOUND, "death")) for sign in signs), signs
+
+
+@pytest.mark.slow("runs hundreds of programs")
+@pytest.mark.timeout(600)
+def test_arbitrary_programs_find_a_check_that_is_taken_away(bed: judging.Bed) -> None:
+    drawn = [programs.make(seed) for seed in range(FIRST, FIRST + FEW)]
+
+    def found(report: judging.Report) -> set[str]:
+        return {sign for sign in report.findings if sign.startswith("layer: VUID-vkAllocateMemory-")}
+
+    with judging.Bed("extmem.rules:check_allocate_memory") as open_bed:
+        assert found(judging.judge(open_bed, drawn))
+    assert not found(judging.judge(bed, drawn))

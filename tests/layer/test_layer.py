@@ -1,0 +1,167 @@
+"""The checker of the validation layer finds what it is for: a misuse here, in another process, after many others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from extmem.testing.children import Child
+from tests.layer import collector
+from tests.layer.collector import Collector, Message
+from tests.layer.expected import EXPECTED, Expected, missing, unexpected
+from tests.meta.tools import ROOT, run
+
+NOTHING = "VUID-VkBufferCreateInfo-size-00912"
+"""A buffer of no bytes."""
+MISUSE = """
+import sys, extmem
+from extmem import vk
+with extmem.open_device(kind="vulkan") as device:
+    for size in map(int, sys.argv[1:]):
+        device.driver.destroy(device.driver.create_buffer(vk.BufferCreateInfo(size=size, usage=3)))
+"""
+"""Calls the driver past the checks of the library."""
+
+
+@pytest.fixture(autouse=True)
+def layer(vulkan_device: object) -> None:
+    """It is installed, and there is a driver under it."""
+    if not collector.installed():
+        pytest.skip("no Khronos validation layer here")
+
+
+@pytest.fixture
+def collected() -> Iterator[Collector]:
+    with Collector() as made:
+        yield made
+
+
+def of_child(collected: Collector, *sizes: int) -> list[str]:
+    """The identifiers of the messages of a process that makes buffers of these sizes."""
+    with Child.python(MISUSE, *map(str, sizes), env=collected.environment) as child:
+        child.wait()
+    return [message.id for message in collected.take()]
+
+
+def test_a_misuse_of_another_process_is_found(collected: Collector) -> None:
+    assert of_child(collected, 0) == [NOTHING]
+
+
+def test_what_is_right_is_not_found(collected: Collector) -> None:
+    assert of_child(collected, 64) == []
+
+
+def test_each_of_many_is_found(collected: Collector) -> None:
+    """The layer stops at ten messages of a kind, unless it is told otherwise."""
+    assert of_child(collected, *[0] * 25) == [NOTHING] * 25
+
+
+def test_two_processes_at_once_lose_nothing(collected: Collector) -> None:
+    """A log file would be emptied by the second."""
+    with (
+        Child.python(MISUSE, *["0"] * 5, env=collected.environment) as first,
+        Child.python(MISUSE, *["0"] * 7, env=collected.environment) as second,
+    ):
+        first.wait()
+        second.wait()
+    assert [message.id for message in collected.take()] == [NOTHING] * 12
+
+
+def test_marks_stand_between_messages(collected: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Child.python(MISUSE, "0", env=collected.environment) as child:
+        child.wait()
+    monkeypatch.setenv(collector.PIPE, collected.environment[collector.PIPE])
+    collector.mark("here")
+    found = collected.read()
+    assert isinstance(found[0], Message) and found[0].id == NOTHING
+    assert found[1:] == ["here"]
+
+
+def test_what_is_not_understood_is_a_message(collected: Collector) -> None:
+    Path(collected.environment[collector.PIPE]).write_text("something else\n    indented\n", encoding="utf-8")
+    assert collected.take() == [Message("not understood", "something else")]
+
+
+# The plugin.
+
+PLANTED = {
+    "conftest.py": "from tests.conftest import *\n",
+    "test_planted.py": f"""
+import subprocess, sys
+import extmem
+from extmem import vk
+CODE = {MISUSE!r}
+def test_here(vulkan_device):
+    vulkan_device.driver.destroy(vulkan_device.driver.create_buffer(vk.BufferCreateInfo(size=0, usage=3)))
+def test_there(vulkan_device):
+    subprocess.run([sys.executable, "-c", CODE, "0"], check=True)
+def test_right(vulkan_device):
+    vulkan_device.driver.destroy(vulkan_device.driver.create_buffer(vk.BufferCreateInfo(size=4, usage=3)))
+    subprocess.run([sys.executable, "-c", CODE, "4"], check=True)
+""",
+}
+
+
+@pytest.mark.slow("runs pytest under the layer")
+def test_a_misuse_fails_its_test_and_no_other(tmp_path: Path) -> None:
+    for name, text in PLANTED.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--layer",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        tmp_path,
+        tmp_path,
+    ]
+    done = run(command, cwd=tmp_path, python_path=f"{ROOT}{os.pathsep}{ROOT / 'src'}", timeout=110)
+    failed = {line.split("::")[1].split(" ")[0] for line in done.stdout.splitlines() if line.startswith("FAILED")}
+    assert failed == {"test_here", "test_there"}, done.stdout
+    assert "1 passed" in done.stdout and NOTHING in done.stdout
+
+
+def test_without_the_layer_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nothing").mkdir()
+    monkeypatch.setattr(collector, "_PLACES", (str(tmp_path / "nothing"),))
+    monkeypatch.delenv("VK_LAYER_PATH", raising=False)
+    assert not collector.installed()
+    shutil.copytree("/usr/share/vulkan/explicit_layer.d", tmp_path / "nothing" / "explicit_layer.d")
+    assert collector.installed()
+
+
+# The list.
+
+LISTED = (
+    Expected("folder/test_file.py::test_one", frozenset({"VUID-1", "VUID-2"}), "planted"),
+    Expected("folder/test_file.py::test_other", frozenset({"VUID-3"}), "planted", partial=True),
+)
+ONE, OTHER = "tests/folder/test_file.py::test_one[case]", "tests/folder/test_file.py::test_other"
+
+
+def test_what_is_listed_is_expected_of_that_test_alone() -> None:
+    assert unexpected(ONE, ["VUID-1", "VUID-2", "VUID-1"], LISTED) == []
+    assert unexpected(ONE, ["VUID-3"], LISTED) == ["VUID-3 is not expected"]
+    assert unexpected("tests/folder/test_more.py::test_one", ["VUID-1"], LISTED) == ["VUID-1 is not expected"]
+
+
+def test_what_is_listed_must_come() -> None:
+    assert missing(ONE, ["VUID-2", "VUID-1"], LISTED) == []
+    assert [text.split(" ")[0] for text in missing(ONE, ["VUID-2"], LISTED)] == ["VUID-1"]
+    assert missing(OTHER, [], LISTED) == []
+
+
+def test_each_entry_has_a_reason_and_a_test_that_exists() -> None:
+    for entry in EXPECTED:
+        file, _, name = entry.test.partition("::")
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {name.partition('[')[0]}" in text, entry
+        assert entry.ids and len(entry.reason) > 10, entry
