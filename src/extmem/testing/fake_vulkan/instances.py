@@ -110,6 +110,7 @@ def vkGetPhysicalDeviceProperties(fake: FakeVulkan, handle: Any, out: Any) -> No
     out.deviceName = gpu.name.encode()
     limits = out.limits
     limits.maxMemoryAllocationCount = gpu.max_allocations
+    limits.maxFramebufferWidth = limits.maxFramebufferHeight = 16384
     limits.nonCoherentAtomSize = gpu.non_coherent_atom
     limits.minMemoryMapAlignment = 64
     limits.bufferImageGranularity = 1
