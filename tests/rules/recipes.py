@@ -8,6 +8,7 @@ import os
 from typing import Any, Literal
 
 import msgspec
+import pytest
 
 import extmem
 from extmem import raw, vk
@@ -265,3 +266,46 @@ def _mask_of_a_group(world: World) -> set[str]:
 
 
 recipe("VkMemoryAllocateInfo-None-00644")(_of_fd(elsewhere=True))
+
+
+@recipe("VkMemoryDedicatedAllocateInfo-image-01432")
+def _dedicated_to_both(world: World) -> set[str]:
+    image, buffer = world.resource(world.host, "image"), world.resource(world.host, "buffer")
+    return allocate(world.host, vk.MemoryDedicatedAllocateInfo(image, buffer))
+
+
+@recipe("VkMemoryAllocateInfo-pNext-02806")
+def _dedicated_host_pointer(world: World) -> set[str]:
+    pages = mmap.mmap(-1, SIZE)
+    at = ctypes.c_char.from_buffer(pages)
+    try:
+        source = vk.ImportMemoryHostPointerInfoEXT(T.HOST_ALLOCATION, ctypes.addressof(at))
+        return allocate(world.host, dedicate(world.resource(world.host, "buffer"), source))
+    finally:
+        del at
+        pages.close()
+
+
+def _driver(world: World) -> extmem.Device:
+    try:
+        device: extmem.Device = world.keep(extmem.open_device(kind="vulkan"))
+    except extmem.UnsupportedError as error:
+        pytest.skip(f"no Vulkan device here: {error}")
+    return device
+
+
+def _adopted(**wrong: int) -> Recipe:
+    """A VkDevice of the driver here, adopted with another queue than it has."""
+
+    def run(world: World) -> set[str]:
+        theirs = raw.vk_handles(_driver(world))
+        known: dict[str, int] = {"queue_family_index": 0, "queue_index": 0, **wrong}
+        return broken_by(
+            lambda: raw.adopt_device(theirs.instance, theirs.physical_device, theirs.device, extensions=[], **known)
+        )
+
+    return run
+
+
+recipe("vkGetDeviceQueue-queueFamilyIndex-00384")(_adopted(queue_family_index=7))
+recipe("vkGetDeviceQueue-queueIndex-00385")(_adopted(queue_index=9))

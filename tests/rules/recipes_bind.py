@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import extmem
 from extmem import vk
 from extmem.testing import fake_vulkan
 from tests.rules.raising import broken_by
@@ -15,8 +16,9 @@ __all__ = ["bind"]
 IGNORED, EXTERNAL, FOREIGN = vk.QUEUE_FAMILY_IGNORED, vk.QUEUE_FAMILY_EXTERNAL, vk.QUEUE_FAMILY_FOREIGN_EXT
 
 
-def bind(kind: Kind, form: int, resource: Any, memory: Any, offset: int = 0) -> set[str]:
-    device = memory.holding.device
+def bind(kind: Kind, form: int, resource: Any, memory: Any, offset: int = 0, *, on: Any = None) -> set[str]:
+    """Bind on the device of the memory, or on another one."""
+    device = on or memory.holding.device
     if form == 1:
         one = device.bind_buffer_memory if kind == "buffer" else device.bind_image_memory
         return broken_by(lambda: one(resource, memory, offset))
@@ -107,6 +109,25 @@ for _made, _b1, _b2, _i1, _i2 in _BINDINGS:
     recipe(f"VkBindBufferMemoryInfo-{_b2}")(_binding(_made, "buffer", 2))
     recipe(f"vkBindImageMemory-{_i1}")(_binding(_made, "image", 1))
     recipe(f"VkBindImageMemoryInfo-{_i2}")(_binding(_made, "image", 2))
+
+
+def _parents(kind: Kind, form: int, *, of: str) -> Recipe:
+    """A resource, or memory, of another logical device than the one that binds."""
+
+    def run(world: World) -> set[str]:
+        other = world.keep(extmem.open_device(kind="host"))
+        made = world.resource(other if of == "resource" else world.host, kind)
+        memory = world.memory(other if of == "memory" else world.host)
+        return bind(kind, form, made, memory, on=world.host)
+
+    return run
+
+
+for _one in ("buffer", "image"):
+    _word: Any = _one
+    recipe(f"vkBind{_one.capitalize()}Memory-{_one}-parent")(_parents(_word, 1, of="resource"))
+    recipe(f"vkBind{_one.capitalize()}Memory-memory-parent")(_parents(_word, 1, of="memory"))
+    recipe(f"VkBind{_one.capitalize()}MemoryInfo-commonparent")(_parents(_word, 2, of="memory"))
 
 # Barriers.
 
