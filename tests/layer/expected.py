@@ -35,7 +35,6 @@ OUTDATED = {
 """Rules that an old layer has and the specification has no more, and why. They are expected of every test."""
 _LENIENT = "process/vulkan/test_leniency.py::"
 _PAST_CHECKS = "goes to the driver past the checks, to see what it lets pass"
-_TO_BE_MENDED = "TO BE REMOVED with the fault: "
 
 EXPECTED: tuple[Expected, ...] = (
     _entry(
@@ -63,23 +62,6 @@ EXPECTED: tuple[Expected, ...] = (
         _LENIENT + "test_more_than_the_heap_has",
         "VUID-vkAllocateMemory-pAllocateInfo-01713",
         reason=_PAST_CHECKS,
-    ),
-    _entry(
-        "conformance/test_suite_vulkan.py::test_scenario[buffer_info-",
-        "VUID-VkBufferCreateInfo-flags-00915",
-        "VUID-VkBufferCreateInfo-flags-00916",
-        "VUID-VkBufferCreateInfo-flags-00917",
-        reason=_TO_BE_MENDED + "the suite makes sparse buffers on a device whose features for them are off",
-        partial=True,
-    ),
-    _entry(
-        "conformance/test_suite_vulkan.py::test_scenario[image_info-",
-        "VUID-VkImageCreateInfo-flags-00969",
-        "VUID-VkImageCreateInfo-flags-01924",
-        "VUID-VkImageCreateInfo-imageType-00971",
-        "VUID-VkImageCreateInfo-None-01925",
-        reason=_TO_BE_MENDED + "the suite makes sparse images on a device whose features for them are off",
-        partial=True,
     ),
 )
 """See the module."""

@@ -338,7 +338,7 @@ def _capabilities(
 
 
 def _host_bits(device: Device, source: Source | None) -> int | None:
-    if source is None or not source.handle_type & _HOST_TYPES:
+    if source is None or not source.handle_type & _HOST_TYPES or not source.host_pointer:
         return None
     return device.driver.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
 

@@ -41,11 +41,15 @@ _QUERY_PATH = "PhysicalDeviceExternalBufferInfo"
 
 @rule(f"{_QUERY}-pNext-pNext", on=BUFFER_QUERY)
 def only_usage_is_chained(call: BufferQuery) -> Finding | None:
-    """One struct extends the query."""
-    foreign = [type(n).__name__ for n in call.chain if not isinstance(n, vk.BufferUsageFlags2CreateInfo)]
+    """One struct extends the query, where the device has it."""
+    needs = CHAINED[vk.BufferUsageFlags2CreateInfo]
+    lacking = lacks(needs, call.device)
+    foreign = [type(n).__name__ for n in call.chain if lacking or not isinstance(n, vk.BufferUsageFlags2CreateInfo)]
     if not foreign:
         return None
     names = ", ".join(dict.fromkeys(foreign))
+    if lacking:
+        return f"{_QUERY_PATH}.pNext", f"{names} needs {needs.text}, which is not enabled", f"Take {names} out."
     return f"{_QUERY_PATH}.pNext", f"{names} does not extend a buffer query", f"Take {names} out of the chain."
 
 
