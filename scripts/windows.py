@@ -292,8 +292,9 @@ def _unpack(downloads: Path) -> None:
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> None:
-    # Into a file: services that Wine starts keep a pipe open, and whoever reads it would wait for them.
-    with tempfile.TemporaryFile() as heard:
+    # Into a file: services that Wine starts keep a pipe open, and whoever reads it would wait for them. It has a name,
+    # without which a program of Windows cannot use it.
+    with tempfile.NamedTemporaryFile() as heard:
         done = subprocess.run(
             command,
             env=environment,
