@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -61,6 +62,8 @@ if hasattr(_winapi, "CopyFile2"):
 LIMIT = 40 * 60
 """Seconds after which a part of the suite hangs: it takes some ten minutes, and more than twenty on a busy machine."""
 _SETUP_LIMIT = 300
+_LAST_WORDS = 1.0
+"""Seconds in which what an ended process wrote is read."""
 
 
 class NoWindowsError(Exception):
@@ -292,21 +295,22 @@ def _unpack(downloads: Path) -> None:
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> None:
-    # Into a file: services that Wine starts keep a pipe open, and whoever reads it would wait for them.
-    with tempfile.TemporaryFile() as heard:
-        done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=heard,
-            stderr=subprocess.STDOUT,
-            timeout=_SETUP_LIMIT,
-            check=False,
-        )
-        heard.seek(0)
-        text = heard.read().decode(errors="replace")
-    if done.returncode != 0:
-        raise NoWindowsError(f"`{' '.join(command)}` ended with {done.returncode}:\n{text[-3000:]}")
+    child = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    # Services that Wine starts keep the pipe open: its end is waited for no longer than the process's.
+    heard = io.BytesIO()
+    pump = threading.Thread(target=_pump, args=(child.stdout, heard), daemon=True)
+    pump.start()
+    try:
+        status = child.wait(_SETUP_LIMIT)
+    except BaseException:
+        child.kill()
+        raise
+    pump.join(_LAST_WORDS)
+    if status != 0:
+        text = heard.getvalue().decode(errors="replace")
+        raise NoWindowsError(f"`{' '.join(command)}` ended with {status}:\n{text[-3000:]}")
 
 
 # Running.
