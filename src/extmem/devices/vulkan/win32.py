@@ -48,11 +48,7 @@ _ALLOCATE = int(vk.StructureType.MEMORY_ALLOCATE_INFO)
 _NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 _OPAQUE = _NT | _KMT
 _LOW = 0xFFFF_FFFF
-_OF_DEAD_NUMBERS = (
-    vk.Result.ERROR_OUT_OF_HOST_MEMORY,
-    vk.Result.ERROR_OUT_OF_DEVICE_MEMORY,
-    vk.Result.ERROR_INVALID_EXTERNAL_HANDLE,
-)
+_OF_DEAD_NUMBERS = (vk.Result.ERROR_OUT_OF_HOST_MEMORY, vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 """What drivers answer to a KMT number that is none."""
 
 
