@@ -308,6 +308,8 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> None:
         child.kill()
         raise
     pump.join(_LAST_WORDS)
+    if child.stdout is not None and not pump.is_alive():
+        child.stdout.close()
     if status != 0:
         text = heard.getvalue().decode(errors="replace")
         raise NoWindowsError(f"`{' '.join(command)}` ended with {status}:\n{text[-3000:]}")

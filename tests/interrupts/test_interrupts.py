@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.linux_only("Windows has Ctrl-C alone, and no signal that a process sends itself"),
     pytest.mark.skipif(points.compiler() is None, reason="no C compiler"),
 ]
-FEW = {"host": 4, "vulkan": 2}
+FEW = 4
 """At how many points of each verb an exception is raised."""
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +54,7 @@ def test_nothing_is_lost_where_a_verb_is_interrupted(
     if device == "vulkan":
         request.getfixturevalue("vulkan_device")  # skips where there is none
     environment = {**own_runtime.environment, "EXTMEM_TICKET_SECONDS": "1"}
-    options = ["--kind", device, "--object", kind, "--few", str(FEW[device])]
+    options = ["--kind", device, "--object", kind, "--few", str(FEW)]
     with Child([sys.executable, "-m", "tests.interrupts", *options], env=environment, cwd=ROOT) as child:
         child.wait(expect=None, deadline=280)
         output = child.output
