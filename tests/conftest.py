@@ -183,6 +183,7 @@ def vulkan_begun(runtime: Any) -> None:
     """
     import extmem
 
+    extmem.enumerate_devices()  # a search for a payload's device loads the driver of CUDA as well
     try:
         opened = extmem.open_device(kind="vulkan")
     except extmem.UnsupportedError:
