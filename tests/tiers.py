@@ -34,16 +34,22 @@ def why_slow(path: Path) -> str | None:
     return next((why for entry, why in SLOW.items() if parts == entry or parts.startswith(f"{entry}/")), None)
 
 
+SLOW_DEADLINE = 600
+"""Seconds after which a slow test is taken to hang: some take a minute on a machine that has much else to do."""
+
+
 class Tiers:
     """The pytest plugin of it."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Mark the tests of the files in `SLOW`, before `-m` selects."""
+        """Mark the tests of the files in `SLOW`, before `-m` selects, and give slow tests their deadline."""
         for item in items:
             reason = why_slow(item.path)
             if reason is not None:
                 item.add_marker(pytest.mark.slow(reason))
+            if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(SLOW_DEADLINE))
 
 
 def workers() -> int:
