@@ -53,7 +53,7 @@ def single_bits(mask: int) -> Iterable[int]:
 def device_facts(driver: Driver) -> DeviceFacts:
     """What the rules need of a device that is opened now; it does not change while the device lives."""
     properties = driver.memory_properties()
-    queues = driver.queue_facts
+    queues, features = driver.queue_facts, driver.enabled_features
     return DeviceFacts(
         name=driver.identity.device_name,
         device_uuid=driver.identity.device_uuid,
@@ -67,10 +67,9 @@ def device_facts(driver: Driver) -> DeviceFacts:
         queue_family_count=queues.queue_family_count if queues is not None else None,
         api_version=queues.api_version if queues is not None else None,
         extensions=queues.extensions if queues is not None else None,
-        # Never switched on: vkCmdPipelineBarrier is all that is recorded here.
-        synchronization2=False if queues is not None else None,
+        synchronization2="synchronization2" in features if queues is not None and features is not None else None,
         queue_flags=queues.queue_flags if queues is not None else None,
-        features=driver.enabled_features,
+        features=features,
         max_framebuffer=driver.max_framebuffer,
     )
 
