@@ -304,8 +304,8 @@ def _judge_by_descriptor(device: Device, found: Source, descriptor: Descriptor) 
             raise
         broken = "; ".join(f"{one.where}: {one.problem} ({one.vuid})" for one in error.violations)
         told = DescriptorError(
-            f"the description of the payload cannot be true of a payload of {device.name!r}: {broken}. Its exporter wrote "
-            "the description: export the payload anew, or state what it is with extmem.raw.import_payload"
+            f"the description of the payload cannot be true of a payload of {device.name!r}: {broken}. Its exporter "
+            "wrote the description: export the payload anew, or state what it is with extmem.raw.import_payload"
         )
         told.violations = error.violations
         raise told from error
