@@ -38,6 +38,16 @@ __all__ = [
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _LONGEST_CHAIN = 64
+_STOOD_IN_FOR = frozenset(
+    {
+        "VK_KHR_external_memory",
+        "VK_KHR_external_memory_fd",
+        "VK_KHR_external_memory_win32",
+        "VK_EXT_external_memory_host",
+        "VK_EXT_queue_family_foreign",
+    }
+)
+"""Extensions whose structs and commands the host and CUDA devices take, which have none of Vulkan's own."""
 _identities = itertools.count(1)
 """What tells the logical devices of this process apart."""
 
@@ -66,7 +76,7 @@ def device_facts(driver: Driver) -> DeviceFacts:
         identity=next(_identities),
         queue_family_count=queues.queue_family_count if queues is not None else None,
         api_version=queues.api_version if queues is not None else None,
-        extensions=queues.extensions if queues is not None else None,
+        extensions=queues.extensions if queues is not None else _STOOD_IN_FOR,
         synchronization2="synchronization2" in features if queues is not None and features is not None else None,
         queue_flags=queues.queue_flags if queues is not None else None,
         features=features,
