@@ -82,10 +82,9 @@ class Commands:
                 if self._device.check != "off":
                     for command, violations in self._layouts.judged_again():
                         self._device.report(violations, command)
+                owners = [(holding.allocation, here) for holding, here in self._after]
                 with self._layouts.submitting():
-                    self._device.driver.submit(self._record, self._uses)
-                for holding, here in self._after:
-                    self._device.driver.note_owner(holding.allocation, here=here)
+                    self._device.driver.submit(self._record, self._uses, owners)
         finally:
             if mine:
                 self._recorded.clear()

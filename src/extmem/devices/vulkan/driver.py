@@ -409,10 +409,6 @@ class VulkanDriver(Moving):
                 self._transfer = Transfer(self)
             return self._transfer
 
-    def note_owner(self, allocation: Allocation, *, here: bool) -> None:
-        """See `Driver`."""
-        ours(allocation).owner = "held" if here else "external"
-
     def allocate_staging(self, size: int) -> VulkanAllocation:
         """Memory that the host sees, cached if there is such, with a buffer over it."""
         buffer = self.create_buffer(vk.BufferCreateInfo(size=size, usage=_STAGING_USAGE))
