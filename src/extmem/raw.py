@@ -229,7 +229,9 @@ def adopt_memory(
     imported: the handle type that the other binding imported it as; 0 for memory that it allocated. Not in `info`,
         since the handle is not there any more.
     What is exported is measured, on Linux: the fd is imported once, on a device of its own, with the stated size,
-    memory type and dedicated resource. Of memory that is not exported the size is believed.
+    memory type and dedicated resource. The size is believed of memory that is not exported, and of all memory on
+    Windows: no call there returns the size of what a driver's handle or number leads to. A size that is too large makes
+    `write`, `read`, `fill` and commands reach past the memory, which ends the process.
     Ownership: the VkDeviceMemory stays the other's, who frees it after `close()`.
     Errors: DescriptorError where the driver contradicts what `info` states; else as `Device.allocate_memory`.
     """
