@@ -177,6 +177,7 @@ def adopt_device(
     device: int,
     *,
     extensions: Iterable[str],
+    features: Iterable[str] = (),
     queue_family_index: int,
     queue_index: int = 0,
     api_version: int = 1 << 22 | 1 << 12,
@@ -186,13 +187,16 @@ def adopt_device(
 
     Ownership: stays the other's; it must outlive what is made here, and `close()` leaves it alone.
     extensions: names of the device extensions it was made with; it needs VK_KHR_external_memory_fd to share.
+    features: names of the device features it was made with, as the specification spells them ("sparseBinding"). Those
+        that are not named count as not enabled: what needs one is refused.
     queue_family_index, queue_index: a queue of it that extmem may submit to while nobody else does (vkQueueSubmit is
         externally synchronized); used by `write`, `read`, `fill` and `commands()` alone.
     api_version: VkApplicationInfo::apiVersion of its instance, packed; at least 1.1.
-    Errors: HandleStateError for null handles, and a physical device that is not of this instance; RuleViolation
+    Errors: HandleStateError for null handles, for an instance or device where nothing is mapped in this process, and
+        for a physical device that is not of this instance; RuleViolation
         (VUID-vkGetDeviceQueue-queueFamilyIndex-00384, -queueIndex-00385) for a family or queue that the physical device
         lacks; UnsupportedError for a family that cannot copy, a sharing extension that the physical device lacks,
-        Vulkan 1.0, or without a loader; TypeError for extensions that are not a sequence of str.
+        Vulkan 1.0, or without a loader; TypeError for extensions or features that are not a sequence of str.
     """
     from extmem.devices.vulkan.adopted import adopt
 
@@ -201,6 +205,7 @@ def adopt_device(
         physical_device,
         device,
         extensions=extensions,
+        features=features,
         queue_family=queue_family_index,
         queue=queue_index,
         api_version=api_version,
@@ -224,7 +229,9 @@ def adopt_memory(
     imported: the handle type that the other binding imported it as; 0 for memory that it allocated. Not in `info`,
         since the handle is not there any more.
     What is exported is measured, on Linux: the fd is imported once, on a device of its own, with the stated size,
-    memory type and dedicated resource. Of memory that is not exported the size is believed.
+    memory type and dedicated resource. The size is believed of memory that is not exported, and of all memory on
+    Windows: no call there returns the size of what a driver's handle or number leads to. A size that is too large makes
+    `write`, `read`, `fill` and commands reach past the memory, which ends the process.
     Ownership: the VkDeviceMemory stays the other's, who frees it after `close()`.
     Errors: DescriptorError where the driver contradicts what `info` states; else as `Device.allocate_memory`.
     """

@@ -18,7 +18,7 @@ COPYING = B.TRANSFER_SRC | B.TRANSFER_DST
 DRAWN = U.TRANSFER_SRC | U.TRANSFER_DST
 GRAPHICS = replace(MODERN, queue_flags=7, features=frozenset())
 COPIES_ALONE = replace(GRAPHICS, queue_flags=4)
-HERE, ELSEWHERE = Place(1, 0), Place(2, 0)
+HERE, ELSEWHERE = Place({1: 0}, 0), Place({2: 0}, 0)
 
 
 def buffer_of(size: int = 64, usage: int = COPYING) -> rules.ResourceFacts:
@@ -114,8 +114,8 @@ both("imageSubresource-09105", "", {"aspect": A.DEPTH}, {"image": DEEP, "aspect"
 both("dstImage-07981", "srcImage-07981", {"image": PLANES}, {"image": PLANES, "aspect": A.PLANE_1})
 both("dstImage-07973", "srcImage-07973", {"image": image_of(samples=4)}, {"image": image_of(samples=1)})
 both("pRegions-00171", "pRegions-00183", {"buffer": buffer_of(63)}, {"buffer": buffer_of(64)})
-OVER = {"places": (HERE, Place(1, 32)), "buffer": buffer_of(128)}
-both("pRegions-00173", "pRegions-00184", OVER, {**OVER, "places": (HERE, Place(1, 64))})
+OVER = {"places": (HERE, Place({1: 0}, 32)), "buffer": buffer_of(128)}
+both("pRegions-00173", "pRegions-00184", OVER, {**OVER, "places": (HERE, Place({1: 0}, 64))})
 ASIDE = {"buffer": buffer_of(128)}
 both("dstImage-07975", "srcImage-07975", {**ASIDE, "buffer_offset": 2}, {**ASIDE, "buffer_offset": 4})
 WIDE = {"image": image_of(F.G16_B16R16_2PLANE_420_UNORM), "buffer": buffer_of(128), "aspect": A.PLANE_1}

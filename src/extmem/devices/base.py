@@ -362,16 +362,17 @@ class Driver(Protocol):
     def queue_facts(self) -> QueueFacts | None:
         """What the barrier rules need; None for a device without queues."""
 
-    def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
+    def submit(
+        self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
+    ) -> None:
         """Record commands, submit them and wait until they are done. What `record` raises abandons them.
 
         uses: what the commands use; it is not given back before they are done, also where an exception ends the wait.
+        owners: whose payloads the commands acquire for this device (True) or release (False), in their order. It is so
+            from the submission on, also where an exception ends the wait.
 
         Errors: DriverError; OutOfMemoryError; UnsupportedError for a command that the device lacks.
         """
-
-    def note_owner(self, allocation: Allocation, *, here: bool) -> None:
-        """The caller's own barriers have acquired the payload for this device, or released it."""
 
     def free(self, allocation: Allocation) -> None:
         """vkFreeMemory: `allocation.close()`."""

@@ -198,6 +198,7 @@ def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resou
         holding = Holding(device, allocation, descriptor, size, kind)
         holding.import_handle_type = source.handle_type
         holding.writable = source.writable
+        holding.identity = source.fd_payload.identity if source.fd_payload is not None else 0
     if dedicated is not None:
         holding.dedicated = dedicated.facts
     return holding

@@ -27,6 +27,7 @@ from extmem import rules, vk
 from extmem.devices.base import ImageRegion
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.memory.laying_out import LayingOut, Steps, barrier_step, whole_step
+from extmem.memory.placing import place_of
 from extmem.memory.resources import Buffer, Image, Resource
 from extmem.owning import Lock, Uses
 
@@ -82,10 +83,9 @@ class Commands:
                 if self._device.check != "off":
                     for command, violations in self._layouts.judged_again():
                         self._device.report(violations, command)
+                owners = [(holding.allocation, here) for holding, here in self._after]
                 with self._layouts.submitting():
-                    self._device.driver.submit(self._record, self._uses)
-                for holding, here in self._after:
-                    self._device.driver.note_owner(holding.allocation, here=here)
+                    self._device.driver.submit(self._record, self._uses, owners)
         finally:
             if mine:
                 self._recorded.clear()
@@ -239,7 +239,10 @@ class Commands:
         target_offset: int = 0,
         size: int | None = None,
     ) -> None:
-        """vkCmdCopyBuffer of `size` bytes; None copies as much as both have. The two may not overlap in memory."""
+        """vkCmdCopyBuffer of `size` bytes; None copies as much as both have.
+
+        The two may not overlap in memory, also where two memory objects have one payload, as far as that is known.
+        """
         for buffer in (source, target):
             self._usable(buffer, Buffer)
         start, at = _number(source_offset, "source_offset"), _number(target_offset, "target_offset")
@@ -371,7 +374,7 @@ class Commands:
         return memory.holding
 
     def _place(self, resource: Resource) -> rules.Place:
-        return rules.Place(id(self._memory_of(resource)), resource.memory_offset)
+        return place_of(self._memory_of(resource), resource.memory_offset)
 
     def _add(
         self,

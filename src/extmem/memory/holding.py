@@ -59,6 +59,7 @@ class Holding(Held):
         "device",
         "export_handle_types",
         "exported_nt_types",
+        "identity",
         "import_handle_type",
         "kmt",
         "known_by",
@@ -113,6 +114,8 @@ class Holding(Held):
         self.writable = writable
         self.export_handle_types = export_handle_types
         self.exported_nt_types = 0
+        self.identity = 0
+        """The `stated_identity` of the payload that an `FdHandle` of extmem's led to; 0 where the allocation has it."""
         self.share_reference = 0
         """The memory object that was exported with NT or KMT handles; 0 where there is none."""
         self.lazy_share: int | None = None

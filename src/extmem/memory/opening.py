@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.broker.descriptors import Win32Payload
-from extmem.errors import DescriptorError, HandleStateError
+from extmem.errors import DescriptorError, HandleStateError, RuleViolation, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
 from extmem.manager import Imported, Manager, Reference, manager
@@ -221,8 +221,8 @@ def _rejoined(device: Device, owner: Manager, imported: Imported, name: str | No
 def _unfold(device: Device, owner: Manager, imported: Imported, source: object) -> tuple[Descriptor, Resource | None]:
     """The descriptor of a payload that this device has not met, judged; the identical dedicated resource, made anew.
 
-    Errors: DescriptorError, RuleViolation. Size and memory type are the descriptor's own, so only another device or a
-    dedicated resource can break a rule: what has neither is kept as plain.
+    Errors: DescriptorError; RuleViolation for a payload of another device. Size and memory type are the descriptor's
+    own, so only another device or a dedicated resource can break a rule: what has neither is kept as plain.
     """
     descriptor, _ = importing.described(imported.descriptor)
     if device.described is not None:
@@ -292,7 +292,36 @@ def _open_fd(device: Device, found: Source) -> DeviceMemory:
 
 
 def _judge_by_descriptor(device: Device, found: Source, descriptor: Descriptor) -> Resource | None:
-    """What vkAllocateMemory would have been given, judged; the identical dedicated resource, made anew."""
+    """What vkAllocateMemory would have been given, judged; the identical dedicated resource, made anew.
+
+    The caller has given no more than a device and what leads to the payload. So on the payload's own device a broken
+    rule is the description's doing. Errors: DescriptorError then; else RuleViolation.
+    """
+    try:
+        return _judged_by_descriptor(device, found, descriptor)
+    except (RuleViolation, UnsupportedError) as error:
+        if not error.violations or not _is_of(device, descriptor):
+            raise
+        broken = "; ".join(f"{one.where}: {one.problem} ({one.vuid})" for one in error.violations)
+        told = DescriptorError(
+            f"the description of the payload cannot be true of a payload of {device.name!r}: {broken}. Its exporter "
+            "wrote the description: export the payload anew, or state what it is with extmem.raw.import_payload"
+        )
+        told.violations = error.violations
+        raise told from error
+
+
+def _is_of(device: Device, descriptor: Descriptor) -> bool:
+    """Whether the descriptor states this device, or none."""
+    facts = device.facts
+    return (
+        descriptor.device_uuid in (None, facts.device_uuid)
+        and descriptor.driver_uuid in (None, facts.driver_uuid)
+        and descriptor.device_group in ((), (facts.device_uuid,))
+    )
+
+
+def _judged_by_descriptor(device: Device, found: Source, descriptor: Descriptor) -> Resource | None:
     chain: vk.ChainStruct
     if found.imported is not None:
         # What came by a ticket was neither named nor numbered: the reference itself stands in for its handle.
@@ -308,7 +337,12 @@ def _judge_by_descriptor(device: Device, found: Source, descriptor: Descriptor) 
     elif isinstance(descriptor.dedicated, vk.ImageCreateInfo):
         dedicated = device.create_image(descriptor.dedicated)
         chain.p_next = vk.MemoryDedicatedAllocateInfo(dedicated, None)
-    allocating.judge(device, info, dedicated, found)
+    try:
+        allocating.judge(device, info, dedicated, found)
+    except BaseException:
+        if dedicated is not None:
+            dedicated.close()
+        raise
     return dedicated
 
 

@@ -112,7 +112,9 @@ def _told(device: Device, driver: ImportsDescribed, handle: FdHandle, descriptor
         except DriverError:
             return None  # the whole way finds the reason
         size = descriptor.allocation_size
-        memory = DeviceMemory(Holding(device, allocation, descriptor, size, 0, import_handle_type=_OPAQUE))
+        holding = Holding(device, allocation, descriptor, size, 0, import_handle_type=_OPAQUE)
+        holding.identity = handle.payload.identity if handle.payload is not None else 0
+        memory = DeviceMemory(holding)
     handle.consume()
     return memory
 
@@ -128,7 +130,9 @@ def _taken(device: Device, handle: FdHandle, noted: Noted) -> DeviceMemory | Non
                 return None  # the whole way names the rule that it breaks
             raise
         size = descriptor.allocation_size
-        memory = DeviceMemory(Holding(device, allocation, descriptor, size, kind, import_handle_type=handle_type))
+        holding = Holding(device, allocation, descriptor, size, kind, import_handle_type=handle_type)
+        holding.identity = handle.payload.identity if handle.payload is not None else 0
+        memory = DeviceMemory(holding)
     handle.consume()
     return memory
 

@@ -38,6 +38,16 @@ __all__ = [
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _LONGEST_CHAIN = 64
+_STOOD_IN_FOR = frozenset(
+    {
+        "VK_KHR_external_memory",
+        "VK_KHR_external_memory_fd",
+        "VK_KHR_external_memory_win32",
+        "VK_EXT_external_memory_host",
+        "VK_EXT_queue_family_foreign",
+    }
+)
+"""Extensions whose structs and commands the host and CUDA devices take, which have none of Vulkan's own."""
 _identities = itertools.count(1)
 """What tells the logical devices of this process apart."""
 
@@ -53,7 +63,7 @@ def single_bits(mask: int) -> Iterable[int]:
 def device_facts(driver: Driver) -> DeviceFacts:
     """What the rules need of a device that is opened now; it does not change while the device lives."""
     properties = driver.memory_properties()
-    queues = driver.queue_facts
+    queues, features = driver.queue_facts, driver.enabled_features
     return DeviceFacts(
         name=driver.identity.device_name,
         device_uuid=driver.identity.device_uuid,
@@ -66,11 +76,10 @@ def device_facts(driver: Driver) -> DeviceFacts:
         identity=next(_identities),
         queue_family_count=queues.queue_family_count if queues is not None else None,
         api_version=queues.api_version if queues is not None else None,
-        extensions=queues.extensions if queues is not None else None,
-        # Never switched on: vkCmdPipelineBarrier is all that is recorded here.
-        synchronization2=False if queues is not None else None,
+        extensions=queues.extensions if queues is not None else _STOOD_IN_FOR,
+        synchronization2="synchronization2" in features if queues is not None and features is not None else None,
         queue_flags=queues.queue_flags if queues is not None else None,
-        features=driver.enabled_features,
+        features=features,
         max_framebuffer=driver.max_framebuffer,
     )
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from extmem import vk
+from extmem.rules._enabled import CHAINED, lacks
 from extmem.rules._engine import Suite
 from extmem.rules._text import (
     SINGLE_FD_TYPES,
@@ -101,6 +102,8 @@ class Allocation:
     export_nv: vk.ExportMemoryAllocateInfoNV | None = None
     foreign: tuple[Any, ...] = ()
     """Chained things that do not extend an allocation."""
+    lacking: tuple[type, ...] = ()
+    """Chained structs that need what is not enabled."""
     repeated: tuple[str, ...] = ()
     """Names of struct types that are in the chain more than once."""
 
@@ -170,6 +173,9 @@ def read(info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> tuple[Allocation,
                 if name:
                     setattr(call, name, node)
                 call.nodes.append((where, node))
+                if lacks(CHAINED.get(struct), call.device):
+                    call.lacking += (struct,)
+                    traits |= Traits.ODD_CHAIN
             node = node.p_next
             if node is None:
                 break

@@ -126,15 +126,21 @@ FORMATS = {
 CHAINED: dict[type[vk.ChainStruct], Needs] = {
     vk.BufferUsageFlags2CreateInfo: Needs(4, ("VK_KHR_maintenance5",)),
     vk.ExternalMemoryImageCreateInfoNV: Needs(0, ("VK_NV_external_memory",)),
+    vk.ExportMemoryAllocateInfoNV: Needs(0, ("VK_NV_external_memory",)),
+    vk.ExportMemoryWin32HandleInfoNV: Needs(0, ("VK_NV_external_memory_win32",)),
+    vk.ImportMemoryWin32HandleInfoNV: Needs(0, ("VK_NV_external_memory_win32",)),
+    vk.DedicatedAllocationMemoryAllocateInfoNV: Needs(0, ("VK_NV_dedicated_allocation",)),
+    vk.MemoryOpaqueCaptureAddressAllocateInfo: Needs(2, ("VK_KHR_buffer_device_address",)),
+    vk.MemoryPriorityAllocateInfoEXT: Needs(0, ("VK_EXT_memory_priority",)),
 }
-"""Structs that extend a create info only with this."""
+"""Structs that extend a create info or an allocation only with this."""
 
 
 def lacks(needs: Needs | None, device: DeviceFacts | None) -> bool:
     """Whether the device is known to have none of it."""
-    if needs is None or device is None or device.extensions is None or device.api_version is None:
+    if needs is None or device is None or device.extensions is None:
         return False
-    if needs.version and device.api_version >= 1 << 22 | needs.version << 12:
+    if needs.version and (device.api_version is None or device.api_version >= 1 << 22 | needs.version << 12):
         return False
     return device.extensions.isdisjoint(needs.extensions)
 

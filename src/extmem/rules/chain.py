@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from extmem import vk
 from extmem.rules._allocation import ALLOCATE, BASE, Allocation, Traits, chained
+from extmem.rules._enabled import CHAINED
 from extmem.rules._engine import Finding, rule
 from extmem.rules._text import is_null
 
@@ -36,11 +37,14 @@ def device_has_queues(call: Allocation) -> Finding | None:
 
 @rule("VkMemoryAllocateInfo-pNext-pNext", on=ALLOCATE, needs=Traits.ODD_CHAIN)
 def only_extending_structs(call: Allocation) -> Finding | None:
-    """Nothing else may be in the chain."""
-    if not call.foreign:
+    """Nothing else may be in the chain, and nothing of an extension that is not enabled."""
+    foreign = dict.fromkeys(type(node).__name__ for node in call.foreign)
+    lacking = {struct.__name__: CHAINED[struct].text for struct in call.lacking}
+    if not foreign and not lacking:
         return None
-    names = ", ".join(dict.fromkeys(type(node).__name__ for node in call.foreign))
-    return f"{BASE}.pNext", f"{names} does not extend an allocation", f"Take {names} out of the chain."
+    problems = [f"{', '.join(foreign)} does not extend an allocation"] if foreign else []
+    problems += [f"{name} needs {needs}, which is not enabled" for name, needs in lacking.items()]
+    return f"{BASE}.pNext", "; ".join(problems), f"Take {', '.join([*foreign, *lacking])} out of the chain."
 
 
 @rule("VkMemoryAllocateInfo-sType-unique", on=ALLOCATE, needs=Traits.ODD_CHAIN)

@@ -7,7 +7,7 @@ images have a file of their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,17 +54,21 @@ def guards(violations: Iterable[Violation]) -> list[Violation]:
 class Place(NamedTuple):
     """Where a resource lies: in which memory object, and from which byte on."""
 
-    memory: int
-    """Tells memory objects apart."""
+    memory: Mapping[Hashable, int]
+    """What the memory object is known to be a part of, itself among them, and from which byte of that on."""
     offset: int
 
 
 def overlap(first: Place | None, start: int, second: Place | None, at: int, size: int, other_size: int) -> bool:
     """Whether `size` bytes from `start` of a resource and `other_size` bytes from `at` of another share any memory."""
-    if first is None or second is None or first.memory != second.memory:
+    if first is None or second is None:
         return False
     begin, other = first.offset + start, second.offset + at
-    return begin < other + other_size and other < begin + size
+    return any(
+        begin + first.memory[whole] < other + second.memory[whole] + other_size
+        and other + second.memory[whole] < begin + first.memory[whole] + size
+        for whole in first.memory.keys() & second.memory.keys()
+    )
 
 
 def lacks_usage(resource: ResourceFacts, usage: int, where: str) -> Finding | None:

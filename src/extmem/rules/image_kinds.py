@@ -12,15 +12,8 @@ from extmem import vk
 from extmem.rules._creation import CREATE_IMAGE, Create, foreign_structs, repeated_structs
 from extmem.rules._enabled import FORMATS, IMAGE_FLAGS, IMAGE_USAGES, lacking_bits, lacks
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._formats import (
-    format_name,
-    is_compressed,
-    is_depth,
-    is_multi_planar,
-    needs_conversion,
-    subsampling,
-)
 from extmem.rules._text import enum_text, flags_text
+from extmem.vk.formats import FormatFacts, format_facts, format_name
 
 __all__ = ["FORMAT_QUERY"]
 
@@ -42,6 +35,10 @@ def _ids(tail: str) -> tuple[str, str]:
 
 def _place(call: Create, field: str) -> str:
     return f"{type(call.info).__name__}.{field}"
+
+
+def _format(call: Create) -> FormatFacts | None:
+    return format_facts(int(call.info.format))
 
 
 def _kind(call: Create) -> int:
@@ -278,7 +275,8 @@ def split_images_are_plain(call: Create) -> Finding | None:
 @rule(f"{_CREATE}-flags-01572", on=CREATE_IMAGE)
 def block_views_are_of_blocks(call: Create) -> Finding | None:
     """Only compressed formats have blocks."""
-    if not int(call.info.flags) & int(_Flag.BLOCK_TEXEL_VIEW_COMPATIBLE) or is_compressed(int(call.info.format)):
+    facts = _format(call)
+    if not int(call.info.flags) & int(_Flag.BLOCK_TEXEL_VIEW_COMPATIBLE) or (facts is not None and facts.compressed):
         return None
     return (
         "ImageCreateInfo.flags",
@@ -303,7 +301,8 @@ def block_views_are_mutable(call: Create) -> Finding | None:
 @rule(f"{_CREATE}-flags-01533", on=CREATE_IMAGE)
 def sample_locations_are_of_depth(call: Create) -> Finding | None:
     """The flag is about depth."""
-    if not int(call.info.flags) & int(_Flag.SAMPLE_LOCATIONS_COMPATIBLE_DEPTH_EXT) or is_depth(int(call.info.format)):
+    facts, flag = _format(call), int(_Flag.SAMPLE_LOCATIONS_COMPATIBLE_DEPTH_EXT)
+    if not int(call.info.flags) & flag or (facts is not None and facts.depth_size):
         return None
     return (
         "ImageCreateInfo.flags",
@@ -315,12 +314,12 @@ def sample_locations_are_of_depth(call: Create) -> Finding | None:
 @rule(f"{_CREATE}-format-01577", on=CREATE_IMAGE)
 def disjoint_has_planes(call: Create) -> Finding | None:
     """Only planes can lie apart."""
-    flags, given = int(call.info.flags), int(call.info.format)
-    if not flags & int(_Flag.DISJOINT) or flags & int(_Flag.ALIAS) or is_multi_planar(given):
+    flags, facts = int(call.info.flags), _format(call)
+    if not flags & int(_Flag.DISJOINT) or flags & int(_Flag.ALIAS) or (facts is not None and facts.planes):
         return None
     return (
         "ImageCreateInfo.flags",
-        f"DISJOINT is given for {format_name(given)}, which has one plane",
+        f"DISJOINT is given for {format_name(int(call.info.format))}, which has one plane",
         "Leave DISJOINT out.",
     )
 
@@ -329,9 +328,11 @@ def _converted(problem: Callable[[Create], str], field: str, remedy: str) -> Che
     """What images have in common whose sampling requires a Y'CbCr conversion."""
 
     def check(call: Create) -> Finding | None:
-        given = int(call.info.format)
-        found = problem(call) if needs_conversion(given) else ""
-        return (f"ImageCreateInfo.{field}", f"{format_name(given)} with {found}", remedy) if found else None
+        facts = _format(call)
+        found = problem(call) if facts is not None and facts.chroma else ""
+        if not found:
+            return None
+        return f"ImageCreateInfo.{field}", f"{format_name(int(call.info.format))} with {found}", remedy
 
     return check
 
@@ -353,21 +354,21 @@ rule(f"{_CREATE}-format-06411", on=CREATE_IMAGE)(_converted(_samples, "samples",
 rule(f"{_CREATE}-format-06412", on=CREATE_IMAGE)(_converted(_not_2d, "image_type", "Give ImageType.TYPE_2D."))
 
 
-def _even(side: str, *kinds: str) -> Check[Create]:
-    """Two texels share a sample of colour along this side."""
+def _even(side: str, axis: int) -> Check[Create]:
+    """Two texels have one sample of chroma along this side."""
 
     def check(call: Create) -> Finding | None:
-        given, length = int(call.info.format), int(getattr(call.info.extent, side))
-        if subsampling(given) not in kinds or not length % 2:
+        facts, length = _format(call), int(getattr(call.info.extent, side))
+        if facts is None or facts.chroma_extent[axis] != 2 or not length % 2:
             return None
         return (
             f"ImageCreateInfo.extent.{side}",
-            f"it is {length}, and {format_name(given)} needs a multiple of 2",
+            f"it is {length}, and {format_name(int(call.info.format))} needs a multiple of 2",
             f"Give {length + 1}.",
         )
 
     return check
 
 
-rule(f"{_CREATE}-format-04712", on=CREATE_IMAGE)(_even("width", "420", "422"))
-rule(f"{_CREATE}-format-04713", on=CREATE_IMAGE)(_even("height", "420"))
+rule(f"{_CREATE}-format-04712", on=CREATE_IMAGE)(_even("width", 0))
+rule(f"{_CREATE}-format-04713", on=CREATE_IMAGE)(_even("height", 1))

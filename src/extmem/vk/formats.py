@@ -51,6 +51,13 @@ class FormatFacts(NamedTuple):
         return bool(self.depth_size or self.stencil_size)
 
     @property
+    def chroma_extent(self) -> tuple[int, int]:
+        """Texels in width and height that have one sample of chroma; 1 in an axis where each has its own."""
+        if self.planes:
+            return max(one.width_divisor for one in self.planes), max(one.height_divisor for one in self.planes)
+        return self.block_extent[:2] if self.chroma else (1, 1)
+
+    @property
     def whole(self) -> int:
         """The aspects of a barrier over all of the image: COLOR, or DEPTH and STENCIL as far as there are any."""
         return (DEPTH if self.depth_size else 0) | (STENCIL if self.stencil_size else 0) or COLOR
@@ -75,7 +82,10 @@ def format_facts(vk_format: int) -> FormatFacts | None:
 
 def format_name(vk_format: int) -> str:
     """`R8G8B8A8_UNORM`, or the number where the registry lacks it."""
-    return Format(vk_format).name if vk_format in FORMATS else f"format {int(vk_format)}"
+    try:
+        return Format(vk_format).name
+    except ValueError:
+        return f"format {int(vk_format)}"
 
 
 def copied_size(facts: FormatFacts, aspect: int, extent: Extent) -> tuple[int, Extent, int]:

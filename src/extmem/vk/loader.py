@@ -54,6 +54,9 @@ class Commands:
 class Loader:
     """libvulkan.so.1 or vulkan-1.dll. UnsupportedError where there is none."""
 
+    handles_are_addresses = True
+    """Whether a VkInstance and a VkDevice are addresses that its functions read from."""
+
     def __init__(self) -> None:
         problems = []
         self._library: Any = None

@@ -269,10 +269,10 @@ def test_a_block_that_two_threads_end_is_submitted_once(any_device: Device, monk
         commands = any_device.commands()
         submit, submitted = any_device.driver.submit, []
 
-        def ended_again(record: Any, uses: Any) -> None:
+        def ended_again(record: Any, *others: Any) -> None:
             submitted.append(record)
             commands.__exit__(None, None, None)  # as another thread may, at this moment
-            submit(record, uses)
+            submit(record, *others)
 
         monkeypatch.setattr(any_device.driver, "submit", ended_again)
         with commands:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import extmem
 from extmem import vk
 from extmem.testing import fake_vulkan
+from tests import cuda_bed
 from tests.rules.recipes_world import HAS_FDS, SHARED, World
 
 T = vk.ExternalMemoryHandleTypeFlagBits
@@ -80,6 +81,31 @@ def test_tilings_and_structs_of_extensions_are_refused(world: World) -> None:
     with pytest.raises(extmem.RuleViolation) as error:
         device.create_image(image_info(p_next=vk.ExternalMemoryImageCreateInfoNV(1)))
     assert ids(error) == {"pNext", "00991"}
+
+
+NVIDIA = (
+    vk.ExportMemoryAllocateInfoNV(1),
+    vk.ExportMemoryAllocateInfoNV(0),
+    vk.ExportMemoryWin32HandleInfoNV(),
+    vk.ImportMemoryWin32HandleInfoNV(1, 4),
+    vk.DedicatedAllocationMemoryAllocateInfoNV(),
+    vk.MemoryPriorityAllocateInfoEXT(0.5),
+)
+
+
+@pytest.mark.parametrize("kind", ["host", "vulkan", "cuda"])
+def test_every_device_refuses_structs_of_extensions_that_are_not_enabled(kind: str) -> None:
+    """A struct that is dropped in silence is worse than a refusal: an import would allocate new memory."""
+    with cuda_bed.both(), extmem.open_device(kind=kind) as device:
+        for struct in NVIDIA:
+            with pytest.raises(extmem.RuleViolation, match=f"{type(struct).__name__} needs VK_") as error:
+                device.allocate_memory(vk.MemoryAllocateInfo(4096, 0, struct))
+            assert ids(error) == {"pNext"}
+        for types in (0, 1):
+            with pytest.raises(extmem.RuleViolation) as error:
+                device.create_image(image_info(p_next=vk.ExternalMemoryImageCreateInfoNV(types)))
+            assert {"pNext", "00991"} & ids(error) == ({"pNext", "00991"} if types else {"pNext"})
+        device.allocate_memory(vk.MemoryAllocateInfo(4096, 0, vk.MemoryAllocateFlagsInfo())).close()
 
 
 def test_a_format_that_the_device_lacks_is_not_supported_and_has_the_rule(device: extmem.Device) -> None:

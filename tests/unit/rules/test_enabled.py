@@ -59,7 +59,9 @@ def test_a_version_or_an_extension_enables_it() -> None:
 def test_what_is_not_known_is_not_lacking() -> None:
     needs = Needs(0, ("VK_EXT_a",))
     assert not lacks(needs, None) and not lacks(needs, GPU) and not lacks(None, BARE)
-    assert not lacks(needs, replace(BARE, extensions=None)) and not lacks(needs, replace(BARE, api_version=None))
+    assert not lacks(needs, replace(BARE, extensions=None))
+    unversioned = replace(BARE, api_version=None)
+    assert lacks(needs, unversioned) and not lacks(Needs(2, ("VK_EXT_a",)), unversioned)
 
 
 def test_bits_are_named_with_what_they_need() -> None:

@@ -57,6 +57,24 @@ FULL_HD = (1920, 1080, 1)
 
 
 @pytest.mark.parametrize(
+    ("name", "extent"),
+    [
+        ("R8G8B8A8_UNORM", (1, 1)),
+        ("BC7_UNORM_BLOCK", (1, 1)),
+        ("G8B8G8R8_422_UNORM", (2, 1)),
+        ("G8_B8_R8_3PLANE_420_UNORM", (2, 2)),
+        ("G8_B8R8_2PLANE_422_UNORM", (2, 1)),
+        ("G8_B8_R8_3PLANE_444_UNORM", (1, 1)),
+        ("R10X6G10X6B10X6A10X6_UNORM_4PACK16", (1, 1)),
+    ],
+)
+def test_texels_of_one_chroma_sample(name: str, extent: tuple[int, int]) -> None:
+    facts = format_facts(vk.Format[name])
+    assert facts is not None
+    assert facts.chroma_extent == extent
+
+
+@pytest.mark.parametrize(
     ("name", "whole", "copied"),
     [
         ("R8G8B8A8_UNORM", A.COLOR, (A.COLOR,)),
@@ -105,4 +123,5 @@ def test_what_a_copy_takes_in_a_buffer(
 def test_names() -> None:
     assert format_name(vk.Format.R8_UNORM) == "R8_UNORM"
     assert format_name(999_999) == "format 999999"
+    assert format_name(0) == "UNDEFINED"
     assert format_facts(0) is None

@@ -7,7 +7,7 @@ buffers and commands work as on the host device. All copies are done when they r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
@@ -353,7 +353,7 @@ class CudaDriver(Held, Answers):
         at = self._place(allocation, offset, into.nbytes)
         target = ffi.from_buffer(into, require_writable=True)
         address = int(ffi.cast("uintptr_t", target))
-        with self.gpu.current:
+        with self.waiting.work(_ours(allocation)):
             self.check(self.module.cuMemcpyDtoH(address, at, into.nbytes)[0], "cuMemcpyDtoH", f"{into.nbytes} bytes")
         del target
 
@@ -375,14 +375,13 @@ class CudaDriver(Held, Answers):
             with self.gpu.current:
                 self.waiting.finish()
 
-    def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
-        """See `Driver`."""
+    def submit(
+        self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
+    ) -> None:
+        """See `Driver`. CUDA has no ownership by queue families."""
         self.alive()
         with self.waiting.work(uses=uses):
             record(CudaRecorder(self))
-
-    def note_owner(self, allocation: Allocation, *, here: bool) -> None:
-        """Nothing to note: CUDA knows no ownership by queue families."""
 
     def _place(self, allocation: Allocation, offset: int, size: int) -> int:
         self.alive()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from extmem import vk
 from extmem.broker.descriptors import PayloadFd
@@ -302,12 +302,11 @@ class HostDriver:
         """None: it has no queues."""
         return None
 
-    def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
-        """See `Driver`. The processor does each command when it is recorded."""
+    def submit(
+        self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
+    ) -> None:
+        """See `Driver`. The processor does each command when it is recorded, and all who map a payload own it."""
         record(HostRecorder(self))
-
-    def note_owner(self, allocation: Allocation, *, here: bool) -> None:
-        """Nothing to note: all who map a payload see the same bytes."""
 
     def free(self, allocation: Allocation) -> None:
         """Close it."""

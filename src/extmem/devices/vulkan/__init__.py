@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from extmem.devices.vulkan.instance import Instance
     from extmem.devices.vulkan.native import Native
 
-__all__ = ["WIN32_IS_NATIVE", "forget", "loaded_by", "missing", "native_sharing", "offers", "shared_instance"]
+__all__ = [
+    "WIN32_IS_NATIVE",
+    "forget",
+    "loaded_by",
+    "missing",
+    "native_sharing",
+    "new_loader",
+    "offers",
+    "shared_instance",
+]
 
 WIN32_IS_NATIVE = sys.platform == "win32"
 """Whether drivers of this platform make Win32 handles themselves."""
@@ -52,13 +61,22 @@ else:
         return None
 
 
+def new_loader() -> Any:
+    """The Vulkan loader of this process: what `Instance` takes. Errors: UnsupportedError without one."""
+    if _make_loader is not None:
+        return _make_loader()
+    from extmem.vk.loader import Loader
+
+    return Loader()
+
+
 def shared_instance() -> Instance:
     """This process's VkInstance, made at the first call. Errors: UnsupportedError without loader or driver."""
     known = _instances.get(HERE.pid)
     if known is None:
         from extmem.devices.vulkan.instance import Instance
 
-        known = _instances.setdefault(HERE.pid, Instance(_make_loader() if _make_loader else None))
+        known = _instances.setdefault(HERE.pid, Instance(new_loader()))
     return known
 
 

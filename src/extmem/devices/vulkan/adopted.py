@@ -1,6 +1,7 @@
 """What another Vulkan binding made, as a device here: its numbers are checked before anything is done with it.
 
-Handles are addresses that nobody can check. All else that the caller states is asked of the physical device.
+Of an address that is mapped here nobody can tell whether a VkInstance or VkDevice is there: the loader reads from it.
+All else that the caller states is asked of the physical device.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Iterable
 from typing import SupportsIndex
 
 from extmem import rules
+from extmem.devices import host
+from extmem.devices.vulkan import new_loader
 from extmem.devices.vulkan.driver import VulkanDriver
 from extmem.devices.vulkan.instance import API_VERSION, Instance
 from extmem.devices.vulkan.logical import MOVING, SHARING
@@ -18,6 +21,9 @@ from extmem.errors import HandleStateError, RuleViolation, UnsupportedError
 
 __all__ = ["adopt"]
 
+_ALIGNMENT = 8
+"""Of a dispatchable handle: it begins with a pointer of the loader's."""
+
 
 def adopt(
     instance: int,
@@ -25,12 +31,14 @@ def adopt(
     device: int,
     *,
     extensions: Iterable[str],
+    features: Iterable[str],
     queue_family: SupportsIndex,
     queue: SupportsIndex,
     api_version: int,
 ) -> VulkanDriver:
     """See `extmem.raw.adopt_device`."""
-    names = _names(extensions)
+    names = _names(extensions, "extensions", "VK_KHR_external_memory_fd")
+    enabled = _names(features, "features", "geometryShader")
     family, number = operator.index(queue_family), operator.index(queue)
     for what, handle in (("VkInstance", instance), ("VkPhysicalDevice", physical_device), ("VkDevice", device)):
         if not handle:
@@ -40,8 +48,16 @@ def adopt(
             f"the instance was made for version {api_version:#x}; external memory needs Vulkan 1.1 ({API_VERSION:#x})",
             requires_one_of=["VkApplicationInfo::apiVersion of 1.1 or later"],
         )
-    theirs = Instance(adopt=instance, api_version=api_version)
+    loader = new_loader()
+    if loader.handles_are_addresses:
+        _mapped("VkInstance", instance)
+        _mapped("VkDevice", device)
+    theirs = Instance(loader, adopt=instance, api_version=api_version)
     real = _found(theirs, physical_device)
+    if device in (instance, *(one.raw for one in theirs.physical_devices())):
+        raise HandleStateError(
+            f"{device:#x} is a VkInstance or VkPhysicalDevice; pass the VkDevice that vkCreateDevice made"
+        )
     lacking = sorted(SHARING & names - real.extensions)
     if lacking:
         raise UnsupportedError(
@@ -60,19 +76,29 @@ def adopt(
             f"the VkDevice was created with ({', '.join(able) or 'none of this physical device can'})",
             requires_one_of=["a queue family with GRAPHICS, COMPUTE or TRANSFER"],
         )
-    return VulkanDriver(
-        PhysicalDevice.of(theirs, physical_device, names), device=device, queue_family=family, queue=number
-    )
+    adopted = PhysicalDevice.of(theirs, physical_device, names)
+    driver = VulkanDriver(adopted, device=device, queue_family=family, queue=number)
+    driver.enabled_features = enabled
+    return driver
 
 
-def _names(extensions: object) -> frozenset[str]:
-    """The extension names, each a str. Errors: TypeError."""
-    if isinstance(extensions, (str, bytes, bytearray)) or not isinstance(extensions, Iterable):
-        raise TypeError(f"extensions is {extensions!r}; pass a sequence of names, each a str")
-    names = list(extensions)
+def _mapped(what: str, handle: int) -> None:
+    """HandleStateError for what the loader could not read from, such as another loader's handle."""
+    if handle % _ALIGNMENT or not host.range_is_mapped(handle, _ALIGNMENT):
+        raise HandleStateError(
+            f"{handle:#x} is not the address of a {what}: nothing is mapped there in this process; pass the handle's "
+            "value as a number"
+        )
+
+
+def _names(given: object, what: str, example: str) -> frozenset[str]:
+    """The names, each a str. what: the argument. Errors: TypeError."""
+    if isinstance(given, (str, bytes, bytearray)) or not isinstance(given, Iterable):
+        raise TypeError(f"{what} is {given!r}; pass a sequence of names, each a str")
+    names = list(given)
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"extensions contains {name!r}; each name is a str, such as 'VK_KHR_external_memory_fd'")
+            raise TypeError(f"{what} contains {name!r}; each name is a str, such as {example!r}")
     return frozenset(names)
 
 

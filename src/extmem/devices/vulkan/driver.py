@@ -105,10 +105,8 @@ class VulkanDriver(Moving):
         """VkPhysicalDeviceLimits::maxMemoryAllocationCount."""
         return int(self.physical.properties.limits.max_memory_allocation_count)
 
-    @property
-    def enabled_features(self) -> frozenset[str] | None:
-        """None at all on a VkDevice that is made here; not known of one that somebody else made."""
-        return frozenset() if self.owned else None
+    enabled_features: frozenset[str] = frozenset()
+    """No feature is enabled on a VkDevice that is made here; of one that somebody else made, those that were stated."""
 
     @property
     def max_framebuffer(self) -> tuple[int, int]:
@@ -410,10 +408,6 @@ class VulkanDriver(Moving):
             if self._transfer is None:
                 self._transfer = Transfer(self)
             return self._transfer
-
-    def note_owner(self, allocation: Allocation, *, here: bool) -> None:
-        """See `Driver`."""
-        ours(allocation).owner = "held" if here else "external"
 
     def allocate_staging(self, size: int) -> VulkanAllocation:
         """Memory that the host sees, cached if there is such, with a buffer over it."""

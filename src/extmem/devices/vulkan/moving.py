@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices.base import Allocation, QueueFacts, Recorder
-from extmem.devices.vulkan.allocation import VulkanAllocation, ours
+from extmem.devices.vulkan.allocation import QueueOwner, VulkanAllocation, ours
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.errors import UnsupportedError
 from extmem.handles.here import HERE
@@ -144,9 +144,14 @@ class Moving(LogicalDevice, abc.ABC):
             families[self.queue_family].flags,
         )
 
-    def submit(self, record: Callable[[Recorder], None], uses: Uses) -> None:
+    def submit(
+        self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
+    ) -> None:
         """See `Driver`."""
-        self.transfer.run(record, uses=uses)
+        told: list[tuple[VulkanAllocation, QueueOwner]] = [
+            (ours(allocation), "held" if here else "external") for allocation, here in owners
+        ]
+        self.transfer.run(record, uses=uses, owners=told)
 
     def finish_submitted(self) -> None:
         """See `FinishesLater`."""

@@ -27,7 +27,7 @@ from extmem.owning import Lock, Step, Uses, do_last
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.allocation import VulkanAllocation
+    from extmem.devices.vulkan.allocation import QueueOwner, VulkanAllocation
     from extmem.devices.vulkan.driver import VulkanDriver
 
 __all__ = ["Transfer"]
@@ -66,6 +66,8 @@ class Transfer:
         """The VkResult of a submission that was not waited for to its end; it is recorded when the call returns."""
         self._running = Uses()
         """What such a submission uses."""
+        self._owners: list[tuple[VulkanAllocation, QueueOwner]] = []
+        """Who owns what it uses once it is submitted, in the order of its barriers."""
         self._patience = _PATIENCE_S
         """Seconds that a wait may take; 0 once one took too long, so that calls only look whether it is done."""
         self._staging: VulkanAllocation | None = None
@@ -119,11 +121,12 @@ class Transfer:
         record: Callable[[CommandRecorder], None],
         used: Sequence[VulkanAllocation] = (),
         uses: Uses | None = None,
+        owners: Sequence[tuple[VulkanAllocation, QueueOwner]] = (),
     ) -> None:
         """Record, submit, wait. `used`: whose ownership is acquired before and released after, unless it is held.
 
         uses: what else the commands use. None of it is freed before the device is done, also where an exception ends
-        the wait.
+        the wait. owners: who owns what afterwards, by barriers of `record`.
         """
         with self._lock:
             self._finish()
@@ -138,6 +141,7 @@ class Transfer:
                 self._border(recorder, [a for a in shared if a.owner == "external"], acquire=True)
                 record(recorder)
                 self._border(recorder, shared, acquire=False)
+                self._owners = [*((allocation, "external") for allocation in shared), *owners]
                 self._submit()
             except BaseException:
                 if not self._submitted:
@@ -145,9 +149,6 @@ class Transfer:
                     self._forget_buffer()
                     self._running.end()
                 raise
-            # From here on it happens, whether or not we learn of its end.
-            for allocation in shared:
-                allocation.owner = "external"
             self._finish()
 
     def _border(self, recorder: CommandRecorder, allocations: list[VulkanAllocation], *, acquire: bool) -> None:
@@ -234,6 +235,13 @@ class Transfer:
         """
         if not self._submitted:
             return
+        if self._submitted[0]:  # it was refused, and an exception came before `_submit` had noted that
+            self._settle()
+            return
+        # It happens, whether or not its end is seen. An exception may have come before this: then it is done next time,
+        # before anything asks for an owner.
+        for allocation, owner in self._owners:
+            allocation.owner = owner
         fence, result, failures = ffi.new("uint64_t *", self._raw_fence), _TIMEOUT, 0
         until, wait = time.monotonic() + self._patience, _SLICE_NS if self._patience else 0
         while result not in (0, _LOST) and failures < _TRIES:
@@ -254,10 +262,15 @@ class Transfer:
         if result in (0, _LOST):
             self._signaled = True
             self._patience = _PATIENCE_S
-            self._submitted.clear()
-            self._running.end()
-            _working.discard(self)
+            self._settle()
         self._driver.check(result, "vkWaitForFences", "what was just submitted")
+
+    def _settle(self) -> None:
+        """What was submitted is done: nothing is used any more."""
+        self._owners = []
+        self._submitted.clear()
+        self._running.end()
+        _working.discard(self)
 
     def _forget_buffer(self) -> None:
         """What was being recorded is of no use: the next one begins anew."""

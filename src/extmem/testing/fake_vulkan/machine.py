@@ -279,6 +279,9 @@ class FakeVulkan:
 class FakeLoader:
     """`extmem.vk.loader.Loader` over a fake: no library is loaded."""
 
+    handles_are_addresses = False
+    """They are numbers, which the fake looks up."""
+
     def __init__(self, fake: FakeVulkan) -> None:
         self.fake = fake
         self.commands = Commands(fake.entry, "the Vulkan loader")
@@ -290,7 +293,10 @@ class FakeLoader:
 
     def device_commands(self, instance_commands: Commands, device: Any, owner: str) -> Commands:
         """Commands of a VkDevice."""
-        found = self.fake.get(device, Device)
+        try:
+            found = self.fake.get(device, Device)
+        except Refusal:  # a misuse, which is noted; a driver would read what is at that address
+            return Commands(lambda name: ffi.NULL, owner)
         return Commands(lambda name: self.fake.device_entry(found, name), owner)
 
 
