@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 
@@ -105,6 +104,8 @@ def is_sealed(fd: int) -> bool:
     """Whether a driver's payload is a memory file that can neither shrink nor grow."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return False
+    import fcntl  # Linux's alone
+
     sizes = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
     return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & sizes == sizes
 
