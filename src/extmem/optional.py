@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from extmem.errors import UnsupportedError
-from extmem.owning import Lock
+from extmem.owning import Lock, out_of_descriptors
 
 __all__ = ["importing", "load"]
 
@@ -27,7 +27,8 @@ def load(module: str, *, what: str, advice: str, package: str = "") -> Any:
     """A module of a package that need not be there.
 
     what: the package as people call it, and what needs it; advice: how to get it, or do without; package: its name in
-    `requires_one_of`. Errors: UnsupportedError, whose message has the reason: it is not installed, or its import fails.
+    `requires_one_of`. Errors: UnsupportedError, whose message has the reason: it is not installed, or its import fails;
+    OutOfMemoryError where there is no descriptor left to import it.
     """
     found = sys.modules.get(module)
     if found is not None and not _half_made(found):
@@ -44,6 +45,8 @@ def importing(how: Callable[[], T], *modules: str, what: str, advice: str, packa
             absent = error.name is not None and any(f"{module}.".startswith(f"{error.name}.") for module in modules)
             raise _unavailable(what, advice, package, error, absent=absent) from error
         except (ImportError, OSError) as error:
+            if isinstance(error, OSError) and (lacking := out_of_descriptors(error, "open")) is not error:
+                raise lacking from None  # nothing is wrong with the installation
             raise _unavailable(what, advice, package, error, absent=False) from error
 
 

@@ -22,7 +22,7 @@ from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, NtHandle
 from extmem.manager import INHERIT_VARIABLE, manager
 from extmem.objects import Status, error_for
-from extmem.owning import out_of_descriptors
+from extmem.owning import late_imports, out_of_descriptors
 
 __all__ = ["Popen", "receive_handle", "run", "send_handle"]
 
@@ -167,7 +167,8 @@ def receive_handle(sock: socket.socket) -> FdHandle:
 def fd_sockets() -> Any:
     """The module that sends descriptors, where the system has them (for the library itself). UnsupportedError."""
     try:
-        from extmem.memory import sockets
+        with late_imports():
+            from extmem.memory import sockets
     except ImportError as error:
         raise UnsupportedError(
             f"{error}; on Windows pass an NtHandle with multiprocessing, or duplicate(into=pid)",

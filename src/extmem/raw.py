@@ -19,7 +19,7 @@ from extmem.memory.choosing import FdChoices
 from extmem.memory.device import Check
 from extmem.memory.opening import import_stated
 from extmem.memory.resources import Buffer, Image
-from extmem.owning import copy_fd, out_of_descriptors
+from extmem.owning import copy_fd, late_imports, out_of_descriptors
 from extmem.process import fd_sockets
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 
@@ -198,7 +198,8 @@ def adopt_device(
         lacks; UnsupportedError for a family that cannot copy, a sharing extension that the physical device lacks,
         Vulkan 1.0, or without a loader; TypeError for extensions or features that are not a sequence of str.
     """
-    from extmem.devices.vulkan.adopted import adopt
+    with late_imports():
+        from extmem.devices.vulkan.adopted import adopt
 
     driver = adopt(
         instance,
@@ -322,7 +323,8 @@ def vk_handles(device: Device) -> VulkanHandles:
     No feature is enabled on a device of extmem's. Errors: UnsupportedError for other devices; HandleStateError once
     closed.
     """
-    from extmem.devices.vulkan.driver import VulkanDriver
+    with late_imports():
+        from extmem.devices.vulkan.driver import VulkanDriver
 
     driver = device.driver
     if not isinstance(driver, VulkanDriver):
@@ -355,6 +357,7 @@ def c_struct(struct: vk.Struct) -> CStruct:
 
     Handles in it may be numbers or extmem's own objects. Errors: ValueError, TypeError for what does not fit.
     """
-    from extmem.vk.abi import to_c
+    with late_imports():
+        from extmem.vk.abi import to_c
 
     return to_c(struct)

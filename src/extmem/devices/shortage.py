@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
+from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, OutOfMemoryError
 from extmem.owning import OwnedFd
 
-__all__ = ["of_descriptors"]
+__all__ = ["of_descriptors", "refuse"]
 
 _FEW = 4
 """Descriptors that a driver may need at once for one call."""
@@ -27,3 +28,10 @@ def of_descriptors() -> str:
         for one in opened:
             one.close()
     return ""
+
+
+def refuse(what: str) -> None:
+    """Raise OutOfMemoryError if the process is out of descriptors. what: what failed, which may work another time."""
+    lacking = of_descriptors()
+    if lacking:
+        raise OutOfMemoryError(f"{what}: {lacking}", result=VK_ERROR_TOO_MANY_OBJECTS, command="open")

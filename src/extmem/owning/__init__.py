@@ -34,7 +34,7 @@ back the rest.
 
 from extmem.owning._system import close_native
 from extmem.owning._threads import joined
-from extmem.owning.fd import OwnedDescriptor, OwnedFd, copy_fd, out_of_descriptors
+from extmem.owning.fd import OwnedDescriptor, OwnedFd, copy_fd, late_imports, out_of_descriptors
 from extmem.owning.handlers import raised_by_handler
 from extmem.owning.held import Held, Use, Uses, unsettled, work_off
 from extmem.owning.lock import Lock
@@ -52,8 +52,9 @@ __all__ = [
     "Uses",
     "close_native",
     "copy_fd",
-    "out_of_descriptors",
     "do_last",
+    "late_imports",
+    "out_of_descriptors",
     "raised_by_handler",
     "joined",
     "living",

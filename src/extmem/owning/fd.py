@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import starmap
 from operator import itemgetter
@@ -132,6 +133,15 @@ def copy_fd(fd: int) -> OwnedFd:
     call, arguments = duplicating()
     made.fd = made.acquire(made.closing_call, call, fd, *arguments)
     return made
+
+
+@contextlib.contextmanager
+def late_imports() -> Iterator[None]:
+    """A block that imports modules, or opens files of the system. OutOfMemoryError where no descriptor is left."""
+    try:
+        yield
+    except OSError as error:
+        raise out_of_descriptors(error, "open") from None
 
 
 def out_of_descriptors(error: OSError, command: str) -> Exception:

@@ -173,7 +173,7 @@ def read(info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> tuple[Allocation,
                 if name:
                     setattr(call, name, node)
                 call.nodes.append((where, node))
-                if lacks(CHAINED.get(struct), call.device):
+                if struct in CHAINED and lacks(CHAINED[struct], call.device):
                     call.lacking += (struct,)
                     traits |= Traits.ODD_CHAIN
             node = node.p_next

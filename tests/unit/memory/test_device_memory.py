@@ -140,8 +140,11 @@ def test_opening_the_handle_of_what_is_open_by_name(device: Device, name: str) -
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), -1, (2, -2)])
 def test_shapes_without_elements(device: Device, shape: object) -> None:
-    with pytest.raises(ValueError, match="positive|no axis"):
+    told = "has no axis; give at least one" if shape == () else "holds no element; give positive extents"
+    with pytest.raises(ValueError, match=told):
         device.allocate(shape)  # type: ignore[arg-type]
+    with device.allocate((1,)) as memory:
+        assert memory.descriptor.array is not None and memory.descriptor.array.shape == (1,)
 
 
 def test_check_warn_warns_for_each_rule_and_goes_on(name: str) -> None:

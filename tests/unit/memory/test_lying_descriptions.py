@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import extmem
-from extmem import vk
+from extmem import raw, vk
 from extmem.memory import Device, allocating
 from extmem.testing import fake_vulkan
 
@@ -89,6 +89,17 @@ def test_who_opens_on_another_device_breaks_the_rule(two: tuple[Device, Device],
     with described(exporter, name, device_uuid=b"x" * 16):
         with pytest.raises(extmem.RuleViolation, match="00644"):
             opener.open(name)
+
+
+@pytest.mark.linux_only("descriptors are Linux's")
+def test_who_states_the_description_breaks_the_rule_as_well(two: tuple[Device, Device]) -> None:
+    """Of what is imported with a description of the caller's own, that is the caller's doing."""
+    exporter, opener = two
+    with described(exporter, None, int(FD)) as memory, memory.export_handle(FD) as handle:
+        stated = msgspec.structs.replace(memory.descriptor, dedicated=a_buffer(usage=0))
+        with pytest.raises(extmem.RuleViolation, match="09500"):
+            raw.import_payload(opener, handle.fileno(), stated, borrow=True)
+        raw.import_payload(opener, handle.fileno(), memory.descriptor, borrow=True).close()
 
 
 def test_what_was_made_for_a_refused_import_is_destroyed(name: str) -> None:

@@ -196,3 +196,45 @@ def test_out_of_descriptors_is_told_as_that(kind: str, request: pytest.FixtureRe
     with Child.python(WITHOUT_DESCRIPTORS, kind) as child:
         child.wait()
         assert child.output.split()[-1] == "told"
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        (Result.ERROR_UNKNOWN, "returned VK_ERROR_UNKNOWN .*gives no reason; run the program under VK_LAYER_KHRONOS"),
+        (-987_654, "returned VkResult -987654 .*gives no reason; run the program under VK_LAYER_KHRONOS"),
+        (Result.ERROR_FEATURE_NOT_PRESENT, "returned VK_ERROR_FEATURE_NOT_PRESENT .*the driver lacks a feature"),
+    ],
+)
+def test_a_result_is_told_with_what_to_do(result: int, told: str, fake: fake_vulkan.FakeVulkan) -> None:
+    with extmem.open_device(kind="vulkan") as device:
+        fake.fail(1, result, command="vkAllocateMemory")
+        with pytest.raises(extmem.DriverError, match=told) as caught:
+            device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0))
+        assert caught.value.result == result
+        device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)).close()
+
+
+def test_enums_are_told_by_their_names(fake: fake_vulkan.FakeVulkan) -> None:
+    """Of refusals by rule, by what the device lacks, and by the object manager: no `<Enum.NAME: 2>`."""
+    T, refused = vk.ExternalMemoryHandleTypeFlagBits, []
+    with extmem.open_device(kind="vulkan") as device, device.allocate(SIZE) as memory:
+        for call in (
+            lambda: memory.export_handle(T.D3D12_HEAP),
+            lambda: device.allocate(SIZE, handle_types=int(T.D3D12_HEAP)),
+            lambda: take_win32(device, T.OPAQUE_WIN32 | T.D3D12_HEAP),
+            lambda: take_win32(device, T.OPAQUE_WIN32),
+            lambda: take_win32(device, T.D3D11_TEXTURE),
+            lambda: device.get_memory_win32_handle_properties(T.OPAQUE_WIN32, 4),
+        ):
+            with pytest.raises(extmem.errors.ExtmemError) as caught:
+                call()
+            refused.append(str(caught.value))
+        memory.export_handle().close()
+    assert not [text for text in refused if "<" in text.replace("pNext<", "")], refused
+    assert all("D3D12_HEAP" in text for text in refused[:3]), refused
+
+
+def take_win32(device: Device, handle_type: int) -> None:
+    chain = vk.ImportMemoryWin32HandleInfoKHR(vk.ExternalMemoryHandleTypeFlagBits(handle_type), None, "nobody's name")
+    device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, chain))

@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from extmem import optional
+from extmem.devices import shortage
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
+from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.base import Offer
@@ -61,7 +63,8 @@ def all_gpus() -> list[Gpu]:
             f"CUDA was started in process {_began_in}, and this is its forked child {pid}, where CUDA does not work; "
             "start children with spawn, or first use CUDA in the child"
         )
-    from extmem.devices.cuda.gpus import look
+    with late_imports():
+        from extmem.devices.cuda.gpus import look
 
     module = driver_module()
     found = look(module)
@@ -77,6 +80,7 @@ def offers() -> list[Offer]:
     try:
         found = [gpu.offer() for gpu in all_gpus()]
     except (UnsupportedError, DriverError, HandleStateError) as error:
+        shortage.refuse("the CUDA devices cannot be looked for")
         _missing[pid] = str(error)
         return []
     return found

@@ -16,7 +16,7 @@ from extmem.devices.cuda.call import fail
 from extmem.devices.cuda.sharing import CAPABILITY
 from extmem.errors import UnsupportedError
 from extmem.handles.here import HERE
-from extmem.owning import Lock, Owner, soon
+from extmem.owning import Lock, Owner, late_imports, soon
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.driver import CudaDriver
@@ -123,20 +123,23 @@ class Gpu:
 
     def offer(self) -> Offer:
         """This device as one that can be opened."""
-        from extmem.devices.cuda.capabilities import Answers
+        with late_imports():
+            from extmem.devices.cuda.capabilities import Answers
 
         return Offer("cuda", self.identity, RANK, self.open, lambda: Answers(self))
 
     def open(self) -> CudaDriver:
         """Retain the primary context. The caller closes the device."""
-        from extmem.devices.cuda.driver import CudaDriver
+        with late_imports():
+            from extmem.devices.cuda.driver import CudaDriver
 
         return CudaDriver(self)
 
     @cached_property
     def registrations(self) -> Registrations:
         """Host payloads that this GPU sees."""
-        from extmem.devices.cuda.hosted import Registrations
+        with late_imports():
+            from extmem.devices.cuda.hosted import Registrations
 
         return Registrations(self)
 

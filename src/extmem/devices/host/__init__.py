@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from extmem.errors import UnsupportedError
+from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.base import FdFacts, Offer
@@ -27,33 +28,38 @@ if sys.platform in ("linux", "win32"):
 
     def offers() -> list[Offer]:
         """The host device of this machine."""
-        from extmem.devices.base import Offer
-        from extmem.devices.host.driver import HostDriver
-        from extmem.devices.host.identity import host_identity
+        with late_imports():
+            from extmem.devices.base import Offer
+            from extmem.devices.host.driver import HostDriver
+            from extmem.devices.host.identity import host_identity
 
         return [Offer("host", host_identity(), RANK, HostDriver, HostDriver)]
 
     def map_file(fd: int, size: int, writable: bool = True) -> FileMapping:
         """A mapping of a host payload's first `size` bytes. Errors: OSError."""
-        from extmem.devices.host import _system
+        with late_imports():
+            from extmem.devices.host import _system
 
         return _system.map_file(fd, size, writable)
 
     def identity_of(fd: int) -> tuple[int, int] | None:
         """What tells a host payload's file from others; None on Windows, where handles are compared."""
-        from extmem.devices.host import _system
+        with late_imports():
+            from extmem.devices.host import _system
 
         return _system.identity_of(fd)
 
     def inspect(fd: int) -> FdFacts:
         """What an fd is, and whether it is a host payload's. It is left as it is."""
-        from extmem.devices.host import _system
+        with late_imports():
+            from extmem.devices.host import _system
 
         return _system.inspect(fd)
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped here, readable and writable."""
-        from extmem.devices.host import _system
+        with late_imports():
+            from extmem.devices.host import _system
 
         return _system.range_is_mapped(address, size)
 

@@ -16,7 +16,7 @@ from itertools import starmap
 from extmem.devices.host._libc import ffi
 from extmem.devices.host._memfd import out_of_memory
 from extmem.objects import Status, error_for
-from extmem.owning import OwnedFd, Owner
+from extmem.owning import OwnedFd, Owner, late_imports
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
@@ -82,7 +82,7 @@ def range_is_mapped(address: int, size: int) -> bool:
     if address <= 0 or size <= 0:
         return False
     reached, end = address, address + size
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as areas:
+    with late_imports(), open("/proc/self/maps", encoding="utf-8", errors="replace") as areas:
         for line in areas:  # in ascending order
             bounds, rights = line.split(maxsplit=2)[:2]
             first, last = (int(bound, 16) for bound in bounds.split("-"))

@@ -17,8 +17,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from extmem.devices import shortage
 from extmem.errors import DriverError, ExtmemError, UnsupportedError
 from extmem.handles.here import HERE
+from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.base import Offer
@@ -65,7 +67,8 @@ def new_loader() -> Any:
     """The Vulkan loader of this process: what `Instance` takes. Errors: UnsupportedError without one."""
     if _make_loader is not None:
         return _make_loader()
-    from extmem.vk.loader import Loader
+    with late_imports():
+        from extmem.vk.loader import Loader
 
     return Loader()
 
@@ -74,7 +77,8 @@ def shared_instance() -> Instance:
     """This process's VkInstance, made at the first call. Errors: UnsupportedError without loader or driver."""
     known = _instances.get(HERE.pid)
     if known is None:
-        from extmem.devices.vulkan.instance import Instance
+        with late_imports():
+            from extmem.devices.vulkan.instance import Instance
 
         known = _instances.setdefault(HERE.pid, Instance(new_loader()))
     return known
@@ -95,6 +99,8 @@ def offers() -> list[Offer]:
                 problems.append(str(error))  # and the next one may be fine
     except (UnsupportedError, DriverError) as error:
         problems.append(str(error))
+    if problems:
+        shortage.refuse("the Vulkan devices cannot be looked for")
     said = "; ".join(problems) or (
         "the loader finds no device of Vulkan 1.1 or later; install a driver for the GPU (on Debian software rendering "
         "is in mesa-vulkan-drivers)"

@@ -10,6 +10,7 @@ from extmem import vk
 from extmem.devices.base import DeviceIdentity, Offer
 from extmem.devices.vulkan import capabilities
 from extmem.devices.vulkan.call import fail
+from extmem.owning import late_imports
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class PhysicalDevice:
 
     def open(self) -> VulkanDriver:
         """Make a VkDevice. The caller closes it."""
-        from extmem.devices.vulkan.driver import VulkanDriver
+        with late_imports():
+            from extmem.devices.vulkan.driver import VulkanDriver
 
         return VulkanDriver(self)
 
