@@ -68,6 +68,7 @@ ONLY = {
         "unit/memory/test_own_fds.py": _FDS,
         "unit/testing/test_soak.py": "what it kills and counts is the broker",
         "unit/testing/test_fake_vulkan_dma_buf.py": _FDS,
+        "unit/testing/test_fake_vulkan_modifiers.py": _FDS,
         "unit/testing/test_fake_vulkan_manners.py": "what drivers do with bad fds; windows/vulkan has what "
         "they do with bad handles",
         "unit/memory/test_sockets.py": "Unix sockets that carry descriptors are Linux's",

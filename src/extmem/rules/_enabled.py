@@ -13,6 +13,7 @@ from typing import NamedTuple
 from extmem import vk
 from extmem.rules._text import bits_of, flags_text
 from extmem.rules.facts import DeviceFacts
+from extmem.vk.modifiers import EXTENSION as MODIFIERS
 
 __all__ = [
     "BUFFER_FLAGS",
@@ -126,6 +127,9 @@ FORMATS = {
 CHAINED: dict[type[vk.ChainStruct], Needs] = {
     vk.BufferUsageFlags2CreateInfo: Needs(4, ("VK_KHR_maintenance5",)),
     vk.ExternalMemoryImageCreateInfoNV: Needs(0, ("VK_NV_external_memory",)),
+    vk.ImageDrmFormatModifierListCreateInfoEXT: Needs(0, (MODIFIERS,)),
+    vk.ImageDrmFormatModifierExplicitCreateInfoEXT: Needs(0, (MODIFIERS,)),
+    vk.PhysicalDeviceImageDrmFormatModifierInfoEXT: Needs(0, (MODIFIERS,)),
 }
 """Structs that extend a create info only with this."""
 
