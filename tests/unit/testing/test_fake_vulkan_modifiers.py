@@ -159,6 +159,17 @@ def test_modifiers_that_do_not_suit_are_refused(device: Device) -> None:
         device.create_image(picture(Explicit(LINEAR, (layout(pitch=65),))))
 
 
+def test_a_modifier_that_the_format_does_not_list_is_not_believed() -> None:
+    """There are drivers that say yes to any."""
+    fake = fake_vulkan.FakeVulkan([GPU], manners=fake_vulkan.Manners(any_modifier=True))
+    with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan", check="off") as device:
+        for named in (List((LINEAR, 5)), Explicit(5, (layout(),))):
+            with pytest.raises(extmem.UnsupportedError, match="modifier 0x5"):
+                device.create_image(picture(named))
+        device.create_image(picture(List((LINEAR, TILED)))).close()
+    assert not fake.misuses
+
+
 def test_without_checks_the_driver_is_not_asked_for_what_it_lacks(fake: fake_vulkan.FakeVulkan) -> None:
     with extmem.open_device(kind="vulkan", check="off") as device:
         with pytest.raises(extmem.UnsupportedError, match="modifier 0x5"):

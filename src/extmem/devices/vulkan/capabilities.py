@@ -62,8 +62,7 @@ def image_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatI
     """vkGetPhysicalDeviceImageFormatProperties2, external properties chained where `info` asks for a type."""
     wanted = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
     kind = int(wanted.handle_type) if wanted is not None else 0
-    lacking = info.tiling == vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT and MODIFIERS not in device.extensions
-    if lacking or (kind and not supported(device, kind)):
+    if (kind and not supported(device, kind)) or not _has_modifier(device, info):
         raise _unsupported(device, info, kind)
     empty = vk.ImageFormatProperties2(p_next=vk.ExternalImageFormatProperties() if kind else None)
     asked, answer = to_c(translated(info)), to_c(empty)
@@ -77,6 +76,18 @@ def image_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatI
     if external is not None:
         _widen(external.external_memory_properties, kind)
     return found
+
+
+def _has_modifier(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> bool:
+    """Whether the format has the modifier that is asked about. Drivers say yes to modifiers that they do not list."""
+    if info.tiling != vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT:
+        return True
+    named = vk.find(info, vk.PhysicalDeviceImageDrmFormatModifierInfoEXT)
+    if MODIFIERS not in device.extensions or named is None:
+        return False
+    listed = vk.find(device.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
+    known = listed.drm_format_modifier_properties if listed is not None else ()
+    return any(one.drm_format_modifier == named.drm_format_modifier for one in known)
 
 
 def _widen(properties: vk.ExternalMemoryProperties, asked: int) -> None:

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from extmem import vk
 from extmem.devices.base import Allocation, NativeResource, Requirements
 from extmem.devices.vulkan.allocation import VulkanAllocation, ours
@@ -95,6 +97,11 @@ class Resources:
         if not has_modifier(info):
             return NativeResource("image", needs, raw, 0, info, owner=owner)
         exact, planes = resolved(self._driver, raw, info)
+        end = max(plane.offset + plane.size for plane in planes)
+        if (
+            end > needs.size
+        ):  # a driver that leaves the offset of an explicit plane out: its texels lie there all the same
+            needs = msgspec.structs.replace(needs, size=end)
         return NativeResource("image", needs, raw, 0, exact, planes=planes, owner=owner)
 
     def adopt(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:

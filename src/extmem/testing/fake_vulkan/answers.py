@@ -57,7 +57,9 @@ def vkGetPhysicalDeviceImageFormatProperties2(fake: FakeVulkan, handle: Any, ask
     named = vk.find(info, vk.PhysicalDeviceImageDrmFormatModifierInfoEXT)
     if (named is not None) != (info.tiling == vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT):
         raise fake.wrong("the tiling DRM_FORMAT_MODIFIER and its struct do not come together")
-    if named is not None:
+    if named is not None and fake.manners.any_modifier:
+        info.tiling = vk.ImageTiling.LINEAR
+    elif named is not None:
         as_linear(gpu, info, int(named.drm_format_modifier), kind)
     info.p_next = None
     if fake.manners.takes_sparse:
