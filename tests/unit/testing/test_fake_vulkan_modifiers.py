@@ -170,6 +170,16 @@ def test_a_modifier_that_the_format_does_not_list_is_not_believed() -> None:
     assert not fake.misuses
 
 
+def test_planes_that_overlap_are_not_believed() -> None:
+    """There are drivers that answer for the first plane whichever is asked for."""
+    fake = fake_vulkan.FakeVulkan([GPU], manners=fake_vulkan.Manners(same_planes=True))
+    with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
+        with pytest.raises(extmem.UnsupportedError, match=f"overlap for the 2 memory planes.*modifier {TILED:#x}"):
+            device.create_image(picture(List((TILED,))))
+        device.create_image(picture(List((LINEAR,)))).close()
+    assert not fake.misuses and "images" not in fake.alive()
+
+
 def test_without_checks_the_driver_is_not_asked_for_what_it_lacks(fake: fake_vulkan.FakeVulkan) -> None:
     with extmem.open_device(kind="vulkan", check="off") as device:
         with pytest.raises(extmem.UnsupportedError, match="modifier 0x5"):

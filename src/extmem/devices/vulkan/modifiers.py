@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import TYPE_CHECKING
 
 from extmem import vk
+from extmem.errors import UnsupportedError
 from extmem.vk.abi import ffi, from_c, to_c
+from extmem.vk.formats import format_name
 from extmem.vk.modifiers import EXTENSION, MEMORY_PLANES
 
 if TYPE_CHECKING:
@@ -40,7 +43,8 @@ def resolved(
 ) -> tuple[vk.ImageCreateInfo, tuple[vk.SubresourceLayout, ...]]:
     """What the identical image is made from, wherever, and where the memory planes of this one lie.
 
-    raw: a VkImage of tiling DRM_FORMAT_MODIFIER, made from `info`.
+    raw: a VkImage of tiling DRM_FORMAT_MODIFIER, made from `info`. Errors: UnsupportedError where the driver states
+    places that cannot be.
     """
     answer = ffi.new("VkImageDrmFormatModifierPropertiesEXT *")
     answer.sType = _PROPERTIES
@@ -53,6 +57,12 @@ def resolved(
     known = listed.drm_format_modifier_properties if listed is not None else ()
     count = next((int(m.drm_format_modifier_plane_count) for m in known if m.drm_format_modifier == modifier), 1)
     planes = tuple(_plane(driver, raw, aspect) for aspect in MEMORY_PLANES[:count])
+    if any(_overlap(one, other) for one, other in itertools.pairwise(sorted(planes, key=lambda plane: plane.offset))):
+        raise UnsupportedError(
+            f"{driver.name} states places that overlap for the {count} memory planes of "
+            f"{format_name(int(info.format))} with modifier {modifier:#x}, so that nobody could make the same image; use a format in one plane",
+            requires_one_of=["a format in one plane", "another modifier", "ImageTiling.LINEAR"],
+        )
     # What creates an image leaves the sizes to the driver, and pitches that one layer or slice does not have.
     layers, slices = info.array_layers > 1, info.extent.depth > 1
     placed = [
@@ -63,6 +73,11 @@ def resolved(
     made.extent = copy.copy(info.extent)
     made.p_next = vk.ImageDrmFormatModifierExplicitCreateInfoEXT(modifier, placed, _without_modifiers(info))
     return made, planes
+
+
+def _overlap(one: vk.SubresourceLayout, other: vk.SubresourceLayout) -> bool:
+    """Whether two memory planes share bytes; `one` begins first."""
+    return one.offset + one.size > other.offset
 
 
 def _plane(driver: VulkanDriver, raw: int, aspect: int) -> vk.SubresourceLayout:

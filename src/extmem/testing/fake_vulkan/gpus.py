@@ -202,6 +202,8 @@ class Manners:
     """vkGetMemoryWin32HandleKHR gives the same NT handle when it is asked twice, which it must not be."""
     takes_sparse: bool = False
     """A buffer or image with sparse flags is made although the feature is off."""
+    same_planes: bool = False
+    """vkGetImageSubresourceLayout answers for memory plane 0 whichever is asked for."""
     any_modifier: bool = False
     """Images with a DRM format modifier that their format does not have are called possible."""
     answers_handle_types: bool = False

@@ -113,7 +113,7 @@ def plane_layout(fake: FakeVulkan, image: Image, aspect: int) -> vk.SubresourceL
     """vkGetImageSubresourceLayout of one memory plane."""
     if aspect not in MEMORY_PLANES[: len(image.planes)]:
         raise fake.wrong(f"aspect {aspect:#x} of an image with {len(image.planes)} memory planes")
-    return image.planes[MEMORY_PLANES.index(aspect)]
+    return image.planes[0 if fake.manners.same_planes else MEMORY_PLANES.index(aspect)]
 
 
 def vkGetImageDrmFormatModifierPropertiesEXT(fake: FakeVulkan, handle: Any, raw: int, out: Any) -> int:
