@@ -6,6 +6,7 @@ none (tests/unit/testing/test_fake_vulkan_modifiers.py).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -140,23 +141,48 @@ def test_a_modifier_that_is_not_there_is_refused(device: Device) -> None:
 
 
 @pytest.fixture
-def memory_files_are_dma_bufs() -> Iterator[str]:
-    """The name of memory files that extmem takes for dma-bufs of another driver's."""
+def dma_bufs(device: Device) -> Iterator[None]:
+    """On Mesa's software driver memory files stand for dma-bufs, which it maps all the same; others have real ones."""
 
     def size(fd: int) -> int | None:
-        linked = os.readlink(f"/proc/self/fd/{fd}") if sys.platform == "linux" else ""
-        return os.fstat(fd).st_size if "another driver's" in linked else None
+        in_memory = sys.platform == "linux" and os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:")
+        return os.fstat(fd).st_size if in_memory else None
 
-    with dma_buf.stood_in_by(size):
-        yield "another driver's"
+    with dma_buf.stood_in_by(size) if device.name.startswith("llvmpipe") else contextlib.nullcontext():
+        yield
 
 
-def test_mesas_software_driver_imports_a_dma_buf_as_an_image(device: Device, memory_files_are_dma_bufs: str) -> None:
+def test_a_dma_buf_of_this_driver_is_imported_as_an_image(device: Device, dma_bufs: None) -> None:
+    """By another device, with the modifier and the planes that this one states, in the form of any other exporter's."""
+    for modifier in modifiers(device, int(DMA_BUF)):
+        with device.create_image(picture(List((modifier,)), int(DMA_BUF))) as image:
+            needs = image.requirements
+            index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
+            chain = vk.MemoryDedicatedAllocateInfo(image, None, vk.ExportMemoryAllocateInfo(DMA_BUF))
+            with device.allocate_memory(vk.MemoryAllocateInfo(needs.size, index, chain)) as memory:
+                device.bind_image_memory(image, memory)
+                put_texels(device, image, TEXELS, fresh=True)
+                said = memory.descriptor.dedicated
+                assert isinstance(said, vk.ImageCreateInfo)
+                told = extmem.Descriptor(
+                    int(DMA_BUF), needs.size, index, dedicated=said, made_by_vulkan=False, device_uuid=device.uuid
+                )
+                fd = device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, DMA_BUF))
+                stranger = FdHandle(os.dup(int(fd)))
+                fd.close()
+                with extmem.open_device(kind="vulkan") as other:
+                    with extmem.raw.import_payload(other, stranger, told) as opened:
+                        assert isinstance(opened.resource, Image)
+                        other.bind_image_memory(opened.resource, opened)
+                        assert get_texels(other, opened.resource, len(TEXELS)) == TEXELS
+
+
+def test_mesas_software_driver_imports_a_dma_buf_as_an_image(device: Device, dma_bufs: None) -> None:
     """It maps what it is given, so that its own code for dma-bufs and planes runs on a machine that makes none."""
     if not device.name.startswith("llvmpipe"):
         return  # any other driver asks the kernel
     pitch, offset, size = 256, 4096, 16384
-    fd = os.memfd_create(memory_files_are_dma_bufs, os.MFD_CLOEXEC)
+    fd = os.memfd_create("of another driver", os.MFD_CLOEXEC)
     try:
         os.truncate(fd, size)
         for row in range(HIGH):
