@@ -82,6 +82,14 @@ STRUCTS: tuple[Group, ...] = (
         ),
     ),
     Group(
+        "VK_EXT_image_drm_format_modifier: images whose places of texels other drivers and other APIs understand.",
+        _names(
+            """DrmFormatModifierPropertiesEXT DrmFormatModifierPropertiesListEXT FormatProperties FormatProperties2
+            PhysicalDeviceImageDrmFormatModifierInfoEXT ImageDrmFormatModifierListCreateInfoEXT
+            ImageDrmFormatModifierExplicitCreateInfoEXT ImageDrmFormatModifierPropertiesEXT"""
+        ),
+    ),
+    Group(
         "Mapping memory, and making writes visible.",
         _names("MemoryMapInfo MemoryUnmapInfo MemoryMapPlacedInfoEXT MappedMemoryRange"),
     ),
@@ -193,6 +201,7 @@ COMMANDS: tuple[Group, ...] = (
         (
             "vkGetPhysicalDeviceExternalBufferProperties",
             "vkGetPhysicalDeviceImageFormatProperties2",
+            "vkGetPhysicalDeviceFormatProperties2",
             "vkGetPhysicalDeviceProperties2",
             "vkGetPhysicalDeviceMemoryProperties2",
         ),
@@ -207,6 +216,7 @@ COMMANDS: tuple[Group, ...] = (
             "vkGetBufferMemoryRequirements2",
             "vkGetImageMemoryRequirements2",
             "vkGetImageSubresourceLayout",
+            "vkGetImageDrmFormatModifierPropertiesEXT",
             "vkBindBufferMemory",
             "vkBindImageMemory",
             "vkBindBufferMemory2",

@@ -2,6 +2,9 @@
 # Run this project's Python on a newer Debian's interpreter: newer_python.sh FOLDER [COMMAND...]
 # Without COMMAND: the threads and the interrupts of the soak.
 #
+# The newer Debian has a newer Mesa, too: MORE=vulkan-validationlayers newer_python.sh FOLDER python -m pytest --layer …
+# runs tests on its software driver under its validation layer. MORE names packages besides, at the first call.
+#
 # How this works. FOLDER becomes the root directory of a chroot (made at the first call, kept for the next): Debian
 # packages of $SUITE, resolved and checked by apt with lists of its own, and unpacked without their installation
 # scripts. /dev, /proc, /sys and the project are mounted into it, in a mount namespace that ends with the command. In
@@ -13,7 +16,7 @@ VERSION=${VERSION:-3.14}
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
 KEYS=${KEYS:-/usr/share/keyrings/debian-archive-keyring.gpg}
 PACKAGES="python$VERSION python$VERSION-venv python$VERSION-dev gcc libc6-dev coreutils bash dash grep sed findutils
-    procps mesa-vulkan-drivers libvulkan1"
+    procps mesa-vulkan-drivers libvulkan1 ${MORE:-}"
 
 [ $# -ge 1 ] || { echo "usage: newer_python.sh FOLDER [COMMAND...]" >&2; exit 2; }
 mkdir -p "$1"
@@ -67,7 +70,7 @@ exec unshare --mount --propagation private sh -c '
             if [ ! -e /env/.ready ]; then
                 python$VERSION -m venv /env
                 # What a version is missing wheels of is taken in a newer release than the constraints name.
-                pip install -q cffi msgspec numpy pytest pytest-timeout hypothesis rich typer
+                pip install -q cffi msgspec numpy pytest pytest-timeout pytest-xdist hypothesis rich typer cuda-bindings
                 touch /env/.ready
             fi
             exec \"\$@\"" sh "$@"

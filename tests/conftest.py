@@ -40,6 +40,8 @@ ALLOWED_SKIPS = {
     "slangpy": r"slangpy is not installed",
     "pyarrow": r"PyArrow is not installed",
     "vulkan-sharing": r"the driver says beforehand that it cannot",
+    "planar": r"this driver has no multi-planar images",
+    "modifiers": r"this driver has no DRM format modifiers",
     "mappable-sharing": r"this device shares nothing that the host sees",
 }
 """Parts of the world that a machine may lack, and the reasons that a skip may give for each."""

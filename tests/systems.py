@@ -58,6 +58,7 @@ ONLY = {
         "process/test_closed_standard.py": "Windows numbers no files as descriptors are numbered",
         "process/test_fork.py": "Windows has no fork",
         "process/vulkan/test_leniency.py": "what drivers of Linux make of bad fds; windows/vulkan has bad handles",
+        "process/vulkan/test_modifiers.py": _FDS,
         "process/vulkan/test_raw_fds.py": _FDS,
         "process/vulkan/test_two_drivers.py": "two drivers of Linux",
         "unit/devices/test_limits.py": "Linux's resource limits, and " + _MEMORY_FILES,
@@ -68,6 +69,7 @@ ONLY = {
         "unit/memory/test_own_fds.py": _FDS,
         "unit/testing/test_soak.py": "what it kills and counts is the broker",
         "unit/testing/test_fake_vulkan_dma_buf.py": _FDS,
+        "unit/testing/test_fake_vulkan_modifiers.py": _FDS,
         "unit/testing/test_fake_vulkan_manners.py": "what drivers do with bad fds; windows/vulkan has what "
         "they do with bad handles",
         "unit/memory/test_sockets.py": "Unix sockets that carry descriptors are Linux's",

@@ -271,6 +271,10 @@ CALLS: dict[tuple[type, str], Verb] = {
             )
         )
     ),
+    (Device, "get_physical_device_format_properties2"): lambda s: s.thing.get_physical_device_format_properties2(
+        vk.Format.R8_UNORM
+    ),
+    (Device, "get_image_drm_format_modifier_properties"): lambda s: _refused(lambda: _modifier_of(s)),
     (Device, "get_memory_fd_properties"): lambda s: _refused(
         lambda: s.thing.get_memory_fd_properties(HandleType.DMA_BUF_EXT, 0)
     ),
@@ -306,6 +310,11 @@ def _exported(scene: Scene, kind: HandleType) -> Any:
         if kind == FD:
             return scene.thing.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, kind))
         return scene.thing.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(memory, kind))
+
+
+def _modifier_of(s: Scene) -> object:
+    with s.thing.create_image(_PICTURE) as image:
+        return s.thing.get_image_drm_format_modifier_properties(image)
 
 
 def _refused(call: Callable[[], object]) -> None:

@@ -5,6 +5,9 @@ How this works. Environment variables alone turn the layer on: the loader reads 
 pipe takes the messages of all of them, and keeps the order. A thread reads the pipe, so that no writer waits. `take`
 writes a marker into the pipe and waits until the thread has read it: whatever was reported before is there by then.
 
+Older layers write a message in one line, and its objects in indented ones. Newer ones write several lines: head, text,
+explanations, `Objects: …`, indented objects, and an empty line.
+
 A process may put markers of its own between the messages (`mark`), to show which of its steps a message belongs to.
 """
 
@@ -29,6 +32,7 @@ PIPE = "EXTMEM_TEST_LAYER_PIPE"
 """The environment variable that has the path of the pipe."""
 _MARK = "== "
 _HEAD = re.compile(r"(?P<id>\S+?)\((?P<severity>[A-Z]+) / [A-Z]+\): msgNum: -?\d+ - (?P<text>.*)")
+_NEWER_HEAD = re.compile(r"Validation [A-Za-z ]+: \[ (?P<id>\S+) \] \| MessageID = 0x[0-9a-f]+")
 _PLACES = (
     "/usr/share/vulkan",
     "/usr/local/share/vulkan",
@@ -39,11 +43,16 @@ _SETTINGS = """\
 khronos_validation.debug_action = VK_DBG_LAYER_ACTION_LOG_MSG
 khronos_validation.log_filename = {pipe}
 khronos_validation.report_flags = error,warn
-khronos_validation.enables = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT;\
+khronos_validation.enables = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT,\
 VALIDATION_CHECK_ENABLE_SYNCHRONIZATION_VALIDATION_QUEUE_SUBMIT
+khronos_validation.validate_sync = true
 khronos_validation.enable_message_limit = false
 khronos_validation.duplicate_message_limit = 0
 """
+
+
+_SETTINGS_TOLD = "VALIDATION-SETTINGS"
+"""What newer layers say of the setting that only older ones need."""
 
 
 class Message(NamedTuple):
@@ -98,6 +107,10 @@ class Collector:
         self._found: list[Message | str] = []
         self._taken = 0
         self._rest = b""
+        self._newer = ""
+        """The identifier of a newer layer's message whose text comes next."""
+        self._of_newer = False
+        """Whether lines of such a message come, up to its objects."""
         self._thread = threading.Thread(target=self._read, name="layer", daemon=True)
         self._thread.start()
 
@@ -112,11 +125,19 @@ class Collector:
                 self._understand(text)
 
     def _understand(self, line: str) -> None:
-        head = _HEAD.match(line)
+        head, newer = _HEAD.match(line), _NEWER_HEAD.match(line)
         if line.startswith(_MARK):
             self._found.append(line.removeprefix(_MARK))
         elif head is not None:
             self._found.append(Message(head["id"], head["text"]))
+        elif newer is not None:
+            self._newer, self._of_newer = newer["id"], True
+        elif self._newer:
+            if self._newer != _SETTINGS_TOLD:
+                self._found.append(Message(self._newer, line))
+            self._newer = ""
+        elif self._of_newer:
+            self._of_newer = not line.startswith("Objects:")
         elif line.strip() and not line.startswith("    "):  # the objects of a message are indented
             self._found.append(Message("not understood", line))
 

@@ -26,6 +26,23 @@ with extmem.open_device(kind="vulkan") as device:
         device.driver.destroy(device.driver.create_buffer(vk.BufferCreateInfo(size=size, usage=3)))
 """
 """Calls the driver past the checks of the library."""
+TWO_FILLS = """
+import sys, extmem
+from extmem import vk
+from extmem.owning import Uses
+info = vk.BufferCreateInfo(size=64, usage=vk.BufferUsageFlagBits.TRANSFER_DST)
+with extmem.open_device(kind="vulkan") as device, device.create_buffer(info) as buffer:
+    chain = vk.MemoryDedicatedAllocateInfo(None, buffer)
+    with device.allocate_memory(vk.MemoryAllocateInfo(buffer.requirements.size, 0, chain)) as memory, Uses() as uses:
+        device.bind_buffer_memory(buffer, memory)
+        def record(recorder):
+            for word in range(2):
+                if sys.argv[1:]:
+                    recorder._moved = False
+                recorder.fill_buffer(buffer.native, 0, 64, word)
+        device.driver.submit(record, uses)
+"""
+"""Fills a buffer twice. With an argument: without the barrier in between."""
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +89,13 @@ def test_two_processes_at_once_lose_nothing(collected: Collector) -> None:
     assert [message.id for message in collected.take()] == [NOTHING] * 12
 
 
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_synchronization_is_validated(collected: Collector, forgotten: bool) -> None:
+    with Child.python(TWO_FILLS, *(["forgotten"] if forgotten else []), env=collected.environment) as child:
+        child.wait()
+    assert {message.id for message in collected.take()} == ({"SYNC-HAZARD-WRITE-AFTER-WRITE"} if forgotten else set())
+
+
 def test_marks_stand_between_messages(collected: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     with Child.python(MISUSE, "0", env=collected.environment) as child:
         child.wait()
@@ -85,6 +109,17 @@ def test_marks_stand_between_messages(collected: Collector, monkeypatch: pytest.
 def test_what_is_not_understood_is_a_message(collected: Collector) -> None:
     Path(collected.environment[collector.PIPE]).write_text("something else\n    indented\n", encoding="utf-8")
     assert collected.take() == [Message("not understood", "something else")]
+
+
+def test_messages_of_a_newer_layer_are_understood(collected: Collector) -> None:
+    """Each takes several lines, and ends with an empty one."""
+    head = "Validation Error: [ {} ] | MessageID = 0x5e299387\n"
+    more = "The Vulkan spec states: more\nObjects: 1\n    [0] VkDevice 0x1\n\n"
+    texts = f"{head.format('VUID-1')}first text\n{more}{head.format('VUID-2')}second text\n{more}stray\n"
+    texts += "Validation Performance Warning: [ VUID-3 ] | MessageID = 0x1\nthird\n\n"
+    Path(collected.environment[collector.PIPE]).write_text(texts, encoding="utf-8")
+    found = [("VUID-1", "first text"), ("VUID-2", "second text"), ("not understood", "stray"), ("VUID-3", "third")]
+    assert collected.take() == [Message(*one) for one in found]
 
 
 # The plugin.

@@ -83,6 +83,7 @@ _COMMANDS: dict[str, Callable[..., object]] = {
         if isinstance(info, vk.PhysicalDeviceExternalImageFormatInfo)
         else info
     ),
+    "check_format_properties": lambda device, vk_format, *_: device.get_physical_device_format_properties2(vk_format),
     "check_memory_win32_handle_properties": lambda device, kind, handle, *_: device.get_memory_win32_handle_properties(
         kind, handle
     ),

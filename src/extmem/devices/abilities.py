@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdoptsMemory",
     "AdoptsPointers",
+    "DescribesFormats",
     "FinishesLater",
     "HandsOver",
     "ImportsDescribed",
@@ -45,6 +46,14 @@ class AdoptsMemory(Protocol):
 
     def adopt_resource(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
         """A buffer or image of this device that somebody else created, as `info` says, and destroys."""
+
+
+@runtime_checkable
+class DescribesFormats(Protocol):
+    """A driver that says what a format can do, and with which DRM format modifiers: a Vulkan device's."""
+
+    def format_properties(self, vk_format: int) -> vk.FormatProperties2:
+        """vkGetPhysicalDeviceFormatProperties2; DrmFormatModifierPropertiesListEXT chained where the device has it."""
 
 
 @runtime_checkable

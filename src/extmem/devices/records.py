@@ -50,7 +50,12 @@ class NativeResource(msgspec.Struct):
     size: int = 0
     """VkBufferCreateInfo::size in bytes; 0 for images."""
     create_info: vk.BufferCreateInfo | vk.ImageCreateInfo | None = None
-    """What it was made from, so that the identical one can be made; None for what somebody else made."""
+    """What the identical one is made from; None for what somebody else made.
+
+    Of an image whose driver chose a modifier from a list, this has the modifier and where its memory planes lie.
+    """
+    planes: tuple[vk.SubresourceLayout, ...] = ()
+    """Where each memory plane of an image with a modifier lies in its memory; empty for every other resource."""
     bound: bool = False
     """Whether it is bound to memory."""
     memory: int = 0

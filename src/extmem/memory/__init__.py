@@ -1,6 +1,6 @@
 """Memory objects, devices as programs see them, and the self-description of payloads."""
 
-from extmem.memory.descriptor import ArrayInfo, Descriptor, ImageInfo
+from extmem.memory.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
 from extmem.memory.device import Check, Device
 from extmem.memory.doors import enumerate_devices, open, open_device, open_handle
 from extmem.memory.memory import DeviceMemory
@@ -16,6 +16,7 @@ __all__ = [
     "DeviceMemory",
     "Image",
     "ImageInfo",
+    "PlaneInfo",
     "RuleWarning",
     "enumerate_devices",
     "open",

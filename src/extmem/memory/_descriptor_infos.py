@@ -5,8 +5,11 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import TypeVar
 
+import msgspec
+
 from extmem import vk
 from extmem.errors import DescriptorError, UnsupportedError
+from extmem.memory._descriptor_parts import PlaneInfo
 from extmem.memory._descriptor_wire import WireBuffer, WireImage
 
 __all__ = ["CreateInfo", "check", "from_wire", "to_wire"]
@@ -14,6 +17,7 @@ __all__ = ["CreateInfo", "check", "from_wire", "to_wire"]
 CreateInfo = vk.BufferCreateInfo | vk.ImageCreateInfo
 _Enum = TypeVar("_Enum", bound=IntEnum)
 _HandleTypes = vk.ExternalMemoryHandleTypeFlagBits
+_DRM = int(vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT)
 _U32 = 0xFFFF_FFFF
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -41,6 +45,7 @@ def to_wire(info: CreateInfo) -> WireBuffer | WireImage:
             usage2=int(usage2.usage) if usage2 is not None else None,
         )
     chained = vk.find(info, vk.ExternalMemoryImageCreateInfo)
+    explicit = vk.find(info, vk.ImageDrmFormatModifierExplicitCreateInfoEXT)
     return WireImage(
         flags=int(info.flags),
         image_type=int(info.image_type),
@@ -57,12 +62,19 @@ def to_wire(info: CreateInfo) -> WireBuffer | WireImage:
         queue_family_indices=tuple(map(int, info.queue_family_indices)),
         initial_layout=int(info.initial_layout),
         handle_types=int(chained.handle_types) if chained is not None else None,
+        modifier=int(explicit.drm_format_modifier) if explicit is not None else None,
+        planes=tuple(map(_plane, explicit.plane_layouts)) if explicit is not None else (),
     )
+
+
+def _plane(layout: vk.SubresourceLayout) -> PlaneInfo:
+    numbers = layout.offset, layout.size, layout.row_pitch, layout.array_pitch, layout.depth_pitch
+    return PlaneInfo(*map(int, numbers))
 
 
 _CHAINED: dict[type[CreateInfo], tuple[type[vk.ChainStruct], ...]] = {
     vk.BufferCreateInfo: (vk.ExternalMemoryBufferCreateInfo, vk.BufferUsageFlags2CreateInfo),
-    vk.ImageCreateInfo: (vk.ExternalMemoryImageCreateInfo,),
+    vk.ImageCreateInfo: (vk.ExternalMemoryImageCreateInfo, vk.ImageDrmFormatModifierExplicitCreateInfoEXT),
 }
 
 
@@ -82,6 +94,12 @@ def from_wire(wire: WireBuffer | WireImage) -> CreateInfo:
             queue_family_indices=wire.queue_family_indices,
             p_next=chain,
         )
+    following: vk.ChainStruct | None = None
+    if wire.modifier is not None:
+        layouts = [vk.SubresourceLayout(*msgspec.structs.astuple(plane)) for plane in wire.planes]
+        following = vk.ImageDrmFormatModifierExplicitCreateInfoEXT(wire.modifier, layouts)
+    if wire.handle_types is not None:
+        following = vk.ExternalMemoryImageCreateInfo(_flags(_HandleTypes, wire.handle_types), following)
     return vk.ImageCreateInfo(
         flags=_flags(vk.ImageCreateFlagBits, wire.flags),
         image_type=_enum(vk.ImageType, wire.image_type),
@@ -95,9 +113,7 @@ def from_wire(wire: WireBuffer | WireImage) -> CreateInfo:
         sharing_mode=_enum(vk.SharingMode, wire.sharing_mode),
         queue_family_indices=wire.queue_family_indices,
         initial_layout=_enum(vk.ImageLayout, wire.initial_layout),
-        p_next=None
-        if wire.handle_types is None
-        else vk.ExternalMemoryImageCreateInfo(_flags(_HandleTypes, wire.handle_types)),
+        p_next=following,
     )
 
 
@@ -109,7 +125,9 @@ def check(wire: WireBuffer | WireImage, allocation_size: int | None) -> None:
     for name in wire.__struct_fields__:
         value = getattr(wire, name)
         values = value if isinstance(value, tuple) else (0,) if value is None else (value,)
-        most = _U64 if name in ("size", "usage2") else _U32
+        if name == "planes":
+            values = tuple(number for plane in value for number in msgspec.structs.astuple(plane))
+        most = _U64 if name in ("size", "usage2", "modifier", "planes") else _U32
         # Enum values are C ints, but none of the specification's is negative.
         if not all(0 <= number <= most for number in values):
             raise DescriptorError(f"dedicated {name} is {value}, outside 0 to {most:#x}")
@@ -122,6 +140,11 @@ def check(wire: WireBuffer | WireImage, allocation_size: int | None) -> None:
         raise DescriptorError(
             f"the payload is dedicated to an image of {wire.width} × {wire.height} × {wire.depth} texels with "
             f"{wire.mip_levels} levels and {wire.array_layers} layers; each must be at least 1"
+        )
+    elif (wire.tiling == _DRM) != (wire.modifier is not None) or bool(wire.planes) != (wire.modifier is not None):
+        raise DescriptorError(
+            f"the payload is dedicated to an image of tiling {wire.tiling} with modifier {wire.modifier} and "
+            f"{len(wire.planes)} memory planes; DRM_FORMAT_MODIFIER tiling has both, and no other has any"
         )
 
 

@@ -11,13 +11,15 @@ from extmem import vk
 from extmem.arrays.dtypes import ITEMSIZES
 from extmem.errors import DescriptorError
 from extmem.vk.formats import texel_size
+from extmem.vk.modifiers import LINEAR, MEMORY_PLANES
 
-__all__ = ["ArrayInfo", "ImageInfo", "check_array", "check_image"]
+__all__ = ["ArrayInfo", "ImageInfo", "PlaneInfo", "check_array", "check_image"]
 
 _U32 = 0xFFFF_FFFF
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 _MAX = (1 << 63) - 1
 _AXES = 64  # NumPy's most
+_PLANES = len(MEMORY_PLANES)
 _TILINGS = frozenset(int(tiling) for tiling in vk.ImageTiling)
 _Axes = Annotated[tuple[int, ...], Meta(max_length=_AXES)]
 
@@ -48,10 +50,22 @@ class ArrayInfo(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
         return True
 
 
+class PlaneInfo(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Where a memory plane of an image lies (VkSubresourceLayout). Bytes, from the image's first byte on."""
+
+    offset: int
+    size: int = 0
+    """0 where nobody stated it."""
+    row_pitch: int = 0
+    array_pitch: int = 0
+    depth_pitch: int = 0
+
+
 class ImageInfo(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """The image that a payload holds: VkFormat, texels per axis, VkImageTiling, DRM modifier, row pitch in bytes.
 
-    modifier is None without one; row_pitch is 0 where the texels' places are the device's own business.
+    modifier is None without one; row_pitch is 0 where the texels' places are the device's own business. planes: where
+    the memory planes of an image with a modifier lie, one to four; empty for every other image.
     """
 
     format: int
@@ -59,6 +73,7 @@ class ImageInfo(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
     tiling: int = 0
     modifier: int | None = None
     row_pitch: int = 0
+    planes: Annotated[tuple[PlaneInfo, ...], Meta(max_length=_PLANES)] = ()
 
 
 def check_array(array: ArrayInfo, payload_size: int) -> None:
@@ -110,6 +125,19 @@ def check_image(image: ImageInfo, payload_size: int) -> None:
             f"image tiling {image.tiling} with modifier {image.modifier}: DRM_FORMAT_MODIFIER tiling has one of 64 "
             "bits, and no other has any"
         )
+    if len(image.planes) > (_PLANES if modified else 0):
+        raise DescriptorError(
+            f"image tiling {image.tiling} with {len(image.planes)} memory planes: DRM_FORMAT_MODIFIER tiling has up to "
+            f"{_PLANES}, and no other has any"
+        )
+    for number, plane in enumerate(image.planes):
+        if not all(0 <= n <= _MAX for n in msgspec.structs.astuple(plane)) or plane.offset + plane.size > payload_size:
+            raise DescriptorError(
+                f"memory plane {number} of the image is {plane}, out of range or beyond the payload of {payload_size} "
+                "bytes"
+            )
+    if image.modifier not in (None, LINEAR):
+        return  # what the pitches mean, and how many bytes a texel takes, the modifier alone says
     texel = texel_size(image.format)
     if texel is None:
         return

@@ -16,11 +16,11 @@ from msgspec import Meta
 
 from extmem.devices.base import DESCRIPTOR_LIMIT
 from extmem.errors import DescriptorError
-from extmem.memory._descriptor_parts import ArrayInfo, ImageInfo
+from extmem.memory._descriptor_parts import ArrayInfo, ImageInfo, PlaneInfo
 
 __all__ = ["VERSION", "WireBuffer", "WireImage", "decode", "encode"]
 
-VERSION = 2
+VERSION = 3
 
 Uuid = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Luid = Annotated[bytes, Meta(min_length=8, max_length=8)]
@@ -41,7 +41,7 @@ class WireBuffer(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
 
 
 class WireImage(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, tag=2):
-    """VkImageCreateInfo with VkExternalMemoryImageCreateInfo."""
+    """VkImageCreateInfo with VkExternalMemoryImageCreateInfo and VkImageDrmFormatModifierExplicitCreateInfoEXT."""
 
     flags: int
     image_type: int
@@ -58,6 +58,9 @@ class WireImage(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fie
     queue_family_indices: Indices
     initial_layout: int
     handle_types: int | None
+    modifier: int | None
+    planes: Annotated[tuple[PlaneInfo, ...], Meta(max_length=4)]
+    """The memory planes of an image with a modifier."""
 
 
 class _Wire(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):

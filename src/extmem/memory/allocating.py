@@ -10,7 +10,7 @@ from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
 from extmem.errors import DriverError, InvalidHandleError
 from extmem.handles import Access
-from extmem.memory import exporting, foreign, importing, own_fds, tracking, verdicts
+from extmem.memory import asking, exporting, foreign, importing, own_fds, tracking, verdicts
 from extmem.memory.callers_fd import CallersFd
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
@@ -332,7 +332,7 @@ def _capabilities(
     if resource is None:
         return {bit: device.transfer_capability(bit) for bit in tracking.single_bits(types)}
     if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
-        return tracking.image_capabilities(device, resource.create_info, types)
+        return asking.image_capabilities(device, resource.create_info, tuple(tracking.single_bits(types)))
     if isinstance(resource.create_info, vk.BufferCreateInfo):
         return tracking.buffer_capabilities(device, resource.create_info, types)
     return {}

@@ -14,10 +14,12 @@ from extmem.handles.here import HERE
 from extmem.manager import start_time
 from extmem.memory import allocating, arguments, exporting, tracking
 from extmem.memory.allocating import Everyday
-from extmem.memory.descriptor import ArrayInfo, Descriptor
+from extmem.memory.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
+from extmem.vk.modifiers import LINEAR
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
+    from extmem.devices.base import NativeResource
     from extmem.memory.device import Device
     from extmem.memory.memory import DeviceMemory
     from extmem.memory.resources import Resource
@@ -60,6 +62,7 @@ def describe(
         dedicated=dedicated.facts.create_info if dedicated is not None else None,
         usage=usage,
         array=array,
+        image=_placed(dedicated.native) if dedicated is not None and dedicated.native.planes else None,
         share=int(exporting.share_for(handle_types)),
         read_only=read_only,
         owner_pid=HERE.pid,
@@ -67,6 +70,19 @@ def describe(
         made_by_vulkan=device.described is None,
         producer=device.described.producer if device.described is not None else "",
     )
+
+
+def _placed(image: NativeResource) -> ImageInfo | None:
+    """Where the texels of an image with a DRM format modifier lie."""
+    made = image.create_info
+    explicit = vk.find(made, vk.ImageDrmFormatModifierExplicitCreateInfoEXT) if made is not None else None
+    if explicit is None or not isinstance(made, vk.ImageCreateInfo):
+        return None
+    extent = int(made.extent.width), int(made.extent.height), int(made.extent.depth)
+    planes = tuple(PlaneInfo(p.offset, p.size, p.row_pitch, p.array_pitch, p.depth_pitch) for p in image.planes)
+    modifier = int(explicit.drm_format_modifier)
+    pitch = planes[0].row_pitch if modifier == LINEAR else 0
+    return ImageInfo(int(made.format), extent, int(made.tiling), modifier, pitch, planes)
 
 
 @lru_cache(maxsize=1)

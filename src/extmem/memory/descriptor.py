@@ -16,10 +16,10 @@ from extmem import vk
 from extmem.errors import DescriptorError
 from extmem.memory import _descriptor_infos as infos
 from extmem.memory import _descriptor_wire as wire
-from extmem.memory._descriptor_parts import ArrayInfo, ImageInfo, check_array, check_image
+from extmem.memory._descriptor_parts import ArrayInfo, ImageInfo, PlaneInfo, check_array, check_image
 from extmem.rules import PayloadFacts
 
-__all__ = ["ArrayInfo", "Descriptor", "ImageInfo"]
+__all__ = ["ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"]
 
 _U32 = 0xFFFF_FFFF
 _U64 = 0xFFFF_FFFF_FFFF_FFFF

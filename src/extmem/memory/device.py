@@ -20,7 +20,9 @@ from extmem.handles.here import HERE
 from extmem.memory import (
     allocating,
     allocating_arrays,
+    asking,
     binding,
+    creating,
     exporting,
     importing,
     opening,
@@ -139,6 +141,13 @@ class Device(Held):
         )
         return self.driver.image_format_properties(info)
 
+    def get_physical_device_format_properties2(self, format: vk.Format | int) -> vk.FormatProperties2:
+        """What a format can do, DrmFormatModifierPropertiesListEXT chained where the device has DRM format modifiers.
+
+        Errors: UnsupportedError for a device of another kind than Vulkan's.
+        """
+        return asking.format_properties(self, format)
+
     def transfer_capability(self, handle_type: int) -> rules.ExternalMemoryFacts:
         """What transfer buffers can do with one handle type; asked once, it does not change."""
         known = self.buffer_answers.get((0, _TRANSFER, handle_type))
@@ -151,33 +160,16 @@ class Device(Held):
     def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
         """vkCreateBuffer. The buffer is destroyed by its `close()`."""
         with self.use():
-            key = None
-            if self.check != "off":
-                key = verdicts.of_buffer(info)
-                if key not in self.verdicts:
-                    self.judged(key, self._breaks_buffer(info), "vkCreateBuffer")
-            return Buffer(self, info, key)
-
-    def _breaks_buffer(self, info: vk.BufferCreateInfo) -> list[rules.Violation]:
-        """What the rules find in a buffer's create info."""
-        known = type(info) is vk.BufferCreateInfo
-        asked = tracking.buffer_capabilities(self, info, tracking.external_types(info)) if known else {}
-        return rules.check_create_buffer(info, self.facts, asked)
+            return creating.create_buffer(self, info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> Image:
-        """vkCreateImage. Errors: UnsupportedError for a format, tiling or usage that the device lacks."""
+        """vkCreateImage. Errors: UnsupportedError for a format, tiling, usage or modifier that the device lacks."""
         with self.use():
-            if self.check == "off":
-                return Image(self, info)
-            known = type(info) is vk.ImageCreateInfo
-            asked = tracking.ask_of_image(self, info) if known else tracking.ImageAnswer()
-            found = rules.check_create_image(info, self.facts, asked.external, asked.format)
-            if asked.refusal is not None and len(found) == 1 and self.check == "raise":
-                # The device's own words tell more than the rule: that there are no such images.
-                asked.refusal.violations = tuple(found)
-                raise asked.refusal
-            self.report(found, "vkCreateImage")
-            return Image(self, info, asked.external)
+            return creating.create_image(self, info)
+
+    def get_image_drm_format_modifier_properties(self, image: Image) -> vk.ImageDrmFormatModifierPropertiesEXT:
+        """vkGetImageDrmFormatModifierPropertiesEXT: the modifier that the driver chose for an image of this device."""
+        return creating.modifier_of(self, image)
 
     def bind_buffer_memory2(self, infos: Sequence[vk.BindBufferMemoryInfo]) -> None:
         """vkBindBufferMemory2: all are judged before any is bound."""

@@ -222,11 +222,20 @@ class Image(Resource):
 
     def _look(self) -> ResourceFacts:
         known = self._capabilities
-        return tracking.image_facts(self.device, self.create_info, self.requirements, next(_identities), known)
+        return tracking.image_facts(self.device, self._exact, self.requirements, next(_identities), known)
+
+    @property
+    def _exact(self) -> vk.ImageCreateInfo:
+        """What makes the identical image: `create_info`, or where a driver chose the modifier, with its choice."""
+        made = self.native.create_info
+        return made if self.native.planes and isinstance(made, vk.ImageCreateInfo) else self.create_info
 
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
-        """vkGetImageSubresourceLayout: offset, size and pitches in bytes. UnsupportedError for optimal tiling."""
-        return self.device.driver.image_subresource_layout(self.create_info, subresource)
+        """vkGetImageSubresourceLayout: offset, size and pitches in bytes. UnsupportedError for optimal tiling.
+
+        Of an image with a DRM format modifier the aspects are its memory planes, `MEMORY_PLANE_0_EXT` to `_3_EXT`.
+        """
+        return self.device.driver.image_subresource_layout(self._exact, subresource)
 
 
 def buffer_over(memory: DeviceMemory) -> Buffer:

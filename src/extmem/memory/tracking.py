@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.errors import UnsupportedError
+from extmem.memory import asking
 from extmem.rules import (
     DeviceFacts,
     ExternalMemoryFacts,
-    ImageFormatFacts,
     MemoryFacts,
     MemoryTypeFacts,
     ResourceFacts,
@@ -24,13 +22,11 @@ if TYPE_CHECKING:
     from extmem.memory.holding import Holding
 
 __all__ = [
-    "ImageAnswer",
-    "ask_of_image",
     "buffer_capabilities",
     "buffer_facts",
     "device_facts",
+    "external_facts",
     "external_types",
-    "image_capabilities",
     "image_facts",
     "memory_facts",
     "single_bits",
@@ -84,7 +80,8 @@ def device_facts(driver: Driver) -> DeviceFacts:
     )
 
 
-def _external_facts(properties: vk.ExternalMemoryProperties) -> ExternalMemoryFacts:
+def external_facts(properties: vk.ExternalMemoryProperties) -> ExternalMemoryFacts:
+    """The device's answer for one handle type, as the rules take it."""
     return ExternalMemoryFacts(
         int(properties.external_memory_features),
         int(properties.export_from_imported_handle_types),
@@ -109,7 +106,7 @@ def buffer_capabilities(device: Device, info: vk.BufferCreateInfo, handle_types:
         answer = device.buffer_answers.get((flags, usage, bit)) if asked.p_next is None else None
         if answer is None:
             asked.handle_type = HandleType(bit)
-            answer = _external_facts(device.driver.external_buffer_properties(asked).external_memory_properties)
+            answer = external_facts(device.driver.external_buffer_properties(asked).external_memory_properties)
             if asked.p_next is None:
                 device.buffer_answers[flags, usage, bit] = answer
         answers[bit] = answer
@@ -139,78 +136,6 @@ def external_types(info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> int:
         if isinstance(node, structs):
             return int(node.handle_types) if isinstance(node.handle_types, int) else 0
     return 0
-
-
-@dataclass(slots=True)
-class ImageAnswer:
-    """What a device answered about images like one that is to be made."""
-
-    external: dict[int, ExternalMemoryFacts] = field(default_factory=dict)
-    """For each handle type."""
-    format: ImageFormatFacts | None = None
-    """None where it was not asked, because format, type, tiling, usage or flags are not valid."""
-    refusal: UnsupportedError | None = None
-    """VK_ERROR_FORMAT_NOT_SUPPORTED, where that was the answer."""
-
-
-def ask_of_image(device: Device, info: vk.ImageCreateInfo) -> ImageAnswer:
-    """vkGetPhysicalDeviceImageFormatProperties2 for images like this one, shared as each of its types and as none."""
-    query = vk.PhysicalDeviceImageFormatInfo2(info.format, info.image_type, info.tiling, info.usage, info.flags)
-    answer = ImageAnswer()
-    if rules.check_external_image_format_info(query, device.facts):
-        return answer
-    try:
-        found = [device.driver.image_format_properties(query).image_format_properties]
-    except UnsupportedError as refusal:
-        answer.refusal, answer.format = refusal, ImageFormatFacts(unsupported=str(refusal))
-        return answer
-    for bit in single_bits(external_types(info)):
-        query.p_next = vk.PhysicalDeviceExternalImageFormatInfo(HandleType(bit))
-        answer.external[bit] = ExternalMemoryFacts(0, 0, 0)
-        try:
-            shared = device.driver.image_format_properties(query)
-        except UnsupportedError:
-            continue  # VK_ERROR_FORMAT_NOT_SUPPORTED: the type does not suit such an image at all
-        found.append(shared.image_format_properties)
-        external = vk.find(shared, vk.ExternalImageFormatProperties)
-        if external is not None:
-            answer.external[bit] = _external_facts(external.external_memory_properties)
-    samples = int(found[0].sample_counts)
-    for one in found[1:]:
-        samples &= int(one.sample_counts)
-    answer.format = ImageFormatFacts(
-        max_extent=(
-            min(int(one.max_extent.width) for one in found),
-            min(int(one.max_extent.height) for one in found),
-            min(int(one.max_extent.depth) for one in found),
-        ),
-        max_mip_levels=min(int(one.max_mip_levels) for one in found),
-        max_array_layers=min(int(one.max_array_layers) for one in found),
-        sample_counts=samples,
-    )
-    return answer
-
-
-def image_capabilities(device: Device, info: vk.ImageCreateInfo, handle_types: int) -> dict[int, ExternalMemoryFacts]:
-    """vkGetPhysicalDeviceImageFormatProperties2 for each of the types, for images like this one."""
-    answers = {}
-    for bit in single_bits(handle_types):
-        query = vk.PhysicalDeviceImageFormatInfo2(
-            info.format,
-            info.image_type,
-            info.tiling,
-            info.usage,
-            info.flags,
-            vk.PhysicalDeviceExternalImageFormatInfo(HandleType(bit)),
-        )
-        try:
-            found = vk.find(device.driver.image_format_properties(query), vk.ExternalImageFormatProperties)
-        except UnsupportedError:
-            found = None  # VK_ERROR_FORMAT_NOT_SUPPORTED: the type does not suit such an image at all
-        answers[bit] = (
-            ExternalMemoryFacts(0, 0, 0) if found is None else _external_facts(found.external_memory_properties)
-        )
-    return answers
 
 
 def _resource(
@@ -259,7 +184,7 @@ def image_facts(
 ) -> ResourceFacts:
     """A new image's tracked state. capabilities: of each handle type, where the device was asked already."""
     types = external_types(info)
-    known = image_capabilities(device, info, types) if capabilities is None else capabilities
+    known = asking.image_capabilities(device, info, tuple(single_bits(types))) if capabilities is None else capabilities
     return _resource("image", device, info, requirements, identity, types, known)
 
 

@@ -30,6 +30,7 @@ from extmem.rules.facts import (
     ImageFormatFacts,
     MemoryFacts,
     MemoryTypeFacts,
+    ModifierFacts,
     PayloadFacts,
     Refusal,
     ResourceFacts,
@@ -45,6 +46,7 @@ from extmem.rules.image_copies import (
 from extmem.rules.image_layouts import Area, Layouts, Step, apply
 from extmem.rules.keyed_mutex import check_keyed_mutex
 from extmem.rules.mapping import check_map_memory, check_unmap_memory
+from extmem.rules.modifiers import check_format_properties, check_get_image_drm_format_modifier_properties
 from extmem.rules.pipeline_barrier import check_pipeline_barrier, check_pipeline_barrier2
 from extmem.rules.properties import (
     check_memory_fd_properties,
@@ -62,6 +64,7 @@ __all__ = [
     "Layouts",
     "MemoryFacts",
     "MemoryTypeFacts",
+    "ModifierFacts",
     "PayloadFacts",
     "Place",
     "Refusal",
@@ -82,7 +85,9 @@ __all__ = [
     "check_external_buffer_info",
     "check_external_image_format_info",
     "check_fill_buffer",
+    "check_format_properties",
     "check_get_device_queue",
+    "check_get_image_drm_format_modifier_properties",
     "check_get_memory_fd",
     "check_get_memory_win32_handle",
     "check_image_memory_barrier",

@@ -15,6 +15,7 @@ __all__ = [
     "BOTH",
     "CREATE_BUFFER",
     "CREATE_IMAGE",
+    "FORMAT_QUERY",
     "Answers",
     "Create",
     "chain_of",
@@ -57,6 +58,8 @@ class Create:
 CREATE_BUFFER: Suite[Create] = Suite("vkCreateBuffer")
 CREATE_IMAGE: Suite[Create] = Suite("vkCreateImage")
 BOTH = (CREATE_BUFFER, CREATE_IMAGE)
+FORMAT_QUERY: Suite[Create] = Suite("vkGetPhysicalDeviceImageFormatProperties2")
+"""A query of what images there are. The checks on the struct about external memory are in `create`."""
 
 
 def foreign_structs(call: Create, struct: str) -> Finding | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from extmem import vk
 from extmem.rules._text import bits_of, flags_text
 from extmem.rules.facts import DeviceFacts
+from extmem.vk.modifiers import EXTENSION as MODIFIERS
 
 __all__ = [
     "BUFFER_FLAGS",
@@ -132,6 +133,9 @@ CHAINED: dict[type[vk.ChainStruct], Needs] = {
     vk.DedicatedAllocationMemoryAllocateInfoNV: Needs(0, ("VK_NV_dedicated_allocation",)),
     vk.MemoryOpaqueCaptureAddressAllocateInfo: Needs(2, ("VK_KHR_buffer_device_address",)),
     vk.MemoryPriorityAllocateInfoEXT: Needs(0, ("VK_EXT_memory_priority",)),
+    vk.ImageDrmFormatModifierListCreateInfoEXT: Needs(0, (MODIFIERS,)),
+    vk.ImageDrmFormatModifierExplicitCreateInfoEXT: Needs(0, (MODIFIERS,)),
+    vk.PhysicalDeviceImageDrmFormatModifierInfoEXT: Needs(0, (MODIFIERS,)),
 }
 """Structs that extend a create info or an allocation only with this."""
 

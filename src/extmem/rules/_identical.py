@@ -52,6 +52,9 @@ def _differing(a: Any, b: Any, prefix: str) -> list[str]:
             continue
         if isinstance(x, vk.Extent3D) and isinstance(y, vk.Extent3D):
             found += _differing(x, y, f"{prefix}{name}.")
+        elif name == "plane_layouts" and len(x) == len(y):
+            for number, (one, other) in enumerate(zip(x, y, strict=True)):
+                found += _differing(one, other, f"{prefix}{name}[{number}].")
         else:
             found.append(f"{prefix}{name} is {_shown(x)} here and {_shown(y)} there")
     return found

@@ -113,6 +113,15 @@ def is_range(value: object) -> bool:
     )
 
 
+def is_layouts(value: object) -> bool:
+    """A sequence of vk.SubresourceLayout of 64-bit numbers."""
+    return is_sequence(value) and all(
+        type(one) is vk.SubresourceLayout
+        and all(map(is_u64, (one.offset, one.size, one.row_pitch, one.array_pitch, one.depth_pitch)))
+        for one in value  # type: ignore[attr-defined]  # a sequence, as was asked
+    )
+
+
 Kind: TypeAlias = Callable[[object], bool]
 Shape: TypeAlias = tuple[tuple[str, Kind, str], ...]
 """Field, what it must be, and the rule broken when it is not."""
@@ -131,6 +140,7 @@ _EXPECTED: dict[Kind, str] = {
     is_extent: "a vk.Extent3D",
     is_sequence: "a sequence of structs",
     is_range: "a vk.ImageSubresourceRange of integers from 0 to 2**32 - 1",
+    is_layouts: "a sequence of vk.SubresourceLayout of integers from 0 to 2**64 - 1",
 }
 
 _ALLOCATE = "VUID-vkAllocateMemory-pAllocateInfo-parameter"
@@ -145,6 +155,9 @@ _BUFFER_QUERY = "VUID-VkPhysicalDeviceExternalBufferInfo-"
 _TYPES = "-handleTypes-parameter"
 _CREATE_BUFFER, _CREATE_IMAGE = "VUID-VkBufferCreateInfo-", "VUID-VkImageCreateInfo-"
 _IMAGE_QUERY = "VUID-VkPhysicalDeviceImageFormatInfo2-"
+_MODIFIERS = "VUID-VkImageDrmFormatModifierListCreateInfoEXT-"
+_MODIFIER = "VUID-VkImageDrmFormatModifierExplicitCreateInfoEXT-"
+_MODIFIER_QUERY = "VUID-VkPhysicalDeviceImageDrmFormatModifierInfoEXT-"
 _DEPENDENCY = "VUID-vkCmdPipelineBarrier2-srcQueueFamilyIndex-10387"
 
 
@@ -214,6 +227,18 @@ SHAPES: dict[type, Shape] = {
         ("tiling", is_u32, _IMAGE_QUERY + "tiling-parameter"),
         ("usage", is_u32, _IMAGE_QUERY + "usage-parameter"),
         ("flags", is_u32, _IMAGE_QUERY + "flags-parameter"),
+    ),
+    vk.PhysicalDeviceImageDrmFormatModifierInfoEXT: (
+        ("drm_format_modifier", is_u64, _IMAGE_QUERY + "tiling-02249"),
+        ("sharing_mode", is_u32, _MODIFIER_QUERY + "sharingMode-parameter"),
+        ("queue_family_indices", is_indices, _MODIFIER_QUERY + "sharingMode-02314"),
+    ),
+    vk.ImageDrmFormatModifierListCreateInfoEXT: (
+        ("drm_format_modifiers", is_numbers, _MODIFIERS + "pDrmFormatModifiers-parameter"),
+    ),
+    vk.ImageDrmFormatModifierExplicitCreateInfoEXT: (
+        ("drm_format_modifier", is_u64, _MODIFIER + "drmFormatModifier-02264"),
+        ("plane_layouts", is_layouts, _MODIFIER + "pPlaneLayouts-parameter"),
     ),
     vk.BufferCreateInfo: (
         ("flags", is_u32, _CREATE_BUFFER + "flags-parameter"),

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
-from extmem.rules import _payload, create_buffer, create_image, queue_sharing, sparse  # noqa: F401  # they register
-from extmem.rules._creation import BOTH, CREATE_BUFFER, CREATE_IMAGE, Answers, Create, chain_of
+from extmem.rules import _payload, create_buffer, create_image, image_kinds, queue_sharing, sparse  # noqa: F401  # they register
+from extmem.rules._creation import BOTH, CREATE_BUFFER, CREATE_IMAGE, FORMAT_QUERY, Answers, Create, chain_of
 from extmem.rules._enabled import BUFFER_FLAGS, BUFFER_USAGES, CHAINED, lacking_bits, lacks
 from extmem.rules._engine import Finding, Suite, rule
 from extmem.rules._shapes import malformed, wrong_struct
 from extmem.rules._text import bits_of, enum_text, type_mask, types_text
 from extmem.rules.facts import DeviceFacts, ImageFormatFacts
-from extmem.rules.image_kinds import FORMAT_QUERY
+from extmem.rules.modifiers import modifier_structs
 from extmem.rules.violation import Violation
 
 __all__ = [
@@ -211,8 +211,13 @@ def check_external_image_format_info(
     chain = chain_of(info)
     external = next((n for n in chain if type(n) is struct), None)
     broken = _external_query(external, f"{whole}.pNext<{struct.__name__}>") if external is not None else []
-    found = malformed([(whole, info)])
+    found = malformed([(whole, info), *_named(whole, chain)])
     return broken + (found or FORMAT_QUERY.run(Create(info, external, 0, "", {}, device, chain=chain), 0))
+
+
+def _named(base: str, chain: list[Any]) -> list[tuple[str, Any]]:
+    """The structs that name modifiers, each with its path."""
+    return [(f"{base}.pNext<{type(node).__name__}>", node) for node in modifier_structs(chain)]
 
 
 def _external_query(info: vk.PhysicalDeviceExternalImageFormatInfo, where: str) -> list[Violation]:
@@ -227,7 +232,7 @@ def _create(call: Create, suite: Suite[Create], base: str, struct: type[Any]) ->
     call.where = f"{base}.pNext<{struct.__name__}>"
     nodes = [(base, info), *([(call.where, call.external)] if call.external is not None else [])]
     if isinstance(info, vk.ImageCreateInfo):
-        nodes.insert(1, (f"{base}.extent", info.extent))
+        nodes[1:1] = [(f"{base}.extent", info.extent), *_named(base, call.chain)]
     found = malformed(nodes)
     if found:
         return found

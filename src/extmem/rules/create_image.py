@@ -11,6 +11,7 @@ from extmem import vk
 from extmem.rules._creation import CREATE_IMAGE, Create, foreign_structs, repeated_structs
 from extmem.rules._engine import Check, Finding, rule
 from extmem.rules._text import enum_text, flags_text
+from extmem.vk.modifiers import LINEAR, has_modifier, named_modifiers
 
 __all__: list[str] = []
 
@@ -207,6 +208,7 @@ def many_samples_are_plain(call: Create) -> Finding | None:
             (int(info.flags) & _CUBE, "CUBE_COMPATIBLE"),
             (int(info.mip_levels) != 1, f"{int(info.mip_levels)} mip levels"),
             (int(info.tiling) == int(vk.ImageTiling.LINEAR), "LINEAR tiling"),
+            (has_modifier(info) and LINEAR in named_modifiers(info), "the modifier DRM_FORMAT_MOD_LINEAR"),
         )
         if wrong
     ]

@@ -19,6 +19,7 @@ __all__ = [
     "ImageFormatFacts",
     "MemoryFacts",
     "MemoryTypeFacts",
+    "ModifierFacts",
     "PayloadFacts",
     "Refusal",
     "ResourceFacts",
@@ -75,8 +76,21 @@ class ExternalMemoryFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ModifierFacts:
+    """What the device answered about one DRM format modifier, for exactly such an image."""
+
+    plane_count: int | None = None
+    """VkDrmFormatModifierPropertiesEXT::drmFormatModifierPlaneCount; None where the format lacks the modifier."""
+    unsupported: str = ""
+    """The device's reason where it has no such image with this modifier."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFormatFacts:
-    """VkImageFormatProperties: what the device answered for exactly such an image."""
+    """VkImageFormatProperties: what the device answered for exactly such an image.
+
+    Of an image that may have several modifiers: what all of them allow.
+    """
 
     max_extent: tuple[int, int, int] = (0, 0, 0)
     """Texels."""
@@ -84,7 +98,9 @@ class ImageFormatFacts:
     max_array_layers: int = 0
     sample_counts: int = 0
     unsupported: str = ""
-    """The device's reason where it has no such images at all; the other fields mean nothing then."""
+    """The device's reason where it has no such images at all; the other fields, except the last, mean nothing then."""
+    modifiers: Mapping[int, ModifierFacts] = field(default_factory=dict)
+    """For each DRM format modifier that the create info names."""
 
 
 @dataclass(frozen=True, slots=True)

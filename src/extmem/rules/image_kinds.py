@@ -9,22 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from extmem import vk
-from extmem.rules._creation import CREATE_IMAGE, Create, foreign_structs, repeated_structs
+from extmem.rules._creation import CREATE_IMAGE, FORMAT_QUERY, Create, foreign_structs, repeated_structs
 from extmem.rules._enabled import FORMATS, IMAGE_FLAGS, IMAGE_USAGES, lacking_bits, lacks
-from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._engine import Check, Finding, rule
 from extmem.rules._text import enum_text, flags_text
 from extmem.vk.formats import FormatFacts, format_facts, format_name
+from extmem.vk.modifiers import EXTENSION as MODIFIERS
 
-__all__ = ["FORMAT_QUERY"]
-
-FORMAT_QUERY: Suite[Create] = Suite("vkGetPhysicalDeviceImageFormatProperties2")
-"""A query of what images there are. The checks on the struct about external memory are in `create`."""
+__all__: list[str] = []
 
 _CREATE, _QUERY = "VkImageCreateInfo", "VkPhysicalDeviceImageFormatInfo2"
 _Flag, _Usage = vk.ImageCreateFlagBits, vk.ImageUsageFlagBits
 _2D, _3D = int(vk.ImageType.TYPE_2D), int(vk.ImageType.TYPE_3D)
 _DRM = int(vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT)
-_MODIFIERS = "VK_EXT_image_drm_format_modifier"
 _ON_BOTH = (CREATE_IMAGE, FORMAT_QUERY)
 _EXTENSION_FORMATS = 1_000_000_000
 
@@ -117,8 +114,8 @@ _TYPES = frozenset(int(kind) for kind in vk.ImageType)
 def tiling_is_enabled(call: Create) -> Finding | None:
     """OPTIMAL, LINEAR, or with the extension DRM_FORMAT_MODIFIER."""
     given, extensions = int(call.info.tiling), call.device.extensions if call.device is not None else None
-    if given == _DRM and extensions is not None and _MODIFIERS not in extensions:
-        problem = f"DRM_FORMAT_MODIFIER_EXT needs {_MODIFIERS}, which is not enabled"
+    if given == _DRM and extensions is not None and MODIFIERS not in extensions:
+        problem = f"DRM_FORMAT_MODIFIER_EXT needs {MODIFIERS}, which is not enabled"
     elif given in _TILINGS:
         return None
     else:
@@ -127,54 +124,6 @@ def tiling_is_enabled(call: Create) -> Finding | None:
 
 
 _TILINGS = frozenset(int(tiling) for tiling in vk.ImageTiling)
-
-
-def _chained(call: Create, *names: str) -> int:
-    return sum(type(node).__name__ in names for node in call.chain)
-
-
-@rule(f"{_CREATE}-tiling-02261", on=CREATE_IMAGE)
-def modifiers_are_given(call: Create) -> Finding | None:
-    """A list of modifiers to choose from, or one with its planes."""
-    structs = ("ImageDrmFormatModifierListCreateInfoEXT", "ImageDrmFormatModifierExplicitCreateInfoEXT")
-    count = _chained(call, *structs)
-    if int(call.info.tiling) != _DRM or count == 1:
-        return None
-    return (
-        "ImageCreateInfo.tiling",
-        f"it is DRM_FORMAT_MODIFIER_EXT, and the chain has {count} of {' and '.join(structs)}",
-        "Give ImageTiling.OPTIMAL or LINEAR.",
-    )
-
-
-@rule(f"{_QUERY}-tiling-02249", on=FORMAT_QUERY)
-def modifier_is_asked_about(call: Create) -> Finding | None:
-    """The query is about one modifier."""
-    count = _chained(call, "PhysicalDeviceImageDrmFormatModifierInfoEXT")
-    if (int(call.info.tiling) == _DRM) == bool(count):
-        return None
-    return (
-        "PhysicalDeviceImageFormatInfo2.tiling",
-        f"it is {enum_text(int(call.info.tiling), vk.ImageTiling)}, and the chain has {count} of "
-        "PhysicalDeviceImageDrmFormatModifierInfoEXT",
-        "Give ImageTiling.OPTIMAL or LINEAR, or the modifier.",
-    )
-
-
-def _listed(call: Create) -> Finding | None:
-    """Whoever looks at an image of modifiers in other formats lists these."""
-    if int(call.info.tiling) != _DRM or not int(call.info.flags) & int(_Flag.MUTABLE_FORMAT):
-        return None
-    if _chained(call, "ImageFormatListCreateInfo"):
-        return None
-    return (
-        _place(call, "flags"),
-        "MUTABLE_FORMAT is given with tiling DRM_FORMAT_MODIFIER_EXT, and no ImageFormatListCreateInfo",
-        "Leave MUTABLE_FORMAT out.",
-    )
-
-
-rule(f"{_CREATE}-tiling-02353", f"{_QUERY}-tiling-02313", on=_ON_BOTH)(_listed)
 
 
 @rule(f"{_CREATE}-pNext-01975", on=CREATE_IMAGE)

@@ -251,7 +251,8 @@ def test_aspects_are_those_of_the_format(child: Peer) -> None:
 
 
 def test_planes_are_copied_one_at_a_time(child: Peer) -> None:
-    """Where the driver has NV12 and P010; one that has not refuses the image, and nothing else."""
+    """Where the driver has NV12 or P010; one that has not refuses the image, and nothing else."""
+    tried = 0
     for made, first, second in (
         ("G8_B8R8_2PLANE_420_UNORM", 64, 32),
         ("G10X6_B10X6R10X6_2PLANE_420_UNORM_3PACK16", 128, 64),
@@ -262,15 +263,29 @@ def test_planes_are_copied_one_at_a_time(child: Peer) -> None:
         if not has:
             continue
         assert child(f"there_and_back(i, {first}, aspect=A.PLANE_0) and there_and_back(i, {second}, aspect=A.PLANE_1)")
-        child("b, n = buffer(31)")
-        for aspect, vuid in (
-            ("A.PLANE_1", "pRegions-00183"),
-            ("A.PLANE_2", "srcImage-07981"),
-            ("0", "requiredbitmask"),
+        tried += 1
+        child(
+            "b, n = buffer(31)\nq, r = buffer(256)\nwhole = vk.ImageSubresourceRange(A.PLANE_0, 0, 1, 0, 1)\n"
+            "part = vk.ImageMemoryBarrier(0, 0, L.GENERAL, L.GENERAL, 0, 0, i, whole)"
+        )
+        for work, vuid in (
+            ("c.copy_image_to_buffer(i, b, aspect=A.PLANE_1)", "pRegions-00183"),
+            ("c.copy_image_to_buffer(i, q, aspect=0)", "requiredbitmask"),
+            ("c.copy_image_to_buffer(i, q, aspect=A.PLANE_2)", "vkCmdCopyImageToBuffer-srcImage-07981"),
+            ("c.copy_buffer_to_image(q, i, aspect=A.COLOR)", "vkCmdCopyBufferToImage-dstImage-07981"),
+            ("c.copy_image_to_buffer(i, q, aspect=A.PLANE_1, buffer_offset=1)", "srcImage-07976"),
+            ("c.copy_buffer_to_image(q, i, aspect=A.PLANE_1, buffer_offset=1)", "dstImage-07976"),
+            ("c.clear_color_image(i, (0,) * 4)", "vkCmdClearColorImage-image-01545"),
+            (
+                "c.pipeline_barrier(S.TRANSFER, S.TRANSFER, image_memory_barriers=[part])",
+                "ImageMemoryBarrier-image-09242",
+            ),
         ):
-            error = child.fails(f"run(lambda c: c.copy_image_to_buffer(i, b, aspect={aspect}))")
-            assert any(vuid in broken for broken in error.vuids), aspect
-        child("close(b, n, i, m)")
+            error = child.fails(f"run(lambda c: {work})")
+            assert any(vuid in broken for broken in error.vuids), work
+        child("close(b, n, q, r, i, m)")
+    if not tried:
+        pytest.skip("this driver has no multi-planar images")
 
 
 def test_layouts_are_those_that_the_image_has(child: Peer) -> None:

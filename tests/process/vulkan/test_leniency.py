@@ -7,6 +7,7 @@ holds on every driver.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 
@@ -17,7 +18,8 @@ from extmem.devices.vulkan.driver import VulkanDriver
 from extmem.devices.vulkan.proving import Prover
 from extmem.errors import DriverError, ExtmemError, RuleViolation, UnsupportedError
 from extmem.memory import Device, DeviceMemory
-from tests.behaviours.steps import FD, KMT, W32, import_win32
+from extmem.testing.children import Peer
+from tests.behaviours.steps import FD, KMT, PEER, W32, import_win32
 from tests.unit.devices.vulkan.forging import takes_any_content
 
 SIZE = 1 << 20
@@ -126,11 +128,18 @@ def test_a_memory_type_that_is_not_there(
 
 @pytest.mark.parametrize("kind", [W32, KMT, DMA_BUF])
 def test_a_handle_type_that_the_driver_has_never_heard_of(
-    driver: VulkanDriver, device: Device, memory: DeviceMemory, kind: vk.ExternalMemoryHandleTypeFlagBits
+    driver: VulkanDriver,
+    device: Device,
+    memory: DeviceMemory,
+    peer: Peer,
+    kind: vk.ExternalMemoryHandleTypeFlagBits,
 ) -> None:
+    """Mesa takes it, and since version 26 never gives the file back: another process tries."""
     if kind == DMA_BUF and "VK_EXT_external_memory_dma_buf" in driver.physical.extensions:
         return  # it has
-    pinned(driver, lambda: passes(driver, memory, memory.allocation_size, kind=kind), True)
+    if is_mesas(driver):
+        peer(f"{PEER}\nfrom tests.process.vulkan.test_leniency import passes\nmemory = device.allocate(1 << 20)")
+        assert peer("passes(device.driver, memory, memory.allocation_size, kind=kind)", kind=int(kind))
     with memory.export_handle(FD) as fd:
         info = vk.ImportMemoryFdInfoKHR(kind, fd)
         with pytest.raises(RuleViolation):
@@ -160,11 +169,16 @@ def test_an_fd_of_memory_that_is_not_for_export(driver: VulkanDriver, device: De
 
 
 def test_allocations_and_imports_of_nothing(driver: VulkanDriver, device: Device, memory: DeviceMemory) -> None:
-    """Mesa answers VK_SUCCESS and VK_NULL_HANDLE, and leaves an imported fd open: for us that is a failure."""
-    pinned(driver, lambda: passes(driver, memory, 0), False)
+    """Mesa 22 answers VK_SUCCESS and VK_NULL_HANDLE, and leaves an imported fd open: for us that is a failure.
+
+    Mesa 26 imports all of the payload, and makes memory of no bytes. Neither may leave memory, or the fd, behind.
+    """
     if is_mesas(driver):
-        with pytest.raises(ExtmemError, match="there is no memory|VK_ERROR"):
-            driver.allocate(0, 0, b"")
+        before = len(os.listdir("/proc/self/fd"))
+        passes(driver, memory, 0)
+        assert len(os.listdir("/proc/self/fd")) == before, driver.identity.driver_version
+        with contextlib.suppress(ExtmemError):
+            driver.allocate(0, 0, b"").close()
     with pytest.raises(RuleViolation) as error:
         device.allocate_memory(vk.MemoryAllocateInfo(0, 0))
     assert "VUID-VkMemoryAllocateInfo-allocationSize-07897" in error.value.vuids

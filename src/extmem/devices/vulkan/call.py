@@ -19,6 +19,8 @@ _MEMORY = {
 _OTHER = {
     Result.ERROR_DEVICE_LOST: "the device is lost, and everything on it: close it, open it again, and allocate anew",
     Result.ERROR_INVALID_EXTERNAL_HANDLE: "the handle is not what the driver exported for this type and size",
+    Result.ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT: "offset or pitch of a memory plane does not suit the "
+    "modifier; give those that the exporter's driver states",
     Result.ERROR_INITIALIZATION_FAILED: "the driver does not start; see whether `vulkaninfo` runs",
     Result.ERROR_INCOMPATIBLE_DRIVER: "no driver is installed for this loader; on Debian software rendering is in "
     "mesa-vulkan-drivers",

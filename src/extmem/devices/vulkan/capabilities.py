@@ -15,12 +15,13 @@ from extmem.devices.vulkan.types import WIN32, HandleType, from_driver, to_drive
 from extmem.errors import UnsupportedError
 from extmem.vk.abi import from_c, to_c
 from extmem.vk.handle_types import FROM_D3D
+from extmem.vk.modifiers import EXTENSION as MODIFIERS
 from extmem.vk.words import flags_text, types_text
 
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
 
-__all__ = ["WIN32_EXTENSION", "buffer_properties", "extension_of", "format_properties", "supported"]
+__all__ = ["WIN32_EXTENSION", "buffer_properties", "extension_of", "image_properties", "supported"]
 
 WIN32_EXTENSION = "VK_KHR_external_memory_win32"
 
@@ -57,11 +58,11 @@ def buffer_properties(device: PhysicalDevice, info: vk.PhysicalDeviceExternalBuf
     return found
 
 
-def format_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+def image_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
     """vkGetPhysicalDeviceImageFormatProperties2, external properties chained where `info` asks for a type."""
     wanted = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
     kind = int(wanted.handle_type) if wanted is not None else 0
-    if kind and not supported(device, kind):
+    if (kind and not supported(device, kind)) or not _has_modifier(device, info):
         raise _unsupported(device, info, kind)
     empty = vk.ImageFormatProperties2(p_next=vk.ExternalImageFormatProperties() if kind else None)
     asked, answer = to_c(translated(info)), to_c(empty)
@@ -75,6 +76,18 @@ def format_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormat
     if external is not None:
         _widen(external.external_memory_properties, kind)
     return found
+
+
+def _has_modifier(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> bool:
+    """Whether the format has the modifier that is asked about. Drivers say yes to modifiers that they do not list."""
+    if info.tiling != vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT:
+        return True
+    named = vk.find(info, vk.PhysicalDeviceImageDrmFormatModifierInfoEXT)
+    if MODIFIERS not in device.extensions or named is None:
+        return False
+    listed = vk.find(device.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
+    known = listed.drm_format_modifier_properties if listed is not None else ()
+    return any(one.drm_format_modifier == named.drm_format_modifier for one in known)
 
 
 def _widen(properties: vk.ExternalMemoryProperties, asked: int) -> None:
@@ -101,6 +114,8 @@ def _unsupported(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2
         f"{enum(value).name if value in list(enum) else value}"
         for enum, value in ((vk.Format, int(info.format)), (vk.ImageTiling, int(info.tiling)))
     ]
+    named = vk.find(info, vk.PhysicalDeviceImageDrmFormatModifierInfoEXT)
+    words += [f"modifier {int(named.drm_format_modifier):#x}"] if named is not None else []
     shared = f", shared as {types_text(kind)}" if kind else ""
     return UnsupportedError(
         f"{device.identity.device_name} has no images of {', '.join(words)}, usage "

@@ -10,6 +10,7 @@ from extmem.devices.vulkan.owners import VkDeviceOwner, VkObject
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import living
+from extmem.vk import modifiers
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ SHARING = frozenset(
         "VK_EXT_external_memory_host",
         "VK_EXT_queue_family_foreign",
         "VK_KHR_external_memory_win32",
+        modifiers.EXTENSION,
+        modifiers.NEEDED,
     }
 )
 """Extensions that sharing needs; a device is made with those of them that it has."""
@@ -45,7 +48,7 @@ class LogicalDevice:
         self.queue_family = _family(physical) if queue_family is None else queue_family
         self.queue_index = queue
         self.owned = device is None
-        self.enabled = self.physical.extensions & SHARING if self.owned else self.physical.extensions
+        self.enabled = _enabled(physical) if self.owned else physical.extensions
         """Names of the device's extensions."""
         self.owner = VkDeviceOwner(physical.instance.owner)
         if device is None:
@@ -91,6 +94,10 @@ class LogicalDevice:
         if result:
             fail(result, "vkCreateDevice", self.name)
 
+    def format_properties(self, vk_format: int) -> vk.FormatProperties2:
+        """See `DescribesFormats`."""
+        return self.physical.format_properties(vk_format)
+
     def check(self, result: int, command: str, tried: str = "") -> None:
         """Raise what a VkResult other than VK_SUCCESS means."""
         if result:
@@ -109,6 +116,12 @@ class LogicalDevice:
     def close(self) -> None:
         """vkDestroyDevice, as soon as nothing of it is left. Safe to call twice; an adopted one is left alone."""
         self.owner.close()
+
+
+def _enabled(physical: PhysicalDevice) -> frozenset[str]:
+    """What a device is made with. DRM format modifiers need another extension, which every driver has."""
+    names = physical.extensions & SHARING
+    return names if modifiers.NEEDED in names else names - {modifiers.EXTENSION}
 
 
 def _family(physical: PhysicalDevice) -> int:

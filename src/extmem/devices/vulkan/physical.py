@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import vk
 from extmem.devices.base import DeviceIdentity, Offer
-from extmem.devices.vulkan import capabilities
+from extmem.devices.vulkan import capabilities, modifiers
 from extmem.devices.vulkan.call import fail
 from extmem.owning import late_imports
 from extmem.vk.abi import ffi, from_c, to_c
@@ -165,7 +165,11 @@ class PhysicalDevice:
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
         """See `Driver`."""
-        return capabilities.format_properties(self, info)
+        return capabilities.image_properties(self, info)
+
+    def format_properties(self, vk_format: int) -> vk.FormatProperties2:
+        """See `DescribesFormats`."""
+        return modifiers.format_properties(self, vk_format)
 
 
 class _Answers:

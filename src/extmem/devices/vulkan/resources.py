@@ -6,10 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from extmem import vk
 from extmem.devices.base import Allocation, NativeResource, Requirements
 from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.modifiers import resolved
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.prepared import BufferCreation, Spares
 from extmem.devices.vulkan.types import HandleType, translated
@@ -17,6 +20,7 @@ from extmem.errors import UnsupportedError
 from extmem.owning import Owner
 from extmem.vk.abi import ffi, from_c, to_c
 from extmem.vk.formats import is_depth_or_stencil
+from extmem.vk.modifiers import MEMORY_PLANES, has_modifier, questions
 from extmem.vk.words import flags_text
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ __all__ = ["Resources"]
 _S = vk.StructureType
 _USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _DISJOINT = int(vk.ImageCreateFlagBits.DISJOINT)
+_MEMORY = sum(MEMORY_PLANES)
 _DEEP = int(vk.ImageAspectFlagBits.DEPTH | vk.ImageAspectFlagBits.STENCIL)
 
 
@@ -69,10 +74,8 @@ class Resources:
         # Drivers need not check; an image that the device lacks may be made and fail later.
         external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
         types = int(external.handle_types) if external is not None else 0
-        query = vk.PhysicalDeviceImageFormatInfo2(info.format, info.image_type, info.tiling, info.usage, info.flags)
-        if types:
-            query.p_next = vk.PhysicalDeviceExternalImageFormatInfo(HandleType(types & -types))
-        driver.image_format_properties(query)
+        for question in questions(info, types & -types).values():
+            driver.image_format_properties(question)
         made = ffi.new("uint64_t *")
         asked = to_c(translated(info))  # held: what its chain leads to ends with it
         commands, owner = driver.commands, VkObject(driver.owner)
@@ -83,16 +86,28 @@ class Resources:
             what = f"{extent.width}×{extent.height}×{extent.depth} texels"
             fail(making.result, "vkCreateImage", driver.name, what)
         try:
-            needs = self._image_requirements(owner.raw)
+            return self._image(owner.raw, info, owner)
         except BaseException:
             owner.settle()
             raise
-        return NativeResource("image", needs, owner.raw, 0, info, owner=owner)
+
+    def _image(self, raw: int, info: vk.ImageCreateInfo, owner: Owner) -> NativeResource:
+        """An image that exists, with what it requires, and the modifier that its driver chose."""
+        needs = self._image_requirements(raw)
+        if not has_modifier(info):
+            return NativeResource("image", needs, raw, 0, info, owner=owner)
+        exact, planes = resolved(self._driver, raw, info)
+        end = max(plane.offset + plane.size for plane in planes)
+        if (
+            end > needs.size
+        ):  # a driver that leaves the offset of an explicit plane out: its texels lie there all the same
+            needs = msgspec.structs.replace(needs, size=end)
+        return NativeResource("image", needs, raw, 0, exact, planes=planes, owner=owner)
 
     def adopt(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
         """A VkBuffer or VkImage that somebody else made from `info`, and destroys; what it requires is asked."""
         if isinstance(info, vk.ImageCreateInfo):
-            return NativeResource("image", self._image_requirements(raw), raw, 0, info, owner=Owner())
+            return self._image(raw, info, Owner())
         driver, call = self._driver, self._creations.pop("set", None) or self._creations.make()
         call.ask.buffer = raw
         driver.commands.vkGetBufferMemoryRequirements2(driver.handle, call.ask, call.needs)
@@ -139,10 +154,13 @@ class Resources:
             )
         # Drivers answer anything for a subresource that the image lacks.
         aspect, level, layer = int(subresource.aspect_mask), int(subresource.mip_level), int(subresource.array_layer)
-        if aspect.bit_count() != 1 or bool(aspect & _DEEP) != is_depth_or_stencil(int(info.format)):
+        by_plane = has_modifier(info)
+        wrong = aspect & ~_MEMORY if by_plane else bool(aspect & _DEEP) != is_depth_or_stencil(int(info.format))
+        if aspect.bit_count() != 1 or wrong or (aspect & _MEMORY and not by_plane):
+            of_one = "MEMORY_PLANE_0_EXT, or another memory plane of it" if by_plane else "the one aspect of the image"
             raise ValueError(
-                f"aspectMask is {flags_text(subresource.aspect_mask, vk.ImageAspectFlagBits)}; give the one aspect of "
-                "the image that is asked for"
+                f"aspectMask is {flags_text(subresource.aspect_mask, vk.ImageAspectFlagBits)}; give {of_one} that is "
+                "asked for"
             )
         if not 0 <= level < info.mip_levels or not 0 <= layer < info.array_layers:
             raise ValueError(
@@ -152,6 +170,11 @@ class Resources:
         driver = self._driver
         image = self.create_image(info)
         try:
+            if by_plane and aspect not in MEMORY_PLANES[: len(image.planes)]:
+                raise ValueError(
+                    f"aspectMask is {flags_text(aspect, vk.ImageAspectFlagBits)}, and the image has "
+                    f"{len(image.planes)} memory planes with its modifier"
+                )
             asked, answer = to_c(subresource), ffi.new("VkSubresourceLayout *")
             driver.commands.vkGetImageSubresourceLayout(driver.handle, image.raw, asked.cdata, answer)
             return from_c(vk.SubresourceLayout, answer)

@@ -25,6 +25,8 @@ that `elsewhere(fake)` returns opens a device of a fake like this one; so it doe
 A memory file whose name begins with "fake dma-buf" stands in for a dma-buf of some other driver's, which a GPU whose
 `external` and `extensions` say so imports.
 
+`Gpu.modifiers` are DRM format modifiers that its images can have.
+
 Not modelled: semaphores, pipelines, sparse and protected memory, export as dma-buf, vkCmdPipelineBarrier2.
 """
 
@@ -42,6 +44,7 @@ from extmem.testing.fake_vulkan.gpus import (
     Gpu,
     Manners,
     MemoryType,
+    Modifier,
     shared,
 )
 from extmem.testing.fake_vulkan.installing import EXIT_MISUSE, elsewhere, install_here, installed, open_here, told_of
@@ -63,6 +66,7 @@ __all__ = [
     "Manners",
     "MemoryType",
     "Misuse",
+    "Modifier",
     "elsewhere",
     "install_here",
     "installed",

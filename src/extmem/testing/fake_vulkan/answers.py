@@ -10,6 +10,7 @@ from extmem.errors import UnsupportedError
 from extmem.testing.fake_vulkan._system import dma_buf_size
 from extmem.testing.fake_vulkan.instances import out_chain
 from extmem.testing.fake_vulkan.machine import Refusal
+from extmem.testing.fake_vulkan.modifiers import as_linear
 from extmem.testing.fake_vulkan.things import Device, Physical
 from extmem.vk.abi import ffi, from_c, to_c
 
@@ -53,6 +54,13 @@ def vkGetPhysicalDeviceImageFormatProperties2(fake: FakeVulkan, handle: Any, ask
     told = gpu.says("image", kind) if kind else None
     if kind and told is None:
         raise Refusal(_NO_FORMAT)
+    named = vk.find(info, vk.PhysicalDeviceImageDrmFormatModifierInfoEXT)
+    if (named is not None) != (info.tiling == vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT):
+        raise fake.wrong("the tiling DRM_FORMAT_MODIFIER and its struct do not come together")
+    if named is not None and fake.manners.any_modifier:
+        info.tiling = vk.ImageTiling.LINEAR
+    elif named is not None:
+        as_linear(gpu, info, int(named.drm_format_modifier), kind)
     info.p_next = None
     if fake.manners.takes_sparse:
         info.flags = vk.ImageCreateFlagBits(0)
@@ -61,6 +69,8 @@ def vkGetPhysicalDeviceImageFormatProperties2(fake: FakeVulkan, handle: Any, ask
     except UnsupportedError:
         raise Refusal(_NO_FORMAT) from None
     memory = to_c(found)
+    if named is not None:
+        memory.cdata.imageFormatProperties.maxMipLevels = memory.cdata.imageFormatProperties.maxArrayLayers = 1
     ffi.memmove(ffi.addressof(out.imageFormatProperties), ffi.addressof(memory.cdata.imageFormatProperties), _SIZE)
     chain = out_chain(out)
     if kind and _EXTERNAL_FORMAT in chain:

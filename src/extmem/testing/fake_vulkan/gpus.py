@@ -22,6 +22,7 @@ __all__ = [
     "Gpu",
     "Manners",
     "MemoryType",
+    "Modifier",
     "from_plain",
     "shared",
     "to_plain",
@@ -57,6 +58,19 @@ class Family:
 
     flags: int = _ALL_QUEUE
     count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Modifier:
+    """A DRM format modifier (VkDrmFormatModifierPropertiesEXT) that every plain format has. See `modifiers`."""
+
+    number: int
+    planes: int = 1
+    """Memory planes."""
+    pitch_alignment: int = 64
+    """Bytes: where rows and planes begin."""
+    shared: int | None = None
+    """Handle types that images with it may be shared as; None for all that the GPU shares images as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,8 @@ class Gpu:
     max_allocations: int = 4096
     host_pointer_alignment: int = 4096
     buffer_alignment: int = 256
+    modifiers: tuple[Modifier, ...] = ()
+    """DRM format modifiers, where `extensions` has VK_EXT_image_drm_format_modifier and VK_KHR_image_format_list."""
     resource_types: int = 0
     """memoryTypeBits that buffers and images require; 0 for all memory types."""
 
@@ -186,6 +202,10 @@ class Manners:
     """vkGetMemoryWin32HandleKHR gives the same NT handle when it is asked twice, which it must not be."""
     takes_sparse: bool = False
     """A buffer or image with sparse flags is made although the feature is off."""
+    same_planes: bool = False
+    """vkGetImageSubresourceLayout answers for memory plane 0 whichever is asked for."""
+    any_modifier: bool = False
+    """Images with a DRM format modifier that their format does not have are called possible."""
     answers_handle_types: bool = False
     """vkGetMemoryWin32HandlePropertiesKHR answers with bits of handle types instead of memory types."""
 
@@ -197,7 +217,7 @@ def to_plain(gpu: Gpu) -> dict[str, Any]:
 
 def from_plain(values: Mapping[str, Any]) -> Gpu:
     """The GPU that `to_plain` told of."""
-    parts = {"memory_types": MemoryType, "families": Family, "external": External}
+    parts = {"memory_types": MemoryType, "families": Family, "external": External, "modifiers": Modifier}
     told: dict[str, Any] = {
         name: tuple(parts[name](**part) for part in value) if name in parts else value for name, value in values.items()
     }

@@ -46,6 +46,7 @@ _LOST = int(Result.ERROR_DEVICE_LOST)
 _NEEDS = {
     "vkGetMemoryFdKHR": "VK_KHR_external_memory_fd",
     "vkGetMemoryFdPropertiesKHR": "VK_KHR_external_memory_fd",
+    "vkGetImageDrmFormatModifierPropertiesEXT": "VK_EXT_image_drm_format_modifier",
     "vkGetMemoryHostPointerPropertiesEXT": "VK_EXT_external_memory_host",
     "vkGetMemoryWin32HandleKHR": "VK_KHR_external_memory_win32",
     "vkGetMemoryWin32HandlePropertiesKHR": "VK_KHR_external_memory_win32",
@@ -302,10 +303,19 @@ class FakeLoader:
 
 @functools.cache
 def _commands() -> dict[str, Callable[..., Any]]:
-    from extmem.testing.fake_vulkan import answers, devices, instances, memories, queues, recording, resources
+    from extmem.testing.fake_vulkan import (
+        answers,
+        devices,
+        instances,
+        memories,
+        modifiers,
+        queues,
+        recording,
+        resources,
+    )
     from extmem.testing.fake_vulkan._system import sharing
 
-    modules = (instances, answers, devices, memories, sharing(), resources, queues, recording)
+    modules = (instances, answers, modifiers, devices, memories, sharing(), resources, queues, recording)
     return {
         name: value
         for module in modules

@@ -205,7 +205,7 @@ def vkCmdClearColorImage(
     def work() -> None:
         memory = _memory(fake, image)
         _laid_out(fake, image, layout, _COPY_TO)
-        for at, data in texels(image.info, one, areas):
+        for at, data in texels(image, one, areas):
             memory.payload.write(image.offset + at, data)
 
     _record(fake, handle, [image], work)
@@ -217,7 +217,7 @@ def _laid_out(fake: FakeVulkan, image: Image, said: int, fit: tuple[int, int]) -
 
 
 def _inside(fake: FakeVulkan, buffer: Buffer, image: Image, regions: list[Region]) -> list[tuple[int, int, int]]:
-    found = [row for region in regions for row in rows(image.info, region)]
+    found = [row for region in regions for row in rows(image, region)]
     for begin, at, size in found:
         if begin + size > buffer.length or at + size > image.size:
             raise fake.wrong(f"a copy between {buffer} at {begin} and {image} at {at} reaches outside")

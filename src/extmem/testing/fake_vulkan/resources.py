@@ -9,11 +9,12 @@ from extmem.devices.host import images
 from extmem.errors import ExtmemError
 from extmem.testing.fake_vulkan.instances import out_chain
 from extmem.testing.fake_vulkan.machine import Refusal
+from extmem.testing.fake_vulkan.modifiers import as_linear, chosen, placed, plane_layout
 from extmem.testing.fake_vulkan.things import Buffer, Device, Image, Memory, Resource
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
-    from extmem.testing.fake_vulkan.gpus import External
+    from extmem.testing.fake_vulkan.gpus import External, Modifier
     from extmem.testing.fake_vulkan.machine import FakeVulkan
 
 __all__: list[str] = []
@@ -70,6 +71,11 @@ def vkCreateImage(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, out: 
     external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
     types = int(external.handle_types) if external is not None else 0
     told = _shared_as(fake, device, "image", types)
+    modifier: Modifier | None = None
+    planes: list[vk.SubresourceLayout] = []
+    if info.tiling == vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT:
+        modifier, given = chosen(fake, device, info)
+        as_linear(device.gpu, info, modifier.number, types)
     info.p_next = None
     if fake.manners.takes_sparse:
         info.flags = vk.ImageCreateFlagBits(0)
@@ -77,10 +83,13 @@ def vkCreateImage(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, out: 
         needs = images.requirements(info)
     except ExtmemError:
         raise Refusal(_NO_FORMAT) from None
+    if modifier is not None:
+        needs, planes = placed(fake, info, modifier, given)
     every = device.gpu.resource_types or (1 << len(device.gpu.memory_types)) - 1
     alone = told.dedicated if told is not None else "no"
     image = Image(device, needs.size, needs.alignment, every, types, int(info.usage), alone, info=info)
     image.layout = int(info.initial_layout)
+    image.modifier, image.planes = modifier.number if modifier is not None else None, planes
     out[0] = fake.add(image)
     return 0
 
@@ -120,8 +129,12 @@ def vkGetImageMemoryRequirements2(fake: FakeVulkan, handle: Any, info: Any, out:
 
 
 def vkGetImageSubresourceLayout(fake: FakeVulkan, handle: Any, raw: int, asked: Any, out: Any) -> None:
-    """Of LINEAR images."""
+    """Of LINEAR images, and of memory planes."""
     image = fake.get(raw, Image, fake.get(handle, Device))
+    if image.planes:
+        memory = to_c(plane_layout(fake, image, int(asked.aspectMask)))
+        out[0] = memory.cdata[0]
+        return
     try:
         found = images.subresource_layout(image.info, from_c(vk.ImageSubresource, asked))
     except (ExtmemError, ValueError) as error:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import vk
 from extmem.vk.formats import texel_size
+from extmem.vk.modifiers import LINEAR
+
+if TYPE_CHECKING:
+    from extmem.testing.fake_vulkan.things import Image
 
 __all__ = ["Region", "rows", "texels"]
 
-_LINEAR, _OPTIMAL = 64, 256
+_ROW, _OPTIMAL_ROW = 64, 256
 _REMAINING = 0xFFFF_FFFF
 
 
@@ -50,10 +54,18 @@ class _Level(NamedTuple):
     extent: tuple[int, int, int]
 
 
-def _placed(info: vk.ImageCreateInfo) -> tuple[list[_Level], int]:
+def _placed(image: Image) -> tuple[list[_Level], int]:
     """Each mip level of a layer, and the layer's size."""
+    info = image.info
+    if image.planes:
+        plane, high = image.planes[0], info.extent.height
+        if image.modifier != LINEAR:  # the last row comes first
+            at, pitch = plane.offset + plane.row_pitch * (high - 1), -plane.row_pitch
+        else:
+            at, pitch = plane.offset, plane.row_pitch
+        return [_Level(at, pitch, 0, (info.extent.width, high, 1))], 0
     texel = texel_size(int(info.format)) or 1
-    alignment = _LINEAR if info.tiling == vk.ImageTiling.LINEAR else _OPTIMAL
+    alignment = _ROW if info.tiling == vk.ImageTiling.LINEAR else _OPTIMAL_ROW
     levels, offset = [], 0
     for level in range(info.mip_levels):
         wide, high, deep = (max(1, e >> level) for e in (info.extent.width, info.extent.height, info.extent.depth))
@@ -63,10 +75,10 @@ def _placed(info: vk.ImageCreateInfo) -> tuple[list[_Level], int]:
     return levels, offset
 
 
-def rows(info: vk.ImageCreateInfo, region: Region) -> Iterator[tuple[int, int, int]]:
+def rows(image: Image, region: Region) -> Iterator[tuple[int, int, int]]:
     """Where each row of a copy lies in the buffer and in the image, and its bytes."""
-    texel = texel_size(int(info.format)) or 1
-    levels, layer_size = _placed(info)
+    texel = texel_size(int(image.info.format)) or 1
+    levels, layer_size = _placed(image)
     placed = levels[region.level]
     wide, high, deep = region.extent
     pitch, height = (region.row_length or wide) * texel, region.image_height or high
@@ -80,12 +92,11 @@ def rows(info: vk.ImageCreateInfo, region: Region) -> Iterator[tuple[int, int, i
                 yield begin, at, wide * texel
 
 
-def texels(
-    info: vk.ImageCreateInfo, color: bytes, areas: list[tuple[int, int, int, int]]
-) -> Iterator[tuple[int, bytes]]:
+def texels(image: Image, color: bytes, areas: list[tuple[int, int, int, int]]) -> Iterator[tuple[int, bytes]]:
     """What clearing writes: where in the image, and the bytes. areas: first level, levels, first layer, layers."""
+    info = image.info
     one = _encoded(info, color)
-    levels, layer_size = _placed(info)
+    levels, layer_size = _placed(image)
     for first, count, base, layers in areas:
         chosen = levels[first:] if count == _REMAINING else levels[first : first + count]
         last = info.array_layers if layers == _REMAINING else base + layers

@@ -156,6 +156,10 @@ class Image(Resource):
 
     info: vk.ImageCreateInfo = field(default_factory=vk.ImageCreateInfo)
     layout: int = 0
+    modifier: int | None = None
+    """The DRM format modifier; None for other tilings."""
+    planes: list[vk.SubresourceLayout] = field(default_factory=list)
+    """Where its memory planes lie."""
 
 
 @dataclass(eq=False)

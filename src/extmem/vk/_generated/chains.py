@@ -61,6 +61,7 @@ CHAIN_ALLOWED: Mapping[str, frozenset[str]] = {
             "VkTensorMemoryBarrierARM",
         }
     ),
+    "VkDrmFormatModifierPropertiesListEXT": frozenset(),
     "VkExportMemoryAllocateInfo": frozenset(),
     "VkExportMemoryAllocateInfoNV": frozenset(),
     "VkExportMemoryWin32HandleInfoKHR": frozenset(),
@@ -71,6 +72,17 @@ CHAIN_ALLOWED: Mapping[str, frozenset[str]] = {
     "VkExternalMemoryBufferCreateInfo": frozenset(),
     "VkExternalMemoryImageCreateInfo": frozenset(),
     "VkExternalMemoryImageCreateInfoNV": frozenset(),
+    "VkFormatProperties2": frozenset(
+        {
+            "VkDrmFormatModifierPropertiesList2EXT",
+            "VkDrmFormatModifierPropertiesListEXT",
+            "VkFormatProperties3",
+            "VkFormatProperties4KHR",
+            "VkSubpassResolvePerformanceQueryEXT",
+            "VkTensorExplicitTilingFormatPropertiesARM",
+            "VkTensorFormatPropertiesARM",
+        }
+    ),
     "VkImageCreateInfo": frozenset(
         {
             "VkBufferCollectionImageCreateInfoFUCHSIA",
@@ -101,6 +113,9 @@ CHAIN_ALLOWED: Mapping[str, frozenset[str]] = {
             "VkVideoProfileListInfoKHR",
         }
     ),
+    "VkImageDrmFormatModifierExplicitCreateInfoEXT": frozenset(),
+    "VkImageDrmFormatModifierListCreateInfoEXT": frozenset(),
+    "VkImageDrmFormatModifierPropertiesEXT": frozenset(),
     "VkImageFormatProperties2": frozenset(
         {
             "VkAndroidHardwareBufferUsageANDROID",
@@ -201,6 +216,7 @@ CHAIN_ALLOWED: Mapping[str, frozenset[str]] = {
     "VkPhysicalDeviceExternalImageFormatInfo": frozenset(),
     "VkPhysicalDeviceExternalMemoryHostPropertiesEXT": frozenset(),
     "VkPhysicalDeviceIDProperties": frozenset(),
+    "VkPhysicalDeviceImageDrmFormatModifierInfoEXT": frozenset(),
     "VkPhysicalDeviceImageFormatInfo2": frozenset(
         {
             "VkDataGraphOpticalFlowImageFormatInfoARM",

@@ -661,6 +661,20 @@ COMMANDS: Mapping[str, Command] = {
         "VK_VERSION_1_1",
         ("vkGetPhysicalDeviceImageFormatProperties2KHR",),
     ),
+    "vkGetPhysicalDeviceFormatProperties2": Command(
+        "vkGetPhysicalDeviceFormatProperties2",
+        "void",
+        (
+            Param("physicalDevice", "physical_device", "VkPhysicalDevice", False, ""),
+            Param("format", "format", "VkFormat", False, ""),
+            Param("pFormatProperties", "format_properties", "VkFormatProperties2*", False, ""),
+        ),
+        (),
+        (),
+        "instance",
+        "VK_VERSION_1_1",
+        ("vkGetPhysicalDeviceFormatProperties2KHR",),
+    ),
     "vkGetPhysicalDeviceProperties2": Command(
         "vkGetPhysicalDeviceProperties2",
         "void",
@@ -786,6 +800,20 @@ COMMANDS: Mapping[str, Command] = {
         (),
         "device",
         "VK_VERSION_1_0",
+        (),
+    ),
+    "vkGetImageDrmFormatModifierPropertiesEXT": Command(
+        "vkGetImageDrmFormatModifierPropertiesEXT",
+        "VkResult",
+        (
+            Param("device", "device", "VkDevice", False, ""),
+            Param("image", "image", "VkImage", False, ""),
+            Param("pProperties", "properties", "VkImageDrmFormatModifierPropertiesEXT*", False, ""),
+        ),
+        (Result.SUCCESS,),
+        (Result.ERROR_OUT_OF_HOST_MEMORY, Result.ERROR_UNKNOWN, Result.ERROR_VALIDATION_FAILED),
+        "device",
+        "VK_EXT_image_drm_format_modifier",
         (),
     ),
     "vkBindBufferMemory": Command(

@@ -213,6 +213,37 @@ FIELDS: Mapping[str, tuple[FieldSpec, ...]] = {
         FieldSpec("memory", "memory", "handle", "", 0, "", "", ""),
         FieldSpec("memoryOffset", "memory_offset", "int", "", 0, "", "", ""),
     ),
+    "VkDrmFormatModifierPropertiesEXT": (
+        FieldSpec("drmFormatModifier", "drm_format_modifier", "int", "", 0, "", "", ""),
+        FieldSpec("drmFormatModifierPlaneCount", "drm_format_modifier_plane_count", "int", "", 0, "", "", ""),
+        FieldSpec("drmFormatModifierTilingFeatures", "drm_format_modifier_tiling_features", "flags", "", 0, "", "FormatFeatureFlagBits", ""),
+    ),
+    "VkDrmFormatModifierPropertiesListEXT": (
+        FieldSpec("pDrmFormatModifierProperties", "drm_format_modifier_properties", "sequence", "struct", 0, "drmFormatModifierCount", "DrmFormatModifierPropertiesEXT", "VkDrmFormatModifierPropertiesEXT"),
+    ),
+    "VkFormatProperties": (
+        FieldSpec("linearTilingFeatures", "linear_tiling_features", "flags", "", 0, "", "FormatFeatureFlagBits", ""),
+        FieldSpec("optimalTilingFeatures", "optimal_tiling_features", "flags", "", 0, "", "FormatFeatureFlagBits", ""),
+        FieldSpec("bufferFeatures", "buffer_features", "flags", "", 0, "", "FormatFeatureFlagBits", ""),
+    ),
+    "VkFormatProperties2": (
+        FieldSpec("formatProperties", "format_properties", "struct", "", 0, "", "FormatProperties", ""),
+    ),
+    "VkPhysicalDeviceImageDrmFormatModifierInfoEXT": (
+        FieldSpec("drmFormatModifier", "drm_format_modifier", "int", "", 0, "", "", ""),
+        FieldSpec("sharingMode", "sharing_mode", "enum", "", 0, "", "SharingMode", ""),
+        FieldSpec("pQueueFamilyIndices", "queue_family_indices", "sequence", "int", 0, "queueFamilyIndexCount", "", "uint32_t"),
+    ),
+    "VkImageDrmFormatModifierListCreateInfoEXT": (
+        FieldSpec("pDrmFormatModifiers", "drm_format_modifiers", "sequence", "int", 0, "drmFormatModifierCount", "", "uint64_t"),
+    ),
+    "VkImageDrmFormatModifierExplicitCreateInfoEXT": (
+        FieldSpec("drmFormatModifier", "drm_format_modifier", "int", "", 0, "", "", ""),
+        FieldSpec("pPlaneLayouts", "plane_layouts", "sequence", "struct", 0, "drmFormatModifierPlaneCount", "SubresourceLayout", "VkSubresourceLayout"),
+    ),
+    "VkImageDrmFormatModifierPropertiesEXT": (
+        FieldSpec("drmFormatModifier", "drm_format_modifier", "int", "", 0, "", "", ""),
+    ),
     "VkMemoryMapInfo": (
         FieldSpec("flags", "flags", "flags", "", 0, "", "MemoryMapFlagBits", ""),
         FieldSpec("memory", "memory", "handle", "", 0, "", "", ""),

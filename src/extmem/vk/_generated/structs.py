@@ -24,6 +24,7 @@ from extmem.vk._generated.flags import (
     ExternalMemoryFeatureFlagBits,
     ExternalMemoryHandleTypeFlagBits,
     ExternalMemoryHandleTypeFlagBitsNV,
+    FormatFeatureFlagBits,
     ImageAspectFlagBits,
     ImageCreateFlagBits,
     ImageUsageFlagBits,
@@ -52,6 +53,8 @@ __all__ = [
     "DedicatedAllocationMemoryAllocateInfoNV",
     "DependencyInfo",
     "DependencyInfoKHR",
+    "DrmFormatModifierPropertiesEXT",
+    "DrmFormatModifierPropertiesListEXT",
     "ExportMemoryAllocateInfo",
     "ExportMemoryAllocateInfoKHR",
     "ExportMemoryAllocateInfoNV",
@@ -70,7 +73,13 @@ __all__ = [
     "ExternalMemoryImageCreateInfoNV",
     "ExternalMemoryProperties",
     "ExternalMemoryPropertiesKHR",
+    "FormatProperties",
+    "FormatProperties2",
+    "FormatProperties2KHR",
     "ImageCreateInfo",
+    "ImageDrmFormatModifierExplicitCreateInfoEXT",
+    "ImageDrmFormatModifierListCreateInfoEXT",
+    "ImageDrmFormatModifierPropertiesEXT",
     "ImageFormatProperties",
     "ImageFormatProperties2",
     "ImageFormatProperties2KHR",
@@ -122,6 +131,7 @@ __all__ = [
     "PhysicalDeviceExternalMemoryHostPropertiesEXT",
     "PhysicalDeviceIDProperties",
     "PhysicalDeviceIDPropertiesKHR",
+    "PhysicalDeviceImageDrmFormatModifierInfoEXT",
     "PhysicalDeviceImageFormatInfo2",
     "PhysicalDeviceImageFormatInfo2KHR",
     "PhysicalDeviceLimits",
@@ -1258,6 +1268,187 @@ class BindImageMemoryInfo(ChainStruct):
 
 
 @dataclass(init=False, repr=False, eq=False, slots=True)
+class DrmFormatModifierPropertiesEXT(Struct):
+    """`VkDrmFormatModifierPropertiesEXT`, from VK_EXT_image_drm_format_modifier; filled in by the device.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkDrmFormatModifierPropertiesEXT.html
+    """
+
+    C_NAME: ClassVar[str] = "VkDrmFormatModifierPropertiesEXT"
+    drm_format_modifier: int = 0
+    drm_format_modifier_plane_count: int = 0
+    drm_format_modifier_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0)
+
+    def __init__(
+        self,
+        drm_format_modifier: int = 0,
+        drm_format_modifier_plane_count: int = 0,
+        drm_format_modifier_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0),
+    ) -> None:
+        self.drm_format_modifier = drm_format_modifier
+        self.drm_format_modifier_plane_count = drm_format_modifier_plane_count
+        self.drm_format_modifier_tiling_features = drm_format_modifier_tiling_features
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class DrmFormatModifierPropertiesListEXT(ChainStruct):
+    """`VkDrmFormatModifierPropertiesListEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkFormatProperties2`; filled in by the device.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkDrmFormatModifierPropertiesListEXT.html
+    """
+
+    C_NAME: ClassVar[str] = "VkDrmFormatModifierPropertiesListEXT"
+    S_TYPE: ClassVar[StructureType] = StructureType.DRM_FORMAT_MODIFIER_PROPERTIES_LIST_EXT
+    drm_format_modifier_properties: Sequence[DrmFormatModifierPropertiesEXT] = ()
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        drm_format_modifier_properties: Sequence[DrmFormatModifierPropertiesEXT] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.drm_format_modifier_properties = drm_format_modifier_properties
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class FormatProperties(Struct):
+    """`VkFormatProperties`, core; filled in by the device.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkFormatProperties.html
+    """
+
+    C_NAME: ClassVar[str] = "VkFormatProperties"
+    linear_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0)
+    optimal_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0)
+    buffer_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0)
+
+    def __init__(
+        self,
+        linear_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0),
+        optimal_tiling_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0),
+        buffer_features: FormatFeatureFlagBits | int = FormatFeatureFlagBits(0),
+    ) -> None:
+        self.linear_tiling_features = linear_tiling_features
+        self.optimal_tiling_features = optimal_tiling_features
+        self.buffer_features = buffer_features
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class FormatProperties2(ChainStruct):
+    """`VkFormatProperties2`, from VK_VERSION_1_1; filled in by the device.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkFormatProperties2.html
+    """
+
+    C_NAME: ClassVar[str] = "VkFormatProperties2"
+    S_TYPE: ClassVar[StructureType] = StructureType.FORMAT_PROPERTIES_2
+    format_properties: FormatProperties = field(default_factory=FormatProperties)
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        format_properties: FormatProperties | None = None,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.format_properties = FormatProperties() if format_properties is None else format_properties
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class PhysicalDeviceImageDrmFormatModifierInfoEXT(ChainStruct):
+    """`VkPhysicalDeviceImageDrmFormatModifierInfoEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkPhysicalDeviceImageFormatInfo2`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkPhysicalDeviceImageDrmFormatModifierInfoEXT.html
+    """
+
+    C_NAME: ClassVar[str] = "VkPhysicalDeviceImageDrmFormatModifierInfoEXT"
+    S_TYPE: ClassVar[StructureType] = StructureType.PHYSICAL_DEVICE_IMAGE_DRM_FORMAT_MODIFIER_INFO_EXT
+    drm_format_modifier: int = 0
+    sharing_mode: SharingMode | int = SharingMode(0)
+    queue_family_indices: Sequence[int] = ()
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        drm_format_modifier: int = 0,
+        sharing_mode: SharingMode | int = SharingMode(0),
+        queue_family_indices: Sequence[int] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.drm_format_modifier = drm_format_modifier
+        self.sharing_mode = sharing_mode
+        self.queue_family_indices = queue_family_indices
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ImageDrmFormatModifierListCreateInfoEXT(ChainStruct):
+    """`VkImageDrmFormatModifierListCreateInfoEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkImageCreateInfo`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageDrmFormatModifierListCreateInfoEXT.html
+    """
+
+    C_NAME: ClassVar[str] = "VkImageDrmFormatModifierListCreateInfoEXT"
+    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_DRM_FORMAT_MODIFIER_LIST_CREATE_INFO_EXT
+    drm_format_modifiers: Sequence[int] = ()
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        drm_format_modifiers: Sequence[int] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.drm_format_modifiers = drm_format_modifiers
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ImageDrmFormatModifierExplicitCreateInfoEXT(ChainStruct):
+    """`VkImageDrmFormatModifierExplicitCreateInfoEXT`, from VK_EXT_image_drm_format_modifier; chained to `VkImageCreateInfo`.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageDrmFormatModifierExplicitCreateInfoEXT.html
+    """
+
+    C_NAME: ClassVar[str] = "VkImageDrmFormatModifierExplicitCreateInfoEXT"
+    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_DRM_FORMAT_MODIFIER_EXPLICIT_CREATE_INFO_EXT
+    drm_format_modifier: int = 0
+    plane_layouts: Sequence[SubresourceLayout] = ()
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        drm_format_modifier: int = 0,
+        plane_layouts: Sequence[SubresourceLayout] = (),
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.drm_format_modifier = drm_format_modifier
+        self.plane_layouts = plane_layouts
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
+class ImageDrmFormatModifierPropertiesEXT(ChainStruct):
+    """`VkImageDrmFormatModifierPropertiesEXT`, from VK_EXT_image_drm_format_modifier; filled in by the device.
+
+    https://registry.khronos.org/vulkan/specs/latest/man/html/VkImageDrmFormatModifierPropertiesEXT.html
+    """
+
+    C_NAME: ClassVar[str] = "VkImageDrmFormatModifierPropertiesEXT"
+    S_TYPE: ClassVar[StructureType] = StructureType.IMAGE_DRM_FORMAT_MODIFIER_PROPERTIES_EXT
+    drm_format_modifier: int = 0
+    p_next: ChainStruct | None = None
+
+    def __init__(
+        self,
+        drm_format_modifier: int = 0,
+        p_next: ChainStruct | None = None,
+    ) -> None:
+        self.drm_format_modifier = drm_format_modifier
+        self.p_next = p_next
+
+
+@dataclass(init=False, repr=False, eq=False, slots=True)
 class MemoryMapInfo(ChainStruct):
     """`VkMemoryMapInfo`, from VK_VERSION_1_4.
 
@@ -2228,6 +2419,7 @@ BufferMemoryRequirementsInfo2KHR = BufferMemoryRequirementsInfo2
 ImageMemoryRequirementsInfo2KHR = ImageMemoryRequirementsInfo2
 BindBufferMemoryInfoKHR = BindBufferMemoryInfo
 BindImageMemoryInfoKHR = BindImageMemoryInfo
+FormatProperties2KHR = FormatProperties2
 MemoryMapInfoKHR = MemoryMapInfo
 MemoryUnmapInfoKHR = MemoryUnmapInfo
 PhysicalDeviceIDPropertiesKHR = PhysicalDeviceIDProperties

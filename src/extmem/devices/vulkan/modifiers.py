@@ -1,0 +1,100 @@
+"""VK_EXT_image_drm_format_modifier: which modifiers a format has, and which one the driver chose for an image."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.errors import UnsupportedError
+from extmem.vk.abi import ffi, from_c, to_c
+from extmem.vk.formats import format_name
+from extmem.vk.modifiers import EXTENSION, MEMORY_PLANES
+
+if TYPE_CHECKING:
+    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.devices.vulkan.physical import PhysicalDevice
+
+__all__ = ["format_properties", "resolved"]
+
+_LIST = int(vk.StructureType.DRM_FORMAT_MODIFIER_PROPERTIES_LIST_EXT)
+_PROPERTIES = int(vk.StructureType.IMAGE_DRM_FORMAT_MODIFIER_PROPERTIES_EXT)
+
+
+def format_properties(device: PhysicalDevice, vk_format: int) -> vk.FormatProperties2:
+    """vkGetPhysicalDeviceFormatProperties2, with the format's modifiers chained where the device has the extension."""
+    memory = to_c(vk.FormatProperties2())
+    ask, listed = device.commands.vkGetPhysicalDeviceFormatProperties2, None
+    if EXTENSION in device.extensions:
+        listed = ffi.new("VkDrmFormatModifierPropertiesListEXT *")
+        listed.sType = _LIST
+        memory.cdata.pNext = listed
+    ask(device.handle, vk_format, memory.cdata)
+    if listed is not None and listed.drmFormatModifierCount:
+        room = ffi.new("VkDrmFormatModifierPropertiesEXT[]", listed.drmFormatModifierCount)
+        listed.pDrmFormatModifierProperties = room  # this time the driver fills it
+        ask(device.handle, vk_format, memory.cdata)
+    return from_c(vk.FormatProperties2, memory)
+
+
+def resolved(
+    driver: VulkanDriver, raw: int, info: vk.ImageCreateInfo
+) -> tuple[vk.ImageCreateInfo, tuple[vk.SubresourceLayout, ...]]:
+    """What the identical image is made from, wherever, and where the memory planes of this one lie.
+
+    raw: a VkImage of tiling DRM_FORMAT_MODIFIER, made from `info`. Errors: UnsupportedError where the driver states
+    places that cannot be.
+    """
+    answer = ffi.new("VkImageDrmFormatModifierPropertiesEXT *")
+    answer.sType = _PROPERTIES
+    driver.check(
+        driver.commands.vkGetImageDrmFormatModifierPropertiesEXT(driver.handle, raw, answer),
+        "vkGetImageDrmFormatModifierPropertiesEXT",
+    )
+    modifier = int(answer.drmFormatModifier)
+    listed = vk.find(driver.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
+    known = listed.drm_format_modifier_properties if listed is not None else ()
+    count = next((int(m.drm_format_modifier_plane_count) for m in known if m.drm_format_modifier == modifier), 1)
+    planes = tuple(_plane(driver, raw, aspect) for aspect in MEMORY_PLANES[:count])
+    if any(_overlap(one, other) for one, other in itertools.pairwise(sorted(planes, key=lambda plane: plane.offset))):
+        raise UnsupportedError(
+            f"{driver.name} states places that overlap for the {count} memory planes of "
+            f"{format_name(int(info.format))} with modifier {modifier:#x}, so that nobody could make the same image; "
+            "use a format in one plane",
+            requires_one_of=["a format in one plane", "another modifier", "ImageTiling.LINEAR"],
+        )
+    # What creates an image leaves the sizes to the driver, and pitches that one layer or slice does not have.
+    layers, slices = info.array_layers > 1, info.extent.depth > 1
+    placed = [
+        vk.SubresourceLayout(p.offset, 0, p.row_pitch, p.array_pitch if layers else 0, p.depth_pitch if slices else 0)
+        for p in planes
+    ]
+    made = copy.copy(info)
+    made.extent = copy.copy(info.extent)
+    made.p_next = vk.ImageDrmFormatModifierExplicitCreateInfoEXT(modifier, placed, _without_modifiers(info))
+    return made, planes
+
+
+def _overlap(one: vk.SubresourceLayout, other: vk.SubresourceLayout) -> bool:
+    """Whether two memory planes share bytes; `one` begins first."""
+    return one.offset + one.size > other.offset
+
+
+def _plane(driver: VulkanDriver, raw: int, aspect: int) -> vk.SubresourceLayout:
+    asked, answer = to_c(vk.ImageSubresource(vk.ImageAspectFlagBits(aspect))), ffi.new("VkSubresourceLayout *")
+    driver.commands.vkGetImageSubresourceLayout(driver.handle, raw, asked.cdata, answer)
+    return from_c(vk.SubresourceLayout, answer)
+
+
+def _without_modifiers(info: vk.ImageCreateInfo) -> vk.ChainStruct | None:
+    """A copy of the chain without the structs that name modifiers."""
+    first: vk.ChainStruct | None = None
+    for link in reversed(list(vk.chain(info))):
+        if not isinstance(
+            link, (vk.ImageDrmFormatModifierListCreateInfoEXT, vk.ImageDrmFormatModifierExplicitCreateInfoEXT)
+        ):
+            kept = copy.copy(link)
+            kept.p_next = first
+            first = kept
+    return first
