@@ -26,6 +26,21 @@ with extmem.open_device(kind="vulkan") as device:
         device.driver.destroy(device.driver.create_buffer(vk.BufferCreateInfo(size=size, usage=3)))
 """
 """Calls the driver past the checks of the library."""
+HAZARD = """
+import sys, extmem
+from extmem import vk
+from extmem.devices.vulkan.recording import CommandRecorder
+if sys.argv[1] == "without a barrier":
+    CommandRecorder._in_order = lambda self, *about: None
+with extmem.open_device(kind="vulkan") as device, device.allocate_memory(vk.MemoryAllocateInfo(4096, 0)) as memory:
+    with device.create_buffer(vk.BufferCreateInfo(size=4096, usage=3)) as buffer:
+        device.bind_buffer_memory(buffer, memory)
+        with device.commands() as commands:
+            commands.fill_buffer(buffer, 1)
+            commands.fill_buffer(buffer, 2)
+"""
+"""Fills a buffer twice; without a barrier in between, where it is told so."""
+HAZARD_ID = "SYNC-HAZARD-WRITE-AFTER-WRITE"
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +74,14 @@ def test_what_is_right_is_not_found(collected: Collector) -> None:
 def test_each_of_many_is_found(collected: Collector) -> None:
     """The layer stops at ten messages of a kind, unless it is told otherwise."""
     assert of_child(collected, *[0] * 25) == [NOTHING] * 25
+
+
+@pytest.mark.parametrize(("how", "ids"), [("without a barrier", [HAZARD_ID]), ("in order", [])])
+def test_a_missing_barrier_is_found(collected: Collector, how: str, ids: list[str]) -> None:
+    """Synchronization validation is on: the layer turns it on by the settings alone, and ignores what it cannot read."""
+    with Child.python(HAZARD, how, env=collected.environment) as child:
+        child.wait()
+    assert [message.id for message in collected.take()] == ids
 
 
 def test_two_processes_at_once_lose_nothing(collected: Collector) -> None:
