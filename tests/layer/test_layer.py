@@ -78,7 +78,7 @@ def test_each_of_many_is_found(collected: Collector) -> None:
 
 @pytest.mark.parametrize(("how", "ids"), [("without a barrier", [HAZARD_ID]), ("in order", [])])
 def test_a_missing_barrier_is_found(collected: Collector, how: str, ids: list[str]) -> None:
-    """Synchronization validation is on: the layer turns it on by the settings alone, and ignores what it cannot read."""
+    """Synchronization validation is on. The settings alone turn it on, and the layer ignores what it cannot read."""
     with Child.python(HAZARD, how, env=collected.environment) as child:
         child.wait()
     assert [message.id for message in collected.take()] == ids

@@ -124,6 +124,11 @@ class Resource(Held, abc.ABC):
         # Completion and debuggers read all that is listed here, and this raises once the resource is destroyed.
         return [name for name in super().__dir__() if not (self._closed and name == "raw")]
 
+    @property
+    def _map_size(self) -> int:
+        """How many bytes `map` shows."""
+        return self.requirements.size
+
     def bind(self, memory: DeviceMemory, offset: int) -> None:
         """Remember the binding, after the device made it (for the library itself)."""
         self.memory = memory
@@ -131,13 +136,17 @@ class Resource(Held, abc.ABC):
         self._bound = True
 
     def map(self) -> memoryview:
-        """A memoryview of its bytes in the bound memory. HandleStateError before it is bound."""
+        """A memoryview (format "B") of its bytes in the bound memory, as the device has them.
+
+        Of a buffer `size` bytes, of an image `requirements.size`. Errors: HandleStateError before it is bound; as
+        `DeviceMemory.map`.
+        """
         if self._closed or self.memory is None:
             raise HandleStateError(
                 f"this {self._word} is {'destroyed' if self._closed else 'bound to no memory'}; "
                 "bind it with Device.bind_buffer_memory or bind_image_memory first"
             )
-        return self.memory.map()[self.memory_offset : self.memory_offset + self.requirements.size]
+        return self.memory.map_part(self.memory_offset, self._map_size)
 
     def __enter__(self) -> Self:
         return self
@@ -185,6 +194,10 @@ class Buffer(Resource):
     def size(self) -> int:
         """VkBufferCreateInfo::size in bytes; `requirements.size` may be larger."""
         return int(self.create_info.size)
+
+    @property
+    def _map_size(self) -> int:
+        return self.size
 
 
 class Image(Resource):
@@ -237,7 +250,7 @@ def buffer_over(memory: DeviceMemory) -> Buffer:
 
 def _buffer_over(memory: DeviceMemory, holding: Holding) -> Buffer:
     made = holding.resource
-    if made is None and holding.dedicated is None:
+    if holding.dedicated is None and (made is None or made.closed):
         types = holding.export_handle_types or holding.import_handle_type
         external = vk.ExternalMemoryBufferCreateInfo(types) if types else None
         usage, size = holding.descriptor.usage or _COPYING, holding.descriptor.payload_size
@@ -249,6 +262,8 @@ def _buffer_over(memory: DeviceMemory, holding: Holding) -> Buffer:
             "and use that (`DeviceMemory.resource` has what `open` made)",
             requires_one_of=["memory that is not dedicated to an image"],
         )
+    if made.closed:
+        raise HandleStateError("the buffer that this memory is dedicated to is destroyed; keep it while you use that")
     if made.memory is None:
         holding.device.bind_buffer_memory(made, memory, holding.descriptor.payload_offset)
     elif made.memory.closed:

@@ -17,13 +17,22 @@ from extmem.owning import unsettled
 if TYPE_CHECKING:
     from extmem.memory.holding import Holding
 
-__all__ = ["view"]
+__all__ = ["view", "view_of_all"]
 
 
 def view(holding: Holding, arrays: list[ref[Any]]) -> memoryview:
-    """The payload's bytes, read-only where they may not be written. Errors: HandleStateError; as `Allocation.map`.
+    """The payload's bytes, read-only where they may not be written. Errors: as `view_of_all`."""
+    octets, descriptor = view_of_all(holding, arrays), holding.descriptor
+    if descriptor.payload_size == holding.size:
+        return octets
+    return octets[descriptor.payload_offset : descriptor.payload_offset + descriptor.payload_size]
+
+
+def view_of_all(holding: Holding, arrays: list[ref[Any]]) -> memoryview:
+    """The bytes of the whole allocation, as bound resources lie in it; read-only where they may not be written.
 
     arrays: what views of this memory look through, while there are any.
+    Errors: HandleStateError; as `Allocation.map`.
     """
     array: Any = None
     for seen in arrays:
@@ -33,12 +42,7 @@ def view(holding: Holding, arrays: list[ref[Any]]) -> memoryview:
         array = _mapped(holding)
         arrays.append(ref(array, arrays.remove))
     octets = memoryview(array).cast("B")
-    if not holding.writable:
-        octets = octets.toreadonly()
-    descriptor = holding.descriptor
-    if descriptor.payload_size == holding.size:
-        return octets
-    return octets[descriptor.payload_offset : descriptor.payload_offset + descriptor.payload_size]
+    return octets if holding.writable else octets.toreadonly()
 
 
 def _mapped(holding: Holding) -> Any:
