@@ -70,7 +70,7 @@ class Answers(Protocol):
 class Recorder(Protocol):
     """Commands of one submission, in the order in which the device is to do them.
 
-    Each transfer sees what the ones before it wrote. Offsets and sizes in bytes.
+    Each transfer and each change of layout sees what the ones before it wrote. Offsets and sizes in bytes.
     """
 
     def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:

@@ -176,7 +176,10 @@ class Commands:
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier] = (),
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier] = (),
     ) -> None:
-        """vkCmdPipelineBarrier, word for word; the barriers' `buffer` and `image` are resources of this device."""
+        """vkCmdPipelineBarrier; the barriers' `buffer` and `image` are resources of this device.
+
+        What it names is recorded as it is, and besides it is ordered with the transfers before and after it.
+        """
         self._barrier(
             src_stage_mask, dst_stage_mask, memory_barriers, buffer_memory_barriers, image_memory_barriers, None
         )

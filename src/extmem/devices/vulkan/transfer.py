@@ -170,7 +170,7 @@ class Transfer:
         memory = vk.MemoryBarrier(_HOST, _MOVES) if acquire else vk.MemoryBarrier(_MOVES, _HOST)
         before = _Stage.TOP_OF_PIPE | _Stage.HOST if acquire else _Stage.TRANSFER
         after = _Stage.TRANSFER if acquire else _Stage.BOTTOM_OF_PIPE | _Stage.HOST
-        recorder.pipeline_barrier(int(before), int(after), [memory], barriers)
+        recorder.barrier(int(before), int(after), [memory], barriers)
 
     def _begin(self) -> Any:
         driver, vulkan = self._driver, self._commands
