@@ -215,7 +215,7 @@ class Commands:
         if not found:
             for index, (image, one) in enumerate(zip(images, of_images, strict=True)):
                 where = f"vkCmdPipelineBarrier.image_memory_barriers[{index}]"
-                steps.append((image, barrier_step(image, one, device.facts, where)))
+                steps.append((image, barrier_step(image, one, device.facts, self._family(), where)))
         self._judge(found, "vkCmdPipelineBarrier", steps)
         for given, kind in ((memories, vk.MemoryBarrier), (of_buffers, vk.BufferMemoryBarrier)):
             check_structs(given, kind)

@@ -42,7 +42,7 @@ from extmem.rules.image_copies import (
     copied_extent,
     default_aspect,
 )
-from extmem.rules.image_layouts import Area, Layouts, Step, apply
+from extmem.rules.image_layouts import RELEASED, Area, Layouts, Step, apply
 from extmem.rules.keyed_mutex import check_keyed_mutex
 from extmem.rules.mapping import check_map_memory, check_unmap_memory
 from extmem.rules.pipeline_barrier import check_pipeline_barrier, check_pipeline_barrier2
@@ -62,6 +62,7 @@ __all__ = [
     "Layouts",
     "MemoryFacts",
     "MemoryTypeFacts",
+    "RELEASED",
     "PayloadFacts",
     "Place",
     "Refusal",
