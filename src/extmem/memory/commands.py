@@ -368,14 +368,16 @@ class Commands:
             made = f"Device.create_{kind.__name__.lower()}"
             raise TypeError(f"{resource!r} is not {word}: pass what {made} returned")
         memory = resource.memory
+        if resource.bound_elsewhere and resource.device is self._device:
+            return resource
         if resource.closed or memory is None or memory.closed or resource.device is not self._device:
             state = (
                 "destroyed; make another one"
                 if resource.closed
-                else "bound to no memory; bind it to memory of this device first"
-                if memory is None
                 else f"of another device ({resource.device.name}); use one of this device"
                 if resource.device is not self._device
+                else "bound to no memory; bind it to memory of this device first"
+                if memory is None
                 else "bound to memory that is closed; make another one, and bind it to memory that is open"
             )
             raise HandleStateError(f"this {kind.__name__.lower()} is {state}")
@@ -389,19 +391,25 @@ class Commands:
         return target
 
     def _check_writable(self, resource: Resource, verb: str) -> None:
-        self._memory_of(resource).check_writable(verb)
+        holding = self._memory_of(resource)
+        if holding is not None:
+            holding.check_writable(verb)
 
     @staticmethod
-    def _memory_of(resource: Resource) -> Holding:
+    def _memory_of(resource: Resource) -> Holding | None:
+        """What it is bound to; None where another binding bound it, and keeps the memory."""
         memory = resource.memory
         if memory is None:
+            if resource.bound_elsewhere:
+                return None
             raise resource.gone()
         holding = memory.holding
         holding.check_process()
         return holding
 
-    def _place(self, resource: Resource) -> rules.Place:
-        return place_of(self._memory_of(resource), resource.memory_offset)
+    def _place(self, resource: Resource) -> rules.Place | None:
+        holding = self._memory_of(resource)
+        return None if holding is None else place_of(holding, resource.memory_offset)
 
     def _add(
         self,
@@ -416,12 +424,16 @@ class Commands:
                 raise HandleStateError("commands are recorded inside `with device.commands() as commands:` only")
             for resource in used:
                 self._uses.add(resource)
-                self._uses.add(self._memory_of(resource))
+                holding = self._memory_of(resource)
+                if holding is not None:
+                    self._uses.add(holding)
             self._recorded.append(command)
             self._layouts.add(steps)
             if afterwards is not None:
                 resource, here = afterwards
-                self._after.append((self._memory_of(resource), here))
+                holding = self._memory_of(resource)
+                if holding is not None:
+                    self._after.append((holding, here))
 
 
 def _rest(*parts: tuple[Buffer, int], whole: int = 1) -> int:

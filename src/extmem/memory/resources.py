@@ -114,11 +114,19 @@ class Resource(Held, abc.ABC):
         return HandleStateError(f"this {self._word} is destroyed; make another one")
 
     @property
+    def bound_elsewhere(self) -> bool:
+        """Whether another binding bound it, to memory that is not known here (for the library itself)."""
+        return self._bound and self.memory is None and not self._closed
+
+    @property
     def raw(self) -> int:
         """VkBuffer or VkImage as a number; 0 on the host device, which needs none. HandleStateError once destroyed."""
         if self._closed:
             raise self.gone()
-        return self.native.raw
+        number = self.native.raw
+        if number:
+            self.device.numbered[self.native.kind, number] = self
+        return number
 
     def __dir__(self) -> list[str]:
         # Completion and debuggers read all that is listed here, and this raises once the resource is destroyed.
@@ -142,9 +150,9 @@ class Resource(Held, abc.ABC):
         `DeviceMemory.map`.
         """
         if self._closed or self.memory is None:
+            state = "destroyed" if self._closed else "bound by another binding" if self._bound else "bound to no memory"
             raise HandleStateError(
-                f"this {self._word} is {'destroyed' if self._closed else 'bound to no memory'}; "
-                "bind it with Device.bind_buffer_memory or bind_image_memory first"
+                f"this {self._word} is {state}; bind one with Device.bind_buffer_memory or bind_image_memory first"
             )
         return self.memory.map_part(self.memory_offset, self._map_size)
 
@@ -157,7 +165,7 @@ class Resource(Held, abc.ABC):
         self.close()
 
     def __repr__(self) -> str:
-        state = "destroyed" if self._closed else "bound" if self.memory is not None else "unbound"
+        state = "destroyed" if self._closed else "bound" if self._bound else "unbound"
         return f"<{type(self).__name__} {self.requirements.size} bytes on {self.device.name}, {state}>"
 
 
@@ -223,7 +231,7 @@ class Image(Resource):
         self.create_info = copy.copy(info)
         """The VkImageCreateInfo that it was made from."""
         self.create_info.extent = copy.copy(info.extent)
-        self.layouts: Layouts | None = Layouts(self.create_info)
+        self.layouts: Layouts | None = Layouts(self.create_info) if native is None else None
         """The layouts that submitted commands left it in (for the library itself); None once others have its handle."""
         self._look_now()
 
