@@ -356,7 +356,7 @@ class Driver(Protocol):
         """Copy as many bytes of the payload as `into` (contiguous, writable, format "B") has. As `write`."""
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
-        """Set every byte to `value` (0 to 255). Offset and size are multiples of 4, or reach to the end. As `write`."""
+        """Set every byte to `value` (0 to 255). As `write`."""
 
     @property
     def queue_facts(self) -> QueueFacts | None:
