@@ -317,7 +317,7 @@ class Commands:
         aspect: as `copy_buffer_to_image` takes it.
         """
         self._usable(image, Image)
-        self._usable(buffer, Buffer)
+        self._written(buffer, Buffer, "copy to")
         now, part = number(layout, "layout"), region(image.create_info, buffer_offset, mip_level, array_layer, aspect)
         found = rules.check_copy_image_to_buffer(
             image.facts, buffer.facts, now, self._device.facts, **self._told(image, buffer, part)

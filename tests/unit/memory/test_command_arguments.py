@@ -219,6 +219,9 @@ def test_images_in_read_only_memory_are_not_written_to(faked: Device) -> None:
                 commands.acquire(target)
                 commands.copy_image_to_buffer(target, bound.buffer)
                 commands.release(target)
+            bound.memory.holding.writable = False
+            with pytest.raises(extmem.AccessDeniedError), faked.commands() as commands:
+                commands.copy_image_to_buffer(target, bound.buffer)
 
 
 # What a resource shows of its memory.
