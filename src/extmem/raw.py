@@ -245,10 +245,10 @@ def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, boun
     """A VkBuffer that another binding created on this device: to dedicate memory to, to bind, for commands.
 
     info: how it was created. It is compared with what the driver requires of the buffer. bound: whether the other
-        binding has bound it to memory already.
+        binding has bound it to memory already, which it keeps as long as commands use the buffer.
     Ownership: stays the other's, who destroys it after `close()`.
     Errors: DescriptorError where the buffer was not created so; UnsupportedError for another kind of device;
-        HandleStateError for null; as `Device.create_buffer`.
+        HandleStateError for null, and for what is a buffer of `device` already; as `Device.create_buffer`.
     """
     return adopting.adopt_buffer(device, buffer, info, bound=bound)
 

@@ -2,8 +2,8 @@
 
 How this works. A program is a list of steps, each a call with its arguments; JSON, so that it can be sent to a process,
 shrunk, and shown. Three in five programs are meant to be valid throughout; in the others any field of any struct and
-any argument may be arbitrary. In some, something is closed where nobody expects it. The same seed makes the same
-program.
+any argument may be arbitrary. In some, something is closed where nobody expects it, or memory is opened that may be
+read alone, and written to nevertheless. The same seed makes the same program.
 
 In arguments, `{"ref": name}` is the object that an earlier step made, `{"of": name, "what": …, "plus": n}` a number of
 it, `{"fd": name}` a new fd of that memory, and a dict with `class` a struct of `extmem.vk`.
@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from extmem import vk
+from extmem.handles import Access
 from tests.arbitrary.values import Draw, Value, flags
 
 __all__ = ["COMMANDS", "Program", "Step", "make"]
@@ -36,6 +37,7 @@ _COPIED = flags(_I.TRANSFER_SRC, _I.TRANSFER_DST)
 _DEEP = (vk.Format.D16_UNORM, vk.Format.D32_SFLOAT, vk.Format.D32_SFLOAT_S8_UINT, vk.Format.S8_UINT)
 _COLORS = (vk.Format.R8G8B8A8_UNORM, vk.Format.R8_UNORM, vk.Format.R32G32B32A32_SFLOAT, vk.Format.R8G8B8A8_UINT)
 _SIZES = (4, 64, 100, 1000, 4096, 65536, 65536, 1 << 18, 1 << 18, 1 << 18)
+_READ = int(Access.READ)
 _IGNORED, _EXTERNAL = int(vk.QUEUE_FAMILY_IGNORED), int(vk.QUEUE_FAMILY_EXTERNAL)
 COMMANDS = (
     "acquire",
@@ -72,6 +74,8 @@ class _Maker:
         self.buffers: list[str] = []
         self.images: list[str] = []
         self.memories: list[str] = []
+        self.read_only: list[str] = []
+        """Imports that may be read alone. Nobody else has their payload, so its bytes stay as they are."""
         self.bound: set[str] = set()
         """The resources that were meant to be bound: commands use them more often than others."""
         self.in_layout: set[str] = set()
@@ -81,6 +85,8 @@ class _Maker:
         draw = self.draw
         for _ in range(draw.choice((1, 2, 2, 3))):
             self.resource(draw.chance(0.5))
+        if draw.chance(0.1):
+            self.reading()
         for _ in range(draw.choice((0, 1, 1, 2))):
             self.step("commands", do=self.commands())
         for _ in range(draw.choice((0, 0, 1, 2))):
@@ -132,6 +138,16 @@ class _Maker:
         self.step("allocate_memory", memory, info=self.allocation(name, image, external))
         self.bind(kind, name, memory)
         self.bound.add(name)
+
+    def reading(self) -> None:
+        """A payload that is opened for reading, and a buffer over it. At most one in a program."""
+        self.read_only.append("reader")
+        self.step("allocate", "owner", shape=self.draw.choice((64, 4096)), name="arbitrary", access=_READ)
+        self.step("open", "reader", source="arbitrary")
+        buffer = f"buffer{len(self.buffers)}"
+        self.buffers.append(buffer)
+        self.bound.add(buffer)
+        self.step("buffer", buffer, memory=_ref("reader"))
 
     def buffer_info(self) -> Value:
         draw = self.draw
@@ -215,7 +231,7 @@ class _Maker:
         if draw.chance(self.wild):
             resource = draw.choice([*self.buffers, *self.images])
         if draw.chance(self.wild):
-            memory = draw.choice(self.memories)
+            memory = draw.choice([*self.memories, *self.read_only])
         offset = self.odd(0, draw.choice((_of(resource, "alignment"), 1, 64, 1 << 40, _of(memory, "memory"))))
         if draw.chance(0.3):
             struct = vk.BindImageMemoryInfo if kind == "image" else vk.BindBufferMemoryInfo
@@ -244,8 +260,20 @@ class _Maker:
         for _ in range(draw.choice((1, 1, 2, 4))):
             call = draw.choice(possible)
             found.append({"call": call, "with": getattr(self, f"_{call}")()})
+            if call == "release":
+                found += self.after_release(found[-1]["with"]["resource"])
         if draw.chance(0.05):
             found.insert(draw.randint(0, len(found)), self.closing())
+        return found
+
+    def after_release(self, resource: Value) -> list[Step]:
+        """What comes behind a release: mostly the acquire, then a use; in some programs the use alone."""
+        found: list[Step] = [{"call": "acquire", "with": {"resource": resource}}] if self.draw.chance(0.8) else []
+        if self.draw.chance(0.5) and resource["ref"] in self.images:
+            use = {"image": resource, "color": [0.0, 0.0, 0.0, 0.0], "layout": self._layout()}
+            found.append({"call": "clear_color_image", "with": use})
+        elif self.draw.chance(0.5):
+            found.append({"call": "fill_buffer", "with": {"buffer": resource, "word": 3}})
         return found
 
     def _one_of(self, names: list[str]) -> str:
@@ -339,6 +367,9 @@ class _Maker:
             made["mip_level"] = self.odd(self.draw.choice((0, 1)))
         if self.draw.chance(0.1):
             made["array_layer"] = self.odd(self.draw.choice((0, 1)))
+        if self.draw.chance(0.2):
+            aspect = _of(made["image"]["ref"], "aspect")
+            made["aspect"] = self.odd(aspect, self.draw.of_type(vk.ImageAspectFlagBits))
         if self.draw.chance(self.wild):
             made["layout"] = self._layout()
         return made
@@ -359,7 +390,7 @@ class _Maker:
         draw = self.draw
         if not self.memories or draw.chance(0.15):
             return self.query()
-        memory = _ref(draw.choice(self.memories))
+        memory = _ref(draw.choice([*self.memories, *self.read_only]))
         call = draw.choice(("write", "read_bytes", "fill", "map", "buffer", "flush", "get_memory_fd", "layout"))
         if call == "write":
             self.step(call, memory=memory, data=draw.choice((1, 16, 100)), offset=self.odd(0))

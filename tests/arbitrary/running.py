@@ -5,7 +5,11 @@ each call: its name and `ran`, `refused` (an error that a call may raise), `miss
 `escaped` (another error). After each program a marker goes between the messages of the validation layer, where that is
 on. The device is used by all programs; what a program makes ends with it.
 
-HOLE is a check that is taken away: `module:name`, such as `extmem.rules:check_create_buffer`. It returns nothing then.
+What was opened for reading alone must not have been written to in the end; else the program has another entry, `kept`,
+with the outcome `escaped`.
+
+HOLE is a check that is taken away: `module:name`, such as `extmem.rules:check_create_buffer`, or `module:Class.name`.
+It returns nothing then.
 """
 
 from __future__ import annotations
@@ -55,6 +59,10 @@ class Run:
         self.objects: dict[str, Any] = {}
         self.views: list[memoryview] = []
         self.outcomes: list[Outcome] = []
+        self.named_memory: dict[str, DeviceMemory] = {}
+        """By name, what others may open."""
+        self.kept: dict[str, tuple[DeviceMemory, bytes]] = {}
+        """Those that were opened for reading alone, and their bytes."""
 
     def program(self, program: Program) -> list[Outcome]:
         """Run it."""
@@ -69,7 +77,10 @@ class Run:
         return self.outcomes
 
     def end(self) -> None:
-        """Give everything back."""
+        """Give everything back. Before that, see whether what was opened for reading has been written to."""
+        for name, (owner, before) in self.kept.items():
+            if not owner.closed and owner.read_bytes() != before:
+                self.outcomes.append(("kept", "escaped", f"WrittenError: {name} was opened for reading alone"))
         for view in self.views:
             view.release()
         for thing in reversed(self.objects.values()):
@@ -122,6 +133,14 @@ class Run:
             raise LookupError("planted")
         elif call == "close":
             given["what"].close()
+        elif call == "allocate":
+            made = self.named_memory[given["name"]] = self.device.allocate(**given)
+            made.fill(1)
+        elif call == "open":
+            made = self.device.open(**given)
+            if made.read_only:
+                owner = self.named_memory[given["source"]]
+                self.kept[given["source"]] = owner, bytes(owner.read_bytes())
         elif call == "write":
             given["memory"].write(bytes(range(given["data"])), offset=given["offset"])
         elif call == "map":
@@ -168,8 +187,9 @@ class Run:
             return int(thing.allocation_size)
         if what == "length":
             return int(thing.size) if isinstance(thing, Buffer) else 4
-        if what == "aspects":
-            return aspects(int(thing.create_info.format)) if isinstance(thing, Image) else 1
+        if what in ("aspects", "aspect"):
+            found = aspects(int(thing.create_info.format)) if isinstance(thing, Image) else 1
+            return found if what == "aspects" else found & -found
         needs = thing.requirements
         if what == "type":
             bits = needs.memory_type_bits
@@ -202,9 +222,13 @@ def aspects(number: int) -> int:
 
 def take_away(hole: str) -> None:
     """Replace a check by one that finds nothing."""
-    module, name = hole.split(":")
-    getattr(importlib.import_module(module), name)  # it is there
-    setattr(importlib.import_module(module), name, lambda *_args, **_more: ())
+    module, path = hole.split(":")
+    *owners, name = path.split(".")
+    place: Any = importlib.import_module(module)
+    for owner in owners:
+        place = getattr(place, owner)
+    getattr(place, name)  # it is there
+    setattr(place, name, lambda *_args, **_more: ())
 
 
 def main() -> None:

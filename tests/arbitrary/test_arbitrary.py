@@ -6,12 +6,14 @@ The other tests are of this one: what it draws, and that it finds what is plante
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+import extmem
 from extmem import vk
 from tests.arbitrary import judging, programs
 from tests.arbitrary.__main__ import LEAST
@@ -48,6 +50,19 @@ def bound(offset: int) -> Program:
     bind = {"buffer": {"ref": "b"}, "memory": {"ref": "m"}, "offset": offset}
     fill = {"call": "fill_buffer", "with": {"buffer": {"ref": "b"}, "word": 7}}
     return [*BUFFER, {"call": "bind_buffer_memory", "with": bind}, {"call": "commands", "with": {}, "do": [fill]}]
+
+
+READ = int(extmem.Access.READ)
+READING: Program = [
+    {"call": "allocate", "to": "o", "with": {"shape": 64, "name": "arbitrary owner", "access": READ}},
+    {"call": "open", "to": "m", "with": {"source": "arbitrary owner"}},
+    {"call": "buffer", "to": "b", "with": {"memory": {"ref": "m"}}},
+    {
+        "call": "commands",
+        "with": {},
+        "do": [{"call": "fill_buffer", "with": {"buffer": {"ref": "b"}, "word": 7}}],
+    },
+]
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +152,22 @@ def test_every_kind_of_call_is_drawn_often() -> None:
     assert not [kind for kind in judging.KINDS if drawn[kind] < 30], drawn
 
 
+def test_every_kind_of_misuse_is_drawn_often() -> None:
+    """Aspects that are stated, right and wrong; what is used behind a release; and what may be read alone."""
+    aspects: set[str] = set()
+    used = read = 0
+    for seed in range(1000):
+        program = programs.make(seed)
+        read += any(step["call"] == "open" for step in program)
+        for step in program:
+            block = step.get("do", [])
+            aspects |= {str(inner["with"]["aspect"]) for inner in block if "aspect" in inner["with"]}
+            for first, second in itertools.pairwise(block):
+                if first["call"] == "release" and second["call"] in ("fill_buffer", "clear_color_image"):
+                    used += first["with"]["resource"] in second["with"].values()
+    assert read > 50 and used > 10 and len(aspects) > 5, (read, used, aspects)
+
+
 def test_a_seed_has_one_program() -> None:
     assert programs.make(7) == programs.make(7) != programs.make(8)
 
@@ -169,6 +200,17 @@ def test_a_check_that_is_taken_away_is_missed(layer: None, vulkan_device: object
     with judging.Bed(HOLE) as bed:
         signs = bed.run([bound(1)])[0].signs()
     assert signs and all(sign.startswith((*FOUND, "death")) for sign in signs), signs
+
+
+def test_memory_for_reading_is_not_written_to(bed: judging.Bed) -> None:
+    ran = bed.run([READING])[0]
+    assert ran.signs() == [] and [end for call, end, _ in ran.outcomes if call == "fill_buffer"] == ["refused"]
+    assert judging.told(READING).startswith(f"o = allocate(shape=64, name='arbitrary owner', access={READ:#x})")
+
+
+def test_a_write_to_memory_for_reading_is_found(layer: None, vulkan_device: object) -> None:
+    with judging.Bed("extmem.memory.holding:Holding.check_writable") as bed:
+        assert bed.run([READING])[0].signs() == ["escaped: WrittenError"]
 
 
 @pytest.mark.slow("runs hundreds of programs")

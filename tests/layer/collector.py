@@ -46,9 +46,12 @@ khronos_validation.report_flags = error,warn
 khronos_validation.enables = VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT,\
 VALIDATION_CHECK_ENABLE_SYNCHRONIZATION_VALIDATION_QUEUE_SUBMIT
 khronos_validation.validate_sync = true
+khronos_validation.syncval_submit_time_validation = true
 khronos_validation.enable_message_limit = false
 khronos_validation.duplicate_message_limit = 0
 """
+"""Old layers take synchronization validation from `enables`, a list that only a comma separates; newer ones take it
+from `validate_sync`, and ignore the list. Both ignore what they do not know, without a message."""
 
 
 _SETTINGS_TOLD = "VALIDATION-SETTINGS"

@@ -70,7 +70,7 @@ class Answers(Protocol):
 class Recorder(Protocol):
     """Commands of one submission, in the order in which the device is to do them.
 
-    Each transfer sees what the ones before it wrote. Offsets and sizes in bytes.
+    Each transfer and each change of layout sees what the ones before it wrote. Offsets and sizes in bytes.
     """
 
     def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
@@ -356,7 +356,7 @@ class Driver(Protocol):
         """Copy as many bytes of the payload as `into` (contiguous, writable, format "B") has. As `write`."""
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
-        """Set every byte to `value` (0 to 255). Offset and size are multiples of 4, or reach to the end. As `write`."""
+        """Set every byte to `value` (0 to 255). As `write`."""
 
     @property
     def queue_facts(self) -> QueueFacts | None:

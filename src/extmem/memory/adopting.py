@@ -86,18 +86,22 @@ def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, boun
     """A VkBuffer that somebody else created as `info` says."""
     driver = _adopts(device, "VkBuffer")
     _not_null(buffer, "VkBuffer")
-    with device.use(), device.create_buffer(info) as twin:
+    with device.use(), device.making, device.create_buffer(info) as twin:
+        _not_here(device, "buffer", buffer)
         native = _like(driver.adopt_resource(buffer, info), twin, bound)
-        return Buffer(device, info, native=native)
+        made = device.numbered["buffer", buffer] = Buffer(device, info, native=native)
+        return made
 
 
 def adopt_image(device: Device, image: int, info: vk.ImageCreateInfo, *, bound: bool) -> Image:
     """A VkImage that somebody else created as `info` says."""
     driver = _adopts(device, "VkImage")
     _not_null(image, "VkImage")
-    with device.use(), device.create_image(info) as twin:
+    with device.use(), device.making, device.create_image(info) as twin:
+        _not_here(device, "image", image)
         native = _like(driver.adopt_resource(image, info), twin, bound)
-        return Image(device, info, native=native)
+        made = device.numbered["image", image] = Image(device, info, native=native)
+        return made
 
 
 def _adopts(device: Device, what: str) -> AdoptsMemory:
@@ -113,6 +117,13 @@ def _adopts(device: Device, what: str) -> AdoptsMemory:
 def _not_null(handle: int, what: str) -> None:
     if not handle:
         raise HandleStateError(f"the {what} is null; pass its value as a number")
+
+
+def _not_here(device: Device, kind: str, number: int) -> None:
+    """Two objects for one thing would each follow what the other does not see: what is bound, and the layouts."""
+    known = device.numbered.get((kind, number))
+    if known is not None and not known.closed:
+        raise HandleStateError(f"this Vk{kind.capitalize()} is {known!r} already; use that, or close it first")
 
 
 def _like(native: NativeResource, twin: Buffer | Image, bound: bool) -> NativeResource:

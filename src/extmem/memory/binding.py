@@ -10,6 +10,7 @@ from extmem import rules, vk
 from extmem.memory import tracking, verdicts
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
+from extmem.memory.taking import own
 from extmem.owning import Uses
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def bind(
     pairs: list[tuple[Resource, DeviceMemory, Holding, int]] = []
     named: set[int] = set()
     with device.making, Uses() as uses:
-        for info in infos:
-            resource, memory = _parts(info, kind)
+        for given in infos:
+            info, resource, memory = _parts(given, kind)
             holding = uses.add(memory.holding)
             if device.check != "off":
                 found += _breaks(device, info, resource, holding, form, again=id(resource) in named)
@@ -62,18 +63,24 @@ def bind(
             resource.bind(memory, offset)
 
 
-def _parts(info: object, kind: Literal["buffer", "image"]) -> tuple[Resource, DeviceMemory]:
-    """What is to be bound to what. TypeError for anything but a buffer, or an image, and memory."""
+def _parts(
+    given: object, kind: Literal["buffer", "image"]
+) -> tuple[vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo, Resource, DeviceMemory]:
+    """A copy of the struct, which is read once, and what it binds to what.
+
+    TypeError for anything but a buffer, or an image, and memory.
+    """
     struct, word = (vk.BindBufferMemoryInfo, Buffer) if kind == "buffer" else (vk.BindImageMemoryInfo, Image)
-    if not isinstance(info, struct):
-        raise TypeError(f"cannot bind {info!r}: pass a vk.{struct.__name__}")
+    if not isinstance(given, struct):
+        raise TypeError(f"cannot bind {given!r}: pass a vk.{struct.__name__}")
+    info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo = own(given, struct)
     resource, memory = getattr(info, kind), info.memory
     if not isinstance(resource, word) or not isinstance(memory, DeviceMemory):
         raise TypeError(
             f"cannot bind {resource!r} to {memory!r}: pass the {kind} from create_{kind} and the memory from "
             "allocate_memory; objects of other bindings come in through extmem.raw"
         )
-    return resource, memory
+    return info, resource, memory
 
 
 def _breaks(

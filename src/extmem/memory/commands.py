@@ -17,22 +17,21 @@ or image over, `release` gives it back; both halves are needed for others to see
 
 from __future__ import annotations
 
-import copy
-import operator
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from extmem import rules, vk
-from extmem.devices.base import ImageRegion
 from extmem.errors import HandleStateError, RuleViolation
+from extmem.handles.here import HERE
 from extmem.memory.laying_out import LayingOut, Steps, barrier_step, whole_step
 from extmem.memory.placing import place_of
 from extmem.memory.resources import Buffer, Image, Resource
+from extmem.memory.taking import check_structs, each, number, own_structs, region
 from extmem.owning import Lock, Uses
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Recorder
+    from extmem.devices.base import ImageRegion, Recorder
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
 
@@ -51,8 +50,9 @@ class Commands:
 
     Commands run in order, and each sees what the ones before it wrote. Offsets and sizes are in bytes.
     Errors of all: HandleStateError for resources that are destroyed, unbound, of another device, or bound to memory
-    that is closed, and outside the block; RuleViolation as the device's `check` says, and always for what would reach
-    outside a resource; at the block's end DriverError, OutOfMemoryError, UnsupportedError for what the device lacks.
+    that is closed, outside the block, and in a forked child; AccessDeniedError for what would write to read-only
+    memory; RuleViolation as the device's `check` says, and always for what would reach outside a resource; at the
+    block's end DriverError, OutOfMemoryError, UnsupportedError for what the device lacks.
     """
 
     def __init__(self, device: Device) -> None:
@@ -60,12 +60,14 @@ class Commands:
         self._recorded: list[Callable[[Recorder], None]] = []
         self._after: list[tuple[Holding, bool]] = []
         self._open = False
+        self._pid = HERE.pid
         self._lock = Lock()
         self._uses = Uses()
         """What the commands use is not given back until they are done."""
         self._layouts = LayingOut()
 
     def __enter__(self) -> Self:
+        self._check_process()
         with self._lock:
             if self._open:
                 raise HandleStateError("these commands are being recorded already; get others with device.commands()")
@@ -80,6 +82,7 @@ class Commands:
             with self._lock:
                 mine, self._open = self._open, False  # another thread may end the block, too
             if mine and kind is None and self._recorded:
+                self._check_process()
                 if self._device.check != "off":
                     for command, violations in self._layouts.judged_again():
                         self._device.report(violations, command)
@@ -92,6 +95,13 @@ class Commands:
                 self._after.clear()
                 self._layouts.clear()
                 self._uses.end()
+
+    def _check_process(self) -> None:
+        if self._pid != HERE.pid:
+            raise HandleStateError(
+                f"these commands belong to process {self._pid}, and this is its forked child {HERE.pid}; start "
+                "children with spawn and open the device there"
+            )
 
     def _record(self, recorder: Recorder) -> None:
         for command in self._recorded:
@@ -126,6 +136,7 @@ class Commands:
 
     def change_layout(self, image: Image, old_layout: vk.ImageLayout, new_layout: vk.ImageLayout) -> None:
         """An image layout transition, without a change of owner."""
+        self._usable(image, Image)
         ignored = int(vk.QUEUE_FAMILY_IGNORED)
         self._transfer(image, ignored, ignored, _MOVES, _MOVES, old_layout, new_layout)
 
@@ -165,7 +176,10 @@ class Commands:
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier] = (),
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier] = (),
     ) -> None:
-        """vkCmdPipelineBarrier, word for word; the barriers' `buffer` and `image` are resources of this device."""
+        """vkCmdPipelineBarrier; the barriers' `buffer` and `image` are resources of this device.
+
+        What it names is recorded as it is, and besides it is ordered with the transfers before and after it.
+        """
         self._barrier(
             src_stage_mask, dst_stage_mask, memory_barriers, buffer_memory_barriers, image_memory_barriers, None
         )
@@ -180,35 +194,40 @@ class Commands:
         afterwards: tuple[Resource, bool] | None,
     ) -> None:
         device = self._device
-        masks = _number(src_stage_mask, "src_stage_mask"), _number(dst_stage_mask, "dst_stage_mask")
-        buffers = [self._usable(getattr(one, "buffer", one), Buffer) for one in buffer_memory_barriers]
-        images = [self._usable(getattr(one, "image", one), Image) for one in image_memory_barriers]
+        masks = number(src_stage_mask, "src_stage_mask"), number(dst_stage_mask, "dst_stage_mask")
+        memories = own_structs(memory_barriers, vk.MemoryBarrier)
+        of_buffers = own_structs(buffer_memory_barriers, vk.BufferMemoryBarrier)
+        of_images = own_structs(image_memory_barriers, vk.ImageMemoryBarrier)
+        buffers = [self._usable(getattr(one, "buffer", one), Buffer) for one in each(of_buffers)]
+        images = [self._usable(getattr(one, "image", one), Image) for one in each(of_images)]
         facts = device.driver.queue_facts
         found = rules.check_pipeline_barrier(
-            buffer_memory_barriers,
-            image_memory_barriers,
+            of_buffers,
+            of_images,
             device.facts,
             buffers=[buffer.facts for buffer in buffers],
             images=[image.facts for image in images],
             recording_family=facts.queue_family if facts is not None else None,
             stage_masks=masks,
-            memory_barriers=memory_barriers,
+            memory_barriers=memories,
         )
         steps = []
         if not found:
-            for index, (image, one) in enumerate(zip(images, image_memory_barriers, strict=True)):
+            for index, (image, one) in enumerate(zip(images, of_images, strict=True)):
                 where = f"vkCmdPipelineBarrier.image_memory_barriers[{index}]"
-                steps.append((image, barrier_step(image, one, device.facts, where)))
+                steps.append((image, barrier_step(image, one, device.facts, self._family(), where)))
         self._judge(found, "vkCmdPipelineBarrier", steps)
-        # From here on they are the commands' own, with numbers in place of the objects.
-        memories = [copy.copy(one) for one in memory_barriers]
-        of_buffers = [copy.copy(one) for one in buffer_memory_barriers]
-        of_images = [copy.copy(one) for one in image_memory_barriers]
+        for given, kind in ((memories, vk.MemoryBarrier), (of_buffers, vk.BufferMemoryBarrier)):
+            check_structs(given, kind)
+        check_structs(of_images, vk.ImageMemoryBarrier)
+        for image, about_image in zip(images, of_images, strict=True):
+            if about_image.old_layout != about_image.new_layout:
+                self._check_writable(image, "change the layout of an image in")
+        # The recorded ones have numbers in place of the objects.
         for buffer, about_buffer in zip(buffers, of_buffers, strict=True):
             about_buffer.buffer = buffer.native.raw
         for image, about_image in zip(images, of_images, strict=True):
             about_image.image = image.native.raw
-            about_image.subresource_range = copy.copy(about_image.subresource_range)
         self._add(
             lambda recorder: recorder.pipeline_barrier(*masks, memories, of_buffers, of_images),
             *buffers,
@@ -221,9 +240,9 @@ class Commands:
 
     def fill_buffer(self, buffer: Buffer, word: int, *, offset: int = 0, size: int | None = None) -> None:
         """vkCmdFillBuffer with a 32-bit word. Offset and size are multiples of 4; None fills to the end."""
-        self._usable(buffer, Buffer)
-        start, value = _number(offset, "offset"), _number(word, "word")
-        count = (buffer.size - start) // 4 * 4 if size is None else _number(size, "size")
+        self._written(buffer, Buffer, "fill")
+        start, value = number(offset, "offset"), number(word, "word")
+        count = _rest((buffer, start), whole=4) if size is None else number(size, "size")
         if not 0 <= value < _WORD:
             raise ValueError(f"word is {value:#x}, and it takes 32 bits: 0 to {_WORD - 1:#x}")
         self._judge(rules.check_fill_buffer(buffer.facts, start, count, self._device.facts), "vkCmdFillBuffer")
@@ -243,10 +262,10 @@ class Commands:
 
         The two may not overlap in memory, also where two memory objects have one payload, as far as that is known.
         """
-        for buffer in (source, target):
-            self._usable(buffer, Buffer)
-        start, at = _number(source_offset, "source_offset"), _number(target_offset, "target_offset")
-        count = min(source.size - start, target.size - at) if size is None else _number(size, "size")
+        self._usable(source, Buffer)
+        self._written(target, Buffer, "copy to")
+        start, at = number(source_offset, "source_offset"), number(target_offset, "target_offset")
+        count = _rest((source, start), (target, at)) if size is None else number(size, "size")
         places, facts = (self._place(source), self._place(target)), self._device.facts
         found = rules.check_copy_buffer(source.facts, target.facts, start, at, count, facts, places=places)
         self._judge(found, "vkCmdCopyBuffer")
@@ -272,17 +291,15 @@ class Commands:
             the texels of its own compatible format.
         """
         self._usable(buffer, Buffer)
-        self._usable(image, Image)
-        now, region = _number(layout, "layout"), _region(image, buffer_offset, mip_level, array_layer, aspect)
+        self._written(image, Image, "copy to an image in")
+        now, part = number(layout, "layout"), region(image.create_info, buffer_offset, mip_level, array_layer, aspect)
         found = rules.check_copy_buffer_to_image(
-            buffer.facts, image.facts, now, self._device.facts, **self._told(image, buffer, region)
+            buffer.facts, image.facts, now, self._device.facts, **self._told(image, buffer, part)
         )
-        steps = [(image, whole_step("vkCmdCopyBufferToImage", now, region.mip_level, region.array_layer))]
+        steps = [(image, whole_step("vkCmdCopyBufferToImage", now, part.mip_level, part.array_layer))]
         self._judge(found, "vkCmdCopyBufferToImage", steps)
         first, second = buffer.native, image.native
-        self._add(
-            lambda recorder: recorder.copy_buffer_to_image(first, second, now, region), buffer, image, steps=steps
-        )
+        self._add(lambda recorder: recorder.copy_buffer_to_image(first, second, now, part), buffer, image, steps=steps)
 
     def copy_image_to_buffer(
         self,
@@ -300,24 +317,22 @@ class Commands:
         aspect: as `copy_buffer_to_image` takes it.
         """
         self._usable(image, Image)
-        self._usable(buffer, Buffer)
-        now, region = _number(layout, "layout"), _region(image, buffer_offset, mip_level, array_layer, aspect)
+        self._written(buffer, Buffer, "copy to")
+        now, part = number(layout, "layout"), region(image.create_info, buffer_offset, mip_level, array_layer, aspect)
         found = rules.check_copy_image_to_buffer(
-            image.facts, buffer.facts, now, self._device.facts, **self._told(image, buffer, region)
+            image.facts, buffer.facts, now, self._device.facts, **self._told(image, buffer, part)
         )
-        steps = [(image, whole_step("vkCmdCopyImageToBuffer", now, region.mip_level, region.array_layer))]
+        steps = [(image, whole_step("vkCmdCopyImageToBuffer", now, part.mip_level, part.array_layer))]
         self._judge(found, "vkCmdCopyImageToBuffer", steps)
         first, second = image.native, buffer.native
-        self._add(
-            lambda recorder: recorder.copy_image_to_buffer(first, now, second, region), image, buffer, steps=steps
-        )
+        self._add(lambda recorder: recorder.copy_image_to_buffer(first, now, second, part), image, buffer, steps=steps)
 
     def clear_color_image(
         self, image: Image, color: Sequence[float], *, layout: vk.ImageLayout = _Layout.GENERAL
     ) -> None:
         """vkCmdClearColorImage of all levels and layers to four floats (red, green, blue, alpha)."""
-        self._usable(image, Image)
-        parts, now = tuple(float(part) for part in color), _number(layout, "layout")
+        self._written(image, Image, "clear an image in")
+        parts, now = tuple(float(part) for part in color), number(layout, "layout")
         if len(parts) != 4:
             raise ValueError(f"a color has four parts, and this has {len(parts)}: {color!r}")
         steps = [(image, whole_step("vkCmdClearColorImage", now))]
@@ -353,28 +368,48 @@ class Commands:
             made = f"Device.create_{kind.__name__.lower()}"
             raise TypeError(f"{resource!r} is not {word}: pass what {made} returned")
         memory = resource.memory
+        if resource.bound_elsewhere and resource.device is self._device:
+            return resource
         if resource.closed or memory is None or memory.closed or resource.device is not self._device:
             state = (
                 "destroyed; make another one"
                 if resource.closed
-                else "bound to no memory; bind it to memory of this device first"
-                if memory is None
                 else f"of another device ({resource.device.name}); use one of this device"
                 if resource.device is not self._device
+                else "bound to no memory; bind it to memory of this device first"
+                if memory is None
                 else "bound to memory that is closed; make another one, and bind it to memory that is open"
             )
             raise HandleStateError(f"this {kind.__name__.lower()} is {state}")
+        memory.holding.check_process()
         return resource
 
+    def _written(self, resource: object, kind: type[R], verb: str) -> R:
+        """What a command writes to."""
+        target = self._usable(resource, kind)
+        self._check_writable(target, verb)
+        return target
+
+    def _check_writable(self, resource: Resource, verb: str) -> None:
+        holding = self._memory_of(resource)
+        if holding is not None:
+            holding.check_writable(verb)
+
     @staticmethod
-    def _memory_of(resource: Resource) -> Holding:
+    def _memory_of(resource: Resource) -> Holding | None:
+        """What it is bound to; None where another binding bound it, and keeps the memory."""
         memory = resource.memory
         if memory is None:
+            if resource.bound_elsewhere:
+                return None
             raise resource.gone()
-        return memory.holding
+        holding = memory.holding
+        holding.check_process()
+        return holding
 
-    def _place(self, resource: Resource) -> rules.Place:
-        return place_of(self._memory_of(resource), resource.memory_offset)
+    def _place(self, resource: Resource) -> rules.Place | None:
+        holding = self._memory_of(resource)
+        return None if holding is None else place_of(holding, resource.memory_offset)
 
     def _add(
         self,
@@ -389,31 +424,23 @@ class Commands:
                 raise HandleStateError("commands are recorded inside `with device.commands() as commands:` only")
             for resource in used:
                 self._uses.add(resource)
-                self._uses.add(self._memory_of(resource))
+                holding = self._memory_of(resource)
+                if holding is not None:
+                    self._uses.add(holding)
             self._recorded.append(command)
             self._layouts.add(steps)
             if afterwards is not None:
                 resource, here = afterwards
-                self._after.append((self._memory_of(resource), here))
+                holding = self._memory_of(resource)
+                if holding is not None:
+                    self._after.append((holding, here))
 
 
-def _number(value: SupportsIndex, name: str) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}, and it takes an integer") from None
+def _rest(*parts: tuple[Buffer, int], whole: int = 1) -> int:
+    """How many bytes all have from these offsets on, a multiple of `whole`.
 
-
-def _region(
-    image: Image,
-    buffer_offset: SupportsIndex,
-    mip_level: SupportsIndex,
-    array_layer: SupportsIndex,
-    aspect: SupportsIndex | None,
-) -> ImageRegion:
-    """One whole level of one layer in one aspect; without an extent where the image lacks them."""
-    info, level = image.create_info, _number(mip_level, "mip_level")
-    chosen = rules.default_aspect(info) if aspect is None else _number(aspect, "aspect")
-    extent = rules.copied_extent(info, level, chosen)
-    layer = _number(array_layer, "array_layer")
-    return ImageRegion(_number(buffer_offset, "buffer_offset"), level, layer, chosen, extent=extent)
+    `whole` where an offset is outside: then that is at fault, and not a size that nobody gave.
+    """
+    if all(0 <= offset < buffer.size for buffer, offset in parts):
+        return min(buffer.size - offset for buffer, offset in parts) // whole * whole
+    return whole

@@ -78,6 +78,8 @@ class Device(Held):
         self.max_allocations = driver.max_memory_allocation_count
         self.buffer_answers: dict[tuple[int, int, int], rules.ExternalMemoryFacts] = {}
         """What buffers of these flags and this usage can do with one handle type."""
+        self.numbered: weakref.WeakValueDictionary[tuple[str, int], Resource] = weakref.WeakValueDictionary()
+        """Buffers and images whose VkBuffer or VkImage others know, by kind and number."""
         self.making = Lock(reentrant=True)
         """Held to find out that something of a memory object or resource is not there yet, and to make it."""
         self.holdings: set[weakref.ref[Holding]] = set()

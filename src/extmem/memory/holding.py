@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from extmem.errors import HandleStateError
 from extmem.handles.here import HERE
+from extmem.objects import Status, error_for
 from extmem.owning import Held
 
 if TYPE_CHECKING:
@@ -155,6 +156,19 @@ class Holding(Held):
                 f"this memory belongs to process {self.pid}, and this is its forked child {HERE.pid}; "
                 "start children with spawn and pass the memory, or open its name again"
             )
+
+    def check_writable(self, verb: str) -> None:
+        """Refuse what would write to memory that is read-only here. AccessDeniedError."""
+        if not self.writable:
+            raise error_for(
+                Status.ACCESS_DENIED,
+                f"cannot {verb} this memory ({self.what()}): it is read-only here; ask for Access.READ_WRITE, or its "
+                "owner to grant it",
+            )
+
+    def what(self) -> str:
+        """Its name, if it has one, and its payload's size, for messages."""
+        return f"{self.name!r}, " * (self.name is not None) + f"{self.descriptor.payload_size} bytes"
 
     def give_back(self) -> None:
         """See `Held`. In a forked child only what is the child's own."""

@@ -17,24 +17,31 @@ __all__ = ["LayingOut", "Steps", "barrier_step", "whole_step"]
 
 Steps: TypeAlias = Sequence[tuple[Image, rules.Step]]
 _UNDEFINED = int(vk.ImageLayout.UNDEFINED)
-_OUTSIDE = (int(vk.QUEUE_FAMILY_EXTERNAL), int(vk.QUEUE_FAMILY_FOREIGN_EXT))
+_NOBODY = int(vk.QUEUE_FAMILY_IGNORED)
 
 
-def barrier_step(image: Image, barrier: vk.ImageMemoryBarrier, facts: rules.DeviceFacts, where: str) -> rules.Step:
-    """What an image barrier asks of the image's layouts and leaves behind. Its fields are numbers."""
+def barrier_step(
+    image: Image, barrier: vk.ImageMemoryBarrier, facts: rules.DeviceFacts, family: int, where: str
+) -> rules.Step:
+    """What an image barrier asks of the image's layouts and leaves behind. Its fields are numbers.
+
+    family: the queue family that the command is recorded for.
+    """
     part = barrier.subresource_range
     source, target = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)
     old, new = int(barrier.old_layout), int(barrier.new_layout)
     area = rules.Area(part.base_mip_level, part.level_count, part.base_array_layer, part.layer_count)
     whole = int(rules.whole_range(image.create_info).aspect_mask)
+    acquires = source not in (target, family, _NOBODY)
+    releases = target not in (source, family, _NOBODY)
     ignored = source == target and old == new and facts.synchronization2 is not False
     return rules.Step(
         "vkCmdPipelineBarrier",
         f"{where}.old_layout",
         area,
         # What comes from outside was brought to its layout there; UNDEFINED asks for none.
-        None if ignored or old == _UNDEFINED or source in _OUTSIDE else old,
-        None if ignored else new,
+        None if ignored or old == _UNDEFINED or acquires else old,
+        None if ignored else rules.RELEASED if releases else new,
         int(part.aspect_mask) & whole != whole,
     )
 

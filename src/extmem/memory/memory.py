@@ -17,7 +17,6 @@ from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
 from extmem.memory import accessing, arguments, exporting, lending, moving, passing, resources, viewing
 from extmem.memory.holding import Closed, Holding
-from extmem.objects import Status, error_for
 from extmem.owning import Use, unsettled
 
 if TYPE_CHECKING:
@@ -144,6 +143,13 @@ class DeviceMemory:
         if holding.pid != HERE.pid:
             holding.check_process()
         return viewing.view(holding, self._arrays)
+
+    def map_part(self, start: int, size: int) -> memoryview:
+        """`size` bytes from `start` of the allocation, wherever the payload begins (for the library itself)."""
+        holding = self.holding
+        if holding.pid != HERE.pid:
+            holding.check_process()
+        return viewing.view_of_all(holding, self._arrays)[start : start + size]
 
     def numpy(self, dtype: object = None, shape: Axes = None, *, strides: Axes = None, offset: int = 0) -> NDArray[Any]:
         """A NumPy array over the payload, zero copy, with the array layout of the descriptor.
@@ -294,7 +300,7 @@ class DeviceMemory:
         of an image, and of a buffer that cannot be copied where the host does not see it. Nothing was copied then.
         """
         with self.use() as holding:
-            self._check_writable(holding, "write")
+            holding.check_writable("write")
             moving.write(holding, data, offset, cast)
 
     def read(self) -> NDArray[Any]:
@@ -314,7 +320,7 @@ class DeviceMemory:
     def fill(self, value: int = 0) -> None:
         """Set every byte to `value` (0 to 255), by the device. Errors: as `write`."""
         with self.use() as holding:
-            self._check_writable(holding, "fill")
+            holding.check_writable("fill")
             moving.fill(holding, value)
 
     def flush(self) -> None:
@@ -329,14 +335,6 @@ class DeviceMemory:
         """vkInvalidateMappedMemoryRanges of all of it: needed before reading through `map()`, as `flush`."""
         with self.use() as holding:
             holding.device.driver.invalidate(holding.allocation, 0, holding.size)
-
-    def _check_writable(self, holding: Holding, verb: str) -> None:
-        if not holding.writable:
-            raise error_for(
-                Status.ACCESS_DENIED,
-                f"cannot {verb} this memory ({self._what()}): it is read-only here; ask for Access.READ_WRITE, or its "
-                "owner to grant it",
-            )
 
     # Passing it on.
 

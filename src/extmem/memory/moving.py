@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from extmem import arrays
+from extmem.memory import viewing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,8 @@ def write(holding: Holding, data: object, offset: SupportsIndex | None, cast: bo
             f"{octets.nbytes} bytes from offset {start} reach outside the payload of {descriptor.payload_size} bytes; "
             "nothing was copied"
         )
+    if viewing.shares_bytes(octets, holding):
+        octets = memoryview(bytes(octets))
     holding.device.driver.write(holding.allocation, descriptor.payload_offset + start, octets)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.errors import HandleStateError
 from extmem.memory.memory import DeviceMemory
+from extmem.memory.taking import number
 from extmem.owning import Uses
 
 if TYPE_CHECKING:
@@ -25,12 +26,16 @@ def checked(
     """Allocation, offset and size in bytes of each range; VK_WHOLE_SIZE reaches to the end. All are judged first.
 
     uses: holds the memory until the command is done.
-    Errors: TypeError for what is not memory; HandleStateError for memory of another device, or that is not mapped;
-    ValueError where a range reaches outside its memory.
+    Errors: TypeError for what is not a range of memory; HandleStateError for memory of another device, or that is not
+    mapped; ValueError where a range reaches outside its memory.
     """
     found = []
-    for number, area in enumerate(ranges):
-        memory, where = area.memory, f"{command}: range {number}"
+    for index, area in enumerate(ranges):
+        where = f"{command}: range {index}"
+        if not isinstance(area, vk.MappedMemoryRange):
+            raise TypeError(f"{where} is {area!r}; pass a vk.MappedMemoryRange")
+        memory = area.memory
+        offset, given = number(area.offset, f"{where}: offset"), number(area.size, f"{where}: size")
         if not isinstance(memory, DeviceMemory):
             raise TypeError(f"{where}: its memory is {memory!r}; pass a DeviceMemory of this device")
         holding = uses.add(memory.holding)
@@ -39,12 +44,10 @@ def checked(
             raise HandleStateError(f"{where}: {memory!r} belongs to {holding.device.name}, not to {device.name}")
         if not holding.allocation.mapped:
             raise HandleStateError(f"{where}: {memory!r} is not mapped (VUID-VkMappedMemoryRange-memory-00684); map it")
-        offset, size = int(area.offset), int(area.size)
-        if size == _WHOLE:
-            size = holding.size - offset
+        size = holding.size - offset if given == _WHOLE else given
         if offset < 0 or size < 1 or offset + size > holding.size:
             raise ValueError(
-                f"{where}: {area.size} bytes from offset {offset} are no part of the memory's {holding.size} bytes "
+                f"{where}: {given} bytes from offset {offset} are no part of the memory's {holding.size} bytes "
                 "(VUID-VkMappedMemoryRange-size-00685, -00686); nothing was done"
             )
         found.append((holding.allocation, offset, size))

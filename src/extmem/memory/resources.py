@@ -114,15 +114,28 @@ class Resource(Held, abc.ABC):
         return HandleStateError(f"this {self._word} is destroyed; make another one")
 
     @property
+    def bound_elsewhere(self) -> bool:
+        """Whether another binding bound it, to memory that is not known here (for the library itself)."""
+        return self._bound and self.memory is None and not self._closed
+
+    @property
     def raw(self) -> int:
         """VkBuffer or VkImage as a number; 0 on the host device, which needs none. HandleStateError once destroyed."""
         if self._closed:
             raise self.gone()
-        return self.native.raw
+        number = self.native.raw
+        if number:
+            self.device.numbered[self.native.kind, number] = self
+        return number
 
     def __dir__(self) -> list[str]:
         # Completion and debuggers read all that is listed here, and this raises once the resource is destroyed.
         return [name for name in super().__dir__() if not (self._closed and name == "raw")]
+
+    @property
+    def _map_size(self) -> int:
+        """How many bytes `map` shows."""
+        return self.requirements.size
 
     def bind(self, memory: DeviceMemory, offset: int) -> None:
         """Remember the binding, after the device made it (for the library itself)."""
@@ -131,13 +144,17 @@ class Resource(Held, abc.ABC):
         self._bound = True
 
     def map(self) -> memoryview:
-        """A memoryview of its bytes in the bound memory. HandleStateError before it is bound."""
+        """A memoryview (format "B") of its bytes in the bound memory, as the device has them.
+
+        Of a buffer `size` bytes, of an image `requirements.size`. Errors: HandleStateError before it is bound; as
+        `DeviceMemory.map`.
+        """
         if self._closed or self.memory is None:
+            state = "destroyed" if self._closed else "bound by another binding" if self._bound else "bound to no memory"
             raise HandleStateError(
-                f"this {self._word} is {'destroyed' if self._closed else 'bound to no memory'}; "
-                "bind it with Device.bind_buffer_memory or bind_image_memory first"
+                f"this {self._word} is {state}; bind one with Device.bind_buffer_memory or bind_image_memory first"
             )
-        return self.memory.map()[self.memory_offset : self.memory_offset + self.requirements.size]
+        return self.memory.map_part(self.memory_offset, self._map_size)
 
     def __enter__(self) -> Self:
         return self
@@ -148,7 +165,7 @@ class Resource(Held, abc.ABC):
         self.close()
 
     def __repr__(self) -> str:
-        state = "destroyed" if self._closed else "bound" if self.memory is not None else "unbound"
+        state = "destroyed" if self._closed else "bound" if self._bound else "unbound"
         return f"<{type(self).__name__} {self.requirements.size} bytes on {self.device.name}, {state}>"
 
 
@@ -186,6 +203,10 @@ class Buffer(Resource):
         """VkBufferCreateInfo::size in bytes; `requirements.size` may be larger."""
         return int(self.create_info.size)
 
+    @property
+    def _map_size(self) -> int:
+        return self.size
+
 
 class Image(Resource):
     """A VkImage."""
@@ -210,7 +231,7 @@ class Image(Resource):
         self.create_info = copy.copy(info)
         """The VkImageCreateInfo that it was made from."""
         self.create_info.extent = copy.copy(info.extent)
-        self.layouts: Layouts | None = Layouts(self.create_info)
+        self.layouts: Layouts | None = Layouts(self.create_info) if native is None else None
         """The layouts that submitted commands left it in (for the library itself); None once others have its handle."""
         self._look_now()
 
@@ -246,7 +267,7 @@ def buffer_over(memory: DeviceMemory) -> Buffer:
 
 def _buffer_over(memory: DeviceMemory, holding: Holding) -> Buffer:
     made = holding.resource
-    if made is None and holding.dedicated is None:
+    if holding.dedicated is None and (made is None or made.closed):
         types = holding.export_handle_types or holding.import_handle_type
         external = vk.ExternalMemoryBufferCreateInfo(types) if types else None
         usage, size = holding.descriptor.usage or _COPYING, holding.descriptor.payload_size
@@ -258,6 +279,8 @@ def _buffer_over(memory: DeviceMemory, holding: Holding) -> Buffer:
             "and use that (`DeviceMemory.resource` has what `open` made)",
             requires_one_of=["memory that is not dedicated to an image"],
         )
+    if made.closed:
+        raise HandleStateError("the buffer that this memory is dedicated to is destroyed; keep it while you use that")
     if made.memory is None:
         holding.device.bind_buffer_memory(made, memory, holding.descriptor.payload_offset)
     elif made.memory.closed:

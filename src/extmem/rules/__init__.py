@@ -43,7 +43,7 @@ from extmem.rules.image_copies import (
     copied_extent,
     default_aspect,
 )
-from extmem.rules.image_layouts import Area, Layouts, Step, apply
+from extmem.rules.image_layouts import RELEASED, Area, Layouts, Step, apply
 from extmem.rules.keyed_mutex import check_keyed_mutex
 from extmem.rules.mapping import check_map_memory, check_unmap_memory
 from extmem.rules.modifiers import check_format_properties, check_get_image_drm_format_modifier_properties
@@ -67,6 +67,7 @@ __all__ = [
     "ModifierFacts",
     "PayloadFacts",
     "Place",
+    "RELEASED",
     "Refusal",
     "ResourceFacts",
     "Step",

@@ -2,8 +2,9 @@
 
 How this works: an image begins in its initial layout, and barriers change it. A `Step` is what one command asks of it
 and leaves behind. Steps are applied to a copy of `Layouts` when a command is recorded, and to another one when it is
-submitted, for other commands may have been submitted in between. What nobody can know (other bindings used the image,
-or a barrier covered a part of its aspects) is unknown, and not judged.
+submitted, for other commands may have been submitted in between. What was released to another owner has no layout here
+until it is acquired, or brought from UNDEFINED to one. What nobody can know (other bindings used the image, or a
+barrier covered a part of its aspects) is unknown, and not judged.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from extmem.rules._engine import Finding, Suite, rule
 from extmem.rules._text import enum_text
 from extmem.rules.violation import Violation
 
-__all__ = ["Area", "Layouts", "Step", "apply"]
+__all__ = ["RELEASED", "Area", "Layouts", "Step", "apply"]
 
 _REMAINING = 0xFFFF_FFFF
 _UNDEFINED = int(vk.ImageLayout.UNDEFINED)
+RELEASED = -1
+"""In place of a layout: another owner has the image, and may bring it to any."""
 
 
 class Area(NamedTuple):
@@ -92,7 +95,7 @@ class Step:
     asked: int | None
     """The layout that the area is in; None where any will do."""
     left: int | None = None
-    """The layout that the command brings it to; None where it stays as it is."""
+    """The layout that the command brings it to, or `RELEASED`; None where it stays as it is."""
     partly: bool = False
     """Whether it is about a part of the image's aspects."""
 
@@ -127,6 +130,12 @@ def is_in_that_layout(call: Asked) -> Finding | None:
     others = call.layouts.found(call.step.area) - {asked}
     if not others:
         return None
+    if RELEASED in others:
+        return (
+            call.step.where,
+            f"it is {enum_text(asked, vk.ImageLayout)}, and the image was released and not acquired since",
+            "Acquire it with `acquire` before, or leave the release to the end.",
+        )
     has = " and ".join(enum_text(layout, vk.ImageLayout) for layout in sorted(others))
     return (
         call.step.where,

@@ -14,11 +14,11 @@ from extmem import vk
 from extmem.rules._creation import CREATE_IMAGE, FORMAT_QUERY, Create
 from extmem.rules._enabled import FORMATS, lacks
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.vk.formats import format_name
 from extmem.rules._shapes import is_u32, misfit
 from extmem.rules._text import enum_text
 from extmem.rules.facts import DeviceFacts, ModifierFacts, ResourceFacts
 from extmem.rules.violation import Violation
+from extmem.vk.formats import format_name
 from extmem.vk.modifiers import has_modifier
 
 __all__ = ["check_format_properties", "check_get_image_drm_format_modifier_properties", "modifier_structs"]

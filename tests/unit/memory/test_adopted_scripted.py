@@ -101,3 +101,68 @@ def test_features_are_a_sequence_of_str(features: Any) -> None:
         with pytest.raises(TypeError, match="features .*each"):
             adopt(given, features=features)
         adopt(given, features=()).close()
+
+
+COPIED = vk.BufferCreateInfo(size=256, usage=vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
+DRAWN = vk.ImageCreateInfo(
+    image_type=vk.ImageType.TYPE_2D,
+    format=vk.Format.R8G8B8A8_UNORM,
+    extent=vk.Extent3D(8, 8, 1),
+    usage=vk.ImageUsageFlagBits.TRANSFER_SRC | vk.ImageUsageFlagBits.TRANSFER_DST,
+)
+
+
+def test_commands_use_what_another_binding_bound() -> None:
+    """The buffer and image, and the memory below them, are theirs; they keep all of it until the commands are done."""
+    fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
+    with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as theirs:
+        with (
+            theirs.create_buffer(COPIED) as buffer,
+            theirs.create_image(DRAWN) as image,
+            theirs.allocate_memory(vk.MemoryAllocateInfo(65_536, 0)) as memory,
+            adopt(raw.vk_handles(theirs)) as device,
+        ):
+            theirs.bind_buffer_memory(buffer, memory)
+            theirs.bind_image_memory(image, memory, 32_768)
+            with theirs.commands() as commands:
+                commands.change_layout(image, vk.ImageLayout.UNDEFINED, vk.ImageLayout.TRANSFER_DST_OPTIMAL)
+            with (
+                raw.adopt_buffer(device, buffer.raw, COPIED, bound=True) as seen,
+                raw.adopt_image(device, image.raw, DRAWN, bound=True) as drawn,
+            ):
+                with device.commands() as commands:
+                    commands.fill_buffer(seen, 0x05050505)
+                    commands.copy_buffer_to_image(seen, drawn, layout=vk.ImageLayout.TRANSFER_DST_OPTIMAL)
+                assert memory.read_bytes(0, 256) == b"\5" * 256
+                with pytest.raises(extmem.HandleStateError, match="bound by another binding"):
+                    seen.map()
+                with device.allocate_memory(vk.MemoryAllocateInfo(4096, 0)) as other:
+                    with pytest.raises(extmem.RuleViolation, match="07459"):
+                        device.bind_buffer_memory(seen, other)
+            with pytest.raises(extmem.HandleStateError, match="destroyed"), device.commands() as commands:
+                commands.fill_buffer(seen, 0)
+            unbound = raw.adopt_buffer(device, buffer.raw, COPIED)
+            with pytest.raises(extmem.HandleStateError, match="bound to no memory"), device.commands() as commands:
+                commands.fill_buffer(unbound, 0)
+            unbound.close()
+    assert not fake.misuses, [str(misuse) for misuse in fake.misuses]
+
+
+def test_what_was_adopted_is_not_adopted_again() -> None:
+    """Each of two objects for one buffer would take it for unbound after the other was bound."""
+    with scripted() as (_, given), adopt(given) as device:
+        with device.create_buffer(COPIED) as own, device.create_image(DRAWN) as picture:
+            with pytest.raises(
+                extmem.HandleStateError, match="this VkBuffer is <Buffer 256 bytes .* already; use that"
+            ):
+                raw.adopt_buffer(device, own.raw, COPIED)
+            with pytest.raises(extmem.HandleStateError, match="this VkImage is <Image .* already; use that"):
+                raw.adopt_image(device, picture.raw, DRAWN)
+    fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
+    with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as other:
+        with other.create_buffer(COPIED) as theirs, adopt(raw.vk_handles(other)) as device:
+            with raw.adopt_buffer(device, theirs.raw, COPIED):
+                with pytest.raises(extmem.HandleStateError, match="already; use that, or close it first"):
+                    raw.adopt_buffer(device, theirs.raw, COPIED)
+            raw.adopt_buffer(device, theirs.raw, COPIED).close()
+    assert not fake.misuses, [str(misuse) for misuse in fake.misuses]

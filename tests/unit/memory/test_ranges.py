@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -102,3 +103,22 @@ def test_on_the_host_device_there_is_nothing_to_do(device: Device, verb: str) ->
         view[0] = 9
         assert memory.read_bytes(0, 1) == b"\x09"
         del view
+
+
+@verbs
+@pytest.mark.parametrize(
+    ("ranges", "words"),
+    [
+        (lambda memory: [area(memory, offset="1")], "range 0: offset is '1', and it takes an integer"),  # type: ignore[arg-type]
+        (lambda memory: [area(memory), area(memory, size=1.7)], "range 1: size is 1.7, and it takes an integer"),  # type: ignore[arg-type]
+        (lambda memory: [None], "range 0 is None; pass a vk.MappedMemoryRange"),
+        (lambda memory: [memory], "range 0 is <DeviceMemory.*; pass a vk.MappedMemoryRange"),
+    ],
+)
+def test_what_is_not_a_range_is_a_type_error(
+    lax: Device, memory: DeviceMemory, verb: str, ranges: Callable[[DeviceMemory], list[Any]], words: str
+) -> None:
+    view = memory.map()
+    with pytest.raises(TypeError, match=words):
+        VERBS[verb](lax, ranges(memory))
+    del view

@@ -1,11 +1,13 @@
 """Commands into a VkCommandBuffer: the `Recorder` of the Vulkan device.
 
 How this works. Between two transfers stands a memory barrier, so that each sees what the ones before wrote: programs
-that move payloads are short, and a forgotten barrier costs more than one too many.
+that move payloads are short, and a forgotten barrier costs more than one too many. A barrier of the program's may write
+too, where it changes a layout: so it covers transfers on both sides besides what it names, and stands for ours.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,11 +74,26 @@ class CommandRecorder:
         self,
         src_stage_mask: int,
         dst_stage_mask: int,
+        memory_barriers: Sequence[vk.MemoryBarrier],
+        buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
+        image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
+    ) -> None:
+        """See `Recorder`. What it names, and in order with the transfers around it."""
+        moves = [vk.MemoryBarrier(_Access(_MOVES), _Access(_MOVES))]
+        images = [_in_order_too(barrier) for barrier in image_memory_barriers]
+        stages = src_stage_mask | _TRANSFER, dst_stage_mask | _TRANSFER
+        self.barrier(*stages, [*memory_barriers, *moves], buffer_memory_barriers, images)
+        self._moved = False
+
+    def barrier(
+        self,
+        src_stage_mask: int,
+        dst_stage_mask: int,
         memory_barriers: Sequence[vk.MemoryBarrier] = (),
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier] = (),
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier] = (),
     ) -> None:
-        """See `Recorder`."""
+        """vkCmdPipelineBarrier, word for word."""
         keep: list[Any] = []
         arrays = []
         for name, barriers in (
@@ -94,8 +111,16 @@ class CommandRecorder:
 
     def _in_order(self) -> None:
         if self._moved:
-            self.pipeline_barrier(_TRANSFER, _TRANSFER, [vk.MemoryBarrier(_Access(_MOVES), _Access(_MOVES))])
+            self.barrier(_TRANSFER, _TRANSFER, [vk.MemoryBarrier(_Access(_MOVES), _Access(_MOVES))])
         self._moved = True
+
+
+def _in_order_too(barrier: vk.ImageMemoryBarrier) -> vk.ImageMemoryBarrier:
+    """An image barrier whose change of layout comes after the transfers before it, and before those after it."""
+    made = copy.copy(barrier)
+    made.src_access_mask = _Access(int(barrier.src_access_mask) | _MOVES)
+    made.dst_access_mask = _Access(int(barrier.dst_access_mask) | _MOVES)
+    return made
 
 
 def _region(region: ImageRegion) -> Any:

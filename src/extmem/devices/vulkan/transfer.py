@@ -100,9 +100,11 @@ class Transfer:
                 piece[:] = window[: piece.nbytes]
 
     def fill(self, allocation: VulkanAllocation, offset: int, size: int, value: int) -> None:
-        """The same byte everywhere. vkCmdFillBuffer takes multiples of 4; what is over is written."""
-        if offset % 4:
-            raise ValueError(f"a fill begins at a multiple of 4 bytes, not at {offset}")
+        """The same byte everywhere. vkCmdFillBuffer takes multiples of 4; what is over at both ends is written."""
+        before = min(-offset % 4, size)
+        if before:
+            self.write(allocation, offset, memoryview(bytes([value]) * before))
+            offset, size = offset + before, size - before
         buffer = self._driver.buffer_of(allocation)
         whole = size & ~3
         if whole:
@@ -170,7 +172,7 @@ class Transfer:
         memory = vk.MemoryBarrier(_HOST, _MOVES) if acquire else vk.MemoryBarrier(_MOVES, _HOST)
         before = _Stage.TOP_OF_PIPE | _Stage.HOST if acquire else _Stage.TRANSFER
         after = _Stage.TRANSFER if acquire else _Stage.BOTTOM_OF_PIPE | _Stage.HOST
-        recorder.pipeline_barrier(int(before), int(after), [memory], barriers)
+        recorder.barrier(int(before), int(after), [memory], barriers)
 
     def _begin(self) -> Any:
         driver, vulkan = self._driver, self._commands

@@ -1,0 +1,74 @@
+"""What a command takes out of its arguments: everything is read once, before anything is judged.
+
+A struct or sequence is the caller's, and may hold something else the next time. So what is judged is a copy, and that
+copy is what is recorded.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Sequence
+from typing import SupportsIndex, TypeVar
+
+from extmem import rules, vk
+from extmem.devices.base import ImageRegion
+
+__all__ = ["check_structs", "each", "number", "own", "own_structs", "region"]
+
+S = TypeVar("S", bound=vk.ChainStruct)
+
+
+def number(value: SupportsIndex, name: str) -> int:
+    """An integer. TypeError for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, and it takes an integer") from None
+
+
+def own(struct: S, kind: type[S]) -> S:
+    """A copy that is exactly of this class, with a copy of its chain. A chain that leads back into itself stays so."""
+    made = kind(*[getattr(struct, name) for name in kind.__match_args__])
+    last: vk.ChainStruct = made
+    seen = {id(struct)}
+    while isinstance(last.p_next, vk.ChainStruct) and id(last.p_next) not in seen:
+        seen.add(id(last.p_next))
+        last.p_next = copy.copy(last.p_next)
+        last = last.p_next
+    if isinstance(made, vk.ImageMemoryBarrier):
+        made.subresource_range = copy.copy(made.subresource_range)
+    return made
+
+
+def own_structs(given: Sequence[S], kind: type[S]) -> Sequence[S]:
+    """Copies of the structs of a sequence. What the rules refuse, another class or no sequence, stays as it is."""
+    if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
+        return given
+    return tuple(own(one, kind) if type(one) is kind else one for one in tuple(given))
+
+
+def each(given: Sequence[S]) -> Sequence[S]:
+    """The structs that `own_structs` returned; none for what is not a sequence."""
+    return given if isinstance(given, tuple) else ()
+
+
+def check_structs(given: object, kind: type[vk.ChainStruct]) -> None:
+    """TypeError for what `own_structs` left as it was: where the rules are not asked, nobody else refuses it."""
+    if not isinstance(given, tuple) or any(type(one) is not kind for one in given):
+        raise TypeError(f"{given!r} is not a sequence of vk.{kind.__name__}; pass one")
+
+
+def region(
+    info: vk.ImageCreateInfo,
+    buffer_offset: SupportsIndex,
+    mip_level: SupportsIndex,
+    array_layer: SupportsIndex,
+    aspect: SupportsIndex | None,
+) -> ImageRegion:
+    """One whole level of one layer in one aspect of an image; without an extent where the image lacks them."""
+    level = number(mip_level, "mip_level")
+    chosen = rules.default_aspect(info) if aspect is None else number(aspect, "aspect")
+    extent = rules.copied_extent(info, level, chosen)
+    layer = number(array_layer, "array_layer")
+    return ImageRegion(number(buffer_offset, "buffer_offset"), level, layer, chosen, extent=extent)
