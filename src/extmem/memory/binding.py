@@ -11,6 +11,7 @@ from extmem.memory import tracking, verdicts
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
 from extmem.owning import Uses
+from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device
@@ -23,6 +24,7 @@ def bind_one(device: Device, buffer: Buffer, memory: DeviceMemory, offset: int) 
     """See `Device.bind_buffer_memory`."""
     if buffer.__class__ is Buffer and memory.__class__ is DeviceMemory:
         with device.making, Uses() as uses:
+            uses.add(device)
             holding = uses.add(memory.holding)
             if device.check == "off" or verdicts.of_binding(device, offset, buffer, holding) in device.verdicts:
                 uses.add(buffer)
@@ -47,7 +49,9 @@ def bind(
     pairs: list[tuple[Resource, DeviceMemory, Holding, int]] = []
     named: set[int] = set()
     with device.making, Uses() as uses:
-        for info in infos:
+        uses.add(device)
+        for given in infos:
+            info = copied(given)
             resource, memory = _parts(info, kind)
             holding = uses.add(memory.holding)
             if device.check != "off":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import copy
 import dataclasses
 import itertools
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from extmem.errors import HandleStateError, UnsupportedError
 from extmem.memory import tracking, verdicts
 from extmem.owning import Held, unsettled
 from extmem.rules import Layouts
+from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource, Requirements
@@ -39,29 +39,50 @@ class Resource(Held, abc.ABC):
     __slots__ = (
         "_bound",
         "_closed",
+        "_device",
         "_facts",
-        "device",
-        "memory",
-        "memory_offset",
-        "native",
-        "requirements",
+        "_info",
+        "_memory",
+        "_memory_offset",
+        "_native",
     )
 
     _word: str
 
     def __init__(self, device: Device, native: NativeResource) -> None:
         super().__init__()
-        self.device = device
-        self.native = native
-        """What the device has (for the library itself)."""
-        self.requirements: Requirements = native.requirements
-        """VkMemoryRequirements2 with VkMemoryDedicatedRequirements: size, alignment, types, dedicated or not."""
-        self.memory: DeviceMemory | None = None
-        """The memory it is bound to, None before."""
-        self.memory_offset = 0
+        self._device = device
+        self._native = native
+        self._memory: DeviceMemory | None = None
+        self._memory_offset = 0
         self._facts: ResourceFacts | None = None
         self._bound = native.bound
         self._closed = False
+
+    @property
+    def device(self) -> Device:
+        """The device that it belongs to."""
+        return self._device
+
+    @property
+    def native(self) -> NativeResource:
+        """What the device has (for the library itself)."""
+        return self._native
+
+    @property
+    def requirements(self) -> Requirements:
+        """VkMemoryRequirements2 with VkMemoryDedicatedRequirements: size, alignment, types, dedicated or not."""
+        return self._native.requirements
+
+    @property
+    def memory(self) -> DeviceMemory | None:
+        """The memory it is bound to, None before."""
+        return self._memory
+
+    @property
+    def memory_offset(self) -> int:
+        """Where in the allocation it begins, in bytes."""
+        return self._memory_offset
 
     @property
     def facts(self) -> ResourceFacts:
@@ -106,8 +127,8 @@ class Resource(Held, abc.ABC):
 
     def give_back(self) -> None:
         """See `Held`."""
-        self.device.driver.destroy(self.native)
-        self.memory = None
+        self._device.driver.destroy(self._native)
+        self._memory = None
 
     def gone(self) -> HandleStateError:
         """See `Held`."""
@@ -115,10 +136,14 @@ class Resource(Held, abc.ABC):
 
     @property
     def raw(self) -> int:
-        """VkBuffer or VkImage as a number; 0 on the host device, which needs none. HandleStateError once destroyed."""
+        """VkBuffer or VkImage as a number; 0 on the host device, which needs none.
+
+        Errors: HandleStateError once destroyed, and in a forked child.
+        """
         if self._closed:
             raise self.gone()
-        return self.native.raw
+        self._device.check_process()
+        return self._native.raw
 
     def __dir__(self) -> list[str]:
         # Completion and debuggers read all that is listed here, and this raises once the resource is destroyed.
@@ -126,9 +151,13 @@ class Resource(Held, abc.ABC):
 
     def bind(self, memory: DeviceMemory, offset: int) -> None:
         """Remember the binding, after the device made it (for the library itself)."""
-        self.memory = memory
-        self.memory_offset = offset
+        self._memory = memory
+        self._memory_offset = offset
         self._bound = True
+
+    def rejoin(self, memory: DeviceMemory) -> None:
+        """Another memory object of the payload that it is bound to has it from now on (for the library itself)."""
+        self._memory = memory
 
     def map(self) -> memoryview:
         """A memoryview of its bytes in the bound memory. HandleStateError before it is bound."""
@@ -155,7 +184,8 @@ class Resource(Held, abc.ABC):
 class Buffer(Resource):
     """A VkBuffer."""
 
-    __slots__ = ("create_info", "verdict")
+    __slots__ = ("verdict",)
+    _info: vk.BufferCreateInfo
     _word = "buffer"
 
     def __init__(
@@ -166,31 +196,37 @@ class Buffer(Resource):
         *,
         native: NativeResource | None = None,
     ) -> None:
-        """verdict: what its creation was remembered by, if it was. native: one that another binding created."""
+        """info: nobody else changes it from now on: it is made and judged by this, as is what is done with it.
+
+        verdict: what its creation was remembered by, if it was. native: one that another binding created.
+        """
         super().__init__(device, device.driver.create_buffer(info) if native is None else native)
         self.verdict = verdict
-        # Commands are judged by it, whatever the program does to its own.
-        self.create_info = vk.BufferCreateInfo(
-            info.flags, info.size, info.usage, info.sharing_mode, info.queue_family_indices, info.p_next
-        )
-        """The VkBufferCreateInfo that it was made from."""
+        """What calls with it are remembered by (for the library itself)."""
+        self._info = info
         if verdict is None:  # else its calls are remembered, and its facts are rarely asked for
             self._look_now()
 
     def _look(self) -> ResourceFacts:
         types = verdicts.buffer_types(self.verdict)
-        return tracking.buffer_facts(self.device, self.create_info, self.requirements, next(_identities), types)
+        return tracking.buffer_facts(self.device, self._info, self.requirements, next(_identities), types)
+
+    @property
+    def create_info(self) -> vk.BufferCreateInfo:
+        """The VkBufferCreateInfo that it was made from, chain included; a new copy each time."""
+        return copied(self._info)
 
     @property
     def size(self) -> int:
         """VkBufferCreateInfo::size in bytes; `requirements.size` may be larger."""
-        return int(self.create_info.size)
+        return int(self._info.size)
 
 
 class Image(Resource):
     """A VkImage."""
 
-    __slots__ = ("_capabilities", "create_info", "layouts")
+    __slots__ = ("_capabilities", "layouts")
+    _info: vk.ImageCreateInfo
     _word = "image"
 
     def __init__(
@@ -201,16 +237,13 @@ class Image(Resource):
         *,
         native: NativeResource | None = None,
     ) -> None:
-        """capabilities: what such images can do with each handle type, where the device was asked already.
-
-        native: one that another binding created.
+        """info: as for `Buffer`. capabilities: what such images can do with each handle type, where the device was
+        asked already. native: one that another binding created.
         """
         super().__init__(device, device.driver.create_image(info) if native is None else native)
         self._capabilities = capabilities
-        self.create_info = copy.copy(info)
-        """The VkImageCreateInfo that it was made from."""
-        self.create_info.extent = copy.copy(info.extent)
-        self.layouts: Layouts | None = Layouts(self.create_info)
+        self._info = info
+        self.layouts: Layouts | None = Layouts(info)
         """The layouts that submitted commands left it in (for the library itself); None once others have its handle."""
         self._look_now()
 
@@ -222,11 +255,18 @@ class Image(Resource):
 
     def _look(self) -> ResourceFacts:
         known = self._capabilities
-        return tracking.image_facts(self.device, self.create_info, self.requirements, next(_identities), known)
+        return tracking.image_facts(self.device, self._info, self.requirements, next(_identities), known)
+
+    @property
+    def create_info(self) -> vk.ImageCreateInfo:
+        """The VkImageCreateInfo that it was made from, chain included; a new copy each time."""
+        return copied(self._info)
 
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
         """vkGetImageSubresourceLayout: offset, size and pitches in bytes. UnsupportedError for optimal tiling."""
-        return self.device.driver.image_subresource_layout(self.create_info, subresource)
+        subresource = copied(subresource)
+        with self._device.use() as device, self.use():
+            return device.driver.image_subresource_layout(self._info, subresource)
 
 
 def buffer_over(memory: DeviceMemory) -> Buffer:
@@ -252,5 +292,5 @@ def _buffer_over(memory: DeviceMemory, holding: Holding) -> Buffer:
     if made.memory is None:
         holding.device.bind_buffer_memory(made, memory, holding.descriptor.payload_offset)
     elif made.memory.closed:
-        made.memory = memory  # another memory object of the same payload, which bound it
+        made.rejoin(memory)  # another memory object of the same payload, which bound it
     return made
