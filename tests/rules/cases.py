@@ -11,6 +11,7 @@ from tests.rules import (
     cases_fd,
     cases_generic,
     cases_host,
+    cases_layouts,
     cases_win32,
 )
 from tests.rules.world import CASES, Case
@@ -18,4 +19,4 @@ from tests.rules.world import CASES, Case
 __all__ = ["CASES", "Case", "modules"]
 
 modules = (cases_win32, cases_fd, cases_host, cases_generic, cases_bind, cases_barriers, cases_create)
-modules += (cases_commands, cases_barrier_ranges)
+modules += (cases_commands, cases_barrier_ranges, cases_layouts)

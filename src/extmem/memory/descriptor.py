@@ -216,6 +216,7 @@ _dedicated: Any = Descriptor.dedicated
 
 
 def _create_info(descriptor: Descriptor) -> vk.BufferCreateInfo | vk.ImageCreateInfo | None:
+    """Create info of the buffer or image that the memory is dedicated to, p_next included; a new copy each time."""
     plain = _dedicated.__get__(descriptor)
     return None if plain is None else infos.from_wire(plain)
 

@@ -10,7 +10,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from extmem import vk
+from extmem import rules, vk
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.memory import tracking, verdicts
 from extmem.owning import Held, unsettled
@@ -263,9 +263,15 @@ class Image(Resource):
         return copied(self._info)
 
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
-        """vkGetImageSubresourceLayout: offset, size and pitches in bytes. UnsupportedError for optimal tiling."""
+        """vkGetImageSubresourceLayout: offset, size and pitches in bytes, of an image that was created LINEAR.
+
+        Errors: RuleViolation for a level, layer or aspect that the image lacks, and for OPTIMAL tiling (unjudged:
+        UnsupportedError); HandleStateError once destroyed, and where its device is closed.
+        """
         subresource = copied(subresource)
         with self._device.use() as device, self.use():
+            found = rules.check_get_image_subresource_layout(subresource, self._info)
+            device.report(found, "vkGetImageSubresourceLayout")
             return device.driver.image_subresource_layout(self._info, subresource)
 
 
