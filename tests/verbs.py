@@ -318,9 +318,13 @@ def _modifier_of(s: Scene) -> object:
 
 
 def _refused(call: Callable[[], object]) -> None:
-    """What is asked here does not exist: the refusal is the answer."""
-    with contextlib.suppress(ExtmemError):
+    """What is asked here does not exist: the refusal is the answer. Errors: HandleStateError of a closed device."""
+    try:
         call()
+    except HandleStateError:
+        raise
+    except ExtmemError:
+        pass
 
 
 _MEMORY_DOORS: tuple[tuple[str, Verb], ...] = (

@@ -276,13 +276,14 @@ def cuda_array(memory: DeviceMemory) -> int:
 
     Errors: HandleStateError once closed; UnsupportedError for memory that is no image on a CUDA device.
     """
-    array = getattr(memory.holding.allocation, "array", None)
-    if array is None:
-        raise UnsupportedError(
-            f"{memory!r} has no CUmipmappedArray: it is no image on a CUDA device",
-            requires_one_of=["memory dedicated to a Vulkan image, opened on a CUDA device"],
-        )
-    return int(array)
+    with memory.use() as holding:
+        array = getattr(holding.allocation, "array", None)
+        if array is None:
+            raise UnsupportedError(
+                f"{memory!r} has no CUmipmappedArray: it is no image on a CUDA device",
+                requires_one_of=["memory dedicated to a Vulkan image, opened on a CUDA device"],
+            )
+        return int(array)
 
 
 def vk_memory(memory: DeviceMemory) -> int:
@@ -290,12 +291,17 @@ def vk_memory(memory: DeviceMemory) -> int:
 
     Errors: HandleStateError once closed; UnsupportedError for memory of another kind of device.
     """
-    return _raw(memory.holding.allocation, "VkDeviceMemory")
+    with memory.use() as holding:
+        return _raw(holding.allocation, "VkDeviceMemory")
 
 
 def vk_device(device: Device) -> int:
-    """The VkDevice behind a Vulkan device, for another binding. Errors: UnsupportedError for other devices."""
-    return _raw(device.driver, "VkDevice")
+    """The VkDevice behind a Vulkan device, for another binding.
+
+    Errors: UnsupportedError for other devices; HandleStateError once closed.
+    """
+    with device.use():
+        return _raw(device.driver, "VkDevice")
 
 
 class VulkanHandles(NamedTuple):
@@ -329,18 +335,18 @@ def vk_handles(device: Device) -> VulkanHandles:
     driver = device.driver
     if not isinstance(driver, VulkanDriver):
         raise UnsupportedError(f"{device!r} has no Vulkan handles", requires_one_of=["a Vulkan device"])
-    driver.alive()
-    physical = driver.physical
-    return VulkanHandles(
-        physical.instance.raw,
-        physical.raw,
-        driver.raw,
-        driver.queue,
-        driver.queue_family,
-        driver.queue_index,
-        driver.enabled,
-        physical.instance.api_version,
-    )
+    with device.use():
+        physical = driver.physical
+        return VulkanHandles(
+            physical.instance.raw,
+            physical.raw,
+            driver.raw,
+            driver.queue,
+            driver.queue_family,
+            driver.queue_index,
+            driver.enabled,
+            physical.instance.api_version,
+        )
 
 
 def _raw(thing: object, what: str) -> int:

@@ -11,6 +11,7 @@ from tests.rules import (
     cases_fd,
     cases_generic,
     cases_host,
+    cases_layouts,
     cases_modifiers,
     cases_win32,
 )
@@ -19,4 +20,4 @@ from tests.rules.world import CASES, Case
 __all__ = ["CASES", "Case", "modules"]
 
 modules = (cases_win32, cases_fd, cases_host, cases_generic, cases_bind, cases_barriers, cases_create)
-modules += (cases_commands, cases_barrier_ranges, cases_modifiers)
+modules += (cases_commands, cases_barrier_ranges, cases_modifiers, cases_layouts)

@@ -53,6 +53,30 @@ recipe("VkImageCreateInfo-arrayLayers-02256")(image((64, 64, 1), array_layers=20
 recipe("VkImageCreateInfo-usage-00964")(image((16385, 64, 1), usage=vk.ImageUsageFlagBits.COLOR_ATTACHMENT))
 recipe("VkImageCreateInfo-usage-00965")(image((64, 16385, 1), usage=vk.ImageUsageFlagBits.COLOR_ATTACHMENT))
 
+
+def layout(subresource: Any, **fields: Any) -> Recipe:
+    """Ask where a part of a LINEAR image lies, on each device."""
+
+    def put(world: World) -> set[str]:
+        known = {"tiling": vk.ImageTiling.LINEAR, **fields}
+        images = [world.resource(device, "image", **known) for device in (world.host, world.gpu())]
+        one, other = (broken_by(lambda image=image: image.subresource_layout(subresource)) for image in images)  # type: ignore[misc]
+        assert one == other
+        return one
+
+    return put
+
+
+recipe("vkGetImageSubresourceLayout-pSubresource-parameter")(layout(None))
+recipe("vkGetImageSubresourceLayout-image-07790")(layout(vk.ImageSubresource(1), tiling=vk.ImageTiling.OPTIMAL))
+recipe("VkImageSubresource-aspectMask-parameter")(layout(vk.ImageSubresource(1 << 31)))
+recipe("VkImageSubresource-aspectMask-requiredbitmask")(layout(vk.ImageSubresource(0)))
+recipe("vkGetImageSubresourceLayout-aspectMask-00997")(layout(vk.ImageSubresource(9)))
+recipe("vkGetImageSubresourceLayout-mipLevel-01716")(layout(vk.ImageSubresource(1, 1)))
+recipe("vkGetImageSubresourceLayout-arrayLayer-01717")(layout(vk.ImageSubresource(1, 0, 1.0)))
+recipe("vkGetImageSubresourceLayout-format-08886")(layout(vk.ImageSubresource(vk.ImageAspectFlagBits.PLANE_0)))
+recipe("vkGetImageSubresourceLayout-format-04464")(layout(vk.ImageSubresource(vk.ImageAspectFlagBits.DEPTH)))
+
 # Handles.
 
 

@@ -18,6 +18,7 @@ from extmem.memory.holding import Holding
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image
 from extmem.owning import Uses
+from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource
@@ -32,7 +33,7 @@ _BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 
 def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo, *, imported: int) -> DeviceMemory:
     """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says."""
-    driver = _adopts(device, "VkDeviceMemory")
+    driver, info = _adopts(device, "VkDeviceMemory"), copied(info)
     alone = vk.find(info, vk.MemoryDedicatedAllocateInfo)
     dedicated = allocating.dedicated_resource(alone) if alone is not None else None
     export = vk.find(info, vk.ExportMemoryAllocateInfo)
@@ -86,6 +87,7 @@ def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, boun
     """A VkBuffer that somebody else created as `info` says."""
     driver = _adopts(device, "VkBuffer")
     _not_null(buffer, "VkBuffer")
+    info = copied(info)
     with device.use(), device.making, device.create_buffer(info) as twin:
         _not_here(device, "buffer", buffer)
         native = _like(driver.adopt_resource(buffer, info), twin, bound)
@@ -97,6 +99,7 @@ def adopt_image(device: Device, image: int, info: vk.ImageCreateInfo, *, bound: 
     """A VkImage that somebody else created as `info` says."""
     driver = _adopts(device, "VkImage")
     _not_null(image, "VkImage")
+    info = copied(info)
     with device.use(), device.making, device.create_image(info) as twin:
         _not_here(device, "image", image)
         native = _like(driver.adopt_resource(image, info), twin, bound)

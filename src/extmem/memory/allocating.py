@@ -20,6 +20,7 @@ from extmem.memory.resources import Buffer, Image, Resource
 from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
+from extmem.vk.copies import copied
 from extmem.vk.handle_types import SIZED_BY_D3D
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_U32 = 0xFFFF_FFFF
 _HOST_KIND = int(Kind.HOST)
 _HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
@@ -63,7 +65,7 @@ def allocate_memory(
 
     resource: the memory is dedicated to it, and destroys it at its end.
     """
-    callers = None
+    info, callers = copied(info), None
     try:
         with Uses() as uses:
             uses.add(device)
@@ -330,7 +332,7 @@ def _capabilities(
     device: Device, resource: rules.ResourceFacts | None, types: int
 ) -> dict[int, rules.ExternalMemoryFacts]:
     if resource is None:
-        return {bit: device.transfer_capability(bit) for bit in tracking.single_bits(types)}
+        return {bit: device.transfer_capability(bit) for bit in tracking.single_bits(types & _U32)}
     if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
         return asking.image_capabilities(device, resource.create_info, tuple(tracking.single_bits(types)))
     if isinstance(resource.create_info, vk.BufferCreateInfo):

@@ -7,7 +7,7 @@ import operator
 from extmem.arrays import Axes, axes_of, dtype_name
 from extmem.errors import UnsupportedError
 
-__all__ = ["access_of", "array_of", "check_share", "name_of", "not_copied", "types_of"]
+__all__ = ["access_of", "array_of", "check_share", "name_of", "not_copied", "single_type", "types_of"]
 
 
 def array_of(shape: Axes, dtype: object) -> tuple[tuple[int, ...], str]:
@@ -59,6 +59,22 @@ def types_of(handle_types: int) -> int:
             f"handle_types is {bits}, and flags have 31 bits; give bits of extmem.vk.ExternalMemoryHandleTypeFlagBits"
         )
     return bits
+
+
+def single_type(handle_type: int) -> int:
+    """One external type. TypeError for words and other types, ValueError for what is not one bit of 32."""
+    try:
+        bit = operator.index(handle_type)
+    except TypeError:
+        raise TypeError(
+            f"handle_type is {handle_type!r}, a {type(handle_type).__name__}; give one bit of "
+            "extmem.vk.ExternalMemoryHandleTypeFlagBits"
+        ) from None
+    if not 0 < bit < 1 << 32 or bit.bit_count() != 1:
+        raise ValueError(
+            f"handle_type is {bit:#x}, which is not one bit; give one of extmem.vk.ExternalMemoryHandleTypeFlagBits"
+        )
+    return bit
 
 
 def check_share(name: str | None, access: int | None) -> None:

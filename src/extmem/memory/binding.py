@@ -10,8 +10,8 @@ from extmem import rules, vk
 from extmem.memory import tracking, verdicts
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
-from extmem.memory.taking import own
 from extmem.owning import Uses
+from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device
@@ -24,6 +24,7 @@ def bind_one(device: Device, buffer: Buffer, memory: DeviceMemory, offset: int) 
     """See `Device.bind_buffer_memory`."""
     if buffer.__class__ is Buffer and memory.__class__ is DeviceMemory:
         with device.making, Uses() as uses:
+            uses.add(device)
             holding = uses.add(memory.holding)
             if device.check == "off" or verdicts.of_binding(device, offset, buffer, holding) in device.verdicts:
                 uses.add(buffer)
@@ -48,6 +49,7 @@ def bind(
     pairs: list[tuple[Resource, DeviceMemory, Holding, int]] = []
     named: set[int] = set()
     with device.making, Uses() as uses:
+        uses.add(device)
         for given in infos:
             info, resource, memory = _parts(given, kind)
             holding = uses.add(memory.holding)
@@ -71,9 +73,9 @@ def _parts(
     TypeError for anything but a buffer, or an image, and memory.
     """
     struct, word = (vk.BindBufferMemoryInfo, Buffer) if kind == "buffer" else (vk.BindImageMemoryInfo, Image)
-    if not isinstance(given, struct):
+    if type(given) is not struct:
         raise TypeError(f"cannot bind {given!r}: pass a vk.{struct.__name__}")
-    info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo = own(given, struct)
+    info: vk.BindBufferMemoryInfo | vk.BindImageMemoryInfo = copied(given)
     resource, memory = getattr(info, kind), info.memory
     if not isinstance(resource, word) or not isinstance(memory, DeviceMemory):
         raise TypeError(

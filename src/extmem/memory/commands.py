@@ -195,9 +195,9 @@ class Commands:
     ) -> None:
         device = self._device
         masks = number(src_stage_mask, "src_stage_mask"), number(dst_stage_mask, "dst_stage_mask")
-        memories = own_structs(memory_barriers, vk.MemoryBarrier)
-        of_buffers = own_structs(buffer_memory_barriers, vk.BufferMemoryBarrier)
-        of_images = own_structs(image_memory_barriers, vk.ImageMemoryBarrier)
+        memories = own_structs(memory_barriers)
+        of_buffers = own_structs(buffer_memory_barriers)
+        of_images = own_structs(image_memory_barriers)
         buffers = [self._usable(getattr(one, "buffer", one), Buffer) for one in each(of_buffers)]
         images = [self._usable(getattr(one, "image", one), Image) for one in each(of_images)]
         facts = device.driver.queue_facts

@@ -61,7 +61,7 @@ class Descriptor(msgspec.Struct, frozen=True):
     driver_name: str = ""
     """For people."""
     dedicated: vk.BufferCreateInfo | vk.ImageCreateInfo | None = None
-    """Create info of the buffer or image that the memory is dedicated to, p_next included; a copy of what was given."""
+    """Create info of the buffer or image that the memory is dedicated to, p_next included; a new copy each time."""
     usage: int = 0
     """VkBufferUsageFlags that the payload is for."""
     array: ArrayInfo | None = None
@@ -114,45 +114,36 @@ class Descriptor(msgspec.Struct, frozen=True):
             check_image(self.image, self.payload_size)
         if self.memory_type_bits is not None and not 0 <= self.memory_type_bits <= _U32:
             raise DescriptorError(f"memory_type_bits is {self.memory_type_bits:#x}, more than 32 bits")
-        if self.dedicated is not None:
-            plain = infos.to_wire(self.dedicated)
+        stated = _dedicated.__get__(self)
+        if stated is not None:
+            # Kept as plain values, which nobody can change: each create info that is read from here is a copy.
+            plain = stated if isinstance(stated, (wire.WireBuffer, wire.WireImage)) else infos.to_wire(stated)
             infos.check(plain, self.allocation_size if self.made_by_vulkan else None)
-            msgspec.structs.force_setattr(self, "dedicated", infos.from_wire(plain))
+            _dedicated.__set__(self, plain)
 
     @classmethod
     def parse(cls, data: bytes | bytearray | memoryview) -> Descriptor:
         """The descriptor in these bytes, whoever wrote them. DescriptorError says what is wrong with them."""
-        values = wire.decode(data)
-        dedicated = values[_DEDICATED]
-        if dedicated is None:
-            return cls(*values)
-        parsed = cls(*(*values[:_DEDICATED], None, *values[_DEDICATED + 1 :]))
-        # Checked before it becomes flags, which would take a negative number for its complement.
-        infos.check(dedicated, parsed.allocation_size if parsed.made_by_vulkan else None)
-        msgspec.structs.force_setattr(parsed, "dedicated", infos.from_wire(dedicated))
-        return parsed
+        return cls(*wire.decode(data))
 
     def encode(self) -> bytes:
         """The bytes that travel, at most 4080. DescriptorError where a field has a value of the wrong type."""
         known = _encoded.get(id(self))
         if known is not None and known[0] is self:
             return known[1]
-        values: list[Any] = list(msgspec.structs.astuple(self))
-        if self.dedicated is not None:
-            values[_DEDICATED] = infos.to_wire(self.dedicated)
-        data = wire.encode(tuple(values))
-        if self.dedicated is None:  # a create info could be changed
-            if len(_encoded) >= _ROOM:
-                _encoded.clear()
-            _encoded[id(self)] = self, data
+        data = wire.encode(msgspec.structs.astuple(self))
+        if len(_encoded) >= _ROOM:
+            _encoded.clear()
+        _encoded[id(self)] = self, data
         return data
 
     @property
     def dedicated_kind(self) -> Literal["none", "buffer", "image"]:
         """What kind of resource the memory is dedicated to."""
-        if self.dedicated is None:
+        stated = _dedicated.__get__(self)
+        if stated is None:
             return "none"
-        return "buffer" if isinstance(self.dedicated, vk.BufferCreateInfo) else "image"
+        return "buffer" if isinstance(stated, wire.WireBuffer) else "image"
 
     def payload_facts(self) -> PayloadFacts:
         """What the rules need of it. A foreign payload has no exporter's memory type to hold an import against."""
@@ -170,6 +161,9 @@ class Descriptor(msgspec.Struct, frozen=True):
             memory_type_bits=self.memory_type_bits,
             device_name=self.device_name,
         )
+
+    def __repr__(self) -> str:
+        return f"Descriptor({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__struct_fields__)})"
 
     def _check_identity(self) -> None:
         for name, value in (("device_uuid", self.device_uuid), ("driver_uuid", self.driver_uuid)):
@@ -217,8 +211,17 @@ class Descriptor(msgspec.Struct, frozen=True):
         )
 
 
-_DEDICATED = Descriptor.__struct_fields__.index("dedicated")
+_dedicated: Any = Descriptor.dedicated
+"""Where the plain values of the create info are kept."""
 
+
+def _create_info(descriptor: Descriptor) -> vk.BufferCreateInfo | vk.ImageCreateInfo | None:
+    """Create info of the buffer or image that the memory is dedicated to, p_next included; a new copy each time."""
+    plain = _dedicated.__get__(descriptor)
+    return None if plain is None else infos.from_wire(plain)
+
+
+Descriptor.dedicated = property(_create_info)  # type: ignore[assignment]  # to programs it stays a field
 
 _ROOM = 512
 _encoded: dict[int, tuple[Descriptor, bytes]] = {}

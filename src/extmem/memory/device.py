@@ -20,6 +20,7 @@ from extmem.handles.here import HERE
 from extmem.memory import (
     allocating,
     allocating_arrays,
+    arguments,
     asking,
     binding,
     creating,
@@ -38,6 +39,7 @@ from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
 from extmem.memory.warning import RuleWarning
 from extmem.owning import Held, Lock, Uses, unsettled, work_off
+from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.devices.base import DeviceIdentity, Driver
@@ -58,7 +60,7 @@ class Device(Held):
     Ownership: memory, buffers and images hold their device; `close()` refuses while any memory is open.
     Threads: every method may be called from any thread, also while another one closes the device.
 
-    Errors of every command: RuleViolation (see `check`), HandleStateError once closed.
+    Errors of every command: RuleViolation (see `check`), HandleStateError once closed, and in a forked child.
     """
 
     def __init__(self, driver: Driver, *, check: Check = "raise", strict_kmt: bool = False) -> None:
@@ -67,6 +69,8 @@ class Device(Held):
         super().__init__()
         self.driver = driver
         self._kind = driver.kind
+        self.pid = HERE.pid
+        """The process that opened it; a forked child of that may not use it."""
         self.check: Check = check
         self.strict_kmt = strict_kmt
         """Whether a KMT number dies with its exporter rather than with the payload's last memory object."""
@@ -119,8 +123,9 @@ class Device(Held):
 
     @property
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
-        """vkGetPhysicalDeviceMemoryProperties."""
-        return self.driver.memory_properties()
+        """vkGetPhysicalDeviceMemoryProperties; a new struct each time."""
+        with self.use():
+            return self.driver.memory_properties()
 
     # Capabilities.
 
@@ -128,8 +133,11 @@ class Device(Held):
         self, info: vk.PhysicalDeviceExternalBufferInfo
     ) -> vk.ExternalBufferProperties:
         """What buffers of this use can export and import; no feature bits where the type is unsupported."""
-        self.report(rules.check_external_buffer_info(info, self.facts), "vkGetPhysicalDeviceExternalBufferProperties")
-        return self.driver.external_buffer_properties(info)
+        info = copied(info)
+        with self.use():
+            found = rules.check_external_buffer_info(info, self.facts)
+            self.report(found, "vkGetPhysicalDeviceExternalBufferProperties")
+            return self.driver.external_buffer_properties(info)
 
     def get_physical_device_image_format_properties2(
         self, info: vk.PhysicalDeviceImageFormatInfo2
@@ -138,10 +146,11 @@ class Device(Held):
 
         Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED.
         """
-        self.report(
-            rules.check_external_image_format_info(info, self.facts), "vkGetPhysicalDeviceImageFormatProperties2"
-        )
-        return self.driver.image_format_properties(info)
+        info = copied(info)
+        with self.use():
+            found = rules.check_external_image_format_info(info, self.facts)
+            self.report(found, "vkGetPhysicalDeviceImageFormatProperties2")
+            return self.driver.image_format_properties(info)
 
     def get_physical_device_format_properties2(self, format: vk.Format | int) -> vk.FormatProperties2:
         """What a format can do, DrmFormatModifierPropertiesListEXT chained where the device has DRM format modifiers.
@@ -151,21 +160,30 @@ class Device(Held):
         return asking.format_properties(self, format)
 
     def transfer_capability(self, handle_type: int) -> rules.ExternalMemoryFacts:
-        """What transfer buffers can do with one handle type; asked once, it does not change."""
+        """What transfer buffers can do with one handle type; asked once, it does not change.
+
+        Errors: ValueError for what is not one bit of ExternalMemoryHandleTypeFlagBits.
+        """
+        self.check_open()
         known = self.buffer_answers.get((0, _TRANSFER, handle_type))
         if known is None:
-            known = tracking.buffer_capabilities(self, vk.BufferCreateInfo(usage=_TRANSFER), handle_type)[handle_type]
+            with self.use():
+                asked = vk.BufferCreateInfo(usage=_TRANSFER)
+                bit = arguments.single_type(handle_type)
+                known = tracking.buffer_capabilities(self, asked, bit)[bit]
         return known
 
     # Resources.
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
         """vkCreateBuffer. The buffer is destroyed by its `close()`."""
+        info = copied(info)
         with self.use():
             return creating.create_buffer(self, info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> Image:
         """vkCreateImage. Errors: UnsupportedError for a format, tiling, usage or modifier that the device lacks."""
+        info = copied(info)
         with self.use():
             return creating.create_image(self, info)
 
@@ -220,12 +238,14 @@ class Device(Held):
         Errors: HandleStateError for memory that is not mapped; ValueError for a range outside its memory; DriverError.
         """
         with Uses() as uses:
+            uses.add(self)
             for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkFlushMappedMemoryRanges", uses):
                 self.driver.flush(allocation, offset, size)
 
     def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
         """vkInvalidateMappedMemoryRanges: the host sees what the device wrote there. Else as flushing."""
         with Uses() as uses:
+            uses.add(self)
             for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkInvalidateMappedMemoryRanges", uses):
                 self.driver.invalidate(allocation, offset, size)
 
@@ -235,7 +255,8 @@ class Device(Held):
         At most once per memory and NT type (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663): duplicate the handle,
         or use `DeviceMemory.export_handle`, which does.
         """
-        with self._memory_of(info, vk.MemoryGetWin32HandleInfoKHR).use() as holding:
+        info = copied(info)
+        with self.use(), self._memory_of(info, vk.MemoryGetWin32HandleInfoKHR).use() as holding:
             self.report(
                 rules.check_get_memory_win32_handle(info, self.facts, tracking.memory_facts(holding)),
                 "vkGetMemoryWin32HandleKHR",
@@ -244,7 +265,8 @@ class Device(Held):
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
-        with self._memory_of(info, vk.MemoryGetFdInfoKHR).use() as holding:
+        info = copied(info)
+        with self.use(), self._memory_of(info, vk.MemoryGetFdInfoKHR).use() as holding:
             return self.fd_of(holding, info)
 
     def _memory_of(self, info: object, struct: type[vk.ChainStruct]) -> DeviceMemory:
@@ -269,28 +291,32 @@ class Device(Held):
         self, handle_type: HandleType, handle: NtHandle | KmtHandle | int
     ) -> vk.MemoryWin32HandlePropertiesKHR:
         """vkGetMemoryWin32HandlePropertiesKHR: memory types for a handle made outside Vulkan (never an opaque one)."""
-        refusal = importing.look_at(self.driver, int(handle_type), handle)
-        found = rules.check_memory_win32_handle_properties(handle_type, handle, self.facts, refusal=refusal)
-        self.report(found, "vkGetMemoryWin32HandlePropertiesKHR")
-        return vk.MemoryWin32HandlePropertiesKHR(self.driver.handle_memory_type_bits(handle_type, int(handle)))
+        with self.use():
+            refusal = importing.look_at(self.driver, int(handle_type), handle)
+            found = rules.check_memory_win32_handle_properties(handle_type, handle, self.facts, refusal=refusal)
+            self.report(found, "vkGetMemoryWin32HandlePropertiesKHR")
+            return vk.MemoryWin32HandlePropertiesKHR(self.driver.handle_memory_type_bits(handle_type, int(handle)))
 
     def get_memory_fd_properties(self, handle_type: HandleType, fd: FdHandle | int) -> vk.MemoryFdPropertiesKHR:
         """vkGetMemoryFdPropertiesKHR: memory types for an fd made outside Vulkan (never an opaque one)."""
-        looked = self.driver.inspect_fd(int(fd), int(handle_type))
-        # Of an opaque fd there is nothing to ask, so what is behind an open one does not matter.
-        valid = looked.kind != "closed" if handle_type == HandleType.OPAQUE_FD else looked.valid
-        found = rules.check_memory_fd_properties(handle_type, int(fd), self.facts, fd_is_valid=valid)
-        self.report(found, "vkGetMemoryFdPropertiesKHR")
-        return vk.MemoryFdPropertiesKHR(self.driver.fd_memory_type_bits(handle_type, int(fd)))
+        with self.use():
+            looked = self.driver.inspect_fd(int(fd), int(handle_type))
+            # Of an opaque fd there is nothing to ask, so what is behind an open one does not matter.
+            valid = looked.kind != "closed" if handle_type == HandleType.OPAQUE_FD else looked.valid
+            found = rules.check_memory_fd_properties(handle_type, int(fd), self.facts, fd_is_valid=valid)
+            self.report(found, "vkGetMemoryFdPropertiesKHR")
+            return vk.MemoryFdPropertiesKHR(self.driver.fd_memory_type_bits(handle_type, int(fd)))
 
     def get_memory_host_pointer_properties(
         self, handle_type: HandleType, host_pointer: int
     ) -> vk.MemoryHostPointerPropertiesEXT:
         """vkGetMemoryHostPointerPropertiesEXT: memory types that can import this address."""
-        mapped = self.driver.host_range_mapped(host_pointer, 1)
-        found = rules.check_memory_host_pointer_properties(handle_type, host_pointer, self.facts, mapped=mapped)
-        self.report(found, "vkGetMemoryHostPointerPropertiesEXT")
-        return vk.MemoryHostPointerPropertiesEXT(self.driver.host_pointer_memory_type_bits(handle_type, host_pointer))
+        with self.use():
+            mapped = self.driver.host_range_mapped(host_pointer, 1)
+            found = rules.check_memory_host_pointer_properties(handle_type, host_pointer, self.facts, mapped=mapped)
+            self.report(found, "vkGetMemoryHostPointerPropertiesEXT")
+            bits = self.driver.host_pointer_memory_type_bits(handle_type, host_pointer)
+            return vk.MemoryHostPointerPropertiesEXT(bits)
 
     # The everyday door.
 
@@ -338,8 +364,7 @@ class Device(Held):
         """Memory that somebody shares, by name or handle; see `extmem.open`."""
         if unsettled:
             work_off()
-        if self.closing:
-            raise self.gone()
+        self.check_open()
         again = own_fds.open_again(self, source) if isinstance(source, FdHandle) else None
         return again or opening.open_on(self, source, access)
 
@@ -392,18 +417,28 @@ class Device(Held):
         return not self.max_allocations or len(self.holdings) < self.max_allocations
 
     def check_open(self) -> None:
-        """Raises HandleStateError once closed (for the library itself)."""
-        if self.closing:
+        """Raises HandleStateError once closed, and in a forked child (for the library itself)."""
+        if self.closing or self.pid != HERE.pid:
+            raise self.gone()
+
+    def check_process(self) -> None:
+        """Raises HandleStateError in a forked child (for the library itself)."""
+        if self.pid != HERE.pid:
             raise self.gone()
 
     def gone(self) -> HandleStateError:
         """See `Held`."""
+        if self.pid != HERE.pid:
+            return HandleStateError(
+                f"the device {self.name} was opened by process {self.pid}, and this is its forked child {HERE.pid}; "
+                "open it there with extmem.open_device(), or start children with spawn"
+            )
         return HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
     def hold(self) -> memoryview:
         """See `Held`."""
         hold = memoryview(self._gate)
-        if self.closing or not hold.nbytes:
+        if self.closing or self.pid != HERE.pid or not hold.nbytes:
             raise self.gone()
         return hold
 
@@ -435,6 +470,10 @@ class Device(Held):
     ) -> None:
         if kind is None or not self.live_allocations:
             self.close()
+
+    def __dir__(self) -> list[str]:
+        # Completion and debuggers read all that is listed here, and this asks the driver.
+        return [name for name in super().__dir__() if not (self.closing and name == "memory_properties")]
 
     def __repr__(self) -> str:
         return f"<Device {self.kind}: {self.name}, {self.uuid.hex()}>"

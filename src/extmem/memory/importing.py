@@ -373,17 +373,12 @@ def _contradiction(stated: Descriptor, own: bytes) -> DescriptorError | None:
     return None
 
 
-def described(data: bytes) -> tuple[Descriptor, PayloadFacts]:
-    """The descriptor in these bytes, and what the rules need of it. Errors: DescriptorError.
-
-    One that can't change is shared by all imports of its payload; a create info in it could be changed.
-    """
-    known = _described(data)
-    return known if known[0].dedicated is None else _described.__wrapped__(data)
-
-
 @lru_cache(maxsize=512)
-def _described(data: bytes) -> tuple[Descriptor, PayloadFacts]:
+def described(data: bytes) -> tuple[Descriptor, PayloadFacts]:
+    """The descriptor in these bytes, and what the rules need of it: shared by all imports of its payload.
+
+    Errors: DescriptorError.
+    """
     descriptor = Descriptor.parse(data)
     return descriptor, descriptor.payload_facts()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import copy
 import dataclasses
 import itertools
 from collections.abc import Mapping
@@ -11,11 +10,12 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from extmem import vk
+from extmem import rules, vk
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.memory import tracking, verdicts
 from extmem.owning import Held, unsettled
 from extmem.rules import Layouts
+from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource, Requirements
@@ -39,29 +39,50 @@ class Resource(Held, abc.ABC):
     __slots__ = (
         "_bound",
         "_closed",
+        "_device",
         "_facts",
-        "device",
-        "memory",
-        "memory_offset",
-        "native",
-        "requirements",
+        "_info",
+        "_memory",
+        "_memory_offset",
+        "_native",
     )
 
     _word: str
 
     def __init__(self, device: Device, native: NativeResource) -> None:
         super().__init__()
-        self.device = device
-        self.native = native
-        """What the device has (for the library itself)."""
-        self.requirements: Requirements = native.requirements
-        """VkMemoryRequirements2 with VkMemoryDedicatedRequirements: size, alignment, types, dedicated or not."""
-        self.memory: DeviceMemory | None = None
-        """The memory it is bound to, None before."""
-        self.memory_offset = 0
+        self._device = device
+        self._native = native
+        self._memory: DeviceMemory | None = None
+        self._memory_offset = 0
         self._facts: ResourceFacts | None = None
         self._bound = native.bound
         self._closed = False
+
+    @property
+    def device(self) -> Device:
+        """The device that it belongs to."""
+        return self._device
+
+    @property
+    def native(self) -> NativeResource:
+        """What the device has (for the library itself)."""
+        return self._native
+
+    @property
+    def requirements(self) -> Requirements:
+        """VkMemoryRequirements2 with VkMemoryDedicatedRequirements: size, alignment, types, dedicated or not."""
+        return self._native.requirements
+
+    @property
+    def memory(self) -> DeviceMemory | None:
+        """The memory it is bound to, None before."""
+        return self._memory
+
+    @property
+    def memory_offset(self) -> int:
+        """Where in the allocation it begins, in bytes."""
+        return self._memory_offset
 
     @property
     def facts(self) -> ResourceFacts:
@@ -106,8 +127,8 @@ class Resource(Held, abc.ABC):
 
     def give_back(self) -> None:
         """See `Held`."""
-        self.device.driver.destroy(self.native)
-        self.memory = None
+        self._device.driver.destroy(self._native)
+        self._memory = None
 
     def gone(self) -> HandleStateError:
         """See `Held`."""
@@ -120,12 +141,16 @@ class Resource(Held, abc.ABC):
 
     @property
     def raw(self) -> int:
-        """VkBuffer or VkImage as a number; 0 on the host device, which needs none. HandleStateError once destroyed."""
+        """VkBuffer or VkImage as a number; 0 on the host device, which needs none.
+
+        Errors: HandleStateError once destroyed, and in a forked child.
+        """
         if self._closed:
             raise self.gone()
-        number = self.native.raw
+        self._device.check_process()
+        number = self._native.raw
         if number:
-            self.device.numbered[self.native.kind, number] = self
+            self._device.numbered[self._native.kind, number] = self
         return number
 
     def __dir__(self) -> list[str]:
@@ -139,9 +164,13 @@ class Resource(Held, abc.ABC):
 
     def bind(self, memory: DeviceMemory, offset: int) -> None:
         """Remember the binding, after the device made it (for the library itself)."""
-        self.memory = memory
-        self.memory_offset = offset
+        self._memory = memory
+        self._memory_offset = offset
         self._bound = True
+
+    def rejoin(self, memory: DeviceMemory) -> None:
+        """Another memory object of the payload that it is bound to has it from now on (for the library itself)."""
+        self._memory = memory
 
     def map(self) -> memoryview:
         """A memoryview (format "B") of its bytes in the bound memory, as the device has them.
@@ -172,7 +201,8 @@ class Resource(Held, abc.ABC):
 class Buffer(Resource):
     """A VkBuffer."""
 
-    __slots__ = ("create_info", "verdict")
+    __slots__ = ("verdict",)
+    _info: vk.BufferCreateInfo
     _word = "buffer"
 
     def __init__(
@@ -183,25 +213,30 @@ class Buffer(Resource):
         *,
         native: NativeResource | None = None,
     ) -> None:
-        """verdict: what its creation was remembered by, if it was. native: one that another binding created."""
+        """info: nobody else changes it from now on: it is made and judged by this, as is what is done with it.
+
+        verdict: what its creation was remembered by, if it was. native: one that another binding created.
+        """
         super().__init__(device, device.driver.create_buffer(info) if native is None else native)
         self.verdict = verdict
-        # Commands are judged by it, whatever the program does to its own.
-        self.create_info = vk.BufferCreateInfo(
-            info.flags, info.size, info.usage, info.sharing_mode, info.queue_family_indices, info.p_next
-        )
-        """The VkBufferCreateInfo that it was made from."""
+        """What calls with it are remembered by (for the library itself)."""
+        self._info = info
         if verdict is None:  # else its calls are remembered, and its facts are rarely asked for
             self._look_now()
 
     def _look(self) -> ResourceFacts:
         types = verdicts.buffer_types(self.verdict)
-        return tracking.buffer_facts(self.device, self.create_info, self.requirements, next(_identities), types)
+        return tracking.buffer_facts(self.device, self._info, self.requirements, next(_identities), types)
+
+    @property
+    def create_info(self) -> vk.BufferCreateInfo:
+        """The VkBufferCreateInfo that it was made from, chain included; a new copy each time."""
+        return copied(self._info)
 
     @property
     def size(self) -> int:
         """VkBufferCreateInfo::size in bytes; `requirements.size` may be larger."""
-        return int(self.create_info.size)
+        return int(self._info.size)
 
     @property
     def _map_size(self) -> int:
@@ -211,7 +246,8 @@ class Buffer(Resource):
 class Image(Resource):
     """A VkImage."""
 
-    __slots__ = ("_capabilities", "create_info", "layouts")
+    __slots__ = ("_capabilities", "layouts")
+    _info: vk.ImageCreateInfo
     _word = "image"
 
     def __init__(
@@ -222,16 +258,13 @@ class Image(Resource):
         *,
         native: NativeResource | None = None,
     ) -> None:
-        """capabilities: what such images can do with each handle type, where the device was asked already.
-
-        native: one that another binding created.
+        """info: as for `Buffer`. capabilities: what such images can do with each handle type, where the device was
+        asked already. native: one that another binding created.
         """
         super().__init__(device, device.driver.create_image(info) if native is None else native)
         self._capabilities = capabilities
-        self.create_info = copy.copy(info)
-        """The VkImageCreateInfo that it was made from."""
-        self.create_info.extent = copy.copy(info.extent)
-        self.layouts: Layouts | None = Layouts(self.create_info) if native is None else None
+        self._info = info
+        self.layouts: Layouts | None = Layouts(info) if native is None else None
         """The layouts that submitted commands left it in (for the library itself); None once others have its handle."""
         self._look_now()
 
@@ -248,15 +281,27 @@ class Image(Resource):
     @property
     def _exact(self) -> vk.ImageCreateInfo:
         """What makes the identical image: `create_info`, or where a driver chose the modifier, with its choice."""
-        made = self.native.create_info
-        return made if self.native.planes and isinstance(made, vk.ImageCreateInfo) else self.create_info
+        made = self._native.create_info
+        return made if self._native.planes and isinstance(made, vk.ImageCreateInfo) else self._info
+
+    @property
+    def create_info(self) -> vk.ImageCreateInfo:
+        """The VkImageCreateInfo that it was made from, chain included; a new copy each time."""
+        return copied(self._info)
 
     def subresource_layout(self, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
-        """vkGetImageSubresourceLayout: offset, size and pitches in bytes. UnsupportedError for optimal tiling.
+        """vkGetImageSubresourceLayout: offset, size and pitches in bytes, of an image that was created LINEAR.
 
         Of an image with a DRM format modifier the aspects are its memory planes, `MEMORY_PLANE_0_EXT` to `_3_EXT`.
+
+        Errors: RuleViolation for a level, layer or aspect that the image lacks, and for OPTIMAL tiling (unjudged:
+        UnsupportedError); HandleStateError once destroyed, and where its device is closed.
         """
-        return self.device.driver.image_subresource_layout(self._exact, subresource)
+        subresource = copied(subresource)
+        with self._device.use() as device, self.use():
+            found = rules.check_get_image_subresource_layout(subresource, self._exact)
+            device.report(found, "vkGetImageSubresourceLayout")
+            return device.driver.image_subresource_layout(self._exact, subresource)
 
 
 def buffer_over(memory: DeviceMemory) -> Buffer:
@@ -284,5 +329,5 @@ def _buffer_over(memory: DeviceMemory, holding: Holding) -> Buffer:
     if made.memory is None:
         holding.device.bind_buffer_memory(made, memory, holding.descriptor.payload_offset)
     elif made.memory.closed:
-        made.memory = memory  # another memory object of the same payload, which bound it
+        made.rejoin(memory)  # another memory object of the same payload, which bound it
     return made

@@ -6,15 +6,15 @@ copy is what is recorded.
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Sequence
 from typing import SupportsIndex, TypeVar
 
 from extmem import rules, vk
 from extmem.devices.base import ImageRegion
+from extmem.vk.copies import copied
 
-__all__ = ["check_structs", "each", "number", "own", "own_structs", "region"]
+__all__ = ["check_structs", "each", "number", "own_structs", "region"]
 
 S = TypeVar("S", bound=vk.ChainStruct)
 
@@ -27,25 +27,11 @@ def number(value: SupportsIndex, name: str) -> int:
         raise TypeError(f"{name} is {value!r}, and it takes an integer") from None
 
 
-def own(struct: S, kind: type[S]) -> S:
-    """A copy that is exactly of this class, with a copy of its chain. A chain that leads back into itself stays so."""
-    made = kind(*[getattr(struct, name) for name in kind.__match_args__])
-    last: vk.ChainStruct = made
-    seen = {id(struct)}
-    while isinstance(last.p_next, vk.ChainStruct) and id(last.p_next) not in seen:
-        seen.add(id(last.p_next))
-        last.p_next = copy.copy(last.p_next)
-        last = last.p_next
-    if isinstance(made, vk.ImageMemoryBarrier):
-        made.subresource_range = copy.copy(made.subresource_range)
-    return made
-
-
-def own_structs(given: Sequence[S], kind: type[S]) -> Sequence[S]:
+def own_structs(given: Sequence[S]) -> Sequence[S]:
     """Copies of the structs of a sequence. What the rules refuse, another class or no sequence, stays as it is."""
     if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
         return given
-    return tuple(own(one, kind) if type(one) is kind else one for one in tuple(given))
+    return tuple(copied(one) for one in tuple(given))
 
 
 def each(given: Sequence[S]) -> Sequence[S]:

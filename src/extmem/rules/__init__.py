@@ -53,6 +53,7 @@ from extmem.rules.properties import (
     check_memory_host_pointer_properties,
     check_memory_win32_handle_properties,
 )
+from extmem.rules.subresource_layout import check_get_image_subresource_layout
 from extmem.rules.violation import Violation
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "check_format_properties",
     "check_get_device_queue",
     "check_get_image_drm_format_modifier_properties",
+    "check_get_image_subresource_layout",
     "check_get_memory_fd",
     "check_get_memory_win32_handle",
     "check_image_memory_barrier",

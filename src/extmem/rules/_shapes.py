@@ -299,6 +299,11 @@ SHAPES: dict[type, Shape] = {
         ("subresource_range", is_range, "VUID-VkImageMemoryBarrier-subresourceRange-parameter"),
     ),
     vk.ImageMemoryBarrier2: _families("VkImageMemoryBarrier2-image-09117", "VkImageMemoryBarrier2-image-09118"),
+    vk.ImageSubresource: (
+        ("aspect_mask", is_u32, "VUID-VkImageSubresource-aspectMask-parameter"),
+        ("mip_level", is_u32, "VUID-vkGetImageSubresourceLayout-mipLevel-01716"),
+        ("array_layer", is_u32, "VUID-vkGetImageSubresourceLayout-arrayLayer-01717"),
+    ),
     vk.DependencyInfo: (
         ("buffer_memory_barriers", is_sequence, _DEPENDENCY),
         ("image_memory_barriers", is_sequence, _DEPENDENCY),
@@ -325,6 +330,7 @@ ARGUMENTS: dict[type, str] = {
     vk.BufferMemoryBarrier2: "VUID-VkBufferMemoryBarrier2-buffer-09095",
     vk.ImageMemoryBarrier: "VUID-VkImageMemoryBarrier-image-09117",
     vk.ImageMemoryBarrier2: "VUID-VkImageMemoryBarrier2-image-09117",
+    vk.ImageSubresource: "VUID-vkGetImageSubresourceLayout-pSubresource-parameter",
     vk.DependencyInfo: _DEPENDENCY,
     vk.Win32KeyedMutexAcquireReleaseInfoKHR: _MUTEX + "pAcquireSyncs-parameter",
 }
