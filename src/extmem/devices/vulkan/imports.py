@@ -157,7 +157,7 @@ class Imports:
         if address % alignment or size % alignment or not host.range_is_mapped(address, size):
             raise self._refusal(
                 f"{size} bytes at {address:#x} cannot be imported: address and size must be multiples of {alignment}, "
-                "and all of it mapped here for reading and writing"
+                "and all of it mapped here for reading and writing, no part of it behind the end of a file"
             )
         source = ffi.new(
             "VkImportMemoryHostPointerInfoEXT *",

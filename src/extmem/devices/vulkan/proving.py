@@ -34,11 +34,13 @@ import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import vk
+from extmem.devices import shortage
 from extmem.devices.base import FdFacts
 from extmem.devices.vulkan import dma_buf
 from extmem.devices.vulkan.capabilities import supported
 from extmem.devices.vulkan.file_form import Form, Sample, learn
 from extmem.errors import DriverError
+from extmem.owning import out_of_descriptors
 
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource
@@ -292,7 +294,9 @@ class Prover:
         if handle_type == _DMA_BUF:
             try:
                 return dma_buf.size_of(fd)
-            except OSError:
+            except OSError as error:
+                if shortage.is_of_descriptors(error):
+                    raise out_of_descriptors(error, "vkAllocateMemory") from None
                 return None
         return found.st_size if found.st_size or stat.S_ISREG(found.st_mode) else None
 
