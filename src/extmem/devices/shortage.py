@@ -8,11 +8,16 @@ import os
 from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, OutOfMemoryError
 from extmem.owning import OwnedFd
 
-__all__ = ["of_descriptors", "refuse"]
+__all__ = ["is_of_descriptors", "of_descriptors", "refuse"]
 
 _FEW = 4
 """Descriptors that a driver may need at once for one call."""
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+
+
+def is_of_descriptors(error: OSError) -> bool:
+    """Whether a call of the system failed because no descriptor is left to the process or the machine."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def of_descriptors() -> str:
@@ -22,7 +27,7 @@ def of_descriptors() -> str:
         while len(opened) < _FEW:
             opened.append(OwnedFd.open(os.devnull, _FLAGS))
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if is_of_descriptors(error):
             return f"no file descriptor is left ({error.strerror}); close some, or raise `ulimit -n`"
     finally:
         for one in opened:

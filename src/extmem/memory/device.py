@@ -212,6 +212,8 @@ class Device(Held):
     def allocate_memory(self, info: vk.MemoryAllocateInfo) -> DeviceMemory:
         """vkAllocateMemory: allocate, export or import as the pNext chain says. Always a distinct memory object.
 
+        New host memory contains zeros; a Vulkan or CUDA driver's contains what the driver leaves in it, such as bytes
+        of memory that this process has freed. `allocate` zeroes.
         Ownership: an imported fd is consumed when this succeeds and only then; NT handles stay the caller's. After an
         error nothing has changed.
         Errors: RuleViolation; the object manager's refusals (NameNotFoundError, NameTakenError, AccessDeniedError,
@@ -333,7 +335,7 @@ class Device(Held):
         memory_type: int | None = None,
         dedicated: bool | None = None,
     ) -> DeviceMemory:
-        """Memory for an array of `shape` (elements) and `dtype`, shareable, zeroed.
+        """Memory for an array of `shape` (elements) and `dtype`, shareable. The array is zeroed, on every device.
 
         name: others `extmem.open` it by this; it lives as long as this memory, or any handle or import of it, does.
         access: rights that others get, `Access.READ` or `Access.READ_WRITE` (default): with READ alone nobody but this

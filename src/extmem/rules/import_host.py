@@ -88,8 +88,10 @@ def _covered(call: Allocation, kind: int) -> Finding | None:
     pointer, size = _pointer(call), int(call.info.allocation_size)
     return (
         f"{_HERE}.host_pointer",
-        f"not all of {pointer:#x} to {pointer + size:#x} is mapped for reading and writing in this process",
-        "Import a range that is mapped for both throughout, and keep it mapped until the memory is freed.",
+        f"not all of {pointer:#x} to {pointer + size:#x} is mapped for reading and writing in this process, or a part "
+        "is behind the end of its file",
+        "Import a range that is mapped for both throughout, and keep it so, and its file as long, until the memory is "
+        "freed.",
     )
 
 

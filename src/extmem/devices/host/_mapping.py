@@ -16,7 +16,7 @@ from itertools import starmap
 from extmem.devices.host._libc import ffi
 from extmem.devices.host._memfd import out_of_memory
 from extmem.objects import Status, error_for
-from extmem.owning import OwnedFd, Owner, late_imports
+from extmem.owning import OwnedFd, Owner, out_of_descriptors
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
@@ -78,22 +78,55 @@ def _for_reading(fd: int) -> bool:
 
 
 def range_is_mapped(address: int, size: int) -> bool:
-    """Whether every byte of [address, address + size) is mapped here, readable and writable."""
+    """Whether every byte of [address, address + size) is mapped here, readable, writable, and there.
+
+    A mapping of a file may reach past the file's end, where a touch is SIGBUS. Of a device's mapping, and where
+    /proc/self/mem cannot be opened, that cannot be found out. Errors: OutOfMemoryError without a descriptor to look.
+    """
     if address <= 0 or size <= 0:
         return False
     reached, end = address, address + size
-    with late_imports(), open("/proc/self/maps", encoding="utf-8", errors="replace") as areas:
-        for line in areas:  # in ascending order
-            bounds, rights = line.split(maxsplit=2)[:2]
-            first, last = (int(bound, 16) for bound in bounds.split("-"))
-            if last <= reached:
-                continue
-            if first > reached or not rights.startswith("rw"):
-                return False
-            reached = last
-            if reached >= end:
-                return True
+    of_files: list[int] = []
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as areas:
+            for line in areas:  # in ascending order
+                bounds, rights, _, _, inode, *path = line.split(maxsplit=5)
+                first, last = (int(bound, 16) for bound in bounds.split("-"))
+                if last <= reached:
+                    continue
+                if first > reached or not rights.startswith("rw"):
+                    return False
+                reached = min(last, end)
+                if inode != "0" and not _of_device("".join(path)):
+                    of_files.append(reached - 1)
+                if reached == end:
+                    return _are_there(of_files)
+    except OSError as error:
+        raise out_of_descriptors(error, "open of /proc/self/maps") from None
     return False
+
+
+def _of_device(path: str) -> bool:
+    """Whether a mapping is of a device or of a driver's file, which others than the device cannot always read."""
+    return path.startswith(("/dev/", "/dmabuf:", "anon_inode:")) and not path.startswith("/dev/shm/")
+
+
+def _are_there(addresses: list[int]) -> bool:
+    """Whether the bytes at these addresses can be read: the kernel reads them, and returns an error for SIGBUS."""
+    if not addresses:
+        return True
+    try:
+        memory = OwnedFd.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return True
+    try:
+        return all(os.pread(memory.fd, 1, address) for address in addresses)
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EFAULT):
+            raise
+        return False
+    finally:
+        memory.close()
 
 
 def _map_error(code: int, size: int, writable: bool) -> Exception:

@@ -4,7 +4,8 @@ How this works. What such imports share is looked up once: the device's command,
 that says everything but the fd. An import is then a look at the file, a copy of the fd, and vkAllocateMemory.
 
 The look is `Prover.recognise`. A driver whose payloads are regular files gets a shorter one first, since fstat tells
-much and takes twice as long: if the last byte of so many can be read, the fd is open, a file, and long enough.
+much and takes twice as long: if the last byte of as many can be read as the last such file had, the fd is open, a file,
+and long enough; its seals, and its bytes before the payload, must be the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from extmem.devices.copies import copy_of, copy_to_read
 from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.prepared import FdImport, Spares
+from extmem.devices.vulkan.proving import seals_of
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class KnownImports:
         commands = self._driver.commands
         self._allocate, self._free, self._device = commands.vkAllocateMemory, commands.vkFreeMemory, self._driver.handle
         self._in_files = self._prover.in_files(handle_type)
+        self._last: tuple[int, bytes, int | None] | None = None
+        """Of the last file that was looked at: where its last byte is, the bytes before the payload, the seals."""
         self._calls = Spares(self._call)
 
     def _call(self) -> FdImport:
@@ -50,12 +54,8 @@ class KnownImports:
         driver, size = self._driver, self._size
         if driver.closed:
             driver.alive()  # says so
-        try:
-            seen = self._in_files and _read_at(fd, 1, size - 1)
-        except OSError:
-            seen = False
-        if not seen:
-            self._prover.recognise(fd, size, self._handle_type)  # says what is wrong
+        if self._last is None or not _is_like(fd, *self._last):
+            self._look(fd)
         copy = copy_to_read(fd) if self._in_files else copy_of(fd)
         call = self._calls.pop("set", None) or self._calls.make()
         call.source.fd, call.made[0] = copy.fd, 0
@@ -69,3 +69,19 @@ class KnownImports:
         return VulkanAllocation(
             driver, memory, size, self._memory_type_index, self._handle_type, owner="external", exporting=False
         )
+
+    def _look(self, fd: int) -> None:
+        """The whole look. Errors: as `Prover.recognise`."""
+        length, head = self._prover.recognise(fd, self._size, self._handle_type, self._memory_type_index)
+        form = self._prover.form(self._handle_type, self._memory_type_index) if self._in_files else None
+        if form is not None and not form.tail.size:
+            self._last = length - 1, head, seals_of(fd)
+
+
+def _is_like(fd: int, last: int, head: bytes, seals: int | None) -> bool:
+    """Whether the fd is a memory file with that byte, those bytes before the payload, and those seals."""
+    try:
+        read = _read_at(fd, 1, last) and (not head or _read_at(fd, len(head), 0) == head)
+        return bool(read) and seals_of(fd) == seals
+    except OSError:
+        return False

@@ -29,6 +29,16 @@ _OTHER = {
     Result.ERROR_MEMORY_MAP_FAILED: "the host has no address space for it; unmap other memory, or use read and write",
 }
 
+_CERTAIN = frozenset(
+    (
+        Result.ERROR_DEVICE_LOST,
+        Result.ERROR_EXTENSION_NOT_PRESENT,
+        Result.ERROR_FEATURE_NOT_PRESENT,
+        Result.ERROR_FORMAT_NOT_SUPPORTED,
+    )
+)
+"""Results that no lack of descriptors explains. For all others a driver may have lacked one, whatever it calls that."""
+
 _NO_REASON = (
     "the driver gives no reason; run the program under VK_LAYER_KHRONOS_validation, and report this as a fault "
     "of extmem if the layer finds nothing"
@@ -36,7 +46,11 @@ _NO_REASON = (
 
 
 def fail(result: int, command: str, device: str, tried: str = "") -> NoReturn:
-    """Raise what a VkResult means. device: its name. tried: the call's values in words."""
+    """Raise what a VkResult means. device: its name. tried: the call's values in words.
+
+    Where the process has no file descriptor left, that is OutOfMemoryError, with VK_ERROR_TOO_MANY_OBJECTS where the
+    driver returned no result that means a lack: drivers return any result then.
+    """
     try:
         known = Result(result)
         name = f"VK_{known.name}"
@@ -44,9 +58,10 @@ def fail(result: int, command: str, device: str, tried: str = "") -> NoReturn:
         known, name = None, f"VkResult {result}"
     what = f"{command} on {device or 'Vulkan'} returned {name}" + (f" for {tried}" if tried else "")
     devices = [device] if device else []
-    if known in _MEMORY:
-        raise OutOfMemoryError(
-            f"{what}: {shortage.of_descriptors() or _MEMORY[known]}", result=result, command=command, devices=devices
-        )
+    lacking = shortage.of_descriptors() if known not in _CERTAIN else ""
+    if known in _MEMORY or lacking:
+        meant = result if known in _MEMORY else int(Result.ERROR_TOO_MANY_OBJECTS)
+        words = lacking or _MEMORY[Result(meant)]
+        raise OutOfMemoryError(f"{what}: {words}", result=meant, command=command, devices=devices)
     advice = _OTHER[known] if known in _OTHER else _NO_REASON
     raise DriverError(f"{what}: {advice}", result=result, command=command, devices=devices)

@@ -287,7 +287,7 @@ class VulkanDriver(Moving):
         if self.closed:
             self.alive()
         if known:
-            self._imports.prover.recognise(fd, size, handle_type)
+            self._imports.prover.recognise(fd, size, handle_type, memory_type_index)
         else:
             self._imports.examine(fd, size, memory_type_index, handle_type, dedicated)
         return self._imports.unexamined(fd, size, memory_type_index, handle_type, dedicated)

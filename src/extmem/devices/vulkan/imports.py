@@ -76,11 +76,8 @@ class Imports:
         """
         if capacity:
             return self._from_host_payload(payload, size, capacity)
-        if not self.prover.resembles(payload.fd, _FD):
-            raise self._refusal(f"the payload's file is nothing that {self.driver.name} exports")
-        self.prover.measure(
-            payload.fd, size, _FD
-        )  # a driver's file is not sealed: whoever has it may have truncated it
+        # Also where the object manager gave it: whoever may write to the payload can have changed the file since.
+        self.prover.recognise(payload.fd, size, _FD, memory_type_index)
         return self.unexamined(payload.fd, size, memory_type_index, _FD, dedicated, payload, identity)
 
     def _from_host_payload(self, payload: PayloadFd, size: int, capacity: int) -> VulkanAllocation:
@@ -160,7 +157,7 @@ class Imports:
         if address % alignment or size % alignment or not host.range_is_mapped(address, size):
             raise self._refusal(
                 f"{size} bytes at {address:#x} cannot be imported: address and size must be multiples of {alignment}, "
-                "and all of it mapped here for reading and writing"
+                "and all of it mapped here for reading and writing, no part of it behind the end of a file"
             )
         source = ffi.new(
             "VkImportMemoryHostPointerInfoEXT *",

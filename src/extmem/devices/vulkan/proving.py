@@ -4,10 +4,11 @@ How this works. Drivers believe what they are given. One of them answers an impo
 VK_ERROR_OUT_OF_DEVICE_MEMORY and refuses every allocation of the process from then on, until that VkDevice is
 destroyed; another takes too small a file. So a stranger's fd goes through two gates:
 
-1. *Likeness*: what the fd is (kind of file, device number, what its link in /proc says) must be what this driver's
-   own exports are. A tiny allocation of ours is exported once per device, and looked at. A driver that exports none is
-   not asked to; then the fd must be a file that some driver may give. A dma-buf may be any driver's: the kernel tells
-   one, and its size.
+1. *Likeness*: what the fd is (kind of file, device number, its link in /proc, at least the same seals) must be what
+   this driver's own exports are. A tiny allocation of ours is exported once per device, and looked at. A driver that
+   exports none is not asked to; then the fd must be a file that some driver may give. A dma-buf may be any driver's:
+   the kernel tells one, and its size. Where payloads are regular files, the bytes of the file that are not the
+   payload's are compared with those of own samples, too (`file_form`): the driver believes them.
 2. *Proof*: it is imported, with the size, memory type and dedicated resource of the real import, on a VkDevice made
    for nothing else, which is destroyed before the real import.
 
@@ -15,23 +16,31 @@ What fails here for want of memory or descriptors, or since a device is lost, is
 fault.
 
 What the object manager hands out was exported through this library, and is known by its object; so is what an
-`FdHandle` of this library's own export owns, in this process or another of the same user's. For these a look at the
-kind of file and its length suffices: it would tell a number that was closed behind the handle's back and is another
-file's by now.
+`FdHandle` of this library's own export owns, in this process or another of the same user's. These are not proven, and
+their link is not looked at. All else of the first gate is looked at at each import: the number may have been closed
+behind the handle's back and be another file's by now, and whoever may write to the payload may have written beside it.
+
+The look is no lock. Whoever may write to a driver's file can change it between the look and the driver's own, or at any
+time afterwards, and drivers read these bytes again when memory is freed. Where the file has no F_SEAL_SHRINK, whoever
+has it can cut it off under those who mapped it. Neither can be prevented here: it is the driver that makes such files.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import vk
+from extmem.devices import shortage
 from extmem.devices.base import FdFacts
 from extmem.devices.vulkan import dma_buf
 from extmem.devices.vulkan.capabilities import supported
+from extmem.devices.vulkan.file_form import Form, Sample, learn
 from extmem.errors import DriverError
+from extmem.owning import out_of_descriptors
 
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource
@@ -55,8 +64,12 @@ _COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER
 _FILE_TYPE = stat.S_IFMT(0o177777)
 _PROBE = 65_536
 """Bytes of the allocation that is looked at."""
+_SAMPLES = (_PROBE, 100_000)
+"""Bytes of the allocations whose files are compared. One is no multiple of a page: drivers may round sizes up."""
+_MARK = 16
 _DMA_BUF = int(HandleType.DMA_BUF)
 _EXPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.EXPORTABLE)
+_DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
 _DRIVERS = ("/memfd:", "/dmabuf:", "/dev/", "anon_inode:")
 """Beginnings of the links of files that drivers give."""
 _NO_FAULT = frozenset(
@@ -71,28 +84,66 @@ _NO_FAULT = frozenset(
 
 
 class Likeness(NamedTuple):
-    """What an fd looks like from outside: file type, device number of a device file, and its link without numbers."""
+    """What an fd looks like from outside: file type, device number of a device file, and its link without numbers.
+
+    Of a regular file also the file system that it is on, and its seals; None where files there have none.
+    """
 
     mode: int
     rdev: int
     link: str
+    file_system: int = 0
+    seals: int | None = None
 
     def __str__(self) -> str:
         return self.link
 
+    def differs(self, own: Likeness) -> str:
+        """Why the file is not of the kind of the driver's own, the link aside; empty where it is of that kind."""
+        if (self.mode, self.rdev) != (own.mode, own.rdev):
+            return "a file of another kind"
+        if self.file_system != own.file_system:
+            return "on another file system"
+        lacking = (own.seals or 0) & ~(self.seals or 0)
+        return f"without the seals {lacking:#x}, so that it can be changed under those who mapped it" if lacking else ""
 
-def likeness(fd: int) -> Likeness:
-    """Look at an fd. OSError (EBADF) if it is not open."""
-    found = os.fstat(fd)
+
+def likeness(fd: int, *, link: bool = True) -> Likeness:
+    """Look at an fd. link: whether its link is looked at, too. OSError (EBADF) if it is not open."""
+    return _of_file(fd, os.fstat(fd), link)
+
+
+def _of_file(fd: int, found: os.stat_result, link: bool) -> Likeness:
+    text = ""
+    if link:
+        try:
+            text = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            text = _WORDS.get(stat.S_IFMT(found.st_mode), "anonymous")
+        text = re.sub(r"\d+", "#", text.removesuffix(" (deleted)"))
+    mode = found.st_mode & _FILE_TYPE
+    if mode == stat.S_IFREG:
+        return Likeness(mode, 0, text, found.st_dev, seals_of(fd))
+    return Likeness(mode, int(getattr(found, "st_rdev", 0)), text)  # not every platform has the number
+
+
+def _find_fcntl() -> Any:
     try:
-        link = os.readlink(f"/proc/self/fd/{fd}")
+        return importlib.import_module("fcntl")
+    except ImportError:
+        return None  # Windows, where drivers give no fds
+
+
+_FCNTL = _find_fcntl()
+_read_at: Any = getattr(os, "pread", None)
+
+
+def seals_of(fd: int) -> int | None:
+    """The seals of a memory file (F_GET_SEALS); None for other files."""
+    try:
+        return int(_FCNTL.fcntl(fd, _FCNTL.F_GET_SEALS))
     except OSError:
-        link = _WORDS.get(stat.S_IFMT(found.st_mode), "anonymous")
-    return Likeness(stat.S_IFMT(found.st_mode), _number(found), re.sub(r"\d+", "#", link.removesuffix(" (deleted)")))
-
-
-def _number(found: os.stat_result) -> int:
-    return int(getattr(found, "st_rdev", 0))  # not on every platform
+        return None
 
 
 class Prover:
@@ -101,6 +152,7 @@ class Prover:
     def __init__(self, driver: VulkanDriver) -> None:
         self._driver = driver
         self._own: dict[int, Likeness | None] = {}
+        self._forms: dict[tuple[int, int], Form | None] = {}
 
     def own(self, handle_type: int) -> Likeness | None:
         """What this driver's exports of an opaque type look like; None where it exports none, and is not asked to.
@@ -127,9 +179,11 @@ class Prover:
         return own is not None and own.mode == stat.S_IFREG
 
     def _exports(self, handle_type: int) -> bool:
+        return bool(self._features(handle_type) & _EXPORTABLE)
+
+    def _features(self, handle_type: int) -> int:
         asked = vk.PhysicalDeviceExternalBufferInfo(usage=_COPYING, handle_type=HandleType(handle_type))
-        found = self._driver.external_buffer_properties(asked).external_memory_properties
-        return bool(int(found.external_memory_features) & _EXPORTABLE)
+        return int(self._driver.external_buffer_properties(asked).external_memory_properties.external_memory_features)
 
     def _gives_fds(self, handle_type: int) -> bool:
         """Whether the device exports fds as that type. One that is asked to where it does not may crash."""
@@ -146,6 +200,46 @@ class Prover:
                 return self._driver.get_fd(probe.live, handle_type)
             finally:
                 probe.close()
+
+    def form(self, handle_type: int, memory_type_index: int) -> Form | None:
+        """What this driver's files contain besides the payload; None where they are no files, or nobody can tell.
+
+        Errors: as `own`.
+        """
+        key = handle_type, memory_type_index
+        if key not in self._forms:
+            self._forms[key] = self._learn(handle_type, memory_type_index)
+        return self._forms[key]
+
+    def _learn(self, handle_type: int, memory_type_index: int) -> Form | None:
+        visible = self._driver.host_visible
+        if not self.in_files(handle_type) or not (0 <= memory_type_index < len(visible) and visible[memory_type_index]):
+            return None
+        alone = self._features(handle_type) & _DEDICATED_ONLY
+        first = self._sample(handle_type, memory_type_index, _SAMPLES[0], True)
+        second = self._sample(handle_type, memory_type_index, _SAMPLES[1], bool(alone))
+        return learn([first, second]) if first is not None and second is not None else None
+
+    def _sample(self, handle_type: int, memory_type_index: int, size: int, alone: bool) -> Sample | None:
+        """A file of the driver's, of memory that is freed again. alone: whether the memory is dedicated to a buffer."""
+        driver = self._driver
+        external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
+        with driver.temporary(vk.BufferCreateInfo(size=size, usage=_COPYING, p_next=external)) as buffer:
+            needs, dedicated = buffer.requirements, buffer if alone else None
+            if not needs.memory_type_bits >> memory_type_index & 1:
+                return None
+            made = driver.allocate(needs.size, memory_type_index, b"", handle_types=handle_type, dedicated=dedicated)
+            try:
+                first, last = os.urandom(_MARK), os.urandom(_MARK)
+                driver.write(made, 0, memoryview(first))
+                driver.write(made, needs.size - _MARK, memoryview(last))
+                fd = driver.get_fd(made.live, handle_type)
+                try:
+                    return Sample(needs.size, _read_at(fd.fd, os.fstat(fd.fd).st_size, 0), first, last)
+                finally:
+                    fd.close()
+            finally:
+                made.close()
 
     def inspect(self, fd: int, handle_type: int) -> FdFacts:
         """The first gate. Never raises for what it finds. Errors: as `own`, where a sample is needed and fails."""
@@ -183,10 +277,12 @@ class Prover:
             if seen.mode != stat.S_IFIFO and seen.mode != stat.S_IFSOCK and seen.link.startswith(_DRIVERS):
                 return ""
             return f"fd {fd} is {seen}, which no driver gives as {word}; pass the fd that vkGetMemoryFdKHR gave"
-        if seen == own:
+        differs = seen.differs(own)
+        if seen.link == own.link and not differs:
             return ""
+        how = f" ({differs})" if seen.link == own.link else ""
         return (
-            f"fd {fd} is {seen}, and what {self._driver.name} exports as {word} is {own}; pass the fd that "
+            f"fd {fd} is {seen}{how}, and what {self._driver.name} exports as {word} is {own}; pass the fd that "
             "vkGetMemoryFdKHR gave, or a copy of it"
         )
 
@@ -198,7 +294,9 @@ class Prover:
         if handle_type == _DMA_BUF:
             try:
                 return dma_buf.size_of(fd)
-            except OSError:
+            except OSError as error:
+                if shortage.is_of_descriptors(error):
+                    raise out_of_descriptors(error, "vkAllocateMemory") from None
                 return None
         return found.st_size if found.st_size or stat.S_ISREG(found.st_mode) else None
 
@@ -212,38 +310,48 @@ class Prover:
         return self.inspect(fd, handle_type)
 
     def resembles(self, fd: int, handle_type: int) -> bool:
-        """The first gate without the link, for what this library or the object manager hands out."""
+        """The first gate without link and content, for what this library or the object manager hands out."""
         found = os.fstat(fd)
         if handle_type == _DMA_BUF:
             return self._capacity(fd, found, handle_type) is not None
         own = self.own(handle_type)
         if own is None:
             return not self._unlike(fd, handle_type, None)
-        return stat.S_IFMT(found.st_mode) == own.mode and _number(found) == own.rdev
+        return not _of_file(fd, found, False).differs(own)
 
-    def recognise(self, fd: int, size: int, handle_type: int) -> None:
-        """`resembles` and `measure`, with one look. Errors: DriverError."""
+    def recognise(self, fd: int, size: int, handle_type: int, memory_type_index: int) -> tuple[int, bytes]:
+        """`resembles` and `measure`. Errors: DriverError.
+
+        The file's bytes, and what it has before the payload.
+        """
         try:
-            found = os.fstat(fd)
-        except OSError:
-            raise self._refusal(f"fd {fd} is no open file descriptor") from None
-        own = self._own.get(handle_type)
-        if own is None:
             if not self.resembles(fd, handle_type):
                 raise self._refusal(f"fd {fd} is no file as {self._driver.name} exports them")
-            self.measure(fd, size, handle_type)
-            return
-        mode = found.st_mode & _FILE_TYPE
-        if mode != own.mode or (mode != stat.S_IFREG and _number(found) != own.rdev):
-            raise self._refusal(f"fd {fd} is no file as {self._driver.name} exports them")
-        if found.st_size < size and (found.st_size or mode == stat.S_IFREG):
-            raise self._too_short(found.st_size, size)
+            return self.measure(fd, size, handle_type, memory_type_index)
+        except OSError:
+            raise self._refusal(f"fd {fd} is no open file descriptor") from None
 
-    def measure(self, fd: int, size: int, handle_type: int) -> None:
-        """Refuse a file that is shorter than the import: drivers map it, and whoever touches its end is killed."""
+    def measure(self, fd: int, size: int, handle_type: int, memory_type_index: int) -> tuple[int, bytes]:
+        """Refuse a file that is shorter than the import, or has other bytes than the driver's own beside the payload.
+
+        Drivers map it, and whoever touches its end is killed; and they believe what they wrote there themselves.
+        Returns and errors: as `recognise`.
+        """
         capacity = self._capacity(fd, os.fstat(fd), handle_type)
         if capacity is not None and capacity < size:
             raise self._too_short(capacity, size)
+        form = self.form(handle_type, memory_type_index) if handle_type != _DMA_BUF else None
+        if form is None or capacity is None:
+            return capacity or 0, b""
+        try:
+            head = _read_at(fd, form.head.size, 0) if form.head.size else b""
+            tail = _read_at(fd, form.tail.size, capacity - form.tail.size) if form.tail.size else b""
+        except OSError as error:
+            raise self._refusal(f"the fd cannot be read ({error.strerror})") from None
+        problem = form.problem(head, tail, capacity, size)
+        if problem:
+            raise self._refusal(f"the fd is {problem}")
+        return capacity, head
 
     def prove(
         self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
@@ -253,7 +361,7 @@ class Prover:
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where the fd is refused; what says nothing of the fd
         (OutOfMemoryError, DriverError with VK_ERROR_DEVICE_LOST) as it is.
         """
-        self.measure(fd, size, handle_type)
+        self.measure(fd, size, handle_type, memory_type_index)
         refused = self._refused(fd, size, memory_type_index, handle_type, dedicated)
         if refused is None:
             return

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Callable
 
 from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.proving import seals_of
 from extmem.errors import ExtmemError
 from tests.unit.devices.vulkan.steps import FD, SIZE, allocate
 
@@ -18,14 +21,30 @@ def memory_file(name: str, size: int, content: bytes = b"") -> int:
     return fd
 
 
-def of_our_kind(driver: VulkanDriver, size: int) -> tuple[int, int]:
-    """A payload's fd, and a forgery: another memory file of the same name. Skips nothing: others forge by copying."""
+def of_our_kind(
+    driver: VulkanDriver, size: int, change: Callable[[int], object] | None = None, *, sealed: bool = True
+) -> tuple[int, int]:
+    """A payload's fd, and a forgery: another memory file with the payload's name, content and seals.
+
+    change: called with the forgery's fd before it is sealed; None for one that begins with random bytes. The forgery
+    is -1 where payloads are no memory files: nobody can forge those.
+    """
     memory = allocate(driver, size)
     fd = driver.export_fd(memory).take()
     memory.close()
     link = os.readlink(f"/proc/self/fd/{fd}")
+    if not link.startswith("/memfd:"):
+        return fd, -1
     name = link.removeprefix("/memfd:").removesuffix(" (deleted)")
-    return fd, memory_file(name, os.fstat(fd).st_size, os.urandom(64)) if link.startswith("/memfd:") else -1
+    length = os.fstat(fd).st_size
+    forged = memory_file(name, length, os.pread(fd, length, 0))
+    if change is None:
+        os.pwrite(forged, os.urandom(64), 0)
+    else:
+        change(forged)
+    if sealed:
+        fcntl.fcntl(forged, fcntl.F_ADD_SEALS, seals_of(fd) or 0)
+    return fd, forged
 
 
 def takes_any_content(driver: VulkanDriver) -> bool:

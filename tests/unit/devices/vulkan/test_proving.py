@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import mmap
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 import extmem
 from extmem import vk
+from extmem.broker.descriptors import PayloadFd
 from extmem.devices.base import NativeResource
 from extmem.devices.vulkan.driver import VulkanDriver
-from extmem.devices.vulkan.proving import Likeness, likeness
+from extmem.devices.vulkan.proving import Likeness, likeness, seals_of
 from extmem.errors import DriverError, RuleViolation, UnsupportedError
 from extmem.memory import Device
+from extmem.owning import OwnedFd
 from tests.unit.devices.vulkan.forging import memory_file, of_our_kind, takes_any_content
 from tests.unit.devices.vulkan.steps import (
     DMA_BUF,
@@ -141,7 +144,7 @@ def test_the_right_name_with_rubbish_in_it_is_tried_elsewhere_and_refused(driver
         if takes_any_content(driver):
             driver.import_fd(forged, SIZE, 0).close()  # then it is memory like any other
         else:
-            refused(driver, forged, words="tried on a device of its own and refused there")
+            refused(driver, forged, words=r"whose byte \d+, which is not the payload's, differs")
         os.fstat(forged)
         os.close(forged)
     driver.import_fd(fd, SIZE, 0).close()
@@ -151,14 +154,153 @@ def test_the_right_name_with_rubbish_in_it_is_tried_elsewhere_and_refused(driver
 
 @pytest.mark.parametrize("size", [0, 16, 4096])
 def test_a_forgery_that_is_too_small(driver: VulkanDriver, size: int) -> None:
-    fd, forged = of_our_kind(driver, SIZE)
+    fd, forged = of_our_kind(driver, SIZE, lambda forged: os.ftruncate(forged, size))
     if forged >= 0:
-        os.ftruncate(forged, size)
-        refused(driver, forged)
+        refused(driver, forged, words=f"is a file of {size} bytes, and {SIZE} are to be imported")
         os.close(forged)
     driver.import_fd(fd, SIZE, 0).close()
     os.close(fd)
     assert still_works(driver)
+
+
+def ways_in(driver: VulkanDriver, fd: int, size: int) -> list[Callable[[], object]]:
+    """Every way on which an fd, described or not, comes to the driver."""
+    again = driver.known_imports(size, 0, FD)
+
+    def as_payload() -> None:
+        owned = OwnedFd(os.dup(fd))
+        payload = PayloadFd(owned, True)
+        try:
+            driver.import_payload(payload, size, 0, 0).close()
+        finally:
+            payload.close()
+            owned.close()
+
+    return [
+        lambda: driver.import_fd(fd, size, 0).close(),
+        lambda: driver.import_fd(fd, size, 0, known=True).close(),
+        lambda: again(fd).close(),
+        lambda: again(fd).close(),
+        as_payload,
+    ]
+
+
+def all_refuse(driver: VulkanDriver, fd: int, size: int = SIZE) -> None:
+    for import_it in ways_in(driver, fd, size):
+        with pytest.raises(DriverError) as error:
+            import_it()
+        assert error.value.result == INVALID
+
+
+def all_import(driver: VulkanDriver, fd: int, size: int = SIZE) -> None:
+    for import_it in ways_in(driver, fd, size):
+        import_it()
+
+
+def changed(*bytes_at: tuple[int, int]) -> Callable[[int], object]:
+    """What writes eight bytes, a number, at each place of a forgery."""
+    return lambda forged: [os.pwrite(forged, number.to_bytes(8, "little"), at) for at, number in bytes_at]
+
+
+def test_a_file_without_the_drivers_seals_is_refused_on_every_way(driver: VulkanDriver) -> None:
+    """It could be cut off under whoever mapped it. With the seals the same file is as good as the driver's own."""
+    for sealed in (False, True):
+        fd, forged = of_our_kind(driver, SIZE, changed(), sealed=sealed)
+        if forged >= 0:
+            (all_import if sealed or not seals_of(fd) else all_refuse)(driver, forged)
+            os.close(forged)
+        all_import(driver, fd)
+        os.close(fd)
+    assert still_works(driver)
+
+
+@pytest.mark.parametrize("missing", [fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_GROW])
+def test_one_seal_that_is_missing_is_named(driver: VulkanDriver, missing: int) -> None:
+    fd, forged = of_our_kind(driver, SIZE, changed(), sealed=False)
+    own = seals_of(fd) or 0
+    if forged >= 0 and own & missing:
+        fcntl.fcntl(forged, fcntl.F_ADD_SEALS, own & ~missing)
+        assert f"without the seals {missing:#x}, so that it can be changed" in driver.inspect_fd(forged, FD).problem
+        all_refuse(driver, forged)
+    if forged >= 0:
+        os.close(forged)
+    os.close(fd)
+
+
+def test_more_seals_than_the_drivers_are_fine(driver: VulkanDriver) -> None:
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+    fd, forged = of_our_kind(driver, SIZE, changed(), sealed=False)
+    if forged >= 0:
+        fcntl.fcntl(forged, fcntl.F_ADD_SEALS, seals | (seals_of(fd) or 0))
+        all_import(driver, forged)
+        os.close(forged)
+    os.close(fd)
+
+
+def test_a_file_on_another_file_system_is_refused(driver: VulkanDriver) -> None:
+    """One of /dev/shm is of the same kernel code as a memory file, and has a name of its own."""
+    fd, forged = of_our_kind(driver, SIZE, changed())
+    if forged >= 0:
+        os.close(forged)
+        with tempfile.TemporaryFile(dir="/dev/shm") as file:
+            file.truncate(os.fstat(fd).st_size)
+            assert likeness(file.fileno()).differs(likeness(fd)) == "on another file system"
+            all_refuse(driver, file.fileno())
+    os.close(fd)
+
+
+@pytest.mark.parametrize("number", [0, 16, 4097, 1 << 20, 1 << 40, (1 << 64) - 1])
+def test_bytes_beside_the_payload_that_are_not_the_drivers_are_refused_on_every_way(
+    driver: VulkanDriver, number: int
+) -> None:
+    """A driver that writes into its files believes what it reads there, and ends the process or reads elsewhere."""
+    form = driver._imports.prover.form(int(FD), 0)
+    for at in range(0, min(40, form.start) if form is not None else 0, 8):
+        fd, forged = of_our_kind(driver, SIZE, changed((at, number)))
+        if os.pread(fd, 8, at) != os.pread(forged, 8, at):
+            all_refuse(driver, forged)
+        os.close(fd)
+        os.close(forged)
+    fd, forged = of_our_kind(driver, SIZE, changed((form.start, number)) if form is not None else changed())
+    if forged >= 0:
+        all_import(driver, forged)  # the payload may be anything
+        os.close(forged)
+    os.close(fd)
+    assert still_works(driver)
+
+
+def test_what_is_written_beside_the_payload_after_an_import_is_seen_at_the_next(driver: VulkanDriver) -> None:
+    """The writer of a named payload maps the file, and can write anywhere in it."""
+    form = driver._imports.prover.form(int(FD), 0)
+    memory = allocate(driver)
+    fd = driver.export_fd(memory).take()
+    all_import(driver, fd)
+    if form is not None and form.start:
+        with mmap.mmap(fd, form.start) as window:
+            before, window[:16] = window[:16], bytes(range(1, 17))
+            all_refuse(driver, fd)
+            window[:16] = before
+    all_import(driver, fd)
+    os.close(fd)
+    memory.close()
+    assert still_works(driver)
+
+
+@pytest.mark.parametrize("size", [1, 64, 100, 4096, 100_000, (1 << 20) + 1, 1 << 24])
+def test_the_drivers_own_files_of_every_size_have_the_form_of_its_samples(driver: VulkanDriver, size: int) -> None:
+    for dedicated in (False, True):
+        buffer = driver.create_buffer(buffer_info(size, FD))
+        needs = buffer.requirements
+        memory = driver.allocate(
+            needs.size, lowest(needs), b"", handle_types=FD, dedicated=buffer if dedicated else None
+        )
+        fd = driver.export_fd(memory).take()
+        for import_it in ways_in(driver, fd, needs.size)[1:] if not dedicated else ():
+            import_it()
+        driver._imports.prover.measure(fd, needs.size, int(FD), lowest(needs))
+        os.close(fd)
+        memory.close()
+        driver.destroy(buffer)
 
 
 def test_a_payload_cut_short_behind_the_exporters_back(driver: VulkanDriver) -> None:
