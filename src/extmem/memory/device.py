@@ -157,7 +157,8 @@ class Device(Held):
 
         Errors: UnsupportedError for a device of another kind than Vulkan's.
         """
-        return asking.format_properties(self, format)
+        with self.use():
+            return asking.format_properties(self, format)
 
     def transfer_capability(self, handle_type: int) -> rules.ExternalMemoryFacts:
         """What transfer buffers can do with one handle type; asked once, it does not change.

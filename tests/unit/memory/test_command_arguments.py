@@ -77,29 +77,32 @@ def test_a_sequence_is_read_once(faked: Device, fake: fake_vulkan.FakeVulkan) ->
     assert not fake.misuses
 
 
-class Moving(vk.BindBufferMemoryInfo):
-    """A struct whose offset grows each time it is read."""
+class Moving:
+    """An offset that grows each time it is read."""
 
-    reads = 0
+    def __init__(self) -> None:
+        self.reads = 0
 
-    @property  # type: ignore[override]
-    def memory_offset(self) -> int:
-        Moving.reads += 1
-        return 0 if Moving.reads == 1 else 1 << 40
+    def __index__(self) -> int:
+        self.reads += 1
+        return 0 if self.reads == 1 else 1 << 40
 
-    @memory_offset.setter
-    def memory_offset(self, value: int) -> None:
-        pass
+
+class Binding(vk.BindBufferMemoryInfo):
+    """A struct of a program's own, which may be another one each time it is read."""
 
 
 def test_a_binding_is_read_once(faked: Device, fake: fake_vulkan.FakeVulkan) -> None:
-    Moving.reads = 0
     with (
         faked.create_buffer(vk.BufferCreateInfo(size=64, usage=vk.BufferUsageFlagBits.TRANSFER_DST)) as buffer,
         faked.allocate_memory(vk.MemoryAllocateInfo(4096, 0)) as memory,
     ):
-        faked.bind_buffer_memory2([Moving(buffer, memory, 0)])
-        assert (buffer.memory_offset, Moving.reads) == (0, 1)
+        with pytest.raises(TypeError, match="pass a vk.BindBufferMemoryInfo"):
+            faked.bind_buffer_memory2([Binding(buffer, memory, 0)])
+        with pytest.raises(extmem.RuleViolation, match="memory_offset|memoryOffset"):
+            faked.bind_buffer_memory2([vk.BindBufferMemoryInfo(buffer, memory, Moving())])  # type: ignore[arg-type]
+        faked.bind_buffer_memory2([vk.BindBufferMemoryInfo(buffer, memory, 0)])
+        assert buffer.memory_offset == 0
     assert not fake.misuses
 
 
