@@ -17,7 +17,7 @@ import msgspec
 
 from extmem import vk
 from extmem.errors import DescriptorError
-from extmem.memory.descriptor import ArrayInfo, Descriptor, ImageInfo
+from extmem.memory.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
 from extmem.testing.leaks import descriptors
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -38,6 +38,9 @@ def corpus() -> list[bytes]:
     }
     external = vk.ExternalMemoryImageCreateInfo(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32)
     image = vk.ImageCreateInfo(extent=vk.Extent3D(8, 8, 1), mip_levels=1, array_layers=1, p_next=external)
+    drm = vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT
+    named = vk.ImageDrmFormatModifierExplicitCreateInfoEXT(0, (vk.SubresourceLayout(row_pitch=64),))
+    placed = vk.ImageCreateInfo(format=vk.Format(37), extent=vk.Extent3D(8, 8, 1), tiling=drm, p_next=named)
     buffer = vk.BufferCreateInfo(
         size=1024,
         queue_family_indices=(0, 1),
@@ -51,6 +54,7 @@ def corpus() -> list[bytes]:
         {"image": ImageInfo(int(vk.Format.R8G8B8A8_UNORM), (64, 64, 1), 1, None, 256), "read_only": True},
         {"dedicated": buffer},
         {"dedicated": image},
+        {"dedicated": placed, "image": ImageInfo(37, (8, 8, 1), int(drm), 0, 64, (PlaneInfo(0, 512, 64),))},
         {"made_by_vulkan": False, "memory_type_bits": 3, **group},
         {"made_by_vulkan": False, "producer": "cuda-vmm"},
     ]

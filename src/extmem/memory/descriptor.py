@@ -112,6 +112,10 @@ class Descriptor(msgspec.Struct, frozen=True):
             check_array(self.array, self.payload_size)
         if self.image is not None:
             check_image(self.image, self.payload_size)
+            if self.image.planes and self.array is not None:  # both at their largest would not fit what travels
+                raise DescriptorError(
+                    "the payload is said to hold both; it holds an array, or an image with memory planes"
+                )
         if self.memory_type_bits is not None and not 0 <= self.memory_type_bits <= _U32:
             raise DescriptorError(f"memory_type_bits is {self.memory_type_bits:#x}, more than 32 bits")
         stated = _dedicated.__get__(self)

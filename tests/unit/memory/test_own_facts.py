@@ -15,7 +15,7 @@ import pytest
 
 from extmem import raw, vk
 from extmem.errors import RuleViolation
-from extmem.memory import Buffer, Descriptor, Device, Image
+from extmem.memory import Buffer, Descriptor, Device
 from extmem.vk.copies import copied
 
 TRANSFER = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST

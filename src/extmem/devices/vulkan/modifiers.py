@@ -60,8 +60,8 @@ def resolved(
     if any(_overlap(one, other) for one, other in itertools.pairwise(sorted(planes, key=lambda plane: plane.offset))):
         raise UnsupportedError(
             f"{driver.name} states places that overlap for the {count} memory planes of "
-            f"{format_name(int(info.format))} with modifier {modifier:#x}, so that nobody could make the same image; "
-            "use a format in one plane",
+            f"{format_name(int(info.format))} with modifier {modifier:#x}, so that nobody could make the "
+            "same image; use a format in one plane",
             requires_one_of=["a format in one plane", "another modifier", "ImageTiling.LINEAR"],
         )
     # What creates an image leaves the sizes to the driver, and pitches that one layer or slice does not have.
