@@ -15,7 +15,7 @@ from extmem import vk
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.memory import tracking, verdicts
 from extmem.owning import Held, unsettled
-from extmem.rules import Layouts
+from extmem.rules import Layouts, Ownership
 
 if TYPE_CHECKING:
     from extmem.devices.base import NativeResource, Requirements
@@ -172,7 +172,7 @@ class Resource(Held, abc.ABC):
 class Buffer(Resource):
     """A VkBuffer."""
 
-    __slots__ = ("create_info", "verdict")
+    __slots__ = ("create_info", "ownership", "verdict")
     _word = "buffer"
 
     def __init__(
@@ -186,6 +186,8 @@ class Buffer(Resource):
         """verdict: what its creation was remembered by, if it was. native: one that another binding created."""
         super().__init__(device, device.driver.create_buffer(info) if native is None else native)
         self.verdict = verdict
+        self.ownership: Ownership | None = Ownership() if native is None else None
+        """Whether submitted commands released it (for the library itself); None once others have its handle."""
         # Commands are judged by it, whatever the program does to its own.
         self.create_info = vk.BufferCreateInfo(
             info.flags, info.size, info.usage, info.sharing_mode, info.queue_family_indices, info.p_next
@@ -193,6 +195,12 @@ class Buffer(Resource):
         """The VkBufferCreateInfo that it was made from."""
         if verdict is None:  # else its calls are remembered, and its facts are rarely asked for
             self._look_now()
+
+    @property
+    def raw(self) -> int:
+        """See `Resource.raw`. Whoever has it may acquire the buffer; so its owner is not judged any more."""
+        self.ownership = None
+        return super().raw
 
     def _look(self) -> ResourceFacts:
         types = verdicts.buffer_types(self.verdict)

@@ -45,6 +45,7 @@ from extmem.rules.image_copies import (
 from extmem.rules.image_layouts import RELEASED, Area, Layouts, Step, apply
 from extmem.rules.keyed_mutex import check_keyed_mutex
 from extmem.rules.mapping import check_map_memory, check_unmap_memory
+from extmem.rules.owners import Ownership, Use, apply_use
 from extmem.rules.pipeline_barrier import check_pipeline_barrier, check_pipeline_barrier2
 from extmem.rules.properties import (
     check_memory_fd_properties,
@@ -63,13 +64,16 @@ __all__ = [
     "MemoryFacts",
     "MemoryTypeFacts",
     "RELEASED",
+    "Ownership",
     "PayloadFacts",
     "Place",
     "Refusal",
     "ResourceFacts",
     "Step",
+    "Use",
     "Violation",
     "apply",
+    "apply_use",
     "check_allocate_memory",
     "check_bind_buffer_memory",
     "check_bind_image_memory",
