@@ -170,5 +170,21 @@ for _vuid in (
     _command = "vkCmdPipelineBarrier" if _vuid.startswith("VkImage") else _vuid.split("-")[0]
     case(_vuid, lambda of=_command: laid_out(of, 7), lambda of=_command: laid_out(of, 1))  # type: ignore[misc]  # bound now
 
+
+def passed_on(*uses: rules.Use) -> list[Violation]:
+    """Uses of one buffer, one after the other."""
+    ownership = rules.Ownership()
+    return [violation for use in uses for violation in rules.apply_use(use, ownership)]
+
+
+RELEASE = rules.Use("vkCmdPipelineBarrier", "", releases=True)
+ACQUIRE = rules.Use("vkCmdPipelineBarrier", "")
+COPIED = rules.Use("vkCmdCopyBuffer", "vkCmdCopyBuffer.source", reads=True)
+case(
+    "vkQueueSubmit-pSubmits-02808",
+    lambda: passed_on(RELEASE, COPIED),
+    lambda: passed_on(COPIED, RELEASE, ACQUIRE, COPIED),
+)
+
 ENTERED = frozenset(set(CASES) - _BEFORE)
 """The rules of this file."""

@@ -60,6 +60,10 @@ def _made(world: World, device: extmem.Device, facts: rules.ResourceFacts, share
 
 def put(world: World, vuid: str) -> set[str]:
     """The rules that the public command with the case's values breaks."""
+    if vuid == "VUID-vkQueueSubmit-pSubmits-02808":
+        device = world.gpu()
+        first, second = (_made(world, device, cases_commands.buffer_of()) for _ in range(2))
+        return _run(device, lambda c: (c.release(first), c.copy_buffer(first, second)))
     if vuid in _LAID_OUT:
         device = world.gpu()
         image, buffer = (_made(world, device, made) for made in (cases_commands.image_of(), cases_commands.buffer_of()))

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from extmem import rules, vk
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.here import HERE
-from extmem.memory.laying_out import LayingOut, Steps, barrier_step, whole_step
+from extmem.memory.laying_out import LayingOut, Steps, barrier_step, buffer_step, reads, whole_step, writes
 from extmem.memory.placing import place_of
 from extmem.memory.resources import Buffer, Image, Resource
-from extmem.memory.taking import check_structs, each, number, own_structs, region
+from extmem.memory.taking import check_structs, each, number, own_structs, region, rest
 from extmem.owning import Lock, Uses
 
 if TYPE_CHECKING:
@@ -211,8 +211,11 @@ class Commands:
             stage_masks=masks,
             memory_barriers=memories,
         )
-        steps = []
+        steps: list[tuple[Resource, rules.Step | rules.Use]] = []
         if not found:
+            for index, (buffer, about) in enumerate(zip(buffers, of_buffers, strict=True)):
+                where = f"vkCmdPipelineBarrier.buffer_memory_barriers[{index}]"
+                steps += buffer_step(buffer, about, self._family(), where)
             for index, (image, one) in enumerate(zip(images, of_images, strict=True)):
                 where = f"vkCmdPipelineBarrier.image_memory_barriers[{index}]"
                 steps.append((image, barrier_step(image, one, device.facts, self._family(), where)))
@@ -242,12 +245,13 @@ class Commands:
         """vkCmdFillBuffer with a 32-bit word. Offset and size are multiples of 4; None fills to the end."""
         self._written(buffer, Buffer, "fill")
         start, value = number(offset, "offset"), number(word, "word")
-        count = _rest((buffer, start), whole=4) if size is None else number(size, "size")
+        count = rest((buffer.size, start), whole=4) if size is None else number(size, "size")
         if not 0 <= value < _WORD:
             raise ValueError(f"word is {value:#x}, and it takes 32 bits: 0 to {_WORD - 1:#x}")
-        self._judge(rules.check_fill_buffer(buffer.facts, start, count, self._device.facts), "vkCmdFillBuffer")
+        steps = [writes(buffer, "vkCmdFillBuffer.buffer")]
+        self._judge(rules.check_fill_buffer(buffer.facts, start, count, self._device.facts), "vkCmdFillBuffer", steps)
         native = buffer.native
-        self._add(lambda recorder: recorder.fill_buffer(native, start, count, value), buffer)
+        self._add(lambda recorder: recorder.fill_buffer(native, start, count, value), buffer, steps=steps)
 
     def copy_buffer(
         self,
@@ -265,12 +269,13 @@ class Commands:
         self._usable(source, Buffer)
         self._written(target, Buffer, "copy to")
         start, at = number(source_offset, "source_offset"), number(target_offset, "target_offset")
-        count = _rest((source, start), (target, at)) if size is None else number(size, "size")
+        count = rest((source.size, start), (target.size, at)) if size is None else number(size, "size")
         places, facts = (self._place(source), self._place(target)), self._device.facts
         found = rules.check_copy_buffer(source.facts, target.facts, start, at, count, facts, places=places)
-        self._judge(found, "vkCmdCopyBuffer")
+        steps = [reads(source, "vkCmdCopyBuffer.source"), writes(target, "vkCmdCopyBuffer.target")]
+        self._judge(found, "vkCmdCopyBuffer", steps)
         first, second = source.native, target.native
-        self._add(lambda recorder: recorder.copy_buffer(first, start, second, at, count), source, target)
+        self._add(lambda recorder: recorder.copy_buffer(first, start, second, at, count), source, target, steps=steps)
 
     def copy_buffer_to_image(
         self,
@@ -296,7 +301,10 @@ class Commands:
         found = rules.check_copy_buffer_to_image(
             buffer.facts, image.facts, now, self._device.facts, **self._told(image, buffer, part)
         )
-        steps = [(image, whole_step("vkCmdCopyBufferToImage", now, part.mip_level, part.array_layer))]
+        steps: Steps = [
+            reads(buffer, "vkCmdCopyBufferToImage.buffer"),
+            (image, whole_step("vkCmdCopyBufferToImage", now, part.mip_level, part.array_layer)),
+        ]
         self._judge(found, "vkCmdCopyBufferToImage", steps)
         first, second = buffer.native, image.native
         self._add(lambda recorder: recorder.copy_buffer_to_image(first, second, now, part), buffer, image, steps=steps)
@@ -322,7 +330,10 @@ class Commands:
         found = rules.check_copy_image_to_buffer(
             image.facts, buffer.facts, now, self._device.facts, **self._told(image, buffer, part)
         )
-        steps = [(image, whole_step("vkCmdCopyImageToBuffer", now, part.mip_level, part.array_layer))]
+        steps: Steps = [
+            (image, whole_step("vkCmdCopyImageToBuffer", now, part.mip_level, part.array_layer)),
+            writes(buffer, "vkCmdCopyImageToBuffer.buffer"),
+        ]
         self._judge(found, "vkCmdCopyImageToBuffer", steps)
         first, second = image.native, buffer.native
         self._add(lambda recorder: recorder.copy_image_to_buffer(first, now, second, part), image, buffer, steps=steps)
@@ -434,13 +445,3 @@ class Commands:
                 holding = self._memory_of(resource)
                 if holding is not None:
                     self._after.append((holding, here))
-
-
-def _rest(*parts: tuple[Buffer, int], whole: int = 1) -> int:
-    """How many bytes all have from these offsets on, a multiple of `whole`.
-
-    `whole` where an offset is outside: then that is at fault, and not a size that nobody gave.
-    """
-    if all(0 <= offset < buffer.size for buffer, offset in parts):
-        return min(buffer.size - offset for buffer, offset in parts) // whole * whole
-    return whole

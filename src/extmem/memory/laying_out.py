@@ -1,7 +1,8 @@
-"""The layouts of images in the commands of one submission: judged when recorded, and again when submitted.
+"""The layouts of images, and who owns buffers, in the commands of one submission: judged when recorded, and again when
+submitted.
 
-An image's `layouts` are what the submitted commands left it in; None once its raw handle was given away, for then
-other code may change them.
+An image's `layouts` and a buffer's `ownership` are what the submitted commands left; None once the raw handle was given
+away, for then other code may change them.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from extmem import rules, vk
-from extmem.memory.resources import Image
+from extmem.memory.resources import Buffer, Image, Resource
 
-__all__ = ["LayingOut", "Steps", "barrier_step", "whole_step"]
+__all__ = ["LayingOut", "Steps", "barrier_step", "buffer_step", "reads", "whole_step", "writes"]
 
-Steps: TypeAlias = Sequence[tuple[Image, rules.Step]]
+State: TypeAlias = rules.Layouts | rules.Ownership
+Steps: TypeAlias = Sequence[tuple[Resource, rules.Step | rules.Use]]
 _UNDEFINED = int(vk.ImageLayout.UNDEFINED)
 _NOBODY = int(vk.QUEUE_FAMILY_IGNORED)
 
@@ -46,6 +48,26 @@ def barrier_step(
     )
 
 
+def buffer_step(buffer: Buffer, barrier: vk.BufferMemoryBarrier, family: int, where: str) -> Steps:
+    """Whom a buffer barrier passes the buffer to, if it does. A release of a part is not followed."""
+    source, target = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)
+    whole = int(barrier.size) in (int(vk.WHOLE_SIZE), buffer.size) and not int(barrier.offset)
+    releases = target not in (source, family, _NOBODY)
+    if not (releases and whole) and source in (target, family, _NOBODY):
+        return []
+    return [(buffer, rules.Use("vkCmdPipelineBarrier", where, releases=releases))]
+
+
+def reads(buffer: Buffer, where: str) -> tuple[Buffer, rules.Use]:
+    """What a command does that reads a buffer. where: the command and its argument."""
+    return buffer, rules.Use(where.partition(".")[0], where, reads=True)
+
+
+def writes(buffer: Buffer, where: str) -> tuple[Buffer, rules.Use]:
+    """What a command does that writes to a buffer."""
+    return buffer, rules.Use(where.partition(".")[0], where)
+
+
 def whole_step(command: str, layout: int, level: int | None = None, layer: int | None = None) -> rules.Step:
     """What a copy of one level and layer asks, or a command for all of them."""
     area = rules.Area() if level is None or layer is None else rules.Area(level, 1, layer, 1)
@@ -56,52 +78,63 @@ class LayingOut:
     """See the module. One for each `Commands`."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[Image, rules.Step]] = []
-        self._now: dict[Image, rules.Layouts] = {}
+        self._steps: list[tuple[Resource, rules.Step | rules.Use]] = []
+        self._now: dict[Resource, State] = {}
 
     def judged(self, steps: Steps) -> list[rules.Violation]:
         """What these steps would break after those that were added."""
-        tried: dict[Image, rules.Layouts] = {}
-        return [violation for image, step in steps for violation in self._applied(image, step, tried, self._now)]
+        tried: dict[Resource, State] = {}
+        return [violation for used, step in steps for violation in self._applied(used, step, tried, self._now)]
 
     def add(self, steps: Steps) -> None:
         """These steps are recorded."""
-        for image, step in steps:
-            self._applied(image, step, self._now, {})
+        for used, step in steps:
+            self._applied(used, step, self._now, {})
         self._steps += steps
 
     def judged_again(self) -> list[tuple[str, list[rules.Violation]]]:
         """What the steps break as things are now, by command."""
         self._now = {}
-        found = [(step.command, self._applied(image, step, self._now, {})) for image, step in self._steps]
+        found = [(step.command, self._applied(used, step, self._now, {})) for used, step in self._steps]
         return [(command, violations) for command, violations in found if violations]
 
     @staticmethod
     def _applied(
-        image: Image, step: rules.Step, to: dict[Image, rules.Layouts], before: dict[Image, rules.Layouts]
+        used: Resource, step: rules.Step | rules.Use, to: dict[Resource, State], before: dict[Resource, State]
     ) -> list[rules.Violation]:
-        if image not in to:
-            known = before.get(image, image.layouts)
+        if used not in to:
+            known = before.get(used, _left(used))
             if known is None:
                 return []
-            to[image] = known.copy()
-        return rules.apply(step, to[image])
+            to[used] = known.copy()
+        state = to[used]
+        if isinstance(step, rules.Use):
+            return rules.apply_use(step, state) if isinstance(state, rules.Ownership) else []
+        return rules.apply(step, state) if isinstance(state, rules.Layouts) else []
 
     @contextlib.contextmanager
     def submitting(self) -> Iterator[None]:
-        """A block that submits: afterwards the images are as the commands leave them; unknown where it failed."""
+        """A block that submits: afterwards all are as the commands leave them; unknown where it failed."""
         try:
             yield
         except BaseException:
-            for image in self._now:
-                if image.layouts is not None:
-                    image.layouts.forget()
+            for used in self._now:
+                known = _left(used)
+                if known is not None:
+                    known.forget()
             raise
-        for image, layouts in self._now.items():
-            if image.layouts is not None:
-                image.layouts = layouts
+        for used, state in self._now.items():
+            if isinstance(used, Image) and used.layouts is not None and isinstance(state, rules.Layouts):
+                used.layouts = state
+            if isinstance(used, Buffer) and used.ownership is not None and isinstance(state, rules.Ownership):
+                used.ownership = state
 
     def clear(self) -> None:
         """Forget all."""
         self._steps.clear()
         self._now.clear()
+
+
+def _left(used: Resource) -> State | None:
+    """What submitted commands left; None where that is not known."""
+    return used.layouts if isinstance(used, Image) else used.ownership if isinstance(used, Buffer) else None

@@ -14,7 +14,7 @@ from extmem import rules, vk
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.memory import tracking, verdicts
 from extmem.owning import Held, unsettled
-from extmem.rules import Layouts
+from extmem.rules import Layouts, Ownership
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class Resource(Held, abc.ABC):
 class Buffer(Resource):
     """A VkBuffer."""
 
-    __slots__ = ("verdict",)
+    __slots__ = ("ownership", "verdict")
     _info: vk.BufferCreateInfo
     _word = "buffer"
 
@@ -221,8 +221,16 @@ class Buffer(Resource):
         self.verdict = verdict
         """What calls with it are remembered by (for the library itself)."""
         self._info = info
+        self.ownership: Ownership | None = Ownership() if native is None else None
+        """Whether submitted commands released it (for the library itself); None once others have its handle."""
         if verdict is None:  # else its calls are remembered, and its facts are rarely asked for
             self._look_now()
+
+    @property
+    def raw(self) -> int:
+        """See `Resource.raw`. Whoever has it may acquire the buffer; so its owner is not judged any more."""
+        self.ownership = None
+        return super().raw
 
     def _look(self) -> ResourceFacts:
         types = verdicts.buffer_types(self.verdict)

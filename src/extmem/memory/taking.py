@@ -14,7 +14,7 @@ from extmem import rules, vk
 from extmem.devices.base import ImageRegion
 from extmem.vk.copies import copied
 
-__all__ = ["check_structs", "each", "number", "own_structs", "region"]
+__all__ = ["check_structs", "each", "number", "own_structs", "region", "rest"]
 
 S = TypeVar("S", bound=vk.ChainStruct)
 
@@ -58,3 +58,13 @@ def region(
     extent = rules.copied_extent(info, level, chosen)
     layer = number(array_layer, "array_layer")
     return ImageRegion(number(buffer_offset, "buffer_offset"), level, layer, chosen, extent=extent)
+
+
+def rest(*parts: tuple[int, int], whole: int = 1) -> int:
+    """How many bytes buffers of these sizes have from these offsets on, all of them; a multiple of `whole`.
+
+    `whole` where an offset is outside: then that is at fault, and not a size that nobody gave.
+    """
+    if all(0 <= offset < size for size, offset in parts):
+        return min(size - offset for size, offset in parts) // whole * whole
+    return whole

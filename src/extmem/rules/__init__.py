@@ -47,6 +47,7 @@ from extmem.rules.image_layouts import RELEASED, Area, Layouts, Step, apply
 from extmem.rules.keyed_mutex import check_keyed_mutex
 from extmem.rules.mapping import check_map_memory, check_unmap_memory
 from extmem.rules.modifiers import check_format_properties, check_get_image_drm_format_modifier_properties
+from extmem.rules.owners import Ownership, Use, apply_use
 from extmem.rules.pipeline_barrier import check_pipeline_barrier, check_pipeline_barrier2
 from extmem.rules.properties import (
     check_memory_fd_properties,
@@ -66,14 +67,17 @@ __all__ = [
     "MemoryFacts",
     "MemoryTypeFacts",
     "ModifierFacts",
+    "Ownership",
     "PayloadFacts",
     "Place",
     "RELEASED",
     "Refusal",
     "ResourceFacts",
     "Step",
+    "Use",
     "Violation",
     "apply",
+    "apply_use",
     "check_allocate_memory",
     "check_bind_buffer_memory",
     "check_bind_image_memory",

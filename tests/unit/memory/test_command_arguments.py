@@ -11,7 +11,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.memory import Buffer, Device, DeviceMemory, Image
-from extmem.testing import fake_vulkan
+from extmem.testing import fake_cuda, fake_vulkan
 from tests.unit.memory.test_commands import Bound, image
 
 TRANSFER = vk.PipelineStageFlagBits.TRANSFER
@@ -197,6 +197,19 @@ def test_the_queue_reads_read_only_memory_and_does_not_write_to_it(any_device: D
             with pytest.raises(extmem.AccessDeniedError):
                 commands.fill_buffer(buffer, 1)
         assert bound.bytes == b"\5" * 256
+
+
+def test_commands_on_a_cuda_device_do_not_write_to_read_only_memory() -> None:
+    pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
+    with fake_cuda.installed(fake_cuda.FakeCuda()), extmem.open_device(kind="cuda") as cuda:
+        with cuda.allocate(256) as memory, cuda.allocate(256) as other:
+            memory.fill(5)
+            memory.holding.writable = False
+            with pytest.raises(extmem.AccessDeniedError), cuda.commands() as commands:
+                commands.fill_buffer(memory.buffer(), 1)
+            with cuda.commands() as commands:
+                commands.copy_buffer(memory.buffer(), other.buffer())
+            assert other.read_bytes() == memory.read_bytes() == b"\5" * 256
 
 
 def test_images_in_read_only_memory_are_not_written_to(faked: Device) -> None:

@@ -1,4 +1,4 @@
-"""Images that were released to another owner: they are not used before they are acquired again."""
+"""What was released to another owner: it is not used before it is acquired again."""
 
 from __future__ import annotations
 
@@ -110,3 +110,58 @@ def test_a_release_that_was_not_submitted_did_not_happen(device: Device, laid_ou
         raise KeyError
     with device.commands() as commands:
         commands.clear_color_image(laid_out, (0, 0, 0, 0))
+
+
+# Buffers.
+
+READ = "VUID-vkQueueSubmit-pSubmits-02808"
+
+
+def read_twice(device: Device, laid_out: Image, release: Callable[[Any, Any], None]) -> list[list[str]]:
+    """What reading a buffer breaks after this: in this block and in the next, by copies to a buffer and an image."""
+    found = []
+    with Bound(device) as bound, Bound(device) as other:
+        copies: list[Callable[[Any], None]] = [
+            lambda c: c.copy_buffer(bound.buffer, other.buffer),
+            lambda c: c.copy_buffer_to_image(bound.buffer, laid_out),
+        ]
+        for copy in copies:
+            with device.commands() as first:
+                release(first, bound.buffer)
+                found.append(broken(lambda copy=copy, first=first: copy(first)))  # type: ignore[misc]
+            with device.commands() as second:
+                found.append(broken(lambda copy=copy, second=second: copy(second)))  # type: ignore[misc]
+            with device.commands() as third:
+                third.acquire(bound.buffer)
+                copy(third)
+    return found
+
+
+def broken(record: Callable[[], None]) -> list[str]:
+    try:
+        record()
+    except extmem.RuleViolation as error:
+        return [violation.vuid for violation in error.violations]
+    return []
+
+
+def test_a_released_buffer_is_acquired_before_it_is_read(device: Device, laid_out: Image) -> None:
+    assert read_twice(device, laid_out, lambda c, buffer: c.release(buffer)) == [[READ]] * 4
+
+
+def test_a_buffer_that_is_written_to_is_read_again(device: Device, laid_out: Image) -> None:
+    """Its former contents are not asked for, so nobody has to pass them on."""
+
+    def release_and_fill(commands: Any, buffer: Any) -> None:
+        commands.release(buffer)
+        commands.fill_buffer(buffer, 1)
+
+    assert read_twice(device, laid_out, release_and_fill) == [[]] * 4
+
+
+def test_whoever_has_the_handle_may_acquire(device: Device, laid_out: Image) -> None:
+    def release_and_tell(commands: Any, buffer: Any) -> None:
+        commands.release(buffer)
+        assert buffer.raw
+
+    assert read_twice(device, laid_out, release_and_tell)[1::2] == [[], []]
