@@ -126,6 +126,8 @@ class Commands:
 
     def change_layout(self, image: Image, old_layout: vk.ImageLayout, new_layout: vk.ImageLayout) -> None:
         """An image layout transition, without a change of owner."""
+        if not isinstance(image, Image):
+            raise TypeError(f"{image!r} is not an Image: pass what Device.create_image returned")
         ignored = int(vk.QUEUE_FAMILY_IGNORED)
         self._transfer(image, ignored, ignored, _MOVES, _MOVES, old_layout, new_layout)
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.errors import HandleStateError
+from extmem.memory import arguments
 from extmem.memory.memory import DeviceMemory
 from extmem.owning import Uses
+from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation
@@ -29,17 +31,22 @@ def checked(
     ValueError where a range reaches outside its memory.
     """
     found = []
-    for number, area in enumerate(ranges):
-        memory, where = area.memory, f"{command}: range {number}"
+    for number, given in enumerate(ranges):
+        area = copied(given)
+        where = f"{command}: range {number}"
+        if not isinstance(area, vk.MappedMemoryRange):
+            raise TypeError(f"{where} is {area!r}; pass a vk.MappedMemoryRange")
+        memory = area.memory
         if not isinstance(memory, DeviceMemory):
             raise TypeError(f"{where}: its memory is {memory!r}; pass a DeviceMemory of this device")
         holding = uses.add(memory.holding)
         holding.check_process()
         if holding.device is not device:
-            raise HandleStateError(f"{where}: {memory!r} belongs to {holding.device.name}, not to {device.name}")
+            raise arguments.of_another_device(memory, holding.device)
         if not holding.allocation.mapped:
             raise HandleStateError(f"{where}: {memory!r} is not mapped (VUID-VkMappedMemoryRange-memory-00684); map it")
-        offset, size = int(area.offset), int(area.size)
+        offset = arguments.whole_number(area.offset, f"{where}: offset")
+        size = arguments.whole_number(area.size, f"{where}: size")
         if size == _WHOLE:
             size = holding.size - offset
         if offset < 0 or size < 1 or offset + size > holding.size:

@@ -17,6 +17,7 @@ from extmem.rules import (
     MemoryTypeFacts,
     ResourceFacts,
 )
+from extmem.vk.formats import copied_size, format_facts
 
 if TYPE_CHECKING:
     from extmem.devices.base import Driver, Requirements
@@ -28,6 +29,7 @@ __all__ = [
     "ask_of_image",
     "buffer_capabilities",
     "buffer_facts",
+    "check_image_size",
     "device_facts",
     "external_types",
     "image_capabilities",
@@ -129,7 +131,7 @@ def _nodes(info: object) -> Iterable[object]:
     node, left = getattr(info, "p_next", None), _LONGEST_CHAIN
     while node is not None and left:
         yield node
-        node, left = getattr(node, "p_next", None), left - 1
+        node, left = node.p_next if isinstance(node, vk.ChainStruct) else None, left - 1
 
 
 def external_types(info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> int:
@@ -187,8 +189,31 @@ def ask_of_image(device: Device, info: vk.ImageCreateInfo) -> ImageAnswer:
         max_mip_levels=min(int(one.max_mip_levels) for one in found),
         max_array_layers=min(int(one.max_array_layers) for one in found),
         sample_counts=samples,
+        max_resource_size=min(int(one.max_resource_size) for one in found),
     )
     return answer
+
+
+def check_image_size(device: Device, info: vk.ImageCreateInfo, answer: ImageFormatFacts | None) -> None:
+    """Refuse an image whose texels alone are more than maxResourceSize: no rule demands it, and drivers need not check.
+
+    Errors: UnsupportedError.
+    """
+    facts, most = format_facts(int(info.format)), answer.max_resource_size if answer is not None else 0
+    if facts is None or not most:
+        return
+    size, extent = 0, (int(info.extent.width), int(info.extent.height), int(info.extent.depth))
+    for level in range(int(info.mip_levels)):
+        texels = max(1, extent[0] >> level), max(1, extent[1] >> level), max(1, extent[2] >> level)
+        size += sum(copied_size(facts, aspect, texels)[2] for aspect in facts.copied)
+    size *= int(info.array_layers) * int(info.samples)
+    if size > most:
+        raise UnsupportedError(
+            f"the image has {size} bytes of texels ({' x '.join(map(str, extent))}, {int(info.mip_levels)} levels, "
+            f"{int(info.array_layers)} layers, {int(info.samples)} samples), and images of {device.name} have at most "
+            f"{most} (maxResourceSize); create a smaller one",
+            requires_one_of=[f"an image of {most} bytes or less"],
+        )
 
 
 def image_capabilities(device: Device, info: vk.ImageCreateInfo, handle_types: int) -> dict[int, ExternalMemoryFacts]:
