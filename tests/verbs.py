@@ -306,7 +306,8 @@ CALLS: dict[tuple[type, str], Verb] = {
 def _exported(scene: Scene, kind: HandleType) -> Any:
     if not scene.world.handle_types & kind:
         raise UnsupportedError(f"this device does not export {kind!r}")
-    with scene.world.memory(scene.tag, handle_types=int(kind)) as memory:
+    with scene.thing.allocate(SIZE, handle_types=int(kind)) as memory:
+        memory.fill(scene.tag)
         if kind == FD:
             return scene.thing.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, kind))
         return scene.thing.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(memory, kind))

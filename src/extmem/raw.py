@@ -144,7 +144,8 @@ def fd_choices(
     handle_type: OPAQUE_FD, or DMA_BUF. memory_properties: VkMemoryPropertyFlags that the memory type has to have.
     The import itself proves the choice; of an opaque fd no driver tells size and memory type.
     Ownership: the fd stays the caller's, untouched.
-    Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE for what the device cannot import; OutOfMemoryError.
+    Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE for what the device cannot import; OutOfMemoryError;
+    ValueError for a handle type that is not an fd's.
     """
     kind = _Type(handle_type)
     return choosing.fd_choices(device, int(fd), kind, int(memory_properties))
@@ -196,7 +197,8 @@ def adopt_device(
         for a physical device that is not of this instance; RuleViolation
         (VUID-vkGetDeviceQueue-queueFamilyIndex-00384, -queueIndex-00385) for a family or queue that the physical device
         lacks; UnsupportedError for a family that cannot copy, a sharing extension that the physical device lacks,
-        Vulkan 1.0, or without a loader; TypeError for extensions or features that are not a sequence of str.
+        Vulkan 1.0, or without a loader; TypeError for handles that are not int, and for extensions or features that
+        are not a sequence of str.
     """
     with late_imports():
         from extmem.devices.vulkan.adopted import adopt
@@ -230,15 +232,16 @@ def adopt_memory(
     imported: the handle type that the other binding imported it as; 0 for memory that it allocated. Not in `info`,
         since the handle is not there any more.
     What is exported is measured, on Linux: the fd is imported once, on a device of its own, with the stated size,
-    memory type and dedicated resource. The size is believed of memory that is not exported, and of all memory on
-    Windows: no call there returns the size of what a driver's handle or number leads to. A size that is too large makes
-    `write`, `read`, `fill` and commands reach past the memory, which ends the process.
+    memory type and dedicated resource; and where the driver's files grow by a byte with each byte of memory, the file's
+    length has to be that of such memory exactly. Drivers whose files are rounded (to pages, say) or have no length
+    leave a size unmeasured within what they round to. The size is believed of memory that is not exported, and of all
+    memory on Windows: no call there returns the size of what a driver's handle or number leads to. A size that is too
+    large makes `write`, `read`, `fill` and commands reach past the memory, which ends the process.
     Ownership: the VkDeviceMemory stays the other's, who frees it after `close()`.
-    Errors: DescriptorError where the driver contradicts what `info` states; else as `Device.allocate_memory`.
+    Errors: DescriptorError where the driver contradicts what `info` states; TypeError and ValueError for numbers that
+    cannot be such a handle or handle type, and for an import in the chain of `info`; else as `Device.allocate_memory`.
     """
-    if not memory:
-        raise HandleStateError("the VkDeviceMemory is null; pass its value as a number")
-    return adopting.adopt_memory(device, memory, info, imported=int(imported))
+    return adopting.adopt_memory(device, memory, info, imported=imported)
 
 
 def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, bound: bool = False) -> Buffer:

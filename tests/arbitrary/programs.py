@@ -38,6 +38,8 @@ _DEEP = (vk.Format.D16_UNORM, vk.Format.D32_SFLOAT, vk.Format.D32_SFLOAT_S8_UINT
 _COLORS = (vk.Format.R8G8B8A8_UNORM, vk.Format.R8_UNORM, vk.Format.R32G32B32A32_SFLOAT, vk.Format.R8G8B8A8_UINT)
 _SIZES = (4, 64, 100, 1000, 4096, 65536, 65536, 1 << 18, 1 << 18, 1 << 18)
 _READ = int(Access.READ)
+_ASPECTS = (0, 1, 2, 3, 4, 8, 16, 32, 64, 128, 1 << 10, 1 << 30, 1 << 31)
+"""Single aspects, none, two at once, and no aspect."""
 _IGNORED, _EXTERNAL = int(vk.QUEUE_FAMILY_IGNORED), int(vk.QUEUE_FAMILY_EXTERNAL)
 COMMANDS = (
     "acquire",
@@ -78,6 +80,8 @@ class _Maker:
         """Imports that may be read alone. Nobody else has their payload, so its bytes stay as they are."""
         self.bound: set[str] = set()
         """The resources that were meant to be bound: commands use them more often than others."""
+        self.linear: list[str] = []
+        """The images whose layout can be asked for."""
         self.in_layout: set[str] = set()
         """The images whose layout is GENERAL, as far as that was meant to be."""
 
@@ -93,6 +97,10 @@ class _Maker:
             self.verb()
         if draw.chance(0.2):
             self.close_early()
+        if draw.chance(0.3):
+            self.spoil()
+        if draw.chance(0.1):
+            self.ask_a_closed_device()
         return self.steps
 
     # Arguments.
@@ -122,6 +130,8 @@ class _Maker:
         name = f"{kind}{len(names)}"
         names.append(name)
         info = self.image_info() if image else self.buffer_info()
+        if info.get("tiling") == 1:
+            self.linear.append(name)
         if external:
             link = draw.struct(
                 vk.ExternalMemoryImageCreateInfo if image else vk.ExternalMemoryBufferCreateInfo,
@@ -391,7 +401,8 @@ class _Maker:
         if not self.memories or draw.chance(0.15):
             return self.query()
         memory = _ref(draw.choice([*self.memories, *self.read_only]))
-        call = draw.choice(("write", "read_bytes", "fill", "map", "buffer", "flush", "get_memory_fd", "layout"))
+        calls = ("write", "read_bytes", "fill", "map", "buffer", "flush", "get_memory_fd")
+        call = draw.choice((*calls, *("layout",) * (4 if self.linear else 1)))
         if call == "write":
             self.step(call, memory=memory, data=draw.choice((1, 16, 100)), offset=self.odd(0))
         elif call == "read_bytes":
@@ -407,9 +418,11 @@ class _Maker:
             self.step(call, info=draw.struct(vk.MemoryGetFdInfoKHR, valid, self.wild))
         elif call == "layout":
             if self.images:
-                aspect = {"aspect_mask": 1, "mip_level": 0, "array_layer": 0}
-                part = draw.struct(vk.ImageSubresource, aspect, self.wild)
-                self.step("subresource_layout", image=_ref(self._one_of(self.images)), subresource=part)
+                mask = draw.choice(_ASPECTS) if draw.chance(max(self.wild, 0.1)) else 1
+                valid = {"aspect_mask": mask, "mip_level": 0, "array_layer": 0}
+                part = draw.struct(vk.ImageSubresource, valid, self.wild)
+                image = draw.choice(self.linear if self.linear and draw.chance(0.95) else self.images)
+                self.step("subresource_layout", image=_ref(image), subresource=part)
         elif call == "flush":
             valid = {"memory": memory, "offset": 0, "size": int(vk.WHOLE_SIZE), "p_next": None}
             which = draw.choice(("flush_mapped_memory_ranges", "invalidate_mapped_memory_ranges"))
@@ -444,6 +457,20 @@ class _Maker:
             "call": "close",
             "with": {"what": _ref(self.draw.choice([*self.buffers, *self.images, *self.memories]))},
         }
+
+    def spoil(self) -> None:
+        """Change the caller's own struct, or what a getter returned, behind the call: nothing may come of it."""
+        places = [at for at, step in enumerate(self.steps) if "info" in step["with"] and "to" in step]
+        at = self.draw.choice(places)
+        step: Step = {"call": "spoil", "with": {"what": _ref(self.steps[at]["to"]), "how": self.draw.randint(0, 1)}}
+        step["with"]["given"] = self.steps[at]["to"]
+        self.steps.insert(self.draw.randint(at + 1, len(self.steps)), step)
+
+    def ask_a_closed_device(self) -> None:
+        """A call of a device that is closed: what was asked of the open one before, or a resource."""
+        known = [step for step in self.steps if step["call"].startswith(("create_", "get_physical"))]
+        step = self.draw.choice(known)
+        self.step("closed_device", method=step["call"], info=step["with"]["info"])
 
     def close_early(self) -> None:
         self.steps.insert(self.draw.randint(1, len(self.steps)), self.closing())

@@ -47,6 +47,13 @@ _MEMORY = 16 << 30
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 
 
+class Odd:
+    """It stands for an index, and cannot be converted."""
+
+    def __index__(self) -> int:
+        raise TypeError("this is not an index")
+
+
 class MissingError(Exception):
     """What a call needs was not made."""
 
@@ -57,6 +64,8 @@ class Run:
     def __init__(self, device: Device) -> None:
         self.device = device
         self.objects: dict[str, Any] = {}
+        self.given: dict[str, Any] = {}
+        """The structs that objects were made from, which are the caller's."""
         self.views: list[memoryview] = []
         self.outcomes: list[Outcome] = []
         self.named_memory: dict[str, DeviceMemory] = {}
@@ -141,6 +150,16 @@ class Run:
             if made.read_only:
                 owner = self.named_memory[given["source"]]
                 self.kept[given["source"]] = owner, bytes(owner.read_bytes())
+        elif call == "spoil":
+            spoil(self.given[given["given"]])
+            if given["how"]:
+                spoil(given["what"].descriptor.dedicated if isinstance(given["what"], DeviceMemory) else _info(given))
+        elif call == "closed_device":
+            try:
+                getattr(closed_device(), given["method"])(given["info"])
+            except extmem.HandleStateError:
+                return
+            raise AssertionError(f"a closed device answers {given['method']}")
         elif call == "write":
             given["memory"].write(bytes(range(given["data"])), offset=given["offset"])
         elif call == "map":
@@ -157,6 +176,7 @@ class Run:
             made = getattr(self.device, call)(**given)
         if to is not None:
             self.objects[to] = made
+            self.given[to] = given.get("info")
 
     # Arguments.
 
@@ -170,6 +190,8 @@ class Run:
             return self.struct(value)
         if "ref" in value:
             return self.named(value["ref"])
+        if "odd" in value:
+            return {"object": object(), "struct": vk.Extent3D(1, 1, 1), "index": Odd()}[value["odd"]]
         if "fd" in value:
             made = self.named(value["fd"]).export_handle(FD)
             self.objects[f"fd {len(self.objects)}"] = made
@@ -210,6 +232,34 @@ class Run:
                     except ValueError:
                         pass  # a number that the enum does not have
         return kind(**fields)
+
+
+def spoil(struct: Any) -> None:
+    """Change all numbers of a struct, of those that it holds, and of those in its chain."""
+    left = 64  # a chain may lead back into itself
+    while isinstance(struct, vk.Struct) and left:
+        left -= 1
+        for name in struct.__match_args__:
+            value = getattr(struct, name)
+            if isinstance(value, list):
+                value.append(9)
+            elif isinstance(value, vk.Struct) and name != "p_next":
+                spoil(value)
+            elif isinstance(value, int):
+                setattr(struct, name, 1 << 20)
+        struct = struct.p_next if isinstance(struct, vk.ChainStruct) else None
+
+
+def _info(given: dict[str, Any]) -> Any:
+    return given["what"].create_info
+
+
+@functools.cache
+def closed_device() -> Device:
+    """A device that is closed, one for all programs."""
+    with extmem.open_device(kind="vulkan") as device:
+        pass
+    return device
 
 
 def aspects(number: int) -> int:

@@ -213,6 +213,43 @@ def test_a_write_to_memory_for_reading_is_found(layer: None, vulkan_device: obje
         assert bed.run([READING])[0].signs() == ["escaped: WrittenError"]
 
 
+def linear(aspect: Any) -> Program:
+    """An image whose layout is asked for, in this aspect."""
+    extent = {CLASS: "Extent3D", "width": 16, "height": 16, "depth": 1}
+    info = {CLASS: "ImageCreateInfo", "image_type": 1, "format": 37, "extent": extent, "tiling": 1, "usage": 3}
+    part = {CLASS: "ImageSubresource", "aspect_mask": aspect, "mip_level": 0, "array_layer": 0}
+    return [
+        {"call": "create_image", "to": "i", "with": {"info": info}},
+        {"call": "subresource_layout", "with": {"image": {"ref": "i"}, "subresource": part}},
+    ]
+
+
+def test_an_aspect_that_the_image_lacks_is_refused_or_found(bed: judging.Bed) -> None:
+    wrong = [linear(aspect) for aspect in (0, 2, 16, 1 << 31, 1.0, "x", {"odd": "object"})]
+    for ran in bed.run(wrong):
+        assert ran.signs() == [] and [end for _, end, _ in ran.outcomes] == ["ran", "refused"]
+    assert {end for _, end, _ in bed.run([linear(1)])[0].outcomes} == {"ran"}
+    with judging.Bed("extmem.rules:check_get_image_subresource_layout") as open_bed:
+        assert open_bed.run([linear(16)])[0].signs() == ["layer: VUID-vkGetImageSubresourceLayout-format-04461"]
+
+
+def test_structs_that_are_changed_behind_a_call_change_nothing(bed: judging.Bed) -> None:
+    for how in (0, 1):
+        program = bound(0)
+        spoiled: Any = {"call": "spoil", "with": {"what": {"ref": "b"}, "given": "b", "how": how}}
+        program.insert(1, spoiled)
+        ran = bed.run([program])[0]
+        assert ran.signs() == [] and {end for _, end, _ in ran.outcomes} == {"ran"}
+
+
+def test_a_closed_device_is_asked_and_refuses(bed: judging.Bed) -> None:
+    asked: Any = {"method": "create_buffer", "info": BUFFER[0]["with"]["info"]}
+    answered: Any = {**asked, "method": "describe"}  # it is no query, and answers
+    refuses, answers = bed.run([[{"call": "closed_device", "with": one}] for one in (asked, answered)])
+    assert refuses.signs() == [] and refuses.outcomes[0][1] == "ran"
+    assert answers.outcomes[0][1] != "ran"
+
+
 @pytest.mark.slow("runs hundreds of programs")
 @pytest.mark.timeout(600)
 def test_arbitrary_programs_find_a_check_that_is_taken_away(bed: judging.Bed) -> None:

@@ -27,6 +27,8 @@ Value: TypeAlias = Any
 CLASS = "class"
 _COUNTS = (0, 1, 2, 3, 4, 5, 7, 8, 16, 30, 31, 32, 63, 64, 65, 255, 256, 4096, 1 << 16)
 _ODD = (-1, (1 << 31) - 1, 1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32, 1 << 40, 1 << 63, (1 << 64) - 1, 1 << 64)
+_WRONG = (1.5, -0.5, 1e300, "x", "", [1], [[]], None, {"odd": "object"}, {"odd": "struct"}, {"odd": "index"})
+"""What is not a number. JSON has no objects: `running.py` makes what `odd` names."""
 _FORMATS = (
     vk.Format.R8_UNORM,
     vk.Format.R16G16_SFLOAT,
@@ -82,6 +84,10 @@ class Draw(random.Random):
         """A number that may be a size, an index or a count, or out of every range."""
         return self.choice(_COUNTS if self.chance(0.6) else _ODD)
 
+    def wrong(self) -> Value:
+        """A value of another kind than a number."""
+        return self.choice(_WRONG)
+
     def of_type(self, hint: Any, name: str = "") -> Value:
         """An arbitrary value for a field of this type. hint: as of `hints`."""
         kinds = typing.get_args(hint) if typing.get_origin(hint) is not Sequence else (hint,)
@@ -120,7 +126,9 @@ class Draw(random.Random):
         made: dict[str, Value] = {CLASS: kind.__name__}
         for name, hint in hints(kind).items():
             drawn = name not in valid or (self.chance(wild) and not isinstance(valid[name], dict | type(None)))
-            if name != "p_next":
+            if name != "p_next" and drawn and name in valid and self.chance(0.15):
+                made[name] = self.wrong()
+            elif name != "p_next":
                 made[name] = self.of_type(hint, name) if drawn else valid[name]
             elif valid.get(name) is not None:
                 made[name] = valid[name]

@@ -112,3 +112,14 @@ def parents(kind: str, make: Any, one: Put, two: Put) -> None:
 
 parents("buffer", buffer, bind_buffer(1), bind_buffer(2))
 parents("image", image, bind_image(1), bind_image(2))
+
+
+for make, put, struct in (
+    (buffer, rules.check_bind_buffer_memory, vk.BindBufferMemoryInfo),
+    (image, rules.check_bind_image_memory, vk.BindImageMemoryInfo),
+):
+    case(
+        f"Vk{struct.__name__}-pNext-pNext",
+        lambda make=make, put=put, struct=struct: put(struct(1, 2, 0, vk.ExportMemoryAllocateInfo()), make(), memory()),  # type: ignore[misc]
+        lambda make=make, put=put, struct=struct: put(struct(1, 2, 0), make(), memory()),  # type: ignore[misc]
+    )

@@ -100,6 +100,22 @@ _BINDINGS: tuple[tuple[Callable[[World, Kind, int], set[str]], str, str, str, st
 )
 
 
+def _chained(kind: Kind) -> Recipe:
+    def put(world: World) -> set[str]:
+        made, memory = world.resource(world.host, kind), world.memory(world.host)
+        extra = vk.ExportMemoryAllocateInfo()
+        if kind == "buffer":
+            one = vk.BindBufferMemoryInfo(made, memory, 0, extra)
+            return broken_by(lambda: world.host.bind_buffer_memory2([one]))
+        return broken_by(lambda: world.host.bind_image_memory2([vk.BindImageMemoryInfo(made, memory, 0, extra)]))
+
+    return put
+
+
+recipe("VkBindBufferMemoryInfo-pNext-pNext")(_chained("buffer"))
+recipe("VkBindImageMemoryInfo-pNext-pNext")(_chained("image"))
+
+
 def _binding(made: Callable[[World, Kind, int], set[str]], kind: Kind, form: int) -> Recipe:
     return lambda world: made(world, kind, form)
 

@@ -13,7 +13,7 @@ from extmem import vk
 from extmem.devices.abilities import AdoptsMemory, AdoptsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
 from extmem.handles import Access
-from extmem.memory import allocating, exporting
+from extmem.memory import allocating, arguments, exporting
 from extmem.memory.holding import Holding
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image
@@ -28,12 +28,26 @@ __all__ = ["adopt_buffer", "adopt_image", "adopt_memory", "adopt_pointer"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT_TYPE, _FD_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD)
+_TYPES = frozenset(int(kind) for kind in HandleType)
+_IMPORTS = (vk.ImportMemoryFdInfoKHR, vk.ImportMemoryWin32HandleInfoKHR, vk.ImportMemoryHostPointerInfoEXT)
 _BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 
 
 def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo, *, imported: int) -> DeviceMemory:
     """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says."""
     driver, info = _adopts(device, "VkDeviceMemory"), copied(info)
+    memory = _number(memory, "VkDeviceMemory")
+    if imported:
+        imported = arguments.single_type(imported, "imported")
+        if imported not in _TYPES:
+            raise ValueError(f"imported is {imported:#x}, which is not an external memory handle type; give one, or 0")
+    allocating.check_fields(device, info)
+    foreign = [link for link in vk.chain(info) if isinstance(link, _IMPORTS)]
+    if foreign:
+        raise ValueError(
+            f"info has {type(foreign[0]).__name__} in its chain, and nothing is imported here: the other binding did "
+            "that; omit it, and give the handle type as imported="
+        )
     alone = vk.find(info, vk.MemoryDedicatedAllocateInfo)
     dedicated = allocating.dedicated_resource(alone) if alone is not None else None
     export = vk.find(info, vk.ExportMemoryAllocateInfo)
@@ -86,7 +100,7 @@ def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
 def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, bound: bool) -> Buffer:
     """A VkBuffer that somebody else created as `info` says."""
     driver = _adopts(device, "VkBuffer")
-    _not_null(buffer, "VkBuffer")
+    buffer = _number(buffer, "VkBuffer")
     info = copied(info)
     with device.use(), device.making, device.create_buffer(info) as twin:
         _not_here(device, "buffer", buffer)
@@ -98,7 +112,7 @@ def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, boun
 def adopt_image(device: Device, image: int, info: vk.ImageCreateInfo, *, bound: bool) -> Image:
     """A VkImage that somebody else created as `info` says."""
     driver = _adopts(device, "VkImage")
-    _not_null(image, "VkImage")
+    image = _number(image, "VkImage")
     info = copied(info)
     with device.use(), device.making, device.create_image(info) as twin:
         _not_here(device, "image", image)
@@ -117,9 +131,14 @@ def _adopts(device: Device, what: str) -> AdoptsMemory:
     return driver
 
 
-def _not_null(handle: int, what: str) -> None:
-    if not handle:
+def _number(handle: object, what: str) -> int:
+    """A handle of 64 bits. Errors: TypeError, ValueError; HandleStateError for null."""
+    number = arguments.whole_number(handle, f"the {what}")
+    if not number:
         raise HandleStateError(f"the {what} is null; pass its value as a number")
+    if not 0 < number < 1 << 64:
+        raise ValueError(f"the {what} is {number:#x}, outside of 64 bits; pass its value as a number")
+    return number
 
 
 def _not_here(device: Device, kind: str, number: int) -> None:

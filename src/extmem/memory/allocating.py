@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from extmem import rules, vk
 from extmem.broker.descriptors import Win32Payload
 from extmem.broker.wire import Kind
-from extmem.errors import DriverError, InvalidHandleError
+from extmem.errors import DriverError, InvalidHandleError, RuleViolation
 from extmem.handles import Access
-from extmem.memory import asking, exporting, foreign, importing, own_fds, tracking, verdicts
+from extmem.memory import exporting, foreign, image_answers, importing, own_fds, tracking, verdicts
 from extmem.memory.callers_fd import CallersFd
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
@@ -34,6 +34,7 @@ __all__ = [
     "adopt",
     "adopt_object",
     "allocate_memory",
+    "check_fields",
     "dedicated_resource",
     "imported_holding",
     "judge",
@@ -69,6 +70,8 @@ def allocate_memory(
     try:
         with Uses() as uses:
             uses.add(device)
+            if verdicts.of_allocation(info) not in device.verdicts:
+                check_fields(device, info)
             callers = CallersFd.of_chain(info, uses)
             memory, imports_fd = _allocate_memory(device, info, everyday, stated, callers, uses)
             if resource is not None:
@@ -274,6 +277,25 @@ def dedicated_resource(chained: vk.MemoryDedicatedAllocateInfo) -> Resource | No
     return found
 
 
+_DEDICATED = ("<MemoryDedicatedAllocateInfo>.image", "<MemoryDedicatedAllocateInfo>.buffer")
+_NUMBERS = (".allocation_size", ".memory_type_index", ".handle_types", ".handle_type", ".access", ".flags")
+
+
+def check_fields(device: Device, info: vk.MemoryAllocateInfo) -> None:
+    """Refuse what is not of the kind that belongs there, before it is used. Unjudged, that is a TypeError.
+
+    `dedicated_resource` refuses what is neither a buffer nor an image with more advice. Unjudged, a number may be
+    whatever stands for one.
+    """
+    found = rules.check_allocate_memory_fields(info, device.facts)
+    left = _DEDICATED if device.check == "raise" else _DEDICATED + _NUMBERS
+    found = [one for one in found if not one.where.endswith(left)]
+    if found and device.check == "raise":
+        raise RuleViolation(found, command="vkAllocateMemory")
+    if found:
+        raise TypeError(f"{found[0].where}: {found[0].problem}. {found[0].remedy}")
+
+
 def judge(
     device: Device,
     info: vk.MemoryAllocateInfo,
@@ -334,7 +356,7 @@ def _capabilities(
     if resource is None:
         return {bit: device.transfer_capability(bit) for bit in tracking.single_bits(types & _U32)}
     if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
-        return asking.image_capabilities(device, resource.create_info, tuple(tracking.single_bits(types)))
+        return image_answers.image_capabilities(device, resource.create_info, tuple(tracking.single_bits(types)))
     if isinstance(resource.create_info, vk.BufferCreateInfo):
         return tracking.buffer_capabilities(device, resource.create_info, types)
     return {}

@@ -5,9 +5,19 @@ from __future__ import annotations
 import operator
 
 from extmem.arrays import Axes, axes_of, dtype_name
-from extmem.errors import UnsupportedError
+from extmem.errors import HandleStateError, UnsupportedError
 
-__all__ = ["access_of", "array_of", "check_share", "name_of", "not_copied", "single_type", "types_of"]
+__all__ = [
+    "access_of",
+    "array_of",
+    "check_share",
+    "name_of",
+    "not_copied",
+    "of_another_device",
+    "single_type",
+    "types_of",
+    "whole_number",
+]
 
 
 def array_of(shape: Axes, dtype: object) -> tuple[tuple[int, ...], str]:
@@ -61,18 +71,26 @@ def types_of(handle_types: int) -> int:
     return bits
 
 
-def single_type(handle_type: int) -> int:
+def whole_number(value: object, what: str) -> int:
+    """An integer, or what stands for one (`__index__`). TypeError for anything else, floats and text among it."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # that is what is found out here
+    except TypeError:
+        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; give an integer") from None
+
+
+def single_type(handle_type: int, what: str = "handle_type") -> int:
     """One external type. TypeError for words and other types, ValueError for what is not one bit of 32."""
     try:
         bit = operator.index(handle_type)
     except TypeError:
         raise TypeError(
-            f"handle_type is {handle_type!r}, a {type(handle_type).__name__}; give one bit of "
+            f"{what} is {handle_type!r}, a {type(handle_type).__name__}; give one bit of "
             "extmem.vk.ExternalMemoryHandleTypeFlagBits"
         ) from None
     if not 0 < bit < 1 << 32 or bit.bit_count() != 1:
         raise ValueError(
-            f"handle_type is {bit:#x}, which is not one bit; give one of extmem.vk.ExternalMemoryHandleTypeFlagBits"
+            f"{what} is {bit:#x}, which is not one bit; give one of extmem.vk.ExternalMemoryHandleTypeFlagBits"
         )
     return bit
 
@@ -84,6 +102,14 @@ def check_share(name: str | None, access: int | None) -> None:
             f"access=0 grants nothing to others, and {name!r} is there for others to open; give extmem.Access.READ or "
             "extmem.Access.READ_WRITE, or no name"
         )
+
+
+def of_another_device(memory: object, device: object) -> HandleStateError:
+    """The error for memory that is given to a device which it is not of, though it may be on the same GPU."""
+    return HandleStateError(
+        f"{memory!r} belongs to {device!r}, which was opened apart from this one; pass memory of this device, or "
+        "import it here (extmem.Device.open)"
+    )
 
 
 def not_copied(what: str) -> UnsupportedError:

@@ -1,128 +1,144 @@
-"""What a device answers about images, before one is made: limits, sharing, and DRM format modifiers."""
+"""What can be asked of a device: judged by the rules, then answered by the driver, while the device is held.
+
+See the methods of `Device` with these names. Errors of all: HandleStateError of a device that is closed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.devices.abilities import DescribesFormats
-from extmem.errors import UnsupportedError
-from extmem.rules import ExternalMemoryFacts, ImageFormatFacts, ModifierFacts
-from extmem.vk.modifiers import questions
+from extmem.errors import RuleViolation, UnsupportedError
+from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.memory import arguments, importing, tracking
+from extmem.memory.memory import DeviceMemory
+from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device
 
-__all__ = ["ImageAnswer", "ask_of_image", "format_properties", "image_capabilities"]
+__all__ = [
+    "external_buffer_properties",
+    "fd_properties",
+    "format_properties",
+    "host_pointer_properties",
+    "image_format_properties",
+    "memory_of",
+    "transfer_capability",
+    "win32_handle_properties",
+]
 
-_DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
-_NOTHING = ExternalMemoryFacts(0, 0, 0)
-
-
-@dataclass(slots=True)
-class ImageAnswer:
-    """What a device answered about images like one that is to be made."""
-
-    external: dict[int, ExternalMemoryFacts] = field(default_factory=dict)
-    """For each handle type."""
-    format: ImageFormatFacts | None = None
-    """None where it was not asked, because format, type, tiling, usage, flags or modifiers are not valid."""
-    refusal: UnsupportedError | None = None
-    """VK_ERROR_FORMAT_NOT_SUPPORTED, where that was the answer."""
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_IMPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.IMPORTABLE)
+_TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
-def ask_of_image(device: Device, info: vk.ImageCreateInfo, types: Sequence[int]) -> ImageAnswer:
-    """vkGetPhysicalDeviceImageFormatProperties2 for images like this one, shared as each of `types` and as none.
-
-    Of an image that may have several modifiers all are asked about, since the driver chooses.
-    """
-    answer = ImageAnswer()
-    asked = questions(info)
-    if any(rules.check_external_image_format_info(question, device.facts) for question in asked.values()):
-        return answer
-    found, refused = [], {}
-    for modifier, question in asked.items():
-        try:
-            found.append(device.driver.image_format_properties(question).image_format_properties)
-        except UnsupportedError as refusal:
-            answer.refusal = answer.refusal or refusal
-            refused[modifier] = str(refusal)
-    modifiers = _modifiers(device, info, [m for m in asked if m is not None], refused)
-    if answer.refusal is not None:
-        answer.format = ImageFormatFacts(unsupported=str(answer.refusal), modifiers=modifiers)
-        return answer
-    for bit in types:
-        answer.external[bit], shared = _shared(device, info, bit)
-        found += shared
-    samples = int(found[0].sample_counts)
-    for one in found[1:]:
-        samples &= int(one.sample_counts)
-    answer.format = ImageFormatFacts(
-        max_extent=(
-            min(int(one.max_extent.width) for one in found),
-            min(int(one.max_extent.height) for one in found),
-            min(int(one.max_extent.depth) for one in found),
-        ),
-        max_mip_levels=min(int(one.max_mip_levels) for one in found),
-        max_array_layers=min(int(one.max_array_layers) for one in found),
-        sample_counts=samples,
-        modifiers=modifiers,
-    )
-    return answer
+def external_buffer_properties(
+    device: Device, given: vk.PhysicalDeviceExternalBufferInfo
+) -> vk.ExternalBufferProperties:
+    """`Device.get_physical_device_external_buffer_properties`."""
+    info = copied(given)
+    with device.use():
+        found = rules.check_external_buffer_info(info, device.facts)
+        device.report(found, "vkGetPhysicalDeviceExternalBufferProperties")
+        return device.driver.external_buffer_properties(info)
 
 
-def _modifiers(
-    device: Device, info: vk.ImageCreateInfo, named: Sequence[int], refused: dict[int | None, str]
-) -> dict[int, ModifierFacts]:
-    """What the device says of each modifier."""
-    if not named or not isinstance(device.driver, DescribesFormats):
-        return {modifier: ModifierFacts(unsupported=refused.get(modifier, "")) for modifier in named}
-    listed = vk.find(device.driver.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
-    planes = {
-        int(one.drm_format_modifier): int(one.drm_format_modifier_plane_count)
-        for one in (listed.drm_format_modifier_properties if listed is not None else ())
-    }
-    return {modifier: ModifierFacts(planes.get(modifier), refused.get(modifier, "")) for modifier in named}
-
-
-def image_capabilities(
-    device: Device, info: vk.ImageCreateInfo, types: Sequence[int]
-) -> dict[int, ExternalMemoryFacts]:
-    """vkGetPhysicalDeviceImageFormatProperties2 for each of the types (single bits), for images like this one."""
-    return {bit: _shared(device, info, bit)[0] for bit in types}
-
-
-def _shared(
-    device: Device, info: vk.ImageCreateInfo, bit: int
-) -> tuple[ExternalMemoryFacts, list[vk.ImageFormatProperties]]:
-    """What such images can do with one handle type, as far as all their modifiers can; the limits of each."""
-    limits, answers = [], []
-    for question in questions(info, bit).values():
-        try:
-            shared = device.driver.image_format_properties(question)
-        except UnsupportedError:
-            return _NOTHING, []  # VK_ERROR_FORMAT_NOT_SUPPORTED: the type does not suit such an image at all
-        limits.append(shared.image_format_properties)
-        external = vk.find(shared, vk.ExternalImageFormatProperties)
-        answers.append(external.external_memory_properties if external is not None else vk.ExternalMemoryProperties())
-    features, exported, compatible, alone = -1, -1, -1, 0
-    for answer in answers:
-        features &= int(answer.external_memory_features)
-        alone |= int(answer.external_memory_features) & _DEDICATED_ONLY
-        exported &= int(answer.export_from_imported_handle_types)
-        compatible &= int(answer.compatible_handle_types)
-    return ExternalMemoryFacts(features | alone, exported, compatible), limits
+def image_format_properties(device: Device, given: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+    """`Device.get_physical_device_image_format_properties2`."""
+    info = copied(given)
+    with device.use():
+        found = rules.check_external_image_format_info(info, device.facts)
+        device.report(found, "vkGetPhysicalDeviceImageFormatProperties2")
+        return device.driver.image_format_properties(info)
 
 
 def format_properties(device: Device, vk_format: vk.Format | int) -> vk.FormatProperties2:
     """`Device.get_physical_device_format_properties2`."""
-    device.report(rules.check_format_properties(vk_format, device.facts), "vkGetPhysicalDeviceFormatProperties2")
+    with device.use():
+        device.report(rules.check_format_properties(vk_format, device.facts), "vkGetPhysicalDeviceFormatProperties2")
+        return _describing(device).format_properties(int(vk_format))
+
+
+def _describing(device: Device) -> DescribesFormats:
+    """The driver, where it describes formats. UnsupportedError where it does not."""
     if not isinstance(device.driver, DescribesFormats):
         raise UnsupportedError(
             f"{device.name} has no vkGetPhysicalDeviceFormatProperties2 and no DRM format modifiers; ask it with "
             "get_physical_device_image_format_properties2 which images it has, or take a Vulkan device",
             requires_one_of=["a Vulkan device"],
         )
-    return device.driver.format_properties(int(vk_format))
+    return device.driver
+
+
+def transfer_capability(device: Device, handle_type: int) -> rules.ExternalMemoryFacts:
+    """`Device.transfer_capability`, where it is not known yet."""
+    with device.use():
+        bit = arguments.single_type(handle_type)
+        return tracking.buffer_capabilities(device, vk.BufferCreateInfo(usage=_TRANSFER), bit)[bit]
+
+
+def win32_handle_properties(
+    device: Device, handle_type: HandleType, handle: NtHandle | KmtHandle | int
+) -> vk.MemoryWin32HandlePropertiesKHR:
+    """`Device.get_memory_win32_handle_properties`."""
+    with device.use():
+        refusal = importing.look_at(device.driver, handle_type, handle)
+        found = rules.check_memory_win32_handle_properties(handle_type, handle, device.facts, refusal=refusal)
+        device.report(found, "vkGetMemoryWin32HandlePropertiesKHR")
+        kind = arguments.whole_number(handle_type, "handle_type")
+        return vk.MemoryWin32HandlePropertiesKHR(device.driver.handle_memory_type_bits(kind, int(handle)))
+
+
+def fd_properties(device: Device, handle_type: HandleType, fd: FdHandle | int) -> vk.MemoryFdPropertiesKHR:
+    """`Device.get_memory_fd_properties`."""
+    with device.use():
+        number = int(fd) if isinstance(fd, (FdHandle, int)) else fd
+        valid = _leads_to_memory(device, handle_type, number)
+        found = rules.check_memory_fd_properties(handle_type, number, device.facts, fd_is_valid=valid)
+        device.report(found, "vkGetMemoryFdPropertiesKHR")
+        kind = arguments.whole_number(handle_type, "handle_type")
+        bits = device.driver.fd_memory_type_bits(kind, arguments.whole_number(number, "fd"))
+        return vk.MemoryFdPropertiesKHR(bits)
+
+
+def _leads_to_memory(device: Device, handle_type: object, fd: object) -> bool | None:
+    """Whether an fd is open, and memory where the device can tell; None where the rules refuse the arguments."""
+    if not isinstance(handle_type, int) or not isinstance(fd, int) or not -(1 << 31) <= fd < 1 << 31:
+        return None
+    looked = device.driver.inspect_fd(fd, int(handle_type))
+    # Of an opaque fd, and as a type that the device lacks, there is nothing to ask: what is behind it does not count.
+    single = 0 < handle_type < 1 << 32 and handle_type.bit_count() == 1
+    if handle_type == HandleType.OPAQUE_FD or not single:
+        return looked.kind != "closed"
+    if not int(device.transfer_capability(handle_type).features) & _IMPORTABLE:
+        return looked.kind != "closed"
+    return looked.valid
+
+
+def host_pointer_properties(
+    device: Device, handle_type: HandleType, host_pointer: int
+) -> vk.MemoryHostPointerPropertiesEXT:
+    """`Device.get_memory_host_pointer_properties`."""
+    with device.use():
+        known = isinstance(host_pointer, int) and 0 <= host_pointer < 1 << 64
+        mapped = device.driver.host_range_mapped(host_pointer, 1) if known else None
+        found = rules.check_memory_host_pointer_properties(handle_type, host_pointer, device.facts, mapped=mapped)
+        device.report(found, "vkGetMemoryHostPointerPropertiesEXT")
+        kind = arguments.whole_number(handle_type, "handle_type")
+        pointer = arguments.whole_number(host_pointer, "host_pointer")
+        return vk.MemoryHostPointerPropertiesEXT(device.driver.host_pointer_memory_type_bits(kind, pointer))
+
+
+def memory_of(device: Device, info: object, struct: type[vk.ChainStruct]) -> DeviceMemory:
+    """The memory of this device that a handle is asked of."""
+    if type(info) is not struct:
+        word = "Fd" if struct is vk.MemoryGetFdInfoKHR else "Win32Handle"
+        raise RuleViolation(rules.wrong_get_info(info, struct), command=f"vkGetMemory{word}KHR")
+    memory = getattr(info, "memory", None)
+    if not isinstance(memory, DeviceMemory):
+        raise TypeError(f"{struct.__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
+    if memory.device is not device:
+        raise arguments.of_another_device(memory, memory.device)
+    return memory

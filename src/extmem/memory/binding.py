@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from extmem import rules, vk
-from extmem.memory import tracking, verdicts
+from extmem.memory import arguments, tracking, verdicts
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
 from extmem.owning import Uses
@@ -27,6 +27,7 @@ def bind_one(device: Device, buffer: Buffer, memory: DeviceMemory, offset: int) 
             uses.add(device)
             holding = uses.add(memory.holding)
             if device.check == "off" or verdicts.of_binding(device, offset, buffer, holding) in device.verdicts:
+                offset = arguments.whole_number(offset, "memory_offset")
                 uses.add(buffer)
                 device.driver.bind(holding.allocation, offset, buffer.native)
                 buffer.bind(memory, offset)
@@ -56,10 +57,11 @@ def bind(
             if device.check != "off":
                 found += _breaks(device, info, resource, holding, form, again=id(resource) in named)
             named.add(id(resource))
-            pairs.append((resource, memory, holding, int(info.memory_offset)))
+            pairs.append((resource, memory, holding, info.memory_offset))
         if found:
             device.report(found, f"vkBind{kind.capitalize()}Memory{'2' if form == 2 else ''}")
-        for resource, memory, holding, offset in pairs:
+        for resource, memory, holding, given_offset in pairs:
+            offset = arguments.whole_number(given_offset, "memory_offset")
             uses.add(resource)
             device.driver.bind(holding.allocation, offset, resource.native)
             resource.bind(memory, offset)

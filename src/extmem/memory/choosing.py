@@ -30,6 +30,8 @@ class FdChoices(NamedTuple):
 
 def fd_choices(device: Device, fd: int, handle_type: HandleType, memory_properties: int) -> FdChoices:
     """See `extmem.raw.fd_choices`."""
+    if handle_type not in (HandleType.OPAQUE_FD, HandleType.DMA_BUF):
+        raise ValueError(f"handle_type is {handle_type!r}, and an fd is OPAQUE_FD or DMA_BUF; give one of them")
     with device.use():
         driver = device.driver
         found = driver.inspect_fd(fd, int(handle_type))

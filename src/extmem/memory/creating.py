@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.errors import UnsupportedError
-from extmem.memory import asking, tracking, verdicts
+from extmem.memory import image_answers, tracking, verdicts
 from extmem.memory.resources import Buffer, Image
 
 if TYPE_CHECKING:
@@ -41,15 +41,16 @@ def create_image(device: Device, info: vk.ImageCreateInfo) -> Image:
     """`Device.create_image`. The device is in use."""
     if device.check == "off":
         return Image(device, info)
-    asked = asking.ImageAnswer()
+    asked = image_answers.ImageAnswer()
     if type(info) is vk.ImageCreateInfo:
-        asked = asking.ask_of_image(device, info, tuple(tracking.single_bits(tracking.external_types(info))))
+        asked = image_answers.ask_of_image(device, info, tuple(tracking.single_bits(tracking.external_types(info))))
     found = rules.check_create_image(info, device.facts, asked.external, asked.format)
     if asked.refusal is not None and device.check == "raise" and {v.vuid for v in found} <= _NO_SUCH_IMAGE:
         # The device's own words tell more than the rules: that there are no such images.
         asked.refusal.violations = tuple(found)
         raise asked.refusal
     device.report(found, "vkCreateImage")
+    image_answers.check_image_size(device, info, asked.format if not found else None)
     return Image(device, info, asked.external)
 
 

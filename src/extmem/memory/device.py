@@ -20,12 +20,10 @@ from extmem.handles.here import HERE
 from extmem.memory import (
     allocating,
     allocating_arrays,
-    arguments,
     asking,
     binding,
     creating,
     exporting,
-    importing,
     opening,
     own_fds,
     tracking,
@@ -34,6 +32,7 @@ from extmem.memory import (
 from extmem.memory import ranges as mapped_ranges
 from extmem.memory.commands import Commands
 from extmem.memory.descriptor import Descriptor
+from extmem.memory.holding import in_use
 from extmem.memory.live import Live
 from extmem.memory.memory import DeviceMemory
 from extmem.memory.resources import Buffer, Image, Resource
@@ -133,11 +132,7 @@ class Device(Held):
         self, info: vk.PhysicalDeviceExternalBufferInfo
     ) -> vk.ExternalBufferProperties:
         """What buffers of this use can export and import; no feature bits where the type is unsupported."""
-        info = copied(info)
-        with self.use():
-            found = rules.check_external_buffer_info(info, self.facts)
-            self.report(found, "vkGetPhysicalDeviceExternalBufferProperties")
-            return self.driver.external_buffer_properties(info)
+        return asking.external_buffer_properties(self, info)
 
     def get_physical_device_image_format_properties2(
         self, info: vk.PhysicalDeviceImageFormatInfo2
@@ -146,19 +141,14 @@ class Device(Held):
 
         Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED.
         """
-        info = copied(info)
-        with self.use():
-            found = rules.check_external_image_format_info(info, self.facts)
-            self.report(found, "vkGetPhysicalDeviceImageFormatProperties2")
-            return self.driver.image_format_properties(info)
+        return asking.image_format_properties(self, info)
 
     def get_physical_device_format_properties2(self, format: vk.Format | int) -> vk.FormatProperties2:
         """What a format can do, DrmFormatModifierPropertiesListEXT chained where the device has DRM format modifiers.
 
         Errors: UnsupportedError for a device of another kind than Vulkan's.
         """
-        with self.use():
-            return asking.format_properties(self, format)
+        return asking.format_properties(self, format)
 
     def transfer_capability(self, handle_type: int) -> rules.ExternalMemoryFacts:
         """What transfer buffers can do with one handle type; asked once, it does not change.
@@ -167,12 +157,7 @@ class Device(Held):
         """
         self.check_open()
         known = self.buffer_answers.get((0, _TRANSFER, handle_type))
-        if known is None:
-            with self.use():
-                asked = vk.BufferCreateInfo(usage=_TRANSFER)
-                bit = arguments.single_type(handle_type)
-                known = tracking.buffer_capabilities(self, asked, bit)[bit]
-        return known
+        return known or asking.transfer_capability(self, handle_type)
 
     # Resources.
 
@@ -223,7 +208,7 @@ class Device(Held):
         """
         if unsettled:
             work_off()
-        again, link = None, info.p_next.__class__
+        again, link = None, info.p_next.__class__ if info.__class__ is vk.MemoryAllocateInfo else None
         if link is _ImportFd:
             again = own_fds.import_again(self, info)
         elif link is _Export:
@@ -232,6 +217,8 @@ class Device(Held):
 
     def free_memory(self, memory: DeviceMemory) -> None:
         """vkFreeMemory, the same as `memory.close()`."""
+        if not isinstance(memory, DeviceMemory):
+            raise TypeError(f"memory is {memory!r}: pass a DeviceMemory")
         memory.close()
 
     def flush_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
@@ -259,7 +246,7 @@ class Device(Held):
         or use `DeviceMemory.export_handle`, which does.
         """
         info = copied(info)
-        with self.use(), self._memory_of(info, vk.MemoryGetWin32HandleInfoKHR).use() as holding:
+        with self.use(), asking.memory_of(self, info, vk.MemoryGetWin32HandleInfoKHR).use() as holding:
             self.report(
                 rules.check_get_memory_win32_handle(info, self.facts, tracking.memory_facts(holding)),
                 "vkGetMemoryWin32HandleKHR",
@@ -269,18 +256,8 @@ class Device(Held):
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
         info = copied(info)
-        with self.use(), self._memory_of(info, vk.MemoryGetFdInfoKHR).use() as holding:
+        with self.use(), asking.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as holding:
             return self.fd_of(holding, info)
-
-    def _memory_of(self, info: object, struct: type[vk.ChainStruct]) -> DeviceMemory:
-        """The memory that a handle is asked of."""
-        if type(info) is not struct:
-            word = "Fd" if struct is vk.MemoryGetFdInfoKHR else "Win32Handle"
-            raise RuleViolation(rules.wrong_get_info(info, struct), command=f"vkGetMemory{word}KHR")
-        memory = getattr(info, "memory", None)
-        if not isinstance(memory, DeviceMemory):
-            raise TypeError(f"{struct.__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
-        return memory
 
     def fd_of(self, holding: Holding, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """`get_memory_fd` of memory that is in use (for the library itself)."""
@@ -294,32 +271,17 @@ class Device(Held):
         self, handle_type: HandleType, handle: NtHandle | KmtHandle | int
     ) -> vk.MemoryWin32HandlePropertiesKHR:
         """vkGetMemoryWin32HandlePropertiesKHR: memory types for a handle made outside Vulkan (never an opaque one)."""
-        with self.use():
-            refusal = importing.look_at(self.driver, int(handle_type), handle)
-            found = rules.check_memory_win32_handle_properties(handle_type, handle, self.facts, refusal=refusal)
-            self.report(found, "vkGetMemoryWin32HandlePropertiesKHR")
-            return vk.MemoryWin32HandlePropertiesKHR(self.driver.handle_memory_type_bits(handle_type, int(handle)))
+        return asking.win32_handle_properties(self, handle_type, handle)
 
     def get_memory_fd_properties(self, handle_type: HandleType, fd: FdHandle | int) -> vk.MemoryFdPropertiesKHR:
         """vkGetMemoryFdPropertiesKHR: memory types for an fd made outside Vulkan (never an opaque one)."""
-        with self.use():
-            looked = self.driver.inspect_fd(int(fd), int(handle_type))
-            # Of an opaque fd there is nothing to ask, so what is behind an open one does not matter.
-            valid = looked.kind != "closed" if handle_type == HandleType.OPAQUE_FD else looked.valid
-            found = rules.check_memory_fd_properties(handle_type, int(fd), self.facts, fd_is_valid=valid)
-            self.report(found, "vkGetMemoryFdPropertiesKHR")
-            return vk.MemoryFdPropertiesKHR(self.driver.fd_memory_type_bits(handle_type, int(fd)))
+        return asking.fd_properties(self, handle_type, fd)
 
     def get_memory_host_pointer_properties(
         self, handle_type: HandleType, host_pointer: int
     ) -> vk.MemoryHostPointerPropertiesEXT:
         """vkGetMemoryHostPointerPropertiesEXT: memory types that can import this address."""
-        with self.use():
-            mapped = self.driver.host_range_mapped(host_pointer, 1)
-            found = rules.check_memory_host_pointer_properties(handle_type, host_pointer, self.facts, mapped=mapped)
-            self.report(found, "vkGetMemoryHostPointerPropertiesEXT")
-            bits = self.driver.host_pointer_memory_type_bits(handle_type, host_pointer)
-            return vk.MemoryHostPointerPropertiesEXT(bits)
+        return asking.host_pointer_properties(self, handle_type, host_pointer)
 
     # The everyday door.
 
@@ -347,6 +309,8 @@ class Device(Held):
         memory_type: index; default the first that the host can see. dedicated: None asks the device.
         Errors: NameTakenError, NameInvalidError, OutOfMemoryError, RuleViolation.
         """
+        if security is not None and not isinstance(security, str):
+            raise TypeError(f"security is {security!r}, a {type(security).__name__}; give SDDL as a str, or None")
         if unsettled:
             work_off()
         with self.use():
@@ -455,9 +419,7 @@ class Device(Held):
                 self.driver.finish_submitted()
             work_off()
             if self.live_allocations:
-                raise HandleStateError(
-                    f"{self.live_allocations} memory objects of {self.name} are open; close them first"
-                )
+                raise in_use(self)
         self.end()
 
     def give_back(self) -> None:

@@ -56,6 +56,13 @@ def open_device(
     strict_kmt: KMT numbers of this device's exports die with the exporter, not with the last memory object.
     Errors: UnsupportedError that lists the devices there are.
     """
+    for what, given in (("kind", kind), ("name", name)):
+        if given is not None and not isinstance(given, str):
+            raise TypeError(f"{what} is {given!r}, a {type(given).__name__}; give a str")
+    if uuid is not None and not isinstance(uuid, (bytes, str, uuids.UUID)):
+        raise TypeError(f"uuid is {uuid!r}, a {type(uuid).__name__}; give bytes, a str or a uuid.UUID")
+    if luid is not None and not isinstance(luid, bytes):
+        raise TypeError(f"luid is {luid!r}, a {type(luid).__name__}; give 8 bytes")
     driver = select.choose(kind=kind, uuid=_uuid_bytes(uuid), luid=luid, name=name)
     try:
         return Device(driver, check=check, strict_kmt=strict_kmt)
@@ -77,6 +84,8 @@ def open(
     HandleStateError; RuleViolation for a payload of another device; DescriptorError for one that lies about itself.
     """
     if device is not None:
+        if not isinstance(device, Device):
+            raise TypeError(f"device is {device!r}, a {type(device).__name__}; give a Device, or None")
         return device.open(source, access=access)
     if unsettled:
         work_off()

@@ -21,8 +21,10 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
+from extmem import rules, vk
 from extmem.errors import HandleStateError
 from extmem.handles.here import HERE
+from extmem.memory import tracking
 from extmem.objects import Status, error_for
 from extmem.owning import Held
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from extmem.memory.resources import Resource
     from extmem.rules import ResourceFacts
 
-__all__ = ["Closed", "Holding"]
+__all__ = ["Closed", "Holding", "in_use"]
 
 
 class Closed(NamedTuple):
@@ -137,9 +139,19 @@ class Holding(Held):
         counted.add(self.watch)
 
     def keep_resource(self, resource: Resource) -> None:
-        """Its dedicated buffer or image, which extmem made for it: it ends with the memory, and copies may bind it."""
-        resource.native.private = True
+        """Its dedicated buffer or image, which extmem made for it: it ends with the memory.
+
+        Copies bind it by themselves, unless the caller would break a rule by binding it, as where the payload's
+        description states a resource that was not made for external memory.
+        """
+        resource.native.private = self.device.check == "off" or not self._breaks(resource)
         self.resource = resource
+
+    def _breaks(self, resource: Resource) -> bool:
+        facts, memory = resource.facts, tracking.memory_facts(self)
+        if facts.kind == "buffer":
+            return bool(rules.check_bind_buffer_memory(vk.BindBufferMemoryInfo(), facts, memory))
+        return bool(rules.check_bind_image_memory(vk.BindImageMemoryInfo(), facts, memory))
 
     def closed_facts(self) -> Closed:
         """What is kept of it where the memory is closed."""
@@ -187,3 +199,15 @@ class Holding(Held):
         if self.resource is not None:
             self.resource.close()
         self.device.driver.free(self.allocation)
+
+
+def in_use(device: Device) -> HandleStateError:
+    """What `Device.close` raises: memory is open, or was closed while something uses it."""
+    held = [holding for watch in tuple(device.holdings) if (holding := watch()) is not None]
+    count = sum(not holding.closing for holding in held)
+    if count:
+        return HandleStateError(f"{count} memory objects of {device.name} are open; close them first")
+    return HandleStateError(
+        f"{len(held)} memory objects of {device.name} are closed, and still in use; end the block of commands, or let "
+        "go of the arrays and views, that use them first"
+    )

@@ -203,10 +203,12 @@ def _numbered(owner: Manager, number: int, native: bool, reference: Reference) -
         return owner.import_stranger(number, reference)
 
 
-def look_at(driver: Driver, handle_type: int, handle: object) -> Refusal | None:
+def look_at(driver: Driver, handle_type: object, handle: object) -> Refusal | None:
     """Why a driver must not be asked about a handle (vkGetMemoryWin32HandlePropertiesKHR); None where it may be."""
     if not takes_handles(driver) or not isinstance(handle, (int, NtHandle, KmtHandle)):
         return None
+    if not isinstance(handle_type, int):
+        return None  # the rules refuse it
     value = int(handle)
     owner = handle.table if isinstance(handle, NtHandle) and isinstance(handle.table, Manager) else manager()
     reference = Reference(owner)
@@ -350,6 +352,10 @@ def _dma_buf_s(source: Source, driver: Driver) -> None:
     source.facts = PayloadFacts(source.handle_type, made_by_vulkan=False, memory_type_bits=bits)
 
 
+def _uuid_text(uuid: bytes | None) -> str:
+    return uuid.hex() if uuid else "none"
+
+
 def _contradiction(stated: Descriptor, own: bytes) -> DescriptorError | None:
     """What to raise where a stated description says another thing than the payload's own, which the handle carries.
 
@@ -362,13 +368,13 @@ def _contradiction(stated: Descriptor, own: bytes) -> DescriptorError | None:
         ("a size of {} bytes", stated.allocation_size, told.allocation_size),
         ("dedicated: {}", stated.dedicated is not None, told.dedicated is not None),
         ("memory type {}", stated.memory_type_index, told.memory_type_index),
-        ("device {}", (stated.device_uuid or b"").hex(), (told.device_uuid or b"").hex()),
+        ("device {}", _uuid_text(stated.device_uuid), _uuid_text(told.device_uuid)),
         ("producer {!r}", stated.producer, told.producer),
     ):
         if wrong != right:
             return DescriptorError(
                 f"the stated description says {what.format(wrong)}, and the payload's own {what.format(right)}; "
-                "leave it away (Device.open takes the handle as it is), or state what is true"
+                "omit it (Device.open takes the handle as it is), or state what is true"
             )
     return None
 

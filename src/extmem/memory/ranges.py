@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.errors import HandleStateError
+from extmem.memory import arguments
 from extmem.memory.memory import DeviceMemory
-from extmem.memory.taking import number
 from extmem.owning import Uses
+from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.devices.base import Allocation
@@ -30,24 +31,26 @@ def checked(
     mapped; ValueError where a range reaches outside its memory.
     """
     found = []
-    for index, area in enumerate(ranges):
+    for index, given in enumerate(ranges):
+        area = copied(given)
         where = f"{command}: range {index}"
         if not isinstance(area, vk.MappedMemoryRange):
             raise TypeError(f"{where} is {area!r}; pass a vk.MappedMemoryRange")
         memory = area.memory
-        offset, given = number(area.offset, f"{where}: offset"), number(area.size, f"{where}: size")
         if not isinstance(memory, DeviceMemory):
             raise TypeError(f"{where}: its memory is {memory!r}; pass a DeviceMemory of this device")
         holding = uses.add(memory.holding)
         holding.check_process()
         if holding.device is not device:
-            raise HandleStateError(f"{where}: {memory!r} belongs to {holding.device.name}, not to {device.name}")
+            raise arguments.of_another_device(memory, holding.device)
         if not holding.allocation.mapped:
             raise HandleStateError(f"{where}: {memory!r} is not mapped (VUID-VkMappedMemoryRange-memory-00684); map it")
-        size = holding.size - offset if given == _WHOLE else given
+        offset = arguments.whole_number(area.offset, f"{where}: offset")
+        asked = arguments.whole_number(area.size, f"{where}: size")
+        size = holding.size - offset if asked == _WHOLE else asked
         if offset < 0 or size < 1 or offset + size > holding.size:
             raise ValueError(
-                f"{where}: {given} bytes from offset {offset} are no part of the memory's {holding.size} bytes "
+                f"{where}: {asked} bytes from offset {offset} are no part of the memory's {holding.size} bytes "
                 "(VUID-VkMappedMemoryRange-size-00685, -00686); nothing was done"
             )
         found.append((holding.allocation, offset, size))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.memory import asking
+from extmem.memory import image_answers
 from extmem.rules import (
     DeviceFacts,
     ExternalMemoryFacts,
@@ -126,7 +126,7 @@ def _nodes(info: object) -> Iterable[object]:
     node, left = getattr(info, "p_next", None), _LONGEST_CHAIN
     while node is not None and left:
         yield node
-        node, left = getattr(node, "p_next", None), left - 1
+        node, left = node.p_next if isinstance(node, vk.ChainStruct) else None, left - 1
 
 
 def external_types(info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> int:
@@ -184,7 +184,7 @@ def image_facts(
 ) -> ResourceFacts:
     """A new image's tracked state. capabilities: of each handle type, where the device was asked already."""
     types = external_types(info)
-    known = asking.image_capabilities(device, info, tuple(single_bits(types))) if capabilities is None else capabilities
+    known = image_answers.image_capabilities(device, info, tuple(single_bits(types))) if capabilities is None else capabilities
     return _resource("image", device, info, requirements, identity, types, known)
 
 

@@ -36,8 +36,10 @@ class Verdicts(set[Key | None]):
 
 def of_allocation(info: vk.MemoryAllocateInfo) -> Key | None:
     """vkAllocateMemory that exports by handle types alone, and imports and dedicates nothing."""
+    if info.__class__ is not vk.MemoryAllocateInfo:
+        return None
     export, size, kind = info.p_next, info.allocation_size, info.memory_type_index
-    if export.__class__ is not vk.ExportMemoryAllocateInfo or info.__class__ is not vk.MemoryAllocateInfo:
+    if export.__class__ is not vk.ExportMemoryAllocateInfo:
         return None
     types = export.handle_types
     # 4096.0 is equal to 4096, and malformed. (Written out: this is asked at every call, and a loop takes its time.)

@@ -6,7 +6,7 @@ A fact that nobody could learn is None, and the rules that need it stay silent.
 """
 
 from extmem.rules import ledger
-from extmem.rules._allocate_memory import check_allocate_memory
+from extmem.rules._allocate_memory import check_allocate_memory, check_allocate_memory_fields
 from extmem.rules.barrier_ranges import whole_range
 from extmem.rules.barriers import check_buffer_memory_barrier, check_image_memory_barrier
 from extmem.rules.bind import check_bind_buffer_memory, check_bind_image_memory
@@ -79,6 +79,7 @@ __all__ = [
     "apply",
     "apply_use",
     "check_allocate_memory",
+    "check_allocate_memory_fields",
     "check_bind_buffer_memory",
     "check_bind_image_memory",
     "check_buffer_memory_barrier",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from extmem import vk
 from extmem.rules import allocate, chain, dedicated, export, import_fd, import_host, import_win32  # noqa: F401  # they register
 from extmem.rules._allocation import ALLOCATE, contents, read
-from extmem.rules._shapes import malformed, wrong_struct
-from extmem.rules.facts import AllocateFacts
+from extmem.rules._shapes import malformed, misfit, wrong_struct
+from extmem.rules.facts import AllocateFacts, DeviceFacts
 from extmem.rules.violation import Violation
 
-__all__ = ["check_allocate_memory"]
+__all__ = ["check_allocate_memory", "check_allocate_memory_fields"]
+
+_CHAIN = "VUID-VkMemoryAllocateInfo-pNext-pNext"
 
 
 def check_allocate_memory(info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> list[Violation]:
@@ -21,3 +23,14 @@ def check_allocate_memory(info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> 
     if found:
         return found
     return ALLOCATE.run(call, contents(call, traits))
+
+
+def check_allocate_memory_fields(info: vk.MemoryAllocateInfo, device: DeviceFacts) -> list[Violation]:
+    """What of the structs of a vkAllocateMemory is not of the kind that belongs there: of that nothing can be asked."""
+    if type(info) is not vk.MemoryAllocateInfo:
+        return wrong_struct(info, vk.MemoryAllocateInfo, "vkAllocateMemory.info")
+    call, _ = read(info, AllocateFacts(device))
+    strange = [node for node in call.foreign if not isinstance(node, vk.ChainStruct)]
+    return malformed(call.nodes) + [
+        misfit(_CHAIN, "MemoryAllocateInfo.pNext", node, "a struct of extmem.vk, or None") for node in strange[:1]
+    ]

@@ -158,7 +158,7 @@ def read(info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> tuple[Allocation,
             if slot is None:
                 call.foreign += (node,)
                 traits |= Traits.ODD_CHAIN
-                node = getattr(node, "p_next", None)
+                node = node.p_next if isinstance(node, vk.ChainStruct) else None
                 if node is None:
                     break
                 continue

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from extmem import vk
 from extmem.rules._enabled import CHAINED, lacks
 from extmem.rules._engine import Finding, Suite
 from extmem.rules.facts import DeviceFacts, ExternalMemoryFacts, ImageFormatFacts
@@ -34,7 +35,7 @@ def chain_of(info: Any) -> list[Any]:
     node = info.p_next
     while node is not None and len(found) < _LONGEST_CHAIN:
         found.append(node)
-        node = getattr(node, "p_next", None)
+        node = node.p_next if isinstance(node, vk.ChainStruct) else None
     return found
 
 

@@ -31,7 +31,7 @@ def _chain(info: Any) -> dict[str, Any]:
     node = info.p_next
     while node is not None and len(found) < _LONGEST_CHAIN and type(node).__name__ not in found:
         found[type(node).__name__] = node
-        node = getattr(node, "p_next", None)
+        node = node.p_next if isinstance(node, vk.ChainStruct) else None
     return found
 
 

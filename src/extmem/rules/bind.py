@@ -46,6 +46,8 @@ class Bind:
     where: str
     device: int = 0
     """`DeviceFacts.identity` of the device that the command is called on; 0 where unknown."""
+    chained: object = None
+    """The first in the chain of the struct, if there is any."""
 
     @property
     def kind(self) -> str:
@@ -74,6 +76,15 @@ def _image(tail: str, info_tail: str = "") -> tuple[str, str]:
 
 _BUFFERS, _IMAGES = (BUFFER, BUFFER2), (IMAGE, IMAGE2)
 _EVERY = (*_BUFFERS, *_IMAGES)
+
+
+@rule("VkBindBufferMemoryInfo-pNext-pNext", "VkBindImageMemoryInfo-pNext-pNext", on=(BUFFER2, IMAGE2))
+def nothing_is_chained(call: Bind) -> Finding | None:
+    """The structs that extend a binding are for device groups, planes and swapchains, which extmem has none of."""
+    if call.chained is None:
+        return None
+    name = type(call.chained).__name__
+    return f"{call.where}.pNext", f"{name} does not extend a binding here", "Leave p_next at None."
 
 
 @rule(*_buffer("buffer-07459"), *_image("image-07460"), on=_EVERY)
@@ -345,7 +356,8 @@ def check_bind_buffer_memory(
     found = _malformed(info, "Buffer", form)
     if found:
         return found
-    return _bind(_BUFFERS, Bind(int(info.memory_offset), buffer, memory, "BindBufferMemoryInfo", device), form)
+    call = Bind(int(info.memory_offset), buffer, memory, "BindBufferMemoryInfo", device, info.p_next)
+    return _bind(_BUFFERS, call, form)
 
 
 def check_bind_image_memory(
@@ -359,4 +371,5 @@ def check_bind_image_memory(
     found = _malformed(info, "Image", form)
     if found:
         return found
-    return _bind(_IMAGES, Bind(int(info.memory_offset), image, memory, "BindImageMemoryInfo", device), form)
+    call = Bind(int(info.memory_offset), image, memory, "BindImageMemoryInfo", device, info.p_next)
+    return _bind(_IMAGES, call, form)

@@ -97,6 +97,8 @@ class ImageFormatFacts:
     max_mip_levels: int = 0
     max_array_layers: int = 0
     sample_counts: int = 0
+    max_resource_size: int = 0
+    """Bytes of all levels, layers and samples together; 0 where unknown."""
     unsupported: str = ""
     """The device's reason where it has no such images at all; the other fields, except the last, mean nothing then."""
     modifiers: Mapping[int, ModifierFacts] = field(default_factory=dict)

@@ -85,6 +85,12 @@ def type_was_asked_for(call: GetHandle) -> Finding | None:
     types = int(call.memory.export_handle_types)
     if call.kind & types or call.kind not in DEFINED_TYPES:
         return None
+    if not types and int(call.memory.import_handle_type):
+        return (
+            f"{call.where}.handle_type",
+            f"the memory was imported, and not to be exported again as {types_text(call.kind)}",
+            "Pass on the handle or name that it was imported by, or import it with ExportMemoryAllocateInfo chained.",
+        )
     planned = f"for export as {types_text(types)}" if types else "not for export"
     return (
         f"{call.where}.handle_type",

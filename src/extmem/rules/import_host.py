@@ -86,6 +86,8 @@ def _covered(call: Allocation, kind: int) -> Finding | None:
     if call.host_type != kind or call.facts.host_range_mapped is not False:
         return None
     pointer, size = _pointer(call), int(call.info.allocation_size)
+    if not size:
+        return f"{BASE}.allocation_size", "it is 0", "Give the number of bytes to import from the pointer on."
     return (
         f"{_HERE}.host_pointer",
         f"not all of {pointer:#x} to {pointer + size:#x} is mapped for reading and writing in this process, or a part "

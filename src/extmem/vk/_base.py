@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from extmem.vk._generated.enums import Result, StructureType
 
@@ -11,6 +11,10 @@ __all__ = ["ChainStruct", "Command", "Handle", "Param", "SecurityAttributes", "S
 
 Handle: TypeAlias = object | None
 """A Vulkan or Win32 handle: an int, one of this library's objects that stands for one, or None for the null handle."""
+
+_LONGEST_CHAIN = 64
+_DEEPEST = 8
+"""How many structs within structs are written out."""
 
 
 class Struct:
@@ -23,13 +27,49 @@ class Struct:
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__match_args__)
+        # Not by recursion: a chain may be of any length, and lead back into itself.
+        pairs: list[tuple[Any, Any]] = [(self, other)]
+        seen: set[tuple[int, int]] = set()
+        while pairs:
+            one, another = pairs.pop()
+            if (id(one), id(another)) in seen:
+                continue
+            seen.add((id(one), id(another)))
+            for name in one.__match_args__:
+                mine, theirs = getattr(one, name), getattr(another, name)
+                if isinstance(mine, Struct) and type(mine) is type(theirs):
+                    pairs.append((mine, theirs))
+                elif mine != theirs:
+                    return False
+        return True
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as mypy knows only of dataclasses that write this themselves
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
-        return f"{type(self).__name__}({shown})"
+        return _shown(self, _DEEPEST)
+
+
+def _shown(struct: Struct, depth: int) -> str:
+    """A struct and its chain as text; dots for what comes again, and behind 64 structs of a chain."""
+    parts: list[str] = []
+    seen: set[int] = set()
+    node: object = struct
+    while isinstance(node, Struct) and id(node) not in seen and len(seen) < _LONGEST_CHAIN:
+        seen.add(id(node))
+        fields = []
+        for name in node.__match_args__:
+            value = getattr(node, name) if name != "p_next" else None
+            if isinstance(value, Struct):
+                fields.append(f"{name}={_shown(value, depth - 1) if depth else '...'}")
+            else:
+                fields.append(f"{name}={value!r}")
+        following = node.p_next if isinstance(node, ChainStruct) else None
+        text = f"{type(node).__name__}({', '.join(fields)})"
+        if following is None:
+            return "".join(parts) + text + ")" * len(parts)
+        parts.append(text.removesuffix("None)"))
+        node = following
+    return "".join(parts) + ("..." if isinstance(node, Struct) else repr(node)) + ")" * len(parts)
 
 
 class ChainStruct(Struct):

@@ -41,6 +41,8 @@ def adopt(
     enabled = _names(features, "features", "geometryShader")
     family, number = operator.index(queue_family), operator.index(queue)
     for what, handle in (("VkInstance", instance), ("VkPhysicalDevice", physical_device), ("VkDevice", device)):
+        if not isinstance(handle, int):
+            raise TypeError(f"the {what} is {handle!r}, a {type(handle).__name__}; pass its address as an int")
         if not handle:
             raise HandleStateError(f"the {what} is null; pass its address as a number")
     if api_version < API_VERSION:

@@ -31,6 +31,7 @@ from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.capabilities import WIN32_EXTENSION, extension_of
 from extmem.devices.vulkan.imports import Imports
+from extmem.devices.vulkan.measuring import Measuring
 from extmem.devices.vulkan.moving import Moving
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.prepared import Export, GetFd, Spares
@@ -70,6 +71,7 @@ class VulkanDriver(Moving):
         self.bind = self._resources.bind
         """See `Driver`."""
         self._imports = Imports(self)
+        self._measuring = Measuring(self)
         self._exports, self._fds = Spares(Export), Spares(GetFd)
         # Nobody else begins within reach of this, another process's device neither.
         self._identities = itertools.count(secrets.randbits(62) + 1)
@@ -263,6 +265,7 @@ class VulkanDriver(Moving):
         )
         try:
             self._imports.measure(made)
+            self._measuring.check(made)
         except BaseException:
             made.close()
             raise
