@@ -6,7 +6,8 @@ any argument may be arbitrary. In some, something is closed where nobody expects
 program.
 
 In arguments, `{"ref": name}` is the object that an earlier step made, `{"of": name, "what": …, "plus": n}` a number of
-it, `{"fd": name}` a new fd of that memory, and a dict with `class` a struct of `extmem.vk`.
+it, `{"fd": name}` a new fd of that memory, and a dict with `class` a struct of `extmem.vk`. The call `hostile` imports
+a file that its fields make from a driver's own (see `hostile.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from extmem import vk
+from tests.arbitrary import hostile
 from tests.arbitrary.values import Draw, Value, flags
 
 __all__ = ["COMMANDS", "Program", "Step", "make"]
@@ -359,6 +361,8 @@ class _Maker:
         draw = self.draw
         if not self.memories or draw.chance(0.15):
             return self.query()
+        if draw.chance(0.1):
+            return self.step("hostile", **hostile.drawn(draw))
         memory = _ref(draw.choice(self.memories))
         call = draw.choice(("write", "read_bytes", "fill", "map", "buffer", "flush", "get_memory_fd", "layout"))
         if call == "write":

@@ -342,7 +342,7 @@ class Prover:
         if capacity is not None and capacity < size:
             raise self._too_short(capacity, size)
         form = self.form(handle_type, memory_type_index) if handle_type != _DMA_BUF else None
-        if form is None or capacity is None:
+        if not form or capacity is None:
             return capacity or 0, b""
         try:
             head = _read_at(fd, form.head.size, 0) if form.head.size else b""
