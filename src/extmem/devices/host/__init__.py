@@ -7,9 +7,11 @@ returning nothing.
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from extmem.errors import UnsupportedError
+from extmem.owning import out_of_descriptors
 
 if TYPE_CHECKING:
     from extmem.devices.base import FdFacts, Offer
@@ -25,6 +27,14 @@ HAS_FDS = sys.platform != "win32"
 
 if sys.platform in ("linux", "win32"):
 
+    def _loaded() -> ModuleType:
+        """What the functions below are made of. Errors: OutOfMemoryError without a descriptor to load it with."""
+        try:
+            from extmem.devices.host import _system
+        except OSError as error:
+            raise out_of_descriptors(error, "import of extmem.devices.host") from None
+        return _system
+
     def offers() -> list[Offer]:
         """The host device of this machine."""
         from extmem.devices.base import Offer
@@ -35,27 +45,25 @@ if sys.platform in ("linux", "win32"):
 
     def map_file(fd: int, size: int, writable: bool = True) -> FileMapping:
         """A mapping of a host payload's first `size` bytes. Errors: OSError."""
-        from extmem.devices.host import _system
-
-        return _system.map_file(fd, size, writable)
+        made: FileMapping = _loaded().map_file(fd, size, writable)
+        return made
 
     def identity_of(fd: int) -> tuple[int, int] | None:
         """What tells a host payload's file from others; None on Windows, where handles are compared."""
-        from extmem.devices.host import _system
-
-        return _system.identity_of(fd)
+        found: tuple[int, int] | None = _loaded().identity_of(fd)
+        return found
 
     def inspect(fd: int) -> FdFacts:
         """What an fd is, and whether it is a host payload's. It is left as it is."""
-        from extmem.devices.host import _system
-
-        return _system.inspect(fd)
+        found: FdFacts = _loaded().inspect(fd)
+        return found
 
     def range_is_mapped(address: int, size: int) -> bool:
-        """Whether every byte of [address, address + size) is mapped here, readable and writable."""
-        from extmem.devices.host import _system
+        """Whether every byte of [address, address + size) is mapped here, readable and writable, and there.
 
-        return _system.range_is_mapped(address, size)
+        Errors: OutOfMemoryError without a descriptor to look.
+        """
+        return bool(_loaded().range_is_mapped(address, size))
 
 else:
 
