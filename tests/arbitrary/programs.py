@@ -6,7 +6,8 @@ any argument may be arbitrary. In some, something is closed where nobody expects
 read alone, and written to nevertheless. The same seed makes the same program.
 
 In arguments, `{"ref": name}` is the object that an earlier step made, `{"of": name, "what": …, "plus": n}` a number of
-it, `{"fd": name}` a new fd of that memory, and a dict with `class` a struct of `extmem.vk`.
+it, `{"fd": name}` a new fd of that memory, and a dict with `class` a struct of `extmem.vk`. The call `hostile` imports
+a file that its fields make from a driver's own (see `hostile.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 
 from extmem import vk
 from extmem.handles import Access
+from tests.arbitrary import hostile
 from tests.arbitrary.values import Draw, Value, flags
 
 __all__ = ["COMMANDS", "Program", "Step", "make"]
@@ -400,6 +402,8 @@ class _Maker:
         draw = self.draw
         if not self.memories or draw.chance(0.15):
             return self.query()
+        if draw.chance(0.1):
+            return self.step("hostile", **hostile.drawn(draw))
         memory = _ref(draw.choice([*self.memories, *self.read_only]))
         calls = ("write", "read_bytes", "fill", "map", "buffer", "flush", "get_memory_fd")
         call = draw.choice((*calls, *("layout",) * (4 if self.linear else 1)))

@@ -32,6 +32,7 @@ import extmem
 from extmem import vk
 from extmem.memory import Buffer, Device, DeviceMemory, Image
 from extmem.memory.commands import Commands
+from tests.arbitrary import hostile
 from tests.arbitrary.programs import Program, Step
 from tests.arbitrary.values import CLASS, Value, hints
 from tests.layer import collector
@@ -140,6 +141,8 @@ class Run:
             os.abort()
         elif call == "planted error":
             raise LookupError("planted")
+        elif call == "hostile":
+            hostile.imported(self.device, **given)
         elif call == "close":
             given["what"].close()
         elif call == "allocate":

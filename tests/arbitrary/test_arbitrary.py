@@ -15,8 +15,12 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.proving import Prover
+from extmem.memory import Device
 from tests.arbitrary import judging, programs
 from tests.arbitrary.__main__ import LEAST
+from tests.arbitrary.hostile import BASES, WAYS
 from tests.arbitrary.programs import Program
 from tests.arbitrary.values import CLASS, hints
 from tests.layer import collector
@@ -183,6 +187,43 @@ def test_a_right_program_runs_and_nothing_is_found(bed: judging.Bed) -> None:
 def test_a_wrong_program_is_refused_and_nothing_is_found(bed: judging.Bed) -> None:
     ran = bed.run([bound(1)])[0]
     assert ran.signs() == [] and {end for _, end, _ in ran.outcomes} == {"ran", "refused"}
+
+
+def hostile(base: str, way: str, *words: list[int], stated: int = 65_536) -> Program:
+    """One file that is imported."""
+    more = {"base": base, "way": way, "words": list(words), "size": 65_536, "stated": stated, "index": 0, "length": 0}
+    return [{"call": "hostile", "with": more}]
+
+
+def test_hostile_files_are_drawn_of_every_base_and_in_every_way() -> None:
+    steps = [step["with"] for seed in range(4000) for step in programs.make(seed) if step["call"] == "hostile"]
+    assert {step["base"] for step in steps} == set(BASES) and {step["way"] for step in steps} == set(WAYS)
+    assert len(steps) > 100 and any(step["words"] for step in steps) and any(step["length"] for step in steps)
+
+
+def test_the_drivers_own_files_are_imported_in_every_way_and_hostile_ones_are_refused(bed: judging.Bed) -> None:
+    fine = [hostile("own", way) for way in WAYS]
+    bad = [hostile(base, way) for base in ("null", "pipe", "closed", "empty") for way in WAYS[:3]]
+    bad += [hostile("own", "stranger", stated=1 << 40), hostile("null", "known")]
+    ran = bed.run([*fine, *bad])
+    assert [one.signs() for one in ran] == [[]] * len(ran)
+    assert [one.outcomes[0][1] for one in ran] == ["ran"] * len(fine) + ["refused"] * len(bad), ran
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_hostile_file_ends_a_process_that_compares_nothing_and_no_other(
+    layer: None, vulkan_device: Device, way: str
+) -> None:
+    driver = vulkan_device.driver
+    assert isinstance(driver, VulkanDriver)
+    form = Prover(driver).form(1, 0)
+    wrong = hostile("forged", way, [8, 1 << 40])
+    with judging.Bed("extmem.devices.vulkan.proving:learn", layer=False) as open_bed:
+        ran = open_bed.run([wrong])[0]
+    assert ran.signs() == (["death: SIGSEGV"] if form is not None and form.start else []), ran
+    with judging.Bed(layer=False) as closed:
+        ran = closed.run([wrong])[0]
+    assert ran.signs() == [] and (ran.outcomes[0][1] == "refused" or form is None or not form.start), ran
 
 
 def test_a_death_an_error_and_a_message_are_found_and_shrunk(bed: judging.Bed) -> None:

@@ -184,7 +184,9 @@ def image_facts(
 ) -> ResourceFacts:
     """A new image's tracked state. capabilities: of each handle type, where the device was asked already."""
     types = external_types(info)
-    known = image_answers.image_capabilities(device, info, tuple(single_bits(types))) if capabilities is None else capabilities
+    known = capabilities
+    if known is None:
+        known = image_answers.image_capabilities(device, info, tuple(single_bits(types)))
     return _resource("image", device, info, requirements, identity, types, known)
 
 

@@ -36,6 +36,28 @@ def test_it_is_zeroed_shaped_and_written(device: Device) -> None:
         assert set(memory.read().tobytes()) == {255}
 
 
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("dedicated", [None, True])
+def test_an_array_shows_nothing_of_what_was_freed(device: Device, shared: bool, dedicated: bool | None) -> None:
+    types = None if shared else 0
+    for size in (64, 4096, 10_000, 1 << 17) * 4:
+        with device.allocate_memory(vk.MemoryAllocateInfo(size, 0)) as plain:
+            plain.fill(0x55)
+        with device.allocate(size, handle_types=types, dedicated=dedicated) as memory:
+            assert not memory.read().any()
+            memory.fill(0x55)
+
+
+@pytest.mark.linux_only("memory is exported as fds")
+def test_a_software_drivers_exported_memory_is_a_new_file_of_zeros(device: Device) -> None:
+    """Memory that is not exported may show this process's own old bytes, and does on Mesa's llvmpipe."""
+    for size in (64, 4096, 65_536, 1 << 17) * 4:
+        for info in (vk.MemoryAllocateInfo(size, 0), vk.MemoryAllocateInfo(size, 0, vk.ExportMemoryAllocateInfo(FD))):
+            with device.allocate_memory(info) as memory:
+                assert info.p_next is None or not any(memory.read_bytes(0, size))
+                memory.fill(0x55)
+
+
 def test_what_the_host_sees_is_written_by_both(device: Device, seen_type: int) -> None:
     with device.allocate((3, 5, 7), "float32", memory_type=seen_type) as memory:
         assert memory.host_visible and memory.numpy().shape == (3, 5, 7) and not memory.numpy().any()

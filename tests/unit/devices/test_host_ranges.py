@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import mmap
 import os
 import resource
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.devices import host
 from extmem.devices.host._mapping import range_is_mapped
 from extmem.errors import OutOfMemoryError, RuleViolation
 from extmem.memory import Device
@@ -149,6 +152,21 @@ def test_without_a_descriptor_the_lack_is_named(device: Device) -> None:
                     ask()
                 assert error.value.result == vk.Result.ERROR_TOO_MANY_OBJECTS
         device.allocate_memory(info).close()
+        del held
+
+
+def test_without_a_descriptor_to_load_the_code_with_the_lack_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks is loaded at its first use."""
+    with mmap.mmap(-1, PAGE) as area:
+        held = ctypes.c_char.from_buffer(area)
+        address = ctypes.addressof(held)
+        assert host.range_is_mapped(address, PAGE)
+        monkeypatch.delattr(host, "_system")
+        monkeypatch.delitem(sys.modules, "extmem.devices.host._system")
+        importlib.invalidate_caches()
+        with no_descriptors(), pytest.raises(OutOfMemoryError, match=r"no file descriptor is left.*ulimit -n"):
+            host.range_is_mapped(address, PAGE)
+        assert host.range_is_mapped(address, PAGE)
         del held
 
 

@@ -7,6 +7,7 @@ returning nothing.
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from extmem.errors import UnsupportedError
@@ -57,7 +58,10 @@ if sys.platform in ("linux", "win32"):
         return _system.inspect(fd)
 
     def range_is_mapped(address: int, size: int) -> bool:
-        """Whether every byte of [address, address + size) is mapped here, readable and writable."""
+        """Whether every byte of [address, address + size) is mapped here, readable and writable, and there.
+
+        Errors: OutOfMemoryError without a descriptor to look.
+        """
         with late_imports():
             from extmem.devices.host import _system
 

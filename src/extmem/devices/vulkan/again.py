@@ -74,7 +74,7 @@ class KnownImports:
         """The whole look. Errors: as `Prover.recognise`."""
         length, head = self._prover.recognise(fd, self._size, self._handle_type, self._memory_type_index)
         form = self._prover.form(self._handle_type, self._memory_type_index) if self._in_files else None
-        if form is not None and not form.tail.size:
+        if form and not form.tail.size:
             self._last = length - 1, head, seals_of(fd)
 
 

@@ -215,9 +215,10 @@ class Prover:
         visible = self._driver.host_visible
         if not self.in_files(handle_type) or not (0 <= memory_type_index < len(visible) and visible[memory_type_index]):
             return None
-        alone = self._features(handle_type) & _DEDICATED_ONLY
+        if self._features(handle_type) & _DEDICATED_ONLY:
+            return None  # a file may show what its memory is dedicated to, and no two samples show which words do
         first = self._sample(handle_type, memory_type_index, _SAMPLES[0], True)
-        second = self._sample(handle_type, memory_type_index, _SAMPLES[1], bool(alone))
+        second = self._sample(handle_type, memory_type_index, _SAMPLES[1], False)
         return learn([first, second]) if first is not None and second is not None else None
 
     def _sample(self, handle_type: int, memory_type_index: int, size: int, alone: bool) -> Sample | None:
@@ -341,7 +342,7 @@ class Prover:
         if capacity is not None and capacity < size:
             raise self._too_short(capacity, size)
         form = self.form(handle_type, memory_type_index) if handle_type != _DMA_BUF else None
-        if form is None or capacity is None:
+        if not form or capacity is None:
             return capacity or 0, b""
         try:
             head = _read_at(fd, form.head.size, 0) if form.head.size else b""
