@@ -7,7 +7,6 @@ returning nothing.
 from __future__ import annotations
 
 import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from extmem.errors import UnsupportedError
