@@ -91,7 +91,7 @@ class _Maker:
         draw = self.draw
         for _ in range(draw.choice((1, 2, 2, 3))):
             self.resource(draw.chance(0.5))
-        if draw.chance(0.1):
+        if draw.chance(0.2):
             self.reading()
         for _ in range(draw.choice((0, 1, 1, 2))):
             self.step("commands", do=self.commands())
@@ -156,10 +156,7 @@ class _Maker:
         self.read_only.append("reader")
         self.step("allocate", "owner", shape=self.draw.choice((64, 4096)), name="arbitrary", access=_READ)
         self.step("open", "reader", source="arbitrary")
-        buffer = f"buffer{len(self.buffers)}"
-        self.buffers.append(buffer)
-        self.bound.add(buffer)
-        self.step("buffer", buffer, memory=_ref("reader"))
+        self.step("buffer", "read", memory=_ref("reader"))
 
     def buffer_info(self) -> Value:
         draw = self.draw
@@ -279,8 +276,10 @@ class _Maker:
         return found
 
     def after_release(self, resource: Value) -> list[Step]:
-        """What comes behind a release: mostly the acquire, then a use; in some programs the use alone."""
-        found: list[Step] = [{"call": "acquire", "with": {"resource": resource}}] if self.draw.chance(0.8) else []
+        """What comes behind a release: the acquire and a use; where calls may be wrong, also the use alone."""
+        found: list[Step] = []
+        if not self.wild or self.draw.chance(0.3):
+            found.append({"call": "acquire", "with": {"resource": resource}})
         if self.draw.chance(0.5) and resource["ref"] in self.images:
             use = {"image": resource, "color": [0.0, 0.0, 0.0, 0.0], "layout": self._layout()}
             found.append({"call": "clear_color_image", "with": use})
@@ -296,6 +295,8 @@ class _Maker:
         return self._one_of([*self.buffers, *self.images])
 
     def _buffer(self) -> Value:
+        if self.read_only and self.draw.chance(0.2):
+            return _ref("read")
         return _ref(self._any() if self.draw.chance(self.wild / 2) else self._one_of(self.buffers))
 
     def _image(self) -> Value:
@@ -380,8 +381,8 @@ class _Maker:
         if self.draw.chance(0.1):
             made["array_layer"] = self.odd(self.draw.choice((0, 1)))
         if self.draw.chance(0.2):
-            aspect = _of(made["image"]["ref"], "aspect")
-            made["aspect"] = self.odd(aspect, self.draw.of_type(vk.ImageAspectFlagBits))
+            odd = self.draw.chance(3 * self.wild)
+            made["aspect"] = self.draw.of_type(vk.ImageAspectFlagBits) if odd else _of(made["image"]["ref"], "aspect")
         if self.draw.chance(self.wild):
             made["layout"] = self._layout()
         return made
