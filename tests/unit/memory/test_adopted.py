@@ -195,6 +195,32 @@ def test_what_is_adopted_is_measured(theirs: Any, adopted: Device, claimed: int)
         other.vkFreeMemory(theirs.device, made, None)
 
 
+@pytest.mark.linux_only("the driver's export is measured by fd")
+def test_a_size_is_exact_and_a_type_is_one(vulkan_device: Device) -> None:
+    with vulkan_device.allocate_memory(vk.MemoryAllocateInfo(4096, 0, vk.ExportMemoryAllocateInfo(FD))) as memory:
+        number = raw.vk_memory(memory)
+
+        def adopt(number: Any, size: int, imported: Any = 0, chain: Any = None) -> None:
+            info = vk.MemoryAllocateInfo(size, 0, chain or vk.ExportMemoryAllocateInfo(FD))
+            raw.adopt_memory(vulkan_device, number, info, imported=imported).close()
+
+        adopt(number, 4096)
+        adopt(number, 4096, FD)
+        for size in (64, 4095, 4097, 8192):
+            with pytest.raises(extmem.DescriptorError, match=f"{size} bytes"):
+                adopt(number, size)
+        for odd in ("x", 1.5, None):
+            with pytest.raises(TypeError, match="VkDeviceMemory is"):
+                adopt(odd, 4096)
+        with pytest.raises(ValueError, match="outside of 64 bits"):
+            adopt(1 << 70, 4096)
+        for kind in (-1, 3, 1 << 20, 1 << 40):
+            with pytest.raises(ValueError, match="imported is"):
+                adopt(number, 4096, kind)
+        with pytest.raises(ValueError, match="give the handle type as imported="):
+            adopt(number, 4096, 0, vk.ImportMemoryFdInfoKHR(FD, 5))
+
+
 def their_buffer(theirs: Any, size: int, usage: int) -> Any:
     from tests.unit.memory.foreign import other
 
