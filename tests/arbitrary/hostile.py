@@ -5,13 +5,15 @@ another memory file of the same name, seals and content, changes it as the field
 state. An import is refused with an error, or gives memory whose bytes can be read. What ends the process is a finding.
 
 Two things are not drawn, since nothing can be done about them (SECURITY.md): a change after the import was judged, and
-cutting off a file that the driver itself does not seal.
+cutting off a file that the driver itself does not seal. What was written to the exporter's own file is therefore
+taken back before its memory is freed.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from typing import Any
 
 import extmem
@@ -51,14 +53,22 @@ def imported(
     with device.allocate_memory(vk.MemoryAllocateInfo(size, 0, vk.ExportMemoryAllocateInfo(FD))) as memory:
         own = memory.export_handle(FD)
         try:
+            before = _content(own.fileno()) if base == "own" else b""
             fd = _made(own.fileno(), base, words, length)
         finally:
             own.close()
         try:
             _import(device, fd, way, memory, stated, index)
         finally:
+            if before:  # the driver believes its file once more when the exporter's memory is freed
+                os.pwrite(fd, before, 0)
             if fd >= 0 and base != "closed":
                 os.close(fd)
+
+
+def _content(own: int) -> bytes:
+    """A regular file's bytes; none of what is no such file."""
+    return os.pread(own, os.fstat(own).st_size, 0) if stat.S_ISREG(os.fstat(own).st_mode) else b""
 
 
 def _made(own: int, base: str, words: list[list[int]], length: int) -> int:
