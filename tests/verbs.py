@@ -294,7 +294,8 @@ CALLS: dict[tuple[type, str], Verb] = {
     (Commands, "fill_buffer"): lambda s: s.thing.fill_buffer(_target(s), s.tag * 0x0101_0101),
     (Commands, "copy_buffer"): lambda s: s.thing.copy_buffer(_target(s), _target(s, 1)),
     (Commands, "acquire"): lambda s: s.thing.acquire(_target(s)),
-    (Commands, "release"): lambda s: s.thing.release(_target(s)),
+    # Of the buffer that nothing reads: a copy from one that another thread has released is refused.
+    (Commands, "release"): lambda s: s.thing.release(_target(s, 1)),
     (Commands, "change_layout"): lambda s: s.thing.change_layout(_picture(s), _Layout.UNDEFINED, _Layout.GENERAL),
     (Commands, "clear_color_image"): lambda s: s.thing.clear_color_image(_picture(s), (0.0, 0.0, 0.0, 0.0)),
     (Commands, "copy_buffer_to_image"): lambda s: s.thing.copy_buffer_to_image(_target(s), _picture(s)),
