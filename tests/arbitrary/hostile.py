@@ -96,7 +96,7 @@ def _made(own: int, base: str, words: list[list[int]], length: int) -> int:
         # Beside a file's end there is nothing to write to; a sealed file refuses to grow.
         if 0 <= (place := at % max(1, whole)) <= os.fstat(fd).st_size - 8:
             os.pwrite(fd, word.to_bytes(8, "little"), place)
-    if base in ("forged", "renamed", "empty"):
+    if base in ("forged", "renamed", "empty") and link.startswith("/memfd:"):
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals_of(own) or 0)
     return fd
 

@@ -107,11 +107,13 @@ class ForgetsItsOwnType(HostDriver):
         return answer
 
 
-class ScribblesOnQuestions(HostDriver):
+class ScribblesOnQuestions(Device):
     """A query changes the struct that asks."""
 
-    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        answer = super().external_buffer_properties(info)
+    def get_physical_device_external_buffer_properties(
+        self, info: vk.PhysicalDeviceExternalBufferInfo
+    ) -> vk.ExternalBufferProperties:
+        answer = super().get_physical_device_external_buffer_properties(info)
         info.flags = vk.BufferCreateFlagBits(0x40)
         return answer
 
@@ -264,7 +266,7 @@ FAULTS: list[tuple[Callable[[], Device], str]] = [
     (driver_maker(LosesWrites), "import_twice"),
     (driver_maker(PromisesDedication), "buffer_info"),
     (driver_maker(ForgetsItsOwnType), "buffer_info"),
-    (driver_maker(ScribblesOnQuestions), "buffer_info"),
+    (device_maker(ScribblesOnQuestions), "buffer_info"),
     (driver_maker(RefusesSourcesOfTransfers), "image_info"),
     (driver_maker(RefusesToShareTargets), "buffer_info"),
     (device_maker(MakesSparseBuffers), "buffer_info"),

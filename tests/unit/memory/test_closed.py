@@ -26,7 +26,7 @@ READABLE = {
     "DeviceMemory": {"device", "descriptor", "name", "size", "allocation_size", "memory_type_index", "host_visible"}
     | {"resource", "read_only", "closed", "close", "repr", "__array_interface__"},
     "Buffer": {"device", "size", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
-    | {"verdict"},
+    | {"verdict", "ownership"},
     "Image": {"device", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
     | {"layouts"},
     "Commands": {"the block's end"},

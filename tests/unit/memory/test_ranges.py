@@ -109,8 +109,8 @@ def test_on_the_host_device_there_is_nothing_to_do(device: Device, verb: str) ->
 @pytest.mark.parametrize(
     ("ranges", "words"),
     [
-        (lambda memory: [area(memory, offset="1")], "range 0: offset is '1', and it takes an integer"),  # type: ignore[arg-type]
-        (lambda memory: [area(memory), area(memory, size=1.7)], "range 1: size is 1.7, and it takes an integer"),  # type: ignore[arg-type]
+        (lambda memory: [area(memory, offset="1")], "range 0: offset is '1', a str; give an integer"),  # type: ignore[arg-type]
+        (lambda memory: [area(memory), area(memory, size=1.7)], "range 1: size is 1.7, a float; give an integer"),  # type: ignore[arg-type]
         (lambda memory: [None], "range 0 is None; pass a vk.MappedMemoryRange"),
         (lambda memory: [memory], "range 0 is <DeviceMemory.*; pass a vk.MappedMemoryRange"),
     ],

@@ -134,7 +134,7 @@ def test_the_driver_chooses_from_a_list_and_says_where_the_planes_lie(device: De
         assert (first.offset, first.size, first.row_pitch) == (0, 256 * HIGH, 256)
         assert (second.offset, second.size) == (4096, 4096)
         for wrong in (plane(2), vk.ImageSubresource(vk.ImageAspectFlagBits.COLOR)):
-            with pytest.raises(ValueError, match="memory plane"):
+            with pytest.raises(ValueError, match="memory plane|MEMORY_PLANE"):
                 image.subresource_layout(wrong)
     with device.create_image(picture(Explicit(LINEAR, (layout(pitch=192),)))) as image:
         assert device.get_image_drm_format_modifier_properties(image).drm_format_modifier == LINEAR
@@ -290,7 +290,7 @@ def test_without_the_extension_it_says_so() -> None:
 def test_the_host_device_has_none() -> None:
     with extmem.open_device(kind="host") as host:
         for named in (List((LINEAR,)), Explicit(LINEAR, (layout(),))):
-            with pytest.raises(extmem.UnsupportedError, match="tiling DRM_FORMAT_MODIFIER is not supported"):
+            with pytest.raises(extmem.RuleViolation, match="VK_EXT_image_drm_format_modifier, which is not enabled"):
                 host.create_image(picture(named))
         with pytest.raises(extmem.UnsupportedError, match="no DRM format modifiers.*take a Vulkan device"):
             host.get_physical_device_format_properties2(RGBA)
@@ -307,5 +307,7 @@ def test_a_failure_after_the_image_was_made_leaves_nothing(fake: fake_vulkan.Fak
 
 def test_an_adopted_image_has_its_modifier(device: Device) -> None:
     info = picture(List((LINEAR, TILED)))
-    with device.create_image(info) as image, raw.adopt_image(device, image.raw, info) as adopted:
+    theirs = device.driver.create_image(info)
+    with raw.adopt_image(device, theirs.raw, info) as adopted:
         assert device.get_image_drm_format_modifier_properties(adopted).drm_format_modifier == TILED
+    device.driver.destroy(theirs)
