@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 from extmem import vk
 from extmem.handles import Access
 from tests.arbitrary import hostile
-from tests.arbitrary.values import Draw, Value, flags
+from tests.arbitrary.create_infos import COLORS, COPIED, COPIES, buffer_info, image_info
+from tests.arbitrary.values import Draw, Value
 
 __all__ = ["COMMANDS", "Program", "Step", "make"]
 
@@ -34,11 +35,6 @@ _B, _I, _A, _S, _L = (
 )
 _FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _W32 = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32)
-_COPIES = flags(_B.TRANSFER_SRC, _B.TRANSFER_DST)
-_COPIED = flags(_I.TRANSFER_SRC, _I.TRANSFER_DST)
-_DEEP = (vk.Format.D16_UNORM, vk.Format.D32_SFLOAT, vk.Format.D32_SFLOAT_S8_UINT, vk.Format.S8_UINT)
-_COLORS = (vk.Format.R8G8B8A8_UNORM, vk.Format.R8_UNORM, vk.Format.R32G32B32A32_SFLOAT, vk.Format.R8G8B8A8_UINT)
-_SIZES = (4, 64, 100, 1000, 4096, 65536, 65536, 1 << 18, 1 << 18, 1 << 18)
 _READ = int(Access.READ)
 _ASPECTS = (0, 1, 2, 3, 4, 8, 16, 32, 64, 128, 1 << 10, 1 << 30, 1 << 31)
 """Single aspects, none, two at once, and no aspect."""
@@ -131,7 +127,7 @@ class _Maker:
         names = self.images if image else self.buffers
         name = f"{kind}{len(names)}"
         names.append(name)
-        info = self.image_info() if image else self.buffer_info()
+        info = image_info(draw, self.wild) if image else buffer_info(draw, self.wild)
         if info.get("tiling") == 1:
             self.linear.append(name)
         if external:
@@ -157,53 +153,6 @@ class _Maker:
         self.step("allocate", "owner", shape=self.draw.choice((64, 4096)), name="arbitrary", access=_READ)
         self.step("open", "reader", source="arbitrary")
         self.step("buffer", "read", memory=_ref("reader"))
-
-    def buffer_info(self) -> Value:
-        draw = self.draw
-        valid = {
-            "flags": 0,
-            "size": draw.choice(_SIZES),
-            "usage": flags(_COPIES, draw.choice((0, 0, _B.STORAGE_BUFFER, _B.VERTEX_BUFFER))),
-            "sharing_mode": 0,
-            "queue_family_indices": [],
-            "p_next": None,
-        }
-        if draw.chance(0.1):
-            valid["usage"] = int(draw.choice((_B.STORAGE_BUFFER, _B.TRANSFER_SRC, _B.TRANSFER_DST)))
-        return draw.struct(vk.BufferCreateInfo, valid, self.wild)
-
-    def image_info(self) -> Value:
-        draw = self.draw
-        dimensions = draw.choice((1, 2, 2, 2, 2, 3))
-        width = draw.choice((1, 3, 4, 16, 33))
-        height = 1 if dimensions == 1 else draw.choice((1, 4, 16))
-        depth = draw.choice((1, 2, 4)) if dimensions == 3 else 1
-        linear = draw.chance(0.2)
-        deep = not linear and draw.chance(0.2)
-        levels = 1 if linear else draw.randint(1, max(width, height, depth).bit_length())
-        extent = draw.struct(vk.Extent3D, {"width": width, "height": height, "depth": depth}, self.wild / 2)
-        usage = draw.choice((0, int(_I.SAMPLED), 0 if deep or linear else int(_I.COLOR_ATTACHMENT)))
-        valid = {
-            "flags": 0,
-            "image_type": dimensions - 1,
-            "format": int(draw.choice(_DEEP if deep else _COLORS)),
-            "extent": extent,
-            "mip_levels": levels,
-            "array_layers": 1 if linear or dimensions == 3 else draw.choice((1, 1, 2, 3)),
-            "samples": 1,
-            "tiling": int(linear),
-            "usage": flags(_COPIED, usage) if draw.chance(0.9) else int(_I.SAMPLED),
-            "sharing_mode": 0,
-            "queue_family_indices": [],
-            "initial_layout": draw.choice((0, 0, int(_L.PREINITIALIZED))) if linear else 0,
-            "p_next": None,
-        }
-        made = draw.struct(vk.ImageCreateInfo, valid, self.wild / 2)
-        if draw.chance(self.wild):
-            made["format"] = draw.of_type(vk.Format, "format")
-        if draw.chance(self.wild / 2):
-            made.pop(draw.choice(("mip_levels", "array_layers", "samples")))  # the class's own default
-        return made
 
     def allocation(self, resource: str, image: bool, external: int) -> Value:
         """VkMemoryAllocateInfo for a resource."""
@@ -439,15 +388,15 @@ class _Maker:
     def query(self) -> None:
         draw = self.draw
         if draw.chance(0.5):
-            valid = {"flags": 0, "usage": _COPIES, "handle_type": _FD, "p_next": None}
+            valid = {"flags": 0, "usage": COPIES, "handle_type": _FD, "p_next": None}
             info = draw.struct(vk.PhysicalDeviceExternalBufferInfo, valid, self.wild)
             self.step("get_physical_device_external_buffer_properties", info=info)
         else:
             valid = {
-                "format": int(draw.choice(_COLORS)),
+                "format": int(draw.choice(COLORS)),
                 "type": 1,
                 "tiling": 0,
-                "usage": _COPIED,
+                "usage": COPIED,
                 "flags": 0,
                 "p_next": None,
             }
