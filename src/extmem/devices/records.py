@@ -116,6 +116,8 @@ class QueueFacts:
     """Names of the enabled device extensions."""
     queue_flags: int = 7
     """VkQueueFlags of that family."""
+    created: frozenset[int] | None = None
+    """The families that the VkDevice has queues of; None where another binding created it."""
 
 
 @dataclass(frozen=True, slots=True)

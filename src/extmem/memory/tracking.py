@@ -71,6 +71,7 @@ def device_facts(driver: Driver) -> DeviceFacts:
         min_imported_host_pointer_alignment=driver.min_imported_host_pointer_alignment,
         identity=next(_identities),
         queue_family_count=queues.queue_family_count if queues is not None else None,
+        queue_families=queues.created if queues is not None else None,
         api_version=queues.api_version if queues is not None else None,
         extensions=queues.extensions if queues is not None else _STOOD_IN_FOR,
         synchronization2="synchronization2" in features if queues is not None and features is not None else None,

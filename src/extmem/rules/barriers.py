@@ -149,6 +149,9 @@ def _can_own(side: Side) -> Check[Barrier]:
             known = ""
         elif count is not None and family >= count:
             known = f"; the device has {count} queue famil{'y' if count == 1 else 'ies'}, numbered from 0"
+        elif call.device.queue_families is not None and family not in call.device.queue_families:
+            has = ", ".join(map(str, sorted(call.device.queue_families)))
+            known = f"; it is {family}, of which this logical device has no queue; it has queues of {has}"
         else:
             return None
         return (

@@ -51,6 +51,8 @@ class DeviceFacts:
     """Tells logical devices of one process apart; 0 where unknown."""
     queue_family_count: int | None = None
     """How many queue families the physical device has; None where unknown."""
+    queue_families: frozenset[int] | None = None
+    """The families that the logical device has queues of; None where unknown."""
     api_version: int | None = None
     """VkApplicationInfo::apiVersion that the instance was created with (packed, 0 without one); None where unknown."""
     extensions: frozenset[str] | None = None

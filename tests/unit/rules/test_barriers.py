@@ -69,6 +69,15 @@ def test_the_last_queue_family_is_one_and_the_next_is_not(move: Any) -> None:
     assert "the device has 1 queue family," in move(0, 3, single)[0].problem
 
 
+@pytest.mark.parametrize("move", MOVES)
+def test_a_family_without_a_queue_of_the_logical_device_neither_releases_nor_acquires(move: Any) -> None:
+    created = replace(MODERN, queue_families=frozenset({0}))
+    assert "of which this logical device has no queue; it has queues of 0" in move(2, EXTERNAL, created)[0].problem
+    assert len(move(EXTERNAL, 2, created)) == 1
+    assert move(0, EXTERNAL, created) == move(EXTERNAL, 0, created) == move(2, 2, created) == []
+    assert move(0, 2, replace(MODERN, queue_families=frozenset({0, 2}))) == move(0, 2) == []
+
+
 def test_the_version_of_the_instance_or_the_extension_will_do_for_external() -> None:
     move = MOVES[0]
     for version, broken in [(0, True), (1 << 22, True), (1 << 22 | 1 << 12, False), (1 << 22 | 4 << 12, False)]:

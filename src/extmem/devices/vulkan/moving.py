@@ -142,6 +142,7 @@ class Moving(LogicalDevice, abc.ABC):
             self.physical.instance.api_version,
             self.enabled,
             families[self.queue_family].flags,
+            frozenset({self.queue_family}) if self.owned else None,
         )
 
     def submit(
