@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 from extmem.memory import Device
 from extmem.testing.children import Child
 from extmem.testing.runtime import Runtime
 
 
+@pytest.mark.linux_only("on Windows a scripted driver stands in, whose objects the kernel does not list")
 def test_demo_on_the_vulkan_device(device: Device, own_runtime: Runtime, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "extmem", "demo", "--frames", "4", "--out", str(tmp_path / "demo.png")]
     with Child(command, env={**own_runtime.environment, "EXTMEM_DEVICE": "vulkan"}) as child:

@@ -150,3 +150,16 @@ def test_memory_that_is_not_coherent_is_flushed() -> None:
             device.bind_buffer_memory(mine, memory)
             assert set(memory.read_bytes()) == {3}
     assert not fake.misuses
+
+
+@pytest.mark.parametrize("size", [64, 255, 256, 300])
+def test_memory_without_room_for_a_buffer_of_its_size_is_moved_by_the_host(device: Device, size: int) -> None:
+    """A buffer of 64 bytes takes 256 on this device; memory that is allocated plainly may be smaller."""
+    with device.allocate_memory(vk.MemoryAllocateInfo(size, SEEN)) as memory:
+        moves(memory)
+    with device.allocate_memory(vk.MemoryAllocateInfo(size, UNSEEN)) as unseen:
+        if size % 256:
+            with pytest.raises(extmem.UnsupportedError, match=f"has {size} bytes, and a buffer of as many takes"):
+                unseen.fill(3)
+        else:
+            moves(unseen)

@@ -174,6 +174,10 @@ class VulkanDriver(Moving):
         """A buffer over the whole allocation: the one it is dedicated to, or one for moving bytes alone."""
         return self._resources.buffer_of(allocation)
 
+    def too_small(self, allocation: VulkanAllocation) -> str:
+        """See `Resources.too_small`."""
+        return self._resources.too_small(allocation)
+
     def obstacle(self, allocation: VulkanAllocation, usage: int = 0, end: int = 0) -> str:
         """Why that buffer cannot be used so, and what to do; empty where it can be."""
         return self._resources.obstacle(allocation, usage, end)

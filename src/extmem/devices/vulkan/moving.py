@@ -109,12 +109,14 @@ class Moving(LogicalDevice, abc.ABC):
         Errors: UnsupportedError where neither is possible. Memory that another binding allocated is not mapped.
         """
         obstacle = self.obstacle(allocation, usage, offset + size)
-        if not obstacle:
+        small = "" if obstacle else self.too_small(allocation)
+        if not obstacle and not small:
             return None
         self.alive()
         if not allocation.mapped and (not self.host_visible[allocation.memory_type_index] or allocation.is_theirs):
+            only = small or f"is dedicated to a buffer, {obstacle}. It can be copied by that buffer alone"
             raise UnsupportedError(
-                f"this memory is dedicated to a buffer, {obstacle}. It can be copied by that buffer alone, since "
+                f"this memory {only}, since "
                 + ("another binding may have mapped it" if allocation.is_theirs else "the host does not see it"),
                 requires_one_of=["a bound buffer with TRANSFER_SRC and TRANSFER_DST", "a HOST_VISIBLE memory type"],
             )
@@ -122,6 +124,10 @@ class Moving(LogicalDevice, abc.ABC):
             self._transfer.finish()
         whole = ffi.buffer(ffi.cast("char *", allocation.map().address), allocation.size)
         return memoryview(whole)[offset : offset + size]
+
+    @abc.abstractmethod
+    def too_small(self, allocation: VulkanAllocation) -> str:
+        """See `Resources.too_small`."""
 
     @abc.abstractmethod
     def obstacle(self, allocation: VulkanAllocation, usage: int = 0, end: int = 0) -> str:

@@ -231,6 +231,19 @@ class Resources:
                 allocation.transfer = self._over(allocation)
             return allocation.transfer
 
+    def too_small(self, allocation: VulkanAllocation) -> str:
+        """Why memory that is not dedicated has no room for a buffer of its size, and what to do; empty where it has."""
+        if allocation.dedicated is not None or allocation.transfer is not None:
+            return ""
+        with self._driver.making:
+            buffer = self._whole(allocation)
+            needed = buffer.requirements.size
+            if needed <= allocation.size:
+                allocation.transfer = self._bound(allocation, buffer)
+                return ""
+            self.destroy(buffer)
+        return f"has {allocation.size} bytes, and a buffer of as many takes {needed} on this device; allocate {needed}"
+
     def obstacle(self, allocation: VulkanAllocation, usage: int, end: int) -> str:
         """Why `buffer_of` cannot be used with this usage up to byte `end`, and what to do; empty where it can be.
 
@@ -254,10 +267,16 @@ class Resources:
         return ""
 
     def _over(self, allocation: VulkanAllocation) -> NativeResource:
+        return self._bound(allocation, self._whole(allocation))
+
+    def _whole(self, allocation: VulkanAllocation) -> NativeResource:
         info = vk.BufferCreateInfo(size=allocation.size, usage=_USAGE)
         if allocation.handle_types:
             info.p_next = vk.ExternalMemoryBufferCreateInfo(HandleType(allocation.handle_types))
-        buffer = self.create_buffer(info)
+        return self.create_buffer(info)
+
+    def _bound(self, allocation: VulkanAllocation, buffer: NativeResource) -> NativeResource:
+        """The buffer, bound; destroyed where that fails."""
         try:
             self.bind(allocation, 0, buffer)
         except BaseException:
