@@ -10,6 +10,7 @@ import pytest
 
 import extmem
 from extmem import raw, vk
+from extmem.devices.cuda.sharing import Terms
 from extmem.memory import Device
 from extmem.testing import fake_cuda
 from tests.unit.devices.cuda.test_sharing import CU_TYPE, SHARED, each_sees_the_other
@@ -56,6 +57,9 @@ def segment(fake: fake_cuda.FakeCuda, *granules: int) -> Iterator[int]:
     properties.type = cu.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
     properties.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
     properties.requestedHandleTypes = cu.CUmemAllocationHandleType(CU_TYPE)
+    terms = Terms(None)
+    if terms.address:  # on Windows, who may open it
+        properties.win32HandleMetaData = terms.address
     whole = sum(granules) * granule
     _, address = cu.cuMemAddressReserve(whole, 0, 0, 0)
     parts, at = [], int(address)
