@@ -30,7 +30,12 @@ from extmem.memory.commands import Commands
 from scripts.public_members import public_members
 from tests.verbs_world import FD, KMT, NT, SIZE, HandleType, World, WrongByteError
 
-__all__ = ["ALLOWED", "KINDS_OF_OBJECTS", "Case", "Scene", "Verb", "case", "verbs_of"]
+__all__ = ["ALLOWED", "KINDS_OF_OBJECTS", "Case", "LacksError", "Scene", "Verb", "case", "verbs_of"]
+
+
+class LacksError(UnsupportedError):
+    """The device of this machine cannot share as the verb needs; the library was not called."""
+
 
 ALLOWED: tuple[type[Exception], ...] = (HandleStateError, LiveViewError, UnsupportedError)
 """What a verb may raise on an object that somebody else is closing, or that lacks the ability on this device."""
@@ -176,7 +181,7 @@ def _source(scene: Scene) -> DeviceMemory:
 def _opened(scene: Scene) -> DeviceMemory:
     name = _source(scene).name
     if name is None:
-        raise UnsupportedError("this device shares by no name")
+        raise LacksError("this device shares by no name")
     opened: DeviceMemory = scene.thing.open(name)
     return opened
 
@@ -230,7 +235,7 @@ def _pickled(scene: Scene) -> Any:
 
 def _handle_of(scene: Scene) -> Any:
     if not scene.world.handle_types:
-        raise UnsupportedError("this device exports no memory")
+        raise LacksError("this device exports no memory")
     return scene.thing.export_handle()
 
 
@@ -306,7 +311,7 @@ CALLS: dict[tuple[type, str], Verb] = {
 
 def _exported(scene: Scene, kind: HandleType) -> Any:
     if not scene.world.handle_types & kind:
-        raise UnsupportedError(f"this device does not export {kind!r}")
+        raise LacksError(f"this device does not export {kind!r}")
     with scene.thing.allocate(SIZE, handle_types=int(kind)) as memory:
         memory.fill(scene.tag)
         if kind == FD:
@@ -355,7 +360,7 @@ def _by_name(verb: Callable[[str], Any]) -> Verb:
     def call(scene: Scene) -> Any:
         name = _source(scene).name
         if name is None:
-            raise UnsupportedError("this device shares by no name")
+            raise LacksError("this device shares by no name")
         return verb(name)
 
     return call

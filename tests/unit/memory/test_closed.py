@@ -53,7 +53,7 @@ def answers(scene: verbs.Scene, case: verbs.Case) -> dict[str, object]:
             continue
         try:
             found[name] = verb(scene)
-        except HandleStateError:
+        except (HandleStateError, verbs.LacksError):
             pass
         except Exception as error:  # noqa: BLE001  # told with what it was
             found[name] = error

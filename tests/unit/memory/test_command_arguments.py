@@ -13,6 +13,7 @@ from extmem import vk
 from extmem.memory import Buffer, Device, DeviceMemory, Image
 from extmem.testing import fake_cuda, fake_vulkan
 from tests.unit.memory.test_commands import Bound, image
+from tests.vulkan_bed import SHARES_NOTHING
 
 TRANSFER = vk.PipelineStageFlagBits.TRANSFER
 NOTHING = vk.AccessFlagBits(0)
@@ -145,7 +146,7 @@ def test_an_offset_outside_is_at_fault_and_no_size_that_nobody_gave(host: Device
 # Read-only memory.
 
 
-@pytest.fixture(params=["host", "vulkan"])
+@pytest.fixture(params=["host", pytest.param("vulkan", marks=SHARES_NOTHING)])
 def any_device(request: pytest.FixtureRequest) -> Iterator[Device]:
     try:
         opened = extmem.open_device(kind=request.param)

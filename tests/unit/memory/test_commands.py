@@ -249,6 +249,7 @@ def test_layouts_are_followed_until_others_have_the_handle() -> None:
                 commands.change_layout(a, LAYOUT.GENERAL, LAYOUT.TRANSFER_SRC_OPTIMAL)
 
 
+@pytest.mark.parametrize("any_device", ["host", pytest.param("vulkan", marks=SHARES_NOTHING)], indirect=True)
 def test_a_buffer_over_memory_outlives_the_object_that_made_it(any_device: Device) -> None:
     """Two memory objects of one payload share the buffer; the one that is open is what it is bound to."""
     name = f"{any_device.kind} buffer over memory"

@@ -16,7 +16,7 @@ import extmem
 from extmem import vk
 from extmem.testing import fake_vulkan
 from tests import cuda_bed
-from tests.rules.recipes_world import HAS_FDS, SHARED, World
+from tests.rules.recipes_world import SHARED, World
 
 T = vk.ExternalMemoryHandleTypeFlagBits
 KINDS = ("host", "scripted GPU")
@@ -199,7 +199,7 @@ def test_what_no_device_exports_is_left_out_and_not_dedicated(world: World) -> N
     assert dedicated.remedy.startswith("Leave D3D11_TEXTURE out")
 
 
-@pytest.mark.skipif(not HAS_FDS, reason="there are no file descriptors on Windows")
+@pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_an_open_fd_of_an_opaque_type_is_not_called_closed(world: World) -> None:
     memory = world.memory(world.host, vk.ExportMemoryAllocateInfo(T.OPAQUE_FD))
     fd = world.keep(memory.export_handle(T.OPAQUE_FD))
@@ -211,7 +211,7 @@ def test_an_open_fd_of_an_opaque_type_is_not_called_closed(world: World) -> None
     assert ids(error) == {"00673", "00674"}
 
 
-@pytest.mark.skipif(not HAS_FDS, reason="mmap of Windows has no read-only anonymous pages")
+@pytest.mark.linux_only("mmap of Windows has no read-only anonymous pages")
 def test_a_read_only_range_is_told_as_that(world: World) -> None:
     libc = ctypes.CDLL(None)
     libc.mmap.restype = ctypes.c_void_p

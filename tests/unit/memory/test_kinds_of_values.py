@@ -246,6 +246,7 @@ def test_an_image_is_at_most_as_large_as_the_device_says(device: Device) -> None
     made(1).close()
 
 
+@pytest.mark.linux_only("the memory is exported as an fd")
 def test_copies_do_not_bind_what_the_caller_may_not_bind(vulkan_device: Device) -> None:
     size = 65536
     with vulkan_device.allocate_memory(vk.MemoryAllocateInfo(size, 0, vk.ExportMemoryAllocateInfo(1))) as memory:

@@ -14,12 +14,14 @@ import msgspec
 import pytest
 
 from extmem import raw, vk
+from extmem.devices.host import HAS_FDS
 from extmem.errors import RuleViolation
 from extmem.memory import Buffer, Descriptor, Device
 from extmem.vk.copies import copied
 
 TRANSFER = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
-FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
+_Type = vk.ExternalMemoryHandleTypeFlagBits
+FD = _Type.OPAQUE_FD if HAS_FDS else _Type.OPAQUE_WIN32
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 
 
