@@ -145,8 +145,10 @@ def test_an_offset_outside_is_at_fault_and_no_size_that_nobody_gave(host: Device
 
 # Read-only memory.
 
+_SHARING = pytest.param("vulkan", marks=SHARES_NOTHING)
 
-@pytest.fixture(params=["host", pytest.param("vulkan", marks=SHARES_NOTHING)])
+
+@pytest.fixture(params=["host", "vulkan"])
 def any_device(request: pytest.FixtureRequest) -> Iterator[Device]:
     try:
         opened = extmem.open_device(kind=request.param)
@@ -168,6 +170,7 @@ def read_only(any_device: Device, runtime: object) -> Iterator[DeviceMemory]:
             assert owned.read_bytes() == b"\5" * 256
 
 
+@pytest.mark.parametrize("any_device", ["host", _SHARING], indirect=True)
 @pytest.mark.parametrize(
     ("record", "verb"),
     [
@@ -189,7 +192,7 @@ def test_commands_do_not_write_to_read_only_memory(
         assert bound.bytes == b"\5" * 256
 
 
-@pytest.mark.parametrize("any_device", ["vulkan"], indirect=True)
+@pytest.mark.parametrize("any_device", [_SHARING], indirect=True)
 def test_the_queue_reads_read_only_memory_and_does_not_write_to_it(any_device: Device, read_only: DeviceMemory) -> None:
     with Bound(any_device) as bound, read_only.access(queue=True) as buffer:
         assert isinstance(buffer, Buffer)
@@ -265,6 +268,7 @@ def test_a_buffer_shows_its_bytes_wherever_the_payload_begins(any_device: Device
         del whole
 
 
+@pytest.mark.parametrize("any_device", ["host", _SHARING], indirect=True)
 def test_a_read_only_buffer_shows_its_bytes_read_only(any_device: Device, read_only: DeviceMemory) -> None:
     view = read_only.buffer().map()
     assert view.readonly and bytes(view) == b"\5" * 256

@@ -68,7 +68,7 @@ def test_a_resource_stays_as_it_was_made(device: Device, make: Callable[[], Any]
         alone.p_next = vk.ExportMemoryAllocateInfo(FD)
         with device.allocate_memory(vk.MemoryAllocateInfo(made.requirements.size, 0, alone)) as memory:
             assert memory.descriptor.dedicated == before
-            with device.open(memory.export_handle(FD)) as again:
+            with memory.export_handle(FD) as handle, device.open(handle) as again:
                 assert again.resource is not None and isinstance(again.resource, type(made))
                 assert again.resource.create_info == before
 
