@@ -7,8 +7,6 @@ by public calls too. A rule counts as raised when the error of that call has its
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from extmem.rules import ledger
@@ -16,6 +14,7 @@ from extmem.rules._engine import CHECKED
 from tests.rules.raising import replay, structs_of
 from tests.rules.recipes import OF_FDS, RECIPES, World
 from tests.rules.test_ledger import without_check
+from tests.systems import on_linux
 
 PLANAR = "tests/process/vulkan/test_commands.py raises it where the driver has multi-planar images"
 NOT_HERE = {
@@ -39,9 +38,9 @@ NOT_HERE = {
 }
 """Checked rules that no call on this machine can raise, each with the reason: the calls exist, the drivers do not."""
 RAISED = [
-    row.vuid
+    on_linux(row.vuid) if row.vuid in OF_FDS else row.vuid
     for row in ledger.rows(status="checked")
-    if row.vuid not in NOT_HERE and (sys.platform != "win32" or row.vuid not in OF_FDS)
+    if row.vuid not in NOT_HERE
 ]
 
 
