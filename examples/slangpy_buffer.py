@@ -22,6 +22,8 @@ def describe(device: extmem.Device, fd: int) -> extmem.Descriptor:
     with device.create_buffer(vk.BufferCreateInfo(size=SIZE, usage=usage, p_next=external)) as like:
         size = like.requirements.size
     choices = raw.fd_choices(device, fd, memory_properties=vk.MemoryPropertyFlagBits.DEVICE_LOCAL)
+    if not choices.memory_types:
+        sys.exit(f"{device.name} has no memory type that this fd can be; has the same driver made it?")
     return extmem.Descriptor(
         handle_types=int(FD),
         allocation_size=size,

@@ -40,7 +40,14 @@ def _code(title: str, source: str) -> None:
 
         screen = console(sys.stdout)
         screen.print(
-            Syntax(source.strip("\n"), "python", theme="ansi_dark", background_color="default", padding=(0, 4))
+            Syntax(
+                source.strip("\n"),
+                "python",
+                theme="ansi_dark",
+                background_color="default",
+                padding=(0, 0, 0, 4),
+                word_wrap=True,
+            )
         )
         emit_line()
         return

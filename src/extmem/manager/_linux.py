@@ -399,11 +399,9 @@ class LinuxManager(BrokerItself):
         if name[:7].casefold() == "global\\" and not self.client.directory.system:
             raise UnsupportedError(
                 f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux takes a "
-                "system broker "
-                "(/run/extmem/broker.sock, started by root with `python -m extmem.broker --system`). This user's "
-                "broker serves "
-                "names without Global\\",
-                requires_one_of=["a system broker"],
+                "system broker, and this version's programs connect to the broker of their own user alone; use a name "
+                "without Global\\, or let a child of the other user inherit the connection",
+                requires_one_of=["a name without Global\\"],
             )
 
 

@@ -179,10 +179,13 @@ class Resource(Held, abc.ABC):
         `DeviceMemory.map`.
         """
         if self._closed or self.memory is None:
-            state = "destroyed" if self._closed else "bound by another binding" if self._bound else "bound to no memory"
-            raise HandleStateError(
-                f"this {self._word} is {state}; bind one with Device.bind_buffer_memory or bind_image_memory first"
-            )
+            if self._closed:
+                state = "destroyed; make another one"
+            elif self._bound:
+                state = "bound by another binding, to memory that is not known here; map that memory there"
+            else:
+                state = f"bound to no memory; bind it with Device.bind_{self._word}_memory first"
+            raise HandleStateError(f"this {self._word} is {state}")
         return self.memory.map_part(self.memory_offset, self._map_size)
 
     def __enter__(self) -> Self:

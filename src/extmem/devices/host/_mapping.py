@@ -134,7 +134,7 @@ def _map_error(code: int, size: int, writable: bool) -> Exception:
         return error_for(
             Status.ACCESS_DENIED,
             f"a writable mapping of {size} bytes is refused: the payload was opened or imported for reading only, or "
-            "is sealed against writing; map it with writable=False, or ask its owner for write access",
+            "is sealed against writing; ask its owner for write access, or read it, which `map` and `read` allow",
         )
     if code == errno.ENOMEM:
         return out_of_memory(

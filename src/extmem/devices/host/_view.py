@@ -45,7 +45,7 @@ def map_file(fd: int, size: int, writable: bool) -> FileMapping:
             raise error_for(
                 Status.ACCESS_DENIED,
                 f"a writable mapping of {size} bytes is refused: the payload was opened or imported for reading only; "
-                "map it with writable=False, or ask its owner for write access",
+                "ask its owner for write access, or read it, which `map` and `read` allow",
             ) from None
         raise out_of_memory(error, "vkMapMemory", f"a mapping of {size} bytes") or other(
             error, f"A view of {size} bytes cannot be mapped."

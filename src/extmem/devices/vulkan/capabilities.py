@@ -120,6 +120,6 @@ def _unsupported(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2
     return UnsupportedError(
         f"{device.identity.device_name} has no images of {', '.join(words)}, usage "
         f"{flags_text(info.usage, vk.ImageUsageFlagBits)}{shared} "
-        "(VK_ERROR_FORMAT_NOT_SUPPORTED); `extmem devices` lists what it has",
+        "(VK_ERROR_FORMAT_NOT_SUPPORTED); ask Device.get_physical_device_format_properties2 what the format can do",
         requires_one_of=["another format, tiling, usage or handle type"],
     )

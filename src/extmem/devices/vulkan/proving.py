@@ -410,7 +410,8 @@ class Prover:
 
     def _refusal(self, problem: str) -> DriverError:
         return DriverError(
-            f"vkAllocateMemory: {problem}; pass the fd that vkGetMemoryFdKHR gave, with the exporter's size and type",
+            f"vkAllocateMemory: {problem}; pass the fd that vkGetMemoryFdKHR gave, with the exporter's size and "
+            "type; a payload whose file somebody has changed has to be allocated anew by its exporter",
             result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
             command="vkAllocateMemory",
             devices=[self._driver.name],
