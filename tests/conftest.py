@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.systems import Systems
+from tests import wine_starts
+from tests.systems import Systems, under_wine
 from tests.tiers import Tiers, workers
 
 ALLOWED_SKIPS = {
@@ -66,6 +67,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{mark}: see tests/systems.py")
     config.addinivalue_line("markers", "slow(reason): left to `make test-all`; see tests/tiers.py")
     config.pluginmanager.register(Tiers())
+    if under_wine():
+        wine_starts.install()
     in_a_worker = hasattr(config, "workerinput")  # pytest-xdist's
     if config.getoption("--layer"):
         from tests.layer.plugin import Layer

@@ -91,10 +91,10 @@ class Child:
                 **options,
             )
         except BaseException:
+            os.close(output)  # first: Windows removes no file that is open
             self._output.unlink()
             raise
-        finally:
-            os.close(output)
+        os.close(output)
         _live.add(self)
 
     @classmethod
