@@ -67,7 +67,7 @@ exec unshare --mount --propagation private sh -c '
             if [ ! -e /env/.ready ]; then
                 python$VERSION -m venv /env
                 # What a version is missing wheels of is taken in a newer release than the constraints name.
-                pip install -q cffi msgspec numpy pytest pytest-timeout hypothesis rich typer
+                pip install -q cffi msgspec numpy pytest pytest-timeout hypothesis rich click
                 touch /env/.ready
             fi
             exec \"\$@\"" sh "$@"
