@@ -20,7 +20,7 @@ from extmem.memory.resources import Buffer, Image
 from extmem.owning import Uses
 
 if TYPE_CHECKING:
-    from extmem.devices.base import NativeResource
+    from extmem.devices.resources import NativeResource
     from extmem.memory.device import Device
 
 __all__ = ["adopt_buffer", "adopt_image", "adopt_memory", "adopt_pointer"]

@@ -17,29 +17,19 @@ from extmem.devices.abilities import FinishesLater, ImportsDescribed
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
-from extmem.memory import (
-    allocating,
-    allocating_arrays,
-    binding,
-    exporting,
-    importing,
-    opening,
-    own_fds,
-    tracking,
-    verdicts,
-)
-from extmem.memory import ranges as mapped_ranges
-from extmem.memory.commands import Commands
-from extmem.memory.descriptor import Descriptor
+from extmem.memory import operations, tracking, verdicts
 from extmem.memory.live import Live
-from extmem.memory.memory import DeviceMemory
-from extmem.memory.resources import Buffer, Image, Resource
 from extmem.memory.warning import RuleWarning
 from extmem.owning import Held, Lock, Uses, unsettled, work_off
 
 if TYPE_CHECKING:
     from extmem.devices.base import DeviceIdentity, Driver
+    from extmem.memory import own_fds
+    from extmem.memory.commands import Commands
+    from extmem.memory.descriptor import Descriptor
     from extmem.memory.holding import Holding
+    from extmem.memory.memory import DeviceMemory
+    from extmem.memory.resources import Buffer, Image, Resource
 
 __all__ = ["Check", "Device"]
 
@@ -156,7 +146,7 @@ class Device(Held):
                 key = verdicts.of_buffer(info)
                 if key not in self.verdicts:
                     self.judged(key, self._breaks_buffer(info), "vkCreateBuffer")
-            return Buffer(self, info, key)
+            return operations.Buffer(self, info, key)
 
     def _breaks_buffer(self, info: vk.BufferCreateInfo) -> list[rules.Violation]:
         """What the rules find in a buffer's create info."""
@@ -168,7 +158,7 @@ class Device(Held):
         """vkCreateImage. Errors: UnsupportedError for a format, tiling or usage that the device lacks."""
         with self.use():
             if self.check == "off":
-                return Image(self, info)
+                return operations.Image(self, info)
             known = type(info) is vk.ImageCreateInfo
             asked = tracking.ask_of_image(self, info) if known else tracking.ImageAnswer()
             found = rules.check_create_image(info, self.facts, asked.external, asked.format)
@@ -177,23 +167,23 @@ class Device(Held):
                 asked.refusal.violations = tuple(found)
                 raise asked.refusal
             self.report(found, "vkCreateImage")
-            return Image(self, info, asked.external)
+            return operations.Image(self, info, asked.external)
 
     def bind_buffer_memory2(self, infos: Sequence[vk.BindBufferMemoryInfo]) -> None:
         """vkBindBufferMemory2: all are judged before any is bound."""
-        binding.bind(self, infos, "buffer")
+        operations.binding.bind(self, infos, "buffer")
 
     def bind_image_memory2(self, infos: Sequence[vk.BindImageMemoryInfo]) -> None:
         """vkBindImageMemory2: all are judged before any is bound."""
-        binding.bind(self, infos, "image")
+        operations.binding.bind(self, infos, "image")
 
     def bind_buffer_memory(self, buffer: Buffer, memory: DeviceMemory, offset: int = 0) -> None:
         """vkBindBufferMemory: from now on the buffer's bytes are the memory's from `offset` (bytes) on."""
-        binding.bind_one(self, buffer, memory, offset)
+        operations.binding.bind_one(self, buffer, memory, offset)
 
     def bind_image_memory(self, image: Image, memory: DeviceMemory, offset: int = 0) -> None:
         """vkBindImageMemory."""
-        binding.bind(self, [vk.BindImageMemoryInfo(image, memory, offset)], "image", form=1)
+        operations.binding.bind(self, [vk.BindImageMemoryInfo(image, memory, offset)], "image", form=1)
 
     # Memory, word for word.
 
@@ -210,10 +200,10 @@ class Device(Held):
             work_off()
         again, link = None, info.p_next.__class__
         if link is _ImportFd:
-            again = own_fds.import_again(self, info)
+            again = operations.own_fds.import_again(self, info)
         elif link is _Export:
-            again = own_fds.allocate_again(self, info)
-        return again or allocating.allocate_memory(self, info)
+            again = operations.own_fds.allocate_again(self, info)
+        return again or operations.allocating.allocate_memory(self, info)
 
     def free_memory(self, memory: DeviceMemory) -> None:
         """vkFreeMemory, the same as `memory.close()`."""
@@ -226,13 +216,15 @@ class Device(Held):
         Errors: HandleStateError for memory that is not mapped; ValueError for a range outside its memory; DriverError.
         """
         with Uses() as uses:
-            for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkFlushMappedMemoryRanges", uses):
+            for allocation, offset, size in operations.ranges.checked(self, ranges, "vkFlushMappedMemoryRanges", uses):
                 self.driver.flush(allocation, offset, size)
 
     def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
         """vkInvalidateMappedMemoryRanges: the host sees what the device wrote there. Else as flushing."""
         with Uses() as uses:
-            for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkInvalidateMappedMemoryRanges", uses):
+            for allocation, offset, size in operations.ranges.checked(
+                self, ranges, "vkInvalidateMappedMemoryRanges", uses
+            ):
                 self.driver.invalidate(allocation, offset, size)
 
     def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> NtHandle | KmtHandle:
@@ -246,7 +238,7 @@ class Device(Held):
                 rules.check_get_memory_win32_handle(info, self.facts, tracking.memory_facts(holding)),
                 "vkGetMemoryWin32HandleKHR",
             )
-            return exporting.win32_handle(holding, HandleType(info.handle_type))
+            return operations.exporting.win32_handle(holding, HandleType(info.handle_type))
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
@@ -259,7 +251,7 @@ class Device(Held):
             word = "Fd" if struct is vk.MemoryGetFdInfoKHR else "Win32Handle"
             raise RuleViolation(rules.wrong_get_info(info, struct), command=f"vkGetMemory{word}KHR")
         memory = getattr(info, "memory", None)
-        if not isinstance(memory, DeviceMemory):
+        if not isinstance(memory, operations.DeviceMemory):
             raise TypeError(f"{struct.__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
         return memory
 
@@ -269,13 +261,13 @@ class Device(Held):
         if key not in self.verdicts:
             facts = tracking.memory_facts(holding)
             self.judged(key, rules.check_get_memory_fd(info, self.facts, facts), "vkGetMemoryFdKHR")
-        return exporting.fd_handle(holding, int(info.handle_type))
+        return operations.exporting.fd_handle(holding, int(info.handle_type))
 
     def get_memory_win32_handle_properties(
         self, handle_type: HandleType, handle: NtHandle | KmtHandle | int
     ) -> vk.MemoryWin32HandlePropertiesKHR:
         """vkGetMemoryWin32HandlePropertiesKHR: memory types for a handle made outside Vulkan (never an opaque one)."""
-        refusal = importing.look_at(self.driver, int(handle_type), handle)
+        refusal = operations.importing.look_at(self.driver, int(handle_type), handle)
         found = rules.check_memory_win32_handle_properties(handle_type, handle, self.facts, refusal=refusal)
         self.report(found, "vkGetMemoryWin32HandlePropertiesKHR")
         return vk.MemoryWin32HandlePropertiesKHR(self.driver.handle_memory_type_bits(handle_type, int(handle)))
@@ -327,7 +319,7 @@ class Device(Held):
         if unsettled:
             work_off()
         with self.use():
-            return allocating_arrays.allocate(
+            return operations.allocating_arrays.allocate(
                 self,
                 shape,
                 dtype,
@@ -346,15 +338,15 @@ class Device(Held):
             work_off()
         if self.closing:
             raise self.gone()
-        again = own_fds.open_again(self, source) if isinstance(source, FdHandle) else None
-        return again or opening.open_on(self, source, access)
+        again = operations.own_fds.open_again(self, source) if isinstance(source, FdHandle) else None
+        return again or operations.opening.open_on(self, source, access)
 
     # Work on the queue.
 
     def commands(self) -> Commands:
         """Commands for this device's queue: `with device.commands() as commands:` … submitted and done at its end."""
         self.check_open()
-        return Commands(self)
+        return operations.Commands(self)
 
     # Bookkeeping.
 
@@ -377,14 +369,16 @@ class Device(Held):
     def describe(self, size: int, memory_type: int, handle_types: int, dedicated: Resource | None) -> Descriptor:
         """The descriptor of a payload that this device makes, or of one that came without (for the library itself)."""
         if dedicated is not None:
-            return allocating_arrays.describe(self, size, memory_type, handle_types, dedicated)
+            return operations.allocating_arrays.describe(self, size, memory_type, handle_types, dedicated)
         # It cannot be changed, so all payloads that are alike share it; a forked child's are its own.
         key = (HERE.pid, size, memory_type, handle_types)
         known = self._described.get(key)
         if known is None:
             if len(self._described) >= _DESCRIBED:
                 self._described.clear()
-            known = self._described[key] = allocating_arrays.describe(self, size, memory_type, handle_types, None)
+            known = self._described[key] = operations.allocating_arrays.describe(
+                self, size, memory_type, handle_types, None
+            )
         return known
 
     @property

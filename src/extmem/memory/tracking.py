@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.errors import UnsupportedError
-from extmem.rules import (
-    DeviceFacts,
-    ExternalMemoryFacts,
-    ImageFormatFacts,
-    MemoryFacts,
-    MemoryTypeFacts,
-    ResourceFacts,
-)
+from extmem.rules import DeviceFacts, MemoryTypeFacts
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Driver, Requirements
+    from extmem.devices.base import Driver
+    from extmem.devices.resources import Requirements
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
 
@@ -75,21 +69,23 @@ def device_facts(driver: Driver) -> DeviceFacts:
     )
 
 
-def _external_facts(properties: vk.ExternalMemoryProperties) -> ExternalMemoryFacts:
-    return ExternalMemoryFacts(
+def _external_facts(properties: vk.ExternalMemoryProperties) -> rules.ExternalMemoryFacts:
+    return rules.ExternalMemoryFacts(
         int(properties.external_memory_features),
         int(properties.export_from_imported_handle_types),
         int(properties.compatible_handle_types),
     )
 
 
-def buffer_capabilities(device: Device, info: vk.BufferCreateInfo, handle_types: int) -> dict[int, ExternalMemoryFacts]:
+def buffer_capabilities(
+    device: Device, info: vk.BufferCreateInfo, handle_types: int
+) -> dict[int, rules.ExternalMemoryFacts]:
     """vkGetPhysicalDeviceExternalBufferProperties for each of the types, for buffers like this one.
 
     The device is asked once for each: what it can do does not change. It is not asked about flags and usages that mean
     nothing to it.
     """
-    answers: dict[int, ExternalMemoryFacts] = {}
+    answers: dict[int, rules.ExternalMemoryFacts] = {}
     if not handle_types:
         return answers
     asked = vk.PhysicalDeviceExternalBufferInfo(info.flags, info.usage, HandleType.OPAQUE_FD, _usage2(info))
@@ -136,9 +132,9 @@ def external_types(info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> int:
 class ImageAnswer:
     """What a device answered about images like one that is to be made."""
 
-    external: dict[int, ExternalMemoryFacts] = field(default_factory=dict)
+    external: dict[int, rules.ExternalMemoryFacts] = field(default_factory=dict)
     """For each handle type."""
-    format: ImageFormatFacts | None = None
+    format: rules.ImageFormatFacts | None = None
     """None where it was not asked, because format, type, tiling, usage or flags are not valid."""
     refusal: UnsupportedError | None = None
     """VK_ERROR_FORMAT_NOT_SUPPORTED, where that was the answer."""
@@ -153,11 +149,11 @@ def ask_of_image(device: Device, info: vk.ImageCreateInfo) -> ImageAnswer:
     try:
         found = [device.driver.image_format_properties(query).image_format_properties]
     except UnsupportedError as refusal:
-        answer.refusal, answer.format = refusal, ImageFormatFacts(unsupported=str(refusal))
+        answer.refusal, answer.format = refusal, rules.ImageFormatFacts(unsupported=str(refusal))
         return answer
     for bit in single_bits(external_types(info)):
         query.p_next = vk.PhysicalDeviceExternalImageFormatInfo(HandleType(bit))
-        answer.external[bit] = ExternalMemoryFacts(0, 0, 0)
+        answer.external[bit] = rules.ExternalMemoryFacts(0, 0, 0)
         try:
             shared = device.driver.image_format_properties(query)
         except UnsupportedError:
@@ -169,7 +165,7 @@ def ask_of_image(device: Device, info: vk.ImageCreateInfo) -> ImageAnswer:
     samples = int(found[0].sample_counts)
     for one in found[1:]:
         samples &= int(one.sample_counts)
-    answer.format = ImageFormatFacts(
+    answer.format = rules.ImageFormatFacts(
         max_extent=(
             min(int(one.max_extent.width) for one in found),
             min(int(one.max_extent.height) for one in found),
@@ -182,7 +178,9 @@ def ask_of_image(device: Device, info: vk.ImageCreateInfo) -> ImageAnswer:
     return answer
 
 
-def image_capabilities(device: Device, info: vk.ImageCreateInfo, handle_types: int) -> dict[int, ExternalMemoryFacts]:
+def image_capabilities(
+    device: Device, info: vk.ImageCreateInfo, handle_types: int
+) -> dict[int, rules.ExternalMemoryFacts]:
     """vkGetPhysicalDeviceImageFormatProperties2 for each of the types, for images like this one."""
     answers = {}
     for bit in single_bits(handle_types):
@@ -199,7 +197,7 @@ def image_capabilities(device: Device, info: vk.ImageCreateInfo, handle_types: i
         except UnsupportedError:
             found = None  # VK_ERROR_FORMAT_NOT_SUPPORTED: the type does not suit such an image at all
         answers[bit] = (
-            ExternalMemoryFacts(0, 0, 0) if found is None else _external_facts(found.external_memory_properties)
+            rules.ExternalMemoryFacts(0, 0, 0) if found is None else _external_facts(found.external_memory_properties)
         )
     return answers
 
@@ -211,9 +209,9 @@ def _resource(
     requirements: Requirements,
     identity: int,
     handle_types: int,
-    capabilities: Mapping[int, ExternalMemoryFacts],
-) -> ResourceFacts:
-    return ResourceFacts(
+    capabilities: Mapping[int, rules.ExternalMemoryFacts],
+) -> rules.ResourceFacts:
+    return rules.ResourceFacts(
         kind="buffer" if kind == "buffer" else "image",
         create_info=info,
         size=requirements.size,
@@ -234,7 +232,7 @@ def buffer_facts(
     requirements: Requirements,
     identity: int,
     handle_types: int | None = None,
-) -> ResourceFacts:
+) -> rules.ResourceFacts:
     """A new buffer's tracked state. handle_types: those that it was made with; None: as `info` still has them."""
     external = vk.find(info, vk.ExternalMemoryBufferCreateInfo) if handle_types is None else None
     types = handle_types or (int(external.handle_types) if external is not None else 0)
@@ -246,17 +244,17 @@ def image_facts(
     info: vk.ImageCreateInfo,
     requirements: Requirements,
     identity: int,
-    capabilities: Mapping[int, ExternalMemoryFacts] | None = None,
-) -> ResourceFacts:
+    capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
+) -> rules.ResourceFacts:
     """A new image's tracked state. capabilities: of each handle type, where the device was asked already."""
     types = external_types(info)
     known = image_capabilities(device, info, types) if capabilities is None else capabilities
     return _resource("image", device, info, requirements, identity, types, known)
 
 
-def memory_facts(holding: Holding, *, alive: bool = True) -> MemoryFacts:
+def memory_facts(holding: Holding, *, alive: bool = True) -> rules.MemoryFacts:
     """A memory object's tracked state."""
-    return MemoryFacts(
+    return rules.MemoryFacts(
         size=holding.size,
         memory_type_index=holding.memory_type_index,
         export_handle_types=holding.export_handle_types,

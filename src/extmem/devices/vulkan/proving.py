@@ -34,7 +34,7 @@ from extmem.devices.vulkan.capabilities import supported
 from extmem.errors import DriverError
 
 if TYPE_CHECKING:
-    from extmem.devices.base import NativeResource
+    from extmem.devices.resources import NativeResource
     from extmem.devices.vulkan.driver import VulkanDriver
     from extmem.owning import OwnedFd
 

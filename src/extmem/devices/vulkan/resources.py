@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.base import Allocation, NativeResource, Requirements
+from extmem.devices.base import Allocation
+from extmem.devices.resources import NativeResource, Requirements
 from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.owners import VkObject

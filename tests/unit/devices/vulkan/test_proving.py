@@ -13,7 +13,7 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.devices.base import NativeResource
+from extmem.devices.resources import NativeResource
 from extmem.devices.vulkan.driver import VulkanDriver
 from extmem.devices.vulkan.proving import Likeness, likeness
 from extmem.errors import DriverError, RuleViolation, UnsupportedError
