@@ -27,6 +27,7 @@ class Subject(StrEnum):
     BROKER = "broker"
     CHECKS = "checks"
     IMPORTS = "imports"
+    START = "start"
     VULKAN = "vulkan"
     CUDA = "cuda"
 
@@ -36,16 +37,18 @@ _MODULES = {
     Subject.BROKER: "crowd",
     Subject.CHECKS: "checking",
     Subject.IMPORTS: "importing",
+    Subject.START: "starting",
     Subject.VULKAN: "gpu",
     Subject.CUDA: "cuda",
 }
-_EVERYWHERE = (Subject.OPEN, Subject.CHECKS)
+_EVERYWHERE = (Subject.OPEN, Subject.CHECKS, Subject.START)
 """What is measured on Windows, too."""
 _ROUNDS = {
     Subject.OPEN: 500,
     Subject.BROKER: 400,
     Subject.CHECKS: 2000,
     Subject.IMPORTS: 200,
+    Subject.START: 200,
     Subject.VULKAN: 200,
     Subject.CUDA: 200,
 }
@@ -100,10 +103,10 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
 @click.option("--quick", is_flag=True, hidden=True)
 @guarded
 def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, quick: bool) -> None:
-    """Measure opening, the broker, the rules' cost, imports and a GPU, with a broker and processes of its own.
+    """Measure opening, the broker, the rules' cost, imports, starting and a GPU, with processes of its own.
 
-    SUBJECT is what to measure: open, broker, checks, imports, vulkan or cuda. All are measured if none is given, vulkan
-    and cuda where there is such a device.
+    SUBJECT is what to measure: open, broker, checks, imports, start, vulkan or cuda. All are measured if none is given,
+    vulkan and cuda where there is such a device.
 
     Each figure with a bound is a ratio, or a count that must be 0, against an alternative that runs in turns with it in
     the same run. Bounds are upper ones; "times as fast" and "opens per second" have lower ones.

@@ -247,6 +247,7 @@ def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) ->
             reason="Windows has no broker whose clients could be counted",
         ),
         ("checks", ["a checked import", "modules of numpy"]),
+        ("start", ["open the host device in a new interpreter", "import extmem in a new interpreter"]),
         on_linux(
             "imports",
             ["shared memory of the machine", "descriptors left", "memory objects left"],
@@ -311,7 +312,7 @@ def test_what_bench_cannot_measure_is_told(house: Runtime) -> None:
         done = _extmem(house, "bench", subject, "--quick", "--json")
         assert done.returncode == 1 and done.stdout == ""
         assert done.stderr.startswith(f"error: UnsupportedError: {subject} is measured with Linux's broker")
-        assert "there are: open, checks" in done.stderr
+        assert "there are: open, checks, start" in done.stderr
 
 
 @SIGNALS
