@@ -11,6 +11,7 @@ from extmem.testing.children import python_environment
 from extmem.testing.runtime import Runtime
 
 DEADLINE = 100
+LINUX = pytest.mark.linux_only("on Windows opening a device loads the object manager, and there are no fds")
 
 FIRST = {
     "allocate": "device.allocate(64).close()",
@@ -60,14 +61,14 @@ def _run(house: Runtime, code: str) -> None:
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
-@pytest.mark.linux_only("an fd is Linux's; the imports are the same on Windows")
+@LINUX
 @pytest.mark.parametrize("name", ["allocate", "open_handle", "pickle fd"])
 def test_any_call_may_be_the_first(name: str) -> None:
     with Runtime() as house:
         _run(house, FIRST[name])
 
 
-@pytest.mark.linux_only("as above")
+@LINUX
 def test_first_calls_of_many_threads_import_together() -> None:
     code = f"""
 calls = {list(FIRST.values())!r} * 2
