@@ -30,7 +30,7 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
     empty, importing, opening = interleaved(
         rounds, *(_starting(code, environment) for code in _CODES), warm_up=1 if quick else 3
     )
-    yield at_most("open the host device in a new interpreter, against an empty one", ratio(opening, empty), 8)
+    yield at_most("open the host device in a new interpreter, against an empty one", ratio(opening, empty), 9)
     yield at_most("import extmem in a new interpreter, against an empty one", ratio(importing, empty), 1.6)
     yield told("an empty interpreter", _median(empty), "ms")
     yield told("import extmem, beyond that", _median(importing) - _median(empty), "ms")
