@@ -70,7 +70,7 @@ exec unshare --mount --propagation private sh -c '
             if [ ! -e /env/.ready ]; then
                 python$VERSION -m venv /env
                 # What a version is missing wheels of is taken in a newer release than the constraints name.
-                pip install -q cffi msgspec numpy pytest pytest-timeout pytest-xdist hypothesis rich typer cuda-bindings
+                pip install -q cffi msgspec numpy pytest pytest-timeout pytest-xdist hypothesis rich click cuda-bindings
                 touch /env/.ready
             fi
             exec \"\$@\"" sh "$@"

@@ -9,8 +9,8 @@ The everyday door is `open_device()`, `Device.allocate()` and `open()`; the spec
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False
+"""As `typing.TYPE_CHECKING`, and without that module, which takes longer to import than this one."""
 
 if TYPE_CHECKING:
     from extmem import errors as errors
@@ -152,6 +152,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    import importlib
+
     if name in _MODULES:
         return importlib.import_module(f"extmem.{name}")
     home = _HOME.get(name)

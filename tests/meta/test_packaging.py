@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from extmem.testing.runtime import Runtime
 from tests.meta.running import private_environment
@@ -128,6 +132,69 @@ def test_the_version_is_stated_once_and_for_all() -> None:
     )
 
 
+COMPILED = {"cffi", "msgspec"}
+"""What may have compiled parts."""
+ON_WINDOWS = {"colorama": "has Python code alone, and is installed on Windows alone"}
+
+
+def names_required(lines: Iterable[str]) -> list[str]:
+    """The packages that these requirements name without extras, on any platform and any supported Python."""
+    found = []
+    for line in lines:
+        requirement = Requirement(line)
+        if requirement.marker is None or any(
+            requirement.marker.evaluate(
+                {**system, "extra": "", "python_version": f"3.{minor}", "python_full_version": f"3.{minor}.0"}
+            )
+            for system in ({"sys_platform": "linux"}, {"sys_platform": "win32", "platform_system": "Windows"})
+            for minor in range(11, 15)
+        ):
+            found.append(canonicalize_name(requirement.name))
+    return found
+
+
+def brought_by(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Every package that these requirements install, and the files of it that are compiled.
+
+    It follows the packages that are installed here: one that is not, and is not known to be of another system, is an
+    error.
+    """
+    found: dict[str, list[str]] = {}
+    todo = names_required(lines)
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        try:
+            package = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            assert name in ON_WINDOWS and sys.platform != "win32", f"{name} is required, and is not installed here"
+            found[name] = []
+            continue
+        parts = [str(file) for file in package.files or ()]
+        found[name] = [part for part in parts if part.endswith((".so", ".pyd", ".dll", ".dylib"))]
+        assert found[name] or "Root-Is-Purelib: true" in (package.read_text("WHEEL") or "").splitlines(), name
+        todo += names_required(package.requires or ())
+    return found
+
+
+def _required(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return re.findall(r"^Requires-Dist: (.*)$", archive.read(name).decode(), re.MULTILINE)
+
+
+def test_nothing_that_the_wheel_brings_is_compiled_but_cffi_and_msgspec(wheel: Path) -> None:
+    found = brought_by(_required(wheel))
+    assert {name for name, compiled in found.items() if compiled} == COMPILED, found
+
+
+def test_contributing_lists_what_the_wheel_brings(wheel: Path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = text.partition("Into an empty environment come:\n\n```text\n")[2].partition("```")[0].split()
+    assert listed == sorted({"extmem", *brought_by(_required(wheel))} - set(ON_WINDOWS))
+
+
 _WORKS = """
 import sys, extmem
 assert extmem.__file__.startswith(sys.argv[1]), extmem.__file__
@@ -148,6 +215,17 @@ def test_the_installed_wheel_works_from_an_empty_directory(installed: Path, away
 
 
 # Planted faults.
+
+
+def test_planted_compiled_requirements_are_seen(wheel: Path) -> None:
+    """One of the wheel itself, and one that a package brings along."""
+    clean = _required(wheel)
+    direct = brought_by([*clean, "pillow"])
+    assert direct["pillow"] and not brought_by(clean).get("pillow")
+    assert brought_by(["mypy"])["librt"], "mypy brings it"
+    assert "pillow" not in brought_by([*clean, 'pillow ; extra == "demo"'])
+    with pytest.raises(AssertionError, match="nowhere is required"):
+        brought_by(["nowhere"])
 
 
 @pytest.mark.parametrize("missing", NEEDED)

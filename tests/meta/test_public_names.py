@@ -18,12 +18,12 @@ from extmem.owning import Held
 from scripts.public_members import is_public, public_members
 from tests.meta.tools import ROOT, SOURCE, python, python_files
 
-HEAVY = ("numpy", "typer", "rich", "cffi", "msgspec")
+HEAVY = ("numpy", "click", "rich", "cffi", "msgspec")
 REFUSAL = "Windows|_win32" if sys.platform == "linux" else "Linux"
 """What the modules of another platform name when they are imported here."""
 FRAMEWORKS = {"extmem.arrays.read_only_tensor": "torch"}
 """Modules that are loaded only where a framework is used, and the framework, which no extra of extmem installs."""
-OPTIONAL = ("numpy", "typer", "rich", "cffi")
+OPTIONAL = ("numpy", "click", "rich", "cffi")
 _DUNDERS = {"__version__"}
 
 

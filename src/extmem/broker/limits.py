@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Annotated, Final
 
 import msgspec
@@ -17,15 +16,6 @@ MAX_FDS: Final = 1
 READ_ONLY: Final = 1
 READ_WRITE: Final = 2
 """How an attached file descriptor was opened (`mode` of a reply); 0 means none is attached, you hold it already."""
-
-
-class Kind(IntEnum):
-    """What a payload's file descriptor is."""
-
-    HOST = 1
-    """A memfd, sealed against shrinking and growing."""
-    OPAQUE = 2
-    """A driver's own descriptor (opaque fd, dma-buf)."""
 
 
 U8 = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from extmem.broker import wire
-from extmem.broker.descriptors import Imported, PayloadFd
+from extmem.broker.descriptors import PayloadFd
+from extmem.broker.imported import Imported
 from extmem.broker.journal import start_time
 from extmem.broker.wire import READ_ONLY, READ_WRITE
 from extmem.errors import ExtmemError, HandleStateError, PeerProtocolError

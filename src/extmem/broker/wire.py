@@ -18,6 +18,7 @@ from typing import Final, SupportsIndex, TypeAlias
 
 import msgspec
 
+from extmem.broker.kinds import Kind
 from extmem.broker.limits import (
     I64,
     MAX_DESCRIPTOR,
@@ -28,7 +29,6 @@ from extmem.broker.limits import (
     READ_WRITE,
     U8,
     U32,
-    Kind,
     Message,
     Name,
     Payload,

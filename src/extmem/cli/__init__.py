@@ -5,48 +5,42 @@ Nothing here is imported by the library, and `extmem --version` loads nothing el
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import NoReturn
+
+from extmem.cli._streams import end_output, open_streams
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130
+_FAILED, _INTERRUPTED = 1, 130
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: `arguments` without the program's name, None for this process's own."""
     given = sys.argv[1:] if arguments is None else arguments
-    _open_streams()
-    if given in (["--version"], ["-V"]):
-        import extmem
-
-        sys.stdout.write(f"extmem {extmem.__version__}\n")
-        sys.exit(0)
+    open_streams()
     try:
-        from extmem.cli._app import app
-        from extmem.cli._out import prepare
-
-        prepare()
-        app(args=given, prog_name="extmem")
+        code = _version() if given in (["--version"], ["-V"]) else _run(given)
     except KeyboardInterrupt:
-        _interrupted()
-    except SystemExit as end:
-        # Within a command the guard has said so; typer alone ends without a word.
-        if end.code == _INTERRUPTED and not getattr(sys.modules.get("extmem.cli._guard"), "told_interrupted", False):
-            _interrupted()
-        raise
+        # Before or after the command itself, whose `guarded` writes the same.
+        sys.stderr.write("interrupted\n")
+        code = _INTERRUPTED
+    except OSError as error:
+        # Of the output: a command's own are told by `guarded`.
+        sys.stderr.write(f"error: {type(error).__name__}: {error}\n")
+        code = _FAILED
+    sys.exit(end_output(code))
 
 
-def _open_streams() -> None:
-    """Python has no stream where the program was started with one closed. Words may get lost; data may not."""
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")
-    if sys.stdout is None:
-        sys.stderr.write("error: the standard output is closed; give the command one, such as >/dev/null\n")
-        sys.exit(1)
+def _version() -> int:
+    import extmem
+
+    sys.stdout.write(f"extmem {extmem.__version__}\n")
+    return 0
 
 
-def _interrupted() -> NoReturn:
-    sys.stderr.write("interrupted\n")
-    sys.exit(_INTERRUPTED)
+def _run(arguments: list[str]) -> int:
+    from extmem.cli._app import run
+    from extmem.cli._out import prepare
+
+    prepare()
+    return run(arguments)

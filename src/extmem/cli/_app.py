@@ -1,53 +1,47 @@
-"""All commands under one name. What a command needs beyond typer, it imports when it runs."""
+"""All commands under one name. What a command needs beyond Click, it imports when it runs."""
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
-import typer
+import click
 
 import extmem
 from extmem.cli import bench, broker, demo, devices, explain, ps, rules
 
-__all__ = ["app"]
-
-_CODES = """
-Data goes to stdout, words to stderr; every command takes --json.
-
-Exit codes: 0 done; 1 refused, failed, not found, or a bound missed; 2 wrong arguments; 130 interrupted.
-EXTMEM_RUNTIME_DIR chooses the broker, EXTMEM_TRACEBACK=1 shows where an error came from.
-"""
-
-app = typer.Typer(
-    name="extmem",
-    help="Share memory between processes by operating-system handle: name, NT handle, KMT number or fd.\n\n" + _CODES,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("devices")(devices.devices)
-app.command("ps")(ps.ps)
-app.command("rules")(rules.rules)
-# Numbers of errors are often negative: -1000072003 is no option.
-app.command("explain", context_settings={"ignore_unknown_options": True})(explain.explain)
-app.command("demo")(demo.demo)
-app.command("bench")(bench.bench)
-app.add_typer(broker.app, name="broker")
+__all__ = ["app", "run"]
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        sys.stdout.write(f"extmem {extmem.__version__}\n")
-        raise typer.Exit
+class _InOrder(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they were added, as the help is read; Click sorts them by name."""
+        return list(self.commands)
 
 
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
+@click.group("extmem", cls=_InOrder, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(extmem.__version__, "--version", "-V", message="extmem %(version)s", help="Print the version.")
+def app() -> None:
+    """Share memory between processes by operating-system handle: name, NT handle, KMT number or fd.
+
+    Data goes to stdout, words to stderr; every command takes --json.
+
+    Exit codes: 0 done; 1 refused, failed, not found, or a bound missed; 2 wrong arguments; 130 interrupted.
+    EXTMEM_RUNTIME_DIR chooses the broker, EXTMEM_TRACEBACK=1 shows where an error came from.
+    """
+
+
+for command in (devices.devices, ps.ps, rules.rules, explain.explain, demo.demo, bench.bench, broker.broker):
+    app.add_command(command)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line. Returns the exit code; what is wrong with the arguments is on stderr.
+
+    Errors: KeyboardInterrupt outside of a command; OSError of the output; SystemExit for completion and SIGTERM.
+    """
+    try:
+        code = app.main(arguments, prog_name="extmem", standalone_mode=False)
+    except click.ClickException as wrong:
+        wrong.show()
+        return wrong.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return code if isinstance(code, int) else 0

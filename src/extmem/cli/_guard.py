@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import ParamSpec, TypeVar
 
-import typer
+import click
 
 from extmem.cli._out import clean, words
 from extmem.errors import ExtmemError
@@ -28,8 +28,6 @@ R = TypeVar("R")
 
 FAILED = 1
 INTERRUPTED = 130
-told_interrupted = False
-"""Whether a command has said that it was interrupted: `main` says it where none got to."""
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -41,23 +39,17 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
             with _ended_politely():
                 return command(*args, **kwargs)
         except KeyboardInterrupt:
-            global told_interrupted
-            told_interrupted = True
             words("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # Whoever read our output has seen enough. What is still buffered must not fail at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(FAILED) from None
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except (ExtmemError, OSError, ImportError) as error:
             _tell(error)
-            raise typer.Exit(FAILED) from None
-        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise click.exceptions.Exit(FAILED) from None
+        except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
         except Exception as error:  # noqa: BLE001  # the last edge: whatever it is, a person gets words and an exit code
             _tell(error)
             words("This looks like a bug in extmem: please report it (EXTMEM_TRACEBACK=1 shows where).")
-            raise typer.Exit(FAILED) from None
+            raise click.exceptions.Exit(FAILED) from None
 
     return run
 

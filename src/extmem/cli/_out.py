@@ -11,6 +11,7 @@ encoding lacks are written with a backslash, too (`prepare`).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -75,7 +76,8 @@ def emit_line(text: str = "") -> None:
 
 def words(text: str) -> None:
     """Say something to whoever watches: stderr, at once, after the data so far."""
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # `end_output` tells of data that cannot be written
+        sys.stdout.flush()
     sys.stderr.write(_cleaned(text) + "\n")
     sys.stderr.flush()
 

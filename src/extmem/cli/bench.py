@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from extmem.cli._guard import FAILED, guarded
 from extmem.cli._out import emit_json, table, words
@@ -27,6 +27,7 @@ class Subject(StrEnum):
     BROKER = "broker"
     CHECKS = "checks"
     IMPORTS = "imports"
+    START = "start"
     VULKAN = "vulkan"
     CUDA = "cuda"
 
@@ -36,16 +37,18 @@ _MODULES = {
     Subject.BROKER: "crowd",
     Subject.CHECKS: "checking",
     Subject.IMPORTS: "importing",
+    Subject.START: "starting",
     Subject.VULKAN: "gpu",
     Subject.CUDA: "cuda",
 }
-_EVERYWHERE = (Subject.OPEN, Subject.CHECKS)
+_EVERYWHERE = (Subject.OPEN, Subject.CHECKS, Subject.START)
 """What is measured on Windows, too."""
 _ROUNDS = {
     Subject.OPEN: 500,
     Subject.BROKER: 400,
     Subject.CHECKS: 2000,
     Subject.IMPORTS: 200,
+    Subject.START: 200,
     Subject.VULKAN: 200,
     Subject.CUDA: 200,
 }
@@ -93,32 +96,28 @@ def figure_row(figure: Figure) -> tuple[str, str, str, str]:
     )
 
 
+@click.command
+@click.argument("subjects", metavar="[SUBJECT]...", type=click.Choice([subject.value for subject in Subject]), nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, value, unit, bound (null: none), ok.")
+@click.option("--kills", type=click.IntRange(min=1), help="How many processes vulkan kills; 200 if not given.")
+@click.option("--quick", is_flag=True, hidden=True)
 @guarded
-def bench(
-    subjects: Annotated[
-        list[Subject] | None,
-        typer.Argument(
-            help="What to measure; all if none is given, vulkan and cuda where there is such a device.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON list of name, value, unit, bound (null for none), ok.")
-    ] = False,
-    kills: Annotated[
-        int | None,
-        typer.Option(min=1, help="How many processes vulkan kills; 200 if not given.", show_default=False),
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", hidden=True)] = False,
-) -> None:
-    """Measure opening, the broker, the rules' cost, imports and a GPU, with a broker and processes of its own.
+def bench(subjects: tuple[str, ...], as_json: bool, kills: int | None, quick: bool) -> None:
+    """Measure opening, the broker, the rules' cost, imports, starting and a GPU, with processes of its own.
+
+    SUBJECT is what to measure: open, broker, checks, imports, start, vulkan or cuda. All are measured if none is given,
+    vulkan and cuda where there is such a device.
 
     Each figure with a bound is a ratio, or a count that must be 0, against an alternative that runs in turns with it in
     the same run. Bounds are upper ones; "times as fast" and "opens per second" have lower ones.
 
     Exit codes: 0 all bounds hold; 1 one is missed, or measuring failed; 2 wrong arguments; 130 interrupted.
     """
-    found = [figure for subject in subjects or _all_here() for figure in _measure(subject, quick=quick, kills=kills)]
+    found = [
+        figure
+        for subject in map(Subject, subjects or _all_here())
+        for figure in _measure(subject, quick=quick, kills=kills)
+    ]
     if as_json:
         emit_json([figure.to_dict() for figure in found])
     else:
@@ -127,4 +126,4 @@ def bench(
     for figure in missed:
         words(f"missed: {figure.name} is {figure.value:g}, and must be {figure.direction} {figure.bound:g}")
     if missed:
-        raise typer.Exit(FAILED)
+        raise click.exceptions.Exit(FAILED)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from extmem.cli._guard import FAILED, guarded
 from extmem.cli._out import bytes_in_words, clean, counted, emit_json, emit_line, words
 from extmem.errors import UnsupportedError
 
-__all__ = ["app"]
+__all__ = ["broker"]
 
-app = typer.Typer(
-    help="The process that keeps names, handles and KMT numbers. It starts by itself, and leaves when nobody needs it.",
-    no_args_is_help=True,
-)
 _NONE_RUNS = "No broker runs here. One starts when a program shares something."
 _NONE_NEEDED = "Windows needs no broker: its kernel keeps names and handles. `extmem ps` lists what is shared."
-_Json = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+
+
+@click.group(no_args_is_help=True)
+def broker() -> None:
+    """The process that keeps names, handles and KMT numbers. It starts by itself, and leaves when nobody needs it."""
 
 
 def _status() -> dict[str, Any]:
@@ -47,9 +48,10 @@ def _status() -> dict[str, Any]:
     }
 
 
-@app.command("status")
+@broker.command
+@_as_json
 @guarded
-def status(as_json: _Json = False) -> None:
+def status(as_json: bool) -> None:
     """Tell whether a broker runs, and how it is. Starts none.
 
     Exit codes: 0 it runs; 1 it does not.
@@ -61,7 +63,7 @@ def status(as_json: _Json = False) -> None:
         emit_json(facts)
     if not facts["running"]:
         words(_NONE_RUNS if manager().has_broker else _NONE_NEEDED)
-        raise typer.Exit(FAILED)
+        raise click.exceptions.Exit(FAILED)
     if not as_json:
         for label, value in (
             ("pid", facts["pid"]),
@@ -78,14 +80,11 @@ def status(as_json: _Json = False) -> None:
             emit_line(f"{label:12} {value}")
 
 
-@app.command("run")
+@broker.command
+@click.option("--system", is_flag=True, help="Serve all users from /run/extmem, Global\\ names too (as root).")
+@_as_json
 @guarded
-def run(
-    system: Annotated[
-        bool, typer.Option("--system", help="Serve all users from /run/extmem, Global\\ names too (as root).")
-    ] = False,
-    as_json: _Json = False,
-) -> None:
+def run(system: bool, as_json: bool) -> None:
     """Run a broker in the foreground, until it is stopped or has had no client for a while.
 
     Exit codes: 0 it left; 1 it could not start, or another one runs.
@@ -101,21 +100,19 @@ def run(
     if as_json:
         emit_json({"directory": str(where), "left": code == 0})
     if code:
-        raise typer.Exit(FAILED)
+        raise click.exceptions.Exit(FAILED)
     words("The broker has left.")
 
 
-@app.command("stop")
+@broker.command
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Even if others use it. They lose nothing: they start another and announce themselves.",
+)
+@_as_json
 @guarded
-def stop(
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Even if others use it. They lose nothing: they start another and announce themselves."
-        ),
-    ] = False,
-    as_json: _Json = False,
-) -> None:
+def stop(force: bool, as_json: bool) -> None:
     """Ask the broker to leave.
 
     Exit codes: 0 none runs any more; 1 other processes use it (see --force).
@@ -129,5 +126,5 @@ def stop(
     if not gone:
         clients = int(before.get("clients", 0))
         words(f"{counted(clients, 'process')} use{'s' * (clients == 1)} the broker; --force ends it all the same.")
-        raise typer.Exit(FAILED)
+        raise click.exceptions.Exit(FAILED)
     words("The broker leaves." if before["running"] else "No broker ran here." if owner.has_broker else _NONE_NEEDED)

@@ -10,9 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import typer
+import click
 
 from extmem.cli._guard import FAILED, guarded
 from extmem.cli._out import bytes_in_words, console, emit_json, emit_line, on_terminal, words
@@ -209,18 +209,24 @@ def _require_parts() -> None:
         )
 
 
+@click.command
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo.png"),
+    show_default=True,
+    help="Where to save the picture.",
+)
+@click.option("--frames", type=click.IntRange(1, 512), default=64, show_default=True, help="Length of the animation.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of the story.")
 @guarded
-def demo(
-    out: Annotated[Path, typer.Option(help="Where to save the picture.")] = Path("demo.png"),
-    frames: Annotated[int, typer.Option(min=1, max=512, help="Length of the animation.")] = 64,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object instead of the story.")] = False,
-) -> None:
+def demo(out: Path, frames: int, as_json: bool) -> None:
     """Share an animation between two processes by name, check it, and prove that nothing is left.
 
     Exit codes: 0 all as promised; 1 something was not; 2 wrong arguments; 130 interrupted, nothing is left then either.
     """
     if not out.parent.is_dir() or out.is_dir():
-        raise typer.BadParameter(f"{out} cannot be a file: give a name in a directory that exists", param_hint="--out")
+        raise click.BadParameter(f"{out} cannot be a file: give a name in a directory that exists", param_hint="--out")
     _require_parts()
     from extmem.cli._worker import Worker
     from extmem.manager import manager
@@ -243,4 +249,4 @@ def demo(
         emit_json(run.facts)
     run.tell(f"Done in {run.facts['seconds']} s.")
     if run.wrong:
-        raise typer.Exit(FAILED)
+        raise click.exceptions.Exit(FAILED)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from extmem.cli._guard import guarded
+from extmem.cli._guard import FAILED, guarded
 from extmem.cli._out import bytes_in_words, clean, emit_json, emit_line, table, width, words
 
 if TYPE_CHECKING:
@@ -248,8 +248,10 @@ def _draw(facts: dict[str, Any]) -> None:
         emit_line()
 
 
+@click.command
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
-def devices(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False) -> None:
+def devices(as_json: bool) -> None:
     """Show every device: UUIDs, memory types, and which handle types its buffers and images take.
 
     Exit codes: 0 shown; 1 no device here.
@@ -274,4 +276,4 @@ def devices(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON l
         words(f"No CUDA device: {cuda.missing()}")
     if not found:
         words("There is no device here: the host device needs Linux.")
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(FAILED)

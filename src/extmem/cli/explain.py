@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from extmem.cli._guard import FAILED, guarded
 from extmem.cli._out import clean, emit_json, emit_line, on_terminal, width, words
@@ -78,18 +78,16 @@ def _draw(found: Explanation) -> None:
         emit_line()
 
 
+# Numbers of errors are often negative: -1000072003 is not an option.
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("topics", metavar="VUID|ERROR...", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
-def explain(
-    topics: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="VUID|ERROR...",
-            help="A rule's id (or its last part), an error's class, VkResult, NTSTATUS or Win32 name, or its number.",
-        ),
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
-) -> None:
-    """Tell rules and errors in plain words, with a wrong and a right example.
+def explain(topics: tuple[str, ...], as_json: bool) -> None:
+    """Explain rules and errors in plain words, with a wrong and a right example.
+
+    VUID is a rule's id or its last part. ERROR is an error's class, the name of a VkResult, NTSTATUS or Win32 error, or
+    its number.
 
     Exit codes: 0 all explained; 1 one is unknown (what looks like it is named); 2 wrong arguments.
     """
@@ -98,7 +96,7 @@ def explain(
     found, unknown = [], []
     for topic in topics:
         if topic.startswith("--"):
-            raise typer.BadParameter(f"no such option: {topic}", param_hint="VUID|ERROR")
+            raise click.BadParameter(f"no such option: {topic}", param_hint="VUID|ERROR")
         try:
             found.append(explaining.explain(topic))
         except LookupError as missing:
@@ -111,4 +109,4 @@ def explain(
     for problem in unknown:
         words(problem)
     if unknown:
-        raise typer.Exit(FAILED)
+        raise click.exceptions.Exit(FAILED)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from extmem.cli._guard import guarded
 from extmem.cli._out import counted, emit_json, words
@@ -25,8 +25,10 @@ def live_payloads() -> list[dict[str, Any]] | None:
     return [describe_payload(row, processes) for row in owner.snapshot()]
 
 
+@click.command
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
-def ps(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False) -> None:
+def ps(as_json: bool) -> None:
     """List live payloads: name, size, kind, share, and who holds them through what.
 
     Exit codes: 0 listed, also when there is nothing; 1 the broker does not answer.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
-import typer
+import click
 
 from extmem.cli._guard import guarded
 from extmem.cli._out import counted, emit_json, table, words
@@ -24,7 +24,7 @@ def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
         (status, set(get_args(ledger.Status)), "status"),
     ):
         if given is not None and given not in known:
-            raise typer.BadParameter(
+            raise click.BadParameter(
                 f"{given!r} is no {what}; there are: {', '.join(sorted(known))}", param_hint=f"--{what}"
             )
     return [
@@ -34,24 +34,19 @@ def rule_rows(family: str | None, status: str | None) -> list[dict[str, Any]]:
     ]
 
 
+@click.command
+@click.option(
+    "--family",
+    help="Only this family: win32-memory, fd-memory, host, generic, semaphore, fence, resource (creating buffers and "
+    "images, and the commands that use them).",
+)
+@click.option(
+    "--status",
+    help="Only this status: checked, on request, by construction, left to the driver, left to the caller, planned.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
-def rules(
-    family: Annotated[
-        str | None,
-        typer.Option(
-            help="Only this family: win32-memory, fd-memory, host, generic, semaphore, fence, resource (creating "
-            "buffers and images, and the commands that use them)."
-        ),
-    ] = None,
-    status: Annotated[
-        str | None,
-        typer.Option(
-            help="Only this status: checked, on request, by construction, left to the driver, left to the caller, "
-            "planned."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
-) -> None:
+def rules(family: str | None, status: str | None, as_json: bool) -> None:
     """List the specification's rules (VUIDs) and what extmem does about each.
 
     Exit codes: 0 listed; 2 wrong arguments.

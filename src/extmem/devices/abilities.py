@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from extmem import vk
     from extmem.broker.descriptors import PayloadFd
     from extmem.devices.base import Allocation
-    from extmem.devices.records import NativeResource, Origin
+    from extmem.devices.records import Origin
+    from extmem.devices.resources import NativeResource
 
 __all__ = [
     "AdoptsMemory",

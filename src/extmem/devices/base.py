@@ -15,17 +15,16 @@ from extmem.devices.records import (
     DeviceIdentity,
     FdFacts,
     ImageRegion,
-    NativeResource,
     Offer,
     Origin,
     QueueFacts,
-    Requirements,
 )
 
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.broker.descriptors import PayloadFd
-    from extmem.broker.wire import Kind
+    from extmem.broker.kinds import Kind
+    from extmem.devices.resources import NativeResource, Requirements
     from extmem.manager import ShareTerms
     from extmem.owning import OwnedFd, Uses
 
@@ -38,12 +37,10 @@ __all__ = [
     "FdFacts",
     "ImageRegion",
     "Mapping",
-    "NativeResource",
     "Offer",
     "Origin",
     "QueueFacts",
     "Recorder",
-    "Requirements",
 ]
 
 DESCRIPTOR_LIMIT = 4080

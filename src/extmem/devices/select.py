@@ -8,11 +8,10 @@ others, and by UUID a GPU's Vulkan device is found before its CUDA device is loo
 from __future__ import annotations
 
 import os
-import uuid as uuids
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from extmem.devices import cuda, host, vulkan
+from extmem.devices import host
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -26,12 +25,20 @@ VARIABLE = "EXTMEM_DEVICE"
 
 def enumerate_offers() -> list[Offer]:
     """Every device of this machine, best first, none of them opened."""
-    return sorted([*host.offers(), *vulkan.offers(), *cuda.offers()], key=lambda offer: offer.rank)
+    return sorted((offer for look in _LOOKS.values() for offer in look()), key=lambda offer: offer.rank)
 
 
 def cuda_offers() -> list[Offer]:
     """The CUDA devices of this machine alone."""
+    from extmem.devices import cuda
+
     return cuda.offers()
+
+
+def _vulkan_offers() -> list[Offer]:
+    from extmem.devices import vulkan
+
+    return vulkan.offers()
 
 
 def choose(
@@ -48,7 +55,7 @@ def choose(
     Where nothing is asked for, the environment's EXTMEM_DEVICE is.
     Errors: UnsupportedError that lists the devices there are; ValueError for text that is no UUID.
     """
-    wanted = uuids.UUID(uuid).bytes if isinstance(uuid, str) else uuid
+    wanted = _uuid_bytes(uuid) if isinstance(uuid, str) else uuid
     why = ""
     if kind is None and wanted is None and luid is None and name is None and os.environ.get(VARIABLE):
         kind, wanted, name = _from_environment(os.environ[VARIABLE])
@@ -68,6 +75,8 @@ def choose(
     asked += [f"LUID {luid.hex()}"] if luid is not None else []
     asked += [f"a name with {name!r}"] if name is not None else []
     have = [describe(offer) for offer in found]
+    from extmem.devices import cuda, vulkan
+
     missing = [("Vulkan", vulkan.missing()), ("CUDA", cuda.missing())]
     raise UnsupportedError(
         f"no device here has {' and '.join(asked) or 'what is needed'}{why}; "
@@ -81,17 +90,23 @@ def _from_environment(text: str) -> tuple[str | None, bytes | None, str | None]:
     if text in _LOOKS:
         return text, None, None
     try:
-        return None, uuids.UUID(text).bytes, None
+        return None, _uuid_bytes(text), None
     except ValueError:
         return None, None, text
 
 
+def _uuid_bytes(text: str) -> bytes:
+    from uuid import UUID
+
+    return UUID(text).bytes
+
+
 _LOOKS: dict[str, Callable[[], list[Offer]]] = {
     "host": lambda: host.offers(),
-    "vulkan": lambda: vulkan.offers(),
-    "cuda": lambda: cuda.offers(),
+    "vulkan": lambda: _vulkan_offers(),
+    "cuda": lambda: cuda_offers(),
 }
-"""In this order a device is looked for by its kind or UUID."""
+"""In this order a device is looked for by its kind or UUID. What finds the devices of a kind is imported to look."""
 
 
 def describe(device: Offer | Driver) -> str:

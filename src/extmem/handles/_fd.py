@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from extmem.errors import HandleStateError
 from extmem.handles._linux import same_open_file
@@ -13,24 +12,10 @@ from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
 from extmem.handles.here import HERE
 from extmem.owning import OwnedFd, Use, Uses, copy_fd, out_of_descriptors
 
-__all__ = ["FdHandle", "FdPayload"]
+if TYPE_CHECKING:
+    from extmem.handles._payload import FdPayload
 
-
-class FdPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What travels with an fd whose file cannot carry its own description: a GPU driver's.
-
-    (A Struct because it is made in C: every export and every import makes one.)
-    """
-
-    descriptor: bytes
-    """The payload's self-description."""
-    kind: int
-    """What the file is to the object manager (`broker.limits.Kind`)."""
-    identity: int
-    """What tells the payload from others of the driver."""
-    writable: bool
-    trusted: bool = True
-    """Whether this user's own processes say so. Anybody else's fd is proven before a device in use gets it."""
+__all__ = ["FdHandle"]
 
 
 class FdHandle(OwnedHandle):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import platform
 
 from extmem.errors import UnsupportedError
 
@@ -21,6 +19,9 @@ def same_open_file(a: int, b: int) -> bool:
 
     Errors: OSError (EBADF) for a closed descriptor; UnsupportedError where the kernel has no kcmp.
     """
+    import ctypes
+    import platform
+
     number = _SYS_KCMP.get(platform.machine())
     if number is None:
         raise UnsupportedError(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from extmem.broker.descriptors import Imported, PayloadFd
-from extmem.broker.wire import Kind
+from extmem.broker.descriptors import PayloadFd
+from extmem.broker.imported import Imported
+from extmem.broker.kinds import Kind
 from extmem.errors import UnsupportedError
 from extmem.manager._api import BrokerStatus, Exported, Manager, Reference, ShareTerms
 from extmem.objects import PayloadRow

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from extmem.broker.descriptors import Imported
-from extmem.broker.wire import Kind
+from extmem.broker.imported import Imported
+from extmem.broker.kinds import Kind
 from extmem.errors import UnsupportedError
 from extmem.handles import HandleEntry, HandleInfo
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Share, Status, error_for

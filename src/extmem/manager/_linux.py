@@ -20,7 +20,6 @@ from pathlib import Path
 from extmem.broker import wire
 from extmem.broker.client import TIMEOUT, Asked, Client
 from extmem.broker.connecting import pidfd_of
-from extmem.broker.descriptors import Imported
 from extmem.broker.files import is_writable
 from extmem.broker.fitting import (
     fit_descriptor,
@@ -31,6 +30,7 @@ from extmem.broker.fitting import (
     fit_sddl,
     fit_ticket,
 )
+from extmem.broker.imported import Imported
 from extmem.broker.paths import RuntimeDir, runtime_directory
 from extmem.broker.state import HeldHandle
 from extmem.broker.wire import Kind

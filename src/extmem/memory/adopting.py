@@ -21,7 +21,7 @@ from extmem.owning import Uses
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.devices.base import NativeResource
+    from extmem.devices.resources import NativeResource
     from extmem.memory.device import Device
 
 __all__ = ["adopt_buffer", "adopt_image", "adopt_memory", "adopt_pointer"]

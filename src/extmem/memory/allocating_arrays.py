@@ -19,7 +19,7 @@ from extmem.vk.modifiers import LINEAR
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
-    from extmem.devices.base import NativeResource
+    from extmem.devices.resources import NativeResource
     from extmem.memory.device import Device
     from extmem.memory.memory import DeviceMemory
     from extmem.memory.resources import Resource

@@ -17,32 +17,20 @@ from extmem.devices.abilities import FinishesLater, ImportsDescribed
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
-from extmem.memory import (
-    allocating,
-    allocating_arrays,
-    asking,
-    binding,
-    creating,
-    exporting,
-    opening,
-    own_fds,
-    tracking,
-    verdicts,
-)
-from extmem.memory import ranges as mapped_ranges
-from extmem.memory.commands import Commands
-from extmem.memory.descriptor import Descriptor
-from extmem.memory.holding import in_use
+from extmem.memory import operations, tracking, verdicts
 from extmem.memory.live import Live
-from extmem.memory.memory import DeviceMemory
-from extmem.memory.resources import Buffer, Image, Resource
 from extmem.memory.warning import RuleWarning
 from extmem.owning import Held, Lock, Uses, unsettled, work_off
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.devices.base import DeviceIdentity, Driver
+    from extmem.memory import own_fds
+    from extmem.memory.commands import Commands
+    from extmem.memory.descriptor import Descriptor
     from extmem.memory.holding import Holding
+    from extmem.memory.memory import DeviceMemory
+    from extmem.memory.resources import Buffer, Image, Resource
 
 __all__ = ["Check", "Device"]
 
@@ -132,7 +120,7 @@ class Device(Held):
         self, info: vk.PhysicalDeviceExternalBufferInfo
     ) -> vk.ExternalBufferProperties:
         """What buffers of this use can export and import; no feature bits where the type is unsupported."""
-        return asking.external_buffer_properties(self, info)
+        return operations.asking.external_buffer_properties(self, info)
 
     def get_physical_device_image_format_properties2(
         self, info: vk.PhysicalDeviceImageFormatInfo2
@@ -141,14 +129,14 @@ class Device(Held):
 
         Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED.
         """
-        return asking.image_format_properties(self, info)
+        return operations.asking.image_format_properties(self, info)
 
     def get_physical_device_format_properties2(self, format: vk.Format | int) -> vk.FormatProperties2:
         """What a format can do, DrmFormatModifierPropertiesListEXT chained where the device has DRM format modifiers.
 
         Errors: UnsupportedError for a device of another kind than Vulkan's.
         """
-        return asking.format_properties(self, format)
+        return operations.asking.format_properties(self, format)
 
     def transfer_capability(self, handle_type: int) -> rules.ExternalMemoryFacts:
         """What transfer buffers can do with one handle type; asked once, it does not change.
@@ -157,7 +145,7 @@ class Device(Held):
         """
         self.check_open()
         known = self.buffer_answers.get((0, _TRANSFER, handle_type))
-        return known or asking.transfer_capability(self, handle_type)
+        return known or operations.asking.transfer_capability(self, handle_type)
 
     # Resources.
 
@@ -165,33 +153,33 @@ class Device(Held):
         """vkCreateBuffer. The buffer is destroyed by its `close()`."""
         info = copied(info)
         with self.use():
-            return creating.create_buffer(self, info)
+            return operations.creating.create_buffer(self, info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> Image:
         """vkCreateImage. Errors: UnsupportedError for a format, tiling, usage or modifier that the device lacks."""
         info = copied(info)
         with self.use():
-            return creating.create_image(self, info)
+            return operations.creating.create_image(self, info)
 
     def get_image_drm_format_modifier_properties(self, image: Image) -> vk.ImageDrmFormatModifierPropertiesEXT:
         """vkGetImageDrmFormatModifierPropertiesEXT: the modifier that the driver chose for an image of this device."""
-        return creating.modifier_of(self, image)
+        return operations.creating.modifier_of(self, image)
 
     def bind_buffer_memory2(self, infos: Sequence[vk.BindBufferMemoryInfo]) -> None:
         """vkBindBufferMemory2: all are judged before any is bound."""
-        binding.bind(self, infos, "buffer")
+        operations.binding.bind(self, infos, "buffer")
 
     def bind_image_memory2(self, infos: Sequence[vk.BindImageMemoryInfo]) -> None:
         """vkBindImageMemory2: all are judged before any is bound."""
-        binding.bind(self, infos, "image")
+        operations.binding.bind(self, infos, "image")
 
     def bind_buffer_memory(self, buffer: Buffer, memory: DeviceMemory, offset: int = 0) -> None:
         """vkBindBufferMemory: from now on the buffer's bytes are the memory's from `offset` (bytes) on."""
-        binding.bind_one(self, buffer, memory, offset)
+        operations.binding.bind_one(self, buffer, memory, offset)
 
     def bind_image_memory(self, image: Image, memory: DeviceMemory, offset: int = 0) -> None:
         """vkBindImageMemory."""
-        binding.bind(self, [vk.BindImageMemoryInfo(image, memory, offset)], "image", form=1)
+        operations.binding.bind(self, [vk.BindImageMemoryInfo(image, memory, offset)], "image", form=1)
 
     # Memory, word for word.
 
@@ -210,14 +198,14 @@ class Device(Held):
             work_off()
         again, link = None, info.p_next.__class__ if info.__class__ is vk.MemoryAllocateInfo else None
         if link is _ImportFd:
-            again = own_fds.import_again(self, info)
+            again = operations.own_fds.import_again(self, info)
         elif link is _Export:
-            again = own_fds.allocate_again(self, info)
-        return again or allocating.allocate_memory(self, info)
+            again = operations.own_fds.allocate_again(self, info)
+        return again or operations.allocating.allocate_memory(self, info)
 
     def free_memory(self, memory: DeviceMemory) -> None:
         """vkFreeMemory, the same as `memory.close()`."""
-        if not isinstance(memory, DeviceMemory):
+        if not isinstance(memory, operations.DeviceMemory):
             raise TypeError(f"memory is {memory!r}: pass a DeviceMemory")
         memory.close()
 
@@ -229,14 +217,16 @@ class Device(Held):
         """
         with Uses() as uses:
             uses.add(self)
-            for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkFlushMappedMemoryRanges", uses):
+            for allocation, offset, size in operations.ranges.checked(self, ranges, "vkFlushMappedMemoryRanges", uses):
                 self.driver.flush(allocation, offset, size)
 
     def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
         """vkInvalidateMappedMemoryRanges: the host sees what the device wrote there. Else as flushing."""
         with Uses() as uses:
             uses.add(self)
-            for allocation, offset, size in mapped_ranges.checked(self, ranges, "vkInvalidateMappedMemoryRanges", uses):
+            for allocation, offset, size in operations.ranges.checked(
+                self, ranges, "vkInvalidateMappedMemoryRanges", uses
+            ):
                 self.driver.invalidate(allocation, offset, size)
 
     def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> NtHandle | KmtHandle:
@@ -246,17 +236,17 @@ class Device(Held):
         or use `DeviceMemory.export_handle`, which does.
         """
         info = copied(info)
-        with self.use(), asking.memory_of(self, info, vk.MemoryGetWin32HandleInfoKHR).use() as holding:
+        with self.use(), operations.asking.memory_of(self, info, vk.MemoryGetWin32HandleInfoKHR).use() as holding:
             self.report(
                 rules.check_get_memory_win32_handle(info, self.facts, tracking.memory_facts(holding)),
                 "vkGetMemoryWin32HandleKHR",
             )
-            return exporting.win32_handle(holding, HandleType(info.handle_type))
+            return operations.exporting.win32_handle(holding, HandleType(info.handle_type))
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         """vkGetMemoryFdKHR: a new fd at each call, owned by the caller."""
         info = copied(info)
-        with self.use(), asking.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as holding:
+        with self.use(), operations.asking.memory_of(self, info, vk.MemoryGetFdInfoKHR).use() as holding:
             return self.fd_of(holding, info)
 
     def fd_of(self, holding: Holding, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
@@ -265,23 +255,23 @@ class Device(Held):
         if key not in self.verdicts:
             facts = tracking.memory_facts(holding)
             self.judged(key, rules.check_get_memory_fd(info, self.facts, facts), "vkGetMemoryFdKHR")
-        return exporting.fd_handle(holding, int(info.handle_type))
+        return operations.exporting.fd_handle(holding, int(info.handle_type))
 
     def get_memory_win32_handle_properties(
         self, handle_type: HandleType, handle: NtHandle | KmtHandle | int
     ) -> vk.MemoryWin32HandlePropertiesKHR:
         """vkGetMemoryWin32HandlePropertiesKHR: memory types for a handle made outside Vulkan (never an opaque one)."""
-        return asking.win32_handle_properties(self, handle_type, handle)
+        return operations.asking.win32_handle_properties(self, handle_type, handle)
 
     def get_memory_fd_properties(self, handle_type: HandleType, fd: FdHandle | int) -> vk.MemoryFdPropertiesKHR:
         """vkGetMemoryFdPropertiesKHR: memory types for an fd made outside Vulkan (never an opaque one)."""
-        return asking.fd_properties(self, handle_type, fd)
+        return operations.asking.fd_properties(self, handle_type, fd)
 
     def get_memory_host_pointer_properties(
         self, handle_type: HandleType, host_pointer: int
     ) -> vk.MemoryHostPointerPropertiesEXT:
         """vkGetMemoryHostPointerPropertiesEXT: memory types that can import this address."""
-        return asking.host_pointer_properties(self, handle_type, host_pointer)
+        return operations.asking.host_pointer_properties(self, handle_type, host_pointer)
 
     # The everyday door.
 
@@ -314,7 +304,7 @@ class Device(Held):
         if unsettled:
             work_off()
         with self.use():
-            return allocating_arrays.allocate(
+            return operations.allocating_arrays.allocate(
                 self,
                 shape,
                 dtype,
@@ -332,15 +322,15 @@ class Device(Held):
         if unsettled:
             work_off()
         self.check_open()
-        again = own_fds.open_again(self, source) if isinstance(source, FdHandle) else None
-        return again or opening.open_on(self, source, access)
+        again = operations.own_fds.open_again(self, source) if isinstance(source, FdHandle) else None
+        return again or operations.opening.open_on(self, source, access)
 
     # Work on the queue.
 
     def commands(self) -> Commands:
         """Commands for this device's queue: `with device.commands() as commands:` … submitted and done at its end."""
         self.check_open()
-        return Commands(self)
+        return operations.Commands(self)
 
     # Bookkeeping.
 
@@ -363,14 +353,16 @@ class Device(Held):
     def describe(self, size: int, memory_type: int, handle_types: int, dedicated: Resource | None) -> Descriptor:
         """The descriptor of a payload that this device makes, or of one that came without (for the library itself)."""
         if dedicated is not None:
-            return allocating_arrays.describe(self, size, memory_type, handle_types, dedicated)
+            return operations.allocating_arrays.describe(self, size, memory_type, handle_types, dedicated)
         # It cannot be changed, so all payloads that are alike share it; a forked child's are its own.
         key = (HERE.pid, size, memory_type, handle_types)
         known = self._described.get(key)
         if known is None:
             if len(self._described) >= _DESCRIBED:
                 self._described.clear()
-            known = self._described[key] = allocating_arrays.describe(self, size, memory_type, handle_types, None)
+            known = self._described[key] = operations.allocating_arrays.describe(
+                self, size, memory_type, handle_types, None
+            )
         return known
 
     @property
@@ -419,7 +411,7 @@ class Device(Held):
                 self.driver.finish_submitted()
             work_off()
             if self.live_allocations:
-                raise in_use(self)
+                raise operations.in_use(self)
         self.end()
 
     def give_back(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid as uuids
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -12,15 +11,16 @@ from typing import TYPE_CHECKING
 from extmem.devices import select
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
-from extmem.manager import Imported, manager
-from extmem.memory import arguments, opening
-from extmem.memory.descriptor import Descriptor
+from extmem.memory import operations, pickling  # noqa: F401  # which registers how handles are pickled
 from extmem.memory.device import Check, Device
-from extmem.memory.memory import DeviceMemory
 from extmem.owning import unsettled, work_off
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from extmem.devices.base import DeviceIdentity
+    from extmem.manager import Imported
+    from extmem.memory.memory import DeviceMemory
 
 __all__ = ["chosen_anew", "cuda_device", "enumerate_devices", "open", "open_claimed", "open_device", "open_handle"]
 
@@ -40,7 +40,7 @@ def enumerate_devices() -> list[DeviceIdentity]:
 def open_device(
     *,
     kind: str | None = None,
-    uuid: bytes | str | uuids.UUID | None = None,
+    uuid: bytes | str | UUID | None = None,
     luid: bytes | None = None,
     name: str | None = None,
     check: Check = "raise",
@@ -59,8 +59,6 @@ def open_device(
     for what, given in (("kind", kind), ("name", name)):
         if given is not None and not isinstance(given, str):
             raise TypeError(f"{what} is {given!r}, a {type(given).__name__}; give a str")
-    if uuid is not None and not isinstance(uuid, (bytes, str, uuids.UUID)):
-        raise TypeError(f"uuid is {uuid!r}, a {type(uuid).__name__}; give bytes, a str or a uuid.UUID")
     if luid is not None and not isinstance(luid, bytes):
         raise TypeError(f"luid is {luid!r}, a {type(luid).__name__}; give 8 bytes")
     driver = select.choose(kind=kind, uuid=_uuid_bytes(uuid), luid=luid, name=name)
@@ -92,17 +90,17 @@ def open(
     if isinstance(source, str):
         source = str.__str__(source)  # of a subclass, too
         for candidate in _shared.values():
-            memory = opening.known(candidate, source, access) if source in candidate.live else None
+            memory = operations.opening.known(candidate, source, access) if source in candidate.live else None
             if memory is not None:
                 return memory
     elif isinstance(source, FdHandle) and source.payload is not None:
-        return opening.open_on(_device_of(source.payload.descriptor), source, None)
+        return operations.opening.open_on(_device_of(source.payload.descriptor), source, None)
     elif isinstance(source, FdHandle):
-        return opening.open_handle_fd(
+        return operations.opening.open_handle_fd(
             source, _shared_device(None), lambda found: _shared_device(found.device_uuid if found else None)
         )
-    owner, imported = opening.find(source, access)
-    return opening.open_found(_device_of, owner, imported, source)
+    owner, imported = operations.opening.find(source, access)
+    return operations.opening.open_found(_device_of, owner, imported, source)
 
 
 def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = False) -> NtHandle:
@@ -112,10 +110,10 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
     """
     if unsettled:
         work_off()
-    owner = manager()
-    rights = arguments.access_of(access) or 0
+    owner = operations.manager()
+    rights = operations.arguments.access_of(access) or 0
     entry = HandleEntry(owner)
-    asked = arguments.name_of(name)
+    asked = operations.arguments.name_of(name)
     if asked is None:
         raise TypeError("name is None; give the str under which the object is shared")
     owner.open_handle(asked, rights, inherit, entry)
@@ -124,7 +122,7 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
 
 def open_claimed(imported: Imported) -> DeviceMemory:
     """The memory that a pickled reference stood for, on the device that the payload is on."""
-    return opening.open_found(_device_of, manager(), imported, None)
+    return operations.opening.open_found(_device_of, operations.manager(), imported, None)
 
 
 def cuda_device(device_uuid: bytes) -> Device | None:
@@ -138,7 +136,7 @@ def cuda_device(device_uuid: bytes) -> Device | None:
 @lru_cache(maxsize=512)
 def _device_of(descriptor: bytes) -> Device:
     """The device that a payload with this descriptor is on. Errors: DescriptorError, UnsupportedError."""
-    parsed = Descriptor.parse(descriptor)
+    parsed = operations.Descriptor.parse(descriptor)
     return _shared_device(parsed.device_uuid, parsed.producer)
 
 
@@ -187,10 +185,14 @@ def chosen_anew() -> Iterator[None]:
                 stack.callback(device.close)
 
 
-def _uuid_bytes(value: bytes | str | uuids.UUID | None) -> bytes | None:
-    if isinstance(value, str):
-        return uuids.UUID(value).bytes
-    return value.bytes if isinstance(value, uuids.UUID) else value
+def _uuid_bytes(value: bytes | str | UUID | None) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    from uuid import UUID
+
+    if not isinstance(value, (str, UUID)):
+        raise TypeError(f"uuid is {value!r}, a {type(value).__name__}; give bytes, a str or a uuid.UUID")
+    return (UUID(value) if isinstance(value, str) else value).bytes
 
 
 def _begin_anew() -> None:

@@ -35,7 +35,8 @@ from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation, Driver, NativeResource
+    from extmem.devices.base import Allocation, Driver
+    from extmem.devices.resources import NativeResource
 
 __all__ = [
     "Source",

@@ -8,12 +8,11 @@ imports; do not unpickle what a stranger sent.
 
 Unpickling does not raise where a ticket cannot be claimed: see `unclaimed`.
 
-A KMT handle is a number and travels as one. An fd travels as a payload reference and comes out as a new fd.
+An fd travels as a payload reference and comes out as a new fd. `pickling` registers what is here with `copyreg`.
 """
 
 from __future__ import annotations
 
-import copyreg
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from extmem import vk
 from extmem.broker.wire import Kind
 from extmem.devices import select
 from extmem.errors import ExtmemError, HandleStateError
-from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, NtHandle
 from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.memory import exporting
 from extmem.objects import Share
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from extmem.memory.holding import Holding
     from extmem.memory.memory import DeviceMemory
 
-__all__ = ["reduce_memory"]
+__all__ = ["reduce_fd_handle", "reduce_memory", "reduce_nt_handle"]
 
 _OPAQUE_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
@@ -59,7 +58,8 @@ def _receive_memory(ticket: bytes) -> DeviceMemory:
         return unclaimed.UnclaimedMemory(reason)
 
 
-def _reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tuple[bytes]]:
+def reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tuple[bytes]]:
+    """`NtHandle.__reduce__`: the receiver gets a handle of its own, with the rights of this one."""
     owner = handle.table
     if not isinstance(owner, Manager):
         raise HandleStateError(
@@ -85,7 +85,8 @@ def _receive_nt_handle(ticket: bytes) -> NtHandle:
         return unclaimed.UnclaimedHandle(reason)
 
 
-def _reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tuple[bytes]]:
+def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tuple[bytes]]:
+    """`FdHandle.__reduce__`: the receiver gets a new fd on the same payload."""
     owner = manager()
     payload = handle.payload
     reference = Reference(owner)
@@ -138,10 +139,6 @@ def _claimed_fd(ticket: bytes) -> FdHandle:
         imported.give_back()
 
 
-def _reduce_kmt_handle(handle: KmtHandle) -> tuple[type[KmtHandle], tuple[int]]:
-    return KmtHandle, (int(handle),)
-
-
 def _claimed_import(ticket: bytes) -> Imported:
     owner = manager()
     reference, entry = Reference(owner), HandleEntry(owner)
@@ -159,8 +156,3 @@ def _offered(owner: Manager, ticket: bytes) -> bytes:
     if child is not None:
         owner.bind_offer_to(ticket, child)
     return ticket
-
-
-copyreg.pickle(NtHandle, _reduce_nt_handle)
-copyreg.pickle(FdHandle, _reduce_fd_handle)
-copyreg.pickle(KmtHandle, _reduce_kmt_handle)

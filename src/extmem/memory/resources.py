@@ -18,7 +18,7 @@ from extmem.rules import Layouts, Ownership
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.devices.base import NativeResource, Requirements
+    from extmem.devices.resources import NativeResource, Requirements
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
     from extmem.memory.memory import DeviceMemory

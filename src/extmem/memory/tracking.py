@@ -7,17 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.memory import image_answers
-from extmem.rules import (
-    DeviceFacts,
-    ExternalMemoryFacts,
-    MemoryFacts,
-    MemoryTypeFacts,
-    ResourceFacts,
-)
+from extmem.rules import DeviceFacts, MemoryTypeFacts
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Driver, Requirements
+    from extmem.devices.base import Driver
+    from extmem.devices.resources import Requirements
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
 
@@ -81,22 +75,24 @@ def device_facts(driver: Driver) -> DeviceFacts:
     )
 
 
-def external_facts(properties: vk.ExternalMemoryProperties) -> ExternalMemoryFacts:
+def external_facts(properties: vk.ExternalMemoryProperties) -> rules.ExternalMemoryFacts:
     """The device's answer for one handle type, as the rules take it."""
-    return ExternalMemoryFacts(
+    return rules.ExternalMemoryFacts(
         int(properties.external_memory_features),
         int(properties.export_from_imported_handle_types),
         int(properties.compatible_handle_types),
     )
 
 
-def buffer_capabilities(device: Device, info: vk.BufferCreateInfo, handle_types: int) -> dict[int, ExternalMemoryFacts]:
+def buffer_capabilities(
+    device: Device, info: vk.BufferCreateInfo, handle_types: int
+) -> dict[int, rules.ExternalMemoryFacts]:
     """vkGetPhysicalDeviceExternalBufferProperties for each of the types, for buffers like this one.
 
     The device is asked once for each: what it can do does not change. It is not asked about flags and usages that mean
     nothing to it.
     """
-    answers: dict[int, ExternalMemoryFacts] = {}
+    answers: dict[int, rules.ExternalMemoryFacts] = {}
     if not handle_types:
         return answers
     asked = vk.PhysicalDeviceExternalBufferInfo(info.flags, info.usage, HandleType.OPAQUE_FD, _usage2(info))
@@ -146,9 +142,9 @@ def _resource(
     requirements: Requirements,
     identity: int,
     handle_types: int,
-    capabilities: Mapping[int, ExternalMemoryFacts],
-) -> ResourceFacts:
-    return ResourceFacts(
+    capabilities: Mapping[int, rules.ExternalMemoryFacts],
+) -> rules.ResourceFacts:
+    return rules.ResourceFacts(
         kind="buffer" if kind == "buffer" else "image",
         create_info=info,
         size=requirements.size,
@@ -169,7 +165,7 @@ def buffer_facts(
     requirements: Requirements,
     identity: int,
     handle_types: int | None = None,
-) -> ResourceFacts:
+) -> rules.ResourceFacts:
     """A new buffer's tracked state. handle_types: those that it was made with; None: as `info` still has them."""
     external = vk.find(info, vk.ExternalMemoryBufferCreateInfo) if handle_types is None else None
     types = handle_types or (int(external.handle_types) if external is not None else 0)
@@ -181,19 +177,21 @@ def image_facts(
     info: vk.ImageCreateInfo,
     requirements: Requirements,
     identity: int,
-    capabilities: Mapping[int, ExternalMemoryFacts] | None = None,
-) -> ResourceFacts:
+    capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
+) -> rules.ResourceFacts:
     """A new image's tracked state. capabilities: of each handle type, where the device was asked already."""
     types = external_types(info)
     known = capabilities
     if known is None:
+        from extmem.memory import image_answers
+
         known = image_answers.image_capabilities(device, info, tuple(single_bits(types)))
     return _resource("image", device, info, requirements, identity, types, known)
 
 
-def memory_facts(holding: Holding, *, alive: bool = True) -> MemoryFacts:
+def memory_facts(holding: Holding, *, alive: bool = True) -> rules.MemoryFacts:
     """A memory object's tracked state."""
-    return MemoryFacts(
+    return rules.MemoryFacts(
         size=holding.size,
         memory_type_index=holding.memory_type_index,
         export_handle_types=holding.export_handle_types,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from threading import get_ident
 from types import TracebackType
 from typing import Final, Generic, NoReturn, Self, TypeVar
@@ -13,7 +12,6 @@ from extmem.owning.handlers import raised_by_handler
 __all__ = ["Held", "Use", "Uses", "unsettled", "work_off"]
 
 H = TypeVar("H", bound="Held")
-_log = logging.getLogger("extmem")
 
 unsettled: Final[dict[Held, int]] = {}
 """What is being given back, by the thread that does it; 0 where it failed, so that anybody may try again."""
@@ -112,7 +110,9 @@ class Held:
         except (ExtmemError, OSError) as error:
             if raised_by_handler(error):
                 raise
-            _log.warning("%r could not be given back: %s; tried again later", self, error)
+            import logging  # loaded by now where anything was shared (`soon`), but opening a device needs none
+
+            logging.getLogger("extmem").warning("%r could not be given back: %s; tried again later", self, error)
 
     def give_back(self) -> None:
         """Give it back now; whoever calls this makes sure that nobody uses it. Safe to repeat."""

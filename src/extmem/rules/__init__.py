@@ -3,59 +3,72 @@
 Pure: structs of `extmem.vk` and facts (plain values, `extmem.rules.facts`) in, violations out. No operating system,
 no driver. Each function names all rules that a call breaks; an empty list means that none is known to be broken.
 A fact that nobody could learn is None, and the rules that need it stay silent.
+
+What is known of a device that is opened is here at once. All other facts and the checks are imported together, when the
+first of them is asked for: opening a device makes no call that they could judge.
 """
 
-from extmem.rules import ledger
-from extmem.rules._allocate_memory import check_allocate_memory, check_allocate_memory_fields
-from extmem.rules.barrier_ranges import whole_range
-from extmem.rules.barriers import check_buffer_memory_barrier, check_image_memory_barrier
-from extmem.rules.bind import check_bind_buffer_memory, check_bind_image_memory
-from extmem.rules.commands import (
-    Place,
-    check_clear_color_image,
-    check_copy_buffer,
-    check_fill_buffer,
-    guards,
-)
-from extmem.rules.create import (
-    check_create_buffer,
-    check_create_image,
-    check_external_buffer_info,
-    check_external_image_format_info,
-)
-from extmem.rules.facts import (
-    AllocateFacts,
-    DeviceFacts,
-    ExternalMemoryFacts,
-    ImageFormatFacts,
-    MemoryFacts,
-    MemoryTypeFacts,
-    ModifierFacts,
-    PayloadFacts,
-    Refusal,
-    ResourceFacts,
-)
-from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle, wrong_get_info
-from extmem.rules.get_queue import check_get_device_queue
-from extmem.rules.image_copies import (
-    check_copy_buffer_to_image,
-    check_copy_image_to_buffer,
-    copied_extent,
-    default_aspect,
-)
-from extmem.rules.image_layouts import RELEASED, Area, Layouts, Step, apply
-from extmem.rules.keyed_mutex import check_keyed_mutex
-from extmem.rules.mapping import check_map_memory, check_unmap_memory
-from extmem.rules.modifiers import check_format_properties, check_get_image_drm_format_modifier_properties
-from extmem.rules.owners import Ownership, Use, apply_use
-from extmem.rules.pipeline_barrier import check_pipeline_barrier, check_pipeline_barrier2
-from extmem.rules.properties import (
-    check_memory_fd_properties,
-    check_memory_host_pointer_properties,
-    check_memory_win32_handle_properties,
-)
-from extmem.rules.subresource_layout import check_get_image_subresource_layout
-from extmem.rules.violation import Violation
+from __future__ import annotations
+
+from extmem.rules.device_facts import DeviceFacts, MemoryTypeFacts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from extmem.rules import ledger as ledger
+    from extmem.rules._checks import (
+        RELEASED,
+        AllocateFacts,
+        Area,
+        ExternalMemoryFacts,
+        ImageFormatFacts,
+        Layouts,
+        MemoryFacts,
+        ModifierFacts,
+        Ownership,
+        PayloadFacts,
+        Place,
+        Refusal,
+        ResourceFacts,
+        Step,
+        Use,
+        Violation,
+        apply,
+        apply_use,
+        check_allocate_memory,
+        check_allocate_memory_fields,
+        check_bind_buffer_memory,
+        check_bind_image_memory,
+        check_buffer_memory_barrier,
+        check_clear_color_image,
+        check_copy_buffer,
+        check_copy_buffer_to_image,
+        check_copy_image_to_buffer,
+        check_create_buffer,
+        check_create_image,
+        check_external_buffer_info,
+        check_external_image_format_info,
+        check_fill_buffer,
+        check_format_properties,
+        check_get_device_queue,
+        check_get_image_drm_format_modifier_properties,
+        check_get_image_subresource_layout,
+        check_get_memory_fd,
+        check_get_memory_win32_handle,
+        check_image_memory_barrier,
+        check_keyed_mutex,
+        check_map_memory,
+        check_memory_fd_properties,
+        check_memory_host_pointer_properties,
+        check_memory_win32_handle_properties,
+        check_pipeline_barrier,
+        check_pipeline_barrier2,
+        check_unmap_memory,
+        copied_extent,
+        default_aspect,
+        guards,
+        whole_range,
+        wrong_get_info,
+    )
 
 __all__ = [
     "AllocateFacts",
@@ -114,3 +127,18 @@ __all__ = [
     "whole_range",
     "wrong_get_info",
 ]
+
+
+if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
+
+    def __getattr__(name: str) -> object:
+        import importlib
+
+        if name == "ledger":
+            return importlib.import_module("extmem.rules.ledger")
+        checks = importlib.import_module("extmem.rules._checks") if name in __all__ else None
+        if checks is None:
+            raise AttributeError(f"module 'extmem.rules' has no attribute {name!r}")
+        globals().update((each, getattr(checks, each)) for each in checks.__all__)
+        value: object = globals()[name]
+        return value

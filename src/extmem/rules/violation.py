@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extmem.rules import ledger
-
 __all__ = ["SPEC_URL", "Violation", "link_to"]
 
 SPEC_URL = "https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html"
@@ -37,6 +35,8 @@ class Violation:
     @property
     def rule(self) -> str:
         """The rule in one sentence of our own (the ledger's); empty for an id the ledger does not know."""
+        from extmem.rules import ledger  # which is read from a file
+
         try:
             return ledger.find(self.vuid).rule
         except LookupError:

@@ -110,7 +110,7 @@ def test_it_is_light_and_loads_nothing_it_does_not_need(own_runtime: Runtime, st
     ).stdout.split()
     mine = {name.split(".")[1] for name in loaded if name.startswith("extmem.")}
     assert mine == {"broker", "errors", "objects", "owning"}
-    assert not {"numpy", "typer", "rich", "cffi", "_cffi_backend", "asyncio", "multiprocessing"} & set(loaded)
+    assert not {"numpy", "click", "rich", "cffi", "_cffi_backend", "asyncio", "multiprocessing"} & set(loaded)
 
 
 def test_it_goes_when_nobody_is_there_and_comes_again(own_runtime: Runtime, start: Start) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -246,6 +247,7 @@ def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) ->
             reason="Windows has no broker whose clients could be counted",
         ),
         ("checks", ["a checked import", "modules of numpy"]),
+        ("start", ["open the host device in a new interpreter", "import extmem in a new interpreter"]),
         on_linux(
             "imports",
             ["shared memory of the machine", "descriptors left", "memory objects left"],
@@ -310,7 +312,7 @@ def test_what_bench_cannot_measure_is_told(house: Runtime) -> None:
         done = _extmem(house, "bench", subject, "--quick", "--json")
         assert done.returncode == 1 and done.stdout == ""
         assert done.stderr.startswith(f"error: UnsupportedError: {subject} is measured with Linux's broker")
-        assert "there are: open, checks" in done.stderr
+        assert "there are: open, checks, start" in done.stderr
 
 
 @SIGNALS
@@ -348,7 +350,83 @@ def test_a_reader_that_has_seen_enough_is_no_error(house: Runtime) -> None:
         running.stdout.readline()
         running.stdout.close()
         said = running.stderr.read()
-    assert "Traceback" not in said and "BrokenPipe" not in said
+    assert running.returncode == 0 and "Traceback" not in said and "BrokenPipe" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "both"),
+    [
+        ("devices", 0, False),
+        ("devices", 0, True),
+        ("explain nothing", 1, False),
+        ("broker status --json", 1, True),
+        ("--help", 0, False),
+        ("--version", 0, False),
+    ],
+)
+def test_a_reader_that_has_gone_changes_no_exit_code(house: Runtime, arguments: str, code: int, both: bool) -> None:
+    """Neither of stdout alone, nor of both streams. The reader is gone before the first write."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "extmem", *arguments.split()],
+            env=_environment(house),
+            stdout=writing,
+            stderr=writing if both else subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE,
+            stdin=subprocess.DEVNULL,
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == code, done.stderr
+    assert both or not re.search("Traceback|BrokenPipe|Exception", done.stderr)
+
+
+@pytest.mark.linux_only("/dev/full is Linux's")
+@pytest.mark.parametrize(
+    ("arguments", "more"),
+    [("ps --json", {}), ("--help", {}), ("--version", {}), ("--version", {"PYTHONUNBUFFERED": "1"})],
+)
+def test_output_that_cannot_be_written_is_an_error(house: Runtime, arguments: str, more: dict[str, str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "extmem", *arguments.split()],
+            env={**_environment(house), "PYTHONUNBUFFERED": "", **more},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE,
+            stdin=subprocess.DEVNULL,
+        )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("error: OSError: [Errno 28]") == 1
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+# completion
+
+
+@pytest.mark.linux_only("bash is a Unix shell")
+def test_bash_completes_with_the_script_of_the_command(house: Runtime) -> None:
+    asked = (
+        'eval "$(_EXTMEM_COMPLETE=bash_source ./extmem)"; '
+        "COMP_WORDS=(extmem de) COMP_CWORD=1; _extmem_completion ./extmem; echo ${COMPREPLY[@]}"
+    )
+    program = house.path / "extmem"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m extmem "$@"\n')
+    program.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", asked],
+        env=_environment(house),
+        cwd=house.path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        stdin=subprocess.DEVNULL,
+    )
+    assert sorted(done.stdout.split()) == ["demo", "devices"], done
 
 
 def test_an_error_is_words_and_no_traceback(house: Runtime, tmp_path: Path) -> None:

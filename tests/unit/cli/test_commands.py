@@ -6,8 +6,9 @@ import json
 import sys
 from typing import Any
 
+import click
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 import extmem
 from extmem.cli import main
@@ -48,8 +49,10 @@ def test_every_command_has_help_and_says_its_exit_codes(command: str) -> None:
 def test_the_help_lists_every_command_and_all_exit_codes() -> None:
     result = _run("--help")
     assert result.exit_code == 0
-    for word in ("devices", "ps", "rules", "explain", "demo", "bench", "broker", "130 interrupted"):
-        assert word in " ".join(result.stdout.split())
+    told = " ".join(result.stdout.split())
+    places = [told.index(f" {command} ") for command in COMMANDS if " " not in command]
+    assert places == sorted(places), "the commands are in their order, and not in that of the alphabet"
+    assert "130 interrupted" in told
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])
@@ -63,10 +66,10 @@ def test_version_without_loading_the_command_line(option: str, capsys: pytest.Ca
 def test_ctrl_c_outside_of_a_command_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(**options: object) -> None:
+    def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["extmem.cli._app"], "app", interrupted)
+    monkeypatch.setattr(sys.modules["extmem.cli._app"], "run", interrupted)
     with pytest.raises(SystemExit) as ended:
         main(["ps"])
     assert ended.value.code == 130
@@ -76,15 +79,14 @@ def test_ctrl_c_outside_of_a_command_is_one_line(
 def test_ctrl_c_that_the_parser_swallows_is_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def swallowed(**options: object) -> None:
-        sys.exit(130)
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["extmem.cli._app"], "app", swallowed)
-    monkeypatch.setattr("extmem.cli._guard.told_interrupted", False)
+    monkeypatch.setattr(click.Command, "make_context", interrupted)
     with pytest.raises(SystemExit) as ended:
         main(["ps"])
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert capsys.readouterr().err.strip() == "interrupted"
 
 
 @pytest.mark.parametrize(
@@ -106,8 +108,43 @@ def test_wrong_arguments_exit_2_with_a_hint_on_stderr(arguments: list[str], hint
     result = _run(*arguments)
     assert result.exit_code == 2
     assert hint in result.stderr
-    assert "Try 'extmem" in result.stderr.replace("Try 'root", "Try 'extmem")
+    assert "Try 'extmem" in result.stderr
     assert result.stdout == ""
+
+
+# completion
+
+
+def _completed(shell: str, *words: str) -> str:
+    """What a shell gets of the command for the last of these words, by the protocol of Click."""
+    at = words[-1] if shell == "fish" else str(len(words) - 1)
+    return _shell(f"{shell}_complete", COMP_WORDS=" ".join(words), COMP_CWORD=at)
+
+
+def _shell(instruction: str, **environment: str) -> str:
+    result = CliRunner().invoke(app, [], prog_name="extmem", env={**environment, "_EXTMEM_COMPLETE": instruction})
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    ("shell", "offered"),
+    [
+        ("bash", ["plain,devices", "plain,demo"]),
+        ("zsh", ["plain", "devices", "Show every device"]),
+        ("fish", ["plain,devices\tShow every device"]),
+    ],
+)
+def test_every_shell_completes_commands(shell: str, offered: list[str]) -> None:
+    told = _completed(shell, "extmem", "de")
+    assert all(word in told for word in offered) and "bench" not in told
+    assert f"_EXTMEM_COMPLETE={shell}_complete" in _shell(f"{shell}_source")
+
+
+def test_options_and_values_are_completed() -> None:
+    assert _completed("bash", "extmem", "broker", "st").split() == ["plain,status", "plain,stop"]
+    assert "plain,--family" in _completed("bash", "extmem", "rules", "--").split()
+    assert _completed("bash", "extmem", "bench", "op").split() == ["plain,open"]
 
 
 # devices

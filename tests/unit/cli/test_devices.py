@@ -7,7 +7,7 @@ import json
 from typing import Any, NoReturn
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from extmem.cli import _app
 from extmem.cli.devices import describe_offer

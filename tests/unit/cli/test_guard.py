@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 
+import click
 import pytest
-import typer
 
 from extmem import errors
 from extmem.cli._guard import describe_error, guarded
@@ -19,7 +19,7 @@ def _outcome(error: BaseException) -> int:
     def command() -> None:
         raise error
 
-    with pytest.raises(typer.Exit) as ended:
+    with pytest.raises(click.exceptions.Exit) as ended:
         command()
     return ended.value.exit_code
 
@@ -73,9 +73,9 @@ def test_an_unforeseen_error_is_told_without_a_traceback(
 def test_wrong_arguments_are_left_to_the_parser() -> None:
     @guarded
     def command() -> None:
-        raise typer.BadParameter("not that")
+        raise click.BadParameter("not that")
 
-    with pytest.raises(typer.BadParameter):
+    with pytest.raises(click.BadParameter):
         command()
 
 

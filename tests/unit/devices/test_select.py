@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from extmem.devices import select
+from extmem.devices import select, vulkan
 from extmem.devices.host import identity
 from extmem.errors import UnsupportedError
 from extmem.testing import fake_vulkan
@@ -89,7 +89,7 @@ def test_the_environment_says_what_a_program_gets_that_asks_for_nothing(monkeypa
 def test_devices_come_best_first(monkeypatch: pytest.MonkeyPatch) -> None:
     (host,) = select.host.offers()
     gpu, software = (dataclasses.replace(host, kind="vulkan", rank=rank) for rank in (10, 90))
-    monkeypatch.setattr(select.vulkan, "offers", lambda: [software, gpu])
+    monkeypatch.setattr(vulkan, "offers", lambda: [software, gpu])
     assert select.enumerate_offers() == [gpu, host, software]
 
 

@@ -17,7 +17,7 @@ from extmem.cli._bench.sharing import import_by_name
 __all__ = ["figures"]
 
 _HERE = __name__
-_FORBIDDEN = ("numpy", "typer", "rich")
+_FORBIDDEN = ("numpy", "click", "rich")
 _PROBE = (
     "import sys, extmem, extmem.memory, extmem.vk\n"
     f"sys.stdout.write(str(sum(name.partition('.')[0] in {_FORBIDDEN!r} for name in sys.modules)))"
@@ -44,7 +44,7 @@ def figures(house: House, rounds: int, say: Callable[[str], None], *, quick: boo
         check=True,
         timeout=60,
     )
-    yield at_most("modules of numpy, typer and rich that import extmem loads", int(loaded.stdout), 0, "modules")
+    yield at_most("modules of numpy, click and rich that import extmem loads", int(loaded.stdout), 0, "modules")
 
 
 def compare(name: str, rounds: int) -> list[list[int]]:

@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.broker.descriptors import PayloadFd
-from extmem.broker.wire import Kind
+from extmem.broker.kinds import Kind
 from extmem.devices import host
 from extmem.devices.base import (
     Allocation,
     DeviceIdentity,
     FdFacts,
-    NativeResource,
     Origin,
     QueueFacts,
     Recorder,
-    Requirements,
 )
 from extmem.devices.copies import copy_of
 from extmem.devices.cuda import WIN32_IS_NATIVE
@@ -34,6 +32,7 @@ from extmem.devices.cuda.recording import CudaRecorder, CudaResource
 from extmem.devices.cuda.sharing import ATTRIBUTE
 from extmem.devices.cuda.vmm import PRODUCER, Vmm
 from extmem.devices.cuda.waiting import Waiting
+from extmem.devices.resources import Requirements
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import Held, Lock, Uses
@@ -43,6 +42,7 @@ from extmem.vk.words import flags_text, types_text
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.gpus import Gpu
+    from extmem.devices.resources import NativeResource
     from extmem.manager import ShareTerms
     from extmem.owning import OwnedFd
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from extmem.devices.base import NativeResource
 from extmem.devices.cuda.capabilities import no_images
+from extmem.devices.resources import NativeResource
 from extmem.errors import HandleStateError
 
 if TYPE_CHECKING:

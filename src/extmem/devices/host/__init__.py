@@ -14,6 +14,8 @@ from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.base import FdFacts, Offer
+    from extmem.devices.host import images as images
+    from extmem.devices.host import recording as recording
     from extmem.devices.host._system import FileMapping
 
 __all__ = ["HAS_FDS", "RANK", "identity_of", "inspect", "map_file", "offers", "range_is_mapped"]
@@ -23,6 +25,19 @@ RANK = 50
 
 HAS_FDS = sys.platform != "win32"
 """Whether payloads can be shared by file descriptor."""
+
+_LATER = ("images", "recording")
+"""Modules that are imported when they are first used, not when the device is opened: buffers and images."""
+
+if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module 'extmem.devices.host' has no attribute {name!r}")
+        import importlib
+
+        return importlib.import_module(f"extmem.devices.host.{name}")
+
 
 if sys.platform in ("linux", "win32"):
 

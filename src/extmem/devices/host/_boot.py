@@ -9,9 +9,12 @@ if sys.platform != "win32":
 
 import ctypes
 import winreg
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from extmem.handles._win32.tables import ntdll
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["boot"]
 
@@ -21,7 +24,7 @@ _BOOT_ID, _COOKIE = 0x02C4, 0x0330
 _TIME_OF_DAY = 3  # SystemTimeOfDayInformation; its first member is BootTime
 
 
-def boot(root: Path) -> tuple[str, ...]:
+def boot(root: Path | str) -> tuple[str, ...]:
     """Words that are the same in every process of this boot of this machine, and nowhere else. `root`: unused."""
     number, cookie = (
         int.from_bytes(ctypes.string_at(_SHARED_DATA + offset, 4), "little") for offset in (_BOOT_ID, _COOKIE)

@@ -13,13 +13,15 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from extmem.owning import OwnedFd
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Group", "groups", "text_of"]
 
@@ -47,7 +49,7 @@ class Group(NamedTuple):
         return room if self.total is None else min(room, self.total)
 
 
-def groups(root: Path) -> Iterator[Group]:
+def groups(root: Path | str) -> Iterator[Group]:
     """This process's groups that limit memory, and those above them, as far as they are visible below `root`."""
     for line in text_of(f"{root}/proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
@@ -66,7 +68,7 @@ def groups(root: Path) -> Iterator[Group]:
 
 
 @functools.lru_cache(maxsize=4)
-def _mounts(root: Path) -> dict[int, list[tuple[str, str]]]:
+def _mounts(root: Path | str) -> dict[int, list[tuple[str, str]]]:
     """Where the hierarchies with memory limits are mounted, by version: the group that is seen there, and the path."""
     found: dict[int, list[tuple[str, str]]] = {1: [], 2: []}
     for line in text_of(f"{root}/proc/self/mountinfo").splitlines():

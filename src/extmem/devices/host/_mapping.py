@@ -15,7 +15,6 @@ from itertools import starmap
 
 from extmem.devices.host._libc import ffi
 from extmem.devices.host._memfd import out_of_memory
-from extmem.objects import Status, error_for
 from extmem.owning import OwnedFd, Owner, out_of_descriptors
 
 if sys.platform != "linux":
@@ -131,6 +130,8 @@ def _are_there(addresses: list[int]) -> bool:
 
 def _map_error(code: int, size: int, writable: bool) -> Exception:
     if code in (errno.EACCES, errno.EPERM) and writable:
+        from extmem.objects import Status, error_for
+
         return error_for(
             Status.ACCESS_DENIED,
             f"a writable mapping of {size} bytes is refused: the payload was opened or imported for reading only, or "

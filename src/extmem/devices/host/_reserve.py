@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from extmem.devices.host import _cgroups
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = ["available", "boot", "physical", "reserve"]
 
 _CHECKED_FROM = 1 << 20
 _STEP = 256 << 20
-_ROOT = Path("/")
+_ROOT = "/"
 
 
 def reserve(fd: int, size: int) -> None:
@@ -38,7 +41,7 @@ def reserve(fd: int, size: int) -> None:
         done += step
 
 
-def boot(root: Path = _ROOT) -> tuple[str, ...]:
+def boot(root: Path | str = _ROOT) -> tuple[str, ...]:
     """Words that are the same in every process of this boot of this machine, and nowhere else; none where /proc does
     not tell.
     """
@@ -52,14 +55,14 @@ def boot(root: Path = _ROOT) -> tuple[str, ...]:
     return ("machine", machine, started) if machine and started else ()
 
 
-def physical(root: Path = _ROOT) -> int:
+def physical(root: Path | str = _ROOT) -> int:
     """Bytes of memory that this process could ever have: the machine's, or its control group's limit."""
     machine = _meminfo(root).get("MemTotal", 0)
     limits = [group.limit for group in _cgroups.groups(root)]
     return min([machine, *limits]) if machine else min(limits, default=1 << 62)
 
 
-def available(root: Path = _ROOT) -> tuple[int, str]:
+def available(root: Path | str = _ROOT) -> tuple[int, str]:
     """Bytes of memory that are left, and whose limit that is. Swap counts, and so do pages that can be dropped."""
     info = _meminfo(root)
     swap = info.get("SwapFree", 0)
@@ -68,7 +71,7 @@ def available(root: Path = _ROOT) -> tuple[int, str]:
     return min(rooms, default=(1 << 62, "the machine"))
 
 
-def _meminfo(root: Path) -> dict[str, int]:
+def _meminfo(root: Path | str) -> dict[str, int]:
     found = {}
     for line in _cgroups.text_of(f"{root}/proc/meminfo").splitlines():
         key, _, rest = line.partition(":")

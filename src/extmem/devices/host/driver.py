@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.broker.descriptors import PayloadFd
-from extmem.broker.wire import Kind
+from extmem.broker.kinds import Kind
+from extmem.devices import host
 from extmem.devices.base import (
     Allocation,
     DeviceIdentity,
     FdFacts,
     Mapping,
-    NativeResource,
     QueueFacts,
     Recorder,
-    Requirements,
 )
 from extmem.devices.copies import copy_of
-from extmem.devices.host import _system, capabilities, images
+from extmem.devices.host import _system, capabilities
 from extmem.devices.host.allocation import HostAllocation, PointerAllocation
 from extmem.devices.host.identity import host_identity
-from extmem.devices.host.recording import HostRecorder, HostResource
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
-from extmem.manager import ShareTerms
 from extmem.owning import OwnedFd, Uses
 from extmem.vk.words import flags_text, types_text
+
+if TYPE_CHECKING:
+    from extmem.broker.descriptors import PayloadFd
+    from extmem.devices.resources import NativeResource, Requirements
+    from extmem.manager import ShareTerms
 
 __all__ = ["HostDriver"]
 
@@ -39,6 +41,7 @@ _TYPES = (
     _Property.HOST_VISIBLE | _Property.HOST_COHERENT | _Property.HOST_CACHED,
 )
 _TYPE_COUNT = len(_TYPES)
+_MAX_FRAMEBUFFER = (16384, 16384)
 
 
 class HostDriver:
@@ -88,7 +91,7 @@ class HostDriver:
     @property
     def max_framebuffer(self) -> tuple[int, int]:
         """As large as its images."""
-        return images.MAX_FRAMEBUFFER
+        return _MAX_FRAMEBUFFER
 
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
         """Two types over one heap, the machine's memory (or the control group's share of it)."""
@@ -103,7 +106,7 @@ class HostDriver:
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
         """See `Driver`."""
-        return images.format_properties(info, self._heap_size)
+        return host.images.format_properties(info, self._heap_size)
 
     def buffer_requirements(self, info: vk.BufferCreateInfo) -> Requirements:
         """Its size rounded up to 64 bytes, in either memory type. UnsupportedError for sparse and protected ones."""
@@ -125,29 +128,31 @@ class HostDriver:
         if info.size <= 0:
             raise UnsupportedError(f"a buffer of {info.size} bytes cannot be made; its size must be at least 1")
         size = -(-info.size // _BUFFER_ALIGNMENT) * _BUFFER_ALIGNMENT
-        return Requirements(size, _BUFFER_ALIGNMENT, _ALL_TYPES)
+        return host.images.Requirements(size, _BUFFER_ALIGNMENT, _ALL_TYPES)
 
     def image_requirements(self, info: vk.ImageCreateInfo) -> Requirements:
         """See `Driver`."""
-        return images.requirements(info)
+        return host.images.requirements(info)
 
     def image_subresource_layout(
         self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource
     ) -> vk.SubresourceLayout:
         """See `Driver`."""
-        return images.subresource_layout(info, subresource)
+        return host.images.subresource_layout(info, subresource)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """See `Driver`. There is no object behind it: a buffer is a part of the memory that it is bound to."""
-        return HostResource("buffer", self.buffer_requirements(info), size=int(info.size), create_info=info)
+        return host.recording.HostResource(
+            "buffer", self.buffer_requirements(info), size=int(info.size), create_info=info
+        )
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         """See `Driver`. There is no object behind it."""
-        return HostResource("image", self.image_requirements(info), create_info=info)
+        return host.recording.HostResource("image", self.image_requirements(info), create_info=info)
 
     def destroy(self, resource: NativeResource) -> None:
         """Forget where it was."""
-        if isinstance(resource, HostResource):
+        if isinstance(resource, host.recording.HostResource):
             resource.allocation = None
 
     # Memory.
@@ -267,7 +272,7 @@ class HostDriver:
                 command="vkBindMemory",
                 devices=[self.identity.device_name],
             )
-        if isinstance(resource, HostResource):
+        if isinstance(resource, host.recording.HostResource):
             resource.allocation, resource.offset, resource.bound = allocation, offset, True
 
     def flush(self, allocation: Allocation, offset: int, size: int) -> None:
@@ -289,6 +294,7 @@ class HostDriver:
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
         """See `Driver`. The processor fills."""
         mapping = self._mapped(allocation, offset, size, writable=True)
+
         ctypes.memset(mapping.address + offset, value, size)
 
     @staticmethod
@@ -306,7 +312,7 @@ class HostDriver:
         self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
     ) -> None:
         """See `Driver`. The processor does each command when it is recorded, and all who map a payload own it."""
-        record(HostRecorder(self))
+        record(host.recording.HostRecorder(self))
 
     def free(self, allocation: Allocation) -> None:
         """Close it."""
@@ -364,4 +370,5 @@ class HostDriver:
 
 def _bytes(mapping: Mapping, offset: int, size: int) -> memoryview:
     """Bytes of a mapping, valid while it is held."""
+
     return memoryview((ctypes.c_ubyte * size).from_address(mapping.address + offset)).cast("B")

@@ -10,14 +10,16 @@ GUID with the number of the boot and a cookie that the kernel draws at each. Non
 from __future__ import annotations
 
 import hashlib
-import platform
-import secrets
+import os
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import extmem
 from extmem.devices.base import DeviceIdentity
 from extmem.devices.host import _system
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["FORMAT_VERSION", "device_uuid", "driver_uuid", "host_identity"]
 
@@ -29,15 +31,25 @@ def _digest(*parts: str) -> bytes:
     return hashlib.sha256("\0".join(("extmem", *parts)).encode()).digest()[:16]
 
 
-def device_uuid(root: Path = Path("/")) -> bytes:
+def device_uuid(root: Path | str = "/") -> bytes:
     """16 bytes that say which machine and boot this is. `root` is where /proc and /etc are looked for."""
     words = _system.boot(root)
-    return _digest("host device", *words) if words else secrets.token_bytes(16)
+    return _digest("host device", *words) if words else os.urandom(16)
 
 
 def driver_uuid() -> bytes:
     """16 bytes that say which payload format this is."""
     return _digest("host payload format", str(FORMAT_VERSION))
+
+
+def _system_and_machine() -> str:
+    """`Linux x86_64`, `Windows AMD64`."""
+    if hasattr(os, "uname"):
+        told = os.uname()
+        return f"{told.sysname} {told.machine}"
+    import platform
+
+    return f"{platform.system()} {platform.machine()}"
 
 
 @cache
@@ -48,7 +60,7 @@ def host_identity() -> DeviceIdentity:
         driver_uuid=driver_uuid(),
         luid=None,
         node_mask=1,
-        device_name=f"extmem host memory ({platform.system()} {platform.machine()})",
+        device_name=f"extmem host memory ({_system_and_machine()})",
         driver_name="extmem",
         driver_version=extmem.__version__,
     )

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extmem import vk
-from extmem.devices.base import Requirements
 from extmem.devices.host import capabilities
+from extmem.devices.resources import Requirements
 from extmem.errors import UnsupportedError
 from extmem.vk.formats import is_depth_or_stencil, texel_size
 from extmem.vk.words import enum_text, flags_text, types_text
 
-__all__ = ["MAX_FRAMEBUFFER", "format_properties", "requirements", "subresource_layout"]
+__all__ = ["Requirements", "format_properties", "requirements", "subresource_layout"]
 
 _PITCH_ALIGNMENT = {vk.ImageTiling.LINEAR: 64, vk.ImageTiling.OPTIMAL: 256}
 _MEMORY_TYPE_BITS = {vk.ImageTiling.LINEAR: 0b11, vk.ImageTiling.OPTIMAL: 0b01}
@@ -25,7 +25,6 @@ _MAX_EXTENT = {
     vk.ImageType.TYPE_2D: (16384, 16384, 1),
     vk.ImageType.TYPE_3D: (2048, 2048, 2048),
 }
-MAX_FRAMEBUFFER = (16384, 16384)
 _MAX_LAYERS = 2048
 _Flag = vk.ImageCreateFlagBits
 _FLAGS = (

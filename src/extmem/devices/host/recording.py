@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from extmem.devices.base import NativeResource
+from extmem.devices.resources import NativeResource
 from extmem.errors import HandleStateError, UnsupportedError
 
 if TYPE_CHECKING:

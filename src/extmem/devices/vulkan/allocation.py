@@ -13,8 +13,9 @@ from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
-    from extmem.devices.base import Allocation, Mapping, NativeResource
+    from extmem.devices.base import Allocation, Mapping
     from extmem.devices.host._system import FileMapping
+    from extmem.devices.resources import NativeResource
     from extmem.devices.vulkan.driver import VulkanDriver
     from extmem.owning import OwnedFd
 

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.broker.descriptors import Win32Payload
-from extmem.broker.wire import Kind
+from extmem.broker.kinds import Kind
 from extmem.devices import host, shortage
 from extmem.devices.base import (
     Allocation,
     DeviceIdentity,
     FdFacts,
-    NativeResource,
-    Requirements,
 )
 from extmem.devices.vulkan import native_sharing
 from extmem.devices.vulkan.again import KnownImports
@@ -46,6 +44,7 @@ from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
+    from extmem.devices.resources import NativeResource, Requirements
     from extmem.devices.vulkan.physical import PhysicalDevice
     from extmem.manager import ShareTerms
 

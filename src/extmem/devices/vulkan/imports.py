@@ -18,7 +18,7 @@ from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import PayloadFd
-    from extmem.devices.base import NativeResource
+    from extmem.devices.resources import NativeResource
     from extmem.devices.vulkan.driver import VulkanDriver
     from extmem.owning import Making, OwnedFd
 

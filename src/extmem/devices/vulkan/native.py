@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import Win32Payload
-    from extmem.devices.base import NativeResource
+    from extmem.devices.resources import NativeResource
     from extmem.devices.vulkan.allocation import VulkanAllocation
     from extmem.manager import ShareTerms
     from extmem.owning import OwnedFd

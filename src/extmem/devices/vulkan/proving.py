@@ -43,7 +43,7 @@ from extmem.errors import DriverError
 from extmem.owning import out_of_descriptors
 
 if TYPE_CHECKING:
-    from extmem.devices.base import NativeResource
+    from extmem.devices.resources import NativeResource
     from extmem.devices.vulkan.driver import VulkanDriver
     from extmem.owning import OwnedFd
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from extmem import vk
-from extmem.devices.base import Allocation, NativeResource, Requirements
+from extmem.devices.base import Allocation
+from extmem.devices.resources import NativeResource, Requirements
 from extmem.devices.vulkan.allocation import VulkanAllocation, ours
 from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.modifiers import resolved

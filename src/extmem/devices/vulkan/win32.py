@@ -36,7 +36,7 @@ from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.broker.descriptors import Win32Payload
-    from extmem.devices.base import NativeResource
+    from extmem.devices.resources import NativeResource
     from extmem.devices.vulkan.driver import VulkanDriver
     from extmem.manager import ShareTerms
     from extmem.vk.abi import CStruct

@@ -18,9 +18,9 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 
-from extmem.broker.descriptors import Imported, PayloadFd
-from extmem.broker.limits import MAX_DESCRIPTOR
-from extmem.broker.wire import Kind
+from extmem.broker.descriptors import PayloadFd
+from extmem.broker.imported import Imported
+from extmem.broker.wire import MAX_DESCRIPTOR, Kind
 from extmem.errors import (
     DescriptorError,
     HandleStateError,

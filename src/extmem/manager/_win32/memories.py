@@ -18,7 +18,8 @@ import itertools
 import secrets
 from dataclasses import dataclass
 
-from extmem.broker.descriptors import Imported, PayloadFd, Win32Payload
+from extmem.broker.descriptors import PayloadFd, Win32Payload
+from extmem.broker.imported import Imported
 from extmem.broker.wire import Kind
 from extmem.errors import HandleStateError, ObjectManagerError
 from extmem.handles import is_kmt_value

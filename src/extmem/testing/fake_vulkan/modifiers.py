@@ -11,7 +11,7 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.base import Requirements
+from extmem.devices.resources import Requirements
 from extmem.testing.fake_vulkan.instances import out_chain
 from extmem.testing.fake_vulkan.machine import Refusal
 from extmem.testing.fake_vulkan.things import Device, Image, Physical

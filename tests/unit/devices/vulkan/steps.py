@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from extmem import vk
-from extmem.devices.base import Requirements
 from extmem.devices.host import HAS_FDS
+from extmem.devices.resources import Requirements
 from extmem.devices.vulkan.allocation import VulkanAllocation
 from extmem.devices.vulkan.driver import VulkanDriver
 

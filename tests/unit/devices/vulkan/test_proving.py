@@ -15,7 +15,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.broker.descriptors import PayloadFd
-from extmem.devices.base import NativeResource
+from extmem.devices.resources import NativeResource
 from extmem.devices.vulkan.driver import VulkanDriver
 from extmem.devices.vulkan.proving import Likeness, likeness, seals_of
 from extmem.errors import DriverError, RuleViolation, UnsupportedError
