@@ -6,7 +6,6 @@ RuleWarning for each that it breaks (`check="warn"`), or unjudged (`check="off"`
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
@@ -19,7 +18,7 @@ from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
 from extmem.memory import operations, tracking, verdicts
 from extmem.memory.live import Live
-from extmem.memory.warning import RuleWarning
+from extmem.memory.warning import warn_caller
 from extmem.owning import Held, Lock, Uses, unsettled, work_off
 from extmem.vk.copies import copied
 
@@ -341,7 +340,7 @@ class Device(Held):
         error = RuleViolation(violations, command=command)
         if self.check == "raise":
             raise error
-        warnings.warn(str(error), RuleWarning, stacklevel=4)
+        warn_caller(str(error))
 
     def judged(self, key: verdicts.Key | None, violations: Sequence[rules.Violation], command: str) -> None:
         """`report`, and remember the call by its key where it broke nothing (for the library itself)."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 import warnings
+from collections.abc import Callable
 
 import pytest
 
@@ -155,6 +157,33 @@ def test_check_warn_warns_for_each_rule_and_goes_on(name: str) -> None:
         assert [w.category for w in seen] == [extmem.RuleWarning] and "00663" in str(seen[0].message)
         assert again.same_object(handle)
         again.close()
+
+
+def _not_for_export(device: Device, memory: object) -> None:
+    with device.allocate_memory(vk.MemoryAllocateInfo(4096, 0)) as alone, contextlib.suppress(errors.ExtmemError):
+        device.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(alone, W32))
+
+
+def _many_violations(device: Device, memory: object) -> None:
+    with contextlib.suppress(errors.ExtmemError, OSError):
+        device.allocate_memory(vk.MemoryAllocateInfo(0, 0))
+
+
+def _buffer_of_nothing(device: Device, memory: object) -> None:
+    with contextlib.suppress(errors.ExtmemError):
+        device.create_buffer(vk.BufferCreateInfo(size=0, usage=0)).close()
+
+
+@pytest.mark.parametrize("call", [_not_for_export, _many_violations, _buffer_of_nothing])
+def test_a_rule_warning_points_at_the_line_that_made_the_call(call: Callable[[Device, object], None]) -> None:
+    """However deep in the library the rule is judged; Python shows a warning once for each line."""
+    with extmem.open_device(check="warn") as device, export(device) as memory:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            call(device, memory)
+        assert seen and {(one.category, one.filename) for one in seen} == {(extmem.RuleWarning, __file__)}
+        first = call.__code__.co_firstlineno
+        assert {first < one.lineno <= first + 3 for one in seen} == {True}
 
 
 def test_check_off_still_does_not_read_past_a_payload() -> None:
