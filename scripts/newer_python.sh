@@ -12,7 +12,7 @@ SUITE=${SUITE:-sid}
 VERSION=${VERSION:-3.14}
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
 KEYS=${KEYS:-/usr/share/keyrings/debian-archive-keyring.gpg}
-PACKAGES="python$VERSION python$VERSION-venv python$VERSION-dev gcc libc6-dev coreutils bash dash grep sed findutils
+PACKAGES="python$VERSION python$VERSION-venv python$VERSION-dev gcc g++ libc6-dev coreutils bash dash grep sed findutils
     procps mesa-vulkan-drivers libvulkan1"
 
 [ $# -ge 1 ] || { echo "usage: newer_python.sh FOLDER [COMMAND...]" >&2; exit 2; }
@@ -66,8 +66,9 @@ exec unshare --mount --propagation private sh -c '
             cd /project
             if [ ! -e /env/.ready ]; then
                 python$VERSION -m venv /env
-                # What a version is missing wheels of is taken in a newer release than the constraints name.
-                pip install -q cffi msgspec numpy pytest pytest-timeout hypothesis rich typer
+                # Without the constraints: a package that has no wheel for this Python in the pinned release may have
+                # one in a newer release. What has no wheel in any release is built, with the compiler above.
+                pip install -q -e .[dev]
                 touch /env/.ready
             fi
             exec \"\$@\"" sh "$@"
