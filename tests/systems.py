@@ -55,6 +55,7 @@ ONLY = {
         "meta/test_standalone.py": _REPOSITORY,
         "meta/test_tiers.py": "what `make test` and `make test-all` select, which are Linux's commands",
         "meta/test_windows_bed.py": "what sets the Windows test bed up runs on Linux",
+        "meta/test_wrap.py": _REPOSITORY,
         "process/test_closed_standard.py": "Windows numbers no files as descriptors are numbered",
         "process/test_fork.py": "Windows has no fork",
         "process/vulkan/test_leniency.py": "what drivers of Linux make of bad fds; windows/vulkan has bad handles",
