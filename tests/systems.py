@@ -52,6 +52,7 @@ ONLY = {
         "meta/test_docs_generated.py": _REPOSITORY,
         "meta/test_links.py": _REPOSITORY,
         "meta/test_packaging.py": "builds a wheel, which is the same everywhere, with setup.sh's environment",
+        "meta/test_site.py": "the site is built on Linux, with setup.sh's environment",
         "meta/test_standalone.py": _REPOSITORY,
         "meta/test_tiers.py": "what `make test` and `make test-all` select, which are Linux's commands",
         "meta/test_windows_bed.py": "what sets the Windows test bed up runs on Linux",
