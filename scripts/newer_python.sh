@@ -13,7 +13,7 @@ VERSION=${VERSION:-3.14}
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
 KEYS=${KEYS:-/usr/share/keyrings/debian-archive-keyring.gpg}
 PACKAGES="python$VERSION python$VERSION-venv python$VERSION-dev gcc g++ libc6-dev coreutils bash dash grep sed findutils
-    procps mesa-vulkan-drivers libvulkan1"
+    procps util-linux mesa-vulkan-drivers libvulkan1"
 
 [ $# -ge 1 ] || { echo "usage: newer_python.sh FOLDER [COMMAND...]" >&2; exit 2; }
 mkdir -p "$1"
@@ -55,6 +55,7 @@ unpack() {
 export root project VERSION
 exec unshare --mount --propagation private sh -c '
     set -eu
+    mount --bind "$root" "$root" # a root directory that is a mount, as programs that unshare mounts expect
     mount --rbind /dev "$root/dev"
     mount --rbind /proc "$root/proc"
     mount --rbind /sys "$root/sys"
