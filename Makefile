@@ -1,5 +1,5 @@
 # Two commands for everybody: make demo, make test. The rest is for developers.
-.PHONY: demo test test-all test-rest test-gpu test-windows lint types unit bench soak gen clean
+.PHONY: demo test test-all test-rest test-gpu test-windows docs lint types unit bench soak gen clean
 PY = .venv/bin/python
 
 demo:                ## set up what is needed and run the main job: two processes share a rendered animation by name
@@ -11,15 +11,21 @@ test:                ## set up what is needed; lint, generated code, types, the 
 	@scripts/check.sh quick
 
 test-all: test       ## `make test` and all the rest: what continuous integration runs
+	@scripts/setup.sh docs
 	@scripts/check.sh rest
 
 test-rest:           ## what `make test-all` adds: slow tests, branch coverage, all tests on Windows under Wine
 	@scripts/setup.sh dev
+	@scripts/setup.sh docs
 	@scripts/check.sh rest
 
 test-windows:        ## the tests on Windows under Wine alone; the counts of both systems at the end
 	@scripts/setup.sh dev
 	@$(PY) -m scripts.windows test
+
+docs:                ## the documentation as a searchable site in build/docs; a broken link or reference is an error
+	@scripts/setup.sh docs
+	@$(PY) -m scripts.site
 
 lint:                ## ruff alone
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .

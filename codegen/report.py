@@ -5,6 +5,7 @@ from __future__ import annotations
 from codegen import scope
 from codegen.names import enum_prefix, member_name
 from codegen.registry import Model
+from scripts.wrap import rewrapped
 
 __all__ = ["write_report"]
 
@@ -71,4 +72,4 @@ def write_report(model: Model) -> str:
             out.append(f"- `{s.c_name}`: {len(absent)} structs, see `CHAIN_ALLOWED`")
         elif absent:
             out.append(f"- `{s.c_name}`: {', '.join(absent)}")
-    return "\n".join(out) + "\n"
+    return rewrapped("\n".join(out) + "\n")

@@ -32,8 +32,8 @@ What became of each of the [numbered behaviours](behaviours.md) when its tests r
 broker on Linux, and the kernel on Windows. Windows is CPython for Windows under Debian's Wine, whose kernel differs
 from Microsoft's here and there; those are the *known differences*, and a test of one fails as soon as it is none any
 more. *Refused* is what the other system has and this one has not, with the reason; *on … alone* is a part of it that
-only that one has. `python -m scripts.behaviours`
-writes this page from what `make test-all` leaves behind, which fails where the page shows something else.
+only that one has. `python -m scripts.behaviours` writes this page from what `make test-all` leaves behind, which fails
+where the page shows something else.
 
 | | on Windows | Linux, the broker | Windows, the kernel |
 |---|---|---|---|

@@ -44,6 +44,8 @@ rest() {
     trap 'kill $windows 2>/dev/null && wait $windows' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    step "the documentation as a site, every link and reference checked (Sphinx)"
+    $py -m scripts.site
     step "slow tests on Linux (EXTMEM_EXPECT=${EXTMEM_EXPECT:-}); the time of each will be in $results/slow.xml"
     tier slow slow
     # `make test` has run these already. Coverage doubles their time, and is not what the others are about.

@@ -14,6 +14,7 @@ import extmem
 from extmem import errors, vk
 from scripts.docs_tables import table
 from scripts.public_members import is_public
+from scripts.wrap import WIDTH, rewrapped
 
 __all__ = ["pages"]
 
@@ -100,6 +101,24 @@ def _signature(node: ast.FunctionDef, text: str, *, method: bool) -> str:
     returns = ast.get_source_segment(text, node.returns) if node.returns is not None else None
     arrow = f" -> {' '.join(returns.split())}" if returns and returns != "None" else ""
     return f"{node.name}({parameters}){arrow}"
+
+
+def _wrapped_signature(signature: str) -> str:
+    """The signature, with each parameter on a line of its own where one line would be too long."""
+    if len(signature) <= WIDTH:
+        return signature
+    name, _, rest = signature.partition("(")
+    parameters, depth = [""], 0
+    for position, character in enumerate(rest):
+        depth += (character in "([{") - (character in ")]}")
+        if depth < 0:
+            lines = [f"    {parameter.strip()}," for parameter in parameters]
+            return "\n".join([f"{name}(", *lines, rest[position:]])
+        if character == "," and depth == 0:
+            parameters.append("")
+        else:
+            parameters[-1] += character
+    raise ValueError(f"no closing parenthesis in {signature}")
 
 
 def _decorators(node: ast.FunctionDef) -> set[str]:
@@ -195,7 +214,8 @@ def _entry(source: Path, home: str, name: str) -> str:
     if isinstance(found.node, ast.ClassDef):
         members = _members(getattr(importlib.import_module(home), name), found)
         return f"## `{name}`\n\n{doc}\n" + (f"\n{members}\n" if members else "")
-    return f"## `{_signature(found.node, found.text, method=False)}`\n\n{doc}\n"
+    signature = _wrapped_signature(_signature(found.node, found.text, method=False))
+    return f"## `{name}`\n\n```text\n{signature}\n```\n\n{doc}\n"
 
 
 def _public(source: Path) -> str:
@@ -249,16 +269,17 @@ def _constants(tree: ast.Module, text: str) -> dict[str, str]:
     """The entries of a module's constants, with the string below each as its docstring."""
     found = {}
     for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(target, ast.Name) and node.value is not None:
             told = ""
             if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
                 told = f"\n{_clean(str(after.value.value))}\n"
-            name = node.targets[0].id
+            name = target.id
             found[name] = f"## `{name} = {ast.get_source_segment(text, node.value)}`\n{told}"
     return found
 
 
-_TESTING = ("runtime", "leaks", "children", "waiting")
+_TESTING = ("runtime", "leaks", "children", "waiting", "faults", "strategies")
 
 
 def _testing(source: Path) -> str:
@@ -269,13 +290,13 @@ def _testing(source: Path) -> str:
     for name in _TESTING:
         page = _module(source, f"extmem.testing.{name}", f"`extmem.testing.{name}`").removeprefix(_HEAD).strip()
         parts.append(re.sub(r"^#", "##", page, flags=re.MULTILINE) + "\n")
-    for name in ("conformance", "fake_vulkan"):
+    for name in ("conformance", "fake_vulkan", "fake_cuda"):
         told = ast.get_docstring(ast.parse((package / name / "__init__.py").read_text(encoding="utf-8")))
         parts.append(f"## `extmem.testing.{name}`\n\n{_paragraphs(_clean(told))}\n")
     return "\n".join(parts)
 
 
-def _vk() -> str:
+def _vk(source: Path) -> str:
     structs: list[tuple[str, type[vk.Struct]]] = []
     enums: list[tuple[str, type[Enum]]] = []
     flags: list[tuple[str, type[Enum]]] = []
@@ -314,7 +335,15 @@ def _vk() -> str:
             ),
         ),
     ]
-    return "\n".join([*parts, ""])
+    numbers = [(name, getattr(vk, name)) for name in sorted(vk.__all__) if isinstance(getattr(vk, name), int)]
+    parts += [
+        "\n## Numbers\n",
+        table(("`extmem.vk`", "value"), ((f"`{name}`", f"`{value:#x}`") for name, value in numbers)),
+        "",
+        *(_entry(source, "extmem.vk", name) for name in ("chain", "find", "ChainStruct", "Command", "Param", "Struct")),
+        *(_entry(source, "extmem.vk.abi", name).replace("## `", "## `abi.", 1) for name in ("from_c", "to_c")),
+    ]
+    return "\n".join(parts)
 
 
 def _fields(cls: type[vk.Struct]) -> str:
@@ -342,6 +371,19 @@ def _rules() -> str:
     return "\n".join(parts)
 
 
+def _checks(source: Path) -> str:
+    """The page of the functions that check, and of the facts that they take."""
+    from extmem import rules
+
+    told = (
+        "# `extmem.rules`: checks and facts\n\nThe functions that check a call, for programs that record or submit "
+        "calls by themselves, and what they take and return. [The list of the rules](rules.md).\n"
+    )
+    documented = (name for name in rules.__all__ if callable(getattr(rules, name)))  # neither a module nor a number
+    names = sorted(documented, key=lambda name: (name[0].isupper(), name))
+    return "\n".join([_HEAD + told, *(_entry(source, "extmem.rules", name) for name in names)])
+
+
 def _index() -> str:
     return _HEAD + (
         "# Reference\n\n"
@@ -349,6 +391,7 @@ def _index() -> str:
         "- [Errors](errors.md): the tree, and what each class carries\n"
         "- [`extmem.vk`](vk.md): structures, enums, flags, commands\n"
         "- [`extmem.rules`](rules.md): every valid-usage rule in scope and what becomes of it\n"
+        "- [`extmem.rules`: checks and facts](checks.md): the functions that check a call without making it\n"
         "- [`extmem.process`](process.md): children that inherit handles\n"
         "- [`extmem.raw`](raw.md): foreign handles, numbers and descriptors\n"
         "- [`extmem.testing`](testing.md): for the tests of programs that share memory\n"
@@ -358,13 +401,15 @@ def _index() -> str:
 def pages(root: Path) -> dict[str, str]:
     """File name → text of everything in docs/reference."""
     source = root / "src"
-    return {
+    made = {
         "README.md": _index(),
+        "checks.md": _checks(source),
         "extmem.md": _public(source),
         "errors.md": _errors(source),
         "process.md": _module(source, "extmem.process", "`extmem.process`"),
         "raw.md": _module(source, "extmem.raw", "`extmem.raw`"),
         "rules.md": _rules(),
         "testing.md": _testing(source),
-        "vk.md": _vk(),
+        "vk.md": _vk(source),
     }
+    return {name: rewrapped(text) for name, text in made.items()}

@@ -15,8 +15,8 @@ SUITE=${SUITE:-sid}
 VERSION=${VERSION:-3.14}
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
 KEYS=${KEYS:-/usr/share/keyrings/debian-archive-keyring.gpg}
-PACKAGES="python$VERSION python$VERSION-venv python$VERSION-dev gcc libc6-dev coreutils bash dash grep sed findutils
-    procps mesa-vulkan-drivers libvulkan1 ${MORE:-}"
+PACKAGES="python$VERSION python$VERSION-venv python$VERSION-dev gcc g++ libc6-dev coreutils bash dash grep sed findutils
+    procps util-linux mesa-vulkan-drivers libvulkan1 ${MORE:-}"
 
 [ $# -ge 1 ] || { echo "usage: newer_python.sh FOLDER [COMMAND...]" >&2; exit 2; }
 mkdir -p "$1"
@@ -58,6 +58,7 @@ unpack() {
 export root project VERSION
 exec unshare --mount --propagation private sh -c '
     set -eu
+    mount --bind "$root" "$root" # a root directory that is a mount, as programs that unshare mounts expect
     mount --rbind /dev "$root/dev"
     mount --rbind /proc "$root/proc"
     mount --rbind /sys "$root/sys"
@@ -69,8 +70,9 @@ exec unshare --mount --propagation private sh -c '
             cd /project
             if [ ! -e /env/.ready ]; then
                 python$VERSION -m venv /env
-                # What a version is missing wheels of is taken in a newer release than the constraints name.
-                pip install -q cffi msgspec numpy pytest pytest-timeout pytest-xdist hypothesis rich click cuda-bindings
+                # Without the constraints: a package that has no wheel for this Python in the pinned release may have
+                # one in a newer release. What has no wheel in any release is built, with the compiler above.
+                pip install -q -e .[dev]
                 touch /env/.ready
             fi
             exec \"\$@\"" sh "$@"

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Make .venv with the pinned dependencies: setup.sh demo | dev. Says the one line to type where only root can help.
+# Make .venv with the pinned dependencies: setup.sh demo | dev | docs. Says the one line to type where only root can help.
 set -eu
 cd "$(dirname "$0")/.."
-kind=${1:?usage: setup.sh demo|dev}
+kind=${1:?usage: setup.sh demo|dev|docs}
 
 say() { printf '%s\n' "$*" >&2; }
 

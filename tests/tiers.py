@@ -21,6 +21,7 @@ SLOW = {
     "gpu": "needs an NVIDIA GPU, most of it PyTorch, CuPy or JAX too",
     "unit/arrays/test_torch.py": "needs PyTorch, which takes seconds to import",
     "meta/test_packaging.py": "builds and installs wheels",
+    "meta/test_site.py": "builds sites with Sphinx, seconds for each, which `make test` does not install",
     "process/cuda/test_dying.py": _KILLS,
     "process/test_broker_killed.py": _KILLS,
     "process/test_crashes.py": _KILLS,

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -74,6 +75,11 @@ def explained(text: str) -> set[str]:
     return {canonicalize_name(name) for name in re.findall(r"^\| `([A-Za-z0-9._-]+)` \| [^|\s]", section, re.MULTILINE)}
 
 
+def for_the_site(text: str) -> str:
+    """The part of a constraints file with what only `make docs` installs."""
+    return text.partition("(make docs):\n")[2]
+
+
 def _project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -90,8 +96,22 @@ def test_every_dependency_is_pinned() -> None:
 
 def test_every_pin_is_a_dependency_or_comes_with_one() -> None:
     named = direct(_project())
-    stray = set(_pins()) - named - brought_along(named)
+    of_site, _ = pins(for_the_site((ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    stray = set(_pins()) - set(of_site) - named - brought_along(named)
     assert not stray, f"nothing needs {sorted(stray)}: take them out of constraints.txt"
+
+
+@pytest.mark.slow("the site's packages are installed for the rest of `make test-all` alone")
+def test_the_pins_of_the_site_are_what_its_packages_need() -> None:
+    of_site, _ = pins(for_the_site((ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    named = {
+        canonicalize_name(Requirement(line).name) for line in _project()["project"]["optional-dependencies"]["docs"]
+    }
+    assert named <= set(of_site)
+    for name in named:
+        importlib.metadata.version(name)  # PackageNotFoundError: `scripts/setup.sh docs` installs them
+    needed = named | brought_along(named)
+    assert not set(of_site) - needed, "nothing of the site needs these: take them out of constraints.txt"
 
 
 def test_contributing_says_why_each_dependency_is_there() -> None:
@@ -149,6 +169,12 @@ def test_planted_loose_pins_are_seen() -> None:
     found, strange = pins("numpy==2.1.0\n# a comment\nPyYAML>=6\nrich\n")
     assert found == {"numpy": "2.1.0"}
     assert strange == ["PyYAML>=6", "rich"]
+
+
+def test_the_pins_of_the_site_are_those_of_its_part() -> None:
+    part = for_the_site("numpy==2.1.0\n# What the site needs (make docs):\nbabel==2.0\n")
+    assert pins(part) == ({"babel": "2.0"}, [])
+    assert not for_the_site("numpy==2.1.0\n")
 
 
 def test_planted_unpinned_and_stray_packages_are_seen() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.meta.tools import ROOT, python_files
 
-MAKES = re.compile(r"\bthreading\.(R?Lock|Condition|Semaphore|BoundedSemaphore)\(")
+MAKES = re.compile(r"\bthreading\.(R?Lock|Condition|Semaphore|BoundedSemaphore|Event|Barrier)\(")
 THEIR_OWN = {
     "owning/lock.py": "makes them what they are",
     "broker/turns.py": "notes who took it, as `owning.Lock` does",
@@ -17,7 +17,7 @@ THEIR_OWN = {
 
 
 def plain_locks(package: Path) -> list[str]:
-    """The modules below `package` that make a lock of `threading`, but for `testing`."""
+    """The modules below `package` that make a lock of `threading`, or what contains one, but for `testing`."""
     return [
         name
         for path in python_files(package)
@@ -33,8 +33,8 @@ def test_no_module_makes_a_lock_of_threading() -> None:
 
 def test_planted_locks_are_seen(tmp_path: Path) -> None:
     planted = {"a.py": "threading.Lock()", "b.py": "threading.RLock()", "broker/turns.py": "threading.RLock()"}
-    planted |= {"c.py": "Lock()", "testing/d.py": "threading.Lock()"}
+    planted |= {"c.py": "Lock()", "testing/d.py": "threading.Lock()", "e.py": "threading.Event()"}
     for name, source in planted.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(source)
-    assert sorted(plain_locks(tmp_path)) == ["a.py", "b.py"]
+    assert sorted(plain_locks(tmp_path)) == ["a.py", "b.py", "e.py"]

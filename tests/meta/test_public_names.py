@@ -280,6 +280,51 @@ def test_the_reference_has_the_public_members_alone() -> None:
         assert not shown & (set(dir(cls)) - set(public_members(cls))), cls
 
 
+REFERENCE = {
+    "extmem.md": ("extmem",),
+    "errors.md": ("extmem.errors",),
+    "checks.md": ("extmem.rules",),
+    "process.md": ("extmem.process",),
+    "raw.md": ("extmem.raw",),
+    "testing.md": tuple(
+        f"extmem.testing.{name}" for name in ("children", "faults", "leaks", "runtime", "strategies", "waiting")
+    ),
+    "vk.md": ("extmem.vk",),
+}
+"""The pages of docs/reference, and the modules whose public names each has."""
+ELSEWHERE = {"extmem": {"errors", "process", "raw", "rules", "vk", "__version__"}, "extmem.rules": {"ledger"}}
+"""Public names that are modules, which have pages of their own, or a number."""
+
+
+def missing_in_reference(page: str, module: str, names: set[str]) -> set[str]:
+    """The names that the page has neither a heading nor a row of a table for. module: whose names they are."""
+    shown = set(re.findall(r"^#{2,3} `(\w+)(?= = |`)", page, re.MULTILINE)) | set(
+        re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    )
+    return names - shown - ELSEWHERE.get(module, set())
+
+
+def test_the_reference_has_every_public_name() -> None:
+    missing = {}
+    for name, modules in REFERENCE.items():
+        page = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+        for module_name in modules:
+            module = importlib.import_module(module_name)
+            names = set(module.__all__)
+            if module_name == "extmem":
+                names -= set(importlib.import_module("extmem.errors").__all__)
+            elif module_name == "extmem.vk":  # suffixed aliases are described in a sentence, unions and tables are not
+                names = {n for n in names if getattr(getattr(module, n), "__name__", "") == n}
+            missing[module_name] = missing_in_reference(page, module_name, names)
+    assert not any(missing.values()), missing
+
+
+def test_planted_name_without_an_entry_is_seen() -> None:
+    page = "## `open`\n\n### `LIMIT = 3`\n\n| `Struct` | `VkStruct` |\n\n`told` in passing\n"
+    assert missing_in_reference(page, "x", {"open", "LIMIT", "Struct"}) == set()
+    assert missing_in_reference(page, "x", {"open", "told"}) == {"told"}
+
+
 @pytest.mark.parametrize(
     ("fault", "key"),
     [

@@ -35,7 +35,10 @@ taken = {}
 def look(what):
     for number in closed:
         if os.path.lexists(f"/proc/self/fd/{number}"):
-            taken[what] = os.readlink(f"/proc/self/fd/{number}")
+            found = os.readlink(f"/proc/self/fd/{number}")
+            # libffi, which ctypes uses, keeps its own library open, for reading: what is written there is an error.
+            if not os.path.basename(found).startswith("libffi."):
+                taken[what] = found
 
 look("import")
 device = extmem.open_device(kind="host"); look("device")
@@ -98,7 +101,9 @@ def test_a_broker_in_the_foreground_keeps_them_occupied(own_runtime: Runtime) ->
     )
     try:
         wait_until(lambda: (own_runtime.path / "broker.sock").exists(), "its socket")
-        assert [os.readlink(f"/proc/{broker.pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+        found = [os.readlink(f"/proc/{broker.pid}/fd/{number}") for number in range(3)]
+        # libffi, which ctypes uses, keeps its own library open, for reading: what is written there is an error.
+        assert {name for name in found if not Path(name).name.startswith("libffi.")} == {"/dev/null"}
     finally:
         broker.kill()
         broker.wait(timeout=30)

@@ -18,6 +18,7 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
+import math
 import os
 import select
 import threading
@@ -52,8 +53,8 @@ class Watcher:
         self._client = weakref.ref(client)
         self._receiving, self._sending = fds.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
         self._stop = False
-        self._halt = threading.Event()
-        """Whether the thread is to end, for good (`_stop`) or for a fork."""
+        self._halt = False
+        """Whether the thread is to end, for good (`_stop`) or for a fork. Who sets it calls `wake` afterwards."""
         self._lock = Lock()
         self._running = False
         """Whether there is a thread that has not decided to end. Changed under `_lock`."""
@@ -71,7 +72,7 @@ class Watcher:
     def stop(self) -> None:
         """End the thread."""
         self._stop = True
-        self._halt.set()
+        self._halt = True
         self.wake()
         if self._thread is not threading.current_thread() and self._thread.is_alive():
             self._thread.join()
@@ -81,7 +82,7 @@ class Watcher:
         thread = self._thread
         if not thread.is_alive() or thread is threading.current_thread():
             return
-        self._halt.set()
+        self._halt = True
         self.wake()
         joined(thread, _FORK)
 
@@ -89,7 +90,7 @@ class Watcher:
         """After a fork, in the parent: there is a thread again."""
         with self._lock:
             if not self._stop:
-                self._halt.clear()
+                self._halt = False
                 if not self._running:
                     self._begin()
 
@@ -129,7 +130,7 @@ class Watcher:
     def _ends(self) -> bool:
         """Whether the thread is to end; then nobody counts on it any more."""
         with self._lock:
-            self._running = not self._halt.is_set()
+            self._running = not self._halt
             return not self._running
 
     def _hung_up(self, fd: int, patience: int | None) -> bool:
@@ -155,7 +156,7 @@ class Watcher:
         seen = client.connected
         pause = _FIRST_RETRY
         started = time.monotonic()
-        while not self._halt.is_set():
+        while not self._halt:
             try:
                 if client.reconnect(seen):
                     return
@@ -163,5 +164,15 @@ class Watcher:
                 pass  # whoever calls next is told; here we only try again
             if not client.unfinished and time.monotonic() > started + _EMPTY_HANDED:
                 return
-            self._halt.wait(pause)
+            self._wait(pause)
             pause = min(2 * pause, _LAST_RETRY)
+
+    def _wait(self, seconds: float) -> None:
+        """Return after `seconds`, or as soon as the thread is to end.
+
+        It waits for the wake pipe: an Event of `threading` has a lock, which an exception of a signal handler in
+        `set` leaves held.
+        """
+        until = time.monotonic() + seconds
+        while not self._halt and (left := until - time.monotonic()) > 0:
+            self._hung_up(-1, math.ceil(left * 1_000))

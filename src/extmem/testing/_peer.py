@@ -37,6 +37,10 @@ def main() -> None:
     connection: Connection[Any, Any] = Connection(receive())
     namespace: dict[str, Any] = {"__name__": "__peer__"}
     run("import os, sys, gc\nimport extmem\nfrom extmem import vk", namespace)
+    try:
+        raise LookupError
+    except LookupError as error:
+        describe(error)  # imports what formatting imports late: later there may be no descriptor left to import with
     while True:
         try:
             source, variables = connection.recv()

@@ -33,8 +33,8 @@ def from_c(cls: type[S], memory: Any) -> S:
     """Copy a struct of class `cls`, with its pNext chain, out of C memory.
 
     memory: a cffi pointer to the struct, the struct itself, a `CStruct`, or an address. All that the struct points to
-    must be readable. Links of the chain that are not in `extmem.vk` are left out, as the specification asks of every
-    reader. The address of a security descriptor comes back as an int; null handles come back as None.
+        must be readable. Links of the chain that are not in `extmem.vk` are left out, as the specification asks of
+        every reader. The address of a security descriptor comes back as an int; null handles come back as None.
 
     Raises ValueError when `memory` is null, holds another sType, or a count is larger than its array.
     """

@@ -149,7 +149,7 @@ def test_B30_what_is_not_inheritable_does_not_arrive(parent: Peer) -> None:
 def test_B30_a_list_of_handles_leaves_the_others_out(parent: Peer) -> None:
     parent("o = m.get_handle(a.memory)")
     mine, other = parent("h"), parent("o")
-    said = born(parent, f"print(m.info({other}).inherit)\nm.info({mine})", handles="[o]")
+    said = born(parent, f"print(m.info({other}).inherit, flush=True)\nm.info({mine})", handles="[o]")
     assert said.startswith("True") and "InvalidHandleError" in said
     assert parent.fails("m.set_flags(o, 1, 0)\nm.inherit_socket([o])").ntstatus == 0xC000000D
 

@@ -39,9 +39,12 @@ def without_socket(runtime: Runtime, start: Start) -> int:
 
 
 def frozen(runtime: Runtime, start: Start) -> int:
-    """The same, stopped: it cannot mend that by itself, whatever it does about it otherwise."""
-    pid = without_socket(runtime, start)
+    """The same, stopped before the socket was removed: it cannot make a new one."""
+    start()("share('x')")
+    pid = runtime.broker_pid()
+    assert pid is not None
     os.kill(pid, signal.SIGSTOP)
+    (runtime.path / "broker.sock").unlink()
     return pid
 
 
