@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 import extmem
-from extmem.broker.paths import runtime_directory
+from extmem.wire.runtime_dir import runtime_directory
 
 NAME = "example-hostile"
 

@@ -22,11 +22,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from extmem.broker import transport, wire
-from extmem.broker.paths import RuntimeDir
+from extmem import wire
 from extmem.errors import PeerGoneError
-from extmem.manager._linux import LinuxManager
+from extmem.manager.linux.manager import LinuxManager
 from extmem.objects import Share, Status
+from extmem.wire import transport
+from extmem.wire.runtime_dir import RuntimeDir
 
 GOOD_NAMES = ("mine", "other", "x")
 NAMES = ("mine", "MINE", "other", "Local\\x", "Global\\x", "", "\\", "a\0b", "x" * 300, "é☃", "\U0001f600" * 150)

@@ -7,9 +7,9 @@ import os
 import random
 
 from extmem import vk
-from extmem.devices.base import DESCRIPTOR_LIMIT
-from extmem.devices.host import _memfd, trailer
-from extmem.devices.host.driver import HostDriver
+from extmem.devices.backend import DESCRIPTOR_LIMIT
+from extmem.devices.host import memfd, trailer
+from extmem.devices.host.backend import HostDriver
 from extmem.errors import DriverError
 from fuzz import fuzz_descriptor
 
@@ -27,17 +27,17 @@ def check(rng: random.Random, seeds: list[bytes]) -> str:
     pages = rng.choice((0, 1, 2, 2, 2, 5))
     fd = os.memfd_create("fuzz", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.ftruncate(fd, pages * _memfd.PAGE + rng.choice((0, 0, 0, 1, -1 if pages else 0)))
+        os.ftruncate(fd, pages * memfd.PAGE + rng.choice((0, 0, 0, 1, -1 if pages else 0)))
         if pages:
-            os.pwrite(fd, frame[: _memfd.PAGE], (pages - 1) * _memfd.PAGE)
-        seals = rng.choice((_memfd.SEALS, _memfd.SEALS, fcntl.F_SEAL_SHRINK, 0))
+            os.pwrite(fd, frame[: memfd.PAGE], (pages - 1) * memfd.PAGE)
+        seals = rng.choice((memfd.SEALS, memfd.SEALS, fcntl.F_SEAL_SHRINK, 0))
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
         facts = _DRIVER.inspect_fd(fd, FD)
-        assert facts.valid == (seals == _memfd.SEALS), facts
+        assert facts.valid == (seals == memfd.SEALS), facts
         assert facts.capacity <= facts.size
         if facts.valid:
             assert bool(facts.descriptor) != bool(facts.descriptor_problem), facts
-        size = max(1, rng.choice((1, _memfd.PAGE, pages * _memfd.PAGE, 1 << 40)))
+        size = max(1, rng.choice((1, memfd.PAGE, pages * memfd.PAGE, 1 << 40)))
         try:
             imported = _DRIVER.import_fd(fd, size, 0)
         except DriverError:

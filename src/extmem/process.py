@@ -97,7 +97,7 @@ else:
 
         If the child dies without a word, the connection breaks and they are closed.
         """
-        from extmem.broker.peers import inheritance
+        from extmem.wire.peers import inheritance
 
         channel = until_started.enter_context(manager().inherit_socket(values))
         environment = dict(os.environ if env is None else env)

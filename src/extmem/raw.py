@@ -333,7 +333,7 @@ def vk_handles(device: Device) -> VulkanHandles:
     closed.
     """
     with late_imports():
-        from extmem.devices.vulkan.driver import VulkanDriver
+        from extmem.devices.vulkan.backend import VulkanDriver
 
     driver = device.driver
     if not isinstance(driver, VulkanDriver):

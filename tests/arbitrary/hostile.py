@@ -18,7 +18,7 @@ from typing import Any
 
 import extmem
 from extmem import raw, vk
-from extmem.devices.vulkan.proving import seals_of
+from extmem.devices.vulkan.fd_check import seals_of
 from extmem.memory import Descriptor, Device
 from tests.arbitrary.values import Draw
 

@@ -15,8 +15,8 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.devices.vulkan.driver import VulkanDriver
-from extmem.devices.vulkan.proving import Prover
+from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.fd_check import Prover
 from extmem.memory import Device
 from tests.arbitrary import judging, programs
 from tests.arbitrary.__main__ import LEAST
@@ -218,7 +218,7 @@ def test_a_hostile_file_ends_a_process_that_compares_nothing_and_no_other(
     assert isinstance(driver, VulkanDriver)
     form = Prover(driver).form(1, 0)
     wrong = hostile("forged", way, [8, 1 << 40])
-    with judging.Bed("extmem.devices.vulkan.proving:learn", layer=False) as open_bed:
+    with judging.Bed("extmem.devices.vulkan.fd_check:learn", layer=False) as open_bed:
         ran = open_bed.run([wrong])[0]
     assert ran.signs() == (["death: SIGSEGV"] if form is not None and form.start else []), ran
     with judging.Bed(layer=False) as closed:

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from extmem.manager._win32.names import directory
+from extmem.manager.windows.names import directory
 from extmem.vk import ExternalMemoryHandleTypeFlagBits
 
 WINDOWS = sys.platform == "win32"

@@ -14,7 +14,7 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.devices.host.driver import HostDriver
+from extmem.devices.host.backend import HostDriver
 from extmem.memory import Device
 from extmem.testing import faults
 from tests import systems

@@ -22,7 +22,9 @@ LAYERS = (
     "vk",
     "rules",
     "handles",
+    "sharing",
     "objects",
+    "wire",
     "broker",
     "manager",
     "devices",
@@ -37,7 +39,7 @@ STRANGERS = {("rules", "objects"), ("objects", "rules")}
 ENTRANCES = {"extmem": "the public names, all of them imported late", "extmem.__main__": "python -m extmem"}
 TESTING = "testing"
 
-PURE = ("vk", "rules", "objects", "broker.wire", "errors")
+PURE = ("vk", "rules", "sharing", "objects", "wire.codec", "wire.limits", "wire.replies", "wire.requests", "errors")
 WORLDLY = {
     "os",
     "socket",
@@ -56,8 +58,8 @@ PLATFORM_ASKED = {
     "extmem.devices.vulkan": "says whose Win32 handles are native",
     "extmem.devices.vulkan.native": "picks what a driver's handles are",
     "extmem.devices.cuda": "says whether handles are Windows'",
-    "extmem.devices.cuda.sharing": "picks how CUDA's own memory leaves the process",
-    "extmem.devices.host._system": "picks what payloads are made of",
+    "extmem.devices.cuda.export_handle": "picks how CUDA's own memory leaves the process",
+    "extmem.devices.host.system": "picks what payloads are made of",
     "extmem.manager": "picks the object manager",
     "extmem.owning._system": "picks how descriptors are closed and duplicated",
     "extmem.process": "picks how children inherit",
@@ -79,10 +81,11 @@ PLATFORM_ASKED = {
 BACKENDS = (
     "extmem.devices.host.",
     "extmem.devices.vulkan.win32",
-    "extmem.devices.cuda._win32",
+    "extmem.devices.cuda.win32",
     "extmem.broker.",
-    "extmem.manager._linux",
-    "extmem.manager._win32.",
+    "extmem.manager.linux.",
+    "extmem.wire.",
+    "extmem.manager.windows.",
     "extmem.handles._win32.",
     "extmem.owning._",
     "extmem.owning.fds",
@@ -93,7 +96,7 @@ BACKENDS = (
 """Modules of one platform, or with a part for one: they may refuse the others (a guard), so that type checkers know."""
 
 RECEIVING = {
-    "extmem.broker.transport": "close-on-exec, an exact number, an owner for each",
+    "extmem.wire.transport": "close-on-exec, an exact number, an owner for each",
     "extmem.cli._bench.opening_linux": "what passing by bare socket costs",
 }
 """Modules of the library that receive file descriptors."""
@@ -281,7 +284,7 @@ def test_imports_to_the_left_pass(module: str, code: str) -> None:
 
 def test_planted_operating_system_import_is_seen() -> None:
     assert worldly_imports("extmem.objects.core", ast.parse("def f():\n    import time"))
-    assert worldly_imports("extmem.broker.wire", ast.parse("from os import path"))
+    assert worldly_imports("extmem.wire.codec", ast.parse("from os import path"))
     assert not worldly_imports("extmem.broker.server", ast.parse("import socket"))
     assert not worldly_imports("extmem.rules.bind", ast.parse("import enum"))
 

@@ -10,7 +10,7 @@ from tests.meta.tools import ROOT, python_files
 MAKES = re.compile(r"\bthreading\.(R?Lock|Condition|Semaphore|BoundedSemaphore|Event|Barrier)\(")
 THEIR_OWN = {
     "owning/lock.py": "makes them what they are",
-    "broker/turns.py": "notes who took it, as `owning.Lock` does",
+    "manager/linux/turns.py": "notes who took it, as `owning.Lock` does",
     "broker/closing.py": "runs in the broker, whose signal handlers raise nothing",
 }
 """Modules that may make one, and why."""
@@ -32,7 +32,7 @@ def test_no_module_makes_a_lock_of_threading() -> None:
 
 
 def test_planted_locks_are_seen(tmp_path: Path) -> None:
-    planted = {"a.py": "threading.Lock()", "b.py": "threading.RLock()", "broker/turns.py": "threading.RLock()"}
+    planted = {"a.py": "threading.Lock()", "b.py": "threading.RLock()", "manager/linux/turns.py": "threading.RLock()"}
     planted |= {"c.py": "Lock()", "testing/d.py": "threading.Lock()", "e.py": "threading.Event()"}
     for name, source in planted.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -24,7 +24,7 @@ NEEDED = (
     "extmem/py.typed",
     "extmem/rules/ledger.json",
     "extmem/vk/_generated/structs.py",
-    "extmem/broker/wire.py",
+    "extmem/wire/codec.py",
     "extmem/cli/__init__.py",
     "extmem/cli/_bench/floor.c",
 )

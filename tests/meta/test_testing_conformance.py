@@ -11,10 +11,10 @@ from _pytest.mark.structures import ParameterSet
 
 import extmem
 from extmem import vk
-from extmem.devices.base import Allocation, Mapping
+from extmem.devices.backend import Allocation, Mapping
 from extmem.devices.host import HAS_FDS
-from extmem.devices.host.allocation import HostAllocation
-from extmem.devices.host.driver import HostDriver
+from extmem.devices.host.backend import HostDriver
+from extmem.devices.host.memory import HostAllocation
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import FdHandle, NtHandle
 from extmem.memory import Buffer, Device, DeviceMemory

@@ -17,8 +17,8 @@ from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import CURRENT_PROCESS, advapi32, kernel32
 from extmem.manager import manager
-from extmem.manager._win32.descriptors import security_descriptor
-from extmem.manager._win32.snapshot import own_handles
+from extmem.manager.windows.security_descriptors import security_descriptor
+from extmem.manager.windows.snapshot import own_handles
 from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
@@ -101,8 +101,8 @@ def test_a_size_beyond_the_section_is_refused_whoever_says_it(device: Device, na
     with export(device, name=name) as memory:
         with pytest.raises(extmem.RuleViolation):
             import_win32(device, None, name, size=1 << 20)
-        from extmem.manager._win32 import payloads
-        from extmem.manager._win32.description import Description, pack
+        from extmem.manager.windows import payloads
+        from extmem.manager.windows.section_frame import Description, pack
 
         honest = memory.descriptor
         lie = extmem.Descriptor(

@@ -9,7 +9,7 @@ import pytest
 
 from extmem import errors
 from extmem.manager import manager
-from extmem.manager._win32 import processes, tickets
+from extmem.manager.windows import processes, tickets
 from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.leaks import descriptors
@@ -19,7 +19,7 @@ from tests.behaviours.steps import PEER, W32, export, get, nt, put
 HALF_WAY = """
 from extmem.handles._win32 import calls
 from extmem.handles._win32.tables import kernel32
-from extmem.manager._win32 import processes, tickets
+from extmem.manager.windows import processes, tickets
 said = tickets.parse(ticket)
 offer = calls.open_event(tickets._event_path(said.secret, "offer"), tickets._WAIT)
 taken = kernel32.WaitForSingleObject(offer, 0)

@@ -22,7 +22,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.broker.closing import Closer
 from extmem.broker.files import Given, Identity, inspect
 from extmem.broker.payloads import Payloads
@@ -31,7 +31,6 @@ from extmem.broker.sessions import Session
 from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer, digest
 from extmem.broker.tickets import Tickets
-from extmem.broker.wire import READ_ONLY, READ_WRITE, Kind
 from extmem.errors import PeerProtocolError
 from extmem.objects import (
     HandleRecord,
@@ -46,6 +45,7 @@ from extmem.objects import (
     TicketRecord,
 )
 from extmem.owning import OwnedFd
+from extmem.wire import READ_ONLY, READ_WRITE, Kind
 
 __all__ = ["DONE", "Announcing", "Answer", "Facts", "no_descriptors", "take"]
 

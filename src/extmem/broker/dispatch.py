@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.broker.announcing import DONE, Answer, Facts, no_descriptors, take
 from extmem.broker.closing import Closer
 from extmem.broker.files import Given, inspect
@@ -32,7 +32,6 @@ from extmem.broker.sessions import Made, Session
 from extmem.broker.shares import CLIENT, Shares
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
-from extmem.broker.wire import READ_ONLY, READ_WRITE
 from extmem.objects import (
     ObjectManager,
     Refused,
@@ -40,6 +39,7 @@ from extmem.objects import (
     Status,
 )
 from extmem.owning import OwnedFd
+from extmem.wire import READ_ONLY, READ_WRITE
 
 __all__ = ["Answer", "Dispatch"]
 

@@ -28,8 +28,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
-from extmem.broker.wire import Kind
 from extmem.objects import Refused, Status
+from extmem.wire import Kind
 
 __all__ = ["ALLOWED", "Given", "Identity", "Sort", "inspect", "is_writable", "look"]
 

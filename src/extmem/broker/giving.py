@@ -17,11 +17,11 @@ if sys.platform != "linux":
 
 import contextlib
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.broker.announcing import Announcing, Answer, Facts, no_descriptors
 from extmem.broker.sessions import Made, Session
-from extmem.broker.wire import Kind
 from extmem.objects import RESOURCE_WRITE, Claimed, Imported, Refused, Status
+from extmem.wire import Kind
 
 __all__ = ["Giving"]
 

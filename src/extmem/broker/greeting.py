@@ -18,7 +18,7 @@ import os
 import socket
 from typing import Final
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.broker.journal import Grace, Journal
 from extmem.broker.listening import MAX_CLIENTS
 from extmem.broker.processes import pidfd_of_pid
@@ -27,9 +27,9 @@ from extmem.broker.sessions import Session
 from extmem.broker.shares import CLIENT, Shares
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
-from extmem.broker.transport import Credentials
 from extmem.errors import PeerProtocolError
 from extmem.objects import ObjectManager, Refused, Token
+from extmem.wire.transport import Credentials
 
 __all__ = ["Greeting"]
 

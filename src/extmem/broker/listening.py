@@ -28,15 +28,16 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from extmem.broker import transport, wire
+from extmem import wire
 from extmem.broker.closing import Closer
 from extmem.broker.journal import Journal
-from extmem.broker.peers import admits
 from extmem.broker.processes import key_of, pidfd_of_peer
 from extmem.broker.sessions import Session
 from extmem.broker.shares import Shares
 from extmem.errors import PeerGoneError
 from extmem.objects import Refused, Token
+from extmem.wire import transport
+from extmem.wire.peers import admits
 
 __all__ = ["IN", "MAX_CLIENTS", "MAX_DETAIL", "OUT", "PATIENCE", "Listening"]
 

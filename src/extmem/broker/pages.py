@@ -14,7 +14,7 @@ if sys.platform != "linux":
 from collections.abc import Iterator
 from typing import Final
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.objects import STEP, Part
 
 __all__ = ["ROOM", "VISITED", "Pages"]

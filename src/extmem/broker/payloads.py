@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from extmem.broker.closing import Closer
 from extmem.broker.files import Given, is_writable
 from extmem.broker.shares import Shares
-from extmem.broker.wire import READ_ONLY, READ_WRITE, Kind
+from extmem.wire import READ_ONLY, READ_WRITE, Kind
 
 __all__ = ["Payloads"]
 

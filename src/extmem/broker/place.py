@@ -24,10 +24,11 @@ import os
 import socket
 from typing import Final
 
-from extmem.broker import transport, wire
-from extmem.broker.paths import RuntimeDir, address_in
-from extmem.broker.peers import require_broker
+from extmem import wire
 from extmem.errors import PeerProtocolError, UnsupportedError
+from extmem.wire import transport
+from extmem.wire.peers import require_broker
+from extmem.wire.runtime_dir import RuntimeDir, address_in
 
 __all__ = ["LOOK", "LostError", "Place", "hand_over", "holder", "listen", "lock_of"]
 

@@ -16,10 +16,11 @@ if sys.platform != "linux":
 
 from typing import Final
 
-from extmem.broker import transport, wire
+from extmem import wire
 from extmem.broker.payloads import Payloads
 from extmem.broker.sessions import Made, Session
 from extmem.objects import Memory, ObjectManager, Token
+from extmem.wire import transport
 
 __all__ = ["QuickOpens"]
 

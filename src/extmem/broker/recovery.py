@@ -18,7 +18,7 @@ import socket
 import time
 from typing import Final
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.broker.announcing import no_descriptors
 from extmem.broker.dispatch import Answer
 from extmem.broker.greeting import Greeting

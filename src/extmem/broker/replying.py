@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.broker.announcing import no_descriptors
 from extmem.broker.dispatch import Dispatch
 from extmem.broker.journal import Journal

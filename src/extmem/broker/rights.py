@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
-from extmem.broker import wire
-from extmem.broker.limits import Message
+from extmem import wire
 from extmem.errors import PeerProtocolError
 from extmem.objects import Refused, Status
+from extmem.wire.limits import Message
 
 __all__ = ["RIGHTS", "Right", "When", "Who", "permit"]
 

@@ -19,7 +19,6 @@ from types import FrameType
 from typing import Final
 
 from extmem.broker.journal import Grace, Journal
-from extmem.broker.paths import SYSTEM_DIRECTORY, RuntimeDir, runtime_directory
 from extmem.broker.place import Place, holder, listen, lock_of
 from extmem.broker.server import Server
 from extmem.broker.shares import Shares, raise_limit
@@ -27,6 +26,7 @@ from extmem.broker.signing import Signer, read_key
 from extmem.broker.tickets import SECONDS, Tickets
 from extmem.errors import UnsupportedError
 from extmem.objects import ObjectManager
+from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, RuntimeDir, runtime_directory
 
 __all__ = ["IDLE", "run"]
 

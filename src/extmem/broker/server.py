@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.broker.announcing import no_descriptors
 from extmem.broker.dispatch import Answer
 from extmem.broker.journal import Grace, Journal
@@ -36,10 +36,10 @@ from extmem.broker.sessions import Session
 from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer, restore_key
 from extmem.broker.tickets import Tickets
-from extmem.broker.transport import Credentials, receive
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
 from extmem.objects import ObjectManager
 from extmem.owning import OwnedFd
+from extmem.wire.transport import Credentials, receive
 
 __all__ = ["Server"]
 

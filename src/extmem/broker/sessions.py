@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from extmem.broker import transport
 from extmem.broker.pages import Pages
 from extmem.broker.processes import ProcessKey
-from extmem.broker.transport import Credentials
 from extmem.errors import PeerGoneError
 from extmem.objects import Claimed, Token
+from extmem.wire import transport
+from extmem.wire.transport import Credentials
 
 __all__ = ["Session"]
 

@@ -19,10 +19,10 @@ import os
 import stat
 from typing import Final
 
-from extmem.broker import wire
-from extmem.broker.paths import RuntimeDir
+from extmem import wire
 from extmem.errors import PeerProtocolError, UnsupportedError
 from extmem.objects import Refused, Status
+from extmem.wire.runtime_dir import RuntimeDir
 
 __all__ = ["KEY_FILE", "Signer", "digest", "read_key", "restore_key"]
 

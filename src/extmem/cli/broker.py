@@ -91,8 +91,8 @@ def run(system: bool, as_json: bool) -> None:
     """
     if sys.platform != "linux":
         raise UnsupportedError("the broker is Linux's; Windows has its own object manager", requires_one_of=["Linux"])
-    from extmem.broker.paths import SYSTEM_DIRECTORY, runtime_directory
     from extmem.broker.run import run as run_broker
+    from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, runtime_directory
 
     where = SYSTEM_DIRECTORY if system else runtime_directory().path
     words(f"Running a broker in {where}; Ctrl-C ends it.")

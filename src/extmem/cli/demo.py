@@ -189,7 +189,7 @@ class _Demo:
 def _descriptors() -> int:
     """What this process has open that may lead to memory: file descriptors, on Windows sections."""
     if sys.platform == "win32":
-        from extmem.manager._win32.snapshot import own_handles
+        from extmem.manager.windows.snapshot import own_handles
 
         return sum(kind == "Section" for _, kind, _ in own_handles())
     return len(os.listdir("/proc/self/fd"))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from enum import IntFlag
 
     from extmem import vk
-    from extmem.devices.base import Answers, Offer
+    from extmem.devices.backend import Answers, Offer
 
 __all__ = ["describe_offer", "devices"]
 

@@ -15,7 +15,7 @@ from extmem.devices import host
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from extmem.devices.base import DeviceIdentity, Driver, Offer
+    from extmem.devices.backend import DeviceIdentity, Driver, Offer
 
 __all__ = ["VARIABLE", "choose", "cuda_offers", "describe", "enumerate_offers"]
 

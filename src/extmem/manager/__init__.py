@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from extmem.broker.descriptors import PayloadFd
-from extmem.broker.imported import Imported
-from extmem.broker.kinds import Kind
 from extmem.errors import UnsupportedError
-from extmem.manager._api import BrokerStatus, Exported, Manager, Reference, ShareTerms
+from extmem.manager.api import BrokerStatus, Manager, Reference
 from extmem.objects import PayloadRow
+from extmem.sharing.kinds import Kind
+from extmem.sharing.payload import PayloadFd
+from extmem.sharing.terms import Exported, Imported, ShareTerms
 
 __all__ = [
     "INHERIT_VARIABLE",
@@ -31,12 +31,12 @@ __all__ = [
 ]
 
 if sys.platform == "linux":
-    from extmem.broker.client import INHERIT_VARIABLE
     from extmem.broker.journal import start_time
-    from extmem.manager._linux import manager, process_name
+    from extmem.manager.linux.client import INHERIT_VARIABLE
+    from extmem.manager.linux.manager import manager, process_name
 elif sys.platform == "win32":
-    from extmem.manager._win32.manager import manager
-    from extmem.manager._win32.processes import process_name, start_time
+    from extmem.manager.windows.manager import manager
+    from extmem.manager.windows.processes import process_name, start_time
 
     INHERIT_VARIABLE = ""
 else:

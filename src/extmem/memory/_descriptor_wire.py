@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from extmem.devices.base import DESCRIPTOR_LIMIT
+from extmem.devices.backend import DESCRIPTOR_LIMIT
 from extmem.errors import DescriptorError
 from extmem.memory._descriptor_parts import ArrayInfo, ImageInfo, PlaneInfo
 

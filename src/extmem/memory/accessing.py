@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.abilities import HandsOver
+from extmem.devices.optional_protocols import HandsOver
 from extmem.errors import UnsupportedError
 from extmem.memory import lending
 

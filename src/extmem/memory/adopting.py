@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extmem import vk
-from extmem.devices.abilities import AdoptsMemory, AdoptsPointers
+from extmem.devices.optional_protocols import AdoptsMemory, AdoptsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
 from extmem.handles import Access
 from extmem.memory import allocating, arguments, exporting

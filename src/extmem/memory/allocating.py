@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.broker.descriptors import Win32Payload
-from extmem.broker.wire import Kind
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
 from extmem.handles import Access
 from extmem.memory import exporting, foreign, image_answers, importing, own_fds, tracking, verdicts
@@ -20,11 +18,13 @@ from extmem.memory.resources import Buffer, Image, Resource
 from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
+from extmem.sharing.payload import Win32Payload
 from extmem.vk.copies import copied
 from extmem.vk.handle_types import SIZED_BY_D3D
+from extmem.wire import Kind
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation
+    from extmem.devices.backend import Allocation
     from extmem.manager import Imported, Manager
     from extmem.memory.device import Device
     from extmem.memory.importing import Source

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.devices.abilities import DescribesFormats
+from extmem.devices.optional_protocols import DescribesFormats
 from extmem.errors import RuleViolation, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.memory import arguments, importing, tracking

@@ -31,7 +31,7 @@ from extmem.memory.taking import check_structs, each, number, own_structs, regio
 from extmem.owning import Lock, Uses
 
 if TYPE_CHECKING:
-    from extmem.devices.base import ImageRegion, Recorder
+    from extmem.devices.backend import ImageRegion, Recorder
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from extmem import rules, vk
-from extmem.devices.abilities import FinishesLater, ImportsDescribed
+from extmem.devices.optional_protocols import FinishesLater, ImportsDescribed
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
@@ -23,7 +23,7 @@ from extmem.owning import Held, Lock, Uses, unsettled, work_off
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.devices.base import DeviceIdentity, Driver
+    from extmem.devices.backend import DeviceIdentity, Driver
     from extmem.memory import own_fds
     from extmem.memory.commands import Commands
     from extmem.memory.descriptor import Descriptor

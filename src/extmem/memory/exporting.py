@@ -10,8 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.broker.wire import Kind
-from extmem.devices.abilities import ImportsHandles
+from extmem.devices.optional_protocols import ImportsHandles
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import Reference, ShareTerms, manager
@@ -19,6 +18,7 @@ from extmem.memory import tracking
 from extmem.objects import Share
 from extmem.vk.handle_types import FROM_D3D
 from extmem.vk.words import types_text
+from extmem.wire import Kind
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extmem import vk
-from extmem.broker.descriptors import PayloadFd, Win32Payload
-from extmem.devices.base import Origin
+from extmem.devices.backend import Origin
 from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.owning import OwnedFd
+from extmem.sharing.payload import PayloadFd, Win32Payload
 
 if TYPE_CHECKING:
-    from extmem.devices.abilities import ImportsDescribed
-    from extmem.devices.base import Allocation
+    from extmem.devices.backend import Allocation
+    from extmem.devices.optional_protocols import ImportsDescribed
     from extmem.manager import Imported
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device

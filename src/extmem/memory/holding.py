@@ -30,7 +30,7 @@ from extmem.owning import Held
 
 if TYPE_CHECKING:
     from extmem.arrays import DeviceArray
-    from extmem.devices.base import Allocation
+    from extmem.devices.backend import Allocation
     from extmem.manager import Manager, Reference
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device

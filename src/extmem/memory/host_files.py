@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.broker.descriptors import PayloadFd
 from extmem.devices import host
-from extmem.devices.copies import copy_of
+from extmem.devices.fd_copies import copy_of
 from extmem.memory import importing
 from extmem.memory.holding import Holding
 from extmem.memory.memory import DeviceMemory
 from extmem.owning import Uses
+from extmem.sharing.payload import PayloadFd
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation
+    from extmem.devices.backend import Allocation
     from extmem.handles import FdHandle
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.devices.abilities import DescribesFormats
+from extmem.devices.optional_protocols import DescribesFormats
 from extmem.errors import UnsupportedError
 from extmem.rules import ExternalMemoryFacts, ImageFormatFacts, ModifierFacts
 from extmem.vk.formats import copied_size, format_facts

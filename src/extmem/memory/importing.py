@@ -14,8 +14,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.broker.descriptors import Win32Payload
-from extmem.broker.wire import Kind
 from extmem.errors import (
     AccessDeniedError,
     DescriptorError,
@@ -31,11 +29,13 @@ from extmem.memory.callers_fd import CallersFd
 from extmem.memory.descriptor import Descriptor
 from extmem.objects import Status, error_for
 from extmem.rules import PayloadFacts, Refusal
+from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 from extmem.vk.words import types_text
+from extmem.wire import Kind
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation, Driver
+    from extmem.devices.backend import Allocation, Driver
     from extmem.devices.resources import NativeResource
 
 __all__ = [

@@ -18,7 +18,7 @@ from extmem.errors import InternalError, UnsupportedError
 from extmem.memory import foreign
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation
+    from extmem.devices.backend import Allocation
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
     from extmem.memory.memory import DeviceMemory

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.broker.descriptors import Win32Payload
 from extmem.errors import DescriptorError, HandleStateError, RuleViolation, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
@@ -18,6 +17,7 @@ from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
 from extmem.memory.memory import DeviceMemory
 from extmem.owning import Uses, unsettled
+from extmem.sharing.payload import Win32Payload
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device

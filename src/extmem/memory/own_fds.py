@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from extmem import vk
-from extmem.devices.abilities import RepeatsImports
+from extmem.devices.optional_protocols import RepeatsImports
 from extmem.errors import DriverError
 from extmem.handles import FdHandle
 from extmem.handles.here import HERE
@@ -26,8 +26,8 @@ from extmem.memory.memory import DeviceMemory
 from extmem.owning import Uses
 
 if TYPE_CHECKING:
-    from extmem.devices.abilities import ImportsDescribed
-    from extmem.devices.base import Allocation
+    from extmem.devices.backend import Allocation
+    from extmem.devices.optional_protocols import ImportsDescribed
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
     from extmem.memory.importing import Source

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.broker.wire import Kind
 from extmem.devices import select
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, NtHandle
@@ -26,6 +25,7 @@ from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.memory import exporting
 from extmem.objects import Share
 from extmem.owning import copy_fd, out_of_descriptors
+from extmem.wire import Kind
 
 if TYPE_CHECKING:
     from extmem.memory.holding import Holding

@@ -13,7 +13,7 @@ from extmem.owning import Uses
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Allocation
+    from extmem.devices.backend import Allocation
     from extmem.memory.device import Device
 
 __all__ = ["checked"]

@@ -12,11 +12,10 @@ import sys
 
 import msgspec
 
-from extmem.broker import transport
-from extmem.broker.wire import Kind
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
 from extmem.handles import FdHandle, FdPayload
 from extmem.owning import out_of_descriptors
+from extmem.wire import Kind, transport
 
 if sys.platform != "linux":
     raise ImportError("descriptors go through sockets on Linux alone; extmem.memory picks what the platform has")

@@ -10,7 +10,7 @@ from extmem import rules, vk
 from extmem.rules import DeviceFacts, MemoryTypeFacts
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Driver
+    from extmem.devices.backend import Driver
     from extmem.devices.resources import Requirements
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding

@@ -34,12 +34,13 @@ from extmem.objects.records import (
     RestoredPayload,
     TicketRecord,
 )
-from extmem.objects.results import TYPE_NAME, Claimed, Exported, HandleInfo, Imported, Limits, Share
+from extmem.objects.results import TYPE_NAME, Claimed, Exported, HandleInfo, Imported, Limits
 from extmem.objects.sddl import format_sddl, parse_sddl
 from extmem.objects.security import SecurityDescriptor, Token, default_descriptor, granted
 from extmem.objects.snapshot import HandleRow, HolderRow, ObjectRow, Part, PayloadRow, assemble
 from extmem.objects.status import WINERROR, Refused, Status, error_for
 from extmem.objects.table import FLAG_INHERIT, FLAG_PROTECT
+from extmem.sharing.kinds import Share
 
 __all__ = [
     "ALL_ACCESS",

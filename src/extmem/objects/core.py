@@ -19,10 +19,11 @@ from extmem.objects.entities import KernelObject, Memory, Payload, Process, Shar
 from extmem.objects.kmt import KmtTable
 from extmem.objects.lifetimes import KEEPS, Holder, Keeps
 from extmem.objects.names import NameKey, resolve_name
-from extmem.objects.results import Limits, Share
+from extmem.objects.results import Limits
 from extmem.objects.security import Token
 from extmem.objects.status import Refused, Status
 from extmem.objects.table import FLAG_INHERIT, Entry, HandleTable
+from extmem.sharing.kinds import Share
 
 __all__ = ["STEP", "Core"]
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from extmem.objects.access import RESOURCE_WRITE, VALID_BITS
 from extmem.objects.lifetimes import Keeps
 from extmem.objects.names import NameKey
-from extmem.objects.results import TYPE_NAME, Share
+from extmem.objects.results import TYPE_NAME
 from extmem.objects.security import SecurityDescriptor, Token, allowed
+from extmem.sharing.kinds import Share
 
 if TYPE_CHECKING:
     from extmem.objects.table import HandleTable

@@ -9,10 +9,11 @@ from extmem.objects.core import Core
 from extmem.objects.entities import Memory, Payload, Process, SharedObject
 from extmem.objects.lifetimes import KEEPS, Holder
 from extmem.objects.names import NameKey
-from extmem.objects.results import TYPE_NAME, Exported, Imported, Share
+from extmem.objects.results import TYPE_NAME, Exported, Imported
 from extmem.objects.sddl import format_sddl, parse_sddl
 from extmem.objects.security import SecurityDescriptor, default_descriptor, grant
 from extmem.objects.status import Refused, Status
+from extmem.sharing.kinds import Share
 
 __all__ = ["Memories"]
 

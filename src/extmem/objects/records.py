@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extmem.objects.results import Share
+from extmem.sharing.kinds import Share
 
 __all__ = [
     "HandleRecord",

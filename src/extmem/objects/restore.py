@@ -27,12 +27,12 @@ from extmem.objects.records import (
     RestoredPayload,
     TicketRecord,
 )
-from extmem.objects.results import Share
 from extmem.objects.sddl import parse_sddl
 from extmem.objects.security import Token, user_sid
 from extmem.objects.status import Refused, Status
 from extmem.objects.table import FLAG_INHERIT, FLAG_PROTECT, Entry
 from extmem.objects.tickets import Tickets
+from extmem.sharing.kinds import Share
 
 __all__ = ["Restoring"]
 

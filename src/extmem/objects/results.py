@@ -6,20 +6,12 @@ Those of the hot path are named tuples: a frozen dataclass takes longer to make 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntFlag
 from typing import NamedTuple
 
-__all__ = ["TYPE_NAME", "Claimed", "Exported", "HandleInfo", "Imported", "Limits", "Share"]
+__all__ = ["TYPE_NAME", "Claimed", "Exported", "HandleInfo", "Imported", "Limits"]
 
 TYPE_NAME = "DxgkSharedResource"
 """Type name of the objects that refer to shared memory (B25), as NtQueryObject tells it."""
-
-
-class Share(IntFlag):
-    """How a payload is shared through the object manager: exactly one of the two for its whole life (B61)."""
-
-    NT = 1
-    KMT = 2
 
 
 @dataclass(frozen=True, slots=True)

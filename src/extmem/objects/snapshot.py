@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from extmem.objects.core import STEP, Core
 from extmem.objects.entities import Payload, Process, SharedObject, User
-from extmem.objects.results import Share
 from extmem.objects.security import Token
+from extmem.sharing.kinds import Share
 
 __all__ = ["HandleRow", "HolderRow", "ObjectRow", "Part", "PayloadRow", "Snapshots", "assemble"]
 

@@ -21,7 +21,7 @@ from extmem.testing import leaks
 from extmem.testing._system import failing_system_calls, killing_broker
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Driver
+    from extmem.devices.backend import Driver
 
 __all__ = [
     "Arm",

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from extmem.broker import transport, wire
+from extmem import wire
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from extmem.wire import transport
 
 PEER = """
 import fcntl, mmap, signal, threading, time
-from extmem.broker.peers import inheritance
+from extmem.wire.peers import inheritance
 from extmem.errors import *
 from extmem.manager import manager
 from extmem.objects import Share
@@ -73,14 +74,14 @@ def become(uid={OTHER}):
     os.setresuid(uid, uid, uid)
 """
 ASK = """
-from extmem.broker import wire
+from extmem import wire
 def ask(request):
     with m.client.lock: return m.client.exchange(request)[0]
 """
 SYSTEM = """
 from pathlib import Path
-from extmem.broker.paths import RuntimeDir
-from extmem.manager._linux import LinuxManager
+from extmem.wire.runtime_dir import RuntimeDir
+from extmem.manager.linux.manager import LinuxManager
 m = LinuxManager(RuntimeDir(Path(os.environ['EXTMEM_RUNTIME_DIR']), system=True))
 """
 """What makes a peer a client of the system-wide broker of `system_broker`."""
@@ -99,7 +100,7 @@ def writes(found):
         return False
 def attempts(fd):
     '''All the ways of giving the descriptor of a read-only payload back as something better.'''
-    from extmem.broker.wire import Kind
+    from extmem.wire import Kind
     how = dict(access=ALL, sddl='D:(A;;GA;;;WD)', inherit=False)
     yield lambda: m.export(fd, b'', share=Share.NT, name='as opaque', kind=Kind.OPAQUE, **how)
     yield lambda: m.export(fd, b'', share=Share.NT, name='stated', kind=Kind.OPAQUE, identity=5, **how)

@@ -6,11 +6,12 @@ import socket
 
 import pytest
 
-from extmem.broker import transport, wire
+from extmem import wire
 from extmem.manager import INHERIT_VARIABLE
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from extmem.wire import transport
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import PEER, broker_fds, wait_for_broker_fds
 
@@ -75,9 +76,7 @@ def test_closing_in_a_forked_child_is_local(parent: Peer) -> None:
 
 def test_a_forked_child_keeps_what_is_mapped_and_no_descriptor(parent: Peer) -> None:
     """Its copies are closed: nothing may be done with them, and their numbers are for files of its own."""
-    parent(
-        "import ctypes\nfrom extmem.devices.host._system import map_file\nview = map_file(i.payload.fd, 4096, False)"
-    )
+    parent("import ctypes\nfrom extmem.devices.host.system import map_file\nview = map_file(i.payload.fd, 4096, False)")
     assert parent("forked('ctypes.string_at(view.address, 5)')") == "b'hello'"
     assert parent("forked('text(i)')") == "OSError"
     assert parent("text(i)") == b"hello", "the parent has its own"

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.errors import PeerGoneError, PeerProtocolError
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime

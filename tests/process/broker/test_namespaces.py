@@ -189,7 +189,10 @@ def test_what_a_process_holds_ends_with_it_whoever_has_a_copy_of_its_connection(
 def test_peers_are_told_apart(start: Start) -> None:
     """One process with two managers is one process; another with the same things is another."""
     first, second = start(), start()
-    first("m.kmt_alive(1)\nfrom extmem.manager._linux import LinuxManager\nother = LinuxManager()\nother.kmt_alive(1)")
+    first(
+        "m.kmt_alive(1)\nfrom extmem.manager.linux.manager import LinuxManager\n"
+        "other = LinuxManager()\nother.kmt_alive(1)"
+    )
     second("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
     value = second(
         "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=pid)",

@@ -80,7 +80,7 @@ def test_roots_own_socket_is_spoken_to(own_runtime: Runtime, start: Start) -> No
     with Child.python(IMPOSTOR, str(own_runtime.path), str(os.geteuid())) as child:
         wait_until(lambda: "listening" in child.output or not child.alive, "it to listen")
         peer = start()
-        peer("from extmem.manager._linux import LinuxManager\nm = LinuxManager(timeout=0.3)")
+        peer("from extmem.manager.linux.manager import LinuxManager\nm = LinuxManager(timeout=0.3)")
         assert peer.fails("m.status()").is_a("PeerGoneError")
         assert "got 0 bytes" not in child.output and "got" in child.output
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.objects import Status
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
@@ -263,7 +263,7 @@ def test_a_name_that_was_given_up_and_taken_by_another_is_the_later_ones(own_run
 
 
 DRIVER = """
-from extmem.broker.wire import Kind
+from extmem.wire import Kind
 def driver(name, sddl):
     fd = os.open('/dev/zero', os.O_RDWR)
     try:

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from extmem.broker import transport, wire
+from extmem import wire
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from extmem.wire import transport
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import BECOME, SYSTEM, RawClient, broker_fds, system_broker
 from tests.process.broker.test_recovery import memfd
 
 IMPATIENT = """
 import os, signal
-from extmem.manager._linux import LinuxManager
+from extmem.manager.linux.manager import LinuxManager
 m = LinuxManager(timeout={timeout})
 """
 SETUP = """

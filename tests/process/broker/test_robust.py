@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
@@ -203,12 +203,12 @@ def test_one_client_cannot_take_all_the_brokers_descriptors(own_runtime: Runtime
         # As many as may come without a Hello are in the reserve, and who asks how it is gets its answer.
         silent = [RawClient(own_runtime.path) for _ in range(60)]
         assert other("m.status().pid") == broker.pid
-        assert other("from extmem.manager._linux import LinuxManager\nLinuxManager().status().pid") == broker.pid
+        assert other("from extmem.manager.linux.manager import LinuxManager\nLinuxManager().status().pid") == broker.pid
         for client in silent:
             client.close()
         greedy("for one in held: m.free(one.memory)\nheld.clear()")
         assert other("more = [share(None) for _ in range(80)]\nlen(more)") == 80
-        assert other("from extmem.manager._linux import LinuxManager\nLinuxManager().stop()") is False
+        assert other("from extmem.manager.linux.manager import LinuxManager\nLinuxManager().stop()") is False
         assert other("LinuxManager().stop(force=True)") is True
 
 

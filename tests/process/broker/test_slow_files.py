@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.broker.closing import LIMIT
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
@@ -28,7 +28,7 @@ def files(tmp_path: Path) -> Iterator[SlowFiles]:
 def other(own_runtime: Runtime, start: Start) -> Peer:
     """A client that must be served all the time."""
     peer = start()
-    peer("from extmem.manager._linux import LinuxManager\nm = LinuxManager(timeout=5)\nshare('x', b'hello')")
+    peer("from extmem.manager.linux.manager import LinuxManager\nm = LinuxManager(timeout=5)\nshare('x', b'hello')")
     return peer
 
 

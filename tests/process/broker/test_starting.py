@@ -146,7 +146,7 @@ def test_clients_that_meet_a_leaving_broker_try_again(own_runtime: Runtime, star
     peer = start({"EXTMEM_BROKER_IDLE": "0"})
     assert (
         peer(
-            "from extmem.manager._linux import LinuxManager\n"
+            "from extmem.manager.linux.manager import LinuxManager\n"
             "for _ in range(25):\n"
             "    fresh = LinuxManager()\n"
             "    alive = fresh.kmt_alive(5)\n"
@@ -246,7 +246,7 @@ def test_stopping_asks_unless_it_is_told_not_to(own_runtime: Runtime, start: Sta
 
 
 def test_a_question_needs_no_hello(own_runtime: Runtime, start: Start) -> None:
-    from extmem.broker import wire
+    from extmem import wire
 
     start()("share('x')")
     with raw(own_runtime, hello=False) as client:
@@ -257,7 +257,8 @@ def test_a_question_needs_no_hello(own_runtime: Runtime, start: Start) -> None:
 def test_one_that_does_not_answer_is_given_up(own_runtime: Runtime, start: Start) -> None:
     peer = start()
     peer(
-        "from extmem.manager._linux import LinuxManager\nm = LinuxManager(timeout=0.3)\nexported = share('x', b'hello')"
+        "from extmem.manager.linux.manager import LinuxManager\n"
+        "m = LinuxManager(timeout=0.3)\nexported = share('x', b'hello')"
     )
     pid = own_runtime.broker_pid()
     assert pid is not None

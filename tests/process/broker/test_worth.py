@@ -52,7 +52,7 @@ def test_a_reader_of_the_systems_broker_does_not_become_a_writer(own_runtime: Ru
 def test_one_file_is_one_payload_of_one_kind(start: Start) -> None:
     peer = start()
     peer(
-        "from extmem.broker.wire import Kind\nfd = payload()\nhow = dict(share=Share.NT, access=ALL, sddl=None, "
+        "from extmem.wire import Kind\nfd = payload()\nhow = dict(share=Share.NT, access=ALL, sddl=None, "
         "inherit=False)\nfirst = m.export(fd, b'', name='a', **how)"
     )
     error = peer.fails("m.export(fd, b'', name='b', kind=Kind.OPAQUE, identity=9, **how)")
@@ -64,7 +64,7 @@ def test_one_file_is_one_payload_of_one_kind(start: Start) -> None:
 
 
 DRIVER = """
-from extmem.broker.wire import Kind
+from extmem.wire import Kind
 def driver(name, sddl, make):
     fd = make()
     try:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from extmem import vk
-from extmem.devices.vulkan.driver import VulkanDriver
-from extmem.devices.vulkan.proving import Prover
+from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.fd_check import Prover
 from extmem.errors import DriverError, ExtmemError, RuleViolation, UnsupportedError
 from extmem.memory import Device, DeviceMemory
 from extmem.testing.children import Peer

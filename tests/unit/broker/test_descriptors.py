@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from extmem.broker.descriptors import PayloadFd
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
+from extmem.sharing.payload import PayloadFd
 
 
 def is_open(fd: int) -> bool:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from extmem.broker import elsewhere
-from extmem.broker.elsewhere import other_brokers, usual_places, where_looked
-from extmem.broker.paths import RuntimeDir, runtime_directory
+from extmem.manager.linux import search
+from extmem.manager.linux.search import other_brokers, usual_places, where_looked
+from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
 
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RuntimeDir]:
     """Two usual places of this test's own."""
     found = [RuntimeDir(tmp_path / name) for name in ("session", "other")]
-    monkeypatch.setattr(elsewhere, "usual_places", lambda: found)
+    monkeypatch.setattr(search, "usual_places", lambda: found)
     return found
 
 

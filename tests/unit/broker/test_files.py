@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from extmem.broker.files import ALLOWED, Sort, inspect, is_writable, look
-from extmem.broker.wire import Kind
 from extmem.objects import Refused, Status
 from extmem.testing.leaks import descriptors
+from extmem.wire import Kind
 
 SIZE = mmap.PAGESIZE
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from extmem import errors
-from extmem.broker.fitting import (
+from extmem.manager.linux.validate import (
     fit_descriptor,
     fit_handle,
     fit_mask,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from extmem.broker import launch
-from extmem.broker.paths import RuntimeDir, runtime_directory
 from extmem.errors import OutOfMemoryError, UnsupportedError
+from extmem.manager.linux import launch
+from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
 
 
 def test_the_first_variable_that_is_set_decides(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from extmem.broker.closing import Closer
 from extmem.broker.files import inspect, is_writable
 from extmem.broker.payloads import Payloads
 from extmem.broker.shares import Shares
-from extmem.broker.wire import READ_ONLY, READ_WRITE, Kind
 from extmem.testing.leaks import descriptors
 from extmem.testing.waiting import wait_until
+from extmem.wire import READ_ONLY, READ_WRITE, Kind
 
 SIZE = mmap.PAGESIZE
 

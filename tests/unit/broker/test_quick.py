@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.broker.closing import Closer
 from extmem.broker.dispatch import Dispatch
 from extmem.broker.files import Given

@@ -7,11 +7,12 @@ from typing import get_args
 
 import pytest
 
-from extmem.broker import rights, wire
-from extmem.broker.limits import Message
+from extmem import wire
+from extmem.broker import rights
 from extmem.broker.rights import RIGHTS, Right, When, Who, permit
 from extmem.errors import PeerProtocolError
 from extmem.objects import Refused, Status
+from extmem.wire.limits import Message
 from tests.unit.broker.test_wire import REQUESTS
 
 OWN, OTHER = 1000, 2000

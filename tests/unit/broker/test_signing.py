@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extmem.broker import signing, wire
-from extmem.broker.paths import RuntimeDir
+from extmem import wire
+from extmem.broker import signing
 from extmem.broker.signing import KEY_FILE, Signer, restore_key
 from extmem.errors import UnsupportedError
 from extmem.objects import Refused, Status
+from extmem.wire.runtime_dir import RuntimeDir
 from tests.unit.broker.test_wire import LONGEST_RECORD
 
 KEY, OTHER = bytes(range(32)), bytes(32)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from extmem.broker import wire
-from extmem.broker.state import State
-from extmem.broker.wire import READ_ONLY, READ_WRITE
+from extmem import wire
+from extmem.manager.linux.held import State
 from extmem.owning import OwnedFd
+from extmem.wire import READ_ONLY, READ_WRITE
 
 
 def _answer(memory: int, payload: int, *, granted: int = 0x20001, needs: int = READ_WRITE) -> wire.Imported:

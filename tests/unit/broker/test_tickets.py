@@ -12,9 +12,9 @@ from random import Random
 
 import pytest
 
-from extmem.broker.descriptors import OwnedFd
 from extmem.broker.tickets import SECONDS, Tickets
 from extmem.objects import ObjectManager, Refused, Share, Token
+from extmem.sharing.payload import OwnedFd
 
 TOKEN = Token(1000, 1000, frozenset())
 

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from extmem.broker import transport
-from extmem.broker.wire import MAX_MESSAGE
 from extmem.errors import PeerGoneError, PeerProtocolError
 from extmem.testing.leaks import descriptors
+from extmem.wire import MAX_MESSAGE, transport
 
 SO_TIMESTAMP = 29  # asm-generic/socket.h
 Pair = tuple[socket.socket, socket.socket]

@@ -65,7 +65,7 @@ def test_a_page_of_a_snapshot_visits_so_many_things_and_has_so_many_bytes(model:
 
 
 def test_the_pages_together_are_the_snapshot(model: ObjectManager) -> None:
-    from extmem.broker import wire
+    from extmem import wire
     from extmem.objects import assemble
 
     telling = pages.Pages(model.walk())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extmem.broker import wire
+from extmem import wire
 from extmem.errors import PeerProtocolError
 from extmem.objects import Part, PayloadRow, Share
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from extmem.cli import _app
 from extmem.cli.devices import describe_offer
 from extmem.devices import cuda, host, select, vulkan
-from extmem.devices.base import Offer
+from extmem.devices.backend import Offer
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import DriverError, UnsupportedError
 from extmem.memory import Device

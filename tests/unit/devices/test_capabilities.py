@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from extmem import vk
-from extmem.devices.host.driver import HostDriver
+from extmem.devices.host.backend import HostDriver
 from extmem.errors import UnsupportedError
 from tests.systems import on_linux, on_windows
 

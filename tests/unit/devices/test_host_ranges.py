@@ -18,7 +18,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.devices import host
-from extmem.devices.host._mapping import range_is_mapped
+from extmem.devices.host.mapping import range_is_mapped
 from extmem.errors import OutOfMemoryError, RuleViolation
 from extmem.memory import Device
 
@@ -161,8 +161,8 @@ def test_without_a_descriptor_to_load_the_code_with_the_lack_is_named(monkeypatc
         held = ctypes.c_char.from_buffer(area)
         address = ctypes.addressof(held)
         assert host.range_is_mapped(address, PAGE)
-        monkeypatch.delattr(host, "_system")
-        monkeypatch.delitem(sys.modules, "extmem.devices.host._system")
+        monkeypatch.delattr(host, "system")
+        monkeypatch.delitem(sys.modules, "extmem.devices.host.system")
         importlib.invalidate_caches()
         with no_descriptors(), pytest.raises(OutOfMemoryError, match=r"no file descriptor is left.*ulimit -n"):
             host.range_is_mapped(address, PAGE)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from extmem import vk
-from extmem.devices.host import _memfd
-from extmem.devices.host.allocation import HostAllocation
-from extmem.devices.host.driver import HostDriver
+from extmem.devices.host import memfd
+from extmem.devices.host.backend import HostDriver
+from extmem.devices.host.memory import HostAllocation
 from extmem.errors import DriverError, OutOfMemoryError
 from extmem.owning import OwnedFd
 
@@ -122,7 +122,7 @@ def test_an_interrupted_allocation_leaves_nothing(driver: HostDriver, monkeypatc
         raise KeyboardInterrupt
 
     before = open_fds()
-    monkeypatch.setattr(_memfd._reserve, "reserve", interrupted)
+    monkeypatch.setattr(memfd.reserve, "reserve", interrupted)
     with pytest.raises(KeyboardInterrupt):
         driver.allocate(PAGE, 0, b"")
     assert open_fds() == before
@@ -136,6 +136,6 @@ def test_a_mapping_of_no_file_is_the_errors_own() -> None:
 
 def test_other_errors_of_the_os_stay_what_they_are() -> None:
     error = OSError(errno.EIO, "broken")
-    assert _memfd.out_of_memory(error, "vkAllocateMemory", "anything") is error
+    assert memfd.out_of_memory(error, "vkAllocateMemory", "anything") is error
     for code in (errno.ENOMEM, errno.ENOSPC, errno.ENFILE):
-        assert isinstance(_memfd.out_of_memory(OSError(code, ""), "vkAllocateMemory", "anything"), OutOfMemoryError)
+        assert isinstance(memfd.out_of_memory(OSError(code, ""), "vkAllocateMemory", "anything"), OutOfMemoryError)

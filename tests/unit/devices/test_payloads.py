@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from extmem import vk
-from extmem.broker.descriptors import PayloadFd
-from extmem.devices.base import DESCRIPTOR_LIMIT
-from extmem.devices.host import _memfd
-from extmem.devices.host.driver import HostDriver
+from extmem.devices.backend import DESCRIPTOR_LIMIT
+from extmem.devices.host import memfd
+from extmem.devices.host.backend import HostDriver
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
+from extmem.sharing.payload import PayloadFd
 
 PAGE = mmap.PAGESIZE
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -45,7 +45,7 @@ def test_a_payload_is_zeroed_sealed_and_describes_itself(driver: HostDriver) -> 
     allocation = driver.allocate(5000, 1, b"who I am")
     fd = allocation.fd
     assert os.fstat(fd).st_size == 2 * PAGE + PAGE
-    assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _memfd.SEALS == _memfd.SEALS
+    assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) & memfd.SEALS == memfd.SEALS
     assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
     assert os.pread(fd, 5000, 0) == bytes(5000)
     for size in (0, PAGE, 100 * PAGE):

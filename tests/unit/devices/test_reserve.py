@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from extmem.devices.host import _cgroups, _reserve
+from extmem.devices.host import cgroups, reserve
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
@@ -43,34 +43,34 @@ def group(root: Path, name: str, limit: str, used: int, droppable: int = 0, swap
 
 
 def test_without_limits_the_machine_decides(root: Path) -> None:
-    assert _reserve.physical(root) == 8 * GIB
-    assert _reserve.available(root) == (5 * GIB, "the machine")
+    assert reserve.physical(root) == 8 * GIB
+    assert reserve.available(root) == (5 * GIB, "the machine")
 
 
 def test_the_tightest_control_group_decides(root: Path) -> None:
     group(root, "box/inner", "max", 0)
     group(root, "box", str(2 * GIB), 2 * GIB - 1000, droppable=500)
-    assert _reserve.physical(root) == 2 * GIB
-    assert _reserve.available(root) == (1500, "control group box")
+    assert reserve.physical(root) == 2 * GIB
+    assert reserve.available(root) == (1500, "control group box")
 
 
 def test_a_generous_control_group_does_not(root: Path) -> None:
     group(root, "box/inner", str(100 * GIB), 0)
-    assert _reserve.physical(root) == 8 * GIB
-    assert _reserve.available(root) == (5 * GIB, "the machine")
+    assert reserve.physical(root) == 8 * GIB
+    assert reserve.available(root) == (5 * GIB, "the machine")
 
 
 def test_swap_that_the_group_may_use_counts(root: Path) -> None:
     group(root, "box/inner", str(GIB), GIB, swap=str(GIB // 2))
-    assert _reserve.available(root) == (GIB // 2, "control group inner")
+    assert reserve.available(root) == (GIB // 2, "control group inner")
     group(root, "box/inner", str(GIB), GIB, swap="max")
-    assert _reserve.available(root) == (GIB, "control group inner"), "the machine's swap"
+    assert reserve.available(root) == (GIB, "control group inner"), "the machine's swap"
 
 
 @pytest.mark.parametrize("text", ["", "12:memory:/x\n", "0::/../above\n"])
 def test_unknown_groups_are_left_out(root: Path, text: str) -> None:
     write(root, "proc/self/cgroup", text)
-    assert _reserve.available(root) == (5 * GIB, "the machine")
+    assert reserve.available(root) == (5 * GIB, "the machine")
 
 
 # Version 1, alone and beside version 2.
@@ -97,41 +97,41 @@ def old(root: Path) -> Path:
 
 def test_a_limit_of_version_1_counts(old: Path) -> None:
     old_group(old, "box/inner", 2 * GIB, GIB)
-    assert _reserve.physical(old) == 2 * GIB
-    assert _reserve.available(old) == (2 * GIB, "control group inner"), "1 GiB of memory, and the machine's swap"
+    assert reserve.physical(old) == 2 * GIB
+    assert reserve.available(old) == (2 * GIB, "control group inner"), "1 GiB of memory, and the machine's swap"
 
 
 def test_what_version_1_can_drop_is_left_with_what_is_below(old: Path) -> None:
     old_group(old, "box/inner", GIB, GIB, inactive_file=1, total_inactive_file=4096, memsw=GIB, memsw_used=GIB)
-    assert _reserve.available(old) == (4096, "control group inner")
+    assert reserve.available(old) == (4096, "control group inner")
 
 
 def test_a_group_above_counts_in_version_1(old: Path) -> None:
     old_group(old, "box/inner", NONE, GIB)
     old_group(old, "box", GIB, GIB - 100, memsw=GIB, memsw_used=GIB - 50)
     old_group(old, "", NONE, 3 * GIB)
-    assert _reserve.available(old) == (50, "control group box")
-    assert _reserve.physical(old) == GIB
+    assert reserve.available(old) == (50, "control group box")
+    assert reserve.physical(old) == GIB
 
 
 def test_memory_and_swap_together_are_limited_in_version_1(old: Path) -> None:
     old_group(old, "box/inner", GIB, GIB, memsw=GIB + 4096, memsw_used=GIB)
-    assert _reserve.available(old) == (4096, "control group inner")
+    assert reserve.available(old) == (4096, "control group inner")
     old_group(old, "box/inner", NONE, GIB, memsw=GIB + 8192, memsw_used=GIB)
-    assert _reserve.available(old) == (8192, "control group inner")
+    assert reserve.available(old) == (8192, "control group inner")
     old_group(old, "box/inner", GIB, GIB, memsw=NONE, memsw_used=GIB)
-    assert _reserve.available(old) == (GIB, "control group inner"), "the machine's swap"
+    assert reserve.available(old) == (GIB, "control group inner"), "the machine's swap"
 
 
 def test_no_limit_of_version_1_is_none(old: Path) -> None:
     old_group(old, "box/inner", NONE, GIB, memsw=NONE, memsw_used=GIB)
-    assert _reserve.physical(old) == 8 * GIB
-    assert _reserve.available(old) == (5 * GIB, "the machine")
+    assert reserve.physical(old) == 8 * GIB
+    assert reserve.available(old) == (5 * GIB, "the machine")
 
 
 def mounts(root: Path, *lines: str) -> None:
     write(root, "proc/self/mountinfo", "22 1 8:1 / / rw - ext4 /dev/root rw\n" + "".join(f"{one}\n" for one in lines))
-    _cgroups._mounts.cache_clear()
+    cgroups._mounts.cache_clear()
 
 
 def test_a_hybrid_machine_has_the_limit_in_one_of_both(root: Path) -> None:
@@ -143,19 +143,19 @@ def test_a_hybrid_machine_has_the_limit_in_one_of_both(root: Path) -> None:
     )
     write(root, "proc/self/cgroup", "4:memory:/box\n0::/other\n")
     old_group(root, "box", GIB, GIB - 7, memsw=GIB, memsw_used=GIB - 7)
-    assert _reserve.available(root) == (7, "control group box")
+    assert reserve.available(root) == (7, "control group box")
     group(root, "unified/other", str(GIB), GIB - 3)  # the memory controller is in the other hierarchy
-    assert _reserve.available(root) == (3, "control group other")
+    assert reserve.available(root) == (3, "control group other")
 
 
 def test_in_a_container_a_part_of_the_hierarchy_is_seen(root: Path) -> None:
     mounts(root, "35 31 0:32 /docker/abc /cg\\040here rw - cgroup cgroup rw,memory")
     write(root, "proc/self/cgroup", "4:memory:/docker/abc\n")
     old_group(root, "", NONE, GIB - 5, below="cg here", hierarchical_memory_limit=GIB, memsw=GIB, memsw_used=GIB - 5)
-    assert _reserve.available(root) == (5, "control group cg here")
-    assert _reserve.physical(root) == GIB, "a group above that is not seen"
+    assert reserve.available(root) == (5, "control group cg here")
+    assert reserve.physical(root) == GIB, "a group above that is not seen"
     write(root, "proc/self/cgroup", "4:memory:/docker/abcdef\n")
-    assert _reserve.available(root) == (5 * GIB, "the machine"), "another group, of which nothing is seen"
+    assert reserve.available(root) == (5 * GIB, "the machine"), "another group, of which nothing is seen"
 
 
 def test_a_real_limit_is_an_error_and_not_the_end_of_the_process(own_runtime: Runtime) -> None:
@@ -200,34 +200,34 @@ def limited(limit: int) -> Iterator[Path]:
 
 
 def test_nothing_known_refuses_nothing(tmp_path: Path) -> None:
-    assert _reserve.available(tmp_path)[0] == 1 << 62
-    assert _reserve.physical(tmp_path) == 1 << 62
+    assert reserve.available(tmp_path)[0] == 1 << 62
+    assert reserve.physical(tmp_path) == 1 << 62
 
 
 def test_this_machine_has_memory() -> None:
-    left, whose = _reserve.available()
+    left, whose = reserve.available()
     assert 0 < left and whose
-    assert 0 < _reserve.physical() < 1 << 62
+    assert 0 < reserve.physical() < 1 << 62
 
 
 def test_what_is_not_left_is_refused_before_anything_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_reserve, "available", lambda: ((8 << 20) - 1, "control group box"))
+    monkeypatch.setattr(reserve, "available", lambda: ((8 << 20) - 1, "control group box"))
     fd = os.memfd_create("x", os.MFD_CLOEXEC)
     os.ftruncate(fd, 8 << 20)
     with pytest.raises(MemoryError, match="8388608 more bytes are needed and control group box has 8388607 left"):
-        _reserve.reserve(fd, 8 << 20)
+        reserve.reserve(fd, 8 << 20)
     assert os.fstat(fd).st_blocks == 0
-    _reserve.reserve(fd, (8 << 20) - 1)
+    reserve.reserve(fd, (8 << 20) - 1)
     assert os.fstat(fd).st_blocks * 512 >= (8 << 20) - 1
     os.close(fd)
 
 
 def test_what_somebody_else_takes_meanwhile_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_reserve, "_STEP", 1 << 20)
+    monkeypatch.setattr(reserve, "_STEP", 1 << 20)
     answers = iter([4 << 20, 2 << 20])
-    monkeypatch.setattr(_reserve, "available", lambda: (next(answers), "the machine"))
+    monkeypatch.setattr(reserve, "available", lambda: (next(answers), "the machine"))
     fd = os.memfd_create("x", os.MFD_CLOEXEC)
     os.ftruncate(fd, 4 << 20)
     with pytest.raises(MemoryError, match="3145728 more bytes are needed and the machine has 2097152 left"):
-        _reserve.reserve(fd, 4 << 20)
+        reserve.reserve(fd, 4 << 20)
     os.close(fd)

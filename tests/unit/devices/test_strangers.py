@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from extmem import raw, vk
-from extmem.devices.host import _mapping, _memfd
-from extmem.devices.host.driver import HostDriver
+from extmem.devices.host import mapping, memfd
+from extmem.devices.host.backend import HostDriver
 from extmem.errors import AccessDeniedError, DriverError, ExtmemError, UnsupportedError
 from extmem.handles import FdHandle
 from extmem.memory import Descriptor, Device
@@ -34,7 +34,7 @@ def driver() -> HostDriver:
 
 
 @contextlib.contextmanager
-def open_memfd(size: int = 2 * PAGE, seals: int = _memfd.SEALS) -> Iterator[int]:
+def open_memfd(size: int = 2 * PAGE, seals: int = memfd.SEALS) -> Iterator[int]:
     fd = os.memfd_create("stranger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size)
@@ -146,7 +146,7 @@ def open_huge(size: int) -> int:
     except OSError as error:
         pytest.skip(f"no huge pages in this kernel: {error}")
     os.ftruncate(fd, size)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _memfd.SEALS)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, memfd.SEALS)
     return fd
 
 
@@ -213,25 +213,25 @@ def test_a_writable_mapping_that_the_kernel_refuses_is_denied_access(seal: int) 
     with open_memfd(PAGE, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW) as fd:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal)
         with pytest.raises(AccessDeniedError, match="sealed against writing"):
-            _mapping.map_file(fd, PAGE, True)
-        assert _mapping.map_file(fd, PAGE, False).writable is False
+            mapping.map_file(fd, PAGE, True)
+        assert mapping.map_file(fd, PAGE, False).writable is False
 
 
 def test_before_linux_6_7_a_sealed_file_is_mapped_through_an_fd_for_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = _mapping._mmap
+    real = mapping._mmap
 
     def refusing(address: int, size: int, rights: int, flags: int, fd: int, offset: int) -> Any:
         if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             return real(address, size, rights, flags, fd, offset)
         return real(address, size, rights, flags, -1, offset)  # any failure will do
 
-    monkeypatch.setattr(_mapping, "_mmap", refusing)
-    monkeypatch.setattr(_mapping, "ffi", type("Failing", (), {"errno": errno.EPERM}))
+    monkeypatch.setattr(mapping, "_mmap", refusing)
+    monkeypatch.setattr(mapping, "ffi", type("Failing", (), {"errno": errno.EPERM}))
     with open_memfd(PAGE, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW) as fd:
-        mapping = _mapping.map_file(fd, PAGE, False)
-        assert (mapping.size, mapping.writable, bool(mapping.address)) == (PAGE, False, True)
+        mapped = mapping.map_file(fd, PAGE, False)
+        assert (mapped.size, mapped.writable, bool(mapped.address)) == (PAGE, False, True)
         with pytest.raises(AccessDeniedError):
-            _mapping.map_file(fd, PAGE, True)
+            mapping.map_file(fd, PAGE, True)
 
 
 # Host pointers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from extmem.devices.base import DESCRIPTOR_LIMIT
+from extmem.devices.backend import DESCRIPTOR_LIMIT
 from extmem.devices.host import trailer
 
 

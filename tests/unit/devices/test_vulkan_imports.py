@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from extmem import errors, vk
-from extmem.devices.vulkan.prepared import Spares
+from extmem.devices.vulkan.call_structs import Spares
 from extmem.handles import FdHandle
 from extmem.memory import Device, DeviceMemory
 

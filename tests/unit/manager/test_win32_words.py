@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extmem import errors
-from extmem.manager._win32 import names, rights
-from extmem.manager._win32.description import FRAME, Description, pack, unpack
-from extmem.manager._win32.security import find_fault, find_misshape
+from extmem.manager.windows import names, rights
+from extmem.manager.windows.section_frame import FRAME, Description, pack, unpack
+from extmem.manager.windows.security import find_fault, find_misshape
 from extmem.objects import Refused, Token, parse_sddl
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from extmem import vk
-from extmem.devices.base import DESCRIPTOR_LIMIT
+from extmem.devices.backend import DESCRIPTOR_LIMIT
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.memory._descriptor_wire import VERSION
 from extmem.memory.descriptor import ArrayInfo, Descriptor, ImageInfo

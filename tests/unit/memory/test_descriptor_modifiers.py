@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from extmem import vk
-from extmem.devices.base import DESCRIPTOR_LIMIT
+from extmem.devices.backend import DESCRIPTOR_LIMIT
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.memory import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
 

@@ -11,11 +11,11 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.broker import transport
-from extmem.devices.vulkan.proving import Prover
+from extmem.devices.vulkan.fd_check import Prover
 from extmem.memory import Device
 from extmem.process import receive_handle, send_handle
 from extmem.testing import fake_vulkan
+from extmem.wire import transport
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 Pair = tuple[socket.socket, socket.socket]

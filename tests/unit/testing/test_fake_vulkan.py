@@ -12,7 +12,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.devices.host import HAS_FDS
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer

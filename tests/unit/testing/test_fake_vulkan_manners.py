@@ -11,8 +11,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.devices.base import FdFacts
-from extmem.devices.vulkan.proving import Prover
+from extmem.devices.backend import FdFacts
+from extmem.devices.vulkan.fd_check import Prover
 from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan import Manners

@@ -10,7 +10,7 @@ import extmem
 from extmem import Access, errors, raw, vk
 from extmem.handles import NtHandle
 from extmem.manager import manager
-from extmem.manager._win32.descriptors import user_sid
+from extmem.manager.windows.security_descriptors import user_sid
 from extmem.memory import Device, DeviceMemory
 from extmem.testing import fake_cuda
 from extmem.testing.children import Peer

@@ -7,8 +7,8 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
-from extmem.devices.base import Origin
-from extmem.devices.cuda.driver import CudaDriver
+from extmem.devices.backend import Origin
+from extmem.devices.cuda.backend import CudaDriver
 from extmem.handles import KmtHandle, NtHandle
 from extmem.handles._win32 import calls
 from extmem.manager import manager

@@ -9,7 +9,7 @@ import pytest
 import extmem
 from extmem import errors, raw, vk
 from extmem.handles._win32 import calls
-from extmem.manager._win32.descriptors import security_descriptor
+from extmem.manager.windows.security_descriptors import security_descriptor
 from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from tests.behaviours.steps import (
@@ -168,11 +168,11 @@ def test_a_name_taken_between_the_look_and_the_call_is_told(
     device: Device, fake: fake_vulkan.FakeVulkan, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The driver answers anything then (OUT_OF_HOST_MEMORY, say): extmem looks once more."""
-    from extmem.manager._win32 import drivers
+    from extmem.manager.windows import driver_memory
 
     fake.manners.handle_errors = int(vk.Result.ERROR_OUT_OF_HOST_MEMORY)
     looks: list[str] = []
-    real = drivers.refuse_taken
+    real = driver_memory.refuse_taken
 
     def late(asked: str) -> None:
         looks.append(asked)
@@ -180,7 +180,7 @@ def test_a_name_taken_between_the_look_and_the_call_is_told(
             real(asked)
 
     with export(device, name=name):
-        monkeypatch.setattr(drivers, "refuse_taken", late)
+        monkeypatch.setattr(driver_memory, "refuse_taken", late)
         with pytest.raises(errors.NameTakenError):
             export(device, name=name)
         assert looks == [name, name]

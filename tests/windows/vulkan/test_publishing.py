@@ -12,7 +12,7 @@ import pytest
 import extmem
 from extmem import errors, vk
 from extmem.handles._win32 import calls
-from extmem.manager._win32 import payloads
+from extmem.manager.windows import payloads
 from extmem.memory import Device, opening
 from extmem.objects.kmt import SLOTS
 from extmem.testing import fake_vulkan

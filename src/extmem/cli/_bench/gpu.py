@@ -33,7 +33,7 @@ import extmem
 from extmem import vk
 from extmem.cli._bench.floor import Floor, compile_floor
 from extmem.cli._bench.measure import TURNS, Figure, at_most, interleaved, ratio, ratio_in_turns, told
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
 
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from extmem import optional
-from extmem.devices import shortage
+from extmem.devices import descriptor_shortage
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Offer
+    from extmem.devices.backend import Offer
     from extmem.devices.cuda.gpus import Gpu
 
 __all__ = ["WIN32_IS_NATIVE", "all_gpus", "driver_module", "forget", "missing", "offers", "replaced_by"]
@@ -80,7 +80,7 @@ def offers() -> list[Offer]:
     try:
         found = [gpu.offer() for gpu in all_gpus()]
     except (UnsupportedError, DriverError, HandleStateError) as error:
-        shortage.refuse("the CUDA devices cannot be looked for")
+        descriptor_shortage.refuse("the CUDA devices cannot be looked for")
         _missing[pid] = str(error)
         return []
     return found

@@ -13,20 +13,20 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.copies import copy_of
-from extmem.devices.cuda import arrays
-from extmem.devices.cuda.allocation import CudaAllocation, Undo, take
-from extmem.devices.cuda.call import fail
+from extmem.devices.cuda import images
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
+from extmem.devices.cuda.memory import CudaAllocation, Undo, take
+from extmem.devices.cuda.results import fail
+from extmem.devices.fd_copies import copy_of
 from extmem.errors import DriverError, UnsupportedError
 from extmem.vk.handle_types import SIZED_BY_D3D
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
-    from extmem.broker.descriptors import PayloadFd
-    from extmem.devices.base import Origin
-    from extmem.devices.cuda.driver import CudaDriver
+    from extmem.devices.backend import Origin
+    from extmem.devices.cuda.backend import CudaDriver
     from extmem.owning import OwnedFd
+    from extmem.sharing.payload import PayloadFd
 
 __all__ = ["External"]
 
@@ -114,7 +114,7 @@ class External:
                 if origin.image is None:
                     pointer = self._map(memory, origin, undo)
                 else:
-                    array = arrays.map_array(self._driver, memory, origin.image, origin.devices, undo)
+                    array = images.map_array(self._driver, memory, origin.image, origin.devices, undo)
                 made = CudaAllocation(
                     self._driver,
                     origin.size,

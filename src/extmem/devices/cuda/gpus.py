@@ -9,18 +9,18 @@ from itertools import starmap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.base import DeviceIdentity, Offer
+from extmem.devices.backend import DeviceIdentity, Offer
 from extmem.devices.cuda import WIN32_IS_NATIVE
-from extmem.devices.cuda.allocation import Undo, take, undo_all
-from extmem.devices.cuda.call import fail
-from extmem.devices.cuda.sharing import CAPABILITY
+from extmem.devices.cuda.export_handle import CAPABILITY
+from extmem.devices.cuda.memory import Undo, take, undo_all
+from extmem.devices.cuda.results import fail
 from extmem.errors import UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import Lock, Owner, late_imports, soon
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.driver import CudaDriver
-    from extmem.devices.cuda.hosted import Registrations
+    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.host_registration import Registrations
     from extmem.owning import Step
 
 __all__ = ["RANK", "Gpu", "look"]
@@ -131,7 +131,7 @@ class Gpu:
     def open(self) -> CudaDriver:
         """Retain the primary context. The caller closes the device."""
         with late_imports():
-            from extmem.devices.cuda.driver import CudaDriver
+            from extmem.devices.cuda.backend import CudaDriver
 
         return CudaDriver(self)
 
@@ -139,7 +139,7 @@ class Gpu:
     def registrations(self) -> Registrations:
         """Host payloads that this GPU sees."""
         with late_imports():
-            from extmem.devices.cuda.hosted import Registrations
+            from extmem.devices.cuda.host_registration import Registrations
 
         return Registrations(self)
 

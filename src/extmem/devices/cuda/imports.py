@@ -7,16 +7,16 @@ import stat
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.base import FdFacts, Origin
-from extmem.devices.cuda.allocation import CudaAllocation, HostMapping, Undo
+from extmem.devices.backend import FdFacts, Origin
 from extmem.devices.cuda.capabilities import HOST_TYPE
 from extmem.devices.cuda.external import External
+from extmem.devices.cuda.memory import CudaAllocation, HostMapping, Undo
 from extmem.devices.cuda.vmm import PRODUCER
 from extmem.errors import DriverError
 
 if TYPE_CHECKING:
-    from extmem.broker.descriptors import PayloadFd
-    from extmem.devices.cuda.driver import CudaDriver
+    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.sharing.payload import PayloadFd
 
 __all__ = ["Imports"]
 

@@ -11,9 +11,9 @@ from extmem.errors import HandleStateError
 
 if TYPE_CHECKING:
     from extmem import vk
-    from extmem.devices.base import ImageRegion
-    from extmem.devices.cuda.allocation import CudaAllocation
-    from extmem.devices.cuda.driver import CudaDriver
+    from extmem.devices.backend import ImageRegion
+    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.memory import CudaAllocation
 
 __all__ = ["CudaRecorder", "CudaResource"]
 

@@ -13,17 +13,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.cuda.allocation import CudaAllocation, Undo, take
-from extmem.devices.cuda.call import fail
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
-from extmem.devices.cuda.sharing import ATTRIBUTE, KIND, WORDS, Terms, make_private
+from extmem.devices.cuda.export_handle import ATTRIBUTE, KIND, WORDS, Terms, make_private
+from extmem.devices.cuda.memory import CudaAllocation, Undo, take
+from extmem.devices.cuda.results import fail
 from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
 from extmem.owning import OwnedDescriptor, OwnedFd
 
 if TYPE_CHECKING:
-    from extmem.broker.descriptors import PayloadFd
-    from extmem.devices.cuda.driver import CudaDriver
-    from extmem.manager import ShareTerms
+    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.sharing.payload import PayloadFd
+    from extmem.sharing.terms import ShareTerms
 
 __all__ = ["PRODUCER", "Vmm"]
 

@@ -21,7 +21,7 @@ from extmem.errors import DriverError
 from extmem.owning import Held, Uses
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.driver import CudaDriver
+    from extmem.devices.cuda.backend import CudaDriver
 
 __all__ = ["Waiting"]
 

@@ -13,10 +13,10 @@ from extmem.errors import UnsupportedError
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.base import FdFacts, Offer
+    from extmem.devices.backend import FdFacts, Offer
     from extmem.devices.host import images as images
     from extmem.devices.host import recording as recording
-    from extmem.devices.host._system import FileMapping
+    from extmem.devices.host.system import FileMapping
 
 __all__ = ["HAS_FDS", "RANK", "identity_of", "inspect", "map_file", "offers", "range_is_mapped"]
 
@@ -44,8 +44,8 @@ if sys.platform in ("linux", "win32"):
     def offers() -> list[Offer]:
         """The host device of this machine."""
         with late_imports():
-            from extmem.devices.base import Offer
-            from extmem.devices.host.driver import HostDriver
+            from extmem.devices.backend import Offer
+            from extmem.devices.host.backend import HostDriver
             from extmem.devices.host.identity import host_identity
 
         return [Offer("host", host_identity(), RANK, HostDriver, HostDriver)]
@@ -53,23 +53,23 @@ if sys.platform in ("linux", "win32"):
     def map_file(fd: int, size: int, writable: bool = True) -> FileMapping:
         """A mapping of a host payload's first `size` bytes. Errors: OSError."""
         with late_imports():
-            from extmem.devices.host import _system
+            from extmem.devices.host import system
 
-        return _system.map_file(fd, size, writable)
+        return system.map_file(fd, size, writable)
 
     def identity_of(fd: int) -> tuple[int, int] | None:
         """What tells a host payload's file from others; None on Windows, where handles are compared."""
         with late_imports():
-            from extmem.devices.host import _system
+            from extmem.devices.host import system
 
-        return _system.identity_of(fd)
+        return system.identity_of(fd)
 
     def inspect(fd: int) -> FdFacts:
         """What an fd is, and whether it is a host payload's. It is left as it is."""
         with late_imports():
-            from extmem.devices.host import _system
+            from extmem.devices.host import system
 
-        return _system.inspect(fd)
+        return system.inspect(fd)
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped here, readable and writable, and there.
@@ -77,9 +77,9 @@ if sys.platform in ("linux", "win32"):
         Errors: OutOfMemoryError without a descriptor to look.
         """
         with late_imports():
-            from extmem.devices.host import _system
+            from extmem.devices.host import system
 
-        return _system.range_is_mapped(address, size)
+        return system.range_is_mapped(address, size)
 
 else:
 
@@ -99,7 +99,7 @@ else:
 
     def inspect(fd: int) -> FdFacts:
         """No fd is a host payload's on this platform."""
-        from extmem.devices.base import FdFacts
+        from extmem.devices.backend import FdFacts
 
         return FdFacts("other", f"fd {fd} leads to no host payload: there are none on this platform")
 

@@ -15,8 +15,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import extmem
-from extmem.devices.base import DeviceIdentity
-from extmem.devices.host import _system
+from extmem.devices.backend import DeviceIdentity
+from extmem.devices.host import system
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def _digest(*parts: str) -> bytes:
 
 def device_uuid(root: Path | str = "/") -> bytes:
     """16 bytes that say which machine and boot this is. `root` is where /proc and /etc are looked for."""
-    words = _system.boot(root)
+    words = system.boot(root)
     return _digest("host device", *words) if words else os.urandom(16)
 
 

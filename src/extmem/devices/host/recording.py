@@ -14,8 +14,8 @@ from extmem.errors import HandleStateError, UnsupportedError
 
 if TYPE_CHECKING:
     from extmem import vk
-    from extmem.devices.base import Allocation, ImageRegion
-    from extmem.devices.host.driver import HostDriver
+    from extmem.devices.backend import Allocation, ImageRegion
+    from extmem.devices.host.backend import HostDriver
 
 __all__ = ["HostRecorder", "HostResource"]
 

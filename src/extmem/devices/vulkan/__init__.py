@@ -17,14 +17,14 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices import shortage
+from extmem.devices import descriptor_shortage
 from extmem.errors import DriverError, ExtmemError, UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.base import Offer
-    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.devices.backend import Offer
+    from extmem.devices.vulkan.backend import VulkanDriver
     from extmem.devices.vulkan.instance import Instance
     from extmem.devices.vulkan.native import Native
 
@@ -100,7 +100,7 @@ def offers() -> list[Offer]:
     except (UnsupportedError, DriverError) as error:
         problems.append(str(error))
     if problems:
-        shortage.refuse("the Vulkan devices cannot be looked for")
+        descriptor_shortage.refuse("the Vulkan devices cannot be looked for")
     said = "; ".join(problems) or (
         "the loader finds no device of Vulkan 1.1 or later; install a driver for the GPU (on Debian software rendering "
         "is in mesa-vulkan-drivers)"

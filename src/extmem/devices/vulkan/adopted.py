@@ -13,7 +13,7 @@ from typing import SupportsIndex
 from extmem import rules
 from extmem.devices import host
 from extmem.devices.vulkan import new_loader
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.devices.vulkan.instance import API_VERSION, Instance
 from extmem.devices.vulkan.logical import MOVING, SHARING
 from extmem.devices.vulkan.physical import PhysicalDevice

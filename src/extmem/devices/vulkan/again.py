@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.copies import copy_of, copy_to_read
-from extmem.devices.vulkan.allocation import VulkanAllocation
+from extmem.devices.fd_copies import copy_of, copy_to_read
+from extmem.devices.vulkan.call_structs import FdImport, Spares
+from extmem.devices.vulkan.fd_check import seals_of
+from extmem.devices.vulkan.memory import VulkanAllocation
 from extmem.devices.vulkan.owners import VkObject
-from extmem.devices.vulkan.prepared import FdImport, Spares
-from extmem.devices.vulkan.proving import seals_of
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:

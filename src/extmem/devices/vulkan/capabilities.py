@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices.vulkan import WIN32_IS_NATIVE
-from extmem.devices.vulkan.call import fail
-from extmem.devices.vulkan.types import WIN32, HandleType, from_driver, to_driver, translated
+from extmem.devices.vulkan.handle_types import WIN32, HandleType, from_driver, to_driver, translated
+from extmem.devices.vulkan.results import fail
 from extmem.errors import UnsupportedError
 from extmem.vk.abi import from_c, to_c
 from extmem.vk.handle_types import FROM_D3D

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, NoReturn
 
 from extmem import vk
 from extmem.devices import host
-from extmem.devices.copies import copy_to_read
-from extmem.devices.vulkan.allocation import VulkanAllocation
-from extmem.devices.vulkan.call import fail
+from extmem.devices.fd_copies import copy_to_read
+from extmem.devices.vulkan.call_structs import FdImport, Spares
+from extmem.devices.vulkan.fd_check import Prover
+from extmem.devices.vulkan.memory import VulkanAllocation
 from extmem.devices.vulkan.owners import VkObject
-from extmem.devices.vulkan.prepared import FdImport, Spares
-from extmem.devices.vulkan.proving import Prover
+from extmem.devices.vulkan.results import fail
 from extmem.errors import DriverError, UnsupportedError
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
-    from extmem.broker.descriptors import PayloadFd
     from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanDriver
     from extmem.owning import Making, OwnedFd
+    from extmem.sharing.payload import PayloadFd
 
 __all__ = ["Imports"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.owners import VkInstanceOwner
 from extmem.devices.vulkan.physical import PhysicalDevice
+from extmem.devices.vulkan.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
 from extmem.vk.abi import ffi

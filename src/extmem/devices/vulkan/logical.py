@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.owners import VkDeviceOwner, VkObject
+from extmem.devices.vulkan.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import living

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from extmem.devices.vulkan.allocation import VulkanAllocation
-from extmem.devices.vulkan.types import HandleType
+from extmem.devices.vulkan.handle_types import HandleType
+from extmem.devices.vulkan.memory import VulkanAllocation
 from extmem.errors import DriverError
 from extmem.vk import Result
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanDriver
 
 __all__ = ["Measuring"]
 

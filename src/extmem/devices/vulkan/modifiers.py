@@ -13,7 +13,7 @@ from extmem.vk.formats import format_name
 from extmem.vk.modifiers import EXTENSION, MEMORY_PLANES
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanDriver
     from extmem.devices.vulkan.physical import PhysicalDevice
 
 __all__ = ["format_properties", "resolved"]

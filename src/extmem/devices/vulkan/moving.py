@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.base import Allocation, QueueFacts, Recorder
-from extmem.devices.vulkan.allocation import QueueOwner, VulkanAllocation, ours
+from extmem.devices.backend import Allocation, QueueFacts, Recorder
 from extmem.devices.vulkan.logical import LogicalDevice
+from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation, ours
 from extmem.errors import UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import Lock, Uses

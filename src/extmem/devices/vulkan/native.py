@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from extmem.broker.descriptors import Win32Payload
     from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.allocation import VulkanAllocation
-    from extmem.manager import ShareTerms
+    from extmem.devices.vulkan.memory import VulkanAllocation
     from extmem.owning import OwnedFd
+    from extmem.sharing.payload import Win32Payload
+    from extmem.sharing.terms import ShareTerms
 
 __all__ = ["Native"]
 

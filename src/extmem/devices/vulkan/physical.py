@@ -7,14 +7,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import vk
-from extmem.devices.base import DeviceIdentity, Offer
+from extmem.devices.backend import DeviceIdentity, Offer
 from extmem.devices.vulkan import capabilities, modifiers
-from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.results import fail
 from extmem.owning import late_imports
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanDriver
     from extmem.devices.vulkan.instance import Instance
 
 __all__ = ["PhysicalDevice", "QueueFamily"]
@@ -73,7 +73,7 @@ class PhysicalDevice:
     def open(self) -> VulkanDriver:
         """Make a VkDevice. The caller closes it."""
         with late_imports():
-            from extmem.devices.vulkan.driver import VulkanDriver
+            from extmem.devices.vulkan.backend import VulkanDriver
 
         return VulkanDriver(self)
 

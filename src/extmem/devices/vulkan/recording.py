@@ -15,7 +15,7 @@ from extmem import vk
 from extmem.vk.abi import ffi, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.base import ImageRegion
+    from extmem.devices.backend import ImageRegion
     from extmem.devices.resources import NativeResource
     from extmem.vk.loader import Commands
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from extmem import vk
-from extmem.devices.base import Allocation
+from extmem.devices.backend import Allocation
 from extmem.devices.resources import NativeResource, Requirements
-from extmem.devices.vulkan.allocation import VulkanAllocation, ours
-from extmem.devices.vulkan.call import fail
+from extmem.devices.vulkan.call_structs import BufferCreation, Spares
+from extmem.devices.vulkan.handle_types import HandleType, translated
+from extmem.devices.vulkan.memory import VulkanAllocation, ours
 from extmem.devices.vulkan.modifiers import resolved
 from extmem.devices.vulkan.owners import VkObject
-from extmem.devices.vulkan.prepared import BufferCreation, Spares
-from extmem.devices.vulkan.types import HandleType, translated
+from extmem.devices.vulkan.results import fail
 from extmem.errors import UnsupportedError
 from extmem.owning import Owner
 from extmem.vk.abi import ffi, from_c, to_c
@@ -25,7 +25,7 @@ from extmem.vk.modifiers import MEMORY_PLANES, has_modifier, questions
 from extmem.vk.words import flags_text
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanDriver
 
 __all__ = ["Resources"]
 

@@ -27,8 +27,8 @@ from extmem.owning import Lock, Step, Uses, do_last
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.allocation import QueueOwner, VulkanAllocation
-    from extmem.devices.vulkan.driver import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation
 
 __all__ = ["Transfer"]
 

@@ -19,26 +19,26 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.vulkan.allocation import VulkanAllocation
-from extmem.devices.vulkan.call import fail
 from extmem.devices.vulkan.capabilities import WIN32_EXTENSION
+from extmem.devices.vulkan.memory import VulkanAllocation
 from extmem.devices.vulkan.owners import VkObject
+from extmem.devices.vulkan.results import fail
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
 from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
-from extmem.manager._win32 import drivers, refusals
-from extmem.manager._win32.descriptors import security_descriptor
+from extmem.manager.windows import driver_memory, status_errors
+from extmem.manager.windows.security_descriptors import security_descriptor
 from extmem.objects import FLAG_INHERIT, Status, describe, error_for
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.vk.abi import ffi, to_c
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
-    from extmem.broker.descriptors import Win32Payload
     from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.driver import VulkanDriver
-    from extmem.manager import ShareTerms
+    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.sharing.payload import Win32Payload
+    from extmem.sharing.terms import ShareTerms
     from extmem.vk.abi import CStruct
 
 __all__ = ["Win32Sharing"]
@@ -83,7 +83,7 @@ class Win32Sharing:
                         raise
                     # Somebody may have taken the name since it was looked at, and given it up again: drivers answer
                     # that with lack of memory.
-                    drivers.refuse_taken(name)
+                    driver_memory.refuse_taken(name)
                     if last:
                         raise
                 del keep
@@ -96,11 +96,11 @@ class Win32Sharing:
             stated = None
             if types & _NT:
                 if terms is None or (terms.described and terms.name is None):
-                    name: str | None = drivers.hidden_name()
+                    name: str | None = driver_memory.hidden_name()
                 else:
                     name = terms.name
                     if name is not None:
-                        drivers.refuse_taken(name)
+                        driver_memory.refuse_taken(name)
                 if terms is None:
                     stated = vk.ExportMemoryWin32HandleInfoKHR(None, int(Access.READ_WRITE), name)
                 elif terms.stated or name is not None:
@@ -203,12 +203,12 @@ class Win32Sharing:
         if payload.number:
             return f"the {kind} number {payload.number:#x}, which extmem cannot look behind"
         try:
-            objects, value = drivers.kernel(), payload.fd
+            objects, value = driver_memory.kernel(), payload.fd
             granted = objects.from_kernel(calls.basic(value).granted)
             path = calls.name_of(value)
             type_name = objects.kind_of(value)
         except StatusError as error:
-            raise refusals.of_handle(error, payload.fd) from None
+            raise status_errors.of_handle(error, payload.fd) from None
         named = f", named {path}" if path else ""
         by = f"the name {payload.name!r}" if payload.name is not None else f"an {kind} handle"
         return f"{by}, an open {type_name} with {describe(granted)}{named}"

@@ -63,7 +63,7 @@ def killing_broker(countdown: Countdown, moment: Literal["before", "after"] = "b
 
     moment: "before" the broker gets the request, or "after" it has carried it out and its reply is lost.
     """
-    from extmem.broker import transport
+    from extmem.wire import transport
 
     real = transport.send
 

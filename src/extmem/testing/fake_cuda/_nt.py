@@ -14,8 +14,8 @@ from extmem import vk
 from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import OBJECT_ATTRIBUTES, advapi32
-from extmem.manager._win32 import drivers
-from extmem.manager._win32.descriptors import sddl_from
+from extmem.manager.windows import driver_memory
+from extmem.manager.windows.security_descriptors import sddl_from
 from extmem.testing.fake_cuda.machine import INVALID_VALUE, Refusal
 from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
 from extmem.testing.fake_vulkan.sections import SectionObjects
@@ -105,4 +105,4 @@ def abandon(payload: FilePayload) -> None:
 
 def kernel_objects() -> contextlib.AbstractContextManager[None]:
     """A fake's sections stand for the kernel objects that drivers make."""
-    return drivers.stood_in_by(SectionObjects())
+    return driver_memory.stood_in_by(SectionObjects())

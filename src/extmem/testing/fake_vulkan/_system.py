@@ -17,10 +17,10 @@ if sys.platform == "win32":
 
     def own_objects() -> contextlib.AbstractContextManager[None]:
         """Within the block a fake's sections stand for the kernel objects that drivers make."""
-        from extmem.manager._win32 import drivers
+        from extmem.manager.windows import driver_memory
         from extmem.testing.fake_vulkan.sections import SectionObjects
 
-        return drivers.stood_in_by(SectionObjects())
+        return driver_memory.stood_in_by(SectionObjects())
 
     def sharing() -> Any:
         """The module of the commands that share."""

@@ -73,7 +73,7 @@ class FilePayload:
 
     def map(self, size: int) -> tuple[int, object]:
         """See `Payload`. Errors: OSError for too short a file, whose mapping would kill the process."""
-        from extmem.devices.host._mapping import map_file
+        from extmem.devices.host.mapping import map_file
 
         if os.fstat(self.fd).st_size < size:
             raise OSError(f"the file has less than {size} bytes: whoever touches the mapping is killed")

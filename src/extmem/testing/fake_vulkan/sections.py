@@ -15,7 +15,7 @@ if sys.platform != "win32":
 from extmem.devices import host
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
-from extmem.manager._win32 import drivers, rights
+from extmem.manager.windows import driver_memory, rights
 from extmem.objects import TYPE_NAME, Status
 from extmem.testing.fake_vulkan.tags import DIRTY, GARBAGE, SIZE, Tag, unpack
 
@@ -45,7 +45,7 @@ def read_tag(handle: int) -> Tag | None:
         calls.close_handle(looking)
 
 
-class SectionObjects(drivers.DriverObjects):
+class SectionObjects(driver_memory.DriverObjects):
     """A fake driver's kernel objects."""
 
     def kind_of(self, value: int) -> str:

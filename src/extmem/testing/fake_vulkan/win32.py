@@ -19,8 +19,8 @@ from extmem import vk
 from extmem.errors import ObjectManagerError
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
-from extmem.manager._win32 import names, rights
-from extmem.manager._win32.descriptors import sddl_from
+from extmem.manager.windows import names, rights
+from extmem.manager.windows.security_descriptors import sddl_from
 from extmem.objects import ALL_ACCESS
 from extmem.testing.fake_vulkan.gpus import PAYLOAD_NAME
 from extmem.testing.fake_vulkan.machine import Refusal

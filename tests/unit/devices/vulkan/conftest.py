@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
 from tests import vulkan_bed
 
 REAL = {"test_instance.py", "test_physical.py", "test_transfer.py", "test_a_buffer_larger_than_any_memory_is_an_error"}

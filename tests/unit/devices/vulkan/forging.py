@@ -6,8 +6,8 @@ import fcntl
 import os
 from collections.abc import Callable
 
-from extmem.devices.vulkan.driver import VulkanDriver
-from extmem.devices.vulkan.proving import seals_of
+from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.fd_check import seals_of
 from extmem.errors import ExtmemError
 from tests.unit.devices.vulkan.steps import FD, SIZE, allocate
 

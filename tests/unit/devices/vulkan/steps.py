@@ -7,8 +7,8 @@ import os
 from extmem import vk
 from extmem.devices.host import HAS_FDS
 from extmem.devices.resources import Requirements
-from extmem.devices.vulkan.allocation import VulkanAllocation
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.memory import VulkanAllocation
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 FD, W32, KMT = HandleType.OPAQUE_FD, HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT

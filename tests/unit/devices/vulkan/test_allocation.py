@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from extmem import vk
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.memory import Device
 from extmem.vk.abi import ffi

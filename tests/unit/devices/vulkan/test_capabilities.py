@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from extmem import vk
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import RuleViolation, UnsupportedError
 from extmem.memory import Device

@@ -11,7 +11,7 @@ import pytest
 
 import extmem
 from extmem.devices import vulkan
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.devices.vulkan.instance import Instance
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.testing.children import Peer

@@ -6,7 +6,7 @@ import pytest
 
 from extmem import vk
 from extmem.devices import vulkan
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.devices.vulkan.instance import Instance
 from extmem.devices.vulkan.logical import _family
 from extmem.devices.vulkan.physical import PhysicalDevice, QueueFamily

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from extmem import vk
-from extmem.devices.base import NativeResource, Requirements
+from extmem.devices.resources import NativeResource, Requirements
 from extmem.devices.vulkan.recording import CommandRecorder
 
 STAGE, ACCESS, LAYOUT = vk.PipelineStageFlagBits, vk.AccessFlagBits, vk.ImageLayout

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from extmem import vk
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
 from extmem.memory import Device
 from tests.systems import on_linux

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from extmem import raw, vk
-from extmem.devices.vulkan.call import fail
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.results import fail
 from extmem.errors import DriverError, OutOfMemoryError
 from extmem.memory import Device
 from tests.unit.devices.vulkan.steps import FD, SIZE, allocate

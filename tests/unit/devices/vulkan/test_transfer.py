@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from extmem.devices.vulkan.driver import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.devices.vulkan.transfer import _STAGING
 from extmem.errors import DriverError
 from tests.unit.devices.vulkan.steps import SHARED, SIZE, allocate, buffer_info, mappable, read

@@ -7,8 +7,8 @@ import copy
 import pytest
 
 from extmem import vk
-from extmem.devices.vulkan import types
-from extmem.devices.vulkan.types import from_driver, to_driver, translated
+from extmem.devices.vulkan import handle_types
+from extmem.devices.vulkan.handle_types import from_driver, to_driver, translated
 from tests.unit.devices.vulkan.steps import DMA_BUF, FD, HOST, KMT, W32, HandleType
 
 D3D = HandleType.D3D12_RESOURCE
@@ -43,7 +43,7 @@ def test_where_there_are_fds_there_are_the_object_managers_types(answered: int, 
 
 
 def test_a_driver_of_windows_is_told_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(types, "WIN32_IS_NATIVE", True)
+    monkeypatch.setattr(handle_types, "WIN32_IS_NATIVE", True)
     info = vk.BufferCreateInfo(size=1, p_next=vk.ExternalMemoryBufferCreateInfo(W32))
     for kinds in (W32, KMT, FD, W32 | D3D):
         assert to_driver(int(kinds)) == from_driver(int(kinds)) == int(kinds)

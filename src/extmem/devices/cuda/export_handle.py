@@ -1,0 +1,51 @@
+"""The door to how CUDA's own memory leaves the process: by POSIX descriptor on Linux, by NT handle on Windows."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extmem.sharing.terms import ShareTerms
+
+__all__ = [
+    "ATTRIBUTE",
+    "CAPABILITY",
+    "KIND",
+    "WORDS",
+    "Terms",
+    "make_private",
+    "recognisable",
+    "same_payload",
+]
+
+if sys.platform == "win32":
+    from extmem.devices.cuda.win32 import Terms, make_private, recognisable, same_payload
+
+    KIND, WORDS, CAPABILITY = "CU_MEM_HANDLE_TYPE_WIN32", "NT handles", "win32_handle"
+    ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED"
+else:
+    import os
+
+    KIND, WORDS, CAPABILITY = "CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR", "POSIX descriptors", "posix_fd"
+    ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED"
+
+    class Terms:
+        """What cuMemCreate is told of who may have the memory: nothing, whoever has the descriptor has it."""
+
+        address = 0
+
+        def __init__(self, terms: ShareTerms | None) -> None:
+            """terms: they stay with the object manager."""
+
+    def make_private(fd: int) -> None:
+        """Keep it from children (close-on-exec). Errors: OSError."""
+        os.set_inheritable(fd, False)
+
+    def recognisable(fd: int) -> object:
+        """Nothing is needed: files have numbers (`host.identity_of`)."""
+        return None
+
+    def same_payload(held: object, fd: int) -> bool:
+        """True for files of one number."""
+        return True

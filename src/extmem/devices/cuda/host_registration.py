@@ -1,0 +1,112 @@
+"""Host payloads on the GPU: their pages are registered with CUDA once for each payload, and counted.
+
+How this works. Registering pins the pages and maps them into the GPU's address space (cuMemHostRegister); it takes the
+longer the more there are. All imports of a payload in this process share one registration and one mapping of the file;
+the last one that closes ends both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from extmem.devices import host
+from extmem.devices.cuda.export_handle import recognisable, same_payload
+from extmem.devices.cuda.results import fail
+from extmem.errors import UnsupportedError
+from extmem.owning import Lock
+
+if TYPE_CHECKING:
+    from extmem.devices.backend import Mapping
+    from extmem.devices.cuda.gpus import Gpu
+
+__all__ = ["Registered", "Registrations"]
+
+_PORTABLE, _DEVICE_MAP, _READ_ONLY = 0x01, 0x02, 0x08
+_PAGE = 4096
+_Key = tuple[int, bool, tuple[int, int] | None]
+"""Size, whether it may be written, and which file it is, where the system has a number for that."""
+
+
+@dataclass(slots=True)
+class Registered:
+    """A payload's pages on the GPU. Counted: one `Registrations.give_back` for each `take`."""
+
+    key: _Key | None
+    pointer: int
+    """CUdeviceptr."""
+    mapping: Mapping | None
+    held: object = None
+    """What knows the payload again by another of its handles."""
+    users: int = 1
+
+
+class Registrations:
+    """What one GPU has registered in this process."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._known: dict[_Key, list[Registered]] = {}
+        self._lock = Lock()
+
+    def take(self, fd: int, size: int, *, writable: bool) -> Registered:
+        """The first `size` bytes of a host payload, as the GPU sees them. Its fd or handle is borrowed for the call.
+
+        The primary context is current. Errors: UnsupportedError; DriverError; OSError where it cannot be mapped.
+        """
+        key = (size, writable, host.identity_of(fd))
+        with self._lock:
+            for known in self._known.get(key, ()):
+                if same_payload(known.held, fd):
+                    known.users += 1
+                    return known
+            mapping, held = host.map_file(fd, size, writable), recognisable(fd)
+            pointer = self.register(mapping.address, size, writable=writable)
+            made = Registered(key, pointer, mapping, held)
+            self._known.setdefault(key, []).append(made)
+            return made
+
+    def give_back(self, registered: Registered) -> None:
+        """The last one unregisters, and the mapping goes with it. The primary context is current."""
+        with self._lock:
+            registered.users -= 1
+            if registered.users:
+                return
+            if registered.key is not None:
+                self._known[registered.key].remove(registered)
+                if not self._known[registered.key]:
+                    del self._known[registered.key]
+            registered.held = None
+            if registered.mapping is not None:
+                self.unregister(registered.mapping.address)
+                registered.mapping = None
+
+    def register(self, address: int, size: int, *, writable: bool) -> int:
+        """Pin and map the pages; the CUdeviceptr. Errors: UnsupportedError, DriverError."""
+        cu, gpu = self._gpu.module, self._gpu
+        flags = _PORTABLE | _DEVICE_MAP
+        if not gpu.can["maps_host"]:
+            raise UnsupportedError(
+                f"{gpu.name} does not map host memory; copy the payload to memory of the GPU",
+                requires_one_of=["CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY", "memory of the GPU"],
+            )
+        if not writable:
+            if not gpu.can["registers_read_only"]:
+                raise UnsupportedError(
+                    f"{gpu.name} registers host memory for reading and writing alone, and this payload is read-only "
+                    "here; open it on the host device, or ask its owner for write access",
+                    requires_one_of=["the right to write", "the host device"],
+                )
+            flags |= _READ_ONLY
+        (result,) = cu.cuMemHostRegister(address, -(-size // _PAGE) * _PAGE, flags)
+        if result:
+            fail(result, "cuMemHostRegister", gpu.name, tried=f"{size} bytes at {address:#x}")
+        result, pointer = cu.cuMemHostGetDevicePointer(address, 0)
+        if result:
+            self.unregister(address)
+            fail(result, "cuMemHostGetDevicePointer", gpu.name, tried=f"{address:#x}")
+        return int(pointer)
+
+    def unregister(self, address: int) -> None:
+        """cuMemHostUnregister."""
+        self._gpu.module.cuMemHostUnregister(address)

@@ -1,0 +1,124 @@
+"""Payloads: sealed memory files that describe themselves.
+
+How this works. The file is the allocation, rounded up to whole pages, and one page more that holds the payload's own
+descriptor (`trailer`). It is zeroed by the kernel and its size is sealed for good: nobody who maps it can be
+killed by somebody else truncating it. Its mode is read-only, so that whoever was given a read-only descriptor
+cannot reopen it for writing through /proc, unless it runs as the owner, who could change the mode back.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.devices.host import reserve, trailer
+from extmem.errors import OutOfMemoryError
+from extmem.owning import OwnedFd, copy_fd
+
+if sys.platform != "linux":
+    raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
+
+import fcntl
+import resource
+
+if TYPE_CHECKING:
+    from extmem.sharing.terms import ShareTerms
+
+__all__ = ["PAGE", "SEALS", "create", "duplicate", "file_size", "out_of_memory"]
+
+PAGE = mmap.PAGESIZE
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+"""What a payload is sealed with."""
+
+_MFD_NOEXEC_SEAL = 0x8  # linux/memfd.h, since 6.3; the standard library has no name for it yet
+_FLAGS = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+
+
+def file_size(size: int) -> int:
+    """Bytes of the file behind an allocation of `size` bytes."""
+    return -(-size // PAGE) * PAGE + PAGE
+
+
+def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> OwnedFd:
+    """The fd of a new payload, owned by the caller. Errors: OutOfMemoryError; ValueError for too long a descriptor.
+
+    terms: names and security are the broker's here, and not the file's.
+    """
+    frame = trailer.pack(descriptor)
+    whole = file_size(size)
+    owner = None
+    try:
+        owner = _memfd()
+        fd = owner.fd
+        os.ftruncate(fd, whole)
+        reserve.reserve(fd, whole)
+        os.pwrite(fd, frame, whole - PAGE)
+        os.fchmod(fd, 0o444)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except BaseException as error:
+        if owner is not None:
+            owner.settle()
+        if isinstance(error, (OSError, MemoryError)):
+            raise out_of_memory(error, "vkAllocateMemory", f"an allocation of {size} bytes") from error
+        raise
+    return owner
+
+
+def _memfd() -> OwnedFd:
+    try:
+        return OwnedFd.of(os.memfd_create, "extmem", _FLAGS | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return OwnedFd.of(os.memfd_create, "extmem", _FLAGS)  # a kernel before 6.3: payloads may be executable by mode
+
+
+def duplicate(fd: int, *, writable: bool) -> OwnedFd:
+    """A new descriptor of the same payload, close-on-exec, owned by the caller. Errors: OutOfMemoryError."""
+    try:
+        if writable:
+            return copy_fd(fd)
+        return OwnedFd.of(os.open, f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise out_of_memory(error, "vkGetMemoryFdKHR", "another descriptor of a payload") from error
+
+
+def out_of_memory(error: OSError | MemoryError, command: str, what: str) -> Exception:
+    """The error to raise for what the OS refused: OutOfMemoryError where it ran out of something, or the same."""
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError(
+            f"{command}: no memory for {what}: {error}; free some, ask for less, or raise the limit",
+            result=vk.Result.ERROR_OUT_OF_DEVICE_MEMORY,
+            command=command,
+        )
+    result, remedy = _explain(error.errno or 0)
+    if result is None:
+        return error
+    return OutOfMemoryError(
+        f"{command}: no room for {what}: {os.strerror(error.errno or 0)}; {remedy}", result=result, command=command
+    )
+
+
+def _explain(code: int) -> tuple[vk.Result | None, str]:
+    if code == errno.EMFILE:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return (
+            vk.Result.ERROR_TOO_MANY_OBJECTS,
+            f"this process may have {limit} descriptors open; close memory and handles, or raise `ulimit -n`",
+        )
+    if code == errno.ENFILE:
+        return vk.Result.ERROR_TOO_MANY_OBJECTS, "the machine's table of open files is full (sysctl fs.file-max)"
+    if code == errno.EFBIG:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        most = f"files of this process may have {limit} bytes" if limit != resource.RLIM_INFINITY else "it is too big"
+        return vk.Result.ERROR_OUT_OF_DEVICE_MEMORY, f"{most}; raise `ulimit -f` or ask for less"
+    if code in (errno.ENOMEM, errno.ENOSPC, errno.EDQUOT):
+        return (
+            vk.Result.ERROR_OUT_OF_DEVICE_MEMORY,
+            "the machine or this process's control group is out of memory; free some, ask for less, or raise the limit",
+        )
+    return None, ""

@@ -1,0 +1,154 @@
+"""What the host device's memory is to the layers above: a payload's fd, or memory that the caller owns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from weakref import ref
+
+from extmem.devices.backend import Mapping
+from extmem.devices.host.system import FileMapping, identity_of, map_file
+from extmem.errors import HandleStateError
+from extmem.owning import OwnedFd
+from extmem.sharing.payload import PayloadFd
+
+__all__ = ["HostAllocation", "PointerAllocation"]
+
+
+class HostAllocation:
+    """A payload's fd, or HANDLE, and what is mapped of it, which `close` lets go of."""
+
+    __slots__ = ("_mappings", "_payload", "memory_type_index", "size", "writable")
+
+    def __init__(self, source: OwnedFd | PayloadFd, size: int, memory_type_index: int, writable: bool) -> None:
+        """source: the descriptor, or an import's hold on it, which is closed with this."""
+        payload = source if isinstance(source, PayloadFd) else PayloadFd(source, writable)
+        self._payload: PayloadFd | None = payload
+        self._mappings: dict[bool, FileMapping] = {}
+        """What is mapped, by whether it may be written. A mapping ends when nobody has it any more."""
+        self.size = size
+        """VkMemoryAllocateInfo::allocationSize in bytes."""
+        self.memory_type_index = memory_type_index
+        """VkMemoryAllocateInfo::memoryTypeIndex."""
+        self.writable = writable
+        """Whether the fd allows writing."""
+
+    @property
+    def fd(self) -> int:
+        """The fd, borrowed. HandleStateError once closed."""
+        payload = self._payload
+        if payload is None:
+            raise self._freed()
+        return payload.fd
+
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """(st_dev, st_ino) of the payload; on Windows None."""
+        return identity_of(self.fd)
+
+    @property
+    def stated_identity(self) -> int:
+        """0: the kernel tells memory files apart."""
+        return 0
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`."""
+        return self._payload is None
+
+    @property
+    def mapped(self) -> bool:
+        """Whether `map` was called."""
+        return bool(self._mappings)
+
+    def close(self) -> None:
+        """Let go of mappings and fd. Safe to call twice, and again after an exception."""
+        self._mappings.clear()
+        payload = self._payload
+        if payload is not None:
+            payload.close()
+            self._payload = None
+
+    def map(self, writable: bool = True) -> Mapping:
+        """See `Allocation`. Exactly the allocation is mapped, never the self-description behind it."""
+        mapped = self._mappings.get(writable)
+        if mapped is not None:
+            return mapped
+        payload = self._payload
+        shared = payload.shared if payload is not None else None
+        if shared is None:
+            raise self._freed()
+        known = shared.mapping
+        found: FileMapping | None = known() if known is not None else None  # what another import has mapped
+        if found is None or found.size != self.size or found.writable is not writable:
+            found = map_file(shared.fd, self.size, writable)
+            shared.mapping = ref(found)
+        return self._mappings.setdefault(writable, found)
+
+    def _freed(self) -> HandleStateError:
+        return HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
+
+
+class PointerMapping(NamedTuple):
+    """Memory that the caller mapped and keeps, of an imported host pointer."""
+
+    address: int
+    size: int
+    writable: bool = True
+
+
+class PointerAllocation:
+    """Imported host memory: an address range that stays the caller's."""
+
+    __slots__ = ("_address", "memory_type_index", "size")
+
+    def __init__(self, address: int, size: int, memory_type_index: int) -> None:
+        self._address: int | None = address
+        self.size = size
+        """VkMemoryAllocateInfo::allocationSize in bytes."""
+        self.memory_type_index = memory_type_index
+        """VkMemoryAllocateInfo::memoryTypeIndex."""
+
+    @property
+    def address(self) -> int:
+        """The host pointer. HandleStateError once closed."""
+        if self._address is None:
+            raise HandleStateError(f"this allocation of {self.size} bytes is freed; nothing of it can be used any more")
+        return self._address
+
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """None: there is no file."""
+        return None
+
+    @property
+    def writable(self) -> bool:
+        """True: what may not be written is not imported."""
+        return True
+
+    @property
+    def fd(self) -> int | None:
+        """None: there is no file."""
+        return None
+
+    @property
+    def stated_identity(self) -> int:
+        """0: there is no payload of its own."""
+        return 0
+
+    @property
+    def closed(self) -> bool:
+        """True after `close()`."""
+        return self._address is None
+
+    @property
+    def mapped(self) -> bool:
+        """True: it is mapped where its owner has it."""
+        return True
+
+    def close(self) -> None:
+        """Let go of the address. Safe to call twice."""
+        self._address = None
+
+    def map(self, writable: bool = True) -> Mapping:
+        """See `Allocation`."""
+        return PointerMapping(self.address, self.size)

@@ -1,0 +1,80 @@
+"""Reserving memory for a payload when it is allocated, so that lack of it is an error here and never a SIGBUS later.
+
+How this works. A memory file is sparse: its pages come when they are first touched, and a machine that is out of memory
+then kills the process that touches. posix_fallocate takes the pages at once, 0.25 s for each GiB. The kernel itself
+has no limit for memory files and would sooner call its OOM killer than refuse, so requests from `_CHECKED_FROM` on are
+first held against what the machine and the control groups of this process have left, again before each step: of two
+processes that reserve at once, neither drives the other out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from extmem.devices.host import cgroups
+
+if sys.platform != "linux":
+    raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["available", "boot", "physical", "reserve"]
+
+_CHECKED_FROM = 1 << 20
+_STEP = 256 << 20
+_ROOT = "/"
+
+
+def reserve(fd: int, size: int) -> None:
+    """Take `size` bytes of memory for the file. OSError with ENOMEM or what posix_fallocate refuses with."""
+    done = 0
+    while done < size:
+        if size >= _CHECKED_FROM:
+            left, whose = available()
+            if size - done > left:
+                raise MemoryError(f"{size - done} more bytes are needed and {whose} has {left} left")
+        step = min(_STEP, size - done)
+        os.posix_fallocate(fd, done, step)
+        done += step
+
+
+def boot(root: Path | str = _ROOT) -> tuple[str, ...]:
+    """Words that are the same in every process of this boot of this machine, and nowhere else; none where /proc does
+    not tell.
+    """
+    random = cgroups.text_of(f"{root}/proc/sys/kernel/random/boot_id")
+    if random:
+        return (random,)
+    machine = cgroups.text_of(f"{root}/etc/machine-id")
+    started = next(
+        (line for line in cgroups.text_of(f"{root}/proc/stat").splitlines() if line.startswith("btime ")), ""
+    )
+    return ("machine", machine, started) if machine and started else ()
+
+
+def physical(root: Path | str = _ROOT) -> int:
+    """Bytes of memory that this process could ever have: the machine's, or its control group's limit."""
+    machine = _meminfo(root).get("MemTotal", 0)
+    limits = [group.limit for group in cgroups.groups(root)]
+    return min([machine, *limits]) if machine else min(limits, default=1 << 62)
+
+
+def available(root: Path | str = _ROOT) -> tuple[int, str]:
+    """Bytes of memory that are left, and whose limit that is. Swap counts, and so do pages that can be dropped."""
+    info = _meminfo(root)
+    swap = info.get("SwapFree", 0)
+    rooms = [(info["MemAvailable"] + swap, "the machine")] if "MemAvailable" in info else []
+    rooms += [(group.room(swap), f"control group {group.name}") for group in cgroups.groups(root)]
+    return min(rooms, default=(1 << 62, "the machine"))
+
+
+def _meminfo(root: Path | str) -> dict[str, int]:
+    found = {}
+    for line in cgroups.text_of(f"{root}/proc/meminfo").splitlines():
+        key, _, rest = line.partition(":")
+        if key in ("MemTotal", "MemAvailable", "SwapFree"):
+            found[key] = int(rest.split()[0]) << 10
+    return found

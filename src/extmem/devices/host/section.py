@@ -1,0 +1,71 @@
+"""Payloads on Windows: section objects. The object manager makes them, since they have their names from birth."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("sections are Windows's; extmem.devices.host picks what the platform has")
+
+import ctypes
+
+from extmem import vk
+from extmem.devices.backend import DESCRIPTOR_LIMIT, FdFacts
+from extmem.errors import OutOfMemoryError, UnsupportedError
+from extmem.handles._win32 import sections
+from extmem.handles._win32.tables import MEMORYSTATUSEX, kernel32
+from extmem.manager.windows import payloads
+from extmem.owning import OwnedDescriptor, OwnedFd
+from extmem.sharing.terms import ShareTerms
+
+__all__ = ["PAGE", "create", "duplicate", "identity_of", "inspect", "physical"]
+
+PAGE = sections.PAGE
+_CHECKED_FROM = 1 << 20
+"""Bytes from which a request is held against what is left first: the kernel would grow the paging file for it."""
+
+
+def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> OwnedFd:
+    """The handle of a new payload, owned by the caller. Errors: as `manager.windows.payloads.create`."""
+    if len(descriptor) > DESCRIPTOR_LIMIT:
+        raise ValueError(f"a descriptor of {len(descriptor)} bytes does not fit; {DESCRIPTOR_LIMIT} is the limit")
+    if size >= _CHECKED_FROM:
+        left = _memory_status().ullAvailPageFile
+        if size > left:
+            raise OutOfMemoryError(
+                f"vkAllocateMemory: no memory for an allocation of {size} bytes: {left} are left of the machine's "
+                "memory and paging file; free some, ask for less, or let the paging file grow",
+                result=vk.Result.ERROR_OUT_OF_DEVICE_MEMORY,
+                command="vkAllocateMemory",
+            )
+    return OwnedDescriptor(payloads.create(size, descriptor, terms))
+
+
+def identity_of(handle: int) -> tuple[int, int] | None:
+    """None: objects are told apart by comparing handles (CompareObjectHandles)."""
+    return None
+
+
+def inspect(fd: int) -> FdFacts:
+    """No fd is a payload here: those of the C runtime mean nothing to other processes."""
+    return FdFacts("other", f"fd {fd} cannot be a payload: on Windows payloads are shared by NT handle or KMT number")
+
+
+def duplicate(fd: int, *, writable: bool) -> OwnedFd:
+    """UnsupportedError: there are no descriptors of payloads here."""
+    raise UnsupportedError(
+        "Windows has no file descriptors of payloads; export it as OPAQUE_WIN32 or OPAQUE_WIN32_KMT",
+        requires_one_of=["OPAQUE_WIN32", "OPAQUE_WIN32_KMT"],
+    )
+
+
+def physical() -> int:
+    """Bytes of memory of the machine."""
+    return int(_memory_status().ullTotalPhys) or 1 << 62
+
+
+def _memory_status() -> MEMORYSTATUSEX:
+    found = MEMORYSTATUSEX()
+    found.dwLength = ctypes.sizeof(found)
+    kernel32.GlobalMemoryStatusEx(ctypes.byref(found))
+    return found

@@ -1,0 +1,28 @@
+"""What the host device's payloads are made of: memory files on Linux, section objects on Windows. Picked here, once."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = [
+    "PAGE",
+    "FileMapping",
+    "boot",
+    "create",
+    "duplicate",
+    "identity_of",
+    "inspect",
+    "map_file",
+    "physical",
+    "range_is_mapped",
+]
+
+if sys.platform == "win32":
+    from extmem.devices.host.boot import boot
+    from extmem.devices.host.section import PAGE, create, duplicate, identity_of, inspect, physical
+    from extmem.devices.host.windows_mapping import FileMapping, map_file, range_is_mapped
+else:
+    from extmem.devices.host.fd_check import identity_of, inspect
+    from extmem.devices.host.mapping import FileMapping, map_file, range_is_mapped
+    from extmem.devices.host.memfd import PAGE, create, duplicate
+    from extmem.devices.host.reserve import boot, physical

@@ -1,0 +1,279 @@
+"""What an object manager does for this process, whatever the system: the calls and what they give."""
+
+from __future__ import annotations
+
+import abc
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from extmem.errors import UnsupportedError
+from extmem.handles import HandleEntry, HandleInfo
+from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, error_for
+from extmem.objects.kmt import bad_number
+from extmem.owning import Owner, Step
+from extmem.sharing.kinds import Kind, Share
+from extmem.sharing.terms import Exported, Imported
+
+__all__ = ["BrokerStatus", "Manager", "Reference"]
+
+
+class Reference(Owner):
+    """A memory object in the object manager, owned: it is freed by `give_back`, or when this is lost.
+
+    Made empty before the call that makes the memory object, which records it here: so an interrupt does not lose it.
+    """
+
+    __slots__ = ("manager", "memory")
+
+    def __init__(self, manager: Manager) -> None:
+        Owner.__init__(self)
+        self.manager = manager
+        self.memory = 0
+        """The memory object's number; 0 before there is one."""
+
+    def record(self, memory: int) -> None:
+        """This is the memory object."""
+        self.memory = memory
+        self._owed.extend(self.manager.when_reference_lost(memory))
+
+    def give_back(self) -> None:
+        """Free the memory object, once. Errors: as `Manager.free`; it can be tried again then."""
+        if self.owes:
+            self.manager.free_once(self.memory)
+            self.forget()
+        super().give_back()
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatus:
+    """A running broker. `uptime` and `longest_turn` (of its loop, so far) in seconds, `resident` in bytes.
+
+    Of the `limit` file descriptors that it may have open, `used` are used for clients (`fds` of them for payloads), and
+    `reserve` are kept for control. One client could get `client_share` more now, one user `user_share`.
+    """
+
+    pid: int
+    version: int
+    socket: str
+    uptime: float
+    clients: int
+    payloads: int
+    fds: int
+    resident: int
+    limit: int
+    used: int
+    reserve: int
+    client_share: int
+    user_share: int
+    longest_turn: float
+
+
+class Manager(abc.ABC):
+    """Shared objects, their names and this process's handle table. Thread-safe; implements `handles.NtHandleTable`.
+
+    Errors of every call: the object manager's refusals (`ObjectManagerError` classes), PeerGoneError for one that does
+    not answer, UnsupportedError where there is none.
+    """
+
+    has_broker = True
+    """Whether a process of its own keeps all this: False where the kernel does."""
+
+    @abc.abstractmethod
+    def export(
+        self,
+        fd: int,
+        descriptor: bytes,
+        *,
+        share: Share,
+        name: str | None,
+        access: int,
+        sddl: str | None,
+        inherit: bool,
+        strict_kmt: bool = False,
+        kind: Kind = Kind.HOST,
+        identity: int = 0,
+        reference: Reference | None = None,
+    ) -> Exported:
+        """Share a payload; name, shared object and KMT number exist from here on (B13).
+
+        reference: records the memory object, here and wherever one is made: without it, the caller frees the number.
+
+        fd: borrowed; on Windows the payload's HANDLE, of an object that was made under this very name and security.
+        kind: what it is; `identity` tells apart the payloads of kinds whose fds the kernel does not.
+        """
+
+    @abc.abstractmethod
+    def security_text(self, security: str | bytes | int | None) -> str | None:
+        """A security descriptor of `vk.SecurityAttributes` as the SDDL text that `export` takes.
+
+        Errors: UnsupportedError for a binary one where the system has none; SecurityDescriptorError.
+        """
+
+    def reading_alone(self) -> str:
+        """SDDL by which this user may read what is shared, and nobody write."""
+        return "D:(A;;GR;;;OW)"
+
+    @abc.abstractmethod
+    def import_by_name(
+        self,
+        name: str,
+        desired: int = MAXIMUM_ALLOWED,
+        reference: Reference | None = None,
+        *,
+        of_a_gpu: bool = False,
+    ) -> Imported:
+        """A memory object by name, with the rights asked for, or all that the object's security allows.
+
+        of_a_gpu: a GPU's memory comes first. On Windows a host payload and another program's memory of a GPU may have
+        the same name; everywhere else a name is one object's.
+        """
+
+    @abc.abstractmethod
+    def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:
+        """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
+
+    @abc.abstractmethod
+    def import_by_kmt(self, number: int, reference: Reference | None = None) -> Imported:
+        """A memory object by KMT number."""
+
+    def import_stranger(self, number: int, reference: Reference | None = None) -> Imported:
+        """A memory object on a KMT number that no memory of extmem's has: another program's, for the driver to judge.
+
+        InvalidHandleError where there can be none.
+        """
+        raise error_for(Status.INVALID_PARAMETER, bad_number(number))
+
+    @abc.abstractmethod
+    def free(self, memory: int) -> None:
+        """Free a memory object. One that a fork left behind is not ours: nothing happens."""
+
+    @abc.abstractmethod
+    def free_once(self, memory: int) -> None:
+        """`free`, for the owner of a memory object: where it is freed already, nothing happens."""
+
+    @abc.abstractmethod
+    def when_reference_lost(self, memory: int) -> Iterable[Step]:
+        """What frees a memory object soon when the `Reference` to it is lost: C code, which does not block or raise."""
+
+    @property
+    @abc.abstractmethod
+    def lock(self) -> AbstractContextManager[object]:
+        """See `NtHandleTable`."""
+
+    @abc.abstractmethod
+    def get_handle(self, memory: int, entry: HandleEntry | None = None) -> int:
+        """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
+
+    @abc.abstractmethod
+    def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
+        """A new handle by name (B15)."""
+
+    def open_section(self, name: str, desired: int, entry: HandleEntry | None = None) -> int:
+        """A new handle to another program's section by its very name. UnsupportedError where the system has none."""
+        raise UnsupportedError(
+            f"there are no sections here that {name!r} could name: those are Windows's; open what extmem shares with "
+            "extmem.open_handle",
+            requires_one_of=["Windows"],
+        )
+
+    @abc.abstractmethod
+    def close(self, value: int, entry: HandleEntry | None = None) -> None:
+        """CloseHandle. See `NtHandleTable`."""
+
+    @abc.abstractmethod
+    def when_lost(self, value: int) -> Iterable[Step]:
+        """See `NtHandleTable`."""
+
+    @abc.abstractmethod
+    def duplicate(
+        self,
+        value: int,
+        *,
+        desired: int | None,
+        inherit: bool,
+        same_attributes: bool,
+        close_source: bool,
+        into: int | None,
+        entry: HandleEntry | None = None,
+        source_entry: HandleEntry | None = None,
+    ) -> int:
+        """DuplicateHandle; as `NtHandleTable.duplicate`."""
+
+    @abc.abstractmethod
+    def same_object(self, a: int, b: int) -> bool:
+        """CompareObjectHandles."""
+
+    @abc.abstractmethod
+    def info(self, value: int) -> HandleInfo:
+        """GetHandleInformation and NtQueryObject."""
+
+    @abc.abstractmethod
+    def set_flags(self, value: int, mask: int, flags: int) -> None:
+        """SetHandleInformation."""
+
+    @abc.abstractmethod
+    def kmt_alive(self, number: int) -> bool:
+        """Whether an import by this number would find something now."""
+
+    @abc.abstractmethod
+    def offer(self, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
+        """A ticket (some bytes) for exactly one of the three, to be sent to another process by any road.
+
+        It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as
+        long as the process lives that it is for, also when this process has ended: then without its name and KMT
+        number. On Windows, where nobody else can keep it, it ends with this process.
+        """
+
+    @abc.abstractmethod
+    def claim(
+        self, ticket: bytes, reference: Reference | None = None, entry: HandleEntry | None = None
+    ) -> Imported | int:
+        """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
+
+    @abc.abstractmethod
+    def bind_offer(self, ticket: bytes, pid: int) -> None:
+        """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
+
+    @abc.abstractmethod
+    def bind_offer_to(self, ticket: bytes, child: object) -> None:
+        """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment.
+
+        Returns at once. An object that goes without ever having a pid withdraws the ticket.
+        """
+
+    @abc.abstractmethod
+    def withdraw(self, ticket: bytes) -> bool:
+        """Take an offer back. False when it has been claimed or has ended."""
+
+    @abc.abstractmethod
+    def inherit_socket(self, handles: Sequence[int] | None = None) -> socket.socket:
+        """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
+
+        handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
+        Ownership: the caller's. Pass its fd to the child, with `EXTMEM_INHERIT_FD=<fd>:<inode of the socket>` in its
+        environment (`extmem.process.Popen` does so), and close it here once the child has
+        started: a child that dies without a word then gives its handles back.
+        UnsupportedError on Windows, where the kernel does it: pass `handles` to CreateProcess.
+        """
+
+    @abc.abstractmethod
+    def snapshot(self) -> list[PayloadRow]:
+        """All live payloads and who holds them."""
+
+    @abc.abstractmethod
+    def status(self) -> BrokerStatus | None:
+        """The running broker; None where there is none. Starts none."""
+
+    @abc.abstractmethod
+    def stop(self, *, force: bool = False) -> bool:
+        """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not
+        set.
+
+        Forced, nobody loses anything: whoever holds something starts a new broker and announces it there.
+        """
+
+    @abc.abstractmethod
+    def disconnect(self) -> None:
+        """Leave the broker now. All memory objects and handles of this manager end; it cannot be used again."""

@@ -1,0 +1,128 @@
+"""What concerns the broker as a process: children that inherit, listing what is shared, how it is, ending it."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("the broker is Linux's; extmem.manager picks what the system has")
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import NoReturn
+
+from extmem import wire
+from extmem.errors import InvalidHandleError, PeerProtocolError
+from extmem.manager.api import BrokerStatus, Manager
+from extmem.manager.linux.client import Client
+from extmem.manager.linux.validate import fit_handle
+from extmem.objects import Part, PayloadRow, assemble
+
+__all__ = ["BrokerItself", "unexpected", "value_of"]
+
+
+class BrokerItself(Manager):
+    """This process's connection, and the calls that are about the broker and not about memory."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def inherit_socket(self, handles: Sequence[int] | None = None) -> socket.socket:
+        """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
+
+        handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
+        Ownership: the caller's. Pass its fd to the child, with `EXTMEM_INHERIT_FD=<fd>:<inode of the socket>` in its
+        environment (`extmem.process.Popen` does so), and close it here once the child has
+        started: a child that dies without a word then gives its handles back.
+        """
+        client = self.client
+        with client.lock:
+            reply, fd = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
+        if type(reply) is not wire.Channel or fd is None:
+            unexpected(reply)
+        return socket.socket(fileno=fd.take())
+
+    def snapshot(self) -> list[PayloadRow]:
+        """The live payloads that this user may open, and who holds them; for root, all.
+
+        It comes in pages, each of its own moment: what begins or ends meanwhile may be in it or not.
+        """
+        client = self.client
+        parts: list[Part] = []
+        cursor = 0
+        while True:
+            try:
+                with client.lock:
+                    reply, fd = client.exchange(wire.Snapshot(cursor))
+            except InvalidHandleError:
+                if not cursor:
+                    raise
+                parts, cursor = [], 0  # the broker is another one by now
+                continue
+            if type(reply) is not wire.SnapshotFile or fd is None:
+                unexpected(reply)
+            parts += wire.decode_parts(_read(fd.fd, reply.size))
+            cursor = reply.next
+            if not cursor:
+                return assemble(parts)
+
+    def status(self) -> BrokerStatus | None:
+        """The running broker; None where there is none. Starts none."""
+        reply = self.client.probe(wire.GetStatus())
+        if reply is None:
+            return None
+        if type(reply) is not wire.BrokerState:
+            unexpected(reply)
+        return BrokerStatus(
+            reply.pid,
+            reply.version,
+            str(self.client.directory.socket),
+            reply.uptime_ms / 1000,
+            reply.clients,
+            reply.payloads,
+            reply.fds,
+            reply.resident_kib * 1024,
+            reply.limit,
+            reply.used,
+            reply.reserve,
+            reply.client_share,
+            reply.user_share,
+            reply.longest_turn_us / 1_000_000,
+        )
+
+    def stop(self, *, force: bool = False) -> bool:
+        """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not
+        set.
+
+        Forced, nobody loses anything: whoever holds something starts a new broker and announces it there.
+        """
+        reply = self.client.probe(wire.Stop(force))
+        return reply is None or value_of(reply) == 0
+
+    def disconnect(self) -> None:
+        """Leave the broker now. All memory objects and handles of this manager end; it cannot be used again."""
+        self.client.close()
+
+
+def _read(fd: int, size: int) -> bytes:
+    """The first `size` bytes of a file."""
+    octets = bytearray()
+    while len(octets) < size:
+        piece = os.pread(fd, size - len(octets), len(octets))
+        if not piece:
+            break
+        octets += piece
+    return bytes(octets)
+
+
+def value_of(reply: wire.Reply) -> int:
+    """The number that the broker answered with."""
+    if type(reply) is not wire.Value:
+        unexpected(reply)
+    return reply.value
+
+
+def unexpected(reply: wire.Reply) -> NoReturn:
+    """Refuse a reply that does not belong to its request."""
+    raise PeerProtocolError(f"the broker answered with {type(reply).__name__}, which is no answer to that request")

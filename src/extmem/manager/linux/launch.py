@@ -1,0 +1,373 @@
+"""Finding the broker, and starting one where there is none.
+
+How this works. A client first just connects. If nothing listens, it takes `start.lock`; of many clients that come at
+once, one gets it, and the others find the new broker when it is their turn. The holder starts the broker as a process
+of its own session, with no terminal, no inherited descriptor but a pipe, and `/` as its directory. Through the pipe
+comes one line: `ready`, or why not. The broker holds `broker.lock` for life and alone removes a stale socket, so that
+a late starter can never cut off a living one. If the client is killed meanwhile, the kernel frees the lock.
+
+A held `broker.lock` without a listening socket is a broker that starts or leaves, for a moment, or one whose socket was
+removed. The moment is waited for; the other is an error that names the process.
+
+The runtime directory is opened once for each of these, checked, and everything in it is reached through that descriptor
+(`wire.runtime_dir`).
+
+`EXTMEM_BROKER_START=never` forbids starting (a service manager does it, or nobody is to). `EXTMEM_BROKER_PYTHON` names
+the interpreter that runs the broker. A program that embeds Python, or that was frozen into one file, must not be
+started a second time in its place, so there nothing is started without the variable.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, ExtmemError, OutOfMemoryError, PeerGoneError, UnsupportedError
+from extmem.owning import OwnedFd, fds
+from extmem.wire.runtime_dir import RuntimeDir, address_in
+
+__all__ = ["START_TIMEOUT", "connect", "connect_or_start", "start_broker"]
+
+START_TIMEOUT: Final = 10.0
+"""Seconds that a broker may take to start, and a client to find it."""
+_STARTS: Final = 4
+_ABSENT: Final = (errno.ENOENT, errno.ECONNREFUSED)
+_TIMEVAL: Final = struct.Struct("ll")
+_LOG_LIMIT: Final = 262_144
+_HELD: Final = 3.0
+"""Seconds for which a broker may hold its lock and not listen, as one does that starts or leaves."""
+_PAUSE: Final = 0.005
+_PYTHONS: Final = ("python", "pypy", "graalpy")
+"""How the names of programs begin that run a script which is their argument."""
+
+
+def set_deadline(sock: socket.socket, seconds: float) -> None:
+    """Let every single call on a blocking socket end after `seconds`, in the kernel: no extra poll() per call."""
+    whole = int(seconds)
+    value = _TIMEVAL.pack(whole, int((seconds - whole) * 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def connect(directory: RuntimeDir, timeout: float) -> socket.socket | None:
+    """A connection to the broker that listens there; None if none does. `timeout` holds for each later call too.
+
+    Errors: UnsupportedError for a directory that is not private or not ours to enter; PeerGoneError for a broker that
+    does not take the connection in time, or that runs and cannot be reached; OutOfMemoryError where this process can
+    open no more files.
+    """
+    try:
+        opened = directory.open()
+    except OSError as error:
+        raise _failed(directory, error) from error
+    if opened is None:
+        return None
+    try:
+        return _connect_in(directory, opened.fd, timeout)
+    finally:
+        opened.close()
+
+
+def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.socket | None:
+    deadline = time.monotonic() + _HELD
+    while True:
+        sock = _try_connect(directory, opened, timeout)
+        if sock is not None:
+            return sock
+        held, holder = _holder(opened)
+        if not held:
+            # The lock may have been let go of since we tried: by a broker that left, or by one that listens by now.
+            return _try_connect(directory, opened, timeout)
+        if time.monotonic() >= deadline:
+            raise PeerGoneError(
+                f"a broker runs in {directory.path} ({holder} holds {directory.broker_lock}) and nothing listens at "
+                f"{directory.socket}: the socket was removed or replaced. End that process: nothing that a living "
+                "process holds is lost by that, and the next one that needs a broker starts another"
+            )
+        time.sleep(_PAUSE)
+
+
+def _try_connect(directory: RuntimeDir, opened: int, timeout: float) -> socket.socket | None:
+    sock = None
+    try:
+        sock = fds.raised_socket(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC))
+        set_deadline(sock, timeout)
+        sock.connect(address_in(opened, directory.socket.name))
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        if error.errno in _ABSENT:
+            return None
+        if isinstance(error, BlockingIOError):
+            raise PeerGoneError(
+                f"the broker at {directory.socket} did not take a connection within {timeout:g} s; see {directory.log}"
+            ) from error
+        raise _failed(directory, error) from error
+    except BaseException:
+        if sock is not None:
+            sock.close()
+        raise
+    return sock
+
+
+def _failed(directory: RuntimeDir, error: OSError) -> ExtmemError:
+    """What a call of the system's that failed is to the caller who needs a broker."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return OutOfMemoryError(
+            f"cannot connect to the broker at {directory.socket}: {error.strerror}; close some files, or raise "
+            "`ulimit -n`",
+            result=VK_ERROR_TOO_MANY_OBJECTS,
+            command="connect",
+        )
+    return UnsupportedError(
+        f"cannot connect to the broker at {directory.socket}: {error.strerror or error}. Set EXTMEM_RUNTIME_DIR to a "
+        "directory of your own",
+        requires_one_of=["EXTMEM_RUNTIME_DIR"],
+    )
+
+
+def _holder(opened: int) -> tuple[bool, str]:
+    """Whether a broker holds the lock of an opened directory, and which process that is, in words."""
+    try:
+        lock = OwnedFd.open("broker.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=opened)
+    except OSError:
+        return False, ""  # there is none, or it is another user's (the system's broker)
+    try:
+        fcntl.flock(lock.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False, ""
+    except BlockingIOError:
+        pid = os.pread(lock.fd, 32, 0).decode("ascii", "replace").strip()
+        return True, f"process {pid}" if pid.isdigit() else "another process"
+    except OSError:
+        return False, ""
+    finally:
+        lock.close()
+
+
+def connect_or_start(directory: RuntimeDir, timeout: float) -> socket.socket:
+    """A connection to the broker, which is started if there is none. Errors: as `connect` and `start_broker`."""
+    sock = connect(directory, timeout)
+    if sock is not None:
+        return sock
+    if directory.system or os.environ.get("EXTMEM_BROKER_START", "").lower() == "never":
+        raise UnsupportedError(
+            f"no broker listens in {directory.path}, and this process may not start one "
+            "(EXTMEM_BROKER_START=never). Run `extmem broker run` there, or unset EXTMEM_BROKER_START",
+            requires_one_of=["a running broker", "EXTMEM_BROKER_START"],
+        )
+    try:
+        opened = directory.prepare()
+    except OSError as error:
+        raise _failed(directory, error) from error
+    try:
+        deadline = time.monotonic() + max(timeout, START_TIMEOUT)
+        lock = _lock(directory, opened.fd, deadline)
+        try:
+            return _start(directory, opened.fd, timeout, deadline)
+        finally:
+            lock.close()
+    finally:
+        opened.close()
+
+
+def _start(directory: RuntimeDir, opened: int, timeout: float, deadline: float) -> socket.socket:
+    # A broker that was killed while it started is started again, and so is one that left before we came (it was told to
+    # be idle for no time at all). And one that cannot start because another runs means that a client was killed while
+    # it started that one: then the other is connected to, once it listens.
+    failed = 0
+    while True:
+        sock = _connect_in(directory, opened, timeout)
+        if sock is not None:
+            return sock
+        late = time.monotonic() >= deadline
+        if late and not failed:
+            raise PeerGoneError(f"the broker was ready and is gone already; see {directory.log}, then try again")
+        try:
+            start_broker(directory, opened, deadline)
+        except (PeerGoneError, UnsupportedError):
+            failed += 1
+            sock = _connect_in(directory, opened, timeout)
+            if sock is not None:
+                return sock
+            if failed >= _STARTS or time.monotonic() >= deadline:
+                raise
+
+
+def _lock(directory: RuntimeDir, opened: int, deadline: float) -> OwnedFd:
+    try:
+        lock = OwnedFd.open("start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=opened)
+    except OSError as error:
+        raise _unstartable(directory, directory.start_lock, error) from error
+    taken = f"another process holds {directory.start_lock} and starts no broker"
+    _wait(lambda: _try_lock(lock.fd), deadline, taken)
+    return lock
+
+
+def _unstartable(directory: RuntimeDir, path: Path, error: OSError) -> ExtmemError:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return _failed(directory, error)
+    return UnsupportedError(
+        f"no broker listens in {directory.path}, and this process may not start one: {path}: {error.strerror}. Make "
+        "the directory writable, or run `extmem broker run` as somebody who may",
+        requires_one_of=["a running broker", "EXTMEM_RUNTIME_DIR"],
+    )
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait(done: Callable[[], bool], deadline: float, problem: str) -> None:
+    # flock has no time limit of its own; a few milliseconds between tries are nothing beside a broker's start.
+    while not done():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise PeerGoneError(f"{problem}; stop that process and try again")
+        time.sleep(min(_PAUSE, left))
+
+
+def interpreter(directory: RuntimeDir) -> str:
+    """The program that runs the broker: `EXTMEM_BROKER_PYTHON`, else this process's own Python.
+
+    Errors: UnsupportedError where this process is not a Python interpreter that could run it.
+    """
+    stated = os.environ.get("EXTMEM_BROKER_PYTHON")
+    if stated:
+        return stated
+    if getattr(sys, "frozen", False):
+        problem = f"this program was frozen: {sys.executable} is the program itself"
+    elif not sys.executable:
+        problem = "the path of this program's Python is not known (sys.executable is empty)"
+    elif not os.path.basename(sys.executable).lower().startswith(_PYTHONS):
+        problem = f"this program embeds Python: {sys.executable} is not an interpreter by its name"
+    else:
+        return sys.executable
+    raise UnsupportedError(
+        f"no broker listens in {directory.path}, and this process cannot start one: {problem}. Set "
+        "EXTMEM_BROKER_PYTHON to a Python that has extmem installed, or run `extmem broker run`",
+        requires_one_of=["a running broker", "EXTMEM_BROKER_PYTHON"],
+    )
+
+
+def _command(directory: RuntimeDir, ready: int) -> list[str]:
+    # Run by path and isolated: neither the caller's directory nor its PYTHON* variables decide what is imported. The
+    # places where this process found extmem and msgspec are told, in case they are not where Python looks by itself.
+    python = interpreter(directory)
+    options = ["--directory", str(directory.path), "--ready-fd", str(ready)]
+    script = Path(__file__).with_name("__main__.py")
+    if not script.is_file():
+        # A frozen program has its modules in an archive of its own: the interpreter has to have extmem.
+        return [python, "-I", "-m", "extmem.broker", *options]
+    libraries = str(Path(str(msgspec.__file__)).parents[1])
+    return [python, "-I", str(script), "extmem.broker", *options, "--libraries", libraries]
+
+
+def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
+    """Start a broker and wait until it is ready. The caller holds `start.lock` in the opened directory.
+
+    Errors: UnsupportedError with the broker's own words where it cannot start; PeerGoneError where it does not
+    answer in time; OutOfMemoryError.
+    """
+    command: list[str] = []
+    try:
+        receiving, sending = fds.pipe(os.O_CLOEXEC)
+    except OSError as error:
+        raise _failed(directory, error) from error
+    try:
+        try:
+            command = _command(directory, sending.fd)
+            _spawn(directory, opened, command, sending.fd, deadline)
+        finally:
+            sending.close()
+        answer = _read_line(directory, receiving.fd, deadline)
+    finally:
+        receiving.close()
+    if answer != "ready":
+        raise UnsupportedError(
+            f"no broker listens in {directory.path}, and {command[0]} started none: "
+            f"{answer or 'it ended and said nothing'} (see {directory.log}). `extmem broker run` starts one in the "
+            "foreground",
+            requires_one_of=["a running broker"],
+        )
+
+
+def _spawn(directory: RuntimeDir, opened: int, command: list[str], ready: int, deadline: float) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        log = OwnedFd.open("broker.log", flags, 0o600, dir_fd=opened)
+    except OSError as error:
+        raise _unstartable(directory, directory.log, error) from error
+    try:
+        if os.fstat(log.fd).st_size > _LOG_LIMIT:
+            os.ftruncate(log.fd, 0)
+        starter = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log.fd,
+            stderr=log.fd,
+            cwd="/",
+            # Whatever it is that is started here, it starts no broker in its turn.
+            env={**os.environ, "EXTMEM_BROKER_START": "never"},
+            pass_fds=(ready,),
+            start_new_session=True,
+        )
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise _failed(directory, error) from error
+        raise UnsupportedError(
+            f"no broker listens in {directory.path}, and {command[0]} cannot be run to start one: {error.strerror}. "
+            "Set EXTMEM_BROKER_PYTHON to a Python that has extmem installed, or run `extmem broker run`",
+            requires_one_of=["a running broker", "EXTMEM_BROKER_PYTHON"],
+        ) from error
+    finally:
+        log.close()
+    # The starter forks at once and leaves: the broker is nobody's child, so nobody has to reap it.
+    try:
+        starter.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except BaseException as error:
+        starter.kill()
+        starter.wait()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        raise PeerGoneError(
+            f"{command[0]} was run to start a broker in {directory.path} and did something else for "
+            f"{START_TIMEOUT:g} s: it is not a Python interpreter, or it hangs; see {directory.log}. Set "
+            "EXTMEM_BROKER_PYTHON to a Python that has extmem installed, or run `extmem broker run`"
+        ) from error
+
+
+def _read_line(directory: RuntimeDir, fd: int, deadline: float) -> str:
+    text = b""
+    pipe = select.poll()  # not select(): a client may well have more than 1024 descriptors
+    pipe.register(fd, select.POLLIN)
+    while b"\n" not in text and len(text) < 4_096:
+        left = deadline - time.monotonic()
+        if left <= 0 or not pipe.poll(left * 1000):
+            raise PeerGoneError(
+                f"the broker that was started in {directory.path} did not become ready in time; see {directory.log}"
+            )
+        piece = os.read(fd, 4_096)
+        if not piece:
+            break
+        text += piece
+    return text.decode("utf-8", "replace").strip()

@@ -1,0 +1,436 @@
+"""The object manager on Linux: this process's calls to its broker, as errors and records of the library.
+
+How this works. Each call is one message to the broker and one back. Under the client's lock the reply is entered in
+the client's state (`held`), so that what this process holds can be announced to another broker. A handle that another
+process duplicated into ours is unknown to the state until its first use, when the broker is asked about it (`_know`).
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("the broker is Linux's; extmem.manager picks what the system has")
+
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from extmem import wire
+from extmem.broker.files import is_writable
+from extmem.errors import ObjectManagerError, UnsupportedError
+from extmem.handles import HandleEntry, HandleInfo
+from extmem.manager.api import Manager, Reference
+from extmem.manager.linux.broker_control import BrokerItself, unexpected, value_of
+from extmem.manager.linux.client import TIMEOUT, Asked, Client
+from extmem.manager.linux.connection import pidfd_of
+from extmem.manager.linux.held import HeldHandle
+from extmem.manager.linux.validate import (
+    fit_descriptor,
+    fit_handle,
+    fit_mask,
+    fit_name,
+    fit_number,
+    fit_sddl,
+    fit_ticket,
+)
+from extmem.objects import MAXIMUM_ALLOWED, Share, Status, error_for
+from extmem.owning import OwnedFd, Step, copy_fd, out_of_descriptors
+from extmem.sharing.terms import Exported, Imported
+from extmem.wire import Kind
+from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
+
+__all__ = ["LinuxManager", "manager", "process_name"]
+
+_OPENS = 1_024
+_PROTECT = 2
+_INHERIT = 1
+
+
+class LinuxManager(BrokerItself):
+    """This process's client of the broker in one runtime directory."""
+
+    def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
+        super().__init__(Client(runtime_directory() if directory is None else directory, timeout=timeout))
+        self._opens: dict[tuple[str, int], bytes] = {}
+
+    # -- memory objects -----------------------------------------------------------------------------------------------
+
+    def export(
+        self,
+        fd: int,
+        descriptor: bytes,
+        *,
+        share: Share,
+        name: str | None,
+        access: int,
+        sddl: str | None,
+        inherit: bool,
+        strict_kmt: bool = False,
+        kind: Kind = Kind.HOST,
+        identity: int = 0,
+        reference: Reference | None = None,
+    ) -> Exported:
+        """Share a payload; name, shared object and KMT number exist from here on (B13).
+
+        fd: borrowed. kind: what it is; `identity` tells apart the payloads of kinds whose fds the kernel does not.
+        """
+        if name is not None:
+            fit_name(name)
+            self._check_global(name)
+        request = wire.Export(
+            kind,
+            fit_descriptor(descriptor),
+            int(share),
+            name,
+            fit_mask(access),
+            fit_sddl(sddl),
+            inherit,
+            strict_kmt,
+            identity,
+        )
+        client = self.client
+        # Whatever can fail here does so before the broker knows of the payload: nobody would give that back.
+        writable = is_writable(fd)
+        try:
+            kept = copy_fd(fd)
+        except OSError as error:
+            raise out_of_descriptors(error, "dup") from None
+
+        def enter(reply: wire.Reply, received: OwnedFd | None) -> Exported:
+            if type(reply) is not wire.Exported:
+                unexpected(reply)
+            memory = client.state.exported(request, reply, kept, writable=writable, owner=reference)
+            return Exported(memory, reply.payload, reply.object, reply.kmt)
+
+        with client.lock:
+            return client.perform(request, enter, fd)
+
+    def security_text(self, security: str | bytes | int | None) -> str | None:
+        """A security descriptor of `vk.SecurityAttributes` as SDDL text. UnsupportedError for a binary one."""
+        if security is not None and not isinstance(security, str):
+            raise UnsupportedError(
+                f"SecurityAttributes.security_descriptor is a {type(security).__name__}: binary descriptors are for "
+                'Windows; write it as SDDL text, such as "D:(A;;GR;;;WD)"',
+                requires_one_of=["SDDL text"],
+            )
+        return security
+
+    def import_by_name(
+        self,
+        name: str,
+        desired: int = MAXIMUM_ALLOWED,
+        reference: Reference | None = None,
+        *,
+        of_a_gpu: bool = False,
+    ) -> Imported:
+        """See `Manager`."""
+        request = self._opens.get((name, desired))
+        if request is None:
+            request = self._prepare_open(name, desired)
+        client = self.client
+        with client.lock:
+            return client.perform(request, lambda reply, fd: client.state.imported(request, reply, fd, reference))
+
+    def _prepare_open(self, name: str, desired: int) -> bytes:
+        """The encoded request. Programs open the same names again and again."""
+        fit_name(name)
+        self._check_global(name)
+        if len(self._opens) >= _OPENS:
+            self._opens.clear()
+        request = self._opens[name, desired] = wire.encode(wire.ImportName(name, fit_mask(desired)))
+        return request
+
+    def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:
+        """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
+        client = self.client
+        with client.lock:
+            value = self._know(handle)
+            key = wire.encode(wire.ImportHandle(value))
+            return client.perform(
+                lambda: wire.ImportHandle(client.value(value)),
+                lambda reply, fd: client.state.imported(key, reply, fd, reference),
+            )
+
+    def import_by_kmt(self, number: int, reference: Reference | None = None) -> Imported:
+        """A memory object by KMT number."""
+        client = self.client
+        with client.lock:
+            request = wire.encode(wire.ImportKmt(fit_number(number)))
+            return client.perform(request, lambda reply, fd: client.state.imported(request, reply, fd, reference))
+
+    def free(self, memory: int) -> None:
+        """Free a memory object. One that a fork left behind is not ours: nothing happens."""
+        self.client.free(memory)
+
+    def free_once(self, memory: int) -> None:
+        """See `Manager`."""
+        self.client.free_once(memory)
+
+    def when_reference_lost(self, memory: int) -> tuple[Step, Step]:
+        """See `Manager`."""
+        client = self.client
+        return client.when_lost(client.free_once, memory)
+
+    # -- handles ------------------------------------------------------------------------------------------------------
+
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """See `NtHandleTable`."""
+        return self.client.lock
+
+    def when_lost(self, value: int) -> tuple[Step, Step]:
+        """See `NtHandleTable`."""
+        client = self.client
+        return client.when_lost(client.close_lost, (value, client.state.handles.get(value)))
+
+    def get_handle(self, memory: int, entry: HandleEntry | None = None) -> int:
+        """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
+        with self.client.lock:
+            return self._handle(lambda: wire.GetHandle(self.client.number(memory)), entry)
+
+    def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
+        """A new handle by name (B15)."""
+        fit_name(name)
+        self._check_global(name)
+        with self.client.lock:
+            return self._handle(wire.OpenHandle(name, fit_mask(desired), inherit), entry)
+
+    def _handle(self, request: Asked, entry: HandleEntry | None = None) -> int:
+        """The handle that a request is answered with; the caller holds `lock`."""
+        return self.client.perform(request, lambda reply, fd: self._entered(reply, fd, entry))
+
+    def _entered(self, reply: wire.Reply, fd: OwnedFd | None, entry: HandleEntry | None) -> int:
+        if type(reply) is not wire.Handle:
+            unexpected(reply)
+        return self.client.state.handle(reply, fd, entry)
+
+    def close(self, value: int, entry: HandleEntry | None = None) -> None:
+        """See `NtHandleTable`."""
+        self.client.close_handle(value, entry)
+
+    def duplicate(
+        self,
+        value: int,
+        *,
+        desired: int | None,
+        inherit: bool,
+        same_attributes: bool,
+        close_source: bool,
+        into: int | None,
+        entry: HandleEntry | None = None,
+        source_entry: HandleEntry | None = None,
+    ) -> int:
+        """DuplicateHandle; as `NtHandleTable.duplicate`."""
+        client = self.client
+        mask = None if desired is None else fit_mask(desired)
+        with client.lock:
+            source = self._know(value)
+            elsewhere = into is not None and into != os.getpid()
+            target = pidfd_of(into) if into is not None and elsewhere else None
+
+            def closes() -> HeldHandle | None:
+                held = client.state.handles.get(source)
+                return held if close_source and held is not None and not held.protect else None
+
+            def forgets() -> int:
+                held = closes()
+                return 0 if held is None else client.state.forgets(held.payload)
+
+            def closed(*, replaced: bool = False) -> None:
+                """replaced: the new handle has the value of the source."""
+                if closes():
+                    if not replaced:
+                        client.state.closed(source)
+                    if source_entry is not None:
+                        source_entry.forget()
+
+            def enter(reply: wire.Reply, fd: OwnedFd | None) -> int:
+                made = reply.value if type(reply) is wire.Value else self._entered(reply, fd, entry)
+                closed(replaced=not elsewhere and made == source)
+                return made
+
+            if elsewhere and target is None:
+                if closes():
+                    client.perform(
+                        lambda: wire.CloseHandle(client.value(source), forgets()), lambda reply, fd: closed()
+                    )
+                raise error_for(
+                    Status.INVALID_CID,
+                    f"There is no process {into} here, so it has no handle table. Pass the pid of one that is running.",
+                )
+
+            def request() -> wire.Duplicate:
+                return wire.Duplicate(
+                    client.value(source), mask, inherit, same_attributes, close_source, elsewhere, forgets()
+                )
+
+            try:
+                return client.perform(request, enter, None if target is None else target.fd)
+            except ObjectManagerError:
+                closed()  # whatever comes of it (B40)
+                raise
+
+    def same_object(self, a: int, b: int) -> bool:
+        """CompareObjectHandles."""
+        client = self.client
+        with client.lock:
+            first, second = self._know(a), self._know(b)
+            reply, _ = client.exchange(lambda: wire.SameObject(client.value(first), client.value(second)))
+        return bool(value_of(reply))
+
+    def info(self, value: int) -> HandleInfo:
+        """GetHandleInformation and NtQueryObject."""
+        client = self.client
+        with client.lock:
+            known = self._know(value)
+            reply, _ = client.exchange(lambda: wire.QueryHandle(client.value(known)))
+        if type(reply) is not wire.HandleState:
+            unexpected(reply)
+        return HandleInfo(
+            reply.inherit,
+            reply.protect,
+            reply.granted,
+            reply.type_name,
+            reply.name,
+            reply.object,
+            reply.handle_count,
+        )
+
+    def set_flags(self, value: int, mask: int, flags: int) -> None:
+        """SetHandleInformation."""
+        client = self.client
+        with client.lock:
+            source = self._know(value)
+
+            def enter(reply: wire.Reply, fd: OwnedFd | None) -> None:
+                held = client.state.handles.get(source)
+                if held is not None:
+                    held.inherit = bool(flags & _INHERIT) if mask & _INHERIT else held.inherit
+                    held.protect = bool(flags & _PROTECT) if mask & _PROTECT else held.protect
+
+            client.perform(lambda: wire.SetFlags(client.value(source), mask & 0xFF, flags & 0xFF), enter)
+
+    def _know(self, value: int) -> int:
+        """The value as the table knows it. Makes sure that the state knows it too, if it is a handle at all."""
+        value = fit_handle(value)
+        client = self.client
+        if client.value(value) not in client.state.handles:
+            self._handle(wire.Hold(value))
+        return value
+
+    # -- KMT numbers and tickets --------------------------------------------------------------------------------------
+
+    def kmt_alive(self, number: int) -> bool:
+        """Whether an import by this number would find something now."""
+        if not 0 <= number <= 0xFFFF_FFFF:
+            return False
+        client = self.client
+        with client.lock:
+            reply, _ = client.exchange(wire.KmtAlive(number))
+        return bool(value_of(reply))
+
+    def offer(self, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
+        """A ticket of 16 bytes for exactly one of the three, to be sent to another process by any road.
+
+        It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as
+        long as the process lives that it is for, also when this process has ended: then without its name and KMT
+        number.
+        """
+        client = self.client
+        with client.lock:
+            source = None if handle is None else self._know(handle)
+            number = None if kmt is None else fit_number(kmt)
+
+            def request() -> wire.Offer:
+                return wire.Offer(
+                    None if memory is None else client.number(memory),
+                    None if source is None else client.value(source),
+                    number,
+                )
+
+            def enter(reply: wire.Reply, fd: OwnedFd | None) -> bytes:
+                if type(reply) is not wire.Ticket:
+                    unexpected(reply)
+                client.state.offers(reply.ticket, wire.Offer(memory, source, kmt))
+                return reply.ticket
+
+            return client.perform(request, enter)
+
+    def claim(
+        self, ticket: bytes, reference: Reference | None = None, entry: HandleEntry | None = None
+    ) -> Imported | int:
+        """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
+        client = self.client
+        fit_ticket(ticket)
+
+        def enter(reply: wire.Reply, fd: OwnedFd | None) -> Imported | int:
+            client.state.claimed.append(ticket)
+            if type(reply) is wire.Kmt:
+                return reply.number
+            if type(reply) is wire.Handle:
+                return self._entered(reply, fd, entry)
+            return client.state.imported(b"", reply, fd, reference)
+
+        with client.lock:
+            return client.perform(wire.Claim(ticket), enter)
+
+    def bind_offer(self, ticket: bytes, pid: int) -> None:
+        """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
+        client = self.client
+        with client.lock:
+            if not client.bind(fit_ticket(ticket), pid):
+                client.withdraw(ticket)
+
+    def bind_offer_to(self, ticket: bytes, child: object) -> None:
+        """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment."""
+        self.client.bind_later(fit_ticket(ticket), child)
+
+    def withdraw(self, ticket: bytes) -> bool:
+        """Take an offer back. False when it has been claimed or has ended."""
+        client = self.client
+        with client.lock:
+            return client.withdraw(fit_ticket(ticket))
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _check_global(self, name: str) -> None:
+        if name[:7].casefold() == "global\\" and not self.client.directory.system:
+            raise UnsupportedError(
+                f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux takes a "
+                "system broker, and this version's programs connect to the broker of their own user alone; use a name "
+                "without Global\\, or let a child of the other user inherit the connection",
+                requires_one_of=["a name without Global\\"],
+            )
+
+
+def process_name(pid: int) -> str:
+    """What a process calls itself; empty for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+_managers: dict[RuntimeDir, LinuxManager] = {}
+_current: LinuxManager | None = None
+
+
+def manager() -> Manager:
+    """This process's manager, of the runtime directory that the environment named at the first call.
+
+    Connects when it is first asked for something. After `disconnect` the environment is read again.
+    """
+    found = _current
+    return _choose() if found is None or found.client.closed else found
+
+
+def _choose() -> LinuxManager:
+    global _current
+    directory = runtime_directory()
+    kept = _managers.get(directory)
+    if kept is not None and kept.client.closed:
+        del _managers[directory]
+    # Two threads may both make one; the first that is kept is everybody's, the other has not connected.
+    _current = _managers.setdefault(directory, LinuxManager(directory))
+    return _current

@@ -1,0 +1,178 @@
+"""The watcher: a daemon thread that notices the broker's death although this process makes no call.
+
+How this works. The thread sleeps in poll(2) for a hang-up of the connection (never for input: replies are read by
+whoever asked) and for the wake pipe. On a hang-up it has the client connect again and announce what it holds; if that
+fails (no broker can be started just now), it tries again, ever more seldom, while there is something to be announced.
+The wake pipe also says that something could not be given back yet, or that a child is being started which tickets are
+for.
+
+Before this process forks the thread ends, and afterwards there is another one (`pause`, `resume`): a child of a process
+with threads may find locks held that nobody releases, of which Python warns. A thread that is in the middle of
+something that takes long (the broker does not answer) is not waited for.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+
+import math
+import os
+import select
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Final
+
+from extmem.errors import ExtmemError
+from extmem.owning import Lock, fds, joined
+
+if TYPE_CHECKING:
+    from extmem.manager.linux.connection import Connecting
+
+__all__ = ["Watcher"]
+
+_FIRST_RETRY: Final = 0.02
+_LAST_RETRY: Final = 1.0
+_BIRTH: Final = 2
+"""Milliseconds between two looks at a child that is being started, until it has a pid."""
+_LATER: Final = 1_000
+"""Milliseconds until what could not be given back is tried again."""
+_FORK: Final = 0.2
+"""Seconds that a fork waits for the thread's end."""
+_EMPTY_HANDED: Final = 2.0
+"""Seconds for which a process that holds nothing looks for the new broker, which may wait for it."""
+
+
+class Watcher:
+    """The thread and its wake pipe. It does not keep the client alive."""
+
+    def __init__(self, client: Connecting) -> None:
+        self._client = weakref.ref(client)
+        self._receiving, self._sending = fds.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._stop = False
+        self._halt = False
+        """Whether the thread is to end, for good (`_stop`) or for a fork. Who sets it calls `wake` afterwards."""
+        self._lock = Lock()
+        self._running = False
+        """Whether there is a thread that has not decided to end. Changed under `_lock`."""
+        self._thread = threading.Thread()
+        with self._lock:
+            self._begin()
+
+    def wake(self) -> None:
+        """Look again. Never blocks: a full pipe says the same already."""
+        try:
+            os.write(self._sending.fd, b"!")
+        except (BlockingIOError, OSError):
+            return
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop = True
+        self._halt = True
+        self.wake()
+        if self._thread is not threading.current_thread() and self._thread.is_alive():
+            self._thread.join()
+
+    def pause(self) -> None:
+        """Before a fork: end the thread, unless that takes long."""
+        thread = self._thread
+        if not thread.is_alive() or thread is threading.current_thread():
+            return
+        self._halt = True
+        self.wake()
+        joined(thread, _FORK)
+
+    def resume(self) -> None:
+        """After a fork, in the parent: there is a thread again."""
+        with self._lock:
+            if not self._stop:
+                self._halt = False
+                if not self._running:
+                    self._begin()
+
+    def after_fork(self) -> None:
+        """In the child, where the thread does not exist."""
+        self._receiving.close()
+        self._sending.close()
+
+    def _begin(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="extmem-broker-watcher", daemon=True)
+        self._running = True
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._running = False  # the interpreter is ending, or there are too many: it goes without
+
+    def _run(self) -> None:
+        while not self._ends():
+            client = self._client()
+            if client is None:
+                return
+            try:
+                patience = _BIRTH if client.work() else None
+            except (ExtmemError, OSError):
+                patience = _LATER  # the broker is silent, say: whoever calls is told
+            sock = client.connected
+            if client.unfinished:
+                self._again(client)
+                continue
+            fd = -1 if sock is None else sock.fileno()
+            del client
+            if self._hung_up(fd, patience):
+                client = self._client()
+                if client is not None and client.connected is sock:
+                    self._again(client)
+
+    def _ends(self) -> bool:
+        """Whether the thread is to end; then nobody counts on it any more."""
+        with self._lock:
+            self._running = not self._halt
+            return not self._running
+
+    def _hung_up(self, fd: int, patience: int | None) -> bool:
+        waiting = select.poll()
+        waiting.register(self._receiving.fd, select.POLLIN)
+        if fd >= 0:
+            waiting.register(fd, 0)
+        for ready, event in waiting.poll(patience):
+            if ready == self._receiving.fd:
+                self._drain()
+            elif event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+                return True
+        return False
+
+    def _drain(self) -> None:
+        try:
+            while os.read(self._receiving.fd, 4_096):
+                pass
+        except BlockingIOError:
+            return
+
+    def _again(self, client: Connecting) -> None:
+        seen = client.connected
+        pause = _FIRST_RETRY
+        started = time.monotonic()
+        while not self._halt:
+            try:
+                if client.reconnect(seen):
+                    return
+            except (ExtmemError, OSError):
+                pass  # whoever calls next is told; here we only try again
+            if not client.unfinished and time.monotonic() > started + _EMPTY_HANDED:
+                return
+            self._wait(pause)
+            pause = min(2 * pause, _LAST_RETRY)
+
+    def _wait(self, seconds: float) -> None:
+        """Return after `seconds`, or as soon as the thread is to end.
+
+        It waits for the wake pipe: an Event of `threading` has a lock, which an exception of a signal handler in
+        `set` leaves held.
+        """
+        until = time.monotonic() + seconds
+        while not self._halt and (left := until - time.monotonic()) > 0:
+            self._hung_up(-1, math.ceil(left * 1_000))

@@ -1,0 +1,319 @@
+"""The handle table: NtDuplicateObject, NtQueryObject and their kin, in shared memory's words."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("these are Windows's handles; extmem.manager picks what the system has")
+
+import abc
+import os
+
+from extmem.errors import NameNotFoundError, ObjectManagerError
+from extmem.handles import HandleEntry, HandleInfo
+from extmem.handles._win32 import calls, sections
+from extmem.handles._win32.calls import StatusError
+from extmem.manager.api import Manager
+from extmem.manager.windows import driver_memory, exporter_names, names, payloads, processes, rights, status_errors
+from extmem.manager.windows.section_frame import Description, pack
+from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, READ_CONTROL, TYPE_NAME, Status, error_for
+from extmem.objects.status import Refused
+
+__all__ = ["SECTION", "Handles", "find_entry"]
+
+SECTION = "Section"
+_TYPES = (SECTION, *driver_memory.TYPES)
+_KMT_SHAPE = 0xC000_0000
+_PROTECT_FROM_CLOSE = 2
+
+
+def find_entry(value: int) -> tuple[int, str]:
+    """A handle's value as the table has it, and its object's type. InvalidHandleError, ObjectTypeError for others.
+
+    What cannot be a value of this process's table never reaches the kernel: -1 and -2 would mean process and thread.
+    """
+    if not 0 < value <= 0xFFFF_FFFF or value & _KMT_SHAPE:
+        raise status_errors.bad_handle(value)
+    value &= ~3  # the kernel ignores the low two bits (B48), and not every call of its does
+    try:
+        kind = driver_memory.kernel().kind_of(value)
+    except StatusError as error:
+        raise status_errors.of_handle(error, value) from None
+    if kind not in _TYPES:
+        raise error_for(
+            Status.OBJECT_TYPE_MISMATCH,
+            f"The handle {value:#x} refers to an object of type {kind}; shared memory is a {SECTION} or, a GPU "
+            f"driver's, a {TYPE_NAME}. Pass the handle that the exporter gave.",
+        )
+    return value, kind
+
+
+class Handles(Manager):
+    """The part of the manager that is about handles."""
+
+    _session: int | None = None
+
+    @abc.abstractmethod
+    def describe_driver_s(self, value: int) -> Description | None:
+        """What is known of a GPU driver's payload behind a handle; None for another program's."""
+
+    @abc.abstractmethod
+    def forget(self, value: int) -> None:
+        """A handle of this process is closed: its value may be another's from now on."""
+
+    @abc.abstractmethod
+    def opened(self, handle: int) -> None:
+        """A program opened a GPU driver's payload by name."""
+
+    @abc.abstractmethod
+    def _learn(self, handle: int, frame: bytes) -> Description | None:
+        """What came with a handle of a nameless payload. It is believed as long as the handle is open."""
+
+    @abc.abstractmethod
+    def copied(self, value: int, made: int) -> None:
+        """A handle was duplicated within this process."""
+
+    @abc.abstractmethod
+    def held_by_memories(self, shared: int) -> int:
+        """How many handles the memory objects and tickets of this process hold to that object."""
+
+    def session(self) -> int:
+        """This process's session. It never changes."""
+        if self._session is None:
+            self._session = calls.session(os.getpid())
+        return self._session
+
+    def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
+        """A new handle by name (B15)."""
+        value = self._open_handle(name, desired, inherit)
+        if entry is not None:
+            entry.record(value)
+        return value
+
+    def _open_handle(self, name: str, desired: int, inherit: bool) -> int:
+        flags = calls.OBJ_INHERIT if inherit else 0
+        path = names.payload_path(names.resolve(name, self.session()))
+        try:
+            value = self._open_path(name, path, desired, flags)
+        except NameNotFoundError:
+            found = self.open_driver_s(name, desired, flags)
+            if found is not None:
+                self.opened(found)
+                return found
+            borrowed = self.open_lent(name, desired, flags)
+            if borrowed is None:
+                raise
+            self._learn(borrowed[0], pack(borrowed[1]))
+            return borrowed[0]
+        granted = calls.basic(value).granted
+        plain = rights.to_section(rights.from_section(granted))
+        if granted & ~plain & sections.EXTEND:
+            # Only memory objects hold the rights that mean nothing to shared memory: so they are told apart (snapshot).
+            try:
+                return status_errors.duplicate(value, plain, flags)
+            finally:
+                calls.close_handle(value)
+        return value
+
+    def open_driver_s(self, name: str, desired: int, flags: int = 0) -> int | None:
+        """A new handle to a GPU driver's payload by name; None where there is none of that name."""
+        key, asked = names.resolve(name, self.session()), 0
+        try:
+            try:
+                asked = rights.asked(desired)
+            except ObjectManagerError:
+                found = driver_memory.open_named(key, READ_CONTROL)
+                if found is None:
+                    return None  # that nobody has the name comes first (B18)
+                calls.close_handle(found)
+                raise
+            found = driver_memory.open_named(key, asked, flags)
+        except StatusError as error:
+            raise status_errors.of_opening(error, name, key.display, asked) from None
+        if found is not None and not asked:  # as `_open_at`
+            calls.close_handle(found)
+            raise status_errors.denied(0, f"opening {name!r}")
+        return found
+
+    def open_lent(self, name: str, desired: int, flags: int = 0) -> tuple[int, Description] | None:
+        """A new handle to what an exporter lends under that name, and its description; None for nothing (`lent`)."""
+        key = names.resolve(name, self.session())
+        try:
+            asked = rights.asked(desired)
+        except ObjectManagerError:
+            if not exporter_names.stands(key):
+                return None  # that nobody has the name comes first (B18)
+            raise
+        if not asked and exporter_names.stands(key):
+            raise status_errors.denied(0, f"opening {name!r}")
+        return exporter_names.open_lent(name, key, asked, flags)
+
+    def open_section(self, name: str, desired: int, entry: HandleEntry | None = None) -> int:
+        """A new handle to another program's section by its very name."""
+        value = self._open_path(name, names.resolve(name, self.session()).display, desired)
+        if entry is not None:
+            entry.record(value)
+        return value
+
+    def _open_path(self, name: str, path: str, desired: int, flags: int = 0) -> int:
+        try:
+            asked = rights.asked(desired)
+        except ObjectManagerError:
+            self._exists(name, path)  # which says so if the name is nobody's: that comes first (B18)
+            raise
+        try:
+            return self._open_at(path, desired, asked, flags)
+        except StatusError as error:
+            raise status_errors.of_opening(error, name, path, asked) from None
+
+    def _open_at(self, path: str, desired: int, asked: int, flags: int) -> int:
+        try:
+            value = sections.open_named(path, rights.to_section(asked), flags)
+        except StatusError as error:
+            if error.status == Status.ACCESS_DENIED and desired == READ_CONTROL:
+                # Word for word, this asks for the right to read the security; owners have that without any other.
+                return sections.open_named(path, READ_CONTROL, flags)
+            raise
+        if not asked:  # Windows refuses this; not every kernel that poses as it does
+            calls.close_handle(value)
+            raise StatusError(Status.ACCESS_DENIED)
+        return value
+
+    def _exists(self, name: str, path: str) -> None:
+        try:
+            calls.close_handle(sections.open_named(path, sections.QUERY))
+        except StatusError as error:
+            if error.status != Status.ACCESS_DENIED:
+                raise status_errors.of_opening(error, name, path, sections.QUERY) from None
+
+    def close(self, value: int, entry: HandleEntry | None = None) -> None:
+        """CloseHandle."""
+        if entry is not None and not entry.owes:
+            return
+        value, _ = find_entry(value)
+        try:
+            calls.close(value)
+        except StatusError as error:
+            raise status_errors.of_handle(error, value) from None
+        self.forget(value)
+
+    def duplicate(
+        self,
+        value: int,
+        *,
+        desired: int | None,
+        inherit: bool,
+        same_attributes: bool,
+        close_source: bool,
+        into: int | None,
+        entry: HandleEntry | None = None,
+        source_entry: HandleEntry | None = None,
+    ) -> int:
+        """DuplicateHandle; as `NtHandleTable.duplicate`."""
+        value, kind = find_entry(value)
+        closes = close_source and not calls.flags(value) & _PROTECT_FROM_CLOSE
+        try:
+            return self._duplicated(value, kind, desired, inherit, same_attributes, close_source, into, entry)
+        finally:
+            if closes and source_entry is not None:
+                source_entry.forget()  # closed whatever came of it (B40)
+
+    def _duplicated(
+        self,
+        value: int,
+        kind: str,
+        desired: int | None,
+        inherit: bool,
+        same_attributes: bool,
+        close_source: bool,
+        into: int | None,
+        entry: HandleEntry | None,
+    ) -> int:
+        options = calls.SAME_ATTRIBUTES if same_attributes else 0
+        if desired is None:
+            mask, options = 0, options | calls.SAME_ACCESS
+        else:
+            try:
+                mask = rights.asked(desired)
+            except (ObjectManagerError, Refused):
+                if close_source:
+                    calls.discard(value)  # closed whatever comes of it (B40)
+                raise
+        if close_source:
+            options |= calls.CLOSE_SOURCE
+        asked = rights.to_section(mask) if kind == SECTION else driver_memory.kernel().to_kernel(mask)
+        flags = calls.OBJ_INHERIT if inherit else 0
+        try:
+            with processes.reached(os.getpid() if into is None else into) as target:
+                made = calls.duplicate(value, asked, flags, options, target=target)
+                if into is None:
+                    if entry is not None:
+                        entry.record(made)
+                    self.copied(value, made)
+                if close_source and made != value:
+                    self.forget(value)
+                return made
+        except StatusError as error:
+            if error.status == Status.ACCESS_DENIED:
+                raise status_errors.denied(mask or READ_CONTROL, f"duplicating handle {value:#x}") from None
+            raise status_errors.of_handle(error, value) from None
+
+    def same_object(self, a: int, b: int) -> bool:
+        """CompareObjectHandles. Before Windows 10, which has no such call: by what the sections say of themselves."""
+        (first, _), (second, _) = find_entry(a), find_entry(b)
+        try:
+            same = calls.same_object(first, second)
+        except StatusError as error:
+            raise status_errors.of_handle(error, first) from None
+        if same is None:
+            one, other = self.object_of(first), self.object_of(second)
+            same = first == second or bool(one and one == other)
+        return same
+
+    def object_of(self, value: int) -> int:
+        """The id of the shared object that a handle refers to, as the object says; 0 where it does not, or not to this
+        handle.
+        """
+        description = self.description_of(value, driver_memory.kernel().kind_of(value))
+        return description.object if description is not None else 0
+
+    def description_of(self, value: int, kind: str) -> Description | None:
+        """What a payload says of itself, or its companion of it, or this process knows of it."""
+        if kind == SECTION:
+            return payloads.describe(value, calls.name_of(value)).description
+        return self.describe_driver_s(value)
+
+    def info(self, value: int) -> HandleInfo:
+        """GetHandleInformation and NtQueryObject."""
+        value, kind = find_entry(value)
+        try:
+            flags, found, path = calls.flags(value), calls.basic(value), calls.name_of(value)
+        except StatusError as error:
+            raise status_errors.of_handle(error, value) from None
+        description = self.description_of(value, kind)
+        shared = description.object if description is not None else 0
+        objects = driver_memory.kernel()
+        return HandleInfo(
+            inherit=bool(flags & FLAG_INHERIT),
+            protect_from_close=bool(flags & FLAG_PROTECT),
+            granted_access=(rights.from_section if kind == SECTION else objects.from_kernel)(found.granted),
+            type_name=kind,
+            name=(description.name if description is not None else "")
+            or ("" if driver_memory.is_hidden(path) else path),
+            object_id=shared,
+            handle_count=found.handles - self.held_by_memories(shared),
+        )
+
+    def set_flags(self, value: int, mask: int, flags: int) -> None:
+        """SetHandleInformation."""
+        value, _ = find_entry(value)
+        if mask & ~(FLAG_INHERIT | FLAG_PROTECT):
+            raise error_for(
+                Status.INVALID_PARAMETER,
+                f"Handle flags are INHERIT (1) and PROTECT_FROM_CLOSE (2), the mask is {mask:#x}. Use these two.",
+            )
+        try:
+            calls.set_flags(value, mask, flags)
+        except StatusError as error:
+            raise status_errors.of_handle(error, value) from None

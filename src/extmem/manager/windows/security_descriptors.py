@@ -1,0 +1,162 @@
+"""SECURITY_DESCRIPTORs in memory: made from SDDL for one call, and told as SDDL."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("these are Windows's descriptors; extmem.manager picks what the system has")
+
+import contextlib
+import ctypes
+import struct
+from collections.abc import Iterator
+from functools import cache
+
+from extmem.handles._win32 import calls
+from extmem.handles._win32.tables import CURRENT_PROCESS, HANDLE, advapi32, kernel32, ntdll
+from extmem.manager.windows.security import Fault, find_fault, find_misshape
+from extmem.objects import Status, error_for
+
+__all__ = ["sddl_from", "sddl_of", "security_descriptor", "user_sid"]
+
+_REVISION = 1
+_UNKNOWN_REVISION = 1305
+_OWNER_GROUP_DACL = 7
+_MAX_LENGTH = 4096
+_HEADER = struct.Struct("<BBHIIII")  # SECURITY_DESCRIPTOR_RELATIVE: owner, group, SACL and DACL by offset
+_SELF_RELATIVE = 0x8000
+_TOKEN_QUERY, _TOKEN_USER = 8, 1
+
+
+@contextlib.contextmanager
+def security_descriptor(sddl: str | None) -> Iterator[int]:
+    """The address of a descriptor that lives as long as the block; 0 for the default of the creator's token.
+
+    Errors: SecurityDescriptorError with the position of what is wrong.
+    """
+    if sddl is None:
+        yield 0
+        return
+    if len(sddl) > _MAX_LENGTH:
+        raise error_for(
+            Status.INVALID_SECURITY_DESCR,
+            f"The security descriptor has {len(sddl)} characters, at most {_MAX_LENGTH} are allowed. Use fewer ACEs, "
+            "or a group.",
+        )
+    address = _convert(sddl)
+    if not address:
+        if ctypes.get_last_error() == _UNKNOWN_REVISION:
+            raise error_for(Status.UNKNOWN_REVISION, f"The security descriptor {sddl!r} has an unknown revision.")
+        raise _refused(sddl, find_fault(sddl, _accepts))
+    try:
+        misshapen = find_misshape(sddl)
+        if misshapen is not None:
+            raise _refused(sddl, misshapen)
+        yield address
+    finally:
+        kernel32.LocalFree(address)
+
+
+def _convert(sddl: str) -> int:
+    """The address of the descriptor, to be freed with LocalFree; 0 where the text is refused."""
+    if "\0" in sddl:
+        return 0
+    address = ctypes.c_size_t()
+    fine = advapi32.ConvertStringSecurityDescriptorToSecurityDescriptorW(sddl, _REVISION, ctypes.byref(address), None)
+    return address.value if fine else 0
+
+
+def _accepts(sddl: str) -> bool:
+    address = _convert(sddl)
+    if address:
+        kernel32.LocalFree(address)
+    return bool(address)
+
+
+def _refused(sddl: str, fault: Fault) -> Exception:
+    position, problem = fault
+    near = sddl[position : position + 12]
+    return error_for(
+        Status.INVALID_SECURITY_DESCR,
+        f"Security descriptor, position {position}{f' ({near!r})' if near else ' (the end)'}: {problem}.",
+    )
+
+
+def sddl_from(binary: bytes | int) -> str:
+    """A self-relative descriptor, or one at an address, as SDDL. Errors: SecurityDescriptorError for what is none."""
+    if isinstance(binary, bytes):
+        kept = ctypes.create_string_buffer(binary, len(binary))
+        address = ctypes.addressof(kept)
+        sound = _lies_inside(binary) and ntdll.RtlValidRelativeSecurityDescriptor(address, len(binary), 0)
+    else:
+        address = binary
+        sound = address and advapi32.IsValidSecurityDescriptor(address)
+    if not sound:
+        raise error_for(
+            Status.INVALID_SECURITY_DESCR,
+            "The bytes are no self-relative security descriptor. Pass SDDL text, such as D:(A;;GR;;;WD).",
+        )
+    return _as_text(address)
+
+
+def _lies_inside(binary: bytes) -> bool:
+    """Whether these can be a self-relative descriptor's bytes: what it points to lies in them."""
+    if len(binary) < _HEADER.size:
+        return False
+    revision, _, control, *offsets = _HEADER.unpack_from(binary)
+    return (
+        revision == _REVISION
+        and control & _SELF_RELATIVE
+        and all(not offset or _HEADER.size <= offset <= len(binary) - 8 for offset in offsets)
+    )
+
+
+def _as_text(address: int) -> str:
+    text, length = ctypes.c_size_t(), ctypes.c_ulong()
+    fine = advapi32.ConvertSecurityDescriptorToStringSecurityDescriptorW(
+        address, _REVISION, _OWNER_GROUP_DACL, ctypes.byref(text), ctypes.byref(length)
+    )
+    if not fine:
+        raise error_for(
+            Status.INVALID_SECURITY_DESCR,
+            f"The security descriptor cannot be written as SDDL (error {ctypes.get_last_error()}). Pass SDDL text.",
+        )
+    try:
+        return ctypes.wstring_at(text.value)
+    finally:
+        kernel32.LocalFree(text.value)
+
+
+@cache
+def user_sid() -> str:
+    """The SID of the user that this process runs as. OSError where Windows does not tell."""
+    token = HANDLE()
+    if not advapi32.OpenProcessToken(CURRENT_PROCESS, _TOKEN_QUERY, ctypes.byref(token)):
+        raise ctypes.WinError(ctypes.get_last_error())
+    try:
+        size = ctypes.c_ulong()
+        buffer = (ctypes.c_byte * 256)()  # TOKEN_USER: a pointer to the SID, some flags, the SID itself (68 bytes)
+        if not advapi32.GetTokenInformation(token.value, _TOKEN_USER, buffer, len(buffer), ctypes.byref(size)):
+            raise ctypes.WinError(ctypes.get_last_error())
+        text = ctypes.c_size_t()
+        if not advapi32.ConvertSidToStringSidW(ctypes.c_size_t.from_buffer(buffer).value, ctypes.byref(text)):
+            raise ctypes.WinError(ctypes.get_last_error())
+    finally:
+        calls.close_handle(token.value)
+    try:
+        return ctypes.wstring_at(text.value)
+    finally:
+        kernel32.LocalFree(text.value)
+
+
+def sddl_of(handle: int) -> str:
+    """An object's security as SDDL; empty where the handle has no READ_CONTROL to tell it."""
+    size = ctypes.c_ulong()
+    advapi32.GetKernelObjectSecurity(handle, _OWNER_GROUP_DACL, None, 0, ctypes.byref(size))
+    if not size.value:
+        return ""
+    buffer = (ctypes.c_byte * size.value)()
+    if not advapi32.GetKernelObjectSecurity(handle, _OWNER_GROUP_DACL, buffer, size.value, ctypes.byref(size)):
+        return ""
+    return _as_text(ctypes.addressof(buffer))

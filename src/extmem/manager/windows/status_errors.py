@@ -1,0 +1,183 @@
+"""What Windows answered, as the library's errors, with the values and what to do."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("these are Windows's statuses; extmem.manager picks what the system has")
+
+from extmem.errors import VK_ERROR_OUT_OF_DEVICE_MEMORY, AccessDeniedError, ObjectManagerError, OutOfMemoryError
+from extmem.handles._win32 import calls
+from extmem.handles._win32.calls import StatusError
+from extmem.handles._win32.tables import ntdll
+from extmem.manager.windows import names
+from extmem.objects import NameKey, Status, describe, error_for
+from extmem.objects.table import no_entry
+
+__all__ = [
+    "bad_handle",
+    "denied",
+    "duplicate",
+    "nothing_named",
+    "of_creating",
+    "of_handle",
+    "of_opening",
+    "of_process",
+    "other",
+    "out_of_memory",
+]
+
+_NO_MEMORY = (0xC000_0017, 0xC000_009A, 0xC000_012D, 0xC000_0040, 0xC000_0044, 0xC000_00A1)
+# NO_MEMORY, INSUFFICIENT_RESOURCES, COMMITMENT_LIMIT, SECTION_TOO_BIG, QUOTA_EXCEEDED, WORKING_SET_QUOTA
+_PRIVILEGE_NOT_HELD = 0xC000_0061
+
+
+def other(error: StatusError, what: str) -> ObjectManagerError:
+    """Any refusal: the class for its status, or ObjectManagerError with the numbers for one that is not in the table.
+
+    what: a sentence that says what was tried, with the values.
+    """
+    try:
+        return error_for(Status(error.status), what)
+    except ValueError:
+        winerror = ntdll.RtlNtStatusToDosError(_signed(error.status))
+        text = f"{what} Windows answers {error.status:#010x} (error {winerror})."
+        if error.status == _PRIVILEGE_NOT_HELD:
+            return AccessDeniedError(text, ntstatus=error.status, winerror=winerror)
+        return ObjectManagerError(text, ntstatus=error.status, winerror=winerror)
+
+
+def _signed(status: int) -> int:
+    return status - (1 << 32) if status & 0x8000_0000 else status
+
+
+def out_of_memory(error: StatusError, command: str, what: str) -> Exception | None:
+    """OutOfMemoryError where the machine has no more; None for any other status."""
+    if error.status not in _NO_MEMORY:
+        return None
+    return OutOfMemoryError(
+        f"{command}: no room for {what} ({error.status:#010x}): the machine's memory and paging file, or this "
+        "process's or job's quota, are used up; free some, ask for less, or let the paging file grow",
+        result=VK_ERROR_OUT_OF_DEVICE_MEMORY,
+        command=command,
+    )
+
+
+def of_creating(error: StatusError, name: str | None, path: str) -> Exception:
+    """Why a section could not be made under a name."""
+    status = error.status
+    if status == Status.OBJECT_NAME_COLLISION:
+        taken = f"The name {name!r}" if name is not None else "The KMT number"
+        return error_for(
+            status,
+            f"{taken} is taken: {path} exists. Open it, choose another name, or have its holders close it; "
+            "an export never takes over an object that is there.",
+        )
+    if status == Status.OBJECT_TYPE_MISMATCH:
+        return error_for(
+            status, f"The name {name!r} is taken by an object of another type: {path}. Choose another name."
+        )
+    if status == Status.OBJECT_PATH_NOT_FOUND:
+        return error_for(status, f"The name {name!r} leads through a directory that is not there: {path}.")
+    if status in (Status.ACCESS_DENIED, _PRIVILEGE_NOT_HELD):
+        return _denied_creation(status, name, path)
+    if status == Status.INVALID_OWNER:
+        return error_for(
+            status, "The security descriptor names an owner (O:) that this process may not set. Leave O: out."
+        )
+    return other(error, f"The section {path or '(unnamed)'} cannot be made.")
+
+
+def _denied_creation(status: int, name: str | None, path: str) -> AccessDeniedError:
+    hint = (
+        "names under Global\\ take the privilege SeCreateGlobalPrivilege, which services and administrators have: run "
+        "as one, or use a name of the session"
+        if path.startswith("\\BaseNamedObjects\\")
+        else "this process may create no objects in the session's directory (a sandbox?); run it outside"
+    )
+    return AccessDeniedError(
+        f"The name {name!r} cannot be made ({path}): {hint}.",
+        ntstatus=status,
+        winerror=5 if status == Status.ACCESS_DENIED else 1314,
+    )
+
+
+def of_opening(error: StatusError, name: str, path: str, desired: int) -> ObjectManagerError:
+    """Why a name could not be opened with the mapped rights `desired`."""
+    status = error.status
+    if status in (Status.OBJECT_NAME_NOT_FOUND, Status.OBJECT_PATH_NOT_FOUND):
+        return error_for(
+            status,
+            f"Nothing has the name {name!r} now (Windows looked for {path}). A name lives as long as a handle or "
+            "memory object does: check the spelling and the session, and that the exporter still runs.",
+        )
+    if status == Status.OBJECT_TYPE_MISMATCH:
+        return error_for(status, f"The name {name!r} leads to an object of another type: {path} is no section.")
+    if status == Status.ACCESS_DENIED:
+        return denied(desired, f"opening {name!r}")
+    return other(error, f"The name {name!r} ({path}) cannot be opened.")
+
+
+def nothing_named(name: str, key: NameKey) -> ObjectManagerError:
+    """Neither a host payload nor a GPU's memory has that name."""
+    where = f"{names.payload_path(key)}, and for a GPU's memory at {key.display}"
+    return of_opening(StatusError(Status.OBJECT_NAME_NOT_FOUND), name, where, 0)
+
+
+def denied(desired: int, what: str) -> ObjectManagerError:
+    """Access denied, for whoever asks for 0 too (B18)."""
+    if not desired:
+        return error_for(
+            Status.ACCESS_DENIED,
+            "An open that asks for no access (0) is refused, even to the owner. "
+            "Ask for 0x80000000 to read, for 0x80000001 to write too.",
+        )
+    return error_for(
+        Status.ACCESS_DENIED,
+        f"{what[0].upper()}{what[1:]} with {describe(desired)} is refused: the object's security does not allow this "
+        "user all of it. Ask for less, or have the exporter allow it in its security descriptor.",
+    )
+
+
+def bad_handle(value: int) -> ObjectManagerError:
+    """A value that is in no handle table."""
+    if value < 0 or value > 0xFFFF_FFFF:
+        return error_for(
+            Status.INVALID_HANDLE,
+            f"{value:#x} is no handle to shared memory: negative values are pseudo handles (-1 is this process, -2 "
+            "this thread), and handles have 32 bits. Pass the value that the exporter's call gave.",
+        )
+    return error_for(Status.INVALID_HANDLE, no_entry(value))
+
+
+def of_handle(error: StatusError, value: int) -> ObjectManagerError:
+    """Why a call about a handle failed."""
+    if error.status == Status.INVALID_HANDLE:
+        return bad_handle(value)
+    if error.status == Status.HANDLE_NOT_CLOSABLE:
+        return error_for(
+            error.status, f"The handle {value:#x} is protected from close. Clear HANDLE_FLAG_PROTECT_FROM_CLOSE first."
+        )
+    return other(error, f"The handle {value:#x} is refused.")
+
+
+def duplicate(value: int, desired: int = 0, flags: int = 0, options: int = 0) -> int:
+    """`calls.duplicate` within this process, with its refusals as the library's errors."""
+    try:
+        return calls.duplicate(value, desired, flags, options)
+    except StatusError as error:
+        raise of_handle(error, value) from None
+
+
+def of_process(error: StatusError, pid: int, right: str = "PROCESS_DUP_HANDLE") -> ObjectManagerError:
+    """Why a process could not be opened."""
+    if error.status in (Status.INVALID_CID, Status.INVALID_PARAMETER):
+        return error_for(Status.INVALID_CID, f"There is no process {pid} now. Ask it for its pid while it runs.")
+    if error.status == Status.ACCESS_DENIED:
+        return error_for(
+            error.status,
+            f"This process may not reach into process {pid} ({right} is refused): it is another user's, or runs with "
+            "higher integrity. Let that process open the memory by name, or duplicate into this one.",
+        )
+    return other(error, f"Process {pid} cannot be opened ({right}).")

@@ -1,0 +1,326 @@
+r"""Tickets on Windows: a reference in flight, fetched by its receiver; nobody serves, and nobody's handle is closed by
+another process.
+
+How this works. For each ticket the sender keeps a duplicate of the handle and two events whose names hold the ticket's
+128 random bits::
+
+    sender                                            receiver
+    handle in flight, events .offer (set), .done      opens .offer, takes it (a wait resets it: one wins)
+                                                      reaches into the sender, duplicates the handle, looks at it
+    mail  <------------------------------------------ sets .done and the sender's mail event
+    closes handle and events
+
+A thread of the sender, which exists only while something is in flight, waits for its mail and for the children that
+tickets are for. A child that dies, at any step, leaves its ticket to be closed here; so does a minute without a claim,
+if the sender itself no longer holds the memory. The receiver knows the sender by pid and creation time, and opens it
+with PROCESS_DUP_HANDLE alone.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "win32":
+    raise ImportError("these are Windows's tickets; extmem.manager picks what the system has")
+
+import contextlib
+import os
+import secrets
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from extmem.errors import ObjectManagerError
+from extmem.handles._win32 import calls
+from extmem.handles._win32.calls import StatusError
+from extmem.handles._win32.tables import HANDLE, kernel32
+from extmem.manager.windows import names, processes, status_errors
+from extmem.manager.windows.section_frame import FRAME
+from extmem.objects import Status, error_for
+from extmem.owning import Lock
+
+__all__ = ["HANDLE_KIND", "KMT_KIND", "MEMORY_KIND", "NUMBERED_KIND", "InFlight", "Ticket", "fetch", "parse"]
+
+MEMORY_KIND, HANDLE_KIND, KMT_KIND = 1, 2, 3
+NUMBERED_KIND = 4
+"""Memory that a GPU driver shares by number: weak as the number is, so that nothing is in flight."""
+_KINDS = (MEMORY_KIND, HANDLE_KIND, KMT_KIND, NUMBERED_KIND)
+_LAYOUT = struct.Struct("<BBIQQQ16s16s")
+_VERSION = 1
+_MINUTE = 60.0
+_ASK_AGAIN = 0.05
+_MOST_CHILDREN = 60  # WaitForMultipleObjects takes 64
+_WAIT, _SIGNAL = 0x0010_0000, 0x0002
+_INFINITE = 0xFFFF_FFFF
+
+
+class Ticket(NamedTuple):
+    """What a ticket's bytes say."""
+
+    kind: int
+    pid: int
+    created: int
+    value: int
+    """The handle in flight, in the sender's table; or the KMT number."""
+    object: int
+    """The id of the shared object that it refers to; 0 where it has none."""
+    secret: bytes
+    mail: bytes
+    frame: bytes = b""
+    """The description of a GPU driver's payload, which cannot say it itself; as `description.pack` has it."""
+
+    def pack(self) -> bytes:
+        """The bytes that travel."""
+        fixed = _LAYOUT.pack(
+            _VERSION, self.kind, self.pid, self.value, self.created, self.object, self.secret, self.mail
+        )
+        return fixed + self.frame
+
+
+def parse(data: bytes) -> Ticket:
+    """A ticket from bytes that anybody may have made. InvalidHandleError for others."""
+    frame = data[_LAYOUT.size :]
+    if len(data) < _LAYOUT.size or len(frame) > FRAME or data[0] != _VERSION or data[1] not in _KINDS:
+        raise error_for(
+            Status.INVALID_HANDLE,
+            f"{len(data)} bytes are no ticket: it has {_LAYOUT.size}, in format {_VERSION}, and a description of at "
+            f"most {FRAME} behind them. Pass the sender's ticket.",
+        )
+    _, kind, pid, value, created, shared, secret, mail = _LAYOUT.unpack_from(data)
+    return Ticket(kind, pid, created, value, shared, secret, mail, frame)
+
+
+def _event_path(secret: bytes, what: str) -> str:
+    return f"{names.directory(calls.session(os.getpid()))}extmem.ticket.{secret.hex()}.{what}"
+
+
+def _gone() -> ObjectManagerError:
+    return error_for(
+        Status.INVALID_HANDLE,
+        "The ticket is not in flight: it was claimed before (each can be claimed once), withdrawn, nobody claimed it "
+        "in time, or its sender has ended: on Windows a reference in flight is its sender's, and ends with it. Send "
+        "the object again, and keep the sending process running until it has arrived (have a worker wait for word "
+        "from the receiver), or make the memory in the process that stays and let the worker fill it.",
+    )
+
+
+def fetch(ticket: Ticket, fits: Callable[[int], bool]) -> int:
+    """The handle that a ticket stands for, once, as one of this process. `fits`: whether it refers to what was sent.
+
+    Errors: InvalidHandleError where nothing is in flight (any more); AccessDeniedError for another user's.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def event(secret: bytes, role: str, access: int) -> int:
+            try:
+                opened = calls.open_event(_event_path(secret, role), access)
+            except StatusError as error:
+                if error.status == Status.OBJECT_NAME_NOT_FOUND:
+                    raise _gone() from None
+                raise status_errors.other(error, f"A ticket's event ({role}) cannot be opened.") from None
+            stack.callback(calls.close_handle, opened)
+            return opened
+
+        # All before anything is taken: what is taken must be told of, or the sender would hold it for a minute more.
+        offer = event(ticket.secret, "offer", _WAIT | _SIGNAL)
+        told = [event(ticket.secret, "done", _SIGNAL), event(ticket.mail, "mail", _SIGNAL)]
+        if kernel32.WaitForSingleObject(offer, 0) != 0:
+            raise _gone()
+        try:
+            value = _duplicated(ticket, fits)
+        except BaseException:
+            kernel32.SetEvent(offer)  # whoever was meant may still come
+            raise
+        for one in told:
+            kernel32.SetEvent(one)
+    return value
+
+
+def _duplicated(ticket: Ticket, fits: Callable[[int], bool]) -> int:
+    with processes.reached(ticket.pid, ticket.created) as sender:
+        try:
+            value = calls.duplicate(ticket.value, options=calls.SAME_ACCESS, source=sender)
+        except StatusError as error:
+            if error.status == Status.INVALID_HANDLE:
+                raise _gone() from None
+            raise status_errors.other(error, f"The handle cannot be fetched from process {ticket.pid}.") from None
+    try:
+        if not fits(value):
+            raise _gone()
+    except BaseException:
+        calls.close_handle(value)
+        raise
+    return value
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One ticket of this process that nobody has claimed yet. Owns its three handles."""
+
+    handle: int
+    offer: int
+    done: int
+    shared: int
+    deadline: float
+    child: int = 0
+    """A handle to the process that it is for; 0 for anybody."""
+    unborn: weakref.ref[object] | None = None
+    """The object of a child that is being started and has no pid yet."""
+
+    def take_back(self) -> bool:
+        """Whether nobody has begun to claim it; nobody can from then on."""
+        return bool(kernel32.WaitForSingleObject(self.offer, 0) == 0)
+
+    def close(self) -> None:
+        for handle in (self.handle, self.offer, self.done, self.child):
+            if handle:
+                calls.close_handle(handle)
+
+
+class InFlight:
+    """All tickets of this process, and the thread that waits for their end."""
+
+    def __init__(self, still_held: Callable[[int], bool]) -> None:
+        """still_held: whether this process holds memory of that object."""
+        self._still_held = still_held
+        self._lock = Lock()
+        self._flights: dict[bytes, _Flight] = {}
+        self._mail = 0
+        self._mail_secret = b""
+        self._reaper: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def handles(self) -> dict[int, int]:
+        """The handles in flight, and the objects that they refer to."""
+        with self._lock:
+            return {flight.handle: flight.shared for flight in self._flights.values()}
+
+    def send(self, kind: int, handle: int, shared: int, frame: bytes = b"") -> bytes:
+        """A ticket for a handle, which is the flight's from now on, errors included. frame: see `Ticket`."""
+        secret, started = secrets.token_bytes(16), processes.start_time(os.getpid())
+        flight = _Flight(handle, 0, 0, shared, time.monotonic() + _MINUTE)
+        try:
+            flight.offer = calls.create_event(_event_path(secret, "offer"), manual=False, signaled=True)
+            flight.done = calls.create_event(_event_path(secret, "done"), manual=True, signaled=False)
+            with self._lock:
+                if not self._mail:
+                    self._open_mail()
+                self._flights[secret] = flight
+                ticket = Ticket(kind, os.getpid(), started, handle, shared, secret, self._mail_secret, frame)
+                if self._reaper is None:
+                    self._reaper = threading.Thread(target=self._wait, name="extmem tickets", daemon=True)
+                    self._reaper.start()
+        except StatusError as error:
+            flight.close()
+            raise status_errors.other(error, "A ticket's events cannot be made.") from None
+        return ticket.pack()
+
+    def _open_mail(self) -> None:
+        self._mail_secret = secrets.token_bytes(16)
+        self._mail = calls.create_event(_event_path(self._mail_secret, "mail"), manual=False, signaled=False)
+
+    def bind(self, secret: bytes, pid: int) -> None:
+        """The ticket is for that process. Errors: as `processes.open_to_wait`."""
+        child = processes.open_to_wait(pid)
+        with self._lock:
+            flight = self._flights.get(secret)
+            if flight is None or flight.child:
+                calls.close_handle(child)
+            else:
+                flight.child = child
+            self._wake()
+
+    def bind_when_born(self, secret: bytes, child: object) -> None:
+        """The ticket is for a child whose object gets a `pid` in a moment."""
+        pid = getattr(child, "pid", None)
+        if isinstance(pid, int):
+            self.bind(secret, pid)
+            return
+        with self._lock:
+            flight = self._flights.get(secret)
+            if flight is not None:
+                flight.unborn = weakref.ref(child)
+            self._wake()
+
+    def withdraw(self, secret: bytes) -> bool:
+        """Take a ticket back. False when it is claimed, or being claimed."""
+        with self._lock:
+            flight = self._flights.get(secret)
+            if flight is None or not flight.take_back():
+                return False
+            del self._flights[secret]
+            flight.close()
+            self._wake()
+            return True
+
+    def clear(self) -> None:
+        """Take all of them back."""
+        for secret in list(self._flights):
+            self.withdraw(secret)
+
+    def _wake(self) -> None:
+        if self._mail:
+            kernel32.SetEvent(self._mail)
+
+    # The thread.
+
+    def _wait(self) -> None:
+        while True:
+            with self._lock:
+                self._reap()
+                if not self._flights:
+                    calls.close_handle(self._mail)
+                    self._mail, self._reaper = 0, None
+                    return
+                children = list({flight.child for flight in self._flights.values() if flight.child})
+                handles = [self._mail, *children[:_MOST_CHILDREN]]
+                patience = self._patience(crowded=len(children) > _MOST_CHILDREN)
+            # A child's handle is closed by this thread or by `withdraw`, which wakes it: a wait on a closed handle
+            # fails at once, and the next round looks again.
+            kernel32.WaitForMultipleObjects(len(handles), (HANDLE * len(handles))(*handles), False, patience)
+
+    def _patience(self, *, crowded: bool) -> int:
+        """Milliseconds until something is due by itself."""
+        if crowded or any(flight.unborn is not None for flight in self._flights.values()):
+            return int(_ASK_AGAIN * 1000)
+        due = [flight.deadline for flight in self._flights.values() if not flight.child]
+        return max(10, int((min(due) - time.monotonic()) * 1000)) if due else _INFINITE
+
+    def _reap(self) -> None:
+        for secret, flight in list(self._flights.items()):
+            if flight.unborn is not None:
+                self._look_for_birth(flight)
+            if self._is_over(flight):
+                del self._flights[secret]
+                flight.close()
+
+    def _look_for_birth(self, flight: _Flight) -> None:
+        child = flight.unborn() if flight.unborn is not None else None
+        pid = getattr(child, "pid", None)
+        if child is not None and pid is None:
+            return
+        flight.unborn = None
+        try:
+            flight.child = processes.open_to_wait(int(pid)) if pid is not None else 0
+        except ObjectManagerError:
+            pid = None  # it has ended already
+        if pid is None:
+            flight.deadline = 0.0
+
+    def _is_over(self, flight: _Flight) -> bool:
+        if kernel32.WaitForSingleObject(flight.done, 0) == 0:
+            return True
+        if flight.child:
+            return processes.ended(flight.child)
+        if time.monotonic() < flight.deadline or flight.unborn is not None:
+            return False
+        if flight.deadline and self._still_held(flight.shared):
+            flight.deadline = time.monotonic() + _MINUTE  # it costs nothing: what it leads to is alive anyway
+            return False
+        return True
