@@ -70,7 +70,7 @@ ONLY = {
         "unit/devices/test_strangers.py": _MEMORY_FILES,
         "unit/devices/vulkan/test_proving.py": _FDS,
         "unit/devices/vulkan/test_shortage.py": _FDS,
-        "unit/memory/test_own_fds.py": _FDS,
+        "unit/memory/test_repeated_calls.py": _FDS,
         "unit/testing/test_soak.py": "what it kills and counts is the broker",
         "unit/testing/test_fake_vulkan_dma_buf.py": _FDS,
         "unit/testing/test_fake_vulkan_modifiers.py": _FDS,

@@ -13,7 +13,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.api import Descriptor, Device
+from extmem.api import Device
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing.children import Peer
 from tests.gpu.conftest import free_memory
 

@@ -259,7 +259,7 @@ def test_only_modules_of_one_platform_refuse_the_others() -> None:
         ("extmem.rules.bind", "import extmem.objects"),
         ("extmem.objects.core", "from extmem.rules import ledger"),
         ("extmem.broker.server", "def late():\n    from extmem.api import doors"),
-        ("extmem.interop.numpy_views", "if TYPE_CHECKING:\n    from extmem.core.memory_record import Holding"),
+        ("extmem.core.views", "if TYPE_CHECKING:\n    from extmem.api.device import Device"),
         ("extmem.api.functions", "from extmem.testing import leaks"),
         ("extmem.handles._nt", "from ..manager import manager"),
         ("extmem.api.functions", "import extmem.cli.main as c"),

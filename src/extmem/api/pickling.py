@@ -18,6 +18,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
+from extmem.api import functions, unclaimed
+from extmem.api.device import DeviceMemory
 from extmem.core import exporting
 from extmem.devices import select
 from extmem.errors import ExtmemError, HandleStateError
@@ -28,7 +30,6 @@ from extmem.owning import copy_fd, out_of_descriptors
 from extmem.wire import Kind
 
 if TYPE_CHECKING:
-    from extmem.api.memory import DeviceMemory
     from extmem.core.memory_record import Holding
 
 __all__ = ["reduce_fd_handle", "reduce_memory", "reduce_nt_handle"]
@@ -36,11 +37,13 @@ __all__ = ["reduce_fd_handle", "reduce_memory", "reduce_nt_handle"]
 _OPAQUE_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
 
-def reduce_memory(holding: Holding) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
-    """`DeviceMemory.__reduce__`: the receiver gets a memory object of its own, with the rights of this one.
+def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
+    """The receiver gets a memory object of its own, with the rights of this one."""
+    with memory.use() as holding:
+        return _reduce_memory(holding)
 
-    holding: the memory's, in use.
-    """
+
+def _reduce_memory(holding: Holding) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
     exporting.share_on_demand(holding)
     if not holding.references:
         # Shared by fd alone so far: nobody but the receiver learns of this nameless object.
@@ -50,8 +53,6 @@ def reduce_memory(holding: Holding) -> tuple[Callable[[bytes], DeviceMemory], tu
 
 
 def _receive_memory(ticket: bytes) -> DeviceMemory:
-    from extmem.api import functions, unclaimed
-
     try:
         return functions.open_claimed(_claimed_import(ticket))
     except (ExtmemError, OSError) as reason:
@@ -70,8 +71,6 @@ def reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tup
 
 
 def _receive_nt_handle(ticket: bytes) -> NtHandle:
-    from extmem.api import unclaimed
-
     owner = manager()
     reference, entry = Reference(owner), HandleEntry(owner)
     try:
@@ -116,8 +115,6 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
 
 
 def _receive_fd_handle(ticket: bytes) -> FdHandle:
-    from extmem.api import unclaimed
-
     try:
         return _claimed_fd(ticket)
     except (ExtmemError, OSError) as reason:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NoReturn, TypeAlias
 
-from extmem.api.memory import DeviceMemory
+from extmem.api.device import DeviceMemory
 from extmem.handles import FdHandle, HandleEntry, NtHandle
 from extmem.handles.here import HERE
 from extmem.manager import manager
@@ -29,7 +29,7 @@ class UnclaimedMemory(DeviceMemory):
 
     def __init__(self, reason: Reason) -> None:
         self._closed = True
-        self._arrays, self._loans = [], []
+        self._arrays, self.loans = [], []
         self._reason = reason
 
     @property

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extmem import vk
+from extmem.core import describing
 from extmem.devices.backend import Origin
 from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.errors import DescriptorError, UnsupportedError
@@ -20,13 +21,13 @@ from extmem.owning import OwnedFd
 from extmem.sharing.payload import PayloadFd, Win32Payload
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
     from extmem.core.import_source import Source
     from extmem.devices.backend import Allocation
     from extmem.devices.optional_protocols import ImportsDescribed
     from extmem.manager import Imported
     from extmem.rules import PayloadFacts
-    from extmem.sharing.descriptor.descriptor import Descriptor
+    from extmem.sharing.descriptor import Descriptor
 
 __all__ = [
     "by_fd",
@@ -97,7 +98,7 @@ def handle_of(allocation: Allocation) -> tuple[int, int] | None:
     return handle, types & -types if WIN32_IS_NATIVE else _FD
 
 
-def stranger(device: Device, source: Source, size: int, kind: int) -> Descriptor:
+def stranger(device: DeviceState, source: Source, size: int, kind: int) -> Descriptor:
     """What is known of memory that another program shares and nobody describes, for a device that must be told.
 
     Errors: DescriptorError for all but Direct3D's, whose handle type says what it is.
@@ -109,7 +110,9 @@ def stranger(device: Device, source: Source, size: int, kind: int) -> Descriptor
             "CUDA has to be told who made it, how large it is and whether it is dedicated; state a Descriptor with "
             "extmem.raw.import_payload"
         )
-    return msgspec.structs.replace(device.describe(size, kind, source.handle_type, None), producer="")
+    return msgspec.structs.replace(
+        describing.describe_allocation(device, size, kind, source.handle_type, None), producer=""
+    )
 
 
 def by_fd(driver: ImportsDescribed, source: Source) -> Allocation:
@@ -136,7 +139,7 @@ def import_kept(driver: ImportsDescribed, owned: OwnedFd, descriptor: Descriptor
         raise
 
 
-def check_device(device: Device, descriptor: Descriptor) -> None:
+def check_device(device: DeviceState, descriptor: Descriptor) -> None:
     """Refuse a payload of another device, before the driver is asked. Errors: UnsupportedError that names both."""
     if not device.identity.may_be(descriptor.device_uuid, descriptor.luid):
         there = (descriptor.device_uuid or descriptor.luid or b"").hex()
@@ -147,14 +150,14 @@ def check_device(device: Device, descriptor: Descriptor) -> None:
         )
 
 
-def facts_for(device: Device, facts: PayloadFacts | None) -> PayloadFacts | None:
+def facts_for(device: DeviceState, facts: PayloadFacts | None) -> PayloadFacts | None:
     """What the rules are told of a payload: for a device without memory types, no more than where it lies."""
     if facts is None or device.described is None:
         return facts
     return dataclasses.replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
 
 
-def memory_type(device: Device, descriptor: Descriptor) -> int:
+def memory_type(device: DeviceState, descriptor: Descriptor) -> int:
     """The memory type that the device sees a payload as: the exporter's, or its own kind of device memory."""
     if device.described is not None:
         return 0

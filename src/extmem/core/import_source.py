@@ -28,7 +28,7 @@ from extmem.handles import Access, FdPayload, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, Reference, manager
 from extmem.objects import Status, error_for
 from extmem.rules import PayloadFacts, Refusal
-from extmem.sharing.descriptor.descriptor import Descriptor
+from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 from extmem.vk.words import types_text

@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.api.memory import DeviceMemory
 from extmem.core import arguments, import_source, rule_facts
+from extmem.core.memory_object import MemoryObject
 from extmem.devices.optional_protocols import DescribesFormats
 from extmem.errors import RuleViolation, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
 
 __all__ = [
     "external_buffer_properties",
@@ -25,17 +25,15 @@ __all__ = [
     "host_pointer_properties",
     "image_format_properties",
     "memory_of",
-    "transfer_capability",
     "win32_handle_properties",
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _IMPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.IMPORTABLE)
-_TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
 def external_buffer_properties(
-    device: Device, given: vk.PhysicalDeviceExternalBufferInfo
+    device: DeviceState, given: vk.PhysicalDeviceExternalBufferInfo
 ) -> vk.ExternalBufferProperties:
     """`Device.get_physical_device_external_buffer_properties`."""
     info = copied(given)
@@ -45,7 +43,7 @@ def external_buffer_properties(
         return device.driver.external_buffer_properties(info)
 
 
-def image_format_properties(device: Device, given: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+def image_format_properties(device: DeviceState, given: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
     """`Device.get_physical_device_image_format_properties2`."""
     info = copied(given)
     with device.use():
@@ -54,14 +52,14 @@ def image_format_properties(device: Device, given: vk.PhysicalDeviceImageFormatI
         return device.driver.image_format_properties(info)
 
 
-def format_properties(device: Device, vk_format: vk.Format | int) -> vk.FormatProperties2:
+def format_properties(device: DeviceState, vk_format: vk.Format | int) -> vk.FormatProperties2:
     """`Device.get_physical_device_format_properties2`."""
     with device.use():
         device.report(rules.check_format_properties(vk_format, device.facts), "vkGetPhysicalDeviceFormatProperties2")
         return _describing(device).format_properties(int(vk_format))
 
 
-def _describing(device: Device) -> DescribesFormats:
+def _describing(device: DeviceState) -> DescribesFormats:
     """The driver, where it describes formats. UnsupportedError where it does not."""
     if not isinstance(device.driver, DescribesFormats):
         raise UnsupportedError(
@@ -72,15 +70,8 @@ def _describing(device: Device) -> DescribesFormats:
     return device.driver
 
 
-def transfer_capability(device: Device, handle_type: int) -> rules.ExternalMemoryFacts:
-    """`Device.transfer_capability`, where it is not known yet."""
-    with device.use():
-        bit = arguments.single_type(handle_type)
-        return rule_facts.buffer_capabilities(device, vk.BufferCreateInfo(usage=_TRANSFER), bit)[bit]
-
-
 def win32_handle_properties(
-    device: Device, handle_type: HandleType, handle: NtHandle | KmtHandle | int
+    device: DeviceState, handle_type: HandleType, handle: NtHandle | KmtHandle | int
 ) -> vk.MemoryWin32HandlePropertiesKHR:
     """`Device.get_memory_win32_handle_properties`."""
     with device.use():
@@ -91,7 +82,7 @@ def win32_handle_properties(
         return vk.MemoryWin32HandlePropertiesKHR(device.driver.handle_memory_type_bits(kind, int(handle)))
 
 
-def fd_properties(device: Device, handle_type: HandleType, fd: FdHandle | int) -> vk.MemoryFdPropertiesKHR:
+def fd_properties(device: DeviceState, handle_type: HandleType, fd: FdHandle | int) -> vk.MemoryFdPropertiesKHR:
     """`Device.get_memory_fd_properties`."""
     with device.use():
         number = int(fd) if isinstance(fd, (FdHandle, int)) else fd
@@ -103,7 +94,7 @@ def fd_properties(device: Device, handle_type: HandleType, fd: FdHandle | int) -
         return vk.MemoryFdPropertiesKHR(bits)
 
 
-def _leads_to_memory(device: Device, handle_type: object, fd: object) -> bool | None:
+def _leads_to_memory(device: DeviceState, handle_type: object, fd: object) -> bool | None:
     """Whether an fd is open, and memory where the device can tell; None where the rules refuse the arguments."""
     if not isinstance(handle_type, int) or not isinstance(fd, int) or not -(1 << 31) <= fd < 1 << 31:
         return None
@@ -112,13 +103,13 @@ def _leads_to_memory(device: Device, handle_type: object, fd: object) -> bool | 
     single = 0 < handle_type < 1 << 32 and handle_type.bit_count() == 1
     if handle_type == HandleType.OPAQUE_FD or not single:
         return looked.kind != "closed"
-    if not int(device.transfer_capability(handle_type).features) & _IMPORTABLE:
+    if not int(rule_facts.transfer_capability(device, handle_type).features) & _IMPORTABLE:
         return looked.kind != "closed"
     return looked.valid
 
 
 def host_pointer_properties(
-    device: Device, handle_type: HandleType, host_pointer: int
+    device: DeviceState, handle_type: HandleType, host_pointer: int
 ) -> vk.MemoryHostPointerPropertiesEXT:
     """`Device.get_memory_host_pointer_properties`."""
     with device.use():
@@ -131,13 +122,13 @@ def host_pointer_properties(
         return vk.MemoryHostPointerPropertiesEXT(device.driver.host_pointer_memory_type_bits(kind, pointer))
 
 
-def memory_of(device: Device, info: object, struct: type[vk.ChainStruct]) -> DeviceMemory:
+def memory_of(device: DeviceState, info: object, struct: type[vk.ChainStruct]) -> MemoryObject:
     """The memory of this device that a handle is asked of."""
     if type(info) is not struct:
         word = "Fd" if struct is vk.MemoryGetFdInfoKHR else "Win32Handle"
         raise RuleViolation(rules.wrong_get_info(info, struct), command=f"vkGetMemory{word}KHR")
     memory = getattr(info, "memory", None)
-    if not isinstance(memory, DeviceMemory):
+    if not isinstance(memory, MemoryObject):
         raise TypeError(f"{struct.__name__}.memory is {memory!r}: pass a DeviceMemory of this device")
     if memory.device is not device:
         raise arguments.of_another_device(memory, memory.device)

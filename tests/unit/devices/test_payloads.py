@@ -17,7 +17,7 @@ from extmem import vk
 from extmem.devices.host import memfd
 from extmem.devices.host.backend import HostDriver
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.sharing.payload import PayloadFd
 
 PAGE = mmap.PAGESIZE

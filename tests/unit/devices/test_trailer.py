@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from extmem.devices.host import trailer
-from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
 
 @pytest.mark.parametrize("descriptor", [b"", b"x", b"y" * DESCRIPTOR_LIMIT])

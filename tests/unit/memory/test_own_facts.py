@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from extmem import raw, vk
-from extmem.api import Buffer, Descriptor, Device
+from extmem.api import Buffer, Device
 from extmem.devices.host import HAS_FDS
 from extmem.errors import RuleViolation
+from extmem.sharing.descriptor import Descriptor
 from extmem.vk.copies import copied
 
 TRANSFER = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST

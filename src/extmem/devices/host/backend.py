@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -295,6 +294,8 @@ class HostDriver:
         """See `Driver`. The processor fills."""
         mapping = self._mapped(allocation, offset, size, writable=True)
 
+        import ctypes
+
         ctypes.memset(mapping.address + offset, value, size)
 
     @staticmethod
@@ -370,5 +371,7 @@ class HostDriver:
 
 def _bytes(mapping: Mapping, offset: int, size: int) -> memoryview:
     """Bytes of a mapping, valid while it is held."""
+
+    import ctypes
 
     return memoryview((ctypes.c_ubyte * size).from_address(mapping.address + offset)).cast("B")

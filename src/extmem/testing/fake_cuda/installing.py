@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from extmem.api import functions
+from extmem.core import shared_devices
 from extmem.devices import cuda
 from extmem.testing.fake_cuda.machine import FakeCuda
 from extmem.testing.fake_cuda.sharing import kernel_objects
@@ -30,7 +31,7 @@ def installed(fake: FakeCuda) -> Iterator[FakeCuda]:
 
     Devices that the block opens, it closes; those that `extmem.open` chose are closed at its end.
     """
-    with cuda.replaced_by(lambda: fake.module), kernel_objects(), functions.chosen_anew():
+    with cuda.replaced_by(lambda: fake.module), kernel_objects(), shared_devices.chosen_anew():
         yield fake
 
 

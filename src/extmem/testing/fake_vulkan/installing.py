@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from extmem.api import functions
+from extmem.core import shared_devices
 from extmem.devices import vulkan
 from extmem.testing.fake_vulkan._system import own_objects
 from extmem.testing.fake_vulkan.gpus import Manners, from_plain, to_plain
@@ -30,7 +31,7 @@ def installed(fake: FakeVulkan) -> Iterator[FakeVulkan]:
 
     Devices that the block opens, it closes; those that `extmem.open` chose are closed at its end.
     """
-    with vulkan.loaded_by(lambda: fake.loader), own_objects(), functions.chosen_anew():
+    with vulkan.loaded_by(lambda: fake.loader), own_objects(), shared_devices.chosen_anew():
         yield fake
 
 

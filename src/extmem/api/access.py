@@ -12,13 +12,15 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from extmem.api.commands import Commands
+from extmem.core import memory_buffer
 from extmem.devices.optional_protocols import HandsOver
 from extmem.errors import UnsupportedError
 from extmem.interop import gpu_arrays
 
 if TYPE_CHECKING:
-    from extmem.api.memory import DeviceMemory
-    from extmem.core.resources import Buffer
+    from extmem.core.memory_object import MemoryObject
+    from extmem.core.resources import BufferObject
     from extmem.interop import DeviceArray
 
 __all__ = ["on_queue", "on_stream", "stream_address"]
@@ -41,11 +43,13 @@ def stream_address(stream: object) -> int:
 
 
 @contextlib.contextmanager
-def on_stream(memory: DeviceMemory, stream: object) -> Iterator[DeviceArray]:
+def on_stream(memory: MemoryObject, stream: object) -> Iterator[DeviceArray]:
     """The memory as a GPU array, for work on that stream."""
     address = stream_address(stream)
     with memory.use() as holding:
-        array = memory.device_array()
+        array = gpu_arrays.device_array(memory)
+        if array is None:
+            raise gpu_arrays.on_no_gpu(memory.what(), memory.device)
         place = gpu_arrays.on_gpu(holding)
         allocation = holding.allocation
         if isinstance(allocation, HandsOver):
@@ -59,7 +63,7 @@ def on_stream(memory: DeviceMemory, stream: object) -> Iterator[DeviceArray]:
 
 
 @contextlib.contextmanager
-def on_queue(memory: DeviceMemory) -> Iterator[Buffer]:
+def on_queue(memory: MemoryObject) -> Iterator[BufferObject]:
     """The memory as a buffer that this process's Vulkan queue owns."""
     device = memory.device
     if device.driver.queue_facts is None:
@@ -68,11 +72,11 @@ def on_queue(memory: DeviceMemory) -> Iterator[Buffer]:
             requires_one_of=["a Vulkan device"],
         )
     with memory.use():
-        buffer = memory.buffer()
-        with device.commands() as commands:
+        buffer = memory_buffer.buffer_over(memory)
+        with Commands(device) as commands:
             commands.acquire(buffer)
         try:
             yield buffer
         finally:
-            with device.commands() as commands:
+            with Commands(device) as commands:
                 commands.release(buffer)

@@ -1,15 +1,13 @@
-"""The warning that a device opened with check="warn" gives instead of raising RuleViolation."""
+"""RuleWarning at the line of the program that made a call, for devices opened with check="warn"."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 
-__all__ = ["RuleWarning", "warn_caller"]
+from extmem.errors import RuleWarning
 
-
-class RuleWarning(UserWarning):
-    """A call broke the specification and went on because the device was opened with check="warn"."""
+__all__ = ["warn_caller"]
 
 
 def warn_caller(message: str) -> None:
