@@ -8,7 +8,7 @@ from dataclasses import fields
 
 from extmem import vk
 from extmem.broker.rights import RIGHTS
-from extmem.devices.backend import DESCRIPTOR_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.devices.host import capabilities
 from extmem.handles import Access
 from extmem.objects import access, sddl

@@ -19,7 +19,7 @@ from extmem.core import operations, shared_devices
 from extmem.core.device_state import Check, DeviceState
 from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import Closed
-from extmem.core.resources import BufferObject, ImageObject, ResourceObject
+from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.owning import Uses, unsettled, work_off
 from extmem.vk.copies import copied
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
     from extmem.sharing.layout import Axes
 
-__all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image", "Resource"]
+__all__ = ["Buffer", "Check", "Device", "DeviceMemory", "Image"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 
@@ -333,13 +333,13 @@ class DeviceMemory(MemoryObject):
         return bool(kind.property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE)
 
     @property
-    def resource(self) -> Resource | None:
+    def resource(self) -> Buffer | Image | None:
         """The buffer or image that a dedicated payload belongs to, made by `open` like the exporter's; else None.
 
         Not bound yet, unless bytes were moved through it; it is destroyed with the memory, and None from then on.
         """
         facts = self._facts
-        return None if isinstance(facts, Closed) else cast("Resource | None", facts.resource)
+        return None if isinstance(facts, Closed) else cast("Buffer | Image | None", facts.resource)
 
     @property
     def read_only(self) -> bool:
@@ -577,10 +577,10 @@ class DeviceMemory(MemoryObject):
         return f"<DeviceMemory {self.what()} on {self.device.name}{state}>"
 
 
-class Resource(ResourceObject):
-    """What `Buffer` and `Image` share. Made by the device; `close()` destroys it.
+class Buffer(BufferObject):
+    """A VkBuffer. Made by `Device.create_buffer`; `close()` destroys it.
 
-    Threads: as `DeviceMemory`. A buffer or image that recorded commands use is destroyed when those are done.
+    Threads: as `DeviceMemory`. A buffer that recorded commands use is destroyed when those are done.
     """
 
     __slots__ = ()
@@ -596,16 +596,23 @@ class Resource(ResourceObject):
         return cast("DeviceMemory | None", self._memory)
 
 
-class Buffer(BufferObject, Resource):
-    """A VkBuffer."""
+class Image(ImageObject):
+    """A VkImage. Made by `Device.create_image`; `close()` destroys it.
+
+    Threads: as `DeviceMemory`. An image that recorded commands use is destroyed when those are done.
+    """
 
     __slots__ = ()
 
+    @property
+    def device(self) -> Device:
+        """The device that it belongs to."""
+        return cast("Device", self._device)
 
-class Image(ImageObject, Resource):
-    """A VkImage."""
-
-    __slots__ = ()
+    @property
+    def memory(self) -> DeviceMemory | None:
+        """The memory it is bound to, None before."""
+        return cast("DeviceMemory | None", self._memory)
 
 
 shared_devices.device_class = Device
