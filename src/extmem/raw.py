@@ -203,7 +203,7 @@ def adopt_device(
     with late_imports():
         from extmem.devices.vulkan.adopted import adopt
 
-    driver = adopt(
+    backend = adopt(
         instance,
         physical_device,
         device,
@@ -213,7 +213,7 @@ def adopt_device(
         queue=queue_index,
         api_version=api_version,
     )
-    return Device(driver, check=check)
+    return Device(backend, check=check)
 
 
 def adopt_memory(
@@ -271,7 +271,7 @@ def adopt_cuda(device: Device, pointer: int, size: int) -> DeviceMemory:
     cuMemCreate without a shareable handle type), and for a tensor that does not begin its allocation, reaches past it,
     or lies in several: one handle leads to one allocation, from its beginning on.
     """
-    return adopting.adopt_pointer(device, pointer, size)
+    return adopting.wrap_pointer(device, pointer, size)
 
 
 def cuda_array(memory: DeviceMemory) -> int:
@@ -304,7 +304,7 @@ def vk_device(device: Device) -> int:
     Errors: UnsupportedError for other devices; HandleStateError once closed.
     """
     with device.use():
-        return _raw(device.driver, "VkDevice")
+        return _raw(device.backend, "VkDevice")
 
 
 class VulkanHandles(NamedTuple):
@@ -333,21 +333,21 @@ def vk_handles(device: Device) -> VulkanHandles:
     closed.
     """
     with late_imports():
-        from extmem.devices.vulkan.backend import VulkanDriver
+        from extmem.devices.vulkan.backend import VulkanBackend
 
-    driver = device.driver
-    if not isinstance(driver, VulkanDriver):
+    backend = device.backend
+    if not isinstance(backend, VulkanBackend):
         raise UnsupportedError(f"{device!r} has no Vulkan handles", requires_one_of=["a Vulkan device"])
     with device.use():
-        physical = driver.physical
+        physical = backend.physical
         return VulkanHandles(
             physical.instance.raw,
             physical.raw,
-            driver.raw,
-            driver.queue,
-            driver.queue_family,
-            driver.queue_index,
-            driver.enabled,
+            backend.raw,
+            backend.queue,
+            backend.queue_family,
+            backend.queue_index,
+            backend.enabled,
             physical.instance.api_version,
         )
 

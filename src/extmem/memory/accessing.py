@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.optional_protocols import HandsOver
+from extmem.devices.optional_protocols import ReleasesOwnership
 from extmem.errors import UnsupportedError
 from extmem.memory import lending
 
@@ -48,8 +48,8 @@ def on_stream(memory: DeviceMemory, stream: object) -> Iterator[DeviceArray]:
         array = memory.device_array()
         place = lending.on_gpu(holding)
         allocation = holding.allocation
-        if isinstance(allocation, HandsOver):
-            allocation.hand_over()
+        if isinstance(allocation, ReleasesOwnership):
+            allocation.release_ownership()
         try:
             yield array
         finally:
@@ -62,7 +62,7 @@ def on_stream(memory: DeviceMemory, stream: object) -> Iterator[DeviceArray]:
 def on_queue(memory: DeviceMemory) -> Iterator[Buffer]:
     """The memory as a buffer that this process's Vulkan queue owns."""
     device = memory.device
-    if device.driver.queue_facts is None:
+    if device.backend.queue_facts is None:
         raise UnsupportedError(
             f"{device.name} ({device.kind}) has no queues; use access(stream=...) there, or a Vulkan device",
             requires_one_of=["a Vulkan device"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extmem import vk
-from extmem.devices.optional_protocols import AdoptsMemory, AdoptsPointers
+from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
 from extmem.handles import Access
 from extmem.memory import allocating, arguments, exporting
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
     from extmem.memory.device import Device
 
-__all__ = ["adopt_buffer", "adopt_image", "adopt_memory", "adopt_pointer"]
+__all__ = ["adopt_buffer", "adopt_image", "adopt_memory", "wrap_pointer"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT_TYPE, _FD_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD)
@@ -35,7 +35,7 @@ _BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 
 def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo, *, imported: int) -> DeviceMemory:
     """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says."""
-    driver, info = _adopts(device, "VkDeviceMemory"), copied(info)
+    backend, info = _adopts(device, "VkDeviceMemory"), copied(info)
     memory = _number(memory, "VkDeviceMemory")
     if imported:
         imported = arguments.single_type(imported, "imported")
@@ -58,7 +58,7 @@ def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo, *, im
         uses.add(device)
         native = uses.add(dedicated).native if dedicated is not None else None
         try:
-            allocation = driver.adopt_memory(memory, size, kind, types, native, imported=imported)
+            allocation = backend.adopt_memory(memory, size, kind, types, native, imported=imported)
         except DriverError as error:
             if error.result != _BAD_HANDLE:
                 raise
@@ -77,14 +77,14 @@ def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo, *, im
         return DeviceMemory(holding)
 
 
-def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
+def wrap_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
     """Memory that other code made with CUDA, to be shared. The allocation is as long as CUDA says."""
-    driver = device.driver
-    if not isinstance(driver, AdoptsPointers):
+    backend = device.backend
+    if not isinstance(backend, WrapsPointers):
         raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
     types = sum(kind for kind in (_NT_TYPE, _FD_TYPE) if exporting.unable(device, kind) == "")
     with device.use():
-        allocation = driver.adopt_pointer(pointer, size)
+        allocation = backend.wrap_pointer(pointer, size)
         whole = allocation.size
         try:
             descriptor = msgspec.structs.replace(device.describe(whole, 0, types, None), payload_size=size)
@@ -99,36 +99,36 @@ def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
 
 def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, bound: bool) -> Buffer:
     """A VkBuffer that somebody else created as `info` says."""
-    driver = _adopts(device, "VkBuffer")
+    backend = _adopts(device, "VkBuffer")
     buffer = _number(buffer, "VkBuffer")
     info = copied(info)
     with device.use(), device.making, device.create_buffer(info) as twin:
         _not_here(device, "buffer", buffer)
-        native = _like(driver.adopt_resource(buffer, info), twin, bound)
+        native = _like(backend.adopt_resource(buffer, info), twin, bound)
         made = device.numbered["buffer", buffer] = Buffer(device, info, native=native)
         return made
 
 
 def adopt_image(device: Device, image: int, info: vk.ImageCreateInfo, *, bound: bool) -> Image:
     """A VkImage that somebody else created as `info` says."""
-    driver = _adopts(device, "VkImage")
+    backend = _adopts(device, "VkImage")
     image = _number(image, "VkImage")
     info = copied(info)
     with device.use(), device.making, device.create_image(info) as twin:
         _not_here(device, "image", image)
-        native = _like(driver.adopt_resource(image, info), twin, bound)
+        native = _like(backend.adopt_resource(image, info), twin, bound)
         made = device.numbered["image", image] = Image(device, info, native=native)
         return made
 
 
 def _adopts(device: Device, what: str) -> AdoptsMemory:
-    driver = device.driver
-    if not isinstance(driver, AdoptsMemory):
+    backend = device.backend
+    if not isinstance(backend, AdoptsMemory):
         raise UnsupportedError(
             f"{device.name} has no {what} that could be adopted; use a Vulkan device",
             requires_one_of=["a Vulkan device"],
         )
-    return driver
+    return backend
 
 
 def _number(handle: object, what: str) -> int:

@@ -29,7 +29,7 @@ def bind_one(device: Device, buffer: Buffer, memory: DeviceMemory, offset: int) 
             if device.check == "off" or verdicts.of_binding(device, offset, buffer, holding) in device.verdicts:
                 offset = arguments.whole_number(offset, "memory_offset")
                 uses.add(buffer)
-                device.driver.bind(holding.allocation, offset, buffer.native)
+                device.backend.bind(holding.allocation, offset, buffer.native)
                 buffer.bind(memory, offset)
                 return
     bind(device, [vk.BindBufferMemoryInfo(buffer, memory, offset)], "buffer", form=1)
@@ -63,7 +63,7 @@ def bind(
         for resource, memory, holding, given_offset in pairs:
             offset = arguments.whole_number(given_offset, "memory_offset")
             uses.add(resource)
-            device.driver.bind(holding.allocation, offset, resource.native)
+            device.backend.bind(holding.allocation, offset, resource.native)
             resource.bind(memory, offset)
 
 

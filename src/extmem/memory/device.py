@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from extmem import rules, vk
-from extmem.devices.optional_protocols import FinishesLater, ImportsDescribed
+from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.handles.here import HERE
@@ -23,7 +23,7 @@ from extmem.owning import Held, Lock, Uses, unsettled, work_off
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import DeviceIdentity, Driver
+    from extmem.devices.backend import Backend, DeviceIdentity
     from extmem.memory import own_fds
     from extmem.memory.commands import Commands
     from extmem.memory.descriptor import Descriptor
@@ -49,23 +49,23 @@ class Device(Held):
     Errors of every command: RuleViolation (see `check`), HandleStateError once closed, and in a forked child.
     """
 
-    def __init__(self, driver: Driver, *, check: Check = "raise", strict_kmt: bool = False) -> None:
+    def __init__(self, backend: Backend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
         if check not in ("raise", "warn", "off"):
             raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
         super().__init__()
-        self.driver = driver
-        self._kind = driver.kind
+        self.backend = backend
+        self._kind = backend.kind
         self.pid = HERE.pid
         """The process that opened it; a forked child of that may not use it."""
         self.check: Check = check
         self.strict_kmt = strict_kmt
         """Whether a KMT number dies with its exporter rather than with the payload's last memory object."""
-        self.facts = tracking.device_facts(driver)
-        self.described: ImportsDescribed | None = driver if isinstance(driver, ImportsDescribed) else None
+        self.facts = tracking.device_facts(backend)
+        self.described: ImportsByDescriptor | None = backend if isinstance(backend, ImportsByDescriptor) else None
         """The driver of another API than Vulkan, which imports by a payload's descriptor."""
         self.foreign_type: int | None = None
         """The memory type that this device sees foreign memory as, once it was asked."""
-        self.max_allocations = driver.max_memory_allocation_count
+        self.max_allocations = backend.max_memory_allocation_count
         self.buffer_answers: dict[tuple[int, int, int], rules.ExternalMemoryFacts] = {}
         """What buffers of these flags and this usage can do with one handle type."""
         self.numbered: weakref.WeakValueDictionary[tuple[str, int], Resource] = weakref.WeakValueDictionary()
@@ -95,7 +95,7 @@ class Device(Held):
     @property
     def identity(self) -> DeviceIdentity:
         """UUIDs, LUID and names (VkPhysicalDeviceIDProperties)."""
-        return self.driver.identity
+        return self.backend.identity
 
     @property
     def name(self) -> str:
@@ -111,7 +111,7 @@ class Device(Held):
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
         """vkGetPhysicalDeviceMemoryProperties; a new struct each time."""
         with self.use():
-            return self.driver.memory_properties()
+            return self.backend.memory_properties()
 
     # Capabilities.
 
@@ -217,7 +217,7 @@ class Device(Held):
         with Uses() as uses:
             uses.add(self)
             for allocation, offset, size in operations.ranges.checked(self, ranges, "vkFlushMappedMemoryRanges", uses):
-                self.driver.flush(allocation, offset, size)
+                self.backend.flush(allocation, offset, size)
 
     def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
         """vkInvalidateMappedMemoryRanges: the host sees what the device wrote there. Else as flushing."""
@@ -226,7 +226,7 @@ class Device(Held):
             for allocation, offset, size in operations.ranges.checked(
                 self, ranges, "vkInvalidateMappedMemoryRanges", uses
             ):
-                self.driver.invalidate(allocation, offset, size)
+                self.backend.invalidate(allocation, offset, size)
 
     def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> NtHandle | KmtHandle:
         """vkGetMemoryWin32HandleKHR: an NT handle that the caller closes, or a KMT number that owns nothing.
@@ -406,8 +406,8 @@ class Device(Held):
         Errors: HandleStateError while memory of it is open; DriverError while commands run that do not end.
         """
         if self.live_allocations and not self.closing:
-            if isinstance(self.driver, FinishesLater):
-                self.driver.finish_submitted()
+            if isinstance(self.backend, FinishesLater):
+                self.backend.finish_submitted()
             work_off()
             if self.live_allocations:
                 raise operations.in_use(self)
@@ -415,7 +415,7 @@ class Device(Held):
 
     def give_back(self) -> None:
         """See `Held`."""
-        self.driver.close()
+        self.backend.close()
 
     def __enter__(self) -> Self:
         self.check_open()

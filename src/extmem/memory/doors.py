@@ -61,11 +61,11 @@ def open_device(
             raise TypeError(f"{what} is {given!r}, a {type(given).__name__}; give a str")
     if luid is not None and not isinstance(luid, bytes):
         raise TypeError(f"luid is {luid!r}, a {type(luid).__name__}; give 8 bytes")
-    driver = select.choose(kind=kind, uuid=_uuid_bytes(uuid), luid=luid, name=name)
+    backend = select.choose(kind=kind, uuid=_uuid_bytes(uuid), luid=luid, name=name)
     try:
-        return Device(driver, check=check, strict_kmt=strict_kmt)
+        return Device(backend, check=check, strict_kmt=strict_kmt)
     except BaseException:
-        driver.close()
+        backend.close()
         raise
 
 
@@ -152,7 +152,7 @@ def _shared_device(device_uuid: bytes | None, producer: str = "") -> Device:
     if device is None:
         try:
             kind = "cuda" if producer else "host" if device_uuid is None else None
-            driver = select.choose(kind=kind, uuid=device_uuid)
+            backend = select.choose(kind=kind, uuid=device_uuid)
         except UnsupportedError as error:
             here = ", ".join(f"{known.device_name} {known.device_uuid.hex()}" for known in enumerate_devices())
             raise UnsupportedError(
@@ -160,7 +160,7 @@ def _shared_device(device_uuid: bytes | None, producer: str = "") -> Device:
                 "open it on the machine and boot that made it",
                 requires_one_of=error.requires_one_of,
             ) from error
-        device = _shared.setdefault(driver.identity.device_uuid + producer.encode(), Device(driver))
+        device = _shared.setdefault(backend.identity.device_uuid + producer.encode(), Device(backend))
     return device
 
 

@@ -329,12 +329,12 @@ class DeviceMemory:
         Does nothing for HOST_COHERENT memory.
         """
         with self.use() as holding:
-            holding.device.driver.flush(holding.allocation, 0, holding.size)
+            holding.device.backend.flush(holding.allocation, 0, holding.size)
 
     def invalidate(self) -> None:
         """vkInvalidateMappedMemoryRanges of all of it: needed before reading through `map()`, as `flush`."""
         with self.use() as holding:
-            holding.device.driver.invalidate(holding.allocation, 0, holding.size)
+            holding.device.backend.invalidate(holding.allocation, 0, holding.size)
 
     # Passing it on.
 

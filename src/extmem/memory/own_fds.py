@@ -27,7 +27,7 @@ from extmem.owning import Uses
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation
-    from extmem.devices.optional_protocols import ImportsDescribed
+    from extmem.devices.optional_protocols import ImportsByDescriptor
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
@@ -71,7 +71,7 @@ def allocate_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory 
     descriptor, encoded = noted
     size, kind, types = descriptor.allocation_size, descriptor.memory_type_index, descriptor.handle_types
     with device.use():
-        allocation = device.driver.allocate(size, kind, encoded, handle_types=types)
+        allocation = device.backend.allocate(size, kind, encoded, handle_types=types)
         return DeviceMemory(Holding(device, allocation, descriptor, size, kind, export_handle_types=types))
 
 
@@ -97,18 +97,20 @@ def open_again(device: Device, handle: FdHandle) -> DeviceMemory | None:
             return None
         if device.described is not None:
             return _told(device, device.described, handle, descriptor)
-        if not isinstance(device.driver, RepeatsImports):
+        if not isinstance(device.backend, RepeatsImports):
             return None
-        noted = _noted(device, device.driver, payload.descriptor, descriptor, descriptor.memory_type_index, _OPAQUE)
+        noted = _noted(device, device.backend, payload.descriptor, descriptor, descriptor.memory_type_index, _OPAQUE)
     return _taken(device, handle, noted)
 
 
-def _told(device: Device, driver: ImportsDescribed, handle: FdHandle, descriptor: Descriptor) -> DeviceMemory | None:
+def _told(
+    device: Device, backend: ImportsByDescriptor, handle: FdHandle, descriptor: Descriptor
+) -> DeviceMemory | None:
     """On a device that has to be told what the descriptor says."""
     with Uses() as uses:
         uses.add(device)
         try:
-            allocation = foreign.import_kept(driver, handle.use_in(uses), descriptor, True)
+            allocation = foreign.import_kept(backend, handle.use_in(uses), descriptor, True)
         except DriverError:
             return None  # the whole way finds the reason
         size = descriptor.allocation_size
@@ -138,12 +140,12 @@ def _taken(device: Device, handle: FdHandle, noted: Noted) -> DeviceMemory | Non
 
 
 def _noted(
-    device: Device, driver: RepeatsImports, key: object, descriptor: Descriptor, kind: int, handle_type: int
+    device: Device, backend: RepeatsImports, key: object, descriptor: Descriptor, kind: int, handle_type: int
 ) -> Noted:
     """Remember by this key that fds of such payloads were imported."""
     if len(device.own_imports) >= _ROOM:
         device.own_imports.clear()
-    importer = driver.known_imports(descriptor.allocation_size, kind, handle_type)
+    importer = backend.known_imports(descriptor.allocation_size, kind, handle_type)
     made = device.own_imports[key] = (descriptor, kind, handle_type, importer)
     return made
 
@@ -158,8 +160,8 @@ def note(device: Device, info: vk.MemoryAllocateInfo, source: Source) -> None:
         return
     if descriptor.dedicated is not None or not isinstance(link.handle_type, int):
         return  # a create info in it could be changed
-    if not isinstance(device.driver, RepeatsImports):
+    if not isinstance(device.backend, RepeatsImports):
         return  # such as one that has to be told what the descriptor says
     key = (device.check, payload.descriptor, link.handle_type, info.allocation_size, info.memory_type_index)
     # Unjudged, the index may be any number that stands for one.
-    _noted(device, device.driver, key, descriptor, int(info.memory_type_index), int(link.handle_type))
+    _noted(device, device.backend, key, descriptor, int(info.memory_type_index), int(link.handle_type))

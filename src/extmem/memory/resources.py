@@ -127,7 +127,7 @@ class Resource(Held, abc.ABC):
 
     def give_back(self) -> None:
         """See `Held`."""
-        self._device.driver.destroy(self._native)
+        self._device.backend.destroy(self._native)
         self._memory = None
 
     def gone(self) -> HandleStateError:
@@ -220,7 +220,7 @@ class Buffer(Resource):
 
         verdict: what its creation was remembered by, if it was. native: one that another binding created.
         """
-        super().__init__(device, device.driver.create_buffer(info) if native is None else native)
+        super().__init__(device, device.backend.create_buffer(info) if native is None else native)
         self.verdict = verdict
         """What calls with it are remembered by (for the library itself)."""
         self._info = info
@@ -272,7 +272,7 @@ class Image(Resource):
         """info: as for `Buffer`. capabilities: what such images can do with each handle type, where the device was
         asked already. native: one that another binding created.
         """
-        super().__init__(device, device.driver.create_image(info) if native is None else native)
+        super().__init__(device, device.backend.create_image(info) if native is None else native)
         self._capabilities = capabilities
         self._info = info
         self.layouts: Layouts | None = Layouts(info) if native is None else None
@@ -312,7 +312,7 @@ class Image(Resource):
         with self._device.use() as device, self.use():
             found = rules.check_get_image_subresource_layout(subresource, self._exact)
             device.report(found, "vkGetImageSubresourceLayout")
-            return device.driver.image_subresource_layout(self._exact, subresource)
+            return device.backend.image_subresource_layout(self._exact, subresource)
 
 
 def buffer_over(memory: DeviceMemory) -> Buffer:
