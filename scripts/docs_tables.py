@@ -8,7 +8,6 @@ from dataclasses import fields
 
 from extmem import vk
 from extmem.broker.rights import RIGHTS
-from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.devices.host import capabilities
 from extmem.handles import Access
 from extmem.objects import access, sddl
@@ -16,6 +15,7 @@ from extmem.objects.lifetimes import KEEPS, Holder
 from extmem.objects.results import Limits
 from extmem.objects.status import WINERROR, Status, error_for
 from extmem.rules import ledger
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
 __all__ = ["TABLES", "table"]
 

@@ -207,7 +207,7 @@ def adopt_device(
     with late_imports():
         from extmem.devices.vulkan.adopted import adopt
 
-    driver = adopt(
+    backend = adopt(
         instance,
         physical_device,
         device,
@@ -217,7 +217,7 @@ def adopt_device(
         queue=queue_index,
         api_version=api_version,
     )
-    return Device(driver, check=check)
+    return Device(backend, check=check)
 
 
 def adopt_memory(
@@ -308,7 +308,7 @@ def vk_device(device: Device) -> int:
     Errors: UnsupportedError for other devices; HandleStateError once closed.
     """
     with device.use():
-        return _raw(device.driver, "VkDevice")
+        return _raw(device.backend, "VkDevice")
 
 
 class VulkanHandles(NamedTuple):
@@ -337,21 +337,21 @@ def vk_handles(device: Device) -> VulkanHandles:
     closed.
     """
     with late_imports():
-        from extmem.devices.vulkan.backend import VulkanDriver
+        from extmem.devices.vulkan.backend import VulkanBackend
 
-    driver = device.driver
-    if not isinstance(driver, VulkanDriver):
+    backend = device.backend
+    if not isinstance(backend, VulkanBackend):
         raise UnsupportedError(f"{device!r} has no Vulkan handles", requires_one_of=["a Vulkan device"])
     with device.use():
-        physical = driver.physical
+        physical = backend.physical
         return VulkanHandles(
             physical.instance.raw,
             physical.raw,
-            driver.raw,
-            driver.queue,
-            driver.queue_family,
-            driver.queue_index,
-            driver.enabled,
+            backend.raw,
+            backend.queue,
+            backend.queue_family,
+            backend.queue_index,
+            backend.enabled,
             physical.instance.api_version,
         )
 

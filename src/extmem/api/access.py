@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem.api.commands import Commands
 from extmem.core import memory_buffer
-from extmem.devices.optional_protocols import HandsOver
+from extmem.devices.optional_protocols import ReleasesOwnership
 from extmem.errors import UnsupportedError
 from extmem.interop import gpu_arrays
 
@@ -52,8 +52,8 @@ def on_stream(memory: MemoryObject, stream: object) -> Iterator[DeviceArray]:
             raise gpu_arrays.on_no_gpu(memory.what(), memory.device)
         place = gpu_arrays.on_gpu(holding)
         allocation = holding.allocation
-        if isinstance(allocation, HandsOver):
-            allocation.hand_over()
+        if isinstance(allocation, ReleasesOwnership):
+            allocation.release_ownership()
         try:
             yield array
         finally:
@@ -66,7 +66,7 @@ def on_stream(memory: MemoryObject, stream: object) -> Iterator[DeviceArray]:
 def on_queue(memory: MemoryObject) -> Iterator[BufferObject]:
     """The memory as a buffer that this process's Vulkan queue owns."""
     device = memory.device
-    if device.driver.queue_facts is None:
+    if device.backend.queue_facts is None:
         raise UnsupportedError(
             f"{device.name} ({device.kind}) has no queues; use access(stream=...) there, or a Vulkan device",
             requires_one_of=["a Vulkan device"],

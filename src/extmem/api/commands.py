@@ -88,7 +88,7 @@ class Commands:
                         self._device.report(violations, command)
                 owners = [(holding.allocation, here) for holding, here in self._after]
                 with self._layouts.submitting():
-                    self._device.driver.submit(self._record, self._uses, owners)
+                    self._device.backend.submit(self._record, self._uses, owners)
         finally:
             if mine:
                 self._recorded.clear()
@@ -141,7 +141,7 @@ class Commands:
         self._transfer(image, ignored, ignored, _MOVES, _MOVES, old_layout, new_layout)
 
     def _family(self) -> int:
-        facts = self._device.driver.queue_facts
+        facts = self._device.backend.queue_facts
         return facts.queue_family if facts is not None else 0
 
     def _transfer(
@@ -200,7 +200,7 @@ class Commands:
         of_images = own_structs(image_memory_barriers)
         buffers = [self._usable(getattr(one, "buffer", one), BufferObject) for one in each(of_buffers)]
         images = [self._usable(getattr(one, "image", one), ImageObject) for one in each(of_images)]
-        facts = device.driver.queue_facts
+        facts = device.backend.queue_facts
         found = rules.check_pipeline_barrier(
             of_buffers,
             of_images,

@@ -52,7 +52,7 @@ class Device(DeviceState):
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
         """vkGetPhysicalDeviceMemoryProperties; a new struct each time."""
         with self.use():
-            return self.driver.memory_properties()
+            return self.backend.memory_properties()
 
     # Capabilities.
 
@@ -165,7 +165,7 @@ class Device(DeviceState):
             for allocation, offset, size in operations.mapped_ranges.checked(
                 self, ranges, "vkFlushMappedMemoryRanges", uses
             ):
-                self.driver.flush(allocation, offset, size)
+                self.backend.flush(allocation, offset, size)
 
     def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
         """vkInvalidateMappedMemoryRanges: the host sees what the device wrote there. Else as flushing."""
@@ -174,7 +174,7 @@ class Device(DeviceState):
             for allocation, offset, size in operations.mapped_ranges.checked(
                 self, ranges, "vkInvalidateMappedMemoryRanges", uses
             ):
-                self.driver.invalidate(allocation, offset, size)
+                self.backend.invalidate(allocation, offset, size)
 
     def get_memory_win32_handle(self, info: vk.MemoryGetWin32HandleInfoKHR) -> NtHandle | KmtHandle:
         """vkGetMemoryWin32HandleKHR: an NT handle that the caller closes, or a KMT number that owns nothing.
@@ -539,12 +539,12 @@ class DeviceMemory(MemoryObject):
         Does nothing for HOST_COHERENT memory.
         """
         with self.use() as holding:
-            holding.device.driver.flush(holding.allocation, 0, holding.size)
+            holding.device.backend.flush(holding.allocation, 0, holding.size)
 
     def invalidate(self) -> None:
         """vkInvalidateMappedMemoryRanges of all of it: needed before reading through `map()`, as `flush`."""
         with self.use() as holding:
-            holding.device.driver.invalidate(holding.allocation, 0, holding.size)
+            holding.device.backend.invalidate(holding.allocation, 0, holding.size)
 
     # Passing it on.
 

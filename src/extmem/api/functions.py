@@ -48,11 +48,11 @@ def open_device(
             raise TypeError(f"{what} is {given!r}, a {type(given).__name__}; give a str")
     if luid is not None and not isinstance(luid, bytes):
         raise TypeError(f"luid is {luid!r}, a {type(luid).__name__}; give 8 bytes")
-    driver = select.choose(kind=kind, uuid=_uuid_bytes(uuid), luid=luid, name=name)
+    backend = select.choose(kind=kind, uuid=_uuid_bytes(uuid), luid=luid, name=name)
     try:
-        return Device(driver, check=check, strict_kmt=strict_kmt)
+        return Device(backend, check=check, strict_kmt=strict_kmt)
     except BaseException:
-        driver.close()
+        backend.close()
         raise
 
 

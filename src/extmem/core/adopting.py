@@ -13,7 +13,7 @@ from extmem import vk
 from extmem.core import allocating, arguments, creating, describing, exporting
 from extmem.core.memory_record import HeldMemory, Holding
 from extmem.core.resources import BufferObject, ImageObject
-from extmem.devices.optional_protocols import AdoptsMemory, AdoptsPointers
+from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
 from extmem.handles import Access
 from extmem.owning import Uses
@@ -34,7 +34,7 @@ _BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 
 def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, *, imported: int) -> HeldMemory:
     """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says."""
-    driver, info = _adopts(device, "VkDeviceMemory"), copied(info)
+    backend, info = _adopts(device, "VkDeviceMemory"), copied(info)
     memory = _number(memory, "VkDeviceMemory")
     if imported:
         imported = arguments.single_type(imported, "imported")
@@ -57,7 +57,7 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
         uses.add(device)
         native = uses.add(dedicated).native if dedicated is not None else None
         try:
-            allocation = driver.adopt_memory(memory, size, kind, types, native, imported=imported)
+            allocation = backend.adopt_memory(memory, size, kind, types, native, imported=imported)
         except DriverError as error:
             if error.result != _BAD_HANDLE:
                 raise
@@ -80,12 +80,12 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
 
 def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
     """Memory that other code made with CUDA, to be shared. The allocation is as long as CUDA says."""
-    driver = device.driver
-    if not isinstance(driver, AdoptsPointers):
+    backend = device.backend
+    if not isinstance(backend, WrapsPointers):
         raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
     types = sum(kind for kind in (_NT_TYPE, _FD_TYPE) if exporting.unable(device, kind) == "")
     with device.use():
-        allocation = driver.adopt_pointer(pointer, size)
+        allocation = backend.wrap_pointer(pointer, size)
         whole = allocation.size
         try:
             descriptor = msgspec.structs.replace(
@@ -102,12 +102,12 @@ def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
 
 def adopt_buffer(device: DeviceState, buffer: int, info: vk.BufferCreateInfo, *, bound: bool) -> BufferObject:
     """A VkBuffer that somebody else created as `info` says."""
-    driver = _adopts(device, "VkBuffer")
+    backend = _adopts(device, "VkBuffer")
     buffer = _number(buffer, "VkBuffer")
     info = copied(info)
     with device.use(), device.making, creating.create_buffer(device, info) as twin:
         _not_here(device, "buffer", buffer)
-        native = _like(driver.adopt_resource(buffer, info), twin, bound)
+        native = _like(backend.adopt_resource(buffer, info), twin, bound)
         made: BufferObject = device.make_buffer(info, native=native)
         device.numbered["buffer", buffer] = made
         return made
@@ -115,25 +115,25 @@ def adopt_buffer(device: DeviceState, buffer: int, info: vk.BufferCreateInfo, *,
 
 def adopt_image(device: DeviceState, image: int, info: vk.ImageCreateInfo, *, bound: bool) -> ImageObject:
     """A VkImage that somebody else created as `info` says."""
-    driver = _adopts(device, "VkImage")
+    backend = _adopts(device, "VkImage")
     image = _number(image, "VkImage")
     info = copied(info)
     with device.use(), device.making, creating.create_image(device, info) as twin:
         _not_here(device, "image", image)
-        native = _like(driver.adopt_resource(image, info), twin, bound)
+        native = _like(backend.adopt_resource(image, info), twin, bound)
         made: ImageObject = device.make_image(info, native=native)
         device.numbered["image", image] = made
         return made
 
 
 def _adopts(device: DeviceState, what: str) -> AdoptsMemory:
-    driver = device.driver
-    if not isinstance(driver, AdoptsMemory):
+    backend = device.backend
+    if not isinstance(backend, AdoptsMemory):
         raise UnsupportedError(
             f"{device.name} has no {what} that could be adopted; use a Vulkan device",
             requires_one_of=["a Vulkan device"],
         )
-    return driver
+    return backend
 
 
 def _number(handle: object, what: str) -> int:

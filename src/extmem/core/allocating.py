@@ -113,7 +113,7 @@ def _allocate_memory(
         elif isinstance(link, vk.MemoryDedicatedAllocateInfo):
             dedicated = dedicated or dedicated_resource(link)
         elif source is None:
-            source = import_source.resolve(device.driver, link, stated, callers)
+            source = import_source.resolve(device.backend, link, stated, callers)
     try:
         export_types = int(export.handle_types) if export is not None else 0
         if device.check != "off" or (source is not None and source.error is not None):
@@ -147,7 +147,7 @@ def _allocate_memory(
             terms = exporting.terms_of(export_types, chained) if not (everyday and everyday.lazy_share) else None
             if terms is not None and everyday is not None:
                 terms = terms._replace(described=True)
-            allocation = device.driver.allocate(
+            allocation = device.backend.allocate(
                 size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=terms
             )
             holding = Holding(device, allocation, descriptor, size, kind)
@@ -202,7 +202,7 @@ def adopt(device: DeviceState, source: Source, size: int, kind: int, dedicated: 
         if device.described is not None and source.fd_is_valid:
             allocation = cross_api.by_fd(device.described, source)
         else:
-            allocation = source.allocation(device.driver, size, kind, native)
+            allocation = source.allocation(device.backend, size, kind, native)
         holding = Holding(device, allocation, descriptor, size, kind)
         holding.import_handle_type = source.handle_type
         holding.writable = source.writable
@@ -226,9 +226,9 @@ def adopt_object(
     if device.described is not None and not imported.capacity:
         allocation = cross_api.by_object(device.described, imported, descriptor)
     elif imported.kind == _HOST_KIND and dedicated is None:
-        allocation = device.driver.import_payload(payload, size, kind, imported.capacity)
+        allocation = device.backend.import_payload(payload, size, kind, imported.capacity)
     else:
-        allocation = device.driver.import_payload(
+        allocation = device.backend.import_payload(
             payload,
             size,
             kind,
@@ -344,7 +344,7 @@ def _facts(
         fd_is_valid=source.fd_is_valid if source is not None else None,
         host_memory_type_bits=_host_bits(device, source),
         host_range_mapped=(
-            device.driver.host_range_mapped(source.host_pointer, int(info.allocation_size))
+            device.backend.host_range_mapped(source.host_pointer, int(info.allocation_size))
             if source is not None and source.handle_type & _HOST_TYPES
             else None
         ),
@@ -368,7 +368,7 @@ def _capabilities(
 def _host_bits(device: DeviceState, source: Source | None) -> int | None:
     if source is None or not source.handle_type & _HOST_TYPES or not source.host_pointer:
         return None
-    return device.driver.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
+    return device.backend.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
 
 
 def share(holding: Holding, chained: vk.ExportMemoryWin32HandleInfoKHR | None, everyday: Everyday | None) -> None:

@@ -72,7 +72,7 @@ def allocate(
     create = vk.BufferCreateInfo(
         size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(exporting.able(device, types))
     )
-    requirements = device.driver.buffer_requirements(create)
+    requirements = device.backend.buffer_requirements(create)
     kind = _memory_type(device, requirements.memory_type_bits) if memory_type is None else memory_type
     alone = (requirements.requires_dedicated or _is_alone(device, types)) if dedicated is None else dedicated
     buffer = creating.create_buffer(device, create) if alone else None
@@ -106,11 +106,11 @@ def allocate(
         if buffer is not None:
             buffer.close()
         raise
-    if not device.driver.allocates_zeroed:
+    if not device.backend.allocates_zeroed:
         # Memory of one buffer is filled through that buffer, which may be smaller than its memory.
         room = memory.holding.size if buffer is None else nbytes
         try:
-            device.driver.fill(memory.holding.allocation, 0, room, 0)
+            device.backend.fill(memory.holding.allocation, 0, room, 0)
         except BaseException:
             MemoryObject(*memory).close()
             raise

@@ -29,7 +29,7 @@ def bind_one(device: DeviceState, buffer: BufferObject, memory: MemoryObject, of
             if device.check == "off" or _key(device, offset, buffer, holding) in device.verdicts:
                 offset = arguments.whole_number(offset, "memory_offset")
                 uses.add(buffer)
-                device.driver.bind(holding.allocation, offset, buffer.native)
+                device.backend.bind(holding.allocation, offset, buffer.native)
                 buffer.bind(memory, offset)
                 return
     bind(device, [vk.BindBufferMemoryInfo(buffer, memory, offset)], "buffer", form=1)
@@ -63,7 +63,7 @@ def bind(
         for resource, memory, holding, given_offset in pairs:
             offset = arguments.whole_number(given_offset, "memory_offset")
             uses.add(resource)
-            device.driver.bind(holding.allocation, offset, resource.native)
+            device.backend.bind(holding.allocation, offset, resource.native)
             resource.bind(memory, offset)
 
 

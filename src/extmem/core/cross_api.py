@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.core.import_source import Source
     from extmem.devices.backend import Allocation
-    from extmem.devices.optional_protocols import ImportsDescribed
+    from extmem.devices.optional_protocols import ImportsByDescriptor
     from extmem.manager import Imported
     from extmem.rules import PayloadFacts
     from extmem.sharing.descriptor import Descriptor
@@ -66,7 +66,7 @@ def origin(descriptor: Descriptor, handle_type: int = _FD) -> Origin:
     )
 
 
-def by_object(driver: ImportsDescribed, imported: Imported, descriptor: Descriptor) -> Allocation:
+def by_object(backend: ImportsByDescriptor, imported: Imported, descriptor: Descriptor) -> Allocation:
     """The import of what the object manager gave, whose payload the allocation owns from then on.
 
     By the handle that the object manager holds, also where the program said a name: a name may be another's by now.
@@ -75,7 +75,7 @@ def by_object(driver: ImportsDescribed, imported: Imported, descriptor: Descript
     handle, kind = payload.fd, _FD
     if isinstance(payload, Win32Payload):
         handle, kind = payload.number or handle, payload.handle_type
-    return driver.import_described(
+    return backend.import_by_descriptor(
         handle,
         origin(descriptor, kind),
         payload=payload,
@@ -115,7 +115,7 @@ def stranger(device: DeviceState, source: Source, size: int, kind: int) -> Descr
     )
 
 
-def by_fd(driver: ImportsDescribed, source: Source) -> Allocation:
+def by_fd(backend: ImportsByDescriptor, source: Source) -> Allocation:
     """The import of a caller's fd, which is not consumed yet. The allocation keeps it.
 
     Errors: DescriptorError where nobody describes it.
@@ -126,14 +126,14 @@ def by_fd(driver: ImportsDescribed, source: Source) -> Allocation:
             "it is dedicated; pass the FdHandle that extmem exported, or state a Descriptor with "
             "extmem.raw.import_payload"
         )
-    return import_kept(driver, source.callers.owned, source.descriptor, source.writable)
+    return import_kept(backend, source.callers.owned, source.descriptor, source.writable)
 
 
-def import_kept(driver: ImportsDescribed, owned: OwnedFd, descriptor: Descriptor, writable: bool) -> Allocation:
+def import_kept(backend: ImportsByDescriptor, owned: OwnedFd, descriptor: Descriptor, writable: bool) -> Allocation:
     """The import of an fd, which the allocation keeps, so that the payload can be passed on."""
     payload = PayloadFd(owned, writable)
     try:
-        return driver.import_described(owned.fd, origin(descriptor), payload=payload, writable=writable)
+        return backend.import_by_descriptor(owned.fd, origin(descriptor), payload=payload, writable=writable)
     except BaseException:
         payload.close()
         raise
@@ -166,7 +166,7 @@ def memory_type(device: DeviceState, descriptor: Descriptor) -> int:
     known = device.foreign_type
     if known is None:
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(_SHARED))
-        needs = device.driver.buffer_requirements(
+        needs = device.backend.buffer_requirements(
             vk.BufferCreateInfo(size=descriptor.allocation_size, usage=_USAGE, p_next=external)
         )
         types = device.facts.memory_types

@@ -10,7 +10,7 @@ from extmem import rules, vk
 from extmem.rules import DeviceFacts, MemoryTypeFacts
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Driver
+    from extmem.devices.backend import Backend
 
 __all__ = ["chained", "device_facts", "external_facts", "external_types", "single_bits"]
 
@@ -37,19 +37,19 @@ def single_bits(mask: int) -> Iterable[int]:
         mask ^= bit
 
 
-def device_facts(driver: Driver) -> DeviceFacts:
+def device_facts(backend: Backend) -> DeviceFacts:
     """What the rules need of a device that is opened now; it does not change while the device lives."""
-    properties = driver.memory_properties()
-    queues, features = driver.queue_facts, driver.enabled_features
+    properties = backend.memory_properties()
+    queues, features = backend.queue_facts, backend.enabled_features
     return DeviceFacts(
-        name=driver.identity.device_name,
-        device_uuid=driver.identity.device_uuid,
-        driver_uuid=driver.identity.driver_uuid,
+        name=backend.identity.device_name,
+        device_uuid=backend.identity.device_uuid,
+        driver_uuid=backend.identity.driver_uuid,
         memory_types=tuple(
             MemoryTypeFacts(int(kind.property_flags), properties.memory_heaps[kind.heap_index].size)
             for kind in properties.memory_types
         ),
-        min_imported_host_pointer_alignment=driver.min_imported_host_pointer_alignment,
+        min_imported_host_pointer_alignment=backend.min_imported_host_pointer_alignment,
         identity=next(_identities),
         queue_family_count=queues.queue_family_count if queues is not None else None,
         queue_families=queues.created if queues is not None else None,
@@ -58,7 +58,7 @@ def device_facts(driver: Driver) -> DeviceFacts:
         synchronization2="synchronization2" in features if queues is not None and features is not None else None,
         queue_flags=queues.queue_flags if queues is not None else None,
         features=features,
-        max_framebuffer=driver.max_framebuffer,
+        max_framebuffer=backend.max_framebuffer,
     )
 
 

@@ -11,7 +11,7 @@ from extmem.core.caller_warning import warn_caller
 from extmem.core.device_facts import device_facts
 from extmem.core.open_payloads import Live
 from extmem.core.validation_cache import Key, Verdicts
-from extmem.devices.optional_protocols import FinishesLater, ImportsDescribed
+from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.here import HERE
 from extmem.owning import Held, Lock, work_off
@@ -19,7 +19,7 @@ from extmem.owning import Held, Lock, work_off
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from extmem.devices.backend import DeviceIdentity, Driver
+    from extmem.devices.backend import Backend, DeviceIdentity
     from extmem.devices.resources import NativeResource
     from extmem.sharing.descriptor.descriptor import Descriptor
 
@@ -34,23 +34,23 @@ class DeviceState(Held, abc.ABC):
     Ownership: owns the backend, and closes it when nobody uses the device any more.
     """
 
-    def __init__(self, driver: Driver, *, check: Check = "raise", strict_kmt: bool = False) -> None:
+    def __init__(self, backend: Backend, *, check: Check = "raise", strict_kmt: bool = False) -> None:
         if check not in ("raise", "warn", "off"):
             raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
         super().__init__()
-        self.driver = driver
-        self._kind = driver.kind
+        self.backend = backend
+        self._kind = backend.kind
         self.pid = HERE.pid
         """The process that opened it; a forked child of that may not use it."""
         self.check: Check = check
         self.strict_kmt = strict_kmt
         """Whether a KMT number dies with its exporter rather than with the payload's last memory object."""
-        self.facts = device_facts(driver)
-        self.described: ImportsDescribed | None = driver if isinstance(driver, ImportsDescribed) else None
+        self.facts = device_facts(backend)
+        self.described: ImportsByDescriptor | None = backend if isinstance(backend, ImportsByDescriptor) else None
         """The driver of another API than Vulkan, which imports by a payload's descriptor."""
         self.foreign_type: int | None = None
         """The memory type that this device sees foreign memory as, once it was asked."""
-        self.max_allocations = driver.max_memory_allocation_count
+        self.max_allocations = backend.max_memory_allocation_count
         self.buffer_answers: dict[tuple[int, int, int], rules.ExternalMemoryFacts] = {}
         """What buffers of these flags and this usage can do with one handle type."""
         self.numbered: weakref.WeakValueDictionary[tuple[str, int], Any] = weakref.WeakValueDictionary()
@@ -91,7 +91,7 @@ class DeviceState(Held, abc.ABC):
     @property
     def identity(self) -> DeviceIdentity:
         """UUIDs, LUID and names (VkPhysicalDeviceIDProperties)."""
-        return self.driver.identity
+        return self.backend.identity
 
     @property
     def name(self) -> str:
@@ -161,8 +161,8 @@ class DeviceState(Held, abc.ABC):
         Errors: HandleStateError while memory of it is open; DriverError while commands run that do not end.
         """
         if self.live_allocations and not self.closing:
-            if isinstance(self.driver, FinishesLater):
-                self.driver.finish_submitted()
+            if isinstance(self.backend, FinishesLater):
+                self.backend.finish_submitted()
             work_off()
             if self.live_allocations:
                 raise self._in_use()
@@ -180,4 +180,4 @@ class DeviceState(Held, abc.ABC):
 
     def give_back(self) -> None:
         """See `Held`."""
-        self.driver.close()
+        self.backend.close()

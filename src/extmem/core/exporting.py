@@ -98,7 +98,7 @@ def publish(
         sddl=terms.sddl,
         inherit=inherit,
         strict_kmt=strict_kmt,
-        kind=holding.device.driver.payload_kind,
+        kind=holding.device.backend.payload_kind,
         identity=holding.allocation.stated_identity,
         reference=reference,
     )
@@ -129,8 +129,8 @@ def unable(device: DeviceState, handle_types: int, *, missing: bool = False) -> 
     """
     for bit in single_bits(handle_types):
         if not rule_facts.transfer_capability(device, bit).features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE:
-            driver = device.driver
-            lacking = driver.missing_for(bit) if isinstance(driver, ImportsHandles) else ""
+            backend = device.backend
+            lacking = backend.missing_for(bit) if isinstance(backend, ImportsHandles) else ""
             if missing and not lacking:
                 continue
             why = f"it has no {lacking}" if lacking else "the device says that it does not"
@@ -184,12 +184,12 @@ def kmt_handle(holding: Holding) -> KmtHandle:
 def fd_handle(holding: Holding, handle_type: int = int(HandleType.OPAQUE_FD)) -> FdHandle:
     """A new fd of the payload, read-only where the memory is or was published so."""
     writable = holding.writable and not holding.descriptor.read_only
-    driver = holding.device.driver
-    payload, kind = None, driver.payload_kind
+    backend = holding.device.backend
+    payload, kind = None, backend.payload_kind
     if kind is not Kind.HOST:
         # A driver's file has no room for its description: it travels with the handle.
         payload = FdPayload(holding.descriptor.encode(), int(kind), holding.allocation.stated_identity, writable)
-    return FdHandle(driver.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type), payload)
+    return FdHandle(backend.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type), payload)
 
 
 def fd_of(device: DeviceState, holding: Holding, info: vk.MemoryGetFdInfoKHR) -> FdHandle:

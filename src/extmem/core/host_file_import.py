@@ -29,9 +29,9 @@ _AS_HOST = int(vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION)
 
 def as_host_memory(device: DeviceState, payload: PayloadFd, descriptor: Descriptor, capacity: int) -> Allocation:
     """The device's import of a host payload's pages; it owns `payload` from then on. Errors: as `import_payload`."""
-    alignment = device.driver.min_imported_host_pointer_alignment
+    alignment = device.backend.min_imported_host_pointer_alignment
     size = -(-descriptor.allocation_size // alignment) * alignment
-    return device.driver.import_payload(payload, size, 0, capacity)
+    return device.backend.import_payload(payload, size, 0, capacity)
 
 
 def open_file(device: DeviceState, handle: FdHandle, uses: Uses) -> HeldMemory | None:

@@ -44,7 +44,7 @@ def ask_of_image(device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[
     found, refused = [], {}
     for modifier, question in asked.items():
         try:
-            found.append(device.driver.image_format_properties(question).image_format_properties)
+            found.append(device.backend.image_format_properties(question).image_format_properties)
         except UnsupportedError as refusal:
             answer.refusal = answer.refusal or refusal
             refused[modifier] = str(refusal)
@@ -77,9 +77,9 @@ def _modifiers(
     device: DeviceState, info: vk.ImageCreateInfo, named: Sequence[int], refused: dict[int | None, str]
 ) -> dict[int, rules.ModifierFacts]:
     """What the device says of each modifier."""
-    if not named or not isinstance(device.driver, DescribesFormats):
+    if not named or not isinstance(device.backend, DescribesFormats):
         return {modifier: rules.ModifierFacts(unsupported=refused.get(modifier, "")) for modifier in named}
-    listed = vk.find(device.driver.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
+    listed = vk.find(device.backend.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
     planes = {
         int(one.drm_format_modifier): int(one.drm_format_modifier_plane_count)
         for one in (listed.drm_format_modifier_properties if listed is not None else ())
@@ -101,7 +101,7 @@ def _shared(
     limits, answers = [], []
     for question in questions(info, bit).values():
         try:
-            shared = device.driver.image_format_properties(question)
+            shared = device.backend.image_format_properties(question)
         except UnsupportedError:
             # VK_ERROR_FORMAT_NOT_SUPPORTED: the type does not suit such an image at all
             return rules.ExternalMemoryFacts(0, 0, 0), []

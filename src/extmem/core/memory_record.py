@@ -209,7 +209,7 @@ class Holding(Held):
             self.companion.close()
         if self.resource is not None:
             self.resource.close()
-        self.device.driver.free(self.allocation)
+        self.device.backend.free(self.allocation)
 
 
 class HeldMemory(NamedTuple):

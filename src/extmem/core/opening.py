@@ -253,14 +253,14 @@ def open_handle_fd(
     """The payload behind an fd, which is consumed at the end, on success.
 
     first: the device that examines the fd. choose: the device for a payload with this descriptor.
-    Errors: DriverError, DescriptorError; RuleViolation for another device's; as `Driver.import_fd`.
+    Errors: DriverError, DescriptorError; RuleViolation for another device's; as `Backend.import_fd`.
     """
     with Uses() as uses:
         uses.add(first)
         memory = host_file_import.open_file(first, handle, uses)
         if memory is None:
             callers = CallersFd(handle, uses)
-            found = import_source.resolve_fd(first.driver, int(HandleType.OPAQUE_FD), callers, None)
+            found = import_source.resolve_fd(first.backend, int(HandleType.OPAQUE_FD), callers, None)
             if found.error is not None:
                 raise found.error
             memory = _open_fd(uses.add(choose(found.descriptor)), found)

@@ -40,7 +40,7 @@ def external_buffer_properties(
     with device.use():
         found = rules.check_external_buffer_info(info, device.facts)
         device.report(found, "vkGetPhysicalDeviceExternalBufferProperties")
-        return device.driver.external_buffer_properties(info)
+        return device.backend.external_buffer_properties(info)
 
 
 def image_format_properties(device: DeviceState, given: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
@@ -49,7 +49,7 @@ def image_format_properties(device: DeviceState, given: vk.PhysicalDeviceImageFo
     with device.use():
         found = rules.check_external_image_format_info(info, device.facts)
         device.report(found, "vkGetPhysicalDeviceImageFormatProperties2")
-        return device.driver.image_format_properties(info)
+        return device.backend.image_format_properties(info)
 
 
 def format_properties(device: DeviceState, vk_format: vk.Format | int) -> vk.FormatProperties2:
@@ -61,13 +61,13 @@ def format_properties(device: DeviceState, vk_format: vk.Format | int) -> vk.For
 
 def _describing(device: DeviceState) -> DescribesFormats:
     """The driver, where it describes formats. UnsupportedError where it does not."""
-    if not isinstance(device.driver, DescribesFormats):
+    if not isinstance(device.backend, DescribesFormats):
         raise UnsupportedError(
             f"{device.name} has no vkGetPhysicalDeviceFormatProperties2 and no DRM format modifiers; ask it with "
             "get_physical_device_image_format_properties2 which images it has, or take a Vulkan device",
             requires_one_of=["a Vulkan device"],
         )
-    return device.driver
+    return device.backend
 
 
 def win32_handle_properties(
@@ -75,11 +75,11 @@ def win32_handle_properties(
 ) -> vk.MemoryWin32HandlePropertiesKHR:
     """`Device.get_memory_win32_handle_properties`."""
     with device.use():
-        refusal = import_source.look_at(device.driver, handle_type, handle)
+        refusal = import_source.look_at(device.backend, handle_type, handle)
         found = rules.check_memory_win32_handle_properties(handle_type, handle, device.facts, refusal=refusal)
         device.report(found, "vkGetMemoryWin32HandlePropertiesKHR")
         kind = arguments.whole_number(handle_type, "handle_type")
-        return vk.MemoryWin32HandlePropertiesKHR(device.driver.handle_memory_type_bits(kind, int(handle)))
+        return vk.MemoryWin32HandlePropertiesKHR(device.backend.handle_memory_type_bits(kind, int(handle)))
 
 
 def fd_properties(device: DeviceState, handle_type: HandleType, fd: FdHandle | int) -> vk.MemoryFdPropertiesKHR:
@@ -90,7 +90,7 @@ def fd_properties(device: DeviceState, handle_type: HandleType, fd: FdHandle | i
         found = rules.check_memory_fd_properties(handle_type, number, device.facts, fd_is_valid=valid)
         device.report(found, "vkGetMemoryFdPropertiesKHR")
         kind = arguments.whole_number(handle_type, "handle_type")
-        bits = device.driver.fd_memory_type_bits(kind, arguments.whole_number(number, "fd"))
+        bits = device.backend.fd_memory_type_bits(kind, arguments.whole_number(number, "fd"))
         return vk.MemoryFdPropertiesKHR(bits)
 
 
@@ -98,7 +98,7 @@ def _leads_to_memory(device: DeviceState, handle_type: object, fd: object) -> bo
     """Whether an fd is open, and memory where the device can tell; None where the rules refuse the arguments."""
     if not isinstance(handle_type, int) or not isinstance(fd, int) or not -(1 << 31) <= fd < 1 << 31:
         return None
-    looked = device.driver.inspect_fd(fd, int(handle_type))
+    looked = device.backend.inspect_fd(fd, int(handle_type))
     # Of an opaque fd, and as a type that the device lacks, there is nothing to ask: what is behind it does not count.
     single = 0 < handle_type < 1 << 32 and handle_type.bit_count() == 1
     if handle_type == HandleType.OPAQUE_FD or not single:
@@ -114,12 +114,12 @@ def host_pointer_properties(
     """`Device.get_memory_host_pointer_properties`."""
     with device.use():
         known = isinstance(host_pointer, int) and 0 <= host_pointer < 1 << 64
-        mapped = device.driver.host_range_mapped(host_pointer, 1) if known else None
+        mapped = device.backend.host_range_mapped(host_pointer, 1) if known else None
         found = rules.check_memory_host_pointer_properties(handle_type, host_pointer, device.facts, mapped=mapped)
         device.report(found, "vkGetMemoryHostPointerPropertiesEXT")
         kind = arguments.whole_number(handle_type, "handle_type")
         pointer = arguments.whole_number(host_pointer, "host_pointer")
-        return vk.MemoryHostPointerPropertiesEXT(device.driver.host_pointer_memory_type_bits(kind, pointer))
+        return vk.MemoryHostPointerPropertiesEXT(device.backend.host_pointer_memory_type_bits(kind, pointer))
 
 
 def memory_of(device: DeviceState, info: object, struct: type[vk.ChainStruct]) -> MemoryObject:

@@ -124,7 +124,7 @@ class ResourceObject(Held, abc.ABC):
 
     def give_back(self) -> None:
         """See `Held`."""
-        self._device.driver.destroy(self._native)
+        self._device.backend.destroy(self._native)
         self._memory = None
 
     def gone(self) -> HandleStateError:
@@ -217,7 +217,7 @@ class BufferObject(ResourceObject):
 
         verdict: what its creation was remembered by, if it was. native: one that another binding created.
         """
-        super().__init__(device, device.driver.create_buffer(info) if native is None else native)
+        super().__init__(device, device.backend.create_buffer(info) if native is None else native)
         self.verdict = verdict
         """What calls with it are remembered by (for the library itself)."""
         self._info = info
@@ -271,7 +271,7 @@ class ImageObject(ResourceObject):
         """info: as for `Buffer`. capabilities: what such images can do with each handle type, where the device was
         asked already. native: one that another binding created.
         """
-        super().__init__(device, device.driver.create_image(info) if native is None else native)
+        super().__init__(device, device.backend.create_image(info) if native is None else native)
         self._capabilities = capabilities
         self._info = info
         self.layouts: rules.Layouts | None = rules.Layouts(info) if native is None else None
@@ -313,7 +313,7 @@ class ImageObject(ResourceObject):
         with self._device.use() as device, self.use():
             found = rules.check_get_image_subresource_layout(subresource, self._exact)
             device.report(found, "vkGetImageSubresourceLayout")
-            return device.driver.image_subresource_layout(self._exact, subresource)
+            return device.backend.image_subresource_layout(self._exact, subresource)
 
 
 def keep_resource(holding: Holding, resource: ResourceObject) -> None:

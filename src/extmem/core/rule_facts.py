@@ -38,7 +38,7 @@ def buffer_capabilities(
         answer = device.buffer_answers.get((flags, usage, bit)) if asked.p_next is None else None
         if answer is None:
             asked.handle_type = HandleType(bit)
-            answer = external_facts(device.driver.external_buffer_properties(asked).external_memory_properties)
+            answer = external_facts(device.backend.external_buffer_properties(asked).external_memory_properties)
             if asked.p_next is None:
                 device.buffer_answers[flags, usage, bit] = answer
         answers[bit] = answer

@@ -54,7 +54,7 @@ def device_for(device_uuid: bytes | None, producer: str = "") -> DeviceState:
     if device is None:
         try:
             kind = "cuda" if producer else "host" if device_uuid is None else None
-            driver = select.choose(kind=kind, uuid=device_uuid)
+            backend = select.choose(kind=kind, uuid=device_uuid)
         except UnsupportedError as error:
             present = (offer.identity for offer in select.enumerate_offers())
             here = ", ".join(f"{known.device_name} {known.device_uuid.hex()}" for known in present)
@@ -63,7 +63,7 @@ def device_for(device_uuid: bytes | None, producer: str = "") -> DeviceState:
                 "open it on the machine and boot that made it",
                 requires_one_of=error.requires_one_of,
             ) from error
-        device = _shared.setdefault(driver.identity.device_uuid + producer.encode(), device_class(driver))
+        device = _shared.setdefault(backend.identity.device_uuid + producer.encode(), device_class(backend))
     return device
 
 

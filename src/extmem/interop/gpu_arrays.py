@@ -93,16 +93,16 @@ def _imported(holding: Holding, cuda: DeviceState) -> Allocation:
         )
     handle, kind = way
     origin = cross_api.origin(holding.descriptor, kind)
-    made = holding.companion = described.import_described(handle, origin, writable=holding.writable)
+    made = holding.companion = described.import_by_descriptor(handle, origin, writable=holding.writable)
     return made
 
 
 def _placed(allocation: Allocation, device: DeviceState) -> Place:
-    driver: Any = device.driver
-    pointer, ordinal = getattr(allocation, "live", None), getattr(driver, "ordinal", None)
+    backend: Any = device.backend
+    pointer, ordinal = getattr(allocation, "live", None), getattr(backend, "ordinal", None)
     if not isinstance(pointer, int) or not isinstance(ordinal, int):
         raise InternalError(f"{allocation!r} of {device.name} tells no device pointer")
-    return Place(pointer, ordinal, bool(getattr(allocation, "is_host_memory", False)), driver.wait)
+    return Place(pointer, ordinal, bool(getattr(allocation, "is_host_memory", False)), backend.wait)
 
 
 def device_array(

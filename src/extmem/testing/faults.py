@@ -1,6 +1,6 @@
 """Failing the n-th call, for every n: of a driver, of the system, of the broker.
 
-How this works. A `Countdown` counts calls and says when it is the n-th one's turn. Three arms use it: `failing_driver`
+How this works. A `Countdown` counts calls and says when it is the n-th one's turn. Three arms use it: `failing_backend`
 wraps a device's driver, `failing_system_calls` the functions of `os` and `fcntl` (ntdll's on Windows), and
 `killing_broker` kills the broker at a request, where there is one. `fail_each` runs an operation again and again,
 with n = 1, 2, … until nothing fails any more, and sees that each failure is an error that callers may expect, that
@@ -21,14 +21,14 @@ from extmem.testing import leaks
 from extmem.testing._system import failing_system_calls, killing_broker
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Driver
+    from extmem.devices.backend import Backend
 
 __all__ = [
     "Arm",
     "Countdown",
     "driver_error",
     "fail_each",
-    "failing_driver",
+    "failing_backend",
     "failing_system_calls",
     "killing_broker",
 ]
@@ -67,21 +67,21 @@ def driver_error(name: str) -> DriverError:
     )
 
 
-def failing_driver(
-    driver: Driver, countdown: Countdown, error: Callable[[str], BaseException] = driver_error
-) -> Driver:
+def failing_backend(
+    backend: Backend, countdown: Countdown, error: Callable[[str], BaseException] = driver_error
+) -> Backend:
     """The driver, but for the call whose turn it is, which raises `error(name)` instead of doing anything."""
-    return cast("Driver", _FailingDriver(driver, countdown, error))
+    return cast("Backend", _FailingBackend(backend, countdown, error))
 
 
-class _FailingDriver:
-    def __init__(self, driver: Driver, countdown: Countdown, error: Callable[[str], BaseException]) -> None:
-        self.driver = driver
+class _FailingBackend:
+    def __init__(self, backend: Backend, countdown: Countdown, error: Callable[[str], BaseException]) -> None:
+        self.backend = backend
         self.countdown = countdown
         self.error = error
 
     def __getattr__(self, name: str) -> Any:
-        real = getattr(self.driver, name)
+        real = getattr(self.backend, name)
         if not callable(real) or name in _GIVES_BACK:
             return real
 

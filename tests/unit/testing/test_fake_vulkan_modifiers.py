@@ -307,7 +307,7 @@ def test_a_failure_after_the_image_was_made_leaves_nothing(fake: fake_vulkan.Fak
 
 def test_an_adopted_image_has_its_modifier(device: Device) -> None:
     info = picture(List((LINEAR, TILED)))
-    theirs = device.driver.create_image(info)
+    theirs = device.backend.create_image(info)
     with raw.adopt_image(device, theirs.raw, info) as adopted:
         assert device.get_image_drm_format_modifier_properties(adopted).drm_format_modifier == TILED
-    device.driver.destroy(theirs)
+    device.backend.destroy(theirs)

@@ -1,10 +1,10 @@
-"""The CUDA device: NVIDIA's driver behind the `Driver` interface. This module finds what there is of it.
+"""The CUDA device: NVIDIA's driver behind the `Backend` interface. This module finds what there is of it.
 
 ::
 
-    cuda.bindings.driver ──> gpus ──> driver ──> vmm        (memory that CUDA makes, and others import)
+    cuda.bindings.driver ──> gpus ──> backend ──> vmm        (memory that CUDA makes, and others import)
                                │         ├─────> external   (memory that Vulkan or D3D made)
-                            context      └─────> hosted     (host payloads, registered once)
+                            context      └─────> host_registration (host payloads, registered once)
 
 `cuda-bindings` is imported when somebody first looks for a CUDA device: the extra `extmem[cuda]` brings it. The primary
 context of a GPU serves all: it is retained while a device is open, and the thread's current context is left as found.

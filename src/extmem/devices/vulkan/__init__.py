@@ -1,4 +1,4 @@
-"""The Vulkan device: a real driver behind the `Driver` interface. This module finds what drivers there are.
+"""The Vulkan device: a real driver behind the `Backend` interface. This module finds what drivers there are.
 
 ::
 
@@ -24,7 +24,7 @@ from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Offer
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.devices.vulkan.instance import Instance
     from extmem.devices.vulkan.native import Native
 
@@ -50,15 +50,15 @@ _make_loader: Callable[[], Any] | None = None
 
 if sys.platform == "win32":
 
-    def native_sharing(driver: VulkanDriver) -> Native | None:
+    def native_sharing(backend: VulkanBackend) -> Native | None:
         """What shares that device's memory by the driver's own Win32 handles."""
         from extmem.devices.vulkan.win32 import Win32Sharing
 
-        return Win32Sharing(driver)
+        return Win32Sharing(backend)
 
 else:
 
-    def native_sharing(driver: VulkanDriver) -> Native | None:
+    def native_sharing(backend: VulkanBackend) -> Native | None:
         """None: on this system sharing is the object manager's, over the driver's fds."""
         return None
 
