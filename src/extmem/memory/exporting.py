@@ -18,7 +18,7 @@ from extmem.memory import tracking
 from extmem.objects import Share
 from extmem.vk.handle_types import FROM_D3D
 from extmem.vk.words import types_text
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device
@@ -95,7 +95,7 @@ def publish(
         sddl=terms.sddl,
         inherit=inherit,
         strict_kmt=strict_kmt,
-        kind=holding.device.driver.payload_kind,
+        backing=holding.device.driver.payload_backing,
         identity=holding.allocation.stated_identity,
         reference=reference,
     )
@@ -182,10 +182,10 @@ def fd_handle(holding: Holding, handle_type: int = int(HandleType.OPAQUE_FD)) ->
     """A new fd of the payload, read-only where the memory is or was published so."""
     writable = holding.writable and not holding.descriptor.read_only
     driver = holding.device.driver
-    payload, kind = None, driver.payload_kind
-    if kind is not Kind.HOST:
+    payload, backing = None, driver.payload_backing
+    if backing is not Backing.HOST_FILE:
         # A driver's file has no room for its description: it travels with the handle.
-        payload = FdPayload(holding.descriptor.encode(), int(kind), holding.allocation.stated_identity, writable)
+        payload = FdPayload(holding.descriptor.encode(), int(backing), holding.allocation.stated_identity, writable)
     return FdHandle(driver.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type), payload)
 
 

@@ -22,7 +22,7 @@ from extmem.devices.host.identity import host_identity
 from extmem.devices.host.memory import HostAllocation, PointerAllocation
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
 from extmem.owning import OwnedFd, Uses
-from extmem.sharing.kinds import Kind
+from extmem.sharing.kinds import Backing
 from extmem.vk.words import flags_text, types_text
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class HostDriver:
         return host_identity()
 
     @property
-    def payload_kind(self) -> Kind:
+    def payload_backing(self) -> Backing:
         """Sealed memory files."""
-        return Kind.HOST
+        return Backing.HOST_FILE
 
     @property
     def allocates_zeroed(self) -> bool:
