@@ -27,7 +27,7 @@ from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, NtHandle
 from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.owning import copy_fd, out_of_descriptors
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 if TYPE_CHECKING:
     from extmem.core.memory_record import Holding
@@ -94,7 +94,7 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
             found = select.choose(kind="host").inspect_fd(owned.fd, _OPAQUE_FD)
             if not found.valid:
                 raise HandleStateError(f"{handle!r} cannot be passed on: {found.problem}")
-            payload = FdPayload(found.descriptor, int(Kind.HOST), 0, found.writable)
+            payload = FdPayload(found.descriptor, int(Backing.HOST_FILE), 0, found.writable)
         owner.export(
             owned.fd,
             payload.descriptor,
@@ -103,7 +103,7 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
             access=int(Access.ALL),
             sddl=None,
             inherit=False,
-            kind=Kind(payload.kind),
+            backing=Backing(payload.backing),
             identity=payload.identity,
             reference=reference,
         )
@@ -125,8 +125,8 @@ def _claimed_fd(ticket: bytes) -> FdHandle:
     imported = _claimed_import(ticket)
     try:
         payload = None
-        if imported.kind != Kind.HOST:
-            payload = FdPayload(imported.descriptor, imported.kind, imported.identity, imported.payload.writable)
+        if imported.backing != Backing.HOST_FILE:
+            payload = FdPayload(imported.descriptor, imported.backing, imported.identity, imported.payload.writable)
         try:
             copy = copy_fd(imported.payload.fd)
         except OSError as error:

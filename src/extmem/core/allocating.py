@@ -29,7 +29,7 @@ from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.copies import copied
 from extmem.vk.handle_types import SIZED_BY_D3D
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -51,7 +51,7 @@ __all__ = [
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _U32 = 0xFFFF_FFFF
-_HOST_KIND = int(Kind.HOST)
+_HOST_FILE = int(Backing.HOST_FILE)
 _HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 
@@ -225,7 +225,7 @@ def adopt_object(
     payload, size = imported.payload, descriptor.allocation_size
     if device.described is not None and not imported.capacity:
         allocation = cross_api.by_object(device.described, imported, descriptor)
-    elif imported.kind == _HOST_KIND and dedicated is None:
+    elif imported.backing == _HOST_FILE and dedicated is None:
         allocation = device.backend.import_payload(payload, size, kind, imported.capacity)
     else:
         allocation = device.backend.import_payload(

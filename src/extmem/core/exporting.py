@@ -20,7 +20,7 @@ from extmem.manager import Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.vk.handle_types import FROM_D3D
 from extmem.vk.words import types_text
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -98,7 +98,7 @@ def publish(
         sddl=terms.sddl,
         inherit=inherit,
         strict_kmt=strict_kmt,
-        kind=holding.device.backend.payload_kind,
+        backing=holding.device.backend.payload_backing,
         identity=holding.allocation.stated_identity,
         reference=reference,
     )
@@ -185,10 +185,10 @@ def fd_handle(holding: Holding, handle_type: int = int(HandleType.OPAQUE_FD)) ->
     """A new fd of the payload, read-only where the memory is or was published so."""
     writable = holding.writable and not holding.descriptor.read_only
     backend = holding.device.backend
-    payload, kind = None, backend.payload_kind
-    if kind is not Kind.HOST:
+    payload, backing = None, backend.payload_backing
+    if backing is not Backing.HOST_FILE:
         # A driver's file has no room for its description: it travels with the handle.
-        payload = FdPayload(holding.descriptor.encode(), int(kind), holding.allocation.stated_identity, writable)
+        payload = FdPayload(holding.descriptor.encode(), int(backing), holding.allocation.stated_identity, writable)
     return FdHandle(backend.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type), payload)
 
 

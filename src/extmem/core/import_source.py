@@ -32,7 +32,7 @@ from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 from extmem.vk.words import types_text
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Backend
@@ -248,7 +248,7 @@ def _pinned(
     if stated is not None and not imported.descriptor:
         source.descriptor, source.facts = stated, stated.payload_facts()
         return source
-    if not imported.descriptor and backend is not None and backend.payload_kind is not Kind.HOST:
+    if not imported.descriptor and backend is not None and backend.payload_backing is not Backing.HOST_FILE:
         if isinstance(imported.payload, Win32Payload):
             _stranger_s(source, imported.payload, backend)
         else:

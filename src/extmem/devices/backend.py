@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.resources import NativeResource, Requirements
     from extmem.owning import OwnedFd, Uses
-    from extmem.sharing.kinds import Kind
+    from extmem.sharing.kinds import Backing
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
 
@@ -175,7 +175,7 @@ class Backend(Protocol):
         """Who it is."""
 
     @property
-    def payload_kind(self) -> Kind:
+    def payload_backing(self) -> Backing:
         """What its payloads' descriptors are to the object manager."""
 
     @property

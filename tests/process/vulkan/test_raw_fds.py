@@ -113,7 +113,7 @@ def test_a_named_payload_of_a_device_that_is_not_here_says_which_are(device: Dev
             access=int(extmem.Access.READ_WRITE),
             sddl=None,
             inherit=False,
-            kind=device.backend.payload_kind,
+            backing=device.backend.payload_backing,
             identity=memory.holding.allocation.stated_identity,
         )
         with pytest.raises(extmem.UnsupportedError) as error:

@@ -34,7 +34,7 @@ from extmem.devices.resources import Requirements
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import Held, Lock, Uses
-from extmem.sharing.kinds import Kind
+from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
 from extmem.vk.abi import ffi
 from extmem.vk.handle_types import FROM_D3D
@@ -87,9 +87,9 @@ class CudaBackend(Held, Answers):
         return self.gpu.ordinal
 
     @property
-    def payload_kind(self) -> Kind:
+    def payload_backing(self) -> Backing:
         """The driver's own files, which the kernel does not tell apart."""
-        return Kind.OPAQUE
+        return Backing.DRIVER_FD
 
     @property
     def producer(self) -> str:

@@ -21,7 +21,7 @@ from extmem.devices.host.identity import host_identity
 from extmem.devices.host.memory import HostAllocation, PointerAllocation
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
 from extmem.owning import OwnedFd, Uses
-from extmem.sharing.kinds import Kind
+from extmem.sharing.kinds import Backing
 from extmem.vk.words import flags_text, types_text
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class HostBackend:
         return host_identity()
 
     @property
-    def payload_kind(self) -> Kind:
+    def payload_backing(self) -> Backing:
         """Sealed memory files."""
-        return Kind.HOST
+        return Backing.HOST_FILE
 
     @property
     def allocates_zeroed(self) -> bool:

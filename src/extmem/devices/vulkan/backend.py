@@ -37,7 +37,7 @@ from extmem.devices.vulkan.transfer import Transfer
 from extmem.errors import UnsupportedError
 from extmem.handles.here import HERE
 from extmem.owning import OwnedFd
-from extmem.sharing.kinds import Kind
+from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.abi import ffi
 from extmem.vk.words import types_text
@@ -88,7 +88,7 @@ class VulkanBackend(Moving):
         """See `Backend`."""
         return self.physical.identity
 
-    payload_kind = Kind.OPAQUE
+    payload_backing = Backing.DRIVER_FD
     """The driver's own files, which the kernel does not tell apart."""
 
     @property
