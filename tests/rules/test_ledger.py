@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 import extmem.rules
-from extmem.rules import _shapes, ledger
+from extmem.rules import _field_types, ledger
 from extmem.rules._engine import CHECKED, Suite
 from extmem.rules.ledger import Row
 from tests.rules.cases import CASES
@@ -75,23 +75,23 @@ SUITES: tuple[Suite[object], ...] = tuple(
 def without_check(vuid: str) -> Iterator[None]:
     """The rules as if nobody had written this check."""
     kept = [(suite, list(suite.checks)) for suite in SUITES]
-    shapes, arguments = dict(_shapes.SHAPES), dict(_shapes.ARGUMENTS)
+    shapes, arguments = dict(_field_types.SHAPES), dict(_field_types.ARGUMENTS)
     try:
         for suite in SUITES:
             suite.checks[:] = [entry for entry in suite.checks if entry[0] != vuid]
             suite._plans.clear()
         for struct, shape in shapes.items():
-            _shapes.SHAPES[struct] = tuple(field for field in shape if field[2] != vuid)
+            _field_types.SHAPES[struct] = tuple(field for field in shape if field[2] != vuid)
         yield
     finally:
         for suite, checks in kept:
             suite.checks[:] = checks
             suite._plans.clear()
-        _shapes.SHAPES.update(shapes)
-        _shapes.ARGUMENTS.update(arguments)
+        _field_types.SHAPES.update(shapes)
+        _field_types.ARGUMENTS.update(arguments)
 
 
-ARGUMENT_RULES = {vuid for vuid in CASES if CHECKED[vuid] == ["extmem.rules._shapes.misfit"]}
+ARGUMENT_RULES = {vuid for vuid in CASES if CHECKED[vuid] == ["extmem.rules._field_types.misfit"]}
 
 
 @pytest.mark.parametrize("vuid", [v for v in CASES if v not in ARGUMENT_RULES])

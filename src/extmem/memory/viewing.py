@@ -18,7 +18,7 @@ from weakref import ref
 from extmem.memory.placing import place_of
 from extmem.owning import unsettled
 from extmem.rules import Place
-from extmem.rules.commands import overlap
+from extmem.rules.transfer_commands import overlap
 
 if TYPE_CHECKING:
     from extmem.memory.holding import Holding

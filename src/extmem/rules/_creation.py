@@ -60,7 +60,7 @@ CREATE_BUFFER: Suite[Create] = Suite("vkCreateBuffer")
 CREATE_IMAGE: Suite[Create] = Suite("vkCreateImage")
 BOTH = (CREATE_BUFFER, CREATE_IMAGE)
 FORMAT_QUERY: Suite[Create] = Suite("vkGetPhysicalDeviceImageFormatProperties2")
-"""A query of what images there are. The checks on the struct about external memory are in `create`."""
+"""A query of what images there are. The checks on the struct about external memory are in `create_and_query`."""
 
 
 def foreign_structs(call: Create, struct: str) -> Finding | None:

@@ -10,7 +10,7 @@ from extmem import vk
 from extmem.rules._engine import Check, Finding, rule
 from extmem.rules._text import bits_of, enum_text
 from extmem.rules.barriers import BUFFER, IMAGE, Barrier
-from extmem.rules.commands import guard
+from extmem.rules.transfer_commands import guard
 from extmem.vk.formats import COLOR, DEPTH, PLANES, STENCIL, FormatFacts, format_facts, format_name
 
 __all__ = ["whole_range"]

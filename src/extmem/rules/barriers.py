@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from extmem import vk
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import D3D11_TYPES, enum_text, type_mask
 from extmem.rules.facts import DeviceFacts, ResourceFacts
 from extmem.rules.violation import Violation

@@ -9,7 +9,7 @@ from typing import Literal
 
 from extmem.rules import ledger
 from extmem.rules._error_texts import CLASSES, RESULTS, STATUSES
-from extmem.rules._examples_other import FD, HOST
+from extmem.rules._examples_fd_host import FD, HOST
 from extmem.rules._examples_win32 import WIN32
 from extmem.rules.violation import link_to
 

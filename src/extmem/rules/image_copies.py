@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from extmem import vk
 from extmem.rules._engine import Finding, Suite, rule
 from extmem.rules._text import bits_of
-from extmem.rules.commands import CLEARING, Place, guard, lacks_usage, overlap, queue_text, unfit_layout
 from extmem.rules.facts import DeviceFacts, ResourceFacts
+from extmem.rules.transfer_commands import CLEARING, Place, guard, lacks_usage, overlap, queue_text, unfit_layout
 from extmem.rules.violation import Violation
 from extmem.vk.formats import DEPTH, STENCIL, FormatFacts, copied_size, format_facts, format_name
 

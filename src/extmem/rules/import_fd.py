@@ -7,7 +7,7 @@ the specification's contradictions.
 from __future__ import annotations
 
 from extmem import vk
-from extmem.rules import _payload
+from extmem.rules import _import_payload
 from extmem.rules._allocation import ALLOCATE, Allocation, Traits, chained
 from extmem.rules._engine import Finding, rule
 from extmem.rules._text import DEFINED_TYPES, DMA_BUF, FD_TYPES, OPAQUE_FD, types_text
@@ -22,7 +22,7 @@ _ELSEWHERE = Traits.IMPORTS_FD | Traits.PAYLOAD | Traits.ELSEWHERE
 @rule(f"{_STRUCT}-handleType-parameter", on=ALLOCATE, needs=Traits.IMPORTS_FD | Traits.ODD_TYPE)
 def type_is_defined(call: Allocation) -> Finding | None:
     """Exactly one bit that the registry knows."""
-    return _payload.single_type(call.fd_type, f"{_HERE}.handle_type")
+    return _import_payload.single_type(call.fd_type, f"{_HERE}.handle_type")
 
 
 @rule(f"{_STRUCT}-handleType-00669", on=ALLOCATE, needs=Traits.IMPORTS_FD | Traits.ODD_TYPE)
@@ -72,28 +72,28 @@ def fd_is_valid(call: Allocation) -> Finding | None:
 @rule(f"{_STRUCT}-handleType-09862", on=ALLOCATE, needs=Traits.IMPORTS_FD)
 def type_is_importable(call: Allocation) -> Finding | None:
     """As the device answered for the dedicated resource, else for a transfer buffer."""
-    return _payload.importable(call, f"{_HERE}.handle_type")
+    return _import_payload.importable(call, f"{_HERE}.handle_type")
 
 
 @rule(f"{_STRUCT}-fd-00668", on=ALLOCATE, needs=_ELSEWHERE)
 def same_physical_device(call: Allocation) -> Finding | None:
     """The sentence has no exception for dma-bufs, the table of compatibility has; the table wins."""
-    return None if call.fd_type == DMA_BUF else _payload.same_device(call, f"{_HERE}.fd")
+    return None if call.fd_type == DMA_BUF else _import_payload.same_device(call, f"{_HERE}.fd")
 
 
 @rule(f"{_STRUCT}-fd-01746", f"{_STRUCT}-fd-01520", on=ALLOCATE, needs=_ELSEWHERE)
 def uuids_match(call: Allocation) -> Finding | None:
     """Two rules with one meaning: OPAQUE_FD wants both UUIDs to match, DMA_BUF neither."""
-    return None if call.fd_type == DMA_BUF else _payload.same_uuids(call, f"{_HERE}.fd")
+    return None if call.fd_type == DMA_BUF else _import_payload.same_uuids(call, f"{_HERE}.fd")
 
 
 @rule("VkMemoryAllocateInfo-allocationSize-01742", on=ALLOCATE, needs=Traits.IMPORTS_FD | Traits.OUR_PAYLOAD)
 def size_and_type_are_the_exporters(call: Allocation) -> Finding | None:
     """Opaque payloads keep the size and memory type of their allocation; a dma-buf may be seen otherwise."""
-    return _payload.same_size_and_type(call) if call.fd_type == OPAQUE_FD else None
+    return _import_payload.same_size_and_type(call) if call.fd_type == OPAQUE_FD else None
 
 
 @rule("VkMemoryAllocateInfo-memoryTypeIndex-00648", on=ALLOCATE, needs=Traits.IMPORTS_FD | Traits.FOREIGN_PAYLOAD)
 def memory_type_suits_the_fd(call: Allocation) -> Finding | None:
     """Foreign descriptors come with a set of memory types that the device can see them as."""
-    return _payload.allowed_type(call, "vkGetMemoryFdPropertiesKHR")
+    return _import_payload.allowed_type(call, "vkGetMemoryFdPropertiesKHR")

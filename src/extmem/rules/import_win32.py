@@ -7,7 +7,7 @@ size. A failed resolution comes in as `facts.refusal`, in the object manager's o
 from __future__ import annotations
 
 from extmem import vk
-from extmem.rules import _payload
+from extmem.rules import _import_payload
 from extmem.rules._allocation import ALLOCATE, BASE, Allocation, Traits, chained
 from extmem.rules._engine import Finding, rule
 from extmem.rules._text import (
@@ -33,7 +33,7 @@ _ELSEWHERE = Traits.IMPORTS_WIN32 | Traits.PAYLOAD | Traits.ELSEWHERE
 @rule(f"{_STRUCT}-handleType-parameter", on=ALLOCATE, needs=Traits.IMPORTS_WIN32 | Traits.ODD_TYPE)
 def type_is_defined(call: Allocation) -> Finding | None:
     """Exactly one bit that the registry knows."""
-    return _payload.single_type(call.win32_type, f"{_HERE}.handle_type")
+    return _import_payload.single_type(call.win32_type, f"{_HERE}.handle_type")
 
 
 @rule(f"{_STRUCT}-handleType-00660", on=ALLOCATE, needs=Traits.IMPORTS_WIN32 | Traits.ODD_TYPE)
@@ -138,25 +138,25 @@ def _type_mismatch(call: Allocation, where: str, what: str) -> Finding | None:
 @rule(f"{_STRUCT}-handleType-09861", on=ALLOCATE, needs=Traits.IMPORTS_WIN32)
 def type_is_importable(call: Allocation) -> Finding | None:
     """As the device answered for the dedicated resource, else for a transfer buffer."""
-    return _payload.importable(call, f"{_HERE}.handle_type")
+    return _import_payload.importable(call, f"{_HERE}.handle_type")
 
 
 @rule(f"{_STRUCT}-handle-00659", on=ALLOCATE, needs=_ELSEWHERE)
 def same_physical_device(call: Allocation) -> Finding | None:
     """A payload cannot leave the GPU it lies on."""
-    return _payload.same_device(call, _HERE)
+    return _import_payload.same_device(call, _HERE)
 
 
 @rule(f"{_STRUCT}-handle-01518", on=ALLOCATE, needs=_ELSEWHERE | Traits.HANDLED)
 def uuids_match_by_handle(call: Allocation) -> Finding | None:
     """All six Win32 types want both UUIDs to match."""
-    return _payload.same_uuids(call, f"{_HERE}.handle")
+    return _import_payload.same_uuids(call, f"{_HERE}.handle")
 
 
 @rule(f"{_STRUCT}-name-01519", on=ALLOCATE, needs=_ELSEWHERE | Traits.NAMED)
 def uuids_match_by_name(call: Allocation) -> Finding | None:
     """All six Win32 types want both UUIDs to match."""
-    return _payload.same_uuids(call, f"{_HERE}.name")
+    return _import_payload.same_uuids(call, f"{_HERE}.name")
 
 
 @rule("VkMemoryAllocateInfo-allocationSize-01743", on=ALLOCATE, needs=Traits.IMPORTS_WIN32 | Traits.OUR_PAYLOAD)
@@ -164,7 +164,7 @@ def size_and_type_are_the_exporters(call: Allocation) -> Finding | None:
     """Opaque payloads keep the size and memory type of their allocation."""
     if not call.win32_type & OPAQUE_WIN32_TYPES:
         return None
-    return _payload.same_size_and_type(call)
+    return _import_payload.same_size_and_type(call)
 
 
 @rule("VkMemoryAllocateInfo-allocationSize-00647", on=ALLOCATE, needs=Traits.IMPORTS_WIN32 | Traits.PAYLOAD)
@@ -185,4 +185,4 @@ def heap_size_is_the_exporters(call: Allocation) -> Finding | None:
 @rule("VkMemoryAllocateInfo-memoryTypeIndex-00645", on=ALLOCATE, needs=Traits.IMPORTS_WIN32 | Traits.FOREIGN_PAYLOAD)
 def memory_type_suits_the_handle(call: Allocation) -> Finding | None:
     """Foreign handles come with a set of memory types that the device can see them as."""
-    return _payload.allowed_type(call, "vkGetMemoryWin32HandlePropertiesKHR")
+    return _import_payload.allowed_type(call, "vkGetMemoryWin32HandlePropertiesKHR")

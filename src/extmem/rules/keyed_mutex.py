@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from extmem import vk
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import D3D11_TYPES, types_text
 from extmem.rules.facts import MemoryFacts
 from extmem.rules.violation import Violation

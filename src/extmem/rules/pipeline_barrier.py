@@ -13,10 +13,10 @@ from typing import Any
 
 from extmem import vk
 from extmem.rules._engine import Finding, Suite, rule
-from extmem.rules._shapes import is_sequence, malformed, misfit, wrong_struct
+from extmem.rules._field_types import is_sequence, malformed, misfit, wrong_struct
 from extmem.rules.barriers import EXTERNAL, FOREIGN, IGNORED, Barrier, Traits, judge
 from extmem.rules.facts import DeviceFacts, ResourceFacts
-from extmem.rules.stages import check_stages
+from extmem.rules.pipeline_stages import check_stages
 from extmem.rules.violation import Violation
 
 __all__ = ["check_pipeline_barrier", "check_pipeline_barrier2"]

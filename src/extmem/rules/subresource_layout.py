@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from extmem import vk
 from extmem.rules._engine import Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import enum_text, flags_text
 from extmem.rules.violation import Violation
 from extmem.vk.formats import COLOR, DEPTH, PLANES, STENCIL, FormatFacts, format_facts, format_name

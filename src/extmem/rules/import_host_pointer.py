@@ -7,7 +7,7 @@ we follow the chapter.
 from __future__ import annotations
 
 from extmem import vk
-from extmem.rules import _payload
+from extmem.rules import _import_payload
 from extmem.rules._allocation import ALLOCATE, BASE, Allocation, Traits, chained
 from extmem.rules._engine import Finding, rule
 from extmem.rules._text import (
@@ -32,7 +32,7 @@ def _pointer(call: Allocation) -> int:
 @rule(f"{_STRUCT}-handleType-parameter", on=ALLOCATE, needs=Traits.IMPORTS_HOST | Traits.ODD_TYPE)
 def type_is_defined(call: Allocation) -> Finding | None:
     """Exactly one bit that the registry knows."""
-    return _payload.single_type(call.host_type, f"{_HERE}.handle_type")
+    return _import_payload.single_type(call.host_type, f"{_HERE}.handle_type")
 
 
 @rule(f"{_STRUCT}-handleType-01748", on=ALLOCATE, needs=Traits.IMPORTS_HOST | Traits.ODD_TYPE)
@@ -51,7 +51,7 @@ def type_is_host(call: Allocation) -> Finding | None:
 @rule(f"{_STRUCT}-handleType-01747", on=ALLOCATE, needs=Traits.IMPORTS_HOST)
 def type_is_importable(call: Allocation) -> Finding | None:
     """As the device answered for a transfer buffer."""
-    return _payload.importable(call, f"{_HERE}.handle_type")
+    return _import_payload.importable(call, f"{_HERE}.handle_type")
 
 
 @rule(f"{_STRUCT}-pHostPointer-01749", on=ALLOCATE, needs=Traits.IMPORTS_HOST)
@@ -112,4 +112,6 @@ def foreign_mapping_is_covered(call: Allocation) -> Finding | None:
 @rule("VkMemoryAllocateInfo-memoryTypeIndex-01744", on=ALLOCATE, needs=Traits.IMPORTS_HOST)
 def memory_type_suits_the_pointer(call: Allocation) -> Finding | None:
     """The device names the memory types that it can see the pages as."""
-    return _payload.memory_type_allowed(call, call.facts.host_memory_type_bits, "vkGetMemoryHostPointerPropertiesEXT")
+    return _import_payload.memory_type_allowed(
+        call, call.facts.host_memory_type_bits, "vkGetMemoryHostPointerPropertiesEXT"
+    )

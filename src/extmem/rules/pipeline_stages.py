@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from extmem import vk
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import bits_of
-from extmem.rules.commands import guard, queue_text
 from extmem.rules.facts import DeviceFacts
+from extmem.rules.transfer_commands import guard, queue_text
 from extmem.rules.violation import Violation
 
 __all__ = ["check_stages"]

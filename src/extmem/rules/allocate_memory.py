@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from extmem import vk
-from extmem.rules import allocate, chain, dedicated, export, import_fd, import_host, import_win32  # noqa: F401  # they register
+from extmem.rules import (  # noqa: F401  # they register
+    allocate_info,
+    chained_structs,
+    dedicated_allocate_info,
+    export_allocate_info,
+    import_fd,
+    import_host_pointer,
+    import_win32,
+)
 from extmem.rules._allocation import ALLOCATE, contents, read
-from extmem.rules._shapes import malformed, misfit, wrong_struct
+from extmem.rules._field_types import malformed, misfit, wrong_struct
 from extmem.rules.facts import AllocateFacts, DeviceFacts
 from extmem.rules.violation import Violation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from extmem import vk
-from extmem.rules import _payload
+from extmem.rules import _import_payload
 from extmem.rules._allocation import ALLOCATE, Allocation, Traits, chained
 from extmem.rules._engine import Finding, rule
 from extmem.rules._text import OPAQUE_WIN32, SIZE_IGNORED_TYPES, bits_of, types_text
@@ -51,14 +51,14 @@ def unexportable(types: int, answers: Answers, imported: int = 0) -> str:
 @rule("VkExportMemoryAllocateInfo-handleTypes-parameter", on=ALLOCATE, needs=Traits.HAS_EXPORT)
 def types_are_defined(call: Allocation) -> Finding | None:
     """Unknown bits mean nothing to any device."""
-    return _payload.defined_types(call.export_types, _HERE)
+    return _import_payload.defined_types(call.export_types, _HERE)
 
 
 @rule("VkExportMemoryAllocateInfo-handleTypes-09860", on=ALLOCATE, needs=Traits.HAS_EXPORT | Traits.EXPORTS)
 def types_are_exportable(call: Allocation) -> Finding | None:
     """Each for itself, all together, and from the imported type where the call imports as well."""
     types = call.export_types
-    if not _payload.speaks_of_this_resource(call, types):
+    if not _import_payload.speaks_of_this_resource(call, types):
         return None
     problem = unexportable(types, call.facts.capabilities, call.import_type)
     if not problem:

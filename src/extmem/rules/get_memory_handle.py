@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extmem import vk
-from extmem.rules import _payload
+from extmem.rules import _import_payload
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import DEFINED_TYPES, FD_TYPES, NT_TYPES, WIN32_TYPES, types_text
 from extmem.rules.facts import DeviceFacts, MemoryFacts
 from extmem.rules.violation import Violation
@@ -59,7 +59,7 @@ def nothing_is_chained(call: GetHandle) -> Finding | None:
 @rule(f"{_WIN32}-handleType-parameter", f"{_FD}-handleType-parameter", on=_BOTH)
 def type_is_defined(call: GetHandle) -> Finding | None:
     """Exactly one bit that the registry knows."""
-    return _payload.single_type(call.kind, f"{call.where}.handle_type", zero=False)
+    return _import_payload.single_type(call.kind, f"{call.where}.handle_type", zero=False)
 
 
 def _type_in(types: int, other: str) -> Check[GetHandle]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from extmem import vk
 from extmem.rules._engine import Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import HOST_TYPES, types_text
 from extmem.rules.facts import MemoryFacts
 from extmem.rules.violation import Violation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from extmem import vk
-from extmem.rules._identical import difference
+from extmem.rules._compare_create_infos import difference
 from tests.rules.world import T, buffer_info, image_info
 
 EXCLUSIVE, CONCURRENT = vk.SharingMode.EXCLUSIVE, vk.SharingMode.CONCURRENT

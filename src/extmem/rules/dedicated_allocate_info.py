@@ -6,8 +6,8 @@ from typing import Literal
 
 from extmem import vk
 from extmem.rules._allocation import ALLOCATE, BASE, Allocation, Traits, chained
+from extmem.rules._compare_create_infos import difference
 from extmem.rules._engine import Check, Finding, rule
-from extmem.rules._identical import difference
 from extmem.rules._text import OPAQUE_FD, WIN32_TYPES, handle_text, is_null, size_text, type_mask, uuid_text
 from extmem.rules.facts import ResourceFacts
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from extmem import vk
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import (
     FD_TYPES,
     HOST_TYPES,
@@ -24,7 +24,7 @@ from extmem.rules._text import (
     type_mask,
     types_text,
 )
-from extmem.rules.export import dedicated_only, unexportable
+from extmem.rules.export_allocate_info import dedicated_only, unexportable
 from extmem.rules.facts import MemoryFacts, ResourceFacts
 from extmem.rules.violation import Violation
 

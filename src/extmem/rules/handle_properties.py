@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extmem.rules import _payload
+from extmem.rules import _import_payload
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._shapes import is_address, is_fd, is_handle, is_u32, misfit
+from extmem.rules._field_types import is_address, is_fd, is_handle, is_u32, misfit
 from extmem.rules._text import (
     DEFINED_TYPES,
     DMA_BUF,
@@ -63,7 +63,7 @@ def device_is_alive(call: Query) -> Finding | None:
 @rule(*_all("handleType-parameter"), on=_ALL)
 def type_is_defined(call: Query) -> Finding | None:
     """Exactly one bit that the registry knows."""
-    return _payload.single_type(call.kind, f"{call.command}.handle_type", zero=False)
+    return _import_payload.single_type(call.kind, f"{call.command}.handle_type", zero=False)
 
 
 def _not_opaque(call: Query) -> Finding | None:

@@ -6,14 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
-from extmem.rules import _payload, create_buffer, create_image, image_kinds, queue_sharing, sparse  # noqa: F401  # they register
+from extmem.rules import (  # noqa: F401  # they register
+    _import_payload,
+    create_buffer,
+    create_image,
+    image_parameters,
+    queue_sharing,
+    sparse_and_protected,
+)
 from extmem.rules._creation import BOTH, CREATE_BUFFER, CREATE_IMAGE, FORMAT_QUERY, Answers, Create, chain_of
 from extmem.rules._enabled import BUFFER_FLAGS, BUFFER_USAGES, CHAINED, lacking_bits, lacks
 from extmem.rules._engine import Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import bits_of, enum_text, type_mask, types_text
+from extmem.rules.drm_format_modifiers import modifier_structs
 from extmem.rules.facts import DeviceFacts, ImageFormatFacts
-from extmem.rules.modifiers import modifier_structs
 from extmem.rules.violation import Violation
 
 __all__ = [
@@ -77,7 +84,7 @@ def flags_are_defined(call: BufferQuery) -> Finding | None:
 @rule(f"{_QUERY}-handleType-parameter", on=BUFFER_QUERY)
 def query_type_is_defined(call: BufferQuery) -> Finding | None:
     """Exactly one bit that the registry knows."""
-    return _payload.single_type(int(call.info.handle_type), f"{_QUERY_PATH}.handle_type", zero=False)
+    return _import_payload.single_type(int(call.info.handle_type), f"{_QUERY_PATH}.handle_type", zero=False)
 
 
 @rule(f"{_QUERY}-None-09499", on=BUFFER_QUERY)
@@ -107,7 +114,7 @@ IMAGE_QUERY: Suite[Create] = Suite("vkGetPhysicalDeviceImageFormatProperties2")
 )
 def types_are_defined(call: Create) -> Finding | None:
     """Unknown bits mean nothing to any device."""
-    return _payload.defined_types(call.handle_types, f"{call.where}.handle_types")
+    return _import_payload.defined_types(call.handle_types, f"{call.where}.handle_types")
 
 
 @rule("VkBufferCreateInfo-pNext-00920", "VkImageCreateInfo-pNext-00990", on=BOTH)
@@ -175,7 +182,7 @@ def starts_undefined(call: Create) -> Finding | None:
 @rule("VkPhysicalDeviceExternalImageFormatInfo-handleType-parameter", on=IMAGE_QUERY)
 def image_query_type_is_defined(call: Create) -> Finding | None:
     """One defined type; zero asks as if the struct were not there."""
-    return _payload.single_type(call.handle_types, f"{call.where}.handle_type")
+    return _import_payload.single_type(call.handle_types, f"{call.where}.handle_type")
 
 
 def check_external_buffer_info(

@@ -14,7 +14,7 @@ from extmem import vk
 from extmem.rules._creation import CREATE_IMAGE, FORMAT_QUERY, Create
 from extmem.rules._enabled import FORMATS, lacks
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._shapes import is_u32, misfit
+from extmem.rules._field_types import is_u32, misfit
 from extmem.rules._text import enum_text
 from extmem.rules.facts import DeviceFacts, ModifierFacts, ResourceFacts
 from extmem.rules.violation import Violation
