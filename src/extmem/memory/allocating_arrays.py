@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from extmem import arrays, vk
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.manager import start_time
 from extmem.memory import allocating, arguments, exporting, tracking
 from extmem.memory.allocating import Everyday
@@ -65,8 +65,8 @@ def describe(
         image=_placed(dedicated.native) if dedicated is not None and dedicated.native.planes else None,
         share=int(exporting.share_for(handle_types)),
         read_only=read_only,
-        owner_pid=HERE.pid,
-        owner_start_time=_started(HERE.pid),
+        owner_pid=current_process.pid,
+        owner_start_time=_started(current_process.pid),
         made_by_vulkan=device.described is None,
         producer=device.described.producer if device.described is not None else "",
     )

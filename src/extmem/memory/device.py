@@ -15,7 +15,7 @@ from extmem import rules, vk
 from extmem.devices.optional_protocols import FinishesLater, ImportsDescribed
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.memory import operations, tracking, verdicts
 from extmem.memory.live import Live
 from extmem.memory.warning import warn_caller
@@ -55,7 +55,7 @@ class Device(Held):
         super().__init__()
         self.driver = driver
         self._kind = driver.kind
-        self.pid = HERE.pid
+        self.pid = current_process.pid
         """The process that opened it; a forked child of that may not use it."""
         self.check: Check = check
         self.strict_kmt = strict_kmt
@@ -354,7 +354,7 @@ class Device(Held):
         if dedicated is not None:
             return operations.allocating_arrays.describe(self, size, memory_type, handle_types, dedicated)
         # It cannot be changed, so all payloads that are alike share it; a forked child's are its own.
-        key = (HERE.pid, size, memory_type, handle_types)
+        key = (current_process.pid, size, memory_type, handle_types)
         known = self._described.get(key)
         if known is None:
             if len(self._described) >= _DESCRIBED:
@@ -376,27 +376,27 @@ class Device(Held):
 
     def check_open(self) -> None:
         """Raises HandleStateError once closed, and in a forked child (for the library itself)."""
-        if self.closing or self.pid != HERE.pid:
+        if self.closing or self.pid != current_process.pid:
             raise self.gone()
 
     def check_process(self) -> None:
         """Raises HandleStateError in a forked child (for the library itself)."""
-        if self.pid != HERE.pid:
+        if self.pid != current_process.pid:
             raise self.gone()
 
     def gone(self) -> HandleStateError:
         """See `Held`."""
-        if self.pid != HERE.pid:
+        if self.pid != current_process.pid:
             return HandleStateError(
-                f"the device {self.name} was opened by process {self.pid}, and this is its forked child {HERE.pid}; "
-                "open it there with extmem.open_device(), or start children with spawn"
+                f"the device {self.name} was opened by process {self.pid}, and this is its forked child "
+                f"{current_process.pid}; open it there with extmem.open_device(), or start children with spawn"
             )
         return HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
     def hold(self) -> memoryview:
         """See `Held`."""
         hold = memoryview(self._gate)
-        if self.closing or self.pid != HERE.pid or not hold.nbytes:
+        if self.closing or self.pid != current_process.pid or not hold.nbytes:
             raise self.gone()
         return hold
 

@@ -14,7 +14,7 @@ from extmem import arrays, vk
 from extmem.arrays import Axes
 from extmem.errors import HandleStateError, LiveViewError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.memory import accessing, arguments, exporting, lending, moving, passing, resources, viewing
 from extmem.memory.holding import Closed, Holding
 from extmem.owning import Use, unsettled
@@ -128,7 +128,7 @@ class DeviceMemory:
         Errors: HandleStateError once closed, and in a forked child.
         """
         holding = self.holding
-        if holding.pid != HERE.pid:
+        if holding.pid != current_process.pid:
             holding.check_process()
         return holding.use()
 
@@ -140,14 +140,14 @@ class DeviceMemory:
         Errors: UnsupportedError for memory that the host cannot see; OSError where the OS refuses the mapping.
         """
         holding = self.holding
-        if holding.pid != HERE.pid:
+        if holding.pid != current_process.pid:
             holding.check_process()
         return viewing.view(holding, self._arrays)
 
     def map_part(self, start: int, size: int) -> memoryview:
         """`size` bytes from `start` of the allocation, wherever the payload begins (for the library itself)."""
         holding = self.holding
-        if holding.pid != HERE.pid:
+        if holding.pid != current_process.pid:
             holding.check_process()
         return viewing.view_of_all(holding, self._arrays)[start : start + size]
 

@@ -19,7 +19,7 @@ from extmem import vk
 from extmem.devices.optional_protocols import RepeatsImports
 from extmem.errors import DriverError
 from extmem.handles import FdHandle
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.memory import foreign, verdicts
 from extmem.memory.holding import Holding
 from extmem.memory.memory import DeviceMemory
@@ -66,7 +66,7 @@ def allocate_again(device: Device, info: vk.MemoryAllocateInfo) -> DeviceMemory 
     """vkAllocateMemory of `info`, if its like was allocated for export before; else None, and nothing was done."""
     key = verdicts.of_allocation(info)
     noted = device.own_exports.get((device.check, key)) if key is not None else None
-    if noted is None or noted[0].owner_pid != HERE.pid or not device.has_room:
+    if noted is None or noted[0].owner_pid != current_process.pid or not device.has_room:
         return None
     descriptor, encoded = noted
     size, kind, types = descriptor.allocation_size, descriptor.memory_type_index, descriptor.handle_types
