@@ -1,7 +1,7 @@
-"""All checks, and the facts that they need. `extmem.rules` imports this module when the first of them is asked for.
+"""All checks, and the facts that they need. `extmem.rules` imports this module when the first of them is used.
 
-They are imported together: a check's rules are registered by the modules that this one imports, so that a check whose
-module is there has all of its rules.
+They are imported together because a check's rules are registered by several modules: once a check can be called, all of
+its rules are registered.
 """
 
 from extmem.rules.allocate_memory import check_allocate_memory, check_allocate_memory_fields

@@ -1,8 +1,8 @@
-"""Whether two buffers or images were created alike.
+"""Comparison of two create infos: would they create identical buffers or images?
 
-The rules on dedicated imports say "identical", and cannot mean the very same object: the importer is another device,
-often another process. Like the Khronos layer we compare what they were created from. The order of the pNext chain
-does not count, nor do queue families that exclusive sharing ignores.
+The rules on dedicated imports require an "identical" resource. That cannot mean the same object, because the importer
+is another device and often another process. Like the Khronos validation layer, this module compares the create infos.
+The order of the pNext chain is ignored, and so are queue families with exclusive sharing.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ def _names(struct: type[Any]) -> tuple[str, ...]:
 
 
 def _chain(info: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    structs: dict[str, Any] = {}
     node = info.p_next
-    while node is not None and len(found) < _LONGEST_CHAIN and type(node).__name__ not in found:
-        found[type(node).__name__] = node
+    while node is not None and len(structs) < _LONGEST_CHAIN and type(node).__name__ not in structs:
+        structs[type(node).__name__] = node
         node = node.p_next if isinstance(node, vk.ChainStruct) else None
-    return found
+    return structs
 
 
-def _plain(value: Any) -> Any:
-    """Lists and tuples are the same thing here."""
+def _as_tuple(value: Any) -> Any:
+    """Return sequences as tuples, so that lists and tuples compare equal."""
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else value
 
 
@@ -45,35 +45,37 @@ def _shown(value: Any) -> str:
 
 
 def _differing(a: Any, b: Any, prefix: str) -> list[str]:
-    found = []
+    differences = []
     for name in _names(a.__class__):
-        x, y = _plain(getattr(a, name)), _plain(getattr(b, name))
+        x, y = _as_tuple(getattr(a, name)), _as_tuple(getattr(b, name))
         if name == "queue_family_indices" or x == y:
             continue
         if isinstance(x, vk.Extent3D) and isinstance(y, vk.Extent3D):
-            found += _differing(x, y, f"{prefix}{name}.")
+            differences += _differing(x, y, f"{prefix}{name}.")
         elif name == "plane_layouts" and len(x) == len(y):
             for number, (one, other) in enumerate(zip(x, y, strict=True)):
-                found += _differing(one, other, f"{prefix}{name}[{number}].")
+                differences += _differing(one, other, f"{prefix}{name}[{number}].")
         else:
-            found.append(f"{prefix}{name} is {_shown(x)} here and {_shown(y)} there")
-    return found
+            differences.append(f"{prefix}{name} is {_shown(x)} in the importer and {_shown(y)} in the exporter")
+    return differences
 
 
-def difference(ours: Any, theirs: Any) -> str:
-    """What two create infos differ in, as text; empty when they would create the same resource."""
-    if type(ours) is not type(theirs):
-        return f"one is a {type(ours).__name__}, the other a {type(theirs).__name__}"
-    found = _differing(ours, theirs, "")
-    if _CONCURRENT in (ours.sharing_mode, theirs.sharing_mode):
-        families = sorted(set(ours.queue_family_indices or ())), sorted(set(theirs.queue_family_indices or ()))
+def difference(importer: Any, exporter: Any) -> str:
+    """Return the differences between two create infos as text; empty if they would create identical resources."""
+    if type(importer) is not type(exporter):
+        return f"one is a {type(importer).__name__}, the other a {type(exporter).__name__}"
+    differences = _differing(importer, exporter, "")
+    if _CONCURRENT in (importer.sharing_mode, exporter.sharing_mode):
+        families = sorted(set(importer.queue_family_indices or ())), sorted(set(exporter.queue_family_indices or ()))
         if families[0] != families[1]:
-            found.append(f"queue_family_indices are {families[0]} here and {families[1]} there")
-    chains = _chain(ours), _chain(theirs)
+            differences.append(
+                f"queue_family_indices are {families[0]} in the importer and {families[1]} in the exporter"
+            )
+    chains = _chain(importer), _chain(exporter)
     for name in sorted(set(chains[0]) | set(chains[1])):
         a, b = chains[0].get(name), chains[1].get(name)
         if a is None or b is None:
-            found.append(f"{name} is chained only {'there' if a is None else 'here'}")
+            differences.append(f"{name} is chained only in the {'exporter' if a is None else 'importer'}")
         else:
-            found += _differing(a, b, f"{name}.")
-    return "; ".join(found)
+            differences += _differing(a, b, f"{name}.")
+    return "; ".join(differences)

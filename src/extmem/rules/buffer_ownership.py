@@ -1,8 +1,9 @@
-"""Who owns a buffer that commands read, as far as the commands of this library passed it on.
+"""Ownership of buffers that commands read, as far as commands of this library transferred it.
 
-How this works: a buffer is this device's until a barrier releases it. It is again once a barrier acquires it, or once a
-command writes to it, for then its former contents are not asked for. As with `Layouts`, uses are applied to a copy when
-a command is recorded, and to another one when it is submitted. A release of a part of a buffer is not followed.
+How this works: this device owns a buffer until a barrier releases it. It owns the buffer again once a barrier acquires
+it, or once a command writes to it, because the previous contents are then not needed. As with `Layouts`, uses are
+applied to a copy when a command is recorded, and to another one when it is submitted. A release of a part of a buffer
+is not tracked.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["Ownership", "Use", "apply_use"]
 
 
 class Ownership:
-    """Whether a buffer was released, and neither acquired nor written to since."""
+    """State of a buffer: whether it was released, and neither acquired nor written to since."""
 
     __slots__ = ("released",)
 
@@ -24,54 +25,54 @@ class Ownership:
         self.released = False
 
     def copy(self) -> Ownership:
-        """An independent copy."""
-        made = Ownership()
-        made.released = self.released
-        return made
+        """Return an independent copy."""
+        copy = Ownership()
+        copy.released = self.released
+        return copy
 
     def forget(self) -> None:
-        """Nothing is known from now on, until a barrier says so."""
+        """Treat the buffer as not released until the next barrier."""
         self.released = False
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one command does with a buffer."""
+    """One command's use of a buffer."""
 
     command: str
-    """`vkCmdCopyBuffer` and others."""
+    """Name of the command, such as `vkCmdCopyBuffer`."""
     where: str
     reads: bool = False
     releases: bool = False
-    """Whether another owner has it afterwards; where it neither reads nor releases, this device has."""
+    """Whether another owner has the buffer afterwards. If it neither reads nor releases, this device owns it."""
 
 
 @dataclass(slots=True)
-class Owned:
-    """A use, and what is known when it is applied."""
+class AppliedUse:
+    """A use, and the state of the buffer when it is applied."""
 
     use: Use
     ownership: Ownership
 
 
-SUBMIT: Suite[Owned] = Suite("vkQueueSubmit")
+SUBMIT: Suite[AppliedUse] = Suite("vkQueueSubmit")
 
 
 @rule("vkQueueSubmit-pSubmits-02808", on=SUBMIT)
-def reads_what_it_owns(call: Owned) -> Finding | None:
-    """Others may write to it at the same time, and what they wrote is not visible here."""
+def reads_what_it_owns(call: AppliedUse) -> Finding | None:
+    """A command does not read a released buffer, because the contents are undefined for this device."""
     if not call.use.reads or not call.ownership.released:
         return None
     return (
         call.use.where,
         "the buffer was released and not acquired since",
-        "Acquire it with `acquire` before, or leave the release to the end.",
+        "Acquire it with `acquire` before, or release it after the last use.",
     )
 
 
 def apply_use(use: Use, ownership: Ownership) -> list[Violation]:
-    """What a use breaks where a buffer is owned so; it is owned as after the use from then on."""
-    found = SUBMIT.run(Owned(use, ownership), 0)
+    """Return the rules that a use breaks with this ownership, and change the ownership to that after the use."""
+    violations = SUBMIT.run(AppliedUse(use, ownership), 0)
     if not use.reads:
         ownership.released = use.releases
-    return found
+    return violations
