@@ -256,7 +256,7 @@ def test_only_modules_of_one_platform_refuse_the_others() -> None:
     ("module", "code"),
     [
         ("extmem.errors", "from extmem import vk"),
-        ("extmem.rules.bind", "import extmem.objects"),
+        ("extmem.rules.bind_memory", "import extmem.objects"),
         ("extmem.objects.core", "from extmem.rules import ledger"),
         ("extmem.broker.server", "def late():\n    from extmem.api import doors"),
         ("extmem.core.views", "if TYPE_CHECKING:\n    from extmem.api.device import Device"),
@@ -287,7 +287,7 @@ def test_planted_operating_system_import_is_seen() -> None:
     assert worldly_imports("extmem.objects.core", ast.parse("def f():\n    import time"))
     assert worldly_imports("extmem.wire.codec", ast.parse("from os import path"))
     assert not worldly_imports("extmem.broker.server", ast.parse("import socket"))
-    assert not worldly_imports("extmem.rules.bind", ast.parse("import enum"))
+    assert not worldly_imports("extmem.rules.bind_memory", ast.parse("import enum"))
 
 
 @pytest.mark.parametrize(

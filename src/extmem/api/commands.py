@@ -27,7 +27,7 @@ from extmem.core.command_state import LayingOut, Steps, barrier_step, buffer_ste
 from extmem.core.placement import place_of
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject
 from extmem.errors import HandleStateError, RuleViolation
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Lock, Uses
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Commands:
         self._recorded: list[Callable[[Recorder], None]] = []
         self._after: list[tuple[Holding, bool]] = []
         self._open = False
-        self._pid = HERE.pid
+        self._pid = current_process.pid
         self._lock = Lock()
         self._uses = Uses()
         """What the commands use is not given back until they are done."""
@@ -97,10 +97,10 @@ class Commands:
                 self._uses.end()
 
     def _check_process(self) -> None:
-        if self._pid != HERE.pid:
+        if self._pid != current_process.pid:
             raise HandleStateError(
-                f"these commands belong to process {self._pid}, and this is its forked child {HERE.pid}; start "
-                "children with spawn and open the device there"
+                f"these commands belong to process {self._pid}, and this is its forked child "
+                f"{current_process.pid}; start children with spawn and open the device there"
             )
 
     def _record(self, recorder: Recorder) -> None:

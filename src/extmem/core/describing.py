@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.core import exporting
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.manager import start_time
 from extmem.sharing.descriptor.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
 from extmem.vk.modifiers import LINEAR
@@ -29,7 +29,7 @@ def describe_allocation(
     if dedicated is not None:
         return describe(device, size, memory_type, handle_types, dedicated)
     # It cannot be changed, so all payloads that are alike share it; a forked child's are its own.
-    key = (HERE.pid, size, memory_type, handle_types)
+    key = (current_process.pid, size, memory_type, handle_types)
     known = device.described_payloads.get(key)
     if known is None:
         if len(device.described_payloads) >= _ROOM:
@@ -69,8 +69,8 @@ def describe(
         image=_placed(dedicated.native) if dedicated is not None and dedicated.native.planes else None,
         share=int(exporting.share_for(handle_types)),
         read_only=read_only,
-        owner_pid=HERE.pid,
-        owner_start_time=_started(HERE.pid),
+        owner_pid=current_process.pid,
+        owner_start_time=_started(current_process.pid),
         made_by_vulkan=device.described is None,
         producer=device.described.producer if device.described is not None else "",
     )

@@ -13,7 +13,7 @@ from extmem.core.open_payloads import Live
 from extmem.core.validation_cache import Key, Verdicts
 from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, work_off
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class DeviceState(Held, abc.ABC):
         super().__init__()
         self.backend = backend
         self._kind = backend.kind
-        self.pid = HERE.pid
+        self.pid = current_process.pid
         """The process that opened it; a forked child of that may not use it."""
         self.check: Check = check
         self.strict_kmt = strict_kmt
@@ -131,27 +131,27 @@ class DeviceState(Held, abc.ABC):
 
     def check_open(self) -> None:
         """Raises HandleStateError once closed, and in a forked child (for the library itself)."""
-        if self.closing or self.pid != HERE.pid:
+        if self.closing or self.pid != current_process.pid:
             raise self.gone()
 
     def check_process(self) -> None:
         """Raises HandleStateError in a forked child (for the library itself)."""
-        if self.pid != HERE.pid:
+        if self.pid != current_process.pid:
             raise self.gone()
 
     def gone(self) -> HandleStateError:
         """See `Held`."""
-        if self.pid != HERE.pid:
+        if self.pid != current_process.pid:
             return HandleStateError(
-                f"the device {self.name} was opened by process {self.pid}, and this is its forked child {HERE.pid}; "
-                "open it there with extmem.open_device(), or start children with spawn"
+                f"the device {self.name} was opened by process {self.pid}, and this is its forked child "
+                f"{current_process.pid}; open it there with extmem.open_device(), or start children with spawn"
             )
         return HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
     def hold(self) -> memoryview:
         """See `Held`."""
         hold = memoryview(self._gate)
-        if self.closing or self.pid != HERE.pid or not hold.nbytes:
+        if self.closing or self.pid != current_process.pid or not hold.nbytes:
             raise self.gone()
         return hold
 

@@ -11,7 +11,7 @@ from weakref import ref
 
 from extmem.core.memory_record import Closed, Holding
 from extmem.errors import HandleStateError, LiveViewError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Use, unsettled
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ class MemoryObject:
         Errors: HandleStateError once closed, and in a forked child.
         """
         holding = self.holding
-        if holding.pid != HERE.pid:
+        if holding.pid != current_process.pid:
             holding.check_process()
         return holding.use()
 
     def map_part(self, start: int, size: int) -> memoryview:
         """`size` bytes from `start` of the allocation, wherever the payload begins (for the library itself)."""
         holding = self.holding
-        if holding.pid != HERE.pid:
+        if holding.pid != current_process.pid:
             holding.check_process()
         from extmem.core import views  # with ctypes, which opening a device does not need
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from extmem import rules
 from extmem.errors import HandleStateError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Held
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Holding(Held):
         """What CUDA has imported of a Vulkan device's memory, for GPU arrays: it ends before the memory."""
         self.pattern: Any = None
         """The GPU array that the descriptor describes, once one was made. It keeps nothing alive."""
-        self.pid = HERE.pid
+        self.pid = current_process.pid
         counted = device.holdings
         self.watch: weakref.ref[Held] = weakref.ref(self, counted.discard)
         """What the device knows it by."""
@@ -172,9 +172,9 @@ class Holding(Held):
 
     def check_process(self) -> None:
         """Refuse what a forked child must not do with its parent's references."""
-        if self.pid != HERE.pid:
+        if self.pid != current_process.pid:
             raise HandleStateError(
-                f"this memory belongs to process {self.pid}, and this is its forked child {HERE.pid}; "
+                f"this memory belongs to process {self.pid}, and this is its forked child {current_process.pid}; "
                 "start children with spawn and pass the memory, or open its name again"
             )
 
@@ -197,7 +197,7 @@ class Holding(Held):
         """See `Held`. In a forked child only what is the child's own."""
         self.device.live.forget(self)
         try:
-            if self.pid == HERE.pid:
+            if self.pid == current_process.pid:
                 for reference in self.references:
                     reference.give_back()
         finally:

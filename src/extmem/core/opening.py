@@ -13,7 +13,7 @@ from extmem.core.memory_record import HeldMemory, Holding
 from extmem.core.resources import keep_resource
 from extmem.errors import DescriptorError, HandleStateError, RuleViolation, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.manager import Imported, Manager, Reference, manager
 from extmem.owning import Uses, unsettled
 from extmem.sharing.descriptor import Descriptor
@@ -100,7 +100,7 @@ def known(device: DeviceState, name: str, access: int | None) -> HeldMemory | No
     """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
     reference = device.live.get(name)
     holding = reference() if reference is not None else None
-    if holding is None or holding.pid != HERE.pid:
+    if holding is None or holding.pid != current_process.pid:
         return None
     if access is not None and holding.writable != bool(int(access) & _WRITING):
         return None  # other rights than those that we have: the object manager decides
@@ -209,7 +209,7 @@ def _rejoined(device: DeviceState, owner: Manager, imported: Imported, name: str
     """Another name or handle for what this process has imported already, with the same rights."""
     reference = device.live.get(imported.object)
     live = reference() if reference is not None else None
-    if live is None or live.writable != imported.payload.writable or live.pid != HERE.pid:
+    if live is None or live.writable != imported.payload.writable or live.pid != current_process.pid:
         return None
     memory = _joined(live)
     if memory is not None:

@@ -98,7 +98,7 @@ def _looked_through(holding: Holding) -> list[Any]:
 
 
 def _overlap(place: rules.Place, size: int, other: Holding) -> bool:
-    from extmem.rules.commands import overlap  # of the rules, which opening a device does not need
+    from extmem.rules.transfer_commands import overlap  # of the rules, which opening a device does not need
 
     return overlap(place, 0, place_of(other, 0), 0, size, other.size)
 

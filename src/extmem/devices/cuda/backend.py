@@ -32,7 +32,7 @@ from extmem.devices.cuda.waiting import Waiting
 from extmem.devices.fd_copies import copy_of
 from extmem.devices.resources import Requirements
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, Uses
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
@@ -61,7 +61,7 @@ class CudaBackend(Held, Answers):
         self.gpu = gpu
         self.module = gpu.module
         self.name = gpu.name
-        self.pid = HERE.pid
+        self.pid = current_process.pid
         self._retained = gpu.retain()
         self.making = Lock()
         """Held while something is made that is made once: an exported handle."""
@@ -123,10 +123,10 @@ class CudaBackend(Held, Answers):
 
     def alive(self) -> None:
         """HandleStateError once closed, and in a forked child, where CUDA does not work."""
-        if self.pid != HERE.pid:
+        if self.pid != current_process.pid:
             raise HandleStateError(
                 f"the CUDA device {self.name} was opened by process {self.pid}, and this is its forked child "
-                f"{HERE.pid}, where CUDA does not work; start children with spawn"
+                f"{current_process.pid}, where CUDA does not work; start children with spawn"
             )
         if self.closing:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
@@ -371,7 +371,7 @@ class CudaBackend(Held, Answers):
 
     def finish_submitted(self) -> None:
         """See `FinishesLater`."""
-        if self.waiting.unfinished and self.pid == HERE.pid:
+        if self.waiting.unfinished and self.pid == current_process.pid:
             with self.gpu.current:
                 self.waiting.finish()
 

@@ -15,8 +15,8 @@ from extmem.devices.cuda.export_handle import CAPABILITY
 from extmem.devices.cuda.memory import Undo, take, undo_all
 from extmem.devices.cuda.results import fail
 from extmem.errors import UnsupportedError
-from extmem.handles.here import HERE
-from extmem.owning import Lock, Owner, late_imports, soon
+from extmem.handles.process_id import current_process
+from extmem.owning import Lock, Owner, cleanup_thread, late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.cuda.backend import CudaBackend
@@ -68,7 +68,7 @@ class Gpu:
         self.module = module
         self.ordinal = ordinal
         """CUDA's number of it in this process; the frameworks' too."""
-        self.pid = HERE.pid
+        self.pid = current_process.pid
         result, self.device = module.cuDeviceGet(ordinal)
         self._check(result, "cuDeviceGet")
         result, raw = module.cuDeviceGetName(_NAME_ROOM, self.device)
@@ -165,7 +165,7 @@ class Gpu:
 
     def when_lost(self, undo: Undo, hold: memoryview, backend: CudaBackend) -> tuple[Step, Step]:
         """The steps of an allocation that leave its undoing to the GPU when it is lost. `hold` keeps `driver` until."""
-        return (self._left.append, (undo, hold, backend)), soon.step(self.undo_left)
+        return (self._left.append, (undo, hold, backend)), cleanup_thread.step(self.undo_left)
 
     def undo_left(self) -> None:
         """Undo what lost allocations have left."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem.devices.cuda.capabilities import HOST_TYPE
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Owner, do_last
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class CudaAllocation(Owner):
     def give_back(self) -> None:
         """See `Owner`. In a forked child only what is the child's own is given back."""
         backend = self.backend
-        if backend.pid == HERE.pid:
+        if backend.pid == current_process.pid:
             backend.gpu.undo(self.undo)
         self.forget()
         super().give_back()

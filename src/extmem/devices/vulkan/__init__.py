@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem.devices import descriptor_shortage
 from extmem.errors import DriverError, ExtmemError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
@@ -75,18 +75,18 @@ def new_loader() -> Any:
 
 def shared_instance() -> Instance:
     """This process's VkInstance, made at the first call. Errors: UnsupportedError without loader or driver."""
-    known = _instances.get(HERE.pid)
+    known = _instances.get(current_process.pid)
     if known is None:
         with late_imports():
             from extmem.devices.vulkan.instance import Instance
 
-        known = _instances.setdefault(HERE.pid, Instance(new_loader()))
+        known = _instances.setdefault(current_process.pid, Instance(new_loader()))
     return known
 
 
 def offers() -> list[Offer]:
     """The Vulkan devices of this machine; none where Vulkan is not to be had, and `missing` says why."""
-    pid = HERE.pid
+    pid = current_process.pid
     if _missing.get(pid):
         return []
     found: list[Offer] = []
@@ -111,7 +111,7 @@ def offers() -> list[Offer]:
 
 def missing() -> str:
     """Why `offers` had none; empty where it had some, or was not asked."""
-    return _missing.get(HERE.pid, "")
+    return _missing.get(current_process.pid, "")
 
 
 def forget() -> None:

@@ -35,7 +35,7 @@ from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.results import fail
 from extmem.devices.vulkan.transfer import Transfer
 from extmem.errors import UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import OwnedFd
 from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import Win32Payload
@@ -197,7 +197,7 @@ class VulkanBackend(Moving):
 
         So do the terms on Linux; on Windows the driver names its memory.
         """
-        if self.closed or self.pid != HERE.pid:
+        if self.closed or self.pid != current_process.pid:
             self.alive()  # says which of the two
         types = handle_types if handle_types == _FD else to_driver(handle_types)
         if types and self._native is not None:

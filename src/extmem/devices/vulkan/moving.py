@@ -11,7 +11,7 @@ from extmem.devices.backend import Allocation, QueueFacts, Recorder
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation, ours
 from extmem.errors import UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Lock, Uses
 from extmem.vk.abi import ffi
 
@@ -162,12 +162,12 @@ class Moving(LogicalDevice, abc.ABC):
 
     def finish_submitted(self) -> None:
         """See `FinishesLater`."""
-        if self._transfer is not None and self.pid == HERE.pid:
+        if self._transfer is not None and self.pid == current_process.pid:
             self._transfer.finish()
 
     def close(self) -> None:
         """See `LogicalDevice.close`. Errors: DriverError while commands run; safe to repeat."""
-        if self._transfer is not None and self.pid == HERE.pid:
+        if self._transfer is not None and self.pid == current_process.pid:
             self._transfer.close()
         self._transfer = None
         super().close()

@@ -1,8 +1,8 @@
-"""The pipeline stages of a barrier, and the accesses that they make.
+"""The pipeline stages and the accesses of a barrier.
 
-How this works: a stage is something that a queue family does, and some take a feature or an extension. An access is
-made by some stages and by no others. The tables here are the specification's ("Supported pipeline stage flags",
-"Supported access types"). ALL_GRAPHICS and ALL_COMMANDS stand for what the queue family can do of them.
+How this works: a queue family supports some stages, and some stages need a feature or an extension. Each access is made
+by certain stages only. The tables here are those of the specification ("Supported pipeline stage flags", "Supported
+access types"). ALL_GRAPHICS and ALL_COMMANDS stand for those stages that the queue family supports.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from extmem import vk
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import bits_of
-from extmem.rules.commands import guard, queue_text
 from extmem.rules.facts import DeviceFacts
+from extmem.rules.transfer_commands import guard, queue_text
 from extmem.rules.violation import Violation
 
 __all__ = ["check_stages"]
@@ -38,11 +38,11 @@ _GRAPHICS = int(
     | _Stage.FRAGMENT_SHADING_RATE_ATTACHMENT_KHR
     | _Stage.FRAGMENT_DENSITY_PROCESS_EXT
 )
-"""What ALL_GRAPHICS stands for."""
+"""The stages that ALL_GRAPHICS stands for."""
 _BUILD = _Stage.ACCELERATION_STRUCTURE_BUILD_KHR
 _COMPUTE = int(_Stage.COMPUTE_SHADER | _Stage.RAY_TRACING_SHADER_KHR | _BUILD)
 _EITHER = int(_Stage.DRAW_INDIRECT | _Stage.CONDITIONAL_RENDERING_EXT | _Stage.COMMAND_PREPROCESS_EXT)
-"""What queues with GRAPHICS or COMPUTE do."""
+"""Stages that queues with GRAPHICS or COMPUTE support."""
 _EVERY = int(_Stage.TOP_OF_PIPE | _Stage.BOTTOM_OF_PIPE | _Stage.HOST | _Stage.ALL_COMMANDS)
 _ALL_STAGES = (1 << 26) - 1
 
@@ -77,26 +77,26 @@ _MAKERS: dict[vk.AccessFlagBits, int] = {
     _Access.TRANSFORM_FEEDBACK_COUNTER_READ_EXT: int(_Stage.TRANSFORM_FEEDBACK_EXT | _Stage.DRAW_INDIRECT),
     _Access.TRANSFORM_FEEDBACK_COUNTER_WRITE_EXT: int(_Stage.TRANSFORM_FEEDBACK_EXT),
 }
-"""Which stages make an access."""
+"""The stages that make each access."""
 
 
 def _done_by(flags: int) -> int:
-    """The stages that a queue family with these flags has."""
+    """Return the stages that a queue family with these flags supports."""
     graphics, compute = flags & int(_Queue.GRAPHICS), flags & int(_Queue.COMPUTE)
-    found = _EVERY
+    stages = _EVERY
     if graphics:
-        found |= _GRAPHICS | int(_Stage.ALL_GRAPHICS)
+        stages |= _GRAPHICS | int(_Stage.ALL_GRAPHICS)
     if compute:
-        found |= _COMPUTE
+        stages |= _COMPUTE
     if graphics or compute:
-        found |= _EITHER
+        stages |= _EITHER
     if graphics or compute or flags & int(_Queue.TRANSFER):
-        found |= int(_Stage.TRANSFER)
-    return found
+        stages |= int(_Stage.TRANSFER)
+    return stages
 
 
 def _expanded(mask: int, flags: int | None) -> int:
-    """The single stages that a mask stands for. ALL_COMMANDS is all that the queue does; HOST is not among it."""
+    """Return the single stages of a mask. ALL_COMMANDS stands for all that the queue supports, except HOST."""
     queue = _ALL_STAGES if flags is None else _done_by(flags)
     if mask & int(_Stage.ALL_GRAPHICS):
         mask |= _GRAPHICS & queue
@@ -123,13 +123,13 @@ class Stages:
 
     @property
     def where(self) -> str:
-        """The argument's path."""
+        """Path of the argument."""
         return f"vkCmdPipelineBarrier.{self.side}_stage_mask"
 
 
 @dataclass(slots=True)
 class Accesses:
-    """The access mask of one barrier on one side, and the stage mask there."""
+    """The access mask of one barrier on one side, and the stage mask of that side."""
 
     where: str
     mask: int
@@ -148,34 +148,34 @@ def _both(tail: str, other: str = "") -> tuple[str, str]:
 
 @rule(*_both("03937"), on=(SRC, DST))
 def waits_for_something(call: Stages) -> Finding | None:
-    """NONE came with synchronization2."""
+    """The stage mask is not 0, unless synchronization2 is enabled."""
     if call.mask or call.device.synchronization2 is not False:
         return None
     none = "TOP_OF_PIPE" if call.side == "src" else "BOTTOM_OF_PIPE"
-    return call.where, "it is 0, and synchronization2 is not enabled", f"Pass {none} where nothing is waited for."
+    return call.where, "it is 0, and synchronization2 is not enabled", f"Pass {none} to wait for nothing."
 
 
 @rule(*_both("06461", "06462"), on=(SRC, DST))
 def queue_has_the_stages(call: Stages) -> Finding | None:
-    """Only what the queue family does."""
+    """The queue family supports the stages."""
     flags = call.device.queue_flags
     wrong = call.mask & ~_done_by(flags) if flags is not None else 0
     if not wrong & _ALL_STAGES or flags is None:
         return None
     return (
         call.where,
-        f"{_stage_names(wrong)} is no stage of a queue family with {queue_text(flags)}",
+        f"a queue family with {queue_text(flags)} does not support the stage {_stage_names(wrong)}",
         "Pass stages of the queue family; ALL_COMMANDS stands for all of them.",
     )
 
 
 @rule(*_both("parameter"), on=(SRC, DST))
 def stages_are_defined(call: Stages) -> Finding | None:
-    """Bits of the registry."""
+    """The registry defines the bits."""
     unknown = call.mask & ~_ALL_STAGES
     if not unknown:
         return None
-    return call.where, f"the bits {unknown:#x} are no stages", "Pass bits of PipelineStageFlagBits."
+    return call.where, f"the bits {unknown:#x} are not stages", "Pass bits of PipelineStageFlagBits."
 
 
 def _with_feature(stages: int, feature: str) -> Check[Stages]:
@@ -183,7 +183,7 @@ def _with_feature(stages: int, feature: str) -> Check[Stages]:
         wrong, features = call.mask & stages, call.device.features
         if not wrong or features is None or feature in features:
             return None
-        return call.where, f"{_stage_names(wrong)} takes the feature {feature}, which is not enabled", "Leave it out."
+        return call.where, f"{_stage_names(wrong)} needs the feature {feature}, which is not enabled", "Omit it."
 
     return check
 
@@ -193,8 +193,8 @@ def _with_extension(stages: int, *extensions: str) -> Check[Stages]:
         wrong, enabled = call.mask & stages, call.device.extensions
         if not wrong or enabled is None or enabled.intersection(extensions):
             return None
-        problem = f"{_stage_names(wrong)} takes {' or '.join(extensions)}, which is not enabled"
-        return call.where, problem, "Leave it out."
+        problem = f"{_stage_names(wrong)} needs {' or '.join(extensions)}, which is not enabled"
+        return call.where, problem, "Omit it."
 
     return check
 
@@ -221,9 +221,9 @@ for _tail, _stages, _extensions in (
 
 
 def _made_by_a_stage(call: Accesses) -> Finding | None:
-    """An access that no stage of the mask makes is never waited for."""
+    """Each access is made by a stage of the mask."""
     if not call.stages:
-        return None  # told of already
+        return None  # reported by another check
     stages = _expanded(call.stages, call.device.queue_flags)
     wrong = 0
     for bit in bits_of(call.mask):
@@ -234,7 +234,7 @@ def _made_by_a_stage(call: Accesses) -> Finding | None:
     return (
         call.where,
         f"none of the stages {_stage_names(call.stages)} makes the access {_access_names(wrong)}",
-        "Add the stage that makes it, or leave the access out.",
+        "Add the stage that makes it, or omit the access.",
     )
 
 
@@ -260,7 +260,7 @@ MEMORY: Suite[tuple[str, vk.MemoryBarrier]] = Suite(_COMMAND)
 
 @rule(*guard("VkMemoryBarrier-pNext-pNext"), on=MEMORY)
 def nothing_is_chained(call: tuple[str, vk.MemoryBarrier]) -> Finding | None:
-    """No struct extends it in this command."""
+    """No struct extends VkMemoryBarrier in this command."""
     where, barrier = call
     if barrier.p_next is None:
         return None
@@ -281,33 +281,33 @@ def check_stages(
     device: DeviceFacts,
     recording_family: int | None,
 ) -> list[Violation]:
-    """What the stage and access masks of a vkCmdPipelineBarrier break.
+    """Return the rules that the stage and access masks of a vkCmdPipelineBarrier break.
 
-    barriers: its memory, buffer and image barriers. Where one of these moves ownership, the accesses of the other
-    side's queue family are not judged; where one is malformed, neither, for `check_pipeline_barrier` reports that.
+    barriers: its memory, buffer and image barriers. If a barrier transfers ownership, the accesses of the other side's
+    queue family are not checked. A malformed barrier is not checked, because `check_pipeline_barrier` reports it.
     """
-    found = SRC.run(Stages("src", src_stage_mask, device), 0) + DST.run(Stages("dst", dst_stage_mask, device), 0)
+    violations = SRC.run(Stages("src", src_stage_mask, device), 0) + DST.run(Stages("dst", dst_stage_mask, device), 0)
     for (field, struct, before, after), given in zip(_BARRIERS, barriers, strict=True):
         for index, barrier in enumerate(given):
             where = f"{_COMMAND}.{field}[{index}]"
             wrong = wrong_struct(barrier, struct, where) or malformed([(where, barrier)])
             if struct is vk.MemoryBarrier and not wrong:
-                found += MEMORY.run((where, barrier), 0)
+                violations += MEMORY.run((where, barrier), 0)
             if wrong:
-                found += wrong if struct is vk.MemoryBarrier else []
+                violations += wrong if struct is vk.MemoryBarrier else []
                 continue
             sides = _sides(barrier, recording_family)
             if "src" in sides:
                 call = Accesses(f"{where}.src_access_mask", int(barrier.src_access_mask), src_stage_mask, device)
-                found += before.run(call, 0)
+                violations += before.run(call, 0)
             if "dst" in sides:
                 call = Accesses(f"{where}.dst_access_mask", int(barrier.dst_access_mask), dst_stage_mask, device)
-                found += after.run(call, 0)
-    return found
+                violations += after.run(call, 0)
+    return violations
 
 
 def _sides(barrier: Any, family: int | None) -> tuple[Side, ...]:
-    """The sides of a barrier that this queue has a part in."""
+    """Return the sides of a barrier on which this queue family makes accesses."""
     if isinstance(barrier, vk.MemoryBarrier):
         return "src", "dst"
     src, dst = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)

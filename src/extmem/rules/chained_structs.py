@@ -1,4 +1,4 @@
-"""What may be chained to an allocation, and whether the call's own parameters are alive."""
+"""Structs that may be chained to an allocation, and the state of the device."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def device_is_alive(call: Allocation) -> Finding | None:
 
 @rule("vkAllocateMemory-device-queuecount", on=ALLOCATE, needs=Traits.ODD_DEVICE)
 def device_has_queues(call: Allocation) -> Finding | None:
-    """A device without queues can do nothing but be destroyed."""
+    """A device without queues can only be destroyed."""
     if call.device.queue_count > 0:
         return None
     return (
         "vkAllocateMemory.device",
-        f"the device {call.device.name!r} was made without queues",
-        "Make the device with at least one queue.",
+        f"the device {call.device.name!r} was created without queues",
+        "Create the device with at least one queue.",
     )
 
 
 @rule("VkMemoryAllocateInfo-pNext-pNext", on=ALLOCATE, needs=Traits.ODD_CHAIN)
 def only_extending_structs(call: Allocation) -> Finding | None:
-    """Nothing else may be in the chain, and nothing of an extension that is not enabled."""
+    """The chain contains only structs that extend an allocation, and whose extensions are enabled."""
     foreign = dict.fromkeys(type(node).__name__ for node in call.foreign)
     lacking = {struct.__name__: CHAINED[struct].text for struct in call.lacking}
     if not foreign and not lacking:
@@ -49,7 +49,7 @@ def only_extending_structs(call: Allocation) -> Finding | None:
 
 @rule("VkMemoryAllocateInfo-sType-unique", on=ALLOCATE, needs=Traits.ODD_CHAIN)
 def each_struct_once(call: Allocation) -> Finding | None:
-    """A struct type may be in the chain once; a chain that ends in itself repeats all of it."""
+    """The chain contains each struct type once. A chain that leads back into itself repeats its structs."""
     if not call.repeated:
         return None
     names = ", ".join(call.repeated)
@@ -58,7 +58,7 @@ def each_struct_once(call: Allocation) -> Finding | None:
 
 @rule("VkMemoryAllocateInfo-pNext-00641", on=ALLOCATE, needs=Traits.HAS_WIN32 | Traits.HAS_IMPORT_WIN32_NV)
 def khr_or_nv_import(_call: Allocation) -> Finding | None:
-    """The two Win32 import structs exclude one another, whatever they hold."""
+    """The chain does not contain both Win32 import structs, whatever their fields are."""
     return (
         f"{BASE}.pNext",
         "ImportMemoryWin32HandleInfoKHR and ImportMemoryWin32HandleInfoNV are both in the chain",
@@ -68,13 +68,13 @@ def khr_or_nv_import(_call: Allocation) -> Finding | None:
 
 @rule("VkMemoryAllocateInfo-pNext-00640", on=ALLOCATE, needs=Traits.HAS_EXPORT)
 def khr_or_nv_export(call: Allocation) -> Finding | None:
-    """VkExportMemoryAllocateInfo excludes both NV export structs."""
-    found = [type(node).__name__ for _, node in call.nodes if type(node) in _NV_EXPORTS]
-    if not found:
+    """The chain does not contain VkExportMemoryAllocateInfo together with an NV export struct."""
+    nv_structs = [type(node).__name__ for _, node in call.nodes if type(node) in _NV_EXPORTS]
+    if not nv_structs:
         return None
     return (
         f"{BASE}.pNext",
-        f"ExportMemoryAllocateInfo is chained together with {' and '.join(dict.fromkeys(found))}",
+        f"ExportMemoryAllocateInfo is chained together with {' and '.join(dict.fromkeys(nv_structs))}",
         "Keep ExportMemoryAllocateInfo (with ExportMemoryWin32HandleInfoKHR for a name, access or security).",
     )
 
@@ -84,7 +84,7 @@ _NV_EXPORTS = (vk.ExportMemoryAllocateInfoNV, vk.ExportMemoryWin32HandleInfoNV)
 
 @rule("VkMemoryAllocateInfo-None-06657", on=ALLOCATE, needs=Traits.MANY_IMPORTS)
 def one_import(call: Allocation) -> Finding | None:
-    """One memory object has one payload."""
+    """A call imports one payload at most."""
     kinds = [
         name
         for name, handle_type in (
@@ -97,7 +97,7 @@ def one_import(call: Allocation) -> Finding | None:
     return (
         f"{BASE}.pNext",
         f"the chain imports {len(kinds)} payloads at once, by {' and '.join(kinds)}",
-        "Import one payload a call; set handle_type to 0 in the structs that are not meant.",
+        "Import one payload in each call; set handle_type to 0 in the structs that are not to be used.",
     )
 
 
@@ -107,13 +107,13 @@ def one_import(call: Allocation) -> Finding | None:
     needs=Traits.HAS_CAPTURE_ADDRESS | Traits.IMPORTS,
 )
 def no_capture_address_on_import(call: Allocation) -> Finding | None:
-    """The address of imported memory was fixed when its payload was made."""
+    """The address of imported memory was fixed when its payload was allocated."""
     return _capture_address(call, "an import")
 
 
 @rule("VkMemoryAllocateInfo-pNext-03332", on=ALLOCATE, needs=Traits.HAS_CAPTURE_ADDRESS | Traits.HAS_HOST)
 def no_capture_address_with_host_pointer(call: Allocation) -> Finding | None:
-    """The presence of the host pointer struct is enough, even with handle type 0."""
+    """The rule applies to any host pointer struct in the chain, even with handle type 0."""
     return _capture_address(call, "a host pointer struct")
 
 
@@ -123,20 +123,20 @@ def _capture_address(call: Allocation, beside: str) -> Finding | None:
         return None
     return (
         f"{chained(vk.MemoryOpaqueCaptureAddressAllocateInfo)}.opaque_capture_address",
-        f"it is {int(address):#x} beside {beside}",
-        "Leave opaque_capture_address at 0, or take the struct out.",
+        f"it is {int(address):#x} together with {beside}",
+        "Set opaque_capture_address to 0, or remove the struct.",
     )
 
 
 @rule("VkMemoryAllocateFlagsInfo-flags-10760", on=ALLOCATE, needs=Traits.HAS_FLAGS | Traits.IMPORTS)
 def no_zeroing_on_import(call: Allocation) -> Finding | None:
-    """An import must not change what the payload holds."""
+    """An import must not change the contents of the payload."""
     if call.flags is None or not int(call.flags.flags) & _ZERO_INITIALIZE:
         return None
     return (
         f"{chained(vk.MemoryAllocateFlagsInfo)}.flags",
-        "ZERO_INITIALIZE asks to overwrite the imported payload",
-        "Leave ZERO_INITIALIZE out, and clear the memory yourself if that is meant.",
+        "ZERO_INITIALIZE would overwrite the imported payload",
+        "Omit ZERO_INITIALIZE, and clear the memory yourself if that is intended.",
     )
 
 
@@ -145,7 +145,7 @@ _ZERO_INITIALIZE = int(vk.MemoryAllocateFlagBits.ZERO_INITIALIZE_EXT)
 
 @rule("VkMemoryAllocateInfo-pNext-02805", on=ALLOCATE, needs=Traits.IMPORTS_HOST | Traits.HAS_DEDICATED_NV)
 def host_import_is_not_dedicated_nv(call: Allocation) -> Finding | None:
-    """Host memory is never dedicated; the NV struct says it is."""
+    """The NV struct does not dedicate imported host memory."""
     nv = call.dedicated_nv
     if nv is None or (is_null(nv.image) and is_null(nv.buffer)):
         return None
@@ -158,7 +158,7 @@ def host_import_is_not_dedicated_nv(call: Allocation) -> Finding | None:
 
 @rule("VkMemoryAllocateInfo-pNext-02806", on=ALLOCATE, needs=Traits.IMPORTS_HOST | Traits.DEDICATED)
 def host_import_is_not_dedicated(_call: Allocation) -> Finding | None:
-    """Host memory is never dedicated."""
+    """Imported host memory is not dedicated."""
     return (
         chained(vk.MemoryDedicatedAllocateInfo),
         "a host pointer import is dedicated to a buffer or image",

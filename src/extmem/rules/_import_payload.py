@@ -1,4 +1,4 @@
-"""What several import checks have in common: comparing the call with the payload it would import."""
+"""Checks that the import structs have in common: they compare the call with the payload that it would import."""
 
 from __future__ import annotations
 
@@ -27,49 +27,49 @@ __all__ = [
     "same_size_and_type",
     "same_uuids",
     "single_type",
-    "speaks_of_this_resource",
+    "capabilities_apply",
 ]
 
 _IMPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.IMPORTABLE)
 
 
-def single_type(kind: int, where: str, *, zero: bool = True) -> Finding | None:
-    """The value is one defined handle type (or zero, where that is allowed)."""
-    if kind in DEFINED_TYPES or (zero and not kind):
+def single_type(handle_type: int, where: str, *, zero: bool = True) -> Finding | None:
+    """Return a finding unless the value is one defined handle type, or zero if `zero` allows it."""
+    if handle_type in DEFINED_TYPES or (zero and not handle_type):
         return None
-    if not kind:
+    if not handle_type:
         return where, "it is 0", "Give one handle type."
-    if not kind & ~KNOWN_TYPE_BITS:
-        return where, f"{types_text(kind)} are several handle types at once", "Give one handle type."
-    return where, f"{kind:#x} is not a handle type", "Give one of ExternalMemoryHandleTypeFlagBits."
+    if not handle_type & ~KNOWN_TYPE_BITS:
+        return where, f"{types_text(handle_type)} are several handle types at once", "Give one handle type."
+    return where, f"{handle_type:#x} is not a handle type", "Give one of ExternalMemoryHandleTypeFlagBits."
 
 
 def defined_types(mask: int, where: str) -> Finding | None:
-    """A mask of handle types without unknown bits."""
+    """Return a finding if a mask of handle types has unknown bits."""
     unknown = mask & ~KNOWN_TYPE_BITS
     if not unknown:
         return None
-    return where, f"the bits {unknown:#x} are no handle types", "Give bits of ExternalMemoryHandleTypeFlagBits only."
+    return where, f"the bits {unknown:#x} are not handle types", "Give bits of ExternalMemoryHandleTypeFlagBits only."
 
 
-def speaks_of_this_resource(call: Allocation, kind: int) -> bool:
-    """Whether facts.capabilities decide for this handle type now.
+def capabilities_apply(call: Allocation, handle_type: int) -> bool:
+    """Return whether facts.capabilities are about the resource that the memory is for.
 
-    Texture types are for images: without a dedicated resource the device's answer for a transfer buffer says nothing
-    about them, and the question is put again when a resource is bound.
+    Texture types are for images. Without a dedicated resource the capabilities are those of a transfer buffer, which do
+    not apply to texture types; these are checked when a resource is bound.
     """
-    return call.target is not None or not kind & SIZE_IGNORED_TYPES
+    return call.target is not None or not handle_type & SIZE_IGNORED_TYPES
 
 
 def importable(call: Allocation, where: str) -> Finding | None:
-    """The device can import the type, for all that is known of the resource."""
-    kind = call.import_type
-    answer = call.facts.capabilities.get(kind)
-    if answer is None or int(answer.features) & _IMPORTABLE or not speaks_of_this_resource(call, kind):
+    """Return a finding if the device is known not to import the type for such a resource."""
+    handle_type = call.import_type
+    answer = call.facts.capabilities.get(handle_type)
+    if answer is None or int(answer.features) & _IMPORTABLE or not capabilities_apply(call, handle_type):
         return None
     return (
         where,
-        f"the device {call.device.name!r} cannot import {types_text(kind)} for {_resource(call)}",
+        f"the device {call.device.name!r} cannot import {types_text(handle_type)} for {_resource(call)}",
         _alternatives(call.facts.capabilities),
     )
 
@@ -79,15 +79,17 @@ def _resource(call: Allocation) -> str:
 
 
 def _alternatives(answers: Mapping[int, ExternalMemoryFacts]) -> str:
-    able = 0
-    for kind, answer in answers.items():
+    importable_types = 0
+    for handle_type, answer in answers.items():
         if int(answer.features) & _IMPORTABLE:
-            able |= int(kind)
-    return f"Use a type that it can import: {types_text(able)}." if able else "Use a device that can import it."
+            importable_types |= int(handle_type)
+    if not importable_types:
+        return "Use a device that can import it."
+    return f"Use a type that it can import: {types_text(importable_types)}."
 
 
 def same_device(call: Allocation, where: str) -> Finding | None:
-    """The payload lies on the importing physical device."""
+    """Return a finding if the payload is on another physical device than the importing one."""
     payload = call.payload
     if payload is None or payload.device_uuid is None:
         return None
@@ -96,14 +98,14 @@ def same_device(call: Allocation, where: str) -> Finding | None:
         return None
     return (
         where,
-        f"the payload lies on device {f'{payload.device_name!r}, ' * bool(payload.device_name)}"
+        f"the payload is on device {f'{payload.device_name!r}, ' * bool(payload.device_name)}"
         f"{uuid_text(payload.device_uuid)}, {device.name!r} is device {uuid_text(device.device_uuid)}",
-        "Import on the device that the payload was made on: find it by its UUID.",
+        "Import on the device that the payload was created on: find it by its UUID.",
     )
 
 
 def same_uuids(call: Allocation, where: str) -> Finding | None:
-    """Device and driver UUIDs are the exporter's."""
+    """Return a finding if device or driver UUID differs from the exporter's."""
     payload = call.payload
     if payload is None:
         return None
@@ -118,15 +120,15 @@ def same_uuids(call: Allocation, where: str) -> Finding | None:
     return (
         where,
         "; ".join(
-            f"the exporter's {whose} UUID is {uuid_text(a)}, that of {device.name!r} is {uuid_text(b)}"
-            for whose, a, b in wrong
+            f"the exporter's {subject} UUID is {uuid_text(a)}, that of {device.name!r} is {uuid_text(b)}"
+            for subject, a, b in wrong
         ),
         "Import with the same device and the same version of its driver.",
     )
 
 
 def same_size_and_type(call: Allocation) -> Finding | None:
-    """Allocation size and memory type index are the exporter's."""
+    """Return a finding if allocation size or memory type index differs from the exporter's."""
     payload = call.payload
     if payload is None:
         return None
@@ -147,13 +149,13 @@ def same_size_and_type(call: Allocation) -> Finding | None:
 
 
 def allowed_type(call: Allocation, query: str) -> Finding | None:
-    """The memory type is one that the device named for a payload made outside Vulkan."""
+    """Return a finding if the device did not report the memory type for a payload created outside Vulkan."""
     bits = call.payload.memory_type_bits if call.payload is not None else None
     return memory_type_allowed(call, bits, query)
 
 
 def memory_type_allowed(call: Allocation, bits: int | None, query: str) -> Finding | None:
-    """The memory type is in a set of memoryTypeBits; an unknown set allows all."""
+    """Return a finding if the memory type is not in a set of memoryTypeBits; an unknown set (None) allows all."""
     index = int(call.info.memory_type_index)
     if bits is None or (index < 32 and bits >> index & 1):
         return None
@@ -161,6 +163,6 @@ def memory_type_allowed(call: Allocation, bits: int | None, query: str) -> Findi
     allowed = f"memory type {' or '.join(indices)}"
     return (
         f"{BASE}.memory_type_index",
-        f"{query} does not name memory type {index} for it (memoryTypeBits {bits:#x})",
-        f"Take {allowed}." if indices else "Use another device; this one cannot import it.",
+        f"{query} does not report memory type {index} for it (memoryTypeBits {bits:#x})",
+        f"Use {allowed}." if indices else "Use another device; this one cannot import it.",
     )

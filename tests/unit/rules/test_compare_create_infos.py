@@ -1,15 +1,15 @@
-"""Created alike: what counts and what does not."""
+"""Comparison of create infos: what is compared, and what is ignored."""
 
 from __future__ import annotations
 
 from extmem import vk
-from extmem.rules._identical import difference
+from extmem.rules._compare_create_infos import difference
 from tests.rules.world import T, buffer_info, image_info
 
 EXCLUSIVE, CONCURRENT = vk.SharingMode.EXCLUSIVE, vk.SharingMode.CONCURRENT
 
 
-def test_two_of_a_kind_are_alike() -> None:
+def test_equal_create_infos_are_identical() -> None:
     assert difference(buffer_info(T.OPAQUE_WIN32), buffer_info(T.OPAQUE_WIN32)) == ""
     assert difference(image_info(), image_info()) == ""
 
@@ -23,19 +23,20 @@ def test_the_order_of_the_chain_does_not_count() -> None:
 
 
 def test_what_is_chained_counts() -> None:
-    assert "handle_types is OPAQUE_WIN32 here and OPAQUE_WIN32_KMT there" in difference(
+    assert "handle_types is OPAQUE_WIN32 in the importer and OPAQUE_WIN32_KMT in the exporter" in difference(
         buffer_info(T.OPAQUE_WIN32), buffer_info(T.OPAQUE_WIN32_KMT)
     )
-    assert "chained only here" in difference(buffer_info(T.OPAQUE_WIN32), buffer_info())
-    assert "chained only there" in difference(buffer_info(), buffer_info(T.OPAQUE_WIN32))
+    assert "chained only in the importer" in difference(buffer_info(T.OPAQUE_WIN32), buffer_info())
+    assert "chained only in the exporter" in difference(buffer_info(), buffer_info(T.OPAQUE_WIN32))
 
 
-def test_fields_are_told_by_name() -> None:
-    assert difference(image_info(width=1), image_info(width=2)) == "extent.width is 1 here and 2 there"
-    assert "size is 1 here" in difference(buffer_info(size=1), buffer_info())
+def test_differing_fields_are_named() -> None:
+    expected = "extent.width is 1 in the importer and 2 in the exporter"
+    assert difference(image_info(width=1), image_info(width=2)) == expected
+    assert "size is 1 in the importer" in difference(buffer_info(size=1), buffer_info())
     a, b = image_info(), image_info()
     b.format = vk.Format.R8_UNORM
-    assert difference(a, b) == "format is R8G8B8A8_UNORM here and R8_UNORM there"
+    assert difference(a, b) == "format is R8G8B8A8_UNORM in the importer and R8_UNORM in the exporter"
 
 
 def test_queue_families_count_only_when_shared_by_them() -> None:
@@ -48,11 +49,11 @@ def test_queue_families_count_only_when_shared_by_them() -> None:
     assert "sharing_mode" in difference(info(CONCURRENT), info(EXCLUSIVE))
 
 
-def test_a_buffer_is_no_image() -> None:
+def test_a_buffer_is_not_an_image() -> None:
     assert difference(buffer_info(), image_info()) == "one is a BufferCreateInfo, the other a ImageCreateInfo"
 
 
-def test_a_chain_that_bites_its_tail_ends() -> None:
+def test_a_chain_that_leads_back_into_itself_ends() -> None:
     a = buffer_info(T.OPAQUE_WIN32)
     assert a.p_next is not None
     a.p_next.p_next = a.p_next

@@ -6,14 +6,14 @@ from typing import Literal
 
 from extmem import vk
 from extmem.rules._allocation import ALLOCATE, BASE, Allocation, Traits, chained
+from extmem.rules._compare_create_infos import difference
 from extmem.rules._engine import Check, Finding, rule
-from extmem.rules._identical import difference
 from extmem.rules._text import OPAQUE_FD, WIN32_TYPES, handle_text, is_null, size_text, type_mask, uuid_text
 from extmem.rules.facts import ResourceFacts
 
 __all__: list[str] = []
 
-_HERE = chained(vk.MemoryDedicatedAllocateInfo)
+_PATH = chained(vk.MemoryDedicatedAllocateInfo)
 _STRUCT = "VkMemoryDedicatedAllocateInfo"
 _KNOWN = Traits.DEDICATED | Traits.TARGET
 _SPARSE_BUFFER = int(vk.BufferCreateFlagBits.SPARSE_BINDING)
@@ -24,7 +24,7 @@ Kind = Literal["buffer", "image"]
 
 
 def _target(call: Allocation, kind: Kind) -> ResourceFacts | None:
-    """The resource, if it is of that kind and the struct names one of that kind."""
+    """Return the resource if it is of that kind and the struct names one of that kind, else None."""
     target, dedicated = call.target, call.dedicated
     if target is None or dedicated is None or target.kind != kind:
         return None
@@ -33,12 +33,12 @@ def _target(call: Allocation, kind: Kind) -> ResourceFacts | None:
 
 @rule(f"{_STRUCT}-image-01432", on=ALLOCATE, needs=Traits.DEDICATED)
 def image_or_buffer(call: Allocation) -> Finding | None:
-    """Not both."""
+    """The struct names an image or a buffer, not both."""
     dedicated = call.dedicated
     if dedicated is None or is_null(dedicated.image) or is_null(dedicated.buffer):
         return None
     return (
-        _HERE,
+        _PATH,
         f"both image {handle_text(dedicated.image)} and buffer {handle_text(dedicated.buffer)} are given",
         "Dedicate the memory to the image or to the buffer.",
     )
@@ -49,18 +49,18 @@ def _alive(kind: Kind) -> Check[Allocation]:
         target = _target(call, kind)
         if target is None or target.alive:
             return None
-        return f"{_HERE}.{kind}", f"the {kind} is destroyed", f"Dedicate the memory to a live {kind}."
+        return f"{_PATH}.{kind}", f"the {kind} is destroyed", f"Dedicate the memory to a live {kind}."
 
     return check
 
 
 @rule(f"{_STRUCT}-commonparent", on=ALLOCATE, needs=_KNOWN)
 def resource_is_of_this_device(call: Allocation) -> Finding | None:
-    """A resource of another logical device cannot be meant."""
+    """The resource was created on the device that allocates."""
     target, device = call.target, call.device
     if target is None:
         return None
-    where = f"{_HERE}.{target.kind}"
+    where = f"{_PATH}.{target.kind}"
     remedy = f"Create the {target.kind} on the device that allocates."
     if target.device_uuid and target.device_uuid != device.device_uuid:
         return (
@@ -94,7 +94,7 @@ def _not_created_with(kind: Kind, flag: int, word: str) -> Check[Allocation]:
         if target is None or not type_mask(target.create_info.flags) & flag:
             return None
         return (
-            f"{_HERE}.{kind}",
+            f"{_PATH}.{kind}",
             f"the {kind} was created with {word}",
             f"Create the {kind} without {word}, or do not dedicate memory to it.",
         )
@@ -107,7 +107,7 @@ def _identical(kind: Kind, types: int) -> Check[Allocation]:
         target, payload = _target(call, kind), call.payload
         if target is None or payload is None or payload.dedicated is None or not call.import_type & types:
             return None
-        where = f"{_HERE}.{kind}"
+        where = f"{_PATH}.{kind}"
         if payload.dedicated == "none":
             return (
                 where,
@@ -138,8 +138,11 @@ def _article(kind: str) -> str:
     return "an image" if kind == "image" else "a buffer"
 
 
-def _dedicated_as_well(kind: Kind, types: int) -> Check[Allocation]:
-    """The reverse: nothing in the text forbids it outright, but the payload's memory is laid out for one resource."""
+def _import_is_dedicated(kind: Kind, types: int) -> Check[Allocation]:
+    """Make the check that the import of a dedicated payload is dedicated.
+
+    The specification does not forbid the opposite explicitly, but the payload's memory is laid out for one resource.
+    """
 
     def check(call: Allocation) -> Finding | None:
         payload = call.payload
@@ -159,7 +162,7 @@ _RESOLVED = _KNOWN | Traits.OUR_PAYLOAD | Traits.IMPORTS
 
 rule(f"{_STRUCT}-image-parameter", on=ALLOCATE, needs=_KNOWN)(_alive("image"))
 rule(f"{_STRUCT}-buffer-parameter", on=ALLOCATE, needs=_KNOWN)(_alive("buffer"))
-# Where the imported size is ignored, the size that the resource requires means nothing either.
+# Where allocationSize is ignored, the size in the resource's memory requirements is ignored too.
 rule(f"{_STRUCT}-image-02964", on=ALLOCATE, needs=_KNOWN, never=Traits.SIZE_IGNORED)(_large_enough("image"))
 rule(f"{_STRUCT}-buffer-02965", on=ALLOCATE, needs=_KNOWN, never=Traits.SIZE_IGNORED)(_large_enough("buffer"))
 rule(f"{_STRUCT}-image-01434", on=ALLOCATE, needs=_KNOWN)(_not_created_with("image", _SPARSE_IMAGE, "SPARSE_BINDING"))
@@ -173,7 +176,7 @@ rule(f"{_STRUCT}-image-01878", on=ALLOCATE, needs=_RESOLVED)(_identical("image",
 rule(f"{_STRUCT}-buffer-01879", on=ALLOCATE, needs=_RESOLVED)(_identical("buffer", OPAQUE_FD))
 
 _REVERSE = Traits.OUR_PAYLOAD | Traits.UNDEDICATED
-rule(f"{_STRUCT}-image-01876", on=ALLOCATE, needs=_REVERSE)(_dedicated_as_well("image", WIN32_TYPES))
-rule(f"{_STRUCT}-buffer-01877", on=ALLOCATE, needs=_REVERSE)(_dedicated_as_well("buffer", WIN32_TYPES))
-rule(f"{_STRUCT}-image-01878", on=ALLOCATE, needs=_REVERSE)(_dedicated_as_well("image", OPAQUE_FD))
-rule(f"{_STRUCT}-buffer-01879", on=ALLOCATE, needs=_REVERSE)(_dedicated_as_well("buffer", OPAQUE_FD))
+rule(f"{_STRUCT}-image-01876", on=ALLOCATE, needs=_REVERSE)(_import_is_dedicated("image", WIN32_TYPES))
+rule(f"{_STRUCT}-buffer-01877", on=ALLOCATE, needs=_REVERSE)(_import_is_dedicated("buffer", WIN32_TYPES))
+rule(f"{_STRUCT}-image-01878", on=ALLOCATE, needs=_REVERSE)(_import_is_dedicated("image", OPAQUE_FD))
+rule(f"{_STRUCT}-buffer-01879", on=ALLOCATE, needs=_REVERSE)(_import_is_dedicated("buffer", OPAQUE_FD))

@@ -1,4 +1,4 @@
-"""Create flags of features: sparse and protected buffers and images."""
+"""Create flags of sparse and protected buffers and images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from extmem.rules._text import flags_text
 
 __all__: list[str] = []
 
-# The bits of buffers and images have the same values, all but PROTECTED.
+# The bits of buffers and images have the same values, except PROTECTED.
 _Buffer, _Image = vk.BufferCreateFlagBits, vk.ImageCreateFlagBits
 _BINDING, _RESIDENCY, _ALIASED = int(_Image.SPARSE_BINDING), int(_Image.SPARSE_RESIDENCY), int(_Image.SPARSE_ALIASED)
 _SPARSE = _BINDING | _RESIDENCY | _ALIASED
@@ -21,7 +21,7 @@ def _protected(call: Create) -> int:
     return int(_Image.PROTECTED if isinstance(call.info, vk.ImageCreateInfo) else _Buffer.PROTECTED)
 
 
-def _place(call: Create) -> str:
+def _path(call: Create) -> str:
     return f"{type(call.info).__name__}.flags"
 
 
@@ -32,61 +32,61 @@ def _off(call: Create, bit: int, *features: str) -> Finding | None:
     enum = _Image if isinstance(call.info, vk.ImageCreateInfo) else _Buffer
     name = flags_text(bit, enum)
     return (
-        _place(call),
+        _path(call),
         f"{name} needs the feature {', '.join(lacking)}, which is not enabled",
-        f"Leave {name} out.",
+        f"Omit {name}.",
     )
 
 
 @rule("VkBufferCreateInfo-flags-00915", "VkImageCreateInfo-flags-00969", on=BOTH)
 def sparse_binding_is_enabled(call: Create) -> Finding | None:
-    """SPARSE_BINDING is a feature."""
+    """SPARSE_BINDING needs a feature."""
     return _off(call, _BINDING, "sparseBinding")
 
 
 @rule("VkBufferCreateInfo-flags-00917", "VkImageCreateInfo-flags-01924", on=BOTH)
 def sparse_aliasing_is_enabled(call: Create) -> Finding | None:
-    """SPARSE_ALIASED is a feature."""
+    """SPARSE_ALIASED needs a feature."""
     return _off(call, _ALIASED, "sparseResidencyAliased")
 
 
 @rule("VkBufferCreateInfo-flags-00916", on=CREATE_BUFFER)
 def sparse_residency_is_enabled(call: Create) -> Finding | None:
-    """SPARSE_RESIDENCY is a feature."""
+    """SPARSE_RESIDENCY needs a feature."""
     return _off(call, _RESIDENCY, "sparseResidencyBuffer")
 
 
 @rule("VkBufferCreateInfo-flags-01887", "VkImageCreateInfo-flags-01890", on=BOTH)
 def protected_memory_is_enabled(call: Create) -> Finding | None:
-    """PROTECTED is a feature."""
+    """PROTECTED needs a feature."""
     return _off(call, _protected(call), "protectedMemory")
 
 
 @rule("VkBufferCreateInfo-flags-00918", "VkImageCreateInfo-flags-00987", on=BOTH)
 def sparse_needs_binding(call: Create) -> Finding | None:
-    """The finer kinds of sparse resources are sparsely bound."""
+    """SPARSE_RESIDENCY and SPARSE_ALIASED need SPARSE_BINDING."""
     flags = int(call.info.flags)
     if not flags & (_RESIDENCY | _ALIASED) or flags & _BINDING:
         return None
     return (
-        _place(call),
+        _path(call),
         f"{flags_text(flags & _SPARSE, _Image)} is given without SPARSE_BINDING",
-        "Add SPARSE_BINDING, or leave it out.",
+        f"Add SPARSE_BINDING, or omit {flags_text(flags & _SPARSE, _Image)}.",
     )
 
 
 @rule("VkBufferCreateInfo-None-01888", "VkImageCreateInfo-None-01891", on=BOTH)
 def sparse_or_protected(call: Create) -> Finding | None:
-    """One excludes the other."""
+    """A sparse resource is not protected."""
     flags = int(call.info.flags)
     if not flags & _SPARSE or not flags & _protected(call):
         return None
-    return _place(call), f"{flags_text(flags & _SPARSE, _Image)} is given with PROTECTED", "Keep one of the two."
+    return _path(call), f"{flags_text(flags & _SPARSE, _Image)} is given with PROTECTED", "Keep one of the two."
 
 
 @rule("VkImageCreateInfo-None-01925", on=CREATE_IMAGE)
 def sparse_or_transient(call: Create) -> Finding | None:
-    """A transient attachment has no memory to bind sparsely."""
+    """A transient attachment is not sparse."""
     sparse = int(call.info.flags) & _SPARSE
     if not sparse or not int(call.info.usage) & _TRANSIENT:
         return None
@@ -99,7 +99,7 @@ def sparse_or_transient(call: Create) -> Finding | None:
 
 @rule("VkImageCreateInfo-tiling-04121", on=CREATE_IMAGE)
 def linear_is_not_sparse(call: Create) -> Finding | None:
-    """Images of LINEAR tiling are whole."""
+    """Images of LINEAR tiling have no sparse residency."""
     if int(call.info.tiling) != _LINEAR or not int(call.info.flags) & _RESIDENCY:
         return None
     return "ImageCreateInfo.tiling", "it is LINEAR, and flags has SPARSE_RESIDENCY", "Use ImageTiling.OPTIMAL."
@@ -107,24 +107,24 @@ def linear_is_not_sparse(call: Create) -> Finding | None:
 
 @rule("VkImageCreateInfo-imageType-00970", on=CREATE_IMAGE)
 def one_dimension_is_not_sparse(call: Create) -> Finding | None:
-    """1D images are whole."""
+    """1D images have no sparse residency."""
     if int(call.info.image_type) != int(vk.ImageType.TYPE_1D) or not int(call.info.flags) & _RESIDENCY:
         return None
-    return "ImageCreateInfo.image_type", "it is TYPE_1D, and flags has SPARSE_RESIDENCY", "Leave SPARSE_RESIDENCY out."
+    return "ImageCreateInfo.image_type", "it is TYPE_1D, and flags has SPARSE_RESIDENCY", "Omit SPARSE_RESIDENCY."
 
 
-def _residency(kind: vk.ImageType, samples: int, feature: str) -> Check[Create]:
-    """SPARSE_RESIDENCY of images of this type, and this many samples where a number is given."""
+def _residency(image_type: vk.ImageType, samples: int, feature: str) -> Check[Create]:
+    """Make the check that SPARSE_RESIDENCY of images of this type, and these samples unless 0, has its feature."""
 
     def check(call: Create) -> Finding | None:
-        if int(call.info.image_type) != int(kind) or (samples and int(call.info.samples) != samples):
+        if int(call.info.image_type) != int(image_type) or (samples and int(call.info.samples) != samples):
             return None
         return _off(call, _RESIDENCY, feature)
 
     return check
 
 
-for _number, _kind, _samples, _feature in (
+for _number, _image_type, _samples, _feature in (
     ("00971", vk.ImageType.TYPE_2D, 0, "sparseResidencyImage2D"),
     ("00972", vk.ImageType.TYPE_3D, 0, "sparseResidencyImage3D"),
     ("00973", vk.ImageType.TYPE_2D, 2, "sparseResidency2Samples"),
@@ -132,4 +132,4 @@ for _number, _kind, _samples, _feature in (
     ("00975", vk.ImageType.TYPE_2D, 8, "sparseResidency8Samples"),
     ("00976", vk.ImageType.TYPE_2D, 16, "sparseResidency16Samples"),
 ):
-    rule(f"VkImageCreateInfo-imageType-{_number}", on=CREATE_IMAGE)(_residency(_kind, _samples, _feature))
+    rule(f"VkImageCreateInfo-imageType-{_number}", on=CREATE_IMAGE)(_residency(_image_type, _samples, _feature))

@@ -6,10 +6,10 @@ import os
 import threading
 import time
 
-__all__ = ["joined"]
+__all__ = ["join_thread"]
 
 
-def joined(thread: threading.Thread, seconds: float) -> bool:
+def join_thread(thread: threading.Thread, seconds: float) -> bool:
     """Wait for a thread that was told to end, for so long at most. Whether it has ended."""
     deadline = time.monotonic() + seconds
     thread.join(seconds)

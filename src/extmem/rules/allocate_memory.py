@@ -1,11 +1,22 @@
-"""The door to vkAllocateMemory's checks, which live in many modules; the imports below are in the order of reports."""
+"""The entry point of vkAllocateMemory's checks, which are in many modules.
+
+The imports below are in the order in which violations are reported.
+"""
 
 from __future__ import annotations
 
 from extmem import vk
-from extmem.rules import allocate, chain, dedicated, export, import_fd, import_host, import_win32  # noqa: F401  # they register
+from extmem.rules import (  # noqa: F401  # they register
+    allocate_info,
+    chained_structs,
+    dedicated_allocate_info,
+    export_allocate_info,
+    import_fd,
+    import_host_pointer,
+    import_win32,
+)
 from extmem.rules._allocation import ALLOCATE, contents, read
-from extmem.rules._shapes import malformed, misfit, wrong_struct
+from extmem.rules._field_types import malformed, misfit, wrong_struct
 from extmem.rules.facts import AllocateFacts, DeviceFacts
 from extmem.rules.violation import Violation
 
@@ -15,18 +26,21 @@ _CHAIN = "VUID-VkMemoryAllocateInfo-pNext-pNext"
 
 
 def check_allocate_memory(info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> list[Violation]:
-    """All rules that this vkAllocateMemory would break. Fields of the wrong kind are reported alone."""
+    """Return all rules that this vkAllocateMemory would break. Fields of the wrong type are reported alone."""
     if type(info) is not vk.MemoryAllocateInfo:
         return wrong_struct(info, vk.MemoryAllocateInfo, "vkAllocateMemory.info")
     call, traits = read(info, facts)
-    found = malformed(call.nodes)
-    if found:
-        return found
+    violations = malformed(call.nodes)
+    if violations:
+        return violations
     return ALLOCATE.run(call, contents(call, traits))
 
 
 def check_allocate_memory_fields(info: vk.MemoryAllocateInfo, device: DeviceFacts) -> list[Violation]:
-    """What of the structs of a vkAllocateMemory is not of the kind that belongs there: of that nothing can be asked."""
+    """Return the violations of fields and chained objects that are of the wrong type.
+
+    A device cannot be queried about a call that has such fields.
+    """
     if type(info) is not vk.MemoryAllocateInfo:
         return wrong_struct(info, vk.MemoryAllocateInfo, "vkAllocateMemory.info")
     call, _ = read(info, AllocateFacts(device))

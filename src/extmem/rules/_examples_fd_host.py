@@ -1,4 +1,4 @@
-"""A wrong and a right way for each rule about file descriptors and host pointers. Data for `extmem explain`.
+"""A wrong and a right example for each rule about file descriptors and host pointers. Data for `extmem explain`.
 
 The names used: T is vk.ExternalMemoryHandleTypeFlagBits; device an open device; size and index the exporter's
 allocation size and memory type; fd an open memory fd, dma_buf another; address the start of a mapped page; memory was
@@ -31,7 +31,7 @@ FD: dict[str, tuple[str, str]] = {
         """\
 imported = vk.ImportMemoryFdInfoKHR(T.OPAQUE_FD, fd)
 device.allocate_memory(vk.MemoryAllocateInfo(100 * 100 * 4, index, imported))  # a guess""",
-        "# The size and the type that the exporter sent along.\n" + _BY_FD,
+        "# The size and the memory type that the exporter sent with the fd.\n" + _BY_FD,
     ),
     _ALLOCATE + "memoryTypeIndex-00648": (
         """\
@@ -67,7 +67,7 @@ imported = vk.ImportMemoryFdInfoKHR(T.OPAQUE_FD, fd, dedicated)
 device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
     ),
     _IMPORT + "handleType-09862": (
-        "# Nobody asked whether this device can import the type at all.\n" + _BY_DMA_BUF,
+        "# The program did not query whether this device can import the type.\n" + _BY_DMA_BUF,
         """\
 query = vk.PhysicalDeviceExternalBufferInfo(0, vk.BufferUsageFlagBits.TRANSFER_DST, T.DMA_BUF)
 answer = device.get_physical_device_external_buffer_properties(query).external_memory_properties
@@ -77,7 +77,7 @@ if answer.external_memory_features & vk.ExternalMemoryFeatureFlagBits.IMPORTABLE
     ),
     _IMPORT + "fd-00668": (
         """\
-# The first device that comes, while the payload lies on another GPU.
+# Any device, although the payload is on another GPU.
 imported = vk.ImportMemoryFdInfoKHR(T.OPAQUE_FD, fd)
 other_device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
         "# The device with the exporter's UUID.\n" + _BY_FD,
@@ -90,7 +90,7 @@ device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
     ),
     _IMPORT + "handleType-00670": (
         """\
-imported = vk.ImportMemoryFdInfoKHR(T.OPAQUE_FD)  # fd is left at -1
+imported = vk.ImportMemoryFdInfoKHR(T.OPAQUE_FD)  # fd is -1 by default
 device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
         _BY_FD,
     ),
@@ -98,7 +98,7 @@ device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
     _IMPORT + "fd-01520": (_UPDATED, "# Between unequal drivers, share a dma-buf instead.\n" + _BY_DMA_BUF),
     _GET + "handleType-00671": (
         """\
-# The memory was allocated for export as OPAQUE_FD alone.
+# The memory was allocated for export as OPAQUE_FD only.
 device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, T.DMA_BUF))""",
         _GET_FD,
     ),
@@ -112,7 +112,7 @@ device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, T.DMA_BUF))""",
     ),
     _ASK + "handleType-00674": (
         "device.get_memory_fd_properties(T.OPAQUE_FD, fd)",
-        "# Opaque payloads are imported as the exporter says; nothing is asked.\n" + _BY_FD,
+        "# Opaque payloads are imported with the exporter's size and memory type, without a query.\n" + _BY_FD,
     ),
 }
 
@@ -164,7 +164,7 @@ device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
         _BY_POINTER,
     ),
     _HOST + "handleType-01747": (
-        "# Nobody asked whether this device can import host memory at all.\n" + _BY_POINTER,
+        "# The program did not query whether this device can import host memory.\n" + _BY_POINTER,
         """\
 query = vk.PhysicalDeviceExternalBufferInfo(0, vk.BufferUsageFlagBits.TRANSFER_DST, T.HOST_ALLOCATION)
 answer = device.get_physical_device_external_buffer_properties(query).external_memory_properties
@@ -180,7 +180,7 @@ device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
     ),
     _HOST + "pHostPointer-01749": (
         """\
-imported = vk.ImportMemoryHostPointerInfoEXT(T.HOST_ALLOCATION, address + 16)  # behind a header
+imported = vk.ImportMemoryHostPointerInfoEXT(T.HOST_ALLOCATION, address + 16)  # after a header
 device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
         "# The page itself; bind resources at an offset to skip the header.\n" + _BY_POINTER,
     ),
@@ -188,7 +188,7 @@ device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
         """\
 imported = vk.ImportMemoryHostPointerInfoEXT(T.HOST_ALLOCATION, freed_address)
 device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
-        "# Keep what is at the address allocated until the memory object is freed.\n" + _BY_POINTER,
+        "# Keep the memory at the address allocated until the memory object is freed.\n" + _BY_POINTER,
     ),
     _HOST + "handleType-01751": (
         """\

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from extmem.errors import ExtmemError
-from extmem.owning._threads import joined
+from extmem.owning._join_thread import join_thread
 from extmem.owning.lock import Lock
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _Worker:
         """Start the thread, unless it runs."""
         with self._lock:
             if not self._running:
-                thread = threading.Thread(target=self._run, name="extmem-soon", daemon=True)
+                thread = threading.Thread(target=self._run, name="extmem-cleanup", daemon=True)
                 thread.start()
                 self._thread = thread
                 self._running = True
@@ -88,7 +88,7 @@ class _Worker:
         if thread is not None and thread is not threading.current_thread():
             self._halt = True
             self._queue.put(None)
-            joined(thread, _JOIN_S)
+            join_thread(thread, _JOIN_S)
 
     def go_on(self) -> None:
         """After a fork, in the parent: there is a thread again."""

@@ -1,4 +1,4 @@
-"""vkAllocateMemory itself: size, memory type, how many allocations there are, and who may share a payload."""
+"""VkMemoryAllocateInfo: size, memory type, number of allocations, and the device group of an imported payload."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEVICE_MASK_FLAG = int(vk.MemoryAllocateFlagBits.DEVICE_MASK)
 
 @rule("VkMemoryAllocateInfo-allocationSize-07897", on=ALLOCATE, never=Traits.IMPORTS | Traits.EXPORTS)
 def plain_allocation_has_a_size(call: Allocation) -> Finding | None:
-    """Only imports may leave the size open."""
+    """Only imports may have allocationSize 0."""
     if call.info.allocation_size:
         return None
     return _SIZE, "a plain allocation of 0 bytes", "Ask for at least one byte."
@@ -25,7 +25,7 @@ def plain_allocation_has_a_size(call: Allocation) -> Finding | None:
 
 @rule("VkMemoryAllocateInfo-allocationSize-07899", on=ALLOCATE, needs=Traits.EXPORTS, never=Traits.SIZE_IGNORED)
 def exported_allocation_has_a_size(call: Allocation) -> Finding | None:
-    """Imports whose size is ignored are exempt although they may export as well: they have a size, only not here."""
+    """Imports whose allocationSize is ignored are exempt, although they may also export: their payload has the size."""
     if call.info.allocation_size:
         return None
     return _SIZE, "an allocation for export of 0 bytes", "Ask for at least one byte."
@@ -33,7 +33,7 @@ def exported_allocation_has_a_size(call: Allocation) -> Finding | None:
 
 @rule("vkAllocateMemory-pAllocateInfo-01714", on=ALLOCATE)
 def memory_type_exists(call: Allocation) -> Finding | None:
-    """The index is one of the device's."""
+    """The index is less than the device's number of memory types."""
     count = len(call.device.memory_types)
     index = call.info.memory_type_index
     if index < count:
@@ -41,13 +41,13 @@ def memory_type_exists(call: Allocation) -> Finding | None:
     return (
         _TYPE,
         f"the device {call.device.name!r} has memory types 0 to {count - 1}, not {int(index)}",
-        "Take a type from the device's memory properties.",
+        "Use a type from the device's memory properties.",
     )
 
 
 @rule("vkAllocateMemory-pAllocateInfo-01713", on=ALLOCATE, never=Traits.SIZE_IGNORED)
 def allocation_fits_its_heap(call: Allocation) -> Finding | None:
-    """Imports of ignored size are exempt: the number means nothing."""
+    """Imports whose allocationSize is ignored are exempt."""
     types = call.device.memory_types
     index = call.info.memory_type_index
     if index >= len(types) or call.info.allocation_size <= types[index].heap_size:
@@ -56,13 +56,13 @@ def allocation_fits_its_heap(call: Allocation) -> Finding | None:
         _SIZE,
         f"{size_text(call.info.allocation_size)} exceed the heap of memory type {int(index)}, which has "
         f"{size_text(types[index].heap_size)}",
-        "Ask for less, or take a memory type of a larger heap.",
+        "Request less, or use a memory type of a larger heap.",
     )
 
 
 @rule("vkAllocateMemory-maxMemoryAllocationCount-04101", on=ALLOCATE)
 def allocations_are_not_too_many(call: Allocation) -> Finding | None:
-    """Imports count like any allocation."""
+    """Imports count as allocations."""
     facts = call.facts
     if not facts.max_allocations or facts.live_allocations < facts.max_allocations:
         return None
@@ -81,7 +81,7 @@ def _group_of(payload: PayloadFacts) -> tuple[bytes, ...]:
 
 @rule("VkMemoryAllocateInfo-None-00643", on=ALLOCATE, needs=Traits.OUR_PAYLOAD | Traits.ELSEWHERE)
 def device_mask_is_the_exporters(call: Allocation) -> Finding | None:
-    """Without VkMemoryAllocateFlagsInfo the mask has every device of the group. A dma-buf is no matter of devices."""
+    """Without VkMemoryAllocateFlagsInfo the mask contains every device of the group. dma-bufs are exempt."""
     payload = call.payload
     if payload is None or call.import_type == DMA_BUF:
         return None
@@ -103,7 +103,7 @@ def device_mask_is_the_exporters(call: Allocation) -> Finding | None:
 
 @rule("VkMemoryAllocateInfo-None-00644", on=ALLOCATE, needs=Traits.OUR_PAYLOAD | Traits.ELSEWHERE)
 def physical_devices_are_the_exporters(call: Allocation) -> Finding | None:
-    """Same physical devices, in the same order. A dma-buf is no matter of devices."""
+    """The physical devices are the same, in the same order. dma-bufs are exempt."""
     payload = call.payload
     if payload is None or call.import_type == DMA_BUF:
         return None
@@ -114,8 +114,8 @@ def physical_devices_are_the_exporters(call: Allocation) -> Finding | None:
         return None
     return (
         "vkAllocateMemory.device",
-        f"the device {device.name!r} is made of {_uuids(ours)}, the payload's of {_uuids(theirs)}",
-        "Import on a device made of the same physical devices, in the same order.",
+        f"the device {device.name!r} was created from {_uuids(ours)}, the payload's from {_uuids(theirs)}",
+        "Import on a device created from the same physical devices, in the same order.",
     )
 
 

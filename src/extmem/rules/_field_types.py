@@ -1,7 +1,7 @@
-"""Stage one of every check: is each field of the right kind at all?
+"""The first step of every check: is each field of the right type?
 
-A struct whose size is a string cannot be judged further, so a call with such a field is told about all of them and
-nothing else. Each fault is reported under the rule that demands a valid value there (the `-parameter` rules).
+A struct whose size is a string cannot be checked further. For a call with such fields, all of these fields are reported
+and nothing else. Each is reported under the rule that requires a valid value there (the `-parameter` rules).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from extmem.rules._engine import CHECKED
 from extmem.rules.violation import Violation
 
 __all__ = [
-    "SHAPES",
+    "FIELD_TYPES",
     "Shape",
     "is_address",
     "is_fd",
@@ -30,17 +30,17 @@ _PRIMITIVES = (str, bytes, bytearray, float, complex, list, tuple, dict, set, fr
 
 
 def is_u32(value: object) -> bool:
-    """An integer of 32 bits without sign."""
+    """Return whether it is an unsigned 32-bit integer."""
     return isinstance(value, int) and 0 <= value <= 0xFFFF_FFFF
 
 
 def is_u64(value: object) -> bool:
-    """An integer of 64 bits without sign."""
+    """Return whether it is an unsigned 64-bit integer."""
     return isinstance(value, int) and 0 <= value <= 0xFFFF_FFFF_FFFF_FFFF
 
 
 def is_handle(value: object) -> bool:
-    """None, a number that fits a pointer, or an object of the library."""
+    """Return whether it is None, a number that fits a pointer, or an object of the library."""
     if value is None:
         return True
     if isinstance(value, int):
@@ -49,24 +49,24 @@ def is_handle(value: object) -> bool:
 
 
 def is_fd(value: object) -> bool:
-    """A C int, or an object of the library that stands for one."""
+    """Return whether it is a C int, or an object of the library that represents one."""
     if isinstance(value, int):
         return -(2**31) <= value < 2**31
     return value is not None and not isinstance(value, _PRIMITIVES)
 
 
 def is_address(value: object) -> bool:
-    """NULL (0 or None) or a number that fits a pointer."""
+    """Return whether it is NULL (0 or None) or a number that fits a pointer."""
     return value is None or is_u64(value)
 
 
 def is_text(value: object) -> bool:
-    """None or a str."""
+    """Return whether it is None or a str."""
     return value is None or isinstance(value, str)
 
 
 def is_security(value: object) -> bool:
-    """None or vk.SecurityAttributes that holds SDDL text, a descriptor or its address."""
+    """Return whether it is None or vk.SecurityAttributes with SDDL text, a security descriptor or its address."""
     return value is None or (
         isinstance(value, vk.SecurityAttributes)
         and (value.security_descriptor is None or isinstance(value.security_descriptor, (str, bytes, int)))
@@ -75,12 +75,12 @@ def is_security(value: object) -> bool:
 
 
 def is_numbers(value: object) -> bool:
-    """A sequence of 64-bit numbers."""
+    """Return whether it is a sequence of unsigned 64-bit integers."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and all(map(is_u64, value))
 
 
 def is_handles(value: object) -> bool:
-    """A sequence of handles, none of them NULL."""
+    """Return whether it is a sequence of handles without NULL."""
     return (
         isinstance(value, Sequence)
         and not isinstance(value, (str, bytes))
@@ -89,22 +89,22 @@ def is_handles(value: object) -> bool:
 
 
 def is_indices(value: object) -> bool:
-    """A sequence of 32-bit numbers."""
+    """Return whether it is a sequence of unsigned 32-bit integers."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and all(map(is_u32, value))
 
 
 def is_extent(value: object) -> bool:
-    """A VkExtent3D."""
+    """Return whether it is a vk.Extent3D."""
     return type(value) is vk.Extent3D
 
 
 def is_sequence(value: object) -> bool:
-    """A sequence that is not text."""
+    """Return whether it is a sequence that is not text."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def is_range(value: object) -> bool:
-    """A vk.ImageSubresourceRange of 32-bit numbers."""
+    """Return whether it is a vk.ImageSubresourceRange of unsigned 32-bit integers."""
     return type(value) is vk.ImageSubresourceRange and all(
         map(
             is_u32,
@@ -114,17 +114,17 @@ def is_range(value: object) -> bool:
 
 
 def is_layouts(value: object) -> bool:
-    """A sequence of vk.SubresourceLayout of 64-bit numbers."""
+    """Return whether it is a sequence of vk.SubresourceLayout of unsigned 64-bit integers."""
     return is_sequence(value) and all(
         type(one) is vk.SubresourceLayout
         and all(map(is_u64, (one.offset, one.size, one.row_pitch, one.array_pitch, one.depth_pitch)))
-        for one in value  # type: ignore[attr-defined]  # a sequence, as was asked
+        for one in value  # type: ignore[attr-defined]  # is_sequence was true
     )
 
 
 Kind: TypeAlias = Callable[[object], bool]
 Shape: TypeAlias = tuple[tuple[str, Kind, str], ...]
-"""Field, what it must be, and the rule broken when it is not."""
+"""Name of the field, predicate that its value must satisfy, and the rule that is broken if it does not."""
 
 _EXPECTED: dict[Kind, str] = {
     is_u32: "an integer from 0 to 2**32 - 1",
@@ -162,7 +162,7 @@ _DEPENDENCY = "VUID-vkCmdPipelineBarrier2-srcQueueFamilyIndex-10387"
 
 
 def _families(source: str, destination: str) -> Shape:
-    """The two queue families of a barrier."""
+    """Return the rows of a barrier's two queue families."""
     return (
         ("src_queue_family_index", is_u32, f"VUID-{source}"),
         ("dst_queue_family_index", is_u32, f"VUID-{destination}"),
@@ -170,11 +170,11 @@ def _families(source: str, destination: str) -> Shape:
 
 
 def _accesses(source: str, destination: str) -> Shape:
-    """The two access masks of a barrier."""
+    """Return the rows of a barrier's two access masks."""
     return ("src_access_mask", is_u32, f"VUID-{source}"), ("dst_access_mask", is_u32, f"VUID-{destination}")
 
 
-SHAPES: dict[type, Shape] = {
+FIELD_TYPES: dict[type, Shape] = {
     vk.MemoryAllocateInfo: (
         ("allocation_size", is_u64, _ALLOCATE),
         ("memory_type_index", is_u32, _ALLOCATE),
@@ -334,11 +334,11 @@ ARGUMENTS: dict[type, str] = {
     vk.DependencyInfo: _DEPENDENCY,
     vk.Win32KeyedMutexAcquireReleaseInfoKHR: _MUTEX + "pAcquireSyncs-parameter",
 }
-"""The rule that is broken when something else is given where a struct belongs; where the specification has none for
-the command within our scope, the nearest one."""
+"""The rule that is broken when an object of another type is passed in place of the struct. Where the specification has
+no such rule for the command within extmem's scope, it is the nearest one."""
 
 _HOST_QUERY = "VUID-vkGetMemoryHostPointerPropertiesEXT-pHostPointer-parameter"
-for _shape in SHAPES.values():
+for _shape in FIELD_TYPES.values():
     for _field in _shape:
         CHECKED.setdefault(_field[2], []).append(f"{__name__}.malformed")
 for _argument in (*ARGUMENTS.values(), _HOST_QUERY):
@@ -346,19 +346,20 @@ for _argument in (*ARGUMENTS.values(), _HOST_QUERY):
 
 
 def wrong_struct(info: object, struct: type, where: str) -> list[Violation]:
-    """The violation when `info` is not of the struct type that belongs there; subclasses are not accepted."""
+    """Return the violation if `info` is not of exactly this struct type (subclasses are not accepted), or an empty
+    list."""
     if type(info) is struct:
         return []
     return [misfit(ARGUMENTS[struct], where, info, f"a vk.{struct.__name__}")]
 
 
 def misfit(vuid: str, where: str, value: object, expected: str) -> Violation:
-    """The violation for one value that is not of the right kind."""
-    return Violation(vuid, where, f"it is {_shown(value)}, where {expected} belongs", f"Give {expected}.")
+    """Return the violation for one value that is not of the right type."""
+    return Violation(vuid, where, f"it is {_shown(value)}, not {expected}", f"Give {expected}.")
 
 
 def _shown(value: object) -> str:
-    """A short form of a value that may be anything."""
+    """Return a short text for a value of any type."""
     if value is None:
         return "None"
     if isinstance(value, int) and not -(2**70) < value < 2**70:
@@ -370,11 +371,11 @@ def _shown(value: object) -> str:
 
 
 def malformed(nodes: Iterable[tuple[str, Any]]) -> list[Violation]:
-    """All fields of these structs (each with its path) that are not of the right kind."""
-    found: list[Violation] = []
+    """Return a violation for each field of these structs (each with its path) that is not of the right type."""
+    violations: list[Violation] = []
     for where, node in nodes:
-        for field, kind, vuid in SHAPES.get(type(node), ()):
+        for field, is_valid, vuid in FIELD_TYPES.get(type(node), ()):
             value = getattr(node, field)
-            if not kind(value):
-                found.append(misfit(vuid, f"{where}.{field}", value, _EXPECTED[kind]))
-    return found
+            if not is_valid(value):
+                violations.append(misfit(vuid, f"{where}.{field}", value, _EXPECTED[is_valid]))
+    return violations

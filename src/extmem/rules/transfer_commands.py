@@ -1,8 +1,8 @@
-"""Commands that fill, copy and clear: they stay inside of their resources, and use each as it was created to be used.
+"""vkCmdFillBuffer, vkCmdCopyBuffer and vkCmdClearColorImage: ranges, usages and layouts of their resources.
 
-A check that keeps a command inside of its resources is in `GUARDS`: the library refuses what breaks one of these
-whatever else it lets pass, for a driver may end the process, or take other bytes of it. Copies between buffers and
-images have a file of their own.
+The rules that keep a command inside its resources are in `GUARDS`. The library refuses a call that breaks one of them
+whatever the device's `check` is, because a driver may end the process or access other memory of it. Copies between
+buffers and images are in `image_copies`.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ _Queue, _Layout = vk.QueueFlagBits, vk.ImageLayout
 CLEARING = int(_Queue.GRAPHICS | _Queue.COMPUTE)
 
 GUARDS: set[str] = set()
-"""Rules that keep a command inside of its resources."""
+"""Ids of the rules that keep a command inside its resources."""
 
 
 def guard(*vuids: str) -> tuple[str, ...]:
-    """The same ids, noted as guards."""
+    """Add the ids to `GUARDS`, and return them."""
     GUARDS.update(f"VUID-{vuid}" for vuid in vuids)
     return vuids
 
 
 def guards(violations: Iterable[Violation]) -> list[Violation]:
-    """Those of the violations that are refused whatever else is let pass."""
+    """Return those of the violations with which a call is always refused."""
     return [violation for violation in violations if violation.vuid in GUARDS]
 
 
 class Place(NamedTuple):
-    """Where a resource lies: in which memory object, and from which byte on."""
+    """The place of a resource: memory objects, and the offset in them."""
 
     memory: Mapping[Hashable, int]
-    """What the memory object is known to be a part of, itself among them, and from which byte of that on."""
+    """Identity → first byte, of everything that the memory object is known to be a part of, itself included."""
     offset: int
 
 
 def overlap(first: Place | None, start: int, second: Place | None, at: int, size: int, other_size: int) -> bool:
-    """Whether `size` bytes from `start` of a resource and `other_size` bytes from `at` of another share any memory."""
+    """Return whether two resources share memory: `size` bytes from `start`, and `other_size` bytes from `at`."""
     if first is None or second is None:
         return False
     begin, other = first.offset + start, second.offset + at
@@ -72,7 +72,7 @@ def overlap(first: Place | None, start: int, second: Place | None, at: int, size
 
 
 def lacks_usage(resource: ResourceFacts, usage: int, where: str) -> Finding | None:
-    """A resource that was created without a usage flag."""
+    """Return a finding if the resource was created without a usage flag."""
     have = int(resource.create_info.usage)
     if have & usage:
         return None
@@ -83,19 +83,19 @@ def lacks_usage(resource: ResourceFacts, usage: int, where: str) -> Finding | No
 
 
 def queue_text(flags: int) -> str:
-    """Queue flags by name."""
+    """Return the names of queue flags."""
     return " | ".join(_Queue(bit).name or hex(bit) for bit in bits_of(flags)) or "no flags"
 
 
 def unfit_layout(layout: int, fit: vk.ImageLayout, device: DeviceFacts, where: str) -> Finding | None:
-    """A layout in which no image may be for this command. SHARED_PRESENT takes an extension."""
-    known = device.extensions is None or "VK_KHR_shared_presentable_image" in device.extensions
-    if layout in (int(_Layout.GENERAL), int(fit)) or (known and layout == int(_Layout.SHARED_PRESENT_KHR)):
+    """Return a finding if the command does not allow the layout. SHARED_PRESENT needs an extension."""
+    presentable = device.extensions is None or "VK_KHR_shared_presentable_image" in device.extensions
+    if layout in (int(_Layout.GENERAL), int(fit)) or (presentable and layout == int(_Layout.SHARED_PRESENT_KHR)):
         return None
     return (
         where,
         f"it is {enum_text(layout, _Layout)}",
-        f"Pass the layout that the image has, GENERAL or {fit.name}; `change_layout` brings it there.",
+        f"Pass the layout that the image is in, GENERAL or {fit.name}; `change_layout` changes it.",
     )
 
 
@@ -121,16 +121,20 @@ def _bytes_of(buffer: ResourceFacts) -> int:
 
 @rule(*guard("vkCmdFillBuffer-dstOffset-00024"), on=FILL)
 def fill_begins_inside(call: Fill) -> Finding | None:
-    """The first byte is the buffer's."""
+    """The first byte is inside the buffer."""
     size = _bytes_of(call.buffer)
     if 0 <= call.offset < size:
         return None
-    return "vkCmdFillBuffer.offset", f"it is {call.offset}, outside the buffer of {size} bytes", "Begin inside of it."
+    return (
+        "vkCmdFillBuffer.offset",
+        f"it is {call.offset}, outside the buffer of {size} bytes",
+        "Begin inside the buffer.",
+    )
 
 
 @rule(*guard("vkCmdFillBuffer-dstOffset-00025"), on=FILL)
 def fill_begins_at_a_word(call: Fill) -> Finding | None:
-    """Words are filled."""
+    """The offset is a multiple of 4."""
     if call.offset % 4 == 0:
         return None
     return (
@@ -142,15 +146,15 @@ def fill_begins_at_a_word(call: Fill) -> Finding | None:
 
 @rule(*guard("vkCmdFillBuffer-size-00026"), on=FILL)
 def something_is_filled(call: Fill) -> Finding | None:
-    """Nothing to fill is no command."""
+    """The size is not 0."""
     if call.size > 0:
         return None
-    return "vkCmdFillBuffer.size", f"it is {call.size}", "Fill 4 bytes or more, or leave the command out."
+    return "vkCmdFillBuffer.size", f"it is {call.size}", "Fill 4 bytes or more, or omit the command."
 
 
 @rule(*guard("vkCmdFillBuffer-size-00027"), on=FILL)
 def fill_ends_inside(call: Fill) -> Finding | None:
-    """The last byte is the buffer's."""
+    """The last byte is inside the buffer."""
     size = _bytes_of(call.buffer)
     if not 0 <= call.offset < size or call.offset + call.size <= size:
         return None
@@ -163,7 +167,7 @@ def fill_ends_inside(call: Fill) -> Finding | None:
 
 @rule(*guard("vkCmdFillBuffer-size-00028"), on=FILL)
 def fill_ends_at_a_word(call: Fill) -> Finding | None:
-    """Whole words."""
+    """The size is a multiple of 4."""
     if call.size % 4 == 0:
         return None
     return "vkCmdFillBuffer.size", f"it is {call.size}", "Fill a multiple of 4 bytes; write single bytes with `write`."
@@ -171,7 +175,7 @@ def fill_ends_at_a_word(call: Fill) -> Finding | None:
 
 @rule("vkCmdFillBuffer-dstBuffer-00029", on=FILL)
 def fill_is_a_use(call: Fill) -> Finding | None:
-    """Filling is a transfer to the buffer."""
+    """The buffer was created with the usage TRANSFER_DST."""
     return lacks_usage(call.buffer, int(_BufferUsage.TRANSFER_DST), "vkCmdFillBuffer.buffer")
 
 
@@ -196,10 +200,10 @@ COPY: Suite[Copy] = Suite("vkCmdCopyBuffer")
 
 @rule(*guard("VkBufferCopy-size-01988"), on=COPY)
 def something_is_copied(call: Copy) -> Finding | None:
-    """Nothing to copy is no command."""
+    """The size is not 0."""
     if call.size > 0:
         return None
-    return "vkCmdCopyBuffer.size", f"it is {call.size}", "Copy 1 byte or more, or leave the command out."
+    return "vkCmdCopyBuffer.size", f"it is {call.size}", "Copy 1 byte or more, or omit the command."
 
 
 def _begins(of: Callable[[Copy], tuple[ResourceFacts, int]], field: str) -> Check[Copy]:
@@ -208,7 +212,11 @@ def _begins(of: Callable[[Copy], tuple[ResourceFacts, int]], field: str) -> Chec
         size = _bytes_of(buffer)
         if 0 <= offset < size:
             return None
-        return f"vkCmdCopyBuffer.{field}", f"it is {offset}, outside the buffer of {size} bytes", "Begin inside of it."
+        return (
+            f"vkCmdCopyBuffer.{field}",
+            f"it is {offset}, outside the buffer of {size} bytes",
+            "Begin inside the buffer.",
+        )
 
     return check
 
@@ -244,7 +252,7 @@ rule(*guard("vkCmdCopyBuffer-size-00116"), on=COPY)(_ends(_target, "target"))
 
 @rule("vkCmdCopyBuffer-pRegions-00117", on=COPY)
 def copies_do_not_overlap(call: Copy) -> Finding | None:
-    """What is read must not be written by the same command: the device copies in any order."""
+    """The command does not write bytes that it reads, because the device copies in any order."""
     first, second = call.places
     if not overlap(first, call.source_offset, second, call.target_offset, call.size, call.size):
         return None
@@ -252,19 +260,19 @@ def copies_do_not_overlap(call: Copy) -> Finding | None:
         "vkCmdCopyBuffer.target_offset",
         f"{call.size} bytes from {call.source_offset} of the source and from {call.target_offset} of the target "
         "overlap in memory",
-        "Copy by way of another buffer.",
+        "Copy through another buffer.",
     )
 
 
 @rule("vkCmdCopyBuffer-srcBuffer-00118", on=COPY)
 def source_is_copied_from(call: Copy) -> Finding | None:
-    """A transfer from it."""
+    """The source was created with the usage TRANSFER_SRC."""
     return lacks_usage(call.source, int(_BufferUsage.TRANSFER_SRC), "vkCmdCopyBuffer.source")
 
 
 @rule("vkCmdCopyBuffer-dstBuffer-00120", on=COPY)
 def target_is_copied_to(call: Copy) -> Finding | None:
-    """A transfer to it."""
+    """The target was created with the usage TRANSFER_DST."""
     return lacks_usage(call.target, int(_BufferUsage.TRANSFER_DST), "vkCmdCopyBuffer.target")
 
 
@@ -289,13 +297,13 @@ def _format_of(image: ResourceFacts) -> int:
 
 @rule("vkCmdClearColorImage-image-00002", on=CLEAR)
 def clearing_is_a_use(call: Clear) -> Finding | None:
-    """A transfer to the image."""
+    """The image was created with the usage TRANSFER_DST."""
     return lacks_usage(call.image, int(_ImageUsage.TRANSFER_DST), "vkCmdClearColorImage.image")
 
 
 @rule(*guard("vkCmdClearColorImage-image-00007"), on=CLEAR)
 def clears_a_color(call: Clear) -> Finding | None:
-    """Depth and stencil have a command of their own; compressed blocks have none."""
+    """The format is a color format and not compressed. Another command clears depth and stencil."""
     number = _format_of(call.image)
     facts = format_facts(number)
     if facts is None or not (facts.deep or facts.compressed):
@@ -310,28 +318,28 @@ def clears_a_color(call: Clear) -> Finding | None:
 
 @rule(*guard("vkCmdClearColorImage-image-01545"), on=CLEAR)
 def clears_no_chroma(call: Clear) -> Finding | None:
-    """A color that is converted has no one value for a texel."""
+    """The format does not require a Y'CbCr conversion."""
     number = _format_of(call.image)
     facts = format_facts(number)
     if facts is None or not facts.chroma:
         return None
     return (
         "vkCmdClearColorImage.image",
-        f"its format {format_name(number)} takes a Y'CbCr conversion",
+        f"its format {format_name(number)} needs a Y'CbCr conversion",
         "Fill a buffer and copy it to each plane of the image.",
     )
 
 
 @rule("vkCmdClearColorImage-imageLayout-01394", on=CLEAR)
 def cleared_layout_fits(call: Clear) -> Finding | None:
-    """A layout that a transfer writes to."""
+    """The layout is one that a transfer can write."""
     where = "vkCmdClearColorImage.layout"
     return unfit_layout(call.layout, _Layout.TRANSFER_DST_OPTIMAL, call.device, where)
 
 
 @rule("vkCmdClearColorImage-commandBuffer-cmdpool", on=CLEAR)
 def queue_clears(call: Clear) -> Finding | None:
-    """A queue that only copies has no clears."""
+    """The queue family supports graphics or compute."""
     flags = call.device.queue_flags
     if flags is None or flags & CLEARING:
         return None
@@ -340,7 +348,7 @@ def queue_clears(call: Clear) -> Finding | None:
 
 
 def check_fill_buffer(buffer: ResourceFacts, offset: int, size: int, device: DeviceFacts) -> list[Violation]:
-    """All rules that vkCmdFillBuffer of `size` bytes from `offset` of this buffer would break."""
+    """Return all rules that vkCmdFillBuffer of `size` bytes from `offset` of this buffer would break."""
     return FILL.run(Fill(buffer, offset, size, device), 0)
 
 
@@ -354,10 +362,10 @@ def check_copy_buffer(
     *,
     places: tuple[Place | None, Place | None] = (None, None),
 ) -> list[Violation]:
-    """All rules that vkCmdCopyBuffer of `size` bytes would break. places: where source and target lie, if known."""
+    """Return all rules that vkCmdCopyBuffer of `size` bytes would break. places: of source and target, if known."""
     return COPY.run(Copy(source, target, source_offset, target_offset, size, device, places), 0)
 
 
 def check_clear_color_image(image: ResourceFacts, layout: int, device: DeviceFacts) -> list[Violation]:
-    """All rules that vkCmdClearColorImage of this image in this layout would break."""
+    """Return all rules that vkCmdClearColorImage of this image in this layout would break."""
     return CLEAR.run(Clear(image, layout, device), 0)

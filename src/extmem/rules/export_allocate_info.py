@@ -1,11 +1,11 @@
-"""Allocating memory that can be exported (VkExportMemoryAllocateInfo, VkExportMemoryWin32HandleInfoKHR)."""
+"""Allocating exportable memory (VkExportMemoryAllocateInfo, VkExportMemoryWin32HandleInfoKHR)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from extmem import vk
-from extmem.rules import _payload
+from extmem.rules import _import_payload
 from extmem.rules._allocation import ALLOCATE, Allocation, Traits, chained
 from extmem.rules._engine import Finding, rule
 from extmem.rules._text import OPAQUE_WIN32, SIZE_IGNORED_TYPES, bits_of, types_text
@@ -13,7 +13,7 @@ from extmem.rules.facts import ExternalMemoryFacts
 
 __all__ = ["dedicated_only", "unexportable"]
 
-_HERE = f"{chained(vk.ExportMemoryAllocateInfo)}.handle_types"
+_PATH = f"{chained(vk.ExportMemoryAllocateInfo)}.handle_types"
 _DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
 _EXPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.EXPORTABLE)
 
@@ -21,17 +21,18 @@ Answers = Mapping[int, ExternalMemoryFacts]
 
 
 def dedicated_only(types: int, answers: Answers) -> int:
-    """Those of the types that need a dedicated allocation, by the device's answers or, for D3D textures, always."""
-    found = types & SIZE_IGNORED_TYPES
+    """Return those of the types that need a dedicated allocation: as the device reports, and always D3D textures."""
+    dedicated_types = types & SIZE_IGNORED_TYPES
     for bit in bits_of(types):
         answer = answers.get(bit)
         if answer is not None and int(answer.features) & _DEDICATED_ONLY:
-            found |= bit
-    return found
+            dedicated_types |= bit
+    return dedicated_types
 
 
 def unexportable(types: int, answers: Answers, imported: int = 0) -> str:
-    """Why the types cannot be exported together, as text; empty when they can, or when the device was not asked."""
+    """Return why the types cannot be exported together, as text; empty if they can, or if the device was not
+    queried."""
     again = answers.get(imported) if imported else None
     wrong = []
     for bit in bits_of(types):
@@ -50,25 +51,29 @@ def unexportable(types: int, answers: Answers, imported: int = 0) -> str:
 
 @rule("VkExportMemoryAllocateInfo-handleTypes-parameter", on=ALLOCATE, needs=Traits.HAS_EXPORT)
 def types_are_defined(call: Allocation) -> Finding | None:
-    """Unknown bits mean nothing to any device."""
-    return _payload.defined_types(call.export_types, _HERE)
+    """The handle types are defined bits."""
+    return _import_payload.defined_types(call.export_types, _PATH)
 
 
 @rule("VkExportMemoryAllocateInfo-handleTypes-09860", on=ALLOCATE, needs=Traits.HAS_EXPORT | Traits.EXPORTS)
 def types_are_exportable(call: Allocation) -> Finding | None:
-    """Each for itself, all together, and from the imported type where the call imports as well."""
+    """The types can be exported each alone, all together, and from the imported type if the call also imports."""
     types = call.export_types
-    if not _payload.speaks_of_this_resource(call, types):
+    if not _import_payload.capabilities_apply(call, types):
         return None
     problem = unexportable(types, call.facts.capabilities, call.import_type)
     if not problem:
         return None
-    return _HERE, f"on {call.device.name!r}: {problem}", "Ask for fewer handle types; one memory object can serve one."
+    return (
+        _PATH,
+        f"on {call.device.name!r}: {problem}",
+        "Request fewer handle types; one type is enough for a memory object.",
+    )
 
 
 @rule("VkMemoryAllocateInfo-pNext-00639", on=ALLOCATE, needs=Traits.HAS_EXPORT | Traits.EXPORTS, never=Traits.DEDICATED)
 def dedicated_where_required(call: Allocation) -> Finding | None:
-    """The NV dedicated struct counts as well."""
+    """Types that need a dedicated allocation have one. The NV struct for dedicated allocations counts too."""
     nv = call.dedicated_nv
     if nv is not None and (nv.image or nv.buffer):
         return None
@@ -81,20 +86,23 @@ def dedicated_where_required(call: Allocation) -> Finding | None:
     if never:
         names = types_text(sum(never))
         remedy = (
-            f"Leave {names} out: {call.device.name!r} does not export it for buffers. Where "
+            f"Omit {names}: {call.device.name!r} does not export it for buffers. Where "
             "get_physical_device_image_format_properties2 reports EXPORTABLE, dedicate the memory to such an image."
         )
-    return _HERE, f"{types_text(types)} can be exported from dedicated allocations only", remedy
+    return _PATH, f"{types_text(types)} can be exported from dedicated allocations only", remedy
 
 
 @rule("VkExportMemoryWin32HandleInfoKHR-handleTypes-00657", on=ALLOCATE, needs=Traits.HAS_EXPORT_WIN32)
 def attributes_belong_to_an_nt_export(call: Allocation) -> Finding | None:
-    """Security, access and name without an OPAQUE_WIN32 export would be ignored, or worse."""
+    """Security, access and name are given with an OPAQUE_WIN32 export only."""
     if call.export_types & OPAQUE_WIN32:
         return None
-    said = f"handle_types is {types_text(call.export_types)}" if call.export else "there is no ExportMemoryAllocateInfo"
+    if call.export:
+        actual = f"handle_types is {types_text(call.export_types)}"
+    else:
+        actual = "there is no ExportMemoryAllocateInfo"
     return (
         chained(vk.ExportMemoryWin32HandleInfoKHR),
-        f"security, access and name are for OPAQUE_WIN32 exports, but {said}",
-        "Add OPAQUE_WIN32 to ExportMemoryAllocateInfo.handle_types, or take ExportMemoryWin32HandleInfoKHR out.",
+        f"security, access and name are for OPAQUE_WIN32 exports, but {actual}",
+        "Add OPAQUE_WIN32 to ExportMemoryAllocateInfo.handle_types, or remove ExportMemoryWin32HandleInfoKHR.",
     )

@@ -1,4 +1,4 @@
-"""Creating buffers and images for external memory, and asking the device what it can share."""
+"""vkCreateBuffer and vkCreateImage for external memory, and queries of what a device can share."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from extmem import vk
-from extmem.rules import _payload, create_buffer, create_image, image_kinds, queue_sharing, sparse  # noqa: F401  # they register
+from extmem.rules import (  # noqa: F401  # they register
+    _import_payload,
+    create_buffer,
+    create_image,
+    image_parameters,
+    queue_sharing,
+    sparse_and_protected,
+)
 from extmem.rules._creation import BOTH, CREATE_BUFFER, CREATE_IMAGE, FORMAT_QUERY, Answers, Create, chain_of
 from extmem.rules._enabled import BUFFER_FLAGS, BUFFER_USAGES, CHAINED, lacking_bits, lacks
 from extmem.rules._engine import Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import bits_of, enum_text, type_mask, types_text
+from extmem.rules.drm_format_modifiers import modifier_structs
 from extmem.rules.facts import DeviceFacts, ImageFormatFacts
-from extmem.rules.modifiers import modifier_structs
 from extmem.rules.violation import Violation
 
 __all__ = [
@@ -41,7 +48,7 @@ _QUERY_PATH = "PhysicalDeviceExternalBufferInfo"
 
 @rule(f"{_QUERY}-pNext-pNext", on=BUFFER_QUERY)
 def only_usage_is_chained(call: BufferQuery) -> Finding | None:
-    """One struct extends the query, where the device has it."""
+    """Only VkBufferUsageFlags2CreateInfo extends the query, if the device supports it."""
     needs = CHAINED[vk.BufferUsageFlags2CreateInfo]
     lacking = lacks(needs, call.device)
     foreign = [type(n).__name__ for n in call.chain if lacking or not isinstance(n, vk.BufferUsageFlags2CreateInfo)]
@@ -49,13 +56,17 @@ def only_usage_is_chained(call: BufferQuery) -> Finding | None:
         return None
     names = ", ".join(dict.fromkeys(foreign))
     if lacking:
-        return f"{_QUERY_PATH}.pNext", f"{names} needs {needs.text}, which is not enabled", f"Take {names} out."
+        return (
+            f"{_QUERY_PATH}.pNext",
+            f"{names} needs {needs.text}, which is not enabled",
+            f"Take {names} out of the chain.",
+        )
     return f"{_QUERY_PATH}.pNext", f"{names} does not extend a buffer query", f"Take {names} out of the chain."
 
 
 @rule(f"{_QUERY}-sType-unique", on=BUFFER_QUERY)
 def each_struct_once(call: BufferQuery) -> Finding | None:
-    """A struct type may be in the chain once."""
+    """The chain contains each struct type once."""
     if sum(isinstance(n, vk.BufferUsageFlags2CreateInfo) for n in call.chain) < 2:
         return None
     return (
@@ -67,7 +78,7 @@ def each_struct_once(call: BufferQuery) -> Finding | None:
 
 @rule(f"{_QUERY}-flags-parameter", on=BUFFER_QUERY)
 def flags_are_defined(call: BufferQuery) -> Finding | None:
-    """Known bits only."""
+    """The flags are defined bits, and enabled on the device."""
     problem = lacking_bits(int(call.info.flags), vk.BufferCreateFlagBits, BUFFER_FLAGS, call.device)
     if not problem:
         return None
@@ -76,13 +87,13 @@ def flags_are_defined(call: BufferQuery) -> Finding | None:
 
 @rule(f"{_QUERY}-handleType-parameter", on=BUFFER_QUERY)
 def query_type_is_defined(call: BufferQuery) -> Finding | None:
-    """Exactly one bit that the registry knows."""
-    return _payload.single_type(int(call.info.handle_type), f"{_QUERY_PATH}.handle_type", zero=False)
+    """The handle type is exactly one bit that the registry defines."""
+    return _import_payload.single_type(int(call.info.handle_type), f"{_QUERY_PATH}.handle_type", zero=False)
 
 
 @rule(f"{_QUERY}-None-09499", on=BUFFER_QUERY)
 def usage_is_defined(call: BufferQuery) -> Finding | None:
-    """Known bits only, unless the usage is told in the chain."""
+    """The usage has defined and enabled bits only, unless the chain has the usage."""
     problem = lacking_bits(int(call.info.usage), vk.BufferUsageFlagBits, BUFFER_USAGES, call.device)
     if call.usage_is_chained or not problem:
         return None
@@ -91,7 +102,7 @@ def usage_is_defined(call: BufferQuery) -> Finding | None:
 
 @rule(f"{_QUERY}-None-09500", on=BUFFER_QUERY)
 def usage_is_given(call: BufferQuery) -> Finding | None:
-    """A buffer without usage cannot exist, unless the usage is told in the chain."""
+    """The usage is not 0, unless the chain has the usage."""
     if call.usage_is_chained or int(call.info.usage):
         return None
     return f"{_QUERY_PATH}.usage", "it is 0", "State what the buffer is for, such as BufferUsageFlagBits.TRANSFER_SRC."
@@ -106,13 +117,13 @@ IMAGE_QUERY: Suite[Create] = Suite("vkGetPhysicalDeviceImageFormatProperties2")
     on=BOTH,
 )
 def types_are_defined(call: Create) -> Finding | None:
-    """Unknown bits mean nothing to any device."""
-    return _payload.defined_types(call.handle_types, f"{call.where}.handle_types")
+    """The handle types are defined bits."""
+    return _import_payload.defined_types(call.handle_types, f"{call.where}.handle_types")
 
 
 @rule("VkBufferCreateInfo-pNext-00920", "VkImageCreateInfo-pNext-00990", on=BOTH)
 def types_are_compatible(call: Create) -> Finding | None:
-    """Each type's own answer names all the others."""
+    """The device reports each type as compatible with all the others."""
     types = call.handle_types
     wrong = []
     for bit in bits_of(types):
@@ -122,20 +133,20 @@ def types_are_compatible(call: Create) -> Finding | None:
         if not int(answer.features):
             wrong.append(f"{types_text(bit)} is not supported for it")
         else:
-            wrong.append(f"{types_text(bit)} does not go with {types_text(types & ~int(answer.compatible))}")
+            wrong.append(f"{types_text(bit)} is not compatible with {types_text(types & ~int(answer.compatible))}")
     if not wrong:
         return None
     name = call.device.name if call.device is not None else ""
     return (
         f"{call.where}.handle_types",
         f"on {name!r}: {'; '.join(wrong)}",
-        "Ask for handle types that the device reports as compatible; one at a time always is, where supported.",
+        "Pass handle types that the device reports as compatible; a supported type alone always is.",
     )
 
 
 @rule("VkImageCreateInfo-pNext-00988", on=CREATE_IMAGE)
 def khr_or_nv(call: Create) -> Finding | None:
-    """The two structs exclude one another."""
+    """The chain does not contain both structs."""
     if call.external is None or call.nv is None:
         return None
     return (
@@ -147,7 +158,7 @@ def khr_or_nv(call: Create) -> Finding | None:
 
 @rule("VkImageCreateInfo-pNext-00991", on=CREATE_IMAGE)
 def nv_types_are_compatible(call: Create) -> Finding | None:
-    """Without the extension no device has any; with it, the device's answer is not known here."""
+    """Without VK_NV_external_memory the device supports none of NV's handle types. With it, they are not checked."""
     types = type_mask(call.nv.handle_types) if call.nv is not None else 0
     if not types or not lacks(CHAINED[vk.ExternalMemoryImageCreateInfoNV], call.device):
         return None
@@ -160,7 +171,7 @@ def nv_types_are_compatible(call: Create) -> Finding | None:
 
 @rule("VkImageCreateInfo-pNext-01443", on=CREATE_IMAGE)
 def starts_undefined(call: Create) -> Finding | None:
-    """Shared contents come by import and barrier, never by a preinitialized layout."""
+    """An image for external memory is created in the layout UNDEFINED."""
     types = call.handle_types | (type_mask(call.nv.handle_types) if call.nv is not None else 0)
     layout = type_mask(call.info.initial_layout)
     if not types or layout == int(vk.ImageLayout.UNDEFINED):
@@ -174,21 +185,21 @@ def starts_undefined(call: Create) -> Finding | None:
 
 @rule("VkPhysicalDeviceExternalImageFormatInfo-handleType-parameter", on=IMAGE_QUERY)
 def image_query_type_is_defined(call: Create) -> Finding | None:
-    """One defined type; zero asks as if the struct were not there."""
-    return _payload.single_type(call.handle_types, f"{call.where}.handle_type")
+    """The handle type is one defined type, or zero, with which the struct is ignored."""
+    return _import_payload.single_type(call.handle_types, f"{call.where}.handle_type")
 
 
 def check_external_buffer_info(
     info: vk.PhysicalDeviceExternalBufferInfo, device: DeviceFacts | None = None
 ) -> list[Violation]:
-    """All rules that asking about such external buffers would break.
+    """Return all rules that a query about such external buffers would break.
 
-    `device`: which versions and extensions are enabled; None for a device of which nothing is known.
+    `device`: which versions and extensions are enabled; None if unknown.
     """
     where = "vkGetPhysicalDeviceExternalBufferProperties.info"
-    found = wrong_struct(info, vk.PhysicalDeviceExternalBufferInfo, where) or malformed([(_QUERY_PATH, info)])
-    if found:
-        return found
+    violations = wrong_struct(info, vk.PhysicalDeviceExternalBufferInfo, where) or malformed([(_QUERY_PATH, info)])
+    if violations:
+        return violations
     chain = chain_of(info)
     chained = any(isinstance(n, vk.BufferUsageFlags2CreateInfo) for n in chain)
     return BUFFER_QUERY.run(BufferQuery(info, chain, chained, device), 0)
@@ -198,7 +209,7 @@ def check_external_image_format_info(
     info: vk.PhysicalDeviceExternalImageFormatInfo | vk.PhysicalDeviceImageFormatInfo2,
     device: DeviceFacts | None = None,
 ) -> list[Violation]:
-    """All rules that a query of images would break: of the struct about external memory, or of the whole query.
+    """Return all rules that a query about images would break: of the struct about external memory, or the whole query.
 
     `device`: as for `check_external_buffer_info`.
     """
@@ -211,12 +222,12 @@ def check_external_image_format_info(
     chain = chain_of(info)
     external = next((n for n in chain if type(n) is struct), None)
     broken = _external_query(external, f"{whole}.pNext<{struct.__name__}>") if external is not None else []
-    found = malformed([(whole, info), *_named(whole, chain)])
-    return broken + (found or FORMAT_QUERY.run(Create(info, external, 0, "", {}, device, chain=chain), 0))
+    violations = malformed([(whole, info), *_named(whole, chain)])
+    return broken + (violations or FORMAT_QUERY.run(Create(info, external, 0, "", {}, device, chain=chain), 0))
 
 
 def _named(base: str, chain: list[Any]) -> list[tuple[str, Any]]:
-    """The structs that name modifiers, each with its path."""
+    """Return the structs that name modifiers, each with its path."""
     return [(f"{base}.pNext<{type(node).__name__}>", node) for node in modifier_structs(chain)]
 
 
@@ -233,31 +244,31 @@ def _create(call: Create, suite: Suite[Create], base: str, struct: type[Any]) ->
     nodes = [(base, info), *([(call.where, call.external)] if call.external is not None else [])]
     if isinstance(info, vk.ImageCreateInfo):
         nodes[1:1] = [(f"{base}.extent", info.extent), *_named(base, call.chain)]
-    found = malformed(nodes)
-    if found:
-        return found
+    violations = malformed(nodes)
+    if violations:
+        return violations
     call.handle_types = int(call.external.handle_types) if call.external is not None else 0
     return suite.run(call, 0)
 
 
 def check_create_buffer(info: vk.BufferCreateInfo, device: DeviceFacts, capabilities: Answers) -> list[Violation]:
-    """All rules that creating this buffer would break.
+    """Return all rules that creating this buffer would break.
 
-    `capabilities`: the device's answer for exactly this buffer, for each handle type that it was asked about.
+    `capabilities`: what the device reports for exactly this buffer, by handle type.
     """
-    found = wrong_struct(info, vk.BufferCreateInfo, "vkCreateBuffer.info")
+    violations = wrong_struct(info, vk.BufferCreateInfo, "vkCreateBuffer.info")
     call = Create(info, None, 0, "", capabilities, device)
-    return found or _create(call, CREATE_BUFFER, "BufferCreateInfo", vk.ExternalMemoryBufferCreateInfo)
+    return violations or _create(call, CREATE_BUFFER, "BufferCreateInfo", vk.ExternalMemoryBufferCreateInfo)
 
 
 def check_create_image(
     info: vk.ImageCreateInfo, device: DeviceFacts, capabilities: Answers, answer: ImageFormatFacts | None = None
 ) -> list[Violation]:
-    """All rules that creating this image would break.
+    """Return all rules that creating this image would break.
 
-    `capabilities`: the device's answer for exactly this image, for each handle type that it was asked about. `answer`:
-    its answer whatever the handle type, as far as all of them allow; None where it was not asked.
+    `capabilities`: what the device reports for exactly this image, by handle type. `answer`: what it reports for all of
+    these handle types together; None if it was not queried.
     """
-    found = wrong_struct(info, vk.ImageCreateInfo, "vkCreateImage.info")
+    violations = wrong_struct(info, vk.ImageCreateInfo, "vkCreateImage.info")
     call = Create(info, None, 0, "", capabilities, device, format=answer)
-    return found or _create(call, CREATE_IMAGE, "ImageCreateInfo", vk.ExternalMemoryImageCreateInfo)
+    return violations or _create(call, CREATE_IMAGE, "ImageCreateInfo", vk.ExternalMemoryImageCreateInfo)
