@@ -177,7 +177,7 @@ def _bound_twice(backend: VulkanBackend) -> None:
     memory.close()
 
 
-def _crooked_range(backend: VulkanBackend) -> None:
+def _misaligned_range(backend: VulkanBackend) -> None:
     memory = backend.allocate(SIZE, 0, b"")
     memory.map()
     area = ffi.new("VkMappedMemoryRange *", (int(_S.MAPPED_MEMORY_RANGE), ffi.NULL, memory.raw, 3, 100))
@@ -213,8 +213,8 @@ MISUSES: dict[str, tuple[Callable[[VulkanBackend], None], str]] = {
     "not acquired": (_not_acquired, "it was not acquired"),
     "bound past the end": (_bound_past_the_end, f"is bound at 0 of {SIZE}"),
     "bound twice": (_bound_twice, "is bound twice"),
-    "a crooked range": (_crooked_range, "no multiple of"),
-    "released to others, shared with nobody": (_other_family, "is shared with nobody"),
+    "a misaligned range": (_misaligned_range, "not a multiple of"),
+    "released to others, but not shared": (_other_family, "is not shared"),
     "exported, not made for that": (_not_exported, "was not made to be exported"),
 }
 

@@ -1,4 +1,4 @@
-"""What lives in a fake driver: one class for each kind of Vulkan object, with the state that strictness needs."""
+"""The objects of a fake driver: one class for each type of Vulkan object, with the state that its checks need."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = [
     "Resource",
     "Share",
     "Source",
-    "Thing",
+    "FakeObject",
 ]
 
 
 @dataclass(eq=False)
-class Thing:
-    """A Vulkan object. `number` is its handle, `parent` what must outlive it."""
+class FakeObject:
+    """A Vulkan object. `number` is its handle, `parent` the object that must outlive it."""
 
     parent: Any
     number: int = field(default=0, kw_only=True)
@@ -42,20 +42,20 @@ class Thing:
 
 
 @dataclass(eq=False)
-class Instance(Thing):
+class Instance(FakeObject):
     """VkInstance."""
 
 
 @dataclass(eq=False)
-class Physical(Thing):
+class Physical(FakeObject):
     """VkPhysicalDevice: ends with its instance."""
 
     gpu: Gpu
 
 
 @dataclass(eq=False)
-class Device(Thing):
-    """VkDevice. `families`: queues made of each family."""
+class Device(FakeObject):
+    """VkDevice. `families`: the number of queues of each family."""
 
     gpu: Gpu
     extensions: frozenset[str]
@@ -64,7 +64,7 @@ class Device(Thing):
 
 
 @dataclass(eq=False)
-class Queue(Thing):
+class Queue(FakeObject):
     """VkQueue: ends with its device."""
 
     family: int
@@ -73,27 +73,27 @@ class Queue(Thing):
 
 @dataclass(eq=False)
 class Share:
-    """What vkAllocateMemory was told of an NT export (VkExportMemoryWin32HandleInfoKHR), read during the call."""
+    """The parameters of an NT export (VkExportMemoryWin32HandleInfoKHR), read during vkAllocateMemory."""
 
     stated: bool
-    """Whether the struct was there."""
+    """Whether the call had the struct."""
     name: str | None = None
     access: int = 0
-    """dwAccess as it came."""
+    """dwAccess, unchanged."""
     attributes: bool = False
     """Whether pAttributes was not NULL."""
     inherit: bool = False
     sddl: str | None = None
     """The security descriptor; None for NULL."""
     given: int = 0
-    """How often vkGetMemoryWin32HandleKHR was asked for its NT handle."""
+    """How often vkGetMemoryWin32HandleKHR was called for its NT handle."""
     first: int = 0
-    """The first handle that was given."""
+    """The handle that the first call returned."""
 
 
 @dataclass(eq=False)
 class Source:
-    """The bytes of a new memory object. `kind` is the handle type that it was imported as; 0 for none."""
+    """The payload of a new memory object. `kind` is the handle type that it is imported as; 0 for none."""
 
     payload: Payload
     size: int
@@ -103,7 +103,7 @@ class Source:
 
 
 @dataclass(eq=False)
-class Memory(Thing):
+class Memory(FakeObject):
     """VkDeviceMemory."""
 
     size: int
@@ -113,7 +113,7 @@ class Memory(Thing):
     import_type: int = 0
     dedicated: Resource | None = None
     mapping: Any = None
-    """What keeps the mapped pages; None while it is not mapped."""
+    """The object that keeps the mapping; None while it is not mapped."""
     shadow: Shadow | None = None
     """The host's cache of memory that is not coherent."""
     share: Share | None = None
@@ -125,12 +125,12 @@ class Memory(Thing):
 
     @property
     def external(self) -> bool:
-        """Whether somebody else may use it, too."""
+        """Whether it is exported or imported, so that others may use it."""
         return bool(self.export_types or self.import_type)
 
 
 @dataclass(eq=False)
-class Resource(Thing):
+class Resource(FakeObject):
     """What VkBuffer and VkImage share."""
 
     size: int
@@ -159,11 +159,11 @@ class Image(Resource):
     modifier: int | None = None
     """The DRM format modifier; None for other tilings."""
     planes: list[vk.SubresourceLayout] = field(default_factory=list)
-    """Where its memory planes lie."""
+    """The layouts of its memory planes."""
 
 
 @dataclass(eq=False)
-class Pool(Thing):
+class Pool(FakeObject):
     """VkCommandPool."""
 
     family: int
@@ -171,18 +171,18 @@ class Pool(Thing):
 
 
 @dataclass(eq=False)
-class CommandBuffer(Thing):
-    """VkCommandBuffer. `work` is what was recorded, `uses` what it touches."""
+class CommandBuffer(FakeObject):
+    """VkCommandBuffer. `work` is what was recorded, `uses` the objects that it uses."""
 
     state: Literal["initial", "recording", "executable", "pending", "invalid"] = "initial"
     once: bool = False
     work: list[Callable[[], None]] = field(default_factory=list)
-    uses: set[Thing] = field(default_factory=set)
+    uses: set[FakeObject] = field(default_factory=set)
 
 
 @dataclass(eq=False)
-class Fence(Thing):
-    """VkFence. `waiting`: command buffers that are done once somebody has waited for it."""
+class Fence(FakeObject):
+    """VkFence. `waiting`: the command buffers that a wait for it completes."""
 
     signaled: bool = False
     waiting: list[CommandBuffer] = field(default_factory=list)

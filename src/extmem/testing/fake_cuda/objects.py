@@ -1,4 +1,4 @@
-"""What lives on a fake CUDA driver, and the GPUs it is made with."""
+"""The objects of a fake CUDA driver, and its GPUs."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 
 from extmem.testing.fake_vulkan.payloads import FilePayload
 
-__all__ = ["Context", "ExternalMemory", "Gpu", "Mapped", "Physical", "Pinned", "Reserved", "Thing"]
+__all__ = ["Context", "ExternalMemory", "Gpu", "Mapped", "Physical", "Pinned", "Reserved", "FakeObject"]
 
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU as CUDA tells of it. The default is the same GPU as `fake_vulkan.DISCRETE`, seen by CUDA."""
+    """A GPU as CUDA reports it. The default is the same GPU as `fake_vulkan.DISCRETE`."""
 
     name: str = "Fake Discrete GPU"
     uuid: bytes = b"fake gpu 0000001"
     driver_uuid: bytes = b"fake driver 0001"
-    """The Vulkan driver's, whose payloads this one can import."""
+    """The UUID of the Vulkan driver, whose payloads this one can import."""
     memory: int = 8 * _GIB
-    """Bytes. Allocating more fails."""
+    """The memory in bytes. Allocating more fails."""
     granularity: int = 65_536
-    """Bytes; 2 MiB on real GPUs."""
+    """The unit of allocations in bytes; 2 MiB on real GPUs."""
     virtual_memory: bool = True
     shares: bool = True
-    """Whether its memory is exported: as POSIX descriptors, on Windows as NT handles."""
+    """Whether its memory can be exported: as POSIX file descriptors, on Windows as NT handles."""
     luid: bytes = b"fakeluid"
-    """Windows's name of it; 8 bytes."""
+    """Its LUID on Windows; 8 bytes."""
     maps_host: bool = True
     registers_read_only: bool = True
 
@@ -42,19 +42,19 @@ class Context:
 
     @property
     def handle(self) -> int:
-        """CUcontext as a number."""
+        """The CUcontext as a number."""
         return 0xC0DE_0000 + self.ordinal
 
 
 @dataclass(slots=True, eq=False)
-class Thing:
-    """Something with a handle."""
+class FakeObject:
+    """An object with a handle."""
 
     number: int = 0
 
 
 @dataclass(slots=True, eq=False)
-class ExternalMemory(Thing):
+class ExternalMemory(FakeObject):
     """CUexternalMemory."""
 
     payload: FilePayload | None = None
@@ -63,7 +63,7 @@ class ExternalMemory(Thing):
 
 
 @dataclass(slots=True, eq=False)
-class Mapped(Thing):
+class Mapped(FakeObject):
     """A buffer (by its address) or an array that is mapped onto an external memory."""
 
     memory: ExternalMemory | None = None
@@ -73,8 +73,8 @@ class Mapped(Thing):
 
 
 @dataclass(slots=True, eq=False)
-class Physical(Thing):
-    """CUmemGenericAllocationHandle. Counted: each create, import and retain needs a release; mappings hold it too."""
+class Physical(FakeObject):
+    """CUmemGenericAllocationHandle. It counts references: of each create, import and retain, and of each mapping."""
 
     payload: FilePayload | None = None
     size: int = 0
@@ -84,8 +84,8 @@ class Physical(Thing):
 
 
 @dataclass(slots=True, eq=False)
-class Reserved(Thing):
-    """An address range, and what is mapped there."""
+class Reserved(FakeObject):
+    """A reserved address range, and what is mapped there."""
 
     address: int = 0
     size: int = 0
@@ -95,7 +95,7 @@ class Reserved(Thing):
 
 
 @dataclass(slots=True, eq=False)
-class Pinned(Thing):
+class Pinned(FakeObject):
     """Registered host memory."""
 
     address: int = 0

@@ -1,8 +1,8 @@
-"""What a peer on Windows gets besides its orders: the pipe they come by, and an event that asks where it hangs.
+"""How a peer on Windows gets its pipe, and the event by which it is made to write its stacks.
 
-How this works. Neither is inherited, since what a child inherits is what tests are about. Both are duplicated into the
-peer once it runs, and their values follow by its standard input. Windows has no SIGUSR1: a thread of the peer waits for
-the event instead, and has faulthandler write every thread's stack.
+How this works. Neither is inherited, because tests check what a child inherits. Both are duplicated into the running
+peer, and their values are written to its standard input. Windows has no SIGUSR1: instead, a thread of the peer waits
+for the event, and then faulthandler writes the stack of every thread.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from ctypes.wintypes import BOOL, DWORD, HANDLE
 from multiprocessing import connection, reduction
 from typing import Any
 
-__all__ = ["PYTHON", "Connection", "Lead", "python_variables", "receive"]
+__all__ = ["PYTHON", "Connection", "PeerChannel", "python_variables", "receive_pipe"]
 
 Connection = connection.PipeConnection
 PYTHON: str = getattr(sys, "_base_executable", sys.executable)
-"""The Python to start when the process itself is wanted, not its parent: python.exe of a virtual environment starts the
-real one and waits for it."""
+"""The Python executable to start: python.exe of a virtual environment would start another process and wait for it."""
 
 _FOREVER = 0xFFFF_FFFF
 _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
@@ -39,12 +38,16 @@ _kernel32.WaitForSingleObject.argtypes = [HANDLE, DWORD]
 
 
 def python_variables() -> dict[str, str]:
-    """What its environment needs besides, to know which virtual environment it belongs to."""
+    """Return the environment variables that PYTHON needs to find the virtual environment."""
     return {} if PYTHON == sys.executable else {"__PYVENV_LAUNCHER__": sys.executable}
 
 
-class Lead:
-    """This side's part. pipe: the peer's end, the caller's; `arguments` and `options` go into the peer's start."""
+class PeerChannel:
+    """What the starting process passes to a peer.
+
+    pipe: the handle of the peer's end of the pipe; the caller owns it. `arguments`, `passed` and `options` are for the
+    Popen that starts the peer.
+    """
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
@@ -55,36 +58,36 @@ class Lead:
         if not self._event:
             raise ctypes.WinError(ctypes.get_last_error())
 
-    def hold(self, process: subprocess.Popen[Any]) -> None:
-        """The peer was started."""
-        known: Any = process
-        target: int = known._handle  # Not public; multiprocessing has no other way either.
-        # A peer that is gone by now is found when it is first asked something.
+    def send_handles(self, process: subprocess.Popen[Any]) -> None:
+        """Duplicate the pipe and the event into the started peer, and write their values to its standard input."""
+        popen: Any = process
+        target: int = popen._handle  # This is not public; multiprocessing has no other way either.
+        # That the peer has ended by now is reported when it is first used.
         with contextlib.suppress(OSError):
             values = [reduction.duplicate(value, target) for value in (self._pipe, self._event)]
             if process.stdin is not None:
-                with process.stdin as way:
-                    way.write(b"%d %d\n" % tuple(values))
+                with process.stdin as stdin:
+                    stdin.write(b"%d %d\n" % tuple(values))
 
-    def ask_where(self, process: subprocess.Popen[Any]) -> None:
-        """Have the peer write its stacks."""
+    def request_stacks(self, process: subprocess.Popen[Any]) -> None:
+        """Make the peer write the stacks of its threads."""
         if self._event:
             _kernel32.SetEvent(self._event)
 
     def close(self) -> None:
-        """Let go of it. Safe to call twice."""
+        """Close the event. Safe to call twice."""
         if self._event:
             _kernel32.CloseHandle(self._event)
             self._event = 0
 
 
-def receive() -> int:
-    """The peer's side: its end of the pipe, and somebody who answers when asked where it hangs."""
+def receive_pipe() -> int:
+    """Return the peer's end of the pipe; called in the peer. From now on a thread writes its stacks on request."""
     pipe, event = (int(word) for word in sys.stdin.readline().split())
 
-    def answer() -> None:
+    def write_stacks() -> None:
         while _kernel32.WaitForSingleObject(event, _FOREVER) == 0:
             faulthandler.dump_traceback(all_threads=True)
 
-    threading.Thread(target=answer, name="tells where it hangs", daemon=True).start()
+    threading.Thread(target=write_stacks, name="writes stacks", daemon=True).start()
     return pipe

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import types
-from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -12,8 +11,9 @@ import pytest
 
 from extmem import wire
 from extmem.wire import limits, replies, requests
+from tests.meta.tools import ROOT
 
-PAGE = (Path(__file__).parents[3] / "docs" / "wire.md").read_text()
+PAGE = (ROOT / "docs" / "wire.md").read_text()
 TYPES = (
     "U8", "U32", "I64", "Pid", "Name", "Sddl", "Text", "Word", "Payload", "Record", "Facts", "Secret", "KeyBytes",
     "TicketBytes",
