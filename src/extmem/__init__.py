@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from extmem import raw as raw
     from extmem import rules as rules
     from extmem import vk as vk
+    from extmem.api import (
+        ArrayInfo,
+        Buffer,
+        Descriptor,
+        Device,
+        DeviceMemory,
+        Image,
+        ImageInfo,
+        PlaneInfo,
+        RuleWarning,
+        enumerate_devices,
+        open,
+        open_device,
+        open_handle,
+    )
     from extmem.errors import (
         AccessDeniedError,
         DescriptorError,
@@ -42,21 +57,6 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
-    from extmem.memory import (
-        ArrayInfo,
-        Buffer,
-        Descriptor,
-        Device,
-        DeviceMemory,
-        Image,
-        ImageInfo,
-        PlaneInfo,
-        RuleWarning,
-        enumerate_devices,
-        open,
-        open_device,
-        open_handle,
-    )
 
 __version__ = "0.1.0"
 
@@ -86,7 +86,7 @@ _NAMES = {
         "UnsupportedError",
     ),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
-    "extmem.memory": (
+    "extmem.api": (
         "ArrayInfo",
         "Buffer",
         "Descriptor",

@@ -11,14 +11,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from extmem import vk
+from extmem.api import Descriptor, Device, DeviceMemory
+from extmem.api.device import Check
+from extmem.core import adopting
+from extmem.core import fd_choices as choices
+from extmem.core.fd_choices import FdChoices
+from extmem.core.opening import import_stated
+from extmem.core.resources import Buffer, Image
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import manager
-from extmem.memory import Descriptor, Device, DeviceMemory, adopting, choosing
-from extmem.memory.choosing import FdChoices
-from extmem.memory.device import Check
-from extmem.memory.opening import import_stated
-from extmem.memory.resources import Buffer, Image
 from extmem.owning import copy_fd, late_imports, out_of_descriptors
 from extmem.process import fd_sockets
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
@@ -148,7 +150,7 @@ def fd_choices(
     ValueError for a handle type that is not an fd's.
     """
     kind = _Type(handle_type)
-    return choosing.fd_choices(device, int(fd), kind, int(memory_properties))
+    return choices.fd_choices(device, int(fd), kind, int(memory_properties))
 
 
 def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.ExternalMemoryHandleTypeFlagBits:

@@ -18,8 +18,8 @@ from typing import Any
 
 import extmem
 from extmem import raw, vk
+from extmem.api import Descriptor, Device
 from extmem.devices.vulkan.fd_check import seals_of
-from extmem.memory import Descriptor, Device
 from tests.arbitrary.values import Draw
 
 __all__ = ["BASES", "WAYS", "drawn", "imported"]

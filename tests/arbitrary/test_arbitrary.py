@@ -15,9 +15,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.devices.vulkan.fd_check import Prover
-from extmem.memory import Device
 from tests.arbitrary import judging, programs
 from tests.arbitrary.__main__ import LEAST
 from tests.arbitrary.hostile import BASES, WAYS
@@ -250,7 +250,7 @@ def test_memory_for_reading_is_not_written_to(bed: judging.Bed) -> None:
 
 
 def test_a_write_to_memory_for_reading_is_found(layer: None, vulkan_device: object) -> None:
-    with judging.Bed("extmem.memory.holding:Holding.check_writable") as bed:
+    with judging.Bed("extmem.core.memory_record:Holding.check_writable") as bed:
         assert bed.run([READING])[0].signs() == ["escaped: WrittenError"]
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from extmem.api import Descriptor, Device
 from extmem.handles import FdHandle, NtHandle
-from extmem.memory import Descriptor, Device
 from tests.behaviours.steps import export, import_fd, import_win32
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import extmem
 from extmem import errors, vk
+from extmem.api import Buffer, Device
 from extmem.devices.backend import DeviceIdentity
 from extmem.devices.host.backend import HostDriver
 from extmem.handles import KmtHandle
-from extmem.memory import Buffer, Device
 from extmem.objects import Refused, Status
 from tests.behaviours.platforms import by_fd
 from tests.behaviours.steps import (

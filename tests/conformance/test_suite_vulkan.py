@@ -7,8 +7,8 @@ import sys
 import pytest
 
 import extmem
+from extmem.api import Device
 from extmem.devices.vulkan.instance import Instance
-from extmem.memory import Device
 from extmem.testing import conformance
 from tests import vulkan_bed
 from tests.conformance.cases import parameter

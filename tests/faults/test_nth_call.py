@@ -14,8 +14,8 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.host.backend import HostDriver
-from extmem.memory import Device
 from extmem.testing import faults
 from tests import systems
 from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, get, import_fd, import_win32, kmt, nt, put

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing import leaks
 from extmem.testing.waiting import wait_until
 

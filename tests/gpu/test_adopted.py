@@ -11,7 +11,7 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Child, Peer
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD

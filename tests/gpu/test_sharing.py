@@ -13,7 +13,7 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.memory import Descriptor, Device
+from extmem.api import Descriptor, Device
 from extmem.testing.children import Peer
 from tests.gpu.conftest import free_memory
 

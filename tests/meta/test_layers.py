@@ -28,8 +28,9 @@ LAYERS = (
     "broker",
     "manager",
     "devices",
-    "arrays",
-    "memory",
+    "core",
+    "interop",
+    "api",
     "process",
     "raw",
     "cli",
@@ -89,7 +90,7 @@ BACKENDS = (
     "extmem.handles._win32.",
     "extmem.owning._",
     "extmem.owning.fds",
-    "extmem.memory.sockets",
+    "extmem.api.sockets",
     "extmem.cli.",
     "extmem.testing.",
 )
@@ -257,11 +258,11 @@ def test_only_modules_of_one_platform_refuse_the_others() -> None:
         ("extmem.errors", "from extmem import vk"),
         ("extmem.rules.bind", "import extmem.objects"),
         ("extmem.objects.core", "from extmem.rules import ledger"),
-        ("extmem.broker.server", "def late():\n    from extmem.memory import doors"),
-        ("extmem.arrays.views", "if TYPE_CHECKING:\n    from extmem.memory.holding import Holding"),
-        ("extmem.memory.doors", "from extmem.testing import leaks"),
+        ("extmem.broker.server", "def late():\n    from extmem.api import doors"),
+        ("extmem.interop.numpy_views", "if TYPE_CHECKING:\n    from extmem.core.memory_record import Holding"),
+        ("extmem.api.functions", "from extmem.testing import leaks"),
         ("extmem.handles._nt", "from ..manager import manager"),
-        ("extmem.memory.doors", "import extmem.cli.main as c"),
+        ("extmem.api.functions", "import extmem.cli.main as c"),
         ("extmem.nowhere", "import os"),
     ],
 )
@@ -272,9 +273,9 @@ def test_planted_import_to_the_right_is_seen(module: str, code: str) -> None:
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("extmem.memory.doors", "from extmem.devices import select\nimport os"),
+        ("extmem.api.functions", "from extmem.devices import select\nimport os"),
         ("extmem.testing.leaks", "from extmem.cli import main"),
-        ("extmem", "from extmem.memory import open"),
+        ("extmem", "from extmem.api import open"),
         ("extmem.manager", "from ._linux import Manager"),
     ],
 )

@@ -11,13 +11,13 @@ from _pytest.mark.structures import ParameterSet
 
 import extmem
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory
 from extmem.devices.backend import Allocation, Mapping
 from extmem.devices.host import HAS_FDS
 from extmem.devices.host.backend import HostDriver
 from extmem.devices.host.memory import HostAllocation
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import FdHandle, NtHandle
-from extmem.memory import Buffer, Device, DeviceMemory
 from extmem.owning import OwnedFd
 from extmem.testing import conformance
 from extmem.testing.leaks import LeakError

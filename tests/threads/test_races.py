@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
-from extmem.memory import DeviceMemory
+from extmem.api import DeviceMemory
 from extmem.testing.leaks import no_leaks
 from tests import cuda_bed, verbs, verbs_world
 from tests.threads import rounds

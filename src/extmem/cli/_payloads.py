@@ -10,7 +10,7 @@ from extmem.cli._out import bytes_in_words, clean, table
 from extmem.manager import process_name
 
 if TYPE_CHECKING:
-    from extmem.memory import Descriptor
+    from extmem.api import Descriptor
     from extmem.objects import PayloadRow
 
 __all__ = ["access_in_words", "describe_kind", "describe_payload", "payload_table", "process_name", "short_name"]
@@ -79,8 +79,8 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
 
     processes: the name of a process by its pid.
     """
+    from extmem.api import Descriptor
     from extmem.errors import DescriptorError
-    from extmem.memory import Descriptor
     from extmem.objects import Share
 
     try:

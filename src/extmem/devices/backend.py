@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from extmem.sharing.terms import ShareTerms
 
 __all__ = [
-    "DESCRIPTOR_LIMIT",
     "Allocation",
     "Answers",
     "DeviceIdentity",
@@ -42,9 +41,6 @@ __all__ = [
     "QueueFacts",
     "Recorder",
 ]
-
-DESCRIPTOR_LIMIT = 4080
-"""The longest descriptor in bytes: with its 16-byte frame it fits the 4 KiB that a payload keeps for it."""
 
 
 class Answers(Protocol):

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from extmem import vk
+from extmem.api import Device, DeviceMemory
 from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.devices.vulkan.fd_check import Prover
 from extmem.errors import DriverError, ExtmemError, RuleViolation, UnsupportedError
-from extmem.memory import Device, DeviceMemory
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, KMT, PEER, W32, import_win32
 from tests.unit.devices.vulkan.forging import takes_any_content

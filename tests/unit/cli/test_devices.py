@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 import pytest
 from click.testing import CliRunner
 
+from extmem.api import Device
 from extmem.cli import _app
 from extmem.cli.devices import describe_offer
 from extmem.devices import cuda, host, select, vulkan
 from extmem.devices.backend import Offer
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import DriverError, UnsupportedError
-from extmem.memory import Device
 from tests.vulkan_bed import SHARES_NOTHING
 
 

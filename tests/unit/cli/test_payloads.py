@@ -9,6 +9,7 @@ import random
 import pytest
 
 from extmem import vk
+from extmem.api import Descriptor
 from extmem.cli._payloads import (
     access_in_words,
     describe_kind,
@@ -17,9 +18,8 @@ from extmem.cli._payloads import (
     process_name,
     short_name,
 )
-from extmem.memory import Descriptor
-from extmem.memory.descriptor import ArrayInfo, ImageInfo
 from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, ObjectManager, PayloadRow, Share, Token
+from extmem.sharing.descriptor.descriptor import ArrayInfo, ImageInfo
 
 
 def _array(pid: int) -> bytes:

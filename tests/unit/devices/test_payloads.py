@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from extmem import vk
-from extmem.devices.backend import DESCRIPTOR_LIMIT
 from extmem.devices.host import memfd
 from extmem.devices.host.backend import HostDriver
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
+from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT
 from extmem.sharing.payload import PayloadFd
 
 PAGE = mmap.PAGESIZE

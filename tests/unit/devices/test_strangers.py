@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from extmem import raw, vk
+from extmem.api import Descriptor, Device
 from extmem.devices.host import mapping, memfd
 from extmem.devices.host.backend import HostDriver
 from extmem.errors import AccessDeniedError, DriverError, ExtmemError, UnsupportedError
 from extmem.handles import FdHandle
-from extmem.memory import Descriptor, Device
 
 PAGE = mmap.PAGESIZE
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD

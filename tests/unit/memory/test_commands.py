@@ -10,7 +10,7 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.memory import Buffer, Device, DeviceMemory, Image
+from extmem.api import Buffer, Device, DeviceMemory, Image
 from tests.vulkan_bed import SHARES_NOTHING
 
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32

@@ -10,8 +10,8 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.memory import Buffer, Device, Image
-from extmem.memory.commands import Commands
+from extmem.api import Buffer, Device, Image
+from extmem.api.commands import Commands
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan import Family
 

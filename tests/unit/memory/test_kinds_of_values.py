@@ -16,9 +16,9 @@ import pytest
 
 import extmem
 from extmem import raw, vk
+from extmem.api import Device
+from extmem.api.warning import RuleWarning
 from extmem.errors import DescriptorError, DriverError, HandleStateError, RuleViolation, UnsupportedError
-from extmem.memory import Device
-from extmem.memory.warning import RuleWarning
 
 T = vk.ExternalMemoryHandleTypeFlagBits
 Call = Callable[[Device, Any], object]

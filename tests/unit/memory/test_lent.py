@@ -12,8 +12,8 @@ import pytest
 
 import extmem
 from extmem import process, raw, vk
+from extmem.api import Device
 from extmem.handles import FdHandle
-from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan.gpus import shared
 

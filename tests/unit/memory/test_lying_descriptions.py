@@ -11,7 +11,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.memory import Device, allocating
+from extmem.api import Device
+from extmem.core import allocating
 from extmem.testing import fake_vulkan
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import extmem
+from extmem.api import Device, DeviceMemory
 from extmem.devices.vulkan import transfer
-from extmem.memory import Device, DeviceMemory
 from extmem.testing import fake_vulkan
 
 SIZE, PART = 4096, 3000

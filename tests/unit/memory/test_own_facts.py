@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 from extmem import raw, vk
+from extmem.api import Buffer, Descriptor, Device
 from extmem.devices.host import HAS_FDS
 from extmem.errors import RuleViolation
-from extmem.memory import Buffer, Descriptor, Device
 from extmem.vk.copies import copied
 
 TRANSFER = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST

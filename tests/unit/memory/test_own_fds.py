@@ -12,9 +12,10 @@ import pytest
 
 import extmem
 from extmem import raw, vk
+from extmem.api import Device, DeviceMemory
+from extmem.api.device import Check
+from extmem.core import own_fds
 from extmem.handles import FdHandle
-from extmem.memory import Device, DeviceMemory, own_fds
-from extmem.memory.device import Check
 from extmem.testing import fake_vulkan
 
 FD, W32 = (

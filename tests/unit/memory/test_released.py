@@ -9,7 +9,7 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.memory import Device, Image
+from extmem.api import Device, Image
 from extmem.testing import fake_vulkan
 from tests.unit.memory.test_commands import Bound, image
 

@@ -11,9 +11,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.host import HAS_FDS
 from extmem.devices.vulkan.backend import VulkanDriver
-from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer
 from extmem.testing.fake_vulkan.gpus import from_plain, to_plain

@@ -9,8 +9,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
+from extmem.api import Descriptor, Device
 from extmem.handles import FdHandle
-from extmem.memory import Descriptor, Device
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Child
 

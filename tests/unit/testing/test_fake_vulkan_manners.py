@@ -11,9 +11,9 @@ import pytest
 
 import extmem
 from extmem import raw, vk
+from extmem.api import Device
 from extmem.devices.backend import FdFacts
 from extmem.devices.vulkan.fd_check import Prover
-from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan import Manners
 from tests.behaviours.steps import FD, SIZE, W32, by_name, export, fd, import_fd, import_win32, nt

@@ -16,8 +16,8 @@ import pytest
 
 import extmem
 from extmem import Descriptor, ImageInfo, PlaneInfo, raw, vk
+from extmem.api import Device, Image
 from extmem.handles import FdHandle
-from extmem.memory import Device, Image
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan.files import DMA_BUF_NAME
 from extmem.vk.modifiers import EXTENSION, LINEAR, NEEDED

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from extmem.api import Device
 from extmem.errors import UnsupportedError
-from extmem.memory import Device
 from extmem.vk import loader
 from extmem.vk.abi import ffi
 

@@ -7,12 +7,12 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
+from extmem.api import Descriptor, Device, DeviceMemory
 from extmem.devices.backend import Origin
 from extmem.devices.cuda.backend import CudaDriver
 from extmem.handles import KmtHandle, NtHandle
 from extmem.handles._win32 import calls
 from extmem.manager import manager
-from extmem.memory import Descriptor, Device, DeviceMemory
 from extmem.testing import fake_cuda, fake_vulkan
 from extmem.testing.fake_vulkan.win32 import make_texture, number_of
 from tests.behaviours.steps import KMT, SIZE, W32

@@ -8,9 +8,9 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
+from extmem.api import Device
 from extmem.handles._win32 import calls
 from extmem.manager.windows.security_descriptors import security_descriptor
-from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from tests.behaviours.steps import (
     COLLISION,

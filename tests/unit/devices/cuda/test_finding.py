@@ -9,8 +9,8 @@ import sys
 import pytest
 
 import extmem
+from extmem.api import Device
 from extmem.devices import cuda, select
-from extmem.memory import Device
 from extmem.testing import fake_cuda, fake_vulkan
 
 TWO = [fake_cuda.Gpu(), fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")]

@@ -12,8 +12,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
+from extmem.api import Descriptor, Device
 from extmem.devices.host import HAS_FDS
-from extmem.memory import Descriptor, Device
 from extmem.testing import fake_cuda
 from extmem.testing.fake_cuda.sharing import place
 

@@ -10,8 +10,8 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.cuda import waiting
-from extmem.memory import Device
 from extmem.testing import fake_cuda
 
 NOT_READY, DONE = (600,), (0,)

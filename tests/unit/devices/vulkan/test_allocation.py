@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.memory import Device
 from extmem.vk.abi import ffi
 from tests.unit.devices.vulkan.steps import (
     FD,

@@ -7,10 +7,10 @@ import copy
 import pytest
 
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import RuleViolation, UnsupportedError
-from extmem.memory import Device
 from tests.systems import on_linux
 from tests.unit.devices.vulkan.steps import DMA_BUF, FD, HOST, KMT, SHARED, TRANSFER, W32, HandleType
 

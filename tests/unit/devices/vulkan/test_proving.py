@@ -14,11 +14,11 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.resources import NativeResource
 from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.devices.vulkan.fd_check import Likeness, likeness, seals_of
 from extmem.errors import DriverError, RuleViolation, UnsupportedError
-from extmem.memory import Device
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import PayloadFd
 from tests.unit.devices.vulkan.forging import memory_file, of_our_kind, takes_any_content

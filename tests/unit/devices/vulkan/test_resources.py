@@ -7,9 +7,9 @@ import re
 import pytest
 
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
-from extmem.memory import Device
 from tests.systems import on_linux
 from tests.unit.devices.vulkan.steps import (
     FD,

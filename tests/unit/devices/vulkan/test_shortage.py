@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from extmem import raw, vk
+from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanDriver
 from extmem.devices.vulkan.results import fail
 from extmem.errors import DriverError, OutOfMemoryError
-from extmem.memory import Device
 from tests.unit.devices.vulkan.steps import FD, SIZE, allocate
 
 Result = vk.Result
