@@ -58,7 +58,7 @@ def broken_by(call: Callable[[], object]) -> set[str]:
         return {violation.vuid for violation in getattr(error, "violations", ())}
     except (TypeError, ValueError):
         return set()
-    if isinstance(made, (extmem.DeviceMemory, extmem.memory.Buffer, extmem.memory.Image)):
+    if isinstance(made, (extmem.DeviceMemory, extmem.Buffer, extmem.Image)):
         made.close()
     return set()
 

@@ -83,7 +83,7 @@ class World:
 
 
 def dedicate(resource: Any, chain: Any = None) -> vk.MemoryDedicatedAllocateInfo:
-    buffer = isinstance(resource, extmem.memory.Buffer)
+    buffer = isinstance(resource, extmem.Buffer)
     return vk.MemoryDedicatedAllocateInfo(None if buffer else resource, resource if buffer else None, chain)
 
 
