@@ -1,4 +1,4 @@
-"""Tables of the documentation that are written from tables of the code. Each function returns Markdown without a heading."""
+"""Tables of the documentation, written from tables of the code. Each function returns Markdown without a heading."""
 
 from __future__ import annotations
 
@@ -97,9 +97,8 @@ def _limits() -> str:
         "children": "children that inherit handles and have not connected yet",
         "descriptor": "bytes of one descriptor",
     }
-    return table(
-        ("limit of one process", "at most"), ((meanings[f.name], f"{getattr(limits, f.name):,}") for f in fields(limits))
-    )
+    rows = ((meanings[field.name], f"{getattr(limits, field.name):,}") for field in fields(limits))
+    return table(("limit of one process", "at most"), rows)
 
 
 def _senders() -> str:
@@ -141,7 +140,8 @@ def _deciders() -> str:
         "object manager": "the object manager's answer about a name, handle or number",
     }
     counts = Counter[str](row.checked_by for row in ledger.rows(status="checked"))
-    return table(("source", "values", "rules"), ((word, meaning, str(counts[word])) for word, meaning in meanings.items()))
+    rows = ((word, meaning, str(counts[word])) for word, meaning in meanings.items())
+    return table(("source", "values", "rules"), rows)
 
 
 def _host_types() -> str:
@@ -165,9 +165,7 @@ def _host_types() -> str:
                 names(int(found.export_from_imported_handle_types)),
             )
         )
-    return table(
-        ("handle type", "export", "import", "can be combined with", "an import can be exported as"), rows
-    )
+    return table(("handle type", "export", "import", "can be combined with", "an import can be exported as"), rows)
 
 
 def _descriptor() -> str:
