@@ -82,7 +82,7 @@ def render(behaviours: str, linux: Tally, windows: Tally) -> str:
 
 
 def cell(number: int, run: Tally, other: Tally) -> str:
-    """Return the result of a behaviour on one system. other: the run of the other system, which has tests of its own."""
+    """Return the result of a behaviour on one system. other: the run of the other system."""
     if number in docs_tested.WITHOUT:
         return f"no test: {docs_tested.WITHOUT[number]}"
     here, own = _about(number, run["outcomes"]), _about(number, other["own"])
