@@ -1,8 +1,6 @@
-"""Import a buffer of slangpy, in this and in another process. The fd is borrowed: slangpy still owns it.
+"""Import a buffer of slangpy, in this and in another process. The fd is borrowed: slangpy still owns it."""
 
-Its possible memory types are those of `raw.fd_choices`; its size is what the driver requires for such a buffer.
-"""
-
+import importlib.util
 import socket
 import subprocess
 import sys
@@ -19,7 +17,7 @@ SHAPE, SIZE = (64, 64), 4 * 64 * 64
 def describe(device: extmem.Device, fd: int) -> extmem.Descriptor:
     external, usage = vk.ExternalMemoryBufferCreateInfo(FD), vk.BufferUsageFlagBits(3)  # TRANSFER_SRC and TRANSFER_DST
     with device.create_buffer(vk.BufferCreateInfo(size=SIZE, usage=usage, p_next=external)) as similar:
-        size = similar.requirements.size
+        size = similar.requirements.size  # what the driver requires for such a buffer
     choices = raw.fd_choices(device, fd, memory_properties=vk.MemoryPropertyFlagBits.DEVICE_LOCAL)
     if not choices.memory_types:
         sys.exit(f"{device.name} has no memory type for this fd; was it exported by the same driver?")
@@ -39,6 +37,8 @@ def other_process() -> None:
 
 
 def main() -> None:
+    if importlib.util.find_spec("slangpy") is None:
+        sys.exit("this example needs slangpy: pip install slangpy")
     import slangpy
 
     theirs = slangpy.Device(type=slangpy.DeviceType.vulkan)
