@@ -97,10 +97,8 @@ def _limits() -> str:
         "children": "children that inherit handles and have not connected yet",
         "descriptor": "bytes of one descriptor",
     }
-    return table(
-        ("limit of one process", "at most"),
-        ((meanings[f.name], f"{getattr(limits, f.name):,}") for f in fields(limits)),
-    )
+    rows = ((meanings[field.name], f"{getattr(limits, field.name):,}") for field in fields(limits))
+    return table(("limit of one process", "at most"), rows)
 
 
 def _senders() -> str:
@@ -142,9 +140,8 @@ def _deciders() -> str:
         "object manager": "the object manager's answer about a name, handle or number",
     }
     counts = Counter[str](row.checked_by for row in ledger.rows(status="checked"))
-    return table(
-        ("source", "values", "rules"), ((word, meaning, str(counts[word])) for word, meaning in meanings.items())
-    )
+    rows = ((word, meaning, str(counts[word])) for word, meaning in meanings.items())
+    return table(("source", "values", "rules"), rows)
 
 
 def _host_types() -> str:
