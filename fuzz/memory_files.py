@@ -7,10 +7,10 @@ import os
 import random
 
 from extmem import vk
-from extmem.devices.backend import DESCRIPTOR_LIMIT
 from extmem.devices.host import memfd, trailer
 from extmem.devices.host.backend import HostBackend
 from extmem.errors import DriverError
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from fuzz import fuzz_descriptor
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD

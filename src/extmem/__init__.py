@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from extmem import rules as rules
     from extmem import vk as vk
     from extmem.api import Buffer, Device, DeviceMemory, Image, enumerate_devices, open, open_device, open_handle
+    from extmem.core.caller_warning import RuleWarning
     from extmem.errors import (
         AccessDeniedError,
         DescriptorError,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
         PeerProtocolError,
         QuotaError,
         RuleViolation,
-        RuleWarning,
         SecurityDescriptorError,
         UnsupportedError,
     )
@@ -70,10 +70,10 @@ _NAMES = {
         "PeerProtocolError",
         "QuotaError",
         "RuleViolation",
-        "RuleWarning",
         "SecurityDescriptorError",
         "UnsupportedError",
     ),
+    "extmem.core.caller_warning": ("RuleWarning",),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
     "extmem.sharing.descriptor": ("ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"),
     "extmem.api": (

@@ -53,7 +53,6 @@ __all__ = [
     "PeerProtocolError",
     "QuotaError",
     "RuleViolation",
-    "RuleWarning",
     "SecurityDescriptorError",
     "UnsupportedError",
 ]
@@ -106,10 +105,6 @@ def _remade(kind: type[ExtmemError], args: tuple[object, ...]) -> ExtmemError:
     error: ExtmemError = base.__new__(kind)
     error.args = args
     return error
-
-
-class RuleWarning(UserWarning):
-    """A call broke the specification and went on because the device was opened with check="warn"."""
 
 
 class RuleViolation(ExtmemError, ValueError):

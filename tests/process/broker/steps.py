@@ -181,7 +181,8 @@ def next_broker(runtime: Runtime, *, window: float = 25.0, system: bool = False)
 
 BROKER = """
 import os, sys
-from extmem.broker import run, server, client
+from extmem.broker import run, server
+from extmem.manager.linux import client
 import extmem.manager, extmem.testing.runtime
 """
 """What a broker in a process of a test's own begins with; another user cannot import it later."""

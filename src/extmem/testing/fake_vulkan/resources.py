@@ -139,7 +139,8 @@ def vkGetImageSubresourceLayout(fake: FakeVulkan, handle: Any, raw: int, asked: 
         layout = images.subresource_layout(image.info, from_c(vk.ImageSubresource, asked))
     except (ExtmemError, ValueError) as error:
         raise fake.wrong(str(error)) from None
-    out[0] = to_c(layout).cdata[0]
+    memory = to_c(layout)
+    out[0] = memory.cdata[0]
 
 
 def vkBindBufferMemory(fake: FakeVulkan, handle: Any, buffer: int, memory: int, offset: int) -> int:

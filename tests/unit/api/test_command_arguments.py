@@ -12,7 +12,7 @@ import extmem
 from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.testing import fake_cuda, fake_vulkan
-from tests.unit.memory.test_commands import Bound, image
+from tests.unit.api.test_commands import Bound, image
 from tests.vulkan_bed import SHARES_NOTHING
 
 TRANSFER = vk.PipelineStageFlagBits.TRANSFER

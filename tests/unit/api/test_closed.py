@@ -23,8 +23,8 @@ from tests.verbs_world import World
 READABLE = {
     "Device": {"kind", "identity", "name", "uuid", "live_allocations", "has_room", "strict_kmt", "close", "repr"}
     | {"extmem.open", "extmem.open_handle", "extmem.open_device"},
-    "DeviceMemory": {"device", "descriptor", "name", "size", "allocation_size", "memory_type_index", "host_visible"}
-    | {"resource", "read_only", "closed", "close", "repr", "__array_interface__"},
+    "DeviceMemory": {"loans", "device", "descriptor", "name", "size", "allocation_size", "memory_type_index", "host_visible"}
+    | {"loans", "resource", "read_only", "closed", "close", "repr", "__array_interface__"},
     "Buffer": {"device", "size", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
     | {"verdict", "ownership"},
     "Image": {"device", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
@@ -125,7 +125,7 @@ FORKED = """
 import os, sys
 import extmem
 from tests import verbs
-from tests.unit.memory.test_closed import READABLE, answers
+from tests.unit.api.test_closed import READABLE, answers
 from tests.verbs_world import World
 
 

@@ -17,7 +17,8 @@ import pytest
 import extmem
 from extmem import raw, vk
 from extmem.api import Device
-from extmem.errors import DescriptorError, DriverError, HandleStateError, RuleViolation, RuleWarning, UnsupportedError
+from extmem.core.caller_warning import RuleWarning
+from extmem.errors import DescriptorError, DriverError, HandleStateError, RuleViolation, UnsupportedError
 
 T = vk.ExternalMemoryHandleTypeFlagBits
 Call = Callable[[Device, Any], object]

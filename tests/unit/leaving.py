@@ -1,4 +1,4 @@
-"""Nothing is left behind by any of these tests."""
+"""A fixture of every test of memory objects: nothing is left behind."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ import pytest
 
 import extmem
 from extmem.api import Device
+from extmem.api.access import stream_address
 from extmem.interop import DeviceArray
-from extmem.interop.stream_access import stream_address
 from extmem.testing import fake_cuda, fake_vulkan, leaks
 from tests import cuda_bed
 

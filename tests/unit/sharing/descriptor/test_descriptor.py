@@ -12,7 +12,8 @@ from extmem import vk
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.rules import PayloadFacts
 from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
-from extmem.sharing.limits import DESCRIPTOR_LIMIT, VERSION
+from extmem.sharing.descriptor.wire import VERSION
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 MAX = (1 << 63) - 1

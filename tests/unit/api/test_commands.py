@@ -284,15 +284,15 @@ def test_a_block_that_two_threads_end_is_submitted_once(any_device: Device, monk
 
 def test_two_threads_get_the_same_buffer(any_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     with any_device.allocate(256) as memory:
-        create, found = any_device.create_buffer, []
+        create, found = any_device.make_buffer, []
         other = threading.Thread(target=lambda: found.append(memory.buffer()))
 
-        def slow(info: vk.BufferCreateInfo) -> Buffer:
+        def slow(*arguments: Any) -> Buffer:
             other.start()
             other.join(0.2)  # it is not done before this thread is
-            return create(info)
+            return create(*arguments)
 
-        monkeypatch.setattr(any_device, "create_buffer", slow)
+        monkeypatch.setattr(any_device, "make_buffer", slow)
         made = memory.buffer()
         monkeypatch.undo()
         other.join()

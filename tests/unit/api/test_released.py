@@ -11,7 +11,7 @@ import extmem
 from extmem import vk
 from extmem.api import Device, Image
 from extmem.testing import fake_vulkan
-from tests.unit.memory.test_commands import Bound, image
+from tests.unit.api.test_commands import Bound, image
 
 LAYOUT, STAGE = vk.ImageLayout, vk.PipelineStageFlagBits
 GENERAL, TARGET, SOURCE = LAYOUT.GENERAL, LAYOUT.TRANSFER_DST_OPTIMAL, LAYOUT.TRANSFER_SRC_OPTIMAL

@@ -20,7 +20,7 @@ USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DS
 @pytest.fixture
 def theirs(vulkan_device: Device) -> Iterator[Any]:
     """The other binding's handles; skipped with `vulkan_device` where there is no driver."""
-    from tests.unit.memory.foreign import foreign
+    from tests.unit.core.foreign import foreign
 
     with foreign() as made:
         yield made
@@ -46,7 +46,7 @@ def test_an_adopted_device_shares_with_one_of_our_own(adopted: Device, vulkan_de
 
 
 def test_closing_leaves_their_device_alone(theirs: Any, vulkan_device: Device) -> None:
-    from tests.unit.memory.foreign import other
+    from tests.unit.core.foreign import other
 
     for _ in range(2):
         device = raw.adopt_device(*theirs.numbers, extensions=theirs.extensions, queue_family_index=0)
@@ -59,7 +59,7 @@ def test_closing_leaves_their_device_alone(theirs: Any, vulkan_device: Device) -
     "the broker names what was exported by fd; on Windows the driver does, when memory is allocated"
 )
 def test_their_memory_is_shared_by_name(theirs: Any, adopted: Device, vulkan_device: Device, name: str) -> None:
-    from tests.unit.memory.foreign import number, other
+    from tests.unit.core.foreign import number, other
 
     info = vk.BufferCreateInfo(size=4096, usage=USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(FD))
     with adopted.create_buffer(info) as buffer:
@@ -81,7 +81,7 @@ def test_their_memory_is_shared_by_name(theirs: Any, adopted: Device, vulkan_dev
 
 @pytest.mark.linux_only("the payload goes out by fd")
 def test_raw_handles_and_chains_go_out(adopted: Device, theirs: Any, vulkan_device: Device) -> None:
-    from tests.unit.memory.foreign import number, other
+    from tests.unit.core.foreign import number, other
 
     assert raw.vk_device(adopted) == number(theirs.device)
     with vulkan_device.allocate(4096, handle_types=int(FD)) as source, source.export_handle(FD) as fd:
@@ -140,7 +140,7 @@ def test_queues_are_asked_of_the_physical_device(theirs: Any) -> None:
 
 
 def other_families(theirs: Any) -> int:
-    from tests.unit.memory.foreign import other
+    from tests.unit.core.foreign import other
 
     return len(other.vkGetPhysicalDeviceQueueFamilyProperties(theirs.physical))
 
@@ -175,7 +175,7 @@ def test_an_extension_that_the_physical_device_lacks_is_refused(theirs: Any, ado
 @pytest.mark.parametrize("claimed", [1 << 28, 2, 1])
 def test_what_is_adopted_is_measured(theirs: Any, adopted: Device, claimed: int) -> None:
     """claimed: how many times the real size is stated; 1 is true."""
-    from tests.unit.memory.foreign import number, other
+    from tests.unit.core.foreign import number, other
 
     export = other.VkExportMemoryAllocateInfo(handleTypes=other.VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD_BIT)
     size = 65_536
@@ -222,7 +222,7 @@ def test_a_size_is_exact_and_a_type_is_one(vulkan_device: Device) -> None:
 
 
 def their_buffer(theirs: Any, size: int, usage: int) -> Any:
-    from tests.unit.memory.foreign import other
+    from tests.unit.core.foreign import other
 
     external = other.VkExternalMemoryBufferCreateInfo(handleTypes=other.VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD_BIT)
     return other.vkCreateBuffer(
@@ -240,7 +240,7 @@ def our_words(size: int, usage: int) -> vk.BufferCreateInfo:
 
 @pytest.mark.linux_only("the payload goes out by fd")
 def test_memory_is_dedicated_to_a_buffer_of_theirs(theirs: Any, adopted: Device, vulkan_device: Device) -> None:
-    from tests.unit.memory.foreign import number, other
+    from tests.unit.core.foreign import number, other
 
     usage, size = int(USAGE), 4096
     made = their_buffer(theirs, size, usage)
@@ -265,7 +265,7 @@ def test_memory_is_dedicated_to_a_buffer_of_theirs(theirs: Any, adopted: Device,
 
 @pytest.mark.linux_only("the payload goes out by fd")
 def test_a_resource_that_was_created_otherwise_is_refused(theirs: Any, adopted: Device) -> None:
-    from tests.unit.memory.foreign import number, other
+    from tests.unit.core.foreign import number, other
 
     made = their_buffer(theirs, 4096, int(USAGE))
     try:
@@ -282,7 +282,7 @@ def test_a_resource_that_was_created_otherwise_is_refused(theirs: Any, adopted: 
 @pytest.mark.linux_only("the payload goes out by fd")
 def test_an_image_of_theirs_is_published_as_dedicated(theirs: Any, adopted: Device, vulkan_device: Device) -> None:
     """The memory and the image are theirs, and bound by them; who opens it is told that it is dedicated."""
-    from tests.unit.memory.foreign import number, other
+    from tests.unit.core.foreign import number, other
 
     usage = vk.ImageUsageFlagBits.TRANSFER_SRC | vk.ImageUsageFlagBits.TRANSFER_DST
     external = other.VkExternalMemoryImageCreateInfo(handleTypes=other.VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD_BIT)
