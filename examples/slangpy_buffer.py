@@ -1,7 +1,6 @@
 """A buffer that slangpy made, seen by extmem here and in another process. Its fd is borrowed: it stays slangpy's.
 
-Another binding's fd carries no description. What it may be is asked of the driver; its size is what the driver requires
-of such a buffer; and before a device in use gets it, it is proven on one of its own.
+Its fd has no description: the driver is asked for types and size, and the fd is tried on a device of its own first.
 """
 
 import socket
@@ -35,9 +34,8 @@ def describe(device: extmem.Device, fd: int) -> extmem.Descriptor:
 
 
 def other_process() -> None:
-    with socket.socket(fileno=int(sys.argv[1])) as sock, extmem.process.receive_handle(sock) as handle:
-        with extmem.open(handle) as memory:
-            memory.write(2 * memory.read())
+    with socket.socket(fileno=int(sys.argv[1])) as sock, extmem.open(extmem.process.receive_handle(sock)) as memory:
+        memory.write(2 * memory.read())
 
 
 def main() -> None:
