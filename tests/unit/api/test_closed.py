@@ -23,8 +23,17 @@ from tests.verbs_world import World
 READABLE = {
     "Device": {"kind", "identity", "name", "uuid", "live_allocations", "has_room", "strict_kmt", "close", "repr"}
     | {"extmem.open", "extmem.open_handle", "extmem.open_device"},
-    "DeviceMemory": {"loans", "device", "descriptor", "name", "size", "allocation_size", "memory_type_index", "host_visible"}
-    | {"loans", "resource", "read_only", "closed", "close", "repr", "__array_interface__"},
+    "DeviceMemory": {
+        "loans",
+        "device",
+        "descriptor",
+        "name",
+        "size",
+        "allocation_size",
+        "memory_type_index",
+        "host_visible",
+    }
+    | {"resource", "read_only", "closed", "close", "repr", "__array_interface__"},
     "Buffer": {"device", "size", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
     | {"verdict", "ownership"},
     "Image": {"device", "create_info", "requirements", "memory", "memory_offset", "closed", "close", "repr"}
