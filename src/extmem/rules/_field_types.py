@@ -346,8 +346,7 @@ for _argument in (*ARGUMENTS.values(), _HOST_QUERY):
 
 
 def wrong_struct(info: object, struct: type, where: str) -> list[Violation]:
-    """Return the violation if `info` is not of exactly this struct type (subclasses are not accepted), or an empty
-    list."""
+    """Return the violation if `info` is not of exactly this struct type; subclasses are not accepted."""
     if type(info) is struct:
         return []
     return [misfit(ARGUMENTS[struct], where, info, f"a vk.{struct.__name__}")]

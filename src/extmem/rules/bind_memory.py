@@ -56,8 +56,7 @@ class Bind:
 
     @property
     def size_counts(self) -> bool:
-        """False for Direct3D textures: their size is that of the resource, and the size that Vulkan reports is
-        ignored."""
+        """False for Direct3D textures, whose size is that of the resource, not the one that Vulkan reports."""
         return not int(self.memory.import_handle_type) & SIZE_IGNORED_TYPES
 
 

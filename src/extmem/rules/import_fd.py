@@ -27,8 +27,7 @@ def type_is_defined(call: Allocation) -> Finding | None:
 
 @rule(f"{_STRUCT}-handleType-00669", on=ALLOCATE, needs=Traits.IMPORTS_FD | Traits.ODD_TYPE)
 def type_is_fd(call: Allocation) -> Finding | None:
-    """The handle type is OPAQUE_FD or DMA_BUF. Values that are not a handle type break the `-parameter` rule
-    instead."""
+    """The handle type is OPAQUE_FD or DMA_BUF. Values that are not a handle type break the `-parameter` rule."""
     kind = call.fd_type
     if kind & FD_TYPES == kind or kind not in DEFINED_TYPES:
         return None

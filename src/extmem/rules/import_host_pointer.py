@@ -37,7 +37,7 @@ def type_is_defined(call: Allocation) -> Finding | None:
 
 @rule(f"{_STRUCT}-handleType-01748", on=ALLOCATE, needs=Traits.IMPORTS_HOST | Traits.ODD_TYPE)
 def type_is_host(call: Allocation) -> Finding | None:
-    """The handle type is one of the two. Values that are not a handle type break the `-parameter` rule instead."""
+    """The handle type is one of the two. Values that are not a handle type break the `-parameter` rule."""
     kind = call.host_type
     if kind & HOST_TYPES == kind or kind not in DEFINED_TYPES:
         return None

@@ -38,7 +38,7 @@ def type_is_defined(call: Allocation) -> Finding | None:
 
 @rule(f"{_STRUCT}-handleType-00660", on=ALLOCATE, needs=Traits.IMPORTS_WIN32 | Traits.ODD_TYPE)
 def type_is_win32(call: Allocation) -> Finding | None:
-    """The handle type is one of the six. Values that are not a handle type break the `-parameter` rule instead."""
+    """The handle type is one of the six. Values that are not a handle type break the `-parameter` rule."""
     kind = call.win32_type
     if kind & WIN32_TYPES == kind or kind not in DEFINED_TYPES:
         return None

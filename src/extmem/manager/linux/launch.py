@@ -106,7 +106,9 @@ def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.so
 def _try_connect(directory: RuntimeDir, opened: int, timeout: float) -> socket.socket | None:
     sock = None
     try:
-        sock = fds.raised_socket(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC))
+        sock = fds.socket_above_standard_streams(
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        )
         set_deadline(sock, timeout)
         sock.connect(address_in(opened, directory.socket.name))
     except OSError as error:
