@@ -1,7 +1,7 @@
 """Size, alignment and every field's offset: cffi's layout is compared with that of a C compiler from the real headers.
 
-The committed layout (`tests/fixtures/layout/layout.json`, written by `python -m codegen layout` only) is used if there is
-no compiler. If there are a compiler and headers, it is compiled again.
+The committed layout (`tests/fixtures/layout/layout.json`, written by `python -m codegen layout` only) is used if there
+is no compiler. If there are a compiler and headers, it is compiled again.
 """
 
 from __future__ import annotations
