@@ -43,7 +43,7 @@ class NtHandle(OwnedHandle):
     def take(self) -> int:
         """Stop owning, and return the value, which the caller must close.
 
-        See `OwnedHandle.take`. The handle table is not notified when the raw value is closed later.
+        The handle table is not notified when the raw value is closed later.
         """
         taking = False
         try:
