@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from codegen import c_side, format_table, report, writers
+from codegen import c_modules, format_table, report, writers
 from codegen.registry import Model
 
 __all__ = ["FILES", "GENERATED", "compare", "render", "write"]
@@ -32,9 +32,9 @@ FILES: dict[str, Callable[[Model], str]] = {
     f"{GENERATED}/chains.py": writers.write_chains,
     f"{GENERATED}/commands.py": writers.write_commands,
     f"{GENERATED}/formats.py": format_table.write_formats,
-    f"{GENERATED}/marshal.py": c_side.write_marshal,
-    f"{GENERATED}/_abi.py": c_side.write_abi,
-    "src/extmem/devices/host/_libc.py": c_side.write_libc,
+    f"{GENERATED}/marshal.py": c_modules.write_marshal,
+    f"{GENERATED}/_abi.py": c_modules.write_abi,
+    "src/extmem/devices/host/_libc.py": c_modules.write_libc,
     "codegen/REPORT.md": report.write_report,
 }
 

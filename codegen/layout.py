@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from codegen import c_side
+from codegen import c_modules
 from codegen.registry import Model
 
 __all__ = ["FIXTURE", "Layout", "ask_compiler", "available", "c_program", "read_fixture", "write_fixture"]
@@ -47,8 +47,8 @@ def c_program(model: Model) -> tuple[str, Mapping[str, str]]:
     known = _header_text()
     lines = ["#define VK_USE_PLATFORM_WIN32_KHR 1", "#include <vulkan/vulkan.h>", "#include <stddef.h>"]
     lines += ["#include <stdint.h>", "#include <stdio.h>"]
-    windows = set(c_side.WINDOWS) | {"VkAllocationCallbacks", "PFN_vkVoidFunction"}
-    for name, text in c_side.typedefs(model).items():
+    windows = set(c_modules.WINDOWS) | {"VkAllocationCallbacks", "PFN_vkVoidFunction"}
+    for name, text in c_modules.typedefs(model).items():
         if name not in windows and not re.search(rf"\b{name}\b\s*[;)]", known):
             lines.append(text)
     source: dict[str, str] = {"SECURITY_ATTRIBUTES": "headers"}
@@ -58,7 +58,7 @@ def c_program(model: Model) -> tuple[str, Mapping[str, str]]:
         source[s.c_name] = "headers" if in_headers else "registry"
         members[s.c_name] = [f.c_name for f in s.fields]
         if not in_headers:
-            lines.append(c_side.struct_text(s, model))
+            lines.append(c_modules.struct_text(s, model))
     lines.append("int main(void) {")
     for name, fields in members.items():
         lines.append(f'    printf("{name} = %zu %zu\\n", sizeof({name}), _Alignof({name}));')

@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from extmem.errors import HandleStateError
-from extmem.handles._linux import same_open_file
+from extmem.handles._kcmp import same_open_file
 from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
 from extmem.handles.process_id import current_process
 from extmem.owning import OwnedFd, Use, Uses, copy_fd, out_of_descriptors

@@ -314,19 +314,19 @@ def test_kcmp_that_the_kernel_refuses_is_reported(monkeypatch: pytest.MonkeyPatc
     import platform
 
     from extmem.errors import UnsupportedError
-    from extmem.handles import _linux
+    from extmem.handles import _kcmp
 
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     with pytest.raises(UnsupportedError, match="pdp11"):
-        _linux.same_open_file(0, 0)
+        _kcmp.same_open_file(0, 0)
     monkeypatch.undo()
     with pytest.raises(OSError) as error:
-        _linux.same_open_file(2**30, 2**30 - 1)
+        _kcmp.same_open_file(2**30, 2**30 - 1)
     assert error.value.errno in (errno.EBADF,)
     # An unused system call number has the effect of a kernel without kcmp.
-    monkeypatch.setitem(_linux._SYS_KCMP, platform.machine(), 100_000)
+    monkeypatch.setitem(_kcmp._SYS_KCMP, platform.machine(), 100_000)
     with pytest.raises(UnsupportedError, match="kcmp"):
-        _linux.same_open_file(0, 0)
+        _kcmp.same_open_file(0, 0)
     assert ctypes.get_errno() >= 0
 
 

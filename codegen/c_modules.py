@@ -1,4 +1,4 @@
-"""The C side: declarations for cffi, the out-of-line ABI module made from them, and the field tables.
+"""C declarations for cffi, the out-of-line ABI module made from them, and the field tables.
 
 How this works: member declarations are the text of the registry; only the types that they mention are defined here, so
 that one declaration is valid on every OS: enums are int32_t, flags uint32_t or uint64_t, handles that Vulkan defines as
