@@ -85,7 +85,7 @@ BACKENDS = (
     "extmem.manager.windows.",
     "extmem.handles._win32.",
     "extmem.owning._",
-    "extmem.owning.fds",
+    "extmem.owning.pipes_and_sockets",
     "extmem.api.sockets",
     "extmem.cli.",
     "extmem.testing.",

@@ -196,7 +196,7 @@ def test_what_no_device_exports_is_left_out_and_not_dedicated(world: World) -> N
     with pytest.raises(extmem.RuleViolation) as error:
         world.memory(world.host, vk.ExportMemoryAllocateInfo(T.OPAQUE_WIN32 | T.D3D11_TEXTURE))
     (dedicated,) = (v for v in error.value.violations if v.vuid.endswith("00639"))
-    assert dedicated.remedy.startswith("Omit D3D11_TEXTURE")
+    assert dedicated.remedy.startswith("Omit D3D11_TEXTURE:")
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")

@@ -1,4 +1,4 @@
-"""The Vulkan loader: found, or said how to get it; commands by name."""
+"""The Vulkan loader: it is found, or the error states how to install it; commands by name."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ class Vmm:
         Errors: DriverError; UnsupportedError where the memory was not made for that.
         """
         owned = OwnedDescriptor()
-        result, made = owned.answered_by(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
+        result, made = owned.own_result_of(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 "cuMemExportToShareableHandle: this memory was made without a shareable handle type",
@@ -196,7 +196,7 @@ class Vmm:
         self._check(result, "cuMemExportToShareableHandle")
         try:
             make_private(owned.fd)
-            return owned.raised()
+            return owned.above_standard_streams()
         except OSError as error:
             owned.settle()
             raise OutOfMemoryError(

@@ -353,7 +353,9 @@ class VulkanBackend(Moving):
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
         call = self._fds.pop("set", None) or self._fds.make()
         call.info.memory, call.info.handleType, call.made[0] = raw, handle_type, -1
-        owned, result = OwnedFd.made_by(self.commands.vkGetMemoryFdKHR, (self.handle, call.info, call.made), call.made)
+        owned, result = OwnedFd.from_output(
+            self.commands.vkGetMemoryFdKHR, (self.handle, call.info, call.made), call.made
+        )
         if result:
             fail(result, "vkGetMemoryFdKHR", self.name)
         self._fds["set"] = call
@@ -365,7 +367,7 @@ class VulkanBackend(Moving):
                 requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {types_text(handle_type)}"],
             )
         os.set_inheritable(owned.fd, False)
-        return owned.raised()
+        return owned.above_standard_streams()
 
     def get_handle(self, raw: int, handle_type: int) -> OwnedFd:
         """vkGetMemoryFdKHR; on Windows vkGetMemoryWin32HandleKHR, of one of its NT types. Owned by the caller."""

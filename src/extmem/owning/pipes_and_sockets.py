@@ -1,9 +1,10 @@
-"""Descriptors of 3 and more: what this library opens never takes the place of stdin, stdout or stderr.
+"""Pipes and sockets whose file descriptors are 3 or greater, so that they never replace stdin, stdout or stderr.
 
 A process that was started with one of those closed (a daemon, a cron job, `2>&-`) gets the numbers 0, 1 and 2 for the
-next files that it opens, and whatever prints or logs writes there. A payload with such a number would be overwritten.
+next files that it opens, and code that prints or logs writes to them. A payload with such a number would be
+overwritten.
 
-`OwnedFd` sees to that by itself; these functions are for sockets and pipes.
+`OwnedFd` ensures this for other files.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("these are descriptors of Linux; Windows does not number files in this way")
+    raise ImportError("these are file descriptors of Linux; Windows does not number files in this way")
 
 import fcntl
 import os
@@ -21,15 +22,15 @@ from itertools import starmap
 from extmem.owning._system import FIRST
 from extmem.owning.fd import OwnedFd
 
-__all__ = ["pipe", "raised_socket"]
+__all__ = ["pipe", "socket_above_standard_streams"]
 
 
 def pipe(flags: int) -> tuple[OwnedFd, OwnedFd]:
-    """os.pipe2, both ends owned, and 3 or greater: for reading, for writing. Errors: OSError."""
+    """Return the reading and the writing end of a new pipe, both 3 or greater: os.pipe2. Errors: OSError."""
     made: list[tuple[int, int]] = []
     ends = OwnedFd(), OwnedFd()
     try:
-        made.extend(starmap(os.pipe2, ((flags,),)))  # one call: no signal handler runs before it is noted
+        made.extend(starmap(os.pipe2, ((flags,),)))  # one call: no signal handler runs before the fds are recorded
         for one, fd in zip(ends, made[0], strict=True):
             one.own(fd)
     except BaseException:
@@ -39,11 +40,11 @@ def pipe(flags: int) -> tuple[OwnedFd, OwnedFd]:
                     os.close(fd)
         raise
     receiving, sending = ends
-    return receiving.raised(), sending.raised()
+    return receiving.above_standard_streams(), sending.above_standard_streams()
 
 
-def raised_socket(made: socket.socket) -> socket.socket:
-    """A socket that was just made, under a number of 3 or more. The argument is closed where that is another one."""
+def socket_above_standard_streams(made: socket.socket) -> socket.socket:
+    """Return the socket if its fd is 3 or greater. Else close it, and return a copy whose fd is."""
     if made.fileno() >= FIRST:
         return made
     with made:

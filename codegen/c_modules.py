@@ -1,10 +1,10 @@
-"""The C side: declarations for cffi, the out-of-line ABI module made from them, and the field tables.
+"""C declarations for cffi, the out-of-line ABI module made from them, and the field tables.
 
-How this works: member declarations are the registry's own text; only the types they mention are ours, so that one
-declaration serves on every OS: enums are int32_t, flags uint32_t or uint64_t, handles that Vulkan defines as 64-bit
-numbers are uint64_t, HANDLE is void*, DWORD uint32_t, LPCWSTR const uint16_t*. A C compiler's answer for the real
-headers is compared with what cffi makes of this text (see `layout`). cffi parses the text here and writes it out in
-compiled form: nothing is parsed when the library is imported.
+How this works: member declarations are the text of the registry; only the types that they mention are defined here, so
+that one declaration is valid on every OS: enums are int32_t, flags uint32_t or uint64_t, handles that Vulkan defines as
+64-bit numbers are uint64_t, HANDLE is void*, DWORD uint32_t, LPCWSTR const uint16_t*. The layout by a C compiler from
+the real headers is compared with cffi's layout from this text (see `layout`). cffi parses the text here and writes it
+in compiled form, so nothing is parsed when the library is imported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WINDOWS = {
 
 
 def typedefs(model: Model) -> dict[str, str]:
-    """Every type that members and parameters mention, with its declaration, in an order that compiles."""
+    """Return every type that members and parameters mention, with its declaration, in an order that compiles."""
     found = {
         "VkFlags": "typedef uint32_t VkFlags;",
         "VkFlags64": "typedef uint64_t VkFlags64;",
@@ -55,7 +55,7 @@ def typedefs(model: Model) -> dict[str, str]:
 
 
 def struct_text(struct: StructModel, model: Model) -> str:
-    """One struct in C, array lengths as numbers."""
+    """Return one struct in C, with array lengths as numbers."""
     lengths = dict(model.constants)
 
     def number(match: re.Match[str]) -> str:
@@ -74,7 +74,7 @@ def _pointer_text(command: CommandModel) -> str:
 
 
 def declarations(model: Model) -> str:
-    """All that cffi is told."""
+    """Return all declarations for cffi."""
     parts = list(typedefs(model).values())
     parts.append(
         "typedef struct VkBaseOutStructure {\n    VkStructureType sType;\n    struct VkBaseOutStructure *pNext;\n"
@@ -82,13 +82,13 @@ def declarations(model: Model) -> str:
     )
     parts += [struct_text(s, model) for s in (*model.structs, *model.c_structs)]
     parts += [_pointer_text(c) for c in model.commands]
-    # The one function that is looked up in the loader by name: it leads to all others.
+    # The one function that is looked up in the loader by name. It returns the addresses of all others.
     parts.append("PFN_vkVoidFunction vkGetInstanceProcAddr(VkInstance instance, const char* pName);")
     return "\n".join(parts) + "\n"
 
 
 def write_abi(model: Model) -> str:
-    """`_abi.py`: cffi's own compiled form of the declarations."""
+    """Return the text of `_abi.py`: the declarations in cffi's compiled form."""
     return _compiled(model, "extmem.vk._generated._abi", declarations(model))
 
 
@@ -96,11 +96,11 @@ _LIBC = """
 uintptr_t mmap(uintptr_t addr, size_t length, int prot, int flags, int fd, long offset);
 int munmap(uintptr_t addr, size_t length);
 """
-"""Addresses as numbers: nobody here looks through them."""
+"""Addresses are numbers, because they are not dereferenced."""
 
 
 def write_libc(model: Model) -> str:
-    """`_libc.py`: what the host device maps memory with."""
+    """Return the text of `_libc.py`: the functions with which the host device maps memory."""
     return _compiled(model, "extmem.devices.host._libc", _LIBC)
 
 
@@ -116,14 +116,14 @@ def _compiled(model: Model, module: str, text: str) -> str:
     emitted = source.getvalue()
     marker = "# auto-generated file\n"
     if not emitted.startswith(marker):
-        raise ValueError("cffi's output has changed its first line: look at it before trusting the rest")
+        raise ValueError("the first line of cffi's output has changed; check the rest of its output")
     subject = f"C declarations for cffi, in the form cffi {cffi.__version__} compiled them to."
     return header(model, subject) + "\n" + emitted.removeprefix(marker)
 
 
 def write_marshal(model: Model) -> str:
-    """`marshal.py`: how each member of each struct goes to C and back."""
-    text = header(model, "How each member of each struct goes to C and back; read by `extmem.vk.abi` only.")
+    """Return the text of `marshal.py`: the table by which struct members are converted to C and back."""
+    text = header(model, "How the members of each struct are converted to C and back; read by `extmem.vk.abi` only.")
     text += "\nfrom collections.abc import Mapping\n\nfrom extmem.vk._fields import FieldSpec\n\n"
     text += '__all__ = ["FIELDS"]\n\nFIELDS: Mapping[str, tuple[FieldSpec, ...]] = {\n'
     for s in model.structs:

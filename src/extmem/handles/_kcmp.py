@@ -1,4 +1,4 @@
-"""Linux calls that the standard library lacks: kcmp(2), to tell whether two descriptors are one open file."""
+"""Linux calls that the standard library lacks: kcmp(2), which compares the open files of two file descriptors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from extmem.errors import UnsupportedError
 __all__ = ["same_open_file"]
 
 _KCMP_FILE = 0
-# The syscall number is the architecture's own; where it is not listed we say so rather than guess.
+# The system call number depends on the architecture. For an architecture that is not listed, an error is raised.
 _SYS_KCMP = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}
 
 
 def same_open_file(a: int, b: int) -> bool:
-    """kcmp(KCMP_FILE): whether two descriptors of this process refer to one open file description.
+    """Return whether two file descriptors of this process refer to one open file description: kcmp(KCMP_FILE).
 
-    Errors: OSError (EBADF) for a closed descriptor; UnsupportedError where the kernel has no kcmp.
+    Errors: OSError (EBADF) for a closed file descriptor; UnsupportedError if the kernel has no kcmp.
     """
     import ctypes
     import platform
@@ -25,7 +25,8 @@ def same_open_file(a: int, b: int) -> bool:
     number = _SYS_KCMP.get(platform.machine())
     if number is None:
         raise UnsupportedError(
-            f"cannot compare open files on {platform.machine()}: no kcmp number is known for it; please report it",
+            f"cannot compare open files on {platform.machine()}: its kcmp system call number is not known; please "
+            "report it",
             requires_one_of=["kcmp(2)"],
         )
     pid = os.getpid()
@@ -42,7 +43,8 @@ def same_open_file(a: int, b: int) -> bool:
     code = ctypes.get_errno()
     if code in (errno.ENOSYS, errno.EPERM):
         raise UnsupportedError(
-            f"this kernel refuses kcmp(2) ({os.strerror(code)}), the only way to compare these descriptors by object",
+            f"this kernel refuses kcmp(2) ({os.strerror(code)}), the only call that compares the open files of these "
+            "descriptors",
             requires_one_of=["CONFIG_KCMP"],
         )
     raise OSError(code, os.strerror(code))
