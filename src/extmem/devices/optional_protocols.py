@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ __all__ = [
     "ReleasesOwnership",
     "ImportsByDescriptor",
     "ImportsHandles",
-    "RepeatsImports",
 ]
 
 
@@ -67,14 +65,6 @@ class ImportsHandles(Protocol):
 
     def missing_for(self, handle_type: int) -> str:
         """The extension that the device lacks for this handle type (one bit); empty where it has all that it takes."""
-
-
-@runtime_checkable
-class RepeatsImports(Protocol):
-    """A driver that imports many payloads that are alike faster than one by one: a Vulkan device's."""
-
-    def known_imports(self, size: int, memory_type_index: int, handle_type: int) -> Callable[[int], Allocation]:
-        """`Backend.import_fd` with these arguments, known and not dedicated, of one fd after the other."""
 
 
 @runtime_checkable

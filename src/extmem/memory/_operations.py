@@ -11,7 +11,6 @@ from extmem.memory import (
     exporting,
     importing,
     opening,
-    own_fds,
     passing,
     ranges,
 )
@@ -41,7 +40,6 @@ __all__ = [
     "in_use",
     "manager",
     "opening",
-    "own_fds",
     "passing",
     "ranges",
 ]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
+from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
 from extmem.handles import Access
-from extmem.memory import exporting, foreign, image_answers, importing, own_fds, tracking, verdicts
+from extmem.memory import exporting, foreign, image_answers, importing, tracking, verdicts
 from extmem.memory.callers_fd import CallersFd
 from extmem.memory.descriptor import Descriptor
 from extmem.memory.holding import Holding
@@ -18,16 +19,15 @@ from extmem.memory.resources import Buffer, Image, Resource
 from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
-from extmem.sharing.payload import Win32Payload
 from extmem.vk.copies import copied
 from extmem.vk.handle_types import SIZED_BY_D3D
-from extmem.wire import Kind
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation
     from extmem.manager import Imported, Manager
     from extmem.memory.device import Device
     from extmem.memory.importing import Source
+    from extmem.sharing.terms import ShareTerms
 
 __all__ = [
     "Everyday",
@@ -43,7 +43,6 @@ __all__ = [
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _U32 = 0xFFFF_FFFF
-_HOST_KIND = int(Kind.HOST)
 _HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 
@@ -70,10 +69,11 @@ def allocate_memory(
     try:
         with Uses() as uses:
             uses.add(device)
-            if verdicts.of_allocation(info) not in device.verdicts:
+            key = verdicts.of_allocation(info) if stated is None else None
+            if key not in device.verdicts:
                 check_fields(device, info)
             callers = CallersFd.of_chain(info, uses)
-            memory, imports_fd = _allocate_memory(device, info, everyday, stated, callers, uses)
+            memory, imports_fd = _allocate_memory(device, info, everyday, stated, callers, uses, key)
             if resource is not None:
                 memory.holding.keep_resource(resource)
         if callers is None or not imports_fd:
@@ -94,6 +94,7 @@ def _allocate_memory(
     stated: Descriptor | None,
     callers: CallersFd | None,
     uses: Uses,
+    key: verdicts.Key | None,
 ) -> tuple[DeviceMemory, bool]:
     """The memory, and whether it was imported from `callers`, which is not consumed yet."""
     dedicated = export = chained = source = None
@@ -109,23 +110,23 @@ def _allocate_memory(
     try:
         export_types = int(export.handle_types) if export is not None else 0
         if device.check != "off" or (source is not None and source.error is not None):
-            key = verdicts.of_allocation(info) if source is None and device.has_room else None
-            if key not in device.verdicts:
+            fields = key
+            if source is not None:
+                key = verdicts.of_import(key, source.described_by) if source.error is None else None
+            if key not in device.verdicts or not device.has_room:
                 judge(device, info, dedicated, source, export_types)
-                if device.check == "raise":  # it has not raised
+                if device.check == "raise" and key is not None:  # it has not raised
+                    device.verdicts.note(fields)
                     device.verdicts.note(key)
         if export_types:
             exporting.refuse_direct3d_types(device, export_types)
         size, kind = int(info.allocation_size), int(info.memory_type_index)
+        terms = exporting.terms_of(export_types, chained)
         if source is not None:
-            if export_types and source.imported is not None and isinstance(source.imported.payload, Win32Payload):
-                # The driver that imports it is to export it again, in the same call.
-                source.imported.payload.export_types = export_types
-                source.imported.payload.terms = exporting.terms_of(export_types, chained)
             if dedicated is not None:
                 uses.add(dedicated)
             try:
-                holding = adopt(device, source, size, kind, dedicated)
+                holding = adopt(device, source, size, kind, dedicated, export_types, terms)
             except InvalidHandleError as error:  # the driver alone could tell
                 source.refusal = Refusal(Status.INVALID_PARAMETER.name, str(error))
                 if device.check != "off":
@@ -136,11 +137,11 @@ def _allocate_memory(
             described = everyday.descriptor if everyday is not None else None
             descriptor = described or device.describe(size, kind, export_types, dedicated)
             native = uses.add(dedicated).native if dedicated is not None else None
-            terms = exporting.terms_of(export_types, chained) if not (everyday and everyday.lazy_share) else None
-            if terms is not None and everyday is not None:
-                terms = terms._replace(described=True)
+            given = None if everyday is not None and everyday.lazy_share else terms
+            if given is not None and everyday is not None:
+                given = given._replace(described=True)
             allocation = device.backend.allocate(
-                size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=terms
+                size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=given
             )
             holding = Holding(device, allocation, descriptor, size, kind)
             if dedicated is not None:
@@ -152,20 +153,26 @@ def _allocate_memory(
     if export_types:
         holding.export_handle_types = export_types
         try:
-            share(holding, chained, everyday)
+            share(holding, terms, everyday)
         except BaseException:
             holding.end()
             raise
-    if source is not None:
-        if stated is None and not export_types:
-            own_fds.note(device, info, source)
-    elif everyday is None and dedicated is None:
-        own_fds.note_export(device, info, holding.descriptor)
     return DeviceMemory(holding), source is not None and bool(source.fd_is_valid)
 
 
-def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resource | None) -> Holding:
-    """The device's import of what `resolve` found; the holding owns its references from then on."""
+def adopt(
+    device: Device,
+    source: Source,
+    size: int,
+    kind: int,
+    dedicated: Resource | None,
+    export_types: int = 0,
+    terms: ShareTerms | None = None,
+) -> Holding:
+    """The device's import of what `resolve` found; the holding owns its references from then on.
+
+    export_types, terms: how the import is exported again, for a driver that does both in one call.
+    """
     unknown = source.descriptor is None
     if unknown and dedicated is not None and device.described is None and source.handle_type in SIZED_BY_D3D:
         size = dedicated.requirements.size or size or 1  # drivers may say 0, and so may programs, or anything
@@ -192,7 +199,9 @@ def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resou
             devices=[device.name, descriptor.device_name],
         )
     if source.imported is not None and source.owner is not None:
-        holding = adopt_object(device, source.owner, source.imported, descriptor, kind, source.handle_type, dedicated)
+        holding = adopt_object(
+            device, source.owner, source.imported, descriptor, kind, source.handle_type, dedicated, export_types, terms
+        )
         source.imported = None
     else:
         native = dedicated.native if dedicated is not None else None
@@ -217,21 +226,17 @@ def adopt_object(
     kind: int,
     handle_type: int,
     dedicated: Resource | None = None,
+    export_types: int = 0,
+    terms: ShareTerms | None = None,
 ) -> Holding:
     """The device's import of what the object manager gave; the holding owns that from then on."""
     payload, size = imported.payload, descriptor.allocation_size
     if device.described is not None and not imported.capacity:
         allocation = foreign.by_object(device.described, imported, descriptor)
-    elif imported.kind == _HOST_KIND and dedicated is None:
-        allocation = device.backend.import_payload(payload, size, kind, imported.capacity)
     else:
+        native = dedicated.native if dedicated is not None else None
         allocation = device.backend.import_payload(
-            payload,
-            size,
-            kind,
-            imported.capacity,
-            identity=imported.identity,
-            dedicated=dedicated.native if dedicated is not None else None,
+            ImportRequest(payload, size, kind, native, imported.capacity, imported.identity, export_types, terms)
         )
     return imported_holding(device, owner, imported, allocation, descriptor, size, kind, handle_type)
 
@@ -368,19 +373,17 @@ def _host_bits(device: Device, source: Source | None) -> int | None:
     return device.backend.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
 
 
-def share(holding: Holding, chained: vk.ExportMemoryWin32HandleInfoKHR | None, everyday: Everyday | None) -> None:
-    """Announce the memory to the object manager, where its export types and this struct say so."""
-    terms = exporting.terms_of(holding.export_handle_types, chained)
+def share(holding: Holding, terms: ShareTerms | None, everyday: Everyday | None) -> None:
+    """Announce the memory to the object manager; None for memory that is not shared there."""
     if terms is None:
         return
     if everyday is not None and everyday.lazy_share:
         holding.lazy_share = int(Access.ALL)
         return
-    attributes = chained.attributes if chained is not None else None
     exporting.publish(
         holding,
         terms,
-        access=int(chained.access) if chained is not None else int(Access.ALL),
-        inherit=bool(attributes.inherit_handle) if isinstance(attributes, vk.SecurityAttributes) else False,
+        access=terms.access if terms.stated else int(Access.ALL),
+        inherit=terms.inherit,
         strict_kmt=holding.device.strict_kmt,
     )

@@ -24,7 +24,6 @@ from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Backend, DeviceIdentity
-    from extmem.memory import own_fds
     from extmem.memory.commands import Commands
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.holding import Holding
@@ -35,7 +34,6 @@ __all__ = ["Check", "Device"]
 
 Check = Literal["raise", "warn", "off"]
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_ImportFd, _Export = vk.ImportMemoryFdInfoKHR, vk.ExportMemoryAllocateInfo
 _DESCRIBED = 512
 _TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
@@ -77,10 +75,6 @@ class Device(Held):
         self.live = Live()
         self.plain: dict[bytes, Descriptor] = {}
         """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
-        self.own_imports: dict[object, own_fds.Noted] = {}
-        """What `own_fds` has seen imported: by the call, or opened: by the payload's description."""
-        self.own_exports: dict[tuple[object, ...], tuple[Descriptor, bytes]] = {}
-        """What `own_fds` has seen allocated for export."""
         self._described: dict[tuple[int, int, int, int], Descriptor] = {}
         self.verdicts = verdicts.Verdicts()
         """Calls that broke no rule."""
@@ -195,12 +189,7 @@ class Device(Held):
         """
         if unsettled:
             work_off()
-        again, link = None, info.p_next.__class__ if info.__class__ is vk.MemoryAllocateInfo else None
-        if link is _ImportFd:
-            again = operations.own_fds.import_again(self, info)
-        elif link is _Export:
-            again = operations.own_fds.allocate_again(self, info)
-        return again or operations.allocating.allocate_memory(self, info)
+        return operations.allocating.allocate_memory(self, info)
 
     def free_memory(self, memory: DeviceMemory) -> None:
         """vkFreeMemory, the same as `memory.close()`."""
@@ -321,8 +310,7 @@ class Device(Held):
         if unsettled:
             work_off()
         self.check_open()
-        again = operations.own_fds.open_again(self, source) if isinstance(source, FdHandle) else None
-        return again or operations.opening.open_on(self, source, access)
+        return operations.opening.open_on(self, source, access)
 
     # Work on the queue.
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from extmem import vk
+from extmem.handles import FdHandle
 
 if TYPE_CHECKING:
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
     from extmem.memory.resources import Buffer
 
-__all__ = ["Key", "Verdicts", "of_allocation", "of_binding", "of_buffer", "of_fd"]
+__all__ = ["Key", "Verdicts", "of_allocation", "of_binding", "of_buffer", "of_fd", "of_import"]
 
 Key: TypeAlias = tuple[object, ...]
 _ROOM = 1_024
@@ -35,17 +36,29 @@ class Verdicts(set[Key | None]):
 
 
 def of_allocation(info: vk.MemoryAllocateInfo) -> Key | None:
-    """vkAllocateMemory that exports by handle types alone, and imports and dedicates nothing."""
+    """vkAllocateMemory that exports by handle types alone, or imports an `FdHandle` and does nothing else.
+
+    The key of an import is incomplete: `of_import` adds the descriptor, once the fd was examined.
+    """
     if info.__class__ is not vk.MemoryAllocateInfo:
         return None
-    export, size, kind = info.p_next, info.allocation_size, info.memory_type_index
-    if export.__class__ is not vk.ExportMemoryAllocateInfo:
+    link, size, memory_type = info.p_next, info.allocation_size, info.memory_type_index
+    # 4096.0 is equal to 4096, and malformed.
+    if link is None or link.p_next is not None or not (isinstance(size, int) and isinstance(memory_type, int)):
         return None
-    types = export.handle_types
-    # 4096.0 is equal to 4096, and malformed. (Written out: this is asked at every call, and a loop takes its time.)
-    if export.p_next is not None or not (isinstance(size, int) and isinstance(kind, int) and isinstance(types, int)):
-        return None
-    return "allocate", size, kind, types
+    if link.__class__ is vk.ExportMemoryAllocateInfo and isinstance(link.handle_types, int):
+        return "allocate", size, memory_type, link.handle_types
+    if link.__class__ is vk.ImportMemoryFdInfoKHR and isinstance(link.handle_type, int):
+        return ("import", size, memory_type, link.handle_type) if isinstance(link.fd, FdHandle) else None
+    return None
+
+
+def of_import(key: Key | None, descriptor: bytes) -> Key | None:
+    """The complete key of an import: what the rules compare of a payload is in its descriptor.
+
+    Whether the fd can be imported is not in it: that is examined at each import.
+    """
+    return (*key, descriptor) if key is not None and descriptor else None
 
 
 def of_buffer(info: vk.BufferCreateInfo) -> Key | None:

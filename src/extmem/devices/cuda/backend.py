@@ -15,12 +15,13 @@ from extmem.devices import host
 from extmem.devices.backend import (
     Allocation,
     DeviceIdentity,
-    FdFacts,
+    ExaminedFd,
+    ImportRequest,
     Origin,
     QueueFacts,
     Recorder,
 )
-from extmem.devices.cuda import WIN32_IS_NATIVE
+from extmem.devices.cuda import WIN32_IS_NATIVE, fd_check
 from extmem.devices.cuda.capabilities import DEVICE_TYPE, EXPORTED, HOST_TYPE, Answers, no_images
 from extmem.devices.cuda.export_handle import ATTRIBUTE
 from extmem.devices.cuda.imports import Imports
@@ -234,58 +235,36 @@ class CudaBackend(Held, Answers):
         self.alive()
         return self._imports.described(handle, origin, payload=payload, name=name, identity=identity, writable=writable)
 
-    def import_fd(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        *,
-        handle_type: int = _FD,
-        dedicated: NativeResource | None = None,
-        known: bool = False,
-    ) -> CudaAllocation:
-        """A stranger's opaque fd of which nobody knows more than size and dedication: one that Vulkan made."""
+    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        """See `Backend`, and `fd_check`."""
+        return fd_check.examine(self, fd, handle_type, trusted=trusted)
+
+    def import_fd(self, request: ImportRequest[ExaminedFd]) -> CudaAllocation:
+        """See `Backend`. An opaque fd without a descriptor, of which size and dedication are stated: Vulkan's."""
         self.alive()
-        found = self.inspect_fd(fd, handle_type)
-        if not found.valid:
-            raise self._imports.refusal(found.problem)
-        kept = PayloadFd(copy_of(fd), True)
+        examined = request.source
+        if examined.problem:
+            raise self._imports.refusal(examined.problem)
+        payload = PayloadFd(copy_of(examined.fd), True)
         try:
-            return self._imports.described(
-                kept.fd, Origin(size, handle_type, dedicated=dedicated is not None), payload=kept
-            )
+            return self.import_payload(request._replace(source=payload))
         except BaseException:
-            kept.close()
+            payload.close()
             raise
 
-    def import_payload(
-        self,
-        payload: PayloadFd,
-        size: int,
-        memory_type_index: int,
-        capacity: int,
-        *,
-        identity: int = 0,
-        dedicated: NativeResource | None = None,
-    ) -> CudaAllocation:
-        """A host payload: its pages, registered once. Others need their descriptor: `import_by_descriptor`."""
+    def import_payload(self, request: ImportRequest[PayloadFd]) -> CudaAllocation:
+        """See `Backend`. A host payload's pages are registered once. Others: better by `import_by_descriptor`."""
         self.alive()
-        if not capacity:
-            origin = Origin(size, _FD, dedicated=dedicated is not None)
-            return self._imports.described(payload.fd, origin, payload=payload, identity=identity)
-        return self._imports.from_host_payload(payload, size, capacity)
+        payload, size = request.source, request.size
+        if request.capacity:
+            return self._imports.from_host_payload(payload, size, request.capacity)
+        origin = Origin(size, _FD, dedicated=request.dedicated is not None)
+        return self._imports.described(payload.fd, origin, payload=payload, identity=request.identity)
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> CudaAllocation:
         """See `Backend`. The pages are pinned and mapped until the memory is freed."""
         self.alive()
         return self._imports.from_host_pointer(address, size)
-
-    def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """See `Backend`. A file that is not a driver's is reported here; the driver refuses others (999) without harm.
-
-        CUDA imports OPAQUE_FD alone of the fd types.
-        """
-        return self._imports.inspect_fd(fd, handle_type, known=known)
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> OwnedFd:
         """See `Backend`. A driver's fd can always be written through: `read_only` changes nothing here."""

@@ -1,13 +1,11 @@
-"""Imports of a CUDA device: by descriptor, of host payloads and host pointers; and a look at strangers' fds."""
+"""Imports of a CUDA device: by descriptor, of host payloads, and of host pointers."""
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.backend import FdFacts, Origin
+from extmem.devices.backend import Origin
 from extmem.devices.cuda.capabilities import HOST_TYPE
 from extmem.devices.cuda.external import External
 from extmem.devices.cuda.memory import CudaAllocation, HostMapping, Undo
@@ -19,11 +17,6 @@ if TYPE_CHECKING:
     from extmem.sharing.payload import PayloadFd
 
 __all__ = ["Imports"]
-
-_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
-_NOT_A_PAYLOAD = {stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe"}
-_KNOWN = FdFacts("known", writable=True, self_describing=False)
-_KINDS = {stat.S_IFSOCK: "socket", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device"}
 
 
 class Imports:
@@ -94,26 +87,6 @@ class Imports:
         made = CudaAllocation(backend, size, HOST_TYPE, pointer, [(registrations.unregister, address)])
         made.mapping = HostMapping(address, size)
         return made
-
-    def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """See `CudaBackend.inspect_fd`. What this library exported itself needs to be open, and nothing else."""
-        try:
-            found = os.fstat(fd) if fd >= 0 else None
-        except OSError:
-            found = None
-        if found is None:
-            return FdFacts("closed", f"fd {fd} is no open file descriptor", self_describing=False)
-        if known and handle_type == _FD:
-            return _KNOWN
-        mode = stat.S_IFMT(found.st_mode)
-        kind, wrong = _KINDS.get(mode, "other"), _NOT_A_PAYLOAD.get(mode)
-        if wrong is not None:
-            return FdFacts(kind, f"fd {fd} is {wrong}, and no driver exports one", self_describing=False)
-        if handle_type != _FD:
-            return FdFacts(kind, str(self._backend.unsupported_type(handle_type)), self_describing=False)
-        return FdFacts(
-            kind, size=found.st_size, writable=True, identity=(found.st_dev, found.st_ino), self_describing=False
-        )
 
     def refusal(self, problem: str) -> DriverError:
         """What to raise for what cannot be a payload."""

@@ -13,12 +13,12 @@ from extmem.errors import UnsupportedError
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import FdFacts, Offer
+    from extmem.devices.backend import ExaminedFd, Offer
     from extmem.devices.host import images as images
     from extmem.devices.host import recording as recording
     from extmem.devices.host.system import FileMapping
 
-__all__ = ["HAS_FDS", "RANK", "identity_of", "inspect", "map_file", "offers", "range_is_mapped"]
+__all__ = ["HAS_FDS", "RANK", "examine_fd", "identity_of", "map_file", "offers", "range_is_mapped"]
 
 RANK = 50
 """After every GPU, before a processor that poses as one."""
@@ -64,12 +64,12 @@ if sys.platform in ("linux", "win32"):
 
         return system.identity_of(fd)
 
-    def inspect(fd: int) -> FdFacts:
+    def examine_fd(fd: int) -> ExaminedFd:
         """What an fd is, and whether it is a host payload's. It is left as it is."""
         with late_imports():
             from extmem.devices.host import system
 
-        return system.inspect(fd)
+        return system.examine(fd)
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped here, readable and writable, and there.
@@ -97,11 +97,11 @@ else:
         """None: there are no host payloads."""
         return None
 
-    def inspect(fd: int) -> FdFacts:
+    def examine_fd(fd: int) -> ExaminedFd:
         """No fd is a host payload's on this platform."""
-        from extmem.devices.backend import FdFacts
+        from extmem.devices.backend import ExaminedFd
 
-        return FdFacts("other", f"fd {fd} leads to no host payload: there are none on this platform")
+        return ExaminedFd(fd, 1, "other", f"fd {fd} leads to no host payload: there are none on this platform")
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether [address, address + size) is mapped here: unknown on this platform, so the driver has to say."""

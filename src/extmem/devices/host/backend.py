@@ -11,7 +11,8 @@ from extmem.devices import host
 from extmem.devices.backend import (
     Allocation,
     DeviceIdentity,
-    FdFacts,
+    ExaminedFd,
+    ImportRequest,
     Mapping,
     QueueFacts,
     Recorder,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HostBackend"]
 
+_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _BUFFER_ALIGNMENT = 64
 _ALL_TYPES = 0b11
 _Property = vk.MemoryPropertyFlagBits
@@ -178,54 +180,34 @@ class HostBackend:
             )
         return HostAllocation(system.create(size, descriptor, terms), size, memory_type_index, True)
 
-    def import_fd(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        *,
-        handle_type: int = 1,
-        dedicated: NativeResource | None = None,
-        known: bool = False,
-    ) -> HostAllocation:
-        """See `Backend`. The fd must be a memory file with sealed size, at least as large as the allocation."""
-        self._check(size, memory_type_index)
-        facts = system.inspect(fd)
-        if not facts.valid:
-            raise self._refusal(facts.problem)
-        if size > facts.capacity:
-            raise self._too_large(size, facts.capacity)
-        return HostAllocation(copy_of(fd), size, memory_type_index, facts.writable)
+    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        """See `Backend`. Nothing is taken on trust: a host payload is what its file is."""
+        examined = system.examine(fd)
+        if handle_type == _FD or not examined.valid:
+            return examined
+        problem = f"the host device imports OPAQUE_FD and not {types_text(handle_type)}"
+        return examined._replace(handle_type=handle_type, problem=problem)
 
-    def import_payload(
-        self,
-        payload: PayloadFd,
-        size: int,
-        memory_type_index: int,
-        capacity: int,
-        *,
-        identity: int = 0,
-        dedicated: NativeResource | None = None,
-    ) -> HostAllocation:
+    def import_fd(self, request: ImportRequest[ExaminedFd]) -> HostAllocation:
+        """See `Backend`. The fd must be a memory file with sealed size, at least as large as the allocation."""
+        examined, size, memory_type = request.source, request.size, request.memory_type
+        self._check(size, memory_type)
+        if examined.problem:
+            raise self._refusal(examined.problem)
+        if size > (examined.capacity or 0):
+            raise self._too_large(size, examined.capacity or 0)
+        return HostAllocation(copy_of(examined.fd), size, memory_type, examined.writable)
+
+    def import_payload(self, request: ImportRequest[PayloadFd]) -> HostAllocation:
         """See `Backend`."""
-        if self._closed or size <= 0 or not 0 <= memory_type_index < _TYPE_COUNT:
-            self._check(size, memory_type_index)
-        if size > capacity:
-            raise self._too_large(size, capacity)
+        payload, size, memory_type = request.source, request.size, request.memory_type
+        if self._closed or size <= 0 or not 0 <= memory_type < _TYPE_COUNT:
+            self._check(size, memory_type)
+        if size > request.capacity:
+            raise self._too_large(size, request.capacity)
         if payload.shared is None:
             raise HandleStateError("this payload's descriptor is closed; import the payload again")
-        return HostAllocation(payload, size, memory_type_index, payload.writable)
-
-    def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """See `Backend`."""
-        facts = system.inspect(fd)
-        if handle_type != vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD and facts.valid:
-            return FdFacts(
-                facts.kind,
-                f"the host device imports OPAQUE_FD and not {types_text(handle_type)}",
-                identity=facts.identity,
-            )
-        return facts
+        return HostAllocation(payload, size, memory_type, payload.writable)
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:
         """See `Backend`."""

@@ -10,7 +10,7 @@ if sys.platform != "win32":
 import ctypes
 
 from extmem import vk
-from extmem.devices.backend import DESCRIPTOR_LIMIT, FdFacts
+from extmem.devices.backend import DESCRIPTOR_LIMIT, ExaminedFd
 from extmem.errors import OutOfMemoryError, UnsupportedError
 from extmem.handles._win32 import sections
 from extmem.handles._win32.tables import MEMORYSTATUSEX, kernel32
@@ -18,7 +18,7 @@ from extmem.manager.windows import payloads
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.terms import ShareTerms
 
-__all__ = ["PAGE", "create", "duplicate", "identity_of", "inspect", "physical"]
+__all__ = ["PAGE", "create", "duplicate", "examine", "identity_of", "physical"]
 
 PAGE = sections.PAGE
 _CHECKED_FROM = 1 << 20
@@ -46,9 +46,14 @@ def identity_of(handle: int) -> tuple[int, int] | None:
     return None
 
 
-def inspect(fd: int) -> FdFacts:
+def examine(fd: int) -> ExaminedFd:
     """No fd is a payload here: those of the C runtime mean nothing to other processes."""
-    return FdFacts("other", f"fd {fd} cannot be a payload: on Windows payloads are shared by NT handle or KMT number")
+    return ExaminedFd(
+        fd,
+        int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD),
+        "other",
+        f"fd {fd} cannot be a payload: on Windows payloads are shared by NT handle or KMT number",
+    )
 
 
 def duplicate(fd: int, *, writable: bool) -> OwnedFd:

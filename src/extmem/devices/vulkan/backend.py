@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import os
 import secrets
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
@@ -19,11 +18,10 @@ from extmem.devices import descriptor_shortage, host
 from extmem.devices.backend import (
     Allocation,
     DeviceIdentity,
-    FdFacts,
+    ExaminedFd,
+    ImportRequest,
 )
 from extmem.devices.vulkan import native_sharing
-from extmem.devices.vulkan.again import KnownImports
-from extmem.devices.vulkan.call_structs import Export, GetFd, Spares
 from extmem.devices.vulkan.capabilities import WIN32_EXTENSION, extension_of
 from extmem.devices.vulkan.handle_types import to_driver
 from extmem.devices.vulkan.imports import Imports
@@ -35,7 +33,6 @@ from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.results import fail
 from extmem.devices.vulkan.transfer import Transfer
 from extmem.errors import UnsupportedError
-from extmem.handles.here import HERE
 from extmem.owning import OwnedFd
 from extmem.sharing.kinds import Kind
 from extmem.sharing.payload import Win32Payload
@@ -45,6 +42,7 @@ from extmem.vk.words import types_text
 if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource, Requirements
     from extmem.devices.vulkan.physical import PhysicalDevice
+    from extmem.owning import Making
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
 
@@ -55,6 +53,7 @@ _FD, _KMT = int(HandleType.OPAQUE_FD), int(HandleType.OPAQUE_WIN32_KMT)
 _Property = vk.MemoryPropertyFlagBits
 _S = vk.StructureType
 _ALLOCATE, _DEDICATED = int(_S.MEMORY_ALLOCATE_INFO), int(_S.MEMORY_DEDICATED_ALLOCATE_INFO)
+_EXPORT, _GET_FD = int(_S.EXPORT_MEMORY_ALLOCATE_INFO), int(_S.MEMORY_GET_FD_INFO_KHR)
 _STAGING_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 
 
@@ -71,7 +70,6 @@ class VulkanBackend(Moving):
         """See `Backend`."""
         self._imports = Imports(self)
         self._measuring = Measuring(self)
-        self._exports, self._fds = Spares(Export), Spares(GetFd)
         # Nobody else begins within reach of this, another process's device neither.
         self._identities = itertools.count(secrets.randbits(62) + 1)
         self._native = native_sharing(self)
@@ -197,28 +195,20 @@ class VulkanBackend(Moving):
 
         So do the terms on Linux; on Windows the driver names its memory.
         """
-        if self.closed or self.pid != HERE.pid:
-            self.alive()  # says which of the two
-        types = handle_types if handle_types == _FD else to_driver(handle_types)
+        self.alive()
+        types = to_driver(handle_types)
         if types and self._native is not None:
             return self._native.allocate(size, memory_type_index, types, dedicated, terms)
-        if types:
-            call = self._exports.pop("set", None) or self._exports.make()
-            call.export.handleTypes, info = types, call.info
-            info.allocationSize, info.memoryTypeIndex, call.made[0] = size, memory_type_index, 0
-            keep = self.dedicate(info, dedicated) if dedicated is not None else None
-            memory = self.allocate_raw(info, size, memory_type_index, "allocating", call.made)
-            if keep is None:  # else the chain has a link that ends with this call
-                self._exports["set"] = call
-            identity = next(self._identities)
-        else:
-            info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, ffi.NULL, size, memory_type_index))
-            keep = self.dedicate(info, dedicated)
-            memory, identity = self.allocate_raw(info, size, memory_type_index, "allocating"), 0
+        export = ffi.new("VkExportMemoryAllocateInfo *", (_EXPORT, ffi.NULL, types)) if types else ffi.NULL
+        info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, export, size, memory_type_index))
+        keep = self.dedicate(info, dedicated)
+        memory = self.allocate_raw(info, size, memory_type_index, "allocating")
+        del keep
+        identity = next(self._identities) if types else 0
         return VulkanAllocation(self, memory, size, memory_type_index, types, dedicated, stated_identity=identity)
 
     def dedicate(self, info: Any, dedicated: NativeResource | None) -> Any:
-        """Chain VkMemoryDedicatedAllocateInfo to a VkMemoryAllocateInfo; what must be kept until the call."""
+        """Chain VkMemoryDedicatedAllocateInfo to a VkMemoryAllocateInfo. The result is kept until the call is made."""
         if dedicated is None:
             return None
         image, buffer = (dedicated.raw, 0) if dedicated.kind == "image" else (0, dedicated.raw)
@@ -226,13 +216,19 @@ class VulkanBackend(Moving):
         info.pNext = link
         return link
 
-    def allocate_raw(self, info: Any, size: int, memory_type_index: int, what: str, made: Any = None) -> VkObject:
-        """vkAllocateMemory; what owns the VkDeviceMemory. what: a word for the error. made: room for the handle."""
-        made, commands = made or ffi.new("uint64_t *"), self.commands
+    def make_memory(self, info: Any, consumes: OwnedFd | None = None) -> tuple[VkObject, Making]:
+        """vkAllocateMemory. Return what owns the VkDeviceMemory, and the call with its VkResult.
+
+        consumes: an fd that the driver owns from a success on.
+        """
+        made, commands = ffi.new("uint64_t *"), self.commands
         memory = VkObject(self.owner)
-        making = memory.make(
-            commands.vkAllocateMemory, (self.handle, info, ffi.NULL, made), made, commands.vkFreeMemory
-        )
+        arguments = (self.handle, info, ffi.NULL, made)
+        return memory, memory.make(commands.vkAllocateMemory, arguments, made, commands.vkFreeMemory, consumes)
+
+    def allocate_raw(self, info: Any, size: int, memory_type_index: int, what: str) -> VkObject:
+        """`make_memory` that raises where there is none. what: a word for the error."""
+        memory, making = self.make_memory(info)
         if making.result:
             tried = f"{what} {size} bytes of memory type {memory_type_index}"
             fail(making.result, "vkAllocateMemory", self.name, tried)
@@ -267,7 +263,7 @@ class VulkanBackend(Moving):
             exporting=bool(types),
         )
         try:
-            self._imports.measure(made)
+            self._imports.check_adopted(made)
             self._measuring.check(made)
         except BaseException:
             made.close()
@@ -279,52 +275,24 @@ class VulkanBackend(Moving):
         self.alive()
         return self._resources.adopt(raw, info)
 
-    def import_fd(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        *,
-        handle_type: int = _FD,
-        dedicated: NativeResource | None = None,
-        known: bool = False,
-    ) -> VulkanAllocation:
-        """See `Backend`, and `proving`."""
-        if self.closed:
+    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        """See `Backend`, and `fd_check`."""
+        return self._imports.fds.examine(fd, to_driver(handle_type), trusted=trusted)
+
+    def import_fd(self, request: ImportRequest[ExaminedFd]) -> VulkanAllocation:
+        """See `Backend`, and `fd_check`."""
+        return self._imports.import_fd(request)
+
+    def import_payload(self, request: ImportRequest[PayloadFd]) -> VulkanAllocation:
+        """See `Backend`. A host payload is imported as host memory, of a type that takes it."""
+        if self._native is not None and isinstance(request.source, Win32Payload):
             self.alive()
-        if known:
-            self._imports.prover.recognise(fd, size, handle_type, memory_type_index)
-        else:
-            self._imports.examine(fd, size, memory_type_index, handle_type, dedicated)
-        return self._imports.unexamined(fd, size, memory_type_index, handle_type, dedicated)
+            return self._native.import_payload(request, request.source)
+        return self._imports.import_payload(request)
 
-    def known_imports(self, size: int, memory_type_index: int, handle_type: int) -> Callable[[int], VulkanAllocation]:
-        """See `RepeatsImports`."""
-        return KnownImports(self._imports, size, memory_type_index, handle_type).import_fd
-
-    def import_payload(
-        self,
-        payload: PayloadFd,
-        size: int,
-        memory_type_index: int,
-        capacity: int,
-        *,
-        identity: int = 0,
-        dedicated: NativeResource | None = None,
-    ) -> VulkanAllocation:
-        """See `Backend`. A host payload comes in as host memory, of a type that takes it."""
-        self.alive()
-        if self._native is not None and isinstance(payload, Win32Payload):
-            return self._native.import_payload(payload, size, memory_type_index, dedicated)
-        return self._imports.from_payload(
-            payload, size, memory_type_index, capacity, identity=identity, dedicated=dedicated
-        )
-
-    def import_unexamined(
-        self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
-    ) -> VulkanAllocation:
-        """vkAllocateMemory with VkImportMemoryFdInfoKHR. The fd is borrowed. Looks at nothing first."""
-        return self._imports.unexamined(fd, size, memory_type_index, handle_type, dedicated)
+    def import_unchecked(self, request: ImportRequest[ExaminedFd]) -> VulkanAllocation:
+        """vkAllocateMemory with VkImportMemoryFdInfoKHR. The fd is borrowed. Nothing is checked first."""
+        return self._imports.import_unchecked(request)
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:
         """See `Backend`. The host's pages become the device's, where they are."""
@@ -339,11 +307,6 @@ class VulkanBackend(Moving):
         """See `Backend`."""
         return self._imports.host_pointer_memory_type_bits(handle_type, address)
 
-    def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """See `Backend`."""
-        prover, kind = self._imports.prover, to_driver(handle_type)
-        return prover.glance(fd, kind) if known else prover.inspect(fd, kind)
-
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> OwnedFd:
         """See `Backend`. A driver's fd can always be written through: `read_only` changes nothing here."""
         made = ours(allocation)
@@ -351,12 +314,11 @@ class VulkanBackend(Moving):
 
     def get_fd(self, raw: int, handle_type: int) -> OwnedFd:
         """vkGetMemoryFdKHR. Close-on-exec, which the specification leaves to the driver."""
-        call = self._fds.pop("set", None) or self._fds.make()
-        call.info.memory, call.info.handleType, call.made[0] = raw, handle_type, -1
-        owned, result = OwnedFd.made_by(self.commands.vkGetMemoryFdKHR, (self.handle, call.info, call.made), call.made)
+        info = ffi.new("VkMemoryGetFdInfoKHR *", (_GET_FD, ffi.NULL, raw, handle_type))
+        made = ffi.new("int *", -1)
+        owned, result = OwnedFd.made_by(self.commands.vkGetMemoryFdKHR, (self.handle, info, made), made)
         if result:
             fail(result, "vkGetMemoryFdKHR", self.name)
-        self._fds["set"] = call
         if owned.fd < 0:  # some drivers call that a success
             if descriptor_shortage.of_descriptors():
                 fail(int(vk.Result.ERROR_TOO_MANY_OBJECTS), "vkGetMemoryFdKHR", self.name)

@@ -1,4 +1,4 @@
-"""Imports of a VkDevice: fds of strangers, payloads of the object manager, host memory."""
+"""Imports of a VkDevice: examined fds, payloads of the object manager, and host memory."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, NoReturn
 from extmem import vk
 from extmem.devices import host
 from extmem.devices.fd_copies import copy_to_read
-from extmem.devices.vulkan.call_structs import FdImport, Spares
-from extmem.devices.vulkan.fd_check import Prover
+from extmem.devices.types import ImportRequest
+from extmem.devices.vulkan.fd_check import FdCheck
 from extmem.devices.vulkan.memory import VulkanAllocation
-from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
 from extmem.errors import DriverError, UnsupportedError
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
-    from extmem.devices.resources import NativeResource
+    from extmem.devices.types import ExaminedFd
     from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.owning import Making, OwnedFd
     from extmem.sharing.payload import PayloadFd
@@ -30,6 +29,7 @@ _FDS = int(HandleType.OPAQUE_FD | HandleType.DMA_BUF)
 _HOST_POINTER = int(HandleType.HOST_ALLOCATION)
 _S = vk.StructureType
 _ALLOCATE = int(_S.MEMORY_ALLOCATE_INFO)
+_IMPORT_FD = int(_S.IMPORT_MEMORY_FD_INFO_KHR)
 _IMPORT_HOST = int(_S.IMPORT_MEMORY_HOST_POINTER_INFO_EXT)
 
 
@@ -38,51 +38,48 @@ class Imports:
 
     def __init__(self, backend: VulkanBackend) -> None:
         self.backend = backend
-        self.prover = Prover(backend)
-        self._calls = Spares(FdImport)
+        self.fds = FdCheck(backend)
 
-    def examine(
-        self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
-    ) -> None:
-        """Both gates of `proving`, for a stranger's fd. Errors: DriverError."""
-        found = self.prover.inspect(fd, handle_type)
-        if not found.valid:
-            raise self._refusal(found.problem)
-        self.prover.prove(fd, size, memory_type_index, handle_type, dedicated)
+    def check_adopted(self, adopted: VulkanAllocation) -> None:
+        """Compare adopted memory with what it exports: its fd is imported as it is stated to be, on another device.
 
-    def measure(self, adopted: VulkanAllocation) -> None:
-        """Compare adopted memory with what it exports: its fd is imported as it is stated to be, elsewhere.
-
-        Of what is not exported by fd nothing can be asked. Errors: as `Prover.prove`, `VulkanBackend.get_fd`.
+        Memory that is not exported by fd cannot be compared. Errors: as `FdCheck.prove`, `VulkanBackend.get_fd`.
         """
         types = adopted.handle_types & _FDS if adopted.exporting else 0
         fd = adopted.fd if types else None
-        if fd is not None:
-            self.prover.prove(fd, adopted.size, adopted.memory_type_index, types & -types, adopted.dedicated)
+        if fd is None:
+            return
+        examined = self.fds.examine(fd, types & -types, trusted=True)
+        if examined.problem:
+            raise self.fds.refusal(examined.problem)
+        request = ImportRequest(examined, adopted.size, adopted.memory_type_index, adopted.dedicated)
+        self.fds.check_content(request)
+        self.fds.prove(request)
 
-    def from_payload(
-        self,
-        payload: PayloadFd,
-        size: int,
-        memory_type_index: int,
-        capacity: int,
-        *,
-        identity: int = 0,
-        dedicated: NativeResource | None = None,
-    ) -> VulkanAllocation:
+    def import_fd(self, request: ImportRequest[ExaminedFd]) -> VulkanAllocation:
+        """See `Backend`."""
+        self.backend.alive()
+        self.fds.check(request)
+        return self.import_unchecked(request)
+
+    def import_payload(self, request: ImportRequest[PayloadFd]) -> VulkanAllocation:
         """See `Backend`. The driver takes a copy of the fd; the payload's own stays with the allocation.
 
-        A host payload (`capacity`) comes in as host memory: of a type that takes it, whatever `memory_type_index` says.
+        A host payload is imported as host memory, of a type that takes it, whatever `request.memory_type` is.
         """
-        if capacity:
-            return self._from_host_payload(payload, size, capacity)
-        # Also where the object manager gave it: whoever may write to the payload can have changed the file since.
-        self.prover.recognise(payload.fd, size, _FD, memory_type_index)
-        return self.unexamined(payload.fd, size, memory_type_index, _FD, dedicated, payload, identity)
+        self.backend.alive()
+        if request.capacity:
+            return self._import_host_payload(request)
+        # The object manager examined it, but a process that may write to the payload may have changed the file since.
+        examined = self.fds.examine(request.source.fd, _FD, trusted=True)
+        of_fd = request._replace(source=examined)
+        self.fds.check(of_fd)
+        return self.import_unchecked(of_fd, request.source)
 
-    def _from_host_payload(self, payload: PayloadFd, size: int, capacity: int) -> VulkanAllocation:
-        if size > capacity:
-            raise self._refusal(f"{size} bytes are to be imported, and the payload's file has {capacity}")
+    def _import_host_payload(self, request: ImportRequest[PayloadFd]) -> VulkanAllocation:
+        payload, size = request.source, request.size
+        if size > request.capacity:
+            raise self._refusal(f"{size} bytes are to be imported, and the payload's file has {request.capacity}")
         if not payload.writable:
             raise UnsupportedError(
                 f"{self.backend.name} imports host memory for reading and writing alone, and this payload is read-only "
@@ -93,62 +90,47 @@ class Imports:
         bits = self.host_pointer_memory_type_bits(_HOST_POINTER, mapping.address)
         if not bits:
             raise self._refusal("no memory type takes the host's pages")
-        made = self.from_host_pointer(mapping.address, size, (bits & -bits).bit_length() - 1)
-        made.mapped_at(mapping, payload)
-        return made
+        allocation = self.from_host_pointer(mapping.address, size, (bits & -bits).bit_length() - 1)
+        allocation.mapped_at(mapping, payload)
+        return allocation
 
-    def unexamined(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        handle_type: int,
-        dedicated: NativeResource | None,
-        payload: PayloadFd | None = None,
-        identity: int = 0,
+    def import_unchecked(
+        self, request: ImportRequest[ExaminedFd], payload: PayloadFd | None = None
     ) -> VulkanAllocation:
-        """vkAllocateMemory with VkImportMemoryFdInfoKHR. The fd is borrowed. Looks at nothing first.
+        """vkAllocateMemory with VkImportMemoryFdInfoKHR. The fd is borrowed, and nothing is checked first.
 
-        The driver gets a copy. It owns that on success; some close it when they fail, too.
+        The driver gets a copy. It owns that on success; some drivers close it when they fail, too.
         """
-        copy = copy_to_read(fd)
-        backend, call = self.backend, self._calls.pop("set", None) or self._calls.make()
-        call.source.fd, call.source.handleType, call.made[0] = copy.fd, handle_type, 0
-        info = call.info
-        info.allocationSize, info.memoryTypeIndex = size, memory_type_index
-        keep = backend.dedicate(info, dedicated) if dedicated is not None else None
-        memory = VkObject(backend.owner)
-        making = memory.make(
-            backend.commands.vkAllocateMemory,
-            (backend.handle, info, ffi.NULL, call.made),
-            call.made,
-            backend.commands.vkFreeMemory,
-            consumes=copy,
-        )
+        backend, examined = self.backend, request.source
+        size, memory_type, dedicated = request.size, request.memory_type, request.dedicated
+        copy = copy_to_read(examined.fd)
+        link = ffi.new("VkImportMemoryFdInfoKHR *", (_IMPORT_FD, ffi.NULL, examined.handle_type, copy.fd))
+        info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, link, size, memory_type))
+        keep = backend.dedicate(info, dedicated)
+        memory, making = backend.make_memory(info, consumes=copy)
         if not memory.raw:
-            self.failed(making, copy, fd, size, memory_type_index)
-        if keep is None:  # else the chain has a link that ends with this call
-            self._calls["set"] = call
+            self._failed(making, copy, request)
+        del keep
         return VulkanAllocation(
             backend,
             memory,
             size,
-            memory_type_index,
-            handle_type,
+            memory_type,
+            examined.handle_type,
             dedicated,
             payload,
-            stated_identity=identity,
+            stated_identity=request.identity,
             owner="external",
             exporting=False,
         )
 
-    def failed(self, making: Making, copy: OwnedFd, fd: int, size: int, memory_type_index: int) -> NoReturn:
-        """An import of a copy of `fd` failed, or gave nothing, which some drivers call a success."""
+    def _failed(self, making: Making, copy: OwnedFd, request: ImportRequest[ExaminedFd]) -> NoReturn:
+        """An import of a copy of the fd failed, or returned no memory, which some drivers call a success."""
         result = making.result
-        if _is_open_as(copy.fd, fd):
+        if _is_same_file(copy.fd, request.source.fd):
             making.give_back_consumed()
             copy.settle()
-        what = f"importing {size} bytes of memory type {memory_type_index}"
+        what = f"importing {request.size} bytes of memory type {request.memory_type}"
         fail(result or int(vk.Result.ERROR_UNKNOWN), "vkAllocateMemory", self.backend.name, what)
 
     def from_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:
@@ -205,8 +187,8 @@ class Imports:
         )
 
 
-def _is_open_as(copy: int, fd: int) -> bool:
-    """Whether a copy of `fd` that a failed import was given is still that: some drivers close it when they fail."""
+def _is_same_file(copy: int, fd: int) -> bool:
+    """Whether a copy of `fd` that a failed import got is still open: some drivers close it when they fail."""
     try:
         return os.path.sameopenfile(copy, fd)
     except OSError:

@@ -11,7 +11,6 @@ import msgspec
 from extmem import vk
 from extmem.devices.backend import Allocation
 from extmem.devices.resources import NativeResource, Requirements
-from extmem.devices.vulkan.call_structs import BufferCreation, Spares
 from extmem.devices.vulkan.handle_types import HandleType, translated
 from extmem.devices.vulkan.memory import VulkanAllocation, ours
 from extmem.devices.vulkan.modifiers import resolved
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Resources"]
 
 _S = vk.StructureType
+_OF_BUFFER, _OF_IMAGE = int(_S.BUFFER_MEMORY_REQUIREMENTS_INFO_2), int(_S.IMAGE_MEMORY_REQUIREMENTS_INFO_2)
+_REQUIREMENTS, _DEDICATED_REQUIREMENTS = int(_S.MEMORY_REQUIREMENTS_2), int(_S.MEMORY_DEDICATED_REQUIREMENTS)
 _USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _DISJOINT = int(vk.ImageCreateFlagBits.DISJOINT)
 _MEMORY = sum(MEMORY_PLANES)
@@ -41,26 +42,22 @@ class Resources:
 
     def __init__(self, backend: VulkanBackend) -> None:
         self._backend = backend
-        self._creations = Spares(BufferCreation)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
-        backend, call = self._backend, self._creations.pop("set", None) or self._creations.make()
-        asked = None if call.state(info) else to_c(translated(info))  # held: what its chain leads to ends with it
-        memory = call.info if asked is None else asked.cdata
+        backend = self._backend
+        asked = to_c(translated(info))  # held: what its chain leads to ends with it
+        made = ffi.new("uint64_t *")
         commands, owner = backend.commands, VkObject(backend.owner)
-        arguments = (backend.handle, memory, ffi.NULL, call.made)
-        making = owner.make(commands.vkCreateBuffer, arguments, call.made, commands.vkDestroyBuffer)
+        arguments = (backend.handle, asked.cdata, ffi.NULL, made)
+        making = owner.make(commands.vkCreateBuffer, arguments, made, commands.vkDestroyBuffer)
         if making.result:
             fail(making.result, "vkCreateBuffer", backend.name, f"{info.size} bytes, usage {int(info.usage):#x}")
-        call.ask.buffer = owner.raw
         try:
-            commands.vkGetBufferMemoryRequirements2(backend.handle, call.ask, call.needs)
-            needs = _requirements(call.needs, call.alone)
+            needs = self._buffer_requirements(owner.raw)
         except BaseException:
             owner.settle()
             raise
-        self._creations["set"] = call
         return NativeResource("buffer", needs, owner.raw, int(info.size), info, owner=owner)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
@@ -109,11 +106,7 @@ class Resources:
         """A VkBuffer or VkImage that somebody else made from `info`, and destroys; what it requires is asked."""
         if isinstance(info, vk.ImageCreateInfo):
             return self._image(raw, info, Owner())
-        backend, call = self._backend, self._creations.pop("set", None) or self._creations.make()
-        call.ask.buffer = raw
-        backend.commands.vkGetBufferMemoryRequirements2(backend.handle, call.ask, call.needs)
-        needs = _requirements(call.needs, call.alone)
-        self._creations["set"] = call
+        needs = self._buffer_requirements(raw)
         return NativeResource("buffer", needs, raw, int(info.size), info, owner=Owner())
 
     def recreate(self, resource: NativeResource) -> NativeResource:
@@ -136,15 +129,28 @@ class Resources:
         finally:
             self.destroy(made)
 
+    def _buffer_requirements(self, raw: int) -> Requirements:
+        """vkGetBufferMemoryRequirements2."""
+        query = ffi.new("VkBufferMemoryRequirementsInfo2 *", (_OF_BUFFER, ffi.NULL, raw))
+        return self._requirements(self._backend.commands.vkGetBufferMemoryRequirements2, query)
+
     def _image_requirements(self, raw: int) -> Requirements:
-        backend = self._backend
-        alone = ffi.new("VkMemoryDedicatedRequirements *")
-        alone.sType = int(_S.MEMORY_DEDICATED_REQUIREMENTS)
-        needs = ffi.new("VkMemoryRequirements2 *")
-        needs.sType, needs.pNext = int(_S.MEMORY_REQUIREMENTS_2), alone
-        ask = ffi.new("VkImageMemoryRequirementsInfo2 *", (int(_S.IMAGE_MEMORY_REQUIREMENTS_INFO_2), ffi.NULL, raw))
-        backend.commands.vkGetImageMemoryRequirements2(backend.handle, ask, needs)
-        return _requirements(needs, alone)
+        """vkGetImageMemoryRequirements2."""
+        query = ffi.new("VkImageMemoryRequirementsInfo2 *", (_OF_IMAGE, ffi.NULL, raw))
+        return self._requirements(self._backend.commands.vkGetImageMemoryRequirements2, query)
+
+    def _requirements(self, command: Any, query: Any) -> Requirements:
+        dedicated = ffi.new("VkMemoryDedicatedRequirements *", (_DEDICATED_REQUIREMENTS,))
+        answer = ffi.new("VkMemoryRequirements2 *", (_REQUIREMENTS, dedicated))
+        command(self._backend.handle, query, answer)
+        plain = answer.memoryRequirements
+        return Requirements(
+            int(plain.size),
+            int(plain.alignment),
+            int(plain.memoryTypeBits),
+            bool(dedicated.requiresDedicatedAllocation),
+            bool(dedicated.prefersDedicatedAllocation),
+        )
 
     def subresource_layout(self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
         """vkGetImageSubresourceLayout of an image like this."""
@@ -284,14 +290,3 @@ class Resources:
             self.destroy(buffer)
             raise
         return buffer
-
-
-def _requirements(needs: Any, alone: Any) -> Requirements:
-    plain = needs.memoryRequirements
-    return Requirements(
-        int(plain.size),
-        int(plain.alignment),
-        int(plain.memoryTypeBits),
-        bool(alone.requiresDedicatedAllocation),
-        bool(alone.prefersDedicatedAllocation),
-    )

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.devices.vulkan.capabilities import WIN32_EXTENSION
 from extmem.devices.vulkan.memory import VulkanAllocation
-from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
@@ -36,8 +35,9 @@ from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
+    from extmem.devices.types import ImportRequest
     from extmem.devices.vulkan.backend import VulkanBackend
-    from extmem.sharing.payload import Win32Payload
+    from extmem.sharing.payload import PayloadFd, Win32Payload
     from extmem.sharing.terms import ShareTerms
     from extmem.vk.abi import CStruct
 
@@ -139,46 +139,42 @@ class Win32Sharing:
 
     # Import.
 
-    def import_payload(
-        self, payload: Win32Payload, size: int, memory_type_index: int, dedicated: NativeResource | None
-    ) -> VulkanAllocation:
-        """See `Native`. By name where the program said a name, else by handle or number.
+    def import_payload(self, request: ImportRequest[PayloadFd], payload: Win32Payload) -> VulkanAllocation:
+        """vkAllocateMemory with VkImportMemoryWin32HandleInfoKHR: by name where the program gave one, else by handle
+        or number.
 
-        The object manager has opened what it leads to and holds that, so that a name stays where it is.
-        Errors: DriverError with what the kernel says of the handle; InvalidHandleError for a KMT number that leads
+        payload: `request.source`, which the allocation owns on success. The object manager has opened what it leads to
+        and holds that, so that a name stays where it is.
+        Errors: DriverError with what the kernel reports of the handle; InvalidHandleError for a KMT number that leads
         nowhere; OutOfMemoryError; UnsupportedError.
         """
-        backend, kind = self._backend, int(payload.handle_type)
+        backend, handle_type = self._backend, int(payload.handle_type)
         if WIN32_EXTENSION not in backend.enabled:
-            raise self._lacking(kind)
+            raise self._lacking(handle_type)
         handle = None if payload.name is not None else payload.number or payload.fd
-        source: vk.ChainStruct = vk.ImportMemoryWin32HandleInfoKHR(HandleType(kind), handle, payload.name)
+        source: vk.ChainStruct = vk.ImportMemoryWin32HandleInfoKHR(HandleType(handle_type), handle, payload.name)
         with contextlib.ExitStack() as stack:
-            if payload.export_types:
-                exported = stack.enter_context(self._exporting(payload.export_types, payload.terms))
-                chain = to_c(source)
+            chain = to_c(source)
+            if request.export_types:
+                exported = stack.enter_context(self._exporting(request.export_types, request.terms))
                 chain.cdata.pNext = exported.cdata
-            else:
-                chain = to_c(source)
-            info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, chain.cdata, size, memory_type_index))
-            keep = backend.dedicate(info, dedicated)
-            made, memory, commands = ffi.new("uint64_t *"), VkObject(backend.owner), backend.commands
-            making = memory.make(
-                commands.vkAllocateMemory, (backend.handle, info, ffi.NULL, made), made, commands.vkFreeMemory
-            )
+            info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, chain.cdata, request.size, request.memory_type))
+            keep = backend.dedicate(info, request.dedicated)
+            memory, making = backend.make_memory(info)
             del keep
         if not memory.raw:
-            self._refused(payload, making.result or int(vk.Result.ERROR_UNKNOWN), size, memory_type_index)
+            result = making.result or int(vk.Result.ERROR_UNKNOWN)
+            self._refused(payload, result, request.size, request.memory_type)
         return VulkanAllocation(
             backend,
             memory,
-            size,
-            memory_type_index,
-            payload.export_types or kind,
-            dedicated,
+            request.size,
+            request.memory_type,
+            request.export_types or handle_type,
+            request.dedicated,
             payload,
             owner="external",
-            exporting=bool(payload.export_types),
+            exporting=bool(request.export_types),
         )
 
     def _refused(self, payload: Win32Payload, result: int, size: int, memory_type_index: int) -> None:
