@@ -77,10 +77,10 @@ class FinishesLater(Protocol):
 
 @runtime_checkable
 class ReleasesOwnership(Protocol):
-    """An allocation of a device that owns what it used until it gives it away: a Vulkan device's."""
+    """A backend whose device owns the memory that it used until it releases it: a Vulkan device's."""
 
-    def release_ownership(self) -> None:
-        """Release the payload to its other users, and wait until that is done; what a program holds is left alone."""
+    def release_ownership(self, allocation: Allocation) -> None:
+        """Release the payload to its other users, and wait until that is done. What a program has acquired is left."""
 
 
 @runtime_checkable

@@ -159,6 +159,7 @@ class ExaminedFd(NamedTuple):
 
 
 S = TypeVar("S", bound="ExaminedFd | PayloadFd")
+T = TypeVar("T", bound="ExaminedFd | PayloadFd")
 
 
 class ImportRequest(NamedTuple, Generic[S]):
@@ -181,3 +182,7 @@ class ImportRequest(NamedTuple, Generic[S]):
     """VkExportMemoryAllocateInfo::handleTypes: what the import is exported as again, where the driver does that."""
     terms: ShareTerms | None = None
     """The terms of that export."""
+
+    def of(self, source: T) -> ImportRequest[T]:
+        """The same request for another source."""
+        return ImportRequest(source, *self[1:])

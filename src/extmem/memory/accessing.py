@@ -47,9 +47,9 @@ def on_stream(memory: DeviceMemory, stream: object) -> Iterator[DeviceArray]:
     with memory.use() as holding:
         array = memory.device_array()
         place = lending.on_gpu(holding)
-        allocation = holding.allocation
-        if isinstance(allocation, ReleasesOwnership):
-            allocation.release_ownership()
+        backend = holding.device.backend
+        if isinstance(backend, ReleasesOwnership):
+            backend.release_ownership(holding.allocation)
         try:
             yield array
         finally:

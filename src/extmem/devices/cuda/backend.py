@@ -247,7 +247,7 @@ class CudaBackend(Held, Answers):
             raise self._imports.refusal(examined.problem)
         payload = PayloadFd(copy_of(examined.fd), True)
         try:
-            return self.import_payload(request._replace(source=payload))
+            return self.import_payload(request.of(payload))
         except BaseException:
             payload.close()
             raise

@@ -40,12 +40,15 @@ from extmem.devices.types import ExaminedFd
 from extmem.devices.vulkan import dma_buf
 from extmem.devices.vulkan.capabilities import supported
 from extmem.devices.vulkan.file_form import Form, Sample, learn
+from extmem.devices.vulkan.logical import LogicalDevice
+from extmem.devices.vulkan.memory import Memories
+from extmem.devices.vulkan.resources import Resources
 from extmem.errors import DriverError
 from extmem.owning import out_of_descriptors
 
 if TYPE_CHECKING:
     from extmem.devices.types import ImportRequest
-    from extmem.devices.vulkan.backend import VulkanBackend
+    from extmem.devices.vulkan.transfers import Transfers
     from extmem.owning import OwnedFd
 
 __all__ = ["FdCheck", "FileKind", "file_kind", "seals_of"]
@@ -149,8 +152,11 @@ def seals_of(fd: int) -> int | None:
 class FdCheck:
     """The checks of one device, and what it has found out about the files of its driver."""
 
-    def __init__(self, backend: VulkanBackend) -> None:
-        self._backend = backend
+    def __init__(self, device: LogicalDevice, memories: Memories, resources: Resources, transfers: Transfers) -> None:
+        self._device = device
+        self._memories = memories
+        self._resources = resources
+        self._transfers = transfers
         self._own: dict[int, FileKind | None] = {}
         self._forms: dict[tuple[int, int], Form | None] = {}
 
@@ -164,7 +170,7 @@ class FdCheck:
         if handle_type in self._own:
             return self._own[handle_type]
         if not self._knows(handle_type):
-            raise self._backend.unsupported_type(handle_type)
+            raise self._device.unsupported_type(handle_type)
         own: FileKind | None = None
         if self._features(handle_type) & _EXPORTABLE:
             fd = self.sample_fd(handle_type)
@@ -177,21 +183,22 @@ class FdCheck:
 
     def _features(self, handle_type: int) -> int:
         query = vk.PhysicalDeviceExternalBufferInfo(usage=_COPYING, handle_type=HandleType(handle_type))
-        return int(self._backend.external_buffer_properties(query).external_memory_properties.external_memory_features)
+        answer = self._device.physical.external_buffer_properties(query).external_memory_properties
+        return int(answer.external_memory_features)
 
     def _knows(self, handle_type: int) -> bool:
         """Whether the device has this type of fds. A driver that is asked for others may crash."""
-        return handle_type in _FDS and supported(self._backend.physical, handle_type)
+        return handle_type in _FDS and supported(self._device.physical, handle_type)
 
     def sample_fd(self, handle_type: int) -> OwnedFd:
         """An fd as this driver exports them, of memory that is freed again."""
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
-        with self._backend.temporary(vk.BufferCreateInfo(size=_PROBE, usage=_COPYING, p_next=external)) as buffer:
+        with self._resources.temporary(vk.BufferCreateInfo(size=_PROBE, usage=_COPYING, p_next=external)) as buffer:
             needs = buffer.requirements
             index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
-            sample = self._backend.allocate(needs.size, index, b"", handle_types=handle_type, dedicated=buffer)
+            sample = self._memories.allocate(needs.size, index, b"", handle_types=handle_type, dedicated=buffer)
             try:
-                return self._backend.get_fd(sample.live, handle_type)
+                return self._memories.get_fd(sample.live, handle_type)
             finally:
                 sample.close()
 
@@ -206,7 +213,7 @@ class FdCheck:
         return self._forms[key]
 
     def _learn(self, handle_type: int, memory_type: int) -> Form | None:
-        own, visible = self.own(handle_type), self._backend.host_visible
+        own, visible = self.own(handle_type), self._device.host_visible
         if own is None or own.mode != stat.S_IFREG:
             return None
         if not (0 <= memory_type < len(visible) and visible[memory_type]):
@@ -219,18 +226,18 @@ class FdCheck:
 
     def _sample(self, handle_type: int, memory_type: int, size: int, is_dedicated: bool) -> Sample | None:
         """A file of the driver's, of memory that is freed again; None where such memory is of another type."""
-        backend = self._backend
+        memories, transfers = self._memories, self._transfers
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
-        with backend.temporary(vk.BufferCreateInfo(size=size, usage=_COPYING, p_next=external)) as buffer:
+        with self._resources.temporary(vk.BufferCreateInfo(size=size, usage=_COPYING, p_next=external)) as buffer:
             needs, dedicated = buffer.requirements, buffer if is_dedicated else None
             if not needs.memory_type_bits >> memory_type & 1:
                 return None
-            sample = backend.allocate(needs.size, memory_type, b"", handle_types=handle_type, dedicated=dedicated)
+            sample = memories.allocate(needs.size, memory_type, b"", handle_types=handle_type, dedicated=dedicated)
             try:
                 first, last = os.urandom(_MARK), os.urandom(_MARK)
-                backend.write(sample, 0, memoryview(first))
-                backend.write(sample, needs.size - _MARK, memoryview(last))
-                fd = backend.get_fd(sample.live, handle_type)
+                transfers.write(sample, 0, memoryview(first))
+                transfers.write(sample, needs.size - _MARK, memoryview(last))
+                fd = memories.get_fd(sample.live, handle_type)
                 try:
                     return Sample(needs.size, _read_at(fd.fd, os.fstat(fd.fd).st_size, 0), first, last)
                 finally:
@@ -251,7 +258,7 @@ class FdCheck:
             return ExaminedFd(fd, handle_type, "closed", problem, self_describing=False)
         file_type = _FILE_TYPES.get(stat.S_IFMT(found.st_mode), "other")
         if not self._knows(handle_type):
-            problem = str(self._backend.unsupported_type(handle_type))
+            problem = str(self._device.unsupported_type(handle_type))
             return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
         capacity = self._capacity(fd, found, handle_type)
         problem = self._difference(fd, found, handle_type, capacity, trusted)
@@ -289,7 +296,7 @@ class FdCheck:
             return ""
         how = f" ({difference})" if seen.link == own.link else ""
         return (
-            f"fd {fd} is {seen}{how}, and what {self._backend.name} exports as {word} is {own}; pass the fd that "
+            f"fd {fd} is {seen}{how}, and what {self._device.name} exports as {word} is {own}; pass the fd that "
             "vkGetMemoryFdKHR gave, or a copy of it"
         )
 
@@ -360,21 +367,22 @@ class FdCheck:
             self._check_room(memory_type)
         raise self.refusal(
             f"the fd was tried on a device of its own and refused there ({refused}): it is not a payload of "
-            f"{self._backend.name}, or of another size or memory type than {size} bytes of type {memory_type}"
+            f"{self._device.name}, or of another size or memory type than {size} bytes of type {memory_type}"
         ) from refused
 
     def _refused(self, request: ImportRequest[ExaminedFd]) -> DriverError | None:
         """The error of the import on a device of its own, which is destroyed then; None where it succeeds."""
-        witness = self._backend.another()
+        witness = LogicalDevice(self._device.physical)
         try:
-            dedicated = witness.recreate(request.dedicated) if request.dedicated is not None else None
+            dedicated = request.dedicated
+            resource = Resources(witness).recreate(dedicated) if dedicated is not None else None
             try:
-                witness.import_unchecked(request._replace(dedicated=dedicated)).close()
+                Memories(witness).import_fd(request._replace(dedicated=resource)).close()
             except DriverError as error:
                 return error
             finally:
-                if dedicated is not None:
-                    witness.destroy(dedicated)
+                if resource is not None:
+                    resource.destroy()
         finally:
             witness.close()
         return None
@@ -384,9 +392,9 @@ class FdCheck:
 
         Drivers answer a bad fd with a lack of memory, too.
         """
-        witness = self._backend.another()
+        witness = LogicalDevice(self._device.physical)
         try:
-            witness.allocate(_PROBE, memory_type, b"").close()
+            Memories(witness).allocate(_PROBE, memory_type, b"").close()
         finally:
             witness.close()
 
@@ -397,5 +405,5 @@ class FdCheck:
             "type; a payload whose file somebody has changed has to be allocated anew by its exporter",
             result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
             command="vkAllocateMemory",
-            devices=[self._backend.name],
+            devices=[self._device.name],
         )
