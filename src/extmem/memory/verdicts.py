@@ -44,11 +44,13 @@ def of_allocation(info: vk.MemoryAllocateInfo) -> Key | None:
         return None
     link, size, memory_type = info.p_next, info.allocation_size, info.memory_type_index
     # 4096.0 is equal to 4096, and malformed.
-    if link is None or link.p_next is not None or not (isinstance(size, int) and isinstance(memory_type, int)):
+    if link.__class__ not in (vk.ExportMemoryAllocateInfo, vk.ImportMemoryFdInfoKHR) or link.p_next is not None:
         return None
-    if link.__class__ is vk.ExportMemoryAllocateInfo and isinstance(link.handle_types, int):
+    if not (isinstance(size, int) and isinstance(memory_type, int)):
+        return None
+    if isinstance(link, vk.ExportMemoryAllocateInfo) and isinstance(link.handle_types, int):
         return "allocate", size, memory_type, link.handle_types
-    if link.__class__ is vk.ImportMemoryFdInfoKHR and isinstance(link.handle_type, int):
+    if isinstance(link, vk.ImportMemoryFdInfoKHR) and isinstance(link.handle_type, int):
         return ("import", size, memory_type, link.handle_type) if isinstance(link.fd, FdHandle) else None
     return None
 

@@ -146,7 +146,7 @@ def _of_another_device(backend: VulkanBackend) -> None:
 def _left_behind(backend: VulkanBackend) -> None:
     other = VulkanBackend(backend.device.physical)
     memory = other.allocate(SIZE, 0, b"")
-    other.commands.vkDestroyDevice(other.handle, ffi.NULL)
+    other.device.commands.vkDestroyDevice(other.device.handle, ffi.NULL)
     memory.close()  # what it is on is gone: this is one misuse more
     other.close()  # and so is this
 
@@ -325,7 +325,8 @@ def test_misuse_in_another_process_ends_it_with_a_number(fake: fake_vulkan.FakeV
             peer(f"device = {fake_vulkan.elsewhere(fake)}")
             assert peer("device.name") == fake_vulkan.NON_COHERENT.name
             peer(
-                f"from extmem.vk.abi import ffi\nd = device.backend\nd.commands.vkFreeMemory(d.handle, {raw}, ffi.NULL)"
+                f"from extmem.vk.abi import ffi\nd = device.backend.device\n"
+                f"d.commands.vkFreeMemory(d.handle, {raw}, ffi.NULL)"
             )
             peer("device.close()")
             peer.connection.close()
