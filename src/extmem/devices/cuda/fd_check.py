@@ -10,7 +10,7 @@ from extmem import vk
 from extmem.devices.types import ExaminedFd
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaBackend
+    from extmem.devices.cuda.logical import LogicalDevice
 
 __all__ = ["examine"]
 
@@ -19,7 +19,7 @@ _NOT_A_PAYLOAD = {stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a directory", stat.S
 _FILE_TYPES = {stat.S_IFSOCK: "socket", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device"}
 
 
-def examine(backend: CudaBackend, fd: int, handle_type: int, *, trusted: bool) -> ExaminedFd:
+def examine(device: LogicalDevice, fd: int, handle_type: int, *, trusted: bool) -> ExaminedFd:
     """See `Backend.examine_fd`. A descriptor that this library exported only has to be open.
 
     CUDA imports OPAQUE_FD alone of the fd types.
@@ -38,7 +38,7 @@ def examine(backend: CudaBackend, fd: int, handle_type: int, *, trusted: bool) -
         if mode in _NOT_A_PAYLOAD:
             problem = f"fd {fd} is {_NOT_A_PAYLOAD[mode]}, and no driver exports one"
         elif handle_type != _FD:
-            problem = str(backend.unsupported_type(handle_type))
+            problem = str(device.unsupported_type(handle_type))
     if problem:
         return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
     return ExaminedFd(
