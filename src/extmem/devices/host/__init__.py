@@ -13,10 +13,12 @@ from extmem.errors import UnsupportedError
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import ExaminedFd, Offer
-    from extmem.devices.host import images as images
-    from extmem.devices.host import recording as recording
+    from extmem.devices.host import commands as commands
+    from extmem.devices.host import image_layouts as image_layouts
+    from extmem.devices.host import resources as resources
+    from extmem.devices.host import transfers as transfers
     from extmem.devices.host.system import FileMapping
+    from extmem.devices.types import ExaminedFd, Offer
 
 __all__ = ["HAS_FDS", "RANK", "examine_fd", "identity_of", "map_file", "offers", "range_is_mapped"]
 
@@ -26,8 +28,8 @@ RANK = 50
 HAS_FDS = sys.platform != "win32"
 """Whether payloads can be shared by file descriptor."""
 
-_LATER = ("images", "recording")
-"""Modules that are imported when they are first used, not when the device is opened: buffers and images."""
+_LATER = ("commands", "image_layouts", "resources", "transfers")
+"""Modules that are imported at their first use, not when the device is opened."""
 
 if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
 
@@ -44,9 +46,9 @@ if sys.platform in ("linux", "win32"):
     def offers() -> list[Offer]:
         """The host device of this machine."""
         with late_imports():
-            from extmem.devices.backend import Offer
             from extmem.devices.host.backend import HostBackend
-            from extmem.devices.host.identity import host_identity
+            from extmem.devices.host.physical import host_identity
+            from extmem.devices.types import Offer
 
         return [Offer("host", host_identity(), RANK, HostBackend, HostBackend)]
 
@@ -99,7 +101,7 @@ else:
 
     def examine_fd(fd: int) -> ExaminedFd:
         """No fd is a host payload's on this platform."""
-        from extmem.devices.backend import ExaminedFd
+        from extmem.devices.types import ExaminedFd
 
         return ExaminedFd(fd, 1, "other", f"fd {fd} leads to no host payload: there are none on this platform")
 

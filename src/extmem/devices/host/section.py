@@ -18,7 +18,7 @@ from extmem.manager.windows import payloads
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.terms import ShareTerms
 
-__all__ = ["PAGE", "create", "duplicate", "examine", "identity_of", "physical"]
+__all__ = ["PAGE", "create", "duplicate", "examine", "identity_of", "total_memory"]
 
 PAGE = sections.PAGE
 _CHECKED_FROM = 1 << 20
@@ -64,7 +64,7 @@ def duplicate(fd: int, *, writable: bool) -> OwnedFd:
     )
 
 
-def physical() -> int:
+def total_memory() -> int:
     """Bytes of memory of the machine."""
     return int(_memory_status().ullTotalPhys) or 1 << 62
 

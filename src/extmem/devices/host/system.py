@@ -13,16 +13,16 @@ __all__ = [
     "examine",
     "identity_of",
     "map_file",
-    "physical",
+    "total_memory",
     "range_is_mapped",
 ]
 
 if sys.platform == "win32":
     from extmem.devices.host.boot import boot
-    from extmem.devices.host.section import PAGE, create, duplicate, examine, identity_of, physical
+    from extmem.devices.host.section import PAGE, create, duplicate, examine, identity_of, total_memory
     from extmem.devices.host.windows_mapping import FileMapping, map_file, range_is_mapped
 else:
     from extmem.devices.host.fd_check import examine, identity_of
     from extmem.devices.host.mapping import FileMapping, map_file, range_is_mapped
     from extmem.devices.host.memfd import PAGE, create, duplicate
-    from extmem.devices.host.reserve import boot, physical
+    from extmem.devices.host.reserve import boot, total_memory
