@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,8 +73,9 @@ def allocate_memory(
             key = verdicts.of_allocation(info) if stated is None else None
             if key not in device.verdicts:
                 check_fields(device, info)
-            callers = CallersFd.of_chain(info, uses)
-            memory, imports_fd = _allocate_memory(device, info, everyday, stated, callers, uses, key)
+            links = list(vk.chain(info))
+            callers = CallersFd.of_chain(links, uses)
+            memory, imports_fd = _allocate_memory(device, info, links, everyday, stated, callers, uses, key)
             if resource is not None:
                 memory.holding.keep_resource(resource)
         if callers is None or not imports_fd:
@@ -90,6 +92,7 @@ def allocate_memory(
 def _allocate_memory(
     device: Device,
     info: vk.MemoryAllocateInfo,
+    links: Sequence[vk.ChainStruct],
     everyday: Everyday | None,
     stated: Descriptor | None,
     callers: CallersFd | None,
@@ -98,7 +101,7 @@ def _allocate_memory(
 ) -> tuple[DeviceMemory, bool]:
     """The memory, and whether it was imported from `callers`, which is not consumed yet."""
     dedicated = export = chained = source = None
-    for link in vk.chain(info):
+    for link in links:
         if isinstance(link, vk.ExportMemoryAllocateInfo):
             export = export or link
         elif isinstance(link, vk.ExportMemoryWin32HandleInfoKHR):
@@ -121,7 +124,7 @@ def _allocate_memory(
         if export_types:
             exporting.refuse_direct3d_types(device, export_types)
         size, kind = int(info.allocation_size), int(info.memory_type_index)
-        terms = exporting.terms_of(export_types, chained)
+        terms = exporting.terms_of(export_types, chained) if export_types else None
         if source is not None:
             if dedicated is not None:
                 uses.add(dedicated)
@@ -357,9 +360,9 @@ def _facts(
 
 def _capabilities(
     device: Device, resource: rules.ResourceFacts | None, types: int
-) -> dict[int, rules.ExternalMemoryFacts]:
+) -> Mapping[int, rules.ExternalMemoryFacts]:
     if resource is None:
-        return {bit: device.transfer_capability(bit) for bit in tracking.single_bits(types & _U32)}
+        return tracking.sharing(device, types & _U32).capabilities
     if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
         return image_answers.image_capabilities(device, resource.create_info, tuple(tracking.single_bits(types)))
     if isinstance(resource.create_info, vk.BufferCreateInfo):

@@ -28,7 +28,7 @@ __all__ = ["allocate", "describe"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
-_Feature = vk.ExternalMemoryFeatureFlagBits
+_USUAL = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD)
 _USAGE = (
     vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
 )
@@ -47,18 +47,18 @@ def describe(
     read_only: bool = False,
 ) -> Descriptor:
     """The self-description of a payload of this device."""
-    types = device.facts.memory_types
+    types, identity = device.facts.memory_types, device.identity
     return Descriptor(
         handle_types=handle_types,
         allocation_size=size,
         payload_size=size if payload_size is None else payload_size,
         memory_type_index=memory_type,
         memory_property_flags=types[memory_type].property_flags if 0 <= memory_type < len(types) else 0,
-        device_uuid=device.identity.device_uuid,
-        driver_uuid=device.identity.driver_uuid if device.described is None else None,
-        luid=device.identity.luid,
-        device_name=device.identity.device_name,
-        driver_name=device.identity.driver_name,
+        device_uuid=identity.device_uuid,
+        driver_uuid=identity.driver_uuid if device.described is None else None,
+        luid=identity.luid,
+        device_name=identity.device_name,
+        driver_name=identity.driver_name,
         dedicated=dedicated.facts.create_info if dedicated is not None else None,
         usage=usage,
         array=array,
@@ -108,7 +108,10 @@ def allocate(
     name, access = arguments.name_of(name), arguments.access_of(access)
     arguments.check_share(name, access)
     nbytes = prod(extents) * arrays.itemsize(element)
-    types = _usual_types(device) if handle_types is None else arguments.types_of(handle_types)
+    # Without handle types: NT handles, and file descriptors where the device has them; none where it shares none.
+    usual = tracking.sharing(device, _USUAL).exportable
+    types = usual if handle_types is None else arguments.types_of(handle_types)
+    sharing = tracking.sharing(device, types)
     if name is not None and handle_types is not None and not types & HandleType.OPAQUE_WIN32:
         raise UnsupportedError(
             f"only NT handles have names, and the handle types are {types_text(types)}; "
@@ -118,7 +121,7 @@ def allocate(
     asked = types & int(_NT | _KMT) if handle_types is not None else 0
     if name is not None or security or inherit or access is not None:
         asked |= int(_NT)
-    lacking = exporting.unable(device, asked, missing=True)
+    lacking = exporting.unable(device, asked, missing=True) if asked & ~sharing.exportable else ""
     if lacking:
         raise UnsupportedError(
             f"this memory is to be shared, and {lacking}; leave the name, rights and handle types away, or take "
@@ -128,11 +131,11 @@ def allocate(
     rights = int(Access.READ_WRITE if access is None else access)
     # What the device cannot export is refused below, with its rule; no driver is told of it.
     create = vk.BufferCreateInfo(
-        size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(exporting.able(device, types))
+        size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(HandleType(sharing.exportable))
     )
     requirements = device.backend.buffer_requirements(create)
     kind = _memory_type(device, requirements.memory_type_bits) if memory_type is None else memory_type
-    alone = (requirements.requires_dedicated or _is_alone(device, types)) if dedicated is None else dedicated
+    alone = (requirements.requires_dedicated or bool(sharing.dedicated_only)) if dedicated is None else dedicated
     buffer = device.create_buffer(create) if alone else None
     descriptor = describe(
         device,
@@ -173,19 +176,6 @@ def allocate(
             memory.close()
             raise
     return memory
-
-
-def _usual_types(device: Device) -> int:
-    """NT handles, and file descriptors where the device has them; nothing where it shares nothing."""
-    usual = (int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD))
-    return sum(kind for kind in usual if device.transfer_capability(kind).features & _Feature.EXPORTABLE)
-
-
-def _is_alone(device: Device, types: int) -> bool:
-    """Whether the device shares these types as dedicated allocations alone."""
-    return any(
-        device.transfer_capability(bit).features & _Feature.DEDICATED_ONLY for bit in tracking.single_bits(types)
-    )
 
 
 def _memory_type(device: Device, bits: int) -> int:

@@ -9,6 +9,7 @@ attributes alone, so that no signal handler can raise between the consumption an
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Self
 
 from extmem import vk
@@ -33,12 +34,12 @@ class CallersFd:
             self._owned.fd = source
 
     @classmethod
-    def of_chain(cls, info: vk.MemoryAllocateInfo, uses: Uses) -> Self | None:
-        """The fd of a VkMemoryAllocateInfo's chain, if it imports one."""
-        link = vk.find(info, vk.ImportMemoryFdInfoKHR)
-        if link is None or not isinstance(link.fd, (FdHandle, int)):
-            return None
-        return cls(link.fd, uses)
+    def of_chain(cls, links: Sequence[vk.ChainStruct], uses: Uses) -> Self | None:
+        """The fd that a VkMemoryAllocateInfo's chain imports; None if it imports no fd."""
+        for link in links:
+            if isinstance(link, vk.ImportMemoryFdInfoKHR):
+                return cls(link.fd, uses) if isinstance(link.fd, (FdHandle, int)) else None
+        return None
 
     @property
     def owned(self) -> OwnedFd:

@@ -52,6 +52,8 @@ class Device(Held):
             raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
         super().__init__()
         self.backend = backend
+        self.identity: DeviceIdentity = backend.identity
+        """UUIDs, LUID and names (VkPhysicalDeviceIDProperties)."""
         self._kind = backend.kind
         self.pid = HERE.pid
         """The process that opened it; a forked child of that may not use it."""
@@ -66,6 +68,8 @@ class Device(Held):
         self.max_allocations = backend.max_memory_allocation_count
         self.buffer_answers: dict[tuple[int, int, int], rules.ExternalMemoryFacts] = {}
         """What buffers of these flags and this usage can do with one handle type."""
+        self.sharing: dict[int, tracking.Sharing] = {}
+        """What transfer buffers can do with these sets of handle types."""
         self.numbered: weakref.WeakValueDictionary[tuple[str, int], Resource] = weakref.WeakValueDictionary()
         """Buffers and images whose VkBuffer or VkImage others know, by kind and number."""
         self.making = Lock(reentrant=True)
@@ -85,11 +89,6 @@ class Device(Held):
     def kind(self) -> str:
         """`host`, `vulkan` or `cuda`."""
         return self._kind
-
-    @property
-    def identity(self) -> DeviceIdentity:
-        """UUIDs, LUID and names (VkPhysicalDeviceIDProperties)."""
-        return self.backend.identity
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from extmem import rules, vk
 from extmem.rules import DeviceFacts, MemoryTypeFacts
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from extmem.memory.holding import Holding
 
 __all__ = [
+    "Sharing",
     "buffer_capabilities",
     "buffer_facts",
     "device_facts",
@@ -23,10 +24,14 @@ __all__ = [
     "external_types",
     "image_facts",
     "memory_facts",
+    "sharing",
     "single_bits",
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_Feature = vk.ExternalMemoryFeatureFlagBits
+_SETS = 64
+"""Sets of handle types whose capabilities a device keeps."""
 _LONGEST_CHAIN = 64
 _STOOD_IN_FOR = frozenset(
     {
@@ -48,6 +53,32 @@ def single_bits(mask: int) -> Iterable[int]:
         bit = mask & -mask
         yield bit
         mask ^= bit
+
+
+class Sharing(NamedTuple):
+    """What a device can do with a set of external handle types, for transfer buffers."""
+
+    capabilities: Mapping[int, rules.ExternalMemoryFacts]
+    """The device's answer for each type."""
+    exportable: int
+    """The types that it exports."""
+    dedicated_only: int
+    """The types that it shares only as dedicated allocations."""
+
+
+def sharing(device: Device, handle_types: int) -> Sharing:
+    """Return what the device can do with these types. It is asked once for each set: the answer does not change."""
+    known = device.sharing.get(handle_types)
+    if known is None:
+        answers = {bit: device.transfer_capability(bit) for bit in single_bits(handle_types)}
+        masks = (
+            sum(bit for bit, answer in answers.items() if answer.features & feature)
+            for feature in (_Feature.EXPORTABLE, _Feature.DEDICATED_ONLY)
+        )
+        if len(device.sharing) >= _SETS:
+            device.sharing.clear()
+        known = device.sharing[handle_types] = Sharing(answers, *masks)
+    return known
 
 
 def device_facts(backend: Backend) -> DeviceFacts:

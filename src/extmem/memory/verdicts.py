@@ -36,7 +36,7 @@ class Verdicts(set[Key | None]):
 
 
 def of_allocation(info: vk.MemoryAllocateInfo) -> Key | None:
-    """vkAllocateMemory that exports by handle types alone, or imports an `FdHandle` and does nothing else.
+    """vkAllocateMemory that exports and does nothing else, or imports an `FdHandle` and does nothing else.
 
     The key of an import is incomplete: `of_import` adds the descriptor, once the fd was examined.
     """
@@ -44,15 +44,29 @@ def of_allocation(info: vk.MemoryAllocateInfo) -> Key | None:
         return None
     link, size, memory_type = info.p_next, info.allocation_size, info.memory_type_index
     # 4096.0 is equal to 4096, and malformed.
-    if link.__class__ not in (vk.ExportMemoryAllocateInfo, vk.ImportMemoryFdInfoKHR) or link.p_next is not None:
-        return None
     if not (isinstance(size, int) and isinstance(memory_type, int)):
         return None
-    if isinstance(link, vk.ExportMemoryAllocateInfo) and isinstance(link.handle_types, int):
-        return "allocate", size, memory_type, link.handle_types
-    if isinstance(link, vk.ImportMemoryFdInfoKHR) and isinstance(link.handle_type, int):
+    if link.__class__ is vk.ExportMemoryAllocateInfo and isinstance(link.handle_types, int):
+        key = "allocate", size, memory_type, link.handle_types
+        return key if link.p_next is None else _of_sharing(key, link.p_next)
+    if link.__class__ is vk.ImportMemoryFdInfoKHR and isinstance(link.handle_type, int) and link.p_next is None:
         return ("import", size, memory_type, link.handle_type) if isinstance(link.fd, FdHandle) else None
     return None
+
+
+def _of_sharing(key: Key, link: vk.ChainStruct) -> Key | None:
+    """The key of an export with VkExportMemoryWin32HandleInfoKHR. The object manager checks names and rights itself."""
+    if link.__class__ is not vk.ExportMemoryWin32HandleInfoKHR or link.p_next is not None:
+        return None
+    name, attributes = link.name, link.attributes
+    if not isinstance(link.access, int) or not (name is None or isinstance(name, str)):
+        return None
+    if attributes is not None:
+        if attributes.__class__ is not vk.SecurityAttributes or not isinstance(attributes.inherit_handle, bool):
+            return None
+        if not (attributes.security_descriptor is None or isinstance(attributes.security_descriptor, str)):
+            return None
+    return *key, link.access, name is not None, attributes is not None
 
 
 def of_import(key: Key | None, descriptor: bytes) -> Key | None:
