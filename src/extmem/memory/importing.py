@@ -303,7 +303,7 @@ def resolve_fd(backend: Backend, handle_type: int, callers: CallersFd | None, st
     payload = source.fd_payload = handle.payload if handle is not None else None
     fd = callers.owned.fd if callers is not None else -1
     found = backend.examine_fd(fd, source.handle_type, trusted=payload is not None and payload.trusted)
-    source.examined, source.fd_is_valid, source.writable = found, found.valid, found.writable
+    source.examined, source.fd_is_valid, source.writable = found, not found.problem, found.writable
     if found.problem:
         source.refusal = Refusal("INVALID_EXTERNAL_HANDLE", found.problem)
         source.error = DriverError(

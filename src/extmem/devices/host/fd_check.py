@@ -13,10 +13,11 @@ import stat
 import sys
 
 from extmem import vk
-from extmem.devices.backend import ExaminedFd
 from extmem.devices.host import trailer
 from extmem.devices.host.memfd import PAGE
+from extmem.devices.types import ExaminedFd
 from extmem.owning import OwnedFd, out_of_descriptors
+from extmem.vk.words import types_text
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
@@ -48,17 +49,17 @@ def identity_of(fd: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def examine(fd: int) -> ExaminedFd:
-    """Return everything about an fd as OPAQUE_FD, its self-description included."""
+def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
+    """Return everything about an fd that is to be imported as this type, its self-description included."""
     try:
         found = os.fstat(fd)
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except (OSError, ValueError, OverflowError):
-        return ExaminedFd(fd, _FD, "closed", f"fd {fd} is not open in this process")
+        return ExaminedFd(fd, handle_type, "closed", f"fd {fd} is not open in this process")
     size, identity = found.st_size, (found.st_dev, found.st_ino)
     if flags & _O_PATH:
         problem = f"fd {fd} was opened with O_PATH and leads to no data"
-        return ExaminedFd(fd, _FD, "other", problem, size, identity=identity)
+        return ExaminedFd(fd, handle_type, "other", problem, size, identity=identity)
     access = flags & os.O_ACCMODE
     seals = _seals(fd)
     writable = access == os.O_RDWR and not seals & _WRITE_SEALS
@@ -84,14 +85,18 @@ def examine(fd: int) -> ExaminedFd:
             "hole, there may be no huge page for it, which would kill every process that reads it; make it without "
             "MFD_HUGETLB"
         )
+    elif handle_type != _FD:
+        problem = f"the host device imports OPAQUE_FD and not {types_text(handle_type)}"
     if problem:
-        return ExaminedFd(fd, _FD, file_type, problem, size, 0, seals, writable, identity)
+        return ExaminedFd(fd, handle_type, file_type, problem, size, 0, seals, writable, identity)
     descriptor, missing_descriptor = _trailer(fd, size)
     # Without a frame of this library the last page belongs to the payload like any other.
     capacity = size if missing_descriptor else size - PAGE
     if not descriptor:
         missing_descriptor = missing_descriptor or "the payload was made without one"
-    return ExaminedFd(fd, _FD, file_type, "", size, capacity, seals, writable, identity, descriptor, missing_descriptor)
+    return ExaminedFd(
+        fd, handle_type, file_type, "", size, capacity, seals, writable, identity, descriptor, missing_descriptor
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from extmem.sharing.payload import PayloadFd
 
 __all__ = [
-    "examine_fd",
     "host_pointer_memory_type_bits",
     "import_fd",
     "import_host_pointer",
@@ -26,17 +25,7 @@ __all__ = [
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_FD = int(HandleType.OPAQUE_FD)
 _ALL_TYPES = 0b11
-
-
-def examine_fd(fd: int, handle_type: int) -> ExaminedFd:
-    """See `Backend`. Nothing is taken on trust: the file of a host payload can be examined completely."""
-    examined = system.examine(fd)
-    if handle_type == _FD or not examined.valid:
-        return examined
-    problem = f"the host device imports OPAQUE_FD and not {types_text(handle_type)}"
-    return examined._replace(handle_type=handle_type, problem=problem)
 
 
 def import_fd(request: ImportRequest[ExaminedFd]) -> HostAllocation:

@@ -10,7 +10,8 @@ if sys.platform != "win32":
 import ctypes
 
 from extmem import vk
-from extmem.devices.backend import DESCRIPTOR_LIMIT, ExaminedFd
+from extmem.devices.backend import DESCRIPTOR_LIMIT
+from extmem.devices.types import ExaminedFd
 from extmem.errors import OutOfMemoryError, UnsupportedError
 from extmem.handles._win32 import sections
 from extmem.handles._win32.tables import MEMORYSTATUSEX, kernel32
@@ -21,6 +22,7 @@ from extmem.sharing.terms import ShareTerms
 __all__ = ["PAGE", "create", "duplicate", "examine", "identity_of", "total_memory"]
 
 PAGE = sections.PAGE
+_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _CHECKED_FROM = 1 << 20
 """Bytes from which a request is held against what is left first: the kernel would grow the paging file for it."""
 
@@ -46,11 +48,11 @@ def identity_of(handle: int) -> tuple[int, int] | None:
     return None
 
 
-def examine(fd: int) -> ExaminedFd:
+def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
     """No fd is a payload here: those of the C runtime mean nothing to other processes."""
     return ExaminedFd(
         fd,
-        int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD),
+        handle_type,
         "other",
         f"fd {fd} cannot be a payload: on Windows payloads are shared by NT handle or KMT number",
     )

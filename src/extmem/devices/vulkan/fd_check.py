@@ -257,7 +257,7 @@ class FdCheck:
             problem = f"fd {fd} is not an open file descriptor"
             return ExaminedFd(fd, handle_type, "closed", problem, self_describing=False)
         file_type = _FILE_TYPES.get(stat.S_IFMT(found.st_mode), "other")
-        if not self._knows(handle_type):
+        if handle_type not in self._own and not self._knows(handle_type):
             problem = str(self._device.unsupported_type(handle_type))
             return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
         capacity = self._capacity(fd, found, handle_type)
