@@ -347,15 +347,16 @@ def vk_handles(device: Device) -> VulkanHandles:
     if not isinstance(backend, VulkanBackend):
         raise UnsupportedError(f"{device!r} has no Vulkan handles", requires_one_of=["a Vulkan device"])
     with device.use():
-        physical = backend.physical
+        vk_device = backend.device
+        physical = vk_device.physical
         return VulkanHandles(
             physical.instance.raw,
             physical.raw,
-            backend.raw,
-            backend.queue,
-            backend.queue_family,
-            backend.queue_index,
-            backend.enabled,
+            vk_device.raw,
+            vk_device.queue,
+            vk_device.queue_family,
+            vk_device.queue_index,
+            vk_device.enabled,
             physical.instance.api_version,
         )
 

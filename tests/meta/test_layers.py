@@ -59,7 +59,7 @@ PLATFORM_ASKED = {
     "extmem.devices.vulkan": "says whose Win32 handles are native",
     "extmem.devices.vulkan.native": "picks what a driver's handles are",
     "extmem.devices.cuda": "says whether handles are Windows'",
-    "extmem.devices.cuda.export_handle": "picks how CUDA's own memory leaves the process",
+    "extmem.devices.cuda.handle_types": "picks how CUDA's own memory leaves the process",
     "extmem.devices.host.system": "picks what payloads are made of",
     "extmem.manager": "picks the object manager",
     "extmem.owning._system": "picks how descriptors are closed and duplicated",

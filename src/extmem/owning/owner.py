@@ -138,7 +138,7 @@ class Making:
             consuming = map(self._consumed.append, consumes.take_one())
             calls = map(operator.itemgetter(1), zip(consuming, calls, strict=False))
         numbers = map(operator.getitem, map(operator.itemgetter(1), zip(calls, (made,), strict=False)), (0,))
-        columns = ((give_back,), *((value,) for value in before), numbers, *((value,) for value in after))
+        columns = ((give_back,), *zip(before), numbers, *zip(after))
         self.steps: Iterable[Step] = zip(*columns, strict=False)
 
     @property

@@ -125,14 +125,14 @@ def test_commands_of_a_lost_device_are_told_so() -> None:
 
 def test_commands_that_do_not_end_are_told_so_and_hold_what_they_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fence that nobody signals: one wait takes its time, the next ones only look; all stays held."""
-    from extmem.devices.vulkan import transfer
+    from extmem.devices.vulkan import submission
 
-    monkeypatch.setattr(transfer, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(submission, "_PATIENCE_S", 0.05)
     fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
         memory = device.allocate(64)
         memory.fill(1)
-        moving = device.backend.transfer  # type: ignore[attr-defined]  # a Vulkan driver's
+        moving = device.backend.transfers.submissions  # type: ignore[attr-defined]  # a Vulkan driver's
         moving._patience = 0.05
         signals = moving._commands.vkWaitForFences
         monkeypatch.setattr(moving._commands, "vkWaitForFences", lambda *_: int(vk.Result.TIMEOUT))
@@ -142,9 +142,9 @@ def test_commands_that_do_not_end_are_told_so_and_hold_what_they_use(monkeypatch
         memory.close()
         with pytest.raises(extmem.DriverError, match="do not end"):
             device.close()
-        assert moving in transfer._working and moving._submitted
+        assert moving in submission._working and moving._submitted
         monkeypatch.setattr(moving._commands, "vkWaitForFences", signals)
         device.close()
-        assert moving not in transfer._working
+        assert moving not in submission._working
     assert not fake.misuses, [str(misuse) for misuse in fake.misuses]
     assert not fake.alive()

@@ -8,7 +8,7 @@ import pytest
 
 import extmem
 from extmem.api import Device, DeviceMemory
-from extmem.devices.vulkan import transfer
+from extmem.devices.vulkan import transfers
 from extmem.testing import fake_vulkan
 
 SIZE, PART = 4096, 3000
@@ -18,7 +18,7 @@ BYTES = bytes(index * 7 % 251 for index in range(SIZE))
 @pytest.fixture(params=["host", "vulkan"])
 def any_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     """A device; of Vulkan a scripted one, that moves a kilobyte at a time."""
-    monkeypatch.setattr(transfer, "_STAGING", 1024)
+    monkeypatch.setattr(transfers, "_STAGING", 1024)
     fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
     with fake_vulkan.installed(fake), extmem.open_device(kind=request.param) as device:
         yield device

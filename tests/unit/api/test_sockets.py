@@ -12,7 +12,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.api import Device
-from extmem.devices.vulkan.fd_check import Prover
+from extmem.devices.vulkan.fd_check import FdCheck
 from extmem.process import receive_handle, send_handle
 from extmem.testing import fake_vulkan
 from extmem.wire import transport
@@ -66,8 +66,10 @@ def test_the_spec_level_import_is_judged_by_what_came_along(vulkan_device: Devic
 def test_another_users_fd_is_proven_first(vulkan_device: Device, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever the kernel names as the socket's peer: this user's word is taken, another's is tried."""
     tried: list[int] = []
-    real = Prover.prove
-    monkeypatch.setattr(Prover, "prove", lambda self, fd, *rest: (tried.append(fd), real(self, fd, *rest))[1])
+    real = FdCheck.prove
+    monkeypatch.setattr(
+        FdCheck, "prove", lambda self, request: (tried.append(request.source.fd), real(self, request))[1]
+    )
     with vulkan_device.allocate(4096, handle_types=int(FD)) as memory, memory.export_handle(FD) as fd:
         for uid, times in ((os.getuid(), 0), (os.getuid() + 1, 1)):
             send_handle(pair[0], fd)

@@ -9,8 +9,9 @@ import threading
 import pytest
 
 from extmem.devices.vulkan.backend import VulkanBackend
-from extmem.devices.vulkan.transfer import _STAGING
+from extmem.devices.vulkan.transfers import _STAGING
 from extmem.errors import DriverError
+from tests.unit.devices.importing import import_fd
 from tests.unit.devices.vulkan.steps import SHARED, SIZE, allocate, buffer_info, mappable, read
 
 
@@ -82,9 +83,9 @@ def test_the_host_sees_what_the_device_wrote_and_the_other_way_round(backend: Vu
 def test_an_import_sees_what_was_written_before_and_after(backend: VulkanBackend) -> None:
     memory = allocate(backend)
     backend.write(memory, 0, memoryview(b"before"))
-    other = backend.physical.open()
+    other = VulkanBackend(backend.device.physical)
     fd = backend.export_fd(memory).take()
-    imported = other.import_fd(fd, memory.size, memory.memory_type_index)
+    imported = import_fd(other, fd, memory.size, memory.memory_type_index)
     os.close(fd)
     assert imported.owner == "external"
     assert read(other, imported, 0, 6) == b"before"
@@ -132,7 +133,7 @@ def test_a_failure_while_recording_leaves_the_device_usable(backend: VulkanBacke
         raise DriverError("planted", result=-1, command="vkCmdCopyBuffer")
 
     with pytest.raises(DriverError, match="planted"):
-        backend.transfer.run(broken, [memory])
+        backend.transfers.submissions.run(broken, [memory])
     assert read(backend, memory, 0, 4) == b"safe"
     backend.write(memory, 0, memoryview(b"more"))
     assert read(backend, memory, 0, 4) == b"more"
@@ -140,12 +141,11 @@ def test_a_failure_while_recording_leaves_the_device_usable(backend: VulkanBacke
 
 
 def test_what_moves_bytes_is_given_back_with_the_device(backend: VulkanBackend) -> None:
-    other = backend.physical.open()
+    other = VulkanBackend(backend.device.physical)
     memory = allocate(other)
     other.write(memory, 0, memoryview(b"x"))
-    transfer = other.transfer
-    assert transfer is other.transfer
+    assert other.transfers.submissions is other.transfers.submissions
     memory.close()
     other.close()
-    assert not other.owner.owes and not other.living
+    assert not other.device.owner.owes and not other.device.living
     backend.destroy(backend.create_buffer(buffer_info()))

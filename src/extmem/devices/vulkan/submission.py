@@ -1,14 +1,14 @@
-"""Moving bytes: between host and payload, by the device's own commands.
+"""Submission of commands: recorded, submitted to the device's queue, and waited for.
 
-How this works. One queue, one command buffer, one fence and one staging buffer serve a device, made when first needed
-and used under a lock. Host bytes go through the staging buffer in pieces. Memory that other processes share belongs
-to VK_QUEUE_FAMILY_EXTERNAL while nobody uses it: each use acquires it first and releases it at the end, as queue family
-ownership transfers ask, so that what the device cached is written back and what others wrote is seen.
+How this works. One queue, one command buffer and one fence serve a device. They are made at the first use, and used
+under a lock. Memory that is shared with other processes belongs to VK_QUEUE_FAMILY_EXTERNAL while it is not used: each
+use acquires it first and releases it at the end (queue family ownership transfers), so that what the device cached is
+written back and what other processes wrote is visible.
 
-Each submission is waited for, in short waits: signal handlers run between two, and what they raise ends the wait. So
-does a minute without an end. The commands may still run then, and nothing that they use may be given back: it is held,
+Each submission is waited for, in short waits: signal handlers run between two, and an exception of one ends the wait.
+So does a minute without an end. The commands may still run then, and nothing that they use may be released: it is held,
 with the device, until a later call finds that they are done. What still runs when the process ends is left to the
-system: a driver that is told to destroy what a queue uses may wait for that without an end.
+system: a driver that is to destroy what a queue uses may wait for that without an end.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final
 
 from extmem import vk
+from extmem.devices.vulkan.commands import VulkanRecorder
 from extmem.devices.vulkan.owners import VkObject
-from extmem.devices.vulkan.recording import CommandRecorder
 from extmem.errors import DriverError
 from extmem.owning import Lock, Step, Uses, do_last
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.backend import VulkanBackend
+    from extmem.devices.vulkan.logical import LogicalDevice
     from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation
+    from extmem.devices.vulkan.transfer_buffers import TransferBuffers
 
-__all__ = ["Transfer"]
+__all__ = ["Submissions"]
 
-_STAGING = 16 << 20
 _SLICE_NS = 50_000_000
 """Nanoseconds of one wait: signal handlers run between two."""
 _PATIENCE_S = 60.0
@@ -45,17 +45,19 @@ _Stage = vk.PipelineStageFlagBits
 _EXTERNAL = int(vk.QUEUE_FAMILY_EXTERNAL)
 _MOVES = _Access.TRANSFER_READ | _Access.TRANSFER_WRITE
 _HOST = _Access.HOST_READ | _Access.HOST_WRITE
-_working: Final[set[Transfer]] = set()
+_working: Final[set[Submissions]] = set()
 """What has submitted commands that may still run. Each is kept alive here, with all that these use."""
 
 
-class Transfer:
-    """What a device moves bytes with. Ownership: everything is given back by `close`."""
+class Submissions:
+    """The queue of a device, with its command buffer and fence. Ownership: everything is released by `close`."""
 
-    def __init__(self, backend: VulkanBackend) -> None:
-        self._backend = backend
-        self._commands = backend.commands
-        self._lock = Lock(reentrant=True)
+    def __init__(self, device: LogicalDevice, buffers: TransferBuffers) -> None:
+        self._device = device
+        self._buffers = buffers
+        self._commands = device.commands
+        self.lock = Lock(reentrant=True)
+        """Held while commands are recorded, submitted and waited for."""
         self._pool: VkObject | None = None
         self._fence: VkObject | None = None
         self._signaled = False
@@ -70,57 +72,13 @@ class Transfer:
         """Who owns what it uses once it is submitted, in the order of its barriers."""
         self._patience = _PATIENCE_S
         """Seconds that a wait may take; 0 once one took too long, so that calls only look whether it is done."""
-        self._staging: VulkanAllocation | None = None
         queue = ffi.new("VkQueue *")
-        self._commands.vkGetDeviceQueue(backend.handle, backend.queue_family, backend.queue_index, queue)
+        self._commands.vkGetDeviceQueue(device.handle, device.queue_family, device.queue_index, queue)
         self._queue = queue[0]
-
-    # What is moved.
-
-    def write(self, allocation: VulkanAllocation, offset: int, data: memoryview) -> None:
-        """Host → payload."""
-        with self._lock:
-            staging = self._staged()
-            window = ffi.buffer(ffi.cast("char *", staging.map().address), _STAGING)
-            for start in range(0, data.nbytes, _STAGING):
-                piece = data[start : start + _STAGING]
-                window[0 : piece.nbytes] = piece
-                self._backend.flush(staging, 0, piece.nbytes)
-                self._copy(staging, 0, allocation, offset + start, piece.nbytes)
-
-    def read(self, allocation: VulkanAllocation, offset: int, into: memoryview) -> None:
-        """Payload → host."""
-        with self._lock:
-            staging = self._staged()
-            window = memoryview(ffi.buffer(ffi.cast("char *", staging.map().address), _STAGING))
-            for start in range(0, into.nbytes, _STAGING):
-                piece = into[start : start + _STAGING]
-                self._copy(allocation, offset + start, staging, 0, piece.nbytes)
-                self._backend.invalidate(staging, 0, piece.nbytes)
-                piece[:] = window[: piece.nbytes]
-
-    def fill(self, allocation: VulkanAllocation, offset: int, size: int, value: int) -> None:
-        """The same byte everywhere. vkCmdFillBuffer takes multiples of 4; what is over at both ends is written."""
-        before = min(-offset % 4, size)
-        if before:
-            self.write(allocation, offset, memoryview(bytes([value]) * before))
-            offset, size = offset + before, size - before
-        buffer = self._backend.buffer_of(allocation)
-        whole = size & ~3
-        if whole:
-            self.run(lambda recorder: recorder.fill_buffer(buffer, offset, whole, value * 0x0101_0101), [allocation])
-        if size > whole:
-            self.write(allocation, offset + whole, memoryview(bytes([value]) * (size - whole)))
-
-    def _copy(self, source: VulkanAllocation, start: int, target: VulkanAllocation, at: int, size: int) -> None:
-        first, second = self._backend.buffer_of(source), self._backend.buffer_of(target)
-        self.run(lambda recorder: recorder.copy_buffer(first, start, second, at, size), [source, target])
-
-    # How.
 
     def run(
         self,
-        record: Callable[[CommandRecorder], None],
+        record: Callable[[VulkanRecorder], None],
         used: Sequence[VulkanAllocation] = (),
         uses: Uses | None = None,
         owners: Sequence[tuple[VulkanAllocation, QueueOwner]] = (),
@@ -130,16 +88,16 @@ class Transfer:
         uses: what else the commands use. None of it is freed before the device is done, also where an exception ends
         the wait. owners: who owns what afterwards, by barriers of `record`.
         """
-        with self._lock:
+        with self.lock:
             self._finish()
             shared = [a for a in used if a.handle_types and a.owner != "held"]
             try:
                 for allocation in used:
                     self._running.add(allocation.keeper)
-                    self._running.add(self._backend.buffer_of(allocation).keeper)
+                    self._running.add(self._buffers.buffer_of(allocation).keeper)
                 if uses is not None:
                     self._running.add_all(uses)
-                recorder = CommandRecorder(self._commands, self._begin())
+                recorder = VulkanRecorder(self._commands, self._begin())
                 self._border(recorder, [a for a in shared if a.owner == "external"], acquire=True)
                 record(recorder)
                 self._border(recorder, shared, acquire=False)
@@ -153,9 +111,9 @@ class Transfer:
                 raise
             self._finish()
 
-    def _border(self, recorder: CommandRecorder, allocations: list[VulkanAllocation], *, acquire: bool) -> None:
+    def _border(self, recorder: VulkanRecorder, allocations: list[VulkanAllocation], *, acquire: bool) -> None:
         """Ownership from or to VK_QUEUE_FAMILY_EXTERNAL; besides, what the host has written or is to see."""
-        ours = self._backend.queue_family
+        ours = self._device.queue_family
         sides = (_EXTERNAL, ours) if acquire else (ours, _EXTERNAL)
         nothing = _Access(0)
         barriers = [
@@ -163,7 +121,7 @@ class Transfer:
                 nothing if acquire else _MOVES,
                 _MOVES if acquire else nothing,
                 *sides,
-                self._backend.buffer_of(allocation).live,
+                self._buffers.buffer_of(allocation).live,
                 0,
                 int(vk.WHOLE_SIZE),
             )
@@ -175,12 +133,12 @@ class Transfer:
         recorder.barrier(int(before), int(after), [memory], barriers)
 
     def _begin(self) -> Any:
-        backend, vulkan = self._backend, self._commands
+        device, vulkan = self._device, self._commands
         if self._pool is None:
             info = ffi.new("VkCommandPoolCreateInfo *")
             info.sType = int(vk.StructureType.COMMAND_POOL_CREATE_INFO)
             info.flags = int(vk.CommandPoolCreateFlagBits.RESET_COMMAND_BUFFER)
-            info.queueFamilyIndex = backend.queue_family
+            info.queueFamilyIndex = device.queue_family
             self._pool = self._made(
                 vulkan.vkCreateCommandPool, info, vulkan.vkDestroyCommandPool, "vkCreateCommandPool"
             )
@@ -193,36 +151,36 @@ class Transfer:
             ask.sType = int(vk.StructureType.COMMAND_BUFFER_ALLOCATE_INFO)
             ask.commandPool, ask.commandBufferCount = self._pool.raw, 1
             found = ffi.new("VkCommandBuffer *")
-            backend.check(vulkan.vkAllocateCommandBuffers(backend.handle, ask, found), "vkAllocateCommandBuffers")
-            self._buffer.append((vulkan.vkFreeCommandBuffers, backend.handle, self._pool.raw, 1, found))
+            device.check(vulkan.vkAllocateCommandBuffers(device.handle, ask, found), "vkAllocateCommandBuffers")
+            self._buffer.append((vulkan.vkFreeCommandBuffers, device.handle, self._pool.raw, 1, found))
         begin = ffi.new("VkCommandBufferBeginInfo *")
         begin.sType = int(vk.StructureType.COMMAND_BUFFER_BEGIN_INFO)
         begin.flags = int(vk.CommandBufferUsageFlagBits.ONE_TIME_SUBMIT)
         buffer = self._buffer[0][-1][0]
-        backend.check(vulkan.vkBeginCommandBuffer(buffer, begin), "vkBeginCommandBuffer")
+        device.check(vulkan.vkBeginCommandBuffer(buffer, begin), "vkBeginCommandBuffer")
         return buffer
 
     def _made(self, command: Any, info: Any, destroy: Any, name: str) -> VkObject:
-        backend, made, owner = self._backend, ffi.new("uint64_t *"), VkObject(self._backend.owner)
-        making = owner.make(command, (backend.handle, info, ffi.NULL, made), made, destroy)
-        backend.check(making.result, name)
+        device, made, owner = self._device, ffi.new("uint64_t *"), VkObject(self._device.owner)
+        making = owner.make(command, (device.handle, info, ffi.NULL, made), made, destroy)
+        device.check(making.result, name)
         return owner
 
     def _submit(self) -> None:
-        backend, vulkan, fence, buffers = self._backend, self._commands, self._raw_fence, self._buffer[0][-1]
-        backend.check(vulkan.vkEndCommandBuffer(buffers[0]), "vkEndCommandBuffer")
+        device, vulkan, fence, buffers = self._device, self._commands, self._raw_fence, self._buffer[0][-1]
+        device.check(vulkan.vkEndCommandBuffer(buffers[0]), "vkEndCommandBuffer")
         info = ffi.new("VkSubmitInfo *")
         info.sType = int(vk.StructureType.SUBMIT_INFO)
         info.commandBufferCount, info.pCommandBuffers = 1, buffers
         if self._signaled:
-            backend.check(vulkan.vkResetFences(backend.handle, 1, ffi.new("uint64_t *", fence)), "vkResetFences")
+            device.check(vulkan.vkResetFences(device.handle, 1, ffi.new("uint64_t *", fence)), "vkResetFences")
             self._signaled = False
         _working.add(self)
         self._submitted.extend(starmap(vulkan.vkQueueSubmit, ((self._queue, 1, info, fence),)))
         result = self._submitted[0]
         if result:
             self._submitted.clear()
-            backend.check(result, "vkQueueSubmit")
+            device.check(result, "vkQueueSubmit")
 
     @property
     def _raw_fence(self) -> int:
@@ -247,25 +205,25 @@ class Transfer:
         fence, result, failures = ffi.new("uint64_t *", self._raw_fence), _TIMEOUT, 0
         until, wait = time.monotonic() + self._patience, _SLICE_NS if self._patience else 0
         while result not in (0, _LOST) and failures < _TRIES:
-            result = self._commands.vkWaitForFences(self._backend.handle, 1, fence, 1, wait)
+            result = self._commands.vkWaitForFences(self._device.handle, 1, fence, 1, wait)
             failures += result not in (0, _LOST, _TIMEOUT)
             if time.monotonic() >= until:
                 break
         if result == _TIMEOUT:
             self._patience = 0.0
             raise DriverError(
-                f"vkWaitForFences on {self._backend.name}: commands that were submitted do not end (the wait was "
+                f"vkWaitForFences on {self._device.name}: commands that were submitted do not end (the wait was "
                 f"{_PATIENCE_S:.0f} seconds at first); what they use is held until they do. Try again later; if the "
                 "device hangs, end this process",
                 result=result,
                 command="vkWaitForFences",
-                devices=[self._backend.name],
+                devices=[self._device.name],
             )
         if result in (0, _LOST):
             self._signaled = True
             self._patience = _PATIENCE_S
             self._settle()
-        self._backend.check(result, "vkWaitForFences", "what was just submitted")
+        self._device.check(result, "vkWaitForFences", "what was just submitted")
 
     def _settle(self) -> None:
         """What was submitted is done: nothing is used any more."""
@@ -279,14 +237,9 @@ class Transfer:
         if self._buffer:
             do_last(self._buffer)
 
-    def _staged(self) -> VulkanAllocation:
-        if self._staging is None:
-            self._staging = self._backend.allocate_staging(_STAGING)
-        return self._staging
-
     def finish(self) -> None:
         """Wait for what was submitted, if anything was. A lost device runs nothing any more. Errors: as `_finish`."""
-        with self._lock:
+        with self.lock:
             try:
                 self._finish()
             except DriverError:
@@ -298,11 +251,8 @@ class Transfer:
 
         Errors: as `finish`, for commands that may still run: nothing was given back then.
         """
-        with self._lock:
+        with self.lock:
             self.finish()
-            if self._staging is not None:
-                self._staging.close()
-                self._staging = None
             self._buffer.clear()  # it ends with its pool
             for made in (self._fence, self._pool):
                 if made is not None:
@@ -314,7 +264,7 @@ class Transfer:
 @atexit.register
 def _leave_what_works() -> None:
     """See the module."""
-    for transfer in list(_working):
+    for submissions in list(_working):
         import ctypes
 
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(transfer))  # never lost, so never given back
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(submissions))  # never lost, so never given back

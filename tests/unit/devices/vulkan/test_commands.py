@@ -8,7 +8,7 @@ import pytest
 
 from extmem import vk
 from extmem.devices.resources import NativeResource, Requirements
-from extmem.devices.vulkan.recording import CommandRecorder
+from extmem.devices.vulkan.commands import VulkanRecorder
 
 STAGE, ACCESS, LAYOUT = vk.PipelineStageFlagBits, vk.AccessFlagBits, vk.ImageLayout
 TRANSFER = int(STAGE.TRANSFER)
@@ -55,19 +55,19 @@ def noting() -> Noting:
 
 
 @pytest.fixture
-def recorder(noting: Noting) -> CommandRecorder:
-    return CommandRecorder(noting, 0)  # type: ignore[arg-type]
+def recorder(noting: Noting) -> VulkanRecorder:
+    return VulkanRecorder(noting, 0)  # type: ignore[arg-type]
 
 
 BUFFER = NativeResource("buffer", Requirements(64, 64, 1), 7, 64)
 BETWEEN = ("barrier", TRANSFER, TRANSFER, [(MOVES, MOVES)], [])
 
 
-def fill(recorder: CommandRecorder) -> None:
+def fill(recorder: VulkanRecorder) -> None:
     recorder.fill_buffer(BUFFER, 0, 64, 0)
 
 
-def test_a_barrier_stands_between_two_transfers(recorder: CommandRecorder, noting: Noting) -> None:
+def test_a_barrier_stands_between_two_transfers(recorder: VulkanRecorder, noting: Noting) -> None:
     for _ in range(3):
         fill(recorder)
     assert noting.calls == [("fill",), BETWEEN, ("fill",), BETWEEN, ("fill",)]
@@ -75,7 +75,7 @@ def test_a_barrier_stands_between_two_transfers(recorder: CommandRecorder, notin
 
 @pytest.mark.parametrize("stages", [(STAGE.TOP_OF_PIPE, STAGE.BOTTOM_OF_PIPE), (STAGE.HOST, STAGE.HOST)])
 def test_a_programs_barrier_is_in_order_with_transfers(
-    recorder: CommandRecorder, noting: Noting, stages: tuple[vk.PipelineStageFlagBits, vk.PipelineStageFlagBits]
+    recorder: VulkanRecorder, noting: Noting, stages: tuple[vk.PipelineStageFlagBits, vk.PipelineStageFlagBits]
 ) -> None:
     """It names no transfer, and changes a layout: before it and after it are transfers nevertheless."""
     host = int(ACCESS.HOST_READ)
@@ -90,6 +90,6 @@ def test_a_programs_barrier_is_in_order_with_transfers(
     assert int(mine.src_access_mask) == host, "the caller's own is left as it is"
 
 
-def test_what_the_library_records_itself_is_word_for_word(recorder: CommandRecorder, noting: Noting) -> None:
+def test_what_the_library_records_itself_is_word_for_word(recorder: VulkanRecorder, noting: Noting) -> None:
     recorder.barrier(int(STAGE.TOP_OF_PIPE), int(STAGE.BOTTOM_OF_PIPE))
     assert noting.calls == [("barrier", int(STAGE.TOP_OF_PIPE), int(STAGE.BOTTOM_OF_PIPE), [], [])]

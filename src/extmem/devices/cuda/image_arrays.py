@@ -10,13 +10,13 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.cuda.memory import take
+from extmem.devices.cuda.owners import take
 from extmem.devices.cuda.results import fail
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaBackend
-    from extmem.devices.cuda.memory import Undo
+    from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.cuda.owners import Undo
 
 __all__ = ["element", "map_array"]
 
@@ -57,13 +57,13 @@ def element(vk_format: int) -> tuple[int, int]:
 
 
 def map_array(
-    backend: CudaBackend, memory: Any, image: vk.ImageCreateInfo, devices: tuple[str, ...], undo: Undo
+    device: LogicalDevice, memory: Any, image: vk.ImageCreateInfo, devices: tuple[str, ...], undo: Undo
 ) -> Any:
     """The CUmipmappedArray of an imported image's memory. Errors: UnsupportedError for its format; DriverError.
 
     devices: names of others that are concerned.
     """
-    cu = backend.module
+    cu = device.module
     kind, channels = element(int(image.format))
     description = cu.CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC()
     description.numLevels = int(image.mip_levels)
@@ -85,5 +85,5 @@ def map_array(
     step = (cu.cuMipmappedArrayDestroy, ...)
     result, array = take(undo, step, cu.cuExternalMemoryGetMappedMipmappedArray, memory, description)
     if result:
-        fail(result, "cuExternalMemoryGetMappedMipmappedArray", backend.name, *devices)
+        fail(result, "cuExternalMemoryGetMappedMipmappedArray", device.name, *devices)
     return array

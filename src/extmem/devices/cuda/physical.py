@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
+from collections.abc import Callable
 from functools import cached_property
 from itertools import starmap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.backend import DeviceIdentity, Offer
 from extmem.devices.cuda import WIN32_IS_NATIVE
-from extmem.devices.cuda.export_handle import CAPABILITY
-from extmem.devices.cuda.memory import Undo, take, undo_all
+from extmem.devices.cuda.handle_types import CAPABILITY
+from extmem.devices.cuda.owners import Undo, take, undo_all
 from extmem.devices.cuda.results import fail
+from extmem.devices.types import DeviceIdentity, Offer
 from extmem.errors import UnsupportedError
 from extmem.handles.process_id import current_process
-from extmem.owning import Lock, Owner, cleanup_thread, late_imports
+from extmem.owning import Held, Lock, Owner, cleanup_thread, late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaBackend
+    from extmem.devices.backend import Backend
     from extmem.devices.cuda.host_registration import Registrations
     from extmem.owning import Step
 
@@ -96,7 +97,7 @@ class Gpu:
         self.context: Any = None
         """The primary context (CUcontext) while it is retained."""
         self.current = Current(module, None, self.name)
-        self._left: deque[tuple[Undo, memoryview, CudaBackend]] = deque()
+        self._left: deque[tuple[Undo, memoryview, Held]] = deque()
         """What lost allocations are to give back."""
         self._working = Lock(reentrant=True)
         """Held while things are given back: in their order, also where two threads give back the same ones."""
@@ -121,19 +122,12 @@ class Gpu:
         self._check(result, "cuDeviceGetAttribute")
         return int(value)
 
-    def offer(self) -> Offer:
-        """This device as one that can be opened."""
+    def offer(self, opening: Callable[[], Backend]) -> Offer:
+        """This device as one that can be opened. opening: retains the primary context."""
         with late_imports():
             from extmem.devices.cuda.capabilities import Answers
 
-        return Offer("cuda", self.identity, RANK, self.open, lambda: Answers(self))
-
-    def open(self) -> CudaBackend:
-        """Retain the primary context. The caller closes the device."""
-        with late_imports():
-            from extmem.devices.cuda.backend import CudaBackend
-
-        return CudaBackend(self)
+        return Offer("cuda", self.identity, RANK, opening, lambda: Answers(self))
 
     @cached_property
     def registrations(self) -> Registrations:
@@ -163,19 +157,19 @@ class Gpu:
                 self.current = Current(self.module, context, self.name)
         return retained
 
-    def when_lost(self, undo: Undo, hold: memoryview, backend: CudaBackend) -> tuple[Step, Step]:
-        """The steps of an allocation that leave its undoing to the GPU when it is lost. `hold` keeps `driver` until."""
-        return (self._left.append, (undo, hold, backend)), cleanup_thread.step(self.undo_left)
+    def when_lost(self, undo: Undo, hold: memoryview, device: Held) -> tuple[Step, Step]:
+        """The steps of an allocation that leave its undoing to the GPU if it is lost. `hold` keeps `device`."""
+        return (self._left.append, (undo, hold, device)), cleanup_thread.step(self.undo_left)
 
     def undo_left(self) -> None:
         """Undo what lost allocations have left."""
         with self._working:
             while self._left:
-                undo, hold, backend = self._left[0]
+                undo, hold, device = self._left[0]
                 self.undo(undo)
                 hold.release()
-                if backend.closing:
-                    backend.end()
+                if device.closing:
+                    device.end()
                 self._left.popleft()
 
     def undo(self, undo: Undo) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
     from extmem.vk.loader import Commands
 
-__all__ = ["CommandRecorder"]
+__all__ = ["VulkanRecorder"]
 
 _Access = vk.AccessFlagBits
 _TRANSFER = int(vk.PipelineStageFlagBits.TRANSFER)
@@ -29,7 +29,7 @@ _ALL = 0xFFFF_FFFF
 """VK_REMAINING_MIP_LEVELS, VK_REMAINING_ARRAY_LAYERS."""
 
 
-class CommandRecorder:
+class VulkanRecorder:
     """Records into a command buffer that has begun."""
 
     def __init__(self, commands: Commands, buffer: Any) -> None:

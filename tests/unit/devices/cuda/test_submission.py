@@ -11,7 +11,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.api import Device
-from extmem.devices.cuda import waiting
+from extmem.devices.cuda import submission
 from extmem.testing import fake_cuda
 
 NOT_READY, DONE = (600,), (0,)
@@ -37,7 +37,7 @@ def stream(
             asked.append(int(of))
             return by_number(len(asked))
 
-        monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=clock, sleep=lambda seconds: None))
+        monkeypatch.setattr(submission, "time", SimpleNamespace(monotonic=clock, sleep=lambda seconds: None))
         monkeypatch.setattr(fake.module, "cuStreamQuery", query)
         return asked
 
@@ -108,13 +108,13 @@ def test_a_signal_handlers_exception_ends_the_wait(
             raise KeyboardInterrupt
         return NOT_READY if number > 1 or at == 1 else DONE
 
-    monkeypatch.setattr(waiting, "_PATIENCE_S", 1e9)
+    monkeypatch.setattr(submission, "_PATIENCE_S", 1e9)
     with cuda.allocate(4096) as memory:
-        cuda.backend.waiting._patience = 1e9  # type: ignore[attr-defined]
+        cuda.backend.transfers.submissions._patience = 1e9  # type: ignore[attr-defined]
         stream(interrupted)
         with pytest.raises(KeyboardInterrupt):
             memory.fill(3)
-        assert cuda.backend.waiting.unfinished == (at > 1)  # type: ignore[attr-defined]  # given, or not yet
+        assert cuda.backend.transfers.submissions.unfinished == (at > 1)  # type: ignore[attr-defined]  # given, or not yet
         end(monkeypatch)
         assert set(memory.read_bytes()) == ({3} if at > 1 else {0})
-        assert not cuda.backend.waiting.unfinished  # type: ignore[attr-defined]
+        assert not cuda.backend.transfers.submissions.unfinished  # type: ignore[attr-defined]

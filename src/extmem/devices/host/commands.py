@@ -1,7 +1,7 @@
-"""Commands on the host device: the processor does each one when it is recorded.
+"""Commands on the host device: the `Recorder` whose commands the processor does when they are recorded.
 
-Images on the host device have no texels that anybody could copy: nobody renders there, and their layout is only
-defined for LINEAR ones. So the image commands are refused.
+Images on the host device have no texels to copy: nothing renders there, and the layout is defined only for LINEAR ones.
+So the image commands are refused.
 """
 
 from __future__ import annotations
@@ -9,41 +9,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from extmem.devices.resources import NativeResource
-from extmem.errors import HandleStateError, UnsupportedError
+from extmem.devices.host import transfers
+from extmem.devices.host.resources import place_of
+from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from extmem import vk
-    from extmem.devices.backend import Allocation, ImageRegion
-    from extmem.devices.host.backend import HostBackend
+    from extmem.devices.resources import NativeResource
+    from extmem.devices.types import ImageRegion
 
-__all__ = ["HostRecorder", "HostResource"]
-
-
-class HostResource(NativeResource):
-    """A buffer or image, and where it is."""
-
-    allocation: Allocation | None = None
-    offset: int = 0
+__all__ = ["HostRecorder"]
 
 
 class HostRecorder:
     """See `Recorder`."""
 
-    def __init__(self, backend: HostBackend) -> None:
-        self._backend = backend
-
     def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
         """See `Recorder`."""
-        allocation, start = _place(buffer)
-        self._backend.write(allocation, start + offset, memoryview(word.to_bytes(4, "little") * (size // 4)))
+        allocation, start = place_of(buffer)
+        transfers.write(allocation, start + offset, memoryview(word.to_bytes(4, "little") * (size // 4)))
 
     def copy_buffer(self, source: NativeResource, start: int, target: NativeResource, at: int, size: int) -> None:
         """See `Recorder`."""
-        first, second = _place(source), _place(target)
+        first, second = place_of(source), place_of(target)
         copied = memoryview(bytearray(size))
-        self._backend.read(first[0], first[1] + start, copied)
-        self._backend.write(second[0], second[1] + at, copied)
+        transfers.read(first[0], first[1] + start, copied)
+        transfers.write(second[0], second[1] + at, copied)
 
     def copy_buffer_to_image(
         self, buffer: NativeResource, image: NativeResource, layout: int, region: ImageRegion
@@ -70,12 +61,6 @@ class HostRecorder:
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
     ) -> None:
         """Nothing to do: each command is done before the next begins, and all see the same bytes."""
-
-
-def _place(resource: NativeResource) -> tuple[Allocation, int]:
-    if not isinstance(resource, HostResource) or resource.allocation is None:
-        raise HandleStateError(f"this {resource.kind} is bound to no memory; bind it first")
-    return resource.allocation, resource.offset
 
 
 def _no_images() -> UnsupportedError:
