@@ -41,9 +41,9 @@ class Exported(NamedTuple):
 class Imported(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A new memory object on a shared payload.
 
-    Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is what the exporter stated, to be
-    parsed as untrusted input. `name` is the full path, None if there is none; `object` or `kmt` is 0 where there is none.
-    `backing` is what the payload's file is (`sharing.kinds.Backing`). `capacity` is the number of bytes of a host
+    Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is what the exporter stated, to
+    be parsed as untrusted input. `name` is the full path, None if there is none; `object` or `kmt` is 0 where there is
+    none. `backing` is what the payload's file is (`sharing.kinds.Backing`). `capacity` is the number of bytes of a host
     payload's sealed file, as the broker measured it, and 0 for others. `identity` is the number by which the exporter
     distinguishes it.
     """
