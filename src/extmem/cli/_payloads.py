@@ -106,7 +106,7 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
                 "pid": holder.pid,
                 "process": processes(holder.pid),
                 "exporter": descriptor is not None and holder.pid == descriptor.owner_pid,
-                "memory_objects": holder.memories,
+                "memory_objects": holder.references,
                 "in_flight": holder.tickets,
                 "handles": [
                     {"value": handle.value, "access": handle.granted, "rights": access_in_words(handle.granted)}
