@@ -138,7 +138,7 @@ def test_a_circle_of_links_and_too_long_a_name_are_refused(tmp_path: Path) -> No
 
 
 def test_one_without_a_parent_is_refused(tmp_path: Path) -> None:
-    assert "cannot be made" in refusal(tmp_path / "no" / "where")
+    assert "cannot be created" in refusal(tmp_path / "no" / "where")
 
 
 def test_a_missing_one_is_none_and_is_not_made(tmp_path: Path) -> None:

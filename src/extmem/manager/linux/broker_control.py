@@ -33,9 +33,9 @@ class BrokerItself(Manager):
         """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
 
         handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
-        Ownership: the caller's. Pass its fd to the child, with `EXTMEM_INHERIT_FD=<fd>:<inode of the socket>` in its
-        environment (`extmem.process.Popen` does so), and close it here once the child has
-        started: a child that dies without a word then gives its handles back.
+        Ownership: the caller's. Pass its fd to the child, with the text of `wire.peers.inheritance` as
+        `EXTMEM_INHERIT_FD` in its environment (`extmem.process.Popen` does so), and close it here once the child has
+        started: the handles of a child that ends before it connects are then released.
         """
         client = self.client
         with client.lock:
