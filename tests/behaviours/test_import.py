@@ -9,8 +9,8 @@ import pytest
 
 import extmem
 from extmem import errors, vk
-from extmem.devices.backend import DeviceIdentity
 from extmem.devices.host.backend import HostBackend
+from extmem.devices.types import DeviceIdentity
 from extmem.handles import KmtHandle
 from extmem.memory import Buffer, Device
 from extmem.objects import Refused, Status

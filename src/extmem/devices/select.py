@@ -15,7 +15,8 @@ from extmem.devices import host
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Backend, DeviceIdentity, Offer
+    from extmem.devices.backend import Backend, Offer
+    from extmem.devices.types import DeviceIdentity
 
 __all__ = ["VARIABLE", "choose", "cuda_offers", "describe", "enumerate_offers"]
 

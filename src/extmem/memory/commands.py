@@ -31,7 +31,8 @@ from extmem.memory.taking import check_structs, each, number, own_structs, regio
 from extmem.owning import Lock, Uses
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import ImageRegion, Recorder
+    from extmem.devices.backend import Recorder
+    from extmem.devices.types import ImageRegion
     from extmem.memory.device import Device
     from extmem.memory.holding import Holding
 

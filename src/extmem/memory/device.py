@@ -23,7 +23,8 @@ from extmem.owning import Held, Lock, Uses, unsettled, work_off
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Backend, DeviceIdentity
+    from extmem.devices.backend import Backend
+    from extmem.devices.types import DeviceIdentity
     from extmem.memory.commands import Commands
     from extmem.memory.descriptor import Descriptor
     from extmem.memory.holding import Holding

@@ -18,7 +18,7 @@ from extmem.owning import unsettled, work_off
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from extmem.devices.backend import DeviceIdentity
+    from extmem.devices.types import DeviceIdentity
     from extmem.manager import Imported
     from extmem.memory.memory import DeviceMemory
 

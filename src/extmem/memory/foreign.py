@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extmem import vk
-from extmem.devices.backend import Origin
 from extmem.devices.cuda import WIN32_IS_NATIVE
+from extmem.devices.types import Origin
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import PayloadFd, Win32Payload

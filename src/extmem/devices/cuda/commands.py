@@ -10,9 +10,9 @@ from extmem.devices.cuda.resources import place_of
 
 if TYPE_CHECKING:
     from extmem import vk
-    from extmem.devices.backend import ImageRegion
     from extmem.devices.cuda.logical import LogicalDevice
     from extmem.devices.resources import NativeResource
+    from extmem.devices.types import ImageRegion
 
 __all__ = ["CudaRecorder"]
 

@@ -13,12 +13,13 @@ from extmem.errors import UnsupportedError
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
+    from extmem.devices.backend import Offer
     from extmem.devices.host import commands as commands
     from extmem.devices.host import image_layouts as image_layouts
     from extmem.devices.host import resources as resources
     from extmem.devices.host import transfers as transfers
     from extmem.devices.host.system import FileMapping
-    from extmem.devices.types import ExaminedFd, Offer
+    from extmem.devices.types import ExaminedFd
 
 __all__ = ["HAS_FDS", "RANK", "examine_fd", "identity_of", "map_file", "offers", "range_is_mapped"]
 
@@ -46,9 +47,9 @@ if sys.platform in ("linux", "win32"):
     def offers() -> list[Offer]:
         """The host device of this machine."""
         with late_imports():
+            from extmem.devices.backend import Offer
             from extmem.devices.host.backend import HostBackend
             from extmem.devices.host.physical import host_identity
-            from extmem.devices.types import Offer
 
         return [Offer("host", host_identity(), RANK, HostBackend, HostBackend)]
 

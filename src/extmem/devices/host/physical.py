@@ -15,8 +15,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import extmem
-from extmem.devices.backend import DeviceIdentity
 from extmem.devices.host import system
+from extmem.devices.types import DeviceIdentity
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,8 +15,8 @@ from extmem import vk
 from extmem.vk.abi import ffi, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import ImageRegion
     from extmem.devices.resources import NativeResource
+    from extmem.devices.types import ImageRegion
     from extmem.vk.loader import Commands
 
 __all__ = ["VulkanRecorder"]
