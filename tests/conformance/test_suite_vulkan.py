@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import extmem
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import Instance
 from extmem.memory import Device
 from extmem.testing import conformance
@@ -24,7 +25,7 @@ class Loner(Device):
     def __init__(self) -> None:
         self.instance = Instance()
         try:
-            super().__init__(self.instance.physical_devices()[0].open())
+            super().__init__(VulkanBackend(self.instance.physical_devices()[0]))
         except BaseException:
             self.instance.close()
             raise
