@@ -15,7 +15,10 @@ _CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
 
 
 def copy_of(fd: int) -> OwnedFd:
-    """Return a duplicate (dup(2)), close-on-exec, owned by the caller. Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS."""
+    """Return a duplicate (dup(2)), close-on-exec, owned by the caller.
+
+    Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS.
+    """
     try:
         return copy_fd(fd)
     except OSError as error:
