@@ -160,8 +160,7 @@ class Device(DeviceState):
         Offsets and sizes in bytes, rounded outwards to nonCoherentAtomSize. All are judged before any is flushed.
         Errors: HandleStateError for memory that is not mapped; ValueError for a range outside its memory; DriverError.
         """
-        with Uses() as uses:
-            uses.add(self)
+        with Uses(self) as uses:
             for allocation, offset, size in operations.mapped_ranges.checked(
                 self, ranges, "vkFlushMappedMemoryRanges", uses
             ):
@@ -169,8 +168,7 @@ class Device(DeviceState):
 
     def invalidate_mapped_memory_ranges(self, ranges: Sequence[vk.MappedMemoryRange]) -> None:
         """vkInvalidateMappedMemoryRanges: the host sees what the device wrote there. Else as flushing."""
-        with Uses() as uses:
-            uses.add(self)
+        with Uses(self) as uses:
             for allocation, offset, size in operations.mapped_ranges.checked(
                 self, ranges, "vkInvalidateMappedMemoryRanges", uses
             ):
@@ -242,9 +240,10 @@ class Device(DeviceState):
             raise TypeError(f"security is {security!r}, a {type(security).__name__}; give SDDL as a str, or None")
         if unsettled:
             work_off()
-        with self.use():
+        with Uses(self) as uses:
             held = operations.allocating_arrays.allocate(
                 self,
+                uses,
                 shape,
                 dtype,
                 name=name,

@@ -76,7 +76,7 @@ def open(
         work_off()
     if isinstance(source, str):
         source = str.__str__(source)  # of a subclass, too
-        for candidate in operations.shared_devices.open_devices():
+        for candidate in list(operations.shared_devices.opened.values()):
             known = operations.opening.known(candidate, source, access) if source in candidate.live else None
             if known is not None:
                 return DeviceMemory(*known)
@@ -103,7 +103,7 @@ def open_handle(name: str, access: int = Access.READ_WRITE, *, inherit: bool = F
     if unsettled:
         work_off()
     owner = operations.manager()
-    rights = operations.arguments.access_of(access) or 0
+    rights = 0 if access is None else operations.arguments.access_of(access)
     entry = HandleEntry(owner)
     asked = operations.arguments.name_of(name)
     if asked is None:

@@ -47,7 +47,7 @@ def _reduce_memory(holding: Holding) -> tuple[Callable[[bytes], DeviceMemory], t
     exporting.share_on_demand(holding)
     if not holding.references:
         # Shared by fd alone so far: nobody but the receiver learns of this nameless object.
-        exporting.publish(holding, ShareTerms(Share.NT, None, None), access=int(Access.ALL))
+        exporting.publish(holding, ShareTerms(Share.NT, None, None))
     owner = holding.manager or manager()
     return _receive_memory, (_offered(owner, owner.offer(reference=holding.references[0].number)),)
 

@@ -15,7 +15,6 @@ from extmem.core.memory_record import HeldMemory, Holding
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
-from extmem.handles import Access
 from extmem.owning import Uses
 from extmem.vk.copies import copied
 
@@ -53,8 +52,7 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
     types = int(export.handle_types) if export is not None else 0
     allocating.judge(device, info, dedicated, None, types)
     size, kind = int(info.allocation_size), int(info.memory_type_index)
-    with Uses() as uses:
-        uses.add(device)
+    with Uses(device) as uses:
         native = uses.add(dedicated).native if dedicated is not None else None
         try:
             allocation = backend.adopt_memory(memory, size, kind, types, native, imported=imported)
@@ -72,11 +70,12 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
         holding.dedicated = dedicated.facts if dedicated is not None else None
         try:
             terms = exporting.terms_of(types, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR))
-            allocating.share(holding, terms, None)
+            if terms is not None:
+                exporting.publish(holding, terms)
         except BaseException:
             holding.end()
             raise
-        return holding.held()
+        return HeldMemory(holding, holding.hold())
 
 
 def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
@@ -97,8 +96,8 @@ def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
             allocation.close()
             raise
         holding.export_handle_types = types
-        holding.lazy_share = int(Access.ALL)
-        return holding.held()
+        holding.lazy_share = True
+        return HeldMemory(holding, holding.hold())
 
 
 def adopt_buffer(device: DeviceState, buffer: int, info: vk.BufferCreateInfo, *, bound: bool) -> BufferObject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,6 @@ from extmem.core.memory_record import HeldMemory, Holding
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject, keep_resource
 from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
-from extmem.handles import Access
 from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
@@ -42,12 +41,11 @@ __all__ = [
     "Everyday",
     "adopt",
     "adopt_object",
+    "allocate_in",
     "allocate_memory",
     "check_fields",
     "dedicated_resource",
-    "imported_holding",
     "judge",
-    "share",
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
@@ -74,42 +72,38 @@ def allocate_memory(
 
     resource: the memory is dedicated to it, and destroys it at its end.
     """
-    info, callers = copied(info), None
-    try:
-        with Uses() as uses:
-            uses.add(device)
-            key = validation_cache.of_allocation(info) if stated is None else None
-            if key not in device.verdicts:
-                check_fields(device, info)
-            links = list(vk.chain(info))
-            callers = CallersFd.of_chain(links, uses)
-            memory, imports_fd = _allocate_memory(device, info, links, everyday, stated, callers, uses, key)
-            if resource is not None:
-                keep_resource(memory.holding, resource)
-        if callers is None or not imports_fd:
-            return memory
-        callers.arm()
-    except BaseException:
-        if callers is not None:
+    info = copied(info)
+    with Uses(device) as uses:
+        memory, callers = allocate_in(uses, device, info, everyday, stated, resource)
+    if callers is None:
+        return memory
+    if callers.handle is None:
+        try:
+            callers.arm()
+        except BaseException:
             callers.disarm()
-        raise
+            raise
     callers.consume()
     return memory
 
 
-def _allocate_memory(
+def allocate_in(
+    uses: Uses,
     device: DeviceState,
     info: vk.MemoryAllocateInfo,
-    links: Sequence[vk.ChainStruct],
-    everyday: Everyday | None,
-    stated: Descriptor | None,
-    callers: CallersFd | None,
-    uses: Uses,
-    key: validation_cache.Key | None,
-) -> tuple[HeldMemory, bool]:
-    """The memory, and whether it was imported from `callers`, which is not consumed yet."""
+    everyday: Everyday | None = None,
+    stated: Descriptor | None = None,
+    resource: ResourceObject | None = None,
+) -> tuple[HeldMemory, CallersFd | None]:
+    """Return the memory, and the fd that it was imported from, which is not consumed yet.
+
+    uses: hold the device. info: no other code changes it.
+    """
+    key = validation_cache.of_allocation(info) if stated is None else None
+    if key not in device.verdicts:
+        check_fields(device, info)
     dedicated = export = chained = source = None
-    for link in links:
+    for link in list(vk.chain(info)):
         if isinstance(link, vk.ExportMemoryAllocateInfo):
             export = export or link
         elif isinstance(link, vk.ExportMemoryWin32HandleInfoKHR):
@@ -117,7 +111,7 @@ def _allocate_memory(
         elif isinstance(link, vk.MemoryDedicatedAllocateInfo):
             dedicated = dedicated or dedicated_resource(link)
         elif source is None:
-            source = import_source.resolve(device.backend, link, stated, callers)
+            source = import_source.resolve(device.backend, link, uses, stated)
     try:
         export_types = int(export.handle_types) if export is not None else 0
         if device.check != "off" or (source is not None and source.error is not None):
@@ -163,12 +157,18 @@ def _allocate_memory(
         raise
     if export_types:
         holding.export_handle_types = export_types
-        try:
-            share(holding, terms, everyday)
-        except BaseException:
-            holding.end()
-            raise
-    return holding.held(), source is not None and bool(source.fd_is_valid)
+        if everyday is not None and everyday.lazy_share:
+            holding.lazy_share = terms is not None
+        elif terms is not None:
+            try:
+                exporting.publish(holding, terms)
+            except BaseException:
+                holding.end()
+                raise
+    memory = HeldMemory(holding, holding.hold())
+    if resource is not None:
+        keep_resource(holding, resource)
+    return memory, source.callers if source is not None and source.fd_is_valid else None
 
 
 def adopt(
@@ -239,30 +239,22 @@ def adopt_object(
     dedicated: ResourceObject | None = None,
     export_types: int = 0,
     terms: ShareTerms | None = None,
+    allocation: Allocation | None = None,
 ) -> Holding:
-    """The device's import of what the object manager gave; the holding owns that from then on."""
+    """The device's import of what the object manager gave; the holding owns that from then on.
+
+    allocation: the import, where it was made already.
+    """
     payload, size = imported.payload, descriptor.allocation_size
-    if device.described is not None and not imported.capacity:
+    if allocation is not None:
+        size = allocation.size
+    elif device.described is not None and not imported.capacity:
         allocation = cross_api.by_object(device.described, imported, descriptor)
     else:
         native = dedicated.native if dedicated is not None else None
         allocation = device.backend.import_payload(
             ImportRequest(payload, size, kind, native, imported.capacity, imported.identity, export_types, terms)
         )
-    return imported_holding(device, owner, imported, allocation, descriptor, size, kind, handle_type)
-
-
-def imported_holding(
-    device: DeviceState,
-    owner: Manager,
-    imported: Imported,
-    allocation: Allocation,
-    descriptor: Descriptor,
-    size: int,
-    kind: int,
-    handle_type: int,
-) -> Holding:
-    """What the object manager gave, and the device made of it, as one holding's."""
     holding = Holding(device, allocation, descriptor, size, kind)
     holding.references = (imported.reference,)
     holding.manager = owner
@@ -270,7 +262,7 @@ def imported_holding(
     holding.object_id = imported.object
     holding.kmt = imported.kmt
     holding.import_handle_type = handle_type
-    holding.writable = imported.payload.writable
+    holding.writable = payload.writable
     return holding
 
 
@@ -382,19 +374,3 @@ def _host_bits(device: DeviceState, source: Source | None) -> int | None:
     if source is None or not source.handle_type & _HOST_TYPES or not source.host_pointer:
         return None
     return device.backend.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
-
-
-def share(holding: Holding, terms: ShareTerms | None, everyday: Everyday | None) -> None:
-    """Announce the memory to the object manager; None for memory that is not shared there."""
-    if terms is None:
-        return
-    if everyday is not None and everyday.lazy_share:
-        holding.lazy_share = int(Access.ALL)
-        return
-    exporting.publish(
-        holding,
-        terms,
-        access=terms.access if terms.stated else int(Access.ALL),
-        inherit=terms.inherit,
-        strict_kmt=holding.device.strict_kmt,
-    )

@@ -20,6 +20,7 @@ from extmem.vk.words import types_text
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.core.memory_record import HeldMemory
+    from extmem.owning import Uses
 
 __all__ = ["allocate"]
 
@@ -33,6 +34,7 @@ _USAGE = (
 
 def allocate(
     device: DeviceState,
+    uses: Uses,
     shape: int | Sequence[int],
     dtype: object,
     *,
@@ -44,15 +46,17 @@ def allocate(
     memory_type: int | None,
     dedicated: bool | None,
 ) -> HeldMemory:
-    """See `Device.allocate`."""
+    """See `Device.allocate`. uses: hold the device."""
     extents, element = arguments.array_of(shape, dtype)
-    name, access = arguments.name_of(name), arguments.access_of(access)
+    name = arguments.name_of(name)
+    access = None if access is None else arguments.access_of(access)
     arguments.check_share(name, access)
-    nbytes = prod(extents) * itemsize(element)
+    item = itemsize(element)
+    nbytes = prod(extents) * item
     # Without handle types: NT handles, and file descriptors where the device has them; none where it shares none.
-    usual = rule_facts.sharing(device, _USUAL).exportable
-    types = usual if handle_types is None else arguments.types_of(handle_types)
-    sharing = rule_facts.sharing(device, types)
+    requested = _USUAL if handle_types is None else arguments.types_of(handle_types)
+    sharing = rule_facts.sharing(device, requested)
+    types = sharing.exportable if handle_types is None else requested
     if name is not None and handle_types is not None and not types & HandleType.OPAQUE_WIN32:
         raise UnsupportedError(
             f"only NT handles have names, and the handle types are {types_text(types)}; "
@@ -76,8 +80,9 @@ def allocate(
     )
     requirements = device.backend.buffer_requirements(create)
     kind = _memory_type(device, requirements.memory_type_bits) if memory_type is None else memory_type
-    alone = (requirements.requires_dedicated or bool(sharing.dedicated_only)) if dedicated is None else dedicated
-    buffer = creating.create_buffer(device, create) if alone else None
+    if dedicated is None:
+        dedicated = requirements.requires_dedicated or bool(sharing.dedicated_only & types)
+    buffer = creating.create_buffer(device, create) if dedicated else None
     descriptor = describing.describe(
         device,
         requirements.size,
@@ -85,7 +90,7 @@ def allocate(
         types,
         buffer,
         payload_size=nbytes,
-        array=ArrayInfo(extents, element, contiguous_strides(extents, itemsize(element))),
+        array=ArrayInfo(extents, element, contiguous_strides(extents, item)),
         usage=int(_USAGE),
         read_only=not rights & (Access.WRITE | Access.ALL),
     )
@@ -103,7 +108,7 @@ def allocate(
         info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
     try:
         everyday = Everyday(descriptor, lazy_share=bool(unshared))
-        memory = allocating.allocate_memory(device, info, everyday, resource=buffer)
+        memory, _ = allocating.allocate_in(uses, device, info, everyday, resource=buffer)
     except BaseException:
         if buffer is not None:
             buffer.close()

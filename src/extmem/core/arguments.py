@@ -40,10 +40,8 @@ def name_of(name: str | None) -> str | None:
     raise TypeError(f"name is {name!r}, a {type(name).__name__}; give a str")
 
 
-def access_of(access: int | None) -> int | None:
-    """Rights as an access mask; None stays. TypeError for words and other types, ValueError beyond 32 bits."""
-    if access is None:
-        return None
+def access_of(access: int) -> int:
+    """Rights as an access mask. TypeError for words and other types, ValueError beyond 32 bits."""
     try:
         mask = operator.index(access)
     except TypeError:

@@ -9,10 +9,7 @@ attributes alone, so that no signal handler can raise between the consumption an
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Self
 
-from extmem import vk
 from extmem.handles import FdHandle
 from extmem.owning import OwnedFd, Uses
 
@@ -35,23 +32,14 @@ class CallersFd:
             self.owned = OwnedFd()
             self.owned.fd = source
 
-    @classmethod
-    def of_chain(cls, links: Sequence[vk.ChainStruct], uses: Uses) -> Self | None:
-        """The fd that a VkMemoryAllocateInfo's chain imports; None if it imports no fd."""
-        for link in links:
-            if isinstance(link, vk.ImportMemoryFdInfoKHR):
-                return cls(link.fd, uses) if isinstance(link.fd, (FdHandle, int)) else None
-        return None
-
     def arm(self) -> None:
-        """All has succeeded but for `consume`. After an exception: `disarm`."""
-        if self.handle is None and self.owned.fd >= 0:
+        """Owe the closing of a bare number: all has succeeded except `consume`. After an exception: `disarm`."""
+        if self.owned.fd >= 0:
             self.owned.owe([(os.close, self.owned.fd)])
 
     def disarm(self) -> None:
-        """The import failed: the fd stays the caller's."""
-        if self.handle is None:
-            self.owned.disown()
+        """The import failed: a bare number stays the caller's."""
+        self.owned.disown()
 
     def consume(self) -> None:
         """The caller has it no more: it is closed, unless what was imported keeps it."""

@@ -51,7 +51,7 @@ def describe(
     read_only: bool = False,
 ) -> Descriptor:
     """The self-description of a payload of this device."""
-    types, identity = device.facts.memory_types, device.identity
+    types, identity = device.facts.memory_types, device.backend.identity
     return Descriptor(
         handle_types=handle_types,
         allocation_size=size,

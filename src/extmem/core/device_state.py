@@ -63,8 +63,9 @@ class DeviceState(Held, abc.ABC):
         self.holdings: set[weakref.ref[Held]] = set()
         """The memory objects that are open. Each takes itself out when it is given back, or lost."""
         self.live = Live()
-        self.plain: dict[bytes, Descriptor] = {}
-        """Descriptors of this device's payloads that leave nothing to judge or to make, parsed, by their bytes."""
+        self.plain: dict[bytes, tuple[Descriptor, int]] = {}
+        """Descriptors of this device's payloads that leave nothing to check or to create, parsed, with the memory type
+        that it sees such a payload as, by the descriptors' bytes."""
         self.described_payloads: dict[tuple[int, int, int, int], Descriptor] = {}
         """Descriptors of its payloads that are not dedicated, by process, size, memory type and handle types."""
         self.verdicts = Verdicts()

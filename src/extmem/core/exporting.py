@@ -44,6 +44,7 @@ __all__ = [
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _DIRECT3D = sum(FROM_D3D)
+_ALL_RIGHTS = int(Access.ALL)
 _NT_TYPE, _KMT_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 
 
@@ -80,10 +81,10 @@ def terms_of(handle_types: int, chained: vk.ExportMemoryWin32HandleInfoKHR | Non
 _PLAIN = {share: ShareTerms(share, None, None) for share in (Share.NT, Share.KMT, Share.NT | Share.KMT)}
 
 
-def publish(
-    holding: Holding, terms: ShareTerms, *, access: int, inherit: bool = False, strict_kmt: bool = False
-) -> None:
+def publish(holding: Holding, terms: ShareTerms) -> None:
     """Announce the memory to the object manager: shared object, name and KMT number are made here.
+
+    Where the terms state no rights, its handles have all of them.
 
     Errors: NameTakenError, NameInvalidError, AccessDeniedError …; the memory is unshared then.
     """
@@ -95,10 +96,10 @@ def publish(
         holding.descriptor.encode(),
         share=terms.share,
         name=terms.name,
-        access=access,
+        access=terms.access if terms.stated else _ALL_RIGHTS,
         sddl=terms.sddl,
-        inherit=inherit,
-        strict_kmt=strict_kmt,
+        inherit=terms.inherit,
+        strict_kmt=holding.device.strict_kmt,
         backing=holding.device.backend.payload_backing,
         identity=holding.allocation.stated_identity,
         reference=reference,
@@ -109,7 +110,7 @@ def publish(
     if terms.share & Share.NT:
         holding.object_id = exported.object
         holding.name = terms.name if terms.name is not None else holding.name
-    holding.lazy_share = None
+    holding.lazy_share = False
 
 
 def refuse_direct3d_types(device: DeviceState, handle_types: int) -> None:
@@ -162,8 +163,8 @@ def _file_of(holding: Holding) -> int:
 
 def share_on_demand(holding: Holding) -> None:
     """Make the unnamed NT share of everyday memory, which costs nothing until somebody asks for it."""
-    if holding.share_reference == 0 and holding.lazy_share is not None:
-        publish(holding, _PLAIN[Share.NT], access=holding.lazy_share)
+    if holding.share_reference == 0 and holding.lazy_share:
+        publish(holding, _PLAIN[Share.NT])
 
 
 def nt_handle(holding: Holding) -> NtHandle:
@@ -240,7 +241,7 @@ def export_handle(
 
 def win32_handle(holding: Holding, handle_type: HandleType) -> NtHandle | KmtHandle:
     """The handle of one Win32 type, once the rules have agreed."""
-    if handle_type == HandleType.OPAQUE_WIN32 and (holding.share_reference or holding.lazy_share is not None):
+    if handle_type == HandleType.OPAQUE_WIN32 and (holding.share_reference or holding.lazy_share):
         holding.exported_nt_types |= int(handle_type)
         return nt_handle(holding)
     if handle_type == HandleType.OPAQUE_WIN32_KMT and holding.kmt:

@@ -64,4 +64,4 @@ def open_file(device: DeviceState, handle: FdHandle, uses: Uses) -> HeldMemory |
         import_handle_type=_AS_HOST,
         writable=found.writable,
     )
-    return holding.held()
+    return HeldMemory(holding, holding.hold())

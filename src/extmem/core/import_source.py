@@ -25,7 +25,7 @@ from extmem.errors import (
     ObjectManagerError,
     UnsupportedError,
 )
-from extmem.handles import Access, FdPayload, KmtHandle, NtHandle
+from extmem.handles import Access, FdHandle, FdPayload, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, Reference, manager
 from extmem.objects import Status, error_for
 from extmem.rules import PayloadFacts, Refusal
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Backend
     from extmem.devices.resources import NativeResource
     from extmem.devices.types import ExaminedFd
+    from extmem.owning import Uses
 
 __all__ = [
     "Source",
@@ -104,18 +105,17 @@ class Source:
             self.imported = None
 
 
-def resolve(
-    backend: Backend, link: vk.ChainStruct, stated: Descriptor | None = None, callers: CallersFd | None = None
-) -> Source | None:
+def resolve(backend: Backend, link: vk.ChainStruct, uses: Uses, stated: Descriptor | None = None) -> Source | None:
     """Find what a struct of a vkAllocateMemory's chain imports; None where it imports nothing.
 
-    `callers`: its fd, held. `stated` is the descriptor of a foreign payload that carries none.
+    uses: hold the caller's fd from now on. stated: the descriptor of a foreign payload that carries none.
     Never raises for what the rules or the object manager refuse: the source has the error. Errors: HandleStateError for
     a handle object that is closed; UnsupportedError without an object manager.
     """
     if isinstance(link, vk.ImportMemoryWin32HandleInfoKHR) and link.handle_type:
         return resolve_object(link.handle_type, link.handle, link.name, _ALL_GRANTED, stated, backend)
     if isinstance(link, vk.ImportMemoryFdInfoKHR) and link.handle_type:
+        callers = CallersFd(link.fd, uses) if isinstance(link.fd, (FdHandle, int)) else None
         return resolve_fd(backend, int(link.handle_type), callers, stated)
     if isinstance(link, vk.ImportMemoryHostPointerInfoEXT) and link.handle_type:
         source = Source(int(link.handle_type))

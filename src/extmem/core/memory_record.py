@@ -127,8 +127,8 @@ class Holding(Held):
         """The `stated_identity` of the payload that an `FdHandle` of extmem's led to; 0 where the allocation has it."""
         self.share_reference = 0
         """The memory object that was exported with NT or KMT handles; 0 where there is none."""
-        self.lazy_share: int | None = None
-        """dwAccess of an unnamed NT share that is made when somebody first asks for it."""
+        self.lazy_share = False
+        """Whether an unnamed NT share is made when a handle is first requested."""
         self.known_by: tuple[str | int, ...] = ()
         """The names and objects that the device remembers it by."""
         self.dedicated: rules.ResourceFacts | None = None
@@ -143,10 +143,6 @@ class Holding(Held):
         self.watch: weakref.ref[Held] = weakref.ref(self, counted.discard)
         """What the device knows it by."""
         counted.add(self.watch)
-
-    def held(self) -> HeldMemory:
-        """This, and a hold on it, for the memory object of a program. Errors: HandleStateError."""
-        return HeldMemory(self, self.hold())
 
     def facts(self, *, alive: bool = True) -> rules.MemoryFacts:
         """The tracked state, as the rules take it."""

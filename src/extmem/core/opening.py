@@ -47,11 +47,10 @@ _WRITING = int(Access.WRITE | Access.ALL)
 
 def open_on(device: DeviceState, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> HeldMemory:
     """`Device.open`, the whole way."""
-    if isinstance(source, str):
-        source = str.__str__(source)  # of a subclass, too
     if isinstance(source, FdHandle):
         return open_handle_fd(source, device, lambda descriptor: device)
     if isinstance(source, str):
+        source = str.__str__(source)  # of a subclass, too
         memory = known(device, source, access)
         if memory is not None:
             return memory
@@ -63,8 +62,11 @@ def find(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manage
     """What a name, handle or number leads to: a reference that the caller owns. Errors: whatever refuses it."""
     if isinstance(source, str):
         owner = manager()
-        rights = arguments.access_of(access)
-        return owner, _by_name(owner, source, _ALL_GRANTED if rights is None else rights)
+        desired = _ALL_GRANTED if access is None else arguments.access_of(access)
+        imported = owner.import_by_name(source, desired, Reference(owner))
+        if not imported.descriptor and isinstance(imported.payload, Win32Payload):
+            imported = _described(owner, source, desired, imported)
+        return owner, imported
     if isinstance(source, NtHandle):
         owner = source.table if isinstance(source.table, Manager) else manager()
         with owner.lock:
@@ -78,22 +80,17 @@ def find(source: str | NtHandle | KmtHandle, access: int | None) -> tuple[Manage
     )
 
 
-def _by_name(owner: Manager, name: str, desired: int) -> Imported:
-    """What a name leads to. Windows's drivers name memory when they make it, and it is described afterwards.
+def _described(owner: Manager, name: str, desired: int, imported: Imported) -> Imported:
+    """Import a name again until it is described. Windows's drivers name memory when they make it, before that.
 
-    So this looks again for a second, and lets go in between, as the memory may just be going.
+    This goes on for a second, and releases the reference in between, as the memory may just be ending.
     """
-    deadline = 0.0
-    while True:
-        imported = owner.import_by_name(name, desired, Reference(owner))
-        if imported.descriptor or not isinstance(imported.payload, Win32Payload):
-            return imported
-        now = time.monotonic()
-        deadline = deadline or now + _PATIENCE
-        if now > deadline:
-            return imported
+    deadline = time.monotonic() + _PATIENCE
+    while not imported.descriptor and isinstance(imported.payload, Win32Payload) and time.monotonic() <= deadline:
         imported.give_back()
         time.sleep(_LOOK_AGAIN)
+        imported = owner.import_by_name(name, desired, Reference(owner))
+    return imported
 
 
 def known(device: DeviceState, name: str, access: int | None) -> HeldMemory | None:
@@ -109,7 +106,7 @@ def known(device: DeviceState, name: str, access: int | None) -> HeldMemory | No
 
 def _joined(holding: Holding) -> HeldMemory | None:
     try:
-        return holding.held()
+        return HeldMemory(holding, holding.hold())
     except HandleStateError:
         return None  # the last user is closing it in this moment
 
@@ -132,17 +129,18 @@ def open_found(
             memory = _rejoined(device, owner, imported, name)
             if memory is not None:
                 return memory
-        if imported.capacity and device.kind != "host":
+        if imported.capacity and device.backend.kind != "host":
             return _bridged(device, owner, imported, name)
-        descriptor = device.plain.get(imported.descriptor)
-        if descriptor is None:
+        plain = device.plain.get(imported.descriptor)
+        if plain is not None:
+            descriptor, memory_type = plain
+        else:
             descriptor, dedicated = _unfold(device, owner, imported, source)
+            memory_type = cross_api.memory_type(device, descriptor)
         kind = _NT if imported.object else _KMT
         hold = device.hold()
         try:
-            holding = allocating.adopt_object(
-                device, owner, imported, descriptor, cross_api.memory_type(device, descriptor), kind, dedicated
-            )
+            holding = allocating.adopt_object(device, owner, imported, descriptor, memory_type, kind, dedicated)
         finally:
             # As at the end of a `Use`: no signal handler runs before it is noted that the device is to be given back.
             del hold
@@ -157,7 +155,7 @@ def open_found(
     if dedicated is not None:
         holding.dedicated = dedicated.facts
         keep_resource(holding, dedicated)
-    memory = holding.held()
+    memory = HeldMemory(holding, holding.hold())
     if imported.object:
         device.live.remember(holding, name)
     return memory
@@ -196,10 +194,9 @@ def _bridged(device: DeviceState, owner: Manager, imported: Imported, name: str 
     descriptor, _ = import_source.described(imported.descriptor)
     with device.use():
         allocation = host_file_import.as_host_memory(device, imported.payload, descriptor, imported.capacity)
-        size, kind = allocation.size, allocation.memory_type_index
-        as_host = int(HandleType.HOST_ALLOCATION)
-        holding = allocating.imported_holding(device, owner, imported, allocation, descriptor, size, kind, as_host)
-    memory = holding.held()
+        kind, as_host = allocation.memory_type_index, int(HandleType.HOST_ALLOCATION)
+        holding = allocating.adopt_object(device, owner, imported, descriptor, kind, as_host, allocation=allocation)
+    memory = HeldMemory(holding, holding.hold())
     if imported.object:
         device.live.remember(holding, name)
     return memory
@@ -244,7 +241,7 @@ def _unfold(
 def _keep_plain(device: DeviceState, octets: bytes, descriptor: Descriptor) -> None:
     if len(device.plain) >= _PLAIN:
         device.plain.clear()
-    device.plain[octets] = descriptor
+    device.plain[octets] = descriptor, cross_api.memory_type(device, descriptor)
 
 
 def open_handle_fd(
@@ -287,7 +284,7 @@ def _open_fd(device: DeviceState, found: Source) -> HeldMemory:
         raise
     if dedicated is not None:
         keep_resource(holding, dedicated)
-    memory = holding.held()
+    memory = HeldMemory(holding, holding.hold())
     payload = found.fd_payload
     like = device.described is not None or _same_device(device, descriptor)
     if payload is not None and found.writable and descriptor.dedicated is None and like:

@@ -17,19 +17,15 @@ from extmem.core.device_state import DeviceState
 from extmem.devices import select
 from extmem.errors import UnsupportedError
 
-__all__ = ["chosen_anew", "cuda_device", "device_for", "device_of", "open_devices"]
+__all__ = ["chosen_anew", "cuda_device", "device_for", "device_of", "opened"]
 
 device_class: Any = None
 """The class of the devices: `extmem.Device`, set by the module that defines it."""
-_shared: dict[bytes, DeviceState] = {}
+opened: dict[bytes, DeviceState] = {}
+"""The devices that were opened so far, by UUID and producer."""
 _CUDA = b"cuda-vmm"
 _parents: list[DeviceState] = []
 """In a forked child: its parent's devices, which must not be used, nor end before what is on them."""
-
-
-def open_devices() -> list[DeviceState]:
-    """The devices that were opened so far."""
-    return list(_shared.values())
 
 
 @lru_cache(maxsize=512)
@@ -48,9 +44,9 @@ def device_for(device_uuid: bytes | None, producer: str = "") -> DeviceState:
     Errors: UnsupportedError where this machine does not have the device.
     """
     if device_uuid is None:
-        device_uuid = next((uuid for uuid, shared in _shared.items() if shared.kind == "host"), None)
+        device_uuid = next((uuid for uuid, shared in opened.items() if shared.kind == "host"), None)
     key = (device_uuid or b"") + producer.encode()
-    device = _shared.get(key) if key else None
+    device = opened.get(key) if key else None
     if device is None:
         try:
             kind = "cuda" if producer else "host" if device_uuid is None else None
@@ -63,13 +59,13 @@ def device_for(device_uuid: bytes | None, producer: str = "") -> DeviceState:
                 "open it on the machine and boot that made it",
                 requires_one_of=error.requires_one_of,
             ) from error
-        device = _shared.setdefault(backend.identity.device_uuid + producer.encode(), device_class(backend))
+        device = opened.setdefault(backend.identity.device_uuid + producer.encode(), device_class(backend))
     return device
 
 
 def cuda_device(device_uuid: bytes) -> DeviceState | None:
     """The CUDA device of that GPU; None where CUDA does not have it."""
-    known = _shared.get(device_uuid + _CUDA)
+    known = opened.get(device_uuid + _CUDA)
     if known is None and not any(offer.identity.device_uuid == device_uuid for offer in select.cuda_offers()):
         return None
     return known or device_for(device_uuid, _CUDA.decode())
@@ -81,15 +77,15 @@ def chosen_anew() -> Iterator[None]:
 
     Errors: HandleStateError at the end while memory of them is open.
     """
-    before = dict(_shared)
-    _shared.clear()
+    before = dict(opened)
+    opened.clear()
     device_of.cache_clear()
     try:
         yield
     finally:
-        chosen = list(_shared.values())
-        _shared.clear()
-        _shared.update(before)
+        chosen = list(opened.values())
+        opened.clear()
+        opened.update(before)
         device_of.cache_clear()
         with contextlib.ExitStack() as stack:
             for device in chosen:
@@ -98,8 +94,8 @@ def chosen_anew() -> Iterator[None]:
 
 def _begin_anew() -> None:
     """In a forked child: devices belong to the process that opened them."""
-    _parents.extend(_shared.values())
-    _shared.clear()
+    _parents.extend(opened.values())
+    opened.clear()
     device_of.cache_clear()
 
 

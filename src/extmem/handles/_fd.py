@@ -52,7 +52,8 @@ class FdHandle(OwnedHandle):
 
     def use_in(self, uses: Uses) -> OwnedFd:
         """Return the fd's owner, which stays open until `uses` end (for the library itself). Errors: as `use`."""
-        self.check_open()
+        if self._state is not OPEN or self._pid != current_process.pid:
+            self.check_open()
         return uses.add(self._owner)
 
     def fileno(self) -> int:

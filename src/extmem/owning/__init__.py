@@ -11,8 +11,8 @@ then, the end of the last hold releases the resource. A hold is a memoryview of 
 byte. The interpreter refuses to resize a bytearray while a view of it exists, and a release empties the gate first. A
 view ends with the frame that has it, whatever exception was raised there.
 
-Acquire and record. The result of a call of the system is recorded within that call: `acquire` and `owe` extend a list
-by an iterator that makes the call. All of that is C code, so no signal handler runs in between. After an exception of a
+Acquire and record. The result of a call of the system is recorded within that call: `Owner` and `owe` extend a list by
+an iterator that makes the call. All of that is C code, so no signal handler runs in between. After an exception of a
 handler, the resource is either not acquired, or its release is recorded ("owed").
 
 Release. Each step of a release is removed from the owner and called in one call of C code, so it is made exactly once.

@@ -8,7 +8,8 @@ if sys.platform != "linux":
     raise ImportError("these are calls of Linux; extmem.owning imports the module of this system")
 
 import fcntl
-from collections.abc import Callable
+from collections.abc import Iterator
+from itertools import starmap
 from os import close as close_native
 from typing import Final
 
@@ -20,6 +21,6 @@ FIRST_NATIVE: Final = FIRST
 """Lowest number of the fd of a payload."""
 
 
-def duplicating() -> tuple[Callable[..., int], tuple[int, ...]]:
-    """Return the call that duplicates an fd, close-on-exec, and its arguments after the fd."""
-    return fcntl.fcntl, (fcntl.F_DUPFD_CLOEXEC, FIRST)
+def duplicating(fd: int) -> Iterator[int]:
+    """Return an iterator that duplicates an fd, close-on-exec, and yields the copy."""
+    return starmap(fcntl.fcntl, ((fd, fcntl.F_DUPFD_CLOEXEC, FIRST),))

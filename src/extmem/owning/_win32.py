@@ -9,7 +9,7 @@ if sys.platform != "win32":
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Final
 
 __all__ = ["FIRST", "FIRST_NATIVE", "close_native", "duplicating"]
@@ -24,6 +24,6 @@ close_native = _ntdll.NtClose
 close_native.restype, close_native.argtypes = ctypes.c_long, [ctypes.c_size_t]
 
 
-def duplicating() -> tuple[Callable[..., int], tuple[int, ...]]:
-    """Return the call that duplicates an fd, not inheritable, and its arguments after the fd."""
-    return os.dup, ()
+def duplicating(fd: int) -> Iterator[int]:
+    """Return an iterator that duplicates an fd, not inheritable, and yields the copy."""
+    return map(os.dup, (fd,))

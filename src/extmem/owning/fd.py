@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import starmap
 from operator import itemgetter
@@ -28,28 +28,26 @@ class OwnedFd(Owner):
     closing_call = staticmethod(os.close)
     """C function that closes one."""
 
-    def __init__(self, fd: int = -1) -> None:
-        """fd: owned from now on; -1 for none yet."""
-        Owner.__init__(self)
-        self.fd = fd
+    def __init__(self, fd: int = -1, numbers: Iterable[int] | None = None) -> None:
+        """fd: owned from now on; -1 for none yet.
+
+        numbers: instead of `fd`, an iterator whose first number is owned from the call on that takes it. The iterator
+            is C code; it may make the call that opens the fd.
+        """
+        if numbers is None:
+            numbers = (fd,) if fd >= 0 else ()
+        Owner.__init__(self, zip((self.closing_call,), numbers, strict=False))
+        self.fd: int = self._owed[-1][1] if self._owed else -1
         self.mapping: Callable[[], Any] | None = None
         """Weak reference to a device's mapping of the file, which all users of the fd share."""
         self.passed_on = False
         """Whether the number was returned to the program, which may have passed it on."""
-        if fd >= 0:
-            self.owe(((self.closing_call, fd),))
-
-    def own(self, fd: int) -> None:
-        """Own this fd, from this call on."""
-        self._owed.append((self.closing_call, fd))
-        self.fd = fd
 
     @classmethod
     def of(cls, call: Callable[..., int], *arguments: Any) -> OwnedFd:
         """Own the new fd that `call` returns, which is C code; it is 3 or greater. Errors: those of `call`."""
-        owned = cls()
-        owned.fd = owned.acquire(cls.closing_call, call, *arguments)
-        return owned.above_standard_streams()
+        owned = cls(numbers=starmap(call, (arguments,)))
+        return owned if owned.fd >= cls.first else owned.above_standard_streams()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> OwnedFd:
@@ -135,10 +133,7 @@ def copy_fd(fd: int) -> OwnedFd:
 
     Errors: OSError (EBADF, EMFILE).
     """
-    copy = OwnedFd()
-    call, arguments = duplicating()
-    copy.fd = copy.acquire(copy.closing_call, call, fd, *arguments)
-    return copy
+    return OwnedFd(numbers=duplicating(fd))
 
 
 @contextlib.contextmanager

@@ -154,8 +154,9 @@ class Uses:
 
     __slots__ = ("_holds",)
 
-    def __init__(self) -> None:
-        self._holds: dict[Held, memoryview] = {}
+    def __init__(self, first: Held | None = None) -> None:
+        """first: held from now on. Errors: as `Held.hold`."""
+        self._holds: dict[Held, memoryview] = {} if first is None else {first: first.hold()}
 
     def add(self, held: H) -> H:
         """Hold it, unless it is held here already. Return it. Errors: as `Held.hold`."""
@@ -168,8 +169,8 @@ class Uses:
         for held in list(others._holds):
             self.add(held)
 
-    def end(self) -> None:
-        """End all holds; what was closed meanwhile is released."""
+    def end(self, *exception: object) -> None:
+        """End all holds; what was closed meanwhile is released. exception: that of a `with` block, which goes on."""
         holds = self._holds
         while holds:
             held = next(iter(holds))
@@ -181,7 +182,4 @@ class Uses:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()
+    __exit__ = end

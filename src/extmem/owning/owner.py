@@ -34,7 +34,8 @@ class Owner(Held):
 
     __slots__ = ("_owed", "_rest", "_undoing")
 
-    def __init__(self) -> None:
+    def __init__(self, steps: Iterable[Step] = ()) -> None:
+        """steps: what it owes at first; see `owe`."""
         # Written out instead of `super` and `_watch`, because every payload that is opened creates several owners.
         self._gate = bytearray(1)
         self.closing = False
@@ -44,6 +45,7 @@ class Owner(Held):
         self._undoing = undoing = starmap(_call, rest)
         # When this object is garbage-collected, the reference calls the partial object, which drains the iterator.
         _watches[id(self)] = ref(self, partial(next, compress(undoing, _never)))
+        owed.extend(steps)
 
     def _watch(self, owed: list[Step]) -> None:
         self._owed = owed
@@ -52,14 +54,6 @@ class Owner(Held):
         _watches[id(self)] = ref(self, partial(next, compress(self._undoing, _never)))
 
     # Acquiring.
-
-    def acquire(self, give_back: Any, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Make a call, owe `give_back(result)` from then on, and return the result.
-
-        If `call` raises, nothing is owed. Both functions are C code.
-        """
-        self._owed.extend(zip((give_back,), starmap(call, (arguments,)), strict=False))
-        return self._owed[-1][1]
 
     def owe(self, steps: Iterable[Step]) -> None:
         """Owe these steps, in the order of their release. The iterable may acquire the resource, if it is C code."""

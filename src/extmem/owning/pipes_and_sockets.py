@@ -17,7 +17,7 @@ if sys.platform != "linux":
 import fcntl
 import os
 import socket
-from itertools import starmap
+from itertools import chain, starmap
 
 from extmem.owning._system import FIRST
 from extmem.owning.fd import OwnedFd
@@ -28,18 +28,14 @@ __all__ = ["pipe", "socket_above_standard_streams"]
 def pipe(flags: int) -> tuple[OwnedFd, OwnedFd]:
     """Return the reading and the writing end of a new pipe, both 3 or greater: os.pipe2. Errors: OSError."""
     created: list[tuple[int, int]] = []
-    ends = OwnedFd(), OwnedFd()
+    numbers = chain.from_iterable(created)
     try:
         created.extend(starmap(os.pipe2, ((flags,),)))  # one call: no signal handler runs before the fds are recorded
-        for one, fd in zip(ends, created[0], strict=True):
-            one.own(fd)
+        receiving, sending = OwnedFd(numbers=numbers), OwnedFd(numbers=numbers)
     except BaseException:
-        for pair in created:
-            for one, fd in zip(ends, pair, strict=True):
-                if not one.owes:
-                    os.close(fd)
+        for fd in numbers:  # those that have no owner yet
+            os.close(fd)
         raise
-    receiving, sending = ends
     return receiving.above_standard_streams(), sending.above_standard_streams()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import prod
 from typing import Protocol, SupportsIndex, TypeAlias
 
@@ -59,7 +60,7 @@ def axes_of(values: Axes, what: str) -> tuple[int, ...]:
         except TypeError:
             pass
         try:
-            return tuple(whole(value, f"{what}[{axis}]") for axis, value in enumerate(values))  # type: ignore[arg-type]
+            return tuple(map(whole, values, map(f"{what}[{{}}]".format, count())))  # type: ignore[arg-type]
         except TypeError as error:
             if isinstance(values, Iterable):
                 raise error from None

@@ -38,7 +38,7 @@ class PayloadFd:
         """shared: the owner of the first handle; rest: those of the others. page_modes: for each companion page, which
         are the last handles, the mode in which it was opened: 1 read-only, 2 writable.
         """
-        self._holds: list[memoryview] | None = [shared.hold(), *(one.hold() for one in rest)]
+        self._holds: list[memoryview] | None = list(map(OwnedFd.hold, (shared, *rest)))
         self._rest = rest
         self._page_modes = page_modes
         self.shared: OwnedFd | None = shared

@@ -26,17 +26,13 @@ _PLAIN: Final = frozenset({int, bool, str, bytes, float, type(None)}) | frozense
 _FIELDS: Final = {kind: tuple(name for name in kind.__match_args__ if name != "p_next") for kind in _OURS}
 
 
-def copied(value: T) -> T:
+def copied(value: T, depth: int = _DEPTH) -> T:
     """Return a copy of a struct of `extmem.vk`, with its chain, its nested structs, and its sequences (as tuples).
 
     Handles and memory in it stay the same objects. An object that is not a struct is returned unchanged, so that the
-    rules report it. A chain that leads back into itself does so in the copy.
+    rules report it. A chain that leads back into itself does so in the copy. depth: levels of nesting that are copied.
     Errors: ValueError for a chain of more than 4096 structs; errors that the elements of a sequence raise when read.
     """
-    return _copied(value, _DEPTH)
-
-
-def _copied(value: T, depth: int) -> T:
     if value.__class__ not in _OURS:
         return value
     first: Any = None
@@ -66,7 +62,7 @@ def _field(value: Any, depth: int) -> Any:
     if value.__class__ is tuple and not value:
         return value
     if value.__class__ in _OURS:
-        return _copied(value, depth - 1) if depth else value
+        return copied(value, depth - 1) if depth else value
     if isinstance(value, int):
         return value if isinstance(value, Enum) else int.__int__(value)
     if isinstance(value, str):

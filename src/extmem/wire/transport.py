@@ -1,7 +1,7 @@
 """Packets and file descriptors over AF_UNIX SOCK_SEQPACKET. The only file that uses SCM_RIGHTS.
 
 How this works. One packet is one message; the kernel keeps a packet's file descriptors with it. The kernel puts
-descriptors into this process's table before any check can run, so the order in `_received` matters: first every
+descriptors into this process's table before any check can run, so the order in `receive_many` matters: first every
 descriptor gets an owner, then the checks may raise. The control room is given as CMSG_LEN (exact): CMSG_SPACE rounds
 up, and the padding after one 4-byte descriptor has room for a second one. If more descriptors come than fit, the kernel
 installs those that fit and sets MSG_CTRUNC; of a packet that is too long it drops the rest and sets MSG_TRUNC. Both are
@@ -24,7 +24,7 @@ import os
 import socket
 import struct
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
 from typing import Final, NamedTuple, TypeAlias
 
@@ -111,7 +111,7 @@ def send_many(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None
 
 def receive(sock: socket.socket) -> Packet | None:
     """Receive one packet with at most one file descriptor; None when the peer hung up. Errors: as `receive_many`."""
-    packet = _received(sock, _PLAIN, 1, None)
+    packet = receive_many(sock, most=1)
     if packet is None:
         return None
     data, owned, _ = packet
@@ -119,51 +119,53 @@ def receive(sock: socket.socket) -> Packet | None:
 
 
 def receive_many(
-    sock: socket.socket, *, credentials: bool = False, dispose: Callable[[int], None] | None = None
+    sock: socket.socket,
+    *,
+    most: int = MAX_FDS,
+    credentials: bool = False,
+    dispose: Callable[[int], None] = os.close,
 ) -> Packets | None:
-    """Receive one packet with at most `MAX_FDS` file descriptors; None when the peer hung up.
+    """Receive one packet with at most `most` file descriptors, 1 or `MAX_FDS`; None when the peer hung up.
 
     credentials: the socket has SO_PASSCRED, and the sender's pid, uid and gid are requested.
-    Ownership: a received descriptor closes itself unless it is taken. On an error all are closed, by `dispose` where
-    that is given: closing a file of an untrusted process may take time.
+    Ownership: a received descriptor closes itself unless it is taken. On an error all are closed, by `dispose`: closing
+    a file of an untrusted process may take time.
     Raises BlockingIOError when nothing has come yet, PeerGoneError for a broken connection, PeerProtocolError for a
     truncated packet or control data of another type, and OSError (EMFILE) when this process could not receive a
     descriptor because it has too many open files.
     """
-    return _received(sock, _MANY_WITH_CREDENTIALS if credentials else _MANY, MAX_FDS, dispose)
-
-
-def _received(
-    sock: socket.socket, arguments: tuple[tuple[int, int, int]], most: int, dispose: Callable[[int], None] | None
-) -> Packets | None:
     answers: list[_Answer] = []
     owned: list[OwnedFd] = []
+    numbers: Iterator[int] | None = None
     try:
         # One call: no signal handler runs before the descriptors that came are recorded.
-        answers.extend(starmap(sock.recvmsg, arguments))
+        answers.extend(starmap(sock.recvmsg, _MANY_WITH_CREDENTIALS if credentials else _MANY if most > 1 else _PLAIN))
         data, ancillary, flags, _ = answers[0]
         if not ancillary and not flags & _BAD:  # most packets
             return (data, (), None) if data else None
-        for fd in _numbers(ancillary):
-            one = OwnedFd()
-            owned.append(one)
-            one.own(fd)
+        fds, sender, problem = _control_data(ancillary)
+        numbers = iter(fds)
+        for _ in fds:
+            owned.append(OwnedFd(numbers=numbers))
     except BaseException as error:
         for _, ancillary, _, _ in answers:
-            for fd in _numbers(ancillary)[sum(one.owes for one in owned) :]:
+            for fd in _control_data(ancillary)[0] if numbers is None else numbers:  # those that have no owner yet
                 os.close(fd)
         if isinstance(error, (ConnectionError, TimeoutError)) and not raised_by_handler(error):
             raise _gone(error) from error
         raise
     taken = False
     try:
-        sender = _check(ancillary, flags, len(owned), most)
+        if problem or flags & _BAD or len(owned) > most:
+            raise _refusal(problem, flags, len(owned), most)
         taken = bool(data)
     finally:
         if not taken:
             for one in owned:
-                (dispose or os.close)(one.take())
-    return (data, [one.above_standard_streams() for one in owned], sender) if data else None
+                dispose(one.take())
+    if owned and min(fds) < OwnedFd.first:
+        owned = [one.above_standard_streams() for one in owned]
+    return (data, owned, sender) if data else None
 
 
 def _too_long(data: bytes) -> PeerProtocolError:
@@ -174,35 +176,31 @@ def _gone(error: OSError) -> PeerGoneError:
     return PeerGoneError(f"the other end has gone: {error}")
 
 
-def _numbers(ancillary: _Ancillary) -> array[int]:
-    """Return the file descriptors in control data. A trailing part of an int cannot be one."""
-    numbers = array("i")
-    for level, kind, payload in ancillary:
-        if kind == _SCM_RIGHTS and level == _SOL_SOCKET:
-            numbers.frombytes(payload[: len(payload) & -_INT.size])
-    return numbers
+def _control_data(ancillary: _Ancillary) -> tuple[array[int], Credentials | None, str]:
+    """Return the file descriptors in control data, its sender, if that was requested, and what may not be in it.
 
-
-def _check(ancillary: _Ancillary, flags: int, count: int, most: int) -> Credentials | None:
-    """Check a packet that has control data, and return its sender, if that was requested."""
-    if flags & _CTRUNC and (not count or most == MAX_FDS):
-        raise OSError(errno.EMFILE, "a file descriptor could not be received: this process has too many open files")
-    if flags & _BAD:
-        raise PeerProtocolError(
-            f"control data was cut off: more than {most} file descriptor came with one message"
-            if flags & _CTRUNC
-            else f"a message is longer than {MAX_MESSAGE} bytes"
-        )
-    sender = None
+    A trailing part of an int cannot be a file descriptor.
+    """
+    numbers, sender, problem = array("i"), None, ""
     for level, kind, payload in ancillary:
         if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
-            continue
-        if level != _SOL_SOCKET or kind != _SCM_CREDENTIALS or len(payload) != _UCRED.size:
-            raise PeerProtocolError(f"control data of level {level}, type {kind} came with a message; none may")
-        sender = Credentials(*_UCRED.unpack(payload))
-    if count > most:
-        raise PeerProtocolError(f"{count} file descriptors came with one message, at most {most} may")
-    return sender
+            numbers.frombytes(payload[: len(payload) & -_INT.size])
+        elif level == _SOL_SOCKET and kind == _SCM_CREDENTIALS and len(payload) == _UCRED.size:
+            sender = Credentials(*_UCRED.unpack(payload))
+        else:
+            problem = problem or f"control data of level {level}, type {kind} came with a message; none may"
+    return numbers, sender, problem
+
+
+def _refusal(problem: str, flags: int, count: int, most: int) -> Exception:
+    """Return the error to raise for a packet that is truncated, or has control data that it may not have."""
+    if flags & _CTRUNC and (not count or most == MAX_FDS):
+        return OSError(errno.EMFILE, "a file descriptor could not be received: this process has too many open files")
+    if flags & _CTRUNC:
+        problem = f"control data was cut off: more than {most} file descriptor came with one message"
+    elif flags & _TRUNC:
+        problem = f"a message is longer than {MAX_MESSAGE} bytes"
+    return PeerProtocolError(problem or f"{count} file descriptors came with one message, at most {most} may")
 
 
 def credentials_of(sock: socket.socket) -> Credentials:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices import host
+from extmem.devices.fd_copies import copy_of
 from extmem.devices.host import capabilities, imports, system
 from extmem.devices.host.memory import HostAllocation, PointerAllocation
 from extmem.devices.host.physical import host_identity
@@ -124,17 +125,26 @@ class HostBackend:
             )
         return HostAllocation(system.create(size, descriptor, terms), size, memory_type_index, True)
 
-    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
-        """See `Backend`. Nothing is taken on trust: the file of a host payload can be examined completely."""
-        return system.examine(fd, handle_type)
+    examine_fd = staticmethod(system.examine)
 
     def import_fd(self, request: ImportRequest[ExaminedFd]) -> HostAllocation:
-        self._check(request.size, request.memory_type)
-        return imports.import_fd(request)
+        """See `Backend`. The fd must be a memory file with sealed size, at least as large as the allocation."""
+        examined, size = request.source, request.size
+        self._check(size, request.memory_type)
+        if examined.problem:
+            raise imports.refusal(examined.problem)
+        if size > (examined.capacity or 0):
+            raise imports.too_large(size, examined.capacity or 0)
+        return HostAllocation(copy_of(examined.fd), size, request.memory_type, examined.writable)
 
     def import_payload(self, request: ImportRequest[PayloadFd]) -> HostAllocation:
-        self._check(request.size, request.memory_type)
-        return imports.import_payload(request)
+        payload, size = request.source, request.size
+        self._check(size, request.memory_type)
+        if size > request.capacity:
+            raise imports.too_large(size, request.capacity)
+        if payload.shared is None:
+            raise HandleStateError("this payload's descriptor is closed; import the payload again")
+        return HostAllocation(payload, size, request.memory_type, payload.writable)
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> PointerAllocation:
         self._check(size, memory_type_index)

@@ -49,8 +49,11 @@ def identity_of(fd: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
-    """Return everything about an fd that is to be imported as this type, its self-description included."""
+def examine(fd: int, handle_type: int = _FD, *, trusted: bool = False) -> ExaminedFd:
+    """Return everything about an fd that is to be imported as this type, its self-description included.
+
+    trusted: unused: the file of a host payload can be examined completely.
+    """
     try:
         found = os.fstat(fd)
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)

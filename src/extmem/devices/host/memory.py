@@ -19,6 +19,9 @@ class HostAllocation:
 
     __slots__ = ("_mappings", "_payload", "memory_type_index", "size", "writable")
 
+    stated_identity = 0
+    """0: the kernel identifies memory files."""
+
     def __init__(self, source: OwnedFd | PayloadFd, size: int, memory_type_index: int, writable: bool) -> None:
         """source: the descriptor, or an import's hold on it. The allocation owns it from then on."""
         payload = source if isinstance(source, PayloadFd) else PayloadFd(source, writable)
@@ -44,11 +47,6 @@ class HostAllocation:
     def identity(self) -> tuple[int, int] | None:
         """(st_dev, st_ino) of the payload; on Windows None."""
         return identity_of(self.fd)
-
-    @property
-    def stated_identity(self) -> int:
-        """0: the kernel identifies memory files."""
-        return 0
 
     @property
     def closed(self) -> bool:
@@ -101,6 +99,17 @@ class PointerAllocation:
 
     __slots__ = ("_address", "memory_type_index", "size")
 
+    fd: int | None = None
+    """None: there is no file."""
+    identity: tuple[int, int] | None = None
+    """None: there is no file."""
+    stated_identity = 0
+    """0: there is no payload."""
+    writable = True
+    """True: memory that is not writable is not imported."""
+    mapped = True
+    """True: its owner has mapped it."""
+
     def __init__(self, address: int, size: int, memory_type_index: int) -> None:
         self._address: int | None = address
         self.size = size
@@ -116,34 +125,9 @@ class PointerAllocation:
         return self._address
 
     @property
-    def identity(self) -> tuple[int, int] | None:
-        """None: there is no file."""
-        return None
-
-    @property
-    def writable(self) -> bool:
-        """True: memory that is not writable is not imported."""
-        return True
-
-    @property
-    def fd(self) -> int | None:
-        """None: there is no file."""
-        return None
-
-    @property
-    def stated_identity(self) -> int:
-        """0: there is no payload."""
-        return 0
-
-    @property
     def closed(self) -> bool:
         """True after `close()`."""
         return self._address is None
-
-    @property
-    def mapped(self) -> bool:
-        """True: its owner has mapped it."""
-        return True
 
     def close(self) -> None:
         """Forget the address. Safe to call twice."""

@@ -48,7 +48,7 @@ def identity_of(handle: int) -> tuple[int, int] | None:
     return None
 
 
-def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
+def examine(fd: int, handle_type: int = _FD, *, trusted: bool = False) -> ExaminedFd:
     """Return that no fd is a payload: those of the C runtime have no meaning in other processes."""
     return ExaminedFd(
         fd,

@@ -59,6 +59,7 @@ __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Asked", "Client"]
 
 T = TypeVar("T")
 Asked: TypeAlias = wire.Request | Callable[[], wire.Request]
+Received: TypeAlias = Sequence[OwnedFd]
 _ATTEMPTS: Final = range(4)
 _log = logging.getLogger("extmem.broker")
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -84,10 +85,13 @@ class Client(Connecting):
 
         `fds` are borrowed, received ones belong to the caller.
         """
-        return self.perform(request, _as_it_is, fds)
+        return self.perform(request, lambda state, reply, received: (reply, received), fds)
 
     def perform(
-        self, request: Asked | bytes, enter: Callable[[wire.Reply, Sequence[OwnedFd]], T], fds: Sequence[int] = ()
+        self,
+        request: Asked | bytes,
+        enter: Callable[[State, wire.Reply, Sequence[OwnedFd]], T],
+        fds: Sequence[int] = (),
     ) -> T:
         """Send one request, receive its reply, and enter what it changes in `state`. The caller holds `lock`.
 
@@ -95,8 +99,8 @@ class Client(Connecting):
             sent before it (`AttachFds`). Handles that a reply does not carry are fetched (`FetchFds`).
 
         request: it may be encoded already. One that depends on `state` is given as a function: it is called when there
-            is a connection, and again for another one. enter: enters the reply in `state`, and gives this call's
-            result. After an exception in it the request counts as not answered: what it made is undone.
+            is a connection, and again for another one. enter: enters the reply in the state, and gives this
+            call's result. After an exception in it the request counts as not answered: what it made is undone.
         Raises the class of `extmem.errors` that a refusal stands for; PeerGoneError when there is no answer in time or
         the broker dies again and again; PeerProtocolError; UnsupportedError where there is no broker to be had.
         """
@@ -123,7 +127,7 @@ class Client(Connecting):
                     data = wire.encode(request() if callable(request) else request)
                 self._unsettled = data
                 try:
-                    answer = self._whole_trip(sock, data, fds)
+                    answer = self._round_trip(sock, data, fds)
                 except BaseException:
                     self._give_up(sock, keep=True)
                     raise
@@ -134,7 +138,7 @@ class Client(Connecting):
                 kind = reply.__class__
                 if kind is wire.Refusal or kind is wire.Fault:
                     self._settle_refusal(sock, reply)
-                result = enter(reply, received)
+                result = enter(self.state, reply, received)
                 # No signal handler runs between here and the return: there is no call.
                 self._received += 1
                 self._unsettled = None
@@ -177,7 +181,7 @@ class Client(Connecting):
             return wire.Release(self.number(reference), self.state.forgets(None if held is None else held[0]))
 
         try:
-            self.perform(request, lambda reply, fds: self.state.released(reference))
+            self.perform(request, lambda state, reply, fds: state.released(reference))
         except InvalidHandleError:
             if not known and not self._gone("reference", reference):
                 raise
@@ -213,8 +217,8 @@ class Client(Connecting):
             held = self.state.handles.get(value)
             return wire.CloseHandle(self.value(value), self.state.forgets(None if held is None else held.payload))
 
-        def closed(reply: wire.Reply, fds: Sequence[OwnedFd]) -> None:
-            self.state.closed(value)
+        def closed(state: State, reply: wire.Reply, fds: Sequence[OwnedFd]) -> None:
+            state.closed(value)
             forget()
 
         if not is_open() or (value not in self.state.handles and self._gone("handle", value)):
@@ -289,8 +293,8 @@ class Client(Connecting):
             return False
         process = Process(pid, start_time(pid))
 
-        def bound(reply: wire.Reply, fds: Sequence[OwnedFd]) -> None:
-            offered = self.state.offered.get(ticket)
+        def bound(state: State, reply: wire.Reply, fds: Sequence[OwnedFd]) -> None:
+            offered = state.offered.get(ticket)
             if offered is not None:
                 offered.bound = process
 
@@ -300,8 +304,8 @@ class Client(Connecting):
     def withdraw(self, ticket: bytes) -> bool:
         """Take an offer back. Whether it was in flight still. The caller holds `lock`."""
 
-        def withdrawn(reply: wire.Reply, fds: Sequence[OwnedFd]) -> bool:
-            self.state.offered.pop(ticket, None)
+        def withdrawn(state: State, reply: wire.Reply, fds: Sequence[OwnedFd]) -> bool:
+            state.offered.pop(ticket, None)
             return type(reply) is wire.Value and bool(reply.value)
 
         return self.perform(wire.Withdraw(ticket), withdrawn)
@@ -416,10 +420,6 @@ class _ClosedMeanwhileError(Exception):
 
 def _nothing() -> None:
     """What a close without an entry has to forget."""
-
-
-def _as_it_is(reply: wire.Reply, fds: Sequence[OwnedFd]) -> Answer:
-    return reply, fds
 
 
 def _before_fork() -> None:

@@ -104,22 +104,6 @@ class Connecting:
 
     # -- one request --------------------------------------------------------------------------------------------------
 
-    def _whole_trip(self, sock: socket.socket, data: bytes, fds: Sequence[int]) -> Answer | None:
-        """Send a request and return its reply, with all handles; None when the broker has gone.
-
-        Handles beyond what one packet carries go in requests of their own, which the broker counts as part of this one.
-        A refusal of one of them is returned as the refusal of this one.
-        """
-        last = wire.last_part(len(fds)) if fds else 0
-        for first in range(0, len(fds) - last, wire.MAX_FDS):
-            attached = self._round_trip(sock, _ATTACH, fds[first : first + wire.MAX_FDS])
-            if attached is None or type(attached[0]) is not wire.Attached:
-                return attached
-        answer = self._round_trip(sock, data, fds[len(fds) - last :])
-        if answer is None or len(answer[1]) < wire.MAX_FDS:
-            return answer
-        return self._fetch_rest(sock, answer[0], answer[1])
-
     def _fetch_rest(self, sock: socket.socket, reply: wire.Reply, received: Sequence[OwnedFd]) -> Answer | None:
         """Return a reply with all handles of its payload, of which it brought the first ones."""
         if type(reply) is wire.Imported:
@@ -140,7 +124,16 @@ class Connecting:
         return reply, found
 
     def _round_trip(self, sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> Answer | None:
-        """Send one packet and return the one that answers it; None when the broker has gone."""
+        """Send a request and return its reply, with all handles; None when the broker has gone.
+
+        Handles beyond what one packet carries go in requests of their own, which the broker counts as part of this one.
+        A refusal of one of them is returned as the refusal of this one.
+        """
+        while len(fds) > wire.MAX_FDS:
+            attached = self._round_trip(sock, _ATTACH, fds[: wire.MAX_FDS])
+            if attached is None or type(attached[0]) is not wire.Attached:
+                return attached
+            fds = fds[wire.MAX_FDS :]
         try:
             transport.send_many(sock, data, fds)
             packet = transport.receive_many(sock)
@@ -153,7 +146,10 @@ class Connecting:
             raise self._gave_up() from error
         except OSError as error:
             raise out_of_descriptors(error, "recvmsg") from None
-        return _parsed(packet)
+        answer = _parsed(packet)
+        if answer is None or len(answer[1]) < wire.MAX_FDS:
+            return answer
+        return self._fetch_rest(sock, answer[0], answer[1])
 
     def _gave_up(self) -> PeerGoneError:
         self.lock.note_silence()
@@ -304,7 +300,7 @@ class Connecting:
 
     def _ask(self, sock: socket.socket, request: wire.Request, fds: Sequence[int] = ()) -> Answer | None:
         """Send one request while the connection is being set up."""
-        answer = self._whole_trip(sock, wire.encode(request), fds)
+        answer = self._round_trip(sock, wire.encode(request), fds)
         self._received += 1
         if answer is not None and type(answer[0]) is wire.Fault:
             raise PeerProtocolError(f"the broker in {self.directory.path} hung up: {answer[0].detail}")

@@ -265,7 +265,7 @@ class State:
         return reference
 
     def imported(
-        self, request: bytes, reply: wire.Reply, fds: Sequence[OwnedFd], owner: Records | None = None
+        self, reply: wire.Reply, fds: Sequence[OwnedFd], request: bytes = b"", owner: Records | None = None
     ) -> Imported:
         """Enter a reference that this process has imported. Return its facts, with a hold on its file descriptors.
 

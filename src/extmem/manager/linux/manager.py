@@ -15,6 +15,7 @@ if sys.platform != "linux":
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from extmem import wire
@@ -25,7 +26,7 @@ from extmem.manager.api import Manager, Reference
 from extmem.manager.linux.broker_control import BrokerItself, unexpected, value_of
 from extmem.manager.linux.client import TIMEOUT, Asked, Client
 from extmem.manager.linux.connection import pidfd_of
-from extmem.manager.linux.held import HeldHandle
+from extmem.manager.linux.held import HeldHandle, State
 from extmem.manager.linux.validate import (
     check_handle_count,
     fit_descriptor,
@@ -82,8 +83,11 @@ class LinuxManager(BrokerItself):
         if name is not None:
             fit_name(name)
             self._check_global(name)
-        fds = [*handles, *(page.handle for page in pages)]
-        modes = tuple(READ_WRITE if page.writable else READ_ONLY for page in pages)
+        fds = [*handles]
+        modes: tuple[int, ...] = ()
+        if pages:
+            fds += [page.handle for page in pages]
+            modes = tuple(READ_WRITE if page.writable else READ_ONLY for page in pages)
         check_handle_count(len(fds), len(pages))
         request = wire.Export(
             object_kind,
@@ -103,14 +107,14 @@ class LinuxManager(BrokerItself):
         # All that can fail here fails before the broker has the payload, which no one would release.
         writable = all(map(is_writable, handles))
         try:
-            kept = [copy_fd(fd) for fd in fds]
+            kept = list(map(copy_fd, fds))
         except OSError as error:
             raise out_of_descriptors(error, "dup") from None
 
-        def enter(reply: wire.Reply, received: Sequence[OwnedFd]) -> Exported:
+        def enter(state: State, reply: wire.Reply, received: Sequence[OwnedFd]) -> Exported:
             if type(reply) is not wire.Exported:
                 unexpected(reply)
-            number = client.state.exported(request, reply, kept, writable=writable, owner=reference)
+            number = state.exported(request, reply, kept, writable=writable, owner=reference)
             return Exported(number, reply.payload, reply.object, reply.kmt)
 
         with client.lock:
@@ -141,7 +145,7 @@ class LinuxManager(BrokerItself):
             request = self._prepare_open(name, desired, object_kind)
         client = self.client
         with client.lock:
-            return client.perform(request, lambda reply, fds: client.state.imported(request, reply, fds, reference))
+            return client.perform(request, partial(State.imported, request=request, owner=reference))
 
     def _prepare_open(self, name: str, desired: int, object_kind: ObjectKind) -> bytes:
         """Return the encoded request. It is cached, since programs open the same names repeatedly."""
@@ -163,7 +167,7 @@ class LinuxManager(BrokerItself):
             key = wire.encode(wire.ImportHandle(value, object_kind))
             return client.perform(
                 lambda: wire.ImportHandle(client.value(value), object_kind),
-                lambda reply, fds: client.state.imported(key, reply, fds, reference),
+                partial(State.imported, request=key, owner=reference),
             )
 
     def import_by_kmt(
@@ -173,7 +177,7 @@ class LinuxManager(BrokerItself):
         client = self.client
         with client.lock:
             request = wire.encode(wire.ImportKmt(fit_number(number), object_kind))
-            return client.perform(request, lambda reply, fds: client.state.imported(request, reply, fds, reference))
+            return client.perform(request, partial(State.imported, request=request, owner=reference))
 
     def release(self, number: int) -> None:
         """See `Manager`."""
@@ -214,12 +218,7 @@ class LinuxManager(BrokerItself):
 
     def _handle(self, request: Asked, entry: HandleEntry | None = None) -> int:
         """The handle that a request is answered with; the caller holds `lock`."""
-        return self.client.perform(request, lambda reply, fds: self._entered(reply, fds, entry))
-
-    def _entered(self, reply: wire.Reply, fds: Sequence[OwnedFd], entry: HandleEntry | None) -> int:
-        if type(reply) is not wire.Handle:
-            unexpected(reply)
-        return self.client.state.handle(reply, fds, entry)
+        return self.client.perform(request, partial(_entered, entry=entry))
 
     def close(self, value: int, entry: HandleEntry | None = None) -> None:
         """See `NtHandleTable`."""
@@ -261,16 +260,14 @@ class LinuxManager(BrokerItself):
                     if source_entry is not None:
                         source_entry.forget()
 
-            def enter(reply: wire.Reply, fds: Sequence[OwnedFd]) -> int:
-                made = reply.value if type(reply) is wire.Value else self._entered(reply, fds, entry)
+            def enter(state: State, reply: wire.Reply, fds: Sequence[OwnedFd]) -> int:
+                made = reply.value if type(reply) is wire.Value else _entered(state, reply, fds, entry)
                 closed(replaced=not elsewhere and made == source)
                 return made
 
             if elsewhere and target is None:
                 if closes():
-                    client.perform(
-                        lambda: wire.CloseHandle(client.value(source), forgets()), lambda reply, fds: closed()
-                    )
+                    client.perform(lambda: wire.CloseHandle(client.value(source), forgets()), lambda *_: closed())
                 raise error_for(
                     Status.INVALID_CID,
                     f"There is no process {into} here, so it has no handle table. Pass the pid of one that is running.",
@@ -319,8 +316,8 @@ class LinuxManager(BrokerItself):
         with client.lock:
             source = self._know(value)
 
-            def enter(reply: wire.Reply, fds: Sequence[OwnedFd]) -> None:
-                held = client.state.handles.get(source)
+            def enter(state: State, reply: wire.Reply, fds: Sequence[OwnedFd]) -> None:
+                held = state.handles.get(source)
                 if held is not None:
                     held.inherit = bool(flags & _INHERIT) if mask & _INHERIT else held.inherit
                     held.protect = bool(flags & _PROTECT) if mask & _PROTECT else held.protect
@@ -360,10 +357,10 @@ class LinuxManager(BrokerItself):
                     number,
                 )
 
-            def enter(reply: wire.Reply, fds: Sequence[OwnedFd]) -> bytes:
+            def enter(state: State, reply: wire.Reply, fds: Sequence[OwnedFd]) -> bytes:
                 if type(reply) is not wire.Ticket:
                     unexpected(reply)
-                client.state.offers(reply.ticket, wire.Offer(reference, source, kmt))
+                state.offers(reply.ticket, wire.Offer(reference, source, kmt))
                 return stamped_ticket(reply.ticket)
 
             return client.perform(request, enter)
@@ -375,13 +372,13 @@ class LinuxManager(BrokerItself):
         client = self.client
         ticket = fit_ticket(ticket)
 
-        def enter(reply: wire.Reply, fds: Sequence[OwnedFd]) -> Imported | int:
-            client.state.claimed.append(ticket)
+        def enter(state: State, reply: wire.Reply, fds: Sequence[OwnedFd]) -> Imported | int:
+            state.claimed.append(ticket)
             if type(reply) is wire.Kmt:
                 return reply.number
             if type(reply) is wire.Handle:
-                return self._entered(reply, fds, entry)
-            return client.state.imported(b"", reply, fds, reference)
+                return _entered(state, reply, fds, entry)
+            return state.imported(reply, fds, owner=reference)
 
         with client.lock:
             return client.perform(wire.Claim(ticket), enter)
@@ -413,6 +410,12 @@ class LinuxManager(BrokerItself):
                 "without Global\\, or let a child of the other user inherit the connection",
                 requires_one_of=["a system broker"],
             )
+
+
+def _entered(state: State, reply: wire.Reply, fds: Sequence[OwnedFd], entry: HandleEntry | None) -> int:
+    if type(reply) is not wire.Handle:
+        unexpected(reply)
+    return state.handle(reply, fds, entry)
 
 
 def process_name(pid: int) -> str:

@@ -23,10 +23,10 @@ def _file() -> list[OwnedFd]:
 
 def test_a_request_that_is_answered_alike_again_leads_to_the_same() -> None:
     state = State()
-    first = state.imported(b"open", _answer(1, 10), _file())
+    first = state.imported(_answer(1, 10), _file(), b"open")
     state.released(first.number)
     assert state.empty
-    again = state.imported(b"open", _answer(2, 10), _file())
+    again = state.imported(_answer(2, 10), _file(), b"open")
     assert (again.number, again.object, again.name, again.granted) == (
         2,
         first.object,
@@ -40,7 +40,7 @@ def test_a_request_that_is_answered_otherwise_leads_elsewhere() -> None:
     """A name is free again once its object has ended, and another process may have taken it."""
     state = State()
     for reference, payload, granted, needs in ((1, 10, 0x20001, READ_WRITE), (2, 11, 0x20000, READ_ONLY)):
-        found = state.imported(b"open", _answer(reference, payload, granted=granted, needs=needs), _file())
+        found = state.imported(_answer(reference, payload, granted=granted, needs=needs), _file(), b"open")
         assert (found.number, found.object, found.name) == (reference, payload + 1, f"n{payload}")
         assert (found.granted, found.payload.writable) == (granted, needs == READ_WRITE)
     assert sorted(state.payloads) == [10, 11]
@@ -49,11 +49,11 @@ def test_a_request_that_is_answered_otherwise_leads_elsewhere() -> None:
 def test_two_requests_for_one_payload_share_what_is_held_of_it() -> None:
     state = State()
     for reference, request in enumerate((b"by one name", b"by another"), 1):  # both are learnt while nothing is held
-        state.released(state.imported(request, _answer(reference, 10), _file()).number)
+        state.released(state.imported(_answer(reference, 10), _file(), request).number)
     references = [
-        state.imported(b"by one name", _answer(3, 10), _file()).number,
-        state.imported(b"by another", _answer(4, 10), _file()).number,
-        state.imported(b"", _answer(5, 10), _file()).number,
+        state.imported(_answer(3, 10), _file(), b"by one name").number,
+        state.imported(_answer(4, 10), _file(), b"by another").number,
+        state.imported(_answer(5, 10), _file(), b"").number,
     ]
     (held,) = state.payloads.values()
     assert held.holders == 3
