@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--iterations", type=int, default=100_000, help="inputs for each fuzzer")
     parser.add_argument("--minutes", type=float, default=10, help="how long threads use shared memory, in all")
     parser.add_argument(
-        "--interrupts", type=int, default=10_000, help="interrupts of the verbs, on each kind of device"
+        "--interrupts", type=int, default=10_000, help="interrupts of the operations, on each kind of device"
     )
     parser.add_argument("--attempts", type=int, default=1_000, help="attempts of other users to get what is not theirs")
     parser.add_argument("--rounds", type=int, default=500, help="rounds of killing exporter, importer or broker")

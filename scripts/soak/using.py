@@ -70,7 +70,7 @@ def use_in_threads(minutes: float, seed: int, devices: Sequence[str], totals: To
 
 
 def interrupt(count: int, seed: int, devices: Sequence[str], totals: Totals, say: Say) -> Figure:
-    """Interrupt the verbs so many times on each of these devices."""
+    """Interrupt the operations so many times on each of these devices."""
     # What an interrupted pickle leaves in flight ends with its time.
     environment = {"EXTMEM_TICKET_SECONDS": "1"}
     for kind in devices:

@@ -13,7 +13,7 @@ import pytest
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
-from tests.stopping import stop
+from tests.sigstop import stop
 
 SETUP = (
     "from tests.behaviours.steps import *\nfrom extmem import raw\nfrom extmem.manager import manager\n"

@@ -11,7 +11,7 @@ from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
 from tests.behaviours.steps import KMT, PEER, by_name, export, get, import_win32, nt, put
-from tests.stopping import stop
+from tests.sigstop import stop
 
 EXPORTER = [
     "device = extmem.open_device()",

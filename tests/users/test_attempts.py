@@ -1,4 +1,4 @@
-"""Other users get nothing by what `attempts` lists, and one that did get something is found out."""
+"""Other users get nothing by what `attempts` lists, and an attempt that gets something is found."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import BECOME, SYSTEM, broker_fds, system_broker
 from tests.process.broker.test_resume import stopped
-from tests.stopping import stop
+from tests.sigstop import stop
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import wait_for_broker_fds
-from tests.stopping import stop
+from tests.sigstop import stop
 
 
 def kill_and_wait(runtime: Runtime) -> int:

@@ -17,7 +17,7 @@ from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import BECOME, OTHER, RawClient, broker_fds, raw
-from tests.stopping import stop
+from tests.sigstop import stop
 
 
 def gone(runtime: Runtime) -> bool:

@@ -1,4 +1,4 @@
-"""Stopping a process with SIGSTOP and waiting until it has stopped, which the signal alone does not."""
+"""Stopping a process with SIGSTOP, and waiting until it has stopped."""
 
 from __future__ import annotations
 

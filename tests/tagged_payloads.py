@@ -1,7 +1,7 @@
-"""A device with tagged payloads, and the check that what a verb gives shows its own payload alone.
+"""A device with tagged payloads, and the check that the result of an operation shows its own payload alone.
 
-Each payload is filled with one byte, its tag. Views, copies, handles and other memory objects that come of it must show
-that tag in every byte; what other payloads and files contain differs from it.
+Each payload is filled with one byte, its tag. Views, copies, handles and other memory objects that come from it must
+show that tag in every byte; other payloads and files have other contents.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from extmem.memory import Device, DeviceMemory
 __all__ = ["FD", "KMT", "NT", "SIZE", "HandleType", "World", "WrongByteError"]
 
 SIZE = 4096
-"""Bytes of each payload."""
+"""The number of bytes of each payload."""
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 NT, KMT, FD = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, HandleType.OPAQUE_FD
 _TAGS = count(1)
 
 
 class WrongByteError(AssertionError):
-    """A verb gave bytes of another payload."""
+    """The result of an operation shows bytes of another payload."""
 
 
 class World:
-    """A device, and what is needed beside an object to call its verbs."""
+    """A device, and what its operations need besides an object."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
         exportable = vk.ExternalMemoryFeatureFlagBits.EXPORTABLE
         able = [kind for kind in (NT, KMT, FD) if device.transfer_capability(int(kind)).features & exportable]
         self.handle_types = sum(int(kind) for kind in able)
-        """External types that memory of the device can be exported as."""
+        """External handle types that memory of the device can be exported as."""
 
     def tag(self) -> int:
-        """A byte that no payload has had for long."""
+        """Return a byte that no recent payload has."""
         return next(_TAGS) % 199 + 1
 
     def memory(self, tag: int, **options: Any) -> DeviceMemory:
-        """Memory that is filled with the tag."""
+        """Allocate memory that is filled with the tag."""
         memory = self.device.allocate(SIZE, **options)
         try:
             memory.fill(tag)
@@ -53,7 +53,7 @@ class World:
         return memory
 
     def check(self, found: Any, tag: int) -> None:
-        """Whether what a verb gave shows the tag alone. Gives back what `found` owns. Errors: WrongByteError."""
+        """Check that the result of an operation shows the tag alone, and release it. Errors: WrongByteError."""
         if isinstance(found, DeviceMemory):
             with found:
                 self.check_bytes(found.read_bytes(), tag, "memory that was opened")
@@ -69,14 +69,14 @@ class World:
 
     @staticmethod
     def check_bytes(octets: bytes | bytearray, tag: int, what: str) -> None:
-        """Errors: WrongByteError unless they are all the tag."""
+        """Check that all bytes are the tag. Errors: WrongByteError."""
         if len(octets) != octets.count(tag):
             wrong = next(at for at, octet in enumerate(octets) if octet != tag)
             raise WrongByteError(f"{what}: byte {wrong} is {octets[wrong]}, and {tag} was written")
 
 
 def _owned_again(number: int, before: Any) -> NtHandle | FdHandle | KmtHandle:
-    """What was taken of a handle, as a handle."""
+    """Return what was taken from a handle as a handle."""
     if isinstance(before, FdHandle):
         return FdHandle(number, before.payload)
     return NtHandle(number, before.table) if isinstance(before, NtHandle) else raw.kmt_handle(number)

@@ -1,9 +1,9 @@
-"""Every public verb, found in the public classes themselves, with a way to call it.
+"""Every public operation, found in the public classes themselves, with a way to call it.
 
-How this works. A verb is a public method or property of a class below, or one of the doors through which Python's own
-protocols come in (`np.asarray`, DLPack, pickle, `with`). A verb that is added to the library is in the list by itself:
-it is called without arguments, or its test fails and names it, because `CALLS` has no entry for it. What a verb gives
-is checked by its content (tests/verbs_world.py). Members for the library itself are omitted
+How this works. An operation is a public method or property of a class below, or one of Python's own protocols
+(`np.asarray`, DLPack, pickle, `with`). An operation that is added to the library is in the list without an edit: it is
+called without arguments, or a test fails and names it, because `CALLS` has no entry for it. The result of an operation
+is checked by its content (tests/tagged_payloads.py). Members that are meant for the library itself are omitted
 (scripts/public_members.py).
 """
 
@@ -28,17 +28,17 @@ from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.memory import Buffer, Device, DeviceMemory, Image
 from extmem.memory.commands import Commands
 from scripts.public_members import public_members
-from tests.verbs_world import FD, KMT, NT, SIZE, HandleType, World, WrongByteError
+from tests.tagged_payloads import FD, KMT, NT, SIZE, HandleType, World, WrongByteError
 
-__all__ = ["ALLOWED", "KINDS_OF_OBJECTS", "Case", "LacksError", "Scene", "Verb", "case", "verbs_of"]
+__all__ = ["ALLOWED", "CLASSES", "Case", "LacksError", "Scene", "Operation", "case", "operations_of"]
 
 
 class LacksError(UnsupportedError):
-    """The device of this machine cannot share as the verb needs; the library was not called."""
+    """The device of this machine does not share in the way that the operation needs; the library was not called."""
 
 
 ALLOWED: tuple[type[Exception], ...] = (HandleStateError, LiveViewError, UnsupportedError)
-"""What a verb may raise on an object that somebody else is closing, or that lacks the ability on this device."""
+"""What an operation may raise on an object that another thread is closing, or on a device that does not support it."""
 _COLOR = vk.ImageAspectFlagBits.COLOR
 _TRANSFER = vk.PipelineStageFlagBits.TRANSFER
 _Layout = vk.ImageLayout
@@ -57,25 +57,25 @@ _names = count(1)
 
 @dataclass
 class Scene:
-    """One object, on which verbs are called, and what belongs to it."""
+    """One object, on which operations are called, and the objects that belong to it."""
 
     world: World
     thing: Any
     tag: int
     keep: list[Any] = field(default_factory=list)
-    """What it needs, and what is given back after it."""
+    """The objects that it needs, which are released after it."""
 
     def end(self) -> None:
-        """Give back the object, and what belongs to it."""
+        """Release the object, and then those that belong to it."""
         for thing in (self.thing, *reversed(self.keep)):
             if isinstance(thing, Commands):
-                with contextlib.suppress(*ALLOWED):  # what was recorded may be more than the device can do
+                with contextlib.suppress(*ALLOWED):  # what was recorded may be more than the device supports
                     thing.__exit__(None, None, None)
             else:
                 thing.close()
 
 
-Verb: TypeAlias = Callable[[Scene], Any]
+Operation: TypeAlias = Callable[[Scene], Any]
 
 
 @dataclass(frozen=True)
@@ -84,27 +84,29 @@ class Case:
 
     kind: type
     make: Callable[[World], Scene]
-    doors: tuple[tuple[str, Verb], ...] = ()
+    protocols: tuple[tuple[str, Operation], ...] = ()
     closing: str = "close"
-    """The verb that ends it."""
+    """The operation that closes it."""
     ending: frozenset[str] = frozenset({"close", "take"})
-    """Verbs after which it need not be open any more, though they were interrupted."""
-    probe: Verb | None = None
-    """What tells that it is open and in order."""
+    """Operations after which it need not be open any more, though they were interrupted."""
+    probe: Operation | None = None
+    """An operation that succeeds while it is open and intact."""
 
     @property
     def name(self) -> str:
-        """The class's name."""
+        """The name of the class."""
         return self.kind.__name__
 
 
-# Ways to make one.
+# Functions that make an object.
 
 
 def _memory(world: World) -> Scene:
     tag = world.tag()
     return Scene(
-        world, world.memory(tag, name=f"verbs {os.getpid()} {next(_names)}" if world.handle_types & NT else None), tag
+        world,
+        world.memory(tag, name=f"operations {os.getpid()} {next(_names)}" if world.handle_types & NT else None),
+        tag,
     )
 
 
@@ -139,7 +141,7 @@ def _image(world: World) -> Scene:
 def _device(world: World) -> Scene:
     tag = world.tag()
     made = extmem.open_device(kind=world.device.kind)
-    memory = world.memory(tag, name=f"verbs {os.getpid()} {next(_names)}" if world.handle_types & NT else None)
+    memory = world.memory(tag, name=f"operations {os.getpid()} {next(_names)}" if world.handle_types & NT else None)
     return Scene(world, made, tag, [memory])
 
 
@@ -158,7 +160,7 @@ def _bound_image(device: Device) -> tuple[Image, DeviceMemory]:
     image = device.create_image(_PICTURE)
     memory = device.allocate_memory(vk.MemoryAllocateInfo(image.requirements.size, _first(image)))
     device.bind_image_memory(image, memory)
-    with device.commands() as commands:  # the layout that the verbs of commands take by default
+    with device.commands() as commands:  # the layout that the operations of Commands use by default
         commands.change_layout(image, _Layout.UNDEFINED, _Layout.GENERAL)
     return image, memory
 
@@ -171,7 +173,7 @@ def _picture(scene: Scene) -> Image:
     return next(thing for thing in scene.keep if isinstance(thing, Image))
 
 
-# Ways to call what takes arguments, by class and verb.
+# Functions that call an operation with arguments, by class and operation.
 
 
 def _source(scene: Scene) -> DeviceMemory:
@@ -198,7 +200,7 @@ def _made(made: Any) -> None:
 def _bound(scene: Scene) -> None:
     device: Device = scene.thing
     with device.create_buffer(_info()) as buffer:
-        # No ExitStack: its frame and the traceback of an exception hold each other.
+        # This uses no ExitStack: its frame and the traceback of an exception would reference each other.
         with device.allocate_memory(vk.MemoryAllocateInfo(buffer.requirements.size, _first(buffer))) as memory:
             device.bind_buffer_memory(buffer, memory)
 
@@ -224,13 +226,13 @@ def _same(scene: Scene) -> None:
 
 
 def _read_fd(scene: Scene) -> bytes | None:
-    """The number is borrowed: it is good while nobody closes the handle, so nothing is read through it here."""
+    """Get the fd. It is borrowed and valid until the handle is closed, so nothing is read through it here."""
     scene.thing.fileno()
     return None
 
 
 def _pickled(scene: Scene) -> Any:
-    return pickle.loads(pickle.dumps(scene.thing))  # our own, made in this line
+    return pickle.loads(pickle.dumps(scene.thing))  # it was pickled in this line
 
 
 def _handle_of(scene: Scene) -> Any:
@@ -243,7 +245,7 @@ def _entered(scene: Scene) -> None:
     scene.thing.__enter__()
 
 
-CALLS: dict[tuple[type, str], Verb] = {
+CALLS: dict[tuple[type, str], Operation] = {
     (DeviceMemory, "write"): lambda s: s.thing.write(bytes([s.tag]) * SIZE),
     (DeviceMemory, "fill"): lambda s: s.thing.fill(s.tag),
     (DeviceMemory, "access"): _accessed,
@@ -299,7 +301,7 @@ CALLS: dict[tuple[type, str], Verb] = {
     (Commands, "fill_buffer"): lambda s: s.thing.fill_buffer(_target(s), s.tag * 0x0101_0101),
     (Commands, "copy_buffer"): lambda s: s.thing.copy_buffer(_target(s), _target(s, 1)),
     (Commands, "acquire"): lambda s: s.thing.acquire(_target(s)),
-    # Of the buffer that nothing reads: a copy from one that another thread has released is refused.
+    # The buffer is one that no copy reads: a copy from a buffer that another thread has released is refused.
     (Commands, "release"): lambda s: s.thing.release(_target(s, 1)),
     (Commands, "change_layout"): lambda s: s.thing.change_layout(_picture(s), _Layout.UNDEFINED, _Layout.GENERAL),
     (Commands, "clear_color_image"): lambda s: s.thing.clear_color_image(_picture(s), (0.0, 0.0, 0.0, 0.0)),
@@ -325,7 +327,9 @@ def _modifier_of(s: Scene) -> object:
 
 
 def _refused(call: Callable[[], object]) -> None:
-    """What is asked here does not exist: the refusal is the answer. Errors: HandleStateError of a closed device."""
+    """Call what the library must refuse, because its argument does not exist. Errors: HandleStateError of a closed
+    device.
+    """
     try:
         call()
     except HandleStateError:
@@ -334,7 +338,7 @@ def _refused(call: Callable[[], object]) -> None:
         pass
 
 
-_MEMORY_DOORS: tuple[tuple[str, Verb], ...] = (
+_MEMORY_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("np.asarray", lambda s: np.asarray(s.thing)),
     ("np.from_dlpack", lambda s: np.from_dlpack(s.thing, device="cpu")),
     ("pickle", _pickled),
@@ -342,31 +346,31 @@ _MEMORY_DOORS: tuple[tuple[str, Verb], ...] = (
     ("repr", lambda s: repr(s.thing)),
     ("__array_interface__", lambda s: getattr(s.thing, "__array_interface__", None) and None),
 )
-_HANDLE_DOORS: tuple[tuple[str, Verb], ...] = (
+_HANDLE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("pickle", _pickled),
     ("with", _entered),
     ("repr", lambda s: repr(s.thing)),
     ("open", lambda s: s.world.device.open(s.thing)),
 )
 if sys.version_info >= (3, 12):
-    _MEMORY_DOORS += (("memoryview", lambda s: memoryview(s.thing)),)
+    _MEMORY_PROTOCOLS += (("memoryview", lambda s: memoryview(s.thing)),)
 
 
 def _named(scene: Scene) -> None:
-    scene.thing.allocate(SIZE, name=f"verbs {os.getpid()} {next(_names)}").close()
+    scene.thing.allocate(SIZE, name=f"operations {os.getpid()} {next(_names)}").close()
 
 
-def _by_name(verb: Callable[[str], Any]) -> Verb:
+def _by_name(operation: Callable[[str], Any]) -> Operation:
     def call(scene: Scene) -> Any:
         name = _source(scene).name
         if name is None:
             raise LacksError("this device shares by no name")
-        return verb(name)
+        return operation(name)
 
     return call
 
 
-_DEVICE_DOORS: tuple[tuple[str, Verb], ...] = (
+_DEVICE_PROTOCOLS: tuple[tuple[str, Operation], ...] = (
     ("with", _entered),
     ("repr", lambda s: repr(s.thing)),
     ("allocate, named", _named),
@@ -381,21 +385,21 @@ def _copy(scene: Scene) -> Any:
 
 
 _CASES = (
-    Case(DeviceMemory, _memory, _MEMORY_DOORS, probe=lambda s: s.thing.read_bytes()),
-    Case(NtHandle, _nt_handle, _HANDLE_DOORS, probe=_copy),
-    Case(FdHandle, _fd_handle, _HANDLE_DOORS, probe=_copy),
-    Case(KmtHandle, _kmt_handle, _HANDLE_DOORS, probe=_copy),
-    Case(Device, _device, _DEVICE_DOORS, probe=lambda s: s.thing.allocate(SIZE).close()),
+    Case(DeviceMemory, _memory, _MEMORY_PROTOCOLS, probe=lambda s: s.thing.read_bytes()),
+    Case(NtHandle, _nt_handle, _HANDLE_PROTOCOLS, probe=_copy),
+    Case(FdHandle, _fd_handle, _HANDLE_PROTOCOLS, probe=_copy),
+    Case(KmtHandle, _kmt_handle, _HANDLE_PROTOCOLS, probe=_copy),
+    Case(Device, _device, _DEVICE_PROTOCOLS, probe=lambda s: s.thing.allocate(SIZE).close()),
     Case(Buffer, _buffer, (("repr", lambda s: repr(s.thing)),)),
     Case(Image, _image, (("repr", lambda s: repr(s.thing)),)),
     Case(Commands, _commands, (("the block's end", lambda s: s.thing.__exit__(None, None, None)),), "the block's end"),
 )
-KINDS_OF_OBJECTS = tuple(case.name for case in _CASES)
-"""The public classes whose verbs these are."""
+CLASSES = tuple(case.name for case in _CASES)
+"""The names of the public classes whose operations these are."""
 
 
 def case(world: World, kind: str) -> Case | None:
-    """The class of this name; None where the device makes no such objects."""
+    """Return the class of this name; None where the device makes no such objects."""
     [found] = [case for case in _CASES if case.name == kind]
     need = {NtHandle: NT, FdHandle: FD, KmtHandle: KMT}
     if int(need.get(found.kind, 0)) & ~world.handle_types:
@@ -413,9 +417,9 @@ def _makes_images(device: Device) -> bool:
     return True
 
 
-def verbs_of(case: Case) -> dict[str, Verb]:
-    """Every verb of a class by its name. Errors: AssertionError for one that nobody says how to call."""
-    found: dict[str, Verb] = dict(case.doors)
+def operations_of(case: Case) -> dict[str, Operation]:
+    """Return every operation of a class by its name. Errors: AssertionError for one without a way to call it."""
+    found: dict[str, Operation] = dict(case.protocols)
     for name in public_members(case.kind):
         known = CALLS.get((case.kind, name))
         if known is not None:
@@ -430,7 +434,7 @@ def verbs_of(case: Case) -> dict[str, Verb]:
                 and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
             ]
             assert not needed, (
-                f"add an entry for {case.name}.{name} to CALLS in tests/verbs.py: it takes {', '.join(needed)}"
+                f"add an entry for {case.name}.{name} to CALLS in tests/operations.py: it takes {', '.join(needed)}"
             )
             found[name] = lambda scene, name=name: getattr(scene.thing, name)()  # type: ignore[misc]
     return found
