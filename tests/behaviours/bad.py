@@ -1,4 +1,4 @@
-"""What the tests of bad input share. Not in steps.py, which peers import: they have no need of pytest."""
+"""What the tests of bad input share. It is not in steps.py, because peers import that, and they need no pytest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.behaviours.steps import export, import_fd, import_win32
 def refused(
     kind: type[BaseException], *said: str, device: Device | None = None, handle: NtHandle | FdHandle | None = None
 ) -> Iterator[list[BaseException]]:
-    """The block raises exactly this kind, its message has all of `said`, and the handle still imports."""
+    """The block raises exactly this class of error with all of `said`, and the handle can still be imported."""
     box: list[BaseException] = []
     with pytest.raises(kind) as caught:
         yield box
@@ -33,7 +33,7 @@ def refused(
 
 
 def described(device: Device, **changes: object) -> Descriptor:
-    """The descriptor of an honest export, with changes."""
+    """Return the descriptor of a correct export, with changes."""
     with export(device) as memory:
         honest = {field: getattr(memory.descriptor, field) for field in memory.descriptor.__struct_fields__}
     return Descriptor(**{**honest, **changes})  # type: ignore[arg-type]  # fields by name

@@ -122,7 +122,7 @@ def test_B85_export_from_imported_memory_only_where_the_device_says_so(device: D
     with export(device) as memory, nt(device, memory) as handle:
         put(memory, b"pass")
         with import_win32(device, handle) as imported, pytest.raises(extmem.RuleViolation) as error:
-            nt(device, imported)  # import info alone makes nothing exportable
+            nt(device, imported)  # import info alone makes the memory not exportable
         assert f"{_GET}-00662" in error.value.vuids
         chain = vk.ImportMemoryWin32HandleInfoKHR(
             W32,

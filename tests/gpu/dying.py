@@ -1,6 +1,7 @@
-"""Processes that are killed with SIGKILL while they import, look at and export GPU payloads: what they do, in steps.
+"""Processes that are killed with SIGKILL while they import, use and export GPU payloads: the steps of their work.
 
-The real GPU's tests and those on the fake driver let the same processes die: `device` is an expression for the device.
+The tests on the real GPU and those on the fake driver kill the same processes: `device` is an expression for the
+device.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ IMPORTER = (
     "many = [device.open(name + ' ' + which) for which in 'vch' * 4]",
     "while True:\n    other = device.open(name + ' v')\n    other.close()\n    device.allocate(size).close()",
 )
-"""Of payloads "… v", "… c" and "… h", which a Vulkan device, a CUDA device and the host made."""
+"""Payloads "… v", "… c" and "… h", which a Vulkan device, a CUDA device and the host made."""
 
 EXPORTER = (
     "device = eval(expression)",
@@ -41,7 +42,7 @@ EXPORTER = (
 
 
 def drawn(rounds: int, steps: Sequence[str], *, seed: int, first: int = 0) -> list[int]:
-    """In which step each of so many processes dies: each of them at least once if there are enough, in drawn order."""
+    """Return the step in which each of so many processes is killed: each step at least once if possible, shuffled."""
     draw = random.Random(seed)
     all_of_them = list(range(first, len(steps)))
     found = all_of_them[:rounds] + [draw.choice(all_of_them) for _ in range(rounds - len(all_of_them))]
@@ -50,7 +51,7 @@ def drawn(rounds: int, steps: Sequence[str], *, seed: int, first: int = 0) -> li
 
 
 def killed_at(peer: Peer, steps: Sequence[str], step: int, **variables: object) -> None:
-    """Let the peer do the steps before that one, and die while it is at it and those that follow."""
+    """Let the peer run the steps before that one, and kill it while it runs that one and those that follow."""
     peer("import gc", **variables)
     for done in steps[:step]:
         peer(done + "\nNone")

@@ -1,4 +1,4 @@
-"""kill -9 of importers and exporters on a real GPU, in every step of their work: nothing is left, nobody is harmed."""
+"""kill -9 of importers and exporters on a real GPU, in every step of their work: nothing is left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from extmem.testing.children import Peer
 from tests.gpu import dying
 
 SIZE = 64 << 20
-"""So much that one payload more is seen in what is left of the device's memory."""
+"""A size that is noticed in the free memory of the device."""
 DEVICE = "extmem.open_device(kind='cuda')"
 IMPORTERS, EXPORTERS = 24, 8
 SEED = 5

@@ -1,4 +1,4 @@
-"""Every numbered behaviour stands in docs/behaviours.md, and has a test with its number or a reason why it has none."""
+"""Every numbered behaviour is in docs/behaviours.md, and has a test with its number or a reason why it has none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROW = re.compile(r"^\| B(\d+) \| (.+?) \| (.+?) \| (.+?) \|$", re.MULTILINE)
 
 
 def complaints(page: str, tested: dict[int, list[str]]) -> list[str]:
-    """What is missing from the page, or from the tests."""
+    """Return what is missing from the page, or from the tests."""
     rows = [int(number) for number, *_ in _ROW.findall(page)]
     found = [f"B{number} stands there {rows.count(number)} times" for number in set(rows) if rows.count(number) > 1]
     found += [f"B{number} is missing" for number in range(1, max(rows, default=0) + 1) if number not in rows]

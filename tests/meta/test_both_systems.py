@@ -1,4 +1,4 @@
-"""docs/both-systems.md has every numbered behaviour, and shows what runs did and nothing else."""
+"""docs/both-systems.md has every numbered behaviour, and shows the outcomes of the runs and nothing else."""
 
 from __future__ import annotations
 

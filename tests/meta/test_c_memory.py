@@ -1,4 +1,4 @@
-"""C memory is held until the call has returned: `to_c(…).cdata` in a call frees what it points to before."""
+"""C memory is kept until the call has returned: `to_c(…).cdata` in a call frees what it points to before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.meta.tools import python_files
 
 
 def dangling(tree: ast.AST) -> list[int]:
-    """Lines that take the pointer out of a `to_c(…)` that nobody holds."""
+    """Return the lines that take the pointer of a `to_c(…)` without keeping the result."""
     return [
         node.lineno
         for node in ast.walk(tree)

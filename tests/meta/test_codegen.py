@@ -31,7 +31,7 @@ def texts(model: registry.Model) -> dict[str, str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of what is committed, to plant faults in."""
+    """A copy of what is committed, in which faults are planted."""
     for path in files.FILES:
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Every dependency is pinned, every pin is a dependency or comes with one, and CONTRIBUTING says why each is there."""
+"""Every dependency is pinned, every pin belongs to a dependency, and CONTRIBUTING gives the reason of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.+!-]+)(?:\s*;.*)?(?:\s+#.*)?
 
 
 def pins(text: str) -> tuple[dict[str, str], list[str]]:
-    """Name → version of a constraints file, and the lines that are no exact pin."""
+    """Return name → version of a constraints file, and the lines that are not an exact pin."""
     found: dict[str, str] = {}
     strange = []
     for line in text.splitlines():
@@ -33,7 +33,7 @@ def pins(text: str) -> tuple[dict[str, str], list[str]]:
 
 
 def direct(project: dict[str, Any]) -> set[str]:
-    """Every dependency that pyproject.toml names, extras included."""
+    """Return every dependency that pyproject.toml names, extras included."""
     table = project["project"]
     lines = [
         *table.get("dependencies", ()),
@@ -43,7 +43,7 @@ def direct(project: dict[str, Any]) -> set[str]:
 
 
 def brought_along(names: set[str]) -> set[str]:
-    """What the installed packages of these names need, and so on."""
+    """Return what the installed packages of these names require, recursively."""
     seen: set[str] = set()
     todo = set(names)
     while todo:
@@ -70,13 +70,13 @@ def brought_along(names: set[str]) -> set[str]:
 
 
 def explained(text: str) -> set[str]:
-    """The packages that CONTRIBUTING's table of dependencies has a row for."""
+    """Return the packages that CONTRIBUTING's table of dependencies has a row for."""
     section = text.partition("## Dependencies")[2].partition("\n## ")[0]
     return {canonicalize_name(name) for name in re.findall(r"^\| `([A-Za-z0-9._-]+)` \| [^|\s]", section, re.MULTILINE)}
 
 
 def for_the_site(text: str) -> str:
-    """The part of a constraints file with what only `make docs` installs."""
+    """Return the part of a constraints file with what only `make docs` installs."""
     return text.partition("(make docs):\n")[2]
 
 
@@ -133,11 +133,11 @@ def test_what_is_installed_here_is_what_is_pinned() -> None:
 
 
 OLDER_ON_WINE = {"numpy"}
-"""What the Windows test bed has in another version, because Debian 12's Wine cannot load the newer one."""
+"""Packages that the Windows test bed has in another version, because Debian 12's Wine cannot load the newer one."""
 
 
 def hashed(text: str) -> tuple[dict[str, str], list[str]]:
-    """Pins with hashes by name, and lines that are no such thing."""
+    """Return the pins with hashes by name, and the lines that are not such a pin."""
     found, strange = {}, []
     for line in filter(None, text.splitlines()):
         match = re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line)
@@ -153,7 +153,7 @@ def test_the_windows_test_bed_has_the_same_versions_each_by_hash() -> None:
     assert not strange, f"no pins with a hash: {strange}"
     pinned = _pins()
     others = {name for name, version in found.items() if pinned.get(name) != version}
-    assert others == OLDER_ON_WINE | {"colorama"}  # colorama is needed on Windows alone
+    assert others == OLDER_ON_WINE | {"colorama"}  # only Windows needs colorama
 
 
 # Planted faults.

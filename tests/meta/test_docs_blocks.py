@@ -1,4 +1,4 @@
-"""Every fenced block of README and the documentation runs and prints what it shows, or says why it does not run."""
+"""Every fenced block of README and the documentation runs and prints what it shows, or has a reason not to run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NOT_RUN = {
     "docs/guides/other-bindings.md": 1,
     "docs/guides/windows.md": 2,
 }
-"""How many blocks of each document do not run. A new one must be entered here, with its reason beside the block."""
+"""The number of blocks of each document that do not run. A new one is entered here; its reason is above the block."""
 
 NEED_VULKAN = {"docs/guides/vulkan.md"}
 WINDOWS = {"docs/guides/windows.md"}
-"""Runs there, in tests/windows."""
+"""Documents that run on Windows, in tests/windows."""
 
 _DOCUMENTS = documents()
 _IDS = [path.relative_to(ROOT).as_posix() for path in _DOCUMENTS]

@@ -1,4 +1,4 @@
-"""What the documentation takes from the code is what the code says now."""
+"""The parts of the documentation that are generated from the code are up to date."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_table_is_used_somewhere() -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the script reads and writes, in step: made once, as the script takes a second."""
+    """A copy of what the script reads and writes, up to date: made once, because the script takes a second."""
     root = tmp_path_factory.mktemp("docs")
     for name in ("docs", "src"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "_generated"))
@@ -39,7 +39,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(template: Path, tmp_path: Path) -> Path:
-    """A copy of it to plant a fault in."""
+    """A copy of it, in which a fault is planted."""
     return shutil.copytree(template, tmp_path / "copy")
 
 
@@ -72,7 +72,7 @@ def test_planted_drift_is_seen(
 
 
 def test_planted_lifetime_that_the_table_does_not_have_is_seen(monkeypatch: pytest.MonkeyPatch, copy: Path) -> None:
-    """The picture and the table follow the model: take a reference away there and both are out of step."""
+    """The picture and the table follow the model: without one of its references both are out of date."""
     from extmem.objects.lifetimes import KEEPS, Holder, Keeps
     from scripts import docs_pictures, docs_tables
 

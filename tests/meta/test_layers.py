@@ -1,5 +1,5 @@
-"""Layers import only to their left, pure modules touch no operating system, the platform is asked in few places, and
-file descriptors are received in one.
+"""Layers import only to their left, pure modules import nothing of the operating system, few modules check the
+platform, and one receives file descriptors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LAYERS = (
     "cli",
 )
 STRANGERS = {("rules", "objects"), ("objects", "rules")}
-"""Pairs that know nothing of each other, whatever their order."""
+"""Pairs that must not import each other, whatever their order."""
 ENTRANCES = {"extmem": "the public names, all of them imported late", "extmem.__main__": "python -m extmem"}
 TESTING = "testing"
 
@@ -89,7 +89,7 @@ BACKENDS = (
     "extmem.cli.",
     "extmem.testing.",
 )
-"""Modules of one platform, or with a part for one: they may refuse the others (a guard), so that type checkers know."""
+"""Modules of one platform, or with a part for one. They may refuse the others (a guard), as type checkers expect."""
 
 RECEIVING = {
     "extmem.wire.transport": "close-on-exec, an exact number, an owner for each",
@@ -99,7 +99,7 @@ RECEIVING = {
 
 
 def imports(module: str, tree: ast.AST, *, is_package: bool = False) -> set[str]:
-    """Every module that the tree imports, anywhere in it, type checking or not."""
+    """Return every module that the tree imports, anywhere in it, for type checking or not."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -120,7 +120,7 @@ def layer_of(module: str) -> str | None:
 
 
 def wrong_imports(module: str, tree: ast.AST, *, is_package: bool = False) -> list[str]:
-    """What the module must not import, each as a sentence."""
+    """Return the imports that the module must not have, each as a sentence."""
     own = layer_of(module)
     if module in ENTRANCES or own == TESTING:
         return []
@@ -142,7 +142,7 @@ def wrong_imports(module: str, tree: ast.AST, *, is_package: bool = False) -> li
 
 
 def worldly_imports(module: str, tree: ast.AST) -> list[str]:
-    """Operating-system modules that a pure module imports."""
+    """Return the operating-system modules that a pure module imports."""
     pure = any(module == f"extmem.{layer}" or module.startswith(f"extmem.{layer}.") for layer in PURE)
     if not pure:
         return []
@@ -150,7 +150,7 @@ def worldly_imports(module: str, tree: ast.AST) -> list[str]:
 
 
 def receives_descriptors(tree: ast.AST) -> bool:
-    """Whether it calls what takes file descriptors out of a socket."""
+    """Return whether it calls a function that receives file descriptors from a socket."""
     names = {"recvmsg", "recvmsg_into", "recv_fds"}
     return any(isinstance(node, ast.Attribute | ast.alias) and _name_of(node) in names for node in ast.walk(tree))
 
@@ -160,7 +160,7 @@ def _name_of(node: ast.Attribute | ast.alias) -> str:
 
 
 def is_guard(node: ast.AST) -> bool:
-    """`if sys.platform != "…": raise …` and nothing else: a refusal, not a choice."""
+    """Return whether the node is `if sys.platform != "…": raise …` and nothing else: a refusal, not a choice."""
     return (
         isinstance(node, ast.If)
         and ast.unparse(node.test).startswith("sys.platform != ")
@@ -170,12 +170,12 @@ def is_guard(node: ast.AST) -> bool:
 
 
 def has_guard(tree: ast.Module) -> bool:
-    """Whether the module, or a function of it, refuses other platforms."""
+    """Return whether the module, or a function of it, refuses other platforms."""
     return any(is_guard(node) for node in ast.walk(tree))
 
 
 def asks_platform(tree: ast.Module) -> bool:
-    """Whether `sys.platform`, `os.name` or `platform.system()` decides something, guards aside."""
+    """Return whether a condition has `sys.platform`, `os.name` or `platform.system()`, except in guards."""
     refusing = {inner for node in ast.walk(tree) if is_guard(node) for inner in ast.walk(node)}
     for node in ast.walk(tree):
         if node in refusing:
@@ -202,7 +202,7 @@ def _trees() -> list[tuple[Path, str, ast.Module]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_trees() -> Iterator[None]:
-    """Every leak check after this walks all that lives, and trees of the whole library are much."""
+    """Release the trees of the whole library: each later leak check visits every living object."""
     yield
     _trees.cache_clear()
 
@@ -244,7 +244,7 @@ def test_only_modules_of_one_platform_refuse_the_others() -> None:
     assert not [module for module in sorted(guarded) if not module.startswith(BACKENDS)]
 
 
-# Planted faults: the checkers above must see each of these.
+# Planted faults, each of which the checkers above must find.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every relative link and picture of every document leads to something, headings included."""
+"""Every relative link and picture of every document leads to a file or a heading."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _ELSEWHERE = re.compile(r"^[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
 def prose(text: str) -> str:
-    """The document without its code."""
+    """Return the document without its code."""
     return _CODE.sub("``", _FENCE.sub("", text))
 
 
 def links(text: str) -> list[str]:
-    """Every link target of a document."""
+    """Return every link target of a document."""
     bare = prose(text)
     return [*_LINK.findall(bare), *_ATTRIBUTE.findall(bare), *_REFERENCE.findall(bare)]
 
 
 def anchors(text: str) -> set[str]:
-    """What `#…` may point at: headings as GitHub spells them, and explicit anchors."""
+    """Return what `#…` may refer to: headings as GitHub spells them, and explicit anchors."""
     found: set[str] = set()
     for heading in _HEADING.findall(_FENCE.sub("", text)):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
@@ -45,7 +45,7 @@ def anchors(text: str) -> set[str]:
 
 
 def dead_links(document: Path, root: Path = ROOT) -> list[str]:
-    """Each link of the document that leads nowhere, as a sentence."""
+    """Return each link of the document that leads nowhere, as a sentence."""
     text = document.read_text(encoding="utf-8")
     dead = []
     for link in links(text):

@@ -1,4 +1,4 @@
-"""The library's locks are `owning.Lock`: those of `threading` stay held after an exception at the wrong moment."""
+"""The library's locks are `owning.Lock`: a lock of `threading` may stay held after an exception at the wrong moment."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ THEIR_OWN = {
     "manager/linux/turns.py": "notes who took it, as `owning.Lock` does",
     "broker/closing.py": "runs in the broker, whose signal handlers raise nothing",
 }
-"""Modules that may make one, and why."""
+"""Modules that may make a lock of `threading`, and why."""
 
 
 def plain_locks(package: Path) -> list[str]:
-    """The modules below `package` that make a lock of `threading`, or what contains one, but for `testing`."""
+    """Return the modules below `package`, except `testing`, that make a lock of `threading` or what contains one."""
     return [
         name
         for path in python_files(package)

@@ -1,4 +1,4 @@
-"""No module grows past 450 lines. Generated files are exempt, tests and scripts are not."""
+"""No module is longer than 450 lines. Generated files are exempt, tests and scripts are not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FOLDERS = ("src", "tests", "codegen", "scripts", "examples", "fuzz")
 
 
 def too_long(root: Path) -> list[str]:
-    """Every Python file below `root` with more than `MOST` lines that is not generated."""
+    """Return every Python file below `root` with more than `MOST` lines that is not generated."""
     found = []
     for folder in FOLDERS:
         if not (root / folder).is_dir():

@@ -31,7 +31,7 @@ PAGES = {
 
 
 def built(root: Path, **changed: str) -> tuple[int, str, Path]:
-    """A small repository with these pages more or changed; the exit status, the words, and the folder of the site."""
+    """Build a small repository with these pages added or changed. Return exit status, output, and the site's folder."""
     for name, text in {**PAGES, **{key.replace("__", "/") + ".md": text for key, text in changed.items()}}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")

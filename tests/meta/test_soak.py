@@ -1,4 +1,4 @@
-"""The soak's own checkers: a short run of each part passes, and each planted fault is told."""
+"""The checks of the soak: a short run of each part passes, and each planted fault is reported."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NOTHING = {"iterations": 0, "minutes": 0, "interrupts": 0, "attempts": 0, "progr
 
 
 def options(**parts: float) -> list[str]:
-    """A command line with these parts alone."""
+    """Return a command line with only these parts."""
     return [word for name, value in {**NOTHING, **parts}.items() for word in (f"--{name}", str(value))]
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
-    """The figures by name, and what was written for people."""
+    """Return the figures by name, and the text on stderr."""
     out, err = capsys.readouterr()
     listed = json.loads(out)
     assert all(set(figure) == {"name", "value", "unit", "bound", "ok"} for figure in listed)
@@ -140,7 +140,7 @@ ENDS = {
 
 
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, **more: Any) -> tuple[Any, figures.Totals, str]:
-    """Run a planted program as a worker: its outcome, what was counted, what was said."""
+    """Run a planted program as a worker. Return its outcome, what was counted, and its output."""
     (tmp_path / f"planted_{name}.py").write_text(ENDS[name])
     monkeypatch.setattr(workers, "ROOT", tmp_path)
     totals, said = figures.Totals(), list[str]()
@@ -266,7 +266,7 @@ def rounds(own_runtime: Runtime) -> Any:
 
 def test_a_lost_payload_is_told(rounds: Any) -> None:
     one = rounds("planted")
-    one.held["exporter", "memory"] = "object"  # the ledger says so, and nobody holds it
+    one.held["exporter", "memory"] = "object"  # the ledger has the round, which nobody holds
     with pytest.raises(killing.Broken, match="lost, although held"):
         one.look()
 
@@ -291,7 +291,7 @@ def test_a_name_that_outlives_its_object_is_told(rounds: Any, monkeypatch: pytes
 
 
 def planted_step(monkeypatch: pytest.MonkeyPatch, rounds: Any, source: str) -> Any:
-    """A round whose last step of the importer is this; its victim, the exporter, dies before the first step."""
+    """A round with this last step of the importer; its victim, the exporter, is killed before the first step."""
     last = killing.Step("importer", source)
     monkeypatch.setattr(killing, "STEPS", (killing.STEPS[0], last))
     one = rounds("planted")

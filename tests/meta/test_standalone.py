@@ -1,4 +1,4 @@
-"""The project stands alone: no path of the machine it was written on, no word of how it came to be."""
+"""The project stands alone: it has no path of the machine it was written on, and no word about how it was written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.meta.tools import ROOT, text_files
 
-# Written in two halves so that this file does not hold what it forbids.
+# The words are written in two halves so that this file does not contain them.
 _FORBIDDEN = [
     ("/wo" + "rk/", "a path of a machine"),
     ("/ro" + "ot/", "a path of a machine"),
@@ -37,7 +37,7 @@ _EXEMPT = {"LICENSE": "the licence's own text"}
 
 
 def strangers(text: str) -> list[str]:
-    """Every forbidden word with its line."""
+    """Return every forbidden word with its line."""
     return [
         f"line {number}: {match.group()}"
         for number, line in enumerate(text.splitlines(), 1)

@@ -1,4 +1,4 @@
-"""Tests of one system are left out elsewhere, differences of Wine are known there alone, and two runs are compared."""
+"""Tests of one system are not collected elsewhere, Wine's failures are expected only there, runs are compared."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OTHER = "windows" if systems.HERE == "linux" else "linux"
 
 
 def run(where: Path, *options: str) -> dict[str, object]:
-    """Run the planted suite; its tally."""
+    """Run the planted suite and return its tally."""
     (where / "conftest.py").write_text(CONFTEST, encoding="utf-8")
     for name, source in FILES.items():
         (where / name).parent.mkdir(exist_ok=True)
@@ -90,7 +90,7 @@ def test_the_other_systems_tests_are_left_out_and_this_ones_are_known_as_its_own
 
 
 def test_what_is_only_collected_replaces_no_outcome(tmp_path: Path) -> None:
-    """Two runs are one tally, and the tests that neither of them ran can be added as such."""
+    """Two runs extend one tally, which can also have the tests that neither of them ran."""
     first = run(tmp_path, "-k", "plain")
     assert first["outcomes"] == {"test_both.py::test_plain": "passed"}
     second = run(tmp_path, "--collect-only")

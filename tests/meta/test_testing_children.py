@@ -1,4 +1,4 @@
-"""Children are on a lead: what hangs is killed in seconds, what fails shows its output, what is forgotten is found."""
+"""Children have deadlines: hanging ones are killed, failed ones show their output, forgotten ones are found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from extmem.testing.children import Child, ChildFailedError, Peer, RemoteError, kill_all, live_children
 from extmem.testing.waiting import DeadlineError, wait_until
 
-# A child that hangs must not sleep for long even if everything here fails.
+# A child that hangs must end soon even if everything here fails.
 HANG = "import time\nprint('about to hang', flush=True)\ntime.sleep(60)"
 
 

@@ -1,4 +1,4 @@
-"""The leak counter sees every kind of leak, on success and on failure, and nothing where there is none."""
+"""The leak counter reports every kind of leak, on success and on failure, and nothing where there is none."""
 
 from __future__ import annotations
 

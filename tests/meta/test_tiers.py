@@ -1,4 +1,4 @@
-"""What continuous integration runs in its two steps is every test, each once."""
+"""The two steps of continuous integration together run every test, each once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_one_of_two(x): pass
 
 
 def selected(ci: str, makefile: str, check: str) -> list[str]:
-    """The marks that continuous integration selects tests by: of the tiers of what .ci/run makes."""
+    """Return the marks by which continuous integration selects tests: those of the tiers of each `make` in .ci/run."""
     found = []
     for target in re.findall(r"^make (\S+)$", ci, re.MULTILINE):
         recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
@@ -46,7 +46,7 @@ def selected(ci: str, makefile: str, check: str) -> list[str]:
 
 
 def collected(folder: Path, *options: str) -> list[str]:
-    """The tests that pytest selects there."""
+    """Return the tests that pytest selects there."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options]
     done = run([*command, "--rootdir", folder], cwd=folder, python_path=f"{ROOT}{os.pathsep}{ROOT / 'src'}")
     found = [line for line in done.stdout.splitlines() if "::" in line]
@@ -55,7 +55,7 @@ def collected(folder: Path, *options: str) -> list[str]:
 
 
 def faults(whole: Collection[str], parts: Sequence[Collection[str]]) -> list[str]:
-    """Which tests no part has, and which more than one has."""
+    """Return the tests that are in no part, and those that are in more than one."""
     counted = Counter(test for part in parts for test in part)
     return [f"{test}: in {counted[test]} tiers" for test in sorted({*whole, *counted}) if counted[test] != 1]
 

@@ -1,4 +1,4 @@
-"""Setting the Windows test bed up on machines that lack Wine: what is installed, what is said, and when that fails."""
+"""Setting the Windows test bed up on machines that lack Wine: what is installed, what is printed, and when it fails."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Machine:
         self._patch = monkeypatch
 
     def has(self, *names: str, script: str = "exit 0") -> None:
-        """Programs that do this and write down how they were called."""
+        """Add programs that run this and record their arguments."""
         for name in names:
             program = self.folder / name
             program.write_text(f'#!/bin/sh\necho "{name} $*" >>"{self.folder}/calls"\n{script}\n', encoding="utf-8")
             program.chmod(0o755)
 
     def user(self, number: int) -> None:
-        """Who runs this."""
+        """Set the user that runs this."""
         self._patch.setattr(os, "geteuid", lambda: number)
 
     @property
     def calls(self) -> list[str]:
-        """How its programs were called."""
+        """Return how its programs were called."""
         there = self.folder / "calls"
         return there.read_text(encoding="utf-8").splitlines() if there.exists() else []
 
@@ -50,7 +50,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def installs(folder: Path, *names: str) -> str:
-    """What an apt-get does that installs these."""
+    """Return the text of an apt-get that installs these programs."""
     made = " ".join(f"{folder}/{name}" for name in names)
     return f"if [ $1 = install ]; then for p in {made}; do : >$p; /bin/chmod +x $p; done; fi"
 

@@ -1,4 +1,4 @@
-"""`docs/wire.md` tells the format as the code has it: numbers, fields, types, defaults, descriptors, bounds."""
+"""`docs/wire.md` describes the format of the code: numbers, fields, types, defaults, descriptors, bounds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def named(kind: Any) -> str:
         return f"`{BY_TYPE[kind]}`"
     if get_origin(kind) is types.UnionType or type(None) in get_args(kind):
         return f"{named(next(k for k in get_args(kind) if k is not type(None)))} or nil"
-    inner = get_args(kind)[0]  # the one kind of field that is left: a bounded list of integers
+    inner = get_args(kind)[0]  # the only other field type: a bounded list of integers
     assert get_origin(inner) is tuple and get_args(inner) == (limits.I64, ...), kind
     return "up to 1,024 `I64`"
 

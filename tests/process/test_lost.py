@@ -1,4 +1,4 @@
-"""What is lost without `close()` warns, is given back all the same, and blocks nothing."""
+"""Objects that are collected without `close()` warn, are released all the same, and block nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.behaviours.steps import FD, export, fd, get, nt, put
 
 
 def lost(make: Callable[[], object]) -> list[str]:
-    """The warnings that losing the thing makes."""
+    """Return the warnings of the object's collection."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         thing = make()
@@ -117,7 +117,7 @@ def test_the_end_of_the_with_block_closes_even_on_an_error(device: Device, peer:
     assert memory.closed
     with pytest.raises(KeyError) as error, export(device) as memory:
         view = memory.map()
-        raise KeyError  # the frame of the error keeps the view; the error matters more
+        raise KeyError  # the frame of the error keeps the view; the error takes precedence
     assert memory.closed and view[0] == 0
     del view, error
     assert get is not None
@@ -134,7 +134,7 @@ WAYS_TO_LOOK: dict[str, Callable[[extmem.DeviceMemory], object]] = {
 @pytest.mark.parametrize("again", [True, False], ids=["closed again", "not closed again"])
 @pytest.mark.parametrize("way", WAYS_TO_LOOK)
 def test_memory_whose_block_failed_under_a_view_is_given_back(device: Device, name: str, way: str, again: bool) -> None:
-    """Where the block ends with an error and an array lives on, the last view or a second `close` gives all back."""
+    """Where the block ends with an error and an array lives on, the last view or a second `close` releases all."""
     view: object = None
     with pytest.raises(KeyError), export(device, name=name) as memory:
         view = WAYS_TO_LOOK[way](memory)

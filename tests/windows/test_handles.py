@@ -1,4 +1,4 @@
-"""Bad handles of every kind, the kernel's own refusals, and handle counts that come back to where they were."""
+"""Bad handles of every type, refusals of the kernel, and handle counts that return to what they were."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_handle_to_an_object_of_another_type_is_a_type_mismatch(device: Device
         with pytest.raises(errors.ObjectTypeError, match=f"{value:#x}.*{kind}") as error:
             attempt()
         assert (error.value.ntstatus, error.value.winerror) == (TYPE_MISMATCH, 6)
-    assert calls.type_of(value) == kind  # still open, still the caller's
+    assert calls.type_of(value) == kind  # still open, and the caller's
 
 
 def test_a_section_of_another_program_carries_no_description(device: Device) -> None:
@@ -97,7 +97,7 @@ def test_a_section_of_another_program_carries_no_description(device: Device) -> 
 
 
 def test_a_size_beyond_the_section_is_refused_whoever_says_it(device: Device, name: str) -> None:
-    """What an exporter may claim, and what its section can hold, are two things."""
+    """A description may claim another size than its section has."""
     with export(device, name=name) as memory:
         with pytest.raises(extmem.RuleViolation):
             import_win32(device, None, name, size=1 << 20)
@@ -112,7 +112,7 @@ def test_a_size_beyond_the_section_is_refused_whoever_says_it(device: Device, na
             said = payloads.describe(int(handle), "").description
             assert said is not None
             frame = pack(Description(said.object, said.kind, said.strict_kmt, said.name, lie.encode()))
-            memory.close()  # the companion, which it cannot touch, goes with its exporter
+            memory.close()  # the companion, which it cannot open, ends with its exporter
             sections.poke(int(handle), 4096, frame)
             with pytest.raises(errors.DriverError, match=str(1 << 20)):
                 extmem.open(name)
@@ -212,7 +212,7 @@ def test_the_end_of_a_process_gives_back_all_that_it_held(device: Device, name: 
             "held = [by_name(device, name) for _ in range(64)] + [extmem.open_handle(name) for _ in range(64)]",
             name=name,
         )
-        # Imports in one process share a handle, which the kernel counts as any other.
+        # Imports in one process share a handle, which the kernel counts like any other.
         assert handle.info.handle_count == 1 + 1 + 64
         peer.kill()
         assert handle.info.handle_count == 1

@@ -1,4 +1,4 @@
-"""What a name is to the Windows kernel: a section of our own prefix, its companion, and nobody else's object."""
+"""What a name is to the Windows kernel: a section with extmem's prefix, its companion, and no object of others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.behaviours.steps import (
 
 
 def path_of(name: str) -> str:
-    """The kernel object that stands for a name."""
+    """Return the path of the kernel object of a name."""
     return names.payload_path(names.resolve(name, calls.session(os.getpid())))
 
 
@@ -166,7 +166,7 @@ def test_a_companion_of_somebody_elses_making_is_a_taken_name(
         with pytest.raises(errors.NameTakenError) as error:
             export(device, name=name)
         assert error.value.ntstatus == COLLISION
-        with pytest.raises(errors.NameNotFoundError):  # nothing is left of the attempt
+        with pytest.raises(errors.NameNotFoundError):  # the attempt leaves nothing
             by_name(device, name)
     finally:
         calls.close(squatter)
@@ -200,7 +200,7 @@ def test_G5_global_names_are_there_for_all_sessions_or_the_privilege_is_named(de
 def test_without_the_privilege_for_global_names_the_error_says_so(
     device: Device, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel's refusal is planted: who runs this may have the privilege."""
+    """The kernel's refusal is planted: the user of this test may have the privilege."""
     real = sections.create
 
     def refusing(size: int, path: str | None = None, security: int = 0) -> int:
@@ -253,7 +253,7 @@ def test_a_kmt_number_is_a_name_that_no_program_can_ask_for(device: Device) -> N
 def test_a_name_that_is_not_described_yet_is_waited_for(
     device: Device, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel names a section when it makes it, which is before anything is written into it."""
+    """The kernel names a section when it creates it, before anything is written into it."""
     arrived, go = threading.Event(), threading.Event()
     poke = sections.poke
 
@@ -283,7 +283,7 @@ def test_a_section_that_nobody_describes_is_given_up(name: str, monkeypatch: pyt
 
 
 def test_names_that_come_one_after_the_other_are_found_whole(device: Device, name: str) -> None:
-    """Another process shares them, while this one asks for each until it is there."""
+    """Another process shares them, while this one tries to open each until it exists."""
     count = 100
     source = f"d = extmem.open_device(kind='host')\nm = [d.allocate(64, name=f'{name} {{n}}') for n in range({count})]"
     with Peer() as peer, ThreadPoolExecutor(1) as threads:

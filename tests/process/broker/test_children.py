@@ -1,4 +1,4 @@
-"""Children: what fork leaves behind, what inheriting brings along, and tickets for a child that may die."""
+"""Children: what fork leaves behind, what children inherit, and tickets for a child that may die."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_closing_in_a_forked_child_is_local(parent: Peer) -> None:
 
 
 def test_a_forked_child_keeps_what_is_mapped_and_no_descriptor(parent: Peer) -> None:
-    """Its copies are closed: nothing may be done with them, and their numbers are for files of its own."""
+    """Its copies are closed: no call may use them, and files of the child may get their numbers."""
     parent("import ctypes\nfrom extmem.devices.host.system import map_file\nview = map_file(i.payload.fd, 4096, False)")
     assert parent("forked('ctypes.string_at(view.address, 5)')") == "b'hello'"
     assert parent("forked('text(i)')") == "OSError"
@@ -83,7 +83,7 @@ def test_a_forked_child_keeps_what_is_mapped_and_no_descriptor(parent: Peer) -> 
 
 
 def test_a_forked_child_is_watched_over_like_any_other(own_runtime: Runtime, parent: Peer) -> None:
-    """It has a watcher of its own, and brings its own things back."""
+    """It has a watcher of its own, which announces its objects again."""
     parent(
         "ask, answer = os.pipe(), os.pipe()\nchild = os.fork()\n"
         "if not child:\n"
@@ -116,7 +116,7 @@ def test_fork_in_the_middle_of_calls_of_another_thread(parent: Peer) -> None:
 
 
 def born(parent: Peer, source: str, *, handles: str = "None") -> str:
-    """What a child of the peer, started with inheritance, prints."""
+    """Return the output of a child of the peer that was started with inheritance."""
     script = PEER + source
     return str(
         parent(
@@ -184,7 +184,7 @@ def test_what_was_inherited_comes_back_after_a_restart(own_runtime: Runtime, par
 
 
 def test_a_grandchild_without_the_channel_connects_like_anybody(parent: Peer) -> None:
-    """The variable may come further than the descriptor does."""
+    """The variable may reach a process that does not inherit the fd."""
     nested = (
         "import subprocess, sys\n"
         f"code = {'import os' + PEER!r} + 'print(reads(\"x\"))'\n"
@@ -222,7 +222,7 @@ def test_a_channel_that_is_never_used_gives_everything_back(own_runtime: Runtime
 
 
 def test_an_heir_is_who_the_kernel_says_it_is(own_runtime: Runtime, parent: Peer) -> None:
-    """The channel was made by the broker; the child's pid comes with its first message."""
+    """The broker made the channel; the child's pid comes with its first message."""
     value = parent("h")
     said = born(parent, f"m.info({value})\nprint(sorted(row.pid for row in m.snapshot()[0].holders), os.getpid())")
     pids, child = said.rsplit(" ", 1)
@@ -256,7 +256,7 @@ def test_what_is_lost_is_freed_soon(start: Start, parent: Peer) -> None:
 
 
 def test_a_stranger_on_an_inherited_channel_speaks_without_credentials_in_vain() -> None:
-    """Without SO_PASSCRED there is nothing to prove who one is: the transport says so by giving no sender."""
+    """Without SO_PASSCRED nothing proves the sender's identity: the transport returns no sender."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         transport.send(theirs, wire.encode(wire.Hello(1)))

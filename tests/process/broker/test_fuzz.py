@@ -1,4 +1,4 @@
-"""The fuzzer itself, for a moment: `make soak` runs it for long."""
+"""A short run of the fuzzer: `make soak` runs it for a long time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever one client does, it costs that client its connection and nobody anything else."""
+"""Whatever one client does, it costs that client its connection, and no other anything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.process.broker.steps import RawClient, broker_fds, raw, wait_for_brok
 
 @pytest.fixture(autouse=True)
 def undisturbed(own_runtime: Runtime, start: Start) -> Iterator[Peer]:
-    """Another client, whose things are all there at the end, in the same broker, which has no descriptor more."""
+    """Another client, whose objects all exist at the end, in the same broker, which has no more fds than before."""
     peer = start()
     peer(
         "a = share('x', b'hello')\nh = m.get_handle(a.memory)\ndrop(m.import_by_name('x', READ))\nbefore = m.snapshot()"
@@ -38,7 +38,7 @@ def undisturbed(own_runtime: Runtime, start: Start) -> Iterator[Peer]:
 
 
 def fault(runtime: Runtime, data: bytes, *, hello: bool = True, fds: list[int] | None = None) -> str:
-    """What the broker says to these bytes before it hangs up."""
+    """Return the broker's Fault for these bytes, after which it closes the connection."""
     with raw(runtime, hello=hello) as client:
         rights = [] if not fds else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
         client.sock.sendmsg([data], rights)
@@ -85,7 +85,7 @@ def test_another_version_of_the_format(own_runtime: Runtime) -> None:
 
 
 def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime) -> None:
-    """A refusal is no breach: the same client goes on."""
+    """A refusal is not a fault: the same client goes on."""
     zero = os.open("/dev/zero", os.O_RDONLY)
     itself = os.pidfd_open(os.getpid())
     with raw(own_runtime) as client:
@@ -129,7 +129,7 @@ def test_one_that_says_nothing(own_runtime: Runtime) -> None:
 
 
 def test_one_that_never_reads(own_runtime: Runtime, undisturbed: Peer) -> None:
-    """The others are served meanwhile; it is dropped when its time is over."""
+    """The others are served meanwhile; this one is disconnected when its time is over."""
     with raw(own_runtime) as client:
         client.sock.settimeout(0)
         question = wire.encode(wire.GetStatus())
@@ -177,7 +177,7 @@ def test_one_that_leaves_in_the_middle(own_runtime: Runtime, undisturbed: Peer) 
 
 
 def test_unread_descriptors_are_not_the_brokers(own_runtime: Runtime) -> None:
-    """A client that is sent descriptors and never reads them: they end with its connection."""
+    """A client that is sent fds and never reads them: they are closed with its connection."""
     with raw(own_runtime) as client:
         for _ in range(30):
             client.sock.send(wire.encode(wire.ImportName("x", 0x80000000)))
@@ -185,7 +185,7 @@ def test_unread_descriptors_are_not_the_brokers(own_runtime: Runtime) -> None:
 
 
 def test_random_bytes_and_wounded_requests(own_runtime: Runtime) -> None:
-    """A short fuzz; `fuzz/fuzz_wire.py` is the long one."""
+    """A short fuzz; `fuzz/fuzz_wire.py` is the long one. `undisturbed` checks the broker afterwards."""
     rng = Random(7)
     good = [
         wire.encode(m) for m in (wire.ImportName("x", 1), wire.Free(1), wire.Offer(1), wire.Inherit((4,)), wire.Stop())
@@ -209,7 +209,7 @@ def test_random_bytes_and_wounded_requests(own_runtime: Runtime) -> None:
 
 
 def test_what_a_client_does_not_forget_is_forgotten_for_it(own_runtime: Runtime, undisturbed: Peer) -> None:
-    """One that never says which descriptors it has closed costs the broker no memory for each payload it ever had."""
+    """A client that never reports which fds it has closed costs the broker no memory for each payload it ever had."""
     import fcntl
 
     before = undisturbed("m.status().resident")

@@ -1,4 +1,4 @@
-"""The runtime directory is taken away from a living broker: it takes it again, or its clients go to the other one."""
+"""The runtime directory of a running broker is removed: it takes the path again, or its clients use another broker."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_without_inotify_a_timer_looks(own_runtime: Runtime, start: Start) -> No
 def test_after_a_kill_all_comes_back_although_the_directory_is_another(
     own_runtime: Runtime, holder: Peer, start: Start
 ) -> None:
-    """Journal and key were lost with the directory, and are there again."""
+    """Journal and key were lost with the directory, and are written again."""
     remove_directory(own_runtime.path)
     wait_until(lambda: own_runtime.serving(), "it to listen again")
     other = start()
@@ -114,7 +114,7 @@ def test_after_a_kill_all_comes_back_although_the_directory_is_another(
 def test_one_whose_place_was_taken_sends_its_clients_there(
     own_runtime: Runtime, start: Start, way: Callable[[Path], None]
 ) -> None:
-    """A second broker came first: the names of both are in it, and one that both have is the later one's."""
+    """A second broker was faster: the names of both are in it, and a name that both have is the later one's."""
     with own_broker(own_runtime, "from extmem.broker import server\nserver._SETTLE = 3.0\n") as first:
         holder = start(NEVER)
         holder(
@@ -149,7 +149,7 @@ def test_who_stays_out_is_told_whose_lock_it_is(own_runtime: Runtime, holder: Pe
 
 
 def test_a_broker_that_cannot_take_its_place_serves_those_it_has(own_runtime: Runtime, start: Start) -> None:
-    """Until it can."""
+    """It fails until the path is free."""
     parent = own_runtime.path / "parent"
     place = parent / "place"
     parent.mkdir(mode=0o700)
@@ -170,19 +170,19 @@ def test_a_broker_that_cannot_take_its_place_serves_those_it_has(own_runtime: Ru
     holder.kill()
 
 
-# -- others at the lock and at the socket
+# -- other processes at the lock and at the socket
 
 
 @contextmanager
 def looked_at(lock: Path) -> Iterator[None]:
-    """The lock as a client has it that sees whether a broker runs: for reading, for a moment."""
+    """The lock as a client takes it to find out whether a broker runs: shared, for a moment."""
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
 def noted(module: str, function: str, file: Path) -> str:
-    """A prelude of `own_broker`: calls of that function make the file."""
+    """Return a prelude of `own_broker`: calls of that function create the file."""
     return (
         f"from extmem.broker import {module} as module\nreal = module.{function}\n"
         f"def call(*what):\n    open({str(file)!r}, 'w').close()\n    return real(*what)\n"
@@ -234,7 +234,7 @@ def test_a_broker_that_leaves_takes_no_socket_along_but_its_own(own_runtime: Run
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_one_that_is_told_to_leave_while_it_starts_leaves_nothing(own_runtime: Runtime, number: signal.Signals) -> None:
-    """In the middle of its start: it listens, and has no handlers of signals yet."""
+    """In the middle of its start: it listens, and has no signal handlers yet."""
     source = BROKER + signalled_once_it_listens(number) + "sys.exit(run.run(sys.argv[1]))"
     with Child.python(source, str(own_runtime.path), env=own_runtime.environment) as broker:
         broker.wait()

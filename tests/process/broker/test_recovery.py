@@ -1,4 +1,4 @@
-"""After a killed broker the next one believes records alone, in the recovery window alone, from those who had them."""
+"""After a killed broker the next one accepts only records, only in the recovery window, from those who had them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def victim(own_runtime: Runtime, start: Start) -> Peer:
 
 
 def test_a_name_goes_to_nobody_who_has_no_record_of_it(own_runtime: Runtime, victim: Peer, start: Start) -> None:
-    """The attack: announce the victim's ids with a file of one's own, before the victim does."""
+    """The attack: announce the victim's ids with another file, before the victim does."""
     record = victim(RECORD.format("a.memory"))
     facts = wire.decode_record(record[wire.SIGNATURE :])
     with stopped(victim):
@@ -114,7 +114,7 @@ def _changed(facts: wire.HolderRecord, **changes: Any) -> wire.HolderRecord:
 
 
 def test_a_record_is_believed_with_its_own_file(own_runtime: Runtime, victim: Peer) -> None:
-    """The positive twin of the attack: the same messages, true."""
+    """The positive twin of the attack: the same messages with the true file."""
     record, fd = victim(f"{RECORD.format('a.memory')}, list(m.client.state.payloads.values())[0].fds[2].fd")
     facts = wire.decode_record(record[wire.SIGNATURE :])
     with stopped(victim):
@@ -162,7 +162,7 @@ def test_who_did_not_say_that_it_announces_does_not(own_runtime: Runtime, victim
 
 
 def test_a_reader_comes_back_as_a_reader(own_runtime: Runtime, start: Start) -> None:
-    """Rights beyond the record are refused, whatever is asked for, and in whatever order clients come."""
+    """Rights beyond the record are refused, whatever is requested, and in whatever order clients come."""
     reader, starter = start(NEVER), start()
     starter("a = share('x', b'hello', sddl='D:(A;;GR;;;WD)(A;;GA;;;OW)')")
     reader("i = m.import_by_name('x', READ)")
@@ -190,7 +190,7 @@ def test_a_reader_comes_back_as_a_reader(own_runtime: Runtime, start: Start) -> 
 
 
 def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> None:
-    """The holder of a record is a user; a process of another one that has got hold of the bytes gains nothing."""
+    """The holder of a record is a user; a process of another user that has obtained the bytes gains nothing."""
     with system_broker(own_runtime) as first:
         owner, thief = start(), start()
         owner(SYSTEM + "a = share('x', b'hello', sddl='D:(A;;GR;;;WD)(A;;GA;;;OW)')")
@@ -199,7 +199,7 @@ def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> N
         with stopped(owner):
             first.kill()
             with next_broker(own_runtime, system=True):
-                # Its own record comes back, with a descriptor that may be read.
+                # Its own record is accepted, with an fd that may be read.
                 assert thief("text(i), m.info(m.open_handle('x', READ)).granted_access") == (b"hello", 0x20000)
                 said = thief(
                     "from extmem.broker import transport, wire\n"
@@ -220,7 +220,7 @@ def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> N
 
 
 def test_a_reader_of_another_user_that_comes_first_does_not_get_the_name(own_runtime: Runtime, start: Start) -> None:
-    """It brings the object back as the record has it: the owner's, with the owner's name and security."""
+    """It restores the object as the record has it: with the owner, the owner's name and security descriptor."""
     with system_broker(own_runtime) as first:
         owner, reader, third = start(), start(), start()
         owner(SYSTEM + "a = share('x', b'hello', sddl='D:(A;;GR;;;WD)(A;;GA;;;OW)')")
@@ -239,7 +239,7 @@ def test_a_reader_of_another_user_that_comes_first_does_not_get_the_name(own_run
 
 
 def test_a_name_that_was_given_up_and_taken_by_another_is_the_later_ones(own_runtime: Runtime, start: Start) -> None:
-    """Who kept the record and the file of an object that has ended does not get its name by coming first."""
+    """A client with the record and the file of an object that has ended does not get its name by coming first."""
     early, late = start(NEVER), start()
     late("m.kmt_alive(1)")
     early("a = share('x', b'early')")
@@ -274,7 +274,7 @@ def driver(name, sddl):
 
 
 def test_a_drivers_payload_waits_for_its_own_user(own_runtime: Runtime, start: Start) -> None:
-    """No inode tells one of a driver's files from another: the one that counts is its own user's, or root's."""
+    """Inodes do not distinguish a driver's files: the record of the own user, or of root, counts."""
     with system_broker(own_runtime) as first:
         owner, writer = start(), start()
         owner(DRIVER + BECOME + "become()\n" + SYSTEM + "a = driver('g', 'D:(A;;GA;;;WD)')")

@@ -1,4 +1,4 @@
-"""Who may send what: control belongs to the broker's own user and root, and each user is told what it may open."""
+"""Which messages are allowed: control only to the broker's own user and root; each user learns what it may open."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_heir_of_another_user_is_told_what_it_may_open(owner: Peer) -> None:
 
 
 def test_what_is_hidden_cannot_be_seen_through_what_is_shown(start: Start, owner: Peer) -> None:
-    """Two objects on one payload: one that everybody may read, one that nobody else may."""
+    """Two objects on one payload: one that everyone may read, one that only its owner may."""
     owner("fd = payload()\nm.export(fd, b'', share=Share.NT, name='p', access=ALL, sddl=None, inherit=False)")
     owner("m.export(fd, b'', share=Share.NT, name='q', access=ALL, sddl='D:(A;;GR;;;WD)', inherit=False)")
     assert heir(owner, f"print({NAMES})") == "['q', 'shown']"

@@ -1,4 +1,4 @@
-"""References in flight outlive their sender, until they are claimed or their time is over; there are not too many."""
+"""References in flight outlive their sender, until they are claimed or expire; their number is limited."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORT = {"EXTMEM_TICKET_SECONDS": "1"}
 
 
 def sent(sender: Peer, source: str = "m.offer(memory=a.memory)") -> bytes:
-    """A ticket, whose sender has ended."""
+    """Return a ticket whose sender has ended."""
     ticket: bytes = sender(source)
     sender.kill()
     return ticket
@@ -97,7 +97,7 @@ def test_after_its_time_it_ends_with_or_without_its_sender(start: Start) -> None
     for ticket in (tickets[0], tickets[2]):
         error = receiver.fails("m.claim(ticket)", ticket=ticket)
         assert error.is_a("InvalidHandleError") and "in time" in error.message
-    # What its sender holds still can be claimed late, as long as it is there.
+    # What its sender still holds can be claimed late, while it exists.
     assert receiver("text(m.claim(ticket))", ticket=tickets[1]) == b"hello"
 
 

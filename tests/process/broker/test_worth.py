@@ -1,4 +1,4 @@
-"""What is given to the broker is worth what its own open mode and the object's security allow to that user."""
+"""What the broker is given allows a user what its open mode and the object's security descriptor both allow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_reader_does_not_become_a_writer_by_exporting_what_it_was_lent(
 
 
 def test_a_writer_stays_one(own_runtime: Runtime, start: Start) -> None:
-    """The same attempts with a descriptor that may be written through do give the right to write."""
+    """The same attempts with an fd that may be written through do give write access."""
     needs_root()
     owner = start()
     owner("a = share('x', b'hello', sddl='D:(A;;GA;;;WD)', inherit=True)\nh = m.get_handle(a.memory)")
@@ -42,7 +42,7 @@ def test_a_reader_of_the_systems_broker_does_not_become_a_writer(own_runtime: Ru
         third(CLIMB + BECOME + f"become({OTHER + 1})\n" + SYSTEM)
         done = reader("climb(i)")
         assert True not in done, done
-        # What the reader shared of it, others may read and nobody may write.
+        # What the reader shared of it, others may read, and may not write.
         assert third("text(m.import_by_name('as host', READ))") == b"hello"
         assert third.fails("m.import_by_name('as host', READ_WRITE)").is_a("AccessDeniedError")
         assert owner.fails("m.import_by_name('as host', READ_WRITE)").is_a("AccessDeniedError")
@@ -60,7 +60,7 @@ def test_one_file_is_one_payload_of_one_kind(start: Start) -> None:
     assert peer("m.export(fd, b'', name='c', **how).payload == first.payload")
 
 
-# -- a GPU driver's payload, whose descriptor has no read-only form
+# -- a GPU driver's payload, whose fd has no read-only form
 
 
 DRIVER = """

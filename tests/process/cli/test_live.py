@@ -1,4 +1,4 @@
-"""Commands against a living broker and its clients, as programs: by their streams, exit codes and what they leave."""
+"""Commands with a running broker and its clients, as programs: their streams, exit codes and what they leave behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIGNALS = pytest.mark.linux_only("on Windows Ctrl-C comes from a console, and no
 
 @pytest.fixture
 def house() -> Iterator[Runtime]:
-    """A runtime directory of the test's own: what the command line shows is what the test did."""
+    """A private runtime directory: what the command line shows is what the test did."""
     with Runtime() as private:
         yield private
 
@@ -233,7 +233,7 @@ def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) ->
     wait_until(lambda: _json(house, "ps") == [], "the payload to go")
 
 
-# bench: that it measures and cleans up; never how fast a loaded machine is
+# bench: that it measures and cleans up; never how fast a busy machine is
 
 
 @pytest.mark.slow("runs whole benchmarks")
@@ -298,10 +298,10 @@ def _prints_its_figures(house: Runtime, subject: str, figures: list[str], *optio
     assert all(list(row) == ["name", "value", "unit", "bound", "ok"] for row in rows)
     for figure in figures:
         assert any(figure in row["name"] for row in rows), (figure, rows)
-    # What is counted and not timed must hold on any machine.
+    # What is counted and not timed must be true on any machine.
     assert all(row["ok"] for row in rows if row["unit"] in ("left", "modules", "more")), rows
     assert f"{subject}:" in done.stderr
-    # It had a broker of its own and did not touch ours.
+    # It had a broker of its own and did not use that of the test.
     assert not house.processes()
     return rows
 
@@ -365,7 +365,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(house: Runtime) -> None:
     ],
 )
 def test_a_reader_that_has_gone_changes_no_exit_code(house: Runtime, arguments: str, code: int, both: bool) -> None:
-    """Neither of stdout alone, nor of both streams. The reader is gone before the first write."""
+    """The reader of stdout, or of both streams, has ended before the first write."""
     reading, writing = os.pipe()
     os.close(reading)
     try:

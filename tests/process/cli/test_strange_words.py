@@ -1,4 +1,4 @@
-"""`extmem ps` and its siblings with names and processes that mean harm, and outputs that lack characters."""
+"""`extmem ps` and similar commands with hostile names and process names, and with outputs that lack characters."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NAMES = ["\x1b]0;x\x07", "\x1b[2Jwiped", "one\ntwo", "\u65e5\u672c", "\u202egpj.
 
 @pytest.fixture
 def house() -> Iterator[Runtime]:
-    """A runtime directory of the test's own."""
+    """A private runtime directory."""
     with Runtime() as private:
         yield private
 
 
 @pytest.fixture
 def evil(house: Runtime) -> Iterator[Peer]:
-    """A process that is called something, and shares things that are."""
+    """Start a process with a name, which shares memory with names."""
     with Peer(env=house.environment) as peer:
         peer(
             "device = extmem.open_device(kind='host')\nkept = [device.allocate(16, name=n) for n in names]", names=NAMES
@@ -56,7 +56,7 @@ def listed(house: Runtime, *arguments: str, **more: str) -> str:
 def words_of(told: str) -> None:
     for line in told.split("\n"):
         assert line.isprintable(), repr(line)
-    # Into a window that is narrow, a name may be broken into lines.
+    # in a narrow window a name may be broken into lines
     together = "".join(told.split())
     assert r"\x1b]0;x\x07" in together and r"\x1b[2Jwiped" in together and r"one\ntwo" in together
     assert r"\u202egpj.exe" in together and "plain" in together

@@ -1,4 +1,4 @@
-"""kill -9 of importers and exporters in every step of their work, on the fake driver: what tests/gpu does on a GPU."""
+"""kill -9 of importers and exporters in every step of their work, on the fake driver: as tests/gpu does on a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CUDA device's memory in another process, on the fake driver: by name, by pickle, when one of the two is killed."""
+"""A CUDA device's memory in another process, on the fake driver: by name, by pickle, and when one is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a child process of the tests of commands begins with: a device, and short ways to make and copy things."""
+"""The beginning of child processes of the tests of commands: a device, and short functions to make and copy things."""
 
 from __future__ import annotations
 

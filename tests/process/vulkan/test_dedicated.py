@@ -1,4 +1,4 @@
-"""Dedicated memory: who imports it makes the identical buffer or image."""
+"""Dedicated memory: the importer creates the identical buffer or image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def image_info(tiling: vk.ImageTiling = OPTIMAL, width: int = 64) -> vk.ImageCre
 
 
 def export(device: Device, resource: Buffer | Image, name: str) -> DeviceMemory:
-    """Memory dedicated to a resource, exported under a name."""
+    """Allocate memory dedicated to a resource, exported under a name."""
     needs = resource.requirements
     index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
     win32 = vk.ExportMemoryWin32HandleInfoKHR(None, 0x8000_0001, name)

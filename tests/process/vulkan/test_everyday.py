@@ -1,4 +1,4 @@
-"""The everyday door on Vulkan: allocate, look, move bytes, pass on, open elsewhere."""
+"""The high-level API on Vulkan: allocate, map, copy bytes, share, open in another process."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_array_shows_nothing_of_what_was_freed(device: Device, shared: bool, 
 
 @pytest.mark.linux_only("memory is exported as fds")
 def test_a_software_drivers_exported_memory_is_a_new_file_of_zeros(device: Device) -> None:
-    """Memory that is not exported may show this process's own old bytes, and does on Mesa's llvmpipe."""
+    """Memory that is not exported may contain old bytes of this process, and does on Mesa's llvmpipe."""
     for size in (64, 4096, 65_536, 1 << 17) * 4:
         for info in (vk.MemoryAllocateInfo(size, 0), vk.MemoryAllocateInfo(size, 0, vk.ExportMemoryAllocateInfo(FD))):
             with device.allocate_memory(info) as memory:
@@ -149,7 +149,7 @@ def test_it_is_pickled_to_a_child(device: Device, types: vk.ExternalMemoryHandle
         child.start()
         try:
             assert answers.get(timeout=60) == ("memory", b"sent", False, False)
-        except queue.Empty:  # the child has said why
+        except queue.Empty:  # the child has written why
             pytest.fail("the child did not answer")
         finally:
             child.join(60)
@@ -265,7 +265,7 @@ def test_a_view_that_outlives_a_lost_memory_keeps_the_payload(device: Device) ->
 
 
 def test_the_peer_has_the_words_of_the_specification(device: Device, peer: Peer, name: str) -> None:
-    """Spec-level calls across processes: named export here, import by name there."""
+    """Specification-level calls in two processes: export under a name here, import by name there."""
     peer(PEER)
     assert peer("device.kind") == "vulkan"
     from tests.behaviours.steps import export, get, put

@@ -1,4 +1,4 @@
-"""Import once: the everyday door gives what is open already; the specification's calls always make another."""
+"""One import: the high-level API returns what is open already; the specification's calls always make another."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_specifications_call_makes_a_distinct_memory_object_each_time(device
         put(memory, b"spec")
         with by_name(device, name) as a, by_name(device, name) as b, import_any(device, handle, kind=W32) as c:
             holdings = {id(m.holding) for m in (memory, a, b, c)}
-            raws = {m.holding.allocation.raw for m in (memory, a, b, c)}  # type: ignore[attr-defined]  # Vulkan's have it
+            raws = {m.holding.allocation.raw for m in (memory, a, b, c)}  # type: ignore[attr-defined]  # Vulkan
             assert len(holdings) == len(raws) == 4
             assert get(a) == get(b) == get(c) == b"spec"
             a.close()

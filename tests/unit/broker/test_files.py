@@ -1,4 +1,4 @@
-"""What a descriptor is, whatever a message says of it, and which may be a payload of which kind."""
+"""What an fd leads to, whatever a message claims, and which file may be a payload of which kind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def memfd(seals: int = SEALED, size: int = SIZE, flags: int = 0) -> int:
 
 
 def again(flags: int) -> int:
-    """A sealed memfd by another open file description."""
+    """Open a sealed memfd again, as another open file description."""
     fd = memfd()
     try:
         return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
@@ -190,7 +190,7 @@ def test_a_stated_identity_is_one_users_own() -> None:
 
 
 def test_without_one_two_descriptors_of_a_device_are_two_payloads() -> None:
-    """All fds of a device node have one inode: who exports one must not be given another's payload."""
+    """All fds of a device node have one inode: an exporter must not be given another's payload."""
     fd, other = a_device(), a_device()
     assert inspect(Kind.OPAQUE, fd, 0, 1000).identity != inspect(Kind.OPAQUE, other, 0, 1001).identity
     assert inspect(Kind.OPAQUE, fd, 0, 1000).inode == 0

@@ -1,4 +1,4 @@
-"""The broker's descriptors: who gets which, and that read-only means it."""
+"""The broker's fds: which client gets which, and that a read-only one does not allow writing."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_read_only_descriptors_are_kept_up_to_a_number(kept: Payloads, monkeypat
     first = kept.fd_for(1, READ_ONLY)
     kept.fd_for(2, READ_ONLY)
     assert kept.fd_for(1, READ_ONLY) == first
-    kept.fd_for(3, READ_ONLY)  # now the one of 2, which was not asked for as lately, goes
+    kept.fd_for(3, READ_ONLY)  # the one of 2, which was used least recently, is closed
     assert kept.fds == 5 and kept.fd_for(1, READ_ONLY) == first
 
 

@@ -1,4 +1,4 @@
-"""The broker's descriptors are divided so that nobody can shut others out, or take the reserve."""
+"""The broker's fds are divided so that no user can exclude others, or take the reserve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from extmem.objects import Refused, Status
 
 
 def greedy(shares: Shares, user: int, client: int) -> int:
-    """How many a client gets that takes all it can."""
+    """Return how many a client gets that takes all it can."""
     got = 0
     try:
         while True:
@@ -32,7 +32,7 @@ def test_who_takes_all_that_it_can_leaves_some_to_every_newcomer(limit: int) -> 
     other_user = greedy(shares, 2000, 3)
     assert second >= room * 0.08 and other_user >= room * 0.05
     assert shares.used == first + second + other_user <= room
-    # One that is shut out by others can have as much once they have let go of theirs.
+    # A client that others exclude can have as many once they have released theirs.
     shares.give(1000, 1, first)
     assert greedy(shares, 2000, 3) > first / 3
 

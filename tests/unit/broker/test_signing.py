@@ -1,4 +1,4 @@
-"""Records are a broker's word: signed with the directory's key, and nothing else is believed."""
+"""Records are signed with the directory's key, and only records with a valid signature are accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No turn of the broker's loop does more than so much: what takes longer is done in pages or in steps."""
+"""Each turn of the broker's loop does a limited amount of work: what takes longer is done in pages or in steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANY = 20_000
 
 @pytest.fixture(scope="module")
 def model() -> ObjectManager:
-    """One process with very many of everything, one with little."""
+    """One process with very many objects of each kind, and one with few."""
     import random
 
     made = ObjectManager(random=random.Random(1).randrange, limits=Limits(tickets=MANY))
@@ -36,7 +36,7 @@ def model() -> ObjectManager:
 
 
 class Counted:
-    """A walk of which every step is counted."""
+    """A walk whose steps are counted."""
 
     def __init__(self, steps: Iterator[Part | None]) -> None:
         self._steps = steps

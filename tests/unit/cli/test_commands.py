@@ -1,4 +1,4 @@
-"""Commands that need no broker: what they print, as what, and with which exit code."""
+"""Commands that need no broker: their output, its format, and their exit codes."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_wrong_arguments_exit_2_with_a_hint_on_stderr(arguments: list[str], hint
 
 
 def _completed(shell: str, *words: str) -> str:
-    """What a shell gets of the command for the last of these words, by the protocol of Click."""
+    """Return what a shell gets from the command to complete the last of these words, by Click's protocol."""
     at = words[-1] if shell == "fish" else str(len(words) - 1)
     return _shell(f"{shell}_complete", COMP_WORDS=" ".join(words), COMP_CWORD=at)
 
@@ -161,7 +161,7 @@ def test_devices_as_json_has_everything_that_the_device_answers() -> None:
     assert (nt["export"], nt["import"], nt["dedicated_only"]) == (True, True, False)
     if sys.platform == "linux":
         assert nt["compatible"] == ["OPAQUE_FD", "OPAQUE_WIN32"] == nt["export_from_imported"]
-    else:  # a section has one name for life, and no file descriptor
+    else:  # a section has one name for life, and no fd
         assert (nt["compatible"], nt["export_from_imported"]) == (["OPAQUE_WIN32"], [])
     attachment = next(image for image in kinds["OPAQUE_WIN32"]["images"] if "COLOR_ATTACHMENT" in image["usage"])
     assert attachment["dedicated_only"] is True

@@ -65,7 +65,7 @@ def test_in_40_columns_it_is_told_line_by_line(vulkan_device: Device, monkeypatc
 
 
 def failing(error: Exception) -> Offer:
-    """A device that is there and cannot be opened."""
+    """A device that exists and cannot be opened."""
     (offer,) = host.offers()
 
     def refuse() -> NoReturn:

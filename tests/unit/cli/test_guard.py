@@ -1,4 +1,4 @@
-"""The edge of every command: errors become words and exit codes."""
+"""How every command reports errors: as text and exit codes."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_polite_signal_unwinds_what_a_command_has_begun(name: str) -> None:
     @guarded
     def command() -> None:
         try:
-            # Not os.kill, which on Windows is TerminateProcess.
+            # This is not os.kill, which on Windows is TerminateProcess.
             signal.raise_signal(number)
             threading.Event().wait(30)
         finally:

@@ -100,7 +100,7 @@ def test_a_column_count_that_is_none_is_ignored(stated: str, monkeypatch: pytest
     assert _out.width(io.StringIO()) > 1000
 
 
-# Other programs' words.
+# Text of other programs.
 
 EVIL = {
     "a title": "\x1b]0;x\x07",

@@ -1,4 +1,4 @@
-"""How live payloads are told, from the object manager's own rows."""
+"""How live payloads are shown, from the object manager's own rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _array(pid: int) -> bytes:
 
 
 def _rows(share: Share, name: str | None = None) -> list[PayloadRow]:
-    """A payload exported by this process and imported by process 1, which has a handle where there can be one."""
+    """Return the row of a payload that this process exported and process 1 imported, which has a handle if possible."""
     model = ObjectManager(random=random.Random(1).randrange)
     mine, other = (model.attach(Token(0, 0, frozenset()), pid) for pid in (os.getpid(), 1))
     made = model.export_memory(

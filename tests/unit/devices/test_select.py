@@ -1,4 +1,4 @@
-"""Which devices there are, who they are, and choosing one."""
+"""Which devices exist, their identities, and choosing one."""
 
 from __future__ import annotations
 

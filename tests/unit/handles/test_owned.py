@@ -1,4 +1,4 @@
-"""Owned handles: three states, the verbs between them, and exactly one close at the system, whatever happens."""
+"""Owned handles: three states, the operations between them, and exactly one close at the system, whatever happens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from extmem.owning import Step
 
 
 class ModelTable:
-    """A handle table over the object manager's model: what the broker runs, without the broker."""
+    """A handle table on the object manager's model: what the broker runs, without the broker."""
 
     def __init__(self) -> None:
         self.model = ObjectManager(random=random.Random(1).randrange)
@@ -323,7 +323,7 @@ def test_kcmp_that_the_kernel_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(OSError) as error:
         _linux.same_open_file(2**30, 2**30 - 1)
     assert error.value.errno in (errno.EBADF,)
-    # A number that no kernel has stands for a kernel without kcmp.
+    # A number that no kernel has has the effect of a kernel without kcmp.
     monkeypatch.setitem(_linux._SYS_KCMP, platform.machine(), 100_000)
     with pytest.raises(UnsupportedError, match="kcmp"):
         _linux.same_open_file(0, 0)
@@ -331,7 +331,7 @@ def test_kcmp_that_the_kernel_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 
 class _ClosedMeanwhile:
-    """A table's lock that closes a handle each time that it is let go, as another thread may."""
+    """A table's lock that closes a handle each time that it is released, as another thread may."""
 
     def __init__(self, handle: NtHandle) -> None:
         self._handle, self._lock, self._inside = handle, threading.RLock(), 0
@@ -344,7 +344,7 @@ class _ClosedMeanwhile:
         self._inside -= 1
         self._lock.release()
         if not self._inside:
-            self._inside += 1  # once, not for the lock that `close` takes
+            self._inside += 1  # once, and not for the lock that `close` takes
             self._handle.close()
             self._inside -= 1
 

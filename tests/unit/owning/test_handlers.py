@@ -1,4 +1,4 @@
-"""What a signal handler raises while something is given back comes out; what the system refuses is tried again."""
+"""What a signal handler raises during a release comes out; what the system refuses is tried again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from extmem.owning import Held, OwnedFd, raised_by_handler, unsettled, work_off
 
 
 class Refusing(Held):
-    """Its first attempt to give it back raises what `refuse` raises."""
+    """A thing whose first release raises what `refuse` raises."""
 
     def __init__(self, refuse: object) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ def _handler() -> None:
 
 
 def _refused_by_the_system() -> None:
-    # A function of the library, whose call of the system fails.
+    # A function of the library whose system call fails.
     OwnedFd.open(os.path.join("no such folder", "no file"), os.O_RDONLY)
 
 

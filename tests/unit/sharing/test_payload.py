@@ -1,4 +1,4 @@
-"""Descriptors that close themselves, once."""
+"""Owners of fds close them, once."""
 
 from __future__ import annotations
 

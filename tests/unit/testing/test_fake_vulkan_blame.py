@@ -1,4 +1,4 @@
-"""Whose doing a failed import or export is: the machine's lack is told as that, never as the caller's wrong fd."""
+"""The cause of a failed import or export: a shortage of the machine is reported as that, not as a wrong fd."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fake() -> Iterator[fake_vulkan.FakeVulkan]:
 
 
 def handle_of(device: Device, *, known: bool) -> FdHandle:
-    """An fd of memory of this GPU, as extmem's handle or as a stranger's number."""
+    """Return an fd of memory of this GPU, as extmem's handle or as a bare number."""
     export = vk.ExportMemoryAllocateInfo(FD)
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, export)) as memory:
         handle = memory.export_handle(FD)
@@ -73,7 +73,7 @@ def test_a_failure_of_the_proof_is_told_as_what_it_is(
     result: Result, kind: type[extmem.DriverError], fake: fake_vulkan.FakeVulkan
 ) -> None:
     with extmem.open_device(kind="vulkan") as device:
-        take(device, handle_of(device, known=False)).close()  # the sample is there
+        take(device, handle_of(device, known=False)).close()  # the sample exists
         handle = handle_of(device, known=False)
         for command in ("vkCreateDevice", "vkAllocateMemory"):
             fake.fail(1, result, command=command)
@@ -82,7 +82,7 @@ def test_a_failure_of_the_proof_is_told_as_what_it_is(
             with pytest.raises(kind) as caught:
                 take(device, handle)
             assert type(caught.value) is kind and caught.value.result == result
-        # Where there is memory for others, the same result is the fd's fault: drivers say so, too.
+        # Where there is memory for others, the same result is caused by the fd: drivers return it then, too.
         fake.fail(1, Result.ERROR_OUT_OF_DEVICE_MEMORY, command="vkAllocateMemory")
         with pytest.raises(extmem.DriverError, match="tried on a device of its own") as refused:
             take(device, handle)

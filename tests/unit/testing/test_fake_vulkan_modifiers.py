@@ -1,7 +1,7 @@
-"""Images with DRM format modifiers: asked for, made, shared as OPAQUE_FD, and imported from other drivers' dma-bufs.
+"""Images with DRM format modifiers: queried, created, shared as OPAQUE_FD, and imported from other drivers' dma-bufs.
 
-The scripted GPU has two modifiers. DRM_FORMAT_MOD_LINEAR goes with dma-bufs; the other one turns rows upside down, has
-a second memory plane, and is the driver's own. A memory file of a certain name stands in for a dma-buf.
+The scripted GPU has two modifiers. DRM_FORMAT_MOD_LINEAR supports dma-bufs; the other one reverses the rows, has a
+second memory plane, and is the driver's own. A memory file of a certain name represents a dma-buf.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def exported(device: Device, image: Image) -> extmem.DeviceMemory:
 
 @contextlib.contextmanager
 def dma_buf(pitch: int = 128, offset: int = 4096) -> Iterator[tuple[int, int]]:
-    """A dma-buf of another driver's, with the texels in rows of `pitch` bytes from `offset` on; and its size."""
+    """A dma-buf of another driver, with the texels in rows of `pitch` bytes from `offset` on; and its size."""
     fd, size = os.memfd_create(DMA_BUF_NAME, os.MFD_CLOEXEC), 8192
     try:
         os.truncate(fd, size)
@@ -160,7 +160,7 @@ def test_modifiers_that_do_not_suit_are_refused(device: Device) -> None:
 
 
 def test_a_modifier_that_the_format_does_not_list_is_not_believed() -> None:
-    """There are drivers that say yes to any."""
+    """Some drivers report any modifier as supported."""
     fake = fake_vulkan.FakeVulkan([GPU], manners=fake_vulkan.Manners(any_modifier=True))
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan", check="off") as device:
         for named in (List((LINEAR, 5)), Explicit(5, (layout(),))):
@@ -171,7 +171,7 @@ def test_a_modifier_that_the_format_does_not_list_is_not_believed() -> None:
 
 
 def test_planes_that_overlap_are_not_believed() -> None:
-    """There are drivers that answer for the first plane whichever is asked for."""
+    """Some drivers return the layout of the first plane for every plane."""
     fake = fake_vulkan.FakeVulkan([GPU], manners=fake_vulkan.Manners(same_planes=True))
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
         with pytest.raises(extmem.UnsupportedError, match=f"overlap for the 2 memory planes.*modifier {TILED:#x}"):
@@ -194,7 +194,7 @@ def test_without_checks_the_driver_is_not_asked_for_what_it_lacks(fake: fake_vul
 @pytest.mark.parametrize("modifier", [LINEAR, TILED])
 @pytest.mark.parametrize("by", ["name", "fd"])
 def test_an_importer_has_the_same_image(device: Device, modifier: int, by: str) -> None:
-    """Modifier and planes travel in the description, and the importer's image is made from them."""
+    """Modifier and planes are part of the description, from which the importer's image is made."""
     types = int(T.OPAQUE_FD | T.OPAQUE_WIN32)
     with device.create_image(picture(List((modifier,)), types)) as image:
         share = vk.ExportMemoryAllocateInfo(
@@ -240,7 +240,7 @@ def test_an_import_with_another_modifier_or_layout_is_refused(device: Device) ->
 
 @pytest.mark.parametrize("stated", [True, False])
 def test_a_dma_buf_is_imported_as_an_image(device: Device, stated: bool) -> None:
-    """By the description that the caller states, or word for word."""
+    """By the description that the caller states, or by the specification's structs."""
     info = picture(Explicit(LINEAR, (layout(4096, 128),)), int(T.DMA_BUF))
     with dma_buf() as (fd, size):
         if stated:
@@ -273,7 +273,7 @@ def test_a_dma_buf_that_is_too_small_for_the_image_is_refused(device: Device) ->
 
 
 def test_without_the_extension_it_says_so() -> None:
-    """A GPU that lacks it, or what it needs before Vulkan 1.2; the host device; images of other tilings go on."""
+    """A GPU that lacks the extension, or what it needs before Vulkan 1.2; the host device. Other tilings still work."""
     for lacking in ({EXTENSION}, {NEEDED}):
         gpu = dataclasses.replace(GPU, extensions=tuple(e for e in GPU.extensions if e not in lacking))
         fake = fake_vulkan.FakeVulkan([gpu])

@@ -20,7 +20,7 @@ from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, impo
 
 _Result = vk.Result
 TYPES = W32 | FD if HAS_FDS else W32
-"""What can be exported together here."""
+"""The handle types that can be exported together on this system."""
 OTHER = dataclasses.replace(
     fake_vulkan.DISCRETE, name="Fake Other GPU", device_uuid=b"fake gpu 0000009", driver_uuid=b"fake driver 0002"
 )
@@ -28,7 +28,7 @@ OTHER = dataclasses.replace(
 
 @contextlib.contextmanager
 def machine(*gpus: fake_vulkan.Gpu, **options: Any) -> Iterator[fake_vulkan.FakeVulkan]:
-    """A fake that must be left as it was found."""
+    """A fake that must have no objects and no misuses at the end."""
     fake = fake_vulkan.FakeVulkan(list(gpus), **options)
     with fake_vulkan.installed(fake):
         yield fake
@@ -41,7 +41,7 @@ def opened(**options: Any) -> Device:
 
 
 def another(device: Device, memory: DeviceMemory) -> FdHandle | NtHandle:
-    """Another handle of memory that has given one: an fd where there are any."""
+    """Return another handle of memory that was exported already: an fd where the system has them."""
     made = memory.export_handle(FD if HAS_FDS else W32)
     assert isinstance(made, (FdHandle, NtHandle))
     return made
@@ -59,7 +59,7 @@ def why_not() -> str:
 def test_no_physical_device_is_said() -> None:
     with machine():
         assert "the loader finds no device of Vulkan 1.1 or later; install a driver" in why_not()
-        # What there is can be had all the same.
+        # The other devices can still be opened.
         with extmem.open_device(kind="host") as host:
             assert host.kind == "host"
 
@@ -106,7 +106,7 @@ def test_no_queue_that_copies_is_said() -> None:
         assert memory.read()[-1] == 5
 
 
-# Something of the device is missing.
+# The device lacks something.
 
 
 def test_a_driver_that_shares_nothing_allocates_all_the_same(name: str) -> None:
@@ -258,7 +258,7 @@ def test_the_better_gpu_comes_first() -> None:
 
 
 def test_a_driver_that_calls_host_pointers_exportable_is_corrected() -> None:
-    """No command exports one. That they are importable stays."""
+    """No command exports one. They are still reported as importable."""
     both = vk.ExternalMemoryFeatureFlagBits.EXPORTABLE | vk.ExternalMemoryFeatureFlagBits.IMPORTABLE
     external = tuple(dataclasses.replace(row, features=int(both)) for row in fake_vulkan.DISCRETE.external)
     usage = vk.BufferUsageFlagBits.TRANSFER_SRC

@@ -1,7 +1,7 @@
 """Size, alignment and every field's offset: cffi's view against a C compiler's answer for the real headers.
 
-The committed answer (`tests/fixtures/layout/layout.json`, written by `python -m codegen layout` alone) serves where
-there is no compiler. Where the compiler and the headers are there, it is asked again.
+The committed answer (`tests/fixtures/layout/layout.json`, which only `python -m codegen layout` writes) is used where
+there is no compiler. Where there are a compiler and the headers, it is determined again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def test_the_compiler_of_this_machine_agrees(kept: dict[str, dict[str, Any]]) ->
 
 
 def test_a_wrong_width_would_be_seen(kept: dict[str, dict[str, Any]]) -> None:
-    """The planted fault: had DWORD been 64 bits, as `unsigned long` is on Linux, the comparison would fail."""
+    """The planted fault: with a DWORD of 64 bits, like `unsigned long` on Linux, the comparison fails."""
     from cffi import FFI
 
     ffi = FFI()

@@ -1,4 +1,4 @@
-"""What Vulkan, Direct3D and others share, on a CUDA device: by handle, number and name, as the descriptor says."""
+"""Memory of Vulkan, Direct3D and others on a CUDA device: by handle, number and name, as the descriptor states."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def each_sees_the_other(one: DeviceMemory, other: DeviceMemory) -> None:
 
 
 def shared(fake: fake_vulkan.FakeVulkan, kind: HandleType, size: int = SIZE) -> tuple[NtHandle, NtHandle | KmtHandle]:
-    """What another program shares: what keeps it alive, and what leads to it."""
+    """Memory that another program shares: the object that keeps it alive, and the handle or name."""
     keeper = NtHandle(make_texture(fake, int(kind), size), manager())
     return keeper, KmtHandle(number_of(int(keeper))) if kind in NUMBERS else keeper
 
@@ -79,7 +79,7 @@ def test_an_array_of_vulkans_memory_is_an_import_by_its_handle(
 
 
 def test_the_driver_takes_a_name_itself(cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
-    """The layers above open the name and pass the handle; who drives the device may pass the name."""
+    """The layers above open the name and pass the handle; a caller of the backend may pass the name."""
     driver = cuda.driver
     assert isinstance(driver, CudaDriver)
     with vulkan.allocate((1000,), name=name, dedicated=False) as memory:
@@ -94,7 +94,7 @@ def test_the_driver_takes_a_name_itself(cuda: Device, vulkan: Device, fake: fake
             driver.import_described(0, origin, name=f"{name} of nobody")
 
 
-# What others share.
+# Memory of other programs.
 
 
 @pytest.mark.parametrize("kind", FROM_D3D)
@@ -156,11 +156,11 @@ def test_what_is_no_memory_of_a_driver_is_refused_before_it_is_asked(cuda: Devic
     assert not fake.imports
 
 
-# Where it lies.
+# The device of the memory.
 
 
 def test_a_gpu_is_known_by_its_whole_luid(nothing_left: None) -> None:
-    """cuda-bindings gives the LUID as a C string, which ends at its first zero byte."""
+    """cuda-bindings returns the LUID as a C string, which ends at its first zero byte."""
     luid = b"\x23\x00\x01\x00\x05\x00\x00\x00"
     with fake_cuda.installed(fake_cuda.FakeCuda([fake_cuda.Gpu(luid=luid)])) as fake:
         assert fake.module.cuInit(0)[0] == 0

@@ -1,4 +1,4 @@
-"""The addresses of the scripted CUDA driver's memory: mapped where they were promised, and never another's."""
+"""The addresses of the scripted CUDA driver's memory: it is mapped at its own addresses, and never at another's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def section() -> Iterator[int]:
 
 
 def taken(address: int) -> int:
-    """What the system gives who asks for memory there; 0 for no particular place."""
+    """Return the address that the system gives for a request of memory there; 0 for no particular place."""
     kernel32: Any = views._kernel32
     return int(kernel32.VirtualAlloc(address, SIZE, COMMIT, READ_WRITE))
 

@@ -1,4 +1,4 @@
-"""What a driver is told of an export, what it is asked for, and what programs get of it."""
+"""The driver's parameters of an export, the calls that it gets, and what programs get."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_driver_is_asked_once_for_each_memory(device: Device, fake: fake_vul
 
 
 def test_asking_twice_would_be_seen(device: Device, fake: fake_vulkan.FakeVulkan) -> None:
-    """The test above can fail: a second question is a misuse."""
+    """The test above can fail: a second call is a misuse."""
     with export(device) as memory:
         raw_memory = memory.holding.allocation.live  # type: ignore[attr-defined]  # the Vulkan device's own
         device.driver.get_handle(raw_memory, int(W32)).close()  # type: ignore[attr-defined]  # as above
@@ -167,7 +167,7 @@ def test_a_name_of_another_type_never_reaches_the_driver(device: Device, name: s
 def test_a_name_taken_between_the_look_and_the_call_is_told(
     device: Device, fake: fake_vulkan.FakeVulkan, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver answers anything then (OUT_OF_HOST_MEMORY, say): extmem looks once more."""
+    """The driver may return any error then (OUT_OF_HOST_MEMORY, for example): extmem looks the name up once more."""
     from extmem.manager.windows import driver_memory
 
     fake.manners.handle_errors = int(vk.Result.ERROR_OUT_OF_HOST_MEMORY)
@@ -205,7 +205,7 @@ def test_names_that_are_none_are_refused_before_the_driver(
     assert not fake.shares
 
 
-# Names and handles from outside: everyday memory describes itself.
+# Names and handles of other programs: memory of the high-level API describes itself.
 
 
 def test_a_bare_handle_of_everyday_memory_leads_to_its_description(

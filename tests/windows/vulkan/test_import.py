@@ -1,4 +1,4 @@
-"""Imports by handle, by name and by number: what reaches the driver, and what is refused before it."""
+"""Imports by handle, by name and by number: what reaches the driver, and what is refused before."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ STRUCT = "VUID-VkImportMemoryWin32HandleInfoKHR-handleType"
 
 @pytest.fixture
 def stranger(fake: fake_vulkan.FakeVulkan) -> Iterator[NtHandle]:
-    """Memory that another Vulkan program exported: nothing describes it."""
+    """Memory that another Vulkan program exported: it has no description."""
     with NtHandle(make_texture(fake, int(W32), SIZE), manager()) as handle:
         yield handle
 
 
-# What is wrong is told before the driver is asked, whatever that would have answered.
+# Faults are reported before the driver is called, whatever its result would have been.
 
 
 def handles() -> dict[str, tuple[int, int]]:
-    """Bad handle values by what they are, and the status that each gives."""
+    """Bad handle values by what they are, and the status of each."""
     closed = calls.create_event("\\BaseNamedObjects\\extmem-closed", manual=True, signaled=False)
     calls.close_handle(closed)
     return {
@@ -158,7 +158,7 @@ def test_what_the_driver_alone_refuses_is_told_with_what_the_kernel_says(
         import_win32(device, handle).close()
 
 
-# How they reach it.
+# What reaches the driver.
 
 
 def test_an_import_by_name_says_the_name_and_one_by_handle_the_handle(device: Device, name: str) -> None:
@@ -205,7 +205,7 @@ def test_another_process_imports_by_name_by_handle_and_by_number(
             peer("import gc\nhandle.close()\ngc.collect()\nNone")
 
 
-# What others made.
+# Memory that other programs made.
 
 
 def test_what_nobody_describes_is_imported_word_for_word_and_opened_with_a_description(
@@ -277,7 +277,7 @@ def test_a_texture_of_direct3d_is_imported_as_a_dedicated_image(
                     assert memory.allocation_size == size
             with device.allocate_memory(vk.MemoryAllocateInfo(size, 0, chain)) as memory:
                 device.bind_image_memory(image, memory)
-            image.native.requirements = msgspec.structs.replace(image.requirements, size=0)  # "has no meaning", either
+            image.native.requirements = msgspec.structs.replace(image.requirements, size=0)  # it "has no meaning", too
             for stated, known in ((0, 1), (SIZE, SIZE)):
                 with device.allocate_memory(vk.MemoryAllocateInfo(stated, 0, chain)) as memory:
                     assert memory.allocation_size == known

@@ -1,4 +1,4 @@
-"""Finding CUDA devices: what there is, what is chosen, and why there is none."""
+"""Finding CUDA devices: which exist, which is chosen, and why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory between CUDA and CUDA, CUDA and Vulkan, host and CUDA: one payload, seen by both, given back once."""
+"""Memory between CUDA and CUDA, CUDA and Vulkan, host and CUDA: one payload, shared by both, released once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 KMT = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32_KMT
 SHARED, CU_TYPE = (FD, 1) if HAS_FDS else (W32, 2)
-"""What bare handles are here, and CUexternalMemoryHandleType of it."""
+"""The type of bare handles on this system, and its CUexternalMemoryHandleType."""
 
 
 def each_sees_the_other(one: Any, other: Any) -> None:
@@ -31,7 +31,7 @@ def each_sees_the_other(one: Any, other: Any) -> None:
     assert set(one.read_bytes()) == {4}
 
 
-# What CUDA makes.
+# Memory of CUDA.
 
 
 def test_new_memory_is_zeroed_whole_granules_and_says_who_made_it(cuda: Device) -> None:
@@ -132,12 +132,12 @@ def test_more_than_there_is_is_out_of_memory(cuda: Device, fake: fake_cuda.FakeC
 def test_addresses_that_are_not_to_be_had_are_the_drivers_refusal(
     which: str, command: str, kind: str, cuda: Device, vulkan: Device, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the system gives the scripted driver no room, it answers as a driver, and nothing is left."""
+    """Where the system gives the scripted driver no addresses, that fails like a driver, and nothing is left."""
 
     def refused(*arguments: Any, writable: bool = True) -> None:
         if writable:
             raise OSError(12, "no room")
-        place(*arguments, writable=False)  # giving back what is there
+        place(*arguments, writable=False)  # releasing the addresses
 
     with (vulkan if kind == "vulkan" else cuda).allocate((16,), name=name):
         with monkeypatch.context() as patched:
@@ -147,7 +147,7 @@ def test_addresses_that_are_not_to_be_had_are_the_drivers_refusal(
         (cuda.open(name) if kind == "vulkan" else cuda.allocate((16,))).close()
 
 
-# What Vulkan makes.
+# Memory of Vulkan.
 
 
 @pytest.mark.parametrize("dedicated", [True, False])
@@ -175,7 +175,7 @@ def test_an_fd_that_came_without_its_description_needs_a_stated_one(cuda: Device
         with raw.import_payload(cuda, fd, told) as other:
             each_sees_the_other(memory, other)
         with pytest.raises(OSError):
-            os.fstat(fd)  # it was the other's, and ended with it
+            os.fstat(fd)  # it belonged to the other, and ended with it
 
 
 @pytest.mark.linux_only("windows/cuda has bare NT handles")
@@ -273,7 +273,7 @@ SECOND = fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")
 
 @contextlib.contextmanager
 def two_gpus() -> Iterator[tuple[fake_cuda.FakeCuda, Device, Device]]:
-    """A CUDA driver with two, and a device on each."""
+    """A CUDA driver with two GPUs, and a device on each."""
     fake = fake_cuda.FakeCuda([fake_cuda.Gpu(), SECOND])
     with (
         fake_cuda.installed(fake),

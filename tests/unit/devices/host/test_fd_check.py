@@ -1,4 +1,4 @@
-"""What a stranger's fd is told: the host device imports sealed memory files alone."""
+"""The errors for fds of other programs: the host device imports sealed memory files alone."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_damaged_self_description_is_named_and_the_payload_still_imports(drive
     allocation.close()
 
 
-# Files whose pages their maker can take back, and files that nobody may write to.
+# Files whose pages their maker can remove, and files that cannot be written to.
 
 
 def open_huge(size: int) -> int:
@@ -151,7 +151,7 @@ def open_huge(size: int) -> int:
 
 
 def test_a_file_of_huge_pages_is_refused(device: Device) -> None:
-    """However it is sealed: its maker can punch a hole, and the next page for it may be none."""
+    """However it is sealed, its maker can punch a hole, and there may be no page left to fill it."""
     fd = open_huge(64 << 20)
     try:
         huge = os.fstatvfs(fd).f_bsize
@@ -168,7 +168,7 @@ def test_a_file_of_huge_pages_is_refused(device: Device) -> None:
 
 
 def test_what_its_maker_takes_back_of_a_payload_reads_as_zeros(driver: HostDriver) -> None:
-    """Why files of ordinary pages are taken."""
+    """The reason why files of ordinary pages are accepted."""
     with open_memfd(3 * PAGE) as fd:
         allocation = driver.import_fd(fd, 3 * PAGE, 0)
         data = memoryview(bytearray(PAGE))
@@ -193,7 +193,7 @@ def test_a_file_sealed_against_writing_is_read_only(device: Device, seal: int) -
             for change in (lambda: memory.write(b"x"), lambda: memory.fill(1)):
                 with pytest.raises(AccessDeniedError):
                     change()
-            # The same for who gets it from here.
+            # The same for a process that gets it from this one.
             with pickle.loads(pickle.dumps(memory)) as passed:
                 assert passed.read_only and bytes(passed.map()[:6]) == b"sealed"
 
@@ -223,7 +223,7 @@ def test_before_linux_6_7_a_sealed_file_is_mapped_through_an_fd_for_reading(monk
     def refusing(address: int, size: int, rights: int, flags: int, fd: int, offset: int) -> Any:
         if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             return real(address, size, rights, flags, fd, offset)
-        return real(address, size, rights, flags, -1, offset)  # any failure will do
+        return real(address, size, rights, flags, -1, offset)  # the error does not matter
 
     monkeypatch.setattr(mapping, "_mmap", refusing)
     monkeypatch.setattr(mapping, "ffi", type("Failing", (), {"errno": errno.EPERM}))

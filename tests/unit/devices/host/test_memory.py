@@ -1,4 +1,4 @@
-"""Payloads of the host device: sealed memory files, their mappings, and what a stranger's fd may be."""
+"""Payloads of the host device: sealed memory files, their mappings, and fds of other programs."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_the_self_description_is_outside_the_mapping(driver: HostDriver) -> None
 def test_a_read_only_descriptor_cannot_be_mapped_for_writing(driver: HostDriver) -> None:
     allocation = driver.allocate(PAGE, 0, b"")
     fd = driver.export_fd(allocation, read_only=True).take()
-    # The kernel itself, with nothing of ours between.
+    # The kernel itself, without extmem.
     with pytest.raises(PermissionError):
         mmap.mmap(fd, PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -180,7 +180,7 @@ def test_a_read_only_descriptor_cannot_be_reopened_for_writing_by_another_user(d
     code = (
         "import ctypes, os\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        # A process that changed its user may not look into its own /proc/self/fd until it is dumpable again.
+        # A process that has changed its user cannot read its own /proc/self/fd until it is dumpable again.
         "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"
         f"os.close(os.open('/proc/self/fd/{fd}', os.O_RDONLY)); print('read')\n"
         f"try: os.open('/proc/self/fd/{fd}', os.O_RDWR); print('written')\n"
@@ -215,7 +215,7 @@ def test_an_import_borrows_the_fd_whether_it_succeeds_or_not(driver: HostDriver)
     allocation = driver.allocate(PAGE, 0, b"")
     fd = driver.export_fd(allocation).take()
     with pytest.raises(DriverError, match=f"allocationSize is {PAGE + 1}.*holds {PAGE} bytes") as caught:
-        driver.import_fd(fd, PAGE + 1, 0)  # the page with the frame is not payload
+        driver.import_fd(fd, PAGE + 1, 0)  # the page with the frame is not part of the payload
     assert caught.value.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE
     os.fstat(fd)
     imported = driver.import_fd(fd, PAGE, 0)
@@ -328,4 +328,4 @@ def test_binding_past_the_end_is_refused(driver: HostDriver) -> None:
     allocation.close()
 
 
-# Running out.
+# Shortage of memory.

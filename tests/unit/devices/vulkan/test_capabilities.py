@@ -1,4 +1,4 @@
-"""What can be exported and imported: the driver's own answers, with the object manager's types beside OPAQUE_FD."""
+"""What can be exported and imported: the driver's own answers, and the object manager's types besides OPAQUE_FD."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def image_query(kind: int = 0, **changes: object) -> vk.PhysicalDeviceImageForma
         "usage": IMAGE_USAGE,
         "p_next": chain,
     }
-    return vk.PhysicalDeviceImageFormatInfo2(**{**values, **changes})  # type: ignore[arg-type]  # one of its fields each
+    return vk.PhysicalDeviceImageFormatInfo2(**{**values, **changes})  # type: ignore[arg-type]  # field names
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
@@ -56,7 +56,7 @@ def test_the_opaque_types_are_as_the_drivers_fd_is(driver: VulkanDriver, kind: H
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_nt_handles_and_kmt_numbers_leave_each_other_out(driver: VulkanDriver) -> None:
-    """Objects behind one payload are of one sort; what serves both is the fd."""
+    """All objects of one payload are of one type; the fd serves both."""
     for kind, other in ((W32, KMT), (KMT, W32)):
         answer = buffers(driver, kind)
         assert answer.compatible_handle_types & FD

@@ -1,4 +1,4 @@
-"""No unproven fd reaches a device in use: what each wrong one is told, and that the device is as before."""
+"""No unchecked fd reaches a device in use: the error for each wrong one, and that the device is as before."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RULE = "VUID-VkImportMemoryFdInfoKHR-handleType-00670"
 
 @contextlib.contextmanager
 def strangers() -> Iterator[dict[str, int]]:
-    """Fds that are no payload of any Vulkan driver, by what they are."""
+    """Fds that are not payloads of any Vulkan driver, by what they are."""
     with contextlib.ExitStack() as stack:
         ours, theirs = socket.socketpair()
         stack.enter_context(ours)
@@ -131,13 +131,13 @@ def test_a_payload_of_the_host_device_is_none_of_ours(driver: VulkanDriver) -> N
     with extmem.open_device(kind="host") as host, host.allocate(SIZE) as memory:
         with memory.export_handle(FD) as handle:
             refused(driver, int(handle), words=r"is /memfd:extmem.*, and what .* exports as")
-            with extmem.open(handle, device=host) as opened:  # it is fine where it is from
+            with extmem.open(handle, device=host) as opened:  # it is valid on its own device
                 assert opened.size == SIZE
     assert still_works(driver)
 
 
 def test_the_right_name_with_rubbish_in_it_is_tried_elsewhere_and_refused(driver: VulkanDriver) -> None:
-    """Likeness is not enough. Where payloads are no memory files, nobody can make such a forgery."""
+    """A likeness is not enough. Where payloads are not memory files, such a forgery cannot be made."""
     fd, forged = of_our_kind(driver, SIZE)
     if forged >= 0:
         assert driver.inspect_fd(forged, FD).valid, "it looks like one"
@@ -164,7 +164,7 @@ def test_a_forgery_that_is_too_small(driver: VulkanDriver, size: int) -> None:
 
 
 def ways_in(driver: VulkanDriver, fd: int, size: int) -> list[Callable[[], object]]:
-    """Every way on which an fd, described or not, comes to the driver."""
+    """Return every way by which an fd, described or not, comes to the driver."""
     again = driver.known_imports(size, 0, FD)
 
     def as_payload() -> None:
@@ -198,7 +198,7 @@ def all_import(driver: VulkanDriver, fd: int, size: int = SIZE) -> None:
 
 
 def changed(*bytes_at: tuple[int, int]) -> Callable[[int], object]:
-    """What writes eight bytes, a number, at each place of a forgery."""
+    """Return a function that writes eight bytes, a number, at each of these places of a forgery."""
     return lambda forged: [os.pwrite(forged, number.to_bytes(8, "little"), at) for at, number in bytes_at]
 
 
@@ -217,7 +217,7 @@ def forgery(driver: VulkanDriver, *, sealed: bool = True) -> Iterator[tuple[int,
 
 
 def test_a_file_without_the_drivers_seals_is_refused_on_every_way(driver: VulkanDriver) -> None:
-    """It could be cut off under whoever mapped it. With the seals the same file is as good as the driver's own."""
+    """It could be truncated while it is mapped. With the seals the same file is as good as the driver's own."""
     for sealed in (False, True):
         fd, forged = of_our_kind(driver, SIZE, changed(), sealed=sealed)
         if forged >= 0:
@@ -247,7 +247,7 @@ def test_more_seals_than_the_drivers_are_fine(driver: VulkanDriver) -> None:
 
 
 def test_a_file_on_another_file_system_is_refused(driver: VulkanDriver) -> None:
-    """One of /dev/shm is of the same kernel code as a memory file, and has a name of its own."""
+    """A file of /dev/shm is of the same kernel code as a memory file, and has a name of its own."""
     with forgery(driver) as (fd, _), tempfile.TemporaryFile(dir="/dev/shm") as file:
         file.truncate(os.fstat(fd).st_size)
         assert likeness(file.fileno()).differs(likeness(fd)) == "on another file system"
@@ -258,7 +258,7 @@ def test_a_file_on_another_file_system_is_refused(driver: VulkanDriver) -> None:
 def test_bytes_beside_the_payload_that_are_not_the_drivers_are_refused_on_every_way(
     driver: VulkanDriver, number: int
 ) -> None:
-    """A driver that writes into its files believes what it reads there, and ends the process or reads elsewhere."""
+    """A driver that writes into its files trusts what it reads there, and crashes or reads elsewhere."""
     form = driver._imports.prover.form(int(FD), 0)
     for at in range(0, min(40, form.start) if form is not None else 0, 8):
         fd, forged = of_our_kind(driver, SIZE, changed((at, number)))
@@ -407,7 +407,7 @@ def test_dma_buf_where_it_is_absent_is_refused_with_the_reason(driver: VulkanDri
         with pytest.raises(DriverError):
             driver.import_fd(fd, memory.size, 0, handle_type=int(DMA_BUF))
     with pytest.raises(UnsupportedError):
-        driver.fd_memory_type_bits(int(FD), fd)  # never for an opaque type
+        driver.fd_memory_type_bits(int(FD), fd)  # never supported for an opaque type
     driver.import_fd(fd, memory.size, memory.memory_type_index).close()
     os.close(fd)
     memory.close()
@@ -419,9 +419,9 @@ def test_dma_buf_where_it_is_absent_is_refused_with_the_reason(driver: VulkanDri
 def test_the_driver_is_never_asked_to_export_what_it_does_not(
     driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch, kind: vk.ExternalMemoryHandleTypeFlagBits, known: bool
 ) -> None:
-    """To know what its fds look like, one is exported: of a type that the driver lacks that may crash it.
+    """One is exported, to learn what its fds are like: with a type that the driver lacks, that may crash it.
 
-    A dma-buf is known by the kernel: of that type none is exported, also where the driver has it.
+    A dma-buf is recognized by the kernel: of that type none is exported, also where the driver has it.
     """
     asked: list[int] = []
     get_fd = driver.get_fd

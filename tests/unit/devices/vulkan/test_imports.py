@@ -1,4 +1,4 @@
-"""A Vulkan device's lean paths: what is skipped for fds of our own, and structs that are used again."""
+"""The Vulkan device's fast paths: the checks that are omitted for its own fds, and structs that are reused."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_number_that_is_another_file_by_now_is_refused(
 def test_each_import_and_buffer_has_what_was_stated_for_it(
     vulkan_device: Device, exporter: Callable[[int], DeviceMemory]
 ) -> None:
-    """Prepared structs keep nothing of the call before."""
+    """Reused structs keep nothing of the previous call."""
     for size in (1 << 20, 4096, 1 << 16):
         with exporter(size) as memory, vulkan_device.create_buffer(buffer_info(size)) as buffer:
             assert buffer.requirements.size == memory.allocation_size
@@ -68,7 +68,7 @@ def test_each_import_and_buffer_has_what_was_stated_for_it(
                 assert imported.allocation_size == memory.allocation_size
                 memory.write(bytes([size % 251]) * 64)
                 assert bytes(imported.read()[:64]) == bytes([size % 251]) * 64
-    # One without a chain, and one whose chain has two links, are made the long way.
+    # One without a chain, and one whose chain has two links, are made in the general way.
     with vulkan_device.create_buffer(vk.BufferCreateInfo(size=4096, usage=USAGE)) as plain:
         assert plain.requirements.size >= 4096
 

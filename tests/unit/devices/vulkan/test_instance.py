@@ -1,4 +1,4 @@
-"""VkInstances: made, asked, closed; and what is said where there are none."""
+"""VkInstances: creating, querying, closing, and the errors where there are none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from extmem.vk import loader
 
 @pytest.fixture
 def anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that has not looked for Vulkan yet."""
+    """A process that has not loaded Vulkan yet."""
     monkeypatch.setattr(vulkan, "_instances", {})
     monkeypatch.setattr(vulkan, "_missing", {})
 
@@ -75,7 +75,7 @@ def test_drivers_without_a_device_are_told_of(anew: None, monkeypatch: pytest.Mo
 def test_without_a_driver_that_works_the_reason_is_told(
     driver: VulkanDriver, tmp_path: Path, content: str | None, result: str
 ) -> None:
-    """A loader is here, or there would be no `driver`; over there it finds none."""
+    """This process has a loader, or there would be no `driver`; the other one finds none."""
     manifest = tmp_path / "driver.json"
     if content is not None:
         manifest.write_text(content)

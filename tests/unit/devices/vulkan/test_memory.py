@@ -157,7 +157,7 @@ def test_a_dedicated_allocation_is_bound_to_what_it_is_for(driver: VulkanDriver)
     buffer.private = True
     driver.write(memory, 0, memoryview(b"more"))
     assert buffer.bound, "bytes are moved through the buffer itself"
-    driver.bind(memory, 0, buffer)  # what is bound there already
+    driver.bind(memory, 0, buffer)  # what is bound to it already
     assert read(driver, memory, 0, 4) == b"more"
     memory.close()
     driver.destroy(buffer)
@@ -175,7 +175,7 @@ def test_bytes_of_memory_for_an_image_are_not_moved_by_buffers(driver: VulkanDri
 
 
 def test_a_device_closed_while_memory_is_open_ends_with_it(vulkan_device: Device) -> None:
-    """The device refuses; the driver underneath waits for what is left."""
+    """The device refuses; the driver object stays until what is left ends."""
     device = vulkan_device
     memory = device.allocate(100)
     with pytest.raises(HandleStateError, match="1 memory objects of .* are open; close them first"):
@@ -209,7 +209,7 @@ def test_the_library_is_not_loaded_by_who_wants_the_host_device() -> None:
 
 
 def test_a_mapping_is_seen_when_the_driver_is_done(driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver may write to the address before it is done, and another thread asks for it at that moment."""
+    """A driver may write the address before it returns, and another thread requests it at that moment."""
     memory = mappable(driver)
     real, found = driver.commands.vkMapMemory, []
     other = threading.Thread(target=lambda: found.append(memory.map().address))
@@ -217,7 +217,7 @@ def test_a_mapping_is_seen_when_the_driver_is_done(driver: VulkanDriver, monkeyp
     def early(*arguments: Any) -> int:
         arguments[-1][0] = ffi.cast("void *", 0xBAD000)
         other.start()
-        other.join(0.2)  # it is not done before this thread is
+        other.join(0.2)  # it does not return before this thread does
         return int(real(*arguments))
 
     monkeypatch.setattr(driver, "commands", _Wrapped(driver.commands, vkMapMemory=early))
@@ -243,7 +243,7 @@ def test_a_mapping_that_failed_is_not_there(driver: VulkanDriver, monkeypatch: p
 
 
 class _Wrapped:
-    """A driver's commands, some of them other ones."""
+    """A driver's commands, some of them replaced."""
 
     def __init__(self, commands: Any, **others: Any) -> None:
         self._commands = commands

@@ -1,4 +1,4 @@
-"""Who a device is, what memory and queues it has: asked without opening it."""
+"""A device's identity, memory and queues, queried without opening it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_queue_family_that_can_do_most_is_taken(driver: VulkanDriver) -> Non
 
 
 class Queues:
-    """A physical device, as far as choosing a queue family looks at it."""
+    """A physical device, with the attributes that the choice of a queue family reads."""
 
     def __init__(self, *families: QueueFamily, name: str = "some device") -> None:
         self.queue_families = families
@@ -93,7 +93,7 @@ ALL = GRAPHICS | COMPUTE | TRANSFER
 )
 def test_choosing_a_queue_family(families: list[tuple[int, int]], taken: int) -> None:
     device = Queues(*(QueueFamily(i, flags, count) for i, (flags, count) in enumerate(families)))
-    assert _family(device) == taken  # type: ignore[arg-type]  # as much of a device as is needed
+    assert _family(device) == taken  # type: ignore[arg-type]  # the attributes that it reads
 
 
 def test_a_device_that_cannot_copy_is_refused() -> None:

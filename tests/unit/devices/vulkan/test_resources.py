@@ -79,7 +79,7 @@ def test_an_image_that_the_device_lacks_is_refused_before_it_is_made(driver: Vul
 
 
 def test_a_buffer_larger_than_any_memory_is_an_error(driver: VulkanDriver) -> None:
-    """Of its creation on Mesa's software driver; where that succeeds, of the allocation."""
+    """The creation fails on Mesa's software driver; where it succeeds, the allocation fails."""
     try:
         large = driver.create_buffer(buffer_info(1 << 60))
     except OutOfMemoryError as error:
@@ -99,7 +99,7 @@ def test_a_linear_image_says_where_its_texels_are(driver: VulkanDriver) -> None:
 
 
 def test_the_texels_are_there(driver: VulkanDriver) -> None:
-    """The host writes a row where the layout says; a buffer over the same bytes reads it there."""
+    """The host writes a row where the layout states; a buffer on the same bytes reads it there."""
     info = image_info(LINEAR, SHARED)
     image = driver.create_image(info)
     layout = driver.image_subresource_layout(info, vk.ImageSubresource(COLOR, 0, 0))
@@ -133,7 +133,7 @@ def test_an_optimal_image_has_no_layout_to_tell(driver: VulkanDriver) -> None:
 def test_a_subresource_that_the_image_lacks_is_refused(
     driver: VulkanDriver, aspect: vk.ImageAspectFlagBits, level: int, layer: int, words: str
 ) -> None:
-    """Drivers answer anything for these."""
+    """Drivers return anything for these."""
     with pytest.raises(ValueError, match=words):
         driver.image_subresource_layout(image_info(LINEAR), vk.ImageSubresource(aspect, level, layer))
 

@@ -1,4 +1,4 @@
-"""Moving bytes by the device's own commands."""
+"""Copying bytes by the device's own commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pure parts of the Windows manager, on any system: names, rights, descriptions, and where SDDL goes wrong."""
+"""The pure parts of the Windows manager, on any system: names, rights, descriptions, and where SDDL is wrong."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_damaged_frame_is_no_description_and_no_error(noise: bytes, at: int) -
 
 
 def accepts(text: str) -> bool:
-    """A judge of SDDL that is there on every system: the object manager's own parser."""
+    """Return whether SDDL is valid, by a check that exists on every system: the object manager's own parser."""
     try:
         parse_sddl(text, Token(1000, 1000))
     except Refused:
