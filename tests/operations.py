@@ -23,10 +23,10 @@ import numpy as np
 
 import extmem
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory, Image
+from extmem.api.commands import Commands
 from extmem.errors import ExtmemError, HandleStateError, LiveViewError, UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import Buffer, Device, DeviceMemory, Image
-from extmem.memory.commands import Commands
 from scripts.public_members import public_members
 from tests.tagged_payloads import FD, KMT, NT, SIZE, HandleType, World, WrongByteError
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from extmem import raw, vk
+from extmem.api import Device, DeviceMemory
 from extmem.handles import FdHandle, KmtHandle, NtHandle, OwnedHandle
-from extmem.memory import Device, DeviceMemory
 
 __all__ = ["FD", "KMT", "NT", "SIZE", "HandleType", "World", "WrongByteError"]
 

@@ -168,7 +168,7 @@ def fd_sockets() -> Any:
     """The module that sends descriptors, where the system has them (for the library itself). UnsupportedError."""
     try:
         with late_imports():
-            from extmem.memory import sockets
+            from extmem.api import sockets
     except ImportError as error:
         raise UnsupportedError(
             f"{error}; on Windows pass an NtHandle with multiprocessing, or duplicate(into=pid)",

@@ -30,8 +30,8 @@ from typing import Any, TypeAlias
 
 import extmem
 from extmem import vk
-from extmem.memory import Buffer, Device, DeviceMemory, Image
-from extmem.memory.commands import Commands
+from extmem.api import Buffer, Device, DeviceMemory, Image
+from extmem.api.commands import Commands
 from tests.arbitrary import hostile
 from tests.arbitrary.programs import Program, Step
 from tests.arbitrary.values import CLASS, Value, hints

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from extmem import vk
+from extmem.api import Device, DeviceMemory
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import Device, DeviceMemory
 from extmem.objects import ObjectManager, Token
 
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32

@@ -6,9 +6,9 @@ import pytest
 
 import extmem
 from extmem import errors, vk
+from extmem.api import Device
 from extmem.handles import Access
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.vk import SecurityAttributes
 from tests.behaviours.platforms import TYPE_NAME
 from tests.behaviours.steps import (

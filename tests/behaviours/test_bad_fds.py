@@ -17,8 +17,8 @@ import pytest
 
 import extmem
 from extmem import errors, raw
+from extmem.api import Device
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.objects import Share
 from tests.behaviours.bad import described, refused
 from tests.behaviours.steps import READ_WRITE, SIZE, import_fd, import_win32

@@ -9,9 +9,9 @@ import pytest
 
 import extmem
 from extmem import errors, vk
+from extmem.api import Device
 from extmem.handles import Access, NtHandle
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.objects import Refused, Share, Status
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes

@@ -6,8 +6,8 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device, Image
 from extmem.handles import NtHandle
-from extmem.memory import Device, Image
 from tests.behaviours.platforms import FD_TYPES, W32_AND_FD, by_fd, one_name_for_life
 from tests.behaviours.steps import (
     FD,

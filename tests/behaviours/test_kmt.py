@@ -6,9 +6,9 @@ import pytest
 
 import extmem
 from extmem import errors, raw
+from extmem.api import Device
 from extmem.handles import KmtHandle, is_kmt_value
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
 from tests.behaviours.platforms import by_fd

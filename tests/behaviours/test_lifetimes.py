@@ -8,8 +8,8 @@ import pytest
 
 import extmem
 from extmem import errors, vk
+from extmem.api import Device, DeviceMemory
 from extmem.manager import manager
-from extmem.memory import Device, DeviceMemory
 from extmem.objects import Refused, Share, Status
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until

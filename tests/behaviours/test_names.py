@@ -6,7 +6,7 @@ import pytest
 
 import extmem
 from extmem import errors, vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.objects import WINERROR, Refused, Share, Status, error_for
 from extmem.testing.children import Peer
 from tests.behaviours.platforms import DIRECTORY, SESSION, by_fd

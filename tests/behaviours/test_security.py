@@ -9,7 +9,7 @@ import pytest
 import extmem
 import extmem.process
 from extmem import errors, raw, vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.objects import Refused, Share
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes

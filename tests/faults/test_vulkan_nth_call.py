@@ -12,7 +12,7 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing import fake_vulkan, faults
 from tests import systems
 from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, import_fd, import_win32, kmt, nt

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing import leaks
 from extmem.testing.waiting import wait_until
 
@@ -70,9 +70,9 @@ def torch(cuda: Device) -> Iterator[Any]:
 
 def free_memory(device: Device) -> int:
     """Return the free bytes of device memory."""
-    driver: Any = device.driver
-    with driver.gpu.current:
-        result, free, _ = driver.module.cuMemGetInfo()
+    backend: Any = device.backend
+    with backend.gpu.current:
+        result, free, _ = backend.module.cuMemGetInfo()
     assert not result
     return int(free)
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import extmem
+from extmem.api import Device
 from extmem.handles import FdHandle
-from extmem.memory import Device
 
 __all__ = ["NotWatchingError", "Watched", "moved_nothing", "passed", "passed_elsewhere", "watched"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Peer
 from tests.gpu import dying
 

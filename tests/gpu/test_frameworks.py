@@ -9,8 +9,8 @@ import numpy
 import pytest
 
 import extmem
-from extmem.arrays.dtypes import ITEMSIZES
-from extmem.memory import Device
+from extmem.api import Device
+from extmem.sharing.dtypes import ITEMSIZES
 from extmem.testing.children import Peer
 from tests.gpu.conftest import framework
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from extmem import vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Peer
 from tests.gpu import copies
 from tests.gpu.conftest import PAGE_TABLES, free_memory

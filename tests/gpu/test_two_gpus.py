@@ -15,8 +15,8 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.cuda import all_gpus
-from extmem.memory import Device
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import extmem
+from extmem.api import DeviceMemory
 from extmem.handles import FdHandle
-from extmem.memory import DeviceMemory
 from extmem.owning import OwnedFd
 from extmem.testing.children import Child
 from extmem.testing.runtime import Runtime

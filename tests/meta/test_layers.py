@@ -28,8 +28,9 @@ LAYERS = (
     "broker",
     "manager",
     "devices",
-    "arrays",
-    "memory",
+    "core",
+    "interop",
+    "api",
     "process",
     "raw",
     "cli",
@@ -85,7 +86,7 @@ BACKENDS = (
     "extmem.handles._win32.",
     "extmem.owning._",
     "extmem.owning.fds",
-    "extmem.memory.sockets",
+    "extmem.api.sockets",
     "extmem.cli.",
     "extmem.testing.",
 )
@@ -251,13 +252,13 @@ def test_only_modules_of_one_platform_refuse_the_others() -> None:
     ("module", "code"),
     [
         ("extmem.errors", "from extmem import vk"),
-        ("extmem.rules.bind", "import extmem.objects"),
+        ("extmem.rules.bind_memory", "import extmem.objects"),
         ("extmem.objects.core", "from extmem.rules import ledger"),
-        ("extmem.broker.server", "def late():\n    from extmem.memory import doors"),
-        ("extmem.arrays.views", "if TYPE_CHECKING:\n    from extmem.memory.holding import Holding"),
-        ("extmem.memory.doors", "from extmem.testing import leaks"),
+        ("extmem.broker.server", "def late():\n    from extmem.api import doors"),
+        ("extmem.core.views", "if TYPE_CHECKING:\n    from extmem.api.device import Device"),
+        ("extmem.api.functions", "from extmem.testing import leaks"),
         ("extmem.handles._nt", "from ..manager import manager"),
-        ("extmem.memory.doors", "import extmem.cli.main as c"),
+        ("extmem.api.functions", "import extmem.cli.main as c"),
         ("extmem.nowhere", "import os"),
     ],
 )
@@ -268,9 +269,9 @@ def test_planted_import_to_the_right_is_seen(module: str, code: str) -> None:
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("extmem.memory.doors", "from extmem.devices import select\nimport os"),
+        ("extmem.api.functions", "from extmem.devices import select\nimport os"),
         ("extmem.testing.leaks", "from extmem.cli import main"),
-        ("extmem", "from extmem.memory import open"),
+        ("extmem", "from extmem.api import open"),
         ("extmem.manager", "from ._linux import Manager"),
     ],
 )
@@ -282,7 +283,7 @@ def test_planted_operating_system_import_is_seen() -> None:
     assert worldly_imports("extmem.objects.core", ast.parse("def f():\n    import time"))
     assert worldly_imports("extmem.wire.codec", ast.parse("from os import path"))
     assert not worldly_imports("extmem.broker.server", ast.parse("import socket"))
-    assert not worldly_imports("extmem.rules.bind", ast.parse("import enum"))
+    assert not worldly_imports("extmem.rules.bind_memory", ast.parse("import enum"))
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_nothing_that_the_wheel_brings_is_compiled_but_cffi_and_msgspec(wheel: P
 
 def test_contributing_lists_what_the_wheel_brings(wheel: Path) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    listed = text.partition("Into an empty environment come:\n\n```text\n")[2].partition("```")[0].split()
+    listed = text.partition("The packages in an empty environment:\n\n```text\n")[2].partition("```")[0].split()
     assert listed == sorted({"extmem", *brought_by(_required(wheel))} - set(ON_WINDOWS))
 
 

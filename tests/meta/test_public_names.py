@@ -21,7 +21,7 @@ from tests.meta.tools import ROOT, SOURCE, python, python_files
 HEAVY = ("numpy", "click", "rich", "cffi", "msgspec")
 REFUSAL = "Windows|_win32" if sys.platform == "linux" else "Linux"
 """The text that modules of another platform raise when they are imported."""
-FRAMEWORKS = {"extmem.arrays.read_only_tensor": "torch"}
+FRAMEWORKS = {"extmem.interop.read_only_tensor": "torch"}
 """Modules that are loaded only where a framework is used, and the framework, which no extra of extmem installs."""
 OPTIONAL = ("numpy", "click", "rich", "cffi")
 _DUNDERS = {"__version__"}
@@ -145,9 +145,9 @@ def names_in(source: str) -> tuple[list[str], set[str]]:
 
 def test_only_the_module_about_a_framework_may_lack_it() -> None:
     absent = ModuleNotFoundError("No module named 'torch'", name="torch")
-    assert lacks_its_framework("extmem.arrays.read_only_tensor", absent)
-    assert not lacks_its_framework("extmem.memory.memory", absent)
-    assert not lacks_its_framework("extmem.arrays.read_only_tensor", ImportError("another", name="numpy"))
+    assert lacks_its_framework("extmem.interop.read_only_tensor", absent)
+    assert not lacks_its_framework("extmem.api.device", absent)
+    assert not lacks_its_framework("extmem.interop.read_only_tensor", ImportError("another", name="numpy"))
     for module_name in FRAMEWORKS:
         path = SOURCE.parent.joinpath(*module_name.split(".")).with_suffix(".py")
         names, defined = names_in(path.read_text(encoding="utf-8"))

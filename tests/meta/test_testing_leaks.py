@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Peer
 from extmem.testing.leaks import LeakError, no_leaks
 

@@ -65,7 +65,7 @@ def markdown_files(root: Path = ROOT) -> list[Path]:
 
 
 def module_name(path: Path, source: Path = SOURCE) -> str:
-    """Return `extmem.memory.doors` for src/extmem/memory/doors.py."""
+    """Return `extmem.api.functions` for src/extmem/api/functions.py."""
     parts = path.relative_to(source.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

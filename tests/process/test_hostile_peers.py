@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import extmem
+from extmem.api import Device
 from extmem.errors import NameNotFoundError
-from extmem.memory import Device
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until

@@ -11,7 +11,7 @@ import pytest
 
 import extmem
 from extmem import errors
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Child, Peer
 from extmem.testing.leaks import object_manager
 from extmem.testing.waiting import wait_until

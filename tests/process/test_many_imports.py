@@ -9,7 +9,7 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Peer
 from extmem.testing.leaks import descriptors, mappings, memory_file_bytes
 from tests.behaviours.steps import FD, KMT, W32, export, get, import_any, import_win32, nt, put

@@ -13,8 +13,8 @@ import pytest
 
 import extmem
 from extmem import errors
+from extmem.api import Device, DeviceMemory
 from extmem.manager import manager
-from extmem.memory import Device, DeviceMemory
 from extmem.testing.leaks import object_manager
 from extmem.testing.waiting import DEADLINE, wait_until
 from extmem.vk import SecurityAttributes

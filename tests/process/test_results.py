@@ -16,7 +16,7 @@ import pytest
 
 import extmem
 from extmem import errors
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import python_environment
 from extmem.testing.waiting import DEADLINE
 from scripts.public_members import public_members

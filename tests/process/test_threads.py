@@ -9,7 +9,7 @@ import pytest
 
 import extmem
 from extmem import errors
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Child
 from extmem.testing.runtime import Runtime
 from tests.behaviours.steps import by_name, export, get, import_win32, nt, put

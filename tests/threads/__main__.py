@@ -23,9 +23,9 @@ import time
 import warnings
 
 import extmem
+from extmem.api import Device
 from extmem.errors import UnsupportedError
 from extmem.manager import manager
-from extmem.memory import Device
 from tests import operations, tagged_payloads
 from tests.threads import rounds
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
+from extmem.api import DeviceMemory
 from extmem.devices.host import HAS_FDS
-from extmem.memory import DeviceMemory
 from extmem.testing.leaks import no_leaks
 from tests import cuda_bed, operations, tagged_payloads
 from tests.threads import rounds

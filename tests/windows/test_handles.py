@@ -13,13 +13,13 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
+from extmem.api import Device
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import CURRENT_PROCESS, advapi32, kernel32
 from extmem.manager import manager
 from extmem.manager.windows.security_descriptors import security_descriptor
 from extmem.manager.windows.snapshot import own_handles
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
 from tests.behaviours.steps import (
@@ -234,5 +234,5 @@ def test_host_pointers_are_found_by_the_kernels_word(device: Device) -> None:
             vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION, mapping.address
         )
         assert bits.memory_type_bits
-        assert not device.driver.host_range_mapped(mapping.address, 1 << 40)
-        assert not device.driver.host_range_mapped(4096, 1)
+        assert not device.backend.host_range_mapped(mapping.address, 1 << 40)
+        assert not device.backend.host_range_mapped(4096, 1)

@@ -12,13 +12,13 @@ import pytest
 
 import extmem
 from extmem import errors, raw
+from extmem.api import Device
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import kernel32
 from extmem.manager import manager
 from extmem.manager.windows import names, payloads
 from extmem.manager.windows.security_descriptors import sddl_of
-from extmem.memory import Device
 from extmem.objects import Share, Status
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes

@@ -8,9 +8,9 @@ import pickle
 import pytest
 
 from extmem import errors
+from extmem.api import Device
 from extmem.manager import manager
 from extmem.manager.windows import processes, tickets
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.leaks import descriptors
 from extmem.testing.waiting import wait_until

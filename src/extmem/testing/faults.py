@@ -1,6 +1,6 @@
 """Failing the n-th call, for every n: of a backend, of the system, of the broker.
 
-How this works. A `Countdown` counts calls and determines the n-th. Three functions use it: `failing_driver` wraps a
+How this works. A `Countdown` counts calls and determines the n-th. Three functions use it: `failing_backend` wraps a
 device's backend, `failing_system_calls` replaces functions of `os` and `fcntl` (of ntdll on Windows), and
 `killing_broker` kills the broker at a request, where there is one. `fail_each` runs an operation again and again, with
 n = 1, 2, … until no call fails any more. It checks that each failure is an error that callers may expect, that nothing
@@ -21,14 +21,14 @@ from extmem.testing import leaks
 from extmem.testing._system import failing_system_calls, killing_broker
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Driver
+    from extmem.devices.backend import Backend
 
 __all__ = [
     "Arm",
     "Countdown",
     "driver_error",
     "fail_each",
-    "failing_driver",
+    "failing_backend",
     "failing_system_calls",
     "killing_broker",
 ]
@@ -71,21 +71,21 @@ def driver_error(name: str) -> DriverError:
     )
 
 
-def failing_driver(
-    driver: Driver, countdown: Countdown, error: Callable[[str], BaseException] = driver_error
-) -> Driver:
+def failing_backend(
+    backend: Backend, countdown: Countdown, error: Callable[[str], BaseException] = driver_error
+) -> Backend:
     """Return the backend with the countdown's n-th call replaced: it raises `error(name)` and does nothing else."""
-    return cast("Driver", _FailingDriver(driver, countdown, error))
+    return cast("Backend", _FailingBackend(backend, countdown, error))
 
 
-class _FailingDriver:
-    def __init__(self, driver: Driver, countdown: Countdown, error: Callable[[str], BaseException]) -> None:
-        self.driver = driver
+class _FailingBackend:
+    def __init__(self, backend: Backend, countdown: Countdown, error: Callable[[str], BaseException]) -> None:
+        self.backend = backend
         self.countdown = countdown
         self.error = error
 
     def __getattr__(self, name: str) -> Any:
-        real = getattr(self.driver, name)
+        real = getattr(self.backend, name)
         if not callable(real) or name in _CANNOT_FAIL:
             return real
 

@@ -26,7 +26,7 @@ def gone(runtime: Runtime) -> bool:
 
 def test_importing_the_package_starts_nothing(own_runtime: Runtime, start: Start) -> None:
     peer = start()
-    assert peer("import extmem.manager, extmem.memory\nthreading.active_count(), fds()")[0] == 1
+    assert peer("import extmem.manager, extmem.api\nthreading.active_count(), fds()")[0] == 1
     assert gone(own_runtime) and not list(own_runtime.path.iterdir())
 
 

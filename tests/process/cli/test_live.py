@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing._system import started_with
 from extmem.testing.children import Peer, python_environment
 from extmem.testing.runtime import Runtime

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Peer
 from tests import vulkan_bed
 from tests.process.vulkan.steps import visible_type

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.devices.host import HAS_FDS
-from extmem.memory import Buffer, Device, DeviceMemory, Image
 from tests.behaviours.steps import FD, W32
 
 SHARED = W32 | FD if HAS_FDS else W32

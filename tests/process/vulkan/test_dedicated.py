@@ -9,9 +9,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.devices.host import HAS_FDS
 from extmem.errors import RuleViolation
-from extmem.memory import Buffer, Device, DeviceMemory, Image
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, PEER, W32, import_win32
 from tests.process.vulkan.steps import SHARED, get_texels, put_texels

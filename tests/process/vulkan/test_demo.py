@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Child
 from extmem.testing.runtime import Runtime
 

@@ -11,9 +11,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.host import HAS_FDS
 from extmem.errors import AccessDeniedError, HandleStateError, LiveViewError, NameNotFoundError, NameTakenError
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, KMT, PEER, W32
 from tests.process import workers

@@ -9,10 +9,10 @@ import pytest
 
 import extmem
 from extmem import raw
+from extmem.api import Device
+from extmem.core.shared_devices import chosen_anew
 from extmem.devices.host import HAS_FDS
 from extmem.errors import DescriptorError, DriverError, RuleViolation, UnsupportedError
-from extmem.memory import Device
-from extmem.memory.doors import chosen_anew
 from extmem.testing.children import Peer
 from extmem.testing.leaks import memory_file_bytes
 from tests.behaviours.steps import FD, KMT, W32, import_fd, import_win32

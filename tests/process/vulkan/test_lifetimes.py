@@ -6,8 +6,8 @@ import pytest
 
 import extmem
 from extmem import errors, raw
+from extmem.api import Device
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
 from tests.behaviours.steps import KMT, PEER, by_name, export, get, import_win32, nt, put
@@ -168,7 +168,8 @@ def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: st
 @pytest.mark.parametrize("polite", [True, False])
 def test_a_forked_child_closes_nothing_of_its_parent(forking: Peer, polite: bool) -> None:
     forking(
-        "forked('memory.close() or everyday.close() or handle.close() or device.driver.close()', polite)", polite=polite
+        "forked('memory.close() or everyday.close() or handle.close() or device.backend.close()', polite)",
+        polite=polite,
     )
     assert forking("bytes(memory.read()[:4]), bytes(everyday.read()[:4]), handle.info.handle_count") == (
         b"mine",

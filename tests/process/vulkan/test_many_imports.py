@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from extmem import vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.leaks import descriptors, mappings
 from tests.behaviours.steps import FD, KMT, W32, export, get, import_any, put
 from tests.systems import on_linux

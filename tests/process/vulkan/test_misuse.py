@@ -8,8 +8,8 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
+from extmem.api import Device
 from extmem.devices.host import HAS_FDS
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, KMT, PEER, W32, export, fd, get, import_fd, import_win32, kmt, nt, put
 from tests.process.vulkan.steps import SHARED

@@ -16,9 +16,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device, DeviceMemory, Image
 from extmem.devices.vulkan import dma_buf
 from extmem.handles import FdHandle
-from extmem.memory import Device, DeviceMemory, Image
 from extmem.testing.children import Peer
 from extmem.vk.modifiers import EXTENSION, LINEAR
 from tests.behaviours.steps import FD, PEER

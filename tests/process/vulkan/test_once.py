@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.leaks import descriptors
 from tests.behaviours.steps import FD, W32, by_name, export, get, import_any, nt, put
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from extmem import vk
+from extmem.api import Device, DeviceMemory
 from extmem.devices.vulkan.instance import Instance
 from extmem.errors import RuleViolation
-from extmem.memory import Device, DeviceMemory
 from extmem.testing.children import Peer
 from tests import swiftshader
 from tests.behaviours.steps import FD, KMT, W32, import_win32

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import extmem
-from extmem import arrays
-from extmem.arrays.dtypes import ITEMSIZES
-from extmem.memory import Device, DeviceMemory
+from extmem import interop
+from extmem.api import Device, DeviceMemory
+from extmem.sharing.dtypes import ITEMSIZES
 
 numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
 
@@ -35,9 +35,9 @@ def reading(device: Device, name: str) -> Iterator[DeviceMemory]:
 
 @pytest.mark.parametrize("name", ITEMSIZES)
 def test_every_element_type_is_numpys(name: str) -> None:
-    assert arrays.itemsize(name) == numpy.dtype(name).itemsize
-    assert arrays.dtype_name(numpy.dtype(name)) == arrays.dtype_name(numpy.dtype(name).type) == name
-    assert arrays.dtype_name(numpy.dtype(name).str) == arrays.dtype_name(name) == name
+    assert interop.itemsize(name) == numpy.dtype(name).itemsize
+    assert interop.dtype_name(numpy.dtype(name)) == interop.dtype_name(numpy.dtype(name).type) == name
+    assert interop.dtype_name(numpy.dtype(name).str) == interop.dtype_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def test_every_element_type_is_numpys(name: str) -> None:
     [(int, "int64"), (float, "float64"), (bool, "bool"), (complex, "complex128"), ("half", "float16")],
 )
 def test_python_types_and_aliases(given_as: object, name: str) -> None:
-    assert arrays.dtype_name(given_as) == name
+    assert interop.dtype_name(given_as) == name
 
 
 @pytest.mark.parametrize("bad", ["uint7", ">f4", "S8", "O", "datetime64", object(), "", "b2", "f"])
 def test_what_cannot_be_shared(bad: object) -> None:
     with pytest.raises(ValueError, match="float32"):
-        arrays.dtype_name(bad)
+        interop.dtype_name(bad)
 
 
 class Named:
@@ -69,7 +69,7 @@ class Named:
 @pytest.mark.parametrize("strange", [Named(), Named, None, 4, ["float32"], type("float32", (), {})])
 def test_what_only_looks_like_a_type_is_not_taken_for_one(device: Device, strange: object) -> None:
     with pytest.raises(ValueError, match="not an element type that can be shared"):
-        arrays.dtype_name(strange)
+        interop.dtype_name(strange)
     if strange is not None:
         with pytest.raises(ValueError, match="not an element type"):
             device.allocate(4, strange)
@@ -84,9 +84,9 @@ def test_pyarrows_types_are_not_taken_by_their_text(device: Device) -> None:
 
 
 def test_names_and_codes_may_be_of_a_subclass(device: Device) -> None:
-    name = arrays.dtype_name(numpy.str_("float32"))
+    name = interop.dtype_name(numpy.str_("float32"))
     assert name == "float32" and type(name) is str
-    assert type(arrays.dtype_name(numpy.str_("<f4"))) is str
+    assert type(interop.dtype_name(numpy.str_("<f4"))) is str
     with device.allocate(2, numpy.str_("int16")) as memory, memory.export_handle() as handle:
         with extmem.open(handle) as other:
             assert other.numpy().dtype == numpy.int16
@@ -94,13 +94,13 @@ def test_names_and_codes_may_be_of_a_subclass(device: Device) -> None:
 
 @pytest.mark.parametrize("code", ["<f4", "=f4", "f4", "|u1", "b1", "c16"])
 def test_codes_of_this_machine(code: str) -> None:
-    assert arrays.dtype_name(code) == numpy.dtype(code).name
+    assert interop.dtype_name(code) == numpy.dtype(code).name
 
 
 @pytest.mark.parametrize("code", [">f4", "<f5", "f\u0664", "f", "c4", "u", "<", "O8", "f-4", "b8"])
 def test_codes_that_are_none(code: str) -> None:
     with pytest.raises(ValueError, match="not an element type"):
-        arrays.dtype_name(code)
+        interop.dtype_name(code)
 
 
 # Layouts.
@@ -119,17 +119,17 @@ def test_an_accepted_layout_never_reaches_outside(
 ) -> None:
     strides = data.draw(st.none() | st.lists(st.integers(-256, 256), min_size=len(shape), max_size=len(shape)))
     try:
-        layout = arrays.layout_for(size, None, dtype=dtype, shape=shape, strides=strides, offset=offset)
+        layout = interop.layout_for(size, None, dtype=dtype, shape=shape, strides=strides, offset=offset)
     except ValueError:
         return
-    item = arrays.itemsize(dtype)
+    item = interop.itemsize(dtype)
     if all(shape):
         corners = [offset]
         for extent, stride in zip(layout.shape, layout.strides, strict=True):
             corners += [corner + (extent - 1) * stride for corner in corners]
         assert min(corners) >= 0 and max(corners) + item <= size
     if size:
-        made = arrays.numpy_view(memoryview(bytearray(size)), layout)
+        made = interop.numpy_view(memoryview(bytearray(size)), layout)
         assert made.shape == tuple(shape) and made.dtype.name == dtype
 
 
@@ -259,28 +259,28 @@ def test_the_buffer_protocol(frame: DeviceMemory, reading: DeviceMemory) -> None
 
 @pytest.mark.parametrize("dtype", sorted(ITEMSIZES))
 def test_a_typed_view_is_the_described_array(dtype: str) -> None:
-    item = arrays.itemsize(dtype)
-    layout = arrays.layout_for(12 * item, None, dtype=dtype, shape=(3, 4))
+    item = interop.itemsize(dtype)
+    layout = interop.layout_for(12 * item, None, dtype=dtype, shape=(3, 4))
     wanted = numpy.arange(12).astype(dtype).reshape(3, 4)
-    view = arrays.typed_view(memoryview(bytearray(wanted.tobytes())), layout)
+    view = interop.typed_view(memoryview(bytearray(wanted.tobytes())), layout)
     assert view.shape == (3, 4) and not view.readonly
     assert (numpy.asarray(view) == wanted).all() and numpy.asarray(view).dtype == wanted.dtype
-    assert arrays.typed_view(memoryview(wanted.tobytes()), layout).readonly
+    assert interop.typed_view(memoryview(wanted.tobytes()), layout).readonly
 
 
 def test_a_typed_view_of_strided_or_undescribed_bytes() -> None:
-    every_other = arrays.layout_for(24, None, dtype="uint8", shape=(4,), strides=(6,))
-    assert arrays.typed_view(memoryview(bytes(range(24))), every_other).tolist() == [0, 6, 12, 18]
+    every_other = interop.layout_for(24, None, dtype="uint8", shape=(4,), strides=(6,))
+    assert interop.typed_view(memoryview(bytes(range(24))), every_other).tolist() == [0, 6, 12, 18]
     plain = memoryview(b"bytes")
-    assert arrays.typed_view(plain, None) is plain
+    assert interop.typed_view(plain, None) is plain
 
 
 def test_a_typed_view_that_needs_numpy_stays_bytes_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = arrays.layout_for(16, None, dtype="complex64", shape=(2,))
+    layout = interop.layout_for(16, None, dtype="complex64", shape=(2,))
     plain = memoryview(bytes(16))
-    assert arrays.typed_view(plain, layout).shape == (2,)
+    assert interop.typed_view(plain, layout).shape == (2,)
     monkeypatch.setitem(sys.modules, "numpy", None)
-    assert arrays.typed_view(plain, layout) is plain
+    assert interop.typed_view(plain, layout) is plain
 
 
 # Closing under live views.

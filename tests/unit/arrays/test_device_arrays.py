@@ -13,9 +13,9 @@ import numpy
 import pytest
 
 import extmem
-from extmem.arrays import ArrayLayout, DeviceArray, check_device_layout
-from extmem.arrays import device as device_module
-from extmem.memory import Device
+from extmem.api import Device
+from extmem.interop import ArrayLayout, DeviceArray, check_device_layout
+from extmem.interop import device_array as device_module
 from extmem.testing import fake_cuda, leaks
 from tests import cuda_bed
 

@@ -9,7 +9,7 @@ import numpy
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 
 jax: Any = pytest.importorskip("jax", reason="JAX is not installed")
 

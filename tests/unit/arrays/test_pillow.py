@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing import fake_cuda
 
 

@@ -15,7 +15,7 @@ import numpy
 import pytest
 
 import extmem
-from extmem.memory import Device, DeviceMemory
+from extmem.api import Device, DeviceMemory
 from extmem.testing import fake_cuda
 from extmem.testing.children import Child
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from extmem.arrays import octets_to_write
-from extmem.memory import Device, DeviceMemory
+from extmem.api import Device, DeviceMemory
+from extmem.interop import octets_to_write
 
 np = pytest.importorskip("numpy", reason="NumPy is not installed")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from extmem.arrays import octets_to_write
-from extmem.memory import Device
+from extmem.api import Device
+from extmem.interop import octets_to_write
 
 np = pytest.importorskip("numpy", reason="NumPy is not installed")
 

@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 import pytest
 from click.testing import CliRunner
 
+from extmem.api import Device
 from extmem.cli import _app
 from extmem.cli.devices import describe_offer
 from extmem.devices import cuda, host, select, vulkan
 from extmem.devices.backend import Offer
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import DriverError, UnsupportedError
-from extmem.memory import Device
 from tests.vulkan_bed import SHARES_NOTHING
 
 
@@ -101,11 +101,11 @@ def test_what_has_to_be_opened_is_closed_again() -> None:
     (offer,) = host.offers()
     closed: list[str] = []
 
-    class Driver(type(offer.open())):  # type: ignore[misc]  # the host device's class
+    class Backend(type(offer.open())):  # type: ignore[misc]  # the host device's class
         def close(self) -> None:
             closed.append("closed")
 
-    facts = describe_offer(dataclasses.replace(offer, answers=None, open=Driver))
+    facts = describe_offer(dataclasses.replace(offer, answers=None, open=Backend))
     assert closed == ["closed"] and facts == describe_offer(offer)
 
 

@@ -17,9 +17,8 @@ from extmem.cli._payloads import (
     process_name,
     short_name,
 )
-from extmem.memory import Descriptor
-from extmem.memory.descriptor import ArrayInfo, ImageInfo
 from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, ObjectManager, PayloadRow, Share, Token
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
 
 
 def _array(pid: int) -> bytes:

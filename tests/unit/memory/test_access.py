@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
-from extmem.arrays import DeviceArray
-from extmem.memory import Device
-from extmem.memory.accessing import stream_address
+from extmem.api import Device
+from extmem.interop import DeviceArray
+from extmem.interop.stream_access import stream_address
 from extmem.testing import fake_cuda, fake_vulkan, leaks
 from tests import cuda_bed
 

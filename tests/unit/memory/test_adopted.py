@@ -9,7 +9,7 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.memory import Device
+from extmem.api import Device
 from tests.vulkan_bed import SHARES_NOTHING
 
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32

@@ -10,8 +10,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
+from extmem.api import Device
 from extmem.devices.vulkan.instance import Instance
-from extmem.memory import Device
 from extmem.testing import fake_vulkan
 
 S = vk.PipelineStageFlagBits

@@ -14,7 +14,7 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.memory import Device
+from extmem.api import Device
 
 
 class Text(str):

@@ -13,8 +13,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
+from extmem.api import Device
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer
 from tests import operations

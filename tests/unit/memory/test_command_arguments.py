@@ -10,7 +10,7 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.memory import Buffer, Device, DeviceMemory, Image
+from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.testing import fake_cuda, fake_vulkan
 from tests.unit.memory.test_commands import Bound, image
 from tests.vulkan_bed import SHARES_NOTHING

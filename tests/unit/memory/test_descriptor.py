@@ -9,11 +9,10 @@ import msgspec
 import pytest
 
 from extmem import vk
-from extmem.devices.backend import DESCRIPTOR_LIMIT
 from extmem.errors import DescriptorError, UnsupportedError
-from extmem.memory._descriptor_wire import VERSION
-from extmem.memory.descriptor import ArrayInfo, Descriptor, ImageInfo
 from extmem.rules import PayloadFacts
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
+from extmem.sharing.limits import DESCRIPTOR_LIMIT, VERSION
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 MAX = (1 << 63) - 1

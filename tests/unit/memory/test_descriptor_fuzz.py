@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from extmem.memory import _descriptor_parts, descriptor
+from extmem.sharing.descriptor import contents, descriptor
 from fuzz import fuzz_descriptor
 
 
@@ -42,7 +42,7 @@ def test_a_planted_fault_is_found(
     with pytest.raises(error) as caught:
         fuzz_descriptor.run(20_000, seed=1)
     assert any("seed 1, round" in note for note in caught.value.__notes__)
-    assert _descriptor_parts.check_array is not fault
+    assert contents.check_array is not fault
 
 
 def test_it_runs_from_the_command_line() -> None:

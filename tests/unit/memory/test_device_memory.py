@@ -11,8 +11,8 @@ import pytest
 
 import extmem
 from extmem import errors, vk
+from extmem.api import Device
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
-from extmem.memory import Device
 from tests.behaviours.platforms import by_fd
 from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, get, import_win32, nt, put
 from tests.systems import on_linux

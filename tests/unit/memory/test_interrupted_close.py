@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.owning import Held
 
 

@@ -16,9 +16,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.errors import DescriptorError, DriverError, HandleStateError, RuleViolation, UnsupportedError
-from extmem.memory import Device
-from extmem.memory.warning import RuleWarning
+from extmem.api import Device
+from extmem.errors import DescriptorError, DriverError, HandleStateError, RuleViolation, RuleWarning, UnsupportedError
 
 T = vk.ExternalMemoryHandleTypeFlagBits
 Call = Callable[[Device, Any], object]

@@ -11,7 +11,7 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.memory import Device, DeviceMemory
+from extmem.api import Device, DeviceMemory
 from extmem.testing import fake_vulkan
 
 T = vk.ExternalMemoryHandleTypeFlagBits

@@ -9,7 +9,7 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.memory import Device, DeviceMemory
+from extmem.api import Device, DeviceMemory
 from extmem.testing import fake_vulkan
 
 SIZE = 65_536

@@ -11,8 +11,8 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.vulkan.fd_check import Prover
-from extmem.memory import Device
 from extmem.process import receive_handle, send_handle
 from extmem.testing import fake_vulkan
 from extmem.wire import transport

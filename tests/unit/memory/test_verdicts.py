@@ -10,8 +10,8 @@ import pytest
 
 import extmem
 from extmem import rules, vk
-from extmem.memory import Buffer, Device, DeviceMemory
-from extmem.memory.verdicts import Verdicts
+from extmem.api import Buffer, Device, DeviceMemory
+from extmem.core.validation_cache import Verdicts
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 _KMT = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32_KMT

@@ -9,7 +9,7 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.memory import Device
+from extmem.api import Device
 
 USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 SIZE = 65_536

@@ -11,8 +11,8 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory
 from extmem.devices.host import HAS_FDS
-from extmem.memory import Buffer, Device, DeviceMemory
 from extmem.testing import fake_vulkan
 from tests.behaviours.steps import FD, W32
 

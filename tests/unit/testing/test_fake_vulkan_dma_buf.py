@@ -12,9 +12,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.vulkan import dma_buf
 from extmem.handles import FdHandle
-from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan.files import DMA_BUF_NAME
 

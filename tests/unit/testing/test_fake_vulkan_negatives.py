@@ -12,9 +12,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device, DeviceMemory
 from extmem.devices.host import HAS_FDS
 from extmem.handles import FdHandle, NtHandle
-from extmem.memory import Device, DeviceMemory
 from extmem.testing import fake_vulkan
 from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, import_any, import_win32, kmt, nt
 

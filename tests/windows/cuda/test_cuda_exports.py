@@ -8,10 +8,10 @@ import pytest
 
 import extmem
 from extmem import Access, errors, raw, vk
+from extmem.api import Device, DeviceMemory
 from extmem.handles import NtHandle
 from extmem.manager import manager
 from extmem.manager.windows.security_descriptors import user_sid
-from extmem.memory import Device, DeviceMemory
 from extmem.testing import fake_cuda
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, KMT, W32

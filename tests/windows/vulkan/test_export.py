@@ -8,9 +8,9 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
+from extmem.api import Device
 from extmem.handles._win32 import calls
 from extmem.manager.windows.security_descriptors import security_descriptor
-from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from tests.behaviours.steps import (
     COLLISION,
@@ -89,7 +89,7 @@ def test_asking_twice_would_be_seen(device: Device, fake: fake_vulkan.FakeVulkan
     """The test above can fail: a second call is a misuse."""
     with export(device) as memory:
         raw_memory = memory.holding.allocation.live  # type: ignore[attr-defined]  # the Vulkan device's own
-        device.driver.get_handle(raw_memory, int(W32)).close()  # type: ignore[attr-defined]  # as above
+        device.backend.get_handle(raw_memory, int(W32)).close()  # type: ignore[attr-defined]  # as above
         assert "is exported as NT handle again" in str(fake.misuses.pop())
 
 
@@ -250,5 +250,5 @@ def test_a_driver_that_gives_null_is_told_apart(device: Device, fake: fake_vulka
     fake.manners.gives_null = True
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory:
         with pytest.raises(errors.UnsupportedError, match="gave no handle"):
-            device.driver.get_handle(memory.holding.allocation.live, int(W32))  # type: ignore[attr-defined]  # its own
+            device.backend.get_handle(memory.holding.allocation.live, int(W32))  # type: ignore[attr-defined]  # its own
     assert "which it was not made for" in str(fake.misuses.pop())

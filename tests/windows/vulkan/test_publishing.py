@@ -11,9 +11,10 @@ import pytest
 
 import extmem
 from extmem import errors, vk
+from extmem.api import Device
+from extmem.core import opening
 from extmem.handles._win32 import calls
 from extmem.manager.windows import payloads
-from extmem.memory import Device, opening
 from extmem.objects.kmt import SLOTS
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan.win32 import make_texture

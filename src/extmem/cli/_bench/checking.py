@@ -19,7 +19,7 @@ __all__ = ["figures"]
 _HERE = __name__
 _FORBIDDEN = ("numpy", "click", "rich")
 _PROBE = (
-    "import sys, extmem, extmem.memory, extmem.vk\n"
+    "import sys, extmem, extmem.api, extmem.vk\n"
     f"sys.stdout.write(str(sum(name.partition('.')[0] in {_FORBIDDEN!r} for name in sys.modules)))"
 )
 

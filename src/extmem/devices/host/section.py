@@ -10,12 +10,13 @@ if sys.platform != "win32":
 import ctypes
 
 from extmem import vk
-from extmem.devices.backend import DESCRIPTOR_LIMIT, FdFacts
+from extmem.devices.backend import FdFacts
 from extmem.errors import OutOfMemoryError, UnsupportedError
 from extmem.handles._win32 import sections
 from extmem.handles._win32.tables import MEMORYSTATUSEX, kernel32
 from extmem.manager.windows import payloads
 from extmem.owning import OwnedDescriptor, OwnedFd
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.sharing.terms import ShareTerms
 
 __all__ = ["PAGE", "create", "duplicate", "identity_of", "inspect", "physical"]

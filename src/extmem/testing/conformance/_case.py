@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import Buffer, Device, DeviceMemory, Image
 
 __all__ = [
     "Case",

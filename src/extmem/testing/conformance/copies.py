@@ -7,8 +7,8 @@ import socket
 import sys
 
 from extmem import vk
+from extmem.api import DeviceMemory
 from extmem.handles import Access, FdHandle, NtHandle
-from extmem.memory import DeviceMemory
 from extmem.testing.children import Peer
 from extmem.testing.conformance._case import READ_WRITE, Case, Handle, NotSupportedError, expect
 

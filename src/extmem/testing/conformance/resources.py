@@ -6,8 +6,8 @@ import copy
 from collections.abc import Iterator
 
 from extmem import vk
+from extmem.api import Buffer, Image
 from extmem.errors import RuleViolation, UnsupportedError
-from extmem.memory import Buffer, Image
 from extmem.testing.conformance._case import Case, ConformanceError, expect
 
 __all__ = [

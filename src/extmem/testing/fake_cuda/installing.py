@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from extmem.api import functions
+from extmem.core import shared_devices
 from extmem.devices import cuda
-from extmem.memory import doors
 from extmem.testing.fake_cuda.machine import FakeCuda
 from extmem.testing.fake_cuda.objects import Gpu
 from extmem.testing.fake_cuda.sharing import kernel_objects
 from extmem.testing.misuses import EXIT_MISUSE, tell_at_exit
 
 if TYPE_CHECKING:
-    from extmem.memory import Device
+    from extmem.api import Device
 
 __all__ = ["EXIT_MISUSE", "elsewhere", "installed", "open_here"]
 
@@ -30,7 +31,7 @@ def installed(fake: FakeCuda) -> Iterator[FakeCuda]:
 
     The block must close the devices that it opens; those that `extmem.open` chose are closed at its end.
     """
-    with cuda.replaced_by(lambda: fake.module), kernel_objects(), doors.chosen_anew():
+    with cuda.replaced_by(lambda: fake.module), kernel_objects(), shared_devices.chosen_anew():
         yield fake
 
 
@@ -52,4 +53,4 @@ def open_here(told: dict[str, Any]) -> Device:
         _here.enter_context(cuda.replaced_by(lambda: fake.module))
         _here.enter_context(kernel_objects())
         tell_at_exit(fake.misuses)
-    return doors.open_device(kind="cuda", uuid=told["gpus"][told["index"]]["uuid"].hex())
+    return functions.open_device(kind="cuda", uuid=told["gpus"][told["index"]]["uuid"].hex())

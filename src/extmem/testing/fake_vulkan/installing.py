@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from extmem.api import functions
+from extmem.core import shared_devices
 from extmem.devices import vulkan
-from extmem.memory import doors
 from extmem.testing.fake_vulkan._system import own_objects
 from extmem.testing.fake_vulkan.gpus import Manners, from_plain, to_plain
 from extmem.testing.fake_vulkan.machine import FakeVulkan
 from extmem.testing.misuses import EXIT_MISUSE, tell_at_exit
 
 if TYPE_CHECKING:
-    from extmem.memory import Device
+    from extmem.api import Device
 
 __all__ = ["EXIT_MISUSE", "elsewhere", "install_here", "installed", "open_here", "told_of"]
 
@@ -30,7 +31,7 @@ def installed(fake: FakeVulkan) -> Iterator[FakeVulkan]:
 
     The block must close the devices that it opens; those that `extmem.open` chose are closed at its end.
     """
-    with vulkan.loaded_by(lambda: fake.loader), own_objects(), doors.chosen_anew():
+    with vulkan.loaded_by(lambda: fake.loader), own_objects(), shared_devices.chosen_anew():
         yield fake
 
 
@@ -51,7 +52,7 @@ def told_of(fake: FakeVulkan, *, index: int = 0) -> dict[str, Any]:
 def open_here(told: dict[str, Any]) -> Device:
     """Install a fake for the rest of this process and open a device of it: what the text of `elsewhere` calls."""
     install_here(told)
-    return doors.open_device(kind="vulkan", uuid=told["gpus"][told["index"]]["device_uuid"].hex())
+    return functions.open_device(kind="vulkan", uuid=told["gpus"][told["index"]]["device_uuid"].hex())
 
 
 def install_here(told: dict[str, Any]) -> None:

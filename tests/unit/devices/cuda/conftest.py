@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing import fake_cuda, leaks
 from tests import cuda_bed
 

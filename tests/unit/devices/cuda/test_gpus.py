@@ -9,8 +9,8 @@ import sys
 import pytest
 
 import extmem
+from extmem.api import Device
 from extmem.devices import cuda, select
-from extmem.memory import Device
 from extmem.testing import fake_cuda, fake_vulkan
 
 TWO = [fake_cuda.Gpu(), fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")]
@@ -34,7 +34,7 @@ def test_a_device_is_opened_by_kind_uuid_and_name() -> None:
     with fake_cuda.installed(fake_cuda.FakeCuda(TWO)):
         for asked in ({"uuid": TWO[1].uuid}, {"kind": "cuda", "name": "second"}):
             with extmem.open_device(**asked) as opened:
-                assert (opened.kind, opened.name, opened.driver.ordinal) == ("cuda", "Fake Second GPU", 1)  # type: ignore[attr-defined]
+                assert (opened.kind, opened.name, opened.backend.ordinal) == ("cuda", "Fake Second GPU", 1)  # type: ignore[attr-defined]
 
 
 def test_the_environment_may_ask_for_cuda(fake: fake_cuda.FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,12 +103,12 @@ def test_what_was_current_before_is_current_again(fake: fake_cuda.FakeCuda, cuda
 
 def test_a_driver_that_is_closed_keeps_its_context_for_what_is_left(fake: fake_cuda.FakeCuda) -> None:
     [offer] = cuda.offers()
-    driver = offer.open()
-    allocation = driver.allocate(10, 0, b"")
-    driver.close()
+    backend = offer.open()
+    allocation = backend.allocate(10, 0, b"")
+    backend.close()
     assert fake.contexts[0].retained == 1
     with pytest.raises(extmem.HandleStateError, match="is closed"):
-        driver.allocate(10, 0, b"")
+        backend.allocate(10, 0, b"")
     allocation.close()
     allocation.close()
     assert fake.contexts[0].retained == 0

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from extmem import vk
-from extmem.devices.host.backend import HostDriver
+from extmem.devices.host.backend import HostBackend
 from extmem.errors import UnsupportedError
 from tests.systems import on_linux, on_windows
 
@@ -21,13 +21,13 @@ TRANSFER = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER
 
 
 @pytest.fixture
-def driver() -> HostDriver:
-    return HostDriver()
+def backend() -> HostBackend:
+    return HostBackend()
 
 
-def buffer_answer(driver: HostDriver, kind: int, flags: int = 0) -> vk.ExternalMemoryProperties:
+def buffer_answer(backend: HostBackend, kind: int, flags: int = 0) -> vk.ExternalMemoryProperties:
     info = vk.PhysicalDeviceExternalBufferInfo(vk.BufferCreateFlagBits(flags), TRANSFER, HandleType(kind))
-    return driver.external_buffer_properties(info).external_memory_properties
+    return backend.external_buffer_properties(info).external_memory_properties
 
 
 def image_query(
@@ -43,8 +43,8 @@ def image_query(
     )
 
 
-def image_answer(driver: HostDriver, kind: int, usage: int) -> vk.ExternalMemoryProperties:
-    found = vk.find(driver.image_format_properties(image_query(kind, usage)), vk.ExternalImageFormatProperties)
+def image_answer(backend: HostBackend, kind: int, usage: int) -> vk.ExternalMemoryProperties:
+    found = vk.find(backend.image_format_properties(image_query(kind, usage)), vk.ExternalImageFormatProperties)
     assert found is not None
     return found.external_memory_properties
 
@@ -61,30 +61,32 @@ def image_answer(driver: HostDriver, kind: int, usage: int) -> vk.ExternalMemory
     ],
 )
 def test_B86_buffers_list_each_type_with_those_it_goes_with(
-    driver: HostDriver, kind: HandleType, features: Feature, compatible: HandleType, again: HandleType
+    backend: HostBackend, kind: HandleType, features: Feature, compatible: HandleType, again: HandleType
 ) -> None:
-    answer = buffer_answer(driver, kind)
+    answer = buffer_answer(backend, kind)
     assert answer == vk.ExternalMemoryProperties(features, again, compatible)
     assert answer.compatible_handle_types & kind
 
 
 @pytest.mark.parametrize("kind", [on_linux(FD), WIN32, KMT, HOST])
-def test_B86_images_list_exactly_themselves(driver: HostDriver, kind: HandleType) -> None:
-    assert image_answer(driver, kind, Usage.TRANSFER_SRC | Usage.TRANSFER_DST).compatible_handle_types == kind
+def test_B86_images_list_exactly_themselves(backend: HostBackend, kind: HandleType) -> None:
+    assert image_answer(backend, kind, Usage.TRANSFER_SRC | Usage.TRANSFER_DST).compatible_handle_types == kind
 
 
 def test_B79_transfer_images_export_and_import_what_drivers_must() -> None:
-    driver = HostDriver()
+    backend = HostBackend()
     usage = Usage.TRANSFER_SRC | Usage.TRANSFER_DST
     for kind in (WIN32, KMT):
-        assert image_answer(driver, kind, usage).external_memory_features == BOTH
-    assert image_answer(driver, HOST, usage).external_memory_features == Feature.IMPORTABLE
+        assert image_answer(backend, kind, usage).external_memory_features == BOTH
+    assert image_answer(backend, HOST, usage).external_memory_features == Feature.IMPORTABLE
 
 
 @pytest.mark.linux_only("a section has one name for life: what was imported on Windows is not exported again")
 @pytest.mark.parametrize("kind", [FD, WIN32, KMT])
-def test_B85_what_is_imported_can_be_exported_as_the_same_type_and_as_fd(driver: HostDriver, kind: HandleType) -> None:
-    answer = buffer_answer(driver, kind)
+def test_B85_what_is_imported_can_be_exported_as_the_same_type_and_as_fd(
+    backend: HostBackend, kind: HandleType
+) -> None:
+    answer = buffer_answer(backend, kind)
     assert answer.export_from_imported_handle_types & kind == kind
     assert answer.export_from_imported_handle_types & FD
 
@@ -93,14 +95,14 @@ def test_B85_what_is_imported_can_be_exported_as_the_same_type_and_as_fd(driver:
     "kind",
     [bit for bit in HandleType if bit not in (FD, WIN32, KMT, HOST)] + [HandleType(0), FD | WIN32],
 )
-def test_no_other_type_has_any_feature(driver: HostDriver, kind: HandleType) -> None:
-    answer = buffer_answer(driver, kind)
+def test_no_other_type_has_any_feature(backend: HostBackend, kind: HandleType) -> None:
+    answer = buffer_answer(backend, kind)
     assert answer.external_memory_features == 0
     assert answer.export_from_imported_handle_types == 0
     assert answer.compatible_handle_types == kind
     if kind:
         with pytest.raises(UnsupportedError, match="FORMAT_NOT_SUPPORTED"):
-            driver.image_format_properties(image_query(kind, Usage.TRANSFER_SRC))
+            backend.image_format_properties(image_query(kind, Usage.TRANSFER_SRC))
 
 
 SPARSE = vk.BufferCreateFlagBits.SPARSE_BINDING
@@ -114,25 +116,25 @@ BUFFER_USAGES = tuple(vk.BufferUsageFlagBits(1 << bit) for bit in range(9))
 
 
 @pytest.mark.parametrize("kind", [on_linux(FD), WIN32, KMT])
-def test_info_of_buffers_dedicated_only_means_requires_dedicated(driver: HostDriver, kind: HandleType) -> None:
+def test_info_of_buffers_dedicated_only_means_requires_dedicated(backend: HostBackend, kind: HandleType) -> None:
     for flags, usage in itertools.product(SPARSE_SETS, BUFFER_USAGES):
         chained = vk.BufferUsageFlags2CreateInfo(vk.BufferUsageFlagBits2(int(usage)))
         info = vk.PhysicalDeviceExternalBufferInfo(flags, usage, kind, chained)
-        answer = driver.external_buffer_properties(info)
+        answer = backend.external_buffer_properties(info)
         assert info == vk.PhysicalDeviceExternalBufferInfo(flags, usage, kind, chained)
         assert info.s_type == vk.StructureType.PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO
         assert answer.s_type == vk.StructureType.EXTERNAL_BUFFER_PROPERTIES
         assert answer.p_next is None
         plain = vk.PhysicalDeviceExternalBufferInfo(flags, usage, kind)
-        assert driver.external_buffer_properties(plain) == answer  # the usage in the newer struct changes nothing
+        assert backend.external_buffer_properties(plain) == answer  # the usage in the newer struct changes nothing
         features = answer.external_memory_properties.external_memory_features
         create = vk.BufferCreateInfo(flags, 1024, usage, p_next=vk.ExternalMemoryBufferCreateInfo(kind))
         if not features & Feature.EXPORTABLE:
             assert flags
             with pytest.raises(UnsupportedError):
-                driver.buffer_requirements(create)
+                backend.buffer_requirements(create)
             continue
-        required = driver.buffer_requirements(create)
+        required = backend.buffer_requirements(create)
         assert bool(features & Feature.DEDICATED_ONLY) == required.requires_dedicated
         assert required.size >= 1024
 
@@ -160,14 +162,14 @@ IMAGE_USAGES = (
 
 
 @pytest.mark.parametrize("kind", [on_linux(FD), WIN32, KMT])
-def test_info_of_images_dedicated_only_means_requires_dedicated(driver: HostDriver, kind: HandleType) -> None:
+def test_info_of_images_dedicated_only_means_requires_dedicated(backend: HostBackend, kind: HandleType) -> None:
     seen = set()
     for flags, usage in itertools.product(IMAGE_FLAGS, IMAGE_USAGES):
         deep = usage & Usage.DEPTH_STENCIL_ATTACHMENT
         vk_format = vk.Format.D16_UNORM if deep else vk.Format.R8G8B8A8_UNORM
         info = image_query(kind, usage, vk_format, flags)
         try:
-            answer = driver.image_format_properties(info)
+            answer = backend.image_format_properties(info)
         except UnsupportedError:
             assert flags & vk.ImageCreateFlagBits.SPARSE_BINDING
             continue
@@ -187,21 +189,23 @@ def test_info_of_images_dedicated_only_means_requires_dedicated(driver: HostDriv
             usage,
             p_next=vk.ExternalMemoryImageCreateInfo(kind),
         )
-        required = driver.image_requirements(create)
+        required = backend.image_requirements(create)
         assert bool(features & Feature.DEDICATED_ONLY) == required.requires_dedicated == required.prefers_dedicated
         seen.add(required.requires_dedicated)
         create.p_next = None
-        assert not driver.image_requirements(create).requires_dedicated, "an image that is not external"
+        assert not backend.image_requirements(create).requires_dedicated, "an image that is not external"
     assert seen == {True, False}
 
 
-def test_host_pointers_are_never_dedicated_only(driver: HostDriver) -> None:
-    assert image_answer(driver, HOST, Usage.COLOR_ATTACHMENT).external_memory_features == Feature.IMPORTABLE
-    assert image_answer(driver, WIN32, Usage.COLOR_ATTACHMENT).external_memory_features == BOTH | Feature.DEDICATED_ONLY
+def test_host_pointers_are_never_dedicated_only(backend: HostBackend) -> None:
+    assert image_answer(backend, HOST, Usage.COLOR_ATTACHMENT).external_memory_features == Feature.IMPORTABLE
+    assert (
+        image_answer(backend, WIN32, Usage.COLOR_ATTACHMENT).external_memory_features == BOTH | Feature.DEDICATED_ONLY
+    )
 
 
-def test_without_a_type_no_external_answer_is_chained(driver: HostDriver) -> None:
-    assert driver.image_format_properties(image_query(0, Usage.SAMPLED)).p_next is None
+def test_without_a_type_no_external_answer_is_chained(backend: HostBackend) -> None:
+    assert backend.image_format_properties(image_query(0, Usage.SAMPLED)).p_next is None
     query = image_query(0, Usage.SAMPLED)
     query.p_next = None
-    assert driver.image_format_properties(query).p_next is None
+    assert backend.image_format_properties(query).p_next is None

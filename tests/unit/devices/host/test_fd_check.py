@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from extmem import raw, vk
+from extmem.api import Device
 from extmem.devices.host import mapping, memfd
-from extmem.devices.host.backend import HostDriver
+from extmem.devices.host.backend import HostBackend
 from extmem.errors import AccessDeniedError, DriverError, ExtmemError, UnsupportedError
 from extmem.handles import FdHandle
-from extmem.memory import Descriptor, Device
+from extmem.sharing.descriptor import Descriptor
 
 PAGE = mmap.PAGESIZE
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -29,8 +30,8 @@ NT = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 
 
 @pytest.fixture
-def driver() -> HostDriver:
-    return HostDriver()
+def backend() -> HostBackend:
+    return HostBackend()
 
 
 @contextlib.contextmanager
@@ -46,15 +47,15 @@ def open_memfd(size: int = 2 * PAGE, seals: int = memfd.SEALS) -> Iterator[int]:
             os.close(fd)
 
 
-def test_a_strange_but_sealed_memory_file_is_all_payload(driver: HostDriver) -> None:
+def test_a_strange_but_sealed_memory_file_is_all_payload(backend: HostBackend) -> None:
     with open_memfd(3 * PAGE) as fd:
-        facts = driver.inspect_fd(fd, FD)
+        facts = backend.inspect_fd(fd, FD)
         assert (facts.valid, facts.capacity, facts.descriptor) == (True, 3 * PAGE, b"")
         assert "mark of a payload" in facts.descriptor_problem
-        imported = driver.import_fd(fd, 3 * PAGE, 0)
+        imported = backend.import_fd(fd, 3 * PAGE, 0)
         imported.close()
         with pytest.raises(DriverError, match=f"holds {3 * PAGE} bytes"):
-            driver.import_fd(fd, 3 * PAGE + 1, 0)
+            backend.import_fd(fd, 3 * PAGE + 1, 0)
         os.fstat(fd)
 
 
@@ -89,50 +90,50 @@ def strangers() -> Iterator[dict[str, int]]:
         yield fds
 
 
-def test_a_stranger_is_told_what_it_is_and_stays_open(driver: HostDriver) -> None:
+def test_a_stranger_is_told_what_it_is_and_stays_open(backend: HostBackend) -> None:
     with strangers() as fds:
         for words, fd in fds.items():
-            facts = driver.inspect_fd(fd, FD)
+            facts = backend.inspect_fd(fd, FD)
             assert facts.valid == words.startswith("holds"), words
             with pytest.raises(DriverError, match=words) as caught:
-                driver.import_fd(fd, PAGE, 0)
+                backend.import_fd(fd, PAGE, 0)
             assert caught.value.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE
             assert words in str(caught.value)
             os.fstat(fd)
 
 
 @pytest.mark.parametrize("fd", [-1, -100, 1 << 20, 1 << 40])
-def test_a_number_that_is_no_fd_is_told_so(driver: HostDriver, fd: int) -> None:
-    facts = driver.inspect_fd(fd, FD)
+def test_a_number_that_is_no_fd_is_told_so(backend: HostBackend, fd: int) -> None:
+    facts = backend.inspect_fd(fd, FD)
     assert (facts.kind, facts.valid) == ("closed", False)
     with pytest.raises(DriverError, match="not open"):
-        driver.import_fd(fd, PAGE, 0)
+        backend.import_fd(fd, PAGE, 0)
 
 
-def test_an_fd_is_no_payload_of_another_type(driver: HostDriver) -> None:
-    allocation = driver.allocate(PAGE, 0, b"")
-    facts = driver.inspect_fd(allocation.fd, vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF)
+def test_an_fd_is_no_payload_of_another_type(backend: HostBackend) -> None:
+    allocation = backend.allocate(PAGE, 0, b"")
+    facts = backend.inspect_fd(allocation.fd, vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF)
     assert not facts.valid and "DMA_BUF" in facts.problem
-    assert driver.inspect_fd(allocation.fd, FD).valid
+    assert backend.inspect_fd(allocation.fd, FD).valid
     with pytest.raises(UnsupportedError, match="DMA_BUF"):
-        driver.fd_memory_type_bits(vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF, allocation.fd)
+        backend.fd_memory_type_bits(vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF, allocation.fd)
     with pytest.raises(UnsupportedError, match="D3D11_TEXTURE"):
-        driver.handle_memory_type_bits(vk.ExternalMemoryHandleTypeFlagBits.D3D11_TEXTURE, 4)
+        backend.handle_memory_type_bits(vk.ExternalMemoryHandleTypeFlagBits.D3D11_TEXTURE, 4)
     allocation.close()
 
 
-def test_a_payload_without_a_description_says_so(driver: HostDriver) -> None:
-    allocation = driver.allocate(PAGE, 0, b"")
-    facts = driver.inspect_fd(allocation.fd, FD)
+def test_a_payload_without_a_description_says_so(backend: HostBackend) -> None:
+    allocation = backend.allocate(PAGE, 0, b"")
+    facts = backend.inspect_fd(allocation.fd, FD)
     assert (facts.valid, facts.capacity, facts.descriptor) == (True, PAGE, b"")
     assert facts.descriptor_problem == "the payload was made without one"
     allocation.close()
 
 
-def test_a_damaged_self_description_is_named_and_the_payload_still_imports(driver: HostDriver) -> None:
-    allocation = driver.allocate(PAGE, 0, b"descriptor")
+def test_a_damaged_self_description_is_named_and_the_payload_still_imports(backend: HostBackend) -> None:
+    allocation = backend.allocate(PAGE, 0, b"descriptor")
     os.pwrite(allocation.fd, b"X", 2 * PAGE - PAGE + 20)
-    facts = driver.inspect_fd(allocation.fd, FD)
+    facts = backend.inspect_fd(allocation.fd, FD)
     assert facts.valid and facts.descriptor == b"" and "checksum" in facts.descriptor_problem
     allocation.close()
 
@@ -156,7 +157,7 @@ def test_a_file_of_huge_pages_is_refused(device: Device) -> None:
     try:
         huge = os.fstatvfs(fd).f_bsize
         with pytest.raises(DriverError, match=rf"huge pages \({huge} bytes each\)"):
-            HostDriver().import_fd(fd, PAGE, 0)
+            HostBackend().import_fd(fd, PAGE, 0)
         with FdHandle(os.dup(fd)) as handle:
             with pytest.raises(ExtmemError, match="huge pages"):
                 device.open(handle)
@@ -167,14 +168,14 @@ def test_a_file_of_huge_pages_is_refused(device: Device) -> None:
         os.close(fd)
 
 
-def test_what_its_maker_takes_back_of_a_payload_reads_as_zeros(driver: HostDriver) -> None:
+def test_what_its_maker_takes_back_of_a_payload_reads_as_zeros(backend: HostBackend) -> None:
     """The reason why files of ordinary pages are accepted."""
     with open_memfd(3 * PAGE) as fd:
-        allocation = driver.import_fd(fd, 3 * PAGE, 0)
+        allocation = backend.import_fd(fd, 3 * PAGE, 0)
         data = memoryview(bytearray(PAGE))
-        driver.write(allocation, 0, memoryview(b"x" * PAGE))
+        backend.write(allocation, 0, memoryview(b"x" * PAGE))
         ctypes.CDLL(None, use_errno=True).fallocate(fd, 3, ctypes.c_long(0), ctypes.c_long(PAGE))  # PUNCH_HOLE
-        driver.read(allocation, 0, data)
+        backend.read(allocation, 0, data)
         assert bytes(data) == bytes(PAGE)
         allocation.close()
 
@@ -184,7 +185,7 @@ def test_a_file_sealed_against_writing_is_read_only(device: Device, seal: int) -
     with open_memfd(3 * PAGE, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW) as fd:
         os.pwrite(fd, b"sealed", 0)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal)
-        facts = HostDriver().inspect_fd(fd, FD)
+        facts = HostBackend().inspect_fd(fd, FD)
         assert (facts.valid, facts.writable) == (True, False)
         statement = Descriptor(handle_types=FD | NT, allocation_size=3 * PAGE)
         with raw.import_payload(device, FdHandle(os.dup(fd)), statement) as memory:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from extmem import vk
-from extmem.devices.host.backend import HostDriver
+from extmem.devices.host.backend import HostBackend
 from extmem.errors import UnsupportedError
 
 Usage = vk.ImageUsageFlagBits
@@ -32,23 +32,23 @@ def image(
 
 
 @pytest.fixture
-def driver() -> HostDriver:
-    return HostDriver()
+def backend() -> HostBackend:
+    return HostBackend()
 
 
-def test_linear_rows_begin_at_64_bytes_and_optimal_ones_at_256(driver: HostDriver) -> None:
-    linear = driver.image_requirements(image())
+def test_linear_rows_begin_at_64_bytes_and_optimal_ones_at_256(backend: HostBackend) -> None:
+    linear = backend.image_requirements(image())
     assert (linear.size, linear.alignment, linear.memory_type_bits) == (448 * 50, 64, 0b11)
-    optimal = driver.image_requirements(image(tiling=vk.ImageTiling.OPTIMAL))
+    optimal = backend.image_requirements(image(tiling=vk.ImageTiling.OPTIMAL))
     assert (optimal.size, optimal.alignment, optimal.memory_type_bits) == (512 * 50, 256, 0b01)
 
 
-def test_subresources_do_not_overlap_and_fill_the_image(driver: HostDriver) -> None:
+def test_subresources_do_not_overlap_and_fill_the_image(backend: HostBackend) -> None:
     info = image(37, 19, levels=6, layers=3)
     ranges = []
     for layer in range(3):
         for level in range(6):
-            found = driver.image_subresource_layout(
+            found = backend.image_subresource_layout(
                 info, vk.ImageSubresource(vk.ImageAspectFlagBits.COLOR, level, layer)
             )
             width, height = max(1, 37 >> level), max(1, 19 >> level)
@@ -58,20 +58,20 @@ def test_subresources_do_not_overlap_and_fill_the_image(driver: HostDriver) -> N
     ranges.sort()
     assert ranges[0][0] == 0
     assert all(end == begin for (_, end), (begin, _) in zip(ranges, ranges[1:], strict=False))
-    assert ranges[-1][1] == driver.image_requirements(info).size
+    assert ranges[-1][1] == backend.image_requirements(info).size
 
 
-def test_slices_of_a_3d_image_follow_each_other(driver: HostDriver) -> None:
+def test_slices_of_a_3d_image_follow_each_other(backend: HostBackend) -> None:
     info = image(8, 4, 5, kind=vk.ImageType.TYPE_3D)
-    found = driver.image_subresource_layout(info, vk.ImageSubresource(vk.ImageAspectFlagBits.COLOR, 0, 0))
+    found = backend.image_subresource_layout(info, vk.ImageSubresource(vk.ImageAspectFlagBits.COLOR, 0, 0))
     assert (found.row_pitch, found.depth_pitch, found.size) == (64, 256, 1280)
 
 
-def test_optimal_images_keep_their_layout_to_themselves(driver: HostDriver) -> None:
+def test_optimal_images_keep_their_layout_to_themselves(backend: HostBackend) -> None:
     subresource = vk.ImageSubresource(vk.ImageAspectFlagBits.COLOR, 0, 0)
     with pytest.raises(UnsupportedError, match="LINEAR"):
-        driver.image_subresource_layout(image(tiling=vk.ImageTiling.OPTIMAL), subresource)
-    assert driver.image_subresource_layout(image(), subresource).offset == 0
+        backend.image_subresource_layout(image(tiling=vk.ImageTiling.OPTIMAL), subresource)
+    assert backend.image_subresource_layout(image(), subresource).offset == 0
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_optimal_images_keep_their_layout_to_themselves(driver: HostDriver) -> N
         vk.ImageSubresource(vk.ImageAspectFlagBits.COLOR | vk.ImageAspectFlagBits.DEPTH, 0, 0),
     ],
 )
-def test_a_subresource_that_the_image_lacks_is_an_error(driver: HostDriver, subresource: vk.ImageSubresource) -> None:
+def test_a_subresource_that_the_image_lacks_is_an_error(backend: HostBackend, subresource: vk.ImageSubresource) -> None:
     with pytest.raises(ValueError, match="asked for"):
-        driver.image_subresource_layout(image(), subresource)
+        backend.image_subresource_layout(image(), subresource)
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,10 @@ def test_a_subresource_that_the_image_lacks_is_an_error(driver: HostDriver, subr
     ],
 )
 def test_what_cannot_be_made_is_refused_with_the_reason(
-    driver: HostDriver, info: vk.ImageCreateInfo, problem: str
+    backend: HostBackend, info: vk.ImageCreateInfo, problem: str
 ) -> None:
     with pytest.raises(UnsupportedError, match=f"FORMAT_NOT_SUPPORTED.*{problem}"):
-        driver.image_requirements(info)
+        backend.image_requirements(info)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_what_cannot_be_made_is_refused_with_the_reason(
         dataclasses.replace(image(kind=vk.ImageType.TYPE_3D), flags=Flag.CREATE_2D_ARRAY_COMPATIBLE),
     ],
 )
-def test_what_can_be_made_is_made(driver: HostDriver, info: vk.ImageCreateInfo) -> None:
-    assert driver.image_requirements(info).size > 0
+def test_what_can_be_made_is_made(backend: HostBackend, info: vk.ImageCreateInfo) -> None:
+    assert backend.image_requirements(info).size > 0
 
 
 @pytest.mark.parametrize(
@@ -157,12 +157,12 @@ def test_what_can_be_made_is_made(driver: HostDriver, info: vk.ImageCreateInfo) 
     ],
 )
 def test_limits_are_told_and_kept(
-    driver: HostDriver, kind: vk.ImageType, extent: tuple[int, int, int], levels: int, layers: int
+    backend: HostBackend, kind: vk.ImageType, extent: tuple[int, int, int], levels: int, layers: int
 ) -> None:
     query = vk.PhysicalDeviceImageFormatInfo2(vk.Format.R8_UNORM, kind, vk.ImageTiling.LINEAR, Usage.SAMPLED)
-    found = driver.image_format_properties(query).image_format_properties
+    found = backend.image_format_properties(query).image_format_properties
     assert found.max_extent == vk.Extent3D(*extent)
     assert (found.max_mip_levels, found.max_array_layers, found.sample_counts) == (levels, layers, ONE)
     assert found.max_resource_size >= 1 << 31
     largest = image(*extent, kind=kind, vk_format=vk.Format.R8_UNORM, levels=levels, layers=layers)
-    assert driver.image_requirements(largest).size > 0
+    assert backend.image_requirements(largest).size > 0

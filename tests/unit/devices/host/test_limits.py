@@ -14,7 +14,7 @@ import pytest
 
 from extmem import vk
 from extmem.devices.host import memfd
-from extmem.devices.host.backend import HostDriver
+from extmem.devices.host.backend import HostBackend
 from extmem.devices.host.memory import HostAllocation
 from extmem.errors import DriverError, OutOfMemoryError
 from extmem.owning import OwnedFd
@@ -24,8 +24,8 @@ FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 
 
 @pytest.fixture
-def driver() -> HostDriver:
-    return HostDriver()
+def backend() -> HostBackend:
+    return HostBackend()
 
 
 def open_fds() -> set[str]:
@@ -36,16 +36,16 @@ def open_fds() -> set[str]:
 
 
 @pytest.mark.parametrize(("size", "kind"), [(0, 0), (-1, 0), (PAGE, 2), (PAGE, -1)])
-def test_impossible_sizes_and_types_never_reach_the_kernel(driver: HostDriver, size: int, kind: int) -> None:
+def test_impossible_sizes_and_types_never_reach_the_kernel(backend: HostBackend, size: int, kind: int) -> None:
     with pytest.raises(DriverError, match="are asked for"):
-        driver.allocate(size, kind, b"")
+        backend.allocate(size, kind, b"")
 
 
-def test_more_than_the_heap_is_out_of_device_memory(driver: HostDriver) -> None:
-    heap = driver.memory_properties().memory_heaps[0].size
+def test_more_than_the_heap_is_out_of_device_memory(backend: HostBackend) -> None:
+    heap = backend.memory_properties().memory_heaps[0].size
     for size in (heap + 1, 1 << 62, 1 << 80):
         with pytest.raises(OutOfMemoryError, match=f"the heap has {heap}") as caught:
-            driver.allocate(size, 0, b"")
+            backend.allocate(size, 0, b"")
         assert caught.value.result == vk.Result.ERROR_OUT_OF_DEVICE_MEMORY
 
 
@@ -59,19 +59,19 @@ def limit(kind: int, value: int) -> Iterator[None]:
         resource.setrlimit(kind, (soft, hard))
 
 
-def test_a_file_size_limit_is_a_clear_error_and_leaves_nothing(driver: HostDriver) -> None:
+def test_a_file_size_limit_is_a_clear_error_and_leaves_nothing(backend: HostBackend) -> None:
     before = open_fds()
     with limit(resource.RLIMIT_FSIZE, 1 << 20):
-        driver.allocate(PAGE, 0, b"").close()
+        backend.allocate(PAGE, 0, b"").close()
         with pytest.raises(OutOfMemoryError, match="1048576 bytes; raise `ulimit -f`") as caught:
-            driver.allocate(1 << 21, 0, b"")
+            backend.allocate(1 << 21, 0, b"")
     assert caught.value.result == vk.Result.ERROR_OUT_OF_DEVICE_MEMORY
     assert open_fds() == before
-    driver.allocate(1 << 21, 0, b"").close()
+    backend.allocate(1 << 21, 0, b"").close()
 
 
-def test_a_full_descriptor_table_is_a_clear_error(driver: HostDriver) -> None:
-    allocation = driver.allocate(PAGE, 0, b"")
+def test_a_full_descriptor_table_is_a_clear_error(backend: HostBackend) -> None:
+    allocation = backend.allocate(PAGE, 0, b"")
     held = []
     with limit(resource.RLIMIT_NOFILE, 64):
         try:
@@ -79,19 +79,19 @@ def test_a_full_descriptor_table_is_a_clear_error(driver: HostDriver) -> None:
                 held.append(os.dup(allocation.fd))
         except OSError as error:
             assert error.errno == errno.EMFILE
-        for action in (lambda: driver.allocate(PAGE, 0, b""), lambda: driver.export_fd(allocation)):
+        for action in (lambda: backend.allocate(PAGE, 0, b""), lambda: backend.export_fd(allocation)):
             with pytest.raises(OutOfMemoryError, match="64 descriptors open.*ulimit -n") as caught:
                 action()
             assert caught.value.result == vk.Result.ERROR_TOO_MANY_OBJECTS
         assert allocation.map().size == PAGE  # it needs no fd
     for fd in held:
         os.close(fd)
-    driver.allocate(PAGE, 0, b"").close()
+    backend.allocate(PAGE, 0, b"").close()
     allocation.close()
 
 
-def test_no_address_space_is_a_clear_error(driver: HostDriver) -> None:
-    allocation = driver.allocate(64 << 20, 0, b"")
+def test_no_address_space_is_a_clear_error(backend: HostBackend) -> None:
+    allocation = backend.allocate(64 << 20, 0, b"")
     used = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
     with limit(resource.RLIMIT_AS, used + (16 << 20)):
         with pytest.raises(OutOfMemoryError, match="vm.max_map_count"):
@@ -101,7 +101,7 @@ def test_no_address_space_is_a_clear_error(driver: HostDriver) -> None:
 
 
 def test_an_older_kernel_without_noexec_seals_makes_payloads_too(
-    driver: HostDriver, monkeypatch: pytest.MonkeyPatch
+    backend: HostBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, asked = os.memfd_create, []
 
@@ -112,19 +112,19 @@ def test_an_older_kernel_without_noexec_seals_makes_payloads_too(
         return real(name, flags)
 
     monkeypatch.setattr(os, "memfd_create", older)
-    allocation = driver.allocate(PAGE, 0, b"d")
-    assert len(asked) == 2 and driver.inspect_fd(allocation.fd, FD).valid
+    allocation = backend.allocate(PAGE, 0, b"d")
+    assert len(asked) == 2 and backend.inspect_fd(allocation.fd, FD).valid
     allocation.close()
 
 
-def test_an_interrupted_allocation_leaves_nothing(driver: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_allocation_leaves_nothing(backend: HostBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(fd: int, size: int) -> None:
         raise KeyboardInterrupt
 
     before = open_fds()
     monkeypatch.setattr(memfd.reserve, "reserve", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        driver.allocate(PAGE, 0, b"")
+        backend.allocate(PAGE, 0, b"")
     assert open_fds() == before
 
 

@@ -17,10 +17,10 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices import host
 from extmem.devices.host.mapping import range_is_mapped
 from extmem.errors import OutOfMemoryError, RuleViolation
-from extmem.memory import Device
 
 PAGE = mmap.PAGESIZE
 HOST = vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION

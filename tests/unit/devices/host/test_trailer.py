@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from extmem.devices.backend import DESCRIPTOR_LIMIT
 from extmem.devices.host import trailer
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
 
 @pytest.mark.parametrize("descriptor", [b"", b"x", b"y" * DESCRIPTOR_LIMIT])

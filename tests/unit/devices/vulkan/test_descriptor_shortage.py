@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from extmem import raw, vk
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.api import Device
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.results import fail
 from extmem.errors import DriverError, OutOfMemoryError
-from extmem.memory import Device
 from tests.unit.devices.vulkan.steps import FD, SIZE, allocate
 
 Result = vk.Result
@@ -80,14 +80,14 @@ def test_a_lack_of_memory_keeps_its_result(result: int) -> None:
     assert isinstance(error, OutOfMemoryError) and "ulimit -n" not in str(error)
 
 
-def test_exports_and_imports_name_the_lack_and_leave_everything_as_it_was(driver: VulkanDriver) -> None:
-    memory = allocate(driver)
-    fd = driver.export_fd(memory).take()
-    driver.import_fd(fd, SIZE, 0).close()
+def test_exports_and_imports_name_the_lack_and_leave_everything_as_it_was(backend: VulkanBackend) -> None:
+    memory = allocate(backend)
+    fd = backend.export_fd(memory).take()
+    backend.import_fd(fd, SIZE, 0).close()
     calls: list[Callable[[], object]] = [
-        lambda: driver.export_fd(memory).close(),
-        lambda: driver.import_fd(fd, SIZE, 0).close(),
-        lambda: driver.import_fd(fd, SIZE, 0, known=True).close(),
+        lambda: backend.export_fd(memory).close(),
+        lambda: backend.import_fd(fd, SIZE, 0).close(),
+        lambda: backend.import_fd(fd, SIZE, 0, known=True).close(),
     ]
     for left in range(4):
         for call in calls:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from extmem import errors, vk
+from extmem.api import Device, DeviceMemory
 from extmem.devices.vulkan.call_structs import Spares
 from extmem.handles import FdHandle
-from extmem.memory import Device, DeviceMemory
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST

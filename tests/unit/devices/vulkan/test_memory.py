@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from extmem import vk
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.api import Device
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.memory import Device
 from extmem.vk.abi import ffi
 from tests.unit.devices.vulkan.steps import (
     FD,
@@ -32,37 +32,37 @@ from tests.unit.devices.vulkan.steps import (
 )
 
 
-def test_it_is_freed_once_and_refuses_everything_afterwards(driver: VulkanDriver) -> None:
-    memory = allocate(driver)
+def test_it_is_freed_once_and_refuses_everything_afterwards(backend: VulkanBackend) -> None:
+    memory = allocate(backend)
     assert memory.live and memory.size >= SIZE and not memory.closed
     assert memory.fd is not None
     memory.close()
     memory.close()
     assert memory.closed and memory.raw == 0
-    for use in (lambda: memory.live, lambda: memory.fd, memory.map, lambda: driver.export_fd(memory)):
+    for use in (lambda: memory.live, lambda: memory.fd, memory.map, lambda: backend.export_fd(memory)):
         with pytest.raises(HandleStateError, match="is freed"):
             use()
     with pytest.raises(HandleStateError, match="is freed"):
-        driver.write(memory, 0, memoryview(b"late"))
+        backend.write(memory, 0, memoryview(b"late"))
     with pytest.raises(HandleStateError, match="is freed"):
-        driver.bind(memory, 0, driver_buffer := driver.create_buffer(buffer_info()))
-    driver.destroy(driver_buffer)
-    assert still_works(driver)
+        backend.bind(memory, 0, driver_buffer := backend.create_buffer(buffer_info()))
+    backend.destroy(driver_buffer)
+    assert still_works(backend)
 
 
-def test_it_is_mapped_once(driver: VulkanDriver) -> None:
-    memory = mappable(driver)
+def test_it_is_mapped_once(backend: VulkanBackend) -> None:
+    memory = mappable(backend)
     assert not memory.mapped
     first = memory.map()
     assert memory.mapped and memory.map() is first and first.writable
-    driver.free(memory)
+    backend.free(memory)
 
 
 def test_memory_that_the_host_does_not_see_is_refused_with_what_would_do(
-    driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch
+    backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = mappable(driver)
-    monkeypatch.setattr(driver, "host_visible", (False,) * len(driver.host_visible))
+    memory = mappable(backend)
+    monkeypatch.setattr(backend, "host_visible", (False,) * len(backend.host_visible))
     with pytest.raises(UnsupportedError, match="cannot be seen by the host; use memory.read"):
         memory.map()
     monkeypatch.undo()
@@ -71,8 +71,8 @@ def test_memory_that_the_host_does_not_see_is_refused_with_what_would_do(
 
 
 @pytest.mark.linux_only("Vulkan drivers share by fd on Linux alone")
-def test_its_fd_is_borrowed_and_made_when_first_asked_for(driver: VulkanDriver) -> None:
-    memory, plain = allocate(driver), allocate(driver, types=0)
+def test_its_fd_is_borrowed_and_made_when_first_asked_for(backend: VulkanBackend) -> None:
+    memory, plain = allocate(backend), allocate(backend, types=0)
     before = len(os.listdir("/proc/self/fd"))
     fd = memory.fd
     assert fd is not None and memory.fd == fd and len(os.listdir("/proc/self/fd")) == before + 1
@@ -84,12 +84,12 @@ def test_its_fd_is_borrowed_and_made_when_first_asked_for(driver: VulkanDriver) 
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
-def test_exported_fds_are_new_ones_and_close_on_exec(driver: VulkanDriver) -> None:
-    memory = allocate(driver)
-    fds = [driver.export_fd(memory).take() for _ in range(3)]
+def test_exported_fds_are_new_ones_and_close_on_exec(backend: VulkanBackend) -> None:
+    memory = allocate(backend)
+    fds = [backend.export_fd(memory).take() for _ in range(3)]
     assert len(set(fds)) == 3 and not any(os.get_inheritable(fd) for fd in fds)
     memory.close()
-    other = driver.import_fd(fds[0], memory.size, memory.memory_type_index)
+    other = backend.import_fd(fds[0], memory.size, memory.memory_type_index)
     other.close()
     for fd in fds:
         os.close(fd)
@@ -97,81 +97,81 @@ def test_exported_fds_are_new_ones_and_close_on_exec(driver: VulkanDriver) -> No
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 @pytest.mark.parametrize("types", [FD, W32, KMT])
-def test_every_opaque_type_is_the_drivers_fd_underneath(driver: VulkanDriver, types: HandleType) -> None:
-    memory = allocate(driver, types=types)
+def test_every_opaque_type_is_the_drivers_fd_underneath(backend: VulkanBackend, types: HandleType) -> None:
+    memory = allocate(backend, types=types)
     assert memory.handle_types == FD and memory.stated_identity and memory.identity is None
     memory.close()
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
-def test_payloads_have_identities_of_their_own(driver: VulkanDriver) -> None:
-    memories = [allocate(driver) for _ in range(20)]
+def test_payloads_have_identities_of_their_own(backend: VulkanBackend) -> None:
+    memories = [allocate(backend) for _ in range(20)]
     assert len({memory.stated_identity for memory in memories}) == 20
     for memory in memories:
         memory.close()
 
 
-def test_its_bytes_are_within_it(driver: VulkanDriver) -> None:
-    memory = allocate(driver)
-    driver.write(memory, memory.size - 4, memoryview(b"last"))
-    assert read(driver, memory, memory.size - 4, 4) == b"last"
+def test_its_bytes_are_within_it(backend: VulkanBackend) -> None:
+    memory = allocate(backend)
+    backend.write(memory, memory.size - 4, memoryview(b"last"))
+    assert read(backend, memory, memory.size - 4, 4) == b"last"
     for offset in (-1, memory.size - 3, memory.size, 1 << 60):
         with pytest.raises(ValueError, match="reach outside the allocation"):
-            driver.write(memory, offset, memoryview(b"lost"))
+            backend.write(memory, offset, memoryview(b"lost"))
         with pytest.raises(ValueError, match="reach outside the allocation"):
-            read(driver, memory, offset, 4)
+            read(backend, memory, offset, 4)
     memory.close()
 
 
-def test_host_memory_comes_in_where_it_is(driver: VulkanDriver) -> None:
+def test_host_memory_comes_in_where_it_is(backend: VulkanBackend) -> None:
     import ctypes
     import mmap
 
-    alignment = driver.min_imported_host_pointer_alignment
+    alignment = backend.min_imported_host_pointer_alignment
     area = mmap.mmap(-1, alignment * 4)
     address = ctypes.addressof(ctypes.c_char.from_buffer(area))
-    bits = driver.host_pointer_memory_type_bits(int(HOST), address)
+    bits = backend.host_pointer_memory_type_bits(int(HOST), address)
     index = (bits & -bits).bit_length() - 1
-    memory = driver.import_host_pointer(address, alignment * 2, index)
+    memory = backend.import_host_pointer(address, alignment * 2, index)
     assert memory.map().address == address and memory.fd is None, "no file is behind it, for all the driver says"
-    driver.write(memory, 8, memoryview(b"in place"))
+    backend.write(memory, 8, memoryview(b"in place"))
     assert area[8:16] == b"in place"
     memory.close()
     for wrong in ((address + 1, alignment), (address, alignment + 1), (1 << 46, alignment)):
         with pytest.raises(DriverError, match="must be multiples of") as error:
-            driver.import_host_pointer(*wrong, index)
+            backend.import_host_pointer(*wrong, index)
         assert error.value.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE
     assert area[8:16] == b"in place", "the pages are the host's"
     area.close()
 
 
-def test_a_dedicated_allocation_is_bound_to_what_it_is_for(driver: VulkanDriver) -> None:
-    buffer = driver.create_buffer(buffer_info(types=SHARED))
-    memory = driver.allocate(
+def test_a_dedicated_allocation_is_bound_to_what_it_is_for(backend: VulkanBackend) -> None:
+    buffer = backend.create_buffer(buffer_info(types=SHARED))
+    memory = backend.allocate(
         buffer.requirements.size, lowest(buffer.requirements), b"", handle_types=SHARED, dedicated=buffer
     )
-    if driver.host_visible[memory.memory_type_index]:
-        driver.write(memory, 0, memoryview(b"mine"))
+    if backend.host_visible[memory.memory_type_index]:
+        backend.write(memory, 0, memoryview(b"mine"))
         assert not buffer.bound, "the buffer is its owner's, who binds it"
-        assert read(driver, memory, 0, 4) == b"mine"
+        assert read(backend, memory, 0, 4) == b"mine"
     buffer.private = True
-    driver.write(memory, 0, memoryview(b"more"))
+    backend.write(memory, 0, memoryview(b"more"))
     assert buffer.bound, "bytes are moved through the buffer itself"
-    driver.bind(memory, 0, buffer)  # what is bound to it already
-    assert read(driver, memory, 0, 4) == b"more"
+    backend.bind(memory, 0, buffer)  # what is bound to it already
+    assert read(backend, memory, 0, 4) == b"more"
     memory.close()
-    driver.destroy(buffer)
+    backend.destroy(buffer)
 
 
-def test_bytes_of_memory_for_an_image_are_not_moved_by_buffers(driver: VulkanDriver) -> None:
-    image = driver.create_image(image_info(types=SHARED))
-    memory = driver.allocate(
+def test_bytes_of_memory_for_an_image_are_not_moved_by_buffers(backend: VulkanBackend) -> None:
+    image = backend.create_image(image_info(types=SHARED))
+    memory = backend.allocate(
         image.requirements.size, lowest(image.requirements), b"", handle_types=SHARED, dedicated=image
     )
     with pytest.raises(UnsupportedError, match=r"dedicated to an image.*Device\.commands"):
-        driver.write(memory, 0, memoryview(b"texel"))
+        backend.write(memory, 0, memoryview(b"texel"))
     memory.close()
-    driver.destroy(image)
+    backend.destroy(image)
 
 
 def test_a_device_closed_while_memory_is_open_ends_with_it(vulkan_device: Device) -> None:
@@ -182,19 +182,19 @@ def test_a_device_closed_while_memory_is_open_ends_with_it(vulkan_device: Device
         device.close()
     memory.write(b"still here")
     memory.close()
-    driver = device.driver
-    assert isinstance(driver, VulkanDriver)
-    last = mappable(driver)
-    driver.write(last, 0, memoryview(b"last"))
+    backend = device.backend
+    assert isinstance(backend, VulkanBackend)
+    last = mappable(backend)
+    backend.write(last, 0, memoryview(b"last"))
     device.close()
-    assert driver.owner.owes, "something of it lives"
+    assert backend.owner.owes, "something of it lives"
     assert last.map().size == last.size
     with pytest.raises(HandleStateError, match="is closed; open it again"):
-        allocate(driver)
+        allocate(backend)
     with pytest.raises(HandleStateError, match="is closed; open it again"):
-        driver.write(last, 0, memoryview(b"more"))
+        backend.write(last, 0, memoryview(b"more"))
     last.close()
-    assert not driver.owner.owes
+    assert not backend.owner.owes
     device.close()
 
 
@@ -208,10 +208,10 @@ def test_the_library_is_not_loaded_by_who_wants_the_host_device() -> None:
     assert Path("/proc/self/maps").exists()
 
 
-def test_a_mapping_is_seen_when_the_driver_is_done(driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mapping_is_seen_when_the_driver_is_done(backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver may write the address before it returns, and another thread requests it at that moment."""
-    memory = mappable(driver)
-    real, found = driver.commands.vkMapMemory, []
+    memory = mappable(backend)
+    real, found = backend.commands.vkMapMemory, []
     other = threading.Thread(target=lambda: found.append(memory.map().address))
 
     def early(*arguments: Any) -> int:
@@ -220,7 +220,7 @@ def test_a_mapping_is_seen_when_the_driver_is_done(driver: VulkanDriver, monkeyp
         other.join(0.2)  # it does not return before this thread does
         return int(real(*arguments))
 
-    monkeypatch.setattr(driver, "commands", _Wrapped(driver.commands, vkMapMemory=early))
+    monkeypatch.setattr(backend, "commands", _Wrapped(backend.commands, vkMapMemory=early))
     address = memory.map().address
     other.join()
     assert found == [address] and address != 0xBAD000
@@ -228,15 +228,15 @@ def test_a_mapping_is_seen_when_the_driver_is_done(driver: VulkanDriver, monkeyp
     memory.close()
 
 
-def test_a_mapping_that_failed_is_not_there(driver: VulkanDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = mappable(driver)
+def test_a_mapping_that_failed_is_not_there(backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = mappable(backend)
 
     def failing(*arguments: Any) -> int:
         arguments[-1][0] = ffi.cast("void *", 0xBAD000)
         return int(vk.Result.ERROR_MEMORY_MAP_FAILED)
 
     with monkeypatch.context() as patch, pytest.raises(DriverError, match="MEMORY_MAP_FAILED"):
-        patch.setattr(driver, "commands", _Wrapped(driver.commands, vkMapMemory=failing))
+        patch.setattr(backend, "commands", _Wrapped(backend.commands, vkMapMemory=failing))
         memory.map()
     assert not memory.mapped and memory.map().address not in (0, 0xBAD000)
     memory.close()
