@@ -57,7 +57,7 @@ def main() -> int:
                     break
             turn += 1
         ended = broker_pid() != broker
-    told = {
+    figures = {
         "interrupts": found.interrupts,
         "lost": len(found.lost),
         "closed twice": len(found.closed_twice),
@@ -67,7 +67,7 @@ def main() -> int:
     }
     for thing in found.all[:40]:
         sys.stderr.write(f"{thing}\n")
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(figures) + "\n")
     return 0 if not found.all and not ended else 1
 
 

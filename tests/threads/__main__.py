@@ -117,7 +117,7 @@ def main() -> int:
         else:
             found = closing(device, options.rounds, options.seconds)
         ended = broker_pid() != broker
-    told = {
+    figures = {
         "rounds": found.rounds,
         "wrong bytes": len(found.wrong),
         "errors that escaped": len(found.escaped),
@@ -125,7 +125,7 @@ def main() -> int:
     }
     for thing in (found.wrong + found.escaped)[:20]:
         sys.stderr.write(f"{thing}\n")
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(figures) + "\n")
     return 0 if not found.wrong and not found.escaped and not ended else 1
 
 

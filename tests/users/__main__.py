@@ -26,7 +26,7 @@ def main() -> int:
     while found.attempts < options.attempts:
         found += rounds.run(f"{options.seed}/{number}")
         number += 1
-    told = {
+    figures = {
         "attempts": found.attempts,
         "escalations": len(found.escalations),
         "wrong": len(found.wrong),
@@ -35,7 +35,7 @@ def main() -> int:
     problems = found.escalations + found.wrong + found.ended
     for thing in problems[:40]:
         sys.stderr.write(f"{thing}\n")
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(figures) + "\n")
     return 1 if problems else 0
 
 

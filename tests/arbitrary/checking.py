@@ -1,9 +1,9 @@
-"""Runs programs in child processes under the validation layer, and judges what became of them.
+"""Running programs in child processes under the validation layer, and collecting the findings.
 
-How this works. A `Bed` has a child (see `running`) and a collector of the layer's messages. It sends programs a portion
-at a time; the markers between the messages show which program each belongs to. A child that dies takes none of that
-with it: the programs that it answered are counted, the one that it was working on is the finding, and another child
-goes on behind it. `shrunk` removes what a finding does not need, step by step and field by field.
+How this works. A `Runner` has a child (see `running`) and a collector of the layer's messages. It sends programs a
+portion at a time; markers between the messages show which program each belongs to. If a child dies, the programs that
+it answered are counted, the one that it was running is the finding, and another child goes on with the next. `shrunk`
+removes what a finding does not need, step by step and field by field.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.arbitrary.programs import COMMANDS, Program
 from tests.layer.collector import Collector, Message
 from tests.layer.expected import OUTDATED
 
-__all__ = ["KINDS", "Bed", "Finding", "Report", "judge", "shrunk", "told"]
+__all__ = ["KINDS", "Runner", "Finding", "Report", "run_all", "shrunk", "listing"]
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("create_buffer", "create_image", "allocate_memory", "bind_buffer_memory", "bind_image_memory", *COMMANDS)
@@ -39,42 +39,42 @@ _PORTION = 50
 _PATIENCE = 60.0
 """Seconds that a child may take for one program."""
 _TRIES = 300
-"""Runs that one finding is shrunk with at most; each death costs a process."""
+"""Number of runs that one finding is shrunk with at most; each death costs a process."""
 _COST_OF_DEATH = 6
 _SHOWN = 4000
-"""Characters that are kept of what a child wrote at its end."""
+"""Number of characters that are kept of what a child wrote at its end."""
 _RENEWED = 1000
-"""Programs of one child, so that what it keeps cannot hide what it should have given back."""
+"""Number of programs of one child, so that what it keeps cannot hide what it should have released."""
 
 
 @dataclass
 class Ran:
-    """What became of one program."""
+    """The outcome of one program."""
 
     outcomes: list[list[str]] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     death: str = ""
-    """How the process ended, where it did."""
+    """How the process ended; empty where it did not."""
     words: str = ""
     """What it wrote at its end."""
 
     def signs(self) -> list[str]:
-        """What must not be, one word for each kind of it."""
+        """Return a sign for each finding: a word for what happened."""
         found = [f"death: {self.death}"] if self.death else []
         found += sorted({f"layer: {message.id}" for message in self.messages if message.id not in OUTDATED})
         escaped = {error.strip().splitlines()[-1].split(":")[0] for _, end, error in self.outcomes if end == "escaped"}
         return found + [f"escaped: {kind}" for kind in sorted(escaped)]
 
 
-class Bed:
-    """A child that runs programs, and the layer's messages of it. hole: see `running`."""
+class Runner:
+    """Runs programs in a child, and collects the layer's messages of it. hole: see `running`."""
 
     def __init__(self, hole: str | None = None, *, layer: bool = True) -> None:
         self._hole = hole
         self._stack = contextlib.ExitStack()
         self._runtime = self._stack.enter_context(Runtime())
         self._collector = self._stack.enter_context(Collector()) if layer else None
-        # Both sides have one position in it.
+        # both processes share one position in it
         self._errors = self._stack.enter_context(tempfile.TemporaryFile())
         self._child: subprocess.Popen[bytes] | None = None
         self._read = b""
@@ -98,19 +98,19 @@ class Bed:
             raise AssertionError(f"the process that runs programs did not start: {self._end()}\n{self._words()}")
 
     def _words(self) -> str:
-        """The last that the child wrote on stderr."""
+        """Return the last text that the child wrote on stderr."""
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace")[-_SHOWN:]
 
     def run(self, programs: Sequence[Program]) -> list[Ran]:
-        """What became of each. After a death the others go on in another child."""
+        """Run the programs and return their outcomes. After a death another child runs the others."""
         found: list[Ran] = []
         while len(found) < len(programs):
             found += self._portion(programs[len(found) : len(found) + _PORTION])
         return found
 
     def _portion(self, programs: Sequence[Program]) -> list[Ran]:
-        """The first of these: all, or those up to one that ended the process."""
+        """Run the first of these: all, or those up to one that ended the process."""
         if self._child is None:
             self._start()
         child = self._child
@@ -134,7 +134,7 @@ class Bed:
         return found
 
     def _answers(self, count: int) -> Iterator[Any]:
-        """So many lines of the child's, or fewer where it ends or hangs."""
+        """Yield that many lines of the child, or fewer where it ends or hangs."""
         child = self._child
         assert child is not None and child.stdout is not None
         with selectors.DefaultSelector() as selector:
@@ -158,7 +158,7 @@ class Bed:
     _hung = False
 
     def _end(self) -> str:
-        """Wait for the child's end; in words."""
+        """Wait for the child's end, and return a text of it."""
         child, self._child = self._child, None
         if child is None:
             return ""
@@ -194,7 +194,7 @@ class Bed:
 
 @dataclass
 class Finding:
-    """Something that must not be, the first program that did it, and how many did."""
+    """A kind of finding: its sign, the first program that caused it, and the number of programs that did."""
 
     sign: str
     program: Program
@@ -204,14 +204,14 @@ class Finding:
 
 @dataclass
 class Report:
-    """What became of many programs."""
+    """The outcomes of many programs."""
 
     programs: int = 0
     findings: dict[str, Finding] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
-    """By the kind of call: the programs that have one."""
+    """By the kind of call: the number of programs that contain one."""
     done: Counter[str] = field(default_factory=Counter)
-    """By the kind of call: the programs of which one ran on the driver."""
+    """By the kind of call: the number of programs of which one ran on the driver."""
 
     def add(self, program: Program, ran: Ran) -> None:
         """Count one program."""
@@ -227,21 +227,21 @@ class Report:
             self.done[kind] += "ran" in ends
 
     def count(self, word: str) -> int:
-        """How many programs had findings of this kind: `death`, `layer` or `escaped`."""
+        """Return the number of programs with findings of this kind: `death`, `layer` or `escaped`."""
         return sum(finding.count for sign, finding in self.findings.items() if sign.startswith(word))
 
     def shares(self) -> dict[str, float]:
-        """By the kind of call: the share of the programs with one of which one ran."""
+        """Return, by the kind of call, the share of the programs with one of which one ran."""
         return {kind: self.done[kind] / max(1, self.asked[kind]) for kind in KINDS}
 
 
-def judge(bed: Bed, programs: Iterable[Program]) -> Report:
+def run_all(runner: Runner, programs: Iterable[Program]) -> Report:
     """Run all of these."""
     report = Report()
     portion: list[Program] = []
 
     def work() -> None:
-        for program, ran in zip(portion, bed.run(portion), strict=True):
+        for program, ran in zip(portion, runner.run(portion), strict=True):
             report.add(program, ran)
         portion.clear()
 
@@ -253,8 +253,8 @@ def judge(bed: Bed, programs: Iterable[Program]) -> Report:
     return report
 
 
-def shrunk(bed: Bed, finding: Finding) -> Program:
-    """The smallest program with the same sign that was found by removing steps, commands, arguments and fields."""
+def shrunk(runner: Runner, finding: Finding) -> Program:
+    """Return the smallest program with the same sign that is found by removing steps, commands, arguments, fields."""
     best, tries = finding.program, 0
 
     def still(program: Program) -> bool:
@@ -262,7 +262,7 @@ def shrunk(bed: Bed, finding: Finding) -> Program:
         tries += _COST_OF_DEATH if finding.ran.death else 1
         if tries > _TRIES:
             return False
-        ran = bed.run([program])[0]
+        ran = runner.run([program])[0]
         return finding.sign in ran.signs() and bool(ran.death) == bool(finding.ran.death)
 
     changed = True
@@ -276,7 +276,7 @@ def shrunk(bed: Bed, finding: Finding) -> Program:
 
 
 def _smaller(value: Any, depth: int = 0) -> Iterator[Any]:
-    """The value with one part less, at each place."""
+    """Yield the value with one part less, at each place."""
     if isinstance(value, list):
         for index in reversed(range(len(value))):
             yield [*value[:index], *value[index + 1 :]]
@@ -294,34 +294,34 @@ def _smaller(value: Any, depth: int = 0) -> Iterator[Any]:
                     yield {**value, key: smaller}
 
 
-def told(program: Program) -> str:
-    """The program as lines to read."""
+def listing(program: Program) -> str:
+    """Return the program as lines to read."""
     lines = []
     for step in program:
         if "do" in step:
             lines.append("with device.commands() as commands:")
-            lines += [f"    commands.{inner['call']}({_told(inner['with'])})" for inner in step["do"]]
+            lines += [f"    commands.{inner['call']}({_value_text(inner['with'])})" for inner in step["do"]]
         else:
             begin = f"{step['to']} = " if "to" in step else ""
-            lines.append(f"{begin}{step['call']}({_told(step['with'])})")
+            lines.append(f"{begin}{step['call']}({_value_text(step['with'])})")
     return "\n".join(lines)
 
 
-def _told(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(map(_told, value))}]"
+        return f"[{', '.join(map(_value_text, value))}]"
     if not isinstance(value, dict):
         return hex(value) if isinstance(value, int) and value > 0xFFFF else repr(value)
     if "class" in value:
-        return f"{value['class']}({_named(value)})"
+        return f"{value['class']}({_fields_text(value)})"
     if "ref" in value:
         return str(value["ref"])
     if "fd" in value:
         return f"{value['fd']}.export_handle(OPAQUE_FD)"
     if "of" in value:
         return f"{value['of']}.{value['what']}" + (f" + {value['plus']}" if value["plus"] else "")
-    return _named(value)
+    return _fields_text(value)
 
 
-def _named(value: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={_told(entry)}" for name, entry in value.items() if name != "class")
+def _fields_text(value: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={_value_text(entry)}" for name, entry in value.items() if name != "class")
