@@ -15,7 +15,7 @@ from tests.behaviours.steps import export, import_fd, import_win32
 
 @contextlib.contextmanager
 def refused(
-    kind: type[BaseException], *said: str, device: Device | None = None, handle: NtHandle | FdHandle | None = None
+    kind: type[BaseException], *parts: str, device: Device | None = None, handle: NtHandle | FdHandle | None = None
 ) -> Iterator[list[BaseException]]:
     """The block raises exactly this class of error with all of `said`, and the handle can still be imported."""
     box: list[BaseException] = []
@@ -23,7 +23,7 @@ def refused(
         yield box
     box.append(caught.value)
     message = str(caught.value)
-    for words in said:
+    for words in parts:
         assert words in message, f"{words!r} is not in: {message}"
     if device is not None and handle is not None:
         assert not handle.closed

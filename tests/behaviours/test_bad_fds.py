@@ -108,14 +108,14 @@ def a_file_descriptor(kind: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("socket", "socket"), ("file", "file"), ("unsealed", "seal"), ("too small", "")]
+    ("kind", "message"), [("socket", "socket"), ("file", "file"), ("unsealed", "seal"), ("too small", "")]
 )
-def test_an_fd_that_is_no_payload(device: Device, kind: str, said: str) -> None:
+def test_an_fd_that_is_no_payload(device: Device, kind: str, message: str) -> None:
     with a_file_descriptor(kind) as number:
         before = os.fstat(number).st_ino
-        with refused(errors.ExtmemError, said):
+        with refused(errors.ExtmemError, message):
             import_fd(device, number)
-        with refused(errors.ExtmemError, said):
+        with refused(errors.ExtmemError, message):
             raw.import_payload(device, number, described(device))
         assert os.fstat(number).st_ino == before  # it is still open and belongs to the caller
 

@@ -82,10 +82,10 @@ def test_unknown_names(device: Device, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [("", "empty"), ("x" * 261, "261"), ("a\0b", "NUL"), ("\\abs", "backslash"), ("abs\\", "backslash")],
 )
-def test_names_that_nothing_can_have(device: Device, bad: str, said: str) -> None:
+def test_names_that_nothing_can_have(device: Device, bad: str, message: str) -> None:
     for attempt in (
         lambda: extmem.open(bad),
         lambda: extmem.open_handle(bad),
@@ -93,7 +93,7 @@ def test_names_that_nothing_can_have(device: Device, bad: str, said: str) -> Non
         lambda: device.allocate(64, name=bad),
         lambda: by_name(device, bad),
     ):
-        with refused(errors.NameInvalidError, said):
+        with refused(errors.NameInvalidError, message):
             attempt()
 
 
@@ -211,8 +211,8 @@ def test_kmt_numbers_that_are_dead_local_or_garbage(device: Device) -> None:
     memory = export(device, types=KMT)
     number = int(kmt(device, memory))
     memory.close()
-    for wrong, said in ((number, "dead"), (0x4000_0040, "local"), (0x4000_0001, "000010")):
-        with refused(errors.InvalidHandleError, f"{wrong:#x}", said):
+    for wrong, message in ((number, "dead"), (0x4000_0040, "local"), (0x4000_0001, "000010")):
+        with refused(errors.InvalidHandleError, f"{wrong:#x}", message):
             extmem.open(KmtHandle(wrong))
     with refused(errors.HandleStateError, "bits 30 and 31"):
         KmtHandle(0x1234)

@@ -63,7 +63,7 @@ def test_B27_the_struct_is_ignored_without_export_info(name: str) -> None:
         by_name(device, name)
 
 
-def test_B27_a_device_that_checks_says_so(device: Device, name: str) -> None:
+def test_B27_a_device_that_checks_reports_it(device: Device, name: str) -> None:
     info = vk.MemoryAllocateInfo(4096, 0, vk.ExportMemoryWin32HandleInfoKHR(None, READ_WRITE, name))
     with pytest.raises(extmem.RuleViolation) as error:
         device.allocate_memory(info)

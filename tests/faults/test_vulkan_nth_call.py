@@ -156,7 +156,7 @@ def _everyday(device: Device, dedicated: bool) -> None:
             memory.export_handle(FD).close()
 
 
-def _stranger(world: World, device: Device) -> None:
+def _import_bare_fd(world: World, device: Device) -> None:
     with raw.fd_handle(world.fd.duplicate().take()) as stranger:
         import_fd(device, stranger).close()
 
@@ -195,7 +195,7 @@ OPERATIONS: dict[str, Callable[[World, Device], object]] = {
     "import by handle": lambda w, d: import_win32(d, w.handle).close(),
     "import by number": lambda w, d: import_win32(d, w.number, kind=KMT).close(),
     "import our fd": _known,
-    "import a stranger's fd": _stranger,
+    "import a stranger's fd": _import_bare_fd,
     "open by name": lambda w, d: d.open(f"{w.name} everyday").close(),
     "open an fd": _opened_fd,
     "open a host payload": _bridged,

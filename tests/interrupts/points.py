@@ -114,7 +114,7 @@ def points(run: Callable[[], object]) -> list[int]:
         if dis.opname[code.co_code[offset]].startswith(_CHECKED):
             found.append(number)
 
-    with _told_of_instructions(instruction):
+    with _before_each_instruction(instruction):
         run()
     return found
 
@@ -122,7 +122,7 @@ def points(run: Callable[[], object]) -> list[int]:
 if sys.version_info >= (3, 12):
 
     @contextlib.contextmanager
-    def _told_of_instructions(callback: Callable[[CodeType, int], object]) -> Iterator[None]:
+    def _before_each_instruction(callback: Callable[[CodeType, int], object]) -> Iterator[None]:
         """Call this function before each instruction of the block."""
         watch, tool = sys.monitoring, sys.monitoring.DEBUGGER_ID
         watch.use_tool_id(tool, "interrupts")
@@ -138,13 +138,13 @@ if sys.version_info >= (3, 12):
     def _armed(point: int) -> Iterator[None]:
         tracer = _tracer()
         tracer.arm(point, int(_SIGNAL))
-        with _told_of_instructions(tracer.instruction):
+        with _before_each_instruction(tracer.instruction):
             yield
 
 else:
 
     @contextlib.contextmanager
-    def _told_of_instructions(callback: Callable[[CodeType, int], object]) -> Iterator[None]:
+    def _before_each_instruction(callback: Callable[[CodeType, int], object]) -> Iterator[None]:
         """Call this function before each instruction of the block."""
 
         def local(frame: FrameType, event: str, argument: object) -> Any:
@@ -206,7 +206,7 @@ def _watched(found: Findings) -> Iterator[None]:
     A ResourceWarning is not a finding, nor an interrupt in a `__del__`, which Python itself drops.
     """
     log = logging.getLogger("extmem")
-    heard = _Warnings(found)
+    handler = _Warnings(found)
     before = sys.unraisablehook
 
     def note(problem: Any) -> None:
@@ -216,13 +216,13 @@ def _watched(found: Findings) -> Iterator[None]:
         found.closed_twice.append(f"{problem.exc_type.__name__}: {problem.exc_value} in {problem.object!r}")
 
     sys.unraisablehook = note
-    log.addHandler(heard)
+    log.addHandler(handler)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             yield
     finally:
-        log.removeHandler(heard)
+        log.removeHandler(handler)
         sys.unraisablehook = before
 
 

@@ -58,9 +58,9 @@ def test_nothing_is_lost_where_an_operation_is_interrupted(
     with Child([sys.executable, "-m", "tests.interrupts", *options], env=environment, cwd=ROOT) as child:
         child.wait(expect=None, deadline=280)
         output = child.output
-    told = json.loads(output.splitlines()[-1])
-    found = {what: times for what, times in told.items() if times and what != "interrupts"}
-    assert child.process.returncode == 0 and told["interrupts"] and not found, output
+    figures = json.loads(output.splitlines()[-1])
+    found = {what: times for what, times in figures.items() if times and what != "interrupts"}
+    assert child.process.returncode == 0 and figures["interrupts"] and not found, output
 
 
 def _all(listed: list[int]) -> list[int]:

@@ -35,7 +35,7 @@ def test_every_behaviour_is_on_the_page_and_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "tested", "told"),
+    ("page", "tested", "expected"),
     [
         ("| B1 | a | b | – |\n| B2 | a | b | – |\n", {1: ["x"]}, "B2 has no test"),
         ("| B1 | a | b | – |\n| B3 | a | b | – |\n", {1: ["x"], 3: ["x"]}, "B2 is missing"),
@@ -43,8 +43,8 @@ def test_every_behaviour_is_on_the_page_and_tested() -> None:
         ("| B1 | a | b | – |\n", {1: ["x"], 2: ["y"]}, "tests name B2"),
     ],
 )
-def test_planted_gap_is_seen(page: str, tested: dict[int, list[str]], told: str) -> None:
-    assert any(sentence.startswith(told) for sentence in complaints(page, tested))
+def test_planted_gap_is_found(page: str, tested: dict[int, list[str]], expected: str) -> None:
+    assert any(sentence.startswith(expected) for sentence in complaints(page, tested))
 
 
 def test_numbers_are_read_from_names_alone(tmp_path: Path) -> None:

@@ -27,6 +27,6 @@ def test_nobody_lets_go_of_c_memory_too_early() -> None:
     assert not found
 
 
-def test_planted_dangling_pointer_is_seen() -> None:
+def test_planted_dangling_pointer_is_found() -> None:
     assert dangling(ast.parse("vkCreateBuffer(device, to_c(info).cdata, out)")) == [1]
     assert not dangling(ast.parse("asked = to_c(info)\nvkCreateBuffer(device, asked.cdata, out)"))

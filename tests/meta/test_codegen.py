@@ -226,7 +226,7 @@ def test_member_names(c_enum: str, c_member: str, python: tuple[str, str]) -> No
     assert names.member_name(c_member, names.enum_prefix(c_enum, vendors), vendors) == python
 
 
-def test_a_member_without_its_enum_s_prefix_is_told() -> None:
+def test_a_member_without_its_enum_s_prefix_is_reported() -> None:
     with pytest.raises(ValueError, match="does not begin with VK_IMAGE_TYPE_"):
         names.member_name("VK_FORMAT_UNDEFINED", "VK_IMAGE_TYPE_", ())
 

@@ -115,9 +115,9 @@ def test_the_pins_of_the_site_are_what_its_packages_need() -> None:
 
 
 def test_contributing_says_why_each_dependency_is_there() -> None:
-    told = explained((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-    assert not direct(_project()) - told, "CONTRIBUTING.md has no row for these"
-    assert not told - direct(_project()), "CONTRIBUTING.md explains what is no dependency"
+    explained_packages = explained((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert not direct(_project()) - explained_packages, "CONTRIBUTING.md has no row for these"
+    assert not explained_packages - direct(_project()), "CONTRIBUTING.md explains what is no dependency"
 
 
 def test_what_is_installed_here_is_what_is_pinned() -> None:
@@ -159,13 +159,13 @@ def test_the_windows_test_bed_has_the_same_versions_each_by_hash() -> None:
 # Planted faults.
 
 
-def test_planted_pins_without_a_hash_are_seen() -> None:
+def test_planted_pins_without_a_hash_are_found() -> None:
     digest = "0" * 64
     found, strange = hashed(f"# why\nnumpy==2.1.3 --hash=sha256:{digest}\nrich==15\ncffi>=2 --hash=sha256:{digest}\n")
     assert found == {"numpy": "2.1.3"} and strange == ["rich==15", f"cffi>=2 --hash=sha256:{digest}"]
 
 
-def test_planted_loose_pins_are_seen() -> None:
+def test_planted_loose_pins_are_found() -> None:
     found, strange = pins("numpy==2.1.0\n# a comment\nPyYAML>=6\nrich\n")
     assert found == {"numpy": "2.1.0"}
     assert strange == ["PyYAML>=6", "rich"]
@@ -177,7 +177,7 @@ def test_the_pins_of_the_site_are_those_of_its_part() -> None:
     assert not for_the_site("numpy==2.1.0\n")
 
 
-def test_planted_unpinned_and_stray_packages_are_seen() -> None:
+def test_planted_unpinned_and_stray_packages_are_found() -> None:
     project = {"project": {"dependencies": ["rich>=13"], "optional-dependencies": {"x": ["left-pad"]}}}
     named = direct(project)
     assert named - {"rich"} == {"left-pad"}
@@ -185,6 +185,6 @@ def test_planted_unpinned_and_stray_packages_are_seen() -> None:
     assert "numpy" not in brought_along(named)
 
 
-def test_planted_unexplained_package_is_seen(tmp_path: Path) -> None:
+def test_planted_unexplained_package_is_found(tmp_path: Path) -> None:
     text = "## Dependencies\n| `rich` | colours |\n| `click` | |\n## Next\n| `numpy` | no |\n"
     assert explained(text) == {"rich"}

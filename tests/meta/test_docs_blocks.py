@@ -68,7 +68,7 @@ def _fenced(language: str, *lines: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (_fenced("python", "raise KeyError('planted')"), "planted.md:1"),
         (_fenced("python", "x = 1") + _fenced("python", "assert x == 2"), "AssertionError"),
@@ -84,11 +84,11 @@ def _fenced(language: str, *lines: str) -> str:
         ("<!-- not run: -->\n" + _fenced("python", "x"), "no reason"),
     ],
 )
-def test_planted_fault_is_seen(text: str, told: str, tmp_path: Path) -> None:
-    assert told in _story(text, tmp_path)
+def test_planted_fault_is_found(text: str, expected: str, tmp_path: Path) -> None:
+    assert expected in _story(text, tmp_path)
 
 
-def test_planted_endless_block_is_seen(tmp_path: Path) -> None:
+def test_planted_endless_block_is_found(tmp_path: Path) -> None:
     text = _fenced("python", "import threading", "threading.Event().wait()")
     assert "did not end" in _story(text, tmp_path, timeout=0.5)
 
@@ -108,7 +108,7 @@ def test_a_right_story_passes(tmp_path: Path) -> None:
     assert _story(text, tmp_path) == ""
 
 
-def test_blocks_are_told_apart() -> None:
+def test_blocks_are_distinguished() -> None:
     text = "a\n\n- b\n  ```python\n  x = 1\n  ```\n\n<!-- not run: no\n reason -->\n```console\n$ y\n```\n"
     assert blocks(text) == [
         Block(4, "python", "x = 1\n"),

@@ -50,7 +50,7 @@ def _edit(path: Path, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "expected"),
     [
         (lambda root: (root / "docs/reference/errors.md").unlink(), "errors.md is missing"),
         (lambda root: _edit(root / "docs/reference/raw.md", "Own a file", "Rent a file"), "raw.md differs"),
@@ -63,15 +63,15 @@ def _edit(path: Path, old: str, new: str) -> None:
         (lambda root: _edit(root / "src/extmem/raw.py", "Own a file descriptor", "Own an fd"), "raw.md differs"),
     ],
 )
-def test_planted_drift_is_seen(
-    copy: Path, fault: Callable[[Path], object], told: str, capsys: pytest.CaptureFixture[str]
+def test_planted_drift_is_found(
+    copy: Path, fault: Callable[[Path], object], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fault(copy)
     assert docs.main(["--root", str(copy), "--check"]) == 1
-    assert told in capsys.readouterr().out
+    assert expected in capsys.readouterr().out
 
 
-def test_planted_lifetime_that_the_table_does_not_have_is_seen(monkeypatch: pytest.MonkeyPatch, copy: Path) -> None:
+def test_planted_lifetime_that_the_table_does_not_have_is_found(monkeypatch: pytest.MonkeyPatch, copy: Path) -> None:
     """The picture and the table follow the model: without one of its references both are out of date."""
     from extmem.objects.lifetimes import KEEPS, Holder, Keeps
     from scripts import docs_pictures, docs_tables
@@ -87,6 +87,6 @@ def test_planted_lifetime_that_the_table_does_not_have_is_seen(monkeypatch: pyte
 @pytest.mark.parametrize(
     "text", ["<!-- generated: nonsense -->\n<!-- end generated -->\n", "<!-- generated: access -->\n"]
 )
-def test_planted_bad_mark_is_seen(text: str) -> None:
+def test_planted_bad_mark_is_found(text: str) -> None:
     with pytest.raises(LookupError):
         docs.fill(text, "page.md")

@@ -81,7 +81,7 @@ def test_the_example_for_pytorch_ends_with_one_sentence_without_it(tmp_path: Pat
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
-def test_example_is_short_and_told(path: Path) -> None:
+def test_example_is_short_and_described(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= MOST_LINES
     assert ast.get_docstring(ast.parse(text)), "an example says in its docstring what it shows"
@@ -89,7 +89,7 @@ def test_example_is_short_and_told(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told", "timeout"),
+    ("code", "expected", "timeout"),
     [
         ("raise SystemExit(3)", "ended with 3", 60),
         ("x = 1", "printed nothing", 60),
@@ -98,10 +98,10 @@ def test_example_is_short_and_told(path: Path) -> None:
     ],
     ids=["status", "nothing", "stderr", "endless"],
 )
-def test_planted_bad_example_is_seen(code: str, told: str, timeout: float, tmp_path: Path) -> None:
+def test_planted_bad_example_is_found(code: str, expected: str, timeout: float, tmp_path: Path) -> None:
     path = tmp_path / "planted.py"
     path.write_text(code, encoding="utf-8")
-    assert told in run_example(path, tmp_path, timeout=timeout)
+    assert expected in run_example(path, tmp_path, timeout=timeout)
 
 
 def test_a_right_example_passes(tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_only_modules_of_one_platform_refuse_the_others() -> None:
         ("extmem.nowhere", "import os"),
     ],
 )
-def test_planted_import_to_the_right_is_seen(module: str, code: str) -> None:
+def test_planted_import_to_the_right_is_found(module: str, code: str) -> None:
     assert wrong_imports(module, ast.parse(code))
 
 
@@ -279,7 +279,7 @@ def test_imports_to_the_left_pass(module: str, code: str) -> None:
     assert not wrong_imports(module, ast.parse(code), is_package=module == "extmem.manager")
 
 
-def test_planted_operating_system_import_is_seen() -> None:
+def test_planted_operating_system_import_is_found() -> None:
     assert worldly_imports("extmem.objects.core", ast.parse("def f():\n    import time"))
     assert worldly_imports("extmem.wire.codec", ast.parse("from os import path"))
     assert not worldly_imports("extmem.broker.server", ast.parse("import socket"))
@@ -289,17 +289,17 @@ def test_planted_operating_system_import_is_seen() -> None:
 @pytest.mark.parametrize(
     "code", ["sock.recvmsg(1, 2)", "from socket import recv_fds", "answers.extend(map(sock.recvmsg_into, buffers))"]
 )
-def test_planted_receiving_is_seen(code: str) -> None:
+def test_planted_receiving_is_found(code: str) -> None:
     assert receives_descriptors(ast.parse(code))
     assert not receives_descriptors(ast.parse("sock.recv(1); sock.sendmsg([b'x']); recvmsg = 'a word'"))
 
 
-def test_planted_platform_question_is_seen() -> None:
+def test_planted_platform_question_is_found() -> None:
     asked = ["if sys.platform == 'win32': pass", "x = 1 if os.name == 'nt' else 2", "sys.platform.startswith('win')"]
     assert all(asks_platform(ast.parse(code)) for code in asked)
     guard = ast.parse("if sys.platform != 'linux':\n    raise ImportError('no')\n")
     assert has_guard(guard) and not asks_platform(guard)
     choice = ast.parse("if sys.platform != 'linux':\n    raise ImportError('no')\nelse:\n    import x\n")
     assert asks_platform(choice) and not has_guard(choice)
-    told = "name = f'on {platform.system()}'\nprint(sys.platform)"
-    assert not asks_platform(ast.parse(textwrap.dedent(told)))
+    unconditional = "name = f'on {platform.system()}'\nprint(sys.platform)"
+    assert not asks_platform(ast.parse(textwrap.dedent(unconditional)))

@@ -79,11 +79,11 @@ def test_what_comes_later_exists_and_is_loaded_by_the_calls(tmp_path: Path) -> N
 
 @LINUX
 @pytest.mark.parametrize("fault", ["import msgspec", "import extmem.manager", "extmem.rules.check_map_memory"])
-def test_planted_early_imports_are_seen(fault: str, tmp_path: Path) -> None:
+def test_planted_early_imports_are_found(fault: str, tmp_path: Path) -> None:
     assert too_much(loaded(f"{OPENING}; {fault}", tmp_path), LATER, sys.maxsize)
 
 
-def test_planted_modules_beyond_the_bound_are_seen() -> None:
+def test_planted_modules_beyond_the_bound_are_found() -> None:
     assert too_much(["a", "b", "c"], LATER, 2) == ["3 modules, at most 2: a b c"]
     assert not too_much(["a", "b", "extmem.managers"], LATER, 3)
     assert too_much(["extmem.manager.api"], LATER, 3) == ["extmem.manager.api"]

@@ -105,7 +105,7 @@ def test_every_page_of_docs_is_reachable_from_its_front_page() -> None:
         "[x](../../../etc/passwd)",
     ],
 )
-def test_planted_dead_link_is_seen(fault: str, tmp_path: Path) -> None:
+def test_planted_dead_link_is_found(fault: str, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text(f"# One\n{fault}\n", encoding="utf-8")
     (tmp_path / "b.md").write_text("# Two words, `code`\n", encoding="utf-8")
     assert dead_links(tmp_path / "a.md", tmp_path)

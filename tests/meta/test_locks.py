@@ -31,7 +31,7 @@ def test_no_module_makes_a_lock_of_threading() -> None:
     assert not plain_locks(ROOT / "src" / "extmem"), "use `extmem.owning.Lock`"
 
 
-def test_planted_locks_are_seen(tmp_path: Path) -> None:
+def test_planted_locks_are_found(tmp_path: Path) -> None:
     planted = {"a.py": "threading.Lock()", "b.py": "threading.RLock()", "manager/linux/turns.py": "threading.RLock()"}
     planted |= {"c.py": "Lock()", "testing/d.py": "threading.Lock()", "e.py": "threading.Event()"}
     for name, source in planted.items():

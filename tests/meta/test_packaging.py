@@ -217,7 +217,7 @@ def test_the_installed_wheel_works_from_an_empty_directory(installed: Path, away
 # Planted faults.
 
 
-def test_planted_compiled_requirements_are_seen(wheel: Path) -> None:
+def test_planted_compiled_requirements_are_found(wheel: Path) -> None:
     """One fault of the wheel itself, and one that a dependency brings."""
     clean = _required(wheel)
     direct = brought_by([*clean, "pillow"])
@@ -229,19 +229,19 @@ def test_planted_compiled_requirements_are_seen(wheel: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", NEEDED)
-def test_planted_missing_file_is_seen(missing: str) -> None:
+def test_planted_missing_file_is_found(missing: str) -> None:
     assert wrong_contents([name for name in NEEDED if name != missing]) == [f"lacks {missing}"]
 
 
 @pytest.mark.parametrize(
     "extra", ["tests/meta/test_layers.py", "extmem/tests/x.py", "extmem/vk/abi.cpython-311.pyc", "codegen/scope.py"]
 )
-def test_planted_stray_file_is_seen(extra: str) -> None:
+def test_planted_stray_file_is_found(extra: str) -> None:
     assert wrong_contents([*NEEDED, extra]) == [f"holds {extra}"]
     assert wrong_contents([*NEEDED, "extmem-0.1.0.dist-info/METADATA"]) == []
 
 
-def test_planted_wheel_without_the_ledger_is_seen(tmp_path: Path) -> None:
+def test_planted_wheel_without_the_ledger_is_found(tmp_path: Path) -> None:
     """A tree without its package data builds a wheel that the check refuses."""
     broken = tmp_path / "broken"
     broken.mkdir()

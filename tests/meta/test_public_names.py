@@ -217,7 +217,7 @@ def test_touching_every_public_name_loads_no_optional_package_and_starts_nothing
 # Planted faults.
 
 
-def test_planted_faults_in_the_tables_are_seen() -> None:
+def test_planted_faults_in_the_tables_are_found() -> None:
     good = (
         "__all__ = ['a', 'm']\n_MODULES = ('m',)\n_NAMES = {'x.y': ('a',)}\nif TYPE_CHECKING:\n    from x import a, m\n"
     )
@@ -228,7 +228,7 @@ def test_planted_faults_in_the_tables_are_seen() -> None:
         assert not promised == lazy == typed
 
 
-def test_planted_missing_docstrings_are_seen() -> None:
+def test_planted_missing_docstrings_are_found() -> None:
     class Documented:
         """It has a docstring."""
 
@@ -319,7 +319,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert not any(missing.values()), missing
 
 
-def test_planted_name_without_an_entry_is_seen() -> None:
+def test_planted_name_without_an_entry_is_found() -> None:
     page = "## `open`\n\n### `LIMIT = 3`\n\n| `Struct` | `VkStruct` |\n\n`told` in passing\n"
     assert missing_in_reference(page, "x", {"open", "LIMIT", "Struct"}) == set()
     assert missing_in_reference(page, "x", {"open", "told"}) == {"told"}
@@ -334,5 +334,5 @@ def test_planted_name_without_an_entry_is_seen() -> None:
         ("os.makedirs(os.environ['EXTMEM_RUNTIME_DIR'] + '/x')", "made"),
     ],
 )
-def test_planted_import_costs_are_seen(fault: str, key: str, tmp_path: Path) -> None:
+def test_planted_import_costs_are_found(fault: str, key: str, tmp_path: Path) -> None:
     assert weigh(fault, HEAVY, tmp_path)[key] != NOTHING[key]

@@ -36,7 +36,7 @@ _PATTERN = re.compile("|".join(f"(?:{pattern})" for pattern, _ in _FORBIDDEN), r
 _EXEMPT = {"LICENSE": "the licence's own text"}
 
 
-def strangers(text: str) -> list[str]:
+def forbidden(text: str) -> list[str]:
     """Return every forbidden word with its line."""
     return [
         f"line {number}: {match.group()}"
@@ -62,7 +62,7 @@ def test_no_file_speaks_of_anything_outside_the_project() -> None:
         if text is None or name in _EXEMPT:
             continue
         looked_at += 1
-        found += [f"{name}: {sentence}" for sentence in strangers(text)]
+        found += [f"{name}: {sentence}" for sentence in forbidden(text)]
     assert looked_at > 50, "the test looks in the wrong place"
     assert not found, "\n".join(found)
 
@@ -84,12 +84,12 @@ def test_no_file_is_named_for_anything_outside_the_project() -> None:
         "read CONT" + "RACT.md",
     ],
 )
-def test_planted_stranger_is_seen(line: str) -> None:
-    assert strangers(f"fine\n{line}\n")
+def test_planted_forbidden_word_is_found(line: str) -> None:
+    assert forbidden(f"fine\n{line}\n")
 
 
 @pytest.mark.parametrize(
     "line", ["a Windows session", "the helper finds it", "work/ is a folder", "the root/ of it", "a lead of 3 bytes"]
 )
 def test_plain_words_pass(line: str) -> None:
-    assert not strangers(line)
+    assert not forbidden(line)

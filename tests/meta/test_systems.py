@@ -131,7 +131,7 @@ def _written(
 
 
 @pytest.mark.parametrize(
-    ("windows", "status", "said"),
+    ("windows", "status", "expected"),
     [
         ({"a": "passed", "b": "differs", "w": "passed"}, 0, "Windows (kernel)"),
         ({"a": "passed", "b": "failed", "w": "passed"}, 1, "Windows (kernel)"),
@@ -141,16 +141,16 @@ def _written(
     ids=["well", "a failure", "missing", "too many"],
 )
 def test_two_runs_are_compared(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], windows: dict[str, str], status: int, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], windows: dict[str, str], status: int, expected: str
 ) -> None:
     linux = _written(tmp_path, "linux", {"a": "passed", "b": "passed", "l": "passed"}, ["l"])
     assert tally.compare(linux, _written(tmp_path, "windows", windows, ["w"])) == status
     shown = capsys.readouterr().out
-    assert said in shown
+    assert expected in shown
     assert shown.splitlines()[-2].split()[:4] == ["Linux", "(broker)", "2", "1"]
 
 
-def test_a_run_that_left_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_left_nothing_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     linux = _written(tmp_path, "linux", {"a": "passed"}, [])
     assert tally.compare(linux, tmp_path / "windows.json") == 1
     assert "windows.json" in capsys.readouterr().out

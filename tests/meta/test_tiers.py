@@ -77,7 +77,7 @@ def test_continuous_integration_runs_both_tiers() -> None:
     ],
     ids=["ci", "makefile", "check"],
 )
-def test_planted_step_that_is_left_out_is_seen(file: int, old: str, new: str, left: list[str]) -> None:
+def test_planted_step_that_is_left_out_is_found(file: int, old: str, new: str, left: list[str]) -> None:
     texts = _texts()
     assert old in texts[file]
     texts[file] = texts[file].replace(old, new)
@@ -92,7 +92,7 @@ def test_the_tiers_together_are_all_tests() -> None:
     assert all(len(part) > 100 for part in parts)
 
 
-def test_files_folders_tests_and_parameters_can_be_slow_and_a_planted_gap_is_seen(tmp_path: Path) -> None:
+def test_files_folders_tests_and_parameters_can_be_slow_and_a_planted_gap_is_found(tmp_path: Path) -> None:
     for name, source in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(source, encoding="utf-8")

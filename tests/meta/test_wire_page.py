@@ -63,10 +63,10 @@ _BY_FIELD = {
 
 @pytest.mark.parametrize(("name", "module"), [("requests", requests), ("replies", replies)])
 def test_the_tables_of_messages(name: str, module: types.ModuleType) -> None:
-    told = {row[1].strip("`"): row for row in table(name)}
-    assert list(told) == sorted(told, key=lambda message: int(told[message][0]))
-    assert set(told) == set(module.__all__)
-    for message, row in told.items():
+    rows = {row[1].strip("`"): row for row in table(name)}
+    assert list(rows) == sorted(rows, key=lambda message: int(rows[message][0]))
+    assert set(rows) == set(module.__all__)
+    for message, row in rows.items():
         struct = getattr(module, message)
         assert row[0] == str(struct.__struct_config__.tag), message
         assert row[2] == fields(struct), message
@@ -81,8 +81,8 @@ def test_every_answer_is_a_reply() -> None:
 
 
 def test_the_table_of_types() -> None:
-    told = {row[0].strip("`"): row[2] for row in table("types")}
-    assert set(told) == {"bool", *TYPES}
+    rows = {row[0].strip("`"): row[2] for row in table("types")}
+    assert set(rows) == {"bool", *TYPES}
     for name in TYPES:
         meta = get_args(getattr(limits, name))[1]
         if meta.le is not None:
@@ -92,10 +92,10 @@ def test_the_table_of_types() -> None:
         else:
             unit = "characters" if get_args(getattr(limits, name))[0] is str else "bytes"
             expected = f"at most {meta.max_length:,} {unit}"
-        assert told[name] == expected
+        assert rows[name] == expected
 
 
-def test_records_and_facts_are_told_field_by_field() -> None:
+def test_records_and_facts_are_reported_field_by_field() -> None:
     for word, struct in (("Record", wire.HolderRecord), ("Facts", wire.ImportFacts)):
         text = re.search(rf"- \*\*{word}\*\*[^:]*: (.*?)(?=\n\n|\n- )", PAGE, re.DOTALL)
         assert text is not None

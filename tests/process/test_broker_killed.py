@@ -198,7 +198,7 @@ def test_killed_while_it_starts_it_is_started_again(own_runtime: Runtime, export
     assert exporter("get(by_name(device, 'n'))") == b"soon"
 
 
-def test_everybody_gone_and_the_broker_killed_leaves_nothing(own_runtime: Runtime, exporter: Peer) -> None:
+def test_all_processes_ended_and_the_broker_killed_leaves_nothing(own_runtime: Runtime, exporter: Peer) -> None:
     exporter("memory = export(device, name='n')")
     own_runtime.kill_broker()
     exporter.kill()

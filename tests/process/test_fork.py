@@ -57,8 +57,8 @@ def forking(peer: Peer, name: str) -> Peer:
     ],
 )
 def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: str) -> None:
-    said = forking("forked(source, False)", source=source)
-    assert said.startswith("HandleStateError") and "fork" in said and "spawn" in said, said
+    output = forking("forked(source, False)", source=source)
+    assert output.startswith("HandleStateError") and "fork" in output and "spawn" in output, output
     assert forking("get(memory), handle.info.handle_count") == (b"mine", 1)
 
 

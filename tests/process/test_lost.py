@@ -30,23 +30,23 @@ def lost(make: Callable[[], object]) -> list[str]:
 
 def test_lost_memory_warns_and_is_freed(device: Device) -> None:
     before = object_manager(os.getpid())
-    (said,) = lost(lambda: export(device))
-    assert said.startswith("ResourceWarning: unclosed <DeviceMemory 4096 bytes")
+    (warning,) = lost(lambda: export(device))
+    assert warning.startswith("ResourceWarning: unclosed <DeviceMemory 4096 bytes")
     wait_until(lambda: object_manager(os.getpid()) == before, "lost memory to be given back")
 
 
 def test_lost_handles_warn_and_are_closed(device: Device) -> None:
     with export(device) as memory, nt(device, memory) as kept:
-        (said,) = lost(lambda: kept.duplicate())
-        assert said.startswith("ResourceWarning: unclosed NtHandle(0x")
+        (warning,) = lost(lambda: kept.duplicate())
+        assert warning.startswith("ResourceWarning: unclosed NtHandle(0x")
         wait_until(lambda: kept.info.handle_count == 1, "the lost handle to be closed")
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_lost_fds_warn(device: Device) -> None:
     with export(device, types=FD) as memory:
-        (said,) = lost(lambda: fd(device, memory))
-        assert said.startswith("ResourceWarning: unclosed FdHandle(0x")
+        (warning,) = lost(lambda: fd(device, memory))
+        assert warning.startswith("ResourceWarning: unclosed FdHandle(0x")
 
 
 def test_what_was_closed_does_not_warn(device: Device) -> None:
@@ -133,7 +133,7 @@ WAYS_TO_LOOK: dict[str, Callable[[extmem.DeviceMemory], object]] = {
 
 @pytest.mark.parametrize("again", [True, False], ids=["closed again", "not closed again"])
 @pytest.mark.parametrize("way", WAYS_TO_LOOK)
-def test_memory_whose_block_failed_under_a_view_is_given_back(device: Device, name: str, way: str, again: bool) -> None:
+def test_memory_whose_block_failed_under_a_view_is_released(device: Device, name: str, way: str, again: bool) -> None:
     """Where the block ends with an error and an array lives on, the last view or a second `close` releases all."""
     view: object = None
     with pytest.raises(KeyError), export(device, name=name) as memory:

@@ -177,12 +177,12 @@ TYPES = {"memory": extmem.DeviceMemory, "nt": extmem.NtHandle, "fd": extmem.FdHa
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_every_public_verb_says_why(device: Device, kind: str) -> None:
+def test_every_public_operation_reports_why(device: Device, kind: str) -> None:
     """An operation that is added later is tested without an edit."""
     base = TYPES[kind]
     thing = late(device, kind)
     assert isinstance(thing, base) and thing.closed
-    said = 0
+    raised = 0
     for name in public_members(base):
         if name in HARMLESS:
             continue
@@ -192,8 +192,8 @@ def test_every_public_verb_says_why(device: Device, kind: str) -> None:
             found = verb(*ARGUMENTS.get(name, (None,) * len(wanted)))
             if hasattr(found, "__enter__"):
                 found.__enter__()
-        said += 1
-    assert said >= (20 if kind == "memory" else 3)
+        raised += 1
+    assert raised >= (20 if kind == "memory" else 3)
     for call in (lambda: thing.__enter__(), lambda: pickle.dumps(thing), lambda: extmem.open(thing)):
         with pytest.raises((errors.InvalidHandleError, TypeError)):
             call()

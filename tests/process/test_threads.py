@@ -62,7 +62,7 @@ def test_all_open_one_name(device: Device, name: str) -> None:
         together(work)
 
 
-def test_one_wins_a_name_and_the_others_are_told(device: Device, name: str) -> None:
+def test_one_wins_a_name_and_the_others_get_an_error(device: Device, name: str) -> None:
     won, lost = list[extmem.DeviceMemory](), list[int]()
 
     def work(index: int) -> None:
@@ -89,7 +89,7 @@ def test_handles_of_one_object_from_all_threads(device: Device) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_what_threads_lose_is_given_back(device: Device) -> None:
+def test_what_threads_lose_is_released(device: Device) -> None:
     def work(index: int) -> None:
         for _ in range(5):
             memory = export(device)

@@ -112,7 +112,7 @@ def switching_often() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def _temporary_file() -> Callable[[], None]:
+def _open_file() -> Callable[[], None]:
     """Open a file in memory, which takes a free number (an fd; on Windows a HANDLE), and return what closes it."""
     if sys.platform == "win32":
         section = mmap.mmap(-1, SIZE)
@@ -136,7 +136,7 @@ def churn(world: World) -> Iterator[None]:
 
     def files() -> None:
         while not over.is_set():
-            opened = [_temporary_file() for _ in range(8)]
+            opened = [_open_file() for _ in range(8)]
             for close in opened:
                 close()
 

@@ -85,7 +85,7 @@ def test_two_threads_get_whole_modules(package: Any, monkeypatch: pytest.MonkeyP
     assert in_two_threads(load, monkeypatch) == []
 
 
-def test_planted_half_made_modules_are_seen(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planted_half_made_modules_are_found(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Python's own import does with the same two: one of the threads gets a module without its name."""
     package(**{name: text.replace("__doc__", name_of_other(name)) for name, text in circle(10).items()})
     failed = in_two_threads(lambda name: importlib.import_module(f"{PACKAGE}.{name}"), monkeypatch)
@@ -120,7 +120,7 @@ def test_what_is_absent_is_named_with_the_advice(package: Any) -> None:
         ("raise OSError('a broken library')", "OSError: a broken library"),
     ],
 )
-def test_what_is_there_and_fails_is_told_as_what_it_is(package: Any, text: str, reason: str) -> None:
+def test_what_is_there_and_fails_is_reported_as_what_it_is(package: Any, text: str, reason: str) -> None:
     package(broken=text)
     with pytest.raises(UnsupportedError) as caught:
         load("broken")
@@ -149,15 +149,15 @@ with extmem.open_device(kind="host") as device, device.allocate(4) as memory:
 """
 
 
-def test_a_numpy_that_is_broken_is_told_with_its_own_reason(tmp_path: Path) -> None:
+def test_a_numpy_that_is_broken_is_reported_with_its_own_reason(tmp_path: Path) -> None:
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text("raise ImportError('libblas.so.3: cannot open shared object file')")
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{BROKEN}"
     with Child.python(program) as child:
         child.wait()
-        told = child.output
-    assert told.count("NumPy is installed and cannot be imported (ImportError: libblas.so.3: cannot open") == 4
-    assert "NumPy is not installed" not in told and repr(bytes(4)) in told
+        output = child.output
+    assert output.count("NumPy is installed and cannot be imported (ImportError: libblas.so.3: cannot open") == 4
+    assert "NumPy is not installed" not in output and repr(bytes(4)) in output
 
 
 # The library's own: the first use of each in a new process, by eight threads at once.

@@ -55,14 +55,14 @@ class Findings:
         self.ended += other.ended
         return self
 
-    def judge(self, who: str, attempt: Attempt, got: str | None, error: str | None, said: str | None) -> None:
+    def judge(self, who: str, attempt: Attempt, got: str | None, error: str | None, message: str | None) -> None:
         """Count an attempt of another user."""
         self.attempts += 1
         if error is None:
             if got != attempt.nothing:
                 self.escalations.append(f"{who} got {got} by {attempt.source}")
         elif error not in REFUSALS:
-            self.wrong.append(f"{who} was told {error} for {attempt.source}: {said}")
+            self.wrong.append(f"{who} was told {error} for {attempt.source}: {message}")
 
 
 def run(seed: str, attempts: Sequence[Attempt] = ATTEMPTS) -> Findings:
@@ -93,9 +93,9 @@ def _through_the_systems_broker(
             return
         for attempt in order:
             if attempt.owner:
-                got, error, said = owner("attempted(source, known)", source=attempt.source, known=known)
+                got, error, message = owner("attempted(source, known)", source=attempt.source, known=known)
                 if error is not None or got == attempt.nothing:
-                    found.wrong.append(f"its owner got {got or said} by {attempt.source}")
+                    found.wrong.append(f"its owner got {got or message} by {attempt.source}")
         other("lent, own = m.import_by_name(shown), payload(b'evil!')", **names)
         os.kill(owner.pid, signal.SIGSTOP)
         try:
@@ -137,10 +137,10 @@ def _through_an_inherited_connection(
 
 def _answer(line: str) -> tuple[str | None, str | None, str | None]:
     try:
-        got, error, said = ast.literal_eval(line)
+        got, error, message = ast.literal_eval(line)
     except (ValueError, SyntaxError):
         return None, "output that is not an answer", line
-    return got, error, said
+    return got, error, message
 
 
 def see(found: Findings, owner: Peer) -> None:

@@ -88,10 +88,10 @@ def test_another_programs_mapping_is_opened_by_its_very_name_where_that_is_asked
 
 def test_the_companion_tells_what_the_payload_is(device: Device, name: str) -> None:
     with export(device, name=name) as memory:
-        said = payloads.read_companion(path_of(name))
-        assert said is not None
-        assert said.descriptor == memory.descriptor.encode()
-        assert said.name.endswith(f"\\{name}")
+        companion = payloads.read_companion(path_of(name))
+        assert companion is not None
+        assert companion.descriptor == memory.descriptor.encode()
+        assert companion.name.endswith(f"\\{name}")
     assert payloads.read_companion(path_of(name)) is None
 
 
@@ -117,7 +117,7 @@ def test_without_its_exporter_the_payload_still_says_what_it_is(device: Device, 
             assert other.name == name
 
 
-def stranger_at(kind: str, path: str) -> int:
+def foreign_object_at(kind: str, path: str) -> int:
     """A handle to another program's event or mutex that has this name."""
     if kind == "event":
         return calls.create_event(path, manual=True, signaled=False)
@@ -132,7 +132,7 @@ KINDS = pytest.mark.parametrize("kind", ["event", "mutex"])
 @KINDS
 @pytest.mark.wine_differs("B10: Wine says NAME_COLLISION over an object of another type, too")
 def test_B10_a_name_that_another_object_holds_is_a_type_mismatch(device: Device, name: str, kind: str) -> None:
-    event = stranger_at(kind, path_of(name))
+    event = foreign_object_at(kind, path_of(name))
     try:
         with pytest.raises(errors.ObjectTypeError) as error:
             export(device, name=name)
@@ -143,7 +143,7 @@ def test_B10_a_name_that_another_object_holds_is_a_type_mismatch(device: Device,
 
 @KINDS
 def test_a_name_that_another_object_holds_is_refused_and_free_afterwards(device: Device, name: str, kind: str) -> None:
-    event = stranger_at(kind, path_of(name))
+    event = foreign_object_at(kind, path_of(name))
     try:
         with pytest.raises((errors.ObjectTypeError, errors.NameTakenError), match=name):
             export(device, name=name)
@@ -197,7 +197,7 @@ def test_G5_global_names_are_there_for_all_sessions_or_the_privilege_is_named(de
                 by_name(device, name)
 
 
-def test_without_the_privilege_for_global_names_the_error_says_so(
+def test_without_the_privilege_for_global_names_the_error_reports_it(
     device: Device, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's refusal is planted: the user of this test may have the privilege."""

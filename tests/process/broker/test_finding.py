@@ -48,7 +48,7 @@ def frozen(runtime: Runtime, start: Start) -> int:
     return pid
 
 
-def test_a_removed_socket_is_told_with_the_process_to_end(own_runtime: Runtime, start: Start) -> None:
+def test_a_removed_socket_is_reported_with_the_process_to_end(own_runtime: Runtime, start: Start) -> None:
     pid = frozen(own_runtime, start)
     peer = start()
     peer("from extmem.broker import launch\nlaunch._HELD = 0.2")
@@ -60,7 +60,7 @@ def test_a_removed_socket_is_told_with_the_process_to_end(own_runtime: Runtime, 
     os.kill(pid, signal.SIGCONT)
 
 
-def test_the_command_line_tells_it_too(own_runtime: Runtime, start: Start) -> None:
+def test_the_command_line_reports_it_too(own_runtime: Runtime, start: Start) -> None:
     pid = frozen(own_runtime, start)
     commands = (("ps",), ("broker", "status"), ("broker", "stop", "--force"))
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def test_the_command_line_tells_it_too(own_runtime: Runtime, start: Start) -> No
     os.kill(pid, signal.SIGCONT)
 
 
-def test_a_socket_that_somebody_replaced_is_told_too(own_runtime: Runtime, start: Start) -> None:
+def test_a_socket_that_somebody_replaced_is_reported_too(own_runtime: Runtime, start: Start) -> None:
     pid = frozen(own_runtime, start)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as mute:
         mute.bind(str(own_runtime.path / "broker.sock"))  # nothing listens there
@@ -223,9 +223,9 @@ def run(own_runtime: Runtime, environment: dict[str, str]) -> str:
 def test_a_program_is_not_started_in_place_of_a_broker(
     own_runtime: Runtime, program: dict[str, str], frozen: str
 ) -> None:
-    said = run(own_runtime, {**program, "FROZEN": frozen})
-    assert said.count("the program starts") == 1
-    assert "UnsupportedError" in said and "EXTMEM_BROKER_PYTHON" in said and program["PROGRAM"] in said
+    output = run(own_runtime, {**program, "FROZEN": frozen})
+    assert output.count("the program starts") == 1
+    assert "UnsupportedError" in output and "EXTMEM_BROKER_PYTHON" in output and program["PROGRAM"] in output
     assert not (own_runtime.path / "broker.log").exists()
 
 
@@ -240,8 +240,8 @@ def test_the_interpreter_for_the_broker_can_be_named(
 def test_the_program_named_as_the_interpreter_runs_once_and_starts_no_other(
     own_runtime: Runtime, program: dict[str, str]
 ) -> None:
-    said = run(own_runtime, {**program, "EXTMEM_BROKER_PYTHON": program["PROGRAM"]})
-    assert said.count("the program starts") == 1 and "UnsupportedError" in said and "started none" in said
+    output = run(own_runtime, {**program, "EXTMEM_BROKER_PYTHON": program["PROGRAM"]})
+    assert output.count("the program starts") == 1 and "UnsupportedError" in output and "started none" in output
     log = (own_runtime.path / "broker.log").read_text()
     # Starting is tried several times, as after a killed broker; each try ends without a broker.
     assert 1 <= log.count("the program starts") <= 4
@@ -265,7 +265,7 @@ def test_an_interpreter_that_hangs_is_ended(own_runtime: Runtime, start: Start, 
     assert not [command for command in own_runtime.processes().values() if "sleep" in command]
 
 
-def test_a_process_without_an_executable_says_so(own_runtime: Runtime, start: Start) -> None:
+def test_a_process_without_an_executable_reports_it(own_runtime: Runtime, start: Start) -> None:
     peer = start()
     with pytest.raises(RemoteError, match=r"sys\.executable is empty"):
         peer("import sys\nsys.executable = ''\nshare('x')")

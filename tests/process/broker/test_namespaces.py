@@ -186,7 +186,7 @@ def test_what_a_process_holds_ends_with_it_whoever_has_a_copy_of_its_connection(
         os.kill(pid, signal.SIGKILL)
 
 
-def test_peers_are_told_apart(start: Start) -> None:
+def test_peers_are_distinguished(start: Start) -> None:
     """One process with two managers is one process; another process with the same objects is another one."""
     first, second = start(), start()
     first(

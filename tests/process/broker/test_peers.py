@@ -143,9 +143,9 @@ def test_a_broker_turns_another_user_away(own_runtime: Runtime, start: Start, ui
     try:
         with Child.python(CALLER, str(own_runtime.path), str(uid), env=own_runtime.environment) as child:
             child.wait()
-            [said, end] = child.output.splitlines()
+            [reply, end] = child.output.splitlines()
     finally:
         socket_path.chmod(mode)
         own_runtime.path.chmod(0o700)
-    assert said.startswith("Fault(") and f"serves user 0 alone, you are user {uid}" in said and end == "hung up"
+    assert reply.startswith("Fault(") and f"serves user 0 alone, you are user {uid}" in reply and end == "hung up"
     assert owner("reads('x')") == b"hello" and start()("reads('x')") == b"hello"

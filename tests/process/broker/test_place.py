@@ -137,7 +137,7 @@ def test_one_whose_place_was_taken_sends_its_clients_there(
     assert holder("[line for line in logged if 'another process has taken it' in line] != []")
 
 
-def test_who_stays_out_is_told_whose_lock_it_is(own_runtime: Runtime, holder: Peer) -> None:
+def test_a_broker_that_is_locked_out_reports_whose_lock_it_is(own_runtime: Runtime, holder: Peer) -> None:
     pid = own_runtime.broker_pid()
     with Child.python(
         "import sys\nfrom extmem.broker import run\nrun._LOCK_PATIENCE = 0.1\nsys.exit(run.run(sys.argv[1]))",

@@ -201,7 +201,7 @@ def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> N
             with next_broker(own_runtime, system=True):
                 # Its own record is accepted, with an fd that may be read.
                 assert thief("text(i), m.info(m.open_handle('x', READ)).granted_access") == (b"hello", 0x20000)
-                said = thief(
+                refusal = thief(
                     "from extmem.broker import transport, wire\n"
                     "client = LinuxManager(RuntimeDir(Path(os.environ['EXTMEM_RUNTIME_DIR']), system=True)).client\n"
                     "sock = client._reach(start=False)\n"
@@ -213,7 +213,9 @@ def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> N
                     "sock.close()\nreply.status, reply.detail",
                     record=record,
                 )
-                assert said[0] == Status.ACCESS_DENIED and "user 0 had" in said[1] and f"user {OTHER}" in said[1]
+                assert (
+                    refusal[0] == Status.ACCESS_DENIED and "user 0 had" in refusal[1] and f"user {OTHER}" in refusal[1]
+                )
                 os.kill(owner.pid, signal.SIGCONT)
                 assert owner("reads('x'), m.info(m.get_handle(a.memory)).granted_access & 1") == (b"hello", 1)
                 assert thief.fails("m.import_by_name('x', READ_WRITE)").is_a("AccessDeniedError")

@@ -352,7 +352,7 @@ def test_many_holders_and_many_deaths(own_runtime: Runtime, start: Start) -> Non
     assert all(peer("len(m.client.state.payloads), len(m.client.state.handles)") == (0, 0) for peer in peers)
 
 
-def test_after_everybodys_death_nothing_is_left(own_runtime: Runtime, start: Start) -> None:
+def test_after_all_processes_ended_nothing_is_left(own_runtime: Runtime, start: Start) -> None:
     watcher = start({"EXTMEM_TICKET_SECONDS": "1"})
     watcher("m.kmt_alive(1)")
     pid = own_runtime.broker_pid()

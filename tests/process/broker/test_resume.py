@@ -254,7 +254,7 @@ class Value(HandleEntry):
     ["m.import_by_name('x', ALL, Memory(m))", "m.open_handle('x', READ, False, Value(m))"],
     ids=["memory", "handle"],
 )
-def test_what_was_undone_and_has_an_owner_is_given_back_without_a_warning(start: Start, call: str, first: str) -> None:
+def test_what_was_undone_and_has_an_owner_is_released_without_a_warning(start: Start, call: str, first: str) -> None:
     """The owner has recorded the number, the reply is not recorded: the broker undoes it, and the owner is lost."""
     peer = start()
     peer(INTERRUPTED + "a = share('x', b'hello')")

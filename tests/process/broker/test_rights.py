@@ -26,8 +26,8 @@ def owner(own_runtime: Runtime, start: Start) -> Peer:
 def test_an_heir_of_another_user_cannot_end_the_broker(own_runtime: Runtime, owner: Peer) -> None:
     pid = own_runtime.broker_pid()
     for force in (True, False):
-        said = heir(owner, f"ask(wire.Stop({force}))")
-        assert "AccessDeniedError" in said and f"user {OTHER}" in said and "user 0" in said
+        output = heir(owner, f"ask(wire.Stop({force}))")
+        assert "AccessDeniedError" in output and f"user {OTHER}" in output and "user 0" in output
     assert own_runtime.broker_pid() == pid and owner("reads('hidden')") == b"hello"
 
 
@@ -36,7 +36,7 @@ def test_an_heir_of_the_same_user_can(own_runtime: Runtime, owner: Peer) -> None
     assert heir(owner, "print(ask(wire.Stop(True)).value)", uid=0) == "0"
 
 
-def test_an_heir_of_another_user_is_told_what_it_may_open(owner: Peer) -> None:
+def test_a_child_of_another_user_gets_an_error_for_what_it_may_not_open(owner: Peer) -> None:
     assert heir(owner, f"print({NAMES}, len(m.snapshot()))") == "['shown'] 1"
     assert heir(owner, f"print({NAMES}, len(m.snapshot()))", uid=0) == "['hidden', 'shown'] 3"
 

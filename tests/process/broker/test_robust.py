@@ -102,7 +102,7 @@ select._epoll, select.epoll = select.epoll, Epoll
 """
 
 
-def test_a_client_that_cannot_be_waited_for_is_told_so(own_runtime: Runtime, start: Start) -> None:
+def test_a_client_that_cannot_be_waited_for_is_reported(own_runtime: Runtime, start: Start) -> None:
     """The error that exhausted fs.epoll.max_user_watches causes."""
     with own_broker(own_runtime, FAILING) as broker:
         peer = start(NEVER)

@@ -186,13 +186,13 @@ def test_in_the_foreground_it_serves(own_runtime: Runtime, start: Start) -> None
         child.wait()
 
 
-def test_without_leave_to_start_one_the_error_says_what_to_do(own_runtime: Runtime, start: Start) -> None:
+def test_without_leave_to_start_one_the_error_states_what_to_do(own_runtime: Runtime, start: Start) -> None:
     error = start({"EXTMEM_BROKER_START": "never"}).fails("share('x')")
     assert error.is_a("UnsupportedError")
     assert str(own_runtime.path) in error.message and "extmem broker run" in error.message
 
 
-def test_in_a_directory_that_cannot_be_written_the_error_says_what_to_do(own_runtime: Runtime, start: Start) -> None:
+def test_in_a_directory_that_cannot_be_written_the_error_states_what_to_do(own_runtime: Runtime, start: Start) -> None:
     own_runtime.path.chmod(0o500)
     peer = start()
     if os.geteuid() == 0:  # root may write everywhere: it must become another user to be refused
@@ -203,7 +203,7 @@ def test_in_a_directory_that_cannot_be_written_the_error_says_what_to_do(own_run
     assert str(own_runtime.path) in error.message and "extmem broker run" in error.message
 
 
-def test_why_it_could_not_start_is_told_to_the_one_who_needed_it(own_runtime: Runtime, start: Start) -> None:
+def test_why_it_could_not_start_is_reported_to_the_client_that_needed_it(own_runtime: Runtime, start: Start) -> None:
     (own_runtime.path / "broker.lock").mkdir()
     error = start().fails("share('x')")
     assert error.is_a("UnsupportedError") and "Is a directory" in error.message and "broker.log" in error.message

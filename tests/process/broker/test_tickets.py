@@ -129,7 +129,7 @@ def test_it_ends_with_the_child_that_it_is_for(start: Start, receiver: Peer) -> 
     assert receiver.fails("m.claim(ticket)", ticket=ticket).is_a("InvalidHandleError")
 
 
-def test_it_ends_with_a_killed_broker_and_the_claimer_is_told(
+def test_it_ends_with_a_killed_broker_and_the_claimer_is_reported(
     own_runtime: Runtime, start: Start, receiver: Peer
 ) -> None:
     """Only the broker held it."""

@@ -12,14 +12,14 @@ READABLE = "D:(A;;GA;;;OW)(A;;GR;;;WD)"
 
 
 @pytest.mark.parametrize("uid", [OTHER, 0], ids=["other", "root"])
-def test_a_reader_does_not_become_a_writer_by_exporting_what_it_was_lent(
+def test_a_reader_does_not_become_a_writer_by_exporting_what_it_was_given(
     own_runtime: Runtime, start: Start, uid: int
 ) -> None:
     needs_root()
     owner = start()
     owner(f"a = share('x', b'hello', sddl={READABLE!r}, access=READ, inherit=True)\nh = m.get_handle(a.memory)")
-    said = heir(owner, CLIMB + f"print(climb(m.import_by_handle({owner('h')})))", uid=uid)
-    done = eval(said)
+    output = heir(owner, CLIMB + f"print(climb(m.import_by_handle({owner('h')})))", uid=uid)
+    done = eval(output)
     assert len(done) >= 8 and True not in done, done
     assert "AccessDeniedError" in done, "the object made of a read-only descriptor grants no right to write"
     assert owner("reads('x')") == b"hello"
@@ -30,8 +30,8 @@ def test_a_writer_stays_one(own_runtime: Runtime, start: Start) -> None:
     needs_root()
     owner = start()
     owner("a = share('x', b'hello', sddl='D:(A;;GA;;;WD)', inherit=True)\nh = m.get_handle(a.memory)")
-    said = heir(owner, CLIMB + f"print(climb(m.import_by_handle({owner('h')})))")
-    assert True in eval(said)
+    output = heir(owner, CLIMB + f"print(climb(m.import_by_handle({owner('h')})))")
+    assert True in eval(output)
 
 
 def test_a_reader_of_the_systems_broker_does_not_become_a_writer(own_runtime: Runtime, start: Start) -> None:

@@ -82,9 +82,9 @@ def test_ps_shows_who_holds_what(house: Runtime) -> None:
     with Peer(env=house.environment) as exporter, Peer(env=house.environment) as importer:
         exporter("device = extmem.open_device(); memory = device.allocate((2, 3), 'float32', name='Frames')")
         importer("memory = extmem.open('frames'); handle = extmem.open_handle('frames', extmem.Access.READ)")
-        (told,) = _json(house, "ps")
-        assert told["names"] == ["Frames"] and told["size"] == 24 and told["share"] == "NT"
-        holders = {holder["pid"]: holder for holder in told["holders"]}
+        (shown,) = _json(house, "ps")
+        assert shown["names"] == ["Frames"] and shown["size"] == 24 and shown["share"] == "NT"
+        holders = {holder["pid"]: holder for holder in shown["holders"]}
         assert set(holders) == {exporter.pid, importer.pid}
         assert holders[exporter.pid]["exporter"] and not holders[importer.pid]["exporter"]
         assert [handle["rights"] for handle in holders[importer.pid]["handles"]] == ["read"]
@@ -98,12 +98,12 @@ def test_ps_shows_who_holds_what(house: Runtime) -> None:
 
 @pytest.mark.windows_only("Linux has a broker, which the tests below are about")
 def test_windows_needs_no_broker(house: Runtime) -> None:
-    for command, code, told in (
+    for command, code, shown in (
         ("status", 1, {"running": False}),
         ("stop", 0, {"was_running": False, "stopped": True}),
     ):
         done = _extmem(house, "broker", command, "--json")
-        assert (done.returncode, json.loads(done.stdout)) == (code, told)
+        assert (done.returncode, json.loads(done.stdout)) == (code, shown)
         assert "Windows needs no broker: its kernel keeps names and handles" in done.stderr
     done = _extmem(house, "broker", "run")
     assert done.returncode == 1 and done.stderr.startswith("error: UnsupportedError: the broker is Linux's")
@@ -167,14 +167,14 @@ def test_the_demo_shows_all_that_it_promises_and_leaves_nothing(house: Runtime, 
     picture = tmp_path / "demo.png"
     done = _extmem(house, "demo", "--frames", "6", "--out", str(picture), "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["ok"] and told["wrong"] == []
-    assert told["checked"] == 6 and told["redrawn"] == [0, 2, 5]
-    assert [refusal["by"] for refusal in told["refusals"]] == ["NumPy", "the kernel", "the object manager"]
-    assert all(refusal["error"] for refusal in told["refusals"])
-    (held,) = told["held"]
-    assert {holder["pid"] for holder in held["holders"]} == {told["exporter"], told["importer"]}
-    assert told["left"] == {"payloads": 0, "name": False, "descriptors": 0, "broker_descriptors": 0}
+    shown = json.loads(done.stdout)
+    assert shown["ok"] and shown["wrong"] == []
+    assert shown["checked"] == 6 and shown["redrawn"] == [0, 2, 5]
+    assert [refusal["by"] for refusal in shown["refusals"]] == ["NumPy", "the kernel", "the object manager"]
+    assert all(refusal["error"] for refusal in shown["refusals"])
+    (held,) = shown["held"]
+    assert {holder["pid"] for holder in held["holders"]} == {shown["exporter"], shown["importer"]}
+    assert shown["left"] == {"payloads": 0, "name": False, "descriptors": 0, "broker_descriptors": 0}
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "6 of 6 frames" in done.stderr
     assert _only_the_broker(house)
@@ -307,7 +307,7 @@ def _prints_its_figures(house: Runtime, subject: str, figures: list[str], *optio
 
 
 @pytest.mark.windows_only("Linux has all of them")
-def test_what_bench_cannot_measure_is_told(house: Runtime) -> None:
+def test_what_bench_cannot_measure_is_reported(house: Runtime) -> None:
     for subject in ("broker", "imports", "vulkan", "cuda"):
         done = _extmem(house, "bench", subject, "--quick", "--json")
         assert done.returncode == 1 and done.stdout == ""
@@ -430,7 +430,7 @@ def test_bash_completes_with_the_script_of_the_command(house: Runtime) -> None:
 
 
 def test_an_error_is_words_and_no_traceback(house: Runtime, tmp_path: Path) -> None:
-    arguments, more, told = (
+    arguments, more, shown = (
         (
             ("demo", "--frames", "1", "--out", str(tmp_path / "p.png")),
             {"EXTMEM_BROKER_START": "never"},
@@ -441,6 +441,6 @@ def test_an_error_is_words_and_no_traceback(house: Runtime, tmp_path: Path) -> N
     )
     done = _extmem(house, *arguments, **more)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith(f"error: UnsupportedError: {told}") and "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"error: UnsupportedError: {shown}") and "Traceback" not in done.stderr
     traced = _extmem(house, *arguments, **more, EXTMEM_TRACEBACK="1")
     assert traced.returncode == 1 and "Traceback" in traced.stderr

@@ -48,16 +48,16 @@ def listed(house: Runtime, *arguments: str, **more: str) -> str:
         stdin=subprocess.DEVNULL,
     )
     encoding = more.get("PYTHONIOENCODING", "utf-8").partition(":")[0]
-    told = done.stdout.decode(encoding) + done.stderr.decode(encoding)
-    assert done.returncode == 0, told
-    return told.replace(os.linesep, "\n")
+    output = done.stdout.decode(encoding) + done.stderr.decode(encoding)
+    assert done.returncode == 0, output
+    return output.replace(os.linesep, "\n")
 
 
-def words_of(told: str) -> None:
-    for line in told.split("\n"):
+def words_of(output: str) -> None:
+    for line in output.split("\n"):
         assert line.isprintable(), repr(line)
     # in a narrow window a name may be broken into lines
-    together = "".join(told.split())
+    together = "".join(output.split())
     assert r"\x1b]0;x\x07" in together and r"\x1b[2Jwiped" in together and r"one\ntwo" in together
     assert r"\u202egpj.exe" in together and "plain" in together
     assert "6payloads,heldby1process." in together
@@ -67,13 +67,13 @@ def words_of(told: str) -> None:
 
 @pytest.mark.parametrize("columns", ["", "200", "60", "20"])
 def test_ps_shows_them_and_sends_none_to_the_terminal(house: Runtime, evil: Peer, columns: str) -> None:
-    told = listed(house, "ps", PYTHONUTF8="1", COLUMNS=columns)
-    words_of(told)
-    assert "\u65e5\u672c" in told
+    output = listed(house, "ps", PYTHONUTF8="1", COLUMNS=columns)
+    words_of(output)
+    assert "\u65e5\u672c" in output
 
 
 @pytest.mark.parametrize(
-    "output",
+    "variables",
     [
         {"PYTHONIOENCODING": "cp1252"},
         {"PYTHONIOENCODING": "ascii"},
@@ -83,26 +83,28 @@ def test_ps_shows_them_and_sends_none_to_the_terminal(house: Runtime, evil: Peer
     ],
     ids=str,
 )
-def test_ps_writes_what_the_output_lacks_with_a_backslash(house: Runtime, evil: Peer, output: dict[str, str]) -> None:
-    told = listed(house, "ps", **output)
-    words_of(told)
-    together = "".join(told.split())
+def test_ps_writes_what_the_output_lacks_with_a_backslash(
+    house: Runtime, evil: Peer, variables: dict[str, str]
+) -> None:
+    output = listed(house, "ps", **variables)
+    words_of(output)
+    together = "".join(output.split())
     assert "\u65e5\u672c" in together or r"\u65e5\u672c" in together
-    if "PYTHONIOENCODING" in output:
+    if "PYTHONIOENCODING" in variables:
         assert r"\u65e5\u672c" in together
 
 
 def test_ps_as_json_has_them_as_they_are(house: Runtime, evil: Peer) -> None:
-    told = listed(house, "ps", "--json", PYTHONIOENCODING="cp1252")
-    rows = json.loads(told[: told.rindex("]") + 1])
+    output = listed(house, "ps", "--json", PYTHONIOENCODING="cp1252")
+    rows = json.loads(output[: output.rindex("]") + 1])
     assert sorted(name for row in rows for name in row["names"]) == sorted(NAMES)
-    assert "\x1b" not in told
+    assert "\x1b" not in output
 
 
 @pytest.mark.linux_only("on Windows a program without streams is one without a console")
-def test_a_command_whose_output_is_closed_says_so(house: Runtime) -> None:
+def test_a_command_whose_output_is_closed_reports_it(house: Runtime) -> None:
     command = f'exec {sys.executable} -m extmem "$@"'
-    for redirection, arguments, code, told in (
+    for redirection, arguments, code, message in (
         (">&-", ["ps"], 1, "error: the standard output is closed"),
         (">&-", ["--version"], 1, "error: the standard output is closed"),
         ("2>&-", ["--version"], 0, ""),
@@ -116,4 +118,4 @@ def test_a_command_whose_output_is_closed_says_so(house: Runtime) -> None:
             text=True,
             timeout=DEADLINE,
         )
-        assert (done.returncode, told in done.stderr) == (code, True), (redirection, arguments, done)
+        assert (done.returncode, message in done.stderr) == (code, True), (redirection, arguments, done)

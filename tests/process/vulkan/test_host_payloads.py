@@ -116,8 +116,8 @@ def test_a_vulkan_payload_on_the_host_device_names_both_devices(host: Device, de
             with pytest.raises(RuleViolation) as error:
                 host.open(source)  # type: ignore[arg-type]  # a name or an NT handle
             assert "VUID-VkImportMemoryWin32HandleInfoKHR-handle-00659" in error.value.vuids
-            said = str(error.value).replace("-", "")
-            assert host.uuid.hex() in said and device.uuid.hex() in said and host.name in str(error.value)
+            message = str(error.value).replace("-", "")
+            assert host.uuid.hex() in message and device.uuid.hex() in message and host.name in str(error.value)
         if not HAS_FDS:
             extmem.open(name).close()
             return

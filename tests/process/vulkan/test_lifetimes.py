@@ -159,8 +159,8 @@ def forking(peer: Peer, name: str) -> Peer:
     ],
 )
 def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: str) -> None:
-    said = forking("forked(source, False)", source=source)
-    assert said.startswith("HandleStateError") and "fork" in said and "spawn" in said, said
+    output = forking("forked(source, False)", source=source)
+    assert output.startswith("HandleStateError") and "fork" in output and "spawn" in output, output
     assert forking("bytes(memory.read()[:4]), handle.info.handle_count") == (b"mine", 1)
 
 
@@ -182,8 +182,8 @@ def test_a_forked_child_closes_nothing_of_its_parent(forking: Peer, polite: bool
 def test_a_forked_child_may_begin_anew(forking: Peer, device: Device) -> None:
     if not device.name.startswith("llvmpipe"):
         # A GPU's driver starts once in a process, and its forked child cannot use it: an error reports that.
-        told = forking("forked(source, False)", source="bytes(extmem.open(name).read()[:4])")
-        assert told == "b'mine'" or (device.name in told and "VK_ERROR_INITIALIZATION_FAILED" in told)
+        text = forking("forked(source, False)", source="bytes(extmem.open(name).read()[:4])")
+        assert text == "b'mine'" or (device.name in text and "VK_ERROR_INITIALIZATION_FAILED" in text)
     else:
         for source in ("extmem.open(name)", "extmem.open_device().open(name)"):
             assert forking("forked(source, False)", source=f"bytes({source}.read()[:4])") == "b'mine'"

@@ -93,9 +93,9 @@ def test_each_modifier_crosses_processes(device: Device, peer: Peer, name: str) 
         with device.create_image(picture(List((modifier,)))) as image, memory_of(device, image, path) as memory:
             put_texels(device, image, TEXELS, fresh=True)
             placed = image.subresource_layout(PLANE_0)
-            told = memory.descriptor.image
-            assert told is not None and told.modifier == modifier
-            assert (told.planes[0].offset, told.planes[0].row_pitch) == (placed.offset, placed.row_pitch)
+            described = memory.descriptor.image
+            assert described is not None and described.modifier == modifier
+            assert (described.planes[0].offset, described.planes[0].row_pitch) == (placed.offset, placed.row_pitch)
             peer("memory = device.open(path)\nimage = memory.resource", path=path)
             peer("device.bind_image_memory(image, memory)")
             assert peer("device.get_image_drm_format_modifier_properties(image).drm_format_modifier") == modifier
@@ -165,16 +165,16 @@ def test_a_dma_buf_of_this_driver_is_imported_as_an_image(device: Device, dma_bu
             with device.allocate_memory(vk.MemoryAllocateInfo(needs.size, index, chain)) as memory:
                 device.bind_image_memory(image, memory)
                 put_texels(device, image, TEXELS, fresh=True)
-                said = memory.descriptor.dedicated
-                assert isinstance(said, vk.ImageCreateInfo)
-                told = extmem.Descriptor(
-                    int(DMA_BUF), needs.size, index, dedicated=said, made_by_vulkan=False, device_uuid=device.uuid
+                dedicated = memory.descriptor.dedicated
+                assert isinstance(dedicated, vk.ImageCreateInfo)
+                described = extmem.Descriptor(
+                    int(DMA_BUF), needs.size, index, dedicated=dedicated, made_by_vulkan=False, device_uuid=device.uuid
                 )
                 fd = device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, DMA_BUF))
                 stranger = FdHandle(os.dup(int(fd)))
                 fd.close()
                 with extmem.open_device(kind="vulkan") as other:
-                    with extmem.raw.import_payload(other, stranger, told) as opened:
+                    with extmem.raw.import_payload(other, stranger, described) as opened:
                         assert isinstance(opened.resource, Image)
                         other.bind_image_memory(opened.resource, opened)
                         assert get_texels(other, opened.resource, len(TEXELS)) == TEXELS

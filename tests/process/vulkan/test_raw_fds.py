@@ -57,7 +57,7 @@ def test_a_size_that_it_does_not_have_is_refused_there_and_the_fd_stays(device: 
         peer("import_fd(device, fds[0], size=size).close()", size=size)
 
 
-def test_without_a_description_the_everyday_door_asks_for_one(device: Device) -> None:
+def test_without_a_description_the_high_level_api_asks_for_one(device: Device) -> None:
     with device.allocate(1000) as memory, sent(memory, 2) as peer:
         memory.write(b"told")
         peer("first, second = map(raw.fd_handle, fds)")

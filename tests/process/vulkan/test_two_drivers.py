@@ -65,13 +65,13 @@ def attempts(device: Device, memory: DeviceMemory, numbered: DeviceMemory, name:
 def met(ours: str, theirs: str) -> dict[str, object]:
     """Return the results of one device's imports of the other's memory, and of memory of its own."""
     with device_of(ours) as device, device_of(theirs) as other:
-        told: dict[str, object] = {"uuids": (device.uuid.hex(), other.uuid.hex())}
+        results: dict[str, object] = {"uuids": (device.uuid.hex(), other.uuid.hex())}
         for word, maker in (("others", other), ("own", device)):
             with maker.allocate(SIZE, name=word) as memory, maker.allocate(SIZE, handle_types=KMT) as numbered:
                 memory.write(b"bytes")
-                told[word] = attempts(device, memory, numbered, word)
+                results[word] = attempts(device, memory, numbered, word)
                 assert memory.read_bytes(0, 5) == b"bytes"
-    return told
+    return results
 
 
 @pytest.fixture
@@ -89,15 +89,15 @@ def both() -> Iterator[Peer]:
 
 @BOTH_WAYS
 def test_neither_takes_the_others_memory(both: Peer, ours: str, theirs: str) -> None:
-    told = both(f"met({ours!r}, {theirs!r})")
-    first, second = told["uuids"]
+    results = both(f"met({ours!r}, {theirs!r})")
+    first, second = results["uuids"]
     assert first != second
-    assert len(told["others"]) == 5
-    for what, said in told["others"].items():
+    assert len(results["others"]) == 5
+    for what, said in results["others"].items():
         assert "VUID-VkImportMemory" in said, f"{what}: {said}"
         if what != "import an fd":
             assert first in said.replace("-", "") and second in said.replace("-", ""), f"{what}: {said}"
-    assert set(told["own"].values()) == {"taken"}, told["own"]
+    assert set(results["own"].values()) == {"taken"}, results["own"]
 
 
 def test_a_device_is_chosen_by_its_uuid(both: Peer) -> None:

@@ -14,7 +14,7 @@ MANY = 5 * LIMIT
 
 
 @pytest.mark.parametrize("make", [memfd, a_process, a_device], ids=lambda make: make.__name__)
-def test_what_clients_send_every_day_crowds_nobody(make: object) -> None:
+def test_what_clients_send_every_day_delay_no_client(make: object) -> None:
     """Closed fds are not counted, however slow the threads are."""
     assert callable(make)
     closer = Closer()
@@ -29,7 +29,7 @@ def test_what_clients_send_every_day_crowds_nobody(make: object) -> None:
     assert not any(os.path.exists(f"/proc/self/fd/{fd}") and os.fstat(fd).st_ino == places[fd] for fd in made)
 
 
-def test_payloads_that_end_crowd_nobody() -> None:
+def test_payloads_that_end_delay_no_client() -> None:
     closer = Closer()
     for _ in range(MANY):
         closer.close(a_device(), 1000)

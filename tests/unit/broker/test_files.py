@@ -148,7 +148,7 @@ def test_what_may_be_a_payload_of_each_kind(make: Callable[[], int], kind: Backi
         os.close(fd)
 
 
-def test_every_kind_says_which_files_it_may_be() -> None:
+def test_every_kind_states_which_files_it_may_be() -> None:
     assert set(ALLOWED) == set(Backing)
     assert not any(sorts & {Sort.STRANGE, Sort.PROCESS} for sorts in ALLOWED.values())
 

@@ -13,7 +13,7 @@ import pytest
 from extmem.broker.journal import GRACE, Client, Grace, Journal, start_time
 
 
-def test_a_process_is_told_from_another_with_its_pid() -> None:
+def test_a_process_is_distinguished_from_another_with_its_pid() -> None:
     assert start_time(os.getpid()) == start_time(os.getpid()) > 0
     assert start_time(2**22 + 1) == 0
 

@@ -44,12 +44,12 @@ def test_many_clients_of_one_user_leave_some_to_another_user() -> None:
     assert greedy(shares, 2000, 99) > 1_000
 
 
-def test_what_a_newcomer_could_get_is_told() -> None:
+def test_what_a_newcomer_could_get_is_reported() -> None:
     shares = Shares(20_000, "here")
     for _ in range(3):
-        told = shares.client_share
+        reported = shares.client_share
         taken = greedy(shares, 1000, 1)
-        assert taken == pytest.approx(told, abs=1)
+        assert taken == pytest.approx(reported, abs=1)
         shares.give(1000, 1, taken)
     assert shares.client_share < shares.user_share <= shares.free
 

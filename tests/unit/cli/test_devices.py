@@ -56,7 +56,7 @@ def test_its_tables_fit_the_window(vulkan_device: Device, monkeypatch: pytest.Mo
 
 
 @SHARES_NOTHING
-def test_in_40_columns_it_is_told_line_by_line(vulkan_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_40_columns_it_is_reported_line_by_line(vulkan_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     result = shown(monkeypatch, columns="40")
     lines = result.stdout[result.stdout.index("vulkan: ") :].splitlines()
     assert "- handle type: OPAQUE_WIN32_KMT" in lines and "  compatible with: OPAQUE_FD" in lines
@@ -82,7 +82,7 @@ def failing(error: Exception) -> Offer:
         UnsupportedError("it has no queue that can copy"),
     ],
 )
-def test_one_that_cannot_be_opened_is_told_of_and_the_others_are_shown(
+def test_one_that_cannot_be_opened_is_reported_and_the_others_are_shown(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     (good,) = host.offers()

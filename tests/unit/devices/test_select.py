@@ -68,7 +68,7 @@ def test_what_is_not_here_is_answered_with_what_is(asked: dict[str, str], words:
     assert caught.value.requires_one_of == tuple(select.describe(offer) for offer in select.enumerate_offers())
 
 
-def test_no_device_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_device_at_all_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "enumerate_offers", list)
     monkeypatch.setattr(select.host, "offers", list)
     with pytest.raises(UnsupportedError, match="none at all"):

@@ -308,7 +308,7 @@ def test_the_shape_of_a_kmt_value(value: int, is_one: bool) -> None:
 
 
 @pytest.mark.linux_only("kcmp is Linux's")
-def test_kcmp_that_the_kernel_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kcmp_that_the_kernel_refuses_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     import ctypes
     import errno
     import platform

@@ -34,7 +34,7 @@ def _refused_by_the_system() -> None:
     OwnedFd.open(os.path.join("no such folder", "no file"), os.O_RDONLY)
 
 
-def test_a_handlers_exception_comes_out_and_the_thing_is_given_back_later() -> None:
+def test_a_handlers_exception_comes_out_and_the_thing_is_released_later() -> None:
     held = Refusing(_handler)
     with pytest.raises(TimeoutError, match="the handler raised it"), held.use():
         held.closing = True

@@ -73,7 +73,7 @@ def test_counters_say_what_lives(fake: fake_vulkan.FakeVulkan) -> None:
     assert fake.alive() == {"instances": 1} and not fake.misuses
 
 
-def test_new_memory_is_garbage_and_everyday_memory_is_not(device: Device) -> None:
+def test_new_memory_is_garbage_and_high_level_memory_is_not(device: Device) -> None:
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory, device.allocate(SIZE) as everyday:
         assert memory.read()[0] == memory.read()[-1] == 0xCD
         assert not everyday.read().any()

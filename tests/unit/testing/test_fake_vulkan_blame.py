@@ -52,7 +52,7 @@ def take(device: Device, handle: FdHandle) -> Any:
 @pytest.mark.linux_only("payloads go out by fd")
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(("result", "kind"), LACKS)
-def test_a_failure_of_extmems_own_sample_is_told_as_what_it_is(
+def test_a_failure_of_extmems_own_sample_is_reported_as_what_it_is(
     result: Result, kind: type[extmem.DriverError], known: bool, fake: fake_vulkan.FakeVulkan
 ) -> None:
     for command in ("vkAllocateMemory", "vkGetMemoryFdKHR"):
@@ -70,7 +70,7 @@ def test_a_failure_of_extmems_own_sample_is_told_as_what_it_is(
 
 @pytest.mark.linux_only("payloads go out by fd")
 @pytest.mark.parametrize(("result", "kind"), LACKS)
-def test_a_failure_of_the_proof_is_told_as_what_it_is(
+def test_a_failure_of_the_proof_is_reported_as_what_it_is(
     result: Result, kind: type[extmem.DriverError], fake: fake_vulkan.FakeVulkan
 ) -> None:
     with extmem.open_device(kind="vulkan") as device:
@@ -191,7 +191,7 @@ print("told")
 
 @pytest.mark.linux_only("descriptors are Linux's")
 @pytest.mark.parametrize("kind", ["host", "vulkan"])
-def test_out_of_descriptors_is_told_as_that(kind: str, request: pytest.FixtureRequest) -> None:
+def test_out_of_descriptors_is_reported_as_that(kind: str, request: pytest.FixtureRequest) -> None:
     if kind == "vulkan":
         request.getfixturevalue("vulkan_device")
     with Child.python(WITHOUT_DESCRIPTORS, kind) as child:
@@ -207,7 +207,7 @@ def test_out_of_descriptors_is_told_as_that(kind: str, request: pytest.FixtureRe
         (Result.ERROR_FEATURE_NOT_PRESENT, "returned VK_ERROR_FEATURE_NOT_PRESENT .*the driver lacks a feature"),
     ],
 )
-def test_a_result_is_told_with_what_to_do(result: int, told: str, fake: fake_vulkan.FakeVulkan) -> None:
+def test_a_result_is_reported_with_what_to_do(result: int, told: str, fake: fake_vulkan.FakeVulkan) -> None:
     with extmem.open_device(kind="vulkan") as device:
         fake.fail(1, result, command="vkAllocateMemory")
         with pytest.raises(extmem.DriverError, match=told) as caught:
@@ -216,7 +216,7 @@ def test_a_result_is_told_with_what_to_do(result: int, told: str, fake: fake_vul
         device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)).close()
 
 
-def test_enums_are_told_by_their_names(fake: fake_vulkan.FakeVulkan) -> None:
+def test_enums_are_reported_by_their_names(fake: fake_vulkan.FakeVulkan) -> None:
     """Of refusals by rule, by what the device lacks, and by the object manager: no `<Enum.NAME: 2>`."""
     T, refused = vk.ExternalMemoryHandleTypeFlagBits, []
     with extmem.open_device(kind="vulkan") as device, device.allocate(SIZE) as memory:

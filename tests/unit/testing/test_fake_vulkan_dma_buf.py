@@ -110,7 +110,7 @@ def test_size_and_memory_type_are_asked_of_kernel_and_driver(device: Device) -> 
             take(device, fd, kind=kind).close()
 
 
-def test_what_the_driver_refuses_to_describe_is_told(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
+def test_what_the_driver_refuses_to_describe_is_reported(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
     with file() as fd:
         bad = Result.ERROR_INVALID_EXTERNAL_HANDLE
         fake.fail(1, bad, command="vkGetMemoryFdPropertiesKHR")

@@ -106,7 +106,7 @@ def test_the_proof_alone_keeps_it_away_too(kind: str, monkeypatch: pytest.Monkey
 
 def test_planted_missing_proof_poisons_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests above can fail: without the check a bad fd reaches the device, and nothing works any more."""
-    monkeypatch.setattr(Prover, "prove", lambda self, *told: None)
+    monkeypatch.setattr(Prover, "prove", lambda self, *arguments: None)
     with with_manners(bad_fd_poisons=True) as (fake, device), bad_fd("looks like one") as fd_number:
         with pytest.raises(extmem.OutOfMemoryError):
             import_fd(device, fd_number)

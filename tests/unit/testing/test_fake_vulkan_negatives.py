@@ -56,7 +56,7 @@ def why_not() -> str:
 # No device.
 
 
-def test_no_physical_device_is_said() -> None:
+def test_no_physical_device_is_reported() -> None:
     with machine():
         assert "the loader finds no device of Vulkan 1.1 or later; install a driver" in why_not()
         # The other devices can still be opened.
@@ -64,7 +64,7 @@ def test_no_physical_device_is_said() -> None:
             assert host.kind == "host"
 
 
-def test_no_driver_is_said() -> None:
+def test_no_driver_is_reported() -> None:
     with machine(fake_vulkan.DISCRETE) as fake:
         fake.fail(result=_Result.ERROR_INCOMPATIBLE_DRIVER, command="vkCreateInstance")
         assert "no driver is installed for this loader" in why_not()
@@ -72,7 +72,7 @@ def test_no_driver_is_said() -> None:
         assert device.name == "Fake Discrete GPU"
 
 
-def test_a_loader_of_vulkan_1_0_is_said() -> None:
+def test_a_loader_of_vulkan_1_0_is_reported() -> None:
     with machine(fake_vulkan.DISCRETE, missing=frozenset({"vkEnumerateInstanceVersion"})):
         assert "the Vulkan loader here is for Vulkan 1.0" in why_not()
 
@@ -88,14 +88,14 @@ def test_a_device_of_vulkan_1_0_is_left_out() -> None:
 @pytest.mark.parametrize(
     "command", ["vkCreateInstance", "vkEnumeratePhysicalDevices", "vkEnumerateDeviceExtensionProperties"]
 )
-def test_an_instance_that_fails_is_said_and_leaves_nothing(command: str, result: vk.Result) -> None:
+def test_an_instance_that_fails_is_reported_and_leaves_nothing(command: str, result: vk.Result) -> None:
     with machine(fake_vulkan.DISCRETE) as fake:
         fake.fail(result=result, command=command)
-        told = why_not()
-        assert command in told and f"VK_{result.name}" in told
+        reason = why_not()
+        assert command in reason and f"VK_{result.name}" in reason
 
 
-def test_no_queue_that_copies_is_said() -> None:
+def test_no_queue_that_copies_is_reported() -> None:
     sparse = int(vk.QueueFlagBits.SPARSE_BINDING)
     useless = (fake_vulkan.Family(sparse), fake_vulkan.Family(count=0))
     with machine(dataclasses.replace(OTHER, families=useless)):

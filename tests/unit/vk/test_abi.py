@@ -156,7 +156,7 @@ def test_invalid_handle_value_goes_through_and_wider_numbers_do_not() -> None:
         ),
     ],
 )  # fmt: skip
-def test_values_that_do_not_fit_are_told(struct: vk.Struct, words: str) -> None:
+def test_values_that_do_not_fit_are_reported(struct: vk.Struct, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         abi.to_c(struct)
 
@@ -201,7 +201,7 @@ def test_values_that_just_fit_go_through(struct: vk.Struct) -> None:
         ("MemoryAllocateInfo", r"'MemoryAllocateInfo' is no struct of extmem\.vk"),
     ],
 )  # fmt: skip  # the ignores: each row is a wrong type on purpose
-def test_values_of_another_sort_are_told(struct: Any, words: str) -> None:
+def test_values_of_another_sort_are_reported(struct: Any, words: str) -> None:
     with pytest.raises(TypeError, match=words):
         abi.to_c(struct)
 

@@ -13,7 +13,7 @@ from extmem.vk import loader
 from extmem.vk.abi import ffi
 
 
-def test_without_one_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_one_the_error_states_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "_NAMES", ("libvulkan-absent.so.1", "vulkan-absent.dll"))
     with pytest.raises(UnsupportedError) as error:
         loader.Loader()
@@ -22,7 +22,7 @@ def test_without_one_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPa
     assert error.value.requires_one_of == ("libvulkan-absent.so.1", "vulkan-absent.dll")
 
 
-def test_a_library_of_that_name_that_is_no_loader_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_of_that_name_that_is_no_loader_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     library = ctypes.util.find_library("kernel32" if sys.platform == "win32" else "c")
     assert library
     monkeypatch.setattr(loader, "_NAMES", (library,))

@@ -158,7 +158,7 @@ def test_find_gives_the_first_of_a_class_or_none() -> None:
     assert vk.find(info, vk.MemoryAllocateInfo) is None
 
 
-def test_a_chain_that_comes_back_is_told_not_walked_for_ever() -> None:
+def test_a_cyclic_chain_is_an_error_and_not_followed_for_ever() -> None:
     info, _, win32 = export_chain()
     win32.p_next = info
     with pytest.raises(ValueError, match="comes back to VkMemoryAllocateInfo"):

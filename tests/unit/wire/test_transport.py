@@ -180,7 +180,7 @@ def test_a_full_socket_is_a_blocking_error(pair: Pair) -> None:
             transport.send(pair[0], b"x" * MAX_MESSAGE)
 
 
-def test_who_connected_is_told_by_the_kernel(pair: Pair) -> None:
+def test_the_kernel_identifies_the_client(pair: Pair) -> None:
     assert transport.credentials_of(pair[0]) == (os.getpid(), os.getuid(), os.getgid())
     assert transport.uid_of(pair[0]) == os.getuid()
     assert transport.groups_of(pair[0]) == frozenset(os.getgroups())

@@ -39,7 +39,7 @@ def there(fake: fake_cuda.FakeCuda) -> Peer:
 
 def test_the_driver_is_told_who_may_have_it(cuda: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
     with cuda.allocate((16,)):
-        assert [user_sid() in said and ";;;WD" not in said for said in fake.security] == [True]
+        assert [user_sid() in sddl and ";;;WD" not in sddl for sddl in fake.security] == [True]
     with cuda.allocate((16,), name=name, security=EVERYBODY):
         assert ";;;WD" in fake.security[-1]
     fake.security.clear()
@@ -93,7 +93,7 @@ def test_a_handle_for_reading_reads(cuda: Device, name: str) -> None:
         other.fill(1)
 
 
-def test_it_is_inherited_where_the_export_says_so(cuda: Device) -> None:
+def test_it_is_inherited_where_the_export_states_it(cuda: Device) -> None:
     with cuda.allocate((16,), inherit=True) as memory, memory.export_handle(W32) as handle:
         assert isinstance(handle, NtHandle) and handle.info.inherit
 

@@ -80,7 +80,7 @@ def test_the_system_puts_nothing_into_a_range_of_its_own_accord() -> None:
             given_back(at)
 
 
-def test_ranges_are_never_told_twice() -> None:
+def test_ranges_are_never_used_twice() -> None:
     first = views.reserve(SIZE)
     at = first.address
     del first

@@ -121,7 +121,7 @@ def test_memory_without_a_name_is_asked_for_once(device: Device, fake: fake_vulk
 
 
 @pytest.mark.parametrize("answer", [OUT_OF_MEMORY, vk.Result.ERROR_INVALID_EXTERNAL_HANDLE])
-def test_a_number_that_leads_nowhere_is_told_as_that(
+def test_a_number_that_leads_nowhere_is_reported_as_that(
     device: Device, fake: fake_vulkan.FakeVulkan, answer: vk.Result
 ) -> None:
     fake.fail(1, answer, command="vkAllocateMemory")

@@ -51,13 +51,13 @@ def test_whoever_wants_vulkan_or_the_host_does_not_start_cuda(fake: fake_cuda.Fa
     assert "cuInit" in fake.calls
 
 
-def test_without_cuda_bindings_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cuda_bindings_the_error_states_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     with cuda.replaced_by(None), pytest.raises(extmem.UnsupportedError, match=r"pip install 'extmem\[cuda\]'"):
         extmem.open_device(kind="cuda")
 
 
-def test_without_a_driver_library_the_error_says_so(fake: fake_cuda.FakeCuda) -> None:
+def test_without_a_driver_library_the_error_reports_it(fake: fake_cuda.FakeCuda) -> None:
     fake.missing = frozenset({"cuInit"})
     with pytest.raises(extmem.UnsupportedError, match="CUDA driver library is not here"):
         extmem.open_device(kind="cuda")
@@ -68,7 +68,7 @@ def test_without_a_driver_library_the_error_says_so(fake: fake_cuda.FakeCuda) ->
     ("result", "text"),
     [(34, "stub"), (100, "no GPU that CUDA can use"), (803, "restart")],
 )
-def test_a_driver_that_does_not_start_says_why(result: int, text: str, fake: fake_cuda.FakeCuda) -> None:
+def test_a_driver_that_does_not_start_reports_why(result: int, text: str, fake: fake_cuda.FakeCuda) -> None:
     fake.fail(1, result, command="cuInit")
     with pytest.raises(extmem.UnsupportedError, match=text):
         extmem.open_device(kind="cuda")
@@ -127,17 +127,17 @@ def test_a_forked_child_is_told_that_cuda_does_not_work_there(fake: fake_cuda.Fa
         here, there = os.pipe()
         child = os.fork()
         if not child:
-            told = []
+            messages = []
             asked = (lambda: extmem.open_device(kind="cuda"), lambda: device.allocate((4,)), memory.read)
             for attempt in (*asked, memory.device_array, memory.torch, memory.__dlpack__):
                 try:
                     attempt()
-                    told.append("nothing")
+                    messages.append("nothing")
                 except extmem.ExtmemError as error:
-                    told.append(f"{type(error).__name__}: {error}")
+                    messages.append(f"{type(error).__name__}: {error}")
                 except BaseException as error:  # noqa: BLE001  # the child must end by itself
-                    told.append(repr(error))
-            os.write(there, "\n".join(told).encode())
+                    messages.append(repr(error))
+            os.write(there, "\n".join(messages).encode())
             os._exit(0)
         os.close(there)
         os.waitpid(child, 0)

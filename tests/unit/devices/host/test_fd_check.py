@@ -36,7 +36,7 @@ def backend() -> HostBackend:
 
 @contextlib.contextmanager
 def open_memfd(size: int = 2 * PAGE, seals: int = memfd.SEALS) -> Iterator[int]:
-    fd = os.memfd_create("stranger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = os.memfd_create("foreign", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size)
         if seals:
@@ -60,7 +60,7 @@ def test_a_strange_but_sealed_memory_file_is_all_payload(backend: HostBackend) -
 
 
 @contextlib.contextmanager
-def strangers() -> Iterator[dict[str, int]]:
+def foreign_fds() -> Iterator[dict[str, int]]:
     with contextlib.ExitStack() as stack:
         ours, theirs = socket.socketpair()
         stack.enter_context(ours)
@@ -90,8 +90,8 @@ def strangers() -> Iterator[dict[str, int]]:
         yield fds
 
 
-def test_a_stranger_is_told_what_it_is_and_stays_open(backend: HostBackend) -> None:
-    with strangers() as fds:
+def test_an_fd_that_is_not_a_payload_is_refused_with_what_it_is_and_stays_open(backend: HostBackend) -> None:
+    with foreign_fds() as fds:
         for words, fd in fds.items():
             facts = backend.inspect_fd(fd, FD)
             assert facts.valid == words.startswith("holds"), words
@@ -103,7 +103,7 @@ def test_a_stranger_is_told_what_it_is_and_stays_open(backend: HostBackend) -> N
 
 
 @pytest.mark.parametrize("fd", [-1, -100, 1 << 20, 1 << 40])
-def test_a_number_that_is_no_fd_is_told_so(backend: HostBackend, fd: int) -> None:
+def test_a_number_that_is_no_fd_is_reported(backend: HostBackend, fd: int) -> None:
     facts = backend.inspect_fd(fd, FD)
     assert (facts.kind, facts.valid) == ("closed", False)
     with pytest.raises(DriverError, match="not open"):
@@ -122,7 +122,7 @@ def test_an_fd_is_no_payload_of_another_type(backend: HostBackend) -> None:
     allocation.close()
 
 
-def test_a_payload_without_a_description_says_so(backend: HostBackend) -> None:
+def test_a_payload_without_a_description_reports_it(backend: HostBackend) -> None:
     allocation = backend.allocate(PAGE, 0, b"")
     facts = backend.inspect_fd(allocation.fd, FD)
     assert (facts.valid, facts.capacity, facts.descriptor) == (True, PAGE, b"")

@@ -170,7 +170,7 @@ def test_without_a_descriptor_to_load_the_code_with_the_lack_is_named(monkeypatc
         del held
 
 
-def test_where_the_kernel_shows_no_memory_the_mapping_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_kernel_shows_no_memory_the_mapping_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = os.open
 
     def hidden(path: str, *arguments: int, **more: int) -> int:

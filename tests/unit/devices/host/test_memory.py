@@ -96,7 +96,7 @@ def test_allocations_close_once_and_mappings_outlive_them(backend: HostBackend) 
     assert not backend.host_range_mapped(address, 1), "it ends with the last who holds it"
 
 
-def test_what_is_lost_is_given_back(backend: HostBackend) -> None:
+def test_what_is_lost_is_released(backend: HostBackend) -> None:
     before = open_fds()
     allocation = backend.allocate(PAGE, 0, b"")
     address = allocation.map().address

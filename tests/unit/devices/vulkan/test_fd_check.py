@@ -40,7 +40,7 @@ RULE = "VUID-VkImportMemoryFdInfoKHR-handleType-00670"
 
 
 @contextlib.contextmanager
-def strangers() -> Iterator[dict[str, int]]:
+def foreign_fds() -> Iterator[dict[str, int]]:
     """Fds that are not payloads of any Vulkan driver, by what they are."""
     with contextlib.ExitStack() as stack:
         ours, theirs = socket.socketpair()
@@ -93,15 +93,15 @@ def test_an_fd_that_was_closed(backend: VulkanBackend) -> None:
     assert still_works(backend)
 
 
-def test_strangers_are_told_what_they_are_and_stay_open(backend: VulkanBackend) -> None:
-    with strangers() as fds:
+def test_fds_that_are_not_payloads_are_refused_with_what_they_are_and_stay_open(backend: VulkanBackend) -> None:
+    with foreign_fds() as fds:
         for what, fd in fds.items():
             if what == "epoll":
                 continue
             facts = backend.inspect_fd(fd, FD)
             assert not facts.valid, what
-            said = str(refused(backend, fd))
-            assert f"fd {fd} is {likeness(fd)}" in said and "vkGetMemoryFdKHR" in said, what
+            message = str(refused(backend, fd))
+            assert f"fd {fd} is {likeness(fd)}" in message and "vkGetMemoryFdKHR" in message, what
             os.fstat(fd)
     assert still_works(backend)
 
@@ -111,14 +111,14 @@ def test_strangers_are_told_what_they_are_and_stay_open(backend: VulkanBackend) 
     [("null", "device"), ("directory", "directory"), ("reading end", "pipe"), ("socket", "socket"), ("file", "file")],
 )
 def test_the_kind_of_file_is_known(backend: VulkanBackend, what: str, kind: str) -> None:
-    with strangers() as fds:
+    with foreign_fds() as fds:
         assert backend.inspect_fd(fds[what], FD).kind == kind
 
 
-def test_through_the_device_it_is_the_rule_that_says_so(vulkan_device: Device) -> None:
+def test_through_the_device_it_is_the_rule_that_reports_it(vulkan_device: Device) -> None:
     backend = vulkan_device.backend
     assert isinstance(backend, VulkanBackend)
-    with strangers() as fds:
+    with foreign_fds() as fds:
         for fd in (-1, fds["null"], fds["socket"], fds["directory"], fds["file"], fds["another memory file"]):
             with pytest.raises(RuleViolation) as error:
                 vulkan_device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, vk.ImportMemoryFdInfoKHR(FD, fd)))
@@ -343,7 +343,7 @@ def test_a_good_raw_fd_is_proved_and_imported(backend: VulkanBackend) -> None:
     memory.close()
 
 
-def test_proof_is_made_once_for_strangers_and_never_for_our_own(
+def test_a_foreign_fd_is_tried_once_and_the_librarys_own_never(
     backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[VulkanBackend] = []

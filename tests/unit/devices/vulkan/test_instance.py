@@ -58,7 +58,7 @@ def test_without_a_loader_there_is_the_host_device_and_a_reason(anew: None, monk
         extmem.open_device(kind="vulkan")
 
 
-def test_drivers_without_a_device_are_told_of(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drivers_without_a_device_are_reported(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=list))
     assert vulkan.offers() == [] and "no device of Vulkan 1.1" in vulkan.missing()
 
@@ -72,7 +72,7 @@ def test_drivers_without_a_device_are_told_of(anew: None, monkeypatch: pytest.Mo
         ("not json", "vkCreateInstance on Vulkan returned VK_ERROR_"),  # loaders differ in which
     ],
 )
-def test_without_a_driver_that_works_the_reason_is_told(
+def test_without_a_driver_that_works_the_reason_is_reported(
     backend: VulkanBackend, tmp_path: Path, content: str | None, result: str
 ) -> None:
     """This process has a loader, or there would be no `driver`; the other one finds none."""

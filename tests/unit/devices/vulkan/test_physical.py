@@ -14,7 +14,7 @@ from extmem.errors import UnsupportedError
 from extmem.testing.children import Peer
 
 
-def test_it_says_who_it_is(backend: VulkanBackend) -> None:
+def test_it_reports_its_identity(backend: VulkanBackend) -> None:
     who = backend.identity
     assert len(who.device_uuid) == len(who.driver_uuid) == 16 and any(who.device_uuid)
     assert who.luid is None or len(who.luid) == 8

@@ -139,7 +139,7 @@ def test_a_failure_while_recording_leaves_the_device_usable(backend: VulkanBacke
     memory.close()
 
 
-def test_what_moves_bytes_is_given_back_with_the_device(backend: VulkanBackend) -> None:
+def test_what_moves_bytes_is_released_with_the_device(backend: VulkanBackend) -> None:
     other = backend.physical.open()
     memory = allocate(other)
     other.write(memory, 0, memoryview(b"x"))

@@ -126,7 +126,7 @@ def accepts(text: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("text", "position", "said"),
+    ("text", "position", "problem"),
     [
         ("", 0, "empty"),
         ("nonsense", 0, "expected O:"),
@@ -143,11 +143,11 @@ def accepts(text: str) -> bool:
         ("D:(A;;GA;;;WD)D:(A;;GA;;;WD)", 14, "twice"),
     ],
 )
-def test_the_first_fault_of_a_text_is_found(text: str, position: int, said: str) -> None:
+def test_the_first_fault_of_a_text_is_found(text: str, position: int, problem: str) -> None:
     assert not accepts(text)
     fault = find_fault(text, accepts)
     assert fault.position == position
-    assert said in fault.problem
+    assert problem in fault.problem
 
 
 @pytest.mark.parametrize(
