@@ -22,7 +22,7 @@ SLOW = {
     "unit/arrays/test_torch.py": "needs PyTorch, which takes seconds to import",
     "meta/test_packaging.py": "builds and installs wheels",
     "meta/test_site.py": "builds sites with Sphinx, seconds for each, which `make test` does not install",
-    "process/cuda/test_dying.py": _KILLS,
+    "process/cuda/test_killed.py": _KILLS,
     "process/test_broker_killed.py": _KILLS,
     "process/test_crashes.py": _KILLS,
 }

@@ -20,7 +20,7 @@ from extmem import errors, raw
 from extmem.api import Device
 from extmem.manager import manager
 from extmem.objects import Share
-from tests.behaviours.bad import described, refused
+from tests.behaviours.bad_input import described, refused
 from tests.behaviours.steps import READ_WRITE, SIZE, import_fd, import_win32
 
 # Descriptors that contradict their file.

@@ -18,7 +18,7 @@ from extmem.handles import FdHandle, KmtHandle, NtHandle
 from extmem.sharing.descriptor import Descriptor
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
-from tests.behaviours.bad import described, refused
+from tests.behaviours.bad_input import described, refused
 from tests.behaviours.platforms import FD_TYPES, W32_AND_FD, by_fd
 from tests.behaviours.steps import (
     FD,

@@ -22,7 +22,7 @@ from extmem.manager.windows.security_descriptors import sddl_of
 from extmem.objects import Share, Status
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
-from tests.behaviours.bad import described
+from tests.behaviours.bad_input import described
 from tests.behaviours.steps import (
     COLLISION,
     GENERIC_ALL,

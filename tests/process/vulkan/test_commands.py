@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from extmem.testing.children import Peer
-from tests.process.vulkan.commands_setting import ENVIRONMENT, SETTING
+from tests.process.vulkan.commands_setup import ENVIRONMENT, SETTING
 
 pytestmark = pytest.mark.linux_only("the scripted driver that stands in elsewhere has no depth, and is never slow")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from extmem.testing.children import Peer
-from tests.process.vulkan.commands_setting import ENVIRONMENT, SETTING
+from tests.process.vulkan.commands_setup import ENVIRONMENT, SETTING
 
 pytestmark = pytest.mark.linux_only("the scripted driver that stands in elsewhere is never slow")
 

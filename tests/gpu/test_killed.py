@@ -10,7 +10,7 @@ import pytest
 import extmem
 from extmem.api import Device
 from extmem.testing.children import Peer
-from tests.gpu import dying
+from tests.gpu import killed
 
 SIZE = 64 << 20
 """A size that is noticed in the free memory of the device."""
@@ -27,9 +27,9 @@ def test_importers_killed_at_any_step_leave_nothing(
         cuda.allocate(SIZE, name=f"{name} c") as c,
         host.allocate(SIZE, name=f"{name} h") as h,
     ):
-        for round_, step in enumerate(dying.drawn(IMPORTERS, dying.IMPORTER, seed=SEED)):
+        for round_, step in enumerate(killed.drawn(IMPORTERS, killed.IMPORTER, seed=SEED)):
             with Peer() as peer:
-                dying.killed_at(peer, dying.IMPORTER, step, name=name, size=SIZE, expression=DEVICE)
+                killed.killed_at(peer, killed.IMPORTER, step, name=name, size=SIZE, expression=DEVICE)
             for memory in (v, c, h):
                 memory.fill(round_ + 1)
                 assert memory.read_bytes(SIZE - 1) == bytes([round_ + 1])
@@ -40,14 +40,14 @@ def test_a_tensor_outlives_exporters_killed_at_any_step(
     maker: str, torch: Any, cuda: Device, vulkan: Device, name: str, nothing_left: None
 ) -> None:
     expression = f"extmem.open_device(kind={maker!r})"
-    for round_, step in enumerate(dying.drawn(EXPORTERS, dying.EXPORTER, seed=SEED, first=3)):
+    for round_, step in enumerate(killed.drawn(EXPORTERS, killed.EXPORTER, seed=SEED, first=3)):
         with Peer() as peer:
             named = f"{name} {round_}"
-            for done in dying.EXPORTER[:step]:
+            for done in killed.EXPORTER[:step]:
                 peer(done + "\nNone", name=named, size=SIZE, expression=expression)
             with extmem.open(named) as memory:
                 tensor = memory.torch()
-                peer.start("\n".join(dying.EXPORTER[step:]))
+                peer.start("\n".join(killed.EXPORTER[step:]))
                 peer.kill()
                 assert bool((tensor == 7).all())
                 tensor += 1

@@ -11,7 +11,7 @@ from extmem.api import Device
 from extmem.testing import fake_cuda, leaks
 from extmem.testing.children import Peer
 from tests import cuda_bed
-from tests.gpu import dying
+from tests.gpu import killed
 
 SIZE = 1 << 16
 
@@ -28,7 +28,7 @@ def cuda(fake: fake_cuda.FakeCuda) -> Iterator[Device]:
         yield opened
 
 
-@pytest.mark.parametrize("step", range(len(dying.IMPORTER)))
+@pytest.mark.parametrize("step", range(len(killed.IMPORTER)))
 def test_an_importer_that_is_killed_leaves_nothing(
     step: int, fake: fake_cuda.FakeCuda, cuda: Device, name: str
 ) -> None:
@@ -40,22 +40,22 @@ def test_an_importer_that_is_killed_leaves_nothing(
         host.allocate(SIZE, name=f"{name} h") as h,
     ):
         with Peer() as peer:
-            dying.killed_at(peer, dying.IMPORTER, step, name=name, size=SIZE, expression=fake_cuda.elsewhere(fake))
+            killed.killed_at(peer, killed.IMPORTER, step, name=name, size=SIZE, expression=fake_cuda.elsewhere(fake))
         for memory in (v, c, h):
             memory.fill(5)
             assert set(memory.read_bytes()) == {5}
 
 
-@pytest.mark.parametrize("step", range(3, len(dying.EXPORTER)))
+@pytest.mark.parametrize("step", range(3, len(killed.EXPORTER)))
 def test_an_array_outlives_an_exporter_that_is_killed(
     step: int, fake: fake_cuda.FakeCuda, cuda: Device, name: str
 ) -> None:
     with Peer() as peer:
-        for done in dying.EXPORTER[:step]:
+        for done in killed.EXPORTER[:step]:
             peer(done + "\nNone", name=name, size=SIZE, expression=fake_cuda.elsewhere(fake))
         with cuda.open(name) as memory:
             array = memory.device_array()
-            peer.start("\n".join(dying.EXPORTER[step:]))
+            peer.start("\n".join(killed.EXPORTER[step:]))
             peer.kill()
             assert set(memory.read_bytes()) == {7}
             memory.fill(8)
