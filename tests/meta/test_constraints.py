@@ -117,7 +117,7 @@ def test_the_pins_of_the_site_are_what_its_packages_need() -> None:
 def test_contributing_says_why_each_dependency_is_there() -> None:
     explained_packages = explained((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     assert not direct(_project()) - explained_packages, "CONTRIBUTING.md has no row for these"
-    assert not explained_packages - direct(_project()), "CONTRIBUTING.md explains what is no dependency"
+    assert not explained_packages - direct(_project()), "CONTRIBUTING.md explains what is not a dependency"
 
 
 def test_what_is_installed_here_is_what_is_pinned() -> None:

@@ -52,7 +52,7 @@ def test_the_blocks_that_do_not_run_are_those_of_the_allow_list() -> None:
 
 def test_blocks_are_found_at_all() -> None:
     total = sum(len(blocks(path.read_text(encoding="utf-8"))) for path in _DOCUMENTS)
-    assert total > 40, "the test looks in the wrong place"
+    assert total > 40, "the test reads the wrong folder"
 
 
 # Planted faults.

@@ -84,7 +84,7 @@ def test_the_example_for_pytorch_ends_with_one_sentence_without_it(tmp_path: Pat
 def test_example_is_short_and_described(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= MOST_LINES
-    assert ast.get_docstring(ast.parse(text)), "an example says in its docstring what it shows"
+    assert ast.get_docstring(ast.parse(text)), "an example states in its docstring what it shows"
     assert path.name in (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
 
 

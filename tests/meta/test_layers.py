@@ -231,7 +231,7 @@ def test_pure_modules_import_no_operating_system() -> None:
 def test_the_platform_is_asked_once_a_subject() -> None:
     asked = {module for _, module, tree in _trees() if asks_platform(tree)}
     strange = sorted(asked - set(PLATFORM_ASKED))
-    assert not strange, f"sys.platform is asked outside the allow-list (choose in the __init__): {strange}"
+    assert not strange, f"sys.platform is read outside the allow-list (choose in the __init__): {strange}"
 
 
 def test_file_descriptors_are_received_in_one_place() -> None:

@@ -64,7 +64,7 @@ def dead_links(document: Path, root: Path = ROOT) -> list[str]:
 
 def test_every_relative_link_leads_somewhere() -> None:
     documents = markdown_files()
-    assert documents, "no documents found: the test looks in the wrong place"
+    assert documents, "no documents found: the test reads the wrong folder"
     dead = [
         f"{document.relative_to(ROOT).parent.as_posix()}/{sentence}"
         for document in documents

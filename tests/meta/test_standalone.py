@@ -63,7 +63,7 @@ def test_no_file_speaks_of_anything_outside_the_project() -> None:
             continue
         looked_at += 1
         found += [f"{name}: {sentence}" for sentence in forbidden(text)]
-    assert looked_at > 50, "the test looks in the wrong place"
+    assert looked_at > 50, "the test reads the wrong folder"
     assert not found, "\n".join(found)
 
 

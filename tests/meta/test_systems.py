@@ -113,7 +113,7 @@ def test_processes_side_by_side_leave_the_same_tally(tmp_path: Path) -> None:
 @pytest.mark.parametrize("system", systems.ONLY)
 def test_every_entry_of_the_list_is_there_and_has_a_reason(system: str) -> None:
     for entry, reason in systems.ONLY[system].items():
-        assert (systems.TESTS / entry).exists(), f"{entry} is no more; take it off the list"
+        assert (systems.TESTS / entry).exists(), f"{entry} does not exist; remove it from the list"
         assert len(reason) > 15
         assert systems.owner(systems.TESTS / entry) == (system, reason)
     assert systems.owner(systems.TESTS / "rules" / "test_rules.py") is None

@@ -33,7 +33,7 @@ OTHERS: Final = (
     + CLIMB
     + """
 import socket
-from extmem.broker import transport
+from extmem.wire import transport
 from extmem.errors import ExtmemError
 from extmem.objects import error_for
 def attempted(source, variables):

@@ -181,7 +181,8 @@ def next_broker(runtime: Runtime, *, window: float = 25.0, system: bool = False)
 
 BROKER = """
 import os, sys
-from extmem.broker import run, server, client
+from extmem.broker import run, server
+from extmem.manager.linux import client
 import extmem.manager, extmem.testing.runtime
 """
 """The beginning of the source of a broker in a process of a test; another user cannot import it later."""
@@ -218,14 +219,16 @@ class RawClient:
         self.sock.connect(str(directory / "broker.sock"))
 
     def ask(self, message: Any, fd: int | None = None) -> wire.Reply | None:
-        """Return the reply; None if the broker closes the connection. Fds of the reply are closed."""
-        return self.say(wire.encode(message), fd)
+        """Send a request and return the reply; None if the broker closes the connection. Its fds are closed."""
+        return self.exchange(wire.encode(message), fd)
 
-    def say(self, data: bytes, fd: int | None = None) -> wire.Reply | None:
+    def exchange(self, data: bytes, fd: int | None = None) -> wire.Reply | None:
+        """Send these bytes and return the reply, as `ask`."""
         transport.send(self.sock, data, fd)
-        return self.hear()
+        return self.receive()
 
-    def hear(self) -> wire.Reply | None:
+    def receive(self) -> wire.Reply | None:
+        """Return the next reply, as `ask`."""
         packet = transport.receive(self.sock)
         if packet is None:
             return None
@@ -238,13 +241,13 @@ class RawClient:
         assert isinstance(reply, wire.Welcome)
         return reply
 
-    def hung_up(self) -> bool:
+    def is_disconnected(self) -> bool:
         """Return whether the broker closes the connection, after at most one Fault."""
         from extmem.errors import PeerGoneError
 
         try:
-            reply = self.hear()
-            return reply is None or (isinstance(reply, wire.Fault) and self.hear() is None)
+            reply = self.receive()
+            return reply is None or (isinstance(reply, wire.Fault) and self.receive() is None)
         except PeerGoneError:
             return True
 

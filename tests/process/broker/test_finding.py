@@ -51,7 +51,7 @@ def frozen(runtime: Runtime, start: Start) -> int:
 def test_a_removed_socket_is_reported_with_the_process_to_end(own_runtime: Runtime, start: Start) -> None:
     pid = frozen(own_runtime, start)
     peer = start()
-    peer("from extmem.broker import launch\nlaunch._HELD = 0.2")
+    peer("from extmem.manager.linux import launch\nlaunch._HELD = 0.2")
     for attempt in ("share('y')", "m.import_by_name('x')", "m.status()", "m.stop()"):
         error = peer.fails(attempt)
         assert error.is_a("PeerGoneError"), attempt
@@ -79,7 +79,7 @@ def test_a_socket_that_somebody_replaced_is_reported_too(own_runtime: Runtime, s
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as mute:
         mute.bind(str(own_runtime.path / "broker.sock"))  # nothing listens there
         peer = start()
-        peer("from extmem.broker import launch\nlaunch._HELD = 0.2")
+        peer("from extmem.manager.linux import launch\nlaunch._HELD = 0.2")
         error = peer.fails("m.import_by_name('x')")
     assert error.is_a("PeerGoneError") and f"process {pid}" in error.message
     os.kill(pid, signal.SIGCONT)
@@ -259,7 +259,7 @@ def test_an_interpreter_that_hangs_is_ended(own_runtime: Runtime, start: Start, 
     hanging.write_text("#!/bin/sh\nexec sleep 1000\n")
     hanging.chmod(0o755)
     peer = start({"EXTMEM_BROKER_PYTHON": str(hanging)})
-    peer("from extmem.broker import launch\nlaunch.START_TIMEOUT = 0.3\nm.client._timeout = 0.3")
+    peer("from extmem.manager.linux import launch\nlaunch.START_TIMEOUT = 0.3\nm.client._timeout = 0.3")
     error = peer.fails("share('x')")
     assert error.is_a("PeerGoneError") and str(hanging) in error.message
     assert not [command for command in own_runtime.processes().values() if "sleep" in command]

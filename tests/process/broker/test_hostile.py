@@ -42,9 +42,9 @@ def fault(runtime: Runtime, data: bytes, *, hello: bool = True, fds: list[int] |
     with raw(runtime, hello=hello) as client:
         rights = [] if not fds else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
         client.sock.sendmsg([data], rights)
-        reply = client.hear()
+        reply = client.receive()
         assert isinstance(reply, wire.Fault)
-        assert client.hear() is None
+        assert client.receive() is None
         return reply.detail
 
 
@@ -123,9 +123,9 @@ def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime
 
 def test_one_that_says_nothing(own_runtime: Runtime) -> None:
     with raw(own_runtime, hello=False) as client:
-        reply = client.hear()
+        reply = client.receive()
         assert isinstance(reply, wire.Fault) and "Hello" in reply.detail
-        assert client.hear() is None
+        assert client.receive() is None
 
 
 def test_one_that_never_reads(own_runtime: Runtime, undisturbed: Peer) -> None:
@@ -157,7 +157,7 @@ def test_one_that_talks_without_end_lets_the_others_talk(own_runtime: Runtime, u
         for _ in range(20):
             client.sock.send(wire.encode(wire.KmtAlive(5)))
         assert undisturbed("reads('x')") == b"hello"
-        assert [client.hear() for _ in range(20)] == [wire.Value(0)] * 20
+        assert [client.receive() for _ in range(20)] == [wire.Value(0)] * 20
 
 
 def test_one_that_leaves_in_the_middle(own_runtime: Runtime, undisturbed: Peer) -> None:
@@ -198,7 +198,7 @@ def test_random_bytes_and_wounded_requests(own_runtime: Runtime) -> None:
             client = RawClient(own_runtime.path)
             client.hello()
         try:
-            reply = client.say(bytes(data))
+            reply = client.exchange(bytes(data))
         except (PeerGoneError, PeerProtocolError):
             reply = None
         if reply is None or isinstance(reply, wire.Fault):

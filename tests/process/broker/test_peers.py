@@ -116,7 +116,7 @@ def test_the_right_inode_on_a_socket_of_another_kind_is_no_connection_either(sta
 
 
 CALLER = (
-    "import os, socket, sys\nfrom extmem.broker import transport, wire\n"
+    "import os, socket, sys\nfrom extmem import wire\nfrom extmem.wire import transport\n"
     + BECOME
     + """
 become(int(sys.argv[2]))

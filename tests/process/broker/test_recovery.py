@@ -202,7 +202,7 @@ def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> N
                 # Its own record is accepted, with an fd that may be read.
                 assert thief("text(i), m.info(m.open_handle('x', READ)).granted_access") == (b"hello", 0x20000)
                 refusal = thief(
-                    "from extmem.broker import transport, wire\n"
+                    "from extmem import wire\nfrom extmem.wire import transport\n"
                     "client = LinuxManager(RuntimeDir(Path(os.environ['EXTMEM_RUNTIME_DIR']), system=True)).client\n"
                     "sock = client._reach(start=False)\n"
                     "def ask(request, fd=None):\n"

@@ -291,11 +291,11 @@ def test_an_unheard_reply_is_undone_and_a_heard_one_is_not(own_runtime: Runtime,
     assert len(names()) == 2
     second, welcome = gone_on(own_runtime, secret, 1)
     assert (welcome.resumed, welcome.done, welcome.undone_memory, welcome.undone_handle) == (True, True, 2, 0)
-    assert isinstance(first.hear(), wire.Exported), "it was on its way"
-    assert first.hung_up() and len(names()) == 1
+    assert isinstance(first.receive(), wire.Exported), "it was on its way"
+    assert first.is_disconnected() and len(names()) == 1
     third, welcome = gone_on(own_runtime, secret, 1)  # the Welcome of the second was not read either
     assert (welcome.resumed, welcome.done, welcome.undone_memory) == (True, False, 0)
-    assert second.hung_up() and len(names()) == 1
+    assert second.is_disconnected() and len(names()) == 1
     again = third.ask(wire.ImportName("heard", 0x02000000))
     assert isinstance(again, wire.Imported) and again.mode, "descriptors are sent anew"
     for client in (first, second, third):

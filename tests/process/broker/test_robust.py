@@ -79,7 +79,7 @@ def test_a_reply_whose_descriptor_cannot_be_sent_is_undone(own_runtime: Runtime,
             error = other.fails(source)
             assert error.is_a("QuotaError") and "nobody has received" in error.message, error
         filler("empty()")
-        assert exporter(held) == [], "nothing is left of what could not be told"
+        assert exporter(held) == [], "nothing is left of a reply that could not be sent"
         assert other(source) == expected
         assert exporter("reads('x')") == b"hello" and broker.alive
 
@@ -111,9 +111,9 @@ def test_a_client_that_cannot_be_waited_for_is_reported(own_runtime: Runtime, st
         (own_runtime.path / "failing").touch()
         for _ in range(5):
             client = RawClient(own_runtime.path)
-            reply = client.hear()
+            reply = client.receive()
             assert isinstance(reply, wire.Fault) and "No space left" in reply.detail
-            assert client.hung_up()
+            assert client.is_disconnected()
             client.close()
         error = start(NEVER).fails("share('y')")
         assert error.is_a("PeerProtocolError") and "No space left" in error.message
@@ -173,7 +173,7 @@ def test_without_a_descriptor_newcomers_are_told_and_others_served(own_runtime: 
     try:
         for _ in range(3):
             client = RawClient(own_runtime.path)
-            reply = client.hear()
+            reply = client.receive()
             assert isinstance(reply, wire.Fault) and "ulimit -n" in reply.detail
             client.close()
         error = start(NEVER).fails("share('y')")
@@ -276,7 +276,7 @@ def test_handles_put_into_a_process_leave_it_room_for_its_own(own_runtime: Runti
     victim, giver = start(), start()
     victim("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
     giver.start(
-        "b = share('evil', b'evil.')\nh = m.get_handle(b.memory)\nfrom extmem.broker import transport, wire\n"
+        "b = share('evil', b'evil.')\nh = m.get_handle(b.memory)\nfrom extmem import wire\nfrom extmem.wire import transport\n"
         "sock, pidfd = m.client.connected, os.pidfd_open(pid)\n"
         "data = wire.encode(wire.Duplicate(h, None, False, False, False, True, 0))\n"
         "def give():\n"

@@ -43,7 +43,7 @@ REQUESTS = {
 def opened(files: SlowFiles) -> Iterator[Peer]:
     """A process that has the file open, and cannot even end while the file system does not answer."""
     with Peer() as holder:
-        holder("from extmem.broker import transport, wire\nimport socket")
+        holder("from extmem import wire\nfrom extmem.wire import transport\nimport socket")
         holder("fd = os.open(path, os.O_RDWR)", path=str(files.path))
         yield holder
         files.end()

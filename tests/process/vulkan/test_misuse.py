@@ -165,7 +165,7 @@ def test_an_image_takes_more_than_its_texels(device: Device, tiling: vk.ImageTil
         index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
         with export(device, size=texels, types=W32) as short, pytest.raises(errors.RuleViolation) as error:
             device.bind_image_memory(image, short)
-        assert str(texels) in str(error.value) and str(needs.size) in str(error.value), "both sizes are told"
+        assert str(texels) in str(error.value) and str(needs.size) in str(error.value), "the message has both sizes"
         chain = vk.MemoryDedicatedAllocateInfo(image, None, vk.ExportMemoryAllocateInfo(W32))
         with pytest.raises(errors.RuleViolation):
             device.allocate_memory(vk.MemoryAllocateInfo(texels, index, chain))

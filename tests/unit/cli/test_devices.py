@@ -29,7 +29,7 @@ def test_the_vulkan_device_is_shown_without_being_opened(
     vulkan_device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def opened(self: PhysicalDevice) -> NoReturn:
-        raise AssertionError("nobody asked for a VkDevice")
+        raise AssertionError("no VkDevice must be created")
 
     monkeypatch.setattr(PhysicalDevice, "open", opened)
     listed = json.loads(shown(monkeypatch, "--json").stdout)

@@ -83,7 +83,7 @@ def test_the_environment_says_what_a_program_gets_that_asks_for_nothing(monkeypa
     monkeypatch.setenv(select.VARIABLE, "no such device")
     with pytest.raises(UnsupportedError, match="EXTMEM_DEVICE=no such device"):
         select.choose()
-    assert select.choose(kind="host").identity == who, "what is asked for goes before the environment"
+    assert select.choose(kind="host").identity == who, "an argument takes precedence over the environment"
 
 
 def test_devices_come_best_first(monkeypatch: pytest.MonkeyPatch) -> None:

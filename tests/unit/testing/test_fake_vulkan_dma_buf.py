@@ -148,7 +148,7 @@ def test_an_opaque_fd_that_the_device_does_not_export_is_proved_all_the_same() -
             path = os.open(__file__, os.O_RDONLY)
             device.allocate_memory(vk.MemoryAllocateInfo(size, SEEN, vk.ImportMemoryFdInfoKHR(FD, path)))
         os.close(path)
-        assert [number for number, _ in taker.bad_imports], "the witness was asked"
+        assert [number for number, _ in taker.bad_imports], "the other device tried it"
     os.close(number)
     assert not taker.misuses and not maker.misuses
 

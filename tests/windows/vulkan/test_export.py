@@ -212,7 +212,7 @@ def test_a_bare_handle_of_high_level_memory_leads_to_its_description(
     device: Device, fake: fake_vulkan.FakeVulkan
 ) -> None:
     with device.allocate((3, 5), "uint16") as memory, memory.export_handle() as handle:
-        assert handle.info.name == "", "the name that makes this work is nobody's business"
+        assert handle.info.name == "", "the internal name is not shown"
         with raw.nt_handle(calls.duplicate(int(handle), options=calls.SAME_ACCESS)) as bare:
             with extmem.open(bare) as opened:
                 assert opened.numpy().shape == (3, 5)

@@ -160,7 +160,7 @@ def test_a_read_only_descriptor_cannot_be_mapped_for_writing(backend: HostBacken
     ctypes.memmove(writer.address, b"seen", 4)
     assert bytes_at(reader.address, 4) == b"seen"
     again = backend.export_fd(imported).take()
-    assert not backend.inspect_fd(again, FD).writable, "what came read-only goes on read-only"
+    assert not backend.inspect_fd(again, FD).writable, "what was received read-only is exported read-only"
     os.close(again)
     for thing in (imported, allocation):
         thing.close()

@@ -140,7 +140,7 @@ def test_the_right_name_with_rubbish_in_it_is_tried_elsewhere_and_refused(backen
     """A likeness is not enough. Where payloads are not memory files, such a forgery cannot be made."""
     fd, forged = of_our_kind(backend, SIZE)
     if forged >= 0:
-        assert backend.inspect_fd(forged, FD).valid, "it looks like one"
+        assert backend.inspect_fd(forged, FD).valid, "it resembles a payload"
         if takes_any_content(backend):
             backend.import_fd(forged, SIZE, 0).close()  # then it is memory like any other
         else:
@@ -360,7 +360,7 @@ def test_a_foreign_fd_is_tried_once_and_the_librarys_own_never(
     assert made == []
     backend.import_fd(fd, memory.size, memory.memory_type_index).close()
     os.close(fd)
-    assert len(made) == 1 and not made[0].owner.owes, "the device that it was tried on is gone"
+    assert len(made) == 1 and not made[0].owner.owes, "the device that it was tried on is closed"
     memory.close()
 
 

@@ -28,7 +28,7 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_closed_once_and_answers_nothing_afterwards(backend: VulkanBackend) -> None:
     instance = Instance()
     assert instance.raw and instance.pid == os.getpid()
-    assert instance.physical_devices() is instance.physical_devices(), "looked up once"
+    assert instance.physical_devices() is instance.physical_devices(), "enumerated once"
     instance.close()
     instance.close()
     with pytest.raises(HandleStateError, match="instance is closed"):
@@ -96,6 +96,6 @@ def test_forgetting_looks_again(anew: None, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(vulkan, "shared_instance", sometimes)
     assert vulkan.offers() == [] and vulkan.missing() == "no loader yet"
-    assert vulkan.offers() == [], "a process looks once"
+    assert vulkan.offers() == [], "a process enumerates them once"
     vulkan.forget()
     assert vulkan.offers() == ["an offer"] and vulkan.missing() == ""

@@ -76,7 +76,7 @@ def test_its_fd_is_borrowed_and_made_when_first_asked_for(backend: VulkanBackend
     before = len(os.listdir("/proc/self/fd"))
     fd = memory.fd
     assert fd is not None and memory.fd == fd and len(os.listdir("/proc/self/fd")) == before + 1
-    assert plain.fd is None, "nobody asked for it to be exported"
+    assert plain.fd is None, "it was not allocated for export"
     memory.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
@@ -133,7 +133,7 @@ def test_host_memory_comes_in_where_it_is(backend: VulkanBackend) -> None:
     bits = backend.host_pointer_memory_type_bits(int(HOST), address)
     index = (bits & -bits).bit_length() - 1
     memory = backend.import_host_pointer(address, alignment * 2, index)
-    assert memory.map().address == address and memory.fd is None, "no file is behind it, for all the driver says"
+    assert memory.map().address == address and memory.fd is None, "the driver reports no file for it"
     backend.write(memory, 8, memoryview(b"in place"))
     assert area[8:16] == b"in place"
     memory.close()

@@ -92,7 +92,7 @@ def test_an_import_sees_what_was_written_before_and_after(backend: VulkanBackend
     assert read(other, imported, 0, 6) == b"after."
     other.write(imported, 0, memoryview(b"answer"))
     assert read(backend, memory, 0, 6) == b"answer"
-    assert memory.owner == imported.owner == "external", "nobody owns it while nobody uses it"
+    assert memory.owner == imported.owner == "external", "no queue family owns it while it is not used"
     imported.close()
     other.close()
     memory.close()
