@@ -1,4 +1,4 @@
-"""The table of formats: how large their texel blocks are, which aspects they have, what their planes are."""
+"""The table of formats: sizes of texel blocks, aspects and planes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def _row(found: FormatModel) -> str:
 
 def write_formats(model: Model) -> str:
     """`formats.py`."""
-    subject = "Formats of the Vulkan registry. Use `extmem.vk.formats`, which has words for them."
+    subject = "Formats of the Vulkan registry. Use `extmem.vk.formats`, which has named fields."
     rows = "".join(_row(found) for found in model.formats)
     return header(model, subject) + '\n__all__ = ["FORMATS"]\n' + _WORDS + rows + "}\n"

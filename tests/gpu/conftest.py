@@ -71,8 +71,8 @@ def torch(cuda: Device) -> Iterator[Any]:
 def free_memory(device: Device) -> int:
     """Return the free bytes of device memory."""
     backend: Any = device.backend
-    with backend.gpu.current:
-        result, free, _ = backend.module.cuMemGetInfo()
+    with backend.device.gpu.current:
+        result, free, _ = backend.device.module.cuMemGetInfo()
     assert not result
     return int(free)
 

@@ -46,7 +46,7 @@ def test_a_short_run_of_killing_prints_a_json_list(capsys: pytest.CaptureFixture
     assert "3 of 3 rounds" in err
 
 
-@pytest.mark.slow("runs each program of threads for a second and interrupts the verbs")
+@pytest.mark.slow("runs each program of threads for a second and interrupts the operations")
 @pytest.mark.timeout(300)
 def test_a_short_run_of_threads_and_interrupts_counts_what_each_looked_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -114,23 +114,23 @@ def test_a_broker_in_the_foreground_keeps_them_occupied(own_runtime: Runtime) ->
 
 def test_a_number_of_3_or_more_stays(tmp_path: Path) -> None:
     owned = OwnedFd.open(tmp_path, os.O_RDONLY)
-    assert owned.raised() is owned
+    assert owned.above_standard_streams() is owned
     owned.close()
 
 
 LEFT_AND_CLOSED = """
 import os, socket
-from extmem.owning import OwnedFd, fds
+from extmem.owning import OwnedFd, pipes_and_sockets
 
 os.dup2(os.open("/dev/zero", os.O_RDONLY), 0, inheritable=False)
-made = OwnedFd(0).raised().take()
+made = OwnedFd(0).above_standard_streams().take()
 assert made >= 3 and os.readlink(f"/proc/self/fd/{made}") == "/dev/zero"
 assert not os.get_inheritable(made) and not os.path.lexists("/proc/self/fd/0")
 low = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 assert low.fileno() == 0
-raised = fds.raised_socket(low)
+raised = pipes_and_sockets.socket_above_standard_streams(low)
 assert raised.fileno() >= 3 and raised.type == socket.SOCK_SEQPACKET and low.fileno() == -1
-ends = fds.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
+ends = pipes_and_sockets.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
 ends = [end.take() for end in ends]
 assert min(ends) >= 3 and not any(map(os.get_blocking, ends)) and not any(map(os.get_inheritable, ends))
 assert not os.path.lexists("/proc/self/fd/0")

@@ -91,7 +91,7 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
     reference = Reference(owner)
     with handle.use() as owned:
         if payload is None:
-            found = select.choose(kind="host").inspect_fd(owned.fd, _OPAQUE_FD)
+            found = select.choose(kind="host").examine_fd(owned.fd, _OPAQUE_FD)
             if not found.valid:
                 raise HandleStateError(f"{handle!r} cannot be passed on: {found.problem}")
             payload = FdPayload(found.descriptor, int(Backing.HOST_FILE), 0, found.writable)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from extmem.devices.types import (
     DeviceIdentity,
-    FdFacts,
+    ExaminedFd,
     ImageRegion,
+    ImportRequest,
     Offer,
     Origin,
     QueueFacts,
@@ -33,8 +34,9 @@ __all__ = [
     "Answers",
     "DeviceIdentity",
     "Backend",
-    "FdFacts",
+    "ExaminedFd",
     "ImageRegion",
+    "ImportRequest",
     "Mapping",
     "Offer",
     "Origin",
@@ -250,47 +252,30 @@ class Backend(Protocol):
         Errors: OutOfMemoryError; what the object manager refuses of the terms.
         """
 
-    def import_fd(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        *,
-        handle_type: int = 1,
-        dedicated: NativeResource | None = None,
-        known: bool = False,
-    ) -> Allocation:
-        """A view of the payload behind a stranger's fd, which is examined first.
+    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        """Return what a file descriptor is, and whether it can be imported as that type: the one look at it.
 
-        handle_type: OPAQUE_FD (1), or DMA_BUF. known: this library exported the fd itself and has inspected it as such,
-            so that it needs neither another look nor a proof.
-        `fd` is borrowed: the allocation has a copy. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE that says
-        what the fd is instead; OutOfMemoryError, with VK_ERROR_TOO_MANY_OBJECTS where there is no room for the copy.
+        handle_type: OPAQUE_FD, or DMA_BUF. trusted: this library exported the descriptor for this user, so that its
+        name in /proc is not read, and no proof is made at its import. What it is, is examined at each import.
+
+        Never raises for what it finds. Errors: OutOfMemoryError, DriverError (a lost device) where the look itself
+        fails, whatever the descriptor is.
         """
 
-    def import_payload(
-        self,
-        payload: PayloadFd,
-        size: int,
-        memory_type_index: int,
-        capacity: int,
-        *,
-        identity: int = 0,
-        dedicated: NativeResource | None = None,
-    ) -> Allocation:
-        """A view of a payload that was examined when it was shared: its fd is known to be of this kind of device.
+    def import_fd(self, request: ImportRequest[ExaminedFd]) -> Allocation:
+        """Import the payload behind a descriptor that was examined (`request.source`).
 
-        identity: the `stated_identity` of the allocation that was shared.
+        The descriptor is borrowed: the allocation has a copy. A descriptor that is not trusted is proved first, where a
+        device cannot tell a payload by looking at it.
 
-        capacity: bytes of its file, which is sealed; 0 where the kernel does not say.
-        Ownership: on success the allocation owns `payload`, and closes it with itself. Errors: as `import_fd`.
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE and what the descriptor is instead; OutOfMemoryError,
+        with VK_ERROR_TOO_MANY_OBJECTS where there is no room for the copy.
         """
 
-    def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """What an fd is, and whether it can be imported as that type. Never raises for what it finds.
+    def import_payload(self, request: ImportRequest[PayloadFd]) -> Allocation:
+        """Import a payload of the object manager (`request.source`), which was examined when it was shared.
 
-        known: this library exported it, so that a look at what kind of file it is may suffice.
-        Errors: OutOfMemoryError, DriverError (a lost device) where the look itself fails, whatever the fd is.
+        Ownership: on success the allocation owns the payload, and closes it with itself. Errors: as `import_fd`.
         """
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ __all__ = [
     "ReleasesOwnership",
     "ImportsByDescriptor",
     "ImportsHandles",
-    "RepeatsImports",
 ]
 
 
@@ -70,14 +68,6 @@ class ImportsHandles(Protocol):
 
 
 @runtime_checkable
-class RepeatsImports(Protocol):
-    """A driver that imports many payloads that are alike faster than one by one: a Vulkan device's."""
-
-    def known_imports(self, size: int, memory_type_index: int, handle_type: int) -> Callable[[int], Allocation]:
-        """`Backend.import_fd` with these arguments, known and not dedicated, of one fd after the other."""
-
-
-@runtime_checkable
 class FinishesLater(Protocol):
     """A driver whose commands may still run after an exception ended the wait for them: a Vulkan device's."""
 
@@ -87,10 +77,10 @@ class FinishesLater(Protocol):
 
 @runtime_checkable
 class ReleasesOwnership(Protocol):
-    """An allocation of a device that owns what it used until it gives it away: a Vulkan device's."""
+    """A backend whose device owns the memory that it used until it releases it: a Vulkan device's."""
 
-    def release_ownership(self) -> None:
-        """Release the payload to its other users, and wait until that is done; what a program holds is left alone."""
+    def release_ownership(self, allocation: Allocation) -> None:
+        """Release the payload to its other users, and wait until that is done. What a program has acquired is left."""
 
 
 @runtime_checkable

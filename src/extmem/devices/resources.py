@@ -57,6 +57,12 @@ class NativeResource(msgspec.Struct):
             raise HandleStateError(f"this {self.kind} is destroyed; make another one")
         return self.owner
 
+    def destroy(self) -> None:
+        """vkDestroyBuffer, vkDestroyImage, when no commands use it any more. Safe to call twice."""
+        self.raw = 0
+        if self.owner is not None:
+            self.owner.end()
+
     @property
     def live(self) -> int:
         """`raw`. HandleStateError once destroyed."""

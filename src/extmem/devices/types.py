@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.backend import Answers, Backend
+    from extmem.devices.resources import NativeResource
+    from extmem.sharing.payload import PayloadFd
+    from extmem.sharing.terms import ShareTerms
 
 __all__ = [
     "DeviceIdentity",
-    "FdFacts",
+    "ExaminedFd",
     "ImageRegion",
+    "ImportRequest",
     "Offer",
     "Origin",
     "QueueFacts",
@@ -114,18 +118,25 @@ class Origin(NamedTuple):
         return (self.device_name,) if self.device_name else ()
 
 
-@dataclass(frozen=True, slots=True)
-class FdFacts:
-    """What a stranger's fd turned out to be, as far as one device could import it."""
+class ExaminedFd(NamedTuple):
+    """A file descriptor as one device's fd check found it: what `Backend.examine_fd` returns and an import takes.
 
-    kind: str
+    It is valid as long as the descriptor is held. Nothing in it outlives the call that examined the descriptor: the
+    number may be another file's afterwards.
+    """
+
+    fd: int
+    """The descriptor, borrowed."""
+    handle_type: int
+    """What it was examined as: one VkExternalMemoryHandleTypeFlagBits."""
+    file_type: str
     """`memfd`, `file`, `directory`, `socket`, `pipe`, `device`, `other`, or `closed` for no open descriptor."""
     problem: str = ""
     """Why it cannot be imported, with the actual values; empty where it can."""
     size: int = 0
     """Bytes of the file."""
-    capacity: int = 0
-    """The largest allocationSize that it can back, in bytes."""
+    capacity: int | None = 0
+    """The largest allocationSize that it can back, in bytes; None where the kernel does not report a size."""
     seals: int = 0
     """F_SEAL_* bits of a memfd."""
     writable: bool = False
@@ -138,8 +149,40 @@ class FdFacts:
     """Why there is no self-description; empty where there is one."""
     self_describing: bool = True
     """Whether payloads of this kind carry a self-description at all. A GPU driver's do not."""
+    trusted: bool = False
+    """Whether this library exported it, so that an import needs no proof of what it is."""
 
     @property
     def valid(self) -> bool:
         """Whether it can be imported."""
         return not self.problem
+
+
+S = TypeVar("S", bound="ExaminedFd | PayloadFd")
+T = TypeVar("T", bound="ExaminedFd | PayloadFd")
+
+
+class ImportRequest(NamedTuple, Generic[S]):
+    """What one import is to do: the argument of `Backend.import_fd` and `Backend.import_payload`."""
+
+    source: S
+    """An examined descriptor, which stays the caller's; or a payload of the object manager, which the allocation owns
+    from its success on."""
+    size: int
+    """VkMemoryAllocateInfo::allocationSize in bytes."""
+    memory_type: int
+    """VkMemoryAllocateInfo::memoryTypeIndex."""
+    dedicated: NativeResource | None = None
+    """The buffer or image that the memory is dedicated to."""
+    capacity: int = 0
+    """Bytes of a host payload's sealed file; 0 for what is not a host payload."""
+    identity: int = 0
+    """The `stated_identity` of the allocation that was shared; 0 where the kernel tells payloads apart."""
+    export_types: int = 0
+    """VkExportMemoryAllocateInfo::handleTypes: what the import is exported as again, where the driver does that."""
+    terms: ShareTerms | None = None
+    """The terms of that export."""
+
+    def of(self, source: T) -> ImportRequest[T]:
+        """The same request for another source."""
+        return ImportRequest(source, *self[1:])

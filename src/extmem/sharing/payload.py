@@ -5,8 +5,6 @@ On Windows a payload's descriptor is the HANDLE of its section.
 
 from __future__ import annotations
 
-from typing import Any
-
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
 
@@ -61,7 +59,7 @@ class Win32Payload(PayloadFd):
     A payload that is shared by KMT number has no handle: `fd` is -1.
     """
 
-    __slots__ = ("export_types", "handle_type", "name", "number", "terms")
+    __slots__ = ("handle_type", "name", "number")
 
     def __init__(
         self, shared: OwnedFd, writable: bool, handle_type: int, number: int = 0, name: str | None = None
@@ -73,7 +71,3 @@ class Win32Payload(PayloadFd):
         """Its KMT number; 0 for one that NT handles lead to."""
         self.name = name
         """The name that it was opened by, as the program said it; None for an import by handle or number."""
-        self.export_types = 0
-        """What it is exported as again, where the import says that, too."""
-        self.terms: Any = None
-        """On which terms (`ShareTerms`)."""

@@ -119,7 +119,7 @@ def receive(
             raise _gone(error) from error
         raise
     if not flags & _BAD and len(ancillary) == len(owned) <= MAX_FDS:  # as it should be; all else goes the long way
-        return (data, owned[0].raised(), None) if data else None
+        return (data, owned[0].above_standard_streams(), None) if data else None
     taken = False
     try:
         sender = _judge(ancillary, flags, owned)
@@ -128,7 +128,7 @@ def receive(
         if not taken and dispose is not None:
             for one in owned:
                 dispose(one.take())
-    return (data, owned[0].raised() if owned else None, sender) if data else None
+    return (data, owned[0].above_standard_streams() if owned else None, sender) if data else None
 
 
 def _too_long(data: bytes) -> PeerProtocolError:

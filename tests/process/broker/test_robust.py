@@ -276,7 +276,8 @@ def test_handles_put_into_a_process_leave_it_room_for_its_own(own_runtime: Runti
     victim, giver = start(), start()
     victim("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
     giver.start(
-        "b = share('evil', b'evil.')\nh = m.get_handle(b.memory)\nfrom extmem import wire\nfrom extmem.wire import transport\n"
+        "b = share('evil', b'evil.')\nh = m.get_handle(b.memory)\n"
+        "from extmem import wire\nfrom extmem.wire import transport\n"
         "sock, pidfd = m.client.connected, os.pidfd_open(pid)\n"
         "data = wire.encode(wire.Duplicate(h, None, False, False, False, True, 0))\n"
         "def give():\n"

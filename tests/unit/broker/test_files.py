@@ -138,7 +138,7 @@ def test_what_may_be_a_payload_of_each_kind(make: Callable[[], int], kind: Backi
     fd = make()
     try:
         if make in GOOD[kind]:
-            assert inspect(kind, fd, 0, 1000).kind is kind
+            assert inspect(kind, fd, 0, 1000).backing is kind
             return
         with pytest.raises(Refused) as caught:
             inspect(kind, fd, 0, 1000)
@@ -199,7 +199,7 @@ def test_without_one_two_descriptors_of_a_device_are_two_payloads() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(Refused, match="kind 99"):
+    with pytest.raises(Refused, match="backing 99"):
         inspect(99, 0, 0, 1000)
 
 

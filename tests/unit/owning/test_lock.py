@@ -13,7 +13,7 @@ from tests.interrupts import points
 
 
 def free(lock: Any) -> bool:
-    """Return whether another thread can take it."""
+    """Return whether another thread can acquire it."""
     found: list[bool] = []
 
     def take() -> None:
@@ -29,7 +29,7 @@ def free(lock: Any) -> bool:
 
 
 class Careless:
-    """A lock with the fault that `Lock` does not have: a call of C code between taking it and the block."""
+    """A lock with the fault that `Lock` avoids: a call of C code between acquiring the lock and the block."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class Careless:
 
 
 def left_held(make: Callable[[], Any]) -> tuple[int, int]:
-    """Interrupt a `with` at each of its points. Return the number of interrupts, and how often the lock stayed held."""
+    """Interrupt a `with` at each of its points. Return their number, and after how many of them the lock is held."""
 
     def use(lock: Any) -> Callable[[], None]:
         def block() -> None:

@@ -144,7 +144,7 @@ def test_an_opaque_fd_that_the_device_does_not_export_is_proved_all_the_same() -
                 with pytest.raises(extmem.DriverError, match="tried on a device of its own"):
                     device.allocate_memory(info)
                 handle.close()
-        with pytest.raises(extmem.RuleViolation, match="no driver gives"):
+        with pytest.raises(extmem.RuleViolation, match="no driver exports"):
             path = os.open(__file__, os.O_RDONLY)
             device.allocate_memory(vk.MemoryAllocateInfo(size, SEEN, vk.ImportMemoryFdInfoKHR(FD, path)))
         os.close(path)

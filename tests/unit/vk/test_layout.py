@@ -1,7 +1,7 @@
-"""Size, alignment and every field's offset: cffi's view against a C compiler's answer for the real headers.
+"""Size, alignment and every field's offset: cffi's layout is compared with that of a C compiler from the real headers.
 
-The committed answer (`tests/fixtures/layout/layout.json`, which only `python -m codegen layout` writes) is used where
-there is no compiler. Where there are a compiler and the headers, it is determined again.
+The committed layout (`tests/fixtures/layout/layout.json`, written by `python -m codegen layout` only) is used if there
+is no compiler. If there are a compiler and headers, it is compiled again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def test_the_compiler_of_this_machine_agrees(kept: dict[str, dict[str, Any]]) ->
 
 
 def test_a_wrong_width_would_be_found(kept: dict[str, dict[str, Any]]) -> None:
-    """The planted fault: with a DWORD of 64 bits, like `unsigned long` on Linux, the comparison fails."""
+    """The planted fault: with a DWORD of 64 bits, as `unsigned long` is on Linux, the comparison fails."""
     from cffi import FFI
 
     ffi = FFI()

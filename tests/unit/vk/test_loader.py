@@ -1,4 +1,4 @@
-"""The Vulkan loader: loaded, or the error states how to get it; commands by name."""
+"""The Vulkan loader: it is found, or the error states how to install it; commands by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from extmem.vk import loader
 from extmem.vk.abi import ffi
 
 
-def test_without_one_the_error_states_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_one_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "_NAMES", ("libvulkan-absent.so.1", "vulkan-absent.dll"))
     with pytest.raises(UnsupportedError) as error:
         loader.Loader()
@@ -22,7 +22,7 @@ def test_without_one_the_error_states_what_to_install(monkeypatch: pytest.Monkey
     assert error.value.requires_one_of == ("libvulkan-absent.so.1", "vulkan-absent.dll")
 
 
-def test_a_library_of_that_name_that_is_no_loader_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_of_that_name_that_is_no_loader_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     library = ctypes.util.find_library("kernel32" if sys.platform == "win32" else "c")
     assert library
     monkeypatch.setattr(loader, "_NAMES", (library,))
@@ -43,7 +43,7 @@ def test_a_command_that_is_missing_is_named_with_its_owner(vulkan_device: Device
     with pytest.raises(UnsupportedError, match="the driver of 1999 has no command vkAllocateMemory") as error:
         commands.vkAllocateMemory  # noqa: B018  # looking it up is what fails
     assert error.value.requires_one_of == ("vkAllocateMemory",)
-    real = vulkan_device.backend.commands  # type: ignore[attr-defined]  # of Vulkan drivers
+    real = vulkan_device.backend.device.commands  # type: ignore[attr-defined]  # a Vulkan driver's
     assert real.has("vkAllocateMemory") and real.vkAllocateMemory is real.vkAllocateMemory
 
 

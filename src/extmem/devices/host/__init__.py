@@ -13,12 +13,14 @@ from extmem.errors import UnsupportedError
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import FdFacts, Offer
-    from extmem.devices.host import images as images
-    from extmem.devices.host import recording as recording
+    from extmem.devices.host import commands as commands
+    from extmem.devices.host import image_layouts as image_layouts
+    from extmem.devices.host import resources as resources
+    from extmem.devices.host import transfers as transfers
     from extmem.devices.host.system import FileMapping
+    from extmem.devices.types import ExaminedFd, Offer
 
-__all__ = ["HAS_FDS", "RANK", "identity_of", "inspect", "map_file", "offers", "range_is_mapped"]
+__all__ = ["HAS_FDS", "RANK", "examine_fd", "identity_of", "map_file", "offers", "range_is_mapped"]
 
 RANK = 50
 """After every GPU, before a processor that poses as one."""
@@ -26,8 +28,8 @@ RANK = 50
 HAS_FDS = sys.platform != "win32"
 """Whether payloads can be shared by file descriptor."""
 
-_LATER = ("images", "recording")
-"""Modules that are imported when they are first used, not when the device is opened: buffers and images."""
+_LATER = ("commands", "image_layouts", "resources", "transfers")
+"""Modules that are imported at their first use, not when the device is opened."""
 
 if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
 
@@ -44,9 +46,9 @@ if sys.platform in ("linux", "win32"):
     def offers() -> list[Offer]:
         """The host device of this machine."""
         with late_imports():
-            from extmem.devices.backend import Offer
             from extmem.devices.host.backend import HostBackend
-            from extmem.devices.host.identity import host_identity
+            from extmem.devices.host.physical import host_identity
+            from extmem.devices.types import Offer
 
         return [Offer("host", host_identity(), RANK, HostBackend, HostBackend)]
 
@@ -64,12 +66,12 @@ if sys.platform in ("linux", "win32"):
 
         return system.identity_of(fd)
 
-    def inspect(fd: int) -> FdFacts:
+    def examine_fd(fd: int) -> ExaminedFd:
         """What an fd is, and whether it is a host payload's. It is left as it is."""
         with late_imports():
             from extmem.devices.host import system
 
-        return system.inspect(fd)
+        return system.examine(fd)
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether every byte of [address, address + size) is mapped here, readable and writable, and there.
@@ -97,11 +99,11 @@ else:
         """None: there are no host payloads."""
         return None
 
-    def inspect(fd: int) -> FdFacts:
+    def examine_fd(fd: int) -> ExaminedFd:
         """No fd is a host payload's on this platform."""
-        from extmem.devices.backend import FdFacts
+        from extmem.devices.types import ExaminedFd
 
-        return FdFacts("other", f"fd {fd} leads to no host payload: there are none on this platform")
+        return ExaminedFd(fd, 1, "other", f"fd {fd} leads to no host payload: there are none on this platform")
 
     def range_is_mapped(address: int, size: int) -> bool:
         """Whether [address, address + size) is mapped here: unknown on this platform, so the driver has to say."""

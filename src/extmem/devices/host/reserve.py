@@ -21,7 +21,7 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["available", "boot", "physical", "reserve"]
+__all__ = ["available", "boot", "total_memory", "reserve"]
 
 _CHECKED_FROM = 1 << 20
 _STEP = 256 << 20
@@ -55,7 +55,7 @@ def boot(root: Path | str = _ROOT) -> tuple[str, ...]:
     return ("machine", machine, started) if machine and started else ()
 
 
-def physical(root: Path | str = _ROOT) -> int:
+def total_memory(root: Path | str = _ROOT) -> int:
     """Bytes of memory that this process could ever have: the machine's, or its control group's limit."""
     machine = _meminfo(root).get("MemTotal", 0)
     limits = [group.limit for group in cgroups.groups(root)]

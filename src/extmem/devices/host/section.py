@@ -10,7 +10,7 @@ if sys.platform != "win32":
 import ctypes
 
 from extmem import vk
-from extmem.devices.backend import FdFacts
+from extmem.devices.types import ExaminedFd
 from extmem.errors import OutOfMemoryError, UnsupportedError
 from extmem.handles._win32 import sections
 from extmem.handles._win32.tables import MEMORYSTATUSEX, kernel32
@@ -19,9 +19,10 @@ from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.sharing.terms import ShareTerms
 
-__all__ = ["PAGE", "create", "duplicate", "identity_of", "inspect", "physical"]
+__all__ = ["PAGE", "create", "duplicate", "examine", "identity_of", "total_memory"]
 
 PAGE = sections.PAGE
+_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _CHECKED_FROM = 1 << 20
 """Bytes from which a request is held against what is left first: the kernel would grow the paging file for it."""
 
@@ -47,9 +48,14 @@ def identity_of(handle: int) -> tuple[int, int] | None:
     return None
 
 
-def inspect(fd: int) -> FdFacts:
+def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
     """No fd is a payload here: those of the C runtime mean nothing to other processes."""
-    return FdFacts("other", f"fd {fd} cannot be a payload: on Windows payloads are shared by NT handle or KMT number")
+    return ExaminedFd(
+        fd,
+        handle_type,
+        "other",
+        f"fd {fd} cannot be a payload: on Windows payloads are shared by NT handle or KMT number",
+    )
 
 
 def duplicate(fd: int, *, writable: bool) -> OwnedFd:
@@ -60,7 +66,7 @@ def duplicate(fd: int, *, writable: bool) -> OwnedFd:
     )
 
 
-def physical() -> int:
+def total_memory() -> int:
     """Bytes of memory of the machine."""
     return int(_memory_status().ullTotalPhys) or 1 << 62
 

@@ -10,19 +10,19 @@ __all__ = [
     "boot",
     "create",
     "duplicate",
+    "examine",
     "identity_of",
-    "inspect",
     "map_file",
-    "physical",
+    "total_memory",
     "range_is_mapped",
 ]
 
 if sys.platform == "win32":
     from extmem.devices.host.boot import boot
-    from extmem.devices.host.section import PAGE, create, duplicate, identity_of, inspect, physical
+    from extmem.devices.host.section import PAGE, create, duplicate, examine, identity_of, total_memory
     from extmem.devices.host.windows_mapping import FileMapping, map_file, range_is_mapped
 else:
-    from extmem.devices.host.fd_check import identity_of, inspect
+    from extmem.devices.host.fd_check import examine, identity_of
     from extmem.devices.host.mapping import FileMapping, map_file, range_is_mapped
     from extmem.devices.host.memfd import PAGE, create, duplicate
-    from extmem.devices.host.reserve import boot, physical
+    from extmem.devices.host.reserve import boot, total_memory
