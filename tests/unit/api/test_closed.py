@@ -1,6 +1,6 @@
-"""Every public method of what is closed raises HandleStateError, on each kind of device; what a thing is can be read.
+"""Every public method of a closed object raises HandleStateError, on each kind of device; its description can be read.
 
-The methods are found in the classes (tests/operations.py), so one that is added is in this test by itself.
+The methods are found in the classes (tests/operations.py), so that a new one is tested without an edit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ READABLE = {
     | {"layouts"},
     "Commands": {"the block's end"},
 }
-"""What may be asked of a closed object of each class: what it was, and facts that were gathered when it was made."""
+"""What can be read of a closed object of each class: its description, and facts that were recorded when it was made."""
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def opened(kind: str, request: pytest.FixtureRequest) -> Iterator[Device]:
 
 
 def answers(scene: operations.Scene, case: operations.Case) -> dict[str, object]:
-    """The methods of a closed object that do not raise HandleStateError, with what they did instead."""
+    """Return the methods of a closed object that do not raise HandleStateError, with what they did instead."""
     found: dict[str, object] = {}
     for name, operation in operations.operations_of(case).items():
         if name in READABLE[case.name]:

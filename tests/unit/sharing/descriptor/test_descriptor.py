@@ -1,4 +1,4 @@
-"""The descriptor: what it carries, and what it refuses to believe."""
+"""The descriptor: what it contains, and what it refuses."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_is_written_is_read(changes: dict[str, Any]) -> None:
 def test_it_is_a_value() -> None:
     descriptor = plain()
     with pytest.raises(AttributeError):
-        descriptor.allocation_size = 1  # type: ignore[misc]  # that is the test
+        descriptor.allocation_size = 1  # type: ignore[misc]  # the test is that it fails
     assert plain() == descriptor != plain(owner_pid=1)
 
 
@@ -157,7 +157,7 @@ def test_numbers_that_this_registry_does_not_name_stay_numbers() -> None:
     assert Descriptor.parse(plain(dedicated=info).encode()).dedicated == info
 
 
-# What it refuses, and the nearest thing that it takes.
+# What is refused, and the nearest valid descriptor.
 
 REFUSED: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"allocation_size": 0}, "allocation_size is 0", {"allocation_size": 1}),
@@ -263,7 +263,7 @@ def test_a_lie_is_refused_and_the_nearest_truth_is_not(bad: dict[str, Any], prob
 
 
 def raw(**changes: Any) -> list[Any]:
-    """The wire form of a descriptor with everything in it, as plain lists, to be spoilt."""
+    """Return the wire form of a descriptor with all fields, as plain lists, which a test damages."""
     values = {**FULL, "made_by_vulkan": True, "dedicated": BUFFER}
     elements: list[Any] = msgspec.msgpack.decode(plain(**values).encode())
     names = ("version", *Descriptor.__struct_fields__)
@@ -356,7 +356,7 @@ def test_the_largest_descriptor_fits() -> None:
         device_uuid=b"d" * 16,
         driver_uuid=b"v" * 16,
         luid=b"l" * 8,
-        # Four bytes to the character is the most that text can take.
+        # Four bytes a character is the most that text can take.
         device_name="\U0001f600" * 256,
         driver_name="\U0001f600" * 256,
         dedicated=vk.BufferCreateInfo(
@@ -397,7 +397,7 @@ def test_wrong_types_from_the_caller_never_leave(changes: dict[str, Any]) -> Non
         descriptor.encode()
 
 
-# What others make of it.
+# Descriptors of other programs.
 
 
 def test_the_rules_get_their_facts() -> None:
