@@ -30,7 +30,7 @@ WINDOWS = {
 
 def typedefs(model: Model) -> dict[str, str]:
     """Return every type that members and parameters mention, with its declaration, in an order that compiles."""
-    found = {
+    declarations_by_name = {
         "VkFlags": "typedef uint32_t VkFlags;",
         "VkFlags64": "typedef uint64_t VkFlags64;",
         "VkBool32": "typedef uint32_t VkBool32;",
@@ -41,17 +41,17 @@ def typedefs(model: Model) -> dict[str, str]:
     }
     for e in model.enums:
         if e.is_flags:
-            found[e.c_name] = f"typedef uint{e.width}_t {e.c_name};"
+            declarations_by_name[e.c_name] = f"typedef uint{e.width}_t {e.c_name};"
         else:
-            found[e.c_name] = f"typedef int32_t {e.c_name};"
+            declarations_by_name[e.c_name] = f"typedef int32_t {e.c_name};"
     mentioned = {f.c_type for s in (*model.structs, *model.c_structs) for f in s.fields}
     mentioned |= {word for c in model.commands for p in c.params for word in p.c_type.split()}
     for name, (_, width) in sorted(model.bitmask_of.items()):
         if name in mentioned:
-            found[name] = f"typedef {'VkFlags64' if width == 64 else 'VkFlags'} {name};"
+            declarations_by_name[name] = f"typedef {'VkFlags64' if width == 64 else 'VkFlags'} {name};"
     for name, dispatchable in model.handles:
-        found[name] = f"typedef void *{name};" if dispatchable else f"typedef uint64_t {name};"
-    return found
+        declarations_by_name[name] = f"typedef void *{name};" if dispatchable else f"typedef uint64_t {name};"
+    return declarations_by_name
 
 
 def struct_text(struct: StructModel, model: Model) -> str:

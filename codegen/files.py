@@ -64,10 +64,10 @@ def compare(root: Path, texts: dict[str, str]) -> list[str]:
         if not target.is_file():
             complaints.append(f"missing: {path}")
             continue
-        found = target.read_text("utf-8")
-        if found != text:
+        on_disk = target.read_text("utf-8")
+        if on_disk != text:
             diff = difflib.unified_diff(
-                found.splitlines(), text.splitlines(), f"{path} (on disk)", f"{path} (generated)", lineterm=""
+                on_disk.splitlines(), text.splitlines(), f"{path} (on disk)", f"{path} (generated)", lineterm=""
             )
             complaints.append(f"differs: {path}\n" + "\n".join(list(diff)[:60]))
     folder = root / GENERATED

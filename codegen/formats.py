@@ -28,13 +28,13 @@ class FormatModel:
 def read(vk: Any) -> tuple[FormatModel, ...]:
     """Return all formats, by their numbers."""
     values = {entry.name: int(entry.value) for entry in vk.enums["VkFormat"].fields}
-    found = []
+    models = []
     for raw in vk.formats.values():
         bits = {part.type: part.bits for part in raw.components}
         # A copy packs depth to a power of two: 24 bits take four bytes.
         depth = 2 if bits.get("D") == "16" else 4 if "D" in bits else 0
         width, height, slices = (int(length) for length in raw.blockExtent or (1, 1, 1))
-        found.append(
+        models.append(
             FormatModel(
                 raw.name,
                 values[raw.name],
@@ -47,4 +47,4 @@ def read(vk: Any) -> tuple[FormatModel, ...]:
                 bool(raw.chroma),
             )
         )
-    return tuple(sorted(found, key=lambda one: one.value))
+    return tuple(sorted(models, key=lambda one: one.value))

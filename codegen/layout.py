@@ -44,17 +44,17 @@ def _header_text() -> str:
 
 def c_program(model: Model) -> tuple[str, Mapping[str, str]]:
     """Return the C source that prints the layout, and for each struct its origin: headers or registry."""
-    known = _header_text()
+    headers = _header_text()
     lines = ["#define VK_USE_PLATFORM_WIN32_KHR 1", "#include <vulkan/vulkan.h>", "#include <stddef.h>"]
     lines += ["#include <stdint.h>", "#include <stdio.h>"]
     windows = set(c_modules.WINDOWS) | {"VkAllocationCallbacks", "PFN_vkVoidFunction"}
     for name, text in c_modules.typedefs(model).items():
-        if name not in windows and not re.search(rf"\b{name}\b\s*[;)]", known):
+        if name not in windows and not re.search(rf"\b{name}\b\s*[;)]", headers):
             lines.append(text)
     source: dict[str, str] = {"SECURITY_ATTRIBUTES": "headers"}
     members: dict[str, list[str]] = {"SECURITY_ATTRIBUTES": ["nLength", "lpSecurityDescriptor", "bInheritHandle"]}
     for s in (*model.structs, *model.c_structs):
-        in_headers = re.search(rf"}} {s.c_name};", known) is not None
+        in_headers = re.search(rf"}} {s.c_name};", headers) is not None
         source[s.c_name] = "headers" if in_headers else "registry"
         members[s.c_name] = [f.c_name for f in s.fields]
         if not in_headers:

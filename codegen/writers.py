@@ -97,15 +97,15 @@ def _init(fields: list[tuple[str, str, str]]) -> Iterator[str]:
     yield "    def __init__("
     yield "        self,"
     for name, kind, default in fields:
-        made = _made_anew(default)
-        yield f"        {name}: {kind}{' | None' if made else ''} = {'None' if made else default},"
+        default_class = _default_class(default)
+        yield f"        {name}: {kind}{' | None' if default_class else ''} = {'None' if default_class else default},"
     yield "    ) -> None:"
     for name, _, default in fields:
-        made = _made_anew(default)
-        yield f"        self.{name} = {f'{made}() if {name} is None else {name}' if made else name}"
+        default_class = _default_class(default)
+        yield f"        self.{name} = {f'{default_class}() if {name} is None else {name}' if default_class else name}"
 
 
-def _made_anew(default: str) -> str:
+def _default_class(default: str) -> str:
     """Return the class of a `field(default_factory=Class)`; empty for any other default."""
     return default.removeprefix("field(default_factory=").removesuffix(")") if default.startswith("field(") else ""
 

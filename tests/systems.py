@@ -74,9 +74,8 @@ ONLY = {
         "unit/devices/host/test_reserve.py": "what is left of memory is read from /proc and /sys",
         "unit/devices/host/test_fd_check.py": _MEMORY_FILES,
         "unit/devices/vulkan/test_fd_check.py": _FDS,
-        "unit/devices/vulkan/test_shortage.py": _FDS,
-        "unit/memory/test_own_fds.py": _FDS,
-        "unit/testing/test_soak.py": "what it kills and counts is the broker",
+        "unit/devices/vulkan/test_descriptor_shortage.py": _FDS,
+        "unit/core/test_repeated_calls.py": _FDS,
         "unit/testing/test_fake_vulkan_dma_buf.py": _FDS,
         "unit/testing/test_fake_vulkan_modifiers.py": _FDS,
         "unit/testing/test_fake_vulkan_manners.py": "what drivers do with bad fds; windows/vulkan has what "

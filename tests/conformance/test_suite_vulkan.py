@@ -8,6 +8,7 @@ import pytest
 
 import extmem
 from extmem.api import Device
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import Instance
 from extmem.testing import conformance
 from tests import vulkan_bed
@@ -26,7 +27,7 @@ class Loner(Device):
     def __init__(self) -> None:
         self.instance = Instance()
         try:
-            super().__init__(self.instance.physical_devices()[0].open())
+            super().__init__(VulkanBackend(self.instance.physical_devices()[0]))
         except BaseException:
             self.instance.close()
             raise

@@ -17,7 +17,7 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer
 

@@ -19,6 +19,7 @@ from extmem.owning import OwnedFd
 from extmem.testing.children import Child, python_environment
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.broker_files import SOCKET
 
 CLOSED = [numbers for count in (1, 2, 3) for numbers in itertools.combinations(range(3), count)]  # in all seven ways
 
@@ -100,7 +101,7 @@ def test_a_broker_in_the_foreground_keeps_them_occupied(own_runtime: Runtime) ->
         env=python_environment(own_runtime.environment),
     )
     try:
-        wait_until(lambda: (own_runtime.path / "broker.sock").exists(), "its socket")
+        wait_until(lambda: (own_runtime.path / SOCKET).exists(), "its socket")
         found = [os.readlink(f"/proc/{broker.pid}/fd/{number}") for number in range(3)]
         # libffi, which ctypes uses, keeps its own library open for reading: writing to it is an error.
         assert {name for name in found if not Path(name).name.startswith("libffi.")} == {"/dev/null"}

@@ -21,7 +21,7 @@ _REST = 0x001D_0000
 
 
 def short_name(path: str) -> str:
-    """A full object path as a program would ask for it: `frames`, `Global\\frames`, or else the path itself."""
+    """Return a full object path as a program would write it: `frames`, `Global\\frames`, or else the path itself."""
     own = _OWN_NAMES.match(path)
     if own is not None:
         return path[own.end() :]
@@ -29,7 +29,7 @@ def short_name(path: str) -> str:
 
 
 def access_in_words(mask: int) -> str:
-    """A granted mask for people: `read`, `read+write`, `read+write+manage`."""
+    """Return a granted mask in words: `read`, `read+write`, `read+write+manage`."""
     said = [word for bit, word in _RIGHTS if mask & bit]
     if mask & _REST:
         said.append("manage")
@@ -37,7 +37,7 @@ def access_in_words(mask: int) -> str:
 
 
 def describe_kind(descriptor: Descriptor) -> dict[str, Any]:
-    """What a payload holds: `{"type": "array" | "image" | "buffer" | "bytes", …}`."""
+    """Return what a payload contains: `{"type": "array" | "image" | "buffer" | "bytes", …}`."""
     from extmem import vk
 
     if descriptor.array is not None:
@@ -75,7 +75,7 @@ def _image(number: int, extent: list[int], tiling: int) -> dict[str, Any]:
 
 
 def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_name) -> dict[str, Any]:
-    """One live payload as plain data. A payload without a readable descriptor has null where that would tell.
+    """Return one live payload as plain data. The facts of its descriptor are null where that cannot be parsed.
 
     processes: the name of a process by its pid.
     """
@@ -90,6 +90,8 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
     share = "NT" if row.share & Share.NT else "KMT" if row.share & Share.KMT else "fd"
     return {
         "payload": row.payload,
+        "object_kind": row.object_kind.name.lower(),
+        "handle_count": row.handle_count,
         "names": [short_name(path) for path in row.names],
         "paths": list(row.names),
         "size": descriptor.payload_size if descriptor is not None else None,
@@ -106,7 +108,7 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
                 "pid": holder.pid,
                 "process": processes(holder.pid),
                 "exporter": descriptor is not None and holder.pid == descriptor.owner_pid,
-                "memory_objects": holder.memories,
+                "memory_objects": holder.references,
                 "in_flight": holder.tickets,
                 "handles": [
                     {"value": handle.value, "access": handle.granted, "rights": access_in_words(handle.granted)}
@@ -126,6 +128,12 @@ def _kind_in_words(kind: dict[str, Any] | None) -> str:
     if kind["type"] == "image":
         return f"image {' x '.join(map(str, kind['extent']))}\n{kind['format']} {kind['tiling']}"
     return str(kind["type"])
+
+
+def _object_in_words(payload: dict[str, Any]) -> str:
+    count = payload["handle_count"]
+    kind = str(payload["object_kind"])
+    return f"{kind}\n{count} handles" if count > 1 else kind
 
 
 def _holder_in_words(holder: dict[str, Any]) -> list[str]:
@@ -151,12 +159,13 @@ def _holders_in_words(payload: dict[str, Any]) -> list[str]:
 
 
 def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream: IO[str] | None = None) -> None:
-    """Draw payloads as `describe_payload` tells them."""
+    """Draw payloads that `describe_payload` has returned."""
     table(
-        ("name", "size", "kind", "share", "held by"),
+        ("name", "object", "size", "kind", "share", "held by"),
         [
             (
                 "\n".join(map(clean, payload["names"])) or "(unnamed)",
+                _object_in_words(payload),
                 "?" if payload["size"] is None else bytes_in_words(payload["size"]),
                 _kind_in_words(payload["kind"]),
                 f"{payload['share']} {payload['kmt']:#x}" if payload["kmt"] else payload["share"],

@@ -1,4 +1,4 @@
-"""`extmem broker`: look at the broker, run one in the foreground, ask it to leave. For the curious."""
+"""`extmem broker`: show the state of the broker, run one in the foreground, ask it to end."""
 
 from __future__ import annotations
 
@@ -20,17 +20,21 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print a JSON ob
 
 @click.group(no_args_is_help=True)
 def broker() -> None:
-    """The process that keeps names, handles and KMT numbers. It starts by itself, and leaves when nobody needs it."""
+    """The process that keeps names, handles and KMT numbers. It starts on demand, and ends when no process needs it."""
 
 
 def _status() -> dict[str, Any]:
     from extmem.manager import manager
 
     found = manager().status()
+    others = [
+        {"version": other.version, "pid": other.pid, "socket": other.socket} for other in manager().other_brokers()
+    ]
     if found is None:
-        return {"running": False}
+        return {"running": False, "other_versions": others}
     return {
         "running": True,
+        "other_versions": others,
         "pid": found.pid,
         "version": found.version,
         "socket": found.socket,
@@ -52,7 +56,9 @@ def _status() -> dict[str, Any]:
 @_as_json
 @guarded
 def status(as_json: bool) -> None:
-    """Tell whether a broker runs, and how it is. Starts none.
+    """Report whether a broker runs, and its state. Starts none.
+
+    Brokers of other versions of extmem, which run beside it and share nothing with it, are listed too.
 
     Exit codes: 0 it runs; 1 it does not.
     """
@@ -61,6 +67,11 @@ def status(as_json: bool) -> None:
     facts = _status()
     if as_json:
         emit_json(facts)
+    for other in facts["other_versions"]:
+        words(
+            f"A broker of another version runs too: version {other['version']} of the wire format, process "
+            f"{other['pid'] or 'unknown'}, at {clean(other['socket'])}. Programs with that version of extmem use it."
+        )
     if not facts["running"]:
         words(_NONE_RUNS if manager().has_broker else _NONE_NEEDED)
         raise click.exceptions.Exit(FAILED)

@@ -1,4 +1,4 @@
-"""`extmem ps`: what is shared right now, and who holds it."""
+"""`extmem ps`: what is shared now, and which processes hold it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["live_payloads", "ps"]
 
 
 def live_payloads() -> list[dict[str, Any]] | None:
-    """Every live payload as plain data; None where a broker is needed and none runs. Starts none."""
+    """Return every live payload as plain data; None where a broker is needed and none runs. Starts none."""
     from extmem.cli._payloads import describe_payload
     from extmem.manager import manager, process_name
 
@@ -29,7 +29,7 @@ def live_payloads() -> list[dict[str, Any]] | None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @guarded
 def ps(as_json: bool) -> None:
-    """List live payloads: name, size, kind, share, and who holds them through what.
+    """List live payloads: name, kind of object, size, content, share, and which processes hold them by what.
 
     Exit codes: 0 listed, also when there is nothing; 1 the broker does not answer.
     """

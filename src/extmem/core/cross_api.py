@@ -14,8 +14,8 @@ import msgspec
 
 from extmem import vk
 from extmem.core import describing
-from extmem.devices.backend import Origin
 from extmem.devices.cuda import WIN32_IS_NATIVE
+from extmem.devices.types import Origin
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import PayloadFd, Win32Payload

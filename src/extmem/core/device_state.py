@@ -19,8 +19,9 @@ from extmem.owning import Held, Lock, work_off
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from extmem.devices.backend import Backend, DeviceIdentity
+    from extmem.devices.backend import Backend
     from extmem.devices.resources import NativeResource
+    from extmem.devices.types import DeviceIdentity
     from extmem.sharing.descriptor.descriptor import Descriptor
 
 __all__ = ["Check", "DeviceState"]

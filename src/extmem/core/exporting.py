@@ -91,7 +91,7 @@ def publish(
     reference = Reference(owner)
     holding.references += (reference,)
     exported = owner.export(
-        _file_of(holding),
+        (_file_of(holding),),
         holding.descriptor.encode(),
         share=terms.share,
         name=terms.name,
@@ -104,7 +104,7 @@ def publish(
         reference=reference,
     )
     holding.manager = owner
-    holding.share_reference = exported.memory
+    holding.share_reference = exported.number
     holding.kmt = exported.kmt
     if terms.share & Share.NT:
         holding.object_id = exported.object

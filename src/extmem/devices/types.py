@@ -1,14 +1,12 @@
-"""What devices and the layers above tell each other: plain records, in the specification's words. See `base`."""
+"""Records that backends and the layers above exchange, in the specification's terms. See `backend`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from extmem import vk
-    from extmem.devices.backend import Answers, Backend
     from extmem.devices.resources import NativeResource
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
@@ -18,7 +16,6 @@ __all__ = [
     "ExaminedFd",
     "ImageRegion",
     "ImportRequest",
-    "Offer",
     "Origin",
     "QueueFacts",
 ]
@@ -26,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
-    """Who a device is (VkPhysicalDeviceIDProperties, …DriverProperties). UUIDs are 16 bytes, a LUID 8."""
+    """The identity of a device (VkPhysicalDeviceIDProperties, …DriverProperties). UUIDs have 16 bytes, a LUID 8."""
 
     device_uuid: bytes
     driver_uuid: bytes
@@ -38,9 +35,9 @@ class DeviceIdentity:
     driver_version: str
 
     def may_be(self, device_uuid: bytes | None, luid: bytes | None = None) -> bool:
-        """Whether a payload of that device may lie on this one. A UUID decides alone: linked GPUs have one LUID.
+        """Whether a payload of that device may be on this one. A UUID decides alone: linked GPUs have one LUID.
 
-        Direct3D knows its device by LUID. None, None is a payload of which nobody knows where it lies.
+        Direct3D identifies its device by LUID. None, None stands for a payload whose device is not known.
         """
         if device_uuid is None:
             return luid is None or luid == self.luid
@@ -61,12 +58,12 @@ class QueueFacts:
     queue_flags: int = 7
     """VkQueueFlags of that family."""
     created: frozenset[int] | None = None
-    """The families that the VkDevice has queues of; None where another binding created it."""
+    """The families that the VkDevice has queues of; None if another binding created it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRegion:
-    """A part of an image and where its texels are in a buffer (VkBufferImageCopy)."""
+    """A part of an image, and where its texels are in a buffer (VkBufferImageCopy)."""
 
     buffer_offset: int = 0
     mip_level: int = 0
@@ -78,39 +75,25 @@ class ImageRegion:
     """Texels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A device that could be opened. Opening takes what the device takes; looking does not."""
-
-    kind: str
-    """`"host"`, `"vulkan"`, …"""
-    identity: DeviceIdentity
-    rank: int
-    """Better devices have lower ranks: GPUs before the host device, that before processors that pose as GPUs."""
-    open: Callable[[], Backend]
-    answers: Callable[[], Answers] | None = None
-    """Who answers for it while it is not open; None where it has to be opened for that."""
-
-
 class Origin(NamedTuple):
-    """A payload as its descriptor tells of it, for a device of another API than the one that made it."""
+    """A payload as its descriptor describes it, for a device of another API than the one that made it."""
 
     size: int
-    """VkMemoryAllocateInfo::allocationSize in bytes, or what that API calls the size of the whole allocation."""
+    """VkMemoryAllocateInfo::allocationSize in bytes, or the size of the whole allocation in that API."""
     handle_type: int = 1
     """What the handle is to the driver, one VkExternalMemoryHandleTypeFlagBits."""
     producer: str = ""
-    """`Descriptor.producer`: empty for what Vulkan made."""
+    """`Descriptor.producer`: empty for memory of Vulkan."""
     dedicated: bool = False
     """Whether it belongs to one buffer or image alone."""
     image: vk.ImageCreateInfo | None = None
     """The image that it is dedicated to."""
     device_uuid: bytes | None = None
-    """deviceUUID of the device that it lies on."""
+    """deviceUUID of the device that it is on."""
     device_name: str = ""
-    """For people."""
+    """For error messages."""
     luid: bytes | None = None
-    """Windows's name of that device, where the exporter's driver tells it; 8 bytes."""
+    """deviceLUID of that device, where the exporter's driver reports it; 8 bytes."""
 
     @property
     def devices(self) -> tuple[str, ...]:

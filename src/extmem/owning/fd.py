@@ -47,9 +47,9 @@ class OwnedFd(Owner):
     @classmethod
     def of(cls, call: Callable[..., int], *arguments: Any) -> OwnedFd:
         """Own the new fd that `call` returns, which is C code; it is 3 or greater. Errors: those of `call`."""
-        made = cls()
-        made.fd = made.acquire(cls.closing_call, call, *arguments)
-        return made.above_standard_streams()
+        owned = cls()
+        owned.fd = owned.acquire(cls.closing_call, call, *arguments)
+        return owned.above_standard_streams()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> OwnedFd:
@@ -135,10 +135,10 @@ def copy_fd(fd: int) -> OwnedFd:
 
     Errors: OSError (EBADF, EMFILE).
     """
-    made = OwnedFd()
+    copy = OwnedFd()
     call, arguments = duplicating()
-    made.fd = made.acquire(made.closing_call, call, fd, *arguments)
-    return made
+    copy.fd = copy.acquire(copy.closing_call, call, fd, *arguments)
+    return copy
 
 
 @contextlib.contextmanager

@@ -27,14 +27,14 @@ __all__ = ["pipe", "socket_above_standard_streams"]
 
 def pipe(flags: int) -> tuple[OwnedFd, OwnedFd]:
     """Return the reading and the writing end of a new pipe, both 3 or greater: os.pipe2. Errors: OSError."""
-    made: list[tuple[int, int]] = []
+    created: list[tuple[int, int]] = []
     ends = OwnedFd(), OwnedFd()
     try:
-        made.extend(starmap(os.pipe2, ((flags,),)))  # one call: no signal handler runs before the fds are recorded
-        for one, fd in zip(ends, made[0], strict=True):
+        created.extend(starmap(os.pipe2, ((flags,),)))  # one call: no signal handler runs before the fds are recorded
+        for one, fd in zip(ends, created[0], strict=True):
             one.own(fd)
     except BaseException:
-        for pair in made:
+        for pair in created:
             for one, fd in zip(ends, pair, strict=True):
                 if not one.owes:
                     os.close(fd)
@@ -43,9 +43,9 @@ def pipe(flags: int) -> tuple[OwnedFd, OwnedFd]:
     return receiving.above_standard_streams(), sending.above_standard_streams()
 
 
-def socket_above_standard_streams(made: socket.socket) -> socket.socket:
+def socket_above_standard_streams(sock: socket.socket) -> socket.socket:
     """Return the socket if its fd is 3 or greater. Else close it, and return a copy whose fd is."""
-    if made.fileno() >= FIRST:
-        return made
-    with made:
-        return socket.socket(fileno=fcntl.fcntl(made.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST))
+    if sock.fileno() >= FIRST:
+        return sock
+    with sock:
+        return socket.socket(fileno=fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, FIRST))

@@ -74,10 +74,10 @@ class FormatFacts(NamedTuple):
 @cache
 def format_facts(vk_format: int) -> FormatFacts | None:
     """Return the facts of a format; None for VK_FORMAT_UNDEFINED and for numbers that the registry lacks."""
-    found = FORMATS.get(int(vk_format))
-    if found is None:
+    row = FORMATS.get(int(vk_format))
+    if row is None:
         return None
-    size, extent, depth, stencil, planes, compressed, chroma = found
+    size, extent, depth, stencil, planes, compressed, chroma = row
     return FormatFacts(size, extent, depth, stencil, tuple(Plane(*plane) for plane in planes), compressed, chroma)
 
 

@@ -18,7 +18,7 @@ def owner(own_runtime: Runtime, start: Start) -> Peer:
     peer = start()
     peer(
         "a = share('hidden', b'hello')\nb = share('shown', b'hello', sddl='D:(A;;GA;;;OW)(A;;GR;;;WD)', inherit=True)\n"
-        "h = m.get_handle(b.memory)\nk = share(kmt=True)"
+        "h = m.get_handle(b.number)\nk = share(kmt=True)"
     )
     return peer
 
@@ -43,8 +43,8 @@ def test_a_child_of_another_user_gets_an_error_for_what_it_may_not_open(owner: P
 
 def test_what_is_hidden_cannot_be_seen_through_what_is_shown(start: Start, owner: Peer) -> None:
     """Two objects on one payload: one that everyone may read, one that only its owner may."""
-    owner("fd = payload()\nm.export(fd, b'', share=Share.NT, name='p', access=ALL, sddl=None, inherit=False)")
-    owner("m.export(fd, b'', share=Share.NT, name='q', access=ALL, sddl='D:(A;;GR;;;WD)', inherit=False)")
+    owner("fd = payload()\nm.export([fd], b'', share=Share.NT, name='p', access=ALL, sddl=None, inherit=False)")
+    owner("m.export([fd], b'', share=Share.NT, name='q', access=ALL, sddl='D:(A;;GR;;;WD)', inherit=False)")
     assert heir(owner, f"print({NAMES})") == "['q', 'shown']"
 
 

@@ -25,13 +25,13 @@ class Ref(NamedTuple):
     """One row: the holder, the kind of reference, its number, and what it refers to."""
 
     who: str
-    kind: str  # memory, handle, ticket, orphan (a ticket whose sender has ended), weak (a demoted ticket)
+    kind: str  # reference, handle, ticket, orphan (a ticket whose sender has ended), weak (a demoted ticket)
     number: int
     payload: int
     object: int | None
     exporting: bool = False
     inherit: bool = False
-    what: str = ""  # for a ticket: memory, handle, kmt
+    what: str = ""  # of a ticket: reference, handle, kmt
 
 
 class Model:
@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
 
     def imported(self, who: str, result: Imported, payload: int, shared: int | None) -> None:
         assert (result.payload, result.object) == (payload, shared)
-        self.add(Ref(who, "memory", result.memory, payload, shared))
+        self.add(Ref(who, "reference", result.reference, payload, shared))
 
     def new_handle(self, who: str, value: int, payload: int, shared: int, *, inherit: bool = False) -> None:
         assert value == self.model.free_value(who)
@@ -149,8 +149,15 @@ class Machine(RuleBasedStateMachine):
         if known is not None and not self.model.payload_lives(known[0]):
             known = None
         try:
-            made = self.manager.export_memory(
-                self.ids[who], (1, inode), b"", share=share, name=name, access=GENERIC_ALL, sddl=None, inherit=inherit
+            made = self.manager.export(
+                self.ids[who],
+                ((1, inode),),
+                b"",
+                share=share,
+                name=name,
+                access=GENERIC_ALL,
+                sddl=None,
+                inherit=inherit,
             )
         except Refused as refusal:
             if known is not None and known[1] is not share:
@@ -172,7 +179,7 @@ class Machine(RuleBasedStateMachine):
             assert self.model.by_number(made.kmt) in (None, made.payload)
             self.model.numbers[made.kmt] = made.payload
             self.model.dead.discard(made.kmt)
-        self.add(Ref(who, "memory", made.memory, made.payload, made.object, True, inherit))
+        self.add(Ref(who, "reference", made.reference, made.payload, made.object, True, inherit))
 
     @rule(pick=PICK, name=NAMES.filter(bool), handle=st.booleans())
     def open_by_name(self, pick: int, name: str, handle: bool) -> None:
@@ -208,10 +215,10 @@ class Machine(RuleBasedStateMachine):
         ref = self.choose(pick, "handle")
         self.imported(ref.who, self.manager.import_by_handle(self.ids[ref.who], ref.number), ref.payload, ref.object)
 
-    @precondition(lambda self: self.has("memory"))
+    @precondition(lambda self: self.has("reference"))
     @rule(pick=PICK)
     def get_handle(self, pick: int) -> None:
-        ref = self.choose(pick, "memory")
+        ref = self.choose(pick, "reference")
         if ref.exporting and ref.object is not None:
             value = self.manager.get_handle(self.ids[ref.who], ref.number)
             self.new_handle(ref.who, value, ref.payload, ref.object, inherit=ref.inherit)
@@ -253,23 +260,23 @@ class Machine(RuleBasedStateMachine):
         value = self.manager.duplicate(self.ids[ref.who], ref.number, target=self.ids[into], desired=None)
         self.new_handle(into, value, ref.payload, ref.object)
 
-    @precondition(lambda self: self.has("memory", "handle"))
+    @precondition(lambda self: self.has("reference", "handle"))
     @rule(pick=PICK)
     def release(self, pick: int) -> None:
-        ref = self.choose(pick, "memory", "handle")
-        if ref.kind == "memory":
-            self.manager.free_memory(self.ids[ref.who], ref.number)
+        ref = self.choose(pick, "reference", "handle")
+        if ref.kind == "reference":
+            self.manager.release(self.ids[ref.who], ref.number)
         else:
             self.manager.close_handle(self.ids[ref.who], ref.number)
         self.model.drop(ref)
 
-    @precondition(lambda self: self.has("memory", "handle"))
+    @precondition(lambda self: self.has("reference", "handle"))
     @rule(pick=PICK)
     def offer(self, pick: int) -> None:
-        ref = self.choose(pick, "memory", "handle")
+        ref = self.choose(pick, "reference", "handle")
         process = self.ids[ref.who]
-        if ref.kind == "memory":
-            ticket = self.manager.offer(process, memory=ref.number)
+        if ref.kind == "reference":
+            ticket = self.manager.offer(process, reference=ref.number)
         else:
             ticket = self.manager.offer(process, handle=ref.number)
         self.add(Ref(ref.who, "ticket", ticket, ref.payload, ref.object, what=ref.kind))
@@ -293,7 +300,7 @@ class Machine(RuleBasedStateMachine):
             assert ref.what == "kmt" and number is None and refusal.status is Status.INVALID_HANDLE
             return
         if claimed.imported is not None:
-            assert ref.what == "memory"
+            assert ref.what == "reference"
             self.imported(who, claimed.imported, ref.payload, ref.object)
         elif claimed.handle is not None:
             assert ref.what == "handle" and ref.object is not None
@@ -398,7 +405,7 @@ class Machine(RuleBasedStateMachine):
         live = {r.payload for r in self.model.refs}
         assert counts["payloads"] == len(live)
         assert counts["objects"] == len({r.object for r in self.model.refs if r.object is not None})
-        assert counts["memories"] == len(self.model.of("memory"))
+        assert counts["references"] == len(self.model.of("reference"))
         assert counts["handles"] == len(self.model.of("handle"))
         assert counts["tickets"] == len(self.model.of("ticket", "weak", "orphan"))
         assert counts["kmt_numbers"] == sum(self.model.by_number(n) is not None for n in self.model.numbers)

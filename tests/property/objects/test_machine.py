@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from extmem.objects import Claimed, Held, Imported, ObjectManager, Refused
 from extmem.objects.directory import Directory
-from extmem.objects.entities import Memory, Payload, Process, SharedObject, Ticket
+from extmem.objects.entities import Payload, Process, Reference, SharedObject, Ticket
 from extmem.objects.lifetimes import Keeps
 from extmem.objects.names import NameKey, resolve_name
 from tests.property.objects.machine import Machine
@@ -39,8 +39,8 @@ class ImportDoesNotPinTheObject(ObjectManager):
     """B73 broken: imported memory keeps only the payload alive."""
 
     def _import_nt(self, owner: Process, shared: SharedObject, granted: int) -> Imported:
-        memory = self._add_memory(owner, Memory(shared.payload, None, Keeps(1, 0, 0, 0), granted))
-        return Imported(memory, shared.payload.id, shared.id, granted, None, None)
+        reference = self._add_reference(owner, Reference(shared.payload, None, Keeps(1, 0, 0, 0), granted))
+        return Imported(reference, shared.payload.id, shared.id, granted, None, None, shared.payload.object_kind)
 
 
 class NamesOutliveTheirObjects(ObjectManager):

@@ -26,18 +26,18 @@ class ModelTable:
     def __init__(self) -> None:
         self.model = ObjectManager(random=random.Random(1).randrange)
         self.process = self.model.attach(Token(1000, 1000), 1)
-        self.memory = self.model.export_memory(
+        self.reference = self.model.export(
             self.process, (1, 1), b"", share=Share.NT, name="X", access=0x1000_0000, sddl=None, inherit=False
-        ).memory
+        ).reference
         self.closes: list[int] = []
         self.lock = threading.RLock()
 
     def handle(self) -> NtHandle:
-        return NtHandle(self.model.get_handle(self.process, self.memory), self)
+        return NtHandle(self.model.get_handle(self.process, self.reference), self)
 
     @property
     def open_handles(self) -> int:
-        first = self.model.get_handle(self.process, self.memory)
+        first = self.model.get_handle(self.process, self.reference)
         count = self.model.handle_info(self.process, first).handle_count - 1
         self.model.close_handle(self.process, first)
         return count

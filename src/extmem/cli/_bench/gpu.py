@@ -354,6 +354,6 @@ def _holdings(device: extmem.Device) -> dict[str, int]:
     return {
         "descriptors": descriptors_of(os.getpid()),
         "memories and buffers of the VkDevice": _backend(device).device.living,
-        "memory objects": sum(holder.memories for holder in mine),
+        "memory objects": sum(holder.references for holder in mine),
         "handles": sum(len(holder.handles) for holder in mine),
     }

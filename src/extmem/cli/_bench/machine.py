@@ -39,9 +39,11 @@ def allow_descriptors() -> None:
 
 def broker_of(directory: Path) -> int:
     """The pid of the broker that listens in this runtime directory; 0 for none."""
+    from extmem.wire.runtime_dir import RuntimeDir
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         try:
-            probe.connect(str(directory / "broker.sock"))
+            probe.connect(str(RuntimeDir(directory).socket))
         except OSError:
             return 0
         # The kernel says who listens: struct ucred, pid first.

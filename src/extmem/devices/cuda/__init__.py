@@ -20,9 +20,9 @@ from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
+    from extmem.devices.backend import Offer
     from extmem.devices.cuda.backend import CudaBackend
     from extmem.devices.cuda.physical import Gpu
-    from extmem.devices.types import Offer
 
 __all__ = ["WIN32_IS_NATIVE", "all_gpus", "driver_module", "forget", "missing", "offers", "replaced_by"]
 

@@ -24,8 +24,8 @@ from extmem.vk.handle_types import SIZED_BY_D3D
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Origin
     from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.types import Origin
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 

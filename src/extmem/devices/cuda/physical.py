@@ -10,11 +10,12 @@ from itertools import starmap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from extmem.devices.backend import Offer
 from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.devices.cuda.handle_types import CAPABILITY
 from extmem.devices.cuda.owners import Undo, take, undo_all
 from extmem.devices.cuda.results import fail
-from extmem.devices.types import DeviceIdentity, Offer
+from extmem.devices.types import DeviceIdentity
 from extmem.errors import UnsupportedError
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, Owner, cleanup_thread, late_imports

@@ -22,15 +22,13 @@ __all__ = ["HostRecorder"]
 
 
 class HostRecorder:
-    """See `Recorder`."""
+    """The `Recorder` of the host device."""
 
     def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
-        """See `Recorder`."""
         allocation, start = place_of(buffer)
         transfers.write(allocation, start + offset, memoryview(word.to_bytes(4, "little") * (size // 4)))
 
     def copy_buffer(self, source: NativeResource, start: int, target: NativeResource, at: int, size: int) -> None:
-        """See `Recorder`."""
         first, second = place_of(source), place_of(target)
         copied = memoryview(bytearray(size))
         transfers.read(first[0], first[1] + start, copied)
@@ -39,17 +37,14 @@ class HostRecorder:
     def copy_buffer_to_image(
         self, buffer: NativeResource, image: NativeResource, layout: int, region: ImageRegion
     ) -> None:
-        """UnsupportedError."""
         raise _no_images()
 
     def copy_image_to_buffer(
         self, image: NativeResource, layout: int, buffer: NativeResource, region: ImageRegion
     ) -> None:
-        """UnsupportedError."""
         raise _no_images()
 
     def clear_color_image(self, image: NativeResource, layout: int, color: Sequence[float]) -> None:
-        """UnsupportedError."""
         raise _no_images()
 
     def pipeline_barrier(
@@ -60,7 +55,7 @@ class HostRecorder:
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
     ) -> None:
-        """Nothing to do: each command is done before the next begins, and all see the same bytes."""
+        """Do nothing: each command is done before the next begins, and all see the same bytes."""
 
 
 def _no_images() -> UnsupportedError:

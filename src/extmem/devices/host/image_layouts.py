@@ -1,8 +1,8 @@
-"""Images of the host device: which can be made, and where their texels lie. Pure.
+"""Images of the host device: which can be created, and where their texels are. Pure.
 
 Layout: layer after layer, in each the mip levels from large to small, in each the slices, rows and texels one after
 the other. A row begins at a multiple of 64 bytes (LINEAR) or 256 bytes (OPTIMAL), and so does everything above it. Both
-tilings are row-major; only LINEAR ones say where their texels are, as the specification has it.
+tilings are row-major; only the layout of LINEAR ones can be queried, as in the specification.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def format_properties(info: vk.PhysicalDeviceImageFormatInfo2, heap_size: int) -
             max_mip_levels=width.bit_length(),
             max_array_layers=1 if info.type == vk.ImageType.TYPE_3D else _MAX_LAYERS,
             sample_counts=vk.SampleCountFlagBits.COUNT_1,
-            # The specification asks for 2 GiB at least, even of a machine with less memory.
+            # The specification requires 2 GiB at least, even of a machine with less memory.
             max_resource_size=max(heap_size, 1 << 31),
         )
     )
@@ -68,7 +68,7 @@ def format_properties(info: vk.PhysicalDeviceImageFormatInfo2, heap_size: int) -
 
 
 def requirements(info: vk.ImageCreateInfo) -> Requirements:
-    """What an image requires: its layout's size, dedicated where an external attachment must be."""
+    """What an image requires: its layout's size, and a dedicated allocation if it is an external attachment."""
     external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
     types = int(external.handle_types) if external is not None else 0
     if types & ~capabilities.SUPPORTED:
@@ -146,7 +146,7 @@ def _layout(info: vk.ImageCreateInfo) -> _Layout:
 
 
 def _check(vk_format: int, kind: int, tiling: int, usage: int, flags: int) -> int:
-    """Bytes per texel of an image that can be made. UnsupportedError (VK_ERROR_FORMAT_NOT_SUPPORTED) for any other."""
+    """Bytes per texel. Errors: UnsupportedError (VK_ERROR_FORMAT_NOT_SUPPORTED) for an image that is not supported."""
     texel = texel_size(vk_format)
     deep = is_depth_or_stencil(vk_format)
     plain_sizes = (1, 2, 4, 8, 16, 32) if deep else (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -182,7 +182,7 @@ def _check(vk_format: int, kind: int, tiling: int, usage: int, flags: int) -> in
 
 
 def _check_create(info: vk.ImageCreateInfo) -> None:
-    """Refuse sizes and counts beyond what the format query promises."""
+    """Refuse sizes and counts beyond what the format query returns."""
     limit = _MAX_EXTENT.get(vk.ImageType(info.image_type)) if info.image_type in _MAX_EXTENT else None
     extent = (info.extent.width, info.extent.height, info.extent.depth)
     if limit is not None and not all(1 <= have <= most for have, most in zip(extent, limit, strict=True)):

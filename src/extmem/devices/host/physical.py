@@ -1,10 +1,10 @@
-"""Who the host device is: this machine, this boot.
+"""The identity of the host device: this machine, this boot.
 
 The device UUID is a hash of the kernel's boot id, which is random at each boot: equal for every process on one running
-kernel (containers of one machine included, which really can share memory), different everywhere else. Where /proc does
-not offer it, the machine id keyed with the boot time takes its place, and where that is missing too, the UUID
-is drawn once per process: then nothing of another process is taken for this device's. On Windows it is the machine's
-GUID with the number of the boot and a cookie that the kernel draws at each. None of them can be read back.
+kernel (including containers of one machine, which can share memory), different everywhere else. Without a boot id in
+/proc, it is a hash of the machine id and the boot time; without these, a random number for each process, so that no
+payload of another process is taken for this device's. On Windows it is a hash of the machine's GUID, the number of the
+boot, and a cookie that the kernel draws at each boot. The hashed values cannot be read back.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import extmem
-from extmem.devices.backend import DeviceIdentity
 from extmem.devices.host import system
+from extmem.devices.types import DeviceIdentity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "device_uuid", "driver_uuid", "host_identity"]
 
 FORMAT_VERSION = 1
-"""Version of what host payloads look like (seals, trailer). Payloads of another version are another driver's."""
+"""Version of the format of host payloads (seals, trailer). Payloads of another version have another driver UUID."""
 
 
 def _digest(*parts: str) -> bytes:
@@ -32,21 +32,21 @@ def _digest(*parts: str) -> bytes:
 
 
 def device_uuid(root: Path | str = "/") -> bytes:
-    """16 bytes that say which machine and boot this is. `root` is where /proc and /etc are looked for."""
+    """16 bytes that identify this machine and boot. root: the directory of /proc and /etc."""
     words = system.boot(root)
     return _digest("host device", *words) if words else os.urandom(16)
 
 
 def driver_uuid() -> bytes:
-    """16 bytes that say which payload format this is."""
+    """16 bytes that identify the payload format."""
     return _digest("host payload format", str(FORMAT_VERSION))
 
 
 def _system_and_machine() -> str:
     """`Linux x86_64`, `Windows AMD64`."""
     if hasattr(os, "uname"):
-        told = os.uname()
-        return f"{told.sysname} {told.machine}"
+        system_name = os.uname()
+        return f"{system_name.sysname} {system_name.machine}"
     import platform
 
     return f"{platform.system()} {platform.machine()}"

@@ -1,4 +1,4 @@
-"""Payloads on Windows: section objects. The object manager makes them, since they have their names from birth."""
+"""Payloads on Windows: section objects. The object manager creates them, since a section is named at its creation."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["PAGE", "create", "duplicate", "examine", "identity_of", "total_memor
 PAGE = sections.PAGE
 _FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _CHECKED_FROM = 1 << 20
-"""Bytes from which a request is held against what is left first: the kernel would grow the paging file for it."""
+"""Bytes from which a request is first compared with what is left: the kernel would grow the paging file for it."""
 
 
 def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> OwnedFd:
-    """The handle of a new payload, owned by the caller. Errors: as `manager.windows.payloads.create`."""
+    """Create a payload; return its handle, owned by the caller. Errors: as `manager.windows.payloads.create`."""
     if len(descriptor) > DESCRIPTOR_LIMIT:
         raise ValueError(f"a descriptor of {len(descriptor)} bytes does not fit; {DESCRIPTOR_LIMIT} is the limit")
     if size >= _CHECKED_FROM:
@@ -44,12 +44,12 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> Own
 
 
 def identity_of(handle: int) -> tuple[int, int] | None:
-    """None: objects are told apart by comparing handles (CompareObjectHandles)."""
+    """None: handles are compared instead (CompareObjectHandles)."""
     return None
 
 
 def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
-    """No fd is a payload here: those of the C runtime mean nothing to other processes."""
+    """Return that no fd is a payload: those of the C runtime have no meaning in other processes."""
     return ExaminedFd(
         fd,
         handle_type,
@@ -59,7 +59,7 @@ def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
 
 
 def duplicate(fd: int, *, writable: bool) -> OwnedFd:
-    """UnsupportedError: there are no descriptors of payloads here."""
+    """Raise UnsupportedError: Windows has no descriptors of payloads."""
     raise UnsupportedError(
         "Windows has no file descriptors of payloads; export it as OPAQUE_WIN32 or OPAQUE_WIN32_KMT",
         requires_one_of=["OPAQUE_WIN32", "OPAQUE_WIN32_KMT"],

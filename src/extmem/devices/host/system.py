@@ -1,4 +1,4 @@
-"""What the host device's payloads are made of: memory files on Linux, section objects on Windows. Picked here, once."""
+"""The system's part of the host device: memory files on Linux, section objects on Windows. This module selects it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = [
     "examine",
     "identity_of",
     "map_file",
-    "total_memory",
     "range_is_mapped",
+    "total_memory",
 ]
 
 if sys.platform == "win32":

@@ -24,7 +24,7 @@ from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.types import Offer
+    from extmem.devices.backend import Offer
     from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.devices.vulkan.instance import Instance
     from extmem.devices.vulkan.logical import LogicalDevice

@@ -1,8 +1,8 @@
-"""Commands into a VkCommandBuffer: the `Recorder` of the Vulkan device.
+"""Commands on the Vulkan device: the `Recorder` of a VkCommandBuffer.
 
-How this works. Between two transfers stands a memory barrier, so that each sees what the ones before wrote: programs
-that move payloads are short, and a forgotten barrier costs more than one too many. A barrier of the program's may write
-too, where it changes a layout: so it covers transfers on both sides besides what it names, and stands for ours.
+How this works. A memory barrier is recorded between two transfers, so that each sees what the ones before wrote:
+programs that move payloads are short, and a missing barrier costs more than one too many. A barrier of the program may
+write too, if it changes a layout. So it is extended to cover transfers on both sides, and replaces the library's.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from extmem import vk
 from extmem.vk.abi import ffi, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import ImageRegion
     from extmem.devices.resources import NativeResource
+    from extmem.devices.types import ImageRegion
     from extmem.vk.loader import Commands
 
 __all__ = ["VulkanRecorder"]
@@ -30,7 +30,7 @@ _ALL = 0xFFFF_FFFF
 
 
 class VulkanRecorder:
-    """Records into a command buffer that has begun."""
+    """Records into a command buffer that has been begun."""
 
     def __init__(self, commands: Commands, buffer: Any) -> None:
         self._vulkan = commands
@@ -39,12 +39,10 @@ class VulkanRecorder:
         self._moved = False
 
     def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
-        """See `Recorder`."""
         self._in_order()
         self._vulkan.vkCmdFillBuffer(self.buffer, buffer.live, offset, size, word)
 
     def copy_buffer(self, source: NativeResource, start: int, target: NativeResource, at: int, size: int) -> None:
-        """See `Recorder`."""
         self._in_order()
         region = ffi.new("VkBufferCopy *", (start, at, size))
         self._vulkan.vkCmdCopyBuffer(self.buffer, source.live, target.live, 1, region)
@@ -52,19 +50,16 @@ class VulkanRecorder:
     def copy_buffer_to_image(
         self, buffer: NativeResource, image: NativeResource, layout: int, region: ImageRegion
     ) -> None:
-        """See `Recorder`."""
         self._in_order()
         self._vulkan.vkCmdCopyBufferToImage(self.buffer, buffer.live, image.live, layout, 1, _region(region))
 
     def copy_image_to_buffer(
         self, image: NativeResource, layout: int, buffer: NativeResource, region: ImageRegion
     ) -> None:
-        """See `Recorder`."""
         self._in_order()
         self._vulkan.vkCmdCopyImageToBuffer(self.buffer, image.live, layout, buffer.live, 1, _region(region))
 
     def clear_color_image(self, image: NativeResource, layout: int, color: Sequence[float]) -> None:
-        """See `Recorder`."""
         self._in_order()
         value = ffi.new("VkClearColorValue *")
         value.float32 = [float(part) for part in color]
@@ -79,7 +74,7 @@ class VulkanRecorder:
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
     ) -> None:
-        """See `Recorder`. What it names, and in order with the transfers around it."""
+        """See `Recorder`. The barrier is in order with the transfers around it."""
         moves = [vk.MemoryBarrier(_Access(_MOVES), _Access(_MOVES))]
         images = [_in_order_too(barrier) for barrier in image_memory_barriers]
         stages = src_stage_mask | _TRANSFER, dst_stage_mask | _TRANSFER
@@ -94,7 +89,7 @@ class VulkanRecorder:
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier] = (),
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier] = (),
     ) -> None:
-        """vkCmdPipelineBarrier, word for word."""
+        """vkCmdPipelineBarrier, with exactly these barriers."""
         keep: list[Any] = []
         arrays = []
         for name, barriers in (
@@ -117,7 +112,7 @@ class VulkanRecorder:
 
 
 def _in_order_too(barrier: vk.ImageMemoryBarrier) -> vk.ImageMemoryBarrier:
-    """An image barrier whose change of layout comes after the transfers before it, and before those after it."""
+    """Return an image barrier whose layout change is after the transfers before it, and before those after it."""
     made = copy.copy(barrier)
     made.src_access_mask = _Access(int(barrier.src_access_mask) | _MOVES)
     made.dst_access_mask = _Access(int(barrier.dst_access_mask) | _MOVES)

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import vk
-from extmem.devices.types import DeviceIdentity, Offer
+from extmem.devices.backend import Offer
+from extmem.devices.types import DeviceIdentity
 from extmem.devices.vulkan import capabilities, modifiers
 from extmem.devices.vulkan.results import fail
 from extmem.vk.abi import ffi, from_c, to_c

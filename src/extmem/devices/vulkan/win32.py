@@ -28,7 +28,7 @@ from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.manager.windows import driver_memory, status_errors
 from extmem.manager.windows.security_descriptors import security_descriptor
-from extmem.objects import FLAG_INHERIT, Status, describe, error_for
+from extmem.objects import FLAG_INHERIT, MEMORY, Status, error_for
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.vk.abi import ffi, to_c
 from extmem.vk.words import types_text
@@ -203,7 +203,7 @@ class Win32Memories(Memories):
             raise status_errors.of_handle(error, payload.fd) from None
         named = f", named {path}" if path else ""
         by = f"the name {payload.name!r}" if payload.name is not None else f"an {kind} handle"
-        return f"{by}, an open {type_name} with {describe(granted)}{named}"
+        return f"{by}, an open {type_name} with {MEMORY.describe(granted)}{named}"
 
     # What handles of other makers are.
 

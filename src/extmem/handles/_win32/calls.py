@@ -91,14 +91,14 @@ def attributes(name: str | None, security: int = 0, flags: int = 0) -> OBJECT_AT
 
     security: address of a security descriptor, which the caller keeps alive.
     """
-    made = OBJECT_ATTRIBUTES(ctypes.sizeof(OBJECT_ATTRIBUTES), 0, None, flags, security or None, None)
+    result = OBJECT_ATTRIBUTES(ctypes.sizeof(OBJECT_ATTRIBUTES), 0, None, flags, security or None, None)
     if name is not None:
         text = name.encode("utf-16-le")
         buffer = ctypes.create_string_buffer(text, len(text) + 2)
         counted = UNICODE_STRING(len(text), len(text) + 2, ctypes.addressof(buffer))
-        made.ObjectName = ctypes.pointer(counted)
-        made.kept = (buffer, counted)
-    return made
+        result.ObjectName = ctypes.pointer(counted)
+        result.kept = (buffer, counted)
+    return result
 
 
 def close(value: int) -> None:
@@ -116,9 +116,9 @@ def duplicate(
     target: int = CURRENT_PROCESS,
 ) -> int:
     """Return the new value, in the target process: NtDuplicateObject. `source` and `target` are process handles."""
-    made = HANDLE()
-    check(ntdll.NtDuplicateObject(source, value, target, ctypes.byref(made), desired, flags, options))
-    return made.value
+    handle = HANDLE()
+    check(ntdll.NtDuplicateObject(source, value, target, ctypes.byref(handle), desired, flags, options))
+    return handle.value
 
 
 def discard(value: int) -> None:
@@ -128,9 +128,9 @@ def discard(value: int) -> None:
 
 def basic(value: int) -> Basic:
     """Query a handle: NtQueryObject, ObjectBasicInformation."""
-    found = OBJECT_BASIC_INFORMATION()
-    check(ntdll.NtQueryObject(value, _OBJECT_BASIC, ctypes.byref(found), ctypes.sizeof(found), None))
-    return Basic(found.GrantedAccess, found.HandleCount, found.PointerCount)
+    information = OBJECT_BASIC_INFORMATION()
+    check(ntdll.NtQueryObject(value, _OBJECT_BASIC, ctypes.byref(information), ctypes.sizeof(information), None))
+    return Basic(information.GrantedAccess, information.HandleCount, information.PointerCount)
 
 
 def type_of(value: int) -> str:
@@ -162,10 +162,10 @@ def _queried_text(value: int, what: int) -> str:
 
 def flags(value: int) -> int:
     """Return the flags: GetHandleInformation. HANDLE_FLAG_INHERIT is 1, HANDLE_FLAG_PROTECT_FROM_CLOSE is 2."""
-    found = ctypes.c_ulong()
-    if not kernel32.GetHandleInformation(value, ctypes.byref(found)):
+    mask = ctypes.c_ulong()
+    if not kernel32.GetHandleInformation(value, ctypes.byref(mask)):
         raise StatusError(_INVALID_HANDLE)
-    return found.value
+    return mask.value
 
 
 def set_flags(value: int, mask: int, flags: int) -> None:
@@ -191,18 +191,18 @@ def same_object(a: int, b: int) -> bool | None:
 
 def create_event(path: str, *, manual: bool, signaled: bool) -> int:
     """Create an event under an unused full path: NtCreateEvent. (CreateEventW keeps a handle to the directory open.)"""
-    made = HANDLE()
+    handle = HANDLE()
     how = attributes(path)
-    check(ntdll.NtCreateEvent(ctypes.byref(made), _EVENT_ALL, ctypes.byref(how), int(not manual), signaled))
-    return made.value
+    check(ntdll.NtCreateEvent(ctypes.byref(handle), _EVENT_ALL, ctypes.byref(how), int(not manual), signaled))
+    return handle.value
 
 
 def open_event(path: str, access: int) -> int:
     """NtOpenEvent."""
-    made = HANDLE()
+    handle = HANDLE()
     how = attributes(path)
-    check(ntdll.NtOpenEvent(ctypes.byref(made), access, ctypes.byref(how)))
-    return made.value
+    check(ntdll.NtOpenEvent(ctypes.byref(handle), access, ctypes.byref(how)))
+    return handle.value
 
 
 def open_process(pid: int, access: int) -> int:
@@ -210,11 +210,11 @@ def open_process(pid: int, access: int) -> int:
 
     Errors: StatusError for INVALID_CID and ACCESS_DENIED.
     """
-    made = HANDLE()
+    handle = HANDLE()
     which = CLIENT_ID(pid, 0)
     plain = attributes(None)
-    check(ntdll.NtOpenProcess(ctypes.byref(made), access, ctypes.byref(plain), ctypes.byref(which)))
-    return made.value
+    check(ntdll.NtOpenProcess(ctypes.byref(handle), access, ctypes.byref(plain), ctypes.byref(which)))
+    return handle.value
 
 
 def creation_time(process: int) -> int:
@@ -237,14 +237,14 @@ def image_path(process: int) -> str:
 
 def session(pid: int) -> int:
     """Return the number of the process's session: 0 for services."""
-    found = ctypes.c_ulong()
-    if not kernel32.ProcessIdToSessionId(pid, ctypes.byref(found)):
+    number = ctypes.c_ulong()
+    if not kernel32.ProcessIdToSessionId(pid, ctypes.byref(number)):
         raise StatusError(ntdll.RtlGetLastNtStatus() & 0xFFFF_FFFF)
-    return found.value
+    return number.value
 
 
 def handle_count() -> int:
     """Return the number of open handles of this process, of all types."""
-    found = ctypes.c_ulong()
-    kernel32.GetProcessHandleCount(CURRENT_PROCESS, ctypes.byref(found))
-    return found.value
+    count = ctypes.c_ulong()
+    kernel32.GetProcessHandleCount(CURRENT_PROCESS, ctypes.byref(count))
+    return count.value

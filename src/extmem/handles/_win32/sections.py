@@ -75,30 +75,30 @@ def create(size: int, name: str | None, security: int = 0, flags: int = 0) -> in
     name: full path that does not exist yet. security: address of a security descriptor, 0 for the token's default.
     flags: of OBJECT_ATTRIBUTES.
     """
-    made = HANDLE()
+    handle = HANDLE()
     whole = ctypes.c_longlong(size)
     how = attributes(name, security, flags)
     check(
         ntdll.NtCreateSection(
-            ctypes.byref(made), ALL, ctypes.byref(how), ctypes.byref(whole), _PAGE_READWRITE, _SEC_COMMIT, 0
+            ctypes.byref(handle), ALL, ctypes.byref(how), ctypes.byref(whole), _PAGE_READWRITE, _SEC_COMMIT, 0
         )
     )
-    return made.value
+    return handle.value
 
 
 def open_named(path: str, access: int, flags: int = 0) -> int:
     """Return a handle to the section of this full path, after an access check: NtOpenSection."""
-    made = HANDLE()
+    handle = HANDLE()
     how = attributes(path, 0, flags)
-    check(ntdll.NtOpenSection(ctypes.byref(made), access, ctypes.byref(how)))
-    return made.value
+    check(ntdll.NtOpenSection(ctypes.byref(handle), access, ctypes.byref(how)))
+    return handle.value
 
 
 def facts(section: int) -> Facts:
     """Return size and backing. Errors: StatusError without SECTION_QUERY."""
-    found = SECTION_BASIC_INFORMATION()
-    check(ntdll.NtQuerySection(section, 0, ctypes.byref(found), ctypes.sizeof(found), None))
-    return Facts(found.MaximumSize, not found.AllocationAttributes & (_SEC_FILE | _SEC_IMAGE))
+    information = SECTION_BASIC_INFORMATION()
+    check(ntdll.NtQuerySection(section, 0, ctypes.byref(information), ctypes.sizeof(information), None))
+    return Facts(information.MaximumSize, not information.AllocationAttributes & (_SEC_FILE | _SEC_IMAGE))
 
 
 def map_view(section: int, size: int, writable: bool, offset: int = 0) -> int:
@@ -156,8 +156,8 @@ def poke(section: int, offset: int, data: bytes) -> None:
 
 def region(address: int) -> Region | None:
     """Query the pages at an address: VirtualQuery. None for an address above the address space of a process."""
-    found = MEMORY_BASIC_INFORMATION()
-    if not kernel32.VirtualQuery(address, ctypes.byref(found), ctypes.sizeof(found)):
+    information = MEMORY_BASIC_INFORMATION()
+    if not kernel32.VirtualQuery(address, ctypes.byref(information), ctypes.sizeof(information)):
         return None
-    committed = found.State == _MEM_COMMIT
-    return Region(found.BaseAddress, found.RegionSize, found.Protect if committed else 0)
+    committed = information.State == _MEM_COMMIT
+    return Region(information.BaseAddress, information.RegionSize, information.Protect if committed else 0)

@@ -1,6 +1,6 @@
-"""This process's memory objects, and those among them whose payloads a GPU driver made.
+"""This process's references to payloads, and those among them whose payloads a GPU driver created.
 
-How this works. A memory object is what one vkAllocateMemory holds: a handle of its payload's kernel object, and what
+How this works. A reference is what one vkAllocateMemory holds: a handle of its payload's kernel object, and what
 keeps the description findable, the companion. A driver's payload that is shared by KMT number has no kernel object that
 a process could have a handle to; its companion stands beside the number (`names.kmt_path`).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("these are Windows's memory objects; extmem.manager picks what the system has")
+    raise ImportError("these are the references of Windows; extmem.manager selects what the system has")
 
 import contextlib
 import dataclasses
@@ -26,14 +26,14 @@ from extmem.manager.api import Reference
 from extmem.manager.windows import driver_memory, exporter_names, names, payloads, status_errors
 from extmem.manager.windows.handles import Handles
 from extmem.manager.windows.section_frame import Description, unpack
-from extmem.objects import ALL_ACCESS, READ_CONTROL, RESOURCE_WRITE, Share, Status, error_for
+from extmem.objects import MEMORY, READ_CONTROL, RESOURCE_WRITE, Share, Status, error_for
 from extmem.objects.kmt import bad_number
 from extmem.owning import Lock, OwnedDescriptor, OwnedFd, Step
 from extmem.sharing.payload import PayloadFd, Win32Payload
 from extmem.sharing.terms import Exported, Imported
 from extmem.wire import Backing
 
-__all__ = ["NAMELESS", "Memories", "Memory"]
+__all__ = ["NAMELESS", "HeldReference", "References"]
 
 _NT_TYPE, _KMT_TYPE = 2, 4  # VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_WIN32_BIT and …_KMT_BIT
 _TOLD = 16_384
@@ -42,8 +42,8 @@ NAMELESS = 0
 
 
 @dataclass(slots=True, eq=False)
-class Memory:
-    """What one memory object holds."""
+class HeldReference:
+    """What one reference holds."""
 
     section: int
     """Its handle. Imports of a host payload with the same rights share one (`kept`), which goes with the last of them;
@@ -65,14 +65,14 @@ class Memory:
     """The KMT number of a driver's payload."""
 
 
-class Memories(Handles):
-    """The table of them."""
+class References(Handles):
+    """The table of references."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._values = Lock(reentrant=True)
         self._numbers = itertools.count(1)
-        self._memories: dict[int, Memory] = {}
+        self._references: dict[int, HeldReference] = {}
         self._told: dict[int, tuple[Description, OwnedFd | None]] = {}
         """What is known of drivers' payloads by the handles that programs have of them here, and the companion: who
         has a handle keeps the name alive, and so its description."""
@@ -86,41 +86,41 @@ class Memories(Handles):
         """See `NtHandleTable`."""
         return (calls.close_handle, value), (self._told.pop, value, None)
 
-    def when_reference_lost(self, memory: int) -> tuple[Step]:
+    def when_reference_lost(self, number: int) -> tuple[Step]:
         """See `Manager`. What the memory object holds goes with it."""
-        return ((self._memories.pop, memory, None),)
+        return ((self._references.pop, number, None),)
 
-    def _add(self, memory: Memory, reference: Reference | None) -> int:
+    def _add(self, held: HeldReference, reference: Reference | None) -> int:
         with self._lock:
             number = next(self._numbers)
-            self._memories[number] = memory
+            self._references[number] = held
         if reference is not None:
             reference.record(number)
         return number
 
-    def _found(self, memory: int) -> Memory:
-        found = self._memories.get(memory)
+    def _found(self, number: int) -> HeldReference:
+        found = self._references.get(number)
         if found is None:
-            raise HandleStateError(f"memory object {memory} is freed; allocate or import it again")
+            raise HandleStateError(f"the reference {number} is released; allocate or import the memory again")
         return found
 
     def _holds(self, shared: int) -> bool:
         with self._lock:
-            return any(memory.object == shared for memory in self._memories.values())
+            return any(memory.object == shared for memory in self._references.values())
 
     def _is_one(self, shared: int, handle: int) -> bool:
         """Whether what calls itself by that id is the object that this process knows by it: descriptions may lie."""
         with self._lock:
-            known = next((m.section for m in self._memories.values() if m.object == shared and m.section), None)
+            known = next((m.section for m in self._references.values() if m.object == shared and m.section), None)
         return known is None or calls.same_object(known, handle) is not False
 
-    def _like(self, shared: int, granted: int) -> Memory | None:
+    def _like(self, shared: int, granted: int) -> HeldReference | None:
         """An import of the same host payload with the same rights: it is imported once, however often it is."""
         if shared == NAMELESS:
             return None
         with self._lock:
             # The newest first: who imports a payload often has just imported it.
-            imports = (m for m in reversed(self._memories.values()) if m.kept is not None and not m.driver_s)
+            imports = (m for m in reversed(self._references.values()) if m.kept is not None and not m.driver_s)
             return next((m for m in imports if m.object == shared and m.granted == granted), None)
 
     # -- what GPU drivers made ----------------------------------------------------------------------------------------
@@ -160,16 +160,16 @@ class Memories(Handles):
             companion = exporter_names.announce(value, path, said, name, sddl)
         else:
             companion = OwnedDescriptor(payloads.create_companion(path, said, name, sddl))
-        memory = Memory(0 if number else value, said.object, granted, None, companion, True, share, inherit, said)
-        memory.driver_s, memory.number = True, number
-        return Exported(self._add(memory, reference), said.object, 0 if number else said.object, number)
+        held = HeldReference(0 if number else value, said.object, granted, None, companion, True, share, inherit, said)
+        held.driver_s, held.number = True, number
+        return Exported(self._add(held, reference), said.object, 0 if number else said.object, number)
 
-    def _imported_numbered(self, number: int) -> Memory | None:
+    def _imported_numbered(self, number: int) -> HeldReference | None:
         """A memory object of this process on a driver's KMT number."""
         with self._lock:
-            return next((memory for memory in self._memories.values() if memory.number == number), None)
+            return next((memory for memory in self._references.values() if memory.number == number), None)
 
-    def _copy_driver_s(self, found: Memory, flags: int = 0) -> int:
+    def _copy_driver_s(self, found: HeldReference, flags: int = 0) -> int:
         """A new handle of a driver's payload with the rights of the export; some drivers' handles have them all."""
         allowed = calls.basic(found.section).granted & driver_memory.kernel().to_kernel(found.granted)
         return status_errors.duplicate(found.section, allowed, flags)
@@ -209,7 +209,7 @@ class Memories(Handles):
             kept.close()
             raise
         writable = bool(granted & RESOURCE_WRITE)
-        memory = Memory(handle, shared, granted, PayloadFd(kept, writable), companion, said=said, driver_s=True)
+        memory = HeldReference(handle, shared, granted, PayloadFd(kept, writable), companion, said=said, driver_s=True)
         payload = Win32Payload(kept, writable, _NT_TYPE, 0, name)
         display = said.name if said is not None and said.name else "" if driver_memory.is_hidden(path) else path
         descriptor = said.descriptor if said is not None else b""
@@ -231,15 +231,16 @@ class Memories(Handles):
         companion = None
         if said is None or not said.strict_kmt:
             companion = self._kept_companion(names.kmt_path(number, self.session()))
-        memory = Memory(0, said.object if said is not None else 0, ALL_ACCESS, None, companion, shared_by=Share.KMT)
-        memory.said, memory.driver_s, memory.number = said, True, number
+        shared = said.object if said is not None else 0
+        held = HeldReference(0, shared, MEMORY.all, None, companion, shared_by=Share.KMT)
+        held.said, held.driver_s, held.number = said, True, number
         payload = Win32Payload(OwnedDescriptor(-1), True, _KMT_TYPE, number)
         descriptor = said.descriptor if said is not None else b""
         return Imported(
-            self._add(memory, reference),
+            self._add(held, reference),
             payload,
             0,
-            ALL_ACCESS,
+            MEMORY.all,
             descriptor,
             number,
             None,
@@ -285,9 +286,9 @@ class Memories(Handles):
                     return told
         return None
 
-    def _known(self, handle: int) -> Memory | None:
+    def _known(self, handle: int) -> HeldReference | None:
         with self._lock:
-            mine = [memory for memory in self._memories.values() if memory.driver_s and memory.section]
+            mine = [memory for memory in self._references.values() if memory.driver_s and memory.section]
         return next((memory for memory in mine if calls.same_object(memory.section, handle)), None)
 
     def _known_object(self, handle: int) -> int:
