@@ -17,7 +17,7 @@ import msgspec
 
 from extmem import vk
 from extmem.errors import DescriptorError
-from extmem.sharing.descriptor.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
 from extmem.testing.leaks import descriptors
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD

@@ -9,12 +9,12 @@ import random
 from extmem import vk
 from extmem.devices.backend import DESCRIPTOR_LIMIT
 from extmem.devices.host import memfd, trailer
-from extmem.devices.host.backend import HostDriver
+from extmem.devices.host.backend import HostBackend
 from extmem.errors import DriverError
 from fuzz import fuzz_descriptor
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
-_DRIVER = HostDriver()
+_BACKEND = HostBackend()
 
 
 def check(rng: random.Random, seeds: list[bytes]) -> str:
@@ -32,14 +32,14 @@ def check(rng: random.Random, seeds: list[bytes]) -> str:
             os.pwrite(fd, frame[: memfd.PAGE], (pages - 1) * memfd.PAGE)
         seals = rng.choice((memfd.SEALS, memfd.SEALS, fcntl.F_SEAL_SHRINK, 0))
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        facts = _DRIVER.inspect_fd(fd, FD)
+        facts = _BACKEND.inspect_fd(fd, FD)
         assert facts.valid == (seals == memfd.SEALS), facts
         assert facts.capacity <= facts.size
         if facts.valid:
             assert bool(facts.descriptor) != bool(facts.descriptor_problem), facts
         size = max(1, rng.choice((1, memfd.PAGE, pages * memfd.PAGE, 1 << 40)))
         try:
-            imported = _DRIVER.import_fd(fd, size, 0)
+            imported = _BACKEND.import_fd(fd, size, 0)
         except DriverError:
             assert not facts.valid or size > facts.capacity
             return "refused"

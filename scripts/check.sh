@@ -18,8 +18,7 @@ tier() { # tier NAME MARKS: these Linux tests, on several processes (see tests/t
 
 vulkan_tests() { # vulkan_tests OPTION [MORE...]: the quick tests of the Vulkan device, in a world of their own
     $py -m pytest -q -n auto --dist loadfile -m "not slow" "$@" tests/conformance/test_suite_vulkan.py \
-        tests/process/vulkan tests/unit/devices/vulkan tests/unit/devices/test_vulkan_imports.py tests/unit/memory \
-        tests/unit/arrays/test_device_arrays.py
+        tests/process/vulkan tests/unit/devices/vulkan tests/unit/memory tests/unit/arrays/test_device_arrays.py
 }
 
 quick() {
@@ -52,7 +51,8 @@ rest() {
     step "the tests of the core again, for the branch coverage of rules, objects and handles (at least 95 %)"
     $py -m coverage erase
     $py -m pytest -q -n auto --dist loadfile --cov --cov-report= \
-        tests/rules tests/property tests/unit/objects tests/unit/rules tests/unit/handles tests/unit/broker
+        tests/rules tests/property tests/unit/objects tests/unit/rules tests/unit/handles tests/unit/broker \
+        tests/unit/manager tests/unit/sharing tests/unit/wire
     # What calls Windows runs there, and tests there see it.
     $py -m coverage report --include='src/extmem/rules/*,src/extmem/objects/*,src/extmem/handles/*' \
         --omit='src/extmem/handles/_win32/*' --fail-under=95

@@ -125,22 +125,26 @@ def _decorators(node: ast.FunctionDef) -> set[str]:
     return {ast.unparse(decorator) for decorator in node.decorator_list}
 
 
-def _members(cls: type, found: _Found, below: frozenset[str] = frozenset()) -> str:
+def _definer(cls: type, member: str) -> str:
+    """The name of the class that a member of `cls` comes from."""
+    return next((base.__name__ for base in cls.__mro__ if member in vars(base)), "")
+
+
+def _members(cls: type, found: _Found) -> str:
     """Attributes, properties and methods of a class that are public, in the order of its source.
 
-    cls: the class itself. found: its definition, or that of a base of it; below: what the classes below that define.
+    cls: the class itself. found: its definition, or that of a base of it, whose overridden members are left out.
     """
     parts: list[str] = []
     body = found.node.body
-    defined = below | {node.name for node in body if isinstance(node, ast.FunctionDef)}
-    parts += filter(None, (_members(cls, base, defined) for base in found.private_bases()))
+    parts += filter(None, (_members(cls, base) for base in found.private_bases()))
     for position, node in enumerate(body):
         if isinstance(node, ast.FunctionDef):
             marks = _decorators(node)
             doc = _clean(ast.get_docstring(node))
             if "overload" in marks or any(mark.endswith(".setter") for mark in marks):
                 continue
-            if node.name in below or not is_public(cls, node.name, doc):
+            if _definer(cls, node.name) != found.node.name or not is_public(cls, node.name, doc):
                 continue
             if "property" in marks:
                 kind = ast.get_source_segment(found.text, node.returns) if node.returns is not None else ""

@@ -15,7 +15,7 @@ from extmem.objects.lifetimes import KEEPS, Holder
 from extmem.objects.results import Limits
 from extmem.objects.status import WINERROR, Status, error_for
 from extmem.rules import ledger
-from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
 __all__ = ["TABLES", "table"]
 

@@ -43,6 +43,11 @@ ALLOWED_SKIPS = {
     "vulkan-sharing": r"the driver says beforehand that it cannot",
     "planar": r"this driver has no multi-planar images",
     "modifiers": r"this driver has no DRM format modifiers",
+    "linear-modifier": r"this driver has no linear DRM format modifier",
+    "dma-buf-sharing": r"this driver shares no images with DRM format modifiers as dma-bufs",
+    "llvmpipe": r"this driver is not Mesa's software driver",
+    "no-dma-buf": r"this driver has the extension of DMA_BUF",
+    "payload-files": r"this driver's payloads are not memory files",
     "mappable-sharing": r"this device shares nothing that the host sees",
 }
 """Parts of the world that a machine may lack, and the reasons that a skip may give for each."""

@@ -18,21 +18,7 @@ if TYPE_CHECKING:
     from extmem import raw as raw
     from extmem import rules as rules
     from extmem import vk as vk
-    from extmem.api import (
-        ArrayInfo,
-        Buffer,
-        Descriptor,
-        Device,
-        DeviceMemory,
-        Image,
-        ImageInfo,
-        PlaneInfo,
-        RuleWarning,
-        enumerate_devices,
-        open,
-        open_device,
-        open_handle,
-    )
+    from extmem.api import Buffer, Device, DeviceMemory, Image, enumerate_devices, open, open_device, open_handle
     from extmem.errors import (
         AccessDeniedError,
         DescriptorError,
@@ -53,10 +39,12 @@ if TYPE_CHECKING:
         PeerProtocolError,
         QuotaError,
         RuleViolation,
+        RuleWarning,
         SecurityDescriptorError,
         UnsupportedError,
     )
     from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
+    from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
 
 __version__ = "0.1.0"
 
@@ -82,20 +70,17 @@ _NAMES = {
         "PeerProtocolError",
         "QuotaError",
         "RuleViolation",
+        "RuleWarning",
         "SecurityDescriptorError",
         "UnsupportedError",
     ),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
+    "extmem.sharing.descriptor": ("ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"),
     "extmem.api": (
-        "ArrayInfo",
         "Buffer",
-        "Descriptor",
         "Device",
         "DeviceMemory",
         "Image",
-        "ImageInfo",
-        "PlaneInfo",
-        "RuleWarning",
         "enumerate_devices",
         "open",
         "open_device",

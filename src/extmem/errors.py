@@ -53,6 +53,7 @@ __all__ = [
     "PeerProtocolError",
     "QuotaError",
     "RuleViolation",
+    "RuleWarning",
     "SecurityDescriptorError",
     "UnsupportedError",
 ]
@@ -105,6 +106,10 @@ def _remade(kind: type[ExtmemError], args: tuple[object, ...]) -> ExtmemError:
     error: ExtmemError = base.__new__(kind)
     error.args = args
     return error
+
+
+class RuleWarning(UserWarning):
+    """A call broke the specification and went on because the device was opened with check="warn"."""
 
 
 class RuleViolation(ExtmemError, ValueError):

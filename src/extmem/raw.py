@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from extmem import vk
-from extmem.api import Descriptor, Device, DeviceMemory
+from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.api.device import Check
 from extmem.core import adopting
 from extmem.core import fd_choices as choices
 from extmem.core.fd_choices import FdChoices
 from extmem.core.opening import import_stated
-from extmem.core.resources import Buffer, Image
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import manager
 from extmem.owning import copy_fd, late_imports, out_of_descriptors
 from extmem.process import fd_sockets
+from extmem.sharing.descriptor import Descriptor
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 
 if TYPE_CHECKING:
@@ -97,14 +97,16 @@ def import_payload(
     Errors: as `Device.allocate_memory`; OutOfMemoryError where there is no descriptor left for the copy.
     """
     if isinstance(handle, (NtHandle, KmtHandle)):
-        return import_stated(
-            device, vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle), descriptor
+        return DeviceMemory(
+            *import_stated(
+                device, vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle), descriptor
+            )
         )
     kind = _Type.DMA_BUF if descriptor.handle_types == _Type.DMA_BUF else _Type.OPAQUE_FD
     if not borrow:
-        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor)
+        return DeviceMemory(*import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor))
     with borrowed_fd(handle) as copy:
-        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor)
+        return DeviceMemory(*import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor))
 
 
 def borrowed_fd(fd: FdHandle | int) -> FdHandle:
@@ -205,7 +207,7 @@ def adopt_device(
     with late_imports():
         from extmem.devices.vulkan.adopted import adopt
 
-    driver = adopt(
+    backend = adopt(
         instance,
         physical_device,
         device,
@@ -215,7 +217,7 @@ def adopt_device(
         queue=queue_index,
         api_version=api_version,
     )
-    return Device(driver, check=check)
+    return Device(backend, check=check)
 
 
 def adopt_memory(
@@ -243,7 +245,7 @@ def adopt_memory(
     Errors: DescriptorError where the driver contradicts what `info` states; TypeError and ValueError for numbers that
     cannot be such a handle or handle type, and for an import in the chain of `info`; else as `Device.allocate_memory`.
     """
-    return adopting.adopt_memory(device, memory, info, imported=imported)
+    return DeviceMemory(*adopting.adopt_memory(device, memory, info, imported=imported))
 
 
 def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, bound: bool = False) -> Buffer:
@@ -255,12 +257,12 @@ def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, boun
     Errors: DescriptorError where the buffer was not created so; UnsupportedError for another kind of device;
         HandleStateError for null, and for what is a buffer of `device` already; as `Device.create_buffer`.
     """
-    return adopting.adopt_buffer(device, buffer, info, bound=bound)
+    return cast("Buffer", adopting.adopt_buffer(device, buffer, info, bound=bound))
 
 
 def adopt_image(device: Device, image: int, info: vk.ImageCreateInfo, *, bound: bool = False) -> Image:
     """A VkImage that another binding created on this device. As `adopt_buffer`."""
-    return adopting.adopt_image(device, image, info, bound=bound)
+    return cast("Image", adopting.adopt_image(device, image, info, bound=bound))
 
 
 def adopt_cuda(device: Device, pointer: int, size: int) -> DeviceMemory:
@@ -273,7 +275,7 @@ def adopt_cuda(device: Device, pointer: int, size: int) -> DeviceMemory:
     cuMemCreate without a shareable handle type), and for a tensor that does not begin its allocation, reaches past it,
     or lies in several: one handle leads to one allocation, from its beginning on.
     """
-    return adopting.adopt_pointer(device, pointer, size)
+    return DeviceMemory(*adopting.adopt_pointer(device, pointer, size))
 
 
 def cuda_array(memory: DeviceMemory) -> int:
@@ -306,7 +308,7 @@ def vk_device(device: Device) -> int:
     Errors: UnsupportedError for other devices; HandleStateError once closed.
     """
     with device.use():
-        return _raw(device.driver, "VkDevice")
+        return _raw(device.backend, "VkDevice")
 
 
 class VulkanHandles(NamedTuple):
@@ -335,21 +337,21 @@ def vk_handles(device: Device) -> VulkanHandles:
     closed.
     """
     with late_imports():
-        from extmem.devices.vulkan.backend import VulkanDriver
+        from extmem.devices.vulkan.backend import VulkanBackend
 
-    driver = device.driver
-    if not isinstance(driver, VulkanDriver):
+    backend = device.backend
+    if not isinstance(backend, VulkanBackend):
         raise UnsupportedError(f"{device!r} has no Vulkan handles", requires_one_of=["a Vulkan device"])
     with device.use():
-        physical = driver.physical
+        physical = backend.physical
         return VulkanHandles(
             physical.instance.raw,
             physical.raw,
-            driver.raw,
-            driver.queue,
-            driver.queue_family,
-            driver.queue_index,
-            driver.enabled,
+            backend.raw,
+            backend.queue,
+            backend.queue_family,
+            backend.queue_index,
+            backend.enabled,
             physical.instance.api_version,
         )
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import extmem
 from extmem import raw, vk
-from extmem.api import Descriptor, Device
+from extmem.api import Device
 from extmem.devices.vulkan.fd_check import seals_of
+from extmem.sharing.descriptor import Descriptor
 from tests.arbitrary.values import Draw
 
 __all__ = ["BASES", "WAYS", "drawn", "imported"]

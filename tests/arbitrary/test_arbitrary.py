@@ -16,7 +16,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.api import Device
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.fd_check import Prover
 from tests.arbitrary import judging, programs
 from tests.arbitrary.__main__ import LEAST
@@ -214,9 +214,9 @@ def test_the_drivers_own_files_are_imported_in_every_way_and_hostile_ones_are_re
 def test_a_hostile_file_ends_a_process_that_compares_nothing_and_no_other(
     layer: None, vulkan_device: Device, way: str
 ) -> None:
-    driver = vulkan_device.driver
-    assert isinstance(driver, VulkanDriver)
-    form = Prover(driver).form(1, 0)
+    backend = vulkan_device.backend
+    assert isinstance(backend, VulkanBackend)
+    form = Prover(backend).form(1, 0)
     wrong = hostile("forged", way, [8, 1 << 40])
     with judging.Bed("extmem.devices.vulkan.fd_check:learn", layer=False) as open_bed:
         ran = open_bed.run([wrong])[0]

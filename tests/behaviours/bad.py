@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from extmem.api import Descriptor, Device
+from extmem.api import Device
 from extmem.handles import FdHandle, NtHandle
+from extmem.sharing.descriptor import Descriptor
 from tests.behaviours.steps import export, import_fd, import_win32
 
 

@@ -11,8 +11,9 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
-from extmem.api import Descriptor, Device, DeviceMemory
+from extmem.api import Device, DeviceMemory
 from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
 from tests.behaviours.bad import described, refused

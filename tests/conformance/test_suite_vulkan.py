@@ -71,6 +71,6 @@ def test_scenario_across_two_instances(
 
 def test_two_instances_have_nothing_in_common(vulkan_device: Device) -> None:
     with Loner() as one, Loner() as two:
-        assert one.instance.raw != two.instance.raw != vulkan_device.driver.physical.instance.raw  # type: ignore[attr-defined]
+        assert one.instance.raw != two.instance.raw != vulkan_device.backend.physical.instance.raw  # type: ignore[attr-defined]
         assert one.uuid == two.uuid
     assert not one.instance.owner.owes, "the instance ends with its device"

@@ -12,7 +12,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.api import Descriptor, Device
+from extmem.api import Device
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing import fake_cuda, faults
 from tests import cuda_bed
 from tests.behaviours.steps import FD, KMT, W32

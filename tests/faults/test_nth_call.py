@@ -15,7 +15,7 @@ import pytest
 import extmem
 from extmem import vk
 from extmem.api import Device
-from extmem.devices.host.backend import HostDriver
+from extmem.devices.host.backend import HostBackend
 from extmem.testing import faults
 from tests import systems
 from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, get, import_fd, import_win32, kmt, nt, put
@@ -170,10 +170,10 @@ def test_every_driver_call(operation: str, world: World) -> None:
 
     @contextlib.contextmanager
     def arm(countdown: faults.Countdown) -> Iterator[None]:
-        real = HostDriver()
+        real = HostBackend()
         # The rules ask the device too; what they asked before does not change.
-        armed = Device(faults.failing_driver(real, faults.Countdown(0)))
-        armed.driver = faults.failing_driver(real, countdown)
+        armed = Device(faults.failing_backend(real, faults.Countdown(0)))
+        armed.backend = faults.failing_backend(real, countdown)
         box[:] = [armed]
         yield
 
@@ -268,15 +268,15 @@ def test_a_planted_swallowed_handle_is_caught(world: World) -> None:
         assert not victim.closed, "the caller's handle was closed"
 
     with pytest.raises(AssertionError, match="the caller's handle"):
-        box = [Device(HostDriver())]
+        box = [Device(HostBackend())]
 
         @contextlib.contextmanager
         def arm(countdown: faults.Countdown) -> Iterator[None]:
-            real, world.device.driver = world.device.driver, faults.failing_driver(box[0].driver, countdown)
+            real, world.device.backend = world.device.backend, faults.failing_backend(box[0].backend, countdown)
             try:
                 yield
             finally:
-                world.device.driver = real
+                world.device.backend = real
 
         faults.fail_each(greedy, arm, check=check)
     victim.close()

@@ -70,9 +70,9 @@ def torch(cuda: Device) -> Iterator[Any]:
 
 def free_memory(device: Device) -> int:
     """Bytes of device memory that nobody uses."""
-    driver: Any = device.driver
-    with driver.gpu.current:
-        result, free, _ = driver.module.cuMemGetInfo()
+    backend: Any = device.backend
+    with backend.gpu.current:
+        result, free, _ = backend.module.cuMemGetInfo()
     assert not result
     return int(free)
 

@@ -13,7 +13,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.api import Descriptor, Device
+from extmem.api import Device
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing.children import Peer
 from tests.gpu.conftest import free_memory
 
@@ -180,7 +181,7 @@ def test_what_is_no_payload_harms_nothing(what: str, cuda: Device, vulkan: Devic
 
 
 def test_the_current_context_is_left_as_found(cuda: Device) -> None:
-    module: Any = cuda.driver.module  # type: ignore[attr-defined]
+    module: Any = cuda.backend.module  # type: ignore[attr-defined]
 
     def current() -> int:
         return int(module.cuCtxGetCurrent()[1])

@@ -66,11 +66,7 @@ PLATFORM_ASKED = {
     "extmem.process": "picks how children inherit",
     "extmem.broker": "picks nothing off Linux, and says so",
     "extmem.testing.fake_cuda.sharing": "picks what the fake driver's memory is made of, and shared by",
-    "extmem.testing._system": "picks what the testing kit asks of the system",
-    "extmem.testing.fake_vulkan.gpus": "says which extension a driver of this system shares by",
-    "extmem.testing.fake_vulkan.installing": "has sections stand for what drivers make",
-    "extmem.testing.fake_vulkan.memories": "picks how a driver of this system shares",
-    "extmem.testing.fake_vulkan.payloads": "picks what payloads are made of",
+    "extmem.testing._system": "picks the parts of the testing kit that call the system",
     "extmem.cli.bench": "leaves out what only Linux has to measure",
     "extmem.cli._bench.house": "ends its broker, where there is one",
     "extmem.cli._bench.opening": "picks whom opening is compared with",
@@ -256,10 +252,10 @@ def test_only_modules_of_one_platform_refuse_the_others() -> None:
     ("module", "code"),
     [
         ("extmem.errors", "from extmem import vk"),
-        ("extmem.rules.bind", "import extmem.objects"),
+        ("extmem.rules.bind_memory", "import extmem.objects"),
         ("extmem.objects.core", "from extmem.rules import ledger"),
         ("extmem.broker.server", "def late():\n    from extmem.api import doors"),
-        ("extmem.interop.numpy_views", "if TYPE_CHECKING:\n    from extmem.core.memory_record import Holding"),
+        ("extmem.core.views", "if TYPE_CHECKING:\n    from extmem.api.device import Device"),
         ("extmem.api.functions", "from extmem.testing import leaks"),
         ("extmem.handles._nt", "from ..manager import manager"),
         ("extmem.api.functions", "import extmem.cli.main as c"),
@@ -287,7 +283,7 @@ def test_planted_operating_system_import_is_seen() -> None:
     assert worldly_imports("extmem.objects.core", ast.parse("def f():\n    import time"))
     assert worldly_imports("extmem.wire.codec", ast.parse("from os import path"))
     assert not worldly_imports("extmem.broker.server", ast.parse("import socket"))
-    assert not worldly_imports("extmem.rules.bind", ast.parse("import enum"))
+    assert not worldly_imports("extmem.rules.bind_memory", ast.parse("import enum"))
 
 
 @pytest.mark.parametrize(

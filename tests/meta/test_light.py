@@ -18,8 +18,15 @@ LATER = (
     *("subprocess", "tempfile", "uuid"),
     *("cffi", "click", "cuda", "msgspec", "numpy", "rich", "vulkan"),
     # Parts of extmem that a device needs for its calls, and not to be opened.
-    *("extmem.interop", "extmem.manager.linux.client", "extmem.wire", "extmem.cli", "extmem.devices.cuda"),
-    *("extmem.devices.resources", "extmem.devices.vulkan", "extmem.manager", "extmem.api._operations"),
+    *(
+        "extmem.interop._interop",
+        "extmem.sharing.descriptor",
+        "extmem.manager.linux.client",
+        "extmem.wire",
+        "extmem.cli",
+        "extmem.devices.cuda",
+    ),
+    *("extmem.devices.resources", "extmem.devices.vulkan", "extmem.manager", "extmem.core._operations"),
     *("extmem.objects", "extmem.rules._checks", "extmem.rules.ledger", "extmem.testing", "extmem.vk.abi"),
 )
 """What opening the host device must not load."""
@@ -66,7 +73,7 @@ def test_opening_the_host_device_loads_nothing_that_its_calls_need(tmp_path: Pat
 def test_what_comes_later_exists_and_is_loaded_by_the_calls(tmp_path: Path) -> None:
     """The twin: the names in the list are those of modules, which `allocate` loads in part."""
     names = loaded(f"{OPENING}.create_buffer(extmem.vk.BufferCreateInfo(size=64, usage=1))", tmp_path)
-    assert {"msgspec", "extmem.manager", "extmem.api._operations", "extmem.rules._checks"} <= set(names)
+    assert {"msgspec", "extmem.manager", "extmem.core._operations", "extmem.rules._checks"} <= set(names)
     assert len(too_much(names, LATER, MOST_TO_OPEN)) > 5
 
 

@@ -146,7 +146,7 @@ def names_in(source: str) -> tuple[list[str], set[str]]:
 def test_only_the_module_about_a_framework_may_lack_it() -> None:
     absent = ModuleNotFoundError("No module named 'torch'", name="torch")
     assert lacks_its_framework("extmem.interop.read_only_tensor", absent)
-    assert not lacks_its_framework("extmem.api.memory", absent)
+    assert not lacks_its_framework("extmem.api.device", absent)
     assert not lacks_its_framework("extmem.interop.read_only_tensor", ImportError("another", name="numpy"))
     for module_name in FRAMEWORKS:
         path = SOURCE.parent.joinpath(*module_name.split(".")).with_suffix(".py")

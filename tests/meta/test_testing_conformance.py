@@ -14,7 +14,7 @@ from extmem import vk
 from extmem.api import Buffer, Device, DeviceMemory
 from extmem.devices.backend import Allocation, Mapping
 from extmem.devices.host import HAS_FDS
-from extmem.devices.host.backend import HostDriver
+from extmem.devices.host.backend import HostBackend
 from extmem.devices.host.memory import HostAllocation
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import FdHandle, NtHandle
@@ -26,7 +26,7 @@ from tests.systems import on_linux
 _Feature = vk.ExternalMemoryFeatureFlagBits
 
 
-class ImportsSomethingElse(HostDriver):
+class ImportsSomethingElse(HostBackend):
     """An import is new memory of the right size."""
 
     def import_fd(self, fd: int, size: int, memory_type_index: int, **options: Any) -> Any:
@@ -39,7 +39,7 @@ class ImportsSomethingElse(HostDriver):
         return self.allocate(size, memory_type_index, b"")
 
 
-class LeaksADescriptor(HostDriver):
+class LeaksADescriptor(HostBackend):
     """An export makes one descriptor too many."""
 
     spare: list[int] = []
@@ -62,7 +62,7 @@ class LeaksAHandle(Device):
         return handle
 
 
-class LeaksMemory(HostDriver):
+class LeaksMemory(HostBackend):
     """Freeing forgets to."""
 
     spare: list[Allocation] = []
@@ -75,10 +75,10 @@ class MappedElsewhere(HostAllocation):
     """What is mapped is not the payload."""
 
     def map(self, writable: bool = True) -> Mapping:
-        return HostDriver().allocate(self.size, self.memory_type_index, b"").map(writable)
+        return HostBackend().allocate(self.size, self.memory_type_index, b"").map(writable)
 
 
-class LosesWrites(HostDriver):
+class LosesWrites(HostBackend):
     """A mapping is a copy."""
 
     def allocate(self, *arguments: Any, **options: Any) -> Any:
@@ -86,7 +86,7 @@ class LosesWrites(HostDriver):
         return MappedElsewhere(real.number, real.size, real.memory_type_index, real.writable, real.shared, real.owner)
 
 
-class PromisesDedication(HostDriver):
+class PromisesDedication(HostBackend):
     """Buffers are said to need dedication, and real ones do not ask for it."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
@@ -97,7 +97,7 @@ class PromisesDedication(HostDriver):
         return answer
 
 
-class ForgetsItsOwnType(HostDriver):
+class ForgetsItsOwnType(HostBackend):
     """compatibleHandleTypes lacks the type that was asked about."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
@@ -118,7 +118,7 @@ class ScribblesOnQuestions(Device):
         return answer
 
 
-class RefusesSourcesOfTransfers(HostDriver):
+class RefusesSourcesOfTransfers(HostBackend):
     """Images for transfers in both directions are shared, and such for one are said not to be."""
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
@@ -127,7 +127,7 @@ class RefusesSourcesOfTransfers(HostDriver):
         return super().image_format_properties(info)
 
 
-class RefusesToShareTargets(HostDriver):
+class RefusesToShareTargets(HostBackend):
     """As the one before, for buffers."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
@@ -250,25 +250,25 @@ def _wipe(memory: Any) -> None:
         view[:] = bytes(len(view))
 
 
-def driver_maker(driver: type[HostDriver]) -> conformance.MakeDevice:
-    return lambda: Device(driver())
+def backend_maker(backend: type[HostBackend]) -> conformance.MakeDevice:
+    return lambda: Device(backend())
 
 
 def device_maker(device: type[Device]) -> conformance.MakeDevice:
-    return lambda: device(HostDriver())
+    return lambda: device(HostBackend())
 
 
 FAULTS: list[tuple[Callable[[], Device], str]] = [
-    (driver_maker(ImportsSomethingElse), "import_twice"),
-    (driver_maker(LeaksADescriptor), "dup"),
+    (backend_maker(ImportsSomethingElse), "import_twice"),
+    (backend_maker(LeaksADescriptor), "dup"),
     (device_maker(LeaksAHandle), "dup"),
-    (driver_maker(LeaksMemory), "zero_handle_memory"),
-    (driver_maker(LosesWrites), "import_twice"),
-    (driver_maker(PromisesDedication), "buffer_info"),
-    (driver_maker(ForgetsItsOwnType), "buffer_info"),
+    (backend_maker(LeaksMemory), "zero_handle_memory"),
+    (backend_maker(LosesWrites), "import_twice"),
+    (backend_maker(PromisesDedication), "buffer_info"),
+    (backend_maker(ForgetsItsOwnType), "buffer_info"),
     (device_maker(ScribblesOnQuestions), "buffer_info"),
-    (driver_maker(RefusesSourcesOfTransfers), "image_info"),
-    (driver_maker(RefusesToShareTargets), "buffer_info"),
+    (backend_maker(RefusesSourcesOfTransfers), "image_info"),
+    (backend_maker(RefusesToShareTargets), "buffer_info"),
     (device_maker(MakesSparseBuffers), "buffer_info"),
     (device_maker(RefusesWithoutARule), "buffer_info"),
     (device_maker(RefusesToBindWhatIsShared), "export_bind_import_bind"),

@@ -26,7 +26,7 @@ def buffer_of(size: int = 64, usage: int = COPYING) -> rules.ResourceFacts:
 
 
 def image_of(vk_format: int = F.R8G8B8A8_UNORM, **fields: Any) -> rules.ResourceFacts:
-    """4 × 4 texels, unless `fields` say otherwise."""
+    """4 × 4 texels, unless `fields` replace that."""
     return image(image_info(**{"format": vk_format, "extent": vk.Extent3D(4, 4, 1), "usage": DRAWN, **fields}), size=64)
 
 
@@ -84,13 +84,13 @@ case(f"{CLEAR}-commandBuffer-cmdpool", lambda: clear(device=COPIES_ALONE), clear
 
 
 def to_image(**given: Any) -> list[Violation]:
-    """A copy of all of an image of 64 bytes, unless `given` says otherwise."""
+    """A copy of all of an image of 64 bytes, unless `given` replaces that."""
     told = {"image": image_of(), "buffer": buffer_of(), "layout": L.GENERAL, "device": GRAPHICS, **given}
     return rules.check_copy_buffer_to_image(**told)
 
 
 def to_buffer(**given: Any) -> list[Violation]:
-    """The other way round."""
+    """A copy in the other direction."""
     told = {"image": image_of(), "buffer": buffer_of(), "layout": L.GENERAL, "device": GRAPHICS, **given}
     return rules.check_copy_image_to_buffer(**told)
 
@@ -155,7 +155,7 @@ case(
 
 
 def laid_out(command: str, asked: int, **fields: Any) -> list[Violation]:
-    """A command on an image that a barrier has brought to GENERAL."""
+    """A command on an image that a barrier has changed to GENERAL."""
     layouts = rules.Layouts(image_info())
     rules.apply(rules.Step("vkCmdPipelineBarrier", "", rules.Area(), None, L.GENERAL), layouts)
     return rules.apply(rules.Step(command, f"{command}.layout", rules.Area(), asked, **fields), layouts)

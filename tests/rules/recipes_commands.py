@@ -1,7 +1,7 @@
 """Calls that raise the rules on commands: the wrong call of each case, with real resources in place of the facts.
 
 How this works. A case ends in a function of `extmem.rules`, with the facts of its resources, the device's queue among
-them. Here a scripted GPU with such a queue makes buffers and images as these facts say, binds them to memory, and gets
+them. Here a scripted GPU with such a queue creates buffers and images by these facts, binds them to memory, and records
 the same command.
 """
 
@@ -28,11 +28,11 @@ _LAID_OUT = {
     "VUID-vkCmdCopyImageToBuffer-srcImageLayout-00189": lambda c, i, b: c.copy_image_to_buffer(i, b, layout=6),
     "VUID-vkCmdClearColorImage-imageLayout-00004": lambda c, i, b: c.clear_color_image(i, (0,) * 4, layout=7),
 }
-"""Rules on what commands did before."""
+"""Rules that depend on earlier commands."""
 
 
 def _judged(vuid: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """The last function of the rules that the case's wrong call ends in, and its arguments."""
+    """Return the last function of the rules that the case's wrong call calls, and its arguments."""
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
 
     def noting(name: str, judge: Any) -> Any:
@@ -50,7 +50,7 @@ def _judged(vuid: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
 
 
 def _made(world: World, device: extmem.Device, facts: rules.ResourceFacts, shared: Any = None) -> Any:
-    """The buffer or image that the facts are of, bound to memory. shared: to this memory, where it begins."""
+    """Return the buffer or image of these facts, bound to memory. shared: bind it at the beginning of this memory."""
     info: Any = facts.create_info
     made = world.keep(device.create_buffer(info) if facts.kind == "buffer" else device.create_image(info))
     memory = shared or world.memory(device)
@@ -59,7 +59,7 @@ def _made(world: World, device: extmem.Device, facts: rules.ResourceFacts, share
 
 
 def put(world: World, vuid: str) -> set[str]:
-    """The rules that the public command with the case's values breaks."""
+    """Return the rules that the public command with the case's values breaks."""
     if vuid == "VUID-vkQueueSubmit-pSubmits-02808":
         device = world.gpu()
         first, second = (_made(world, device, cases_commands.buffer_of()) for _ in range(2))

@@ -1,4 +1,4 @@
-"""The ledger tells the truth: rules, checks and tests are the same three sets, and planted lies are found."""
+"""The ledger is correct: rules, checks and tests are the same three sets, and planted errors are found."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataclasses import replace
 import pytest
 
 import extmem.rules
-from extmem.rules import _shapes, ledger
+from extmem.rules import _field_types, ledger
 from extmem.rules._engine import CHECKED, Suite
 from extmem.rules.ledger import Row
 from tests.rules.cases import CASES
 from tests.rules.names import rule_tests
 
 JUDGED = ("checked", "on request")
-"""What has a check: of a command of the library, or of a function of `extmem.rules` alone."""
+"""Statuses of rules that have a check: in a command of the library, or in a function of `extmem.rules` only."""
 
 
 def lies(rows: Sequence[Row], checks: Mapping[str, object], tests: Mapping[str, Sequence[str]]) -> list[str]:
-    """Everything in which ledger, checks and tests disagree."""
+    """Return everything in which ledger, checks and tests disagree."""
     known = {row.vuid for row in rows}
     checked = {row.vuid for row in rows if row.status in JUDGED}
     found = [f"unknown id {vuid}" for vuid in sorted((set(checks) | set(tests)) - known)]
@@ -50,7 +50,7 @@ def test_the_ledger_tells_the_truth() -> None:
 
 @pytest.mark.parametrize("vuid", CASES)
 def test_a_planted_lie_about_any_rule_is_found(vuid: str) -> None:
-    """Without its check, without its tests, with half of them, unchecked in the ledger, or gone from it."""
+    """The rule without its check, without its tests, with half of them, unchecked in the ledger, or not in it."""
     rows, tests = ledger.rows(), rule_tests()
     others = {v: names for v, names in tests.items() if v != vuid}
     assert lies(rows, {v: c for v, c in CHECKED.items() if v != vuid}, tests)
@@ -73,42 +73,42 @@ SUITES: tuple[Suite[object], ...] = tuple(
 
 @contextmanager
 def without_check(vuid: str) -> Iterator[None]:
-    """The rules as if nobody had written this check."""
+    """Remove this check for the time of a block."""
     kept = [(suite, list(suite.checks)) for suite in SUITES]
-    shapes, arguments = dict(_shapes.SHAPES), dict(_shapes.ARGUMENTS)
+    shapes, arguments = dict(_field_types.FIELD_TYPES), dict(_field_types.ARGUMENTS)
     try:
         for suite in SUITES:
             suite.checks[:] = [entry for entry in suite.checks if entry[0] != vuid]
             suite._plans.clear()
         for struct, shape in shapes.items():
-            _shapes.SHAPES[struct] = tuple(field for field in shape if field[2] != vuid)
+            _field_types.FIELD_TYPES[struct] = tuple(field for field in shape if field[2] != vuid)
         yield
     finally:
         for suite, checks in kept:
             suite.checks[:] = checks
             suite._plans.clear()
-        _shapes.SHAPES.update(shapes)
-        _shapes.ARGUMENTS.update(arguments)
+        _field_types.FIELD_TYPES.update(shapes)
+        _field_types.ARGUMENTS.update(arguments)
 
 
-ARGUMENT_RULES = {vuid for vuid in CASES if CHECKED[vuid] == ["extmem.rules._shapes.misfit"]}
+ARGUMENT_RULES = {vuid for vuid in CASES if CHECKED[vuid] == ["extmem.rules._field_types.misfit"]}
 
 
 @pytest.mark.parametrize("vuid", [v for v in CASES if v not in ARGUMENT_RULES])
 def test_without_its_check_the_rule_is_not_reported(vuid: str) -> None:
-    """So the negative test looks at this check, and would miss it."""
+    """So the negative test depends on this check."""
     case = CASES[vuid]
     with without_check(vuid):
         try:
             found = [v.vuid for v in case.wrong()]
         except (TypeError, ValueError):
-            found = []  # a value of the wrong kind came through, as it does when nobody looks
+            found = []  # a value of the wrong type was accepted and failed later, as without the check
     assert vuid not in found
     assert vuid in [v.vuid for v in case.wrong()]
 
 
 def test_all_rules_of_the_specification_are_there() -> None:
-    """Explicit and implicit ones of 1.4.360 on external memory, by family; and the rules we check besides."""
+    """Explicit and implicit rules of 1.4.360 on external memory, by family, and the other rules that are checked."""
     external = [row for row in ledger.rows() if row.family != "resource"]
     count = Counter((row.family, row.implicit) for row in external)
     beside = 23

@@ -234,5 +234,5 @@ def test_host_pointers_are_found_by_the_kernels_word(device: Device) -> None:
             vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION, mapping.address
         )
         assert bits.memory_type_bits
-        assert not device.driver.host_range_mapped(mapping.address, 1 << 40)
-        assert not device.driver.host_range_mapped(4096, 1)
+        assert not device.backend.host_range_mapped(mapping.address, 1 << 40)
+        assert not device.backend.host_range_mapped(4096, 1)

@@ -25,19 +25,19 @@ from extmem import rules, vk
 from extmem.core.command_arguments import check_structs, each, number, own_structs, region, rest
 from extmem.core.command_state import LayingOut, Steps, barrier_step, buffer_step, reads, whole_step, writes
 from extmem.core.placement import place_of
-from extmem.core.resources import Buffer, Image, Resource
+from extmem.core.resources import BufferObject, ImageObject, ResourceObject
 from extmem.errors import HandleStateError, RuleViolation
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Lock, Uses
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
     from extmem.core.memory_record import Holding
     from extmem.devices.backend import ImageRegion, Recorder
 
 __all__ = ["Commands"]
 
-R = TypeVar("R", bound=Resource)
+R = TypeVar("R", bound=ResourceObject)
 _Access = vk.AccessFlagBits
 _Stage = vk.PipelineStageFlagBits
 _Layout = vk.ImageLayout
@@ -55,12 +55,12 @@ class Commands:
     block's end DriverError, OutOfMemoryError, UnsupportedError for what the device lacks.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: DeviceState) -> None:
         self._device = device
         self._recorded: list[Callable[[Recorder], None]] = []
         self._after: list[tuple[Holding, bool]] = []
         self._open = False
-        self._pid = HERE.pid
+        self._pid = current_process.pid
         self._lock = Lock()
         self._uses = Uses()
         """What the commands use is not given back until they are done."""
@@ -88,7 +88,7 @@ class Commands:
                         self._device.report(violations, command)
                 owners = [(holding.allocation, here) for holding, here in self._after]
                 with self._layouts.submitting():
-                    self._device.driver.submit(self._record, self._uses, owners)
+                    self._device.backend.submit(self._record, self._uses, owners)
         finally:
             if mine:
                 self._recorded.clear()
@@ -97,10 +97,10 @@ class Commands:
                 self._uses.end()
 
     def _check_process(self) -> None:
-        if self._pid != HERE.pid:
+        if self._pid != current_process.pid:
             raise HandleStateError(
-                f"these commands belong to process {self._pid}, and this is its forked child {HERE.pid}; start "
-                "children with spawn and open the device there"
+                f"these commands belong to process {self._pid}, and this is its forked child "
+                f"{current_process.pid}; start children with spawn and open the device there"
             )
 
     def _record(self, recorder: Recorder) -> None:
@@ -111,7 +111,7 @@ class Commands:
 
     def acquire(
         self,
-        resource: Resource,
+        resource: ResourceObject,
         *,
         source: int = vk.QUEUE_FAMILY_EXTERNAL,
         old_layout: vk.ImageLayout = _Layout.GENERAL,
@@ -125,7 +125,7 @@ class Commands:
 
     def release(
         self,
-        resource: Resource,
+        resource: ResourceObject,
         *,
         target: int = vk.QUEUE_FAMILY_EXTERNAL,
         old_layout: vk.ImageLayout = _Layout.GENERAL,
@@ -134,19 +134,19 @@ class Commands:
         """Give ownership away: what was written here is visible to whoever acquires it."""
         self._transfer(resource, self._family(), target, _MOVES, _Access(0), old_layout, new_layout, here=False)
 
-    def change_layout(self, image: Image, old_layout: vk.ImageLayout, new_layout: vk.ImageLayout) -> None:
+    def change_layout(self, image: ImageObject, old_layout: vk.ImageLayout, new_layout: vk.ImageLayout) -> None:
         """An image layout transition, without a change of owner."""
-        self._usable(image, Image)
+        self._usable(image, ImageObject)
         ignored = int(vk.QUEUE_FAMILY_IGNORED)
         self._transfer(image, ignored, ignored, _MOVES, _MOVES, old_layout, new_layout)
 
     def _family(self) -> int:
-        facts = self._device.driver.queue_facts
+        facts = self._device.backend.queue_facts
         return facts.queue_family if facts is not None else 0
 
     def _transfer(
         self,
-        resource: Resource,
+        resource: ResourceObject,
         source: int,
         target: int,
         before: vk.AccessFlagBits,
@@ -159,7 +159,7 @@ class Commands:
         """A barrier around a resource. here: who owns its memory afterwards; None where that stays as it is."""
         buffers: list[vk.BufferMemoryBarrier] = []
         images: list[vk.ImageMemoryBarrier] = []
-        if isinstance(resource, Image):
+        if isinstance(resource, ImageObject):
             whole = rules.whole_range(resource.create_info)
             images = [vk.ImageMemoryBarrier(before, after, old_layout, new_layout, source, target, resource, whole)]
         else:
@@ -191,16 +191,16 @@ class Commands:
         memory_barriers: Sequence[vk.MemoryBarrier],
         buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
         image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
-        afterwards: tuple[Resource, bool] | None,
+        afterwards: tuple[ResourceObject, bool] | None,
     ) -> None:
         device = self._device
         masks = number(src_stage_mask, "src_stage_mask"), number(dst_stage_mask, "dst_stage_mask")
         memories = own_structs(memory_barriers)
         of_buffers = own_structs(buffer_memory_barriers)
         of_images = own_structs(image_memory_barriers)
-        buffers = [self._usable(getattr(one, "buffer", one), Buffer) for one in each(of_buffers)]
-        images = [self._usable(getattr(one, "image", one), Image) for one in each(of_images)]
-        facts = device.driver.queue_facts
+        buffers = [self._usable(getattr(one, "buffer", one), BufferObject) for one in each(of_buffers)]
+        images = [self._usable(getattr(one, "image", one), ImageObject) for one in each(of_images)]
+        facts = device.backend.queue_facts
         found = rules.check_pipeline_barrier(
             of_buffers,
             of_images,
@@ -211,7 +211,7 @@ class Commands:
             stage_masks=masks,
             memory_barriers=memories,
         )
-        steps: list[tuple[Resource, rules.Step | rules.Use]] = []
+        steps: list[tuple[ResourceObject, rules.Step | rules.Use]] = []
         if not found:
             for index, (buffer, about) in enumerate(zip(buffers, of_buffers, strict=True)):
                 where = f"vkCmdPipelineBarrier.buffer_memory_barriers[{index}]"
@@ -241,9 +241,9 @@ class Commands:
 
     # Bytes.
 
-    def fill_buffer(self, buffer: Buffer, word: int, *, offset: int = 0, size: int | None = None) -> None:
+    def fill_buffer(self, buffer: BufferObject, word: int, *, offset: int = 0, size: int | None = None) -> None:
         """vkCmdFillBuffer with a 32-bit word. Offset and size are multiples of 4; None fills to the end."""
-        self._written(buffer, Buffer, "fill")
+        self._written(buffer, BufferObject, "fill")
         start, value = number(offset, "offset"), number(word, "word")
         count = rest((buffer.size, start), whole=4) if size is None else number(size, "size")
         if not 0 <= value < _WORD:
@@ -255,8 +255,8 @@ class Commands:
 
     def copy_buffer(
         self,
-        source: Buffer,
-        target: Buffer,
+        source: BufferObject,
+        target: BufferObject,
         *,
         source_offset: int = 0,
         target_offset: int = 0,
@@ -266,8 +266,8 @@ class Commands:
 
         The two may not overlap in memory, also where two memory objects have one payload, as far as that is known.
         """
-        self._usable(source, Buffer)
-        self._written(target, Buffer, "copy to")
+        self._usable(source, BufferObject)
+        self._written(target, BufferObject, "copy to")
         start, at = number(source_offset, "source_offset"), number(target_offset, "target_offset")
         count = rest((source.size, start), (target.size, at)) if size is None else number(size, "size")
         places, facts = (self._place(source), self._place(target)), self._device.facts
@@ -279,8 +279,8 @@ class Commands:
 
     def copy_buffer_to_image(
         self,
-        buffer: Buffer,
-        image: Image,
+        buffer: BufferObject,
+        image: ImageObject,
         *,
         layout: vk.ImageLayout = _Layout.GENERAL,
         buffer_offset: int = 0,
@@ -295,8 +295,8 @@ class Commands:
             format has one alone. Depth of 24 bits takes four bytes a texel in the buffer; a plane has the extent and
             the texels of its own compatible format.
         """
-        self._usable(buffer, Buffer)
-        self._written(image, Image, "copy to an image in")
+        self._usable(buffer, BufferObject)
+        self._written(image, ImageObject, "copy to an image in")
         now, part = number(layout, "layout"), region(image.create_info, buffer_offset, mip_level, array_layer, aspect)
         found = rules.check_copy_buffer_to_image(
             buffer.facts, image.facts, now, self._device.facts, **self._told(image, buffer, part)
@@ -311,8 +311,8 @@ class Commands:
 
     def copy_image_to_buffer(
         self,
-        image: Image,
-        buffer: Buffer,
+        image: ImageObject,
+        buffer: BufferObject,
         *,
         layout: vk.ImageLayout = _Layout.GENERAL,
         buffer_offset: int = 0,
@@ -324,8 +324,8 @@ class Commands:
 
         aspect: as `copy_buffer_to_image` takes it.
         """
-        self._usable(image, Image)
-        self._written(buffer, Buffer, "copy to")
+        self._usable(image, ImageObject)
+        self._written(buffer, BufferObject, "copy to")
         now, part = number(layout, "layout"), region(image.create_info, buffer_offset, mip_level, array_layer, aspect)
         found = rules.check_copy_image_to_buffer(
             image.facts, buffer.facts, now, self._device.facts, **self._told(image, buffer, part)
@@ -339,10 +339,10 @@ class Commands:
         self._add(lambda recorder: recorder.copy_image_to_buffer(first, now, second, part), image, buffer, steps=steps)
 
     def clear_color_image(
-        self, image: Image, color: Sequence[float], *, layout: vk.ImageLayout = _Layout.GENERAL
+        self, image: ImageObject, color: Sequence[float], *, layout: vk.ImageLayout = _Layout.GENERAL
     ) -> None:
         """vkCmdClearColorImage of all levels and layers to four floats (red, green, blue, alpha)."""
-        self._written(image, Image, "clear an image in")
+        self._written(image, ImageObject, "clear an image in")
         parts, now = tuple(float(part) for part in color), number(layout, "layout")
         if len(parts) != 4:
             raise ValueError(f"a color has four parts, and this has {len(parts)}: {color!r}")
@@ -354,7 +354,7 @@ class Commands:
 
     # Shared by the above.
 
-    def _told(self, image: Image, buffer: Buffer, region: ImageRegion) -> dict[str, Any]:
+    def _told(self, image: ImageObject, buffer: BufferObject, region: ImageRegion) -> dict[str, Any]:
         return {
             "buffer_offset": region.buffer_offset,
             "mip_level": region.mip_level,
@@ -374,7 +374,7 @@ class Commands:
             device.report([*found, *self._layouts.judged(steps)], command)
 
     def _usable(self, resource: object, kind: type[R]) -> R:
-        word = "an Image" if kind is Image else "a Buffer"
+        word = "an Image" if kind is ImageObject else "a Buffer"
         if not isinstance(resource, kind):
             made = f"Device.create_{kind.__name__.lower()}"
             raise TypeError(f"{resource!r} is not {word}: pass what {made} returned")
@@ -401,13 +401,13 @@ class Commands:
         self._check_writable(target, verb)
         return target
 
-    def _check_writable(self, resource: Resource, verb: str) -> None:
+    def _check_writable(self, resource: ResourceObject, verb: str) -> None:
         holding = self._memory_of(resource)
         if holding is not None:
             holding.check_writable(verb)
 
     @staticmethod
-    def _memory_of(resource: Resource) -> Holding | None:
+    def _memory_of(resource: ResourceObject) -> Holding | None:
         """What it is bound to; None where another binding bound it, and keeps the memory."""
         memory = resource.memory
         if memory is None:
@@ -418,16 +418,16 @@ class Commands:
         holding.check_process()
         return holding
 
-    def _place(self, resource: Resource) -> rules.Place | None:
+    def _place(self, resource: ResourceObject) -> rules.Place | None:
         holding = self._memory_of(resource)
         return None if holding is None else place_of(holding, resource.memory_offset)
 
     def _add(
         self,
         command: Callable[[Recorder], None],
-        *used: Resource,
+        *used: ResourceObject,
         steps: Steps = (),
-        afterwards: tuple[Resource, bool] | None = None,
+        afterwards: tuple[ResourceObject, bool] | None = None,
     ) -> None:
         """Record a command. used: what it uses. afterwards: whose memory this device owns then, or not any more."""
         with self._lock:

@@ -1,4 +1,4 @@
-"""Handles can be pickled wherever devices can be opened: this registers how. What does it, `passing`, comes later.
+"""Registers how memory and handles are pickled. The code that does it, `pickling`, is imported by the first use.
 
 A KMT handle is a number and travels as one.
 """
@@ -8,24 +8,35 @@ from __future__ import annotations
 import copyreg
 from typing import Any
 
-from extmem.api import operations
+from extmem.api.device import DeviceMemory
 from extmem.handles import FdHandle, KmtHandle, NtHandle
 
 __all__: list[str] = []
 
 
+def _reduce_memory(memory: DeviceMemory) -> tuple[Any, ...]:
+    from extmem.api import pickling
+
+    return pickling.reduce_memory(memory)
+
+
 def _reduce_nt_handle(handle: NtHandle) -> tuple[Any, ...]:
-    return operations.pickling.reduce_nt_handle(handle)
+    from extmem.api import pickling
+
+    return pickling.reduce_nt_handle(handle)
 
 
 def _reduce_fd_handle(handle: FdHandle) -> tuple[Any, ...]:
-    return operations.pickling.reduce_fd_handle(handle)
+    from extmem.api import pickling
+
+    return pickling.reduce_fd_handle(handle)
 
 
 def _reduce_kmt_handle(handle: KmtHandle) -> tuple[type[KmtHandle], tuple[int]]:
     return KmtHandle, (int(handle),)
 
 
+copyreg.pickle(DeviceMemory, _reduce_memory)
 copyreg.pickle(NtHandle, _reduce_nt_handle)
 copyreg.pickle(FdHandle, _reduce_fd_handle)
 copyreg.pickle(KmtHandle, _reduce_kmt_handle)

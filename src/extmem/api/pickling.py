@@ -18,6 +18,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
+from extmem.api import functions, unclaimed
+from extmem.api.device import DeviceMemory
 from extmem.core import exporting
 from extmem.devices import select
 from extmem.errors import ExtmemError, HandleStateError
@@ -25,10 +27,9 @@ from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, NtHandle
 from extmem.manager import Imported, Manager, Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.owning import copy_fd, out_of_descriptors
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 if TYPE_CHECKING:
-    from extmem.api.memory import DeviceMemory
     from extmem.core.memory_record import Holding
 
 __all__ = ["reduce_fd_handle", "reduce_memory", "reduce_nt_handle"]
@@ -36,11 +37,13 @@ __all__ = ["reduce_fd_handle", "reduce_memory", "reduce_nt_handle"]
 _OPAQUE_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
 
-def reduce_memory(holding: Holding) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
-    """`DeviceMemory.__reduce__`: the receiver gets a memory object of its own, with the rights of this one.
+def reduce_memory(memory: DeviceMemory) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
+    """The receiver gets a memory object of its own, with the rights of this one."""
+    with memory.use() as holding:
+        return _reduce_memory(holding)
 
-    holding: the memory's, in use.
-    """
+
+def _reduce_memory(holding: Holding) -> tuple[Callable[[bytes], DeviceMemory], tuple[bytes]]:
     exporting.share_on_demand(holding)
     if not holding.references:
         # Shared by fd alone so far: nobody but the receiver learns of this nameless object.
@@ -50,8 +53,6 @@ def reduce_memory(holding: Holding) -> tuple[Callable[[bytes], DeviceMemory], tu
 
 
 def _receive_memory(ticket: bytes) -> DeviceMemory:
-    from extmem.api import functions, unclaimed
-
     try:
         return functions.open_claimed(_claimed_import(ticket))
     except (ExtmemError, OSError) as reason:
@@ -70,8 +71,6 @@ def reduce_nt_handle(handle: NtHandle) -> tuple[Callable[[bytes], NtHandle], tup
 
 
 def _receive_nt_handle(ticket: bytes) -> NtHandle:
-    from extmem.api import unclaimed
-
     owner = manager()
     reference, entry = Reference(owner), HandleEntry(owner)
     try:
@@ -95,7 +94,7 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
             found = select.choose(kind="host").inspect_fd(owned.fd, _OPAQUE_FD)
             if not found.valid:
                 raise HandleStateError(f"{handle!r} cannot be passed on: {found.problem}")
-            payload = FdPayload(found.descriptor, int(Kind.HOST), 0, found.writable)
+            payload = FdPayload(found.descriptor, int(Backing.HOST_FILE), 0, found.writable)
         owner.export(
             owned.fd,
             payload.descriptor,
@@ -104,7 +103,7 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
             access=int(Access.ALL),
             sddl=None,
             inherit=False,
-            kind=Kind(payload.kind),
+            backing=Backing(payload.backing),
             identity=payload.identity,
             reference=reference,
         )
@@ -116,8 +115,6 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
 
 
 def _receive_fd_handle(ticket: bytes) -> FdHandle:
-    from extmem.api import unclaimed
-
     try:
         return _claimed_fd(ticket)
     except (ExtmemError, OSError) as reason:
@@ -128,8 +125,8 @@ def _claimed_fd(ticket: bytes) -> FdHandle:
     imported = _claimed_import(ticket)
     try:
         payload = None
-        if imported.kind != Kind.HOST:
-            payload = FdPayload(imported.descriptor, imported.kind, imported.identity, imported.payload.writable)
+        if imported.backing != Backing.HOST_FILE:
+            payload = FdPayload(imported.descriptor, imported.backing, imported.identity, imported.payload.writable)
         try:
             copy = copy_fd(imported.payload.fd)
         except OSError as error:

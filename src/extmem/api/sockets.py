@@ -15,7 +15,7 @@ import msgspec
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
 from extmem.handles import FdHandle, FdPayload
 from extmem.owning import out_of_descriptors
-from extmem.wire import Kind, transport
+from extmem.wire import Backing, transport
 
 if sys.platform != "linux":
     raise ImportError("descriptors go through sockets on Linux alone; extmem.api picks what the platform has")
@@ -46,7 +46,7 @@ def send_handle(sock: socket.socket, handle: FdHandle) -> None:
 def send_stated(sock: socket.socket, fd: int, descriptor: bytes) -> None:
     """`extmem.raw.send_payload`: what the description states was not seen here, so that the receiver proves it."""
     _check(sock)
-    payload = FdPayload(descriptor, int(Kind.OPAQUE), 0, True, trusted=False)
+    payload = FdPayload(descriptor, int(Backing.DRIVER_FD), 0, True, trusted=False)
     transport.send(sock, _encode(_Message(_FORMAT, payload)), fd)
 
 

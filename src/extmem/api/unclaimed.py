@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import NoReturn, TypeAlias
 
-from extmem.api.memory import DeviceMemory
+from extmem.api.device import DeviceMemory
 from extmem.handles import FdHandle, HandleEntry, NtHandle
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.manager import manager
 from extmem.owning import OwnedFd
 
@@ -29,7 +29,7 @@ class UnclaimedMemory(DeviceMemory):
 
     def __init__(self, reason: Reason) -> None:
         self._closed = True
-        self._arrays, self._loans = [], []
+        self._arrays, self.loans = [], []
         self._reason = reason
 
     @property
@@ -54,7 +54,7 @@ class UnclaimedHandle(NtHandle):
     def __init__(self, reason: Reason) -> None:
         self._table = manager()
         self._entry = HandleEntry(self._table)
-        self._pid = HERE.pid
+        self._pid = current_process.pid
         self._state, self._value = _STATE, 0
         self._reason = reason
 
@@ -73,7 +73,7 @@ class UnclaimedFd(FdHandle):
     def __init__(self, reason: Reason) -> None:
         self.payload = None
         self._owner = OwnedFd()
-        self._pid = HERE.pid
+        self._pid = current_process.pid
         self._state, self._value = _STATE, -1
         self._reason = reason
 

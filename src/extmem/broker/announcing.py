@@ -45,7 +45,7 @@ from extmem.objects import (
     TicketRecord,
 )
 from extmem.owning import OwnedFd
-from extmem.wire import READ_ONLY, READ_WRITE, Kind
+from extmem.wire import READ_ONLY, READ_WRITE, Backing
 
 __all__ = ["DONE", "Announcing", "Answer", "Facts", "no_descriptors", "take"]
 
@@ -65,12 +65,12 @@ _WAYS_OUT: Final = {
 class Facts:
     """What the broker knows of a payload besides its descriptor; `records` are signed ones, by what they say."""
 
-    __slots__ = ("description", "kind", "records", "stated", "strict_kmt", "uid")
+    __slots__ = ("description", "backing", "records", "stated", "strict_kmt", "uid")
 
-    def __init__(self, description: bytes, kind: Kind, stated: int, uid: int, *, strict_kmt: bool) -> None:
+    def __init__(self, description: bytes, backing: Backing, stated: int, uid: int, *, strict_kmt: bool) -> None:
         self.description = description
         self.uid = uid
-        self.kind = kind
+        self.backing = backing
         self.stated = stated
         self.strict_kmt = strict_kmt
         self.records: dict[tuple[int, int, int, bool], bytes] = {}
@@ -146,7 +146,7 @@ class Announcing:
         self.payload_changed()
         if back.payload not in self.facts:
             self.facts[back.payload] = Facts(
-                m.descriptor, given.kind, record.stated, record.uid, strict_kmt=record.strict_kmt
+                m.descriptor, given.backing, record.stated, record.uid, strict_kmt=record.strict_kmt
             )
         named = not record.object or self.model.restore_object(
             session.process,
@@ -170,7 +170,7 @@ class Announcing:
             raise _unproven(f"the record is of what user {record.holder} had, and you are user {uid}")
         if digest(m.descriptor) != record.digest:
             raise _unproven("the description is another than the record's")
-        given = inspect(record.kind, fd, record.stated, record.uid, session.credentials.pid)
+        given = inspect(record.backing, fd, record.stated, record.uid, session.credentials.pid)
         if record.inode:
             if (given.device, given.inode) != (record.device, record.inode):
                 raise _unproven("the descriptor leads to another file than the record's")
@@ -316,7 +316,7 @@ class Announcing:
             holder,
             granted,
             exporting,
-            facts.kind,
+            facts.backing,
             p.share,
             p.kmt or 0,
             p.strict_kmt,

@@ -99,8 +99,8 @@ class Dispatch(Giving):
     def _export(self, session: Session, m: wire.Export, received: OwnedFd | None) -> Answer:
         fd = take(received)
         try:
-            given = inspect(m.kind, fd, m.identity, session.token.uid, session.credentials.pid)
-            self._same_kind(given)
+            given = inspect(m.backing, fd, m.identity, session.token.uid, session.credentials.pid)
+            self._check_same_backing(given)
             with self.on_account(session, given.identity):
                 made = self.model.export_memory(
                     session.process,
@@ -123,7 +123,7 @@ class Dispatch(Giving):
         facts = self.facts.get(payload)
         if facts is None:
             record = self.model.payload_record(payload)
-            facts = Facts(record.descriptor, given.kind, m.identity, session.token.uid, strict_kmt=record.strict_kmt)
+            facts = Facts(record.descriptor, given.backing, m.identity, session.token.uid, strict_kmt=record.strict_kmt)
             self.facts[payload] = facts
         self.has(session, payload, READ_WRITE if given.writable else READ_ONLY)
         granted = self.model.imported(session.process, made.memory).granted
@@ -141,14 +141,14 @@ class Dispatch(Giving):
             None,
         )
 
-    def _same_kind(self, given: Given) -> None:
-        """One file is one payload of one kind, whatever messages say of it."""
+    def _check_same_backing(self, given: Given) -> None:
+        """One file is one payload with one backing, whatever messages state of it."""
         known = self.model.find_payload(given.identity)
-        if known is not None and self.payloads.given(known).kind is not given.kind:
+        if known is not None and self.payloads.given(known).backing is not given.backing:
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"This memory is shared as {self.payloads.given(known).kind.name} already and cannot be shared as "
-                f"{given.kind.name} as well. Share it as the first, or allocate another.",
+                f"This memory is shared as {self.payloads.given(known).backing.name} already and cannot be shared as "
+                f"{given.backing.name} as well. Share it as the first, or allocate another.",
             )
 
     def _import_name(self, session: Session, m: wire.ImportName, received: OwnedFd | None) -> Answer:

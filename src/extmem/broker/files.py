@@ -29,7 +29,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from extmem.objects import Refused, Status
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 __all__ = ["ALLOWED", "Given", "Identity", "Sort", "inspect", "is_writable", "look"]
 
@@ -47,9 +47,9 @@ class Sort(Enum):
     STRANGE = "a file that no driver gives"
 
 
-ALLOWED: Final[Mapping[Kind, frozenset[Sort]]] = {
-    Kind.HOST: frozenset({Sort.MEMFD}),
-    Kind.OPAQUE: frozenset({Sort.MEMFD, Sort.DMA_BUF, Sort.ANONYMOUS, Sort.DEVICE}),
+ALLOWED: Final[Mapping[Backing, frozenset[Sort]]] = {
+    Backing.HOST_FILE: frozenset({Sort.MEMFD}),
+    Backing.DRIVER_FD: frozenset({Sort.MEMFD, Sort.DMA_BUF, Sort.ANONYMOUS, Sort.DEVICE}),
 }
 """What the descriptor of each kind of payload may lead to."""
 
@@ -73,7 +73,7 @@ _unstated = itertools.count(1)
 class Given(NamedTuple):
     """What a descriptor is worth: what it is, which payload, whether it can be written through, its size if sealed."""
 
-    kind: Kind
+    backing: Backing
     identity: Identity
     writable: bool
     capacity: int
@@ -105,19 +105,19 @@ def look(fd: int, sender: int = 0) -> Sort:
     return Sort.STRANGE
 
 
-def inspect(kind: int, fd: int, stated: int, uid: int, sender: int = 0) -> Given:
+def inspect(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -> Given:
     """What a descriptor that came from a process of that user is worth, whatever the message says of it.
 
     stated: the exporter's identity for it, believed where the kernel does not tell payloads apart, and among that
     user's own alone. Raises Refused INVALID_PARAMETER if it cannot be a payload of that kind.
     """
     try:
-        known = Kind(kind)
+        known = Backing(backing)
     except ValueError:
         raise Refused(
             Status.INVALID_PARAMETER,
-            f"Payload kind {kind} is unknown to this broker ({', '.join(f'{k} {k.name}' for k in Kind)}). Stop the "
-            "broker (`extmem broker stop`) so that the newer version starts.",
+            f"The payload's backing {backing} is unknown to this broker: it knows "
+            f"{', '.join(f'{known} {known.name}' for known in Backing)}. Send one of these.",
         ) from None
     sort = look(fd, sender)
     if sort not in ALLOWED[known]:
@@ -126,7 +126,7 @@ def inspect(kind: int, fd: int, stated: int, uid: int, sender: int = 0) -> Given
     if flags & os.O_PATH or flags & os.O_ACCMODE == os.O_WRONLY:
         raise Refused(Status.INVALID_PARAMETER, f"The payload's fd cannot be read. {_DO[known]}")
     found = os.fstat(fd)
-    capacity = _sealed_size(fd, found.st_size) if known is Kind.HOST else 0
+    capacity = _sealed_size(fd, found.st_size) if known is Backing.HOST_FILE else 0
     if sort in _UNIQUE:
         identity = (found.st_dev, found.st_ino)
         return Given(known, identity, is_writable(fd), capacity, *identity)
@@ -155,16 +155,16 @@ def _sealed_size(fd: int, size: int) -> int:
         raise Refused(
             Status.INVALID_PARAMETER,
             f"The payload's memfd has seals {seals:#x}; without F_SEAL_SHRINK and F_SEAL_GROW ({_SEALS:#x}) its users "
-            f"could be cut off from under their feet. {_DO[Kind.HOST]}",
+            f"could be cut off from under their feet. {_DO[Backing.HOST_FILE]}",
         )
     if size <= 0:
-        raise Refused(Status.INVALID_PARAMETER, f"The payload's memfd has {size} bytes. {_DO[Kind.HOST]}")
+        raise Refused(Status.INVALID_PARAMETER, f"The payload's memfd has {size} bytes. {_DO[Backing.HOST_FILE]}")
     return size
 
 
-_DO: Final[Mapping[Kind, str]] = {
-    Kind.HOST: "Export what memfd_create made, of ordinary pages, at its full size and sealed.",
-    Kind.OPAQUE: "Export what the driver gave.",
+_DO: Final[Mapping[Backing, str]] = {
+    Backing.HOST_FILE: "Export what memfd_create made, of ordinary pages, at its full size and sealed.",
+    Backing.DRIVER_FD: "Export what the driver gave.",
 }
 
 

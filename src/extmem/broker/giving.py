@@ -21,7 +21,7 @@ from extmem import wire
 from extmem.broker.announcing import Announcing, Answer, Facts, no_descriptors
 from extmem.broker.sessions import Made, Session
 from extmem.objects import RESOURCE_WRITE, Claimed, Imported, Refused, Status
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 __all__ = ["Giving"]
 
@@ -35,7 +35,7 @@ class Giving(Announcing):
         The kernel has no read-only form of a GPU's memory: whoever has the descriptor can write to it.
         """
         uid = session.token.uid
-        if facts.kind is Kind.HOST or granted & RESOURCE_WRITE or uid in (0, facts.uid):
+        if facts.backing is Backing.HOST_FILE or granted & RESOURCE_WRITE or uid in (0, facts.uid):
             return
         raise Refused(
             Status.ACCESS_DENIED,
@@ -70,7 +70,7 @@ class Giving(Announcing):
             found.granted,
             found.kmt or 0,
             facts.strict_kmt,
-            facts.kind,
+            facts.backing,
             found.name,
             facts.description,
             self.record(session, payload, found.object or -(found.kmt or 0), found.granted),
@@ -107,7 +107,7 @@ class Giving(Announcing):
                 info.inherit,
                 info.protect,
                 mode,
-                facts.kind,
+                facts.backing,
                 facts.description,
                 self.record(session, payload, info.object, info.granted),
                 facts.stated,

@@ -11,8 +11,8 @@ open already, and mappings, keep working, and the broker hands out its own. So t
 this: the user who owns the file, or root with the capability CAP_LINUX_IMMUTABLE, would have to undo them on purpose,
 and could as well write to the memory of the processes that have it.
 
-GPU payloads have no read-only form in the kernel: `Kind.OPAQUE` goes out as it came in, to those who may write to it
-and to processes of the user that shared it (`dispatch`); among these the library keeps the rule.
+A GPU's payloads have no read-only form in the kernel. `Backing.DRIVER_FD` is sent as it was received, to processes that
+may write to it and to processes of the user that shared it (`dispatch`); among these the library enforces the rule.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from extmem.broker.closing import Closer
 from extmem.broker.files import Given, is_writable
 from extmem.broker.shares import Shares
-from extmem.wire import READ_ONLY, READ_WRITE, Kind
+from extmem.wire import READ_ONLY, READ_WRITE, Backing
 
 __all__ = ["Payloads"]
 
@@ -117,7 +117,7 @@ class Payloads:
             self._end(known.fd, known.given, known.uid)
             uid, client = known.uid, known.client
         self._live[payload] = _Payload(fd, given, uid, client)
-        if given.kind is Kind.HOST:
+        if given.backing is Backing.HOST_FILE:
             _harden(fd)
 
     def upgrade(self, payload: int, uid: int) -> None:
@@ -126,7 +126,7 @@ class Payloads:
         Only where the announcing user owns the file, and so could have done the same: nobody gains a right by it.
         """
         known = self._live[payload]
-        if known.given.kind is not Kind.HOST or known.given.writable or os.fstat(known.fd).st_uid != uid:
+        if known.given.backing is not Backing.HOST_FILE or known.given.writable or os.fstat(known.fd).st_uid != uid:
             return
         try:
             _soften(known.fd)
@@ -142,7 +142,7 @@ class Payloads:
     def fd_for(self, payload: int, mode: int) -> int:
         """A descriptor to send, READ_ONLY or READ_WRITE. Borrowed until the next call."""
         known = self._live[payload]
-        if mode == READ_WRITE or known.given.kind is not Kind.HOST or not known.given.writable:
+        if mode == READ_WRITE or known.given.backing is not Backing.HOST_FILE or not known.given.writable:
             return known.fd
         fd = self._read_only.get(payload)
         if fd is None:
@@ -157,7 +157,7 @@ class Payloads:
     def mode_for(self, payload: int, write: bool) -> int:
         """How a user with or without the right to write gets the payload."""
         given = self._live[payload].given
-        if given.kind is not Kind.HOST:
+        if given.backing is not Backing.HOST_FILE:
             return READ_WRITE
         return READ_WRITE if write and given.writable else READ_ONLY
 
@@ -177,7 +177,7 @@ class Payloads:
         self.drop(list(self._live))
 
     def _end(self, fd: int, given: Given, uid: int) -> None:
-        if given.kind is Kind.HOST and given.capacity < _LARGE:
+        if given.backing is Backing.HOST_FILE and given.capacity < _LARGE:
             os.close(fd)
         else:
             self._closer.close(fd, uid)

@@ -10,8 +10,8 @@ from extmem.cli._out import bytes_in_words, clean, table
 from extmem.manager import process_name
 
 if TYPE_CHECKING:
-    from extmem.api import Descriptor
     from extmem.objects import PayloadRow
+    from extmem.sharing.descriptor import Descriptor
 
 __all__ = ["access_in_words", "describe_kind", "describe_payload", "payload_table", "process_name", "short_name"]
 
@@ -79,9 +79,9 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
 
     processes: the name of a process by its pid.
     """
-    from extmem.api import Descriptor
     from extmem.errors import DescriptorError
     from extmem.objects import Share
+    from extmem.sharing.descriptor import Descriptor
 
     try:
         descriptor = Descriptor.parse(row.descriptor)

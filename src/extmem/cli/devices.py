@@ -53,11 +53,11 @@ def describe_offer(offer: Offer) -> dict[str, Any]:
     try:
         if offer.answers is not None:
             return {**facts, **_asked(offer.answers())}
-        driver = offer.open()
+        backend = offer.open()
         try:
-            return {**facts, **_asked(driver)}
+            return {**facts, **_asked(backend)}
         finally:
-            driver.close()
+            backend.close()
     except (DriverError, UnsupportedError) as error:
         return {**facts, "problem": str(error)}
 

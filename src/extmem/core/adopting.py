@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extmem import vk
-from extmem.api.memory import DeviceMemory
-from extmem.core import allocating, arguments, exporting
-from extmem.core.memory_record import Holding
-from extmem.core.resources import Buffer, Image
-from extmem.devices.optional_protocols import AdoptsMemory, AdoptsPointers
+from extmem.core import allocating, arguments, creating, describing, exporting
+from extmem.core.memory_record import HeldMemory, Holding
+from extmem.core.resources import BufferObject, ImageObject
+from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
 from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
 from extmem.handles import Access
 from extmem.owning import Uses
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
     from extmem.devices.resources import NativeResource
 
 __all__ = ["adopt_buffer", "adopt_image", "adopt_memory", "adopt_pointer"]
@@ -33,9 +32,9 @@ _IMPORTS = (vk.ImportMemoryFdInfoKHR, vk.ImportMemoryWin32HandleInfoKHR, vk.Impo
 _BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
 
 
-def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo, *, imported: int) -> DeviceMemory:
+def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, *, imported: int) -> HeldMemory:
     """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says."""
-    driver, info = _adopts(device, "VkDeviceMemory"), copied(info)
+    backend, info = _adopts(device, "VkDeviceMemory"), copied(info)
     memory = _number(memory, "VkDeviceMemory")
     if imported:
         imported = arguments.single_type(imported, "imported")
@@ -58,7 +57,7 @@ def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo, *, im
         uses.add(device)
         native = uses.add(dedicated).native if dedicated is not None else None
         try:
-            allocation = driver.adopt_memory(memory, size, kind, types, native, imported=imported)
+            allocation = backend.adopt_memory(memory, size, kind, types, native, imported=imported)
         except DriverError as error:
             if error.result != _BAD_HANDLE:
                 raise
@@ -66,7 +65,9 @@ def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo, *, im
                 f"the VkDeviceMemory is stated to have {size} bytes of memory type {kind}, and what it exports differs "
                 f"({error}); state its VkMemoryAllocateInfo as it was allocated"
             ) from error
-        holding = Holding(device, allocation, device.describe(size, kind, types, dedicated), size, kind)
+        holding = Holding(
+            device, allocation, describing.describe_allocation(device, size, kind, types, dedicated), size, kind
+        )
         holding.export_handle_types, holding.import_handle_type = types, imported
         holding.dedicated = dedicated.facts if dedicated is not None else None
         try:
@@ -74,61 +75,65 @@ def adopt_memory(device: Device, memory: int, info: vk.MemoryAllocateInfo, *, im
         except BaseException:
             holding.end()
             raise
-        return DeviceMemory(holding)
+        return holding.held()
 
 
-def adopt_pointer(device: Device, pointer: int, size: int) -> DeviceMemory:
+def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
     """Memory that other code made with CUDA, to be shared. The allocation is as long as CUDA says."""
-    driver = device.driver
-    if not isinstance(driver, AdoptsPointers):
+    backend = device.backend
+    if not isinstance(backend, WrapsPointers):
         raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
     types = sum(kind for kind in (_NT_TYPE, _FD_TYPE) if exporting.unable(device, kind) == "")
     with device.use():
-        allocation = driver.adopt_pointer(pointer, size)
+        allocation = backend.wrap_pointer(pointer, size)
         whole = allocation.size
         try:
-            descriptor = msgspec.structs.replace(device.describe(whole, 0, types, None), payload_size=size)
+            descriptor = msgspec.structs.replace(
+                describing.describe_allocation(device, whole, 0, types, None), payload_size=size
+            )
             holding = Holding(device, allocation, descriptor, whole, 0)
         except BaseException:
             allocation.close()
             raise
         holding.export_handle_types = types
         holding.lazy_share = int(Access.ALL)
-        return DeviceMemory(holding)
+        return holding.held()
 
 
-def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, bound: bool) -> Buffer:
+def adopt_buffer(device: DeviceState, buffer: int, info: vk.BufferCreateInfo, *, bound: bool) -> BufferObject:
     """A VkBuffer that somebody else created as `info` says."""
-    driver = _adopts(device, "VkBuffer")
+    backend = _adopts(device, "VkBuffer")
     buffer = _number(buffer, "VkBuffer")
     info = copied(info)
-    with device.use(), device.making, device.create_buffer(info) as twin:
+    with device.use(), device.making, creating.create_buffer(device, info) as twin:
         _not_here(device, "buffer", buffer)
-        native = _like(driver.adopt_resource(buffer, info), twin, bound)
-        made = device.numbered["buffer", buffer] = Buffer(device, info, native=native)
+        native = _like(backend.adopt_resource(buffer, info), twin, bound)
+        made: BufferObject = device.make_buffer(info, native=native)
+        device.numbered["buffer", buffer] = made
         return made
 
 
-def adopt_image(device: Device, image: int, info: vk.ImageCreateInfo, *, bound: bool) -> Image:
+def adopt_image(device: DeviceState, image: int, info: vk.ImageCreateInfo, *, bound: bool) -> ImageObject:
     """A VkImage that somebody else created as `info` says."""
-    driver = _adopts(device, "VkImage")
+    backend = _adopts(device, "VkImage")
     image = _number(image, "VkImage")
     info = copied(info)
-    with device.use(), device.making, device.create_image(info) as twin:
+    with device.use(), device.making, creating.create_image(device, info) as twin:
         _not_here(device, "image", image)
-        native = _like(driver.adopt_resource(image, info), twin, bound)
-        made = device.numbered["image", image] = Image(device, info, native=native)
+        native = _like(backend.adopt_resource(image, info), twin, bound)
+        made: ImageObject = device.make_image(info, native=native)
+        device.numbered["image", image] = made
         return made
 
 
-def _adopts(device: Device, what: str) -> AdoptsMemory:
-    driver = device.driver
-    if not isinstance(driver, AdoptsMemory):
+def _adopts(device: DeviceState, what: str) -> AdoptsMemory:
+    backend = device.backend
+    if not isinstance(backend, AdoptsMemory):
         raise UnsupportedError(
             f"{device.name} has no {what} that could be adopted; use a Vulkan device",
             requires_one_of=["a Vulkan device"],
         )
-    return driver
+    return backend
 
 
 def _number(handle: object, what: str) -> int:
@@ -141,14 +146,14 @@ def _number(handle: object, what: str) -> int:
     return number
 
 
-def _not_here(device: Device, kind: str, number: int) -> None:
+def _not_here(device: DeviceState, kind: str, number: int) -> None:
     """Two objects for one thing would each follow what the other does not see: what is bound, and the layouts."""
     known = device.numbered.get((kind, number))
     if known is not None and not known.closed:
         raise HandleStateError(f"this Vk{kind.capitalize()} is {known!r} already; use that, or close it first")
 
 
-def _like(native: NativeResource, twin: Buffer | Image, bound: bool) -> NativeResource:
+def _like(native: NativeResource, twin: BufferObject | ImageObject, bound: bool) -> NativeResource:
     """The adopted resource, if the driver requires of it what it requires of one made from the stated create info."""
     native.bound = bound
     if native.requirements == twin.requirements:

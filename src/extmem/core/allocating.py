@@ -6,25 +6,33 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.api.memory import DeviceMemory
-from extmem.core import cross_api, exporting, image_queries, import_source, own_fds, rule_facts, validation_cache
+from extmem.core import (
+    cross_api,
+    describing,
+    exporting,
+    image_queries,
+    import_source,
+    rule_facts,
+    validation_cache,
+)
 from extmem.core.caller_fd import CallersFd
+from extmem.core.device_facts import single_bits
 from extmem.core.import_source import spoken_name
-from extmem.core.memory_record import Holding
-from extmem.core.resources import Buffer, Image, Resource
+from extmem.core.memory_record import HeldMemory, Holding
+from extmem.core.resources import BufferObject, ImageObject, ResourceObject, keep_resource
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
 from extmem.handles import Access
 from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
-from extmem.sharing.descriptor.descriptor import Descriptor
+from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.copies import copied
 from extmem.vk.handle_types import SIZED_BY_D3D
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
     from extmem.core.import_source import Source
     from extmem.devices.backend import Allocation
     from extmem.manager import Imported, Manager
@@ -43,7 +51,7 @@ __all__ = [
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _U32 = 0xFFFF_FFFF
-_HOST_KIND = int(Kind.HOST)
+_HOST_FILE = int(Backing.HOST_FILE)
 _HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 
@@ -56,12 +64,12 @@ class Everyday:
 
 
 def allocate_memory(
-    device: Device,
+    device: DeviceState,
     info: vk.MemoryAllocateInfo,
     everyday: Everyday | None = None,
     stated: Descriptor | None = None,
-    resource: Resource | None = None,
-) -> DeviceMemory:
+    resource: ResourceObject | None = None,
+) -> HeldMemory:
     """Allocate or import as `info` says. Errors: see `Device.allocate_memory`.
 
     resource: the memory is dedicated to it, and destroys it at its end.
@@ -75,7 +83,7 @@ def allocate_memory(
             callers = CallersFd.of_chain(info, uses)
             memory, imports_fd = _allocate_memory(device, info, everyday, stated, callers, uses)
             if resource is not None:
-                memory.holding.keep_resource(resource)
+                keep_resource(memory.holding, resource)
         if callers is None or not imports_fd:
             return memory
         callers.arm()
@@ -88,13 +96,13 @@ def allocate_memory(
 
 
 def _allocate_memory(
-    device: Device,
+    device: DeviceState,
     info: vk.MemoryAllocateInfo,
     everyday: Everyday | None,
     stated: Descriptor | None,
     callers: CallersFd | None,
     uses: Uses,
-) -> tuple[DeviceMemory, bool]:
+) -> tuple[HeldMemory, bool]:
     """The memory, and whether it was imported from `callers`, which is not consumed yet."""
     dedicated = export = chained = source = None
     for link in vk.chain(info):
@@ -105,7 +113,7 @@ def _allocate_memory(
         elif isinstance(link, vk.MemoryDedicatedAllocateInfo):
             dedicated = dedicated or dedicated_resource(link)
         elif source is None:
-            source = import_source.resolve(device.driver, link, stated, callers)
+            source = import_source.resolve(device.backend, link, stated, callers)
     try:
         export_types = int(export.handle_types) if export is not None else 0
         if device.check != "off" or (source is not None and source.error is not None):
@@ -134,12 +142,12 @@ def _allocate_memory(
                 raise
         else:
             described = everyday.descriptor if everyday is not None else None
-            descriptor = described or device.describe(size, kind, export_types, dedicated)
+            descriptor = described or describing.describe_allocation(device, size, kind, export_types, dedicated)
             native = uses.add(dedicated).native if dedicated is not None else None
             terms = exporting.terms_of(export_types, chained) if not (everyday and everyday.lazy_share) else None
             if terms is not None and everyday is not None:
                 terms = terms._replace(described=True)
-            allocation = device.driver.allocate(
+            allocation = device.backend.allocate(
                 size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=terms
             )
             holding = Holding(device, allocation, descriptor, size, kind)
@@ -156,15 +164,10 @@ def _allocate_memory(
         except BaseException:
             holding.end()
             raise
-    if source is not None:
-        if stated is None and not export_types:
-            own_fds.note(device, info, source)
-    elif everyday is None and dedicated is None:
-        own_fds.note_export(device, info, holding.descriptor)
-    return DeviceMemory(holding), source is not None and bool(source.fd_is_valid)
+    return holding.held(), source is not None and bool(source.fd_is_valid)
 
 
-def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resource | None) -> Holding:
+def adopt(device: DeviceState, source: Source, size: int, kind: int, dedicated: ResourceObject | None) -> Holding:
     """The device's import of what `resolve` found; the holding owns its references from then on."""
     unknown = source.descriptor is None
     if unknown and dedicated is not None and device.described is None and source.handle_type in SIZED_BY_D3D:
@@ -181,7 +184,7 @@ def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resou
     if descriptor is None and device.described is not None and source.imported is not None:
         descriptor = cross_api.stranger(device, source, size, kind)
     elif descriptor is None:
-        descriptor = device.describe(size, kind, source.handle_type, dedicated)
+        descriptor = describing.describe_allocation(device, size, kind, source.handle_type, dedicated)
     if descriptor.allocation_size != size:
         # Reached only with the rules off or as warnings. Anything else would read or write past the payload.
         raise DriverError(
@@ -199,7 +202,7 @@ def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resou
         if device.described is not None and source.fd_is_valid:
             allocation = cross_api.by_fd(device.described, source)
         else:
-            allocation = source.allocation(device.driver, size, kind, native)
+            allocation = source.allocation(device.backend, size, kind, native)
         holding = Holding(device, allocation, descriptor, size, kind)
         holding.import_handle_type = source.handle_type
         holding.writable = source.writable
@@ -210,22 +213,22 @@ def adopt(device: Device, source: Source, size: int, kind: int, dedicated: Resou
 
 
 def adopt_object(
-    device: Device,
+    device: DeviceState,
     owner: Manager,
     imported: Imported,
     descriptor: Descriptor,
     kind: int,
     handle_type: int,
-    dedicated: Resource | None = None,
+    dedicated: ResourceObject | None = None,
 ) -> Holding:
     """The device's import of what the object manager gave; the holding owns that from then on."""
     payload, size = imported.payload, descriptor.allocation_size
     if device.described is not None and not imported.capacity:
         allocation = cross_api.by_object(device.described, imported, descriptor)
-    elif imported.kind == _HOST_KIND and dedicated is None:
-        allocation = device.driver.import_payload(payload, size, kind, imported.capacity)
+    elif imported.backing == _HOST_FILE and dedicated is None:
+        allocation = device.backend.import_payload(payload, size, kind, imported.capacity)
     else:
-        allocation = device.driver.import_payload(
+        allocation = device.backend.import_payload(
             payload,
             size,
             kind,
@@ -237,7 +240,7 @@ def adopt_object(
 
 
 def imported_holding(
-    device: Device,
+    device: DeviceState,
     owner: Manager,
     imported: Imported,
     allocation: Allocation,
@@ -258,20 +261,20 @@ def imported_holding(
     return holding
 
 
-def dedicated_resource(chained: vk.MemoryDedicatedAllocateInfo) -> Resource | None:
+def dedicated_resource(chained: vk.MemoryDedicatedAllocateInfo) -> ResourceObject | None:
     """What the memory is dedicated to; None for nothing.
 
     Errors: TypeError for what is not a Buffer or Image in its own field. A number would be an object of which nothing
     is known: it comes in through `extmem.raw.adopt_buffer` or `adopt_image`.
     """
-    found: Resource | None = None
-    for field, value, wanted in (("image", chained.image, Image), ("buffer", chained.buffer, Buffer)):
+    found: ResourceObject | None = None
+    for field, value, wanted in (("image", chained.image, ImageObject), ("buffer", chained.buffer, BufferObject)):
         if isinstance(value, wanted):
             found = found or value
         elif value is not None and value != 0:
             article = "an" if field == "image" else "a"
             raise TypeError(
-                f"MemoryDedicatedAllocateInfo.{field} is {value!r}: pass the {wanted.__name__} from create_{field}; "
+                f"MemoryDedicatedAllocateInfo.{field} is {value!r}: pass the {field.capitalize()} from create_{field}; "
                 f"{article} {field} of another binding comes in through extmem.raw.adopt_{field}"
             )
     return found
@@ -281,7 +284,7 @@ _DEDICATED = ("<MemoryDedicatedAllocateInfo>.image", "<MemoryDedicatedAllocateIn
 _NUMBERS = (".allocation_size", ".memory_type_index", ".handle_types", ".handle_type", ".access", ".flags")
 
 
-def check_fields(device: Device, info: vk.MemoryAllocateInfo) -> None:
+def check_fields(device: DeviceState, info: vk.MemoryAllocateInfo) -> None:
     """Refuse what is not of the kind that belongs there, before it is used. Unjudged, that is a TypeError.
 
     `dedicated_resource` refuses what is neither a buffer nor an image with more advice. Unjudged, a number may be
@@ -297,9 +300,9 @@ def check_fields(device: Device, info: vk.MemoryAllocateInfo) -> None:
 
 
 def judge(
-    device: Device,
+    device: DeviceState,
     info: vk.MemoryAllocateInfo,
-    dedicated: Resource | None,
+    dedicated: ResourceObject | None,
     source: Source | None,
     export_types: int = 0,
 ) -> None:
@@ -324,9 +327,9 @@ _REFUSED_RULES = frozenset(
 
 
 def _facts(
-    device: Device,
+    device: DeviceState,
     info: vk.MemoryAllocateInfo,
-    dedicated: Resource | None,
+    dedicated: ResourceObject | None,
     source: Source | None,
     export_types: int,
 ) -> rules.AllocateFacts:
@@ -341,7 +344,7 @@ def _facts(
         fd_is_valid=source.fd_is_valid if source is not None else None,
         host_memory_type_bits=_host_bits(device, source),
         host_range_mapped=(
-            device.driver.host_range_mapped(source.host_pointer, int(info.allocation_size))
+            device.backend.host_range_mapped(source.host_pointer, int(info.allocation_size))
             if source is not None and source.handle_type & _HOST_TYPES
             else None
         ),
@@ -351,21 +354,21 @@ def _facts(
 
 
 def _capabilities(
-    device: Device, resource: rules.ResourceFacts | None, types: int
+    device: DeviceState, resource: rules.ResourceFacts | None, types: int
 ) -> dict[int, rules.ExternalMemoryFacts]:
     if resource is None:
-        return {bit: device.transfer_capability(bit) for bit in rule_facts.single_bits(types & _U32)}
+        return {bit: rule_facts.transfer_capability(device, bit) for bit in single_bits(types & _U32)}
     if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
-        return image_queries.image_capabilities(device, resource.create_info, tuple(rule_facts.single_bits(types)))
+        return image_queries.image_capabilities(device, resource.create_info, tuple(single_bits(types)))
     if isinstance(resource.create_info, vk.BufferCreateInfo):
         return rule_facts.buffer_capabilities(device, resource.create_info, types)
     return {}
 
 
-def _host_bits(device: Device, source: Source | None) -> int | None:
+def _host_bits(device: DeviceState, source: Source | None) -> int | None:
     if source is None or not source.handle_type & _HOST_TYPES or not source.host_pointer:
         return None
-    return device.driver.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
+    return device.backend.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
 
 
 def share(holding: Holding, chained: vk.ExportMemoryWin32HandleInfoKHR | None, everyday: Everyday | None) -> None:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.core import allocating, arguments, exporting, rule_facts
+from extmem.core import allocating, arguments, creating, describing, exporting, rule_facts
 from extmem.core.allocating import Everyday
+from extmem.core.device_facts import single_bits
+from extmem.core.memory_object import MemoryObject
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
-from extmem.handles.here import HERE
-from extmem.manager import start_time
-from extmem.sharing.descriptor.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
+from extmem.sharing.descriptor import ArrayInfo
 from extmem.sharing.dtypes import itemsize
 from extmem.sharing.layout import contiguous_strides
-from extmem.vk.modifiers import LINEAR
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
-    from extmem.api.memory import DeviceMemory
-    from extmem.core.resources import Resource
-    from extmem.devices.resources import NativeResource
+    from extmem.core.device_state import DeviceState
+    from extmem.core.memory_record import HeldMemory
 
-__all__ = ["allocate", "describe"]
+__all__ = ["allocate"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
@@ -36,64 +32,8 @@ _USAGE = (
 )
 
 
-def describe(
-    device: Device,
-    size: int,
-    memory_type: int,
-    handle_types: int,
-    dedicated: Resource | None,
-    *,
-    payload_size: int | None = None,
-    array: ArrayInfo | None = None,
-    usage: int = 0,
-    read_only: bool = False,
-) -> Descriptor:
-    """The self-description of a payload of this device."""
-    types = device.facts.memory_types
-    return Descriptor(
-        handle_types=handle_types,
-        allocation_size=size,
-        payload_size=size if payload_size is None else payload_size,
-        memory_type_index=memory_type,
-        memory_property_flags=types[memory_type].property_flags if 0 <= memory_type < len(types) else 0,
-        device_uuid=device.identity.device_uuid,
-        driver_uuid=device.identity.driver_uuid if device.described is None else None,
-        luid=device.identity.luid,
-        device_name=device.identity.device_name,
-        driver_name=device.identity.driver_name,
-        dedicated=dedicated.facts.create_info if dedicated is not None else None,
-        usage=usage,
-        array=array,
-        image=_placed(dedicated.native) if dedicated is not None and dedicated.native.planes else None,
-        share=int(exporting.share_for(handle_types)),
-        read_only=read_only,
-        owner_pid=HERE.pid,
-        owner_start_time=_started(HERE.pid),
-        made_by_vulkan=device.described is None,
-        producer=device.described.producer if device.described is not None else "",
-    )
-
-
-def _placed(image: NativeResource) -> ImageInfo | None:
-    """Where the texels of an image with a DRM format modifier lie."""
-    made = image.create_info
-    explicit = vk.find(made, vk.ImageDrmFormatModifierExplicitCreateInfoEXT) if made is not None else None
-    if explicit is None or not isinstance(made, vk.ImageCreateInfo):
-        return None
-    extent = int(made.extent.width), int(made.extent.height), int(made.extent.depth)
-    planes = tuple(PlaneInfo(p.offset, p.size, p.row_pitch, p.array_pitch, p.depth_pitch) for p in image.planes)
-    modifier = int(explicit.drm_format_modifier)
-    pitch = planes[0].row_pitch if modifier == LINEAR else 0
-    return ImageInfo(int(made.format), extent, int(made.tiling), modifier, pitch, planes)
-
-
-@lru_cache(maxsize=1)
-def _started(pid: int) -> int:
-    return start_time(pid)
-
-
 def allocate(
-    device: Device,
+    device: DeviceState,
     shape: int | Sequence[int],
     dtype: object,
     *,
@@ -104,7 +44,7 @@ def allocate(
     handle_types: int | None,
     memory_type: int | None,
     dedicated: bool | None,
-) -> DeviceMemory:
+) -> HeldMemory:
     """See `Device.allocate`."""
     extents, element = arguments.array_of(shape, dtype)
     name, access = arguments.name_of(name), arguments.access_of(access)
@@ -132,11 +72,11 @@ def allocate(
     create = vk.BufferCreateInfo(
         size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(exporting.able(device, types))
     )
-    requirements = device.driver.buffer_requirements(create)
+    requirements = device.backend.buffer_requirements(create)
     kind = _memory_type(device, requirements.memory_type_bits) if memory_type is None else memory_type
     alone = (requirements.requires_dedicated or _is_alone(device, types)) if dedicated is None else dedicated
-    buffer = device.create_buffer(create) if alone else None
-    descriptor = describe(
+    buffer = creating.create_buffer(device, create) if alone else None
+    descriptor = describing.describe(
         device,
         requirements.size,
         kind,
@@ -166,31 +106,31 @@ def allocate(
         if buffer is not None:
             buffer.close()
         raise
-    if not device.driver.allocates_zeroed:
+    if not device.backend.allocates_zeroed:
         # Memory of one buffer is filled through that buffer, which may be smaller than its memory.
-        room = memory.allocation_size if buffer is None else nbytes
+        room = memory.holding.size if buffer is None else nbytes
         try:
-            device.driver.fill(memory.holding.allocation, 0, room, 0)
+            device.backend.fill(memory.holding.allocation, 0, room, 0)
         except BaseException:
-            memory.close()
+            MemoryObject(*memory).close()
             raise
     return memory
 
 
-def _usual_types(device: Device) -> int:
+def _usual_types(device: DeviceState) -> int:
     """NT handles, and file descriptors where the device has them; nothing where it shares nothing."""
     usual = (int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD))
-    return sum(kind for kind in usual if device.transfer_capability(kind).features & _Feature.EXPORTABLE)
+    return sum(kind for kind in usual if rule_facts.transfer_capability(device, kind).features & _Feature.EXPORTABLE)
 
 
-def _is_alone(device: Device, types: int) -> bool:
+def _is_alone(device: DeviceState, types: int) -> bool:
     """Whether the device shares these types as dedicated allocations alone."""
     return any(
-        device.transfer_capability(bit).features & _Feature.DEDICATED_ONLY for bit in rule_facts.single_bits(types)
+        rule_facts.transfer_capability(device, bit).features & _Feature.DEDICATED_ONLY for bit in single_bits(types)
     )
 
 
-def _memory_type(device: Device, bits: int) -> int:
+def _memory_type(device: DeviceState, bits: int) -> int:
     """The device's own memory where it has any, and of that what the host sees, unless that is a small window."""
     types = device.facts.memory_types
     allowed = [index for index in range(len(types)) if bits >> index & 1]

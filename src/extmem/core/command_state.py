@@ -12,18 +12,18 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from extmem import rules, vk
-from extmem.core.resources import Buffer, Image, Resource
+from extmem.core.resources import BufferObject, ImageObject, ResourceObject
 
 __all__ = ["LayingOut", "Steps", "barrier_step", "buffer_step", "reads", "whole_step", "writes"]
 
 State: TypeAlias = rules.Layouts | rules.Ownership
-Steps: TypeAlias = Sequence[tuple[Resource, rules.Step | rules.Use]]
+Steps: TypeAlias = Sequence[tuple[ResourceObject, rules.Step | rules.Use]]
 _UNDEFINED = int(vk.ImageLayout.UNDEFINED)
 _NOBODY = int(vk.QUEUE_FAMILY_IGNORED)
 
 
 def barrier_step(
-    image: Image, barrier: vk.ImageMemoryBarrier, facts: rules.DeviceFacts, family: int, where: str
+    image: ImageObject, barrier: vk.ImageMemoryBarrier, facts: rules.DeviceFacts, family: int, where: str
 ) -> rules.Step:
     """What an image barrier asks of the image's layouts and leaves behind. Its fields are numbers.
 
@@ -48,7 +48,7 @@ def barrier_step(
     )
 
 
-def buffer_step(buffer: Buffer, barrier: vk.BufferMemoryBarrier, family: int, where: str) -> Steps:
+def buffer_step(buffer: BufferObject, barrier: vk.BufferMemoryBarrier, family: int, where: str) -> Steps:
     """Whom a buffer barrier passes the buffer to, if it does. A release of a part is not followed."""
     source, target = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)
     whole = int(barrier.size) in (int(vk.WHOLE_SIZE), buffer.size) and not int(barrier.offset)
@@ -58,12 +58,12 @@ def buffer_step(buffer: Buffer, barrier: vk.BufferMemoryBarrier, family: int, wh
     return [(buffer, rules.Use("vkCmdPipelineBarrier", where, releases=releases))]
 
 
-def reads(buffer: Buffer, where: str) -> tuple[Buffer, rules.Use]:
+def reads(buffer: BufferObject, where: str) -> tuple[BufferObject, rules.Use]:
     """What a command does that reads a buffer. where: the command and its argument."""
     return buffer, rules.Use(where.partition(".")[0], where, reads=True)
 
 
-def writes(buffer: Buffer, where: str) -> tuple[Buffer, rules.Use]:
+def writes(buffer: BufferObject, where: str) -> tuple[BufferObject, rules.Use]:
     """What a command does that writes to a buffer."""
     return buffer, rules.Use(where.partition(".")[0], where)
 
@@ -78,12 +78,12 @@ class LayingOut:
     """See the module. One for each `Commands`."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[Resource, rules.Step | rules.Use]] = []
-        self._now: dict[Resource, State] = {}
+        self._steps: list[tuple[ResourceObject, rules.Step | rules.Use]] = []
+        self._now: dict[ResourceObject, State] = {}
 
     def judged(self, steps: Steps) -> list[rules.Violation]:
         """What these steps would break after those that were added."""
-        tried: dict[Resource, State] = {}
+        tried: dict[ResourceObject, State] = {}
         return [violation for used, step in steps for violation in self._applied(used, step, tried, self._now)]
 
     def add(self, steps: Steps) -> None:
@@ -100,7 +100,10 @@ class LayingOut:
 
     @staticmethod
     def _applied(
-        used: Resource, step: rules.Step | rules.Use, to: dict[Resource, State], before: dict[Resource, State]
+        used: ResourceObject,
+        step: rules.Step | rules.Use,
+        to: dict[ResourceObject, State],
+        before: dict[ResourceObject, State],
     ) -> list[rules.Violation]:
         if used not in to:
             known = before.get(used, _left(used))
@@ -124,9 +127,9 @@ class LayingOut:
                     known.forget()
             raise
         for used, state in self._now.items():
-            if isinstance(used, Image) and used.layouts is not None and isinstance(state, rules.Layouts):
+            if isinstance(used, ImageObject) and used.layouts is not None and isinstance(state, rules.Layouts):
                 used.layouts = state
-            if isinstance(used, Buffer) and used.ownership is not None and isinstance(state, rules.Ownership):
+            if isinstance(used, BufferObject) and used.ownership is not None and isinstance(state, rules.Ownership):
                 used.ownership = state
 
     def clear(self) -> None:
@@ -135,6 +138,6 @@ class LayingOut:
         self._now.clear()
 
 
-def _left(used: Resource) -> State | None:
+def _left(used: ResourceObject) -> State | None:
     """What submitted commands left; None where that is not known."""
-    return used.layouts if isinstance(used, Image) else used.ownership if isinstance(used, Buffer) else None
+    return used.layouts if isinstance(used, ImageObject) else used.ownership if isinstance(used, BufferObject) else None

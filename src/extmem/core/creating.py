@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.core import image_queries, rule_facts, validation_cache
-from extmem.core.resources import Buffer, Image
+from extmem.core.device_facts import external_types, single_bits
+from extmem.core.resources import BufferObject, ImageObject
 from extmem.errors import UnsupportedError
+from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
 
 __all__ = ["create_buffer", "create_image", "modifier_of"]
 
@@ -25,25 +27,39 @@ _NO_SUCH_IMAGE = frozenset(
 """Rules that the device itself decides."""
 
 
-def create_buffer(device: Device, info: vk.BufferCreateInfo) -> Buffer:
-    """`Device.create_buffer`. The device is in use."""
+def create_buffer(device: DeviceState, given: vk.BufferCreateInfo) -> BufferObject:
+    """`Device.create_buffer`."""
+    info = copied(given)
+    with device.use():
+        return _create_buffer(device, info)
+
+
+def _create_buffer(device: DeviceState, info: vk.BufferCreateInfo) -> BufferObject:
     key = None
     if device.check != "off":
         key = validation_cache.of_buffer(info)
         if key not in device.verdicts:
             known = type(info) is vk.BufferCreateInfo
-            asked = rule_facts.buffer_capabilities(device, info, rule_facts.external_types(info)) if known else {}
+            asked = rule_facts.buffer_capabilities(device, info, external_types(info)) if known else {}
             device.judged(key, rules.check_create_buffer(info, device.facts, asked), "vkCreateBuffer")
-    return Buffer(device, info, key)
+    made: BufferObject = device.make_buffer(info, key)
+    return made
 
 
-def create_image(device: Device, info: vk.ImageCreateInfo) -> Image:
-    """`Device.create_image`. The device is in use."""
+def create_image(device: DeviceState, given: vk.ImageCreateInfo) -> ImageObject:
+    """`Device.create_image`."""
+    info = copied(given)
+    with device.use():
+        return _create_image(device, info)
+
+
+def _create_image(device: DeviceState, info: vk.ImageCreateInfo) -> ImageObject:
     if device.check == "off":
-        return Image(device, info)
+        unchecked: ImageObject = device.make_image(info)
+        return unchecked
     asked = image_queries.ImageAnswer()
     if type(info) is vk.ImageCreateInfo:
-        asked = image_queries.ask_of_image(device, info, tuple(rule_facts.single_bits(rule_facts.external_types(info))))
+        asked = image_queries.ask_of_image(device, info, tuple(single_bits(external_types(info))))
     found = rules.check_create_image(info, device.facts, asked.external, asked.format)
     if asked.refusal is not None and device.check == "raise" and {v.vuid for v in found} <= _NO_SUCH_IMAGE:
         # The device's own words tell more than the rules: that there are no such images.
@@ -51,12 +67,13 @@ def create_image(device: Device, info: vk.ImageCreateInfo) -> Image:
         raise asked.refusal
     device.report(found, "vkCreateImage")
     image_queries.check_image_size(device, info, asked.format if not found else None)
-    return Image(device, info, asked.external)
+    made: ImageObject = device.make_image(info, asked.external)
+    return made
 
 
-def modifier_of(device: Device, image: Image) -> vk.ImageDrmFormatModifierPropertiesEXT:
+def modifier_of(device: DeviceState, image: ImageObject) -> vk.ImageDrmFormatModifierPropertiesEXT:
     """`Device.get_image_drm_format_modifier_properties`. The driver was asked when the image was made."""
-    if not isinstance(image, Image):
+    if not isinstance(image, ImageObject):
         raise TypeError(f"{image!r} is not an Image; pass what create_image returned")
     with image.use():
         found = rules.check_get_image_drm_format_modifier_properties(image.facts, device.facts)

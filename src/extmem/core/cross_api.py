@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extmem import vk
+from extmem.core import describing
 from extmem.devices.backend import Origin
 from extmem.devices.cuda import WIN32_IS_NATIVE
 from extmem.errors import DescriptorError, UnsupportedError
@@ -20,13 +21,13 @@ from extmem.owning import OwnedFd
 from extmem.sharing.payload import PayloadFd, Win32Payload
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
     from extmem.core.import_source import Source
     from extmem.devices.backend import Allocation
-    from extmem.devices.optional_protocols import ImportsDescribed
+    from extmem.devices.optional_protocols import ImportsByDescriptor
     from extmem.manager import Imported
     from extmem.rules import PayloadFacts
-    from extmem.sharing.descriptor.descriptor import Descriptor
+    from extmem.sharing.descriptor import Descriptor
 
 __all__ = [
     "by_fd",
@@ -65,7 +66,7 @@ def origin(descriptor: Descriptor, handle_type: int = _FD) -> Origin:
     )
 
 
-def by_object(driver: ImportsDescribed, imported: Imported, descriptor: Descriptor) -> Allocation:
+def by_object(backend: ImportsByDescriptor, imported: Imported, descriptor: Descriptor) -> Allocation:
     """The import of what the object manager gave, whose payload the allocation owns from then on.
 
     By the handle that the object manager holds, also where the program said a name: a name may be another's by now.
@@ -74,7 +75,7 @@ def by_object(driver: ImportsDescribed, imported: Imported, descriptor: Descript
     handle, kind = payload.fd, _FD
     if isinstance(payload, Win32Payload):
         handle, kind = payload.number or handle, payload.handle_type
-    return driver.import_described(
+    return backend.import_by_descriptor(
         handle,
         origin(descriptor, kind),
         payload=payload,
@@ -97,7 +98,7 @@ def handle_of(allocation: Allocation) -> tuple[int, int] | None:
     return handle, types & -types if WIN32_IS_NATIVE else _FD
 
 
-def stranger(device: Device, source: Source, size: int, kind: int) -> Descriptor:
+def stranger(device: DeviceState, source: Source, size: int, kind: int) -> Descriptor:
     """What is known of memory that another program shares and nobody describes, for a device that must be told.
 
     Errors: DescriptorError for all but Direct3D's, whose handle type says what it is.
@@ -109,10 +110,12 @@ def stranger(device: Device, source: Source, size: int, kind: int) -> Descriptor
             "CUDA has to be told who made it, how large it is and whether it is dedicated; state a Descriptor with "
             "extmem.raw.import_payload"
         )
-    return msgspec.structs.replace(device.describe(size, kind, source.handle_type, None), producer="")
+    return msgspec.structs.replace(
+        describing.describe_allocation(device, size, kind, source.handle_type, None), producer=""
+    )
 
 
-def by_fd(driver: ImportsDescribed, source: Source) -> Allocation:
+def by_fd(backend: ImportsByDescriptor, source: Source) -> Allocation:
     """The import of a caller's fd, which is not consumed yet. The allocation keeps it.
 
     Errors: DescriptorError where nobody describes it.
@@ -123,20 +126,20 @@ def by_fd(driver: ImportsDescribed, source: Source) -> Allocation:
             "it is dedicated; pass the FdHandle that extmem exported, or state a Descriptor with "
             "extmem.raw.import_payload"
         )
-    return import_kept(driver, source.callers.owned, source.descriptor, source.writable)
+    return import_kept(backend, source.callers.owned, source.descriptor, source.writable)
 
 
-def import_kept(driver: ImportsDescribed, owned: OwnedFd, descriptor: Descriptor, writable: bool) -> Allocation:
+def import_kept(backend: ImportsByDescriptor, owned: OwnedFd, descriptor: Descriptor, writable: bool) -> Allocation:
     """The import of an fd, which the allocation keeps, so that the payload can be passed on."""
     payload = PayloadFd(owned, writable)
     try:
-        return driver.import_described(owned.fd, origin(descriptor), payload=payload, writable=writable)
+        return backend.import_by_descriptor(owned.fd, origin(descriptor), payload=payload, writable=writable)
     except BaseException:
         payload.close()
         raise
 
 
-def check_device(device: Device, descriptor: Descriptor) -> None:
+def check_device(device: DeviceState, descriptor: Descriptor) -> None:
     """Refuse a payload of another device, before the driver is asked. Errors: UnsupportedError that names both."""
     if not device.identity.may_be(descriptor.device_uuid, descriptor.luid):
         there = (descriptor.device_uuid or descriptor.luid or b"").hex()
@@ -147,14 +150,14 @@ def check_device(device: Device, descriptor: Descriptor) -> None:
         )
 
 
-def facts_for(device: Device, facts: PayloadFacts | None) -> PayloadFacts | None:
+def facts_for(device: DeviceState, facts: PayloadFacts | None) -> PayloadFacts | None:
     """What the rules are told of a payload: for a device without memory types, no more than where it lies."""
     if facts is None or device.described is None:
         return facts
     return dataclasses.replace(facts, memory_type_index=None, driver_uuid=None, dedicated=None, dedicated_info=None)
 
 
-def memory_type(device: Device, descriptor: Descriptor) -> int:
+def memory_type(device: DeviceState, descriptor: Descriptor) -> int:
     """The memory type that the device sees a payload as: the exporter's, or its own kind of device memory."""
     if device.described is not None:
         return 0
@@ -163,7 +166,7 @@ def memory_type(device: Device, descriptor: Descriptor) -> int:
     known = device.foreign_type
     if known is None:
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(_SHARED))
-        needs = device.driver.buffer_requirements(
+        needs = device.backend.buffer_requirements(
             vk.BufferCreateInfo(size=descriptor.allocation_size, usage=_USAGE, p_next=external)
         )
         types = device.facts.memory_types

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from extmem import rules, vk
 from extmem.core import rule_facts
+from extmem.core.device_facts import single_bits
+from extmem.core.validation_cache import Key
 from extmem.devices.optional_protocols import ImportsHandles
 from extmem.errors import UnsupportedError
 from extmem.handles import Access, FdHandle, FdPayload, HandleEntry, KmtHandle, NtHandle
@@ -18,17 +20,18 @@ from extmem.manager import Reference, ShareTerms, manager
 from extmem.objects import Share
 from extmem.vk.handle_types import FROM_D3D
 from extmem.vk.words import types_text
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
-    from extmem.api.memory import DeviceMemory
+    from extmem.core.device_state import DeviceState
+    from extmem.core.memory_object import MemoryObject
     from extmem.core.memory_record import Holding
 
 __all__ = [
     "able",
     "export_handle",
     "fd_handle",
+    "fd_of",
     "kmt_handle",
     "nt_handle",
     "publish",
@@ -95,7 +98,7 @@ def publish(
         sddl=terms.sddl,
         inherit=inherit,
         strict_kmt=strict_kmt,
-        kind=holding.device.driver.payload_kind,
+        backing=holding.device.backend.payload_backing,
         identity=holding.allocation.stated_identity,
         reference=reference,
     )
@@ -108,7 +111,7 @@ def publish(
     holding.lazy_share = None
 
 
-def refuse_direct3d_types(device: Device, handle_types: int) -> None:
+def refuse_direct3d_types(device: DeviceState, handle_types: int) -> None:
     """UnsupportedError for types of Direct3D's objects: extmem gives out no such handles, whatever a driver exports."""
     types = [str(kind.name) for kind in FROM_D3D if handle_types & kind]
     if types:
@@ -119,15 +122,15 @@ def refuse_direct3d_types(device: Device, handle_types: int) -> None:
         )
 
 
-def unable(device: Device, handle_types: int, *, missing: bool = False) -> str:
+def unable(device: DeviceState, handle_types: int, *, missing: bool = False) -> str:
     """Why a device cannot export these types, in words; empty where it can export them all, each for itself.
 
     missing: only where an extension is missing, for which no rule speaks.
     """
-    for bit in rule_facts.single_bits(handle_types):
-        if not device.transfer_capability(bit).features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE:
-            driver = device.driver
-            lacking = driver.missing_for(bit) if isinstance(driver, ImportsHandles) else ""
+    for bit in single_bits(handle_types):
+        if not rule_facts.transfer_capability(device, bit).features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE:
+            backend = device.backend
+            lacking = backend.missing_for(bit) if isinstance(backend, ImportsHandles) else ""
             if missing and not lacking:
                 continue
             why = f"it has no {lacking}" if lacking else "the device says that it does not"
@@ -135,10 +138,10 @@ def unable(device: Device, handle_types: int, *, missing: bool = False) -> str:
     return ""
 
 
-def able(device: Device, handle_types: int) -> int:
+def able(device: DeviceState, handle_types: int) -> int:
     """Those of the types that the device exports."""
     exportable = vk.ExternalMemoryFeatureFlagBits.EXPORTABLE
-    return sum(b for b in rule_facts.single_bits(handle_types) if device.transfer_capability(b).features & exportable)
+    return sum(b for b in single_bits(handle_types) if rule_facts.transfer_capability(device, b).features & exportable)
 
 
 def _file_of(holding: Holding) -> int:
@@ -181,16 +184,31 @@ def kmt_handle(holding: Holding) -> KmtHandle:
 def fd_handle(holding: Holding, handle_type: int = int(HandleType.OPAQUE_FD)) -> FdHandle:
     """A new fd of the payload, read-only where the memory is or was published so."""
     writable = holding.writable and not holding.descriptor.read_only
-    driver = holding.device.driver
-    payload, kind = None, driver.payload_kind
-    if kind is not Kind.HOST:
+    backend = holding.device.backend
+    payload, backing = None, backend.payload_backing
+    if backing is not Backing.HOST_FILE:
         # A driver's file has no room for its description: it travels with the handle.
-        payload = FdPayload(holding.descriptor.encode(), int(kind), holding.allocation.stated_identity, writable)
-    return FdHandle(driver.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type), payload)
+        payload = FdPayload(holding.descriptor.encode(), int(backing), holding.allocation.stated_identity, writable)
+    return FdHandle(backend.export_fd(holding.allocation, read_only=not writable, handle_type=handle_type), payload)
+
+
+def fd_of(device: DeviceState, holding: Holding, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
+    """`Device.get_memory_fd` of memory that is in use. Errors: RuleViolation; as the backend's `export_fd`."""
+    key = _fd_key(info, holding) if holding.device is device else None
+    if key not in device.verdicts:
+        device.judged(key, rules.check_get_memory_fd(info, device.facts, holding.facts()), "vkGetMemoryFdKHR")
+    return fd_handle(holding, int(info.handle_type))
+
+
+def _fd_key(info: vk.MemoryGetFdInfoKHR, holding: Holding) -> Key | None:
+    """The cache key of vkGetMemoryFdKHR of memory that is not dedicated."""
+    if info.p_next is not None or holding.dedicated is not None or not isinstance(info.handle_type, int):
+        return None
+    return "fd", info.handle_type, holding.export_handle_types, holding.import_handle_type
 
 
 def export_handle(
-    memory: DeviceMemory, holding: Holding, handle_type: HandleType | None
+    memory: MemoryObject, holding: Holding, handle_type: HandleType | None
 ) -> NtHandle | KmtHandle | FdHandle:
     """`DeviceMemory.export_handle`: the rules of the get calls, except that repeats are duplicates made by us (B82).
 
@@ -209,8 +227,8 @@ def export_handle(
             requires_one_of=["a device that exports the handle type"],
         )
     if handle_type in (HandleType.OPAQUE_FD, HandleType.DMA_BUF):
-        return device.fd_of(holding, vk.MemoryGetFdInfoKHR(memory, handle_type))
-    facts = rule_facts.memory_facts(holding)
+        return fd_of(device, holding, vk.MemoryGetFdInfoKHR(memory, handle_type))
+    facts = holding.facts()
     info = vk.MemoryGetWin32HandleInfoKHR(memory, handle_type)
     found = rules.check_get_memory_win32_handle(info, device.facts, facts)
     # The driver is asked once; what the caller gets from then on are duplicates, which the rule does not forbid.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from extmem import vk
-from extmem.core import rule_facts
+from extmem.core.device_facts import single_bits
 from extmem.errors import DriverError
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
 
 __all__ = ["FdChoices", "fd_choices"]
 
@@ -28,13 +28,13 @@ class FdChoices(NamedTuple):
     """Bytes of the file: no allocation size may be larger, and a driver's own may be smaller. 0 where nobody tells."""
 
 
-def fd_choices(device: Device, fd: int, handle_type: HandleType, memory_properties: int) -> FdChoices:
+def fd_choices(device: DeviceState, fd: int, handle_type: HandleType, memory_properties: int) -> FdChoices:
     """See `extmem.raw.fd_choices`."""
     if handle_type not in (HandleType.OPAQUE_FD, HandleType.DMA_BUF):
         raise ValueError(f"handle_type is {handle_type!r}, and an fd is OPAQUE_FD or DMA_BUF; give one of them")
     with device.use():
-        driver = device.driver
-        found = driver.inspect_fd(fd, int(handle_type))
+        backend = device.backend
+        found = backend.inspect_fd(fd, int(handle_type))
         if not found.valid:
             raise DriverError(
                 found.problem,
@@ -43,12 +43,12 @@ def fd_choices(device: Device, fd: int, handle_type: HandleType, memory_properti
                 devices=[device.name],
             )
         if handle_type == HandleType.DMA_BUF:
-            bits = driver.fd_memory_type_bits(int(handle_type), fd)
+            bits = backend.fd_memory_type_bits(int(handle_type), fd)
         else:
             external = vk.ExternalMemoryBufferCreateInfo(handle_type)
             info = vk.BufferCreateInfo(size=max(1, found.capacity), usage=_USAGE, p_next=external)
-            bits = driver.buffer_requirements(info).memory_type_bits
+            bits = backend.buffer_requirements(info).memory_type_bits
         types = device.facts.memory_types
-        fitting = (bit.bit_length() - 1 for bit in rule_facts.single_bits(bits))
+        fitting = (bit.bit_length() - 1 for bit in single_bits(bits))
         allowed = (i for i in fitting if types[i].property_flags & memory_properties == memory_properties)
         return FdChoices(handle_type, tuple(allowed), found.capacity)

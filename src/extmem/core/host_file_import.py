@@ -9,33 +9,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.api.memory import DeviceMemory
 from extmem.core import import_source
-from extmem.core.memory_record import Holding
+from extmem.core.memory_record import HeldMemory, Holding
 from extmem.devices import host
 from extmem.devices.fd_copies import copy_of
 from extmem.owning import Uses
 from extmem.sharing.payload import PayloadFd
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation
     from extmem.handles import FdHandle
-    from extmem.sharing.descriptor.descriptor import Descriptor
+    from extmem.sharing.descriptor import Descriptor
 
 __all__ = ["as_host_memory", "open_file"]
 
 _AS_HOST = int(vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION)
 
 
-def as_host_memory(device: Device, payload: PayloadFd, descriptor: Descriptor, capacity: int) -> Allocation:
+def as_host_memory(device: DeviceState, payload: PayloadFd, descriptor: Descriptor, capacity: int) -> Allocation:
     """The device's import of a host payload's pages; it owns `payload` from then on. Errors: as `import_payload`."""
-    alignment = device.driver.min_imported_host_pointer_alignment
+    alignment = device.backend.min_imported_host_pointer_alignment
     size = -(-descriptor.allocation_size // alignment) * alignment
-    return device.driver.import_payload(payload, size, 0, capacity)
+    return device.backend.import_payload(payload, size, 0, capacity)
 
 
-def open_file(device: Device, handle: FdHandle, uses: Uses) -> DeviceMemory | None:
+def open_file(device: DeviceState, handle: FdHandle, uses: Uses) -> HeldMemory | None:
     """`Device.open` of a host payload's fd on a device that is none of the host's; None where it is no such fd.
 
     The caller consumes the handle. uses: hold its descriptor.
@@ -63,4 +62,4 @@ def open_file(device: Device, handle: FdHandle, uses: Uses) -> DeviceMemory | No
         import_handle_type=_AS_HOST,
         writable=found.writable,
     )
-    return DeviceMemory(holding)
+    return holding.held()

@@ -9,32 +9,30 @@ from typing import TYPE_CHECKING
 from extmem import rules, vk
 from extmem.devices.optional_protocols import DescribesFormats
 from extmem.errors import UnsupportedError
-from extmem.rules import ExternalMemoryFacts, ImageFormatFacts, ModifierFacts
 from extmem.vk.formats import copied_size, format_facts
 from extmem.vk.modifiers import questions
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
 
 __all__ = ["ImageAnswer", "ask_of_image", "check_image_size", "image_capabilities"]
 
 _DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
-_NOTHING = ExternalMemoryFacts(0, 0, 0)
 
 
 @dataclass(slots=True)
 class ImageAnswer:
     """What a device answered about images like one that is to be made."""
 
-    external: dict[int, ExternalMemoryFacts] = field(default_factory=dict)
+    external: dict[int, rules.ExternalMemoryFacts] = field(default_factory=dict)
     """For each handle type."""
-    format: ImageFormatFacts | None = None
+    format: rules.ImageFormatFacts | None = None
     """None where it was not asked, because format, type, tiling, usage, flags or modifiers are not valid."""
     refusal: UnsupportedError | None = None
     """VK_ERROR_FORMAT_NOT_SUPPORTED, where that was the answer."""
 
 
-def ask_of_image(device: Device, info: vk.ImageCreateInfo, types: Sequence[int]) -> ImageAnswer:
+def ask_of_image(device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[int]) -> ImageAnswer:
     """vkGetPhysicalDeviceImageFormatProperties2 for images like this one, shared as each of `types` and as none.
 
     Of an image that may have several modifiers all are asked about, since the driver chooses.
@@ -46,13 +44,13 @@ def ask_of_image(device: Device, info: vk.ImageCreateInfo, types: Sequence[int])
     found, refused = [], {}
     for modifier, question in asked.items():
         try:
-            found.append(device.driver.image_format_properties(question).image_format_properties)
+            found.append(device.backend.image_format_properties(question).image_format_properties)
         except UnsupportedError as refusal:
             answer.refusal = answer.refusal or refusal
             refused[modifier] = str(refusal)
     modifiers = _modifiers(device, info, [m for m in asked if m is not None], refused)
     if answer.refusal is not None:
-        answer.format = ImageFormatFacts(unsupported=str(answer.refusal), modifiers=modifiers)
+        answer.format = rules.ImageFormatFacts(unsupported=str(answer.refusal), modifiers=modifiers)
         return answer
     for bit in types:
         answer.external[bit], shared = _shared(device, info, bit)
@@ -60,7 +58,7 @@ def ask_of_image(device: Device, info: vk.ImageCreateInfo, types: Sequence[int])
     samples = int(found[0].sample_counts)
     for one in found[1:]:
         samples &= int(one.sample_counts)
-    answer.format = ImageFormatFacts(
+    answer.format = rules.ImageFormatFacts(
         max_extent=(
             min(int(one.max_extent.width) for one in found),
             min(int(one.max_extent.height) for one in found),
@@ -76,36 +74,37 @@ def ask_of_image(device: Device, info: vk.ImageCreateInfo, types: Sequence[int])
 
 
 def _modifiers(
-    device: Device, info: vk.ImageCreateInfo, named: Sequence[int], refused: dict[int | None, str]
-) -> dict[int, ModifierFacts]:
+    device: DeviceState, info: vk.ImageCreateInfo, named: Sequence[int], refused: dict[int | None, str]
+) -> dict[int, rules.ModifierFacts]:
     """What the device says of each modifier."""
-    if not named or not isinstance(device.driver, DescribesFormats):
-        return {modifier: ModifierFacts(unsupported=refused.get(modifier, "")) for modifier in named}
-    listed = vk.find(device.driver.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
+    if not named or not isinstance(device.backend, DescribesFormats):
+        return {modifier: rules.ModifierFacts(unsupported=refused.get(modifier, "")) for modifier in named}
+    listed = vk.find(device.backend.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
     planes = {
         int(one.drm_format_modifier): int(one.drm_format_modifier_plane_count)
         for one in (listed.drm_format_modifier_properties if listed is not None else ())
     }
-    return {modifier: ModifierFacts(planes.get(modifier), refused.get(modifier, "")) for modifier in named}
+    return {modifier: rules.ModifierFacts(planes.get(modifier), refused.get(modifier, "")) for modifier in named}
 
 
 def image_capabilities(
-    device: Device, info: vk.ImageCreateInfo, types: Sequence[int]
-) -> dict[int, ExternalMemoryFacts]:
+    device: DeviceState, info: vk.ImageCreateInfo, types: Sequence[int]
+) -> dict[int, rules.ExternalMemoryFacts]:
     """vkGetPhysicalDeviceImageFormatProperties2 for each of the types (single bits), for images like this one."""
     return {bit: _shared(device, info, bit)[0] for bit in types}
 
 
 def _shared(
-    device: Device, info: vk.ImageCreateInfo, bit: int
-) -> tuple[ExternalMemoryFacts, list[vk.ImageFormatProperties]]:
+    device: DeviceState, info: vk.ImageCreateInfo, bit: int
+) -> tuple[rules.ExternalMemoryFacts, list[vk.ImageFormatProperties]]:
     """What such images can do with one handle type, as far as all their modifiers can; the limits of each."""
     limits, answers = [], []
     for question in questions(info, bit).values():
         try:
-            shared = device.driver.image_format_properties(question)
+            shared = device.backend.image_format_properties(question)
         except UnsupportedError:
-            return _NOTHING, []  # VK_ERROR_FORMAT_NOT_SUPPORTED: the type does not suit such an image at all
+            # VK_ERROR_FORMAT_NOT_SUPPORTED: the type does not suit such an image at all
+            return rules.ExternalMemoryFacts(0, 0, 0), []
         limits.append(shared.image_format_properties)
         external = vk.find(shared, vk.ExternalImageFormatProperties)
         answers.append(external.external_memory_properties if external is not None else vk.ExternalMemoryProperties())
@@ -115,10 +114,10 @@ def _shared(
         alone |= int(answer.external_memory_features) & _DEDICATED_ONLY
         exported &= int(answer.export_from_imported_handle_types)
         compatible &= int(answer.compatible_handle_types)
-    return ExternalMemoryFacts(features | alone, exported, compatible), limits
+    return rules.ExternalMemoryFacts(features | alone, exported, compatible), limits
 
 
-def check_image_size(device: Device, info: vk.ImageCreateInfo, answer: ImageFormatFacts | None) -> None:
+def check_image_size(device: DeviceState, info: vk.ImageCreateInfo, answer: rules.ImageFormatFacts | None) -> None:
     """Refuse an image whose texels alone are more than maxResourceSize: no rule demands it, and drivers need not check.
 
     Errors: UnsupportedError.

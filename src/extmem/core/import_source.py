@@ -28,14 +28,14 @@ from extmem.handles import Access, FdPayload, KmtHandle, NtHandle
 from extmem.manager import Imported, Manager, Reference, manager
 from extmem.objects import Status, error_for
 from extmem.rules import PayloadFacts, Refusal
-from extmem.sharing.descriptor.descriptor import Descriptor
+from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 from extmem.vk.words import types_text
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Allocation, Driver
+    from extmem.devices.backend import Allocation, Backend
     from extmem.devices.resources import NativeResource
 
 __all__ = [
@@ -95,12 +95,12 @@ class Source:
         return handle.payload if handle is not None else None
 
     def allocation(
-        self, driver: Driver, size: int, memory_type_index: int, dedicated: NativeResource | None
+        self, backend: Backend, size: int, memory_type_index: int, dedicated: NativeResource | None
     ) -> Allocation:
         """The device's allocation on a caller's fd, which is not consumed yet, or pointer."""
         if not self.fd_is_valid:
-            return driver.import_host_pointer(self.host_pointer, size, memory_type_index)
-        return driver.import_fd(
+            return backend.import_host_pointer(self.host_pointer, size, memory_type_index)
+        return backend.import_fd(
             self.fd, size, memory_type_index, handle_type=self.handle_type, dedicated=dedicated, known=self.known
         )
 
@@ -112,7 +112,7 @@ class Source:
 
 
 def resolve(
-    driver: Driver, link: vk.ChainStruct, stated: Descriptor | None = None, callers: CallersFd | None = None
+    backend: Backend, link: vk.ChainStruct, stated: Descriptor | None = None, callers: CallersFd | None = None
 ) -> Source | None:
     """Find what a struct of a vkAllocateMemory's chain imports; None where it imports nothing.
 
@@ -121,9 +121,9 @@ def resolve(
     a handle object that is closed; UnsupportedError without an object manager.
     """
     if isinstance(link, vk.ImportMemoryWin32HandleInfoKHR) and link.handle_type:
-        return resolve_object(link.handle_type, link.handle, link.name, _ALL_GRANTED, stated, driver)
+        return resolve_object(link.handle_type, link.handle, link.name, _ALL_GRANTED, stated, backend)
     if isinstance(link, vk.ImportMemoryFdInfoKHR) and link.handle_type:
-        return resolve_fd(driver, int(link.handle_type), callers, stated)
+        return resolve_fd(backend, int(link.handle_type), callers, stated)
     if isinstance(link, vk.ImportMemoryHostPointerInfoEXT) and link.handle_type:
         source = Source(int(link.handle_type))
         source.host_pointer = link.host_pointer if isinstance(link.host_pointer, int) else 0
@@ -137,13 +137,13 @@ def resolve_object(
     name: str | None,
     desired: int,
     stated: Descriptor | None = None,
-    driver: Driver | None = None,
+    backend: Backend | None = None,
 ) -> Source:
     """Ask the object manager what a name, NT handle or KMT number leads to, and pin it. `stated`: as `resolve`.
 
     driver: whose device imports it; one of Windows's takes what other programs made, Direct3D's textures say.
     """
-    native = driver is not None and takes_handles(driver)
+    native = backend is not None and takes_handles(backend)
     value = int(handle) if isinstance(handle, (int, NtHandle, KmtHandle)) else 0
     source = Source(int(handle_type))
     source.name, source.value = name, value
@@ -175,7 +175,7 @@ def resolve_object(
         if not isinstance(error, AccessDeniedError):
             source.refusal = Refusal(_STATUSES.get(error.ntstatus) or f"{error.ntstatus:#010x}", str(error))
         return source
-    return _pinned(source, owner, imported, stated, driver)
+    return _pinned(source, owner, imported, stated, backend)
 
 
 def _of_direct3d(handle_type: int) -> UnsupportedError:
@@ -189,9 +189,9 @@ def _of_direct3d(handle_type: int) -> UnsupportedError:
     )
 
 
-def takes_handles(driver: Driver) -> bool:
+def takes_handles(backend: Backend) -> bool:
     """Whether the device takes NT handles and KMT numbers of other programs (`ImportsHandles`)."""
-    return bool(getattr(driver, "imports_handles", False))
+    return bool(getattr(backend, "imports_handles", False))
 
 
 def _numbered(owner: Manager, number: int, native: bool, reference: Reference) -> Imported:
@@ -204,9 +204,9 @@ def _numbered(owner: Manager, number: int, native: bool, reference: Reference) -
         return owner.import_stranger(number, reference)
 
 
-def look_at(driver: Driver, handle_type: object, handle: object) -> Refusal | None:
+def look_at(backend: Backend, handle_type: object, handle: object) -> Refusal | None:
     """Why a driver must not be asked about a handle (vkGetMemoryWin32HandlePropertiesKHR); None where it may be."""
-    if not takes_handles(driver) or not isinstance(handle, (int, NtHandle, KmtHandle)):
+    if not takes_handles(backend) or not isinstance(handle, (int, NtHandle, KmtHandle)):
         return None
     if not isinstance(handle_type, int):
         return None  # the rules refuse it
@@ -239,7 +239,7 @@ def _pinned(
     owner: Manager,
     imported: Imported,
     stated: Descriptor | None = None,
-    driver: Driver | None = None,
+    backend: Backend | None = None,
 ) -> Source:
     source.owner, source.imported = owner, imported
     source.writable = imported.payload.writable
@@ -248,9 +248,9 @@ def _pinned(
     if stated is not None and not imported.descriptor:
         source.descriptor, source.facts = stated, stated.payload_facts()
         return source
-    if not imported.descriptor and driver is not None and driver.payload_kind is not Kind.HOST:
+    if not imported.descriptor and backend is not None and backend.payload_backing is not Backing.HOST_FILE:
         if isinstance(imported.payload, Win32Payload):
-            _stranger_s(source, imported.payload, driver)
+            _stranger_s(source, imported.payload, backend)
         else:
             _mismatch(source, _not_a_gpu_s(source.value or source.name))
         return source
@@ -273,12 +273,12 @@ def _pinned(
     return source
 
 
-def _stranger_s(source: Source, payload: Win32Payload, driver: Driver) -> None:
+def _stranger_s(source: Source, payload: Win32Payload, backend: Backend) -> None:
     """What is known of memory that another program exported: for Direct3D's, the memory types that may import it."""
     if source.handle_type not in FROM_D3D:
         return  # nobody but the caller knows its size and type; the driver was asked for neither
     try:
-        bits = driver.handle_memory_type_bits(source.handle_type, payload.number or payload.fd)
+        bits = backend.handle_memory_type_bits(source.handle_type, payload.number or payload.fd)
     except ExtmemError as error:
         source.error = error
         return
@@ -302,12 +302,12 @@ def _said(what: int | str | None) -> str:
     return f"The handle {what:#x}" if isinstance(what, int) else f"The name {what!r}"
 
 
-def resolve_fd(driver: Driver, handle_type: int, callers: CallersFd | None, stated: Descriptor | None) -> Source:
+def resolve_fd(backend: Backend, handle_type: int, callers: CallersFd | None, stated: Descriptor | None) -> Source:
     """Examine a file descriptor: no unproven fd reaches the device. `callers`: None for what is not one."""
     source = Source(handle_type)
     source.callers = callers
     source.fd = callers.owned.fd if callers is not None else -1
-    found = driver.inspect_fd(source.fd, source.handle_type, known=source.known)
+    found = backend.inspect_fd(source.fd, source.handle_type, known=source.known)
     source.fd_is_valid = found.valid
     source.writable = found.writable
     if not found.valid:
@@ -324,7 +324,7 @@ def resolve_fd(driver: Driver, handle_type: int, callers: CallersFd | None, stat
     elif source.fd_payload is not None:
         source.descriptor, source.facts = described(source.fd_payload.descriptor)
     elif handle_type == HandleType.DMA_BUF:
-        _dma_buf_s(source, driver)
+        _dma_buf_s(source, backend)
     elif not found.self_describing:
         pass  # nobody but the caller knows; what the device can find out, it proves
     elif not found.descriptor:
@@ -340,10 +340,10 @@ def resolve_fd(driver: Driver, handle_type: int, callers: CallersFd | None, stat
     return source
 
 
-def _dma_buf_s(source: Source, driver: Driver) -> None:
+def _dma_buf_s(source: Source, backend: Backend) -> None:
     """What is known of a dma-buf, which any driver may have made: the memory types that the device sees it as."""
     try:
-        bits = driver.fd_memory_type_bits(source.handle_type, source.fd)
+        bits = backend.fd_memory_type_bits(source.handle_type, source.fd)
     except DriverError as error:
         if error.result != vk.Result.ERROR_INVALID_EXTERNAL_HANDLE:
             raise

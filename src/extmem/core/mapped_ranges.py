@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.api.memory import DeviceMemory
 from extmem.core import arguments
+from extmem.core.memory_object import MemoryObject
 from extmem.errors import HandleStateError
 from extmem.owning import Uses
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation
 
 __all__ = ["checked"]
@@ -22,7 +22,7 @@ _WHOLE = int(vk.WHOLE_SIZE)
 
 
 def checked(
-    device: Device, ranges: Sequence[vk.MappedMemoryRange], command: str, uses: Uses
+    device: DeviceState, ranges: Sequence[vk.MappedMemoryRange], command: str, uses: Uses
 ) -> list[tuple[Allocation, int, int]]:
     """Allocation, offset and size in bytes of each range; VK_WHOLE_SIZE reaches to the end. All are judged first.
 
@@ -37,7 +37,7 @@ def checked(
         if not isinstance(area, vk.MappedMemoryRange):
             raise TypeError(f"{where} is {area!r}; pass a vk.MappedMemoryRange")
         memory = area.memory
-        if not isinstance(memory, DeviceMemory):
+        if not isinstance(memory, MemoryObject):
             raise TypeError(f"{where}: its memory is {memory!r}; pass a DeviceMemory of this device")
         holding = uses.add(memory.holding)
         holding.check_process()

@@ -19,31 +19,37 @@ try again.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from extmem import rules, vk
-from extmem.core import rule_facts
+from extmem import rules
 from extmem.errors import HandleStateError
-from extmem.handles.here import HERE
-from extmem.objects import Status, error_for
+from extmem.handles.process_id import current_process
 from extmem.owning import Held
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
-    from extmem.core.resources import Resource
+    from extmem.core.device_state import DeviceState
     from extmem.devices.backend import Allocation
-    from extmem.interop import DeviceArray
     from extmem.manager import Manager, Reference
-    from extmem.rules import ResourceFacts
-    from extmem.sharing.descriptor.descriptor import Descriptor
+    from extmem.sharing.descriptor import Descriptor
 
-__all__ = ["Closed", "Holding", "in_use"]
+__all__ = ["Closed", "HeldMemory", "Holding"]
+
+
+class OwnedResource(Protocol):
+    """What a memory object needs of the buffer or image that ends with it."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is destroyed."""
+
+    def close(self) -> None:
+        """Destroy it."""
 
 
 class Closed(NamedTuple):
     """What is still known of memory that was closed; its fields are named as those of `Holding`."""
 
-    device: Device
+    device: DeviceState
     descriptor: Descriptor
     name: str | None
     size: int
@@ -83,7 +89,7 @@ class Holding(Held):
 
     def __init__(
         self,
-        device: Device,
+        device: DeviceState,
         allocation: Allocation,
         descriptor: Descriptor,
         size: int,
@@ -125,33 +131,36 @@ class Holding(Held):
         """dwAccess of an unnamed NT share that is made when somebody first asks for it."""
         self.known_by: tuple[str | int, ...] = ()
         """The names and objects that the device remembers it by."""
-        self.dedicated: ResourceFacts | None = None
-        self.resource: Resource | None = None
+        self.dedicated: rules.ResourceFacts | None = None
+        self.resource: OwnedResource | None = None
         """The buffer or image that it is dedicated to, where the everyday door made that: it ends with the memory."""
         self.companion: Allocation | None = None
         """What CUDA has imported of a Vulkan device's memory, for GPU arrays: it ends before the memory."""
-        self.pattern: DeviceArray | None = None
+        self.pattern: Any = None
         """The GPU array that the descriptor describes, once one was made. It keeps nothing alive."""
-        self.pid = HERE.pid
+        self.pid = current_process.pid
         counted = device.holdings
-        self.watch: weakref.ref[Holding] = weakref.ref(self, counted.discard)
+        self.watch: weakref.ref[Held] = weakref.ref(self, counted.discard)
         """What the device knows it by."""
         counted.add(self.watch)
 
-    def keep_resource(self, resource: Resource) -> None:
-        """Its dedicated buffer or image, which extmem made for it: it ends with the memory.
+    def held(self) -> HeldMemory:
+        """This, and a hold on it, for the memory object of a program. Errors: HandleStateError."""
+        return HeldMemory(self, self.hold())
 
-        Copies bind it by themselves, unless the caller would break a rule by binding it, as where the payload's
-        description states a resource that was not made for external memory.
-        """
-        resource.native.private = self.device.check == "off" or not self._breaks(resource)
-        self.resource = resource
-
-    def _breaks(self, resource: Resource) -> bool:
-        facts, memory = resource.facts, rule_facts.memory_facts(self)
-        if facts.kind == "buffer":
-            return bool(rules.check_bind_buffer_memory(vk.BindBufferMemoryInfo(), facts, memory))
-        return bool(rules.check_bind_image_memory(vk.BindImageMemoryInfo(), facts, memory))
+    def facts(self, *, alive: bool = True) -> rules.MemoryFacts:
+        """The tracked state, as the rules take it."""
+        return rules.MemoryFacts(
+            size=self.size,
+            memory_type_index=self.memory_type_index,
+            export_handle_types=self.export_handle_types,
+            import_handle_type=self.import_handle_type,
+            dedicated=self.dedicated,
+            device_uuid=self.device.uuid,
+            exported_nt_types=self.exported_nt_types,
+            alive=alive,
+            device_identity=self.device.facts.identity,
+        )
 
     def closed_facts(self) -> Closed:
         """What is kept of it where the memory is closed."""
@@ -163,15 +172,17 @@ class Holding(Held):
 
     def check_process(self) -> None:
         """Refuse what a forked child must not do with its parent's references."""
-        if self.pid != HERE.pid:
+        if self.pid != current_process.pid:
             raise HandleStateError(
-                f"this memory belongs to process {self.pid}, and this is its forked child {HERE.pid}; "
+                f"this memory belongs to process {self.pid}, and this is its forked child {current_process.pid}; "
                 "start children with spawn and pass the memory, or open its name again"
             )
 
     def check_writable(self, verb: str) -> None:
         """Refuse what would write to memory that is read-only here. AccessDeniedError."""
         if not self.writable:
+            from extmem.objects import Status, error_for
+
             raise error_for(
                 Status.ACCESS_DENIED,
                 f"cannot {verb} this memory ({self.what()}): it is read-only here; ask for Access.READ_WRITE, or its "
@@ -186,7 +197,7 @@ class Holding(Held):
         """See `Held`. In a forked child only what is the child's own."""
         self.device.live.forget(self)
         try:
-            if self.pid == HERE.pid:
+            if self.pid == current_process.pid:
                 for reference in self.references:
                     reference.give_back()
         finally:
@@ -198,16 +209,11 @@ class Holding(Held):
             self.companion.close()
         if self.resource is not None:
             self.resource.close()
-        self.device.driver.free(self.allocation)
+        self.device.backend.free(self.allocation)
 
 
-def in_use(device: Device) -> HandleStateError:
-    """What `Device.close` raises: memory is open, or was closed while something uses it."""
-    held = [holding for watch in tuple(device.holdings) if (holding := watch()) is not None]
-    count = sum(not holding.closing for holding in held)
-    if count:
-        return HandleStateError(f"{count} memory objects of {device.name} are open; close them first")
-    return HandleStateError(
-        f"{len(held)} memory objects of {device.name} are closed, and still in use; end the block of commands, or let "
-        "go of the arrays and views, that use them first"
-    )
+class HeldMemory(NamedTuple):
+    """What an operation gives: a memory object, and a hold on it, which the program's `DeviceMemory` takes over."""
+
+    holding: Holding
+    hold: memoryview

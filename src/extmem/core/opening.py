@@ -7,22 +7,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.api.memory import DeviceMemory
-from extmem.core import allocating, arguments, cross_api, host_file_import, import_source
+from extmem.core import allocating, arguments, creating, cross_api, host_file_import, import_source
 from extmem.core.caller_fd import CallersFd
-from extmem.core.memory_record import Holding
+from extmem.core.memory_record import HeldMemory, Holding
+from extmem.core.resources import keep_resource
 from extmem.errors import DescriptorError, HandleStateError, RuleViolation, UnsupportedError
 from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.manager import Imported, Manager, Reference, manager
 from extmem.owning import Uses, unsettled
-from extmem.sharing.descriptor.descriptor import Descriptor
+from extmem.sharing.descriptor import Descriptor
 from extmem.sharing.payload import Win32Payload
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
+    from extmem.core.device_state import DeviceState
     from extmem.core.import_source import Source
-    from extmem.core.resources import Resource
+    from extmem.core.resources import ResourceObject
 
 __all__ = [
     "find",
@@ -45,7 +45,7 @@ _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
 _WRITING = int(Access.WRITE | Access.ALL)
 
 
-def open_on(device: Device, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> DeviceMemory:
+def open_on(device: DeviceState, source: str | NtHandle | KmtHandle | FdHandle, access: int | None) -> HeldMemory:
     """`Device.open`, the whole way."""
     if isinstance(source, str):
         source = str.__str__(source)  # of a subclass, too
@@ -96,27 +96,27 @@ def _by_name(owner: Manager, name: str, desired: int) -> Imported:
         time.sleep(_LOOK_AGAIN)
 
 
-def known(device: Device, name: str, access: int | None) -> DeviceMemory | None:
+def known(device: DeviceState, name: str, access: int | None) -> HeldMemory | None:
     """What this process has imported under that name already. A name that we pin leads where it led (B73)."""
     reference = device.live.get(name)
     holding = reference() if reference is not None else None
-    if holding is None or holding.pid != HERE.pid:
+    if holding is None or holding.pid != current_process.pid:
         return None
     if access is not None and holding.writable != bool(int(access) & _WRITING):
         return None  # other rights than those that we have: the object manager decides
     return _joined(holding)
 
 
-def _joined(holding: Holding) -> DeviceMemory | None:
+def _joined(holding: Holding) -> HeldMemory | None:
     try:
-        return DeviceMemory(holding)
+        return holding.held()
     except HandleStateError:
         return None  # the last user is closing it in this moment
 
 
 def open_found(
-    device_of: Callable[[bytes], Device], owner: Manager, imported: Imported, source: object
-) -> DeviceMemory:
+    device_of: Callable[[bytes], DeviceState], owner: Manager, imported: Imported, source: object
+) -> HeldMemory:
     """The payload behind a reference, as memory of a device: what is imported here already, or a new import.
 
     Takes the reference over, and gives it back on failure. device_of: the device for a payload with these descriptor
@@ -156,8 +156,8 @@ def open_found(
         raise
     if dedicated is not None:
         holding.dedicated = dedicated.facts
-        holding.keep_resource(dedicated)
-    memory = DeviceMemory(holding)
+        keep_resource(holding, dedicated)
+    memory = holding.held()
     if imported.object:
         device.live.remember(holding, name)
     return memory
@@ -171,17 +171,17 @@ def _undescribed(source: object) -> DescriptorError:
     )
 
 
-def import_stated(device: Device, source: vk.ChainStruct, descriptor: Descriptor) -> DeviceMemory:
+def import_stated(device: DeviceState, source: vk.ChainStruct, descriptor: Descriptor) -> HeldMemory:
     """Import what `source` leads to with the descriptor that the caller states; the dedicated resource is made anew."""
     info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, source)
-    resource: Resource | None = None
+    resource: ResourceObject | None = None
     if device.described is not None:
         pass  # it knows no such resources; what it is told is in the descriptor
     elif isinstance(descriptor.dedicated, vk.BufferCreateInfo):
-        resource = device.create_buffer(descriptor.dedicated)
+        resource = creating.create_buffer(device, descriptor.dedicated)
         source.p_next = vk.MemoryDedicatedAllocateInfo(None, resource)
     elif isinstance(descriptor.dedicated, vk.ImageCreateInfo):
-        resource = device.create_image(descriptor.dedicated)
+        resource = creating.create_image(device, descriptor.dedicated)
         source.p_next = vk.MemoryDedicatedAllocateInfo(resource, None)
     try:
         return allocating.allocate_memory(device, info, stated=descriptor, resource=resource)
@@ -191,7 +191,7 @@ def import_stated(device: Device, source: vk.ChainStruct, descriptor: Descriptor
         raise
 
 
-def _bridged(device: Device, owner: Manager, imported: Imported, name: str | None) -> DeviceMemory:
+def _bridged(device: DeviceState, owner: Manager, imported: Imported, name: str | None) -> HeldMemory:
     """A host payload on another device: its pages, imported as host memory, where they are."""
     descriptor, _ = import_source.described(imported.descriptor)
     with device.use():
@@ -199,17 +199,17 @@ def _bridged(device: Device, owner: Manager, imported: Imported, name: str | Non
         size, kind = allocation.size, allocation.memory_type_index
         as_host = int(HandleType.HOST_ALLOCATION)
         holding = allocating.imported_holding(device, owner, imported, allocation, descriptor, size, kind, as_host)
-    memory = DeviceMemory(holding)
+    memory = holding.held()
     if imported.object:
         device.live.remember(holding, name)
     return memory
 
 
-def _rejoined(device: Device, owner: Manager, imported: Imported, name: str | None) -> DeviceMemory | None:
+def _rejoined(device: DeviceState, owner: Manager, imported: Imported, name: str | None) -> HeldMemory | None:
     """Another name or handle for what this process has imported already, with the same rights."""
     reference = device.live.get(imported.object)
     live = reference() if reference is not None else None
-    if live is None or live.writable != imported.payload.writable or live.pid != HERE.pid:
+    if live is None or live.writable != imported.payload.writable or live.pid != current_process.pid:
         return None
     memory = _joined(live)
     if memory is not None:
@@ -218,7 +218,9 @@ def _rejoined(device: Device, owner: Manager, imported: Imported, name: str | No
     return memory
 
 
-def _unfold(device: Device, owner: Manager, imported: Imported, source: object) -> tuple[Descriptor, Resource | None]:
+def _unfold(
+    device: DeviceState, owner: Manager, imported: Imported, source: object
+) -> tuple[Descriptor, ResourceObject | None]:
     """The descriptor of a payload that this device has not met, judged; the identical dedicated resource, made anew.
 
     Errors: DescriptorError; RuleViolation for a payload of another device. Size and memory type are the descriptor's
@@ -239,24 +241,26 @@ def _unfold(device: Device, owner: Manager, imported: Imported, source: object) 
     return descriptor, _judge_by_descriptor(device, found, descriptor)
 
 
-def _keep_plain(device: Device, octets: bytes, descriptor: Descriptor) -> None:
+def _keep_plain(device: DeviceState, octets: bytes, descriptor: Descriptor) -> None:
     if len(device.plain) >= _PLAIN:
         device.plain.clear()
     device.plain[octets] = descriptor
 
 
-def open_handle_fd(handle: FdHandle, first: Device, choose: Callable[[Descriptor | None], Device]) -> DeviceMemory:
+def open_handle_fd(
+    handle: FdHandle, first: DeviceState, choose: Callable[[Descriptor | None], DeviceState]
+) -> HeldMemory:
     """The payload behind an fd, which is consumed at the end, on success.
 
     first: the device that examines the fd. choose: the device for a payload with this descriptor.
-    Errors: DriverError, DescriptorError; RuleViolation for another device's; as `Driver.import_fd`.
+    Errors: DriverError, DescriptorError; RuleViolation for another device's; as `Backend.import_fd`.
     """
     with Uses() as uses:
         uses.add(first)
         memory = host_file_import.open_file(first, handle, uses)
         if memory is None:
             callers = CallersFd(handle, uses)
-            found = import_source.resolve_fd(first.driver, int(HandleType.OPAQUE_FD), callers, None)
+            found = import_source.resolve_fd(first.backend, int(HandleType.OPAQUE_FD), callers, None)
             if found.error is not None:
                 raise found.error
             memory = _open_fd(uses.add(choose(found.descriptor)), found)
@@ -264,7 +268,7 @@ def open_handle_fd(handle: FdHandle, first: Device, choose: Callable[[Descriptor
     return memory
 
 
-def _open_fd(device: Device, found: Source) -> DeviceMemory:
+def _open_fd(device: DeviceState, found: Source) -> HeldMemory:
     """Import with what the payload's own descriptor says."""
     descriptor = found.descriptor
     if descriptor is None:
@@ -282,8 +286,8 @@ def _open_fd(device: Device, found: Source) -> DeviceMemory:
             dedicated.close()
         raise
     if dedicated is not None:
-        holding.keep_resource(dedicated)
-    memory = DeviceMemory(holding)
+        keep_resource(holding, dedicated)
+    memory = holding.held()
     payload = found.fd_payload
     like = device.described is not None or _same_device(device, descriptor)
     if payload is not None and found.writable and descriptor.dedicated is None and like:
@@ -291,7 +295,7 @@ def _open_fd(device: Device, found: Source) -> DeviceMemory:
     return memory
 
 
-def _judge_by_descriptor(device: Device, found: Source, descriptor: Descriptor) -> Resource | None:
+def _judge_by_descriptor(device: DeviceState, found: Source, descriptor: Descriptor) -> ResourceObject | None:
     """What vkAllocateMemory would have been given, judged; the identical dedicated resource, made anew.
 
     The caller has given no more than a device and what leads to the payload. So on the payload's own device a broken
@@ -311,7 +315,7 @@ def _judge_by_descriptor(device: Device, found: Source, descriptor: Descriptor) 
         raise told from error
 
 
-def _is_of(device: Device, descriptor: Descriptor) -> bool:
+def _is_of(device: DeviceState, descriptor: Descriptor) -> bool:
     """Whether the descriptor states this device, or none."""
     facts = device.facts
     return (
@@ -321,7 +325,7 @@ def _is_of(device: Device, descriptor: Descriptor) -> bool:
     )
 
 
-def _judged_by_descriptor(device: Device, found: Source, descriptor: Descriptor) -> Resource | None:
+def _judged_by_descriptor(device: DeviceState, found: Source, descriptor: Descriptor) -> ResourceObject | None:
     chain: vk.ChainStruct
     if found.imported is not None:
         # What came by a ticket was neither named nor numbered: the reference itself stands in for its handle.
@@ -330,12 +334,12 @@ def _judged_by_descriptor(device: Device, found: Source, descriptor: Descriptor)
     else:
         chain = vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, found.fd)
     info = vk.MemoryAllocateInfo(descriptor.allocation_size, cross_api.memory_type(device, descriptor), chain)
-    dedicated: Resource | None = None
+    dedicated: ResourceObject | None = None
     if isinstance(descriptor.dedicated, vk.BufferCreateInfo):
-        dedicated = device.create_buffer(descriptor.dedicated)
+        dedicated = creating.create_buffer(device, descriptor.dedicated)
         chain.p_next = vk.MemoryDedicatedAllocateInfo(None, dedicated)
     elif isinstance(descriptor.dedicated, vk.ImageCreateInfo):
-        dedicated = device.create_image(descriptor.dedicated)
+        dedicated = creating.create_image(device, descriptor.dedicated)
         chain.p_next = vk.MemoryDedicatedAllocateInfo(dedicated, None)
     try:
         allocating.judge(device, info, dedicated, found)
@@ -346,7 +350,7 @@ def _judged_by_descriptor(device: Device, found: Source, descriptor: Descriptor)
     return dedicated
 
 
-def _same_device(device: Device, descriptor: Descriptor) -> bool:
+def _same_device(device: DeviceState, descriptor: Descriptor) -> bool:
     facts = device.facts
     return (
         descriptor.device_uuid == facts.device_uuid

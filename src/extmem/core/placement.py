@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
-from extmem.rules import Place
+from extmem import rules
 
 if TYPE_CHECKING:
     from extmem.core.memory_record import Holding
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["place_of"]
 
 
-def place_of(holding: Holding, offset: int) -> Place:
+def place_of(holding: Holding, offset: int) -> rules.Place:
     """The place of byte `offset` of a memory object. Errors: HandleStateError for memory that is closed."""
     allocation = holding.allocation
     found: dict[Hashable, int] = {("memory object", id(holding)): 0}
@@ -38,4 +38,4 @@ def place_of(holding: Holding, offset: int) -> Place:
     address = getattr(allocation, "address", 0)
     if address:
         found["addresses of this process"] = address
-    return Place(found, offset)
+    return rules.Place(found, offset)

@@ -11,27 +11,24 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from extmem import rules, vk
-from extmem.core import rule_facts, validation_cache
-from extmem.errors import HandleStateError, UnsupportedError
+from extmem.core import validation_cache
+from extmem.errors import HandleStateError
 from extmem.owning import Held, unsettled
-from extmem.rules import Layouts, Ownership
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
-    from extmem.api.memory import DeviceMemory
+    from extmem.core.device_state import DeviceState
+    from extmem.core.memory_object import MemoryObject
     from extmem.core.memory_record import Holding
     from extmem.devices.resources import NativeResource, Requirements
-    from extmem.rules import ExternalMemoryFacts, ResourceFacts
 
-__all__ = ["Buffer", "Image", "Resource", "buffer_over"]
+__all__ = ["BufferObject", "ImageObject", "ResourceObject", "keep_resource"]
 
 _identities = itertools.count(1)
-_COPYING = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
-class Resource(Held, abc.ABC):
-    """What `Buffer` and `Image` share. Made by the device; `close()` destroys it.
+class ResourceObject(Held, abc.ABC):
+    """What buffers and images share. Made by the device; `close()` destroys it.
 
     Threads: as `DeviceMemory`. A buffer or image that recorded commands use is destroyed when those are done.
     """
@@ -49,18 +46,18 @@ class Resource(Held, abc.ABC):
 
     _word: str
 
-    def __init__(self, device: Device, native: NativeResource) -> None:
+    def __init__(self, device: DeviceState, native: NativeResource) -> None:
         super().__init__()
         self._device = device
         self._native = native
-        self._memory: DeviceMemory | None = None
+        self._memory: MemoryObject | None = None
         self._memory_offset = 0
-        self._facts: ResourceFacts | None = None
+        self._facts: rules.ResourceFacts | None = None
         self._bound = native.bound
         self._closed = False
 
     @property
-    def device(self) -> Device:
+    def device(self) -> DeviceState:
         """The device that it belongs to."""
         return self._device
 
@@ -75,7 +72,7 @@ class Resource(Held, abc.ABC):
         return self._native.requirements
 
     @property
-    def memory(self) -> DeviceMemory | None:
+    def memory(self) -> MemoryObject | None:
         """The memory it is bound to, None before."""
         return self._memory
 
@@ -85,7 +82,7 @@ class Resource(Held, abc.ABC):
         return self._memory_offset
 
     @property
-    def facts(self) -> ResourceFacts:
+    def facts(self) -> rules.ResourceFacts:
         """Its tracked state, as the rules take it (for the library itself)."""
         facts = self._facts
         if facts is None:
@@ -96,7 +93,7 @@ class Resource(Held, abc.ABC):
         return facts
 
     @abc.abstractmethod
-    def _look(self) -> ResourceFacts:
+    def _look(self) -> rules.ResourceFacts:
         """Its facts, gathered anew."""
 
     def _look_now(self) -> None:
@@ -127,7 +124,7 @@ class Resource(Held, abc.ABC):
 
     def give_back(self) -> None:
         """See `Held`."""
-        self._device.driver.destroy(self._native)
+        self._device.backend.destroy(self._native)
         self._memory = None
 
     def gone(self) -> HandleStateError:
@@ -162,13 +159,13 @@ class Resource(Held, abc.ABC):
         """How many bytes `map` shows."""
         return self.requirements.size
 
-    def bind(self, memory: DeviceMemory, offset: int) -> None:
+    def bind(self, memory: MemoryObject, offset: int) -> None:
         """Remember the binding, after the device made it (for the library itself)."""
         self._memory = memory
         self._memory_offset = offset
         self._bound = True
 
-    def rejoin(self, memory: DeviceMemory) -> None:
+    def rejoin(self, memory: MemoryObject) -> None:
         """Another memory object of the payload that it is bound to has it from now on (for the library itself)."""
         self._memory = memory
 
@@ -201,7 +198,7 @@ class Resource(Held, abc.ABC):
         return f"<{type(self).__name__} {self.requirements.size} bytes on {self.device.name}, {state}>"
 
 
-class Buffer(Resource):
+class BufferObject(ResourceObject):
     """A VkBuffer."""
 
     __slots__ = ("ownership", "verdict")
@@ -210,7 +207,7 @@ class Buffer(Resource):
 
     def __init__(
         self,
-        device: Device,
+        device: DeviceState,
         info: vk.BufferCreateInfo,
         verdict: validation_cache.Key | None = None,
         *,
@@ -220,11 +217,11 @@ class Buffer(Resource):
 
         verdict: what its creation was remembered by, if it was. native: one that another binding created.
         """
-        super().__init__(device, device.driver.create_buffer(info) if native is None else native)
+        super().__init__(device, device.backend.create_buffer(info) if native is None else native)
         self.verdict = verdict
         """What calls with it are remembered by (for the library itself)."""
         self._info = info
-        self.ownership: Ownership | None = Ownership() if native is None else None
+        self.ownership: rules.Ownership | None = rules.Ownership() if native is None else None
         """Whether submitted commands released it (for the library itself); None once others have its handle."""
         if verdict is None:  # else its calls are remembered, and its facts are rarely asked for
             self._look_now()
@@ -235,7 +232,9 @@ class Buffer(Resource):
         self.ownership = None
         return super().raw
 
-    def _look(self) -> ResourceFacts:
+    def _look(self) -> rules.ResourceFacts:
+        from extmem.core import rule_facts  # with the rules, which most buffers do not need
+
         types = validation_cache.buffer_types(self.verdict)
         return rule_facts.buffer_facts(self.device, self._info, self.requirements, next(_identities), types)
 
@@ -254,7 +253,7 @@ class Buffer(Resource):
         return self.size
 
 
-class Image(Resource):
+class ImageObject(ResourceObject):
     """A VkImage."""
 
     __slots__ = ("_capabilities", "layouts")
@@ -263,19 +262,19 @@ class Image(Resource):
 
     def __init__(
         self,
-        device: Device,
+        device: DeviceState,
         info: vk.ImageCreateInfo,
-        capabilities: Mapping[int, ExternalMemoryFacts] | None = None,
+        capabilities: Mapping[int, rules.ExternalMemoryFacts] | None = None,
         *,
         native: NativeResource | None = None,
     ) -> None:
         """info: as for `Buffer`. capabilities: what such images can do with each handle type, where the device was
         asked already. native: one that another binding created.
         """
-        super().__init__(device, device.driver.create_image(info) if native is None else native)
+        super().__init__(device, device.backend.create_image(info) if native is None else native)
         self._capabilities = capabilities
         self._info = info
-        self.layouts: Layouts | None = Layouts(info) if native is None else None
+        self.layouts: rules.Layouts | None = rules.Layouts(info) if native is None else None
         """The layouts that submitted commands left it in (for the library itself); None once others have its handle."""
         self._look_now()
 
@@ -285,7 +284,9 @@ class Image(Resource):
         self.layouts = None
         return super().raw
 
-    def _look(self) -> ResourceFacts:
+    def _look(self) -> rules.ResourceFacts:
+        from extmem.core import rule_facts
+
         known = self._capabilities
         return rule_facts.image_facts(self.device, self._exact, self.requirements, next(_identities), known)
 
@@ -312,33 +313,21 @@ class Image(Resource):
         with self._device.use() as device, self.use():
             found = rules.check_get_image_subresource_layout(subresource, self._exact)
             device.report(found, "vkGetImageSubresourceLayout")
-            return device.driver.image_subresource_layout(self._exact, subresource)
+            return device.backend.image_subresource_layout(self._exact, subresource)
 
 
-def buffer_over(memory: DeviceMemory) -> Buffer:
-    """`DeviceMemory.buffer`."""
-    with memory.use() as holding, holding.device.making:
-        return _buffer_over(memory, holding)
+def keep_resource(holding: Holding, resource: ResourceObject) -> None:
+    """The dedicated buffer or image of a memory object, which extmem made for it: it ends with the memory.
+
+    Copies bind it by themselves, unless the caller would break a rule by binding it, as where the payload's description
+    states a resource that was not made for external memory.
+    """
+    resource.native.private = holding.device.check == "off" or not _breaks(holding, resource)
+    holding.resource = resource
 
 
-def _buffer_over(memory: DeviceMemory, holding: Holding) -> Buffer:
-    made = holding.resource
-    if holding.dedicated is None and (made is None or made.closed):
-        types = holding.export_handle_types or holding.import_handle_type
-        external = vk.ExternalMemoryBufferCreateInfo(types) if types else None
-        usage, size = holding.descriptor.usage or _COPYING, holding.descriptor.payload_size
-        made = holding.device.create_buffer(vk.BufferCreateInfo(size=size, usage=usage, p_next=external))
-        holding.resource = made
-    if not isinstance(made, Buffer):
-        raise UnsupportedError(
-            f"this memory is dedicated to {'an image' if isinstance(made, Image) else 'a resource of its own'}; bind "
-            "and use that (`DeviceMemory.resource` has what `open` made)",
-            requires_one_of=["memory that is not dedicated to an image"],
-        )
-    if made.closed:
-        raise HandleStateError("the buffer that this memory is dedicated to is destroyed; keep it while you use that")
-    if made.memory is None:
-        holding.device.bind_buffer_memory(made, memory, holding.descriptor.payload_offset)
-    elif made.memory.closed:
-        made.rejoin(memory)  # another memory object of the same payload, which bound it
-    return made
+def _breaks(holding: Holding, resource: ResourceObject) -> bool:
+    facts, memory = resource.facts, holding.facts()
+    if facts.kind == "buffer":
+        return bool(rules.check_bind_buffer_memory(vk.BindBufferMemoryInfo(), facts, memory))
+    return bool(rules.check_bind_image_memory(vk.BindImageMemoryInfo(), facts, memory))

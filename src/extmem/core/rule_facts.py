@@ -2,90 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
-from extmem.rules import DeviceFacts, MemoryTypeFacts
+from extmem.core import arguments, image_queries
+from extmem.core.device_facts import chained, external_facts, external_types, single_bits
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
-    from extmem.core.memory_record import Holding
-    from extmem.devices.backend import Driver
+    from extmem.core.device_state import DeviceState
     from extmem.devices.resources import Requirements
 
-__all__ = [
-    "buffer_capabilities",
-    "buffer_facts",
-    "device_facts",
-    "external_facts",
-    "external_types",
-    "image_facts",
-    "memory_facts",
-    "single_bits",
-]
+__all__ = ["buffer_capabilities", "buffer_facts", "image_facts", "transfer_capability"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_LONGEST_CHAIN = 64
-_STOOD_IN_FOR = frozenset(
-    {
-        "VK_KHR_external_memory",
-        "VK_KHR_external_memory_fd",
-        "VK_KHR_external_memory_win32",
-        "VK_EXT_external_memory_host",
-        "VK_EXT_queue_family_foreign",
-    }
-)
-"""Extensions whose structs and commands the host and CUDA devices take, which have none of Vulkan's own."""
-_identities = itertools.count(1)
-"""What tells the logical devices of this process apart."""
-
-
-def single_bits(mask: int) -> Iterable[int]:
-    """The bits of a mask, one at a time, lowest first."""
-    while mask > 0:
-        bit = mask & -mask
-        yield bit
-        mask ^= bit
-
-
-def device_facts(driver: Driver) -> DeviceFacts:
-    """What the rules need of a device that is opened now; it does not change while the device lives."""
-    properties = driver.memory_properties()
-    queues, features = driver.queue_facts, driver.enabled_features
-    return DeviceFacts(
-        name=driver.identity.device_name,
-        device_uuid=driver.identity.device_uuid,
-        driver_uuid=driver.identity.driver_uuid,
-        memory_types=tuple(
-            MemoryTypeFacts(int(kind.property_flags), properties.memory_heaps[kind.heap_index].size)
-            for kind in properties.memory_types
-        ),
-        min_imported_host_pointer_alignment=driver.min_imported_host_pointer_alignment,
-        identity=next(_identities),
-        queue_family_count=queues.queue_family_count if queues is not None else None,
-        queue_families=queues.created if queues is not None else None,
-        api_version=queues.api_version if queues is not None else None,
-        extensions=queues.extensions if queues is not None else _STOOD_IN_FOR,
-        synchronization2="synchronization2" in features if queues is not None and features is not None else None,
-        queue_flags=queues.queue_flags if queues is not None else None,
-        features=features,
-        max_framebuffer=driver.max_framebuffer,
-    )
-
-
-def external_facts(properties: vk.ExternalMemoryProperties) -> rules.ExternalMemoryFacts:
-    """The device's answer for one handle type, as the rules take it."""
-    return rules.ExternalMemoryFacts(
-        int(properties.external_memory_features),
-        int(properties.export_from_imported_handle_types),
-        int(properties.compatible_handle_types),
-    )
+_TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
 def buffer_capabilities(
-    device: Device, info: vk.BufferCreateInfo, handle_types: int
+    device: DeviceState, info: vk.BufferCreateInfo, handle_types: int
 ) -> dict[int, rules.ExternalMemoryFacts]:
     """vkGetPhysicalDeviceExternalBufferProperties for each of the types, for buffers like this one.
 
@@ -103,41 +38,35 @@ def buffer_capabilities(
         answer = device.buffer_answers.get((flags, usage, bit)) if asked.p_next is None else None
         if answer is None:
             asked.handle_type = HandleType(bit)
-            answer = external_facts(device.driver.external_buffer_properties(asked).external_memory_properties)
+            answer = external_facts(device.backend.external_buffer_properties(asked).external_memory_properties)
             if asked.p_next is None:
                 device.buffer_answers[flags, usage, bit] = answer
         answers[bit] = answer
     return answers
 
 
+def transfer_capability(device: DeviceState, handle_type: int) -> rules.ExternalMemoryFacts:
+    """`Device.transfer_capability`."""
+    device.check_open()
+    known = device.buffer_answers.get((0, _TRANSFER, handle_type))
+    if known is None:
+        with device.use():
+            bit = arguments.single_type(handle_type)
+            known = buffer_capabilities(device, vk.BufferCreateInfo(usage=_TRANSFER), bit)[bit]
+    return known
+
+
 def _usage2(info: vk.BufferCreateInfo) -> vk.BufferUsageFlags2CreateInfo | None:
     """The usage that is chained, for a question about such buffers."""
-    for node in _nodes(info):
+    for node in chained(info):
         if type(node) is vk.BufferUsageFlags2CreateInfo:
             return vk.BufferUsageFlags2CreateInfo(node.usage)
     return None
 
 
-def _nodes(info: object) -> Iterable[object]:
-    """What is chained, of chains that were not judged yet: they may end in themselves, or in anything."""
-    node, left = getattr(info, "p_next", None), _LONGEST_CHAIN
-    while node is not None and left:
-        yield node
-        node, left = node.p_next if isinstance(node, vk.ChainStruct) else None, left - 1
-
-
-def external_types(info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> int:
-    """handleTypes that are chained; 0 for none, and for what is not a number."""
-    structs = (vk.ExternalMemoryBufferCreateInfo, vk.ExternalMemoryImageCreateInfo)
-    for node in _nodes(info):
-        if isinstance(node, structs):
-            return int(node.handle_types) if isinstance(node.handle_types, int) else 0
-    return 0
-
-
 def _resource(
     kind: str,
-    device: Device,
+    device: DeviceState,
     info: vk.BufferCreateInfo | vk.ImageCreateInfo,
     requirements: Requirements,
     identity: int,
@@ -160,7 +89,7 @@ def _resource(
 
 
 def buffer_facts(
-    device: Device,
+    device: DeviceState,
     info: vk.BufferCreateInfo,
     requirements: Requirements,
     identity: int,
@@ -173,7 +102,7 @@ def buffer_facts(
 
 
 def image_facts(
-    device: Device,
+    device: DeviceState,
     info: vk.ImageCreateInfo,
     requirements: Requirements,
     identity: int,
@@ -183,22 +112,5 @@ def image_facts(
     types = external_types(info)
     known = capabilities
     if known is None:
-        from extmem.core import image_queries
-
         known = image_queries.image_capabilities(device, info, tuple(single_bits(types)))
     return _resource("image", device, info, requirements, identity, types, known)
-
-
-def memory_facts(holding: Holding, *, alive: bool = True) -> rules.MemoryFacts:
-    """A memory object's tracked state."""
-    return rules.MemoryFacts(
-        size=holding.size,
-        memory_type_index=holding.memory_type_index,
-        export_handle_types=holding.export_handle_types,
-        import_handle_type=holding.import_handle_type,
-        dedicated=holding.dedicated,
-        device_uuid=holding.device.uuid,
-        exported_nt_types=holding.exported_nt_types,
-        alive=alive,
-        device_identity=holding.device.facts.identity,
-    )

@@ -8,16 +8,11 @@ that changes, or that has more in it than the key can say: those have no key, an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from extmem import vk
 
-if TYPE_CHECKING:
-    from extmem.api.device import Device
-    from extmem.core.memory_record import Holding
-    from extmem.core.resources import Buffer
-
-__all__ = ["Key", "Verdicts", "of_allocation", "of_binding", "of_buffer", "of_fd"]
+__all__ = ["Key", "Verdicts", "buffer_types", "of_allocation", "of_buffer"]
 
 Key: TypeAlias = tuple[object, ...]
 _ROOM = 1_024
@@ -68,20 +63,3 @@ def buffer_types(key: Key | None) -> int | None:
     """The handle types of a buffer with this key."""
     types = key[-1] if key is not None else None
     return int(types) if isinstance(types, int) else None
-
-
-def of_binding(device: Device, offset: int, buffer: Buffer, holding: Holding) -> Key | None:
-    """vkBindBufferMemory of a buffer that was not bound, to memory that is not dedicated, both of this device."""
-    if buffer.verdict is None or not buffer.fresh or holding.dedicated is not None or not isinstance(offset, int):
-        return None
-    if buffer.device is not device or holding.device is not device:
-        return None
-    types, needs = (holding.export_handle_types, holding.import_handle_type), buffer.requirements.size
-    return "bind", buffer.verdict, needs, offset, holding.size, holding.memory_type_index, types
-
-
-def of_fd(info: vk.MemoryGetFdInfoKHR, holding: Holding) -> Key | None:
-    """vkGetMemoryFdKHR of memory that is not dedicated."""
-    if info.p_next is not None or holding.dedicated is not None or not isinstance(info.handle_type, int):
-        return None
-    return "fd", info.handle_type, holding.export_handle_types, holding.import_handle_type

@@ -15,10 +15,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from extmem import rules
 from extmem.core.placement import place_of
 from extmem.owning import unsettled
-from extmem.rules import Place
-from extmem.rules.commands import overlap
 
 if TYPE_CHECKING:
     from extmem.core.memory_record import Holding
@@ -98,7 +97,9 @@ def _looked_through(holding: Holding) -> list[Any]:
     return [a for a in arrays if a.holding is holding or _overlap(here, holding.size, a.holding)]
 
 
-def _overlap(place: Place, size: int, other: Holding) -> bool:
+def _overlap(place: rules.Place, size: int, other: Holding) -> bool:
+    from extmem.rules.transfer_commands import overlap  # of the rules, which opening a device does not need
+
     return overlap(place, 0, place_of(other, 0), 0, size, other.size)
 
 

@@ -1,4 +1,4 @@
-"""`Driver`: what the layers above need of any device, in the specification's words.
+"""`Backend`: what the layers above need of any device, in the specification's words.
 
 A driver allocates, exports, imports and maps, and answers capability queries. It knows nothing of names, NT handles,
 the object manager or rules: whoever calls it has checked the call. It still validates enough of a stranger's fd or
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.resources import NativeResource, Requirements
     from extmem.owning import OwnedFd, Uses
-    from extmem.sharing.kinds import Kind
+    from extmem.sharing.kinds import Backing
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
 
@@ -32,7 +32,7 @@ __all__ = [
     "Allocation",
     "Answers",
     "DeviceIdentity",
-    "Driver",
+    "Backend",
     "FdFacts",
     "ImageRegion",
     "Mapping",
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class Answers(Protocol):
-    """What can be asked of a device that is not open. See `Driver` for each."""
+    """What can be asked of a device that is not open. See `Backend` for each."""
 
     @property
     def min_imported_host_pointer_alignment(self) -> int:
@@ -163,7 +163,7 @@ class Mapping(Protocol):
         """Whether the pages may be written; writing to others kills the process (SIGSEGV)."""
 
 
-class Driver(Protocol):
+class Backend(Protocol):
     """One device. Closing it does not touch its allocations."""
 
     @property
@@ -175,7 +175,7 @@ class Driver(Protocol):
         """Who it is."""
 
     @property
-    def payload_kind(self) -> Kind:
+    def payload_backing(self) -> Backing:
         """What its payloads' descriptors are to the object manager."""
 
     @property

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdoptsMemory",
-    "AdoptsPointers",
+    "WrapsPointers",
     "DescribesFormats",
     "FinishesLater",
-    "HandsOver",
-    "ImportsDescribed",
+    "ReleasesOwnership",
+    "ImportsByDescriptor",
     "ImportsHandles",
     "RepeatsImports",
 ]
@@ -74,7 +74,7 @@ class RepeatsImports(Protocol):
     """A driver that imports many payloads that are alike faster than one by one: a Vulkan device's."""
 
     def known_imports(self, size: int, memory_type_index: int, handle_type: int) -> Callable[[int], Allocation]:
-        """`Driver.import_fd` with these arguments, known and not dedicated, of one fd after the other."""
+        """`Backend.import_fd` with these arguments, known and not dedicated, of one fd after the other."""
 
 
 @runtime_checkable
@@ -86,18 +86,18 @@ class FinishesLater(Protocol):
 
 
 @runtime_checkable
-class HandsOver(Protocol):
+class ReleasesOwnership(Protocol):
     """An allocation of a device that owns what it used until it gives it away: a Vulkan device's."""
 
-    def hand_over(self) -> None:
+    def release_ownership(self) -> None:
         """Release the payload to its other users, and wait until that is done; what a program holds is left alone."""
 
 
 @runtime_checkable
-class AdoptsPointers(Protocol):
+class WrapsPointers(Protocol):
     """A driver whose memory other code of the process makes, too, and knows by its address."""
 
-    def adopt_pointer(self, address: int, size: int) -> Allocation:
+    def wrap_pointer(self, address: int, size: int) -> Allocation:
         """The allocation that is mapped at `address`, to be shared; its size is what the driver says.
 
         Errors: UnsupportedError where it cannot be exported, where another allocation than one that begins at `address`
@@ -106,14 +106,14 @@ class AdoptsPointers(Protocol):
 
 
 @runtime_checkable
-class ImportsDescribed(Protocol):
+class ImportsByDescriptor(Protocol):
     """A driver of another API than Vulkan, for which a payload's descriptor says all that is to be said of it."""
 
     @property
     def producer(self) -> str:
         """`Descriptor.producer` of what it allocates."""
 
-    def import_described(
+    def import_by_descriptor(
         self,
         handle: int,
         origin: Origin,

@@ -26,7 +26,7 @@ class Requirements(msgspec.Struct, frozen=True, gc=False):
 
 
 class NativeResource(msgspec.Struct):
-    """A buffer or image as its device has it. Ownership: destroyed by `Driver.destroy`, or when it is lost."""
+    """A buffer or image as its device has it. Ownership: destroyed by `Backend.destroy`, or when it is lost."""
 
     kind: Literal["buffer", "image"]
     requirements: Requirements

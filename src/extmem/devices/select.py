@@ -15,7 +15,7 @@ from extmem.devices import host
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import DeviceIdentity, Driver, Offer
+    from extmem.devices.backend import Backend, DeviceIdentity, Offer
 
 __all__ = ["VARIABLE", "choose", "cuda_offers", "describe", "enumerate_offers"]
 
@@ -47,7 +47,7 @@ def choose(
     uuid: bytes | str | None = None,
     luid: bytes | None = None,
     name: str | None = None,
-) -> Driver:
+) -> Backend:
     """The best device that fits all that is asked for.
 
     kind: "host", "vulkan" or "cuda"; uuid: deviceUUID as 16 bytes or as text; luid: deviceLUID as 8 bytes, as
@@ -109,7 +109,7 @@ _LOOKS: dict[str, Callable[[], list[Offer]]] = {
 """In this order a device is looked for by its kind or UUID. What finds the devices of a kind is imported to look."""
 
 
-def describe(device: Offer | Driver) -> str:
+def describe(device: Offer | Backend) -> str:
     """One line that says which device this is."""
     identity = device.identity
     return f"{device.kind} {identity.device_name!r}, UUID {identity.device_uuid.hex()}"

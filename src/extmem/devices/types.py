@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from extmem import vk
-    from extmem.devices.backend import Answers, Driver
+    from extmem.devices.backend import Answers, Backend
 
 __all__ = [
     "DeviceIdentity",
@@ -83,7 +83,7 @@ class Offer:
     identity: DeviceIdentity
     rank: int
     """Better devices have lower ranks: GPUs before the host device, that before processors that pose as GPUs."""
-    open: Callable[[], Driver]
+    open: Callable[[], Backend]
     answers: Callable[[], Answers] | None = None
     """Who answers for it while it is not open; None where it has to be opened for that."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from extmem.errors import HandleStateError
 from extmem.handles._linux import same_open_file
 from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import OwnedFd, Use, Uses, copy_fd, out_of_descriptors
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class FdHandle(OwnedHandle):
 
     def fileno(self) -> int:
         """The descriptor, so that select, socket.send_fds and os functions take the handle itself."""
-        if self._state is not OPEN or self._pid != HERE.pid:
+        if self._state is not OPEN or self._pid != current_process.pid:
             self.check_open()
         return self._value
 

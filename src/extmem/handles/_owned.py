@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 
 __all__ = ["CLOSED", "OPEN", "TAKEN", "OwnedHandle"]
 
@@ -35,7 +35,7 @@ class OwnedHandle(abc.ABC):
 
     def __init__(self, value: int) -> None:
         self._value = value
-        self._pid = HERE.pid
+        self._pid = current_process.pid
         self._state = OPEN
 
     # What a kind of handle defines.
@@ -60,7 +60,7 @@ class OwnedHandle(abc.ABC):
 
         Called again after it raised, it tries again.
         """
-        if self._pid != HERE.pid:
+        if self._pid != current_process.pid:
             if self._state is OPEN:
                 self._state = FORKED
             return
@@ -73,10 +73,10 @@ class OwnedHandle(abc.ABC):
                 f"this {self._word} ({self._value:#x}) is {self._state}; its value may be another object's by now, "
                 "so use a handle that is still open"
             )
-        if self._pid != HERE.pid:
+        if self._pid != current_process.pid:
             raise HandleStateError(
                 f"this {self._word} ({self._value:#x}) belongs to process {self._pid}, and this is its forked child "
-                f"{HERE.pid}; start children with spawn and pass the handle, or open the name again"
+                f"{current_process.pid}; start children with spawn and pass the handle, or open the name again"
             )
 
     def __int__(self) -> int:
@@ -113,7 +113,7 @@ class OwnedHandle(abc.ABC):
 
     def __del__(self) -> None:
         # It warns, and nothing more: what the handle holds is an `Owner`, which gives itself back.
-        if getattr(self, "_state", CLOSED) is OPEN and not sys.is_finalizing() and self._pid == HERE.pid:
+        if getattr(self, "_state", CLOSED) is OPEN and not sys.is_finalizing() and self._pid == current_process.pid:
             warnings.warn(
                 f"unclosed {type(self).__name__}({self._value:#x})", ResourceWarning, source=self._origin, stacklevel=2
             )

@@ -15,8 +15,8 @@ class FdPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     descriptor: bytes
     """The payload's self-description."""
-    kind: int
-    """What the file is to the object manager (`sharing.kinds.Kind`)."""
+    backing: int
+    """What the file is to the object manager (`sharing.kinds.Backing`)."""
     identity: int
     """What tells the payload from others of the driver."""
     writable: bool

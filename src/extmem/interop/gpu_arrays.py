@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
-from extmem.core import cross_api
+from extmem.core import cross_api, shared_devices
 from extmem.errors import InternalError, UnsupportedError
 from extmem.interop.device_array import DeviceArray
 from extmem.sharing.layout import Axes, layout_for
 
 if TYPE_CHECKING:
-    from extmem.api.device import Device
-    from extmem.api.memory import DeviceMemory
+    from extmem.core.device_state import DeviceState
+    from extmem.core.memory_object import MemoryObject
     from extmem.core.memory_record import Holding
     from extmem.devices.backend import Allocation
 
@@ -73,9 +73,7 @@ def on_gpu(holding: Holding) -> Place | None:
         return _placed(holding.allocation, device)
     if device.kind == "host":
         return None
-    from extmem.api import functions
-
-    found = functions.cuda_device(device.uuid)
+    found = shared_devices.cuda_device(device.uuid)
     if found is None or found.described is None:
         return None
     with device.making:
@@ -83,7 +81,7 @@ def on_gpu(holding: Holding) -> Place | None:
     return _placed(companion, found)
 
 
-def _imported(holding: Holding, cuda: Device) -> Allocation:
+def _imported(holding: Holding, cuda: DeviceState) -> Allocation:
     """The companion: what CUDA imports of another device's memory. The caller holds that device's `making`."""
     described = cuda.described
     way = cross_api.handle_of(holding.allocation)
@@ -95,20 +93,20 @@ def _imported(holding: Holding, cuda: Device) -> Allocation:
         )
     handle, kind = way
     origin = cross_api.origin(holding.descriptor, kind)
-    made = holding.companion = described.import_described(handle, origin, writable=holding.writable)
+    made = holding.companion = described.import_by_descriptor(handle, origin, writable=holding.writable)
     return made
 
 
-def _placed(allocation: Allocation, device: Device) -> Place:
-    driver: Any = device.driver
-    pointer, ordinal = getattr(allocation, "live", None), getattr(driver, "ordinal", None)
+def _placed(allocation: Allocation, device: DeviceState) -> Place:
+    backend: Any = device.backend
+    pointer, ordinal = getattr(allocation, "live", None), getattr(backend, "ordinal", None)
     if not isinstance(pointer, int) or not isinstance(ordinal, int):
         raise InternalError(f"{allocation!r} of {device.name} tells no device pointer")
-    return Place(pointer, ordinal, bool(getattr(allocation, "is_host_memory", False)), driver.wait)
+    return Place(pointer, ordinal, bool(getattr(allocation, "is_host_memory", False)), backend.wait)
 
 
 def device_array(
-    memory: DeviceMemory,
+    memory: MemoryObject,
     *,
     dtype: object = None,
     shape: Axes = None,
@@ -124,7 +122,7 @@ def device_array(
 
 
 def _device_array(
-    memory: DeviceMemory,
+    memory: MemoryObject,
     holding: Holding,
     dtype: object,
     shape: Axes,
@@ -151,10 +149,10 @@ def _device_array(
         )
         if as_described:
             holding.pattern = pattern
-    return pattern.kept_by(memory.lent(holding))
+    return pattern.kept_by(loan(holding, memory.loans))
 
 
-def on_no_gpu(what: str, device: Device) -> UnsupportedError:
+def on_no_gpu(what: str, device: DeviceState) -> UnsupportedError:
     """The error for memory (`what`) of which no GPU array can be made."""
     return UnsupportedError(
         f"this memory ({what}) is on {device.name}, and CUDA knows no such GPU here; open it on the CUDA device "

@@ -31,7 +31,7 @@ def write(holding: Holding, data: object, offset: SupportsIndex | None, cast: bo
         )
     if views.shares_bytes(octets, holding):
         octets = memoryview(bytes(octets))
-    holding.device.driver.write(holding.allocation, descriptor.payload_offset + start, octets)
+    holding.device.backend.write(holding.allocation, descriptor.payload_offset + start, octets)
 
 
 def read(holding: Holding) -> NDArray[Any]:
@@ -39,7 +39,7 @@ def read(holding: Holding) -> NDArray[Any]:
     descriptor = holding.descriptor
     layout = layout_for(descriptor.payload_size, descriptor.array)
     octets = new_octets(descriptor.payload_size)
-    holding.device.driver.read(holding.allocation, descriptor.payload_offset, octets)
+    holding.device.backend.read(holding.allocation, descriptor.payload_offset, octets)
     return numpy_view(octets, layout)
 
 
@@ -50,7 +50,7 @@ def read_bytes(holding: Holding, offset: SupportsIndex, size: SupportsIndex | No
     if start < 0 or count < 0 or start + count > whole:
         raise ValueError(f"{count} bytes from offset {start} reach outside the payload of {whole} bytes")
     octets = bytearray(count)
-    holding.device.driver.read(holding.allocation, holding.descriptor.payload_offset + start, memoryview(octets))
+    holding.device.backend.read(holding.allocation, holding.descriptor.payload_offset + start, memoryview(octets))
     return octets
 
 
@@ -59,4 +59,4 @@ def fill(holding: Holding, value: SupportsIndex) -> None:
     byte, descriptor = whole_number(value, "value"), holding.descriptor
     if not 0 <= byte <= 255:
         raise ValueError(f"value is {byte}; a byte is 0 to 255")
-    holding.device.driver.fill(holding.allocation, descriptor.payload_offset, descriptor.payload_size, byte)
+    holding.device.backend.fill(holding.allocation, descriptor.payload_offset, descriptor.payload_size, byte)

@@ -10,7 +10,7 @@ import sys
 from extmem.errors import UnsupportedError
 from extmem.manager.api import BrokerStatus, Manager, Reference
 from extmem.objects import PayloadRow
-from extmem.sharing.kinds import Kind
+from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
 from extmem.sharing.terms import Exported, Imported, ShareTerms
 
@@ -19,7 +19,7 @@ __all__ = [
     "BrokerStatus",
     "Exported",
     "Imported",
-    "Kind",
+    "Backing",
     "Manager",
     "PayloadFd",
     "PayloadRow",

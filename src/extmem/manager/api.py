@@ -13,7 +13,7 @@ from extmem.handles import HandleEntry, HandleInfo
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, error_for
 from extmem.objects.kmt import bad_number
 from extmem.owning import Owner, Step
-from extmem.sharing.kinds import Kind, Share
+from extmem.sharing.kinds import Backing, Share
 from extmem.sharing.terms import Exported, Imported
 
 __all__ = ["BrokerStatus", "Manager", "Reference"]
@@ -92,7 +92,7 @@ class Manager(abc.ABC):
         sddl: str | None,
         inherit: bool,
         strict_kmt: bool = False,
-        kind: Kind = Kind.HOST,
+        backing: Backing = Backing.HOST_FILE,
         identity: int = 0,
         reference: Reference | None = None,
     ) -> Exported:
@@ -101,7 +101,7 @@ class Manager(abc.ABC):
         reference: records the memory object, here and wherever one is made: without it, the caller frees the number.
 
         fd: borrowed; on Windows the payload's HANDLE, of an object that was made under this very name and security.
-        kind: what it is; `identity` tells apart the payloads of kinds whose fds the kernel does not.
+        backing: what it is. `identity` distinguishes payloads whose fds the kernel does not distinguish.
         """
 
     @abc.abstractmethod

@@ -32,13 +32,13 @@ What could not be given back, because the system refused or an exception came in
 back the rest.
 """
 
+from extmem.owning._join_thread import join_thread
 from extmem.owning._system import close_native
-from extmem.owning._threads import joined
 from extmem.owning.fd import OwnedDescriptor, OwnedFd, copy_fd, late_imports, out_of_descriptors
-from extmem.owning.handlers import raised_by_handler
 from extmem.owning.held import Held, Use, Uses, unsettled, work_off
 from extmem.owning.lock import Lock
 from extmem.owning.owner import Making, Owner, Step, do_last, living
+from extmem.owning.signal_handlers import raised_by_handler
 
 __all__ = [
     "Held",
@@ -56,7 +56,7 @@ __all__ = [
     "late_imports",
     "out_of_descriptors",
     "raised_by_handler",
-    "joined",
+    "join_thread",
     "living",
     "unsettled",
     "work_off",

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Generic, NoReturn, Self, TypeVar
 
 from extmem.errors import ExtmemError, HandleStateError, UnsupportedError
-from extmem.owning.handlers import raised_by_handler
+from extmem.owning.signal_handlers import raised_by_handler
 
 __all__ = ["Held", "Use", "Uses", "unsettled", "work_off"]
 

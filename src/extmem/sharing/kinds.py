@@ -1,19 +1,28 @@
-"""What a payload's file descriptor is, and how a payload is shared."""
+"""Kinds of shareable objects, what a payload's handles are, and how a payload is shared."""
 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
-__all__ = ["Kind", "Share"]
+__all__ = ["Backing", "ObjectKind", "Share"]
 
 
-class Kind(IntEnum):
-    """What a payload's file descriptor is."""
+class ObjectKind(IntEnum):
+    """The kind of a shareable object: which type of kernel object it is on Windows, and which rights exist on it.
 
-    HOST = 1
-    """A memfd, sealed against shrinking and growing."""
-    OPAQUE = 2
-    """A driver's own descriptor (opaque fd, dma-buf)."""
+    The values 2 and 3 are reserved for semaphores and fences.
+    """
+
+    MEMORY = 1
+
+
+class Backing(IntEnum):
+    """What the handles of a payload are: file descriptors on Linux, NT handles on Windows."""
+
+    HOST_FILE = 1
+    """A memory file: a memfd that is sealed against shrinking and growing, or a section."""
+    DRIVER_FD = 2
+    """A handle that a driver created: an opaque fd, a dma-buf, an NT handle of a driver's object."""
 
 
 class Share(IntFlag):

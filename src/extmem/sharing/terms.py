@@ -41,11 +41,11 @@ class Exported(NamedTuple):
 class Imported(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A new memory object on a shared payload.
 
-    Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is the exporter's word, to be
-    parsed as a stranger's. `name` is the full path, None if there is none; `object` or `kmt` is 0 where there is none.
-    `kind` is what the payload's descriptor is (`sharing.kinds.Kind`); `capacity` the bytes of a host payload's sealed
-    file, as the broker found them, and 0 for others. `identity` is what the
-    exporter told it apart by.
+    Ownership: `memory` until `Manager.free`, `payload` until its `close`. `descriptor` is what the exporter stated, to
+    be parsed as untrusted input. `name` is the full path, None if there is none; `object` or `kmt` is 0 where there is
+    none. `backing` is what the payload's file is (`sharing.kinds.Backing`). `capacity` is the number of bytes of a host
+    payload's sealed file, as the broker measured it, and 0 for others. `identity` is the number by which the exporter
+    distinguishes it.
     """
 
     memory: int
@@ -55,7 +55,7 @@ class Imported(msgspec.Struct, frozen=True, gc=False, eq=False):
     descriptor: bytes
     kmt: int
     name: str | None
-    kind: int = 1
+    backing: int = 1
     capacity: int = 0
     identity: int = 0
     reference: Any = None

@@ -20,7 +20,7 @@ import msgspec
 
 from extmem.errors import PeerProtocolError
 from extmem.objects import Part
-from extmem.sharing.kinds import Kind
+from extmem.sharing.kinds import Backing
 from extmem.wire.limits import (
     I64,
     MAX_DESCRIPTOR,
@@ -125,7 +125,7 @@ __all__ = [
     "NOT_DECODED",
     "Imported",
     "Inherit",
-    "Kind",
+    "Backing",
     "Kmt",
     "KmtAlive",
     "ListHandles",
@@ -250,7 +250,7 @@ class HolderRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     holder: U32
     granted: U32
     exporting: bool
-    kind: U8
+    backing: U8
     share: U8
     kmt: U32
     strict_kmt: bool
@@ -273,7 +273,7 @@ class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     granted: U32
     kmt: U32
     strict_kmt: bool
-    kind: U8
+    backing: U8
     name: Name | None
     descriptor: Payload
     record: Record

@@ -107,7 +107,7 @@ class Handle(Message, tag=69):
     inherit: bool
     protect: bool
     mode: U8
-    kind: U8
+    backing: U8
     descriptor: Payload
     record: Record
     identity: I64 = 0

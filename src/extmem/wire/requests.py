@@ -60,9 +60,9 @@ class Hello(Message, tag=1):
 
 
 class Export(Message, tag=2):
-    """Share a payload (one fd). `kind` is what the fd is (`Kind`), `identity` only for kinds that state it."""
+    """Share a payload (one fd). `backing` is what the fd is (`Backing`), `identity` only for backings that state it."""
 
-    kind: U8
+    backing: U8
     descriptor: Payload
     share: U8
     name: Name | None

@@ -100,12 +100,12 @@ def writes(found):
         return False
 def attempts(fd):
     '''All the ways of giving the descriptor of a read-only payload back as something better.'''
-    from extmem.wire import Kind
+    from extmem.wire import Backing
     how = dict(access=ALL, sddl='D:(A;;GA;;;WD)', inherit=False)
-    yield lambda: m.export(fd, b'', share=Share.NT, name='as opaque', kind=Kind.OPAQUE, **how)
-    yield lambda: m.export(fd, b'', share=Share.NT, name='stated', kind=Kind.OPAQUE, identity=5, **how)
+    yield lambda: m.export(fd, b'', share=Share.NT, name='as opaque', backing=Backing.DRIVER_FD, **how)
+    yield lambda: m.export(fd, b'', share=Share.NT, name='stated', backing=Backing.DRIVER_FD, identity=5, **how)
     yield lambda: m.export(fd, b'', share=Share.NT, name='as host', **how)
-    yield lambda: m.export(fd, b'', share=Share.KMT, name=None, kind=Kind.OPAQUE, **how)
+    yield lambda: m.export(fd, b'', share=Share.KMT, name=None, backing=Backing.DRIVER_FD, **how)
     yield lambda: m.export(fd, b'', share=Share.KMT, name=None, **how)
 def climb(found):
     '''What came of all attempts to write: True where one did.'''

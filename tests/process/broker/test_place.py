@@ -206,7 +206,7 @@ def test_a_look_at_the_lock_keeps_no_broker_from_starting(own_runtime: Runtime, 
 
 def test_a_look_at_the_lock_costs_a_living_broker_nothing(own_runtime: Runtime, start: Start) -> None:
     tried = own_runtime.path / "tried"
-    with own_broker(own_runtime, noted("server", "hand_over", tried)) as broker:
+    with own_broker(own_runtime, noted("server", "release_ownership", tried)) as broker:
         holder = start(NEVER)
         holder("a = share('x', b'hello')")
         remove_lock_and_socket(own_runtime.path)

@@ -263,11 +263,12 @@ def test_a_name_that_was_given_up_and_taken_by_another_is_the_later_ones(own_run
 
 
 DRIVER = """
-from extmem.wire import Kind
+from extmem.wire import Backing
 def driver(name, sddl):
     fd = os.open('/dev/zero', os.O_RDWR)
     try:
-        how = dict(share=Share.NT, name=name, access=ALL, sddl=sddl, inherit=True, kind=Kind.OPAQUE, identity=7)
+        how = dict(share=Share.NT, name=name, access=ALL, sddl=sddl, inherit=True, identity=7)
+        how |= dict(backing=Backing.DRIVER_FD)
         return m.export(fd, b'', **how)
     finally: os.close(fd)
 """

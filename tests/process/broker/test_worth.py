@@ -52,10 +52,10 @@ def test_a_reader_of_the_systems_broker_does_not_become_a_writer(own_runtime: Ru
 def test_one_file_is_one_payload_of_one_kind(start: Start) -> None:
     peer = start()
     peer(
-        "from extmem.wire import Kind\nfd = payload()\nhow = dict(share=Share.NT, access=ALL, sddl=None, "
+        "from extmem.wire import Backing\nfd = payload()\nhow = dict(share=Share.NT, access=ALL, sddl=None, "
         "inherit=False)\nfirst = m.export(fd, b'', name='a', **how)"
     )
-    error = peer.fails("m.export(fd, b'', name='b', kind=Kind.OPAQUE, identity=9, **how)")
+    error = peer.fails("m.export(fd, b'', name='b', backing=Backing.DRIVER_FD, identity=9, **how)")
     assert error.is_a("InvalidHandleError") and "shared as HOST already" in error.message
     assert peer("m.export(fd, b'', name='c', **how).payload == first.payload")
 
@@ -64,11 +64,12 @@ def test_one_file_is_one_payload_of_one_kind(start: Start) -> None:
 
 
 DRIVER = """
-from extmem.wire import Kind
+from extmem.wire import Backing
 def driver(name, sddl, make):
     fd = make()
     try:
-        how = dict(share=Share.NT, name=name, access=ALL, sddl=sddl, inherit=True, kind=Kind.OPAQUE, identity=7)
+        how = dict(share=Share.NT, name=name, access=ALL, sddl=sddl, inherit=True, identity=7)
+        how |= dict(backing=Backing.DRIVER_FD)
         return m.export(fd, b'', **how)
     finally: os.close(fd)
 def memfd():

@@ -10,7 +10,7 @@ import pytest
 import extmem
 from extmem import raw
 from extmem.api import Device
-from extmem.api.functions import chosen_anew
+from extmem.core.shared_devices import chosen_anew
 from extmem.devices.host import HAS_FDS
 from extmem.errors import DescriptorError, DriverError, RuleViolation, UnsupportedError
 from extmem.testing.children import Peer

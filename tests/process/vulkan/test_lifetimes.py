@@ -168,7 +168,8 @@ def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: st
 @pytest.mark.parametrize("polite", [True, False])
 def test_a_forked_child_closes_nothing_of_its_parent(forking: Peer, polite: bool) -> None:
     forking(
-        "forked('memory.close() or everyday.close() or handle.close() or device.driver.close()', polite)", polite=polite
+        "forked('memory.close() or everyday.close() or handle.close() or device.backend.close()', polite)",
+        polite=polite,
     )
     assert forking("bytes(memory.read()[:4]), bytes(everyday.read()[:4]), handle.info.handle_count") == (
         b"mine",

@@ -11,8 +11,9 @@ import pytest
 
 import extmem
 from extmem import raw
-from extmem.api import Descriptor, Device, DeviceMemory
+from extmem.api import Device, DeviceMemory
 from extmem.errors import DescriptorError, RuleViolation
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, PEER, import_fd
 from tests.process.vulkan.conftest import ENVIRONMENT
@@ -62,7 +63,7 @@ def test_without_a_description_the_everyday_door_asks_for_one(device: Device) ->
         peer("first, second = map(raw.fd_handle, fds)")
         error = peer.fails("device.open(first)")
         assert error.is_a(DescriptorError) and "extmem.raw.import_payload" in error.message
-        peer("said = extmem.api.Descriptor.parse(data)", data=memory.descriptor.encode())
+        peer("said = extmem.Descriptor.parse(data)", data=memory.descriptor.encode())
         peer("memory = raw.import_payload(device, second, said)")
         assert peer("memory.size, memory.read().tobytes()[:4], second.closed, first.closed") == (
             1000,
@@ -112,7 +113,7 @@ def test_a_named_payload_of_a_device_that_is_not_here_says_which_are(device: Dev
             access=int(extmem.Access.READ_WRITE),
             sddl=None,
             inherit=False,
-            kind=device.driver.payload_kind,
+            backing=device.backend.payload_backing,
             identity=memory.holding.allocation.stated_identity,
         )
         with pytest.raises(extmem.UnsupportedError) as error:

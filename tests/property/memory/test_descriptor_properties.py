@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from extmem import vk
 from extmem.errors import DescriptorError
-from extmem.sharing.descriptor.descriptor import ArrayInfo, Descriptor, ImageInfo
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
 
 U32, U64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 u32, u64 = st.integers(0, U32), st.integers(0, U64)

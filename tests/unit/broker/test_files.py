@@ -14,7 +14,7 @@ import pytest
 from extmem.broker.files import ALLOWED, Sort, inspect, is_writable, look
 from extmem.objects import Refused, Status
 from extmem.testing.leaks import descriptors
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 SIZE = mmap.PAGESIZE
 SEALED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
@@ -121,7 +121,7 @@ ALL = (
 )  # fmt: skip
 MEMORY_FILES = (memfd, unsealed, half_sealed, empty, reading, write_only, by_path_alone)
 READABLE = (memfd, unsealed, half_sealed, empty, reading)
-GOOD = {Kind.HOST: (memfd, reading), Kind.OPAQUE: (*READABLE, a_device)}
+GOOD = {Backing.HOST_FILE: (memfd, reading), Backing.DRIVER_FD: (*READABLE, a_device)}
 
 
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
@@ -132,9 +132,9 @@ def test_what_sort_of_file_it_is(make: Callable[[], int]) -> None:
     os.close(fd)
 
 
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", Backing)
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
-def test_what_may_be_a_payload_of_each_kind(make: Callable[[], int], kind: Kind) -> None:
+def test_what_may_be_a_payload_of_each_kind(make: Callable[[], int], kind: Backing) -> None:
     fd = make()
     try:
         if make in GOOD[kind]:
@@ -143,18 +143,18 @@ def test_what_may_be_a_payload_of_each_kind(make: Callable[[], int], kind: Kind)
         with pytest.raises(Refused) as caught:
             inspect(kind, fd, 0, 1000)
         assert caught.value.status is Status.INVALID_PARAMETER
-        assert ("memfd_create" if kind is Kind.HOST else "what the driver gave") in caught.value.detail
+        assert ("memfd_create" if kind is Backing.HOST_FILE else "what the driver gave") in caught.value.detail
     finally:
         os.close(fd)
 
 
 def test_every_kind_says_which_files_it_may_be() -> None:
-    assert set(ALLOWED) == set(Kind)
+    assert set(ALLOWED) == set(Backing)
     assert not any(sorts & {Sort.STRANGE, Sort.PROCESS} for sorts in ALLOWED.values())
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_a_memory_file_is_known_by_its_inode_whatever_kind_and_identity_are_claimed(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", Backing)
+def test_a_memory_file_is_known_by_its_inode_whatever_kind_and_identity_are_claimed(kind: Backing) -> None:
     fd = memfd()
     found = os.fstat(fd)
     for stated in (0, 77):
@@ -163,8 +163,8 @@ def test_a_memory_file_is_known_by_its_inode_whatever_kind_and_identity_are_clai
     os.close(fd)
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_it_is_worth_what_its_own_open_mode_and_seals_are(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", Backing)
+def test_it_is_worth_what_its_own_open_mode_and_seals_are(kind: Backing) -> None:
     for make, writable in ((memfd, True), (reading, False)):
         fd = make()
         assert inspect(kind, fd, 0, 1000).writable is writable is is_writable(fd)
@@ -176,7 +176,7 @@ def test_it_is_worth_what_its_own_open_mode_and_seals_are(kind: Kind) -> None:
 
 
 def test_the_size_of_a_sealed_file_is_told_and_a_drivers_is_not_known() -> None:
-    for make, kind, size in ((memfd, Kind.HOST, SIZE), (a_device, Kind.OPAQUE, 0)):
+    for make, kind, size in ((memfd, Backing.HOST_FILE, SIZE), (a_device, Backing.DRIVER_FD, 0)):
         fd = make()
         assert inspect(kind, fd, 0, 1000).capacity == size
         os.close(fd)
@@ -184,16 +184,16 @@ def test_the_size_of_a_sealed_file_is_told_and_a_drivers_is_not_known() -> None:
 
 def test_a_stated_identity_is_one_users_own() -> None:
     fd = a_device()
-    assert inspect(Kind.OPAQUE, fd, 77, 1000).identity == inspect(Kind.OPAQUE, fd, 77, 1000).identity
-    assert inspect(Kind.OPAQUE, fd, 77, 1000).identity != inspect(Kind.OPAQUE, fd, 77, 1001).identity
+    assert inspect(Backing.DRIVER_FD, fd, 77, 1000).identity == inspect(Backing.DRIVER_FD, fd, 77, 1000).identity
+    assert inspect(Backing.DRIVER_FD, fd, 77, 1000).identity != inspect(Backing.DRIVER_FD, fd, 77, 1001).identity
     os.close(fd)
 
 
 def test_without_one_two_descriptors_of_a_device_are_two_payloads() -> None:
     """All fds of a device node have one inode: who exports one must not be given another's payload."""
     fd, other = a_device(), a_device()
-    assert inspect(Kind.OPAQUE, fd, 0, 1000).identity != inspect(Kind.OPAQUE, other, 0, 1001).identity
-    assert inspect(Kind.OPAQUE, fd, 0, 1000).inode == 0
+    assert inspect(Backing.DRIVER_FD, fd, 0, 1000).identity != inspect(Backing.DRIVER_FD, other, 0, 1001).identity
+    assert inspect(Backing.DRIVER_FD, fd, 0, 1000).inode == 0
     os.close(fd)
     os.close(other)
 

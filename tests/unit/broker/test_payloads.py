@@ -15,7 +15,7 @@ from extmem.broker.payloads import Payloads
 from extmem.broker.shares import Shares
 from extmem.testing.leaks import descriptors
 from extmem.testing.waiting import wait_until
-from extmem.wire import READ_ONLY, READ_WRITE, Kind
+from extmem.wire import READ_ONLY, READ_WRITE, Backing
 
 SIZE = mmap.PAGESIZE
 
@@ -44,7 +44,7 @@ def kept() -> Iterator[Payloads]:
     assert shares.used == 0
 
 
-def add(kept: Payloads, payload: int, fd: int, kind: Kind = Kind.HOST) -> None:
+def add(kept: Payloads, payload: int, fd: int, kind: Backing = Backing.HOST_FILE) -> None:
     if payload not in kept:
         kept._shares.take(1000, 1)
     kept.add(payload, inspect(kind, fd, 0, 1000), fd, 1000, 1)
@@ -80,13 +80,13 @@ def test_writers_still_can_write_and_map(kept: Payloads) -> None:
 
 def test_a_drivers_descriptor_goes_out_as_it_came(kept: Payloads) -> None:
     fd = os.open("/dev/zero", os.O_RDWR)
-    add(kept, 1, fd, Kind.OPAQUE)
+    add(kept, 1, fd, Backing.DRIVER_FD)
     assert kept.mode_for(1, False) == READ_WRITE and kept.fd_for(1, READ_ONLY) == fd
 
 
 def test_the_size_of_a_sealed_file_is_told_and_a_drivers_is_not_known(kept: Payloads) -> None:
     add(kept, 1, memfd())
-    add(kept, 2, os.open("/dev/zero", os.O_RDWR), Kind.OPAQUE)
+    add(kept, 2, os.open("/dev/zero", os.O_RDWR), Backing.DRIVER_FD)
     assert (kept.given(1).capacity, kept.given(2).capacity) == (SIZE, 0)
 
 

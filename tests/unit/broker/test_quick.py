@@ -69,12 +69,12 @@ class World:
             inherit=False,
         )
         self.shares.take(session.token.uid, session.process)
-        given = Given(wire.Kind.HOST, (1, made.payload), True, 0, 1, made.payload)
+        given = Given(wire.Backing.HOST_FILE, (1, made.payload), True, 0, 1, made.payload)
         self.payloads.add(made.payload, given, os.memfd_create("x"), session.token.uid, session.process)
         record = self.model.payload_record(made.payload)
         from extmem.broker.announcing import Facts
 
-        facts = Facts(record.descriptor, wire.Kind.HOST, 0, session.token.uid, strict_kmt=False)
+        facts = Facts(record.descriptor, wire.Backing.HOST_FILE, 0, session.token.uid, strict_kmt=False)
         self.dispatch.facts[made.payload] = facts
         return made.memory
 

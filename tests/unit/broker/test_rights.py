@@ -13,7 +13,7 @@ from extmem.broker.rights import RIGHTS, Right, When, Who, permit
 from extmem.errors import PeerProtocolError
 from extmem.objects import Refused, Status
 from extmem.wire.limits import Message
-from tests.unit.broker.test_wire import REQUESTS
+from tests.unit.wire.test_codec import REQUESTS
 
 OWN, OTHER = 1000, 2000
 

@@ -15,7 +15,7 @@ from extmem.broker.signing import KEY_FILE, Signer, restore_key
 from extmem.errors import UnsupportedError
 from extmem.objects import Refused, Status
 from extmem.wire.runtime_dir import RuntimeDir
-from tests.unit.broker.test_wire import LONGEST_RECORD
+from tests.unit.wire.test_codec import LONGEST_RECORD
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 RECORD = wire.HolderRecord(

@@ -101,11 +101,11 @@ def test_what_has_to_be_opened_is_closed_again() -> None:
     (offer,) = host.offers()
     closed: list[str] = []
 
-    class Driver(type(offer.open())):  # type: ignore[misc]  # the host device's class
+    class Backend(type(offer.open())):  # type: ignore[misc]  # the host device's class
         def close(self) -> None:
             closed.append("closed")
 
-    facts = describe_offer(dataclasses.replace(offer, answers=None, open=Driver))
+    facts = describe_offer(dataclasses.replace(offer, answers=None, open=Backend))
     assert closed == ["closed"] and facts == describe_offer(offer)
 
 

@@ -9,7 +9,6 @@ import random
 import pytest
 
 from extmem import vk
-from extmem.api import Descriptor
 from extmem.cli._payloads import (
     access_in_words,
     describe_kind,
@@ -19,7 +18,7 @@ from extmem.cli._payloads import (
     short_name,
 )
 from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, ObjectManager, PayloadRow, Share, Token
-from extmem.sharing.descriptor.descriptor import ArrayInfo, ImageInfo
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
 
 
 def _array(pid: int) -> bytes:

@@ -18,12 +18,12 @@ from extmem.testing import fake_vulkan
 
 def test_there_is_a_host_device() -> None:
     (offer,) = [offer for offer in select.enumerate_offers() if offer.kind == "host"]
-    driver = offer.open()
-    assert driver.kind == "host" and driver.identity == offer.identity
-    who = driver.identity
+    backend = offer.open()
+    assert backend.kind == "host" and backend.identity == offer.identity
+    who = backend.identity
     assert (len(who.device_uuid), len(who.driver_uuid), who.luid) == (16, 16, None)
     assert who.driver_version and "host memory" in who.device_name
-    driver.close()
+    backend.close()
 
 
 def test_it_is_chosen_by_kind_uuid_and_name() -> None:

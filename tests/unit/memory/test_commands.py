@@ -128,7 +128,7 @@ def test_barriers_are_judged(vulkan_device: Device) -> None:
         info = vk.BufferMemoryBarrier(NOTHING, NOTHING, source, target, buffer, 0, int(vk.WHOLE_SIZE))
         commands.pipeline_barrier(TRANSFER, TRANSFER, buffer_memory_barriers=[info])
 
-    facts = vulkan_device.driver.queue_facts
+    facts = vulkan_device.backend.queue_facts
     assert facts is not None
     with Bound(vulkan_device, shared=True) as a:
         with vulkan_device.commands() as commands:
@@ -268,14 +268,14 @@ def test_a_buffer_over_memory_outlives_the_object_that_made_it(any_device: Devic
 def test_a_block_that_two_threads_end_is_submitted_once(any_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     with Bound(any_device) as one:
         commands = any_device.commands()
-        submit, submitted = any_device.driver.submit, []
+        submit, submitted = any_device.backend.submit, []
 
         def ended_again(record: Any, *others: Any) -> None:
             submitted.append(record)
             commands.__exit__(None, None, None)  # as another thread may, at this moment
             submit(record, *others)
 
-        monkeypatch.setattr(any_device.driver, "submit", ended_again)
+        monkeypatch.setattr(any_device.backend, "submit", ended_again)
         with commands:
             commands.fill_buffer(one.buffer, 0x07070707)
         assert len(submitted) == 1

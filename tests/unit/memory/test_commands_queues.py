@@ -132,7 +132,7 @@ def test_commands_that_do_not_end_are_told_so_and_hold_what_they_use(monkeypatch
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
         memory = device.allocate(64)
         memory.fill(1)
-        moving = device.driver.transfer  # type: ignore[attr-defined]  # a Vulkan driver's
+        moving = device.backend.transfer  # type: ignore[attr-defined]  # a Vulkan driver's
         moving._patience = 0.05
         signals = moving._commands.vkWaitForFences
         monkeypatch.setattr(moving._commands, "vkWaitForFences", lambda *_: int(vk.Result.TIMEOUT))

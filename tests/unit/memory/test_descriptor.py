@@ -11,8 +11,8 @@ import pytest
 from extmem import vk
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.rules import PayloadFacts
-from extmem.sharing.descriptor.descriptor import ArrayInfo, Descriptor, ImageInfo
-from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT, VERSION
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
+from extmem.sharing.limits import DESCRIPTOR_LIMIT, VERSION
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 MAX = (1 << 63) - 1

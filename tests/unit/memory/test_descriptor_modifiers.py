@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from extmem import vk
-from extmem.api import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
 from extmem.errors import DescriptorError, UnsupportedError
-from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
 RGBA, LINEAR, DRM = 37, int(vk.ImageTiling.LINEAR), int(vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT)
 U64, U32, MAX = (1 << 64) - 1, 0xFFFF_FFFF, (1 << 63) - 1

@@ -32,7 +32,7 @@ def device(fake: fake_vulkan.FakeVulkan) -> Iterator[Device]:
 @contextlib.contextmanager
 def interrupted(device: Any, how: str) -> Iterator[None]:
     """Within the block a submission happens, and an exception comes before its end is seen."""
-    transfer = device.driver.transfer
+    transfer = device.backend.transfer
     commands = transfer._commands
     wait = commands.vkWaitForFences
 

@@ -17,8 +17,7 @@ import pytest
 import extmem
 from extmem import raw, vk
 from extmem.api import Device
-from extmem.api.warning import RuleWarning
-from extmem.errors import DescriptorError, DriverError, HandleStateError, RuleViolation, UnsupportedError
+from extmem.errors import DescriptorError, DriverError, HandleStateError, RuleViolation, RuleWarning, UnsupportedError
 
 T = vk.ExternalMemoryHandleTypeFlagBits
 Call = Callable[[Device, Any], object]

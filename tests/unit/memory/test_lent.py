@@ -146,7 +146,7 @@ def test_a_devices_own_handles_go_out(vulkan_device: Device) -> None:
     mine: Any = vulkan_device
     given = raw.vk_handles(mine)
     assert given.device == raw.vk_device(mine) and given.queue and given.queue_index == 0
-    assert given.extensions == mine.driver.enabled
+    assert given.extensions == mine.backend.enabled
     again = raw.adopt_device(
         given.instance,
         given.physical_device,

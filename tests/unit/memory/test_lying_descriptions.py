@@ -12,7 +12,7 @@ import pytest
 import extmem
 from extmem import raw, vk
 from extmem.api import Device
-from extmem.core import allocating
+from extmem.core import allocating, describing
 from extmem.testing import fake_vulkan
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -49,8 +49,10 @@ def described(device: Device, name: str | None, types: int = 0, **changes: Any) 
     share = vk.ExportMemoryWin32HandleInfoKHR(None, 0x8000_0001, name) if name is not None else None
     types = types or int(W32)
     info = vk.MemoryAllocateInfo(SIZE, 0, vk.ExportMemoryAllocateInfo(types, share))
-    told = msgspec.structs.replace(device.describe(SIZE, 0, types, None), payload_size=SIZE, **changes)
-    return allocating.allocate_memory(device, info, allocating.Everyday(descriptor=told))
+    told = msgspec.structs.replace(
+        describing.describe_allocation(device, SIZE, 0, types, None), payload_size=SIZE, **changes
+    )
+    return extmem.DeviceMemory(*allocating.allocate_memory(device, info, allocating.Everyday(descriptor=told)))
 
 
 LIES = (

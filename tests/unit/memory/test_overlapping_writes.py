@@ -65,8 +65,8 @@ def test_bytes_of_another_payload_are_not_copied_first(
 ) -> None:
     """Copying costs as much memory as is written, so it is done where it has to be."""
     given: list[type] = []
-    write = any_device.driver.write
-    monkeypatch.setattr(any_device.driver, "write", lambda *args: (given.append(type(args[2].obj)), write(*args)))
+    write = any_device.backend.write
+    monkeypatch.setattr(any_device.backend, "write", lambda *args: (given.append(type(args[2].obj)), write(*args)))
     with any_device.allocate(SIZE) as other:
         other.write(BYTES[::-1])
         view, mine = other.map(), memory.map()

@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from extmem import raw, vk
-from extmem.api import Buffer, Descriptor, Device
+from extmem.api import Buffer, Device
 from extmem.devices.host import HAS_FDS
 from extmem.errors import RuleViolation
+from extmem.sharing.descriptor import Descriptor
 from extmem.vk.copies import copied
 
 TRANSFER = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
@@ -194,18 +195,18 @@ def test_what_cannot_be_a_struct_is_left_to_the_rules() -> None:
 
 
 def test_a_resource_of_another_binding_is_judged_by_its_own_facts(vulkan_device: Device) -> None:
-    driver = vulkan_device.driver
+    backend = vulkan_device.backend
     info = vk.BufferCreateInfo(size=64, usage=TRANSFER)
-    theirs = driver.create_buffer(info)
+    theirs = backend.create_buffer(info)
     with raw.adopt_buffer(vulkan_device, theirs.raw, info) as ours:
         info.size = 1 << 30
         ours.create_info.size = 1 << 30
         assert ours.size == ours.create_info.size == 64
-    driver.destroy(theirs)
+    backend.destroy(theirs)
     picture = image_info()
     picture.p_next, picture.queue_family_indices = None, ()
-    other = driver.create_image(picture)
+    other = backend.create_image(picture)
     with raw.adopt_image(vulkan_device, other.raw, picture) as ours_too:
         picture.extent.width = 512
         assert ours_too.create_info.extent == vk.Extent3D(16, 16, 1)
-    driver.destroy(other)
+    backend.destroy(other)

@@ -79,7 +79,7 @@ def test_a_released_image_is_acquired_before_it_is_used(device: Device, laid_out
 
 
 def test_a_programs_own_barrier_releases_and_acquires(device: Device, laid_out: Image) -> None:
-    facts = device.driver.queue_facts
+    facts = device.backend.queue_facts
     assert facts is not None
     ours, outside = facts.queue_family, int(vk.QUEUE_FAMILY_EXTERNAL)
     whole = vk.ImageSubresourceRange(vk.ImageAspectFlagBits.COLOR, 0, 1, 0, 1)

@@ -1,4 +1,4 @@
-"""Explanations: everything has one, examples are real, and what is unknown gets a hint."""
+"""Explanations: everything has one, examples are real, and an unknown name gets a hint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEMORIES = {
 
 
 class Desk:
-    """Stands where a device stands, asks the rules, and keeps what they say."""
+    """Takes the place of a device: calls the rules, and keeps their violations."""
 
     def __init__(self, facts: rules.DeviceFacts, found: list[rules.Violation], features: int, exported: T) -> None:
         self.facts, self.found, self.features, self.exported = facts, found, features, exported
@@ -103,7 +103,7 @@ class Desk:
 
 
 def run(source: str, vuid: str) -> set[str]:
-    """What the rules say about an example. Its last line may be a struct, judged as its call would."""
+    """Return the violations of an example. Its last line may be a struct, which is checked as in its call."""
     found: list[rules.Violation] = []
     cannot_import = vuid.endswith(("09861", "09862", "01747"))
     features = 0 if cannot_import else 6

@@ -1,4 +1,4 @@
-"""No check ever raises, whatever the fields hold: it reports, or it stays silent."""
+"""No check raises an exception, whatever the fields contain: it reports a violation, or nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ value = st.one_of(sane, sane, junk)
 
 
 def struct(cls: type) -> st.SearchStrategy[Any]:
-    """A struct of this class with anything in its fields; half of the fields keep their defaults."""
+    """Return a struct of this class with arbitrary values in its fields; half of the fields keep their defaults."""
     names = [f.name for f in fields(cls) if f.name != "p_next"]
     return st.dictionaries(st.sampled_from(names), value, max_size=len(names)).map(lambda kw: cls(**kw))
 
@@ -117,7 +117,7 @@ memory = st.builds(
 
 
 def told(found: list[rules.Violation]) -> None:
-    """Whatever is reported is a known rule with all its parts, once."""
+    """Each violation is of a rule of the ledger, has all its parts, and is reported once."""
     for v in found:
         assert ledger.find(v.vuid).status in ("checked", "on request")
         assert v.where and v.problem and v.remedy and v.rule
@@ -207,7 +207,7 @@ family_index = st.one_of(st.sampled_from([0, 1, 7, 2**32 - 1, 2**32 - 2, 2**32 -
 
 
 def barrier(cls: type) -> st.SearchStrategy[Any]:
-    """A barrier with anything in its fields, mostly between families that exist."""
+    """Return a barrier with arbitrary values in its fields, mostly between families that exist."""
     return st.builds(_moved, struct(cls), family_index, family_index)
 
 

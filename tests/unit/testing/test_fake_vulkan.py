@@ -13,7 +13,7 @@ import extmem
 from extmem import vk
 from extmem.api import Device
 from extmem.devices.host import HAS_FDS
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer
 from extmem.testing.fake_vulkan.gpus import from_plain, to_plain
@@ -40,9 +40,9 @@ def device(fake: fake_vulkan.FakeVulkan) -> Iterator[Device]:
         yield opened
 
 
-def driver_of(device: Device) -> VulkanDriver:
-    assert isinstance(device.driver, VulkanDriver)
-    return device.driver
+def backend_of(device: Device) -> VulkanBackend:
+    assert isinstance(device.backend, VulkanBackend)
+    return device.backend
 
 
 def problems(fake: fake_vulkan.FakeVulkan) -> list[str]:
@@ -128,93 +128,93 @@ def test_a_lost_device_stays_lost_and_others_do_not(fake: fake_vulkan.FakeVulkan
 # Misuse. Each has its twin in what the tests above do without any.
 
 
-def _twice_freed(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
+def _twice_freed(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
     raw = memory.raw
     memory.close()
-    driver.commands.vkFreeMemory(driver.handle, raw, ffi.NULL)
+    backend.commands.vkFreeMemory(backend.handle, raw, ffi.NULL)
 
 
-def _of_another_device(driver: VulkanDriver) -> None:
-    other = driver.another()
+def _of_another_device(backend: VulkanBackend) -> None:
+    other = backend.another()
     memory = other.allocate(SIZE, 0, b"")
-    driver.commands.vkFreeMemory(driver.handle, memory.raw, ffi.NULL)
+    backend.commands.vkFreeMemory(backend.handle, memory.raw, ffi.NULL)
     memory.close()
     other.close()
 
 
-def _left_behind(driver: VulkanDriver) -> None:
-    other = driver.another()
+def _left_behind(backend: VulkanBackend) -> None:
+    other = backend.another()
     memory = other.allocate(SIZE, 0, b"")
     other.commands.vkDestroyDevice(other.handle, ffi.NULL)
     memory.close()  # what it is on is gone: this is one misuse more
     other.close()  # and so is this
 
 
-def _not_acquired(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"", handle_types=SHARED)
-    driver.fill(memory, 0, SIZE, 1)
+def _not_acquired(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"", handle_types=SHARED)
+    backend.fill(memory, 0, SIZE, 1)
     memory.owner = "here"  # which it is not: it was released after the fill
-    driver.fill(memory, 0, SIZE, 2)
+    backend.fill(memory, 0, SIZE, 2)
     memory.close()
 
 
-def _bound_past_the_end(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
-    buffer = driver.create_buffer(vk.BufferCreateInfo(size=2 * SIZE, usage=_USAGE))
-    assert driver.commands.vkBindBufferMemory(driver.handle, buffer.raw, memory.raw, 0)
-    driver.destroy(buffer)
+def _bound_past_the_end(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
+    buffer = backend.create_buffer(vk.BufferCreateInfo(size=2 * SIZE, usage=_USAGE))
+    assert backend.commands.vkBindBufferMemory(backend.handle, buffer.raw, memory.raw, 0)
+    backend.destroy(buffer)
     memory.close()
 
 
-def _bound_twice(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
-    buffer = driver.create_buffer(vk.BufferCreateInfo(size=SIZE, usage=_USAGE))
-    driver.bind(memory, 0, buffer)
+def _bound_twice(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
+    buffer = backend.create_buffer(vk.BufferCreateInfo(size=SIZE, usage=_USAGE))
+    backend.bind(memory, 0, buffer)
     with contextlib.suppress(extmem.DriverError):
-        driver.bind(memory, 0, buffer)
-    driver.destroy(buffer)
+        backend.bind(memory, 0, buffer)
+    backend.destroy(buffer)
     memory.close()
 
 
-def _crooked_range(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
+def _misaligned_range(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
     memory.map()
     area = ffi.new("VkMappedMemoryRange *", (int(_S.MAPPED_MEMORY_RANGE), ffi.NULL, memory.raw, 3, 100))
-    driver.commands.vkFlushMappedMemoryRanges(driver.handle, 1, area)
+    backend.commands.vkFlushMappedMemoryRanges(backend.handle, 1, area)
     memory.close()
 
 
-def _other_family(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
+def _other_family(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
     with contextlib.suppress(extmem.DriverError):
-        driver.transfer.run(lambda c: _barrier(driver, c.buffer, driver.buffer_of(memory).raw, OURS, EXTERNAL), [])
+        backend.transfer.run(lambda c: _barrier(backend, c.buffer, backend.buffer_of(memory).raw, OURS, EXTERNAL), [])
     memory.close()
 
 
-def _barrier(driver: VulkanDriver, commands: Any, buffer: int, source: int, target: int) -> None:
+def _barrier(backend: VulkanBackend, commands: Any, buffer: int, source: int, target: int) -> None:
     barrier = ffi.new("VkBufferMemoryBarrier *")
     barrier.sType, barrier.buffer, barrier.size = int(_S.BUFFER_MEMORY_BARRIER), buffer, int(vk.WHOLE_SIZE)
     barrier.srcQueueFamilyIndex, barrier.dstQueueFamilyIndex = source, target
-    driver.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 1, barrier, 0, ffi.NULL)
+    backend.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 1, barrier, 0, ffi.NULL)
 
 
-def _not_exported(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
+def _not_exported(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
     with contextlib.suppress(extmem.DriverError):
-        driver.get_handle(memory.live, SHARED)
+        backend.get_handle(memory.live, SHARED)
     memory.close()
 
 
-MISUSES: dict[str, tuple[Callable[[VulkanDriver], None], str]] = {
+MISUSES: dict[str, tuple[Callable[[VulkanBackend], None], str]] = {
     "freed twice": (_twice_freed, "that was destroyed"),
     "of another device": (_of_another_device, "belongs to Device"),
     "left behind": (_left_behind, "is destroyed while Memory .* live"),
     "not acquired": (_not_acquired, "it was not acquired"),
     "bound past the end": (_bound_past_the_end, f"is bound at 0 of {SIZE}"),
     "bound twice": (_bound_twice, "is bound twice"),
-    "a crooked range": (_crooked_range, "no multiple of"),
-    "released to others, shared with nobody": (_other_family, "is shared with nobody"),
+    "a misaligned range": (_misaligned_range, "not a multiple of"),
+    "released to others, but not shared": (_other_family, "is not shared"),
     "exported, not made for that": (_not_exported, "was not made to be exported"),
 }
 
@@ -222,7 +222,7 @@ MISUSES: dict[str, tuple[Callable[[VulkanDriver], None], str]] = {
 @pytest.mark.parametrize("kind", MISUSES)
 def test_misuse_is_seen(kind: str, fake: fake_vulkan.FakeVulkan, device: Device) -> None:
     run, words = MISUSES[kind]
-    run(driver_of(device))
+    run(backend_of(device))
     found = problems(fake)
     assert found
     with pytest.raises(AssertionError, match=words):
@@ -254,20 +254,20 @@ def test_a_wait_that_fails_leaves_nothing_running(fake: fake_vulkan.FakeVulkan, 
 # Images.
 
 
-def _transition(driver: VulkanDriver, commands: Any, image: int, old: int, new: int) -> None:
+def _transition(backend: VulkanBackend, commands: Any, image: int, old: int, new: int) -> None:
     barrier = ffi.new("VkImageMemoryBarrier *")
     barrier.sType, barrier.image = int(_S.IMAGE_MEMORY_BARRIER), image
     barrier.oldLayout, barrier.newLayout = old, new
     barrier.srcQueueFamilyIndex = barrier.dstQueueFamilyIndex = 0xFFFF_FFFF
     barrier.subresourceRange = (int(vk.ImageAspectFlagBits.COLOR), 0, 1, 0, 1)
-    driver.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 0, ffi.NULL, 1, barrier)
+    backend.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 0, ffi.NULL, 1, barrier)
 
 
 @pytest.mark.parametrize("tiling", [vk.ImageTiling.LINEAR, vk.ImageTiling.OPTIMAL])
 def test_an_image_is_cleared_and_copied_out(
     tiling: vk.ImageTiling, fake: fake_vulkan.FakeVulkan, device: Device
 ) -> None:
-    driver = driver_of(device)
+    backend = backend_of(device)
     wide, high = 5, 3
     info = vk.ImageCreateInfo(
         image_type=vk.ImageType.TYPE_2D,
@@ -283,7 +283,7 @@ def test_an_image_is_cleared_and_copied_out(
     with device.create_image(info) as image, device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as out:
         with device.allocate_memory(vk.MemoryAllocateInfo(image.requirements.size, 0)) as memory:
             device.bind_image_memory(image, memory)
-            buffer = driver.buffer_of(out.holding.allocation).raw  # type: ignore[arg-type]  # the Vulkan device's own
+            buffer = backend.buffer_of(out.holding.allocation).raw  # type: ignore[arg-type]  # the Vulkan device's own
             color = ffi.new("VkClearColorValue *", {"float32": [1.0, 0.5, 0.0, 1.0]})
             area = ffi.new("VkImageSubresourceRange *", (int(vk.ImageAspectFlagBits.COLOR), 0, 1, 0, 1))
             region = ffi.new("VkBufferImageCopy *")
@@ -292,17 +292,17 @@ def test_an_image_is_cleared_and_copied_out(
 
             def record(recorder: Any) -> None:
                 commands = recorder.buffer
-                _transition(driver, commands, image.raw, 0, source)
-                driver.commands.vkCmdClearColorImage(commands, image.raw, source, color, 1, area)
-                _transition(driver, commands, image.raw, source, target)
-                driver.commands.vkCmdCopyImageToBuffer(commands, image.raw, target, buffer, 1, region)
+                _transition(backend, commands, image.raw, 0, source)
+                backend.commands.vkCmdClearColorImage(commands, image.raw, source, color, 1, area)
+                _transition(backend, commands, image.raw, source, target)
+                backend.commands.vkCmdCopyImageToBuffer(commands, image.raw, target, buffer, 1, region)
 
-            driver.transfer.run(record, [])
+            backend.transfer.run(record, [])
             assert bytes(out.read()[: wide * high * 4]) == bytes([0, 128, 255, 255]) * (wide * high)
             assert not problems(fake)
             wrong = int(_Layout.TRANSFER_DST_OPTIMAL)
-            driver.transfer.run(
-                lambda c: driver.commands.vkCmdCopyImageToBuffer(c.buffer, image.raw, wrong, buffer, 1, region), []
+            backend.transfer.run(
+                lambda c: backend.commands.vkCmdCopyImageToBuffer(c.buffer, image.raw, wrong, buffer, 1, region), []
             )
             assert any("is used in layout" in problem for problem in problems(fake))
 
@@ -321,7 +321,7 @@ def test_misuse_in_another_process_ends_it_with_a_number(fake: fake_vulkan.FakeV
             peer(f"device = {fake_vulkan.elsewhere(fake)}")
             assert peer("device.name") == fake_vulkan.NON_COHERENT.name
             peer(
-                f"from extmem.vk.abi import ffi\nd = device.driver\nd.commands.vkFreeMemory(d.handle, {raw}, ffi.NULL)"
+                f"from extmem.vk.abi import ffi\nd = device.backend\nd.commands.vkFreeMemory(d.handle, {raw}, ffi.NULL)"
             )
             peer("device.close()")
             peer.connection.close()
@@ -337,9 +337,9 @@ def test_what_was_there_before_comes_back() -> None:
 
 def test_struct_memory_is_read_and_not_kept(device: Device) -> None:
     """What the caller does with its structs afterwards is no matter."""
-    driver = driver_of(device)
+    backend = backend_of(device)
     asked = to_c(vk.BufferCreateInfo(size=64, usage=_USAGE))
     made = ffi.new("uint64_t *")
-    assert not driver.commands.vkCreateBuffer(driver.handle, asked.cdata, ffi.NULL, made)
+    assert not backend.commands.vkCreateBuffer(backend.handle, asked.cdata, ffi.NULL, made)
     ffi.memmove(asked.cdata, b"\xff" * ffi.sizeof("VkBufferCreateInfo"), ffi.sizeof("VkBufferCreateInfo"))
-    driver.commands.vkDestroyBuffer(driver.handle, made[0], ffi.NULL)
+    backend.commands.vkDestroyBuffer(backend.handle, made[0], ffi.NULL)

@@ -9,8 +9,9 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.api import Descriptor, Device
+from extmem.api import Device
 from extmem.handles import FdHandle
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Child
 

@@ -82,7 +82,7 @@ def _works(device: Device) -> None:
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_fd_never_reaches_the_device_in_use(kind: str) -> None:
     with with_manners(bad_fd_poisons=True) as (fake, device), bad_fd(kind) as fd_number:
-        own = device.driver.raw  # type: ignore[attr-defined]  # the Vulkan device's own
+        own = device.backend.raw  # type: ignore[attr-defined]  # the Vulkan device's own
         with pytest.raises(extmem.ExtmemError) as caught:
             import_fd(device, fd_number)
         assert f"{fd_number} is " in str(caught.value) or "the fd " in str(caught.value)
@@ -110,7 +110,7 @@ def test_planted_missing_proof_poisons_the_process(monkeypatch: pytest.MonkeyPat
     with with_manners(bad_fd_poisons=True) as (fake, device), bad_fd("looks like one") as fd_number:
         with pytest.raises(extmem.OutOfMemoryError):
             import_fd(device, fd_number)
-        assert fake.poisoned_by == device.driver.raw  # type: ignore[attr-defined]  # the Vulkan device's own
+        assert fake.poisoned_by == device.backend.raw  # type: ignore[attr-defined]  # the Vulkan device's own
         with pytest.raises(extmem.OutOfMemoryError):
             export(device)
         with extmem.open_device(kind="vulkan") as other, pytest.raises(extmem.OutOfMemoryError):

@@ -7,12 +7,13 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
-from extmem.api import Descriptor, Device, DeviceMemory
+from extmem.api import Device, DeviceMemory
 from extmem.devices.backend import Origin
-from extmem.devices.cuda.backend import CudaDriver
+from extmem.devices.cuda.backend import CudaBackend
 from extmem.handles import KmtHandle, NtHandle
 from extmem.handles._win32 import calls
 from extmem.manager import manager
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing import fake_cuda, fake_vulkan
 from extmem.testing.fake_vulkan.win32 import make_texture, number_of
 from tests.behaviours.steps import KMT, SIZE, W32
@@ -80,18 +81,18 @@ def test_an_array_of_vulkans_memory_is_an_import_by_its_handle(
 
 def test_the_driver_takes_a_name_itself(cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
     """The layers above open the name and pass the handle; who drives the device may pass the name."""
-    driver = cuda.driver
-    assert isinstance(driver, CudaDriver)
+    backend = cuda.backend
+    assert isinstance(backend, CudaBackend)
     with vulkan.allocate((1000,), name=name, dedicated=False) as memory:
         memory.fill(6)
         origin = Origin(memory.allocation_size, int(W32), device_uuid=cuda.uuid)
-        made = driver.import_described(0, origin, name=name)
+        made = backend.import_by_descriptor(0, origin, name=name)
         into = bytearray(1000)
-        driver.read(made, 0, memoryview(into))
+        backend.read(made, 0, memoryview(into))
         assert set(into) == {6}
         made.close()
         with pytest.raises(errors.DriverError, match=f"OPAQUE_WIN32 '{name} of nobody'.*CUDA_ERROR_UNKNOWN|999"):
-            driver.import_described(0, origin, name=f"{name} of nobody")
+            backend.import_by_descriptor(0, origin, name=f"{name} of nobody")
 
 
 # What others share.

@@ -11,10 +11,11 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
-from extmem.api import Descriptor, Device
+from extmem.api import Device
 from extmem.handles import NtHandle
 from extmem.handles._win32 import calls, sections
 from extmem.manager import manager
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer
 from extmem.testing.fake_vulkan.win32 import make_texture, number_of

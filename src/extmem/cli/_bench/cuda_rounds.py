@@ -186,7 +186,7 @@ def churn(uuid: bytes, times: int) -> dict[str, int]:
 
 
 def _held(device: extmem.Device) -> tuple[int, int]:
-    driver: Any = device.driver
-    with driver.gpu.current:
-        _, free, _ = driver.module.cuMemGetInfo()
+    backend: Any = device.backend
+    with backend.gpu.current:
+        _, free, _ = backend.module.cuMemGetInfo()
     return int(free), len(os.listdir("/proc/self/fd"))

@@ -33,7 +33,7 @@ import extmem
 from extmem import vk
 from extmem.cli._bench.floor import Floor, compile_floor
 from extmem.cli._bench.measure import TURNS, Figure, at_most, interleaved, ratio, ratio_in_turns, told
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 
 if sys.platform != "linux":
     raise ImportError("the benchmarks measure Linux's object manager and opaque fds; there is none to measure here")
@@ -107,7 +107,7 @@ def _look(quick: bool) -> _Subject:
             if payload.size <= device.facts.memory_types[payload.memory_type].heap_size // 2:
                 payloads[label] = payload
         victim = exportable(device, _SOFTWARE_VICTIM if software else _GPU_VICTIM)
-        mappable = _driver(device).host_visible[victim.memory_type]
+        mappable = _backend(device).host_visible[victim.memory_type]
         return _Subject(device.uuid, device.name, software, mappable, payloads, victim)
 
 
@@ -116,13 +116,13 @@ _GPUS = (vk.PhysicalDeviceType.DISCRETE_GPU, vk.PhysicalDeviceType.INTEGRATED_GP
 
 def device_type(device: extmem.Device) -> vk.PhysicalDeviceType:
     """VkPhysicalDeviceType of an opened Vulkan device."""
-    return _driver(device).physical.device_type
+    return _backend(device).physical.device_type
 
 
-def _driver(device: extmem.Device) -> VulkanDriver:
-    if not isinstance(device.driver, VulkanDriver):
+def _backend(device: extmem.Device) -> VulkanBackend:
+    if not isinstance(device.backend, VulkanBackend):
         raise TypeError(f"{device!r} is no Vulkan device")
-    return device.driver
+    return device.backend
 
 
 def _bounded(name: str, value: float, bound: float, where: bool) -> Figure:
@@ -292,7 +292,7 @@ def compare_imports(library: str, payload: Payload, rounds: int) -> list[list[in
         floor = Floor(library, strict.uuid)
 
         def importing(device: extmem.Device) -> Callable[[], int]:
-            mappable = _driver(device).host_visible[payload.memory_type]
+            mappable = _backend(device).host_visible[payload.memory_type]
 
             def step() -> int:
                 buffer = device.create_buffer(buffer_info(payload.buffer_size, opaque))
@@ -325,7 +325,7 @@ def import_and_close(name: str, count: int) -> tuple[dict[str, int], int]:
     with extmem.open_device(kind="vulkan") as device:
         with extmem.open(name, device=device) as first:
             size, kind, octets = first.allocation_size, first.memory_type_index, first.size
-        mappable = _driver(device).host_visible[kind]
+        mappable = _backend(device).host_visible[kind]
 
         def once() -> None:
             with device.create_buffer(buffer_info(octets, HandleType.OPAQUE_WIN32)) as buffer:
@@ -353,7 +353,7 @@ def _holdings(device: extmem.Device) -> dict[str, int]:
     mine = [holder for row in manager().snapshot() for holder in row.holders if holder.pid == os.getpid()]
     return {
         "descriptors": descriptors_of(os.getpid()),
-        "memories and buffers of the VkDevice": _driver(device).living,
+        "memories and buffers of the VkDevice": _backend(device).living,
         "memory objects": sum(holder.memories for holder in mine),
         "handles": sum(len(holder.handles) for holder in mine),
     }

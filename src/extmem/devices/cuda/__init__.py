@@ -1,10 +1,10 @@
-"""The CUDA device: NVIDIA's driver behind the `Driver` interface. This module finds what there is of it.
+"""The CUDA device: NVIDIA's driver behind the `Backend` interface. This module finds what there is of it.
 
 ::
 
-    cuda.bindings.driver ──> gpus ──> driver ──> vmm        (memory that CUDA makes, and others import)
+    cuda.bindings.driver ──> gpus ──> backend ──> vmm        (memory that CUDA makes, and others import)
                                │         ├─────> external   (memory that Vulkan or D3D made)
-                            context      └─────> hosted     (host payloads, registered once)
+                            context      └─────> host_registration (host payloads, registered once)
 
 `cuda-bindings` is imported when somebody first looks for a CUDA device: the extra `extmem[cuda]` brings it. The primary
 context of a GPU serves all: it is retained while a device is open, and the thread's current context is left as found.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from extmem import optional
 from extmem.devices import descriptor_shortage
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def all_gpus() -> list[Gpu]:
     CUDA began; DriverError.
     """
     global _began_in
-    pid = HERE.pid
+    pid = current_process.pid
     known = _gpus.get(pid)
     if known is not None:
         return known
@@ -74,7 +74,7 @@ def all_gpus() -> list[Gpu]:
 
 def offers() -> list[Offer]:
     """The CUDA devices of this machine; none where CUDA is not to be had, and `missing` says why."""
-    pid = HERE.pid
+    pid = current_process.pid
     if _missing.get(pid):
         return []
     try:
@@ -88,7 +88,7 @@ def offers() -> list[Offer]:
 
 def missing() -> str:
     """Why `offers` had none; empty where it had some, or was not asked."""
-    return _missing.get(HERE.pid, "")
+    return _missing.get(current_process.pid, "")
 
 
 def forget() -> None:

@@ -1,7 +1,7 @@
-"""`CudaDriver`: a GPU's primary context behind the `Driver` interface.
+"""`CudaBackend`: a GPU's primary context behind the `Backend` interface.
 
-How this works. Memory that is allocated here is CUDA's own (`vmm`); what others made comes in by `import_described`, as
-the payload's descriptor says (`external`), host payloads by registration (`hosted`). The specification's calls for
+How this works. Memory that is allocated here is CUDA's own (`vmm`); memory of other APIs is imported by
+`import_by_descriptor` (`external`), host payloads by registration (`host_registration`). The specification's calls for
 buffers and commands work as on the host device. All copies are done when they return (`waiting`).
 """
 
@@ -32,9 +32,9 @@ from extmem.devices.cuda.waiting import Waiting
 from extmem.devices.fd_copies import copy_of
 from extmem.devices.resources import Requirements
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, Uses
-from extmem.sharing.kinds import Kind
+from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
 from extmem.vk.abi import ffi
 from extmem.vk.handle_types import FROM_D3D
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
     from extmem.owning import OwnedFd
     from extmem.sharing.terms import ShareTerms
 
-__all__ = ["CudaDriver"]
+__all__ = ["CudaBackend"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD = int(HandleType.OPAQUE_FD)
 
 
-class CudaDriver(Held, Answers):
-    """One GPU as a `Driver`. Ownership: holds the primary context until it is closed and nothing of it is left."""
+class CudaBackend(Held, Answers):
+    """One GPU as a `Backend`. Ownership: holds the primary context until it is closed and nothing of it is left."""
 
     def __init__(self, gpu: Gpu) -> None:
         Held.__init__(self)
@@ -61,7 +61,7 @@ class CudaDriver(Held, Answers):
         self.gpu = gpu
         self.module = gpu.module
         self.name = gpu.name
-        self.pid = HERE.pid
+        self.pid = current_process.pid
         self._retained = gpu.retain()
         self.making = Lock()
         """Held while something is made that is made once: an exported handle."""
@@ -78,7 +78,7 @@ class CudaDriver(Held, Answers):
 
     @property
     def identity(self) -> DeviceIdentity:
-        """See `Driver`. CUDA tells no driverUUID: it is zero."""
+        """See `Backend`. CUDA tells no driverUUID: it is zero."""
         return self.gpu.identity
 
     @property
@@ -87,9 +87,9 @@ class CudaDriver(Held, Answers):
         return self.gpu.ordinal
 
     @property
-    def payload_kind(self) -> Kind:
+    def payload_backing(self) -> Backing:
         """The driver's own files, which the kernel does not tell apart."""
-        return Kind.OPAQUE
+        return Backing.DRIVER_FD
 
     @property
     def producer(self) -> str:
@@ -123,10 +123,10 @@ class CudaDriver(Held, Answers):
 
     def alive(self) -> None:
         """HandleStateError once closed, and in a forked child, where CUDA does not work."""
-        if self.pid != HERE.pid:
+        if self.pid != current_process.pid:
             raise HandleStateError(
                 f"the CUDA device {self.name} was opened by process {self.pid}, and this is its forked child "
-                f"{HERE.pid}, where CUDA does not work; start children with spawn"
+                f"{current_process.pid}, where CUDA does not work; start children with spawn"
             )
         if self.closing:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
@@ -162,7 +162,7 @@ class CudaDriver(Held, Answers):
         raise no_images(self.name)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
-        """See `Driver`."""
+        """See `Backend`."""
         self.alive()
         return CudaResource("buffer", self.buffer_requirements(info), size=int(info.size), create_info=info)
 
@@ -201,7 +201,7 @@ class CudaDriver(Held, Answers):
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> CudaAllocation:
-        """See `Driver`. Name and descriptor stay with the object manager: a driver's memory has no room for them."""
+        """See `Backend`. Name and descriptor stay with the object manager: a driver's memory has no room for them."""
         self.alive()
         if memory_type_index != DEVICE_TYPE or size <= 0:
             raise DriverError(
@@ -214,13 +214,13 @@ class CudaDriver(Held, Answers):
         with self.gpu.current:
             return self.vmm.allocate(size, shared=bool(handle_types), terms=terms)
 
-    def adopt_pointer(self, address: int, size: int) -> CudaAllocation:
+    def wrap_pointer(self, address: int, size: int) -> CudaAllocation:
         """Memory that other code of this process made with CUDA, to be shared. See `Vmm.adopt`."""
         self.alive()
         with self.gpu.current:
             return self.vmm.adopt(address, size)
 
-    def import_described(
+    def import_by_descriptor(
         self,
         handle: int,
         origin: Origin,
@@ -230,7 +230,7 @@ class CudaDriver(Held, Answers):
         identity: int = 0,
         writable: bool = True,
     ) -> CudaAllocation:
-        """See `ImportsDescribed`."""
+        """See `ImportsByDescriptor`."""
         self.alive()
         return self._imports.described(handle, origin, payload=payload, name=name, identity=identity, writable=writable)
 
@@ -268,7 +268,7 @@ class CudaDriver(Held, Answers):
         identity: int = 0,
         dedicated: NativeResource | None = None,
     ) -> CudaAllocation:
-        """A host payload: its pages, registered once. Others need their descriptor: `import_described`."""
+        """A host payload: its pages, registered once. Others need their descriptor: `import_by_descriptor`."""
         self.alive()
         if not capacity:
             origin = Origin(size, _FD, dedicated=dedicated is not None)
@@ -276,19 +276,19 @@ class CudaDriver(Held, Answers):
         return self._imports.from_host_payload(payload, size, capacity)
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> CudaAllocation:
-        """See `Driver`. The pages are pinned and mapped until the memory is freed."""
+        """See `Backend`. The pages are pinned and mapped until the memory is freed."""
         self.alive()
         return self._imports.from_host_pointer(address, size)
 
     def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """See `Driver`. What cannot be a driver's is told here; the rest the driver refuses (999), and no harm is done.
+        """See `Backend`. A file that is not a driver's is reported here; the driver refuses others (999) without harm.
 
         CUDA imports OPAQUE_FD alone of the fd types.
         """
         return self._imports.inspect_fd(fd, handle_type, known=known)
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> OwnedFd:
-        """See `Driver`. A driver's fd can always be written through: `read_only` changes nothing here."""
+        """See `Backend`. A driver's fd can always be written through: `read_only` changes nothing here."""
         self.alive()
         fd = _ours(allocation).fd
         if fd is None:
@@ -328,7 +328,7 @@ class CudaDriver(Held, Answers):
         return 1 << HOST_TYPE if self.host_range_mapped(address, 1) else 0
 
     def host_range_mapped(self, address: int, size: int) -> bool:
-        """See `Driver`."""
+        """See `Backend`."""
         return host.range_is_mapped(address, size)
 
     # Bytes.
@@ -340,7 +340,7 @@ class CudaDriver(Held, Answers):
         """Nothing to do: what the host sees of it is coherent."""
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
-        """See `Driver`. cuMemcpyHtoD."""
+        """See `Backend`. cuMemcpyHtoD."""
         at = self._place(allocation, offset, data.nbytes)
         source = ffi.from_buffer(data)
         address = int(ffi.cast("uintptr_t", source))
@@ -349,7 +349,7 @@ class CudaDriver(Held, Answers):
         del source
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
-        """See `Driver`. cuMemcpyDtoH."""
+        """See `Backend`. cuMemcpyDtoH."""
         at = self._place(allocation, offset, into.nbytes)
         target = ffi.from_buffer(into, require_writable=True)
         address = int(ffi.cast("uintptr_t", target))
@@ -358,7 +358,7 @@ class CudaDriver(Held, Answers):
         del target
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
-        """See `Driver`. cuMemsetD8."""
+        """See `Backend`. cuMemsetD8."""
         at = self._place(allocation, offset, size)
         with self.waiting.work(_ours(allocation)):
             self.check(self.module.cuMemsetD8(at, value, size)[0], "cuMemsetD8", f"{size} bytes")
@@ -371,14 +371,14 @@ class CudaDriver(Held, Answers):
 
     def finish_submitted(self) -> None:
         """See `FinishesLater`."""
-        if self.waiting.unfinished and self.pid == HERE.pid:
+        if self.waiting.unfinished and self.pid == current_process.pid:
             with self.gpu.current:
                 self.waiting.finish()
 
     def submit(
         self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
     ) -> None:
-        """See `Driver`. CUDA has no ownership by queue families."""
+        """See `Backend`. CUDA has no ownership by queue families."""
         self.alive()
         with self.waiting.work(uses=uses):
             record(CudaRecorder(self))
@@ -392,7 +392,7 @@ class CudaDriver(Held, Answers):
     # The end.
 
     def free(self, allocation: Allocation) -> None:
-        """See `Driver`."""
+        """See `Backend`."""
         allocation.close()
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ class Answers:
         )
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """See `Driver`."""
+        """See `Backend`."""
         if WIN32_IS_NATIVE:
             return vk.ExternalBufferProperties(_native(int(info.handle_type), int(info.flags), shares=self._gpu.shares))
         if not self._gpu.shares and info.handle_type & host.OPAQUE:

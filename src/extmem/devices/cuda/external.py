@@ -24,7 +24,7 @@ from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Origin
-    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.backend import CudaBackend
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
@@ -49,10 +49,10 @@ _DEDICATED = 1
 class External:
     """Imports of one device."""
 
-    def __init__(self, driver: CudaDriver) -> None:
-        self._driver = driver
-        self._gpu = driver.gpu
-        cu = self._module = driver.module
+    def __init__(self, backend: CudaBackend) -> None:
+        self._backend = backend
+        self._gpu = backend.gpu
+        cu = self._module = backend.module
         attributes = cu.CUpointer_attribute
         self._asked = (
             attributes.CU_POINTER_ATTRIBUTE_CONTEXT,
@@ -114,9 +114,9 @@ class External:
                 if origin.image is None:
                     pointer = self._map(memory, origin, undo)
                 else:
-                    array = images.map_array(self._driver, memory, origin.image, origin.devices, undo)
+                    array = images.map_array(self._backend, memory, origin.image, origin.devices, undo)
                 made = CudaAllocation(
-                    self._driver,
+                    self._backend,
                     origin.size,
                     DEVICE_TYPE,
                     pointer,

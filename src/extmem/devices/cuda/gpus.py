@@ -15,11 +15,11 @@ from extmem.devices.cuda.export_handle import CAPABILITY
 from extmem.devices.cuda.memory import Undo, take, undo_all
 from extmem.devices.cuda.results import fail
 from extmem.errors import UnsupportedError
-from extmem.handles.here import HERE
-from extmem.owning import Lock, Owner, late_imports, soon
+from extmem.handles.process_id import current_process
+from extmem.owning import Lock, Owner, cleanup_thread, late_imports
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.backend import CudaBackend
     from extmem.devices.cuda.host_registration import Registrations
     from extmem.owning import Step
 
@@ -68,7 +68,7 @@ class Gpu:
         self.module = module
         self.ordinal = ordinal
         """CUDA's number of it in this process; the frameworks' too."""
-        self.pid = HERE.pid
+        self.pid = current_process.pid
         result, self.device = module.cuDeviceGet(ordinal)
         self._check(result, "cuDeviceGet")
         result, raw = module.cuDeviceGetName(_NAME_ROOM, self.device)
@@ -96,7 +96,7 @@ class Gpu:
         self.context: Any = None
         """The primary context (CUcontext) while it is retained."""
         self.current = Current(module, None, self.name)
-        self._left: deque[tuple[Undo, memoryview, CudaDriver]] = deque()
+        self._left: deque[tuple[Undo, memoryview, CudaBackend]] = deque()
         """What lost allocations are to give back."""
         self._working = Lock(reentrant=True)
         """Held while things are given back: in their order, also where two threads give back the same ones."""
@@ -128,12 +128,12 @@ class Gpu:
 
         return Offer("cuda", self.identity, RANK, self.open, lambda: Answers(self))
 
-    def open(self) -> CudaDriver:
+    def open(self) -> CudaBackend:
         """Retain the primary context. The caller closes the device."""
         with late_imports():
-            from extmem.devices.cuda.backend import CudaDriver
+            from extmem.devices.cuda.backend import CudaBackend
 
-        return CudaDriver(self)
+        return CudaBackend(self)
 
     @cached_property
     def registrations(self) -> Registrations:
@@ -163,19 +163,19 @@ class Gpu:
                 self.current = Current(self.module, context, self.name)
         return retained
 
-    def when_lost(self, undo: Undo, hold: memoryview, driver: CudaDriver) -> tuple[Step, Step]:
+    def when_lost(self, undo: Undo, hold: memoryview, backend: CudaBackend) -> tuple[Step, Step]:
         """The steps of an allocation that leave its undoing to the GPU when it is lost. `hold` keeps `driver` until."""
-        return (self._left.append, (undo, hold, driver)), soon.step(self.undo_left)
+        return (self._left.append, (undo, hold, backend)), cleanup_thread.step(self.undo_left)
 
     def undo_left(self) -> None:
         """Undo what lost allocations have left."""
         with self._working:
             while self._left:
-                undo, hold, driver = self._left[0]
+                undo, hold, backend = self._left[0]
                 self.undo(undo)
                 hold.release()
-                if driver.closing:
-                    driver.end()
+                if backend.closing:
+                    backend.end()
                 self._left.popleft()
 
     def undo(self, undo: Undo) -> None:

@@ -15,7 +15,7 @@ from extmem.devices.cuda.results import fail
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.backend import CudaBackend
     from extmem.devices.cuda.memory import Undo
 
 __all__ = ["element", "map_array"]
@@ -56,12 +56,14 @@ def element(vk_format: int) -> tuple[int, int]:
     return kind, len(sizes)
 
 
-def map_array(driver: CudaDriver, memory: Any, image: vk.ImageCreateInfo, devices: tuple[str, ...], undo: Undo) -> Any:
+def map_array(
+    backend: CudaBackend, memory: Any, image: vk.ImageCreateInfo, devices: tuple[str, ...], undo: Undo
+) -> Any:
     """The CUmipmappedArray of an imported image's memory. Errors: UnsupportedError for its format; DriverError.
 
     devices: names of others that are concerned.
     """
-    cu = driver.module
+    cu = backend.module
     kind, channels = element(int(image.format))
     description = cu.CUDA_EXTERNAL_MEMORY_MIPMAPPED_ARRAY_DESC()
     description.numLevels = int(image.mip_levels)
@@ -83,5 +85,5 @@ def map_array(driver: CudaDriver, memory: Any, image: vk.ImageCreateInfo, device
     step = (cu.cuMipmappedArrayDestroy, ...)
     result, array = take(undo, step, cu.cuExternalMemoryGetMappedMipmappedArray, memory, description)
     if result:
-        fail(result, "cuExternalMemoryGetMappedMipmappedArray", driver.name, *devices)
+        fail(result, "cuExternalMemoryGetMappedMipmappedArray", backend.name, *devices)
     return array

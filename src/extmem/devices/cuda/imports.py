@@ -15,7 +15,7 @@ from extmem.devices.cuda.vmm import PRODUCER
 from extmem.errors import DriverError
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.backend import CudaBackend
     from extmem.sharing.payload import PayloadFd
 
 __all__ = ["Imports"]
@@ -29,10 +29,10 @@ _KINDS = {stat.S_IFSOCK: "socket", stat.S_IFDIR: "directory", stat.S_IFIFO: "pip
 class Imports:
     """What comes in from outside."""
 
-    def __init__(self, driver: CudaDriver) -> None:
-        self._driver = driver
-        self._gpu = driver.gpu
-        self._external = External(driver)
+    def __init__(self, backend: CudaBackend) -> None:
+        self._backend = backend
+        self._gpu = backend.gpu
+        self._external = External(backend)
 
     def described(
         self,
@@ -44,7 +44,7 @@ class Imports:
         identity: int = 0,
         writable: bool = True,
     ) -> CudaAllocation:
-        """See `ImportsDescribed`."""
+        """See `ImportsByDescriptor`."""
         here = self._gpu.identity
         if not here.may_be(origin.device_uuid, origin.luid):
             there = (origin.device_uuid or origin.luid or b"").hex()
@@ -61,7 +61,7 @@ class Imports:
                 handle, origin, name=name, payload=payload, identity=identity, writable=writable
             )
         with self._gpu.current:
-            return self._driver.vmm.import_fd(
+            return self._backend.vmm.import_fd(
                 handle, origin.size, origin.device_name, payload=payload, identity=identity, writable=writable
             )
 
@@ -74,16 +74,16 @@ class Imports:
             taken = registrations.take(payload.fd, size, writable=payload.writable)
         undo: Undo = [(registrations.give_back, taken)]
         made = CudaAllocation(
-            self._driver, size, HOST_TYPE, taken.pointer, undo, payload=payload, writable=payload.writable
+            self._backend, size, HOST_TYPE, taken.pointer, undo, payload=payload, writable=payload.writable
         )
         made.mapping = taken.mapping
         return made
 
     def from_host_pointer(self, address: int, size: int) -> CudaAllocation:
         """Memory that the caller owns and keeps. Errors: DriverError; UnsupportedError."""
-        driver = self._driver
-        alignment = driver.min_imported_host_pointer_alignment
-        if address % alignment or size % alignment or not driver.host_range_mapped(address, size):
+        backend = self._backend
+        alignment = backend.min_imported_host_pointer_alignment
+        if address % alignment or size % alignment or not backend.host_range_mapped(address, size):
             raise self.refusal(
                 f"{size} bytes at {address:#x} cannot be imported: address and size must be multiples of {alignment}, "
                 "and all of it mapped here for reading and writing"
@@ -91,12 +91,12 @@ class Imports:
         registrations = self._gpu.registrations
         with self._gpu.current:
             pointer = registrations.register(address, size, writable=True)
-        made = CudaAllocation(driver, size, HOST_TYPE, pointer, [(registrations.unregister, address)])
+        made = CudaAllocation(backend, size, HOST_TYPE, pointer, [(registrations.unregister, address)])
         made.mapping = HostMapping(address, size)
         return made
 
     def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """See `CudaDriver.inspect_fd`. What this library exported itself needs to be open, and nothing else."""
+        """See `CudaBackend.inspect_fd`. What this library exported itself needs to be open, and nothing else."""
         try:
             found = os.fstat(fd) if fd >= 0 else None
         except OSError:
@@ -110,7 +110,7 @@ class Imports:
         if wrong is not None:
             return FdFacts(kind, f"fd {fd} is {wrong}, and no driver exports one", self_describing=False)
         if handle_type != _FD:
-            return FdFacts(kind, str(self._driver.unsupported_type(handle_type)), self_describing=False)
+            return FdFacts(kind, str(self._backend.unsupported_type(handle_type)), self_describing=False)
         return FdFacts(
             kind, size=found.st_size, writable=True, identity=(found.st_dev, found.st_ino), self_describing=False
         )

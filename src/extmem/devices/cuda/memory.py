@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem.devices.cuda.capabilities import HOST_TYPE
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Owner, do_last
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Mapping
-    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.backend import CudaBackend
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
@@ -71,7 +71,7 @@ class CudaAllocation(Owner):
         "_hold",
         "_payload",
         "array",
-        "driver",
+        "backend",
         "exports",
         "keep_alive",
         "mapping",
@@ -86,7 +86,7 @@ class CudaAllocation(Owner):
 
     def __init__(
         self,
-        driver: CudaDriver,
+        backend: CudaBackend,
         size: int,
         memory_type_index: int,
         pointer: int,
@@ -98,8 +98,8 @@ class CudaAllocation(Owner):
         writable: bool = True,
     ) -> None:
         super().__init__()
-        self.driver = driver
-        self._hold = driver.hold()
+        self.backend = backend
+        self._hold = backend.hold()
         self.size = size
         self.memory_type_index = memory_type_index
         self.pointer = pointer
@@ -119,7 +119,7 @@ class CudaAllocation(Owner):
         self.writable = writable
         self._payload = payload
         self._fd = fd
-        self.owe(driver.gpu.when_lost(undo, self._hold, driver))
+        self.owe(backend.gpu.when_lost(undo, self._hold, backend))
 
     @property
     def live(self) -> int:
@@ -139,7 +139,7 @@ class CudaAllocation(Owner):
         self._check_open()
         if self._payload is not None:
             return self._payload.fd if self._payload.fd >= 0 else None
-        with self.driver.making:
+        with self.backend.making:
             if self._fd is None and self.exports is not None:
                 self._fd = self.exports()
             return self._fd.fd if self._fd is not None else None
@@ -168,7 +168,7 @@ class CudaAllocation(Owner):
         self._check_open()
         if self.mapping is None:
             raise UnsupportedError(
-                f"the host cannot see memory type {self.memory_type_index} of {self.driver.name} by CUDA; use "
+                f"the host cannot see memory type {self.memory_type_index} of {self.backend.name} by CUDA; use "
                 "memory.torch(), cupy() or jax() on the GPU, or memory.read() and memory.write()",
                 requires_one_of=["a GPU array", "DeviceMemory.read and write"],
             )
@@ -180,9 +180,9 @@ class CudaAllocation(Owner):
 
     def give_back(self) -> None:
         """See `Owner`. In a forked child only what is the child's own is given back."""
-        driver = self.driver
-        if driver.pid == HERE.pid:
-            driver.gpu.undo(self.undo)
+        backend = self.backend
+        if backend.pid == current_process.pid:
+            backend.gpu.undo(self.undo)
         self.forget()
         super().give_back()
         self.pointer, self.array, self.exports, self.keep_alive = 0, None, None, None
@@ -192,8 +192,8 @@ class CudaAllocation(Owner):
             self._payload.close()
         self.mapping = None
         self._hold.release()
-        if driver.closing:
-            driver.end()
+        if backend.closing:
+            backend.end()
 
     @property
     def is_host_memory(self) -> bool:

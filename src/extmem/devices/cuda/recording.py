@@ -12,7 +12,7 @@ from extmem.errors import HandleStateError
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.backend import ImageRegion
-    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.backend import CudaBackend
     from extmem.devices.cuda.memory import CudaAllocation
 
 __all__ = ["CudaRecorder", "CudaResource"]
@@ -28,36 +28,36 @@ class CudaResource(NativeResource):
 class CudaRecorder:
     """See `Recorder`. Each command goes to CUDA's default stream when it is recorded; so they are done in order."""
 
-    def __init__(self, driver: CudaDriver) -> None:
-        self._driver = driver
+    def __init__(self, backend: CudaBackend) -> None:
+        self._backend = backend
 
     def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
         """See `Recorder`."""
         at = _place(buffer) + offset
-        driver = self._driver
-        driver.check(driver.module.cuMemsetD32(at, word, size // 4)[0], "cuMemsetD32")
+        backend = self._backend
+        backend.check(backend.module.cuMemsetD32(at, word, size // 4)[0], "cuMemsetD32")
 
     def copy_buffer(self, source: NativeResource, start: int, target: NativeResource, at: int, size: int) -> None:
         """See `Recorder`."""
-        driver = self._driver
-        result = driver.module.cuMemcpyDtoD(_place(target) + at, _place(source) + start, size)
-        driver.check(result[0], "cuMemcpyDtoD", f"{size} bytes")
+        backend = self._backend
+        result = backend.module.cuMemcpyDtoD(_place(target) + at, _place(source) + start, size)
+        backend.check(result[0], "cuMemcpyDtoD", f"{size} bytes")
 
     def copy_buffer_to_image(
         self, buffer: NativeResource, image: NativeResource, layout: int, region: ImageRegion
     ) -> None:
         """UnsupportedError."""
-        raise no_images(self._driver.name)
+        raise no_images(self._backend.name)
 
     def copy_image_to_buffer(
         self, image: NativeResource, layout: int, buffer: NativeResource, region: ImageRegion
     ) -> None:
         """UnsupportedError."""
-        raise no_images(self._driver.name)
+        raise no_images(self._backend.name)
 
     def clear_color_image(self, image: NativeResource, layout: int, color: Sequence[float]) -> None:
         """UnsupportedError."""
-        raise no_images(self._driver.name)
+        raise no_images(self._backend.name)
 
     def pipeline_barrier(
         self,

@@ -21,7 +21,7 @@ from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
 from extmem.owning import OwnedDescriptor, OwnedFd
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.backend import CudaBackend
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
 
@@ -35,11 +35,11 @@ PRODUCER = "cuda-vmm"
 class Vmm:
     """cuMemCreate, cuMemMap and their kin for one device."""
 
-    def __init__(self, driver: CudaDriver) -> None:
-        self._driver = driver
-        self._gpu = driver.gpu
-        self._module = driver.module
-        self._kind = getattr(driver.module.CUmemAllocationHandleType, KIND)
+    def __init__(self, backend: CudaBackend) -> None:
+        self._backend = backend
+        self._gpu = backend.gpu
+        self._module = backend.module
+        self._kind = getattr(backend.module.CUmemAllocationHandleType, KIND)
 
     @cached_property
     def granularity(self) -> int:
@@ -97,7 +97,7 @@ class Vmm:
             self._check(result, "cuMemCreate", f"{whole} bytes")
             pointer = self._map(handle, whole, undo, writable=True)
             identity = secrets.randbits(63) | 1 if shared else 0
-            made = CudaAllocation(self._driver, size, DEVICE_TYPE, pointer, undo, identity=identity)
+            made = CudaAllocation(self._backend, size, DEVICE_TYPE, pointer, undo, identity=identity)
         except BaseException:
             self._gpu.undo(undo)
             raise
@@ -128,7 +128,7 @@ class Vmm:
             whole = self._measure(handle, address, size)
             fd = self.export(handle)
             identity = secrets.randbits(63) | 1
-            made = CudaAllocation(self._driver, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
+            made = CudaAllocation(self._backend, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
         except _NotOneError as error:
             self._gpu.undo(undo)
             raise UnsupportedError(
@@ -228,7 +228,7 @@ class Vmm:
             self._same_device(handle, device_name)
             pointer = self._map(handle, whole, undo, writable=writable)
             made = CudaAllocation(
-                self._driver,
+                self._backend,
                 size,
                 DEVICE_TYPE,
                 pointer,

@@ -21,7 +21,7 @@ from extmem.errors import DriverError
 from extmem.owning import Held, Uses
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.backend import CudaBackend
 
 __all__ = ["Waiting"]
 
@@ -37,8 +37,8 @@ _PATIENCE_S = 60.0
 class Waiting:
     """The waits of one driver. The primary context is current where nothing else is said."""
 
-    def __init__(self, driver: CudaDriver) -> None:
-        self._driver = driver
+    def __init__(self, backend: CudaBackend) -> None:
+        self._backend = backend
         self._unfinished: list[Uses] = []
         """What work on the default stream uses, whose end no wait has seen."""
         self._patience = _PATIENCE_S
@@ -55,23 +55,23 @@ class Waiting:
         Errors: DriverError, also where work of extmem's own on the default stream does not end in a minute.
         """
         self._until_done(stream, limited=not stream and self.unfinished)
-        driver = self._driver
-        driver.check(driver.module.cuStreamSynchronize(stream)[0], "cuStreamSynchronize")
+        backend = self._backend
+        backend.check(backend.module.cuStreamSynchronize(stream)[0], "cuStreamSynchronize")
 
     def _until_done(self, stream: int, *, limited: bool) -> None:
         """Errors: those of signal handlers; DriverError if `limited`. A stream that fails runs nothing any more."""
         before = [] if stream else list(self._unfinished)
-        looks, module, until = 0, self._driver.module, time.monotonic() + self._patience
+        looks, module, until = 0, self._backend.module, time.monotonic() + self._patience
         while int(module.cuStreamQuery(stream)[0]) == _NOT_READY:
             if limited and time.monotonic() >= until:
                 self._patience = 0.0
                 raise DriverError(
-                    f"cuStreamQuery on {self._driver.name}: work that was given to the default stream does not end "
+                    f"cuStreamQuery on {self._backend.name}: work that was given to the default stream does not end "
                     f"(the wait was {_PATIENCE_S:.0f} seconds at first); what it uses is held until it does. Try again "
                     "later; if the GPU hangs, end this process",
                     result=int(vk.Result.TIMEOUT),
                     command="cuStreamQuery",
-                    devices=[self._driver.name],
+                    devices=[self._backend.name],
                 )
             looks += 1
             time.sleep(0 if looks < _QUICK_LOOKS else _PAUSE_S)
@@ -94,7 +94,7 @@ class Waiting:
                 held.add(one)
             if uses is not None:
                 held.add_all(uses)
-            with self._driver.gpu.current:
+            with self._backend.gpu.current:
                 self._until_done(0, limited=self.unfinished)
                 try:
                     yield

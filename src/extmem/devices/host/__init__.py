@@ -45,10 +45,10 @@ if sys.platform in ("linux", "win32"):
         """The host device of this machine."""
         with late_imports():
             from extmem.devices.backend import Offer
-            from extmem.devices.host.backend import HostDriver
+            from extmem.devices.host.backend import HostBackend
             from extmem.devices.host.identity import host_identity
 
-        return [Offer("host", host_identity(), RANK, HostDriver, HostDriver)]
+        return [Offer("host", host_identity(), RANK, HostBackend, HostBackend)]
 
     def map_file(fd: int, size: int, writable: bool = True) -> FileMapping:
         """A mapping of a host payload's first `size` bytes. Errors: OSError."""

@@ -1,8 +1,7 @@
-"""`HostDriver`: memory that any machine has, as a device. Payloads are sealed memory files, on Windows sections."""
+"""`HostBackend`: memory that any machine has, as a device. Payloads are sealed memory files, on Windows sections."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from extmem.devices.host.identity import host_identity
 from extmem.devices.host.memory import HostAllocation, PointerAllocation
 from extmem.errors import DriverError, HandleStateError, OutOfMemoryError, UnsupportedError
 from extmem.owning import OwnedFd, Uses
-from extmem.sharing.kinds import Kind
+from extmem.sharing.kinds import Backing
 from extmem.vk.words import flags_text, types_text
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
 
-__all__ = ["HostDriver"]
+__all__ = ["HostBackend"]
 
 _BUFFER_ALIGNMENT = 64
 _ALL_TYPES = 0b11
@@ -44,7 +43,7 @@ _TYPE_COUNT = len(_TYPES)
 _MAX_FRAMEBUFFER = (16384, 16384)
 
 
-class HostDriver:
+class HostBackend:
     """The host device. Everything it allocates can be mapped, and shared by descriptor."""
 
     def __init__(self) -> None:
@@ -62,9 +61,9 @@ class HostDriver:
         return host_identity()
 
     @property
-    def payload_kind(self) -> Kind:
+    def payload_backing(self) -> Backing:
         """Sealed memory files."""
-        return Kind.HOST
+        return Backing.HOST_FILE
 
     @property
     def allocates_zeroed(self) -> bool:
@@ -101,11 +100,11 @@ class HostDriver:
         )
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """See `Driver`."""
+        """See `Backend`."""
         return vk.ExternalBufferProperties(capabilities.buffer_properties(info.handle_type, info.flags))
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """See `Driver`."""
+        """See `Backend`."""
         return host.images.format_properties(info, self._heap_size)
 
     def buffer_requirements(self, info: vk.BufferCreateInfo) -> Requirements:
@@ -131,23 +130,23 @@ class HostDriver:
         return host.images.Requirements(size, _BUFFER_ALIGNMENT, _ALL_TYPES)
 
     def image_requirements(self, info: vk.ImageCreateInfo) -> Requirements:
-        """See `Driver`."""
+        """See `Backend`."""
         return host.images.requirements(info)
 
     def image_subresource_layout(
         self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource
     ) -> vk.SubresourceLayout:
-        """See `Driver`."""
+        """See `Backend`."""
         return host.images.subresource_layout(info, subresource)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
-        """See `Driver`. There is no object behind it: a buffer is a part of the memory that it is bound to."""
+        """See `Backend`. There is no object behind it: a buffer is a part of the memory that it is bound to."""
         return host.recording.HostResource(
             "buffer", self.buffer_requirements(info), size=int(info.size), create_info=info
         )
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
-        """See `Driver`. There is no object behind it."""
+        """See `Backend`. There is no object behind it."""
         return host.recording.HostResource("image", self.image_requirements(info), create_info=info)
 
     def destroy(self, resource: NativeResource) -> None:
@@ -188,7 +187,7 @@ class HostDriver:
         dedicated: NativeResource | None = None,
         known: bool = False,
     ) -> HostAllocation:
-        """See `Driver`. The fd must be a memory file with sealed size, at least as large as the allocation."""
+        """See `Backend`. The fd must be a memory file with sealed size, at least as large as the allocation."""
         self._check(size, memory_type_index)
         facts = system.inspect(fd)
         if not facts.valid:
@@ -207,7 +206,7 @@ class HostDriver:
         identity: int = 0,
         dedicated: NativeResource | None = None,
     ) -> HostAllocation:
-        """See `Driver`."""
+        """See `Backend`."""
         if self._closed or size <= 0 or not 0 <= memory_type_index < _TYPE_COUNT:
             self._check(size, memory_type_index)
         if size > capacity:
@@ -217,7 +216,7 @@ class HostDriver:
         return HostAllocation(payload, size, memory_type_index, payload.writable)
 
     def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """See `Driver`."""
+        """See `Backend`."""
         facts = system.inspect(fd)
         if handle_type != vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD and facts.valid:
             return FdFacts(
@@ -228,11 +227,11 @@ class HostDriver:
         return facts
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:
-        """See `Driver`."""
+        """See `Backend`."""
         return system.duplicate(self._fd(allocation), writable=allocation.writable and not read_only)
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> PointerAllocation:
-        """See `Driver`. The range must be mapped readable and writable, at a page boundary."""
+        """See `Backend`. The range must be mapped readable and writable, at a page boundary."""
         self._check(size, memory_type_index)
         if address % system.PAGE or size % system.PAGE:
             raise self._refusal(f"pointer {address:#x} and size {size} must be multiples of {system.PAGE}")
@@ -250,7 +249,7 @@ class HostDriver:
         return _ALL_TYPES if self.host_range_mapped(address, 1) else 0
 
     def host_range_mapped(self, address: int, size: int) -> bool:
-        """See `Driver`."""
+        """See `Backend`."""
         return system.range_is_mapped(address, size)
 
     def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
@@ -282,18 +281,20 @@ class HostDriver:
         """Nothing to do: its memory is coherent."""
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
-        """See `Driver`. The processor copies."""
+        """See `Backend`. The processor copies."""
         mapping = self._mapped(allocation, offset, data.nbytes, writable=True)
         _bytes(mapping, offset, data.nbytes)[:] = data
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
-        """See `Driver`. The processor copies."""
+        """See `Backend`. The processor copies."""
         mapping = self._mapped(allocation, offset, into.nbytes, writable=allocation.writable)
         into[:] = _bytes(mapping, offset, into.nbytes)
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
-        """See `Driver`. The processor fills."""
+        """See `Backend`. The processor fills."""
         mapping = self._mapped(allocation, offset, size, writable=True)
+
+        import ctypes
 
         ctypes.memset(mapping.address + offset, value, size)
 
@@ -311,7 +312,7 @@ class HostDriver:
     def submit(
         self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
     ) -> None:
-        """See `Driver`. The processor does each command when it is recorded, and all who map a payload own it."""
+        """See `Backend`. The processor does each command when it is recorded, and all who map a payload own it."""
         record(host.recording.HostRecorder(self))
 
     def free(self, allocation: Allocation) -> None:
@@ -370,5 +371,7 @@ class HostDriver:
 
 def _bytes(mapping: Mapping, offset: int, size: int) -> memoryview:
     """Bytes of a mapping, valid while it is held."""
+
+    import ctypes
 
     return memoryview((ctypes.c_ubyte * size).from_address(mapping.address + offset)).cast("B")

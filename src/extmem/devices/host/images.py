@@ -45,7 +45,7 @@ _ASPECTS = vk.ImageAspectFlagBits.COLOR | vk.ImageAspectFlagBits.DEPTH | vk.Imag
 
 
 def format_properties(info: vk.PhysicalDeviceImageFormatInfo2, heap_size: int) -> vk.ImageFormatProperties2:
-    """vkGetPhysicalDeviceImageFormatProperties2; see `Driver.image_format_properties`."""
+    """vkGetPhysicalDeviceImageFormatProperties2; see `Backend.image_format_properties`."""
     _check(info.format, info.type, info.tiling, info.usage, info.flags)
     width, height, depth = _MAX_EXTENT[vk.ImageType(info.type)]
     answer = vk.ImageFormatProperties2(
@@ -86,7 +86,7 @@ def requirements(info: vk.ImageCreateInfo) -> Requirements:
 
 
 def subresource_layout(info: vk.ImageCreateInfo, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
-    """vkGetImageSubresourceLayout; see `Driver.image_subresource_layout`."""
+    """vkGetImageSubresourceLayout; see `Backend.image_subresource_layout`."""
     if info.tiling != vk.ImageTiling.LINEAR:
         raise UnsupportedError(
             f"an image with {enum_text(info.tiling, vk.ImageTiling)} tiling does not state its layout; create it with "

@@ -15,7 +15,7 @@ from extmem.errors import HandleStateError, UnsupportedError
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.backend import Allocation, ImageRegion
-    from extmem.devices.host.backend import HostDriver
+    from extmem.devices.host.backend import HostBackend
 
 __all__ = ["HostRecorder", "HostResource"]
 
@@ -30,20 +30,20 @@ class HostResource(NativeResource):
 class HostRecorder:
     """See `Recorder`."""
 
-    def __init__(self, driver: HostDriver) -> None:
-        self._driver = driver
+    def __init__(self, backend: HostBackend) -> None:
+        self._backend = backend
 
     def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
         """See `Recorder`."""
         allocation, start = _place(buffer)
-        self._driver.write(allocation, start + offset, memoryview(word.to_bytes(4, "little") * (size // 4)))
+        self._backend.write(allocation, start + offset, memoryview(word.to_bytes(4, "little") * (size // 4)))
 
     def copy_buffer(self, source: NativeResource, start: int, target: NativeResource, at: int, size: int) -> None:
         """See `Recorder`."""
         first, second = _place(source), _place(target)
         copied = memoryview(bytearray(size))
-        self._driver.read(first[0], first[1] + start, copied)
-        self._driver.write(second[0], second[1] + at, copied)
+        self._backend.read(first[0], first[1] + start, copied)
+        self._backend.write(second[0], second[1] + at, copied)
 
     def copy_buffer_to_image(
         self, buffer: NativeResource, image: NativeResource, layout: int, region: ImageRegion

@@ -16,7 +16,7 @@ from extmem.handles._win32 import sections
 from extmem.handles._win32.tables import MEMORYSTATUSEX, kernel32
 from extmem.manager.windows import payloads
 from extmem.owning import OwnedDescriptor, OwnedFd
-from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.sharing.terms import ShareTerms
 
 __all__ = ["PAGE", "create", "duplicate", "identity_of", "inspect", "physical"]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
 __all__ = ["TRAILER_SIZE", "pack", "unpack"]
 

@@ -1,4 +1,4 @@
-"""The Vulkan device: a real driver behind the `Driver` interface. This module finds what drivers there are.
+"""The Vulkan device: a real driver behind the `Backend` interface. This module finds what drivers there are.
 
 ::
 
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from extmem.devices import descriptor_shortage
 from extmem.errors import DriverError, ExtmemError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Offer
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.devices.vulkan.instance import Instance
     from extmem.devices.vulkan.native import Native
 
@@ -50,15 +50,15 @@ _make_loader: Callable[[], Any] | None = None
 
 if sys.platform == "win32":
 
-    def native_sharing(driver: VulkanDriver) -> Native | None:
+    def native_sharing(backend: VulkanBackend) -> Native | None:
         """What shares that device's memory by the driver's own Win32 handles."""
         from extmem.devices.vulkan.win32 import Win32Sharing
 
-        return Win32Sharing(driver)
+        return Win32Sharing(backend)
 
 else:
 
-    def native_sharing(driver: VulkanDriver) -> Native | None:
+    def native_sharing(backend: VulkanBackend) -> Native | None:
         """None: on this system sharing is the object manager's, over the driver's fds."""
         return None
 
@@ -75,18 +75,18 @@ def new_loader() -> Any:
 
 def shared_instance() -> Instance:
     """This process's VkInstance, made at the first call. Errors: UnsupportedError without loader or driver."""
-    known = _instances.get(HERE.pid)
+    known = _instances.get(current_process.pid)
     if known is None:
         with late_imports():
             from extmem.devices.vulkan.instance import Instance
 
-        known = _instances.setdefault(HERE.pid, Instance(new_loader()))
+        known = _instances.setdefault(current_process.pid, Instance(new_loader()))
     return known
 
 
 def offers() -> list[Offer]:
     """The Vulkan devices of this machine; none where Vulkan is not to be had, and `missing` says why."""
-    pid = HERE.pid
+    pid = current_process.pid
     if _missing.get(pid):
         return []
     found: list[Offer] = []
@@ -111,7 +111,7 @@ def offers() -> list[Offer]:
 
 def missing() -> str:
     """Why `offers` had none; empty where it had some, or was not asked."""
-    return _missing.get(HERE.pid, "")
+    return _missing.get(current_process.pid, "")
 
 
 def forget() -> None:

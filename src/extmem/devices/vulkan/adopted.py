@@ -13,7 +13,7 @@ from typing import SupportsIndex
 from extmem import rules
 from extmem.devices import host
 from extmem.devices.vulkan import new_loader
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import API_VERSION, Instance
 from extmem.devices.vulkan.logical import MOVING, SHARING
 from extmem.devices.vulkan.physical import PhysicalDevice
@@ -35,7 +35,7 @@ def adopt(
     queue_family: SupportsIndex,
     queue: SupportsIndex,
     api_version: int,
-) -> VulkanDriver:
+) -> VulkanBackend:
     """See `extmem.raw.adopt_device`."""
     names = _names(extensions, "extensions", "VK_KHR_external_memory_fd")
     enabled = _names(features, "features", "geometryShader")
@@ -79,9 +79,9 @@ def adopt(
             requires_one_of=["a queue family with GRAPHICS, COMPUTE or TRANSFER"],
         )
     adopted = PhysicalDevice.of(theirs, physical_device, names)
-    driver = VulkanDriver(adopted, device=device, queue_family=family, queue=number)
-    driver.enabled_features = enabled
-    return driver
+    backend = VulkanBackend(adopted, device=device, queue_family=family, queue=number)
+    backend.enabled_features = enabled
+    return backend
 
 
 def _mapped(what: str, handle: int) -> None:

@@ -34,10 +34,14 @@ class KnownImports:
 
     def __init__(self, imports: Imports, size: int, memory_type_index: int, handle_type: int) -> None:
         """Errors: as `Prover.in_files`."""
-        self._imports, self._driver, self._prover = imports, imports.driver, imports.prover
+        self._imports, self._backend, self._prover = imports, imports.backend, imports.prover
         self._size, self._memory_type_index, self._handle_type = size, memory_type_index, handle_type
-        commands = self._driver.commands
-        self._allocate, self._free, self._device = commands.vkAllocateMemory, commands.vkFreeMemory, self._driver.handle
+        commands = self._backend.commands
+        self._allocate, self._free, self._device = (
+            commands.vkAllocateMemory,
+            commands.vkFreeMemory,
+            self._backend.handle,
+        )
         self._in_files = self._prover.in_files(handle_type)
         self._last: tuple[int, bytes, int | None] | None = None
         """Of the last file that was looked at: where its last byte is, the bytes before the payload, the seals."""
@@ -50,16 +54,16 @@ class KnownImports:
         return call
 
     def import_fd(self, fd: int) -> VulkanAllocation:
-        """See `Driver.import_fd`. The fd is borrowed."""
-        driver, size = self._driver, self._size
-        if driver.closed:
-            driver.alive()  # says so
+        """See `Backend.import_fd`. The fd is borrowed."""
+        backend, size = self._backend, self._size
+        if backend.closed:
+            backend.alive()  # says so
         if self._last is None or not _is_like(fd, *self._last):
             self._look(fd)
         copy = copy_to_read(fd) if self._in_files else copy_of(fd)
         call = self._calls.pop("set", None) or self._calls.make()
         call.source.fd, call.made[0] = copy.fd, 0
-        memory = VkObject(driver.owner)
+        memory = VkObject(backend.owner)
         making = memory.make(
             self._allocate, (self._device, call.info, _NULL, call.made), call.made, self._free, consumes=copy
         )
@@ -67,7 +71,7 @@ class KnownImports:
             self._imports.failed(making, copy, fd, size, self._memory_type_index)
         self._calls["set"] = call
         return VulkanAllocation(
-            driver, memory, size, self._memory_type_index, self._handle_type, owner="external", exporting=False
+            backend, memory, size, self._memory_type_index, self._handle_type, owner="external", exporting=False
         )
 
     def _look(self, fd: int) -> None:

@@ -1,4 +1,4 @@
-"""`VulkanDriver`: a VkDevice behind the `Driver` interface.
+"""`VulkanBackend`: a VkDevice behind the `Backend` interface.
 
 How this works. Calls that many imports make (allocate, import, bind, map) fill their structs straight in C memory;
 the others go through `extmem.vk`. A VkDevice is destroyed when it was closed and nothing of it is left. What moves
@@ -35,9 +35,9 @@ from extmem.devices.vulkan.resources import Resources
 from extmem.devices.vulkan.results import fail
 from extmem.devices.vulkan.transfer import Transfer
 from extmem.errors import UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import OwnedFd
-from extmem.sharing.kinds import Kind
+from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import Win32Payload
 from extmem.vk.abi import ffi
 from extmem.vk.words import types_text
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
 
-__all__ = ["VulkanDriver"]
+__all__ = ["VulkanBackend"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD, _KMT = int(HandleType.OPAQUE_FD), int(HandleType.OPAQUE_WIN32_KMT)
@@ -58,8 +58,8 @@ _ALLOCATE, _DEDICATED = int(_S.MEMORY_ALLOCATE_INFO), int(_S.MEMORY_DEDICATED_AL
 _STAGING_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 
 
-class VulkanDriver(Moving):
-    """One VkDevice as a `Driver`."""
+class VulkanBackend(Moving):
+    """One VkDevice as a `Backend`."""
 
     def __init__(
         self, physical: PhysicalDevice, *, device: int | None = None, queue_family: int | None = None, queue: int = 0
@@ -68,7 +68,7 @@ class VulkanDriver(Moving):
         super().__init__(physical, device=device, queue_family=queue_family, queue=queue)
         self._resources = Resources(self)
         self.bind = self._resources.bind
-        """See `Driver`."""
+        """See `Backend`."""
         self._imports = Imports(self)
         self._measuring = Measuring(self)
         self._exports, self._fds = Spares(Export), Spares(GetFd)
@@ -85,10 +85,10 @@ class VulkanDriver(Moving):
 
     @property
     def identity(self) -> DeviceIdentity:
-        """See `Driver`."""
+        """See `Backend`."""
         return self.physical.identity
 
-    payload_kind = Kind.OPAQUE
+    payload_backing = Backing.DRIVER_FD
     """The driver's own files, which the kernel does not tell apart."""
 
     @property
@@ -111,32 +111,32 @@ class VulkanDriver(Moving):
 
     @property
     def max_framebuffer(self) -> tuple[int, int]:
-        """See `Driver`."""
+        """See `Backend`."""
         limits = self.physical.properties.limits
         return int(limits.max_framebuffer_width), int(limits.max_framebuffer_height)
 
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
-        """See `Driver`."""
+        """See `Backend`."""
         return self.physical.memory_properties
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """See `Driver`."""
+        """See `Backend`."""
         return self.physical.external_buffer_properties(info)
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """See `Driver`."""
+        """See `Backend`."""
         return self.physical.image_format_properties(info)
 
     # Buffers and images.
 
     def buffer_requirements(self, info: vk.BufferCreateInfo) -> Requirements:
-        """See `Driver`. Drivers tell them of a buffer that exists, so one is made and destroyed."""
+        """See `Backend`. Drivers tell them of a buffer that exists, so one is made and destroyed."""
         made = self.create_buffer(info)
         self.destroy(made)
         return made.requirements
 
     def image_requirements(self, info: vk.ImageCreateInfo) -> Requirements:
-        """See `Driver`."""
+        """See `Backend`."""
         made = self.create_image(info)
         self.destroy(made)
         return made.requirements
@@ -144,16 +144,16 @@ class VulkanDriver(Moving):
     def image_subresource_layout(
         self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource
     ) -> vk.SubresourceLayout:
-        """See `Driver`."""
+        """See `Backend`."""
         return self._resources.subresource_layout(info, subresource)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
-        """See `Driver`."""
+        """See `Backend`."""
         self.alive()
         return self._resources.create_buffer(info)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
-        """See `Driver`."""
+        """See `Backend`."""
         self.alive()
         return self._resources.create_image(info)
 
@@ -166,7 +166,7 @@ class VulkanDriver(Moving):
         return self._resources.recreate(resource)
 
     def destroy(self, resource: NativeResource) -> None:
-        """See `Driver`."""
+        """See `Backend`."""
         self._resources.destroy(resource)
 
     def buffer_of(self, allocation: VulkanAllocation) -> NativeResource:
@@ -193,11 +193,11 @@ class VulkanDriver(Moving):
         dedicated: NativeResource | None = None,
         terms: ShareTerms | None = None,
     ) -> VulkanAllocation:
-        """See `Driver`. The descriptor stays with the object manager: a driver's memory has no room for it.
+        """See `Backend`. The descriptor stays with the object manager: a driver's memory has no room for it.
 
         So do the terms on Linux; on Windows the driver names its memory.
         """
-        if self.closed or self.pid != HERE.pid:
+        if self.closed or self.pid != current_process.pid:
             self.alive()  # says which of the two
         types = handle_types if handle_types == _FD else to_driver(handle_types)
         if types and self._native is not None:
@@ -289,7 +289,7 @@ class VulkanDriver(Moving):
         dedicated: NativeResource | None = None,
         known: bool = False,
     ) -> VulkanAllocation:
-        """See `Driver`, and `proving`."""
+        """See `Backend`, and `proving`."""
         if self.closed:
             self.alive()
         if known:
@@ -312,7 +312,7 @@ class VulkanDriver(Moving):
         identity: int = 0,
         dedicated: NativeResource | None = None,
     ) -> VulkanAllocation:
-        """See `Driver`. A host payload comes in as host memory, of a type that takes it."""
+        """See `Backend`. A host payload comes in as host memory, of a type that takes it."""
         self.alive()
         if self._native is not None and isinstance(payload, Win32Payload):
             return self._native.import_payload(payload, size, memory_type_index, dedicated)
@@ -327,25 +327,25 @@ class VulkanDriver(Moving):
         return self._imports.unexamined(fd, size, memory_type_index, handle_type, dedicated)
 
     def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:
-        """See `Driver`. The host's pages become the device's, where they are."""
+        """See `Backend`. The host's pages become the device's, where they are."""
         self.alive()
         return self._imports.from_host_pointer(address, size, memory_type_index)
 
     def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
-        """See `Driver`. For dma-buf, where the device has it."""
+        """See `Backend`. For dma-buf, where the device has it."""
         return self._imports.fd_memory_type_bits(handle_type, fd)
 
     def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
-        """See `Driver`."""
+        """See `Backend`."""
         return self._imports.host_pointer_memory_type_bits(handle_type, address)
 
     def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """See `Driver`."""
+        """See `Backend`."""
         prover, kind = self._imports.prover, to_driver(handle_type)
         return prover.glance(fd, kind) if known else prover.inspect(fd, kind)
 
     def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = _FD) -> OwnedFd:
-        """See `Driver`. A driver's fd can always be written through: `read_only` changes nothing here."""
+        """See `Backend`. A driver's fd can always be written through: `read_only` changes nothing here."""
         made = ours(allocation)
         return self.get_fd(made.raw or made.live, handle_type)
 
@@ -388,13 +388,13 @@ class VulkanDriver(Moving):
         return "" if needed in self.enabled else needed
 
     def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
-        """See `Driver`. UnsupportedError elsewhere than on Windows, and for opaque types, which are never asked for."""
+        """See `Backend`. UnsupportedError except on Windows, and for opaque types, which are never queried."""
         if self._native is None:
             raise self.unsupported_type(handle_type)
         return self._native.memory_type_bits(handle_type, handle)
 
     def host_range_mapped(self, address: int, size: int) -> bool:
-        """See `Driver`."""
+        """See `Backend`."""
         return host.range_is_mapped(address, size)
 
     def unsupported_type(self, handle_type: int) -> UnsupportedError:
@@ -436,10 +436,10 @@ class VulkanDriver(Moving):
 
     # The end.
 
-    def another(self) -> VulkanDriver:
+    def another(self) -> VulkanBackend:
         """A VkDevice of the same physical device, for tests of what may do harm."""
         return self.physical.open()
 
     def free(self, allocation: Allocation) -> None:
-        """See `Driver`."""
+        """See `Backend`."""
         allocation.close()

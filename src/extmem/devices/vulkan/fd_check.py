@@ -44,7 +44,7 @@ from extmem.owning import out_of_descriptors
 
 if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.owning import OwnedFd
 
 __all__ = ["Likeness", "Prover", "likeness"]
@@ -149,20 +149,20 @@ def seals_of(fd: int) -> int | None:
 class Prover:
     """The gates of one device."""
 
-    def __init__(self, driver: VulkanDriver) -> None:
-        self._driver = driver
+    def __init__(self, backend: VulkanBackend) -> None:
+        self._backend = backend
         self._own: dict[int, Likeness | None] = {}
         self._forms: dict[tuple[int, int], Form | None] = {}
 
     def own(self, handle_type: int) -> Likeness | None:
         """What this driver's exports of an opaque type look like; None where it exports none, and is not asked to.
 
-        Errors: UnsupportedError for a type that it does not know; as `Driver.allocate`.
+        Errors: UnsupportedError for a type that it does not know; as `Backend.allocate`.
         """
         if handle_type in self._own:
             return self._own[handle_type]
         if not self._gives_fds(handle_type):
-            raise self._driver.unsupported_type(handle_type)
+            raise self._backend.unsupported_type(handle_type)
         known: Likeness | None = None
         if self._exports(handle_type):
             fd = self.probe(handle_type)
@@ -183,21 +183,21 @@ class Prover:
 
     def _features(self, handle_type: int) -> int:
         asked = vk.PhysicalDeviceExternalBufferInfo(usage=_COPYING, handle_type=HandleType(handle_type))
-        return int(self._driver.external_buffer_properties(asked).external_memory_properties.external_memory_features)
+        return int(self._backend.external_buffer_properties(asked).external_memory_properties.external_memory_features)
 
     def _gives_fds(self, handle_type: int) -> bool:
         """Whether the device exports fds as that type. One that is asked to where it does not may crash."""
-        return handle_type in _FDS and supported(self._driver.physical, handle_type)
+        return handle_type in _FDS and supported(self._backend.physical, handle_type)
 
     def probe(self, handle_type: int) -> OwnedFd:
         """An fd as this driver exports them, of memory that is freed again."""
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
-        with self._driver.temporary(vk.BufferCreateInfo(size=_PROBE, usage=_COPYING, p_next=external)) as buffer:
+        with self._backend.temporary(vk.BufferCreateInfo(size=_PROBE, usage=_COPYING, p_next=external)) as buffer:
             needs = buffer.requirements
             index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
-            probe = self._driver.allocate(needs.size, index, b"", handle_types=handle_type, dedicated=buffer)
+            probe = self._backend.allocate(needs.size, index, b"", handle_types=handle_type, dedicated=buffer)
             try:
-                return self._driver.get_fd(probe.live, handle_type)
+                return self._backend.get_fd(probe.live, handle_type)
             finally:
                 probe.close()
 
@@ -212,7 +212,7 @@ class Prover:
         return self._forms[key]
 
     def _learn(self, handle_type: int, memory_type_index: int) -> Form | None:
-        visible = self._driver.host_visible
+        visible = self._backend.host_visible
         if not self.in_files(handle_type) or not (0 <= memory_type_index < len(visible) and visible[memory_type_index]):
             return None
         if self._features(handle_type) & _DEDICATED_ONLY:
@@ -223,18 +223,18 @@ class Prover:
 
     def _sample(self, handle_type: int, memory_type_index: int, size: int, alone: bool) -> Sample | None:
         """A file of the driver's, of memory that is freed again. alone: whether the memory is dedicated to a buffer."""
-        driver = self._driver
+        backend = self._backend
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
-        with driver.temporary(vk.BufferCreateInfo(size=size, usage=_COPYING, p_next=external)) as buffer:
+        with backend.temporary(vk.BufferCreateInfo(size=size, usage=_COPYING, p_next=external)) as buffer:
             needs, dedicated = buffer.requirements, buffer if alone else None
             if not needs.memory_type_bits >> memory_type_index & 1:
                 return None
-            made = driver.allocate(needs.size, memory_type_index, b"", handle_types=handle_type, dedicated=dedicated)
+            made = backend.allocate(needs.size, memory_type_index, b"", handle_types=handle_type, dedicated=dedicated)
             try:
                 first, last = os.urandom(_MARK), os.urandom(_MARK)
-                driver.write(made, 0, memoryview(first))
-                driver.write(made, needs.size - _MARK, memoryview(last))
-                fd = driver.get_fd(made.live, handle_type)
+                backend.write(made, 0, memoryview(first))
+                backend.write(made, needs.size - _MARK, memoryview(last))
+                fd = backend.get_fd(made.live, handle_type)
                 try:
                     return Sample(needs.size, _read_at(fd.fd, os.fstat(fd.fd).st_size, 0), first, last)
                 finally:
@@ -252,7 +252,7 @@ class Prover:
             return FdFacts("closed", f"fd {fd} is no open file descriptor", self_describing=False)
         kind = _WORDS.get(stat.S_IFMT(found.st_mode), "other")
         if not self._gives_fds(handle_type):
-            return FdFacts(kind, str(self._driver.unsupported_type(handle_type)), self_describing=False)
+            return FdFacts(kind, str(self._backend.unsupported_type(handle_type)), self_describing=False)
         capacity = self._capacity(fd, found, handle_type)
         problem = self._unlike(fd, handle_type, capacity)
         if problem:
@@ -283,7 +283,7 @@ class Prover:
             return ""
         how = f" ({differs})" if seen.link == own.link else ""
         return (
-            f"fd {fd} is {seen}{how}, and what {self._driver.name} exports as {word} is {own}; pass the fd that "
+            f"fd {fd} is {seen}{how}, and what {self._backend.name} exports as {word} is {own}; pass the fd that "
             "vkGetMemoryFdKHR gave, or a copy of it"
         )
 
@@ -327,7 +327,7 @@ class Prover:
         """
         try:
             if not self.resembles(fd, handle_type):
-                raise self._refusal(f"fd {fd} is no file as {self._driver.name} exports them")
+                raise self._refusal(f"fd {fd} is no file as {self._backend.name} exports them")
             return self.measure(fd, size, handle_type, memory_type_index)
         except OSError:
             raise self._refusal(f"fd {fd} is no open file descriptor") from None
@@ -372,14 +372,14 @@ class Prover:
             self._check_room(memory_type_index)
         raise self._refusal(
             f"the fd was tried on a device of its own and refused there ({refused}): it is no payload of "
-            f"{self._driver.name}, or of another size or memory type than {size} bytes of type {memory_type_index}"
+            f"{self._backend.name}, or of another size or memory type than {size} bytes of type {memory_type_index}"
         ) from refused
 
     def _refused(
         self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
     ) -> DriverError | None:
         """What a driver of its own says to the import; None where it takes it. That device is destroyed then."""
-        witness = self._driver.another()
+        witness = self._backend.another()
         try:
             resource = witness.recreate(dedicated) if dedicated is not None else None
             try:
@@ -398,7 +398,7 @@ class Prover:
 
         Drivers call a bad fd a lack of memory, too.
         """
-        witness = self._driver.another()
+        witness = self._backend.another()
         try:
             witness.allocate(_PROBE, memory_type_index, b"").close()
         finally:
@@ -414,5 +414,5 @@ class Prover:
             "type; a payload whose file somebody has changed has to be allocated anew by its exporter",
             result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
             command="vkAllocateMemory",
-            devices=[self._driver.name],
+            devices=[self._backend.name],
         )

@@ -18,7 +18,7 @@ from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.owning import Making, OwnedFd
     from extmem.sharing.payload import PayloadFd
 
@@ -36,9 +36,9 @@ _IMPORT_HOST = int(_S.IMPORT_MEMORY_HOST_POINTER_INFO_EXT)
 class Imports:
     """vkAllocateMemory with a source."""
 
-    def __init__(self, driver: VulkanDriver) -> None:
-        self.driver = driver
-        self.prover = Prover(driver)
+    def __init__(self, backend: VulkanBackend) -> None:
+        self.backend = backend
+        self.prover = Prover(backend)
         self._calls = Spares(FdImport)
 
     def examine(
@@ -53,7 +53,7 @@ class Imports:
     def measure(self, adopted: VulkanAllocation) -> None:
         """Compare adopted memory with what it exports: its fd is imported as it is stated to be, elsewhere.
 
-        Of what is not exported by fd nothing can be asked. Errors: as `Prover.prove`, `VulkanDriver.get_fd`.
+        Of what is not exported by fd nothing can be asked. Errors: as `Prover.prove`, `VulkanBackend.get_fd`.
         """
         types = adopted.handle_types & _FDS if adopted.exporting else 0
         fd = adopted.fd if types else None
@@ -70,7 +70,7 @@ class Imports:
         identity: int = 0,
         dedicated: NativeResource | None = None,
     ) -> VulkanAllocation:
-        """See `Driver`. The driver takes a copy of the fd; the payload's own stays with the allocation.
+        """See `Backend`. The driver takes a copy of the fd; the payload's own stays with the allocation.
 
         A host payload (`capacity`) comes in as host memory: of a type that takes it, whatever `memory_type_index` says.
         """
@@ -85,7 +85,7 @@ class Imports:
             raise self._refusal(f"{size} bytes are to be imported, and the payload's file has {capacity}")
         if not payload.writable:
             raise UnsupportedError(
-                f"{self.driver.name} imports host memory for reading and writing alone, and this payload is read-only "
+                f"{self.backend.name} imports host memory for reading and writing alone, and this payload is read-only "
                 "here; open it on the host device, or ask its owner for write access",
                 requires_one_of=["the right to write", "the host device"],
             )
@@ -112,17 +112,17 @@ class Imports:
         The driver gets a copy. It owns that on success; some close it when they fail, too.
         """
         copy = copy_to_read(fd)
-        driver, call = self.driver, self._calls.pop("set", None) or self._calls.make()
+        backend, call = self.backend, self._calls.pop("set", None) or self._calls.make()
         call.source.fd, call.source.handleType, call.made[0] = copy.fd, handle_type, 0
         info = call.info
         info.allocationSize, info.memoryTypeIndex = size, memory_type_index
-        keep = driver.dedicate(info, dedicated) if dedicated is not None else None
-        memory = VkObject(driver.owner)
+        keep = backend.dedicate(info, dedicated) if dedicated is not None else None
+        memory = VkObject(backend.owner)
         making = memory.make(
-            driver.commands.vkAllocateMemory,
-            (driver.handle, info, ffi.NULL, call.made),
+            backend.commands.vkAllocateMemory,
+            (backend.handle, info, ffi.NULL, call.made),
             call.made,
-            driver.commands.vkFreeMemory,
+            backend.commands.vkFreeMemory,
             consumes=copy,
         )
         if not memory.raw:
@@ -130,7 +130,7 @@ class Imports:
         if keep is None:  # else the chain has a link that ends with this call
             self._calls["set"] = call
         return VulkanAllocation(
-            driver,
+            backend,
             memory,
             size,
             memory_type_index,
@@ -149,11 +149,11 @@ class Imports:
             making.give_back_consumed()
             copy.settle()
         what = f"importing {size} bytes of memory type {memory_type_index}"
-        fail(result or int(vk.Result.ERROR_UNKNOWN), "vkAllocateMemory", self.driver.name, what)
+        fail(result or int(vk.Result.ERROR_UNKNOWN), "vkAllocateMemory", self.backend.name, what)
 
     def from_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:
-        """See `Driver`. The host's pages become the device's, where they are."""
-        alignment = self.driver.min_imported_host_pointer_alignment
+        """See `Backend`. The host's pages become the device's, where they are."""
+        alignment = self.backend.min_imported_host_pointer_alignment
         if address % alignment or size % alignment or not host.range_is_mapped(address, size):
             raise self._refusal(
                 f"{size} bytes at {address:#x} cannot be imported: address and size must be multiples of {alignment}, "
@@ -164,33 +164,36 @@ class Imports:
             (_IMPORT_HOST, ffi.NULL, _HOST_POINTER, ffi.cast("void *", address)),
         )
         info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, source, size, memory_type_index))
-        memory = self.driver.allocate_raw(info, size, memory_type_index, "importing the host's")
-        made = VulkanAllocation(self.driver, memory, size, memory_type_index, _HOST_POINTER, owner="external")
+        memory = self.backend.allocate_raw(info, size, memory_type_index, "importing the host's")
+        made = VulkanAllocation(self.backend, memory, size, memory_type_index, _HOST_POINTER, owner="external")
         made.address = address
         return made
 
     def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
-        """See `Driver`. For dma-buf, where the device has it."""
-        if handle_type != HandleType.DMA_BUF or "VK_EXT_external_memory_dma_buf" not in self.driver.physical.extensions:
-            raise self.driver.unsupported_type(handle_type)
+        """See `Backend`. For dma-buf, where the device has it."""
+        if (
+            handle_type != HandleType.DMA_BUF
+            or "VK_EXT_external_memory_dma_buf" not in self.backend.physical.extensions
+        ):
+            raise self.backend.unsupported_type(handle_type)
         answer = ffi.new("VkMemoryFdPropertiesKHR *")
         answer.sType = int(_S.MEMORY_FD_PROPERTIES_KHR)
-        self.driver.check(
-            self.driver.commands.vkGetMemoryFdPropertiesKHR(self.driver.handle, handle_type, fd, answer),
+        self.backend.check(
+            self.backend.commands.vkGetMemoryFdPropertiesKHR(self.backend.handle, handle_type, fd, answer),
             "vkGetMemoryFdPropertiesKHR",
         )
         return int(answer.memoryTypeBits)
 
     def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
-        """See `Driver`."""
-        if handle_type != _HOST_POINTER or "VK_EXT_external_memory_host" not in self.driver.physical.extensions:
-            raise self.driver.unsupported_type(handle_type)
+        """See `Backend`."""
+        if handle_type != _HOST_POINTER or "VK_EXT_external_memory_host" not in self.backend.physical.extensions:
+            raise self.backend.unsupported_type(handle_type)
         answer = ffi.new("VkMemoryHostPointerPropertiesEXT *")
         answer.sType = int(_S.MEMORY_HOST_POINTER_PROPERTIES_EXT)
-        result = self.driver.commands.vkGetMemoryHostPointerPropertiesEXT(
-            self.driver.handle, handle_type, ffi.cast("void *", address), answer
+        result = self.backend.commands.vkGetMemoryHostPointerPropertiesEXT(
+            self.backend.handle, handle_type, ffi.cast("void *", address), answer
         )
-        self.driver.check(result, "vkGetMemoryHostPointerPropertiesEXT", f"{address:#x}")
+        self.backend.check(result, "vkGetMemoryHostPointerPropertiesEXT", f"{address:#x}")
         return int(answer.memoryTypeBits)
 
     def _refusal(self, problem: str) -> DriverError:
@@ -198,7 +201,7 @@ class Imports:
             f"vkAllocateMemory: {problem}",
             result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
             command="vkAllocateMemory",
-            devices=[self.driver.name],
+            devices=[self.backend.name],
         )
 
 

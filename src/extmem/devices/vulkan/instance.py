@@ -8,7 +8,7 @@ from extmem.devices.vulkan.owners import VkInstanceOwner
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.devices.vulkan.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.vk.abi import ffi
 from extmem.vk.loader import Commands, Loader
 
@@ -29,7 +29,7 @@ class Instance:
     def __init__(self, loader: Loader | None = None, *, adopt: int = 0, api_version: int = API_VERSION) -> None:
         """adopt: a VkInstance that somebody else made, for this version; it is used, and left alone by `close`."""
         self.loader = loader or Loader()
-        self.pid = HERE.pid
+        self.pid = current_process.pid
         self.api_version = api_version
         self.owned = not adopt
         self.owner = VkInstanceOwner(self.loader)

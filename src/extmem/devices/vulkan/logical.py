@@ -8,7 +8,7 @@ from extmem import vk
 from extmem.devices.vulkan.owners import VkDeviceOwner, VkObject
 from extmem.devices.vulkan.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import living
 from extmem.vk import modifiers
 from extmem.vk.abi import ffi
@@ -57,7 +57,7 @@ class LogicalDevice:
             self.owner.handle = ffi.cast("VkDevice", device)
         self.handle: Any = self.owner.handle
         self.commands = physical.instance.loader.device_commands(physical.commands, self.handle, self.name)
-        self.pid = HERE.pid
+        self.pid = current_process.pid
 
     @property
     def closed(self) -> bool:
@@ -105,10 +105,10 @@ class LogicalDevice:
 
     def alive(self) -> None:
         """HandleStateError once closed, and in a forked child: the driver's threads stayed with the parent."""
-        if self.pid != HERE.pid:
+        if self.pid != current_process.pid:
             raise HandleStateError(
-                f"the device {self.name} was opened by process {self.pid}, and this is its forked child {HERE.pid}; "
-                "open it again with extmem.open_device(), or start children with spawn"
+                f"the device {self.name} was opened by process {self.pid}, and this is its forked child "
+                f"{current_process.pid}; open it again with extmem.open_device(), or start children with spawn"
             )
         if self.closed:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")

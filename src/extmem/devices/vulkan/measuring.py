@@ -16,7 +16,7 @@ from extmem.errors import DriverError
 from extmem.vk import Result
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
 
 __all__ = ["Measuring"]
 
@@ -27,8 +27,8 @@ _PROBES = (4096, 4097)
 class Measuring:
     """The lengths of one device's files."""
 
-    def __init__(self, driver: VulkanDriver) -> None:
-        self._driver = driver
+    def __init__(self, backend: VulkanBackend) -> None:
+        self._backend = backend
         self._more: dict[int, int | None] = {}
         """How many bytes a file has more than its memory, by memory type; None where lengths do not tell."""
 
@@ -41,11 +41,11 @@ class Measuring:
         more = self._overhead(adopted.memory_type_index) if length else None
         if more is not None and length - more != adopted.size:
             raise DriverError(
-                f"the memory is stated to have {adopted.size} bytes, and {self._driver.name} exports it as a file of "
+                f"the memory is stated to have {adopted.size} bytes, and {self._backend.name} exports it as a file of "
                 f"{length} bytes, which is that of {length - more}; state the size that it was allocated with",
                 result=int(Result.ERROR_INVALID_EXTERNAL_HANDLE),
                 command="vkGetMemoryFdKHR",
-                devices=[self._driver.name],
+                devices=[self._backend.name],
             )
 
     def _overhead(self, memory_type_index: int) -> int | None:
@@ -58,7 +58,7 @@ class Measuring:
         return self._more[memory_type_index]
 
     def _length(self, size: int, memory_type_index: int) -> int:
-        made = self._driver.allocate(size, memory_type_index, b"", handle_types=_FD)
+        made = self._backend.allocate(size, memory_type_index, b"", handle_types=_FD)
         try:
             fd = made.fd
             return os.fstat(fd).st_size if fd is not None else 0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Mapping
     from extmem.devices.host.system import FileMapping
     from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
@@ -43,7 +43,7 @@ class VulkanAllocation:
         "_memory",
         "_number",
         "dedicated",
-        "driver",
+        "backend",
         "exporting",
         "handle_types",
         "memory_type_index",
@@ -57,7 +57,7 @@ class VulkanAllocation:
 
     def __init__(
         self,
-        driver: VulkanDriver,
+        backend: VulkanBackend,
         memory: VkObject | int,
         size: int,
         memory_type_index: int,
@@ -70,7 +70,7 @@ class VulkanAllocation:
         exporting: bool = True,
     ) -> None:
         """memory: what owns the VkDeviceMemory; or one that somebody else allocated and frees."""
-        self.driver = driver
+        self.backend = backend
         self._memory = memory if isinstance(memory, VkObject) else None
         self.raw = memory.raw if isinstance(memory, VkObject) else memory
         """VkDeviceMemory; 0 once freed."""
@@ -135,12 +135,12 @@ class VulkanAllocation:
         types = self.handle_types & _SHARED
         if not types:
             return None
-        with self.driver.making:
+        with self.backend.making:
             if types & -types == _KMT:
-                self._number = self._number or self.driver.get_number(raw)
+                self._number = self._number or self.backend.get_number(raw)
                 return self._number
             if self._exported is None:
-                self._exported = self.driver.get_handle(raw, types & -types)
+                self._exported = self.backend.get_handle(raw, types & -types)
             return self._exported.fd
 
     @property
@@ -182,33 +182,33 @@ class VulkanAllocation:
         if self._mapped:
             self.live  # noqa: B018  (raises once freed)
             return self
-        driver = self.driver
-        if not driver.host_visible[self.memory_type_index]:
+        backend = self.backend
+        if not backend.host_visible[self.memory_type_index]:
             raise UnsupportedError(
-                f"memory type {self.memory_type_index} of {driver.name} cannot be seen by the host; use "
+                f"memory type {self.memory_type_index} of {backend.name} cannot be seen by the host; use "
                 "memory.read() and memory.write(), or allocate with a HOST_VISIBLE memory_type",
                 requires_one_of=["a HOST_VISIBLE memory type", "DeviceMemory.read and write"],
             )
-        with driver.making:
+        with backend.making:
             if not self._at[0]:
                 at = ffi.cast("void **", self._at)
-                result = driver.commands.vkMapMemory(driver.handle, self.live, 0, _WHOLE_SIZE, 0, at)
+                result = backend.commands.vkMapMemory(backend.handle, self.live, 0, _WHOLE_SIZE, 0, at)
                 if result:
                     self._at[0] = 0
-                    fail(result, "vkMapMemory", driver.name, f"{self.size} bytes")
+                    fail(result, "vkMapMemory", backend.name, f"{self.size} bytes")
             self._mapped = True
         return self
 
-    def hand_over(self) -> None:
-        """See `HandsOver`. A buffer of the caller's that is not bound was not used here: nothing is to be released."""
-        if not self.driver.obstacle(self):
-            self.driver.transfer.run(lambda recorder: None, [self])
+    def release_ownership(self) -> None:
+        """See `ReleasesOwnership`. Releases nothing where the caller's dedicated buffer is unbound and so unused."""
+        if not self.backend.obstacle(self):
+            self.backend.transfer.run(lambda recorder: None, [self])
 
     def close(self) -> None:
         """vkFreeMemory, which unmaps. Safe to call twice, and again after an exception."""
         self.raw = 0
         if self.transfer is not None:
-            self.driver.destroy(self.transfer)
+            self.backend.destroy(self.transfer)
         if self._memory is not None:
             self._memory.end()
         if self._exported is not None:

@@ -11,7 +11,7 @@ from extmem.devices.backend import Allocation, QueueFacts, Recorder
 from extmem.devices.vulkan.logical import LogicalDevice
 from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation, ours
 from extmem.errors import UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import Lock, Uses
 from extmem.vk.abi import ffi
 
@@ -47,11 +47,11 @@ class Moving(LogicalDevice, abc.ABC):
         return tuple(self.physical.memory_properties.memory_types)
 
     def flush(self, allocation: Allocation, offset: int, size: int) -> None:
-        """See `Driver`."""
+        """See `Backend`."""
         self._ranges("vkFlushMappedMemoryRanges", ours(allocation), offset, size)
 
     def invalidate(self, allocation: Allocation, offset: int, size: int) -> None:
-        """See `Driver`."""
+        """See `Backend`."""
         self._ranges("vkInvalidateMappedMemoryRanges", ours(allocation), offset, size)
 
     def _ranges(self, command: str, allocation: VulkanAllocation, offset: int, size: int) -> None:
@@ -67,7 +67,7 @@ class Moving(LogicalDevice, abc.ABC):
         self.check(getattr(self.commands, command)(self.handle, 1, area), command)
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
-        """See `Driver`."""
+        """See `Backend`."""
         made = self._inside(allocation, offset, data.nbytes)
         window = self._window(made, _TO, offset, data.nbytes)
         if window is None:
@@ -77,7 +77,7 @@ class Moving(LogicalDevice, abc.ABC):
         self.flush(made, offset, data.nbytes)
 
     def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
-        """See `Driver`."""
+        """See `Backend`."""
         made = self._inside(allocation, offset, into.nbytes)
         window = self._window(made, _FROM, offset, into.nbytes)
         if window is None:
@@ -87,7 +87,7 @@ class Moving(LogicalDevice, abc.ABC):
         into[:] = window
 
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
-        """See `Driver`."""
+        """See `Backend`."""
         made = self._inside(allocation, offset, size)
         window = self._window(made, _TO, offset, size)
         if window is None:
@@ -140,7 +140,7 @@ class Moving(LogicalDevice, abc.ABC):
 
     @property
     def queue_facts(self) -> QueueFacts:
-        """See `Driver`."""
+        """See `Backend`."""
         families = self.physical.queue_families
         return QueueFacts(
             self.queue_family,
@@ -154,7 +154,7 @@ class Moving(LogicalDevice, abc.ABC):
     def submit(
         self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
     ) -> None:
-        """See `Driver`."""
+        """See `Backend`."""
         told: list[tuple[VulkanAllocation, QueueOwner]] = [
             (ours(allocation), "held" if here else "external") for allocation, here in owners
         ]
@@ -162,12 +162,12 @@ class Moving(LogicalDevice, abc.ABC):
 
     def finish_submitted(self) -> None:
         """See `FinishesLater`."""
-        if self._transfer is not None and self.pid == HERE.pid:
+        if self._transfer is not None and self.pid == current_process.pid:
             self._transfer.finish()
 
     def close(self) -> None:
         """See `LogicalDevice.close`. Errors: DriverError while commands run; safe to repeat."""
-        if self._transfer is not None and self.pid == HERE.pid:
+        if self._transfer is not None and self.pid == current_process.pid:
             self._transfer.close()
         self._transfer = None
         super().close()

@@ -14,7 +14,7 @@ from extmem.owning import late_imports
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.devices.vulkan.instance import Instance
 
 __all__ = ["PhysicalDevice", "QueueFamily"]
@@ -70,12 +70,12 @@ class PhysicalDevice:
         """This device as one that can be opened."""
         return Offer("vulkan", self.identity, _RANKS.get(self.device_type, _LAST), self.open, lambda: _Answers(self))
 
-    def open(self) -> VulkanDriver:
+    def open(self) -> VulkanBackend:
         """Make a VkDevice. The caller closes it."""
         with late_imports():
-            from extmem.devices.vulkan.backend import VulkanDriver
+            from extmem.devices.vulkan.backend import VulkanBackend
 
-        return VulkanDriver(self)
+        return VulkanBackend(self)
 
     @cached_property
     def _properties(self) -> vk.PhysicalDeviceProperties2:
@@ -160,11 +160,11 @@ class PhysicalDevice:
         return tuple(QueueFamily(i, int(found[i].queueFlags), int(found[i].queueCount)) for i in range(count[0]))
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """See `Driver`."""
+        """See `Backend`."""
         return capabilities.buffer_properties(self, info)
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """See `Driver`."""
+        """See `Backend`."""
         return capabilities.image_properties(self, info)
 
     def format_properties(self, vk_format: int) -> vk.FormatProperties2:

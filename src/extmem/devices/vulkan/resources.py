@@ -25,7 +25,7 @@ from extmem.vk.modifiers import MEMORY_PLANES, has_modifier, questions
 from extmem.vk.words import flags_text
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
 
 __all__ = ["Resources"]
 
@@ -39,23 +39,23 @@ _DEEP = int(vk.ImageAspectFlagBits.DEPTH | vk.ImageAspectFlagBits.STENCIL)
 class Resources:
     """The buffers and images of one VkDevice."""
 
-    def __init__(self, driver: VulkanDriver) -> None:
-        self._driver = driver
+    def __init__(self, backend: VulkanBackend) -> None:
+        self._backend = backend
         self._creations = Spares(BufferCreation)
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
-        driver, call = self._driver, self._creations.pop("set", None) or self._creations.make()
+        backend, call = self._backend, self._creations.pop("set", None) or self._creations.make()
         asked = None if call.state(info) else to_c(translated(info))  # held: what its chain leads to ends with it
         memory = call.info if asked is None else asked.cdata
-        commands, owner = driver.commands, VkObject(driver.owner)
-        arguments = (driver.handle, memory, ffi.NULL, call.made)
+        commands, owner = backend.commands, VkObject(backend.owner)
+        arguments = (backend.handle, memory, ffi.NULL, call.made)
         making = owner.make(commands.vkCreateBuffer, arguments, call.made, commands.vkDestroyBuffer)
         if making.result:
-            fail(making.result, "vkCreateBuffer", driver.name, f"{info.size} bytes, usage {int(info.usage):#x}")
+            fail(making.result, "vkCreateBuffer", backend.name, f"{info.size} bytes, usage {int(info.usage):#x}")
         call.ask.buffer = owner.raw
         try:
-            commands.vkGetBufferMemoryRequirements2(driver.handle, call.ask, call.needs)
+            commands.vkGetBufferMemoryRequirements2(backend.handle, call.ask, call.needs)
             needs = _requirements(call.needs, call.alone)
         except BaseException:
             owner.settle()
@@ -65,7 +65,7 @@ class Resources:
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         """vkCreateImage and vkGetImageMemoryRequirements2. UnsupportedError for images that the device lacks."""
-        driver = self._driver
+        backend = self._backend
         if int(info.flags) & _DISJOINT:
             raise UnsupportedError(
                 "an image with DISJOINT has memory of its own for each plane, which extmem does not bind; create it "
@@ -76,16 +76,16 @@ class Resources:
         external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
         types = int(external.handle_types) if external is not None else 0
         for question in questions(info, types & -types).values():
-            driver.image_format_properties(question)
+            backend.image_format_properties(question)
         made = ffi.new("uint64_t *")
         asked = to_c(translated(info))  # held: what its chain leads to ends with it
-        commands, owner = driver.commands, VkObject(driver.owner)
-        arguments = (driver.handle, asked.cdata, ffi.NULL, made)
+        commands, owner = backend.commands, VkObject(backend.owner)
+        arguments = (backend.handle, asked.cdata, ffi.NULL, made)
         making = owner.make(commands.vkCreateImage, arguments, made, commands.vkDestroyImage)
         if making.result:
             extent = info.extent
             what = f"{extent.width}×{extent.height}×{extent.depth} texels"
-            fail(making.result, "vkCreateImage", driver.name, what)
+            fail(making.result, "vkCreateImage", backend.name, what)
         try:
             return self._image(owner.raw, info, owner)
         except BaseException:
@@ -97,7 +97,7 @@ class Resources:
         needs = self._image_requirements(raw)
         if not has_modifier(info):
             return NativeResource("image", needs, raw, 0, info, owner=owner)
-        exact, planes = resolved(self._driver, raw, info)
+        exact, planes = resolved(self._backend, raw, info)
         end = max(plane.offset + plane.size for plane in planes)
         if (
             end > needs.size
@@ -109,9 +109,9 @@ class Resources:
         """A VkBuffer or VkImage that somebody else made from `info`, and destroys; what it requires is asked."""
         if isinstance(info, vk.ImageCreateInfo):
             return self._image(raw, info, Owner())
-        driver, call = self._driver, self._creations.pop("set", None) or self._creations.make()
+        backend, call = self._backend, self._creations.pop("set", None) or self._creations.make()
         call.ask.buffer = raw
-        driver.commands.vkGetBufferMemoryRequirements2(driver.handle, call.ask, call.needs)
+        backend.commands.vkGetBufferMemoryRequirements2(backend.handle, call.ask, call.needs)
         needs = _requirements(call.needs, call.alone)
         self._creations["set"] = call
         return NativeResource("buffer", needs, raw, int(info.size), info, owner=Owner())
@@ -137,13 +137,13 @@ class Resources:
             self.destroy(made)
 
     def _image_requirements(self, raw: int) -> Requirements:
-        driver = self._driver
+        backend = self._backend
         alone = ffi.new("VkMemoryDedicatedRequirements *")
         alone.sType = int(_S.MEMORY_DEDICATED_REQUIREMENTS)
         needs = ffi.new("VkMemoryRequirements2 *")
         needs.sType, needs.pNext = int(_S.MEMORY_REQUIREMENTS_2), alone
         ask = ffi.new("VkImageMemoryRequirementsInfo2 *", (int(_S.IMAGE_MEMORY_REQUIREMENTS_INFO_2), ffi.NULL, raw))
-        driver.commands.vkGetImageMemoryRequirements2(driver.handle, ask, needs)
+        backend.commands.vkGetImageMemoryRequirements2(backend.handle, ask, needs)
         return _requirements(needs, alone)
 
     def subresource_layout(self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
@@ -168,7 +168,7 @@ class Resources:
                 f"mip level {level} of layer {layer} is asked for, and the image has {info.mip_levels} levels and "
                 f"{info.array_layers} layers"
             )
-        driver = self._driver
+        backend = self._backend
         image = self.create_image(info)
         try:
             if by_plane and aspect not in MEMORY_PLANES[: len(image.planes)]:
@@ -177,7 +177,7 @@ class Resources:
                     f"{len(image.planes)} memory planes with its modifier"
                 )
             asked, answer = to_c(subresource), ffi.new("VkSubresourceLayout *")
-            driver.commands.vkGetImageSubresourceLayout(driver.handle, image.raw, asked.cdata, answer)
+            backend.commands.vkGetImageSubresourceLayout(backend.handle, image.raw, asked.cdata, answer)
             return from_c(vk.SubresourceLayout, answer)
         finally:
             self.destroy(image)
@@ -190,7 +190,7 @@ class Resources:
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
         """vkBindBufferMemory, vkBindImageMemory. Nothing is left to do where moving bytes has bound it there."""
-        driver = self._driver
+        backend = self._backend
         made = allocation if isinstance(allocation, VulkanAllocation) else ours(allocation)
         raw, memory, size = resource.raw or resource.live, made.raw or made.live, resource.requirements.size
         if resource.private and resource.memory == memory and not offset:
@@ -199,15 +199,15 @@ class Resources:
             fail(
                 int(vk.Result.ERROR_UNKNOWN),
                 "vkBindMemory",
-                driver.name,
+                backend.name,
                 f"{size} bytes at {offset} of {made.size}, which reach past the end,",
             )
-        commands = driver.commands
+        commands = backend.commands
         bind = commands.vkBindBufferMemory if resource.kind == "buffer" else commands.vkBindImageMemory
-        result = bind(driver.handle, raw, memory, offset)
+        result = bind(backend.handle, raw, memory, offset)
         if result:
             tried = f"{size} bytes at {offset} of {made.size}"
-            fail(result, f"vkBind{resource.kind.capitalize()}Memory", driver.name, tried)
+            fail(result, f"vkBind{resource.kind.capitalize()}Memory", backend.name, tried)
         resource.bound, resource.memory = True, memory
 
     def buffer_of(self, allocation: VulkanAllocation) -> NativeResource:
@@ -224,10 +224,10 @@ class Resources:
                     requires_one_of=["memory that is not dedicated to an image"],
                 )
             if alone.private:
-                with self._driver.making:
+                with self._backend.making:
                     self.bind(allocation, 0, alone)
             return alone
-        with self._driver.making:
+        with self._backend.making:
             if allocation.transfer is None:
                 allocation.transfer = self._over(allocation)
             return allocation.transfer
@@ -236,7 +236,7 @@ class Resources:
         """Why memory that is not dedicated has no room for a buffer of its size, and what to do; empty where it has."""
         if allocation.dedicated is not None or allocation.transfer is not None:
             return ""
-        with self._driver.making:
+        with self._backend.making:
             buffer = self._whole(allocation)
             needed = buffer.requirements.size
             if needed <= allocation.size:

@@ -27,7 +27,7 @@ from extmem.owning import Lock, Step, Uses, do_last
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.devices.vulkan.memory import QueueOwner, VulkanAllocation
 
 __all__ = ["Transfer"]
@@ -52,9 +52,9 @@ _working: Final[set[Transfer]] = set()
 class Transfer:
     """What a device moves bytes with. Ownership: everything is given back by `close`."""
 
-    def __init__(self, driver: VulkanDriver) -> None:
-        self._driver = driver
-        self._commands = driver.commands
+    def __init__(self, backend: VulkanBackend) -> None:
+        self._backend = backend
+        self._commands = backend.commands
         self._lock = Lock(reentrant=True)
         self._pool: VkObject | None = None
         self._fence: VkObject | None = None
@@ -72,7 +72,7 @@ class Transfer:
         """Seconds that a wait may take; 0 once one took too long, so that calls only look whether it is done."""
         self._staging: VulkanAllocation | None = None
         queue = ffi.new("VkQueue *")
-        self._commands.vkGetDeviceQueue(driver.handle, driver.queue_family, driver.queue_index, queue)
+        self._commands.vkGetDeviceQueue(backend.handle, backend.queue_family, backend.queue_index, queue)
         self._queue = queue[0]
 
     # What is moved.
@@ -85,7 +85,7 @@ class Transfer:
             for start in range(0, data.nbytes, _STAGING):
                 piece = data[start : start + _STAGING]
                 window[0 : piece.nbytes] = piece
-                self._driver.flush(staging, 0, piece.nbytes)
+                self._backend.flush(staging, 0, piece.nbytes)
                 self._copy(staging, 0, allocation, offset + start, piece.nbytes)
 
     def read(self, allocation: VulkanAllocation, offset: int, into: memoryview) -> None:
@@ -96,7 +96,7 @@ class Transfer:
             for start in range(0, into.nbytes, _STAGING):
                 piece = into[start : start + _STAGING]
                 self._copy(allocation, offset + start, staging, 0, piece.nbytes)
-                self._driver.invalidate(staging, 0, piece.nbytes)
+                self._backend.invalidate(staging, 0, piece.nbytes)
                 piece[:] = window[: piece.nbytes]
 
     def fill(self, allocation: VulkanAllocation, offset: int, size: int, value: int) -> None:
@@ -105,7 +105,7 @@ class Transfer:
         if before:
             self.write(allocation, offset, memoryview(bytes([value]) * before))
             offset, size = offset + before, size - before
-        buffer = self._driver.buffer_of(allocation)
+        buffer = self._backend.buffer_of(allocation)
         whole = size & ~3
         if whole:
             self.run(lambda recorder: recorder.fill_buffer(buffer, offset, whole, value * 0x0101_0101), [allocation])
@@ -113,7 +113,7 @@ class Transfer:
             self.write(allocation, offset + whole, memoryview(bytes([value]) * (size - whole)))
 
     def _copy(self, source: VulkanAllocation, start: int, target: VulkanAllocation, at: int, size: int) -> None:
-        first, second = self._driver.buffer_of(source), self._driver.buffer_of(target)
+        first, second = self._backend.buffer_of(source), self._backend.buffer_of(target)
         self.run(lambda recorder: recorder.copy_buffer(first, start, second, at, size), [source, target])
 
     # How.
@@ -136,7 +136,7 @@ class Transfer:
             try:
                 for allocation in used:
                     self._running.add(allocation.keeper)
-                    self._running.add(self._driver.buffer_of(allocation).keeper)
+                    self._running.add(self._backend.buffer_of(allocation).keeper)
                 if uses is not None:
                     self._running.add_all(uses)
                 recorder = CommandRecorder(self._commands, self._begin())
@@ -155,7 +155,7 @@ class Transfer:
 
     def _border(self, recorder: CommandRecorder, allocations: list[VulkanAllocation], *, acquire: bool) -> None:
         """Ownership from or to VK_QUEUE_FAMILY_EXTERNAL; besides, what the host has written or is to see."""
-        ours = self._driver.queue_family
+        ours = self._backend.queue_family
         sides = (_EXTERNAL, ours) if acquire else (ours, _EXTERNAL)
         nothing = _Access(0)
         barriers = [
@@ -163,7 +163,7 @@ class Transfer:
                 nothing if acquire else _MOVES,
                 _MOVES if acquire else nothing,
                 *sides,
-                self._driver.buffer_of(allocation).live,
+                self._backend.buffer_of(allocation).live,
                 0,
                 int(vk.WHOLE_SIZE),
             )
@@ -175,12 +175,12 @@ class Transfer:
         recorder.barrier(int(before), int(after), [memory], barriers)
 
     def _begin(self) -> Any:
-        driver, vulkan = self._driver, self._commands
+        backend, vulkan = self._backend, self._commands
         if self._pool is None:
             info = ffi.new("VkCommandPoolCreateInfo *")
             info.sType = int(vk.StructureType.COMMAND_POOL_CREATE_INFO)
             info.flags = int(vk.CommandPoolCreateFlagBits.RESET_COMMAND_BUFFER)
-            info.queueFamilyIndex = driver.queue_family
+            info.queueFamilyIndex = backend.queue_family
             self._pool = self._made(
                 vulkan.vkCreateCommandPool, info, vulkan.vkDestroyCommandPool, "vkCreateCommandPool"
             )
@@ -193,36 +193,36 @@ class Transfer:
             ask.sType = int(vk.StructureType.COMMAND_BUFFER_ALLOCATE_INFO)
             ask.commandPool, ask.commandBufferCount = self._pool.raw, 1
             found = ffi.new("VkCommandBuffer *")
-            driver.check(vulkan.vkAllocateCommandBuffers(driver.handle, ask, found), "vkAllocateCommandBuffers")
-            self._buffer.append((vulkan.vkFreeCommandBuffers, driver.handle, self._pool.raw, 1, found))
+            backend.check(vulkan.vkAllocateCommandBuffers(backend.handle, ask, found), "vkAllocateCommandBuffers")
+            self._buffer.append((vulkan.vkFreeCommandBuffers, backend.handle, self._pool.raw, 1, found))
         begin = ffi.new("VkCommandBufferBeginInfo *")
         begin.sType = int(vk.StructureType.COMMAND_BUFFER_BEGIN_INFO)
         begin.flags = int(vk.CommandBufferUsageFlagBits.ONE_TIME_SUBMIT)
         buffer = self._buffer[0][-1][0]
-        driver.check(vulkan.vkBeginCommandBuffer(buffer, begin), "vkBeginCommandBuffer")
+        backend.check(vulkan.vkBeginCommandBuffer(buffer, begin), "vkBeginCommandBuffer")
         return buffer
 
     def _made(self, command: Any, info: Any, destroy: Any, name: str) -> VkObject:
-        driver, made, owner = self._driver, ffi.new("uint64_t *"), VkObject(self._driver.owner)
-        making = owner.make(command, (driver.handle, info, ffi.NULL, made), made, destroy)
-        driver.check(making.result, name)
+        backend, made, owner = self._backend, ffi.new("uint64_t *"), VkObject(self._backend.owner)
+        making = owner.make(command, (backend.handle, info, ffi.NULL, made), made, destroy)
+        backend.check(making.result, name)
         return owner
 
     def _submit(self) -> None:
-        driver, vulkan, fence, buffers = self._driver, self._commands, self._raw_fence, self._buffer[0][-1]
-        driver.check(vulkan.vkEndCommandBuffer(buffers[0]), "vkEndCommandBuffer")
+        backend, vulkan, fence, buffers = self._backend, self._commands, self._raw_fence, self._buffer[0][-1]
+        backend.check(vulkan.vkEndCommandBuffer(buffers[0]), "vkEndCommandBuffer")
         info = ffi.new("VkSubmitInfo *")
         info.sType = int(vk.StructureType.SUBMIT_INFO)
         info.commandBufferCount, info.pCommandBuffers = 1, buffers
         if self._signaled:
-            driver.check(vulkan.vkResetFences(driver.handle, 1, ffi.new("uint64_t *", fence)), "vkResetFences")
+            backend.check(vulkan.vkResetFences(backend.handle, 1, ffi.new("uint64_t *", fence)), "vkResetFences")
             self._signaled = False
         _working.add(self)
         self._submitted.extend(starmap(vulkan.vkQueueSubmit, ((self._queue, 1, info, fence),)))
         result = self._submitted[0]
         if result:
             self._submitted.clear()
-            driver.check(result, "vkQueueSubmit")
+            backend.check(result, "vkQueueSubmit")
 
     @property
     def _raw_fence(self) -> int:
@@ -247,25 +247,25 @@ class Transfer:
         fence, result, failures = ffi.new("uint64_t *", self._raw_fence), _TIMEOUT, 0
         until, wait = time.monotonic() + self._patience, _SLICE_NS if self._patience else 0
         while result not in (0, _LOST) and failures < _TRIES:
-            result = self._commands.vkWaitForFences(self._driver.handle, 1, fence, 1, wait)
+            result = self._commands.vkWaitForFences(self._backend.handle, 1, fence, 1, wait)
             failures += result not in (0, _LOST, _TIMEOUT)
             if time.monotonic() >= until:
                 break
         if result == _TIMEOUT:
             self._patience = 0.0
             raise DriverError(
-                f"vkWaitForFences on {self._driver.name}: commands that were submitted do not end (the wait was "
+                f"vkWaitForFences on {self._backend.name}: commands that were submitted do not end (the wait was "
                 f"{_PATIENCE_S:.0f} seconds at first); what they use is held until they do. Try again later; if the "
                 "device hangs, end this process",
                 result=result,
                 command="vkWaitForFences",
-                devices=[self._driver.name],
+                devices=[self._backend.name],
             )
         if result in (0, _LOST):
             self._signaled = True
             self._patience = _PATIENCE_S
             self._settle()
-        self._driver.check(result, "vkWaitForFences", "what was just submitted")
+        self._backend.check(result, "vkWaitForFences", "what was just submitted")
 
     def _settle(self) -> None:
         """What was submitted is done: nothing is used any more."""
@@ -281,7 +281,7 @@ class Transfer:
 
     def _staged(self) -> VulkanAllocation:
         if self._staging is None:
-            self._staging = self._driver.allocate_staging(_STAGING)
+            self._staging = self._backend.allocate_staging(_STAGING)
         return self._staging
 
     def finish(self) -> None:

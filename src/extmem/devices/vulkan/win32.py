@@ -36,7 +36,7 @@ from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.sharing.payload import Win32Payload
     from extmem.sharing.terms import ShareTerms
     from extmem.vk.abi import CStruct
@@ -55,8 +55,8 @@ _OF_DEAD_NUMBERS = (vk.Result.ERROR_OUT_OF_HOST_MEMORY, vk.Result.ERROR_INVALID_
 class Win32Sharing:
     """How one device's memory is shared."""
 
-    def __init__(self, driver: VulkanDriver) -> None:
-        self._driver = driver
+    def __init__(self, backend: VulkanBackend) -> None:
+        self._backend = backend
 
     # Export.
 
@@ -69,14 +69,14 @@ class Win32Sharing:
         Errors: NameTakenError, ObjectTypeError, NameInvalidError, SecurityDescriptorError before the driver is asked;
         DriverError, OutOfMemoryError.
         """
-        driver = self._driver
+        backend = self._backend
         name = terms.name if terms is not None and types & _NT else None
         for last in (False, False, True):
             with self._exporting(types, terms) as export:
                 info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, export.cdata, size, memory_type_index))
-                keep = driver.dedicate(info, dedicated)
+                keep = backend.dedicate(info, dedicated)
                 try:
-                    memory = driver.allocate_raw(info, size, memory_type_index, "allocating")
+                    memory = backend.allocate_raw(info, size, memory_type_index, "allocating")
                     break
                 except DriverError:
                     if name is None:
@@ -87,7 +87,7 @@ class Win32Sharing:
                     if last:
                         raise
                 del keep
-        return VulkanAllocation(driver, memory, size, memory_type_index, types, dedicated)
+        return VulkanAllocation(backend, memory, size, memory_type_index, types, dedicated)
 
     @contextlib.contextmanager
     def _exporting(self, types: int, terms: ShareTerms | None) -> Iterator[CStruct]:
@@ -123,16 +123,16 @@ class Win32Sharing:
         return self._handle(raw, _KMT) & _LOW
 
     def _handle(self, raw: int, handle_type: int) -> int:
-        driver = self._driver
+        backend = self._backend
         info = to_c(vk.MemoryGetWin32HandleInfoKHR(raw, HandleType(handle_type)))
         made = ffi.new("HANDLE *")
-        driver.check(
-            driver.commands.vkGetMemoryWin32HandleKHR(driver.handle, info.cdata, made), "vkGetMemoryWin32HandleKHR"
+        backend.check(
+            backend.commands.vkGetMemoryWin32HandleKHR(backend.handle, info.cdata, made), "vkGetMemoryWin32HandleKHR"
         )
         value = int(ffi.cast("uintptr_t", made[0]))
         if not value:  # some drivers call that a success
             raise UnsupportedError(
-                f"{driver.name} gave no handle: this memory was not allocated for export as {types_text(handle_type)}",
+                f"{backend.name} gave no handle: this memory was not allocated for export as {types_text(handle_type)}",
                 requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {types_text(handle_type)}"],
             )
         return value
@@ -148,8 +148,8 @@ class Win32Sharing:
         Errors: DriverError with what the kernel says of the handle; InvalidHandleError for a KMT number that leads
         nowhere; OutOfMemoryError; UnsupportedError.
         """
-        driver, kind = self._driver, int(payload.handle_type)
-        if WIN32_EXTENSION not in driver.enabled:
+        backend, kind = self._backend, int(payload.handle_type)
+        if WIN32_EXTENSION not in backend.enabled:
             raise self._lacking(kind)
         handle = None if payload.name is not None else payload.number or payload.fd
         source: vk.ChainStruct = vk.ImportMemoryWin32HandleInfoKHR(HandleType(kind), handle, payload.name)
@@ -161,16 +161,16 @@ class Win32Sharing:
             else:
                 chain = to_c(source)
             info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, chain.cdata, size, memory_type_index))
-            keep = driver.dedicate(info, dedicated)
-            made, memory, commands = ffi.new("uint64_t *"), VkObject(driver.owner), driver.commands
+            keep = backend.dedicate(info, dedicated)
+            made, memory, commands = ffi.new("uint64_t *"), VkObject(backend.owner), backend.commands
             making = memory.make(
-                commands.vkAllocateMemory, (driver.handle, info, ffi.NULL, made), made, commands.vkFreeMemory
+                commands.vkAllocateMemory, (backend.handle, info, ffi.NULL, made), made, commands.vkFreeMemory
             )
             del keep
         if not memory.raw:
             self._refused(payload, making.result or int(vk.Result.ERROR_UNKNOWN), size, memory_type_index)
         return VulkanAllocation(
-            driver,
+            backend,
             memory,
             size,
             memory_type_index,
@@ -186,7 +186,7 @@ class Win32Sharing:
         if payload.number and result in _OF_DEAD_NUMBERS:
             raise error_for(
                 Status.INVALID_PARAMETER,
-                f"The KMT number {payload.number:#x} leads to no memory that {self._driver.name} can import "
+                f"The KMT number {payload.number:#x} leads to no memory that {self._backend.name} can import "
                 f"({vk.Result(result).name}): it is dead, or another GPU's, or the size or memory type differ from the "
                 "exporter's. Pass the number of memory that is still allocated.",
             )
@@ -195,7 +195,7 @@ class Win32Sharing:
             "; the handle itself is in order, so it is the size, the memory type, the dedicated resource or the device "
             "that differ from the exporter's, or there is no memory"
         )
-        fail(result, "vkAllocateMemory", self._driver.name, what + ("" if payload.number else hint))
+        fail(result, "vkAllocateMemory", self._backend.name, what + ("" if payload.number else hint))
 
     def _seen(self, payload: Win32Payload) -> str:
         """The source in words. Errors: InvalidHandleError where the handle is gone meanwhile."""
@@ -220,31 +220,31 @@ class Win32Sharing:
 
         Errors: DriverError; UnsupportedError for a type that the device does not import.
         """
-        driver = self._driver
-        if handle_type & _OPAQUE or WIN32_EXTENSION not in driver.enabled:
+        backend = self._backend
+        if handle_type & _OPAQUE or WIN32_EXTENSION not in backend.enabled:
             raise self._lacking(handle_type)
         answer = to_c(vk.MemoryWin32HandlePropertiesKHR())
-        result = driver.commands.vkGetMemoryWin32HandlePropertiesKHR(
-            driver.handle, int(handle_type), ffi.cast("HANDLE", handle), answer.cdata
+        result = backend.commands.vkGetMemoryWin32HandlePropertiesKHR(
+            backend.handle, int(handle_type), ffi.cast("HANDLE", handle), answer.cdata
         )
-        driver.check(result, "vkGetMemoryWin32HandlePropertiesKHR", f"handle {handle:#x}")
-        known = (1 << len(driver.memory_types())) - 1
+        backend.check(result, "vkGetMemoryWin32HandlePropertiesKHR", f"handle {handle:#x}")
+        known = (1 << len(backend.memory_types())) - 1
         bits = int(answer.cdata.memoryTypeBits) & known
         if not bits:
             raise DriverError(
-                f"vkGetMemoryWin32HandlePropertiesKHR: {driver.name} names no memory type for handle {handle:#x} as "
+                f"vkGetMemoryWin32HandlePropertiesKHR: {backend.name} names no memory type for handle {handle:#x} as "
                 f"{types_text(handle_type)}; it is another device's, or of another kind",
                 result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
                 command="vkGetMemoryWin32HandlePropertiesKHR",
-                devices=[driver.name],
+                devices=[backend.name],
             )
         return bits
 
     def _lacking(self, handle_type: int) -> UnsupportedError:
-        if WIN32_EXTENSION not in self._driver.enabled:
+        if WIN32_EXTENSION not in self._backend.enabled:
             return UnsupportedError(
-                f"{self._driver.name} has no {WIN32_EXTENSION}, so it takes no {types_text(handle_type)}; share host "
+                f"{self._backend.name} has no {WIN32_EXTENSION}, so it takes no {types_text(handle_type)}; share host "
                 "memory instead (extmem.open_device(kind='host')), or take a driver that has it",
                 requires_one_of=[WIN32_EXTENSION, "the host device"],
             )
-        return self._driver.unsupported_type(handle_type)
+        return self._backend.unsupported_type(handle_type)

@@ -49,7 +49,7 @@ from extmem.manager.linux.held import HeldHandle, Process, State
 from extmem.manager.linux.search import where_looked
 from extmem.manager.linux.validate import fit_handle
 from extmem.objects import Status, error_for
-from extmem.owning import OwnedFd, Step, soon
+from extmem.owning import OwnedFd, Step, cleanup_thread
 from extmem.wire.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class Client(Connecting):
         """The steps of an owner that call `free_once` or `close_lost` soon, when it is lost."""
         wake = self._wake
         if wake is None:
-            wake = self._wake = soon.step(self._free_soon)
+            wake = self._wake = cleanup_thread.step(self._free_soon)
         return (self._later.append, (verb, thing)), wake
 
     def bind_later(self, ticket: bytes, child: object) -> None:

@@ -304,7 +304,7 @@ class State:
             facts.descriptor,
             facts.kmt,
             facts.name,
-            facts.kind,
+            facts.backing,
             facts.capacity,
             facts.identity,
             owner,

@@ -37,7 +37,7 @@ from extmem.manager.linux.validate import (
 from extmem.objects import MAXIMUM_ALLOWED, Share, Status, error_for
 from extmem.owning import OwnedFd, Step, copy_fd, out_of_descriptors
 from extmem.sharing.terms import Exported, Imported
-from extmem.wire import Kind
+from extmem.wire import Backing
 from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
 
 __all__ = ["LinuxManager", "manager", "process_name"]
@@ -67,19 +67,19 @@ class LinuxManager(BrokerItself):
         sddl: str | None,
         inherit: bool,
         strict_kmt: bool = False,
-        kind: Kind = Kind.HOST,
+        backing: Backing = Backing.HOST_FILE,
         identity: int = 0,
         reference: Reference | None = None,
     ) -> Exported:
         """Share a payload; name, shared object and KMT number exist from here on (B13).
 
-        fd: borrowed. kind: what it is; `identity` tells apart the payloads of kinds whose fds the kernel does not.
+        fd: borrowed. backing: what it is. `identity` distinguishes payloads whose fds the kernel does not distinguish.
         """
         if name is not None:
             fit_name(name)
             self._check_global(name)
         request = wire.Export(
-            kind,
+            backing,
             fit_descriptor(descriptor),
             int(share),
             name,

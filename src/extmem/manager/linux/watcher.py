@@ -27,7 +27,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from extmem.errors import ExtmemError
-from extmem.owning import Lock, fds, joined
+from extmem.owning import Lock, fds, join_thread
 
 if TYPE_CHECKING:
     from extmem.manager.linux.connection import Connecting
@@ -84,7 +84,7 @@ class Watcher:
             return
         self._halt = True
         self.wake()
-        joined(thread, _FORK)
+        join_thread(thread, _FORK)
 
     def resume(self) -> None:
         """After a fork, in the parent: there is a thread again."""

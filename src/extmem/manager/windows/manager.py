@@ -49,7 +49,7 @@ from extmem.objects.kmt import bad_number
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.sharing.payload import PayloadFd
 from extmem.sharing.terms import Exported, Imported
-from extmem.wire import MAX_DESCRIPTOR, Kind
+from extmem.wire import MAX_DESCRIPTOR, Backing
 
 __all__ = ["WindowsManager", "manager"]
 
@@ -76,7 +76,7 @@ class WindowsManager(Memories):
         sddl: str | None,
         inherit: bool,
         strict_kmt: bool = False,
-        kind: Kind = Kind.HOST,
+        backing: Backing = Backing.HOST_FILE,
         identity: int = 0,
         reference: Reference | None = None,
     ) -> Exported:
@@ -84,17 +84,17 @@ class WindowsManager(Memories):
         name at birth. What is made here is the companion.
 
         fd: the section's handle, borrowed until `free`. UnsupportedError for a section that has another name, or none.
-        For a GPU driver's payload (`kind`) the handle that the driver gave, or its KMT number.
+        For a GPU driver's payload (`backing`) the handle that the driver gave, or its KMT number.
         """
         if len(descriptor) > MAX_DESCRIPTOR:
             raise DescriptorError(f"the descriptor has {len(descriptor)} bytes, at most {MAX_DESCRIPTOR} are allowed")
         granted = rights.asked(access)
         if granted & MAXIMUM_ALLOWED:
             granted = granted & ~MAXIMUM_ALLOWED | ALL_ACCESS
-        if kind is not Kind.HOST:
+        if backing is not Backing.HOST_FILE:
             _one_way(share)
             return self._export_driver_s(
-                fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, kind, reference
+                fd, descriptor, share, name, granted, sddl, inherit, strict_kmt, backing, reference
             )
         value, _ = find_entry(fd)
         path = calls.name_of(value)
@@ -104,7 +104,7 @@ class WindowsManager(Memories):
         companion = None
         if name is not None or number:
             display = names.resolve(name, self.session()).display if name is not None else ""
-            said = Description(shared or 1, int(kind), strict_kmt, display, descriptor)
+            said = Description(shared or 1, int(backing), strict_kmt, display, descriptor)
             companion = OwnedDescriptor(payloads.create_companion(path, said, name, sddl))
         # A KMT number leads to no NT object that a program could have a handle to.
         memory = Memory(value, shared, granted, None, companion, True, share, inherit)
@@ -258,7 +258,7 @@ class WindowsManager(Memories):
             said.descriptor if said is not None else b"",
             number,
             (said.name if said is not None else "") or None,
-            int(Kind.HOST),
+            int(Backing.HOST_FILE),
             capacity,
             reference=reference,
         )

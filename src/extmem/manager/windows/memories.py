@@ -31,7 +31,7 @@ from extmem.objects.kmt import bad_number
 from extmem.owning import Lock, OwnedDescriptor, OwnedFd, Step
 from extmem.sharing.payload import PayloadFd, Win32Payload
 from extmem.sharing.terms import Exported, Imported
-from extmem.wire import Kind
+from extmem.wire import Backing
 
 __all__ = ["NAMELESS", "Memories", "Memory"]
 
@@ -135,7 +135,7 @@ class Memories(Handles):
         sddl: str | None,
         inherit: bool,
         strict_kmt: bool,
-        kind: Kind,
+        backing: Backing,
         reference: Reference | None,
     ) -> Exported:
         """Announce memory that its driver shares already: what is made here is the companion.
@@ -153,7 +153,7 @@ class Memories(Handles):
             return Exported(self._add(memory, reference), imported.object, 0, number)
         display = names.resolve(name, self.session()).display if name is not None else ""
         path = names.kmt_path(number, self.session()) if number else self._described_at(value, name)
-        said = Description(secrets.randbits(62) + 1, int(kind), strict_kmt, display, descriptor)
+        said = Description(secrets.randbits(62) + 1, int(backing), strict_kmt, display, descriptor)
         if path is None:
             companion = None
         elif name is not None and not calls.name_of(value):
@@ -222,7 +222,7 @@ class Memories(Handles):
             descriptor,
             0,
             display or None,
-            int(Kind.OPAQUE),
+            int(Backing.DRIVER_FD),
             reference=reference,
         )
 
@@ -243,7 +243,7 @@ class Memories(Handles):
             descriptor,
             number,
             None,
-            int(Kind.OPAQUE),
+            int(Backing.DRIVER_FD),
             reference=reference,
         )
 
@@ -269,7 +269,7 @@ class Memories(Handles):
         """What the companion of a driver's object says, or this process knows of it; None for another program's."""
         where = driver_memory.companion_path(calls.name_of(value), self.session())
         said = payloads.read_companion(where) if where is not None else None
-        if said is not None and said.kind != Kind.HOST:
+        if said is not None and said.backing != Backing.HOST_FILE:
             return said
         known = self._known(value)
         if known is not None and known.said is not None:
@@ -300,7 +300,7 @@ class Memories(Handles):
             said = payloads.read_companion(names.kmt_path(number, self.session()))
         except ObjectManagerError:
             return None
-        return said if said is not None and said.kind != Kind.HOST else None
+        return said if said is not None and said.backing != Backing.HOST_FILE else None
 
     def _told_by(self, value: int) -> Description | None:
         told = self._told.get(value)

@@ -4,8 +4,8 @@
 
     0       8       12      16
     +-------+-------+-------+---------------------- - - -+------ - -
-    | magic | length| CRC32 | msgpack [id, kind, strict,  | zeros
-    |       |       |       |   name, descriptor, lent]   |
+    | magic | length| CRC32 | msgpack [id, backing,       | zeros
+    |       |       |       | strict, name, descriptor, lent]|
     +-------+-------+-------+---------------------- - - -+------ - -
 
 Whoever may write the payload may write its frame too: the checksum finds accidents, not liars, and the descriptor is
@@ -34,8 +34,8 @@ class Description(msgspec.Struct, array_like=True, frozen=True):
 
     object: Annotated[int, msgspec.Meta(ge=1, le=0x7FFF_FFFF_FFFF_FFFF)]
     """Random: tells shared objects apart, in every process."""
-    kind: Annotated[int, msgspec.Meta(ge=1, le=0xFF)]
-    """What the payload is (`sharing.kinds.Kind`)."""
+    backing: Annotated[int, msgspec.Meta(ge=1, le=0xFF)]
+    """What the payload is (`sharing.kinds.Backing`)."""
     strict_kmt: bool
     """Whether its KMT number ends with the exporter."""
     name: Annotated[str, msgspec.Meta(max_length=600)]

@@ -16,11 +16,9 @@ from msgspec import Meta
 
 from extmem.errors import DescriptorError
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
-__all__ = ["DESCRIPTOR_LIMIT", "VERSION", "WireBuffer", "WireImage", "decode", "encode"]
-
-DESCRIPTOR_LIMIT = 4080
-"""The longest descriptor in bytes: with its 16-byte frame it fits the 4 KiB that a payload keeps for it."""
+__all__ = ["VERSION", "WireBuffer", "WireImage", "decode", "encode"]
 
 VERSION = 3
 

@@ -12,8 +12,9 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.api import Descriptor, Device
+from extmem.api import Device
 from extmem.devices.host import HAS_FDS
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing import fake_cuda
 from extmem.testing.fake_cuda.sharing import place
 

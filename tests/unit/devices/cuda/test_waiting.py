@@ -93,7 +93,7 @@ def test_the_programs_own_work_may_take_as_long_as_it_takes(
         memory.fill(3)  # kernels of the program, on the default stream, come first
         assert len(asked) > 50
         asked = stream(lambda number: NOT_READY if number < 50 else DONE)
-        cuda.driver.wait(7)  # type: ignore[attr-defined]  # a stream of the program's, which it names
+        cuda.backend.wait(7)  # type: ignore[attr-defined]  # a stream of the program's, which it names
         assert set(asked) == {7} and len(asked) == 50
         end(monkeypatch)
         assert set(memory.read_bytes()) == {3}
@@ -110,11 +110,11 @@ def test_a_signal_handlers_exception_ends_the_wait(
 
     monkeypatch.setattr(waiting, "_PATIENCE_S", 1e9)
     with cuda.allocate(4096) as memory:
-        cuda.driver.waiting._patience = 1e9  # type: ignore[attr-defined]
+        cuda.backend.waiting._patience = 1e9  # type: ignore[attr-defined]
         stream(interrupted)
         with pytest.raises(KeyboardInterrupt):
             memory.fill(3)
-        assert cuda.driver.waiting.unfinished == (at > 1)  # type: ignore[attr-defined]  # given, or not yet
+        assert cuda.backend.waiting.unfinished == (at > 1)  # type: ignore[attr-defined]  # given, or not yet
         end(monkeypatch)
         assert set(memory.read_bytes()) == ({3} if at > 1 else {0})
-        assert not cuda.driver.waiting.unfinished  # type: ignore[attr-defined]
+        assert not cuda.backend.waiting.unfinished  # type: ignore[attr-defined]

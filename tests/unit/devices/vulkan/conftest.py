@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from tests import vulkan_bed
 
 REAL = {"test_instance.py", "test_physical.py", "test_transfer.py", "test_a_buffer_larger_than_any_memory_is_an_error"}
@@ -33,7 +33,7 @@ def a_driver_that_shares(nothing_is_shared: bool, request: pytest.FixtureRequest
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Requested first, so it looks last. Tests without a device have nothing to leave, and are left alone."""
-    if not {"driver", "vulkan_device"} & set(request.fixturenames):
+    if not {"backend", "vulkan_device"} & set(request.fixturenames):
         yield
         return
     from extmem.testing.leaks import no_leaks
@@ -43,8 +43,8 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def driver(vulkan_device: Any) -> VulkanDriver:
+def backend(vulkan_device: Any) -> VulkanBackend:
     """The driver behind a device that is closed at the end."""
-    found = vulkan_device.driver
-    assert isinstance(found, VulkanDriver)
+    found = vulkan_device.backend
+    assert isinstance(found, VulkanBackend)
     return found

@@ -6,7 +6,7 @@ import fcntl
 import os
 from collections.abc import Callable
 
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.fd_check import seals_of
 from extmem.errors import ExtmemError
 from tests.unit.devices.vulkan.steps import FD, SIZE, allocate
@@ -22,15 +22,15 @@ def memory_file(name: str, size: int, content: bytes = b"") -> int:
 
 
 def of_our_kind(
-    driver: VulkanDriver, size: int, change: Callable[[int], object] | None = None, *, sealed: bool = True
+    backend: VulkanBackend, size: int, change: Callable[[int], object] | None = None, *, sealed: bool = True
 ) -> tuple[int, int]:
     """A payload's fd, and a forgery: another memory file with the payload's name, content and seals.
 
     change: called with the forgery's fd before it is sealed; None for one that begins with random bytes. The forgery
     is -1 where payloads are no memory files: nobody can forge those.
     """
-    memory = allocate(driver, size)
-    fd = driver.export_fd(memory).take()
+    memory = allocate(backend, size)
+    fd = backend.export_fd(memory).take()
     memory.close()
     link = os.readlink(f"/proc/self/fd/{fd}")
     if not link.startswith("/memfd:"):
@@ -47,21 +47,21 @@ def of_our_kind(
     return fd, forged
 
 
-def takes_any_content(driver: VulkanDriver) -> bool:
+def takes_any_content(backend: VulkanBackend) -> bool:
     """Whether a payload is nothing but its bytes, as SwiftShader's; Mesa's begins with what it looks at again."""
-    fd, forged = of_our_kind(driver, SIZE)
+    fd, forged = of_our_kind(backend, SIZE)
     if forged < 0:
         os.close(fd)
         return False
-    victim = driver.another()
+    victim = backend.another()
     try:
         victim.import_unexamined(forged, SIZE, 0, int(FD), None).close()
     except ExtmemError:
-        assert not driver.name.startswith("SwiftShader")
+        assert not backend.name.startswith("SwiftShader")
         return False
     finally:
         victim.close()
         os.close(fd)
         os.close(forged)
-    assert not driver.name.startswith("llvmpipe")
+    assert not backend.name.startswith("llvmpipe")
     return True

@@ -7,7 +7,7 @@ import os
 from extmem import vk
 from extmem.devices.host import HAS_FDS
 from extmem.devices.resources import Requirements
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.memory import VulkanAllocation
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
@@ -48,39 +48,39 @@ def lowest(needs: Requirements) -> int:
     return (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
 
 
-def allocate(driver: VulkanDriver, size: int = SIZE, types: int = SHARED) -> VulkanAllocation:
+def allocate(backend: VulkanBackend, size: int = SIZE, types: int = SHARED) -> VulkanAllocation:
     """Memory of the first type that a transfer buffer takes."""
-    needs = driver.buffer_requirements(buffer_info(size, types))
-    return driver.allocate(max(size, needs.size), lowest(needs), b"", handle_types=types)
+    needs = backend.buffer_requirements(buffer_info(size, types))
+    return backend.allocate(max(size, needs.size), lowest(needs), b"", handle_types=types)
 
 
-def mappable(driver: VulkanDriver, size: int = SIZE) -> VulkanAllocation:
+def mappable(backend: VulkanBackend, size: int = SIZE) -> VulkanAllocation:
     """Memory that the host sees, for nobody else: GPUs have such, though what they share may not be."""
-    needs = driver.buffer_requirements(buffer_info(size, 0))
+    needs = backend.buffer_requirements(buffer_info(size, 0))
     types = (index for index in range(32) if needs.memory_type_bits >> index & 1)
-    return driver.allocate(max(size, needs.size), next(kind for kind in types if driver.host_visible[kind]), b"")
+    return backend.allocate(max(size, needs.size), next(kind for kind in types if backend.host_visible[kind]), b"")
 
 
-def read(driver: VulkanDriver, allocation: VulkanAllocation, offset: int, size: int) -> bytes:
+def read(backend: VulkanBackend, allocation: VulkanAllocation, offset: int, size: int) -> bytes:
     """Bytes of the payload, copied by the device."""
     into = bytearray(size)
-    driver.read(allocation, offset, memoryview(into))
+    backend.read(allocation, offset, memoryview(into))
     return bytes(into)
 
 
-def still_works(driver: VulkanDriver) -> bool:
+def still_works(backend: VulkanBackend) -> bool:
     """Whether the device allocates, writes, reads and exports as ever."""
-    memory = allocate(driver)
-    driver.write(memory, 0, memoryview(b"fine"))
+    memory = allocate(backend)
+    backend.write(memory, 0, memoryview(b"fine"))
     if not HAS_FDS:
         try:
-            return read(driver, memory, 0, 4) == b"fine" and memory.fd is not None
+            return read(backend, memory, 0, 4) == b"fine" and memory.fd is not None
         finally:
             memory.close()
-    fd = driver.export_fd(memory).take()
-    copy = driver.import_fd(fd, memory.size, memory.memory_type_index)
+    fd = backend.export_fd(memory).take()
+    copy = backend.import_fd(fd, memory.size, memory.memory_type_index)
     try:
-        return read(driver, copy, 0, 4) == b"fine"
+        return read(backend, copy, 0, 4) == b"fine"
     finally:
         copy.close()
         os.close(fd)

@@ -11,7 +11,7 @@ import pytest
 
 import extmem
 from extmem.devices import vulkan
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import Instance
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.testing.children import Peer
@@ -25,7 +25,7 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vulkan, "_missing", {})
 
 
-def test_it_is_closed_once_and_answers_nothing_afterwards(driver: VulkanDriver) -> None:
+def test_it_is_closed_once_and_answers_nothing_afterwards(backend: VulkanBackend) -> None:
     instance = Instance()
     assert instance.raw and instance.pid == os.getpid()
     assert instance.physical_devices() is instance.physical_devices(), "looked up once"
@@ -35,8 +35,8 @@ def test_it_is_closed_once_and_answers_nothing_afterwards(driver: VulkanDriver) 
         instance.physical_devices()
 
 
-def test_one_instance_serves_a_process(driver: VulkanDriver) -> None:
-    assert vulkan.shared_instance() is vulkan.shared_instance() is driver.physical.instance
+def test_one_instance_serves_a_process(backend: VulkanBackend) -> None:
+    assert vulkan.shared_instance() is vulkan.shared_instance() is backend.physical.instance
     assert [offer.kind for offer in vulkan.offers()] and vulkan.missing() == ""
 
 
@@ -73,7 +73,7 @@ def test_drivers_without_a_device_are_told_of(anew: None, monkeypatch: pytest.Mo
     ],
 )
 def test_without_a_driver_that_works_the_reason_is_told(
-    driver: VulkanDriver, tmp_path: Path, content: str | None, result: str
+    backend: VulkanBackend, tmp_path: Path, content: str | None, result: str
 ) -> None:
     """A loader is here, or there would be no `driver`; over there it finds none."""
     manifest = tmp_path / "driver.json"

@@ -8,44 +8,44 @@ import threading
 
 import pytest
 
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.transfer import _STAGING
 from extmem.errors import DriverError
 from tests.unit.devices.vulkan.steps import SHARED, SIZE, allocate, buffer_info, mappable, read
 
 
-def test_odd_sizes_at_odd_offsets(driver: VulkanDriver) -> None:
-    memory = allocate(driver)
+def test_odd_sizes_at_odd_offsets(backend: VulkanBackend) -> None:
+    memory = allocate(backend)
     shadow = bytearray(memory.size)
-    driver.fill(memory, 0, memory.size, 0)
+    backend.fill(memory, 0, memory.size, 0)
     source = random.Random(1)
     for _ in range(60):
         size = source.choice((1, 2, 3, 5, 7, 63, 65, 4095, 4097))
         offset = source.randrange(memory.size - size)
         data = source.randbytes(size)
-        driver.write(memory, offset, memoryview(data))
+        backend.write(memory, offset, memoryview(data))
         shadow[offset : offset + size] = data
-        assert read(driver, memory, offset, size) == data
-    assert read(driver, memory, 0, memory.size) == shadow, "and nothing beside"
+        assert read(backend, memory, offset, size) == data
+    assert read(backend, memory, 0, memory.size) == shadow, "and nothing beside"
     memory.close()
 
 
-def test_nothing_at_all_is_moved_without_complaint(driver: VulkanDriver) -> None:
-    memory = allocate(driver)
-    driver.write(memory, 0, memoryview(b"some"))
-    driver.write(memory, memory.size, memoryview(b""))
-    driver.write(memory, 0, memoryview(b""))
-    driver.fill(memory, 0, 0, 9)
-    assert read(driver, memory, memory.size, 0) == b"" and read(driver, memory, 0, 4) == b"some"
+def test_nothing_at_all_is_moved_without_complaint(backend: VulkanBackend) -> None:
+    memory = allocate(backend)
+    backend.write(memory, 0, memoryview(b"some"))
+    backend.write(memory, memory.size, memoryview(b""))
+    backend.write(memory, 0, memoryview(b""))
+    backend.fill(memory, 0, 0, 9)
+    assert read(backend, memory, memory.size, 0) == b"" and read(backend, memory, 0, 4) == b"some"
     memory.close()
 
 
 @pytest.mark.parametrize("size", [_STAGING - 1, _STAGING, _STAGING + 1, 2 * _STAGING + 12_345])
-def test_more_than_the_staging_buffer_holds(driver: VulkanDriver, size: int) -> None:
-    memory = allocate(driver, size + 7)
+def test_more_than_the_staging_buffer_holds(backend: VulkanBackend, size: int) -> None:
+    memory = allocate(backend, size + 7)
     data = random.Random(size).randbytes(1 << 16) * (size // (1 << 16) + 1)
-    driver.write(memory, 3, memoryview(data)[:size])
-    assert read(driver, memory, 3, size) == data[:size]
+    backend.write(memory, 3, memoryview(data)[:size])
+    assert read(backend, memory, 3, size) == data[:size]
     memory.close()
 
 
@@ -54,64 +54,64 @@ def test_more_than_the_staging_buffer_holds(driver: VulkanDriver, size: int) -> 
     [(0, SIZE), (0, 1), (4, 3), (8, 4097), (SIZE - 4, 4), (SIZE - 8, 7), (1, 1), (2, 4), (3, 4098), (1, SIZE - 1)],
 )
 @pytest.mark.parametrize("value", [0, 1, 0x80, 0xFF])
-def test_fills_are_exact(driver: VulkanDriver, offset: int, size: int, value: int) -> None:
-    memory = allocate(driver)
-    driver.fill(memory, 0, SIZE, 0x55)
-    driver.fill(memory, offset, size, value)
-    found = read(driver, memory, 0, SIZE)
+def test_fills_are_exact(backend: VulkanBackend, offset: int, size: int, value: int) -> None:
+    memory = allocate(backend)
+    backend.fill(memory, 0, SIZE, 0x55)
+    backend.fill(memory, offset, size, value)
+    found = read(backend, memory, 0, SIZE)
     assert found[offset : offset + size] == bytes([value]) * size
     assert set(found[:offset] + found[offset + size :]) <= {0x55}
     memory.close()
 
 
-def test_the_host_sees_what_the_device_wrote_and_the_other_way_round(driver: VulkanDriver) -> None:
+def test_the_host_sees_what_the_device_wrote_and_the_other_way_round(backend: VulkanBackend) -> None:
     import ctypes
 
-    memory = mappable(driver)
+    memory = mappable(backend)
     at = memory.map().address
-    driver.write(memory, 0, memoryview(b"by the device"))
-    driver.invalidate(memory, 0, memory.size)
+    backend.write(memory, 0, memoryview(b"by the device"))
+    backend.invalidate(memory, 0, memory.size)
     assert ctypes.string_at(at, 13) == b"by the device"
     ctypes.memmove(at, b"by the host..", 13)
-    driver.flush(memory, 0, memory.size)
-    assert read(driver, memory, 0, 13) == b"by the host.."
+    backend.flush(memory, 0, memory.size)
+    assert read(backend, memory, 0, 13) == b"by the host.."
     memory.close()
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
-def test_an_import_sees_what_was_written_before_and_after(driver: VulkanDriver) -> None:
-    memory = allocate(driver)
-    driver.write(memory, 0, memoryview(b"before"))
-    other = driver.physical.open()
-    fd = driver.export_fd(memory).take()
+def test_an_import_sees_what_was_written_before_and_after(backend: VulkanBackend) -> None:
+    memory = allocate(backend)
+    backend.write(memory, 0, memoryview(b"before"))
+    other = backend.physical.open()
+    fd = backend.export_fd(memory).take()
     imported = other.import_fd(fd, memory.size, memory.memory_type_index)
     os.close(fd)
     assert imported.owner == "external"
     assert read(other, imported, 0, 6) == b"before"
-    driver.write(memory, 0, memoryview(b"after."))
+    backend.write(memory, 0, memoryview(b"after."))
     assert read(other, imported, 0, 6) == b"after."
     other.write(imported, 0, memoryview(b"answer"))
-    assert read(driver, memory, 0, 6) == b"answer"
+    assert read(backend, memory, 0, 6) == b"answer"
     assert memory.owner == imported.owner == "external", "nobody owns it while nobody uses it"
     imported.close()
     other.close()
     memory.close()
 
 
-def test_threads_that_use_one_device_at_once_do_not_mix_their_bytes(driver: VulkanDriver) -> None:
+def test_threads_that_use_one_device_at_once_do_not_mix_their_bytes(backend: VulkanBackend) -> None:
     problems: list[str] = []
     start = threading.Barrier(8)
 
     def work(number: int) -> None:
-        memory = allocate(driver, types=SHARED if number % 2 else 0)
+        memory = allocate(backend, types=SHARED if number % 2 else 0)
         start.wait(30)
         for round_ in range(25):
             data = bytes([number * 25 + round_]) * (1000 + number)
-            driver.write(memory, number, memoryview(data))
-            driver.fill(memory, 4096, 4096, number)
-            if read(driver, memory, number, len(data)) != data:
+            backend.write(memory, number, memoryview(data))
+            backend.fill(memory, 4096, 4096, number)
+            if read(backend, memory, number, len(data)) != data:
                 problems.append(f"thread {number}, round {round_}: other bytes")
-            if read(driver, memory, 4096, 4096) != bytes([number]) * 4096:
+            if read(backend, memory, 4096, 4096) != bytes([number]) * 4096:
                 problems.append(f"thread {number}, round {round_}: another fill")
         memory.close()
 
@@ -124,23 +124,23 @@ def test_threads_that_use_one_device_at_once_do_not_mix_their_bytes(driver: Vulk
     assert not problems
 
 
-def test_a_failure_while_recording_leaves_the_device_usable(driver: VulkanDriver) -> None:
-    memory = allocate(driver)
-    driver.write(memory, 0, memoryview(b"safe"))
+def test_a_failure_while_recording_leaves_the_device_usable(backend: VulkanBackend) -> None:
+    memory = allocate(backend)
+    backend.write(memory, 0, memoryview(b"safe"))
 
     def broken(commands: object) -> None:
         raise DriverError("planted", result=-1, command="vkCmdCopyBuffer")
 
     with pytest.raises(DriverError, match="planted"):
-        driver.transfer.run(broken, [memory])
-    assert read(driver, memory, 0, 4) == b"safe"
-    driver.write(memory, 0, memoryview(b"more"))
-    assert read(driver, memory, 0, 4) == b"more"
+        backend.transfer.run(broken, [memory])
+    assert read(backend, memory, 0, 4) == b"safe"
+    backend.write(memory, 0, memoryview(b"more"))
+    assert read(backend, memory, 0, 4) == b"more"
     memory.close()
 
 
-def test_what_moves_bytes_is_given_back_with_the_device(driver: VulkanDriver) -> None:
-    other = driver.physical.open()
+def test_what_moves_bytes_is_given_back_with_the_device(backend: VulkanBackend) -> None:
+    other = backend.physical.open()
     memory = allocate(other)
     other.write(memory, 0, memoryview(b"x"))
     transfer = other.transfer
@@ -148,4 +148,4 @@ def test_what_moves_bytes_is_given_back_with_the_device(driver: VulkanDriver) ->
     memory.close()
     other.close()
     assert not other.owner.owes and not other.living
-    driver.destroy(driver.create_buffer(buffer_info()))
+    backend.destroy(backend.create_buffer(buffer_info()))
