@@ -400,7 +400,7 @@ class LinuxManager(BrokerItself):
                 f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux takes a "
                 "system broker, and this version's programs connect to the broker of their own user alone; use a name "
                 "without Global\\, or let a child of the other user inherit the connection",
-                requires_one_of=["a name without Global\\"],
+                requires_one_of=["a system broker"],
             )
 
 
