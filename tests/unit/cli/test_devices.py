@@ -52,7 +52,7 @@ def test_its_tables_fit_the_window(vulkan_device: Device, monkeypatch: pytest.Mo
     result = shown(monkeypatch, columns=str(columns))
     assert result.exit_code == 0 and f"vulkan: {vulkan_device.name}" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= columns
-    assert "Images were asked about as" in result.stdout and "COLOR_ATTACHMENT" in result.stdout
+    assert "Images that were queried" in result.stdout and "COLOR_ATTACHMENT" in result.stdout
 
 
 @SHARES_NOTHING
@@ -89,7 +89,7 @@ def test_one_that_cannot_be_opened_is_told_of_and_the_others_are_shown(
     monkeypatch.setattr(select, "enumerate_offers", lambda: [failing(error), good])
     result = shown(monkeypatch)
     assert result.exit_code == 0
-    assert "vulkan: Broken GPU\n" in result.stdout and f"It cannot be asked: {error}" in result.stdout
+    assert "vulkan: Broken GPU\n" in result.stdout and f"This device cannot be queried: {error}" in result.stdout
     assert result.stdout.index("Broken GPU") < result.stdout.index("host: ")
     assert "OPAQUE_WIN32" in result.stdout
     broken, fine = json.loads(shown(monkeypatch, "--json").stdout)
