@@ -126,7 +126,7 @@ def figures(env: Environment, rounds: int, report: Callable[[str], None], *, qui
     def settled() -> bool:
         left["objects"] = observer.call(f"{_HERE}:left_over")
         left["descriptors"] = descriptors_of(broker) - descriptors
-        return not any(left.values())
+        return all(count <= 0 for count in left.values())
 
     try:
         wait_for(settled, 10.0)
