@@ -11,7 +11,7 @@ import random
 import sys
 import time
 
-from extmem.objects import Refused, Status, Token, format_sddl, parse_sddl
+from extmem.objects import MEMORY, Refused, Status, Token, format_sddl, parse_sddl
 
 TOKEN = Token(1000, 1000, frozenset({27}))
 STATUSES = {Status.INVALID_SECURITY_DESCR, Status.UNKNOWN_REVISION, Status.INVALID_OWNER}
@@ -45,13 +45,13 @@ def make(rng: random.Random) -> str:
 def check(text: str) -> bool:
     """Check the invariant for one text. Return whether the text was parsed."""
     try:
-        sd = parse_sddl(text, TOKEN)
+        sd = parse_sddl(text, TOKEN, MEMORY)
     except Refused as refusal:
         assert refusal.status in STATUSES, refusal
         assert refusal.detail.endswith("."), refusal
         assert "position" in refusal.detail or "characters" in refusal.detail, refusal
         return False
-    again = parse_sddl(format_sddl(sd), TOKEN)
+    again = parse_sddl(format_sddl(sd, MEMORY), TOKEN, MEMORY)
     assert again == sd, (text, sd, again)
     return True
 

@@ -35,6 +35,7 @@ NAMES = ("mine", "MINE", "other", "Local\\x", "Global\\x", "", "\\", "a\0b", "x"
 SDDLS = (None, "D:", "D:(A;;GA;;;WD)", "D:(A;;GR;;;OW)", "nonsense", "D:" + "(A;;GA;;;WD)" * 60)
 MASKS = (0, 1, 0x80000000, 0x80000001, 0x10000000, 0x02000000, 0xFFFFFFFF)
 STATUSES = {int(status) for status in Status}
+KINDS = (1, 1, 1, 0, 2, 255)
 DEADLINE = 20.0
 
 
@@ -78,19 +79,20 @@ class Fuzzer:
         rng, n = self.rng, self.number
         mask, ticket = rng.choice(MASKS), rng.choice(self.tickets[-3:])
         name = rng.choice(NAMES if rng.random() < 0.3 else GOOD_NAMES)
-        word = rng.choice(("memory", "handle", "kmt", "nonsense"))
+        word = rng.choice(("reference", "handle", "kmt", "nonsense"))
         makers = (
             lambda: wire.Hello(
-                rng.choice((1, 2, 2)), self.flag(), rng.choice(self.secrets), n() % 9, n() & 0xFFFF, n() & 0xFFFF
+                rng.choice((1, 3, 3)), self.flag(), rng.choice(self.secrets), n() % 9, n() & 0xFFFF, n() & 0xFFFF
             ),
             lambda: wire.Export(
-                rng.choice((1, 1, 1, 2, 0, 255)), rng.randbytes(rng.randrange(64)), rng.choice((1, 2, 1, 0, 3, 255)),
-                rng.choice((None, name)), mask, rng.choice(SDDLS), self.flag(), self.flag(), n(),
+                rng.choice(KINDS), rng.choice((1, 1, 1, 2, 0, 255)), rng.choice((1, 1, 3, 254)),
+                rng.randbytes(rng.randrange(64)), rng.choice((1, 2, 1, 0, 3, 255)), rng.choice((None, name)), mask,
+                rng.choice(SDDLS), self.flag(), self.flag(), n(), rng.choice(((), (), (1,), (1, 2), (7,))),
             ),
-            lambda: wire.ImportName(name, mask),
-            lambda: wire.ImportHandle(n()),
-            lambda: wire.ImportKmt(n()),
-            lambda: wire.Free(n(), n()),
+            lambda: wire.ImportName(name, mask, rng.choice(KINDS)),
+            lambda: wire.ImportHandle(n(), rng.choice(KINDS)),
+            lambda: wire.ImportKmt(n(), rng.choice(KINDS)),
+            lambda: wire.Release(n(), n()),
             lambda: wire.GetHandle(n()),
             lambda: wire.OpenHandle(name, mask, self.flag()),
             lambda: wire.CloseHandle(n(), n()),
@@ -112,11 +114,13 @@ class Fuzzer:
             lambda: wire.Inherit(rng.choice((None, (), (n(), n())))),
             lambda: wire.Hold(n()),
             lambda: wire.ListHandles(n()),
+            lambda: wire.AttachFds(),
+            lambda: wire.FetchFds(n(), rng.randrange(4), rng.choice((1, 2, 254))),
             lambda: wire.Follow(bytes(32)) if rng.random() < 0.01 else wire.GetStatus(),
             lambda: wire.AnnounceRecord(
                 self.changed(rng.choice(self.records)), rng.choice((b"", b"fuzzed", b"witness")), self.flag()
             ),
-            lambda: wire.AnnounceMemory(n(), n(), n(), self.flag(), mask, self.flag()),
+            lambda: wire.AnnounceReference(n(), n(), n(), self.flag(), mask, self.flag()),
             lambda: wire.AnnounceHandle(n(), n(), n(), mask, self.flag(), self.flag()),
             lambda: wire.AnnounceTicket(ticket, word, n(), n(), mask, self.flag()),
             lambda: wire.AnnounceClaimed(ticket),
@@ -126,7 +130,16 @@ class Fuzzer:
             good = rng.choice((None, *GOOD_NAMES))
             share = rng.choice((1, 1, 2))
             return wire.Export(
-                1, b"fuzzed", share, good if share == 1 else None, 1 << 28, None, self.flag(), self.flag()
+                1,
+                1,
+                rng.choice((1, 1, 3)),
+                b"fuzzed",
+                share,
+                good if share == 1 else None,
+                1 << 28,
+                None,
+                self.flag(),
+                self.flag(),
             )
         return rng.choice(makers[rng.random() < 0.98 :])()
 
@@ -160,7 +173,7 @@ class Fuzzer:
     def connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.settimeout(DEADLINE)
-        sock.connect(str(self.directory / "broker.sock"))
+        sock.connect(str(RuntimeDir(self.directory).socket))
         self.sock = sock
         self.greeted = self.rng.random() < 0.95
         if self.greeted:
@@ -189,7 +202,7 @@ class Fuzzer:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
         try:
             self.sock.sendmsg([data], rights)
-            packet = transport.receive(self.sock)
+            packet = transport.receive_many(self.sock)
         except (PeerGoneError, ConnectionError):
             packet = None
         if packet is None:
@@ -238,11 +251,11 @@ class Witness:
         os.ftruncate(fd, 4096)
         os.pwrite(fd, b"untouched", 0)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        self.memory = self.manager.export(
-            fd, b"witness", share=Share.NT, name="witness", access=1 << 28, sddl=None, inherit=False
-        ).memory
+        self.reference = self.manager.export(
+            [fd], b"witness", share=Share.NT, name="witness", access=1 << 28, sddl=None, inherit=False
+        ).number
         os.close(fd)
-        self.handle = self.manager.get_handle(self.memory)
+        self.handle = self.manager.get_handle(self.reference)
         status = self.manager.status()
         assert status is not None
         self.pid = status.pid
@@ -251,7 +264,7 @@ class Witness:
         found = self.manager.import_by_name("Witness")
         assert os.pread(found.payload.fd, 9, 0) == b"untouched"
         found.payload.close()
-        self.manager.free(found.memory)
+        self.manager.release(found.number)
         info = self.manager.info(self.handle)
         assert info.handle_count == 1 and info.name.endswith("\\witness"), info
         status = self.manager.status()

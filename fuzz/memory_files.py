@@ -9,6 +9,7 @@ import random
 from extmem import vk
 from extmem.devices.host import memfd, trailer
 from extmem.devices.host.backend import HostBackend
+from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError
 from extmem.sharing.descriptor.wire import DESCRIPTOR_LIMIT
 from fuzz import fuzz_descriptor
@@ -32,18 +33,19 @@ def check(rng: random.Random, seeds: list[bytes]) -> str:
             os.pwrite(fd, frame[: memfd.PAGE], (pages - 1) * memfd.PAGE)
         seals = rng.choice((memfd.SEALS, memfd.SEALS, fcntl.F_SEAL_SHRINK, 0))
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        facts = _BACKEND.inspect_fd(fd, FD)
+        facts = _BACKEND.examine_fd(fd, FD)
         assert facts.valid == (seals == memfd.SEALS), facts
-        assert facts.capacity <= facts.size
+        capacity = facts.capacity or 0
+        assert capacity <= facts.size
         if facts.valid:
             assert bool(facts.descriptor) != bool(facts.descriptor_problem), facts
         size = max(1, rng.choice((1, memfd.PAGE, pages * memfd.PAGE, 1 << 40)))
         try:
-            imported = _BACKEND.import_fd(fd, size, 0)
+            imported = _BACKEND.import_fd(ImportRequest(facts, size, 0))
         except DriverError:
-            assert not facts.valid or size > facts.capacity
+            assert not facts.valid or size > capacity
             return "refused"
-        assert facts.valid and size <= facts.capacity
+        assert facts.valid and size <= capacity
         imported.close()
         return fuzz_descriptor.check(facts.descriptor) if facts.descriptor else "refused"
     finally:

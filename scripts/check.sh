@@ -18,7 +18,7 @@ tier() { # tier NAME MARKS: run these tests on Linux, in several processes (see 
 
 vulkan_tests() { # vulkan_tests OPTION [MORE...]: run the quick tests of the Vulkan device with an option
     $py -m pytest -q -n auto --dist loadfile -m "not slow" "$@" tests/conformance/test_suite_vulkan.py \
-        tests/process/vulkan tests/unit/devices/vulkan tests/unit/memory tests/unit/arrays/test_device_arrays.py
+        tests/process/vulkan tests/unit/devices/vulkan tests/unit/api tests/unit/core tests/unit/interop/test_device_arrays.py
 }
 
 quick() {

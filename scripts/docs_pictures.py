@@ -141,7 +141,7 @@ def how_it_works(theme: Theme) -> str:
         draw.text(x + width / 2, 44, title, theme.ink, size=16, bold=True)
         draw.text(x + width / 2, 65, below, theme.faint, size=12, mono="(" in below)
 
-    exporting, imported = KEEPS[Holder.EXPORTING_MEMORY], KEEPS[Holder.IMPORTED_NT]
+    exporting, imported = KEEPS[Holder.EXPORTER], KEEPS[Holder.IMPORTED_NT]
     handle, name = KEEPS[Holder.NT_HANDLE], KEEPS[Holder.NAME]
 
     # Lines first, boxes over them.

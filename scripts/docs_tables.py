@@ -10,7 +10,7 @@ from extmem import vk
 from extmem.broker.rights import RIGHTS
 from extmem.devices.host import capabilities
 from extmem.handles import Access
-from extmem.objects import access, sddl
+from extmem.objects import MEMORY, sddl
 from extmem.objects.lifetimes import KEEPS, Holder
 from extmem.objects.results import Limits
 from extmem.objects.status import WINERROR, Status, error_for
@@ -44,13 +44,13 @@ def _lifetimes() -> str:
 
 
 def _mask(mask: int) -> str:
-    return access.describe(mask).rpartition(" (")[0].replace(" | ", ", ")
+    return MEMORY.describe(mask).rpartition(" (")[0].replace(" | ", ", ")
 
 
 def _access() -> str:
     rows = []
     for member in Access.__members__.values():
-        mapped = access.map_generic(int(member))
+        mapped = MEMORY.map_generic(int(member))
         rights = "all rights that the security descriptor grants" if member is Access.MAXIMUM_ALLOWED else _mask(mapped)
         rows.append((f"`Access.{member.name}`", f"`0x{int(member):08X}`", f"`0x{mapped:X}`", rights))
     return table(("name", "mask", "mapped", "rights of the handle"), rows)
@@ -59,7 +59,7 @@ def _access() -> str:
 def _rights() -> str:
     return table(
         ("letters", "mask", "right"),
-        ((f"`{letters}`", f"`0x{mask:08X}`", _mask(mask)) for letters, mask in sddl._RIGHTS.items()),
+        ((f"`{letters}`", f"`0x{mask:08X}`", _mask(mask)) for letters, mask in sddl.rights_of(MEMORY).items()),
     )
 
 
@@ -91,7 +91,8 @@ def _limits() -> str:
     limits = Limits()
     meanings = {
         "handles": "open NT handles",
-        "memories": "memory objects that the object manager counts",
+        "references": "references to payloads (such as memory objects) that the object manager holds",
+        "payload_handles": "handles (file descriptors) of one payload",
         "objects": "shared objects that the process made",
         "tickets": "tickets in flight, of all processes of the user",
         "children": "children that inherit handles and have not connected yet",

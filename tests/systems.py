@@ -36,7 +36,7 @@ ONLY = {
     "linux": {
         "unit/broker": _BROKER,
         "unit/manager/linux": _BROKER,
-        "unit/sharing": _BROKER,
+        "unit/sharing/test_payload.py": _BROKER,
         "unit/wire": _BROKER,
         "process/broker": _BROKER,
         "users": _BROKER,
@@ -74,13 +74,14 @@ ONLY = {
         "unit/devices/host/test_reserve.py": "what is left of memory is read from /proc and /sys",
         "unit/devices/host/test_fd_check.py": _MEMORY_FILES,
         "unit/devices/vulkan/test_fd_check.py": _FDS,
-        "unit/devices/vulkan/test_descriptor_shortage.py": _FDS,
-        "unit/memory/test_repeated_calls.py": _FDS,
+        "unit/devices/vulkan/test_shortage.py": _FDS,
+        "unit/memory/test_own_fds.py": _FDS,
+        "unit/testing/test_soak.py": "what it kills and counts is the broker",
         "unit/testing/test_fake_vulkan_dma_buf.py": _FDS,
         "unit/testing/test_fake_vulkan_modifiers.py": _FDS,
         "unit/testing/test_fake_vulkan_manners.py": "what drivers do with bad fds; windows/vulkan has what "
         "they do with bad handles",
-        "unit/memory/test_sockets.py": "Unix sockets that carry descriptors are Linux's",
+        "unit/api/test_sockets.py": "Unix sockets that carry descriptors are Linux's",
     },
     "windows": {
         "windows": "kernel objects, which Windows alone has",

@@ -19,7 +19,7 @@ _KILLS = "kills processes with -9 at every step of their work"
 
 SLOW = {
     "gpu": "needs an NVIDIA GPU, most of it PyTorch, CuPy or JAX too",
-    "unit/arrays/test_torch.py": "needs PyTorch, which takes seconds to import",
+    "unit/interop/test_torch.py": "needs PyTorch, which takes seconds to import",
     "meta/test_packaging.py": "builds and installs wheels",
     "meta/test_site.py": "builds sites with Sphinx, seconds for each, which `make test` does not install",
     "process/cuda/test_dying.py": _KILLS,

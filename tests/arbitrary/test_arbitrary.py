@@ -17,7 +17,6 @@ import extmem
 from extmem import vk
 from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanBackend
-from extmem.devices.vulkan.fd_check import Prover
 from tests.arbitrary import judging, programs
 from tests.arbitrary.__main__ import LEAST
 from tests.arbitrary.hostile import BASES, WAYS
@@ -216,7 +215,7 @@ def test_a_hostile_file_ends_a_process_that_compares_nothing_and_no_other(
 ) -> None:
     backend = vulkan_device.backend
     assert isinstance(backend, VulkanBackend)
-    form = Prover(backend).form(1, 0)
+    form = backend.imports.fds.form(1, 0)
     wrong = hostile("forged", way, [8, 1 << 40])
     with judging.Bed("extmem.devices.vulkan.fd_check:learn", layer=False) as open_bed:
         ran = open_bed.run([wrong])[0]

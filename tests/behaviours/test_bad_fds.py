@@ -43,7 +43,7 @@ def shared(number: int, descriptor: bytes, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        manager().free(exported.memory)
+        manager().release(exported.number)
 
 
 def test_a_descriptor_that_claims_more_than_the_fd_holds(device: Device, name: str) -> None:

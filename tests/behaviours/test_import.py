@@ -10,8 +10,8 @@ import pytest
 import extmem
 from extmem import errors, vk
 from extmem.api import Buffer, Device
-from extmem.devices.backend import DeviceIdentity
 from extmem.devices.host.backend import HostBackend
+from extmem.devices.types import DeviceIdentity
 from extmem.handles import KmtHandle
 from extmem.objects import Refused, Status
 from tests.behaviours.platforms import by_fd

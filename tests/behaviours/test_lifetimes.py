@@ -113,13 +113,13 @@ def test_B69_a_handle_to_an_object_of_another_type_is_a_type_mismatch() -> None:
     manager = model()
     process = manager.attach(ALICE, 1)
     event = manager.open_foreign(process, manager.insert_foreign("event", "Event"), GENERIC_ALL)
-    exported = manager.export_memory(
+    exported = manager.export(
         process, (1, 1), b"", share=Share.NT, name=None, access=GENERIC_ALL, sddl=None, inherit=False
     )
     with pytest.raises(Refused) as refusal:
         manager.import_by_handle(process, event)
     assert refusal.value.status is Status.OBJECT_TYPE_MISMATCH
-    manager.import_by_handle(process, manager.get_handle(process, exported.memory))
+    manager.import_by_handle(process, manager.get_handle(process, exported.reference))
 
 
 def test_B73_an_import_by_name_keeps_the_object_and_its_name(device: Device, name: str) -> None:

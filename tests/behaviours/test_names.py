@@ -40,7 +40,7 @@ def test_B1_an_unqualified_name_lands_in_the_session_directory(device: Device, n
 
 
 def _export(manager: object, process: int, name: str | None, inode: int = 1) -> object:
-    return manager.export_memory(  # type: ignore[attr-defined]  # the model, by any name
+    return manager.export(  # type: ignore[attr-defined]  # the model, by any name
         process, (1, inode), b"", share=Share.NT, name=name, access=GENERIC_ALL, sddl=None, inherit=False
     )
 
@@ -62,7 +62,7 @@ def test_B2_an_event_cannot_take_the_name_of_shared_memory() -> None:
     exported = _export(manager, process, "X")
     with pytest.raises(Refused):
         manager.insert_foreign("X", "Event")
-    manager.free_memory(process, exported.memory)  # type: ignore[attr-defined]
+    manager.release(process, exported.reference)  # type: ignore[attr-defined]
     manager.insert_foreign("X", "Event")
 
 
@@ -81,7 +81,7 @@ def test_B3_global_names_are_in_the_root_directory() -> None:
     manager = model(global_names=True)
     process = manager.attach(ALICE, 1)
     exported = _export(manager, process, "Global\\X")
-    assert manager.handle_info(process, manager.get_handle(process, exported.memory)).name == r"\BaseNamedObjects\X"  # type: ignore[attr-defined]
+    assert manager.handle_info(process, manager.get_handle(process, exported.reference)).name == r"\BaseNamedObjects\X"  # type: ignore[attr-defined]
     with pytest.raises(Refused) as refusal:
         manager.import_by_name(process, "X")
     assert refusal.value.status is Status.OBJECT_NAME_NOT_FOUND

@@ -8,6 +8,7 @@ import pytest
 
 import extmem
 from extmem.api import Device
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import Instance
 from extmem.testing import conformance
 from tests import vulkan_bed
@@ -24,7 +25,7 @@ class Loner(Device):
     def __init__(self) -> None:
         self.instance = Instance()
         try:
-            super().__init__(self.instance.physical_devices()[0].open())
+            super().__init__(VulkanBackend(self.instance.physical_devices()[0]))
         except BaseException:
             self.instance.close()
             raise
@@ -71,6 +72,6 @@ def test_scenario_across_two_instances(
 
 def test_two_instances_have_nothing_in_common(vulkan_device: Device) -> None:
     with Loner() as one, Loner() as two:
-        assert one.instance.raw != two.instance.raw != vulkan_device.backend.physical.instance.raw  # type: ignore[attr-defined]
+        assert one.instance.raw != two.instance.raw != vulkan_device.backend.device.physical.instance.raw  # type: ignore[attr-defined]
         assert one.uuid == two.uuid
     assert not one.instance.owner.owes, "the instance ends with its device"

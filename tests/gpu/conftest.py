@@ -71,8 +71,8 @@ def torch(cuda: Device) -> Iterator[Any]:
 def free_memory(device: Device) -> int:
     """Bytes of device memory that nobody uses."""
     backend: Any = device.backend
-    with backend.gpu.current:
-        result, free, _ = backend.module.cuMemGetInfo()
+    with backend.device.gpu.current:
+        result, free, _ = backend.device.module.cuMemGetInfo()
     assert not result
     return int(free)
 

@@ -30,17 +30,17 @@ def segment(device: Device, *granules: int) -> Iterator[tuple[int, int]]:
     Each byte of an allocation is its number, from 1 on.
     """
     backend: Any = device.backend
-    cu = backend.module
+    cu = backend.device.module
     properties = cu.CUmemAllocationProp()
     properties.type = cu.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
     properties.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-    properties.location.id = backend.gpu.ordinal
+    properties.location.id = backend.device.gpu.ordinal
     properties.requestedHandleTypes = cu.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
     access = cu.CUmemAccessDesc()
     access.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-    access.location.id = backend.gpu.ordinal
+    access.location.id = backend.device.gpu.ordinal
     access.flags = cu.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
-    with backend.gpu.current:
+    with backend.device.gpu.current:
         kind = cu.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM
         granule = int(done(cu.cuMemGetAllocationGranularity(properties, kind)))
         whole = sum(granules) * granule
@@ -59,7 +59,7 @@ def segment(device: Device, *granules: int) -> Iterator[tuple[int, int]]:
     try:
         yield address, granule
     finally:
-        with backend.gpu.current:
+        with backend.device.gpu.current:
             for begin, size in parts:
                 done(cu.cuMemUnmap(begin, size))
             done(cu.cuMemAddressFree(address, whole))

@@ -181,7 +181,7 @@ def test_what_is_no_payload_harms_nothing(what: str, cuda: Device, vulkan: Devic
 
 
 def test_the_current_context_is_left_as_found(cuda: Device) -> None:
-    module: Any = cuda.backend.module  # type: ignore[attr-defined]
+    module: Any = cuda.backend.device.module  # type: ignore[attr-defined]
 
     def current() -> int:
         return int(module.cuCtxGetCurrent()[1])

@@ -29,11 +29,11 @@ with extmem.open_device(kind="vulkan") as device:
 HAZARD = """
 import sys, extmem
 from extmem import vk
-from extmem.devices.vulkan.recording import CommandRecorder
+from extmem.devices.vulkan.commands import VulkanRecorder
 what, how = sys.argv[1:]
 if how == "without order":
-    CommandRecorder._in_order = lambda self: None
-    CommandRecorder.pipeline_barrier = CommandRecorder.barrier
+    VulkanRecorder._in_order = lambda self: None
+    VulkanRecorder.pipeline_barrier = VulkanRecorder.barrier
 LAYOUT, STAGE, USAGE = vk.ImageLayout, vk.PipelineStageFlagBits, vk.ImageUsageFlagBits
 NOBODY = int(vk.QUEUE_FAMILY_IGNORED)
 def fills(commands):

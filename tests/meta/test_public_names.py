@@ -292,7 +292,10 @@ REFERENCE = {
     "vk.md": ("extmem.vk",),
 }
 """The pages of docs/reference, and the modules whose public names each has."""
-ELSEWHERE = {"extmem": {"errors", "process", "raw", "rules", "vk", "__version__"}, "extmem.rules": {"ledger"}}
+ELSEWHERE = {
+    "extmem": {"errors", "process", "raw", "rules", "vk", "__version__"},
+    "extmem.rules": {"ledger", "RELEASED"},
+}
 """Public names that are modules, which have pages of their own, or a number."""
 
 

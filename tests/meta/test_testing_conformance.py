@@ -16,6 +16,7 @@ from extmem.devices.backend import Allocation, Mapping
 from extmem.devices.host import HAS_FDS
 from extmem.devices.host.backend import HostBackend
 from extmem.devices.host.memory import HostAllocation
+from extmem.devices.types import ImportRequest
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import FdHandle, NtHandle
 from extmem.owning import OwnedFd
@@ -29,14 +30,13 @@ _Feature = vk.ExternalMemoryFeatureFlagBits
 class ImportsSomethingElse(HostBackend):
     """An import is new memory of the right size."""
 
-    def import_fd(self, fd: int, size: int, memory_type_index: int, **options: Any) -> Any:
-        real = super().import_fd(fd, size, memory_type_index, **options)
-        real.close()
-        return self.allocate(size, memory_type_index, b"")
+    def import_fd(self, request: ImportRequest[Any]) -> Any:
+        super().import_fd(request).close()
+        return self.allocate(request.size, request.memory_type, b"")
 
-    def import_payload(self, payload: Any, size: int, memory_type_index: int, capacity: int, **options: Any) -> Any:
-        payload.close()
-        return self.allocate(size, memory_type_index, b"")
+    def import_payload(self, request: ImportRequest[Any]) -> Any:
+        request.source.close()
+        return self.allocate(request.size, request.memory_type, b"")
 
 
 class LeaksADescriptor(HostBackend):

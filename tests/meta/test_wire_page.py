@@ -15,8 +15,8 @@ from tests.meta.tools import ROOT
 
 PAGE = (ROOT / "docs" / "wire.md").read_text()
 TYPES = (
-    "U8", "U32", "I64", "Pid", "Name", "Sddl", "Text", "Word", "Payload", "Record", "Facts", "Secret", "KeyBytes",
-    "TicketBytes",
+    "U8", "U32", "Count", "I64", "Pid", "Name", "Sddl", "Text", "Word", "Payload", "Record", "Facts", "Secret",
+    "KeyBytes", "TicketBytes",
 )  # fmt: skip
 BY_TYPE = {getattr(limits, name): name for name in TYPES}
 
@@ -34,9 +34,9 @@ def named(kind: Any) -> str:
         return f"`{BY_TYPE[kind]}`"
     if get_origin(kind) is types.UnionType or type(None) in get_args(kind):
         return f"{named(next(k for k in get_args(kind) if k is not type(None)))} or nil"
-    inner = get_args(kind)[0]  # the one kind of field that is left: a bounded list of integers
-    assert get_origin(inner) is tuple and get_args(inner) == (limits.I64, ...), kind
-    return "up to 1,024 `I64`"
+    inner, meta = get_args(kind)  # what is left: a bounded list of integers
+    assert get_origin(inner) is tuple and get_args(inner)[1] is ..., kind
+    return f"up to {meta.max_length:,} {named(get_args(inner)[0])}"
 
 
 def field(f: msgspec.structs.FieldInfo) -> str:
@@ -45,7 +45,7 @@ def field(f: msgspec.structs.FieldInfo) -> str:
     text = text.replace(" or nil", ", or nil") if kind.startswith("up to") else text
     if f.default is msgspec.NODEFAULT:
         return text
-    default = {None: "nil", b"": "empty"}.get(f.default, str(f.default).lower())
+    default = {None: "nil", b"": "empty", (): "empty"}.get(f.default, str(f.default).lower())
     return f"{text} = {default}"
 
 
@@ -54,8 +54,11 @@ def fields(message: type[msgspec.Struct]) -> str:
 
 
 _BY_FIELD = {
-    "Imported": "1 if mode is not 0",
-    "Handle": "1 if mode is not 0",
+    "Export": "the last handles",
+    "AnnounceRecord": "the last handles",
+    "Imported": "fds",
+    "Handle": "the first handles if mode is not 0",
+    "Fds": "count",
     "Duplicate": "1 if into",
     "AnnounceTicket": "1 if bound",
 }

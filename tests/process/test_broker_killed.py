@@ -13,6 +13,7 @@ import pytest
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.broker_files import JOURNAL
 from tests.stopping import stop
 
 SETUP = (
@@ -180,7 +181,7 @@ def clients(runtime: Runtime) -> tuple[int, set[int]]:
     A killed broker's journal stays until the next one writes its own.
     """
     try:
-        with open(runtime.path / "clients.json", "rb") as file:
+        with open(runtime.path / JOURNAL, "rb") as file:
             left: Counter[int] = Counter()
             for line in file.read().splitlines():
                 come, pid, *_ = json.loads(line)

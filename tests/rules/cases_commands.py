@@ -85,14 +85,14 @@ case(f"{CLEAR}-commandBuffer-cmdpool", lambda: clear(device=COPIES_ALONE), clear
 
 def to_image(**given: Any) -> list[Violation]:
     """A copy of all of an image of 64 bytes, unless `given` replaces that."""
-    told = {"image": image_of(), "buffer": buffer_of(), "layout": L.GENERAL, "device": GRAPHICS, **given}
-    return rules.check_copy_buffer_to_image(**told)
+    values = {"image": image_of(), "buffer": buffer_of(), "layout": L.GENERAL, "device": GRAPHICS, **given}
+    return rules.check_copy_buffer_to_image(**values)
 
 
 def to_buffer(**given: Any) -> list[Violation]:
     """A copy in the other direction."""
-    told = {"image": image_of(), "buffer": buffer_of(), "layout": L.GENERAL, "device": GRAPHICS, **given}
-    return rules.check_copy_image_to_buffer(**told)
+    values = {"image": image_of(), "buffer": buffer_of(), "layout": L.GENERAL, "device": GRAPHICS, **given}
+    return rules.check_copy_image_to_buffer(**values)
 
 
 def both(tail: str, other: str, wrong: dict[str, Any], right: dict[str, Any], *also: str) -> None:

@@ -30,14 +30,14 @@ def _recorded(calls: list[Call]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in rules.__all__:
             if name.startswith("check_"):
-                stack.enter_context(mock.patch.object(rules, name, _noting(calls, name, getattr(rules, name))))
+                stack.enter_context(mock.patch.object(rules, name, _recording(calls, name, getattr(rules, name))))
         yield
 
 
-def _noting(calls: list[Call], name: str, judge: Callable[..., Any]) -> Callable[..., Any]:
+def _recording(calls: list[Call], name: str, check: Callable[..., Any]) -> Callable[..., Any]:
     def noted(*arguments: Any, **more: Any) -> Any:
         calls.append((name, arguments))
-        return judge(*arguments, **more)
+        return check(*arguments, **more)
 
     return noted
 

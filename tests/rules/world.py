@@ -82,14 +82,14 @@ def export(kinds: Any = T.OPAQUE_WIN32) -> vk.ExportMemoryAllocateInfo:
 
 def payload(kinds: int = T.OPAQUE_WIN32, **facts: Any) -> PayloadFacts:
     """A payload that GPU 0 exported; `facts` replace those of its descriptor."""
-    says: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "allocation_size": SIZE,
         "memory_type_index": TYPE,
         "device_uuid": GPU_UUID,
         "driver_uuid": DRIVER_UUID,
         "dedicated": "none",
     }
-    return PayloadFacts(int(kinds), **{**says, **facts})
+    return PayloadFacts(int(kinds), **{**defaults, **facts})
 
 
 def foreign(kinds: int, bits: int | None = 1 << TYPE, **facts: Any) -> PayloadFacts:

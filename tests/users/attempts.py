@@ -33,7 +33,8 @@ OTHERS: Final = (
     + CLIMB
     + """
 import socket
-from extmem.broker import transport
+from extmem.wire import transport
+from extmem.wire.runtime_dir import runtime_directory
 from extmem.errors import ExtmemError
 from extmem.objects import error_for
 def attempted(source, variables):
@@ -62,7 +63,7 @@ def climbed(name):
         drop(found)
         # Else a number of the owner's would be one of this process's own.
         for value in list(m.client.state.handles): m.close(value)
-        for memory in list(m.client.state.memories): m.free(memory)
+        for memory in list(m.client.state.references): m.release(memory)
 def pushed(name, pid):
     mine = m.open_handle(name, READ)
     try:
@@ -71,13 +72,13 @@ def pushed(name, pid):
 def announced(record):
     fd = payload(b'evil!')
     try:
-        with m.client.lock: return m.client.exchange(wire.AnnounceRecord(record, b'self-description'), fd)
+        with m.client.lock: return m.client.exchange(wire.AnnounceRecord(record, b'self-description', 1), [fd])
     finally: os.close(fd)
 def spoken(*messages):
     '''The last reply to these messages, each with a descriptor or None, over a connection of their own.'''
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.settimeout(20)
-        sock.connect(os.path.join(os.environ['EXTMEM_RUNTIME_DIR'], 'broker.sock'))
+        sock.connect(str(runtime_directory().socket))
         for message, fd in messages:
             transport.send(sock, wire.encode(message), fd)
             reply = wire.decode_reply(transport.receive(sock)[0])
@@ -124,14 +125,14 @@ ATTEMPTS: Final = (
     Attempt("m.import_by_handle(handle)"),
     Attempt("m.get_handle(memory)"),
     Attempt("m.offer(handle=handle)"),
-    Attempt("m.offer(memory=memory)"),
+    Attempt("m.offer(reference=memory)"),
     Attempt("m.close(handle) or 'closed'", owner=False),
-    Attempt("m.free(memory) or 'freed'", owner=False),
+    Attempt("m.release(memory) or 'freed'", owner=False),
     Attempt("pushed(shown, pid)"),
     Attempt("announced(record)", owner=False),
-    Attempt("ask(wire.AnnounceMemory(77, 1, 1, True, ALL, False))", owner=False),
+    Attempt("ask(wire.AnnounceReference(77, 1, 1, True, ALL, False))", owner=False),
     Attempt("ask(wire.AnnounceHandle(4, 1, 1, ALL, False, False))", owner=False),
-    Attempt("ask(wire.AnnounceTicket(bytes(16), 'memory', 1, 1, ALL, False))", owner=False),
+    Attempt("ask(wire.AnnounceTicket(bytes(16), 'reference', 1, 1, ALL, False))", owner=False),
     Attempt("ask(wire.Stop(True))", owner=False),
     Attempt("ask(wire.Stop(False))", owner=False),
     Attempt("ask(wire.Follow(bytes(32)))", owner=False),
@@ -139,11 +140,11 @@ ATTEMPTS: Final = (
 )
 
 IN_THE_WINDOW: Final = (
-    Attempt("announced_first(lent.payload.fd, wire.AnnounceRecord(record, b'self-description'))", owner=False),
-    Attempt("announced_first(own, wire.AnnounceRecord(record, b'self-description'))", owner=False),
-    Attempt("announced_first(None, wire.AnnounceMemory(1, 1, 1, True, ALL, False))", owner=False),
+    Attempt("announced_first(lent.payload.fd, wire.AnnounceRecord(record, b'self-description', 1))", owner=False),
+    Attempt("announced_first(own, wire.AnnounceRecord(record, b'self-description', 1))", owner=False),
+    Attempt("announced_first(None, wire.AnnounceReference(1, 1, 1, True, ALL, False))", owner=False),
     Attempt("announced_first(None, wire.AnnounceHandle(4, 1, 1, ALL, False, False))", owner=False),
-    Attempt("announced_first(None, wire.AnnounceTicket(bytes(16), 'memory', 1, 1, ALL, False))", owner=False),
+    Attempt("announced_first(None, wire.AnnounceTicket(bytes(16), 'reference', 1, 1, ALL, False))", owner=False),
 )
 """What is tried while the next broker takes announcements and the owner has not announced yet.
 

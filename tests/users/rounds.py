@@ -28,11 +28,11 @@ __all__ = ["Findings", "alive", "run", "see"]
 _HIDDEN, _SHOWN = b"mine!", b"ours!"
 _OWNER = (
     f"a = share(hidden, {_HIDDEN!r})\nb = share(shown, {_SHOWN!r}, sddl='D:(A;;GR;;;WD)(A;;GA;;;OW)', inherit=True)\n"
-    "h = m.get_handle(a.memory)\n"
+    "h = m.get_handle(a.number)\n"
 )
 _KNOWN = (
-    "dict(hidden=hidden, shown=shown, memory=a.memory, handle=h, ticket=m.offer(memory=a.memory), pid=os.getpid(),\n"
-    "     secret=m.client._secret, record=m.client.state.memories[b.memory][5])"
+    "dict(hidden=hidden, shown=shown, memory=a.number, handle=h, ticket=m.offer(reference=a.number), pid=os.getpid(),\n"
+    "     secret=m.client._secret, record=m.client.state.references[b.number][5])"
 )
 
 

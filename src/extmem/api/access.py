@@ -51,9 +51,9 @@ def on_stream(memory: MemoryObject, stream: object) -> Iterator[DeviceArray]:
         if array is None:
             raise gpu_arrays.on_no_gpu(memory.what(), memory.device)
         place = gpu_arrays.on_gpu(holding)
-        allocation = holding.allocation
-        if isinstance(allocation, ReleasesOwnership):
-            allocation.release_ownership()
+        backend = holding.device.backend
+        if isinstance(backend, ReleasesOwnership):
+            backend.release_ownership(holding.allocation)
         try:
             yield array
         finally:

@@ -33,7 +33,8 @@ from extmem.owning import Lock, Uses
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.core.memory_record import Holding
-    from extmem.devices.backend import ImageRegion, Recorder
+    from extmem.devices.backend import Recorder
+    from extmem.devices.types import ImageRegion
 
 __all__ = ["Commands"]
 

@@ -21,7 +21,7 @@ from extmem.core.memory_object import MemoryObject
 from extmem.core.memory_record import Closed
 from extmem.core.resources import BufferObject, ImageObject
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.owning import Uses, unsettled, work_off
+from extmem.owning import Uses, late_imports, unsettled, work_off
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
@@ -269,7 +269,8 @@ class Device(DeviceState):
     def commands(self) -> Commands:
         """Commands for this device's queue: `with device.commands() as commands:` … submitted and done at its end."""
         self.check_open()
-        from extmem.api.commands import Commands
+        with late_imports():
+            from extmem.api.commands import Commands
 
         return Commands(self)
 
@@ -470,7 +471,8 @@ class DeviceMemory(MemoryObject):
         """
         if queue and stream is not None:
             raise ValueError("either a stream or the queue has the memory; open two blocks, one after the other")
-        from extmem.api import access
+        with late_imports():
+            from extmem.api import access
 
         if queue:
             return cast("AbstractContextManager[Buffer]", access.on_queue(self))
@@ -570,7 +572,7 @@ class DeviceMemory(MemoryObject):
 
     def __dir__(self) -> list[str]:
         # Completion and debuggers read all that is listed here, and this raises once the memory is closed.
-        return [name for name in super().__dir__() if name != "holding"]
+        return [name for name in super().__dir__() if name not in ("holding", "loans")]
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ", read-only" if self.read_only else ""

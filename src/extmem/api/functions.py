@@ -13,7 +13,7 @@ from extmem.owning import unsettled, work_off
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from extmem.devices.backend import DeviceIdentity
+    from extmem.devices.types import DeviceIdentity
     from extmem.manager import Imported
 
 __all__ = ["enumerate_devices", "open", "open_claimed", "open_device", "open_handle"]

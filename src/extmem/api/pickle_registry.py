@@ -10,24 +10,28 @@ from typing import Any
 
 from extmem.api.device import DeviceMemory
 from extmem.handles import FdHandle, KmtHandle, NtHandle
+from extmem.owning import late_imports
 
 __all__: list[str] = []
 
 
 def _reduce_memory(memory: DeviceMemory) -> tuple[Any, ...]:
-    from extmem.api import pickling
+    with late_imports():
+        from extmem.api import pickling
 
     return pickling.reduce_memory(memory)
 
 
 def _reduce_nt_handle(handle: NtHandle) -> tuple[Any, ...]:
-    from extmem.api import pickling
+    with late_imports():
+        from extmem.api import pickling
 
     return pickling.reduce_nt_handle(handle)
 
 
 def _reduce_fd_handle(handle: FdHandle) -> tuple[Any, ...]:
-    from extmem.api import pickling
+    with late_imports():
+        from extmem.api import pickling
 
     return pickling.reduce_fd_handle(handle)
 

@@ -49,7 +49,7 @@ def _reduce_memory(holding: Holding) -> tuple[Callable[[bytes], DeviceMemory], t
         # Shared by fd alone so far: nobody but the receiver learns of this nameless object.
         exporting.publish(holding, ShareTerms(Share.NT, None, None), access=int(Access.ALL))
     owner = holding.manager or manager()
-    return _receive_memory, (_offered(owner, owner.offer(memory=holding.references[0].memory)),)
+    return _receive_memory, (_offered(owner, owner.offer(reference=holding.references[0].number)),)
 
 
 def _receive_memory(ticket: bytes) -> DeviceMemory:
@@ -91,12 +91,12 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
     reference = Reference(owner)
     with handle.use() as owned:
         if payload is None:
-            found = select.choose(kind="host").inspect_fd(owned.fd, _OPAQUE_FD)
+            found = select.choose(kind="host").examine_fd(owned.fd, _OPAQUE_FD)
             if not found.valid:
                 raise HandleStateError(f"{handle!r} cannot be passed on: {found.problem}")
             payload = FdPayload(found.descriptor, int(Backing.HOST_FILE), 0, found.writable)
         owner.export(
-            owned.fd,
+            (owned.fd,),
             payload.descriptor,
             share=Share.NT,
             name=None,
@@ -108,7 +108,7 @@ def reduce_fd_handle(handle: FdHandle) -> tuple[Callable[[bytes], FdHandle], tup
             reference=reference,
         )
         try:
-            ticket = owner.offer(memory=reference.memory)
+            ticket = owner.offer(reference=reference.number)
         finally:
             reference.give_back()
     return _receive_fd_handle, (_offered(owner, ticket),)

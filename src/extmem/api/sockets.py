@@ -59,7 +59,7 @@ def receive_handle(sock: socket.socket) -> FdHandle:
         raise out_of_descriptors(error, "recvmsg") from None
     if packet is None:
         raise PeerGoneError("the other end of the socket is closed; no handle came")
-    data, owned, _ = packet
+    data, owned = packet
     if owned is None:
         raise PeerProtocolError("a message without a file descriptor came; the peer has to use extmem.send_handle")
     try:

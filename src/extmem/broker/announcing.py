@@ -19,38 +19,45 @@ if sys.platform != "linux":
 import contextlib
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from extmem import wire
 from extmem.broker.closing import Closer
-from extmem.broker.files import Given, Identity, inspect
+from extmem.broker.files import Given, inspect
 from extmem.broker.payloads import Payloads
 from extmem.broker.processes import ProcessKey
 from extmem.broker.sessions import Session
 from extmem.broker.shares import Shares
-from extmem.broker.signing import Signer, digest
+from extmem.broker.signing import Signer, digest, digest_of_files
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerProtocolError
 from extmem.objects import (
+    OBJECT_TYPES,
     HandleRecord,
-    MemoryRecord,
+    Identity,
+    ObjectKind,
     ObjectManager,
     ObjectRecord,
+    ObjectType,
     PayloadRecord,
+    ReferenceRecord,
     Refused,
     RestoredPayload,
     Share,
     Status,
     TicketRecord,
+    known_kind,
 )
 from extmem.owning import OwnedFd
 from extmem.wire import READ_ONLY, READ_WRITE, Backing
 
-__all__ = ["DONE", "Announcing", "Answer", "Facts", "no_descriptors", "take"]
+__all__ = ["DONE", "Announcing", "Answer", "Facts", "no_descriptors"]
 
-Answer: TypeAlias = tuple[wire.Reply, int | None]
-"""A reply and the descriptor to send beside it (borrowed)."""
+Answer: TypeAlias = tuple[wire.Reply, Sequence[int]]
+"""A reply and the file descriptors to send beside it (borrowed)."""
+Received: TypeAlias = Sequence[OwnedFd]
+"""The file descriptors that came with a request."""
 
 DONE: Final = wire.Done()
 _PRUNE: Final = 64
@@ -63,12 +70,23 @@ _WAYS_OUT: Final = {
 
 
 class Facts:
-    """What the broker knows of a payload besides its descriptor; `records` are signed ones, by what they say."""
+    """What the broker keeps of a payload besides its files. `records` are the signed records, by their contents."""
 
-    __slots__ = ("description", "backing", "records", "stated", "strict_kmt", "uid")
+    __slots__ = ("backing", "description", "object_kind", "records", "stated", "strict_kmt", "type", "uid")
 
-    def __init__(self, description: bytes, backing: Backing, stated: int, uid: int, *, strict_kmt: bool) -> None:
+    def __init__(
+        self,
+        description: bytes,
+        object_kind: ObjectKind,
+        backing: Backing,
+        stated: int,
+        uid: int,
+        *,
+        strict_kmt: bool,
+    ) -> None:
         self.description = description
+        self.object_kind = object_kind
+        self.type: ObjectType = OBJECT_TYPES[object_kind]
         self.uid = uid
         self.backing = backing
         self.stated = stated
@@ -110,13 +128,15 @@ class Announcing:
         self.payload_changed: Callable[[], None] = _ignore_change
         """A payload may be sent with another descriptor from now on."""
 
-    def dispose(self, session: Session, fd: int) -> None:
-        """Close a descriptor that it sent and that belongs to no payload."""
-        if self._closer.dispose(fd, session.token.uid):
-            session.strange = True
+    def dispose(self, session: Session, fds: Iterable[int]) -> None:
+        """Close descriptors that a client sent and that belong to no payload."""
+        for fd in fds:
+            if self._closer.dispose(fd, session.token.uid):
+                session.strange = True
 
     def collect(self) -> None:
-        """Close the descriptors of payloads that nobody holds any more."""
+        """After a reply: close what was opened for it, and the descriptors of payloads without a holder."""
+        self.payloads.close_opened()
         released = self.model.take_released()
         if released:
             self.payloads.drop(released)
@@ -125,28 +145,33 @@ class Announcing:
 
     # -- announcements after a restart --------------------------------------------------------------------------------
 
-    def _announce_record(self, session: Session, m: wire.AnnounceRecord, received: OwnedFd | None) -> Answer:
-        fd = take(received)
+    def _announce_record(self, session: Session, m: wire.AnnounceRecord, received: Received) -> Answer:
+        fds = self.take(session, m.handles, received)
         uid = session.token.uid
         try:
             record = self.signer.verify(m.record)
-            given = self._judge(session, record, m, fd)
+            given = self._check(session, record, m, fds)
             if given is None:
-                self.dispose(session, fd)
-                return wire.RecordBack(0, 0, False), None
+                self.dispose(session, fds)
+                return wire.RecordBack(0, 0, False), ()
             with self.on_account(session, given.identity):
                 back = self._restore(session, record, given.identity, m.descriptor)
         except BaseException:
-            self.dispose(session, fd)
+            self.dispose(session, fds)
             raise
         self.has(session, back.payload, READ_WRITE if given.writable else READ_ONLY)
-        self.payloads.add(back.payload, given, fd, uid, session.process)
+        self.payloads.add(back.payload, given, fds, uid, session.process)
         if record.writable:
             self.payloads.upgrade(back.payload, uid)
         self.payload_changed()
         if back.payload not in self.facts:
             self.facts[back.payload] = Facts(
-                m.descriptor, given.backing, record.stated, record.uid, strict_kmt=record.strict_kmt
+                m.descriptor,
+                known_kind(record.object_kind),
+                given.backing,
+                record.stated,
+                record.uid,
+                strict_kmt=record.strict_kmt,
             )
         named = not record.object or self.model.restore_object(
             session.process,
@@ -161,43 +186,71 @@ class Announcing:
             ),
         )
         session.proven.setdefault((record.payload, record.object), set()).add((record.granted, record.exporting))
-        return wire.RecordBack(back.payload, back.kmt or 0, named), None
+        return wire.RecordBack(back.payload, back.kmt or 0, named), ()
 
-    def _judge(self, session: Session, record: wire.HolderRecord, m: wire.AnnounceRecord, fd: int) -> Given | None:
-        """What the descriptor beside a record is worth; None if another client must announce the payload first."""
+    def _check(
+        self, session: Session, record: wire.HolderRecord, m: wire.AnnounceRecord, fds: Sequence[int]
+    ) -> Given | None:
+        """Inspect the file descriptors of a record. Return None if another client must announce the payload first."""
         uid = session.token.uid
         if record.holder != uid:
             raise _unproven(f"the record is of what user {record.holder} had, and you are user {uid}")
         if digest(m.descriptor) != record.digest:
-            raise _unproven("the description is another than the record's")
-        given = inspect(record.backing, fd, record.stated, record.uid, session.credentials.pid)
-        if record.inode:
-            if (given.device, given.inode) != (record.device, record.inode):
-                raise _unproven("the descriptor leads to another file than the record's")
+            raise _unproven("the descriptor is not the record's")
+        if len(fds) != record.handles:
+            raise _unproven(f"{len(fds)} handles came, and the record is of {record.handles}")
+        pid = session.credentials.pid
+        given = inspect(record.backing, fds, record.stated, record.uid, pid, record.pages)
+        if record.files:
+            if not given.unique or digest_of_files(given.identity) != record.files:
+                raise _unproven("the file descriptors are of other files than the record's")
         elif record.payload in self.payloads:
-            # No inode tells whether the descriptor is of this payload: the one that is here was its own user's.
+            # No inode proves that the descriptors are of this payload: those that are here came from its own user.
             return given._replace(identity=self.model.payload_record(record.payload).identity)
         elif uid not in (0, record.uid):
             if m.wait:
-                raise _unproven(f"user {record.uid}, whose memory it is, has not announced it")
+                raise _unproven(f"user {record.uid}, whose payload it is, has not announced it")
             return None
         return given
 
     @contextlib.contextmanager
     def on_account(self, session: Session, identity: Identity) -> Iterator[None]:
-        """Put the descriptor of a payload that is new with this block on the accounts of the session's process.
+        """Charge the descriptors of a payload that is new with this block to the accounts of the session's process.
 
-        Refused QUOTA_EXCEEDED, before the block. Nothing is put there if the block raises.
+        Refused QUOTA_EXCEEDED, before the block. Nothing is charged if the block raises.
         """
         new = self.model.find_payload(identity) is None
         if new:
-            self.shares.take(session.token.uid, session.process)
+            self.shares.take(session.token.uid, session.process, len(identity))
         try:
             yield
         except BaseException:
             if new:
-                self.shares.give(session.token.uid, session.process)
+                self.shares.give(session.token.uid, session.process, len(identity))
             raise
+
+    def attach(self, session: Session, m: wire.AttachFds, received: Received) -> Answer:
+        """Keep descriptors of the payload that the client's next request shares. Refused QUOTA_EXCEEDED."""
+        if len(session.attached) + len(received) > wire.MAX_HANDLES:
+            raise PeerProtocolError(f"more than {wire.MAX_HANDLES} handles of one payload were attached")
+        self.shares.take(session.token.uid, session.process, len(received))
+        session.attached += [fd.take() for fd in received]
+        return wire.Attached(), ()
+
+    def detach(self, session: Session) -> list[int]:
+        """Return the descriptors that were attached, and take them off the client's accounts."""
+        attached, session.attached = session.attached, []
+        if attached:
+            self.shares.give(session.token.uid, session.process, len(attached))
+        return attached
+
+    def take(self, session: Session, count: int, received: Received) -> list[int]:
+        """Return all descriptors of a payload, which the caller must close. PeerProtocolError for another number."""
+        fds = self.detach(session) + [fd.take() for fd in received]
+        if len(fds) != count:
+            self.dispose(session, fds)
+            raise PeerProtocolError(f"a payload of {count} handles came with {len(fds)} file descriptors")
+        return fds
 
     def knows(self, m: wire.AnnounceRecord) -> bool:
         """Whether the payload of this record has been announced; also for a record that will be refused."""
@@ -220,6 +273,7 @@ class Announcing:
                 record.kmt or None,
                 record.strict_kmt,
                 record.uid,
+                known_kind(record.object_kind),
             ),
         )
 
@@ -230,14 +284,15 @@ class Announcing:
                 return
         raise _unproven("no record that you have announced says that you held this with these rights")
 
-    def _announce_memory(self, session: Session, m: wire.AnnounceMemory, received: OwnedFd | None) -> Answer:
+    def _announce_reference(self, session: Session, m: wire.AnnounceReference, received: Received) -> Answer:
         self._prove(session, m.payload, m.object, m.granted, exporting=m.exporting)
-        self.model.restore_memory(
-            session.process, MemoryRecord(m.memory, m.payload, m.object or None, m.exporting, m.granted, m.inherit)
+        self.model.restore_reference(
+            session.process,
+            ReferenceRecord(m.reference, m.payload, m.object or None, m.exporting, m.granted, m.inherit),
         )
-        return DONE, None
+        return DONE, ()
 
-    def _announce_handle(self, session: Session, m: wire.AnnounceHandle, received: OwnedFd | None) -> Answer:
+    def _announce_handle(self, session: Session, m: wire.AnnounceHandle, received: Received) -> Answer:
         try:
             self._prove(session, m.payload, m.object, m.granted)
             record = HandleRecord(m.handle, m.object, m.granted, m.inherit, m.protect)
@@ -246,22 +301,24 @@ class Announcing:
             # The process may go on to use the value: it must not become another handle's.
             self.model.burn_handle(session.process, m.handle)
             raise
-        return DONE, None
+        return DONE, ()
 
-    def _announce_ticket(self, session: Session, m: wire.AnnounceTicket, received: OwnedFd | None) -> Answer:
+    def _announce_ticket(self, session: Session, m: wire.AnnounceTicket, received: Received) -> Answer:
         ticket = int.from_bytes(m.ticket, "big")
         if self.tickets.was_claimed(ticket):
-            return DONE, None
+            return DONE, ()
         self._prove(session, m.payload, m.object, m.granted)
-        self.model.restore_ticket(session.process, TicketRecord(ticket, m.what, m.payload, m.object or None, m.granted))
+        self.model.restore_ticket(
+            session.process, TicketRecord(ticket, m.source, m.payload, m.object or None, m.granted)
+        )
         self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
-        if received is not None:
-            self.bind(session, ticket, received)
-        return DONE, None
+        if received:
+            self.bind(session, ticket, received[0])
+        return DONE, ()
 
-    def _announce_claimed(self, session: Session, m: wire.AnnounceClaimed, received: OwnedFd | None) -> Answer:
+    def _announce_claimed(self, session: Session, m: wire.AnnounceClaimed, received: Received) -> Answer:
         self.tickets.claimed_before(int.from_bytes(m.ticket, "big"))
-        return DONE, None
+        return DONE, ()
 
     def bind(self, session: Session, ticket: int, pidfd: OwnedFd) -> None:
         """Bind a ticket to a process, and watch that. Refused for a ticket that is not the session's in flight."""
@@ -316,27 +373,22 @@ class Announcing:
             holder,
             granted,
             exporting,
+            p.object_kind,
             facts.backing,
+            len(p.identity),
+            given.pages,
             p.share,
             p.kmt or 0,
             p.strict_kmt,
             facts.stated,
             p.uid,
-            given.device,
-            given.inode,
+            digest_of_files(p.identity) if given.unique else b"",
             digest(facts.description),
         )
 
 
 def _unproven(why: str) -> Refused:
     return Refused(Status.ACCESS_DENIED, f"This is not believed: {why}. Share the memory anew.")
-
-
-def take(fd: OwnedFd | None) -> int:
-    """The descriptor that came with a request; closing it is the caller's duty."""
-    if fd is None:
-        raise PeerProtocolError("a payload was announced without its file descriptor")
-    return fd.take()
 
 
 def no_descriptors(error: OSError) -> Refused:

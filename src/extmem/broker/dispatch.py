@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 
 from extmem import wire
-from extmem.broker.announcing import DONE, Answer, Facts, no_descriptors, take
+from extmem.broker.announcing import DONE, Answer, Facts, Received, no_descriptors
 from extmem.broker.closing import Closer
 from extmem.broker.files import Given, inspect
 from extmem.broker.giving import Giving
@@ -61,12 +61,12 @@ class Dispatch(Giving):
     ) -> None:
         super().__init__(model, payloads, tickets, closer, signer, shares, now)
         # The types of handlers are checked where they are written; the table itself cannot say them.
-        self.handlers: dict[type[Any], Callable[[Session, Any, OwnedFd | None], Answer]] = {
+        self.handlers: dict[type[Any], Callable[[Session, Any, Received], Answer]] = {
             wire.Export: self._export,
             wire.ImportName: self._import_name,
             wire.ImportHandle: self._import_handle,
             wire.ImportKmt: self._import_kmt,
-            wire.Free: self._free,
+            wire.Release: self._release,
             wire.GetHandle: self._get_handle,
             wire.OpenHandle: self._open_handle,
             wire.CloseHandle: self._close_handle,
@@ -83,26 +83,30 @@ class Dispatch(Giving):
             wire.Inherit: self._inherit,
             wire.Hold: self._hold,
             wire.ListHandles: self._list_handles,
+            wire.AttachFds: self.attach,
+            wire.FetchFds: self._fetch_fds,
             wire.AnnounceRecord: self._announce_record,
-            wire.AnnounceMemory: self._announce_memory,
+            wire.AnnounceReference: self._announce_reference,
             wire.AnnounceHandle: self._announce_handle,
             wire.AnnounceTicket: self._announce_ticket,
             wire.AnnounceClaimed: self._announce_claimed,
         }
 
-    def answer(self, session: Session, request: wire.Request, fd: OwnedFd | None) -> Answer:
+    def answer(self, session: Session, request: wire.Request, received: Received) -> Answer:
         """Carry out one request, which its sender is permitted to send (`rights`). Raises Refused."""
-        return self.handlers[type(request)](session, request, fd)
+        if session.attached and not isinstance(request, wire.AttachFds | wire.Export | wire.AnnounceRecord):
+            self.dispose(session, self.detach(session))  # the client has given up what it was about to share
+        return self.handlers[type(request)](session, request, received)
 
-    # -- memory objects -----------------------------------------------------------------------------------------------
+    # -- references -----------------------------------------------------------------------------------------------
 
-    def _export(self, session: Session, m: wire.Export, received: OwnedFd | None) -> Answer:
-        fd = take(received)
+    def _export(self, session: Session, m: wire.Export, received: Received) -> Answer:
+        fds = self.take(session, m.handles, received)
         try:
-            given = inspect(m.backing, fd, m.identity, session.token.uid, session.credentials.pid)
-            self._check_same_backing(given)
+            given = inspect(m.backing, fds, m.identity, session.token.uid, session.credentials.pid, m.pages)
+            self._check_same(given)
             with self.on_account(session, given.identity):
-                made = self.model.export_memory(
+                made = self.model.export(
                     session.process,
                     given.identity,
                     m.descriptor,
@@ -113,23 +117,31 @@ class Dispatch(Giving):
                     inherit=m.inherit,
                     strict_kmt=m.strict_kmt,
                     writable=given.writable,
+                    object_kind=m.object_kind,
                 )
         except BaseException:
-            self.dispose(session, fd)
+            self.dispose(session, fds)
             raise
         payload = made.payload
-        session.made = Made(memory=made.memory, payload=payload, held=session.held.get(payload, 0))
-        self.payloads.add(payload, given, fd, session.token.uid, session.process)
+        session.made = Made(reference=made.reference, payload=payload, held=session.held.get(payload, 0))
+        self.payloads.add(payload, given, fds, session.token.uid, session.process)
         facts = self.facts.get(payload)
         if facts is None:
             record = self.model.payload_record(payload)
-            facts = Facts(record.descriptor, given.backing, m.identity, session.token.uid, strict_kmt=record.strict_kmt)
+            facts = Facts(
+                record.descriptor,
+                record.object_kind,
+                given.backing,
+                m.identity,
+                session.token.uid,
+                strict_kmt=record.strict_kmt,
+            )
             self.facts[payload] = facts
         self.has(session, payload, READ_WRITE if given.writable else READ_ONLY)
-        granted = self.model.imported(session.process, made.memory).granted
+        granted = self.model.reference(session.process, made.reference).granted
         return (
             wire.Exported(
-                made.memory,
+                made.reference,
                 payload,
                 made.object or 0,
                 granted,
@@ -138,57 +150,66 @@ class Dispatch(Giving):
                 facts.description,
                 self.record(session, payload, made.object or -(made.kmt or 0), granted, exporting=True),
             ),
-            None,
+            (),
         )
 
-    def _check_same_backing(self, given: Given) -> None:
-        """One file is one payload with one backing, whatever messages state of it."""
-        known = self.model.find_payload(given.identity)
-        if known is not None and self.payloads.given(known).backing is not given.backing:
+    def _check_same(self, given: Given) -> None:
+        """Refuse to share the same files with another backing or other companion pages: they are one payload."""
+        found = self.model.find_payload(given.identity)
+        if found is None:
+            return
+        known = self.payloads.given(found)
+        if known.backing is not given.backing:
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"This memory is shared as {self.payloads.given(known).backing.name} already and cannot be shared as "
-                f"{given.backing.name} as well. Share it as the first, or allocate another.",
+                f"These files are shared as {known.backing.name} already and cannot be shared as {given.backing.name} "
+                "too. Share them as before, or share other files.",
+            )
+        if known.pages != given.pages:
+            raise Refused(
+                Status.INVALID_PARAMETER,
+                f"These files are shared with companion pages of the modes {list(known.pages)} already, now with "
+                f"{list(given.pages)}. Share them as before, or share other files.",
             )
 
-    def _import_name(self, session: Session, m: wire.ImportName, received: OwnedFd | None) -> Answer:
-        return self._imported(session, self.model.import_by_name(session.process, m.name, m.desired))
+    def _import_name(self, session: Session, m: wire.ImportName, received: Received) -> Answer:
+        return self._imported(session, self.model.import_by_name(session.process, m.name, m.desired, m.object_kind))
 
-    def _import_handle(self, session: Session, m: wire.ImportHandle, received: OwnedFd | None) -> Answer:
-        return self._imported(session, self.model.import_by_handle(session.process, m.handle))
+    def _import_handle(self, session: Session, m: wire.ImportHandle, received: Received) -> Answer:
+        return self._imported(session, self.model.import_by_handle(session.process, m.handle, m.object_kind))
 
-    def _import_kmt(self, session: Session, m: wire.ImportKmt, received: OwnedFd | None) -> Answer:
-        return self._imported(session, self.model.import_by_kmt(session.process, m.number))
+    def _import_kmt(self, session: Session, m: wire.ImportKmt, received: Received) -> Answer:
+        return self._imported(session, self.model.import_by_kmt(session.process, m.number, m.object_kind))
 
-    def _free(self, session: Session, m: wire.Free, received: OwnedFd | None) -> Answer:
-        self.model.free_memory(session.process, m.memory)
+    def _release(self, session: Session, m: wire.Release, received: Received) -> Answer:
+        self.model.release(session.process, m.reference)
         if m.forget:
             session.held.pop(m.forget, None)
-        return DONE, None
+        return DONE, ()
 
     # -- handles ------------------------------------------------------------------------------------------------------
 
-    def _get_handle(self, session: Session, m: wire.GetHandle, received: OwnedFd | None) -> Answer:
-        return self._handle(session, self.model.get_handle(session.process, m.memory))
+    def _get_handle(self, session: Session, m: wire.GetHandle, received: Received) -> Answer:
+        return self._handle(session, self.model.get_handle(session.process, m.reference))
 
-    def _open_handle(self, session: Session, m: wire.OpenHandle, received: OwnedFd | None) -> Answer:
+    def _open_handle(self, session: Session, m: wire.OpenHandle, received: Received) -> Answer:
         return self._handle(session, self.model.open_handle(session.process, m.name, m.desired, m.inherit))
 
-    def _hold(self, session: Session, m: wire.Hold, received: OwnedFd | None) -> Answer:
+    def _hold(self, session: Session, m: wire.Hold, received: Received) -> Answer:
         self.model.take_over(session.process, m.handle)
         return self._handle(session, m.handle & ~3, fresh=False)
 
-    def _close_handle(self, session: Session, m: wire.CloseHandle, received: OwnedFd | None) -> Answer:
+    def _close_handle(self, session: Session, m: wire.CloseHandle, received: Received) -> Answer:
         self.model.close_handle(session.process, m.handle)
         session.made = Made(closed=m.handle & ~3)
         if m.forget:
             session.held.pop(m.forget, None)
-        return DONE, None
+        return DONE, ()
 
-    def _duplicate(self, session: Session, m: wire.Duplicate, received: OwnedFd | None) -> Answer:
+    def _duplicate(self, session: Session, m: wire.Duplicate, received: Received) -> Answer:
         if m.forget:
             session.held.pop(m.forget, None)
-        target = session.process if received is None else self.target(received)
+        target = self.target(received[0]) if received else session.process
         elsewhere = target != session.process
         try:
             value = self.model.duplicate(
@@ -211,7 +232,7 @@ class Dispatch(Giving):
         closed = m.handle & ~3 if m.close_source else 0
         if elsewhere:
             session.made = Made(handle=value, process=target, closed=closed)
-            return wire.Value(value), None
+            return wire.Value(value), ()
         answer = self._handle(session, value, fresh=value != m.handle & ~3)
         if session.made is not None and value != closed:
             session.made = msgspec.structs.replace(session.made, closed=closed)
@@ -226,10 +247,10 @@ class Dispatch(Giving):
                 raise
             return 0
 
-    def _same_object(self, session: Session, m: wire.SameObject, received: OwnedFd | None) -> Answer:
-        return wire.Value(int(self.model.same_object(session.process, m.a, m.b))), None
+    def _same_object(self, session: Session, m: wire.SameObject, received: Received) -> Answer:
+        return wire.Value(int(self.model.same_object(session.process, m.a, m.b))), ()
 
-    def _query_handle(self, session: Session, m: wire.QueryHandle, received: OwnedFd | None) -> Answer:
+    def _query_handle(self, session: Session, m: wire.QueryHandle, received: Received) -> Answer:
         info = self.model.handle_info(session.process, m.handle)
         return (
             wire.HandleState(
@@ -242,18 +263,18 @@ class Dispatch(Giving):
                 info.handle_count,
                 info.pointer_count,
             ),
-            None,
+            (),
         )
 
-    def _set_flags(self, session: Session, m: wire.SetFlags, received: OwnedFd | None) -> Answer:
+    def _set_flags(self, session: Session, m: wire.SetFlags, received: Received) -> Answer:
         self.model.set_handle_flags(session.process, m.handle, m.mask, m.flags)
-        return DONE, None
+        return DONE, ()
 
-    def _list_handles(self, session: Session, m: wire.ListHandles, received: OwnedFd | None) -> Answer:
+    def _list_handles(self, session: Session, m: wire.ListHandles, received: Received) -> Answer:
         values, further = self.model.handle_values(session.process, m.after, _PAGE)
-        return wire.Handles(tuple(values), further), None
+        return wire.Handles(tuple(values), further), ()
 
-    def _inherit(self, session: Session, m: wire.Inherit, received: OwnedFd | None) -> Answer:
+    def _inherit(self, session: Session, m: wire.Inherit, received: Received) -> Answer:
         child = self.model.inherit(session.process, only=m.only)
         try:
             self.shares.take(session.token.uid, child, CLIENT)
@@ -266,8 +287,8 @@ class Dispatch(Giving):
             self.model.detach(child)
             raise error if isinstance(error, Refused) else no_descriptors(error) from None
         session.made = Made(child=heir)
-        # The reply borrows the fd; the server closes it once the reply is on its way.
-        return wire.Channel(), theirs.detach()
+        # The reply borrows the fd; the server closes it once the reply is sent.
+        return wire.Channel(), (theirs.detach(),)
 
     def _heir(self, session: Session, child: int) -> tuple[Session, socket.socket]:
         """The session of a child that is to show up, and its end of the connection. OSError."""
@@ -281,16 +302,16 @@ class Dispatch(Giving):
 
     # -- KMT numbers and tickets --------------------------------------------------------------------------------------
 
-    def _kmt_alive(self, session: Session, m: wire.KmtAlive, received: OwnedFd | None) -> Answer:
-        return wire.Value(int(self.model.kmt_alive(m.number))), None
+    def _kmt_alive(self, session: Session, m: wire.KmtAlive, received: Received) -> Answer:
+        return wire.Value(int(self.model.kmt_alive(m.number))), ()
 
-    def _offer(self, session: Session, m: wire.Offer, received: OwnedFd | None) -> Answer:
-        ticket = self.model.offer(session.process, memory=m.memory, handle=m.handle, kmt=m.kmt)
+    def _offer(self, session: Session, m: wire.Offer, received: Received) -> Answer:
+        ticket = self.model.offer(session.process, reference=m.reference, handle=m.handle, kmt=m.kmt)
         session.made = Made(ticket=ticket)
         self.wake_at(self.tickets.offered(ticket, session.process, self._now()))
-        return wire.Ticket(ticket.to_bytes(16, "big")), None
+        return wire.Ticket(ticket.to_bytes(16, "big")), ()
 
-    def _claim(self, session: Session, m: wire.Claim, received: OwnedFd | None) -> Answer:
+    def _claim(self, session: Session, m: wire.Claim, received: Received) -> Answer:
         ticket = int.from_bytes(m.ticket, "big")
         claimed = self.model.claim(session.process, ticket)
         self.tickets.done(ticket)
@@ -300,27 +321,27 @@ class Dispatch(Giving):
             elif claimed.handle is not None:
                 answer = self._handle(session, claimed.handle, undo=False)
             else:
-                answer = wire.Kmt(claimed.kmt or 0), None
+                answer = wire.Kmt(claimed.kmt or 0), ()
         except Refused:
             self._put_back(session, claimed)
             raise
         session.made = msgspec.structs.replace(session.made or Made(), claimed=claimed)
         return answer
 
-    def _bind_offer(self, session: Session, m: wire.BindOffer, received: OwnedFd | None) -> Answer:
-        if received is not None:
-            self.bind(session, int.from_bytes(m.ticket, "big"), received)
-        return DONE, None
+    def _bind_offer(self, session: Session, m: wire.BindOffer, received: Received) -> Answer:
+        if received:
+            self.bind(session, int.from_bytes(m.ticket, "big"), received[0])
+        return DONE, ()
 
-    def _withdraw(self, session: Session, m: wire.Withdraw, received: OwnedFd | None) -> Answer:
+    def _withdraw(self, session: Session, m: wire.Withdraw, received: Received) -> Answer:
         ticket = int.from_bytes(m.ticket, "big")
         found = self.model.withdraw(session.process, ticket)
         self.tickets.done(ticket)
-        return wire.Value(int(found)), None
+        return wire.Value(int(found)), ()
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
-    def _snapshot(self, session: Session, m: wire.Snapshot, received: OwnedFd | None) -> Answer:
+    def _snapshot(self, session: Session, m: wire.Snapshot, received: Received) -> Answer:
         telling = session.telling
         if not m.cursor:
             telling = session.telling = Pages(self.model.walk(session.token))
@@ -332,7 +353,7 @@ class Dispatch(Giving):
         data = telling.page()
         if not telling.number:
             session.telling = None
-        return wire.SnapshotFile(len(data), telling.number), _file_with(data)
+        return wire.SnapshotFile(len(data), telling.number), (_file_with(data),)
 
 
 def _file_with(data: bytes) -> int:

@@ -24,16 +24,14 @@ import functools
 import itertools
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
-from extmem.objects import Refused, Status
-from extmem.wire import Backing
+from extmem.objects import Identity, Refused, Status
+from extmem.wire import READ_ONLY, READ_WRITE, Backing
 
-__all__ = ["ALLOWED", "Given", "Identity", "Sort", "inspect", "is_writable", "look"]
-
-Identity = tuple[int, int]
+__all__ = ["ALLOWED", "Given", "Sort", "inspect", "inspect_one", "is_writable", "look"]
 
 
 class Sort(Enum):
@@ -71,16 +69,28 @@ _unstated = itertools.count(1)
 
 
 class Given(NamedTuple):
-    """What a descriptor is worth: what it is, which payload, whether it can be written through, its size if sealed."""
+    """The result of inspecting the file descriptors of a payload."""
 
     backing: Backing
     identity: Identity
+    """A pair of numbers for each descriptor: `st_dev` and `st_ino` where the file has an inode of its own."""
+    writable: bool
+    """Whether the payload can be written through all of them, companion pages aside."""
+    capacity: int
+    """Bytes of a host payload's files, companion pages aside; 0 for a driver's, whose size is not known."""
+    unique: bool
+    """Whether every file has an inode of its own, so that the kernel distinguishes them from others."""
+    pages: tuple[int, ...] = ()
+    """For each companion page, which are the last descriptors, the mode in which importers get it."""
+
+
+class _Found(NamedTuple):
+    """The result of inspecting one file descriptor. `capacity` and `unique` as in `Given`."""
+
+    identity: tuple[int, int]
     writable: bool
     capacity: int
-    """Bytes of a host payload's file; 0 for a driver's, which does not say."""
-    device: int
-    inode: int
-    """`st_dev` and `st_ino` of a file of its own; 0 for others, which the kernel does not tell apart."""
+    unique: bool
 
 
 def look(fd: int, sender: int = 0) -> Sort:
@@ -105,12 +115,44 @@ def look(fd: int, sender: int = 0) -> Sort:
     return Sort.STRANGE
 
 
-def inspect(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -> Given:
-    """What a descriptor that came from a process of that user is worth, whatever the message says of it.
+def inspect(
+    backing: int, fds: Sequence[int], stated: int, uid: int, sender: int = 0, pages: Sequence[int] = ()
+) -> Given:
+    """Inspect the file descriptors of a payload that a process of that user sent.
 
-    stated: the exporter's identity for it, believed where the kernel does not tell payloads apart, and among that
-    user's own alone. Raises Refused INVALID_PARAMETER if it cannot be a payload of that kind.
+    stated: the exporter's identity for the payload. It counts where the kernel does not distinguish the files, and
+    among that user's payloads alone. pages: the modes in which importers get the last descriptors, which are companion
+    pages. Raises Refused INVALID_PARAMETER for what cannot be such a payload.
     """
+    data = len(fds) - len(pages)
+    if data < 1:
+        raise Refused(
+            Status.INVALID_PARAMETER,
+            f"The payload has {len(fds)} handles, of which {len(pages)} are companion pages. Send at least one handle "
+            "of its own.",
+        )
+    found = [inspect_one(backing, fd, stated, uid, sender) for fd in fds[:data]]
+    companions = [inspect_one(Backing.HOST_FILE, fd, 0, uid, sender) for fd in fds[data:]]
+    for page, mode in zip(companions, pages, strict=True):
+        if mode not in (READ_ONLY, READ_WRITE) or (mode == READ_WRITE and not page.writable):
+            raise Refused(
+                Status.INVALID_PARAMETER,
+                f"A companion page is to be given with mode {mode}, and its fd is "
+                f"{'writable' if page.writable else 'read-only'}. Pass {READ_ONLY} (read-only) or, for a writable fd, "
+                f"{READ_WRITE} (writable).",
+            )
+    return Given(
+        Backing(backing),
+        tuple(one.identity for one in (*found, *companions)),
+        all(one.writable for one in found),
+        sum(one.capacity for one in found),
+        all(one.unique for one in (*found, *companions)),
+        tuple(pages),
+    )
+
+
+def inspect_one(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -> _Found:
+    """Inspect one file descriptor; see `inspect`."""
     try:
         known = Backing(backing)
     except ValueError:
@@ -129,9 +171,9 @@ def inspect(backing: int, fd: int, stated: int, uid: int, sender: int = 0) -> Gi
     capacity = _sealed_size(fd, found.st_size) if known is Backing.HOST_FILE else 0
     if sort in _UNIQUE:
         identity = (found.st_dev, found.st_ino)
-        return Given(known, identity, is_writable(fd), capacity, *identity)
+        return _Found(identity, is_writable(fd), capacity, True)
     identity = (-1 - uid, stated) if stated else (-1 << 33, next(_unstated))
-    return Given(known, identity, True, capacity, 0, 0)
+    return _Found(identity, True, capacity, False)
 
 
 def is_writable(fd: int) -> bool:

@@ -16,11 +16,12 @@ if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
 import contextlib
+from collections.abc import Sequence
 
 from extmem import wire
-from extmem.broker.announcing import Announcing, Answer, Facts, no_descriptors
+from extmem.broker.announcing import Announcing, Answer, Facts, Received, no_descriptors
 from extmem.broker.sessions import Made, Session
-from extmem.objects import RESOURCE_WRITE, Claimed, Imported, Refused, Status
+from extmem.objects import Claimed, Imported, Refused, Status
 from extmem.wire import Backing
 
 __all__ = ["Giving"]
@@ -30,39 +31,39 @@ class Giving(Announcing):
     """Replies that give something."""
 
     def _allow(self, session: Session, facts: Facts, granted: int) -> None:
-        """Refuse a driver's descriptor to another user who may not write.
+        """Refuse a driver's file descriptors to another user who may not write.
 
-        The kernel has no read-only form of a GPU's memory: whoever has the descriptor can write to it.
+        The kernel has no read-only form of a GPU's memory: a process that has the descriptor can write to it.
         """
         uid = session.token.uid
-        if facts.backing is Backing.HOST_FILE or granted & RESOURCE_WRITE or uid in (0, facts.uid):
+        if facts.backing is Backing.HOST_FILE or granted & facts.type.modify or uid in (0, facts.uid):
             return
         raise Refused(
             Status.ACCESS_DENIED,
-            f"User {uid} may only read this memory, which is a GPU's and user {facts.uid}'s. A driver's descriptor has "
-            "no read-only form, so it is not given to another user who may not write. Have the exporter grant the "
-            "right to write (GENERIC_READ and RESOURCE_WRITE), or share a copy in host memory.",
+            f"User {uid} may only read this {facts.type.noun}, which a driver of user {facts.uid} created. A driver's "
+            "file descriptor has no read-only form, so it is not given to another user who may not write. Have the "
+            f"exporter grant the right to write (0x{facts.type.read | facts.type.modify:X}), or share a copy in host "
+            "memory.",
         )
 
     def _imported(self, session: Session, found: Imported, *, undo: bool = True) -> Answer:
         payload = found.payload
         facts = self.facts[payload]
-        needs = self.payloads.mode_for(payload, found.granted & RESOURCE_WRITE != 0)
+        needs = self.payloads.mode_for(payload, found.granted & facts.type.modify != 0)
         held = session.held.get(payload, 0)
-        fd = None
-        mode = 0
+        fds: Sequence[int] = ()
         try:
             self._allow(session, facts, found.granted)
             if not held & needs:
-                fd = self.payloads.fd_for(payload, needs)
+                fds = self.payloads.fds_for(payload, needs)
         except (OSError, Refused) as error:
             if undo:
-                self.model.free_memory(session.process, found.memory)
+                self.model.release(session.process, found.reference)
             raise error if isinstance(error, Refused) else no_descriptors(error) from None
-        session.made = Made(memory=found.memory, payload=payload, held=held)
-        if fd is not None:
-            mode = needs
+        session.made = Made(reference=found.reference, payload=payload, held=held)
+        if fds:
             self.has(session, payload, needs)
+        given = self.payloads.given(payload)
         told = wire.ImportFacts(
             needs,
             payload,
@@ -70,28 +71,31 @@ class Giving(Announcing):
             found.granted,
             found.kmt or 0,
             facts.strict_kmt,
+            found.object_kind,
             facts.backing,
+            len(given.identity),
+            given.pages,
             found.name,
             facts.description,
             self.record(session, payload, found.object or -(found.kmt or 0), found.granted),
             facts.stated,
-            self.payloads.given(payload).capacity,
+            given.capacity,
         )
-        return wire.Imported(found.memory, mode, wire.encode(told)), fd
+        return wire.Imported(found.reference, len(fds), wire.encode(told)), fds
 
     def _handle(self, session: Session, value: int, *, fresh: bool = True, undo: bool = True) -> Answer:
         info = self.model.handle_info(session.process, value)
         record = self.model.object_record(info.object)
         payload = record.payload
         facts = self.facts[payload]
-        fd = None
+        fds: Sequence[int] = ()
         mode = 0
         held = session.held.get(payload, 0)
         if not held:
-            mode = self.payloads.mode_for(payload, info.granted & RESOURCE_WRITE != 0)
+            mode = self.payloads.mode_for(payload, info.granted & facts.type.modify != 0)
             try:
                 self._allow(session, facts, info.granted)
-                fd = self.payloads.fd_for(payload, mode)
+                fds = self.payloads.fds_for(payload, mode)
             except (OSError, Refused) as error:
                 if fresh and undo:
                     self.model.discard_handle(session.process, value)
@@ -107,27 +111,36 @@ class Giving(Announcing):
                 info.inherit,
                 info.protect,
                 mode,
-                facts.backing,
+                len(self.payloads.given(payload).identity),
                 facts.description,
                 self.record(session, payload, info.object, info.granted),
-                facts.stated,
             ),
-            fd,
+            fds,
         )
+
+    def _fetch_fds(self, session: Session, m: wire.FetchFds, received: Received) -> Answer:
+        """More handles of a payload whose first ones the last reply gave."""
+        if not session.held.get(m.payload, 0) & m.mode or m.payload not in self.payloads:
+            raise Refused(
+                Status.INVALID_PARAMETER,
+                f"This process has no file descriptors of payload {m.payload} with mode {m.mode}. Import it first.",
+            )
+        fds = self.payloads.fds_for(m.payload, m.mode, m.first)
+        return wire.Fds(len(fds)), fds
 
     # -- undoing ------------------------------------------------------------------------------------------------------
 
     def undo(self, session: Session, made: Made) -> None:
-        """Undo what a request of that session made, whose reply did not arrive. What has ended since is left out."""
+        """Undo what a request of that session created, whose reply did not arrive. What has ended since is skipped."""
         if made.held:
             session.held[made.payload] = made.held
         else:
             session.held.pop(made.payload, None)
         if made.claimed is not None:
             self._put_back(session, made.claimed)
-        elif made.memory:
+        elif made.reference:
             with contextlib.suppress(Refused):
-                self.model.free_memory(session.process, made.memory)
+                self.model.release(session.process, made.reference)
         if made.handle and made.claimed is None:
             self.model.discard_handle(made.process or session.process, made.handle)
         if made.closed:

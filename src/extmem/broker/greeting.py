@@ -67,14 +67,15 @@ class Greeting(Replying):
     def _hello(self, session: Session, request: wire.Hello, sender: Credentials | None) -> None:
         if request.version != wire.PROTOCOL_VERSION:
             raise PeerProtocolError(
-                f"this broker speaks version {wire.PROTOCOL_VERSION} of the wire format, you speak {request.version}. "
-                "Run `extmem broker stop` with one of the two installed alone; the other's broker then starts by itself"
+                f"this broker speaks version {wire.PROTOCOL_VERSION} of the wire format and this process version "
+                f"{request.version}: they are of different versions of extmem, which share nothing. Use the same "
+                "version of extmem in both processes"
             )
         inherited = session.descendant
         old = None if inherited else self._earlier(session, request)
-        done, memory, handle = False, 0, 0
+        done, reference, handle = False, 0, 0
         if old is not None:
-            done, memory, handle = self._go_on(session, old, old.served - request.received)
+            done, reference, handle = self._go_on(session, old, old.served - request.received)
         else:
             self._arrive(session, sender)
             session.secret = os.urandom(_SECRET)
@@ -101,13 +102,12 @@ class Greeting(Replying):
                     session.secret,
                     old is not None,
                     done,
-                    memory,
+                    reference,
                     handle,
                     session.announcing,
                     min(int(self._tickets.seconds) + 1, 0xFFFF_FFFF),
                 )
-            ),
-            None,
+            )
         )
 
     def _earlier(self, session: Session, request: wire.Hello) -> Session | None:
@@ -132,7 +132,7 @@ class Greeting(Replying):
         self._retire(old)
         self._dispatch.collect()
         own = made is not None and not made.process
-        return bool(unheard), made.memory if made is not None else 0, made.handle if made is not None and own else 0
+        return bool(unheard), made.reference if made is not None else 0, made.handle if made is not None and own else 0
 
     def _arrive(self, session: Session, sender: Credentials | None) -> None:
         """Let a client in, if there is room. Raises PeerProtocolError if there is not."""

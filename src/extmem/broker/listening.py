@@ -194,7 +194,7 @@ class Listening:
     def _turn_away(self, session: Session, detail: str) -> None:
         """Hang up on somebody who has not been added."""
         with contextlib.suppress(PeerGoneError, OSError):
-            session.send(wire.encode(wire.Fault(detail[:MAX_DETAIL])), None)
+            session.send(wire.encode(wire.Fault(detail[:MAX_DETAIL])))
         session.close()
 
     def _follow(self, session: Session, pidfd: int) -> None:
@@ -236,7 +236,9 @@ class Listening:
         del self._sessions[session.fd]
         self._newcomers.pop(session.fd, None)
         self._others.pop(session.pidfd, None)
-        session.close()  # epoll forgets a closed descriptor by itself
+        if session.attached:
+            self._shares.give(session.token.uid, session.process, len(session.attached))
+        session.close()  # epoll removes a closed descriptor by itself
         self._journal.remove(session.fd)
         if session.charged:
             self._shares.give(session.token.uid, session.process, session.charged)
@@ -251,5 +253,5 @@ class Listening:
 
     def _fault(self, session: Session, detail: str) -> None:
         with contextlib.suppress(PeerGoneError, OSError):  # it does not listen; it is dropped either way
-            session.send(wire.encode(wire.Fault(detail[:MAX_DETAIL])), None)
+            session.send(wire.encode(wire.Fault(detail[:MAX_DETAIL])))
         self._drop(session)

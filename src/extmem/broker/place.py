@@ -35,7 +35,6 @@ __all__ = ["LOOK", "LostError", "Place", "hand_over", "holder", "listen", "lock_
 LOOK: Final = 1.0
 """Seconds between two looks where inotify is not to be had."""
 _BACKLOG: Final = 512
-_LOCK: Final = "broker.lock"
 # <sys/inotify.h>
 _IN_ATTRIB, _IN_MOVED_FROM, _IN_DELETE, _IN_DELETE_SELF, _IN_MOVE_SELF = 0x4, 0x40, 0x200, 0x400, 0x800
 _EVENTS: Final = _IN_ATTRIB | _IN_MOVED_FROM | _IN_DELETE | _IN_DELETE_SELF | _IN_MOVE_SELF
@@ -46,12 +45,13 @@ class LostError(Exception):
     """Another broker has the place."""
 
 
-def lock_of(opened: int) -> int:
+def lock_of(directory: RuntimeDir, opened: int) -> int:
     """The lock of an opened runtime directory, taken, with our pid in it.
 
     Raises BlockingIOError while another broker has it; OSError.
     """
-    fd = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=opened)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(directory.broker_lock.name, flags, 0o600, dir_fd=opened)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Clients that find the lock held and nobody listening name the process.
@@ -63,10 +63,10 @@ def lock_of(opened: int) -> int:
     return fd
 
 
-def holder(opened: int) -> str:
+def holder(directory: RuntimeDir, opened: int) -> str:
     """The pid of the broker that has the lock, as its file says."""
     try:
-        fd = os.open(_LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=opened)
+        fd = os.open(directory.broker_lock.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=opened)
     except OSError:
         return "unknown"
     try:
@@ -78,7 +78,7 @@ def holder(opened: int) -> str:
 def listen(directory: RuntimeDir, opened: int) -> socket.socket:
     """A socket that listens in the directory, whose lock is ours: nobody listens at one that is there."""
     # Ours gets its name when it listens: who finds it can connect.
-    beside = ".broker.new"
+    beside = f".{directory.socket.name}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(beside, dir_fd=opened)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
@@ -131,7 +131,7 @@ class Place:
             held = os.fstat(self._lock)
             if self._inode(self.directory.broker_lock) != (held.st_dev, held.st_ino):
                 try:
-                    lock = lock_of(opened.fd)
+                    lock = lock_of(self.directory, opened.fd)
                 except BlockingIOError:
                     raise LostError from None
                 os.close(self._lock)

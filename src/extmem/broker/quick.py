@@ -14,19 +14,20 @@ import sys
 if sys.platform != "linux":
     raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
 
+from collections.abc import Sequence
 from typing import Final
 
 from extmem import wire
 from extmem.broker.payloads import Payloads
 from extmem.broker.sessions import Made, Session
-from extmem.objects import Memory, ObjectManager, Token
+from extmem.objects import ObjectManager, Reference, Token
 from extmem.wire import transport
 
 __all__ = ["QuickOpens"]
 
 _HEAD: Final = wire.IMPORTED_HEAD
 _encode: Final = wire.encode
-_send: Final = transport.send
+_send: Final = transport.send_many
 _ROOM: Final = 12 << 20
 """Bytes that the known answers may take before all are forgotten."""
 _OVERHEAD: Final = 300
@@ -35,22 +36,22 @@ _OVERHEAD: Final = 300
 class _Known:
     """What one user gets for one request. `token` is compared by identity: the server has one object per user.
 
-    `fd` is the payload's own descriptor, which stays while the payload lives (or `clear` is called); -1 where the user
-    gets a read-only one, of which there are not so many.
+    `fds` are the payload's own descriptors, borrowed: valid until the payload ends or `clear` is called. None: this
+    user gets read-only ones, which are opened on demand, or the payload has several handles.
     """
 
-    __slots__ = ("fd", "like", "needs", "payload", "size", "token", "with_fd", "without")
+    __slots__ = ("earlier", "fds", "needs", "payload", "size", "token", "with_fds", "without")
 
-    def __init__(self, token: Token, like: Memory, facts: bytes) -> None:
-        told = wire.decode_facts(facts)
+    def __init__(self, token: Token, earlier: Reference, facts: bytes) -> None:
+        decoded = wire.decode_facts(facts)
         encoded = wire.encode(facts)
         self.token = token
-        self.like = like
-        self.payload = told.payload
-        self.needs = told.needs
-        self.fd = -1
+        self.earlier = earlier
+        self.payload = decoded.payload
+        self.needs = decoded.needs
+        self.fds: Sequence[int] | None = None
         self.without = b"\0" + encoded
-        self.with_fd = wire.encode(told.needs) + encoded
+        self.with_fds = wire.encode(min(decoded.handles, wire.MAX_FDS)) + encoded
         self.size = _OVERHEAD + 2 * len(encoded)
 
 
@@ -66,9 +67,9 @@ class QuickOpens:
 
     def remember(self, data: bytes, session: Session, reply: wire.Imported) -> None:
         """The slow way has answered an `ImportName`."""
-        known = _Known(session.token, self._model.imported(session.process, reply.memory), reply.facts)
-        if known.needs == wire.READ_WRITE:
-            known.fd = self._payloads.fd_for(known.payload, known.needs)
+        known = _Known(session.token, self._model.reference(session.process, reply.reference), reply.facts)
+        if known.needs == wire.READ_WRITE and len(self._payloads.given(known.payload).identity) == 1:
+            known.fds = self._payloads.fds_for(known.payload, known.needs)
         self._size += len(data) + known.size
         if self._size > _ROOM:
             self.clear()
@@ -82,36 +83,39 @@ class QuickOpens:
         known = self._known.get(data)
         if known is None or known.token is not session.token:
             return False
-        memory = self._again(session.process, known.like)
-        if memory is None:
+        reference = self._again(session.process, known.earlier)
+        if reference is None:
             del self._known[data]
             return False
-        fd: int | None = None
+        fds: Sequence[int] = ()
         tail = known.without
         held = session.held.get(known.payload, 0)
         if not held & known.needs:
-            fd = known.fd
-            if fd == -1:
+            if known.fds is None:
                 try:
-                    fd = self._payloads.fd_for(known.payload, known.needs)
+                    fds = self._payloads.fds_for(known.payload, known.needs)
                 except OSError:
-                    self._model.free_memory(session.process, memory)
-                    return False  # no descriptors left: the slow way meets the same, and says so
+                    self._model.release(session.process, reference)
+                    return False  # no descriptors left: the general path meets the same, and refuses with the reason
+            else:
+                fds = known.fds
             session.held[known.payload] = held | known.needs
-            tail = known.with_fd
-        session.made = Made(memory, known.payload, held)
-        reply = _HEAD + _encode(memory) + tail
+            tail = known.with_fds
+        session.made = Made(reference, known.payload, held)
+        reply = _HEAD + _encode(reference) + tail
         try:
             try:
-                _send(session.sock, reply, fd)
+                _send(session.sock, reply, fds)
             except BlockingIOError:
-                session.wait(reply, fd)
+                session.wait(reply, fds)
+            finally:
+                self._payloads.close_opened()
         except ConnectionError:
             raise
         except OSError:
-            # The reply cannot be sent: the slow way meets the same, and says so.
+            # The reply cannot be sent: the general path meets the same, and refuses with the reason.
             session.held[known.payload] = held
-            self._model.free_memory(session.process, memory)
+            self._model.release(session.process, reference)
             return False
         session.served += 1
         return True

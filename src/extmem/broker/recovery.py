@@ -16,6 +16,7 @@ if sys.platform != "linux":
 import os
 import socket
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from extmem import wire
@@ -61,7 +62,7 @@ class Recovering(Greeting):
         super().__init__(
             listener, model, journal, signer, grace, shares, tickets, instance=instance, everybody=everybody
         )
-        self._parked: list[tuple[Session, wire.Request, OwnedFd | None, bytes]] = []
+        self._parked: list[tuple[Session, wire.Request, Sequence[OwnedFd], bytes]] = []
         self._own_uid = os.geteuid()
         self._finish = time.monotonic() + FINISH
         if not grace.active:
@@ -71,16 +72,21 @@ class Recovering(Greeting):
 
     # -- answering ----------------------------------------------------------------------------------------------------
 
-    def _answer(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> None:
-        """One request but Hello: a reply, or later."""
-        if (fd is not None) is not bool(wire.fds_of(request)):
+    def _answer(self, session: Session, request: wire.Request, received: Sequence[OwnedFd], data: bytes) -> None:
+        """Answer one request except Hello, at once or later.
+
+        `FetchFds` belongs to the request before it: it is not counted, and if it is refused, that one is undone.
+        """
+        if len(received) != wire.fds_of(request):
             raise PeerProtocolError(
-                f"{int(fd is not None)} file descriptors came with {type(request).__name__}, "
-                f"{wire.fds_of(request)} belong to it"
+                f"{len(received)} file descriptors came with {type(request).__name__}, {wire.fds_of(request)} belong "
+                "to it"
             )
         reply: wire.Reply
-        sent = None
-        session.made = None
+        sent: Sequence[int] = ()
+        fetches = request.__class__ is wire.FetchFds
+        if not fetches:
+            session.made = None
         try:
             permit(
                 request,
@@ -89,9 +95,9 @@ class Recovering(Greeting):
                 greeted=session.answered,
                 recovering=session.announcing,
             )
-            if self._grace.active and self._parks(session, request, fd, data):
+            if self._grace.active and self._parks(session, request, received, data):
                 return
-            reply, sent = self._dispatch.answer(session, request, fd)
+            reply, sent = self._dispatch.answer(session, request, received)
             if reply.__class__ is wire.Imported and request.__class__ is wire.ImportName:
                 self._quick.remember(data, session, reply)
         except Refused as refusal:
@@ -99,22 +105,24 @@ class Recovering(Greeting):
         except OSError as error:
             poor = no_descriptors(error)
             reply = wire.Refusal(poor.status, poor.detail)
-        self._reply(session, reply, sent)
+        if fetches and reply.__class__ is wire.Refusal:
+            self._undo(session)
+        self._reply(session, reply, sent, counts=not fetches and reply.__class__ is not wire.Attached)
         self._dispatch.collect()
 
     # -- the window ---------------------------------------------------------------------------------------------------
 
-    def _parks(self, session: Session, request: wire.Request, fd: OwnedFd | None, data: bytes) -> bool:
+    def _parks(self, session: Session, request: wire.Request, received: Sequence[OwnedFd], data: bytes) -> bool:
         """Put the request aside until the window closes, if its answer could be another by then."""
         if isinstance(request, wire.Duplicate):
-            if fd is None or self._dispatch.target(fd):
+            if not received or self._dispatch.target(received[0]):
                 return False
         elif isinstance(request, wire.AnnounceRecord):
             if not request.wait or self._dispatch.knows(request):
                 return False
         elif isinstance(request, _SEEKING):
             try:
-                reply, sent = self._dispatch.answer(session, request, fd)
+                reply, sent = self._dispatch.answer(session, request, received)
             except Refused:
                 pass  # perhaps only not announced yet: asked again when all have
             else:
@@ -124,29 +132,30 @@ class Recovering(Greeting):
         elif not isinstance(request, wire.Export | wire.Snapshot):
             return False
         session.parked = True
-        self._parked.append((session, request, fd, data))
+        self._parked.append((session, request, received, data))
         self._epoll.modify(session.fd, 0)
         return True
 
     def _retire(self, session: Session) -> None:
         for entry in self._parked:
-            if entry[0] is session and entry[2] is not None:
-                session.dispose(entry[2].take())
+            if entry[0] is session:
+                for fd in entry[2]:
+                    session.dispose(fd.take())
         self._parked = [entry for entry in self._parked if entry[0] is not session]
         super()._retire(session)
 
-    def _announced(self, session: Session, request: wire.Announced, fd: OwnedFd | None) -> Answer:
+    def _announced(self, session: Session, request: wire.Announced, received: Sequence[OwnedFd]) -> Answer:
         self._end_announcing(session)
-        return wire.Done(), None
+        return wire.Done(), ()
 
-    def _follow_another(self, session: Session, request: wire.Follow, fd: OwnedFd | None) -> Answer:
+    def _follow_another(self, session: Session, request: wire.Follow, received: Sequence[OwnedFd]) -> Answer:
         """A broker that had this place before ends, and its clients are about to come: the window opens again."""
         now = time.monotonic()
         self._signer.trust(request.key)
         self._grace = Grace(None, now)
         self._finish = now + FINISH
         self._wake_at(now)
-        return wire.Done(), None
+        return wire.Done(), ()
 
     def _end_announcing(self, session: Session) -> None:
         session.announcing = False
@@ -173,29 +182,27 @@ class Recovering(Greeting):
         """Answer what was put aside; known: only announcements that waited for a payload which is known by now."""
         parked, self._parked = self._parked, []
         for entry in parked:
-            session, request, fd, data = entry
+            session, request, received, data = entry
             if known and not (isinstance(request, wire.AnnounceRecord) and self._dispatch.knows(request)):
                 self._parked.append(entry)
                 continue
             if session.fd not in self._sessions:
-                if fd is not None:
+                for fd in received:
                     session.dispose(fd.take())
                 continue
             session.parked = False
             try:
                 self._epoll.modify(session.fd, IN)
-                self._answer(session, request, fd, data)
+                self._answer(session, request, received, data)
             except PeerProtocolError as error:
                 self._fault(session, str(error))
             except (PeerGoneError, OSError):
                 self._drop(session)
             finally:
-                if fd is not None:
-                    self._dispose(session, fd)
+                self._dispose(session, received)
 
-    def _dispose(self, session: Session, fd: OwnedFd) -> None:
-        """Close what came with a request, unless it was taken."""
-        if fd.owes:
-            self._dispatch.dispose(session, fd.take())
+    def _dispose(self, session: Session, received: Sequence[OwnedFd]) -> None:
+        """Close the file descriptors that came with a request, unless they were taken."""
+        self._dispatch.dispose(session, [fd.take() for fd in received if fd.owes])
         if session.strange and self._closer.crowded(session.token.uid):
             self._fault(session, "the files that you sent take too long to close; send no descriptors of such files")

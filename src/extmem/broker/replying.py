@@ -17,7 +17,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from extmem import wire
@@ -99,21 +99,24 @@ class Replying(Listening):
             yield
         self._dispatch.collect()
 
-    def _reply(self, session: Session, reply: wire.Reply, fd: int | None) -> None:
-        """Send a reply, with a borrowed descriptor. Raises PeerGoneError, or OSError where nothing at all can be sent:
-        the session is to be dropped then.
+    def _reply(self, session: Session, reply: wire.Reply, fds: Sequence[int], *, counts: bool = True) -> None:
+        """Send a reply, with borrowed file descriptors.
+
+        counts: whether it is the reply to a request of its own. Raises PeerGoneError, or OSError where nothing at all
+        can be sent: the session is to be dropped then.
         """
         try:
-            session.send(wire.encode(reply), fd)
+            session.send(wire.encode(reply), fds)
         except ConnectionError:
             raise
         except OSError as error:
             self._undo(session)
-            session.send(_refusal(error), None)
+            session.send(_refusal(error))
         finally:
-            if fd is not None and isinstance(reply, _GIVEN_AWAY):
-                os.close(fd)
-        session.served += 1
+            if fds and isinstance(reply, _GIVEN_AWAY):
+                for fd in fds:
+                    os.close(fd)
+        session.served += counts
         if session.queue:
             self._stall(session)
 

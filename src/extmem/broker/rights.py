@@ -59,14 +59,14 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
     wire.Export: Right(
         Who.SERVED,
         When.GREETED,
-        "The description, as the sender's word to those who open; kind and right to write are read off the descriptor.",
+        "The descriptor, as the sender's statement to importers; the right to write is read off the file descriptors.",
     ),
     wire.ImportName: Right(Who.SERVED, When.GREETED, _OWN_OPEN),
     wire.ImportHandle: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
     wire.ImportKmt: Right(
         Who.SERVED, When.GREETED, "Nothing: the number is looked up; it carries no rights, as on Windows."
     ),
-    wire.Free: Right(
+    wire.Release: Right(
         Who.SERVED, When.GREETED, "That it has closed the descriptors of the payload which it forgets; else nothing."
     ),
     wire.GetHandle: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
@@ -104,13 +104,19 @@ RIGHTS: Final[Mapping[type[Message], Right]] = {
     ),
     wire.Hold: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
     wire.ListHandles: Right(Who.SERVED, When.GREETED, _OWN_TABLE),
+    wire.AttachFds: Right(
+        Who.SERVED, When.GREETED, "Nothing: the file descriptors are inspected when the payload is shared."
+    ),
+    wire.FetchFds: Right(
+        Who.SERVED, When.GREETED, "Nothing: the sender must hold the payload, and have its first file descriptors."
+    ),
     wire.AnnounceRecord: Right(
         Who.RECOVERING,
         When.GREETED,
         "The record, if its signature is a broker's of this directory and its holder the sender's uid; of the "
         "descriptor, its inode, or (a driver's has none) that the payload's own user or root sends it.",
     ),
-    wire.AnnounceMemory: Right(Who.RECOVERING, When.GREETED, _RECORD),
+    wire.AnnounceReference: Right(Who.RECOVERING, When.GREETED, _RECORD),
     wire.AnnounceHandle: Right(Who.RECOVERING, When.GREETED, _RECORD),
     wire.AnnounceTicket: Right(Who.RECOVERING, When.GREETED, _RECORD),
     wire.AnnounceClaimed: Right(

@@ -139,12 +139,12 @@ def _take_lock(where: RuntimeDir, opened: int) -> int:
     deadline = time.monotonic() + _LOCK_PATIENCE
     while True:
         try:
-            return lock_of(opened)
+            return lock_of(where, opened)
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise UnsupportedError(
-                    f"another broker is running in {where.path} (process {holder(opened)} holds {where.broker_lock}); "
-                    "end it with `extmem broker stop`, or use another directory",
+                    f"another broker is running in {where.path} (process {holder(where, opened)} holds "
+                    f"{where.broker_lock}); end it with `extmem broker stop`, or use another directory",
                     requires_one_of=["another EXTMEM_RUNTIME_DIR"],
                 ) from None
             time.sleep(0.01)

@@ -22,7 +22,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from extmem import wire
@@ -39,7 +39,7 @@ from extmem.broker.tickets import Tickets
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
 from extmem.objects import ObjectManager
 from extmem.owning import OwnedFd
-from extmem.wire.transport import Credentials, receive
+from extmem.wire.transport import Credentials, receive_many
 
 __all__ = ["Server"]
 
@@ -150,25 +150,25 @@ class Server(Recovering):
             if session.queue or session.parked:
                 self._waiting(session, event)
                 return
-            packet = receive(session.sock, credentials=session.descendant, dispose=session.dispose)
+            packet = receive_many(session.sock, credentials=session.descendant, dispose=session.dispose)
             if packet is None:
                 self._drop(session)
                 return
-            data, fd, sender = packet
-            if fd is None and session.answered:
+            data, received, sender = packet
+            if not received and session.answered:
                 if self._quick.serve(data, session):
                     if session.queue:
                         self._stall(session)
                     return
-                self._answer(session, wire.decode_request(data), None, data)
+                self._answer(session, wire.decode_request(data), (), data)
                 return
             with contextlib.ExitStack() as owned:
-                if fd is not None:
-                    owned.callback(self._dispose_unless_parked, session, fd)
+                if received:
+                    owned.callback(self._dispose_unless_parked, session, received)
                 if session.answered:
-                    self._answer(session, wire.decode_request(data), fd, data)
+                    self._answer(session, wire.decode_request(data), received, data)
                 else:
-                    self._meet(session, wire.decode_request(data), fd, sender)
+                    self._meet(session, wire.decode_request(data), received, sender)
         except BlockingIOError:
             return
         except PeerProtocolError as error:
@@ -187,24 +187,26 @@ class Server(Recovering):
         """The system refuses us something, most likely a descriptor. That is not the client's fault."""
         refusal = no_descriptors(error)
         try:
-            self._reply(session, wire.Refusal(refusal.status, refusal.detail), None)
+            self._reply(session, wire.Refusal(refusal.status, refusal.detail), ())
         except (PeerGoneError, OSError):
             self._drop(session)
 
-    def _dispose_unless_parked(self, session: Session, fd: OwnedFd) -> None:
+    def _dispose_unless_parked(self, session: Session, received: Sequence[OwnedFd]) -> None:
         if not session.parked:
-            self._dispose(session, fd)
+            self._dispose(session, received)
 
-    def _meet(self, session: Session, request: wire.Request, fd: OwnedFd | None, sender: Credentials | None) -> None:
-        """The first message: Hello, or a question about the broker itself."""
+    def _meet(
+        self, session: Session, request: wire.Request, received: Sequence[OwnedFd], sender: Credentials | None
+    ) -> None:
+        """Answer the first message: Hello, or a request about the broker itself."""
         if isinstance(request, wire.Hello):
-            if fd is not None:
+            if received:
                 raise PeerProtocolError("a file descriptor came with Hello, none belongs to it")
             self._hello(session, request, sender)
         elif session.descendant:
             raise PeerProtocolError(f"{type(request).__name__} came before Hello on an inherited connection")
         else:
-            self._answer(session, request, fd, b"")
+            self._answer(session, request, received, b"")
 
     # -- the broker itself --------------------------------------------------------------------------------------------
 
@@ -215,14 +217,14 @@ class Server(Recovering):
             return len(greeted) - 1
         return sum(1 for other in greeted if other.key is None or other.key != session.key)
 
-    def _stop(self, session: Session, request: wire.Stop, fd: OwnedFd | None) -> Answer:
+    def _stop(self, session: Session, request: wire.Stop, received: Sequence[OwnedFd]) -> Answer:
         others = self._clients_besides(session)
         if not others or request.force:
             self._leaving = True
             others = 0
-        return wire.Value(others), None
+        return wire.Value(others), ()
 
-    def _status(self, session: Session, request: wire.GetStatus, fd: OwnedFd | None) -> Answer:
+    def _status(self, session: Session, request: wire.GetStatus, received: Sequence[OwnedFd]) -> Answer:
         with open("/proc/self/statm", "rb") as file:
             resident = int(file.read().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
         shares = self._shares
@@ -242,7 +244,7 @@ class Server(Recovering):
             shares.user_share,
             int(self._longest * 1_000_000),
         )
-        return reply, None
+        return reply, ()
 
     # -- the place ----------------------------------------------------------------------------------------------------
 

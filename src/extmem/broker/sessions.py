@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -36,7 +36,7 @@ class Made(msgspec.Struct, frozen=True, eq=False):
     A Struct, which is quick to make: each opening by name makes one.
     """
 
-    memory: int = 0
+    reference: int = 0
     payload: int = 0
     held: int = 0
     """The modes of the descriptors of `payload` that the client had before."""
@@ -56,6 +56,7 @@ class Session:
     __slots__ = (
         "announcing",
         "answered",
+        "attached",
         "charged",
         "credentials",
         "descendant",
@@ -114,7 +115,9 @@ class Session:
         """Payload → modes (READ_ONLY, READ_WRITE bits) of the descriptors that the client has."""
         self.held_room = 256
         """How many there may be before those of ended payloads are taken out."""
-        self.queue: deque[tuple[bytes, int, Made | None]] = deque()
+        self.attached: list[int] = []
+        """Descriptors of the payload that its next request shares (`AttachFds`), charged to its accounts."""
+        self.queue: deque[tuple[bytes, Sequence[int], Made | None]] = deque()
         self.stalled = 0.0
         """Since when the client has not read its replies; 0 when it does."""
         self.dispose: Callable[[int], None] = os.close
@@ -141,61 +144,69 @@ class Session:
         """Whether a request of it may be read and answered now."""
         return not self.queue and not self.parked
 
-    def send(self, data: bytes, fd: int | None) -> None:
-        """Send a reply; if the client does not read, it waits in the queue, and `stalled` says since when.
+    def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Send a reply. If the client does not read, the reply is queued, and `stalled` is the time since when.
 
-        Raises as `transport.send`, but for BlockingIOError; OSError where the descriptor cannot be sent or duplicated;
-        PeerGoneError too for a client that never reads.
+        Raises as `transport.send_many`, except BlockingIOError; OSError where the descriptors cannot be sent or
+        duplicated; PeerGoneError also for a client that never reads.
         """
         if self.queue:
-            self.wait(data, fd)
+            self.wait(data, fds)
             return
         try:
-            transport.send(self.sock, data, fd)
+            transport.send_many(self.sock, data, fds)
         except BlockingIOError:
-            self.wait(data, fd)
+            self.wait(data, fds)
 
-    def wait(self, data: bytes, fd: int | None) -> None:
+    def wait(self, data: bytes, fds: Sequence[int]) -> None:
         """Put a reply into the queue."""
         if len(self.queue) >= _QUEUE_LIMIT:
             raise PeerGoneError("a client does not read its replies")
-        self.queue.append((data, -1 if fd is None else os.dup(fd), self.made))
+        copies: list[int] = []
+        try:
+            for fd in fds:
+                copies.append(os.dup(fd))
+        except OSError:
+            _close_all(copies)
+            raise
+        self.queue.append((data, copies, self.made))
         self.stalled = self.stalled or time.monotonic()
 
     def flush(self) -> None:
-        """Send what is queued, as far as the client reads. Raises as `transport.send`, but for BlockingIOError, and
-        OSError where the first one's descriptor cannot be sent (`replace_first`).
+        """Send what is queued, as far as the client reads. Raises as `transport.send_many`, except BlockingIOError, and
+        OSError where the descriptors of the first reply cannot be sent (`replace_first`).
         """
         while self.queue:
-            data, fd, _ = self.queue[0]
+            data, fds, _ = self.queue[0]
             try:
-                transport.send(self.sock, data, None if fd < 0 else fd)
+                transport.send_many(self.sock, data, fds)
             except BlockingIOError:
                 return
             self.queue.popleft()
-            if fd >= 0:
-                os.close(fd)
+            _close_all(fds)
         self.stalled = 0.0
 
     def replace_first(self, data: bytes) -> Made | None:
-        """Let another reply, without a descriptor, take the place of the first one that waits. What that one's request
-        made.
-        """
-        _, fd, made = self.queue.popleft()
-        if fd >= 0:
-            os.close(fd)
-        self.queue.appendleft((data, -1, None))
+        """Replace the first queued reply by one without descriptors. Return what the request of the old one created."""
+        _, fds, made = self.queue.popleft()
+        _close_all(fds)
+        self.queue.appendleft((data, (), None))
         return made
 
     def close(self) -> None:
         """Hang up."""
-        self.dispose = os.close  # what was here leads back to this session
+        while self.attached:
+            self.dispose(self.attached.pop())
+        self.dispose = os.close  # the former value refers to this session
         self.telling = None
         while self.queue:
-            _, fd, _ = self.queue.popleft()
-            if fd >= 0:
-                os.close(fd)
+            _close_all(self.queue.popleft()[1])
         if self.pidfd >= 0:
             os.close(self.pidfd)
         self.pidfd = -1
         self.sock.close()
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -17,22 +17,31 @@ import hashlib
 import hmac
 import os
 import stat
+import struct
 from typing import Final
 
 from extmem import wire
 from extmem.errors import PeerProtocolError, UnsupportedError
-from extmem.objects import Refused, Status
+from extmem.objects import Identity, Refused, Status
 from extmem.wire.runtime_dir import RuntimeDir
 
-__all__ = ["KEY_FILE", "Signer", "digest", "read_key", "restore_key"]
+__all__ = ["Signer", "digest", "digest_of_files", "read_key", "restore_key"]
 
-KEY_FILE: Final = "broker.key"
 _KEY: Final = 32
+_PAIR: Final = struct.Struct("<QQ")
 
 
 def digest(description: bytes) -> bytes:
     """What a record has of a payload's description."""
     return hashlib.blake2b(description, digest_size=wire.SIGNATURE).digest()
+
+
+def digest_of_files(identity: Identity) -> bytes:
+    """Return what a record contains of the identity of a payload: a digest of device and inode of each file."""
+    hashed = hashlib.blake2b(digest_size=wire.SIGNATURE)
+    for device, inode in identity:
+        hashed.update(_PAIR.pack(device, inode))
+    return hashed.digest()
 
 
 class Signer:
@@ -81,16 +90,16 @@ def read_key(directory: RuntimeDir, opened: int) -> bytes:
     """
     while True:
         try:
-            fd = os.open(KEY_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
+            fd = os.open(directory.key.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
         except FileNotFoundError:
-            _write(opened, os.urandom(_KEY))
+            _write(directory, opened, os.urandom(_KEY))
             continue
         with open(fd, "rb") as file:
             found = os.fstat(fd)
             key = file.read(_KEY + 1) if stat.S_ISREG(found.st_mode) else b""
         if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != 0o600 or len(key) != _KEY:
             raise UnsupportedError(
-                f"{directory.path / KEY_FILE} is to be a file of {_KEY} bytes with mode 0600 that belongs to user "
+                f"{directory.key} is to be a file of {_KEY} bytes with mode 0600 that belongs to user "
                 f"{os.geteuid()}; it has {found.st_size} bytes and mode {stat.S_IMODE(found.st_mode):04o}, and belongs "
                 f"to user {found.st_uid}. Remove it",
                 requires_one_of=["a runtime directory of your own"],
@@ -105,14 +114,14 @@ def restore_key(directory: RuntimeDir, key: bytes) -> None:
         if opened is None:
             return
         try:
-            if KEY_FILE not in os.listdir(f"/proc/self/fd/{opened.fd}"):
-                _write(opened.fd, key)
+            if directory.key.name not in os.listdir(f"/proc/self/fd/{opened.fd}"):
+                _write(directory, opened.fd, key)
         finally:
             opened.close()
 
 
-def _write(opened: int, key: bytes) -> None:
-    beside = f".{KEY_FILE}.new"
+def _write(directory: RuntimeDir, opened: int, key: bytes) -> None:
+    beside = f".{directory.key.name}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(beside, dir_fd=opened)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -122,4 +131,4 @@ def _write(opened: int, key: bytes) -> None:
     finally:
         os.close(fd)
     # Whole from the start; the caller holds the broker's lock.
-    os.rename(beside, KEY_FILE, src_dir_fd=opened, dst_dir_fd=opened)
+    os.rename(beside, directory.key.name, src_dir_fd=opened, dst_dir_fd=opened)

@@ -90,6 +90,8 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
     share = "NT" if row.share & Share.NT else "KMT" if row.share & Share.KMT else "fd"
     return {
         "payload": row.payload,
+        "object_kind": row.object_kind.name.lower(),
+        "handle_count": row.handle_count,
         "names": [short_name(path) for path in row.names],
         "paths": list(row.names),
         "size": descriptor.payload_size if descriptor is not None else None,
@@ -106,7 +108,7 @@ def describe_payload(row: PayloadRow, processes: Callable[[int], str] = process_
                 "pid": holder.pid,
                 "process": processes(holder.pid),
                 "exporter": descriptor is not None and holder.pid == descriptor.owner_pid,
-                "memory_objects": holder.memories,
+                "memory_objects": holder.references,
                 "in_flight": holder.tickets,
                 "handles": [
                     {"value": handle.value, "access": handle.granted, "rights": access_in_words(handle.granted)}
@@ -126,6 +128,12 @@ def _kind_in_words(kind: dict[str, Any] | None) -> str:
     if kind["type"] == "image":
         return f"image {' x '.join(map(str, kind['extent']))}\n{kind['format']} {kind['tiling']}"
     return str(kind["type"])
+
+
+def _object_in_words(payload: dict[str, Any]) -> str:
+    count = payload["handle_count"]
+    kind = str(payload["object_kind"])
+    return f"{kind}\n{count} handles" if count > 1 else kind
 
 
 def _holder_in_words(holder: dict[str, Any]) -> list[str]:
@@ -153,10 +161,11 @@ def _holders_in_words(payload: dict[str, Any]) -> list[str]:
 def payload_table(payloads: Sequence[dict[str, Any]], *, title: str = "", stream: IO[str] | None = None) -> None:
     """Print payloads, each as returned by `describe_payload`, as a table."""
     table(
-        ("name", "size", "kind", "share", "held by"),
+        ("name", "object", "size", "kind", "share", "held by"),
         [
             (
                 "\n".join(map(clean, payload["names"])) or "(unnamed)",
+                _object_in_words(payload),
                 "?" if payload["size"] is None else bytes_in_words(payload["size"]),
                 _kind_in_words(payload["kind"]),
                 f"{payload['share']} {payload['kmt']:#x}" if payload["kmt"] else payload["share"],

@@ -27,10 +27,14 @@ def _status() -> dict[str, Any]:
     from extmem.manager import manager
 
     found = manager().status()
+    others = [
+        {"version": other.version, "pid": other.pid, "socket": other.socket} for other in manager().other_brokers()
+    ]
     if found is None:
-        return {"running": False}
+        return {"running": False, "other_versions": others}
     return {
         "running": True,
+        "other_versions": others,
         "pid": found.pid,
         "version": found.version,
         "socket": found.socket,
@@ -61,6 +65,11 @@ def status(as_json: bool) -> None:
     facts = _status()
     if as_json:
         emit_json(facts)
+    for other in facts["other_versions"]:
+        words(
+            f"A broker of another version runs too: version {other['version']} of the wire format, process "
+            f"{other['pid'] or 'unknown'}, at {clean(other['socket'])}. Programs with that version of extmem use it."
+        )
     if not facts["running"]:
         words(_NONE_RUNS if manager().has_broker else _NONE_NEEDED)
         raise click.exceptions.Exit(FAILED)

@@ -162,7 +162,7 @@ class _Demo:
         try:
             imported = owner.import_by_name(self.name)
             imported.payload.close()
-            owner.free(imported.memory)
+            owner.release(imported.number)
         except NameNotFoundError:
             name_exists = False
         state = owner.status()

@@ -71,7 +71,8 @@ def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, 
         holding.export_handle_types, holding.import_handle_type = types, imported
         holding.dedicated = dedicated.facts if dedicated is not None else None
         try:
-            allocating.share(holding, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR), None)
+            terms = exporting.terms_of(types, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR))
+            allocating.share(holding, terms, None)
         except BaseException:
             holding.end()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,22 +21,22 @@ from extmem.core.device_facts import single_bits
 from extmem.core.import_source import spoken_name
 from extmem.core.memory_record import HeldMemory, Holding
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject, keep_resource
+from extmem.devices.types import ImportRequest
 from extmem.errors import DriverError, InvalidHandleError, RuleViolation
 from extmem.handles import Access
 from extmem.objects import Status
 from extmem.owning import Uses
 from extmem.rules import Refusal
 from extmem.sharing.descriptor import Descriptor
-from extmem.sharing.payload import Win32Payload
 from extmem.vk.copies import copied
 from extmem.vk.handle_types import SIZED_BY_D3D
-from extmem.wire import Backing
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.core.import_source import Source
     from extmem.devices.backend import Allocation
     from extmem.manager import Imported, Manager
+    from extmem.sharing.terms import ShareTerms
 
 __all__ = [
     "Everyday",
@@ -51,7 +52,6 @@ __all__ = [
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _U32 = 0xFFFF_FFFF
-_HOST_FILE = int(Backing.HOST_FILE)
 _HOST_TYPES = int(HandleType.HOST_ALLOCATION | HandleType.HOST_MAPPED_FOREIGN_MEMORY)
 
 
@@ -78,10 +78,12 @@ def allocate_memory(
     try:
         with Uses() as uses:
             uses.add(device)
-            if validation_cache.of_allocation(info) not in device.verdicts:
+            key = validation_cache.of_allocation(info) if stated is None else None
+            if key not in device.verdicts:
                 check_fields(device, info)
-            callers = CallersFd.of_chain(info, uses)
-            memory, imports_fd = _allocate_memory(device, info, everyday, stated, callers, uses)
+            links = list(vk.chain(info))
+            callers = CallersFd.of_chain(links, uses)
+            memory, imports_fd = _allocate_memory(device, info, links, everyday, stated, callers, uses, key)
             if resource is not None:
                 keep_resource(memory.holding, resource)
         if callers is None or not imports_fd:
@@ -98,14 +100,16 @@ def allocate_memory(
 def _allocate_memory(
     device: DeviceState,
     info: vk.MemoryAllocateInfo,
+    links: Sequence[vk.ChainStruct],
     everyday: Everyday | None,
     stated: Descriptor | None,
     callers: CallersFd | None,
     uses: Uses,
+    key: validation_cache.Key | None,
 ) -> tuple[HeldMemory, bool]:
     """The memory, and whether it was imported from `callers`, which is not consumed yet."""
     dedicated = export = chained = source = None
-    for link in vk.chain(info):
+    for link in links:
         if isinstance(link, vk.ExportMemoryAllocateInfo):
             export = export or link
         elif isinstance(link, vk.ExportMemoryWin32HandleInfoKHR):
@@ -117,23 +121,23 @@ def _allocate_memory(
     try:
         export_types = int(export.handle_types) if export is not None else 0
         if device.check != "off" or (source is not None and source.error is not None):
-            key = validation_cache.of_allocation(info) if source is None and device.has_room else None
-            if key not in device.verdicts:
+            fields = key
+            if source is not None:
+                key = validation_cache.of_import(key, source.described_by) if source.error is None else None
+            if key not in device.verdicts or not device.has_room:
                 judge(device, info, dedicated, source, export_types)
-                if device.check == "raise":  # it has not raised
+                if device.check == "raise" and key is not None:  # it has not raised
+                    device.verdicts.note(fields)
                     device.verdicts.note(key)
         if export_types:
             exporting.refuse_direct3d_types(device, export_types)
         size, kind = int(info.allocation_size), int(info.memory_type_index)
+        terms = exporting.terms_of(export_types, chained) if export_types else None
         if source is not None:
-            if export_types and source.imported is not None and isinstance(source.imported.payload, Win32Payload):
-                # The driver that imports it is to export it again, in the same call.
-                source.imported.payload.export_types = export_types
-                source.imported.payload.terms = exporting.terms_of(export_types, chained)
             if dedicated is not None:
                 uses.add(dedicated)
             try:
-                holding = adopt(device, source, size, kind, dedicated)
+                holding = adopt(device, source, size, kind, dedicated, export_types, terms)
             except InvalidHandleError as error:  # the driver alone could tell
                 source.refusal = Refusal(Status.INVALID_PARAMETER.name, str(error))
                 if device.check != "off":
@@ -144,11 +148,11 @@ def _allocate_memory(
             described = everyday.descriptor if everyday is not None else None
             descriptor = described or describing.describe_allocation(device, size, kind, export_types, dedicated)
             native = uses.add(dedicated).native if dedicated is not None else None
-            terms = exporting.terms_of(export_types, chained) if not (everyday and everyday.lazy_share) else None
-            if terms is not None and everyday is not None:
-                terms = terms._replace(described=True)
+            given = None if everyday is not None and everyday.lazy_share else terms
+            if given is not None and everyday is not None:
+                given = given._replace(described=True)
             allocation = device.backend.allocate(
-                size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=terms
+                size, kind, descriptor.encode(), handle_types=export_types, dedicated=native, terms=given
             )
             holding = Holding(device, allocation, descriptor, size, kind)
             if dedicated is not None:
@@ -160,15 +164,26 @@ def _allocate_memory(
     if export_types:
         holding.export_handle_types = export_types
         try:
-            share(holding, chained, everyday)
+            share(holding, terms, everyday)
         except BaseException:
             holding.end()
             raise
     return holding.held(), source is not None and bool(source.fd_is_valid)
 
 
-def adopt(device: DeviceState, source: Source, size: int, kind: int, dedicated: ResourceObject | None) -> Holding:
-    """The device's import of what `resolve` found; the holding owns its references from then on."""
+def adopt(
+    device: DeviceState,
+    source: Source,
+    size: int,
+    kind: int,
+    dedicated: ResourceObject | None,
+    export_types: int = 0,
+    terms: ShareTerms | None = None,
+) -> Holding:
+    """The device's import of what `resolve` found; the holding owns its references from then on.
+
+    export_types, terms: how the import is exported again, for a driver that does both in one call.
+    """
     unknown = source.descriptor is None
     if unknown and dedicated is not None and device.described is None and source.handle_type in SIZED_BY_D3D:
         size = dedicated.requirements.size or size or 1  # drivers may say 0, and so may programs, or anything
@@ -195,7 +210,9 @@ def adopt(device: DeviceState, source: Source, size: int, kind: int, dedicated: 
             devices=[device.name, descriptor.device_name],
         )
     if source.imported is not None and source.owner is not None:
-        holding = adopt_object(device, source.owner, source.imported, descriptor, kind, source.handle_type, dedicated)
+        holding = adopt_object(
+            device, source.owner, source.imported, descriptor, kind, source.handle_type, dedicated, export_types, terms
+        )
         source.imported = None
     else:
         native = dedicated.native if dedicated is not None else None
@@ -220,21 +237,17 @@ def adopt_object(
     kind: int,
     handle_type: int,
     dedicated: ResourceObject | None = None,
+    export_types: int = 0,
+    terms: ShareTerms | None = None,
 ) -> Holding:
     """The device's import of what the object manager gave; the holding owns that from then on."""
     payload, size = imported.payload, descriptor.allocation_size
     if device.described is not None and not imported.capacity:
         allocation = cross_api.by_object(device.described, imported, descriptor)
-    elif imported.backing == _HOST_FILE and dedicated is None:
-        allocation = device.backend.import_payload(payload, size, kind, imported.capacity)
     else:
+        native = dedicated.native if dedicated is not None else None
         allocation = device.backend.import_payload(
-            payload,
-            size,
-            kind,
-            imported.capacity,
-            identity=imported.identity,
-            dedicated=dedicated.native if dedicated is not None else None,
+            ImportRequest(payload, size, kind, native, imported.capacity, imported.identity, export_types, terms)
         )
     return imported_holding(device, owner, imported, allocation, descriptor, size, kind, handle_type)
 
@@ -355,9 +368,9 @@ def _facts(
 
 def _capabilities(
     device: DeviceState, resource: rules.ResourceFacts | None, types: int
-) -> dict[int, rules.ExternalMemoryFacts]:
+) -> Mapping[int, rules.ExternalMemoryFacts]:
     if resource is None:
-        return {bit: rule_facts.transfer_capability(device, bit) for bit in single_bits(types & _U32)}
+        return rule_facts.sharing(device, types & _U32).capabilities
     if resource.kind == "image" and isinstance(resource.create_info, vk.ImageCreateInfo):
         return image_queries.image_capabilities(device, resource.create_info, tuple(single_bits(types)))
     if isinstance(resource.create_info, vk.BufferCreateInfo):
@@ -371,19 +384,17 @@ def _host_bits(device: DeviceState, source: Source | None) -> int | None:
     return device.backend.host_pointer_memory_type_bits(source.handle_type, source.host_pointer)
 
 
-def share(holding: Holding, chained: vk.ExportMemoryWin32HandleInfoKHR | None, everyday: Everyday | None) -> None:
-    """Announce the memory to the object manager, where its export types and this struct say so."""
-    terms = exporting.terms_of(holding.export_handle_types, chained)
+def share(holding: Holding, terms: ShareTerms | None, everyday: Everyday | None) -> None:
+    """Announce the memory to the object manager; None for memory that is not shared there."""
     if terms is None:
         return
     if everyday is not None and everyday.lazy_share:
         holding.lazy_share = int(Access.ALL)
         return
-    attributes = chained.attributes if chained is not None else None
     exporting.publish(
         holding,
         terms,
-        access=int(chained.access) if chained is not None else int(Access.ALL),
-        inherit=bool(attributes.inherit_handle) if isinstance(attributes, vk.SecurityAttributes) else False,
+        access=terms.access if terms.stated else int(Access.ALL),
+        inherit=terms.inherit,
         strict_kmt=holding.device.strict_kmt,
     )

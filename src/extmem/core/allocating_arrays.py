@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from extmem import vk
 from extmem.core import allocating, arguments, creating, describing, exporting, rule_facts
 from extmem.core.allocating import Everyday
-from extmem.core.device_facts import single_bits
 from extmem.core.memory_object import MemoryObject
 from extmem.errors import UnsupportedError
 from extmem.handles import Access
@@ -26,7 +25,7 @@ __all__ = ["allocate"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
-_Feature = vk.ExternalMemoryFeatureFlagBits
+_USUAL = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD)
 _USAGE = (
     vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
 )
@@ -50,7 +49,10 @@ def allocate(
     name, access = arguments.name_of(name), arguments.access_of(access)
     arguments.check_share(name, access)
     nbytes = prod(extents) * itemsize(element)
-    types = _usual_types(device) if handle_types is None else arguments.types_of(handle_types)
+    # Without handle types: NT handles, and file descriptors where the device has them; none where it shares none.
+    usual = rule_facts.sharing(device, _USUAL).exportable
+    types = usual if handle_types is None else arguments.types_of(handle_types)
+    sharing = rule_facts.sharing(device, types)
     if name is not None and handle_types is not None and not types & HandleType.OPAQUE_WIN32:
         raise UnsupportedError(
             f"only NT handles have names, and the handle types are {types_text(types)}; "
@@ -60,7 +62,7 @@ def allocate(
     asked = types & int(_NT | _KMT) if handle_types is not None else 0
     if name is not None or security or inherit or access is not None:
         asked |= int(_NT)
-    lacking = exporting.unable(device, asked, missing=True)
+    lacking = exporting.unable(device, asked, missing=True) if asked & ~sharing.exportable else ""
     if lacking:
         raise UnsupportedError(
             f"this memory is to be shared, and {lacking}; leave the name, rights and handle types away, or take "
@@ -70,11 +72,11 @@ def allocate(
     rights = int(Access.READ_WRITE if access is None else access)
     # What the device cannot export is refused below, with its rule; no driver is told of it.
     create = vk.BufferCreateInfo(
-        size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(exporting.able(device, types))
+        size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(HandleType(sharing.exportable))
     )
     requirements = device.backend.buffer_requirements(create)
     kind = _memory_type(device, requirements.memory_type_bits) if memory_type is None else memory_type
-    alone = (requirements.requires_dedicated or _is_alone(device, types)) if dedicated is None else dedicated
+    alone = (requirements.requires_dedicated or bool(sharing.dedicated_only)) if dedicated is None else dedicated
     buffer = creating.create_buffer(device, create) if alone else None
     descriptor = describing.describe(
         device,
@@ -115,19 +117,6 @@ def allocate(
             MemoryObject(*memory).close()
             raise
     return memory
-
-
-def _usual_types(device: DeviceState) -> int:
-    """NT handles, and file descriptors where the device has them; nothing where it shares nothing."""
-    usual = (int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD))
-    return sum(kind for kind in usual if rule_facts.transfer_capability(device, kind).features & _Feature.EXPORTABLE)
-
-
-def _is_alone(device: DeviceState, types: int) -> bool:
-    """Whether the device shares these types as dedicated allocations alone."""
-    return any(
-        rule_facts.transfer_capability(device, bit).features & _Feature.DEDICATED_ONLY for bit in single_bits(types)
-    )
 
 
 def _memory_type(device: DeviceState, bits: int) -> int:

@@ -26,7 +26,7 @@ def array_of(shape: Axes, dtype: object) -> tuple[tuple[int, ...], str]:
     extents, element = axes_of(shape, "shape"), dtype_name(dtype)
     if not extents:
         raise ValueError("shape () has no axis; give at least one, such as (1,)")
-    if any(extent <= 0 for extent in extents):
+    if min(extents) <= 0:
         raise ValueError(f"shape {extents} holds no element; give positive extents")
     return extents, element
 

@@ -9,6 +9,7 @@ attributes alone, so that no signal handler can raise between the consumption an
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Self
 
 from extmem import vk
@@ -21,46 +22,43 @@ __all__ = ["CallersFd"]
 class CallersFd:
     """An fd to import, as a handle or as a bare number; -1 for none."""
 
-    __slots__ = ("_owned", "handle")
+    __slots__ = ("handle", "owned")
 
     def __init__(self, source: FdHandle | int, uses: Uses) -> None:
         """uses: holds a handle's descriptor. Errors: HandleStateError for a handle that is not open."""
         self.handle = source if isinstance(source, FdHandle) else None
+        self.owned: OwnedFd
+        """The descriptor, open while the import lasts. What keeps it beyond that holds it."""
         if isinstance(source, FdHandle):
-            self._owned = source.use_in(uses)
+            self.owned = source.use_in(uses)
         else:
-            self._owned = OwnedFd()
-            self._owned.fd = source
+            self.owned = OwnedFd()
+            self.owned.fd = source
 
     @classmethod
-    def of_chain(cls, info: vk.MemoryAllocateInfo, uses: Uses) -> Self | None:
-        """The fd of a VkMemoryAllocateInfo's chain, if it imports one."""
-        link = vk.find(info, vk.ImportMemoryFdInfoKHR)
-        if link is None or not isinstance(link.fd, (FdHandle, int)):
-            return None
-        return cls(link.fd, uses)
-
-    @property
-    def owned(self) -> OwnedFd:
-        """The descriptor, open while the import lasts. What keeps it beyond that holds it."""
-        return self._owned
+    def of_chain(cls, links: Sequence[vk.ChainStruct], uses: Uses) -> Self | None:
+        """The fd that a VkMemoryAllocateInfo's chain imports; None if it imports no fd."""
+        for link in links:
+            if isinstance(link, vk.ImportMemoryFdInfoKHR):
+                return cls(link.fd, uses) if isinstance(link.fd, (FdHandle, int)) else None
+        return None
 
     def arm(self) -> None:
         """All has succeeded but for `consume`. After an exception: `disarm`."""
-        if self.handle is None and self._owned.fd >= 0:
-            self._owned.owe([(os.close, self._owned.fd)])
+        if self.handle is None and self.owned.fd >= 0:
+            self.owned.owe([(os.close, self.owned.fd)])
 
     def disarm(self) -> None:
         """The import failed: the fd stays the caller's."""
         if self.handle is None:
-            self._owned.disown()
+            self.owned.disown()
 
     def consume(self) -> None:
         """The caller has it no more: it is closed, unless what was imported keeps it."""
         handle = self.handle
         if handle is not None:
             handle.consume()
-        self._owned = _NOTHING
+        self.owned = _NOTHING
 
 
 _NOTHING = OwnedFd()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import warnings
 
-from extmem.errors import RuleWarning
+__all__ = ["RuleWarning", "warn_caller"]
 
-__all__ = ["warn_caller"]
+
+class RuleWarning(UserWarning):
+    """A call broke the specification and went on because the device was opened with check="warn"."""
 
 
 def warn_caller(message: str) -> None:

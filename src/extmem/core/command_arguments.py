@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import SupportsIndex, TypeVar
 
 from extmem import rules, vk
-from extmem.devices.backend import ImageRegion
+from extmem.devices.types import ImageRegion
 from extmem.vk.copies import copied
 
 __all__ = ["check_structs", "each", "number", "own_structs", "region", "rest"]

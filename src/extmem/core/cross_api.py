@@ -14,8 +14,8 @@ import msgspec
 
 from extmem import vk
 from extmem.core import describing
-from extmem.devices.backend import Origin
 from extmem.devices.cuda import WIN32_IS_NATIVE
+from extmem.devices.types import Origin
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import PayloadFd, Win32Payload
@@ -92,7 +92,7 @@ def handle_of(allocation: Allocation) -> tuple[int, int] | None:
     handle = allocation.fd
     if handle is None:
         return None
-    if isinstance(payload, Win32Payload) and not payload.export_types:
+    if isinstance(payload, Win32Payload) and not getattr(allocation, "exporting", False):
         return handle, payload.handle_type
     types = int(getattr(allocation, "handle_types", 0)) & _WIN32
     return handle, types & -types if WIN32_IS_NATIVE else _FD
@@ -121,8 +121,9 @@ def by_fd(backend: ImportsByDescriptor, source: Source) -> Allocation:
     Errors: DescriptorError where nobody describes it.
     """
     if source.descriptor is None or source.callers is None:
+        fd = source.examined.fd if source.examined is not None else -1
         raise DescriptorError(
-            f"fd {source.fd} carries no description, and CUDA has to be told who made it, how large it is and whether "
+            f"fd {fd} carries no description, and CUDA has to be told who made it, how large it is and whether "
             "it is dedicated; pass the FdHandle that extmem exported, or state a Descriptor with "
             "extmem.raw.import_payload"
         )

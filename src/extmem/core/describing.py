@@ -51,18 +51,18 @@ def describe(
     read_only: bool = False,
 ) -> Descriptor:
     """The self-description of a payload of this device."""
-    types = device.facts.memory_types
+    types, identity = device.facts.memory_types, device.identity
     return Descriptor(
         handle_types=handle_types,
         allocation_size=size,
         payload_size=size if payload_size is None else payload_size,
         memory_type_index=memory_type,
         memory_property_flags=types[memory_type].property_flags if 0 <= memory_type < len(types) else 0,
-        device_uuid=device.identity.device_uuid,
-        driver_uuid=device.identity.driver_uuid if device.described is None else None,
-        luid=device.identity.luid,
-        device_name=device.identity.device_name,
-        driver_name=device.identity.driver_name,
+        device_uuid=identity.device_uuid,
+        driver_uuid=identity.driver_uuid if device.described is None else None,
+        luid=identity.luid,
+        device_name=identity.device_name,
+        driver_name=identity.driver_name,
         dedicated=dedicated.facts.create_info if dedicated is not None else None,
         usage=usage,
         array=array,

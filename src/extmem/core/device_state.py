@@ -19,8 +19,9 @@ from extmem.owning import Held, Lock, work_off
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from extmem.devices.backend import Backend, DeviceIdentity
+    from extmem.devices.backend import Backend
     from extmem.devices.resources import NativeResource
+    from extmem.devices.types import DeviceIdentity
     from extmem.sharing.descriptor.descriptor import Descriptor
 
 __all__ = ["Check", "DeviceState"]
@@ -53,6 +54,8 @@ class DeviceState(Held, abc.ABC):
         self.max_allocations = backend.max_memory_allocation_count
         self.buffer_answers: dict[tuple[int, int, int], rules.ExternalMemoryFacts] = {}
         """What buffers of these flags and this usage can do with one handle type."""
+        self.sharing: dict[int, Any] = {}
+        """What transfer buffers can do with a set of handle types (`rule_facts.Sharing`), by the set."""
         self.numbered: weakref.WeakValueDictionary[tuple[str, int], Any] = weakref.WeakValueDictionary()
         """Buffers and images whose VkBuffer or VkImage others know, by kind and number."""
         self.making = Lock(reentrant=True)

@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_DIRECT3D = sum(FROM_D3D)
 _NT_TYPE, _KMT_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 
 
@@ -90,7 +91,7 @@ def publish(
     reference = Reference(owner)
     holding.references += (reference,)
     exported = owner.export(
-        _file_of(holding),
+        (_file_of(holding),),
         holding.descriptor.encode(),
         share=terms.share,
         name=terms.name,
@@ -103,7 +104,7 @@ def publish(
         reference=reference,
     )
     holding.manager = owner
-    holding.share_reference = exported.memory
+    holding.share_reference = exported.number
     holding.kmt = exported.kmt
     if terms.share & Share.NT:
         holding.object_id = exported.object
@@ -113,8 +114,8 @@ def publish(
 
 def refuse_direct3d_types(device: DeviceState, handle_types: int) -> None:
     """UnsupportedError for types of Direct3D's objects: extmem gives out no such handles, whatever a driver exports."""
-    types = [str(kind.name) for kind in FROM_D3D if handle_types & kind]
-    if types:
+    if handle_types & _DIRECT3D:
+        types = [str(kind.name) for kind in FROM_D3D if handle_types & kind]
         raise UnsupportedError(
             f"{device.name} exports no {', '.join(types)} through extmem: such handles lead to objects that Direct3D "
             "makes. Export the memory as OPAQUE_WIN32, or make the object with Direct3D and import it here",
@@ -127,21 +128,19 @@ def unable(device: DeviceState, handle_types: int, *, missing: bool = False) -> 
 
     missing: only where an extension is missing, for which no rule speaks.
     """
-    for bit in single_bits(handle_types):
-        if not rule_facts.transfer_capability(device, bit).features & vk.ExternalMemoryFeatureFlagBits.EXPORTABLE:
-            backend = device.backend
-            lacking = backend.missing_for(bit) if isinstance(backend, ImportsHandles) else ""
-            if missing and not lacking:
-                continue
-            why = f"it has no {lacking}" if lacking else "the device says that it does not"
-            return f"{device.name} exports no {types_text(bit)}: {why}"
+    for bit in single_bits(handle_types & ~able(device, handle_types)):
+        backend = device.backend
+        lacking = backend.missing_for(bit) if isinstance(backend, ImportsHandles) else ""
+        if missing and not lacking:
+            continue
+        why = f"it has no {lacking}" if lacking else "the device says that it does not"
+        return f"{device.name} exports no {types_text(bit)}: {why}"
     return ""
 
 
 def able(device: DeviceState, handle_types: int) -> int:
-    """Those of the types that the device exports."""
-    exportable = vk.ExternalMemoryFeatureFlagBits.EXPORTABLE
-    return sum(b for b in single_bits(handle_types) if rule_facts.transfer_capability(device, b).features & exportable)
+    """Those of these types that the device exports."""
+    return rule_facts.sharing(device, handle_types).exportable
 
 
 def _file_of(holding: Holding) -> int:

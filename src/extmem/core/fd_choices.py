@@ -34,7 +34,7 @@ def fd_choices(device: DeviceState, fd: int, handle_type: HandleType, memory_pro
         raise ValueError(f"handle_type is {handle_type!r}, and an fd is OPAQUE_FD or DMA_BUF; give one of them")
     with device.use():
         backend = device.backend
-        found = backend.inspect_fd(fd, int(handle_type))
+        found = backend.examine_fd(fd, int(handle_type))
         if not found.valid:
             raise DriverError(
                 found.problem,
@@ -46,9 +46,9 @@ def fd_choices(device: DeviceState, fd: int, handle_type: HandleType, memory_pro
             bits = backend.fd_memory_type_bits(int(handle_type), fd)
         else:
             external = vk.ExternalMemoryBufferCreateInfo(handle_type)
-            info = vk.BufferCreateInfo(size=max(1, found.capacity), usage=_USAGE, p_next=external)
+            info = vk.BufferCreateInfo(size=max(1, found.capacity or 0), usage=_USAGE, p_next=external)
             bits = backend.buffer_requirements(info).memory_type_bits
         types = device.facts.memory_types
         fitting = (bit.bit_length() - 1 for bit in single_bits(bits))
         allowed = (i for i in fitting if types[i].property_flags & memory_properties == memory_properties)
-        return FdChoices(handle_type, tuple(allowed), found.capacity)
+        return FdChoices(handle_type, tuple(allowed), found.capacity or 0)

@@ -13,7 +13,9 @@ from extmem.core import import_source
 from extmem.core.memory_record import HeldMemory, Holding
 from extmem.devices import host
 from extmem.devices.fd_copies import copy_of
+from extmem.devices.types import ImportRequest
 from extmem.owning import Uses
+from extmem.sharing.kinds import Backing
 from extmem.sharing.payload import PayloadFd
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def as_host_memory(device: DeviceState, payload: PayloadFd, descriptor: Descript
     """The device's import of a host payload's pages; it owns `payload` from then on. Errors: as `import_payload`."""
     alignment = device.backend.min_imported_host_pointer_alignment
     size = -(-descriptor.allocation_size // alignment) * alignment
-    return device.backend.import_payload(payload, size, 0, capacity)
+    return device.backend.import_payload(ImportRequest(payload, size, 0, capacity=capacity))
 
 
 def open_file(device: DeviceState, handle: FdHandle, uses: Uses) -> HeldMemory | None:
@@ -40,16 +42,16 @@ def open_file(device: DeviceState, handle: FdHandle, uses: Uses) -> HeldMemory |
     The caller consumes the handle. uses: hold its descriptor.
     Errors: DescriptorError for a file that lies about itself; as `import_payload`.
     """
-    if device.kind == "host":
+    if device.kind == "host" or (handle.payload is not None and handle.payload.backing != Backing.HOST_FILE):
         return None
     owned = handle.use_in(uses)
-    found = host.inspect(owned.fd)
+    found = host.examine_fd(owned.fd)
     if not found.valid or not found.descriptor:
         return None
     descriptor, _ = import_source.described(found.descriptor)
     payload = PayloadFd(copy_of(owned.fd), found.writable)
     try:
-        allocation = as_host_memory(device, payload, descriptor, found.capacity)
+        allocation = as_host_memory(device, payload, descriptor, found.capacity or 0)
     except BaseException:
         payload.close()
         raise

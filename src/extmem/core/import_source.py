@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.core.caller_fd import CallersFd
+from extmem.devices.types import ImportRequest
 from extmem.errors import (
     AccessDeniedError,
     DescriptorError,
@@ -37,6 +38,7 @@ from extmem.wire import Backing
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Backend
     from extmem.devices.resources import NativeResource
+    from extmem.devices.types import ExaminedFd
 
 __all__ = [
     "Source",
@@ -72,37 +74,28 @@ class Source:
     """What to raise when no rule forbids the call and yet nothing was found."""
     imported: Imported | None = None
     owner: Manager | None = None
-    fd = -1
     callers: CallersFd | None = None
     """The caller's fd, held."""
+    examined: ExaminedFd | None = None
+    """The device's answer to what that fd is."""
     fd_is_valid: bool | None = None
+    described_by: bytes = b""
+    """The descriptor that the facts are from; empty for other facts."""
+    fd_payload: FdPayload | None = None
+    """The description that came with the caller's `FdHandle`."""
     host_pointer = 0
     writable = True
 
     def __init__(self, handle_type: int) -> None:
         self.handle_type = handle_type
 
-    @property
-    def known(self) -> bool:
-        """Whether it is an fd that this library exported, for this user, and kept with what it knows of it."""
-        payload = self.fd_payload
-        return payload is not None and payload.trusted
-
-    @property
-    def fd_payload(self) -> FdPayload | None:
-        """What this library knows of the caller's fd."""
-        handle = self.callers.handle if self.callers is not None else None
-        return handle.payload if handle is not None else None
-
     def allocation(
         self, backend: Backend, size: int, memory_type_index: int, dedicated: NativeResource | None
     ) -> Allocation:
         """The device's allocation on a caller's fd, which is not consumed yet, or pointer."""
-        if not self.fd_is_valid:
+        if self.examined is None:
             return backend.import_host_pointer(self.host_pointer, size, memory_type_index)
-        return backend.import_fd(
-            self.fd, size, memory_type_index, handle_type=self.handle_type, dedicated=dedicated, known=self.known
-        )
+        return backend.import_fd(ImportRequest(self.examined, size, memory_type_index, dedicated))
 
     def abandon(self) -> None:
         """Give back what resolving took. The caller's handle or fd was never touched."""
@@ -306,11 +299,12 @@ def resolve_fd(backend: Backend, handle_type: int, callers: CallersFd | None, st
     """Examine a file descriptor: no unproven fd reaches the device. `callers`: None for what is not one."""
     source = Source(handle_type)
     source.callers = callers
-    source.fd = callers.owned.fd if callers is not None else -1
-    found = backend.inspect_fd(source.fd, source.handle_type, known=source.known)
-    source.fd_is_valid = found.valid
-    source.writable = found.writable
-    if not found.valid:
+    handle = callers.handle if callers is not None else None
+    payload = source.fd_payload = handle.payload if handle is not None else None
+    fd = callers.owned.fd if callers is not None else -1
+    found = backend.examine_fd(fd, source.handle_type, trusted=payload is not None and payload.trusted)
+    source.examined, source.fd_is_valid, source.writable = found, not found.problem, found.writable
+    if found.problem:
         source.refusal = Refusal("INVALID_EXTERNAL_HANDLE", found.problem)
         source.error = DriverError(
             f"vkAllocateMemory: {found.problem}",
@@ -319,31 +313,33 @@ def resolve_fd(backend: Backend, handle_type: int, callers: CallersFd | None, st
         )
     elif stated is not None:
         source.descriptor, source.facts = stated, stated.payload_facts()
-        if source.fd_payload is not None:
-            source.error = _contradiction(stated, source.fd_payload.descriptor)
-    elif source.fd_payload is not None:
-        source.descriptor, source.facts = described(source.fd_payload.descriptor)
+        if payload is not None:
+            source.error = _contradiction(stated, payload.descriptor)
+    elif payload is not None:
+        source.descriptor, source.facts = described(payload.descriptor)
+        source.described_by = payload.descriptor
     elif handle_type == HandleType.DMA_BUF:
-        _dma_buf_s(source, backend)
+        _dma_buf_s(source, fd, backend)
     elif not found.self_describing:
         pass  # nobody but the caller knows; what the device can find out, it proves
     elif not found.descriptor:
         source.error = DescriptorError(
-            f"fd {source.fd} carries no description of its payload ({found.descriptor_problem}); "
+            f"fd {fd} carries no description of its payload ({found.descriptor_problem}); "
             "state size, memory type and device with extmem.raw.import_payload(device, fd, Descriptor(...))"
         )
     else:
         try:
             source.descriptor, source.facts = described(found.descriptor)
+            source.described_by = found.descriptor
         except DescriptorError as error:
             source.error = error
     return source
 
 
-def _dma_buf_s(source: Source, backend: Backend) -> None:
+def _dma_buf_s(source: Source, fd: int, backend: Backend) -> None:
     """What is known of a dma-buf, which any driver may have made: the memory types that the device sees it as."""
     try:
-        bits = backend.fd_memory_type_bits(source.handle_type, source.fd)
+        bits = backend.fd_memory_type_bits(source.handle_type, fd)
     except DriverError as error:
         if error.result != vk.Result.ERROR_INVALID_EXTERNAL_HANDLE:
             raise

@@ -12,7 +12,7 @@ from weakref import ref
 from extmem.core.memory_record import Closed, Holding
 from extmem.errors import HandleStateError, LiveViewError
 from extmem.handles.process_id import current_process
-from extmem.owning import Use, unsettled
+from extmem.owning import Use, late_imports, unsettled
 
 if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
@@ -89,7 +89,8 @@ class MemoryObject:
         holding = self.holding
         if holding.pid != current_process.pid:
             holding.check_process()
-        from extmem.core import views  # with ctypes, which opening a device does not need
+        with late_imports():
+            from extmem.core import views  # with ctypes, which opening a device does not need
 
         return views.view_of_all(holding, self._arrays)[start : start + size]
 

@@ -332,7 +332,7 @@ def _judged_by_descriptor(device: DeviceState, found: Source, descriptor: Descri
         number = found.value or (0 if found.name is not None else found.imported.kmt or _SOME_HANDLE)
         chain = vk.ImportMemoryWin32HandleInfoKHR(HandleType(found.handle_type), number or None, found.name)
     else:
-        chain = vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, found.fd)
+        chain = vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, found.examined.fd if found.examined is not None else -1)
     info = vk.MemoryAllocateInfo(descriptor.allocation_size, cross_api.memory_type(device, descriptor), chain)
     dedicated: ResourceObject | None = None
     if isinstance(descriptor.dedicated, vk.BufferCreateInfo):

@@ -12,9 +12,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from extmem.core._operations import *  # noqa: F403  # it has an __all__
 else:
+    from extmem.owning import late_imports
 
     def __getattr__(name: str) -> object:
-        from extmem.core import _operations
+        with late_imports():
+            from extmem.core import _operations
 
         if name not in _operations.__all__:
             raise AttributeError(f"module 'extmem.core.operations' has no attribute {name!r}")

@@ -98,13 +98,13 @@ def _leads_to_memory(device: DeviceState, handle_type: object, fd: object) -> bo
     """Whether an fd is open, and memory where the device can tell; None where the rules refuse the arguments."""
     if not isinstance(handle_type, int) or not isinstance(fd, int) or not -(1 << 31) <= fd < 1 << 31:
         return None
-    looked = device.backend.inspect_fd(fd, int(handle_type))
+    looked = device.backend.examine_fd(fd, int(handle_type))
     # Of an opaque fd, and as a type that the device lacks, there is nothing to ask: what is behind it does not count.
     single = 0 < handle_type < 1 << 32 and handle_type.bit_count() == 1
     if handle_type == HandleType.OPAQUE_FD or not single:
-        return looked.kind != "closed"
+        return looked.file_type != "closed"
     if not int(rule_facts.transfer_capability(device, handle_type).features) & _IMPORTABLE:
-        return looked.kind != "closed"
+        return looked.file_type != "closed"
     return looked.valid
 
 

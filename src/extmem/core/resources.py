@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from extmem import rules, vk
 from extmem.core import validation_cache
 from extmem.errors import HandleStateError
-from extmem.owning import Held, unsettled
+from extmem.owning import Held, late_imports, unsettled
 from extmem.vk.copies import copied
 
 if TYPE_CHECKING:
@@ -233,7 +233,8 @@ class BufferObject(ResourceObject):
         return super().raw
 
     def _look(self) -> rules.ResourceFacts:
-        from extmem.core import rule_facts  # with the rules, which most buffers do not need
+        with late_imports():
+            from extmem.core import rule_facts  # with the rules, which most buffers do not need
 
         types = validation_cache.buffer_types(self.verdict)
         return rule_facts.buffer_facts(self.device, self._info, self.requirements, next(_identities), types)
@@ -285,7 +286,8 @@ class ImageObject(ResourceObject):
         return super().raw
 
     def _look(self) -> rules.ResourceFacts:
-        from extmem.core import rule_facts
+        with late_imports():
+            from extmem.core import rule_facts
 
         known = self._capabilities
         return rule_facts.image_facts(self.device, self._exact, self.requirements, next(_identities), known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from extmem import rules, vk
 from extmem.core import arguments, image_queries
@@ -13,10 +13,39 @@ if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.devices.resources import Requirements
 
-__all__ = ["buffer_capabilities", "buffer_facts", "image_facts", "transfer_capability"]
+__all__ = ["Sharing", "buffer_capabilities", "buffer_facts", "image_facts", "sharing", "transfer_capability"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_Feature = vk.ExternalMemoryFeatureFlagBits
+_SETS = 64
+"""Sets of handle types whose capabilities a device keeps."""
 _TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
+
+
+class Sharing(NamedTuple):
+    """What a device can do with a set of external handle types, for transfer buffers."""
+
+    capabilities: Mapping[int, rules.ExternalMemoryFacts]
+    """The device's answer for each type."""
+    exportable: int
+    """The types that it exports."""
+    dedicated_only: int
+    """The types that it shares only as dedicated allocations."""
+
+
+def sharing(device: DeviceState, handle_types: int) -> Sharing:
+    """Return what the device can do with these types. It is asked once for each set: the answer does not change."""
+    known = device.sharing.get(handle_types)
+    if known is None:
+        answers = {bit: transfer_capability(device, bit) for bit in single_bits(handle_types)}
+        masks = (
+            sum(bit for bit, answer in answers.items() if answer.features & feature)
+            for feature in (_Feature.EXPORTABLE, _Feature.DEDICATED_ONLY)
+        )
+        if len(device.sharing) >= _SETS:
+            device.sharing.clear()
+        known = device.sharing[handle_types] = Sharing(answers, *masks)
+    return known
 
 
 def buffer_capabilities(

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from extmem import vk
+from extmem.handles import FdHandle
 
-__all__ = ["Key", "Verdicts", "buffer_types", "of_allocation", "of_buffer"]
+__all__ = ["Key", "Verdicts", "buffer_types", "of_allocation", "of_buffer", "of_import"]
 
 Key: TypeAlias = tuple[object, ...]
 _ROOM = 1_024
@@ -30,17 +31,45 @@ class Verdicts(set[Key | None]):
 
 
 def of_allocation(info: vk.MemoryAllocateInfo) -> Key | None:
-    """vkAllocateMemory that exports by handle types alone, and imports and dedicates nothing."""
+    """vkAllocateMemory that exports and does nothing else, or imports an `FdHandle` and does nothing else.
+
+    The key of an import is incomplete: `of_import` adds the descriptor, once the fd was examined.
+    """
     if info.__class__ is not vk.MemoryAllocateInfo:
         return None
-    export, size, kind = info.p_next, info.allocation_size, info.memory_type_index
-    if export.__class__ is not vk.ExportMemoryAllocateInfo:
+    link, size, memory_type = info.p_next, info.allocation_size, info.memory_type_index
+    # 4096.0 is equal to 4096, and malformed.
+    if not (isinstance(size, int) and isinstance(memory_type, int)):
         return None
-    types = export.handle_types
-    # 4096.0 is equal to 4096, and malformed. (Written out: this is asked at every call, and a loop takes its time.)
-    if export.p_next is not None or not (isinstance(size, int) and isinstance(kind, int) and isinstance(types, int)):
+    if link.__class__ is vk.ExportMemoryAllocateInfo and isinstance(link.handle_types, int):
+        key = "allocate", size, memory_type, link.handle_types
+        return key if link.p_next is None else _of_sharing(key, link.p_next)
+    if link.__class__ is vk.ImportMemoryFdInfoKHR and isinstance(link.handle_type, int) and link.p_next is None:
+        return ("import", size, memory_type, link.handle_type) if isinstance(link.fd, FdHandle) else None
+    return None
+
+
+def _of_sharing(key: Key, link: vk.ChainStruct) -> Key | None:
+    """The key of an export with VkExportMemoryWin32HandleInfoKHR. The object manager checks names and rights itself."""
+    if link.__class__ is not vk.ExportMemoryWin32HandleInfoKHR or link.p_next is not None:
         return None
-    return "allocate", size, kind, types
+    name, attributes = link.name, link.attributes
+    if not isinstance(link.access, int) or not (name is None or isinstance(name, str)):
+        return None
+    if attributes is not None:
+        if attributes.__class__ is not vk.SecurityAttributes or not isinstance(attributes.inherit_handle, bool):
+            return None
+        if not (attributes.security_descriptor is None or isinstance(attributes.security_descriptor, str)):
+            return None
+    return *key, link.access, name is not None, attributes is not None
+
+
+def of_import(key: Key | None, descriptor: bytes) -> Key | None:
+    """The complete key of an import: what the rules compare of a payload is in its descriptor.
+
+    Whether the fd can be imported is not in it: that is examined at each import.
+    """
+    return (*key, descriptor) if key is not None and descriptor else None
 
 
 def of_buffer(info: vk.BufferCreateInfo) -> Key | None:

@@ -9,13 +9,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from extmem.interop._interop import *  # noqa: F403  # it has an __all__
 else:
+    from extmem.owning import late_imports
 
     def __getattr__(name: str) -> object:
         if name.startswith("_"):  # what the import system looks for; nothing that is given here begins so
             raise AttributeError(f"module 'extmem.interop' has no attribute {name!r}")
         import importlib
 
-        modules = importlib.import_module("extmem.interop._interop")
+        with late_imports():
+            modules = importlib.import_module("extmem.interop._interop")
         if name not in modules.__all__:
             raise AttributeError(f"module 'extmem.interop' has no attribute {name!r}")
         globals().update((each, getattr(modules, each)) for each in modules.__all__)

@@ -13,37 +13,51 @@ from extmem.handles import HandleEntry, HandleInfo
 from extmem.objects import MAXIMUM_ALLOWED, PayloadRow, Status, error_for
 from extmem.objects.kmt import bad_number
 from extmem.owning import Owner, Step
-from extmem.sharing.kinds import Backing, Share
+from extmem.sharing.kinds import Backing, ObjectKind, Share
+from extmem.sharing.payload import Page
 from extmem.sharing.terms import Exported, Imported
 
-__all__ = ["BrokerStatus", "Manager", "Reference"]
+__all__ = ["BrokerStatus", "Manager", "OtherBroker", "Reference"]
 
 
 class Reference(Owner):
-    """A memory object in the object manager, owned: it is freed by `give_back`, or when this is lost.
+    """The owner of a reference in the object manager, which `give_back` releases, or the loss of this object.
 
-    Made empty before the call that makes the memory object, which records it here: so an interrupt does not lose it.
+    It is created empty, before the call that creates the reference and records it here, so that an interrupt does not
+    lose it.
     """
 
-    __slots__ = ("manager", "memory")
+    __slots__ = ("manager", "number")
 
     def __init__(self, manager: Manager) -> None:
         Owner.__init__(self)
         self.manager = manager
-        self.memory = 0
-        """The memory object's number; 0 before there is one."""
+        self.number = 0
+        """The number of the reference; 0 before it exists."""
 
-    def record(self, memory: int) -> None:
-        """This is the memory object."""
-        self.memory = memory
-        self._owed.extend(self.manager.when_reference_lost(memory))
+    def record(self, number: int) -> None:
+        """Own the reference of this number."""
+        self.number = number
+        self._owed.extend(self.manager.when_reference_lost(number))
 
     def give_back(self) -> None:
-        """Free the memory object, once. Errors: as `Manager.free`; it can be tried again then."""
+        """Release the reference, once. Errors: as `Manager.release`; it can be tried again then."""
         if self.owes:
-            self.manager.free_once(self.memory)
+            self.manager.release_once(self.number)
             self.forget()
         super().give_back()
+
+
+@dataclass(frozen=True, slots=True)
+class OtherBroker:
+    """A running broker of another version of extmem, by the version of its wire format (2 also stands for older ones).
+
+    `pid` is 0 where it is not known.
+    """
+
+    version: int
+    pid: int
+    socket: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,7 @@ class Manager(abc.ABC):
     @abc.abstractmethod
     def export(
         self,
-        fd: int,
+        handles: Sequence[int],
         descriptor: bytes,
         *,
         share: Share,
@@ -92,16 +106,19 @@ class Manager(abc.ABC):
         sddl: str | None,
         inherit: bool,
         strict_kmt: bool = False,
+        object_kind: ObjectKind = ObjectKind.MEMORY,
         backing: Backing = Backing.HOST_FILE,
         identity: int = 0,
+        pages: Sequence[Page] = (),
         reference: Reference | None = None,
     ) -> Exported:
-        """Share a payload; name, shared object and KMT number exist from here on (B13).
+        """Share a payload. Its name, shared object and KMT number exist from here on (B13).
 
-        reference: records the memory object, here and wherever one is made: without it, the caller frees the number.
-
-        fd: borrowed; on Windows the payload's HANDLE, of an object that was made under this very name and security.
-        backing: what it is. `identity` distinguishes payloads whose fds the kernel does not distinguish.
+        handles: what the payload consists of, borrowed: fds, in order; on Windows one HANDLE, of an object that was
+            created under this name and security. pages: its companion pages, which importers get after them.
+        backing: what the handles are. identity: distinguishes payloads whose fds the kernel does not distinguish.
+        reference: records the reference, here and in all calls that create one. Without it, the caller must release the
+            number.
         """
 
     @abc.abstractmethod
@@ -123,39 +140,45 @@ class Manager(abc.ABC):
         reference: Reference | None = None,
         *,
         of_a_gpu: bool = False,
+        object_kind: ObjectKind = ObjectKind.MEMORY,
     ) -> Imported:
-        """A memory object by name, with the rights asked for, or all that the object's security allows.
+        """Import by name, with the requested rights, or all that the object's security allows.
 
-        of_a_gpu: a GPU's memory comes first. On Windows a host payload and another program's memory of a GPU may have
-        the same name; everywhere else a name is one object's.
+        of_a_gpu: prefer a GPU's memory. On Windows a host payload and another program's memory of a GPU may have the
+            same name; everywhere else a name is one object's.
+        object_kind: ObjectTypeError for an object of another kind, here and in `import_by_handle`.
         """
 
     @abc.abstractmethod
-    def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:
-        """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
+    def import_by_handle(
+        self, handle: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
+    ) -> Imported:
+        """Import by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
 
     @abc.abstractmethod
-    def import_by_kmt(self, number: int, reference: Reference | None = None) -> Imported:
-        """A memory object by KMT number."""
+    def import_by_kmt(
+        self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
+    ) -> Imported:
+        """Import by KMT number. InvalidHandleError (INVALID_PARAMETER) for one of another kind of object."""
 
     def import_stranger(self, number: int, reference: Reference | None = None) -> Imported:
-        """A memory object on a KMT number that no memory of extmem's has: another program's, for the driver to judge.
+        """Import by a KMT number that no memory of extmem has: another program's, which the driver checks.
 
-        InvalidHandleError where there can be none.
+        InvalidHandleError where the number cannot be one.
         """
         raise error_for(Status.INVALID_PARAMETER, bad_number(number))
 
     @abc.abstractmethod
-    def free(self, memory: int) -> None:
-        """Free a memory object. One that a fork left behind is not ours: nothing happens."""
+    def release(self, number: int) -> None:
+        """Release a reference. A forked child does not hold its parent's: then nothing happens."""
 
     @abc.abstractmethod
-    def free_once(self, memory: int) -> None:
-        """`free`, for the owner of a memory object: where it is freed already, nothing happens."""
+    def release_once(self, number: int) -> None:
+        """`release`, for the owner of a reference: nothing happens where it is released already."""
 
     @abc.abstractmethod
-    def when_reference_lost(self, memory: int) -> Iterable[Step]:
-        """What frees a memory object soon when the `Reference` to it is lost: C code, which does not block or raise."""
+    def when_reference_lost(self, number: int) -> Iterable[Step]:
+        """Return the steps that release a reference when its owner is lost: C code, which cannot block or raise."""
 
     @property
     @abc.abstractmethod
@@ -163,8 +186,10 @@ class Manager(abc.ABC):
         """See `NtHandleTable`."""
 
     @abc.abstractmethod
-    def get_handle(self, memory: int, entry: HandleEntry | None = None) -> int:
-        """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
+    def get_handle(self, number: int, entry: HandleEntry | None = None) -> int:
+        """Return a new handle of the object that a reference exports, with the access and inherit flag of the export
+        (B29).
+        """
 
     @abc.abstractmethod
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
@@ -218,19 +243,19 @@ class Manager(abc.ABC):
         """Whether an import by this number would find something now."""
 
     @abc.abstractmethod
-    def offer(self, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
-        """A ticket (some bytes) for exactly one of the three, to be sent to another process by any road.
+    def offer(self, *, reference: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
+        """Return a ticket (some bytes) for exactly one of the three, to be sent to another process by any channel.
 
-        It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as
-        long as the process lives that it is for, also when this process has ended: then without its name and KMT
-        number. On Windows, where nobody else can keep it, it ends with this process.
+        It keeps its payload alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as long as
+        the process lives that it is for, also after this process has ended: then without its name and KMT number. On
+        Windows, where no other process can keep it, it ends with this process.
         """
 
     @abc.abstractmethod
     def claim(
         self, ticket: bytes, reference: Reference | None = None, entry: HandleEntry | None = None
     ) -> Imported | int:
-        """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
+        """Claim a ticket, once: return an import, a handle of this process, or a KMT number."""
 
     @abc.abstractmethod
     def bind_offer(self, ticket: bytes, pid: int) -> None:
@@ -252,9 +277,9 @@ class Manager(abc.ABC):
         """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
 
         handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
-        Ownership: the caller's. Pass its fd to the child, with `EXTMEM_INHERIT_FD=<fd>:<inode of the socket>` in its
-        environment (`extmem.process.Popen` does so), and close it here once the child has
-        started: a child that dies without a word then gives its handles back.
+        Ownership: the caller's. Pass its fd to the child, with the text of `wire.peers.inheritance` as
+        `EXTMEM_INHERIT_FD` in its environment (`extmem.process.Popen` does so), and close it here once the child has
+        started: the handles of a child that ends before it connects are then released.
         UnsupportedError on Windows, where the kernel does it: pass `handles` to CreateProcess.
         """
 
@@ -265,6 +290,10 @@ class Manager(abc.ABC):
     @abc.abstractmethod
     def status(self) -> BrokerStatus | None:
         """The running broker; None where there is none. Starts none."""
+
+    def other_brokers(self) -> list[OtherBroker]:
+        """Return the running brokers of other versions of extmem, which share nothing with this process."""
+        return []
 
     @abc.abstractmethod
     def stop(self, *, force: bool = False) -> bool:

@@ -3,7 +3,6 @@ No I/O.
 """
 
 from extmem.objects.access import (
-    ALL_ACCESS,
     DELETE,
     GENERIC_ALL,
     GENERIC_EXECUTE,
@@ -11,39 +10,35 @@ from extmem.objects.access import (
     GENERIC_WRITE,
     MAXIMUM_ALLOWED,
     READ_CONTROL,
-    RESOURCE_WRITE,
     SYNCHRONIZE,
-    VALID_BITS,
     WRITE_DAC,
     WRITE_OWNER,
-    describe,
-    map_generic,
 )
 from extmem.objects.core import STEP
-from extmem.objects.entities import Memory
+from extmem.objects.entities import Identity, Reference
 from extmem.objects.lifetimes import KEEPS, Holder, Keeps
 from extmem.objects.model import ObjectManager
 from extmem.objects.names import MAX_UNITS, NameKey, resolve_name
+from extmem.objects.object_types import MEMORY, OBJECT_TYPES, RESOURCE_WRITE, ObjectType, known_kind
 from extmem.objects.records import (
     HandleRecord,
     Held,
-    MemoryRecord,
     ObjectRecord,
     PayloadRecord,
+    ReferenceRecord,
     Restored,
     RestoredPayload,
     TicketRecord,
 )
-from extmem.objects.results import TYPE_NAME, Claimed, Exported, HandleInfo, Imported, Limits
+from extmem.objects.results import Claimed, Exported, HandleInfo, Imported, Limits
 from extmem.objects.sddl import format_sddl, parse_sddl
 from extmem.objects.security import SecurityDescriptor, Token, default_descriptor, granted
 from extmem.objects.snapshot import HandleRow, HolderRow, ObjectRow, Part, PayloadRow, assemble
 from extmem.objects.status import WINERROR, Refused, Status, error_for
 from extmem.objects.table import FLAG_INHERIT, FLAG_PROTECT
-from extmem.sharing.kinds import Share
+from extmem.sharing.kinds import ObjectKind, Share
 
 __all__ = [
-    "ALL_ACCESS",
     "DELETE",
     "FLAG_INHERIT",
     "FLAG_PROTECT",
@@ -58,8 +53,6 @@ __all__ = [
     "RESOURCE_WRITE",
     "STEP",
     "SYNCHRONIZE",
-    "TYPE_NAME",
-    "VALID_BITS",
     "WINERROR",
     "WRITE_DAC",
     "WRITE_OWNER",
@@ -74,8 +67,13 @@ __all__ = [
     "Imported",
     "Keeps",
     "Limits",
-    "Memory",
-    "MemoryRecord",
+    "Reference",
+    "MEMORY",
+    "OBJECT_TYPES",
+    "ObjectType",
+    "ObjectKind",
+    "Identity",
+    "ReferenceRecord",
     "NameKey",
     "ObjectManager",
     "ObjectRecord",
@@ -93,11 +91,10 @@ __all__ = [
     "Token",
     "assemble",
     "default_descriptor",
-    "describe",
     "error_for",
     "format_sddl",
     "granted",
-    "map_generic",
+    "known_kind",
     "parse_sddl",
     "resolve_name",
 ]

@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
-from extmem.objects.access import READ_CONTROL, describe
+from extmem.objects.access import READ_CONTROL
 from extmem.objects.directory import Directory
-from extmem.objects.entities import KernelObject, Memory, Payload, Process, SharedObject, Ticket, User
+from extmem.objects.entities import Identity, KernelObject, Payload, Process, Reference, SharedObject, Ticket, User
 from extmem.objects.kmt import KmtTable
 from extmem.objects.lifetimes import KEEPS, Holder, Keeps
 from extmem.objects.names import NameKey, resolve_name
+from extmem.objects.object_types import ObjectType
 from extmem.objects.results import Limits
 from extmem.objects.security import Token
 from extmem.objects.status import Refused, Status
@@ -57,7 +58,7 @@ class Core:
         self._last_process = 0
         self._last_born = epoch
         self._payloads: dict[int, Payload] = {}
-        self._by_identity: dict[tuple[int, int], Payload] = {}
+        self._by_identity: dict[Identity, Payload] = {}
         self._objects: dict[int, KernelObject] = {}
         self._directory = Directory()
         self._kmt = KmtTable(random)
@@ -102,8 +103,8 @@ class Core:
             self._release_handle(gone.table.take_last())
             if not (done := done + 1) % STEP:
                 yield
-        while gone.memories:
-            self._release_memory(gone.memories.popitem()[1])
+        while gone.references:
+            self._release_reference(gone.references.popitem()[1])
             if not (done := done + 1) % STEP:
                 yield
         yield from self._ending_announcements(gone)
@@ -272,10 +273,10 @@ class Core:
             if not self._left_behind[giver.token.uid]:
                 del self._left_behind[giver.token.uid]
 
-    def _free(self, owner: Process, memory: int) -> None:
-        self._release_memory(owner.memories.pop(memory))
+    def _drop_reference(self, owner: Process, reference: int) -> None:
+        self._release_reference(owner.references.pop(reference))
 
-    def _release_memory(self, gone: Memory) -> None:
+    def _release_reference(self, gone: Reference) -> None:
         gone.payload.exporters -= gone.exporting
         self._release(gone.keeps, gone.payload, gone.object)
 
@@ -341,31 +342,31 @@ class Core:
     def _find_named(self, name: str) -> SharedObject:
         return self._directory.find(self._resolve(name))
 
-    def _memory(self, owner: Process, memory: int) -> Memory:
-        found = owner.memories.get(memory)
+    def _reference(self, owner: Process, reference: int) -> Reference:
+        found = owner.references.get(reference)
         if found is None:
             raise Refused(
                 Status.INVALID_HANDLE,
-                f"Memory object {memory} does not exist in process {owner.pid}: it was freed, or it is another "
-                "process's.",
+                f"The reference {reference} does not exist in process {owner.pid}: it was released, or it is another "
+                "process's. Pass one that this process holds.",
             )
         return found
 
-    def _memory_room(self, owner: Process) -> None:
-        if len(owner.memories) >= self.limits.memories:
+    def _reference_room(self, owner: Process) -> None:
+        if len(owner.references) >= self.limits.references:
             raise Refused(
                 Status.QUOTA_EXCEEDED,
-                f"This process has {len(owner.memories)} shared memory objects, as many as one may. Free those it "
-                "no longer needs.",
+                f"This process holds {len(owner.references)} references to shared payloads, the limit of one process. "
+                "Free the memory that it no longer needs.",
             )
 
-    def _add_memory(self, owner: Process, new: Memory) -> int:
-        memory = owner.next_memory
-        owner.next_memory += 1
-        owner.memories[memory] = new
+    def _add_reference(self, owner: Process, new: Reference) -> int:
+        reference = owner.next_reference
+        owner.next_reference += 1
+        owner.references[reference] = new
         new.payload.exporters += new.exporting
         self._retain(new.keeps, new.payload, new.object)
-        return memory
+        return reference
 
     def _fresh_id(self, taken: dict[int, Payload] | dict[int, KernelObject]) -> int:
         while True:
@@ -385,14 +386,15 @@ class Core:
         if share not in (Share.NT, Share.KMT):
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"Memory is shared either by NT handle or by KMT number, this asks for {share!r}. Ask for exactly one.",
+                f"A payload is shared either by NT handle or by KMT number, this requests {share!r}. Request exactly "
+                "one.",
             )
 
     @staticmethod
-    def _check_readable(granted: int) -> None:
+    def _check_readable(granted: int, object_type: ObjectType) -> None:
         if not granted & READ_CONTROL:
             raise Refused(
                 Status.ACCESS_DENIED,
-                f"Importing needs READ_CONTROL, these rights are {describe(granted)}. "
-                "Use a handle or an access mask that has GENERIC_READ (0x80000000).",
+                f"Importing requires READ_CONTROL, and these rights are {object_type.describe(granted)}. "
+                "Use a handle or an access mask that contains GENERIC_READ (0x80000000).",
             )

@@ -1,39 +1,44 @@
-"""The things that the object manager keeps, as bare state. Who changes what, and when things end, is in `core.py`."""
+"""What the object manager keeps, as plain state. `core` contains the changes, and when objects end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from extmem.objects.access import RESOURCE_WRITE, VALID_BITS
 from extmem.objects.lifetimes import Keeps
 from extmem.objects.names import NameKey
-from extmem.objects.results import TYPE_NAME
+from extmem.objects.object_types import OBJECT_TYPES, ObjectType
 from extmem.objects.security import SecurityDescriptor, Token, allowed
-from extmem.sharing.kinds import Share
+from extmem.sharing.kinds import ObjectKind, Share
 
 if TYPE_CHECKING:
     from extmem.objects.table import HandleTable
 
-__all__ = ["KernelObject", "Memory", "Payload", "Process", "SharedObject", "Ticket", "User"]
+__all__ = ["Identity", "KernelObject", "Payload", "Process", "Reference", "SharedObject", "Ticket", "User"]
+
+Identity: TypeAlias = tuple[tuple[int, int], ...]
+"""What identifies a payload: a pair of numbers for each of its handles, in order (st_dev and st_ino of a file)."""
 
 
 class Payload:
-    """The memory itself. `refs` counts all that keeps it, `kmt_refs` what keeps its KMT number, `exporters` exporting
-    memory.
+    """A shared payload, such as memory.
+
+    `refs` counts everything that keeps it alive, `kmt_refs` what keeps its KMT number alive, `exporters` the exporting
+    references.
     """
 
     __slots__ = (
-        "descriptor", "exporters", "id", "identity", "kmt", "kmt_refs", "objects", "refs", "share", "strict_kmt",
-        "tickets", "uid", "writable",
+        "descriptor", "exporters", "id", "identity", "kmt", "kmt_refs", "object_kind", "objects", "refs", "share",
+        "strict_kmt", "tickets", "type", "uid", "writable",
     )  # fmt: skip
 
     def __init__(
         self,
         payload: int,
-        identity: tuple[int, int],
+        identity: Identity,
         descriptor: bytes,
         share: Share,
         *,
+        object_kind: ObjectKind,
         uid: int,
         writable: bool,
         strict_kmt: bool,
@@ -42,49 +47,51 @@ class Payload:
         self.identity = identity
         self.descriptor = descriptor
         self.share = share
+        self.object_kind = object_kind
+        self.type: ObjectType = OBJECT_TYPES[object_kind]
         self.uid = uid  # the user whose process shared it first
-        self.writable = writable  # whether any exporter could write: a KMT import has no other rights to ask about
+        self.writable = writable  # whether any exporter could write: these are the rights of a KMT import
         self.strict_kmt = strict_kmt
         self.kmt: int | None = None
         self.refs = 0
         self.kmt_refs = 0
         self.exporters = 0
         self.objects: dict[int, SharedObject] = {}
-        self.tickets: dict[int, Ticket] = {}  # every ticket that leads here: they end with the payload
+        self.tickets: dict[int, Ticket] = {}  # all tickets for this payload: they end with it
 
 
 class KernelObject:
-    """Anything in the object directory or behind a handle. On Windows events, mutexes and sections share the directory
-    (B2).
+    """An object in the object directory or behind a handle. On Windows, events, mutexes and sections are in the same
+    directory (B2).
     """
 
-    __slots__ = ("ceiling", "handles", "id", "name", "refs", "type_name")
+    __slots__ = ("ceiling", "handles", "id", "name", "refs", "type")
 
-    def __init__(self, object_id: int, type_name: str, name: NameKey | None) -> None:
+    def __init__(self, object_id: int, object_type: ObjectType, name: NameKey | None) -> None:
         self.id = object_id
-        self.type_name = type_name
+        self.type = object_type
         self.name = name
         self.refs = 0
         self.handles = 0
-        self.ceiling = VALID_BITS  # what anybody may have of it at most
+        self.ceiling = object_type.valid  # the rights that the object can give at most
 
     def rights(self, token: Token) -> int:
-        """What `token` may have of the object. Other types are there to be told apart, not to be protected."""
-        return VALID_BITS
+        """Return the rights of `token` on the object. Objects that extmem does not share are not protected here."""
+        return self.type.valid
 
     @property
     def owner(self) -> int:
-        """The uid of its owner; objects of other types have none: -1."""
+        """The uid of its owner; -1 for objects that extmem does not share."""
         return -1
 
     @property
     def name_path(self) -> str:
-        """The full path in the creator's case, empty for unnamed objects."""
+        """The full path in the creator's case; empty for an unnamed object."""
         return "" if self.name is None else self.name.display
 
 
 class SharedObject(KernelObject):
-    """The named or unnamed object that refers to a payload; NT handles refer to it."""
+    """The named or unnamed object that refers to a payload. NT handles refer to it."""
 
     __slots__ = ("_rights", "_token", "born", "creator", "nameless", "payload", "sd", "sddl", "tickets", "writable")
 
@@ -100,16 +107,16 @@ class SharedObject(KernelObject):
         born: int,
         writable: bool,
     ) -> None:
-        super().__init__(object_id, TYPE_NAME, name)
-        self.nameless = 0  # of `refs`, those that do not keep the name
-        self.born = born  # a number that grows from object to object, over restarts too
+        super().__init__(object_id, payload.type, name)
+        self.nameless = 0  # the number of `refs` that do not keep the name
+        self.born = born  # a number that grows from object to object, across restarts too
         self.payload = payload
         self.sd = sd
         self.sddl = sddl
         self.creator = creator
         self.writable = writable
-        if not writable:  # memory that its exporter could only read gives nobody the right to write
-            self.ceiling = VALID_BITS & ~RESOURCE_WRITE
+        if not writable:  # an exporter that can only read gives no one the right to write
+            self.ceiling &= ~self.type.modify
         self.tickets: dict[int, Ticket] = {}
         self._token: Token | None = None
         self._rights = 0
@@ -120,16 +127,17 @@ class SharedObject(KernelObject):
         return int(self.sd.owner.rpartition("-")[2])
 
     def rights(self, token: Token) -> int:
-        """`security.allowed`, remembered for the last token: nearly all openers of an object are one user."""
+        """`security.allowed`, cached for the last token: nearly all openers of an object are one user."""
         if token is not self._token and token != self._token:
-            self._rights = allowed(self.sd, token)
+            self._rights = allowed(self.sd, token, self.type)
             self._token = token
         return self._rights
 
 
-class Memory:
-    """One process's view of a payload. For exporting ones `granted` and `inherit` are what their handles get (B29,
-    B32).
+class Reference:
+    """A reference of one process to a payload, which an object of one of its devices holds (a VkDeviceMemory, say).
+
+    For an exporting reference, `granted` and `inherit` are the rights and the flag of its handles (B29, B32).
     """
 
     __slots__ = ("exporting", "granted", "inherit", "keeps", "object", "payload")
@@ -153,9 +161,7 @@ class Memory:
 
 
 class User:
-    """A user whose processes have sent tickets that are in flight: all of them, and those that were demoted, oldest
-    first.
-    """
+    """A user whose processes have sent tickets that are in flight: all of them, and the demoted ones, oldest first."""
 
     __slots__ = ("tickets", "uid", "weak")
 
@@ -166,18 +172,20 @@ class User:
 
 
 class Ticket:
-    """A reference in flight. `keeps` is what it keeps alive now: nothing, once demoted. `sender` is None once that has
-    ended.
+    """A reference in flight.
+
+    `source` is what the sender offered: "reference", "handle" or "kmt". `keeps` is what the ticket keeps alive now:
+    nothing, once it is demoted. `sender` is None after the sender has ended.
     """
 
-    __slots__ = ("granted", "id", "keeps", "kind", "object", "payload", "sender", "user")
+    __slots__ = ("granted", "id", "keeps", "object", "payload", "sender", "source", "user")
 
     def __init__(
         self,
         ticket: int,
         user: User,
         sender: Process | None,
-        kind: str,
+        source: str,
         payload: Payload,
         shared: SharedObject | None,
         granted: int,
@@ -186,7 +194,7 @@ class Ticket:
         self.id = ticket
         self.user = user
         self.sender = sender
-        self.kind = kind
+        self.source = source
         self.payload = payload
         self.object = shared
         self.granted = granted
@@ -194,11 +202,14 @@ class Ticket:
 
 
 class Process:
-    """A client: its token, its handle table and all that it holds. `parent` is who started it, until it shows up."""
+    """A client: its token, its handle table and all that it holds.
+
+    `parent` is the process that started it, until it connects.
+    """
 
     __slots__ = (
-        "announced_objects", "announced_payloads", "children", "ended", "given", "id", "memories", "next_memory",
-        "objects", "parent", "pid", "table", "tickets", "token",
+        "announced_objects", "announced_payloads", "children", "ended", "given", "id", "next_reference", "objects",
+        "parent", "pid", "references", "table", "tickets", "token",
     )  # fmt: skip
 
     def __init__(self, process: int, token: Token, pid: int, table: HandleTable) -> None:
@@ -207,12 +218,12 @@ class Process:
         self.pid = pid
         self.table = table
         self.parent: Process | None = None
-        self.children = 0  # inherited ones that have not shown up
-        self.given = 0  # handles that it put into others' tables and that count against it
+        self.children = 0  # the number of inheriting children that have not connected yet
+        self.given = 0  # the number of handles that it put into other tables and that count against it
         self.ended = False
-        self.objects = 0  # live shared objects that it made
-        self.memories: dict[int, Memory] = {}
-        self.next_memory = 1
+        self.objects = 0  # the number of live shared objects that it created
+        self.references: dict[int, Reference] = {}
+        self.next_reference = 1
         self.tickets: dict[int, Ticket] = {}
         self.announced_payloads: dict[int, Payload] = {}
         self.announced_objects: dict[int, SharedObject] = {}

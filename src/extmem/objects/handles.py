@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from extmem.objects.access import MAXIMUM_ALLOWED, requested
+from extmem.objects.access import MAXIMUM_ALLOWED
 from extmem.objects.core import Core
 from extmem.objects.entities import KernelObject, Process
 from extmem.objects.names import resolve_name
+from extmem.objects.object_types import foreign_type
 from extmem.objects.results import HandleInfo
 from extmem.objects.security import Token, grant
 from extmem.objects.status import Refused, Status
@@ -17,19 +18,20 @@ __all__ = ["Handles"]
 class Handles(Core):
     """Operations on handle tables."""
 
-    def get_handle(self, process: int, memory: int) -> int:
-        """A new handle to the object that this memory exports, with the access and inherit flag of the export (B29),
-        never checked against the object's own security (B32). The caller owns it: it outlives the memory (B77).
+    def get_handle(self, process: int, reference: int) -> int:
+        """Return a new handle to the object that this reference exports, with the access and the inherit flag of the
+        export (B29). It is not checked against the object's own security (B32). It outlives the reference (B77).
 
-        Refused INVALID_PARAMETER for memory that was imported or is shared by KMT, INVALID_HANDLE, QUOTA_EXCEEDED.
+        Refused INVALID_PARAMETER for a reference that was imported or is shared by KMT, INVALID_HANDLE, QUOTA_EXCEEDED.
         """
         owner = self._process(process)
-        found = self._memory(owner, memory)
+        found = self._reference(owner, reference)
         if found.object is None or not found.exporting:
-            why = "is shared by KMT number" if found.object is None else "was imported, not exported"
+            why = "is shared by KMT number" if found.object is None else "was imported here, not exported"
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"Memory object {memory} {why}, so it has no NT handle to give. Export it as an NT handle to get one.",
+                f"The payload of reference {reference} {why}, so it has no NT handle. Export it by NT handle to get "
+                "one.",
             )
         return self._add_handle(owner, found.object, found.granted, FLAG_INHERIT if found.inherit else 0)
 
@@ -40,7 +42,7 @@ class Handles(Core):
         owner = self._process(process)
         shared = self._find_named(name)
         token = owner.token
-        granted = grant(shared.rights(token), desired, user=token.uid, ceiling=shared.ceiling)
+        granted = grant(shared.rights(token), desired, shared.type, user=token.uid, ceiling=shared.ceiling)
         return self._add_handle(owner, shared, granted, FLAG_INHERIT if inherit else 0)
 
     def close_handle(self, process: int, handle: int) -> None:
@@ -122,7 +124,7 @@ class Handles(Core):
             granted=entry.granted,
             object=found.id,
             name=found.name_path,
-            type_name=found.type_name,
+            type_name=found.type.name,
             handle_count=found.handles,
             pointer_count=found.refs,
         )
@@ -150,7 +152,7 @@ class Handles(Core):
         `remove_foreign`. Refused OBJECT_NAME_COLLISION, OBJECT_TYPE_MISMATCH, or what `resolve_name` says.
         """
         key = resolve_name(name, self.session)
-        other = KernelObject(self._fresh_id(self._objects), type_name, key)
+        other = KernelObject(self._fresh_id(self._objects), foreign_type(type_name), key)
         self._directory.add_foreign(other, key)
         self._objects[other.id] = other
         return other.id
@@ -203,12 +205,12 @@ class Handles(Core):
     @staticmethod
     def _enlarged(source: Entry, desired: int, caller: Token, receiver: Token) -> int:
         """The access of a duplicate that asks for a mask of its own (B37, B38)."""
-        wanted = requested(desired)
         target = source.object
+        wanted = target.type.requested(desired)
         named = wanted & ~MAXIMUM_ALLOWED
         if named & ~source.granted:
             for token in (caller, receiver):
-                grant(target.rights(token), named, user=token.uid, ceiling=target.ceiling)
+                grant(target.rights(token), named, target.type, user=token.uid, ceiling=target.ceiling)
         if wanted == named:
             return named
         both = target.rights(caller) & target.rights(receiver) & target.ceiling

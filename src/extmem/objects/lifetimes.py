@@ -1,8 +1,8 @@
-"""Who keeps what alive: the one table. The model counts references by it and the documentation prints it.
+"""What keeps what alive: the one table. The model counts references by it and the documentation prints it.
 
-A payload lives while anything keeps it, and a shared object likewise; its name, while something keeps that too, and
-once it is gone it does not come back; a KMT number while a *memory object* keeps it (B58), or with `strict_kmt` only
-while an exporting one exists (G7).
+A payload exists while anything keeps it, and so does a shared object. A name exists while something keeps it, and does
+not return once it has ended. A KMT number exists while a *reference* keeps it (B58), or with `strict_kmt` only while an
+exporting one exists (G7).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["KEEPS", "Holder", "Keeps"]
 
 
 class Keeps(NamedTuple):
-    """What one holder keeps alive, each 0 or 1: the counts that the model adds when the holder comes and takes when it
-    goes.
+    """What one holder keeps alive, each 0 or 1: the model adds these counts when the holder begins, and subtracts them
+    when it ends.
     """
 
     payload: int
@@ -27,9 +27,9 @@ class Keeps(NamedTuple):
 
 
 class Holder(Enum):
-    """Everything that could keep something alive, in the words of the documentation."""
+    """Everything that may keep something alive, in the words of the documentation."""
 
-    EXPORTING_MEMORY = "exporting memory object"
+    EXPORTER = "exporting memory object"
     NT_HANDLE = "open NT handle, in any process"
     IMPORTED_NT = "imported memory object, NT type"
     IMPORTED_KMT = "imported memory object, KMT type"
@@ -45,7 +45,7 @@ class Holder(Enum):
 
 KEEPS: Final[Mapping[Holder, Keeps]] = MappingProxyType(
     {
-        Holder.EXPORTING_MEMORY: Keeps(payload=1, object=1, name=1, kmt=1),
+        Holder.EXPORTER: Keeps(payload=1, object=1, name=1, kmt=1),
         Holder.NT_HANDLE: Keeps(payload=1, object=1, name=1, kmt=0),  # B65
         Holder.IMPORTED_NT: Keeps(payload=1, object=1, name=1, kmt=0),  # B73, G9
         Holder.IMPORTED_KMT: Keeps(payload=1, object=0, name=0, kmt=1),  # B58

@@ -1,13 +1,13 @@
-"""The object manager's model: one class out of its subjects.
+"""The object manager's model: one class, composed of its subjects.
 
-- `core`: state, processes, and when things end
-- `memories`: export, import, free
+- `core`: state, processes, and when objects end
+- `references`: export, import, release
 - `handles`: open, duplicate, close, compare, flags
 - `tickets`: references in flight
 - `restore`: announcing and describing what a process holds
-- `snapshot`: telling the state
+- `snapshot`: reading the state
 
-It is pure: no clock, no randomness of its own, no operating system. Whoever runs it serializes the calls.
+It is pure: no clock, no randomness of its own, no operating system. The caller serializes the calls.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["ObjectManager"]
 class ObjectManager(Handles, Restoring, Snapshots):
     """Names, shared objects, handle tables and KMT numbers of one session, for any number of processes.
 
-    Every call names the calling process by the id from `attach`, and answers or raises `Refused`, in which case nothing
-    has changed (but for `duplicate` with `close_source`, B40, and `restore`). Ids of payloads and objects are random
+    Every call takes the id of the calling process from `attach`. It returns, or raises `Refused`, and then nothing has
+    changed (except by `duplicate` with `close_source`, B40, and `restore`). Ids of payloads and objects are random
     63-bit numbers.
     """

@@ -1,23 +1,24 @@
-"""What a client announces again after the object manager was killed: one frozen record per thing that it holds.
+"""What a client announces after the object manager was killed: one frozen record for each thing that it holds.
 
-The client keeps these as it goes (`ObjectManager.describe` gives the same from the manager's side). Ids of payloads and
-shared objects are random 63-bit numbers that stay the same over a restore, so several clients' announcements of one
-thing can be told to be one; ids of memory objects and handle values belong to the process and are restored as they
-were.
+The client keeps these while it runs; `ObjectManager.describe` returns the same from the manager's side. Ids of payloads
+and shared objects are random 63-bit numbers that stay the same across a restore, so that announcements of one thing by
+several clients can be recognised as one. Numbers of references and handle values belong to the process, and are
+restored as they were.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extmem.sharing.kinds import Share
+from extmem.objects.entities import Identity
+from extmem.sharing.kinds import ObjectKind, Share
 
 __all__ = [
     "HandleRecord",
     "Held",
-    "MemoryRecord",
     "ObjectRecord",
     "PayloadRecord",
+    "ReferenceRecord",
     "Restored",
     "RestoredPayload",
     "TicketRecord",
@@ -26,24 +27,24 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PayloadRecord:
-    """A payload: its id, the kernel's identity of its fd (st_dev, st_ino), its KMT number while that is alive, and the
-    user whose process shared it first.
-    """
+    """A payload. `kmt` is its KMT number while that is alive, `uid` the user whose process shared it first."""
 
     payload: int
-    identity: tuple[int, int]
+    identity: Identity
     descriptor: bytes
     share: Share
     writable: bool
     kmt: int | None = None
     strict_kmt: bool = False
     uid: int = 0
+    object_kind: ObjectKind = ObjectKind.MEMORY
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectRecord:
-    """A shared object: `name` is the full path or None, `sddl` its security by `format_sddl`, owner included; of two
-    objects that had one name, the one with the higher `born` had it last.
+    """A shared object: `name` is the full path or None, `sddl` its security by `format_sddl`, owner included.
+
+    Of two objects that had one name, the one with the higher `born` had it last.
     """
 
     object: int
@@ -56,10 +57,10 @@ class ObjectRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryRecord:
-    """A memory object. For exporting ones `granted` and `inherit` are those that its handles will get (B29)."""
+class ReferenceRecord:
+    """A reference. For an exporting one, `granted` and `inherit` are those that its handles get (B29)."""
 
-    memory: int
+    reference: int
     payload: int
     object: int | None
     exporting: bool
@@ -80,10 +81,10 @@ class HandleRecord:
 
 @dataclass(frozen=True, slots=True)
 class TicketRecord:
-    """A ticket in flight from this process whose time is not over. `kind` is "memory", "handle" or "kmt"."""
+    """A ticket in flight from this process, not demoted. `source` is "reference", "handle" or "kmt"."""
 
     ticket: int
-    kind: str
+    source: str
     payload: int
     object: int | None
     granted: int
@@ -95,15 +96,17 @@ class Held:
 
     payloads: tuple[PayloadRecord, ...] = ()
     objects: tuple[ObjectRecord, ...] = ()
-    memories: tuple[MemoryRecord, ...] = ()
+    references: tuple[ReferenceRecord, ...] = ()
     handles: tuple[HandleRecord, ...] = ()
     tickets: tuple[TicketRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RestoredPayload:
-    """How an announced payload came out: its id from now on (another client's, if that one announced the same memory
-    under another id first) and its KMT number (None if it had none or another payload has that number now).
+    """The result of announcing a payload: its id from now on, and its KMT number.
+
+    The id is another client's if that one announced the same payload under another id first. The number is None if the
+    payload had none, or if another payload has that number now.
     """
 
     payload: int
@@ -112,7 +115,7 @@ class RestoredPayload:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """How `ObjectManager.restore` went: `nameless` are objects whose names were taken meanwhile."""
+    """The result of `ObjectManager.restore`: `nameless` are objects whose names were taken in the meantime."""
 
     payloads: tuple[RestoredPayload, ...]
     nameless: tuple[int, ...]

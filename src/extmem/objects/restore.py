@@ -1,11 +1,11 @@
-"""Putting a process's holdings back after the object manager was killed, and telling them (design of `records`).
+"""Restoring what a process held after the object manager was killed, and describing what it holds (`records`).
 
-How this works. A re-connected client announces payloads, then the objects on them, then its memory objects, handles and
-tickets. Announcements of several clients about one payload (same kernel identity) or object (same id) merge. What is
-announced is held by the announcement itself until `restore_done`, so that nothing ends half-way; what nobody turned out
-to hold ends then. Two objects may claim one name: it is the one's that was made last, since the other must have ended
-before; the other lives on without its name. Records come from clients and are checked for contradictions like any other
-input. That a process held what it announces is for the caller to prove (the broker signs records).
+How this works. A client that connects again announces payloads, then the objects on them, then its references, handles
+and tickets. Announcements of several clients about one payload (same identity) or object (same id) merge. The
+announcement itself holds what is announced until `restore_done`, so that nothing ends half-way; what has no other
+holder ends then. If two objects claim one name, the one that was created last gets it, since the other must have lost
+the name before; the other stays without a name. Records come from clients and are checked for contradictions like any
+other input. The caller must prove that a process held what it announces (the broker signs records).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from extmem.objects.access import VALID_BITS
-from extmem.objects.entities import Memory, Payload, Process, SharedObject, Ticket, User
+from extmem.objects.entities import Identity, Payload, Process, Reference, SharedObject, Ticket, User
 from extmem.objects.lifetimes import KEEPS, Holder
 from extmem.objects.names import NameKey, parse_path
+from extmem.objects.object_types import OBJECT_TYPES
 from extmem.objects.records import (
     HandleRecord,
     Held,
-    MemoryRecord,
     ObjectRecord,
     PayloadRecord,
+    ReferenceRecord,
     Restored,
     RestoredPayload,
     TicketRecord,
@@ -36,12 +36,12 @@ from extmem.sharing.kinds import Share
 
 __all__ = ["Restoring"]
 
-_EXPORTING: Final = KEEPS[Holder.EXPORTING_MEMORY]
+_EXPORTER: Final = KEEPS[Holder.EXPORTER]
 _IMPORTED_NT: Final = KEEPS[Holder.IMPORTED_NT]
 _IMPORTED_KMT: Final = KEEPS[Holder.IMPORTED_KMT]
-_KINDS: Final = ("memory", "handle", "kmt")
+_SOURCES: Final = ("reference", "handle", "kmt")
 _ID_MAX: Final = (1 << 63) - 1
-_MEMORY_MAX: Final = (1 << 53) - 1
+_REFERENCE_MAX: Final = (1 << 53) - 1
 
 
 class Restoring(Tickets):
@@ -50,12 +50,12 @@ class Restoring(Tickets):
     # -- announcing -------------------------------------------------------------------------------------------------
 
     def restore(self, process: int, held: Held) -> Restored:
-        """Announce everything at once. On Refused, what was announced before the refused record stays as it is."""
+        """Announce everything. On Refused, what was announced before the refused record stays."""
         try:
             payloads = tuple(self.restore_payload(process, record) for record in held.payloads)
             named = [(record, self.restore_object(process, record)) for record in held.objects]
-            for memory in held.memories:
-                self.restore_memory(process, memory)
+            for reference in held.references:
+                self.restore_reference(process, reference)
             for handle in held.handles:
                 self.restore_handle(process, handle)
             for ticket in held.tickets:
@@ -65,7 +65,7 @@ class Restoring(Tickets):
         return Restored(payloads, tuple(record.object for record, kept in named if not kept))
 
     def restore_payload(self, process: int, record: PayloadRecord) -> RestoredPayload:
-        """Announce a payload; `record.payload` is how this process's further records call it.
+        """Announce a payload. The further records of this process use the id `record.payload`.
 
         Refused INVALID_PARAMETER when it contradicts an earlier announcement, QUOTA_EXCEEDED.
         """
@@ -73,23 +73,29 @@ class Restoring(Tickets):
         share = Share(record.share)
         self._check_share(share)
         self._check_descriptor(record.descriptor)
+        self._check_handle_count(len(record.identity))
         _check_id("payload", record.payload, _ID_MAX)
         if share is Share.NT and record.kmt is not None:
             raise _contradiction(f"payload {record.payload} is shared by NT handle and has KMT number {record.kmt:#x}")
         limits = self.limits
-        if len(owner.announced_payloads) >= limits.memories + limits.handles + limits.tickets:
+        if len(owner.announced_payloads) >= limits.references + limits.handles + limits.tickets:
             raise Refused(
                 Status.QUOTA_EXCEEDED,
-                f"This process announced {len(owner.announced_payloads)} payloads, more than it can hold.",
+                f"This process announced {len(owner.announced_payloads)} payloads, more than it can hold. Announce "
+                "what it held.",
             )
         payload = self._by_identity.get(record.identity)
         earlier = owner.announced_payloads.get(record.payload)
         if earlier is not None and earlier is not payload:
-            raise _contradiction(f"payload {record.payload} was announced with another identity than {record.identity}")
+            raise _contradiction(f"payload {record.payload} was announced with another identity")
         if payload is not None and payload.share is not share:
             raise _contradiction(f"payload {payload.id} is shared by {payload.share.name}, not by {share.name}")
+        if payload is not None and payload.object_kind is not record.object_kind:
+            raise _contradiction(
+                f"payload {payload.id} is {payload.type.noun}, not {OBJECT_TYPES[record.object_kind].noun}"
+            )
         if payload is None and record.payload in self._payloads:
-            raise _contradiction(f"payload {record.payload} was announced with another identity than {record.identity}")
+            raise _contradiction(f"payload {record.payload} was announced with another identity")
         if earlier is None:
             number_is_free = record.kmt is not None and self._kmt.available(record.kmt)
             if payload is None:
@@ -97,6 +103,7 @@ class Restoring(Tickets):
                     record.identity,
                     record.descriptor,
                     share,
+                    record.object_kind,
                     uid=record.uid,
                     writable=False,
                     strict_kmt=record.strict_kmt,
@@ -114,9 +121,9 @@ class Restoring(Tickets):
         return RestoredPayload(payload.id, payload.kmt)
 
     def restore_object(self, process: int, record: ObjectRecord) -> bool:
-        """Announce a shared object, its payload announced before. False: it came back without its name, which is taken.
+        """Announce a shared object whose payload is announced. Return False if its name is taken: it has none then.
 
-        Refused INVALID_PARAMETER for contradictions, or what `parse_sddl` and `parse_path` say.
+        Refused INVALID_PARAMETER for contradictions, or what `parse_sddl` and `parse_path` raise.
         """
         owner = self._process(process)
         payload = self._announced_payload(owner, record.payload)
@@ -137,55 +144,55 @@ class Restoring(Tickets):
             self._announce(owner, payload, shared)
         return record.name is None or shared.name is not None
 
-    def restore_memory(self, process: int, record: MemoryRecord) -> None:
-        """Announce a memory object; it gets back the id that the process knows it by."""
+    def restore_reference(self, process: int, record: ReferenceRecord) -> None:
+        """Announce a reference. It gets the number that the process has for it."""
         owner = self._process(process)
         payload, shared = self._announced(owner, record.payload, record.object)
-        _check_id("memory object", record.memory, _MEMORY_MAX)
-        self._memory_room(owner)
-        if record.memory in owner.memories:
-            raise _contradiction(f"memory object {record.memory} exists in process {owner.pid} already")
-        keeps = _EXPORTING if record.exporting else _IMPORTED_KMT if shared is None else _IMPORTED_NT
-        granted = self._kmt_rights(payload) if shared is None else record.granted & VALID_BITS & shared.ceiling
-        following = max(owner.next_memory, record.memory + 1)
-        owner.next_memory = record.memory
-        self._add_memory(
+        _check_id("reference", record.reference, _REFERENCE_MAX)
+        self._reference_room(owner)
+        if record.reference in owner.references:
+            raise _contradiction(f"the reference {record.reference} exists in process {owner.pid} already")
+        keeps = _EXPORTER if record.exporting else _IMPORTED_KMT if shared is None else _IMPORTED_NT
+        granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
+        following = max(owner.next_reference, record.reference + 1)
+        owner.next_reference = record.reference
+        self._add_reference(
             owner,
-            Memory(
+            Reference(
                 payload, shared, keeps, granted, exporting=record.exporting, inherit=record.inherit and record.exporting
             ),
         )
-        owner.next_memory = following
+        owner.next_reference = following
 
     def restore_handle(self, process: int, record: HandleRecord) -> None:
-        """Announce a handle; it gets back its value. Refused INVALID_PARAMETER when that is in use or none."""
+        """Announce a handle. It gets its old value. Refused INVALID_PARAMETER for a value in use or an invalid one."""
         owner = self._process(process)
         shared = self._announced_object(owner, record.object)
         flags = (FLAG_INHERIT if record.inherit else 0) | (FLAG_PROTECT if record.protect else 0)
-        owner.table.put(record.value, Entry(shared, record.granted & VALID_BITS & shared.ceiling, flags))
+        owner.table.put(record.value, Entry(shared, record.granted & shared.ceiling, flags))
         self._retain_handle(shared)
 
     def restore_ticket(self, process: int, record: TicketRecord) -> None:
-        """Announce a ticket that this process has sent and knows not to be claimed yet."""
+        """Announce a ticket that this process has sent and that is not known to be claimed."""
         owner = self._process(process)
         payload, shared = self._announced(owner, record.payload, record.object)
         _check_id("ticket", record.ticket, (1 << 128) - 1)
         if record.ticket in self._tickets:
             raise _contradiction("the ticket is in flight already")
         if (
-            record.kind not in _KINDS
-            or (record.kind == "handle" and shared is None)
-            or (record.kind == "kmt" and shared is not None)
+            record.source not in _SOURCES
+            or (record.source == "handle" and shared is None)
+            or (record.source == "kmt" and shared is not None)
         ):
-            raise _contradiction(f"a ticket of kind {record.kind!r} for memory shared by {payload.share.name}")
+            raise _contradiction(f"a ticket for a {record.source!r} on a payload shared by {payload.share.name}")
         self._ticket_room(owner.token.uid)
-        granted = self._kmt_rights(payload) if shared is None else record.granted & VALID_BITS & shared.ceiling
+        granted = self._kmt_rights(payload) if shared is None else record.granted & shared.ceiling
         keeps = self._ticket_keeps(shared)
         user = User(owner.token.uid)
-        self._put_ticket(Ticket(record.ticket, user, owner, record.kind, payload, shared, granted, keeps))
+        self._put_ticket(Ticket(record.ticket, user, owner, record.source, payload, shared, granted, keeps))
 
     def restore_done(self, process: int) -> None:
-        """This process has announced all: what it named but nobody holds ends now."""
+        """End the announcements of a process: what it announced and no one holds ends now."""
         for _ in self.finishing(process):
             pass
 
@@ -196,8 +203,10 @@ class Restoring(Tickets):
     # -- describing -------------------------------------------------------------------------------------------------
 
     def describe(self, process: int) -> Held:
-        """All that a process holds, as it would announce it to a new manager. Demoted tickets are not part of it: they
-        keep nothing, and what they stand for may be announced later, by another process.
+        """Return all that a process holds, as it would announce it to a new manager.
+
+        Demoted tickets are not part of it: they keep nothing alive, and another process may announce their payload
+        later.
         """
         owner = self._process(process)
         payloads: dict[int, PayloadRecord] = {}
@@ -209,11 +218,11 @@ class Restoring(Tickets):
             if shared is not None and shared.id not in objects:
                 objects[shared.id] = self.object_record(shared.id)
 
-        memories = []
-        for number, m in owner.memories.items():
+        references = []
+        for number, m in owner.references.items():
             note(m.payload, m.object)
             shared_id = None if m.object is None else m.object.id
-            memories.append(MemoryRecord(number, m.payload.id, shared_id, m.exporting, m.granted, m.inherit))
+            references.append(ReferenceRecord(number, m.payload.id, shared_id, m.exporting, m.granted, m.inherit))
         handles = []
         for value, entry in owner.table:
             if isinstance(shared := entry.object, SharedObject):
@@ -230,21 +239,25 @@ class Restoring(Tickets):
                 continue
             note(t.payload, t.object)
             shared_id = None if t.object is None else t.object.id
-            tickets.append(TicketRecord(t.id, t.kind, t.payload.id, shared_id, t.granted))
-        return Held(tuple(payloads.values()), tuple(objects.values()), tuple(memories), tuple(handles), tuple(tickets))
+            tickets.append(TicketRecord(t.id, t.source, t.payload.id, shared_id, t.granted))
+        return Held(
+            tuple(payloads.values()), tuple(objects.values()), tuple(references), tuple(handles), tuple(tickets)
+        )
 
-    def find_payload(self, identity: tuple[int, int]) -> int | None:
-        """The live payload that is known by this identity."""
+    def find_payload(self, identity: Identity) -> int | None:
+        """Return the id of the live payload with this identity, or None."""
         found = self._by_identity.get(identity)
         return None if found is None else found.id
 
     def payload_record(self, payload: int) -> PayloadRecord:
-        """What a client that holds something of this payload must remember of it. KeyError for an unknown id."""
+        """Return what a client that holds something of this payload must keep of it. KeyError for an unknown id."""
         p = self._payloads[payload]
-        return PayloadRecord(p.id, p.identity, p.descriptor, p.share, p.writable, p.kmt, p.strict_kmt, p.uid)
+        return PayloadRecord(
+            p.id, p.identity, p.descriptor, p.share, p.writable, p.kmt, p.strict_kmt, p.uid, p.object_kind
+        )
 
     def object_record(self, shared: int) -> ObjectRecord:
-        """What a client that holds something of this shared object must remember of it. KeyError for an unknown id."""
+        """Return what a client that holds something of this object must keep of it. KeyError for an unknown id."""
         s = self._objects[shared]
         if not isinstance(s, SharedObject):
             raise KeyError(shared)
@@ -256,11 +269,13 @@ class Restoring(Tickets):
     def _restore_new_object(self, owner: Process, payload: Payload, record: ObjectRecord) -> SharedObject:
         if payload.share is not Share.NT:
             raise _contradiction(
-                f"shared object {record.object} is said to be on payload {payload.id}, which is shared by KMT"
+                f"shared object {record.object} is announced on payload {payload.id}, which is shared by KMT"
             )
-        sd = parse_sddl(record.sddl, Token(record.owner, owner.token.gid))
+        sd = parse_sddl(record.sddl, Token(record.owner, owner.token.gid), payload.type)
         if sd.owner != user_sid(record.owner):
-            raise _contradiction(f"shared object {record.object} is said to be user {record.owner}'s and {sd.owner}'s")
+            raise _contradiction(
+                f"shared object {record.object} is announced with the owners {record.owner} and {sd.owner}"
+            )
         key: NameKey | None = None
         if record.name is not None:
             key = parse_path(record.name, self.session)
@@ -300,7 +315,7 @@ def _check_id(what: str, number: int, top: int) -> None:
     if not 0 < number <= top:
         raise Refused(
             Status.INVALID_PARAMETER,
-            f"{number:#x} can't be the id of any {what}. Announce the id that the object manager gave.",
+            f"{number:#x} cannot be the id of a {what}. Announce the id that the object manager gave.",
         )
 
 

@@ -1,6 +1,6 @@
-"""What the object manager's calls take and give: plain immutable records, no state.
+"""What the calls of the object manager take and return: plain immutable records.
 
-Those of the hot path are named tuples: a frozen dataclass takes longer to make than an import takes to look up.
+Those of the hot path are named tuples: creating a frozen dataclass takes longer than the look-up of an import.
 """
 
 from __future__ import annotations
@@ -8,59 +8,64 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["TYPE_NAME", "Claimed", "Exported", "HandleInfo", "Imported", "Limits"]
+from extmem.sharing.kinds import ObjectKind
 
-TYPE_NAME = "DxgkSharedResource"
-"""Type name of the objects that refer to shared memory (B25), as NtQueryObject tells it."""
+__all__ = ["Claimed", "Exported", "HandleInfo", "Imported", "Limits"]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one process may hold, or one user where it says so. Going beyond is refused with QUOTA_EXCEEDED; what is
-    held stays.
+    """The number of things that one process may hold, or one user where a field states it.
+
+    A call that exceeds a limit is refused with QUOTA_EXCEEDED. What is held stays.
     """
 
     handles: int = 65_536
-    memories: int = 65_536
+    references: int = 65_536
     objects: int = 65_536
     tickets: int = 16_384
-    """In flight, of all processes of one user."""
+    """Tickets in flight, of all processes of one user."""
     children: int = 256
-    """Inherited processes that have not shown up yet."""
+    """Inheriting processes that have not connected yet."""
     descriptor: int = 4_096
     """Bytes of one payload's descriptor."""
+    payload_handles: int = 4_096
+    """Handles of one payload."""
 
 
 class Exported(NamedTuple):
-    """A memory object that shares its payload: ids of the memory object (per process), the payload and the shared
-    object (both stable, also over a restore), or the KMT number. `object` is None for KMT shares, `kmt` for NT shares.
+    """A reference that shares its payload: the number of the reference (of the process), the ids of the payload and of
+    the shared object (both stay the same across a restore), or the KMT number.
+
+    `object` is None for KMT shares, `kmt` is None for NT shares.
     """
 
-    memory: int
+    reference: int
     payload: int
     object: int | None
     kmt: int | None
 
 
 class Imported(NamedTuple):
-    """A new memory object on an existing payload. `granted` has RESOURCE_WRITE (0x1) when it may be written.
+    """A new reference to an existing payload. `granted` contains the type's right to modify if it may be written.
 
-    `name` is the full path with the creator's case, None for unnamed objects and KMT imports.
+    `name` is the full path in the creator's case; None for unnamed objects and KMT imports.
     """
 
-    memory: int
+    reference: int
     payload: int
     object: int | None
     granted: int
     kmt: int | None
     name: str | None
+    object_kind: ObjectKind
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a ticket led to. Exactly one is set: a new handle of the claimer, a new memory object, or a KMT number.
+    """What a claimed ticket gives. Exactly one is set: a new handle of the claimer, a new reference, or a KMT number.
 
-    `ticket` is for `put_back`, and nobody else.
+    `ticket` is for `put_back` alone.
     """
 
     handle: int | None = None
@@ -71,8 +76,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class HandleInfo:
-    """NtQueryObject and GetHandleInformation of one handle. `name` is the full path, empty for unnamed objects;
-    `object` is the shared object's id; `pointer_count` counts handles and everything else that holds the object.
+    """NtQueryObject and GetHandleInformation of one handle.
+
+    `name` is the full path, empty for an unnamed object. `object` is the id of the shared object. `pointer_count`
+    counts the handles and everything else that holds the object.
     """
 
     inherit: bool

@@ -1,9 +1,9 @@
-"""Security descriptors as text: the subset of SDDL that means something for shared memory (B33, B34).
+"""Security descriptors as text: the subset of SDDL that applies to shared objects (B33, B34).
 
-How this works. One cursor walks the text and every refusal names its position. Understood are `O:`, `G:` and `D:`, DACL
+How this works. One cursor walks the text and every refusal names its position. Accepted are `O:`, `G:` and `D:`, DACL
 flags P, AI, AR and NO_ACCESS_CONTROL, ACEs of type A and D with flags OI CI NP IO, rights in letters (those that the
 type has) or as a number, and the trustees WD, OW, S-1-1-0, S-1-3-4, S-1-22-1-<uid>, S-1-22-2-<gid>. All else is an
-error: a descriptor that is half understood protects nothing. Size is bounded, since the text comes from other
+error: a descriptor of which a part is ignored does not protect. The size is bounded, since the text comes from other
 processes.
 """
 
@@ -13,6 +13,7 @@ import re
 from typing import Final, NoReturn
 
 from extmem.objects import access
+from extmem.objects.object_types import ObjectType
 from extmem.objects.security import (
     EVERYONE,
     OWNER_RIGHTS,
@@ -27,7 +28,7 @@ from extmem.objects.security import (
 )
 from extmem.objects.status import Refused, Status
 
-__all__ = ["MAX_ACES", "MAX_LENGTH", "format_sddl", "parse_sddl"]
+__all__ = ["MAX_ACES", "MAX_LENGTH", "format_sddl", "parse_sddl", "rights_of"]
 
 MAX_LENGTH: Final = 4096
 MAX_ACES: Final = 64
@@ -41,11 +42,10 @@ _RIGHTS: Final = {
     "SD": access.DELETE,
     "WD": access.WRITE_DAC,
     "WO": access.WRITE_OWNER,
-    "CC": access.RESOURCE_WRITE,  # SDDL's word for the type's lowest own right
 }
-_OTHER_TYPES: Final = frozenset(
-    ("DC", "LC", "SW", "RP", "WP", "DT", "LO", "CR", "FA", "FR", "FW", "FX", "KA", "KR", "KW", "KX", "NR", "NW", "NX")
-)
+_SPECIFIC: Final = ("CC", "DC", "LC", "SW", "RP", "WP", "DT", "LO", "CR")
+"""The letters for the specific rights of any type, from bit 0 on."""
+_OTHER_TYPES: Final = frozenset((*_SPECIFIC, "FA", "FR", "FW", "FX", "KA", "KR", "KW", "KX", "NR", "NW", "NX"))
 _ACE_FLAGS: Final = {
     "OI": AceFlag.OBJECT_INHERIT,
     "CI": AceFlag.CONTAINER_INHERIT,
@@ -60,8 +60,14 @@ _NULL_DACL: Final = "NO_ACCESS_CONTROL"
 _ID_MAX: Final = 0xFFFF_FFFE  # 0xFFFFFFFF means "no id" to the kernel
 
 
-def parse_sddl(text: str, token: Token) -> SecurityDescriptor:
-    """The descriptor that `text` means when `token`'s process creates an object with it.
+def rights_of(object_type: ObjectType) -> dict[str, int]:
+    """Return the letters of the rights of a type, with their bits."""
+    specific = {letters: 1 << bit for bit, letters in enumerate(_SPECIFIC)}
+    return _RIGHTS | {letters: bit for letters, bit in specific.items() if bit & object_type.valid}
+
+
+def parse_sddl(text: str, token: Token, object_type: ObjectType) -> SecurityDescriptor:
+    """Return the descriptor that `text` describes when `token`'s process creates an object of that type with it.
 
     Owner and group default to the token's. Raises Refused INVALID_SECURITY_DESCR (what, and at which position),
     UNKNOWN_REVISION for a SID that is not of revision 1, INVALID_OWNER for an owner that the token may not name.
@@ -72,11 +78,12 @@ def parse_sddl(text: str, token: Token) -> SecurityDescriptor:
             f"The security descriptor has {len(text)} characters, at most {MAX_LENGTH} are allowed. Use fewer ACEs, "
             "or a group.",
         )
-    return _Parser(text).descriptor(token)
+    return _Parser(text, object_type).descriptor(token)
 
 
-def format_sddl(sd: SecurityDescriptor) -> str:
-    """The text of a descriptor; `parse_sddl` of it, by the owner's token, gives an equal descriptor."""
+def format_sddl(sd: SecurityDescriptor, object_type: ObjectType) -> str:
+    """Return the text of a descriptor. `parse_sddl` of it, with the owner's token, gives an equal descriptor."""
+    letters = rights_of(object_type)
     flags = "".join(
         word
         for word, bit in (
@@ -86,19 +93,19 @@ def format_sddl(sd: SecurityDescriptor) -> str:
         )
         if sd.flags & bit
     )
-    body = _NULL_DACL if sd.dacl is None else "".join(_format_ace(ace) for ace in sd.dacl)
+    body = _NULL_DACL if sd.dacl is None else "".join(_format_ace(ace, letters) for ace in sd.dacl)
     return f"O:{sd.owner}G:{_format_sid(sd.group)}D:{flags}{body}"
 
 
-def _format_ace(ace: Ace) -> str:
+def _format_ace(ace: Ace, letters: dict[str, int]) -> str:
     kind = "A" if ace.kind is AceKind.ALLOW else "D"
     flags = "".join(word for word, bit in _ACE_FLAGS.items() if ace.flags & bit)
-    return f"({kind};{flags};{_format_mask(ace.mask)};;;{_format_sid(ace.sid)})"
+    return f"({kind};{flags};{_format_mask(ace.mask, letters)};;;{_format_sid(ace.sid)})"
 
 
-def _format_mask(mask: int) -> str:
-    words = [word for word, bit in _RIGHTS.items() if mask & bit]
-    covered = sum(_RIGHTS[word] for word in words)
+def _format_mask(mask: int, letters: dict[str, int]) -> str:
+    words = [word for word, bit in letters.items() if mask & bit]
+    covered = sum(letters[word] for word in words)
     return "".join(words) if words and covered == mask else f"0x{mask:x}"
 
 
@@ -109,8 +116,10 @@ def _format_sid(sid: str) -> str:
 class _Parser:
     """A cursor over the text. Every method consumes what it is named after."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, object_type: ObjectType) -> None:
         self.text = text
+        self.noun = object_type.noun
+        self.letters = rights_of(object_type)
         self.at = 0
 
     def fail(self, problem: str, *, at: int | None = None, status: Status = Status.INVALID_SECURITY_DESCR) -> NoReturn:
@@ -134,14 +143,14 @@ class _Parser:
         seen: set[str] = set()
         if not self.text:
             self.fail(
-                "it is empty. Leave it out for the default (the owner alone), or write D:NO_ACCESS_CONTROL for no "
+                "it is empty. Omit it for the default (the owner alone), or write D:NO_ACCESS_CONTROL for no "
                 "protection."
             )
         while self.at < len(self.text):
             start = self.at
             part = self.text[start : start + 2]
             if part in seen:
-                self.fail(f"{part} is there twice. State it once.")
+                self.fail(f"{part} appears twice. State it once.")
             seen.add(part)
             if self.take("O:"):
                 owner = self.owner(token)
@@ -150,7 +159,7 @@ class _Parser:
             elif self.take("D:"):
                 dacl, flags = self.dacl()
             elif part == "S:":
-                self.fail("auditing (S:) does not exist here. Leave that part out.")
+                self.fail("auditing (S:) is not supported. Omit that part.")
             else:
                 self.fail("expected O:, G: or D: here.")
         return SecurityDescriptor(owner, group, dacl, flags)
@@ -160,7 +169,7 @@ class _Parser:
         owner = self.sid("a user such as S-1-22-1-1000")
         if owner != user_sid(token.uid) and (token.uid != 0 or not owner.startswith("S-1-22-1-")):
             self.fail(
-                f"user {token.uid} can't make {owner} the owner. Leave O: out, or name {user_sid(token.uid)}.",
+                f"user {token.uid} can't make {owner} the owner. Omit O:, or name {user_sid(token.uid)}.",
                 at=start,
                 status=Status.INVALID_OWNER,
             )
@@ -219,13 +228,13 @@ class _Parser:
             return value
         mask = 0
         start = self.at
-        while (word := self.text[self.at : self.at + 2]) in _RIGHTS:
+        while (word := self.text[self.at : self.at + 2]) in self.letters:
             self.at += 2
-            mask |= _RIGHTS[word]
+            mask |= self.letters[word]
         if word in _OTHER_TYPES:
-            self.fail(f"shared memory has no right {word}. Use GA, GR, GW, GX, RC, SD, WD, WO, CC or a number.")
+            self.fail(f"{self.noun} has no right {word}. Use {', '.join(self.letters)} or a number.")
         if self.at == start:
-            self.fail("expected rights: GA, GR, GW, GX, RC, SD, WD, WO, CC, or a number such as 0x20001.")
+            self.fail(f"expected rights: {', '.join(self.letters)}, or a number such as 0x20001.")
         return mask
 
     def sid(self, what: str) -> str:
@@ -244,7 +253,7 @@ class _Parser:
             for prefix in ("S-1-22-1-", "S-1-22-2-")
         )
         if not known:
-            self.fail(f"{sid} means nobody on this system. Use WD, OW, S-1-22-1-<uid> or S-1-22-2-<gid>.")
+            self.fail(f"{sid} is not a user or group of this system. Use WD, OW, S-1-22-1-<uid> or S-1-22-2-<gid>.")
         self.at = match.end()
         return sid
 

@@ -1,9 +1,9 @@
-"""Who may do what: tokens, security descriptors, and the access check (B18, B26, B32, B33, B38).
+"""Access control: tokens, security descriptors, and the access check (B18, B26, B32, B33, B38).
 
-How this works. The check walks the DACL in order and answers per bit: the first ACE that speaks about a bit for one of
-the caller's identities decides it. A missing or NULL DACL lets everybody do everything, an empty one nobody anything.
-The owner always has READ_CONTROL and WRITE_DAC, unless an ACE for owner rights (`OW`) is there, which then says all
-that the owner has by being the owner. There is no user that the check does not apply to, uid 0 included.
+How this works. The check walks the DACL in order and decides per bit: the first ACE that contains a bit and applies to
+one of the caller's SIDs allows or denies it. A missing or NULL DACL allows everything to every user, an empty one
+allows nothing. The owner always has READ_CONTROL and WRITE_DAC, unless the DACL contains an ACE for owner rights
+(`OW`), which then states all rights that the owner has as the owner. The check applies to every user, uid 0 included.
 """
 
 from __future__ import annotations
@@ -12,17 +12,8 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Final
 
-from extmem.objects.access import (
-    GENERIC_ALL,
-    MAXIMUM_ALLOWED,
-    READ_CONTROL,
-    RESOURCE_WRITE,
-    VALID_BITS,
-    WRITE_DAC,
-    describe,
-    map_generic,
-    requested,
-)
+from extmem.objects.access import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, WRITE_DAC
+from extmem.objects.object_types import ObjectType
 from extmem.objects.status import Refused, Status
 
 __all__ = [
@@ -59,14 +50,14 @@ def group_sid(gid: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """Whom a process acts as: the kernel's word on its user and groups."""
+    """The user and the groups of a process, as the kernel reports them."""
 
     uid: int
     gid: int
     groups: frozenset[int] = frozenset()
 
     def sids(self) -> frozenset[str]:
-        """Every SID that an ACE can mean this process by, owner rights aside."""
+        """Return every SID by which an ACE can apply to this process, except that of owner rights."""
         groups = (group_sid(gid) for gid in (self.gid, *sorted(self.groups)))
         return frozenset((EVERYONE, user_sid(self.uid), *groups))
 
@@ -79,8 +70,9 @@ class AceKind(IntEnum):
 
 
 class AceFlag(IntFlag):
-    """Inheritance flags of an ACE. Only INHERIT_ONLY matters here: such an ACE says nothing about the object itself
-    (B33).
+    """Inheritance flags of an ACE.
+
+    Only INHERIT_ONLY has an effect: such an ACE does not apply to the object itself (B33).
     """
 
     OBJECT_INHERIT = 1
@@ -100,7 +92,7 @@ class Ace:
 
 
 class DaclFlag(IntFlag):
-    """Control flags of a DACL. Kept and shown, never evaluated: nothing inherits here."""
+    """Control flags of a DACL. They are kept and shown, and never evaluated: objects here do not inherit security."""
 
     PROTECTED = 1
     AUTO_INHERIT_REQ = 2
@@ -109,7 +101,7 @@ class DaclFlag(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class SecurityDescriptor:
-    """Owner, group and DACL. `dacl` None is no DACL (everybody may do everything), `()` an empty one (nobody may)."""
+    """Owner, group and DACL. `dacl` None is a missing DACL (all is allowed), `()` an empty one (nothing is allowed)."""
 
     owner: str
     group: str
@@ -118,49 +110,52 @@ class SecurityDescriptor:
 
 
 def default_descriptor(token: Token) -> SecurityDescriptor:
-    """What an object gets whose creator states no security (B26): its user may do everything, nobody else anything."""
+    """Return the security of an object whose creator states none (B26): its user has all rights, other users none."""
     owner = user_sid(token.uid)
     return SecurityDescriptor(owner, group_sid(token.gid), (Ace(AceKind.ALLOW, GENERIC_ALL, owner),))
 
 
-def allowed(sd: SecurityDescriptor, token: Token) -> int:
-    """Every right that `token` has by `sd`, as a specific mask (what MAXIMUM_ALLOWED grants)."""
+def allowed(sd: SecurityDescriptor, token: Token, object_type: ObjectType) -> int:
+    """Return every right that `token` has by `sd`, as a specific mask (what MAXIMUM_ALLOWED grants)."""
     if sd.dacl is None:
-        return VALID_BITS
+        return object_type.valid
     is_owner = sd.owner == user_sid(token.uid)
     rights = 0
     decided = 0
-    speaking = [ace for ace in sd.dacl if not ace.flags & AceFlag.INHERIT_ONLY]
-    if is_owner and all(ace.sid != OWNER_RIGHTS for ace in speaking):
+    effective = [ace for ace in sd.dacl if not ace.flags & AceFlag.INHERIT_ONLY]
+    if is_owner and all(ace.sid != OWNER_RIGHTS for ace in effective):
         rights = decided = _IMPLICIT_OWNER
     sids = token.sids()
-    for ace in speaking:
+    for ace in effective:
         if ace.sid in sids or (is_owner and ace.sid == OWNER_RIGHTS):
-            news = map_generic(ace.mask) & VALID_BITS & ~decided
-            decided |= news
+            undecided = object_type.map_generic(ace.mask) & object_type.valid & ~decided
+            decided |= undecided
             if ace.kind is AceKind.ALLOW:
-                rights |= news
+                rights |= undecided
     return rights
 
 
-def granted(sd: SecurityDescriptor, token: Token, desired: int, *, ceiling: int = VALID_BITS) -> int:
-    """The access check of an open: the specific mask that a handle gets. `ceiling` caps what the object can give at
-    all.
+def granted(sd: SecurityDescriptor, token: Token, desired: int, object_type: ObjectType) -> int:
+    """Return the specific mask that a handle gets by an open: the access check.
 
-    Raises Refused ACCESS_DENIED: for 0 (B18), for bits the type does not have (B23), for rights the DACL does not give.
+    Raises Refused ACCESS_DENIED: for 0 (B18), for bits that the type does not have (B23), for rights that the DACL does
+    not allow.
     """
-    return grant(allowed(sd, token), desired, user=token.uid, ceiling=ceiling)
+    return grant(allowed(sd, token, object_type), desired, object_type, user=token.uid, ceiling=object_type.valid)
 
 
-def grant(rights: int, desired: int, *, user: int, ceiling: int = VALID_BITS) -> int:
-    """`granted`, where what `user` may have by the DACL is known already."""
+def grant(rights: int, desired: int, object_type: ObjectType, *, user: int, ceiling: int) -> int:
+    """`granted`, for a caller that knows the rights of `user` by the DACL.
+
+    ceiling: the rights that the object can give.
+    """
     if desired == 0:
         raise Refused(
             Status.ACCESS_DENIED,
-            "An open that asks for no access (0) is refused, even to the owner. "
-            "Ask for 0x80000000 to read, for 0x80000001 to write too.",
+            "An open that requests no access (0) is refused, even to the owner. "
+            "Request 0x80000000 to read, 0x80000001 to write too.",
         )
-    wanted = requested(desired)
+    wanted = object_type.requested(desired)
     rights &= ceiling
     if wanted & MAXIMUM_ALLOWED:
         wanted = (wanted & ~MAXIMUM_ALLOWED) | rights
@@ -172,14 +167,15 @@ def grant(rights: int, desired: int, *, user: int, ceiling: int = VALID_BITS) ->
             )
     missing = wanted & ~rights
     if missing:
-        read_only = missing == RESOURCE_WRITE and not ceiling & RESOURCE_WRITE
+        describe = object_type.describe
+        read_only = missing == object_type.modify and not ceiling & object_type.modify
         raise Refused(
             Status.ACCESS_DENIED,
-            f"User {user} asks for {describe(wanted)} and may have {describe(rights)}: {describe(missing)} is refused"
+            f"User {user} requests {describe(wanted)} and may have {describe(rights)}: {describe(missing)} is refused"
             + (
-                " because the memory was shared read-only. Ask for less."
+                f" because the {object_type.noun} was shared read-only. Request less."
                 if read_only
-                else ". Ask for less, or have the exporter allow it in its security descriptor."
+                else ". Request less, or have the exporter allow it in its security descriptor."
             ),
         )
     return wanted

@@ -1,8 +1,8 @@
-"""What lives now and who holds it: rows for people (`extmem ps`) and for tests that compare two managers.
+"""What exists now and which processes hold it: rows for people (`extmem ps`) and for tests that compare two managers.
 
-How this works. `walk` visits everything in small steps and yields `Part`s, so that whoever runs the object manager can
-stop after any of them, do other work, and continue: the broker sends the parts in pages. `assemble` makes rows of them.
-What ends while the walk is under way may or may not be in it; what begins meanwhile is not.
+How this works. `walk` visits everything in small steps and yields `Part`s, so that its caller can stop after each of
+them, do other work, and continue: the broker sends the parts in pages. `assemble` builds rows from them. What ends
+during the walk may or may not be in it; what begins during the walk is not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from extmem.objects.core import STEP, Core
 from extmem.objects.entities import Payload, Process, SharedObject, User
 from extmem.objects.security import Token
-from extmem.sharing.kinds import Share
+from extmem.sharing.kinds import ObjectKind, Share
 
 __all__ = ["HandleRow", "HolderRow", "ObjectRow", "Part", "PayloadRow", "Snapshots", "assemble"]
 
@@ -30,12 +30,13 @@ class HandleRow:
 
 @dataclass(frozen=True, slots=True)
 class HolderRow:
-    """What one process holds of one payload. `memories` counts memory objects, `tickets` what it has in flight.
-    `pid` is 0 for a child that has inherited and not shown up yet.
+    """What one process holds of one payload. `references` counts its references, `tickets` its tickets in flight.
+
+    `pid` is 0 for a child that inherits and has not connected yet.
     """
 
     pid: int
-    memories: int
+    references: int
     handles: tuple[HandleRow, ...]
     tickets: int
 
@@ -62,16 +63,19 @@ class PayloadRow:
     objects: tuple[ObjectRow, ...]
     holders: tuple[HolderRow, ...]
     in_flight: int = 0
-    """References in flight whose sender has ended."""
+    """Tickets in flight whose sender has ended."""
+    object_kind: ObjectKind = ObjectKind.MEMORY
+    handle_count: int = 1
+    """The number of handles that the payload consists of."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The full paths that lead here now."""
+        """The full paths of its objects now."""
         return tuple(row.name for row in self.objects if row.name is not None)
 
     @property
     def name(self) -> str | None:
-        """The first of `names`, None when nothing leads here by name."""
+        """The first of `names`; None when it has none."""
         return next(iter(self.names), None)
 
 
@@ -90,18 +94,18 @@ class Part:
 
 
 class _Tally:
-    """What a process holds of a payload, while it is being counted."""
+    """What a process holds of a payload, while it is counted."""
 
-    __slots__ = ("handles", "memories", "tickets")
+    __slots__ = ("handles", "references", "tickets")
 
     def __init__(self) -> None:
-        self.memories = 0
+        self.references = 0
         self.handles: list[HandleRow] = []
         self.tickets = 0
 
 
 class Snapshots(Core):
-    """Telling the state."""
+    """Reading the state."""
 
     def snapshot(self, token: Token | None = None) -> list[PayloadRow]:
         """Every live payload with its objects and holders. Takes time in the number of everything that is held.
@@ -111,7 +115,7 @@ class Snapshots(Core):
         return assemble(part for part in self.walk(token) if part is not None)
 
     def walk(self, token: Token | None = None) -> Iterator[Part | None]:
-        """The parts of a snapshot, one after the other; None where a step ends that has nothing to tell.
+        """Yield the parts of a snapshot, one after the other; None at the end of a step without a part.
 
         token: only what this user may open: payloads of its own, and objects that it owns or whose security grants it
             something. None, and uid 0, see everything.
@@ -124,7 +128,17 @@ class Snapshots(Core):
                 yield None
                 continue
             seen.add(payload.id)
-            yield Part(payload.id, PayloadRow(payload.id, payload.share, payload.kmt, payload.descriptor, (), ()))
+            row = PayloadRow(
+                payload.id,
+                payload.share,
+                payload.kmt,
+                payload.descriptor,
+                (),
+                (),
+                object_kind=payload.object_kind,
+                handle_count=len(payload.identity),
+            )
+            yield Part(payload.id, row)
             for shared in objects:
                 yield Part(payload.id, object=_object_row(shared))
         for process in list(self._processes.values()):
@@ -133,7 +147,7 @@ class Snapshots(Core):
             yield from _in_flight(user, seen, viewer)
 
     def counts(self) -> dict[str, int]:
-        """How many of everything there is: what a status page shows, and all zero once every process has left."""
+        """Return the number of everything that exists. All are zero once every process has left."""
         processes = self._processes.values()
         return {
             "processes": len(self._processes),
@@ -142,13 +156,13 @@ class Snapshots(Core):
             "names": len(self._directory),
             "kmt_numbers": len(self._kmt),
             "tickets": len(self._tickets),
-            "memories": sum(len(process.memories) for process in processes),
+            "references": sum(len(process.references) for process in processes),
             "handles": sum(len(process.table) for process in processes),
         }
 
 
 def assemble(parts: Iterable[Part]) -> list[PayloadRow]:
-    """The rows that these parts make. Parts of a payload whose own row is not among them are left out."""
+    """Return the rows that these parts make. Parts of a payload whose own row is not among them are omitted."""
     rows: dict[int, PayloadRow] = {}
     objects: dict[int, list[ObjectRow]] = {}
     holders: dict[int, dict[int, HolderRow]] = {}
@@ -176,7 +190,7 @@ def assemble(parts: Iterable[Part]) -> list[PayloadRow]:
 
 
 def _both(a: HolderRow, b: HolderRow) -> HolderRow:
-    return HolderRow(a.pid, a.memories + b.memories, a.handles + b.handles, a.tickets + b.tickets)
+    return HolderRow(a.pid, a.references + b.references, a.handles + b.handles, a.tickets + b.tickets)
 
 
 def _in_order(holder: HolderRow) -> HolderRow:
@@ -195,9 +209,9 @@ def _holdings(process: Process, seen: set[int], viewer: Token | None) -> Iterato
 
     found: dict[int, _Tally] = {}
     visited = 0
-    for memory in list(process.memories.values()):
-        if visible(memory.payload, memory.object):
-            found.setdefault(memory.payload.id, _Tally()).memories += 1
+    for reference in list(process.references.values()):
+        if visible(reference.payload, reference.object):
+            found.setdefault(reference.payload.id, _Tally()).references += 1
         visited += 1
         if not visited % STEP:
             yield None
@@ -217,7 +231,7 @@ def _holdings(process: Process, seen: set[int], viewer: Token | None) -> Iterato
             yield None
     for payload, tally in found.items():
         first = tuple(tally.handles[:STEP])
-        yield Part(payload, holder=HolderRow(process.pid, tally.memories, first, tally.tickets), process=process.id)
+        yield Part(payload, holder=HolderRow(process.pid, tally.references, first, tally.tickets), process=process.id)
         for start in range(STEP, len(tally.handles), STEP):
             more = tuple(tally.handles[start : start + STEP])
             yield Part(payload, holder=HolderRow(process.pid, 0, more, 0), process=process.id)

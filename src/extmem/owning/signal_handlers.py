@@ -1,9 +1,9 @@
-"""Exceptions of the program's signal handlers, told apart from those of the system's calls.
+"""Distinguishes exceptions of the program's signal handlers from those of calls of the system.
 
-How this works. A handler runs in the middle of whatever the main thread does, and what it raises comes out there. A
-handler that raises TimeoutError after `signal.alarm` is the usual way to limit a call; taken for the answer of the call
-that it interrupted, its exception would be lost. The traceback tells: a call of the system raises in a frame of this
-library, a handler in a frame of its own.
+How this works. A handler runs between any two instructions of the main thread, and its exception is raised there. A
+handler that raises TimeoutError after `signal.alarm` is the usual way to limit the time of a call. If its exception
+were taken for an error of the call that it interrupted, it would be lost. The traceback shows the difference: a call of
+the system raises in a frame of this library, a handler in a frame of its own function.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["raised_by_handler"]
 
 
 def raised_by_handler(error: BaseException) -> bool:
-    """Whether a function outside this library raised it, as a signal handler does."""
+    """Return whether a function outside this library raised the exception, as a signal handler does."""
     trace = error.__traceback__
     if trace is None:
         return False

@@ -83,7 +83,7 @@ def repeated_structs(call: Create) -> Finding | None:
     if len(call.chain) < 2:
         return None
     types = [type(node) for node in call.chain]
-    again = [kind.__name__ for kind in dict.fromkeys(types) if types.count(kind) > 1]
+    again = [struct.__name__ for struct in dict.fromkeys(types) if types.count(struct) > 1]
     if not again:
         return None
     return (

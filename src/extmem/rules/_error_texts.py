@@ -45,7 +45,7 @@ CLASSES: dict[str, ErrorText] = {
     "ExtmemError": ErrorText(
         "The base class of all errors that extmem raises by itself: catch it to catch them all. What comes from the "
         "operating system alone stays an OSError.",
-        "try:\n    memory = extmem.open('frames')\nexcept Exception:\n    memory = None  # hides bugs as well",
+        "try:\n    memory = extmem.open('frames')\nexcept Exception:\n    memory = None  # also hides bugs",
         "try:\n    memory = extmem.open('frames')\nexcept extmem.ExtmemError as error:\n    print(error)",
     ),
     "RuleViolation": ErrorText(

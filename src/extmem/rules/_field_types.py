@@ -15,7 +15,7 @@ from extmem.rules.violation import Violation
 
 __all__ = [
     "FIELD_TYPES",
-    "Shape",
+    "FieldTypes",
     "is_address",
     "is_fd",
     "is_handle",
@@ -122,11 +122,11 @@ def is_layouts(value: object) -> bool:
     )
 
 
-Kind: TypeAlias = Callable[[object], bool]
-Shape: TypeAlias = tuple[tuple[str, Kind, str], ...]
+Predicate: TypeAlias = Callable[[object], bool]
+FieldTypes: TypeAlias = tuple[tuple[str, Predicate, str], ...]
 """Name of the field, predicate that its value must satisfy, and the rule that is broken if it does not."""
 
-_EXPECTED: dict[Kind, str] = {
+_EXPECTED: dict[Predicate, str] = {
     is_u32: "an integer from 0 to 2**32 - 1",
     is_u64: "an integer from 0 to 2**64 - 1",
     is_handle: "None, a handle value or one of extmem's objects",
@@ -161,7 +161,7 @@ _MODIFIER_QUERY = "VUID-VkPhysicalDeviceImageDrmFormatModifierInfoEXT-"
 _DEPENDENCY = "VUID-vkCmdPipelineBarrier2-srcQueueFamilyIndex-10387"
 
 
-def _families(source: str, destination: str) -> Shape:
+def _families(source: str, destination: str) -> FieldTypes:
     """Return the rows of a barrier's two queue families."""
     return (
         ("src_queue_family_index", is_u32, f"VUID-{source}"),
@@ -169,12 +169,12 @@ def _families(source: str, destination: str) -> Shape:
     )
 
 
-def _accesses(source: str, destination: str) -> Shape:
+def _accesses(source: str, destination: str) -> FieldTypes:
     """Return the rows of a barrier's two access masks."""
     return ("src_access_mask", is_u32, f"VUID-{source}"), ("dst_access_mask", is_u32, f"VUID-{destination}")
 
 
-FIELD_TYPES: dict[type, Shape] = {
+FIELD_TYPES: dict[type, FieldTypes] = {
     vk.MemoryAllocateInfo: (
         ("allocation_size", is_u64, _ALLOCATE),
         ("memory_type_index", is_u32, _ALLOCATE),
@@ -338,16 +338,15 @@ ARGUMENTS: dict[type, str] = {
 no such rule for the command within extmem's scope, it is the nearest one."""
 
 _HOST_QUERY = "VUID-vkGetMemoryHostPointerPropertiesEXT-pHostPointer-parameter"
-for _shape in FIELD_TYPES.values():
-    for _field in _shape:
+for _row in FIELD_TYPES.values():
+    for _field in _row:
         CHECKED.setdefault(_field[2], []).append(f"{__name__}.malformed")
 for _argument in (*ARGUMENTS.values(), _HOST_QUERY):
     CHECKED.setdefault(_argument, []).append(f"{__name__}.misfit")
 
 
 def wrong_struct(info: object, struct: type, where: str) -> list[Violation]:
-    """Return the violation if `info` is not of exactly this struct type (subclasses are not accepted), or an empty
-    list."""
+    """Return the violation if `info` is not of exactly this struct type; subclasses are not accepted."""
     if type(info) is struct:
         return []
     return [misfit(ARGUMENTS[struct], where, info, f"a vk.{struct.__name__}")]

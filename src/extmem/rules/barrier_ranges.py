@@ -289,8 +289,7 @@ _KNOWN = frozenset(int(layout) for layout in _Layout)
 
 
 def _ignored(call: Barrier) -> bool:
-    """Return whether the layouts are ignored: with synchronization2, if the barrier changes neither layout nor
-    owner."""
+    """Return whether the layouts are ignored: with synchronization2, if neither layout nor owner changes."""
     same = call.src == call.dst and int(call.info.old_layout) == int(call.info.new_layout)
     return same and call.device.synchronization2 is not False
 

@@ -48,7 +48,7 @@ _EXCLUSIVE = int(vk.SharingMode.EXCLUSIVE)
 _CONCURRENT = int(vk.SharingMode.CONCURRENT)
 _VERSION_1_1 = 1 << 22 | 1 << 12
 
-Kind = Literal["buffer", "image"]
+ResourceKind = Literal["buffer", "image"]
 Side = Literal["src", "dst"]
 _SIDE_TEXTS: dict[Side, str] = {"src": "source", "dst": "destination"}
 
@@ -71,7 +71,7 @@ class Barrier:
     """One barrier on a buffer or an image, of either version."""
 
     info: Any
-    resource_kind: Kind
+    resource_kind: ResourceKind
     src: int
     dst: int
     device: DeviceFacts
@@ -120,7 +120,7 @@ BUFFER2: Suite[Barrier] = Suite("vkCmdPipelineBarrier2")
 IMAGE: Suite[Barrier] = Suite("vkCmdPipelineBarrier")
 IMAGE2: Suite[Barrier] = Suite("vkCmdPipelineBarrier2")
 _FIRST, _EVERY = (BUFFER, IMAGE), (BUFFER, BUFFER2, IMAGE, IMAGE2)
-_STRUCTS: dict[type, tuple[Kind, Suite[Barrier]]] = {
+_STRUCTS: dict[type, tuple[ResourceKind, Suite[Barrier]]] = {
     vk.BufferMemoryBarrier: ("buffer", BUFFER),
     vk.BufferMemoryBarrier2: ("buffer", BUFFER2),
     vk.ImageMemoryBarrier: ("image", IMAGE),
@@ -300,10 +300,10 @@ def check_barrier(
     violations = wrong_struct(barrier, struct, where) or malformed([(where, barrier)])
     if violations:
         return None, violations
-    kind, suite = _STRUCTS[struct]
+    resource_kind, suite = _STRUCTS[struct]
     src, dst = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)
     traits = _traits(src, dst, resource, device)
-    call = Barrier(barrier, kind, src, dst, device, where, traits, resource)
+    call = Barrier(barrier, resource_kind, src, dst, device, where, traits, resource)
     return call, suite.run(call, traits)
 
 

@@ -56,8 +56,7 @@ class Bind:
 
     @property
     def size_counts(self) -> bool:
-        """False for Direct3D textures: their size is that of the resource, and the size that Vulkan reports is
-        ignored."""
+        """False for Direct3D textures, whose size is that of the resource, not the one that Vulkan reports."""
         return not int(self.memory.import_handle_type) & SIZE_IGNORED_TYPES
 
 
@@ -297,8 +296,8 @@ def _importable(types: int) -> Check[Bind]:
     return check
 
 
-def _article(kind: str) -> str:
-    return "an image" if kind == "image" else "a buffer"
+def _article(resource_kind: str) -> str:
+    return "an image" if resource_kind == "image" else "a buffer"
 
 
 for _suite in _EVERY:
@@ -345,12 +344,12 @@ def _bind(suites: tuple[Suite[Bind], Suite[Bind]], call: Bind, form: Form) -> li
     return suites[form - 1].run(call, 0)
 
 
-def _malformed(info: object, kind: str, form: Form) -> list[Violation]:
-    base = f"Bind{kind}MemoryInfo"
-    struct = vk.BindBufferMemoryInfo if kind == "Buffer" else vk.BindImageMemoryInfo
-    violations = wrong_struct(info, struct, f"vkBind{kind}Memory.info") or malformed([(base, info)])
+def _malformed(info: object, resource_name: str, form: Form) -> list[Violation]:
+    base = f"Bind{resource_name}MemoryInfo"
+    struct = vk.BindBufferMemoryInfo if resource_name == "Buffer" else vk.BindImageMemoryInfo
+    violations = wrong_struct(info, struct, f"vkBind{resource_name}Memory.info") or malformed([(base, info)])
     if form == 1:
-        violations = [replace(v, vuid=v.vuid.replace(f"Vk{base}", f"vkBind{kind}Memory")) for v in violations]
+        violations = [replace(v, vuid=v.vuid.replace(f"Vk{base}", f"vkBind{resource_name}Memory")) for v in violations]
     return violations
 
 

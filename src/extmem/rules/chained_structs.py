@@ -85,7 +85,7 @@ _NV_EXPORTS = (vk.ExportMemoryAllocateInfoNV, vk.ExportMemoryWin32HandleInfoNV)
 @rule("VkMemoryAllocateInfo-None-06657", on=ALLOCATE, needs=Traits.MANY_IMPORTS)
 def one_import(call: Allocation) -> Finding | None:
     """A call imports one payload at most."""
-    kinds = [
+    import_structs = [
         name
         for name, handle_type in (
             ("ImportMemoryWin32HandleInfoKHR", call.win32_type),
@@ -96,7 +96,7 @@ def one_import(call: Allocation) -> Finding | None:
     ]
     return (
         f"{BASE}.pNext",
-        f"the chain imports {len(kinds)} payloads at once, by {' and '.join(kinds)}",
+        f"the chain imports {len(import_structs)} payloads at once, by {' and '.join(import_structs)}",
         "Import one payload in each call; set handle_type to 0 in the structs that are not to be used.",
     )
 

@@ -20,15 +20,15 @@ _SPARSE_BUFFER = int(vk.BufferCreateFlagBits.SPARSE_BINDING)
 _SPARSE_IMAGE = int(vk.ImageCreateFlagBits.SPARSE_BINDING)
 _DISJOINT = int(vk.ImageCreateFlagBits.DISJOINT)
 
-Kind = Literal["buffer", "image"]
+ResourceKind = Literal["buffer", "image"]
 
 
-def _target(call: Allocation, kind: Kind) -> ResourceFacts | None:
+def _target(call: Allocation, resource_kind: ResourceKind) -> ResourceFacts | None:
     """Return the resource if it is of that kind and the struct names one of that kind, else None."""
     target, dedicated = call.target, call.dedicated
-    if target is None or dedicated is None or target.kind != kind:
+    if target is None or dedicated is None or target.kind != resource_kind:
         return None
-    return None if is_null(dedicated.image if kind == "image" else dedicated.buffer) else target
+    return None if is_null(dedicated.image if resource_kind == "image" else dedicated.buffer) else target
 
 
 @rule(f"{_STRUCT}-image-01432", on=ALLOCATE, needs=Traits.DEDICATED)
@@ -44,12 +44,16 @@ def image_or_buffer(call: Allocation) -> Finding | None:
     )
 
 
-def _alive(kind: Kind) -> Check[Allocation]:
+def _alive(resource_kind: ResourceKind) -> Check[Allocation]:
     def check(call: Allocation) -> Finding | None:
-        target = _target(call, kind)
+        target = _target(call, resource_kind)
         if target is None or target.alive:
             return None
-        return f"{_PATH}.{kind}", f"the {kind} is destroyed", f"Dedicate the memory to a live {kind}."
+        return (
+            f"{_PATH}.{resource_kind}",
+            f"the {resource_kind} is destroyed",
+            f"Dedicate the memory to a live {resource_kind}.",
+        )
 
     return check
 
@@ -74,50 +78,51 @@ def resource_is_of_this_device(call: Allocation) -> Finding | None:
     return None
 
 
-def _large_enough(kind: Kind) -> Check[Allocation]:
+def _large_enough(resource_kind: ResourceKind) -> Check[Allocation]:
     def check(call: Allocation) -> Finding | None:
-        target = _target(call, kind)
+        target = _target(call, resource_kind)
         if target is None or call.info.allocation_size >= target.size:
             return None
         return (
             f"{BASE}.allocation_size",
-            f"it is {size_text(call.info.allocation_size)}, the {kind} requires {size_text(target.size)}",
+            f"it is {size_text(call.info.allocation_size)}, the {resource_kind} requires {size_text(target.size)}",
             f"Pass allocation_size={target.size}, the size in its memory requirements.",
         )
 
     return check
 
 
-def _not_created_with(kind: Kind, flag: int, word: str) -> Check[Allocation]:
+def _not_created_with(resource_kind: ResourceKind, flag: int, word: str) -> Check[Allocation]:
     def check(call: Allocation) -> Finding | None:
-        target = _target(call, kind)
+        target = _target(call, resource_kind)
         if target is None or not type_mask(target.create_info.flags) & flag:
             return None
         return (
-            f"{_PATH}.{kind}",
-            f"the {kind} was created with {word}",
-            f"Create the {kind} without {word}, or do not dedicate memory to it.",
+            f"{_PATH}.{resource_kind}",
+            f"the {resource_kind} was created with {word}",
+            f"Create the {resource_kind} without {word}, or do not dedicate memory to it.",
         )
 
     return check
 
 
-def _identical(kind: Kind, types: int) -> Check[Allocation]:
+def _identical(resource_kind: ResourceKind, types: int) -> Check[Allocation]:
     def check(call: Allocation) -> Finding | None:
-        target, payload = _target(call, kind), call.payload
+        target, payload = _target(call, resource_kind), call.payload
         if target is None or payload is None or payload.dedicated is None or not call.import_type & types:
             return None
-        where = f"{_PATH}.{kind}"
+        where = f"{_PATH}.{resource_kind}"
         if payload.dedicated == "none":
             return (
                 where,
-                f"the import is dedicated to {_article(kind)}, the payload was not allocated for one resource alone",
+                f"the import is dedicated to {_article(resource_kind)}, the payload was not allocated for one resource "
+                "alone",
                 "Take MemoryDedicatedAllocateInfo out of the chain.",
             )
-        if payload.dedicated != kind:
+        if payload.dedicated != resource_kind:
             return (
                 where,
-                f"the import is dedicated to {_article(kind)}, the payload to {_article(payload.dedicated)}",
+                f"the import is dedicated to {_article(resource_kind)}, the payload to {_article(payload.dedicated)}",
                 f"Dedicate the import to {_article(payload.dedicated)} created as the exporter's was.",
             )
         if payload.dedicated_info is None:
@@ -127,18 +132,18 @@ def _identical(kind: Kind, types: int) -> Check[Allocation]:
             return None
         return (
             where,
-            f"the {kind} was not created as the exporter's was: {differs}",
-            f"Create the {kind} from the create info in the payload's descriptor.",
+            f"the {resource_kind} was not created as the exporter's was: {differs}",
+            f"Create the {resource_kind} from the create info in the payload's descriptor.",
         )
 
     return check
 
 
-def _article(kind: str) -> str:
-    return "an image" if kind == "image" else "a buffer"
+def _article(resource_kind: str) -> str:
+    return "an image" if resource_kind == "image" else "a buffer"
 
 
-def _import_is_dedicated(kind: Kind, types: int) -> Check[Allocation]:
+def _import_is_dedicated(resource_kind: ResourceKind, types: int) -> Check[Allocation]:
     """Make the check that the import of a dedicated payload is dedicated.
 
     The specification does not forbid the opposite explicitly, but the payload's memory is laid out for one resource.
@@ -146,13 +151,13 @@ def _import_is_dedicated(kind: Kind, types: int) -> Check[Allocation]:
 
     def check(call: Allocation) -> Finding | None:
         payload = call.payload
-        if payload is None or payload.dedicated != kind or not call.import_type & types:
+        if payload is None or payload.dedicated != resource_kind or not call.import_type & types:
             return None
         return (
             f"{BASE}.pNext",
-            f"the payload is dedicated to {_article(kind)}, the import is not dedicated",
-            f"Chain MemoryDedicatedAllocateInfo with {_article(kind)} created from the create info in the payload's "
-            "descriptor.",
+            f"the payload is dedicated to {_article(resource_kind)}, the import is not dedicated",
+            f"Chain MemoryDedicatedAllocateInfo with {_article(resource_kind)} created from the create info in the "
+            "payload's descriptor.",
         )
 
     return check

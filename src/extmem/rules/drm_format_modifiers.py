@@ -331,8 +331,7 @@ def format_is_enabled(call: FormatQuery) -> Finding | None:
 
 
 def check_format_properties(vk_format: int, device: DeviceFacts | None = None) -> list[Violation]:
-    """Return all rules that querying a format's properties would break. `device`: as in
-    `check_external_buffer_info`."""
+    """Return all rules that querying a format would break. `device`: as in `check_external_buffer_info`."""
     if not is_u32(vk_format):
         return [misfit(f"VUID-{_FORMAT}", _FORMAT_WHERE, vk_format, "one of vk.Format")]
     return PROPERTIES.run(FormatQuery(int(vk_format), device), 0)

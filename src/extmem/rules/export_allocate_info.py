@@ -31,8 +31,7 @@ def dedicated_only(types: int, answers: Answers) -> int:
 
 
 def unexportable(types: int, answers: Answers, imported: int = 0) -> str:
-    """Return why the types cannot be exported together, as text; empty if they can, or if the device was not
-    queried."""
+    """Return why the types cannot be exported together; empty if they can, or if the device was not queried."""
     again = answers.get(imported) if imported else None
     wrong = []
     for bit in bits_of(types):

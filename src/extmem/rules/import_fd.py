@@ -27,14 +27,13 @@ def type_is_defined(call: Allocation) -> Finding | None:
 
 @rule(f"{_STRUCT}-handleType-00669", on=ALLOCATE, needs=Traits.IMPORTS_FD | Traits.ODD_TYPE)
 def type_is_fd(call: Allocation) -> Finding | None:
-    """The handle type is OPAQUE_FD or DMA_BUF. Values that are not a handle type break the `-parameter` rule
-    instead."""
-    kind = call.fd_type
-    if kind & FD_TYPES == kind or kind not in DEFINED_TYPES:
+    """The handle type is OPAQUE_FD or DMA_BUF. Values that are not a handle type break the `-parameter` rule."""
+    handle_type = call.fd_type
+    if handle_type & FD_TYPES == handle_type or handle_type not in DEFINED_TYPES:
         return None
     return (
         f"{_PATH}.handle_type",
-        f"{types_text(kind)} handles are not file descriptors",
+        f"{types_text(handle_type)} handles are not file descriptors",
         "Use OPAQUE_FD or DMA_BUF, or the import struct for that type.",
     )
 

@@ -37,13 +37,13 @@ def type_is_defined(call: Allocation) -> Finding | None:
 
 @rule(f"{_STRUCT}-handleType-01748", on=ALLOCATE, needs=Traits.IMPORTS_HOST | Traits.ODD_TYPE)
 def type_is_host(call: Allocation) -> Finding | None:
-    """The handle type is one of the two. Values that are not a handle type break the `-parameter` rule instead."""
-    kind = call.host_type
-    if kind & HOST_TYPES == kind or kind not in DEFINED_TYPES:
+    """The handle type is one of the two. Values that are not a handle type break the `-parameter` rule."""
+    handle_type = call.host_type
+    if handle_type & HOST_TYPES == handle_type or handle_type not in DEFINED_TYPES:
         return None
     return (
         f"{_PATH}.handle_type",
-        f"{types_text(kind)} is not a type of host memory",
+        f"{types_text(handle_type)} is not a type of host memory",
         "Use HOST_ALLOCATION or HOST_MAPPED_FOREIGN_MEMORY.",
     )
 
@@ -82,8 +82,8 @@ def size_is_aligned(call: Allocation) -> Finding | None:
     )
 
 
-def _covered(call: Allocation, kind: int) -> Finding | None:
-    if call.host_type != kind or call.facts.host_range_mapped is not False:
+def _covered(call: Allocation, handle_type: int) -> Finding | None:
+    if call.host_type != handle_type or call.facts.host_range_mapped is not False:
         return None
     pointer, size = _pointer(call), int(call.info.allocation_size)
     if not size:

@@ -38,14 +38,14 @@ def type_is_defined(call: Allocation) -> Finding | None:
 
 @rule(f"{_STRUCT}-handleType-00660", on=ALLOCATE, needs=Traits.IMPORTS_WIN32 | Traits.ODD_TYPE)
 def type_is_win32(call: Allocation) -> Finding | None:
-    """The handle type is one of the six. Values that are not a handle type break the `-parameter` rule instead."""
-    kind = call.win32_type
-    if kind & WIN32_TYPES == kind or kind not in DEFINED_TYPES:
+    """The handle type is one of the six. Values that are not a handle type break the `-parameter` rule."""
+    handle_type = call.win32_type
+    if handle_type & WIN32_TYPES == handle_type or handle_type not in DEFINED_TYPES:
         return None
     return (
         f"{_PATH}.handle_type",
-        f"{types_text(kind)} is not a Win32 handle type",
-        f"Use one of {types_text(WIN32_TYPES)}, or the import struct for {types_text(kind)}.",
+        f"{types_text(handle_type)} is not a Win32 handle type",
+        f"Use one of {types_text(WIN32_TYPES)}, or the import struct for {types_text(handle_type)}.",
     )
 
 
@@ -71,9 +71,11 @@ def name_is_for_nt_types(call: Allocation) -> Finding | None:
     win32 = call.win32
     if win32 is None or call.win32_type & NT_TYPES:
         return None
-    kind = types_text(call.win32_type)
+    type_name = types_text(call.win32_type)
     reason = (
-        "handle_type is 0, so nothing would be imported" if not call.win32_type else f"{kind} handles have no names"
+        "handle_type is 0, so nothing would be imported"
+        if not call.win32_type
+        else f"{type_name} handles have no names"
     )
     return (
         f"{_PATH}.name",

@@ -1,44 +1,74 @@
-"""A payload's descriptor in this process: one open file, however many imports use it.
+"""A payload's files in this process: each is open once, however many imports use it.
 
-On Windows a payload's descriptor is the HANDLE of its section.
+On Windows a payload's file is the HANDLE of its section.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
 
-__all__ = ["PayloadFd", "Win32Payload"]
+__all__ = ["Page", "PayloadFd", "Win32Payload"]
+
+
+class Page(NamedTuple):
+    """A companion page of a payload, such as a table or a control page: a small sealed memory file."""
+
+    handle: int
+    """Its file descriptor, borrowed."""
+    writable: bool
+    """Whether every importer may write to it, whatever its rights on the payload are; else none may."""
 
 
 class PayloadFd:
-    """One import's hold on its payload's descriptor.
+    """The hold of one import on the files of its payload.
 
-    Ownership: `fd` is borrowed, valid until `close` (or the loss of this object); other imports of the payload in this
-    process may share it.
+    Ownership: the descriptors are borrowed, valid until `close` (or the loss of this object). Other imports of the
+    payload in this process may share them.
     """
 
-    __slots__ = ("_hold", "shared", "writable")
+    __slots__ = ("_holds", "_page_modes", "_rest", "shared", "writable")
 
-    def __init__(self, shared: OwnedFd, writable: bool) -> None:
-        self._hold: memoryview | None = shared.hold()
+    def __init__(
+        self, shared: OwnedFd, writable: bool, rest: Sequence[OwnedFd] = (), page_modes: Sequence[int] = ()
+    ) -> None:
+        """shared: the owner of the first handle; rest: those of the others. page_modes: for each companion page, which
+        are the last handles, the mode in which it was opened: 1 read-only, 2 writable.
+        """
+        self._holds: list[memoryview] | None = [shared.hold(), *(one.hold() for one in rest)]
+        self._rest = rest
+        self._page_modes = page_modes
         self.shared: OwnedFd | None = shared
-        """The owner; None once closed. Not for users."""
+        """The owner of the first handle; None once closed. Not for users."""
         self.writable = writable
         """Whether it was opened for writing: the kernel refuses writable mappings otherwise (host payloads)."""
 
     @property
     def fd(self) -> int:
-        """The descriptor, to be used but not closed. HandleStateError once closed."""
+        """The first descriptor, to be used but not closed. HandleStateError once closed."""
         shared = self.shared
         if shared is None:
             raise HandleStateError("this payload's descriptor is closed; import the payload again")
         return shared.fd
 
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors of all handles, companion pages aside, in the order of the export; as `fd`."""
+        data = 1 + len(self._rest) - len(self._page_modes)
+        return (self.fd, *(one.fd for one in self._rest))[:data]
+
+    @property
+    def pages(self) -> tuple[Page, ...]:
+        """The companion pages; as `fd`."""
+        first = self.fd  # raises once closed
+        fds = (first, *(one.fd for one in self._rest))[1 + len(self._rest) - len(self._page_modes) :]
+        return tuple(Page(fd, mode == 2) for fd, mode in zip(fds, self._page_modes, strict=True))
+
     def fileno(self) -> int:
-        """`fd`, under the name that `os` functions look for."""
+        """`fd`, under the name that `os` functions use."""
         return self.fd
 
     @property
@@ -47,8 +77,9 @@ class PayloadFd:
         return self.shared is None
 
     def close(self) -> None:
-        """Let go; with the last user the descriptor is lost, and closed. Safe to call twice."""
-        self._hold = self.shared = None
+        """End the hold. The descriptors are closed when their last user has ended its own. Safe to call twice."""
+        self._holds = self.shared = None
+        self._rest = ()
 
     def __repr__(self) -> str:
         state = "closed" if self.shared is None else f"fd {self.shared.fd}"
@@ -56,24 +87,21 @@ class PayloadFd:
 
 
 class Win32Payload(PayloadFd):
-    """One import's hold on a payload that a GPU driver of Windows made; `fd` is an NT handle of it.
+    """The hold of one import on a payload that a GPU driver of Windows created. `fd` is an NT handle of it.
 
     A payload that is shared by KMT number has no handle: `fd` is -1.
     """
 
-    __slots__ = ("export_types", "handle_type", "name", "number", "terms")
+    __slots__ = ("handle_type", "name", "number")
 
     def __init__(
         self, shared: OwnedFd, writable: bool, handle_type: int, number: int = 0, name: str | None = None
     ) -> None:
         super().__init__(shared, writable)
         self.handle_type = handle_type
-        """What the driver is told that it is (VkExternalMemoryHandleTypeFlagBits)."""
+        """What it is to the driver (VkExternalMemoryHandleTypeFlagBits)."""
         self.number = number
-        """Its KMT number; 0 for one that NT handles lead to."""
+        """Its KMT number; 0 for one that has NT handles."""
         self.name = name
-        """The name that it was opened by, as the program said it; None for an import by handle or number."""
-        self.export_types = 0
-        """What it is exported as again, where the import says that, too."""
-        self.terms: Any = None
-        """On which terms (`ShareTerms`)."""
+        """The name by which the program opened it, as the program spelled it; None for an import by handle or number.
+        """

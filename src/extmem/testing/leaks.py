@@ -61,7 +61,7 @@ def object_manager(pid: int | None = None) -> Counter[str]:
             held = True
             for what, count in (
                 ("NT handles", len(holder.handles)),
-                ("memory objects", holder.memories),
+                ("memory objects", holder.references),
                 ("tickets", holder.tickets),
             ):
                 found[f"process {holder.pid}: {what} of payload {row.payload:#x}"] += count

@@ -1,13 +1,13 @@
 """The broker's wire format: bytes ↔ messages, pure. `docs/wire.md` is the normative text of the same.
 
 How this works. One SOCK_SEQPACKET packet is one message: a msgpack array whose first item is the message's number,
-then its fields in order (missing trailing fields have defaults, so a later version may append fields). Every request
-gets exactly one reply, in order. File descriptors travel beside a packet; `FDS` says how many belong to each kind of
-message, and any other count breaks the format.
+then its fields in order (missing trailing fields have defaults, so that a later version may append fields). Every
+request gets exactly one reply, in order. File descriptors are sent beside a packet; `fds_of` returns how many belong to
+a message, and any other count breaks the format.
 
-Everything here is written by a stranger until `decode_request` or `decode_reply` has returned it: any bytes either
-become a valid message or raise PeerProtocolError, nothing else. Lengths and ranges are declared in the types below and
-checked by the decoder; what a value means is the object manager's affair.
+Everything here is untrusted input until `decode_request` or `decode_reply` has returned it: any bytes either become a
+valid message or raise PeerProtocolError. Lengths and ranges are declared in the types of the fields and checked by the
+decoder; the object manager checks what a value means.
 """
 
 from __future__ import annotations
@@ -20,30 +20,37 @@ import msgspec
 
 from extmem.errors import PeerProtocolError
 from extmem.objects import Part
-from extmem.sharing.kinds import Backing
+from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.wire.limits import (
     I64,
     MAX_DESCRIPTOR,
     MAX_FDS,
+    MAX_HANDLES,
     MAX_MESSAGE,
+    MAX_PAGES,
     PROTOCOL_VERSION,
     READ_ONLY,
     READ_WRITE,
     U8,
     U32,
+    Count,
     Message,
     Name,
+    Pages,
     Payload,
     Record,
     Sddl,
     Secret,
+    last_part,
 )
 from extmem.wire.replies import (
+    Attached,
     BrokerState,
     Channel,
     Done,
     Exported,
     Fault,
+    Fds,
     Handle,
     Handles,
     HandleState,
@@ -60,16 +67,17 @@ from extmem.wire.requests import (
     AnnounceClaimed,
     Announced,
     AnnounceHandle,
-    AnnounceMemory,
     AnnounceRecord,
+    AnnounceReference,
     AnnounceTicket,
+    AttachFds,
     BindOffer,
     Claim,
     CloseHandle,
     Duplicate,
     Export,
+    FetchFds,
     Follow,
-    Free,
     GetHandle,
     GetStatus,
     Hello,
@@ -83,6 +91,7 @@ from extmem.wire.requests import (
     Offer,
     OpenHandle,
     QueryHandle,
+    Release,
     SameObject,
     SetFlags,
     Snapshot,
@@ -93,7 +102,9 @@ from extmem.wire.requests import (
 __all__ = [
     "AnnounceClaimed",
     "AnnounceHandle",
-    "AnnounceMemory",
+    "AnnounceReference",
+    "AttachFds",
+    "Attached",
     "AnnounceRecord",
     "AnnounceTicket",
     "Announced",
@@ -109,7 +120,13 @@ __all__ = [
     "FDS",
     "Fault",
     "Follow",
-    "Free",
+    "FetchFds",
+    "Fds",
+    "Release",
+    "MAX_HANDLES",
+    "MAX_PAGES",
+    "ObjectKind",
+    "last_part",
     "GetHandle",
     "GetStatus",
     "Handle",
@@ -169,7 +186,7 @@ Request: TypeAlias = (
     | ImportName
     | ImportHandle
     | ImportKmt
-    | Free
+    | Release
     | GetHandle
     | OpenHandle
     | CloseHandle
@@ -189,8 +206,10 @@ Request: TypeAlias = (
     | Hold
     | ListHandles
     | Follow
+    | AttachFds
+    | FetchFds
     | AnnounceRecord
-    | AnnounceMemory
+    | AnnounceReference
     | AnnounceHandle
     | AnnounceTicket
     | AnnounceClaimed
@@ -212,19 +231,19 @@ Reply: TypeAlias = (
     | BrokerState
     | Channel
     | RecordBack
+    | Fds
+    | Attached
     | Refusal
     | Fault
 )
 
 FDS: Final[Mapping[type[Message], int]] = {
-    Export: 1,
-    AnnounceRecord: 1,
+    AttachFds: MAX_FDS,
     BindOffer: 1,
     SnapshotFile: 1,
     Channel: 1,
 }
-"""File descriptors beside each kind of message: none for those not listed, but for those that carry one exactly when
-a field says so (`fds_of`): `Imported` and `Handle` by `mode`, `Duplicate` by `into`, `AnnounceTicket` by `bound`."""
+"""File descriptors beside each type of message, where its fields do not decide (`fds_of`); 0 for those not listed."""
 
 
 SIGNATURE: Final = 16
@@ -232,12 +251,12 @@ SIGNATURE: Final = 16
 
 
 class HolderRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What one user's processes hold of a payload, for the broker that follows: all that makes it again.
+    """What one user's processes hold of a payload: all that the next broker needs to restore it.
 
-    `object` is 0 for memory that is shared by KMT number, then `name` is None and `sddl` empty. `holder` is the user
-    whose processes may announce this, with the rights `granted` at most; `exporting`: as an exporter's memory object.
-    `uid` is the user that shared the payload first. `device` and `inode` are those of the payload's file, 0 where it
-    has none of its own; `digest` is that of its description.
+    `object` is 0 for a payload that is shared by KMT number; then `name` is None and `sddl` empty. `holder` is the user
+    whose processes may announce this, with the rights `granted` at most; `exporting`: as an exporting reference. `uid`
+    is the user that shared the payload first. `files` is a digest of the identities of the payload's files, empty where
+    these have no inodes of their own; `digest` is that of its descriptor.
     """
 
     payload: I64
@@ -250,21 +269,26 @@ class HolderRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     holder: U32
     granted: U32
     exporting: bool
+    object_kind: U8
     backing: U8
+    handles: Count
+    pages: Pages
     share: U8
     kmt: U32
     strict_kmt: bool
     stated: I64
     uid: U32
-    device: I64
-    inode: I64
+    files: Secret
     digest: Secret
 
 
 class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What an import leads to. `needs` is the mode that the memory is to be used with: the fd's that is attached, or
-    that the client has already. `object` or `kmt` is 0 where there is none; `record` is a signed `HolderRecord`.
-    `capacity` is how many bytes a host payload's file has, which is sealed; 0 for a driver's.
+    """The facts of an import. `needs` is the mode in which the payload is to be used: that of the attached file
+    descriptors, or of those that the client has already.
+
+    `object` or `kmt` is 0 where there is none. `handles` is the number of the payload's handles, the last of which are
+    its companion pages, with their modes in `pages`. `record` is a signed `HolderRecord`. `capacity` is the size in
+    bytes of a host payload's files, which are sealed; 0 for a driver's.
     """
 
     needs: U8
@@ -273,7 +297,10 @@ class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     granted: U32
     kmt: U32
     strict_kmt: bool
+    object_kind: U8
     backing: U8
+    handles: Count
+    pages: Pages
     name: Name | None
     descriptor: Payload
     record: Record
@@ -282,12 +309,12 @@ class ImportFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 def _as_builtin(value: object) -> object:
-    """A str or integer of another class (NumPy's, say) as Python's own: what the encoder does not do by itself."""
+    """Return a str or integer of another class (NumPy's, say) as Python's own, which the encoder accepts."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, SupportsIndex):
         return operator.index(value)
-    raise TypeError(f"a message has no place for {value!r}, a {type(value).__name__}")
+    raise TypeError(f"a message cannot contain {value!r}, a {type(value).__name__}")
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_as_builtin)
@@ -298,22 +325,28 @@ _records = msgspec.msgpack.Decoder(HolderRecord)
 _parts = msgspec.msgpack.Decoder(list[Part])
 
 NOT_DECODED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises for bytes that are no message."""
+"""The exceptions of a decoder for bytes that are not a message."""
 reply_decoder: Final = _replies.decode
-"""`decode_reply` without the explanation."""
+"""`decode_reply` without the text of the error."""
 encode = _encoder.encode
-"""Any message, record or snapshot to bytes."""
+"""Encode any message, record or page of a snapshot."""
 
 
 IMPORTED_HEAD: Final = encode(Imported(0, 0, b""))[:2]
-"""What every encoded `Imported` begins with; its `memory` follows, then its `mode`, then its encoded `facts`."""
+"""The first bytes of every encoded `Imported`. Its `reference` follows, then `fds`, then the encoded `facts`."""
 
 
 def fds_of(message: Request | Reply) -> int:
-    """How many file descriptors must come beside this message."""
+    """Return how many file descriptors belong beside this message."""
     kind = type(message)
-    if kind is Imported or kind is Handle:
-        return 1 if message.mode else 0  # type: ignore[union-attr]  # (isinstance would be slower, and says the same)
+    if kind is Imported:
+        return message.fds  # type: ignore[union-attr]  # (isinstance would be slower)
+    if kind is Handle:
+        return min(message.handles, MAX_FDS) if message.mode else 0  # type: ignore[union-attr]
+    if kind is Export or kind is AnnounceRecord:
+        return last_part(message.handles)  # type: ignore[union-attr]
+    if kind is Fds:
+        return message.count  # type: ignore[union-attr]
     if kind is Duplicate:
         return int(message.into)  # type: ignore[union-attr]
     if kind is AnnounceTicket:
@@ -322,40 +355,40 @@ def fds_of(message: Request | Reply) -> int:
 
 
 def decode_request(data: bytes) -> Request:
-    """A request from a client's packet. Raises PeerProtocolError for anything else."""
+    """Decode a request from a client's packet. Raises PeerProtocolError for anything else."""
     try:
         return _requests.decode(data)
     except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are no request: {error}") from None
+        raise PeerProtocolError(f"{len(data)} bytes are not a request: {error}") from None
 
 
 def decode_reply(data: bytes) -> Reply:
-    """A reply from the broker's packet. Raises PeerProtocolError for anything else."""
+    """Decode a reply from the broker's packet. Raises PeerProtocolError for anything else."""
     try:
         return _replies.decode(data)
     except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are no reply: {error}") from None
+        raise PeerProtocolError(f"{len(data)} bytes are not a reply: {error}") from None
 
 
 def decode_facts(data: bytes) -> ImportFacts:
-    """The facts of an import. Raises PeerProtocolError for anything else."""
+    """Decode the facts of an import. Raises PeerProtocolError for anything else."""
     try:
         return _facts.decode(data)
     except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are no facts of an import: {error}") from None
+        raise PeerProtocolError(f"{len(data)} bytes are not the facts of an import: {error}") from None
 
 
 def decode_record(data: bytes) -> HolderRecord:
-    """A record without its signature. Raises PeerProtocolError for anything else."""
+    """Decode a record without its signature. Raises PeerProtocolError for anything else."""
     try:
         return _records.decode(data)
     except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are no record: {error}") from None
+        raise PeerProtocolError(f"{len(data)} bytes are not a record: {error}") from None
 
 
 def decode_parts(data: bytes) -> list[Part]:
-    """The parts of a snapshot file. Raises PeerProtocolError for anything else."""
+    """Decode the parts of a page of a snapshot. Raises PeerProtocolError for anything else."""
     try:
         return _parts.decode(data)
     except NOT_DECODED as error:
-        raise PeerProtocolError(f"{len(data)} bytes are no page of a snapshot: {error}") from None
+        raise PeerProtocolError(f"{len(data)} bytes are not a page of a snapshot: {error}") from None

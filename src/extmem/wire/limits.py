@@ -6,26 +6,32 @@ from typing import Annotated, Final
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 MAX_MESSAGE: Final = 16_384
 """Bytes of one packet."""
 MAX_DESCRIPTOR: Final = 4_096
-MAX_FDS: Final = 1
-"""File descriptors beside one packet."""
+MAX_FDS: Final = 253
+"""File descriptors beside one packet: the kernel's limit (SCM_MAX_FD)."""
+MAX_HANDLES: Final = 4_096
+"""Handles of one payload. They are sent in as many packets as `MAX_FDS` requires."""
+MAX_PAGES: Final = 8
+"""Companion pages of one payload."""
 
 READ_ONLY: Final = 1
 READ_WRITE: Final = 2
-"""How an attached file descriptor was opened (`mode` of a reply); 0 means none is attached, you hold it already."""
+"""How the attached file descriptors were opened (`mode` of a reply). 0: none is attached, as the client has them."""
 
 
 U8 = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_HANDLES)]
 I64 = Annotated[int, msgspec.Meta(ge=0, le=0x7FFF_FFFF_FFFF_FFFF)]
 Pid = Annotated[int, msgspec.Meta(ge=0, le=0x7FFF_FFFF)]
-# Longer than any legal name or security descriptor, so that the object manager can say what is wrong with it.
+# Longer than any valid name or security descriptor, so that the object manager can report what is wrong with one.
 Name = Annotated[str, msgspec.Meta(max_length=600)]
 Sddl = Annotated[str, msgspec.Meta(max_length=4_200)]
 Text = Annotated[str, msgspec.Meta(max_length=3_000)]
+Pages = Annotated[tuple[U8, ...], msgspec.Meta(max_length=MAX_PAGES)]
 Word = Annotated[str, msgspec.Meta(max_length=64)]
 Payload = Annotated[bytes, msgspec.Meta(max_length=MAX_DESCRIPTOR)]
 Record = Annotated[bytes, msgspec.Meta(max_length=7_200)]
@@ -37,3 +43,8 @@ TicketBytes = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 class Message(msgspec.Struct, array_like=True, gc=False):
     """Base of all messages."""
+
+
+def last_part(handles: int) -> int:
+    """Return how many of a payload's handles are beside the request that shares it; `AttachFds` sent the others."""
+    return (handles - 1) % MAX_FDS + 1

@@ -1,9 +1,9 @@
-"""Who is at the other end of a connection, by the kernel's word: the check that both ends make of every connection.
+"""The check that both ends make of every connection: which user is at the other end, as the kernel reports it.
 
-How this works. A path can lead to another socket from one moment to the next, and a runtime directory below /tmp can be
-made by anybody first. So neither end trusts the path that a connection came by. The kernel keeps with each connected
-Unix socket who connected it, and with the other end who listened (SO_PEERCRED): the broker serves its own user and root
-alone (a system-wide one serves everybody), and a client speaks to nobody but its own user's broker or root's.
+How this works. A path can become another socket's from one moment to the next, and any user can create a runtime
+directory below /tmp first. So neither end trusts the path of a connection. The kernel keeps with each connected Unix
+socket the process that connected it, and with the other end the one that listened (SO_PEERCRED): the broker serves its
+own user and root alone (a system-wide one serves every user), and a client uses its own user's broker or root's alone.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker and its sockets exist on Linux only; extmem.manager selects what the system has")
 
 import os
 import socket
 import stat
 
-from extmem.errors import UnsupportedError
+from extmem.errors import PeerProtocolError, UnsupportedError
+from extmem.wire.limits import PROTOCOL_VERSION
 from extmem.wire.runtime_dir import RuntimeDir
 from extmem.wire.transport import credentials_of
+
+_UNSTATED_VERSION = 2
+"""The last version whose `inheritance` does not contain it."""
 
 __all__ = ["admits", "inheritance", "inherited_socket", "require_broker"]
 
@@ -34,7 +38,7 @@ def _trusted(uid: int) -> bool:
 
 
 def require_broker(sock: socket.socket, directory: RuntimeDir) -> None:
-    """Make sure that a client's connection leads to a broker that it may talk to.
+    """Check that a client's connection is to a broker that it may use.
 
     Raises UnsupportedError where the listener's user is neither this process's nor root (for the system-wide broker:
     is not root). Nothing has been sent to it then; the socket stays the caller's.
@@ -51,19 +55,23 @@ def require_broker(sock: socket.socket, directory: RuntimeDir) -> None:
 
 
 def inheritance(channel: socket.socket) -> str:
-    """What a child finds its connection by: the descriptor's number, and the socket's inode, which tells it from any
-    other socket that has the number by then.
+    """Return the text by which a child finds its connection.
+
+    It has the number of the descriptor, the inode of the socket, which distinguishes it from any other socket that has
+    the number by then, and the version of the wire format.
     """
-    return f"{channel.fileno()}:{os.fstat(channel.fileno()).st_ino}"
+    return f"{channel.fileno()}:{os.fstat(channel.fileno()).st_ino}:{PROTOCOL_VERSION}"
 
 
 def inherited_socket(text: str) -> socket.socket | None:
-    """The connection that a parent left to this process, by the text of its environment variable (`inheritance`).
+    """Return the connection that a parent left to this process, by the text of `inheritance` in its environment.
 
-    None, and nothing is changed, where the number leads to another socket or to none: the variable is stale, or came
-    further than the descriptor did.
+    Return None, and change nothing, where the number is another socket's or is not open: the variable is stale, or was
+    inherited further than the descriptor. Raises PeerProtocolError for a connection of another version of extmem.
     """
-    number, _, inode = text.partition(":")
+    number, _, rest = text.partition(":")
+    inode, _, version = rest.partition(":")
+    version = version or str(_UNSTATED_VERSION)
     try:
         fd = int(number)
         found = os.fstat(fd)
@@ -75,4 +83,11 @@ def inherited_socket(text: str) -> socket.socket | None:
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_SEQPACKET or not _trusted(credentials_of(sock).uid):
         sock.detach()
         return None
+    if version != str(PROTOCOL_VERSION):
+        sock.close()
+        raise PeerProtocolError(
+            f"the connection that this process inherited is of version {version} of the wire format, and this process "
+            f"uses version {PROTOCOL_VERSION}: its parent has another version of extmem. Use the same version of "
+            "extmem in both processes"
+        )
     return sock

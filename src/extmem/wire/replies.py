@@ -8,6 +8,7 @@ from extmem.wire.limits import (
     I64,
     U8,
     U32,
+    Count,
     Facts,
     Message,
     Name,
@@ -35,18 +36,20 @@ __all__ = [
     "BrokerState",
     "Channel",
     "RecordBack",
+    "Fds",
+    "Attached",
     "Refusal",
     "Fault",
 ]
 
 
 class Welcome(Message, tag=64):
-    """To `Hello`. `inherited`: the handle table is not empty, ask `ListHandles`. `secret` is for `Hello.resume`.
+    """To `Hello`. `inherited`: the handle table is not empty, see `ListHandles`. `secret` is for `Hello.resume`.
 
-    `resumed`: this connection goes on for the earlier one. `done`: its last request, whose reply was not taken in, had
-    been carried out; what it made is undone, the memory object `undone_memory` or the handle `undone_handle`, if any.
-    `recovering`: announcements are taken. After `ticket_seconds` the time of a ticket that is bound to no process is
-    over for sure.
+    `resumed`: this connection continues the earlier one. `done`: its last request, whose reply was not processed, had
+    been carried out. What it created is undone: the reference `undone_reference` or the handle `undone_handle`, if any.
+    `recovering`: announcements are accepted. After `ticket_seconds` the time of a ticket that is bound to no process is
+    over.
     """
 
     version: U32
@@ -56,18 +59,18 @@ class Welcome(Message, tag=64):
     secret: Secret
     resumed: bool
     done: bool
-    undone_memory: I64
+    undone_reference: I64
     undone_handle: I64
     recovering: bool
     ticket_seconds: U32
 
 
 class Done(Message, tag=65):
-    """Done, nothing to say."""
+    """Success, without a value."""
 
 
 class Value(Message, tag=66):
-    """A number: a truth (0, 1), a count."""
+    """A number: a truth value (0, 1) or a count."""
 
     value: I64
 
@@ -75,7 +78,7 @@ class Value(Message, tag=66):
 class Exported(Message, tag=67):
     """To `Export`. `object` or `kmt` is 0 where there is none. `record` is for announcing the object again."""
 
-    memory: I64
+    reference: I64
     payload: I64
     object: I64
     granted: U32
@@ -86,19 +89,22 @@ class Exported(Message, tag=67):
 
 
 class Imported(Message, tag=68):
-    """To an import or a claim of memory: fd attached if `mode` is not 0.
+    """To an import, or a claim of a reference: `fds` file descriptors are attached, 0 if the client has them already.
 
-    `facts` is an encoded `ImportFacts`: all that is the same whenever this object is imported with these rights. It
-    comes in one piece, so that neither side has to look into it the second time.
+    These are the first of the payload's handles; `FetchFds` gives the others. `facts` is an encoded `ImportFacts`: all
+    that is the same whenever this object is imported with these rights. Both sides can recognise it by its bytes.
     """
 
-    memory: I64
-    mode: U8
+    reference: I64
+    fds: U8
     facts: Facts
 
 
 class Handle(Message, tag=69):
-    """A handle of the caller, with what it needs to announce it again: fd attached if `mode` is not 0."""
+    """A handle of the caller, with what it needs to announce it again.
+
+    The first of the payload's `handles` handles are attached if `mode` is not 0; `FetchFds` gives the others.
+    """
 
     handle: I64
     payload: I64
@@ -107,10 +113,9 @@ class Handle(Message, tag=69):
     inherit: bool
     protect: bool
     mode: U8
-    backing: U8
+    handles: Count
     descriptor: Payload
     record: Record
-    identity: I64 = 0
 
 
 class HandleState(Message, tag=70):
@@ -139,16 +144,14 @@ class Kmt(Message, tag=72):
 
 
 class Handles(Message, tag=73):
-    """To `ListHandles`: some of the next values, perhaps none; and the value to ask after next, 0 at the end."""
+    """To `ListHandles`: some of the next values, perhaps none; and `after` of the next request, 0 at the end."""
 
     values: Annotated[tuple[I64, ...], msgspec.Meta(max_length=1_024)]
     next: I64 = 0
 
 
 class SnapshotFile(Message, tag=74):
-    """To `Snapshot`: one fd, a file of `size` bytes that `decode_parts` reads; and the cursor to go on with, 0 at the
-    end.
-    """
+    """To `Snapshot`: one fd, a file of `size` bytes that `decode_parts` decodes; and the next cursor, 0 at the end."""
 
     size: I64
     next: I64 = 0
@@ -157,8 +160,8 @@ class SnapshotFile(Message, tag=74):
 class BrokerState(Message, tag=75):
     """To `GetStatus`. Times in milliseconds, the longest turn of the loop in microseconds, memory in KiB.
 
-    Of the `limit` descriptors that it may have open, `used` are on the accounts of clients (`fds` of them for payloads)
-    and `reserve` are kept; one client could get `client_share` more now, one user `user_share`.
+    Of the `limit` file descriptors that it may open, `used` are charged to clients (`fds` of them for payloads) and
+    `reserve` are kept. One client could get `client_share` more now, one user `user_share`.
     """
 
     pid: Pid
@@ -182,8 +185,8 @@ class Channel(Message, tag=76):
 
 
 class RecordBack(Message, tag=79):
-    """To `AnnounceRecord`: the payload's id and KMT number from now on (0: another payload has the number by now), and
-    whether the object has its name. `payload` 0: another client has to announce it first; ask again with `wait`.
+    """To `AnnounceRecord`: the payload's id and KMT number from now on (0: another payload has the number now), and
+    whether the object has its name. `payload` 0: another client must announce it first; send it again with `wait`.
     """
 
     payload: I64
@@ -191,14 +194,24 @@ class RecordBack(Message, tag=79):
     named: bool
 
 
+class Fds(Message, tag=80):
+    """To `FetchFds`: `count` file descriptors."""
+
+    count: U8
+
+
+class Attached(Message, tag=81):
+    """To `AttachFds`."""
+
+
 class Refusal(Message, tag=77):
-    """The object manager says no: an NTSTATUS and a full sentence."""
+    """A refusal of the object manager: an NTSTATUS and a full sentence."""
 
     status: U32
     detail: Text
 
 
 class Fault(Message, tag=78):
-    """You broke the format (or came too late, or there are too many of you); the connection ends with this."""
+    """The client broke the format, came too late, or is one too many. The connection ends with this message."""
 
     detail: Text

@@ -1,12 +1,27 @@
 """Requests: from a client to the broker. Their numbers are 1…63."""
 
-# Annotations are evaluated when a class is made (msgspec reads them), so they are not postponed here.
+# Annotations are evaluated when a class is created (msgspec reads them), so they are not postponed here.
 
 from typing import Annotated
 
 import msgspec
 
-from extmem.wire.limits import I64, U8, U32, KeyBytes, Message, Name, Payload, Record, Sddl, Secret, TicketBytes, Word
+from extmem.wire.limits import (
+    I64,
+    U8,
+    U32,
+    Count,
+    KeyBytes,
+    Message,
+    Name,
+    Pages,
+    Payload,
+    Record,
+    Sddl,
+    Secret,
+    TicketBytes,
+    Word,
+)
 
 __all__ = [
     "Hello",
@@ -14,7 +29,7 @@ __all__ = [
     "ImportName",
     "ImportHandle",
     "ImportKmt",
-    "Free",
+    "Release",
     "GetHandle",
     "OpenHandle",
     "CloseHandle",
@@ -34,8 +49,10 @@ __all__ = [
     "Hold",
     "ListHandles",
     "Follow",
+    "AttachFds",
+    "FetchFds",
     "AnnounceRecord",
-    "AnnounceMemory",
+    "AnnounceReference",
     "AnnounceHandle",
     "AnnounceTicket",
     "AnnounceClaimed",
@@ -44,11 +61,11 @@ __all__ = [
 
 
 class Hello(Message, tag=1):
-    """The first message of a connection. `announcing`: announcements are to follow, then `Announced`.
+    """The first message of a connection. `announcing`: announcements follow, then `Announced`.
 
-    `resume` is the secret of an earlier connection of this process that this one is to go on for, of which it has taken
-    in `received` replies; empty for none. No new handle gets a value up to `above`; nor one up to `highest`, where
-    neither that connection nor announcements are taken over.
+    `resume` is the secret of an earlier connection of this process that this one continues, and `received` the number
+    of replies that the process has processed from it; empty for none. No new handle gets a value up to `above`, nor one
+    up to `highest` where neither that connection nor announcements are continued.
     """
 
     version: U32
@@ -60,9 +77,16 @@ class Hello(Message, tag=1):
 
 
 class Export(Message, tag=2):
-    """Share a payload (one fd). `backing` is what the fd is (`Backing`), `identity` only for backings that state it."""
+    """Share a payload of `handles` handles, the last of which are beside this message (`limits.last_part`).
 
+    `object_kind` is the kind of the object (`ObjectKind`), `backing` what its files are (`Backing`). The last handles
+    are its companion pages: `pages` has for each of them the mode in which importers get it. `identity` distinguishes
+    payloads whose files have no inode of their own; 0 for none.
+    """
+
+    object_kind: U8
     backing: U8
+    handles: Count
     descriptor: Payload
     share: U8
     name: Name | None
@@ -71,42 +95,46 @@ class Export(Message, tag=2):
     inherit: bool
     strict_kmt: bool
     identity: I64 = 0
+    pages: Pages = ()
 
 
 class ImportName(Message, tag=3):
-    """A memory object by name."""
+    """Import by name."""
 
     name: Name
     desired: U32
+    object_kind: U8
 
 
 class ImportHandle(Message, tag=4):
-    """A memory object by NT handle."""
+    """Import by NT handle."""
 
     handle: I64
+    object_kind: U8
 
 
 class ImportKmt(Message, tag=5):
-    """A memory object by KMT number."""
+    """Import by KMT number."""
 
     number: I64
+    object_kind: U8
 
 
-class Free(Message, tag=6):
-    """Free a memory object. `forget` is a payload whose fds the client drops with it, 0 for none."""
+class Release(Message, tag=6):
+    """Release a reference. `forget` is a payload whose file descriptors the client closes with it, 0 for none."""
 
-    memory: I64
+    reference: I64
     forget: I64 = 0
 
 
 class GetHandle(Message, tag=7):
-    """A handle of an exported memory's object."""
+    """A new handle of the object that a reference exports."""
 
-    memory: I64
+    reference: I64
 
 
 class OpenHandle(Message, tag=8):
-    """A handle by name."""
+    """A new handle by name."""
 
     name: Name
     desired: U32
@@ -114,16 +142,16 @@ class OpenHandle(Message, tag=8):
 
 
 class CloseHandle(Message, tag=9):
-    """CloseHandle. `forget` as in `Free`."""
+    """CloseHandle. `forget` as in `Release`."""
 
     handle: I64
     forget: I64 = 0
 
 
 class Duplicate(Message, tag=10):
-    """DuplicateHandle. `desired` None keeps the access. `forget` as in `Free`.
+    """DuplicateHandle. `desired` None keeps the access. `forget` as in `Release`.
 
-    `into`: into another process, of which a pidfd is attached; else into the caller's own.
+    `into`: into another process, whose pidfd is attached; else into the caller's own.
     """
 
     handle: I64
@@ -157,33 +185,33 @@ class SetFlags(Message, tag=13):
 
 
 class KmtAlive(Message, tag=14):
-    """Whether a KMT number leads to a payload."""
+    """Whether a KMT number is of a live payload."""
 
     number: I64
 
 
 class Offer(Message, tag=15):
-    """Put one reference in flight; exactly one field is set."""
+    """Put one reference in flight. Exactly one field is set."""
 
-    memory: I64 | None = None
+    reference: I64 | None = None
     handle: I64 | None = None
     kmt: I64 | None = None
 
 
 class Claim(Message, tag=16):
-    """Take the reference that a ticket stands for."""
+    """Take the reference that a ticket is for."""
 
     ticket: TicketBytes
 
 
 class BindOffer(Message, tag=17):
-    """The ticket is for a process (one fd, its pidfd): withdraw it when the process dies without claiming."""
+    """The ticket is for a process (one fd, its pidfd): withdraw it when the process ends without claiming."""
 
     ticket: TicketBytes
 
 
 class Withdraw(Message, tag=18):
-    """Take an unclaimed offer back."""
+    """Withdraw an unclaimed offer."""
 
     ticket: TicketBytes
 
@@ -195,23 +223,23 @@ class Snapshot(Message, tag=19):
 
 
 class GetStatus(Message, tag=20):
-    """How the broker is."""
+    """The state of the broker."""
 
 
 class Stop(Message, tag=21):
-    """Ask the broker to leave. Without `force` only if no other client is there."""
+    """Ask the broker to end. Without `force` it does so only if it has no other client."""
 
     force: bool = False
 
 
 class Inherit(Message, tag=22):
-    """A child process that will inherit the caller's inheritable handles; `only` these, if it is not None."""
+    """A child process that is about to inherit the caller's inheritable handles; `only` these, if it is not None."""
 
     only: Annotated[tuple[I64, ...], msgspec.Meta(max_length=1_024)] | None = None
 
 
 class Hold(Message, tag=23):
-    """What the client needs to announce a handle again: the object's record and an fd of its payload."""
+    """What the client needs to announce a handle: the object's record and the files of its payload."""
 
     handle: I64
 
@@ -223,29 +251,44 @@ class ListHandles(Message, tag=24):
 
 
 class Follow(Message, tag=25):
-    """From a broker whose place this one has taken: its clients are about to come. What its key signed is believed."""
+    """From a broker whose runtime directory this one has taken: its clients are about to connect, with records that
+    were signed with `key`.
+    """
 
     key: KeyBytes
 
 
-class AnnounceRecord(Message, tag=32):
-    """In the recovery window (one fd of the payload): a record that a broker gave, and the payload's description.
+class AttachFds(Message, tag=26):
+    """The first handles, or the next ones, of the payload that the following `Export` or `AnnounceRecord` shares."""
 
-    `wait`: answer only when the payload is known or the window is over.
+
+class FetchFds(Message, tag=27):
+    """More handles of the payload that the last reply gave, from the handle `first` on, opened as `mode`."""
+
+    payload: I64
+    mode: U8
+    first: Count
+
+
+class AnnounceRecord(Message, tag=32):
+    """In the recovery window: a record that a broker signed, and the payload's descriptor, with its handles.
+
+    They are sent as those of `Export`. `wait`: reply only when the payload is known or the window is over.
     """
 
     record: Record
     descriptor: Payload
+    handles: Count
     wait: bool = False
 
 
-class AnnounceMemory(Message, tag=34):
-    """In the recovery window: a memory object of the client, with its old number, as a record says that it had it.
+class AnnounceReference(Message, tag=34):
+    """In the recovery window: a reference of the client, with its old number, as a record proves it.
 
     `granted` and `inherit` of an exporting one are those of the handles that it gives.
     """
 
-    memory: I64
+    reference: I64
     payload: I64
     object: I64
     exporting: bool
@@ -254,7 +297,7 @@ class AnnounceMemory(Message, tag=34):
 
 
 class AnnounceHandle(Message, tag=35):
-    """In the recovery window: an entry of the client's handle table, with its old value, as a record says."""
+    """In the recovery window: an entry of the client's handle table, with its old value, as a record proves it."""
 
     handle: I64
     payload: I64
@@ -265,13 +308,13 @@ class AnnounceHandle(Message, tag=35):
 
 
 class AnnounceTicket(Message, tag=36):
-    """In the recovery window: an offer not known to be claimed, of what a record says that the client has.
+    """In the recovery window: an offer that is not known to be claimed, of something that a record proves.
 
-    `what` is "memory", "handle" or "kmt"; `bound`: for a process, of which a pidfd is attached.
+    `source` is "reference", "handle" or "kmt". `bound`: it is for a process, whose pidfd is attached.
     """
 
     ticket: TicketBytes
-    what: Word
+    source: Word
     payload: I64
     object: I64
     granted: U32
@@ -279,10 +322,10 @@ class AnnounceTicket(Message, tag=36):
 
 
 class AnnounceClaimed(Message, tag=37):
-    """After a restart, also too late: a ticket that this client claimed lately; nobody else may."""
+    """After a restart, at any time: a ticket that this client claimed lately. It cannot be claimed again."""
 
     ticket: TicketBytes
 
 
 class Announced(Message, tag=38):
-    """In the recovery window: that was all."""
+    """In the recovery window: the end of the announcements."""

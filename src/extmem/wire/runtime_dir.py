@@ -1,13 +1,16 @@
-"""Where a broker lives: the runtime directory and what is in it.
+"""The runtime directory of a broker, and the files in it.
 
-The directory is the door to everything a user shares, so it must be the user's alone: mode 0700, owned by them, no
-symbolic link, and in no directory where others may replace it. In order: `$EXTMEM_RUNTIME_DIR`,
+The directory gives access to everything that a user shares, so it must be the user's alone: mode 0700, owned by the
+user, not a symbolic link, and not in a directory where other users may replace it. In order: `$EXTMEM_RUNTIME_DIR`,
 `$XDG_RUNTIME_DIR/extmem`, `/run/user/<uid>/extmem`, `/tmp/extmem-<uid>`; the second and third only where the parent is
 a directory of this user's own.
 
-How this works. Paths can be changed by others between two looks at them: a directory in `/tmp` can be another user's by
-the time that its socket is connected to. So a directory is opened once (`RuntimeDir.open`), what was opened is checked,
-and all that is in it is reached through that descriptor: by `dir_fd=`, and sockets through `/proc/self/fd`.
+How this works. A path can be changed by other users between two uses of it: a directory in `/tmp` can be another user's
+by the time that its socket is connected to. So a directory is opened once (`RuntimeDir.open`), what was opened is
+checked, and all that is in it is reached through that descriptor: by `dir_fd=`, and sockets through `/proc/self/fd`.
+
+The name of each file carries the version of the wire format, such as `broker.3.sock`. So brokers of several versions of
+extmem run in one directory, each for its own clients. `brokers_in` finds all of them.
 """
 
 from __future__ import annotations
@@ -15,60 +18,72 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker's directory exists on Linux only; extmem.manager selects what the system has")
 
 import errno
+import fcntl
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from extmem.errors import UnsupportedError
 from extmem.owning import OwnedFd
+from extmem.wire.limits import PROTOCOL_VERSION
 
-__all__ = ["SYSTEM_DIRECTORY", "RuntimeDir", "address_in", "runtime_directory"]
+__all__ = ["SYSTEM_DIRECTORY", "RunningBroker", "RuntimeDir", "address_in", "brokers_in", "runtime_directory"]
 
 SYSTEM_DIRECTORY = Path("/run/extmem")
 # sun_path holds 108 bytes with the final NUL.
 _MAX_SOCKET_PATH = 107
+_UNNAMED_VERSION: Final = 2
+"""The last version whose files do not carry it in their names."""
+_LOCK = re.compile(r"broker(?:\.([1-9][0-9]{0,8}))?\.lock")
 _OPEN = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeDir:
-    """A runtime directory by path. `system`: the machine-wide broker's, open to every user."""
+    """A runtime directory by path. `system`: that of the machine-wide broker, which every user may enter."""
 
     path: Path
     system: bool = False
 
     @property
     def socket(self) -> Path:
-        """Where the broker listens."""
-        return self.path / "broker.sock"
+        """The socket at which the broker listens."""
+        return self.path / f"broker.{PROTOCOL_VERSION}.sock"
 
     @property
     def broker_lock(self) -> Path:
-        """Held (flock) by the broker as long as it lives; its pid is in it."""
-        return self.path / "broker.lock"
+        """The file that the broker locks (flock) as long as it lives. It contains its pid."""
+        return self.path / f"broker.{PROTOCOL_VERSION}.lock"
 
     @property
     def start_lock(self) -> Path:
-        """Held by the client that starts a broker, until that is ready."""
-        return self.path / "start.lock"
+        """The file that a client locks while it starts a broker."""
+        return self.path / f"start.{PROTOCOL_VERSION}.lock"
 
     @property
     def journal(self) -> Path:
-        """The live clients, for a broker that follows a killed one."""
-        return self.path / "clients.json"
+        """The list of live clients, for the broker that follows a killed one."""
+        return self.path / f"clients.{PROTOCOL_VERSION}.json"
+
+    @property
+    def key(self) -> Path:
+        """The key with which brokers sign records."""
+        return self.path / f"broker.{PROTOCOL_VERSION}.key"
 
     @property
     def log(self) -> Path:
-        """What a broker has to say when nobody listens."""
-        return self.path / "broker.log"
+        """The standard output and error of brokers that clients have started."""
+        return self.path / f"broker.{PROTOCOL_VERSION}.log"
 
     def open(self) -> OwnedFd | None:
-        """A descriptor (O_PATH) of the directory, which is private; None if there is no such directory.
+        """Open the directory (O_PATH) and check that it is private. Return None if there is no such directory.
 
         Errors: UnsupportedError, naming the path and what to do, for a directory that is not
         private, whose path is too long for a socket, or that cannot be opened; OSError (EMFILE, ENFILE) where this
@@ -87,13 +102,13 @@ class RuntimeDir:
         return opened
 
     def prepare(self) -> OwnedFd:
-        """`open`, after making the directory if it is missing. Errors: as `open`, and where it cannot be made."""
+        """Create the directory if it is missing, and `open` it. Errors: as `open`, and where it cannot be created."""
         opened = self.open()
         if opened is None:
             self._make()
             opened = self.open()
         if opened is None:
-            raise _refuse(self.path, "was removed while it was being made")
+            raise _refuse(self.path, "was removed while it was created")
         return opened
 
     def _make(self) -> None:
@@ -102,20 +117,20 @@ class RuntimeDir:
         try:
             owner = os.stat(parent).st_uid
             if owner not in _trusted():
-                # Ours in a directory of theirs would lock them out of what is theirs (`sudo` keeps variables).
+                # A directory of this user in one of theirs would lock them out of it (`sudo` keeps variables).
                 raise _refuse(self.path, f"does not exist, and {parent} belongs to user {owner}, not to this one")
             os.mkdir(self.path, mode)
         except FileExistsError:
             return
         except OSError as error:
-            raise _refuse(self.path, f"cannot be made ({error.strerror})") from error
-        os.chmod(self.path, mode)  # whatever the umask is
+            raise _refuse(self.path, f"cannot be created ({error.strerror})") from error
+        os.chmod(self.path, mode)  # independent of the umask
 
     def _check_path(self) -> None:
         if len(os.fsencode(self.socket)) > _MAX_SOCKET_PATH:
             raise _refuse(self.path, f"is too long: a socket's path has at most {_MAX_SOCKET_PATH} bytes")
         if not os.path.isdir("/proc/self/fd"):
-            raise UnsupportedError("extmem needs /proc, and it is not there: mount it", requires_one_of=["procfs"])
+            raise UnsupportedError("extmem requires /proc, which is not mounted: mount it", requires_one_of=["procfs"])
         try:
             parent = os.path.realpath(self.path.parent, strict=True)
             while True:
@@ -128,7 +143,7 @@ class RuntimeDir:
                     return
                 parent = os.path.dirname(parent)
         except FileNotFoundError:
-            return  # nothing is there yet; it cannot be made either
+            return  # it does not exist yet, and cannot be created
         except OSError as error:
             raise self._unusable(error) from error
 
@@ -140,26 +155,26 @@ class RuntimeDir:
         if found.st_mode & forbidden:
             raise _refuse(
                 self.path,
-                f"has mode {stat.S_IMODE(found.st_mode):04o}, so others can get in; run: chmod 700 {self.path}",
+                f"has mode {stat.S_IMODE(found.st_mode):04o}, so other users can enter it; run: chmod 700 {self.path}",
             )
 
     def _unusable(self, error: OSError) -> UnsupportedError:
         if error.errno in (errno.ENOTDIR, errno.ELOOP) and self.path.is_symlink():
-            return _refuse(self.path, "is a symbolic link, so somebody else may decide where it leads")
+            return _refuse(self.path, "is a symbolic link, whose target another user may choose")
         if error.errno == errno.ENOTDIR and self.path.exists():
             return _refuse(self.path, "is not a directory")
         return _refuse(self.path, f"cannot be reached ({error.strerror})")
 
 
 def address_in(directory: int, name: str) -> str:
-    """The address of a socket in an opened directory, for `bind` and `connect`."""
+    """Return the address of a socket in an opened directory, for `bind` and `connect`."""
     return f"/proc/self/fd/{directory}/{name}"
 
 
 def _replaceable(found: os.stat_result) -> bool:
     """Whether users other than this one and root may rename what is in the directory.
 
-    A group-writable directory of root's group or of this user's own is not: many systems make all new ones so.
+    False for a group-writable directory of root's group or of this user's own: many systems create directories so.
     """
     if found.st_mode & stat.S_ISVTX:
         return False
@@ -168,7 +183,7 @@ def _replaceable(found: os.stat_result) -> bool:
 
 
 def _trusted() -> set[int]:
-    """Whose directories a new one may be made in: this user's and root's, which is unmapped in a user namespace."""
+    """The owners in whose directories a new one may be created: this user and root, also where root is unmapped."""
     try:
         unmapped = int(Path("/proc/sys/kernel/overflowuid").read_bytes())
     except (OSError, ValueError):
@@ -185,7 +200,7 @@ def _refuse(path: Path, problem: str) -> UnsupportedError:
 
 
 def runtime_directory(environment: Mapping[str, str] | None = None) -> RuntimeDir:
-    """The runtime directory that this process is to use. Nothing is created, and it is not checked.
+    """Return the runtime directory of this process. Nothing is created, and it is not checked.
 
     Errors: UnsupportedError where EXTMEM_RUNTIME_DIR is relative and the working directory is gone.
     """
@@ -197,7 +212,7 @@ def runtime_directory(environment: Mapping[str, str] | None = None) -> RuntimeDi
         except OSError as error:
             raise _refuse(Path(chosen), f"is relative to a directory that is gone ({error.strerror})") from error
     uid = os.geteuid()
-    # XDG_RUNTIME_DIR comes along where one user starts a program as another (`sudo -E`): it is that other's then.
+    # XDG_RUNTIME_DIR may be another user's, where that one started the program as this user (`sudo -E`).
     for parent in (env.get("XDG_RUNTIME_DIR"), f"/run/user/{uid}"):
         if parent and _is_own(parent, uid):
             return RuntimeDir(Path(os.path.normpath(parent)) / "extmem")
@@ -212,3 +227,53 @@ def _is_own(directory: str, uid: int) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
+
+
+class RunningBroker(NamedTuple):
+    """A broker that runs in a runtime directory, found by its lock."""
+
+    version: int
+    """The version of the wire format; 2 also stands for older ones."""
+    pid: int
+    """0 if it is not known."""
+    socket: Path
+
+
+def brokers_in(directory: RuntimeDir) -> list[RunningBroker]:
+    """Return the brokers of this user, of all versions of extmem, that run in a directory now, by version.
+
+    A directory that cannot be read has none.
+    """
+    found = []
+    try:
+        names = os.listdir(directory.path)
+    except OSError:
+        return []
+    for name in names:
+        match = _LOCK.fullmatch(name)
+        pid = _locked_by(directory.path / name) if match is not None else None
+        if match is None or pid is None:
+            continue
+        version = int(match[1]) if match[1] else _UNNAMED_VERSION
+        found.append(RunningBroker(version, pid, (directory.path / name).with_suffix(".sock")))
+    return sorted(found)
+
+
+def _locked_by(path: Path) -> int | None:
+    """Return the pid of the process of this user that holds a lock; 0 where it is unknown, None where none holds it."""
+    try:
+        lock = OwnedFd.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if os.fstat(lock.fd).st_uid != os.geteuid():
+            return None
+        text = os.pread(lock.fd, 32, 0).decode("ascii", "replace").strip()
+        return int(text) if text.isdecimal() else 0
+    except OSError:
+        return None
+    finally:
+        lock.close()
+    return None

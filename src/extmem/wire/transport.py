@@ -1,11 +1,13 @@
-"""Packets and file descriptors over AF_UNIX SOCK_SEQPACKET. The only file that knows SCM_RIGHTS.
+"""Packets and file descriptors over AF_UNIX SOCK_SEQPACKET. The only file that uses SCM_RIGHTS.
 
 How this works. One packet is one message; the kernel keeps a packet's file descriptors with it. The kernel puts
-descriptors into our table before we can look at anything, so the order in `receive` matters: first every descriptor
-gets an owner, then the checks may raise. The control room is given as CMSG_LEN (exact): CMSG_SPACE rounds up, and the
-padding after one 4-byte descriptor has room for a second one. With too many, the kernel installs what fits and says
-MSG_CTRUNC; with too long a packet it drops the rest and says MSG_TRUNC; both are the peer's fault and an error here.
-MSG_CMSG_CLOEXEC is set always: a child started by another thread at this very moment must not get the descriptor.
+descriptors into this process's table before any check can run, so the order in `_received` matters: first every
+descriptor gets an owner, then the checks may raise. The control room is given as CMSG_LEN (exact): CMSG_SPACE rounds
+up, and the padding after one 4-byte descriptor has room for a second one. If more descriptors come than fit, the kernel
+installs those that fit and sets MSG_CTRUNC; of a packet that is too long it drops the rest and sets MSG_TRUNC. Both are
+errors here, and so is control data of another type. `MAX_FDS` is the kernel's own limit: where there is room for so
+many, MSG_CTRUNC means that this process cannot open more. MSG_CMSG_CLOEXEC is always set: a child that another thread
+starts at this moment must not get the descriptors.
 
 Calls interrupted by a signal are repeated by Python itself (PEP 475).
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker and its sockets exist on Linux only; extmem.manager selects what the system has")
 
 import errno
 import os
@@ -30,14 +32,25 @@ from extmem.errors import PeerGoneError, PeerProtocolError
 from extmem.owning import OwnedFd, raised_by_handler
 from extmem.wire.limits import MAX_FDS, MAX_MESSAGE
 
-__all__ = ["Credentials", "Packet", "credentials_of", "groups_of", "receive", "send", "uid_of"]
+__all__ = [
+    "Credentials",
+    "Packet",
+    "Packets",
+    "credentials_of",
+    "groups_of",
+    "receive",
+    "receive_many",
+    "send",
+    "send_many",
+    "uid_of",
+]
 
 _INT: Final = struct.Struct("i")
 _UCRED: Final = struct.Struct("iII")
 _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; Python has no name for it
+_ROOM_FOR_ONE: Final = socket.CMSG_LEN(_INT.size)
 _ROOM: Final = socket.CMSG_LEN(MAX_FDS * _INT.size)
-_ROOM_WITH_CREDENTIALS: Final = socket.CMSG_SPACE(_UCRED.size) + _ROOM
-# Plain ints: Python's own constants are enum members, and each operation on one costs more than a system call.
+# Plain ints: the constants of `socket` are enum members, and each operation on one costs more than a system call.
 _SOL_SOCKET: Final = int(socket.SOL_SOCKET)
 _SO_PEERCRED: Final = int(socket.SO_PEERCRED)
 _SCM_RIGHTS: Final = int(socket.SCM_RIGHTS)
@@ -47,39 +60,48 @@ _SEND_FLAGS: Final = int(socket.MSG_NOSIGNAL)
 _CTRUNC: Final = int(socket.MSG_CTRUNC)
 _TRUNC: Final = int(socket.MSG_TRUNC)
 _BAD: Final = _CTRUNC | _TRUNC
-_PLAIN: Final = ((MAX_MESSAGE, _ROOM, _RECEIVE_FLAGS),)
-_WITH_CREDENTIALS: Final = ((MAX_MESSAGE, _ROOM_WITH_CREDENTIALS, _RECEIVE_FLAGS),)
+_CREDENTIALS_ROOM: Final = socket.CMSG_SPACE(_UCRED.size)
+_PLAIN: Final = ((MAX_MESSAGE, _ROOM_FOR_ONE, _RECEIVE_FLAGS),)
+_MANY: Final = ((MAX_MESSAGE, _ROOM, _RECEIVE_FLAGS),)
+_MANY_WITH_CREDENTIALS: Final = ((MAX_MESSAGE, _CREDENTIALS_ROOM + _ROOM, _RECEIVE_FLAGS),)
 """Arguments of recvmsg."""
 
 
 class Credentials(NamedTuple):
-    """Who is at the other end, by the kernel's word."""
+    """The process at the other end, as the kernel reports it."""
 
     pid: int
     uid: int
     gid: int
 
 
-Packet: TypeAlias = tuple[bytes, OwnedFd | None, Credentials | None]
-"""One received packet: its bytes, its descriptor (None if none came), its sender (only where that was asked for)."""
+Packet: TypeAlias = tuple[bytes, OwnedFd | None]
+"""A received packet: its bytes and its file descriptor (None if none came)."""
+Packets: TypeAlias = tuple[bytes, Sequence[OwnedFd], Credentials | None]
+"""A received packet: its bytes, its file descriptors, and its sender (only where that was requested)."""
 _Ancillary: TypeAlias = Sequence[tuple[int, int, bytes]]
 _Answer: TypeAlias = tuple[bytes, _Ancillary, int, object]
 """What recvmsg returns."""
 
 
 def send(sock: socket.socket, data: bytes, fd: int | None = None) -> None:
-    """Send one packet, with at most one file descriptor (borrowed: the kernel takes its own reference).
+    """Send one packet, with at most one file descriptor. See `send_many`."""
+    send_many(sock, data, () if fd is None else (fd,))
 
-    Raises BlockingIOError when the socket does not take it now (non-blocking or timed out), PeerGoneError when the peer
+
+def send_many(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+    """Send one packet, with at most `MAX_FDS` file descriptors (borrowed: the kernel takes its own references).
+
+    Raises BlockingIOError when the socket cannot take it now (non-blocking or timed out), PeerGoneError when the peer
     has gone, PeerProtocolError when the packet is longer than MAX_MESSAGE (the peer would refuse it).
     """
     if len(data) > MAX_MESSAGE:
         raise _too_long(data)
     try:
-        if fd is None:
+        if not fds:
             sock.send(data, _SEND_FLAGS)
         else:
-            rights = (_SOL_SOCKET, _SCM_RIGHTS, _INT.pack(fd))
+            rights = (_SOL_SOCKET, _SCM_RIGHTS, array("i", fds))
             sock.sendmsg((data,), (rights,), _SEND_FLAGS)
     except (ConnectionError, TimeoutError) as error:
         if raised_by_handler(error):
@@ -87,26 +109,41 @@ def send(sock: socket.socket, data: bytes, fd: int | None = None) -> None:
         raise _gone(error) from error
 
 
-def receive(
-    sock: socket.socket, *, credentials: bool = False, dispose: Callable[[int], None] | None = None
-) -> Packet | None:
-    """Receive one packet; None when the peer hung up.
+def receive(sock: socket.socket) -> Packet | None:
+    """Receive one packet with at most one file descriptor; None when the peer hung up. Errors: as `receive_many`."""
+    packet = _received(sock, _PLAIN, 1, None)
+    if packet is None:
+        return None
+    data, owned, _ = packet
+    return data, owned[0] if owned else None
 
-    credentials: the socket has SO_PASSCRED, and the sender's pid, uid and gid are wanted.
-    Ownership: a received descriptor closes itself unless it is taken. If anything is wrong, all are closed, by
-    `dispose` where that is given: closing a file of a stranger's may take its time.
-    Raises BlockingIOError when there is nothing now, PeerGoneError for a broken connection, PeerProtocolError for a
-    truncated packet, too many descriptors or control data of another kind, and OSError (EMFILE) when this process could
-    not take a descriptor in because it has too many.
+
+def receive_many(
+    sock: socket.socket, *, credentials: bool = False, dispose: Callable[[int], None] | None = None
+) -> Packets | None:
+    """Receive one packet with at most `MAX_FDS` file descriptors; None when the peer hung up.
+
+    credentials: the socket has SO_PASSCRED, and the sender's pid, uid and gid are requested.
+    Ownership: a received descriptor closes itself unless it is taken. On an error all are closed, by `dispose` where
+    that is given: closing a file of an untrusted process may take time.
+    Raises BlockingIOError when nothing has come yet, PeerGoneError for a broken connection, PeerProtocolError for a
+    truncated packet or control data of another type, and OSError (EMFILE) when this process could not receive a
+    descriptor because it has too many open files.
     """
+    return _received(sock, _MANY_WITH_CREDENTIALS if credentials else _MANY, MAX_FDS, dispose)
+
+
+def _received(
+    sock: socket.socket, arguments: tuple[tuple[int, int, int]], most: int, dispose: Callable[[int], None] | None
+) -> Packets | None:
     answers: list[_Answer] = []
     owned: list[OwnedFd] = []
     try:
-        # One call: no signal handler runs before what came is noted.
-        answers.extend(starmap(sock.recvmsg, _WITH_CREDENTIALS if credentials else _PLAIN))
+        # One call: no signal handler runs before the descriptors that came are recorded.
+        answers.extend(starmap(sock.recvmsg, arguments))
         data, ancillary, flags, _ = answers[0]
         if not ancillary and not flags & _BAD:  # most packets
-            return (data, None, None) if data else None
+            return (data, (), None) if data else None
         for fd in _numbers(ancillary):
             one = OwnedFd()
             owned.append(one)
@@ -118,17 +155,15 @@ def receive(
         if isinstance(error, (ConnectionError, TimeoutError)) and not raised_by_handler(error):
             raise _gone(error) from error
         raise
-    if not flags & _BAD and len(ancillary) == len(owned) <= MAX_FDS:  # as it should be; all else goes the long way
-        return (data, owned[0].raised(), None) if data else None
     taken = False
     try:
-        sender = _judge(ancillary, flags, owned)
+        sender = _check(ancillary, flags, len(owned), most)
         taken = bool(data)
     finally:
-        if not taken and dispose is not None:
+        if not taken:
             for one in owned:
-                dispose(one.take())
-    return (data, owned[0].raised() if owned else None, sender) if data else None
+                (dispose or os.close)(one.take())
+    return (data, [one.above_standard_streams() for one in owned], sender) if data else None
 
 
 def _too_long(data: bytes) -> PeerProtocolError:
@@ -136,11 +171,11 @@ def _too_long(data: bytes) -> PeerProtocolError:
 
 
 def _gone(error: OSError) -> PeerGoneError:
-    return PeerGoneError(f"the other end is gone: {error}")
+    return PeerGoneError(f"the other end has gone: {error}")
 
 
 def _numbers(ancillary: _Ancillary) -> array[int]:
-    """The descriptors in control data. A trailing part of an int cannot be one."""
+    """Return the file descriptors in control data. A trailing part of an int cannot be one."""
     numbers = array("i")
     for level, kind, payload in ancillary:
         if kind == _SCM_RIGHTS and level == _SOL_SOCKET:
@@ -148,20 +183,13 @@ def _numbers(ancillary: _Ancillary) -> array[int]:
     return numbers
 
 
-def _judge(ancillary: _Ancillary, flags: int, owned: list[OwnedFd]) -> Credentials | None:
-    if flags & _CTRUNC and not owned:
-        # There is room for one: if not even that came, this process could not open any more.
+def _check(ancillary: _Ancillary, flags: int, count: int, most: int) -> Credentials | None:
+    """Check a packet that has control data, and return its sender, if that was requested."""
+    if flags & _CTRUNC and (not count or most == MAX_FDS):
         raise OSError(errno.EMFILE, "a file descriptor could not be received: this process has too many open files")
-    sender = _check(ancillary, flags)
-    if len(owned) > MAX_FDS:
-        raise PeerProtocolError(f"{len(owned)} file descriptors came with one message, at most {MAX_FDS} may")
-    return sender
-
-
-def _check(ancillary: _Ancillary, flags: int) -> Credentials | None:
     if flags & _BAD:
         raise PeerProtocolError(
-            f"control data was cut off: more than {MAX_FDS} file descriptor came with one message"
+            f"control data was cut off: more than {most} file descriptor came with one message"
             if flags & _CTRUNC
             else f"a message is longer than {MAX_MESSAGE} bytes"
         )
@@ -172,22 +200,24 @@ def _check(ancillary: _Ancillary, flags: int) -> Credentials | None:
         if level != _SOL_SOCKET or kind != _SCM_CREDENTIALS or len(payload) != _UCRED.size:
             raise PeerProtocolError(f"control data of level {level}, type {kind} came with a message; none may")
         sender = Credentials(*_UCRED.unpack(payload))
+    if count > most:
+        raise PeerProtocolError(f"{count} file descriptors came with one message, at most {most} may")
     return sender
 
 
 def credentials_of(sock: socket.socket) -> Credentials:
-    """SO_PEERCRED: who connected, at the time of connecting."""
+    """Return SO_PEERCRED: the process that connected, at the time of connecting."""
     return Credentials(*_UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED.size)))
 
 
 def uid_of(sock: socket.socket) -> int:
-    """`credentials_of`, the user alone: what is asked with every handle that comes."""
+    """Return the user of `credentials_of` alone: it is needed for every handle that comes."""
     uid: int = _UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _SO_PEERCRED, _UCRED.size))[1]
     return uid
 
 
 def groups_of(sock: socket.socket) -> frozenset[int]:
-    """SO_PEERGROUPS: the supplementary groups of who connected."""
+    """Return SO_PEERGROUPS: the supplementary groups of the process that connected."""
     item = struct.Struct("I")
     room = 64
     while True:
@@ -196,7 +226,7 @@ def groups_of(sock: socket.socket) -> frozenset[int]:
         except OSError as error:
             # ERANGE: more groups than room; Linux allows 65536 at most.
             if room > 65_536:
-                raise PeerGoneError(f"the kernel does not tell the peer's groups: {error}") from error
+                raise PeerGoneError(f"the kernel does not report the peer's groups: {error}") from error
             room *= 8
             continue
         return frozenset(gid for (gid,) in item.iter_unpack(raw))

@@ -17,6 +17,7 @@ from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from extmem.wire import transport
+from tests.broker_files import SOCKET
 
 PEER = """
 import fcntl, mmap, signal, threading, time
@@ -38,7 +39,7 @@ def share(name=None, text=b"", kmt=False, access=ALL, sddl=None, inherit=False, 
     fd = payload(text)
     try:
         how = dict(name=name, access=access, sddl=sddl, inherit=inherit, strict_kmt=strict)
-        return m.export(fd, b"self-description", share=Share.KMT if kmt else Share.NT, **how)
+        return m.export([fd], b"self-description", share=Share.KMT if kmt else Share.NT, **how)
     finally:
         os.close(fd)
 
@@ -47,7 +48,7 @@ def text(imported, length=5):
 
 def drop(imported):
     imported.payload.close()
-    m.free(imported.memory)
+    m.release(imported.number)
 
 def reads(name):
     found = m.import_by_name(name)
@@ -102,11 +103,11 @@ def attempts(fd):
     '''All the ways of giving the descriptor of a read-only payload back as something better.'''
     from extmem.wire import Backing
     how = dict(access=ALL, sddl='D:(A;;GA;;;WD)', inherit=False)
-    yield lambda: m.export(fd, b'', share=Share.NT, name='as opaque', backing=Backing.DRIVER_FD, **how)
-    yield lambda: m.export(fd, b'', share=Share.NT, name='stated', backing=Backing.DRIVER_FD, identity=5, **how)
-    yield lambda: m.export(fd, b'', share=Share.NT, name='as host', **how)
-    yield lambda: m.export(fd, b'', share=Share.KMT, name=None, backing=Backing.DRIVER_FD, **how)
-    yield lambda: m.export(fd, b'', share=Share.KMT, name=None, **how)
+    yield lambda: m.export([fd], b'', share=Share.NT, name='as opaque', backing=Backing.DRIVER_FD, **how)
+    yield lambda: m.export([fd], b'', share=Share.NT, name='stated', backing=Backing.DRIVER_FD, identity=5, **how)
+    yield lambda: m.export([fd], b'', share=Share.NT, name='as host', **how)
+    yield lambda: m.export([fd], b'', share=Share.KMT, name=None, backing=Backing.DRIVER_FD, **how)
+    yield lambda: m.export([fd], b'', share=Share.KMT, name=None, **how)
 def climb(found):
     '''What came of all attempts to write: True where one did.'''
     done = []
@@ -115,7 +116,7 @@ def climb(found):
         if isinstance(made, str):
             done.append(made)
             continue
-        handle = tried(lambda: m.get_handle(made.memory)) if made.object else None
+        handle = tried(lambda: m.get_handle(made.number)) if made.object else None
         for way in (lambda: m.import_by_handle(handle), lambda: m.import_by_kmt(made.kmt)):
             got = tried(way)
             if not isinstance(got, str): done.append(writes(got))
@@ -140,7 +141,7 @@ def system_broker(runtime: Runtime) -> Iterator[Child]:
     runtime.path.chmod(0o755)
     command = [sys.executable, "-m", "extmem.broker", "--system", "--directory", str(runtime.path)]
     with Child(command, env=runtime.environment) as child:
-        wait_until(lambda: (runtime.path / "broker.sock").exists(), "its socket")
+        wait_until(lambda: (runtime.path / SOCKET).exists(), "its socket")
         try:
             yield child
         finally:
@@ -171,17 +172,18 @@ def next_broker(runtime: Runtime, *, window: float = 25.0, system: bool = False)
         "import sys\nfrom extmem.broker import journal\njournal.GRACE = float(sys.argv[2])\n"
         "from extmem.broker.run import run\nsys.exit(run(sys.argv[1], system=len(sys.argv) > 3))"
     )
-    (runtime.path / "broker.sock").unlink(missing_ok=True)
+    (runtime.path / SOCKET).unlink(missing_ok=True)
     arguments = [str(runtime.path), str(window), *["system"] * system]
     with Child.python(source, *arguments, env=runtime.environment) as child:
-        wait_until(lambda: (runtime.path / "broker.sock").exists() or not child.alive, "its socket")
+        wait_until(lambda: (runtime.path / SOCKET).exists() or not child.alive, "its socket")
         assert child.alive, child.output
         yield child
 
 
 BROKER = """
 import os, sys
-from extmem.broker import run, server, client
+from extmem.broker import run, server
+from extmem.manager.linux import client
 import extmem.manager, extmem.testing.runtime
 """
 """What a broker in a process of a test's own begins with; another user cannot import it later."""
@@ -194,7 +196,7 @@ def own_broker(runtime: Runtime, prelude: str = "", *, uid: int | None = None) -
     if uid:
         os.chown(runtime.path, uid, uid)
     with Child.python(source, str(runtime.path), env=runtime.environment) as child:
-        wait_until(lambda: (runtime.path / "broker.sock").exists() or not child.alive, "its socket")
+        wait_until(lambda: (runtime.path / SOCKET).exists() or not child.alive, "its socket")
         assert child.alive, child.output
         yield child
 
@@ -215,22 +217,22 @@ class RawClient:
     def __init__(self, directory: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(20)
-        self.sock.connect(str(directory / "broker.sock"))
+        self.sock.connect(str(directory / SOCKET))
 
-    def ask(self, message: Any, fd: int | None = None) -> wire.Reply | None:
+    def ask(self, message: Any, *fds: int | None) -> wire.Reply | None:
         """The reply; None if the broker hangs up. Descriptors that come with it are closed."""
-        return self.say(wire.encode(message), fd)
+        return self.say(wire.encode(message), *fds)
 
-    def say(self, data: bytes, fd: int | None = None) -> wire.Reply | None:
-        transport.send(self.sock, data, fd)
+    def say(self, data: bytes, *fds: int | None) -> wire.Reply | None:
+        transport.send_many(self.sock, data, [fd for fd in fds if fd is not None])
         return self.hear()
 
     def hear(self) -> wire.Reply | None:
-        packet = transport.receive(self.sock)
+        packet = transport.receive_many(self.sock)
         if packet is None:
             return None
-        if packet[1] is not None:
-            packet[1].close()
+        for one in packet[1]:
+            one.close()
         return wire.decode_reply(packet[0])
 
     def hello(self, **more: Any) -> wire.Welcome:

@@ -41,7 +41,7 @@ def parent(start: Start) -> Peer:
     peer = start()
     peer(
         FORK
-        + "a = share('x', b'hello', inherit=True)\nh = m.get_handle(a.memory)\ni = m.import_by_name('x', READ_WRITE)"
+        + "a = share('x', b'hello', inherit=True)\nh = m.get_handle(a.number)\ni = m.import_by_name('x', READ_WRITE)"
     )
     return peer
 
@@ -51,14 +51,14 @@ def parent(start: Start) -> Peer:
 
 def test_a_forked_child_is_a_client_of_its_own(parent: Peer) -> None:
     assert parent("forked('reads(\"x\")')") == "b'hello'"
-    assert parent("forked('m.import_by_name(\"x\").memory > a.memory')") == "True"
+    assert parent("forked('m.import_by_name(\"x\").number > a.number')") == "True"
     assert parent("reads('x'), len(m.snapshot()[0].holders)") == (b"hello", 1)
 
 
 def test_a_forked_child_has_nothing_of_its_parents(parent: Peer) -> None:
     for call in (
-        "m.get_handle(a.memory)",
-        "m.offer(memory=i.memory)",
+        "m.get_handle(a.number)",
+        "m.offer(reference=i.number)",
         "m.info(h)",
         "m.import_by_handle(h)",
         "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=True, into=None)",
@@ -68,7 +68,7 @@ def test_a_forked_child_has_nothing_of_its_parents(parent: Peer) -> None:
 
 def test_closing_in_a_forked_child_is_local(parent: Peer) -> None:
     assert (
-        parent("forked('(m.free(a.memory), m.free(i.memory), m.close(h), i.payload.close())')")
+        parent("forked('(m.release(a.number), m.release(i.number), m.close(h), i.payload.close())')")
         == "(None, None, None, None)"
     )
     assert parent("m.info(h).handle_count, text(i), reads('x')") == (1, b"hello", b"hello")
@@ -146,7 +146,7 @@ def test_B30_what_is_not_inheritable_does_not_arrive(parent: Peer) -> None:
 
 
 def test_B30_a_list_of_handles_leaves_the_others_out(parent: Peer) -> None:
-    parent("o = m.get_handle(a.memory)")
+    parent("o = m.get_handle(a.number)")
     mine, other = parent("h"), parent("o")
     said = born(parent, f"print(m.info({other}).inherit, flush=True)\nm.info({mine})", handles="[o]")
     assert said.startswith("True") and "InvalidHandleError" in said
@@ -234,7 +234,7 @@ def test_an_heir_is_who_the_kernel_says_it_is(own_runtime: Runtime, parent: Peer
 
 def test_an_offer_bound_to_a_child_ends_with_it(parent: Peer) -> None:
     parent("import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)")
-    parent("t = m.offer(memory=a.memory); m.bind_offer(t, child.pid)")
+    parent("t = m.offer(reference=a.number); m.bind_offer(t, child.pid)")
     assert parent("m.snapshot()[0].holders[0].tickets") == 1
     parent("child.kill(); child.wait(); child.stdin.close()")
     wait_until(lambda: parent("m.snapshot()[0].holders[0].tickets") == 0, "the offer to end")
@@ -242,14 +242,16 @@ def test_an_offer_bound_to_a_child_ends_with_it(parent: Peer) -> None:
 
 
 def test_an_offer_bound_to_the_dead_ends_at_once(parent: Peer) -> None:
-    assert parent("t = m.offer(memory=a.memory); m.bind_offer(t, 2**22 + 1)\nm.snapshot()[0].holders[0].tickets") == 0
+    assert (
+        parent("t = m.offer(reference=a.number); m.bind_offer(t, 2**22 + 1)\nm.snapshot()[0].holders[0].tickets") == 0
+    )
 
 
 def test_what_is_lost_is_freed_soon(start: Start, parent: Peer) -> None:
     other = start()
     parent(
         "from extmem.handles import HandleEntry\nfrom extmem.manager import Reference\n"
-        "r, e = Reference(m), HandleEntry(m)\nr.record(i.memory)\ne.record(h)\ndel r, e"
+        "r, e = Reference(m), HandleEntry(m)\nr.record(i.number)\ne.record(h)\ndel r, e"
     )
     wait_until(lambda: other("m.snapshot()[0].holders[0].memories") == 1, "the memory to be freed")
     assert other("m.snapshot()[0].holders[0].handles") == ()

@@ -22,17 +22,17 @@ CALLS = {
     "any calls": [
         "share('new')",
         "m.import_by_name('x')",
-        "m.offer(memory=a.memory)",
+        "m.offer(reference=a.number)",
         "m.kmt_alive(1)",
-        "m.free(a.memory)",
+        "m.release(a.number)",
         "m.close(h)",
-        "m.get_handle(a.memory)",
+        "m.get_handle(a.number)",
         "m.inherit_socket()",
     ],
 }
 IN_THREADS = """
 a = share('x', b'hello')
-h = m.get_handle(a.memory)
+h = m.get_handle(a.number)
 asked, said = [], []
 ask = m.client._round_trip
 def counted(*what):
@@ -225,7 +225,7 @@ a = share('x', b'hello')
 b = share('y', b'other')
 def lose(exported):
     reference = Reference(m)
-    reference.record(exported.memory)
+    reference.record(exported.number)
 def asking():
     frames = list(sys._current_frames().values())
     while frames:
@@ -249,9 +249,9 @@ def test_a_fork_does_not_wait_for_a_silent_broker(own_runtime: Runtime, start: S
         peer("lose(a)\nwhile not asking(): time.sleep(0.001)")
         peer("for _ in range(forks): fork()", forks=forks)
         assert peer("asking()"), "that fork was in the middle of its request"
-    wait_until(lambda: peer("a.memory not in m.client.state.memories"), "the first to be freed")
+    wait_until(lambda: peer("a.number not in m.client.state.references"), "the first to be freed")
     peer("lose(b)")  # no call follows: the thread is there still
-    wait_until(lambda: peer("b.memory not in m.client.state.memories"), "the second to be freed")
+    wait_until(lambda: peer("b.number not in m.client.state.references"), "the second to be freed")
     assert peer("m.snapshot()") == []
     own_runtime.kill_broker()
     assert peer("share('x') and len(m.snapshot())") == 1
@@ -262,7 +262,7 @@ def test_what_is_lost_after_a_fork_is_freed_without_a_call(own_runtime: Runtime,
     peer = start()
     peer(LATER)
     peer("lose(a)\nfork()\nlose(b)")
-    wait_until(lambda: peer("list(m.client.state.memories)") == [], "both to be freed")
+    wait_until(lambda: peer("list(m.client.state.references)") == [], "both to be freed")
 
 
 # -- names that are not found

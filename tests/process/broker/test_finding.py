@@ -19,6 +19,7 @@ import pytest
 from extmem.testing.children import Child, RemoteError, python_environment
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.broker_files import LOCK, LOG, SOCKET, START_LOCK
 from tests.process.broker.conftest import Start
 
 VICTIM = 20_000 + os.getpid() % 20_000
@@ -32,7 +33,7 @@ ATTACKER = VICTIM + 20_000
 def without_socket(runtime: Runtime, start: Start) -> int:
     """A broker that runs, with a client, and whose socket somebody removed; its pid."""
     start()("share('x')")
-    (runtime.path / "broker.sock").unlink()
+    (runtime.path / SOCKET).unlink()
     pid = runtime.broker_pid()
     assert pid is not None
     return pid
@@ -44,18 +45,18 @@ def frozen(runtime: Runtime, start: Start) -> int:
     pid = runtime.broker_pid()
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    (runtime.path / "broker.sock").unlink()
+    (runtime.path / SOCKET).unlink()
     return pid
 
 
 def test_a_removed_socket_is_told_with_the_process_to_end(own_runtime: Runtime, start: Start) -> None:
     pid = frozen(own_runtime, start)
     peer = start()
-    peer("from extmem.broker import launch\nlaunch._HELD = 0.2")
+    peer("from extmem.manager.linux import launch\nlaunch._HELD = 0.2")
     for attempt in ("share('y')", "m.import_by_name('x')", "m.status()", "m.stop()"):
         error = peer.fails(attempt)
         assert error.is_a("PeerGoneError"), attempt
-        assert f"process {pid} holds {own_runtime.path / 'broker.lock'}" in error.message
+        assert f"process {pid} holds {own_runtime.path / LOCK}" in error.message
         assert "socket was removed" in error.message
     os.kill(pid, signal.SIGCONT)
 
@@ -77,9 +78,9 @@ def test_the_command_line_tells_it_too(own_runtime: Runtime, start: Start) -> No
 def test_a_socket_that_somebody_replaced_is_told_too(own_runtime: Runtime, start: Start) -> None:
     pid = frozen(own_runtime, start)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as mute:
-        mute.bind(str(own_runtime.path / "broker.sock"))  # nobody listens there
+        mute.bind(str(own_runtime.path / SOCKET))  # nobody listens there
         peer = start()
-        peer("from extmem.broker import launch\nlaunch._HELD = 0.2")
+        peer("from extmem.manager.linux import launch\nlaunch._HELD = 0.2")
         error = peer.fails("m.import_by_name('x')")
     assert error.is_a("PeerGoneError") and f"process {pid}" in error.message
     os.kill(pid, signal.SIGCONT)
@@ -91,7 +92,7 @@ def test_one_that_ends_is_followed_by_another(own_runtime: Runtime, start: Start
     holder("share('x', b'hello')")
     pid = own_runtime.broker_pid()
     assert pid is not None
-    (own_runtime.path / "broker.sock").unlink()
+    (own_runtime.path / SOCKET).unlink()
     os.kill(pid, signal.SIGKILL)
     assert wait_until(lambda: start()("reads('x')") == b"hello", "the next broker")
     assert own_runtime.broker_pid() != pid
@@ -226,7 +227,7 @@ def test_a_program_is_not_started_in_place_of_a_broker(
     said = run(own_runtime, {**program, "FROZEN": frozen})
     assert said.count("the program starts") == 1
     assert "UnsupportedError" in said and "EXTMEM_BROKER_PYTHON" in said and program["PROGRAM"] in said
-    assert not (own_runtime.path / "broker.log").exists()
+    assert not (own_runtime.path / LOG).exists()
 
 
 @pytest.mark.parametrize("frozen", ["yes", ""])
@@ -242,7 +243,7 @@ def test_the_program_named_as_the_interpreter_runs_once_and_starts_no_other(
 ) -> None:
     said = run(own_runtime, {**program, "EXTMEM_BROKER_PYTHON": program["PROGRAM"]})
     assert said.count("the program starts") == 1 and "UnsupportedError" in said and "started none" in said
-    log = (own_runtime.path / "broker.log").read_text()
+    log = (own_runtime.path / LOG).read_text()
     # Tried again some times, as after a broker that was killed; each of those tries ends without one of its own.
     assert 1 <= log.count("the program starts") <= 4
     assert log.count("may not start one (EXTMEM_BROKER_START=never)") == log.count("the program starts")
@@ -259,7 +260,7 @@ def test_an_interpreter_that_hangs_is_ended(own_runtime: Runtime, start: Start, 
     hanging.write_text("#!/bin/sh\nexec sleep 1000\n")
     hanging.chmod(0o755)
     peer = start({"EXTMEM_BROKER_PYTHON": str(hanging)})
-    peer("from extmem.broker import launch\nlaunch.START_TIMEOUT = 0.3\nm.client._timeout = 0.3")
+    peer("from extmem.manager.linux import launch\nlaunch.START_TIMEOUT = 0.3\nm.client._timeout = 0.3")
     error = peer.fails("share('x')")
     assert error.is_a("PeerGoneError") and str(hanging) in error.message
     assert not [command for command in own_runtime.processes().values() if "sleep" in command]
@@ -271,7 +272,7 @@ def test_a_process_without_an_executable_says_so(own_runtime: Runtime, start: St
         peer("import sys\nsys.executable = ''\nshare('x')")
 
 
-@pytest.mark.parametrize("name", ["broker.log", "start.lock", "broker.lock"])
+@pytest.mark.parametrize("name", [LOG, START_LOCK, LOCK])
 def test_a_file_that_cannot_be_opened_is_named(own_runtime: Runtime, start: Start, name: str) -> None:
     (own_runtime.path / name).mkdir()
     error = start().fails("share('x')")

@@ -41,7 +41,7 @@ def test_a_thousand_imports_need_one_descriptor(own_runtime: Runtime, start: Sta
 
 def test_a_hold_outlives_the_memory_object(start: Start, exporter: Peer) -> None:
     other = start()
-    other("i = m.import_by_name('x'); m.free(i.memory)\nj = m.import_by_name('x')")
+    other("i = m.import_by_name('x'); m.release(i.number)\nj = m.import_by_name('x')")
     assert other("text(i), text(j), i.payload.fd != j.payload.fd") == (b"hello", b"hello", True)
     other("i.payload.close()")
     assert other("text(j)") == b"hello"
@@ -53,7 +53,7 @@ def test_a_handle_needs_a_descriptor_too_and_gives_it_back(start: Start, exporte
     other("h = m.open_handle('x', READ_WRITE)")
     assert other("fds()") == before + 1
     assert other("text(m.import_by_handle(h))") == b"hello"
-    other("for n in list(m.client.state.memories): m.free(n)\ngc.collect()\nm.close(h)")
+    other("for n in list(m.client.state.references): m.release(n)\ngc.collect()\nm.close(h)")
     assert other("fds()") == before
 
 
@@ -81,7 +81,7 @@ def test_closing_the_source_of_a_duplicate_lets_go_of_it(start: Start, exporter:
 def test_a_handle_that_takes_the_place_of_its_source_is_held(own_runtime: Runtime, start: Start, same: bool) -> None:
     """DUPLICATE_CLOSE_SOURCE within the process: with the same rights the value stays, with others it does not."""
     peer = start()
-    peer("a = share('x', b'hello')\nh = m.get_handle(a.memory)\nm.free(a.memory)")
+    peer("a = share('x', b'hello')\nh = m.get_handle(a.number)\nm.release(a.number)")
     peer(
         f"k = m.duplicate(h, desired={'None' if same else 'READ'}, inherit=True, same_attributes=False,\n"
         "    close_source=True, into=None)"
@@ -102,7 +102,7 @@ def test_many_threads_share_one_manager(start: Start, exporter: Peer) -> None:
         "        for turn in range(40):\n"
         "            e = share(f'{number}-{turn}', b'mine.')\n"
         "            assert reads('x') == b'hello' and reads(f'{number}-{turn}') == b'mine.'\n"
-        "            h = m.get_handle(e.memory); m.free(e.memory); m.close(h)\n"
+        "            h = m.get_handle(e.number); m.release(e.number); m.close(h)\n"
         "    except BaseException as error: errors.append(repr(error))\n"
         "threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]\n"
         "for t in threads: t.start()\n"
@@ -129,9 +129,9 @@ def test_a_signal_handler_may_not_ask_in_the_middle_of_a_question(own_runtime: R
 
 HANDLERS = {
     "opens": "drop(m.import_by_name('x'))",
-    "exports": "made = share(None, b'other'); text_of_it = os.pread(payload_fd, 5, 0); m.free(made.memory)",
+    "exports": "made = share(None, b'other'); text_of_it = os.pread(payload_fd, 5, 0); m.release(made.number)",
     "closes": "h = m.open_handle('x', READ); m.close(h)",
-    "closes what is the interrupted call's payload": "extra and m.free(extra[-1]) is None and extra.pop()",
+    "closes what is the interrupted call's payload": "extra and m.release(extra[-1]) is None and extra.pop()",
 }
 
 
@@ -141,7 +141,7 @@ def test_a_signal_handler_undoes_nothing_of_the_interrupted_call(own_runtime: Ru
     peer = start()
     peer(
         "share('x', b'hello')\npayload_fd = payload(b'other')\n"
-        "extra = [m.import_by_name('x').memory for _ in range(200)]\nworked, refused, inside = [], [], []\n"
+        "extra = [m.import_by_name('x').number for _ in range(200)]\nworked, refused, inside = [], [], []\n"
         "def handler(number, frame):\n"
         "    if inside: return\n"  # a handler may interrupt a handler, which then has freed what this one would
         "    inside.append(1)\n"
@@ -157,14 +157,14 @@ def test_a_signal_handler_undoes_nothing_of_the_interrupted_call(own_runtime: Ru
         "        same_attributes=False, close_source=True, into=None)\n"
         "    e = share(f'n{turn}', b'named'); j = m.import_by_handle(k)\n"
         "    assert (text(i), text(j), reads(f'n{turn}')) == (b'hello', b'hello', b'named')\n"
-        "    m.free(i.memory); m.free(j.memory); m.free(e.memory); m.close(k)\n"
+        "    m.release(i.number); m.release(j.number); m.release(e.number); m.close(k)\n"
         "signal.setitimer(signal.ITIMER_REAL, 0.0007, 0.0007)\n"
         "for turn in range(300): work(turn)\n"
         "signal.setitimer(signal.ITIMER_REAL, 0)"
     )
     assert peer("all('signal handler' in s for s in refused), bool(worked), bool(refused)") == (True, True, True)
-    peer("for memory in extra: m.free(memory)")
-    assert peer("list(m.client.state.memories), m.client.state.handles, m.client._stale") == ([1], {}, [])
+    peer("for memory in extra: m.release(memory)")
+    assert peer("list(m.client.state.references), m.client.state.handles, m.client._stale") == ([1], {}, [])
     assert peer("[(h.memories, h.handles) for row in m.snapshot() for h in row.holders]") == [(1, ())]
 
 
@@ -189,7 +189,7 @@ def test_what_a_signal_handler_could_not_close_is_closed_by_the_next_try(own_run
         "for memory in memories: memory.close()"
     )
     assert peer("all('signal handler' in s for s in refused), bool(done), bool(refused)") == (True, True, True)
-    assert peer("m.snapshot(), m.client.state.memories") == ([], {})
+    assert peer("m.snapshot(), m.client.state.references") == ([], {})
 
 
 AT_THE_REQUEST = """
@@ -223,8 +223,8 @@ def test_a_handle_that_a_signal_handler_closed_before_the_request_is_not_closed_
 def test_memory_that_a_signal_handler_freed_before_the_request_is_not_freed_again(start: Start) -> None:
     peer = start()
     peer(AT_THE_REQUEST)
-    peer("number, = client.state.memories\nmeanwhile(lambda: client.free_once(number))\nclient.free_once(number)")
-    assert peer("client.perform == real, client.state.memories") == (True, {})
+    peer("number, = client.state.references\nmeanwhile(lambda: client.free_once(number))\nclient.free_once(number)")
+    assert peer("client.perform == real, client.state.references") == (True, {})
     peer("memory.close()")
 
 
@@ -324,5 +324,5 @@ def test_the_systems_broker_serves_all_users_each_with_their_rights(own_runtime:
         assert other.fails("mmap.mmap(i.payload.fd, 4096)").is_a("PermissionError")
         assert other.fails("os.open(f'/proc/self/fd/{i.payload.fd}', os.O_RDWR)").is_a("PermissionError")
         assert other.fails("m.import_by_name('mine')").is_a("AccessDeniedError")
-        ticket = owner("m.offer(memory=1)")
+        ticket = owner("m.offer(reference=1)")
         assert other.fails("m.claim(ticket)", ticket=ticket).is_a("AccessDeniedError")

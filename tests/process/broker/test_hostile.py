@@ -15,6 +15,7 @@ from extmem.errors import PeerGoneError, PeerProtocolError
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.broker_files import LOG
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import RawClient, broker_fds, raw, wait_for_broker_fds
 
@@ -24,7 +25,7 @@ def undisturbed(own_runtime: Runtime, start: Start) -> Iterator[Peer]:
     """Another client, whose things are all there at the end, in the same broker, which has no descriptor more."""
     peer = start()
     peer(
-        "a = share('x', b'hello')\nh = m.get_handle(a.memory)\ndrop(m.import_by_name('x', READ))\nbefore = m.snapshot()"
+        "a = share('x', b'hello')\nh = m.get_handle(a.number)\ndrop(m.import_by_name('x', READ))\nbefore = m.snapshot()"
     )
     pid = own_runtime.broker_pid()
     assert pid is not None
@@ -34,7 +35,7 @@ def undisturbed(own_runtime: Runtime, start: Start) -> Iterator[Peer]:
     assert peer("reads('x')") == b"hello"
     wait_until(lambda: peer("m.snapshot() == before"), "the hostile client's things to end")
     wait_for_broker_fds(pid, before)
-    assert (own_runtime.path / "broker.log").read_text() == ""
+    assert (own_runtime.path / LOG).read_text() == ""
 
 
 def fault(runtime: Runtime, data: bytes, *, hello: bool = True, fds: list[int] | None = None) -> str:
@@ -69,7 +70,7 @@ def test_a_descriptor_where_none_belongs(own_runtime: Runtime) -> None:
 
 
 def test_none_where_one_belongs(own_runtime: Runtime) -> None:
-    export = wire.Export(1, b"", 1, None, 0, None, False, False)
+    export = wire.Export(1, 1, 1, b"", 1, None, 0, None, False, False)
     assert "0 file descriptors" in fault(own_runtime, wire.encode(export))
 
 
@@ -90,13 +91,13 @@ def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime
     itself = os.pidfd_open(os.getpid())
     with raw(own_runtime) as client:
         for request, fd in (
-            (wire.Export(1, b"", 1, None, 0, None, False, False), zero),
-            (wire.Export(77, b"", 1, None, 0, None, False, False), zero),
-            (wire.Export(2, b"", 3, None, 0, None, False, False), zero),
-            (wire.ImportName("\\x", 1), None),
-            (wire.ImportHandle(2**62), None),
-            (wire.ImportKmt(2**62), None),
-            (wire.Free(2**62), None),
+            (wire.Export(1, 1, 1, b"", 1, None, 0, None, False, False), zero),
+            (wire.Export(1, 77, 1, b"", 1, None, 0, None, False, False), zero),
+            (wire.Export(1, 2, 1, b"", 3, None, 0, None, False, False), zero),
+            (wire.ImportName("\\x", 1, 1), None),
+            (wire.ImportHandle(2**62, 1), None),
+            (wire.ImportKmt(2**62, 1), None),
+            (wire.Release(2**62), None),
             (wire.CloseHandle(4), None),
             (wire.Duplicate(4, None, False, False, True, False), None),
             (wire.Duplicate(4, None, False, False, True, True), zero),
@@ -109,8 +110,8 @@ def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime
             (wire.BindOffer(bytes(16)), itself),
             (wire.Hold(4), None),
             (wire.Inherit((4, 8)), None),
-            (wire.AnnounceRecord(b"nonsense", b""), zero),
-            (wire.AnnounceMemory(1, 5, 0, True, 0, True), None),
+            (wire.AnnounceRecord(b"nonsense", b"", 1), zero),
+            (wire.AnnounceReference(1, 5, 0, True, 0, True), None),
             (wire.AnnounceHandle(4, 5, 6, 0, True, True), None),
             (wire.AnnounceTicket(bytes(16), "nonsense", 5, 0, 0, False), None),
             (wire.Announced(), None),
@@ -162,7 +163,7 @@ def test_one_that_talks_without_end_lets_the_others_talk(own_runtime: Runtime, u
 
 def test_one_that_leaves_in_the_middle(own_runtime: Runtime, undisturbed: Peer) -> None:
     for request in (
-        wire.ImportName("x", 0x02000000),
+        wire.ImportName("x", 0x02000000, 1),
         wire.OpenHandle("x", 0x02000000, True),
         wire.Inherit(),
         wire.Snapshot(),
@@ -180,7 +181,7 @@ def test_unread_descriptors_are_not_the_brokers(own_runtime: Runtime) -> None:
     """A client that is sent descriptors and never reads them: they end with its connection."""
     with raw(own_runtime) as client:
         for _ in range(30):
-            client.sock.send(wire.encode(wire.ImportName("x", 0x80000000)))
+            client.sock.send(wire.encode(wire.ImportName("x", 0x80000000, 1)))
             client.sock.send(wire.encode(wire.Inherit()))
 
 
@@ -188,7 +189,8 @@ def test_random_bytes_and_wounded_requests(own_runtime: Runtime) -> None:
     """A short fuzz; `fuzz/fuzz_wire.py` is the long one."""
     rng = Random(7)
     good = [
-        wire.encode(m) for m in (wire.ImportName("x", 1), wire.Free(1), wire.Offer(1), wire.Inherit((4,)), wire.Stop())
+        wire.encode(m)
+        for m in (wire.ImportName("x", 1, 1), wire.Release(1), wire.Offer(1), wire.Inherit((4,)), wire.Stop())
     ]
     client = None
     for _ in range(300):
@@ -218,8 +220,8 @@ def test_what_a_client_does_not_forget_is_forgotten_for_it(own_runtime: Runtime,
             fd = os.memfd_create("payload", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(fd, 4096)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-            reply = client.ask(wire.Export(1, b"", 1, None, 1 << 28, None, False, False), fd)
+            reply = client.ask(wire.Export(1, 1, 1, b"", 1, None, 1 << 28, None, False, False), fd)
             os.close(fd)
             assert isinstance(reply, wire.Exported)
-            assert client.ask(wire.Free(reply.memory)) == wire.Done()
+            assert client.ask(wire.Release(reply.number)) == wire.Done()
     assert undisturbed("m.status().resident") - before < 400_000

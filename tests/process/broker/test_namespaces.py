@@ -63,8 +63,8 @@ def test_a_broker_in_another_pid_namespace_serves_all_the_same(
         second("m.kmt_alive(1)")
         assert first("reads('inside')") == b"hello"
         value = first(
-            "a = share('x', b'outer')\nh = m.get_handle(a.memory)\n"
-            "t = m.offer(memory=a.memory); m.bind_offer(t, pid)\n"
+            "a = share('x', b'outer')\nh = m.get_handle(a.number)\n"
+            "t = m.offer(reference=a.number); m.bind_offer(t, pid)\n"
             "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=pid)",
             pid=second.pid,
         )
@@ -85,7 +85,7 @@ if not child:
     os._exit(0)
 assert child == number, (child, number)
 a = share('mine', b'hello')
-h = m.get_handle(a.memory)
+h = m.get_handle(a.number)
 try: print("gave", m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=child))
 except InvalidHandleError as error: print(error)
 import signal
@@ -98,7 +98,7 @@ def test_a_number_of_another_namespace_reaches_no_unrelated_process(
     own_runtime: Runtime, start: Start, tmp_path: Path
 ) -> None:
     victim = start()
-    victim("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
+    victim("a = share('x', b'hello')\nh = m.get_handle(a.number)")
     with unshared(own_runtime, DUPLICATES.format(number=victim.pid), tmp_path) as child:
         child.wait()
         assert "uses no shared memory" in child.output, child.output
@@ -119,7 +119,7 @@ if not child:
     os._exit(0)
 os.read(here[0], 1)
 a = share('mine', b'hello')
-h = m.get_handle(a.memory)
+h = m.get_handle(a.number)
 value = m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=child)
 os.write(there[1], str(value).encode())
 os.waitpid(child, 0)
@@ -138,7 +138,7 @@ def test_within_one_namespace_the_right_process_is_reached(own_runtime: Runtime,
 def test_what_is_no_process_is_refused(start: Start, into: str) -> None:
     peer = start()
     peer(
-        "a = share('x', b'hello')\nh = m.get_handle(a.memory)\nids = []\n"
+        "a = share('x', b'hello')\nh = m.get_handle(a.number)\nids = []\n"
         "def work(): ids.append(threading.get_native_id()); done.wait()\n"
         "done = threading.Event()\nt = threading.Thread(target=work, daemon=True); t.start()\n"
         "while not ids: time.sleep(0.001)"
@@ -160,7 +160,10 @@ child
 """
 HELD = {
     "a name": ("share('x', b'hello')", "m.snapshot()"),
-    "a handle": ("a = share('x', b'hello')\nh = m.get_handle(a.memory)\nm.free(a.memory)", "m.snapshot()"),
+    "a handle": (
+        "a = share('x', b'hello')\nh = m.get_handle(a.number)\nm.release(a.number)",
+        "m.snapshot()",
+    ),
     "what another made": (
         "i = m.import_by_name('theirs')\nh = m.open_handle('theirs', READ)",
         "[h for row in m.snapshot() for h in row.holders if h.pid != os.getpid()]",
@@ -193,7 +196,7 @@ def test_peers_are_told_apart(start: Start) -> None:
         "m.kmt_alive(1)\nfrom extmem.manager.linux.manager import LinuxManager\n"
         "other = LinuxManager()\nother.kmt_alive(1)"
     )
-    second("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
+    second("a = share('x', b'hello')\nh = m.get_handle(a.number)")
     value = second(
         "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=pid)",
         pid=first.pid,

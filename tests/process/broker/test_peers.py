@@ -13,6 +13,8 @@ from extmem.manager import INHERIT_VARIABLE
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from extmem.wire import PROTOCOL_VERSION
+from tests.broker_files import SOCKET
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import BECOME, OTHER, needs_root
 
@@ -21,7 +23,7 @@ IMPOSTOR = (
     + BECOME
     + """
 os.umask(0)
-path = sys.argv[1] + "/broker.sock"
+path = sys.argv[1]
 if os.path.exists(path): os.unlink(path)
 become(int(sys.argv[2]))
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -40,7 +42,7 @@ def impostor(own_runtime: Runtime) -> Iterator[Child]:
     """A process of another user that listens where the broker should, as one does that won a race for the path."""
     needs_root()
     own_runtime.path.chmod(0o777)
-    with Child.python(IMPOSTOR, str(own_runtime.path), str(OTHER)) as child:
+    with Child.python(IMPOSTOR, str(own_runtime.path / SOCKET), str(OTHER)) as child:
         wait_until(lambda: "listening" in child.output or not child.alive, "it to listen")
         own_runtime.path.chmod(0o700)
         yield child
@@ -67,7 +69,7 @@ def test_neither_when_the_connection_is_made_again(own_runtime: Runtime, start: 
     own_runtime.path.chmod(0o777)
     starter.kill()
     own_runtime.kill_broker()
-    with Child.python(IMPOSTOR, str(own_runtime.path), str(OTHER)) as child:
+    with Child.python(IMPOSTOR, str(own_runtime.path / SOCKET), str(OTHER)) as child:
         wait_until(lambda: "listening" in child.output or not child.alive, "it to listen")
         own_runtime.path.chmod(0o700)
         refused(peer, "m.import_by_name('x')")
@@ -77,7 +79,7 @@ def test_neither_when_the_connection_is_made_again(own_runtime: Runtime, start: 
 
 def test_roots_own_socket_is_spoken_to(own_runtime: Runtime, start: Start) -> None:
     """The same impostor as this very user is a broker that answers nothing, and is spoken to."""
-    with Child.python(IMPOSTOR, str(own_runtime.path), str(os.geteuid())) as child:
+    with Child.python(IMPOSTOR, str(own_runtime.path / SOCKET), str(os.geteuid())) as child:
         wait_until(lambda: "listening" in child.output or not child.alive, "it to listen")
         peer = start()
         peer("from extmem.manager.linux.manager import LinuxManager\nm = LinuxManager(timeout=0.3)")
@@ -111,17 +113,17 @@ def test_the_right_inode_on_a_socket_of_another_kind_is_no_connection_either(sta
     start()("share('x', b'hello')")
     peer = start()
     peer(OWN.format(kind="socket.SOCK_STREAM", variable=INHERIT_VARIABLE, tail=""))
-    peer(f"os.environ[{INHERIT_VARIABLE!r}] += f':{{os.fstat(mine.fileno()).st_ino}}'")
+    peer(f"os.environ[{INHERIT_VARIABLE!r}] += f':{{os.fstat(mine.fileno()).st_ino}}:{PROTOCOL_VERSION}'")
     assert peer("reads('x'), mine.get_inheritable()") == (b"hello", True)
 
 
 CALLER = (
-    "import os, socket, sys\nfrom extmem.broker import transport, wire\n"
+    "import os, socket, sys\nfrom extmem import wire\nfrom extmem.wire import transport\n"
     + BECOME
     + """
 become(int(sys.argv[2]))
 sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-sock.connect(sys.argv[1] + "/broker.sock")
+sock.connect(sys.argv[1])
 sock.settimeout(10)
 while (packet := transport.receive(sock)) is not None:
     print(wire.decode_reply(packet[0]), flush=True)
@@ -136,12 +138,12 @@ def test_a_broker_turns_another_user_away(own_runtime: Runtime, start: Start, ui
     needs_root()
     owner = start()
     owner("share('x', b'hello', sddl='D:(A;;GA;;;WD)')")
-    socket_path = own_runtime.path / "broker.sock"
+    socket_path = own_runtime.path / SOCKET
     mode = socket_path.stat().st_mode
     own_runtime.path.chmod(0o711)
     socket_path.chmod(0o666)
     try:
-        with Child.python(CALLER, str(own_runtime.path), str(uid), env=own_runtime.environment) as child:
+        with Child.python(CALLER, str(own_runtime.path / SOCKET), str(uid), env=own_runtime.environment) as child:
             child.wait()
             [said, end] = child.output.splitlines()
     finally:

@@ -16,6 +16,7 @@ import pytest
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.broker_files import KEY, LOCK, SOCKET
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import BROKER, own_broker
 
@@ -23,12 +24,12 @@ NEVER = {"EXTMEM_BROKER_START": "never"}
 
 
 def remove_socket(path: Path) -> None:
-    (path / "broker.sock").unlink()
+    (path / SOCKET).unlink()
 
 
 def remove_lock_and_socket(path: Path) -> None:
-    (path / "broker.lock").unlink()
-    (path / "broker.sock").unlink()
+    (path / LOCK).unlink()
+    (path / SOCKET).unlink()
 
 
 def remove_all_files(path: Path) -> None:
@@ -50,8 +51,8 @@ def make_anew(path: Path) -> None:
 
 
 def replace_socket(path: Path) -> None:
-    (path / "broker.sock").unlink()
-    (path / "broker.sock").write_text("")
+    (path / SOCKET).unlink()
+    (path / SOCKET).write_text("")
 
 
 WAYS = (remove_socket, remove_lock_and_socket, remove_all_files, remove_directory, move_away, make_anew, replace_socket)
@@ -60,7 +61,7 @@ WAYS = (remove_socket, remove_lock_and_socket, remove_all_files, remove_director
 @pytest.fixture
 def holder(own_runtime: Runtime, start: Start) -> Peer:
     peer = start()
-    peer("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
+    peer("a = share('x', b'hello')\nh = m.get_handle(a.number)")
     return peer
 
 
@@ -122,7 +123,7 @@ def test_one_whose_place_was_taken_sends_its_clients_there(
             "class Kept(logging.Handler):\n"
             "    def emit(self, record): logged.append(record.getMessage())\n"
             "logging.getLogger('extmem.broker').addHandler(Kept())\n"
-            "a = share('x', b'hello')\nb = share('both', b'first')\nh = m.get_handle(b.memory)"
+            "a = share('x', b'hello')\nb = share('both', b'first')\nh = m.get_handle(b.number)"
         )
         way(own_runtime.path)
         newcomer = start()
@@ -145,7 +146,7 @@ def test_who_stays_out_is_told_whose_lock_it_is(own_runtime: Runtime, holder: Pe
         env=own_runtime.environment,
     ) as second:
         second.wait(expect=1)
-        assert f"process {pid} holds" in second.output and "broker.lock" in second.output
+        assert f"process {pid} holds" in second.output and LOCK in second.output
 
 
 def test_a_broker_that_cannot_take_its_place_serves_those_it_has(own_runtime: Runtime, start: Start) -> None:
@@ -162,9 +163,9 @@ def test_a_broker_that_cannot_take_its_place_serves_those_it_has(own_runtime: Ru
     assert [other("reads('x')") for _ in range(20)] == [b"hello"] * 20
     parent.unlink()
     parent.mkdir(mode=0o700)
-    wait_until(lambda: (place / "broker.sock").exists(), "it to take its place")
+    wait_until(lambda: (place / SOCKET).exists(), "it to take its place")
     assert start({**env, **NEVER})("reads('x'), m.status().pid") == (b"hello", pid)
-    assert os.path.exists(place / "broker.key")
+    assert os.path.exists(place / KEY)
     other("m.disconnect()")
     holder("m.stop(force=True)")
     holder.kill()
@@ -193,7 +194,7 @@ def noted(module: str, function: str, file: Path) -> str:
 def test_a_look_at_the_lock_keeps_no_broker_from_starting(own_runtime: Runtime, start: Start) -> None:
     tried = own_runtime.path / "tried"
     source = BROKER + noted("run", "lock_of", tried) + "sys.exit(run.run(sys.argv[1]))"
-    with looked_at(own_runtime.path / "broker.lock"):
+    with looked_at(own_runtime.path / LOCK):
         broker = Child.python(source, str(own_runtime.path), env=own_runtime.environment)
         wait_until(tried.exists, "it to try")
         tried.unlink()
@@ -210,7 +211,7 @@ def test_a_look_at_the_lock_costs_a_living_broker_nothing(own_runtime: Runtime, 
         holder = start(NEVER)
         holder("a = share('x', b'hello')")
         remove_lock_and_socket(own_runtime.path)
-        with looked_at(own_runtime.path / "broker.lock"):
+        with looked_at(own_runtime.path / LOCK):
             wait_until(lambda: tried.exists() or own_runtime.serving(), "it to find the lock held")
             assert tried.exists()
         wait_until(lambda: own_runtime.serving(), "it to listen again")
@@ -219,7 +220,7 @@ def test_a_look_at_the_lock_costs_a_living_broker_nothing(own_runtime: Runtime, 
 
 @pytest.mark.parametrize("whose", ["its own", "another's"])
 def test_a_broker_that_leaves_takes_no_socket_along_but_its_own(own_runtime: Runtime, whose: str) -> None:
-    path = own_runtime.path / "broker.sock"
+    path = own_runtime.path / SOCKET
     with own_broker(own_runtime, "from extmem.broker import server\nserver._SETTLE = 60.0\n") as broker:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
             if whose == "another's":
@@ -238,7 +239,7 @@ def test_one_that_is_told_to_leave_while_it_starts_leaves_nothing(own_runtime: R
     source = BROKER + signalled_once_it_listens(number) + "sys.exit(run.run(sys.argv[1]))"
     with Child.python(source, str(own_runtime.path), env=own_runtime.environment) as broker:
         broker.wait()
-    assert not (own_runtime.path / "broker.sock").exists()
+    assert not (own_runtime.path / SOCKET).exists()
 
 
 def test_one_whose_terminal_goes_while_it_starts_serves(own_runtime: Runtime) -> None:

@@ -16,6 +16,7 @@ from extmem.objects import Status
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.broker_files import JOURNAL
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import (
     BECOME,
@@ -27,7 +28,7 @@ from tests.process.broker.steps import (
     system_broker,
 )
 
-RECORD = "m.client.state.memories[{}][5]"
+RECORD = "m.client.state.references[{}][5]"
 NEVER = {"EXTMEM_BROKER_START": "never"}
 
 
@@ -66,13 +67,13 @@ def denied(reply: wire.Reply | None, words: str) -> None:
 def victim(own_runtime: Runtime, start: Start) -> Peer:
     peer = start(NEVER)
     start()("share('starts it')")
-    peer("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
+    peer("a = share('x', b'hello')\nh = m.get_handle(a.number)")
     return peer
 
 
 def test_a_name_goes_to_nobody_who_has_no_record_of_it(own_runtime: Runtime, victim: Peer, start: Start) -> None:
     """The attack: announce the victim's ids with a file of one's own, before the victim does."""
-    record = victim(RECORD.format("a.memory"))
+    record = victim(RECORD.format("a.number"))
     facts = wire.decode_record(record[wire.SIGNATURE :])
     with stopped(victim):
         own_runtime.kill_broker()
@@ -90,14 +91,14 @@ def test_a_name_goes_to_nobody_who_has_no_record_of_it(own_runtime: Runtime, vic
             ]
             client = announcer(own_runtime)
             for data in forged:
-                denied(client.ask(wire.AnnounceRecord(data, b"self-description"), evil), "signature")
+                denied(client.ask(wire.AnnounceRecord(data, b"self-description", 1), evil), "signature")
             # The true record, which another process of the same user may have, with another file.
-            denied(client.ask(wire.AnnounceRecord(record, b"self-description"), evil), "another file")
-            denied(client.ask(wire.AnnounceRecord(record, b"another description"), evil), "description")
+            denied(client.ask(wire.AnnounceRecord(record, b"self-description", 1), evil), "another file")
+            denied(client.ask(wire.AnnounceRecord(record, b"another description", 1), evil), "description")
             for request in (
-                wire.AnnounceMemory(1, facts.payload, facts.object, True, 0xF0001, True),
+                wire.AnnounceReference(1, facts.payload, facts.object, True, 0xF0001, True),
                 wire.AnnounceHandle(4, facts.payload, facts.object, 0xF0001, False, False),
-                wire.AnnounceTicket(bytes(16), "memory", facts.payload, facts.object, 0x20001, False),
+                wire.AnnounceTicket(bytes(16), "reference", facts.payload, facts.object, 0x20001, False),
             ):
                 denied(client.ask(request), "no record")
             assert client.ask(wire.Announced()) == wire.Done()
@@ -115,16 +116,16 @@ def _changed(facts: wire.HolderRecord, **changes: Any) -> wire.HolderRecord:
 
 def test_a_record_is_believed_with_its_own_file(own_runtime: Runtime, victim: Peer) -> None:
     """The positive twin of the attack: the same messages, true."""
-    record, fd = victim(f"{RECORD.format('a.memory')}, list(m.client.state.payloads.values())[0].fds[2].fd")
+    record, fd = victim(f"{RECORD.format('a.number')}, list(m.client.state.payloads.values())[0].fds[2].fd")
     facts = wire.decode_record(record[wire.SIGNATURE :])
     with stopped(victim):
         own = os.open(f"/proc/{victim.pid}/fd/{fd}", os.O_RDONLY)
         own_runtime.kill_broker()
         with next_broker(own_runtime):
             client = announcer(own_runtime)
-            back = client.ask(wire.AnnounceRecord(record, b"self-description"), own)
+            back = client.ask(wire.AnnounceRecord(record, b"self-description", 1), own)
             assert back == wire.RecordBack(facts.payload, 0, True)
-            memory = wire.AnnounceMemory(7, facts.payload, facts.object, True, 0xF0001, True)
+            memory = wire.AnnounceReference(7, facts.payload, facts.object, True, 0xF0001, True)
             assert client.ask(memory) == wire.Done()
             assert client.ask(wire.Announced()) == wire.Done()
             assert isinstance(client.ask(wire.GetHandle(7)), wire.Handle)
@@ -133,16 +134,16 @@ def test_a_record_is_believed_with_its_own_file(own_runtime: Runtime, victim: Pe
 
 
 def test_nothing_is_announced_outside_the_window(own_runtime: Runtime, victim: Peer) -> None:
-    record = victim(RECORD.format("a.memory"))
+    record = victim(RECORD.format("a.number"))
     facts = wire.decode_record(record[wire.SIGNATURE :])
     client = RawClient(own_runtime.path)
     assert not client.hello(announcing=True).recovering
     evil = memfd()
     for request, fd in (
-        (wire.AnnounceRecord(record, b"self-description"), evil),
-        (wire.AnnounceMemory(1, facts.payload, facts.object, True, 0xF0001, True), None),
+        (wire.AnnounceRecord(record, b"self-description", 1), evil),
+        (wire.AnnounceReference(1, facts.payload, facts.object, True, 0xF0001, True), None),
         (wire.AnnounceHandle(4, facts.payload, facts.object, 0xF0001, False, False), None),
-        (wire.AnnounceTicket(bytes(16), "memory", facts.payload, facts.object, 0x20001, False), None),
+        (wire.AnnounceTicket(bytes(16), "reference", facts.payload, facts.object, 0x20001, False), None),
         (wire.Announced(), None),
     ):
         denied(client.ask(request, fd), "killed broker")
@@ -152,12 +153,12 @@ def test_nothing_is_announced_outside_the_window(own_runtime: Runtime, victim: P
 
 
 def test_who_did_not_say_that_it_announces_does_not(own_runtime: Runtime, victim: Peer) -> None:
-    record = victim(RECORD.format("a.memory"))
+    record = victim(RECORD.format("a.number"))
     with stopped(victim):
         own_runtime.kill_broker()
         with next_broker(own_runtime), raw(own_runtime) as client:
             evil = memfd()
-            denied(client.ask(wire.AnnounceRecord(record, b"self-description"), evil), "killed broker")
+            denied(client.ask(wire.AnnounceRecord(record, b"self-description", 1), evil), "killed broker")
             os.close(evil)
 
 
@@ -166,7 +167,7 @@ def test_a_reader_comes_back_as_a_reader(own_runtime: Runtime, start: Start) -> 
     reader, starter = start(NEVER), start()
     starter("a = share('x', b'hello', sddl='D:(A;;GR;;;WD)(A;;GA;;;OW)')")
     reader("i = m.import_by_name('x', READ)")
-    record, fd = reader(f"{RECORD.format('i.memory')}, i.payload.fd")
+    record, fd = reader(f"{RECORD.format('i.number')}, i.payload.fd")
     facts = wire.decode_record(record[wire.SIGNATURE :])
     assert facts.granted == 0x20000
     with stopped(reader, starter):
@@ -174,15 +175,17 @@ def test_a_reader_comes_back_as_a_reader(own_runtime: Runtime, start: Start) -> 
         own_runtime.kill_broker()
         with next_broker(own_runtime):
             client = announcer(own_runtime)
-            assert isinstance(client.ask(wire.AnnounceRecord(record, b"self-description"), own), wire.RecordBack)
+            assert isinstance(client.ask(wire.AnnounceRecord(record, b"self-description", 1), own), wire.RecordBack)
             for request in (
-                wire.AnnounceMemory(1, facts.payload, facts.object, False, 0x20001, False),
-                wire.AnnounceMemory(1, facts.payload, facts.object, True, 0x20000, False),
+                wire.AnnounceReference(1, facts.payload, facts.object, False, 0x20001, False),
+                wire.AnnounceReference(1, facts.payload, facts.object, True, 0x20000, False),
                 wire.AnnounceHandle(4, facts.payload, facts.object, 0x1F0001, False, False),
                 wire.AnnounceTicket(bytes(16), "handle", facts.payload, facts.object, 0x20001, False),
             ):
                 denied(client.ask(request), "no record")
-            assert client.ask(wire.AnnounceMemory(1, facts.payload, facts.object, False, 0x20000, False)) == wire.Done()
+            assert (
+                client.ask(wire.AnnounceReference(1, facts.payload, facts.object, False, 0x20000, False)) == wire.Done()
+            )
             assert client.ask(wire.AnnounceHandle(4, facts.payload, facts.object, 0x20000, False, False)) == wire.Done()
             assert client.ask(wire.Announced()) == wire.Done()
             client.close()
@@ -195,27 +198,27 @@ def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> N
         owner, thief = start(), start()
         owner(SYSTEM + "a = share('x', b'hello', sddl='D:(A;;GR;;;WD)(A;;GA;;;OW)')")
         thief(BECOME + "become()\n" + SYSTEM + "i = m.import_by_name('x')")
-        record = owner(RECORD.format("a.memory"))
+        record = owner(RECORD.format("a.number"))
         with stopped(owner):
             first.kill()
             with next_broker(own_runtime, system=True):
                 # Its own record comes back, with a descriptor that may be read.
                 assert thief("text(i), m.info(m.open_handle('x', READ)).granted_access") == (b"hello", 0x20000)
                 said = thief(
-                    "from extmem.broker import transport, wire\n"
+                    "from extmem import wire\nfrom extmem.wire import transport\n"
                     "client = LinuxManager(RuntimeDir(Path(os.environ['EXTMEM_RUNTIME_DIR']), system=True)).client\n"
                     "sock = client._reach(start=False)\n"
                     "def ask(request, fd=None):\n"
                     "    transport.send(sock, wire.encode(request), fd)\n"
                     "    return wire.decode_reply(transport.receive(sock)[0])\n"
                     "assert ask(wire.Hello(wire.PROTOCOL_VERSION, True)).recovering\n"
-                    "reply = ask(wire.AnnounceRecord(record, b'self-description'), i.payload.fd)\n"
+                    "reply = ask(wire.AnnounceRecord(record, b'self-description', 1), i.payload.fd)\n"
                     "sock.close()\nreply.status, reply.detail",
                     record=record,
                 )
                 assert said[0] == Status.ACCESS_DENIED and "user 0 had" in said[1] and f"user {OTHER}" in said[1]
                 os.kill(owner.pid, signal.SIGCONT)
-                assert owner("reads('x'), m.info(m.get_handle(a.memory)).granted_access & 1") == (b"hello", 1)
+                assert owner("reads('x'), m.info(m.get_handle(a.number)).granted_access & 1") == (b"hello", 1)
                 assert thief.fails("m.import_by_name('x', READ_WRITE)").is_a("AccessDeniedError")
 
 
@@ -243,8 +246,8 @@ def test_a_name_that_was_given_up_and_taken_by_another_is_the_later_ones(own_run
     early, late = start(NEVER), start()
     late("m.kmt_alive(1)")
     early("a = share('x', b'early')")
-    record, fd = early(f"{RECORD.format('a.memory')}, os.dup(list(m.client.state.payloads.values())[0].fds[2].fd)")
-    early("m.free(a.memory)")
+    record, fd = early(f"{RECORD.format('a.number')}, os.dup(list(m.client.state.payloads.values())[0].fds[2].fd)")
+    early("m.release(a.number)")
     late("b = share('X', b'later')")
     with stopped(late):
         own = os.open(f"/proc/{early.pid}/fd/{fd}", os.O_RDONLY)
@@ -252,7 +255,7 @@ def test_a_name_that_was_given_up_and_taken_by_another_is_the_later_ones(own_run
         with next_broker(own_runtime):
             facts = wire.decode_record(record[wire.SIGNATURE :])
             client = announcer(own_runtime)
-            assert client.ask(wire.AnnounceRecord(record, b"self-description"), own) == wire.RecordBack(
+            assert client.ask(wire.AnnounceRecord(record, b"self-description", 1), own) == wire.RecordBack(
                 facts.payload, 0, True
             )
             os.kill(late.pid, signal.SIGCONT)
@@ -269,7 +272,7 @@ def driver(name, sddl):
     try:
         how = dict(share=Share.NT, name=name, access=ALL, sddl=sddl, inherit=True, identity=7)
         how |= dict(backing=Backing.DRIVER_FD)
-        return m.export(fd, b'', **how)
+        return m.export([fd], b'', **how)
     finally: os.close(fd)
 """
 
@@ -300,9 +303,9 @@ def test_a_drivers_payload_whose_user_does_not_come_is_gone(own_runtime: Runtime
         first.kill()
         with next_broker(own_runtime, system=True, window=1.0):
             assert writer("reads('k')") == b"kept."
-            error = writer.fails("m.offer(memory=i.memory)")
+            error = writer.fails("m.offer(reference=i.number)")
             assert error.is_a("PeerGoneError") and f"user {OTHER}" in error.message
-            assert writer("m.free(i.memory)\nlen(m.snapshot())") == 1
+            assert writer("m.release(i.number)\nlen(m.snapshot())") == 1
 
 
 def test_a_broker_that_finds_no_journal_after_a_killed_one_waits_all_the_same(
@@ -312,7 +315,7 @@ def test_a_broker_that_finds_no_journal_after_a_killed_one_waits_all_the_same(
     seeker("m.kmt_alive(1)")
     with stopped(victim):
         own_runtime.kill_broker()
-        (own_runtime.path / "clients.json").unlink()
+        (own_runtime.path / JOURNAL).unlink()
         seeker.start("reads('x')")
         assert not seeker.connection.poll(0.5)
     assert seeker.finish() == b"hello"

@@ -39,7 +39,7 @@ def test_an_idle_holder_starts_the_broker_itself(own_runtime: Runtime, start: St
 
 def test_who_holds_nothing_starts_none(own_runtime: Runtime, start: Start) -> None:
     peer = start()
-    peer("drop(m.import_by_name('x') if share('x') else None)\nfor n in list(m.client.state.memories): m.free(n)")
+    peer("drop(m.import_by_name('x') if share('x') else None)\nfor n in list(m.client.state.references): m.release(n)")
     own_runtime.kill_broker()
     assert peer("m.status()") is None
     assert peer("share('x', b'again')\nreads('x')") == b"again"
@@ -48,7 +48,7 @@ def test_who_holds_nothing_starts_none(own_runtime: Runtime, start: Start) -> No
 def test_all_numbers_stay_what_they_were(own_runtime: Runtime, start: Start) -> None:
     holder = start()
     holder(
-        "a = share('x', b'hello', inherit=True, access=READ_WRITE)\nh = m.get_handle(a.memory)\n"
+        "a = share('x', b'hello', inherit=True, access=READ_WRITE)\nh = m.get_handle(a.number)\n"
         "d = m.duplicate(h, desired=READ, inherit=False, same_attributes=False, close_source=False, into=None)\n"
         "m.set_flags(d, 2, 2)\nk = share(kmt=True, text=b'kmt..')\n"
         "i = m.import_by_name('x', READ)\nj = m.import_by_kmt(k.kmt)"
@@ -57,18 +57,18 @@ def test_all_numbers_stay_what_they_were(own_runtime: Runtime, start: Start) -> 
     kill_and_wait(own_runtime)
     assert holder("m.info(h), m.info(d), m.same_object(h, d), m.snapshot(), k.kmt") == before
     assert holder.fails("m.close(d)").ntstatus == 0xC0000235  # still protected
-    assert holder("m.set_flags(d, 2, 0)\nm.close(d)\nm.close(h)\nm.free(a.memory)\nreads('x')") == b"hello"
+    assert holder("m.set_flags(d, 2, 0)\nm.close(d)\nm.close(h)\nm.release(a.number)\nreads('x')") == b"hello"
     assert holder("drop(i)\nm.import_by_kmt(k.kmt).granted & 1") == 1
     assert holder.fails("reads('x')").is_a("NameNotFoundError")
 
 
 def test_new_numbers_do_not_meet_old_ones(own_runtime: Runtime, start: Start) -> None:
     holder = start()
-    holder("a = share('x')\nh = [m.get_handle(a.memory) for _ in range(3)]\nm.close(h[1])\nk = share(kmt=True)")
+    holder("a = share('x')\nh = [m.get_handle(a.number) for _ in range(3)]\nm.close(h[1])\nk = share(kmt=True)")
     kill_and_wait(own_runtime)
-    numbers = holder("b = share('y')\nn = m.get_handle(b.memory)\nl = share(kmt=True)\na, b, k, l, h, n")
+    numbers = holder("b = share('y')\nn = m.get_handle(b.number)\nl = share(kmt=True)\na, b, k, l, h, n")
     a, b, k, other, handles, fresh = numbers
-    assert len({a.memory, b.memory, k.memory, other.memory}) == 4 and k.kmt != other.kmt
+    assert len({a.number, b.number, k.number, other.number}) == 4 and k.kmt != other.kmt
     assert fresh == handles[1]  # the lowest free one, as ever
 
 
@@ -134,7 +134,7 @@ def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start
         "class Kept(logging.Handler):\n"
         "    def emit(self, record): logged.append(record.getMessage())\n"
         "logging.getLogger('extmem.broker').addHandler(Kept())\n"
-        "a = share('x', b'hello')\nh = m.get_handle(a.memory)\ni = m.import_by_name('x')"
+        "a = share('x', b'hello')\nh = m.get_handle(a.number)\ni = m.import_by_name('x')"
     )
     other("m.kmt_alive(1)")
     stop(holder.pid)
@@ -152,8 +152,8 @@ def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start
     for call in (
         "m.info(h)",
         "m.import_by_handle(h)",
-        "m.get_handle(a.memory)",
-        "m.offer(memory=i.memory)",
+        "m.get_handle(a.number)",
+        "m.offer(reference=i.number)",
         "m.offer(handle=h)",
         "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=None)",
     ):
@@ -162,12 +162,15 @@ def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start
         assert str(own_runtime.path) in error.message and "anew" in error.message
     # Numbers of before are no other thing's, and giving them back does nothing.
     assert holder(
-        "b = share('y', b'again')\nk = m.open_handle('y', READ)\nb.memory not in (a.memory, i.memory), k > h"
+        "b = share('y', b'again')\nk = m.open_handle('y', READ)\nb.number not in (a.number, i.number), k > h"
     ) == (
         True,
         True,
     )
-    assert holder("m.close(h); m.free(a.memory); m.free(i.memory)\nm.info(k).handle_count, reads('y')") == (1, b"again")
+    assert holder("m.close(h); m.release(a.number); m.release(i.number)\nm.info(k).handle_count, reads('y')") == (
+        1,
+        b"again",
+    )
 
 
 BROKEN = """
@@ -212,10 +215,10 @@ def test_a_connection_that_breaks_while_the_broker_lives(own_runtime: Runtime, s
 @pytest.mark.parametrize(
     "call",
     [
-        "m.get_handle(a.memory)",
+        "m.get_handle(a.number)",
         "m.info(h)",
         "m.import_by_handle(h)",
-        "m.offer(memory=a.memory)",
+        "m.offer(reference=a.number)",
         "m.offer(handle=h)",
         "m.set_flags(h, 1, 1)",
         "m.same_object(h, h)",
@@ -226,18 +229,18 @@ def test_the_call_that_meets_the_broken_connection_says_what_was_lost(
     own_runtime: Runtime, start: Start, call: str
 ) -> None:
     peer = start()
-    peer(f"import socket\na = share('x', b'hello')\nh = m.get_handle(a.memory)\ndef call(): return {call}")
+    peer(f"import socket\na = share('x', b'hello')\nh = m.get_handle(a.number)\ndef call(): return {call}")
     error = peer.fails("with m.client.lock:\n    m.client.connected.shutdown(socket.SHUT_RDWR)\n    call()")
     assert error.is_a("PeerGoneError"), error
     assert str(own_runtime.path) in error.message and error.message.endswith("share or open it anew"), error
-    peer("m.close(h); m.free(a.memory)\nb = share('x', b'again')")
+    peer("m.close(h); m.release(a.number)\nb = share('x', b'again')")
     assert peer("reads('x')") == b"again"
 
 
-@pytest.mark.parametrize("call", ["m.free(a.memory)", "m.close(h)"])
+@pytest.mark.parametrize("call", ["m.release(a.number)", "m.close(h)"])
 def test_giving_back_over_a_broken_connection_does_nothing(own_runtime: Runtime, start: Start, call: str) -> None:
     peer = start()
-    peer("import socket\na = share('x', b'hello')\nh = m.get_handle(a.memory)")
+    peer("import socket\na = share('x', b'hello')\nh = m.get_handle(a.number)")
     peer(f"with m.client.lock:\n    m.client.connected.shutdown(socket.SHUT_RDWR)\n    {call}")
     peer(f"{call}\nb = share('x', b'again')")
     assert peer("reads('x'), m.client.state.handles") == (b"again", {})
@@ -253,7 +256,7 @@ def test_calls_on_the_way_are_carried_out_all_the_same(own_runtime: Runtime, sta
         "        while not stop.is_set():\n"
         "            assert reads('x') == b'hello'\n"
         "            h = m.open_handle('x', READ); m.close(h)\n"
-        "            share('y'); m.free(max(m.client.state.memories))\n"
+        "            share('y'); m.release(max(m.client.state.references))\n"
         "            count[0] += 1\n"
         "    except BaseException as error: errors.append(repr(error))\n"
         "t = threading.Thread(target=work); t.start()"
@@ -263,7 +266,7 @@ def test_calls_on_the_way_are_carried_out_all_the_same(own_runtime: Runtime, sta
         done = peer("count[0]")
         # The round that was under way may have had all its answers; the one after it cannot.
         wait_until(lambda done=done: peer("count[0] > done + 1 or errors", done=done), "work to go on")
-    assert peer("stop.set(); t.join(20); errors, m.client.state.memories, m.client.state.handles") == ([], {}, {})
+    assert peer("stop.set(); t.join(20); errors, m.client.state.references, m.client.state.handles") == ([], {}, {})
     rows = exporter("m.snapshot()")
     assert [len(row.holders) for row in rows] == [1]
 
@@ -271,8 +274,8 @@ def test_calls_on_the_way_are_carried_out_all_the_same(own_runtime: Runtime, sta
 def test_a_ticket_on_its_way_arrives(own_runtime: Runtime, start: Start) -> None:
     sender, receiver = start(), start()
     tickets = sender(
-        "a = share('x', b'hello')\nh = m.get_handle(a.memory)\nk = share(kmt=True)\n"
-        "m.offer(memory=a.memory), m.offer(handle=h), m.offer(kmt=k.kmt), k.kmt"
+        "a = share('x', b'hello')\nh = m.get_handle(a.number)\nk = share(kmt=True)\n"
+        "m.offer(reference=a.number), m.offer(handle=h), m.offer(kmt=k.kmt), k.kmt"
     )
     kill_and_wait(own_runtime)
     assert receiver("text(m.claim(ticket))", ticket=tickets[0]) == b"hello"
@@ -282,18 +285,18 @@ def test_a_ticket_on_its_way_arrives(own_runtime: Runtime, start: Start) -> None
 
 def test_a_claimed_ticket_stays_claimed(own_runtime: Runtime, start: Start) -> None:
     sender, receiver = start(), start()
-    ticket = sender("a = share('x', b'hello')\nm.offer(memory=a.memory)")
+    ticket = sender("a = share('x', b'hello')\nm.offer(reference=a.number)")
     receiver("i = m.claim(ticket)", ticket=ticket)
     kill_and_wait(own_runtime)
     assert receiver("text(i)") == b"hello"
-    sender("m.free(a.memory)")
+    sender("m.release(a.number)")
     receiver("drop(i)")
     assert sender("m.snapshot()") == [], "the claimed ticket keeps the payload alive"
 
 
 def test_a_bound_ticket_still_ends_with_its_process(own_runtime: Runtime, start: Start) -> None:
     sender, receiver = start(), start()
-    sender("a = share('x', b'hello')\nt = m.offer(memory=a.memory)\nm.bind_offer(t, pid)", pid=receiver.pid)
+    sender("a = share('x', b'hello')\nt = m.offer(reference=a.number)\nm.bind_offer(t, pid)", pid=receiver.pid)
     kill_and_wait(own_runtime)
     assert sender("m.snapshot()[0].holders[0].tickets") == 1
     receiver.kill()
@@ -304,7 +307,7 @@ def test_a_handle_that_another_process_put_here_comes_back_once_used(own_runtime
     giver, taker = start(), start()
     taker("m.kmt_alive(1)")
     value = giver(
-        "a = share('x', b'hello')\nh = m.get_handle(a.memory)\n"
+        "a = share('x', b'hello')\nh = m.get_handle(a.number)\n"
         "m.duplicate(h, desired=None, inherit=False, same_attributes=False, close_source=False, into=pid)",
         pid=taker.pid,
     )
@@ -326,7 +329,7 @@ ALONE = {
 def test_what_the_broker_alone_holds_ends_with_it(own_runtime: Runtime, start: Start, what: str) -> None:
     giver, taker = start(), start()
     taker("m.kmt_alive(1)")
-    value = giver("a = share('x', b'hello', inherit=True)\nh = m.get_handle(a.memory)\n" + ALONE[what], pid=taker.pid)
+    value = giver("a = share('x', b'hello', inherit=True)\nh = m.get_handle(a.number)\n" + ALONE[what], pid=taker.pid)
     assert giver("m.info(h).handle_count") == 2
     kill_and_wait(own_runtime)
     assert giver("m.info(h).handle_count, reads('x')") == (1, b"hello"), "what the process itself holds is back"
@@ -347,7 +350,7 @@ def test_many_holders_and_many_deaths(own_runtime: Runtime, start: Start) -> Non
     pid = own_runtime.broker_pid()
     assert pid is not None
     for peer in peers:
-        peer("for i in held: drop(i)\nfor e in shared: m.free(e.memory)\nheld = []")
+        peer("for i in held: drop(i)\nfor e in shared: m.release(e.number)\nheld = []")
     assert peers[0]("m.snapshot(), m.status().fds") == ([], 0)
     assert all(peer("len(m.client.state.payloads), len(m.client.state.handles)") == (0, 0) for peer in peers)
 
@@ -361,7 +364,7 @@ def test_after_everybodys_death_nothing_is_left(own_runtime: Runtime, start: Sta
     peers = [start() for _ in range(4)]
     for peer in peers:
         peer(
-            "held = [share(None, b'x') for _ in range(50)]\nhandles = [m.get_handle(e.memory) for e in held]\n"
+            "held = [share(None, b'x') for _ in range(50)]\nhandles = [m.get_handle(e.number) for e in held]\n"
             "tickets = [m.offer(handle=h) for h in handles]"
         )
     for peer in peers:

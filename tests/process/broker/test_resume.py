@@ -28,11 +28,11 @@ m = LinuxManager(timeout={timeout})
 """
 SETUP = """
 a = share('x', b'hello', inherit=True)
-h = m.get_handle(a.memory)
+h = m.get_handle(a.number)
 w = m.open_handle('x', READ)
 i = m.import_by_name('x')
 k = share(kmt=True)
-t = m.offer(memory=a.memory)
+t = m.offer(reference=a.number)
 def held():
     s = m.client.state
     payloads = sorted((p.id, p.references, sorted(p.fds)) for p in s.payloads.values())
@@ -67,7 +67,7 @@ VERBS = {
     "open again": "m.import_by_name('x', READ)",
     "import a handle": "m.import_by_handle(h)",
     "import a number": "m.import_by_kmt(k.kmt)",
-    "get a handle": "m.get_handle(a.memory)",
+    "get a handle": "m.get_handle(a.number)",
     "open a handle": "m.open_handle('x', READ)",
     "duplicate": "m.duplicate(h, desired=READ, inherit=False, same_attributes=False, close_source=False, into=None)",
     "offer": "m.offer(handle=h)",
@@ -77,7 +77,7 @@ VERBS = {
     "list": "m.snapshot()",
 }
 ENDS = {
-    "free": ("m.free(i.memory)", "i.payload.close()"),
+    "free": ("m.release(i.number)", "i.payload.close()"),
     "close": ("m.close(w)", ""),
     "move": ("m.duplicate(w, desired=READ, inherit=False, same_attributes=False, close_source=True, into=None)", ""),
 }
@@ -223,7 +223,7 @@ def names(own_runtime: Runtime, start: Start) -> Callable[[], list[tuple[Any, ..
 def export(client: RawClient, name: str | None) -> wire.Reply | None:
     fd = memfd()
     try:
-        return client.ask(wire.Export(1, b"d", 1, name, 1 << 28, None, False, False), fd)
+        return client.ask(wire.Export(1, 1, 1, b"d", 1, name, 1 << 28, None, False, False), fd)
     finally:
         os.close(fd)
 
@@ -265,7 +265,7 @@ def test_what_was_undone_and_has_an_owner_is_given_back_without_a_warning(start:
         peer("del kept")
     peer("m.kmt_alive(1)")
     wait_until(lambda: peer("m.kmt_alive(1) or len(m.client._later)") == 0, "what was lost to be given back")
-    assert peer("logged, len(m.client.state.memories), len(m.client.state.handles)") == ([], 1, 0)
+    assert peer("logged, len(m.client.state.references), len(m.client.state.handles)") == ([], 1, 0)
     assert peer("len(m.snapshot()), reads('x')") == (1, b"hello")
 
 
@@ -287,16 +287,16 @@ def test_an_unheard_reply_is_undone_and_a_heard_one_is_not(own_runtime: Runtime,
     secret = first.hello().secret
     assert isinstance(export(first, "heard"), wire.Exported)
     fd = memfd()
-    unheard(first, wire.Export(1, b"d", 1, "unheard", 1 << 28, None, False, False), fd)
+    unheard(first, wire.Export(1, 1, 1, b"d", 1, "unheard", 1 << 28, None, False, False), fd)
     assert len(names()) == 2
     second, welcome = gone_on(own_runtime, secret, 1)
-    assert (welcome.resumed, welcome.done, welcome.undone_memory, welcome.undone_handle) == (True, True, 2, 0)
+    assert (welcome.resumed, welcome.done, welcome.undone_reference, welcome.undone_handle) == (True, True, 2, 0)
     assert isinstance(first.hear(), wire.Exported), "it was on its way"
     assert first.hung_up() and len(names()) == 1
     third, welcome = gone_on(own_runtime, secret, 1)  # the Welcome of the second was not heard either
-    assert (welcome.resumed, welcome.done, welcome.undone_memory) == (True, False, 0)
+    assert (welcome.resumed, welcome.done, welcome.undone_reference) == (True, False, 0)
     assert second.hung_up() and len(names()) == 1
-    again = third.ask(wire.ImportName("heard", 0x02000000))
+    again = third.ask(wire.ImportName("heard", 0x02000000, 1))
     assert isinstance(again, wire.Imported) and again.mode, "descriptors are sent anew"
     for client in (first, second, third):
         client.close()
@@ -355,7 +355,7 @@ class Script:
         self.handles: list[int] = []
         self.tickets: list[bytes] = []
         self.fd = memfd()
-        self.record(self.ask(wire.Export(1, b"d", 1, "base", 1 << 28, None, True, False), self.fd))
+        self.record(self.ask(wire.Export(1, 1, 1, b"d", 1, "base", 1 << 28, None, True, False), self.fd))
 
     def ask(self, request: wire.Request, fd: int | None = None) -> wire.Reply:
         reply = self.client.ask(request, fd)
@@ -365,7 +365,7 @@ class Script:
 
     def record(self, reply: wire.Reply) -> None:
         if isinstance(reply, wire.Exported | wire.Imported):
-            self.memories.append(reply.memory)
+            self.memories.append(reply.number)
         elif isinstance(reply, wire.Handle) and reply.handle not in self.handles:
             self.handles.append(reply.handle)
         elif isinstance(reply, wire.Ticket):
@@ -374,19 +374,19 @@ class Script:
     def request(self) -> wire.Request:
         rng = self.rng
         makers: list[Callable[[], wire.Request]] = [
-            lambda: wire.ImportName("base", 0x02000000),
+            lambda: wire.ImportName("base", 0x02000000, 1),
             lambda: wire.OpenHandle("base", 0x80000000, False),
             lambda: wire.GetHandle(self.memories[0]),
             lambda: wire.Offer(rng.choice(self.memories)),
         ]
         if self.handles:
             makers += [
-                lambda: wire.ImportHandle(rng.choice(self.handles)),
+                lambda: wire.ImportHandle(rng.choice(self.handles), 1),
                 lambda: wire.CloseHandle(rng.choice(self.handles)),
                 lambda: wire.Duplicate(rng.choice(self.handles), None, False, False, rng.random() < 0.5, False),
             ]
         if len(self.memories) > 1:
-            makers.append(lambda: wire.Free(rng.choice(self.memories[1:])))
+            makers.append(lambda: wire.Release(rng.choice(self.memories[1:])))
         if self.tickets:
             makers += [
                 lambda: wire.Claim(rng.choice(self.tickets)),
@@ -405,17 +405,17 @@ class Script:
         self.client, welcome = gone_on(self.runtime, self.secret, self.received)
         assert welcome.resumed and welcome.done
         old.close()
-        if isinstance(request, wire.Free | wire.CloseHandle | wire.Withdraw):
+        if isinstance(request, wire.Release | wire.CloseHandle | wire.Withdraw):
             self.took(request)
         elif isinstance(request, wire.Duplicate) and request.close_source:
             # The same value came back, or the source was closed and the new one undone.
             self.handles = list(self.listed())
-        assert welcome.undone_memory not in self.memories and welcome.undone_handle not in self.handles
+        assert welcome.undone_reference not in self.memories and welcome.undone_handle not in self.handles
 
     def took(self, request: wire.Request) -> None:
         """What a request that is carried out takes away."""
-        if isinstance(request, wire.Free):
-            self.memories.remove(request.memory)
+        if isinstance(request, wire.Release):
+            self.memories.remove(request.number)
         elif isinstance(request, wire.CloseHandle) or (isinstance(request, wire.Duplicate) and request.close_source):
             self.handles.remove(request.handle)
         elif isinstance(request, wire.Claim | wire.Withdraw):

@@ -18,7 +18,7 @@ def owner(own_runtime: Runtime, start: Start) -> Peer:
     peer = start()
     peer(
         "a = share('hidden', b'hello')\nb = share('shown', b'hello', sddl='D:(A;;GA;;;OW)(A;;GR;;;WD)', inherit=True)\n"
-        "h = m.get_handle(b.memory)\nk = share(kmt=True)"
+        "h = m.get_handle(b.number)\nk = share(kmt=True)"
     )
     return peer
 
@@ -43,8 +43,8 @@ def test_an_heir_of_another_user_is_told_what_it_may_open(owner: Peer) -> None:
 
 def test_what_is_hidden_cannot_be_seen_through_what_is_shown(start: Start, owner: Peer) -> None:
     """Two objects on one payload: one that everybody may read, one that nobody else may."""
-    owner("fd = payload()\nm.export(fd, b'', share=Share.NT, name='p', access=ALL, sddl=None, inherit=False)")
-    owner("m.export(fd, b'', share=Share.NT, name='q', access=ALL, sddl='D:(A;;GR;;;WD)', inherit=False)")
+    owner("fd = payload()\nm.export([fd], b'', share=Share.NT, name='p', access=ALL, sddl=None, inherit=False)")
+    owner("m.export([fd], b'', share=Share.NT, name='q', access=ALL, sddl='D:(A;;GR;;;WD)', inherit=False)")
     assert heir(owner, f"print({NAMES})") == "['q', 'shown']"
 
 

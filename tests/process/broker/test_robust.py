@@ -13,6 +13,7 @@ from extmem import wire
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.broker_files import SOCKET
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import (
     BECOME,
@@ -72,7 +73,7 @@ def test_a_reply_whose_descriptor_cannot_be_sent_is_undone(own_runtime: Runtime,
             peer(BECOME + "become()")
         filler(IN_FLIGHT + LIMITED + BECOME + "become()")
         exporter("a = share('x', b'hello')")
-        other("before = m.kmt_alive(1)", ticket=exporter("m.offer(memory=a.memory)"))
+        other("before = m.kmt_alive(1)", ticket=exporter("m.offer(reference=a.number)"))
         held = "[(h.memories, len(h.handles)) for row in m.snapshot() for h in row.holders if h.pid != os.getpid()]"
         filler("fill()")
         for _ in range(3):
@@ -106,7 +107,7 @@ def test_a_client_that_cannot_be_waited_for_is_told_so(own_runtime: Runtime, sta
     """As when fs.epoll.max_user_watches is used up."""
     with own_broker(own_runtime, FAILING) as broker:
         peer = start(NEVER)
-        peer("a = share('x', b'hello', inherit=True)\nh = m.get_handle(a.memory)\nt = m.offer(memory=a.memory)")
+        peer("a = share('x', b'hello', inherit=True)\nh = m.get_handle(a.number)\nt = m.offer(reference=a.number)")
         before = broker_fds(broker.pid)
         (own_runtime.path / "failing").touch()
         for _ in range(5):
@@ -123,7 +124,7 @@ def test_a_client_that_cannot_be_waited_for_is_told_so(own_runtime: Runtime, sta
         wait_until(lambda: broker_fds(broker.pid) <= before, "no descriptor to be left")
         (own_runtime.path / "failing").unlink()
         assert start(NEVER)("reads('x')") == b"hello"
-        peer("m.inherit_socket().close()\nt = m.offer(memory=a.memory)\nm.bind_offer(t, os.getppid())")
+        peer("m.inherit_socket().close()\nt = m.offer(reference=a.number)\nm.bind_offer(t, os.getppid())")
 
 
 ACCEPTING = """
@@ -206,7 +207,7 @@ def test_one_client_cannot_take_all_the_brokers_descriptors(own_runtime: Runtime
         assert other("from extmem.manager.linux.manager import LinuxManager\nLinuxManager().status().pid") == broker.pid
         for client in silent:
             client.close()
-        greedy("for one in held: m.free(one.memory)\nheld.clear()")
+        greedy("for one in held: m.release(one.number)\nheld.clear()")
         assert other("more = [share(None) for _ in range(80)]\nlen(more)") == 80
         assert other("from extmem.manager.linux.manager import LinuxManager\nLinuxManager().stop()") is False
         assert other("LinuxManager().stop(force=True)") is True
@@ -244,7 +245,7 @@ def test_one_user_cannot_take_all_from_another(own_runtime: Runtime, start: Star
     own_runtime.path.chmod(0o755)
     source = BROKER + KEPT + "sys.exit(run.run(sys.argv[1], system=True))"
     with Child.python(source, str(own_runtime.path), env=own_runtime.environment) as broker:
-        wait_until(lambda: (own_runtime.path / "broker.sock").exists() or not broker.alive, "its socket")
+        wait_until(lambda: (own_runtime.path / SOCKET).exists() or not broker.alive, "its socket")
         greedy, other = [start(NEVER) for _ in range(6)], start(NEVER)
         for peer in greedy:
             peer(BECOME + "become()\n" + SYSTEM + "held = []")
@@ -274,9 +275,10 @@ def test_the_broker_takes_the_limit_that_the_system_lets_it_have(own_runtime: Ru
 def test_handles_put_into_a_process_leave_it_room_for_its_own(own_runtime: Runtime, start: Start) -> None:
     """As many as one may: the giver is refused, and the receiver goes on as if nothing were."""
     victim, giver = start(), start()
-    victim("a = share('x', b'hello')\nh = m.get_handle(a.memory)")
+    victim("a = share('x', b'hello')\nh = m.get_handle(a.number)")
     giver.start(
-        "b = share('evil', b'evil.')\nh = m.get_handle(b.memory)\nfrom extmem.broker import transport, wire\n"
+        "b = share('evil', b'evil.')\nh = m.get_handle(b.number)\n"
+        "from extmem import wire\nfrom extmem.wire import transport\n"
         "sock, pidfd = m.client.connected, os.pidfd_open(pid)\n"
         "data = wire.encode(wire.Duplicate(h, None, False, False, False, True, 0))\n"
         "def give():\n"

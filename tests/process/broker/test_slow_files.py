@@ -13,6 +13,7 @@ from extmem.broker.closing import LIMIT
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.broker_files import SOCKET
 from tests.process.broker.conftest import Start
 from tests.process.broker.fuse import SlowFiles, slow_files
 from tests.process.broker.steps import RawClient, raw
@@ -33,8 +34,8 @@ def other(own_runtime: Runtime, start: Start) -> Peer:
 
 
 REQUESTS = {
-    "export": wire.Export(1, b"", 1, None, 0, None, False, False),
-    "export of a driver's": wire.Export(2, b"", 1, None, 0, None, False, False, 7),
+    "export": wire.Export(1, 1, 1, b"", 1, None, 0, None, False, False),
+    "export of a driver's": wire.Export(1, 2, 1, b"", 1, None, 0, None, False, False, 7),
     "where none belongs": wire.KmtAlive(5),
 }
 
@@ -43,7 +44,7 @@ REQUESTS = {
 def opened(files: SlowFiles) -> Iterator[Peer]:
     """A process that has the file open, and could not even end while the file system is silent."""
     with Peer() as holder:
-        holder("from extmem.broker import transport, wire\nimport socket")
+        holder("from extmem import wire\nfrom extmem.wire import transport\nimport socket")
         holder("fd = os.open(path, os.O_RDWR)", path=str(files.path))
         yield holder
         files.end()
@@ -56,7 +57,7 @@ def test_a_silent_file_is_refused_and_holds_nobody_up(
     opened(
         "def send(path, data, count):\n"
         "    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
-        "    sock.connect(path + '/broker.sock')\n"
+        f"    sock.connect(path + '/{SOCKET}')\n"
         "    transport.send(sock, wire.encode(wire.Hello(wire.PROTOCOL_VERSION))); transport.receive(sock)\n"
         "    for _ in range(count):\n"
         "        transport.send(sock, data, fd)\n"
@@ -78,7 +79,7 @@ def test_who_sends_many_is_hung_up_on_and_the_others_are_served(
     opened(
         "def flood(path, data, count):\n"
         "    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
-        "    sock.connect(path + '/broker.sock')\n"
+        f"    sock.connect(path + '/{SOCKET}')\n"
         "    transport.send(sock, wire.encode(wire.Hello(wire.PROTOCOL_VERSION))); transport.receive(sock)\n"
         "    for done in range(count):\n"
         "        try:\n"
@@ -97,13 +98,13 @@ def test_who_sends_many_is_hung_up_on_and_the_others_are_served(
     other(
         "for _ in range(2 * limit):\n"
         "    fd = os.open('/dev/zero', os.O_RDWR)\n"
-        "    made = m.export(fd, b'', share=Share.NT, name=None, sddl=None, inherit=False, kind=2, access=ALL)\n"
-        "    m.free(made.memory)\n"
+        "    made = m.export([fd], b'', share=Share.NT, name=None, sddl=None, inherit=False, backing=2, access=ALL)\n"
+        "    m.release(made.number)\n"
         "    os.close(fd)",
         limit=LIMIT,
     )
     wait_until(lambda: not _open_there(pid, Path("/dev/zero")), "what was freed to be closed")
-    assert other("share('y', b'there').memory > 0 and reads('y')") == b"there"
+    assert other("share('y', b'there').number > 0 and reads('y')") == b"there"
 
 
 def test_one_that_answers_is_refused_all_the_same_and_closed(

@@ -15,6 +15,7 @@ import pytest
 from extmem.testing.children import Child, python_environment
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
+from tests.broker_files import JOURNAL, KEY, LOCK, LOG, SOCKET, START_LOCK
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import BECOME, OTHER, RawClient, broker_fds, raw
 from tests.stopping import stop
@@ -60,7 +61,7 @@ def test_it_belongs_to_nobody_and_has_nothing_of_its_starter(own_runtime: Runtim
     targets = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
     assert "/dev/zero" not in targets
     assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
-    assert os.readlink(f"/proc/{pid}/fd/2") == str(own_runtime.path / "broker.log")
+    assert os.readlink(f"/proc/{pid}/fd/2") == str(own_runtime.path / LOG)
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
     assert os.getsid(pid) not in (os.getsid(peer.pid), peer.pid)
     status = Path(f"/proc/{pid}/status").read_text()
@@ -87,7 +88,7 @@ def test_the_starters_variables_and_directory_do_not_decide_what_it_imports(
 
 def test_it_maps_no_payload(own_runtime: Runtime, start: Start) -> None:
     peer, other = start(), start()
-    peer("a = share('x', b'hello')\nh = m.get_handle(a.memory)\nreads('x')")
+    peer("a = share('x', b'hello')\nh = m.get_handle(a.number)\nreads('x')")
     assert other("i = m.import_by_name('x', READ_WRITE)\ntext(i)") == b"hello"
     pid = own_runtime.broker_pid()
     assert "memfd:" not in Path(f"/proc/{pid}/maps").read_text()
@@ -112,7 +113,7 @@ def test_it_is_light_and_loads_nothing_it_does_not_need(own_runtime: Runtime, st
         timeout=60,
     ).stdout.split()
     mine = {name.split(".")[1] for name in loaded if name.startswith("extmem.")}
-    assert mine == {"broker", "errors", "objects", "owning"}
+    assert mine == {"broker", "errors", "objects", "owning", "sharing", "wire"}
     assert not {"numpy", "click", "rich", "cffi", "_cffi_backend", "asyncio", "multiprocessing"} & set(loaded)
 
 
@@ -123,19 +124,19 @@ def test_it_goes_when_nobody_is_there_and_comes_again(own_runtime: Runtime, star
     peer.leave()
     wait_until(lambda: gone(own_runtime), "the broker to leave")
     assert {path.name for path in own_runtime.path.iterdir()} == {
-        "broker.key",
-        "broker.lock",
-        "broker.log",
-        "start.lock",
+        KEY,
+        LOCK,
+        LOG,
+        START_LOCK,
     }
-    assert (own_runtime.path / "broker.log").read_text() == ""
+    assert (own_runtime.path / LOG).read_text() == ""
     assert start(idle)("share('x', b'again')\nreads('x')") == b"again"
 
 
 def test_it_stays_while_a_client_is_there_that_holds_nothing(own_runtime: Runtime, start: Start) -> None:
     peer = start({"EXTMEM_BROKER_IDLE": "0.05"})
     pid = peer("drop(m.import_by_name('x') if share('x') else None)\nm.status().pid")
-    assert peer("for number in list(m.client.state.memories): m.free(number)\nm.snapshot()") == []
+    assert peer("for number in list(m.client.state.references): m.release(number)\nm.snapshot()") == []
     # Ten times as long as it would stay alone, seen by a question a moment.
     ended = wait_until(lambda: peer("m.status().uptime") > 0.5, "half a second")
     assert ended and own_runtime.broker_pid() == pid
@@ -164,8 +165,8 @@ def test_a_signal_ends_it_cleanly(own_runtime: Runtime, start: Start, number: si
     assert pid is not None
     os.kill(pid, number)
     wait_until(lambda: gone(own_runtime), "the broker to end")
-    assert not (own_runtime.path / "broker.sock").exists() and not (own_runtime.path / "clients.json").exists()
-    assert (own_runtime.path / "broker.log").read_text() == ""
+    assert not (own_runtime.path / SOCKET).exists() and not (own_runtime.path / JOURNAL).exists()
+    assert (own_runtime.path / LOG).read_text() == ""
 
 
 def test_in_the_foreground_it_says_what_it_cannot_do(own_runtime: Runtime, start: Start) -> None:
@@ -178,7 +179,7 @@ def test_in_the_foreground_it_says_what_it_cannot_do(own_runtime: Runtime, start
 
 def test_in_the_foreground_it_serves(own_runtime: Runtime, start: Start) -> None:
     with Child([sys.executable, "-m", "extmem.broker"], env=own_runtime.environment) as child:
-        wait_until(lambda: (own_runtime.path / "broker.sock").exists(), "its socket")
+        wait_until(lambda: (own_runtime.path / SOCKET).exists(), "its socket")
         peer = start({"EXTMEM_BROKER_START": "never"})
         assert peer("share('x', b'hello')\nreads('x'), m.status().pid") == (b"hello", child.pid)
         peer.leave()
@@ -204,9 +205,9 @@ def test_in_a_directory_that_cannot_be_written_the_error_says_what_to_do(own_run
 
 
 def test_why_it_could_not_start_is_told_to_the_one_who_needed_it(own_runtime: Runtime, start: Start) -> None:
-    (own_runtime.path / "broker.lock").mkdir()
+    (own_runtime.path / LOCK).mkdir()
     error = start().fails("share('x')")
-    assert error.is_a("UnsupportedError") and "Is a directory" in error.message and "broker.log" in error.message
+    assert error.is_a("UnsupportedError") and "Is a directory" in error.message and LOG in error.message
 
 
 def test_a_directory_that_others_can_enter_is_refused(own_runtime: Runtime, start: Start) -> None:
@@ -217,11 +218,11 @@ def test_a_directory_that_others_can_enter_is_refused(own_runtime: Runtime, star
 
 
 def test_a_killed_starter_is_no_obstacle(own_runtime: Runtime, start: Start) -> None:
-    """Whoever holds `start.lock` is waited for; the kernel frees it when that process dies."""
+    """The holder of the start lock is waited for; the kernel frees it when that process dies."""
     holder, peer = start(), start()
-    holder(f"held = open({str(own_runtime.path / 'start.lock')!r}, 'w')\nfcntl.flock(held, fcntl.LOCK_EX)")
+    holder(f"held = open({str(own_runtime.path / START_LOCK)!r}, 'w')\nfcntl.flock(held, fcntl.LOCK_EX)")
     peer.start("share('x', b'hello')\nreads('x')")
-    with open(own_runtime.path / "start.lock") as lock, pytest.raises(BlockingIOError):
+    with open(own_runtime.path / START_LOCK) as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert gone(own_runtime)
     holder.kill()
@@ -231,7 +232,7 @@ def test_a_killed_starter_is_no_obstacle(own_runtime: Runtime, start: Start) -> 
 def test_a_socket_that_a_killed_broker_left_is_replaced(own_runtime: Runtime, start: Start) -> None:
     start()("share('x')\nm.disconnect()")
     own_runtime.kill_broker()
-    assert (own_runtime.path / "broker.sock").is_socket()
+    assert (own_runtime.path / SOCKET).is_socket()
     assert start()("share('x', b'hello')\nreads('x')") == b"hello"
 
 
@@ -264,7 +265,7 @@ def test_one_that_does_not_answer_is_given_up(own_runtime: Runtime, start: Start
     assert pid is not None
     stop(pid)
     error = peer.fails("m.import_by_name('x')")
-    assert error.is_a("PeerGoneError") and "0.3 s" in error.message and "broker.log" in error.message
+    assert error.is_a("PeerGoneError") and "0.3 s" in error.message and LOG in error.message
     os.kill(pid, signal.SIGCONT)
     assert wait_until(lambda: peer("reads('x')") == b"hello", "it to work again")
     assert own_runtime.broker_pid() == pid

@@ -15,7 +15,7 @@ from tests.process.broker.steps import BECOME, OTHER, SYSTEM, system_broker
 SHORT = {"EXTMEM_TICKET_SECONDS": "1"}
 
 
-def sent(sender: Peer, source: str = "m.offer(memory=a.memory)") -> bytes:
+def sent(sender: Peer, source: str = "m.offer(reference=a.number)") -> bytes:
     """A ticket, whose sender has ended."""
     ticket: bytes = sender(source)
     sender.kill()
@@ -47,7 +47,7 @@ def test_what_a_process_sent_is_there_when_it_has_ended(start: Start, receiver: 
 
 def test_a_handle_arrives_with_its_rights(start: Start, receiver: Peer) -> None:
     sender = start()
-    sender("a = share('x', b'hello', access=READ)\nh = m.get_handle(a.memory)")
+    sender("a = share('x', b'hello', access=READ)\nh = m.get_handle(a.number)")
     ticket = sent(sender, "m.offer(handle=h)")
     gone(receiver, sender.pid)
     assert receiver("h = m.claim(ticket)\nm.info(h).granted_access, m.info(h).name", ticket=ticket) == (0x20000, "")
@@ -88,8 +88,8 @@ def test_after_its_time_it_ends_with_or_without_its_sender(start: Start) -> None
     receiver("m.kmt_alive(1)")
     living, dead = start(), start()
     tickets = [
-        living("a = share(None, b'hello')\nt = m.offer(memory=a.memory)\nm.free(a.memory)\nt"),
-        living("b = share('kept', b'hello')\nm.offer(memory=b.memory)"),
+        living("a = share(None, b'hello')\nt = m.offer(reference=a.number)\nm.release(a.number)\nt"),
+        living("b = share('kept', b'hello')\nm.offer(reference=b.number)"),
     ]
     dead("a = share('x', b'hello')")
     tickets.append(sent(dead))
@@ -112,10 +112,10 @@ def test_what_is_for_a_child_waits_for_it_although_its_sender_has_ended(start: S
     receiver("m.kmt_alive(1)")
     sender = start()
     sender("a = share('x', b'hello')")
-    ticket = sent(sender, f"t = m.offer(memory=a.memory)\nm.bind_offer(t, {receiver.pid})\nt")
+    ticket = sent(sender, f"t = m.offer(reference=a.number)\nm.bind_offer(t, {receiver.pid})\nt")
     other = start()
     gone(other, sender.pid)
-    other("a = share('clock')\nb = m.offer(memory=a.memory)\nm.free(a.memory)")
+    other("a = share('clock')\nb = m.offer(reference=a.number)\nm.release(a.number)")
     wait_until(lambda: len(other("m.snapshot()")) == 1, "the time of an unbound one to be over")
     assert receiver("text(m.claim(ticket))", ticket=ticket) == b"hello"
 
@@ -123,7 +123,7 @@ def test_what_is_for_a_child_waits_for_it_although_its_sender_has_ended(start: S
 def test_it_ends_with_the_child_that_it_is_for(start: Start, receiver: Peer) -> None:
     sender, child = start(), start()
     sender("a = share('x', b'hello')")
-    ticket = sent(sender, f"t = m.offer(memory=a.memory)\nm.bind_offer(t, {child.pid})\nt")
+    ticket = sent(sender, f"t = m.offer(reference=a.number)\nm.bind_offer(t, {child.pid})\nt")
     child.kill()
     wait_until(lambda: receiver("m.snapshot()") == [], "it to end")
     assert receiver.fails("m.claim(ticket)", ticket=ticket).is_a("InvalidHandleError")
@@ -170,8 +170,8 @@ def test_thousands_of_pickles_that_nobody_reads_are_no_end(start: Start, receive
 
 def test_when_their_time_is_over_they_make_room(start: Start) -> None:
     sender = start({"EXTMEM_TICKET_SECONDS": "0.2"})
-    sender("a = share('x', b'hello')\nfirst = m.offer(memory=a.memory)")
+    sender("a = share('x', b'hello')\nfirst = m.offer(reference=a.number)")
     for _ in range(3):
-        sender("for _ in range(8_000): last = m.offer(memory=a.memory)")
+        sender("for _ in range(8_000): last = m.offer(reference=a.number)")
     assert sender("text(m.claim(last))") == b"hello"
     assert sender.fails("m.claim(first)").is_a("InvalidHandleError")

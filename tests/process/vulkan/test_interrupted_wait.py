@@ -18,7 +18,7 @@ def test_an_interrupt_ends_the_wait_and_not_the_commands(end: str, vulkan_device
         peer(
             "import os, signal, threading, time\n"
             "b, m = buffer(1 << 26)\ng, n = buffer(4)\n"
-            "transfer = d.backend.transfer\n"
+            "transfer = d.backend.transfers.submissions\n"
             "def interrupt():\n"
             "    while not transfer._submitted: time.sleep(0.001)\n"
             "    signal.raise_signal(signal.SIGINT) if os.name == 'nt' else os.kill(os.getpid(), signal.SIGINT)\n"

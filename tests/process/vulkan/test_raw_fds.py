@@ -123,7 +123,7 @@ def test_a_named_payload_of_a_device_that_is_not_here_says_which_are(device: Dev
             device.open(name)
         assert "VUID-VkImportMemoryWin32HandleInfoKHR-handle-00659" in broken.value.vuids
         assert b"another machine!".hex() in str(broken.value).replace("-", "")
-        manager().free(exported.memory)
+        manager().release(exported.number)
 
 
 @pytest.mark.parametrize(

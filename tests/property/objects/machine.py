@@ -1,8 +1,8 @@
 """The object manager against a small model: names, handles, imports, frees, tickets, KMT, deaths, a killed manager.
 
-How this works. `Model` knows no counters: it has a flat table of who holds what, and whatever lives is asked of that
-table each time. `Machine` does random operations on both and compares every answer; one operation kills the manager and
-lets all processes announce themselves to a new one, after which everything must go on as if nothing had happened.
+How this works. `Model` has no counters. It has a flat table of all references, and computes from that table what is
+alive. `Machine` makes random operations on both and compares every result. One operation ends the manager and restores
+the state of all processes in a new one, after which the results must be the same as before.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ NAMES = st.sampled_from([None, "a", "A", "b", "Global\\a"])
 
 
 class Ref(NamedTuple):
-    """One row: who holds what kind of thing, under which number, and what it leads to."""
+    """One row: the holder, the kind of reference, its number, and what it refers to."""
 
     who: str
-    kind: str  # memory, handle, ticket, orphan (a ticket whose sender has ended), weak (a demoted ticket)
+    kind: str  # reference, handle, ticket, orphan (a ticket whose sender has ended), weak (a demoted ticket)
     number: int
     payload: int
     object: int | None
     exporting: bool = False
     inherit: bool = False
-    what: str = ""  # of a ticket: memory, handle, kmt
+    what: str = ""  # of a ticket: reference, handle, kmt
 
 
 class Model:
-    """What must be true, by brute force."""
+    """The expected state, computed by brute force."""
 
     def __init__(self) -> None:
         self.refs: list[Ref] = []
         self.names: dict[str, int] = {}
         self.numbers: dict[int, int] = {}  # KMT number -> payload
         self.identities: dict[int, tuple[int, Share]] = {}  # inode -> payload, share
-        self.seen: set[int] = set()  # payloads, ever
-        self.unnamed: set[int] = set()  # objects that nobody alive has held at some time
-        self.dead: set[int] = set()  # KMT numbers of payloads that nobody alive has held at some time
+        self.seen: set[int] = set()  # all payloads that ever existed
+        self.unnamed: set[int] = set()  # objects that at some time no living process held
+        self.dead: set[int] = set()  # KMT numbers of payloads that at some time no living process held
 
     def payload_lives(self, payload: int) -> bool:
         return any(r.payload == payload and r.kind != "weak" for r in self.refs)
@@ -93,12 +93,12 @@ class Machine(RuleBasedStateMachine):
         self.manager = self.manager_class(random=self.random.randrange)
         self.model = Model()
         self.released: list[int] = []
-        self.ids: dict[str, int] = {}  # our name of a process -> the manager's
+        self.ids: dict[str, int] = {}  # name of a process in this test -> its id in the manager
         self.born = 0
         for _ in range(2):
             self.attach()
 
-    # -- help -------------------------------------------------------------------------------------------------------
+    # -- helpers ------------------------------------------------------------------------------------------------------
 
     def who(self, pick: int) -> str:
         return sorted(self.ids)[pick % len(self.ids)]
@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
 
     def imported(self, who: str, result: Imported, payload: int, shared: int | None) -> None:
         assert (result.payload, result.object) == (payload, shared)
-        self.add(Ref(who, "memory", result.memory, payload, shared))
+        self.add(Ref(who, "reference", result.reference, payload, shared))
 
     def new_handle(self, who: str, value: int, payload: int, shared: int, *, inherit: bool = False) -> None:
         assert value == self.model.free_value(who)
@@ -124,7 +124,7 @@ class Machine(RuleBasedStateMachine):
     def payload_of(self, shared: int) -> int:
         return next(r.payload for r in self.model.refs if r.object == shared)
 
-    # -- operations -------------------------------------------------------------------------------------------------
+    # -- operations ---------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.ids) < 5)
     @rule()
@@ -149,8 +149,15 @@ class Machine(RuleBasedStateMachine):
         if known is not None and not self.model.payload_lives(known[0]):
             known = None
         try:
-            made = self.manager.export_memory(
-                self.ids[who], (1, inode), b"", share=share, name=name, access=GENERIC_ALL, sddl=None, inherit=inherit
+            made = self.manager.export(
+                self.ids[who],
+                ((1, inode),),
+                b"",
+                share=share,
+                name=name,
+                access=GENERIC_ALL,
+                sddl=None,
+                inherit=inherit,
             )
         except Refused as refusal:
             if known is not None and known[1] is not share:
@@ -172,7 +179,7 @@ class Machine(RuleBasedStateMachine):
             assert self.model.by_number(made.kmt) in (None, made.payload)
             self.model.numbers[made.kmt] = made.payload
             self.model.dead.discard(made.kmt)
-        self.add(Ref(who, "memory", made.memory, made.payload, made.object, True, inherit))
+        self.add(Ref(who, "reference", made.reference, made.payload, made.object, True, inherit))
 
     @rule(pick=PICK, name=NAMES.filter(bool), handle=st.booleans())
     def open_by_name(self, pick: int, name: str, handle: bool) -> None:
@@ -208,10 +215,10 @@ class Machine(RuleBasedStateMachine):
         ref = self.choose(pick, "handle")
         self.imported(ref.who, self.manager.import_by_handle(self.ids[ref.who], ref.number), ref.payload, ref.object)
 
-    @precondition(lambda self: self.has("memory"))
+    @precondition(lambda self: self.has("reference"))
     @rule(pick=PICK)
     def get_handle(self, pick: int) -> None:
-        ref = self.choose(pick, "memory")
+        ref = self.choose(pick, "reference")
         if ref.exporting and ref.object is not None:
             value = self.manager.get_handle(self.ids[ref.who], ref.number)
             self.new_handle(ref.who, value, ref.payload, ref.object, inherit=ref.inherit)
@@ -241,7 +248,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.has("handle"))
     @rule(pick=PICK)
     def swap_values(self, pick: int) -> None:
-        """A handle is copied, closed, and copied back: the lowest free value comes each time (B41)."""
+        """Copy a handle, close it, and copy it back: each copy gets the lowest free value (B41)."""
         ref = self.choose(pick, "handle")
         self.duplicate_once(ref, ref.who)
         self.manager.close_handle(self.ids[ref.who], ref.number)
@@ -253,23 +260,23 @@ class Machine(RuleBasedStateMachine):
         value = self.manager.duplicate(self.ids[ref.who], ref.number, target=self.ids[into], desired=None)
         self.new_handle(into, value, ref.payload, ref.object)
 
-    @precondition(lambda self: self.has("memory", "handle"))
+    @precondition(lambda self: self.has("reference", "handle"))
     @rule(pick=PICK)
     def release(self, pick: int) -> None:
-        ref = self.choose(pick, "memory", "handle")
-        if ref.kind == "memory":
-            self.manager.free_memory(self.ids[ref.who], ref.number)
+        ref = self.choose(pick, "reference", "handle")
+        if ref.kind == "reference":
+            self.manager.release(self.ids[ref.who], ref.number)
         else:
             self.manager.close_handle(self.ids[ref.who], ref.number)
         self.model.drop(ref)
 
-    @precondition(lambda self: self.has("memory", "handle"))
+    @precondition(lambda self: self.has("reference", "handle"))
     @rule(pick=PICK)
     def offer(self, pick: int) -> None:
-        ref = self.choose(pick, "memory", "handle")
+        ref = self.choose(pick, "reference", "handle")
         process = self.ids[ref.who]
-        if ref.kind == "memory":
-            ticket = self.manager.offer(process, memory=ref.number)
+        if ref.kind == "reference":
+            ticket = self.manager.offer(process, reference=ref.number)
         else:
             ticket = self.manager.offer(process, handle=ref.number)
         self.add(Ref(ref.who, "ticket", ticket, ref.payload, ref.object, what=ref.kind))
@@ -293,7 +300,7 @@ class Machine(RuleBasedStateMachine):
             assert ref.what == "kmt" and number is None and refusal.status is Status.INVALID_HANDLE
             return
         if claimed.imported is not None:
-            assert ref.what == "memory"
+            assert ref.what == "reference"
             self.imported(who, claimed.imported, ref.payload, ref.object)
         elif claimed.handle is not None:
             assert ref.what == "handle" and ref.object is not None
@@ -310,7 +317,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.has("ticket", "weak", "orphan"))
     @rule(pick=PICK, claimer=PICK)
     def lose_the_answer_of_a_claim(self, pick: int, claimer: int) -> None:
-        """It is undone, and all is as it was, but for what only the ticket for a number had kept."""
+        """Undo the claim. The state is as before, except for what only the ticket for a number kept alive."""
         ref, who = self.choose(pick, "ticket", "weak", "orphan"), self.who(claimer)
         try:
             claimed = self.manager.claim(self.ids[who], ref.number)
@@ -359,8 +366,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seed=PICK)
     def kill_the_manager(self, seed: int) -> None:
-        # What no living process holds ends with it, as demoted tickets do: so that the two can be compared, it ends
-        # beforehand.
+        # What no living process holds ends with the manager, and so do demoted tickets. They are ended before, so that
+        # the two managers can be compared.
         for ref in self.model.of("orphan", "weak"):
             self.manager.cancel(ref.number)
             self.model.drop(ref)
@@ -376,7 +383,7 @@ class Machine(RuleBasedStateMachine):
         assert new.snapshot() == old.snapshot()
         self.manager = new
 
-    # -- what always holds ------------------------------------------------------------------------------------------
+    # -- invariants ---------------------------------------------------------------------------------------------------
 
     def take_released(self) -> None:
         self.released += self.manager.take_released()
@@ -398,7 +405,7 @@ class Machine(RuleBasedStateMachine):
         live = {r.payload for r in self.model.refs}
         assert counts["payloads"] == len(live)
         assert counts["objects"] == len({r.object for r in self.model.refs if r.object is not None})
-        assert counts["memories"] == len(self.model.of("memory"))
+        assert counts["references"] == len(self.model.of("reference"))
         assert counts["handles"] == len(self.model.of("handle"))
         assert counts["tickets"] == len(self.model.of("ticket", "weak", "orphan"))
         assert counts["kmt_numbers"] == sum(self.model.by_number(n) is not None for n in self.model.numbers)

@@ -1,10 +1,10 @@
-"""The SDDL fuzzer runs, repeats itself by its seed, and catches a parser that breaks its invariant."""
+"""The SDDL fuzzer runs, is reproducible by its seed, and finds a parser that breaks its invariant."""
 
 from __future__ import annotations
 
 import pytest
 
-from extmem.objects import SecurityDescriptor, Token, parse_sddl
+from extmem.objects import ObjectType, SecurityDescriptor, Token, parse_sddl
 from fuzz import fuzz_sddl
 
 
@@ -19,10 +19,10 @@ def test_a_short_run_holds_and_repeats(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("fault", ["crashes", "forgets"])
 def test_a_planted_fault_is_caught(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    def faulty(text: str, token: Token) -> SecurityDescriptor:
+    def faulty(text: str, token: Token, object_type: ObjectType) -> SecurityDescriptor:
         if fault == "crashes" and "S-2" in text:
             raise IndexError("string index out of range")
-        sd = parse_sddl(text, token)
+        sd = parse_sddl(text, token, object_type)
         if fault == "forgets" and len(text) % 2 and sd.dacl:
             return SecurityDescriptor(sd.owner, sd.group, sd.dacl[1:], sd.flags)
         return sd

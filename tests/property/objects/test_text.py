@@ -5,8 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extmem.objects import Refused, SecurityDescriptor, Status, Token, format_sddl, granted, parse_sddl, resolve_name
-from extmem.objects.access import VALID_BITS, map_generic
+from extmem.objects import (
+    MEMORY,
+    Refused,
+    SecurityDescriptor,
+    Status,
+    Token,
+    format_sddl,
+    granted,
+    parse_sddl,
+    resolve_name,
+)
 from extmem.objects.names import MAX_UNITS, parse_path
 from extmem.objects.security import (
     EVERYONE,
@@ -39,58 +48,58 @@ def descriptors(draw: st.DrawFn) -> SecurityDescriptor:
 @given(descriptors())
 def test_every_descriptor_survives_its_text(sd: SecurityDescriptor) -> None:
     owner = Token(int(sd.owner.rpartition("-")[2]), 0)
-    assert parse_sddl(format_sddl(sd), owner) == sd
+    assert parse_sddl(format_sddl(sd, MEMORY), owner, MEMORY) == sd
 
 
 @given(st.text("OGDAIPRWC:(;)S-1230xFN_ ", max_size=60))
 def test_text_is_a_descriptor_or_refused_with_a_position(text: str) -> None:
     try:
-        sd = parse_sddl(text, Token(1, 1))
+        sd = parse_sddl(text, Token(1, 1), MEMORY)
     except Refused as refusal:
         assert refusal.status in (Status.INVALID_SECURITY_DESCR, Status.UNKNOWN_REVISION, Status.INVALID_OWNER)
         assert "position" in refusal.detail
     else:
-        assert parse_sddl(format_sddl(sd), Token(1, 1)) == sd
+        assert parse_sddl(format_sddl(sd, MEMORY), Token(1, 1), MEMORY) == sd
 
 
 def bit_by_bit(sd: SecurityDescriptor, token: Token) -> int:
-    """The access check told another way: for each bit, the first ACE that speaks of it."""
+    """Another implementation of the access check: for each bit, the first ACE that contains it."""
     if sd.dacl is None:
-        return VALID_BITS
+        return MEMORY.valid
     owner = sd.owner == user_sid(token.uid)
     me = {EVERYONE, user_sid(token.uid), *map(group_sid, token.groups | {token.gid})} | (
         {OWNER_RIGHTS} if owner else set()
     )
-    speaking = [ace for ace in sd.dacl if AceFlag.INHERIT_ONLY not in ace.flags]
+    matching = [ace for ace in sd.dacl if AceFlag.INHERIT_ONLY not in ace.flags]
     rights = 0
-    for bit in (1 << n for n in range(32) if VALID_BITS >> n & 1):
-        if owner and bit in (0x20000, 0x40000) and OWNER_RIGHTS not in {ace.sid for ace in speaking}:
+    for bit in (1 << n for n in range(32) if MEMORY.valid >> n & 1):
+        if owner and bit in (0x20000, 0x40000) and OWNER_RIGHTS not in {ace.sid for ace in matching}:
             rights |= bit
             continue
-        first = next((ace for ace in speaking if ace.sid in me and map_generic(ace.mask) & bit), None)
+        first = next((ace for ace in matching if ace.sid in me and MEMORY.map_generic(ace.mask) & bit), None)
         if first is not None and first.kind is AceKind.ALLOW:
             rights |= bit
     return rights
 
 
 @given(descriptors(), tokens)
-def test_the_access_check_is_the_first_word_on_every_bit(sd: SecurityDescriptor, token: Token) -> None:
-    assert allowed(sd, token) == bit_by_bit(sd, token)
+def test_the_access_check_takes_the_first_ace_of_every_bit(sd: SecurityDescriptor, token: Token) -> None:
+    assert allowed(sd, token, MEMORY) == bit_by_bit(sd, token)
 
 
 @given(descriptors(), tokens, masks)
-def test_an_open_gives_exactly_what_was_asked_or_nothing(sd: SecurityDescriptor, token: Token, desired: int) -> None:
-    rights = allowed(sd, token)
+def test_an_open_grants_the_requested_access_or_fails(sd: SecurityDescriptor, token: Token, desired: int) -> None:
+    rights = allowed(sd, token, MEMORY)
     try:
-        got = granted(sd, token, desired)
+        got = granted(sd, token, desired, MEMORY)
     except Refused as refusal:
         assert refusal.status is Status.ACCESS_DENIED
         maximum = bool(desired & 0x0200_0000)
-        named = map_generic(desired & ~0x0200_0000)
+        named = MEMORY.map_generic(desired & ~0x0200_0000)
         assert desired == 0 or named & ~rights or (maximum and not rights)
     else:
         assert got and not got & ~rights
-        assert got == (map_generic(desired) if not desired & 0x0200_0000 else rights)
+        assert got == (MEMORY.map_generic(desired) if not desired & 0x0200_0000 else rights)
 
 
 @given(st.text(max_size=300), st.integers(0, 3))

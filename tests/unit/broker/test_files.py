@@ -138,10 +138,10 @@ def test_what_may_be_a_payload_of_each_kind(make: Callable[[], int], kind: Backi
     fd = make()
     try:
         if make in GOOD[kind]:
-            assert inspect(kind, fd, 0, 1000).kind is kind
+            assert inspect(kind, [fd], 0, 1000).backing is kind
             return
         with pytest.raises(Refused) as caught:
-            inspect(kind, fd, 0, 1000)
+            inspect(kind, [fd], 0, 1000)
         assert caught.value.status is Status.INVALID_PARAMETER
         assert ("memfd_create" if kind is Backing.HOST_FILE else "what the driver gave") in caught.value.detail
     finally:
@@ -158,8 +158,8 @@ def test_a_memory_file_is_known_by_its_inode_whatever_kind_and_identity_are_clai
     fd = memfd()
     found = os.fstat(fd)
     for stated in (0, 77):
-        given = inspect(kind, fd, stated, 1000)
-        assert given.identity == (given.device, given.inode) == (found.st_dev, found.st_ino)
+        given = inspect(kind, [fd], stated, 1000)
+        assert given.identity == ((found.st_dev, found.st_ino),) and given.unique
     os.close(fd)
 
 
@@ -167,40 +167,40 @@ def test_a_memory_file_is_known_by_its_inode_whatever_kind_and_identity_are_clai
 def test_it_is_worth_what_its_own_open_mode_and_seals_are(kind: Backing) -> None:
     for make, writable in ((memfd, True), (reading, False)):
         fd = make()
-        assert inspect(kind, fd, 0, 1000).writable is writable is is_writable(fd)
+        assert inspect(kind, [fd], 0, 1000).writable is writable is is_writable(fd)
         os.close(fd)
     for seal in (fcntl.F_SEAL_WRITE, FUTURE_WRITE):
         fd = memfd(SEALED | seal)
-        assert not inspect(kind, fd, 0, 1000).writable and not is_writable(fd)
+        assert not inspect(kind, [fd], 0, 1000).writable and not is_writable(fd)
         os.close(fd)
 
 
 def test_the_size_of_a_sealed_file_is_told_and_a_drivers_is_not_known() -> None:
     for make, kind, size in ((memfd, Backing.HOST_FILE, SIZE), (a_device, Backing.DRIVER_FD, 0)):
         fd = make()
-        assert inspect(kind, fd, 0, 1000).capacity == size
+        assert inspect(kind, [fd], 0, 1000).capacity == size
         os.close(fd)
 
 
 def test_a_stated_identity_is_one_users_own() -> None:
     fd = a_device()
-    assert inspect(Backing.DRIVER_FD, fd, 77, 1000).identity == inspect(Backing.DRIVER_FD, fd, 77, 1000).identity
-    assert inspect(Backing.DRIVER_FD, fd, 77, 1000).identity != inspect(Backing.DRIVER_FD, fd, 77, 1001).identity
+    assert inspect(Backing.DRIVER_FD, [fd], 77, 1000).identity == inspect(Backing.DRIVER_FD, [fd], 77, 1000).identity
+    assert inspect(Backing.DRIVER_FD, [fd], 77, 1000).identity != inspect(Backing.DRIVER_FD, [fd], 77, 1001).identity
     os.close(fd)
 
 
 def test_without_one_two_descriptors_of_a_device_are_two_payloads() -> None:
     """All fds of a device node have one inode: who exports one must not be given another's payload."""
     fd, other = a_device(), a_device()
-    assert inspect(Backing.DRIVER_FD, fd, 0, 1000).identity != inspect(Backing.DRIVER_FD, other, 0, 1001).identity
-    assert inspect(Backing.DRIVER_FD, fd, 0, 1000).inode == 0
+    assert inspect(Backing.DRIVER_FD, [fd], 0, 1000).identity != inspect(Backing.DRIVER_FD, [other], 0, 1001).identity
+    assert not inspect(Backing.DRIVER_FD, [fd], 0, 1000).unique
     os.close(fd)
     os.close(other)
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(Refused, match="kind 99"):
-        inspect(99, 0, 0, 1000)
+    with pytest.raises(Refused, match="backing 99"):
+        inspect(99, [0], 0, 1000)
 
 
 def test_a_device_counts_on_the_senders_mounts_too() -> None:

@@ -47,12 +47,12 @@ def kept() -> Iterator[Payloads]:
 def add(kept: Payloads, payload: int, fd: int, kind: Backing = Backing.HOST_FILE) -> None:
     if payload not in kept:
         kept._shares.take(1000, 1)
-    kept.add(payload, inspect(kind, fd, 0, 1000), fd, 1000, 1)
+    kept.add(payload, inspect(kind, [fd], 0, 1000), [fd], 1000, 1)
 
 
 def test_readers_get_a_descriptor_that_the_kernel_lets_nobody_write_through(kept: Payloads) -> None:
     add(kept, 1, memfd())
-    fd = kept.fd_for(1, kept.mode_for(1, False))
+    fd = kept.fds_for(1, kept.mode_for(1, False))[0]
     assert not is_writable(fd)
     with pytest.raises(PermissionError):
         mmap.mmap(fd, SIZE)
@@ -64,7 +64,7 @@ def test_readers_get_a_descriptor_that_the_kernel_lets_nobody_write_through(kept
 
 def test_readers_cannot_open_it_again_for_writing(kept: Payloads) -> None:
     add(kept, 1, memfd())
-    fd = kept.fd_for(1, READ_ONLY)
+    fd = kept.fds_for(1, READ_ONLY)[0]
     assert os.fstat(fd).st_mode & 0o777 == 0o400
     with pytest.raises(PermissionError):
         os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
@@ -72,16 +72,16 @@ def test_readers_cannot_open_it_again_for_writing(kept: Payloads) -> None:
 
 def test_writers_still_can_write_and_map(kept: Payloads) -> None:
     add(kept, 1, memfd())
-    fd = kept.fd_for(1, kept.mode_for(1, True))
+    fd = kept.fds_for(1, kept.mode_for(1, True))[0]
     with mmap.mmap(fd, SIZE) as writing:
         writing[:2] = b"ok"
-    assert os.pread(kept.fd_for(1, READ_ONLY), 2, 0) == b"ok"
+    assert os.pread(kept.fds_for(1, READ_ONLY)[0], 2, 0) == b"ok"
 
 
 def test_a_drivers_descriptor_goes_out_as_it_came(kept: Payloads) -> None:
     fd = os.open("/dev/zero", os.O_RDWR)
     add(kept, 1, fd, Backing.DRIVER_FD)
-    assert kept.mode_for(1, False) == READ_WRITE and kept.fd_for(1, READ_ONLY) == fd
+    assert kept.mode_for(1, False) == READ_WRITE and kept.fds_for(1, READ_ONLY)[0] == fd
 
 
 def test_the_size_of_a_sealed_file_is_told_and_a_drivers_is_not_known(kept: Payloads) -> None:
@@ -94,7 +94,7 @@ def test_the_second_descriptor_of_a_payload_is_closed(kept: Payloads) -> None:
     first = memfd()
     add(kept, 1, first)
     add(kept, 1, os.dup(first))
-    assert len(kept) == 1 and kept.fds == 1 and kept.fd_for(1, READ_WRITE) == first
+    assert len(kept) == 1 and kept.fds == 1 and kept.fds_for(1, READ_WRITE)[0] == first
 
 
 def test_a_writable_one_replaces_a_read_only_one(kept: Payloads) -> None:
@@ -112,22 +112,22 @@ def test_the_owner_of_the_file_can_bring_a_writable_one_back(kept: Payloads) -> 
     kept.upgrade(1, os.geteuid() + 1)
     assert not kept.given(1).writable
     kept.upgrade(1, os.geteuid())
-    assert kept.given(1).writable and os.fstat(kept.fd_for(1, READ_WRITE)).st_mode & 0o777 == 0o400
+    assert kept.given(1).writable and os.fstat(kept.fds_for(1, READ_WRITE)[0]).st_mode & 0o777 == 0o400
 
 
 def test_read_only_descriptors_are_kept_up_to_a_number(kept: Payloads, monkeypatch: pytest.MonkeyPatch) -> None:
     kept._most_read_only = 2
     for payload in (1, 2, 3):
         add(kept, payload, memfd())
-    first = kept.fd_for(1, READ_ONLY)
-    kept.fd_for(2, READ_ONLY)
-    assert kept.fd_for(1, READ_ONLY) == first
-    kept.fd_for(3, READ_ONLY)  # now the one of 2, which was not asked for as lately, goes
-    assert kept.fds == 5 and kept.fd_for(1, READ_ONLY) == first
+    first = kept.fds_for(1, READ_ONLY)[0]
+    kept.fds_for(2, READ_ONLY)[0]
+    assert kept.fds_for(1, READ_ONLY)[0] == first
+    kept.fds_for(3, READ_ONLY)[0]  # now the one of 2, which was not asked for as lately, goes
+    assert kept.fds == 5 and kept.fds_for(1, READ_ONLY)[0] == first
 
 
 def test_what_is_released_is_closed(kept: Payloads) -> None:
     add(kept, 1, memfd())
-    kept.fd_for(1, READ_ONLY)
+    kept.fds_for(1, READ_ONLY)[0]
     kept.drop([1, 2])
     assert len(kept) == 0 and kept.fds == 0 and 1 not in kept

@@ -34,7 +34,7 @@ class World:
     """Two brokers' insides fed the same: one with, one without the quick way. The same seed gives them the same ids."""
 
     def __init__(self, *, quick: bool) -> None:
-        self.model = ObjectManager(random=Random(5).randrange, limits=Limits(memories=6))
+        self.model = ObjectManager(random=Random(5).randrange, limits=Limits(references=6))
         self.closer = Closer()
         self.shares = Shares(10_000, "here")
         self.payloads = Payloads(self.closer, self.shares)
@@ -58,9 +58,9 @@ class World:
 
     def export(self, who: int, name: str, sddl: str | None) -> int:
         session = self.sessions[who]
-        made = self.model.export_memory(
+        made = self.model.export(
             session.process,
-            (1, next(self._inodes)),
+            ((1, next(self._inodes)),),
             b"self-description",
             share=Share.NT,
             name=name,
@@ -69,19 +69,21 @@ class World:
             inherit=False,
         )
         self.shares.take(session.token.uid, session.process)
-        given = Given(wire.Backing.HOST_FILE, (1, made.payload), True, 0, 1, made.payload)
-        self.payloads.add(made.payload, given, os.memfd_create("x"), session.token.uid, session.process)
+        given = Given(wire.Backing.HOST_FILE, ((1, made.payload),), True, 0, True)
+        self.payloads.add(made.payload, given, [os.memfd_create("x")], session.token.uid, session.process)
         record = self.model.payload_record(made.payload)
         from extmem.broker.announcing import Facts
 
-        facts = Facts(record.descriptor, wire.Backing.HOST_FILE, 0, session.token.uid, strict_kmt=False)
+        facts = Facts(
+            record.descriptor, record.object_kind, wire.Backing.HOST_FILE, 0, session.token.uid, strict_kmt=False
+        )
         self.dispatch.facts[made.payload] = facts
-        return made.memory
+        return made.reference
 
     def open(self, who: int, name: str, mask: int) -> tuple[wire.Reply, int]:
         """The reply as the client reads it, and how many descriptors came with it."""
         session = self.sessions[who]
-        data = wire.encode(wire.ImportName(name, mask))
+        data = wire.encode(wire.ImportName(name, mask, 1))
         try:
             if self.quick is not None and self.quick.serve(data, session):
                 self.hits += 1
@@ -89,16 +91,16 @@ class World:
                 for _, _, fds in ancillary:
                     os.close(struct.unpack("i", fds)[0])
                 return wire.decode_reply(text), len(ancillary)
-            reply, fd = self.dispatch.answer(session, wire.decode_request(data), None)
+            reply, fds = self.dispatch.answer(session, wire.decode_request(data), ())
         except Refused as refusal:
             return wire.Refusal(refusal.status, refusal.detail), 0
         if self.quick is not None and isinstance(reply, wire.Imported):
             self.quick.remember(data, session, reply)
-        return reply, int(fd is not None)
+        return reply, len(fds)
 
     def free(self, who: int, memory: int) -> str:
         try:
-            self.model.free_memory(self.sessions[who].process, memory)
+            self.model.release(self.sessions[who].process, memory)
         except Refused as refusal:
             return refusal.detail
         self.dispatch.collect()
@@ -147,7 +149,7 @@ def test_the_second_open_is_a_quick_one_and_needs_no_descriptor() -> None:
     world.export(0, "a", None)
     assert world.open(0, "a", 0x80000001)[1] == 1 and world.hits == 0
     reply, fds = world.open(0, "a", 0x80000001)
-    assert isinstance(reply, wire.Imported) and (fds, world.hits, reply.memory) == (0, 1, 3)
+    assert isinstance(reply, wire.Imported) and (fds, world.hits, reply.reference) == (0, 1, 3)
     world.close()
 
 
@@ -162,7 +164,7 @@ def test_another_user_does_not_get_what_the_first_one_got() -> None:
 def test_an_ended_object_is_found_out() -> None:
     world = World(quick=True)
     memory = world.export(0, "a", None)
-    world.free(0, world.open(0, "a", 0x80000001)[0].memory)  # type: ignore[union-attr]  # it is an import
+    world.free(0, world.open(0, "a", 0x80000001)[0].reference)  # type: ignore[union-attr]  # it is an import
     world.free(0, memory)
     assert isinstance(world.open(0, "a", 0x80000001)[0], wire.Refusal)
     world.export(0, "a", None)

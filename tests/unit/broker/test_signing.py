@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 
 from extmem import wire
 from extmem.broker import signing
-from extmem.broker.signing import KEY_FILE, Signer, restore_key
+from extmem.broker.signing import Signer, restore_key
 from extmem.errors import UnsupportedError
 from extmem.objects import Refused, Status
 from extmem.wire.runtime_dir import RuntimeDir
 from tests.unit.wire.test_codec import LONGEST_RECORD
 
+KEY_FILE = RuntimeDir(Path()).key.name
 KEY, OTHER = bytes(range(32)), bytes(32)
 RECORD = wire.HolderRecord(
-    5, 6, "x", 1000, "D:", True, 7, 1000, 0x20000, False, 1, 1, 0, False, 0, 1000, 1, 99, bytes(16)
+    5, 6, "x", 1000, "D:", True, 7, 1000, 0x20000, False, 1, 1, 1, (), 1, 0, False, 0, 1000, bytes(16), bytes(16)
 )  # fmt: skip
 SIGNED = Signer(KEY).sign(RECORD)
 

@@ -29,7 +29,7 @@ class World:
 
     def offer(self, now: float = 0.0) -> int:
         """A ticket for memory that nothing else keeps alive."""
-        made = self.model.export_memory(
+        made = self.model.export(
             self.sender,
             (1, next(self._inodes)),
             b"",
@@ -39,8 +39,8 @@ class World:
             sddl=None,
             inherit=False,
         )
-        ticket = self.model.offer(self.sender, memory=made.memory)
-        self.model.free_memory(self.sender, made.memory)
+        ticket = self.model.offer(self.sender, reference=made.reference)
+        self.model.release(self.sender, made.reference)
         self.tickets.offered(ticket, self.sender, now)
         return ticket
 

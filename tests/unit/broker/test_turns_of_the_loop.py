@@ -22,15 +22,22 @@ def model() -> ObjectManager:
     made = ObjectManager(random=random.Random(1).randrange, limits=Limits(tickets=MANY))
     for number in (1, 2):
         made.attach(TOKEN, number)
-    exported = made.export_memory(
-        1, (1, 1), b"d" * 4000, share=Share.NT, name="x", access=GENERIC_ALL, sddl=None, inherit=True
+    exported = made.export(
+        1, ((1, 1),), b"d" * 4000, share=Share.NT, name="x", access=GENERIC_ALL, sddl=None, inherit=True
     )
     for _ in range(MANY):
-        made.get_handle(1, exported.memory)
+        made.get_handle(1, exported.reference)
         made.import_by_name(1, "x")
     for number in range(2_000):
-        made.export_memory(
-            2, (2, number), b"d" * 4000, share=Share.NT, name=f"n{number}", access=GENERIC_ALL, sddl=None, inherit=False
+        made.export(
+            2,
+            ((2, number),),
+            b"d" * 4000,
+            share=Share.NT,
+            name=f"n{number}",
+            access=GENERIC_ALL,
+            sddl=None,
+            inherit=False,
         )
     return made
 
@@ -90,10 +97,8 @@ def test_a_page_of_handle_values_looks_at_so_many_values(model: ObjectManager) -
 def test_a_page_of_an_almost_empty_table_looks_at_no_more_values() -> None:
     made = ObjectManager(random=lambda n: 1 % n)
     made.attach(TOKEN, 1)
-    exported = made.export_memory(
-        1, (1, 1), b"", share=Share.NT, name=None, access=GENERIC_ALL, sddl=None, inherit=False
-    )
-    handles = [made.get_handle(1, exported.memory) for _ in range(5_000)]
+    exported = made.export(1, (1, 1), b"", share=Share.NT, name=None, access=GENERIC_ALL, sddl=None, inherit=False)
+    handles = [made.get_handle(1, exported.reference) for _ in range(5_000)]
     for handle in handles[:-1]:
         made.close_handle(1, handle)
     found, after = made.handle_values(1, 0, 1_000)
@@ -104,16 +109,14 @@ def test_a_page_of_an_almost_empty_table_looks_at_no_more_values() -> None:
 def test_the_end_of_a_process_is_done_in_steps() -> None:
     made = ObjectManager(random=lambda n: 1 % n, limits=Limits())
     made.attach(TOKEN, 1)
-    exported = made.export_memory(
-        1, (1, 1), b"", share=Share.NT, name=None, access=GENERIC_ALL, sddl=None, inherit=False
-    )
+    exported = made.export(1, (1, 1), b"", share=Share.NT, name=None, access=GENERIC_ALL, sddl=None, inherit=False)
     for _ in range(3_000):
-        made.get_handle(1, exported.memory)
+        made.get_handle(1, exported.reference)
         made.import_by_handle(1, 4)
     left = []
     for _ in made.detaching(1):
         counts = made.counts()
-        left.append(counts["handles"] + counts["memories"])
+        left.append(counts["handles"] + counts["references"])
     assert all(before - after <= STEP for before, after in zip([6_001, *left], left, strict=False))
     assert len(left) == 6_001 // STEP and not any(made.counts().values())
 
@@ -144,7 +147,7 @@ def test_a_turn_does_so_many_steps_of_what_is_left_to_do() -> None:
 def test_so_many_references_end_at_a_time(model: ObjectManager) -> None:
     tickets = Tickets(model)
     for _ in range(1_000):
-        tickets.offered(model.offer(2, memory=1), 2, 0.0)
+        tickets.offered(model.offer(2, reference=1), 2, 0.0)
     rounds = 0
     while tickets.next_deadline is not None:
         before = len(tickets._strong)

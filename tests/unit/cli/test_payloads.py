@@ -30,8 +30,8 @@ def _rows(share: Share, name: str | None = None) -> list[PayloadRow]:
     """A payload exported by this process and imported by process 1, which has a handle where there can be one."""
     model = ObjectManager(random=random.Random(1).randrange)
     mine, other = (model.attach(Token(0, 0, frozenset()), pid) for pid in (os.getpid(), 1))
-    made = model.export_memory(
-        mine, (1, 2), _array(os.getpid()), share=share, name=name, access=GENERIC_ALL, sddl=None, inherit=False
+    made = model.export(
+        mine, ((1, 2),), _array(os.getpid()), share=share, name=name, access=GENERIC_ALL, sddl=None, inherit=False
     )
     if share == Share.KMT:
         assert made.kmt is not None
@@ -49,6 +49,7 @@ def test_a_named_array_with_all_that_is_held_of_it() -> None:
     assert (told["size"], told["allocation_size"]) == (24, 64)
     assert told["kind"] == {"type": "array", "shape": [2, 3], "dtype": "float32", "strides": [12, 4]}
     assert (told["share"], told["kmt"]) == ("NT", None)
+    assert (told["object_kind"], told["handle_count"]) == ("memory", 1)
     other, mine = told["holders"]
     assert (mine["pid"], mine["exporter"], mine["memory_objects"], mine["handles"]) == (os.getpid(), True, 1, [])
     assert (other["pid"], other["exporter"], other["memory_objects"]) == (1, False, 1)
@@ -59,7 +60,16 @@ def test_the_table_says_the_same_in_words() -> None:
     stream = io.StringIO()
     payload_table([describe_payload(row) for row in _rows(Share.NT, "Frames")], stream=stream)
     drawn = stream.getvalue()
-    for part in ("Frames", "24 bytes", "array 2 x 3 float32", "NT", "exporter", "importer", "handle 0x4 read"):
+    for part in (
+        "Frames",
+        "memory",
+        "24 bytes",
+        "array 2 x 3 float32",
+        "NT",
+        "exporter",
+        "importer",
+        "handle 0x4 read",
+    ):
         assert part in drawn, drawn
 
 

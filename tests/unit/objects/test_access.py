@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from extmem.objects import MAXIMUM_ALLOWED, Status, describe, map_generic
-from extmem.objects.access import requested
+from extmem.objects import MAXIMUM_ALLOWED, MEMORY, Status
 from tests.unit.objects.world import READ_WRITE, World, refused
 
 
@@ -23,7 +22,7 @@ from tests.unit.objects.world import READ_WRITE, World, refused
     ],
 )
 def test_B16_B17_generic_bits_are_mapped_and_dropped(asked: int, mapped: int) -> None:
-    assert map_generic(asked) == requested(asked) == mapped
+    assert MEMORY.map_generic(asked) == MEMORY.requested(asked) == mapped
 
 
 def test_B16_granted_access_of_a_handle_shows_no_generic_bits(world: World) -> None:
@@ -67,7 +66,7 @@ def test_B20_duplicate_with_access_0_succeeds_with_no_rights(world: World) -> No
 def test_B21_access_at_share_time_does_not_cap_later_opens(world: World, share_access: int, desired: int) -> None:
     handle = world.handle("frames", access=share_access)
     assert world.granted(world.a, handle) == share_access
-    assert world.granted(world.b, world.m.open_handle(world.b, "frames", desired)) == map_generic(desired)
+    assert world.granted(world.b, world.m.open_handle(world.b, "frames", desired)) == MEMORY.map_generic(desired)
 
 
 @pytest.mark.parametrize("mask", [0xFFFF_FFFF, 0x2, 0x20003, 0x0100_0000])
@@ -106,6 +105,6 @@ def test_B23_maximum_allowed_at_creation_is_everything(world: World) -> None:
 
 
 def test_describe_says_masks_in_words() -> None:
-    assert describe(0x20001) == "READ_CONTROL | RESOURCE_WRITE (0x00020001)"
-    assert describe(0) == "no rights (0x00000000)"
-    assert describe(0x8000_0006) == "GENERIC_READ | 0x6 (0x80000006)"
+    assert MEMORY.describe(0x20001) == "READ_CONTROL | RESOURCE_WRITE (0x00020001)"
+    assert MEMORY.describe(0) == "no rights (0x00000000)"
+    assert MEMORY.describe(0x8000_0006) == "GENERIC_READ | 0x6 (0x80000006)"

@@ -93,4 +93,4 @@ def test_another_users_account_is_another(world: World) -> None:
 
 def _root_handle(world: World) -> int:
     exported = world.export("roots", by=world.root)
-    return world.m.get_handle(world.root, exported.memory)
+    return world.m.get_handle(world.root, exported.reference)

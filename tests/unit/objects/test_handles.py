@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, GENERIC_ALL, TYPE_NAME, Share, Status
+from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, GENERIC_ALL, MEMORY, Share, Status
 from extmem.objects.entities import KernelObject
+from extmem.objects.object_types import foreign_type
 from extmem.objects.table import Entry, HandleTable
 from tests.unit.objects.world import READ_WRITE, World, refused, small
 
@@ -24,9 +25,9 @@ def test_B15_every_open_is_a_handle_of_its_own(world: World) -> None:
 
 def test_B25_handles_tell_type_name_object_and_counts(world: World) -> None:
     exported = world.export("Frames")
-    handle = world.m.get_handle(world.a, exported.memory)
+    handle = world.m.get_handle(world.a, exported.reference)
     info = world.m.handle_info(world.a, handle)
-    assert (info.type_name, info.object) == (TYPE_NAME, exported.object)
+    assert (info.type_name, info.object) == (MEMORY.name, exported.object)
     assert (info.handle_count, info.pointer_count) == (1, 2)  # the handle; and the exporting memory
     assert world.m.handle_info(world.a, world.handle()).name == ""  # B64
 
@@ -35,7 +36,7 @@ def test_B29_the_inherit_flag_of_the_export_is_on_handles_got_later(world: World
     yes, no = world.export(inherit=True), world.export(inherit=False)
     for exported, inherit in ((yes, True), (no, False)):
         for _ in range(2):
-            handle = world.m.get_handle(world.a, exported.memory)
+            handle = world.m.get_handle(world.a, exported.reference)
             assert world.m.handle_info(world.a, handle).inherit is inherit
 
 
@@ -135,8 +136,8 @@ def test_B40_close_source_closes_even_if_the_duplication_fails(world: World) -> 
 
 def test_B40_the_last_handle_closed_so_ends_its_object(world: World) -> None:
     exported = world.export("frames")
-    source = world.m.get_handle(world.a, exported.memory)
-    world.m.free_memory(world.a, exported.memory)
+    source = world.m.get_handle(world.a, exported.reference)
+    world.m.release(world.a, exported.reference)
     with refused(Status.ACCESS_DENIED):
         world.m.duplicate(world.a, source, target=world.eve, desired=None, close_source=True)
     assert world.m.take_released() == [exported.payload]
@@ -306,21 +307,21 @@ def test_handles_of_other_types_duplicate_compare_and_close_alike(world: World) 
 def test_a_handle_of_memory_that_has_none_to_give(world: World) -> None:
     kmt, _ = world.export_kmt()
     with refused(Status.INVALID_PARAMETER, "KMT"):
-        world.m.get_handle(world.a, kmt.memory)
+        world.m.get_handle(world.a, kmt.reference)
     world.export("frames")
     imported = world.m.import_by_name(world.a, "frames")
     with refused(Status.INVALID_PARAMETER, "imported"):
-        world.m.get_handle(world.a, imported.memory)
-    with refused(Status.INVALID_HANDLE, "Memory object 99"):
+        world.m.get_handle(world.a, imported.reference)
+    with refused(Status.INVALID_HANDLE, "reference 99"):
         world.m.get_handle(world.a, 99)
 
 
 def test_the_handle_quota_refuses_the_next_and_keeps_the_rest() -> None:
     world = small(handles=2)
     exported = world.export("frames")
-    first, _ = (world.m.get_handle(world.a, exported.memory) for _ in range(2))
+    first, _ = (world.m.get_handle(world.a, exported.reference) for _ in range(2))
     calls: list[Callable[[], int]] = [
-        lambda: world.m.get_handle(world.a, exported.memory),
+        lambda: world.m.get_handle(world.a, exported.reference),
         lambda: world.m.open_handle(world.a, "frames", GENERIC_ALL),
         lambda: world.m.duplicate(world.a, first, desired=None),
     ]
@@ -330,12 +331,12 @@ def test_the_handle_quota_refuses_the_next_and_keeps_the_rest() -> None:
     assert world.m.handle_info(world.a, first).handle_count == 2
     assert world.m.duplicate(world.a, first, target=world.b, desired=None)
     world.m.close_handle(world.a, first)
-    assert world.m.get_handle(world.a, exported.memory) == first
+    assert world.m.get_handle(world.a, exported.reference) == first
 
 
 def test_a_value_put_back_leaves_the_lower_ones_free() -> None:
     table = HandleTable(8)
-    entry = Entry(KernelObject(1, "Event", None), 0, 0)
+    entry = Entry(KernelObject(1, foreign_type("Event"), None), 0, 0)
     table.put(12, entry)
     assert [table.add(entry) for _ in range(3)] == [4, 8, 16]
     table.remove(8)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from extmem.objects import Share, Status
+from extmem.objects import ObjectKind, Share, Status
 from extmem.objects.entities import Payload
 from extmem.objects.kmt import KmtTable
 from tests.unit.objects.world import World, refused
 
 
 def payload() -> Payload:
-    return Payload(1, (1, 1), b"", Share.KMT, uid=1000, writable=True, strict_kmt=False)
+    return Payload(
+        1, ((1, 1),), b"", Share.KMT, object_kind=ObjectKind.MEMORY, uid=1000, writable=True, strict_kmt=False
+    )
 
 
 def test_B51_global_numbers_have_their_shape(world: World) -> None:
@@ -24,7 +26,7 @@ def test_B51_global_numbers_have_their_shape(world: World) -> None:
 
 def test_B54_a_number_owns_nothing(world: World) -> None:
     exported, number = world.export_kmt()
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     assert world.m.take_released() == [exported.payload]
     assert not world.m.kmt_alive(number)
 
@@ -47,25 +49,25 @@ def test_B56_exporting_again_gives_the_same_number(world: World) -> None:
     first, number = world.export_kmt(identity=identity)
     again, same = world.export_kmt(identity=identity, by=world.b)
     assert (same, again.payload) == (number, first.payload)
-    assert again.memory is not None
+    assert again.reference is not None
 
 
 def test_B57_every_import_is_its_own_and_ends_alone(world: World) -> None:
     _, number = world.export_kmt()
     first, second = (world.m.import_by_kmt(world.b, number) for _ in range(2))
-    assert first.memory != second.memory
-    world.m.free_memory(world.b, first.memory)
+    assert first.reference != second.reference
+    world.m.release(world.b, first.reference)
     assert world.m.kmt_alive(number)
 
 
 def test_B58_the_number_lives_until_the_last_memory_object(world: World) -> None:
     exported, number = world.export_kmt()
     imported = world.m.import_by_kmt(world.b, number)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     late = world.m.import_by_kmt(world.eve, number)  # G7: still openable
-    world.m.free_memory(world.b, imported.memory)
+    world.m.release(world.b, imported.reference)
     assert world.m.kmt_alive(number)
-    world.m.free_memory(world.eve, late.memory)
+    world.m.release(world.eve, late.reference)
     with refused(Status.INVALID_PARAMETER, "dead"):
         world.m.import_by_kmt(world.b, number)
 
@@ -73,11 +75,11 @@ def test_B58_the_number_lives_until_the_last_memory_object(world: World) -> None
 def test_B58_strict_numbers_end_with_the_exporter(world: World) -> None:
     exported, number = world.export_kmt(strict_kmt=True)
     imported = world.m.import_by_kmt(world.b, number)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     with refused(Status.INVALID_PARAMETER, "dead"):
         world.m.import_by_kmt(world.eve, number)
     assert world.m.take_released() == []  # the importer keeps the memory all the same
-    world.m.free_memory(world.b, imported.memory)
+    world.m.release(world.b, imported.reference)
     assert world.m.take_released() == [exported.payload]
 
 
@@ -85,9 +87,9 @@ def test_B58_a_strict_number_outlives_the_first_of_two_exporters(world: World) -
     identity = world.identity()
     first, number = world.export_kmt(identity=identity, strict_kmt=True)
     second, _ = world.export_kmt(identity=identity, by=world.b)
-    world.m.free_memory(world.a, first.memory)
+    world.m.release(world.a, first.reference)
     assert world.m.kmt_alive(number)
-    world.m.free_memory(world.b, second.memory)
+    world.m.release(world.b, second.reference)
     assert not world.m.kmt_alive(number)
 
 
@@ -95,7 +97,7 @@ def test_B58_sharing_again_after_a_strict_number_died_gives_a_new_one(world: Wor
     identity = world.identity()
     exported, number = world.export_kmt(identity=identity, strict_kmt=True)
     world.m.import_by_kmt(world.b, number)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     again, other = world.export_kmt(identity=identity, by=world.b)
     assert again.payload == exported.payload
     assert other != number
@@ -149,7 +151,7 @@ def test_B61_and_over_the_life_of_the_payload(world: World, first: Share, second
     exported = world.export(share=first, identity=identity)
     with refused(Status.INVALID_PARAMETER, str(first.name), str(second.name)):
         world.export(share=second, identity=identity)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     assert world.export(share=second, identity=identity)
 
 
@@ -165,7 +167,7 @@ def test_B62_numbers_walk_forward_before_one_is_used_again(world: World) -> None
         exported, number = world.export_kmt()
         assert number not in seen
         seen.add(number)
-        world.m.free_memory(world.a, exported.memory)
+        world.m.release(world.a, exported.reference)
 
 
 def test_B62_the_walk_starts_at_random_and_wraps_over_living_numbers() -> None:
@@ -200,7 +202,7 @@ def test_all_numbers_in_use_is_told_and_leaves_nothing(world: World, monkeypatch
     with refused(Status.INSUFFICIENT_RESOURCES, "All 1 KMT numbers"):
         world.export_kmt()
     assert world.m.counts()["payloads"] == 1
-    world.m.free_memory(world.a, first.memory)
+    world.m.release(world.a, first.reference)
     assert world.export_kmt()
     assert world.m.take_released() == [first.payload]
 
@@ -211,9 +213,9 @@ def test_all_numbers_in_use_leaves_a_payload_that_lost_its_own(world: World, mon
     identity = world.identity()
     strict, number = world.export_kmt(identity=identity, strict_kmt=True)
     world.m.import_by_kmt(world.b, number)
-    world.m.free_memory(world.a, strict.memory)
+    world.m.release(world.a, strict.reference)
     other, _ = world.export_kmt()
     with refused(Status.INSUFFICIENT_RESOURCES, "All 1 KMT numbers"):
         world.export_kmt(identity=identity)
-    world.m.free_memory(world.a, other.memory)
+    world.m.release(world.a, other.reference)
     assert world.export_kmt(identity=identity)[0].payload == strict.payload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from extmem.objects import GENERIC_ALL, TYPE_NAME, Status, resolve_name
+from extmem.objects import GENERIC_ALL, MEMORY, Status, resolve_name
 from extmem.objects.names import parse_path
 from tests.unit.objects.world import World, refused
 
@@ -160,7 +160,7 @@ def test_B10_another_type_of_that_name_is_a_type_mismatch(world: World) -> None:
 
 def test_B10_the_other_type_finds_memory_only_by_the_exact_name(world: World) -> None:
     world.export("Frames")
-    with refused(Status.OBJECT_TYPE_MISMATCH, TYPE_NAME):
+    with refused(Status.OBJECT_TYPE_MISMATCH, MEMORY.name):
         world.m.insert_foreign("Frames", "Event")
     assert world.m.insert_foreign("frames", "Event")
     assert world.m.import_by_name(world.b, "frames")  # memory is found first
@@ -168,7 +168,7 @@ def test_B10_the_other_type_finds_memory_only_by_the_exact_name(world: World) ->
 
 def test_B11_open_of_a_name_of_another_type(world: World) -> None:
     world.m.insert_foreign("frames", "Event")
-    with refused(Status.OBJECT_TYPE_MISMATCH, "Event", TYPE_NAME):
+    with refused(Status.OBJECT_TYPE_MISMATCH, "Event", MEMORY.name):
         world.m.open_handle(world.a, "frames", GENERIC_ALL)
     with refused(Status.OBJECT_TYPE_MISMATCH):
         world.m.import_by_name(world.a, "frames")
@@ -176,12 +176,12 @@ def test_B11_open_of_a_name_of_another_type(world: World) -> None:
 
 def test_B12_a_name_is_free_at_once_when_its_last_holder_goes_and_reusable(world: World) -> None:
     exported = world.export("frames")
-    handle = world.m.get_handle(world.a, exported.memory)
-    world.m.free_memory(world.a, exported.memory)
+    handle = world.m.get_handle(world.a, exported.reference)
+    world.m.release(world.a, exported.reference)
     assert world.m.import_by_name(world.b, "frames").object == exported.object  # the handle holds it
     world.m.close_handle(world.a, handle)
-    (memory,) = world.m.describe(world.b).memories
-    world.m.free_memory(world.b, memory.memory)
+    (memory,) = world.m.describe(world.b).references
+    world.m.release(world.b, memory.reference)
     with refused(Status.OBJECT_NAME_NOT_FOUND):
         world.m.import_by_name(world.b, "frames")
     assert world.export("frames").object != exported.object
@@ -192,7 +192,7 @@ def test_B12_the_name_ends_although_the_payload_lives_on(world: World) -> None:
     first = world.export("frames", identity=identity)
     second = world.export(None, identity=identity)
     assert first.payload == second.payload
-    world.m.free_memory(world.a, first.memory)
+    world.m.release(world.a, first.reference)
     with refused(Status.OBJECT_NAME_NOT_FOUND):
         world.m.open_handle(world.a, "frames", GENERIC_ALL)
     assert world.m.take_released() == []

@@ -79,14 +79,14 @@ def test_B31_inherited_values_leave_gaps_that_fill_lowest_first(world: World) ->
 
 def test_memory_and_tickets_are_not_inherited(world: World) -> None:
     exported = world.export(inherit=True)
-    world.m.offer(world.a, memory=exported.memory)
+    world.m.offer(world.a, reference=exported.reference)
     child = child_of(world, world.a)
     assert world.m.describe(child) == world.m.describe(world.b)
 
 
 def test_a_child_that_never_shows_up_leaves_nothing(world: World) -> None:
     exported = world.export("frames", inherit=True)
-    world.m.get_handle(world.a, exported.memory)
+    world.m.get_handle(world.a, exported.reference)
     child = world.m.inherit(world.a)
     world.m.detach(world.a)
     assert world.m.import_by_name(world.b, "frames")  # the child's copy holds it, whoever dies

@@ -10,9 +10,9 @@ from extmem.objects import (
     GENERIC_ALL,
     HandleRecord,
     Held,
-    MemoryRecord,
     ObjectRecord,
     PayloadRecord,
+    ReferenceRecord,
     Share,
     Status,
     TicketRecord,
@@ -24,7 +24,7 @@ NAME = "\\Sessions\\1\\BaseNamedObjects\\frames"
 
 
 def payload_record(number: int = 11, **changes: object) -> PayloadRecord:
-    record = PayloadRecord(number, (9, number), b"d", Share.NT, True)
+    record = PayloadRecord(number, ((9, number),), b"d", Share.NT, True)
     return replace(record, **changes)  # type: ignore[arg-type]  # the changes are fields
 
 
@@ -33,12 +33,12 @@ def object_record(number: int = 21, payload: int = 11, name: str | None = NAME, 
 
 
 def held(*, name: str | None = NAME) -> Held:
-    return Held((payload_record(),), (object_record(name=name),), (MemoryRecord(3, 11, 21, True, 0xF0001),))
+    return Held((payload_record(),), (object_record(name=name),), (ReferenceRecord(3, 11, 21, True, 0xF0001),))
 
 
 def test_everything_comes_back_under_its_own_values(world: World) -> None:
     exported = world.export("Frames", inherit=True)
-    handle = world.m.get_handle(world.a, exported.memory)
+    handle = world.m.get_handle(world.a, exported.reference)
     world.m.set_handle_flags(world.a, handle, 2, 2)
     ticket = world.m.offer(world.a, handle=handle)
     _, number = world.export_kmt()
@@ -50,8 +50,8 @@ def test_everything_comes_back_under_its_own_values(world: World) -> None:
     assert new.m.import_by_name(new.b, "FRAMES").object == exported.object
     assert new.m.import_by_kmt(new.b, number)
     assert new.m.claim(new.b, ticket).handle == 4
-    assert new.m.handle_info(new.a, new.m.get_handle(new.a, exported.memory)).inherit
-    assert new.export().memory == 3  # ids of memory go on where they were
+    assert new.m.handle_info(new.a, new.m.get_handle(new.a, exported.reference)).inherit
+    assert new.export().reference == 3  # ids of memory go on where they were
 
 
 def test_several_clients_announce_one_object_and_it_is_one(world: World) -> None:
@@ -90,7 +90,7 @@ def test_an_unnamed_object_has_no_name_to_lose(world: World) -> None:
 
 
 def test_the_same_memory_under_two_payload_ids_is_one_payload(world: World) -> None:
-    exported = world.export("again", identity=(9, 11))
+    exported = world.export("again", identity=((9, 11),))
     outcome = world.m.restore(world.a, held())
     assert [restored.payload for restored in outcome.payloads] == [exported.payload]
     assert world.m.import_by_name(world.b, "frames").payload == exported.payload
@@ -100,7 +100,7 @@ def test_the_same_memory_under_two_payload_ids_is_one_payload(world: World) -> N
 def test_a_number_taken_meanwhile_is_lost(world: World) -> None:
     exported, number = world.export_kmt()
     record = payload_record(share=Share.KMT, kmt=number)
-    outcome = world.m.restore(world.b, Held((record,), (), (MemoryRecord(1, 11, None, True, 0),)))
+    outcome = world.m.restore(world.b, Held((record,), (), (ReferenceRecord(1, 11, None, True, 0),)))
     assert outcome.payloads[0].kmt is None
     assert world.m.import_by_kmt(world.b, number).payload == exported.payload
 
@@ -111,14 +111,14 @@ def test_a_strict_number_waits_for_its_exporter_and_dies_without_it(world: World
     importer, exporter = world.m.describe(world.b), world.m.describe(world.a)
     new = World()
     new.m.restore_payload(new.b, importer.payloads[0])
-    new.m.restore_memory(new.b, importer.memories[0])
+    new.m.restore_reference(new.b, importer.references[0])
     assert new.m.kmt_alive(number)
     new.m.restore_done(new.b)
     assert not new.m.kmt_alive(number)
     assert new.m.restore(new.a, exporter).payloads[0].kmt == number
     assert new.m.kmt_alive(number)
     assert new.m.snapshot() == world.m.snapshot()
-    new.m.free_memory(new.a, exported.memory)
+    new.m.release(new.a, exported.reference)
     assert not new.m.kmt_alive(number)
 
 
@@ -126,7 +126,7 @@ def test_what_nobody_turns_out_to_hold_ends_when_the_announcement_does(world: Wo
     world.m.restore_payload(world.a, payload_record())
     world.m.restore_object(world.a, object_record())
     assert world.m.import_by_name(world.b, "frames")
-    world.m.free_memory(world.b, 1)
+    world.m.release(world.b, 1)
     assert world.m.take_released() == []
     world.m.restore_done(world.a)
     assert world.m.take_released() == [11]
@@ -136,7 +136,7 @@ def test_what_nobody_turns_out_to_hold_ends_when_the_announcement_does(world: Wo
 def test_a_client_that_dies_while_announcing_leaves_nothing(world: World) -> None:
     world.m.restore_payload(world.a, payload_record())
     world.m.restore_object(world.a, object_record())
-    world.m.restore_memory(world.a, MemoryRecord(1, 11, 21, True, 0))
+    world.m.restore_reference(world.a, ReferenceRecord(1, 11, 21, True, 0))
     world.m.detach(world.a)
     assert world.m.take_released() == [11]
 
@@ -145,9 +145,9 @@ def test_announcing_twice_changes_nothing(world: World) -> None:
     for _ in range(2):
         assert world.m.restore_payload(world.a, payload_record()).payload == 11
         assert world.m.restore_object(world.a, object_record())
-    world.m.restore_memory(world.a, MemoryRecord(1, 11, 21, False, 0x20000))
+    world.m.restore_reference(world.a, ReferenceRecord(1, 11, 21, False, 0x20000))
     world.m.restore_done(world.a)
-    world.m.free_memory(world.a, 1)
+    world.m.release(world.a, 1)
     assert world.m.take_released() == [11]
 
 
@@ -203,13 +203,13 @@ def test_the_owner_must_be_whom_the_security_says(world: World) -> None:
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (payload_record(0), "id of any payload"),
-        (payload_record(1 << 63), "id of any payload"),
+        (payload_record(0), "id of a payload"),
+        (payload_record(1 << 63), "id of a payload"),
         (payload_record(kmt=0x4000_0042), "KMT number 0x40000042"),
         (payload_record(share=Share.KMT, kmt=0x8000_0042), "dead"),
         (payload_record(share=Share(3)), "exactly one"),
         (payload_record(descriptor=b"x" * 5000), "5000"),
-        (payload_record(12, identity=(9, 12), share=Share.KMT, kmt=4), "NT handle"),
+        (payload_record(12, identity=((9, 12),), share=Share.KMT, kmt=4), "NT handle"),
     ],
 )
 def test_bad_payload_records_are_refused_and_leave_nothing(world: World, record: PayloadRecord, words: str) -> None:
@@ -221,20 +221,20 @@ def test_bad_payload_records_are_refused_and_leave_nothing(world: World, record:
 def test_contradictory_payloads_are_refused(world: World) -> None:
     world.m.restore_payload(world.a, payload_record())
     for process, record in (
-        (world.a, payload_record(identity=(1, 1))),
-        (world.b, payload_record(identity=(1, 1))),
+        (world.a, payload_record(identity=((1, 1),))),
+        (world.b, payload_record(identity=((1, 1),))),
         (world.b, payload_record(share=Share.KMT)),
     ):
         with refused(Status.INVALID_PARAMETER, "contradictory"):
             world.m.restore_payload(process, record)
-    assert world.m.restore_payload(world.b, payload_record(77, identity=(9, 11))).payload == 11
+    assert world.m.restore_payload(world.b, payload_record(77, identity=((9, 11),))).payload == 11
 
 
 @pytest.mark.parametrize(
     ("record", "status", "words"),
     [
         (object_record(payload=12), Status.INVALID_PARAMETER, "payload 12"),
-        (object_record(0), Status.INVALID_PARAMETER, "id of any object"),
+        (object_record(0), Status.INVALID_PARAMETER, "id of a object"),
         (object_record(payload=13), Status.INVALID_PARAMETER, "shared by KMT"),
         (object_record(sddl="D:(A"), Status.INVALID_SECURITY_DESCR, "position"),
         (object_record(name="frames"), Status.OBJECT_PATH_SYNTAX_BAD, "full path"),
@@ -267,21 +267,21 @@ def test_an_id_that_belongs_to_an_object_of_another_type_is_refused(world: World
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (MemoryRecord(0, 11, 21, False, 0), "id of any memory"),
-        (MemoryRecord(1 << 53, 11, 21, False, 0), "id of any memory"),
-        (MemoryRecord(5, 11, 21, False, 0), "exists in process"),
-        (MemoryRecord(1, 12, 21, False, 0), "payload 12"),
-        (MemoryRecord(1, 11, 22, False, 0), "shared object 22"),
-        (MemoryRecord(1, 11, None, False, 0), "not on payload 11"),
-        (MemoryRecord(1, 14, 21, False, 0), "not on payload 14"),
-        (MemoryRecord(1, 13, 21, False, 0), "not on payload 13"),
+        (ReferenceRecord(0, 11, 21, False, 0), "id of a reference"),
+        (ReferenceRecord(1 << 53, 11, 21, False, 0), "id of a reference"),
+        (ReferenceRecord(5, 11, 21, False, 0), "exists in process"),
+        (ReferenceRecord(1, 12, 21, False, 0), "payload 12"),
+        (ReferenceRecord(1, 11, 22, False, 0), "shared object 22"),
+        (ReferenceRecord(1, 11, None, False, 0), "not on payload 11"),
+        (ReferenceRecord(1, 14, 21, False, 0), "not on payload 14"),
+        (ReferenceRecord(1, 13, 21, False, 0), "not on payload 13"),
     ],
 )
-def test_bad_memory_records_are_refused(world: World, record: MemoryRecord, words: str) -> None:
+def test_bad_memory_records_are_refused(world: World, record: ReferenceRecord, words: str) -> None:
     announce(world)
     with refused(Status.INVALID_PARAMETER, words):
-        world.m.restore_memory(world.a, record)
-    world.m.restore_memory(world.a, MemoryRecord(1, 13, None, False, 0))
+        world.m.restore_reference(world.a, record)
+    world.m.restore_reference(world.a, ReferenceRecord(1, 13, None, False, 0))
 
 
 @pytest.mark.parametrize(
@@ -305,9 +305,9 @@ def test_bad_handle_records_are_refused(world: World, record: HandleRecord, word
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (TicketRecord(0, "memory", 11, 21, 0), "id of any ticket"),
-        (TicketRecord(1 << 128, "memory", 11, 21, 0), "id of any ticket"),
-        (TicketRecord(5, "memory", 11, 21, 0), "in flight already"),
+        (TicketRecord(0, "reference", 11, 21, 0), "id of a ticket"),
+        (TicketRecord(1 << 128, "reference", 11, 21, 0), "id of a ticket"),
+        (TicketRecord(5, "reference", 11, 21, 0), "in flight already"),
         (TicketRecord(6, "fd", 11, 21, 0), "'fd'"),
         (TicketRecord(6, "kmt", 11, 21, 0), "'kmt'"),
         (TicketRecord(6, "handle", 13, None, 0), "'handle'"),
@@ -315,7 +315,7 @@ def test_bad_handle_records_are_refused(world: World, record: HandleRecord, word
 )
 def test_bad_ticket_records_are_refused(world: World, record: TicketRecord, words: str) -> None:
     announce(world)
-    world.m.restore_ticket(world.a, TicketRecord(5, "memory", 11, 21, 0x20000))
+    world.m.restore_ticket(world.a, TicketRecord(5, "reference", 11, 21, 0x20000))
     with refused(Status.INVALID_PARAMETER, words):
         world.m.restore_ticket(world.a, record)
     world.m.restore_ticket(world.a, TicketRecord(6, "kmt", 13, None, 0))
@@ -329,18 +329,18 @@ def announce(world: World) -> None:
     world.m.restore_payload(world.a, payload_record(13, share=Share.KMT, kmt=0x4000_0042))
     world.m.restore_payload(world.a, payload_record(14))
     world.m.restore_object(world.a, object_record())
-    world.m.restore_memory(world.a, MemoryRecord(5, 11, 21, True, 0))
+    world.m.restore_reference(world.a, ReferenceRecord(5, 11, 21, True, 0))
 
 
 def test_demoted_tickets_end_with_the_manager(world: World) -> None:
     exported = world.export()
-    ticket = world.m.offer(world.a, memory=exported.memory)
+    ticket = world.m.offer(world.a, reference=exported.reference)
     world.m.expire(ticket)
     new = World()
     new.m.restore(new.a, world.m.describe(world.a))
     with refused(Status.INVALID_HANDLE):
         new.m.claim(new.b, ticket)
-    new.m.free_memory(new.a, exported.memory)
+    new.m.release(new.a, exported.reference)
     assert new.m.take_released() == [exported.payload]
     assert new.m.counts()["tickets"] == 0
 
@@ -349,10 +349,10 @@ def test_demoted_tickets_end_with_the_manager(world: World) -> None:
 def test_tickets_of_what_another_process_holds_come_back_alike_in_any_order(world: World, sender_first: bool) -> None:
     exported = world.export("frames")
     imported = world.m.import_by_name(world.b, "frames")
-    demoted = world.m.offer(world.a, memory=exported.memory)
-    ticket = world.m.offer(world.a, memory=exported.memory)
+    demoted = world.m.offer(world.a, reference=exported.reference)
+    ticket = world.m.offer(world.a, reference=exported.reference)
     world.m.expire(demoted)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     new = World()
     said = [(new.a, world.m.describe(world.a)), (new.b, world.m.describe(world.b))]
     for process, held in said if sender_first else reversed(said):
@@ -361,12 +361,12 @@ def test_tickets_of_what_another_process_holds_come_back_alike_in_any_order(worl
     with refused(Status.INVALID_HANDLE):
         new.m.claim(new.b, demoted)
     assert new.m.claim(new.b, ticket).imported
-    new.m.free_memory(new.b, imported.memory)
+    new.m.release(new.b, imported.reference)
     assert new.m.counts()["payloads"] == 1
 
 
 def test_quotas_hold_while_announcing() -> None:
-    world = small(memories=1, objects=1, handles=1, tickets=1)
+    world = small(references=1, objects=1, handles=1, tickets=1)
     for number in (11, 12, 13):
         world.m.restore_payload(world.a, payload_record(number))
     with refused(Status.QUOTA_EXCEEDED, "3 payloads"):
@@ -374,15 +374,15 @@ def test_quotas_hold_while_announcing() -> None:
     world.m.restore_object(world.a, object_record())
     with refused(Status.QUOTA_EXCEEDED):
         world.m.restore_object(world.a, object_record(22, 12, None))
-    world.m.restore_memory(world.a, MemoryRecord(1, 11, 21, True, 0))
+    world.m.restore_reference(world.a, ReferenceRecord(1, 11, 21, True, 0))
     with refused(Status.QUOTA_EXCEEDED):
-        world.m.restore_memory(world.a, MemoryRecord(2, 11, 21, True, 0))
+        world.m.restore_reference(world.a, ReferenceRecord(2, 11, 21, True, 0))
     world.m.restore_handle(world.a, HandleRecord(4, 21, 0, False, False))
     with refused(Status.QUOTA_EXCEEDED):
         world.m.restore_handle(world.a, HandleRecord(8, 21, 0, False, False))
-    world.m.restore_ticket(world.a, TicketRecord(1, "memory", 11, 21, 0))
+    world.m.restore_ticket(world.a, TicketRecord(1, "reference", 11, 21, 0))
     with refused(Status.QUOTA_EXCEEDED):
-        world.m.restore_ticket(world.a, TicketRecord(2, "memory", 11, 21, 0))
+        world.m.restore_ticket(world.a, TicketRecord(2, "reference", 11, 21, 0))
 
 
 def test_a_refused_record_ends_the_announcement_and_keeps_what_came_before(world: World) -> None:
@@ -421,14 +421,14 @@ def test_records_tell_what_a_client_must_remember(world: World) -> None:
 
 def test_the_snapshot_tells_who_holds_what(world: World) -> None:
     exported = world.export("Frames")
-    handle = world.m.get_handle(world.a, exported.memory)
+    handle = world.m.get_handle(world.a, exported.reference)
     world.m.import_by_name(world.b, "frames")
-    world.m.offer(world.b, memory=1)
+    world.m.offer(world.b, reference=1)
     world.m.open_foreign(world.a, world.m.insert_foreign("event", "Event"), 0)
     (row,) = world.m.snapshot()
     assert (row.payload, row.share, row.kmt, row.descriptor) == (exported.payload, Share.NT, None, b"descriptor")
     assert row.name == "\\Sessions\\1\\BaseNamedObjects\\Frames" and row.names == (row.name,)
-    assert [(h.pid, h.memories, [(x.value, x.granted) for x in h.handles], h.tickets) for h in row.holders] == [
+    assert [(h.pid, h.references, [(x.value, x.granted) for x in h.handles], h.tickets) for h in row.holders] == [
         (100, 1, [(handle, 0xF0001)], 0),
         (200, 1, [], 1),
     ]

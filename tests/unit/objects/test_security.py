@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from extmem.objects import GENERIC_ALL, Status, Token, default_descriptor, granted, parse_sddl
+from extmem.objects import GENERIC_ALL, MEMORY, Status, Token, default_descriptor, granted, parse_sddl
 from extmem.objects.security import allowed
 from tests.unit.objects.world import ALICE, EVE, READ_WRITE, ROOT, World, refused
 
@@ -13,7 +13,7 @@ READ = 0x8000_0000
 
 
 def rights(text: str, token: Token = EVE) -> int:
-    return allowed(parse_sddl(text, ALICE), token)
+    return allowed(parse_sddl(text, ALICE, MEMORY), token, MEMORY)
 
 
 def test_B26_by_default_the_owner_alone_has_everything(world: World) -> None:
@@ -86,18 +86,18 @@ def test_B35_the_recipe_of_common_programs_opens_to_everyone(world: World) -> No
 
 
 def test_granted_is_all_or_nothing() -> None:
-    sd = parse_sddl("D:(A;;GR;;;WD)", ALICE)
-    assert granted(sd, EVE, READ) == 0x20000
+    sd = parse_sddl("D:(A;;GR;;;WD)", ALICE, MEMORY)
+    assert granted(sd, EVE, READ, MEMORY) == 0x20000
     with refused(
-        Status.ACCESS_DENIED, "User 2000 asks for READ_CONTROL | RESOURCE_WRITE", "RESOURCE_WRITE (0x00000001) is"
+        Status.ACCESS_DENIED, "User 2000 requests READ_CONTROL | RESOURCE_WRITE", "RESOURCE_WRITE (0x00000001) is"
     ):
-        granted(sd, EVE, READ_WRITE)
-    assert granted(default_descriptor(EVE), EVE, GENERIC_ALL) == 0xF0001
+        granted(sd, EVE, READ_WRITE, MEMORY)
+    assert granted(default_descriptor(EVE), EVE, GENERIC_ALL, MEMORY) == 0xF0001
 
 
 def test_memory_that_its_exporter_can_only_read_gives_nobody_write_access(world: World) -> None:
     exported = world.export("frames", writable=False, sddl="D:NO_ACCESS_CONTROL")
-    handle = world.m.get_handle(world.a, exported.memory)
+    handle = world.m.get_handle(world.a, exported.reference)
     assert world.granted(world.a, handle) == 0xF0000
     with refused(Status.ACCESS_DENIED, "shared read-only"):
         world.m.open_handle(world.b, "frames", READ_WRITE)

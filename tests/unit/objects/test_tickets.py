@@ -10,17 +10,17 @@ from tests.unit.objects.world import World, refused, small
 
 def test_a_ticket_for_memory_gives_the_claimer_memory(world: World) -> None:
     exported = world.export("frames", access=0x8000_0000)
-    claimed = world.m.claim(world.b, world.m.offer(world.a, memory=exported.memory)).imported
+    claimed = world.m.claim(world.b, world.m.offer(world.a, reference=exported.reference)).imported
     assert claimed is not None
     assert (claimed.payload, claimed.object, claimed.granted) == (exported.payload, exported.object, 0x20000)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     assert world.m.import_by_name(world.b, "frames")  # the claimed memory holds it
 
 
 def test_a_ticket_for_imported_memory_passes_on_its_rights(world: World) -> None:
     world.export("frames", sddl="D:(A;;GR;;;WD)")
     imported = world.m.import_by_name(world.eve, "frames")
-    claimed = world.m.claim(world.root, world.m.offer(world.eve, memory=imported.memory)).imported
+    claimed = world.m.claim(world.root, world.m.offer(world.eve, reference=imported.reference)).imported
     assert claimed is not None and claimed.granted == imported.granted == 0x20000
 
 
@@ -34,8 +34,8 @@ def test_a_ticket_for_a_handle_gives_a_handle_with_the_same_rights_and_no_flags(
 
 def test_a_ticket_for_kmt_memory_gives_memory(world: World) -> None:
     exported, number = world.export_kmt()
-    ticket = world.m.offer(world.a, memory=exported.memory)
-    world.m.free_memory(world.a, exported.memory)
+    ticket = world.m.offer(world.a, reference=exported.reference)
+    world.m.release(world.a, exported.reference)
     claimed = world.m.claim(world.b, ticket).imported
     assert claimed is not None and (claimed.payload, claimed.kmt) == (exported.payload, number)
 
@@ -43,7 +43,7 @@ def test_a_ticket_for_kmt_memory_gives_memory(world: World) -> None:
 def test_a_ticket_for_a_number_gives_the_number_and_keeps_it_alive_so_far(world: World) -> None:
     exported, number = world.export_kmt()
     ticket = world.m.offer(world.b, kmt=number)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     assert world.m.kmt_alive(number)
     assert world.m.claim(world.b, ticket).kmt == number
     assert not world.m.kmt_alive(number)
@@ -53,8 +53,8 @@ def test_a_ticket_for_a_number_gives_the_number_and_keeps_it_alive_so_far(world:
 def test_a_strict_number_can_die_on_its_way_and_the_memory_with_it_cannot(world: World) -> None:
     exported, number = world.export_kmt(strict_kmt=True)
     by_number = world.m.offer(world.a, kmt=number)
-    by_memory = world.m.offer(world.a, memory=exported.memory)
-    world.m.free_memory(world.a, exported.memory)
+    by_memory = world.m.offer(world.a, reference=exported.reference)
+    world.m.release(world.a, exported.reference)
     with refused(Status.INVALID_HANDLE, "strict_kmt"):
         world.m.claim(world.b, by_number)
     claimed = world.m.claim(world.b, by_memory).imported
@@ -63,8 +63,8 @@ def test_a_strict_number_can_die_on_its_way_and_the_memory_with_it_cannot(world:
 
 def test_a_ticket_keeps_the_object_and_its_name_until_claimed(world: World) -> None:
     exported = world.export("frames")
-    ticket = world.m.offer(world.a, memory=exported.memory)
-    world.m.free_memory(world.a, exported.memory)
+    ticket = world.m.offer(world.a, reference=exported.reference)
+    world.m.release(world.a, exported.reference)
     assert world.m.open_handle(world.b, "frames", GENERIC_ALL)
     world.m.close_handle(world.b, 4)
     assert world.m.take_released() == []
@@ -73,14 +73,14 @@ def test_a_ticket_keeps_the_object_and_its_name_until_claimed(world: World) -> N
 
 def test_a_ticket_is_claimed_once(world: World) -> None:
     exported = world.export()
-    ticket = world.m.offer(world.a, memory=exported.memory)
+    ticket = world.m.offer(world.a, reference=exported.reference)
     world.m.claim(world.b, ticket)
     with refused(Status.INVALID_HANDLE, "claimed before", "once"):
         world.m.claim(world.b, ticket)
 
 
 def test_another_user_cannot_claim_and_the_ticket_stays_and_uid_0_can(world: World) -> None:
-    ticket = world.m.offer(world.a, memory=world.export().memory)
+    ticket = world.m.offer(world.a, reference=world.export().reference)
     with refused(Status.ACCESS_DENIED, "User 2000", "user 1000"):
         world.m.claim(world.eve, ticket)
     assert world.m.claim(world.root, ticket).imported
@@ -88,10 +88,10 @@ def test_another_user_cannot_claim_and_the_ticket_stays_and_uid_0_can(world: Wor
 
 def test_a_withdrawn_ticket_is_gone(world: World) -> None:
     exported = world.export()
-    ticket = world.m.offer(world.a, memory=exported.memory)
+    ticket = world.m.offer(world.a, reference=exported.reference)
     with refused(Status.ACCESS_DENIED, "process 100"):
         world.m.withdraw(world.b, ticket)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     assert world.m.withdraw(world.a, ticket) is True
     assert world.m.take_released() == [exported.payload]
     assert world.m.withdraw(world.a, ticket) is False
@@ -101,8 +101,8 @@ def test_a_withdrawn_ticket_is_gone(world: World) -> None:
 
 def test_a_ticket_outlives_its_sender_and_keeps_payload_and_rights(world: World) -> None:
     exported = world.export("frames", sddl="D:(A;;GR;;;OW)", by=world.b)
-    ticket = world.m.offer(world.b, memory=exported.memory)
-    handle = world.m.get_handle(world.b, exported.memory)
+    ticket = world.m.offer(world.b, reference=exported.reference)
+    handle = world.m.get_handle(world.b, exported.reference)
     sent = world.m.offer(world.b, handle=handle)
     world.m.detach(world.b)
     assert world.m.snapshot()[0].in_flight == 2 and world.m.snapshot()[0].holders == ()
@@ -115,7 +115,7 @@ def test_a_ticket_outlives_its_sender_and_keeps_payload_and_rights(world: World)
 
 def test_the_name_belongs_to_living_processes_and_does_not_come_back(world: World) -> None:
     exported = world.export("frames", by=world.b)
-    ticket = world.m.offer(world.b, memory=exported.memory)
+    ticket = world.m.offer(world.b, reference=exported.reference)
     world.m.detach(world.b)
     with refused(Status.OBJECT_NAME_NOT_FOUND):
         world.m.import_by_name(world.a, "frames")
@@ -129,17 +129,17 @@ def test_the_name_belongs_to_living_processes_and_does_not_come_back(world: Worl
 def test_a_name_that_another_process_keeps_stays(world: World) -> None:
     exported = world.export("frames", by=world.b)
     kept = world.m.import_by_name(world.a, "frames")
-    ticket = world.m.offer(world.b, memory=exported.memory)
+    ticket = world.m.offer(world.b, reference=exported.reference)
     world.m.detach(world.b)
     assert world.m.import_by_name(world.a, "frames").object == exported.object
     assert world.m.claim(world.a, ticket).imported
-    world.m.free_memory(world.a, kept.memory)
+    world.m.release(world.a, kept.reference)
     assert world.m.import_by_name(world.a, "frames").object == exported.object
 
 
 def test_a_number_does_not_outlive_the_sender_and_the_memory_does(world: World) -> None:
     exported, number = world.export_kmt(by=world.b)
-    by_memory = world.m.offer(world.b, memory=exported.memory)
+    by_memory = world.m.offer(world.b, reference=exported.reference)
     by_number = world.m.offer(world.b, kmt=number)
     world.m.detach(world.b)
     assert not world.m.kmt_alive(number)
@@ -151,7 +151,7 @@ def test_a_number_does_not_outlive_the_sender_and_the_memory_does(world: World) 
 
 def test_what_nobody_claims_in_time_ends_with_or_without_its_sender(world: World) -> None:
     exported = world.export(by=world.b)
-    orphan, late = (world.m.offer(world.b, memory=exported.memory) for _ in range(2))
+    orphan, late = (world.m.offer(world.b, reference=exported.reference) for _ in range(2))
     assert world.m.expire(late)
     world.m.detach(world.b)
     assert world.m.counts()["tickets"] == 1, "one whose time was over ends with its sender"
@@ -164,7 +164,7 @@ def test_what_nobody_claims_in_time_ends_with_or_without_its_sender(world: World
 
 def test_only_the_same_user_claims_what_a_dead_process_sent(world: World) -> None:
     exported = world.export(by=world.b)
-    first, second = (world.m.offer(world.b, memory=exported.memory) for _ in range(2))
+    first, second = (world.m.offer(world.b, reference=exported.reference) for _ in range(2))
     world.m.detach(world.b)
     with refused(Status.ACCESS_DENIED, "User 2000", "user 1000"):
         world.m.claim(world.eve, first)
@@ -173,7 +173,7 @@ def test_only_the_same_user_claims_what_a_dead_process_sent(world: World) -> Non
 
 def test_nobody_withdraws_what_a_dead_process_sent_and_its_end_can_be_ordered(world: World) -> None:
     exported = world.export(by=world.b)
-    ticket = world.m.offer(world.b, memory=exported.memory)
+    ticket = world.m.offer(world.b, reference=exported.reference)
     world.m.detach(world.b)
     with refused(Status.ACCESS_DENIED, "has ended"):
         world.m.withdraw(world.a, ticket)
@@ -187,7 +187,7 @@ def test_a_claim_that_is_undone_puts_the_ticket_back(world: World) -> None:
     for ends in ("never", "before", "meanwhile"):
         sender = world.m.attach(world.m._process(world.a).token, 500)
         exported = world.export(by=sender)
-        ticket = world.m.offer(sender, memory=exported.memory)
+        ticket = world.m.offer(sender, reference=exported.reference)
         if ends == "before":
             world.m.detach(sender)
         claimed = world.m.claim(world.b, ticket)
@@ -204,7 +204,7 @@ def test_a_claim_of_a_number_is_not_undone_when_its_payload_has_ended(world: Wor
     exported, number = world.export_kmt()
     ticket = world.m.offer(world.a, kmt=number)
     claimed = world.m.claim(world.b, ticket)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     assert world.m.put_back(world.b, claimed) is None
     assert not world.m.expire(ticket) and world.m.counts()["tickets"] == 0
 
@@ -213,7 +213,7 @@ def test_a_claim_of_a_number_is_undone_while_its_payload_lives(world: World) -> 
     exported, number = world.export_kmt()
     ticket = world.m.offer(world.a, kmt=number)
     assert world.m.put_back(world.b, world.m.claim(world.b, ticket)) is not None
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     assert world.m.claim(world.b, ticket).kmt == number
 
 
@@ -221,12 +221,12 @@ def test_a_claim_of_a_number_is_undone_while_its_payload_lives(world: World) -> 
 @pytest.mark.parametrize("kind", ["NT", "KMT"])
 def test_a_sender_of_two_tickets_of_one_payload_ends(world: World, kind: str, demoted: str) -> None:
     exported = world.export() if kind == "NT" else world.export_kmt()[0]
-    first, second = (world.m.offer(world.a, memory=exported.memory) for _ in range(2))
+    first, second = (world.m.offer(world.a, reference=exported.reference) for _ in range(2))
     if demoted != "none":
         world.m.expire(second)
     if demoted == "both":
         world.m.expire(first)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     world.m.detach(world.a)
     left = {"none": 2, "one": 1, "both": 0}[demoted]
     assert world.m.counts()["tickets"] == left
@@ -238,12 +238,12 @@ def test_a_sender_of_two_tickets_of_one_payload_ends(world: World, kind: str, de
 
 def test_a_demoted_ticket_can_be_claimed_while_the_object_lives(world: World) -> None:
     exported = world.export()
-    first, second = (world.m.offer(world.a, memory=exported.memory) for _ in range(2))
+    first, second = (world.m.offer(world.a, reference=exported.reference) for _ in range(2))
     assert world.m.expire(first) and world.m.expire(first) and world.m.expire(second)
     assert world.m.claim(world.b, first).imported
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     assert world.m.counts()["tickets"] == 1  # b's memory keeps the object
-    world.m.free_memory(world.b, 1)
+    world.m.release(world.b, 1)
     assert world.m.counts()["tickets"] == 0
     with refused(Status.INVALID_HANDLE):
         world.m.claim(world.b, second)
@@ -251,8 +251,8 @@ def test_a_demoted_ticket_can_be_claimed_while_the_object_lives(world: World) ->
 
 def test_demoting_the_last_reference_ends_object_and_ticket(world: World) -> None:
     exported = world.export("frames")
-    ticket = world.m.offer(world.a, memory=exported.memory)
-    world.m.free_memory(world.a, exported.memory)
+    ticket = world.m.offer(world.a, reference=exported.reference)
+    world.m.release(world.a, exported.reference)
     assert world.m.expire(ticket) is False
     assert world.m.take_released() == [exported.payload]
     assert world.m.expire(ticket) is False
@@ -262,7 +262,7 @@ def test_a_demoted_ticket_for_a_number_ends_with_the_payload(world: World) -> No
     exported, number = world.export_kmt()
     ticket = world.m.offer(world.a, kmt=number)
     world.m.expire(ticket)
-    world.m.free_memory(world.a, exported.memory)
+    world.m.release(world.a, exported.reference)
     with refused(Status.INVALID_HANDLE):
         world.m.claim(world.b, ticket)
     assert world.m.counts()["tickets"] == 0
@@ -270,46 +270,46 @@ def test_a_demoted_ticket_for_a_number_ends_with_the_payload(world: World) -> No
 
 def test_a_ticket_stands_for_exactly_one_thing(world: World) -> None:
     exported = world.export()
-    handle = world.m.get_handle(world.a, exported.memory)
+    handle = world.m.get_handle(world.a, exported.reference)
     with refused(Status.INVALID_PARAMETER, "exactly one"):
         world.m.offer(world.a)
     with refused(Status.INVALID_PARAMETER, "exactly one"):
-        world.m.offer(world.a, memory=exported.memory, handle=handle)
+        world.m.offer(world.a, reference=exported.reference, handle=handle)
     assert world.m.offer(world.a, handle=handle)
 
 
 def test_what_one_does_not_hold_cannot_be_offered(world: World) -> None:
     exported = world.export(access=0x1)
     with refused(Status.INVALID_HANDLE):
-        world.m.offer(world.b, memory=exported.memory)
+        world.m.offer(world.b, reference=exported.reference)
     with refused(Status.INVALID_HANDLE):
         world.m.offer(world.b, handle=4)
     with refused(Status.ACCESS_DENIED, "READ_CONTROL"):
-        world.m.offer(world.a, memory=exported.memory)
+        world.m.offer(world.a, reference=exported.reference)
 
 
 def test_the_ticket_quota_refuses_the_next() -> None:
     world = small(tickets=1)
     exported = world.export("frames")
-    ticket = world.m.offer(world.a, memory=exported.memory)
+    ticket = world.m.offer(world.a, reference=exported.reference)
     with refused(Status.QUOTA_EXCEEDED, "1 objects", "user 1000"):
         world.m.offer(world.b, handle=world.m.open_handle(world.b, "frames", GENERIC_ALL))
     world.m.claim(world.b, ticket)
-    assert world.m.offer(world.a, memory=exported.memory)
+    assert world.m.offer(world.a, reference=exported.reference)
 
 
 def test_what_nobody_took_in_time_makes_room_the_oldest_first() -> None:
     world = small(tickets=3)
     exported = world.export()
-    tickets = [world.m.offer(world.a, memory=exported.memory) for _ in range(3)]
+    tickets = [world.m.offer(world.a, reference=exported.reference) for _ in range(3)]
     for ticket in (tickets[1], tickets[0]):
         assert world.m.expire(ticket)
-    tickets.append(world.m.offer(world.a, memory=exported.memory))
+    tickets.append(world.m.offer(world.a, reference=exported.reference))
     with refused(Status.INVALID_HANDLE):
         world.m.claim(world.b, tickets[1])
-    tickets.append(world.m.offer(world.a, memory=exported.memory))
+    tickets.append(world.m.offer(world.a, reference=exported.reference))
     with refused(Status.QUOTA_EXCEEDED):
-        world.m.offer(world.a, memory=exported.memory)
+        world.m.offer(world.a, reference=exported.reference)
     for ticket in (tickets[2], tickets[3], tickets[4]):
         assert world.m.claim(world.b, ticket)
 
@@ -318,24 +318,24 @@ def test_the_quota_is_of_a_user_and_what_its_dead_processes_sent_is_in_it() -> N
     world = small(tickets=2)
     exported = world.export(by=world.b, sddl="D:NO_ACCESS_CONTROL")
     for _ in range(2):
-        world.m.offer(world.b, memory=exported.memory)
+        world.m.offer(world.b, reference=exported.reference)
     world.m.detach(world.b)
     with refused(Status.QUOTA_EXCEEDED, "2 objects"):
-        world.m.offer(world.a, memory=world.export().memory)
-    assert world.m.offer(world.eve, memory=world.export(by=world.eve).memory)
+        world.m.offer(world.a, reference=world.export().reference)
+    assert world.m.offer(world.eve, reference=world.export(by=world.eve).reference)
 
 
-@pytest.mark.parametrize("what", ["memory", "handle"])
+@pytest.mark.parametrize("what", ["reference", "handle"])
 def test_a_claimer_at_its_limit_leaves_the_ticket(what: str) -> None:
-    world = small(memories=1, handles=1)
+    world = small(references=1, handles=1)
     exported = world.export("frames")
-    handle = world.m.get_handle(world.a, exported.memory)
-    ticket = world.m.offer(world.a, **{what: exported.memory if what == "memory" else handle})
+    handle = world.m.get_handle(world.a, exported.reference)
+    ticket = world.m.offer(world.a, **{what: exported.reference if what == "reference" else handle})
     world.m.import_by_name(world.b, "frames")
     world.m.open_handle(world.b, "frames", GENERIC_ALL)
     with refused(Status.QUOTA_EXCEEDED):
         world.m.claim(world.b, ticket)
-    world.m.free_memory(world.b, 1)
+    world.m.release(world.b, 1)
     world.m.close_handle(world.b, 4)
     assert world.m.claim(world.b, ticket)
 
@@ -350,5 +350,5 @@ def test_tickets_are_128_random_bits_never_0_and_never_twice(world: World) -> No
 
     exported = world.export()
     world.m._random = random
-    assert [world.m.offer(world.a, memory=exported.memory) for _ in range(2)] == [7, 8]
+    assert [world.m.offer(world.a, reference=exported.reference) for _ in range(2)] == [7, 8]
     assert set(asked) == {1 << 128}

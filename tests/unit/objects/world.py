@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from extmem import objects
-from extmem.objects import Exported, Limits, ObjectManager, Refused, Share, Status, Token
+from extmem.objects import Exported, Identity, Limits, ObjectManager, Refused, Share, Status, Token
 
 ALICE = Token(1000, 1000, frozenset({27}))
 EVE = Token(2000, 2000)
@@ -30,10 +30,10 @@ class World:
         self.root = self.m.attach(ROOT, 400)
         self._inode = 0
 
-    def identity(self) -> tuple[int, int]:
-        """What the kernel would say of a fresh fd."""
-        self._inode += 1
-        return (1, self._inode)
+    def identity(self, handles: int = 1) -> Identity:
+        """The identity of a new payload with so many fds."""
+        self._inode += handles
+        return tuple((1, self._inode - number) for number in range(handles))
 
     def export(self, name: str | None = None, *, by: int | None = None, **changes: Any) -> Exported:
         """An NT export by process `a` with everything at its most usual."""
@@ -46,7 +46,7 @@ class World:
         } | changes
         identity = options.pop("identity", None) or self.identity()
         descriptor = options.pop("descriptor", b"descriptor")
-        return self.m.export_memory(self.a if by is None else by, identity, descriptor, **options)
+        return self.m.export(self.a if by is None else by, identity, descriptor, **options)
 
     def export_kmt(self, **changes: Any) -> tuple[Exported, int]:
         """A KMT export by process `a`, and its number."""
@@ -56,7 +56,7 @@ class World:
 
     def handle(self, name: str | None = None, **changes: Any) -> int:
         """A handle in process `a`, to a fresh export."""
-        return self.m.get_handle(self.a, self.export(name, **changes).memory)
+        return self.m.get_handle(self.a, self.export(name, **changes).reference)
 
     def granted(self, process: int, handle: int) -> int:
         return self.m.handle_info(process, handle).granted

@@ -132,21 +132,21 @@ def _twice_freed(backend: VulkanBackend) -> None:
     memory = backend.allocate(SIZE, 0, b"")
     raw = memory.raw
     memory.close()
-    backend.commands.vkFreeMemory(backend.handle, raw, ffi.NULL)
+    backend.device.commands.vkFreeMemory(backend.device.handle, raw, ffi.NULL)
 
 
 def _of_another_device(backend: VulkanBackend) -> None:
-    other = backend.another()
+    other = VulkanBackend(backend.device.physical)
     memory = other.allocate(SIZE, 0, b"")
-    backend.commands.vkFreeMemory(backend.handle, memory.raw, ffi.NULL)
+    backend.device.commands.vkFreeMemory(backend.device.handle, memory.raw, ffi.NULL)
     memory.close()
     other.close()
 
 
 def _left_behind(backend: VulkanBackend) -> None:
-    other = backend.another()
+    other = VulkanBackend(backend.device.physical)
     memory = other.allocate(SIZE, 0, b"")
-    other.commands.vkDestroyDevice(other.handle, ffi.NULL)
+    other.device.commands.vkDestroyDevice(other.device.handle, ffi.NULL)
     memory.close()  # what it is on is gone: this is one misuse more
     other.close()  # and so is this
 
@@ -162,7 +162,7 @@ def _not_acquired(backend: VulkanBackend) -> None:
 def _bound_past_the_end(backend: VulkanBackend) -> None:
     memory = backend.allocate(SIZE, 0, b"")
     buffer = backend.create_buffer(vk.BufferCreateInfo(size=2 * SIZE, usage=_USAGE))
-    assert backend.commands.vkBindBufferMemory(backend.handle, buffer.raw, memory.raw, 0)
+    assert backend.device.commands.vkBindBufferMemory(backend.device.handle, buffer.raw, memory.raw, 0)
     backend.destroy(buffer)
     memory.close()
 
@@ -181,14 +181,16 @@ def _misaligned_range(backend: VulkanBackend) -> None:
     memory = backend.allocate(SIZE, 0, b"")
     memory.map()
     area = ffi.new("VkMappedMemoryRange *", (int(_S.MAPPED_MEMORY_RANGE), ffi.NULL, memory.raw, 3, 100))
-    backend.commands.vkFlushMappedMemoryRanges(backend.handle, 1, area)
+    backend.device.commands.vkFlushMappedMemoryRanges(backend.device.handle, 1, area)
     memory.close()
 
 
 def _other_family(backend: VulkanBackend) -> None:
     memory = backend.allocate(SIZE, 0, b"")
     with contextlib.suppress(extmem.DriverError):
-        backend.transfer.run(lambda c: _barrier(backend, c.buffer, backend.buffer_of(memory).raw, OURS, EXTERNAL), [])
+        backend.transfers.submissions.run(
+            lambda c: _barrier(backend, c.buffer, backend.transfers.buffers.buffer_of(memory).raw, OURS, EXTERNAL), []
+        )
     memory.close()
 
 
@@ -196,13 +198,13 @@ def _barrier(backend: VulkanBackend, commands: Any, buffer: int, source: int, ta
     barrier = ffi.new("VkBufferMemoryBarrier *")
     barrier.sType, barrier.buffer, barrier.size = int(_S.BUFFER_MEMORY_BARRIER), buffer, int(vk.WHOLE_SIZE)
     barrier.srcQueueFamilyIndex, barrier.dstQueueFamilyIndex = source, target
-    backend.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 1, barrier, 0, ffi.NULL)
+    backend.device.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 1, barrier, 0, ffi.NULL)
 
 
 def _not_exported(backend: VulkanBackend) -> None:
     memory = backend.allocate(SIZE, 0, b"")
     with contextlib.suppress(extmem.DriverError):
-        backend.get_handle(memory.live, SHARED)
+        backend.memories.get_handle(memory.live, SHARED)
     memory.close()
 
 
@@ -260,7 +262,7 @@ def _transition(backend: VulkanBackend, commands: Any, image: int, old: int, new
     barrier.oldLayout, barrier.newLayout = old, new
     barrier.srcQueueFamilyIndex = barrier.dstQueueFamilyIndex = 0xFFFF_FFFF
     barrier.subresourceRange = (int(vk.ImageAspectFlagBits.COLOR), 0, 1, 0, 1)
-    backend.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 0, ffi.NULL, 1, barrier)
+    backend.device.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 0, ffi.NULL, 1, barrier)
 
 
 @pytest.mark.parametrize("tiling", [vk.ImageTiling.LINEAR, vk.ImageTiling.OPTIMAL])
@@ -283,7 +285,8 @@ def test_an_image_is_cleared_and_copied_out(
     with device.create_image(info) as image, device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as out:
         with device.allocate_memory(vk.MemoryAllocateInfo(image.requirements.size, 0)) as memory:
             device.bind_image_memory(image, memory)
-            buffer = backend.buffer_of(out.holding.allocation).raw  # type: ignore[arg-type]  # the Vulkan device's own
+            allocation: Any = out.holding.allocation  # the Vulkan device's own
+            buffer = backend.transfers.buffers.buffer_of(allocation).raw
             color = ffi.new("VkClearColorValue *", {"float32": [1.0, 0.5, 0.0, 1.0]})
             area = ffi.new("VkImageSubresourceRange *", (int(vk.ImageAspectFlagBits.COLOR), 0, 1, 0, 1))
             region = ffi.new("VkBufferImageCopy *")
@@ -293,16 +296,17 @@ def test_an_image_is_cleared_and_copied_out(
             def record(recorder: Any) -> None:
                 commands = recorder.buffer
                 _transition(backend, commands, image.raw, 0, source)
-                backend.commands.vkCmdClearColorImage(commands, image.raw, source, color, 1, area)
+                backend.device.commands.vkCmdClearColorImage(commands, image.raw, source, color, 1, area)
                 _transition(backend, commands, image.raw, source, target)
-                backend.commands.vkCmdCopyImageToBuffer(commands, image.raw, target, buffer, 1, region)
+                backend.device.commands.vkCmdCopyImageToBuffer(commands, image.raw, target, buffer, 1, region)
 
-            backend.transfer.run(record, [])
+            backend.transfers.submissions.run(record, [])
             assert bytes(out.read()[: wide * high * 4]) == bytes([0, 128, 255, 255]) * (wide * high)
             assert not problems(fake)
             wrong = int(_Layout.TRANSFER_DST_OPTIMAL)
-            backend.transfer.run(
-                lambda c: backend.commands.vkCmdCopyImageToBuffer(c.buffer, image.raw, wrong, buffer, 1, region), []
+            backend.transfers.submissions.run(
+                lambda c: backend.device.commands.vkCmdCopyImageToBuffer(c.buffer, image.raw, wrong, buffer, 1, region),
+                [],
             )
             assert any("is used in layout" in problem for problem in problems(fake))
 
@@ -321,7 +325,8 @@ def test_misuse_in_another_process_ends_it_with_a_number(fake: fake_vulkan.FakeV
             peer(f"device = {fake_vulkan.elsewhere(fake)}")
             assert peer("device.name") == fake_vulkan.NON_COHERENT.name
             peer(
-                f"from extmem.vk.abi import ffi\nd = device.backend\nd.commands.vkFreeMemory(d.handle, {raw}, ffi.NULL)"
+                f"from extmem.vk.abi import ffi\nd = device.backend.device\n"
+                f"d.commands.vkFreeMemory(d.handle, {raw}, ffi.NULL)"
             )
             peer("device.close()")
             peer.connection.close()
@@ -340,6 +345,6 @@ def test_struct_memory_is_read_and_not_kept(device: Device) -> None:
     backend = backend_of(device)
     asked = to_c(vk.BufferCreateInfo(size=64, usage=_USAGE))
     made = ffi.new("uint64_t *")
-    assert not backend.commands.vkCreateBuffer(backend.handle, asked.cdata, ffi.NULL, made)
+    assert not backend.device.commands.vkCreateBuffer(backend.device.handle, asked.cdata, ffi.NULL, made)
     ffi.memmove(asked.cdata, b"\xff" * ffi.sizeof("VkBufferCreateInfo"), ffi.sizeof("VkBufferCreateInfo"))
-    backend.commands.vkDestroyBuffer(backend.handle, made[0], ffi.NULL)
+    backend.device.commands.vkDestroyBuffer(backend.device.handle, made[0], ffi.NULL)

@@ -123,7 +123,7 @@ def test_what_the_driver_refuses_to_describe_is_told(fake: fake_vulkan.FakeVulka
 
 
 def test_an_opaque_fd_that_the_device_does_not_export_is_proved_all_the_same() -> None:
-    """Its own are none to compare with; what no driver gives is refused, and the rest is tried elsewhere first."""
+    """Its own are none to compare with; what no driver exports is refused, and the rest is tried elsewhere first."""
     maker = fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
     with fake_vulkan.installed(maker), extmem.open_device(kind="vulkan") as device:
         with (
@@ -144,7 +144,7 @@ def test_an_opaque_fd_that_the_device_does_not_export_is_proved_all_the_same() -
                 with pytest.raises(extmem.DriverError, match="tried on a device of its own"):
                     device.allocate_memory(info)
                 handle.close()
-        with pytest.raises(extmem.RuleViolation, match="no driver gives"):
+        with pytest.raises(extmem.RuleViolation, match="no driver exports"):
             path = os.open(__file__, os.O_RDONLY)
             device.allocate_memory(vk.MemoryAllocateInfo(size, SEEN, vk.ImportMemoryFdInfoKHR(FD, path)))
         os.close(path)

@@ -12,8 +12,8 @@ import pytest
 import extmem
 from extmem import raw, vk
 from extmem.api import Device
-from extmem.devices.backend import FdFacts
-from extmem.devices.vulkan.fd_check import Prover
+from extmem.devices.types import ExaminedFd
+from extmem.devices.vulkan.fd_check import FdCheck
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan import Manners
 from tests.behaviours.steps import FD, SIZE, W32, by_name, export, fd, import_fd, import_win32, nt
@@ -95,8 +95,11 @@ def test_a_bad_fd_never_reaches_the_device_in_use(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in BAD if kind not in ("-1", "closed")])
 def test_the_proof_alone_keeps_it_away_too(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Prover, "inspect", lambda self, fd, handle_type: FdFacts("file", self_describing=False))
-    monkeypatch.setattr(Prover, "measure", lambda self, fd, *rest: None)
+    def examine(self: FdCheck, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        return ExaminedFd(fd, handle_type, "file", self_describing=False)
+
+    monkeypatch.setattr(FdCheck, "examine", examine)
+    monkeypatch.setattr(FdCheck, "check_content", lambda self, request: None)
     with with_manners(bad_fd_poisons=True) as (fake, device), bad_fd(kind) as fd_number:
         with pytest.raises(extmem.DriverError, match="tried on a device of its own"):
             import_fd(device, fd_number)
@@ -105,8 +108,9 @@ def test_the_proof_alone_keeps_it_away_too(kind: str, monkeypatch: pytest.Monkey
 
 
 def test_planted_missing_proof_poisons_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests above can fail: without the proof a bad fd reaches the device, and nothing works any more."""
-    monkeypatch.setattr(Prover, "prove", lambda self, *told: None)
+    """The tests above can fail: without these checks a bad fd reaches the device, and nothing works any more."""
+    monkeypatch.setattr(FdCheck, "check_content", lambda self, request: None)
+    monkeypatch.setattr(FdCheck, "prove", lambda self, request: None)
     with with_manners(bad_fd_poisons=True) as (fake, device), bad_fd("looks like one") as fd_number:
         with pytest.raises(extmem.OutOfMemoryError):
             import_fd(device, fd_number)
@@ -152,7 +156,7 @@ def test_too_short_a_file_is_refused(kind: str) -> None:
 
 
 def test_planted_missing_measure_lets_a_short_file_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Prover, "measure", lambda self, fd, *rest: None)
+    monkeypatch.setattr(FdCheck, "check_content", lambda self, request: None)
     with with_manners(short_files_pass=True) as (_, device), bad_fd("looks like one, empty") as fd_number:
         import_fd(device, os.dup(fd_number)).close()
 

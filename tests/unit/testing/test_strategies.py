@@ -6,8 +6,7 @@ from hypothesis import given, settings
 
 import extmem
 from extmem import vk
-from extmem.objects import Refused, Status, resolve_name
-from extmem.objects.access import map_generic
+from extmem.objects import MEMORY, Refused, Status, resolve_name
 from extmem.testing import strategies
 
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
@@ -31,8 +30,8 @@ def test_any_name_resolves_or_is_refused_for_its_shape(name: str) -> None:
 
 @given(strategies.access_masks())
 def test_generic_bits_never_survive_their_mapping(mask: int) -> None:
-    mapped = map_generic(mask)
-    assert not mapped & 0xF000_0000 and map_generic(mapped) == mapped
+    mapped = MEMORY.map_generic(mask)
+    assert not mapped & 0xF000_0000 and MEMORY.map_generic(mapped) == mapped
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,7 +1,7 @@
-"""Size, alignment and every field's offset: cffi's view against a C compiler's answer for the real headers.
+"""Size, alignment and every field's offset: cffi's layout is compared with that of a C compiler from the real headers.
 
-The committed answer (`tests/fixtures/layout/layout.json`, written by `python -m codegen layout` alone) serves where
-there is no compiler. Where the compiler and the headers are there, it is asked again.
+The committed layout (`tests/fixtures/layout/layout.json`, written by `python -m codegen layout` only) is used if there
+is no compiler. If there are a compiler and headers, it is compiled again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def test_the_compiler_of_this_machine_agrees(kept: dict[str, dict[str, Any]]) ->
 
 
 def test_a_wrong_width_would_be_seen(kept: dict[str, dict[str, Any]]) -> None:
-    """The planted fault: had DWORD been 64 bits, as `unsigned long` is on Linux, the comparison would fail."""
+    """The planted fault: with a DWORD of 64 bits, as `unsigned long` is on Linux, the comparison fails."""
     from cffi import FFI
 
     ffi = FFI()

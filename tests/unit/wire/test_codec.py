@@ -13,13 +13,13 @@ from extmem.objects import Part, PayloadRow, Share
 
 TICKET = bytes(range(16))
 REQUESTS: list[wire.Request] = [
-    wire.Hello(2, True, TICKET, 7, 8, 12),
-    wire.Export(1, b"self-description", 1, "frames", 0x80000001, "D:(A;;GA;;;WD)", True, False, 7),
-    wire.Export(1, b"", 2, None, 0, None, False, True),
-    wire.ImportName("naïve ☃ name", 0x02000000),
-    wire.ImportHandle(4),
-    wire.ImportKmt(0x40000042),
-    wire.Free(1, 2**62),
+    wire.Hello(3, True, TICKET, 7, 8, 12),
+    wire.Export(1, 1, 1, b"self-description", 1, "frames", 0x80000001, "D:(A;;GA;;;WD)", True, False, 7, (1, 2)),
+    wire.Export(1, 1, 1, b"", 2, None, 0, None, False, True),
+    wire.ImportName("naïve ☃ name", 0x02000000, 1),
+    wire.ImportHandle(4, 1),
+    wire.ImportKmt(0x40000042, 1),
+    wire.Release(1, 2**62),
     wire.GetHandle(1),
     wire.OpenHandle("x", 1, True),
     wire.CloseHandle(8, 0),
@@ -29,7 +29,7 @@ REQUESTS: list[wire.Request] = [
     wire.QueryHandle(4),
     wire.SetFlags(4, 3, 1),
     wire.KmtAlive(2),
-    wire.Offer(memory=3),
+    wire.Offer(reference=3),
     wire.Claim(TICKET),
     wire.BindOffer(TICKET),
     wire.Withdraw(TICKET),
@@ -41,8 +41,10 @@ REQUESTS: list[wire.Request] = [
     wire.Hold(4),
     wire.ListHandles(12),
     wire.Follow(bytes(32)),
-    wire.AnnounceRecord(b"record", b"d", True),
-    wire.AnnounceMemory(1, 5, 6, True, 0xF0001, True),
+    wire.AttachFds(),
+    wire.FetchFds(5, 2, 253),
+    wire.AnnounceRecord(b"record", b"d", 1, True),
+    wire.AnnounceReference(1, 5, 6, True, 0xF0001, True),
     wire.AnnounceHandle(4, 5, 6, 0x20001, True, False),
     wire.AnnounceTicket(TICKET, "handle", 5, 6, 1, True),
     wire.AnnounceTicket(TICKET, "kmt", 5, 0, 1, False),
@@ -54,8 +56,8 @@ REPLIES: list[wire.Reply] = [
     wire.Done(),
     wire.Value(2**63 - 1),
     wire.Exported(1, 5, 6, 0xF0001, 0, False, b"d", b"record"),
-    wire.Imported(300, 2, b"facts"),
-    wire.Handle(4, 5, 6, 1, True, False, 1, 1, b"d", b"record"),
+    wire.Imported(300, 1, b"facts"),
+    wire.Handle(4, 5, 6, 1, True, False, 2, 1, b"d", b"record"),
     wire.HandleState(True, False, 1, 6, "", "DxgkSharedResource", 1, 3),
     wire.Ticket(TICKET),
     wire.Kmt(0xC0000002),
@@ -64,6 +66,8 @@ REPLIES: list[wire.Reply] = [
     wire.BrokerState(1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13),
     wire.Channel(),
     wire.RecordBack(5, 0, True),
+    wire.Fds(7),
+    wire.Attached(),
     wire.Refusal(0xC0000034, "No live object is named 'x'."),
     wire.Fault("you broke the format"),
 ]
@@ -111,18 +115,18 @@ def test_a_request_is_no_reply(message: wire.Request) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        wire.ImportName("x" * 601, 0),
-        wire.ImportName("x", 1 << 32),
-        wire.ImportName("x", -1),
-        wire.Export(1, b"d" * 4097, 1, None, 0, None, False, False),
-        wire.Export(256, b"", 1, None, 0, None, False, False),
-        wire.Export(1, b"", 1, None, 0, "D" * 4201, False, False),
+        wire.ImportName("x" * 601, 0, 1),
+        wire.ImportName("x", 1 << 32, 1),
+        wire.ImportName("x", -1, 1),
+        wire.Export(1, 1, 1, b"d" * 4097, 1, None, 0, None, False, False),
+        wire.Export(1, 256, 1, b"", 1, None, 0, None, False, False),
+        wire.Export(1, 1, 1, b"", 1, None, 0, "D" * 4201, False, False),
         wire.Claim(b"short"),
         wire.Claim(bytes(17)),
-        wire.Free(-1),
-        wire.Free(1 << 63),
+        wire.Release(-1),
+        wire.Release(1 << 63),
         wire.Inherit(tuple(range(1025))),
-        wire.AnnounceRecord(b"r" * 7201, b""),
+        wire.AnnounceRecord(b"r" * 7201, b"", 1),
         wire.Hello(2, False, bytes(17)),
     ],
     ids=repr,
@@ -133,13 +137,27 @@ def test_values_beyond_their_bounds_are_refused(message: wire.Request) -> None:
 
 
 LONGEST_FACTS = wire.ImportFacts(
-    2, 2**62, 2**62, 2**32 - 1, 2**32 - 1, True, 1, "\U00010000" * 600, b"d" * 4096, b"r" * 7200, 2**62
+    2,
+    2**62,
+    2**62,
+    2**32 - 1,
+    2**32 - 1,
+    True,
+    255,
+    255,
+    4096,
+    (255,) * 8,
+    "\U00010000" * 600,
+    b"d" * 4096,
+    b"r" * 7200,
+    2**62,
+    2**62,
 )
 
 
 LONGEST_RECORD = wire.HolderRecord(
     2**62, 2**62, "\U00010000" * 600, 2**32 - 1, "D" * 4200, True, 2**62, 2**32 - 1, 2**32 - 1, True, 255, 255,
-    2**32 - 1, True, 2**62, 2**32 - 1, 2**62, 2**62, bytes(16),
+    4096, (255,) * 8, 255, 2**32 - 1, True, 2**62, 2**32 - 1, bytes(16), bytes(16),
 )  # fmt: skip
 
 
@@ -154,12 +172,12 @@ def test_the_longest_facts_come_back_as_they_were() -> None:
 
 def test_the_longest_legal_messages_fit_into_a_packet() -> None:
     longest = [
-        wire.Export(1, b"d" * 4096, 1, "\U00010000" * 600, 0, "D" * 4200, False, False, 2**62),
-        wire.Imported(2**62, 2, wire.encode(LONGEST_FACTS)),
-        wire.Handle(2**62, 2**62, 2**62, 1, True, True, 2, 1, b"d" * 4096, b"r" * 7200, 2**62),
+        wire.Export(1, 1, 1, b"d" * 4096, 1, "\U00010000" * 600, 0, "D" * 4200, False, False, 2**62, (2,) * 8),
+        wire.Imported(2**62, 253, wire.encode(LONGEST_FACTS)),
+        wire.Handle(2**62, 2**62, 2**62, 1, True, True, 2, 4096, b"d" * 4096, b"r" * 7200),
         wire.Handles(tuple([2**62] * 1024)),
         wire.Refusal(0xC0000034, "\U00010000" * 3000),
-        wire.AnnounceRecord(b"r" * 7200, b"d" * 4096, True),
+        wire.AnnounceRecord(b"r" * 7200, b"d" * 4096, 1, True),
     ]
     assert all(len(wire.encode(message)) <= wire.MAX_MESSAGE for message in longest)
 
@@ -169,23 +187,38 @@ def test_fds_of_says_how_many_descriptors_belong_to_it(message: wire.Request | w
     carriers = (
         wire.Export, wire.AnnounceRecord, wire.BindOffer, wire.SnapshotFile, wire.Channel, wire.Imported, wire.Handle,
     )  # fmt: skip
-    carries = isinstance(message, carriers)
+    count = int(isinstance(message, carriers))
     if isinstance(message, wire.Duplicate):
-        carries = message.into
+        count = message.into
     if isinstance(message, wire.AnnounceTicket):
-        carries = message.bound
-    assert wire.fds_of(message) == int(carries)
+        count = message.bound
+    if isinstance(message, wire.AttachFds):
+        count = wire.MAX_FDS
+    if isinstance(message, wire.Fds):
+        count = message.count
+    assert wire.fds_of(message) == count
+
+
+@pytest.mark.parametrize(
+    ("handles", "first", "last"), [(1, 1, 1), (252, 252, 252), (253, 253, 253), (254, 253, 1), (4096, 253, 48)]
+)
+def test_many_handles_go_in_parts(handles: int, first: int, last: int) -> None:
+    """A request brings the last ones, after `AttachFds`; a reply the first ones, before `FetchFds`."""
+    assert wire.fds_of(wire.Export(1, 1, handles, b"", 1, None, 0, None, False, False)) == last
+    assert wire.fds_of(wire.AnnounceRecord(b"", b"", handles)) == last
+    assert wire.fds_of(wire.Handle(4, 5, 6, 1, True, False, 2, handles, b"", b"")) == first
+    assert (handles - last) % wire.fds_of(wire.AttachFds()) == 0
 
 
 def test_an_import_of_what_the_client_has_already_carries_no_descriptor() -> None:
     assert wire.fds_of(wire.Imported(1, 0, b"")) == 0
-    assert wire.fds_of(wire.Handle(4, 5, 6, 1, True, False, 0, 1, b"d", b"record")) == 0
+    assert wire.fds_of(wire.Handle(4, 5, 6, 1, True, False, 0, 300, b"d", b"record")) == 0
 
 
-@given(st.integers(0, 2**63 - 1), st.integers(0, 2), st.binary(max_size=1000))
-def test_head_number_mode_and_facts_are_the_encoded_import(memory: int, mode: int, facts: bytes) -> None:
-    spliced = wire.IMPORTED_HEAD + wire.encode(memory) + bytes([mode]) + wire.encode(facts)
-    assert spliced == wire.encode(wire.Imported(memory, mode, facts))
+@given(st.integers(0, 2**63 - 1), st.integers(0, wire.MAX_FDS), st.binary(max_size=1000))
+def test_head_number_count_and_facts_are_the_encoded_import(reference: int, fds: int, facts: bytes) -> None:
+    spliced = wire.IMPORTED_HEAD + wire.encode(reference) + wire.encode(fds) + wire.encode(facts)
+    assert spliced == wire.encode(wire.Imported(reference, fds, facts))
 
 
 @given(st.binary(max_size=200))

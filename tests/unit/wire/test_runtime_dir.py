@@ -14,6 +14,7 @@ import pytest
 from extmem.errors import OutOfMemoryError, UnsupportedError
 from extmem.manager.linux import launch
 from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
+from tests.broker_files import SOCKET, START_LOCK
 
 
 def test_the_first_variable_that_is_set_decides(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_a_circle_of_links_and_too_long_a_name_are_refused(tmp_path: Path) -> No
 
 
 def test_one_without_a_parent_is_refused(tmp_path: Path) -> None:
-    assert "cannot be made" in refusal(tmp_path / "no" / "where")
+    assert "cannot be created" in refusal(tmp_path / "no" / "where")
 
 
 def test_a_missing_one_is_none_and_is_not_made(tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_who_replaces_the_directory_after_the_look_is_not_connected_to(swapped: 
     directory, opened, moved = swapped
     assert launch._connect_in(directory, opened, 1) is None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as ours:
-        ours.bind(os.fspath(moved / "broker.sock"))
+        ours.bind(os.fspath(moved / SOCKET))
         ours.listen()
         found = launch._connect_in(directory, opened, 1)
         assert found is not None
@@ -229,7 +230,7 @@ def test_who_replaces_the_directory_after_the_look_is_not_connected_to(swapped: 
 def test_who_replaces_the_directory_after_the_look_gets_no_lock(swapped: tuple[RuntimeDir, int, Path]) -> None:
     directory, opened, moved = swapped
     launch._lock(directory, opened, time.monotonic() + 5).close()
-    assert (moved / "start.lock").exists() and not directory.start_lock.exists()
+    assert (moved / START_LOCK).exists() and not directory.start_lock.exists()
 
 
 def test_too_many_open_files_is_what_this_process_lacks(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from extmem.errors import PeerGoneError, PeerProtocolError
 from extmem.testing.leaks import descriptors
-from extmem.wire import MAX_MESSAGE, transport
+from extmem.wire import MAX_FDS, MAX_MESSAGE, transport
 
 SO_TIMESTAMP = 29  # asm-generic/socket.h
 Pair = tuple[socket.socket, socket.socket]
@@ -46,7 +46,7 @@ def rights(*fds: int) -> list[tuple[int, int, bytes]]:
 
 def test_a_packet_without_descriptor_arrives_whole(pair: Pair) -> None:
     transport.send(pair[0], b"hello")
-    assert transport.receive(pair[1]) == (b"hello", None, None)
+    assert transport.receive(pair[1]) == (b"hello", None)
 
 
 def test_a_packet_of_the_greatest_length_arrives_whole(pair: Pair) -> None:
@@ -142,10 +142,10 @@ def test_control_data_of_another_kind_is_an_error_and_the_descriptor_is_closed(
 def test_the_senders_credentials_come_where_they_are_asked_for(pair: Pair, file: int) -> None:
     pair[1].setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     transport.send(pair[0], b"me", file)
-    packet = transport.receive(pair[1], credentials=True)
-    assert packet is not None and packet[1] is not None
+    packet = transport.receive_many(pair[1], credentials=True)
+    assert packet is not None and len(packet[1]) == 1
     assert packet[2] == (os.getpid(), os.getuid(), os.getgid())
-    packet[1].close()
+    packet[1][0].close()
 
 
 def test_nothing_to_read_now_is_a_blocking_error(pair: Pair) -> None:
@@ -164,7 +164,7 @@ def test_a_peer_that_hung_up_is_none_to_receive_and_gone_to_send(pair: Pair) -> 
 def test_what_was_sent_before_the_hang_up_is_still_read(pair: Pair) -> None:
     transport.send(pair[0], b"last words")
     pair[0].close()
-    assert transport.receive(pair[1]) == (b"last words", None, None)
+    assert transport.receive(pair[1]) == (b"last words", None)
     assert transport.receive(pair[1]) is None
 
 
@@ -184,3 +184,45 @@ def test_who_connected_is_told_by_the_kernel(pair: Pair) -> None:
     assert transport.credentials_of(pair[0]) == (os.getpid(), os.getuid(), os.getgid())
     assert transport.uid_of(pair[0]) == os.getuid()
     assert transport.groups_of(pair[0]) == frozenset(os.getgroups())
+
+
+@pytest.mark.parametrize("count", [1, 2, 252, MAX_FDS])
+def test_many_descriptors_arrive_owned_in_order_and_not_inheritable(pair: Pair, count: int) -> None:
+    files = [os.memfd_create(f"{number}") for number in range(count)]
+    transport.send_many(pair[0], b"many", files)
+    packet = transport.receive_many(pair[1])
+    assert packet is not None and packet[0] == b"many"
+    for one, file in zip(packet[1], files, strict=True):
+        assert os.path.samestat(os.fstat(one.fd), os.fstat(file)) and not os.get_inheritable(one.fd)
+        os.close(file)
+
+
+def test_the_kernel_sends_no_more_than_so_many(pair: Pair, file: int) -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        transport.send_many(pair[0], b"too many", [file] * (MAX_FDS + 1))
+
+
+@pytest.mark.parametrize("room", [0, 1, 5])
+def test_descriptors_that_do_not_all_fit_into_this_process_are_all_closed(pair: Pair, file: int, room: int) -> None:
+    """The kernel reports it as truncation; the peer has done nothing wrong."""
+    transport.send_many(pair[0], b"ten", [file] * 10)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(file)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + room, hard))
+    try:
+        with pytest.raises(OSError, match="too many open files") as caught:
+            transport.receive_many(pair[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE
+
+
+def test_a_disposer_gets_the_descriptors_of_a_broken_packet(pair: Pair, file: int) -> None:
+    disposed: list[int] = []
+    pair[0].sendmsg([b"x" * (MAX_MESSAGE + 1)], rights(file, file))
+    with pytest.raises(PeerProtocolError, match="longer than"):
+        transport.receive_many(pair[1], dispose=disposed.append)
+    assert len(disposed) == 2
+    for fd in disposed:
+        os.close(fd)

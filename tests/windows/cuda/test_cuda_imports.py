@@ -8,8 +8,8 @@ import pytest
 import extmem
 from extmem import errors, raw, vk
 from extmem.api import Device, DeviceMemory
-from extmem.devices.backend import Origin
 from extmem.devices.cuda.backend import CudaBackend
+from extmem.devices.types import Origin
 from extmem.handles import KmtHandle, NtHandle
 from extmem.handles._win32 import calls
 from extmem.manager import manager

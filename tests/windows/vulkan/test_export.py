@@ -89,8 +89,8 @@ def test_asking_twice_would_be_seen(device: Device, fake: fake_vulkan.FakeVulkan
     """The test above can fail: a second question is a misuse."""
     with export(device) as memory:
         raw_memory = memory.holding.allocation.live  # type: ignore[attr-defined]  # the Vulkan device's own
-        device.backend.get_handle(raw_memory, int(W32)).close()  # type: ignore[attr-defined]  # as above
-        assert "is exported as NT handle again" in str(fake.misuses.pop())
+        device.backend.memories.get_handle(raw_memory, int(W32)).close()  # type: ignore[attr-defined]  # as above
+        assert "is asked for its NT handle again" in str(fake.misuses.pop())
 
 
 @pytest.mark.parametrize("inherit", [False, True])
@@ -250,5 +250,5 @@ def test_a_driver_that_gives_null_is_told_apart(device: Device, fake: fake_vulka
     fake.manners.gives_null = True
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory:
         with pytest.raises(errors.UnsupportedError, match="gave no handle"):
-            device.backend.get_handle(memory.holding.allocation.live, int(W32))  # type: ignore[attr-defined]  # its own
-    assert "which it was not made for" in str(fake.misuses.pop())
+            device.backend.memories.get_handle(memory.holding.allocation.live, int(W32))  # type: ignore[attr-defined]  # its own
+    assert "which it was not exported for" in str(fake.misuses.pop())

@@ -187,6 +187,6 @@ def churn(uuid: bytes, times: int) -> dict[str, int]:
 
 def _held(device: extmem.Device) -> tuple[int, int]:
     backend: Any = device.backend
-    with backend.gpu.current:
-        _, free, _ = backend.module.cuMemGetInfo()
+    with backend.device.gpu.current:
+        _, free, _ = backend.device.module.cuMemGetInfo()
     return int(free), len(os.listdir("/proc/self/fd"))

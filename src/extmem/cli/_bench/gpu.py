@@ -108,7 +108,7 @@ def _open_subject(quick: bool) -> _Subject:
             if payload.size <= device.facts.memory_types[payload.memory_type].heap_size // 2:
                 payloads[label] = payload
         victim = exportable(device, _SOFTWARE_VICTIM if software else _GPU_VICTIM)
-        mappable = _backend(device).host_visible[victim.memory_type]
+        mappable = _backend(device).device.host_visible[victim.memory_type]
         return _Subject(device.uuid, device.name, software, mappable, payloads, victim)
 
 
@@ -295,7 +295,7 @@ def compare_imports(library: str, payload: Payload, rounds: int) -> list[list[in
         floor = Floor(library, checked.uuid)
 
         def importing(device: extmem.Device) -> Callable[[], int]:
-            mappable = _backend(device).host_visible[payload.memory_type]
+            mappable = _backend(device).device.host_visible[payload.memory_type]
 
             def step() -> int:
                 buffer = device.create_buffer(buffer_info(payload.buffer_size, opaque))

@@ -98,7 +98,7 @@ def _holdings() -> dict[str, int]:
         "fds": descriptors_of(os.getpid()),
         "mappings": sum("/memfd:" in line for line in maps),
         "payloads": len(rows),
-        "memory objects": sum(holder.memories for holder in mine),
+        "memory objects": sum(holder.references for holder in mine),
         "handles": sum(len(holder.handles) for holder in mine),
     }
 

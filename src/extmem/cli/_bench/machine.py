@@ -41,7 +41,7 @@ def broker_of(directory: Path) -> int:
     """Return the pid of the broker that listens in this runtime directory; 0 for none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         try:
-            probe.connect(str(directory / "broker.sock"))
+            probe.connect(str(RuntimeDir(directory).socket))
         except OSError:
             return 0
         # The kernel reports the listening process: struct ucred, pid first.

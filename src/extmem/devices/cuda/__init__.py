@@ -1,13 +1,8 @@
-"""The CUDA device: NVIDIA's driver behind the `Backend` interface. This module finds what there is of it.
+"""The CUDA device: NVIDIA's driver behind the `Backend` interface. This module finds the GPUs that CUDA reports.
 
-::
-
-    cuda.bindings.driver ──> gpus ──> backend ──> vmm        (memory that CUDA makes, and others import)
-                               │         ├─────> external   (memory that Vulkan or D3D made)
-                            context      └─────> host_registration (host payloads, registered once)
-
-`cuda-bindings` is imported when somebody first looks for a CUDA device: the extra `extmem[cuda]` brings it. The primary
-context of a GPU serves all: it is retained while a device is open, and the thread's current context is left as found.
+`cuda-bindings` is imported when a CUDA device is first looked for: the extra `extmem[cuda]` brings it. The primary
+context of a GPU serves all users: it is retained while a device is open, and the current context of a thread is left
+as it was found.
 """
 
 from __future__ import annotations
@@ -15,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from extmem import optional
@@ -25,7 +21,8 @@ from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Offer
-    from extmem.devices.cuda.gpus import Gpu
+    from extmem.devices.cuda.backend import CudaBackend
+    from extmem.devices.cuda.physical import Gpu
 
 __all__ = ["WIN32_IS_NATIVE", "all_gpus", "driver_module", "forget", "missing", "offers", "replaced_by"]
 
@@ -64,7 +61,7 @@ def all_gpus() -> list[Gpu]:
             "start children with spawn, or first use CUDA in the child"
         )
     with late_imports():
-        from extmem.devices.cuda.gpus import look
+        from extmem.devices.cuda.physical import look
 
     module = driver_module()
     found = look(module)
@@ -78,12 +75,19 @@ def offers() -> list[Offer]:
     if _missing.get(pid):
         return []
     try:
-        found = [gpu.offer() for gpu in all_gpus()]
+        found = [gpu.offer(partial(_open, gpu)) for gpu in all_gpus()]
     except (UnsupportedError, DriverError, HandleStateError) as error:
         descriptor_shortage.refuse("the CUDA devices cannot be looked for")
         _missing[pid] = str(error)
         return []
     return found
+
+
+def _open(gpu: Gpu) -> CudaBackend:
+    with late_imports():
+        from extmem.devices.cuda.backend import CudaBackend
+
+    return CudaBackend(gpu)
 
 
 def missing() -> str:

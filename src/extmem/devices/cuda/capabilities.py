@@ -16,7 +16,7 @@ from extmem.errors import UnsupportedError
 from extmem.vk.handle_types import FROM_D3D
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.gpus import Gpu
+    from extmem.devices.cuda.physical import Gpu
 
 __all__ = ["DEVICE_TYPE", "EXPORTED", "HOST_TYPE", "Answers", "no_images"]
 

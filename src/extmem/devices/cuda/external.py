@@ -13,9 +13,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.cuda import images
+from extmem.devices.cuda import image_arrays
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
-from extmem.devices.cuda.memory import CudaAllocation, Undo, take
+from extmem.devices.cuda.memory import CudaAllocation
+from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
 from extmem.devices.fd_copies import copy_of
 from extmem.errors import DriverError, UnsupportedError
@@ -23,8 +24,8 @@ from extmem.vk.handle_types import SIZED_BY_D3D
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Origin
-    from extmem.devices.cuda.backend import CudaBackend
+    from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.types import Origin
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
@@ -49,10 +50,10 @@ _DEDICATED = 1
 class External:
     """Imports of one device."""
 
-    def __init__(self, backend: CudaBackend) -> None:
-        self._backend = backend
-        self._gpu = backend.gpu
-        cu = self._module = backend.module
+    def __init__(self, device: LogicalDevice) -> None:
+        self._device = device
+        self._gpu = device.gpu
+        cu = self._module = device.module
         attributes = cu.CUpointer_attribute
         self._asked = (
             attributes.CU_POINTER_ATTRIBUTE_CONTEXT,
@@ -114,9 +115,9 @@ class External:
                 if origin.image is None:
                     pointer = self._map(memory, origin, undo)
                 else:
-                    array = images.map_array(self._backend, memory, origin.image, origin.devices, undo)
+                    array = image_arrays.map_array(self._device, memory, origin.image, origin.devices, undo)
                 made = CudaAllocation(
-                    self._backend,
+                    self._device,
                     origin.size,
                     DEVICE_TYPE,
                     pointer,

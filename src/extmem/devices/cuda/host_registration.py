@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extmem.devices import host
-from extmem.devices.cuda.export_handle import recognisable, same_payload
+from extmem.devices.cuda.handle_types import recognisable, same_payload
 from extmem.devices.cuda.results import fail
 from extmem.errors import UnsupportedError
 from extmem.owning import Lock
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Mapping
-    from extmem.devices.cuda.gpus import Gpu
+    from extmem.devices.cuda.physical import Gpu
 
 __all__ = ["Registered", "Registrations"]
 

@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import starmap
-from operator import itemgetter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem.devices.cuda.capabilities import HOST_TYPE
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles.process_id import current_process
-from extmem.owning import Owner, do_last
+from extmem.owning import Owner
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Mapping
-    from extmem.devices.cuda.backend import CudaBackend
+    from extmem.devices.backend import Allocation, Mapping
+    from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.cuda.owners import Undo
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
-__all__ = ["CudaAllocation", "HostMapping", "Undo", "take", "undo_all"]
-
-Undo = list[tuple[Any, ...]]
-"""Calls that give back what was taken, each with its arguments, in the order of taking."""
-
-
-def undo_all(undo: Undo) -> None:
-    """Give everything back, last taken first. What these calls return is of no use: there is nothing else to do."""
-    while undo:
-        do_last(undo)
-
-
-def take(undo: Undo, step: tuple[Any, ...], call: Any, *arguments: Any, consumes: Owner | None = None) -> Any:
-    """Make a CUDA call and record what gives back what it made, in one call of C code. Its answer, CUresult first.
-
-    step: the call that gives it back, and its arguments, `...` for what was made. Where the answer is an error, nothing
-    is recorded. consumes: an owner whose thing the call takes over where it succeeds.
-    """
-    answers: list[Any] = []
-    consumed: list[Any] = []
-    calls: Iterator[Any] = map(answers.append, starmap(call, (arguments,)))
-    if consumes is not None:
-        consuming = map(consumed.append, consumes.take_one())
-        calls = zip(consuming, calls, strict=False)
-    first = map(itemgetter(1), zip(calls, (step[0],), strict=False))
-    made = (map(itemgetter(-1), answers) if value is ... else (value,) for value in step[1:])
-    undo.extend(zip(first, *made, strict=False))
-    if answers[0][0]:
-        undo.pop()
-        if consumes is not None:
-            consumes.owe(consumed)
-    return answers[0]
+__all__ = ["CudaAllocation", "HostMapping", "ours"]
 
 
 class HostMapping(NamedTuple):
@@ -71,7 +39,7 @@ class CudaAllocation(Owner):
         "_hold",
         "_payload",
         "array",
-        "backend",
+        "device",
         "exports",
         "keep_alive",
         "mapping",
@@ -86,7 +54,7 @@ class CudaAllocation(Owner):
 
     def __init__(
         self,
-        backend: CudaBackend,
+        device: LogicalDevice,
         size: int,
         memory_type_index: int,
         pointer: int,
@@ -98,8 +66,8 @@ class CudaAllocation(Owner):
         writable: bool = True,
     ) -> None:
         super().__init__()
-        self.backend = backend
-        self._hold = backend.hold()
+        self.device = device
+        self._hold = device.hold()
         self.size = size
         self.memory_type_index = memory_type_index
         self.pointer = pointer
@@ -119,7 +87,7 @@ class CudaAllocation(Owner):
         self.writable = writable
         self._payload = payload
         self._fd = fd
-        self.owe(backend.gpu.when_lost(undo, self._hold, backend))
+        self.owe(device.gpu.when_lost(undo, self._hold, device))
 
     @property
     def live(self) -> int:
@@ -139,7 +107,7 @@ class CudaAllocation(Owner):
         self._check_open()
         if self._payload is not None:
             return self._payload.fd if self._payload.fd >= 0 else None
-        with self.backend.making:
+        with self.device.making:
             if self._fd is None and self.exports is not None:
                 self._fd = self.exports()
             return self._fd.fd if self._fd is not None else None
@@ -168,7 +136,7 @@ class CudaAllocation(Owner):
         self._check_open()
         if self.mapping is None:
             raise UnsupportedError(
-                f"the host cannot see memory type {self.memory_type_index} of {self.backend.name} by CUDA; use "
+                f"the host cannot see memory type {self.memory_type_index} of {self.device.name} by CUDA; use "
                 "memory.torch(), cupy() or jax() on the GPU, or memory.read() and memory.write()",
                 requires_one_of=["a GPU array", "DeviceMemory.read and write"],
             )
@@ -180,9 +148,9 @@ class CudaAllocation(Owner):
 
     def give_back(self) -> None:
         """See `Owner`. In a forked child only what is the child's own is given back."""
-        backend = self.backend
-        if backend.pid == current_process.pid:
-            backend.gpu.undo(self.undo)
+        device = self.device
+        if device.pid == current_process.pid:
+            device.gpu.undo(self.undo)
         self.forget()
         super().give_back()
         self.pointer, self.array, self.exports, self.keep_alive = 0, None, None, None
@@ -192,10 +160,17 @@ class CudaAllocation(Owner):
             self._payload.close()
         self.mapping = None
         self._hold.release()
-        if backend.closing:
-            backend.end()
+        if device.closing:
+            device.end()
 
     @property
     def is_host_memory(self) -> bool:
         """Whether its bytes are the host's."""
         return self.memory_type_index == HOST_TYPE
+
+
+def ours(allocation: Allocation) -> CudaAllocation:
+    """The allocation as a CUDA device's. Errors: TypeError for another device's."""
+    if not isinstance(allocation, CudaAllocation):
+        raise TypeError(f"{allocation!r} is not an allocation of a CUDA device")
+    return allocation

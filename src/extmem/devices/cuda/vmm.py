@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
-from extmem.devices.cuda.export_handle import ATTRIBUTE, KIND, WORDS, Terms, make_private
-from extmem.devices.cuda.memory import CudaAllocation, Undo, take
+from extmem.devices.cuda.handle_types import ATTRIBUTE, KIND, WORDS, Terms, make_private
+from extmem.devices.cuda.memory import CudaAllocation
+from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
 from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
 from extmem.owning import OwnedDescriptor, OwnedFd
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaBackend
+    from extmem.devices.cuda.logical import LogicalDevice
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
 
@@ -35,11 +36,11 @@ PRODUCER = "cuda-vmm"
 class Vmm:
     """cuMemCreate, cuMemMap and their kin for one device."""
 
-    def __init__(self, backend: CudaBackend) -> None:
-        self._backend = backend
-        self._gpu = backend.gpu
-        self._module = backend.module
-        self._kind = getattr(backend.module.CUmemAllocationHandleType, KIND)
+    def __init__(self, device: LogicalDevice) -> None:
+        self._device = device
+        self._gpu = device.gpu
+        self._module = device.module
+        self._kind = getattr(device.module.CUmemAllocationHandleType, KIND)
 
     @cached_property
     def granularity(self) -> int:
@@ -97,7 +98,7 @@ class Vmm:
             self._check(result, "cuMemCreate", f"{whole} bytes")
             pointer = self._map(handle, whole, undo, writable=True)
             identity = secrets.randbits(63) | 1 if shared else 0
-            made = CudaAllocation(self._backend, size, DEVICE_TYPE, pointer, undo, identity=identity)
+            made = CudaAllocation(self._device, size, DEVICE_TYPE, pointer, undo, identity=identity)
         except BaseException:
             self._gpu.undo(undo)
             raise
@@ -128,7 +129,7 @@ class Vmm:
             whole = self._measure(handle, address, size)
             fd = self.export(handle)
             identity = secrets.randbits(63) | 1
-            made = CudaAllocation(self._backend, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
+            made = CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
         except _NotOneError as error:
             self._gpu.undo(undo)
             raise UnsupportedError(
@@ -187,7 +188,7 @@ class Vmm:
         Errors: DriverError; UnsupportedError where the memory was not made for that.
         """
         owned = OwnedDescriptor()
-        result, made = owned.answered_by(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
+        result, made = owned.own_result_of(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 "cuMemExportToShareableHandle: this memory was made without a shareable handle type",
@@ -196,7 +197,7 @@ class Vmm:
         self._check(result, "cuMemExportToShareableHandle")
         try:
             make_private(owned.fd)
-            return owned.raised()
+            return owned.above_standard_streams()
         except OSError as error:
             owned.settle()
             raise OutOfMemoryError(
@@ -228,7 +229,7 @@ class Vmm:
             self._same_device(handle, device_name)
             pointer = self._map(handle, whole, undo, writable=writable)
             made = CudaAllocation(
-                self._backend,
+                self._device,
                 size,
                 DEVICE_TYPE,
                 pointer,

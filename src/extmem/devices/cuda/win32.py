@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("these are Windows's security descriptors; extmem.devices.cuda.export_handle picks what there is")
+    raise ImportError("these are Windows's security descriptors; extmem.devices.cuda.handle_types picks what there is")
 
 import ctypes
 from contextlib import suppress

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from extmem.devices import descriptor_shortage
@@ -26,14 +27,16 @@ if TYPE_CHECKING:
     from extmem.devices.backend import Offer
     from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.devices.vulkan.instance import Instance
-    from extmem.devices.vulkan.native import Native
+    from extmem.devices.vulkan.logical import LogicalDevice
+    from extmem.devices.vulkan.memory import Memories
+    from extmem.devices.vulkan.physical import PhysicalDevice
 
 __all__ = [
     "WIN32_IS_NATIVE",
     "forget",
     "loaded_by",
+    "memories_of",
     "missing",
-    "native_sharing",
     "new_loader",
     "offers",
     "shared_instance",
@@ -50,17 +53,19 @@ _make_loader: Callable[[], Any] | None = None
 
 if sys.platform == "win32":
 
-    def native_sharing(backend: VulkanBackend) -> Native | None:
-        """What shares that device's memory by the driver's own Win32 handles."""
-        from extmem.devices.vulkan.win32 import Win32Sharing
+    def memories_of(device: LogicalDevice) -> Memories:
+        """The memory part of a backend: drivers of Windows share by Win32 handles of their own."""
+        from extmem.devices.vulkan.win32 import Win32Memories
 
-        return Win32Sharing(backend)
+        return Win32Memories(device)
 
 else:
 
-    def native_sharing(backend: VulkanBackend) -> Native | None:
-        """None: on this system sharing is the object manager's, over the driver's fds."""
-        return None
+    def memories_of(device: LogicalDevice) -> Memories:
+        """The memory part of a backend: sharing is the object manager's, over the driver's fds."""
+        from extmem.devices.vulkan.memory import Memories
+
+        return Memories(device)
 
 
 def new_loader() -> Any:
@@ -94,7 +99,7 @@ def offers() -> list[Offer]:
     try:
         for physical in shared_instance().physical_devices():
             try:
-                found.append(physical.offer())
+                found.append(physical.offer(partial(_open, physical)))
             except (UnsupportedError, DriverError) as error:
                 problems.append(str(error))  # and the next one may be fine
     except (UnsupportedError, DriverError) as error:
@@ -107,6 +112,13 @@ def offers() -> list[Offer]:
     )
     _missing[pid] = "" if found else said
     return found
+
+
+def _open(physical: PhysicalDevice) -> VulkanBackend:
+    with late_imports():
+        from extmem.devices.vulkan.backend import VulkanBackend
+
+    return VulkanBackend(physical)
 
 
 def missing() -> str:

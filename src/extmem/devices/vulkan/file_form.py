@@ -86,7 +86,7 @@ class Form(NamedTuple):
         if length < size + self.besides:
             return f"a file of {length} bytes, and a payload of {size} bytes takes {size + self.besides}"
         for part, seen, where in ((self.head, head, 0), (self.tail, tail, length - self.tail.size)):
-            at = part.differs(seen, length, size)
+            at = part.differs(seen, length, size) if part.size else -1
             if at >= 0:
                 return f"a file whose byte {where + at}, which is not the payload's, differs from the driver's own"
         return ""

@@ -13,7 +13,7 @@ from extmem.vk.formats import format_name
 from extmem.vk.modifiers import EXTENSION, MEMORY_PLANES
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.backend import VulkanBackend
+    from extmem.devices.vulkan.logical import LogicalDevice
     from extmem.devices.vulkan.physical import PhysicalDevice
 
 __all__ = ["format_properties", "resolved"]
@@ -39,7 +39,7 @@ def format_properties(device: PhysicalDevice, vk_format: int) -> vk.FormatProper
 
 
 def resolved(
-    backend: VulkanBackend, raw: int, info: vk.ImageCreateInfo
+    device: LogicalDevice, raw: int, info: vk.ImageCreateInfo
 ) -> tuple[vk.ImageCreateInfo, tuple[vk.SubresourceLayout, ...]]:
     """What the identical image is made from, wherever, and where the memory planes of this one lie.
 
@@ -48,18 +48,18 @@ def resolved(
     """
     answer = ffi.new("VkImageDrmFormatModifierPropertiesEXT *")
     answer.sType = _PROPERTIES
-    backend.check(
-        backend.commands.vkGetImageDrmFormatModifierPropertiesEXT(backend.handle, raw, answer),
+    device.check(
+        device.commands.vkGetImageDrmFormatModifierPropertiesEXT(device.handle, raw, answer),
         "vkGetImageDrmFormatModifierPropertiesEXT",
     )
     modifier = int(answer.drmFormatModifier)
-    listed = vk.find(backend.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
+    listed = vk.find(device.physical.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
     known = listed.drm_format_modifier_properties if listed is not None else ()
     count = next((int(m.drm_format_modifier_plane_count) for m in known if m.drm_format_modifier == modifier), 1)
-    planes = tuple(_plane(backend, raw, aspect) for aspect in MEMORY_PLANES[:count])
+    planes = tuple(_plane(device, raw, aspect) for aspect in MEMORY_PLANES[:count])
     if any(_overlap(one, other) for one, other in itertools.pairwise(sorted(planes, key=lambda plane: plane.offset))):
         raise UnsupportedError(
-            f"{backend.name} states places that overlap for the {count} memory planes of "
+            f"{device.name} states places that overlap for the {count} memory planes of "
             f"{format_name(int(info.format))} with modifier {modifier:#x}, so that nobody could make the "
             "same image; use a format in one plane",
             requires_one_of=["a format in one plane", "another modifier", "ImageTiling.LINEAR"],
@@ -81,9 +81,9 @@ def _overlap(one: vk.SubresourceLayout, other: vk.SubresourceLayout) -> bool:
     return one.offset + one.size > other.offset
 
 
-def _plane(backend: VulkanBackend, raw: int, aspect: int) -> vk.SubresourceLayout:
+def _plane(device: LogicalDevice, raw: int, aspect: int) -> vk.SubresourceLayout:
     asked, answer = to_c(vk.ImageSubresource(vk.ImageAspectFlagBits(aspect))), ffi.new("VkSubresourceLayout *")
-    backend.commands.vkGetImageSubresourceLayout(backend.handle, raw, asked.cdata, answer)
+    device.commands.vkGetImageSubresourceLayout(device.handle, raw, asked.cdata, answer)
     return from_c(vk.SubresourceLayout, answer)
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import vk
-from extmem.devices.backend import DeviceIdentity, Offer
+from extmem.devices.backend import Offer
+from extmem.devices.types import DeviceIdentity
 from extmem.devices.vulkan import capabilities, modifiers
 from extmem.devices.vulkan.results import fail
-from extmem.owning import late_imports
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.backend import VulkanBackend
+    from extmem.devices.backend import Backend
     from extmem.devices.vulkan.instance import Instance
 
 __all__ = ["PhysicalDevice", "QueueFamily"]
@@ -66,16 +66,9 @@ class PhysicalDevice:
         self.commands.vkGetPhysicalDeviceProperties(self.handle, plain)
         return int(plain.apiVersion) >= _VULKAN_1_1
 
-    def offer(self) -> Offer:
-        """This device as one that can be opened."""
-        return Offer("vulkan", self.identity, _RANKS.get(self.device_type, _LAST), self.open, lambda: _Answers(self))
-
-    def open(self) -> VulkanBackend:
-        """Make a VkDevice. The caller closes it."""
-        with late_imports():
-            from extmem.devices.vulkan.backend import VulkanBackend
-
-        return VulkanBackend(self)
+    def offer(self, opening: Callable[[], Backend]) -> Offer:
+        """This device as one that can be opened. opening: creates a VkDevice of it."""
+        return Offer("vulkan", self.identity, _RANKS.get(self.device_type, _LAST), opening, lambda: _Answers(self))
 
     @cached_property
     def _properties(self) -> vk.PhysicalDeviceProperties2:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("these are the handles of Windows's drivers; extmem.devices.vulkan.native picks them there")
+    raise ImportError("these are the handles of Windows's drivers; extmem.devices.vulkan picks them there")
 
 import contextlib
 from collections.abc import Iterator
@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices.vulkan.capabilities import WIN32_EXTENSION
-from extmem.devices.vulkan.memory import VulkanAllocation
-from extmem.devices.vulkan.owners import VkObject
+from extmem.devices.vulkan.memory import Memories, VulkanAllocation
 from extmem.devices.vulkan.results import fail
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
@@ -29,22 +28,21 @@ from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.manager.windows import driver_memory, status_errors
 from extmem.manager.windows.security_descriptors import security_descriptor
-from extmem.objects import FLAG_INHERIT, Status, describe, error_for
+from extmem.objects import FLAG_INHERIT, MEMORY, Status, error_for
 from extmem.owning import OwnedDescriptor, OwnedFd
 from extmem.vk.abi import ffi, to_c
 from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.backend import VulkanBackend
-    from extmem.sharing.payload import Win32Payload
+    from extmem.devices.types import ImportRequest
+    from extmem.sharing.payload import PayloadFd, Win32Payload
     from extmem.sharing.terms import ShareTerms
     from extmem.vk.abi import CStruct
 
-__all__ = ["Win32Sharing"]
+__all__ = ["Win32Memories"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_ALLOCATE = int(vk.StructureType.MEMORY_ALLOCATE_INFO)
 _NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 _OPAQUE = _NT | _KMT
 _LOW = 0xFFFF_FFFF
@@ -52,42 +50,46 @@ _OF_DEAD_NUMBERS = (vk.Result.ERROR_OUT_OF_HOST_MEMORY, vk.Result.ERROR_INVALID_
 """What drivers answer to a KMT number that is none."""
 
 
-class Win32Sharing:
-    """How one device's memory is shared."""
-
-    def __init__(self, backend: VulkanBackend) -> None:
-        self._backend = backend
+class Win32Memories(Memories):
+    """vkAllocateMemory and vkGetMemoryWin32HandleKHR of one VkDevice."""
 
     # Export.
 
     def allocate(
-        self, size: int, memory_type_index: int, types: int, dedicated: NativeResource | None, terms: ShareTerms | None
+        self,
+        size: int,
+        memory_type_index: int,
+        descriptor: bytes,
+        *,
+        handle_types: int = 0,
+        dedicated: NativeResource | None = None,
+        terms: ShareTerms | None = None,
     ) -> VulkanAllocation:
-        """See `Native`.
+        """See `Backend`. Memory that is exported gets the name, rights and security of `terms`.
 
-        terms: None for everyday memory that nobody has asked to share yet; its handles are to lead to its description.
+        terms: None for memory of the high-level API that is not shared yet; its handles lead to its description.
         Errors: NameTakenError, ObjectTypeError, NameInvalidError, SecurityDescriptorError before the driver is asked;
         DriverError, OutOfMemoryError.
         """
-        backend = self._backend
-        name = terms.name if terms is not None and types & _NT else None
-        for last in (False, False, True):
-            with self._exporting(types, terms) as export:
-                info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, export.cdata, size, memory_type_index))
-                keep = backend.dedicate(info, dedicated)
+        if not handle_types:
+            return super().allocate(size, memory_type_index, descriptor, dedicated=dedicated)
+        self.device.check_open()
+        handle_types = int(handle_types)
+        name = terms.name if terms is not None and handle_types & _NT else None
+        for is_last in (False, False, True):
+            with self._exporting(handle_types, terms) as export:
                 try:
-                    memory = backend.allocate_raw(info, size, memory_type_index, "allocating")
+                    memory = self.make_or_fail(export.cdata, size, memory_type_index, dedicated, "allocating")
                     break
                 except DriverError:
                     if name is None:
                         raise
-                    # Somebody may have taken the name since it was looked at, and given it up again: drivers answer
-                    # that with lack of memory.
+                    # Another program may have taken the name since it was checked, and given it up again: drivers
+                    # answer that with lack of memory.
                     driver_memory.refuse_taken(name)
-                    if last:
+                    if is_last:
                         raise
-                del keep
-        return VulkanAllocation(backend, memory, size, memory_type_index, types, dedicated)
+        return VulkanAllocation(self, memory, size, memory_type_index, handle_types, dedicated)
 
     @contextlib.contextmanager
     def _exporting(self, types: int, terms: ShareTerms | None) -> Iterator[CStruct]:
@@ -112,73 +114,63 @@ class Win32Sharing:
             yield to_c(vk.ExportMemoryAllocateInfo(HandleType(types), stated))
 
     def get_handle(self, raw: int, handle_type: int) -> OwnedFd:
-        """See `Native`. It is not inheritable: those that programs get are made from it."""
+        """vkGetMemoryWin32HandleKHR of an NT type. It is not inheritable: programs get duplicates of it."""
         owned = OwnedDescriptor(self._handle(raw, handle_type))
         with contextlib.suppress(StatusError):  # a protected handle stays as the driver made it
             calls.set_flags(owned.fd, FLAG_INHERIT, 0)
         return owned
 
     def get_number(self, raw: int) -> int:
-        """See `Native`."""
+        """vkGetMemoryWin32HandleKHR of a KMT number, which owns nothing."""
         return self._handle(raw, _KMT) & _LOW
 
     def _handle(self, raw: int, handle_type: int) -> int:
-        backend = self._backend
+        device = self.device
         info = to_c(vk.MemoryGetWin32HandleInfoKHR(raw, HandleType(handle_type)))
         made = ffi.new("HANDLE *")
-        backend.check(
-            backend.commands.vkGetMemoryWin32HandleKHR(backend.handle, info.cdata, made), "vkGetMemoryWin32HandleKHR"
-        )
+        result = device.commands.vkGetMemoryWin32HandleKHR(device.handle, info.cdata, made)
+        device.check(result, "vkGetMemoryWin32HandleKHR")
         value = int(ffi.cast("uintptr_t", made[0]))
         if not value:  # some drivers call that a success
             raise UnsupportedError(
-                f"{backend.name} gave no handle: this memory was not allocated for export as {types_text(handle_type)}",
+                f"{device.name} gave no handle: this memory was not allocated for export as {types_text(handle_type)}",
                 requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {types_text(handle_type)}"],
             )
         return value
 
     # Import.
 
-    def import_payload(
-        self, payload: Win32Payload, size: int, memory_type_index: int, dedicated: NativeResource | None
-    ) -> VulkanAllocation:
-        """See `Native`. By name where the program said a name, else by handle or number.
+    def import_handle(self, request: ImportRequest[PayloadFd], payload: Win32Payload) -> VulkanAllocation:
+        """vkAllocateMemory with VkImportMemoryWin32HandleInfoKHR: by name if the program gave one, else by handle.
 
-        The object manager has opened what it leads to and holds that, so that a name stays where it is.
-        Errors: DriverError with what the kernel says of the handle; InvalidHandleError for a KMT number that leads
+        payload: `request.source`, which the allocation owns on success; a KMT number is one of its handles. The object
+        manager has opened what it leads to and holds that, so that a name stays where it is.
+        Errors: DriverError with what the kernel reports of the handle; InvalidHandleError for a KMT number that leads
         nowhere; OutOfMemoryError; UnsupportedError.
         """
-        backend, kind = self._backend, int(payload.handle_type)
-        if WIN32_EXTENSION not in backend.enabled:
-            raise self._lacking(kind)
+        handle_type = int(payload.handle_type)
+        if not self.imports_handles:
+            raise self._lacking(handle_type)
         handle = None if payload.name is not None else payload.number or payload.fd
-        source: vk.ChainStruct = vk.ImportMemoryWin32HandleInfoKHR(HandleType(kind), handle, payload.name)
         with contextlib.ExitStack() as stack:
-            if payload.export_types:
-                exported = stack.enter_context(self._exporting(payload.export_types, payload.terms))
-                chain = to_c(source)
-                chain.cdata.pNext = exported.cdata
-            else:
-                chain = to_c(source)
-            info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, chain.cdata, size, memory_type_index))
-            keep = backend.dedicate(info, dedicated)
-            made, memory, commands = ffi.new("uint64_t *"), VkObject(backend.owner), backend.commands
-            making = memory.make(
-                commands.vkAllocateMemory, (backend.handle, info, ffi.NULL, made), made, commands.vkFreeMemory
-            )
-            del keep
+            link = to_c(vk.ImportMemoryWin32HandleInfoKHR(HandleType(handle_type), handle, payload.name))
+            if request.export_types:
+                exported = stack.enter_context(self._exporting(request.export_types, request.terms))
+                link.cdata.pNext = exported.cdata
+            memory, making = self.make(link.cdata, request.size, request.memory_type, request.dedicated)
         if not memory.raw:
-            self._refused(payload, making.result or int(vk.Result.ERROR_UNKNOWN), size, memory_type_index)
+            result = making.result or int(vk.Result.ERROR_UNKNOWN)
+            self._refused(payload, result, request.size, request.memory_type)
         return VulkanAllocation(
-            backend,
+            self,
             memory,
-            size,
-            memory_type_index,
-            payload.export_types or kind,
-            dedicated,
+            request.size,
+            request.memory_type,
+            request.export_types or handle_type,
+            request.dedicated,
             payload,
             owner="external",
-            exporting=bool(payload.export_types),
+            exporting=bool(request.export_types),
         )
 
     def _refused(self, payload: Win32Payload, result: int, size: int, memory_type_index: int) -> None:
@@ -186,7 +178,7 @@ class Win32Sharing:
         if payload.number and result in _OF_DEAD_NUMBERS:
             raise error_for(
                 Status.INVALID_PARAMETER,
-                f"The KMT number {payload.number:#x} leads to no memory that {self._backend.name} can import "
+                f"The KMT number {payload.number:#x} leads to no memory that {self.device.name} can import "
                 f"({vk.Result(result).name}): it is dead, or another GPU's, or the size or memory type differ from the "
                 "exporter's. Pass the number of memory that is still allocated.",
             )
@@ -195,7 +187,7 @@ class Win32Sharing:
             "; the handle itself is in order, so it is the size, the memory type, the dedicated resource or the device "
             "that differ from the exporter's, or there is no memory"
         )
-        fail(result, "vkAllocateMemory", self._backend.name, what + ("" if payload.number else hint))
+        fail(result, "vkAllocateMemory", self.device.name, what + ("" if payload.number else hint))
 
     def _seen(self, payload: Win32Payload) -> str:
         """The source in words. Errors: InvalidHandleError where the handle is gone meanwhile."""
@@ -211,40 +203,45 @@ class Win32Sharing:
             raise status_errors.of_handle(error, payload.fd) from None
         named = f", named {path}" if path else ""
         by = f"the name {payload.name!r}" if payload.name is not None else f"an {kind} handle"
-        return f"{by}, an open {type_name} with {describe(granted)}{named}"
+        return f"{by}, an open {type_name} with {MEMORY.describe(granted)}{named}"
 
     # What handles of other makers are.
 
-    def memory_type_bits(self, handle_type: int, handle: int) -> int:
-        """See `Native`. Never asked for an opaque type (VUID-…-handleType-00666). The handle stays the caller's.
+    @property
+    def imports_handles(self) -> bool:
+        """See `ImportsHandles`."""
+        return WIN32_EXTENSION in self.device.enabled
+
+    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+        """See `Backend`. Never queried for an opaque type (VUID-…-handleType-00666). The handle stays the caller's.
 
         Errors: DriverError; UnsupportedError for a type that the device does not import.
         """
-        backend = self._backend
-        if handle_type & _OPAQUE or WIN32_EXTENSION not in backend.enabled:
+        device = self.device
+        if handle_type & _OPAQUE or not self.imports_handles:
             raise self._lacking(handle_type)
         answer = to_c(vk.MemoryWin32HandlePropertiesKHR())
-        result = backend.commands.vkGetMemoryWin32HandlePropertiesKHR(
-            backend.handle, int(handle_type), ffi.cast("HANDLE", handle), answer.cdata
+        result = device.commands.vkGetMemoryWin32HandlePropertiesKHR(
+            device.handle, int(handle_type), ffi.cast("HANDLE", handle), answer.cdata
         )
-        backend.check(result, "vkGetMemoryWin32HandlePropertiesKHR", f"handle {handle:#x}")
-        known = (1 << len(backend.memory_types())) - 1
+        device.check(result, "vkGetMemoryWin32HandlePropertiesKHR", f"handle {handle:#x}")
+        known = (1 << len(device.memory_types)) - 1
         bits = int(answer.cdata.memoryTypeBits) & known
         if not bits:
             raise DriverError(
-                f"vkGetMemoryWin32HandlePropertiesKHR: {backend.name} names no memory type for handle {handle:#x} as "
+                f"vkGetMemoryWin32HandlePropertiesKHR: {device.name} names no memory type for handle {handle:#x} as "
                 f"{types_text(handle_type)}; it is another device's, or of another kind",
                 result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
                 command="vkGetMemoryWin32HandlePropertiesKHR",
-                devices=[backend.name],
+                devices=[device.name],
             )
         return bits
 
     def _lacking(self, handle_type: int) -> UnsupportedError:
-        if WIN32_EXTENSION not in self._backend.enabled:
+        if not self.imports_handles:
             return UnsupportedError(
-                f"{self._backend.name} has no {WIN32_EXTENSION}, so it takes no {types_text(handle_type)}; share host "
+                f"{self.device.name} has no {WIN32_EXTENSION}, so it takes no {types_text(handle_type)}; share host "
                 "memory instead (extmem.open_device(kind='host')), or take a driver that has it",
                 requires_one_of=[WIN32_EXTENSION, "the host device"],
             )
-        return self._backend.unsupported_type(handle_type)
+        return self.device.unsupported_type(handle_type)

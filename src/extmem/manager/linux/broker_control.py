@@ -14,8 +14,9 @@ from typing import NoReturn
 
 from extmem import wire
 from extmem.errors import InvalidHandleError, PeerProtocolError
-from extmem.manager.api import BrokerStatus, Manager
+from extmem.manager.api import BrokerStatus, Manager, OtherBroker
 from extmem.manager.linux.client import Client
+from extmem.manager.linux.search import other_versions
 from extmem.manager.linux.validate import fit_handle
 from extmem.objects import Part, PayloadRow, assemble
 
@@ -32,16 +33,16 @@ class BrokerItself(Manager):
         """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
 
         handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
-        Ownership: the caller's. Pass its fd to the child, with `EXTMEM_INHERIT_FD=<fd>:<inode of the socket>` in its
-        environment (`extmem.process.Popen` does so), and close it here once the child has
-        started: a child that dies without a word then gives its handles back.
+        Ownership: the caller's. Pass its fd to the child, with the text of `wire.peers.inheritance` as
+        `EXTMEM_INHERIT_FD` in its environment (`extmem.process.Popen` does so), and close it here once the child has
+        started: the handles of a child that ends before it connects are then released.
         """
         client = self.client
         with client.lock:
-            reply, fd = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
-        if type(reply) is not wire.Channel or fd is None:
+            reply, fds = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
+        if type(reply) is not wire.Channel:
             unexpected(reply)
-        return socket.socket(fileno=fd.take())
+        return socket.socket(fileno=fds[0].take())
 
     def snapshot(self) -> list[PayloadRow]:
         """The live payloads that this user may open, and who holds them; for root, all.
@@ -54,15 +55,15 @@ class BrokerItself(Manager):
         while True:
             try:
                 with client.lock:
-                    reply, fd = client.exchange(wire.Snapshot(cursor))
+                    reply, fds = client.exchange(wire.Snapshot(cursor))
             except InvalidHandleError:
                 if not cursor:
                     raise
                 parts, cursor = [], 0  # the broker is another one by now
                 continue
-            if type(reply) is not wire.SnapshotFile or fd is None:
+            if type(reply) is not wire.SnapshotFile:
                 unexpected(reply)
-            parts += wire.decode_parts(_read(fd.fd, reply.size))
+            parts += wire.decode_parts(_read(fds[0].fd, reply.size))
             cursor = reply.next
             if not cursor:
                 return assemble(parts)
@@ -90,6 +91,11 @@ class BrokerItself(Manager):
             reply.user_share,
             reply.longest_turn_us / 1_000_000,
         )
+
+    def other_brokers(self) -> list[OtherBroker]:
+        """See `Manager`."""
+        found = other_versions(self.client.directory)
+        return [OtherBroker(broker.version, broker.pid, str(broker.socket)) for broker in found]
 
     def stop(self, *, force: bool = False) -> bool:
         """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not

@@ -31,7 +31,7 @@ import os
 import socket
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from extmem import wire
@@ -46,7 +46,7 @@ from extmem.errors import (
 )
 from extmem.manager.linux.connection import INHERIT_VARIABLE, TIMEOUT, Answer, Connecting, pidfd_of
 from extmem.manager.linux.held import HeldHandle, Process, State
-from extmem.manager.linux.search import where_looked
+from extmem.manager.linux.search import of_other_versions, where_looked
 from extmem.manager.linux.validate import fit_handle
 from extmem.objects import Status, error_for
 from extmem.owning import OwnedFd, Step, cleanup_thread
@@ -79,17 +79,20 @@ class Client(Connecting):
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
-    def exchange(self, request: Asked, fd: int | None = None) -> Answer:
+    def exchange(self, request: Asked, fds: Sequence[int] = ()) -> Answer:
         """One request, one reply, and nothing to be entered in `state`. The caller holds `lock`; else as `perform`.
 
-        `fd` is borrowed, received ones belong to the caller.
+        `fds` are borrowed, received ones belong to the caller.
         """
-        return self.perform(request, _as_it_is, fd)
+        return self.perform(request, _as_it_is, fds)
 
     def perform(
-        self, request: Asked | bytes, enter: Callable[[wire.Reply, OwnedFd | None], T], fd: int | None = None
+        self, request: Asked | bytes, enter: Callable[[wire.Reply, Sequence[OwnedFd]], T], fds: Sequence[int] = ()
     ) -> T:
-        """One request, one reply, and what it changes in `state`. The caller holds `lock`; `fd` is borrowed.
+        """Send one request, receive its reply, and enter what it changes in `state`. The caller holds `lock`.
+
+        fds: borrowed. They are sent beside the request; if they are more than one packet can carry, the first ones are
+            sent before it (`AttachFds`). Handles that a reply does not carry are fetched (`FetchFds`).
 
         request: it may be encoded already. One that depends on `state` is given as a function: it is called when there
             is a connection, and again for another one. enter: enters the reply in `state`, and gives this call's
@@ -120,7 +123,7 @@ class Client(Connecting):
                     data = wire.encode(request() if callable(request) else request)
                 self._unsettled = data
                 try:
-                    answer = self._round_trip(sock, data, fd)
+                    answer = self._whole_trip(sock, data, fds)
                 except BaseException:
                     self._give_up(sock, keep=True)
                     raise
@@ -152,37 +155,37 @@ class Client(Connecting):
             self._give_up(sock, keep=False)
             raise PeerProtocolError(f"the broker in {self.directory.path} hung up: {reply.detail}")
 
-    def free_once(self, memory: int) -> None:
+    def release_once(self, reference: int) -> None:
         """`free`, for the owner of a memory object: where that is gone already, nothing happens."""
         with self.lock:
-            if memory in self.state.memories:
-                self._free(memory, known=True)
-            self.state.ended.discard(("memory", memory))
+            if reference in self.state.references:
+                self._release_reference(reference, known=True)
+            self.state.ended.discard(("reference", reference))
 
-    def free(self, memory: int) -> None:
+    def release(self, reference: int) -> None:
         """Free a memory object. One that a fork left behind, or that was lost with a broker, is not there: nothing
         happens.
         """
         with self.lock:
-            known = memory in self.state.memories
-            if known or not self._gone("memory", memory):
-                self._free(memory, known)
+            known = reference in self.state.references
+            if known or not self._gone("reference", reference):
+                self._release_reference(reference, known)
 
-    def _free(self, memory: int, known: bool) -> None:
-        def request() -> wire.Free:
-            held = self.state.memories.get(memory)
-            return wire.Free(self.number(memory), self.state.forgets(None if held is None else held[0]))
+    def _release_reference(self, reference: int, known: bool) -> None:
+        def request() -> wire.Release:
+            held = self.state.references.get(reference)
+            return wire.Release(self.number(reference), self.state.forgets(None if held is None else held[0]))
 
         try:
-            self.perform(request, lambda reply, fd: self.state.freed(memory))
+            self.perform(request, lambda reply, fds: self.state.released(reference))
         except InvalidHandleError:
-            if not known and not self._gone("memory", memory):
+            if not known and not self._gone("reference", reference):
                 raise
             # The broker lost it over a restart (and said so then), or a signal handler has freed it since: it is gone.
-            self.state.freed(memory)
-            self.state.ended.discard(("memory", memory))
+            self.state.released(reference)
+            self.state.ended.discard(("reference", reference))
         except PeerGoneError:
-            if not self._gone("memory", memory):
+            if not self._gone("reference", reference):
                 raise
 
     def close_handle(self, value: int, entry: HandleEntry | None = None) -> None:
@@ -210,7 +213,7 @@ class Client(Connecting):
             held = self.state.handles.get(value)
             return wire.CloseHandle(self.value(value), self.state.forgets(None if held is None else held.payload))
 
-        def closed(reply: wire.Reply, fd: OwnedFd | None) -> None:
+        def closed(reply: wire.Reply, fds: Sequence[OwnedFd]) -> None:
             self.state.closed(value)
             forget()
 
@@ -225,21 +228,21 @@ class Client(Connecting):
                 raise
             # It was lost over the request, with a broker that hung up.
 
-    def _gone(self, what: Literal["memory", "handle"], number: int) -> bool:
+    def _gone(self, what: Literal["reference", "handle"], number: int) -> bool:
         """Whether this has ended already: by a call that did not learn of it, or it was lost with a broker."""
         state = self.state
         if (what, number) in state.ended:
             state.ended.discard((what, number))
             return True
-        loss = state.memory_loss(number) if what == "memory" else state.handle_loss(number)
+        loss = state.reference_loss(number) if what == "reference" else state.handle_loss(number)
         return loss is not None
 
-    def number(self, memory: int) -> int:
+    def number(self, reference: int) -> int:
         """The broker's number of a memory object. Raises what is to be raised for one that is gone. Under `lock`."""
-        loss = self.state.memory_loss(memory)
+        loss = self.state.reference_loss(reference)
         if loss is not None:
-            raise loss.error(f"memory object {memory:#x} {loss.why}")
-        return memory - self.state.base
+            raise loss.error(f"memory object {reference:#x} {loss.why}")
+        return reference - self.state.base
 
     def value(self, handle: int) -> int:
         """The same value. Raises what is to be raised for a handle that is gone. Under `lock`."""
@@ -286,18 +289,18 @@ class Client(Connecting):
             return False
         process = Process(pid, start_time(pid))
 
-        def bound(reply: wire.Reply, fd: OwnedFd | None) -> None:
+        def bound(reply: wire.Reply, fds: Sequence[OwnedFd]) -> None:
             offered = self.state.offered.get(ticket)
             if offered is not None:
                 offered.bound = process
 
-        self.perform(wire.BindOffer(ticket), bound, pidfd.fd)
+        self.perform(wire.BindOffer(ticket), bound, (pidfd.fd,))
         return True
 
     def withdraw(self, ticket: bytes) -> bool:
         """Take an offer back. Whether it was in flight still. The caller holds `lock`."""
 
-        def withdrawn(reply: wire.Reply, fd: OwnedFd | None) -> bool:
+        def withdrawn(reply: wire.Reply, fds: Sequence[OwnedFd]) -> bool:
             self.state.offered.pop(ticket, None)
             return type(reply) is wire.Value and bool(reply.value)
 
@@ -352,7 +355,7 @@ class Client(Connecting):
         if sock is None:
             return None
         try:
-            answer = self._round_trip(sock, wire.encode(request), None)
+            answer = self._round_trip(sock, wire.encode(request))
         finally:
             sock.close()
         if answer is None:
@@ -368,6 +371,8 @@ class Client(Connecting):
         detail = refusal.detail
         if refusal.status == Status.OBJECT_NAME_NOT_FOUND:
             detail = f"{detail} {where_looked(self.directory)}"
+        elif refusal.status in (Status.INVALID_CID, Status.INVALID_HANDLE):
+            detail += of_other_versions(self.directory)
         return error_for(refusal.status, detail)
 
     def close(self) -> None:
@@ -413,8 +418,8 @@ def _nothing() -> None:
     """What a close without an entry has to forget."""
 
 
-def _as_it_is(reply: wire.Reply, fd: OwnedFd | None) -> Answer:
-    return reply, fd
+def _as_it_is(reply: wire.Reply, fds: Sequence[OwnedFd]) -> Answer:
+    return reply, fds
 
 
 def _before_fork() -> None:

@@ -26,6 +26,7 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from typing import Final, overload
 
 from extmem import wire
@@ -44,14 +45,15 @@ __all__ = ["INHERIT_VARIABLE", "TIMEOUT", "Answer", "Connecting", "pidfd_of"]
 TIMEOUT: Final = 10.0
 """Seconds that a broker may take for one reply."""
 _ATTEMPTS: Final = 4
-_CARRIERS: Final = frozenset({wire.Handle, wire.SnapshotFile, wire.Channel})
-"""Replies beside `Imported` that may carry a descriptor; the others need no look at the table."""
+_CARRIERS: Final = frozenset({wire.Handle, wire.SnapshotFile, wire.Channel, wire.Fds})
+"""Replies except `Imported` that may carry file descriptors; the others need no look-up in the table."""
+_ATTACH: Final = wire.encode(wire.AttachFds())
 _decode: Final = wire.reply_decoder
 INHERIT_VARIABLE: Final = "EXTMEM_INHERIT_FD"
 """Where a child finds the connection that it was born with."""
 
 _log = logging.getLogger("extmem.broker")
-Answer = tuple[wire.Reply, OwnedFd | None]
+Answer = tuple[wire.Reply, Sequence[OwnedFd]]
 
 
 class Connecting:
@@ -102,11 +104,46 @@ class Connecting:
 
     # -- one request --------------------------------------------------------------------------------------------------
 
-    def _round_trip(self, sock: socket.socket, data: bytes, fd: int | None) -> Answer | None:
-        """The reply, or None when the broker has gone."""
+    def _whole_trip(self, sock: socket.socket, data: bytes, fds: Sequence[int]) -> Answer | None:
+        """Send a request and return its reply, with all handles; None when the broker has gone.
+
+        Handles beyond what one packet carries go in requests of their own, which the broker counts as part of this one.
+        A refusal of one of them is returned as the refusal of this one.
+        """
+        last = wire.last_part(len(fds)) if fds else 0
+        for first in range(0, len(fds) - last, wire.MAX_FDS):
+            attached = self._round_trip(sock, _ATTACH, fds[first : first + wire.MAX_FDS])
+            if attached is None or type(attached[0]) is not wire.Attached:
+                return attached
+        answer = self._round_trip(sock, data, fds[len(fds) - last :])
+        if answer is None or len(answer[1]) < wire.MAX_FDS:
+            return answer
+        return self._fetch_rest(sock, answer[0], answer[1])
+
+    def _fetch_rest(self, sock: socket.socket, reply: wire.Reply, received: Sequence[OwnedFd]) -> Answer | None:
+        """Return a reply with all handles of its payload, of which it brought the first ones."""
+        if type(reply) is wire.Imported:
+            facts = wire.decode_facts(reply.facts)
+            payload, mode, count = facts.payload, facts.needs, facts.handles
+        elif type(reply) is wire.Handle:
+            payload, mode, count = reply.payload, reply.mode, reply.handles
+        else:
+            return reply, received
+        found = list(received)
+        while len(found) < count:
+            more = self._round_trip(sock, wire.encode(wire.FetchFds(payload, mode, len(found))))
+            if more is None or type(more[0]) is not wire.Fds:
+                return more
+            if not more[1]:
+                raise PeerProtocolError(f"the broker sent {len(found)} of {count} handles of payload {payload}")
+            found += more[1]
+        return reply, found
+
+    def _round_trip(self, sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> Answer | None:
+        """Send one packet and return the one that answers it; None when the broker has gone."""
         try:
-            transport.send(sock, data, fd)
-            packet = transport.receive(sock)
+            transport.send_many(sock, data, fds)
+            packet = transport.receive_many(sock)
         except PeerGoneError:
             # What it had answered before it died can still be read, so there was no answer.
             return None
@@ -221,8 +258,8 @@ class Connecting:
         waited, self._waiting = self._waiting is sock, None
         try:
             if not waited:
-                transport.send(sock, wire.encode(hello))
-            packet = transport.receive(sock)
+                transport.send_many(sock, wire.encode(hello))
+            packet = transport.receive_many(sock)
         except PeerGoneError:
             packet = _last_words(sock)
         except BlockingIOError as error:
@@ -257,7 +294,7 @@ class Connecting:
         )
         _log.warning(
             "%d memory objects and %d handles of this process are gone: each %s",
-            len(self.state.memories),
+            len(self.state.references),
             len(self.state.handles),
             why,
         )
@@ -265,9 +302,9 @@ class Connecting:
         self.state = self.state.after_loss(Loss(PeerGoneError, why))
         return all(self._ask(sock, wire.AnnounceClaimed(ticket)) is not None for ticket in claimed)
 
-    def _ask(self, sock: socket.socket, request: wire.Request, fd: int | None = None) -> Answer | None:
-        """One request while the connection is being made."""
-        answer = self._round_trip(sock, wire.encode(request), fd)
+    def _ask(self, sock: socket.socket, request: wire.Request, fds: Sequence[int] = ()) -> Answer | None:
+        """Send one request while the connection is being set up."""
+        answer = self._whole_trip(sock, wire.encode(request), fds)
         self._received += 1
         if answer is not None and type(answer[0]) is wire.Fault:
             raise PeerProtocolError(f"the broker in {self.directory.path} hung up: {answer[0].detail}")
@@ -278,14 +315,15 @@ class Connecting:
         state = self.state
         records = state.records()
         origins = {record: wire.decode_record(record[wire.SIGNATURE :]).payload for record in records}
-        memories, handles = state.announced_memories(origins), state.announced_handles(origins)
+        references, handles = state.announced_references(origins), state.announced_handles(origins)
         tickets = state.announced_tickets()
         refused: list[str] = []
         later: list[tuple[bytes, HeldPayload]] = []
         for wait in (False, True):
             for record, held in later if wait else list(records.items()):
                 best = held.fds.get(wire.READ_WRITE) or held.fds[wire.READ_ONLY]
-                answer = self._ask(sock, wire.AnnounceRecord(record, held.description, wait), best.fd)
+                announcement = wire.AnnounceRecord(record, held.description, len(best), wait)
+                answer = self._ask(sock, announcement, [one.fd for one in best])
                 if answer is None:
                     return False
                 back = answer[0]
@@ -299,13 +337,13 @@ class Connecting:
                         _log.warning(
                             "a shared object came back without its name: another process has taken it meanwhile"
                         )
-        for memory, said in memories:
-            if memory in state.memories:
+        for reference, said in references:
+            if reference in state.references:
                 answer = self._ask(sock, said)
                 if answer is None:
                     return False
                 if type(answer[0]) is not wire.Done:
-                    state.lose_memory(memory, _refused(answer[0], refused))
+                    state.lose_reference(reference, _refused(answer[0], refused))
         for value, put in handles:
             if value in state.handles:
                 answer = self._ask(sock, put)
@@ -322,7 +360,7 @@ class Connecting:
             pidfd = None if process is None else pidfd_of(process.pid)
             if process is not None and (pidfd is None or not process.alive):
                 continue  # it was for a process that has ended
-            if self._ask(sock, request, None if pidfd is None else pidfd.fd) is None:
+            if self._ask(sock, request, () if pidfd is None else (pidfd.fd,)) is None:
                 return False
         if refused:
             _log.warning(
@@ -371,7 +409,7 @@ class Connecting:
         self._unsettled = None
 
 
-def _parsed(packet: transport.Packet | None) -> Answer | None:
+def _parsed(packet: transport.Packets | None) -> Answer | None:
     if packet is None:
         return None
     data, received, _ = packet
@@ -380,19 +418,19 @@ def _parsed(packet: transport.Packet | None) -> Answer | None:
     except wire.NOT_DECODED:
         reply = wire.decode_reply(data)  # which says what is wrong
     if reply.__class__ is wire.Imported:
-        carries = reply.mode != 0
+        expected = reply.fds
     else:
-        carries = reply.__class__ in _CARRIERS and wire.fds_of(reply) != 0
-    if carries != (received is not None):
+        expected = wire.fds_of(reply) if reply.__class__ in _CARRIERS else 0
+    if expected != len(received):
         raise PeerProtocolError(f"{type(reply).__name__} came with a wrong number of file descriptors")
     return reply, received
 
 
-def _last_words(sock: socket.socket) -> transport.Packet | None:
+def _last_words(sock: socket.socket) -> transport.Packets | None:
     """What the broker said before it hung up without reading on: why."""
     for _ in range(2):  # the first time the kernel may say that our message was not read
         try:
-            return transport.receive(sock)
+            return transport.receive_many(sock)
         except (PeerGoneError, BlockingIOError):
             continue
     return None

@@ -22,7 +22,7 @@ if sys.platform != "linux":
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
@@ -35,7 +35,7 @@ from extmem.sharing.payload import PayloadFd
 from extmem.sharing.terms import Imported
 from extmem.wire import READ_ONLY, READ_WRITE
 
-__all__ = ["GENERATION", "HeldHandle", "HeldMemory", "HeldPayload", "Loss", "Process", "State"]
+__all__ = ["GENERATION", "HeldHandle", "HeldReference", "HeldPayload", "Loss", "Process", "State"]
 
 GENERATION: Final = 1 << 48
 """Memory ids of a forked child begin above its parent's: ids left behind by a fork can be told from its own."""
@@ -44,14 +44,15 @@ GENERATION: Final = 1 << 48
 class HeldPayload:
     """A payload that this process holds something of."""
 
-    __slots__ = ("description", "fds", "id", "kmt", "references")
+    __slots__ = ("description", "fds", "holders", "id", "kmt")
 
     def __init__(self, payload: int, description: bytes) -> None:
         self.id = payload
         self.description = description
         self.kmt = 0
-        self.references = 0
-        self.fds: dict[int, OwnedFd] = {}
+        self.holders = 0
+        self.fds: dict[int, Sequence[OwnedFd]] = {}
+        """The file descriptors of its handles, by the mode in which they were opened."""
 
 
 _PRUNING: Final = 1.0
@@ -59,13 +60,13 @@ _PRUNING: Final = 1.0
 _KNOWN: Final = 1_024
 
 
-HeldMemory: TypeAlias = tuple[HeldPayload, int, bool, int, bool, bytes]
+HeldReference: TypeAlias = tuple[HeldPayload, int, bool, int, bool, bytes]
 """A memory object: payload, object (or 0), whether it exports, rights, inherit flag, record.
 
 A plain tuple: imports are many.
 """
 
-Known: TypeAlias = tuple[bytes, wire.ImportFacts, HeldMemory, bool]
+Known: TypeAlias = tuple[bytes, wire.ImportFacts, HeldReference, bool]
 """An import's facts as bytes and decoded, the memory object that they make, and whether it may write."""
 
 
@@ -132,7 +133,7 @@ class State:
         self.generation = generation
         self.base = generation * GENERATION
         self.payloads: dict[int, HeldPayload] = {}
-        self.memories: dict[int, HeldMemory] = {}
+        self.references: dict[int, HeldReference] = {}
         self.handles: dict[int, HeldHandle] = {}
         self.offered: dict[bytes, Offered] = {}
         self.ticket_seconds = 60.0
@@ -143,7 +144,7 @@ class State:
         self.claimed: deque[bytes] = deque(maxlen=256)
         self.losses: dict[int, Loss] = {}
         """By generation, why all memory objects of it are gone."""
-        self.lost_memories: dict[int, Loss] = {}
+        self.lost_references: dict[int, Loss] = {}
         """Memory objects of this generation that are gone."""
         self.lost_handles: dict[int, Loss] = {}
         self.above = 0
@@ -181,22 +182,22 @@ class State:
 
     # -- what is gone -------------------------------------------------------------------------------------------------
 
-    def memory_loss(self, memory: int) -> Loss | None:
+    def reference_loss(self, reference: int) -> Loss | None:
         """Why the memory object is gone; None if it is not known to be."""
-        generation = memory // GENERATION
+        generation = reference // GENERATION
         if generation != self.generation:
             return self.losses.get(generation)
-        return self.lost_memories.get(memory)
+        return self.lost_references.get(reference)
 
     def handle_loss(self, value: int) -> Loss | None:
         """Why the handle is gone; None if it is not known to be."""
         return None if value in self.handles else self.lost_handles.get(value)
 
-    def lose_memory(self, memory: int, loss: Loss) -> None:
+    def lose_reference(self, reference: int, loss: Loss) -> None:
         """The broker has not taken it back."""
-        if memory in self.memories:
-            self.freed(memory)
-            self.lost_memories[memory] = loss
+        if reference in self.references:
+            self.released(reference)
+            self.lost_references[reference] = loss
 
     def lose_handle(self, value: int, loss: Loss) -> None:
         """The broker has not taken it back."""
@@ -212,23 +213,23 @@ class State:
         last: the request. The broker sends descriptors anew from now on, so that what is here counts for nothing there.
         """
         # Whoever noted its number already may give it back, too.
-        if welcome.undone_memory:
-            self.memories.pop(welcome.undone_memory + self.base, None)
-            self.ended.add(("memory", welcome.undone_memory + self.base))
+        if welcome.undone_reference:
+            self.references.pop(welcome.undone_reference + self.base, None)
+            self.ended.add(("reference", welcome.undone_reference + self.base))
         if welcome.undone_handle:
             self.handles.pop(welcome.undone_handle, None)
             self.ended.add(("handle", welcome.undone_handle))
-        if welcome.done and type(last) is wire.Free:
-            self.memories.pop(last.memory + self.base, None)
-            self.ended.add(("memory", last.memory + self.base))
+        if welcome.done and type(last) is wire.Release:
+            self.references.pop(last.reference + self.base, None)
+            self.ended.add(("reference", last.reference + self.base))
         elif welcome.done and type(last) is wire.CloseHandle:
             self._handle_ended(last.handle)
         elif welcome.done and type(last) is wire.Duplicate and last.close_source:
             self._handle_ended(last.handle)
-        counts: Counter[HeldPayload] = Counter(entry[0] for entry in self.memories.values())
+        counts: Counter[HeldPayload] = Counter(entry[0] for entry in self.references.values())
         counts.update(handle.payload for handle in self.handles.values())
         for held in self.payloads.values():
-            held.references = counts[held]
+            held.holders = counts[held]
         self.payloads = {held.id: held for held in counts if held.fds}
         self._known.clear()
 
@@ -244,30 +245,32 @@ class State:
         self,
         request: wire.Export,
         reply: wire.Exported,
-        fd: OwnedFd,
+        fds: Sequence[OwnedFd],
         *,
         writable: bool,
         owner: Records | None = None,
     ) -> int:
-        """A memory object that this process exports; `fd` is kept if the payload has none of its mode yet.
+        """Enter a reference that this process exports. `fds` are kept if the payload has none of their mode yet.
 
-        owner: records its number. The number.
+        owner: records its number. Return the number.
         """
         held = self._payload(reply.payload, reply.descriptor)
-        held.fds.setdefault(READ_WRITE if writable else READ_ONLY, fd)
+        held.fds.setdefault(READ_WRITE if writable else READ_ONLY, fds)
         held.kmt = reply.kmt
-        held.references += 1
-        memory = reply.memory + self.base
-        self.memories[memory] = (held, reply.object, True, reply.granted, request.inherit, reply.record)
+        held.holders += 1
+        reference = reply.reference + self.base
+        self.references[reference] = (held, reply.object, True, reply.granted, request.inherit, reply.record)
         if owner is not None:
-            owner.record(memory)
-        return memory
+            owner.record(reference)
+        return reference
 
-    def imported(self, request: bytes, reply: wire.Reply, fd: OwnedFd | None, owner: Records | None = None) -> Imported:
-        """A memory object that this process has imported: what it leads to, and a hold on its descriptor.
+    def imported(
+        self, request: bytes, reply: wire.Reply, fds: Sequence[OwnedFd], owner: Records | None = None
+    ) -> Imported:
+        """Enter a reference that this process has imported. Return its facts, with a hold on its file descriptors.
 
-        request: the encoded request, which is likely to be answered alike again; empty for one that is made only once.
-        owner: records its number.
+        request: the encoded request, whose next reply is likely to have the same facts; empty for one that is sent
+        once. owner: records its number.
         """
         if reply.__class__ is not wire.Imported:
             raise PeerProtocolError(f"the broker answered an import with {type(reply).__name__}")
@@ -276,29 +279,28 @@ class State:
             known = self._learn(request, reply.facts)
         _, facts, entry, writable = known
         held, target, _, granted, _, record = entry
-        if not held.references and self.payloads.setdefault(held.id, held) is not held:
+        if not held.holders and self.payloads.setdefault(held.id, held) is not held:
             # Nothing has held it since it was learnt, and something holds it again, as another entry.
             held = self.payloads[held.id]
             entry = (held, target, False, granted, False, record)
-        shared = fd
-        if fd is not None:
-            held.fds[reply.mode] = fd
-        else:
-            shared = held.fds.get(facts.needs)
-        if shared is None or (fd is not None and reply.mode != facts.needs):
+        shared = fds or held.fds.get(facts.needs, ())
+        if len(shared) != facts.handles:
             raise PeerProtocolError(
-                f"the broker takes for granted a descriptor of payload {facts.payload} that is not here"
+                f"this process has {len(shared)} file descriptors of payload {facts.payload}, which has "
+                f"{facts.handles} handles, and the broker sent no others"
             )
+        if fds:
+            held.fds[facts.needs] = fds
         if not target:
             held.kmt = facts.kmt
-        held.references += 1
-        memory = reply.memory + self.base
-        self.memories[memory] = entry
+        held.holders += 1
+        reference = reply.reference + self.base
+        self.references[reference] = entry
         if owner is not None:
-            owner.record(memory)
+            owner.record(reference)
         return Imported(
-            memory,
-            PayloadFd(shared, writable),
+            reference,
+            PayloadFd(shared[0], writable, shared[1:], facts.pages),
             target,
             granted,
             facts.descriptor,
@@ -307,6 +309,7 @@ class State:
             facts.backing,
             facts.capacity,
             facts.identity,
+            facts.object_kind,
             owner,
         )
 
@@ -322,13 +325,13 @@ class State:
         known = self._known[request] = data, facts, entry, writable
         return known
 
-    def handle(self, reply: wire.Handle, fd: OwnedFd | None, owner: Records | None = None) -> int:
-        """A handle that this process has; its value. owner: records that."""
+    def handle(self, reply: wire.Handle, fds: Sequence[OwnedFd], owner: Records | None = None) -> int:
+        """Enter a handle that this process has. Return its value. owner: records that."""
         held = self._payload(reply.payload, reply.descriptor)
-        if fd is not None:
-            held.fds[reply.mode] = fd
+        if fds:
+            held.fds[reply.mode] = fds
         if reply.handle not in self.handles:
-            held.references += 1
+            held.holders += 1
         self.handles[reply.handle] = HeldHandle(
             held, reply.object, reply.granted, reply.inherit, reply.protect, reply.record
         )
@@ -337,9 +340,9 @@ class State:
             owner.record(reply.handle)
         return reply.handle
 
-    def freed(self, memory: int) -> None:
+    def released(self, reference: int) -> None:
         """The memory object has ended."""
-        gone = self.memories.pop(memory, None)
+        gone = self.references.pop(reference, None)
         if gone is not None:
             self._release(gone[0])
 
@@ -351,17 +354,17 @@ class State:
 
     def forgets(self, held: HeldPayload | None) -> int:
         """The payload whose descriptors go when a holder of it goes; 0 when there are more holders."""
-        return held.id if held is not None and held.references == 1 else 0
+        return held.id if held is not None and held.holders == 1 else 0
 
     def offers(self, ticket: bytes, request: wire.Offer) -> None:
         """A ticket has been made."""
         now = time.monotonic()
         if now > self._pruned + _PRUNING:
             self._prune_offers(now)
-        memory = self.memories.get(request.memory) if request.memory is not None else None
+        reference = self.references.get(request.reference) if request.reference is not None else None
         handle = self.handles.get(request.handle & ~3) if request.handle is not None else None
-        if memory is not None:
-            entry = Offered("memory", memory[0].id, memory[1], memory[3], now)
+        if reference is not None:
+            entry = Offered("reference", reference[0].id, reference[1], reference[3], now)
         elif handle is not None:
             entry = Offered("handle", handle.payload.id, handle.object, handle.granted, now)
         else:
@@ -373,15 +376,18 @@ class State:
 
     def records(self) -> dict[bytes, HeldPayload]:
         """Each record once, with its payload, of which the best descriptor goes beside it."""
-        found = {entry[5]: entry[0] for entry in self.memories.values()}
+        found = {entry[5]: entry[0] for entry in self.references.values()}
         found.update((handle.record, handle.payload) for handle in self.handles.values())
         return found
 
-    def announced_memories(self, origins: Mapping[bytes, int]) -> list[tuple[int, wire.AnnounceMemory]]:
+    def announced_references(self, origins: Mapping[bytes, int]) -> list[tuple[int, wire.AnnounceReference]]:
         """Each memory object, and its announcement. origins: record → the payload's id in it."""
         return [
-            (memory, wire.AnnounceMemory(memory % GENERATION, origins[record], shared, exporting, granted, inherit))
-            for memory, (_, shared, exporting, granted, inherit, record) in self.memories.items()
+            (
+                reference,
+                wire.AnnounceReference(reference % GENERATION, origins[record], shared, exporting, granted, inherit),
+            )
+            for reference, (_, shared, exporting, granted, inherit, record) in self.references.items()
         ]
 
     def announced_handles(self, origins: Mapping[bytes, int]) -> list[tuple[int, wire.AnnounceHandle]]:
@@ -414,8 +420,8 @@ class State:
 
     def lose_record(self, record: bytes, loss: Loss) -> None:
         """The broker does not take this record: all that it stands for is gone."""
-        for memory in [number for number, entry in self.memories.items() if entry[5] == record]:
-            self.lose_memory(memory, loss)
+        for reference in [number for number, entry in self.references.items() if entry[5] == record]:
+            self.lose_reference(reference, loss)
         for value in [value for value, handle in self.handles.items() if handle.record == record]:
             self.lose_handle(value, loss)
 
@@ -428,8 +434,8 @@ class State:
         return held
 
     def _release(self, held: HeldPayload) -> None:
-        held.references -= 1
-        if not held.references:
+        held.holders -= 1
+        if not held.holders:
             self.payloads.pop(held.id, None)
             held.fds.clear()
 

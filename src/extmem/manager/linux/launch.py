@@ -39,7 +39,7 @@ from typing import Final
 import msgspec
 
 from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, ExtmemError, OutOfMemoryError, PeerGoneError, UnsupportedError
-from extmem.owning import OwnedFd, fds
+from extmem.owning import OwnedFd, pipes_and_sockets
 from extmem.wire.runtime_dir import RuntimeDir, address_in
 
 __all__ = ["START_TIMEOUT", "connect", "connect_or_start", "start_broker"]
@@ -90,7 +90,7 @@ def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.so
         sock = _try_connect(directory, opened, timeout)
         if sock is not None:
             return sock
-        held, holder = _holder(opened)
+        held, holder = _holder(directory, opened)
         if not held:
             # The lock may have been let go of since we tried: by a broker that left, or by one that listens by now.
             return _try_connect(directory, opened, timeout)
@@ -106,7 +106,9 @@ def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.so
 def _try_connect(directory: RuntimeDir, opened: int, timeout: float) -> socket.socket | None:
     sock = None
     try:
-        sock = fds.raised_socket(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC))
+        sock = pipes_and_sockets.socket_above_standard_streams(
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        )
         set_deadline(sock, timeout)
         sock.connect(address_in(opened, directory.socket.name))
     except OSError as error:
@@ -142,10 +144,11 @@ def _failed(directory: RuntimeDir, error: OSError) -> ExtmemError:
     )
 
 
-def _holder(opened: int) -> tuple[bool, str]:
+def _holder(directory: RuntimeDir, opened: int) -> tuple[bool, str]:
     """Whether a broker holds the lock of an opened directory, and which process that is, in words."""
     try:
-        lock = OwnedFd.open("broker.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=opened)
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = OwnedFd.open(directory.broker_lock.name, flags, dir_fd=opened)
     except OSError:
         return False, ""  # there is none, or it is another user's (the system's broker)
     try:
@@ -211,7 +214,8 @@ def _start(directory: RuntimeDir, opened: int, timeout: float, deadline: float) 
 
 def _lock(directory: RuntimeDir, opened: int, deadline: float) -> OwnedFd:
     try:
-        lock = OwnedFd.open("start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=opened)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = OwnedFd.open(directory.start_lock.name, flags, 0o600, dir_fd=opened)
     except OSError as error:
         raise _unstartable(directory, directory.start_lock, error) from error
     taken = f"another process holds {directory.start_lock} and starts no broker"
@@ -274,7 +278,7 @@ def _command(directory: RuntimeDir, ready: int) -> list[str]:
     # places where this process found extmem and msgspec are told, in case they are not where Python looks by itself.
     python = interpreter(directory)
     options = ["--directory", str(directory.path), "--ready-fd", str(ready)]
-    script = Path(__file__).with_name("__main__.py")
+    script = Path(__file__).resolve().parents[2] / "broker" / "__main__.py"
     if not script.is_file():
         # A frozen program has its modules in an archive of its own: the interpreter has to have extmem.
         return [python, "-I", "-m", "extmem.broker", *options]
@@ -290,7 +294,7 @@ def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
     """
     command: list[str] = []
     try:
-        receiving, sending = fds.pipe(os.O_CLOEXEC)
+        receiving, sending = pipes_and_sockets.pipe(os.O_CLOEXEC)
     except OSError as error:
         raise _failed(directory, error) from error
     try:
@@ -314,7 +318,7 @@ def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
 def _spawn(directory: RuntimeDir, opened: int, command: list[str], ready: int, deadline: float) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        log = OwnedFd.open("broker.log", flags, 0o600, dir_fd=opened)
+        log = OwnedFd.open(directory.log.name, flags, 0o600, dir_fd=opened)
     except OSError as error:
         raise _unstartable(directory, directory.log, error) from error
     try:

@@ -13,6 +13,7 @@ if sys.platform != "linux":
     raise ImportError("the broker is Linux's; extmem.manager picks what the system has")
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from extmem.manager.linux.client import TIMEOUT, Asked, Client
 from extmem.manager.linux.connection import pidfd_of
 from extmem.manager.linux.held import HeldHandle
 from extmem.manager.linux.validate import (
+    check_handle_count,
     fit_descriptor,
     fit_handle,
     fit_mask,
@@ -33,11 +35,14 @@ from extmem.manager.linux.validate import (
     fit_number,
     fit_sddl,
     fit_ticket,
+    stamped_ticket,
 )
 from extmem.objects import MAXIMUM_ALLOWED, Share, Status, error_for
 from extmem.owning import OwnedFd, Step, copy_fd, out_of_descriptors
+from extmem.sharing.kinds import Backing, ObjectKind
+from extmem.sharing.payload import Page
 from extmem.sharing.terms import Exported, Imported
-from extmem.wire import Backing
+from extmem.wire import READ_ONLY, READ_WRITE
 from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
 
 __all__ = ["LinuxManager", "manager", "process_name"]
@@ -52,13 +57,13 @@ class LinuxManager(BrokerItself):
 
     def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
         super().__init__(Client(runtime_directory() if directory is None else directory, timeout=timeout))
-        self._opens: dict[tuple[str, int], bytes] = {}
+        self._opens: dict[tuple[str, int, int], bytes] = {}
 
-    # -- memory objects -----------------------------------------------------------------------------------------------
+    # -- references -----------------------------------------------------------------------------------------------
 
     def export(
         self,
-        fd: int,
+        handles: Sequence[int],
         descriptor: bytes,
         *,
         share: Share,
@@ -67,19 +72,23 @@ class LinuxManager(BrokerItself):
         sddl: str | None,
         inherit: bool,
         strict_kmt: bool = False,
+        object_kind: ObjectKind = ObjectKind.MEMORY,
         backing: Backing = Backing.HOST_FILE,
         identity: int = 0,
+        pages: Sequence[Page] = (),
         reference: Reference | None = None,
     ) -> Exported:
-        """Share a payload; name, shared object and KMT number exist from here on (B13).
-
-        fd: borrowed. backing: what it is. `identity` distinguishes payloads whose fds the kernel does not distinguish.
-        """
+        """See `Manager`."""
         if name is not None:
             fit_name(name)
             self._check_global(name)
+        fds = [*handles, *(page.handle for page in pages)]
+        modes = tuple(READ_WRITE if page.writable else READ_ONLY for page in pages)
+        check_handle_count(len(fds), len(pages))
         request = wire.Export(
+            object_kind,
             backing,
+            len(fds),
             fit_descriptor(descriptor),
             int(share),
             name,
@@ -88,23 +97,24 @@ class LinuxManager(BrokerItself):
             inherit,
             strict_kmt,
             identity,
+            modes,
         )
         client = self.client
-        # Whatever can fail here does so before the broker knows of the payload: nobody would give that back.
-        writable = is_writable(fd)
+        # All that can fail here fails before the broker has the payload, which no one would release.
+        writable = all(map(is_writable, handles))
         try:
-            kept = copy_fd(fd)
+            kept = [copy_fd(fd) for fd in fds]
         except OSError as error:
             raise out_of_descriptors(error, "dup") from None
 
-        def enter(reply: wire.Reply, received: OwnedFd | None) -> Exported:
+        def enter(reply: wire.Reply, received: Sequence[OwnedFd]) -> Exported:
             if type(reply) is not wire.Exported:
                 unexpected(reply)
-            memory = client.state.exported(request, reply, kept, writable=writable, owner=reference)
-            return Exported(memory, reply.payload, reply.object, reply.kmt)
+            number = client.state.exported(request, reply, kept, writable=writable, owner=reference)
+            return Exported(number, reply.payload, reply.object, reply.kmt)
 
         with client.lock:
-            return client.perform(request, enter, fd)
+            return client.perform(request, enter, fds)
 
     def security_text(self, security: str | bytes | int | None) -> str | None:
         """A security descriptor of `vk.SecurityAttributes` as SDDL text. UnsupportedError for a binary one."""
@@ -123,54 +133,60 @@ class LinuxManager(BrokerItself):
         reference: Reference | None = None,
         *,
         of_a_gpu: bool = False,
+        object_kind: ObjectKind = ObjectKind.MEMORY,
     ) -> Imported:
         """See `Manager`."""
-        request = self._opens.get((name, desired))
+        request = self._opens.get((name, desired, object_kind))
         if request is None:
-            request = self._prepare_open(name, desired)
+            request = self._prepare_open(name, desired, object_kind)
         client = self.client
         with client.lock:
-            return client.perform(request, lambda reply, fd: client.state.imported(request, reply, fd, reference))
+            return client.perform(request, lambda reply, fds: client.state.imported(request, reply, fds, reference))
 
-    def _prepare_open(self, name: str, desired: int) -> bytes:
-        """The encoded request. Programs open the same names again and again."""
+    def _prepare_open(self, name: str, desired: int, object_kind: ObjectKind) -> bytes:
+        """Return the encoded request. It is cached, since programs open the same names repeatedly."""
         fit_name(name)
         self._check_global(name)
         if len(self._opens) >= _OPENS:
             self._opens.clear()
-        request = self._opens[name, desired] = wire.encode(wire.ImportName(name, fit_mask(desired)))
+        request = wire.encode(wire.ImportName(name, fit_mask(desired), object_kind))
+        self._opens[name, desired, object_kind] = request
         return request
 
-    def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:
-        """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
+    def import_by_handle(
+        self, handle: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
+    ) -> Imported:
+        """See `Manager`."""
         client = self.client
         with client.lock:
             value = self._know(handle)
-            key = wire.encode(wire.ImportHandle(value))
+            key = wire.encode(wire.ImportHandle(value, object_kind))
             return client.perform(
-                lambda: wire.ImportHandle(client.value(value)),
-                lambda reply, fd: client.state.imported(key, reply, fd, reference),
+                lambda: wire.ImportHandle(client.value(value), object_kind),
+                lambda reply, fds: client.state.imported(key, reply, fds, reference),
             )
 
-    def import_by_kmt(self, number: int, reference: Reference | None = None) -> Imported:
-        """A memory object by KMT number."""
+    def import_by_kmt(
+        self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
+    ) -> Imported:
+        """See `Manager`."""
         client = self.client
         with client.lock:
-            request = wire.encode(wire.ImportKmt(fit_number(number)))
-            return client.perform(request, lambda reply, fd: client.state.imported(request, reply, fd, reference))
+            request = wire.encode(wire.ImportKmt(fit_number(number), object_kind))
+            return client.perform(request, lambda reply, fds: client.state.imported(request, reply, fds, reference))
 
-    def free(self, memory: int) -> None:
-        """Free a memory object. One that a fork left behind is not ours: nothing happens."""
-        self.client.free(memory)
-
-    def free_once(self, memory: int) -> None:
+    def release(self, number: int) -> None:
         """See `Manager`."""
-        self.client.free_once(memory)
+        self.client.release(number)
 
-    def when_reference_lost(self, memory: int) -> tuple[Step, Step]:
+    def release_once(self, number: int) -> None:
+        """See `Manager`."""
+        self.client.release_once(number)
+
+    def when_reference_lost(self, number: int) -> tuple[Step, Step]:
         """See `Manager`."""
         client = self.client
-        return client.when_lost(client.free_once, memory)
+        return client.when_lost(client.release_once, number)
 
     # -- handles ------------------------------------------------------------------------------------------------------
 
@@ -184,10 +200,10 @@ class LinuxManager(BrokerItself):
         client = self.client
         return client.when_lost(client.close_lost, (value, client.state.handles.get(value)))
 
-    def get_handle(self, memory: int, entry: HandleEntry | None = None) -> int:
-        """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
+    def get_handle(self, number: int, entry: HandleEntry | None = None) -> int:
+        """See `Manager`."""
         with self.client.lock:
-            return self._handle(lambda: wire.GetHandle(self.client.number(memory)), entry)
+            return self._handle(lambda: wire.GetHandle(self.client.number(number)), entry)
 
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
         """A new handle by name (B15)."""
@@ -198,12 +214,12 @@ class LinuxManager(BrokerItself):
 
     def _handle(self, request: Asked, entry: HandleEntry | None = None) -> int:
         """The handle that a request is answered with; the caller holds `lock`."""
-        return self.client.perform(request, lambda reply, fd: self._entered(reply, fd, entry))
+        return self.client.perform(request, lambda reply, fds: self._entered(reply, fds, entry))
 
-    def _entered(self, reply: wire.Reply, fd: OwnedFd | None, entry: HandleEntry | None) -> int:
+    def _entered(self, reply: wire.Reply, fds: Sequence[OwnedFd], entry: HandleEntry | None) -> int:
         if type(reply) is not wire.Handle:
             unexpected(reply)
-        return self.client.state.handle(reply, fd, entry)
+        return self.client.state.handle(reply, fds, entry)
 
     def close(self, value: int, entry: HandleEntry | None = None) -> None:
         """See `NtHandleTable`."""
@@ -245,15 +261,15 @@ class LinuxManager(BrokerItself):
                     if source_entry is not None:
                         source_entry.forget()
 
-            def enter(reply: wire.Reply, fd: OwnedFd | None) -> int:
-                made = reply.value if type(reply) is wire.Value else self._entered(reply, fd, entry)
+            def enter(reply: wire.Reply, fds: Sequence[OwnedFd]) -> int:
+                made = reply.value if type(reply) is wire.Value else self._entered(reply, fds, entry)
                 closed(replaced=not elsewhere and made == source)
                 return made
 
             if elsewhere and target is None:
                 if closes():
                     client.perform(
-                        lambda: wire.CloseHandle(client.value(source), forgets()), lambda reply, fd: closed()
+                        lambda: wire.CloseHandle(client.value(source), forgets()), lambda reply, fds: closed()
                     )
                 raise error_for(
                     Status.INVALID_CID,
@@ -266,7 +282,7 @@ class LinuxManager(BrokerItself):
                 )
 
             try:
-                return client.perform(request, enter, None if target is None else target.fd)
+                return client.perform(request, enter, () if target is None else (target.fd,))
             except ObjectManagerError:
                 closed()  # whatever comes of it (B40)
                 raise
@@ -303,7 +319,7 @@ class LinuxManager(BrokerItself):
         with client.lock:
             source = self._know(value)
 
-            def enter(reply: wire.Reply, fd: OwnedFd | None) -> None:
+            def enter(reply: wire.Reply, fds: Sequence[OwnedFd]) -> None:
                 held = client.state.handles.get(source)
                 if held is not None:
                     held.inherit = bool(flags & _INHERIT) if mask & _INHERIT else held.inherit
@@ -330,13 +346,8 @@ class LinuxManager(BrokerItself):
             reply, _ = client.exchange(wire.KmtAlive(number))
         return bool(value_of(reply))
 
-    def offer(self, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
-        """A ticket of 16 bytes for exactly one of the three, to be sent to another process by any road.
-
-        It keeps what it stands for alive until it is claimed or withdrawn, for a minute at most, or (`bind_offer`) as
-        long as the process lives that it is for, also when this process has ended: then without its name and KMT
-        number.
-        """
+    def offer(self, *, reference: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
+        """See `Manager`. The ticket has 17 bytes: the version of the wire format, and 16 random ones."""
         client = self.client
         with client.lock:
             source = None if handle is None else self._know(handle)
@@ -344,16 +355,16 @@ class LinuxManager(BrokerItself):
 
             def request() -> wire.Offer:
                 return wire.Offer(
-                    None if memory is None else client.number(memory),
+                    None if reference is None else client.number(reference),
                     None if source is None else client.value(source),
                     number,
                 )
 
-            def enter(reply: wire.Reply, fd: OwnedFd | None) -> bytes:
+            def enter(reply: wire.Reply, fds: Sequence[OwnedFd]) -> bytes:
                 if type(reply) is not wire.Ticket:
                     unexpected(reply)
-                client.state.offers(reply.ticket, wire.Offer(memory, source, kmt))
-                return reply.ticket
+                client.state.offers(reply.ticket, wire.Offer(reference, source, kmt))
+                return stamped_ticket(reply.ticket)
 
             return client.perform(request, enter)
 
@@ -362,15 +373,15 @@ class LinuxManager(BrokerItself):
     ) -> Imported | int:
         """What a ticket stands for, once: a memory object, a handle of this process, or a KMT number."""
         client = self.client
-        fit_ticket(ticket)
+        ticket = fit_ticket(ticket)
 
-        def enter(reply: wire.Reply, fd: OwnedFd | None) -> Imported | int:
+        def enter(reply: wire.Reply, fds: Sequence[OwnedFd]) -> Imported | int:
             client.state.claimed.append(ticket)
             if type(reply) is wire.Kmt:
                 return reply.number
             if type(reply) is wire.Handle:
-                return self._entered(reply, fd, entry)
-            return client.state.imported(b"", reply, fd, reference)
+                return self._entered(reply, fds, entry)
+            return client.state.imported(b"", reply, fds, reference)
 
         with client.lock:
             return client.perform(wire.Claim(ticket), enter)
@@ -380,7 +391,7 @@ class LinuxManager(BrokerItself):
         client = self.client
         with client.lock:
             if not client.bind(fit_ticket(ticket), pid):
-                client.withdraw(ticket)
+                client.withdraw(fit_ticket(ticket))
 
     def bind_offer_to(self, ticket: bytes, child: object) -> None:
         """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment."""

@@ -1,8 +1,10 @@
-"""Where a name was looked for, and where else it could be: what a name that was not found is reported with.
+"""In which runtime directory a name was looked up, and where else it could be: for the error of a name not found.
 
 How this works. Programs of one user that were started differently (a login, a service, cron) may find different runtime
-directories by their environments. Each has its broker, and they share nothing. So the error says in which directory was
-looked, and in which of the usual ones a broker of this user runs, too: one holds `broker.lock` there.
+directories by their environments. Each has its broker, and they share nothing. The same is true of programs with
+different versions of extmem, whose brokers run in one directory. So the error names the directory, the usual
+directories in which a broker of this user runs too, and the versions of other brokers in this one. A running broker
+holds its lock.
 """
 
 from __future__ import annotations
@@ -10,20 +12,19 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker exists on Linux only; extmem.manager selects what the system has")
 
-import fcntl
 import os
 from pathlib import Path
 
-from extmem.owning import OwnedFd
-from extmem.wire.runtime_dir import RuntimeDir
+from extmem.wire import PROTOCOL_VERSION
+from extmem.wire.runtime_dir import RunningBroker, RuntimeDir, brokers_in
 
-__all__ = ["other_brokers", "usual_places", "where_looked"]
+__all__ = ["of_other_versions", "other_brokers", "other_versions", "usual_places", "where_looked"]
 
 
 def usual_places() -> list[RuntimeDir]:
-    """The runtime directories that processes of this user have by themselves, whatever their environment."""
+    """Return the runtime directories that processes of this user have by default, whatever their environment."""
     uid = os.geteuid()
     session = os.environ.get("XDG_RUNTIME_DIR")
     parents = ([session] if session else []) + [f"/run/user/{uid}"]
@@ -32,12 +33,18 @@ def usual_places() -> list[RuntimeDir]:
 
 
 def other_brokers(directory: RuntimeDir) -> list[Path]:
-    """The usual places, but this one, in which a broker of this user runs now."""
-    return list(dict.fromkeys(place.path for place in usual_places() if place.path != directory.path and _runs(place)))
+    """Return the usual directories, except this one, in which a broker of this user runs now."""
+    others = [place for place in usual_places() if place.path != directory.path]
+    return list(dict.fromkeys(place.path for place in others if brokers_in(place)))
+
+
+def other_versions(directory: RuntimeDir) -> list[RunningBroker]:
+    """Return the brokers of other versions of extmem that run in this directory now."""
+    return [broker for broker in brokers_in(directory) if broker.version != PROTOCOL_VERSION]
 
 
 def where_looked(directory: RuntimeDir) -> str:
-    """Sentences to be added to the reason."""
+    """Return sentences to be appended to the reason."""
     text = f"The broker in {directory.path} was asked."
     others = other_brokers(directory)
     if others:
@@ -45,20 +52,16 @@ def where_looked(directory: RuntimeDir) -> str:
             f" Another broker of this user runs in {' and in '.join(map(str, others))}, and shares nothing with it: "
             "have the processes use one directory (EXTMEM_RUNTIME_DIR)."
         )
-    return text
+    return text + of_other_versions(directory)
 
 
-def _runs(place: RuntimeDir) -> bool:
-    try:
-        lock = OwnedFd.open(place.broker_lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.fstat(lock.fd).st_uid == os.geteuid()
-    except OSError:
-        return False
-    finally:
-        lock.close()
-    return False
+def of_other_versions(directory: RuntimeDir) -> str:
+    """Return a sentence about brokers of other versions in this directory, with a space before it; empty for none."""
+    versions = [str(broker.version) for broker in other_versions(directory)]
+    if not versions:
+        return ""
+    return (
+        f" This process uses version {PROTOCOL_VERSION} of the wire format, and a broker of version "
+        f"{' and '.join(versions)} runs there too, for programs with another version of extmem, which share nothing "
+        "with this one: use the same version of extmem in all processes."
+    )

@@ -5,14 +5,28 @@ from __future__ import annotations
 from typing import Final
 
 from extmem.errors import DescriptorError
-from extmem.objects import Refused, Status, Token, error_for, parse_sddl, resolve_name
-from extmem.wire import MAX_DESCRIPTOR
+from extmem.objects import MEMORY, Refused, Status, Token, error_for, parse_sddl, resolve_name
+from extmem.wire import MAX_DESCRIPTOR, MAX_HANDLES, MAX_PAGES, PROTOCOL_VERSION
 
-__all__ = ["fit_descriptor", "fit_handle", "fit_mask", "fit_name", "fit_number", "fit_sddl", "fit_ticket"]
+__all__ = [
+    "check_handle_count",
+    "fit_descriptor",
+    "fit_handle",
+    "fit_mask",
+    "fit_name",
+    "fit_number",
+    "fit_sddl",
+    "fit_ticket",
+    "stamped_ticket",
+]
 
 _MAX_NAME: Final = 600
 _MAX_SDDL: Final = 4_200
 _I64: Final = (1 << 63) - 1
+_TICKET: Final = 16
+"""Bytes of a ticket."""
+_UNSTAMPED_VERSION: Final = 2
+"""The last version whose tickets do not contain it."""
 
 
 def fit_handle(value: int) -> int:
@@ -63,7 +77,7 @@ def fit_sddl(sddl: str | None) -> str | None:
     if sddl is None or (len(sddl) <= _MAX_SDDL and sddl.isascii()):
         return sddl
     try:
-        parse_sddl(sddl, Token(0, 0, frozenset()))
+        parse_sddl(sddl, Token(0, 0, frozenset()), MEMORY)
     except Refused as refused:
         raise error_for(refused.status, refused.detail) from None
     raise error_for(
@@ -78,10 +92,35 @@ def fit_descriptor(descriptor: bytes) -> bytes:
     return descriptor
 
 
-def fit_ticket(ticket: bytes) -> bytes:
-    """A ticket. InvalidHandleError for what can be none."""
-    if len(ticket) != 16:
+def check_handle_count(handles: int, pages: int) -> None:
+    """Check the number of a payload's handles, its companion pages included.
+
+    InvalidHandleError for too many or none.
+    """
+    if not pages < handles <= MAX_HANDLES or pages > MAX_PAGES:
         raise error_for(
-            Status.INVALID_HANDLE, f"A ticket has 16 bytes, this has {len(ticket)}. Pass the sender's ticket."
+            Status.INVALID_PARAMETER,
+            f"A payload has 1 to {MAX_HANDLES} handles, at most {MAX_PAGES} of them companion pages and at least one "
+            f"not; this one has {handles} with {pages} pages. Share it as several payloads.",
         )
-    return ticket
+
+
+def stamped_ticket(ticket: bytes) -> bytes:
+    """Return a ticket as it is sent to other processes: with the version of the wire format before it."""
+    return bytes((PROTOCOL_VERSION,)) + ticket
+
+
+def fit_ticket(ticket: bytes) -> bytes:
+    """Return a ticket without its version. InvalidHandleError for what cannot be one, or is of another version."""
+    version = _UNSTAMPED_VERSION if len(ticket) == _TICKET else ticket[0] if len(ticket) == _TICKET + 1 else 0
+    if version == PROTOCOL_VERSION:
+        return ticket[1:]
+    if version:
+        raise error_for(
+            Status.INVALID_HANDLE,
+            f"The ticket is of version {version} of the wire format, and this process uses version {PROTOCOL_VERSION}: "
+            "its sender has another version of extmem. Use the same version of extmem in both processes.",
+        )
+    raise error_for(
+        Status.INVALID_HANDLE, f"A ticket has {_TICKET + 1} bytes, this has {len(ticket)}. Pass the sender's ticket."
+    )

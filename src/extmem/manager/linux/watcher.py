@@ -27,7 +27,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from extmem.errors import ExtmemError
-from extmem.owning import Lock, fds, join_thread
+from extmem.owning import Lock, join_thread, pipes_and_sockets
 
 if TYPE_CHECKING:
     from extmem.manager.linux.connection import Connecting
@@ -51,7 +51,7 @@ class Watcher:
 
     def __init__(self, client: Connecting) -> None:
         self._client = weakref.ref(client)
-        self._receiving, self._sending = fds.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._receiving, self._sending = pipes_and_sockets.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
         self._stop = False
         self._halt = False
         """Whether the thread is to end, for good (`_stop`) or for a fork. Who sets it calls `wake` afterwards."""

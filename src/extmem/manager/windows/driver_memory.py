@@ -33,11 +33,10 @@ from extmem.handles._win32.calls import StatusError, attributes, check
 from extmem.handles._win32.tables import D3DKMT_OPENNTHANDLEFROMNAME, later
 from extmem.manager.windows import names, payloads, processes, status_errors
 from extmem.objects import (
-    ALL_ACCESS,
     MAXIMUM_ALLOWED,
+    MEMORY,
     READ_CONTROL,
     RESOURCE_WRITE,
-    TYPE_NAME,
     NameKey,
     Refused,
     Status,
@@ -58,12 +57,12 @@ __all__ = [
     "stood_in_by",
 ]
 
-TYPES = (TYPE_NAME, "DxgkSharedBundleObject")
+TYPES = (MEMORY.name, "DxgkSharedBundleObject")
 """Types of kernel objects that hold a driver's memory; a bundle has a keyed mutex beside it."""
 _HIDDEN = "extmem.gpu."
 _IS_HIDDEN = re.compile(r".*\\extmem\.gpu\.[0-9a-f]{32}", re.DOTALL)
 _GONE = (Status.OBJECT_NAME_NOT_FOUND, Status.OBJECT_PATH_NOT_FOUND)
-_LADDER = (ALL_ACCESS, READ_CONTROL | RESOURCE_WRITE, READ_CONTROL)
+_LADDER = (MEMORY.all, READ_CONTROL | RESOURCE_WRITE, READ_CONTROL)
 
 
 class DriverObjects:
@@ -194,6 +193,6 @@ def not_a_driver_s(value: int, kind: str) -> Exception:
     """A handle of another type than GPU memory has, where a driver would be given it."""
     return error_for(
         Status.OBJECT_TYPE_MISMATCH,
-        f"The handle {value:#x} refers to an object of type {kind}, and GPU memory is a {TYPE_NAME}. Pass the handle "
+        f"The handle {value:#x} refers to an object of type {kind}, and GPU memory is a {MEMORY.name}. Pass the handle "
         "that the exporter's driver gave; another program's section is imported with extmem.raw.import_payload.",
     )

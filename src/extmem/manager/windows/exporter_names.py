@@ -29,12 +29,12 @@ from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager.windows import driver_memory, names, payloads, processes, rights, status_errors
 from extmem.manager.windows.section_frame import Description
-from extmem.objects import ALL_ACCESS, MAXIMUM_ALLOWED, READ_CONTROL, RESOURCE_WRITE, NameKey, Status
+from extmem.objects import MAXIMUM_ALLOWED, MEMORY, READ_CONTROL, RESOURCE_WRITE, NameKey, Status
 from extmem.owning import OwnedDescriptor, OwnedFd
 
 __all__ = ["announce", "open_lent", "stands"]
 
-_LADDER = (ALL_ACCESS, READ_CONTROL | RESOURCE_WRITE, READ_CONTROL)
+_LADDER = (MEMORY.all, READ_CONTROL | RESOURCE_WRITE, READ_CONTROL)
 
 
 class _Companion(OwnedDescriptor):

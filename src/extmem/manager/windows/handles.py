@@ -17,7 +17,7 @@ from extmem.handles._win32.calls import StatusError
 from extmem.manager.api import Manager
 from extmem.manager.windows import driver_memory, exporter_names, names, payloads, processes, rights, status_errors
 from extmem.manager.windows.section_frame import Description, pack
-from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, READ_CONTROL, TYPE_NAME, Status, error_for
+from extmem.objects import FLAG_INHERIT, FLAG_PROTECT, MEMORY, READ_CONTROL, Status, error_for
 from extmem.objects.status import Refused
 
 __all__ = ["SECTION", "Handles", "find_entry"]
@@ -44,7 +44,7 @@ def find_entry(value: int) -> tuple[int, str]:
         raise error_for(
             Status.OBJECT_TYPE_MISMATCH,
             f"The handle {value:#x} refers to an object of type {kind}; shared memory is a {SECTION} or, a GPU "
-            f"driver's, a {TYPE_NAME}. Pass the handle that the exporter gave.",
+            f"driver's, a {MEMORY.name}. Pass the handle that the exporter gave.",
         )
     return value, kind
 
@@ -75,7 +75,7 @@ class Handles(Manager):
         """A handle was duplicated within this process."""
 
     @abc.abstractmethod
-    def held_by_memories(self, shared: int) -> int:
+    def held_by_references(self, shared: int) -> int:
         """How many handles the memory objects and tickets of this process hold to that object."""
 
     def session(self) -> int:
@@ -302,7 +302,7 @@ class Handles(Manager):
             name=(description.name if description is not None else "")
             or ("" if driver_memory.is_hidden(path) else path),
             object_id=shared,
-            handle_count=found.handles - self.held_by_memories(shared),
+            handle_count=found.handles - self.held_by_references(shared),
         )
 
     def set_flags(self, value: int, mask: int, flags: int) -> None:

@@ -31,13 +31,13 @@ from extmem.handles._win32.calls import StatusError
 from extmem.manager.api import BrokerStatus, Manager, Reference
 from extmem.manager.windows import driver_memory, names, payloads, rights, status_errors, tickets
 from extmem.manager.windows.handles import SECTION, find_entry
-from extmem.manager.windows.memories import NAMELESS, Memories, Memory
+from extmem.manager.windows.references import NAMELESS, HeldReference, References
 from extmem.manager.windows.section_frame import Description, pack, unpack
 from extmem.manager.windows.security_descriptors import sddl_from, user_sid
 from extmem.manager.windows.snapshot import look_around
 from extmem.objects import (
-    ALL_ACCESS,
     MAXIMUM_ALLOWED,
+    MEMORY,
     READ_CONTROL,
     RESOURCE_WRITE,
     PayloadRow,
@@ -47,14 +47,15 @@ from extmem.objects import (
 )
 from extmem.objects.kmt import bad_number
 from extmem.owning import OwnedDescriptor, OwnedFd
-from extmem.sharing.payload import PayloadFd
+from extmem.sharing.kinds import Backing, ObjectKind
+from extmem.sharing.payload import Page, PayloadFd
 from extmem.sharing.terms import Exported, Imported
-from extmem.wire import MAX_DESCRIPTOR, Backing
+from extmem.wire import MAX_DESCRIPTOR
 
 __all__ = ["WindowsManager", "manager"]
 
 
-class WindowsManager(Memories):
+class WindowsManager(References):
     """This process's memory objects."""
 
     has_broker = False
@@ -67,7 +68,7 @@ class WindowsManager(Memories):
 
     def export(
         self,
-        fd: int,
+        handles: Sequence[int],
         descriptor: bytes,
         *,
         share: Share,
@@ -76,21 +77,31 @@ class WindowsManager(Memories):
         sddl: str | None,
         inherit: bool,
         strict_kmt: bool = False,
+        object_kind: ObjectKind = ObjectKind.MEMORY,
         backing: Backing = Backing.HOST_FILE,
         identity: int = 0,
+        pages: Sequence[Page] = (),
         reference: Reference | None = None,
     ) -> Exported:
         """Share a payload. Its section was made under this name and security (`ShareTerms`): a kernel object gets its
         name at birth. What is made here is the companion.
 
-        fd: the section's handle, borrowed until `free`. UnsupportedError for a section that has another name, or none.
-        For a GPU driver's payload (`backing`) the handle that the driver gave, or its KMT number.
+        handles: the section's handle, borrowed until `release`; of a GPU driver's payload (`backing`) the handle that
+            the driver gave, or its KMT number. UnsupportedError for more than one handle, for companion pages, and for
+            a section that has another name, or none.
         """
+        if len(handles) != 1 or pages:
+            raise UnsupportedError(
+                f"a payload on Windows is one kernel object, this one has {len(handles)} handles and {len(pages)} "
+                "companion pages; share each as a payload of its own",
+                requires_one_of=["one handle for each payload"],
+            )
+        (fd,) = handles
         if len(descriptor) > MAX_DESCRIPTOR:
             raise DescriptorError(f"the descriptor has {len(descriptor)} bytes, at most {MAX_DESCRIPTOR} are allowed")
         granted = rights.asked(access)
         if granted & MAXIMUM_ALLOWED:
-            granted = granted & ~MAXIMUM_ALLOWED | ALL_ACCESS
+            granted = granted & ~MAXIMUM_ALLOWED | MEMORY.all
         if backing is not Backing.HOST_FILE:
             _one_way(share)
             return self._export_driver_s(
@@ -107,7 +118,7 @@ class WindowsManager(Memories):
             said = Description(shared or 1, int(backing), strict_kmt, display, descriptor)
             companion = OwnedDescriptor(payloads.create_companion(path, said, name, sddl))
         # A KMT number leads to no NT object that a program could have a handle to.
-        memory = Memory(value, shared, granted, None, companion, True, share, inherit)
+        memory = HeldReference(value, shared, granted, None, companion, True, share, inherit)
         return Exported(self._add(memory, reference), shared, 0 if number else shared, number)
 
     def _check_terms(self, path: str, share: Share, name: str | None) -> int:
@@ -143,6 +154,7 @@ class WindowsManager(Memories):
         reference: Reference | None = None,
         *,
         of_a_gpu: bool = False,
+        object_kind: ObjectKind = ObjectKind.MEMORY,
     ) -> Imported:
         """See `Manager`."""
         what = f"opening {name!r}"
@@ -157,7 +169,7 @@ class WindowsManager(Memories):
                     if error.status != Status.ACCESS_DENIED:
                         raise status_errors.of_opening(error, name, path, desired) from None
                 else:  # as most may have it: then there is nothing to ask
-                    return self._import(section, what, path, ALL_ACCESS, reference)
+                    return self._import(section, what, path, MEMORY.all, reference)
             return self._import(self._open_path(name, path, desired), what, path, reference=reference)
         except NameNotFoundError:
             found = self.open_driver_s(name, desired)
@@ -168,8 +180,10 @@ class WindowsManager(Memories):
                 raise status_errors.nothing_named(name, names.resolve(name, self.session())) from None
             return self._import_driver_s(borrowed[0], None, what, borrowed[1], reference)
 
-    def import_by_handle(self, handle: int, reference: Reference | None = None) -> Imported:
-        """A memory object by NT handle, with the handle's rights. The handle stays the caller's (B76)."""
+    def import_by_handle(
+        self, handle: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
+    ) -> Imported:
+        """See `Manager`."""
         value, kind = find_entry(handle)
         copied = status_errors.duplicate(value, options=calls.SAME_ACCESS)
         what = f"importing handle {value:#x}"
@@ -177,8 +191,10 @@ class WindowsManager(Memories):
             return self._import(copied, what, reference=reference)
         return self._import_driver_s(copied, None, what, self._told_by(value), reference)
 
-    def import_by_kmt(self, number: int, reference: Reference | None = None) -> Imported:
-        """A memory object by KMT number."""
+    def import_by_kmt(
+        self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
+    ) -> Imported:
+        """See `Manager`."""
         said = self.number_of_driver_s(number) if 0 <= number <= 0xFFFF_FFFF else None
         if said is not None:
             return self._import_numbered(number, said, reference)
@@ -246,7 +262,7 @@ class WindowsManager(Memories):
                 section, kept = like.section, others
         if payload is None:
             payload = PayloadFd(kept, writable)
-        memory = Memory(section, shared, granted, PayloadFd(kept, writable))
+        memory = HeldReference(section, shared, granted, PayloadFd(kept, writable))
         if number:
             memory.shared_by = Share.KMT
             memory.companion = like.companion if like is not None else self._kept_number(path, said)
@@ -273,41 +289,41 @@ class WindowsManager(Memories):
         except StatusError:
             return None
 
-    def free(self, memory: int) -> None:
-        """Free a memory object."""
+    def release(self, number: int) -> None:
+        """See `Manager`."""
         with self._lock:
-            found = self._memories.pop(memory, None)
+            found = self._references.pop(number, None)
         if found is not None:
             found.companion = None  # closed with its last holder: a program's handles may keep a driver's
             if found.kept is not None:
                 found.kept.close()
 
-    def free_once(self, memory: int) -> None:
+    def release_once(self, number: int) -> None:
         """See `Manager`."""
-        self.free(memory)
+        self.release(number)
 
-    def held_by_memories(self, shared: int) -> int:
+    def held_by_references(self, shared: int) -> int:
         """How many handles the memory objects and tickets of this process hold to that object."""
         with self._lock:
-            sections_held = {m.section for m in self._memories.values() if m.object == shared and m.section}
+            sections_held = {m.section for m in self._references.values() if m.object == shared and m.section}
         return len(sections_held) + sum(other == shared for other in self._in_flight.handles().values())
 
     # -- handles, KMT numbers and tickets -----------------------------------------------------------------------------
 
-    def get_handle(self, memory: int, entry: HandleEntry | None = None) -> int:
-        """A new handle of the object that this memory exports, with the access and inherit flag of the export (B29)."""
-        value = self._get_handle(memory)
+    def get_handle(self, number: int, entry: HandleEntry | None = None) -> int:
+        """See `Manager`."""
+        value = self._get_handle(number)
         if entry is not None:
             entry.record(value)
         return value
 
-    def _get_handle(self, memory: int) -> int:
-        found = self._found(memory)
+    def _get_handle(self, number: int) -> int:
+        found = self._found(number)
         if not found.exporting or found.shared_by & Share.KMT:
             why = "is shared by KMT number" if found.shared_by & Share.KMT else "was imported, not exported"
             raise error_for(
                 Status.INVALID_PARAMETER,
-                f"Memory object {memory} {why}, so it has no NT handle to give. Export it as an NT handle to get one.",
+                f"The payload of reference {number} {why}, so it has no NT handle. Export it by NT handle to get one.",
             )
         flags = calls.OBJ_INHERIT if found.inherit else 0
         if found.driver_s:
@@ -325,18 +341,18 @@ class WindowsManager(Memories):
             return False
         return True
 
-    def offer(self, *, memory: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
+    def offer(self, *, reference: int | None = None, handle: int | None = None, kmt: int | None = None) -> bytes:
         """A ticket for exactly one of the three; see `Manager.offer` and `tickets`."""
-        if (memory is not None) + (handle is not None) + (kmt is not None) != 1:
+        if (reference is not None) + (handle is not None) + (kmt is not None) != 1:
             raise error_for(
                 Status.INVALID_PARAMETER,
-                f"A ticket stands for one thing; given were memory={memory}, handle={handle}, kmt={kmt}. Pass "
+                f"A ticket is for one thing; given were reference={reference}, handle={handle}, kmt={kmt}. Pass "
                 "exactly one.",
             )
-        if memory is not None:
-            found = self._found(memory)
+        if reference is not None:
+            found = self._found(reference)
             if not found.granted & READ_CONTROL:
-                raise status_errors.denied(READ_CONTROL, f"sending memory object {memory}")
+                raise status_errors.denied(READ_CONTROL, f"sending reference {reference}")
             return self._offer_memory(found)
         if handle is not None:
             value, kind = find_entry(handle)
@@ -348,7 +364,7 @@ class WindowsManager(Memories):
             self._alive(kmt or 0)
         return tickets.Ticket(tickets.KMT_KIND, os.getpid(), 0, kmt or 0, 0, bytes(16), bytes(16)).pack()
 
-    def _offer_memory(self, found: Memory) -> bytes:
+    def _offer_memory(self, found: HeldReference) -> bytes:
         frame = pack(found.said) if found.said is not None else b""
         if found.driver_s and not found.section:
             zero = bytes(16)
@@ -415,7 +431,7 @@ class WindowsManager(Memories):
     def snapshot(self) -> list[PayloadRow]:
         """All live payloads that this user's processes hold, and who holds them; what other users hold is not told."""
         with self._lock:
-            memories = Counter(memory.section for memory in self._memories.values() if not memory.driver_s)
+            memories = Counter(memory.section for memory in self._references.values() if not memory.driver_s)
         return look_around(memories, set(self._in_flight.handles()))
 
     def status(self) -> BrokerStatus | None:
@@ -428,8 +444,8 @@ class WindowsManager(Memories):
 
     def disconnect(self) -> None:
         """Give everything back now: memory objects of this manager and what is in flight."""
-        for number in list(self._memories):
-            self.free(number)
+        for number in list(self._references):
+            self.release(number)
         self._in_flight.clear()
 
 

@@ -1,4 +1,4 @@
-"""Access rights in two languages: those of shared memory, which programs speak, and those of section objects. Pure.
+"""Access rights of shared memory, which programs use, and of section objects, converted into each other. Pure.
 
 ::
 
@@ -6,16 +6,16 @@
     READ_CONTROL   0x20000  <-->     READ_CONTROL | SECTION_QUERY | SECTION_MAP_READ
     RESOURCE_WRITE 0x00001  <-->     SECTION_MAP_WRITE
     DELETE, WRITE_DAC, WRITE_OWNER   the same bits
-    SYNCHRONIZE                      dropped: nobody can wait for a section
+    SYNCHRONIZE                      dropped: a section cannot be waited for
     MAXIMUM_ALLOWED                  the same bit
 
-Programs ask host payloads for the rights that they ask a GPU driver's for, and read the same masks back.
+Programs request the same rights of host payloads as of a GPU driver's, and get the same masks back.
 """
 
 from __future__ import annotations
 
-from extmem.objects import DELETE, MAXIMUM_ALLOWED, READ_CONTROL, RESOURCE_WRITE, WRITE_DAC, Refused, error_for
-from extmem.objects.access import WRITE_OWNER, requested
+from extmem.objects import DELETE, MAXIMUM_ALLOWED, MEMORY, READ_CONTROL, RESOURCE_WRITE, WRITE_DAC, Refused, error_for
+from extmem.objects.access import WRITE_OWNER
 
 __all__ = ["asked", "from_section", "to_section"]
 
@@ -30,7 +30,7 @@ def asked(mask: int) -> int:
     AccessDeniedError for bits that shared memory does not have (B23), InvalidHandleError for no 32-bit mask at all.
     """
     try:
-        return requested(mask)
+        return MEMORY.requested(mask)
     except Refused as refused:
         raise error_for(refused.status, refused.detail) from None
 

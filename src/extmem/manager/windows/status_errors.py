@@ -12,7 +12,7 @@ from extmem.handles._win32 import calls
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import ntdll
 from extmem.manager.windows import names
-from extmem.objects import NameKey, Status, describe, error_for
+from extmem.objects import MEMORY, NameKey, Status, error_for
 from extmem.objects.table import no_entry
 
 __all__ = [
@@ -135,8 +135,8 @@ def denied(desired: int, what: str) -> ObjectManagerError:
         )
     return error_for(
         Status.ACCESS_DENIED,
-        f"{what[0].upper()}{what[1:]} with {describe(desired)} is refused: the object's security does not allow this "
-        "user all of it. Ask for less, or have the exporter allow it in its security descriptor.",
+        f"{what[0].upper()}{what[1:]} with {MEMORY.describe(desired)} is refused: the object's security does not allow "
+        "this user all of it. Ask for less, or have the exporter allow it in its security descriptor.",
     )
 
 

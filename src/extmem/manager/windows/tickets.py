@@ -84,7 +84,13 @@ class Ticket(NamedTuple):
 def parse(data: bytes) -> Ticket:
     """A ticket from bytes that anybody may have made. InvalidHandleError for others."""
     frame = data[_LAYOUT.size :]
-    if len(data) < _LAYOUT.size or len(frame) > FRAME or data[0] != _VERSION or data[1] not in _KINDS:
+    if len(data) >= _LAYOUT.size and data[0] != _VERSION:
+        raise error_for(
+            Status.INVALID_HANDLE,
+            f"The ticket has format {data[0]}, and this process reads format {_VERSION}: its sender has another "
+            "version of extmem. Use the same version of extmem in both processes.",
+        )
+    if len(data) < _LAYOUT.size or len(frame) > FRAME or data[1] not in _KINDS:
         raise error_for(
             Status.INVALID_HANDLE,
             f"{len(data)} bytes are no ticket: it has {_LAYOUT.size}, in format {_VERSION}, and a description of at "

@@ -13,6 +13,8 @@ import signal
 import socket
 from pathlib import Path
 
+from extmem.wire.runtime_dir import RuntimeDir
+
 __all__ = ["KILL", "TEMPORARY", "broker_serves", "started_with"]
 
 KILL = signal.SIGKILL
@@ -38,4 +40,4 @@ def started_with(variable: str, value: str) -> dict[int, str]:
 def broker_serves(path: Path) -> bool:
     """Return whether the broker of this runtime directory accepts connections."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        return probe.connect_ex(str(path / "broker.sock")) == 0
+        return probe.connect_ex(str(RuntimeDir(path).socket)) == 0

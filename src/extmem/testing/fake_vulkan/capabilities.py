@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.host import images
+from extmem.devices.host import image_layouts
 from extmem.errors import UnsupportedError
 from extmem.testing.fake_vulkan._system import dma_buf_size
 from extmem.testing.fake_vulkan.instances import out_chain
@@ -66,7 +66,7 @@ def vkGetPhysicalDeviceImageFormatProperties2(fake: FakeVulkan, handle: Any, ask
     if fake.manners.takes_sparse:
         info.flags = vk.ImageCreateFlagBits(0)
     try:
-        properties = images.format_properties(info, gpu.heaps[0])
+        properties = image_layouts.format_properties(info, gpu.heaps[0])
     except UnsupportedError:
         raise Refusal(_NO_FORMAT) from None
     memory = to_c(properties)

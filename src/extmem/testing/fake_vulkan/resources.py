@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.devices.host import images
+from extmem.devices.host import image_layouts
 from extmem.errors import ExtmemError
 from extmem.testing.fake_vulkan.instances import out_chain
 from extmem.testing.fake_vulkan.machine import Refusal
@@ -80,7 +80,7 @@ def vkCreateImage(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, out: 
     if fake.manners.takes_sparse:
         info.flags = vk.ImageCreateFlagBits(0)
     try:
-        needs = images.requirements(info)
+        needs = image_layouts.requirements(info)
     except ExtmemError:
         raise Refusal(_NO_FORMAT) from None
     if modifier is not None:
@@ -136,10 +136,11 @@ def vkGetImageSubresourceLayout(fake: FakeVulkan, handle: Any, raw: int, asked: 
         out[0] = memory.cdata[0]
         return
     try:
-        layout = images.subresource_layout(image.info, from_c(vk.ImageSubresource, asked))
+        layout = image_layouts.subresource_layout(image.info, from_c(vk.ImageSubresource, asked))
     except (ExtmemError, ValueError) as error:
         raise fake.wrong(str(error)) from None
-    out[0] = to_c(layout).cdata[0]
+    memory = to_c(layout)
+    out[0] = memory.cdata[0]
 
 
 def vkBindBufferMemory(fake: FakeVulkan, handle: Any, buffer: int, memory: int, offset: int) -> int:

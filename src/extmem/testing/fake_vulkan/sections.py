@@ -16,7 +16,7 @@ from extmem.devices import host
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager.windows import driver_memory, rights
-from extmem.objects import TYPE_NAME, Status
+from extmem.objects import MEMORY, Status
 from extmem.testing.fake_vulkan.tags import DIRTY, GARBAGE, SIZE, Tag, unpack
 
 __all__ = ["CASELESS", "FilePayload", "SectionObjects", "read_tag"]
@@ -52,7 +52,7 @@ class SectionObjects(driver_memory.DriverObjects):
     def kind_of(self, value: int) -> str:
         """Return `DxgkSharedResource` for a fake's payload, otherwise the kernel's type name."""
         kind = super().kind_of(value)
-        return TYPE_NAME if kind == "Section" and read_tag(value) is not None else kind
+        return MEMORY.name if kind == "Section" and read_tag(value) is not None else kind
 
     def open_named(self, path: str, access: int, flags: int = 0) -> int:
         """See `DriverObjects`. Access 0 to an existing name, and sections that no fake made, are refused (B11, B18)."""

@@ -21,7 +21,7 @@ from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.manager.windows import names, rights
 from extmem.manager.windows.security_descriptors import sddl_from
-from extmem.objects import ALL_ACCESS
+from extmem.objects import MEMORY
 from extmem.testing.fake_vulkan.gpus import PAYLOAD_NAME
 from extmem.testing.fake_vulkan.import_check import check_match
 from extmem.testing.fake_vulkan.machine import Refusal
@@ -130,7 +130,7 @@ def vkGetMemoryWin32HandleKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any
         if fake.manners.same_handle_twice:
             out[0] = ffi.cast("HANDLE", share.first)
             return 0
-    granted = rights.asked(share.access) if share.stated else ALL_ACCESS
+    granted = rights.asked(share.access) if share.stated else MEMORY.all
     flags = calls.OBJ_INHERIT if share.inherit else 0
     try:
         share.first = calls.duplicate(payload.fd, rights.to_section(granted), flags)

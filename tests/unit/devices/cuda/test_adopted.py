@@ -11,7 +11,7 @@ import pytest
 import extmem
 from extmem import raw, vk
 from extmem.api import Device
-from extmem.devices.cuda.export_handle import Terms
+from extmem.devices.cuda.handle_types import Terms
 from extmem.testing import fake_cuda
 from tests.unit.devices.cuda.test_sharing import CU_TYPE, SHARED, each_sees_the_other
 

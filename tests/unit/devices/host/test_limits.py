@@ -113,7 +113,7 @@ def test_an_older_kernel_without_noexec_seals_makes_payloads_too(
 
     monkeypatch.setattr(os, "memfd_create", older)
     allocation = backend.allocate(PAGE, 0, b"d")
-    assert len(asked) == 2 and backend.inspect_fd(allocation.fd, FD).valid
+    assert len(asked) == 2 and backend.examine_fd(allocation.fd, FD).valid
     allocation.close()
 
 

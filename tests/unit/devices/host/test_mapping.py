@@ -130,7 +130,7 @@ def test_import_past_the_end_of_a_file_is_refused_and_within_it_is_not(device: D
         with pytest.raises(RuleViolation) as error:
             device.allocate_memory(vk.MemoryAllocateInfo(2 * PAGE, kind, info))
         assert "VUID-VkImportMemoryHostPointerInfoEXT-handleType-01750" in error.value.vuids
-        assert "behind the end of its file" in str(error.value)
+        assert "past the end of its file" in str(error.value)
         os.ftruncate(fd, 2 * PAGE)
         device.allocate_memory(vk.MemoryAllocateInfo(2 * PAGE, kind, info)).close()
 

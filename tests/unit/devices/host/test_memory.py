@@ -19,6 +19,7 @@ from extmem.devices.host.backend import HostBackend
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.sharing.payload import PayloadFd
+from tests.unit.devices.importing import import_fd, import_payload
 
 PAGE = mmap.PAGESIZE
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -53,8 +54,8 @@ def test_a_payload_is_zeroed_sealed_and_describes_itself(backend: HostBackend) -
             os.ftruncate(fd, size)
     with pytest.raises(PermissionError):
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-    facts = backend.inspect_fd(fd, FD)
-    assert (facts.valid, facts.kind, facts.writable) == (True, "memfd", True)
+    facts = backend.examine_fd(fd, FD)
+    assert (facts.valid, facts.file_type, facts.writable) == (True, "memfd", True)
     assert (facts.capacity, facts.descriptor, facts.descriptor_problem) == (2 * PAGE, b"who I am", "")
     assert facts.identity == allocation.identity
     assert (allocation.size, allocation.memory_type_index, allocation.writable) == (5000, 1, True)
@@ -69,7 +70,7 @@ def test_all_of_a_payload_is_there_before_anyone_touches_it(backend: HostBackend
 
 def test_the_longest_descriptor_fits_and_a_longer_one_leaves_nothing_behind(backend: HostBackend) -> None:
     allocation = backend.allocate(1, 0, b"d" * DESCRIPTOR_LIMIT)
-    assert backend.inspect_fd(allocation.fd, FD).descriptor == b"d" * DESCRIPTOR_LIMIT
+    assert backend.examine_fd(allocation.fd, FD).descriptor == b"d" * DESCRIPTOR_LIMIT
     allocation.close()
     before = open_fds()
     with pytest.raises(ValueError, match="does not fit"):
@@ -121,7 +122,7 @@ def test_a_closed_driver_allocates_nothing_and_frees_what_there_was(backend: Hos
 def test_B93_mappings_of_one_payload_show_the_same_bytes(backend: HostBackend) -> None:
     allocation = backend.allocate(3 * PAGE, 0, b"")
     fd = backend.export_fd(allocation).take()
-    other = backend.import_fd(fd, 3 * PAGE, 0)
+    other = import_fd(backend, fd, 3 * PAGE, 0)
     os.close(fd)
     ours, theirs = allocation.map(), other.map()
     assert ours.address != theirs.address and ours.address % PAGE == 0
@@ -137,7 +138,7 @@ def test_the_self_description_is_outside_the_mapping(backend: HostBackend) -> No
     allocation = backend.allocate(PAGE, 0, b"keep out")
     mapping = allocation.map()
     ctypes.memset(mapping.address, 0xFF, mapping.size)
-    assert backend.inspect_fd(allocation.fd, FD).descriptor == b"keep out"
+    assert backend.examine_fd(allocation.fd, FD).descriptor == b"keep out"
     allocation.close()
 
 
@@ -149,7 +150,7 @@ def test_a_read_only_descriptor_cannot_be_mapped_for_writing(backend: HostBacken
         mmap.mmap(fd, PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.pwrite(fd, b"x", 0)
-    imported = backend.import_fd(fd, PAGE, 0)
+    imported = import_fd(backend, fd, PAGE, 0)
     os.close(fd)
     assert not imported.writable
     with pytest.raises(PermissionError, match="reading only"):
@@ -160,7 +161,7 @@ def test_a_read_only_descriptor_cannot_be_mapped_for_writing(backend: HostBacken
     ctypes.memmove(writer.address, b"seen", 4)
     assert bytes_at(reader.address, 4) == b"seen"
     again = backend.export_fd(imported).take()
-    assert not backend.inspect_fd(again, FD).writable, "what came read-only goes on read-only"
+    assert not backend.examine_fd(again, FD).writable, "what came read-only goes on read-only"
     os.close(again)
     for thing in (imported, allocation):
         thing.close()
@@ -199,7 +200,7 @@ def test_4096_imports_and_mappings_leave_nothing(backend: HostBackend) -> None:
     maps = Path("/proc/self/maps").read_text().count("memfd:extmem")
     for _ in range(4096):
         fd = backend.export_fd(allocation).take()
-        imported = backend.import_fd(fd, PAGE, 0)
+        imported = import_fd(backend, fd, PAGE, 0)
         os.close(fd)
         assert imported.map().size == PAGE
         imported.close()
@@ -215,10 +216,10 @@ def test_an_import_borrows_the_fd_whether_it_succeeds_or_not(backend: HostBacken
     allocation = backend.allocate(PAGE, 0, b"")
     fd = backend.export_fd(allocation).take()
     with pytest.raises(DriverError, match=f"allocationSize is {PAGE + 1}.*holds {PAGE} bytes") as caught:
-        backend.import_fd(fd, PAGE + 1, 0)  # the page with the frame is not payload
+        import_fd(backend, fd, PAGE + 1, 0)  # the page with the frame is not payload
     assert caught.value.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE
     os.fstat(fd)
-    imported = backend.import_fd(fd, PAGE, 0)
+    imported = import_fd(backend, fd, PAGE, 0)
     os.close(fd)
     assert os.fstat(imported.fd).st_ino == os.fstat(allocation.fd).st_ino, "the allocation has a copy"
     imported.close()
@@ -230,17 +231,17 @@ def test_an_examined_payload_is_closed_with_its_import_and_not_by_a_failed_one(b
     shared = backend.export_fd(allocation)
     payload = PayloadFd(shared, True)
     with pytest.raises(DriverError, match=f"allocationSize is {3 * PAGE}.*holds {2 * PAGE} bytes"):
-        backend.import_payload(payload, 3 * PAGE, 0, 2 * PAGE)
+        import_payload(backend, payload, 3 * PAGE, 0, 2 * PAGE)
     with pytest.raises(DriverError, match="memory type 2"):
-        backend.import_payload(payload, PAGE, 2, 2 * PAGE)
+        import_payload(backend, payload, PAGE, 2, 2 * PAGE)
     assert not payload.closed
-    imported = backend.import_payload(payload, PAGE, 0, 2 * PAGE)
+    imported = import_payload(backend, payload, PAGE, 0, 2 * PAGE)
     assert (imported.fd, imported.writable, imported.identity) == (shared.fd, True, allocation.identity)
     imported.close()
     imported.close()
     assert payload.closed and shared.fd >= 0, "the descriptor is shared: its owner closes it"
     with pytest.raises(HandleStateError):
-        backend.import_payload(payload, PAGE, 0, 2 * PAGE)
+        import_payload(backend, payload, PAGE, 0, 2 * PAGE)
     shared.close()
     allocation.close()
 
@@ -248,9 +249,9 @@ def test_an_examined_payload_is_closed_with_its_import_and_not_by_a_failed_one(b
 def test_a_payload_is_mapped_once_for_all_imports_that_share_its_descriptor(backend: HostBackend) -> None:
     allocation = backend.allocate(2 * PAGE, 0, b"")
     shared = backend.export_fd(allocation)
-    one, two = (backend.import_payload(PayloadFd(shared, True), 2 * PAGE, 0, 3 * PAGE) for _ in range(2))
+    one, two = (import_payload(backend, PayloadFd(shared, True), 2 * PAGE, 0, 3 * PAGE) for _ in range(2))
     assert one.map() is one.map() is two.map() is not allocation.map()
-    part = backend.import_payload(PayloadFd(shared, True), PAGE, 0, 3 * PAGE)
+    part = import_payload(backend, PayloadFd(shared, True), PAGE, 0, 3 * PAGE)
     assert part.map().size == PAGE
     assert not two.map(writable=False).writable
     for thing in (one, two, part, allocation):

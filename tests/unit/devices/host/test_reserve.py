@@ -43,20 +43,20 @@ def group(root: Path, name: str, limit: str, used: int, droppable: int = 0, swap
 
 
 def test_without_limits_the_machine_decides(root: Path) -> None:
-    assert reserve.physical(root) == 8 * GIB
+    assert reserve.total_memory(root) == 8 * GIB
     assert reserve.available(root) == (5 * GIB, "the machine")
 
 
 def test_the_tightest_control_group_decides(root: Path) -> None:
     group(root, "box/inner", "max", 0)
     group(root, "box", str(2 * GIB), 2 * GIB - 1000, droppable=500)
-    assert reserve.physical(root) == 2 * GIB
+    assert reserve.total_memory(root) == 2 * GIB
     assert reserve.available(root) == (1500, "control group box")
 
 
 def test_a_generous_control_group_does_not(root: Path) -> None:
     group(root, "box/inner", str(100 * GIB), 0)
-    assert reserve.physical(root) == 8 * GIB
+    assert reserve.total_memory(root) == 8 * GIB
     assert reserve.available(root) == (5 * GIB, "the machine")
 
 
@@ -97,7 +97,7 @@ def old(root: Path) -> Path:
 
 def test_a_limit_of_version_1_counts(old: Path) -> None:
     old_group(old, "box/inner", 2 * GIB, GIB)
-    assert reserve.physical(old) == 2 * GIB
+    assert reserve.total_memory(old) == 2 * GIB
     assert reserve.available(old) == (2 * GIB, "control group inner"), "1 GiB of memory, and the machine's swap"
 
 
@@ -111,7 +111,7 @@ def test_a_group_above_counts_in_version_1(old: Path) -> None:
     old_group(old, "box", GIB, GIB - 100, memsw=GIB, memsw_used=GIB - 50)
     old_group(old, "", NONE, 3 * GIB)
     assert reserve.available(old) == (50, "control group box")
-    assert reserve.physical(old) == GIB
+    assert reserve.total_memory(old) == GIB
 
 
 def test_memory_and_swap_together_are_limited_in_version_1(old: Path) -> None:
@@ -125,7 +125,7 @@ def test_memory_and_swap_together_are_limited_in_version_1(old: Path) -> None:
 
 def test_no_limit_of_version_1_is_none(old: Path) -> None:
     old_group(old, "box/inner", NONE, GIB, memsw=NONE, memsw_used=GIB)
-    assert reserve.physical(old) == 8 * GIB
+    assert reserve.total_memory(old) == 8 * GIB
     assert reserve.available(old) == (5 * GIB, "the machine")
 
 
@@ -153,7 +153,7 @@ def test_in_a_container_a_part_of_the_hierarchy_is_seen(root: Path) -> None:
     write(root, "proc/self/cgroup", "4:memory:/docker/abc\n")
     old_group(root, "", NONE, GIB - 5, below="cg here", hierarchical_memory_limit=GIB, memsw=GIB, memsw_used=GIB - 5)
     assert reserve.available(root) == (5, "control group cg here")
-    assert reserve.physical(root) == GIB, "a group above that is not seen"
+    assert reserve.total_memory(root) == GIB, "a group above that is not seen"
     write(root, "proc/self/cgroup", "4:memory:/docker/abcdef\n")
     assert reserve.available(root) == (5 * GIB, "the machine"), "another group, of which nothing is seen"
 
@@ -201,13 +201,13 @@ def limited(limit: int) -> Iterator[Path]:
 
 def test_nothing_known_refuses_nothing(tmp_path: Path) -> None:
     assert reserve.available(tmp_path)[0] == 1 << 62
-    assert reserve.physical(tmp_path) == 1 << 62
+    assert reserve.total_memory(tmp_path) == 1 << 62
 
 
 def test_this_machine_has_memory() -> None:
     left, whose = reserve.available()
     assert 0 < left and whose
-    assert 0 < reserve.physical() < 1 << 62
+    assert 0 < reserve.total_memory() < 1 << 62
 
 
 def test_what_is_not_left_is_refused_before_anything_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from extmem.devices.vulkan.backend import VulkanBackend
 from tests import vulkan_bed
 
-REAL = {"test_instance.py", "test_physical.py", "test_transfer.py", "test_a_buffer_larger_than_any_memory_is_an_error"}
+REAL = {"test_instance.py", "test_physical.py", "test_transfers.py", "test_a_buffer_larger_than_any_memory_is_an_error"}
 """What every driver can do, or a fake cannot: these tests run on the one that is here, though it may share nothing."""
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.fd_check import seals_of
 from extmem.errors import ExtmemError
-from tests.unit.devices.vulkan.steps import FD, SIZE, allocate
+from tests.unit.devices.importing import import_unchecked
+from tests.unit.devices.vulkan.steps import SIZE, allocate
 
 __all__ = ["memory_file", "of_our_kind", "takes_any_content"]
 
@@ -53,9 +54,9 @@ def takes_any_content(backend: VulkanBackend) -> bool:
     if forged < 0:
         os.close(fd)
         return False
-    victim = backend.another()
+    victim = VulkanBackend(backend.device.physical)
     try:
-        victim.import_unexamined(forged, SIZE, 0, int(FD), None).close()
+        import_unchecked(victim, forged, SIZE, 0).close()
     except ExtmemError:
         assert not backend.name.startswith("SwiftShader")
         return False

@@ -9,6 +9,7 @@ from extmem.devices.host import HAS_FDS
 from extmem.devices.resources import Requirements
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.memory import VulkanAllocation
+from tests.unit.devices.importing import import_fd
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 FD, W32, KMT = HandleType.OPAQUE_FD, HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
@@ -57,8 +58,9 @@ def allocate(backend: VulkanBackend, size: int = SIZE, types: int = SHARED) -> V
 def mappable(backend: VulkanBackend, size: int = SIZE) -> VulkanAllocation:
     """Memory that the host sees, for nobody else: GPUs have such, though what they share may not be."""
     needs = backend.buffer_requirements(buffer_info(size, 0))
-    types = (index for index in range(32) if needs.memory_type_bits >> index & 1)
-    return backend.allocate(max(size, needs.size), next(kind for kind in types if backend.host_visible[kind]), b"")
+    visible = backend.device.host_visible
+    index = next(index for index in range(32) if needs.memory_type_bits >> index & 1 and visible[index])
+    return backend.allocate(max(size, needs.size), index, b"")
 
 
 def read(backend: VulkanBackend, allocation: VulkanAllocation, offset: int, size: int) -> bytes:
@@ -78,7 +80,7 @@ def still_works(backend: VulkanBackend) -> bool:
         finally:
             memory.close()
     fd = backend.export_fd(memory).take()
-    copy = backend.import_fd(fd, memory.size, memory.memory_type_index)
+    copy = import_fd(backend, fd, memory.size, memory.memory_type_index)
     try:
         return read(backend, copy, 0, 4) == b"fine"
     finally:

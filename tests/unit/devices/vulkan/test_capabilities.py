@@ -86,16 +86,16 @@ def test_host_pointers_are_imported_and_never_exported(backend: VulkanBackend) -
     features = buffers(backend, HOST).external_memory_features
     assert not features & EXPORTABLE
     # A driver may have the extension for other uses than transfers.
-    assert bool(features & IMPORTABLE) <= ("VK_EXT_external_memory_host" in backend.physical.extensions)
+    assert bool(features & IMPORTABLE) <= ("VK_EXT_external_memory_host" in backend.device.physical.extensions)
 
 
 def test_dma_buf_is_as_the_device_has_it(backend: VulkanBackend) -> None:
-    has = "VK_EXT_external_memory_dma_buf" in backend.physical.extensions
+    has = "VK_EXT_external_memory_dma_buf" in backend.device.physical.extensions
     assert bool(buffers(backend, DMA_BUF).external_memory_features) <= has
 
 
 def test_a_device_without_the_extension_shares_nothing(backend: VulkanBackend) -> None:
-    poor = PhysicalDevice(backend.physical.instance, backend.physical.handle, frozenset())
+    poor = PhysicalDevice(backend.device.physical.instance, backend.device.physical.handle, frozenset())
     for kind in (FD, W32, KMT, DMA_BUF, HOST):
         assert buffers(poor, kind).external_memory_features == 0
         with pytest.raises(UnsupportedError):

@@ -14,6 +14,7 @@ from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.results import fail
 from extmem.errors import DriverError, OutOfMemoryError
+from tests.unit.devices.importing import import_fd
 from tests.unit.devices.vulkan.steps import FD, SIZE, allocate
 
 Result = vk.Result
@@ -83,11 +84,11 @@ def test_a_lack_of_memory_keeps_its_result(result: int) -> None:
 def test_exports_and_imports_name_the_lack_and_leave_everything_as_it_was(backend: VulkanBackend) -> None:
     memory = allocate(backend)
     fd = backend.export_fd(memory).take()
-    backend.import_fd(fd, SIZE, 0).close()
+    import_fd(backend, fd, SIZE, 0).close()
     calls: list[Callable[[], object]] = [
         lambda: backend.export_fd(memory).close(),
-        lambda: backend.import_fd(fd, SIZE, 0).close(),
-        lambda: backend.import_fd(fd, SIZE, 0, known=True).close(),
+        lambda: import_fd(backend, fd, SIZE, 0).close(),
+        lambda: import_fd(backend, fd, SIZE, 0, trusted=True).close(),
     ]
     for left in range(4):
         for call in calls:

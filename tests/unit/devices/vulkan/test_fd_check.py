@@ -16,11 +16,16 @@ import extmem
 from extmem import vk
 from extmem.api import Device
 from extmem.devices.resources import NativeResource
+from extmem.devices.types import ImportRequest
+from extmem.devices.vulkan import fd_check
 from extmem.devices.vulkan.backend import VulkanBackend
-from extmem.devices.vulkan.fd_check import Likeness, likeness, seals_of
+from extmem.devices.vulkan.fd_check import FileKind, file_kind, seals_of
+from extmem.devices.vulkan.logical import LogicalDevice
+from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import DriverError, RuleViolation, UnsupportedError
 from extmem.owning import OwnedFd
 from extmem.sharing.payload import PayloadFd
+from tests.unit.devices.importing import import_fd, import_payload
 from tests.unit.devices.vulkan.forging import memory_file, of_our_kind, takes_any_content
 from tests.unit.devices.vulkan.steps import (
     DMA_BUF,
@@ -70,25 +75,25 @@ def close(fd: int) -> None:
 
 def refused(backend: VulkanBackend, fd: int, size: int = SIZE, words: str | None = None) -> DriverError:
     with pytest.raises(DriverError, match=words) as error:
-        backend.import_fd(fd, size, 0)
+        import_fd(backend, fd, size, 0)
     assert error.value.result == INVALID and error.value.devices == (backend.name,)
     return error.value
 
 
 @pytest.mark.parametrize("fd", [-1, -2, -(1 << 31), 1 << 20, (1 << 31) - 1])
 def test_a_number_that_is_no_fd(backend: VulkanBackend, fd: int) -> None:
-    facts = backend.inspect_fd(fd, FD)
-    assert (facts.kind, facts.valid, facts.self_describing) == ("closed", False, False)
-    refused(backend, fd, words=f"fd {fd} is no open file descriptor")
+    facts = backend.examine_fd(fd, FD)
+    assert (facts.file_type, facts.valid, facts.self_describing) == ("closed", False, False)
+    refused(backend, fd, words=f"fd {fd} is not an open file descriptor")
     assert still_works(backend)
 
 
 def test_an_fd_that_was_closed(backend: VulkanBackend) -> None:
     memory = allocate(backend)
     fd = backend.export_fd(memory).take()
-    assert backend.inspect_fd(fd, FD).valid
+    assert backend.examine_fd(fd, FD).valid
     os.close(fd)
-    refused(backend, fd, words="no open file descriptor")
+    refused(backend, fd, words="not an open file descriptor")
     memory.close()
     assert still_works(backend)
 
@@ -98,10 +103,10 @@ def test_strangers_are_told_what_they_are_and_stay_open(backend: VulkanBackend) 
         for what, fd in fds.items():
             if what == "epoll":
                 continue
-            facts = backend.inspect_fd(fd, FD)
+            facts = backend.examine_fd(fd, FD)
             assert not facts.valid, what
             said = str(refused(backend, fd))
-            assert f"fd {fd} is {likeness(fd)}" in said and "vkGetMemoryFdKHR" in said, what
+            assert f"fd {fd} is {file_kind(fd)}" in said and "vkGetMemoryFdKHR" in said, what
             os.fstat(fd)
     assert still_works(backend)
 
@@ -112,7 +117,7 @@ def test_strangers_are_told_what_they_are_and_stay_open(backend: VulkanBackend) 
 )
 def test_the_kind_of_file_is_known(backend: VulkanBackend, what: str, kind: str) -> None:
     with strangers() as fds:
-        assert backend.inspect_fd(fds[what], FD).kind == kind
+        assert backend.examine_fd(fds[what], FD).file_type == kind
 
 
 def test_through_the_device_it_is_the_rule_that_says_so(vulkan_device: Device) -> None:
@@ -140,14 +145,14 @@ def test_the_right_name_with_rubbish_in_it_is_tried_elsewhere_and_refused(backen
     """Likeness is not enough. Where payloads are no memory files, nobody can make such a forgery."""
     fd, forged = of_our_kind(backend, SIZE)
     if forged >= 0:
-        assert backend.inspect_fd(forged, FD).valid, "it looks like one"
+        assert backend.examine_fd(forged, FD).valid, "it looks like one"
         if takes_any_content(backend):
-            backend.import_fd(forged, SIZE, 0).close()  # then it is memory like any other
+            import_fd(backend, forged, SIZE, 0).close()  # then it is memory like any other
         else:
             refused(backend, forged, words=r"whose byte \d+, which is not the payload's, differs")
         os.fstat(forged)
         os.close(forged)
-    backend.import_fd(fd, SIZE, 0).close()
+    import_fd(backend, fd, SIZE, 0).close()
     os.close(fd)
     assert still_works(backend)
 
@@ -158,29 +163,26 @@ def test_a_forgery_that_is_too_small(backend: VulkanBackend, size: int) -> None:
     if forged >= 0:
         refused(backend, forged, words=f"is a file of {size} bytes, and {SIZE} are to be imported")
         os.close(forged)
-    backend.import_fd(fd, SIZE, 0).close()
+    import_fd(backend, fd, SIZE, 0).close()
     os.close(fd)
     assert still_works(backend)
 
 
 def ways_in(backend: VulkanBackend, fd: int, size: int) -> list[Callable[[], object]]:
     """Every way on which an fd, described or not, comes to the driver."""
-    again = backend.known_imports(size, 0, FD)
 
     def as_payload() -> None:
         owned = OwnedFd(os.dup(fd))
         payload = PayloadFd(owned, True)
         try:
-            backend.import_payload(payload, size, 0, 0).close()
+            import_payload(backend, payload, size, 0, 0).close()
         finally:
             payload.close()
             owned.close()
 
     return [
-        lambda: backend.import_fd(fd, size, 0).close(),
-        lambda: backend.import_fd(fd, size, 0, known=True).close(),
-        lambda: again(fd).close(),
-        lambda: again(fd).close(),
+        lambda: import_fd(backend, fd, size, 0).close(),
+        lambda: import_fd(backend, fd, size, 0, trusted=True).close(),
         as_payload,
     ]
 
@@ -235,7 +237,7 @@ def test_one_seal_that_is_missing_is_named(backend: VulkanBackend, missing: int)
         if not own & missing:
             pytest.skip("this driver's payloads are not memory files with this seal")
         fcntl.fcntl(forged, fcntl.F_ADD_SEALS, own & ~missing)
-        assert f"without the seals {missing:#x}, so that it can be changed" in backend.inspect_fd(forged, FD).problem
+        assert f"without the seals {missing:#x}, so that it can be changed" in backend.examine_fd(forged, FD).problem
         all_refuse(backend, forged)
 
 
@@ -248,10 +250,14 @@ def test_more_seals_than_the_drivers_are_fine(backend: VulkanBackend) -> None:
 
 def test_a_file_on_another_file_system_is_refused(backend: VulkanBackend) -> None:
     """One of /dev/shm is of the same kernel code as a memory file, and has a name of its own."""
-    with forgery(backend) as (fd, _), tempfile.TemporaryFile(dir="/dev/shm") as file:
-        file.truncate(os.fstat(fd).st_size)
-        assert likeness(file.fileno()).differs(likeness(fd)) == "on another file system"
-        all_refuse(backend, file.fileno())
+    fd, forged = of_our_kind(backend, SIZE, changed())
+    if forged >= 0:
+        os.close(forged)
+        with tempfile.TemporaryFile(dir="/dev/shm") as file:
+            file.truncate(os.fstat(fd).st_size)
+            assert file_kind(file.fileno()).difference(file_kind(fd)) == "on another file system"
+            all_refuse(backend, file.fileno())
+    os.close(fd)
 
 
 @pytest.mark.parametrize("number", [0, 16, 4097, 1 << 20, 1 << 40, (1 << 64) - 1])
@@ -259,7 +265,7 @@ def test_bytes_beside_the_payload_that_are_not_the_drivers_are_refused_on_every_
     backend: VulkanBackend, number: int
 ) -> None:
     """A driver that writes into its files believes what it reads there, and ends the process or reads elsewhere."""
-    form = backend._imports.prover.form(int(FD), 0)
+    form = backend.imports.fds.form(int(FD), 0)
     for at in range(0, min(40, form.start) if form is not None else 0, 8):
         fd, forged = of_our_kind(backend, SIZE, changed((at, number)))
         if os.pread(fd, 8, at) != os.pread(forged, 8, at):
@@ -276,7 +282,7 @@ def test_bytes_beside_the_payload_that_are_not_the_drivers_are_refused_on_every_
 
 def test_what_is_written_beside_the_payload_after_an_import_is_seen_at_the_next(backend: VulkanBackend) -> None:
     """The writer of a named payload maps the file, and can write anywhere in it."""
-    form = backend._imports.prover.form(int(FD), 0)
+    form = backend.imports.fds.form(int(FD), 0)
     memory = allocate(backend)
     fd = backend.export_fd(memory).take()
     all_import(backend, fd)
@@ -302,7 +308,8 @@ def test_the_drivers_own_files_of_every_size_have_the_form_of_its_samples(backen
         fd = backend.export_fd(memory).take()
         for import_it in ways_in(backend, fd, needs.size)[1:] if not dedicated else ():
             import_it()
-        backend._imports.prover.measure(fd, needs.size, int(FD), lowest(needs))
+        examined = backend.examine_fd(fd, int(FD))
+        backend.imports.fds.check_content(ImportRequest(examined, needs.size, lowest(needs)))
         os.close(fd)
         memory.close()
         backend.destroy(buffer)
@@ -311,7 +318,7 @@ def test_the_drivers_own_files_of_every_size_have_the_form_of_its_samples(backen
 def test_a_payload_cut_short_behind_the_exporters_back(backend: VulkanBackend) -> None:
     memory = allocate(backend, SIZE * 4)
     fd = backend.export_fd(memory).take()
-    if backend.inspect_fd(fd, FD).capacity and not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+    if backend.examine_fd(fd, FD).capacity and not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
         os.ftruncate(fd, SIZE)
         refused(backend, fd, SIZE * 4, words=f"is a file of {SIZE} bytes, and {SIZE * 4} are to be imported")
     os.close(fd)
@@ -324,7 +331,7 @@ def test_more_than_the_payload_has(backend: VulkanBackend, factor: int) -> None:
     memory = allocate(backend)
     fd = backend.export_fd(memory).take()
     refused(backend, fd, memory.size * factor)
-    backend.import_fd(fd, memory.size, memory.memory_type_index).close()
+    import_fd(backend, fd, memory.size, memory.memory_type_index).close()
     os.close(fd)
     memory.close()
     assert still_works(backend)
@@ -334,9 +341,9 @@ def test_a_good_raw_fd_is_proved_and_imported(backend: VulkanBackend) -> None:
     memory = allocate(backend)
     backend.write(memory, 0, memoryview(b"proof"))
     fd = backend.export_fd(memory).take()
-    facts = backend.inspect_fd(fd, FD)
+    facts = backend.examine_fd(fd, FD)
     assert facts.valid and facts.writable and not facts.self_describing
-    imported = backend.import_fd(fd, memory.size, memory.memory_type_index)
+    imported = import_fd(backend, fd, memory.size, memory.memory_type_index)
     os.close(fd)
     assert read(backend, imported, 0, 5) == b"proof"
     imported.close()
@@ -346,19 +353,19 @@ def test_a_good_raw_fd_is_proved_and_imported(backend: VulkanBackend) -> None:
 def test_proof_is_made_once_for_strangers_and_never_for_our_own(
     backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[VulkanBackend] = []
-    another = backend.another
+    made: list[LogicalDevice] = []
 
-    def counted() -> VulkanBackend:
-        made.append(another())
-        return made[-1]
+    class Counted(LogicalDevice):
+        def __init__(self, physical: PhysicalDevice) -> None:
+            super().__init__(physical)
+            made.append(self)
 
-    monkeypatch.setattr(backend, "another", counted)
+    monkeypatch.setattr(fd_check, "LogicalDevice", Counted)
     memory = allocate(backend)
     fd = backend.export_fd(memory).take()
-    backend.import_fd(fd, memory.size, memory.memory_type_index, known=True).close()
+    import_fd(backend, fd, memory.size, memory.memory_type_index, trusted=True).close()
     assert made == []
-    backend.import_fd(fd, memory.size, memory.memory_type_index).close()
+    import_fd(backend, fd, memory.size, memory.memory_type_index).close()
     os.close(fd)
     assert len(made) == 1 and not made[0].owner.owes, "the device that it was tried on is gone"
     memory.close()
@@ -375,7 +382,7 @@ def test_dedicated_memory_is_proved_with_the_identical_resource(backend: VulkanB
     needs = ours.requirements
     memory = backend.allocate(needs.size, lowest(needs), b"", handle_types=FD, dedicated=ours)
     fd = backend.export_fd(memory).take()
-    imported = backend.import_fd(fd, needs.size, lowest(needs), dedicated=theirs)
+    imported = import_fd(backend, fd, needs.size, lowest(needs), dedicated=theirs)
     os.close(fd)
     backend.bind(imported, 0, theirs)
     assert theirs.bound
@@ -387,52 +394,52 @@ def test_dedicated_memory_is_proved_with_the_identical_resource(backend: VulkanB
 
 def test_likeness_looks_through_numbers_and_deletion() -> None:
     first, second = memory_file("payload 12", 1), memory_file("payload 345", 99)
-    assert likeness(first) == likeness(second) and str(likeness(first)) == "/memfd:payload #"
-    assert isinstance(likeness(first), Likeness)
+    assert file_kind(first) == file_kind(second) and str(file_kind(first)) == "/memfd:payload #"
+    assert isinstance(file_kind(first), FileKind)
     with open("/dev/null", "rb") as null, open("/dev/zero", "rb") as zero:
-        assert likeness(null.fileno()) != likeness(zero.fileno()) != likeness(first)
+        assert file_kind(null.fileno()) != file_kind(zero.fileno()) != file_kind(first)
     os.close(first)
     os.close(second)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        likeness(first)
+        file_kind(first)
 
 
 def test_dma_buf_where_it_is_absent_is_refused_with_the_reason(backend: VulkanBackend) -> None:
     memory = allocate(backend)
     fd = backend.export_fd(memory).take()
-    if "VK_EXT_external_memory_dma_buf" not in backend.physical.extensions:
+    if "VK_EXT_external_memory_dma_buf" not in backend.device.physical.extensions:
         with pytest.raises(UnsupportedError, match="does not import .*DMA_BUF.*`extmem devices` lists what it does"):
             backend.fd_memory_type_bits(int(DMA_BUF), fd)
-        assert not backend.inspect_fd(fd, int(DMA_BUF)).valid
+        assert not backend.examine_fd(fd, int(DMA_BUF)).valid
         with pytest.raises(DriverError):
-            backend.import_fd(fd, memory.size, 0, handle_type=int(DMA_BUF))
+            import_fd(backend, fd, memory.size, 0, handle_type=int(DMA_BUF))
     with pytest.raises(UnsupportedError):
         backend.fd_memory_type_bits(int(FD), fd)  # never for an opaque type
-    backend.import_fd(fd, memory.size, memory.memory_type_index).close()
+    import_fd(backend, fd, memory.size, memory.memory_type_index).close()
     os.close(fd)
     memory.close()
     assert still_works(backend)
 
 
 @pytest.mark.parametrize("kind", [DMA_BUF, HOST])
-@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("trusted", [False, True])
 def test_the_driver_is_never_asked_to_export_what_it_does_not(
-    backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch, kind: vk.ExternalMemoryHandleTypeFlagBits, known: bool
+    backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch, kind: vk.ExternalMemoryHandleTypeFlagBits, trusted: bool
 ) -> None:
     """To know what its fds look like, one is exported: of a type that the driver lacks that may crash it.
 
     A dma-buf is known by the kernel: of that type none is exported, also where the driver has it.
     """
     asked: list[int] = []
-    get_fd = backend.get_fd
-    monkeypatch.setattr(backend, "get_fd", lambda raw, kind: (asked.append(kind), get_fd(raw, kind))[1])
+    get_fd = backend.memories.get_fd
+    monkeypatch.setattr(backend.memories, "get_fd", lambda raw, kind: (asked.append(kind), get_fd(raw, kind))[1])
     memory = allocate(backend)
     fd = backend.export_fd(memory).take()
-    lacking = kind == HOST or "VK_EXT_external_memory_dma_buf" not in backend.physical.extensions
-    facts = backend.inspect_fd(fd, int(kind), known=known)
+    lacking = kind == HOST or "VK_EXT_external_memory_dma_buf" not in backend.device.physical.extensions
+    facts = backend.examine_fd(fd, int(kind), trusted=trusted)
     assert kind not in asked and not facts.valid
     assert not lacking or (not facts.valid and "does not import" in facts.problem)
-    assert backend.inspect_fd(fd, int(FD), known=known).valid and FD in asked
+    assert backend.examine_fd(fd, int(FD), trusted=trusted).valid and FD in asked
     os.close(fd)
     memory.close()
 

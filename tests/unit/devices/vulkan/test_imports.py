@@ -1,16 +1,14 @@
-"""A Vulkan device's lean paths: what is skipped for fds of our own, and structs that are used again."""
+"""Imports of fds that this library exported, on a Vulkan device."""
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 
 import pytest
 
 from extmem import errors, vk
 from extmem.api import Device, DeviceMemory
-from extmem.devices.vulkan.call_structs import Spares
 from extmem.handles import FdHandle
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
@@ -59,7 +57,7 @@ def test_a_number_that_is_another_file_by_now_is_refused(
 def test_each_import_and_buffer_has_what_was_stated_for_it(
     vulkan_device: Device, exporter: Callable[[int], DeviceMemory]
 ) -> None:
-    """Prepared structs keep nothing of the call before."""
+    """One call leaves nothing to the next."""
     for size in (1 << 20, 4096, 1 << 16):
         with exporter(size) as memory, vulkan_device.create_buffer(buffer_info(size)) as buffer:
             assert buffer.requirements.size == memory.allocation_size
@@ -68,37 +66,5 @@ def test_each_import_and_buffer_has_what_was_stated_for_it(
                 assert imported.allocation_size == memory.allocation_size
                 memory.write(bytes([size % 251]) * 64)
                 assert bytes(imported.read()[:64]) == bytes([size % 251]) * 64
-    # One without a chain, and one whose chain has two links, are made the long way.
     with vulkan_device.create_buffer(vk.BufferCreateInfo(size=4096, usage=USAGE)) as plain:
         assert plain.requirements.size >= 4096
-
-
-def test_a_spare_set_is_in_one_hand_at_a_time() -> None:
-    spares = Spares(object)
-
-    def taken() -> object:
-        return spares.pop("set", None) or spares.make()
-
-    first, second = taken(), taken()
-    assert first is not second
-    spares["set"] = first
-    assert taken() is first
-
-    twice: list[object] = []
-    held: set[int] = set()
-
-    def use() -> None:
-        for _ in range(2_000):
-            one = taken()
-            if id(one) in held:
-                twice.append(one)
-            held.add(id(one))
-            held.discard(id(one))
-            spares["set"] = one
-
-    threads = [threading.Thread(target=use) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not twice

@@ -36,7 +36,7 @@ def test_it_is_closed_once_and_answers_nothing_afterwards(backend: VulkanBackend
 
 
 def test_one_instance_serves_a_process(backend: VulkanBackend) -> None:
-    assert vulkan.shared_instance() is vulkan.shared_instance() is backend.physical.instance
+    assert vulkan.shared_instance() is vulkan.shared_instance() is backend.device.physical.instance
     assert [offer.kind for offer in vulkan.offers()] and vulkan.missing() == ""
 
 
@@ -92,7 +92,7 @@ def test_forgetting_looks_again(anew: None, monkeypatch: pytest.MonkeyPatch) -> 
     def sometimes() -> Any:
         if answers:
             raise answers.pop()
-        return SimpleNamespace(physical_devices=lambda: [SimpleNamespace(offer=lambda: "an offer")])
+        return SimpleNamespace(physical_devices=lambda: [SimpleNamespace(offer=lambda opening: "an offer")])
 
     monkeypatch.setattr(vulkan, "shared_instance", sometimes)
     assert vulkan.offers() == [] and vulkan.missing() == "no loader yet"

@@ -14,6 +14,7 @@ from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.errors import DriverError, HandleStateError, UnsupportedError
 from extmem.vk.abi import ffi
+from tests.unit.devices.importing import import_fd
 from tests.unit.devices.vulkan.steps import (
     FD,
     HOST,
@@ -62,7 +63,7 @@ def test_memory_that_the_host_does_not_see_is_refused_with_what_would_do(
     backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = mappable(backend)
-    monkeypatch.setattr(backend, "host_visible", (False,) * len(backend.host_visible))
+    monkeypatch.setattr(backend.device, "host_visible", (False,) * len(backend.device.host_visible))
     with pytest.raises(UnsupportedError, match="cannot be seen by the host; use memory.read"):
         memory.map()
     monkeypatch.undo()
@@ -89,7 +90,7 @@ def test_exported_fds_are_new_ones_and_close_on_exec(backend: VulkanBackend) -> 
     fds = [backend.export_fd(memory).take() for _ in range(3)]
     assert len(set(fds)) == 3 and not any(os.get_inheritable(fd) for fd in fds)
     memory.close()
-    other = backend.import_fd(fds[0], memory.size, memory.memory_type_index)
+    other = import_fd(backend, fds[0], memory.size, memory.memory_type_index)
     other.close()
     for fd in fds:
         os.close(fd)
@@ -150,7 +151,7 @@ def test_a_dedicated_allocation_is_bound_to_what_it_is_for(backend: VulkanBacken
     memory = backend.allocate(
         buffer.requirements.size, lowest(buffer.requirements), b"", handle_types=SHARED, dedicated=buffer
     )
-    if backend.host_visible[memory.memory_type_index]:
+    if backend.device.host_visible[memory.memory_type_index]:
         backend.write(memory, 0, memoryview(b"mine"))
         assert not buffer.bound, "the buffer is its owner's, who binds it"
         assert read(backend, memory, 0, 4) == b"mine"
@@ -187,14 +188,14 @@ def test_a_device_closed_while_memory_is_open_ends_with_it(vulkan_device: Device
     last = mappable(backend)
     backend.write(last, 0, memoryview(b"last"))
     device.close()
-    assert backend.owner.owes, "something of it lives"
+    assert backend.device.owner.owes, "something of it lives"
     assert last.map().size == last.size
     with pytest.raises(HandleStateError, match="is closed; open it again"):
         allocate(backend)
     with pytest.raises(HandleStateError, match="is closed; open it again"):
         backend.write(last, 0, memoryview(b"more"))
     last.close()
-    assert not backend.owner.owes
+    assert not backend.device.owner.owes
     device.close()
 
 
@@ -211,7 +212,7 @@ def test_the_library_is_not_loaded_by_who_wants_the_host_device() -> None:
 def test_a_mapping_is_seen_when_the_driver_is_done(backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver may write to the address before it is done, and another thread asks for it at that moment."""
     memory = mappable(backend)
-    real, found = backend.commands.vkMapMemory, []
+    real, found = backend.device.commands.vkMapMemory, []
     other = threading.Thread(target=lambda: found.append(memory.map().address))
 
     def early(*arguments: Any) -> int:
@@ -220,7 +221,7 @@ def test_a_mapping_is_seen_when_the_driver_is_done(backend: VulkanBackend, monke
         other.join(0.2)  # it is not done before this thread is
         return int(real(*arguments))
 
-    monkeypatch.setattr(backend, "commands", _Wrapped(backend.commands, vkMapMemory=early))
+    monkeypatch.setattr(backend.device, "commands", _Wrapped(backend.device.commands, vkMapMemory=early))
     address = memory.map().address
     other.join()
     assert found == [address] and address != 0xBAD000
@@ -236,7 +237,7 @@ def test_a_mapping_that_failed_is_not_there(backend: VulkanBackend, monkeypatch:
         return int(vk.Result.ERROR_MEMORY_MAP_FAILED)
 
     with monkeypatch.context() as patch, pytest.raises(DriverError, match="MEMORY_MAP_FAILED"):
-        patch.setattr(backend, "commands", _Wrapped(backend.commands, vkMapMemory=failing))
+        patch.setattr(backend.device, "commands", _Wrapped(backend.device.commands, vkMapMemory=failing))
         memory.map()
     assert not memory.mapped and memory.map().address not in (0, 0xBAD000)
     memory.close()

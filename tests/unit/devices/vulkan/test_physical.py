@@ -20,7 +20,7 @@ def test_it_says_who_it_is(backend: VulkanBackend) -> None:
     assert who.luid is None or len(who.luid) == 8
     assert (who.node_mask == 0) == (who.luid is None)
     assert who.device_name and who.driver_name and who.driver_version
-    assert backend.kind == "vulkan" and backend.physical.raw and backend.raw
+    assert backend.kind == "vulkan" and backend.device.physical.raw and backend.raw
 
 
 def test_it_is_the_same_in_another_instance_and_another_process(backend: VulkanBackend) -> None:
@@ -36,7 +36,7 @@ def test_it_is_the_same_in_another_instance_and_another_process(backend: VulkanB
 
 def test_it_is_offered_behind_the_host_device_if_it_only_poses_as_a_gpu(backend: VulkanBackend) -> None:
     (offer,) = [offer for offer in vulkan.offers() if offer.identity == backend.identity]
-    device_type = backend.physical.device_type
+    device_type = backend.device.physical.device_type
     assert (offer.rank > 50) == (device_type in (vk.PhysicalDeviceType.CPU, vk.PhysicalDeviceType.OTHER))
     opened = offer.open()
     assert opened.identity == backend.identity and opened is not backend
@@ -51,7 +51,7 @@ def test_its_memory_types_lead_to_its_heaps(backend: VulkanBackend) -> None:
     assert all(heap.size for heap in memory.memory_heaps)
     seen = [bool(kind.property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE) for kind in memory.memory_types]
     assert any(seen), "every device has memory that the host sees"
-    assert list(backend.host_visible) == seen
+    assert list(backend.device.host_visible) == seen
 
 
 def test_its_limits_are_usable(backend: VulkanBackend) -> None:
@@ -61,9 +61,9 @@ def test_its_limits_are_usable(backend: VulkanBackend) -> None:
 
 
 def test_the_queue_family_that_can_do_most_is_taken(backend: VulkanBackend) -> None:
-    families = backend.physical.queue_families
+    families = backend.device.physical.queue_families
     assert [family.number for family in families] == list(range(len(families)))
-    assert backend.queue_family == _family(backend.physical)
+    assert backend.device.queue_family == _family(backend.device.physical)
 
 
 class Queues:
@@ -102,7 +102,7 @@ def test_a_device_that_cannot_copy_is_refused() -> None:
 
 
 def test_extensions_can_be_those_of_a_foreign_vkdevice(backend: VulkanBackend) -> None:
-    assert backend.physical.extensions
-    poor = PhysicalDevice(backend.physical.instance, backend.physical.handle, frozenset())
+    assert backend.device.physical.extensions
+    poor = PhysicalDevice(backend.device.physical.instance, backend.device.physical.handle, frozenset())
     assert poor.extensions == frozenset() and poor.identity == backend.identity
     assert poor.usable

@@ -42,7 +42,7 @@ def test_a_buffers_requirements_are_those_of_every_buffer_like_it(backend: Vulka
     needs = buffer.requirements
     assert needs.size >= size and needs.memory_type_bits and needs.alignment & (needs.alignment - 1) == 0
     assert needs == backend.buffer_requirements(buffer_info(size, SHARED)) and buffer.size == size
-    twin = backend.recreate(buffer)
+    twin = backend.resources.recreate(buffer)
     assert twin.requirements == needs and twin.raw != buffer.raw
     backend.destroy(twin)
     backend.destroy(buffer)
@@ -57,7 +57,7 @@ def test_images_are_made_in_both_tilings_for_every_type(
     image = backend.create_image(info)
     assert image.requirements.size >= 64 * 64 * 4 and image.create_info is info
     assert image.requirements == backend.image_requirements(info)
-    twin = backend.recreate(image)
+    twin = backend.resources.recreate(image)
     assert twin.requirements == image.requirements
     backend.destroy(twin)
     backend.destroy(image)
@@ -67,7 +67,7 @@ def test_what_was_made_elsewhere_cannot_be_made_again(backend: VulkanBackend) ->
     buffer = backend.create_buffer(buffer_info())
     buffer.create_info = None
     with pytest.raises(UnsupportedError, match="nobody said how"):
-        backend.recreate(buffer)
+        backend.resources.recreate(buffer)
     backend.destroy(buffer)
 
 
@@ -166,8 +166,8 @@ def test_what_is_lost_is_destroyed(vulkan_device: Device) -> None:
     """Buffers and images that are dropped without `close` do not keep the VkDevice."""
     backend = vulkan_device.backend
     assert isinstance(backend, VulkanBackend)
-    before = backend.living
+    before = backend.device.living
     lost = [vulkan_device.create_buffer(buffer_info()), vulkan_device.create_image(image_info())]
-    assert backend.living == before + 2
+    assert backend.device.living == before + 2
     lost.clear()
-    assert backend.living == before
+    assert backend.device.living == before

@@ -13,6 +13,7 @@ from extmem.manager.linux.validate import (
     fit_number,
     fit_sddl,
     fit_ticket,
+    stamped_ticket,
 )
 
 
@@ -21,7 +22,7 @@ def test_what_fits_comes_back() -> None:
     assert fit_handle(7) == 4 and fit_handle(8) == 8
     assert fit_number(0xFFFFFFFF) == 0xFFFFFFFF and fit_mask(0) == 0
     assert fit_sddl(None) is None and fit_sddl("nonsense") == "nonsense"
-    assert fit_descriptor(b"x" * 4096) and fit_ticket(bytes(16))
+    assert fit_descriptor(b"x" * 4096) and fit_ticket(stamped_ticket(bytes(16))) == bytes(16)
 
 
 @pytest.mark.parametrize("name", ["x" * 601, "half \ud800 a character"])
@@ -56,6 +57,6 @@ def test_security_descriptors_that_do_not_fit(sddl: str) -> None:
 def test_descriptors_and_tickets_of_a_wrong_length() -> None:
     with pytest.raises(errors.DescriptorError, match="4097 bytes"):
         fit_descriptor(b"x" * 4097)
-    for ticket in (b"", bytes(15), bytes(17)):
+    for ticket in (b"", bytes(15), bytes(16), bytes(17), bytes(18)):
         with pytest.raises(errors.InvalidHandleError):
             fit_ticket(ticket)

@@ -1,0 +1,110 @@
+"""Waiting for CUDA's streams, so that signal handlers run meanwhile, and for what the work of extmem's own uses.
+
+How this works. A stream is looked at again and again (cuStreamQuery), with short pauses: what a signal handler raises
+ends the wait, and not the work. So does a minute without an end. What the work uses is held then until a later wait has
+seen its end.
+
+The default stream is the program's, too, and kernels of its own may take as long as they take. So what was given to the
+stream before is waited for first, without a limit, and so is a stream that the program names. Only afterwards CUDA's
+copies are called, which return when they are done: they would wait for all of that where no signal handler runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.errors import DriverError
+from extmem.owning import Held, Uses
+
+if TYPE_CHECKING:
+    from extmem.devices.cuda.logical import LogicalDevice
+
+__all__ = ["Submissions"]
+
+_NOT_READY = 600
+"""CUDA_ERROR_NOT_READY."""
+_QUICK_LOOKS = 200
+_PAUSE_S = 0.0005
+"""Seconds between two looks at a stream, after the quick ones."""
+_PATIENCE_S = 60.0
+"""Seconds that work of extmem's own, copies and fills, may take."""
+
+
+class Submissions:
+    """The work of one device on CUDA's default stream. The primary context is current unless stated otherwise."""
+
+    def __init__(self, device: LogicalDevice) -> None:
+        self._device = device
+        self._unfinished: list[Uses] = []
+        """What work on the default stream uses, whose end no wait has seen."""
+        self._patience = _PATIENCE_S
+        """Seconds that a wait may take; 0 once one took too long, so that calls only look whether it is done."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an exception ended a wait, and no other one has seen the end of the work."""
+        return bool(self._unfinished)
+
+    def finish(self, stream: int = 0) -> None:
+        """Wait until what was given to a stream (CUstream; 0 is the default one) is done.
+
+        Errors: DriverError, also where work of extmem's own on the default stream does not end in a minute.
+        """
+        self._until_done(stream, limited=not stream and self.unfinished)
+        device = self._device
+        device.check(device.module.cuStreamSynchronize(stream)[0], "cuStreamSynchronize")
+
+    def _until_done(self, stream: int, *, limited: bool) -> None:
+        """Errors: those of signal handlers; DriverError if `limited`. A stream that fails runs nothing any more."""
+        before = [] if stream else list(self._unfinished)
+        looks, module, until = 0, self._device.module, time.monotonic() + self._patience
+        while int(module.cuStreamQuery(stream)[0]) == _NOT_READY:
+            if limited and time.monotonic() >= until:
+                self._patience = 0.0
+                raise DriverError(
+                    f"cuStreamQuery on {self._device.name}: work that was given to the default stream does not end "
+                    f"(the wait was {_PATIENCE_S:.0f} seconds at first); what it uses is held until it does. Try again "
+                    "later; if the GPU hangs, end this process",
+                    result=int(vk.Result.TIMEOUT),
+                    command="cuStreamQuery",
+                    devices=[self._device.name],
+                )
+            looks += 1
+            time.sleep(0 if looks < _QUICK_LOOKS else _PAUSE_S)
+        if not stream:
+            self._patience = _PATIENCE_S
+        for uses in before:
+            uses.end()
+            with contextlib.suppress(ValueError):  # another thread waited, too
+                self._unfinished.remove(uses)
+
+    @contextlib.contextmanager
+    def work(self, *used: Held, uses: Uses | None = None) -> Iterator[None]:
+        """A block that gives work to the default stream; done at its end. The context is current within the block.
+
+        used, uses: what the work uses; it is held until that is done.
+        """
+        held, done = Uses(), True
+        try:
+            for one in used:
+                held.add(one)
+            if uses is not None:
+                held.add_all(uses)
+            with self._device.gpu.current:
+                self._until_done(0, limited=self.unfinished)
+                try:
+                    yield
+                finally:
+                    done = False
+                    self._until_done(0, limited=True)
+                    done = True
+                    self.finish()
+        finally:
+            if done:
+                held.end()
+            else:
+                self._unfinished.append(held)
