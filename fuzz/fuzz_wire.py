@@ -118,7 +118,8 @@ class Fuzzer:
             lambda: wire.FetchFds(n(), rng.randrange(4), rng.choice((1, 2, 254))),
             lambda: wire.Follow(bytes(32)) if rng.random() < 0.01 else wire.GetStatus(),
             lambda: wire.AnnounceRecord(
-                self.changed(rng.choice(self.records)), rng.choice((b"", b"fuzzed", b"witness")), self.flag()
+                self.changed(rng.choice(self.records)), rng.choice((b"", b"fuzzed", b"witness")),
+                rng.choice((1, 1, 2, 254)), self.flag()
             ),
             lambda: wire.AnnounceReference(n(), n(), n(), self.flag(), mask, self.flag()),
             lambda: wire.AnnounceHandle(n(), n(), n(), mask, self.flag(), self.flag()),
@@ -210,9 +211,9 @@ class Fuzzer:
             self.hang_up()
             return
         reply = wire.decode_reply(packet[0])  # an undefined reply raises an error
-        assert (packet[1] is not None) == bool(wire.fds_of(reply)), reply
-        if packet[1] is not None:
-            packet[1].close()
+        assert len(packet[1]) == wire.fds_of(reply), reply
+        for fd in packet[1]:
+            fd.close()
         self.learn(reply)
 
     def learn(self, reply: wire.Reply) -> None:

@@ -67,7 +67,7 @@ def status(as_json: bool) -> None:
         emit_json(facts)
     for other in facts["other_versions"]:
         words(
-            f"A broker of another version runs too: version {other['version']} of the wire format, process "
+            f"A broker of another version runs: version {other['version']} of the wire format, process "
             f"{other['pid'] or 'unknown'}, at {clean(other['socket'])}. Programs with that version of extmem use it."
         )
     if not facts["running"]:

@@ -74,7 +74,7 @@ def test_ps_without_a_broker_is_an_empty_list_and_starts_none(house: Runtime) ->
 
 def test_broker_status_without_a_broker_exits_1(house: Runtime) -> None:
     done = _extmem(house, "broker", "status", "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (1, {"running": False})
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"running": False, "other_versions": []})
     assert not house.processes()
 
 

@@ -39,6 +39,8 @@ def allow_descriptors() -> None:
 
 def broker_of(directory: Path) -> int:
     """Return the pid of the broker that listens in this runtime directory; 0 for none."""
+    from extmem.wire.runtime_dir import RuntimeDir
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         try:
             probe.connect(str(RuntimeDir(directory).socket))
