@@ -68,7 +68,7 @@ PLATFORM_ASKED = {
     "extmem.testing.fake_cuda.sharing": "picks what the fake driver's memory is made of, and shared by",
     "extmem.testing._system": "picks the parts of the testing kit that call the system",
     "extmem.cli.bench": "leaves out what only Linux has to measure",
-    "extmem.cli._bench.house": "ends its broker, where there is one",
+    "extmem.cli._bench.environment": "ends its broker, where there is one",
     "extmem.cli._bench.opening": "picks whom opening is compared with",
     "extmem.testing.fake_vulkan._system": "picks how a fake driver shares",
     "extmem.cli._worker": "picks how a process is started that inherits one thing",
