@@ -131,7 +131,7 @@ def _kind_in_words(kind: dict[str, Any] | None) -> str:
 
 
 def _object_in_words(payload: dict[str, Any]) -> str:
-    count = payload["handle_count"]
+    count = int(payload["handle_count"])
     return str(payload["object_kind"]) + f"\n{count} handles" * (count > 1)
 
 
