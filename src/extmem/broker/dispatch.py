@@ -21,16 +21,16 @@ from typing import Any, Final
 import msgspec
 
 from extmem import wire
-from extmem.broker.announcing import DONE, Answer, Facts, Received, no_descriptors
-from extmem.broker.closing import Closer
-from extmem.broker.files import Given, inspect
-from extmem.broker.giving import Giving
-from extmem.broker.pages import Pages
-from extmem.broker.payloads import Payloads
+from extmem.broker.announcements import DONE, Answer, Facts, Received, no_descriptors
+from extmem.broker.fd_closer import FdCloser
+from extmem.broker.fd_inspection import Given, inspect
+from extmem.broker.fd_quota import CLIENT, FdQuota
+from extmem.broker.granting import Granting
+from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.processes import key_of
 from extmem.broker.sessions import Made, Session
-from extmem.broker.shares import CLIENT, Shares
 from extmem.broker.signing import Signer
+from extmem.broker.snapshot_pages import SnapshotPages
 from extmem.broker.tickets import Tickets
 from extmem.objects import (
     ObjectManager,
@@ -46,20 +46,20 @@ __all__ = ["Answer", "Dispatch"]
 _PAGE: Final = 1_024
 
 
-class Dispatch(Giving):
+class Dispatch(Granting):
     """All handlers."""
 
     def __init__(
         self,
         model: ObjectManager,
-        payloads: Payloads,
+        payloads: PayloadFds,
         tickets: Tickets,
-        closer: Closer,
+        closer: FdCloser,
         signer: Signer,
-        shares: Shares,
+        quota: FdQuota,
         now: Callable[[], float],
     ) -> None:
-        super().__init__(model, payloads, tickets, closer, signer, shares, now)
+        super().__init__(model, payloads, tickets, closer, signer, quota, now)
         # The types of handlers are checked where they are written; the table itself cannot say them.
         self.handlers: dict[type[Any], Callable[[Session, Any, Received], Answer]] = {
             wire.Export: self._export,
@@ -277,11 +277,11 @@ class Dispatch(Giving):
     def _inherit(self, session: Session, m: wire.Inherit, received: Received) -> Answer:
         child = self.model.inherit(session.process, only=m.only)
         try:
-            self.shares.take(session.token.uid, child, CLIENT)
+            self.quota.take(session.token.uid, child, CLIENT)
             try:
                 heir, theirs = self._heir(session, child)
             except OSError:
-                self.shares.give(session.token.uid, child, CLIENT)
+                self.quota.give(session.token.uid, child, CLIENT)
                 raise
         except (OSError, Refused) as error:
             self.model.detach(child)
@@ -344,7 +344,7 @@ class Dispatch(Giving):
     def _snapshot(self, session: Session, m: wire.Snapshot, received: Received) -> Answer:
         telling = session.telling
         if not m.cursor:
-            telling = session.telling = Pages(self.model.walk(session.token))
+            telling = session.telling = SnapshotPages(self.model.walk(session.token))
         elif telling is None or telling.number != m.cursor:
             raise Refused(
                 Status.INVALID_PARAMETER,

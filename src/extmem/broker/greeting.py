@@ -19,12 +19,12 @@ import socket
 from typing import Final
 
 from extmem import wire
-from extmem.broker.journal import Grace, Journal
+from extmem.broker.client_journal import Journal, RecoveryWindow
+from extmem.broker.fd_quota import CLIENT, FdQuota
 from extmem.broker.listening import MAX_CLIENTS
 from extmem.broker.processes import pidfd_of_pid
 from extmem.broker.replying import Replying
 from extmem.broker.sessions import Session
-from extmem.broker.shares import CLIENT, Shares
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerProtocolError
@@ -47,16 +47,16 @@ class Greeting(Replying):
         model: ObjectManager,
         journal: Journal,
         signer: Signer,
-        grace: Grace,
-        shares: Shares,
+        window: RecoveryWindow,
+        quota: FdQuota,
         tickets: Tickets,
         *,
         instance: int,
         everybody: bool,
     ) -> None:
-        super().__init__(listener, model, journal, signer, shares, tickets, everybody=everybody)
+        super().__init__(listener, model, journal, signer, quota, tickets, everybody=everybody)
         self._instance = instance
-        self._grace = grace
+        self._window = window
         self._secrets: dict[bytes, Session] = {}
 
     def _retire(self, session: Session) -> None:
@@ -79,7 +79,7 @@ class Greeting(Replying):
         else:
             self._arrive(session, sender)
             session.secret = os.urandom(_SECRET)
-            session.announcing = request.announcing and self._grace.active
+            session.announcing = request.announcing and self._window.active
             above = request.above if session.announcing else max(request.above, request.highest)
             if 0 < above <= _HIGHEST and not inherited:
                 self._model.begin_handles_above(session.process, above)
@@ -91,7 +91,7 @@ class Greeting(Replying):
             self._dispatch.processes[session.key] = session.process
         self._journal.add(session.fd, pid)
         if not session.announcing:
-            self._grace.announced(pid)
+            self._window.announced(pid)
         session.send(
             wire.encode(
                 wire.Welcome(
@@ -143,7 +143,7 @@ class Greeting(Replying):
         else:
             session.process = self._model.attach(session.token, session.credentials.pid)
         try:
-            self._shares.take(session.token.uid, session.process, CLIENT)
+            self._quota.take(session.token.uid, session.process, CLIENT)
         except Refused as refusal:
             raise PeerProtocolError(refusal.detail) from None
         session.charged = CLIENT
@@ -154,7 +154,7 @@ class Greeting(Replying):
         session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         session.descendant = False
         parent = session.token
-        self._shares.give(parent.uid, session.process, session.charged)
+        self._quota.give(parent.uid, session.process, session.charged)
         session.charged = 0
         groups = parent.groups if (sender.uid, sender.gid) == (parent.uid, parent.gid) else frozenset[int]()
         session.credentials = sender

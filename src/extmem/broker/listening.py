@@ -6,7 +6,7 @@ it held is closed. So does whatever the system refuses for one client: a descrip
 
 Where no connection can be accepted at all (the system has no files or memory left), accepting pauses for a moment.
 Where this process has no descriptor left, a spare one is used to take the caller in and to say so. Those who have not
-said Hello have no share of the descriptors yet (`shares`) and live in the reserve: of too many, the oldest is hung up
+said Hello have no share of the descriptors yet (`fd_quota`) and live in the reserve: of too many, the oldest is hung up
 on, as one who has something to ask does so at once.
 """
 
@@ -29,11 +29,11 @@ from collections.abc import Callable
 from typing import Final
 
 from extmem import wire
-from extmem.broker.closing import Closer
-from extmem.broker.journal import Journal
+from extmem.broker.client_journal import Journal
+from extmem.broker.fd_closer import FdCloser
+from extmem.broker.fd_quota import FdQuota
 from extmem.broker.processes import key_of, pidfd_of_peer
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.errors import PeerGoneError
 from extmem.objects import Refused, Token
 from extmem.wire import transport
@@ -55,10 +55,10 @@ _PAUSE: Final = 0.1
 class Listening:
     """The connections. Ownership: the listening socket and all sessions are closed by `close`."""
 
-    def __init__(self, listener: socket.socket, journal: Journal, shares: Shares, *, everybody: bool) -> None:
+    def __init__(self, listener: socket.socket, journal: Journal, quota: FdQuota, *, everybody: bool) -> None:
         self._listener = listener
-        self._closer = Closer()
-        self._shares = shares
+        self._closer = FdCloser()
+        self._quota = quota
         self._journal = journal
         self._everybody = everybody
         self._sessions: dict[int, Session] = {}
@@ -185,7 +185,7 @@ class Listening:
             return False
         self._sessions[session.fd] = session
         self._newcomers[session.fd] = session
-        if len(self._newcomers) > max(4, self._shares.reserve // 4):
+        if len(self._newcomers) > max(4, self._quota.reserve // 4):
             oldest = next(iter(self._newcomers.values()))
             self._fault(oldest, "too many that have not said Hello wait; say it at once")
         self._wake_at(now + PATIENCE)
@@ -237,11 +237,11 @@ class Listening:
         self._newcomers.pop(session.fd, None)
         self._others.pop(session.pidfd, None)
         if session.attached:
-            self._shares.give(session.token.uid, session.process, len(session.attached))
+            self._quota.give(session.token.uid, session.process, len(session.attached))
         session.close()  # epoll removes a closed descriptor by itself
         self._journal.remove(session.fd)
         if session.charged:
-            self._shares.give(session.token.uid, session.process, session.charged)
+            self._quota.give(session.token.uid, session.process, session.charged)
             session.charged = 0
         if not self._sessions:
             self._tokens.clear()

@@ -1,9 +1,9 @@
 """The recovery window after a killed broker, and how requests are answered in it and otherwise.
 
-How this works. While the window is open (`journal.Grace`), clients of the killed broker may begin to announce what they
-held. Requests that would take a name, list what is there or say that something is not are put aside meanwhile: the
-client simply gets its answer later. The window closes when all that were there have announced, and after two seconds at
-most. A client that has begun in time may finish (`FINISH`); everybody else's announcements are refused.
+How this works. While the window is open (`client_journal.RecoveryWindow`), clients of the killed broker may begin to
+announce what they held. Requests that would take a name, list what is there or say that something is not are put aside
+meanwhile: the client simply gets its answer later. The window closes when all that were there have announced, and after
+two seconds at most. A client that has begun in time may finish (`FINISH`); everybody else's announcements are refused.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from extmem import wire
-from extmem.broker.announcing import no_descriptors
+from extmem.broker.announcements import no_descriptors
+from extmem.broker.client_journal import Journal, RecoveryWindow
 from extmem.broker.dispatch import Answer
+from extmem.broker.fd_quota import FdQuota
 from extmem.broker.greeting import Greeting
-from extmem.broker.journal import Grace, Journal
 from extmem.broker.listening import IN, MAX_DETAIL
 from extmem.broker.rights import permit
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerGoneError, PeerProtocolError
@@ -52,20 +52,20 @@ class Recovering(Greeting):
         model: ObjectManager,
         journal: Journal,
         signer: Signer,
-        grace: Grace,
-        shares: Shares,
+        window: RecoveryWindow,
+        quota: FdQuota,
         tickets: Tickets,
         *,
         instance: int,
         everybody: bool,
     ) -> None:
         super().__init__(
-            listener, model, journal, signer, grace, shares, tickets, instance=instance, everybody=everybody
+            listener, model, journal, signer, window, quota, tickets, instance=instance, everybody=everybody
         )
         self._parked: list[tuple[Session, wire.Request, Sequence[OwnedFd], bytes]] = []
         self._own_uid = os.geteuid()
         self._finish = time.monotonic() + FINISH
-        if not grace.active:
+        if not window.active:
             journal.rewrite()
         self._dispatch.handlers[wire.Announced] = self._announced
         self._dispatch.handlers[wire.Follow] = self._follow_another
@@ -95,11 +95,11 @@ class Recovering(Greeting):
                 greeted=session.answered,
                 recovering=session.announcing,
             )
-            if self._grace.active and self._parks(session, request, received, data):
+            if self._window.active and self._parks(session, request, received, data):
                 return
             reply, sent = self._dispatch.answer(session, request, received)
             if reply.__class__ is wire.Imported and request.__class__ is wire.ImportName:
-                self._quick.remember(data, session, reply)
+                self._open_cache.remember(data, session, reply)
         except Refused as refusal:
             reply = wire.Refusal(refusal.status, refusal.detail[:MAX_DETAIL])
         except OSError as error:
@@ -152,7 +152,7 @@ class Recovering(Greeting):
         """A broker that had this place before ends, and its clients are about to come: the window opens again."""
         now = time.monotonic()
         self._signer.trust(request.key)
-        self._grace = Grace(None, now)
+        self._window = RecoveryWindow(None, now)
         self._finish = now + FINISH
         self._wake_at(now)
         return wire.Done(), ()
@@ -160,14 +160,14 @@ class Recovering(Greeting):
     def _end_announcing(self, session: Session) -> None:
         session.announcing = False
         session.proven.clear()
-        self._work.add(self._withdrawing(self._model.finishing(session.process)))
-        self._grace.announced(session.credentials.pid)
+        self._background.add(self._withdrawing(self._model.finishing(session.process)))
+        self._window.announced(session.credentials.pid)
         self._wake_at(time.monotonic())
 
     def _step_recovery(self, now: float) -> None:
         """What is due by time: the window closes, and slow announcers are not heard any more."""
-        if self._grace.active:
-            if not self._grace.step(now):
+        if self._window.active:
+            if not self._window.step(now):
                 self._wake_at(now + _STEP)
                 self._release_parked(known=True)
                 return

@@ -21,17 +21,17 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from extmem import wire
-from extmem.broker.announcing import no_descriptors
+from extmem.broker.announcements import no_descriptors
+from extmem.broker.background import BackgroundWork
+from extmem.broker.client_journal import Journal
 from extmem.broker.dispatch import Dispatch
-from extmem.broker.journal import Journal
+from extmem.broker.fd_quota import FdQuota
 from extmem.broker.listening import IN, OUT, PATIENCE, Listening
-from extmem.broker.payloads import Payloads
-from extmem.broker.quick import QuickOpens
+from extmem.broker.open_cache import OpenCache
+from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer
 from extmem.broker.tickets import Tickets
-from extmem.broker.work import Work
 from extmem.objects import ObjectManager
 
 __all__ = ["Replying"]
@@ -49,34 +49,34 @@ class Replying(Listening):
         model: ObjectManager,
         journal: Journal,
         signer: Signer,
-        shares: Shares,
+        quota: FdQuota,
         tickets: Tickets,
         *,
         everybody: bool,
     ) -> None:
-        super().__init__(listener, journal, shares, everybody=everybody)
+        super().__init__(listener, journal, quota, everybody=everybody)
         self._signer = signer
-        self._work = Work()
+        self._background = BackgroundWork()
         self._model = model
-        self._payloads = Payloads(self._closer, shares)
+        self._payloads = PayloadFds(self._closer, quota)
         self._tickets = tickets
-        self._quick = QuickOpens(model, self._payloads)
-        self._dispatch = Dispatch(model, self._payloads, self._tickets, self._closer, signer, shares, time.monotonic)
+        self._open_cache = OpenCache(model, self._payloads)
+        self._dispatch = Dispatch(model, self._payloads, self._tickets, self._closer, signer, quota, time.monotonic)
         self._dispatch.watch_process = self._watch
         self._dispatch.add_descendant = self._add_descendant
         self._dispatch.drop = self._drop
         self._dispatch.wake_at = self._wake_at
-        self._dispatch.payload_changed = self._quick.clear
+        self._dispatch.payload_changed = self._open_cache.clear
 
     def _ended(self, session: Session) -> None:
         """A client has gone: all that it held ends."""
         if session.process:
             if session.key is not None and self._dispatch.processes.get(session.key) == session.process:
                 del self._dispatch.processes[session.key]
-            self._shares.end(session.process)
-            self._work.add(self._detaching(session.process))
+            self._quota.end(session.process)
+            self._background.add(self._detaching(session.process))
         if not self._sessions:
-            self._quick.clear()
+            self._open_cache.clear()
 
     def _detaching(self, process: int) -> Iterator[None]:
         """All that the process held ends, a little at a time."""
@@ -91,7 +91,7 @@ class Replying(Listening):
 
     def _process_ended(self, pidfd: int) -> None:
         self._others.pop(pidfd, None)
-        self._work.add(self._withdrawing(self._tickets.died(pidfd)))
+        self._background.add(self._withdrawing(self._tickets.died(pidfd)))
 
     def _withdrawing(self, steps: Iterator[None]) -> Iterator[None]:
         for _ in steps:

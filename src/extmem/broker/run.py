@@ -18,10 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from extmem.broker.journal import Grace, Journal
-from extmem.broker.place import Place, holder, listen, lock_of
+from extmem.broker.client_journal import Journal, RecoveryWindow
+from extmem.broker.fd_quota import FdQuota, raise_limit
+from extmem.broker.owned_directory import OwnedDirectory, holder, listen, lock_of
 from extmem.broker.server import Server
-from extmem.broker.shares import Shares, raise_limit
 from extmem.broker.signing import Signer, read_key
 from extmem.broker.tickets import SECONDS, Tickets
 from extmem.errors import UnsupportedError
@@ -42,7 +42,7 @@ def run(directory: str | None, *, system: bool = False, ready_fd: int | None = N
     try:
         _occupy_standard()
         with _signal_mask_restored():
-            server = _server(_place(directory, system), system=system)
+            server = _server(_runtime_dir(directory, system), system=system)
             signal.set_wakeup_fd(server.signal_fd, warn_on_full_buffer=False)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, _noted)
@@ -74,7 +74,7 @@ def _signal_mask_restored() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _place(directory: str | None, system: bool) -> RuntimeDir:
+def _runtime_dir(directory: str | None, system: bool) -> RuntimeDir:
     if directory is not None:
         return RuntimeDir(Path(directory), system)
     return RuntimeDir(SYSTEM_DIRECTORY, True) if system else runtime_directory()
@@ -104,7 +104,7 @@ def _server(where: RuntimeDir, *, system: bool) -> Server:
 
 
 def _locked(where: RuntimeDir, opened: int, lock: int, *, system: bool) -> Server:
-    shares = Shares(raise_limit(), where.path)
+    quota = FdQuota(raise_limit(), where.path)
     model = ObjectManager(
         session=0 if system else 1,
         random=secrets.randbelow,
@@ -115,21 +115,21 @@ def _locked(where: RuntimeDir, opened: int, lock: int, *, system: bool) -> Serve
     journal = Journal(where.journal)
     # A broker that leaves takes its socket along. Where one is, its broker was killed.
     follows = os.path.lexists(where.socket) or os.path.exists(where.journal)
-    grace = Grace(journal.read() if follows else frozenset(), time.monotonic())
+    window = RecoveryWindow(journal.read() if follows else frozenset(), time.monotonic())
     journal.begin()
     # Without their handlers, these would end a broker that has a socket, and leave the socket behind.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     listener = listen(where, opened)
     return Server(
-        Place(where, opened, lock),
+        OwnedDirectory(where, opened, lock),
         listener,
         model,
         instance=secrets.randbits(62) | 1,
         idle=_idle(system),
         journal=journal,
-        grace=grace,
+        window=window,
         signer=signer,
-        shares=shares,
+        quota=quota,
         tickets=Tickets(model, _seconds("EXTMEM_TICKET_SECONDS", SECONDS)),
     )
 

@@ -26,14 +26,14 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from extmem import wire
-from extmem.broker.announcing import no_descriptors
+from extmem.broker.announcements import no_descriptors
+from extmem.broker.client_journal import Journal, RecoveryWindow
 from extmem.broker.dispatch import Answer
-from extmem.broker.journal import Grace, Journal
+from extmem.broker.fd_quota import FdQuota
 from extmem.broker.listening import PATIENCE
-from extmem.broker.place import LOOK, LostError, Place, hand_over
+from extmem.broker.owned_directory import CHECK_INTERVAL, DirectoryLostError, OwnedDirectory, hand_over
 from extmem.broker.recovery import Recovering
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer, restore_key
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerGoneError, PeerProtocolError, UnsupportedError
@@ -57,23 +57,23 @@ class Server(Recovering):
 
     def __init__(
         self,
-        place: Place,
+        place: OwnedDirectory,
         listener: socket.socket,
         model: ObjectManager,
         *,
         instance: int,
         idle: float,
         journal: Journal,
-        grace: Grace,
+        window: RecoveryWindow,
         signer: Signer,
-        shares: Shares,
+        quota: FdQuota,
         tickets: Tickets,
     ) -> None:
         everybody = place.directory.system
         super().__init__(
-            listener, model, journal, signer, grace, shares, tickets, instance=instance, everybody=everybody
+            listener, model, journal, signer, window, quota, tickets, instance=instance, everybody=everybody
         )
-        self._place = place
+        self._directory = place
         self._idle = idle
         self._dispatch.handlers[wire.GetStatus] = self._status
         self._dispatch.handlers[wire.Stop] = self._stop
@@ -94,7 +94,7 @@ class Server(Recovering):
     def run(self) -> None:
         """Serve until it is time to leave: idle, told to, or by a signal."""
         poll, monotonic = self._epoll.poll, time.monotonic
-        sessions, turn, work = self._sessions, self._turn, self._work
+        sessions, turn, work = self._sessions, self._turn, self._background
         pieces = work.pieces
         ended = monotonic()
         while not self._leaving:
@@ -122,13 +122,13 @@ class Server(Recovering):
 
     def close(self) -> None:
         """Leave. The socket's path goes first: who comes now finds nobody and starts a new broker."""
-        if self._place.intact():
-            self._place.leave()
+        if self._directory.intact():
+            self._directory.leave()
             self._journal.close()
         super().close()
         self._payloads.close()
         self._tickets.close()
-        self._place.close()
+        self._directory.close()
         for fd in (self._signals_in, self._signals_out):
             os.close(fd)
 
@@ -156,7 +156,7 @@ class Server(Recovering):
                 return
             data, received, sender = packet
             if not received and session.answered:
-                if self._quick.serve(data, session):
+                if self._open_cache.serve(data, session):
                     if session.queue:
                         self._stall(session)
                     return
@@ -227,7 +227,7 @@ class Server(Recovering):
     def _status(self, session: Session, request: wire.GetStatus, received: Sequence[OwnedFd]) -> Answer:
         with open("/proc/self/statm", "rb") as file:
             resident = int(file.read().split()[1]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
-        shares = self._shares
+        quota = self._quota
         reply = wire.BrokerState(
             os.getpid(),
             wire.PROTOCOL_VERSION,
@@ -237,11 +237,11 @@ class Server(Recovering):
             self._payloads.fds,
             resident,
             self._instance,
-            shares.limit,
-            shares.used,
-            shares.reserve,
-            shares.client_share,
-            shares.user_share,
+            quota.limit,
+            quota.used,
+            quota.reserve,
+            quota.client_share,
+            quota.user_share,
             int(self._longest * 1_000_000),
         )
         return reply, ()
@@ -249,46 +249,46 @@ class Server(Recovering):
     # -- the place ----------------------------------------------------------------------------------------------------
 
     def _watch_place(self) -> None:
-        if self._place.watch >= 0:
-            self._attend(self._place.watch, self._changed)
+        if self._directory.watch >= 0:
+            self._attend(self._directory.watch, self._changed)
         else:
-            self._look_at = time.monotonic() + LOOK
+            self._look_at = time.monotonic() + CHECK_INTERVAL
             self._wake_at(self._look_at)
 
     def _changed(self) -> None:
         """Something has changed in the runtime directory. Our own doings are among it."""
-        self._place.drain()
-        if not self._place.intact():
+        self._directory.drain()
+        if not self._directory.intact():
             self._look_at = time.monotonic() + _SETTLE
             self._wake_at(self._look_at)
 
     def _look(self, now: float) -> None:
         """Take the place again, if it is not ours any more."""
-        watch = self._place.watch
-        if self._place.intact():
-            self._look_at = math.inf if watch >= 0 else now + LOOK
+        watch = self._directory.watch
+        if self._directory.intact():
+            self._look_at = math.inf if watch >= 0 else now + CHECK_INTERVAL
             return
         self._lost_since = self._lost_since or now
-        self._look_at = now + LOOK
+        self._look_at = now + CHECK_INTERVAL
         try:
-            self._listen_at(self._place.restore())
-        except LostError:
+            self._listen_at(self._directory.restore())
+        except DirectoryLostError:
             self._hand_over(now)
             return
         except (OSError, UnsupportedError) as error:
-            print(f"{self._place.directory.path} cannot be taken again now: {error}", file=sys.stderr)  # noqa: T201
+            print(f"{self._directory.directory.path} cannot be taken again now: {error}", file=sys.stderr)  # noqa: T201
             return
         self._lost_since = 0.0
-        restore_key(self._place.directory, self._signer.key)
+        restore_key(self._directory.directory, self._signer.key)
         self._journal.rewrite()
-        if self._place.watch >= 0:
+        if self._directory.watch >= 0:
             self._look_at = math.inf
         else:
             self._others.pop(watch, None)
 
     def _hand_over(self, now: float) -> None:
         """Another broker has the place. It is told that our clients are about to come, and we leave."""
-        if hand_over(self._place.directory, self._signer.key) or now >= self._lost_since + _HANDOVER:
+        if hand_over(self._directory.directory, self._signer.key) or now >= self._lost_since + _HANDOVER:
             self._leaving = True
         else:
             self._look_at = now + _SETTLE
@@ -317,7 +317,7 @@ class Server(Recovering):
                 )
             elif since:
                 self._wake_at(since + PATIENCE)
-        if self._sessions or len(self._payloads) or self._grace.active:
+        if self._sessions or len(self._payloads) or self._window.active:
             return
         if now >= self._empty_since + self._idle:
             self._accept()  # whoever waits at the door is let in rather than locked out

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from extmem.broker.pages import Pages
 from extmem.broker.processes import ProcessKey
+from extmem.broker.snapshot_pages import SnapshotPages
 from extmem.errors import PeerGoneError
 from extmem.objects import Claimed, Token
 from extmem.wire import transport
@@ -124,7 +124,7 @@ class Session:
         """Closes a descriptor that it sent."""
         self.strange = False
         """It has sent a file that no driver gives."""
-        self.telling: Pages | None = None
+        self.telling: SnapshotPages | None = None
         """The snapshot that it is being sent in pages."""
         self.parked = False
         """A request of it waits for the grace to end: nothing more is read from it until then."""

@@ -223,7 +223,9 @@ def test_a_handle_that_a_signal_handler_closed_before_the_request_is_not_closed_
 def test_memory_that_a_signal_handler_freed_before_the_request_is_not_freed_again(start: Start) -> None:
     peer = start()
     peer(AT_THE_REQUEST)
-    peer("number, = client.state.references\nmeanwhile(lambda: client.release_once(number))\nclient.release_once(number)")
+    peer(
+        "number, = client.state.references\nmeanwhile(lambda: client.release_once(number))\nclient.release_once(number)"
+    )
     assert peer("client.perform == real, client.state.references") == (True, {})
     peer("memory.close()")
 

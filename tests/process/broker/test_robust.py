@@ -135,8 +135,8 @@ class Listener(socket.socket):
     def accept(self):
         if failing.exists(): raise OSError(int(failing.read_text()), "told to")
         return super().accept()
-from extmem.broker import place
-place.socket.socket = Listener
+from extmem.broker import owned_directory
+owned_directory.socket.socket = Listener
 """
 
 

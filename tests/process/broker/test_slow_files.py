@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from extmem import wire
-from extmem.broker.closing import LIMIT
+from extmem.broker.fd_closer import LIMIT
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until

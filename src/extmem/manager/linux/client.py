@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from extmem import wire
-from extmem.broker.journal import start_time
+from extmem.broker.client_journal import start_time
 from extmem.errors import (
     ExtmemError,
     HandleStateError,

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from extmem import wire
-from extmem.broker.journal import start_time
+from extmem.broker.client_journal import start_time
 from extmem.errors import ExtmemError, HandleStateError, PeerProtocolError
 from extmem.objects import RESOURCE_WRITE
 from extmem.owning import OwnedFd

@@ -1,12 +1,12 @@
 """What the broker knows besides the object manager's model, and how clients bring it back after a restart.
 
 How this works. Each reply that gives a process something carries a signed record of it (`signing`). A killed broker's
-clients announce to the next one, in the recovery window alone (`journal`): their records, each with a descriptor of its
-payload, then their memory objects, handles and tickets; each is one request, and `Announced` ends it (`server`).
+clients announce to the next one, in the recovery window alone (`client_journal`): their records, each with a descriptor
+of its payload, then their memory objects, handles and tickets; each is one request, and `Announced` ends it (`server`).
 Nothing else is believed. A record must be signed and its holder be the sender's user. The descriptor must lead to the
 file that the record names; a driver's has none of its own, so there the payload's own user (or root) must announce
-first, and others are asked to come again. What a client says that it had must be within a record that it announced.
-A refused announcement costs the client that one thing and nothing else.
+first, and others are asked to come again. What a client says that it had must be within a record that it announced. A
+refused announcement costs the client that one thing and nothing else.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from extmem import wire
-from extmem.broker.closing import Closer
-from extmem.broker.files import Given, inspect
-from extmem.broker.payloads import Payloads
+from extmem.broker.fd_closer import FdCloser
+from extmem.broker.fd_inspection import Given, inspect
+from extmem.broker.fd_quota import FdQuota
+from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.processes import ProcessKey
 from extmem.broker.sessions import Session
-from extmem.broker.shares import Shares
 from extmem.broker.signing import Signer, digest, digest_of_files
 from extmem.broker.tickets import Tickets
 from extmem.errors import PeerProtocolError
@@ -52,7 +52,7 @@ from extmem.objects import (
 from extmem.owning import OwnedFd
 from extmem.wire import READ_ONLY, READ_WRITE, Backing
 
-__all__ = ["DONE", "Announcing", "Answer", "Facts", "no_descriptors"]
+__all__ = ["DONE", "Announcements", "Answer", "Facts", "no_descriptors"]
 
 Answer: TypeAlias = tuple[wire.Reply, Sequence[int]]
 """A reply and the file descriptors to send beside it (borrowed)."""
@@ -94,20 +94,20 @@ class Facts:
         self.records: dict[tuple[int, int, int, bool], bytes] = {}
 
 
-class Announcing:
+class Announcements:
     """The broker's knowledge, and the handlers of announcements."""
 
     def __init__(
         self,
         model: ObjectManager,
-        payloads: Payloads,
+        payloads: PayloadFds,
         tickets: Tickets,
-        closer: Closer,
+        closer: FdCloser,
         signer: Signer,
-        shares: Shares,
+        quota: FdQuota,
         now: Callable[[], float],
     ) -> None:
-        self.shares = shares
+        self.quota = quota
         self.model = model
         self.signer = signer
         self.payloads = payloads
@@ -221,19 +221,19 @@ class Announcing:
         """
         new = self.model.find_payload(identity) is None
         if new:
-            self.shares.take(session.token.uid, session.process, len(identity))
+            self.quota.take(session.token.uid, session.process, len(identity))
         try:
             yield
         except BaseException:
             if new:
-                self.shares.give(session.token.uid, session.process, len(identity))
+                self.quota.give(session.token.uid, session.process, len(identity))
             raise
 
     def attach(self, session: Session, m: wire.AttachFds, received: Received) -> Answer:
         """Keep descriptors of the payload that the client's next request shares. Refused QUOTA_EXCEEDED."""
         if len(session.attached) + len(received) > wire.MAX_HANDLES:
             raise PeerProtocolError(f"more than {wire.MAX_HANDLES} handles of one payload were attached")
-        self.shares.take(session.token.uid, session.process, len(received))
+        self.quota.take(session.token.uid, session.process, len(received))
         session.attached += [fd.take() for fd in received]
         return wire.Attached(), ()
 
@@ -241,7 +241,7 @@ class Announcing:
         """Return the descriptors that were attached, and take them off the client's accounts."""
         attached, session.attached = session.attached, []
         if attached:
-            self.shares.give(session.token.uid, session.process, len(attached))
+            self.quota.give(session.token.uid, session.process, len(attached))
         return attached
 
     def take(self, session: Session, count: int, received: Received) -> list[int]:

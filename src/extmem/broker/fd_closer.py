@@ -19,9 +19,9 @@ import threading
 from collections import Counter, deque
 from typing import Final
 
-from extmem.broker.files import Sort, look
+from extmem.broker.fd_inspection import Sort, look
 
-__all__ = ["LIMIT", "Closer"]
+__all__ = ["LIMIT", "FdCloser"]
 
 _THREADS: Final = 8
 """Threads of each pool, at most."""
@@ -31,7 +31,7 @@ _LARGE: Final = 1 << 20
 """Bytes of a memory file from which on the kernel may take a while to give them back."""
 
 
-class Closer:
+class FdCloser:
     """The descriptors that wait to be closed, and the threads that do it. Ownership: what is given is closed here."""
 
     def __init__(self) -> None:
@@ -90,10 +90,10 @@ class _Pool:
             self._pending[uid] += 1
             if self._idle < len(self._queue) and self._threads < _THREADS:
                 self._threads += 1
-                threading.Thread(target=self._work, name="extmem-broker-closing", daemon=True).start()
+                threading.Thread(target=self._background, name="extmem-broker-closing", daemon=True).start()
             self._ready.notify()
 
-    def _work(self) -> None:
+    def _background(self) -> None:
         while True:
             with self._ready:
                 self._idle += 1

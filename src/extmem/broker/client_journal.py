@@ -4,9 +4,9 @@ How this works. The file has a line for each client that comes and for each that
 alone may be another process by now), so that what is written for one client does not depend on how many there are. It
 is written anew when most of its lines are of clients that have gone, and removed when a broker leaves with no client
 left. A broker that finds one at its start follows a killed one: the clients that are left in it are about to announce
-what they hold. Until all that still live have done so, and for at most `GRACE` seconds, nobody's export is carried out
-and nobody is told that a name or number leads nowhere (`Grace`), so that no name is stolen and none seems gone. A
-broker keeps its predecessor's lines until then: it may be killed itself before they have come.
+what they hold. Until all that still live have done so, and for at most `WINDOW` seconds, nobody's export is carried out
+and nobody is told that a name or number leads nowhere (`RecoveryWindow`), so that no name is stolen and none seems
+gone. A broker keeps its predecessor's lines until then: it may be killed itself before they have come.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-__all__ = ["GRACE", "Client", "Grace", "Journal", "start_time"]
+__all__ = ["WINDOW", "Client", "RecoveryWindow", "Journal", "start_time"]
 
-GRACE: Final = 2.0
+WINDOW: Final = 2.0
 """Seconds that a broker waits for the clients of a killed predecessor."""
 _MAX_JOURNAL: Final = 1 << 20
 _SPARE_LINES: Final = 64
@@ -163,13 +163,13 @@ def _line(client: Client, *, come: bool) -> _Line:
     return come, client.pid, client.start, client.space
 
 
-class Grace:
+class RecoveryWindow:
     """The recovery window: the time in which a killed broker's clients announce what they hold."""
 
     def __init__(self, clients: frozenset[Client] | None, now: float) -> None:
         """clients: those of the killed broker; None where it is not known who they were, then the time is all used."""
         self._waiting = None if clients is None else {client.pid: client for client in clients}
-        self._ends = now + GRACE
+        self._ends = now + WINDOW
         self.active = clients is None or bool(clients)
 
     def announced(self, pid: int) -> None:

@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["STEPS", "Work"]
+__all__ = ["STEPS", "BackgroundWork"]
 
 STEPS: Final = 4
 
 
-class Work:
+class BackgroundWork:
     """What is left to be done."""
 
     def __init__(self) -> None:

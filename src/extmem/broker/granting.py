@@ -19,15 +19,15 @@ import contextlib
 from collections.abc import Sequence
 
 from extmem import wire
-from extmem.broker.announcing import Announcing, Answer, Facts, Received, no_descriptors
+from extmem.broker.announcements import Announcements, Answer, Facts, Received, no_descriptors
 from extmem.broker.sessions import Made, Session
 from extmem.objects import Claimed, Imported, Refused, Status
 from extmem.wire import Backing
 
-__all__ = ["Giving"]
+__all__ = ["Granting"]
 
 
-class Giving(Announcing):
+class Granting(Announcements):
     """Replies that give something."""
 
     def _allow(self, session: Session, facts: Facts, granted: int) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from extmem import wire
 from extmem.objects import STEP, Part
 
-__all__ = ["ROOM", "VISITED", "Pages"]
+__all__ = ["ROOM", "VISITED", "SnapshotPages"]
 
 VISITED: Final = 1_000
 """Things that a page looks at, at most."""
@@ -25,7 +25,7 @@ ROOM: Final = 1 << 18
 """Bytes of a page, but for the last part in it."""
 
 
-class Pages:
+class SnapshotPages:
     """One snapshot under way. `number` is the cursor of the next page; 0 once there are no more."""
 
     def __init__(self, walk: Iterator[Part | None]) -> None:

@@ -30,9 +30,9 @@ from extmem.wire import transport
 from extmem.wire.peers import require_broker
 from extmem.wire.runtime_dir import RuntimeDir, address_in
 
-__all__ = ["LOOK", "LostError", "Place", "hand_over", "holder", "listen", "lock_of"]
+__all__ = ["CHECK_INTERVAL", "DirectoryLostError", "OwnedDirectory", "hand_over", "holder", "listen", "lock_of"]
 
-LOOK: Final = 1.0
+CHECK_INTERVAL: Final = 1.0
 """Seconds between two looks where inotify is not to be had."""
 _BACKLOG: Final = 512
 # <sys/inotify.h>
@@ -41,7 +41,7 @@ _EVENTS: Final = _IN_ATTRIB | _IN_MOVED_FROM | _IN_DELETE | _IN_DELETE_SELF | _I
 _IN_NONBLOCK, _IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 
 
-class LostError(Exception):
+class DirectoryLostError(Exception):
     """Another broker has the place."""
 
 
@@ -93,7 +93,7 @@ def listen(directory: RuntimeDir, opened: int) -> socket.socket:
     return listener
 
 
-class Place:
+class OwnedDirectory:
     """A runtime directory that this broker has. Ownership: the lock and the watch are closed by `close`."""
 
     def __init__(self, directory: RuntimeDir, opened: int, lock: int) -> None:
@@ -133,7 +133,7 @@ class Place:
                 try:
                     lock = lock_of(self.directory, opened.fd)
                 except BlockingIOError:
-                    raise LostError from None
+                    raise DirectoryLostError from None
                 os.close(self._lock)
                 self._lock = lock
             listener = listen(self.directory, opened.fd)

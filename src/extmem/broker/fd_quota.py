@@ -23,7 +23,7 @@ from typing import Final
 
 from extmem.objects import Refused, Status
 
-__all__ = ["CLIENT", "Shares", "raise_limit"]
+__all__ = ["CLIENT", "FdQuota", "raise_limit"]
 
 CLIENT: Final = 2
 """Descriptors of a client: its connection, and its process."""
@@ -47,14 +47,14 @@ def raise_limit() -> int:
     return soft
 
 
-class Shares:
+class FdQuota:
     """The accounts. A client is known by the object manager's id of its process."""
 
     def __init__(self, limit: int, place: object) -> None:
         """limit: of open files. place: the runtime directory, for messages."""
         self.limit = limit
         self.reserve = min(_MOST_RESERVED, limit // 4)
-        self._place = place
+        self._directory = place
         self.used = 0
         self._users: Counter[int] = Counter()
         self._clients: Counter[int] = Counter()
@@ -85,9 +85,9 @@ class Shares:
                 whose = f"user {user} has {user_has - count} of them"
             raise Refused(
                 Status.QUOTA_EXCEEDED,
-                f"The broker in {self._place} may have {self.limit} files open, of which {self.used} are in use and "
-                f"{self.reserve} are kept in reserve; {whose}, which is its share now. Free shared memory, or raise "
-                "the limit (ulimit -n) where the broker is started.",
+                f"The broker in {self._directory} may have {self.limit} files open, of which {self.used} are in use "
+                f"and {self.reserve} are kept in reserve; {whose}, which is its share now. Free shared memory, or "
+                "raise the limit (ulimit -n) where the broker is started.",
             )
         self.used += count
         self._users[user] += count

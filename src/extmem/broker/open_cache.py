@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from extmem import wire
-from extmem.broker.payloads import Payloads
+from extmem.broker.payload_fds import PayloadFds
 from extmem.broker.sessions import Made, Session
 from extmem.objects import ObjectManager, Reference, Token
 from extmem.wire import transport
 
-__all__ = ["QuickOpens"]
+__all__ = ["OpenCache"]
 
 _HEAD: Final = wire.IMPORTED_HEAD
 _encode: Final = wire.encode
@@ -55,10 +55,10 @@ class _Known:
         self.size = _OVERHEAD + 2 * len(encoded)
 
 
-class QuickOpens:
+class OpenCache:
     """Known answers by the request's bytes."""
 
-    def __init__(self, model: ObjectManager, payloads: Payloads) -> None:
+    def __init__(self, model: ObjectManager, payloads: PayloadFds) -> None:
         self._model = model
         self._again = model.import_again
         self._payloads = payloads

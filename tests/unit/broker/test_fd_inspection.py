@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from extmem.broker.files import ALLOWED, Sort, inspect, is_writable, look
+from extmem.broker.fd_inspection import ALLOWED, Sort, inspect, is_writable, look
 from extmem.objects import Refused, Status
 from extmem.testing.leaks import descriptors
 from extmem.wire import Backing
