@@ -35,6 +35,6 @@ def test_planted_locks_are_seen(tmp_path: Path) -> None:
     planted = {"a.py": "threading.Lock()", "b.py": "threading.RLock()", "manager/linux/turns.py": "threading.RLock()"}
     planted |= {"c.py": "Lock()", "testing/d.py": "threading.Lock()", "e.py": "threading.Event()"}
     for name, source in planted.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(source)
     assert sorted(plain_locks(tmp_path)) == ["a.py", "b.py", "e.py"]

@@ -1,7 +1,7 @@
-"""Work that takes longer than one turn of the loop may: done a step at a time, between the turns of clients.
+"""Work that would take too long for one turn of the loop: it is done in steps, between the turns of clients.
 
-How this works. A piece of work is a generator, which yields after some hundred things. `step` lets it go on for at most
-`STEPS` of these; the loop calls it once in a turn while there is any. Pieces are finished in the order of their coming.
+How this works. A piece of work is a generator, which yields after some hundred items. `step` continues it for at most
+`STEPS` yields; the loop calls it once in a turn while a piece is left. Pieces are finished in the order of arrival.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 from collections import deque
 from collections.abc import Iterator
@@ -18,23 +18,24 @@ from typing import Final
 __all__ = ["STEPS", "BackgroundWork"]
 
 STEPS: Final = 4
+"""Number of yields in one turn of the loop, at most."""
 
 
 class BackgroundWork:
-    """What is left to be done."""
+    """The pieces of work that are not finished."""
 
     def __init__(self) -> None:
         self.pieces: deque[Iterator[None]] = deque()
-        """Those that were begun."""
+        """The pieces that were begun, oldest first."""
 
     def add(self, piece: Iterator[None]) -> None:
-        """Begin a piece, and finish it at once if it is a small one."""
+        """Begin a piece; it is finished at once if it is small and no other piece is left."""
         if not self.pieces and next(piece, self) is self:
             return
         self.pieces.append(piece)
 
     def step(self) -> None:
-        """Go on for a while."""
+        """Continue for at most `STEPS` yields."""
         for _ in range(STEPS):
             if not self.pieces:
                 return

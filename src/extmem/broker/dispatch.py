@@ -1,8 +1,8 @@
-"""From requests to replies: what each message means to the object manager and to the descriptors.
+"""The handlers of requests: each calls the object manager's model and returns a reply.
 
-How this works. `Dispatch.answer` is a table look-up by message type; each handler calls the model, and returns the
-reply with the descriptor to send beside it, if any. A handler that raises `Refused` has changed nothing, and the
-server says so. Descriptors that came with a request belong to its `OwnedFd` until a handler takes them.
+How this works. `Dispatch.answer` looks the handler up by message type. A handler calls the model, and returns the reply
+with the file descriptors to send beside it. A handler that raises `Refused` has changed nothing, and the server sends
+the refusal. File descriptors that came with a request belong to its `OwnedFd`s until a handler takes them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("this is the broker's, which is Linux's; extmem.manager picks what the system has")
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
 
 import errno
 import os
@@ -44,10 +44,11 @@ from extmem.wire import READ_ONLY, READ_WRITE
 __all__ = ["Answer", "Dispatch"]
 
 _PAGE: Final = 1_024
+"""Number of handle values in one reply."""
 
 
 class Dispatch(Granting):
-    """All handlers."""
+    """The handlers of all requests."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Dispatch(Granting):
         now: Callable[[], float],
     ) -> None:
         super().__init__(model, payloads, tickets, closer, signer, quota, now)
-        # The types of handlers are checked where they are written; the table itself cannot say them.
+        # The type of the table cannot express that each handler takes the type of its key.
         self.handlers: dict[type[Any], Callable[[Session, Any, Received], Answer]] = {
             wire.Export: self._export,
             wire.ImportName: self._import_name,
@@ -95,7 +96,7 @@ class Dispatch(Granting):
     def answer(self, session: Session, request: wire.Request, received: Received) -> Answer:
         """Carry out one request, which its sender is permitted to send (`rights`). Raises Refused."""
         if session.attached and not isinstance(request, wire.AttachFds | wire.Export | wire.AnnounceRecord):
-            self.dispose(session, self.detach(session))  # the client has given up what it was about to share
+            self.dispose(session, self.detach(session))  # the client has abandoned that export
         return self.handlers[type(request)](session, request, received)
 
     # -- references -----------------------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ class Dispatch(Granting):
             raise Refused(
                 Status.INVALID_CID,
                 "That process uses no shared memory through this object manager, so it has no handle table. "
-                "Duplicate into it once it has opened something.",
+                "Duplicate into it once it has opened shared memory.",
             ) from None
         closed = m.handle & ~3 if m.close_source else 0
         if elsewhere:
@@ -239,7 +240,7 @@ class Dispatch(Granting):
         return answer
 
     def target(self, pidfd: OwnedFd) -> int:
-        """The process that this pidfd is of, by the object manager's id; 0 for one that is not a client."""
+        """Return the object manager's id of the process that this pidfd refers to; 0 if it is not a client."""
         try:
             return self.processes.get(key_of(pidfd.fd), 0)
         except Refused as refusal:
@@ -291,7 +292,7 @@ class Dispatch(Granting):
         return wire.Channel(), (theirs.detach(),)
 
     def _heir(self, session: Session, child: int) -> tuple[Session, socket.socket]:
-        """The session of a child that is to show up, and its end of the connection. OSError."""
+        """Return the session of a child that will connect, and the child's end of the connection. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         heir = self.add_descendant(ours, child, session)
         if heir is None:
@@ -339,25 +340,25 @@ class Dispatch(Granting):
         self.tickets.done(ticket)
         return wire.Value(int(found)), ()
 
-    # -- telling ------------------------------------------------------------------------------------------------------
+    # -- the snapshot -------------------------------------------------------------------------------------------------
 
     def _snapshot(self, session: Session, m: wire.Snapshot, received: Received) -> Answer:
-        telling = session.telling
+        snapshot = session.snapshot
         if not m.cursor:
-            telling = session.telling = SnapshotPages(self.model.walk(session.token))
-        elif telling is None or telling.number != m.cursor:
+            snapshot = session.snapshot = SnapshotPages(self.model.walk(session.token))
+        elif snapshot is None or snapshot.number != m.cursor:
             raise Refused(
                 Status.INVALID_PARAMETER,
-                f"This process has no snapshot that goes on at {m.cursor}. Begin one, with cursor 0.",
+                f"This process has no snapshot that continues at {m.cursor}. Begin one, with cursor 0.",
             )
-        data = telling.page()
-        if not telling.number:
-            session.telling = None
-        return wire.SnapshotFile(len(data), telling.number), (_file_with(data),)
+        data = snapshot.page()
+        if not snapshot.number:
+            session.snapshot = None
+        return wire.SnapshotFile(len(data), snapshot.number), (_file_with(data),)
 
 
 def _file_with(data: bytes) -> int:
-    """A memory file to be sent; closing it is the caller's duty."""
+    """Return a memory file with this content. The caller must close it."""
     try:
         fd = os.memfd_create("extmem-snapshot", os.MFD_CLOEXEC)
     except OSError as error:

@@ -143,7 +143,7 @@ def test_what_may_be_a_payload_of_each_kind(make: Callable[[], int], kind: Backi
         with pytest.raises(Refused) as caught:
             inspect(kind, [fd], 0, 1000)
         assert caught.value.status is Status.INVALID_PARAMETER
-        assert ("memfd_create" if kind is Backing.HOST_FILE else "what the driver gave") in caught.value.detail
+        assert ("memfd_create" if kind is Backing.HOST_FILE else "that the driver returned") in caught.value.detail
     finally:
         os.close(fd)
 
