@@ -32,20 +32,20 @@ _gpus: dict[int, list[Gpu]] = {}
 """This process's GPUs, by process id."""
 _missing: dict[int, str] = {}
 _began_in: int | None = None
-"""The process in which CUDA was first started: a forked child of it can't use CUDA at all."""
+"""The process in which CUDA was first started: a forked child of it cannot use CUDA at all."""
 _make_module: Callable[[], Any] | None = None
-"""What stands in for `cuda.bindings.driver`; None for the real one."""
+"""Returns a replacement of `cuda.bindings.driver` (for tests); None for the real one."""
 
 
 def driver_module() -> Any:
-    """`cuda.bindings.driver`, or what a test put in its place. Errors: UnsupportedError where it is not installed."""
+    """Return `cuda.bindings.driver`, or a test's replacement. Errors: UnsupportedError if it is not installed."""
     if _make_module is not None:
         return _make_module()
     return optional.load("cuda.bindings.driver", what="cuda-bindings", advice="pip install 'extmem[cuda]'")
 
 
 def all_gpus() -> list[Gpu]:
-    """The GPUs that CUDA sees in this process, in its order (CUDA_VISIBLE_DEVICES is CUDA's own business).
+    """Return the GPUs that CUDA sees in this process, in its order (CUDA applies CUDA_VISIBLE_DEVICES).
 
     Errors: UnsupportedError without cuda-bindings, driver or GPU; HandleStateError in a process that was forked after
     CUDA began; DriverError.
@@ -70,14 +70,14 @@ def all_gpus() -> list[Gpu]:
 
 
 def offers() -> list[Offer]:
-    """The CUDA devices of this machine; none where CUDA is not to be had, and `missing` says why."""
+    """Return the CUDA devices of this machine. If there are none, `missing` returns the reason."""
     pid = HERE.pid
     if _missing.get(pid):
         return []
     try:
         found = [gpu.offer(partial(_open, gpu)) for gpu in all_gpus()]
     except (UnsupportedError, DriverError, HandleStateError) as error:
-        descriptor_shortage.refuse("the CUDA devices cannot be looked for")
+        descriptor_shortage.refuse("the CUDA devices cannot be searched")
         _missing[pid] = str(error)
         return []
     return found
@@ -91,21 +91,21 @@ def _open(gpu: Gpu) -> CudaBackend:
 
 
 def missing() -> str:
-    """Why `offers` had none; empty where it had some, or was not asked."""
+    """Why `offers` returned none; empty if it returned some, or was not called."""
     return _missing.get(HERE.pid, "")
 
 
 def forget() -> None:
-    """Look again at the next call (for tests)."""
+    """Search again at the next call (for tests)."""
     _missing.clear()
     _gpus.clear()
 
 
 @contextlib.contextmanager
 def replaced_by(make_module: Callable[[], Any] | None) -> Iterator[None]:
-    """Within the block another module stands in for `cuda.bindings.driver` (for tests); then all is as it was.
+    """Within the block another module replaces `cuda.bindings.driver` (for tests). Afterwards everything is as before.
 
-    make_module: makes it; None for the real one, looked for anew.
+    make_module: returns it; None for the real one, which is searched again.
     """
     global _make_module, _began_in
     before = dict(_gpus), dict(_missing), _make_module, _began_in

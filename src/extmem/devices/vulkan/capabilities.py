@@ -1,7 +1,7 @@
-"""What a physical device can export and import: its own answers, with the object manager's types beside OPAQUE_FD.
+"""Capabilities of a physical device: what the driver can export and import, with the object manager's handle types.
 
-Types that need an extension which the device lacks are answered with no features, without asking: drivers answer
-anything for a type that they do not know.
+A type that needs an extension which the device lacks has no features. The driver is not queried for it: drivers return
+arbitrary answers for a type that they do not implement.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def supported(device: PhysicalDevice, handle_type: int) -> bool:
 
 
 def extension_of(handle_type: int) -> str:
-    """The extension behind a handle type, one bit, on this system; empty for what no driver here could have."""
+    """The extension behind a handle type (one bit) on this system; empty if no driver of this system can have it."""
     if WIN32_IS_NATIVE:
         return _NATIVE.get(handle_type) or _ON_WINDOWS.get(handle_type, "")
     return _NATIVE.get(to_driver(handle_type), "")
@@ -59,7 +59,7 @@ def buffer_properties(device: PhysicalDevice, info: vk.PhysicalDeviceExternalBuf
 
 
 def image_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-    """vkGetPhysicalDeviceImageFormatProperties2, external properties chained where `info` asks for a type."""
+    """vkGetPhysicalDeviceImageFormatProperties2, external properties chained if `info` contains a handle type."""
     wanted = vk.find(info, vk.PhysicalDeviceExternalImageFormatInfo)
     kind = int(wanted.handle_type) if wanted is not None else 0
     if (kind and not supported(device, kind)) or not _has_modifier(device, info):
@@ -79,7 +79,7 @@ def image_properties(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatI
 
 
 def _has_modifier(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2) -> bool:
-    """Whether the format has the modifier that is asked about. Drivers say yes to modifiers that they do not list."""
+    """Whether the format has the modifier in `info`. Drivers accept modifiers in a query that they do not list."""
     if info.tiling != vk.ImageTiling.DRM_FORMAT_MODIFIER_EXT:
         return True
     named = vk.find(info, vk.PhysicalDeviceImageDrmFormatModifierInfoEXT)
@@ -91,15 +91,15 @@ def _has_modifier(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo
 
 
 def _widen(properties: vk.ExternalMemoryProperties, asked: int) -> None:
-    """Where OPAQUE_FD can be had, the object manager's types can, by the same fd.
+    """Add the object manager's types where OPAQUE_FD is supported: they use the same fd.
 
-    And some drivers say that host pointers are exportable, for which there is no command.
+    Also remove EXPORTABLE from host pointers, which some drivers return: there is no command to export one.
     """
     if asked == HandleType.HOST_ALLOCATION:
         properties.external_memory_features &= ~vk.ExternalMemoryFeatureFlagBits.EXPORTABLE
     if WIN32_IS_NATIVE:
         return
-    # One payload has NT handles or a KMT number, never both: each leaves out the other.
+    # One payload has NT handles or a KMT number, never both: neither type lists the other.
     allowed = ~(WIN32 & ~asked) if asked & WIN32 else ~0
     compatible = from_driver(int(properties.compatible_handle_types)) & allowed
     exported = from_driver(int(properties.export_from_imported_handle_types)) & allowed
@@ -120,6 +120,6 @@ def _unsupported(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo2
     return UnsupportedError(
         f"{device.identity.device_name} has no images of {', '.join(words)}, usage "
         f"{flags_text(info.usage, vk.ImageUsageFlagBits)}{shared} "
-        "(VK_ERROR_FORMAT_NOT_SUPPORTED); ask Device.get_physical_device_format_properties2 what the format can do",
+        "(VK_ERROR_FORMAT_NOT_SUPPORTED); Device.get_physical_device_format_properties2 returns what the format can do",
         requires_one_of=["another format, tiling, usage or handle type"],
     )

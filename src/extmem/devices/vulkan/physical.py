@@ -1,4 +1,4 @@
-"""`PhysicalDevice`: who a GPU is, what memory it has, and what it can share. Asking needs no VkDevice."""
+"""`PhysicalDevice`: a GPU's identity, its memory types, and what it can share. No VkDevice is needed for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _VULKAN_1_1 = 1 << 22 | 1 << 12
 
 
 class QueueFamily(NamedTuple):
-    """VkQueueFamilyProperties, as far as moving bytes needs it."""
+    """VkQueueFamilyProperties, as far as transfers need it."""
 
     number: int
     """queueFamilyIndex."""
@@ -43,7 +43,7 @@ class PhysicalDevice:
     """A VkPhysicalDevice of an instance, which it keeps alive."""
 
     def __init__(self, instance: Instance, handle: Any, extensions: frozenset[str] | None = None) -> None:
-        """extensions: those enabled on a VkDevice that somebody else made; None for all that there are."""
+        """extensions: those enabled on a VkDevice that another binding created; None for all that there are."""
         self.instance = instance
         self.handle = handle
         self.commands = instance.commands
@@ -51,7 +51,7 @@ class PhysicalDevice:
 
     @classmethod
     def of(cls, instance: Instance, raw: int, extensions: Iterable[str]) -> PhysicalDevice:
-        """One whose VkDevice somebody else made, with these extensions."""
+        """Return one whose VkDevice another binding created, with these extensions."""
         return cls(instance, ffi.cast("VkPhysicalDevice", raw), frozenset(extensions))
 
     @property
@@ -61,7 +61,7 @@ class PhysicalDevice:
 
     @property
     def usable(self) -> bool:
-        """Whether it speaks Vulkan 1.1: the queries below are core there."""
+        """Whether it implements Vulkan 1.1, which has the queries below in the core."""
         plain = ffi.new("VkPhysicalDeviceProperties *")
         self.commands.vkGetPhysicalDeviceProperties(self.handle, plain)
         return int(plain.apiVersion) >= _VULKAN_1_1
@@ -94,7 +94,7 @@ class PhysicalDevice:
 
     @property
     def device_type(self) -> vk.PhysicalDeviceType:
-        """A GPU, or a processor that poses as one."""
+        """VkPhysicalDeviceType: a GPU, or a processor that poses as one."""
         return vk.PhysicalDeviceType(int(self.properties.device_type))
 
     @cached_property
@@ -113,13 +113,13 @@ class PhysicalDevice:
 
     @cached_property
     def min_imported_host_pointer_alignment(self) -> int:
-        """Bytes; 4096 where host pointers cannot be imported."""
+        """Bytes; 4096 if host pointers cannot be imported."""
         found = vk.find(self._properties, vk.PhysicalDeviceExternalMemoryHostPropertiesEXT)
         return int(found.min_imported_host_pointer_alignment) if found is not None else 4096
 
     @cached_property
     def extensions(self) -> frozenset[str]:
-        """Names of the device extensions that there are, or that the foreign device was made with."""
+        """Names of the device extensions that exist, or that the adopted device was created with."""
         if self._given is not None:
             return self._given
         count = ffi.new("uint32_t *")
@@ -166,7 +166,7 @@ class PhysicalDevice:
 
 
 class _Answers:
-    """A physical device's answers in the words of `base.Answers`."""
+    """A physical device as `Answers`."""
 
     def __init__(self, device: PhysicalDevice) -> None:
         self.min_imported_host_pointer_alignment = device.min_imported_host_pointer_alignment
