@@ -53,8 +53,7 @@ class Device(Held):
             raise ValueError(f'check is {check!r}; it takes "raise", "warn" or "off"')
         super().__init__()
         self.backend = backend
-        self.identity: DeviceIdentity = backend.identity
-        """UUIDs, LUID and names (VkPhysicalDeviceIDProperties)."""
+        self._identity = backend.identity
         self._kind = backend.kind
         self.pid = HERE.pid
         """The process that opened it; a forked child of that may not use it."""
@@ -90,6 +89,11 @@ class Device(Held):
     def kind(self) -> str:
         """`host`, `vulkan` or `cuda`."""
         return self._kind
+
+    @property
+    def identity(self) -> DeviceIdentity:
+        """UUIDs, LUID and names (VkPhysicalDeviceIDProperties)."""
+        return self._identity
 
     @property
     def name(self) -> str:
