@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extmem import vk
-from extmem.devices.cuda import WIN32_IS_NATIVE
+from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.types import Origin
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.owning import OwnedFd

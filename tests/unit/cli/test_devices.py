@@ -28,10 +28,10 @@ def shown(monkeypatch: pytest.MonkeyPatch, *arguments: str, columns: str = "80")
 def test_the_vulkan_device_is_shown_without_being_opened(
     vulkan_device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(self: PhysicalDevice) -> NoReturn:
+    def opened(physical: PhysicalDevice) -> NoReturn:
         raise AssertionError("nobody asked for a VkDevice")
 
-    monkeypatch.setattr(PhysicalDevice, "open", opened)
+    monkeypatch.setattr(vulkan, "_open", opened)
     listed = json.loads(shown(monkeypatch, "--json").stdout)
     (found,) = [facts for facts in listed if facts["device_uuid"] == vulkan_device.uuid.hex()]
     assert found["kind"] == "vulkan" and found["problem"] == "" and found["name"] == vulkan_device.name
@@ -125,12 +125,14 @@ def test_without_a_gpu_the_reasons_are_one_line_each_on_stderr(monkeypatch: pyte
 def test_one_physical_device_that_fails_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    def fails() -> NoReturn:
-        raise DriverError("it is lost", result=-4, command="vkEnumerateDeviceExtensionProperties")
+    def offer(physical: str) -> str:
+        if physical == "bad":
+            raise DriverError("it is lost", result=-4, command="vkEnumerateDeviceExtensionProperties")
+        return "an offer"
 
-    bad, good = SimpleNamespace(offer=fails), SimpleNamespace(offer=lambda: "an offer")
     monkeypatch.setattr(vulkan, "_missing", {})
-    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: [bad, good]))
+    monkeypatch.setattr(vulkan, "_offer", offer)
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: ["bad", "good"]))
     assert vulkan.offers() == ["an offer"] and vulkan.missing() == ""
-    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: [bad, bad]))
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: ["bad", "bad"]))
     assert vulkan.offers() == [] and vulkan.missing() == "it is lost; it is lost"

@@ -8,7 +8,6 @@ as it was found.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
     from extmem.devices.cuda.backend import CudaBackend
     from extmem.devices.cuda.physical import Gpu
 
-__all__ = ["WIN32_IS_NATIVE", "all_gpus", "driver_module", "forget", "missing", "offers", "replaced_by"]
+__all__ = ["all_gpus", "driver_module", "forget", "missing", "offers", "replaced_by"]
 
-WIN32_IS_NATIVE = sys.platform == "win32"
-"""Whether handles of this platform are NT and KMT handles, not descriptors."""
 _gpus: dict[int, list[Gpu]] = {}
 """This process's GPUs, by process id."""
 _missing: dict[int, str] = {}
@@ -75,12 +72,21 @@ def offers() -> list[Offer]:
     if _missing.get(pid):
         return []
     try:
-        found = [gpu.offer(partial(_open, gpu)) for gpu in all_gpus()]
+        found = [_offer(gpu) for gpu in all_gpus()]
     except (UnsupportedError, DriverError, HandleStateError) as error:
         descriptor_shortage.refuse("the CUDA devices cannot be searched")
         _missing[pid] = str(error)
         return []
     return found
+
+
+def _offer(gpu: Gpu) -> Offer:
+    with late_imports():
+        from extmem.devices.backend import Offer
+        from extmem.devices.cuda.capabilities import Answers
+        from extmem.devices.cuda.physical import RANK
+
+    return Offer("cuda", gpu.identity, RANK, partial(_open, gpu), partial(Answers, gpu))
 
 
 def _open(gpu: Gpu) -> CudaBackend:

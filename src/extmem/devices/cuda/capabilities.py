@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.cuda import WIN32_IS_NATIVE
+from extmem.devices.cuda.handle_types import WIN32_IS_NATIVE
 from extmem.devices.host import capabilities as host
 from extmem.errors import UnsupportedError
 from extmem.vk.handle_types import FROM_D3D

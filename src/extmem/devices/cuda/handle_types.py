@@ -12,12 +12,16 @@ __all__ = [
     "ATTRIBUTE",
     "CAPABILITY",
     "KIND",
+    "WIN32_IS_NATIVE",
     "WORDS",
     "Terms",
     "make_private",
     "recognisable",
     "same_payload",
 ]
+
+WIN32_IS_NATIVE = sys.platform == "win32"
+"""Whether handles of this platform are NT and KMT handles, not descriptors."""
 
 if sys.platform == "win32":
     from extmem.devices.cuda.win32 import Terms, make_private, recognisable, same_payload

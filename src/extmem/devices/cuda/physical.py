@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
-from collections.abc import Callable
 from functools import cached_property
 from itertools import starmap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from extmem.devices.backend import Offer
-from extmem.devices.cuda import WIN32_IS_NATIVE
-from extmem.devices.cuda.handle_types import CAPABILITY
+from extmem.devices.cuda.handle_types import CAPABILITY, WIN32_IS_NATIVE
 from extmem.devices.cuda.owners import Undo, take, undo_all
 from extmem.devices.cuda.results import fail
 from extmem.devices.types import DeviceIdentity
@@ -21,7 +18,6 @@ from extmem.handles.here import HERE
 from extmem.owning import Held, Lock, Owner, late_imports, soon
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Backend
     from extmem.devices.cuda.host_registration import Registrations
     from extmem.owning import Step
 
@@ -122,13 +118,6 @@ class Gpu:
         result, value = self.module.cuDeviceGetAttribute(getattr(self.module.CUdevice_attribute, name), self.device)
         self._check(result, "cuDeviceGetAttribute")
         return int(value)
-
-    def offer(self, opening: Callable[[], Backend]) -> Offer:
-        """This device as one that can be opened. opening: retains the primary context."""
-        with late_imports():
-            from extmem.devices.cuda.capabilities import Answers
-
-        return Offer("cuda", self.identity, RANK, opening, lambda: Answers(self))
 
     @cached_property
     def registrations(self) -> Registrations:

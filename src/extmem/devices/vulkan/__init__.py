@@ -8,7 +8,6 @@ handle types are the driver's own on Windows. Elsewhere they stand for its opaqu
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,45 +21,22 @@ if TYPE_CHECKING:
     from extmem.devices.backend import Offer
     from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.devices.vulkan.instance import Instance
-    from extmem.devices.vulkan.logical import LogicalDevice
-    from extmem.devices.vulkan.memory import Memories
     from extmem.devices.vulkan.physical import PhysicalDevice
 
 __all__ = [
-    "WIN32_IS_NATIVE",
     "forget",
     "loaded_by",
-    "memories_of",
     "missing",
     "new_loader",
     "offers",
     "shared_instance",
 ]
 
-WIN32_IS_NATIVE = sys.platform == "win32"
-"""Whether drivers of this platform create Win32 handles themselves."""
 _instances: dict[int, Instance] = {}
 """This process's VkInstance, by process id: a forked child must not use its parent's."""
 _missing: dict[int, str] = {}
 _make_loader: Callable[[], Any] | None = None
 """Returns a replacement of the system's loader (for tests); None for the system's own."""
-
-
-if sys.platform == "win32":
-
-    def memories_of(device: LogicalDevice) -> Memories:
-        """The memory part of a backend: drivers of Windows share by Win32 handles of their own."""
-        from extmem.devices.vulkan.win32 import Win32Memories
-
-        return Win32Memories(device)
-
-else:
-
-    def memories_of(device: LogicalDevice) -> Memories:
-        """The memory part of a backend: sharing is the object manager's, over the driver's fds."""
-        from extmem.devices.vulkan.memory import Memories
-
-        return Memories(device)
 
 
 def new_loader() -> Any:
@@ -94,7 +70,7 @@ def offers() -> list[Offer]:
     try:
         for physical in shared_instance().physical_devices():
             try:
-                found.append(physical.offer(partial(_open, physical)))
+                found.append(_offer(physical))
             except (UnsupportedError, DriverError) as error:
                 problems.append(str(error))  # and the next one may be fine
     except (UnsupportedError, DriverError) as error:
@@ -107,6 +83,14 @@ def offers() -> list[Offer]:
     )
     _missing[pid] = "" if found else said
     return found
+
+
+def _offer(physical: PhysicalDevice) -> Offer:
+    with late_imports():
+        from extmem.devices.backend import Offer
+        from extmem.devices.vulkan.capabilities import Answers
+
+    return Offer("vulkan", physical.identity, physical.rank, partial(_open, physical), partial(Answers, physical))
 
 
 def _open(physical: PhysicalDevice) -> VulkanBackend:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.vulkan import WIN32_IS_NATIVE
-from extmem.devices.vulkan.handle_types import WIN32, HandleType, from_driver, to_driver, translated
+from extmem.devices.vulkan.handle_types import WIN32, WIN32_IS_NATIVE, HandleType, from_driver, to_driver, translated
+from extmem.devices.vulkan.modifiers import format_properties
 from extmem.devices.vulkan.results import fail
 from extmem.errors import UnsupportedError
 from extmem.vk.abi import from_c, to_c
@@ -21,7 +21,7 @@ from extmem.vk.words import flags_text, types_text
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
 
-__all__ = ["WIN32_EXTENSION", "buffer_properties", "extension_of", "image_properties", "supported"]
+__all__ = ["WIN32_EXTENSION", "Answers", "buffer_properties", "extension_of", "image_properties", "supported"]
 
 WIN32_EXTENSION = "VK_KHR_external_memory_win32"
 
@@ -32,6 +32,30 @@ _NATIVE = {
     int(HandleType.HOST_ALLOCATION): "VK_EXT_external_memory_host",
 }
 _ON_WINDOWS = {int(kind): WIN32_EXTENSION for kind in (HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT, *FROM_D3D)}
+
+
+class Answers:
+    """A physical device as `Answers`."""
+
+    def __init__(self, device: PhysicalDevice) -> None:
+        self._device = device
+        self.min_imported_host_pointer_alignment = device.min_imported_host_pointer_alignment
+
+    def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
+        """vkGetPhysicalDeviceMemoryProperties."""
+        return self._device.memory_properties
+
+    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
+        """vkGetPhysicalDeviceExternalBufferProperties."""
+        return buffer_properties(self._device, info)
+
+    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
+        """vkGetPhysicalDeviceImageFormatProperties2."""
+        return image_properties(self._device, info)
+
+    def format_properties(self, vk_format: int) -> vk.FormatProperties2:
+        """See `DescribesFormats`."""
+        return format_properties(self._device, vk_format)
 
 
 def supported(device: PhysicalDevice, handle_type: int) -> bool:
@@ -85,7 +109,7 @@ def _has_modifier(device: PhysicalDevice, info: vk.PhysicalDeviceImageFormatInfo
     named = vk.find(info, vk.PhysicalDeviceImageDrmFormatModifierInfoEXT)
     if MODIFIERS not in device.extensions or named is None:
         return False
-    listed = vk.find(device.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
+    listed = vk.find(format_properties(device, int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
     known = listed.drm_format_modifier_properties if listed is not None else ()
     return any(one.drm_format_modifier == named.drm_format_modifier for one in known)
 

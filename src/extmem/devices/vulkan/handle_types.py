@@ -8,13 +8,15 @@ external as one of these is external as OPAQUE_FD to the driver.
 from __future__ import annotations
 
 import copy
+import sys
 from typing import TypeVar
 
 from extmem import vk
-from extmem.devices.vulkan import WIN32_IS_NATIVE
 
-__all__ = ["WIN32", "from_driver", "to_driver", "translated"]
+__all__ = ["WIN32", "WIN32_IS_NATIVE", "from_driver", "to_driver", "translated"]
 
+WIN32_IS_NATIVE = sys.platform == "win32"
+"""Whether drivers of this platform create Win32 handles themselves."""
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 FD = int(HandleType.OPAQUE_FD)
 WIN32 = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_WIN32_KMT)

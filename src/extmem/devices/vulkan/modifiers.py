@@ -53,7 +53,7 @@ def resolved(
         "vkGetImageDrmFormatModifierPropertiesEXT",
     )
     modifier = int(answer.drmFormatModifier)
-    listed = vk.find(device.physical.format_properties(int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
+    listed = vk.find(format_properties(device.physical, int(info.format)), vk.DrmFormatModifierPropertiesListEXT)
     known = listed.drm_format_modifier_properties if listed is not None else ()
     count = next((int(m.drm_format_modifier_plane_count) for m in known if m.drm_format_modifier == modifier), 1)
     planes = tuple(_plane(device, raw, aspect) for aspect in MEMORY_PLANES[:count])

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import vk
-from extmem.devices.backend import Offer
 from extmem.devices.types import DeviceIdentity
-from extmem.devices.vulkan import capabilities, modifiers
 from extmem.devices.vulkan.results import fail
 from extmem.vk.abi import ffi, from_c, to_c
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Backend
     from extmem.devices.vulkan.instance import Instance
 
 __all__ = ["PhysicalDevice", "QueueFamily"]
@@ -66,10 +63,6 @@ class PhysicalDevice:
         self.commands.vkGetPhysicalDeviceProperties(self.handle, plain)
         return int(plain.apiVersion) >= _VULKAN_1_1
 
-    def offer(self, opening: Callable[[], Backend]) -> Offer:
-        """This device as one that can be opened. opening: creates a VkDevice of it."""
-        return Offer("vulkan", self.identity, _RANKS.get(self.device_type, _LAST), opening, lambda: _Answers(self))
-
     @cached_property
     def _properties(self) -> vk.PhysicalDeviceProperties2:
         ids = vk.PhysicalDeviceIDProperties()
@@ -96,6 +89,11 @@ class PhysicalDevice:
     def device_type(self) -> vk.PhysicalDeviceType:
         """VkPhysicalDeviceType: a GPU, or a processor that poses as one."""
         return vk.PhysicalDeviceType(int(self.properties.device_type))
+
+    @property
+    def rank(self) -> int:
+        """See `Offer`."""
+        return _RANKS.get(self.device_type, _LAST)
 
     @cached_property
     def identity(self) -> DeviceIdentity:
@@ -151,25 +149,3 @@ class PhysicalDevice:
         found = ffi.new("VkQueueFamilyProperties[]", max(1, count[0]))
         ask(self.handle, count, found)
         return tuple(QueueFamily(i, int(found[i].queueFlags), int(found[i].queueCount)) for i in range(count[0]))
-
-    def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
-        """See `Backend`."""
-        return capabilities.buffer_properties(self, info)
-
-    def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """See `Backend`."""
-        return capabilities.image_properties(self, info)
-
-    def format_properties(self, vk_format: int) -> vk.FormatProperties2:
-        """See `DescribesFormats`."""
-        return modifiers.format_properties(self, vk_format)
-
-
-class _Answers:
-    """A physical device as `Answers`."""
-
-    def __init__(self, device: PhysicalDevice) -> None:
-        self.min_imported_host_pointer_alignment = device.min_imported_host_pointer_alignment
-        self.external_buffer_properties = device.external_buffer_properties
-        self.image_format_properties = device.image_format_properties
-        self.memory_properties = lambda: device.memory_properties
