@@ -56,9 +56,9 @@ WORLDLY = {
 
 PLATFORM_ASKED = {
     "extmem.devices.host": "picks the backend",
-    "extmem.devices.vulkan": "says whose Win32 handles are native",
-    "extmem.devices.vulkan.native": "picks what a driver's handles are",
-    "extmem.devices.cuda": "says whether handles are Windows'",
+    "extmem.devices.host.handle_types": "says whether payloads are shared by descriptor",
+    "extmem.devices.vulkan.handle_types": "says whose Win32 handles are native",
+    "extmem.devices.vulkan.backend": "picks how a driver's memory is shared",
     "extmem.devices.cuda.handle_types": "picks how CUDA's own memory leaves the process",
     "extmem.devices.host.system": "picks what payloads are made of",
     "extmem.manager": "picks the object manager",

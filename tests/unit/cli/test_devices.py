@@ -125,12 +125,14 @@ def test_without_a_gpu_the_reasons_are_one_line_each_on_stderr(monkeypatch: pyte
 def test_one_physical_device_that_fails_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    def fails(opening: object) -> NoReturn:
-        raise DriverError("it is lost", result=-4, command="vkEnumerateDeviceExtensionProperties")
+    def offer(physical: str) -> str:
+        if physical == "bad":
+            raise DriverError("it is lost", result=-4, command="vkEnumerateDeviceExtensionProperties")
+        return "an offer"
 
-    bad, good = SimpleNamespace(offer=fails), SimpleNamespace(offer=lambda opening: "an offer")
     monkeypatch.setattr(vulkan, "_missing", {})
-    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: [bad, good]))
+    monkeypatch.setattr(vulkan, "_offer", offer)
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: ["bad", "good"]))
     assert vulkan.offers() == ["an offer"] and vulkan.missing() == ""
-    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: [bad, bad]))
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: ["bad", "bad"]))
     assert vulkan.offers() == [] and vulkan.missing() == "it is lost; it is lost"
