@@ -67,7 +67,7 @@ def killing_broker(countdown: Countdown, moment: Literal["before", "after"] = "b
 
     real = transport.send_many
 
-    def send(sock: socket.socket, *arguments: Any, **named: Any) -> None:
+    def send_many(sock: socket.socket, *arguments: Any, **named: Any) -> None:
         if not countdown.due("request"):
             real(sock, *arguments, **named)
             return
@@ -76,15 +76,15 @@ def killing_broker(countdown: Countdown, moment: Literal["before", "after"] = "b
             _wait(sock, select.POLLIN)
             os.kill(transport.credentials_of(sock).pid, signal.SIGKILL)
             lost = transport.receive_many(sock)
-            for owned in lost[1] if lost is not None else ():
-                owned.close()
+            for fd in lost[1] if lost is not None else ():
+                fd.close()
             _wait(sock, select.POLLHUP)
             return
         os.kill(transport.credentials_of(sock).pid, signal.SIGKILL)
         _wait(sock, select.POLLHUP)
         real(sock, *arguments, **named)
 
-    with patched(transport, "send_many", send):
+    with patched(transport, "send_many", send_many):
         yield countdown
 
 

@@ -1,4 +1,4 @@
-"""How times become figures."""
+"""How measured times become figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import os
 
 import pytest
 
-from extmem.cli._bench.measure import Figure, at_least, at_most, interleaved, percentile, ratio, ratio_in_turns, told
+from extmem.cli._bench.measure import (
+    Figure,
+    at_least,
+    at_most,
+    interleaved,
+    percentile,
+    ratio,
+    ratio_in_turns,
+    unbounded,
+)
 from extmem.cli.bench import figure_row
 
 
@@ -28,8 +37,8 @@ def test_a_bound_of_zero_is_a_bound() -> None:
 
 
 def test_a_figure_without_a_bound_is_fine() -> None:
-    assert told("x", 1e9, "µs").to_dict() == {"name": "x", "value": 1e9, "unit": "µs", "bound": None, "ok": True}
-    assert figure_row(told("x", 12.5, "µs")) == ("x", "12.5 µs", "-", "-")
+    assert unbounded("x", 1e9, "µs").to_dict() == {"name": "x", "value": 1e9, "unit": "µs", "bound": None, "ok": True}
+    assert figure_row(unbounded("x", 12.5, "µs")) == ("x", "12.5 µs", "-", "-")
 
 
 def test_rounding_cannot_change_a_verdict() -> None:
@@ -52,7 +61,7 @@ def test_a_percentile_of_nothing_is_refused() -> None:
 
 
 def test_a_ratio_in_turns_compares_neighbours() -> None:
-    """A machine that is three times as slow in the second turn of three changes nothing; whole medians would differ."""
+    """A machine that is three times as slow in the second of three turns changes nothing; medians would differ."""
     first, second = [20, 21, 60, 63, 22, 20], [10, 10, 30, 31, 11, 10]
     assert ratio_in_turns(first, second, 2) == pytest.approx(2.02, abs=0.05)
     drifting = [10, 10, 10, 40, 40, 40]

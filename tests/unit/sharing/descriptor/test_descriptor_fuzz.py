@@ -1,4 +1,4 @@
-"""The descriptor's fuzzer: it passes on what we have, and finds faults that are put there."""
+"""The descriptor's fuzzer: it passes with the library, and finds planted faults."""
 
 from __future__ import annotations
 
@@ -49,4 +49,4 @@ def test_it_runs_from_the_command_line() -> None:
     command = [sys.executable, "-m", "fuzz.fuzz_descriptor", "--iterations", "200", "--seed", "5"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("200 rounds with seed 5: ") and "0 descriptors leaked" in done.stdout
+    assert done.stdout.startswith("200 rounds with seed 5: ") and "0 fds leaked" in done.stdout
