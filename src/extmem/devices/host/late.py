@@ -15,4 +15,5 @@ else:  # a type checker would take this to mean that every name exists
             raise AttributeError(f"module 'extmem.devices.host.late' has no attribute {name!r}")
         import importlib
 
-        return importlib.import_module(f"extmem.devices.host.{name}")
+        module = globals()[name] = importlib.import_module(f"extmem.devices.host.{name}")
+        return module

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -135,7 +136,8 @@ _decoder = msgspec.msgpack.Decoder(_Wire)
 _head = msgspec.msgpack.Decoder(_Head)
 _kind = msgspec.msgpack.Decoder(_Kind)
 _PARTS: Final = {1: _Header.__struct_fields__, 2: _Memory.__struct_fields__}
-_HEADER, _BODY = _Header.__struct_fields__[1:], _Memory.__struct_fields__
+_header_of = itemgetter(*_Header.__struct_fields__[1:])
+_body_of = itemgetter(*_Memory.__struct_fields__)
 
 
 def encode(values: Mapping[str, Any]) -> bytes:
@@ -144,8 +146,8 @@ def encode(values: Mapping[str, Any]) -> bytes:
     The bounds of the fields keep them within DESCRIPTOR_LIMIT.
     """
     try:
-        header = _Header(_MEMORY, *(values[name] for name in _HEADER))
-        data = _encoder.encode(_Wire(VERSION, header, _Memory(*(values[name] for name in _BODY))))
+        header, body = _Header(_MEMORY, *_header_of(values)), _Memory(*_body_of(values))
+        data = _encoder.encode(_Wire(VERSION, header, body))
         # The constructor of a descriptor accepts any type; reading the bytes back finds wrong types now.
         _decoder.decode(data)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
