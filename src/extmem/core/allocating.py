@@ -18,7 +18,6 @@ from extmem.core import (
 )
 from extmem.core.caller_fd import CallersFd
 from extmem.core.device_facts import single_bits
-from extmem.core.import_source import spoken_name
 from extmem.core.memory_record import HeldMemory, Holding
 from extmem.core.resources import BufferObject, ImageObject, ResourceObject, keep_resource
 from extmem.devices.types import ImportRequest
@@ -258,7 +257,8 @@ def adopt_object(
     holding = Holding(device, allocation, descriptor, size, kind)
     holding.references = (imported.reference,)
     holding.manager = owner
-    holding.name = spoken_name(imported.name)
+    # A name is spoken without the directory of its session.
+    holding.name = imported.name.rpartition("BaseNamedObjects\\")[2] if imported.name else None
     holding.object_id = imported.object
     holding.kmt = imported.kmt
     holding.import_handle_type = handle_type

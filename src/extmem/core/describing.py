@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["describe", "describe_allocation"]
 
-_ROOM = 512
-
 
 def describe_allocation(
     device: DeviceState, size: int, memory_type: int, handle_types: int, dedicated: ResourceObject | None
@@ -32,9 +30,7 @@ def describe_allocation(
     key = (current_process.pid, size, memory_type, handle_types)
     known = device.described_payloads.get(key)
     if known is None:
-        if len(device.described_payloads) >= _ROOM:
-            device.described_payloads.clear()
-        known = device.described_payloads[key] = describe(device, size, memory_type, handle_types, None)
+        known = device.described_payloads.keep(key, describe(device, size, memory_type, handle_types, None))
     return known
 
 

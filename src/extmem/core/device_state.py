@@ -15,6 +15,7 @@ from extmem.devices.optional_protocols import FinishesLater, ImportsByDescriptor
 from extmem.errors import HandleStateError, RuleViolation
 from extmem.handles.process_id import current_process
 from extmem.owning import Held, Lock, work_off
+from extmem.sharing.bounded import Bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "DeviceState"]
 
+_ROOM = 512
+"""Entries of each cache of a device."""
 Check = Literal["raise", "warn", "off"]
 
 
@@ -52,9 +55,9 @@ class DeviceState(Held, abc.ABC):
         self.foreign_type: int | None = None
         """The memory type that this device sees foreign memory as, once it was asked."""
         self.max_allocations = backend.max_memory_allocation_count
-        self.buffer_answers: dict[tuple[int, int, int], rules.ExternalMemoryFacts] = {}
+        self.buffer_answers: Bounded[tuple[int, int, int], rules.ExternalMemoryFacts] = Bounded(_ROOM)
         """What buffers of these flags and this usage can do with one handle type."""
-        self.sharing: dict[int, Any] = {}
+        self.sharing: Bounded[int, Any] = Bounded(_ROOM)
         """What transfer buffers can do with a set of handle types (`rule_facts.Sharing`), by the set."""
         self.numbered: weakref.WeakValueDictionary[tuple[str, int], Any] = weakref.WeakValueDictionary()
         """Buffers and images whose VkBuffer or VkImage others know, by kind and number."""
@@ -63,12 +66,12 @@ class DeviceState(Held, abc.ABC):
         self.holdings: set[weakref.ref[Held]] = set()
         """The memory objects that are open. Each takes itself out when it is given back, or lost."""
         self.live = Live()
-        self.plain: dict[bytes, tuple[Descriptor, int]] = {}
+        self.plain: Bounded[bytes, tuple[Descriptor, int]] = Bounded(_ROOM)
         """Descriptors of this device's payloads that leave nothing to check or to create, parsed, with the memory type
         that it sees such a payload as, by the descriptors' bytes."""
-        self.described_payloads: dict[tuple[int, int, int, int], Descriptor] = {}
+        self.described_payloads: Bounded[tuple[int, int, int, int], Descriptor] = Bounded(_ROOM)
         """Descriptors of its payloads that are not dedicated, by process, size, memory type and handle types."""
-        self.verdicts = Verdicts()
+        self.verdicts = Verdicts(1_024)
         """Calls that broke no rule."""
 
     @abc.abstractmethod

@@ -6,7 +6,6 @@ is set then, not when a handle is asked for: B13). File descriptors are the devi
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from extmem import rules, vk
@@ -45,18 +44,13 @@ __all__ = [
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _DIRECT3D = sum(FROM_D3D)
 _ALL_RIGHTS = int(Access.ALL)
+_SHARES = (Share(0), Share.NT, Share.KMT, Share.NT | Share.KMT)
 _NT_TYPE, _KMT_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 
 
-@lru_cache(maxsize=64)
 def share_for(handle_types: int) -> Share:
     """How memory with these export types is shared through the object manager; nothing for fds alone."""
-    share = Share(0)
-    if handle_types & _NT_TYPE:
-        share |= Share.NT
-    if handle_types & _KMT_TYPE:
-        share |= Share.KMT
-    return share
+    return _SHARES[bool(handle_types & _NT_TYPE) + 2 * bool(handle_types & _KMT_TYPE)]
 
 
 def terms_of(handle_types: int, chained: vk.ExportMemoryWin32HandleInfoKHR | None) -> ShareTerms | None:
@@ -78,7 +72,7 @@ def terms_of(handle_types: int, chained: vk.ExportMemoryWin32HandleInfoKHR | Non
     return ShareTerms(share, chained.name, text, int(chained.access), inherit, stated=True)
 
 
-_PLAIN = {share: ShareTerms(share, None, None) for share in (Share.NT, Share.KMT, Share.NT | Share.KMT)}
+_PLAIN = {share: ShareTerms(share, None, None) for share in _SHARES[1:]}
 
 
 def publish(holding: Holding, terms: ShareTerms) -> None:

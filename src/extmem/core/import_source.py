@@ -49,7 +49,6 @@ __all__ = [
     "resolve",
     "resolve_fd",
     "resolve_object",
-    "spoken_name",
     "takes_handles",
 ]
 
@@ -384,9 +383,3 @@ def described(data: bytes) -> tuple[Descriptor, PayloadFacts]:
     """
     descriptor = Descriptor.parse(data)
     return descriptor, descriptor.payload_facts()
-
-
-@lru_cache(maxsize=1_024)
-def spoken_name(path: str | None) -> str | None:
-    """An object's path as a program says it: without the session's directory."""
-    return path.rpartition("BaseNamedObjects\\")[2] if path else None

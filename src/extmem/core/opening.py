@@ -39,7 +39,6 @@ _Feature = vk.ExternalMemoryFeatureFlagBits
 _PATIENCE = 1.0
 """Seconds for which a payload may have a name and no description yet."""
 _LOOK_AGAIN = 0.002
-_PLAIN = 512
 _SOME_HANDLE = 4
 _ALL_GRANTED = int(Access.MAXIMUM_ALLOWED)
 _WRITING = int(Access.WRITE | Access.ALL)
@@ -227,21 +226,15 @@ def _unfold(
     if device.described is not None:
         cross_api.check_device(device, descriptor)
         if descriptor.dedicated is None:
-            _keep_plain(device, imported.descriptor, descriptor)
+            device.plain.keep(imported.descriptor, (descriptor, cross_api.memory_type(device, descriptor)))
         return descriptor, None
     if descriptor.dedicated is None and _same_device(device, descriptor):
-        _keep_plain(device, imported.descriptor, descriptor)
+        device.plain.keep(imported.descriptor, (descriptor, cross_api.memory_type(device, descriptor)))
         return descriptor, None
     value = int(source) if isinstance(source, (NtHandle, KmtHandle)) else 0
     kind = int(_NT if imported.object else _KMT)
     found = import_source.found_object(owner, imported, kind, source if isinstance(source, str) else None, value)
     return descriptor, _judge_by_descriptor(device, found, descriptor)
-
-
-def _keep_plain(device: DeviceState, octets: bytes, descriptor: Descriptor) -> None:
-    if len(device.plain) >= _PLAIN:
-        device.plain.clear()
-    device.plain[octets] = descriptor, cross_api.memory_type(device, descriptor)
 
 
 def open_handle_fd(
@@ -288,7 +281,7 @@ def _open_fd(device: DeviceState, found: Source) -> HeldMemory:
     payload = found.fd_payload
     like = device.described is not None or _same_device(device, descriptor)
     if payload is not None and found.writable and descriptor.dedicated is None and like:
-        _keep_plain(device, payload.descriptor, descriptor)
+        device.plain.keep(payload.descriptor, (descriptor, cross_api.memory_type(device, descriptor)))
     return memory
 
 

@@ -17,8 +17,6 @@ __all__ = ["Sharing", "buffer_capabilities", "buffer_facts", "image_facts", "sha
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _Feature = vk.ExternalMemoryFeatureFlagBits
-_SETS = 64
-"""Sets of handle types whose capabilities a device keeps."""
 _TRANSFER = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
 
 
@@ -35,16 +33,14 @@ class Sharing(NamedTuple):
 
 def sharing(device: DeviceState, handle_types: int) -> Sharing:
     """Return what the device can do with these types. It is asked once for each set: the answer does not change."""
-    known = device.sharing.get(handle_types)
+    known: Sharing | None = device.sharing.get(handle_types)
     if known is None:
         answers = {bit: transfer_capability(device, bit) for bit in single_bits(handle_types)}
         masks = (
             sum(bit for bit, answer in answers.items() if answer.features & feature)
             for feature in (_Feature.EXPORTABLE, _Feature.DEDICATED_ONLY)
         )
-        if len(device.sharing) >= _SETS:
-            device.sharing.clear()
-        known = device.sharing[handle_types] = Sharing(answers, *masks)
+        known = device.sharing.keep(handle_types, Sharing(answers, *masks))
     return known
 
 
@@ -69,7 +65,7 @@ def buffer_capabilities(
             asked.handle_type = HandleType(bit)
             answer = external_facts(device.backend.external_buffer_properties(asked).external_memory_properties)
             if asked.p_next is None:
-                device.buffer_answers[flags, usage, bit] = answer
+                device.buffer_answers.keep((flags, usage, bit), answer)
         answers[bit] = answer
     return answers
 

@@ -12,22 +12,20 @@ from typing import TypeAlias
 
 from extmem import vk
 from extmem.handles import FdHandle
+from extmem.sharing.bounded import Bounded
 
 __all__ = ["Key", "Verdicts", "buffer_types", "of_allocation", "of_buffer", "of_import"]
 
 Key: TypeAlias = tuple[object, ...]
-_ROOM = 1_024
 
 
-class Verdicts(set[Key | None]):
+class Verdicts(Bounded[Key | None, None]):
     """The keys of one device: a call whose key is in it broke no rule before. None never is."""
 
     def note(self, key: Key | None) -> None:
         """A call with this key has broken no rule."""
         if key is not None:
-            if len(self) >= _ROOM:
-                self.clear()
-            self.add(key)
+            self.keep(key, None)
 
 
 def of_allocation(info: vk.MemoryAllocateInfo) -> Key | None:

@@ -154,7 +154,7 @@ def test_a_call_that_breaks_a_rule_is_told_of_each_time() -> None:
 
 
 def test_there_is_an_end_to_remembering() -> None:
-    verdicts = Verdicts()
+    verdicts = Verdicts(1_024)
     for number in range(3_000):
         verdicts.note(("a", number))
     verdicts.note(None)

@@ -20,7 +20,7 @@ from extmem.sharing.kinds import Backing
 if TYPE_CHECKING:
     from extmem.devices.backend import Allocation, Recorder
     from extmem.devices.resources import NativeResource, Requirements
-    from extmem.devices.types import DeviceIdentity, ExaminedFd, ImportRequest, QueueFacts
+    from extmem.devices.types import ExaminedFd, ImportRequest, QueueFacts
     from extmem.owning import OwnedFd, Uses
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
@@ -55,11 +55,8 @@ class HostBackend:
     def __init__(self) -> None:
         self._heap_size = system.total_memory()
         self._closed = False
-
-    @property
-    def identity(self) -> DeviceIdentity:
+        self.identity = host_identity()
         """This machine and boot."""
-        return host_identity()
 
     # What it can do.
 

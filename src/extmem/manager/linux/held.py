@@ -31,6 +31,7 @@ from extmem.broker.client_journal import start_time
 from extmem.errors import ExtmemError, HandleStateError, PeerProtocolError
 from extmem.objects import RESOURCE_WRITE
 from extmem.owning import OwnedFd
+from extmem.sharing.bounded import Bounded
 from extmem.sharing.payload import PayloadFd
 from extmem.sharing.terms import Imported
 from extmem.wire import READ_ONLY, READ_WRITE
@@ -139,7 +140,7 @@ class State:
         self.ticket_seconds = 60.0
         """How long an unbound offer lasts, as the broker has told."""
         self._pruned = 0.0
-        self._known: dict[bytes, Known] = {}
+        self._known: Bounded[bytes, Known] = Bounded(_KNOWN)
         """What each request was answered with last, by the request's bytes."""
         self.claimed: deque[bytes] = deque(maxlen=256)
         self.losses: dict[int, Loss] = {}
@@ -314,16 +315,13 @@ class State:
         )
 
     def _learn(self, request: bytes, data: bytes) -> Known:
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
         facts = wire.decode_facts(data)
         held = self.payloads.get(facts.payload)
         if held is None:
             held = HeldPayload(facts.payload, facts.descriptor)
         entry = (held, facts.object, False, facts.granted, False, facts.record)
         writable = facts.needs == READ_WRITE and facts.granted & RESOURCE_WRITE != 0
-        known = self._known[request] = data, facts, entry, writable
-        return known
+        return self._known.keep(request, (data, facts, entry, writable))
 
     def handle(self, reply: wire.Handle, fds: Sequence[OwnedFd], owner: Records | None = None) -> int:
         """Enter a handle that this process has. Return its value. owner: records that."""

@@ -40,6 +40,7 @@ from extmem.manager.linux.validate import (
 )
 from extmem.objects import MAXIMUM_ALLOWED, Share, Status, error_for
 from extmem.owning import OwnedFd, Step, copy_fd, out_of_descriptors
+from extmem.sharing.bounded import Bounded
 from extmem.sharing.kinds import Backing, ObjectKind
 from extmem.sharing.payload import Page
 from extmem.sharing.terms import Exported, Imported
@@ -58,7 +59,7 @@ class LinuxManager(BrokerItself):
 
     def __init__(self, directory: RuntimeDir | None = None, *, timeout: float = TIMEOUT) -> None:
         super().__init__(Client(runtime_directory() if directory is None else directory, timeout=timeout))
-        self._opens: dict[tuple[str, int, int], bytes] = {}
+        self._opens: Bounded[tuple[str, int, int], bytes] = Bounded(_OPENS)
 
     # -- references -----------------------------------------------------------------------------------------------
 
@@ -151,11 +152,8 @@ class LinuxManager(BrokerItself):
         """Return the encoded request. It is cached, since programs open the same names repeatedly."""
         fit_name(name)
         self._check_global(name)
-        if len(self._opens) >= _OPENS:
-            self._opens.clear()
         request = wire.encode(wire.ImportName(name, fit_mask(desired), object_kind))
-        self._opens[name, desired, object_kind] = request
-        return request
+        return self._opens.keep((name, desired, object_kind), request)
 
     def import_by_handle(
         self, handle: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY

@@ -15,6 +15,7 @@ import msgspec
 from extmem import vk
 from extmem.errors import DescriptorError
 from extmem.rules import PayloadFacts
+from extmem.sharing.bounded import Bounded
 from extmem.sharing.descriptor import create_infos as infos
 from extmem.sharing.descriptor import wire as wire
 from extmem.sharing.descriptor.contents import ArrayInfo, ImageInfo, PlaneInfo, check_array, check_image
@@ -103,10 +104,7 @@ class Descriptor(Header, frozen=True):
             return known[1]
         # The fields as they are kept: reading `dedicated` would make a copy of its create info.
         data = wire.encode(dict(zip(self.__struct_fields__, msgspec.structs.astuple(self), strict=True)))
-        if len(_encoded) >= _ROOM:
-            _encoded.clear()
-        _encoded[id(self)] = self, data
-        return data
+        return _encoded.keep(id(self), (self, data))[1]
 
     @property
     def dedicated_kind(self) -> Literal["none", "buffer", "image"]:
@@ -168,8 +166,7 @@ def _create_info(descriptor: Descriptor) -> vk.BufferCreateInfo | vk.ImageCreate
 
 Descriptor.dedicated = property(_create_info)  # type: ignore[assignment]  # to programs it stays a field
 
-_ROOM = 512
-_encoded: dict[int, tuple[Descriptor, bytes]] = {}
+_encoded: Bounded[int, tuple[Descriptor, bytes]] = Bounded(512)
 """Bytes of descriptors that were encoded, by identity: those of payloads that are alike are one object, and equality
 does not tell 1 from True.
 """
