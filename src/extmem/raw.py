@@ -260,12 +260,12 @@ def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, boun
         device; HandleStateError for null, and for a number that is already a buffer of `device`; as
         `Device.create_buffer`.
     """
-    return cast("Buffer", adopting.adopt_buffer(device, buffer, info, bound=bound))
+    return cast("Buffer", adopting.adopt_resource(device, "buffer", buffer, info, bound=bound))
 
 
 def adopt_image(device: Device, image: int, info: vk.ImageCreateInfo, *, bound: bool = False) -> Image:
     """Return an image for a VkImage that another binding created on this device. See `adopt_buffer`."""
-    return cast("Image", adopting.adopt_image(device, image, info, bound=bound))
+    return cast("Image", adopting.adopt_resource(device, "image", image, info, bound=bound))
 
 
 def adopt_cuda(device: Device, pointer: int, size: int) -> DeviceMemory:

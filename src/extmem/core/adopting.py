@@ -5,7 +5,7 @@ It stays the other's, which frees it. What the caller states of it is compared w
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from extmem.core.device_state import DeviceState
     from extmem.devices.resources import NativeResource
 
-__all__ = ["adopt_buffer", "adopt_image", "adopt_memory", "adopt_pointer"]
+__all__ = ["adopt_memory", "adopt_pointer", "adopt_resource"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _NT_TYPE, _FD_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD)
@@ -100,30 +100,24 @@ def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
         return HeldMemory(holding, holding.hold())
 
 
-def adopt_buffer(device: DeviceState, buffer: int, info: vk.BufferCreateInfo, *, bound: bool) -> BufferObject:
-    """A VkBuffer that somebody else created as `info` says."""
-    backend = _adopts(device, "VkBuffer")
-    buffer = _number(buffer, "VkBuffer")
-    info = copied(info)
-    with device.use(), device.making, creating.create_buffer(device, info) as twin:
-        _not_here(device, "buffer", buffer)
-        native = _like(backend.adopt_resource(buffer, info), twin, bound)
-        made: BufferObject = device.make_buffer(info, native=native)
-        device.numbered["buffer", buffer] = made
-        return made
-
-
-def adopt_image(device: DeviceState, image: int, info: vk.ImageCreateInfo, *, bound: bool) -> ImageObject:
-    """A VkImage that somebody else created as `info` says."""
-    backend = _adopts(device, "VkImage")
-    image = _number(image, "VkImage")
-    info = copied(info)
-    with device.use(), device.making, creating.create_image(device, info) as twin:
-        _not_here(device, "image", image)
-        native = _like(backend.adopt_resource(image, info), twin, bound)
-        made: ImageObject = device.make_image(info, native=native)
-        device.numbered["image", image] = made
-        return made
+def adopt_resource(
+    device: DeviceState,
+    kind: Literal["buffer", "image"],
+    number: int,
+    info: vk.BufferCreateInfo | vk.ImageCreateInfo,
+    *,
+    bound: bool,
+) -> Any:
+    """A VkBuffer or VkImage that other code created as `info` states."""
+    what = f"Vk{kind.capitalize()}"
+    backend, number, info = _adopts(device, what), _number(number, what), copied(info)
+    create: Any = creating.create_buffer if kind == "buffer" else creating.create_image
+    make: Any = device.make_buffer if kind == "buffer" else device.make_image
+    with device.use(), device.making, create(device, info) as twin:
+        _not_here(device, kind, number)
+        adopted = make(info, native=_like(backend.adopt_resource(number, info), twin, bound))
+        device.numbered[kind, number] = adopted
+        return adopted
 
 
 def _adopts(device: DeviceState, what: str) -> AdoptsMemory:

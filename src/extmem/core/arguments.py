@@ -42,13 +42,9 @@ def name_of(name: str | None) -> str | None:
 
 def access_of(access: int) -> int:
     """Rights as an access mask. TypeError for words and other types, ValueError beyond 32 bits."""
-    try:
-        mask = operator.index(access)
-    except TypeError:
-        raise TypeError(
-            f"access is {access!r}, a {type(access).__name__}; give extmem.Access.READ, extmem.Access.READ_WRITE, or "
-            "an access mask as an integer"
-        ) from None
+    mask = whole_number(
+        access, "access", "give extmem.Access.READ, extmem.Access.READ_WRITE, or an access mask as an integer"
+    )
     if not 0 <= mask < 1 << 32:
         raise ValueError(f"access is {mask}, and an access mask has 32 bits; give extmem.Access.READ or READ_WRITE")
     return mask
@@ -56,13 +52,7 @@ def access_of(access: int) -> int:
 
 def types_of(handle_types: int) -> int:
     """External types as bits. TypeError for words and other types, ValueError beyond 31 bits."""
-    try:
-        bits = operator.index(handle_types)
-    except TypeError:
-        raise TypeError(
-            f"handle_types is {handle_types!r}, a {type(handle_types).__name__}; give bits of "
-            "extmem.vk.ExternalMemoryHandleTypeFlagBits"
-        ) from None
+    bits = whole_number(handle_types, "handle_types", "give bits of extmem.vk.ExternalMemoryHandleTypeFlagBits")
     if not 0 <= bits < 1 << 31:
         raise ValueError(
             f"handle_types is {bits}, and flags have 31 bits; give bits of extmem.vk.ExternalMemoryHandleTypeFlagBits"
@@ -70,23 +60,17 @@ def types_of(handle_types: int) -> int:
     return bits
 
 
-def whole_number(value: object, what: str) -> int:
-    """An integer, or what stands for one (`__index__`). TypeError for anything else, floats and text among it."""
+def whole_number(value: object, what: str, advice: str = "give an integer") -> int:
+    """Return the int of an integer of any type (`__index__`). TypeError for other types, floats and text included."""
     try:
         return operator.index(value)  # type: ignore[arg-type]  # that is what is found out here
     except TypeError:
-        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; give an integer") from None
+        raise TypeError(f"{what} is {value!r}, a {type(value).__name__}; {advice}") from None
 
 
 def single_type(handle_type: int, what: str = "handle_type") -> int:
     """One external type. TypeError for words and other types, ValueError for what is not one bit of 32."""
-    try:
-        bit = operator.index(handle_type)
-    except TypeError:
-        raise TypeError(
-            f"{what} is {handle_type!r}, a {type(handle_type).__name__}; give one bit of "
-            "extmem.vk.ExternalMemoryHandleTypeFlagBits"
-        ) from None
+    bit = whole_number(handle_type, what, "give one bit of extmem.vk.ExternalMemoryHandleTypeFlagBits")
     if not 0 < bit < 1 << 32 or bit.bit_count() != 1:
         raise ValueError(
             f"{what} is {bit:#x}, which is not one bit; give one of extmem.vk.ExternalMemoryHandleTypeFlagBits"

@@ -36,7 +36,6 @@ from extmem.cli._worker import Worker
 __all__ = ["figures"]
 
 _HERE = __name__
-_BATCH = 100
 _WINDOW = 0.5
 _kept: list[Any] = []
 _drawn: list[str] = []

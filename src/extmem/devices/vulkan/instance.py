@@ -17,7 +17,6 @@ __all__ = ["API_VERSION", "Instance"]
 API_VERSION = 1 << 22 | 1 << 12
 """Vulkan 1.1, which has external memory and its queries in the core. No later version is needed."""
 _INCOMPLETE = 5
-_ENUMERATE_PORTABILITY = 1
 
 
 class Instance:

@@ -30,13 +30,6 @@ class BrokerItself(Manager):
         self.client = client
 
     def inherit_socket(self, handles: Sequence[int] | None = None) -> socket.socket:
-        """A channel for a child that is about to be started and is to inherit the inheritable handles of now (B30).
-
-        handles: only these (each must be inheritable, or InvalidHandleError); None is all inheritable ones.
-        Ownership: the caller's. Pass its fd to the child, with the text of `wire.peers.inheritance` as
-        `EXTMEM_INHERIT_FD` in its environment (`extmem.process.Popen` does so), and close it here once the child has
-        started: the handles of a child that ends before it connects are then released.
-        """
         client = self.client
         with client.lock:
             reply, fds = client.exchange(wire.Inherit(None if handles is None else tuple(map(fit_handle, handles))))
@@ -69,7 +62,6 @@ class BrokerItself(Manager):
                 return assemble(parts)
 
     def status(self) -> BrokerStatus | None:
-        """The running broker; None where there is none. Starts none."""
         reply = self.client.probe(wire.GetStatus())
         if reply is None:
             return None
@@ -93,21 +85,14 @@ class BrokerItself(Manager):
         )
 
     def other_brokers(self) -> list[OtherBroker]:
-        """See `Manager`."""
         found = other_versions(self.client.directory)
         return [OtherBroker(broker.version, broker.pid, str(broker.socket)) for broker in found]
 
     def stop(self, *, force: bool = False) -> bool:
-        """Ask the broker to leave. True when none runs any more; False when other processes use it and `force` is not
-        set.
-
-        Forced, nobody loses anything: whoever holds something starts a new broker and announces it there.
-        """
         reply = self.client.probe(wire.Stop(force))
         return reply is None or value_of(reply) == 0
 
     def disconnect(self) -> None:
-        """Leave the broker now. All memory objects and handles of this manager end; it cannot be used again."""
         self.client.close()
 
 

@@ -80,7 +80,6 @@ class LinuxManager(BrokerItself):
         pages: Sequence[Page] = (),
         reference: Reference | None = None,
     ) -> Exported:
-        """See `Manager`."""
         if name is not None:
             fit_name(name)
             self._check_global(name)
@@ -140,7 +139,6 @@ class LinuxManager(BrokerItself):
         of_a_gpu: bool = False,
         object_kind: ObjectKind = ObjectKind.MEMORY,
     ) -> Imported:
-        """See `Manager`."""
         request = self._opens.get((name, desired, object_kind))
         if request is None:
             request = self._prepare_open(name, desired, object_kind)
@@ -158,7 +156,6 @@ class LinuxManager(BrokerItself):
     def import_by_handle(
         self, handle: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
     ) -> Imported:
-        """See `Manager`."""
         client = self.client
         with client.lock:
             value = self._know(handle)
@@ -171,22 +168,18 @@ class LinuxManager(BrokerItself):
     def import_by_kmt(
         self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
     ) -> Imported:
-        """See `Manager`."""
         client = self.client
         with client.lock:
             request = wire.encode(wire.ImportKmt(fit_number(number), object_kind))
             return client.perform(request, partial(State.imported, request=request, owner=reference))
 
     def release(self, number: int) -> None:
-        """See `Manager`."""
         self.client.release(number)
 
     def release_once(self, number: int) -> None:
-        """See `Manager`."""
         self.client.release_once(number)
 
     def when_reference_lost(self, number: int) -> tuple[Step, Step]:
-        """See `Manager`."""
         client = self.client
         return client.when_lost(client.release_once, number)
 
@@ -194,21 +187,17 @@ class LinuxManager(BrokerItself):
 
     @property
     def lock(self) -> AbstractContextManager[object]:
-        """See `NtHandleTable`."""
         return self.client.lock
 
     def when_lost(self, value: int) -> tuple[Step, Step]:
-        """See `NtHandleTable`."""
         client = self.client
         return client.when_lost(client.close_lost, (value, client.state.handles.get(value)))
 
     def get_handle(self, number: int, entry: HandleEntry | None = None) -> int:
-        """See `Manager`."""
         with self.client.lock:
             return self._handle(lambda: wire.GetHandle(self.client.number(number)), entry)
 
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
-        """A new handle by name (B15)."""
         fit_name(name)
         self._check_global(name)
         with self.client.lock:
@@ -219,7 +208,6 @@ class LinuxManager(BrokerItself):
         return self.client.perform(request, partial(_entered, entry=entry))
 
     def close(self, value: int, entry: HandleEntry | None = None) -> None:
-        """See `NtHandleTable`."""
         self.client.close_handle(value, entry)
 
     def duplicate(
@@ -234,7 +222,6 @@ class LinuxManager(BrokerItself):
         entry: HandleEntry | None = None,
         source_entry: HandleEntry | None = None,
     ) -> int:
-        """DuplicateHandle; as `NtHandleTable.duplicate`."""
         client = self.client
         mask = None if desired is None else fit_mask(desired)
         with client.lock:
@@ -283,7 +270,6 @@ class LinuxManager(BrokerItself):
                 raise
 
     def same_object(self, a: int, b: int) -> bool:
-        """CompareObjectHandles."""
         client = self.client
         with client.lock:
             first, second = self._know(a), self._know(b)
@@ -291,7 +277,6 @@ class LinuxManager(BrokerItself):
         return bool(value_of(reply))
 
     def info(self, value: int) -> HandleInfo:
-        """GetHandleInformation and NtQueryObject."""
         client = self.client
         with client.lock:
             known = self._know(value)
@@ -309,7 +294,6 @@ class LinuxManager(BrokerItself):
         )
 
     def set_flags(self, value: int, mask: int, flags: int) -> None:
-        """SetHandleInformation."""
         client = self.client
         with client.lock:
             source = self._know(value)
@@ -333,7 +317,6 @@ class LinuxManager(BrokerItself):
     # -- KMT numbers and tickets --------------------------------------------------------------------------------------
 
     def kmt_alive(self, number: int) -> bool:
-        """Whether an import by this number would find something now."""
         if not 0 <= number <= 0xFFFF_FFFF:
             return False
         client = self.client
@@ -382,18 +365,15 @@ class LinuxManager(BrokerItself):
             return client.perform(wire.Claim(ticket), enter)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
-        """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
         client = self.client
         with client.lock:
             if not client.bind(fit_ticket(ticket), pid):
                 client.withdraw(fit_ticket(ticket))
 
     def bind_offer_to(self, ticket: bytes, child: object) -> None:
-        """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment."""
         self.client.bind_later(fit_ticket(ticket), child)
 
     def withdraw(self, ticket: bytes) -> bool:
-        """Take an offer back. False when it has been claimed or has ended."""
         client = self.client
         with client.lock:
             return client.withdraw(fit_ticket(ticket))

@@ -40,7 +40,6 @@ from extmem.objects import (
     NameKey,
     Refused,
     Status,
-    error_for,
 )
 from extmem.objects.names import parse_path
 
@@ -51,7 +50,6 @@ __all__ = [
     "hidden_name",
     "is_hidden",
     "kernel",
-    "not_a_driver_s",
     "open_named",
     "refuse_taken",
     "stood_in_by",
@@ -187,12 +185,3 @@ def _lent_by_the_living(path: str) -> bool:
     """Whether a companion alone gives something that name (`lent`), and its exporter still runs."""
     said = payloads.read_companion(path)
     return said is not None and said.lent is not None and processes.start_time(said.lent[0]) == said.lent[1]
-
-
-def not_a_driver_s(value: int, kind: str) -> Exception:
-    """A handle of another type than GPU memory has, where a driver would be given it."""
-    return error_for(
-        Status.OBJECT_TYPE_MISMATCH,
-        f"The handle {value:#x} refers to an object of type {kind}, and GPU memory is a {MEMORY.name}. Pass the handle "
-        "that the exporter's driver gave; another program's section is imported with extmem.raw.import_payload.",
-    )

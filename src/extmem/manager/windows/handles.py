@@ -85,7 +85,6 @@ class Handles(Manager):
         return self._session
 
     def open_handle(self, name: str, desired: int, inherit: bool = False, entry: HandleEntry | None = None) -> int:
-        """A new handle by name (B15)."""
         value = self._open_handle(name, desired, inherit)
         if entry is not None:
             entry.record(value)
@@ -150,7 +149,6 @@ class Handles(Manager):
         return exporter_names.open_lent(name, key, asked, flags)
 
     def open_section(self, name: str, desired: int, entry: HandleEntry | None = None) -> int:
-        """A new handle to another program's section by its very name."""
         value = self._open_path(name, names.resolve(name, self.session()).display, desired)
         if entry is not None:
             entry.record(value)
@@ -188,7 +186,6 @@ class Handles(Manager):
                 raise status_errors.of_opening(error, name, path, sections.QUERY) from None
 
     def close(self, value: int, entry: HandleEntry | None = None) -> None:
-        """CloseHandle."""
         if entry is not None and not entry.owes:
             return
         value, _ = find_entry(value)
@@ -210,7 +207,6 @@ class Handles(Manager):
         entry: HandleEntry | None = None,
         source_entry: HandleEntry | None = None,
     ) -> int:
-        """DuplicateHandle; as `NtHandleTable.duplicate`."""
         value, kind = find_entry(value)
         closes = close_source and not calls.flags(value) & _PROTECT_FROM_CLOSE
         try:
@@ -285,7 +281,6 @@ class Handles(Manager):
         return self.describe_driver_s(value)
 
     def info(self, value: int) -> HandleInfo:
-        """GetHandleInformation and NtQueryObject."""
         value, kind = find_entry(value)
         try:
             flags, found, path = calls.flags(value), calls.basic(value), calls.name_of(value)
@@ -306,7 +301,6 @@ class Handles(Manager):
         )
 
     def set_flags(self, value: int, mask: int, flags: int) -> None:
-        """SetHandleInformation."""
         value, _ = find_entry(value)
         if mask & ~(FLAG_INHERIT | FLAG_PROTECT):
             raise error_for(

@@ -156,7 +156,6 @@ class WindowsManager(References):
         of_a_gpu: bool = False,
         object_kind: ObjectKind = ObjectKind.MEMORY,
     ) -> Imported:
-        """See `Manager`."""
         what = f"opening {name!r}"
         if of_a_gpu and (found := self.open_driver_s(name, desired)) is not None:
             return self._import_driver_s(found, name, what, reference=reference)
@@ -183,7 +182,6 @@ class WindowsManager(References):
     def import_by_handle(
         self, handle: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
     ) -> Imported:
-        """See `Manager`."""
         value, kind = find_entry(handle)
         copied = status_errors.duplicate(value, options=calls.SAME_ACCESS)
         what = f"importing handle {value:#x}"
@@ -194,7 +192,6 @@ class WindowsManager(References):
     def import_by_kmt(
         self, number: int, reference: Reference | None = None, *, object_kind: ObjectKind = ObjectKind.MEMORY
     ) -> Imported:
-        """See `Manager`."""
         said = self.number_of_driver_s(number) if 0 <= number <= 0xFFFF_FFFF else None
         if said is not None:
             return self._import_numbered(number, said, reference)
@@ -290,7 +287,6 @@ class WindowsManager(References):
             return None
 
     def release(self, number: int) -> None:
-        """See `Manager`."""
         with self._lock:
             found = self._references.pop(number, None)
         if found is not None:
@@ -299,7 +295,6 @@ class WindowsManager(References):
                 found.kept.close()
 
     def release_once(self, number: int) -> None:
-        """See `Manager`."""
         self.release(number)
 
     def held_by_references(self, shared: int) -> int:
@@ -311,7 +306,6 @@ class WindowsManager(References):
     # -- handles, KMT numbers and tickets -----------------------------------------------------------------------------
 
     def get_handle(self, number: int, entry: HandleEntry | None = None) -> int:
-        """See `Manager`."""
         value = self._get_handle(number)
         if entry is not None:
             entry.record(value)
@@ -333,7 +327,6 @@ class WindowsManager(References):
         return status_errors.duplicate(found.section, rights.to_section(found.granted), flags)
 
     def kmt_alive(self, number: int) -> bool:
-        """Whether an import by this number would find something now."""
         try:
             if self.number_of_driver_s(number) is None:
                 self._alive(number)
@@ -408,15 +401,12 @@ class WindowsManager(References):
         return self._import(value, "importing what was sent", reference=reference)
 
     def bind_offer(self, ticket: bytes, pid: int) -> None:
-        """The ticket is for that process: it stays strong until claimed, and is withdrawn when the process dies."""
         self._in_flight.bind(tickets.parse(ticket).secret, pid)
 
     def bind_offer_to(self, ticket: bytes, child: object) -> None:
-        """As `bind_offer`, for a child that is being started: its object gets a `pid` in a moment."""
         self._in_flight.bind_when_born(tickets.parse(ticket).secret, child)
 
     def withdraw(self, ticket: bytes) -> bool:
-        """Take an offer back. False when it has been claimed or has ended."""
         return self._in_flight.withdraw(tickets.parse(ticket).secret)
 
     # -- processes and the manager itself -----------------------------------------------------------------------------

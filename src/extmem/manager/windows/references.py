@@ -79,11 +79,9 @@ class References(Handles):
 
     @property
     def lock(self) -> Lock:
-        """See `NtHandleTable`."""
         return self._values
 
     def when_lost(self, value: int) -> tuple[Step, Step]:
-        """See `NtHandleTable`."""
         return (calls.close_handle, value), (self._told.pop, value, None)
 
     def when_reference_lost(self, number: int) -> tuple[Step]:
