@@ -20,12 +20,16 @@ __all__ = ["VkDeviceOwner", "VkInstanceOwner", "VkObject", "VkOwner"]
 class VkOwner(Owner):
     """One thing that a driver has made; see the module."""
 
-    __slots__ = ("_hold", "_parent")
+    __slots__ = ("_hold", "_parent", "handle", "raw")
 
     def __init__(self, parent: VkOwner | Loader) -> None:
-        super().__init__()
-        self._parent = parent
+        Owner.__init__(self)
+        self._parent: Any = parent
         self._hold = parent.hold() if isinstance(parent, VkOwner) else None
+        self.handle: Any = None
+        """A VkInstance or VkDevice, once it is made."""
+        self.raw = 0
+        """The handle of an object of a VkDevice; 0 before it is made, and once it is destroyed."""
 
     def _make(
         self,
@@ -61,13 +65,9 @@ class VkOwner(Owner):
 
 
 class VkInstanceOwner(VkOwner):
-    """A VkInstance."""
+    """A VkInstance. Its parent is the loader."""
 
-    __slots__ = ("handle",)
-
-    def __init__(self, loader: Loader) -> None:
-        super().__init__(loader)
-        self.handle: Any = None
+    __slots__ = ()
 
     def make(self, loader: Loader, info: Any) -> int:
         """vkCreateInstance; the VkResult."""
@@ -85,13 +85,9 @@ class VkInstanceOwner(VkOwner):
 
 
 class VkDeviceOwner(VkOwner):
-    """A VkDevice."""
+    """A VkDevice. Its parent is the VkInstance."""
 
-    __slots__ = ("handle",)
-
-    def __init__(self, instance: VkInstanceOwner) -> None:
-        super().__init__(instance)
-        self.handle: Any = None
+    __slots__ = ()
 
     def make(self, commands: Any, physical_device: Any, info: Any) -> int:
         """vkCreateDevice; the VkResult. commands: the instance's."""
@@ -103,27 +99,22 @@ class VkDeviceOwner(VkOwner):
 
 
 class VkObject(VkOwner):
-    """An object of a VkDevice: memory, a buffer, an image, a command pool, a fence."""
+    """An object of a VkDevice, its parent: memory, a buffer, an image, a command pool, a fence."""
 
-    __slots__ = ("_device", "raw")
-
-    def __init__(self, device: VkDeviceOwner) -> None:
-        super().__init__(device)
-        self._device = device
-        self.raw = 0
-        """The handle; 0 before it is made, and once it is destroyed."""
+    __slots__ = ()
 
     def make(
         self, command: Any, arguments: tuple[Any, ...], made: Any, destroy: Any, consumes: Owner | None = None
     ) -> Making:
         """Call a command that puts the handle into `made[0]`, and owe its destruction. The call, with its VkResult."""
-        making = self._make(command, arguments, made, destroy, (self._device.handle,), consumes)
-        self.raw = 0 if making.result else int(made[0])
+        making = self._make(command, arguments, made, destroy, (self._parent.handle,), consumes)
+        if self._hold is not None:  # else the call failed, and nothing was made
+            self.raw = int(made[0])
         return making
 
     def is_of(self, device: VkDeviceOwner) -> bool:
         """Whether it is that device's."""
-        return self._device is device and self.raw != 0
+        return self._parent is device and self.raw != 0
 
     def give_back(self) -> None:
         """See `Owner`."""
