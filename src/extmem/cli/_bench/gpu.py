@@ -117,7 +117,7 @@ _GPUS = (vk.PhysicalDeviceType.DISCRETE_GPU, vk.PhysicalDeviceType.INTEGRATED_GP
 
 def device_type(device: extmem.Device) -> vk.PhysicalDeviceType:
     """Return the VkPhysicalDeviceType of an opened Vulkan device."""
-    return _backend(device).physical.device_type
+    return _backend(device).device.physical.device_type
 
 
 def _backend(device: extmem.Device) -> VulkanBackend:
@@ -328,7 +328,7 @@ def import_and_close(name: str, count: int) -> tuple[dict[str, int], int]:
     with extmem.open_device(kind="vulkan") as device:
         with extmem.open(name, device=device) as first:
             size, memory_type, buffer_size = first.allocation_size, first.memory_type_index, first.size
-        mappable = _backend(device).host_visible[memory_type]
+        mappable = _backend(device).device.host_visible[memory_type]
 
         def once() -> None:
             with device.create_buffer(buffer_info(buffer_size, HandleType.OPAQUE_WIN32)) as buffer:
@@ -356,7 +356,7 @@ def _holdings(device: extmem.Device) -> dict[str, int]:
     mine = [holder for row in manager().snapshot() for holder in row.holders if holder.pid == os.getpid()]
     return {
         "fds": descriptors_of(os.getpid()),
-        "memories and buffers of the VkDevice": _backend(device).living,
-        "memory objects": sum(holder.memories for holder in mine),
+        "memories and buffers of the VkDevice": _backend(device).device.living,
+        "memory objects": sum(holder.references for holder in mine),
         "handles": sum(len(holder.handles) for holder in mine),
     }
