@@ -180,7 +180,7 @@ class Fuzzer:
         if self.greeted:
             resume = self.rng.choice(self.secrets) if self.rng.random() < 0.2 else b""
             hello = wire.Hello(wire.PROTOCOL_VERSION, self.flag(), resume, self.rng.randrange(30))
-            self.send(wire.encode(hello), [])
+            self.exchange(wire.encode(hello), [])
         return sock
 
     def hang_up(self) -> None:
@@ -193,11 +193,11 @@ class Fuzzer:
         if self.sock is None:
             self.connect()
         if self.sock is not None:
-            self.send(*self.packet())
+            self.exchange(*self.packet())
         if self.rng.random() < 0.01:
             self.hang_up()
 
-    def send(self, data: bytes, fds: list[int]) -> None:
+    def exchange(self, data: bytes, fds: list[int]) -> None:
         if self.sock is None:
             return
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []

@@ -78,7 +78,7 @@ def test_B19_an_export_with_access_0_gives_a_handle_without_rights(device: Devic
         with pytest.raises(errors.AccessDeniedError):
             import_win32(device, handle)
         assert not handle.closed
-        by_name(device, name).close()  # what others get is for the object's security to say
+        by_name(device, name).close()  # what others get is determined by the object's security descriptor
 
 
 def test_B20_a_duplicate_with_access_0_has_no_rights(device: Device) -> None:

@@ -39,7 +39,7 @@ from tests.behaviours.steps import (
 from tests.systems import on_linux
 
 _WIN32 = "VUID-VkImportMemoryWin32HandleInfoKHR-handleType"
-# The rules broken, by whether it is an fd and whether the device itself is another.
+# The rules that are broken, by whether it is an fd and whether the device itself differs.
 _SAME = {
     (False, True): {
         "VUID-VkImportMemoryWin32HandleInfoKHR-handle-00659",
@@ -123,7 +123,7 @@ def test_B94_so_for_fds(device: Device, size: int, index: int) -> None:
 
 
 class _OtherGpu(HostBackend):
-    """The host device under another device's identity."""
+    """Open the host device with the identity of another device."""
 
     @property
     def identity(self) -> DeviceIdentity:
@@ -131,7 +131,7 @@ class _OtherGpu(HostBackend):
 
 
 class _OtherDriver(HostBackend):
-    """The host device as another driver's."""
+    """Open the host device with the identity of another driver."""
 
     @property
     def identity(self) -> DeviceIdentity:

@@ -1,4 +1,4 @@
-"""B64–B69, B73, B75–B78: shared objects, payloads, and who keeps what alive."""
+"""B64–B69, B73, B75–B78: shared objects, payloads, and what keeps them alive."""
 
 from __future__ import annotations
 

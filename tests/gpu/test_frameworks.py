@@ -1,4 +1,4 @@
-"""PyTorch, CuPy and JAX over memory of Vulkan, CUDA and the host, on a real GPU: the memory itself, checked there."""
+"""PyTorch, CuPy and JAX on memory of Vulkan, CUDA and the host, on a real GPU: the memory itself is checked there."""
 
 from __future__ import annotations
 

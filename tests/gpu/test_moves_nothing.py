@@ -1,4 +1,4 @@
-"""A pass of 4 GiB from Vulkan to PyTorch moves no bytes, in this process and to another; and a copy would be seen."""
+"""Passing 4 GiB from Vulkan to PyTorch copies no bytes, in this process and to another; and a copy would be found."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How many Python functions of the library one operation calls, once the same operation was done before.
 
-A profiler counts them, so that a question that is asked twice, or a layer that only forwards, is noticed. The bounds
-are what the paths need today; they go down, and never up without a reason in the commit.
+A profiler counts them, so that a repeated query, or a layer that only forwards, is noticed. The bounds are what the
+paths need today; they may decrease, and increase only with a reason in the commit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.linux_only("its calls are those of the broker's client 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 SIZE = 65_536
 WARM = 3
-"""Operations before the one that is counted."""
+"""The number of operations before the one that is counted."""
 _PACKAGE = str(Path(extmem.__file__).parent)
 _DRIVER = str(Path(fake_vulkan.__file__).parent)
 """The scripted driver, whose calls are not the library's."""
@@ -40,7 +40,7 @@ class Closes(Protocol):
 
 
 def in_driver(frame: FrameType | None) -> bool:
-    """Whether the scripted driver is among the callers."""
+    """Return whether the scripted driver is among the callers."""
     while frame is not None:
         if frame.f_code.co_filename.startswith(_DRIVER):
             return True
@@ -49,7 +49,7 @@ def in_driver(frame: FrameType | None) -> bool:
 
 
 def calls_of(operation: Callable[[], Closes]) -> list[str]:
-    """The library's functions that one operation calls, in order. Its result is closed."""
+    """Return the library's functions that one operation calls, in order. Its result is closed."""
     called: list[str] = []
 
     def note(frame: FrameType, event: str, argument: object) -> None:
@@ -66,7 +66,7 @@ def calls_of(operation: Callable[[], Closes]) -> list[str]:
 
 
 def count(operation: Callable[[], Closes]) -> int:
-    """The number of calls of a repeated operation, with the calls in the output for whoever reads a failure."""
+    """Return the number of calls of a repeated operation; the output has the calls, for the reader of a failure."""
     for _ in range(WARM):
         operation().close()
     called = calls_of(operation)
@@ -75,7 +75,7 @@ def count(operation: Callable[[], Closes]) -> int:
 
 
 def imports_of(device: Device) -> Callable[[], Closes]:
-    """vkAllocateMemory of an fd that the device exported. The structs are the caller's, and are made before."""
+    """Return vkAllocateMemory of an fd that the device exported. The caller makes the structs, before."""
     memory = device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, vk.ExportMemoryAllocateInfo(FD)))
     with device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, FD)) as handle:
         copies = [handle.duplicate() for _ in range(WARM + 1)]
@@ -105,7 +105,7 @@ def test_a_name_is_opened(device: Device, peer: Peer, name: str) -> None:
 
 
 def test_a_call_too_many_is_counted(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counter sees what it is to see: a planted call of the library's adds one."""
+    """The counter finds what it is meant to find: a planted call of the library's adds one."""
     operation = imports_of(device)
     before = count(operation)
     real: Any = device.backend.import_fd

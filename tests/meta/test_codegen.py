@@ -31,7 +31,7 @@ def texts(model: registry.Model) -> dict[str, str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of what is committed, to plant faults in."""
+    """A copy of what is committed, in which faults are planted."""
     for path in files.FILES:
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -226,7 +226,7 @@ def test_member_names(c_enum: str, c_member: str, python: tuple[str, str]) -> No
     assert names.member_name(c_member, names.enum_prefix(c_enum, vendors), vendors) == python
 
 
-def test_a_member_without_its_enum_s_prefix_is_told() -> None:
+def test_a_member_without_its_enum_s_prefix_is_reported() -> None:
     with pytest.raises(ValueError, match="does not begin with VK_IMAGE_TYPE_"):
         names.member_name("VK_FORMAT_UNDEFINED", "VK_IMAGE_TYPE_", ())
 

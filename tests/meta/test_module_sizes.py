@@ -1,4 +1,4 @@
-"""No module grows past 450 lines without a reason. Generated files are exempt, tests and scripts are not."""
+"""No module is longer than 450 lines without a reason. Generated files are exempt, tests and scripts are not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDERS = ("src", "tests", "codegen", "scripts", "examples", "fuzz")
 
 
 def too_long(root: Path) -> list[str]:
-    """Every Python file below `root` with more than `MOST` lines that is not generated."""
+    """Return every Python file below `root` with more than `MOST` lines that is not generated."""
     found = []
     for folder in FOLDERS:
         if not (root / folder).is_dir():
@@ -37,7 +37,7 @@ def test_each_reason_is_of_a_module_that_is_longer() -> None:
         assert (ROOT / name).read_text(encoding="utf-8").count("\n") > MOST
 
 
-def test_planted_long_module_is_seen_and_a_generated_one_is_not(tmp_path: Path) -> None:
+def test_planted_long_module_is_found_and_a_generated_one_is_not(tmp_path: Path) -> None:
     for name, lines in [("a.py", 451), ("b.py", 450), ("_generated/c.py", 9_000)]:
         path = tmp_path / "src" / name
         path.parent.mkdir(parents=True, exist_ok=True)

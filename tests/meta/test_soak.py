@@ -1,4 +1,4 @@
-"""The soak's own checkers: a short run of each part passes, and each planted fault is told."""
+"""The checks of the soak: a short run of each part passes, and each planted fault is reported."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NOTHING = {"iterations": 0, "minutes": 0, "interrupts": 0, "attempts": 0, "progr
 
 
 def options(**parts: float) -> list[str]:
-    """A command line with these parts alone."""
+    """Return a command line with only these parts."""
     return [word for name, value in {**NOTHING, **parts}.items() for word in (f"--{name}", str(value))]
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> tuple[dict[str, Any], str]:
-    """The figures by name, and what was written for people."""
+    """Return the figures by name, and the text on stderr."""
     out, err = capsys.readouterr()
     listed = json.loads(out)
     assert all(set(figure) == {"name", "value", "unit", "bound", "ok"} for figure in listed)
@@ -46,7 +46,7 @@ def test_a_short_run_of_killing_prints_a_json_list(capsys: pytest.CaptureFixture
     assert "3 of 3 rounds" in err
 
 
-@pytest.mark.slow("runs each program of threads for a second and interrupts the verbs")
+@pytest.mark.slow("runs each program of threads for a second and interrupts the operations")
 @pytest.mark.timeout(300)
 def test_a_short_run_of_threads_and_interrupts_counts_what_each_looked_for(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -71,17 +71,17 @@ def test_a_short_run_of_threads_and_interrupts_counts_what_each_looked_for(
         assert program in err
 
 
-def test_arbitrary_programs_are_said_not_to_run_without_a_driver() -> None:
+def test_without_a_driver_it_is_reported_that_arbitrary_programs_do_not_run() -> None:
     totals = figures.Totals()
     found = arbitrary.run_programs(5, 1, ["host"], totals, lambda _text: None)
     assert [entry["value"] for entry in found] == [None] and not totals.figures()
 
 
-def test_what_arbitrary_programs_find_is_told(monkeypatch: pytest.MonkeyPatch, vulkan_device: object) -> None:
+def test_what_arbitrary_programs_find_is_reported(monkeypatch: pytest.MonkeyPatch, vulkan_device: object) -> None:
     if not collector.installed():
         pytest.skip("no Khronos validation layer here")
-    told = {"programs": 7, "deaths": 1, "layer messages": 2, "errors that escaped": 3, "smallest share": 0.2}
-    monkeypatch.setattr(workers, "run", lambda *_args, **_more: workers.Outcome(1, told, ""))
+    worker_figures = {"programs": 7, "deaths": 1, "layer messages": 2, "errors that escaped": 3, "smallest share": 0.2}
+    monkeypatch.setattr(workers, "run", lambda *_args, **_more: workers.Outcome(1, worker_figures, ""))
     totals = figures.Totals()
     found = arbitrary.run_programs(7, 1, ["vulkan"], totals, lambda _text: None)
     assert [(entry["value"], entry["ok"]) for entry in found] == [(7, True), (0.2, False)]
@@ -92,7 +92,7 @@ def test_what_arbitrary_programs_find_is_told(monkeypatch: pytest.MonkeyPatch, v
     }
 
 
-def test_attempts_of_other_users_are_counted_or_said_not_to_run(
+def test_attempts_of_other_users_are_counted_or_reported_as_not_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -140,41 +140,41 @@ ENDS = {
 
 
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, **more: Any) -> tuple[Any, figures.Totals, str]:
-    """Run a planted program as a worker: its outcome, what was counted, what was said."""
+    """Run a planted program as a worker. Return its outcome, what was counted, and its output."""
     (tmp_path / f"planted_{name}.py").write_text(ENDS[name])
     monkeypatch.setattr(workers, "ROOT", tmp_path)
-    totals, said = figures.Totals(), list[str]()
-    outcome = workers.run([f"planted_{name}"], more.pop("limit", 60), totals, said.append, **more)
-    return outcome, totals, "\n".join(said)
+    totals, messages = figures.Totals(), list[str]()
+    outcome = workers.run([f"planted_{name}"], more.pop("limit", 60), totals, messages.append, **more)
+    return outcome, totals, "\n".join(messages)
 
 
 @pytest.mark.parametrize(("name", "signal"), [("crash", "SIGSEGV"), ("abort", "SIGABRT")])
 def test_a_worker_that_a_signal_ends_is_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, signal: str
 ) -> None:
-    outcome, totals, said = worker(tmp_path, monkeypatch, name, crashes=figures.CRASHES_BY_THREADS)
-    assert outcome.code < 0 and f"it was ended by {signal}" in said and "Fatal Python error" in said
+    outcome, totals, messages = worker(tmp_path, monkeypatch, name, crashes=figures.CRASHES_BY_THREADS)
+    assert outcome.code < 0 and f"it was ended by {signal}" in messages and "Fatal Python error" in messages
     assert totals[figures.CRASHES_BY_THREADS] == 1 and totals[figures.CRASHES] == totals[figures.FAILED] == 0
     assert not all(figure["ok"] for figure in totals.figures())
 
 
 def test_a_worker_that_ends_well_is_counted_as_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome, totals, said = worker(tmp_path, monkeypatch, "good")
-    assert outcome[:2] == (0, {"rounds": 3}) and not said
+    outcome, totals, messages = worker(tmp_path, monkeypatch, "good")
+    assert outcome[:2] == (0, {"rounds": 3}) and not messages
     assert [figure["value"] for figure in totals.figures()] == [0, 0]
 
 
 @pytest.mark.parametrize(("name", "words"), [("one", "exit code 1"), ("hang", "did not end in time")])
-def test_a_worker_that_fails_or_hangs_is_told(
+def test_a_worker_that_fails_or_hangs_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
 ) -> None:
-    _, totals, said = worker(tmp_path, monkeypatch, name, limit=3 if name == "hang" else 60)
-    assert totals[figures.FAILED] == 1 and totals[figures.CRASHES] == 0 and words in said
-    assert ("broken by this" in said) == (name == "one")
+    _, totals, messages = worker(tmp_path, monkeypatch, name, limit=3 if name == "hang" else 60)
+    assert totals[figures.FAILED] == 1 and totals[figures.CRASHES] == 0 and words in messages
+    assert ("broken by this" in messages) == (name == "one")
 
 
 @pytest.mark.parametrize("name", ["mute", "words"])
-def test_a_worker_that_tells_no_counts_has_done_nothing(
+def test_a_worker_that_reports_no_counts_has_done_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     outcome, _, _ = worker(tmp_path, monkeypatch, name)
@@ -185,8 +185,8 @@ def test_a_worker_that_tells_no_counts_has_done_nothing(
     assert not using.interrupt(5, 1, ["host"], figures.Totals(), lambda text: None)["ok"]
 
 
-def test_what_a_worker_tells_is_counted_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {
+def test_what_a_worker_reports_is_counted_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker_figures = {
         "rounds": 1,
         "interrupts": 9,
         "attempts": 9,
@@ -200,15 +200,15 @@ def test_what_a_worker_tells_is_counted_under_its_name(monkeypatch: pytest.Monke
     }
 
     def planted(program: Sequence[str], *arguments: Any, **more: Any) -> workers.Outcome:
-        return workers.Outcome(1, told, "")
+        return workers.Outcome(1, worker_figures, "")
 
     monkeypatch.setattr(workers, "run", planted)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    said: list[str] = []
+    messages: list[str] = []
     of_threads, of_interrupts, of_users = figures.Totals(), figures.Totals(), figures.Totals()
-    using.use_in_threads(1, 1, ["host"], of_threads, said.append)
-    using.interrupt(5, 1, ["host", "vulkan"], of_interrupts, said.append)
-    using.try_as_others(5, 1, of_users, said.append)
+    using.use_in_threads(1, 1, ["host"], of_threads, messages.append)
+    using.interrupt(5, 1, ["host", "vulkan"], of_interrupts, messages.append)
+    using.try_as_others(5, 1, of_users, messages.append)
     programs = len(using.PROGRAMS)
     assert {f["name"]: f["value"] for f in of_threads.figures()} == {
         "wrong bytes": 2 * programs,
@@ -229,17 +229,17 @@ def test_what_a_worker_tells_is_counted_under_its_name(monkeypatch: pytest.Monke
     }
 
 
-def test_a_failing_fuzzer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_fuzzer_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fuzz").mkdir()
     (tmp_path / "fuzz" / "fuzz_bad.py").write_text("import sys\nprint('broken by this')\nsys.exit(1)\n")
     (tmp_path / "fuzz" / "fuzz_good.py").write_text("print('fine')\n")
     monkeypatch.setattr(workers, "ROOT", tmp_path)
-    said: list[str] = []
+    messages: list[str] = []
     totals = figures.Totals()
-    assert not fuzzing.fuzz("fuzz_bad", 10, 1, totals, said.append)["ok"]
-    assert any("broken by this" in text for text in said) and totals[figures.FAILED] == 1
-    assert fuzzing.fuzz("fuzz_good", 10, 1, totals, said.append)["ok"]
-    assert any("fine" in text for text in said) and totals[figures.FAILED] == 1
+    assert not fuzzing.fuzz("fuzz_bad", 10, 1, totals, messages.append)["ok"]
+    assert any("broken by this" in text for text in messages) and totals[figures.FAILED] == 1
+    assert fuzzing.fuzz("fuzz_good", 10, 1, totals, messages.append)["ok"]
+    assert any("fine" in text for text in messages) and totals[figures.FAILED] == 1
 
 
 # -- rounds of killing
@@ -264,14 +264,14 @@ def rounds(own_runtime: Runtime) -> Any:
         yield lambda seed: killing.Round(own_runtime, witness, seed)
 
 
-def test_a_lost_payload_is_told(rounds: Any) -> None:
+def test_a_lost_payload_is_reported(rounds: Any) -> None:
     one = rounds("planted")
-    one.held["exporter", "memory"] = "object"  # the ledger says so, and nobody holds it
+    one.held["exporter", "memory"] = "object"  # the ledger has the round, which nobody holds
     with pytest.raises(killing.Broken, match="lost, although held"):
         one.look()
 
 
-def test_other_bytes_are_told(rounds: Any) -> None:
+def test_other_bytes_are_reported(rounds: Any) -> None:
     one = rounds("planted")
     one.witness("mine = export(NT, name)\nput(mine, b'something else!!')\nNone", name=one.name)
     one.held["exporter", "memory"] = "object"
@@ -280,7 +280,7 @@ def test_other_bytes_are_told(rounds: Any) -> None:
     one.witness("mine.close()")
 
 
-def test_a_name_that_outlives_its_object_is_told(rounds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_outlives_its_object_is_reported(rounds: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one = rounds("planted")
     monkeypatch.setattr(killing, "PATIENCE", 0.2)
     one.witness("mine = export(NT, name)\nNone", name=one.name)
@@ -291,7 +291,7 @@ def test_a_name_that_outlives_its_object_is_told(rounds: Any, monkeypatch: pytes
 
 
 def planted_step(monkeypatch: pytest.MonkeyPatch, rounds: Any, source: str) -> Any:
-    """A round whose last step of the importer is this; its victim, the exporter, dies before the first step."""
+    """A round with this last step of the importer; its victim, the exporter, is killed before the first step."""
     last = killing.Step("importer", source)
     monkeypatch.setattr(killing, "STEPS", (killing.STEPS[0], last))
     one = rounds("planted")
@@ -300,7 +300,7 @@ def planted_step(monkeypatch: pytest.MonkeyPatch, rounds: Any, source: str) -> A
 
 
 @pytest.mark.parametrize("when", ["ctypes.string_at(0)", "import atexit; atexit.register(ctypes.string_at, 0)"])
-def test_a_peer_that_crashes_is_told(monkeypatch: pytest.MonkeyPatch, rounds: Any, when: str) -> None:
+def test_a_peer_that_crashes_is_reported(monkeypatch: pytest.MonkeyPatch, rounds: Any, when: str) -> None:
     rounds("planted").witness("own = export(NT, 'keeps the broker')")
     one = planted_step(monkeypatch, rounds, f"import ctypes; {when}")
     with pytest.raises(AssertionError, match="exit code -11|ended with -11"):
@@ -308,7 +308,7 @@ def test_a_peer_that_crashes_is_told(monkeypatch: pytest.MonkeyPatch, rounds: An
     assert one.crashed == ["importer was ended by SIGSEGV"]
 
 
-def test_a_broker_that_ends_without_being_the_victim_is_told(
+def test_a_broker_that_ends_without_being_the_victim_is_reported(
     monkeypatch: pytest.MonkeyPatch, rounds: Any, own_runtime: Runtime
 ) -> None:
     rounds("planted").witness("own = export(NT, 'keeps the broker')")
@@ -318,7 +318,7 @@ def test_a_broker_that_ends_without_being_the_victim_is_told(
     assert one.broker_ended and not one.crashed
 
 
-def test_a_round_without_a_fault_is_not_told(monkeypatch: pytest.MonkeyPatch, rounds: Any) -> None:
+def test_a_round_without_a_fault_is_not_reported(monkeypatch: pytest.MonkeyPatch, rounds: Any) -> None:
     rounds("planted").witness("own = export(NT, 'keeps the broker')")
     one = planted_step(monkeypatch, rounds, "pass")
     one.run()

@@ -1,4 +1,4 @@
-"""The conformance suite catches devices that do not conform: one planted fault each, and a healthy device passes."""
+"""The conformance suite finds devices that do not conform: one planted fault each, and a correct device passes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Feature = vk.ExternalMemoryFeatureFlagBits
 
 
 class ImportsSomethingElse(HostBackend):
-    """An import is new memory of the right size."""
+    """An import makes new memory of the right size."""
 
     def import_fd(self, request: ImportRequest[Any]) -> Any:
         super().import_fd(request).close()
@@ -40,7 +40,7 @@ class ImportsSomethingElse(HostBackend):
 
 
 class LeaksADescriptor(HostBackend):
-    """An export makes one descriptor too many."""
+    """An export makes one fd too many."""
 
     spare: list[int] = []
 
@@ -63,7 +63,7 @@ class LeaksAHandle(Device):
 
 
 class LeaksMemory(HostBackend):
-    """Freeing forgets to."""
+    """Memory is not freed."""
 
     spare: list[Allocation] = []
 
@@ -72,7 +72,7 @@ class LeaksMemory(HostBackend):
 
 
 class MappedElsewhere(HostAllocation):
-    """What is mapped is not the payload."""
+    """The mapping is not of the payload."""
 
     def map(self, writable: bool = True) -> Mapping:
         return HostBackend().allocate(self.size, self.memory_type_index, b"").map(writable)
@@ -87,7 +87,7 @@ class LosesWrites(HostBackend):
 
 
 class PromisesDedication(HostBackend):
-    """Buffers are said to need dedication, and real ones do not ask for it."""
+    """Buffers are reported to require dedicated memory, and real ones do not."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
         answer = super().external_buffer_properties(info)
@@ -98,7 +98,7 @@ class PromisesDedication(HostBackend):
 
 
 class ForgetsItsOwnType(HostBackend):
-    """compatibleHandleTypes lacks the type that was asked about."""
+    """compatibleHandleTypes lacks the type of the query."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
         answer = super().external_buffer_properties(info)
@@ -108,7 +108,7 @@ class ForgetsItsOwnType(HostBackend):
 
 
 class ScribblesOnQuestions(Device):
-    """A query changes the struct that asks."""
+    """A query changes its input struct."""
 
     def get_physical_device_external_buffer_properties(
         self, info: vk.PhysicalDeviceExternalBufferInfo
@@ -119,7 +119,7 @@ class ScribblesOnQuestions(Device):
 
 
 class RefusesSourcesOfTransfers(HostBackend):
-    """Images for transfers in both directions are shared, and such for one are said not to be."""
+    """Images for transfers in both directions are shared, and those for one direction are reported as not shareable."""
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
         if info.usage == vk.ImageUsageFlagBits.TRANSFER_SRC:
@@ -128,7 +128,7 @@ class RefusesSourcesOfTransfers(HostBackend):
 
 
 class RefusesToShareTargets(HostBackend):
-    """As the one before, for buffers."""
+    """The same fault for buffers."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
         answer = super().external_buffer_properties(info)
@@ -145,7 +145,7 @@ class MakesSparseBuffers(Device):
 
 
 class RefusesWithoutARule(Device):
-    """Sparse buffers are refused, and nobody learns why."""
+    """Sparse buffers are refused without a reason."""
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
         if info.flags:
@@ -209,7 +209,7 @@ class LeavesTheFd(Device):
 
 
 class AcceptsAnySize(Device):
-    """An import of the wrong size is given new memory."""
+    """An import of the wrong size makes new memory."""
 
     def allocate_memory(self, info: vk.MemoryAllocateInfo) -> DeviceMemory:
         try:
@@ -234,7 +234,7 @@ class OneImportOnly(Device):
 
 
 class TiesTheImporterToTheExporter(Device):
-    """When an exporter's memory is freed, what its importers see is wiped."""
+    """When an exporter's memory is freed, its importers' bytes are cleared."""
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         _wipe(info.memory)
@@ -283,13 +283,13 @@ BY_FD = {"LeaksADescriptor", "LeavesTheFd"}
 
 
 def planted(make: Callable[[], Device], scenario: str) -> ParameterSet:
-    """A fault as a parameter; those of fds are Linux's."""
+    """Return a fault as a parameter; faults of fds are marked as Linux's."""
     name: str = make.__closure__[0].cell_contents.__name__  # type: ignore[index]  # both are closures
     return on_linux(make, scenario, id=name) if name in BY_FD else pytest.param(make, scenario, id=name)
 
 
 def failures(make: Callable[[], Device], name: str) -> Iterator[BaseException]:
-    """What the scenario says in each of its variants."""
+    """Return what the scenario reports in each of its variants."""
     for scenario, variant in conformance.cases():
         if scenario.name == name and (HAS_FDS or variant.family is not conformance.Family.FD):
             try:
@@ -316,7 +316,7 @@ def clean_up() -> Iterator[None]:
 def test_planted_fault_is_caught(make: Callable[[], Device], scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from extmem.testing import leaks
 
-    monkeypatch.setattr(leaks, "PATIENCE", 0.2)  # leaks that never end need no long look
+    monkeypatch.setattr(leaks, "PATIENCE", 0.2)  # these leaks never end, so the deadline is short
     found = list(failures(make, scenario))
     assert found, f"{scenario} let the planted fault through"
 

@@ -10,7 +10,7 @@ from tests.meta.tools import ROOT, python_files
 
 
 def without_source(root: Path) -> list[str]:
-    """Each test file below tests/unit whose folder is not a package of src/extmem, as a sentence.
+    """Return each test file below tests/unit whose folder is not a package of src/extmem, as a sentence.
 
     tests/unit/A/test_B.py requires the package src/extmem/A; tests/unit/test_B.py requires the module src/extmem/B.py.
     """

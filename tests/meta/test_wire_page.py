@@ -1,4 +1,4 @@
-"""`docs/wire.md` tells the format as the code has it: numbers, fields, types, defaults, descriptors, bounds."""
+"""`docs/wire.md` describes the format of the code: numbers, fields, types, defaults, descriptors, bounds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def named(kind: Any) -> str:
         return f"`{BY_TYPE[kind]}`"
     if get_origin(kind) is types.UnionType or type(None) in get_args(kind):
         return f"{named(next(k for k in get_args(kind) if k is not type(None)))} or nil"
-    inner, meta = get_args(kind)  # what is left: a bounded list of integers
+    inner, meta = get_args(kind)  # the only other field type: a bounded list of integers
     assert get_origin(inner) is tuple and get_args(inner)[1] is ..., kind
     return f"up to {meta.max_length:,} {named(get_args(inner)[0])}"
 
@@ -66,10 +66,10 @@ _BY_FIELD = {
 
 @pytest.mark.parametrize(("name", "module"), [("requests", requests), ("replies", replies)])
 def test_the_tables_of_messages(name: str, module: types.ModuleType) -> None:
-    told = {row[1].strip("`"): row for row in table(name)}
-    assert list(told) == sorted(told, key=lambda message: int(told[message][0]))
-    assert set(told) == set(module.__all__)
-    for message, row in told.items():
+    rows = {row[1].strip("`"): row for row in table(name)}
+    assert list(rows) == sorted(rows, key=lambda message: int(rows[message][0]))
+    assert set(rows) == set(module.__all__)
+    for message, row in rows.items():
         struct = getattr(module, message)
         assert row[0] == str(struct.__struct_config__.tag), message
         assert row[2] == fields(struct), message
@@ -84,8 +84,8 @@ def test_every_answer_is_a_reply() -> None:
 
 
 def test_the_table_of_types() -> None:
-    told = {row[0].strip("`"): row[2] for row in table("types")}
-    assert set(told) == {"bool", *TYPES}
+    rows = {row[0].strip("`"): row[2] for row in table("types")}
+    assert set(rows) == {"bool", *TYPES}
     for name in TYPES:
         meta = get_args(getattr(limits, name))[1]
         if meta.le is not None:
@@ -95,10 +95,10 @@ def test_the_table_of_types() -> None:
         else:
             unit = "characters" if get_args(getattr(limits, name))[0] is str else "bytes"
             expected = f"at most {meta.max_length:,} {unit}"
-        assert told[name] == expected
+        assert rows[name] == expected
 
 
-def test_records_and_facts_are_told_field_by_field() -> None:
+def test_records_and_facts_are_reported_field_by_field() -> None:
     for word, struct in (("Record", wire.HolderRecord), ("Facts", wire.ImportFacts)):
         text = re.search(rf"- \*\*{word}\*\*[^:]*: (.*?)(?=\n\n|\n- )", PAGE, re.DOTALL)
         assert text is not None
@@ -107,7 +107,7 @@ def test_records_and_facts_are_told_field_by_field() -> None:
 
 
 def test_the_numbers_in_the_text() -> None:
-    from extmem.broker import journal, listening, run, sessions, tickets
+    from extmem.broker import client_journal, listening, run, sessions, tickets
 
     for fact in (
         f"at most {wire.MAX_MESSAGE:,} bytes",
@@ -115,7 +115,7 @@ def test_the_numbers_in_the_text() -> None:
         {5.0: "within five seconds"}[listening.PATIENCE],
         {4: "most four replies"}[sessions._QUEUE_LIMIT],
         {60.0: "for 60 seconds"}[tickets.SECONDS],
-        {2.0: "for two seconds at most"}[journal.GRACE],
+        {2.0: "for two seconds at most"}[client_journal.WINDOW],
         {10.0: "for ten seconds"}[run.IDLE],
     ):
         assert fact in " ".join(PAGE.split()), fact

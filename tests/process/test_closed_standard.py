@@ -1,6 +1,6 @@
-"""Programs that were started with stdin, stdout or stderr closed: nothing of extmem's gets those numbers.
+"""Programs that were started with stdin, stdout or stderr closed: no fd of extmem gets those numbers.
 
-What prints or logs then writes to whatever file has the number, and a payload with it would be overwritten.
+What prints or logs then would write to the file with that number, and overwrite a payload.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.broker_files import SOCKET
 
 CLOSED = [numbers for count in (1, 2, 3) for numbers in itertools.combinations(range(3), count)]  # in all seven ways
 
-# Takes every door through which extmem opens, receives or copies a descriptor, and looks at the numbers after each.
+# Calls everything by which extmem opens, receives or copies an fd, and checks the numbers after each call.
 PROGRAM = """
 import fcntl, json, os, pickle, socket, sys
 import extmem
@@ -103,7 +103,7 @@ def test_a_broker_in_the_foreground_keeps_them_occupied(own_runtime: Runtime) ->
     try:
         wait_until(lambda: (own_runtime.path / SOCKET).exists(), "its socket")
         found = [os.readlink(f"/proc/{broker.pid}/fd/{number}") for number in range(3)]
-        # libffi, which ctypes uses, keeps its own library open, for reading: what is written there is an error.
+        # libffi, which ctypes uses, keeps its own library open for reading: writing to it is an error.
         assert {name for name in found if not Path(name).name.startswith("libffi.")} == {"/dev/null"}
     finally:
         broker.kill()

@@ -131,8 +131,7 @@ def _kind_in_words(kind: dict[str, Any] | None) -> str:
 
 
 def _object_in_words(payload: dict[str, Any]) -> str:
-    count = payload["handle_count"]
-    kind = str(payload["object_kind"])
+    count, kind = int(payload["handle_count"]), str(payload["object_kind"])
     return f"{kind}\n{count} handles" if count > 1 else kind
 
 

@@ -1,4 +1,4 @@
-"""What a process holds: one descriptor per payload and way of opening it, and nothing once it has let go."""
+"""What a process holds: one fd per payload and open mode, and nothing after it has released all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import BECOME, SYSTEM, broker_fds, system_broker
 from tests.process.broker.test_resume import stopped
-from tests.stopping import stop
+from tests.sigstop import stop
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_thousand_imports_need_one_descriptor(own_runtime: Runtime, start: Sta
     assert other("fds(), len({i.payload.fd for i in held})") == (ours + 2, 2)
     other("for i in held: drop(i)\ndel held, i")
     assert other("fds(), m.client.state.payloads") == (ours, {})
-    assert exporter("m.snapshot()[0].holders[0].memories, len(m.snapshot()[0].holders)") == (1, 1)
+    assert exporter("m.snapshot()[0].holders[0].references, len(m.snapshot()[0].holders)") == (1, 1)
 
 
 def test_a_hold_outlives_the_memory_object(start: Start, exporter: Peer) -> None:
@@ -108,7 +108,7 @@ def test_many_threads_share_one_manager(start: Start, exporter: Peer) -> None:
         "for t in threads: t.start()\n"
         "for t in threads: t.join(50)"
     )
-    assert other("s = m.client.state\nerrors, s.memories, s.handles, s.payloads") == ([], {}, {}, {})
+    assert other("s = m.client.state\nerrors, s.references, s.handles, s.payloads") == ([], {}, {}, {})
     assert exporter("len(m.snapshot())") == 1
 
 
@@ -137,13 +137,13 @@ HANDLERS = {
 
 @pytest.mark.parametrize("what", HANDLERS)
 def test_a_signal_handler_undoes_nothing_of_the_interrupted_call(own_runtime: Runtime, start: Start, what: str) -> None:
-    """It is answered or refused; what the calls have made is there, and the broker and the process agree."""
+    """Each call succeeds or is refused; what the calls made exists, and the broker and the process agree."""
     peer = start()
     peer(
         "share('x', b'hello')\npayload_fd = payload(b'other')\n"
         "extra = [m.import_by_name('x').number for _ in range(200)]\nworked, refused, inside = [], [], []\n"
         "def handler(number, frame):\n"
-        "    if inside: return\n"  # a handler may interrupt a handler, which then has freed what this one would
+        "    if inside: return\n"  # a handler may interrupt a handler, which has then freed what this one would free
         "    inside.append(1)\n"
         f"    try: {HANDLERS[what]}\n"
         "    except HandleStateError as error: refused.append(str(error))\n"
@@ -165,11 +165,11 @@ def test_a_signal_handler_undoes_nothing_of_the_interrupted_call(own_runtime: Ru
     assert peer("all('signal handler' in s for s in refused), bool(worked), bool(refused)") == (True, True, True)
     peer("for memory in extra: m.release(memory)")
     assert peer("list(m.client.state.references), m.client.state.handles, m.client._stale") == ([1], {}, [])
-    assert peer("[(h.memories, h.handles) for row in m.snapshot() for h in row.holders]") == [(1, ())]
+    assert peer("[(h.references, h.handles) for row in m.snapshot() for h in row.holders]") == [(1, ())]
 
 
 def test_what_a_signal_handler_could_not_close_is_closed_by_the_next_try(own_runtime: Runtime, start: Start) -> None:
-    """Through the objects of the library: closing in a handler works or is refused, and can be repeated."""
+    """The objects of the library: closing in a handler works or is refused, and can be repeated."""
     peer = start()
     peer(
         "import extmem\ndevice = extmem.open_device(kind='host')\nrefused, done = [], []\n"
@@ -209,7 +209,7 @@ def meanwhile(nested):
 
 
 def test_a_handle_that_a_signal_handler_closed_before_the_request_is_not_closed_again(start: Start) -> None:
-    """The value may be another handle's by then."""
+    """The value may belong to another handle by then."""
     peer = start()
     peer(AT_THE_REQUEST)
     peer("handle = memory.export_handle()\nother = []")
@@ -223,7 +223,9 @@ def test_a_handle_that_a_signal_handler_closed_before_the_request_is_not_closed_
 def test_memory_that_a_signal_handler_freed_before_the_request_is_not_freed_again(start: Start) -> None:
     peer = start()
     peer(AT_THE_REQUEST)
-    peer("number, = client.state.references\nmeanwhile(lambda: client.free_once(number))\nclient.free_once(number)")
+    peer(
+        "number, = client.state.references\nmeanwhile(lambda: client.release_once(number))\nclient.release_once(number)"
+    )
     assert peer("client.perform == real, client.state.references") == (True, {})
     peer("memory.close()")
 
@@ -232,7 +234,7 @@ def test_memory_that_a_signal_handler_freed_before_the_request_is_not_freed_agai
 def test_a_handlers_exception_is_not_taken_for_the_brokers_silence(
     own_runtime: Runtime, start: Start, exporter: Peer, kind: str
 ) -> None:
-    """`signal.alarm` and a handler that raises TimeoutError: the usual way to limit how long a call may take."""
+    """`signal.alarm` and a handler that raises TimeoutError: the usual way to limit the time of a call."""
     other = start()
     other("m.kmt_alive(1)")  # connected
     other(f"def handler(number, frame): raise {kind}('the handler raised it')")
@@ -244,7 +246,7 @@ def test_a_handlers_exception_is_not_taken_for_the_brokers_silence(
         )
     assert other("type(raised).__name__, 'the handler raised it' in str(raised)") == (kind, True)
     assert other("text(m.import_by_name('x'))") == b"hello"
-    assert exporter("m.snapshot()[0].holders[0].memories") == 1
+    assert exporter("m.snapshot()[0].holders[0].references") == 1
 
 
 def test_an_interrupted_call_costs_nothing(own_runtime: Runtime, start: Start) -> None:
@@ -260,7 +262,9 @@ def test_an_interrupted_call_costs_nothing(own_runtime: Runtime, start: Start) -
     os.kill(pid, signal.SIGCONT)
     assert error.is_a("KeyboardInterrupt")
     assert wait_until(lambda: peer("reads('x')") == b"hello", "it to go on")
-    wait_until(lambda: peer("[(h.pid, h.memories) for h in m.snapshot()[0].holders]") == [(peer.pid, 1)], "one holder")
+    wait_until(
+        lambda: peer("[(h.pid, h.references) for h in m.snapshot()[0].holders]") == [(peer.pid, 1)], "one holder"
+    )
 
 
 def test_a_broker_without_descriptors_says_so_and_goes_on(own_runtime: Runtime, start: Start, exporter: Peer) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from extmem.testing.children import Peer
-from tests.process.vulkan.commands_setting import ENVIRONMENT, SETTING
+from tests.process.vulkan.commands_setup import ENVIRONMENT, SETTING
 
 pytestmark = pytest.mark.linux_only("the scripted driver that stands in elsewhere is never slow")
 
 
 @pytest.mark.parametrize("end", ["waits", "exits"])
 def test_an_interrupt_ends_the_wait_and_not_the_commands(end: str, vulkan_device: object) -> None:
-    """What they use stays until they are done, though it is closed; or until the process ends, which does not hang."""
+    """What the commands use exists until they are done, though it is closed; or until the process ends at once."""
     with Peer(env=ENVIRONMENT) as peer:
         peer(SETTING, kind="vulkan")
         peer(

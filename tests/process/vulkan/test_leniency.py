@@ -1,8 +1,8 @@
-"""What a driver lets pass, and the twin through the library, which refuses it.
+"""Invalid calls that a driver accepts, and the twin through the library, which refuses them.
 
-The first half of each test goes to the driver itself, around everything that looks first, and is for Mesa's software
-driver alone, the one that everybody can have: what breaks a rule may crash any other, and a GPU's does. The second half
-holds on every driver.
+The first half of each test calls the driver itself, without the library's checks, and only Mesa's software driver,
+which is available everywhere: an invalid call may crash any other driver, and does crash a GPU's. The second half is
+true on every driver.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DMA_BUF = vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF
 
 @pytest.fixture
 def backend(device: Device) -> VulkanBackend:
-    """The driver, to be spoken to directly."""
+    """The backend, whose methods the tests call without checks."""
     assert isinstance(device.backend, VulkanBackend)
     return device.backend
 
@@ -41,7 +41,7 @@ def memory(device: Device, name: str) -> Iterator[DeviceMemory]:
 
 
 def passes(backend: VulkanBackend, memory: DeviceMemory, size: int, index: int | None = None, kind: int = FD) -> bool:
-    """Whether the driver itself imports the payload so, on a VkDevice that is thrown away afterwards."""
+    """Return whether the driver itself imports the payload so, on a VkDevice that is closed afterwards."""
     fd = backend.export_fd(memory.holding.allocation).take()
     victim = VulkanBackend(backend.device.physical)
     try:
@@ -55,18 +55,18 @@ def passes(backend: VulkanBackend, memory: DeviceMemory, size: int, index: int |
 
 
 def is_mesas(backend: VulkanBackend) -> bool:
-    """Whether it is the software driver, which survives what is tried here."""
+    """Return whether it is the software driver, which survives these calls."""
     return backend.name.startswith("llvmpipe")
 
 
 def pinned(backend: VulkanBackend, attempt: Callable[[], bool], expected: bool) -> None:
-    """Hold what Mesa's software driver does against what it did; no other driver is given that."""
+    """Compare what Mesa's software driver does with what it did before; no other driver gets the call."""
     if is_mesas(backend):
         assert attempt() == expected, f"{backend.identity.driver_version} is not as lenient as it was; say so here"
 
 
 def goes(attempt: Callable[[], object]) -> bool:
-    """Whether it raises nothing."""
+    """Return whether it raises nothing."""
     try:
         attempt()
     except ExtmemError:
@@ -75,7 +75,7 @@ def goes(attempt: Callable[[], object]) -> bool:
 
 
 def allocates(backend: VulkanBackend, size: int, index: int, types: int = 0) -> bool:
-    """Whether the driver itself allocates so, on a VkDevice that is thrown away afterwards."""
+    """Return whether the driver itself allocates so, on a VkDevice that is closed afterwards."""
     victim = VulkanBackend(backend.device.physical)
     try:
         return goes(lambda: victim.allocate(size, index, b"", handle_types=types).close())
@@ -132,9 +132,9 @@ def test_a_handle_type_that_the_driver_has_never_heard_of(
     peer: Peer,
     kind: vk.ExternalMemoryHandleTypeFlagBits,
 ) -> None:
-    """Mesa takes it, and since version 26 never gives the file back: another process tries."""
+    """Mesa accepts it, and since version 26 never closes the file: another process makes the call."""
     if kind == DMA_BUF and "VK_EXT_external_memory_dma_buf" in backend.device.physical.extensions:
-        return  # it has
+        pytest.skip("this driver has the extension of DMA_BUF")
     if is_mesas(backend):
         peer(f"{PEER}\nfrom tests.process.vulkan.test_leniency import passes\nmemory = device.allocate(1 << 20)")
         assert peer("passes(device.backend, memory, memory.allocation_size, kind=kind)", kind=int(kind))
@@ -147,7 +147,7 @@ def test_a_handle_type_that_the_driver_has_never_heard_of(
 
 def test_exports_of_a_type_that_was_not_asked_for(backend: VulkanBackend, device: Device) -> None:
     with device.allocate(64, handle_types=FD) as memory:
-        raw = memory.holding.allocation.live  # type: ignore[attr-defined]  # Vulkan's have it
+        raw = memory.holding.allocation.live  # type: ignore[attr-defined]  # allocations of Vulkan have it
         pinned(backend, lambda: goes(lambda: backend.memories.get_fd(raw, int(DMA_BUF)).close()), True)
         with pytest.raises(RuleViolation) as error:
             device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, DMA_BUF))
@@ -156,7 +156,7 @@ def test_exports_of_a_type_that_was_not_asked_for(backend: VulkanBackend, device
 
 
 def test_an_fd_of_memory_that_is_not_for_export(backend: VulkanBackend, device: Device) -> None:
-    """Mesa answers VK_SUCCESS, and -1 for the fd."""
+    """Mesa returns VK_SUCCESS, and -1 for the fd."""
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory:
         if is_mesas(backend):
             with pytest.raises((UnsupportedError, DriverError)):
@@ -167,7 +167,7 @@ def test_an_fd_of_memory_that_is_not_for_export(backend: VulkanBackend, device: 
 
 
 def test_allocations_and_imports_of_nothing(backend: VulkanBackend, device: Device, memory: DeviceMemory) -> None:
-    """Mesa 22 answers VK_SUCCESS and VK_NULL_HANDLE, and leaves an imported fd open: for us that is a failure.
+    """Mesa 22 returns VK_SUCCESS and VK_NULL_HANDLE, and leaves an imported fd open: extmem treats that as a failure.
 
     Mesa 26 imports all of the payload, and makes memory of no bytes. Neither may leave memory, or the fd, behind.
     """
@@ -192,7 +192,7 @@ def test_allocations_of_a_type_that_is_not_there(backend: VulkanBackend, device:
 
 
 def test_more_than_the_heap_has(backend: VulkanBackend, device: Device) -> None:
-    """Mesa hands out 64 TiB if they are to be shared: a file with a hole. Whoever touches it all is killed."""
+    """Mesa allocates 64 TiB if they are to be shared: a sparse file. Access to all of it ends the process."""
     pinned(backend, lambda: allocates(backend, 1 << 46, 0, FD), True)
     with pytest.raises(RuleViolation) as error:
         device.allocate_memory(vk.MemoryAllocateInfo(1 << 46, 0, vk.ExportMemoryAllocateInfo(FD)))
@@ -200,10 +200,11 @@ def test_more_than_the_heap_has(backend: VulkanBackend, device: Device) -> None:
 
 
 def test_a_failed_import_may_have_closed_the_fd(backend: VulkanBackend) -> None:
-    """The specification says that it stays the caller's. Mesa closes it, where the size fits and the content does not.
+    """The specification says that the fd stays the caller's. Mesa closes it, where the size fits and the content does
+    not.
 
-    So the driver is only ever given a copy, and what is closed afterwards is looked at first. Other drivers are not
-    given a forgery at all: the library refuses it before.
+    So the driver only ever gets a copy, and it is checked before it is closed. Other drivers do not get a forgery at
+    all: the library refuses it before.
     """
     probe = backend.imports.fds.sample_fd(FD)
     name = os.readlink(f"/proc/self/fd/{probe.fd}").removeprefix("/memfd:").removesuffix(" (deleted)")
@@ -217,7 +218,7 @@ def test_a_failed_import_may_have_closed_the_fd(backend: VulkanBackend) -> None:
             import_unchecked(victim, forged, SIZE, 0)
         victim.close()
     if takes_any_content(backend):
-        import_fd(backend, forged, SIZE, 0).close()  # SwiftShader's payloads are nothing but their bytes
+        import_fd(backend, forged, SIZE, 0).close()  # SwiftShader's payloads have no other bytes
     else:
         with pytest.raises(DriverError):
             import_fd(backend, forged, SIZE, 0)

@@ -1,4 +1,4 @@
-"""`DeviceMemory.access`: who has the memory in the block, and what is waited for at its edges."""
+"""`DeviceMemory.access`: which queue or stream owns the memory in the block, and what is waited for at its edges."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def vulkan(fakes: Both) -> Iterator[Device]:
 def test_a_stream_begins_after_the_queue_and_is_waited_for(fakes: Both, vulkan: Device) -> None:
     fake, queue = fakes
     with vulkan.allocate((4,)) as memory:
-        memory.device_array()  # so that the import is there
+        memory.device_array()  # so that it is imported
         memory.fill(1)
         queue.calls.clear()
         fake.calls.clear()
@@ -41,7 +41,7 @@ def test_a_stream_begins_after_the_queue_and_is_waited_for(fakes: Both, vulkan: 
             assert "cuStreamSynchronize" not in fake.calls
         assert fake.calls[-2:] == ["cuStreamSynchronize", "cuCtxPopCurrent"]
         del array
-        memory.fill(2)  # acquired again by itself
+        memory.fill(2)  # it is acquired again automatically
 
 
 def test_the_stream_is_waited_for_after_an_error_too(fakes: Both, vulkan: Device) -> None:

@@ -1,6 +1,6 @@
-"""Every public method of what is closed raises HandleStateError, on each kind of device; what a thing is can be read.
+"""Every public method of a closed object raises HandleStateError, on each kind of device; its description can be read.
 
-The methods are found in the classes (tests/verbs.py), so one that is added is in this test by itself.
+The methods are found in the classes (tests/operations.py), so that a new one is tested without an edit.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from extmem.api import Device
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer
-from tests import verbs
-from tests.verbs_world import World
+from tests import operations
+from tests.tagged_payloads import World
 
 READABLE = {
     "Device": {"kind", "identity", "name", "uuid", "live_allocations", "has_room", "strict_kmt", "close", "repr"}
@@ -40,7 +40,7 @@ READABLE = {
     | {"layouts"},
     "Commands": {"the block's end"},
 }
-"""What may be asked of a closed object of each class: what it was, and facts that were gathered when it was made."""
+"""What can be read of a closed object of each class: its description, and facts that were recorded when it was made."""
 
 
 @contextlib.contextmanager
@@ -54,15 +54,15 @@ def opened(kind: str, request: pytest.FixtureRequest) -> Iterator[Device]:
         yield request.getfixturevalue("vulkan_device" if kind == "vulkan" else "device")
 
 
-def answers(scene: verbs.Scene, case: verbs.Case) -> dict[str, object]:
-    """The methods of a closed object that do not raise HandleStateError, with what they did instead."""
+def answers(scene: operations.Scene, case: operations.Case) -> dict[str, object]:
+    """Return the methods of a closed object that do not raise HandleStateError, with what they did instead."""
     found: dict[str, object] = {}
-    for name, verb in verbs.verbs_of(case).items():
+    for name, operation in operations.operations_of(case).items():
         if name in READABLE[case.name]:
             continue
         try:
-            found[name] = verb(scene)
-        except (HandleStateError, verbs.LacksError):
+            found[name] = operation(scene)
+        except (HandleStateError, operations.LacksError):
             pass
         except Exception as error:  # noqa: BLE001  # told with what it was
             found[name] = error
@@ -74,7 +74,7 @@ def answers(scene: verbs.Scene, case: verbs.Case) -> dict[str, object]:
 def test_every_method_of_a_closed_object_raises(kind: str, cls: str, request: pytest.FixtureRequest) -> None:
     with opened(kind, request) as device:
         world = World(device)
-        case = verbs.case(world, cls)
+        case = operations.case(world, cls)
         if case is None:
             return
         scene = case.make(world)
@@ -92,14 +92,14 @@ def test_every_method_of_a_closed_object_raises(kind: str, cls: str, request: py
 def test_the_same_methods_of_an_open_device_answer(kind: str, request: pytest.FixtureRequest) -> None:
     with opened(kind, request) as device:
         world = World(device)
-        case = verbs.case(world, "Device")
+        case = operations.case(world, "Device")
         assert case is not None
         scene = case.make(world)
         try:
-            for name, verb in verbs.verbs_of(case).items():
+            for name, operation in operations.operations_of(case).items():
                 if name != "close":
                     with contextlib.suppress(UnsupportedError):
-                        made = verb(scene)
+                        made = operation(scene)
                         if hasattr(made, "close"):
                             made.close()
         finally:
@@ -121,7 +121,7 @@ def test_a_closed_device_gives_no_number_away(kind: str, request: pytest.Fixture
 
 def test_memory_of_a_buffer_whose_device_is_closed_cannot_be_asked_for(device: Device) -> None:
     other = extmem.open_device(kind="host")
-    image = other.create_image(verbs._PICTURE)
+    image = other.create_image(operations._PICTURE)
     asked = vk.ImageSubresource(vk.ImageAspectFlagBits.COLOR, 0, 0)
     assert image.subresource_layout(asked).size
     other.close()
@@ -133,16 +133,16 @@ def test_memory_of_a_buffer_whose_device_is_closed_cannot_be_asked_for(device: D
 FORKED = """
 import os, sys
 import extmem
-from tests import verbs
+from tests import operations
 from tests.unit.api.test_closed import READABLE, answers
-from tests.verbs_world import World
+from tests.tagged_payloads import World
 
 
 def in_a_child(kind):
     with extmem.open_device(kind=kind) as device:
-        case = verbs.case(World(device), "Device")
+        case = operations.case(World(device), "Device")
         scene = case.make(World(device))
-        image = verbs.case(World(device), "Image")
+        image = operations.case(World(device), "Image")
         picture = image.make(World(device))
         reading, writing = os.pipe()
         pid = os.fork()

@@ -1,4 +1,4 @@
-"""What commands and bindings take out of their arguments: each is read once, and what was judged is what is done."""
+"""What commands and bindings read from their arguments: each is read once, and what was checked is what is done."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def host() -> Iterator[Device]:
 
 
 class Turning(Sequence[Any]):
-    """A sequence that holds something else each time it is read."""
+    """A sequence with other contents each time it is read."""
 
     def __init__(self, *answers: Sequence[Any]) -> None:
         self.answers = list(answers)
@@ -64,7 +64,7 @@ def buffer_barrier(buffer: Buffer, offset: int = 0, size: int = 64) -> vk.Buffer
 
 
 def test_a_sequence_is_read_once(faked: Device, fake: fake_vulkan.FakeVulkan) -> None:
-    """What it holds the second time is neither judged nor recorded."""
+    """Its contents at the second reading are neither checked nor recorded."""
     with Bound(faked) as bound:
         good, bad = [buffer_barrier(bound.buffer)], [buffer_barrier(bound.buffer, 1 << 40)]
         with faked.commands() as commands:
@@ -90,7 +90,7 @@ class Moving:
 
 
 class Binding(vk.BindBufferMemoryInfo):
-    """A struct of a program's own, which may be another one each time it is read."""
+    """A struct of a program, which may have other contents each time it is read."""
 
 
 def test_a_binding_is_read_once(faked: Device, fake: fake_vulkan.FakeVulkan) -> None:
@@ -160,7 +160,7 @@ def any_device(request: pytest.FixtureRequest) -> Iterator[Device]:
 
 @pytest.fixture
 def read_only(any_device: Device, runtime: object) -> Iterator[DeviceMemory]:
-    """An import that may read."""
+    """An import with read access only."""
     name = f"read only {os.getpid()}"
     with any_device.allocate(256, name=name, access=extmem.Access.READ) as owned:
         owned.write(b"\5" * 256)
@@ -244,7 +244,7 @@ def test_images_in_read_only_memory_are_not_written_to(faked: Device) -> None:
                 commands.copy_image_to_buffer(target, bound.buffer)
 
 
-# What a resource shows of its memory.
+# What a resource reports of its memory.
 
 
 def test_a_buffer_shows_its_bytes_wherever_the_payload_begins(any_device: Device) -> None:

@@ -1,4 +1,4 @@
-"""`Device.commands()`: fill, copy, clear, and passing ownership, on every device that is here."""
+"""`Device.commands()`: fill, copy, clear, and transfers of ownership, on every installed device."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_resources_must_be_usable_here(any_device: Device) -> None:
 
 
 def test_layouts_are_followed_until_others_have_the_handle() -> None:
-    """On the host device, where a wrong one harms nobody."""
+    """On the host device, where a wrong one does no harm."""
     with extmem.open_device(kind="host") as device, image(device) as a:
         with device.allocate_memory(vk.MemoryAllocateInfo(a.requirements.size, 0)) as memory:
             device.bind_image_memory(a, memory)
@@ -251,7 +251,7 @@ def test_layouts_are_followed_until_others_have_the_handle() -> None:
 
 @pytest.mark.parametrize("any_device", ["host", pytest.param("vulkan", marks=SHARES_NOTHING)], indirect=True)
 def test_a_buffer_over_memory_outlives_the_object_that_made_it(any_device: Device) -> None:
-    """Two memory objects of one payload share the buffer; the one that is open is what it is bound to."""
+    """Two memory objects of one payload share the buffer; the open one is the one that it is bound to."""
     name = f"{any_device.kind} buffer over memory"
     with any_device.allocate(64, name=name), extmem.open(name, device=any_device) as first:
         with extmem.open(name, device=any_device) as second:
@@ -289,7 +289,7 @@ def test_two_threads_get_the_same_buffer(any_device: Device, monkeypatch: pytest
 
         def slow(*arguments: Any) -> Buffer:
             other.start()
-            other.join(0.2)  # it is not done before this thread is
+            other.join(0.2)  # it does not return before this thread does
             return create(*arguments)
 
         monkeypatch.setattr(any_device, "make_buffer", slow)

@@ -1,4 +1,4 @@
-"""Commands on queues that cannot do all: a scripted driver's, which has one family of the kind that a test names."""
+"""Commands on queues that support only some: those of a scripted driver with one queue family, which a test names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Queue = vk.QueueFlagBits
 
 @contextlib.contextmanager
 def on_queue(flags: int, image_format: int = F.R8G8B8A8_UNORM) -> Iterator[tuple[Device, Buffer, Image]]:
-    """A device with such a queue alone, a buffer of 512 bytes and an image of 8 × 8 texels in GENERAL."""
+    """A device with only such a queue, a buffer of 512 bytes and an image of 8 × 8 texels in GENERAL."""
     gpu = dataclasses.replace(fake_vulkan.INTEGRATED, families=(Family(int(flags)),))
     fake = fake_vulkan.FakeVulkan([gpu])
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device, contextlib.ExitStack() as stack:
@@ -112,7 +112,7 @@ def test_stages_are_those_of_the_queue() -> None:
 
 
 def test_commands_of_a_lost_device_are_told_so() -> None:
-    """And the device can be closed, with all that was on it."""
+    """And the device can be closed, with everything on it."""
     fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
         with device.allocate(64) as memory:
@@ -124,7 +124,7 @@ def test_commands_of_a_lost_device_are_told_so() -> None:
 
 
 def test_commands_that_do_not_end_are_told_so_and_hold_what_they_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fence that nobody signals: one wait takes its time, the next ones only look; all stays held."""
+    """A fence that nothing signals: one wait takes its time, the next ones only query it; everything is kept."""
     from extmem.devices.vulkan import submission
 
     monkeypatch.setattr(submission, "_PATIENCE_S", 0.05)
@@ -132,7 +132,7 @@ def test_commands_that_do_not_end_are_told_so_and_hold_what_they_use(monkeypatch
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
         memory = device.allocate(64)
         memory.fill(1)
-        moving = device.backend.transfers.submissions  # type: ignore[attr-defined]  # a Vulkan driver's
+        moving = device.backend.transfers.submissions  # type: ignore[attr-defined]  # of Vulkan drivers
         moving._patience = 0.05
         signals = moving._commands.vkWaitForFences
         monkeypatch.setattr(moving._commands, "vkWaitForFences", lambda *_: int(vk.Result.TIMEOUT))

@@ -1,4 +1,4 @@
-"""`Device`, `DeviceMemory`, buffers and images: their states, what they refuse, and what they say of themselves."""
+"""`Device`, `DeviceMemory`, buffers and images: their states, their errors, and their descriptions."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _buffer_of_nothing(device: Device, memory: object) -> None:
 
 @pytest.mark.parametrize("call", [_not_for_export, _many_violations, _buffer_of_nothing])
 def test_a_rule_warning_points_at_the_line_that_made_the_call(call: Callable[[Device, object], None]) -> None:
-    """However deep in the library the rule is judged; Python shows a warning once for each line."""
+    """However deep in the library the rule is checked; Python shows a warning once for each line."""
     with extmem.open_device(check="warn") as device, export(device) as memory:
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")

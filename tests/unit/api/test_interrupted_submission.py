@@ -1,4 +1,4 @@
-"""An exception while a submission is waited for: the commands run, and who owns what afterwards follows from them."""
+"""An exception while a submission is waited for: the commands run, and the owner of each resource follows from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def device(fake: fake_vulkan.FakeVulkan) -> Iterator[Device]:
 
 @contextlib.contextmanager
 def interrupted(device: Any, how: str) -> Iterator[None]:
-    """Within the block a submission happens, and an exception comes before its end is seen."""
+    """Within the block a submission happens, and an exception comes before its end is noticed."""
     transfer = device.backend.transfers.submissions
     commands = transfer._commands
     wait = commands.vkWaitForFences
@@ -39,7 +39,7 @@ def interrupted(device: Any, how: str) -> Iterator[None]:
     def interrupt(*arguments: Any) -> int:
         raise KeyboardInterrupt
 
-    if how == "submitting":  # as a signal handler does between the driver's call and what follows on it
+    if how == "submitting":  # as a signal handler does between the driver's call and what follows it
         original = transfer._submit
 
         def submit() -> None:
@@ -66,7 +66,7 @@ WAYS = ["submitting", "waiting", "endless"]
 
 @pytest.mark.parametrize("how", WAYS)
 def test_what_was_acquired_is_held_and_what_was_released_is_not(device: Device, name: str, how: str) -> None:
-    """The scripted driver notes it as a misuse if memory is acquired twice, or used without."""
+    """The scripted driver records a misuse if memory is acquired twice, or used without being acquired."""
     with extmem.open_device(kind="vulkan") as exporter, exporter.allocate(4096, name=name) as source:
         source.fill(1)
         with device.open(name) as memory:

@@ -1,6 +1,6 @@
-"""What is not of the kind that belongs there is refused, by the value: no AttributeError, no OverflowError, no silence.
+"""A value of a wrong type is refused with the value: no AttributeError, no OverflowError, and never silently.
 
-And refusals that name the right cause.
+And the errors name the right cause.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Call = Callable[[Device, Any], object]
 
 
 class Odd:
-    """It has every attribute, and none can be read."""
+    """An object with every attribute, none of which can be read."""
 
     def __getattr__(self, name: str) -> Any:
         raise LookupError(name)
@@ -226,7 +226,7 @@ def test_an_import_of_no_host_memory_is_not_the_pointer_s_fault(device: Device) 
         del begin
 
 
-# Images that are too large, and resources that nobody may bind.
+# Images that are too large, and resources that cannot be bound.
 
 
 def test_an_image_is_at_most_as_large_as_the_device_says(device: Device) -> None:

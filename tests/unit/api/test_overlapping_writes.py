@@ -1,4 +1,4 @@
-"""Writing a payload's own bytes to another place of it: they arrive as they were before."""
+"""Writing a payload's own bytes to another place of it: they arrive as they were before the call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BYTES = bytes(index * 7 % 251 for index in range(SIZE))
 
 @pytest.fixture(params=["host", "vulkan"])
 def any_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
-    """A device; of Vulkan a scripted one, that moves a kilobyte at a time."""
+    """A device; that of Vulkan is scripted and copies a kilobyte at a time."""
     monkeypatch.setattr(transfers, "_STAGING", 1024)
     fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
     with fake_vulkan.installed(fake), extmem.open_device(kind=request.param) as device:
@@ -63,7 +63,7 @@ def test_bytes_that_another_memory_object_sees(any_device: Device, memory: Devic
 def test_bytes_of_another_payload_are_not_copied_first(
     any_device: Device, memory: DeviceMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Copying costs as much memory as is written, so it is done where it has to be."""
+    """Copying takes as much memory as is written, so it is done only where it is necessary."""
     given: list[type] = []
     write = any_device.backend.write
     monkeypatch.setattr(any_device.backend, "write", lambda *args: (given.append(type(args[2].obj)), write(*args)))

@@ -1,4 +1,4 @@
-"""What was released to another owner: it is not used before it is acquired again."""
+"""What was released to another owner is not used before it is acquired again."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ USES: dict[str, tuple[Callable[[Any, Image, Any, vk.ImageLayout], None], str]] =
 @pytest.mark.parametrize("blocks", [1, 2])
 @pytest.mark.parametrize("use", USES)
 def test_a_released_image_is_acquired_before_it_is_used(device: Device, laid_out: Image, use: str, blocks: int) -> None:
-    """In neither of the release's layouts, be it in the same block or in the next."""
+    """In neither of the release's layouts, in the same block or in the next."""
     work, vuid = USES[use]
     with Bound(device) as bound:
         for layout in (GENERAL, TARGET):
@@ -118,7 +118,7 @@ READ = "VUID-vkQueueSubmit-pSubmits-02808"
 
 
 def read_twice(device: Device, laid_out: Image, release: Callable[[Any, Any], None]) -> list[list[str]]:
-    """What reading a buffer breaks after this: in this block and in the next, by copies to a buffer and an image."""
+    """Return the rules that reading a buffer breaks afterwards: in this block, the next, and by copies from it."""
     found = []
     with Bound(device) as bound, Bound(device) as other:
         copies: list[Callable[[Any], None]] = [
@@ -150,7 +150,7 @@ def test_a_released_buffer_is_acquired_before_it_is_read(device: Device, laid_ou
 
 
 def test_a_buffer_that_is_written_to_is_read_again(device: Device, laid_out: Image) -> None:
-    """Its former contents are not asked for, so nobody has to pass them on."""
+    """Its former contents are not needed, so no owner must release them."""
 
     def release_and_fill(commands: Any, buffer: Any) -> None:
         commands.release(buffer)

@@ -64,7 +64,7 @@ def test_the_spec_level_import_is_judged_by_what_came_along(vulkan_device: Devic
 
 
 def test_another_users_fd_is_proven_first(vulkan_device: Device, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever the kernel names as the socket's peer: this user's word is taken, another's is tried."""
+    """The socket peer's user, according to the kernel: fds of this user are trusted, those of another are tried."""
     tried: list[int] = []
     real = FdCheck.prove
     monkeypatch.setattr(
@@ -125,4 +125,4 @@ def test_a_closed_handle_is_not_sent(device: Device, pair: Pair) -> None:
         fd = memory.export_handle(FD)
         fd.close()
         with pytest.raises(extmem.HandleStateError):
-            send_handle(pair[0], fd)  # type: ignore[arg-type]  # an FdHandle, as asked for
+            send_handle(pair[0], fd)  # type: ignore[arg-type]  # an FdHandle, as required

@@ -1,4 +1,4 @@
-"""Whose a buffer, image or memory is: what another device made is refused, and so is what is of another kind."""
+"""The device of a buffer, image or memory: an object of another device is refused, and so is one of another type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = 65_536
 
 @pytest.fixture(params=["host", "vulkan"])
 def here(request: pytest.FixtureRequest) -> Iterator[Device]:
-    """A device of each kind; a skip where there is no driver."""
+    """A device of each kind; the test is skipped where there is no driver."""
     if request.param == "vulkan":
         request.getfixturevalue("vulkan_device")
     with extmem.open_device(kind=request.param) as opened:

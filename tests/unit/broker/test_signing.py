@@ -1,4 +1,4 @@
-"""Records are a broker's word: signed with the directory's key, and nothing else is believed."""
+"""Records are signed with the directory's key, and only records with a valid signature are accepted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refused(signed: bytes, key: bytes = KEY) -> bool:
     try:
         Signer(key).verify(signed)
     except Refused as refusal:
-        assert refusal.status is Status.ACCESS_DENIED and "not believed" in refusal.detail
+        assert refusal.status is Status.ACCESS_DENIED and "The record is refused" in refusal.detail
         return True
     return False
 

@@ -56,7 +56,7 @@ def test_its_tables_fit_the_window(vulkan_device: Device, monkeypatch: pytest.Mo
 
 
 @SHARES_NOTHING
-def test_in_40_columns_it_is_told_line_by_line(vulkan_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_40_columns_it_is_reported_line_by_line(vulkan_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     result = shown(monkeypatch, columns="40")
     lines = result.stdout[result.stdout.index("vulkan: ") :].splitlines()
     assert "- handle type: OPAQUE_WIN32_KMT" in lines and "  compatible with: OPAQUE_FD" in lines
@@ -65,7 +65,7 @@ def test_in_40_columns_it_is_told_line_by_line(vulkan_device: Device, monkeypatc
 
 
 def failing(error: Exception) -> Offer:
-    """A device that is there and cannot be opened."""
+    """A device that exists and cannot be opened."""
     (offer,) = host.offers()
 
     def refuse() -> NoReturn:
@@ -82,7 +82,7 @@ def failing(error: Exception) -> Offer:
         UnsupportedError("it has no queue that can copy"),
     ],
 )
-def test_one_that_cannot_be_opened_is_told_of_and_the_others_are_shown(
+def test_one_that_cannot_be_opened_is_reported_and_the_others_are_shown(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     (good,) = host.offers()
@@ -125,12 +125,14 @@ def test_without_a_gpu_the_reasons_are_one_line_each_on_stderr(monkeypatch: pyte
 def test_one_physical_device_that_fails_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    def fails(opening: object) -> NoReturn:
-        raise DriverError("it is lost", result=-4, command="vkEnumerateDeviceExtensionProperties")
+    def offer(physical: str) -> str:
+        if physical == "bad":
+            raise DriverError("it is lost", result=-4, command="vkEnumerateDeviceExtensionProperties")
+        return "an offer"
 
-    bad, good = SimpleNamespace(offer=fails), SimpleNamespace(offer=lambda opening: "an offer")
     monkeypatch.setattr(vulkan, "_missing", {})
-    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: [bad, good]))
+    monkeypatch.setattr(vulkan, "_offer", offer)
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: ["bad", "good"]))
     assert vulkan.offers() == ["an offer"] and vulkan.missing() == ""
-    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: [bad, bad]))
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: ["bad", "bad"]))
     assert vulkan.offers() == [] and vulkan.missing() == "it is lost; it is lost"

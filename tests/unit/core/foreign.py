@@ -1,4 +1,4 @@
-"""A VkInstance, VkPhysicalDevice and VkDevice made by the PyPI package `vulkan`, as other people make them."""
+"""A VkInstance, VkPhysicalDevice and VkDevice made by the PyPI package `vulkan`, as another program makes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Foreign:
         )
         self.physical = other.vkEnumeratePhysicalDevices(self.instance)[0]
         known = other.vkEnumerateDeviceExtensionProperties(self.physical, None)
-        # Under Wine there is none for Win32 handles; what shares nothing is tested there, too.
+        # Under Wine no extension shares Win32 handles; what shares nothing is tested there, too.
         self.extensions = [EXTENSION] if EXTENSION in [one.extensionName for one in known] else []
         queue = other.VkDeviceQueueCreateInfo(queueFamilyIndex=0, queueCount=1, pQueuePriorities=[1.0])
         self.device = other.vkCreateDevice(
@@ -47,7 +47,7 @@ class Foreign:
 
 
 def number(handle: Any) -> int:
-    """A handle of the other binding as a number."""
+    """Return a handle of the other binding as a number."""
     return int(other.ffi.cast("uintptr_t", handle))
 
 

@@ -73,7 +73,7 @@ def test_their_memory_is_shared_by_name(theirs: Any, adopted: Device, vulkan_dev
         memory = raw.adopt_memory(adopted, number(theirs_memory), vk.MemoryAllocateInfo(size, 0, chain))
         with memory, vulkan_device.open(name) as opened:
             assert raw.vk_memory(memory) == number(theirs_memory)
-            memory.write(b"hello")  # by a queue of theirs
+            memory.write(b"hello")  # by a queue of the other binding
             assert bytes(opened.read_bytes(0, 5)) == b"hello"
     finally:
         other.vkFreeMemory(theirs.device, theirs_memory, None)
@@ -85,7 +85,7 @@ def test_raw_handles_and_chains_go_out(adopted: Device, theirs: Any, vulkan_devi
 
     assert raw.vk_device(adopted) == number(theirs.device)
     with vulkan_device.allocate(4096, handle_types=int(FD)) as source, source.export_handle(FD) as fd:
-        # The chain is ours, the call is theirs; the fd is the driver's once the call has succeeded.
+        # The chain is extmem's, the call the other binding's; the fd is the driver's once the call has succeeded.
         chain = raw.c_struct(vk.ImportMemoryFdInfoKHR(FD, fd))
         info = other.VkMemoryAllocateInfo(
             pNext=other.ffi.cast("void *", chain.address),
@@ -117,7 +117,7 @@ def test_mistakes_are_told(theirs: Any, adopted: Device) -> None:
 
 
 def test_queues_are_asked_of_the_physical_device(theirs: Any) -> None:
-    """A family or queue that is not there would end the process at the first submission."""
+    """A family or queue that does not exist would end the process at the first submission."""
     families = other_families(theirs)
     for family, index, vuid in (
         (families, 0, "VUID-vkGetDeviceQueue-queueFamilyIndex-00384"),
@@ -166,7 +166,7 @@ def test_an_extension_that_the_physical_device_lacks_is_refused(theirs: Any, ado
     for name in lacking:
         with pytest.raises(extmem.UnsupportedError, match=name):
             raw.adopt_device(*theirs.numbers, extensions=[*theirs.extensions, name], queue_family_index=0)
-    # What is none of sharing's may be a layer's.
+    # An extension that is not about sharing may be a layer's.
     names = [*theirs.extensions, "VK_EXT_validation_cache"]
     raw.adopt_device(*theirs.numbers, extensions=names, queue_family_index=0).close()
 
@@ -174,7 +174,7 @@ def test_an_extension_that_the_physical_device_lacks_is_refused(theirs: Any, ado
 @pytest.mark.linux_only("the driver's export is measured by fd")
 @pytest.mark.parametrize("claimed", [1 << 28, 2, 1])
 def test_what_is_adopted_is_measured(theirs: Any, adopted: Device, claimed: int) -> None:
-    """claimed: how many times the real size is stated; 1 is true."""
+    """claimed: the multiple of the real size that is stated; 1 is true."""
     from tests.unit.core.foreign import number, other
 
     export = other.VkExportMemoryAllocateInfo(handleTypes=other.VK_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD_BIT)
@@ -281,7 +281,7 @@ def test_a_resource_that_was_created_otherwise_is_refused(theirs: Any, adopted: 
 
 @pytest.mark.linux_only("the payload goes out by fd")
 def test_an_image_of_theirs_is_published_as_dedicated(theirs: Any, adopted: Device, vulkan_device: Device) -> None:
-    """The memory and the image are theirs, and bound by them; who opens it is told that it is dedicated."""
+    """The memory and the image belong to the other binding, which bound them; the opener gets it as dedicated."""
     from tests.unit.core.foreign import number, other
 
     usage = vk.ImageUsageFlagBits.TRANSFER_SRC | vk.ImageUsageFlagBits.TRANSFER_DST
@@ -328,7 +328,7 @@ def test_an_image_of_theirs_is_published_as_dedicated(theirs: Any, adopted: Devi
                 assert mine.descriptor.dedicated_kind == "image"
                 with vulkan_device.open(handle) as opened:
                     assert opened.descriptor.dedicated_kind == "image" and opened.resource is not None
-            # A number is not dropped: what it is, nobody here can tell.
+            # A number is not ignored: it cannot be determined what it refers to.
             with pytest.raises(TypeError, match=r"extmem\.raw\.adopt_image"):
                 chain = vk.MemoryDedicatedAllocateInfo(number(made), None, vk.ExportMemoryAllocateInfo(FD))
                 raw.adopt_memory(adopted, number(memory), vk.MemoryAllocateInfo(int(needs.size), 0, chain))

@@ -1,4 +1,4 @@
-"""`raw.adopt_device` on a scripted driver: whose handles they are, and which features the VkDevice was made with."""
+"""`raw.adopt_device` on a scripted driver: whose handles they are, and the features of the VkDevice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRANSFER = vk.BufferUsageFlagBits.TRANSFER_SRC
 
 @contextlib.contextmanager
 def scripted() -> Iterator[tuple[fake_vulkan.FakeVulkan, raw.VulkanHandles]]:
-    """A scripted driver, and the handles of a device of it that somebody else made."""
+    """A scripted driver, and the handles of a device of it that another program made."""
     fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as theirs:
         yield fake, raw.vk_handles(theirs)
@@ -33,12 +33,12 @@ def adopt(given: raw.VulkanHandles, **other: Any) -> Device:
 
 
 def test_handles_are_looked_up_by_the_loader_that_made_them() -> None:
-    """They are no addresses; the system's loader would read from them, and the process would end."""
+    """They are not addresses; the system's loader would read from them, and the process would end."""
     with scripted() as (fake, given):
         with adopt(given) as device, device.allocate(4096) as memory:
             memory.fill(3)
             assert set(memory.read_bytes()) == {3}
-        assert fake.alive()["devices"] == 1  # theirs was left alone
+        assert fake.alive()["devices"] == 1  # the other program's device was left alone
 
 
 def test_another_instance_does_not_have_the_physical_device() -> None:
@@ -66,7 +66,7 @@ def test_a_device_is_neither_instance_nor_physical_device(wrong: str) -> None:
 @pytest.mark.parametrize("which", ["instance", "device"])
 @pytest.mark.parametrize("strange", [0x7, 0xFA4E_0010, -8])
 def test_numbers_that_are_no_addresses_do_not_reach_the_loader(vulkan_device: Device, which: str, strange: int) -> None:
-    """Among them a scripted driver's handles, once that is gone."""
+    """Among them handles of a scripted driver that has ended."""
     given = raw.vk_handles(vulkan_device)
     with pytest.raises(extmem.HandleStateError, match="nothing is mapped there"):
         adopt(given, **{which: strange})
@@ -113,7 +113,7 @@ DRAWN = vk.ImageCreateInfo(
 
 
 def test_commands_use_what_another_binding_bound() -> None:
-    """The buffer and image, and the memory below them, are theirs; they keep all of it until the commands are done."""
+    """Buffer, image and their memory belong to another binding; they keep all of it until the commands are done."""
     fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as theirs:
         with (
@@ -149,7 +149,7 @@ def test_commands_use_what_another_binding_bound() -> None:
 
 
 def test_what_was_adopted_is_not_adopted_again() -> None:
-    """Each of two objects for one buffer would take it for unbound after the other was bound."""
+    """Each of two objects for one buffer would regard it as unbound after the other was bound."""
     with scripted() as (_, given), adopt(given) as device:
         with device.create_buffer(COPIED) as own, device.create_image(DRAWN) as picture:
             with pytest.raises(

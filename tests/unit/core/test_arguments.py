@@ -1,4 +1,4 @@
-"""What programs pass for names, rights, shapes and numbers, and what closed or copied memory answers."""
+"""What programs pass for names, rights, shapes and numbers, and what closed or copied memory does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from extmem.api import Device
 
 
 class Text(str):
-    """As NumPy's strings are: a str, and not the one that is encoded without a question."""
+    """Like NumPy's strings: an instance of str, but not exactly str, which is encoded without a check."""
 
     def __str__(self) -> str:
         return "something else"
@@ -121,7 +121,7 @@ def test_a_name_that_grants_nothing_is_refused(device: Device, name: str) -> Non
         device.allocate(4, name=name, access=0)
     with pytest.raises(extmem.NameNotFoundError):
         extmem.open(name)
-    device.allocate(4, access=0).close()  # without a name there is nothing to be opened
+    device.allocate(4, access=0).close()  # without a name there is nothing to open
 
 
 @pytest.mark.parametrize("shape", [(2.5, 3), 2.5, "23", b"23", ("2", 3), None, (None,), [[1]], {"a": 1}])
@@ -158,7 +158,7 @@ def test_places_and_values_are_of_any_integer_type(device: Device) -> None:
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda memory: copy.deepcopy({"frame": [memory]})])
 def test_the_copy_module_gets_no_alias(device: Device, how: Any) -> None:
-    """What came of it was another memory object on the same payload, and one thing more to close."""
+    """A copy would be another memory object on the same payload, and one more thing to close."""
     with device.allocate(4) as memory:
         with pytest.raises(extmem.UnsupportedError, match=r"read\(\) copies its contents"):
             how(memory)
@@ -178,7 +178,7 @@ def test_handles_are_duplicated_and_not_copied(device: Device, how: Any) -> None
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda thing: copy.deepcopy({"a": [thing]}), pickle.dumps])
 def test_nothing_else_that_is_closed_once_is_copied_or_pickled(device: Device, how: Any) -> None:
-    """What came of it was a second device or buffer that gave back what the first one has."""
+    """A copy would be a second device or buffer that releases what the first one holds."""
     with device.allocate(64) as memory, memory.buffer() as buffer:
         for thing in (device, buffer, memory.holding):
             with pytest.raises(extmem.UnsupportedError, match="is not copied and not pickled"):
@@ -191,10 +191,10 @@ def test_nothing_else_that_is_closed_once_is_copied_or_pickled(device: Device, h
 
 
 def test_closed_memory_can_be_looked_at(device: Device, name: str) -> None:
-    """By completion and by debuggers, which ask for all that `dir` lists."""
+    """Completion and debuggers read all that `dir` lists."""
     memory = device.allocate((2, 3), "float32", name=name)
     before = {key: value for key, value in inspect.getmembers(memory) if not callable(value)}
-    del before["__array_interface__"]  # which holds a view
+    del before["__array_interface__"]  # which has a view
     memory.close()
     after = dict(inspect.getmembers(memory))
     for known in ("name", "size", "allocation_size", "memory_type_index", "read_only", "descriptor", "host_visible"):

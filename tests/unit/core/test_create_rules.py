@@ -1,4 +1,4 @@
-"""Creating and binding by the rules, on every kind of device; and what the refusals say."""
+"""Creating and binding by the rules, on every kind of device; and the texts of the errors."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ NVIDIA = (
 
 @pytest.mark.parametrize("kind", ["host", "vulkan", "cuda"])
 def test_every_device_refuses_structs_of_extensions_that_are_not_enabled(kind: str) -> None:
-    """A struct that is dropped in silence is worse than a refusal: an import would allocate new memory."""
+    """A struct that is silently ignored is worse than a refusal: an import would allocate new memory."""
     with cuda_bed.both(), extmem.open_device(kind=kind) as device:
         for struct in NVIDIA:
             with pytest.raises(extmem.RuleViolation, match=f"{type(struct).__name__} needs VK_") as error:
@@ -130,7 +130,7 @@ def test_a_device_is_not_asked_about_what_means_nothing_to_it(world: World) -> N
 
 
 def test_disjoint_images_are_not_supported(world: World) -> None:
-    """extmem binds all planes at once; the driver's own command is not reached."""
+    """extmem binds all planes at once; the driver's own command is not called."""
     device = world.gpu()
     backend = device.backend
     with pytest.raises(extmem.UnsupportedError, match="DISJOINT"):
@@ -243,7 +243,7 @@ infos = st.builds(
 
 
 def test_any_create_info_is_made_or_refused_in_words(world: World) -> None:
-    """Nothing but the library's own errors, on either kind of device; and the driver is not misused."""
+    """Only the library's own errors, on either kind of device; and there is no misuse of the driver."""
     fake = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED], remembers=False)
     world.keep(fake_vulkan.installed(fake))
     devices = (world.host, world.keep(extmem.open_device(kind="vulkan")))

@@ -1,4 +1,4 @@
-"""A `close()` that an exception ends as it begins to give back: what it has marked as closed is given back."""
+"""A `close()` that an exception interrupts at the begin of a release: what is marked as closed is released."""
 
 from __future__ import annotations
 

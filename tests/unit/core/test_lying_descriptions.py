@@ -1,4 +1,4 @@
-"""`open` of a payload whose description breaks a rule: that is its exporter's doing, not the caller's."""
+"""`open` of a payload whose description breaks a rule: the error names the exporter, not the caller."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def an_image(**changes: Any) -> vk.ImageCreateInfo:
 
 @pytest.fixture(params=["host", "scripted"])
 def two(request: pytest.FixtureRequest) -> Iterator[tuple[Device, Device]]:
-    """Who exports and who opens: two devices of one kind, since a device finds its own payloads again."""
+    """The exporting and the opening device, of one kind: two of them, because a device finds its own payloads again."""
     with contextlib.ExitStack() as stack:
         kind = "host"
         if request.param == "scripted":
@@ -45,7 +45,7 @@ def two(request: pytest.FixtureRequest) -> Iterator[tuple[Device, Device]]:
 
 
 def described(device: Device, name: str | None, types: int = 0, **changes: Any) -> extmem.DeviceMemory:
-    """Memory with a description of its own making."""
+    """Memory with a false description."""
     share = vk.ExportMemoryWin32HandleInfoKHR(None, 0x8000_0001, name) if name is not None else None
     types = types or int(W32)
     info = vk.MemoryAllocateInfo(SIZE, 0, vk.ExportMemoryAllocateInfo(types, share))
@@ -96,7 +96,7 @@ def test_who_opens_on_another_device_breaks_the_rule(two: tuple[Device, Device],
 
 @pytest.mark.linux_only("descriptors are Linux's")
 def test_who_states_the_description_breaks_the_rule_as_well(two: tuple[Device, Device]) -> None:
-    """Of what is imported with a description of the caller's own, that is the caller's doing."""
+    """For an import with a description of the caller, the error names the caller."""
     exporter, opener = two
     with described(exporter, None, int(FD)) as memory, memory.export_handle(FD) as handle:
         stated = msgspec.structs.replace(memory.descriptor, dedicated=a_buffer(usage=0))

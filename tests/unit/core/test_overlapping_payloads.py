@@ -1,4 +1,4 @@
-"""Copies between two memory objects of one payload: what they read and write overlaps, though the objects differ."""
+"""Copies between two memory objects of one payload: source and target overlap, though the objects differ."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_one_payload_twice(device: Device, types: int, again: Callable[[Device, 
 
 
 def test_host_memory_by_its_address(device: Device) -> None:
-    """Two imports of areas that overlap, each at an address of its own."""
+    """Two imports of areas that overlap, each with an address of its own."""
     alignment = 4096
     pages = ctypes.create_string_buffer(6 * alignment)
     start = -(-ctypes.addressof(pages) // alignment) * alignment

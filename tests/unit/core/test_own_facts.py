@@ -1,4 +1,4 @@
-"""What a call is judged by is what was done: nobody can change it later, by the struct, by what a getter returns.
+"""A call is checked against what was done: no later change of a struct, or of what a getter returns, has an effect.
 
 A copy is deep: chains, structs in structs and sequences.
 """
@@ -129,7 +129,7 @@ def test_a_descriptor_stays_as_it_was_stated(make: Callable[[], Any]) -> None:
 
 def test_what_is_allocated_and_bound_is_what_was_judged(device: Device) -> None:
     class Sly(int):
-        """It is 4096 to whoever compares, and another number to whoever converts it."""
+        """It compares equal to 4096, and converts to another number."""
 
         def __int__(self) -> int:
             return 1 << 40

@@ -1,4 +1,4 @@
-"""vkFlushMappedMemoryRanges and vkInvalidateMappedMemoryRanges, word for word."""
+"""vkFlushMappedMemoryRanges and vkInvalidateMappedMemoryRanges, with the specification's structs."""
 
 from __future__ import annotations
 

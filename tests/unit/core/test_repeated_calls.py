@@ -1,4 +1,4 @@
-"""A call that was validated before gives and refuses what the first one does: exports and imports of fds."""
+"""A call that was validated before succeeds and fails as the first one does: exports and imports of fds."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def another_file(handle: FdHandle) -> FdHandle:
 
 
 def a_directory(handle: FdHandle) -> FdHandle:
-    """As long as any file, to some ways of asking."""
+    """The size of any file, by some queries."""
     folder = os.open("/", os.O_RDONLY)
     os.dup2(folder, int(handle), inheritable=False)
     os.close(folder)
@@ -98,7 +98,7 @@ CALLS: dict[str, Callable[[FdHandle], Any]] = {
 
 
 def outcome(device: Device, call: Callable[[FdHandle], Any], handle: FdHandle) -> tuple[object, ...]:
-    """What comes of it: the error and its words, or the memory; the warnings; and whether the handle is open still."""
+    """The outcome: the error and its text, or the memory; the warnings; and whether the handle is still open."""
     number = int(handle)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -120,7 +120,7 @@ def outcome(device: Device, call: Callable[[FdHandle], Any], handle: FdHandle) -
     if not state:
         handle.close()
     elif call is CALLS["a bare number"] and isinstance(told[0], type):
-        os.close(number)  # a refused number is still the caller's
+        os.close(number)  # a refused number still belongs to the caller
     return told, state, [str(warning.message) for warning in warned]
 
 
@@ -158,7 +158,7 @@ EXPORTS: dict[str, Callable[[], Any]] = {
 
 
 def outcome_of_export(device: Device, call: vk.MemoryAllocateInfo) -> tuple[object, ...]:
-    """The error and its words, or the memory and what an fd of it says; and the warnings."""
+    """The error and its text, or the memory and what an fd of it reports; and the warnings."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
@@ -201,7 +201,7 @@ def test_a_full_device_refuses_a_validated_export(fake: fake_vulkan.FakeVulkan) 
 
 
 def test_a_buffer_s_facts_say_what_it_was_made_with(fake: fake_vulkan.FakeVulkan) -> None:
-    """They are gathered when a rule asks: what happened to the create info since does not count."""
+    """They are collected when a rule needs them: later changes of the create info do not count."""
     facts = []
     with opened("raise") as device:
         for _ in range(2):
@@ -262,7 +262,7 @@ def test_what_is_imported_twice_is_bound_mapped_and_exported_on(vulkan_device: D
 
 
 def test_a_payload_that_the_caller_describes_is_validated_again(fake: fake_vulkan.FakeVulkan) -> None:
-    """Another description, another verdict."""
+    """Another description, another result."""
     with opened("raise") as device:
         memory, handle = exported(device)
         device.allocate_memory(info(handle.duplicate())).close()

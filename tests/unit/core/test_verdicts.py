@@ -1,4 +1,4 @@
-"""Calls that broke no rule are not judged again, and whatever differs from them is."""
+"""Calls that broke no rule are not checked again, and every call that differs from them is."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from extmem.core.validation_cache import Verdicts
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 _KMT = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32_KMT
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
-# A type that payloads have here, and another.
+# A type that payloads have on this system, and another one.
 JUDGED = 4 if sys.platform == "linux" else 3
-"""Of `one_of_each`'s calls; that for an NT handle is judged in another place."""
+"""The calls of `one_of_each`; that for an NT handle is checked elsewhere."""
 MINE, OTHER = (FD, W32) if sys.platform == "linux" else (W32, _KMT)
 USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 SIZE = 4096

@@ -1,4 +1,4 @@
-"""Which devices there are, who they are, and choosing one."""
+"""Which devices exist, their identities, and choosing one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_is_not_here_is_answered_with_what_is(asked: dict[str, str], words:
     assert caught.value.requires_one_of == tuple(select.describe(offer) for offer in select.enumerate_offers())
 
 
-def test_no_device_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_device_at_all_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "enumerate_offers", list)
     monkeypatch.setattr(select.host, "offers", list)
     with pytest.raises(UnsupportedError, match="none at all"):
@@ -83,7 +83,7 @@ def test_the_environment_says_what_a_program_gets_that_asks_for_nothing(monkeypa
     monkeypatch.setenv(select.VARIABLE, "no such device")
     with pytest.raises(UnsupportedError, match="EXTMEM_DEVICE=no such device"):
         select.choose()
-    assert select.choose(kind="host").identity == who, "what is asked for goes before the environment"
+    assert select.choose(kind="host").identity == who, "an argument takes precedence over the environment"
 
 
 def test_devices_come_best_first(monkeypatch: pytest.MonkeyPatch) -> None:

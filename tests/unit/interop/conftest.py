@@ -1,4 +1,4 @@
-"""Nothing is left behind by any of these tests."""
+"""Each of these tests is also a leak test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays over payloads: element types, layouts that stay inside, NumPy and DLPack with no copy, read-only honoured."""
+"""Arrays on payloads: element types, layouts within the payload, NumPy and DLPack without a copy, read-only memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_cannot_be_shared(bad: object) -> None:
 
 
 class Named:
-    """Of some framework: its text, or its name, is that of an element type and means another one."""
+    """An element type of some framework: its text, or its name, is that of another element type."""
 
     name = "float32"
     __name__ = "float32"
@@ -243,7 +243,7 @@ def test_read_only_is_read_only_everywhere(reading: DeviceMemory) -> None:
     assert not numpy.asarray(reading).flags.writeable
     assert not numpy.from_dlpack(reading).flags.writeable
     with pytest.raises(BufferError):
-        reading.__dlpack__()  # a consumer that knows no read-only flag must not get it
+        reading.__dlpack__()  # a consumer without a read-only flag must not get it
     with pytest.raises(TypeError):
         reading.map()[0] = 1
     del array

@@ -1,4 +1,4 @@
-"""Arrays over a GPU's memory: what they tell, what is refused before anybody is asked, and what keeps them alive."""
+"""Arrays on a GPU's memory: their attributes, what is refused without a call of the driver, what keeps them alive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests import cuda_bed
 
 
 def seen(array: Any) -> Any:
-    """The array as NumPy sees it: the fake's device memory is the host's, at the same address."""
+    """The array as NumPy reads it: the fake's device memory is the host's, at the same address."""
     told = array.__cuda_array_interface__
 
     class Interface:
@@ -42,7 +42,7 @@ def gpu(request: pytest.FixtureRequest, fake: fake_cuda.FakeCuda) -> Any:
         yield opened
 
 
-# What is told.
+# Their attributes.
 
 
 def test_an_array_is_over_the_memory_itself(gpu: Device) -> None:
@@ -97,7 +97,7 @@ def test_memory_of_the_host_device_is_on_no_gpu(fake: fake_cuda.FakeCuda, name: 
             assert seen(other.device_array()).shape == (4,)
 
 
-# What is refused, before the driver is asked.
+# What is refused, before the driver is called.
 
 REFUSED = {
     "negative strides": ({"strides": (-8, 1), "offset": 56}, "negative"),
@@ -116,7 +116,7 @@ REFUSED = {
 def test_what_cannot_be_looked_at_safely_is_refused(what: str, gpu: Device, fake: fake_cuda.FakeCuda) -> None:
     asked, text = REFUSED[what]
     with gpu.allocate((8, 8), "uint8") as memory:
-        memory.device_array()  # so that the import is there
+        memory.device_array()  # so that it is imported
         calls = len(fake.calls)
         for make in (memory.device_array, memory.torch, memory.cupy):
             with pytest.raises(ValueError, match=text):
@@ -139,7 +139,7 @@ def test_memory_that_is_not_for_export_says_what_to_do(fake: fake_cuda.FakeCuda)
             memory.device_array()
 
 
-# How long it lives.
+# Their lifetime.
 
 
 def test_memory_is_not_closed_under_an_array(gpu: Device) -> None:
@@ -161,7 +161,7 @@ def test_an_array_outlives_memory_that_is_lost(gpu: Device) -> None:
     memory.fill(7)
     array = memory.device_array()
     with pytest.raises(RuntimeError), memory:
-        raise RuntimeError  # the memory is left to its last view
+        raise RuntimeError  # the memory is released with its last view
     del memory
     gc.collect()
     assert seen(array).tolist() == [7] * 4
@@ -225,7 +225,7 @@ def test_streams_devices_versions_and_copies_that_cannot_be_are_refused(gpu: Dev
             other.__dlpack__(max_version=(0, 8))
 
 
-# Frameworks that are not there.
+# Frameworks that are not installed.
 
 
 def test_without_cuda_core_the_interface_is_left(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +245,7 @@ def test_a_framework_for_another_cuda_says_what_does_not_fit(
     built_for: str | None, text: str, gpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start() -> None:
-        raise RuntimeError("The NVIDIA driver on your system is too old")  # PyTorch's words
+        raise RuntimeError("The NVIDIA driver on your system is too old")  # PyTorch's text
 
     found = SimpleNamespace(is_initialized=lambda: False, is_available=lambda: False, init=start)
     stands_in = SimpleNamespace(cuda=found, version=SimpleNamespace(cuda=built_for), __version__="2")

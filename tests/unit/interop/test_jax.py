@@ -1,4 +1,4 @@
-"""JAX over host memory. (Over a GPU's memory: tests/gpu.)"""
+"""JAX on host memory. (On a GPU's memory: tests/gpu.)"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_part_that_begins_where_jax_can_look(device: Device) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "int64", "uint64", "complex128"])
 def test_types_that_jax_halves_are_refused(device: Device, dtype: str) -> None:
-    """JAX calls it no copy, and makes 32 bits of 64."""
+    """JAX reports no copy, and converts 64 bits to 32."""
     with device.allocate(4, dtype) as memory:
         with pytest.raises(extmem.UnsupportedError, match="jax_enable_x64"):
             memory.jax()

@@ -1,4 +1,4 @@
-"""What goes between bindings: fds that stay their owner's, what an undescribed one may be, a device's own handles."""
+"""What is passed between bindings: fds that stay their owner's, undescribed fds, and a device's own handles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BY_FD = pytest.mark.linux_only("descriptors are Linux's")
 
 @pytest.fixture(params=["host", "vulkan"])
 def lender(request: pytest.FixtureRequest) -> Iterator[Device]:
-    """A device of each kind; a skip where there is no driver."""
+    """A device of each kind; the test is skipped where there is no driver."""
     if request.param == "vulkan":
         request.getfixturevalue("vulkan_device")
     with extmem.open_device(kind=request.param) as opened:
@@ -34,7 +34,7 @@ def lender(request: pytest.FixtureRequest) -> Iterator[Device]:
 
 
 def theirs(memory: extmem.DeviceMemory) -> int:
-    """A number that another binding owns, without a description beside it."""
+    """A number that another binding owns, without a description."""
     handle = memory.export_handle(FD)
     assert isinstance(handle, FdHandle)
     return handle.take()
@@ -89,7 +89,7 @@ def test_a_borrowed_fd_is_sent_with_the_description_that_is_stated(vulkan_device
         raw.send_payload(ours, number, wrong)
         with process.receive_handle(others) as handle, pytest.raises(extmem.DriverError, match="bytes"):
             device.open(handle)
-        # What extmem exported is still known as that.
+        # An export of extmem is still recognized.
         with memory.export_handle(FD) as exported:
             assert isinstance(exported, FdHandle)
             process.send_handle(ours, exported)
@@ -142,7 +142,7 @@ def test_a_dma_bufs_choices_are_the_kernels_and_the_drivers() -> None:
 
 
 def test_a_devices_own_handles_go_out(vulkan_device: Device) -> None:
-    """Another device is made of them, as another binding would."""
+    """Another device is made with them, as another binding would."""
     mine: Any = vulkan_device
     given = raw.vk_handles(mine)
     assert given.device == raw.vk_device(mine) and given.queue and given.queue_index == 0

@@ -1,4 +1,4 @@
-"""The array interface, which Pillow and others ask for."""
+"""The array interface, which Pillow and others use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_pillow_makes_images_of_memory(device: Device, shape: tuple[int, ...], d
 
 
 def test_an_image_of_memory_outlives_it_or_holds_it(device: Device) -> None:
-    """Before Python 3.12 Pillow copies; from then on an image may look at the memory, which cannot be closed then."""
+    """Before Python 3.12 Pillow copies; since then an image may keep a view of the memory, which cannot be closed."""
     memory = device.allocate((2, 2), "uint8")
     memory.fill(7)
     image = Image.fromarray(memory)

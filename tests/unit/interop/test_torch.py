@@ -1,4 +1,4 @@
-"""PyTorch over host memory, and a build that has no CUDA. (Over a GPU's memory: tests/gpu.)"""
+"""PyTorch on host memory, and a build without CUDA. (On a GPU's memory: tests/gpu.)"""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_read_only_tensor_is_read_like_any(device: Device, name: str) -> None:
 
 @pytest.fixture
 def reading(device: Device, name: str) -> Iterator[DeviceMemory]:
-    """Memory of 3 by 4 numbers that may be read alone; they are what they were at the end."""
+    """Memory of 3 by 4 numbers with read access only; at the end they must be unchanged."""
     with device.allocate((3, 4), "float32", name=name, access=extmem.Access.READ) as memory:
         memory.numpy()[:] = NUMBERS
         with device.open(name) as other:
@@ -245,12 +245,12 @@ def test_a_part_with_steps_is_read_only_too(reading: DeviceMemory) -> None:
         tensor[0, 0] = 1
 
 
-# What PyTorch takes by itself.
+# What PyTorch imports by itself.
 
 
 @pytest.mark.parametrize("take", ["from_dlpack", "as_tensor", "asarray", "tensor"])
 def test_pytorch_gets_no_read_only_memory_without_the_guard(take: str, reading: DeviceMemory) -> None:
-    """It asks as who keeps the read-only flag does, and drops the flag: the first write would end the process."""
+    """It requests an array that may be read-only, and ignores the flag: the first write would end the process."""
     with pytest.raises(BufferError, match=r"memory\.torch\(\) gives a tensor that keeps the rule"):
         getattr(torch, take)(reading)
 
@@ -283,7 +283,7 @@ def test_a_read_only_array_on_a_gpu_is_guarded_likewise(name: str) -> None:
 
 
 class _without_stream:
-    """What PyTorch finds on a GPU that it has: it asks for its stream first, and here is none."""
+    """What PyTorch finds on a GPU that it supports: it queries its stream first, and here is none."""
 
     def __init__(self, array: Any) -> None:
         self.__dlpack__ = array.__dlpack__
@@ -336,7 +336,7 @@ MOVES = {
 
 @pytest.mark.parametrize("how", MOVES)
 def test_a_tensor_that_pytorch_shares_itself_has_left_the_memory(how: str, device: Device) -> None:
-    """Which is why the memory is what to send. What `torch()` gives of it is over the memory as before."""
+    """Therefore the memory is what to send. The result of `torch()` in the receiver is on the memory, as before."""
     with device.allocate(4, "float32") as memory:
         tensor, other = memory.torch(), memory.torch()
         MOVES[how](tensor)  # as torch.multiprocessing does to what is put into a queue

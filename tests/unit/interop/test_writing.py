@@ -1,4 +1,4 @@
-"""`write`: data arrives as the values that it was, or not at all."""
+"""`write`: data arrives with the values that it had, or not at all."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def untouched(memory: DeviceMemory) -> bool:
 NUMBERS = np.arange(16, dtype="float32").reshape(4, 4)
 
 
-# What is the payload's own.
+# The payload's own type.
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_objects_are_refused_where_nothing_is_described_too() -> None:
         octets_to_write(np.array([object()]), None, offset=None, cast=False)
 
 
-# Elements that no buffer has a format for.
+# Elements without a buffer format.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`write` of what other packages call arrays: their own element types, tensors, and arrays that are no NumPy's."""
+"""`write` of arrays of other packages: their own element types, tensors, and arrays that are not NumPy's."""
 
 from __future__ import annotations
 

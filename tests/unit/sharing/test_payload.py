@@ -1,4 +1,4 @@
-"""Descriptors that close themselves, once."""
+"""Owners of fds close them, once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_last_hold_closes() -> None:
     assert not is_open(fd)
 
 
-def test_a_closed_hold_says_so() -> None:
+def test_a_closed_hold_reports_it() -> None:
     hold = PayloadFd(OwnedFd(os.memfd_create("x")), False)
     assert "read-only" in repr(hold) and not hold.writable
     hold.close()

@@ -1,4 +1,4 @@
-"""The fake driver itself: it moves bytes, counts, follows its script, and sees every misuse that it is there to see."""
+"""The fake driver itself: it moves bytes, counts, follows its script, and records every misuse that it can find."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def backend_of(device: Device) -> VulkanBackend:
 
 
 def problems(fake: fake_vulkan.FakeVulkan) -> list[str]:
-    """The misuses so far, which are then forgotten."""
+    """Return the misuses so far, and clear them."""
     found = [str(misuse) for misuse in fake.misuses]
     fake.misuses.clear()
     return found
@@ -73,7 +73,7 @@ def test_counters_say_what_lives(fake: fake_vulkan.FakeVulkan) -> None:
     assert fake.alive() == {"instances": 1} and not fake.misuses
 
 
-def test_new_memory_is_garbage_and_everyday_memory_is_not(device: Device) -> None:
+def test_new_memory_is_garbage_and_high_level_memory_is_not(device: Device) -> None:
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory, device.allocate(SIZE) as everyday:
         assert memory.read()[0] == memory.read()[-1] == 0xCD
         assert not everyday.read().any()
@@ -125,7 +125,7 @@ def test_a_lost_device_stays_lost_and_others_do_not(fake: fake_vulkan.FakeVulkan
         export(other).close()
 
 
-# Misuse. Each has its twin in what the tests above do without any.
+# Misuse. The tests above are the twins: they do the same without a misuse.
 
 
 def _twice_freed(backend: VulkanBackend) -> None:
@@ -147,14 +147,14 @@ def _left_behind(backend: VulkanBackend) -> None:
     other = VulkanBackend(backend.device.physical)
     memory = other.allocate(SIZE, 0, b"")
     other.device.commands.vkDestroyDevice(other.device.handle, ffi.NULL)
-    memory.close()  # what it is on is gone: this is one misuse more
+    memory.close()  # what it is on has ended: this is one misuse more
     other.close()  # and so is this
 
 
 def _not_acquired(backend: VulkanBackend) -> None:
     memory = backend.allocate(SIZE, 0, b"", handle_types=SHARED)
     backend.fill(memory, 0, SIZE, 1)
-    memory.owner = "here"  # which it is not: it was released after the fill
+    memory.owner = "here"  # which is wrong: it was released after the fill
     backend.fill(memory, 0, SIZE, 2)
     memory.close()
 
@@ -229,7 +229,7 @@ def test_misuse_is_seen(kind: str, fake: fake_vulkan.FakeVulkan, device: Device)
     assert found
     with pytest.raises(AssertionError, match=words):
         raise AssertionError("\n".join(found))
-    # And what is right is still right.
+    # And what is right still works.
     with device.allocate(SIZE) as memory:
         memory.fill(4)
         assert memory.read()[0] == 4
@@ -237,7 +237,7 @@ def test_misuse_is_seen(kind: str, fake: fake_vulkan.FakeVulkan, device: Device)
 
 
 def test_a_wait_that_fails_leaves_nothing_running(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
-    """What was submitted is waited for before anything that it uses is touched; the payload's owner is known, too."""
+    """What was submitted is waited for before anything that it uses is changed; the payload's owner stays known."""
     with export(device) as memory:
         memory.fill(1)
         for times in (1, 3, 4, 9):
@@ -341,7 +341,7 @@ def test_what_was_there_before_comes_back() -> None:
 
 
 def test_struct_memory_is_read_and_not_kept(device: Device) -> None:
-    """What the caller does with its structs afterwards is no matter."""
+    """What the caller does with its structs afterwards has no effect."""
     backend = backend_of(device)
     asked = to_c(vk.BufferCreateInfo(size=64, usage=_USAGE))
     made = ffi.new("uint64_t *")

@@ -1,4 +1,4 @@
-"""What real drivers let pass, or do to a process: extmem refuses it first, or tries it where it does no harm."""
+"""Invalid calls that real drivers accept, or that harm a process: extmem refuses them, or tries them safely."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def bad_fd(kind: str) -> Iterator[int]:
         yield made
     finally:
         if kind not in ("-1", "closed"):
-            os.close(made)  # EBADF here would say that the refused import took it
+            os.close(made)  # EBADF here would mean that the refused import took it
 
 
 def _works(device: Device) -> None:
@@ -88,7 +88,7 @@ def test_a_bad_fd_never_reaches_the_device_in_use(kind: str) -> None:
         assert f"{fd_number} is " in str(caught.value) or "the fd " in str(caught.value)
         assert own not in [where for where, _ in fake.bad_imports]
         assert not fake.poisoned_by, "the poisoned device was not destroyed"
-        # What has the name and the size of a payload lacks what the driver writes behind its own.
+        # A file with a payload's name and size lacks what the driver writes after its own.
         assert not fake.bad_imports
         _works(device)
 
@@ -133,7 +133,7 @@ def test_other_sizes_and_types_are_refused_where_there_is_a_descriptor(manner: s
             with pytest.raises(extmem.RuleViolation), fd(device, memory) as ours:
                 import_fd(device, ours, size=SIZE)
             import_win32(device, handle, size=2 * SIZE).close()
-            # A stranger's fd has no descriptor. This driver writes the size into its files, so own samples show it.
+            # A bare fd has no descriptor. This driver writes the size into its files, so that samples show it.
             with raw.fd_handle(fd(device, memory).take()) as stranger, pytest.raises(extmem.DriverError):
                 import_fd(device, stranger, size=SIZE)
 

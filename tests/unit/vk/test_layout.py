@@ -58,7 +58,7 @@ def test_the_compiler_of_this_machine_agrees(kept: dict[str, dict[str, Any]]) ->
     assert sum(row["from"] == "headers" for row in asked.values()) >= 60, "most must come from the real headers"
 
 
-def test_a_wrong_width_would_be_seen(kept: dict[str, dict[str, Any]]) -> None:
+def test_a_wrong_width_would_be_found(kept: dict[str, dict[str, Any]]) -> None:
     """The planted fault: with a DWORD of 64 bits, as `unsigned long` is on Linux, the comparison fails."""
     from cffi import FFI
 
@@ -70,7 +70,7 @@ def test_a_wrong_width_would_be_seen(kept: dict[str, dict[str, Any]]) -> None:
     assert right["dwAccess"] == [24, 4]
 
 
-def test_a_changed_answer_would_be_seen(kept: dict[str, dict[str, Any]]) -> None:
+def test_a_changed_answer_would_be_found(kept: dict[str, dict[str, Any]]) -> None:
     bent = copy.deepcopy(kept)
     bent["VkMemoryAllocateInfo"]["fields"]["memoryTypeIndex"][0] += 4
     assert cffi_view(list(bent)) != bent

@@ -1,4 +1,4 @@
-"""The wire format: every message comes back as it was; any other bytes are PeerProtocolError and nothing else."""
+"""The wire format: each message is decoded as it was encoded; any other bytes raise PeerProtocolError, nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runtime directory: which one it is, and that nobody else can get in."""
+"""The runtime directory: which one it is, and that no other user can access it."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_one_of_another_user_is_refused(tmp_path: Path) -> None:
 
 
 def test_none_is_made_in_a_directory_of_another_user(tmp_path: Path) -> None:
-    """`sudo` keeps variables: what root makes there its owner could not enter."""
+    """`sudo` keeps variables: the owner could not enter what root creates there."""
     if os.geteuid():
         pytest.skip("needs root, to be another user")
     (tmp_path / "theirs").mkdir(mode=0o700)
@@ -174,7 +174,7 @@ def test_one_that_others_may_replace_is_refused(tmp_path: Path, mode: int) -> No
     inner.chmod(0o700)
     (tmp_path / "open").chmod(mode)
     assert f"is in {tmp_path / 'open'}" in refusal(inner)
-    (tmp_path / "open").chmod(0o1777)  # as /tmp is: nobody may rename what is another's
+    (tmp_path / "open").chmod(0o1777)  # as /tmp is: only the owner may rename an entry
     prepare(inner)
 
 
@@ -183,7 +183,7 @@ def test_one_in_a_directory_that_a_strange_group_may_write_is_refused(tmp_path: 
         pytest.skip("needs root, to be another user")
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o775)
-    prepare(tmp_path / "shared" / "extmem")  # our own group
+    prepare(tmp_path / "shared" / "extmem")  # a group of this user
     os.chown(tmp_path / "shared", 0, 4321)
     assert f"is in {tmp_path / 'shared'}" in refusal(tmp_path / "shared" / "extmem")
 
@@ -194,12 +194,12 @@ def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     assert "too long" in refusal(tmp_path / ("x" * 120))
 
 
-# What is opened stays what it is.
+# The directory that was opened is used.
 
 
 @pytest.fixture
 def swapped(tmp_path: Path) -> Iterator[tuple[RuntimeDir, int, Path]]:
-    """A directory that was opened and checked; at its path is now another one, where somebody listens."""
+    """A directory that was opened and checked; at its path is another one by now, where another process listens."""
     directory = RuntimeDir(tmp_path / "ours")
     opened = directory.prepare()
     os.rename(tmp_path / "ours", tmp_path / "moved")
@@ -222,7 +222,7 @@ def test_who_replaces_the_directory_after_the_look_is_not_connected_to(swapped: 
         accepted, _ = ours.accept()
         accepted.close()
         found.close()
-    there = launch.connect(directory, 1)  # the path leads to the other one: this is what must not happen above
+    there = launch.connect(directory, 1)  # the path leads to the other one: this must not happen above
     assert there is not None
     there.close()
 

@@ -1,4 +1,4 @@
-"""The one place that receives descriptors: none is lost, none is kept by mistake, none is inheritable."""
+"""The one module that receives fds: none is lost, none is kept by mistake, none is inheritable."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_packet_too_long_is_an_error_and_its_descriptor_is_closed(pair: Pair, 
 
 
 def test_a_descriptor_that_cannot_be_kept_is_this_process_s_own_lack(pair: Pair, file: int) -> None:
-    """The kernel tells it as truncation, too; the peer has done nothing wrong."""
+    """The kernel reports it as truncation, too; the peer has made no error."""
     transport.send(pair[0], b"one too many", file)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest_free = os.dup(file)
@@ -122,7 +122,7 @@ def test_a_descriptor_that_cannot_be_kept_is_this_process_s_own_lack(pair: Pair,
 
 
 def test_room_for_two_by_mistake_still_lets_only_one_in(pair: Pair, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CMSG_SPACE instead of CMSG_LEN: the padding has room for a second one, which the count finds."""
+    """CMSG_SPACE instead of CMSG_LEN: the padding has room for a second fd, which the count finds."""
     monkeypatch.setattr(transport, "_PLAIN", ((MAX_MESSAGE, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC),))
     pair[0].sendmsg([b"padded"], rights(file, file))
     with pytest.raises(PeerProtocolError, match="2 file descriptors"):
@@ -180,7 +180,7 @@ def test_a_full_socket_is_a_blocking_error(pair: Pair) -> None:
             transport.send(pair[0], b"x" * MAX_MESSAGE)
 
 
-def test_who_connected_is_told_by_the_kernel(pair: Pair) -> None:
+def test_the_kernel_identifies_the_client(pair: Pair) -> None:
     assert transport.credentials_of(pair[0]) == (os.getpid(), os.getuid(), os.getgid())
     assert transport.uid_of(pair[0]) == os.getuid()
     assert transport.groups_of(pair[0]) == frozenset(os.getgroups())

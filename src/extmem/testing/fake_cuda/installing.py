@@ -41,16 +41,16 @@ def elsewhere(fake: FakeCuda, *, index: int = 0) -> str:
     It is for `remote=` of the conformance suite, or any child. The other process ends with EXIT_MISUSE if its fake
     noted a misuse. index: which of the GPUs.
     """
-    told = {"gpus": [asdict(gpu) for gpu in fake.gpus], "index": index}
-    return f"__import__({__name__!r}, fromlist=['open_here']).open_here({told!r})"
+    values = {"gpus": [asdict(gpu) for gpu in fake.gpus], "index": index}
+    return f"__import__({__name__!r}, fromlist=['open_here']).open_here({values!r})"
 
 
-def open_here(told: dict[str, Any]) -> Device:
+def open_here(values: dict[str, Any]) -> Device:
     """Install a fake for the rest of this process and open a device of it: what the text of `elsewhere` calls."""
     if not _installed:
-        fake = FakeCuda([Gpu(**gpu) for gpu in told["gpus"]])
+        fake = FakeCuda([Gpu(**gpu) for gpu in values["gpus"]])
         _installed.append(fake)
         _here.enter_context(cuda.replaced_by(lambda: fake.module))
         _here.enter_context(kernel_objects())
         tell_at_exit(fake.misuses)
-    return functions.open_device(kind="cuda", uuid=told["gpus"][told["index"]]["uuid"].hex())
+    return functions.open_device(kind="cuda", uuid=values["gpus"][values["index"]]["uuid"].hex())

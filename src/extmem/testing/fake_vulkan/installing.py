@@ -49,16 +49,16 @@ def told_of(fake: FakeVulkan, *, index: int = 0) -> dict[str, Any]:
     return {"gpus": [to_plain(gpu) for gpu in fake.gpus], "manners": asdict(fake.manners), "index": index}
 
 
-def open_here(told: dict[str, Any]) -> Device:
+def open_here(values: dict[str, Any]) -> Device:
     """Install a fake for the rest of this process and open a device of it: what the text of `elsewhere` calls."""
-    install_here(told)
-    return functions.open_device(kind="vulkan", uuid=told["gpus"][told["index"]]["device_uuid"].hex())
+    install_here(values)
+    return functions.open_device(kind="vulkan", uuid=values["gpus"][values["index"]]["device_uuid"].hex())
 
 
-def install_here(told: dict[str, Any]) -> None:
+def install_here(values: dict[str, Any]) -> None:
     """Install a fake for the rest of this process."""
     if not _installed:
-        fake = FakeVulkan([from_plain(gpu) for gpu in told["gpus"]], Manners(**told["manners"]))
+        fake = FakeVulkan([from_plain(gpu) for gpu in values["gpus"]], Manners(**values["manners"]))
         _installed.append(fake)
         _here.enter_context(vulkan.loaded_by(lambda: fake.loader))
         _here.enter_context(own_objects())

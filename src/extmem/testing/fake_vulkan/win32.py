@@ -59,25 +59,25 @@ def created(
     tag = Tag(device.gpu.device_uuid, device.gpu.driver_uuid, size, kind, alone, types)
     if types & _OPAQUE and "VK_KHR_external_memory_win32" not in device.extensions:
         fake.misuse("memory is exported as a Win32 handle on a device without VK_KHR_external_memory_win32")
-    told = vk.find(info, vk.ExportMemoryWin32HandleInfoKHR)
-    if told is not None and not types & _NT:
+    win32_info = vk.find(info, vk.ExportMemoryWin32HandleInfoKHR)
+    if win32_info is not None and not types & _NT:
         fake.misuse("VkExportMemoryWin32HandleInfoKHR is chained, and OPAQUE_WIN32 is not among the export types")
     try:
         if types & _KMT:
             number, payload = _numbered(tag)
             return Source(payload, size, kmt=number)
         if types & _NT:
-            return _shared(fake, told, tag)
+            return _shared(fake, win32_info, tag)
         return Source(FilePayload.new(tag), size)
     except OSError:
         raise Refusal(_NO_MEMORY) from None
 
 
-def _shared(fake: FakeVulkan, told: vk.ExportMemoryWin32HandleInfoKHR | None, tag: Tag) -> Source:
-    share, security, path = Share(told is not None), 0, None
-    if told is not None:
-        share.name, share.access = told.name, int(told.access)
-        attributes = told.attributes
+def _shared(fake: FakeVulkan, win32_info: vk.ExportMemoryWin32HandleInfoKHR | None, tag: Tag) -> Source:
+    share, security, path = Share(win32_info is not None), 0, None
+    if win32_info is not None:
+        share.name, share.access = win32_info.name, int(win32_info.access)
+        attributes = win32_info.attributes
         if attributes is not None:
             share.attributes, share.inherit = True, attributes.inherit_handle
             security = attributes.security_descriptor if isinstance(attributes.security_descriptor, int) else 0
@@ -150,23 +150,23 @@ def imported(
 
     The handle stays the caller's.
     """
-    told = vk.find(info, vk.ImportMemoryWin32HandleInfoKHR)
-    if told is None or not told.handle_type:
+    win32_info = vk.find(info, vk.ImportMemoryWin32HandleInfoKHR)
+    if win32_info is None or not win32_info.handle_type:
         return None
     if "VK_KHR_external_memory_win32" not in device.extensions:
         fake.misuse("a Win32 handle is imported on a device without VK_KHR_external_memory_win32")
-    handle_type = int(told.handle_type)
-    value = told.handle if isinstance(told.handle, int) else 0
-    if (told.name is None) == (not value):
-        fake.misuse(f"handle {value:#x} and name {told.name!r} are given, and one of the two is needed")
-    if told.name is not None and handle_type in BY_NUMBER:
-        fake.misuse(f"the name {told.name!r} is given for {HandleType(handle_type)!r}")
-    found = _opened(handle_type, value, told.name)
+    handle_type = int(win32_info.handle_type)
+    value = win32_info.handle if isinstance(win32_info.handle, int) else 0
+    if (win32_info.name is None) == (not value):
+        fake.misuse(f"handle {value:#x} and name {win32_info.name!r} are given, and one of the two is needed")
+    if win32_info.name is not None and handle_type in BY_NUMBER:
+        fake.misuse(f"the name {win32_info.name!r} is given for {HandleType(handle_type)!r}")
+    found = _opened(handle_type, value, win32_info.name)
     tag = read_tag(found) if found else None
     if tag is None or not tag.types & handle_type:
         if found:
             calls.close_handle(found)
-        what = f"name {told.name!r}" if told.name is not None else f"{value:#x}"
+        what = f"name {win32_info.name!r}" if win32_info.name is not None else f"{value:#x}"
         fake.bad_imports.append((device.number, f"{what} does not lead to a {HandleType(handle_type)!r}"))
         raise Refusal(fake.manners.handle_errors)
     payload = FilePayload(found)

@@ -1,4 +1,4 @@
-"""How times become figures."""
+"""How measured times become figures."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_percentile_of_nothing_is_refused() -> None:
 
 
 def test_a_ratio_in_turns_compares_neighbours() -> None:
-    """A machine that is three times as slow in the second turn of three changes nothing; whole medians would differ."""
+    """A machine that is three times as slow in the second of three turns changes nothing; medians would differ."""
     first, second = [20, 21, 60, 63, 22, 20], [10, 10, 30, 31, 11, 10]
     assert ratio_in_turns(first, second, 2) == pytest.approx(2.02, abs=0.05)
     drifting = [10, 10, 10, 40, 40, 40]

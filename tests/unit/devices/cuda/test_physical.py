@@ -1,4 +1,4 @@
-"""Finding CUDA devices: what there is, what is chosen, and why there is none."""
+"""Finding CUDA devices: which exist, which is chosen, and why there is none."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import extmem
 from extmem.api import Device
 from extmem.devices import cuda, select
+from extmem.devices.cuda import handle_types
 from extmem.testing import fake_cuda, fake_vulkan
 
 TWO = [fake_cuda.Gpu(), fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")]
@@ -21,7 +22,7 @@ def test_a_gpu_is_listed_with_its_name_and_uuid(fake: fake_cuda.FakeCuda) -> Non
     assert (found.kind, found.identity.device_name) == ("cuda", "Fake Discrete GPU")
     assert found.identity.device_uuid == fake_vulkan.DISCRETE.device_uuid
     assert found.identity.driver_version == "13.0" and found.identity.luid == (
-        b"fakeluid" if cuda.WIN32_IS_NATIVE else None
+        b"fakeluid" if handle_types.WIN32_IS_NATIVE else None
     )
     assert "cuPrimaryCtxRetain" not in fake.calls, "looking takes nothing"
 
@@ -51,13 +52,13 @@ def test_whoever_wants_vulkan_or_the_host_does_not_start_cuda(fake: fake_cuda.Fa
     assert "cuInit" in fake.calls
 
 
-def test_without_cuda_bindings_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cuda_bindings_the_error_states_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     with cuda.replaced_by(None), pytest.raises(extmem.UnsupportedError, match=r"pip install 'extmem\[cuda\]'"):
         extmem.open_device(kind="cuda")
 
 
-def test_without_a_driver_library_the_error_says_so(fake: fake_cuda.FakeCuda) -> None:
+def test_without_a_driver_library_the_error_reports_it(fake: fake_cuda.FakeCuda) -> None:
     fake.missing = frozenset({"cuInit"})
     with pytest.raises(extmem.UnsupportedError, match="CUDA driver library is not here"):
         extmem.open_device(kind="cuda")
@@ -68,7 +69,7 @@ def test_without_a_driver_library_the_error_says_so(fake: fake_cuda.FakeCuda) ->
     ("result", "text"),
     [(34, "stub"), (100, "no GPU that CUDA can use"), (803, "restart")],
 )
-def test_a_driver_that_does_not_start_says_why(result: int, text: str, fake: fake_cuda.FakeCuda) -> None:
+def test_a_driver_that_does_not_start_reports_why(result: int, text: str, fake: fake_cuda.FakeCuda) -> None:
     fake.fail(1, result, command="cuInit")
     with pytest.raises(extmem.UnsupportedError, match=text):
         extmem.open_device(kind="cuda")
@@ -127,17 +128,17 @@ def test_a_forked_child_is_told_that_cuda_does_not_work_there(fake: fake_cuda.Fa
         here, there = os.pipe()
         child = os.fork()
         if not child:
-            told = []
+            messages = []
             asked = (lambda: extmem.open_device(kind="cuda"), lambda: device.allocate((4,)), memory.read)
             for attempt in (*asked, memory.device_array, memory.torch, memory.__dlpack__):
                 try:
                     attempt()
-                    told.append("nothing")
+                    messages.append("nothing")
                 except extmem.ExtmemError as error:
-                    told.append(f"{type(error).__name__}: {error}")
+                    messages.append(f"{type(error).__name__}: {error}")
                 except BaseException as error:  # noqa: BLE001  # the child must end by itself
-                    told.append(repr(error))
-            os.write(there, "\n".join(told).encode())
+                    messages.append(repr(error))
+            os.write(there, "\n".join(messages).encode())
             os._exit(0)
         os.close(there)
         os.waitpid(child, 0)

@@ -16,14 +16,14 @@ from extmem.testing import fake_cuda
 
 NOT_READY, DONE = (600,), (0,)
 LOOK_S = 20.0
-"""What a look at a stream takes, by the clock of these tests."""
+"""The time that one query of a stream takes, by the clock of these tests."""
 
 
 @pytest.fixture
 def stream(
     cuda: Device, fake: fake_cuda.FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Callable[[int], Any]], list[int]]]:
-    """Sets what cuStreamQuery answers, by how often it was asked; the list of streams that it was asked about."""
+    """Set the result of cuStreamQuery, by the number of the call. Return the list of queried streams."""
     now = [0.0]
 
     def clock() -> float:
@@ -45,7 +45,7 @@ def stream(
 
 
 def end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The work ends: the driver answers for itself again."""
+    """End the work: the driver's own results apply again."""
     monkeypatch.undo()
 
 
@@ -66,7 +66,7 @@ def run(device: Device, memory: extmem.DeviceMemory) -> None:
 def test_work_that_does_not_end_is_an_error_after_a_minute(
     verb: str, cuda: Device, stream: Any, fake: fake_cuda.FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it uses is held meanwhile, though it is closed, and given back once the work has ended."""
+    """What the work uses is kept meanwhile, though it is closed, and released once the work has ended."""
     memory = cuda.allocate(4096)
     asked = stream(lambda number: DONE if number == 1 else NOT_READY)
     with pytest.raises(extmem.DriverError, match="60 seconds.*held until") as error:
@@ -77,7 +77,7 @@ def test_work_that_does_not_end_is_an_error_after_a_minute(
     memory.close()
     assert fake.alive() == before, "the work uses it"
     with pytest.raises(extmem.DriverError, match="held until"), cuda.allocate(64) as another:
-        another.fill(1)  # a look, not another minute
+        another.fill(1)  # one query, not another minute
     end(monkeypatch)
     with cuda.allocate(4096) as another:
         another.fill(5)
@@ -90,10 +90,10 @@ def test_the_programs_own_work_may_take_as_long_as_it_takes(
 ) -> None:
     with cuda.allocate(4096) as memory:
         asked = stream(lambda number: NOT_READY if number < 50 else DONE)
-        memory.fill(3)  # kernels of the program, on the default stream, come first
+        memory.fill(3)  # the program's kernels on the default stream run first
         assert len(asked) > 50
         asked = stream(lambda number: NOT_READY if number < 50 else DONE)
-        cuda.backend.wait(7)  # type: ignore[attr-defined]  # a stream of the program's, which it names
+        cuda.backend.wait(7)  # type: ignore[attr-defined]  # a stream of the program, which it names
         assert set(asked) == {7} and len(asked) == 50
         end(monkeypatch)
         assert set(memory.read_bytes()) == {3}
@@ -114,7 +114,7 @@ def test_a_signal_handlers_exception_ends_the_wait(
         stream(interrupted)
         with pytest.raises(KeyboardInterrupt):
             memory.fill(3)
-        assert cuda.backend.transfers.submissions.unfinished == (at > 1)  # type: ignore[attr-defined]  # given, or not yet
+        assert cuda.backend.transfers.submissions.unfinished == (at > 1)  # type: ignore[attr-defined]  # stated, or not yet
         end(monkeypatch)
         assert set(memory.read_bytes()) == ({3} if at > 1 else {0})
         assert not cuda.backend.transfers.submissions.unfinished  # type: ignore[attr-defined]

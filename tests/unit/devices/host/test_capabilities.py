@@ -1,4 +1,4 @@
-"""What the host device answers about external handle types."""
+"""What the host device reports about external handle types."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_info_of_buffers_dedicated_only_means_requires_dedicated(backend: HostBa
         assert answer.s_type == vk.StructureType.EXTERNAL_BUFFER_PROPERTIES
         assert answer.p_next is None
         plain = vk.PhysicalDeviceExternalBufferInfo(flags, usage, kind)
-        assert backend.external_buffer_properties(plain) == answer  # usage through the newer struct changes nothing
+        assert backend.external_buffer_properties(plain) == answer  # the usage in the newer struct changes nothing
         features = answer.external_memory_properties.external_memory_features
         create = vk.BufferCreateInfo(flags, 1024, usage, p_next=vk.ExternalMemoryBufferCreateInfo(kind))
         if not features & Feature.EXPORTABLE:

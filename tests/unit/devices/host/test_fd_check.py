@@ -1,4 +1,4 @@
-"""What a stranger's fd is told: the host device imports sealed memory files alone."""
+"""The errors for fds of other programs: the host device imports sealed memory files alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def backend() -> HostBackend:
 
 @contextlib.contextmanager
 def open_memfd(size: int = 2 * PAGE, seals: int = memfd.SEALS) -> Iterator[int]:
-    fd = os.memfd_create("stranger", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = os.memfd_create("foreign", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size)
         if seals:
@@ -61,7 +61,7 @@ def test_a_strange_but_sealed_memory_file_is_all_payload(backend: HostBackend) -
 
 
 @contextlib.contextmanager
-def strangers() -> Iterator[dict[str, int]]:
+def foreign_fds() -> Iterator[dict[str, int]]:
     with contextlib.ExitStack() as stack:
         ours, theirs = socket.socketpair()
         stack.enter_context(ours)
@@ -91,8 +91,8 @@ def strangers() -> Iterator[dict[str, int]]:
         yield fds
 
 
-def test_a_stranger_is_told_what_it_is_and_stays_open(backend: HostBackend) -> None:
-    with strangers() as fds:
+def test_an_fd_that_is_not_a_payload_is_refused_with_what_it_is_and_stays_open(backend: HostBackend) -> None:
+    with foreign_fds() as fds:
         for words, fd in fds.items():
             facts = backend.examine_fd(fd, FD)
             assert facts.valid == words.startswith("holds"), words
@@ -104,7 +104,7 @@ def test_a_stranger_is_told_what_it_is_and_stays_open(backend: HostBackend) -> N
 
 
 @pytest.mark.parametrize("fd", [-1, -100, 1 << 20, 1 << 40])
-def test_a_number_that_is_no_fd_is_told_so(backend: HostBackend, fd: int) -> None:
+def test_a_number_that_is_no_fd_is_reported(backend: HostBackend, fd: int) -> None:
     facts = backend.examine_fd(fd, FD)
     assert (facts.file_type, facts.valid) == ("closed", False)
     with pytest.raises(DriverError, match="not open"):
@@ -123,7 +123,7 @@ def test_an_fd_is_no_payload_of_another_type(backend: HostBackend) -> None:
     allocation.close()
 
 
-def test_a_payload_without_a_description_says_so(backend: HostBackend) -> None:
+def test_a_payload_without_a_description_reports_it(backend: HostBackend) -> None:
     allocation = backend.allocate(PAGE, 0, b"")
     facts = backend.examine_fd(allocation.fd, FD)
     assert (facts.valid, facts.capacity, facts.descriptor) == (True, PAGE, b"")
@@ -139,7 +139,7 @@ def test_a_damaged_self_description_is_named_and_the_payload_still_imports(backe
     allocation.close()
 
 
-# Files whose pages their maker can take back, and files that nobody may write to.
+# Files whose pages their maker can remove, and files that cannot be written to.
 
 
 def open_huge(size: int) -> int:
@@ -153,7 +153,7 @@ def open_huge(size: int) -> int:
 
 
 def test_a_file_of_huge_pages_is_refused(device: Device) -> None:
-    """However it is sealed: its maker can punch a hole, and the next page for it may be none."""
+    """However it is sealed, its maker can punch a hole, and there may be no page left to fill it."""
     fd = open_huge(64 << 20)
     try:
         huge = os.fstatvfs(fd).f_bsize
@@ -170,7 +170,7 @@ def test_a_file_of_huge_pages_is_refused(device: Device) -> None:
 
 
 def test_what_its_maker_takes_back_of_a_payload_reads_as_zeros(backend: HostBackend) -> None:
-    """Why files of ordinary pages are taken."""
+    """The reason why files of ordinary pages are accepted."""
     with open_memfd(3 * PAGE) as fd:
         allocation = import_fd(backend, fd, 3 * PAGE, 0)
         data = memoryview(bytearray(PAGE))
@@ -195,7 +195,7 @@ def test_a_file_sealed_against_writing_is_read_only(device: Device, seal: int) -
             for change in (lambda: memory.write(b"x"), lambda: memory.fill(1)):
                 with pytest.raises(AccessDeniedError):
                     change()
-            # The same for who gets it from here.
+            # The same for a process that gets it from this one.
             with pickle.loads(pickle.dumps(memory)) as passed:
                 assert passed.read_only and bytes(passed.map()[:6]) == b"sealed"
 
@@ -225,7 +225,7 @@ def test_before_linux_6_7_a_sealed_file_is_mapped_through_an_fd_for_reading(monk
     def refusing(address: int, size: int, rights: int, flags: int, fd: int, offset: int) -> Any:
         if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             return real(address, size, rights, flags, fd, offset)
-        return real(address, size, rights, flags, -1, offset)  # any failure will do
+        return real(address, size, rights, flags, -1, offset)  # the error does not matter
 
     monkeypatch.setattr(mapping, "_mmap", refusing)
     monkeypatch.setattr(mapping, "ffi", type("Failing", (), {"errno": errno.EPERM}))

@@ -1,4 +1,4 @@
-"""Images of the host device: what can be made and where the texels lie."""
+"""Images of the host device: which can be created, and where the texels are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Too much is asked of the host device, or too little is left: clear errors, and nothing stays behind."""
+"""Requests that are too large for the host device, or for what is left: clear errors, and nothing stays behind."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_full_descriptor_table_is_a_clear_error(backend: HostBackend) -> None:
             with pytest.raises(OutOfMemoryError, match="64 descriptors open.*ulimit -n") as caught:
                 action()
             assert caught.value.result == vk.Result.ERROR_TOO_MANY_OBJECTS
-        assert allocation.map().size == PAGE  # needs no descriptor
+        assert allocation.map().size == PAGE  # it needs no fd
     for fd in held:
         os.close(fd)
     backend.allocate(PAGE, 0, b"").close()

@@ -1,4 +1,4 @@
-"""Which addresses of this process may be imported: mapped, readable, writable, and within the file, if it is one."""
+"""Which addresses of this process may be imported: mapped, readable, writable, and within the file if it is one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOST = vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION
 
 @contextlib.contextmanager
 def file_of(where: str, pages: int) -> Iterator[int]:
-    """The fd of a new file of so many pages."""
+    """Return the fd of a new file of so many pages."""
     if where == "memory file":
         fd = os.memfd_create("ranges")
     else:
@@ -52,7 +52,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
 
 @contextlib.contextmanager
 def no_descriptors() -> Iterator[None]:
-    """Within the block none can be opened: the limit is 64, and 64 are open."""
+    """Within the block no fd can be opened: the limit is 64, and 64 are open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
@@ -69,7 +69,7 @@ def no_descriptors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def mapped(fd: int, pages: int) -> Iterator[int]:
-    """The address of a mapping that may reach past the end of its file, which Python's own class refuses to make."""
+    """Return the address of a mapping that may reach past its file's end, which Python's own class refuses to make."""
     before = os.fstat(fd).st_size
     os.ftruncate(fd, pages * PAGE)
     with mmap.mmap(fd, pages * PAGE) as area:
@@ -144,7 +144,7 @@ def test_without_a_descriptor_the_lack_is_named(device: Device) -> None:
         info = vk.MemoryAllocateInfo(PAGE, kind, vk.ImportMemoryHostPointerInfoEXT(HOST, address))
         device.allocate_memory(info).close()
         asked = [lambda: device.allocate_memory(info)]
-        if device.kind == "host":  # which looks for itself
+        if device.kind == "host":  # which checks for itself
             asked.append(lambda: device.get_memory_host_pointer_properties(HOST, address))  # type: ignore[arg-type,return-value]
         with no_descriptors():
             for ask in asked:
@@ -156,7 +156,7 @@ def test_without_a_descriptor_the_lack_is_named(device: Device) -> None:
 
 
 def test_without_a_descriptor_to_load_the_code_with_the_lack_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What looks is loaded at its first use."""
+    """The check is loaded at its first use."""
     with mmap.mmap(-1, PAGE) as area:
         held = ctypes.c_char.from_buffer(area)
         address = ctypes.addressof(held)
@@ -170,7 +170,7 @@ def test_without_a_descriptor_to_load_the_code_with_the_lack_is_named(monkeypatc
         del held
 
 
-def test_where_the_kernel_shows_no_memory_the_mapping_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_kernel_shows_no_memory_the_mapping_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = os.open
 
     def hidden(path: str, *arguments: int, **more: int) -> int:

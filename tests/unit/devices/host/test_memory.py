@@ -1,4 +1,4 @@
-"""Payloads of the host device: sealed memory files, their mappings, and what a stranger's fd may be."""
+"""Payloads of the host device: sealed memory files, their mappings, and fds of other programs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_allocations_close_once_and_mappings_outlive_them(backend: HostBackend) 
     assert not backend.host_range_mapped(address, 1), "it ends with the last who holds it"
 
 
-def test_what_is_lost_is_given_back(backend: HostBackend) -> None:
+def test_what_is_lost_is_released(backend: HostBackend) -> None:
     before = open_fds()
     allocation = backend.allocate(PAGE, 0, b"")
     address = allocation.map().address
@@ -145,7 +145,7 @@ def test_the_self_description_is_outside_the_mapping(backend: HostBackend) -> No
 def test_a_read_only_descriptor_cannot_be_mapped_for_writing(backend: HostBackend) -> None:
     allocation = backend.allocate(PAGE, 0, b"")
     fd = backend.export_fd(allocation, read_only=True).take()
-    # The kernel itself, with nothing of ours between.
+    # The kernel itself, without extmem.
     with pytest.raises(PermissionError):
         mmap.mmap(fd, PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -161,7 +161,7 @@ def test_a_read_only_descriptor_cannot_be_mapped_for_writing(backend: HostBacken
     ctypes.memmove(writer.address, b"seen", 4)
     assert bytes_at(reader.address, 4) == b"seen"
     again = backend.export_fd(imported).take()
-    assert not backend.examine_fd(again, FD).writable, "what came read-only goes on read-only"
+    assert not backend.examine_fd(again, FD).writable, "what was received read-only is exported read-only"
     os.close(again)
     for thing in (imported, allocation):
         thing.close()
@@ -181,7 +181,7 @@ def test_a_read_only_descriptor_cannot_be_reopened_for_writing_by_another_user(b
     code = (
         "import ctypes, os\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        # A process that changed its user may not look into its own /proc/self/fd until it is dumpable again.
+        # A process that has changed its user cannot read its own /proc/self/fd until it is dumpable again.
         "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"
         f"os.close(os.open('/proc/self/fd/{fd}', os.O_RDONLY)); print('read')\n"
         f"try: os.open('/proc/self/fd/{fd}', os.O_RDWR); print('written')\n"
@@ -216,7 +216,7 @@ def test_an_import_borrows_the_fd_whether_it_succeeds_or_not(backend: HostBacken
     allocation = backend.allocate(PAGE, 0, b"")
     fd = backend.export_fd(allocation).take()
     with pytest.raises(DriverError, match=f"allocationSize is {PAGE + 1}.*holds {PAGE} bytes") as caught:
-        import_fd(backend, fd, PAGE + 1, 0)  # the page with the frame is not payload
+        import_fd(backend, fd, PAGE + 1, 0)  # the page with the frame is not part of the payload
     assert caught.value.result == vk.Result.ERROR_INVALID_EXTERNAL_HANDLE
     os.fstat(fd)
     imported = import_fd(backend, fd, PAGE, 0)
@@ -329,4 +329,4 @@ def test_binding_past_the_end_is_refused(backend: HostBackend) -> None:
     allocation.close()
 
 
-# Running out.
+# Shortage of memory.

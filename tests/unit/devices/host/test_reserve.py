@@ -1,4 +1,4 @@
-"""How much memory is left, read from trees that look like /proc and /sys, and from the real ones."""
+"""How much memory is left, read from trees like /proc and /sys, and from the real ones."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ NONE = 9223372036854771712
 
 
 def old_group(root: Path, name: str, limit: int, used: int, below: str = "sys/fs/cgroup/memory", **more: int) -> None:
-    """more: `memsw`, `memsw_used`, and what memory.stat says."""
+    """more: `memsw`, `memsw_used`, and the contents of memory.stat."""
     write(root, f"{below}/{name}/memory.limit_in_bytes", f"{limit}\n")
     write(root, f"{below}/{name}/memory.usage_in_bytes", f"{used}\n")
     if "memsw" in more:
@@ -166,7 +166,7 @@ def test_a_real_limit_is_an_error_and_not_the_end_of_the_process(own_runtime: Ru
         error = peer.fails(f"device.allocate({limit + (64 << 20)})")
         assert error.is_a("OutOfMemoryError") and "extmem-test" in error.message, error.message
         assert peer("with device.allocate(32 << 20) as memory: size = memory.size\nsize") == 32 << 20
-        # Of several, together too much, the last is refused.
+        # Several allocations that are too much together: the last is refused.
         error = peer.fails("kept = []\nwhile True: kept.append(device.allocate(32 << 20))")
         assert error.is_a("OutOfMemoryError") and peer("len(kept)") >= 2
         peer("while kept: kept.pop().close()")
@@ -174,7 +174,7 @@ def test_a_real_limit_is_an_error_and_not_the_end_of_the_process(own_runtime: Ru
 
 @contextlib.contextmanager
 def limited(limit: int) -> Iterator[Path]:
-    """A control group of this machine with a limit of memory; where processes are put into it."""
+    """A control group of this machine with a limit of memory; the path by which processes join it."""
     own, mount = next(
         (
             (line.split(":", 2)[2], Path("/sys/fs/cgroup/memory"))

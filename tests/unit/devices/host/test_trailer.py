@@ -9,7 +9,7 @@ from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
 
 @pytest.mark.parametrize("descriptor", [b"", b"x", b"y" * DESCRIPTOR_LIMIT])
-def test_a_frame_gives_back_what_was_packed(descriptor: bytes) -> None:
+def test_a_frame_returns_what_was_packed(descriptor: bytes) -> None:
     frame = trailer.pack(descriptor)
     assert len(frame) <= trailer.TRAILER_SIZE
     assert trailer.unpack(frame) == (descriptor, "")
@@ -31,7 +31,7 @@ def test_one_byte_too_many_is_refused() -> None:
         (trailer.pack(b"abc")[:-1] + b"d", "checksum"),
     ],
 )
-def test_a_damaged_frame_says_why(frame: bytes, problem: str) -> None:
+def test_a_damaged_frame_reports_why(frame: bytes, problem: str) -> None:
     descriptor, why = trailer.unpack(frame)
     assert descriptor == b""
     assert problem in why

@@ -1,4 +1,4 @@
-"""A driver to look at, and nothing left behind by any test."""
+"""The driver for these tests, and a leak check around each."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from extmem.devices.vulkan.backend import VulkanBackend
 from tests import vulkan_bed
 
 REAL = {"test_instance.py", "test_physical.py", "test_transfers.py", "test_a_buffer_larger_than_any_memory_is_an_error"}
-"""What every driver can do, or a fake cannot: these tests run on the one that is here, though it may share nothing."""
+"""Tests of what every driver can do, or a fake cannot: they run on the installed driver, even if it shares nothing."""
 
 
 @pytest.fixture(scope="session")
 def nothing_is_shared() -> bool:
-    """Whether the driver here shares nothing, so that a scripted one stands in."""
+    """Whether the installed driver shares nothing, so that a scripted one replaces it."""
     return vulkan_bed.stands_in()
 
 
 @pytest.fixture(autouse=True)
 def a_driver_that_shares(nothing_is_shared: bool, request: pytest.FixtureRequest) -> Iterator[None]:
-    """The driver that is here, or the fake."""
+    """The installed driver, or the fake."""
     if not nothing_is_shared or REAL & {request.path.name, request.node.name}:
         yield
         return
@@ -32,7 +32,7 @@ def a_driver_that_shares(nothing_is_shared: bool, request: pytest.FixtureRequest
 
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Requested first, so it looks last. Tests without a device have nothing to leave, and are left alone."""
+    """Check for leaks. It is requested first, so its end runs last. Tests without a device need no check."""
     if not {"backend", "vulkan_device"} & set(request.fixturenames):
         yield
         return
@@ -44,7 +44,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def backend(vulkan_device: Any) -> VulkanBackend:
-    """The driver behind a device that is closed at the end."""
+    """The backend of a device that is closed at the end."""
     found = vulkan_device.backend
     assert isinstance(found, VulkanBackend)
     return found

@@ -1,4 +1,4 @@
-"""Forged payloads: memory files that look like a driver's. For the drivers of Linux."""
+"""Forged payloads: memory files that resemble a driver's. For the drivers of Linux."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def memory_file(name: str, size: int, content: bytes = b"") -> int:
 def of_our_kind(
     backend: VulkanBackend, size: int, change: Callable[[int], object] | None = None, *, sealed: bool = True
 ) -> tuple[int, int]:
-    """A payload's fd, and a forgery: another memory file with the payload's name, content and seals.
+    """Return a payload's fd, and that of a forgery: another memory file with the payload's name, content and seals.
 
-    change: called with the forgery's fd before it is sealed; None for one that begins with random bytes. The forgery
-    is -1 where payloads are no memory files: nobody can forge those.
+    change: called with the forgery's fd before it is sealed; None for one that begins with random bytes. The forgery is
+        -1 where payloads are not memory files, which cannot be forged.
     """
     memory = allocate(backend, size)
     fd = backend.export_fd(memory).take()
@@ -49,7 +49,7 @@ def of_our_kind(
 
 
 def takes_any_content(backend: VulkanBackend) -> bool:
-    """Whether a payload is nothing but its bytes, as SwiftShader's; Mesa's begins with what it looks at again."""
+    """Return whether a payload has no bytes of the driver, as in SwiftShader; Mesa's begins with some that it reads."""
     fd, forged = of_our_kind(backend, SIZE)
     if forged < 0:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""What can be exported and imported: the driver's own answers, with the object manager's types beside OPAQUE_FD."""
+"""What can be exported and imported: the driver's own answers, and the object manager's types besides OPAQUE_FD."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from extmem import vk
 from extmem.api import Device
 from extmem.devices.vulkan.backend import VulkanBackend
+from extmem.devices.vulkan.capabilities import Answers
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import RuleViolation, UnsupportedError
 from tests.systems import on_linux
@@ -42,7 +43,7 @@ def image_query(kind: int = 0, **changes: object) -> vk.PhysicalDeviceImageForma
         "usage": IMAGE_USAGE,
         "p_next": chain,
     }
-    return vk.PhysicalDeviceImageFormatInfo2(**{**values, **changes})  # type: ignore[arg-type]  # one of its fields each
+    return vk.PhysicalDeviceImageFormatInfo2(**{**values, **changes})  # type: ignore[arg-type]  # field names
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
@@ -56,7 +57,7 @@ def test_the_opaque_types_are_as_the_drivers_fd_is(backend: VulkanBackend, kind:
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_nt_handles_and_kmt_numbers_leave_each_other_out(backend: VulkanBackend) -> None:
-    """Objects behind one payload are of one sort; what serves both is the fd."""
+    """All objects of one payload are of one type; the fd serves both."""
     for kind, other in ((W32, KMT), (KMT, W32)):
         answer = buffers(backend, kind)
         assert answer.compatible_handle_types & FD
@@ -95,7 +96,7 @@ def test_dma_buf_is_as_the_device_has_it(backend: VulkanBackend) -> None:
 
 
 def test_a_device_without_the_extension_shares_nothing(backend: VulkanBackend) -> None:
-    poor = PhysicalDevice(backend.device.physical.instance, backend.device.physical.handle, frozenset())
+    poor = Answers(PhysicalDevice(backend.device.physical.instance, backend.device.physical.handle, frozenset()))
     for kind in (FD, W32, KMT, DMA_BUF, HOST):
         assert buffers(poor, kind).external_memory_features == 0
         with pytest.raises(UnsupportedError):

@@ -17,7 +17,7 @@ IGNORED = int(vk.QUEUE_FAMILY_IGNORED)
 
 
 class Noting:
-    """Functions of a driver that note what they are called with."""
+    """Functions of a driver that record their arguments."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -77,7 +77,7 @@ def test_a_barrier_stands_between_two_transfers(recorder: VulkanRecorder, noting
 def test_a_programs_barrier_is_in_order_with_transfers(
     recorder: VulkanRecorder, noting: Noting, stages: tuple[vk.PipelineStageFlagBits, vk.PipelineStageFlagBits]
 ) -> None:
-    """It names no transfer, and changes a layout: before it and after it are transfers nevertheless."""
+    """It contains no transfer, and changes a layout: before it and after it are transfers nevertheless."""
     host = int(ACCESS.HOST_READ)
     whole = vk.ImageSubresourceRange(vk.ImageAspectFlagBits.COLOR, 0, 1, 0, 1)
     mine = vk.ImageMemoryBarrier(ACCESS(host), ACCESS(0), LAYOUT.UNDEFINED, LAYOUT.GENERAL, IGNORED, IGNORED, 7, whole)

@@ -1,4 +1,4 @@
-"""Without a file descriptor left, whatever a driver returns is told as that lack; with some it is what it was."""
+"""Without a free fd, whatever a driver returns is reported as that shortage; with one, it is reported as it is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOO_MANY = Result.ERROR_TOO_MANY_OBJECTS
 
 @contextlib.contextmanager
 def descriptors_left(count: int) -> Iterator[None]:
-    """Within the block the process can open no more than so many."""
+    """Within the block the process can open only so many more fds."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 8, hard))

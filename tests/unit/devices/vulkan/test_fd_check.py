@@ -1,4 +1,4 @@
-"""No unproven fd reaches a device in use: what each wrong one is told, and that the device is as before."""
+"""No unchecked fd reaches a device in use: the error for each wrong one, and that the device is as before."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ RULE = "VUID-VkImportMemoryFdInfoKHR-handleType-00670"
 
 
 @contextlib.contextmanager
-def strangers() -> Iterator[dict[str, int]]:
-    """Fds that are no payload of any Vulkan driver, by what they are."""
+def foreign_fds() -> Iterator[dict[str, int]]:
+    """Fds that are not payloads of any Vulkan driver, by what they are."""
     with contextlib.ExitStack() as stack:
         ours, theirs = socket.socketpair()
         stack.enter_context(ours)
@@ -98,15 +98,15 @@ def test_an_fd_that_was_closed(backend: VulkanBackend) -> None:
     assert still_works(backend)
 
 
-def test_strangers_are_told_what_they_are_and_stay_open(backend: VulkanBackend) -> None:
-    with strangers() as fds:
+def test_fds_that_are_not_payloads_are_refused_with_what_they_are_and_stay_open(backend: VulkanBackend) -> None:
+    with foreign_fds() as fds:
         for what, fd in fds.items():
             if what == "epoll":
                 continue
             facts = backend.examine_fd(fd, FD)
             assert not facts.valid, what
-            said = str(refused(backend, fd))
-            assert f"fd {fd} is {file_kind(fd)}" in said and "vkGetMemoryFdKHR" in said, what
+            message = str(refused(backend, fd))
+            assert f"fd {fd} is {file_kind(fd)}" in message and "vkGetMemoryFdKHR" in message, what
             os.fstat(fd)
     assert still_works(backend)
 
@@ -116,14 +116,14 @@ def test_strangers_are_told_what_they_are_and_stay_open(backend: VulkanBackend) 
     [("null", "device"), ("directory", "directory"), ("reading end", "pipe"), ("socket", "socket"), ("file", "file")],
 )
 def test_the_kind_of_file_is_known(backend: VulkanBackend, what: str, kind: str) -> None:
-    with strangers() as fds:
+    with foreign_fds() as fds:
         assert backend.examine_fd(fds[what], FD).file_type == kind
 
 
-def test_through_the_device_it_is_the_rule_that_says_so(vulkan_device: Device) -> None:
+def test_through_the_device_it_is_the_rule_that_reports_it(vulkan_device: Device) -> None:
     backend = vulkan_device.backend
     assert isinstance(backend, VulkanBackend)
-    with strangers() as fds:
+    with foreign_fds() as fds:
         for fd in (-1, fds["null"], fds["socket"], fds["directory"], fds["file"], fds["another memory file"]):
             with pytest.raises(RuleViolation) as error:
                 vulkan_device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, vk.ImportMemoryFdInfoKHR(FD, fd)))
@@ -136,16 +136,16 @@ def test_a_payload_of_the_host_device_is_none_of_ours(backend: VulkanBackend) ->
     with extmem.open_device(kind="host") as host, host.allocate(SIZE) as memory:
         with memory.export_handle(FD) as handle:
             refused(backend, int(handle), words=r"is /memfd:extmem.*, and what .* exports as")
-            with extmem.open(handle, device=host) as opened:  # it is fine where it is from
+            with extmem.open(handle, device=host) as opened:  # it is valid on its own device
                 assert opened.size == SIZE
     assert still_works(backend)
 
 
 def test_the_right_name_with_rubbish_in_it_is_tried_elsewhere_and_refused(backend: VulkanBackend) -> None:
-    """Likeness is not enough. Where payloads are no memory files, nobody can make such a forgery."""
+    """A likeness is not enough. Where payloads are not memory files, such a forgery cannot be made."""
     fd, forged = of_our_kind(backend, SIZE)
     if forged >= 0:
-        assert backend.examine_fd(forged, FD).valid, "it looks like one"
+        assert backend.examine_fd(forged, FD).valid, "it resembles a payload"
         if takes_any_content(backend):
             import_fd(backend, forged, SIZE, 0).close()  # then it is memory like any other
         else:
@@ -169,7 +169,7 @@ def test_a_forgery_that_is_too_small(backend: VulkanBackend, size: int) -> None:
 
 
 def ways_in(backend: VulkanBackend, fd: int, size: int) -> list[Callable[[], object]]:
-    """Every way on which an fd, described or not, comes to the driver."""
+    """Return every way by which an fd, described or not, comes to the driver."""
 
     def as_payload() -> None:
         owned = OwnedFd(os.dup(fd))
@@ -200,7 +200,7 @@ def all_import(backend: VulkanBackend, fd: int, size: int = SIZE) -> None:
 
 
 def changed(*bytes_at: tuple[int, int]) -> Callable[[int], object]:
-    """What writes eight bytes, a number, at each place of a forgery."""
+    """Return a function that writes eight bytes, a number, at each of these places of a forgery."""
     return lambda forged: [os.pwrite(forged, number.to_bytes(8, "little"), at) for at, number in bytes_at]
 
 
@@ -219,7 +219,7 @@ def forgery(backend: VulkanBackend, *, sealed: bool = True) -> Iterator[tuple[in
 
 
 def test_a_file_without_the_drivers_seals_is_refused_on_every_way(backend: VulkanBackend) -> None:
-    """It could be cut off under whoever mapped it. With the seals the same file is as good as the driver's own."""
+    """It could be truncated while it is mapped. With the seals the same file is as good as the driver's own."""
     for sealed in (False, True):
         fd, forged = of_our_kind(backend, SIZE, changed(), sealed=sealed)
         if forged >= 0:
@@ -249,22 +249,18 @@ def test_more_seals_than_the_drivers_are_fine(backend: VulkanBackend) -> None:
 
 
 def test_a_file_on_another_file_system_is_refused(backend: VulkanBackend) -> None:
-    """One of /dev/shm is of the same kernel code as a memory file, and has a name of its own."""
-    fd, forged = of_our_kind(backend, SIZE, changed())
-    if forged >= 0:
-        os.close(forged)
-        with tempfile.TemporaryFile(dir="/dev/shm") as file:
-            file.truncate(os.fstat(fd).st_size)
-            assert file_kind(file.fileno()).difference(file_kind(fd)) == "on another file system"
-            all_refuse(backend, file.fileno())
-    os.close(fd)
+    """A file of /dev/shm is of the same kernel code as a memory file, and has a name of its own."""
+    with forgery(backend) as (fd, _), tempfile.TemporaryFile(dir="/dev/shm") as file:
+        file.truncate(os.fstat(fd).st_size)
+        assert file_kind(file.fileno()).difference(file_kind(fd)) == "on another file system"
+        all_refuse(backend, file.fileno())
 
 
 @pytest.mark.parametrize("number", [0, 16, 4097, 1 << 20, 1 << 40, (1 << 64) - 1])
 def test_bytes_beside_the_payload_that_are_not_the_drivers_are_refused_on_every_way(
     backend: VulkanBackend, number: int
 ) -> None:
-    """A driver that writes into its files believes what it reads there, and ends the process or reads elsewhere."""
+    """A driver that writes into its files trusts what it reads there, and crashes or reads elsewhere."""
     form = backend.imports.fds.form(int(FD), 0)
     for at in range(0, min(40, form.start) if form is not None else 0, 8):
         fd, forged = of_our_kind(backend, SIZE, changed((at, number)))
@@ -350,7 +346,7 @@ def test_a_good_raw_fd_is_proved_and_imported(backend: VulkanBackend) -> None:
     memory.close()
 
 
-def test_proof_is_made_once_for_strangers_and_never_for_our_own(
+def test_a_foreign_fd_is_tried_once_and_the_librarys_own_never(
     backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[LogicalDevice] = []
@@ -367,7 +363,7 @@ def test_proof_is_made_once_for_strangers_and_never_for_our_own(
     assert made == []
     import_fd(backend, fd, memory.size, memory.memory_type_index).close()
     os.close(fd)
-    assert len(made) == 1 and not made[0].owner.owes, "the device that it was tried on is gone"
+    assert len(made) == 1 and not made[0].owner.owes, "the device that it was tried on is closed"
     memory.close()
 
 
@@ -414,7 +410,7 @@ def test_dma_buf_where_it_is_absent_is_refused_with_the_reason(backend: VulkanBa
         with pytest.raises(DriverError):
             import_fd(backend, fd, memory.size, 0, handle_type=int(DMA_BUF))
     with pytest.raises(UnsupportedError):
-        backend.fd_memory_type_bits(int(FD), fd)  # never for an opaque type
+        backend.fd_memory_type_bits(int(FD), fd)  # never supported for an opaque type
     import_fd(backend, fd, memory.size, memory.memory_type_index).close()
     os.close(fd)
     memory.close()
@@ -426,9 +422,9 @@ def test_dma_buf_where_it_is_absent_is_refused_with_the_reason(backend: VulkanBa
 def test_the_driver_is_never_asked_to_export_what_it_does_not(
     backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch, kind: vk.ExternalMemoryHandleTypeFlagBits, trusted: bool
 ) -> None:
-    """To know what its fds look like, one is exported: of a type that the driver lacks that may crash it.
+    """One is exported, to learn what its fds are like: with a type that the driver lacks, that may crash it.
 
-    A dma-buf is known by the kernel: of that type none is exported, also where the driver has it.
+    A dma-buf is recognized by the kernel: of that type none is exported, also where the driver has it.
     """
     asked: list[int] = []
     get_fd = backend.memories.get_fd

@@ -16,7 +16,7 @@ D3D = HandleType.D3D12_RESOURCE
 
 @pytest.mark.linux_only("drivers of Windows know its handles themselves")
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("stated", "translation"),
     [
         (0, 0),
         (FD, FD),
@@ -29,8 +29,8 @@ D3D = HandleType.D3D12_RESOURCE
         (D3D, D3D),
     ],
 )
-def test_a_driver_of_linux_is_told_of_fds(said: int, told: int) -> None:
-    assert to_driver(int(said)) == int(told)
+def test_a_driver_of_linux_gets_types_of_fds(stated: int, translation: int) -> None:
+    assert to_driver(int(stated)) == int(translation)
 
 
 @pytest.mark.linux_only("drivers of Windows know its handles themselves")
@@ -42,7 +42,7 @@ def test_where_there_are_fds_there_are_the_object_managers_types(answered: int, 
     assert from_driver(int(answered)) == int(possible)
 
 
-def test_a_driver_of_windows_is_told_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_of_windows_gets_the_stated_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handle_types, "WIN32_IS_NATIVE", True)
     info = vk.BufferCreateInfo(size=1, p_next=vk.ExternalMemoryBufferCreateInfo(W32))
     for kinds in (W32, KMT, FD, W32 | D3D):
@@ -67,17 +67,17 @@ def test_chains_are_copied_and_never_changed(
     info = first()
     info.p_next = chained
     before = copy.deepcopy(info)
-    told = translated(info)
-    assert getattr(vk.find(told, link), field) == FD
-    assert told is not info and vk.find(told, link) is not chained
+    translation = translated(info)
+    assert getattr(vk.find(translation, link), field) == FD
+    assert translation is not info and vk.find(translation, link) is not chained
     assert info == before and info.p_next is chained
 
 
 def test_what_follows_in_a_chain_is_kept() -> None:
     last = vk.MemoryDedicatedAllocateInfo()
     info = vk.BufferCreateInfo(size=1, p_next=vk.ExternalMemoryBufferCreateInfo(KMT, last))
-    told = translated(info)
-    assert [type(part) for part in vk.chain(told)] == [
+    translation = translated(info)
+    assert [type(part) for part in vk.chain(translation)] == [
         vk.ExternalMemoryBufferCreateInfo,
         vk.MemoryDedicatedAllocateInfo,
     ]

@@ -77,7 +77,7 @@ def test_its_fd_is_borrowed_and_made_when_first_asked_for(backend: VulkanBackend
     before = len(os.listdir("/proc/self/fd"))
     fd = memory.fd
     assert fd is not None and memory.fd == fd and len(os.listdir("/proc/self/fd")) == before + 1
-    assert plain.fd is None, "nobody asked for it to be exported"
+    assert plain.fd is None, "it was not allocated for export"
     memory.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
@@ -134,7 +134,7 @@ def test_host_memory_comes_in_where_it_is(backend: VulkanBackend) -> None:
     bits = backend.host_pointer_memory_type_bits(int(HOST), address)
     index = (bits & -bits).bit_length() - 1
     memory = backend.import_host_pointer(address, alignment * 2, index)
-    assert memory.map().address == address and memory.fd is None, "no file is behind it, for all the driver says"
+    assert memory.map().address == address and memory.fd is None, "the driver reports no file for it"
     backend.write(memory, 8, memoryview(b"in place"))
     assert area[8:16] == b"in place"
     memory.close()
@@ -158,7 +158,7 @@ def test_a_dedicated_allocation_is_bound_to_what_it_is_for(backend: VulkanBacken
     buffer.private = True
     backend.write(memory, 0, memoryview(b"more"))
     assert buffer.bound, "bytes are moved through the buffer itself"
-    backend.bind(memory, 0, buffer)  # what is bound there already
+    backend.bind(memory, 0, buffer)  # what is bound to it already
     assert read(backend, memory, 0, 4) == b"more"
     memory.close()
     backend.destroy(buffer)
@@ -176,7 +176,7 @@ def test_bytes_of_memory_for_an_image_are_not_moved_by_buffers(backend: VulkanBa
 
 
 def test_a_device_closed_while_memory_is_open_ends_with_it(vulkan_device: Device) -> None:
-    """The device refuses; the driver underneath waits for what is left."""
+    """The device refuses; the driver object stays until what is left ends."""
     device = vulkan_device
     memory = device.allocate(100)
     with pytest.raises(HandleStateError, match="1 memory objects of .* are open; close them first"):
@@ -210,7 +210,7 @@ def test_the_library_is_not_loaded_by_who_wants_the_host_device() -> None:
 
 
 def test_a_mapping_is_seen_when_the_driver_is_done(backend: VulkanBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver may write to the address before it is done, and another thread asks for it at that moment."""
+    """A driver may write the address before it returns, and another thread requests it at that moment."""
     memory = mappable(backend)
     real, found = backend.device.commands.vkMapMemory, []
     other = threading.Thread(target=lambda: found.append(memory.map().address))
@@ -218,7 +218,7 @@ def test_a_mapping_is_seen_when_the_driver_is_done(backend: VulkanBackend, monke
     def early(*arguments: Any) -> int:
         arguments[-1][0] = ffi.cast("void *", 0xBAD000)
         other.start()
-        other.join(0.2)  # it is not done before this thread is
+        other.join(0.2)  # it does not return before this thread does
         return int(real(*arguments))
 
     monkeypatch.setattr(backend.device, "commands", _Wrapped(backend.device.commands, vkMapMemory=early))
@@ -244,7 +244,7 @@ def test_a_mapping_that_failed_is_not_there(backend: VulkanBackend, monkeypatch:
 
 
 class _Wrapped:
-    """A driver's commands, some of them other ones."""
+    """A driver's commands, some of them replaced."""
 
     def __init__(self, commands: Any, **others: Any) -> None:
         self._commands = commands

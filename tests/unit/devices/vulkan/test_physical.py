@@ -1,4 +1,4 @@
-"""Who a device is, what memory and queues it has: asked without opening it."""
+"""A device's identity, memory and queues, queried without opening it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extmem.errors import UnsupportedError
 from extmem.testing.children import Peer
 
 
-def test_it_says_who_it_is(backend: VulkanBackend) -> None:
+def test_it_reports_its_identity(backend: VulkanBackend) -> None:
     who = backend.identity
     assert len(who.device_uuid) == len(who.driver_uuid) == 16 and any(who.device_uuid)
     assert who.luid is None or len(who.luid) == 8
@@ -67,7 +67,7 @@ def test_the_queue_family_that_can_do_most_is_taken(backend: VulkanBackend) -> N
 
 
 class Queues:
-    """A physical device, as far as choosing a queue family looks at it."""
+    """A physical device, with the attributes that the choice of a queue family reads."""
 
     def __init__(self, *families: QueueFamily, name: str = "some device") -> None:
         self.queue_families = families
@@ -93,7 +93,7 @@ ALL = GRAPHICS | COMPUTE | TRANSFER
 )
 def test_choosing_a_queue_family(families: list[tuple[int, int]], taken: int) -> None:
     device = Queues(*(QueueFamily(i, flags, count) for i, (flags, count) in enumerate(families)))
-    assert _family(device) == taken  # type: ignore[arg-type]  # as much of a device as is needed
+    assert _family(device) == taken  # type: ignore[arg-type]  # the attributes that it reads
 
 
 def test_a_device_that_cannot_copy_is_refused() -> None:

@@ -66,7 +66,7 @@ def test_images_are_made_in_both_tilings_for_every_type(
 def test_what_was_made_elsewhere_cannot_be_made_again(backend: VulkanBackend) -> None:
     buffer = backend.create_buffer(buffer_info())
     buffer.create_info = None
-    with pytest.raises(UnsupportedError, match="nobody said how"):
+    with pytest.raises(UnsupportedError, match="its create info is not known"):
         backend.resources.recreate(buffer)
     backend.destroy(buffer)
 
@@ -79,7 +79,7 @@ def test_an_image_that_the_device_lacks_is_refused_before_it_is_made(backend: Vu
 
 
 def test_a_buffer_larger_than_any_memory_is_an_error(backend: VulkanBackend) -> None:
-    """Of its creation on Mesa's software driver; where that succeeds, of the allocation."""
+    """The creation fails on Mesa's software driver; where it succeeds, the allocation fails."""
     try:
         large = backend.create_buffer(buffer_info(1 << 60))
     except OutOfMemoryError as error:
@@ -99,7 +99,7 @@ def test_a_linear_image_says_where_its_texels_are(backend: VulkanBackend) -> Non
 
 
 def test_the_texels_are_there(backend: VulkanBackend) -> None:
-    """The host writes a row where the layout says; a buffer over the same bytes reads it there."""
+    """The host writes a row where the layout states; a buffer on the same bytes reads it there."""
     info = image_info(LINEAR, SHARED)
     image = backend.create_image(info)
     layout = backend.image_subresource_layout(info, vk.ImageSubresource(COLOR, 0, 0))
@@ -133,7 +133,7 @@ def test_an_optimal_image_has_no_layout_to_tell(backend: VulkanBackend) -> None:
 def test_a_subresource_that_the_image_lacks_is_refused(
     backend: VulkanBackend, aspect: vk.ImageAspectFlagBits, level: int, layer: int, words: str
 ) -> None:
-    """Drivers answer anything for these."""
+    """Drivers return anything for these."""
     with pytest.raises(ValueError, match=words):
         backend.image_subresource_layout(image_info(LINEAR), vk.ImageSubresource(aspect, level, layer))
 

@@ -1,4 +1,4 @@
-"""Moving bytes by the device's own commands."""
+"""Copying bytes by the device's own commands."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_import_sees_what_was_written_before_and_after(backend: VulkanBackend
     assert read(other, imported, 0, 6) == b"after."
     other.write(imported, 0, memoryview(b"answer"))
     assert read(backend, memory, 0, 6) == b"answer"
-    assert memory.owner == imported.owner == "external", "nobody owns it while nobody uses it"
+    assert memory.owner == imported.owner == "external", "no queue family owns it while it is not used"
     imported.close()
     other.close()
     memory.close()
@@ -140,7 +140,7 @@ def test_a_failure_while_recording_leaves_the_device_usable(backend: VulkanBacke
     memory.close()
 
 
-def test_what_moves_bytes_is_given_back_with_the_device(backend: VulkanBackend) -> None:
+def test_what_moves_bytes_is_released_with_the_device(backend: VulkanBackend) -> None:
     other = VulkanBackend(backend.device.physical)
     memory = allocate(other)
     other.write(memory, 0, memoryview(b"x"))

@@ -1,4 +1,4 @@
-"""What a client keeps of its imports: an answer that was met before is told apart from a new one."""
+"""What a client keeps of its imports: a repeated reply is distinguished from a new one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_request_that_is_answered_otherwise_leads_elsewhere() -> None:
 
 def test_two_requests_for_one_payload_share_what_is_held_of_it() -> None:
     state = State()
-    for reference, request in enumerate((b"by one name", b"by another"), 1):  # both are learnt while nothing is held
+    for reference, request in enumerate((b"by one name", b"by another"), 1):  # both arrive while nothing is held
         state.released(state.imported(request, _answer(reference, 10), _file()).number)
     references = [
         state.imported(b"by one name", _answer(3, 10), _file()).number,

@@ -1,4 +1,4 @@
-"""What a name that was not found is reported with: the directory, and where else a broker of this user runs."""
+"""The error for a name that was not found: it names the directory, and where else a broker of this user runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from extmem.wire.runtime_dir import RuntimeDir, runtime_directory
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RuntimeDir]:
-    """Two usual places of this test's own."""
+    """Two usual places, private to this test."""
     found = [RuntimeDir(tmp_path / name) for name in ("session", "other")]
     monkeypatch.setattr(search, "usual_places", lambda: found)
     return found
@@ -53,7 +53,7 @@ def test_a_broker_that_runs_elsewhere_is_named(places: list[RuntimeDir]) -> None
     finally:
         for fd in held:
             os.close(fd)
-    assert other_brokers(own) == []  # the files are there, and nobody runs
+    assert other_brokers(own) == []  # the files exist, and no broker runs
 
 
 def test_what_is_no_lock_or_another_users_is_nobody(places: list[RuntimeDir]) -> None:

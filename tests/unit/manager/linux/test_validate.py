@@ -1,4 +1,4 @@
-"""What no message can carry is refused with the object manager's own words, before a message is made."""
+"""What no message can carry is refused with the object manager's own error, before a message is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The descriptor: what it carries, and what it refuses to believe."""
+"""The descriptor: what it contains, and what it refuses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from extmem import vk
 from extmem.errors import DescriptorError, UnsupportedError
 from extmem.rules import PayloadFacts
-from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo, wire
 from extmem.sharing.descriptor.wire import VERSION
 from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
@@ -92,7 +92,7 @@ def test_what_is_written_is_read(changes: dict[str, Any]) -> None:
 def test_it_is_a_value() -> None:
     descriptor = plain()
     with pytest.raises(AttributeError):
-        descriptor.allocation_size = 1  # type: ignore[misc]  # that is the test
+        descriptor.allocation_size = 1  # type: ignore[misc]  # the test is that it fails
     assert plain() == descriptor != plain(owner_pid=1)
 
 
@@ -157,7 +157,7 @@ def test_numbers_that_this_registry_does_not_name_stay_numbers() -> None:
     assert Descriptor.parse(plain(dedicated=info).encode()).dedicated == info
 
 
-# What it refuses, and the nearest thing that it takes.
+# What is refused, and the nearest valid descriptor.
 
 REFUSED: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"allocation_size": 0}, "allocation_size is 0", {"allocation_size": 1}),
@@ -262,13 +262,20 @@ def test_a_lie_is_refused_and_the_nearest_truth_is_not(bad: dict[str, Any], prob
     assert Descriptor.parse(descriptor.encode()) == descriptor
 
 
+HEADER, BODY = wire._Header.__struct_fields__, wire._Memory.__struct_fields__
+
+
 def raw(**changes: Any) -> list[Any]:
-    """The wire form of a descriptor with everything in it, as plain lists, to be spoilt."""
+    """Return the wire form of a descriptor with all fields, as plain lists, which a test damages."""
     values = {**FULL, "made_by_vulkan": True, "dedicated": BUFFER}
     elements: list[Any] = msgspec.msgpack.decode(plain(**values).encode())
-    names = ("version", *Descriptor.__struct_fields__)
     for name, value in changes.items():
-        elements[names.index(name)] = value
+        if name == "version":
+            elements[0] = value
+        elif name in HEADER:
+            elements[1][HEADER.index(name)] = value
+        else:
+            elements[2][BODY.index(name)] = value
     return elements
 
 
@@ -302,6 +309,14 @@ def test_bytes_that_lie_name_the_field(changes: dict[str, Any], problem: str) ->
     assert Descriptor.parse(msgspec.msgpack.encode(raw())).dedicated == BUFFER
     with pytest.raises(DescriptorError, match=problem):
         Descriptor.parse(msgspec.msgpack.encode(raw(**changes)))
+
+
+@pytest.mark.parametrize("kind", [0, 2, 1 << 40])
+def test_another_kind_of_object_is_named(kind: int) -> None:
+    whole = raw(object_kind=kind)
+    for elements in (whole, [VERSION, [kind], []], [VERSION, whole[1], [{"other": "body"}]]):
+        with pytest.raises(DescriptorError, match=rf"of an object of kind {kind}, .* 1 MEMORY"):
+            Descriptor.parse(msgspec.msgpack.encode(elements))
 
 
 @pytest.mark.parametrize("version", [0, VERSION + 1, 1 << 60, -1])
@@ -356,7 +371,7 @@ def test_the_largest_descriptor_fits() -> None:
         device_uuid=b"d" * 16,
         driver_uuid=b"v" * 16,
         luid=b"l" * 8,
-        # Four bytes to the character is the most that text can take.
+        # Four bytes a character is the most that text can take.
         device_name="\U0001f600" * 256,
         driver_name="\U0001f600" * 256,
         dedicated=vk.BufferCreateInfo(
@@ -397,7 +412,7 @@ def test_wrong_types_from_the_caller_never_leave(changes: dict[str, Any]) -> Non
         descriptor.encode()
 
 
-# What others make of it.
+# Descriptors of other programs.
 
 
 def test_the_rules_get_their_facts() -> None:

@@ -1,4 +1,4 @@
-"""The descriptor's fuzzer: it passes on what we have, and finds faults that are put there."""
+"""The descriptor's fuzzer: it passes with the library, and finds planted faults."""
 
 from __future__ import annotations
 

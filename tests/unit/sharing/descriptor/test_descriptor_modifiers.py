@@ -1,4 +1,4 @@
-"""Descriptors of images with DRM format modifiers: what can be true together, and what fits."""
+"""Descriptors of images with DRM format modifiers: which fields may be combined, and what fits."""
 
 from __future__ import annotations
 

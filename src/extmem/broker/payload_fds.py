@@ -1,0 +1,239 @@
+"""The broker's file descriptors: those of each live payload, once, whatever the number of its users.
+
+How this works. A payload is received as file descriptors: its handles, the last of which may be companion pages.
+`fd_inspection` inspects them. The broker keeps them open while the payload has a holder. It never maps or reads one.
+
+Read-only users get another open file description of the same file, opened O_RDONLY through /proc/self/fd: the kernel
+then refuses a writable mapping of it, mprotect included. A memfd's file has mode 0777 when it is created, so that a
+process with a read-only descriptor could open /proc/self/fd/N again for writing. `_harden` changes the file's mode to
+0400, and where the broker is permitted (as root) marks the file immutable. Both affect opening alone: descriptors that
+are open already, and mappings, keep working, and the broker sends its own. What is left is this: the user who owns the
+file, or root with the capability CAP_LINUX_IMMUTABLE, could undo them deliberately; such a user can write to the memory
+of the processes that have it anyway.
+
+A companion page has rights of its own: every importer gets it in the mode that its exporter stated, whatever the mode
+of the payload is.
+
+A GPU's payloads have no read-only form in the kernel. `Backing.DRIVER_FD` is sent as it was received, to processes that
+may write to it and to processes of the user that shared it (`dispatch`); among these the library enforces the rule.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
+
+import contextlib
+import fcntl
+import os
+import struct
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from extmem.broker.fd_closer import FdCloser
+from extmem.broker.fd_inspection import Given, is_writable
+from extmem.broker.fd_quota import FdQuota
+from extmem.wire import MAX_FDS, READ_ONLY, READ_WRITE, Backing
+
+__all__ = ["PayloadFds"]
+
+# <linux/fs.h>: FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL. The direction bits of the two differ on some
+# architectures (MIPS, PowerPC, SPARC), where the call then fails and nothing is marked.
+_GET_FLAGS = 0x8000_6601 | struct.calcsize("l") << 16
+_SET_FLAGS = 0x4000_6602 | struct.calcsize("l") << 16
+_IMMUTABLE = 0x10
+_LONG = struct.Struct("l")
+_LARGE = 1 << 22
+"""Bytes from which on closing a file takes so long that a thread does it."""
+_READ_ONLY_CACHE = 256
+"""Number of read-only descriptors that are kept for reuse. Others are opened and closed on demand."""
+
+
+@dataclass(slots=True)
+class _Payload:
+    fds: list[int]
+    given: Given
+    uid: int
+    client: int
+    """The process that sent it, to whose accounts its descriptors are charged."""
+
+    @property
+    def data(self) -> int:
+        """The number of descriptors that are not companion pages."""
+        return len(self.fds) - len(self.given.pages)
+
+
+def _harden(fd: int) -> None:
+    # Not permitted: another user's file (root's payload in a user's broker), or the flag without root. The file stays
+    # as it is then.
+    with contextlib.suppress(OSError):
+        os.fchmod(fd, 0o400)
+    with contextlib.suppress(OSError):
+        _set_immutable(fd, True)
+
+
+def _soften(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        _set_immutable(fd, False)
+    os.fchmod(fd, 0o600)
+
+
+def _set_immutable(fd: int, immutable: bool) -> None:
+    flags = _LONG.unpack(fcntl.ioctl(fd, _GET_FLAGS, bytes(_LONG.size)))[0]
+    wanted = flags | _IMMUTABLE if immutable else flags & ~_IMMUTABLE
+    if wanted != flags:
+        fcntl.ioctl(fd, _SET_FLAGS, _LONG.pack(wanted))
+
+
+class PayloadFds:
+    """Payload id → file descriptors. Ownership: what is added is closed here; what `fds_for` returns is borrowed."""
+
+    def __init__(self, closer: FdCloser, quota: FdQuota) -> None:
+        self._closer = closer
+        self._quota = quota
+        self._most_read_only = max(4, min(_READ_ONLY_CACHE, quota.reserve // 4))
+        self._live: dict[int, _Payload] = {}
+        self._read_only: OrderedDict[int, int] = OrderedDict()
+        """Read-only descriptors of payloads of one handle."""
+        self._opened: list[int] = []
+        """Read-only descriptors that `fds_for` opened, to be closed when they are sent."""
+        self._fds = 0
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, payload: int) -> bool:
+        return payload in self._live
+
+    @property
+    def fds(self) -> int:
+        """The number of open descriptors."""
+        return self._fds + len(self._read_only) + len(self._opened)
+
+    def given(self, payload: int) -> Given:
+        """Return what the payload's descriptors are."""
+        return self._live[payload].given
+
+    def add(self, payload: int, given: Given, fds: Sequence[int], uid: int, client: int) -> None:
+        """Keep descriptors that a process of that user sent. If the payload has some already that are as good, the new
+        ones are closed. The caller has charged those of a new payload to the client's accounts.
+        """
+        known = self._live.get(payload)
+        if known is not None and (known.given.writable or not given.writable):
+            self._end(fds, given, uid)
+            return
+        if known is not None:
+            self._end(known.fds, known.given, known.uid)
+            self._fds -= len(known.fds)
+            uid, client = known.uid, known.client
+        kept = self._live[payload] = _Payload(list(fds), given, uid, client)
+        self._fds += len(fds)
+        for fd in kept.fds if given.backing is Backing.HOST_FILE else kept.fds[kept.data :]:
+            _harden(fd)
+
+    def upgrade(self, payload: int, uid: int) -> None:
+        """Make read-only descriptors, which were announced after a restart, writable again.
+
+        Only where the announcing user owns the files, and so could have done the same: no user gains a right by it.
+        """
+        known = self._live[payload]
+        if known.given.backing is not Backing.HOST_FILE or known.given.writable:
+            return
+        for index in range(known.data):
+            self._upgrade_one(known, index, uid)
+        writable = all(map(is_writable, known.fds[: known.data]))
+        known.given = known.given._replace(writable=writable)
+
+    @staticmethod
+    def _upgrade_one(known: _Payload, index: int, uid: int) -> None:
+        old = known.fds[index]
+        if os.fstat(old).st_uid != uid:
+            return
+        try:
+            _soften(old)
+            try:
+                fd = os.open(f"/proc/self/fd/{old}", os.O_RDWR | os.O_CLOEXEC)
+            finally:
+                _harden(old)
+        except OSError:
+            return  # another client announces a writable one, or none had the right to write
+        os.close(old)
+        known.fds[index] = fd
+
+    def fds_for(self, payload: int, mode: int, first: int = 0) -> Sequence[int]:
+        """Return the descriptors to send, READ_ONLY or READ_WRITE: at most `MAX_FDS`, from the handle `first` on.
+
+        Companion pages come in the modes of their own. Borrowed until the next call, or `close_opened`.
+        """
+        self.close_opened()
+        known = self._live[payload]
+        if len(known.fds) == 1:
+            return (self._only_fd(payload, known, mode),)
+        found = []
+        for index in range(first, min(first + MAX_FDS, len(known.fds))):
+            if self._reads_only(known, index, mode):
+                self._opened.append(os.open(f"/proc/self/fd/{known.fds[index]}", os.O_RDONLY | os.O_CLOEXEC))
+                found.append(self._opened[-1])
+            else:
+                found.append(known.fds[index])
+        return found
+
+    def close_opened(self) -> None:
+        """Close what `fds_for` opened, once it is sent."""
+        while self._opened:
+            os.close(self._opened.pop())
+
+    @staticmethod
+    def _reads_only(known: _Payload, index: int, mode: int) -> bool:
+        """Whether a handle is to be sent as a read-only copy."""
+        if index >= known.data:
+            return known.given.pages[index - known.data] != READ_WRITE
+        return mode != READ_WRITE and known.given.backing is Backing.HOST_FILE and known.given.writable
+
+    def _only_fd(self, payload: int, known: _Payload, mode: int) -> int:
+        if not self._reads_only(known, 0, mode):
+            return known.fds[0]
+        fd = self._read_only.get(payload)
+        if fd is None:
+            fd = os.open(f"/proc/self/fd/{known.fds[0]}", os.O_RDONLY | os.O_CLOEXEC)
+            self._read_only[payload] = fd
+            if len(self._read_only) > self._most_read_only:
+                os.close(self._read_only.popitem(last=False)[1])
+        else:
+            self._read_only.move_to_end(payload)
+        return fd
+
+    def mode_for(self, payload: int, write: bool) -> int:
+        """Return the mode in which a user with or without the right to write gets the payload."""
+        given = self._live[payload].given
+        if given.backing is not Backing.HOST_FILE:
+            return READ_WRITE
+        return READ_WRITE if write and given.writable else READ_ONLY
+
+    def drop(self, released: Iterable[int]) -> None:
+        """Close the descriptors of payloads without a holder."""
+        for payload in released:
+            known = self._live.pop(payload, None)
+            if known is not None:
+                self._end(known.fds, known.given, known.uid)
+                self._fds -= len(known.fds)
+                self._quota.give(known.uid, known.client, len(known.fds))
+            fd = self._read_only.pop(payload, None)
+            if fd is not None:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Close everything."""
+        self.drop(list(self._live))
+        self.close_opened()
+
+    def _end(self, fds: Sequence[int], given: Given, uid: int) -> None:
+        at_once = given.backing is Backing.HOST_FILE and given.capacity < _LARGE
+        for fd in fds:
+            if at_once:
+                os.close(fd)
+            else:
+                self._closer.close(fd, uid)

@@ -1,0 +1,53 @@
+"""A snapshot in pages, each small enough for one turn of the broker's loop.
+
+How this works. Each page continues the object manager's walk. A page ends when it has visited `VISITED` objects,
+handles and holders, or has `ROOM` bytes, whichever comes first.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform != "linux":
+    raise ImportError("the broker runs on Linux only; extmem.manager selects what the system has")
+
+from collections.abc import Iterator
+from typing import Final
+
+from extmem import wire
+from extmem.objects import STEP, Part
+
+__all__ = ["ROOM", "VISITED", "SnapshotPages"]
+
+VISITED: Final = 1_000
+"""Number of objects, handles and holders that a page visits, at most."""
+ROOM: Final = 1 << 18
+"""Bytes of a page, except the last part in it."""
+
+
+class SnapshotPages:
+    """A snapshot that is being sent. `number` is the cursor of the next page; 0 after the last one."""
+
+    def __init__(self, walk: Iterator[Part | None]) -> None:
+        self._walk = walk
+        self.number = 1
+
+    def page(self) -> bytes:
+        """Return the next page, encoded. It may be empty."""
+        parts: list[Part] = []
+        size = 0
+        visited = 0
+        while visited < VISITED and size < ROOM:
+            try:
+                part = next(self._walk)
+            except StopIteration:
+                self.number = 0
+                return wire.encode(parts)
+            if part is None:
+                visited += STEP
+                continue
+            parts.append(part)
+            visited += 1 if part.holder is None else 1 + len(part.holder.handles)
+            size += 200 if part.row is None else 200 + len(part.row.descriptor)
+        self.number += 1
+        return wire.encode(parts)
