@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--minutes", type=float, default=10, help="minutes in which threads use shared memory, over all programs"
     )
     parser.add_argument(
-        "--interrupts", type=int, default=10_000, help="number of interrupted verbs on each kind of device"
+        "--interrupts", type=int, default=10_000, help="number of interrupted methods on each kind of device"
     )
     parser.add_argument("--attempts", type=int, default=1_000, help="number of attempts of other users to get access")
     parser.add_argument(

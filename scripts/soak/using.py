@@ -70,7 +70,7 @@ def use_in_threads(minutes: float, seed: int, devices: Sequence[str], totals: To
 
 
 def interrupt(count: int, seed: int, devices: Sequence[str], totals: Totals, say: Say) -> Figure:
-    """Interrupt the verbs `count` times on each device."""
+    """Interrupt public methods `count` times on each device."""
     # A reference in flight of an interrupted pickle ends after this time.
     environment = {"EXTMEM_TICKET_SECONDS": "1"}
     for kind in devices:
