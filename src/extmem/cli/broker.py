@@ -110,7 +110,7 @@ def run(system: bool, as_json: bool) -> None:
     from extmem.wire.runtime_dir import SYSTEM_DIRECTORY, runtime_directory
 
     where = SYSTEM_DIRECTORY if system else runtime_directory().path
-    words(f"Running a broker in {where}; Ctrl-C ends it.")
+    words(f"Starting a broker in {where}; Ctrl-C ends it.")
     code = run_broker(None, system=system)
     if as_json:
         emit_json({"directory": str(where), "left": code == 0})
