@@ -46,7 +46,7 @@ class Registrations:
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
-        self._known: dict[_Key, list[Registered]] = {}
+        self._by_file: dict[_Key, list[Registered]] = {}
         self._lock = Lock()
 
     def take(self, fd: int, size: int, *, writable: bool) -> Registered:
@@ -56,15 +56,15 @@ class Registrations:
         """
         key = (size, writable, host.identity_of(fd))
         with self._lock:
-            for known in self._known.get(key, ()):
-                if same_payload(known.held, fd):
-                    known.users += 1
-                    return known
+            for registered in self._by_file.get(key, ()):
+                if same_payload(registered.held, fd):
+                    registered.users += 1
+                    return registered
             mapping, held = host.map_file(fd, size, writable), recognisable(fd)
             pointer = self.register(mapping.address, size, writable=writable)
-            made = Registered(key, pointer, mapping, held)
-            self._known.setdefault(key, []).append(made)
-            return made
+            registered = Registered(key, pointer, mapping, held)
+            self._by_file.setdefault(key, []).append(registered)
+            return registered
 
     def give_back(self, registered: Registered) -> None:
         """Release one use. The last one unregisters the pages and ends the mapping. The primary context is current."""
@@ -73,9 +73,9 @@ class Registrations:
             if registered.users:
                 return
             if registered.key is not None:
-                self._known[registered.key].remove(registered)
-                if not self._known[registered.key]:
-                    del self._known[registered.key]
+                self._by_file[registered.key].remove(registered)
+                if not self._by_file[registered.key]:
+                    del self._by_file[registered.key]
             registered.held = None
             if registered.mapping is not None:
                 self.unregister(registered.mapping.address)

@@ -66,10 +66,10 @@ class PhysicalDevice:
     @cached_property
     def _properties(self) -> vk.PhysicalDeviceProperties2:
         ids = vk.PhysicalDeviceIDProperties()
-        asked = vk.PhysicalDeviceProperties2(p_next=ids)
+        query = vk.PhysicalDeviceProperties2(p_next=ids)
         if "VK_EXT_external_memory_host" in self.extensions:
             ids.p_next = vk.PhysicalDeviceExternalMemoryHostPropertiesEXT()
-        memory = to_c(asked)
+        memory = to_c(query)
         driver = ffi.new("VkPhysicalDeviceDriverProperties *")
         driver.sType = _DRIVER_PROPERTIES
         driver.pNext = memory.cdata.pNext
@@ -122,11 +122,11 @@ class PhysicalDevice:
             return self._given
         count = ffi.new("uint32_t *")
         while True:
-            ask = self.commands.vkEnumerateDeviceExtensionProperties
-            result = ask(self.handle, ffi.NULL, count, ffi.NULL)
+            get = self.commands.vkEnumerateDeviceExtensionProperties
+            result = get(self.handle, ffi.NULL, count, ffi.NULL)
             if not result:
                 found = ffi.new("VkExtensionProperties[]", max(1, count[0]))
-                result = ask(self.handle, ffi.NULL, count, found)
+                result = get(self.handle, ffi.NULL, count, found)
             if result == _INCOMPLETE:
                 continue
             if result:
@@ -144,8 +144,8 @@ class PhysicalDevice:
     def queue_families(self) -> tuple[QueueFamily, ...]:
         """All queue families."""
         count = ffi.new("uint32_t *")
-        ask = self.commands.vkGetPhysicalDeviceQueueFamilyProperties
-        ask(self.handle, count, ffi.NULL)
+        get = self.commands.vkGetPhysicalDeviceQueueFamilyProperties
+        get(self.handle, count, ffi.NULL)
         found = ffi.new("VkQueueFamilyProperties[]", max(1, count[0]))
-        ask(self.handle, count, found)
+        get(self.handle, count, found)
         return tuple(QueueFamily(i, int(found[i].queueFlags), int(found[i].queueCount)) for i in range(count[0]))
