@@ -187,7 +187,7 @@ class Vmm:
         Errors: DriverError; UnsupportedError where the memory was not made for that.
         """
         owned = OwnedDescriptor()
-        result, _ = owned.answered_by(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
+        result, _ = owned.own_result_of(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 "cuMemExportToShareableHandle: this memory was made without a shareable handle type",
