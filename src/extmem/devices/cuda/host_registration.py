@@ -8,7 +8,7 @@ the last one that closes ends both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from extmem.devices import host
 from extmem.devices.cuda.handle_types import recognisable, same_payload
@@ -17,8 +17,9 @@ from extmem.errors import UnsupportedError
 from extmem.owning import Lock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping as ReadOnlyDict
+
     from extmem.devices.backend import Mapping
-    from extmem.devices.cuda.physical import Gpu
 
 __all__ = ["Registered", "Registrations"]
 
@@ -41,10 +42,26 @@ class Registered:
     users: int = 1
 
 
+class RegisteringGpu(Protocol):
+    """What registering needs of a GPU (`physical.Gpu`)."""
+
+    @property
+    def module(self) -> Any:
+        """The module of CUDA's driver API."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def can(self) -> ReadOnlyDict[str, int]:
+        """What it can do, by name."""
+
+
 class Registrations:
     """The registrations of one GPU in this process."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: RegisteringGpu) -> None:
         self._gpu = gpu
         self._by_file: dict[_Key, list[Registered]] = {}
         self._lock = Lock()
