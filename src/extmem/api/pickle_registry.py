@@ -6,6 +6,7 @@ A KMT handle is a number and travels as one.
 from __future__ import annotations
 
 import copyreg
+from functools import partial
 from typing import Any
 
 from extmem.api.device import DeviceMemory
@@ -15,32 +16,14 @@ from extmem.owning import late_imports
 __all__: list[str] = []
 
 
-def _reduce_memory(memory: DeviceMemory) -> tuple[Any, ...]:
+def _reduce(name: str, value: object) -> tuple[Any, ...]:
     with late_imports():
         from extmem.api import pickling
 
-    return pickling.reduce_memory(memory)
+    return getattr(pickling, name)(value)  # type: ignore[no-any-return]
 
 
-def _reduce_nt_handle(handle: NtHandle) -> tuple[Any, ...]:
-    with late_imports():
-        from extmem.api import pickling
-
-    return pickling.reduce_nt_handle(handle)
-
-
-def _reduce_fd_handle(handle: FdHandle) -> tuple[Any, ...]:
-    with late_imports():
-        from extmem.api import pickling
-
-    return pickling.reduce_fd_handle(handle)
-
-
-def _reduce_kmt_handle(handle: KmtHandle) -> tuple[type[KmtHandle], tuple[int]]:
-    return KmtHandle, (int(handle),)
-
-
-copyreg.pickle(DeviceMemory, _reduce_memory)
-copyreg.pickle(NtHandle, _reduce_nt_handle)
-copyreg.pickle(FdHandle, _reduce_fd_handle)
-copyreg.pickle(KmtHandle, _reduce_kmt_handle)
+copyreg.pickle(DeviceMemory, partial(_reduce, "reduce_memory"))
+copyreg.pickle(NtHandle, partial(_reduce, "reduce_nt_handle"))
+copyreg.pickle(FdHandle, partial(_reduce, "reduce_fd_handle"))
+copyreg.pickle(KmtHandle, lambda handle: (KmtHandle, (int(handle),)))

@@ -11,7 +11,7 @@ NT handle (`callers_fd`). A failed import touches neither.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.core.caller_fd import CallersFd
@@ -153,21 +153,21 @@ def resolve_object(
         )
         return source
     owner = handle.table if isinstance(handle, NtHandle) and isinstance(handle.table, Manager) else manager()
-    reference = Reference(owner)
     try:
         if name is not None:
-            imported = owner.import_by_name(name, desired, reference, of_a_gpu=native)
-        elif handle_type in BY_NUMBER:
-            imported = _numbered(owner, value, native, reference)
+            imported = owner.import_by_name(name, desired, Reference(owner), of_a_gpu=native)
         else:
-            with owner.lock:
-                imported = owner.import_by_handle(int(handle) if isinstance(handle, NtHandle) else value, reference)
+            imported = _by_handle(owner, handle_type, handle, native)
     except ObjectManagerError as error:
         source.error = error
         if not isinstance(error, AccessDeniedError):
-            source.refusal = Refusal(_STATUSES.get(error.ntstatus) or f"{error.ntstatus:#010x}", str(error))
+            source.refusal = _refusal(error)
         return source
     return _pinned(source, owner, imported, stated, backend)
+
+
+def _refusal(error: ObjectManagerError) -> Refusal:
+    return Refusal(_STATUSES.get(error.ntstatus) or f"{error.ntstatus:#010x}", str(error))
 
 
 def _of_direct3d(handle_type: int) -> UnsupportedError:
@@ -186,14 +186,21 @@ def takes_handles(backend: Backend) -> bool:
     return bool(getattr(backend, "imports_handles", False))
 
 
-def _numbered(owner: Manager, number: int, native: bool, reference: Reference) -> Imported:
-    """What a KMT number leads to. One that no memory of extmem's has may be another program's: a driver knows."""
+def _by_handle(owner: Manager, handle_type: int, handle: Any, native: bool) -> Imported:
+    """Import by NT handle or KMT number. A number that no memory of extmem has may be another program's.
+
+    native: the driver takes such numbers, and checks them.
+    """
+    reference = Reference(owner)
+    if handle_type not in BY_NUMBER:
+        with owner.lock:
+            return owner.import_by_handle(int(handle), reference)
     try:
-        return owner.import_by_kmt(number, reference)
+        return owner.import_by_kmt(int(handle), reference)
     except InvalidHandleError:
         if not native:
             raise
-        return owner.import_stranger(number, reference)
+        return owner.import_stranger(int(handle), reference)
 
 
 def look_at(backend: Backend, handle_type: object, handle: object) -> Refusal | None:
@@ -204,15 +211,10 @@ def look_at(backend: Backend, handle_type: object, handle: object) -> Refusal | 
         return None  # the rules refuse it
     value = int(handle)
     owner = handle.table if isinstance(handle, NtHandle) and isinstance(handle.table, Manager) else manager()
-    reference = Reference(owner)
     try:
-        if handle_type in BY_NUMBER:
-            imported = _numbered(owner, value, True, reference)
-        else:
-            with owner.lock:
-                imported = owner.import_by_handle(int(handle), reference)
+        imported = _by_handle(owner, handle_type, handle, True)
     except ObjectManagerError as error:
-        return Refusal(_STATUSES.get(error.ntstatus) or f"{error.ntstatus:#010x}", str(error))
+        return _refusal(error)
     imported.give_back()
     if isinstance(imported.payload, Win32Payload):
         return None

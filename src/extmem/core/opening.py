@@ -171,15 +171,8 @@ def _undescribed(source: object) -> DescriptorError:
 def import_stated(device: DeviceState, source: vk.ChainStruct, descriptor: Descriptor) -> HeldMemory:
     """Import what `source` leads to with the descriptor that the caller states; the dedicated resource is made anew."""
     info = vk.MemoryAllocateInfo(descriptor.allocation_size, descriptor.memory_type_index, source)
-    resource: ResourceObject | None = None
-    if device.described is not None:
-        pass  # it knows no such resources; what it is told is in the descriptor
-    elif isinstance(descriptor.dedicated, vk.BufferCreateInfo):
-        resource = creating.create_buffer(device, descriptor.dedicated)
-        source.p_next = vk.MemoryDedicatedAllocateInfo(None, resource)
-    elif isinstance(descriptor.dedicated, vk.ImageCreateInfo):
-        resource = creating.create_image(device, descriptor.dedicated)
-        source.p_next = vk.MemoryDedicatedAllocateInfo(resource, None)
+    # A device that imports by descriptor has no such resources.
+    resource = _dedicated_anew(device, descriptor, source) if device.described is None else None
     try:
         return allocating.allocate_memory(device, info, stated=descriptor, resource=resource)
     except BaseException:
@@ -225,11 +218,10 @@ def _unfold(
     descriptor, _ = import_source.described(imported.descriptor)
     if device.described is not None:
         cross_api.check_device(device, descriptor)
-        if descriptor.dedicated is None:
-            device.plain.keep(imported.descriptor, (descriptor, cross_api.memory_type(device, descriptor)))
-        return descriptor, None
-    if descriptor.dedicated is None and _same_device(device, descriptor):
+    if descriptor.dedicated is None and (device.described is not None or _same_device(device, descriptor)):
         device.plain.keep(imported.descriptor, (descriptor, cross_api.memory_type(device, descriptor)))
+        return descriptor, None
+    if device.described is not None:
         return descriptor, None
     value = int(source) if isinstance(source, (NtHandle, KmtHandle)) else 0
     kind = int(_NT if imported.object else _KMT)
@@ -245,8 +237,7 @@ def open_handle_fd(
     first: the device that examines the fd. choose: the device for a payload with this descriptor.
     Errors: DriverError, DescriptorError; RuleViolation for another device's; as `Backend.import_fd`.
     """
-    with Uses() as uses:
-        uses.add(first)
+    with Uses(first) as uses:
         memory = host_file_import.open_file(first, handle, uses)
         if memory is None:
             callers = CallersFd(handle, uses)
@@ -324,13 +315,7 @@ def _judged_by_descriptor(device: DeviceState, found: Source, descriptor: Descri
     else:
         chain = vk.ImportMemoryFdInfoKHR(HandleType.OPAQUE_FD, found.examined.fd if found.examined is not None else -1)
     info = vk.MemoryAllocateInfo(descriptor.allocation_size, cross_api.memory_type(device, descriptor), chain)
-    dedicated: ResourceObject | None = None
-    if isinstance(descriptor.dedicated, vk.BufferCreateInfo):
-        dedicated = creating.create_buffer(device, descriptor.dedicated)
-        chain.p_next = vk.MemoryDedicatedAllocateInfo(None, dedicated)
-    elif isinstance(descriptor.dedicated, vk.ImageCreateInfo):
-        dedicated = creating.create_image(device, descriptor.dedicated)
-        chain.p_next = vk.MemoryDedicatedAllocateInfo(dedicated, None)
+    dedicated = _dedicated_anew(device, descriptor, chain)
     try:
         allocating.judge(device, info, dedicated, found)
     except BaseException:
@@ -338,6 +323,20 @@ def _judged_by_descriptor(device: DeviceState, found: Source, descriptor: Descri
             dedicated.close()
         raise
     return dedicated
+
+
+def _dedicated_anew(device: DeviceState, descriptor: Descriptor, link: vk.ChainStruct) -> ResourceObject | None:
+    """Create the resource that the payload is dedicated to, and chain it to `link`. None if there is none."""
+    info = descriptor.dedicated
+    if isinstance(info, vk.BufferCreateInfo):
+        buffer = creating.create_buffer(device, info)
+        link.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer)
+        return buffer
+    if isinstance(info, vk.ImageCreateInfo):
+        image = creating.create_image(device, info)
+        link.p_next = vk.MemoryDedicatedAllocateInfo(image, None)
+        return image
+    return None
 
 
 def _same_device(device: DeviceState, descriptor: Descriptor) -> bool:
