@@ -10,7 +10,7 @@ from extmem import errors
 from extmem.manager.windows import names, rights
 from extmem.manager.windows.section_frame import FRAME, Description, pack, unpack
 from extmem.manager.windows.security import find_fault, find_misshape
-from extmem.objects import Refused, Token, parse_sddl
+from extmem.objects import MEMORY, Refused, Token, parse_sddl
 
 
 def path(name: str, session: int = 1) -> str:
@@ -117,9 +117,9 @@ def test_a_damaged_frame_is_no_description_and_no_error(noise: bytes, at: int) -
 
 
 def accepts(text: str) -> bool:
-    """A judge of SDDL that is there on every system: the object manager's own parser."""
+    """Check SDDL on every system: by the object manager's own parser."""
     try:
-        parse_sddl(text, Token(1000, 1000))
+        parse_sddl(text, Token(1000, 1000), MEMORY)
     except Refused:
         return False
     return True
