@@ -1,6 +1,6 @@
-"""`python -m codegen [--check]` writes the generated files, or says how they differ from what would be written.
+"""`python -m codegen` writes the generated files; `--check` prints how the files on disk differ instead.
 
-`python -m codegen layout` asks the C compiler about every struct's layout and keeps the answer as the tests' fixture.
+`python -m codegen layout` gets every struct's layout from the C compiler and writes it as a fixture of the tests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0 in order, 1 drift found by --check."""
+    """Return the exit status: 0, or 1 if --check found a difference."""
     parser = argparse.ArgumentParser("python -m codegen", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["layout"], help="write the layout fixture instead")
     parser.add_argument("--check", action="store_true", help="compare with the disk and write nothing")

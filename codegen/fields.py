@@ -1,4 +1,4 @@
-"""What each C member becomes in Python: its kind, type and default."""
+"""The Python field of each C member: its kind, type and default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTS = ("uint32_t", "uint64_t", "int32_t", "int", "size_t", "DWORD", "VkDeviceSi
 
 @dataclass(frozen=True)
 class Kinds:
-    """Which C types are what."""
+    """The C types of each kind."""
 
     enums: frozenset[str]
     bitmasks: frozenset[str]
@@ -34,7 +34,7 @@ class Field:
 
     kind: s_type, p_next, count (derived from a sequence, not in Python), int, bool, float, enum, flags, handle (a
     64-bit number), pointer_handle (dispatchable, or HANDLE), address, wstr, security, struct, bytes, chars, array
-    (fixed length), sequence (pointer and count), inline_sequence (fixed room and count), c (only C sees it).
+    (fixed length), sequence (pointer and count), inline_sequence (fixed length and count), c (only used in C).
     """
 
     c_name: str
@@ -47,20 +47,20 @@ class Field:
     element: str = ""
     """Kind of an element of an array or sequence."""
     length: int = 0
-    """Elements that a fixed array has room for."""
+    """Number of elements of a fixed array."""
     count_field: str = ""
     enum: str = ""
     """Python name of the enum or flag type of a value."""
 
 
 def of_struct(raw: Any, kinds: Kinds) -> tuple[Field, ...]:
-    """All members of one registry struct, in C order."""
+    """Return all members of one registry struct, in C order."""
     counts = {m.length for m in raw.members if m.length and m.length in {x.name for x in raw.members}}
     return tuple(_field(raw.name, m, counts, kinds) for m in raw.members)
 
 
 def of_c_struct(raw: Any) -> tuple[Field, ...]:
-    """All members of a struct that only C sees."""
+    """Return all members of a struct that is only used in C."""
     return tuple(Field(m.name, " ".join(str(m.cDeclaration).split()), str(m.type), "c") for m in raw.members)
 
 
@@ -103,7 +103,7 @@ def _field(struct: str, m: Any, counts: set[str], kinds: Kinds) -> Field:
             )
         if m.fullType == "void*":
             return Field(m.name, declaration, c_type, "address", py_name, "int", "0")
-        raise ValueError(f"{struct}.{m.name}: do not know how to express {declaration}")
+        raise ValueError(f"{struct}.{m.name}: the generator cannot express {declaration}")
     kind, py_type, default, enum = _scalar(struct, m, kinds)
     rule = scope.FIELD_RULES.get((struct, m.name))
     if rule is not None:
@@ -112,7 +112,7 @@ def _field(struct: str, m: Any, counts: set[str], kinds: Kinds) -> Field:
 
 
 def _scalar(struct: str, m: Any, kinds: Kinds) -> tuple[str, str, str, str]:
-    """Kind, Python type, default and enum of one value of the member's base type."""
+    """Return kind, Python type, default and enum of one value of the member's base type."""
     c_type = str(m.type)
     if c_type in kinds.enums or c_type in kinds.bitmasks:
         name = names.py_type_name(c_type)
@@ -138,11 +138,11 @@ def _scalar(struct: str, m: Any, kinds: Kinds) -> tuple[str, str, str, str]:
     }
     if c_type in simple:
         return (*simple[c_type], "")
-    raise ValueError(f"{struct}.{m.name}: {c_type} is neither in scope nor a type the generator knows")
+    raise ValueError(f"{struct}.{m.name}: {c_type} is neither in scope nor a type that the generator supports")
 
 
 def types_used(structs: Iterable[StructModel], commands: Iterable[CommandModel]) -> frozenset[str]:
-    """C names of every type that a struct member, parameter or result mentions."""
+    """Return the C names of all types that a struct member, parameter or result mentions."""
     used = {f.c_type for s in structs for f in s.fields}
     for command in commands:
         used.add(command.return_type)

@@ -1,6 +1,6 @@
-"""The closed list of files that the generator may write, and the comparison of that list with what is on disk.
+"""The complete list of files that the generator may write, and the comparison of that list with the files on disk.
 
-A write and a check are the same run up to the last step: all texts are made in memory first.
+Writing and checking differ in the last step only: all texts are made in memory first.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from codegen import c_side, format_table, report, writers
+from codegen import c_modules, format_table, report, writers
 from codegen.registry import Model
 
 __all__ = ["FILES", "GENERATED", "compare", "render", "write"]
@@ -18,7 +18,9 @@ GENERATED = "src/extmem/vk/_generated"
 
 
 def _package(model: Model) -> str:
-    return writers.header(model, "Words of the Vulkan registry. Use `extmem.vk`, which has them all.")
+    return writers.header(
+        model, "Structs, enums, flags and commands of the Vulkan registry. Use `extmem.vk`, which has them all."
+    )
 
 
 FILES: dict[str, Callable[[Model], str]] = {
@@ -30,20 +32,20 @@ FILES: dict[str, Callable[[Model], str]] = {
     f"{GENERATED}/chains.py": writers.write_chains,
     f"{GENERATED}/commands.py": writers.write_commands,
     f"{GENERATED}/formats.py": format_table.write_formats,
-    f"{GENERATED}/marshal.py": c_side.write_marshal,
-    f"{GENERATED}/_abi.py": c_side.write_abi,
-    "src/extmem/devices/host/_libc.py": c_side.write_libc,
+    f"{GENERATED}/marshal.py": c_modules.write_marshal,
+    f"{GENERATED}/_abi.py": c_modules.write_abi,
+    "src/extmem/devices/host/_libc.py": c_modules.write_libc,
     "codegen/REPORT.md": report.write_report,
 }
 
 
 def render(model: Model) -> dict[str, str]:
-    """Every generated file's text, by its path below the repository root."""
+    """Return the text of every generated file, by its path below the repository root."""
     return {path: make(model) for path, make in FILES.items()}
 
 
 def write(root: Path, texts: dict[str, str]) -> list[str]:
-    """Write what differs; the paths written. Orphans are reported by `compare`, never deleted here."""
+    """Write the files that differ, and return their paths. Orphans are reported by `compare`, never deleted here."""
     changed = []
     for path, text in texts.items():
         target = root / path
@@ -55,17 +57,17 @@ def write(root: Path, texts: dict[str, str]) -> list[str]:
 
 
 def compare(root: Path, texts: dict[str, str]) -> list[str]:
-    """One complaint for each file that is missing, differs, or is there without being generated."""
+    """Return one message for each file that is missing, differs, or exists without being generated."""
     complaints = []
     for path, text in texts.items():
         target = root / path
         if not target.is_file():
             complaints.append(f"missing: {path}")
             continue
-        found = target.read_text("utf-8")
-        if found != text:
+        on_disk = target.read_text("utf-8")
+        if on_disk != text:
             diff = difflib.unified_diff(
-                found.splitlines(), text.splitlines(), f"{path} (on disk)", f"{path} (generated)", lineterm=""
+                on_disk.splitlines(), text.splitlines(), f"{path} (on disk)", f"{path} (generated)", lineterm=""
             )
             complaints.append(f"differs: {path}\n" + "\n".join(list(diff)[:60]))
     folder = root / GENERATED

@@ -1,4 +1,4 @@
-"""The table of formats: how large their texel blocks are, which aspects they have, what their planes are."""
+"""The table of formats: sizes of texel blocks, aspects and planes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FORMATS: dict[int, tuple[int, tuple[int, int, int], int, int, tuple[tuple[int, i
 """
 
 
-def _row(found: FormatModel) -> str:
-    facts = f"{found.block_size}, {found.block_extent}, {found.depth_size}, {found.stencil_size}"
-    return f"    {found.value}: ({facts}, {found.planes}, {found.compressed}, {found.chroma}),  # {found.c_name}\n"
+def _row(entry: FormatModel) -> str:
+    facts = f"{entry.block_size}, {entry.block_extent}, {entry.depth_size}, {entry.stencil_size}"
+    return f"    {entry.value}: ({facts}, {entry.planes}, {entry.compressed}, {entry.chroma}),  # {entry.c_name}\n"
 
 
 def write_formats(model: Model) -> str:
     """`formats.py`."""
-    subject = "Formats of the Vulkan registry. Use `extmem.vk.formats`, which has words for them."
-    rows = "".join(_row(found) for found in model.formats)
+    subject = "Formats of the Vulkan registry. Use `extmem.vk.formats`, which has named fields."
+    rows = "".join(_row(entry) for entry in model.formats)
     return header(model, subject) + '\n__all__ = ["FORMATS"]\n' + _WORDS + rows + "}\n"

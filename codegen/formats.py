@@ -10,7 +10,7 @@ __all__ = ["FormatModel", "read"]
 
 @dataclass(frozen=True)
 class FormatModel:
-    """One format. Sizes in bytes; depth and stencil are counted as a copy to a buffer packs them, 0 for none."""
+    """One format. Sizes in bytes; those of depth and stencil are for a copy to a buffer, 0 for none."""
 
     c_name: str
     value: int
@@ -19,22 +19,22 @@ class FormatModel:
     depth_size: int
     stencil_size: int
     planes: tuple[tuple[int, int, int], ...]
-    """The compatible format, width and height divisor of each; empty for formats in one plane."""
+    """Compatible format, width divisor and height divisor of each plane; empty for formats in one plane."""
     compressed: bool
     chroma: bool
-    """Whether it takes a sampler Y'CbCr conversion to look at it."""
+    """Whether sampling it needs a sampler Y'CbCr conversion."""
 
 
 def read(vk: Any) -> tuple[FormatModel, ...]:
-    """All formats, by their numbers."""
+    """Return all formats, by their numbers."""
     values = {entry.name: int(entry.value) for entry in vk.enums["VkFormat"].fields}
-    found = []
+    models = []
     for raw in vk.formats.values():
         bits = {part.type: part.bits for part in raw.components}
-        # A copy packs depth to whole powers of two: 24 bits take four bytes.
+        # A copy packs depth to a power of two: 24 bits take four bytes.
         depth = 2 if bits.get("D") == "16" else 4 if "D" in bits else 0
         width, height, slices = (int(length) for length in raw.blockExtent or (1, 1, 1))
-        found.append(
+        models.append(
             FormatModel(
                 raw.name,
                 values[raw.name],
@@ -47,4 +47,4 @@ def read(vk: Any) -> tuple[FormatModel, ...]:
                 bool(raw.chroma),
             )
         )
-    return tuple(sorted(found, key=lambda one: one.value))
+    return tuple(sorted(models, key=lambda one: one.value))

@@ -1,8 +1,8 @@
-"""What a C compiler says about sizes, alignments and offsets: the other opinion that cffi's view is held against.
+"""Sizes, alignments and offsets by a C compiler, with which cffi's are compared.
 
-The answer comes from the Vulkan headers of the system wherever they have the struct; structs newer than the headers
-are compiled from the registry's declarations. `python -m codegen layout` keeps the answer as a fixture, for machines
-without a compiler; nothing else ever writes it.
+They come from the Vulkan headers of the system if these have the struct; structs newer than the headers are compiled
+from the registry's declarations. `python -m codegen layout` writes them as a fixture, for machines without a compiler;
+nothing else writes it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from codegen import c_side
+from codegen import c_modules
 from codegen.registry import Model
 
 __all__ = ["FIXTURE", "Layout", "ask_compiler", "available", "c_program", "read_fixture", "write_fixture"]
@@ -31,7 +31,7 @@ Layout: TypeAlias = dict[str, dict[str, object]]
 
 
 def available() -> str:
-    """The C compiler to use; '' where there is none, or no Vulkan headers."""
+    """Return the C compiler to use; '' if there is none, or there are no Vulkan headers."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler or not (HEADERS / "vulkan_core.h").is_file() or not (HEADERS / "vulkan_win32.h").is_file():
         return ""
@@ -43,22 +43,22 @@ def _header_text() -> str:
 
 
 def c_program(model: Model) -> tuple[str, Mapping[str, str]]:
-    """The C source that prints the layout, and for each struct whether it came from headers or registry."""
-    known = _header_text()
+    """Return the C source that prints the layout, and for each struct its origin: headers or registry."""
+    headers = _header_text()
     lines = ["#define VK_USE_PLATFORM_WIN32_KHR 1", "#include <vulkan/vulkan.h>", "#include <stddef.h>"]
     lines += ["#include <stdint.h>", "#include <stdio.h>"]
-    windows = set(c_side.WINDOWS) | {"VkAllocationCallbacks", "PFN_vkVoidFunction"}
-    for name, text in c_side.typedefs(model).items():
-        if name not in windows and not re.search(rf"\b{name}\b\s*[;)]", known):
+    windows = set(c_modules.WINDOWS) | {"VkAllocationCallbacks", "PFN_vkVoidFunction"}
+    for name, text in c_modules.typedefs(model).items():
+        if name not in windows and not re.search(rf"\b{name}\b\s*[;)]", headers):
             lines.append(text)
     source: dict[str, str] = {"SECURITY_ATTRIBUTES": "headers"}
     members: dict[str, list[str]] = {"SECURITY_ATTRIBUTES": ["nLength", "lpSecurityDescriptor", "bInheritHandle"]}
     for s in (*model.structs, *model.c_structs):
-        in_headers = re.search(rf"}} {s.c_name};", known) is not None
+        in_headers = re.search(rf"}} {s.c_name};", headers) is not None
         source[s.c_name] = "headers" if in_headers else "registry"
         members[s.c_name] = [f.c_name for f in s.fields]
         if not in_headers:
-            lines.append(c_side.struct_text(s, model))
+            lines.append(c_modules.struct_text(s, model))
     lines.append("int main(void) {")
     for name, fields in members.items():
         lines.append(f'    printf("{name} = %zu %zu\\n", sizeof({name}), _Alignof({name}));')
@@ -70,7 +70,7 @@ def c_program(model: Model) -> tuple[str, Mapping[str, str]]:
 
 
 def ask_compiler(model: Model, root: Path) -> Layout:
-    """Compile and run the program. Raises subprocess.CalledProcessError with the compiler's words on failure."""
+    """Compile and run the program. Errors: subprocess.CalledProcessError with the compiler's output."""
     text, source = c_program(model)
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "layout"
@@ -92,9 +92,9 @@ def ask_compiler(model: Model, root: Path) -> Layout:
 
 
 def write_fixture(model: Model, root: Path) -> Path:
-    """Ask the compiler and keep the answer, the only way the fixture comes about. For 8-byte pointers only."""
+    """Write the compiler's layout as the fixture. For 8-byte pointers only."""
     if struct.calcsize("P") != 8:
-        raise ValueError("the fixture is for machines with 8-byte pointers, and this one has others")
+        raise ValueError("the fixture is for machines with 8-byte pointers, and this machine has others")
     target = root / FIXTURE
     data = {"registry": model.registry_version, "pointer_size": 8, "structs": ask_compiler(model, root)}
     text = json.dumps(data, indent=1)
@@ -104,6 +104,6 @@ def write_fixture(model: Model, root: Path) -> Path:
 
 
 def read_fixture(root: Path) -> Layout:
-    """The kept answer. It is for machines with 8-byte pointers."""
+    """Return the layout in the fixture. It is for machines with 8-byte pointers."""
     structs: Layout = json.loads((root / FIXTURE).read_text("utf-8"))["structs"]
     return structs

@@ -1,4 +1,4 @@
-"""From the registry's names to Python's."""
+"""Conversion of the registry's names to Python names."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ __all__ = ["enum_prefix", "member_name", "py_type_name", "snake", "strip_pointer
 
 
 def py_type_name(c_name: str) -> str:
-    """`VkMemoryAllocateInfo` → `MemoryAllocateInfo`."""
+    """Return the Python name of a type: `VkMemoryAllocateInfo` → `MemoryAllocateInfo`."""
     return c_name.removeprefix("Vk")
 
 
 def snake(name: str) -> str:
-    """`deviceLUIDValid` → `device_luid_valid`, `maxImageDimension2D` → `max_image_dimension_2d`."""
+    """Return a name in snake case.
+
+    `deviceLUIDValid` → `device_luid_valid`, `maxImageDimension2D` → `max_image_dimension_2d`.
+    """
     name = re.sub(r"(\d)D(?=[A-Z]|$)", r"_\1d", name)
     name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
     return re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name).lower()
 
 
 def strip_pointer(name: str) -> str:
-    """`pHostPointer` → `HostPointer`; other names stay."""
+    """Return a name without the prefix of pointers: `pHostPointer` → `HostPointer`; other names are not changed."""
     return name[1:] if re.match(r"p[A-Z]", name) else name
 
 
@@ -32,7 +35,7 @@ def _vendor(name: str, vendors: tuple[str, ...]) -> str:
 
 
 def enum_prefix(c_name: str, vendors: tuple[str, ...]) -> str:
-    """What all members of an enum begin with: `VkAccessFlagBits2` → `VK_ACCESS_2_`."""
+    """Return the prefix of all members of an enum: `VkAccessFlagBits2` → `VK_ACCESS_2_`."""
     if c_name == "VkResult":
         return "VK_"
     vendor = _vendor(c_name, vendors)
@@ -41,10 +44,10 @@ def enum_prefix(c_name: str, vendors: tuple[str, ...]) -> str:
 
 
 def member_name(name: str, prefix: str, vendors: tuple[str, ...]) -> tuple[str, str]:
-    """The Python name of an enum member and its vendor-less alias ('' where there is no vendor suffix).
+    """Return the Python name of an enum member and its alias without vendor ('' if there is no vendor suffix).
 
     `VK_EXTERNAL_MEMORY_HANDLE_TYPE_DMA_BUF_BIT_EXT` → `("DMA_BUF_EXT", "DMA_BUF")`. A name that would begin with a
-    digit takes the prefix's last word along: `VK_IMAGE_TYPE_2D` → `TYPE_2D`.
+    digit keeps the last word of the prefix: `VK_IMAGE_TYPE_2D` → `TYPE_2D`.
     """
     if not name.startswith(prefix):
         raise ValueError(f"enum member {name} does not begin with {prefix}")

@@ -1,8 +1,8 @@
-"""Reads the registry and cuts out what is in scope, as plain values for the writers.
+"""Reads the registry, and returns the part that is in scope as plain values for the writers.
 
-How this works: `vulkan-object` parses the vk.xml it carries. From the structs and commands of `scope` everything else
-follows: enums and flags by use, StructureType by the structs in scope and all that may be chained with them. Field
-kinds (see `fields`) decide the Python type and how `extmem.vk.abi` moves a field to C and back.
+How this works: `vulkan-object` parses the vk.xml that it contains. Everything else follows from the structs and
+commands of `scope`: enums and flags that they use, and the StructureType of the structs in scope and of those that may
+be chained to them. The kind of a field (see `fields`) determines its Python type and its conversion to C and back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["CommandModel", "EnumModel", "Member", "Model", "ParamModel", "Struct
 
 @dataclass(frozen=True)
 class Member:
-    """One member of an enum or flag type. `alias_of` is '' for the value's own name."""
+    """One member of an enum or flag type. `alias_of` is '' for a name that is not an alias."""
 
     name: str
     value: int
@@ -43,7 +43,7 @@ class EnumModel:
 
     @property
     def name(self) -> str:
-        """Its Python name."""
+        """The Python name."""
         return names.py_type_name(self.c_name)
 
 
@@ -63,7 +63,7 @@ class StructModel:
 
     @property
     def name(self) -> str:
-        """Its Python name."""
+        """The Python name."""
         return names.py_type_name(self.c_name)
 
     @property
@@ -98,7 +98,7 @@ class CommandModel:
 
 @dataclass(frozen=True)
 class Model:
-    """All that is generated, and where it came from."""
+    """Everything that is generated, and its source."""
 
     package_version: str
     registry_version: str
@@ -106,21 +106,21 @@ class Model:
     enums: tuple[EnumModel, ...]
     structs: tuple[StructModel, ...]
     c_structs: tuple[StructModel, ...]
-    """Structs and unions that only C sees."""
+    """Structs and unions that are only used in C."""
     commands: tuple[CommandModel, ...]
     formats: tuple[FormatModel, ...]
     constants: tuple[tuple[str, int], ...]
     handles: tuple[tuple[str, bool], ...]
-    """C name and whether it is dispatchable."""
+    """Handles: C name, and whether it is dispatchable."""
     totals: tuple[tuple[str, int, int], ...]
-    """What, how many the registry has, how many are in scope."""
+    """Rows of a table: what is counted, number in the registry, number in scope."""
     bitmask_of: dict[str, tuple[str, int]]
     """Flags type → (FlagBits type or '', width)."""
     vendors: tuple[str, ...]
     """Vendor suffixes, longer ones first."""
 
     def struct(self, c_name: str) -> StructModel:
-        """The struct of that C name."""
+        """Return the struct of that C name."""
         return next(s for s in self.structs if s.c_name == c_name)
 
 
@@ -148,7 +148,7 @@ def _members(c_name: str, items: list[Any], vendors: tuple[str, ...], keep: set[
         if bare:
             short.append((bare, name, int(item.value), item.name))
         for alias in item.aliases:
-            # The registry keeps some misspelt old names without the prefix; they are nobody's spelling today.
+            # The registry keeps some misspelt old names without the prefix, which are not used any more.
             if alias.startswith(prefix):
                 alias_name, alias_bare = names.member_name(alias, prefix, vendors)
                 short.append((alias_name, name, int(item.value), alias))
@@ -160,8 +160,8 @@ def _members(c_name: str, items: list[Any], vendors: tuple[str, ...], keep: set[
     aliases: dict[str, Member] = {}
     for bare, target, value, c_member in short:
         if c_name == "VkStructureType" and bare in {names.member_name(i.name, prefix, vendors)[1] for i in items}:
-            continue  # only a part of the type is in scope: a word without its suffix could be another struct's
-        # Two vendors may use one word for two things: then neither gets it without its suffix.
+            continue  # only a part of the type is in scope: a name without its suffix could be that of another struct
+        # Two vendors may use one name for two values: then neither has an alias without its suffix.
         if bare not in own and bare not in aliases and len(claims[bare]) == 1:
             aliases[bare] = Member(bare, value, c_member, target)
     return tuple(sorted(own.values(), key=lambda m: (m.value, m.name))) + tuple(
@@ -170,7 +170,7 @@ def _members(c_name: str, items: list[Any], vendors: tuple[str, ...], keep: set[
 
 
 def _sort_by_containment(structs: list[StructModel]) -> tuple[StructModel, ...]:
-    """Structs that others hold by value come first; otherwise the order of the scope table."""
+    """Return the structs in the order of the scope table, but members of other structs before these."""
     done: dict[str, StructModel] = {}
     by_name = {s.c_name: s for s in structs}
 
@@ -189,8 +189,8 @@ def _sort_by_containment(structs: list[StructModel]) -> tuple[StructModel, ...]:
 
 
 def load() -> Model:
-    """The registry of the installed `vulkan-object`, cut to scope."""
-    # vulkan-object carries no type information: everything from it is Any until it is in a class above.
+    """Return the part of the registry of the installed `vulkan-object` that is in scope."""
+    # vulkan-object has no type information: everything from it is Any until it is in a class above.
     from vulkan_object import get_vulkan_object  # type: ignore[import-untyped]  # the package has no py.typed
 
     vk: Any = get_vulkan_object()

@@ -1,4 +1,4 @@
-"""`REPORT.md`: what the last run took in and left out, committed so that a registry update shows in the diff."""
+"""`REPORT.md`: what the last run included and omitted. It is committed, so that a registry update shows in the diff."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def _collisions(model: Model) -> list[str]:
 
 
 def write_report(model: Model) -> str:
-    """The report's text."""
+    """Return the text of the report."""
     out = [
-        "# What the generator took from the registry",
+        "# What the generator includes from the registry",
         "",
         "Written by `python -m codegen`; do not edit.",
         "",
@@ -43,7 +43,7 @@ def write_report(model: Model) -> str:
     out += ["", "## In scope", ""]
     for title, groups in (
         ("Structs", scope.STRUCTS),
-        ("Structs for C alone", scope.C_STRUCTS),
+        ("Structs for C only", scope.C_STRUCTS),
         ("Commands", scope.COMMANDS),
         ("Constants", scope.CONSTANTS),
     ):
@@ -54,17 +54,17 @@ def write_report(model: Model) -> str:
     for e in model.enums:
         own = sum(not m.alias_of for m in e.members)
         out.append(f"- `{e.name}`: {own} values, {len(e.members) - own} aliases")
-    out += ["", "## Python form that the C type alone would not give", ""]
+    out += ["", "## Fields whose Python form differs from that of their C type", ""]
     for (struct, member), rule in scope.FIELD_RULES.items():
         out.append(f"- `{struct}::{member}` → `{rule.py_name}: {rule.py_type} = {rule.default}`: {rule.reason}")
-    out += ["", "Counts that follow from a sequence, and so are no fields:", ""]
+    out += ["", "Counts that follow from a sequence, and so are not fields:", ""]
     for s in model.structs:
         counts = [f"`{f.c_name}`" for f in s.fields if f.kind == "count"]
         if counts:
             out.append(f"- `{s.c_name}`: {', '.join(counts)}")
-    out += ["", "Values that have no name without their vendor's suffix:", ""]
+    out += ["", "Values that have no alias without the vendor suffix:", ""]
     out += _collisions(model) or ["- none"]
-    out += ["", "## Out of scope, though it may be chained to a struct in scope", ""]
+    out += ["", "## Out of scope, although it may be chained to a struct in scope", ""]
     ours_names = {s.c_name for s in model.structs}
     for s in sorted(model.structs, key=lambda x: x.c_name):
         absent = [f"`{n}`" for n in s.extended_by if n not in ours_names]

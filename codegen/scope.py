@@ -1,7 +1,7 @@
-"""What is generated: the one table of structs, commands and constants in scope, each group with its reason.
+"""The table of structs, commands and constants in scope, which are generated. Each group has its reason.
 
-Enums, flags and handles are not listed: they follow from the structs and commands that use them. To bring something
-new into scope, add its C name here and run `python -m codegen`; a type the generator cannot express stops it.
+Enums, flags and handles are not listed, because they follow from the structs and commands that use them. To extend the
+scope, add a C name here and run `python -m codegen`; it fails for a type that it cannot express.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ __all__ = ["COMMANDS", "CONSTANTS", "C_STRUCTS", "FIELD_RULES", "STRUCTS", "Fiel
 
 
 class Group(NamedTuple):
-    """C names that came into scope together, and why."""
+    """C names that are in scope for one reason."""
 
     reason: str
     names: tuple[str, ...]
 
 
 class FieldRule(NamedTuple):
-    """A field whose Python form differs from what its C type alone would give."""
+    """A field whose Python form differs from that of its C type."""
 
     py_name: str
     py_type: str
@@ -33,7 +33,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 STRUCTS: tuple[Group, ...] = (
     Group(
-        "Allocating, and what an allocation may be chained with: the heart of the library.",
+        "Allocating, and the structs that may be chained to an allocation.",
         _names(
             """MemoryAllocateInfo ExportMemoryAllocateInfo MemoryDedicatedAllocateInfo MemoryDedicatedRequirements
             MemoryAllocateFlagsInfo MemoryOpaqueCaptureAddressAllocateInfo MemoryPriorityAllocateInfoEXT"""
@@ -51,21 +51,21 @@ STRUCTS: tuple[Group, ...] = (
         _names("ImportMemoryFdInfoKHR MemoryGetFdInfoKHR MemoryFdPropertiesKHR"),
     ),
     Group(
-        "VK_EXT_external_memory_host: host payloads are what every device can import.",
+        "VK_EXT_external_memory_host: every device can import host payloads.",
         _names(
             """ImportMemoryHostPointerInfoEXT MemoryHostPointerPropertiesEXT
             PhysicalDeviceExternalMemoryHostPropertiesEXT"""
         ),
     ),
     Group(
-        "NV twins: the rules forbid chaining them together with the KHR structs, so they must be sayable.",
+        "NV equivalents: rules forbid chaining them together with the KHR structs, so both must be available.",
         _names(
             """ExportMemoryAllocateInfoNV ExportMemoryWin32HandleInfoNV ImportMemoryWin32HandleInfoNV
             DedicatedAllocationMemoryAllocateInfoNV ExternalMemoryImageCreateInfoNV"""
         ),
     ),
     Group(
-        "Asking a device what it can export and import.",
+        "Querying what a device can export and import.",
         _names(
             """ExternalMemoryProperties PhysicalDeviceExternalBufferInfo ExternalBufferProperties
             PhysicalDeviceExternalImageFormatInfo ExternalImageFormatProperties PhysicalDeviceImageFormatInfo2
@@ -73,7 +73,7 @@ STRUCTS: tuple[Group, ...] = (
         ),
     ),
     Group(
-        "Buffers and images, because dedicated allocation and binding rules speak of them.",
+        "Buffers and images, which the rules on dedicated allocation and binding refer to.",
         _names(
             """ExternalMemoryBufferCreateInfo ExternalMemoryImageCreateInfo BufferCreateInfo BufferUsageFlags2CreateInfo
             ImageCreateInfo ImageSubresource SubresourceLayout ImageSubresourceRange Extent3D Offset3D
@@ -82,7 +82,7 @@ STRUCTS: tuple[Group, ...] = (
         ),
     ),
     Group(
-        "VK_EXT_image_drm_format_modifier: images whose places of texels other drivers and other APIs understand.",
+        "VK_EXT_image_drm_format_modifier: images whose memory layout other drivers and other APIs understand.",
         _names(
             """DrmFormatModifierPropertiesEXT DrmFormatModifierPropertiesListEXT FormatProperties FormatProperties2
             PhysicalDeviceImageDrmFormatModifierInfoEXT ImageDrmFormatModifierListCreateInfoEXT
@@ -94,7 +94,7 @@ STRUCTS: tuple[Group, ...] = (
         _names("MemoryMapInfo MemoryUnmapInfo MemoryMapPlacedInfoEXT MappedMemoryRange"),
     ),
     Group(
-        "Who a device is and which memory it has. The limits come inside the properties.",
+        "Identity and memory of a device. The limits are part of the properties.",
         _names(
             """PhysicalDeviceIDProperties PhysicalDeviceProperties2 PhysicalDeviceProperties PhysicalDeviceLimits
             PhysicalDeviceSparseProperties PhysicalDeviceMemoryProperties PhysicalDeviceMemoryProperties2 MemoryType
@@ -109,21 +109,21 @@ STRUCTS: tuple[Group, ...] = (
         ),
     ),
     Group(
-        "What the two pipeline barrier commands take besides.",
+        "Further parameters of the two pipeline barrier commands.",
         _names("MemoryBarrier MemoryBarrier2 DependencyInfo"),
     ),
 )
 
 C_STRUCTS: tuple[Group, ...] = (
     Group(
-        "Starting a driver: filled and read by the Vulkan device alone, straight in C memory.",
+        "Starting a driver: filled and read by the Vulkan device only, directly in C memory.",
         _names(
             """ApplicationInfo InstanceCreateInfo ExtensionProperties QueueFamilyProperties PhysicalDeviceFeatures
             DeviceQueueCreateInfo DeviceCreateInfo ConformanceVersion PhysicalDeviceDriverProperties"""
         ),
     ),
     Group(
-        "Recording and submitting what moves a payload's bytes.",
+        "Recording and submitting commands that copy a payload's bytes.",
         _names(
             """CommandPoolCreateInfo CommandBufferAllocateInfo CommandBufferInheritanceInfo CommandBufferBeginInfo
             SubmitInfo FenceCreateInfo BufferCopy ImageSubresourceLayers BufferImageCopy ClearColorValue"""
@@ -153,7 +153,7 @@ COMMANDS: tuple[Group, ...] = (
         ),
     ),
     Group(
-        "Moving a payload's bytes.",
+        "Copying a payload's bytes.",
         (
             "vkCreateCommandPool",
             "vkDestroyCommandPool",
@@ -187,7 +187,7 @@ COMMANDS: tuple[Group, ...] = (
         ),
     ),
     Group(
-        "Handles out, and what may be imported from them.",
+        "Exporting handles, and querying their properties.",
         (
             "vkGetMemoryWin32HandleKHR",
             "vkGetMemoryWin32HandlePropertiesKHR",
@@ -228,10 +228,10 @@ COMMANDS: tuple[Group, ...] = (
 
 CONSTANTS: tuple[Group, ...] = (
     Group(
-        "The queue families outside this device that ownership is passed to and from.",
+        "The queue families outside this device to and from which ownership is transferred.",
         ("VK_QUEUE_FAMILY_IGNORED", "VK_QUEUE_FAMILY_EXTERNAL", "VK_QUEUE_FAMILY_FOREIGN_EXT"),
     ),
-    Group("Stands for all that follows an offset.", ("VK_WHOLE_SIZE",)),
+    Group("The size of everything that follows an offset.", ("VK_WHOLE_SIZE",)),
     Group(
         "Sizes of arrays in the structs above.",
         (
@@ -249,18 +249,21 @@ CONSTANTS: tuple[Group, ...] = (
 
 FIELD_RULES: dict[tuple[str, str], FieldRule] = {
     ("VkExportMemoryWin32HandleInfoKHR", "dwAccess"): FieldRule(
-        "access", "int", "0", "dw only says DWORD, which Python has no use for"
+        "access", "int", "0", "dw means DWORD, which Python does not need"
     ),
     ("VkExportMemoryWin32HandleInfoNV", "dwAccess"): FieldRule("access", "int", "0", "as in the KHR struct"),
-    ("VkImageCreateInfo", "mipLevels"): FieldRule("mip_levels", "int", "1", "an image has one level at least"),
-    ("VkImageCreateInfo", "arrayLayers"): FieldRule("array_layers", "int", "1", "an image has one layer at least"),
+    ("VkImageCreateInfo", "mipLevels"): FieldRule("mip_levels", "int", "1", "an image has at least one level"),
+    ("VkImageCreateInfo", "arrayLayers"): FieldRule("array_layers", "int", "1", "an image has at least one layer"),
     ("VkImageCreateInfo", "samples"): FieldRule(
         "samples",
         "SampleCountFlagBits | int",
         "SampleCountFlagBits.COUNT_1",
-        "0 is not a number of samples, and every image has one at least",
+        "0 is not a sample count; every image has at least one sample",
     ),
     ("VkImportMemoryFdInfoKHR", "fd"): FieldRule(
-        "fd", "SupportsInt", "-1", "takes an owned handle object too; 0 would be standard input, -1 is no descriptor"
+        "fd",
+        "SupportsInt",
+        "-1",
+        "also accepts an owned handle object; 0 would be standard input, -1 is not a file descriptor",
     ),
 }

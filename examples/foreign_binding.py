@@ -1,6 +1,6 @@
-"""A program that has its own Vulkan binding shares through extmem: its device is adopted, its calls stay its own.
+"""Share memory of a device that another Vulkan binding made: extmem adopts the device, the binding keeps using it.
 
-The binding here is the PyPI package `vulkan`; any other will do that can say its handles as numbers.
+The binding here is the PyPI package `vulkan`. Any binding works that can return its handles as numbers.
 """
 
 import vulkan as other
@@ -26,13 +26,13 @@ device = other.vkCreateDevice(
 
 handles = (number(instance), number(physical), number(device))
 with raw.adopt_device(*handles, extensions=extensions, queue_family_index=0) as adopted:
-    # Names, rights and rules for the foreign device: what is exported here, others open by name.
+    # Names, rights and rules work on the adopted device: memory that it exports can be opened by name.
     with adopted.allocate(4096, name="example-foreign") as mine, extmem.open("example-foreign") as theirs:
         mine.fill(7)
         print("another device reads", theirs.read()[:4], "of", theirs.device.name)
-        print("the foreign binding may use VkDeviceMemory", hex(raw.vk_memory(mine)), "and VkBuffer", mine.buffer().raw)
+        print("the other binding may use VkDeviceMemory", hex(raw.vk_memory(mine)), "and VkBuffer", mine.buffer().raw)
 
-    # A pNext chain by address, for a call that the foreign binding makes itself.
+    # The address of a pNext chain, for a call that the other binding makes itself.
     with extmem.open_device(uuid=adopted.uuid) as ours, ours.allocate(4096) as source, source.export_handle(FD) as fd:
         chain = raw.c_struct(vk.ImportMemoryFdInfoKHR(FD, fd))
         info = other.VkMemoryAllocateInfo(
@@ -41,8 +41,8 @@ with raw.adopt_device(*handles, extensions=extensions, queue_family_index=0) as 
             memoryTypeIndex=source.memory_type_index,
         )
         imported = other.vkAllocateMemory(device, info, None)
-        fd.take()  # the call succeeded, so the fd is the driver's
-        print("imported by the foreign binding:", source.allocation_size, "bytes")
+        fd.take()  # the call has succeeded, so the driver owns the fd
+        print("imported by the other binding:", source.allocation_size, "bytes")
         other.vkFreeMemory(device, imported, None)
 
 other.vkDestroyDevice(device, None)

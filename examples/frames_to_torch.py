@@ -1,7 +1,7 @@
-"""Frames that Vulkan renders, PyTorch blurs in another process, and the first one saves: nothing is copied on the way.
+"""Render frames with Vulkan, blur them with PyTorch in another process, and save the result, without a copy between.
 
-Both payloads belong to the Vulkan device; the other process opens them by name as tensors, on the GPU where CUDA knows
-it, else on the host. Each side says when it is done (a line through a pipe), and waits for its own device before that.
+Both payloads belong to the Vulkan device. The other process opens them by name as tensors, on the GPU if CUDA supports
+it, else on the host. Each process waits for its own device, and then reports by a line through a pipe.
 """
 
 import importlib.util

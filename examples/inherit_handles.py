@@ -1,4 +1,4 @@
-"""A child finds its parent's inheritable NT handles under the same numbers, as after CreateProcess on Windows."""
+"""Let a child inherit an NT handle under the same value, as after CreateProcess on Windows."""
 
 import sys
 
@@ -7,16 +7,16 @@ import extmem
 
 def parent() -> None:
     with extmem.open_device(kind="host") as device, device.allocate(4096, inherit=True) as memory:
-        memory.map()[:6] = b"mother"
+        memory.map()[:6] = b"parent"
         with memory.export_handle() as handle:
             print(f"parent: handle {int(handle):#x}, inheritable {handle.info.inherit}")
             extmem.process.run([sys.executable, __file__, str(int(handle))], check=True, timeout=30)
-        print("parent: the child left", bytes(memory.map()[:5]))
+        print("parent: the child wrote", bytes(memory.map()[:5]))
 
 
 def child(value: int) -> None:
     with extmem.raw.nt_handle(value) as handle, extmem.open(handle) as memory:
-        print(f"child: handle {int(handle):#x} leads to {bytes(memory.map()[:6])}")
+        print(f"child: handle {int(handle):#x} refers to memory with {bytes(memory.map()[:6])}")
         memory.map()[:5] = b"child"
 
 

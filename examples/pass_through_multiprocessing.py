@@ -1,4 +1,4 @@
-"""Memory and handles travel through multiprocessing like any other argument; what arrives is the same bytes."""
+"""Pass memory through multiprocessing like any other argument: the receiver maps the same bytes."""
 
 import multiprocessing
 from multiprocessing.connection import Connection
@@ -6,27 +6,27 @@ from multiprocessing.connection import Connection
 import extmem
 
 
-def work(memory: extmem.DeviceMemory, line: Connection) -> None:
+def work(memory: extmem.DeviceMemory, pipe: Connection) -> None:
     with memory, extmem.open_device(kind="host") as device:
         memory.numpy()[:] *= 2
         with device.allocate(4, "float32") as mine:
             mine.numpy()[:] = memory.numpy()[:4]
-            line.send(mine)
-            line.recv()  # the parent has it; only now may it be closed here
+            pipe.send(mine)
+            pipe.recv()  # the parent has received the memory, so it may be closed here
 
 
 def main() -> None:
     context = multiprocessing.get_context("spawn")
-    line, far = context.Pipe()
+    pipe, far_end = context.Pipe()
     with extmem.open_device(kind="host") as device, device.allocate(1_000_000, "float32") as memory:
         memory.numpy()[:] = 21
-        child = context.Process(target=work, args=(memory, far))
+        child = context.Process(target=work, args=(memory, far_end))
         child.start()
-        with line.recv() as theirs:
-            line.send("thanks")
+        with pipe.recv() as theirs:
+            pipe.send("received")
             child.join()
-            print("parent: the child doubled my array to", memory.numpy()[0])
-            print("parent: and made one of its own, which outlives it:", theirs.numpy())
+            print("parent: the child has doubled the array to", memory.numpy()[0])
+            print("parent: the child has ended, and its own array still exists:", theirs.numpy())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Publish for reading only: others open the name and read along; neither Python, the object manager nor the kernel lets
-them write."""
+"""Publish an array for reading only: NumPy, the object manager and the kernel refuse writes of other processes."""
 
 import mmap
 import subprocess
@@ -20,7 +19,7 @@ def publisher() -> None:
                 try:
                     mmap.mmap(int(fd), 64, prot=mmap.PROT_READ | mmap.PROT_WRITE)
                 except PermissionError as error:
-                    print("the kernel, asked to map what is given away for writing:", error.strerror)
+                    print("the kernel, for a writable mapping of the exported fd:", error.strerror)
             print("publisher: still", table.numpy()[0, 0])
 
 

@@ -1,7 +1,7 @@
-"""A renderer draws into its GPU's image and shares it by handle; a consumer in another process copies it to a buffer.
+"""Draw into an image on a GPU and share it by handle; another process copies it to a buffer.
 
-The image never leaves the device, and the consumer computes nothing: format, extent, usage and memory type come with
-the payload, and the identical image is made from them.
+The image stays on the device. The consumer need not state any parameter: format, extent, usage and memory type come
+with the payload, and the identical image is created from them.
 """
 
 import multiprocessing
@@ -23,14 +23,14 @@ def render(device: extmem.Device) -> tuple[extmem.Image, extmem.DeviceMemory]:
         )
     )  # fmt: skip
     needs = image.requirements
-    kind = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
+    memory_type = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
     chain = vk.ExportMemoryAllocateInfo(TYPE, vk.MemoryDedicatedAllocateInfo(image, None))
-    memory = device.allocate_memory(vk.MemoryAllocateInfo(needs.size, kind, chain))
+    memory = device.allocate_memory(vk.MemoryAllocateInfo(needs.size, memory_type, chain))
     device.bind_image_memory(image, memory)
     with device.commands() as commands:
         commands.change_layout(image, UNDEFINED, GENERAL)
-        commands.clear_color_image(image, (1.0, 0.5, 0.0, 1.0))  # a renderer's whole evening
-        commands.release(image)  # to whoever acquires it next
+        commands.clear_color_image(image, (1.0, 0.5, 0.0, 1.0))  # in place of a renderer's work
+        commands.release(image)  # to the next user, which acquires it
     return image, memory
 
 

@@ -1,4 +1,4 @@
-"""Two processes that know nothing of each other but a name share an array: what one writes, the other sees at once."""
+"""Share an array between two processes by its name: what one writes, the other can read immediately."""
 
 import subprocess
 import sys
@@ -12,11 +12,11 @@ def writer() -> None:
     with extmem.open_device(kind="host") as device, device.allocate((480, 640, 3), "uint8", name=NAME) as frame:
         frame.numpy()[:] = 7
         subprocess.run([sys.executable, __file__, "reader"], check=True)
-        print("writer: the reader left", frame.numpy()[0, 0])
+        print("writer: the reader wrote", frame.numpy()[0, 0])
     try:
         extmem.open(NAME)
     except extmem.NameNotFoundError:
-        print("writer: nobody holds it any more, so the name is gone")
+        print("writer: the last holder has closed the memory, so the name has ended")
 
 
 def reader() -> None:
@@ -24,7 +24,7 @@ def reader() -> None:
         pixels = frame.numpy()
         print(f"reader: {pixels.shape} {pixels.dtype}, every value {pixels.min()}, on {frame.device.name}")
         pixels[0, 0] = (1, 2, 3)
-        del pixels  # memory is not closed under an array that still looks at it
+        del pixels  # memory cannot be closed while an array uses it
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
-"""A buffer that slangpy made, seen by extmem here and in another process. Its fd is borrowed: it stays slangpy's.
+"""Import a buffer of slangpy, in this and in another process. The fd is borrowed: slangpy still owns it."""
 
-Another binding's fd carries no description. What it may be is asked of the driver; its size is what the driver requires
-of such a buffer; and before a device in use gets it, it is proven on one of its own.
-"""
-
+import importlib.util
 import socket
 import subprocess
 import sys
@@ -18,12 +15,12 @@ SHAPE, SIZE = (64, 64), 4 * 64 * 64
 
 
 def describe(device: extmem.Device, fd: int) -> extmem.Descriptor:
-    external, usage = vk.ExternalMemoryBufferCreateInfo(FD), vk.BufferUsageFlagBits(3)  # copies, both ways
-    with device.create_buffer(vk.BufferCreateInfo(size=SIZE, usage=usage, p_next=external)) as like:
-        size = like.requirements.size
+    external, usage = vk.ExternalMemoryBufferCreateInfo(FD), vk.BufferUsageFlagBits(3)  # TRANSFER_SRC and TRANSFER_DST
+    with device.create_buffer(vk.BufferCreateInfo(size=SIZE, usage=usage, p_next=external)) as similar:
+        size = similar.requirements.size  # what the driver requires for such a buffer
     choices = raw.fd_choices(device, fd, memory_properties=vk.MemoryPropertyFlagBits.DEVICE_LOCAL)
     if not choices.memory_types:
-        sys.exit(f"{device.name} has no memory type that this fd can be; has the same driver made it?")
+        sys.exit(f"{device.name} has no memory type for this fd; was it exported by the same driver?")
     return extmem.Descriptor(
         handle_types=int(FD),
         allocation_size=size,
@@ -35,12 +32,13 @@ def describe(device: extmem.Device, fd: int) -> extmem.Descriptor:
 
 
 def other_process() -> None:
-    with socket.socket(fileno=int(sys.argv[1])) as sock, extmem.process.receive_handle(sock) as handle:
-        with extmem.open(handle) as memory:
-            memory.write(2 * memory.read())
+    with socket.socket(fileno=int(sys.argv[1])) as sock, extmem.open(extmem.process.receive_handle(sock)) as memory:
+        memory.write(2 * memory.read())
 
 
 def main() -> None:
+    if importlib.util.find_spec("slangpy") is None:
+        sys.exit("this example needs slangpy: pip install slangpy")
     import slangpy
 
     theirs = slangpy.Device(type=slangpy.DeviceType.vulkan)

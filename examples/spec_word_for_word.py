@@ -1,4 +1,4 @@
-"""VK_KHR_external_memory_win32 in its own words: export with security, access and a name; import by name and handle."""
+"""Use the structures of VK_KHR_external_memory_win32: export with security, access and a name; import by both."""
 
 import extmem
 from extmem import vk
@@ -35,7 +35,7 @@ def main() -> None:
 
         for memory in importers:
             device.free_memory(memory)
-        handle.close()  # an import never takes an NT handle over
+        handle.close()  # an import does not consume an NT handle
 
 
 if __name__ == "__main__":

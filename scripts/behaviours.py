@@ -1,9 +1,10 @@
-"""`python -m scripts.behaviours` writes docs/both-systems.md: what became of each numbered behaviour on both systems.
+"""`python -m scripts.behaviours` writes docs/both-systems.md: the results of each numbered behaviour on both systems.
 
-How this works. Runs of the suite leave tallies (tests/systems.py): `make test-all` those of both systems.
-A behaviour's tests are those with its number in their name. What the tests of the model and of the rules show is the
-same everywhere and says nothing of an object manager, so they count only where a behaviour has no others. Every reason
-in the page is a test's own: of a mark, or of a table in tests/systems.py. `--check` compares and writes nothing.
+How this works. A run of the suite writes a tally (tests/systems.py); `make test-all` writes those of both systems.
+The tests of a behaviour are those with its number in their name. The tests of the model and of the rules have the same
+result on every system and do not test an object manager, so they count only for a behaviour without other tests. Every
+reason in the page comes from a test: from a mark, or from a table in tests/systems.py. `--check` compares the page and
+does not write it.
 """
 
 from __future__ import annotations
@@ -28,30 +29,30 @@ ROW = re.compile(r"^\| B(\d+) \| (.+?) \| ", re.MULTILINE)
 _DIFFERENCE = re.compile(r"^(B\d+): (.*)$", re.DOTALL)
 _HEAD = """# Both systems, behaviour by behaviour
 
-What became of each of the [numbered behaviours](behaviours.md) when its tests ran over the two object managers: the
-broker on Linux, and the kernel on Windows. Windows is CPython for Windows under Debian's Wine, whose kernel differs
-from Microsoft's here and there; those are the *known differences*, and a test of one fails as soon as it is none any
-more. *Refused* is what the other system has and this one has not, with the reason; *on … alone* is a part of it that
-only that one has. `python -m scripts.behaviours` writes this page from what `make test-all` leaves behind, which fails
-where the page shows something else.
+This page shows the results of the tests of each [numbered behaviour](behaviours.md) on the two object managers: the
+broker on Linux, and the kernel on Windows. The Windows tests run in CPython for Windows under Debian's Wine, whose
+kernel differs from Microsoft's in some places. These are the *known differences*; the test of one fails as soon as the
+difference no longer exists. *Refused* is a behaviour that only the other system has, with the reason; *on … alone* is a
+part of a behaviour that only one system has. `python -m scripts.behaviours` writes this page from the results of
+`make test-all`, which fails if the page differs from them.
 
 | | on Windows | Linux, the broker | Windows, the kernel |
 |---|---|---|---|
 """
 _DIFFERENCES = """
-## Where Wine is not Windows
+## Differences between Wine and Windows
 
-These tests run on Windows as on Linux. Under Wine they are known to fail, for the reason that is given.
+These tests run on Windows and on Linux. Under Wine they are expected to fail, for the reason in the table.
 
-| | what Wine does | tests |
+| | behaviour of Wine | tests |
 |---|---|---|
 """
 _ALONE = """
-## Tests of one system alone
+## Tests of one system
 
-Every other test runs on both.
+Every other test runs on both systems.
 
-| runs on | why | tests |
+| system | reason | tests |
 |---|---|---|
 """
 
@@ -59,11 +60,11 @@ Tally = Mapping[str, Any]
 
 
 def render(behaviours: str, linux: Tally, windows: Tally) -> str:
-    """The page. behaviours: docs/behaviours.md. ValueError for a run that failed, or was none."""
+    """Return the page. behaviours: the text of docs/behaviours.md. ValueError: a run failed or is empty."""
     for run in (linux, windows):
         broken = [test for test, outcome in run["outcomes"].items() if outcome in ("failed", "collected")]
         if broken:
-            raise ValueError(f"{broken[0]} and {len(broken) - 1} more did not pass on {run['system']}; run them first")
+            raise ValueError(f"{broken[0]} and {len(broken) - 1} more did not pass on {run['system']}; run it again")
     page = _HEAD
     for number, text in ROW.findall(behaviours):
         cells = [cell(int(number), run, other) for run, other in ((linux, windows), (windows, linux))]
@@ -81,7 +82,7 @@ def render(behaviours: str, linux: Tally, windows: Tally) -> str:
 
 
 def cell(number: int, run: Tally, other: Tally) -> str:
-    """What became of a behaviour on one system: `other` is the other's run, whose own tests are not to be had here."""
+    """Return the result of a behaviour on one system. other: the run of the other system."""
     if number in docs_tested.WITHOUT:
         return f"no test: {docs_tested.WITHOUT[number]}"
     here, own = _about(number, run["outcomes"]), _about(number, other["own"])
@@ -89,7 +90,7 @@ def cell(number: int, run: Tally, other: Tally) -> str:
         here = [test for test in here if not test.startswith(_PURE)]
     absent = dict.fromkeys(other["own"][test] for test in own if test not in run["outcomes"])
     differing = {test: run["reasons"][test] for test, outcome in run["outcomes"].items() if outcome == "differs"}
-    # A difference is one of the behaviour that its reason names, and of those that its test is of.
+    # A difference belongs to the behaviour in its reason, and to the behaviours in the name of its test.
     found = [why for test, why in differing.items() if test in here or why.startswith(f"B{number}: ")]
     known = [why.partition(": ")[2] for why in found]
     if run["system"] == "windows" and number in docs_tested.OF_SECTIONS:
@@ -100,7 +101,7 @@ def cell(number: int, run: Tally, other: Tally) -> str:
     told += [f"{what}: {', '.join(absent)}"] if absent else []
     if not told:
         skipped = [run["reasons"][test] for test in here if run["outcomes"][test] == "skipped"]
-        told = [f"not looked at: {reason}" for reason in dict.fromkeys(skipped)] or ["no test"]
+        told = [f"not tested: {reason}" for reason in dict.fromkeys(skipped)] or ["no test"]
     return "; ".join(told)
 
 
@@ -109,7 +110,7 @@ def _about(number: int, tests: Iterable[str]) -> list[str]:
 
 
 def _by_reason(reasons: Mapping[str, str], run: Tally, outcome: str | None = None) -> dict[str, list[str]]:
-    """Reason to the files that give it."""
+    """Return the files for each reason."""
     found: dict[str, list[str]] = {}
     for test, reason in reasons.items():
         if outcome is None or run["outcomes"][test] == outcome:
@@ -127,21 +128,21 @@ def _links(files: Sequence[str]) -> str:
 
 
 def check(root: Path = ROOT) -> str:
-    """What is wrong with the page that is there, or nothing. ValueError and OSError as `written`."""
+    """Return the problem of the existing page, or "". Raise ValueError and OSError as `written`."""
     there = root / PAGE
     if there.exists() and there.read_text(encoding="utf-8") == written(root):
         return ""
-    return f"{PAGE} does not show what these runs did: `python -m scripts.behaviours` writes it"
+    return f"{PAGE} differs from the results of these runs: `python -m scripts.behaviours` writes it"
 
 
 def written(root: Path) -> str:
-    """The page of this repository's last runs. OSError where a tally is missing, ValueError for a run that failed."""
+    """Return the page for the last runs. Raise OSError if a tally is missing, and ValueError for a run that failed."""
     linux, windows = (json.loads((root / tally).read_text(encoding="utf-8")) for tally in TALLIES)
     return render((root / "docs" / "behaviours.md").read_text(encoding="utf-8"), linux, windows)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit status: 1 where the runs are not there, failed, or (`--check`) differ from the page."""
+    """Return the exit status: 1 if the runs are missing, failed, or (`--check`) differ from the page."""
     try:
         if "--check" in arguments:
             problem = check()

@@ -1,4 +1,4 @@
-"""Tables of the documentation that come from the code's own tables. Each function returns Markdown, no heading."""
+"""Tables of the documentation, written from tables of the code. Each function returns Markdown without a heading."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import fields
 
 from extmem import vk
 from extmem.broker.rights import RIGHTS
-from extmem.devices.backend import DESCRIPTOR_LIMIT
 from extmem.devices.host import capabilities
 from extmem.handles import Access
 from extmem.objects import MEMORY, sddl
@@ -16,6 +15,7 @@ from extmem.objects.lifetimes import KEEPS, Holder
 from extmem.objects.results import Limits
 from extmem.objects.status import WINERROR, Status, error_for
 from extmem.rules import ledger
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
 __all__ = ["TABLES", "table"]
 
@@ -51,30 +51,30 @@ def _access() -> str:
     rows = []
     for member in Access.__members__.values():
         mapped = MEMORY.map_generic(int(member))
-        told = "all that the object's security allows" if member is Access.MAXIMUM_ALLOWED else _mask(mapped)
-        rows.append((f"`Access.{member.name}`", f"`0x{int(member):08X}`", f"`0x{mapped:X}`", told))
-    return table(("name", "mask", "mapped", "what a handle then has"), rows)
+        rights = "all rights that the security descriptor grants" if member is Access.MAXIMUM_ALLOWED else _mask(mapped)
+        rows.append((f"`Access.{member.name}`", f"`0x{int(member):08X}`", f"`0x{mapped:X}`", rights))
+    return table(("name", "mask", "mapped", "rights of the handle"), rows)
 
 
 def _rights() -> str:
     return table(
-        ("letters", "mask", "means"),
+        ("letters", "mask", "right"),
         ((f"`{letters}`", f"`0x{mask:08X}`", _mask(mask)) for letters, mask in sddl.rights_of(MEMORY).items()),
     )
 
 
 def _trustees() -> str:
-    told = {"WD": "everyone", "OW": "the object's owner, in place of what owning alone gives"}
-    rows = [(f"`{alias}` = `{sid}`", told[alias]) for alias, sid in sddl._ALIASES.items()]
+    meanings = {"WD": "everyone", "OW": "the object's owner, in place of the owner's default rights"}
+    rows = [(f"`{alias}` = `{sid}`", meanings[alias]) for alias, sid in sddl._ALIASES.items()]
     rows += [("`S-1-22-1-<uid>`", "one Unix user"), ("`S-1-22-2-<gid>`", "one Unix group")]
-    return table(("trustee", "who"), rows)
+    return table(("trustee", "meaning"), rows)
 
 
 def _ace_flags() -> str:
-    told = {"IO": "the entry says nothing about the object itself"}
+    effects = {"IO": "the entry does not apply to the object itself"}
     return table(
-        ("flag", "effect here"),
-        ((f"`{word}`", told.get(word, "kept and shown, no effect")) for word in sddl._ACE_FLAGS),
+        ("flag", "effect"),
+        ((f"`{word}`", effects.get(word, "kept and shown, no effect")) for word in sddl._ACE_FLAGS),
     )
 
 
@@ -89,18 +89,17 @@ def _statuses() -> str:
 
 def _limits() -> str:
     limits = Limits()
-    told = {
+    meanings = {
         "handles": "open NT handles",
         "references": "references to payloads (such as memory objects) that the object manager holds",
         "payload_handles": "handles (file descriptors) of one payload",
-        "objects": "shared objects made",
+        "objects": "shared objects that the process made",
         "tickets": "tickets in flight, of all processes of the user",
-        "children": "inheriting children that have not shown up yet",
+        "children": "children that inherit handles and have not connected yet",
         "descriptor": "bytes of one descriptor",
     }
-    return table(
-        ("of one process", "at most"), ((told[f.name], f"{getattr(limits, f.name):,}") for f in fields(limits))
-    )
+    rows = ((meanings[field.name], f"{getattr(limits, field.name):,}") for field in fields(limits))
+    return table(("limit of one process", "at most"), rows)
 
 
 def _senders() -> str:
@@ -134,15 +133,16 @@ def _ledger() -> str:
 
 
 def _deciders() -> str:
-    told = {
-        "structs": "the structures of the call alone",
-        "tracked state": "what extmem remembers of its own memory, buffers and images",
-        "device query": "what the device answers when asked for its capabilities",
-        "descriptor": "what the payload says of itself",
-        "object manager": "what the object manager answers about a name, handle or number",
+    meanings = {
+        "structs": "only the structures of the call",
+        "tracked state": "the state of memory, buffers and images, which extmem records",
+        "device query": "the device's answers to capability queries",
+        "descriptor": "the descriptor of the payload",
+        "object manager": "the object manager's answer about a name, handle or number",
     }
     counts = Counter[str](row.checked_by for row in ledger.rows(status="checked"))
-    return table(("decided by", "that is", "rules"), ((word, told[word], str(counts[word])) for word in told))
+    rows = ((word, meaning, str(counts[word])) for word, meaning in meanings.items())
+    return table(("source", "values", "rules"), rows)
 
 
 def _host_types() -> str:
@@ -166,9 +166,7 @@ def _host_types() -> str:
                 names(int(found.export_from_imported_handle_types)),
             )
         )
-    return table(
-        ("handle type", "export", "import", "may be asked for together with", "exportable once imported"), rows
-    )
+    return table(("handle type", "export", "import", "can be combined with", "an import can be exported as"), rows)
 
 
 def _descriptor() -> str:
@@ -182,7 +180,7 @@ def _names() -> str:
 
 
 def _holders() -> str:
-    """Holders that keep nothing, in words."""
+    """A list of the holders that keep nothing alive."""
     return ", ".join(holder.value for holder in Holder if not any(KEEPS[holder]))
 
 
@@ -202,4 +200,4 @@ TABLES: dict[str, Callable[[], str]] = {
     "name length": _names,
     "keeps nothing": _holders,
 }
-"""What may stand between `<!-- generated: NAME -->` and `<!-- end generated -->` in a document."""
+"""The text between `<!-- generated: NAME -->` and `<!-- end generated -->` in a document, by NAME."""

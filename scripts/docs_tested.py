@@ -1,4 +1,4 @@
-"""Which tests hold each numbered behaviour: the last column of docs/behaviours.md, from the tests' names."""
+"""The tests of each numbered behaviour: the last column of docs/behaviours.md, from the names of the tests."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 __all__ = ["OF_SECTIONS", "WITHOUT", "fill", "numbers", "short", "tested"]
 
 WITHOUT = {
-    50: "Direct3D's calls; there is no Direct3D here",
-    63: "which kernel objects can be shared together; memory is the only kind",
-    70: "a driver's private data; ours is the descriptor, which has tests of its own",
+    50: "calls of Direct3D, which extmem does not support",
+    63: "sets of kernel objects that can be shared; memory is the only kind",
+    70: "private data of a driver; extmem has the descriptor in its place, which has tests of its own",
     71: "kernel allocations and resources; a payload is one allocation",
-    72: "keyed mutexes are not there yet",
-    74: "Direct3D's imports; there is no Direct3D here",
-    105: "VK_EXT_device_memory_report is not there yet",
-    106: "semaphores are not there yet",
+    72: "keyed mutexes are not supported yet",
+    74: "imports of Direct3D, which extmem does not support",
+    105: "VK_EXT_device_memory_report is not supported yet",
+    106: "semaphores are not supported yet",
 }
-"""Behaviours that have no test, and why."""
+"""Behaviours without a test, each with the reason."""
 OF_SECTIONS = {
-    16: "SYNCHRONIZE is dropped, as nobody can wait for a section",
+    16: "SYNCHRONIZE is dropped, because a section cannot be waited for",
     25: "a host payload's type is `Section`",
 }
-"""Behaviours of GPU memory that host payloads on Windows have otherwise, being sections; their tests know it."""
+"""Behaviours of GPU memory that differ for host payloads on Windows, which are sections; their tests expect that."""
 _TEST = re.compile(r"^\s*(?:async )?def (test_\w+)\(", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![A-Za-z0-9])B(\d{1,3})(?!\d)")
 _ROW = re.compile(r"^(\| B(\d+) \|.*\|) [^|]*\|$", re.MULTILINE)
@@ -30,7 +30,7 @@ _BARE = re.compile(r"^(\| B(\d+) \|.*\|) \|$", re.MULTILINE)
 
 
 def tested(root: Path) -> dict[int, list[str]]:
-    """Behaviour → the files with a test that has its number in its name, from the root."""
+    """Return for each behaviour the files, relative to the root, with a test whose name contains its number."""
     found: dict[int, set[str]] = {}
     for path in sorted((root / "tests").rglob("test_*.py")):
         for name in _TEST.findall(path.read_text(encoding="utf-8")):
@@ -40,18 +40,18 @@ def tested(root: Path) -> dict[int, list[str]]:
 
 
 def numbers(name: str) -> list[int]:
-    """The behaviours that a test's name names."""
+    """Return the numbers of the behaviours in the name of a test."""
     return [int(number) for number in _NUMBER.findall(name.replace("_", " "))]
 
 
 def short(name: str) -> str:
-    """How a test file is called in a table."""
+    """Return the short name of a test file for a table."""
     path = Path(name)
     return f"{path.parent.name}/{path.stem.removeprefix('test_')}"
 
 
 def fill(text: str, root: Path) -> str:
-    """The page with the last cell of each behaviour's row as the tests have it now."""
+    """Return the page with the last cell of each behaviour's row filled in from the tests."""
     where = tested(root)
 
     def one(match: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
-"""What every test shares: a private object manager, no children that outlive the session, and skips that are counted.
+"""What every test shares: a private object manager, no children that outlive the session, and an allow-list of skips.
 
-A skip is a test that did not look. So a reason must be on the list below, under the part of the world that it misses;
-and where EXTMEM_EXPECT (comma-separated) names that part, a skip is a failure.
+A skipped test has checked nothing. So the reason of a skip must be in the list below, under the part of the machine
+that is missing; and where EXTMEM_EXPECT (comma-separated) names that part, a skip is a failure.
 """
 
 from __future__ import annotations
@@ -43,9 +43,14 @@ ALLOWED_SKIPS = {
     "vulkan-sharing": r"the driver says beforehand that it cannot",
     "planar": r"this driver has no multi-planar images",
     "modifiers": r"this driver has no DRM format modifiers",
+    "linear-modifier": r"this driver has no linear DRM format modifier",
+    "dma-buf-sharing": r"this driver shares no images with DRM format modifiers as dma-bufs",
+    "llvmpipe": r"this driver is not Mesa's software driver",
+    "no-dma-buf": r"this driver has the extension of DMA_BUF",
+    "payload-files": r"this driver's payloads are not memory files",
     "mappable-sharing": r"this device shares nothing that the host sees",
 }
-"""Parts of the world that a machine may lack, and the reasons that a skip may give for each."""
+"""Parts that a machine may lack, and the pattern of the reason that a skip may give for each."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,21 +60,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--swiftshader", action="store_true", help="run on SwiftShader instead of the machine's drivers")
 
 
-@pytest.hookimpl(optionalhook=True)  # pytest-xdist's, which asks before a plugin of ours is registered
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's hook, which is called before the plugins below are registered
 def pytest_xdist_auto_num_workers() -> int:
-    """What `-n auto` means."""
+    """Return what `-n auto` means."""
     return workers()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marks of tests/systems.py and tests/tiers.py, and what acts on them."""
+    """Add the marks of tests/systems.py and tests/tiers.py, and the plugins that implement them."""
     for mark in ("linux_only(reason)", "windows_only(reason)", "wine_differs(reason, when=None)"):
         config.addinivalue_line("markers", f"{mark}: see tests/systems.py")
     config.addinivalue_line("markers", "slow(reason): left to `make test-all`; see tests/tiers.py")
     config.pluginmanager.register(Tiers())
     if under_wine():
         wine_starts.install()
-    in_a_worker = hasattr(config, "workerinput")  # pytest-xdist's
+    in_a_worker = hasattr(config, "workerinput")  # pytest-xdist sets it in its workers
     if config.getoption("--layer"):
         from tests.layer.plugin import Layer
 
@@ -82,7 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def refused_skip(reason: str, expected: set[str]) -> str | None:
-    """Why this skip is a failure; None if it is in order."""
+    """Return why this skip is a failure; None if it is acceptable."""
     for part, pattern in ALLOWED_SKIPS.items():
         if re.search(pattern, reason):
             return f"skipped ({reason}), but EXTMEM_EXPECT says that {part} is here" if part in expected else None
@@ -119,20 +124,20 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def runtime() -> Iterator[Any]:
-    """This session's own runtime directory; its broker and whatever else was started with it end with the session."""
+    """This session's own runtime directory; its broker and other processes that use it end with the session."""
     from extmem.testing import children
     from extmem.testing.runtime import VARIABLE, Runtime
 
     if sys.platform != "win32":
         from multiprocessing import resource_tracker
 
-        # Spawned children start it, once; it must not count as this runtime's, and ends with this process.
+        # Spawned children start it, once; it is not one of this runtime's processes, and ends with this process.
         resource_tracker.ensure_running()
     with Runtime() as private, pytest.MonkeyPatch.context() as environment:
         environment.setenv(VARIABLE, str(private.path))
-        # What asks for no device in particular gets this one: thousands of processes need not load every GPU driver.
+        # The default device: thousands of processes need not load every GPU driver.
         environment.setenv("EXTMEM_DEVICE", os.environ.get("EXTMEM_DEVICE", "host"))
-        # pytest-xdist sets it in its workers; what the command line prints depends on it.
+        # pytest-xdist sets it in its workers, and the output of the command line depends on it.
         environment.delenv("COLUMNS", raising=False)
         try:
             yield private
@@ -144,9 +149,9 @@ def runtime() -> Iterator[Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen(runtime: Any) -> None:
-    """Leak checks collect garbage before they look. What earlier modules left in memory is not looked at again.
+    """Exclude what earlier modules left in memory from the garbage collections of the leak checks.
 
-    Without this a collection takes ten times as long at the end of a run as at its beginning.
+    Otherwise a collection takes ten times as long at the end of a run as at its beginning.
     """
     gc.collect()
     gc.freeze()
@@ -166,7 +171,7 @@ _names = itertools.count(1)
 
 @pytest.fixture
 def name() -> str:
-    """A name that nothing else uses."""
+    """A name that no other test uses."""
     return f"extmem-test-{os.getpid()}-{next(_names)}"
 
 
@@ -181,18 +186,18 @@ def device() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def vulkan_begun(runtime: Any) -> None:
-    """Vulkan was used once, before anything is counted.
+    """Use Vulkan once, before anything is counted.
 
-    Drivers open files and fill caches at their first use, and keep them for good; so does the process keep the device
-    that `extmem.open` takes by itself. None of that is a leak of the test that happens to be the first.
+    Drivers open files and fill caches at their first use, and keep them; and this process keeps the device that
+    `extmem.open` chooses. None of that is a leak of the test that happens to be the first.
     """
     import extmem
 
-    extmem.enumerate_devices()  # a search for a payload's device loads the driver of CUDA as well
+    extmem.enumerate_devices()  # a search for a payload's device loads the driver of CUDA, too
     try:
         opened = extmem.open_device(kind="vulkan")
     except extmem.UnsupportedError:
-        return  # `vulkan_device` says so
+        return  # the fixture `vulkan_device` reports it
     name = f"extmem-test-{os.getpid()}-begun"
     with opened:
         with opened.allocate(64) as alone:
@@ -200,7 +205,7 @@ def vulkan_begun(runtime: Any) -> None:
         try:
             shared = opened.allocate(64, name=name)
         except extmem.UnsupportedError:
-            return  # a driver that shares nothing
+            return  # the driver shares nothing
         with shared as memory, extmem.open(name) as other:
             memory.write(b"once")
             assert other.read_bytes(0, 4) == b"once"
@@ -208,7 +213,7 @@ def vulkan_begun(runtime: Any) -> None:
 
 @pytest.fixture
 def vulkan_device(vulkan_begun: None) -> Iterator[Any]:
-    """A Vulkan device that the test closes with everything on it; a skip where there is no driver."""
+    """A Vulkan device that the test closes with everything on it; the test is skipped where there is no driver."""
     import extmem
 
     try:

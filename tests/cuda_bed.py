@@ -1,4 +1,4 @@
-"""A GPU as CUDA and Vulkan see it, both drivers scripted: what tests of the CUDA device run on without one."""
+"""A GPU with a CUDA and a Vulkan driver, both scripted: tests of the CUDA device use it where there is no GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["both"]
 
 @contextlib.contextmanager
 def both() -> Iterator[tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]]:
-    """Within the block both are installed. They must be left as they were, and never misused."""
+    """Install both within the block. At its end they must have no living objects and no misuses."""
     cuda, vulkan = fake_cuda.FakeCuda(), fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
     with fake_cuda.installed(cuda), fake_vulkan.installed(vulkan):
         yield cuda, vulkan

@@ -14,14 +14,14 @@ import pytest
 __all__ = ["ENVIRONMENT", "ICD", "MISSING", "OnSwiftShader", "installed"]
 
 ICD = Path(__file__).parents[1] / ".swiftshader" / "usr" / "lib" / "chromium" / "vk_swiftshader_icd.json"
-"""The file by which the loader finds it."""
+"""The file by which the loader finds the driver."""
 ENVIRONMENT: Mapping[str, str] = {"VK_DRIVER_FILES": str(ICD), "VK_ICD_FILENAMES": str(ICD)}
-"""It alone, for loaders of both kinds: the second variable is the older name of the first."""
+"""Variables that make it the only driver, for all loaders: the second variable is the older name of the first."""
 MISSING = "no SwiftShader here: scripts/setup.sh dev unpacks it"
 
 
 def installed() -> bool:
-    """Whether it is there."""
+    """Return whether it is installed."""
     return ICD.exists() and ICD.with_name("libvk_swiftshader.so").exists()
 
 
@@ -34,12 +34,12 @@ class OnSwiftShader:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
-        """Without it there is no driver at all, so no test passes."""
+        """Skip every test where it is missing, because there is no driver at all."""
         if not installed():
             pytest.skip(MISSING)
 
     def pytest_unconfigure(self) -> None:
-        """Put the environment back."""
+        """Restore the environment."""
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -1,12 +1,12 @@
-"""Which tests belong to one operating system, and what every run leaves behind to be compared with another system's.
+"""Which tests belong to one operating system, and the record that each run leaves, to compare it with another system's.
 
-How this works. A test that another system cannot have says so, with its reason: whole files and folders in `ONLY` below
-(their imports may be the system's own), single tests by the marks `linux_only(reason)` and `windows_only(reason)`.
-Elsewhere they are not collected, so they are no skips. Where Wine is not Windows, the mark `wine_differs(reason)` with
-the behaviour's number makes the test's failure known there, and only there; it fails once Wine does what Windows does.
-`wine_differs(reason, when=function)` asks whether this Wine is one that differs. With `--tally FILE` a run writes what
-became of each test, which were its system's own, and the reasons of all that. A file that is there is added to: the
-runs of both tiers (tests/tiers.py) have one together.
+How this works. A test that another system cannot run is marked, with the reason: whole files and folders in `ONLY`
+below (their imports may fail on other systems), single tests by the marks `linux_only(reason)` and
+`windows_only(reason)`. On the other system they are not collected, so they do not count as skipped. Where Wine differs
+from Windows, the mark `wine_differs(reason)` with the behaviour's number makes the failure expected there, and only
+there; the test fails once Wine does what Windows does. `wine_differs(reason, when=function)` calls the function to find
+out whether this Wine differs. With `--tally FILE` a run writes the outcome of each test, which tests belong to its
+system alone, and the reasons. An existing file is extended: the runs of both tiers (tests/tiers.py) share one.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ _BROKER = "the broker is Linux's object manager; Windows has one in its kernel"
 _MEMORY_FILES = "sealed memory files and their descriptors are Linux's; Windows has sections"
 _REPOSITORY = "looks at the repository's own files alone, which are the same everywhere"
 _OWN = "own"
-"""The property of a test's reports that has the reason why its system alone has it."""
+"""The property of a test's reports with the reason why only this system has the test."""
 _FDS = "file descriptors carry memory on Linux alone"
 
 ONLY = {
     "linux": {
         "unit/broker": _BROKER,
+        "unit/manager/linux": _BROKER,
+        "unit/sharing/test_payload.py": _BROKER,
+        "unit/wire": _BROKER,
         "process/broker": _BROKER,
         "users": _BROKER,
         "process/test_broker_killed.py": _BROKER,
@@ -55,7 +58,9 @@ ONLY = {
         "meta/test_site.py": "the site is built on Linux, with setup.sh's environment",
         "meta/test_standalone.py": _REPOSITORY,
         "meta/test_tiers.py": "what `make test` and `make test-all` select, which are Linux's commands",
+        "meta/test_soak.py": "what it kills and counts is the broker",
         "meta/test_windows_bed.py": "what sets the Windows test bed up runs on Linux",
+        "meta/test_wire_page.py": _BROKER,
         "meta/test_wrap.py": _REPOSITORY,
         "process/test_closed_standard.py": "Windows numbers no files as descriptors are numbered",
         "process/test_fork.py": "Windows has no fork",
@@ -63,20 +68,19 @@ ONLY = {
         "process/vulkan/test_modifiers.py": _FDS,
         "process/vulkan/test_raw_fds.py": _FDS,
         "process/vulkan/test_two_drivers.py": "two drivers of Linux",
-        "unit/devices/test_host_ranges.py": "mappings are looked at in /proc",
-        "unit/devices/test_limits.py": "Linux's resource limits, and " + _MEMORY_FILES,
-        "unit/devices/test_payloads.py": _MEMORY_FILES,
-        "unit/devices/test_reserve.py": "what is left of memory is read from /proc and /sys",
-        "unit/devices/test_strangers.py": _MEMORY_FILES,
-        "unit/devices/vulkan/test_proving.py": _FDS,
-        "unit/devices/vulkan/test_shortage.py": _FDS,
-        "unit/memory/test_own_fds.py": _FDS,
-        "unit/testing/test_soak.py": "what it kills and counts is the broker",
+        "unit/devices/host/test_mapping.py": "mappings are looked at in /proc",
+        "unit/devices/host/test_limits.py": "Linux's resource limits, and " + _MEMORY_FILES,
+        "unit/devices/host/test_memory.py": _MEMORY_FILES,
+        "unit/devices/host/test_reserve.py": "what is left of memory is read from /proc and /sys",
+        "unit/devices/host/test_fd_check.py": _MEMORY_FILES,
+        "unit/devices/vulkan/test_fd_check.py": _FDS,
+        "unit/devices/vulkan/test_descriptor_shortage.py": _FDS,
+        "unit/core/test_repeated_calls.py": _FDS,
         "unit/testing/test_fake_vulkan_dma_buf.py": _FDS,
         "unit/testing/test_fake_vulkan_modifiers.py": _FDS,
         "unit/testing/test_fake_vulkan_manners.py": "what drivers do with bad fds; windows/vulkan has what "
         "they do with bad handles",
-        "unit/memory/test_sockets.py": "Unix sockets that carry descriptors are Linux's",
+        "unit/api/test_sockets.py": "Unix sockets that carry descriptors are Linux's",
     },
     "windows": {
         "windows": "kernel objects, which Windows alone has",
@@ -86,19 +90,19 @@ ONLY = {
 
 
 def on_linux(*values: object, id: str | None = None, reason: str = _FDS) -> ParameterSet:
-    """A parameter that Linux alone has: `parametrize("kind", [on_linux(FD), WIN32])`."""
+    """Return a parameter that only Linux has: `parametrize("kind", [on_linux(FD), WIN32])`."""
     return pytest.param(*values, marks=pytest.mark.linux_only(reason), id=id)
 
 
 def on_windows(
     *values: object, id: str | None = None, reason: str = "what sections can do, where Linux has memory files"
 ) -> ParameterSet:
-    """A parameter that Windows alone has."""
+    """Return a parameter that only Windows has."""
     return pytest.param(*values, marks=pytest.mark.windows_only(reason), id=id)
 
 
 def owner(path: Path) -> tuple[str, str] | None:
-    """The system that this file or folder belongs to, and why; None for all."""
+    """Return the system that this file or folder belongs to, and why; None for all."""
     parts = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
     for system, entries in ONLY.items():
         for entry, reason in entries.items():
@@ -108,7 +112,7 @@ def owner(path: Path) -> tuple[str, str] | None:
 
 
 def owner_of_test(item: pytest.Item) -> tuple[str, str] | None:
-    """The system that this test belongs to, and why; None for all."""
+    """Return the system that this test belongs to, and why; None for all."""
     for system in ONLY:
         mark = item.get_closest_marker(f"{system}_only")
         if mark is not None:
@@ -117,7 +121,7 @@ def owner_of_test(item: pytest.Item) -> tuple[str, str] | None:
 
 
 def is_here(where: tuple[str, str] | None) -> bool:
-    """Whether what belongs there runs on this system."""
+    """Return whether what belongs there runs on this system."""
     return where is None or where[0] == HERE
 
 
@@ -128,14 +132,14 @@ def _differs(when: Callable[[], bool] | None) -> bool:
 
 @functools.cache
 def under_wine() -> bool:
-    """Whether this Windows is Wine."""
+    """Return whether this Windows is Wine."""
     return sys.platform == "win32" and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
 
 
 class Systems:
-    """The pytest plugin of it.
+    """The pytest plugin for it.
 
-    tally: the file to add to; None in a worker of pytest-xdist, whose reports go to the process that writes the file.
+    tally: the file to extend; None in a worker of pytest-xdist, whose reports go to the process that writes the file.
     """
 
     def __init__(self, tally: str | None) -> None:
@@ -147,12 +151,12 @@ class Systems:
         self._started = time.monotonic()
 
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
-        """Another system's files are not even imported."""
+        """Do not collect the files of another system, not even import them."""
         return None if is_here(owner(collection_path)) else True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-        """Leave out another system's tests, and mark this one's."""
+        """Deselect the tests of another system, and mark those of this one."""
         owners = {item.nodeid: owner_of_test(item) for item in items}
         config.hook.pytest_deselected(items=[item for item in items if not is_here(owners[item.nodeid])])
         items[:] = [item for item in items if is_here(owners[item.nodeid])]
@@ -162,13 +166,13 @@ class Systems:
             where = owners[item.nodeid]
             if where is not None:
                 self._own[item.nodeid] = where[1]
-                item.user_properties.append((_OWN, where[1]))  # reports carry it from a worker to its controller
+                item.user_properties.append((_OWN, where[1]))  # the reports take it from a worker to its controller
             difference = item.get_closest_marker("wine_differs")
             if difference is not None and under_wine() and _differs(difference.kwargs.get("when")):
                 item.add_marker(pytest.mark.xfail(reason=difference.args[0], strict=True))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Record what became of a test: the worst of its three phases."""
+        """Record the outcome of a test: the worst of its three phases."""
         for name, reason in report.user_properties:
             if name == _OWN:
                 self._own[report.nodeid] = str(reason)
@@ -182,7 +186,7 @@ class Systems:
             self._outcomes[report.nodeid] = "passed"
 
     def pytest_sessionfinish(self) -> None:
-        """Add to the tally what became of this run's tests; one that was only collected replaces no earlier outcome."""
+        """Add the outcomes of this run to the tally; a test that was only collected replaces no earlier outcome."""
         if self._tally is None:
             return
         self._tally.parent.mkdir(parents=True, exist_ok=True)

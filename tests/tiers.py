@@ -19,10 +19,10 @@ _KILLS = "kills processes with -9 at every step of their work"
 
 SLOW = {
     "gpu": "needs an NVIDIA GPU, most of it PyTorch, CuPy or JAX too",
-    "unit/arrays/test_torch.py": "needs PyTorch, which takes seconds to import",
+    "unit/interop/test_torch.py": "needs PyTorch, which takes seconds to import",
     "meta/test_packaging.py": "builds and installs wheels",
     "meta/test_site.py": "builds sites with Sphinx, seconds for each, which `make test` does not install",
-    "process/cuda/test_dying.py": _KILLS,
+    "process/cuda/test_killed.py": _KILLS,
     "process/test_broker_killed.py": _KILLS,
     "process/test_crashes.py": _KILLS,
 }
@@ -30,17 +30,17 @@ SLOW = {
 
 
 def why_slow(path: Path) -> str | None:
-    """Why this file's tests are left to `make test-all`; None where they are not."""
+    """Return why this file's tests are left to `make test-all`; None where they are not."""
     parts = path.relative_to(TESTS).as_posix() if path.is_relative_to(TESTS) else ""
     return next((why for entry, why in SLOW.items() if parts == entry or parts.startswith(f"{entry}/")), None)
 
 
 SLOW_DEADLINE = 600
-"""Seconds after which a slow test is taken to hang: some take a minute on a machine that has much else to do."""
+"""Seconds after which a slow test is considered to hang: some take a minute on a busy machine."""
 
 
 class Tiers:
-    """The pytest plugin of it."""
+    """The pytest plugin for it."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -54,6 +54,6 @@ class Tiers:
 
 
 def workers() -> int:
-    """How many processes run tests side by side: more than processors, as tests wait for others a third of the time."""
+    """Return the number of processes that run tests: more than processors, as tests wait for a third of the time."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min((processors * 3 + 1) // 2, 8)

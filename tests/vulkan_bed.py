@@ -1,7 +1,7 @@
-"""The Vulkan driver of tests that share memory: the one that is here, or a scripted one where that shares nothing.
+"""The Vulkan driver of tests that share memory: the installed one, or a scripted one where that shares nothing.
 
 How this works. On Windows a driver without VK_KHR_external_memory_win32 (Wine passes no handles to a driver of Linux)
-shares nothing. There the fake driver stands in, in this process and in all that it starts: they find it through a
+shares nothing. There the fake driver replaces it, in this process and in all that it starts: these find it through a
 folder on their path whose `sitecustomize` installs it. A misuse in any of them fails the test.
 """
 
@@ -24,11 +24,11 @@ __all__ = ["SHARES_NOTHING", "stands_in", "stood_in"]
 _FOLDER = Path(__file__).parent / "fixtures" / "fake_driver"
 _W32 = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32)
 GPU = fake_vulkan.INTEGRATED
-"""Its memory is seen by the host, as Mesa's software driver's is."""
+"""The fake GPU, whose memory is visible to the host, as that of Mesa's software driver is."""
 
 
 def stands_in() -> bool:
-    """Whether the fake is needed: this is Windows, and the driver here shares nothing."""
+    """Return whether the fake is needed: this is Windows, and the installed driver shares nothing."""
     if sys.platform != "win32":
         return False
     try:
@@ -39,12 +39,12 @@ def stands_in() -> bool:
 
 
 SHARES_NOTHING = pytest.mark.wine_differs("B86: Wine passes no Win32 handles to a driver of Linux", when=stands_in)
-"""For tests of the driver that is here, whatever it is: what it does not share, they cannot see shared."""
+"""The mark of tests of the installed driver, whatever it is: where it shares nothing, they fail."""
 
 
 @contextlib.contextmanager
 def stood_in() -> Iterator[fake_vulkan.FakeVulkan]:
-    """Within the block Vulkan is a fake, here and in every process that is started."""
+    """Within the block Vulkan is a fake, in this process and in every process that is started."""
     fake = fake_vulkan.FakeVulkan([GPU], remembers=False)
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "EXTMEM_TEST_FAKE")}
     path = [str(_FOLDER), *([before["PYTHONPATH"]] if before["PYTHONPATH"] else [])]

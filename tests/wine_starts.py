@@ -1,9 +1,9 @@
-"""Under Wine a process is started again when it ended before its start was complete.
+"""Starting a process again, under Wine, that ended before its start was complete.
 
 How this works. Wine's CreateProcess forks, and waits until the new process has told the wineserver that it is ready.
-Now and then one ends before that (once in some ten thousand starts on a busy machine), and CreateProcess fails with
-ERROR_INTERNAL_ERROR, which Windows has no such case of. Nothing of the program has run by then, so the call is made
-again. Every other error is the caller's.
+Sometimes (once in some ten thousand starts on a busy machine) the process ends before that, and CreateProcess fails
+with ERROR_INTERNAL_ERROR. Windows has no such case. Nothing of the program has run by then, so the call is repeated.
+Every other error is raised.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 def started_again(create: Callable[P, R]) -> Callable[P, R]:
-    """`create`, called up to TRIES times while it fails with ERROR_INTERNAL_ERROR."""
+    """Return `create` wrapped so that it is called up to TRIES times while it fails with ERROR_INTERNAL_ERROR."""
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for last in range(TRIES - 1):
@@ -38,7 +38,7 @@ def started_again(create: Callable[P, R]) -> Callable[P, R]:
 
 
 def install() -> None:
-    """Have subprocess and multiprocessing, which look the function up at each call, start processes this way."""
+    """Make subprocess and multiprocessing, which look the function up at each call, start processes in this way."""
     import _winapi
 
     module: Any = _winapi

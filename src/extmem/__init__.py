@@ -1,16 +1,16 @@
 """Share GPU memory between processes, APIs and frameworks by operating-system handle.
 
-The everyday door is `open_device()`, `Device.allocate()` and `open()`; the specification's own words are in
-`extmem.vk`; `extmem.raw` takes foreign objects in; `extmem.process` starts children that inherit handles.
+The high-level API is `open_device()`, `Device.allocate()` and `open()`. The structures of the specification are in
+`extmem.vk`; `extmem.raw` imports foreign objects; `extmem.process` starts child processes that inherit handles.
 """
 
-# Names are imported when first used: the broker and `extmem.errors` share this package, and need neither the
-# specification's structs nor the devices. `_NAMES` is the public surface; a test holds it against `__all__`.
+# Names are imported on first use: the broker and `extmem.errors` are part of this package, and need neither the structs
+# of the specification nor the devices. `_NAMES` is the public API; a test compares it with `__all__`.
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
-"""As `typing.TYPE_CHECKING`, and without that module, which takes longer to import than this one."""
+"""Like `typing.TYPE_CHECKING`, but without that module, which takes longer to import than this one."""
 
 if TYPE_CHECKING:
     from extmem import errors as errors
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from extmem import raw as raw
     from extmem import rules as rules
     from extmem import vk as vk
+    from extmem.api import Buffer, Device, DeviceMemory, Image, enumerate_devices, open, open_device, open_handle
+    from extmem.core.caller_warning import RuleWarning
     from extmem.errors import (
         AccessDeniedError,
         DescriptorError,
@@ -42,21 +44,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from extmem.handles import Access, FdHandle, KmtHandle, NtHandle
-    from extmem.memory import (
-        ArrayInfo,
-        Buffer,
-        Descriptor,
-        Device,
-        DeviceMemory,
-        Image,
-        ImageInfo,
-        PlaneInfo,
-        RuleWarning,
-        enumerate_devices,
-        open,
-        open_device,
-        open_handle,
-    )
+    from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo, PlaneInfo
 
 __version__ = "0.1.0"
 
@@ -85,17 +73,14 @@ _NAMES = {
         "SecurityDescriptorError",
         "UnsupportedError",
     ),
+    "extmem.core.caller_warning": ("RuleWarning",),
     "extmem.handles": ("Access", "FdHandle", "KmtHandle", "NtHandle"),
-    "extmem.memory": (
-        "ArrayInfo",
+    "extmem.sharing.descriptor": ("ArrayInfo", "Descriptor", "ImageInfo", "PlaneInfo"),
+    "extmem.api": (
         "Buffer",
-        "Descriptor",
         "Device",
         "DeviceMemory",
         "Image",
-        "ImageInfo",
-        "PlaneInfo",
-        "RuleWarning",
         "enumerate_devices",
         "open",
         "open_device",

@@ -1,30 +1,30 @@
-"""Every error that extmem raises. A class says whose doing it is; fields carry facts; the message ends with what to do.
+"""All errors that extmem raises. The class is the cause, the fields are facts, and the message ends with what to do.
 
 ::
 
     ExtmemError
-    ├── RuleViolation (ValueError)         the call would break the specification; it never reached the device
-    ├── UnsupportedError                   the device or the OS lacks it; `requires_one_of` says what would do
-    ├── DriverError                        a VkResult came back: `result`, `command`, `devices`
+    ├── RuleViolation (ValueError)         the call would break the specification, and was not passed to the device
+    ├── UnsupportedError                   the device or the OS does not support it; see `requires_one_of`
+    ├── DriverError                        a device command failed: `result`, `command`, `devices`
     │   └── OutOfMemoryError (MemoryError) the OS or device has no more memory, descriptors or objects
-    ├── HandleStateError (ValueError)      you closed it, gave it away, or it belongs to another process
-    │   └── LiveViewError (BufferError)    you close memory while an array or memoryview still looks at it
+    ├── HandleStateError (ValueError)      it is closed, taken, or belongs to another process
+    │   └── LiveViewError (BufferError)    memory is closed while an array or memoryview of it exists
     ├── ObjectManagerError                 the object manager refused: `ntstatus`, `winerror`, `result`
     │   ├── NameTakenError (FileExistsError)      the name belongs to a live object
     │   ├── NameNotFoundError (FileNotFoundError) no live object has that name
-    │   ├── NameInvalidError (ValueError)         no object could have that name
-    │   ├── AccessDeniedError (PermissionError)   the object's security or the handle's rights say no
-    │   ├── ObjectTypeError (TypeError)           the name or handle leads to an object of another type
+    │   ├── NameInvalidError (ValueError)         no object can have that name
+    │   ├── AccessDeniedError (PermissionError)   the object's security or the handle's access does not allow it
+    │   ├── ObjectTypeError (TypeError)           the name or handle refers to an object of another type
     │   ├── InvalidHandleError (ValueError)       no such entry in the handle table, or no such KMT number
-    │   ├── SecurityDescriptorError (ValueError)  the security descriptor is not one; the position is named
-    │   └── QuotaError                            this client holds as much as one client may
-    ├── DescriptorError (ValueError)       the payload's self-description is malformed or lies
-    ├── PeerError                          the other process's doing
-    │   ├── PeerGoneError (ConnectionError)       it died or hung up
+    │   ├── SecurityDescriptorError (ValueError)  the security descriptor is not valid; the position is named
+    │   └── QuotaError                            this client has reached its quota
+    ├── DescriptorError (ValueError)       the payload's descriptor is malformed or contradicts the payload
+    ├── PeerError                          the other process caused it
+    │   ├── PeerGoneError (ConnectionError)       it ended or closed the connection
     │   └── PeerProtocolError                     it broke the wire format
     └── InternalError                      a bug in extmem: please report it
 
-What comes from the operating system alone (a full disk, no permission for a directory) stays an OSError.
+Errors of the operating system alone (a full disk, no permission for a directory) stay an OSError.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = [
     "UnsupportedError",
 ]
 
-# VkResult values that the classes below carry (registry: VkResult). Plain ints: `errors` imports nothing.
+# VkResult values of the classes below (registry: VkResult). Plain ints, because `errors` imports nothing.
 VK_ERROR_OUT_OF_HOST_MEMORY = -1
 VK_ERROR_OUT_OF_DEVICE_MEMORY = -2
 VK_ERROR_TOO_MANY_OBJECTS = -10
@@ -65,7 +65,7 @@ VK_ERROR_INVALID_EXTERNAL_HANDLE = -1000072003
 
 
 class ViolationLike(Protocol):
-    """What RuleViolation needs of a violation; `extmem.rules.Violation` is the real one."""
+    """The attributes of a violation that RuleViolation uses; `extmem.rules.Violation` implements them."""
 
     @property
     def vuid(self) -> str:
@@ -85,30 +85,30 @@ class ViolationLike(Protocol):
 
 
 class ExtmemError(Exception):
-    """Root of everything that extmem raises by itself. Can be copied and pickled, with all that it carries."""
+    """Base class of all errors that extmem raises by itself. Can be copied and pickled, with all attributes."""
 
     violations: Sequence[ViolationLike] = ()
-    """The specification's rules that the refused call broke, where that is known."""
+    """The rules of the specification that the refused call broke, if known."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        # An exception's own way calls the class with the message alone. That fails where a field has to be given, and
-        # an error that cannot be unpickled ends the thread of a Pool that reads results: its caller waits for ever.
+        # The default calls the class with the message only. That fails if the class requires another argument, and an
+        # error that cannot be unpickled ends the thread of a Pool that reads results, whose caller then waits for ever.
         return _remade, (type(self), self.args), self.__dict__
 
 
-def _remade(kind: type[ExtmemError], args: tuple[object, ...]) -> ExtmemError:
-    """An error without its fields, which `__setstate__` sets."""
-    # Python makes a class of several built-in ones with the `__new__` of the one that its layout is of, no other.
-    base: type[BaseException] = kind
+def _remade(error_class: type[ExtmemError], args: tuple[object, ...]) -> ExtmemError:
+    """Return an error without its fields, which `__setstate__` sets."""
+    # A class with several built-in bases is created only by the `__new__` of the base that determines its layout.
+    base: type[BaseException] = error_class
     while base.__module__ != "builtins":
         base = cast("type[BaseException]", base.__base__)
-    error: ExtmemError = base.__new__(kind)
+    error: ExtmemError = base.__new__(error_class)
     error.args = args
     return error
 
 
 class RuleViolation(ExtmemError, ValueError):
-    """The call would break the specification. It never reached the device. `violations` has all of them."""
+    """The call would break the specification, and was not passed to the device. `violations` has all broken rules."""
 
     def __init__(self, violations: Iterable[ViolationLike], *, command: str = "") -> None:
         self.violations = tuple(violations)
@@ -128,9 +128,9 @@ class RuleViolation(ExtmemError, ValueError):
 
 
 class UnsupportedError(ExtmemError):
-    """The device, the driver or the operating system lacks it. `requires_one_of` names what would provide it.
+    """The device, the driver or the operating system does not support it. `requires_one_of` names what would.
 
-    `violations` has the rule that this decides, where there is one, as for `ObjectManagerError`.
+    `violations` has the rule that the call would break, if there is one, as for `ObjectManagerError`.
     """
 
     def __init__(self, message: str, *, requires_one_of: Sequence[str] = ()) -> None:
@@ -140,7 +140,7 @@ class UnsupportedError(ExtmemError):
 
 
 class DriverError(ExtmemError):
-    """A device command failed: `result` (VkResult as int), `command`, and the devices concerned, described in words."""
+    """A device command failed: `result` (VkResult as int), `command`, and descriptions of the devices involved."""
 
     def __init__(self, message: str, *, result: int, command: str, devices: Sequence[str] = ()) -> None:
         self.result = result
@@ -150,19 +150,19 @@ class DriverError(ExtmemError):
 
 
 class OutOfMemoryError(DriverError, MemoryError):
-    """No more memory, descriptors or objects: VK_ERROR_OUT_OF_HOST_MEMORY, _OUT_OF_DEVICE_MEMORY, _TOO_MANY_OBJECTS."""
+    """Memory, fds or objects are exhausted: VK_ERROR_OUT_OF_HOST_MEMORY, _OUT_OF_DEVICE_MEMORY, _TOO_MANY_OBJECTS."""
 
 
 class HandleStateError(ExtmemError, ValueError):
-    """You closed the handle or memory, gave it away with `take()`, or brought it over a fork."""
+    """The handle or memory is closed, was taken with `take()`, or belongs to the parent of a forked process."""
 
 
 class LiveViewError(HandleStateError, BufferError):
-    """You close memory that an array or memoryview still looks at. Drop the view first; the memory is unchanged."""
+    """Memory is closed while an array or memoryview of it exists. Drop the view first; the memory is unchanged."""
 
 
 class ObjectManagerError(ExtmemError):
-    """The object manager refused. Carries the NTSTATUS, the Win32 error and the VkResult that a driver would give."""
+    """The object manager refused. Has the NTSTATUS, the Win32 error and the VkResult that a driver would return."""
 
     result = VK_ERROR_INVALID_EXTERNAL_HANDLE
 
@@ -196,7 +196,7 @@ class NameNotFoundError(ObjectManagerError, FileNotFoundError):
 
 
 class NameInvalidError(ObjectManagerError, ValueError):
-    """STATUS_OBJECT_NAME_INVALID or STATUS_OBJECT_PATH_SYNTAX_BAD: no object could ever have that name."""
+    """STATUS_OBJECT_NAME_INVALID or STATUS_OBJECT_PATH_SYNTAX_BAD: no object can have that name."""
 
 
 class AccessDeniedError(ObjectManagerError, PermissionError):
@@ -206,7 +206,7 @@ class AccessDeniedError(ObjectManagerError, PermissionError):
 
 
 class ObjectTypeError(ObjectManagerError, TypeError):
-    """STATUS_OBJECT_TYPE_MISMATCH: the name or handle leads to an object of another type."""
+    """STATUS_OBJECT_TYPE_MISMATCH: the name or handle refers to an object of another type."""
 
 
 class InvalidHandleError(ObjectManagerError, ValueError):
@@ -214,25 +214,25 @@ class InvalidHandleError(ObjectManagerError, ValueError):
 
 
 class SecurityDescriptorError(ObjectManagerError, ValueError):
-    """STATUS_INVALID_SECURITY_DESCR, _UNKNOWN_REVISION or _INVALID_OWNER: not a security descriptor of yours."""
+    """STATUS_INVALID_SECURITY_DESCR, _UNKNOWN_REVISION or _INVALID_OWNER: the security descriptor is not valid."""
 
 
 class QuotaError(ObjectManagerError):
-    """STATUS_QUOTA_EXCEEDED: this client holds as many objects, handles or tickets as one client may."""
+    """STATUS_QUOTA_EXCEEDED: this client has its maximum number of objects, handles or tickets."""
 
     result = VK_ERROR_TOO_MANY_OBJECTS
 
 
 class DescriptorError(ExtmemError, ValueError):
-    """A payload's self-description is malformed, of an unknown version, or contradicts the payload itself."""
+    """A payload's descriptor is malformed, of an unknown version, or contradicts the payload."""
 
 
 class PeerError(ExtmemError):
-    """The other process's doing."""
+    """The other process caused the error."""
 
 
 class PeerGoneError(PeerError, ConnectionError):
-    """The other process died or hung up before it answered."""
+    """The other process ended or closed the connection before it replied."""
 
 
 class PeerProtocolError(PeerError):

@@ -1,9 +1,9 @@
-"""Packages that need not be installed, imported when they are first needed.
+"""Import of optional packages on first use.
 
-How this works. Two threads that import parts of one package at the same time, each another part, can be handed modules
-that are half made: Python prefers that to a deadlock. So all of the library's late imports go through one lock. And a
-package that is there and fails to import (a broken library, another interpreter, an import that was interrupted) is a
-different thing from one that is not installed: the error has the reason, not the advice to install it.
+How this works. If two threads import different parts of one package at the same time, they can get partially
+initialized modules, because Python prefers that to a deadlock. So all late imports of the library hold one lock. The
+error for a package that is installed but fails to import (a broken library, another interpreter, an interrupted import)
+has the reason, not the advice to install the package.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _lock = Lock(reentrant=True)
 
 
 def load(module: str, *, what: str, advice: str, package: str = "") -> Any:
-    """A module of a package that need not be there.
+    """Import and return a module of an optional package.
 
-    what: the package as people call it, and what needs it; advice: how to get it, or do without; package: its name in
-    `requires_one_of`. Errors: UnsupportedError, whose message has the reason: it is not installed, or its import fails;
-    OutOfMemoryError where there is no descriptor left to import it.
+    what: the usual name of the package, and what needs it; advice: how to install it, or to do without it; package: its
+    name in `requires_one_of`. Errors: UnsupportedError, whose message has the reason: it is not installed, or its
+    import fails; OutOfMemoryError if no file descriptor is left to import it.
     """
-    found = sys.modules.get(module)
-    if found is not None and not _half_made(found):
-        return found
+    imported = sys.modules.get(module)
+    if imported is not None and not _is_initializing(imported):
+        return imported
     return importing(lambda: importlib.import_module(module), module, what=what, advice=advice, package=package)
 
 
 def importing(how: Callable[[], T], *modules: str, what: str, advice: str, package: str = "") -> T:
-    """What `how` returns, which imports those modules. No two threads import at once. As `load`."""
+    """Call `how`, which imports those modules, while no other thread imports, and return its result. See `load`."""
     with _lock:
         try:
             return how()
@@ -46,7 +46,7 @@ def importing(how: Callable[[], T], *modules: str, what: str, advice: str, packa
             raise _unavailable(what, advice, package, error, absent=absent) from error
         except (ImportError, OSError) as error:
             if isinstance(error, OSError) and (lacking := out_of_descriptors(error, "open")) is not error:
-                raise lacking from None  # nothing is wrong with the installation
+                raise lacking from None  # not an error of the installation
             raise _unavailable(what, advice, package, error, absent=False) from error
 
 
@@ -56,10 +56,10 @@ def _unavailable(what: str, advice: str, package: str, error: Exception, *, abse
         return UnsupportedError(f"{what} is not installed ({error}); {advice}", requires_one_of=needed)
     reason = f"{type(error).__name__}: {error}"
     return UnsupportedError(
-        f"{what} is installed and cannot be imported ({reason}): mend that installation; {advice}",
+        f"{what} is installed and cannot be imported ({reason}): repair that installation; {advice}",
         requires_one_of=needed,
     )
 
 
-def _half_made(module: object) -> bool:
+def _is_initializing(module: object) -> bool:
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))

@@ -1,10 +1,10 @@
-"""Handles for other processes: children that inherit them, and a socket that carries them.
+"""Handles for other processes: inheritance by child processes, and transfer through a socket.
 
 Children inherit handles as with CreateProcess(bInheritHandles=TRUE).
 
 A child started here finds every inheritable NT handle of its parent under the same number, with the same access and
-still inheritable; it adopts one with `extmem.raw.nt_handle(value)`. Inheritance is a copy, made when the child starts:
-what the parent closes later, the child keeps.
+still inheritable; it takes ownership of one with `extmem.raw.nt_handle(value)`. Handles are copied when the child
+starts: a handle that the parent closes later stays open in the child.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["Popen", "receive_handle", "run", "send_handle"]
 class Popen(subprocess.Popen[Any]):
     """`subprocess.Popen` whose child inherits NT handles.
 
-    handles: only these arrive, as with PROC_THREAD_ATTRIBUTE_HANDLE_LIST (each must be inheritable); None is all
+    handles: only these are inherited, as with PROC_THREAD_ATTRIBUTE_HANDLE_LIST (each must be inheritable); None is all
         inheritable ones of this process.
-    Everything else is passed to `subprocess.Popen`. Errors: its own, and the object manager's; OutOfMemoryError where
-    the process has no descriptor left.
+    All other arguments are passed to `subprocess.Popen`. Errors: those of `subprocess.Popen` and of the object manager;
+    OutOfMemoryError if the process has no file descriptor left.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ if sys.platform == "win32":
         options: dict[str, Any],
         until_started: contextlib.ExitStack,
     ) -> dict[str, Any]:
-        """CreateProcess with bInheritHandles; where handles are given, with PROC_THREAD_ATTRIBUTE_HANDLE_LIST."""
+        """Return the options for bInheritHandles of CreateProcess, and for the handle list if handles are given."""
         if list(pass_fds):
             raise UnsupportedError(
                 "Windows has no pass_fds: only handles are inherited; give them as handles=[...]",
@@ -74,10 +74,10 @@ if sys.platform == "win32":
             if not manager().info(value).inherit:
                 raise error_for(
                     Status.INVALID_HANDLE,
-                    f"The handle {value:#x} is not inheritable. Ask for it (SecurityAttributes, inherit=True), or set "
-                    "it with set_info(inherit=True).",
+                    f"The handle {value:#x} is not inheritable. Create it as inheritable (SecurityAttributes, "
+                    "inherit=True), or set it with set_info(inherit=True).",
                 )
-        # The caller's own STARTUPINFO keeps what it says of the window and the rest.
+        # Only the handle list of the caller's STARTUPINFO is changed.
         startup = options.pop("startupinfo", None) or subprocess.STARTUPINFO()
         attributes = dict(startup.lpAttributeList or {})
         attributes["handle_list"] = [*attributes.get("handle_list", ()), *values]
@@ -93,9 +93,9 @@ else:
         options: dict[str, Any],
         until_started: contextlib.ExitStack,
     ) -> dict[str, Any]:
-        """The child's end of a connection that already has the handles.
+        """Return the options that pass the child's end of a connection that already has the handles.
 
-        If the child dies without a word, the connection breaks and they are closed.
+        If the child ends before it takes them, the connection breaks and they are closed.
         """
         from extmem.wire.peers import inheritance
 
@@ -116,7 +116,7 @@ def run(
 ) -> subprocess.CompletedProcess[Any]:
     """Start a child as `Popen` does, wait for it and return its result: `subprocess.run`, and its arguments.
 
-    The child is killed when waiting ends early. Errors: as `Popen` and `subprocess.run`.
+    The child is killed if waiting ends early. Errors: as `Popen` and `subprocess.run`.
     """
     if input is not None:
         if options.get("stdin") is not None:
@@ -124,7 +124,7 @@ def run(
         options["stdin"] = subprocess.PIPE
     if capture_output:
         if options.get("stdout") is not None or options.get("stderr") is not None:
-            raise ValueError("capture_output is stdout=PIPE and stderr=PIPE; give none of the two beside it")
+            raise ValueError("capture_output sets stdout=PIPE and stderr=PIPE; do not pass stdout or stderr with it")
         options["stdout"] = options["stderr"] = subprocess.PIPE
     with Popen(args, **options) as child:
         try:
@@ -139,24 +139,24 @@ def run(
 
 
 def send_handle(sock: socket.socket, handle: FdHandle) -> None:
-    """Send an fd handle through a Unix socket (SOCK_SEQPACKET), with its payload's description, without a broker.
+    """Send an fd handle and its payload's description through a Unix socket (SOCK_SEQPACKET), without a broker.
 
-    Ownership: the handle stays the caller's; the receiver gets one of its own.
+    Ownership: the caller keeps the handle; the receiver gets another one.
     Errors: UnsupportedError for another kind of socket; HandleStateError for a closed handle; PeerGoneError;
-    BlockingIOError where the socket does not block and is full.
+    BlockingIOError if the socket is non-blocking and full.
     """
     sockets = fd_sockets()
     sockets.send_handle(sock, handle)
 
 
 def receive_handle(sock: socket.socket) -> FdHandle:
-    """The next handle that `send_handle` sent through the other end. The caller owns it.
+    """Receive the next handle that `send_handle` sent through the other end. The caller owns it.
 
-    What comes is the peer's word: the description is checked as any other when the handle is imported. Processes of one
-    user trust each other; where the socket's peer (SO_PEERCRED) is another user, a GPU's fd is proven besides, on a
-    device of its own, before it is imported; and so is what `extmem.raw.send_payload` sent.
-    Errors: PeerGoneError at the end; PeerProtocolError for what is no such message; UnsupportedError as `send_handle`;
-    BlockingIOError where the socket does not block and nothing is there.
+    The description comes from the peer, and is checked when the handle is imported. Processes of one user trust each
+    other. If the socket's peer (SO_PEERCRED) is another user, an fd of a GPU is also verified on a separate device
+    before it is imported, and so is a payload that `extmem.raw.send_payload` sent.
+    Errors: PeerGoneError if the other end is closed; PeerProtocolError for another message; UnsupportedError as
+    `send_handle`; BlockingIOError if the socket is non-blocking and empty.
     """
     sockets = fd_sockets()
     received: FdHandle = sockets.receive_handle(sock)
@@ -165,10 +165,10 @@ def receive_handle(sock: socket.socket) -> FdHandle:
 
 @functools.cache
 def fd_sockets() -> Any:
-    """The module that sends descriptors, where the system has them (for the library itself). UnsupportedError."""
+    """Return the module that sends file descriptors (for the library itself). Errors: UnsupportedError on Windows."""
     try:
         with late_imports():
-            from extmem.memory import sockets
+            from extmem.api import sockets
     except ImportError as error:
         raise UnsupportedError(
             f"{error}; on Windows pass an NtHandle with multiprocessing, or duplicate(into=pid)",

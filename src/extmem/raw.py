@@ -1,26 +1,28 @@
-"""The one door for foreign objects: raw handle values and file descriptors that some other code made.
+"""Import of foreign objects: raw handle values, file descriptors and devices that other code created.
 
-What comes in here is trusted to be what the caller states: nobody else can know whose number it is. What a driver can
-be asked (queues, extensions, sizes) is asked.
+The functions trust the caller's statement of what a number refers to, because it cannot be checked. What a driver can
+report (queues, extensions, sizes) is queried.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory, Image
+from extmem.api.device import Check
+from extmem.core import adopting
+from extmem.core import fd_choices as choices
+from extmem.core.fd_choices import FdChoices
+from extmem.core.opening import import_stated
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.handles import Access, FdHandle, HandleEntry, KmtHandle, NtHandle
 from extmem.manager import manager
-from extmem.memory import Descriptor, Device, DeviceMemory, adopting, choosing
-from extmem.memory.choosing import FdChoices
-from extmem.memory.device import Check
-from extmem.memory.opening import import_stated
-from extmem.memory.resources import Buffer, Image
 from extmem.owning import copy_fd, late_imports, out_of_descriptors
 from extmem.process import fd_sockets
+from extmem.sharing.descriptor import Descriptor
 from extmem.vk.handle_types import BY_NUMBER, FROM_D3D
 
 if TYPE_CHECKING:
@@ -55,9 +57,10 @@ _Type = vk.ExternalMemoryHandleTypeFlagBits
 
 
 def nt_handle(value: int) -> NtHandle:
-    """Own an NT handle of this process by its value (inherited, or duplicated into here by another process).
+    """Own an NT handle of this process by its value (inherited, or duplicated into this process by another one).
 
-    Errors: HandleStateError for a value that cannot be one; InvalidHandleError for one that is not in the table.
+    Errors: HandleStateError for a value that cannot be an NT handle; InvalidHandleError for one that is not in the
+    handle table.
     """
     handle = NtHandle(value, manager())
     try:
@@ -69,12 +72,12 @@ def nt_handle(value: int) -> NtHandle:
 
 
 def kmt_handle(number: int) -> KmtHandle:
-    """A KMT handle from its number; HandleStateError if it cannot be one."""
+    """Return a KMT handle of a number. Errors: HandleStateError for a number that cannot be a KMT handle."""
     return KmtHandle(number & 0xFFFF_FFFF if number >= 0 else number)
 
 
 def fd_handle(fd: int) -> FdHandle:
-    """Own a file descriptor. It becomes close-on-exec. OSError (EBADF) if it is not open."""
+    """Own a file descriptor, which becomes close-on-exec. Errors: OSError (EBADF) if it is not open."""
     return FdHandle(fd)
 
 
@@ -85,30 +88,32 @@ def import_payload(
     *,
     borrow: bool = False,
 ) -> DeviceMemory:
-    """Import a handle that carries no descriptor of its own, with the one that the caller states.
+    """Import a handle without a descriptor, with the descriptor that the caller states.
 
-    handle: an fd (a number is taken for one); or an NT handle, such as one of another program's section or GPU memory;
-        or a KMT handle. What the descriptor is dedicated to is made anew, and ends with the memory.
-    descriptor: for Direct3D's memory, and for a dma-buf, it states that handle type alone.
-    borrow: import a copy of an fd, so that the fd stays the caller's: of another binding, say, which closes it itself.
-    Ownership: consumes an fd, on success only, and none that is borrowed; an NT handle stays the caller's.
-    Errors: as `Device.allocate_memory`; OutOfMemoryError where there is no descriptor left for the copy.
+    handle: an fd (as a number or a handle); or an NT handle, such as one of another program's section or GPU memory; or
+        a KMT handle. The resource that the descriptor is dedicated to is created, and destroyed with the memory.
+    descriptor: for memory of Direct3D, and for a dma-buf, it states that handle type only.
+    borrow: import a copy of an fd, so that the caller keeps the fd, for example one that another binding will close.
+    Ownership: consumes an fd, on success only, unless it is borrowed; the caller keeps an NT handle.
+    Errors: as `Device.allocate_memory`; OutOfMemoryError if no file descriptor is left for the copy.
     """
     if isinstance(handle, (NtHandle, KmtHandle)):
-        return import_stated(
-            device, vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle), descriptor
+        return DeviceMemory(
+            *import_stated(
+                device, vk.ImportMemoryWin32HandleInfoKHR(_stated_type(handle, descriptor), handle), descriptor
+            )
         )
     kind = _Type.DMA_BUF if descriptor.handle_types == _Type.DMA_BUF else _Type.OPAQUE_FD
     if not borrow:
-        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor)
+        return DeviceMemory(*import_stated(device, vk.ImportMemoryFdInfoKHR(kind, handle), descriptor))
     with borrowed_fd(handle) as copy:
-        return import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor)
+        return DeviceMemory(*import_stated(device, vk.ImportMemoryFdInfoKHR(kind, copy), descriptor))
 
 
 def borrowed_fd(fd: FdHandle | int) -> FdHandle:
-    """A handle of a copy of the fd (dup(2), close-on-exec), which stays the caller's.
+    """Return a handle of a copy of the fd (dup(2), close-on-exec). The caller keeps the fd.
 
-    Errors: HandleStateError for what is not open; OutOfMemoryError where there is no descriptor left.
+    Errors: HandleStateError if the fd is not open; OutOfMemoryError if no file descriptor is left.
     """
     if isinstance(fd, FdHandle):
         return fd.duplicate()
@@ -121,11 +126,11 @@ def borrowed_fd(fd: FdHandle | int) -> FdHandle:
 
 
 def send_payload(sock: socket.socket, fd: FdHandle | int, descriptor: Descriptor) -> None:
-    """Send an fd that carries no descriptor of its own, with the one that the caller states (`process.send_handle`).
+    """Send an fd without a descriptor, with the descriptor that the caller states (see `process.send_handle`).
 
-    The other end calls `extmem.process.receive_handle`, and opens what comes. It is proven there, on a device of its
-    own, as a stranger's is. sock: a Unix socket, SOCK_SEQPACKET.
-    Ownership: the fd stays the caller's. Errors: as `process.send_handle`; HandleStateError for an fd that is not open.
+    The other end calls `extmem.process.receive_handle`, and opens the handle. The fd is verified there on a separate
+    device, like that of another user. sock: a Unix socket, SOCK_SEQPACKET.
+    Ownership: the caller keeps the fd. Errors: as `process.send_handle`; HandleStateError for an fd that is not open.
     """
     sockets = fd_sockets()
     with borrowed_fd(fd) as copy, copy.use() as owned:
@@ -139,20 +144,20 @@ def fd_choices(
     handle_type: int = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD,
     memory_properties: int = 0,
 ) -> FdChoices:
-    """What a `Descriptor` may state of an fd that nobody describes, as far as kernel and driver answer.
+    """Return what a `Descriptor` may state about an fd without one, as far as the kernel and the driver report it.
 
-    handle_type: OPAQUE_FD, or DMA_BUF. memory_properties: VkMemoryPropertyFlags that the memory type has to have.
-    The import itself proves the choice; of an opaque fd no driver tells size and memory type.
-    Ownership: the fd stays the caller's, untouched.
-    Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE for what the device cannot import; OutOfMemoryError;
+    handle_type: OPAQUE_FD, or DMA_BUF. memory_properties: VkMemoryPropertyFlags that the memory type must have.
+    The import itself verifies the choice; drivers do not report size and memory type of an opaque fd.
+    Ownership: the caller keeps the fd, which is not changed.
+    Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE for an fd that the device cannot import; OutOfMemoryError;
     ValueError for a handle type that is not an fd's.
     """
     kind = _Type(handle_type)
-    return choosing.fd_choices(device, int(fd), kind, int(memory_properties))
+    return choices.fd_choices(device, int(fd), kind, int(memory_properties))
 
 
 def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.ExternalMemoryHandleTypeFlagBits:
-    """Direct3D's type where the descriptor states that one alone; else Vulkan's own."""
+    """Return a type of Direct3D if the descriptor states only that; else the opaque type of Vulkan."""
     number = isinstance(handle, KmtHandle)
     own = _Type.OPAQUE_WIN32_KMT if number else _Type.OPAQUE_WIN32
     others = (kind for kind in FROM_D3D if (kind in BY_NUMBER) == number)
@@ -160,10 +165,10 @@ def _stated_type(handle: NtHandle | KmtHandle, descriptor: Descriptor) -> vk.Ext
 
 
 def open_section(name: str, access: int = Access.READ_WRITE) -> NtHandle:
-    """A handle to another program's section (file mapping) by its very name on Windows, case and all.
+    """Open another program's section (file mapping) by its exact name on Windows; case matters.
 
-    name: as that program says it (`Local\\…`, `Global\\…` or plain). What extmem shares is opened with
-        `extmem.open_handle`, which cannot lead to other programs' objects. Import it with `import_payload`.
+    name: as in that program (`Local\\…`, `Global\\…` or plain). Payloads of extmem are opened with
+        `extmem.open_handle`, which cannot open other programs' objects. Import the handle with `import_payload`.
     Errors: UnsupportedError on other systems; NameNotFoundError, NameInvalidError, ObjectTypeError, AccessDeniedError.
     """
     owner = manager()
@@ -184,17 +189,17 @@ def adopt_device(
     api_version: int = 1 << 22 | 1 << 12,
     check: Check = "raise",
 ) -> Device:
-    """A VkDevice that another binding made, as a device of extmem's. Handles are numbers (addresses).
+    """Return a device of extmem for a VkDevice that another binding created. Handles are numbers (addresses).
 
-    Ownership: stays the other's; it must outlive what is made here, and `close()` leaves it alone.
-    extensions: names of the device extensions it was made with; it needs VK_KHR_external_memory_fd to share.
-    features: names of the device features it was made with, as the specification spells them ("sparseBinding"). Those
-        that are not named count as not enabled: what needs one is refused.
-    queue_family_index, queue_index: a queue of it that extmem may submit to while nobody else does (vkQueueSubmit is
-        externally synchronized); used by `write`, `read`, `fill` and `commands()` alone.
+    Ownership: the other binding keeps the VkDevice, which must outlive this device; `close()` does not destroy it.
+    extensions: names of the device extensions it was created with; sharing needs VK_KHR_external_memory_fd.
+    features: names of the device features it was created with, as the specification spells them ("sparseBinding").
+        Features that are not named count as not enabled: calls that need one are refused.
+    queue_family_index, queue_index: a queue that extmem may submit to while no other code does (vkQueueSubmit is
+        externally synchronized); used by `write`, `read`, `fill` and `commands()` only.
     api_version: VkApplicationInfo::apiVersion of its instance, packed; at least 1.1.
-    Errors: HandleStateError for null handles, for an instance or device where nothing is mapped in this process, and
-        for a physical device that is not of this instance; RuleViolation
+    Errors: HandleStateError for null handles, for an instance or device whose address is not mapped in this process,
+        and for a physical device that is not of this instance; RuleViolation
         (VUID-vkGetDeviceQueue-queueFamilyIndex-00384, -queueIndex-00385) for a family or queue that the physical device
         lacks; UnsupportedError for a family that cannot copy, a sharing extension that the physical device lacks,
         Vulkan 1.0, or without a loader; TypeError for handles that are not int, and for extensions or features that
@@ -203,7 +208,7 @@ def adopt_device(
     with late_imports():
         from extmem.devices.vulkan.adopted import adopt
 
-    driver = adopt(
+    backend = adopt(
         instance,
         physical_device,
         device,
@@ -213,7 +218,7 @@ def adopt_device(
         queue=queue_index,
         api_version=api_version,
     )
-    return Device(driver, check=check)
+    return Device(backend, check=check)
 
 
 def adopt_memory(
@@ -223,92 +228,95 @@ def adopt_memory(
     *,
     imported: int = 0,
 ) -> DeviceMemory:
-    """A VkDeviceMemory that another binding allocated on this device, to be shared.
+    """Return memory for a VkDeviceMemory that another binding allocated on this device, to share it.
 
-    info: how it was allocated, in extmem's words: size, memory type, VkMemoryDedicatedAllocateInfo with a resource of
-        `device`, and what it is shared as. Where it was allocated for export as OPAQUE_FD, OPAQUE_WIN32 and
-        OPAQUE_WIN32_KMT may be said here too, with name and access: on Linux they stand on that fd. A buffer or image
-        of the other binding that it is dedicated to comes in through `adopt_buffer` or `adopt_image`.
-    imported: the handle type that the other binding imported it as; 0 for memory that it allocated. Not in `info`,
-        since the handle is not there any more.
-    What is exported is measured, on Linux: the fd is imported once, on a device of its own, with the stated size,
-    memory type and dedicated resource; and where the driver's files grow by a byte with each byte of memory, the file's
-    length has to be that of such memory exactly. Drivers whose files are rounded (to pages, say) or have no length
-    leave a size unmeasured within what they round to. The size is believed of memory that is not exported, and of all
-    memory on Windows: no call there returns the size of what a driver's handle or number leads to. A size that is too
-    large makes `write`, `read`, `fill` and commands reach past the memory, which ends the process.
-    Ownership: the VkDeviceMemory stays the other's, who frees it after `close()`.
-    Errors: DescriptorError where the driver contradicts what `info` states; TypeError and ValueError for numbers that
-    cannot be such a handle or handle type, and for an import in the chain of `info`; else as `Device.allocate_memory`.
+    info: how it was allocated: size, memory type, VkMemoryDedicatedAllocateInfo with a resource of `device`, and the
+        handle types that it is shared as. For memory that was allocated for export as OPAQUE_FD, it may also have
+        OPAQUE_WIN32 and OPAQUE_WIN32_KMT, with name and access; on Linux they are implemented with that fd. A buffer or
+        image of the other binding that it is dedicated to must be adopted with `adopt_buffer` or `adopt_image`.
+    imported: the handle type that the other binding imported it as; 0 for memory that it allocated. It is not part of
+        `info`, because the handle does not exist any more.
+    On Linux exported memory is measured: the fd is imported once, on a separate device, with the stated size, memory
+    type and dedicated resource. If the driver's files grow by a byte with each byte of memory, the length of the file
+    must be exactly that of such memory. For drivers whose files are rounded (for example to pages) or have no length,
+    the size is not measured within the rounding. The stated size is not verified for memory that is not exported, and
+    for any memory on Windows, where no call returns the size of memory by a driver's handle or number. If the stated
+    size is too large, `write`, `read`, `fill` and commands access addresses past the memory, which ends the process.
+    Ownership: the other binding keeps the VkDeviceMemory, and frees it after `close()`.
+    Errors: DescriptorError if the driver contradicts `info`; TypeError and ValueError for numbers that cannot be such a
+    handle or handle type, and for an import in the chain of `info`; otherwise as `Device.allocate_memory`.
     """
-    return adopting.adopt_memory(device, memory, info, imported=imported)
+    return DeviceMemory(*adopting.adopt_memory(device, memory, info, imported=imported))
 
 
 def adopt_buffer(device: Device, buffer: int, info: vk.BufferCreateInfo, *, bound: bool = False) -> Buffer:
-    """A VkBuffer that another binding created on this device: to dedicate memory to, to bind, for commands.
+    """Return a buffer for a VkBuffer that another binding created on this device.
 
-    info: how it was created. It is compared with what the driver requires of the buffer. bound: whether the other
-        binding has bound it to memory already, which it keeps as long as commands use the buffer.
-    Ownership: stays the other's, who destroys it after `close()`.
-    Errors: DescriptorError where the buffer was not created so; UnsupportedError for another kind of device;
-        HandleStateError for null, and for what is a buffer of `device` already; as `Device.create_buffer`.
+    Memory can be dedicated to it, it can be bound, and commands can use it.
+    info: how it was created. It is compared with the driver's memory requirements of the buffer. bound: whether the
+        other binding has bound it to memory, which must exist as long as commands use the buffer.
+    Ownership: the other binding keeps the VkBuffer, and destroys it after `close()`.
+    Errors: DescriptorError if the buffer was created otherwise; UnsupportedError for a device that is not a Vulkan
+        device; HandleStateError for null, and for a number that is already a buffer of `device`; as
+        `Device.create_buffer`.
     """
-    return adopting.adopt_buffer(device, buffer, info, bound=bound)
+    return cast("Buffer", adopting.adopt_buffer(device, buffer, info, bound=bound))
 
 
 def adopt_image(device: Device, image: int, info: vk.ImageCreateInfo, *, bound: bool = False) -> Image:
-    """A VkImage that another binding created on this device. As `adopt_buffer`."""
-    return adopting.adopt_image(device, image, info, bound=bound)
+    """Return an image for a VkImage that another binding created on this device. See `adopt_buffer`."""
+    return cast("Image", adopting.adopt_image(device, image, info, bound=bound))
 
 
 def adopt_cuda(device: Device, pointer: int, size: int) -> DeviceMemory:
-    """Memory that other code of this process made with CUDA's virtual-memory API, to be shared as OPAQUE_FD or by name.
+    """Return memory for memory that other code of this process created with CUDA's virtual-memory API.
 
-    pointer: where an allocation begins (CUdeviceptr). size: bytes of it that are shared, from its beginning on.
-    The driver says where the allocation begins and ends (cuMemGetAddressRange, cuMemRetainAllocationHandle).
-    Ownership: the mapping stays the other's and must outlive what is made here; the memory itself is held.
-    Errors: UnsupportedError with the remedy where the driver cannot export what is there (memory of cudaMalloc, and of
-    cuMemCreate without a shareable handle type), and for a tensor that does not begin its allocation, reaches past it,
-    or lies in several: one handle leads to one allocation, from its beginning on.
+    It can be shared as OPAQUE_FD or by name.
+    pointer: first address of an allocation (CUdeviceptr). size: number of bytes to share, from that address on.
+    The driver reports the bounds of the allocation (cuMemGetAddressRange, cuMemRetainAllocationHandle).
+    Ownership: the other code keeps the mapping, which must outlive this object; the memory itself is kept alive.
+    Errors: UnsupportedError with the remedy if the driver cannot export the memory (memory of cudaMalloc, and of
+    cuMemCreate without a shareable handle type), and for a tensor that does not begin at its allocation, ends past it,
+    or spans several: one handle refers to one allocation, from its first byte on.
     """
-    return adopting.adopt_pointer(device, pointer, size)
+    return DeviceMemory(*adopting.adopt_pointer(device, pointer, size))
 
 
 def cuda_array(memory: DeviceMemory) -> int:
-    """The CUmipmappedArray of an image that CUDA imported, for another binding. It stays the memory's, which frees it.
+    """Return the CUmipmappedArray of an image that CUDA imported, for another binding. The memory owns and frees it.
 
-    Errors: HandleStateError once closed; UnsupportedError for memory that is no image on a CUDA device.
+    Errors: HandleStateError once closed; UnsupportedError for memory that is not an image on a CUDA device.
     """
     with memory.use() as holding:
         array = getattr(holding.allocation, "array", None)
         if array is None:
             raise UnsupportedError(
-                f"{memory!r} has no CUmipmappedArray: it is no image on a CUDA device",
+                f"{memory!r} has no CUmipmappedArray: it is not an image on a CUDA device",
                 requires_one_of=["memory dedicated to a Vulkan image, opened on a CUDA device"],
             )
         return int(array)
 
 
 def vk_memory(memory: DeviceMemory) -> int:
-    """The VkDeviceMemory behind memory of a Vulkan device, for another binding. It stays the memory's, which frees it.
+    """Return the VkDeviceMemory of memory of a Vulkan device, for another binding. The memory owns and frees it.
 
-    Errors: HandleStateError once closed; UnsupportedError for memory of another kind of device.
+    Errors: HandleStateError once closed; UnsupportedError for memory of a device that is not a Vulkan device.
     """
     with memory.use() as holding:
         return _raw(holding.allocation, "VkDeviceMemory")
 
 
 def vk_device(device: Device) -> int:
-    """The VkDevice behind a Vulkan device, for another binding.
+    """Return the VkDevice of a Vulkan device, for another binding.
 
     Errors: UnsupportedError for other devices; HandleStateError once closed.
     """
     with device.use():
-        return _raw(device.driver, "VkDevice")
+        return _raw(device.backend, "VkDevice")
 
 
 class VulkanHandles(NamedTuple):
-    """What another binding needs to use a Vulkan device of extmem's. Handles are numbers (addresses)."""
+    """The handles with which another binding uses a Vulkan device of extmem. Handles are numbers (addresses)."""
 
     instance: int
     """VkInstance."""
@@ -317,7 +325,7 @@ class VulkanHandles(NamedTuple):
     device: int
     """VkDevice."""
     queue: int
-    """VkQueue: extmem submits to it in `write`, `read`, `fill` and `commands()`, and nobody else may meanwhile."""
+    """VkQueue: extmem submits to it in `write`, `read`, `fill` and `commands()`; no other code may do so meanwhile."""
     queue_family_index: int
     queue_index: int
     extensions: frozenset[str]
@@ -327,27 +335,28 @@ class VulkanHandles(NamedTuple):
 
 
 def vk_handles(device: Device) -> VulkanHandles:
-    """The handles behind a Vulkan device, for another binding. They stay the device's, which destroys them.
+    """Return the handles of a Vulkan device, for another binding. The device owns and destroys them.
 
-    No feature is enabled on a device of extmem's. Errors: UnsupportedError for other devices; HandleStateError once
+    No feature is enabled on a device of extmem. Errors: UnsupportedError for other devices; HandleStateError once
     closed.
     """
     with late_imports():
-        from extmem.devices.vulkan.backend import VulkanDriver
+        from extmem.devices.vulkan.backend import VulkanBackend
 
-    driver = device.driver
-    if not isinstance(driver, VulkanDriver):
+    backend = device.backend
+    if not isinstance(backend, VulkanBackend):
         raise UnsupportedError(f"{device!r} has no Vulkan handles", requires_one_of=["a Vulkan device"])
     with device.use():
-        physical = driver.physical
+        vk_device = backend.device
+        physical = vk_device.physical
         return VulkanHandles(
             physical.instance.raw,
             physical.raw,
-            driver.raw,
-            driver.queue,
-            driver.queue_family,
-            driver.queue_index,
-            driver.enabled,
+            vk_device.raw,
+            vk_device.queue,
+            vk_device.queue_family,
+            vk_device.queue_index,
+            vk_device.enabled,
             physical.instance.api_version,
         )
 
@@ -356,15 +365,16 @@ def _raw(thing: object, what: str) -> int:
     raw = getattr(thing, "raw", None)
     if not isinstance(raw, int):
         raise UnsupportedError(
-            f"{thing!r} has no {what}: it is not of a Vulkan device", requires_one_of=["a Vulkan device"]
+            f"{thing!r} has no {what}: its device is not a Vulkan device", requires_one_of=["a Vulkan device"]
         )
     return raw
 
 
 def c_struct(struct: vk.Struct) -> CStruct:
-    """The struct and its pNext chain in C memory: `.address` is for another binding's call, while the result is kept.
+    """Return the struct and its pNext chain in C memory: `.address` is valid while the result is kept.
 
-    Handles in it may be numbers or extmem's own objects. Errors: ValueError, TypeError for what does not fit.
+    The address is for a call of another binding. Handles in the struct may be numbers or objects of extmem. Errors:
+    ValueError and TypeError for values that do not fit.
     """
     with late_imports():
         from extmem.vk.abi import to_c

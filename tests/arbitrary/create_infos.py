@@ -1,4 +1,4 @@
-"""Create infos of arbitrary programs: of buffers and images that can be made, now and then with arbitrary fields."""
+"""Create infos of arbitrary programs: of buffers and images that can be created, sometimes with arbitrary fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIZES = (4, 64, 100, 1000, 4096, 65536, 65536, 1 << 18, 1 << 18, 1 << 18)
 
 
 def buffer_info(draw: Draw, wild: float) -> Value:
-    """A VkBufferCreateInfo. wild: how likely an arbitrary value is, from 0 to 1."""
+    """Return a VkBufferCreateInfo. wild: the probability of an arbitrary value, from 0 to 1."""
     valid = {
         "flags": 0,
         "size": draw.choice(_SIZES),
@@ -31,7 +31,7 @@ def buffer_info(draw: Draw, wild: float) -> Value:
 
 
 def image_info(draw: Draw, wild: float) -> Value:
-    """A VkImageCreateInfo. wild: see `buffer_info`."""
+    """Return a VkImageCreateInfo. wild: see `buffer_info`."""
     dimensions = draw.choice((1, 2, 2, 2, 2, 3))
     width = draw.choice((1, 3, 4, 16, 33))
     height = 1 if dimensions == 1 else draw.choice((1, 4, 16))
@@ -60,5 +60,5 @@ def image_info(draw: Draw, wild: float) -> Value:
     if draw.chance(wild):
         made["format"] = draw.of_type(vk.Format, "format")
     if draw.chance(wild / 2):
-        made.pop(draw.choice(("mip_levels", "array_layers", "samples")))  # the class's own default
+        made.pop(draw.choice(("mip_levels", "array_layers", "samples")))  # the default of the class
     return made

@@ -1,12 +1,12 @@
-"""Files and descriptors of somebody who means harm: what is drawn of them, and how one is imported.
+"""Hostile files and descriptors: how one is drawn, and how it is imported.
 
-How this works. `drawn` makes the fields of one; `imported` makes memory of the driver's, takes its file, or forges
-another memory file of the same name, seals and content, changes it as the fields state, and imports it as the fields
-state. An import is refused with an error, or gives memory whose bytes can be read. What ends the process is a finding.
+How this works. `drawn` makes the fields of one; `imported` allocates memory of the driver, takes its file, or forges
+another memory file with the same name, seals and content, changes it as the fields state, and imports it as the fields
+state. An import is refused with an error, or returns memory whose bytes can be read. A process that ends is a finding.
 
-Two things are not drawn, since nothing can be done about them (SECURITY.md): a change after the import was judged, and
-cutting off a file that the driver itself does not seal. What was written to the exporter's own file is therefore
-taken back before its memory is freed.
+Two things are not drawn, because nothing can prevent their effect (SECURITY.md): a change after the import was checked,
+and truncation of a file that the driver itself does not seal. Therefore what was written to the exporter's own file is
+undone before its memory is freed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 
 import extmem
 from extmem import raw, vk
+from extmem.api import Device
 from extmem.devices.vulkan.fd_check import seals_of
-from extmem.memory import Descriptor, Device
+from extmem.sharing.descriptor import Descriptor
 from tests.arbitrary.values import Draw
 
 __all__ = ["BASES", "WAYS", "drawn", "imported"]
@@ -33,7 +34,7 @@ _SIZES = (64, 4096, 65_536, 100_000)
 
 
 def drawn(draw: Draw) -> dict[str, Any]:
-    """The fields of one: JSON."""
+    """Return the fields of one, as JSON."""
     size = draw.choice(_SIZES)
     return {
         "base": draw.choice((*BASES, "forged", "forged", "own")),
@@ -49,7 +50,7 @@ def drawn(draw: Draw) -> dict[str, Any]:
 def imported(
     device: Device, base: str, way: str, size: int, stated: int, index: int, words: list[list[int]], length: int
 ) -> None:
-    """Import one, read from it, and close it. Errors: what an import may raise."""
+    """Import one, read from it, and close it. Errors: those that an import may raise."""
     with device.allocate_memory(vk.MemoryAllocateInfo(size, 0, vk.ExportMemoryAllocateInfo(FD))) as memory:
         own = memory.export_handle(FD)
         try:
@@ -60,19 +61,19 @@ def imported(
         try:
             _import(device, fd, way, memory, stated, index)
         finally:
-            if before:  # the driver believes its file once more when the exporter's memory is freed
+            if before:  # the driver reads its file once more when the exporter's memory is freed
                 os.pwrite(fd, before, 0)
             if fd >= 0 and base != "closed":
                 os.close(fd)
 
 
 def _content(own: int) -> bytes:
-    """A regular file's bytes; none of what is no such file."""
+    """Return the bytes of a regular file; empty for any other."""
     return os.pread(own, os.fstat(own).st_size, 0) if stat.S_ISREG(os.fstat(own).st_mode) else b""
 
 
 def _made(own: int, base: str, words: list[list[int]], length: int) -> int:
-    """The file; the caller closes it."""
+    """Return the fd of the file; the caller closes it."""
     if base == "null":
         return os.open("/dev/null", os.O_RDWR)
     if base == "pipe":
@@ -93,7 +94,7 @@ def _made(own: int, base: str, words: list[list[int]], length: int) -> int:
         os.ftruncate(fd, 0 if base == "empty" else max(0, whole + length))
         os.pwrite(fd, os.pread(own, min(whole, os.fstat(fd).st_size), 0), 0)
     for at, word in words:
-        # Beside a file's end there is nothing to write to; a sealed file refuses to grow.
+        # After the end of a file nothing can be written; a sealed file refuses to grow.
         if 0 <= (place := at % max(1, whole)) <= os.fstat(fd).st_size - 8:
             os.pwrite(fd, word.to_bytes(8, "little"), place)
     if base in ("forged", "renamed", "empty") and link.startswith("/memfd:"):
@@ -108,7 +109,7 @@ def _import(device: Device, fd: int, way: str, memory: extmem.DeviceMemory, stat
         if way == "stranger":
             info.p_next = vk.ImportMemoryFdInfoKHR(FD, copy if copy >= 0 else fd)
             made = device.allocate_memory(info)
-        elif way == "known":  # as a process of the same user would send it, with a description that is not true
+        elif way == "known":  # as a process of the same user would send it, with a false description
             with memory.export_handle(FD) as handle:
                 if _is_open(fd):
                     os.dup2(fd, handle.fileno(), inheritable=False)

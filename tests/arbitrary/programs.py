@@ -1,9 +1,9 @@
 """Arbitrary programs of the public API: resources, memory, bindings and commands, valid and not.
 
-How this works. A program is a list of steps, each a call with its arguments; JSON, so that it can be sent to a process,
-shrunk, and shown. Three in five programs are meant to be valid throughout; in the others any field of any struct and
-any argument may be arbitrary. In some, something is closed where nobody expects it, or memory is opened that may be
-read alone, and written to nevertheless. The same seed makes the same program.
+How this works. A program is a list of steps, each a call with its arguments. It is JSON, so that it can be sent to a
+process, shrunk, and shown. Three in five programs are meant to be valid throughout; in the others any field of any
+struct and any argument may be arbitrary. In some, an object is closed at an unexpected place, or memory is opened for
+reading and written to nevertheless. The same seed makes the same program.
 
 In arguments, `{"ref": name}` is the object that an earlier step made, `{"of": name, "what": …, "plus": n}` a number of
 it, `{"fd": name}` a new fd of that memory, and a dict with `class` a struct of `extmem.vk`. The call `hostile` imports
@@ -23,7 +23,7 @@ from tests.arbitrary.values import Draw, Value
 __all__ = ["COMMANDS", "Program", "Step", "make"]
 
 Step: TypeAlias = dict[str, Any]
-"""`call`; `with`, its arguments; `to`, the name of what it makes; `do`, the commands of a block."""
+"""A step. `call`; `with`, its arguments; `to`, the name of what it makes; `do`, the commands of a block."""
 Program: TypeAlias = list[Step]
 
 _B, _I, _A, _S, _L = (
@@ -53,7 +53,7 @@ COMMANDS = (
 
 
 def make(seed: int) -> Program:
-    """The program of this seed."""
+    """Return the program of this seed."""
     return _Maker(Draw(seed)).program()
 
 
@@ -75,13 +75,13 @@ class _Maker:
         self.images: list[str] = []
         self.memories: list[str] = []
         self.read_only: list[str] = []
-        """Imports that may be read alone. Nobody else has their payload, so its bytes stay as they are."""
+        """Imports that may only be read. No other process has their payload, so its bytes must not change."""
         self.bound: set[str] = set()
         """The resources that were meant to be bound: commands use them more often than others."""
         self.linear: list[str] = []
-        """The images whose layout can be asked for."""
+        """The images whose layout can be queried."""
         self.in_layout: set[str] = set()
-        """The images whose layout is GENERAL, as far as that was meant to be."""
+        """The images whose layout is GENERAL, if the program ran as meant."""
 
     def program(self) -> Program:
         draw = self.draw
@@ -104,7 +104,7 @@ class _Maker:
     # Arguments.
 
     def odd(self, value: Value, instead: Value = None) -> Value:
-        """The value, or an arbitrary number instead (or what is given)."""
+        """Return the value, or an arbitrary number (or the given value) in its place."""
         if not self.draw.chance(self.wild):
             return value
         return self.draw.count() if instead is None else instead
@@ -120,7 +120,7 @@ class _Maker:
     # Resources and memory.
 
     def resource(self, image: bool) -> None:
-        """A resource, memory for it, and the binding."""
+        """Add a resource, memory for it, and the binding."""
         draw = self.draw
         external = draw.choice((0, 0, _FD, _FD | _W32))
         kind = "image" if image else "buffer"
@@ -148,14 +148,14 @@ class _Maker:
         self.bound.add(name)
 
     def reading(self) -> None:
-        """A payload that is opened for reading, and a buffer over it. At most one in a program."""
+        """Add a payload that is opened for reading, and a buffer on it. There is at most one in a program."""
         self.read_only.append("reader")
         self.step("allocate", "owner", shape=self.draw.choice((64, 4096)), name="arbitrary", access=_READ)
         self.step("open", "reader", source="arbitrary")
         self.step("buffer", "read", memory=_ref("reader"))
 
     def allocation(self, resource: str, image: bool, external: int) -> Value:
-        """VkMemoryAllocateInfo for a resource."""
+        """Return the VkMemoryAllocateInfo for a resource."""
         draw = self.draw
         chain: Value = None
         source = draw.choice(self.memories)
@@ -225,7 +225,7 @@ class _Maker:
         return found
 
     def after_release(self, resource: Value) -> list[Step]:
-        """What comes behind a release: the acquire and a use; where calls may be wrong, also the use alone."""
+        """Add what follows a release: the acquire and a use; where calls may be invalid, also the use alone."""
         found: list[Step] = []
         if not self.wild or self.draw.chance(0.3):
             found.append({"call": "acquire", "with": {"resource": resource}})
@@ -345,10 +345,10 @@ class _Maker:
             made["layout"] = self._layout()
         return made
 
-    # The rest.
+    # Other calls.
 
     def verb(self) -> None:
-        """What memory, resources and the device can besides."""
+        """Add other calls of memory, resources and the device."""
         draw = self.draw
         if not self.memories or draw.chance(0.15):
             return self.query()
@@ -406,14 +406,14 @@ class _Maker:
             self.step("get_physical_device_image_format_properties2", info=info)
 
     def closing(self) -> Step:
-        """The end of something, which others may still use."""
+        """Close an object, which others may still use."""
         return {
             "call": "close",
             "with": {"what": _ref(self.draw.choice([*self.buffers, *self.images, *self.memories]))},
         }
 
     def spoil(self) -> None:
-        """Change the caller's own struct, or what a getter returned, behind the call: nothing may come of it."""
+        """Change the caller's own struct, or what a getter returned, after the call: it must have no effect."""
         places = [at for at, step in enumerate(self.steps) if "info" in step["with"] and "to" in step]
         at = self.draw.choice(places)
         step: Step = {"call": "spoil", "with": {"what": _ref(self.steps[at]["to"]), "how": self.draw.randint(0, 1)}}
@@ -421,7 +421,7 @@ class _Maker:
         self.steps.insert(self.draw.randint(at + 1, len(self.steps)), step)
 
     def ask_a_closed_device(self) -> None:
-        """A call of a device that is closed: what was asked of the open one before, or a resource."""
+        """Call a closed device: with what was queried of the open one before, or with a resource."""
         known = [step for step in self.steps if step["call"].startswith(("create_", "get_physical"))]
         step = self.draw.choice(known)
         self.step("closed_device", method=step["call"], info=step["with"]["info"])

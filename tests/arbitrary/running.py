@@ -1,15 +1,15 @@
-"""Runs programs on a Vulkan device: `python -m tests.arbitrary.running [HOLE]`.
+"""Run programs on a Vulkan device: `python -m tests.arbitrary.running [HOLE]`.
 
 How this works. Each line of stdin is a program (see `programs`); each line of stdout is a JSON list with an entry for
 each call: its name and `ran`, `refused` (an error that a call may raise), `missing` (what it needs was not made) or
-`escaped` (another error). After each program a marker goes between the messages of the validation layer, where that is
-on. The device is used by all programs; what a program makes ends with it.
+`escaped` (another error). After each program a marker is written between the messages of the validation layer, where
+that is enabled. All programs use one device; what a program makes is closed at its end.
 
-What was opened for reading alone must not have been written to in the end; else the program has another entry, `kept`,
-with the outcome `escaped`.
+What was opened for reading must be unchanged at the end; otherwise the program has another entry, `kept`, with the
+outcome `escaped`.
 
-HOLE is a check that is taken away: `module:name`, such as `extmem.rules:check_create_buffer`, or `module:Class.name`.
-It returns nothing then.
+HOLE is a check that is removed: `module:name`, such as `extmem.rules:check_create_buffer`, or `module:Class.name`. It
+is replaced by a function that returns None.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import Any, TypeAlias
 
 import extmem
 from extmem import vk
-from extmem.memory import Buffer, Device, DeviceMemory, Image
-from extmem.memory.commands import Commands
+from extmem.api import Buffer, Device, DeviceMemory, Image
+from extmem.api.commands import Commands
 from tests.arbitrary import hostile
 from tests.arbitrary.programs import Program, Step
 from tests.arbitrary.values import CLASS, Value, hints
@@ -40,42 +40,42 @@ from tests.layer import collector
 __all__ = ["main"]
 
 Outcome: TypeAlias = tuple[str, str, str]
-"""The call, what became of it, and the error's words."""
+"""The call, its outcome, and the text of the error."""
 ALLOWED = (extmem.ExtmemError, ValueError, TypeError)
-"""What a call may raise."""
+"""The errors that a call may raise."""
 _MEMORY = 16 << 30
-"""Bytes of addresses that the process may have: a wrong size shall not use up the machine."""
+"""The size of the address space that the process may have: a wrong size must not exhaust the machine."""
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 
 
 class Odd:
-    """It stands for an index, and cannot be converted."""
+    """A value in place of an index that cannot be converted."""
 
     def __index__(self) -> int:
         raise TypeError("this is not an index")
 
 
 class MissingError(Exception):
-    """What a call needs was not made."""
+    """An object that a call needs was not made."""
 
 
 class Run:
-    """One program's run."""
+    """The run of one program."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.objects: dict[str, Any] = {}
         self.given: dict[str, Any] = {}
-        """The structs that objects were made from, which are the caller's."""
+        """The structs that objects were made from, which belong to the caller."""
         self.views: list[memoryview] = []
         self.outcomes: list[Outcome] = []
         self.named_memory: dict[str, DeviceMemory] = {}
-        """By name, what others may open."""
+        """By name, memory that others may open."""
         self.kept: dict[str, tuple[DeviceMemory, bytes]] = {}
-        """Those that were opened for reading alone, and their bytes."""
+        """Memory that was opened for reading, and its bytes."""
 
     def program(self, program: Program) -> list[Outcome]:
-        """Run it."""
+        """Run the program."""
         try:
             for step in program:
                 if "do" in step:
@@ -87,7 +87,7 @@ class Run:
         return self.outcomes
 
     def end(self) -> None:
-        """Give everything back. Before that, see whether what was opened for reading has been written to."""
+        """Release everything. Before that, check whether what was opened for reading has changed."""
         for name, (owner, before) in self.kept.items():
             if not owner.closed and owner.read_bytes() != before:
                 self.outcomes.append(("kept", "escaped", f"WrittenError: {name} was opened for reading alone"))
@@ -97,7 +97,7 @@ class Run:
             thing.close()
 
     def step(self, step: Step, call: Callable[[str, dict[str, Any]], None]) -> bool:
-        """Make one call; True if it was not refused."""
+        """Make one call; return True if it was not refused."""
         name = step["call"]
         try:
             call(name, {key: self.value(value) for key, value in step["with"].items()})
@@ -113,7 +113,7 @@ class Run:
         return False
 
     def block(self, steps: list[Step]) -> None:
-        """A block of commands. They ran when its end came without an error."""
+        """Run a block of commands. They ran if its end came without an error."""
         first = len(self.outcomes)
         recorded: list[int] = []
 
@@ -135,7 +135,7 @@ class Run:
             getattr(commands, call)(**given)
 
     def call(self, call: str, given: dict[str, Any], to: str | None) -> None:
-        """A call of the device, of memory or of a resource."""
+        """Make a call of the device, of memory or of a resource."""
         made: Any = None
         if call == "planted death":
             os.abort()
@@ -184,7 +184,7 @@ class Run:
     # Arguments.
 
     def value(self, value: Value) -> Any:
-        """What JSON describes."""
+        """Return what the JSON describes."""
         if isinstance(value, list):
             return [self.value(entry) for entry in value]
         if not isinstance(value, dict):
@@ -207,7 +207,7 @@ class Run:
         return self.objects[name]
 
     def number(self, thing: Any, what: str) -> int:
-        """A number of an object, by word."""
+        """Return a number of an object, by its name."""
         if what == "memory":
             return int(thing.allocation_size)
         if what == "length":
@@ -222,7 +222,7 @@ class Run:
         return int({"size": needs.size, "alignment": needs.alignment}[what])
 
     def struct(self, value: dict[str, Value]) -> vk.Struct:
-        """The struct that a dict describes; enums and flags are instances of their class where they can be."""
+        """Return the struct that a dict describes; enums and flags are members of their class where possible."""
         kind: type[vk.Struct] = getattr(vk, value[CLASS])
         types, fields = hints(kind), {}
         for name, entry in value.items():
@@ -238,7 +238,7 @@ class Run:
 
 
 def spoil(struct: Any) -> None:
-    """Change all numbers of a struct, of those that it holds, and of those in its chain."""
+    """Change all numbers of a struct, of its members, and of its chain."""
     left = 64  # a chain may lead back into itself
     while isinstance(struct, vk.Struct) and left:
         left -= 1
@@ -259,14 +259,14 @@ def _info(given: dict[str, Any]) -> Any:
 
 @functools.cache
 def closed_device() -> Device:
-    """A device that is closed, one for all programs."""
+    """Return a closed device, one for all programs."""
     with extmem.open_device(kind="vulkan") as device:
         pass
     return device
 
 
 def aspects(number: int) -> int:
-    """The aspects of a format, for barriers: depth, stencil or both, or color."""
+    """Return the aspects of a format, for barriers: depth, stencil or both, or color."""
     name = vk.Format(number).name
     deep = 2 if re.search(r"(^|_)D\d", name) else 0
     stencil = 4 if re.search(r"(^|_)S8", name) else 0
@@ -280,7 +280,7 @@ def take_away(hole: str) -> None:
     place: Any = importlib.import_module(module)
     for owner in owners:
         place = getattr(place, owner)
-    getattr(place, name)  # it is there
+    getattr(place, name)  # it must exist
     setattr(place, name, lambda *_args, **_more: ())
 
 

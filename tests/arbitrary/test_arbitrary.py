@@ -1,7 +1,7 @@
 """Arbitrary programs of the public API end no process, and the validation layer reports nothing that was not refused.
 
-`make test-all` runs 2,000 of them, `make soak` 100,000. What is found is printed as the smallest program that does it.
-The other tests are of this one: what it draws, and that it finds what is planted.
+`make test-all` runs 2,000 of them, `make soak` 100,000. A finding is printed as the smallest program that causes it.
+The other tests check this test: what it draws, and that it finds planted faults.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.devices.vulkan.backend import VulkanDriver
-from extmem.devices.vulkan.fd_check import Prover
-from extmem.memory import Device
-from tests.arbitrary import judging, programs
+from extmem.api import Device
+from extmem.devices.vulkan.backend import VulkanBackend
+from tests.arbitrary import checking, programs
 from tests.arbitrary.__main__ import LEAST
 from tests.arbitrary.hostile import BASES, WAYS
 from tests.arbitrary.programs import Program
@@ -29,7 +28,7 @@ PROGRAMS = 2_000
 FIRST = 1_000_000
 FEW = 300
 _SHRUNK = 5
-"""Findings that are shrunk: each takes hundreds of runs."""
+"""The number of findings that are shrunk: each takes hundreds of runs."""
 HOLE = "extmem.rules:check_bind_buffer_memory"
 FOUND = ("layer: VUID-vkBindBufferMemory-", "layer: VUID-vkBindImageMemory-", "layer: VUID-VkBind")
 
@@ -71,43 +70,43 @@ READING: Program = [
 
 @pytest.fixture(scope="module")
 def layer(vulkan_begun: None) -> None:
-    """It is installed."""
+    """Skip unless the layer is installed."""
     if not collector.installed():
         pytest.skip("no Khronos validation layer here")
 
 
 @pytest.fixture
-def bed(layer: None, vulkan_device: object) -> Iterator[judging.Bed]:
-    with judging.Bed() as made:
+def runner(layer: None, vulkan_device: object) -> Iterator[checking.Runner]:
+    with checking.Runner() as made:
         yield made
 
 
-def told(bed: judging.Bed, report: judging.Report) -> str:
-    """What was found, the first ones as small as they get."""
+def findings_text(runner: checking.Runner, report: checking.Report) -> str:
+    """Return a text of the findings, the first ones with their smallest programs."""
     found = list(report.findings.values())
     return "\n\n".join(
         f"{finding.sign}, {finding.count} times:\n"
-        + judging.told(judging.shrunk(bed, finding) if index < _SHRUNK else finding.program)
+        + checking.listing(checking.shrunk(runner, finding) if index < _SHRUNK else finding.program)
         for index, finding in enumerate(found)
     )
 
 
 @pytest.mark.slow("runs thousands of programs")
 @pytest.mark.timeout(3600)
-def test_no_program_ends_a_process_or_is_objected_to_by_the_layer(bed: judging.Bed) -> None:
-    report = judging.judge(bed, map(programs.make, range(FIRST, FIRST + PROGRAMS)))
+def test_no_program_ends_a_process_or_is_objected_to_by_the_layer(runner: checking.Runner) -> None:
+    report = checking.run_all(runner, map(programs.make, range(FIRST, FIRST + PROGRAMS)))
     print("\n".join(f"{kind}: {share:.0%} ran on the driver" for kind, share in report.shares().items()))
     few = {kind: share for kind, share in report.shares().items() if share < LEAST}
     assert not few, "a check that refuses everything proves nothing"
     assert report.programs == PROGRAMS
-    assert not report.findings, told(bed, report)
+    assert not report.findings, findings_text(runner, report)
 
 
 # What is drawn.
 
 
 def structs_in(value: Any) -> Iterator[dict[str, Any]]:
-    """Every struct in a program."""
+    """Yield every struct in a program."""
     if isinstance(value, dict):
         if CLASS in value:
             yield value
@@ -141,7 +140,7 @@ def test_every_field_of_every_struct_is_drawn_in_and_out_of_range() -> None:
         for field in hints(kind):
             values = seen[kind.__name__, field]
             if kind in (vk.PhysicalDeviceExternalBufferInfo, vk.BufferMemoryBarrier) and field == "p_next":
-                continue  # nothing of `extmem.vk` that drivers here know may follow
+                continue  # no struct of `extmem.vk` that this machine's drivers support may follow it
             assert len(values) > 2 or field == "p_next", f"{kind.__name__}.{field}: {values}"
     assert "-1" in seen["ImageCreateInfo", "mip_levels"]
     assert str((1 << 64) - 1) in seen["BufferCreateInfo", "size"]
@@ -153,11 +152,11 @@ def test_every_kind_of_call_is_drawn_often() -> None:
         for step in programs.make(seed):
             for inner in [step, *step.get("do", [])]:
                 drawn[inner["call"].removesuffix("2")] += 1
-    assert not [kind for kind in judging.KINDS if drawn[kind] < 30], drawn
+    assert not [kind for kind in checking.KINDS if drawn[kind] < 30], drawn
 
 
 def test_every_kind_of_misuse_is_drawn_often() -> None:
-    """Aspects that are stated, right and wrong; what is used behind a release; and what may be read alone."""
+    """Aspects that are stated, right and wrong; what is used after a release; and what may only be read."""
     aspects: set[str] = set()
     used = read = 0
     for seed in range(1000):
@@ -179,18 +178,18 @@ def test_a_seed_has_one_program() -> None:
 # What is found.
 
 
-def test_a_right_program_runs_and_nothing_is_found(bed: judging.Bed) -> None:
-    ran = bed.run([bound(0)])[0]
+def test_a_right_program_runs_and_nothing_is_found(runner: checking.Runner) -> None:
+    ran = runner.run([bound(0)])[0]
     assert ran.signs() == [] and {end for _, end, _ in ran.outcomes} == {"ran"}
 
 
-def test_a_wrong_program_is_refused_and_nothing_is_found(bed: judging.Bed) -> None:
-    ran = bed.run([bound(1)])[0]
+def test_a_wrong_program_is_refused_and_nothing_is_found(runner: checking.Runner) -> None:
+    ran = runner.run([bound(1)])[0]
     assert ran.signs() == [] and {end for _, end, _ in ran.outcomes} == {"ran", "refused"}
 
 
 def hostile(base: str, way: str, *words: list[int], stated: int = 65_536) -> Program:
-    """One file that is imported."""
+    """A program that imports one file."""
     more = {"base": base, "way": way, "words": list(words), "size": 65_536, "stated": stated, "index": 0, "length": 0}
     return [{"call": "hostile", "with": more}]
 
@@ -201,11 +200,11 @@ def test_hostile_files_are_drawn_of_every_base_and_in_every_way() -> None:
     assert len(steps) > 100 and any(step["words"] for step in steps) and any(step["length"] for step in steps)
 
 
-def test_the_drivers_own_files_are_imported_in_every_way_and_hostile_ones_are_refused(bed: judging.Bed) -> None:
+def test_the_drivers_own_files_are_imported_in_every_way_and_hostile_ones_are_refused(runner: checking.Runner) -> None:
     fine = [hostile("own", way) for way in WAYS]
     bad = [hostile(base, way) for base in ("null", "pipe", "closed", "empty") for way in WAYS[:3]]
     bad += [hostile("own", "stranger", stated=1 << 40), hostile("null", "known")]
-    ran = bed.run([*fine, *bad])
+    ran = runner.run([*fine, *bad])
     assert [one.signs() for one in ran] == [[]] * len(ran)
     assert [one.outcomes[0][1] for one in ran] == ["ran"] * len(fine) + ["refused"] * len(bad), ran
 
@@ -214,48 +213,48 @@ def test_the_drivers_own_files_are_imported_in_every_way_and_hostile_ones_are_re
 def test_a_hostile_file_ends_a_process_that_compares_nothing_and_no_other(
     layer: None, vulkan_device: Device, way: str
 ) -> None:
-    driver = vulkan_device.driver
-    assert isinstance(driver, VulkanDriver)
-    form = Prover(driver).form(1, 0)
+    backend = vulkan_device.backend
+    assert isinstance(backend, VulkanBackend)
+    form = backend.imports.fds.form(1, 0)
     wrong = hostile("forged", way, [8, 1 << 40])
-    with judging.Bed("extmem.devices.vulkan.fd_check:learn", layer=False) as open_bed:
-        ran = open_bed.run([wrong])[0]
+    with checking.Runner("extmem.devices.vulkan.fd_check:learn", layer=False) as unchecked:
+        ran = unchecked.run([wrong])[0]
     assert ran.signs() == (["death: SIGSEGV"] if form is not None and form.start else []), ran
-    with judging.Bed(layer=False) as closed:
+    with checking.Runner(layer=False) as closed:
         ran = closed.run([wrong])[0]
     assert ran.signs() == [] and (ran.outcomes[0][1] == "refused" or form is None or not form.start), ran
 
 
-def test_a_death_an_error_and_a_message_are_found_and_shrunk(bed: judging.Bed) -> None:
+def test_a_death_an_error_and_a_message_are_found_and_shrunk(runner: checking.Runner) -> None:
     death: Program = [*bound(0), {"call": "planted death", "with": {}}]
     error: Program = [*bound(0), {"call": "planted error", "with": {}}]
-    report = judging.judge(bed, [bound(0), death, bound(0), error, bound(0)])
+    report = checking.run_all(runner, [bound(0), death, bound(0), error, bound(0)])
     assert set(report.findings) == {"death: SIGABRT", "escaped: LookupError"}
     assert report.programs == 5 and report.count("death") == report.count("escaped") == 1
-    assert judging.shrunk(bed, report.findings["death: SIGABRT"]) == death[-1:]
-    assert judging.shrunk(bed, report.findings["escaped: LookupError"]) == error[-1:]
-    assert "planted death()" in judging.told(death)
+    assert checking.shrunk(runner, report.findings["death: SIGABRT"]) == death[-1:]
+    assert checking.shrunk(runner, report.findings["escaped: LookupError"]) == error[-1:]
+    assert "planted death()" in checking.listing(death)
 
 
 def test_a_check_that_is_taken_away_is_missed(layer: None, vulkan_device: object) -> None:
-    with judging.Bed(HOLE) as bed:
-        signs = bed.run([bound(1)])[0].signs()
+    with checking.Runner(HOLE) as runner:
+        signs = runner.run([bound(1)])[0].signs()
     assert signs and all(sign.startswith((*FOUND, "death")) for sign in signs), signs
 
 
-def test_memory_for_reading_is_not_written_to(bed: judging.Bed) -> None:
-    ran = bed.run([READING])[0]
+def test_memory_for_reading_is_not_written_to(runner: checking.Runner) -> None:
+    ran = runner.run([READING])[0]
     assert ran.signs() == [] and [end for call, end, _ in ran.outcomes if call == "fill_buffer"] == ["refused"]
-    assert judging.told(READING).startswith(f"o = allocate(shape=64, name='arbitrary owner', access={READ:#x})")
+    assert checking.listing(READING).startswith(f"o = allocate(shape=64, name='arbitrary owner', access={READ:#x})")
 
 
 def test_a_write_to_memory_for_reading_is_found(layer: None, vulkan_device: object) -> None:
-    with judging.Bed("extmem.memory.holding:Holding.check_writable") as bed:
-        assert bed.run([READING])[0].signs() == ["escaped: WrittenError"]
+    with checking.Runner("extmem.core.memory_record:Holding.check_writable") as runner:
+        assert runner.run([READING])[0].signs() == ["escaped: WrittenError"]
 
 
 def linear(aspect: Any) -> Program:
-    """An image whose layout is asked for, in this aspect."""
+    """A program with an image whose layout is queried, of this aspect."""
     extent = {CLASS: "Extent3D", "width": 16, "height": 16, "depth": 1}
     info = {CLASS: "ImageCreateInfo", "image_type": 1, "format": 37, "extent": extent, "tiling": 1, "usage": 3}
     part = {CLASS: "ImageSubresource", "aspect_mask": aspect, "mip_level": 0, "array_layer": 0}
@@ -265,40 +264,40 @@ def linear(aspect: Any) -> Program:
     ]
 
 
-def test_an_aspect_that_the_image_lacks_is_refused_or_found(bed: judging.Bed) -> None:
+def test_an_aspect_that_the_image_lacks_is_refused_or_found(runner: checking.Runner) -> None:
     wrong = [linear(aspect) for aspect in (0, 2, 16, 1 << 31, 1.0, "x", {"odd": "object"})]
-    for ran in bed.run(wrong):
+    for ran in runner.run(wrong):
         assert ran.signs() == [] and [end for _, end, _ in ran.outcomes] == ["ran", "refused"]
-    assert {end for _, end, _ in bed.run([linear(1)])[0].outcomes} == {"ran"}
-    with judging.Bed("extmem.rules:check_get_image_subresource_layout") as open_bed:
-        assert open_bed.run([linear(16)])[0].signs() == ["layer: VUID-vkGetImageSubresourceLayout-format-04461"]
+    assert {end for _, end, _ in runner.run([linear(1)])[0].outcomes} == {"ran"}
+    with checking.Runner("extmem.rules:check_get_image_subresource_layout") as unchecked:
+        assert unchecked.run([linear(16)])[0].signs() == ["layer: VUID-vkGetImageSubresourceLayout-format-04461"]
 
 
-def test_structs_that_are_changed_behind_a_call_change_nothing(bed: judging.Bed) -> None:
+def test_structs_that_are_changed_behind_a_call_change_nothing(runner: checking.Runner) -> None:
     for how in (0, 1):
         program = bound(0)
         spoiled: Any = {"call": "spoil", "with": {"what": {"ref": "b"}, "given": "b", "how": how}}
         program.insert(1, spoiled)
-        ran = bed.run([program])[0]
+        ran = runner.run([program])[0]
         assert ran.signs() == [] and {end for _, end, _ in ran.outcomes} == {"ran"}
 
 
-def test_a_closed_device_is_asked_and_refuses(bed: judging.Bed) -> None:
+def test_a_closed_device_is_asked_and_refuses(runner: checking.Runner) -> None:
     asked: Any = {"method": "create_buffer", "info": BUFFER[0]["with"]["info"]}
-    answered: Any = {**asked, "method": "describe"}  # it is no query, and answers
-    refuses, answers = bed.run([[{"call": "closed_device", "with": one}] for one in (asked, answered)])
+    answered: Any = {**asked, "method": "describe"}  # it is not a query, and returns
+    refuses, answers = runner.run([[{"call": "closed_device", "with": one}] for one in (asked, answered)])
     assert refuses.signs() == [] and refuses.outcomes[0][1] == "ran"
     assert answers.outcomes[0][1] != "ran"
 
 
 @pytest.mark.slow("runs hundreds of programs")
 @pytest.mark.timeout(600)
-def test_arbitrary_programs_find_a_check_that_is_taken_away(bed: judging.Bed) -> None:
+def test_arbitrary_programs_find_a_check_that_is_taken_away(runner: checking.Runner) -> None:
     drawn = [programs.make(seed) for seed in range(FIRST, FIRST + FEW)]
 
-    def found(report: judging.Report) -> set[str]:
+    def found(report: checking.Report) -> set[str]:
         return {sign for sign in report.findings if sign.startswith("layer: VUID-vkAllocateMemory-")}
 
-    with judging.Bed("extmem.rules:check_allocate_memory") as open_bed:
-        assert found(judging.judge(open_bed, drawn))
-    assert not found(judging.judge(bed, drawn))
+    with checking.Runner("extmem.rules:check_allocate_memory") as unchecked:
+        assert found(checking.run_all(unchecked, drawn))
+    assert not found(checking.run_all(runner, drawn))

@@ -1,11 +1,12 @@
 """Arbitrary values of the fields of structs, by the fields' types, and the values that a valid call has there.
 
-How this works. A struct is written as a dict: its class under `CLASS`, its fields beside it. `struct` begins with the
-fields of a valid one and puts arbitrary values in some of them, in range and out of range. What stands for an object
-(a buffer, the size that an image needs) is written as a dict too; `running.py` looks it up.
+How this works. A struct is written as a dict: its class under `CLASS`, with its fields. `struct` begins with the fields
+of a valid one and puts arbitrary values into some of them, in range and out of range. What refers to an object (a
+buffer, the size that an image requires) is written as a dict too; `running.py` looks it up.
 
-Two things are never drawn. A *number* in a field that has an object or an address: such a number is the caller's word,
-and a wrong one is a wrong address. And a size between 64 MiB and 1 TiB: the tests are not about lack of memory.
+Two things are never drawn. A *number* in a field that has an object or an address: such a number is the caller's
+responsibility, and a wrong one is a wrong address. And a size between 64 MiB and 1 TiB: the tests are not about
+shortage of memory.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CLASS = "class"
 _COUNTS = (0, 1, 2, 3, 4, 5, 7, 8, 16, 30, 31, 32, 63, 64, 65, 255, 256, 4096, 1 << 16)
 _ODD = (-1, (1 << 31) - 1, 1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32, 1 << 40, 1 << 63, (1 << 64) - 1, 1 << 64)
 _WRONG = (1.5, -0.5, 1e300, "x", "", [1], [[]], None, {"odd": "object"}, {"odd": "struct"}, {"odd": "index"})
-"""What is not a number. JSON has no objects: `running.py` makes what `odd` names."""
+"""Values that are not numbers. JSON has no objects: `running.py` makes what `odd` names."""
 _FORMATS = (
     vk.Format.R8_UNORM,
     vk.Format.R16G16_SFLOAT,
@@ -48,14 +49,14 @@ _FORMATS = (
 
 @functools.cache
 def hints(struct: type[vk.Struct]) -> dict[str, Any]:
-    """The types of a struct's fields."""
+    """Return the types of a struct's fields."""
     found = typing.get_type_hints(struct)
     return {field.name: found[field.name] for field in dataclasses.fields(struct) if not field.name.isupper()}
 
 
 @functools.cache
 def structs_of_chain(struct: type[vk.ChainStruct]) -> tuple[type[vk.ChainStruct], ...]:
-    """The structs of `extmem.vk` that may follow this one in a pNext chain."""
+    """Return the structs of `extmem.vk` that may follow this one in a pNext chain."""
     allowed = vk.CHAIN_ALLOWED.get(struct.C_NAME, frozenset())
     found = {
         value.C_NAME: value
@@ -66,7 +67,7 @@ def structs_of_chain(struct: type[vk.ChainStruct]) -> tuple[type[vk.ChainStruct]
 
 
 def flags(*bits: int) -> int:
-    """All of these together."""
+    """Return all of these together."""
     whole = 0
     for bit in bits:
         whole |= int(bit)
@@ -74,22 +75,22 @@ def flags(*bits: int) -> int:
 
 
 class Draw(random.Random):
-    """Draws values. Everything follows from the seed."""
+    """Draws values. The seed determines everything."""
 
     def chance(self, share: float) -> bool:
-        """True in this share of the calls."""
+        """Return True in this share of the calls."""
         return self.random() < share
 
     def count(self) -> int:
-        """A number that may be a size, an index or a count, or out of every range."""
+        """Return a number that may be a size, an index or a count, or out of every range."""
         return self.choice(_COUNTS if self.chance(0.6) else _ODD)
 
     def wrong(self) -> Value:
-        """A value of another kind than a number."""
+        """Return a value that is not a number."""
         return self.choice(_WRONG)
 
     def of_type(self, hint: Any, name: str = "") -> Value:
-        """An arbitrary value for a field of this type. hint: as of `hints`."""
+        """Return an arbitrary value for a field of this type. hint: as in `hints`."""
         kinds = typing.get_args(hint) if typing.get_origin(hint) is not Sequence else (hint,)
         kinds = kinds or (hint,)
         first = kinds[0]
@@ -112,14 +113,15 @@ class Draw(random.Random):
         return None  # an object, an address or a chain: the callers' part
 
     def flags_of(self, kind: type[enum.Flag]) -> int:
-        """Some of its bits, none, or one that it does not have."""
+        """Return some of its bits, none, or one that it does not have."""
         bits = [int(bit.value) for bit in kind]
         if not bits or self.chance(0.1):
             return self.choice((0, 1 << 30, 0x7FFF_FFFF))
         return flags(*self.sample(bits, min(len(bits), self.choice((0, 1, 1, 2, 3)))))
 
     def struct(self, kind: type[vk.Struct], valid: dict[str, Value], wild: float = 0.0) -> dict[str, Value]:
-        """A struct with these fields; each other field is arbitrary. wild: the share of arbitrary ones among `valid`.
+        """Return a struct with these fields; each other field is arbitrary. wild: the share of arbitrary ones among
+        `valid`.
 
         `p_next` is not drawn here, see `chain`.
         """
@@ -135,7 +137,7 @@ class Draw(random.Random):
         return made
 
     def chain(self, struct: dict[str, Value], valid: dict[str, dict[str, Value]], share: float) -> dict[str, Value]:
-        """The struct with other structs in its chain, in this share of the calls. valid: fields by the class's name."""
+        """Return the struct with other structs in its chain, in this share of the calls. valid: fields by class."""
         allowed = structs_of_chain(getattr(vk, struct[CLASS]))
         if allowed and self.chance(share):
             kind = self.choice(allowed)

@@ -1,7 +1,7 @@
 """What differs between the two object managers, by the number of the behaviour that it concerns.
 
-Linux's is the broker, Windows's is the kernel, and some tests run on a kernel that poses as Windows's (Wine) and is
-not. A test is marked here with the reason; it is never weakened for Windows itself.
+On Linux the object manager is the broker, on Windows the kernel, and some tests run on a kernel that imitates Windows's
+(Wine) and differs from it. Such a test is marked here with the reason; no test is weakened for Windows itself.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def _session() -> int:
 
 
 SESSION = _session()
-"""The session that names are in: a user's broker is one."""
+"""The session that names belong to; for a user's broker it is 1."""
 DIRECTORY = directory(SESSION)
-"""Its directory of names, with the last backslash."""
+"""The directory of names, with the last backslash."""
 
 
 TYPE_NAME = "Section" if WINDOWS else "DxgkSharedResource"
-"""What NtQueryObject says of a host payload's object."""
+"""The type that NtQueryObject returns for the object of a host payload."""
 
 _W32 = ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 _FD = ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 W32_AND_FD = _W32 if WINDOWS else _W32 | _FD
-"""NT handles, and fds where there are any."""
+"""NT handles, and fds where the system has them."""
 FD_TYPES = [] if WINDOWS else [_FD]
 
 by_fd = pytest.mark.linux_only("file descriptors carry memory on Linux alone")

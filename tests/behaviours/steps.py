@@ -1,12 +1,12 @@
-"""The steps that the numbered behaviours are made of. Peers import this module, too."""
+"""The steps of the tests of numbered behaviours. Peers import this module, too."""
 
 from __future__ import annotations
 
 import random
 
 from extmem import vk
+from extmem.api import Device, DeviceMemory
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import Device, DeviceMemory
 from extmem.objects import ObjectManager, Token
 
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
@@ -26,7 +26,7 @@ TYPE_MISMATCH, INVALID_HANDLE, NOT_CLOSABLE = 0xC0000024, 0xC0000008, 0xC0000235
 ACCESS_DENIED, INVALID_PARAMETER = 0xC0000022, 0xC000000D
 
 PEER = "from tests.behaviours.steps import *\ndevice = extmem.open_device()\nNone"
-"""What a peer runs first, to have the steps and a device."""
+"""What a peer runs first, to import the steps and open a device."""
 
 
 def export(
@@ -38,34 +38,34 @@ def export(
     types: int = W32,
     size: int = SIZE,
 ) -> DeviceMemory:
-    """vkAllocateMemory with export info; for OPAQUE_WIN32 with VkExportMemoryWin32HandleInfoKHR too."""
+    """Call vkAllocateMemory with export info; for OPAQUE_WIN32 with VkExportMemoryWin32HandleInfoKHR too."""
     info = vk.ExportMemoryWin32HandleInfoKHR(security, access, name) if types & W32 else None
     return device.allocate_memory(vk.MemoryAllocateInfo(size, 0, vk.ExportMemoryAllocateInfo(types, info)))
 
 
 def nt(device: Device, memory: DeviceMemory) -> NtHandle:
-    """vkGetMemoryWin32HandleKHR for OPAQUE_WIN32."""
+    """Call vkGetMemoryWin32HandleKHR for OPAQUE_WIN32."""
     handle = device.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(memory, W32))
     assert isinstance(handle, NtHandle)
     return handle
 
 
 def kmt(device: Device, memory: DeviceMemory) -> KmtHandle:
-    """vkGetMemoryWin32HandleKHR for OPAQUE_WIN32_KMT."""
+    """Call vkGetMemoryWin32HandleKHR for OPAQUE_WIN32_KMT."""
     handle = device.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(memory, KMT))
     assert isinstance(handle, KmtHandle)
     return handle
 
 
 def fd(device: Device, memory: DeviceMemory) -> FdHandle:
-    """vkGetMemoryFdKHR."""
+    """Call vkGetMemoryFdKHR."""
     return device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, FD))
 
 
 def import_win32(
     device: Device, handle: object = None, name: str | None = None, *, kind: int = W32, size: int = SIZE, index: int = 0
 ) -> DeviceMemory:
-    """vkAllocateMemory with VkImportMemoryWin32HandleInfoKHR."""
+    """Call vkAllocateMemory with VkImportMemoryWin32HandleInfoKHR."""
     source = vk.ImportMemoryWin32HandleInfoKHR(kind, handle, name)
     return device.allocate_memory(vk.MemoryAllocateInfo(size, index, source))
 
@@ -76,12 +76,12 @@ def by_name(device: Device, name: str, *, size: int = SIZE) -> DeviceMemory:
 
 
 def import_fd(device: Device, handle: FdHandle | int, *, size: int = SIZE, index: int = 0) -> DeviceMemory:
-    """vkAllocateMemory with VkImportMemoryFdInfoKHR."""
+    """Call vkAllocateMemory with VkImportMemoryFdInfoKHR."""
     return device.allocate_memory(vk.MemoryAllocateInfo(size, index, vk.ImportMemoryFdInfoKHR(FD, handle)))
 
 
 def import_any(device: Device, handle: NtHandle | KmtHandle | FdHandle, *, kind: int) -> DeviceMemory:
-    """Import from whatever handle this is."""
+    """Import from a handle of any type."""
     return import_fd(device, handle) if isinstance(handle, FdHandle) else import_win32(device, handle, kind=kind)
 
 
@@ -103,7 +103,7 @@ def get(memory: DeviceMemory, count: int = 4, at: int = 0) -> bytes:
 
 
 def model(**options: object) -> ObjectManager:
-    """The object manager's model by itself, for what needs objects of other types or other users."""
+    """The model of the object manager alone, for tests of objects of other types or of other users."""
     return ObjectManager(random=random.Random(7).randrange, **options)  # type: ignore[arg-type]  # passed through
 
 

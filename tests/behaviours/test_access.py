@@ -6,9 +6,9 @@ import pytest
 
 import extmem
 from extmem import errors, vk
+from extmem.api import Device
 from extmem.handles import Access
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.vk import SecurityAttributes
 from tests.behaviours.platforms import TYPE_NAME
 from tests.behaviours.steps import (
@@ -78,7 +78,7 @@ def test_B19_an_export_with_access_0_gives_a_handle_without_rights(device: Devic
         with pytest.raises(errors.AccessDeniedError):
             import_win32(device, handle)
         assert not handle.closed
-        by_name(device, name).close()  # what others get is for the object's security to say
+        by_name(device, name).close()  # what others get is determined by the object's security descriptor
 
 
 def test_B20_a_duplicate_with_access_0_has_no_rights(device: Device) -> None:

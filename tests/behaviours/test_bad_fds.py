@@ -1,4 +1,4 @@
-"""Bad input on Linux: descriptors that lie about the memory file they come with, and fds that are no payload.
+"""Bad input on Linux: descriptors that contradict their memory file, and fds that are not payloads.
 
 The rest of the list is in test_bad_input.py.
 """
@@ -17,13 +17,13 @@ import pytest
 
 import extmem
 from extmem import errors, raw
+from extmem.api import Device
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.objects import Share
-from tests.behaviours.bad import described, refused
+from tests.behaviours.bad_input import described, refused
 from tests.behaviours.steps import READ_WRITE, SIZE, import_fd, import_win32
 
-# Descriptors that lie.
+# Descriptors that contradict their file.
 
 
 def _memfd(size: int, seals: int = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL) -> int:
@@ -36,7 +36,7 @@ def _memfd(size: int, seals: int = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcn
 
 @contextlib.contextmanager
 def shared(number: int, descriptor: bytes, name: str) -> Iterator[None]:
-    """What a hostile exporter can do: share any file under any description, past the library."""
+    """Share any file with any description, as a hostile exporter can without the library."""
     exported = manager().export(
         [number], descriptor, share=Share.NT, name=name, access=READ_WRITE, sddl=None, inherit=False
     )
@@ -47,7 +47,7 @@ def shared(number: int, descriptor: bytes, name: str) -> Iterator[None]:
 
 
 def test_a_descriptor_that_claims_more_than_the_fd_holds(device: Device, name: str) -> None:
-    """It must be refused before anybody maps it: reading past a file's end is SIGBUS."""
+    """It must be refused before it is mapped: reading past the end of a file raises SIGBUS."""
     lie = described(device, allocation_size=1 << 20, payload_size=1 << 20)
     number = _memfd(8192)
     try:
@@ -82,7 +82,7 @@ def test_a_descriptor_that_is_damaged(device: Device, name: str, damage: object)
         os.close(number)
 
 
-# File descriptors that are no payload.
+# File descriptors that are not payloads.
 
 
 @contextlib.contextmanager
@@ -108,16 +108,16 @@ def a_file_descriptor(kind: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("socket", "socket"), ("file", "file"), ("unsealed", "seal"), ("too small", "")]
+    ("kind", "message"), [("socket", "socket"), ("file", "file"), ("unsealed", "seal"), ("too small", "")]
 )
-def test_an_fd_that_is_no_payload(device: Device, kind: str, said: str) -> None:
+def test_an_fd_that_is_no_payload(device: Device, kind: str, message: str) -> None:
     with a_file_descriptor(kind) as number:
         before = os.fstat(number).st_ino
-        with refused(errors.ExtmemError, said):
+        with refused(errors.ExtmemError, message):
             import_fd(device, number)
-        with refused(errors.ExtmemError, said):
+        with refused(errors.ExtmemError, message):
             raw.import_payload(device, number, described(device))
-        assert os.fstat(number).st_ino == before  # still the caller's, still open
+        assert os.fstat(number).st_ino == before  # it is still open and belongs to the caller
 
 
 def test_an_fd_that_is_not_open(device: Device) -> None:

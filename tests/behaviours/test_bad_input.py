@@ -1,7 +1,9 @@
-"""Bad input gets a clear error, and nothing is lost: the class, the values in the message, what to do, and the handle.
+"""Bad input raises a clear error, and nothing is lost: the class, the values in the message, the remedy, and the
+handle.
 
-One test for each entry of the list of bad inputs, in test_bad_fds.py for those that Linux alone has. `refused` is the
-common part: the caller's handle is open and usable after the refusal, which the same handle's proper import proves.
+There is one test for each entry of the list of bad inputs; those that only Linux has are in test_bad_fds.py. `refused`
+is the common part: the caller's handle is open and usable after the refusal, which a correct import of the same handle
+proves.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
+from extmem.api import Device, DeviceMemory
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import Descriptor, Device, DeviceMemory
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
-from tests.behaviours.bad import described, refused
+from tests.behaviours.bad_input import described, refused
 from tests.behaviours.platforms import FD_TYPES, W32_AND_FD, by_fd
 from tests.behaviours.steps import (
     FD,
@@ -79,10 +82,10 @@ def test_unknown_names(device: Device, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("bad", "message"),
     [("", "empty"), ("x" * 261, "261"), ("a\0b", "NUL"), ("\\abs", "backslash"), ("abs\\", "backslash")],
 )
-def test_names_that_nothing_can_have(device: Device, bad: str, said: str) -> None:
+def test_names_that_nothing_can_have(device: Device, bad: str, message: str) -> None:
     for attempt in (
         lambda: extmem.open(bad),
         lambda: extmem.open_handle(bad),
@@ -90,7 +93,7 @@ def test_names_that_nothing_can_have(device: Device, bad: str, said: str) -> Non
         lambda: device.allocate(64, name=bad),
         lambda: by_name(device, bad),
     ):
-        with refused(errors.NameInvalidError, said):
+        with refused(errors.NameInvalidError, message):
             attempt()
 
 
@@ -102,7 +105,7 @@ def test_a_taken_name(device: Device, name: str) -> None:
         assert get(memory) == b"mine"
 
 
-# A name that an object of another type has taken cannot come up on Linux: B10 and B11 test it through the model.
+# An object of another type cannot hold a name on Linux: B10 and B11 test it with the model.
 
 
 # Access.
@@ -149,7 +152,7 @@ def test_taken_handles(device: Device) -> None:
 
 
 def test_foreign_handles(device: Device, peer: Peer) -> None:
-    """A value of another process's table means nothing here."""
+    """A value of another process's table has no meaning in this one."""
     peer(PEER)
     value = peer("memory = export(device)\nhandles = [memory.export_handle(W32) for _ in range(40)]\nint(handles[-1])")
     with refused(errors.InvalidHandleError, f"{value:#x}"):
@@ -170,7 +173,7 @@ def test_handles_of_the_wrong_kind(device: Device) -> None:
             with refused(errors.HandleStateError, "OPAQUE_WIN32"):
                 KmtHandle(int(handle))
             with refused(TypeError, "NtHandle", "extmem.raw"):
-                extmem.open(int(handle))  # type: ignore[arg-type]  # that is the point
+                extmem.open(int(handle))  # type: ignore[arg-type]  # the test passes a wrong type on purpose
 
 
 @by_fd
@@ -208,8 +211,8 @@ def test_kmt_numbers_that_are_dead_local_or_garbage(device: Device) -> None:
     memory = export(device, types=KMT)
     number = int(kmt(device, memory))
     memory.close()
-    for wrong, said in ((number, "dead"), (0x4000_0040, "local"), (0x4000_0001, "000010")):
-        with refused(errors.InvalidHandleError, f"{wrong:#x}", said):
+    for wrong, message in ((number, "dead"), (0x4000_0040, "local"), (0x4000_0001, "000010")):
+        with refused(errors.InvalidHandleError, f"{wrong:#x}", message):
             extmem.open(KmtHandle(wrong))
     with refused(errors.HandleStateError, "bits 30 and 31"):
         KmtHandle(0x1234)
@@ -217,7 +220,7 @@ def test_kmt_numbers_that_are_dead_local_or_garbage(device: Device) -> None:
         KmtHandle(1 << 40)
 
 
-# What the exporter said.
+# The exporter's size and memory type.
 
 
 @pytest.mark.parametrize("kind", [W32, on_linux(FD)])
@@ -265,7 +268,7 @@ def test_a_suballocated_import_of_a_dedicated_payload(device: Device) -> None:
             device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, source)).close()
 
 
-# Descriptors that lie: in test_bad_fds.py those that come with a file.
+# Descriptors that contradict their payload: those that come with a file are in test_bad_fds.py.
 
 
 @pytest.mark.parametrize(
@@ -298,4 +301,4 @@ def test_more_than_the_machine_has(device: Device) -> None:
         device.allocate(0)
 
 
-# A dead peer at every step: tests/process/test_crashes.py and test_broker_killed.py.
+# A process that ends at any step: tests/process/test_crashes.py and test_broker_killed.py.

@@ -1,4 +1,4 @@
-"""The world around gives too little: no broker, no private directory, no memory. A clear error each time."""
+"""The environment lacks something: a broker, a private directory, memory. Each raises a clear error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_no_broker_and_no_right_to_start_one(own_runtime: Runtime) -> None:
         error = peer.fails("export(device)")
         assert error.is_a(errors.UnsupportedError)
         assert str(own_runtime.path) in error.message and "EXTMEM_BROKER_START" in error.message
-        # What needs no object manager works: fds are the device's own.
+        # What needs no object manager works: fds belong to the device.
         assert peer("memory = export(device, types=FD)\nput(memory, b'solo')\nget(memory)") == b"solo"
         assert (
             peer("with fd(device, memory) as handle, import_fd(device, handle) as other: found = get(other)\nfound")
@@ -33,7 +33,7 @@ def test_a_runtime_directory_that_others_can_enter(own_runtime: Runtime) -> None
 
 
 def test_a_memory_limit(own_runtime: Runtime) -> None:
-    """RLIMIT_FSIZE stands for a full /dev/shm: the reservation of the payload fails."""
+    """RLIMIT_FSIZE has the effect of a full /dev/shm: the reservation of the payload fails."""
     with Peer(env=own_runtime.environment) as peer:
         peer(PEER + "\nimport resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)")
         peer(f"resource.setrlimit(resource.RLIMIT_FSIZE, ({1 << 20}, {resource.RLIM_INFINITY}))")

@@ -1,4 +1,4 @@
-"""G1–G9: what is decided where nothing authoritative says how it is."""
+"""G1–G9: decisions on behaviour that no authoritative source specifies."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 import extmem
 from extmem import errors, vk
+from extmem.api import Device
 from extmem.handles import Access, NtHandle
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.objects import Refused, Share, Status
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
@@ -80,7 +80,7 @@ def test_G4_a_read_only_import_is_read_only_to_the_kernel(device: Device, name: 
                 mmap.mmap(number, SIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
             with pytest.raises(OSError):
                 os.pwrite(number, b"evil", 0)
-        # In another process, which never had more than that.
+        # in another process, which never had more access than that
         peer(PEER + "\nimport mmap")
         peer("memory = by_name(device, name)\nnumber = memory.holding.allocation.fd", name=name)
         assert peer("memory.read_only, get(memory)") == (True, b"safe")

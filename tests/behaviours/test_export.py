@@ -6,8 +6,8 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device, Image
 from extmem.handles import NtHandle
-from extmem.memory import Device, Image
 from tests.behaviours.platforms import FD_TYPES, W32_AND_FD, by_fd, one_name_for_life
 from tests.behaviours.steps import (
     FD,
@@ -118,11 +118,11 @@ def test_B84_where_dedication_is_required_it_is_mandatory_on_export_and_import(d
 
 
 @one_name_for_life
-def test_B85_export_from_imported_memory_only_where_the_device_says_so(device: Device, name: str) -> None:
+def test_B85_export_from_imported_memory_only_where_the_device_reports_it(device: Device, name: str) -> None:
     with export(device) as memory, nt(device, memory) as handle:
         put(memory, b"pass")
         with import_win32(device, handle) as imported, pytest.raises(extmem.RuleViolation) as error:
-            nt(device, imported)  # import info alone makes nothing exportable
+            nt(device, imported)  # import info alone makes the memory not exportable
         assert f"{_GET}-00662" in error.value.vuids
         chain = vk.ImportMemoryWin32HandleInfoKHR(
             W32,

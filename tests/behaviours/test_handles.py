@@ -6,8 +6,8 @@ import pytest
 
 import extmem
 from extmem import errors, raw
+from extmem.api import Device
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
 from tests.behaviours.steps import (
@@ -71,7 +71,7 @@ def test_B38_more_access_is_denied_if_the_security_does_not_allow_it(device: Dev
         export(device, access=READ_WRITE, security=SecurityAttributes("D:(A;;GR;;;OW)")) as memory,
         nt(device, memory) as handle,
     ):
-        with handle.duplicate(access=READ_WRITE) as same:  # the source has the bits: nobody asks
+        with handle.duplicate(access=READ_WRITE) as same:  # within the source's access: always granted
             assert same.access == 0x20001
         with handle.duplicate(access=READ) as smaller:
             with pytest.raises(errors.AccessDeniedError) as error:
@@ -127,7 +127,7 @@ def test_B41_a_closed_handle_object_never_reaches_the_object_that_got_its_value(
             assert int(reused) == value
             with pytest.raises(errors.HandleStateError, match=f"{value:#x}.*closed"):
                 import_win32(device, handle)
-            handle.close()  # safe twice: the value is another object's now
+            handle.close()  # closing twice is safe: the value belongs to another object by now
             assert reused.info.handle_count == 1
 
 
@@ -166,7 +166,7 @@ def test_B44_handles_are_compared_by_object_never_by_value(device: Device, name:
         with nt(device, one) as a, a.duplicate(access=READ) as b, extmem.open_handle(name) as c, nt(device, two) as d:
             assert a.same_object(b) and a.same_object(c) and b.same_object(c)
             assert not a.same_object(d)
-            assert a != b  # two entries of the table, though one object
+            assert a != b  # two entries of the table for one object
 
 
 def test_B45_handle_information_can_be_read_and_set(device: Device) -> None:

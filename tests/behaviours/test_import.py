@@ -9,10 +9,10 @@ import pytest
 
 import extmem
 from extmem import errors, vk
-from extmem.devices.backend import DeviceIdentity
-from extmem.devices.host.backend import HostDriver
+from extmem.api import Buffer, Device
+from extmem.devices.host.backend import HostBackend
+from extmem.devices.types import DeviceIdentity
 from extmem.handles import KmtHandle
-from extmem.memory import Buffer, Device
 from extmem.objects import Refused, Status
 from tests.behaviours.platforms import by_fd
 from tests.behaviours.steps import (
@@ -39,7 +39,7 @@ from tests.behaviours.steps import (
 from tests.systems import on_linux
 
 _WIN32 = "VUID-VkImportMemoryWin32HandleInfoKHR-handleType"
-# The rules broken, by whether it is an fd and whether the device itself is another.
+# The rules that are broken, by whether it is an fd and whether the device itself differs.
 _SAME = {
     (False, True): {
         "VUID-VkImportMemoryWin32HandleInfoKHR-handle-00659",
@@ -122,32 +122,32 @@ def test_B94_so_for_fds(device: Device, size: int, index: int) -> None:
         assert not descriptor.closed
 
 
-class _OtherGpu(HostDriver):
-    """The host device under another device's identity."""
+class _OtherGpu(HostBackend):
+    """Open the host device with the identity of another device."""
 
     @property
     def identity(self) -> DeviceIdentity:
         return dataclasses.replace(super().identity, device_uuid=b"another device !", device_name="another")
 
 
-class _OtherDriver(HostDriver):
-    """The host device as another driver's."""
+class _OtherDriver(HostBackend):
+    """Open the host device with the identity of another driver."""
 
     @property
     def identity(self) -> DeviceIdentity:
         return dataclasses.replace(super().identity, driver_uuid=b"another driver !")
 
 
-@pytest.mark.parametrize("driver", [_OtherGpu, _OtherDriver])
+@pytest.mark.parametrize("backend", [_OtherGpu, _OtherDriver])
 @pytest.mark.parametrize("kind", [W32, KMT, on_linux(FD)])
 def test_B95_device_and_driver_must_be_the_exporters(
-    device: Device, driver: type[HostDriver], kind: vk.ExternalMemoryHandleTypeFlagBits
+    device: Device, backend: type[HostBackend], kind: vk.ExternalMemoryHandleTypeFlagBits
 ) -> None:
-    with export(device, types=kind) as memory, Device(driver()) as other, extmem.open_device() as same:
+    with export(device, types=kind) as memory, Device(backend()) as other, extmem.open_device() as same:
         with memory.export_handle(kind) as handle:
             with pytest.raises(extmem.RuleViolation) as error:
                 import_any(other, handle, kind=kind)
-            assert _SAME[kind == FD, driver is _OtherGpu] <= set(error.value.vuids)
+            assert _SAME[kind == FD, backend is _OtherGpu] <= set(error.value.vuids)
             assert not handle.closed
             import_any(same, handle, kind=kind).close()  # another VkDevice on the same physical device
 

@@ -6,9 +6,9 @@ import pytest
 
 import extmem
 from extmem import errors, raw
+from extmem.api import Device
 from extmem.handles import KmtHandle, is_kmt_value
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
 from tests.behaviours.platforms import by_fd
@@ -95,7 +95,7 @@ def test_B58_the_number_dies_with_the_last_memory_object(device: Device) -> None
     number = kmt(device, memory)
     put(memory, b"last")
     importer = import_win32(device, number, kind=KMT)
-    memory.close()  # the creator goes first; the importer keeps both payload and number
+    memory.close()  # the creator closes first; the importer keeps the payload and the number
     with import_win32(device, number, kind=KMT) as late:
         assert get(late) == b"last"
     importer.close()
@@ -146,7 +146,7 @@ def test_B59_null_is_no_number(device: Device) -> None:
 def test_B60_a_number_of_another_kind_of_object_is_an_invalid_parameter(device: Device) -> None:
     with export(device, types=KMT) as memory:
         number = int(kmt(device, memory))
-        for kind in (0b000110, 0b001010, 0b111110):  # low six bits that memory's global numbers never have
+        for kind in (0b000110, 0b001010, 0b111110):  # low six bits that global numbers of memory never have
             with pytest.raises(errors.InvalidHandleError) as error:
                 import_win32(device, KmtHandle(number & ~0x3F | kind), kind=KMT)
             assert error.value.ntstatus == INVALID_PARAMETER

@@ -1,4 +1,4 @@
-"""B64–B69, B73, B75–B78: shared objects, payloads, and who keeps what alive."""
+"""B64–B69, B73, B75–B78: shared objects, payloads, and what keeps them alive."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 import extmem
 from extmem import errors, vk
+from extmem.api import Device, DeviceMemory
 from extmem.manager import manager
-from extmem.memory import Device, DeviceMemory
 from extmem.objects import Refused, Share, Status
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until

@@ -1,4 +1,4 @@
-"""B1–B15, B91, B102, B103: where names live, what they may be, how long they last."""
+"""B1–B15, B91, B102, B103: the directories of names, which names are valid, and how long they last."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 import extmem
 from extmem import errors, vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.objects import WINERROR, Refused, Share, Status, error_for
 from extmem.testing.children import Peer
 from tests.behaviours.platforms import DIRECTORY, SESSION, by_fd
@@ -40,7 +40,7 @@ def test_B1_an_unqualified_name_lands_in_the_session_directory(device: Device, n
 
 
 def _export(manager: object, process: int, name: str | None, inode: int = 1) -> object:
-    return manager.export(  # type: ignore[attr-defined]  # the model, by any name
+    return manager.export(  # type: ignore[attr-defined]  # an attribute of the model
         process, (1, inode), b"", share=Share.NT, name=name, access=GENERIC_ALL, sddl=None, inherit=False
     )
 
@@ -226,7 +226,7 @@ def test_B12_a_name_lives_as_long_as_a_handle_to_its_object(device: Device, name
 def test_B12_name_is_free_with_the_last_handle(device: Device, name: str) -> None:
     memory = export(device, name=name, types=W32 | FD)
     put(memory, b"long")
-    descriptor = fd(device, memory)  # keeps the payload, and not the name
+    descriptor = fd(device, memory)  # it keeps the payload, but not the name
     handle = nt(device, memory)
     memory.close()
     by_name(device, name).close()
@@ -260,7 +260,7 @@ def test_B13_the_name_is_there_before_any_handle_was_asked_for(device: Device, n
         assert peer("memory = by_name(device, name)\nget(memory)", name=name) == b"soon"
 
 
-# The NTSTATUS and Win32 numbers, and the class that carries them. Written out here: the library's table must match.
+# The NTSTATUS and Win32 numbers and their classes, written out, so that they check the library's table.
 B14 = [
     ("OBJECT_NAME_COLLISION", 0xC0000035, 183, errors.NameTakenError),
     ("OBJECT_NAME_NOT_FOUND", 0xC0000034, 2, errors.NameNotFoundError),
@@ -296,7 +296,7 @@ def test_B15_each_open_by_name_is_a_new_handle_to_close(device: Device, name: st
         first.close()
         assert second.info.handle_count == 2
         second.close()
-        # Any process may, related or not.
+        # Any process may open it, related or not.
         peer(PEER)
         assert peer("handle = extmem.open_handle(name)\nhandle.info.name", name=name).endswith(name)
         assert own.info.handle_count == 2

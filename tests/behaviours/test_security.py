@@ -9,7 +9,7 @@ import pytest
 import extmem
 import extmem.process
 from extmem import errors, raw, vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.objects import Refused, Share
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
@@ -63,7 +63,7 @@ def test_B27_the_struct_is_ignored_without_export_info(name: str) -> None:
         by_name(device, name)
 
 
-def test_B27_a_device_that_checks_says_so(device: Device, name: str) -> None:
+def test_B27_a_device_that_checks_reports_it(device: Device, name: str) -> None:
     info = vk.MemoryAllocateInfo(4096, 0, vk.ExportMemoryWin32HandleInfoKHR(None, READ_WRITE, name))
     with pytest.raises(extmem.RuleViolation) as error:
         device.allocate_memory(info)
@@ -176,7 +176,7 @@ def test_B32_the_creators_first_handle_is_not_checked_and_later_opens_are(device
 
 
 def _share(manager: object, process: int, sddl: str | None) -> None:
-    manager.export(  # type: ignore[attr-defined]  # the model, by any name
+    manager.export(  # type: ignore[attr-defined]  # an attribute of the model
         process, ((1, 1),), b"", share=Share.NT, name="X", access=GENERIC_ALL, sddl=sddl, inherit=False
     )
 

@@ -12,7 +12,9 @@ _REPEATS = pytest.mark.slow("repeats 4,096 times what `make test` repeats with a
 
 
 def parameter(scenario: conformance.Scenario, variant: conformance.Variant) -> ParameterSet:
-    """A case as a parameter. Those of fds are Linux's; of those with 4,096 repeats one a family is not slow."""
+    """Return a case as a parameter. Cases of fds are marked as Linux's; cases with 4,096 repeats as slow, except one a
+    family.
+    """
     make = on_linux if variant.family is conformance.Family.FD else pytest.param
     made = make(scenario, variant, id=f"{scenario.name}-{variant}")
     repeats = scenario.name.endswith("_multiple_times")

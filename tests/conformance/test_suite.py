@@ -1,4 +1,4 @@
-"""The shipped conformance suite over the host device: every scenario × family × dedication × one or two devices."""
+"""The shipped conformance suite on the host device: every scenario × family × dedication × one or two devices."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from extmem.devices.host import HAS_FDS
 from extmem.testing import conformance
 from tests.conformance.cases import parameter
 
-# Every family that payloads have here.
+# Every family that payloads have on this system.
 CASES = [(s, v) for s, v in conformance.cases() if HAS_FDS or v.family is not conformance.Family.FD]
 
 
 @pytest.mark.parametrize(("scenario", "variant"), [parameter(*one) for one in conformance.cases()])
 def test_scenario(scenario: conformance.Scenario, variant: conformance.Variant) -> None:
-    # The host device supports all of it: NotSupportedError is a failure here, not a skip.
+    # The host device supports all of it, so NotSupportedError is a failure here and not a skip.
     conformance.run(scenario, variant, extmem.open_device)
 
 

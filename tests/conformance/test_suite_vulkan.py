@@ -1,4 +1,4 @@
-"""The shipped conformance suite over the Vulkan device, within one VkInstance, across two, and across processes."""
+"""The shipped conformance suite on the Vulkan device, within one VkInstance, across two, and across processes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 import pytest
 
 import extmem
+from extmem.api import Device
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import Instance
-from extmem.memory import Device
 from extmem.testing import conformance
 from tests import vulkan_bed
 from tests.conformance.cases import parameter
@@ -19,12 +20,14 @@ ACROSS = [parameter(scenario, variant) for scenario, variant in conformance.case
 
 
 class Loner(Device):
-    """A device with a VkInstance of its own, which ends with it: nothing but handles can lead from one to the other."""
+    """A device with a VkInstance of its own, which is destroyed with it: two of them have nothing in common but
+    handles.
+    """
 
     def __init__(self) -> None:
         self.instance = Instance()
         try:
-            super().__init__(self.instance.physical_devices()[0].open())
+            super().__init__(VulkanBackend(self.instance.physical_devices()[0]))
         except BaseException:
             self.instance.close()
             raise
@@ -36,7 +39,7 @@ class Loner(Device):
 
 @pytest.fixture(scope="module", autouse=True)
 def shares() -> None:
-    """A driver of Windows that shares nothing is asked once, not by each case; the fake one's suite runs there too."""
+    """Skip once for all cases where a driver of Windows shares nothing; there the suite runs on the fake driver."""
     if vulkan_bed.stands_in():
         pytest.skip("the driver says beforehand that it cannot: it exports and imports no OPAQUE_WIN32")
 
@@ -50,8 +53,9 @@ def run(
     try:
         conformance.run(scenario, variant, make_device, remote=REMOTE)
     except conformance.NotSupportedError as reason:
-        # Mesa's software driver shares everything that the suite asks about, so there this is a failure. Under Wine it
-        # shares nothing: Wine passes no Win32 handles to a driver of Linux.
+        # Mesa's software driver supports everything in the suite, so there this is a failure. Under Wine it shares
+        # nothing:
+        # Wine passes no Win32 handles to a driver of Linux.
         if device.name.startswith("llvmpipe") and sys.platform == "linux":
             raise
         pytest.skip(f"the driver says beforehand that it cannot: {reason}")
@@ -71,6 +75,6 @@ def test_scenario_across_two_instances(
 
 def test_two_instances_have_nothing_in_common(vulkan_device: Device) -> None:
     with Loner() as one, Loner() as two:
-        assert one.instance.raw != two.instance.raw != vulkan_device.driver.physical.instance.raw  # type: ignore[attr-defined]
+        assert one.instance.raw != two.instance.raw != vulkan_device.backend.device.physical.instance.raw  # type: ignore[attr-defined]
         assert one.uuid == two.uuid
     assert not one.instance.owner.owes, "the instance ends with its device"

@@ -12,7 +12,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.memory import Descriptor, Device
+from extmem.api import Device
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing import fake_cuda, faults
 from tests import cuda_bed
 from tests.behaviours.steps import FD, KMT, W32
@@ -21,7 +22,7 @@ _names = itertools.count()
 SIZE = 100_000
 NO_MEMORY, UNKNOWN, CONTEXT_GONE = 2, 999, 201
 OFTEN = 64
-"""More calls than any operation makes."""
+"""A number of calls that no operation reaches."""
 
 
 def opened() -> Device:
@@ -35,7 +36,7 @@ def fake() -> Iterator[fake_cuda.FakeCuda]:
 
 
 class World:
-    """What the caller has before the operation: one of each, all of which must survive every failure."""
+    """What the caller holds before the operation: one object of each type, all of which must survive every failure."""
 
     def __init__(self, fake: fake_cuda.FakeCuda, stack: contextlib.ExitStack) -> None:
         keep = stack.enter_context
@@ -51,11 +52,11 @@ class World:
         self.rendered = keep(self.vulkan.allocate(SIZE, name=f"{self.name} rendered"))
         self.hosted = keep(self.house.allocate(SIZE, name=f"{self.name} hosted"))
         self.described = Descriptor.parse(self.fd.payload.descriptor)
-        _array(self, self.device)  # opens the CUDA device that all Vulkan memory of this GPU is looked at through
+        _array(self, self.device)  # opens the CUDA device that is used for all Vulkan memory of this GPU
         self.before = fake.alive()
 
     def check(self) -> None:
-        """All of it is open and usable, the driver holds what it held, and nobody misused it."""
+        """Check that all of it is open and usable, that the driver holds what it held, and that there was no misuse."""
         self.memory.fill(3)
         for source in (self.name, self.handle):
             with self.device.open(source) as other:
@@ -99,7 +100,7 @@ def _stated(world: World, device: Device) -> None:
     try:
         raw.import_payload(device, fd, world.described).close()
     except BaseException:
-        os.close(fd)  # it is still ours
+        os.close(fd)  # it is still open
         raise
 
 
@@ -162,7 +163,7 @@ OPERATIONS: dict[str, Callable[[World, Device], object]] = {
 
 
 def run_each(world: World, operation: Callable[[World, Device], object], result: int) -> list[str]:
-    """Fail each call with this result, on a device of its own; what failed."""
+    """Make each call fail with this result, on a device of its own, and return the names of the calls."""
     box: list[Any] = []
 
     @contextlib.contextmanager
@@ -193,7 +194,7 @@ def test_every_call_may_fail(operation: str, result: int, world: World) -> None:
 
 @pytest.mark.parametrize("result", [NO_MEMORY, UNKNOWN])
 def test_every_call_of_the_first_device_may_fail(result: int) -> None:
-    """Starting CUDA, looking at its GPUs and retaining a context, with nothing there before."""
+    """Start CUDA, query its GPUs and retain a context, with none retained before."""
 
     def start() -> None:
         with extmem.open_device(kind="cuda"):

@@ -14,8 +14,8 @@ import pytest
 
 import extmem
 from extmem import vk
-from extmem.devices.host.backend import HostDriver
-from extmem.memory import Device
+from extmem.api import Device
+from extmem.devices.host.backend import HostBackend
 from extmem.testing import faults
 from tests import systems
 from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, get, import_fd, import_win32, kmt, nt, put
@@ -26,7 +26,7 @@ TYPES = W32 | FD if FDS else W32
 
 
 class World:
-    """What the caller has before the operation: one of each, all of which must survive every failure."""
+    """What the caller holds before the operation: one object of each type, all of which must survive every failure."""
 
     def __init__(self, device: Device, stack: contextlib.ExitStack) -> None:
         keep = stack.enter_context
@@ -41,7 +41,7 @@ class World:
         self.number = kmt(device, self.numbered)
 
     def check(self) -> None:
-        """All of it is open and usable."""
+        """Check that all of it is open and usable."""
         with import_win32(self.device, self.handle) as a, by_name(self.device, self.name) as b:
             assert get(a) == get(b) == b"kept"
         if FDS:
@@ -51,7 +51,7 @@ class World:
 
 
 def _handle(world: World) -> Any:
-    """What takes a system call to get."""
+    """Operations of fds."""
     return fd(world.device, world.memory) if FDS else world.memory.export_handle(W32)
 
 
@@ -112,10 +112,10 @@ def _pickled(memory: extmem.DeviceMemory) -> None:
     with memory:
         data = pickle.dumps(memory)
         try:
-            with pickle.loads(data) as arrived:  # raises why it was not received
+            with pickle.loads(data) as arrived:  # raises the error for which it was not received
                 arrived.fill(1)
         except (extmem.ExtmemError, OSError):
-            if not FDS:  # what nobody has claimed the sender itself holds, since somebody still may
+            if not FDS:  # the sender itself keeps what was not claimed, because it can still be claimed
                 with contextlib.suppress(extmem.InvalidHandleError):
                     pickle.loads(data).close()
             raise
@@ -130,7 +130,7 @@ def _reshare(world: World, device: Device) -> None:
 
 
 OF_FDS = {"export fd", "get an fd", "import an fd", "export what was imported"}
-"""On Windows there are none, and a section that was imported is not exported again."""
+"""Windows has no fds, and a section that was imported is not exported again."""
 OPERATIONS: dict[str, Callable[[World, Device], object]] = {
     "allocate": lambda w, d: d.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)).close(),
     "allocate an array": lambda w, d: _map(d.allocate((8, 8), "float32", name=f"{w.name} array")),
@@ -170,10 +170,10 @@ def test_every_driver_call(operation: str, world: World) -> None:
 
     @contextlib.contextmanager
     def arm(countdown: faults.Countdown) -> Iterator[None]:
-        real = HostDriver()
-        # The rules ask the device too; what they asked before does not change.
-        armed = Device(faults.failing_driver(real, faults.Countdown(0)))
-        armed.driver = faults.failing_driver(real, countdown)
+        real = HostBackend()
+        # The rules query the device too; what they have queried already does not change.
+        armed = Device(faults.failing_backend(real, faults.Countdown(0)))
+        armed.backend = faults.failing_backend(real, countdown)
         box[:] = [armed]
         yield
 
@@ -209,7 +209,7 @@ QUICK = {"open by name", "export NT, named", "pickle"}
     ],
 )
 def test_the_broker_is_killed_at_every_request(operation: str, moment: Any, world: World) -> None:
-    """The client announces what it holds to the next broker, and the operation does not notice."""
+    """The client announces what it holds to the next broker, and the operation succeeds."""
 
     def noticed(error: BaseException) -> None:
         raise AssertionError("the operation should have outlived the broker") from error
@@ -232,7 +232,7 @@ def test_there_is_no_broker_to_kill() -> None:
 
 
 def test_a_planted_leak_is_caught(world: World) -> None:
-    """The loop is worth something: an operation that leaks when its second driver call fails is found out."""
+    """The loop finds faults: here an operation that leaks when its second driver call fails."""
     spare = []
 
     def leaky() -> None:
@@ -254,7 +254,7 @@ def test_a_planted_leak_is_caught(world: World) -> None:
 
 
 def test_a_planted_swallowed_handle_is_caught(world: World) -> None:
-    """So is one that closes the caller's handle when it fails."""
+    """And one that closes the caller's handle when it fails."""
     victim = world.handle.duplicate()
 
     def greedy() -> None:
@@ -268,15 +268,15 @@ def test_a_planted_swallowed_handle_is_caught(world: World) -> None:
         assert not victim.closed, "the caller's handle was closed"
 
     with pytest.raises(AssertionError, match="the caller's handle"):
-        box = [Device(HostDriver())]
+        box = [Device(HostBackend())]
 
         @contextlib.contextmanager
         def arm(countdown: faults.Countdown) -> Iterator[None]:
-            real, world.device.driver = world.device.driver, faults.failing_driver(box[0].driver, countdown)
+            real, world.device.backend = world.device.backend, faults.failing_backend(box[0].backend, countdown)
             try:
                 yield
             finally:
-                world.device.driver = real
+                world.device.backend = real
 
         faults.fail_each(greedy, arm, check=check)
     victim.close()

@@ -12,7 +12,7 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing import fake_vulkan, faults
 from tests import systems
 from tests.behaviours.steps import FD, KMT, SIZE, W32, by_name, export, fd, import_fd, import_win32, kmt, nt
@@ -23,7 +23,7 @@ TYPES = W32 | FD if FDS else W32
 _Property = vk.MemoryPropertyFlagBits
 GPU = dataclasses.replace(
     fake_vulkan.NON_COHERENT,
-    # The first is what everything is made of here, so that flushing does something; the staging buffer is the second.
+    # The first memory type is used for everything here, so that flushing is needed; the staging buffer has the second.
     memory_types=(
         fake_vulkan.MemoryType(int(_Property.DEVICE_LOCAL | _Property.HOST_VISIBLE)),
         fake_vulkan.MemoryType(int(_Property.HOST_VISIBLE | _Property.HOST_COHERENT | _Property.HOST_CACHED)),
@@ -31,7 +31,7 @@ GPU = dataclasses.replace(
 )
 LOST, NO_MEMORY = vk.Result.ERROR_DEVICE_LOST, vk.Result.ERROR_OUT_OF_DEVICE_MEMORY
 OFTEN = 64
-"""More calls than any operation makes."""
+"""A number of calls that no operation reaches."""
 
 
 def opened() -> Device:
@@ -47,7 +47,7 @@ def fake() -> Iterator[fake_vulkan.FakeVulkan]:
 
 
 class World:
-    """What the caller has before the operation: one of each, all of which must survive every failure."""
+    """What the caller holds before the operation: one object of each type, all of which must survive every failure."""
 
     def __init__(self, fake: fake_vulkan.FakeVulkan, stack: contextlib.ExitStack) -> None:
         keep = stack.enter_context
@@ -65,14 +65,14 @@ class World:
         self.hosted = keep(self.house.allocate(SIZE))
         self.hosted_handle = keep(self.hosted.export_handle(W32))
         self.everyday = keep(self.device.allocate((SIZE,), name=f"{self.name} everyday"))
-        # What devices and memory keep for good is there before anything is counted.
+        # Devices and memory make some things once and keep them: these exist before anything is counted.
         assert self.hosted.read().size == SIZE
         if FDS:
             import_fd(self.device, raw.fd_handle(self.fd.duplicate().take())).close()
         self.before = fake.alive()
 
     def check(self) -> None:
-        """All of it is open and usable, the driver holds what it held, and nobody misused it."""
+        """Check that all of it is open and usable, that the driver holds what it held, and that there was no misuse."""
         for made in (by_name(self.device, self.name), import_win32(self.device, self.handle)):
             with made:
                 assert bytes(made.read()[:4]) == b"kept"
@@ -156,7 +156,7 @@ def _everyday(device: Device, dedicated: bool) -> None:
             memory.export_handle(FD).close()
 
 
-def _stranger(world: World, device: Device) -> None:
+def _import_bare_fd(world: World, device: Device) -> None:
     with raw.fd_handle(world.fd.duplicate().take()) as stranger:
         import_fd(device, stranger).close()
 
@@ -195,7 +195,7 @@ OPERATIONS: dict[str, Callable[[World, Device], object]] = {
     "import by handle": lambda w, d: import_win32(d, w.handle).close(),
     "import by number": lambda w, d: import_win32(d, w.number, kind=KMT).close(),
     "import our fd": _known,
-    "import a stranger's fd": _stranger,
+    "import a stranger's fd": _import_bare_fd,
     "open by name": lambda w, d: d.open(f"{w.name} everyday").close(),
     "open an fd": _opened_fd,
     "open a host payload": _bridged,
@@ -208,12 +208,12 @@ OF_FDS = {"export fd", "get an fd", "import our fd", "import a stranger's fd", "
 
 
 def names(*without: str) -> list[Any]:
-    """Operations of this system."""
+    """The operations of this system."""
     return [systems.on_linux(n) if n in OF_FDS else n for n in OPERATIONS if n not in without]
 
 
 def run_each(world: World, operation: Callable[[World, Device], object], result: vk.Result) -> list[str]:
-    """Fail each call with this result, on a device of its own; what failed."""
+    """Make each call fail with this result, on a device of its own, and return the names of the calls."""
     box: list[Any] = []
 
     @contextlib.contextmanager
@@ -242,5 +242,5 @@ def test_out_of_memory_at_every_call(operation: str, world: World) -> None:
 
 @pytest.mark.parametrize("operation", names("get an fd"))
 def test_the_device_is_lost_at_every_call(operation: str, world: World) -> None:
-    """All but what is asked of the caller's own device, which must live."""
+    """Return the operations without those that need the caller's own device, which must not be lost."""
     assert run_each(world, OPERATIONS[operation], LOST)

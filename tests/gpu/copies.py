@@ -1,9 +1,9 @@
-"""What a GPU really did: every copy and every kernel, as CUPTI tells PyTorch's profiler, and the memory that was taken.
+"""What a GPU really did: every copy and every kernel, as CUPTI reports to PyTorch's profiler, and the memory in use.
 
-How this works. `watched` runs some work under the profiler and reads from its trace what the GPU was busy with in this
-process: copies (any direction, with their bytes) and kernels. A trace without a single kernel comes from a machine
-where CUPTI tells nothing (no rights, or none installed), so it proves nothing: NotWatchingError. `moved_nothing` is the
-check; what it must not miss is planted in test_moves_nothing.py.
+How this works. `watched` runs some work under the profiler and reads from its trace what the GPU executed in this
+process: copies (in any direction, with their bytes) and kernels. A trace without a single kernel comes from a machine
+where CUPTI reports nothing (it is not installed, or lacks rights), so it proves nothing: NotWatchingError.
+`moved_nothing` is the check; test_moves_nothing.py plants the faults that it must find.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import extmem
+from extmem.api import Device
 from extmem.handles import FdHandle
-from extmem.memory import Device
 
 __all__ = ["NotWatchingError", "Watched", "moved_nothing", "passed", "passed_elsewhere", "watched"]
 
@@ -25,29 +25,29 @@ _COPIES, _KERNELS = ("gpu_memcpy",), ("kernel",)
 
 
 class NotWatchingError(AssertionError):
-    """The profiler saw no kernel where there was one: what it did not see is not known not to have been."""
+    """The profiler reported no kernel where there was one, so an absent copy would prove nothing."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What some work had the GPU do. Everything in bytes."""
+    """What some work made the GPU do. All sizes are in bytes."""
 
     copies: list[tuple[str, int]]
-    """Name, such as "Memcpy DtoD (Device -> Device)", and size of each copy."""
+    """The name, such as "Memcpy DtoD (Device -> Device)", and the size of each copy."""
     kernels: int
     taken: int
     """Device memory that was in use in the middle of the work and not before it."""
     allocated: int
-    """What PyTorch's allocator had taken at its peak."""
+    """The peak of what PyTorch's allocator held."""
 
     @property
     def copied(self) -> int:
-        """All copies together."""
+        """The bytes of all copies."""
         return sum(size for _, size in self.copies)
 
 
 def watched(torch: Any, work: Callable[[Callable[[], None]], None]) -> Watched:
-    """Run `work`, which calls what it is given when it has everything that it needs. Errors: NotWatchingError."""
+    """Run `work`, which calls its argument once it holds everything that it needs. Errors: NotWatchingError."""
     free = 0
 
     def look() -> None:
@@ -61,7 +61,7 @@ def watched(torch: Any, work: Callable[[Callable[[], None]], None]) -> Watched:
     torch.cuda.reset_peak_memory_stats()
     before, held = torch.cuda.mem_get_info()[0], torch.cuda.memory_allocated()
     activities = torch.profiler.ProfilerActivity
-    # (acc_events: else a second profile in one process warns that the first one's events are gone.)
+    # (acc_events: otherwise a second profile in one process warns that the first one's events are lost.)
     with torch.profiler.profile(activities=[activities.CPU, activities.CUDA], acc_events=True) as profiler:
         work(look)
         torch.cuda.synchronize()
@@ -83,16 +83,16 @@ def watched(torch: Any, work: Callable[[Callable[[], None]], None]) -> Watched:
 
 
 def moved_nothing(seen: Watched, room: int) -> None:
-    """AssertionError where bytes were copied, or device memory was taken beyond `room` bytes for page tables."""
+    """Raise AssertionError if bytes were copied, or more than `room` bytes of device memory taken (for page tables)."""
     assert not seen.copied, f"copied: {seen.copies}"
     assert seen.taken < room, f"{seen.taken} more bytes of device memory are in use"
     assert not seen.allocated, f"PyTorch allocated {seen.allocated} bytes"
 
 
 def passed(torch: Any, source: str | FdHandle, *, device: Device | None = None, copying: bool = False) -> Watched:
-    """Open a payload of bytes as a tensor, add one to each by a kernel, and close, watched.
+    """Open a payload of bytes as a tensor, add one to each by a kernel, and close it, under the profiler.
 
-    device: where it is opened; None leaves that to `extmem.open`. copying: a fault is planted, and the tensor cloned.
+    device: where it is opened; None leaves that to `extmem.open`. copying: plants a fault: the tensor is cloned.
     """
 
     def work(look: Callable[[], None]) -> None:
@@ -108,9 +108,9 @@ def passed(torch: Any, source: str | FdHandle, *, device: Device | None = None, 
 
 
 def passed_elsewhere(name: str, copying: bool) -> tuple[list[tuple[str, int]], int, int, int]:
-    """`passed` by name in another process, for whom it is this process."""
+    """Run `passed` by name in another process, which imports the memory of this one."""
     import torch
 
-    extmem.open(name).close()  # what a device takes at its first use is there
+    extmem.open(name).close()  # what a device makes at its first use exists already
     seen = passed(torch, name, copying=copying)
     return seen.copies, seen.kernels, seen.taken, seen.allocated

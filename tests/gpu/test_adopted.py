@@ -1,4 +1,4 @@
-"""Memory of CUDA's virtual-memory API that is not extmem's, on a real GPU: PyTorch's, and a range made here."""
+"""Memory of CUDA's virtual-memory API that extmem did not make, on a real GPU: PyTorch's, and a range made here."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Child, Peer
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 
 
 def done(answer: tuple[Any, ...]) -> Any:
-    """What a call of cuda-bindings gave. Its first part is the CUresult."""
+    """Return the results of a call of cuda-bindings, whose first part is the CUresult."""
     assert not answer[0], answer
     return answer[1] if len(answer) == 2 else None
 
 
 @contextlib.contextmanager
 def segment(device: Device, *granules: int) -> Iterator[tuple[int, int]]:
-    """Allocations of so many granules side by side in one range of addresses: its address, and a granule's bytes.
+    """Allocate so many granules side by side in one range of addresses. Return the address, and the bytes of a granule.
 
     Each byte of an allocation is its number, from 1 on.
     """
-    driver: Any = device.driver
-    cu = driver.module
+    backend: Any = device.backend
+    cu = backend.device.module
     properties = cu.CUmemAllocationProp()
     properties.type = cu.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
     properties.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-    properties.location.id = driver.gpu.ordinal
+    properties.location.id = backend.device.gpu.ordinal
     properties.requestedHandleTypes = cu.CUmemAllocationHandleType.CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
     access = cu.CUmemAccessDesc()
     access.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
-    access.location.id = driver.gpu.ordinal
+    access.location.id = backend.device.gpu.ordinal
     access.flags = cu.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
-    with driver.gpu.current:
+    with backend.device.gpu.current:
         kind = cu.CUmemAllocationGranularity_flags.CU_MEM_ALLOC_GRANULARITY_MINIMUM
         granule = int(done(cu.cuMemGetAllocationGranularity(properties, kind)))
         whole = sum(granules) * granule
@@ -59,14 +59,14 @@ def segment(device: Device, *granules: int) -> Iterator[tuple[int, int]]:
     try:
         yield address, granule
     finally:
-        with driver.gpu.current:
+        with backend.device.gpu.current:
             for begin, size in parts:
                 done(cu.cuMemUnmap(begin, size))
             done(cu.cuMemAddressFree(address, whole))
 
 
 def test_each_allocation_of_a_range_is_shared_as_itself(cuda: Device) -> None:
-    """Who opens it, here or in another process, sees the bytes of the allocation that was adopted."""
+    """A process that opens it, this one or another, reads the bytes of the allocation that was adopted."""
     with segment(cuda, 1, 10, 3) as (address, granule), Peer() as peer:
         for first, count, number in ((0, 1, 1), (1, 10, 2), (11, 3, 3)):
             for size in (4096, count * granule):
@@ -116,7 +116,7 @@ EXPANDABLE = textwrap.dedent(
 
 
 def test_tensors_of_expandable_segments_arrive_as_themselves_or_are_refused(torch: Any) -> None:
-    """The tensor of 256 MiB lies in several allocations, and is refused; of the others the first begins its own."""
+    """The tensor of 256 MiB is in several allocations, and is refused; of the others the first begins an allocation."""
     environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
     with Child.python(EXPANDABLE, env=environment) as child:
         child.wait(deadline=120)

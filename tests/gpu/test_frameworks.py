@@ -1,4 +1,4 @@
-"""PyTorch, CuPy and JAX over memory of Vulkan, CUDA and the host, on a real GPU: the memory itself, checked there."""
+"""PyTorch, CuPy and JAX on memory of Vulkan, CUDA and the host, on a real GPU: the memory itself is checked there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy
 import pytest
 
 import extmem
-from extmem.arrays.dtypes import ITEMSIZES
-from extmem.memory import Device
+from extmem.api import Device
+from extmem.sharing.dtypes import ITEMSIZES
 from extmem.testing.children import Peer
 from tests.gpu.conftest import framework
 

@@ -1,4 +1,4 @@
-"""A pass of 4 GiB from Vulkan to PyTorch moves no bytes, in this process and to another; and a copy would be seen."""
+"""Passing 4 GiB from Vulkan to PyTorch copies no bytes, in this process and to another; and a copy would be found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from extmem import vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Peer
 from tests.gpu import copies
 from tests.gpu.conftest import PAGE_TABLES, free_memory

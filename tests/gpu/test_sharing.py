@@ -13,7 +13,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.memory import Descriptor, Device
+from extmem.api import Device
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing.children import Peer
 from tests.gpu.conftest import free_memory
 
@@ -24,7 +25,7 @@ EDGE = 4096
 
 
 def each_sees_the_other(one: Any, other: Any) -> None:
-    """Looks at both ends: the middle of 32 GiB takes too long by the host."""
+    """Check both ends only: reading all of 32 GiB by the host takes too long."""
     for value, writer, reader in ((3, one, other), (4, other, one)):
         writer.fill(value)
         assert set(reader.read_bytes(0, min(EDGE, reader.size))) == {value}
@@ -147,24 +148,26 @@ def test_an_image_becomes_an_array(cuda: Device, vulkan: Device, name: str, noth
 
 def stated(memory: Any) -> tuple[int, Descriptor]:
     handle = memory.export_handle(FD)
-    told = Descriptor.parse(handle.payload.descriptor)
-    return handle.take(), told
+    descriptor = Descriptor.parse(handle.payload.descriptor)
+    return handle.take(), descriptor
 
 
 def test_a_larger_size_is_refused_and_the_fd_survives(cuda: Device, vulkan: Device, nothing_left: None) -> None:
     with vulkan.allocate(1 << 20, dedicated=False) as memory:
-        fd, told = stated(memory)
-        lie = msgspec.structs.replace(told, allocation_size=told.allocation_size + (1 << 21), payload_size=0)
+        fd, descriptor = stated(memory)
+        lie = msgspec.structs.replace(
+            descriptor, allocation_size=descriptor.allocation_size + (1 << 21), payload_size=0
+        )
         with pytest.raises(extmem.DriverError, match="cuExternalMemoryGetMappedBuffer"):
             raw.import_payload(cuda, fd, lie)
-        with raw.import_payload(cuda, fd, told) as other:
+        with raw.import_payload(cuda, fd, descriptor) as other:
             each_sees_the_other(memory, other)
 
 
 @pytest.mark.parametrize("what", ["/dev/null", "eventfd", "memory file", "socket"])
 def test_what_is_no_payload_harms_nothing(what: str, cuda: Device, vulkan: Device, nothing_left: None) -> None:
     with vulkan.allocate(1 << 20, dedicated=False) as memory:
-        real, told = stated(memory)
+        real, descriptor = stated(memory)
         made = {
             "/dev/null": lambda: os.open("/dev/null", os.O_RDWR),
             "eventfd": lambda: os.eventfd(0),
@@ -173,14 +176,14 @@ def test_what_is_no_payload_harms_nothing(what: str, cuda: Device, vulkan: Devic
         }
         fd = made[what]()
         with pytest.raises(extmem.ExtmemError):
-            raw.import_payload(cuda, fd, told)
+            raw.import_payload(cuda, fd, descriptor)
         os.close(fd)
-        with raw.import_payload(cuda, real, told) as other:
+        with raw.import_payload(cuda, real, descriptor) as other:
             each_sees_the_other(memory, other)
 
 
 def test_the_current_context_is_left_as_found(cuda: Device) -> None:
-    module: Any = cuda.driver.module  # type: ignore[attr-defined]
+    module: Any = cuda.backend.device.module  # type: ignore[attr-defined]
 
     def current() -> int:
         return int(module.cuCtxGetCurrent()[1])

@@ -1,6 +1,6 @@
-"""Two GPUs in one machine: what lies on one is refused on the other, which is named, and frameworks see the right one.
+"""Two GPUs in one machine: memory of one is refused on the other, which the error names; frameworks get the right GPU.
 
-Run where there are two; EXTMEM_EXPECT=two-gpus makes a skip a failure.
+These tests run where there are two; EXTMEM_EXPECT=two-gpus makes a skip a failure.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.cuda import all_gpus
-from extmem.memory import Device
 
 FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
@@ -34,7 +34,7 @@ def both(cuda: Device) -> Iterator[tuple[Device, Device]]:
 
 
 def refused(memory: Any, there: Device, name: str) -> None:
-    """By name, by NT handle and by fd: both GPUs are named, and the handles are the caller's as before."""
+    """By name, by NT handle and by fd: the error names both GPUs, and the handles still belong to the caller."""
     named = [uuid_of.hex() for uuid_of in (memory.descriptor.device_uuid, there.uuid)]
     handles = [memory.export_handle(kind) for kind in (W32, FD)]
     for source in (name, *handles):

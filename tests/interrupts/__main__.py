@@ -1,8 +1,8 @@
-"""Interrupts for a long time: `python -m tests.interrupts`. Words on stderr, figures on stdout as one JSON object.
+"""Interrupts for a long time: `python -m tests.interrupts`. Text on stderr, figures on stdout as one JSON object.
 
-Goes through the verbs again and again until there were so many interrupts: at first through the points of each in
-order, from the beginning on, then at points drawn at random (see `points`). Exit code 0 where nothing was lost, closed
-twice or wrong.
+It goes through the operations again and again until the number of interrupts is reached: first through the points of
+each in order, then at points drawn at random (see `points`). The exit code is 0 where nothing was lost, closed twice or
+wrong.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ import random
 import sys
 
 import extmem
-from tests import verbs, verbs_world
+from tests import operations, tagged_payloads
 from tests.interrupts import points
 from tests.threads.__main__ import broker_pid
 
 _PORTION = 50
-"""Points of one verb before the next one's turn."""
+"""Number of points of one operation before the next operation."""
 
 
 def main() -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.interrupts", description="Interrupt every public verb.")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.interrupts", description="Interrupt every public operation.")
     parser.add_argument("--kind", choices=("host", "vulkan", "cuda"), default="host")
-    parser.add_argument("--interrupts", type=int, default=10_000, help="how many; 0 for each point of each verb once")
-    parser.add_argument("--few", type=int, default=0, help="so many points of each verb, drawn, instead of all")
-    parser.add_argument("--object", choices=verbs.KINDS_OF_OBJECTS, help="the verbs of this class alone")
+    parser.add_argument(
+        "--interrupts", type=int, default=10_000, help="how many; 0 for each point of each operation once"
+    )
+    parser.add_argument("--few", type=int, default=0, help="so many points of each operation, drawn, instead of all")
+    parser.add_argument("--object", choices=operations.CLASSES, help="the operations of this class alone")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     faulthandler.enable()
     draw, found = random.Random(options.seed), points.Findings()
     with extmem.open_device(kind=options.kind) as device, device.allocate(1, name="kept"):
-        broker, world = broker_pid(), verbs_world.World(device)
-        kinds = verbs.KINDS_OF_OBJECTS if options.object is None else (options.object,)
-        cases = [case for kind in kinds if (case := verbs.case(world, kind)) is not None]
-        every = [(case, name) for case in cases for name in verbs.verbs_of(case)]
+        broker, world = broker_pid(), tagged_payloads.World(device)
+        kinds = operations.CLASSES if options.object is None else (options.object,)
+        cases = [case for kind in kinds if (case := operations.case(world, kind)) is not None]
+        every = [(case, name) for case in cases for name in operations.operations_of(case)]
 
         def portion(listed: list[int]) -> list[int]:
             if options.few:
@@ -55,7 +57,7 @@ def main() -> int:
                     break
             turn += 1
         ended = broker_pid() != broker
-    told = {
+    figures = {
         "interrupts": found.interrupts,
         "lost": len(found.lost),
         "closed twice": len(found.closed_twice),
@@ -65,7 +67,7 @@ def main() -> int:
     }
     for thing in found.all[:40]:
         sys.stderr.write(f"{thing}\n")
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(figures) + "\n")
     return 0 if not found.all and not ended else 1
 
 

@@ -1,13 +1,13 @@
-"""Exceptions of signal handlers at every point of a verb at which the interpreter can run one.
+"""Exceptions of signal handlers at every point of an operation at which the interpreter can run a handler.
 
-How this works. The interpreter runs signal handlers between two instructions, and not between any two: after a call of
-C code has returned, at the beginning of a function of Python, and at a backward jump. A first run of the verb lists
-the instructions before which a signal must become pending for each of those points (`points`). Then the verb is run
-again for a point, with a signal that becomes pending there (`tracer.c`) and a handler that raises.
+How this works. The interpreter runs signal handlers between two instructions, but only at some places: after a call of
+C code has returned, at the beginning of a Python function, and at a backward jump. A first run of the operation lists
+the instructions before which a signal must become pending for each of those points (`points`). Then the operation is
+run again for each point, with a signal that becomes pending there (`tracer.c`) and a handler that raises.
 
-After each such run nothing may be lost: descriptors, mappings, memory objects, handles and names are what they were,
-as soon as another request was made. Descriptors that are opened in between must stay whose they are, which they do
-not where something is closed twice.
+After each such run nothing may be lost: fds, mappings, memory objects, handles and names are what they were, at the
+latest after another request. Files that are opened meanwhile must keep their fds; if something is closed twice, one of
+these is closed.
 """
 
 from __future__ import annotations
@@ -35,34 +35,36 @@ from typing import Any, Self
 from extmem.errors import HandleStateError
 from extmem.testing.leaks import Census
 from extmem.testing.waiting import DeadlineError, wait_until
-from tests.verbs import ALLOWED, Case, Scene, Verb, verbs_of
-from tests.verbs_world import World, WrongByteError
+from tests.operations import ALLOWED, Case, Operation, Scene, operations_of
+from tests.tagged_payloads import World, WrongByteError
 
 __all__ = ["Findings", "Interrupted", "compiler", "interrupt", "points", "signal_before"]
 
-_SIGNAL = getattr(signal, "SIGUSR2", signal.SIGINT)  # Windows has no other, and none of this runs there
+_SIGNAL = getattr(signal, "SIGUSR2", signal.SIGINT)  # Windows has no other signal, and none of this runs there
 _CANARIES = 8
 _PATIENCE = 10.0
 _CHECKED = ("CALL", "RESUME", "JUMP_BACKWARD", "POP_JUMP_BACKWARD")
-"""How the instructions begin at whose end, or beginning, the interpreter runs signal handlers."""
+"""The beginnings of the names of the instructions at whose end, or beginning, the interpreter runs signal handlers."""
 
 
 class Interrupted(BaseException):
-    """What the signal handler raises; no verb knows it."""
+    """What the signal handler raises; no operation handles it."""
 
 
 @dataclass
 class Findings:
-    """What came of it."""
+    """What the runs found."""
 
     interrupts: int = 0
     lost: list[str] = field(default_factory=list)
-    """What was held afterwards and not before, or not any more."""
+    """What was held only afterwards, or only before."""
     closed_twice: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    """Bytes of another payload."""
+    """Results with bytes of another payload."""
     escaped: list[str] = field(default_factory=list)
-    """Errors that no verb may raise, and warnings that were logged: nothing is amiss after an interrupt."""
+    """Errors that no operation may raise, and warnings that were logged: after an interrupt there is nothing to warn
+    of.
+    """
 
     def __iadd__(self, other: Findings) -> Self:
         self.interrupts += other.interrupts
@@ -73,18 +75,18 @@ class Findings:
         return self
 
     def note(self, what: str, error: BaseException) -> None:
-        """An error that no verb may raise, or wrong bytes."""
+        """An error that no operation may raise, or wrong bytes."""
         kept = self.wrong if isinstance(error, WrongByteError) else self.escaped
         kept.append(f"{what}: {type(error).__name__}: {error}")
 
     @property
     def all(self) -> list[str]:
-        """Every finding."""
+        """All findings."""
         return self.lost + self.closed_twice + self.wrong + self.escaped
 
 
 def compiler() -> str | None:
-    """The C compiler, which `tracer.c` needs."""
+    """Return the C compiler, which `tracer.c` needs; None where there is none."""
     return shutil.which("cc") or shutil.which("gcc")
 
 
@@ -102,7 +104,7 @@ def _tracer() -> Any:
 
 
 def points(run: Callable[[], object]) -> list[int]:
-    """The numbers of the instructions of a run before which a signal has to come for each point of its."""
+    """Return the numbers of the instructions of a run before which a signal must come, one for each point."""
     found: list[int] = []
     number = 0
 
@@ -112,7 +114,7 @@ def points(run: Callable[[], object]) -> list[int]:
         if dis.opname[code.co_code[offset]].startswith(_CHECKED):
             found.append(number)
 
-    with _told_of_instructions(instruction):
+    with _before_each_instruction(instruction):
         run()
     return found
 
@@ -120,8 +122,8 @@ def points(run: Callable[[], object]) -> list[int]:
 if sys.version_info >= (3, 12):
 
     @contextlib.contextmanager
-    def _told_of_instructions(callback: Callable[[CodeType, int], object]) -> Iterator[None]:
-        """Call this before each instruction of the block."""
+    def _before_each_instruction(callback: Callable[[CodeType, int], object]) -> Iterator[None]:
+        """Call this function before each instruction of the block."""
         watch, tool = sys.monitoring, sys.monitoring.DEBUGGER_ID
         watch.use_tool_id(tool, "interrupts")
         watch.register_callback(tool, watch.events.INSTRUCTION, callback)
@@ -136,14 +138,14 @@ if sys.version_info >= (3, 12):
     def _armed(point: int) -> Iterator[None]:
         tracer = _tracer()
         tracer.arm(point, int(_SIGNAL))
-        with _told_of_instructions(tracer.instruction):
+        with _before_each_instruction(tracer.instruction):
             yield
 
 else:
 
     @contextlib.contextmanager
-    def _told_of_instructions(callback: Callable[[CodeType, int], object]) -> Iterator[None]:
-        """Call this before each instruction of the block."""
+    def _before_each_instruction(callback: Callable[[CodeType, int], object]) -> Iterator[None]:
+        """Call this function before each instruction of the block."""
 
         def local(frame: FrameType, event: str, argument: object) -> Any:
             if event == "opcode":
@@ -172,26 +174,26 @@ else:
 
 
 def interrupt(world: World, case: Case, name: str, chosen: Callable[[list[int]], list[int]]) -> Findings:
-    """Interrupt a verb at its points, each time on a new object. chosen: which of the points."""
-    verb, found = verbs_of(case)[name], Findings()
+    """Interrupt an operation at its points, each time on a new object. chosen: selects the points."""
+    operation, found = operations_of(case)[name], Findings()
     listed: list[int] = []
     with _watched(found):
-        for turn in range(3):  # what is made once is made in the first two
+        for turn in range(3):  # what is made only once is made in the first two runs
             scene = case.make(world)
             try:
                 with contextlib.suppress(*ALLOWED):
                     box: list[Any] = []
-                    listed = _listed(verb, scene, box) if turn == 2 else (box.append(verb(scene)) or [])
+                    listed = _listed(operation, scene, box) if turn == 2 else (box.append(operation(scene)) or [])
                     world.check(box.pop(), scene.tag)
             finally:
                 scene.end()
         for point in chosen(listed):
-            found += _interrupted(world, case, name, verb, point)
+            found += _interrupted(world, case, name, operation, point)
     return found
 
 
-def _listed(verb: Verb, scene: Scene, box: list[Any]) -> list[int]:
-    found = points(lambda: box.append(verb(scene)))
+def _listed(operation: Operation, scene: Scene, box: list[Any]) -> list[int]:
+    found = points(lambda: box.append(operation(scene)))
     if not box:
         raise HandleStateError("it is refused on this device")
     return found
@@ -199,12 +201,12 @@ def _listed(verb: Verb, scene: Scene, box: list[Any]) -> list[int]:
 
 @contextlib.contextmanager
 def _watched(found: Findings) -> Iterator[None]:
-    """Note what cannot be raised, as the closing of what is closed, and what is logged as a warning.
+    """Record errors that cannot be raised, such as those of closing twice, and warnings that are logged.
 
-    No findings: that what is lost was not closed, and an interrupt in a `__del__`, which Python itself drops.
+    A ResourceWarning is not a finding, nor an interrupt in a `__del__`, which Python itself drops.
     """
     log = logging.getLogger("extmem")
-    heard = _Warnings(found)
+    handler = _Warnings(found)
     before = sys.unraisablehook
 
     def note(problem: Any) -> None:
@@ -214,36 +216,36 @@ def _watched(found: Findings) -> Iterator[None]:
         found.closed_twice.append(f"{problem.exc_type.__name__}: {problem.exc_value} in {problem.object!r}")
 
     sys.unraisablehook = note
-    log.addHandler(heard)
+    log.addHandler(handler)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             yield
     finally:
-        log.removeHandler(heard)
+        log.removeHandler(handler)
         sys.unraisablehook = before
 
 
 class _Warnings(logging.Handler):
-    """Keeps what is logged, from WARNING on, as errors that escaped."""
+    """Records what is logged, from WARNING on, as escaped errors."""
 
     def __init__(self, found: Findings) -> None:
         super().__init__(logging.WARNING)
         self._found = found
 
     def emit(self, record: logging.LogRecord) -> None:
-        """As `logging.Handler`."""
+        """See `logging.Handler`."""
         self._found.escaped.append(f"{record.levelname} of {record.name}: {record.getMessage()}")
 
 
-def _interrupted(world: World, case: Case, name: str, verb: Verb, point: int) -> Findings:
+def _interrupted(world: World, case: Case, name: str, operation: Operation, point: int) -> Findings:
     found, what = Findings(), f"{case.name}.{name}, a signal before instruction {point}"
     before = Census.take()
     scene = case.make(world)
     box: list[Any] = []
     try:
         with signal_before(point):
-            box.append(verb(scene))
+            box.append(operation(scene))
     except Interrupted as error:
         found.interrupts += 1
         _without_frames(error)
@@ -254,7 +256,7 @@ def _interrupted(world: World, case: Case, name: str, verb: Verb, point: int) ->
         _without_frames(error)
     canaries = _Canaries()
     try:
-        world.device.allocate(1).close()  # the next request
+        world.device.allocate(1).close()  # the other request
         if box:
             world.check(box.pop(), scene.tag)
         elif name not in case.ending and case.probe is not None:
@@ -285,7 +287,7 @@ def _interrupted(world: World, case: Case, name: str, verb: Verb, point: int) ->
 
 @contextlib.contextmanager
 def signal_before(point: int) -> Iterator[None]:
-    """A signal becomes pending before that instruction of the block; its handler raises Interrupted."""
+    """Within the block a signal becomes pending before that instruction; its handler raises Interrupted."""
 
     def handler(number: int, frame: FrameType | None) -> None:
         raise Interrupted
@@ -299,7 +301,7 @@ def signal_before(point: int) -> Iterator[None]:
 
 
 def _without_frames(error: BaseException) -> None:
-    """The frames that an error and its causes hold would hold what they worked on."""
+    """Remove the tracebacks: the frames of an error and of its causes would keep their local variables alive."""
     part: BaseException | None = error
     while part is not None:
         part.__traceback__ = None
@@ -307,7 +309,7 @@ def _without_frames(error: BaseException) -> None:
 
 
 class _Canaries:
-    """Files with numbers that were free: whoever closes a number twice closes one of them."""
+    """Open files that take the free numbers: if a number is closed twice, one of these files is closed."""
 
     def __init__(self) -> None:
         self._files = {}
@@ -316,7 +318,7 @@ class _Canaries:
             self._files[fd] = os.fstat(fd).st_ino
 
     def end(self) -> list[str]:
-        """Close them; which were closed already."""
+        """Close them and return those that were closed already."""
         gone = []
         for fd, inode in self._files.items():
             try:

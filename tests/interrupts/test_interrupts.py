@@ -1,6 +1,6 @@
-"""An exception of a signal handler loses nothing, wherever in a verb it is raised: see `points`.
+"""An exception of a signal handler loses nothing, wherever in an operation it is raised: see `points`.
 
-Here it is raised at a few points of each verb, drawn from a seed; `make soak` goes through far more of them.
+Here it is raised at a few points of each operation, drawn from a seed; `make soak` tries many more points.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import extmem
+from extmem.api import DeviceMemory
 from extmem.handles import FdHandle
-from extmem.memory import DeviceMemory
 from extmem.owning import OwnedFd
 from extmem.testing.children import Child
 from extmem.testing.runtime import Runtime
-from tests import verbs, verbs_world
+from tests import operations, tagged_payloads
 from tests.interrupts import points
 
 pytestmark = [
@@ -28,39 +28,39 @@ pytestmark = [
     pytest.mark.skipif(points.compiler() is None, reason="no C compiler"),
 ]
 FEW = 4
-"""At how many points of each verb an exception is raised."""
+"""The number of points of each operation at which an exception is raised."""
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def world(request: pytest.FixtureRequest) -> Iterator[verbs_world.World]:
-    """A device of the kind that the test asks for, warmed up: what is made once is made."""
+def world(request: pytest.FixtureRequest) -> Iterator[tagged_payloads.World]:
+    """A device of the kind that the test requests, which has been used: what is made only once exists already."""
     try:
         device = extmem.open_device(kind=request.param)
     except extmem.UnsupportedError:
         pytest.skip("no Vulkan device here")
     with device:
         device.allocate(1).close()
-        yield verbs_world.World(device)
+        yield tagged_payloads.World(device)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", verbs.KINDS_OF_OBJECTS)
+@pytest.mark.parametrize("kind", operations.CLASSES)
 @pytest.mark.parametrize("device", ["host", "vulkan"])
-def test_nothing_is_lost_where_a_verb_is_interrupted(
+def test_nothing_is_lost_where_an_operation_is_interrupted(
     request: pytest.FixtureRequest, own_runtime: Runtime, device: str, kind: str
 ) -> None:
-    """In a process of its own: what an interrupted pickle leaves in flight ends with its time, which is short here."""
+    """It runs in a process of its own, where a reference in flight of an interrupted pickle ends after a short time."""
     if device == "vulkan":
-        request.getfixturevalue("vulkan_device")  # skips where there is none
+        request.getfixturevalue("vulkan_device")  # skips where there is no driver
     environment = {**own_runtime.environment, "EXTMEM_TICKET_SECONDS": "1"}
     options = ["--kind", device, "--object", kind, "--few", str(FEW)]
     with Child([sys.executable, "-m", "tests.interrupts", *options], env=environment, cwd=ROOT) as child:
         child.wait(expect=None, deadline=280)
         output = child.output
-    told = json.loads(output.splitlines()[-1])
-    found = {what: times for what, times in told.items() if times and what != "interrupts"}
-    assert child.process.returncode == 0 and told["interrupts"] and not found, output
+    figures = json.loads(output.splitlines()[-1])
+    found = {what: times for what, times in figures.items() if times and what != "interrupts"}
+    assert child.process.returncode == 0 and figures["interrupts"] and not found, output
 
 
 def _all(listed: list[int]) -> list[int]:
@@ -68,22 +68,24 @@ def _all(listed: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("world", ["host"], indirect=True)
-def test_a_verb_that_loses_what_it_took_is_found_out(world: verbs_world.World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_that_loses_what_it_took_is_found_out(
+    world: tagged_payloads.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def planted(memory: DeviceMemory) -> FdHandle:
         fd = os.dup(memory.holding.allocation.fd or -1)
         return FdHandle(fd)
 
     monkeypatch.setattr(points, "_PATIENCE", 0.2)
     monkeypatch.setattr(DeviceMemory, "planted", planted, raising=False)
-    case = verbs.case(world, "DeviceMemory")
+    case = operations.case(world, "DeviceMemory")
     assert case is not None
     found = points.interrupt(world, case, "planted", _all)
     assert any("fd: " in thing for thing in found.lost) and not found.closed_twice
 
 
 @pytest.mark.parametrize("world", ["host"], indirect=True)
-def test_a_verb_that_closes_a_number_twice_is_found_out(
-    world: verbs_world.World, monkeypatch: pytest.MonkeyPatch
+def test_an_operation_that_closes_a_number_twice_is_found_out(
+    world: tagged_payloads.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def planted(memory: DeviceMemory) -> None:
         owned = OwnedFd(os.dup(memory.holding.allocation.fd or -1))
@@ -92,37 +94,37 @@ def test_a_verb_that_closes_a_number_twice_is_found_out(
 
     monkeypatch.setattr(points, "_PATIENCE", 0.2)
     monkeypatch.setattr(DeviceMemory, "planted", planted, raising=False)
-    case = verbs.case(world, "DeviceMemory")
+    case = operations.case(world, "DeviceMemory")
     assert case is not None
     assert points.interrupt(world, case, "planted", _all).closed_twice
 
 
 @pytest.mark.parametrize("world", ["host"], indirect=True)
-def test_a_verb_after_which_a_warning_is_logged_is_found_out(
-    world: verbs_world.World, monkeypatch: pytest.MonkeyPatch
+def test_an_operation_after_which_a_warning_is_logged_is_found_out(
+    world: tagged_payloads.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def planted(memory: DeviceMemory) -> None:
         logging.getLogger("extmem.broker").warning("giving back %s: planted", 7)
 
     monkeypatch.setattr(DeviceMemory, "planted", planted, raising=False)
-    case = verbs.case(world, "DeviceMemory")
+    case = operations.case(world, "DeviceMemory")
     assert case is not None
     found = points.interrupt(world, case, "planted", _all)
     assert "WARNING of extmem.broker: giving back 7: planted" in found.escaped and not found.lost
 
 
 @pytest.mark.parametrize("world", ["host"], indirect=True)
-def test_a_verb_that_takes_and_records_in_one_call_loses_nothing(
-    world: verbs_world.World, monkeypatch: pytest.MonkeyPatch
+def test_an_operation_that_takes_and_records_in_one_call_loses_nothing(
+    world: tagged_payloads.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The twin of the two above."""
+    """The twin of the two tests above."""
 
     def planted(memory: DeviceMemory) -> FdHandle:
         with memory.use() as holding:
             return FdHandle(OwnedFd.of(os.dup, holding.allocation.fd))
 
     monkeypatch.setattr(DeviceMemory, "planted", planted, raising=False)
-    case = verbs.case(world, "DeviceMemory")
+    case = operations.case(world, "DeviceMemory")
     assert case is not None
     found = points.interrupt(world, case, "planted", _all)
     assert found.interrupts > 20 and not found.all

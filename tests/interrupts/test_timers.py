@@ -1,6 +1,6 @@
-"""A timer's signal raises in the middle of calls, as Ctrl-C does: no name, descriptor or memory object is lost.
+"""A timer's signal raises in the middle of calls, as Ctrl-C does: no name, fd or memory object is lost.
 
-`test_interrupts` goes through the points of each verb one by one. Here the time decides, as it does in programs.
+`test_interrupts` tries the points of each operation one by one. Here the time determines the point, as in programs.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def held():
     device.allocate(16, name="last").close()  # a request, which gives back what was left
     return len(descriptors()), object_manager(os.getpid())
 
-def interrupted(verb, hits):
-    '''Call the verb until so many of its calls were interrupted; the names that were lost, and what more is held.'''
+def interrupted(operation, hits):
+    '''Call the operation until that many calls were interrupted. Return the lost names, and what is held besides.'''
     signal.signal(signal.SIGALRM, stop)
     lost, seen, longest, until = [], 0, 1e-3, time.monotonic() + 45
     before = held()
@@ -42,7 +42,7 @@ def interrupted(verb, hits):
         try:
             try:
                 signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-5, longest))
-                verb(name, made)
+                operation(name, made)
                 longest = max(longest * 0.9, 5e-5)
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -71,20 +71,20 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_nothing_is_lost_by_a_timer(own_runtime: Runtime, verb: str) -> None:
+@pytest.mark.parametrize("operation", VERBS)
+def test_nothing_is_lost_by_a_timer(own_runtime: Runtime, operation: str) -> None:
     with Peer(env=own_runtime.environment) as peer:
         peer(SOURCE)
-        peer(f"def verb(name, made):\n    {VERBS[verb]}")
-        seen, lost, more = peer("interrupted(verb, 60)")
+        peer(f"def operation(name, made):\n    {VERBS[operation]}")
+        seen, lost, more = peer("interrupted(operation, 60)")
         assert seen == 60 and not lost
         tickets = [key for key in more and more[1][1] - more[0][1] if "tickets" not in key]
         assert not tickets and (not more or more[0][0] == more[1][0]), more
 
 
-def test_a_verb_that_loses_names_is_found_out(own_runtime: Runtime) -> None:
+def test_an_operation_that_loses_names_is_found_out(own_runtime: Runtime) -> None:
     with Peer(env=own_runtime.environment) as peer:
         peer(SOURCE + "forgotten = []")
-        peer("def verb(name, made):\n    forgotten.append(device.allocate(4096, name=name))\n    time.sleep(1)")
-        seen, lost, more = peer("interrupted(verb, 40)")
+        peer("def operation(name, made):\n    forgotten.append(device.allocate(4096, name=name))\n    time.sleep(1)")
+        seen, lost, more = peer("interrupted(operation, 40)")
         assert seen == 40 and lost and more

@@ -1,14 +1,14 @@
 """What the Khronos validation layer reports in this process and in all that it starts.
 
-How this works. Environment variables alone turn the layer on: the loader reads `VK_INSTANCE_LAYERS`, the layer reads
-`VK_LAYER_SETTINGS_PATH`. Its log goes to a named pipe. A regular file would be emptied by each process that opens it; a
-pipe takes the messages of all of them, and keeps the order. A thread reads the pipe, so that no writer waits. `take`
-writes a marker into the pipe and waits until the thread has read it: whatever was reported before is there by then.
+How this works. Environment variables alone enable the layer: the loader reads `VK_INSTANCE_LAYERS`, the layer reads
+`VK_LAYER_SETTINGS_PATH`. Its log is a named pipe. A regular file would be truncated by each process that opens it; a
+pipe takes the messages of all of them, in order. A thread reads the pipe, so that no writer blocks. `take` writes a
+marker into the pipe and waits until the thread has read it: whatever was reported before has been read by then.
 
-Older layers write a message in one line, and its objects in indented ones. Newer ones write several lines: head, text,
-explanations, `Objects: …`, indented objects, and an empty line.
+Older layers write a message in one line, and its objects in indented lines. Newer ones write several lines: the head,
+the text, explanations, `Objects: …`, indented objects, and an empty line.
 
-A process may put markers of its own between the messages (`mark`), to show which of its steps a message belongs to.
+A process may write markers of its own between the messages (`mark`), to show which of its steps a message belongs to.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["LAYER", "PIPE", "Collector", "Message", "installed", "mark"]
 
 LAYER = "VK_LAYER_KHRONOS_validation"
 PIPE = "EXTMEM_TEST_LAYER_PIPE"
-"""The environment variable that has the path of the pipe."""
+"""The environment variable with the path of the pipe."""
 _MARK = "== "
 _HEAD = re.compile(r"(?P<id>\S+?)\((?P<severity>[A-Z]+) / [A-Z]+\): msgNum: -?\d+ - (?P<text>.*)")
 _NEWER_HEAD = re.compile(r"Validation [A-Za-z ]+: \[ (?P<id>\S+) \] \| MessageID = 0x[0-9a-f]+")
@@ -50,19 +50,20 @@ khronos_validation.syncval_submit_time_validation = true
 khronos_validation.enable_message_limit = false
 khronos_validation.duplicate_message_limit = 0
 """
-"""Old layers take synchronization validation from `enables`, a list that only a comma separates; newer ones take it
-from `validate_sync`, and ignore the list. Both ignore what they do not know, without a message."""
+"""Old layers read synchronization validation from `enables`, a comma-separated list; newer ones read `validate_sync`
+and ignore the list. Both ignore settings that they do not have, without a message.
+"""
 
 
 _SETTINGS_TOLD = "VALIDATION-SETTINGS"
-"""What newer layers say of the setting that only older ones need."""
+"""The message of newer layers about the setting that only older ones need."""
 
 
 class Message(NamedTuple):
-    """One report of the layer."""
+    """One message of the layer."""
 
     id: str
-    """A VUID, or the layer's own identifier such as `SYNC-HAZARD-WRITE-AFTER-WRITE`."""
+    """A VUID, or an identifier of the layer such as `SYNC-HAZARD-WRITE-AFTER-WRITE`."""
     text: str
 
     def __str__(self) -> str:
@@ -70,7 +71,7 @@ class Message(NamedTuple):
 
 
 def installed() -> bool:
-    """Whether the loader finds the layer."""
+    """Return whether the loader finds the layer."""
     folders = [Path(place).expanduser() / "explicit_layer.d" for place in _PLACES]
     folders += [Path(folder) for folder in os.environ.get("VK_LAYER_PATH", "").split(os.pathsep) if folder]
     for folder in folders:
@@ -81,7 +82,7 @@ def installed() -> bool:
 
 
 def mark(word: str) -> None:
-    """Put a marker between the messages of this process. It is what `Collector.read` gives as a string."""
+    """Write a marker between the messages of this process. `Collector.read` returns it as a string."""
     pipe = os.open(os.environ[PIPE], os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(pipe, f"{_MARK}{word}\n".encode())
@@ -90,7 +91,7 @@ def mark(word: str) -> None:
 
 
 class Collector:
-    """The layer's messages of the processes that have `environment`, while the block runs."""
+    """Collects the layer's messages of the processes that have `environment`, within the block."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="extmem-layer-"))
@@ -104,16 +105,17 @@ class Collector:
             "VK_LAYER_SETTINGS_PATH": str(settings),
             PIPE: str(pipe),
         }
-        """What turns the layer on."""
-        # Open for writing too, so that it neither waits for a writer nor ends with the last one.
+        """The environment variables that enable the layer."""
+        # The pipe is open for writing too, so that opening does not wait for a writer, nor reading end with the last
+        # one.
         self._pipe = os.open(pipe, os.O_RDWR | os.O_CLOEXEC)
         self._found: list[Message | str] = []
         self._taken = 0
         self._rest = b""
         self._newer = ""
-        """The identifier of a newer layer's message whose text comes next."""
+        """The identifier of a newer layer's message whose text is in the next line."""
         self._of_newer = False
-        """Whether lines of such a message come, up to its objects."""
+        """Whether lines of such a message follow, up to its objects."""
         self._thread = threading.Thread(target=self._read, name="layer", daemon=True)
         self._thread.start()
 
@@ -148,7 +150,7 @@ class Collector:
         os.write(self._pipe, f"{_MARK}{word}\n".encode())
 
     def read(self) -> list[Message | str]:
-        """What has come since the last call, in order: messages, and the words of markers."""
+        """Return what has come since the last call, in order: messages, and the strings of markers."""
         self._taken += 1
         word = f"taken {self._taken}"
         self._put(word)
@@ -158,7 +160,7 @@ class Collector:
         return found
 
     def take(self) -> list[Message]:
-        """What was reported since the last call."""
+        """Return the messages since the last call."""
         return [entry for entry in self.read() if isinstance(entry, Message)]
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 An entry is for the tests whose name begins with `test`: `folder/test_file.py::test_name`, below tests/. A test that
 does not provoke a message of its entry fails as well, unless the entry is `partial`: then each of its messages may be
-missing, as it depends on the driver or on the order of tests. An entry that no test needs is thereby found and removed.
+missing, as it depends on the driver or on the order of tests. So an entry that no test needs is found and removed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OUTDATED = {
     "since; Debian 12's layer of version 1.3.239 has the former rule",
     "VUID-VkMemoryDedicatedAllocateInfo-buffer-01435": "as image-01433, for buffers",
 }
-"""Rules that an old layer has and the specification has no more, and why. They are expected of every test."""
+"""Rules that an old layer checks and the specification has no more, and why. They are allowed in every test."""
 _NEWER = "the layer of Debian 12 does not report it, newer ones do"
 _LENIENT = "process/vulkan/test_leniency.py::"
 _PAST_CHECKS = "goes to the driver past the checks, to see what it lets pass"
@@ -107,13 +107,13 @@ def _of(test: str, entries: Iterable[Expected]) -> list[Expected]:
 
 
 def unexpected(test: str, found: Iterable[str], entries: Iterable[Expected] = EXPECTED) -> list[str]:
-    """What a test has provoked besides what it may, in words. test: its node id. found: identifiers of messages."""
+    """Return a text of what a test provoked and may not. test: its node id. found: identifiers of messages."""
     allowed = frozenset[str]().union(*(entry.ids for entry in _of(test, entries)))
     return [f"{id} is not expected" for id in sorted(set(found) - allowed - set(OUTDATED))]
 
 
 def missing(test: str, found: Iterable[str], entries: Iterable[Expected] = EXPECTED) -> list[str]:
-    """What a test that passed should have provoked and has not, in words."""
+    """Return a text of what a test that passed should have provoked and has not."""
     certain = frozenset[str]().union(*(entry.ids for entry in _of(test, entries) if not entry.partial))
     return [
         f"{id} is expected and did not come: remove it from tests/layer/expected.py"

@@ -1,9 +1,8 @@
 """The pytest plugin of `--layer`: every test runs under the Khronos validation layer, and its messages fail it.
 
 How this works. Each process that runs tests has a `Collector`, whose environment all that it starts inherits. After
-each phase of a test (setup, call, teardown) the messages of that phase are taken and compared with `expected.py`. What
-fixtures of the session provoke is counted to the test that needs them first, and what they provoke at their end to the
-last one.
+each phase of a test (setup, call, teardown) the messages of that phase are taken and compared with `expected.py`. The
+messages of a session's fixture are attributed to the first test that needs it, and those of its end to the last test.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ class Layer:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
-        """Without the layer there is nothing to be seen, so no test passes."""
+        """Skip every test where the layer is missing, because nothing would be checked."""
         if not installed():
             pytest.skip("no Khronos validation layer here: apt-get install -y vulkan-validationlayers")
 
     def pytest_unconfigure(self) -> None:
-        """Put the environment back."""
+        """Restore the environment."""
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""The checker of the validation layer finds what it is for: a misuse here, in another process, after many others."""
+"""The checker of the validation layer finds misuses: in this process, in another one, and after many others."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from tests.layer.expected import EXPECTED, Expected, missing, unexpected
 from tests.meta.tools import ROOT, run
 
 NOTHING = "VUID-VkBufferCreateInfo-size-00912"
-"""A buffer of no bytes."""
+"""Create a buffer of no bytes."""
 MISUSE = """
 import sys, extmem
 from extmem import vk
 with extmem.open_device(kind="vulkan") as device:
     for size in map(int, sys.argv[1:]):
-        device.driver.destroy(device.driver.create_buffer(vk.BufferCreateInfo(size=size, usage=3)))
+        device.backend.destroy(device.backend.create_buffer(vk.BufferCreateInfo(size=size, usage=3)))
 """
-"""Calls the driver past the checks of the library."""
+"""Source that calls the driver without the checks of the library."""
 HAZARD = """
 import sys, extmem
 from extmem import vk
-from extmem.devices.vulkan.recording import CommandRecorder
+from extmem.devices.vulkan.commands import VulkanRecorder
 what, how = sys.argv[1:]
 if how == "without order":
-    CommandRecorder._in_order = lambda self: None
-    CommandRecorder.pipeline_barrier = CommandRecorder.barrier
+    VulkanRecorder._in_order = lambda self: None
+    VulkanRecorder.pipeline_barrier = VulkanRecorder.barrier
 LAYOUT, STAGE, USAGE = vk.ImageLayout, vk.PipelineStageFlagBits, vk.ImageUsageFlagBits
 NOBODY = int(vk.QUEUE_FAMILY_IGNORED)
 def fills(commands):
@@ -69,12 +69,12 @@ with extmem.open_device(kind="vulkan") as device, device.allocate_memory(vk.Memo
         with device.commands() as commands:
             {"fills": fills, "layouts": layouts}[what](commands)
 """
-"""Commands that write to the same bytes; without what brings them in order, where it is told so."""
+"""Source of commands that write to the same bytes; the barrier that orders them is optional."""
 
 
 @pytest.fixture(autouse=True)
 def layer(vulkan_device: object) -> None:
-    """It is installed, and there is a driver under it."""
+    """Skip where the layer is not installed, or no driver is."""
     if not collector.installed():
         pytest.skip("no Khronos validation layer here")
 
@@ -86,7 +86,7 @@ def collected() -> Iterator[Collector]:
 
 
 def of_child(collected: Collector, *sizes: int) -> list[str]:
-    """The identifiers of the messages of a process that makes buffers of these sizes."""
+    """Return the identifiers of the messages of a process that creates buffers of these sizes."""
     with Child.python(MISUSE, *map(str, sizes), env=collected.environment) as child:
         child.wait()
     return [message.id for message in collected.take()]
@@ -101,13 +101,15 @@ def test_what_is_right_is_not_found(collected: Collector) -> None:
 
 
 def test_each_of_many_is_found(collected: Collector) -> None:
-    """The layer stops at ten messages of a kind, unless it is told otherwise."""
+    """By default the layer stops after ten messages with the same identifier."""
     assert of_child(collected, *[0] * 25) == [NOTHING] * 25
 
 
 @pytest.mark.parametrize("what", ["fills", "layouts"])
 def test_commands_without_order_are_found(collected: Collector, what: str) -> None:
-    """Synchronization validation is on. The settings alone turn it on, and the layer ignores what it cannot read."""
+    """Synchronization validation is enabled. Only the settings enable it, and the layer ignores settings that it cannot
+    read.
+    """
     with Child.python(HAZARD, what, "without order", env=collected.environment) as child:
         child.wait()
     ids = {message.id for message in collected.take()}
@@ -116,14 +118,16 @@ def test_commands_without_order_are_found(collected: Collector, what: str) -> No
 
 @pytest.mark.parametrize("what", ["fills", "layouts"])
 def test_commands_of_a_block_are_in_order(collected: Collector, what: str) -> None:
-    """Transfers, changes of layout and passed ownership, whatever stages and accesses the program names."""
+    """Transfers, changes of layout and transfers of ownership are valid, whatever stages and accesses the program
+    names.
+    """
     with Child.python(HAZARD, what, "in order", env=collected.environment) as child:
         child.wait()
     assert collected.take() == []
 
 
 def test_two_processes_at_once_lose_nothing(collected: Collector) -> None:
-    """A log file would be emptied by the second."""
+    """A log file would be truncated by the second process."""
     with (
         Child.python(MISUSE, *["0"] * 5, env=collected.environment) as first,
         Child.python(MISUSE, *["0"] * 7, env=collected.environment) as second,
@@ -149,7 +153,7 @@ def test_what_is_not_understood_is_a_message(collected: Collector) -> None:
 
 
 def test_messages_of_a_newer_layer_are_understood(collected: Collector) -> None:
-    """Each takes several lines, and ends with an empty one."""
+    """Each message has several lines, and ends with an empty one."""
     head = "Validation Error: [ {} ] | MessageID = 0x5e299387\n"
     more = "The Vulkan spec states: more\nObjects: 1\n    [0] VkDevice 0x1\n\n"
     texts = f"{head.format('VUID-1')}first text\n{more}{head.format('VUID-2')}second text\n{more}stray\n"
@@ -169,11 +173,11 @@ import extmem
 from extmem import vk
 CODE = {MISUSE!r}
 def test_here(vulkan_device):
-    vulkan_device.driver.destroy(vulkan_device.driver.create_buffer(vk.BufferCreateInfo(size=0, usage=3)))
+    vulkan_device.backend.destroy(vulkan_device.backend.create_buffer(vk.BufferCreateInfo(size=0, usage=3)))
 def test_there(vulkan_device):
     subprocess.run([sys.executable, "-c", CODE, "0"], check=True)
 def test_right(vulkan_device):
-    vulkan_device.driver.destroy(vulkan_device.driver.create_buffer(vk.BufferCreateInfo(size=4, usage=3)))
+    vulkan_device.backend.destroy(vulkan_device.backend.create_buffer(vk.BufferCreateInfo(size=4, usage=3)))
     subprocess.run([sys.executable, "-c", CODE, "4"], check=True)
 """,
 }

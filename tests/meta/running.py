@@ -1,12 +1,12 @@
 """Running what the documents and examples show: blocks in order, in a private runtime directory, with a deadline.
 
-How this works. A document's fenced blocks are one story. Blocks of language `python` run one after another in one
-interpreter, as typed at a prompt; one whose first line is a comment with a file name (`# reader.py`) is saved under
-that name instead, and a console block or another such file of the document must run it. In blocks of language
-`console` each line that starts with `$ ` is a command for the shell (`> ` continues it); the lines below it are what it
-must print (`...` stands for anything). Language `powershell` is the same on Windows, at the prompt `PS> `. All of it
-happens in an empty folder, with a broker of its own. A block that cannot run has a comment above it that says why:
-`<!-- not run: … -->`. One whose last command must fail says `<!-- exit status: 1 -->`.
+How this works. The fenced blocks of a document are one session. Blocks of language `python` run one after another in
+one interpreter, as typed at a prompt; one whose first line is a comment with a file name (`# reader.py`) is saved under
+that name instead, and a console block or another such file of the document must run it. In blocks of language `console`
+each line that starts with `$ ` is a command for the shell (`> ` continues it); the lines below it are its expected
+output (`...` matches anything). Language `powershell` is the same on Windows, with the prompt `PS> `. All of it happens
+in an empty folder, with a broker of its own. A block that cannot run has a comment above it with the reason: `<!-- not
+run: … -->`. One whose last command must fail has `<!-- exit status: 1 -->`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Block", "blocks", "complaints_about", "private_environment", "run_do
 RUNNABLE = ("python", "console", "powershell")
 PROMPTS = {"console": "$ ", "powershell": "PS> "}
 SHOWN = ("text", "c", "json", "toml", "xml", "diff", "mermaid")
-"""Languages of blocks that are there to be read."""
+"""Languages of blocks that are only read."""
 
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```[ \t]*$", re.MULTILINE | re.DOTALL
@@ -44,14 +44,14 @@ class Block:
     language: str
     text: str
     reason: str | None = None
-    """Why it does not run."""
+    """The reason why it does not run."""
     status: int = 0
     """The exit status that its last command must have."""
     saved_as: str | None = None
 
 
 def blocks(text: str) -> list[Block]:
-    """Every fenced block of a document, in order."""
+    """Return every fenced block of a document, in order."""
     found = []
     for match in _FENCE.finditer(text):
         before = text[: match.start()].rstrip()
@@ -74,7 +74,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def complaints_about(found: list[Block]) -> list[str]:
-    """What is wrong with a document's blocks before any of them runs."""
+    """Return what is wrong with a document's blocks before any of them runs."""
     wrong = []
     runs = [block for block in found if block.reason is None and (block.language in PROMPTS or block.saved_as)]
     for block in found:
@@ -91,7 +91,7 @@ def complaints_about(found: list[Block]) -> list[str]:
 
 
 def private_environment(runtime: Runtime) -> dict[str, str]:
-    """This process's environment, with an object manager of its own and nothing else of extmem's or the tests'."""
+    """Return this process's environment with a private object manager, without variables of extmem and the tests."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("EXTMEM_", "COV_", "PYTEST_"))
     }
@@ -101,7 +101,7 @@ def private_environment(runtime: Runtime) -> dict[str, str]:
 
 
 def run_document(found: list[Block], folder: Path, *, name: str, timeout: float = 60) -> str:
-    """Run the blocks in `folder`; "" if all did what they say, else what went wrong."""
+    """Run the blocks in `folder`. Return what went wrong; "" if nothing did."""
     here = folder / "here"
     here.mkdir()
     story = folder / "story.json"
@@ -120,5 +120,5 @@ def run_document(found: list[Block], folder: Path, *, name: str, timeout: float 
 
 
 def documents() -> list[Path]:
-    """The documents whose blocks run: on Linux, but for the Windows guide."""
+    """Return the documents whose blocks run: on Linux, except the Windows guide."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]

@@ -1,4 +1,4 @@
-"""Runs one document's blocks, in order; see running.py. Usage: python story.py BLOCKS.json NAME"""
+"""Run one document's blocks, in order; see running.py. Usage: python story.py BLOCKS.json NAME"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def main(path: str, name: str) -> int:
-    """0 if every block did what it says."""
+    """Run the blocks. Return 0 if every block succeeded."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in json.loads(Path(path).read_text(encoding="utf-8")):
         if block["reason"] is not None or block["language"] not in ("python", "console", "powershell"):
@@ -33,7 +33,7 @@ def main(path: str, name: str) -> int:
 
 
 def python(text: str, where: str, namespace: dict[str, Any]) -> str:
-    """Run the block; what went wrong, or nothing."""
+    """Run the block. Return what went wrong; "" if nothing did."""
     try:
         exec(compile(text, where, "exec"), namespace)
     except BaseException:  # noqa: BLE001  # a document may raise anything; it is told, not hidden
@@ -42,7 +42,7 @@ def python(text: str, where: str, namespace: dict[str, Any]) -> str:
 
 
 def commands(text: str, prompt: str) -> list[tuple[str, str]]:
-    """Each command behind a prompt with the output shown below it."""
+    """Return each command after a prompt with the output that is shown below it."""
     found: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
         if line.startswith(prompt):
@@ -55,12 +55,12 @@ def commands(text: str, prompt: str) -> list[tuple[str, str]]:
 
 
 def console(text: str, status: int, prompt: str) -> str:
-    """Run each command of the block; what went wrong, or nothing."""
+    """Run each command of the block. Return what went wrong; "" if nothing did."""
     listed = commands(text, prompt)
     for number, (command, expected) in enumerate(listed):
-        # Output goes to a file: a pipe would be held open by whatever a command leaves in the background.
+        # Output goes to a file: a pipe would be held open by processes that a command leaves in the background.
         with tempfile.TemporaryFile("w+") as output:
-            # PowerShell's blocks start programs and no more, which its older shell does as well.
+            # The blocks of PowerShell only start programs, which its older shell can do, too.
             shell = ["bash", "-c", command] if prompt == "$ " else ["cmd", "/d", "/c", command]
             code = subprocess.run(shell, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
             output.seek(0)
@@ -74,7 +74,7 @@ def console(text: str, status: int, prompt: str) -> str:
 
 
 def fits(printed: str, expected: str) -> bool:
-    """Whether the output is the expected one, where `...` stands for anything and spaces count as one."""
+    """Return whether the output is the expected one, where `...` matches anything and all white space is equal."""
     pattern = " ".join(expected.split())
     for special in "[":
         pattern = pattern.replace(special, f"[{special}]")

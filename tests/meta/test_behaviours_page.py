@@ -1,4 +1,4 @@
-"""Every numbered behaviour stands in docs/behaviours.md, and has a test with its number or a reason why it has none."""
+"""Every numbered behaviour is in docs/behaviours.md, and has a test with its number or a reason why it has none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROW = re.compile(r"^\| B(\d+) \| (.+?) \| (.+?) \| (.+?) \|$", re.MULTILINE)
 
 
 def complaints(page: str, tested: dict[int, list[str]]) -> list[str]:
-    """What is missing from the page, or from the tests."""
+    """Return what is missing from the page, or from the tests."""
     rows = [int(number) for number, *_ in _ROW.findall(page)]
     found = [f"B{number} stands there {rows.count(number)} times" for number in set(rows) if rows.count(number) > 1]
     found += [f"B{number} is missing" for number in range(1, max(rows, default=0) + 1) if number not in rows]
@@ -35,7 +35,7 @@ def test_every_behaviour_is_on_the_page_and_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "tested", "told"),
+    ("page", "tested", "expected"),
     [
         ("| B1 | a | b | – |\n| B2 | a | b | – |\n", {1: ["x"]}, "B2 has no test"),
         ("| B1 | a | b | – |\n| B3 | a | b | – |\n", {1: ["x"], 3: ["x"]}, "B2 is missing"),
@@ -43,8 +43,8 @@ def test_every_behaviour_is_on_the_page_and_tested() -> None:
         ("| B1 | a | b | – |\n", {1: ["x"], 2: ["y"]}, "tests name B2"),
     ],
 )
-def test_planted_gap_is_seen(page: str, tested: dict[int, list[str]], told: str) -> None:
-    assert any(sentence.startswith(told) for sentence in complaints(page, tested))
+def test_planted_gap_is_found(page: str, tested: dict[int, list[str]], expected: str) -> None:
+    assert any(sentence.startswith(expected) for sentence in complaints(page, tested))
 
 
 def test_numbers_are_read_from_names_alone(tmp_path: Path) -> None:

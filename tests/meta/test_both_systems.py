@@ -1,4 +1,4 @@
-"""docs/both-systems.md has every numbered behaviour, and shows what runs did and nothing else."""
+"""docs/both-systems.md has every numbered behaviour, and shows the outcomes of the runs and nothing else."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ WINDOWS = {
 }
 
 
-def test_the_page_tells_what_the_runs_did() -> None:
+def test_the_page_shows_what_the_runs_did() -> None:
     page = behaviours.render(BEHAVIOURS, LINUX, WINDOWS)
     rows = {number: cells for number, _, *cells in _ROW.findall(page)}
     assert rows == {

@@ -1,4 +1,4 @@
-"""C memory is held until the call has returned: `to_c(…).cdata` in a call frees what it points to before."""
+"""C memory is kept until the call has returned: `to_c(…).cdata` in a call frees what it points to before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.meta.tools import python_files
 
 
 def dangling(tree: ast.AST) -> list[int]:
-    """Lines that take the pointer out of a `to_c(…)` that nobody holds."""
+    """Return the lines that take the pointer of a `to_c(…)` without keeping the result."""
     return [
         node.lineno
         for node in ast.walk(tree)
@@ -27,6 +27,6 @@ def test_nobody_lets_go_of_c_memory_too_early() -> None:
     assert not found
 
 
-def test_planted_dangling_pointer_is_seen() -> None:
+def test_planted_dangling_pointer_is_found() -> None:
     assert dangling(ast.parse("vkCreateBuffer(device, to_c(info).cdata, out)")) == [1]
     assert not dangling(ast.parse("asked = to_c(info)\nvkCreateBuffer(device, asked.cdata, out)"))

@@ -1,4 +1,4 @@
-"""Every dependency is pinned, every pin is a dependency or comes with one, and CONTRIBUTING says why each is there."""
+"""Every dependency is pinned, every pin belongs to a dependency, and CONTRIBUTING gives the reason of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PIN = re.compile(r"^([A-Za-z0-9._-]+)==([A-Za-z0-9.+!-]+)(?:\s*;.*)?(?:\s+#.*)?
 
 
 def pins(text: str) -> tuple[dict[str, str], list[str]]:
-    """Name → version of a constraints file, and the lines that are no exact pin."""
+    """Return name → version of a constraints file, and the lines that are not an exact pin."""
     found: dict[str, str] = {}
     strange = []
     for line in text.splitlines():
@@ -33,7 +33,7 @@ def pins(text: str) -> tuple[dict[str, str], list[str]]:
 
 
 def direct(project: dict[str, Any]) -> set[str]:
-    """Every dependency that pyproject.toml names, extras included."""
+    """Return every dependency that pyproject.toml names, extras included."""
     table = project["project"]
     lines = [
         *table.get("dependencies", ()),
@@ -43,7 +43,7 @@ def direct(project: dict[str, Any]) -> set[str]:
 
 
 def brought_along(names: set[str]) -> set[str]:
-    """What the installed packages of these names need, and so on."""
+    """Return what the installed packages of these names require, recursively."""
     seen: set[str] = set()
     todo = set(names)
     while todo:
@@ -70,13 +70,13 @@ def brought_along(names: set[str]) -> set[str]:
 
 
 def explained(text: str) -> set[str]:
-    """The packages that CONTRIBUTING's table of dependencies has a row for."""
+    """Return the packages that CONTRIBUTING's table of dependencies has a row for."""
     section = text.partition("## Dependencies")[2].partition("\n## ")[0]
     return {canonicalize_name(name) for name in re.findall(r"^\| `([A-Za-z0-9._-]+)` \| [^|\s]", section, re.MULTILINE)}
 
 
 def for_the_site(text: str) -> str:
-    """The part of a constraints file with what only `make docs` installs."""
+    """Return the part of a constraints file with what only `make docs` installs."""
     return text.partition("(make docs):\n")[2]
 
 
@@ -115,9 +115,9 @@ def test_the_pins_of_the_site_are_what_its_packages_need() -> None:
 
 
 def test_contributing_says_why_each_dependency_is_there() -> None:
-    told = explained((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-    assert not direct(_project()) - told, "CONTRIBUTING.md has no row for these"
-    assert not told - direct(_project()), "CONTRIBUTING.md explains what is no dependency"
+    explained_packages = explained((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert not direct(_project()) - explained_packages, "CONTRIBUTING.md has no row for these"
+    assert not explained_packages - direct(_project()), "CONTRIBUTING.md explains what is not a dependency"
 
 
 def test_what_is_installed_here_is_what_is_pinned() -> None:
@@ -133,11 +133,11 @@ def test_what_is_installed_here_is_what_is_pinned() -> None:
 
 
 OLDER_ON_WINE = {"numpy"}
-"""What the Windows test bed has in another version, because Debian 12's Wine cannot load the newer one."""
+"""Packages that the Windows test bed has in another version, because Debian 12's Wine cannot load the newer one."""
 
 
 def hashed(text: str) -> tuple[dict[str, str], list[str]]:
-    """Pins with hashes by name, and lines that are no such thing."""
+    """Return the pins with hashes by name, and the lines that are not such a pin."""
     found, strange = {}, []
     for line in filter(None, text.splitlines()):
         match = re.fullmatch(r"([A-Za-z0-9._-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line)
@@ -153,19 +153,19 @@ def test_the_windows_test_bed_has_the_same_versions_each_by_hash() -> None:
     assert not strange, f"no pins with a hash: {strange}"
     pinned = _pins()
     others = {name for name, version in found.items() if pinned.get(name) != version}
-    assert others == OLDER_ON_WINE | {"colorama"}  # colorama is needed on Windows alone
+    assert others == OLDER_ON_WINE | {"colorama"}  # only Windows needs colorama
 
 
 # Planted faults.
 
 
-def test_planted_pins_without_a_hash_are_seen() -> None:
+def test_planted_pins_without_a_hash_are_found() -> None:
     digest = "0" * 64
     found, strange = hashed(f"# why\nnumpy==2.1.3 --hash=sha256:{digest}\nrich==15\ncffi>=2 --hash=sha256:{digest}\n")
     assert found == {"numpy": "2.1.3"} and strange == ["rich==15", f"cffi>=2 --hash=sha256:{digest}"]
 
 
-def test_planted_loose_pins_are_seen() -> None:
+def test_planted_loose_pins_are_found() -> None:
     found, strange = pins("numpy==2.1.0\n# a comment\nPyYAML>=6\nrich\n")
     assert found == {"numpy": "2.1.0"}
     assert strange == ["PyYAML>=6", "rich"]
@@ -177,7 +177,7 @@ def test_the_pins_of_the_site_are_those_of_its_part() -> None:
     assert not for_the_site("numpy==2.1.0\n")
 
 
-def test_planted_unpinned_and_stray_packages_are_seen() -> None:
+def test_planted_unpinned_and_stray_packages_are_found() -> None:
     project = {"project": {"dependencies": ["rich>=13"], "optional-dependencies": {"x": ["left-pad"]}}}
     named = direct(project)
     assert named - {"rich"} == {"left-pad"}
@@ -185,6 +185,6 @@ def test_planted_unpinned_and_stray_packages_are_seen() -> None:
     assert "numpy" not in brought_along(named)
 
 
-def test_planted_unexplained_package_is_seen(tmp_path: Path) -> None:
+def test_planted_unexplained_package_is_found(tmp_path: Path) -> None:
     text = "## Dependencies\n| `rich` | colours |\n| `click` | |\n## Next\n| `numpy` | no |\n"
     assert explained(text) == {"rich"}

@@ -1,4 +1,4 @@
-"""Every fenced block of README and the documentation runs and prints what it shows, or says why it does not run."""
+"""Every fenced block of README and the documentation runs and prints what it shows, or has a reason not to run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NOT_RUN = {
     "docs/guides/other-bindings.md": 1,
     "docs/guides/windows.md": 2,
 }
-"""How many blocks of each document do not run. A new one must be entered here, with its reason beside the block."""
+"""The number of blocks of each document that do not run. A new one is entered here; its reason is above the block."""
 
 NEED_VULKAN = {"docs/guides/vulkan.md"}
 WINDOWS = {"docs/guides/windows.md"}
-"""Runs there, in tests/windows."""
+"""Documents that run on Windows, in tests/windows."""
 
 _DOCUMENTS = documents()
 _IDS = [path.relative_to(ROOT).as_posix() for path in _DOCUMENTS]
@@ -52,7 +52,7 @@ def test_the_blocks_that_do_not_run_are_those_of_the_allow_list() -> None:
 
 def test_blocks_are_found_at_all() -> None:
     total = sum(len(blocks(path.read_text(encoding="utf-8"))) for path in _DOCUMENTS)
-    assert total > 40, "the test looks in the wrong place"
+    assert total > 40, "the test reads the wrong folder"
 
 
 # Planted faults.
@@ -68,7 +68,7 @@ def _fenced(language: str, *lines: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (_fenced("python", "raise KeyError('planted')"), "planted.md:1"),
         (_fenced("python", "x = 1") + _fenced("python", "assert x == 2"), "AssertionError"),
@@ -84,11 +84,11 @@ def _fenced(language: str, *lines: str) -> str:
         ("<!-- not run: -->\n" + _fenced("python", "x"), "no reason"),
     ],
 )
-def test_planted_fault_is_seen(text: str, told: str, tmp_path: Path) -> None:
-    assert told in _story(text, tmp_path)
+def test_planted_fault_is_found(text: str, expected: str, tmp_path: Path) -> None:
+    assert expected in _story(text, tmp_path)
 
 
-def test_planted_endless_block_is_seen(tmp_path: Path) -> None:
+def test_planted_endless_block_is_found(tmp_path: Path) -> None:
     text = _fenced("python", "import threading", "threading.Event().wait()")
     assert "did not end" in _story(text, tmp_path, timeout=0.5)
 
@@ -108,7 +108,7 @@ def test_a_right_story_passes(tmp_path: Path) -> None:
     assert _story(text, tmp_path) == ""
 
 
-def test_blocks_are_told_apart() -> None:
+def test_blocks_are_distinguished() -> None:
     text = "a\n\n- b\n  ```python\n  x = 1\n  ```\n\n<!-- not run: no\n reason -->\n```console\n$ y\n```\n"
     assert blocks(text) == [
         Block(4, "python", "x = 1\n"),

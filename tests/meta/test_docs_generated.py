@@ -1,4 +1,4 @@
-"""What the documentation takes from the code is what the code says now."""
+"""The parts of the documentation that are generated from the code are up to date."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_table_is_used_somewhere() -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the script reads and writes, in step: made once, as the script takes a second."""
+    """A copy of what the script reads and writes, up to date: made once, because the script takes a second."""
     root = tmp_path_factory.mktemp("docs")
     for name in ("docs", "src"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "_generated"))
@@ -39,7 +39,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(template: Path, tmp_path: Path) -> Path:
-    """A copy of it to plant a fault in."""
+    """A copy of it, in which a fault is planted."""
     return shutil.copytree(template, tmp_path / "copy")
 
 
@@ -50,7 +50,7 @@ def _edit(path: Path, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "expected"),
     [
         (lambda root: (root / "docs/reference/errors.md").unlink(), "errors.md is missing"),
         (lambda root: _edit(root / "docs/reference/raw.md", "Own a file", "Rent a file"), "raw.md differs"),
@@ -59,20 +59,20 @@ def _edit(path: Path, old: str, new: str) -> None:
             lambda root: _edit(root / "docs/concepts/object-model.md", "| fd handle | yes", "| fd handle | no"),
             "differs",
         ),
-        (lambda root: (root / "docs/images/old.svg").write_text("<svg/>"), "old.svg is written by nobody"),
+        (lambda root: (root / "docs/images/old.svg").write_text("<svg/>"), "old.svg is not written by this script"),
         (lambda root: _edit(root / "src/extmem/raw.py", "Own a file descriptor", "Own an fd"), "raw.md differs"),
     ],
 )
-def test_planted_drift_is_seen(
-    copy: Path, fault: Callable[[Path], object], told: str, capsys: pytest.CaptureFixture[str]
+def test_planted_drift_is_found(
+    copy: Path, fault: Callable[[Path], object], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fault(copy)
     assert docs.main(["--root", str(copy), "--check"]) == 1
-    assert told in capsys.readouterr().out
+    assert expected in capsys.readouterr().out
 
 
-def test_planted_lifetime_that_the_table_does_not_have_is_seen(monkeypatch: pytest.MonkeyPatch, copy: Path) -> None:
-    """The picture and the table follow the model: take a reference away there and both are out of step."""
+def test_planted_lifetime_that_the_table_does_not_have_is_found(monkeypatch: pytest.MonkeyPatch, copy: Path) -> None:
+    """The picture and the table follow the model: without one of its references both are out of date."""
     from extmem.objects.lifetimes import KEEPS, Holder, Keeps
     from scripts import docs_pictures, docs_tables
 
@@ -87,6 +87,6 @@ def test_planted_lifetime_that_the_table_does_not_have_is_seen(monkeypatch: pyte
 @pytest.mark.parametrize(
     "text", ["<!-- generated: nonsense -->\n<!-- end generated -->\n", "<!-- generated: access -->\n"]
 )
-def test_planted_bad_mark_is_seen(text: str) -> None:
+def test_planted_bad_mark_is_found(text: str) -> None:
     with pytest.raises(LookupError):
         docs.fill(text, "page.md")

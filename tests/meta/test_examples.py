@@ -1,4 +1,4 @@
-"""Every example is short, says what it shows, and runs to its end in two processes without a warning."""
+"""Every example is short, states what it shows, and runs to its end in two processes without a warning."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.vulkan_bed import SHARES_NOTHING
 
 MOST_LINES = 60
 HOSTILE = {"hostile_client.py"}
-"""Shows what not to do; it has a test of its own."""
+"""The example that shows what not to do; it has a test of its own."""
 
 NEED_VULKAN = {"render_to_consumer.py", "foreign_binding.py", "frames_to_torch.py", "slangpy_buffer.py"}
 NEED_PACKAGE = {"frames_to_torch.py": ("torch", "PyTorch"), "slangpy_buffer.py": ("slangpy", "slangpy")}
-"""The package without which an example does not run, and its name in words."""
+"""The package that an example requires, and the name of the package."""
 
 MARKS = {
     "foreign_binding.py": pytest.mark.linux_only("shares the other binding's memory by fd"),
@@ -29,13 +29,13 @@ MARKS = {
     "frames_to_torch.py": pytest.mark.slow("needs PyTorch, which takes seconds to import"),
     "render_to_consumer.py": SHARES_NOTHING,
 }
-"""What does not run on every system, or takes long."""
+"""Examples that do not run on every system, or that take long."""
 
 EXAMPLES = [path for path in python_files(ROOT / "examples") if path.name not in HOSTILE]
 
 
 def run_example(path: Path, folder: Path, *, timeout: float = 60) -> str:
-    """What went wrong, or nothing."""
+    """Run the example. Return what went wrong; "" if nothing did."""
     here = folder / "here"
     here.mkdir()
     with Runtime() as runtime:
@@ -71,7 +71,7 @@ def test_example_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest
 
 
 def test_the_example_for_pytorch_ends_with_one_sentence_without_it(tmp_path: Path) -> None:
-    """Whether or not it is here: what stands in front of it on the path hides it."""
+    """Without the package, whether or not it is installed: a folder that comes first on the path hides it."""
     text = "import importlib.util, runpy, sys\nimportlib.util.find_spec = lambda name: None\n"
     start = tmp_path / "start.py"
     start.write_text(f"{text}sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
@@ -81,15 +81,15 @@ def test_the_example_for_pytorch_ends_with_one_sentence_without_it(tmp_path: Pat
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.name for path in EXAMPLES])
-def test_example_is_short_and_told(path: Path) -> None:
+def test_example_is_short_and_described(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= MOST_LINES
-    assert ast.get_docstring(ast.parse(text)), "an example says in its docstring what it shows"
+    assert ast.get_docstring(ast.parse(text)), "an example states in its docstring what it shows"
     assert path.name in (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("code", "told", "timeout"),
+    ("code", "expected", "timeout"),
     [
         ("raise SystemExit(3)", "ended with 3", 60),
         ("x = 1", "printed nothing", 60),
@@ -98,10 +98,10 @@ def test_example_is_short_and_told(path: Path) -> None:
     ],
     ids=["status", "nothing", "stderr", "endless"],
 )
-def test_planted_bad_example_is_seen(code: str, told: str, timeout: float, tmp_path: Path) -> None:
+def test_planted_bad_example_is_found(code: str, expected: str, timeout: float, tmp_path: Path) -> None:
     path = tmp_path / "planted.py"
     path.write_text(code, encoding="utf-8")
-    assert told in run_example(path, tmp_path, timeout=timeout)
+    assert expected in run_example(path, tmp_path, timeout=timeout)
 
 
 def test_a_right_example_passes(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""Layers import only to their left, pure modules touch no operating system, the platform is asked in few places, and
-file descriptors are received in one.
+"""Layers import only to their left, pure modules import nothing of the operating system, few modules check the
+platform, and one receives file descriptors.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ LAYERS = (
     "broker",
     "manager",
     "devices",
-    "arrays",
-    "memory",
+    "core",
+    "interop",
+    "api",
     "process",
     "raw",
     "cli",
 )
 STRANGERS = {("rules", "objects"), ("objects", "rules")}
-"""Pairs that know nothing of each other, whatever their order."""
+"""Pairs that must not import each other, whatever their order."""
 ENTRANCES = {"extmem": "the public names, all of them imported late", "extmem.__main__": "python -m extmem"}
 TESTING = "testing"
 
@@ -55,23 +56,19 @@ WORLDLY = {
 
 PLATFORM_ASKED = {
     "extmem.devices.host": "picks the backend",
-    "extmem.devices.vulkan": "says whose Win32 handles are native",
-    "extmem.devices.vulkan.native": "picks what a driver's handles are",
-    "extmem.devices.cuda": "says whether handles are Windows'",
-    "extmem.devices.cuda.export_handle": "picks how CUDA's own memory leaves the process",
+    "extmem.devices.host.handle_types": "says whether payloads are shared by descriptor",
+    "extmem.devices.vulkan.handle_types": "says whose Win32 handles are native",
+    "extmem.devices.vulkan.backend": "picks how a driver's memory is shared",
+    "extmem.devices.cuda.handle_types": "picks how CUDA's own memory leaves the process",
     "extmem.devices.host.system": "picks what payloads are made of",
     "extmem.manager": "picks the object manager",
     "extmem.owning._system": "picks how descriptors are closed and duplicated",
     "extmem.process": "picks how children inherit",
     "extmem.broker": "picks nothing off Linux, and says so",
     "extmem.testing.fake_cuda.sharing": "picks what the fake driver's memory is made of, and shared by",
-    "extmem.testing._system": "picks what the testing kit asks of the system",
-    "extmem.testing.fake_vulkan.gpus": "says which extension a driver of this system shares by",
-    "extmem.testing.fake_vulkan.installing": "has sections stand for what drivers make",
-    "extmem.testing.fake_vulkan.memories": "picks how a driver of this system shares",
-    "extmem.testing.fake_vulkan.payloads": "picks what payloads are made of",
+    "extmem.testing._system": "picks the parts of the testing kit that call the system",
     "extmem.cli.bench": "leaves out what only Linux has to measure",
-    "extmem.cli._bench.house": "ends its broker, where there is one",
+    "extmem.cli._bench.environment": "ends its broker, where there is one",
     "extmem.cli._bench.opening": "picks whom opening is compared with",
     "extmem.testing.fake_vulkan._system": "picks how a fake driver shares",
     "extmem.cli._worker": "picks how a process is started that inherits one thing",
@@ -88,12 +85,12 @@ BACKENDS = (
     "extmem.manager.windows.",
     "extmem.handles._win32.",
     "extmem.owning._",
-    "extmem.owning.fds",
-    "extmem.memory.sockets",
+    "extmem.owning.pipes_and_sockets",
+    "extmem.api.sockets",
     "extmem.cli.",
     "extmem.testing.",
 )
-"""Modules of one platform, or with a part for one: they may refuse the others (a guard), so that type checkers know."""
+"""Modules of one platform, or with a part for one. They may refuse the others (a guard), as type checkers expect."""
 
 RECEIVING = {
     "extmem.wire.transport": "close-on-exec, an exact number, an owner for each",
@@ -103,7 +100,7 @@ RECEIVING = {
 
 
 def imports(module: str, tree: ast.AST, *, is_package: bool = False) -> set[str]:
-    """Every module that the tree imports, anywhere in it, type checking or not."""
+    """Return every module that the tree imports, anywhere in it, for type checking or not."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -124,7 +121,7 @@ def layer_of(module: str) -> str | None:
 
 
 def wrong_imports(module: str, tree: ast.AST, *, is_package: bool = False) -> list[str]:
-    """What the module must not import, each as a sentence."""
+    """Return the imports that the module must not have, each as a sentence."""
     own = layer_of(module)
     if module in ENTRANCES or own == TESTING:
         return []
@@ -146,7 +143,7 @@ def wrong_imports(module: str, tree: ast.AST, *, is_package: bool = False) -> li
 
 
 def worldly_imports(module: str, tree: ast.AST) -> list[str]:
-    """Operating-system modules that a pure module imports."""
+    """Return the operating-system modules that a pure module imports."""
     pure = any(module == f"extmem.{layer}" or module.startswith(f"extmem.{layer}.") for layer in PURE)
     if not pure:
         return []
@@ -154,7 +151,7 @@ def worldly_imports(module: str, tree: ast.AST) -> list[str]:
 
 
 def receives_descriptors(tree: ast.AST) -> bool:
-    """Whether it calls what takes file descriptors out of a socket."""
+    """Return whether it calls a function that receives file descriptors from a socket."""
     names = {"recvmsg", "recvmsg_into", "recv_fds"}
     return any(isinstance(node, ast.Attribute | ast.alias) and _name_of(node) in names for node in ast.walk(tree))
 
@@ -164,7 +161,7 @@ def _name_of(node: ast.Attribute | ast.alias) -> str:
 
 
 def is_guard(node: ast.AST) -> bool:
-    """`if sys.platform != "…": raise …` and nothing else: a refusal, not a choice."""
+    """Return whether the node is `if sys.platform != "…": raise …` and nothing else: a refusal, not a choice."""
     return (
         isinstance(node, ast.If)
         and ast.unparse(node.test).startswith("sys.platform != ")
@@ -174,12 +171,12 @@ def is_guard(node: ast.AST) -> bool:
 
 
 def has_guard(tree: ast.Module) -> bool:
-    """Whether the module, or a function of it, refuses other platforms."""
+    """Return whether the module, or a function of it, refuses other platforms."""
     return any(is_guard(node) for node in ast.walk(tree))
 
 
 def asks_platform(tree: ast.Module) -> bool:
-    """Whether `sys.platform`, `os.name` or `platform.system()` decides something, guards aside."""
+    """Return whether a condition has `sys.platform`, `os.name` or `platform.system()`, except in guards."""
     refusing = {inner for node in ast.walk(tree) if is_guard(node) for inner in ast.walk(node)}
     for node in ast.walk(tree):
         if node in refusing:
@@ -206,7 +203,7 @@ def _trees() -> list[tuple[Path, str, ast.Module]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_trees() -> Iterator[None]:
-    """Every leak check after this walks all that lives, and trees of the whole library are much."""
+    """Release the trees of the whole library: each later leak check visits every living object."""
     yield
     _trees.cache_clear()
 
@@ -234,7 +231,7 @@ def test_pure_modules_import_no_operating_system() -> None:
 def test_the_platform_is_asked_once_a_subject() -> None:
     asked = {module for _, module, tree in _trees() if asks_platform(tree)}
     strange = sorted(asked - set(PLATFORM_ASKED))
-    assert not strange, f"sys.platform is asked outside the allow-list (choose in the __init__): {strange}"
+    assert not strange, f"sys.platform is read outside the allow-list (choose in the __init__): {strange}"
 
 
 def test_file_descriptors_are_received_in_one_place() -> None:
@@ -248,33 +245,33 @@ def test_only_modules_of_one_platform_refuse_the_others() -> None:
     assert not [module for module in sorted(guarded) if not module.startswith(BACKENDS)]
 
 
-# Planted faults: the checkers above must see each of these.
+# Planted faults, each of which the checkers above must find.
 
 
 @pytest.mark.parametrize(
     ("module", "code"),
     [
         ("extmem.errors", "from extmem import vk"),
-        ("extmem.rules.bind", "import extmem.objects"),
+        ("extmem.rules.bind_memory", "import extmem.objects"),
         ("extmem.objects.core", "from extmem.rules import ledger"),
-        ("extmem.broker.server", "def late():\n    from extmem.memory import doors"),
-        ("extmem.arrays.views", "if TYPE_CHECKING:\n    from extmem.memory.holding import Holding"),
-        ("extmem.memory.doors", "from extmem.testing import leaks"),
+        ("extmem.broker.server", "def late():\n    from extmem.api import doors"),
+        ("extmem.core.views", "if TYPE_CHECKING:\n    from extmem.api.device import Device"),
+        ("extmem.api.functions", "from extmem.testing import leaks"),
         ("extmem.handles._nt", "from ..manager import manager"),
-        ("extmem.memory.doors", "import extmem.cli.main as c"),
+        ("extmem.api.functions", "import extmem.cli.main as c"),
         ("extmem.nowhere", "import os"),
     ],
 )
-def test_planted_import_to_the_right_is_seen(module: str, code: str) -> None:
+def test_planted_import_to_the_right_is_found(module: str, code: str) -> None:
     assert wrong_imports(module, ast.parse(code))
 
 
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("extmem.memory.doors", "from extmem.devices import select\nimport os"),
+        ("extmem.api.functions", "from extmem.devices import select\nimport os"),
         ("extmem.testing.leaks", "from extmem.cli import main"),
-        ("extmem", "from extmem.memory import open"),
+        ("extmem", "from extmem.api import open"),
         ("extmem.manager", "from ._linux import Manager"),
     ],
 )
@@ -282,27 +279,27 @@ def test_imports_to_the_left_pass(module: str, code: str) -> None:
     assert not wrong_imports(module, ast.parse(code), is_package=module == "extmem.manager")
 
 
-def test_planted_operating_system_import_is_seen() -> None:
+def test_planted_operating_system_import_is_found() -> None:
     assert worldly_imports("extmem.objects.core", ast.parse("def f():\n    import time"))
     assert worldly_imports("extmem.wire.codec", ast.parse("from os import path"))
     assert not worldly_imports("extmem.broker.server", ast.parse("import socket"))
-    assert not worldly_imports("extmem.rules.bind", ast.parse("import enum"))
+    assert not worldly_imports("extmem.rules.bind_memory", ast.parse("import enum"))
 
 
 @pytest.mark.parametrize(
     "code", ["sock.recvmsg(1, 2)", "from socket import recv_fds", "answers.extend(map(sock.recvmsg_into, buffers))"]
 )
-def test_planted_receiving_is_seen(code: str) -> None:
+def test_planted_receiving_is_found(code: str) -> None:
     assert receives_descriptors(ast.parse(code))
     assert not receives_descriptors(ast.parse("sock.recv(1); sock.sendmsg([b'x']); recvmsg = 'a word'"))
 
 
-def test_planted_platform_question_is_seen() -> None:
+def test_planted_platform_question_is_found() -> None:
     asked = ["if sys.platform == 'win32': pass", "x = 1 if os.name == 'nt' else 2", "sys.platform.startswith('win')"]
     assert all(asks_platform(ast.parse(code)) for code in asked)
     guard = ast.parse("if sys.platform != 'linux':\n    raise ImportError('no')\n")
     assert has_guard(guard) and not asks_platform(guard)
     choice = ast.parse("if sys.platform != 'linux':\n    raise ImportError('no')\nelse:\n    import x\n")
     assert asks_platform(choice) and not has_guard(choice)
-    told = "name = f'on {platform.system()}'\nprint(sys.platform)"
-    assert not asks_platform(ast.parse(textwrap.dedent(told)))
+    unconditional = "name = f'on {platform.system()}'\nprint(sys.platform)"
+    assert not asks_platform(ast.parse(textwrap.dedent(unconditional)))

@@ -1,4 +1,4 @@
-"""What importing extmem and opening the host device load: little, and nothing of what other calls need."""
+"""What importing extmem and opening the host device load: little, and nothing that only other calls need."""
 
 from __future__ import annotations
 
@@ -13,19 +13,26 @@ from tests.meta.tools import python
 IMPORTING = "import extmem"
 OPENING = "import extmem; extmem.open_device(kind='host')"
 LATER = (
-    # Packages, and modules of Python that take milliseconds.
+    # Packages, and modules of Python that take milliseconds to import.
     *("asyncio", "ctypes", "difflib", "json", "logging", "multiprocessing", "pathlib", "platform", "socket"),
     *("subprocess", "tempfile", "uuid"),
     *("cffi", "click", "cuda", "msgspec", "numpy", "rich", "vulkan"),
-    # Parts of extmem that a device needs for its calls, and not to be opened.
-    *("extmem.arrays", "extmem.manager.linux.client", "extmem.wire", "extmem.cli", "extmem.devices.cuda"),
-    *("extmem.devices.resources", "extmem.devices.vulkan", "extmem.manager", "extmem.memory._operations"),
+    # Parts of extmem that a device needs for its calls, and not for its opening.
+    *(
+        "extmem.interop._interop",
+        "extmem.sharing.descriptor",
+        "extmem.manager.linux.client",
+        "extmem.wire",
+        "extmem.cli",
+        "extmem.devices.cuda",
+    ),
+    *("extmem.devices.resources", "extmem.devices.vulkan", "extmem.manager", "extmem.core._operations"),
     *("extmem.objects", "extmem.rules._checks", "extmem.rules.ledger", "extmem.testing", "extmem.vk.abi"),
 )
-"""What opening the host device must not load."""
+"""Modules that opening the host device must not load."""
 LINUX = pytest.mark.linux_only("on Windows the kernel is called through ctypes, and the object manager makes payloads")
 MOST_TO_IMPORT, MOST_TO_OPEN = 2, 140
-"""Modules that importing and opening load at most, those of Python included, whose number differs by version."""
+"""The number of modules that importing and opening may load, including Python's, which depend on the version."""
 
 _COUNT = """
 import sys
@@ -36,7 +43,7 @@ print(sorted(set(sys.modules) - before))
 
 
 def loaded(code: str, tmp_path: Path) -> list[str]:
-    """The modules that code loads in a new interpreter, beside those that an empty one has."""
+    """Return the modules that the code loads in a new interpreter, in addition to those of an empty one."""
     result = python(_COUNT.format(code=code), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     names: list[str] = ast.literal_eval(result.stdout)
@@ -44,7 +51,7 @@ def loaded(code: str, tmp_path: Path) -> list[str]:
 
 
 def too_much(names: list[str], later: tuple[str, ...], most: int) -> list[str]:
-    """What is wrong with a list of loaded modules: those that come later, and more than there may be."""
+    """Return what is wrong with a list of loaded modules: those that must be loaded later, and too many."""
     found = [name for name in names if any(f"{name}.".startswith(f"{one}.") for one in later)]
     return found + [f"{len(names)} modules, at most {most}: {' '.join(names)}"] * (len(names) > most)
 
@@ -64,19 +71,19 @@ def test_opening_the_host_device_loads_nothing_that_its_calls_need(tmp_path: Pat
 
 @LINUX
 def test_what_comes_later_exists_and_is_loaded_by_the_calls(tmp_path: Path) -> None:
-    """The twin: the names in the list are those of modules, which `allocate` loads in part."""
+    """The twin: the names in the list are names of modules, some of which `allocate` loads."""
     names = loaded(f"{OPENING}.create_buffer(extmem.vk.BufferCreateInfo(size=64, usage=1))", tmp_path)
-    assert {"msgspec", "extmem.manager", "extmem.memory._operations", "extmem.rules._checks"} <= set(names)
+    assert {"msgspec", "extmem.manager", "extmem.core._operations", "extmem.rules._checks"} <= set(names)
     assert len(too_much(names, LATER, MOST_TO_OPEN)) > 5
 
 
 @LINUX
 @pytest.mark.parametrize("fault", ["import msgspec", "import extmem.manager", "extmem.rules.check_map_memory"])
-def test_planted_early_imports_are_seen(fault: str, tmp_path: Path) -> None:
+def test_planted_early_imports_are_found(fault: str, tmp_path: Path) -> None:
     assert too_much(loaded(f"{OPENING}; {fault}", tmp_path), LATER, sys.maxsize)
 
 
-def test_planted_modules_beyond_the_bound_are_seen() -> None:
+def test_planted_modules_beyond_the_bound_are_found() -> None:
     assert too_much(["a", "b", "c"], LATER, 2) == ["3 modules, at most 2: a b c"]
     assert not too_much(["a", "b", "extmem.managers"], LATER, 3)
     assert too_much(["extmem.manager.api"], LATER, 3) == ["extmem.manager.api"]

@@ -1,4 +1,4 @@
-"""Every relative link and picture of every document leads to something, headings included."""
+"""Every relative link and picture of every document leads to a file or a heading."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _ELSEWHERE = re.compile(r"^[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
 def prose(text: str) -> str:
-    """The document without its code."""
+    """Return the document without its code."""
     return _CODE.sub("``", _FENCE.sub("", text))
 
 
 def links(text: str) -> list[str]:
-    """Every link target of a document."""
+    """Return every link target of a document."""
     bare = prose(text)
     return [*_LINK.findall(bare), *_ATTRIBUTE.findall(bare), *_REFERENCE.findall(bare)]
 
 
 def anchors(text: str) -> set[str]:
-    """What `#…` may point at: headings as GitHub spells them, and explicit anchors."""
+    """Return what `#…` may refer to: headings as GitHub spells them, and explicit anchors."""
     found: set[str] = set()
     for heading in _HEADING.findall(_FENCE.sub("", text)):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
@@ -45,7 +45,7 @@ def anchors(text: str) -> set[str]:
 
 
 def dead_links(document: Path, root: Path = ROOT) -> list[str]:
-    """Each link of the document that leads nowhere, as a sentence."""
+    """Return each link of the document that leads nowhere, as a sentence."""
     text = document.read_text(encoding="utf-8")
     dead = []
     for link in links(text):
@@ -64,7 +64,7 @@ def dead_links(document: Path, root: Path = ROOT) -> list[str]:
 
 def test_every_relative_link_leads_somewhere() -> None:
     documents = markdown_files()
-    assert documents, "no documents found: the test looks in the wrong place"
+    assert documents, "no documents found: the test reads the wrong folder"
     dead = [
         f"{document.relative_to(ROOT).parent.as_posix()}/{sentence}"
         for document in documents
@@ -105,7 +105,7 @@ def test_every_page_of_docs_is_reachable_from_its_front_page() -> None:
         "[x](../../../etc/passwd)",
     ],
 )
-def test_planted_dead_link_is_seen(fault: str, tmp_path: Path) -> None:
+def test_planted_dead_link_is_found(fault: str, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text(f"# One\n{fault}\n", encoding="utf-8")
     (tmp_path / "b.md").write_text("# Two words, `code`\n", encoding="utf-8")
     assert dead_links(tmp_path / "a.md", tmp_path)

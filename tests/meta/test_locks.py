@@ -1,4 +1,4 @@
-"""The library's locks are `owning.Lock`: those of `threading` stay held after an exception at the wrong moment."""
+"""The library's locks are `owning.Lock`: a lock of `threading` may stay held after an exception at the wrong moment."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ THEIR_OWN = {
     "manager/linux/turns.py": "notes who took it, as `owning.Lock` does",
     "broker/fd_closer.py": "runs in the broker, whose signal handlers raise nothing",
 }
-"""Modules that may make one, and why."""
+"""Modules that may make a lock of `threading`, and why."""
 
 
 def plain_locks(package: Path) -> list[str]:
-    """The modules below `package` that make a lock of `threading`, or what contains one, but for `testing`."""
+    """Return the modules below `package`, except `testing`, that make a lock of `threading` or what contains one."""
     return [
         name
         for path in python_files(package)
@@ -31,7 +31,7 @@ def test_no_module_makes_a_lock_of_threading() -> None:
     assert not plain_locks(ROOT / "src" / "extmem"), "use `extmem.owning.Lock`"
 
 
-def test_planted_locks_are_seen(tmp_path: Path) -> None:
+def test_planted_locks_are_found(tmp_path: Path) -> None:
     planted = {"a.py": "threading.Lock()", "b.py": "threading.RLock()", "manager/linux/turns.py": "threading.RLock()"}
     planted |= {"c.py": "Lock()", "testing/d.py": "threading.Lock()", "e.py": "threading.Event()"}
     for name, source in planted.items():

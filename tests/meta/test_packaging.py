@@ -1,4 +1,4 @@
-"""What people install: the wheel's contents, and the library working from it, away from the source tree."""
+"""What users install: the contents of the wheel, and the library working from it, away from the source tree."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NEEDED = (
 
 
 def wrong_contents(names: list[str]) -> list[str]:
-    """What a wheel lacks, and what it must not hold."""
+    """Return what a wheel lacks, and what it must not contain."""
     lacking = [f"lacks {name}" for name in NEEDED if name not in names]
     strange = [
         f"holds {name}"
@@ -45,7 +45,7 @@ def wrong_contents(names: list[str]) -> list[str]:
 
 
 def _build(source: Path, into: Path) -> Path:
-    """The wheel of a copy of the source tree: building must leave nothing behind in the tree itself."""
+    """Build the wheel of a copy of the source tree, because building must leave nothing behind in the tree itself."""
     tree = into / "tree"
     tree.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -133,12 +133,12 @@ def test_the_version_is_stated_once_and_for_all() -> None:
 
 
 COMPILED = {"cffi", "msgspec"}
-"""What may have compiled parts."""
+"""Packages that may have compiled parts."""
 ON_WINDOWS = {"colorama": "has Python code alone, and is installed on Windows alone"}
 
 
 def names_required(lines: Iterable[str]) -> list[str]:
-    """The packages that these requirements name without extras, on any platform and any supported Python."""
+    """Return the packages that these requirements name without extras, on any platform and any supported Python."""
     found = []
     for line in lines:
         requirement = Requirement(line)
@@ -154,10 +154,10 @@ def names_required(lines: Iterable[str]) -> list[str]:
 
 
 def brought_by(lines: Iterable[str]) -> dict[str, list[str]]:
-    """Every package that these requirements install, and the files of it that are compiled.
+    """Return every package that these requirements install, and its compiled files.
 
-    It follows the packages that are installed here: one that is not, and is not known to be of another system, is an
-    error.
+    It follows the packages that are installed here: one that is not installed, and not listed as another system's, is
+    an error.
     """
     found: dict[str, list[str]] = {}
     todo = names_required(lines)
@@ -191,7 +191,7 @@ def test_nothing_that_the_wheel_brings_is_compiled_but_cffi_and_msgspec(wheel: P
 
 def test_contributing_lists_what_the_wheel_brings(wheel: Path) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    listed = text.partition("Into an empty environment come:\n\n```text\n")[2].partition("```")[0].split()
+    listed = text.partition("The packages in an empty environment:\n\n```text\n")[2].partition("```")[0].split()
     assert listed == sorted({"extmem", *brought_by(_required(wheel))} - set(ON_WINDOWS))
 
 
@@ -217,8 +217,8 @@ def test_the_installed_wheel_works_from_an_empty_directory(installed: Path, away
 # Planted faults.
 
 
-def test_planted_compiled_requirements_are_seen(wheel: Path) -> None:
-    """One of the wheel itself, and one that a package brings along."""
+def test_planted_compiled_requirements_are_found(wheel: Path) -> None:
+    """One fault of the wheel itself, and one that a dependency brings."""
     clean = _required(wheel)
     direct = brought_by([*clean, "pillow"])
     assert direct["pillow"] and not brought_by(clean).get("pillow")
@@ -229,20 +229,20 @@ def test_planted_compiled_requirements_are_seen(wheel: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", NEEDED)
-def test_planted_missing_file_is_seen(missing: str) -> None:
+def test_planted_missing_file_is_found(missing: str) -> None:
     assert wrong_contents([name for name in NEEDED if name != missing]) == [f"lacks {missing}"]
 
 
 @pytest.mark.parametrize(
     "extra", ["tests/meta/test_layers.py", "extmem/tests/x.py", "extmem/vk/abi.cpython-311.pyc", "codegen/scope.py"]
 )
-def test_planted_stray_file_is_seen(extra: str) -> None:
+def test_planted_stray_file_is_found(extra: str) -> None:
     assert wrong_contents([*NEEDED, extra]) == [f"holds {extra}"]
     assert wrong_contents([*NEEDED, "extmem-0.1.0.dist-info/METADATA"]) == []
 
 
-def test_planted_wheel_without_the_ledger_is_seen(tmp_path: Path) -> None:
-    """A tree whose package data is forgotten builds a wheel that the check refuses."""
+def test_planted_wheel_without_the_ledger_is_found(tmp_path: Path) -> None:
+    """A tree without its package data builds a wheel that the check refuses."""
     broken = tmp_path / "broken"
     broken.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):

@@ -1,4 +1,4 @@
-"""The public surface: what is promised, what type checkers see and what resolves are one list, and it costs nothing."""
+"""The public names: what is promised, what type checkers get and what can be imported are one list."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.meta.tools import ROOT, SOURCE, python, python_files
 
 HEAVY = ("numpy", "click", "rich", "cffi", "msgspec")
 REFUSAL = "Windows|_win32" if sys.platform == "linux" else "Linux"
-"""What the modules of another platform name when they are imported here."""
-FRAMEWORKS = {"extmem.arrays.read_only_tensor": "torch"}
+"""The text that modules of another platform raise when they are imported."""
+FRAMEWORKS = {"extmem.interop.read_only_tensor": "torch"}
 """Modules that are loaded only where a framework is used, and the framework, which no extra of extmem installs."""
 OPTIONAL = ("numpy", "click", "rich", "cffi")
 _DUNDERS = {"__version__"}
 
 
 def declared(tree: ast.Module) -> tuple[set[str], set[str], set[str]]:
-    """`__all__`, the names of the lazy table, and the names imported for type checkers, of a package's `__init__`."""
+    """Return of a package's `__init__`: `__all__`, the lazy table's names, and those imported for type checkers."""
     promised: set[str] = set()
     lazy: set[str] = set()
     typed: set[str] = set()
@@ -50,7 +50,7 @@ def declared(tree: ast.Module) -> tuple[set[str], set[str], set[str]]:
 
 
 def undocumented(names: dict[str, object]) -> list[str]:
-    """Names without a docstring, and methods and properties of theirs without one that a program may use."""
+    """Return names without a docstring, and their methods and properties without one that a program may use."""
     missing = []
     for name, value in names.items():
         if not inspect.getdoc(value):
@@ -85,7 +85,7 @@ def test_every_promised_name_resolves_to_the_object_of_its_home() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'opne'"):
-        _ = extmem.opne  # type: ignore[attr-defined]  # the point
+        _ = extmem.opne  # type: ignore[attr-defined]  # the test is that it fails
 
 
 def test_every_error_class_is_public() -> None:
@@ -103,7 +103,7 @@ def test_every_public_name_and_its_members_are_documented() -> None:
 
 
 def test_every_all_of_a_module_resolves() -> None:
-    """Each module's `__all__` holds names that exist, once each."""
+    """Each module's `__all__` contains names that exist, once each."""
     for path in python_files():
         if path.name == "__main__.py" or "_generated" in path.parts:
             continue
@@ -115,7 +115,7 @@ def test_every_all_of_a_module_resolves() -> None:
             if lacks_its_framework(module_name, error):
                 names, there = names_in(path.read_text(encoding="utf-8"))
             else:
-                # A module of another platform says so; type checkers look at it there.
+                # a module of another platform raises; type checkers check it there
                 assert re.search(REFUSAL, f"{path} {error}"), error
                 continue
         else:
@@ -127,12 +127,12 @@ def test_every_all_of_a_module_resolves() -> None:
 
 
 def lacks_its_framework(module_name: str, error: ImportError) -> bool:
-    """Whether the framework that this module is about is not installed: no other module may need one."""
+    """Return whether the framework of this module is not installed: no other module may need one."""
     return error.name is not None and FRAMEWORKS.get(module_name) == error.name
 
 
 def names_in(source: str) -> tuple[list[str], set[str]]:
-    """`__all__` of a module, and the classes and functions that it defines, without importing it."""
+    """Return `__all__` of a module, and the classes and functions that it defines, without importing it."""
     names: list[str] = []
     defined: set[str] = set()
     for node in ast.parse(source).body:
@@ -145,9 +145,9 @@ def names_in(source: str) -> tuple[list[str], set[str]]:
 
 def test_only_the_module_about_a_framework_may_lack_it() -> None:
     absent = ModuleNotFoundError("No module named 'torch'", name="torch")
-    assert lacks_its_framework("extmem.arrays.read_only_tensor", absent)
-    assert not lacks_its_framework("extmem.memory.memory", absent)
-    assert not lacks_its_framework("extmem.arrays.read_only_tensor", ImportError("another", name="numpy"))
+    assert lacks_its_framework("extmem.interop.read_only_tensor", absent)
+    assert not lacks_its_framework("extmem.api.device", absent)
+    assert not lacks_its_framework("extmem.interop.read_only_tensor", ImportError("another", name="numpy"))
     for module_name in FRAMEWORKS:
         path = SOURCE.parent.joinpath(*module_name.split(".")).with_suffix(".py")
         names, defined = names_in(path.read_text(encoding="utf-8"))
@@ -174,7 +174,7 @@ print(json.dumps({{
 """
 
 
-# Without extmem's own counting: what importing costs is the question.
+# without the coverage of extmem: the test measures the cost of importing
 _COUNT = (
     'def held(): return set(os.listdir("/proc/self/fd"))'
     if sys.platform == "linux"
@@ -193,7 +193,7 @@ def held():
 
 
 def weigh(more: str, heavy: tuple[str, ...], tmp_path: Path) -> dict[str, object]:
-    """What importing loads, starts and opens, in a fresh interpreter."""
+    """Return what importing loads, starts and opens, in a new interpreter."""
     env = {"EXTMEM_RUNTIME_DIR": str(tmp_path / "run"), "PATH": os.environ["PATH"]}
     if sys.platform == "win32":
         env["SYSTEMROOT"] = os.environ["SYSTEMROOT"]
@@ -217,7 +217,7 @@ def test_touching_every_public_name_loads_no_optional_package_and_starts_nothing
 # Planted faults.
 
 
-def test_planted_faults_in_the_tables_are_seen() -> None:
+def test_planted_faults_in_the_tables_are_found() -> None:
     good = (
         "__all__ = ['a', 'm']\n_MODULES = ('m',)\n_NAMES = {'x.y': ('a',)}\nif TYPE_CHECKING:\n    from x import a, m\n"
     )
@@ -228,49 +228,49 @@ def test_planted_faults_in_the_tables_are_seen() -> None:
         assert not promised == lazy == typed
 
 
-def test_planted_missing_docstrings_are_seen() -> None:
-    class Told:
-        """Told."""
+def test_planted_missing_docstrings_are_found() -> None:
+    class Documented:
+        """It has a docstring."""
 
-        def verb(self) -> None:
-            """Told too."""
+        def method(self) -> None:
+            """It has a docstring, too."""
 
-    class Mute:
-        """Told."""
+    class Undocumented:
+        """It has a docstring."""
 
-        def verb(self) -> None: ...
+        def method(self) -> None: ...
 
-    assert undocumented({"Told": Told}) == []
-    assert undocumented({"Mute": Mute}) == ["Mute.verb"]
+    assert undocumented({"Documented": Documented}) == []
+    assert undocumented({"Undocumented": Undocumented}) == ["Undocumented.method"]
     assert undocumented({"f": lambda: None}) == ["f"]
 
 
 def test_what_is_for_the_library_itself_is_not_public() -> None:
     class Owned(Held):
-        """Told."""
+        """It has a docstring."""
 
-        def verb(self) -> None:
-            """Told too."""
+        def method(self) -> None:
+            """It has a docstring, too."""
 
-        def verbatim(self) -> None:
-            """Told, and told apart (for the library itself)."""
+        def marked(self) -> None:
+            """It has a docstring, and is marked (for the library itself)."""
 
         def give_back(self) -> None: ...
 
         def _hidden(self) -> None: ...
 
     class Free:
-        """Has a member of the same name, which it has not from `Held`."""
+        """A member of the same name that is not inherited from `Held`."""
 
         def give_back(self) -> None: ...
 
-    assert public_members(Owned) == ["verb"]
+    assert public_members(Owned) == ["method"]
     assert public_members(Free) == ["give_back"]
     assert undocumented({"Owned": Owned, "Free": Free}) == ["Free.give_back"]
 
 
 def test_the_reference_has_the_public_members_alone() -> None:
-    """The pages have neither `Held`'s members nor marked ones, and have the others."""
+    """The pages omit members of `Held` and marked ones, and have the others."""
     page = (ROOT / "docs" / "reference" / "extmem.md").read_text(encoding="utf-8")
     for cls in (extmem.Buffer, extmem.DeviceMemory, extmem.FdHandle, extmem.Device):
         text = page.partition(f"\n## `{cls.__name__}`\n")[2].partition("\n## ")[0]
@@ -292,12 +292,15 @@ REFERENCE = {
     "vk.md": ("extmem.vk",),
 }
 """The pages of docs/reference, and the modules whose public names each has."""
-ELSEWHERE = {"extmem": {"errors", "process", "raw", "rules", "vk", "__version__"}, "extmem.rules": {"ledger"}}
+ELSEWHERE = {
+    "extmem": {"errors", "process", "raw", "rules", "vk", "__version__"},
+    "extmem.rules": {"ledger", "RELEASED"},
+}
 """Public names that are modules, which have pages of their own, or a number."""
 
 
 def missing_in_reference(page: str, module: str, names: set[str]) -> set[str]:
-    """The names that the page has neither a heading nor a row of a table for. module: whose names they are."""
+    """Return the names that have no heading and no row of a table on the page. module: the module of the names."""
     shown = set(re.findall(r"^#{2,3} `(\w+)(?= = |`)", page, re.MULTILINE)) | set(
         re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     )
@@ -319,7 +322,7 @@ def test_the_reference_has_every_public_name() -> None:
     assert not any(missing.values()), missing
 
 
-def test_planted_name_without_an_entry_is_seen() -> None:
+def test_planted_name_without_an_entry_is_found() -> None:
     page = "## `open`\n\n### `LIMIT = 3`\n\n| `Struct` | `VkStruct` |\n\n`told` in passing\n"
     assert missing_in_reference(page, "x", {"open", "LIMIT", "Struct"}) == set()
     assert missing_in_reference(page, "x", {"open", "told"}) == {"told"}
@@ -334,5 +337,5 @@ def test_planted_name_without_an_entry_is_seen() -> None:
         ("os.makedirs(os.environ['EXTMEM_RUNTIME_DIR'] + '/x')", "made"),
     ],
 )
-def test_planted_import_costs_are_seen(fault: str, key: str, tmp_path: Path) -> None:
+def test_planted_import_costs_are_found(fault: str, key: str, tmp_path: Path) -> None:
     assert weigh(fault, HEAVY, tmp_path)[key] != NOTHING[key]

@@ -31,7 +31,7 @@ PAGES = {
 
 
 def built(root: Path, **changed: str) -> tuple[int, str, Path]:
-    """A small repository with these pages more or changed; the exit status, the words, and the folder of the site."""
+    """Build a small repository with these pages added or changed. Return exit status, output, and the site's folder."""
     for name, text in {**PAGES, **{key.replace("__", "/") + ".md": text for key, text in changed.items()}}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
@@ -41,8 +41,8 @@ def built(root: Path, **changed: str) -> tuple[int, str, Path]:
 
 
 def test_a_repository_without_faults_becomes_a_site(tmp_path: Path) -> None:
-    status, told, site = built(tmp_path)
-    assert status == 0, told
+    status, output, site = built(tmp_path)
+    assert status == 0, output
     front = (site / "README.html").read_text(encoding="utf-8")
     for link in ("docs/guides/one.html#a-heading", "source/src/file.py.html", "SECURITY.html"):
         assert f'href="{link}"' in front, link
@@ -59,7 +59,7 @@ FAULTS = {
     "[x](docs/guides/one.md#no-heading)": "'no-heading'",
     "[x](#nothing)": "'nothing'",
     "[x](src/missing.py)": "'src/missing.py'",
-    "[x](../beside.txt)": "leads out of the repository",
+    "[x](../beside.txt)": "is outside of the repository",
     "![x](missing.png)": "missing.png",
     '<img src="missing.svg">': "missing.svg",
     "{ref}`no-label`": "'no-label'",
@@ -69,14 +69,14 @@ FAULTS = {
 def test_each_planted_broken_link_fails_the_build(tmp_path: Path) -> None:
     (tmp_path / "beside.txt").write_text("not of the repository", encoding="utf-8")
     page = "# Security\n" + "".join(f"\n{fault}\n" for fault in FAULTS)
-    status, told, _ = built(tmp_path / "repository", SECURITY=page)
+    status, output, _ = built(tmp_path / "repository", SECURITY=page)
     assert status != 0
     for position, named in enumerate(FAULTS.values()):
         line = f"SECURITY.md:{3 + 2 * position}:"
-        assert any(line in warning and named in warning for warning in told.splitlines()), f"{line} {named}\n{told}"
+        assert any(line in warning and named in warning for warning in output.splitlines()), f"{line} {named}\n{output}"
 
 
 def test_planted_page_that_no_list_links_to_fails_the_build(tmp_path: Path) -> None:
-    status, told, _ = built(tmp_path, docs__guides__lost="# Lost\n")
+    status, output, _ = built(tmp_path, docs__guides__lost="# Lost\n")
     assert status != 0
-    assert "lost.md" in told and "toctree" in told, told
+    assert "lost.md" in output and "toctree" in output, output

@@ -1,4 +1,4 @@
-"""The project stands alone: no path of the machine it was written on, no word of how it came to be."""
+"""The project stands alone: it has no path of the machine it was written on, and no word about how it was written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.meta.tools import ROOT, text_files
 
-# Written in two halves so that this file does not hold what it forbids.
+# The words are written in two halves so that this file does not contain them.
 _FORBIDDEN = [
     ("/wo" + "rk/", "a path of a machine"),
     ("/ro" + "ot/", "a path of a machine"),
@@ -36,8 +36,8 @@ _PATTERN = re.compile("|".join(f"(?:{pattern})" for pattern, _ in _FORBIDDEN), r
 _EXEMPT = {"LICENSE": "the licence's own text"}
 
 
-def strangers(text: str) -> list[str]:
-    """Every forbidden word with its line."""
+def forbidden(text: str) -> list[str]:
+    """Return every forbidden word with its line."""
     return [
         f"line {number}: {match.group()}"
         for number, line in enumerate(text.splitlines(), 1)
@@ -62,8 +62,8 @@ def test_no_file_speaks_of_anything_outside_the_project() -> None:
         if text is None or name in _EXEMPT:
             continue
         looked_at += 1
-        found += [f"{name}: {sentence}" for sentence in strangers(text)]
-    assert looked_at > 50, "the test looks in the wrong place"
+        found += [f"{name}: {sentence}" for sentence in forbidden(text)]
+    assert looked_at > 50, "the test reads the wrong folder"
     assert not found, "\n".join(found)
 
 
@@ -84,12 +84,12 @@ def test_no_file_is_named_for_anything_outside_the_project() -> None:
         "read CONT" + "RACT.md",
     ],
 )
-def test_planted_stranger_is_seen(line: str) -> None:
-    assert strangers(f"fine\n{line}\n")
+def test_planted_forbidden_word_is_found(line: str) -> None:
+    assert forbidden(f"fine\n{line}\n")
 
 
 @pytest.mark.parametrize(
     "line", ["a Windows session", "the helper finds it", "work/ is a folder", "the root/ of it", "a lead of 3 bytes"]
 )
 def test_plain_words_pass(line: str) -> None:
-    assert not strangers(line)
+    assert not forbidden(line)

@@ -1,4 +1,4 @@
-"""Tests of one system are left out elsewhere, differences of Wine are known there alone, and two runs are compared."""
+"""Tests of one system are not collected elsewhere, Wine's failures are expected only there, runs are compared."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OTHER = "windows" if systems.HERE == "linux" else "linux"
 
 
 def run(where: Path, *options: str) -> dict[str, object]:
-    """Run the planted suite; its tally."""
+    """Run the planted suite and return its tally."""
     (where / "conftest.py").write_text(CONFTEST, encoding="utf-8")
     for name, source in FILES.items():
         (where / name).parent.mkdir(exist_ok=True)
@@ -90,7 +90,7 @@ def test_the_other_systems_tests_are_left_out_and_this_ones_are_known_as_its_own
 
 
 def test_what_is_only_collected_replaces_no_outcome(tmp_path: Path) -> None:
-    """Two runs are one tally, and the tests that neither of them ran can be added as such."""
+    """Two runs extend one tally, which can also have the tests that neither of them ran."""
     first = run(tmp_path, "-k", "plain")
     assert first["outcomes"] == {"test_both.py::test_plain": "passed"}
     second = run(tmp_path, "--collect-only")
@@ -113,7 +113,7 @@ def test_processes_side_by_side_leave_the_same_tally(tmp_path: Path) -> None:
 @pytest.mark.parametrize("system", systems.ONLY)
 def test_every_entry_of_the_list_is_there_and_has_a_reason(system: str) -> None:
     for entry, reason in systems.ONLY[system].items():
-        assert (systems.TESTS / entry).exists(), f"{entry} is no more; take it off the list"
+        assert (systems.TESTS / entry).exists(), f"{entry} does not exist; remove it from the list"
         assert len(reason) > 15
         assert systems.owner(systems.TESTS / entry) == (system, reason)
     assert systems.owner(systems.TESTS / "rules" / "test_rules.py") is None
@@ -131,26 +131,26 @@ def _written(
 
 
 @pytest.mark.parametrize(
-    ("windows", "status", "said"),
+    ("windows", "status", "expected"),
     [
         ({"a": "passed", "b": "differs", "w": "passed"}, 0, "Windows (kernel)"),
         ({"a": "passed", "b": "failed", "w": "passed"}, 1, "Windows (kernel)"),
-        ({"a": "passed", "w": "passed"}, 1, "not known on Windows (kernel): b"),
-        ({"a": "passed", "b": "passed", "c": "passed", "w": "passed"}, 1, "not known on Linux (broker): c"),
+        ({"a": "passed", "w": "passed"}, 1, "missing on Windows (kernel): b"),
+        ({"a": "passed", "b": "passed", "c": "passed", "w": "passed"}, 1, "missing on Linux (broker): c"),
     ],
     ids=["well", "a failure", "missing", "too many"],
 )
 def test_two_runs_are_compared(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], windows: dict[str, str], status: int, said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], windows: dict[str, str], status: int, expected: str
 ) -> None:
     linux = _written(tmp_path, "linux", {"a": "passed", "b": "passed", "l": "passed"}, ["l"])
     assert tally.compare(linux, _written(tmp_path, "windows", windows, ["w"])) == status
     shown = capsys.readouterr().out
-    assert said in shown
+    assert expected in shown
     assert shown.splitlines()[-2].split()[:4] == ["Linux", "(broker)", "2", "1"]
 
 
-def test_a_run_that_left_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_left_nothing_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     linux = _written(tmp_path, "linux", {"a": "passed"}, [])
     assert tally.compare(linux, tmp_path / "windows.json") == 1
     assert "windows.json" in capsys.readouterr().out

@@ -39,7 +39,7 @@ def test_every_row_has_a_reason() -> None:
     assert all(len(reason) > 20 for reason in listed(README.read_text(encoding="utf-8")).values())
 
 
-def test_a_planted_gap_is_seen(tmp_path: Path) -> None:
+def test_a_planted_gap_is_found(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text("def test_B1_one(): ...\ndef test_B3_three(): ...\ndef test_G2_x(): ...\n")
     found = numbers_in_tests(tmp_path)
     assert found == {"B": {1, 3}, "G": {2}}

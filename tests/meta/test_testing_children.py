@@ -1,4 +1,4 @@
-"""Children are on a lead: what hangs is killed in seconds, what fails shows its output, what is forgotten is found."""
+"""Children have deadlines: hanging ones are killed, failed ones show their output, forgotten ones are found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from extmem.testing.children import Child, ChildFailedError, Peer, RemoteError, kill_all, live_children
 from extmem.testing.waiting import DeadlineError, wait_until
 
-# A child that hangs must not sleep for long even if everything here fails.
+# A child that hangs must end soon even if everything here fails.
 HANG = "import time\nprint('about to hang', flush=True)\ntime.sleep(60)"
 
 
@@ -40,8 +40,8 @@ def test_a_failing_child_shows_exit_code_and_output() -> None:
 def test_a_forgotten_child_is_found_and_ended() -> None:
     child = Child.python(HANG)
     assert child in live_children()
-    told = kill_all()
-    assert any(str(child.pid) in line for line in told)
+    ended = kill_all()
+    assert any(str(child.pid) in line for line in ended)
     assert not child.alive and kill_all() == []
 
 
@@ -64,7 +64,7 @@ def test_a_peers_exception_comes_back_with_its_facts() -> None:
             peer.fails("1 + 1")
 
 
-def test_a_peer_that_dies_says_so() -> None:
+def test_a_peer_that_dies_reports_it() -> None:
     with Peer() as peer:
         with pytest.raises(ChildFailedError, match="exit code 7"):
             peer("print('last words')\nos._exit(7)")

@@ -1,4 +1,4 @@
-"""The conformance suite catches devices that do not conform: one planted fault each, and a healthy device passes."""
+"""The conformance suite finds devices that do not conform: one planted fault each, and a correct device passes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from _pytest.mark.structures import ParameterSet
 
 import extmem
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory
 from extmem.devices.backend import Allocation, Mapping
 from extmem.devices.host import HAS_FDS
-from extmem.devices.host.backend import HostDriver
+from extmem.devices.host.backend import HostBackend
 from extmem.devices.host.memory import HostAllocation
+from extmem.devices.types import ImportRequest
 from extmem.errors import ExtmemError, HandleStateError
 from extmem.handles import FdHandle, NtHandle
-from extmem.memory import Buffer, Device, DeviceMemory
 from extmem.owning import OwnedFd
 from extmem.testing import conformance
 from extmem.testing.leaks import LeakError
@@ -26,21 +27,20 @@ from tests.systems import on_linux
 _Feature = vk.ExternalMemoryFeatureFlagBits
 
 
-class ImportsSomethingElse(HostDriver):
-    """An import is new memory of the right size."""
+class ImportsSomethingElse(HostBackend):
+    """An import makes new memory of the right size."""
 
-    def import_fd(self, fd: int, size: int, memory_type_index: int, **options: Any) -> Any:
-        real = super().import_fd(fd, size, memory_type_index, **options)
-        real.close()
-        return self.allocate(size, memory_type_index, b"")
+    def import_fd(self, request: ImportRequest[Any]) -> Any:
+        super().import_fd(request).close()
+        return self.allocate(request.size, request.memory_type, b"")
 
-    def import_payload(self, payload: Any, size: int, memory_type_index: int, capacity: int, **options: Any) -> Any:
-        payload.close()
-        return self.allocate(size, memory_type_index, b"")
+    def import_payload(self, request: ImportRequest[Any]) -> Any:
+        request.source.close()
+        return self.allocate(request.size, request.memory_type, b"")
 
 
-class LeaksADescriptor(HostDriver):
-    """An export makes one descriptor too many."""
+class LeaksADescriptor(HostBackend):
+    """An export makes one fd too many."""
 
     spare: list[int] = []
 
@@ -62,8 +62,8 @@ class LeaksAHandle(Device):
         return handle
 
 
-class LeaksMemory(HostDriver):
-    """Freeing forgets to."""
+class LeaksMemory(HostBackend):
+    """Memory is not freed."""
 
     spare: list[Allocation] = []
 
@@ -72,13 +72,13 @@ class LeaksMemory(HostDriver):
 
 
 class MappedElsewhere(HostAllocation):
-    """What is mapped is not the payload."""
+    """The mapping is not of the payload."""
 
     def map(self, writable: bool = True) -> Mapping:
-        return HostDriver().allocate(self.size, self.memory_type_index, b"").map(writable)
+        return HostBackend().allocate(self.size, self.memory_type_index, b"").map(writable)
 
 
-class LosesWrites(HostDriver):
+class LosesWrites(HostBackend):
     """A mapping is a copy."""
 
     def allocate(self, *arguments: Any, **options: Any) -> Any:
@@ -86,8 +86,8 @@ class LosesWrites(HostDriver):
         return MappedElsewhere(real.number, real.size, real.memory_type_index, real.writable, real.shared, real.owner)
 
 
-class PromisesDedication(HostDriver):
-    """Buffers are said to need dedication, and real ones do not ask for it."""
+class PromisesDedication(HostBackend):
+    """Buffers are reported to require dedicated memory, and real ones do not."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
         answer = super().external_buffer_properties(info)
@@ -97,8 +97,8 @@ class PromisesDedication(HostDriver):
         return answer
 
 
-class ForgetsItsOwnType(HostDriver):
-    """compatibleHandleTypes lacks the type that was asked about."""
+class ForgetsItsOwnType(HostBackend):
+    """compatibleHandleTypes lacks the type of the query."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
         answer = super().external_buffer_properties(info)
@@ -108,7 +108,7 @@ class ForgetsItsOwnType(HostDriver):
 
 
 class ScribblesOnQuestions(Device):
-    """A query changes the struct that asks."""
+    """A query changes its input struct."""
 
     def get_physical_device_external_buffer_properties(
         self, info: vk.PhysicalDeviceExternalBufferInfo
@@ -118,8 +118,8 @@ class ScribblesOnQuestions(Device):
         return answer
 
 
-class RefusesSourcesOfTransfers(HostDriver):
-    """Images for transfers in both directions are shared, and such for one are said not to be."""
+class RefusesSourcesOfTransfers(HostBackend):
+    """Images for transfers in both directions are shared, and those for one direction are reported as not shareable."""
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
         if info.usage == vk.ImageUsageFlagBits.TRANSFER_SRC:
@@ -127,8 +127,8 @@ class RefusesSourcesOfTransfers(HostDriver):
         return super().image_format_properties(info)
 
 
-class RefusesToShareTargets(HostDriver):
-    """As the one before, for buffers."""
+class RefusesToShareTargets(HostBackend):
+    """The same fault for buffers."""
 
     def external_buffer_properties(self, info: vk.PhysicalDeviceExternalBufferInfo) -> vk.ExternalBufferProperties:
         answer = super().external_buffer_properties(info)
@@ -145,7 +145,7 @@ class MakesSparseBuffers(Device):
 
 
 class RefusesWithoutARule(Device):
-    """Sparse buffers are refused, and nobody learns why."""
+    """Sparse buffers are refused without a reason."""
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> Buffer:
         if info.flags:
@@ -209,7 +209,7 @@ class LeavesTheFd(Device):
 
 
 class AcceptsAnySize(Device):
-    """An import of the wrong size is given new memory."""
+    """An import of the wrong size makes new memory."""
 
     def allocate_memory(self, info: vk.MemoryAllocateInfo) -> DeviceMemory:
         try:
@@ -234,7 +234,7 @@ class OneImportOnly(Device):
 
 
 class TiesTheImporterToTheExporter(Device):
-    """When an exporter's memory is freed, what its importers see is wiped."""
+    """When an exporter's memory is freed, its importers' bytes are cleared."""
 
     def get_memory_fd(self, info: vk.MemoryGetFdInfoKHR) -> FdHandle:
         _wipe(info.memory)
@@ -250,25 +250,25 @@ def _wipe(memory: Any) -> None:
         view[:] = bytes(len(view))
 
 
-def driver_maker(driver: type[HostDriver]) -> conformance.MakeDevice:
-    return lambda: Device(driver())
+def backend_maker(backend: type[HostBackend]) -> conformance.MakeDevice:
+    return lambda: Device(backend())
 
 
 def device_maker(device: type[Device]) -> conformance.MakeDevice:
-    return lambda: device(HostDriver())
+    return lambda: device(HostBackend())
 
 
 FAULTS: list[tuple[Callable[[], Device], str]] = [
-    (driver_maker(ImportsSomethingElse), "import_twice"),
-    (driver_maker(LeaksADescriptor), "dup"),
+    (backend_maker(ImportsSomethingElse), "import_twice"),
+    (backend_maker(LeaksADescriptor), "dup"),
     (device_maker(LeaksAHandle), "dup"),
-    (driver_maker(LeaksMemory), "zero_handle_memory"),
-    (driver_maker(LosesWrites), "import_twice"),
-    (driver_maker(PromisesDedication), "buffer_info"),
-    (driver_maker(ForgetsItsOwnType), "buffer_info"),
+    (backend_maker(LeaksMemory), "zero_handle_memory"),
+    (backend_maker(LosesWrites), "import_twice"),
+    (backend_maker(PromisesDedication), "buffer_info"),
+    (backend_maker(ForgetsItsOwnType), "buffer_info"),
     (device_maker(ScribblesOnQuestions), "buffer_info"),
-    (driver_maker(RefusesSourcesOfTransfers), "image_info"),
-    (driver_maker(RefusesToShareTargets), "buffer_info"),
+    (backend_maker(RefusesSourcesOfTransfers), "image_info"),
+    (backend_maker(RefusesToShareTargets), "buffer_info"),
     (device_maker(MakesSparseBuffers), "buffer_info"),
     (device_maker(RefusesWithoutARule), "buffer_info"),
     (device_maker(RefusesToBindWhatIsShared), "export_bind_import_bind"),
@@ -283,13 +283,13 @@ BY_FD = {"LeaksADescriptor", "LeavesTheFd"}
 
 
 def planted(make: Callable[[], Device], scenario: str) -> ParameterSet:
-    """A fault as a parameter; those of fds are Linux's."""
+    """Return a fault as a parameter; faults of fds are marked as Linux's."""
     name: str = make.__closure__[0].cell_contents.__name__  # type: ignore[index]  # both are closures
     return on_linux(make, scenario, id=name) if name in BY_FD else pytest.param(make, scenario, id=name)
 
 
 def failures(make: Callable[[], Device], name: str) -> Iterator[BaseException]:
-    """What the scenario says in each of its variants."""
+    """Return what the scenario reports in each of its variants."""
     for scenario, variant in conformance.cases():
         if scenario.name == name and (HAS_FDS or variant.family is not conformance.Family.FD):
             try:
@@ -316,7 +316,7 @@ def clean_up() -> Iterator[None]:
 def test_planted_fault_is_caught(make: Callable[[], Device], scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from extmem.testing import leaks
 
-    monkeypatch.setattr(leaks, "PATIENCE", 0.2)  # leaks that never end need no long look
+    monkeypatch.setattr(leaks, "PATIENCE", 0.2)  # these leaks never end, so the deadline is short
     found = list(failures(make, scenario))
     assert found, f"{scenario} let the planted fault through"
 

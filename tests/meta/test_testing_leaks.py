@@ -1,4 +1,4 @@
-"""The leak counter sees every kind of leak, on success and on failure, and nothing where there is none."""
+"""The leak counter reports every kind of leak, on success and on failure, and nothing where there is none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Peer
 from extmem.testing.leaks import LeakError, no_leaks
 
@@ -48,12 +48,12 @@ def test_leaked_memory_is_named_with_its_bytes_and_holders(device: Device, name:
     with pytest.raises(LeakError) as error:
         with no_leaks(deadline=QUICK):
             memory = device.allocate(8192, name=name)
-    said = str(error.value)
+    message = str(error.value)
     assert (
-        ("Section" if sys.platform == "win32" else "memfd:") in said
-        and name in said
-        and "memory objects" in said
-        and "more bytes" in said
+        ("Section" if sys.platform == "win32" else "memfd:") in message
+        and name in message
+        and "memory objects" in message
+        and "more bytes" in message
     )
     memory.close()
 

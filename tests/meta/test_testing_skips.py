@@ -1,4 +1,4 @@
-"""A skip with a reason that nobody listed is a failure, and so is one of a part that is expected to be here."""
+"""A skip with a reason that is not listed is a failure, and so is one for a part that is expected to be present."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_plain():
 
 
 def outcomes(where: Path, expect: str) -> dict[str, str]:
-    """What pytest says of each test: its short summary's word, by name."""
+    """Return the outcome of each test: the word in pytest's short summary, by name."""
     (where / "conftest.py").write_text(CONFTEST)
     for file, source in FILES.items():
         (where / file).write_text(source)

@@ -1,4 +1,4 @@
-"""What continuous integration runs in its two steps is every test, each once."""
+"""The two steps of continuous integration together run every test, each once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_one_of_two(x): pass
 
 
 def selected(ci: str, makefile: str, check: str) -> list[str]:
-    """The marks that continuous integration selects tests by: of the tiers of what .ci/run makes."""
+    """Return the marks by which continuous integration selects tests: those of the tiers of each `make` in .ci/run."""
     found = []
     for target in re.findall(r"^make (\S+)$", ci, re.MULTILINE):
         recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
@@ -46,7 +46,7 @@ def selected(ci: str, makefile: str, check: str) -> list[str]:
 
 
 def collected(folder: Path, *options: str) -> list[str]:
-    """The tests that pytest selects there."""
+    """Return the tests that pytest selects there."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options]
     done = run([*command, "--rootdir", folder], cwd=folder, python_path=f"{ROOT}{os.pathsep}{ROOT / 'src'}")
     found = [line for line in done.stdout.splitlines() if "::" in line]
@@ -55,7 +55,7 @@ def collected(folder: Path, *options: str) -> list[str]:
 
 
 def faults(whole: Collection[str], parts: Sequence[Collection[str]]) -> list[str]:
-    """Which tests no part has, and which more than one has."""
+    """Return the tests that are in no part, and those that are in more than one."""
     counted = Counter(test for part in parts for test in part)
     return [f"{test}: in {counted[test]} tiers" for test in sorted({*whole, *counted}) if counted[test] != 1]
 
@@ -77,7 +77,7 @@ def test_continuous_integration_runs_both_tiers() -> None:
     ],
     ids=["ci", "makefile", "check"],
 )
-def test_planted_step_that_is_left_out_is_seen(file: int, old: str, new: str, left: list[str]) -> None:
+def test_planted_step_that_is_left_out_is_found(file: int, old: str, new: str, left: list[str]) -> None:
     texts = _texts()
     assert old in texts[file]
     texts[file] = texts[file].replace(old, new)
@@ -92,7 +92,7 @@ def test_the_tiers_together_are_all_tests() -> None:
     assert all(len(part) > 100 for part in parts)
 
 
-def test_files_folders_tests_and_parameters_can_be_slow_and_a_planted_gap_is_seen(tmp_path: Path) -> None:
+def test_files_folders_tests_and_parameters_can_be_slow_and_a_planted_gap_is_found(tmp_path: Path) -> None:
     for name, source in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(source, encoding="utf-8")

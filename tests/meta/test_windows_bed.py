@@ -1,4 +1,4 @@
-"""Setting the Windows test bed up on machines that lack Wine: what is installed, what is said, and when that fails."""
+"""Setting the Windows test bed up on machines that lack Wine: what is installed, what is printed, and when it fails."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Machine:
         self._patch = monkeypatch
 
     def has(self, *names: str, script: str = "exit 0") -> None:
-        """Programs that do this and write down how they were called."""
+        """Add programs that run this and record their arguments."""
         for name in names:
             program = self.folder / name
             program.write_text(f'#!/bin/sh\necho "{name} $*" >>"{self.folder}/calls"\n{script}\n', encoding="utf-8")
             program.chmod(0o755)
 
     def user(self, number: int) -> None:
-        """Who runs this."""
+        """Set the user that runs this."""
         self._patch.setattr(os, "geteuid", lambda: number)
 
     @property
     def calls(self) -> list[str]:
-        """How its programs were called."""
+        """Return how its programs were called."""
         there = self.folder / "calls"
         return there.read_text(encoding="utf-8").splitlines() if there.exists() else []
 
@@ -50,7 +50,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def installs(folder: Path, *names: str) -> str:
-    """What an apt-get does that installs these."""
+    """Return the text of an apt-get that installs these programs."""
     made = " ".join(f"{folder}/{name}" for name in names)
     return f"if [ $1 = install ]; then for p in {made}; do : >$p; /bin/chmod +x $p; done; fi"
 
@@ -89,7 +89,7 @@ def test_an_installation_that_fails_is_told_in_its_own_words(machine: Machine) -
         windows._packages()
 
 
-def test_an_installation_that_brings_too_little_is_told(machine: Machine) -> None:
+def test_an_installation_that_brings_too_little_is_reported(machine: Machine) -> None:
     machine.user(0)
     machine.has("apt-get", script=installs(machine.folder, "wine", "Xvfb"))
     with pytest.raises(windows.NoWindowsError, match="wineserver still missing after"):
@@ -97,11 +97,11 @@ def test_an_installation_that_brings_too_little_is_told(machine: Machine) -> Non
 
 
 @pytest.mark.parametrize(
-    ("command", "expect", "status", "said"),
+    ("command", "expect", "status", "expected"),
     [
-        ("test", "", 0, "going on without"),
-        ("test", "broker,numpy", 0, "going on without"),
-        ("test", "broker,windows", 1, "EXTMEM_EXPECT names it, so this is a failure"),
+        ("test", "", 0, "continuing without them"),
+        ("test", "broker,numpy", 0, "continuing without them"),
+        ("test", "broker,windows", 1, "EXTMEM_EXPECT contains windows, so this is a failure"),
         ("python", "", 1, "missing"),
     ],
 )
@@ -112,17 +112,17 @@ def test_without_wine_the_run_goes_on_unless_it_is_expected(
     command: str,
     expect: str,
     status: int,
-    said: str,
+    expected: str,
 ) -> None:
     machine.user(1000)
     monkeypatch.setenv("EXTMEM_EXPECT", expect)
     assert windows.main([command]) == status
-    told = capsys.readouterr().err
-    assert told.startswith("no Windows test bed here: wine, wineserver, Xvfb missing") and said in told
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("the tests on Windows cannot run: wine, wineserver, Xvfb missing") and expected in stderr
 
 
 @pytest.mark.parametrize(
-    ("outcome", "whole", "status", "said"),
+    ("outcome", "whole", "status", "expected"),
     [
         ("passed", True, 0, ""),
         ("collected", True, 1, "not run on Linux: a and 0 more; `make test` and `make test-rest` run them"),
@@ -136,7 +136,7 @@ def test_where_all_must_have_run_on_linux_one_that_has_not_is_a_failure(
     outcome: str,
     whole: bool,
     status: int,
-    said: str,
+    expected: str,
 ) -> None:
     for name, system, became in (("LINUX", "linux", outcome), ("MINE", "windows", "passed")):
         monkeypatch.setattr(windows, name, tmp_path / f"{system}.json")
@@ -147,7 +147,7 @@ def test_where_all_must_have_run_on_linux_one_that_has_not_is_a_failure(
     monkeypatch.setattr(windows, "collect_on_linux", lambda where: None)
     monkeypatch.setattr(behaviours, "check", lambda: "")
     assert windows.compare(whole=whole) == status
-    assert capsys.readouterr().err.strip() == said
+    assert capsys.readouterr().err.strip() == expected
 
 
 def test_the_parts_are_the_whole_suite() -> None:

@@ -1,4 +1,4 @@
-"""A process that Wine fails to start is started again; every other failure is told at once."""
+"""A process that Wine fails to start is started again; every other failure is raised at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests import wine_starts
 
 
 class _Start:
-    """A CreateProcess that fails so often, with this Windows error, and then returns what it was given."""
+    """A CreateProcess that fails that often, with this Windows error, and then returns its arguments."""
 
     def __init__(self, failures: int, winerror: int) -> None:
         self.calls = 0

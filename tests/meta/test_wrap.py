@@ -36,7 +36,7 @@ def test_every_page_is_wrapped() -> None:
         (f"[a link](page.md) {'x' * 60} {'y' * 60}", 1),
     ],
 )
-def test_planted_long_lines_are_seen_and_wrapped(fault: str, line: int) -> None:
+def test_planted_long_lines_are_found_and_wrapped(fault: str, line: int) -> None:
     assert [number for number, _ in long_lines(fault)] == [line]
     assert not long_lines(rewrapped(fault)) and rewrapped(fault).split() == fault.split()
 

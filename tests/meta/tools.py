@@ -1,4 +1,4 @@
-"""What the meta tests share: the repository's files, and child processes on a lead."""
+"""What the meta tests share: the repository's files, and child processes with deadlines."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _TEXT = {".py", ".md", ".toml", ".txt", ".sh", ".json", ".svg", ".yml", ".yaml",
 
 
 def files(root: Path = ROOT, suffixes: frozenset[str] | None = None) -> Iterator[Path]:
-    """Every file of the project below `root`, sorted, without what tools leave behind."""
+    """Yield every file of the project below `root`, sorted, without files that tools leave behind."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in _NEVER and not name.endswith(".egg-info"))
         for name in sorted(names):
             path = Path(folder, name)
-            # In a git worktree .git is a file.
+            # in a git worktree .git is a file
             if (
                 (suffixes is None or path.suffix in suffixes)
                 and name not in _NEVER
@@ -46,17 +46,17 @@ def files(root: Path = ROOT, suffixes: frozenset[str] | None = None) -> Iterator
 
 
 def text_files(root: Path = ROOT) -> Iterator[Path]:
-    """Those of them that are text by their name."""
+    """Yield those of them that are text by their name."""
     return (path for path in files(root) if path.suffix in _TEXT)
 
 
 def python_files(root: Path = SOURCE) -> list[Path]:
-    """The Python files below `root`."""
+    """Return the Python files below `root`."""
     return list(files(root, frozenset({".py"})))
 
 
 def markdown_files(root: Path = ROOT) -> list[Path]:
-    """The documents: README and its neighbours, and everything in docs/ and examples/."""
+    """Return the documents: README and its neighbours, and everything in docs/ and examples/."""
     found = sorted(root.glob("*.md"))
     for folder in ("docs", "examples", "codegen", "fuzz"):
         if (root / folder).is_dir():
@@ -65,7 +65,7 @@ def markdown_files(root: Path = ROOT) -> list[Path]:
 
 
 def module_name(path: Path, source: Path = SOURCE) -> str:
-    """`extmem.memory.doors` for src/extmem/memory/doors.py."""
+    """Return `extmem.api.functions` for src/extmem/api/functions.py."""
     parts = path.relative_to(source.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -78,9 +78,9 @@ def run(
     timeout: float = 60,
     python_path: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """A child process in its own session: past the deadline it and all that it started are killed.
+    """Run a child process in a session of its own: at the deadline it and all that it started are killed.
 
-    Its broker, if it starts one, ends with the `Runtime` whose environment it got.
+    A broker that it starts ends with the `Runtime` whose environment it got.
     """
     environment = dict(os.environ if env is None else env)
     environment["PYTHONPATH"] = str(SOURCE.parent) if python_path is None else python_path
@@ -104,7 +104,7 @@ def run(
 
 
 def _kill_all_of(child: subprocess.Popen[str]) -> None:
-    """It and, where there are sessions, all that it started."""
+    """Kill it and, where there are sessions, all that it started."""
     if sys.platform == "win32":
         child.kill()
     else:
@@ -112,7 +112,7 @@ def _kill_all_of(child: subprocess.Popen[str]) -> None:
 
 
 def _rest_of(child: subprocess.Popen[str]) -> tuple[str, str]:
-    """What a killed child had written; on Windows its own children may hold its pipes."""
+    """Return what a killed child had written; on Windows its own children may hold its pipes."""
     try:
         return child.communicate(timeout=5)
     except subprocess.TimeoutExpired:
@@ -120,5 +120,5 @@ def _rest_of(child: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def python(code: str, *, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter that runs `code` on the source tree."""
+    """Run `code` in a new interpreter on the source tree."""
     return run([sys.executable, "-c", code], cwd=cwd, env=env)

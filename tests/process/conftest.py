@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def nothing_left(runtime: object) -> Iterator[None]:
-    """Requested first, so it looks last: after the device and the peers of the test are gone."""
+    """This fixture is requested first, so its end runs last: after the device and the peers of the test are closed."""
     from extmem.testing.leaks import no_leaks
 
     with no_leaks():

@@ -1,4 +1,4 @@
-"""The broker is killed with -9 at each step: nobody's memory, name, handle or number is lost, and no name is stolen."""
+"""The broker is killed with -9 at each step: no memory, name, handle or number is lost, and no name is stolen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.broker_files import JOURNAL
-from tests.stopping import stop
+from tests.sigstop import stop
 
 SETUP = (
     "from tests.behaviours.steps import *\nfrom extmem import raw\nfrom extmem.manager import manager\n"
@@ -58,7 +58,7 @@ def test_killed_between_any_two_steps_nothing_changes(
         if number == killed_before:
             own_runtime.kill_broker()
         peers[who](step)
-    # The importer's handle is all that is left: it has kept object, name and bytes.
+    # Only the importer's handle is left: it has kept object, name and bytes.
     assert importer("get(by_name(device, 'n'))") == b"kept"
     assert importer("int(handle), handle.info.name.endswith('n')") == (importer("value"), True)
     number = exporter("number")
@@ -80,7 +80,7 @@ def test_a_name_is_not_stolen_while_its_holder_reconnects(own_runtime: Runtime, 
     importer("manager().kmt_alive(0)")
     for _ in range(5):
         own_runtime.kill_broker()
-        # The thief is the first to call; the holder makes no call at all.
+        # The other process calls first; the holder of the name makes no call at all.
         assert importer.fails("export(device, name='MINE')").is_a("NameTakenError")
     assert importer("get(by_name(device, 'mine'))") == b"mine"
 
@@ -136,7 +136,7 @@ def test_a_ticket_in_flight_arrives(own_runtime: Runtime, exporter: Peer, import
 
 @pytest.mark.parametrize("first", ["sender", "receiver"])
 def test_a_claimed_ticket_stays_claimed(own_runtime: Runtime, exporter: Peer, importer: Peer, first: str) -> None:
-    """Whoever comes back first: the sender, who does not know that it was claimed, or the receiver, who does."""
+    """Either may come back first: the sender, which has not learned of the claim, or the receiver, which made it."""
     exporter("import pickle\nmemory = export(device)\nput(memory, b'mail')")
     ticket = exporter("pickle.dumps(memory)")
     importer("import pickle\nmemory = pickle.loads(ticket)", ticket=ticket)
@@ -165,7 +165,7 @@ def test_killed_in_the_middle_of_calls_no_call_fails(own_runtime: Runtime, expor
         peer.start(source, who=who)
     killed, journal = 0, 0
     while killed < 5 and not (exporter.connection.poll() or importer.connection.poll()):
-        # Both are in the middle of their calls: connected to this very broker, and not yet done.
+        # Both are in the middle of their calls: connected to this broker, and not finished.
         written, connected = clients(own_runtime)
         if written != journal and connected >= everybody and own_runtime.kill_broker(required=False) is not None:
             killed, journal = killed + 1, written
@@ -176,7 +176,8 @@ def test_killed_in_the_middle_of_calls_no_call_fails(own_runtime: Runtime, expor
 
 
 def clients(runtime: Runtime) -> tuple[int, set[int]]:
-    """The processes that the broker's journal lists, which are those connected, and which journal that is.
+    """Return the processes that the broker's journal lists, which are the connected ones, and the identity of the
+    journal.
 
     A killed broker's journal stays until the next one writes its own.
     """
@@ -198,7 +199,7 @@ def test_killed_while_it_starts_it_is_started_again(own_runtime: Runtime, export
     assert exporter("get(by_name(device, 'n'))") == b"soon"
 
 
-def test_everybody_gone_and_the_broker_killed_leaves_nothing(own_runtime: Runtime, exporter: Peer) -> None:
+def test_all_processes_ended_and_the_broker_killed_leaves_nothing(own_runtime: Runtime, exporter: Peer) -> None:
     exporter("memory = export(device, name='n')")
     own_runtime.kill_broker()
     exporter.kill()

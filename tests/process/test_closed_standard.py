@@ -1,6 +1,6 @@
-"""Programs that were started with stdin, stdout or stderr closed: nothing of extmem's gets those numbers.
+"""Programs that were started with stdin, stdout or stderr closed: no fd of extmem gets those numbers.
 
-What prints or logs then writes to whatever file has the number, and a payload with it would be overwritten.
+What prints or logs then would write to the file with that number, and overwrite a payload.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.broker_files import SOCKET
 
 CLOSED = [numbers for count in (1, 2, 3) for numbers in itertools.combinations(range(3), count)]  # in all seven ways
 
-# Takes every door through which extmem opens, receives or copies a descriptor, and looks at the numbers after each.
+# Calls everything by which extmem opens, receives or copies an fd, and checks the numbers after each call.
 PROGRAM = """
 import fcntl, json, os, pickle, socket, sys
 import extmem
@@ -103,7 +103,7 @@ def test_a_broker_in_the_foreground_keeps_them_occupied(own_runtime: Runtime) ->
     try:
         wait_until(lambda: (own_runtime.path / SOCKET).exists(), "its socket")
         found = [os.readlink(f"/proc/{broker.pid}/fd/{number}") for number in range(3)]
-        # libffi, which ctypes uses, keeps its own library open, for reading: what is written there is an error.
+        # libffi, which ctypes uses, keeps its own library open for reading: writing to it is an error.
         assert {name for name in found if not Path(name).name.startswith("libffi.")} == {"/dev/null"}
     finally:
         broker.kill()
@@ -115,23 +115,23 @@ def test_a_broker_in_the_foreground_keeps_them_occupied(own_runtime: Runtime) ->
 
 def test_a_number_of_3_or_more_stays(tmp_path: Path) -> None:
     owned = OwnedFd.open(tmp_path, os.O_RDONLY)
-    assert owned.raised() is owned
+    assert owned.above_standard_streams() is owned
     owned.close()
 
 
 LEFT_AND_CLOSED = """
 import os, socket
-from extmem.owning import OwnedFd, fds
+from extmem.owning import OwnedFd, pipes_and_sockets
 
 os.dup2(os.open("/dev/zero", os.O_RDONLY), 0, inheritable=False)
-made = OwnedFd(0).raised().take()
+made = OwnedFd(0).above_standard_streams().take()
 assert made >= 3 and os.readlink(f"/proc/self/fd/{made}") == "/dev/zero"
 assert not os.get_inheritable(made) and not os.path.lexists("/proc/self/fd/0")
 low = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 assert low.fileno() == 0
-raised = fds.raised_socket(low)
+raised = pipes_and_sockets.socket_above_standard_streams(low)
 assert raised.fileno() >= 3 and raised.type == socket.SOCK_SEQPACKET and low.fileno() == -1
-ends = fds.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
+ends = pipes_and_sockets.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
 ends = [end.take() for end in ends]
 assert min(ends) >= 3 and not any(map(os.get_blocking, ends)) and not any(map(os.get_inheritable, ends))
 assert not os.path.lexists("/proc/self/fd/0")

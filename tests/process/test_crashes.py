@@ -1,4 +1,4 @@
-"""A process dies with kill -9 at each step: nobody else loses anything, and nothing of it is left behind."""
+"""A process is killed with -9 at each step: no other loses anything, and nothing of it is left behind."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import pytest
 
 import extmem
 from extmem import errors, raw
+from extmem.api import Device
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
 from tests.behaviours.steps import KMT, PEER, by_name, export, get, import_win32, nt, put
-from tests.stopping import stop
+from tests.sigstop import stop
 
 EXPORTER = [
     "device = extmem.open_device()",
@@ -125,7 +125,7 @@ def test_a_kmt_number_survives_its_maker_while_anyone_has_imported(device: Devic
 
 
 def test_a_handle_waits_for_a_child_that_never_comes(device: Device) -> None:
-    """A child that inherits and dies before it says a word gives its handles back."""
+    """A child that inherits and dies before its first message releases its handles."""
     import extmem.process
     from extmem.testing.children import Child
     from extmem.vk import SecurityAttributes

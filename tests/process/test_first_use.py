@@ -1,4 +1,4 @@
-"""The first calls of a process import what they need: in many threads at once, and whatever the first call is."""
+"""The first calls of a process import what they need: in many threads at once, and whichever call is the first."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ FIRST = {
     "pickle fd": "refused(extmem.HandleStateError, lambda: pickle.dumps(fd))",
     "raw": "extmem.raw.vk_handles",
 }
-"""Calls by name, each of which may be the first after the device was opened."""
+"""Calls by name, each of which can be the first after the device was opened."""
 
 _BEGIN = """
 import os, pickle, sys, threading
 import extmem
 device = extmem.open_device(kind='host')
 fd = extmem.FdHandle(os.open(os.devnull, os.O_RDONLY))
-assert "extmem.memory._operations" not in sys.modules
+assert "extmem.core._operations" not in sys.modules
 
 def refused(error, call):
     try:

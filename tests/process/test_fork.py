@@ -1,4 +1,6 @@
-"""A fork after use: the child is refused clearly what is its parent's, may begin anew, and leaves the parent intact."""
+"""A fork after use: the child may not use what belongs to its parent, may open things of its own, and leaves the
+parent intact.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import pytest
 from extmem.testing.children import Peer
 from tests.behaviours.steps import PEER
 
-# Runs `source` in a forked child and returns what it says; the child ends as programs do, or as os._exit does.
+# Runs `source` in a forked child and returns its output; the child ends as programs do, or as os._exit does.
 FORKED = """
 def forked(source, polite):
     import gc, os, warnings
@@ -55,8 +57,8 @@ def forking(peer: Peer, name: str) -> Peer:
     ],
 )
 def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: str) -> None:
-    said = forking("forked(source, False)", source=source)
-    assert said.startswith("HandleStateError") and "fork" in said and "spawn" in said, said
+    output = forking("forked(source, False)", source=source)
+    assert output.startswith("HandleStateError") and "fork" in output and "spawn" in output, output
     assert forking("get(memory), handle.info.handle_count") == (b"mine", 1)
 
 
@@ -73,7 +75,7 @@ def test_the_child_may_begin_anew(forking: Peer) -> None:
     assert forking("get(memory), handle.info.handle_count") == (b"mine", 1)
 
 
-# A daemon closes every descriptor that it was born with, and opens files of its own under the same numbers.
+# A daemon closes every fd that it inherited, and opens files of its own with the same numbers.
 DAEMON = """
 def daemon(lose):
     import gc, os

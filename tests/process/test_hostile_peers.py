@@ -1,4 +1,4 @@
-"""A peer that means harm: what it does to a payload's file, to names and to its handle table hurts nobody else."""
+"""A hostile peer: what it does to a payload's file, to names and to its handle table harms no other process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import extmem
+from extmem.api import Device
 from extmem.errors import NameNotFoundError
-from extmem.memory import Device
 from extmem.testing.children import Child, Peer
 from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
@@ -41,7 +41,7 @@ def hostile(peer: Peer) -> Peer:
 def test_the_files_size_and_seals_cannot_be_changed(
     hostile: Peer, device: Device, name: str, security: SecurityAttributes | None, attack: str
 ) -> None:
-    """A file that shrinks under a mapping is SIGBUS for all who look at it; one sealed for writing, a lost frame."""
+    """A file that shrinks under a mapping raises SIGBUS in all that read it; one sealed for writing loses a frame."""
     with export(device, name=name, security=security) as memory:
         put(memory, b"safe")
         hostile("import fcntl\nmemory = by_name(device, name)\nnumber = memory.holding.allocation.fd", name=name)
@@ -83,7 +83,7 @@ def test_a_reader_cannot_make_itself_a_writer(hostile: Peer, device: Device, nam
 
 
 def test_handles_can_be_put_into_ones_own_table_alone(hostile: Peer, device: Device) -> None:
-    """A value of another process's table is no way to close, read or duplicate what that process holds."""
+    """A value of another process's table does not close, read or duplicate what that process holds."""
     with export(device, types=W32) as memory, nt(device, memory) as handle:
         value = int(handle)
         for call in ("close({})", "info({})", "set_flags({}, 2, 2)", "import_by_handle({})"):
@@ -103,7 +103,7 @@ def test_a_peer_that_fills_its_table_fills_its_own(hostile: Peer, device: Device
 def test_a_handle_put_into_another_process_keeps_the_name_while_that_lives(
     hostile: Peer, device: Device, name: str
 ) -> None:
-    """A name needs a living process that has its object: this is how a process gives one to another of its user."""
+    """A name requires a living process that has its object: so a process gives one to another process of its user."""
     with Peer() as other:
         other(PEER + "\nfrom extmem.manager import manager\nmanager().kmt_alive(0)")
         hostile("memory = export(device, name=name)\nhandle = nt(device, memory)\nput(memory, b'mine')", name=name)

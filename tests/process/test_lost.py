@@ -1,4 +1,4 @@
-"""What is lost without `close()` warns, is given back all the same, and blocks nothing."""
+"""Objects that are collected without `close()` warn, are released all the same, and block nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import extmem
 from extmem import errors
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Child, Peer
 from extmem.testing.leaks import object_manager
 from extmem.testing.waiting import wait_until
@@ -19,7 +19,7 @@ from tests.behaviours.steps import FD, export, fd, get, nt, put
 
 
 def lost(make: Callable[[], object]) -> list[str]:
-    """The warnings that losing the thing makes."""
+    """Return the warnings of the object's collection."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         thing = make()
@@ -30,23 +30,23 @@ def lost(make: Callable[[], object]) -> list[str]:
 
 def test_lost_memory_warns_and_is_freed(device: Device) -> None:
     before = object_manager(os.getpid())
-    (said,) = lost(lambda: export(device))
-    assert said.startswith("ResourceWarning: unclosed <DeviceMemory 4096 bytes")
+    (warning,) = lost(lambda: export(device))
+    assert warning.startswith("ResourceWarning: unclosed <DeviceMemory 4096 bytes")
     wait_until(lambda: object_manager(os.getpid()) == before, "lost memory to be given back")
 
 
 def test_lost_handles_warn_and_are_closed(device: Device) -> None:
     with export(device) as memory, nt(device, memory) as kept:
-        (said,) = lost(lambda: kept.duplicate())
-        assert said.startswith("ResourceWarning: unclosed NtHandle(0x")
+        (warning,) = lost(lambda: kept.duplicate())
+        assert warning.startswith("ResourceWarning: unclosed NtHandle(0x")
         wait_until(lambda: kept.info.handle_count == 1, "the lost handle to be closed")
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_lost_fds_warn(device: Device) -> None:
     with export(device, types=FD) as memory:
-        (said,) = lost(lambda: fd(device, memory))
-        assert said.startswith("ResourceWarning: unclosed FdHandle(0x")
+        (warning,) = lost(lambda: fd(device, memory))
+        assert warning.startswith("ResourceWarning: unclosed FdHandle(0x")
 
 
 def test_what_was_closed_does_not_warn(device: Device) -> None:
@@ -117,7 +117,7 @@ def test_the_end_of_the_with_block_closes_even_on_an_error(device: Device, peer:
     assert memory.closed
     with pytest.raises(KeyError) as error, export(device) as memory:
         view = memory.map()
-        raise KeyError  # the frame of the error keeps the view; the error matters more
+        raise KeyError  # the frame of the error keeps the view; the error takes precedence
     assert memory.closed and view[0] == 0
     del view, error
     assert get is not None
@@ -133,8 +133,8 @@ WAYS_TO_LOOK: dict[str, Callable[[extmem.DeviceMemory], object]] = {
 
 @pytest.mark.parametrize("again", [True, False], ids=["closed again", "not closed again"])
 @pytest.mark.parametrize("way", WAYS_TO_LOOK)
-def test_memory_whose_block_failed_under_a_view_is_given_back(device: Device, name: str, way: str, again: bool) -> None:
-    """Where the block ends with an error and an array lives on, the last view or a second `close` gives all back."""
+def test_memory_whose_block_failed_under_a_view_is_released(device: Device, name: str, way: str, again: bool) -> None:
+    """Where the block ends with an error and an array lives on, the last view or a second `close` releases all."""
     view: object = None
     with pytest.raises(KeyError), export(device, name=name) as memory:
         view = WAYS_TO_LOOK[way](memory)

@@ -1,4 +1,4 @@
-"""A process without a free descriptor uses a part of extmem, or a package, that it has not imported yet."""
+"""A process without a free fd uses a part of extmem, or a package, that it has not imported yet."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ CALLS = {
 
 @pytest.mark.parametrize("setting", CALLS, ids=["host", "scripted"])
 def test_it_is_an_error_of_extmems_and_nothing_is_remembered_of_it(setting: str) -> None:
-    """The import works as soon as a descriptor is free again."""
+    """The import works as soon as an fd is free again."""
     with Peer() as peer:
         peer(SETTING + setting)
         for what, call in CALLS[setting].items():
@@ -66,6 +66,6 @@ def test_it_is_an_error_of_extmems_and_nothing_is_remembered_of_it(setting: str)
             try:
                 peer(call)
             except AssertionError as other:
-                # Null handles and addresses where nothing is mapped: what is judged once the modules are there.
+                # Null handles and addresses where nothing is mapped: they are checked once the modules are loaded.
                 assert "descriptor" not in str(other) and ("null" in str(other) or "mapped" in str(other))
         peer("m.close()")

@@ -1,4 +1,4 @@
-"""Memory and handles travel through `multiprocessing` (spawn) in every way it offers, and leak in none."""
+"""Memory and handles are sent through `multiprocessing` (spawn) in every way that it has, and leak in none."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 import extmem
 from extmem import errors
+from extmem.api import Device, DeviceMemory
 from extmem.manager import manager
-from extmem.memory import Device, DeviceMemory
 from extmem.testing.leaks import object_manager
 from extmem.testing.waiting import DEADLINE, wait_until
 from extmem.vk import SecurityAttributes
@@ -27,7 +27,7 @@ spawn = multiprocessing.get_context("spawn")
 
 @pytest.fixture
 def things(device: Device) -> Iterator[dict[str, Any]]:
-    """One of each: memory, an NT handle with reading alone, a KMT number and an fd."""
+    """One of each: memory, an NT handle with read access only, a KMT number and an fd."""
     memory, numbered = export(device), export(device, types=KMT)
     described = [export(device, types=kind) for kind in FD_TYPES]
     for one in (memory, numbered, *described):
@@ -111,7 +111,7 @@ def test_through_a_queue(things: dict[str, Any]) -> None:
 def test_what_is_closed_before_a_queue_pickles_it_is_not_sent_and_nothing_is_lost(
     device: Device, name: str, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The queue's thread is busy with what came before, more than a pipe holds; it tells of what it could not send."""
+    """The queue's thread is busy with earlier items, more than a pipe holds; it reports what it could not send."""
     queue, before = spawn.Queue(), bytes(4 << 20)
     memory = export(device, name=name)
     handle = memory.export_handle(W32)
@@ -198,7 +198,7 @@ def test_a_closed_thing_cannot_be_pickled(device: Device) -> None:
 
 
 def test_a_child_killed_before_it_unpickles_leaks_nothing(device: Device) -> None:
-    """Killed while its interpreter starts: what was on its way to it comes back at once, not after a minute."""
+    """Killed while its interpreter starts: what was in flight to it is released at once, not after a minute."""
     with export(device) as memory:
         handle = memory.export_handle(W32)
         before = object_manager()

@@ -1,4 +1,4 @@
-"""What a worker made is there when the worker has ended; what cannot be received says so to the caller."""
+"""The result of a worker exists after the worker has ended; what cannot be received raises in the caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 import extmem
 from extmem import errors
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import python_environment
 from extmem.testing.waiting import DEADLINE
 from scripts.public_members import public_members
@@ -68,7 +68,7 @@ if __name__ == "__main__":
 
 
 def run(tmp_path: Path, source: str, *arguments: str) -> str:
-    """What a program prints that children may import as their main module."""
+    """Return the output of a program that children may import as their main module."""
     script = tmp_path / "program.py"
     script.write_text(source)
     environment = python_environment()
@@ -108,7 +108,7 @@ if __name__ == "__main__":
 
 
 def test_from_a_file_as_task_runners_pass_results(tmp_path: Path) -> None:
-    """As joblib, dask and their like do: the result is pickled by one process, which ends, and read by another."""
+    """As with joblib, dask and others: the result is pickled by one process, which ends, and read by another."""
     path = tmp_path / "result"
     run(tmp_path, WRITE, str(path))
     first, second = pickle.loads(path.read_bytes())["results"]
@@ -136,7 +136,7 @@ def _array() -> extmem.DeviceMemory:
 
 @pytest.mark.parametrize("kind", ["memory", "nt", "fd"])
 def test_a_result_that_cannot_be_received_raises_in_the_caller(kind: str) -> None:
-    """The thread that reads a pool's results lives on."""
+    """The thread that reads a pool's results goes on."""
     with spawn.Pool(1) as pool:
         result = pool.apply_async(workers.make_too_late, (kind,)).get(DEADLINE)
         assert result.closed and "not received" in repr(result)
@@ -177,12 +177,12 @@ TYPES = {"memory": extmem.DeviceMemory, "nt": extmem.NtHandle, "fd": extmem.FdHa
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_every_public_verb_says_why(device: Device, kind: str) -> None:
-    """A verb that is added later is in it by itself."""
+def test_every_public_operation_reports_why(device: Device, kind: str) -> None:
+    """An operation that is added later is tested without an edit."""
     base = TYPES[kind]
     thing = late(device, kind)
     assert isinstance(thing, base) and thing.closed
-    said = 0
+    raised = 0
     for name in public_members(base):
         if name in HARMLESS:
             continue
@@ -192,8 +192,8 @@ def test_every_public_verb_says_why(device: Device, kind: str) -> None:
             found = verb(*ARGUMENTS.get(name, (None,) * len(wanted)))
             if hasattr(found, "__enter__"):
                 found.__enter__()
-        said += 1
-    assert said >= (20 if kind == "memory" else 3)
+        raised += 1
+    assert raised >= (20 if kind == "memory" else 3)
     for call in (lambda: thing.__enter__(), lambda: pickle.dumps(thing), lambda: extmem.open(thing)):
         with pytest.raises((errors.InvalidHandleError, TypeError)):
             call()
@@ -223,7 +223,7 @@ def test_what_can_be_received_raises_nothing(device: Device) -> None:
 def test_an_error_of_a_worker_reaches_the_caller(
     crew: str, work: Callable[[Any], Any], argument: object, kind: type[Exception]
 ) -> None:
-    """And does not end what reads the results, for which the caller would wait for ever."""
+    """And it does not end the thread that reads the results, for which the caller would wait for ever."""
     if crew == "pool":
         with spawn.Pool(1) as pool:
             with pytest.raises(kind) as caught:

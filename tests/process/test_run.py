@@ -1,4 +1,4 @@
-"""`extmem.process.run` takes what `subprocess.run` takes, and does the same with it."""
+"""`extmem.process.run` has the parameters of `subprocess.run`, and does the same with them."""
 
 from __future__ import annotations
 

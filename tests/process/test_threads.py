@@ -1,4 +1,4 @@
-"""Several threads at once: devices, the manager and names may be used from all of them."""
+"""Several threads at once: devices, the manager and names can be used in all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import extmem
 from extmem import errors
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Child
 from extmem.testing.runtime import Runtime
 from tests.behaviours.steps import by_name, export, get, import_win32, nt, put
@@ -18,7 +18,7 @@ THREADS, ROUNDS = 8, 25
 
 
 def together(work: Callable[[int], None]) -> None:
-    """Run `work(index)` in all threads, begun at once; raise what any of them raised."""
+    """Run `work(index)` in all threads, started at once; raise what any of them raised."""
     barrier, failures = threading.Barrier(THREADS), list[BaseException]()
 
     def run(index: int) -> None:
@@ -62,7 +62,7 @@ def test_all_open_one_name(device: Device, name: str) -> None:
         together(work)
 
 
-def test_one_wins_a_name_and_the_others_are_told(device: Device, name: str) -> None:
+def test_one_wins_a_name_and_the_others_get_an_error(device: Device, name: str) -> None:
     won, lost = list[extmem.DeviceMemory](), list[int]()
 
     def work(index: int) -> None:
@@ -89,18 +89,18 @@ def test_handles_of_one_object_from_all_threads(device: Device) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_what_threads_lose_is_given_back(device: Device) -> None:
+def test_what_threads_lose_is_released(device: Device) -> None:
     def work(index: int) -> None:
         for _ in range(5):
             memory = export(device)
             _ = nt(device, memory)
 
     together(work)
-    # The leak check that every test here ends with sees that nothing is left.
+    # The leak check at the end of every test here shows that nothing is left.
 
 
-# What is opened twice is imported and mapped once, and the last one who closes gives it back: each look here is into
-# what another thread is about to give back.
+# What is opened twice is imported and mapped once, and the last close releases it: each read here is of memory that
+# another thread is about to release.
 LOOKING = """
 import sys, threading, extmem
 way, rounds = sys.argv[1], int(sys.argv[2])
@@ -136,7 +136,7 @@ print(wrong or "right")
 
 @pytest.mark.parametrize(("way", "rounds"), [("map", 20_000), ("read_bytes", 20_000), ("a handle", 500)])
 def test_threads_that_open_one_name_look_at_it_and_close_it(own_runtime: Runtime, way: str, rounds: int) -> None:
-    """In a process of their own: what is unmapped under a look ends it with SIGSEGV."""
+    """They run in a process of their own: unmapping during a read ends it with SIGSEGV."""
     with Child.python(LOOKING, way, str(rounds), env=own_runtime.environment) as child:
         child.wait()
         assert child.output.strip() == "right"

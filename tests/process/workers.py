@@ -1,4 +1,4 @@
-"""What children of `multiprocessing` run: they import this module by name."""
+"""The functions that children of `multiprocessing` run: they import this module by name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.behaviours.steps import get, put
 
 
 def look(thing: Any, answers: Any) -> None:
-    """Say what arrived."""
+    """Put a description of what arrived into a queue."""
     answers.put(describe(thing))
     close(thing)
 
 
 def describe(thing: Any) -> tuple[Any, ...]:
-    """What a memory object or handle is, as plain values."""
+    """Return a memory object or handle as plain values."""
     if isinstance(thing, extmem.DeviceMemory):
         return ("memory", get(thing), thing.read_only, thing.name is not None)
     if isinstance(thing, extmem.NtHandle):
@@ -32,12 +32,12 @@ def describe(thing: Any) -> tuple[Any, ...]:
 
 
 def close(thing: Any) -> None:
-    """Give it back here."""
+    """Close it in the child."""
     thing.close()
 
 
 def describe_and_close(thing: Any) -> tuple[Any, ...]:
-    """For pools, which return values."""
+    """Return a description, for pools, which return values."""
     found = describe(thing)
     close(thing)
     return found
@@ -51,7 +51,7 @@ def write(memory: extmem.DeviceMemory, data: bytes) -> int:
 
 
 def echo(connection: Any) -> None:
-    """Receive over a pipe, look, and send it back."""
+    """Receive over a pipe, describe it, and send it back."""
     thing = connection.recv()
     connection.send(describe(thing))
     connection.send(thing)
@@ -60,7 +60,7 @@ def echo(connection: Any) -> None:
 
 
 def try_to_write(memory: extmem.DeviceMemory) -> str:
-    """The class of what a write raises."""
+    """Return the class of the error of a write."""
     with memory:
         try:
             memory.map()[0] = 1
@@ -74,20 +74,20 @@ def never(thing: Any) -> None:
 
 
 def make(text: bytes) -> extmem.DeviceMemory:
-    """Memory of this process's, as a result; the process may end before it is read."""
+    """Return memory of this process as a result; the process may end before the result is read."""
     memory = extmem.open_device(kind="host").allocate(len(text), name=f"made by {os.getpid()}")
     put(memory, text)
     return memory
 
 
 def make_handle(text: bytes) -> extmem.NtHandle:
-    """As `make`, by NT handle."""
+    """The same as `make`, by NT handle."""
     memory = make(text)
     return extmem.open_handle(str(memory.name))
 
 
 def make_fd(text: bytes) -> extmem.FdHandle:
-    """As `make`, by fd."""
+    """The same as `make`, by fd."""
     device = extmem.open_device(kind="host")
     memory = device.allocate(len(text))
     put(memory, text)
@@ -97,12 +97,12 @@ def make_fd(text: bytes) -> extmem.FdHandle:
 
 
 def put_and_end(queue: Any, text: bytes) -> None:
-    """Leave a result in a queue, and end."""
+    """Put a result into a queue, and end."""
     queue.put(make(text))
 
 
 class AlreadyClaimed:
-    """Pickles as a reference that cannot be claimed any more, as one is that came too late."""
+    """An object that pickles as a reference that cannot be claimed any more, like one that arrives too late."""
 
     def __init__(self, thing: Any) -> None:
         self.text = pickle.dumps(thing)
@@ -113,16 +113,16 @@ class AlreadyClaimed:
 
 
 def make_too_late(kind: str) -> AlreadyClaimed:
-    """A result that nobody can receive."""
+    """Return a result that cannot be received."""
     return AlreadyClaimed({"memory": make, "nt": make_handle, "fd": make_fd}[kind](b"late"))
 
 
 def open_missing(name: str) -> extmem.DeviceMemory:
-    """Fails: nobody has that name."""
+    """Fail: the name does not exist."""
     return extmem.open(name)
 
 
 def break_a_rule(size: int) -> extmem.DeviceMemory:
-    """Fails: no memory type has that number."""
+    """Fail: the memory type does not exist."""
     with extmem.open_device(kind="host") as device:
         return device.allocate_memory(vk.MemoryAllocateInfo(size, 1000))

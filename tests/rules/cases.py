@@ -1,4 +1,4 @@
-"""All cases, gathered: importing this module fills the table."""
+"""All cases: importing this module fills the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases: what a barrier covers, and which layouts its image can have; stages and accesses."""
+"""Cases: ranges of barriers, layouts of their images, stages and accesses."""
 
 from __future__ import annotations
 

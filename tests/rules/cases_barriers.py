@@ -1,4 +1,4 @@
-"""Cases: barriers on buffers and images, in both versions, and the commands that hold them."""
+"""Cases: barriers on buffers and images, in both versions, and the commands that contain them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pass = Callable[..., list[Violation]]
 
 
 def buffer_barrier(struct: Any) -> Pass:
-    """One barrier from one queue family to another, on an exclusive buffer unless told otherwise."""
+    """One barrier from one queue family to another, on an exclusive buffer unless the arguments differ."""
 
     def check(src: int, dst: int, device: DeviceFacts = MODERN, of: ResourceFacts | None = OURS_BUFFER) -> Any:
         info = on_whole(struct, src_queue_family_index=src, dst_queue_family_index=dst)
@@ -29,7 +29,7 @@ def buffer_barrier(struct: Any) -> Pass:
 
 
 def image_barrier(struct: Any) -> Pass:
-    """One barrier from one queue family to another, on an exclusive image unless told otherwise."""
+    """One barrier from one queue family to another, on an exclusive image unless the arguments differ."""
 
     def check(src: int, dst: int, device: DeviceFacts = MODERN, of: ResourceFacts | None = OURS_IMAGE) -> Any:
         info = on_whole(struct, src_queue_family_index=src, dst_queue_family_index=dst)
@@ -39,7 +39,7 @@ def image_barrier(struct: Any) -> Pass:
 
 
 def enter(name: str, move: Pass, source: str, destination: str) -> None:
-    """What all four structures have in common."""
+    """The cases that all four structures have in common."""
     early = replace(PLAIN, extensions=frozenset({"VK_KHR_external_memory"}))
     case(f"{name}-{source}", lambda: move(3, 0), lambda: move(2, 0))
     case(f"{name}-{destination}", lambda: move(0, IGNORED), lambda: move(0, EXTERNAL))
@@ -50,7 +50,7 @@ def enter(name: str, move: Pass, source: str, destination: str) -> None:
 
 
 def enter_concurrent(name: str, move: Pass, of: ResourceFacts, ids: Sequence[str]) -> None:
-    """What the first version of the structures asks of concurrent resources."""
+    """The cases of concurrent resources, which the first version of the structures has."""
     old = replace(MODERN, synchronization2=False)
     neither, source, destination = (f"{name}-None-{number}" for number in ids)
     case(neither, lambda: move(EXTERNAL, EXTERNAL, old, of), lambda: move(IGNORED, EXTERNAL, old, of))

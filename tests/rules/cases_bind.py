@@ -26,7 +26,7 @@ def bind_image(form: Any) -> Put:
 
 
 def enter(make: Any, info: Any, other: Any, put: Any, ids: dict[str, str]) -> None:
-    """The same cases for buffers and images, for one form: what is wrong → the id of this form."""
+    """The same cases for buffers and images, for one form: what is wrong → the id of the rule in this form."""
     shared, kmt = make(info(OPAQUE)), make(info(T.OPAQUE_WIN32_KMT))
     exported = memory(export_handle_types=int(OPAQUE))
     imported = memory(import_handle_type=int(OPAQUE))

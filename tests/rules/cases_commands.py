@@ -26,7 +26,7 @@ def buffer_of(size: int = 64, usage: int = COPYING) -> rules.ResourceFacts:
 
 
 def image_of(vk_format: int = F.R8G8B8A8_UNORM, **fields: Any) -> rules.ResourceFacts:
-    """4 × 4 texels, unless `fields` say otherwise."""
+    """4 × 4 texels, unless `fields` replace that."""
     return image(image_info(**{"format": vk_format, "extent": vk.Extent3D(4, 4, 1), "usage": DRAWN, **fields}), size=64)
 
 
@@ -84,15 +84,15 @@ case(f"{CLEAR}-commandBuffer-cmdpool", lambda: clear(device=COPIES_ALONE), clear
 
 
 def to_image(**given: Any) -> list[Violation]:
-    """A copy of all of an image of 64 bytes, unless `given` says otherwise."""
-    told = {"image": image_of(), "buffer": buffer_of(), "layout": L.GENERAL, "device": GRAPHICS, **given}
-    return rules.check_copy_buffer_to_image(**told)
+    """A copy of all of an image of 64 bytes, unless `given` replaces that."""
+    values = {"image": image_of(), "buffer": buffer_of(), "layout": L.GENERAL, "device": GRAPHICS, **given}
+    return rules.check_copy_buffer_to_image(**values)
 
 
 def to_buffer(**given: Any) -> list[Violation]:
-    """The other way round."""
-    told = {"image": image_of(), "buffer": buffer_of(), "layout": L.GENERAL, "device": GRAPHICS, **given}
-    return rules.check_copy_image_to_buffer(**told)
+    """A copy in the other direction."""
+    values = {"image": image_of(), "buffer": buffer_of(), "layout": L.GENERAL, "device": GRAPHICS, **given}
+    return rules.check_copy_image_to_buffer(**values)
 
 
 def both(tail: str, other: str, wrong: dict[str, Any], right: dict[str, Any], *also: str) -> None:
@@ -155,7 +155,7 @@ case(
 
 
 def laid_out(command: str, asked: int, **fields: Any) -> list[Violation]:
-    """A command on an image that a barrier has brought to GENERAL."""
+    """A command on an image that a barrier has changed to GENERAL."""
     layouts = rules.Layouts(image_info())
     rules.apply(rules.Step("vkCmdPipelineBarrier", "", rules.Area(), None, L.GENERAL), layouts)
     return rules.apply(rules.Step(command, f"{command}.layout", rules.Area(), asked, **fields), layouts)

@@ -1,4 +1,4 @@
-"""Cases: creating buffers and images, and asking which images there are."""
+"""Cases: creating buffers and images, and querying image formats."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CONCURRENT = vk.SharingMode.CONCURRENT
 
 
 def buffer(device: rules.DeviceFacts = BARE, **fields: Any) -> Callable[[], list[Violation]]:
-    """Create a transfer buffer, unless `fields` say otherwise."""
+    """Create a transfer buffer, unless `fields` replace that."""
     known: dict[str, Any] = {"size": SIZE, "usage": BU.TRANSFER_DST}
     return lambda: rules.check_create_buffer(vk.BufferCreateInfo(**{**known, **fields}), device, {})
 
@@ -48,7 +48,7 @@ def image(
     size: tuple[int, int, int] = (64, 64, 1),
     **fields: Any,
 ) -> Callable[[], list[Violation]]:
-    """Create a small 2D image, unless `fields` say otherwise."""
+    """Create a small 2D image, unless `fields` replace that."""
     known: dict[str, Any] = {
         "image_type": TWO_D,
         "format": vk.Format.R8G8B8A8_UNORM,
@@ -59,7 +59,7 @@ def image(
 
 
 def query(device: rules.DeviceFacts = BARE, **fields: Any) -> Callable[[], list[Violation]]:
-    """Ask for the properties of such images."""
+    """Query the properties of such images."""
     known: dict[str, Any] = {"format": vk.Format.R8G8B8A8_UNORM, "type": TWO_D, "usage": IU.TRANSFER_DST}
     asked = vk.PhysicalDeviceImageFormatInfo2(**{**known, **fields})
     return lambda: rules.check_external_image_format_info(asked, device)
@@ -214,7 +214,7 @@ case(
     f"{IMAGE}-pNext-pNext",
 )
 
-# Images: what they are.
+# Images: format, type, tiling, usage and flags.
 for struct, make, kind_id, kind_field in ((IMAGE, image, "imageType", "image_type"), (QUERY, query, "type", "type")):
     tail: Any = make
     case(f"{struct}-flags-parameter", tail(flags=IF.SUBSAMPLED_EXT), tail(flags=IF.ALIAS))

@@ -1,4 +1,4 @@
-"""Cases: asking where a part of an image lies."""
+"""Cases: querying the memory layout of a part of an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEPTH, STENCIL = vk.Format.D16_UNORM, vk.Format.S8_UINT
 
 
 def layout(aspect: Any = A.COLOR, level: Any = 0, layer: Any = 0, **fields: Any) -> Callable[[], list[Violation]]:
-    """Ask for the layout of a LINEAR image with three levels and two layers, unless `fields` say otherwise."""
+    """Query the layout of a LINEAR image with three levels and two layers, unless `fields` replace that."""
     info = image_info(**{"tiling": LINEAR, "mip_levels": 3, "array_layers": 2, **fields})
     return lambda: rules.check_get_image_subresource_layout(vk.ImageSubresource(aspect, level, layer), info)
 

@@ -1,4 +1,4 @@
-"""Cases: images with DRM format modifiers, and asking about formats and modifiers."""
+"""Cases: images with DRM format modifiers, and queries about formats and modifiers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def placed(
 
 
 def asked(**fields: Any) -> Any:
-    """Ask about images with a modifier."""
+    """Query images with a modifier."""
     chain = vk.PhysicalDeviceImageDrmFormatModifierInfoEXT(**fields)
     return query(replace(RICH, queue_family_count=3), tiling=DRM, p_next=chain)
 
@@ -71,7 +71,7 @@ case(f"{QUESTION}-sharingMode-02316", asked(**shared, queue_family_indices=(0, 3
 
 
 def modifier_of(tiling: int = DRM, device_identity: int = 1) -> Any:
-    """Ask for the modifier of an image."""
+    """Query the modifier of an image."""
     info = vk.ImageCreateInfo(tiling=tiling, p_next=vk.ImageDrmFormatModifierListCreateInfoEXT((0,)))
     facts = ResourceFacts("image", info, 4096, 256, 1, device_identity=device_identity)
     return lambda: rules.check_get_image_drm_format_modifier_properties(facts, GPU)

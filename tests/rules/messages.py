@@ -1,4 +1,4 @@
-"""All that the rules can say, as one text."""
+"""The messages of all rules, as one text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXPECTED = Path(__file__).parent / "expected_messages.txt"
 
 
 def text() -> str:
-    """For every case the message about its own rule."""
+    """Return the message of each case about its own rule."""
     parts = []
     for vuid in sorted(CASES):
         for v in CASES[vuid].wrong():

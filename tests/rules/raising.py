@@ -1,4 +1,4 @@
-"""Raising rules by public calls: the wrong call of each case, put to a device.
+"""Raising rules by public calls: the wrong call of each case is made on a device.
 
 How this works. The wrong call of a case (`tests.rules.cases`) ends in a function of `extmem.rules`, with structs and
 facts. `structs_of` takes the structs, and `replay` gives them to the command of a device that the function is for: the
@@ -26,24 +26,24 @@ Call = tuple[str, tuple[Any, ...]]
 
 @contextlib.contextmanager
 def _recorded(calls: list[Call]) -> Iterator[None]:
-    """Each call of a function `rules.check_…` is noted by its name and arguments."""
+    """Record each call of a function `rules.check_…` with its name and arguments."""
     with contextlib.ExitStack() as stack:
         for name in rules.__all__:
             if name.startswith("check_"):
-                stack.enter_context(mock.patch.object(rules, name, _noting(calls, name, getattr(rules, name))))
+                stack.enter_context(mock.patch.object(rules, name, _recording(calls, name, getattr(rules, name))))
         yield
 
 
-def _noting(calls: list[Call], name: str, judge: Callable[..., Any]) -> Callable[..., Any]:
+def _recording(calls: list[Call], name: str, check: Callable[..., Any]) -> Callable[..., Any]:
     def noted(*arguments: Any, **more: Any) -> Any:
         calls.append((name, arguments))
-        return judge(*arguments, **more)
+        return check(*arguments, **more)
 
     return noted
 
 
 def structs_of(vuid: str) -> list[Call]:
-    """What the wrong call of the rule's case gives to the rules."""
+    """Return the arguments that the wrong call of the rule's case passes to the rules."""
     calls: list[Call] = []
     with _recorded(calls):
         CASES[vuid].wrong()
@@ -51,20 +51,20 @@ def structs_of(vuid: str) -> list[Call]:
 
 
 def broken_by(call: Callable[[], object]) -> set[str]:
-    """The rules that a call breaks, by the error that it raises; none where it raises nothing, or another error."""
+    """Return the rules in the error that a call raises; none if it raises nothing, or another error."""
     try:
         made = call()
     except ExtmemError as error:
         return {violation.vuid for violation in getattr(error, "violations", ())}
     except (TypeError, ValueError):
         return set()
-    if isinstance(made, (extmem.DeviceMemory, extmem.memory.Buffer, extmem.memory.Image)):
+    if isinstance(made, (extmem.DeviceMemory, extmem.Buffer, extmem.Image)):
         made.close()
     return set()
 
 
 def replay(device: extmem.Device, calls: Iterable[Call]) -> set[str]:
-    """The rules that the same structs break when they are given to a device's commands."""
+    """Return the rules that the same structs break when they are passed to a device's commands."""
     found: set[str] = set()
     for name, arguments in calls:
         command = _COMMANDS.get(name)

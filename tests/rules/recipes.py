@@ -1,4 +1,4 @@
-"""Calls by hand that raise a rule: creating, asking for handles, allocating and importing."""
+"""Hand-written calls that raise a rule: creating, exporting handles, allocating and importing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ recipe("VkImageCreateInfo-usage-00965")(image((64, 16385, 1), usage=vk.ImageUsag
 
 
 def layout(subresource: Any, **fields: Any) -> Recipe:
-    """Ask where a part of a LINEAR image lies, on each device."""
+    """Query the layout of a part of a LINEAR image, on each device."""
 
     def put(world: World) -> set[str]:
         known = {"tiling": vk.ImageTiling.LINEAR, **fields}
@@ -281,7 +281,7 @@ recipe("VkImportMemoryHostPointerInfoEXT-handleType-parameter")(_host_pointer(3)
 
 @recipe("VkMemoryAllocateInfo-None-00643")
 def _mask_of_a_group(world: World) -> set[str]:
-    """An fd of another binding, with what that states: it was allocated on two devices of a group."""
+    """An fd of another binding, whose descriptor states that it was allocated on two devices of a group."""
     device = world.gpu()
     made = world.memory(device, vk.ExportMemoryAllocateInfo(T.OPAQUE_FD))
     fd = raw.fd_handle(os.dup(int(world.keep(made.export_handle(T.OPAQUE_FD)))))
@@ -319,7 +319,7 @@ def _driver(world: World) -> extmem.Device:
 
 
 def _adopted(**wrong: int) -> Recipe:
-    """A VkDevice of the driver here, adopted with another queue than it has."""
+    """A VkDevice of this machine's driver, adopted with a queue that it does not have."""
 
     def run(world: World) -> set[str]:
         theirs = raw.vk_handles(_driver(world))

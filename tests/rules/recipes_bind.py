@@ -1,4 +1,4 @@
-"""Calls by hand that raise a rule: binding, and barriers."""
+"""Hand-written calls that raise a rule: binding, and barriers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _not_its_kind(world: World, kind: Kind, form: int) -> set[str]:
 
 
 def _sparse(world: World, kind: Kind, form: int) -> set[str]:
-    """A device that is told not to check lets the driver make a sparse resource; bound when it checks again."""
+    """Create a sparse resource with check="off", and bind it when checks are on again."""
     device = world.gpu(fake_vulkan.Manners(takes_sparse=True))
     device.check = "off"
     made = world.resource(device, kind, flags=vk.BufferCreateFlagBits.SPARSE_BINDING)

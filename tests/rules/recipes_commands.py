@@ -1,7 +1,7 @@
 """Calls that raise the rules on commands: the wrong call of each case, with real resources in place of the facts.
 
 How this works. A case ends in a function of `extmem.rules`, with the facts of its resources, the device's queue among
-them. Here a scripted GPU with such a queue makes buffers and images as these facts say, binds them to memory, and gets
+them. Here a scripted GPU with such a queue creates buffers and images by these facts, binds them to memory, and records
 the same command.
 """
 
@@ -28,29 +28,29 @@ _LAID_OUT = {
     "VUID-vkCmdCopyImageToBuffer-srcImageLayout-00189": lambda c, i, b: c.copy_image_to_buffer(i, b, layout=6),
     "VUID-vkCmdClearColorImage-imageLayout-00004": lambda c, i, b: c.clear_color_image(i, (0,) * 4, layout=7),
 }
-"""Rules on what commands did before."""
+"""Rules that depend on earlier commands."""
 
 
 def _judged(vuid: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-    """The last function of the rules that the case's wrong call ends in, and its arguments."""
+    """Return the last function of the rules that the case's wrong call calls, and its arguments."""
     calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
 
-    def noting(name: str, judge: Any) -> Any:
+    def recording(name: str, check: Any) -> Any:
         def noted(*given: Any, **more: Any) -> Any:
             calls.append((name, given, more))
-            return judge(*given, **more)
+            return check(*given, **more)
 
         return noted
 
     names = [name for name in rules.__all__ if name.startswith("check_")]
-    changed = {name: noting(name, getattr(rules, name)) for name in names}
+    changed = {name: recording(name, getattr(rules, name)) for name in names}
     with mock.patch.multiple(rules, **changed):
         CASES[vuid].wrong()
     return calls[-1]
 
 
 def _made(world: World, device: extmem.Device, facts: rules.ResourceFacts, shared: Any = None) -> Any:
-    """The buffer or image that the facts are of, bound to memory. shared: to this memory, where it begins."""
+    """Return the buffer or image of these facts, bound to memory. shared: bind it at the beginning of this memory."""
     info: Any = facts.create_info
     made = world.keep(device.create_buffer(info) if facts.kind == "buffer" else device.create_image(info))
     memory = shared or world.memory(device)
@@ -59,7 +59,7 @@ def _made(world: World, device: extmem.Device, facts: rules.ResourceFacts, share
 
 
 def put(world: World, vuid: str) -> set[str]:
-    """The rules that the public command with the case's values breaks."""
+    """Return the rules that the public command with the case's values breaks."""
     if vuid == "VUID-vkQueueSubmit-pSubmits-02808":
         device = world.gpu()
         first, second = (_made(world, device, cases_commands.buffer_of()) for _ in range(2))
@@ -70,11 +70,11 @@ def put(world: World, vuid: str) -> set[str]:
         _run(device, lambda c: c.change_layout(image, L.UNDEFINED, L.GENERAL))
         return _run(device, lambda c: _LAID_OUT[vuid](c, image, buffer))
     name, given, more = _judged(vuid)
-    told = {**dict(zip(_ORDER.get(name, ()), given, strict=False)), **more}
-    facts = told["device"]
+    values = {**dict(zip(_ORDER.get(name, ()), given, strict=False)), **more}
+    facts = values["device"]
     flags = facts.queue_flags
     device = world.gpu() if flags is None else world.gpu(families=(Family(flags),))
-    return _PUT[name](world, device, told)
+    return _PUT[name](world, device, values)
 
 
 def _run(device: extmem.Device, work: Any) -> set[str]:
@@ -85,51 +85,53 @@ def _run(device: extmem.Device, work: Any) -> set[str]:
     return broken_by(block)
 
 
-def _fill(world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
-    buffer = _made(world, device, told["buffer"])
-    return _run(device, lambda c: c.fill_buffer(buffer, 1, offset=told["offset"], size=told["size"]))
+def _fill(world: World, device: extmem.Device, values: dict[str, Any]) -> set[str]:
+    buffer = _made(world, device, values["buffer"])
+    return _run(device, lambda c: c.fill_buffer(buffer, 1, offset=values["offset"], size=values["size"]))
 
 
-def _copy(world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
-    places = told["places"]
-    source = _made(world, device, told["source"])
-    target = _made(world, device, told["target"], source.memory if places[0] == places[1] else None)
-    offsets = {"source_offset": told["source_offset"], "target_offset": told["target_offset"]}
-    return _run(device, lambda c: c.copy_buffer(source, target, size=told["size"], **offsets))
+def _copy(world: World, device: extmem.Device, values: dict[str, Any]) -> set[str]:
+    places = values["places"]
+    source = _made(world, device, values["source"])
+    target = _made(world, device, values["target"], source.memory if places[0] == places[1] else None)
+    offsets = {"source_offset": values["source_offset"], "target_offset": values["target_offset"]}
+    return _run(device, lambda c: c.copy_buffer(source, target, size=values["size"], **offsets))
 
 
-def _clear(world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
-    image = _made(world, device, told["image"])
-    return _run(device, lambda c: c.clear_color_image(image, (0,) * 4, layout=told["layout"]))
+def _clear(world: World, device: extmem.Device, values: dict[str, Any]) -> set[str]:
+    image = _made(world, device, values["image"])
+    return _run(device, lambda c: c.clear_color_image(image, (0,) * 4, layout=values["layout"]))
 
 
-def _image_copy(to_image: bool, world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
-    image = _made(world, device, told["image"])
-    shared = told.get("places", ((0,), (1,)))
-    buffer = _made(world, device, told["buffer"], image.memory if shared[0][0] == shared[1][0] else None)
+def _image_copy(to_image: bool, world: World, device: extmem.Device, values: dict[str, Any]) -> set[str]:
+    image = _made(world, device, values["image"])
+    shared = values.get("places", ((0,), (1,)))
+    buffer = _made(world, device, values["buffer"], image.memory if shared[0][0] == shared[1][0] else None)
     how = {
-        name: told[name] for name in ("layout", "buffer_offset", "mip_level", "array_layer", "aspect") if name in told
+        name: values[name]
+        for name in ("layout", "buffer_offset", "mip_level", "array_layer", "aspect")
+        if name in values
     }
     if to_image:
         return _run(device, lambda c: c.copy_buffer_to_image(buffer, image, **how))
     return _run(device, lambda c: c.copy_image_to_buffer(image, buffer, **how))
 
 
-def _barrier(kind: str, world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
-    barrier, made = told["barrier"], _made(world, device, told["resource"])
+def _barrier(kind: str, world: World, device: extmem.Device, values: dict[str, Any]) -> set[str]:
+    barrier, made = values["barrier"], _made(world, device, values["resource"])
     setattr(barrier, kind, made)
     listed: Any = {f"{kind}_memory_barriers": [barrier]}
     return _run(device, lambda c: c.pipeline_barrier(S.TRANSFER, S.TRANSFER, **listed))
 
 
-def _pipeline(world: World, device: extmem.Device, told: dict[str, Any]) -> set[str]:
+def _pipeline(world: World, device: extmem.Device, values: dict[str, Any]) -> set[str]:
     lists: Any = {}
     for kind in ("buffer", "image"):
-        listed = lists[f"{kind}_memory_barriers"] = list(told[f"{kind}_memory_barriers"])
+        listed = lists[f"{kind}_memory_barriers"] = list(values[f"{kind}_memory_barriers"])
         for barrier in listed:
-            setattr(barrier, kind, _made(world, device, told[f"{kind}s"][0]))
-    lists["memory_barriers"] = told["memory_barriers"]
-    return _run(device, lambda c: c.pipeline_barrier(*told["stage_masks"], **lists))
+            setattr(barrier, kind, _made(world, device, values[f"{kind}s"][0]))
+    lists["memory_barriers"] = values["memory_barriers"]
+    return _run(device, lambda c: c.pipeline_barrier(*values["stage_masks"], **lists))
 
 
 _ORDER = {

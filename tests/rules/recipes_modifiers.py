@@ -1,4 +1,4 @@
-"""Calls by hand that raise the rules of DRM format modifiers: they need a GPU that has some."""
+"""Hand-written calls that raise the rules of DRM format modifiers. They need a GPU that supports modifiers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the calls that raise a rule by hand need: devices, memory, resources, and the table that they are entered in.
+"""The fixtures of hand-written calls that raise a rule: devices, memory, resources, and the table of these calls.
 
-A recipe takes a `World` and returns the rules that its last call broke. The world gives back whatever it opens.
+A recipe takes a `World` and returns the rules that its last call broke. The world closes what it opens.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class World:
         self._stack.close()
 
     def keep(self, thing: Any) -> Any:
-        """Give it back at the end; the thing."""
+        """Close it at the end, and return it."""
         return self._stack.enter_context(thing)
 
     def gpu(self, manners: fake_vulkan.Manners | None = None, **fields: Any) -> extmem.Device:
-        """A scripted GPU whose memory the host sees."""
+        """A scripted GPU whose memory is host-visible."""
         gpu = replace(fake_vulkan.INTEGRATED, **fields)
         self.keep(fake_vulkan.installed(fake_vulkan.FakeVulkan([gpu], manners=manners or fake_vulkan.Manners())))
         device: extmem.Device = self.keep(extmem.open_device(kind="vulkan"))
@@ -83,7 +83,7 @@ class World:
 
 
 def dedicate(resource: Any, chain: Any = None) -> vk.MemoryDedicatedAllocateInfo:
-    buffer = isinstance(resource, extmem.memory.Buffer)
+    buffer = isinstance(resource, extmem.Buffer)
     return vk.MemoryDedicatedAllocateInfo(None if buffer else resource, resource if buffer else None, chain)
 
 

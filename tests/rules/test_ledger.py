@@ -1,4 +1,4 @@
-"""The ledger tells the truth: rules, checks and tests are the same three sets, and planted lies are found."""
+"""The ledger is correct: rules, checks and tests are the same three sets, and planted errors are found."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dataclasses import replace
 import pytest
 
 import extmem.rules
-from extmem.rules import _shapes, ledger
+from extmem.rules import _field_types, ledger
 from extmem.rules._engine import CHECKED, Suite
 from extmem.rules.ledger import Row
 from tests.rules.cases import CASES
 from tests.rules.names import rule_tests
 
-JUDGED = ("checked", "on request")
-"""What has a check: of a command of the library, or of a function of `extmem.rules` alone."""
+HAS_CHECK = ("checked", "on request")
+"""Statuses of rules that have a check: in a command of the library, or in a function of `extmem.rules` only."""
 
 
-def lies(rows: Sequence[Row], checks: Mapping[str, object], tests: Mapping[str, Sequence[str]]) -> list[str]:
-    """Everything in which ledger, checks and tests disagree."""
+def disagreements(rows: Sequence[Row], checks: Mapping[str, object], tests: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return everything in which ledger, checks and tests disagree."""
     known = {row.vuid for row in rows}
-    checked = {row.vuid for row in rows if row.status in JUDGED}
+    checked = {row.vuid for row in rows if row.status in HAS_CHECK}
     found = [f"unknown id {vuid}" for vuid in sorted((set(checks) | set(tests)) - known)]
     found += [f"tested but not checked: {vuid}" for vuid in sorted(set(tests) - checked)]
     found += [f"checked but not tested: {vuid}" for vuid in sorted(checked - set(tests))]
@@ -33,8 +33,8 @@ def lies(rows: Sequence[Row], checks: Mapping[str, object], tests: Mapping[str, 
     found += [f"checked, but not in the ledger as such: {vuid}" for vuid in sorted(set(checks) & known - checked)]
     for row in rows:
         if list(row.tests) != list(tests.get(row.vuid, [])):
-            found.append(f"tests of {row.vuid}: the ledger says {row.tests}, there are {tests.get(row.vuid)}")
-        if row.status in JUDGED and len(row.tests) != 2:
+            found.append(f"tests of {row.vuid}: the ledger has {row.tests}, there are {tests.get(row.vuid)}")
+        if row.status in HAS_CHECK and len(row.tests) != 2:
             found.append(f"{row.vuid} wants a negative and a positive test")
         if (row.status == "checked") == bool(row.reason):
             found.append(f"{row.vuid}: a reason is for rules that are not checked, and for all of them")
@@ -43,22 +43,22 @@ def lies(rows: Sequence[Row], checks: Mapping[str, object], tests: Mapping[str, 
     return found
 
 
-def test_the_ledger_tells_the_truth() -> None:
+def test_the_ledger_is_correct() -> None:
     """If this fails about tests: `python -m tests.rules ledger`."""
-    assert lies(ledger.rows(), CHECKED, rule_tests()) == []
+    assert disagreements(ledger.rows(), CHECKED, rule_tests()) == []
 
 
 @pytest.mark.parametrize("vuid", CASES)
-def test_a_planted_lie_about_any_rule_is_found(vuid: str) -> None:
-    """Without its check, without its tests, with half of them, unchecked in the ledger, or gone from it."""
+def test_a_planted_error_about_any_rule_is_found(vuid: str) -> None:
+    """The rule without its check, without its tests, with half of them, unchecked in the ledger, or not in it."""
     rows, tests = ledger.rows(), rule_tests()
     others = {v: names for v, names in tests.items() if v != vuid}
-    assert lies(rows, {v: c for v, c in CHECKED.items() if v != vuid}, tests)
-    assert lies(rows, CHECKED, others)
-    assert lies(rows, CHECKED, {**tests, vuid: tests[vuid][:1]})
-    assert lies([replace(r, status="planned") if r.vuid == vuid else r for r in rows], CHECKED, tests)
-    assert lies([replace(r, tests=()) if r.vuid == vuid else r for r in rows], CHECKED, tests)
-    assert lies([r for r in rows if r.vuid != vuid], CHECKED, tests)
+    assert disagreements(rows, {v: c for v, c in CHECKED.items() if v != vuid}, tests)
+    assert disagreements(rows, CHECKED, others)
+    assert disagreements(rows, CHECKED, {**tests, vuid: tests[vuid][:1]})
+    assert disagreements([replace(r, status="planned") if r.vuid == vuid else r for r in rows], CHECKED, tests)
+    assert disagreements([replace(r, tests=()) if r.vuid == vuid else r for r in rows], CHECKED, tests)
+    assert disagreements([r for r in rows if r.vuid != vuid], CHECKED, tests)
 
 
 SUITES: tuple[Suite[object], ...] = tuple(
@@ -73,45 +73,45 @@ SUITES: tuple[Suite[object], ...] = tuple(
 
 @contextmanager
 def without_check(vuid: str) -> Iterator[None]:
-    """The rules as if nobody had written this check."""
+    """Remove this check for the time of a block."""
     kept = [(suite, list(suite.checks)) for suite in SUITES]
-    shapes, arguments = dict(_shapes.SHAPES), dict(_shapes.ARGUMENTS)
+    shapes, arguments = dict(_field_types.FIELD_TYPES), dict(_field_types.ARGUMENTS)
     try:
         for suite in SUITES:
             suite.checks[:] = [entry for entry in suite.checks if entry[0] != vuid]
             suite._plans.clear()
         for struct, shape in shapes.items():
-            _shapes.SHAPES[struct] = tuple(field for field in shape if field[2] != vuid)
+            _field_types.FIELD_TYPES[struct] = tuple(field for field in shape if field[2] != vuid)
         yield
     finally:
         for suite, checks in kept:
             suite.checks[:] = checks
             suite._plans.clear()
-        _shapes.SHAPES.update(shapes)
-        _shapes.ARGUMENTS.update(arguments)
+        _field_types.FIELD_TYPES.update(shapes)
+        _field_types.ARGUMENTS.update(arguments)
 
 
-ARGUMENT_RULES = {vuid for vuid in CASES if CHECKED[vuid] == ["extmem.rules._shapes.misfit"]}
+ARGUMENT_RULES = {vuid for vuid in CASES if CHECKED[vuid] == ["extmem.rules._field_types.misfit"]}
 
 
 @pytest.mark.parametrize("vuid", [v for v in CASES if v not in ARGUMENT_RULES])
 def test_without_its_check_the_rule_is_not_reported(vuid: str) -> None:
-    """So the negative test looks at this check, and would miss it."""
+    """So the negative test depends on this check."""
     case = CASES[vuid]
     with without_check(vuid):
         try:
             found = [v.vuid for v in case.wrong()]
         except (TypeError, ValueError):
-            found = []  # a value of the wrong kind came through, as it does when nobody looks
+            found = []  # a value of the wrong type was accepted and failed later, as without the check
     assert vuid not in found
     assert vuid in [v.vuid for v in case.wrong()]
 
 
 def test_all_rules_of_the_specification_are_there() -> None:
-    """Explicit and implicit ones of 1.4.360 on external memory, by family; and the rules we check besides."""
+    """Explicit and implicit rules of 1.4.360 on external memory, by family, and the other rules that are checked."""
     external = [row for row in ledger.rows() if row.family != "resource"]
     count = Counter((row.family, row.implicit) for row in external)
-    beside = 23
+    others_checked = 23
     parents, queues = 6, 2
     assert count == {
         ("win32-memory", False): 24,
@@ -120,24 +120,24 @@ def test_all_rules_of_the_specification_are_there() -> None:
         ("fd-memory", True): 14,
         ("host", False): 16,
         ("host", True): 10,
-        ("generic", False): 87 + beside + queues,
+        ("generic", False): 87 + others_checked + queues,
         ("generic", True): 33 + parents,
         ("semaphore", False): 34,
         ("semaphore", True): 43,
         ("fence", False): 23,
         ("fence", True): 39,
     }
-    assert len({row.vuid for row in external}) == 360 + beside + parents + queues
+    assert len({row.vuid for row in external}) == 360 + others_checked + parents + queues
 
 
-def test_each_rule_has_one_row_and_each_family_its_words() -> None:
+def test_each_rule_has_one_row_and_each_family_its_subject() -> None:
     assert max(Counter(row.vuid for row in ledger.rows()).values()) == 1
     assert [*dict.fromkeys(row.family for row in ledger.rows())] == [*ledger.FAMILIES]
 
 
 def test_every_explicit_memory_rule_is_checked() -> None:
     for family in ("win32-memory", "fd-memory", "host"):
-        assert [r.vuid for r in ledger.rows(family=family) if not r.implicit and r.status not in JUDGED] == []
+        assert [r.vuid for r in ledger.rows(family=family) if not r.implicit and r.status not in HAS_CHECK] == []
 
 
 def test_synchronization_is_planned() -> None:

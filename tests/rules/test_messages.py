@@ -1,4 +1,4 @@
-"""Messages are read by people: each is compared with a text that a person has read."""
+"""Messages are compared with a file that a person has reviewed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Every checked rule is one that a public call raises: each is raised, and what cannot be is not called checked.
+"""Every rule with status "checked" is raised by a public call, and a rule that cannot be raised has another status.
 
-The mechanism: `tests.rules.raising` puts the wrong call of the rule's own case to the host device and to a scripted
-GPU, by `Device`'s methods; where the rule depends on memory, payloads or resources, `tests.rules.recipes` makes them,
-by public calls too. A rule counts as raised when the error of that call has its id.
+`tests.rules.raising` makes the wrong call of the rule's own case on the host device and on a scripted
+GPU, by `Device`'s methods; where the rule depends on memory, payloads or resources, `tests.rules.recipes` creates them,
+also by public calls. A rule counts as raised when the error of that call has its id.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NOT_HERE = {
     "VUID-vkCmdCopyImageToBuffer-srcImage-07973": "tests/process/vulkan/test_commands.py raises it on a real driver",
     "VUID-vkCmdCopyBufferToImage-dstImage-07973": "tests/process/vulkan/test_commands.py raises it on a real driver",
 }
-"""Checked rules that no call on this machine can raise, each with the reason: the calls exist, the drivers do not."""
+"""Checked rules that no call on this machine can raise, with the reason: the calls exist, but no such driver."""
 RAISED = [
     on_linux(row.vuid) if row.vuid in OF_FDS else row.vuid
     for row in ledger.rows(status="checked")
@@ -45,7 +45,7 @@ RAISED = [
 
 
 def raised(vuid: str) -> set[str]:
-    """The rules that the public calls for this one broke."""
+    """Return the rules that the public calls for this one broke."""
     with World() as world:
         if vuid in RECIPES:
             return RECIPES[vuid](world)
@@ -59,14 +59,14 @@ def test_a_public_call_raises_the_rule(vuid: str) -> None:
 
 
 def test_what_cannot_be_raised_here_is_checked_all_the_same() -> None:
-    """The list of exceptions has nothing stale, and nothing without a check."""
+    """The list of exceptions contains only rules that exist and have a check."""
     for vuid in NOT_HERE:
         assert ledger.find(vuid).status == "checked" and CHECKED[vuid]
     assert set(RECIPES) <= {row.vuid for row in ledger.rows(status="checked")}
 
 
 def test_a_rule_that_is_on_request_is_raised_by_none_of_these_calls() -> None:
-    """The same calls for rules that are on request: were one of them raised, its row would have to say checked."""
+    """The same calls for rules that are on request. If one of them were raised, its status would have to be checked."""
     for row in ledger.rows(status="on request"):
         assert row.vuid not in raised(row.vuid)
         assert row.reason

@@ -1,4 +1,4 @@
-"""Every checked rule: the call that breaks it is told so, and its legal twin is left alone."""
+"""Every checked rule: the call that breaks it is reported, and its nearest legal twin is not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.rules.cases import CASES
 
 @pytest.mark.parametrize("vuid", CASES)
 def test_negative(vuid: str) -> None:
-    """The call breaks this rule, and besides only those that it cannot help breaking."""
+    """The call breaks this rule, and besides only those that it breaks by necessity."""
     case = CASES[vuid]
     found = [v.vuid for v in case.wrong()]
     assert vuid in found

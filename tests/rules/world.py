@@ -1,4 +1,4 @@
-"""A small world for rule tests: one device, what it can do, payloads, resources; and short ways to put a call."""
+"""Facts for rule tests: one device, its capabilities, payloads and resources; and functions that make a call."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ BAD_HANDLE = Refusal("STATUS_INVALID_HANDLE", "this process has no such handle."
 
 
 def can(features: int = EXPORTABLE | IMPORTABLE, compatible: int = 0, again: int = 0, *types: int) -> Any:
-    """Capabilities of these types (OPAQUE_WIN32 without any): features, compatible types, export from imported."""
+    """Return capabilities of these types (by default OPAQUE_WIN32): features, compatible types, export from
+    imported."""
     kinds = types or (T.OPAQUE_WIN32,)
     mask = compatible
     for kind in kinds:
@@ -48,7 +49,7 @@ def can(features: int = EXPORTABLE | IMPORTABLE, compatible: int = 0, again: int
 
 
 def link(*structs: Any) -> Any:
-    """Chain the structs to one another; the first of them, or None."""
+    """Chain the structs to one another, and return the first of them, or None."""
     for before, after in zip(structs, structs[1:], strict=False):
         before.p_next = after
     return structs[0] if structs else None
@@ -80,15 +81,15 @@ def export(kinds: Any = T.OPAQUE_WIN32) -> vk.ExportMemoryAllocateInfo:
 
 
 def payload(kinds: int = T.OPAQUE_WIN32, **facts: Any) -> PayloadFacts:
-    """A payload that GPU 0 exported; `facts` replace what its descriptor says."""
-    says: dict[str, Any] = {
+    """A payload that GPU 0 exported; `facts` replace those of its descriptor."""
+    defaults: dict[str, Any] = {
         "allocation_size": SIZE,
         "memory_type_index": TYPE,
         "device_uuid": GPU_UUID,
         "driver_uuid": DRIVER_UUID,
         "dedicated": "none",
     }
-    return PayloadFacts(int(kinds), **{**says, **facts})
+    return PayloadFacts(int(kinds), **{**defaults, **facts})
 
 
 def foreign(kinds: int, bits: int | None = 1 << TYPE, **facts: Any) -> PayloadFacts:
@@ -97,14 +98,14 @@ def foreign(kinds: int, bits: int | None = 1 << TYPE, **facts: Any) -> PayloadFa
 
 
 def buffer_info(kinds: int = 0, size: int = SIZE, **fields: Any) -> vk.BufferCreateInfo:
-    """A transfer buffer, for external memory where types are given."""
+    """A transfer buffer, for external memory if types are given."""
     chain = vk.ExternalMemoryBufferCreateInfo(kinds) if kinds else None
     known: dict[str, Any] = {"size": size, "usage": vk.BufferUsageFlagBits.TRANSFER_DST, "p_next": chain}
     return vk.BufferCreateInfo(**{**known, **fields})
 
 
 def image_info(kinds: int = 0, width: int = 64, **fields: Any) -> vk.ImageCreateInfo:
-    """A small image, for external memory where types are given."""
+    """A small image, for external memory if types are given."""
     known: dict[str, Any] = {
         "image_type": vk.ImageType.TYPE_2D,
         "format": vk.Format.R8G8B8A8_UNORM,
@@ -173,34 +174,34 @@ def memory(**facts: Any) -> MemoryFacts:
 
 
 def get_win32(kind: Any = T.OPAQUE_WIN32, chain: Any = None, device: DeviceFacts = GPU, **facts: Any) -> Any:
-    """Ask for a Win32 handle of memory exported as OPAQUE_WIN32, unless `facts` say otherwise."""
+    """Get a Win32 handle of memory exported as OPAQUE_WIN32, unless `facts` replace that."""
     known = memory(**{"export_handle_types": int(T.OPAQUE_WIN32), **facts})
     return rules.check_get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(0x3, kind, chain), device, known)
 
 
 def get_fd(kind: Any = T.OPAQUE_FD, chain: Any = None, device: DeviceFacts = GPU, **facts: Any) -> Any:
-    """Ask for an fd of memory exported as OPAQUE_FD, unless `facts` say otherwise."""
+    """Get an fd of memory exported as OPAQUE_FD, unless `facts` replace that."""
     known = memory(**{"export_handle_types": int(T.OPAQUE_FD), **facts})
     return rules.check_get_memory_fd(vk.MemoryGetFdInfoKHR(0x3, kind, chain), device, known)
 
 
 def ask_win32(kind: Any = T.D3D12_HEAP, handle: Any = 0x1C, device: DeviceFacts = GPU, **facts: Any) -> Any:
-    """Ask what a Win32 handle may be imported as."""
+    """Query the properties of a Win32 handle."""
     return rules.check_memory_win32_handle_properties(kind, handle, device, **facts)
 
 
 def ask_fd(kind: Any = T.DMA_BUF, number: Any = 7, device: DeviceFacts = GPU, **facts: Any) -> Any:
-    """Ask what an fd may be imported as."""
+    """Query the properties of an fd."""
     return rules.check_memory_fd_properties(kind, number, device, **facts)
 
 
 def ask_host(kind: Any = T.HOST_ALLOCATION, pointer: Any = ADDRESS, device: DeviceFacts = GPU, **facts: Any) -> Any:
-    """Ask what a pointer may be imported as."""
+    """Query the properties of a host pointer."""
     return rules.check_memory_host_pointer_properties(kind, pointer, device, **facts)
 
 
 def ask_buffer(**fields: Any) -> list[Violation]:
-    """Ask whether transfer buffers can be shared as OPAQUE_WIN32, unless `fields` say otherwise."""
+    """Query whether transfer buffers can be shared as OPAQUE_WIN32, unless `fields` replace that."""
     known: dict[str, Any] = {"usage": vk.BufferUsageFlagBits.TRANSFER_DST, "handle_type": T.OPAQUE_WIN32}
     return rules.check_external_buffer_info(vk.PhysicalDeviceExternalBufferInfo(**{**known, **fields}))
 
@@ -208,7 +209,7 @@ def ask_buffer(**fields: Any) -> list[Violation]:
 CLOSED = replace(GPU, alive=False)
 QUEUELESS = replace(GPU, queue_count=0)
 GROUP = replace(GPU, device_group=(GPU_UUID, OTHER_UUID))
-# With what barriers ask of a device: all of it there, or as little as Vulkan 1.0 had.
+# With the facts of a device that barriers depend on: everything enabled, or only Vulkan 1.0.
 MODERN = replace(
     GPU,
     queue_family_count=3,
@@ -235,7 +236,7 @@ CASES: dict[str, Case] = {}
 
 
 def case(vuid: str, wrong: Callable[[], list[Violation]], right: Callable[[], list[Violation]], *also: str) -> None:
-    """Enter a case; ids without `VUID-`."""
+    """Add a case; ids without `VUID-`."""
     full = f"VUID-{vuid}"
     if full in CASES:
         raise ValueError(f"two cases for {full}")

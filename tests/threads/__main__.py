@@ -1,14 +1,14 @@
-"""Threads for a long time: `python -m tests.threads`. Words on stderr, figures on stdout as one JSON object.
+"""Threads for a long time: `python -m tests.threads`. Text on stderr, figures on stdout as one JSON object.
 
-Three programs, each on one kind of device:
+It has three programs, each on one kind of device:
 
-- `races`: combinations of public verbs on one object, drawn at random, until the time is over (see `rounds`).
-- `names`: so many threads open one name, look at its bytes and close it, again and again. Where one of them has it
-  open, the others join it; else it is asked for anew.
+- `races`: combinations of public operations on one object, drawn at random, until the time is over (see `rounds`).
+- `names`: several threads open one name, read its bytes and close it, again and again. While one of them has it open,
+  the others share its memory object; otherwise it is imported again.
 - `closing`: in each round one thread closes memory while another reads, exports, sends or maps it.
 
-Exit code 0 where no byte was wrong, no error escaped and the broker is the one that was there. A crash ends the process
-with its signal.
+The exit code is 0 where no byte was wrong, no error escaped and the broker did not end. A crash ends the process with
+its signal.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import time
 import warnings
 
 import extmem
+from extmem.api import Device
 from extmem.errors import UnsupportedError
 from extmem.manager import manager
-from extmem.memory import Device
-from tests import verbs, verbs_world
+from tests import operations, tagged_payloads
 from tests.threads import rounds
 
 _TAG = 5
@@ -35,8 +35,8 @@ _BESIDE = ("read_bytes", "export_handle", "pickle", "map", "write", "device_arra
 
 def races(device: Device, seconds: float, seed: int) -> rounds.Findings:
     """See the module."""
-    world, draw, found = verbs_world.World(device), random.Random(seed), rounds.Findings()
-    cases = [case for kind in verbs.KINDS_OF_OBJECTS if (case := verbs.case(world, kind)) is not None]
+    world, draw, found = tagged_payloads.World(device), random.Random(seed), rounds.Findings()
+    cases = [case for kind in operations.CLASSES if (case := operations.case(world, kind)) is not None]
     choices = [(case, names) for case in cases for names in rounds.combinations(case, seed)]
     end = time.monotonic() + seconds
     with rounds.churn(world), rounds.Crew(2) as two, rounds.Crew(3) as three:
@@ -47,9 +47,9 @@ def races(device: Device, seconds: float, seed: int) -> rounds.Findings:
 
 
 def closing(device: Device, count: int, seconds: float) -> rounds.Findings:
-    """See the module. count: how many rounds; 0 for as many as begin in so many seconds."""
-    world, found = verbs_world.World(device), rounds.Findings()
-    case = verbs.case(world, "DeviceMemory")
+    """See the module. count: the number of rounds; 0 for as many as begin in so many seconds."""
+    world, found = tagged_payloads.World(device), rounds.Findings()
+    case = operations.case(world, "DeviceMemory")
     assert case is not None
     end = time.monotonic() + seconds
     with rounds.churn(world), rounds.Crew(2) as crew:
@@ -63,7 +63,7 @@ def closing(device: Device, count: int, seconds: float) -> rounds.Findings:
 def names(device: Device, seconds: float, threads: int) -> rounds.Findings:
     """See the module."""
     found, end = rounds.Findings(), time.monotonic() + seconds
-    with device.allocate(verbs_world.SIZE, name="the same") as memory:
+    with device.allocate(tagged_payloads.SIZE, name="the same") as memory:
         memory.fill(_TAG)
 
         def look() -> None:
@@ -71,23 +71,25 @@ def names(device: Device, seconds: float, threads: int) -> rounds.Findings:
             while time.monotonic() < end:
                 with device.open("the same") as other:
                     octets = bytes(other.map()) if other.host_visible else bytes(other.read_bytes())
-                    verbs_world.World.check_bytes(octets, _TAG, "memory that was opened")
-                    if len(octets) != verbs_world.SIZE:
-                        raise verbs_world.WrongByteError(f"{len(octets)} bytes of {verbs_world.SIZE} were opened")
+                    tagged_payloads.World.check_bytes(octets, _TAG, "memory that was opened")
+                    if len(octets) != tagged_payloads.SIZE:
+                        raise tagged_payloads.WrongByteError(
+                            f"{len(octets)} bytes of {tagged_payloads.SIZE} were opened"
+                        )
                 done += 1
             counts.append(done)
 
         counts: list[int] = []
         with rounds.Crew(threads) as crew:
             for error in crew.together([look] * threads):
-                kept = found.wrong if isinstance(error, verbs_world.WrongByteError) else found.escaped
+                kept = found.wrong if isinstance(error, tagged_payloads.WrongByteError) else found.escaped
                 kept.append(f"{type(error).__name__}: {error}")
         found.rounds = sum(counts)
     return found
 
 
 def broker_pid() -> int:
-    """The process id of the broker, 0 where there is none. The caller keeps it by holding a name."""
+    """Return the process id of the broker, 0 where there is none. The caller keeps it alive by holding a name."""
     try:
         return manager().status().pid
     except UnsupportedError:
@@ -95,7 +97,7 @@ def broker_pid() -> int:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.threads", description="Use shared memory in many threads.")
     parser.add_argument("program", choices=("races", "names", "closing"))
     parser.add_argument("--kind", choices=("host", "vulkan", "cuda"), default="host")
@@ -115,7 +117,7 @@ def main() -> int:
         else:
             found = closing(device, options.rounds, options.seconds)
         ended = broker_pid() != broker
-    told = {
+    figures = {
         "rounds": found.rounds,
         "wrong bytes": len(found.wrong),
         "errors that escaped": len(found.escaped),
@@ -123,7 +125,7 @@ def main() -> int:
     }
     for thing in (found.wrong + found.escaped)[:20]:
         sys.stderr.write(f"{thing}\n")
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(figures) + "\n")
     return 0 if not found.wrong and not found.escaped and not ended else 1
 
 

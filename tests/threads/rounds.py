@@ -1,10 +1,10 @@
-"""Verbs in several threads at once, on one object; whatever they give is checked by content.
+"""Operations in several threads at once, on one object; each result is checked by its content.
 
-How this works. A crew of threads lives through all rounds. In each round it gets one verb a thread and begins them
-together. A verb's result is checked in its own thread (tests/verbs_world.py), while the others still run. Beside them
-two threads make and close payloads and descriptors of their own all the time, with bytes that no object under test
-has: a number that is used after its object has gone leads to one of those. The interpreter switches threads as often
-as it can (`sys.setswitchinterval`).
+How this works. A crew of threads exists for all rounds. In each round every thread gets one operation, and they begin
+together. The result of an operation is checked in its own thread (tests/tagged_payloads.py), while the others still
+run. Meanwhile two more threads make and close payloads and fds all the time, with bytes that no object under test has:
+a number that is used after its object was closed leads to one of those. The interpreter switches threads as often as it
+can (`sys.setswitchinterval`).
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from types import TracebackType
 from typing import Self
 
 from extmem.errors import LiveViewError
-from tests.verbs import ALLOWED, Case, Scene, Verb, verbs_of
-from tests.verbs_world import FD, SIZE, World, WrongByteError
+from tests.operations import ALLOWED, Case, Operation, Scene, operations_of
+from tests.tagged_payloads import FD, SIZE, World, WrongByteError
 
 __all__ = ["Crew", "Findings", "churn", "combinations", "race", "switching_often"]
 
-_STRANGE = 0xEE
-"""A byte of payloads that no object under test has."""
+_OTHER_BYTE = 0xEE
+"""A byte that no object under test contains."""
 
 
 @dataclass
 class Findings:
-    """What came of it."""
+    """What the rounds found."""
 
     rounds: int = 0
     wrong: list[str] = field(default_factory=list)
-    """Bytes of another payload."""
+    """Results with bytes of another payload."""
     escaped: list[str] = field(default_factory=list)
-    """Errors that no verb may raise."""
+    """Errors that no operation may raise."""
 
     def __iadd__(self, other: Findings) -> Self:
         self.rounds += other.rounds
@@ -50,8 +50,10 @@ class Findings:
         return self
 
 
-def _without_frames(error: BaseException) -> BaseException:
-    """The error alone: the frames that it and its causes hold would hold what they worked on."""
+def _without_tracebacks(error: BaseException) -> BaseException:
+    """Return the error without tracebacks: the frames of the error and of its causes would keep their local variables
+    alive.
+    """
     part: BaseException | None = error
     while part is not None:
         part.__traceback__ = None
@@ -60,7 +62,7 @@ def _without_frames(error: BaseException) -> BaseException:
 
 
 class Crew:
-    """Threads that begin together what they are given."""
+    """Threads that begin their work together."""
 
     def __init__(self, size: int) -> None:
         self._orders: list[SimpleQueue[Callable[[], object] | None]] = [SimpleQueue() for _ in range(size)]
@@ -75,14 +77,14 @@ class Crew:
             self._start.wait()
             try:
                 order()
-            except BaseException as error:  # noqa: BLE001  # told to the thread that waits
-                self._answers.put(_without_frames(error))
+            except BaseException as error:  # noqa: BLE001  # `together` returns it
+                self._answers.put(_without_tracebacks(error))
             else:
                 self._answers.put(None)
             del order
 
     def together(self, orders: Sequence[Callable[[], object]]) -> list[BaseException]:
-        """Do these at once, one a thread; what they raised."""
+        """Run these functions at once, one in each thread, and return what they raised."""
         for queue, order in zip(self._orders, orders, strict=True):
             queue.put(order)
         return [error for _ in orders if (error := self._answers.get()) is not None]
@@ -101,7 +103,7 @@ class Crew:
 
 @contextlib.contextmanager
 def switching_often() -> Iterator[None]:
-    """The interpreter switches threads after every microsecond."""
+    """Within the block the interpreter switches threads after every microsecond."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -110,31 +112,31 @@ def switching_often() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def _stranger() -> Callable[[], None]:
-    """A file in memory that takes a free number (a descriptor; on Windows a HANDLE), and what closes it."""
+def _open_file() -> Callable[[], None]:
+    """Open a file in memory, which takes a free number (an fd; on Windows a HANDLE), and return what closes it."""
     if sys.platform == "win32":
         section = mmap.mmap(-1, SIZE)
-        section[:] = bytes([_STRANGE]) * SIZE
+        section[:] = bytes([_OTHER_BYTE]) * SIZE
         return section.close
-    fd = os.memfd_create("strange")
-    os.write(fd, bytes([_STRANGE]) * SIZE)
+    fd = os.memfd_create("churn")
+    os.write(fd, bytes([_OTHER_BYTE]) * SIZE)
     return functools.partial(os.close, fd)
 
 
 @contextlib.contextmanager
 def churn(world: World) -> Iterator[None]:
-    """Make and close payloads and descriptors in two other threads, so that each number that is free is taken."""
+    """Make and close payloads and fds in two other threads, so that each free number is soon taken."""
     over = threading.Event()
 
     def payloads() -> None:
         while not over.is_set():
-            with world.memory(_STRANGE) as memory:
+            with world.memory(_OTHER_BYTE) as memory:
                 if world.handle_types & FD:
                     memory.export_handle(FD).close()
 
     def files() -> None:
         while not over.is_set():
-            opened = [_stranger() for _ in range(8)]
+            opened = [_open_file() for _ in range(8)]
             for close in opened:
                 close()
 
@@ -150,11 +152,11 @@ def churn(world: World) -> Iterator[None]:
 
 
 def combinations(case: Case, seed: int, most: int | None = None) -> Iterator[tuple[str, ...]]:
-    """Each pair of the class's verbs, and each with what closes it as a third.
+    """Yield each pair of the class's operations, alone and together with the one that closes the object.
 
-    most: as many of them, drawn at random; None for all.
+    most: the number of them, drawn at random; None for all.
     """
-    names = sorted(verbs_of(case))
+    names = sorted(operations_of(case))
     pairs = list(itertools.combinations_with_replacement(names, 2))
     found: list[tuple[str, ...]] = [*pairs, *((case.closing, *pair) for pair in pairs)]
     random.Random(seed).shuffle(found)
@@ -162,12 +164,12 @@ def combinations(case: Case, seed: int, most: int | None = None) -> Iterator[tup
 
 
 def race(world: World, case: Case, names: Sequence[str], crew: Crew) -> Findings:
-    """One round: these verbs of one new object, at once."""
-    verbs = verbs_of(case)
+    """Run one round: these operations of one new object, at once."""
+    operations = operations_of(case)
     scene = case.make(world)
     found = Findings(1)
     try:
-        for error in crew.together([_checked(verbs[name], scene) for name in names]):
+        for error in crew.together([_checked(operations[name], scene) for name in names]):
             if isinstance(error, WrongByteError):
                 found.wrong.append(f"{case.name}: {' + '.join(names)}: {error}")
             elif not isinstance(error, ALLOWED):
@@ -177,15 +179,15 @@ def race(world: World, case: Case, names: Sequence[str], crew: Crew) -> Findings
     return found
 
 
-def _checked(verb: Verb, scene: Scene) -> Callable[[], None]:
+def _checked(operation: Operation, scene: Scene) -> Callable[[], None]:
     def run() -> None:
-        scene.world.check(verb(scene), scene.tag)
+        scene.world.check(operation(scene), scene.tag)
 
     return run
 
 
 def _end(scene: Scene) -> None:
-    """Close what is left. A view that is being let go of in another thread is waited for."""
+    """Close what is left, once another thread has released its view."""
     for _ in range(1000):
         try:
             scene.end()

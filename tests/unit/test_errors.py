@@ -1,4 +1,4 @@
-"""Errors travel between processes and are copied with all that they carry."""
+"""Errors are sent between processes and copied with all their fields."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = [kind for name in errors.__all__ if issubclass(kind := getattr(errors, n
 
 
 def made(kind: type[errors.ExtmemError]) -> errors.ExtmemError:
-    """One with each of its fields."""
+    """Return one with each of its fields."""
     own = kind.__init__
     fields = {
         name: FIELDS[name]

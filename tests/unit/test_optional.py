@@ -1,4 +1,4 @@
-"""Packages that need not be there: absent, broken, and asked for by many threads at once."""
+"""Optional packages: absent, broken, and imported by many threads at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from extmem.testing.children import Child
 
 PACKAGE = "extmem_test_package"
 
-# Each part waits for the other's import to have begun, so that two threads that import them meet half-made modules.
+# Each part waits until the other's import has begun, so that two threads that import them get unfinished modules.
 PART = """
 import builtins
 builtins.extmem_test_begun["{mine}"].set()
@@ -30,7 +30,7 @@ from {package}.{other} import {other_name}
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Write modules of a package of that name, which is forgotten with the test."""
+    """Write modules of a package of that name, which is unloaded after the test."""
     folder = tmp_path / PACKAGE
     folder.mkdir()
     (folder / "__init__.py").touch()
@@ -51,7 +51,7 @@ def load(module: str) -> Any:
 
 
 def circle(patience: float) -> dict[str, str]:
-    """Two modules that import each other, each of which begins before the other is made."""
+    """Two modules that import each other, each of which begins before the other is finished."""
     texts = {}
     for mine, other in (("one", "two"), ("two", "one")):
         texts[mine] = PART.format(
@@ -85,8 +85,8 @@ def test_two_threads_get_whole_modules(package: Any, monkeypatch: pytest.MonkeyP
     assert in_two_threads(load, monkeypatch) == []
 
 
-def test_planted_half_made_modules_are_seen(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Python's own import does with the same two: one of the threads is handed a module without its name."""
+def test_planted_half_made_modules_are_found(package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python's own import does with the same two: one of the threads gets a module without its name."""
     package(**{name: text.replace("__doc__", name_of_other(name)) for name, text in circle(10).items()})
     failed = in_two_threads(lambda name: importlib.import_module(f"{PACKAGE}.{name}"), monkeypatch)
     assert failed and isinstance(failed[0], ImportError)
@@ -120,7 +120,7 @@ def test_what_is_absent_is_named_with_the_advice(package: Any) -> None:
         ("raise OSError('a broken library')", "OSError: a broken library"),
     ],
 )
-def test_what_is_there_and_fails_is_told_as_what_it_is(package: Any, text: str, reason: str) -> None:
+def test_what_is_there_and_fails_is_reported_as_what_it_is(package: Any, text: str, reason: str) -> None:
     package(broken=text)
     with pytest.raises(UnsupportedError) as caught:
         load("broken")
@@ -149,18 +149,18 @@ with extmem.open_device(kind="host") as device, device.allocate(4) as memory:
 """
 
 
-def test_a_numpy_that_is_broken_is_told_with_its_own_reason(tmp_path: Path) -> None:
+def test_a_numpy_that_is_broken_is_reported_with_its_own_reason(tmp_path: Path) -> None:
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy" / "__init__.py").write_text("raise ImportError('libblas.so.3: cannot open shared object file')")
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{BROKEN}"
     with Child.python(program) as child:
         child.wait()
-        told = child.output
-    assert told.count("NumPy is installed and cannot be imported (ImportError: libblas.so.3: cannot open") == 4
-    assert "NumPy is not installed" not in told and repr(bytes(4)) in told
+        output = child.output
+    assert output.count("NumPy is installed and cannot be imported (ImportError: libblas.so.3: cannot open") == 4
+    assert "NumPy is not installed" not in output and repr(bytes(4)) in output
 
 
-# The library's own: the first use of each in a fresh process, by eight threads at once.
+# The library's own: the first use of each in a new process, by eight threads at once.
 
 FIRST_USE = """
 import sys, threading
@@ -200,13 +200,13 @@ with fake_cuda.installed(fake), extmem.open_device(kind=kind) as device, device.
 
 @pytest.mark.parametrize("what", ["numpy", "read", "dlpack", "capsule", "torch", "torch on a GPU", "jax", "cupy"])
 def test_eight_threads_that_first_use_a_package_get_the_same_answer(what: str) -> None:
-    """Whether it is installed here or not: none is told otherwise than the others."""
+    """Whether it is installed or not, all get the same."""
     package = {"capsule": "cuda.core", "torch on a GPU": "torch", "read": "numpy", "dlpack": "numpy"}.get(what, what)
     with Child.python(FIRST_USE, what) as child:
         child.wait(deadline=100)
         if not _is_here(package):
             assert "is not installed" in child.output
-        elif what not in ("capsule", "torch on a GPU", "cupy"):  # which need a GPU that is none of a script's
+        elif what not in ("capsule", "torch on a GPU", "cupy"):  # these need a GPU that is not a script's
             assert "Error" not in child.output, child.output
 
 

@@ -1,7 +1,7 @@
-"""Other users for a long time: `python -m tests.users`. Words on stderr, figures on stdout as one JSON object.
+"""Other users for a long time: `python -m tests.users`. Text on stderr, figures on stdout as one JSON object.
 
-Goes through the rounds of `rounds` until there were so many attempts. Exit code 0 where none got anything, the owners'
-payloads are what they were, and no broker ended. It takes root, to become another user.
+It repeats the rounds of `rounds` until the number of attempts is reached. The exit code is 0 where no attempt got
+anything, the owners' payloads are unchanged, and no broker ended. It requires root, to become another user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.users import rounds
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.users", description="Try to get what is another user's.")
     parser.add_argument("--attempts", type=int, default=1_000, help="how many")
     parser.add_argument("--seed", type=int, default=1)
@@ -26,7 +26,7 @@ def main() -> int:
     while found.attempts < options.attempts:
         found += rounds.run(f"{options.seed}/{number}")
         number += 1
-    told = {
+    figures = {
         "attempts": found.attempts,
         "escalations": len(found.escalations),
         "wrong": len(found.wrong),
@@ -35,7 +35,7 @@ def main() -> int:
     problems = found.escalations + found.wrong + found.ended
     for thing in problems[:40]:
         sys.stderr.write(f"{thing}\n")
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(figures) + "\n")
     return 1 if problems else 0
 
 

@@ -1,11 +1,11 @@
-"""What another user may try, each as one expression, and how it may end.
+"""What another user may attempt, each as one expression, and the ways in which it may end.
 
 How this works. An attempt is evaluated in a process of another user, which is connected to the broker and has the
-helpers of `OTHERS`. It got more than it was granted where the expression has a value other than `nothing`; it was
-refused where it raises one of `REFUSALS`; any other error is a mistake of the attempt, or of the broker. Where `owner`
-is set, the same expression must work for the owner, who evaluates it afterwards: else it would prove nothing.
+helpers of `OTHERS`. It got more than it was granted if the expression has a value other than `nothing`; it was refused
+if it raises one of `REFUSALS`; any other error is a fault of the attempt, or of the broker. Where `owner` is set, the
+same expression must work for the owner, who evaluates it afterwards: otherwise the refusal would prove nothing.
 
-Variables: `hidden` and `shown` are names of the owner; nobody else may open the first, all may read the second.
+Variables: `hidden` and `shown` are names of the owner; no other user may open the first, all may read the second.
 `memory`, `handle` and `ticket` are the owner's numbers for the first; `secret` is of the owner's session, `record` is
 the owner's signed record of the second, `pid` the owner's process.
 """
@@ -24,7 +24,7 @@ REFUSALS: Final = frozenset(
         "InvalidHandleError",
         "NameNotFoundError",
         "NameTakenError",
-        "PermissionError",  # the kernel's
+        "PermissionError",  # the kernel's error
     }
 )
 
@@ -90,7 +90,7 @@ def announced_first(fd, message):
     return spoken((wire.Hello(wire.PROTOCOL_VERSION, True), None), (message, fd))
 """
 )
-"""What the process of another user has beside `steps.PEER`."""
+"""What the process of another user has in addition to `steps.PEER`."""
 
 
 class Attempt(NamedTuple):
@@ -98,9 +98,9 @@ class Attempt(NamedTuple):
 
     source: str
     nothing: str = ""
-    """What the expression's value is printed as where it got nothing."""
+    """The printed value of the expression where it got nothing."""
     owner: bool = True
-    """Whether the owner can do it."""
+    """Whether the expression works for the owner."""
 
 
 ATTEMPTS: Final = (
@@ -146,7 +146,7 @@ IN_THE_WINDOW: Final = (
     Attempt("announced_first(None, wire.AnnounceHandle(4, 1, 1, ALL, False, False))", owner=False),
     Attempt("announced_first(None, wire.AnnounceTicket(bytes(16), 'reference', 1, 1, ALL, False))", owner=False),
 )
-"""What is tried while the next broker takes announcements and the owner has not announced yet.
+"""What is attempted while the next broker takes announcements and the owner has not announced yet.
 
-`lent` is what the other user has of `shown`, `own` a file of its own.
+`lent` is what the other user holds of `shown`, `own` a file of the other user.
 """

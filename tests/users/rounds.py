@@ -1,10 +1,10 @@
-"""Rounds in which other users try what `attempts` lists; each attempt that gets something is an escalation.
+"""Rounds in which other users attempt what `attempts` lists; each attempt that gets something is an escalation.
 
 How this works. A round has a broker that serves all users, an owner with two named payloads, and another user. The
-other user makes all attempts in an order drawn from the seed. Then the owner does what an owner can do of them. Then
-the broker is killed while the owner is stopped, and the other user announces what is not theirs to the next broker.
-Last come the attempts of a process of another user that has inherited a connection to the owner's own broker.
-At each end the owner's payloads must be there, with the owner's bytes.
+other user makes all attempts in an order drawn from the seed. Then the owner evaluates those that an owner may make.
+Then the broker is killed while the owner is stopped, and the other user announces what belongs to the owner to the next
+broker. Last come the attempts of a process of another user that has inherited a connection to the owner's own broker.
+At each end the owner's payloads must exist, with the owner's bytes.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _KNOWN = (
 
 @dataclass
 class Findings:
-    """What came of it."""
+    """What the rounds found."""
 
     attempts: int = 0
     escalations: list[str] = field(default_factory=list)
-    """Attempts that got something, and payloads that are not what their owner made."""
+    """Attempts that got something, and payloads that are not as their owner made them."""
     wrong: list[str] = field(default_factory=list)
-    """Errors that refuse nothing, and what the owner could not do either."""
+    """Errors that are not refusals, and attempts that failed for the owner as well."""
     ended: list[str] = field(default_factory=list)
     """Brokers that ended."""
 
@@ -55,18 +55,18 @@ class Findings:
         self.ended += other.ended
         return self
 
-    def judge(self, who: str, attempt: Attempt, got: str | None, error: str | None, said: str | None) -> None:
+    def judge(self, who: str, attempt: Attempt, got: str | None, error: str | None, message: str | None) -> None:
         """Count an attempt of another user."""
         self.attempts += 1
         if error is None:
             if got != attempt.nothing:
                 self.escalations.append(f"{who} got {got} by {attempt.source}")
         elif error not in REFUSALS:
-            self.wrong.append(f"{who} was told {error} for {attempt.source}: {said}")
+            self.wrong.append(f"{who} was told {error} for {attempt.source}: {message}")
 
 
 def run(seed: str, attempts: Sequence[Attempt] = ATTEMPTS) -> Findings:
-    """One round. It takes root. attempts: what is tried."""
+    """Run one round, which requires root. attempts: the attempts of another user."""
     draw, found = random.Random(seed), Findings()
     order = draw.sample(attempts, len(attempts))
     names = {"hidden": f"hidden {seed}", "shown": f"shown {seed}"}
@@ -93,9 +93,9 @@ def _through_the_systems_broker(
             return
         for attempt in order:
             if attempt.owner:
-                got, error, said = owner("attempted(source, known)", source=attempt.source, known=known)
+                got, error, message = owner("attempted(source, known)", source=attempt.source, known=known)
                 if error is not None or got == attempt.nothing:
-                    found.wrong.append(f"its owner got {got or said} by {attempt.source}")
+                    found.wrong.append(f"its owner got {got or message} by {attempt.source}")
         other("lent, own = m.import_by_name(shown), payload(b'evil!')", **names)
         os.kill(owner.pid, signal.SIGSTOP)
         try:
@@ -137,14 +137,14 @@ def _through_an_inherited_connection(
 
 def _answer(line: str) -> tuple[str | None, str | None, str | None]:
     try:
-        got, error, said = ast.literal_eval(line)
+        got, error, message = ast.literal_eval(line)
     except (ValueError, SyntaxError):
         return None, "output that is not an answer", line
-    return got, error, said
+    return got, error, message
 
 
 def see(found: Findings, owner: Peer) -> None:
-    """The owner's payloads are there, with the owner's bytes."""
+    """Check that the owner's payloads exist, with the owner's bytes."""
     held: Any
     try:
         held = owner("reads(hidden), reads(shown)")
@@ -155,7 +155,7 @@ def see(found: Findings, owner: Peer) -> None:
 
 
 def alive(found: Findings, broker: Child) -> bool:
-    """Whether the broker has not ended."""
+    """Check that the broker has not ended."""
     if not broker.alive:
         found.ended.append(f"the broker of all users ended with {broker.process.returncode}: {broker.output}")
     return broker.alive

@@ -1,4 +1,4 @@
-"""Other users get nothing by what `attempts` lists, and one that did get something is found out."""
+"""Other users get nothing by what `attempts` lists, and an attempt that gets something is found."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_what_another_user_gets_is_an_escalation() -> None:
     assert not found.wrong
 
 
-def test_an_attempt_that_fails_for_another_reason_is_told() -> None:
+def test_an_attempt_that_fails_for_another_reason_is_reported() -> None:
     found = rounds.run("test", [Attempt("m.import_by_name('')", owner=False)])
     assert found.wrong and all("NameInvalidError" in thing for thing in found.wrong) and not found.escalations
 
 
-def test_an_attempt_that_its_owner_cannot_make_either_is_told() -> None:
+def test_an_attempt_that_its_owner_cannot_make_either_is_reported() -> None:
     found = rounds.run("test", [Attempt("reads('nowhere')")])
     assert [thing for thing in found.wrong if thing.startswith("its owner got")] and not found.escalations
 
@@ -51,7 +51,7 @@ def test_a_payload_that_is_not_what_its_owner_made_is_an_escalation(own_runtime:
     assert found.escalations == ["the owner finds (b'evil!', b'ours!') afterwards"]
 
 
-def test_a_broker_that_ended_is_told() -> None:
+def test_a_broker_that_ended_is_reported() -> None:
     found = rounds.Findings()
     with Child.python("import sys; sys.exit(7)") as broker:
         broker.wait(expect=7)

@@ -1,4 +1,4 @@
-"""Every one of these is also a leak test, as the numbered behaviours are."""
+"""Every one of these tests is also a leak test, as those of the numbered behaviours are."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def kernel32_has_its_directory() -> None:
-    """kernel32 opens the session's directory of names at its first named object, and keeps it: no leak of a test's."""
+    """kernel32 opens the session's directory of names at its first named object and keeps it: not a leak of a test."""
     mmap.mmap(-1, 4096, tagname=f"extmem-test-first-{os.getpid()}").close()
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(runtime: object) -> Iterator[None]:
-    """Requested first, so it looks last."""
+    """This fixture is requested first, so its end runs last."""
     from extmem.testing.leaks import no_leaks
 
     with no_leaks():

@@ -1,4 +1,4 @@
-"""The Windows guide does what it says, its programs and commands included."""
+"""The Windows guide is true, including its programs and commands."""
 
 from __future__ import annotations
 

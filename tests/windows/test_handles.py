@@ -1,4 +1,4 @@
-"""Bad handles of every kind, the kernel's own refusals, and handle counts that come back to where they were."""
+"""Bad handles of every type, refusals of the kernel, and handle counts that return to what they were."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
+from extmem.api import Device
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import CURRENT_PROCESS, advapi32, kernel32
 from extmem.manager import manager
 from extmem.manager.windows.security_descriptors import security_descriptor
 from extmem.manager.windows.snapshot import own_handles
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
 from tests.behaviours.steps import (
@@ -56,7 +56,7 @@ def test_pseudo_handles_and_garbage_are_no_memory(device: Device, value: int) ->
 
 
 @pytest.fixture(params=["file", "event", "mutex", "thread", "process"])
-def stranger(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
+def foreign_handle(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     """A handle to an object of another type."""
     if request.param == "file":
         with tempfile.TemporaryFile() as file:
@@ -77,13 +77,15 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
     calls.close(value)
 
 
-def test_a_handle_to_an_object_of_another_type_is_a_type_mismatch(device: Device, stranger: tuple[str, int]) -> None:
-    kind, value = stranger
+def test_a_handle_to_an_object_of_another_type_is_a_type_mismatch(
+    device: Device, foreign_handle: tuple[str, int]
+) -> None:
+    kind, value = foreign_handle
     for attempt in (lambda: import_win32(device, value), lambda: raw.nt_handle(value), lambda: manager().info(value)):
         with pytest.raises(errors.ObjectTypeError, match=f"{value:#x}.*{kind}") as error:
             attempt()
         assert (error.value.ntstatus, error.value.winerror) == (TYPE_MISMATCH, 6)
-    assert calls.type_of(value) == kind  # still open, still the caller's
+    assert calls.type_of(value) == kind  # still open, and the caller's
 
 
 def test_a_section_of_another_program_carries_no_description(device: Device) -> None:
@@ -97,7 +99,7 @@ def test_a_section_of_another_program_carries_no_description(device: Device) -> 
 
 
 def test_a_size_beyond_the_section_is_refused_whoever_says_it(device: Device, name: str) -> None:
-    """What an exporter may claim, and what its section can hold, are two things."""
+    """A description may claim another size than its section has."""
     with export(device, name=name) as memory:
         with pytest.raises(extmem.RuleViolation):
             import_win32(device, None, name, size=1 << 20)
@@ -109,10 +111,14 @@ def test_a_size_beyond_the_section_is_refused_whoever_says_it(device: Device, na
             **{**{f: getattr(honest, f) for f in honest.__struct_fields__}, "allocation_size": 1 << 20}
         )
         with nt(device, memory) as handle:
-            said = payloads.describe(int(handle), "").description
-            assert said is not None
-            frame = pack(Description(said.object, said.kind, said.strict_kmt, said.name, lie.encode()))
-            memory.close()  # the companion, which it cannot touch, goes with its exporter
+            description = payloads.describe(int(handle), "").description
+            assert description is not None
+            frame = pack(
+                Description(
+                    description.object, description.kind, description.strict_kmt, description.name, lie.encode()
+                )
+            )
+            memory.close()  # the companion, which it cannot open, ends with its exporter
             sections.poke(int(handle), 4096, frame)
             with pytest.raises(errors.DriverError, match=str(1 << 20)):
                 extmem.open(name)
@@ -205,14 +211,14 @@ def test_thousands_of_duplicates_and_imports_leave_the_handle_count_where_it_was
         assert count() == before
 
 
-def test_the_end_of_a_process_gives_back_all_that_it_held(device: Device, name: str, peer: Peer) -> None:
+def test_the_end_of_a_process_releases_all_that_it_held(device: Device, name: str, peer: Peer) -> None:
     peer(PEER)
     with export(device, name=name) as memory, nt(device, memory) as handle:
         peer(
             "held = [by_name(device, name) for _ in range(64)] + [extmem.open_handle(name) for _ in range(64)]",
             name=name,
         )
-        # Imports in one process share a handle, which the kernel counts as any other.
+        # Imports in one process share a handle, which the kernel counts like any other.
         assert handle.info.handle_count == 1 + 1 + 64
         peer.kill()
         assert handle.info.handle_count == 1
@@ -234,5 +240,5 @@ def test_host_pointers_are_found_by_the_kernels_word(device: Device) -> None:
             vk.ExternalMemoryHandleTypeFlagBits.HOST_ALLOCATION, mapping.address
         )
         assert bits.memory_type_bits
-        assert not device.driver.host_range_mapped(mapping.address, 1 << 40)
-        assert not device.driver.host_range_mapped(4096, 1)
+        assert not device.backend.host_range_mapped(mapping.address, 1 << 40)
+        assert not device.backend.host_range_mapped(4096, 1)

@@ -1,4 +1,4 @@
-"""What a name is to the Windows kernel: a section of our own prefix, its companion, and nobody else's object."""
+"""What a name is to the Windows kernel: a section with extmem's prefix, its companion, and no object of others."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pytest
 
 import extmem
 from extmem import errors, raw
+from extmem.api import Device
 from extmem.handles._win32 import calls, sections
 from extmem.handles._win32.calls import StatusError
 from extmem.handles._win32.tables import kernel32
 from extmem.manager import manager
 from extmem.manager.windows import names, payloads
 from extmem.manager.windows.security_descriptors import sddl_of
-from extmem.memory import Device
 from extmem.objects import Share, Status
 from extmem.testing.children import Peer
 from extmem.vk import SecurityAttributes
-from tests.behaviours.bad import described
+from tests.behaviours.bad_input import described
 from tests.behaviours.steps import (
     COLLISION,
     GENERIC_ALL,
@@ -40,7 +40,7 @@ from tests.behaviours.steps import (
 
 
 def path_of(name: str) -> str:
-    """The kernel object that stands for a name."""
+    """Return the path of the kernel object of a name."""
     return names.payload_path(names.resolve(name, calls.session(os.getpid())))
 
 
@@ -88,10 +88,10 @@ def test_another_programs_mapping_is_opened_by_its_very_name_where_that_is_asked
 
 def test_the_companion_tells_what_the_payload_is(device: Device, name: str) -> None:
     with export(device, name=name) as memory:
-        said = payloads.read_companion(path_of(name))
-        assert said is not None
-        assert said.descriptor == memory.descriptor.encode()
-        assert said.name.endswith(f"\\{name}")
+        companion = payloads.read_companion(path_of(name))
+        assert companion is not None
+        assert companion.descriptor == memory.descriptor.encode()
+        assert companion.name.endswith(f"\\{name}")
     assert payloads.read_companion(path_of(name)) is None
 
 
@@ -117,7 +117,7 @@ def test_without_its_exporter_the_payload_still_says_what_it_is(device: Device, 
             assert other.name == name
 
 
-def stranger_at(kind: str, path: str) -> int:
+def foreign_object_at(kind: str, path: str) -> int:
     """A handle to another program's event or mutex that has this name."""
     if kind == "event":
         return calls.create_event(path, manual=True, signaled=False)
@@ -132,7 +132,7 @@ KINDS = pytest.mark.parametrize("kind", ["event", "mutex"])
 @KINDS
 @pytest.mark.wine_differs("B10: Wine says NAME_COLLISION over an object of another type, too")
 def test_B10_a_name_that_another_object_holds_is_a_type_mismatch(device: Device, name: str, kind: str) -> None:
-    event = stranger_at(kind, path_of(name))
+    event = foreign_object_at(kind, path_of(name))
     try:
         with pytest.raises(errors.ObjectTypeError) as error:
             export(device, name=name)
@@ -143,7 +143,7 @@ def test_B10_a_name_that_another_object_holds_is_a_type_mismatch(device: Device,
 
 @KINDS
 def test_a_name_that_another_object_holds_is_refused_and_free_afterwards(device: Device, name: str, kind: str) -> None:
-    event = stranger_at(kind, path_of(name))
+    event = foreign_object_at(kind, path_of(name))
     try:
         with pytest.raises((errors.ObjectTypeError, errors.NameTakenError), match=name):
             export(device, name=name)
@@ -166,7 +166,7 @@ def test_a_companion_of_somebody_elses_making_is_a_taken_name(
         with pytest.raises(errors.NameTakenError) as error:
             export(device, name=name)
         assert error.value.ntstatus == COLLISION
-        with pytest.raises(errors.NameNotFoundError):  # nothing is left of the attempt
+        with pytest.raises(errors.NameNotFoundError):  # the attempt leaves nothing
             by_name(device, name)
     finally:
         calls.close(squatter)
@@ -197,10 +197,10 @@ def test_G5_global_names_are_there_for_all_sessions_or_the_privilege_is_named(de
                 by_name(device, name)
 
 
-def test_without_the_privilege_for_global_names_the_error_says_so(
+def test_without_the_privilege_for_global_names_the_error_reports_it(
     device: Device, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel's refusal is planted: who runs this may have the privilege."""
+    """The kernel's refusal is planted: the user of this test may have the privilege."""
     real = sections.create
 
     def refusing(size: int, path: str | None = None, security: int = 0) -> int:
@@ -253,7 +253,7 @@ def test_a_kmt_number_is_a_name_that_no_program_can_ask_for(device: Device) -> N
 def test_a_name_that_is_not_described_yet_is_waited_for(
     device: Device, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel names a section when it makes it, which is before anything is written into it."""
+    """The kernel names a section when it creates it, before anything is written into it."""
     arrived, go = threading.Event(), threading.Event()
     poke = sections.poke
 
@@ -283,7 +283,7 @@ def test_a_section_that_nobody_describes_is_given_up(name: str, monkeypatch: pyt
 
 
 def test_names_that_come_one_after_the_other_are_found_whole(device: Device, name: str) -> None:
-    """Another process shares them, while this one asks for each until it is there."""
+    """Another process shares them, while this one tries to open each until it exists."""
     count = 100
     source = f"d = extmem.open_device(kind='host')\nm = [d.allocate(64, name=f'{name} {{n}}') for n in range({count})]"
     with Peer() as peer, ThreadPoolExecutor(1) as threads:

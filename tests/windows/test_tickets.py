@@ -1,4 +1,4 @@
-"""What is in flight to another process: fetched once, from the process that was meant, and not left with its sender."""
+"""References in flight to another process: claimed once, by the intended process, and not left with the sender."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pickle
 import pytest
 
 from extmem import errors
+from extmem.api import Device
 from extmem.manager import manager
 from extmem.manager.windows import processes, tickets
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.leaks import descriptors
 from extmem.testing.waiting import wait_until
@@ -24,7 +24,7 @@ said = tickets.parse(ticket)
 offer = calls.open_event(tickets._event_path(said.secret, "offer"), tickets._WAIT)
 taken = kernel32.WaitForSingleObject(offer, 0)
 """
-"""How far a receiver gets before it is killed: it has the ticket for itself, and nobody else can have it any more."""
+"""The state in which a receiver is killed: it has claimed the ticket, which no other process can claim any more."""
 
 FETCHED = """
 with processes.opened_process(said.pid, said.created) as sender:
@@ -38,7 +38,7 @@ kernel32.SetEvent(done)
 
 
 def held() -> list[str]:
-    """What leads to memory in this process."""
+    """What refers to memory in this process."""
     return sorted(what for what in descriptors().values() if what.startswith("Section"))
 
 
@@ -72,7 +72,7 @@ def test_a_ticket_is_fetched_from_the_very_process_that_was_meant(device: Device
         later = said._replace(created=said.created + 1)
         with pytest.raises(errors.InvalidHandleError, match="another one"):
             manager().claim(later.pack())
-        claimed = manager().claim(ticket)  # who came for another one has not spent it
+        claimed = manager().claim(ticket)  # a claim by another process has not spent it
         assert not isinstance(claimed, int)
         claimed.payload.close()
         manager().release(claimed.number)
@@ -80,7 +80,7 @@ def test_a_ticket_is_fetched_from_the_very_process_that_was_meant(device: Device
 
 
 def test_a_handle_that_is_no_longer_what_was_sent_is_not_handed_over(device: Device) -> None:
-    """A ticket names the object beside the handle: a value that was closed and used again leads nowhere."""
+    """A ticket names the object in addition to the handle: a value that was closed and used again leads nowhere."""
     with export(device) as memory, export(device) as other:
         ticket = manager().offer(reference=memory.holding.references[0].number)
         said = tickets.parse(ticket)

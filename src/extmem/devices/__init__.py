@@ -1,1 +1,1 @@
-"""Devices at driver level: what allocates, exports, imports and maps memory. `base` says what a device is."""
+"""Backends: what allocates, exports, imports and maps memory. `backend` defines what one is."""

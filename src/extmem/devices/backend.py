@@ -1,54 +1,40 @@
-"""`Driver`: what the layers above need of any device, in the specification's words.
+"""`Backend`: what the layers above need of any device, in the specification's terms.
 
-A driver allocates, exports, imports and maps, and answers capability queries. It knows nothing of names, NT handles,
-the object manager or rules: whoever calls it has checked the call. It still validates enough of a stranger's fd or
-pointer that the result cannot crash this process, as vkAllocateMemory must. What some devices can besides is in
-`abilities`.
+A backend allocates, exports, imports and maps memory, and answers capability queries. It has no part in names, NT
+handles, the object manager or rules: its callers have checked each call. It still checks an fd or a host pointer enough
+that the result cannot crash this process, as vkAllocateMemory must. What only some devices can do is in
+`optional_protocols`.
+
+The host, Vulkan and CUDA implement it with the same file names: one subject has one file name in all three, and a
+subject that a device lacks has no file there.
+
+Everything here is about memory. Semaphores and fences will have a protocol of their own beside this one, in
+`devices/sync.py`, which a device implements where it can, in a file `sync` of its own; `Backend` will not grow by them.
+What both share (identity, `examine_fd`, the owners of handles) is used by both.
+
+Implementers carry no docstring for a member that does what is written here. Theirs have what they add.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-
-from extmem.devices.types import (
-    DeviceIdentity,
-    FdFacts,
-    ImageRegion,
-    Offer,
-    Origin,
-    QueueFacts,
-)
 
 if TYPE_CHECKING:
     from extmem import vk
     from extmem.devices.resources import NativeResource, Requirements
+    from extmem.devices.types import DeviceIdentity, ExaminedFd, ImageRegion, ImportRequest, QueueFacts
     from extmem.owning import OwnedFd, Uses
     from extmem.sharing.kinds import Backing
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
 
-__all__ = [
-    "DESCRIPTOR_LIMIT",
-    "Allocation",
-    "Answers",
-    "DeviceIdentity",
-    "Driver",
-    "FdFacts",
-    "ImageRegion",
-    "Mapping",
-    "Offer",
-    "Origin",
-    "QueueFacts",
-    "Recorder",
-]
-
-DESCRIPTOR_LIMIT = 4080
-"""The longest descriptor in bytes: with its 16-byte frame it fits the 4 KiB that a payload keeps for it."""
+__all__ = ["Allocation", "Answers", "Backend", "Mapping", "Offer", "Recorder"]
 
 
 class Answers(Protocol):
-    """What can be asked of a device that is not open. See `Driver` for each."""
+    """The capability queries, which can also be made of a device that is not open. See `Backend` for each."""
 
     @property
     def min_imported_host_pointer_alignment(self) -> int:
@@ -64,8 +50,22 @@ class Answers(Protocol):
         """vkGetPhysicalDeviceImageFormatProperties2."""
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A device that could be opened. Opening takes what the device takes; finding it does not."""
+
+    kind: str
+    """`"host"`, `"vulkan"` or `"cuda"`."""
+    identity: DeviceIdentity
+    rank: int
+    """Better devices have lower ranks: GPUs, then the host device, then processors that pose as GPUs."""
+    open: Callable[[], Backend]
+    answers: Callable[[], Answers] | None = None
+    """Returns what answers the capability queries while the device is not open; None if it has to be opened."""
+
+
 class Recorder(Protocol):
-    """Commands of one submission, in the order in which the device is to do them.
+    """Commands of one submission, in the order in which the device does them.
 
     Each transfer and each change of layout sees what the ones before it wrote. Offsets and sizes in bytes.
     """
@@ -79,15 +79,15 @@ class Recorder(Protocol):
     def copy_buffer_to_image(
         self, buffer: NativeResource, image: NativeResource, layout: int, region: ImageRegion
     ) -> None:
-        """vkCmdCopyBufferToImage, texel rows tightly packed. `layout` is the image's now."""
+        """vkCmdCopyBufferToImage, texel rows tightly packed. layout: the image's layout then."""
 
     def copy_image_to_buffer(
         self, image: NativeResource, layout: int, buffer: NativeResource, region: ImageRegion
     ) -> None:
-        """vkCmdCopyImageToBuffer, texel rows tightly packed."""
+        """vkCmdCopyImageToBuffer, texel rows tightly packed. layout: the image's layout then."""
 
     def clear_color_image(self, image: NativeResource, layout: int, color: Sequence[float]) -> None:
-        """vkCmdClearColorImage of all levels and layers. `color`: four floats."""
+        """vkCmdClearColorImage of all levels and layers. color: four floats."""
 
     def pipeline_barrier(
         self,
@@ -101,7 +101,7 @@ class Recorder(Protocol):
 
 
 class Allocation(Protocol):
-    """A payload, or a view of one, as the device holds it. Made by a driver, which owns it until `close()`."""
+    """A payload, or a view of one, as the device holds it. Made by a backend. Ownership: until `close()`."""
 
     @property
     def size(self) -> int:
@@ -113,7 +113,7 @@ class Allocation(Protocol):
 
     @property
     def fd(self) -> int | None:
-        """The payload's file descriptor, borrowed, valid until `close()`. None where no file is behind it.
+        """The payload's file descriptor, borrowed, valid until `close()`. None if no file is behind the payload.
 
         On Windows the HANDLE of its section.
 
@@ -126,11 +126,11 @@ class Allocation(Protocol):
 
     @property
     def stated_identity(self) -> int:
-        """What tells this payload from others whose files the kernel does not tell apart; 0 where it does."""
+        """Distinguishes payloads whose files the kernel does not; 0 where the kernel does."""
 
     @property
     def writable(self) -> bool:
-        """Whether the payload came with the right to write."""
+        """Whether the payload was opened with the right to write."""
 
     @property
     def closed(self) -> bool:
@@ -138,16 +138,16 @@ class Allocation(Protocol):
 
     @property
     def mapped(self) -> bool:
-        """Whether the host has it mapped: `map` was called and its mapping lives, or it is the host's memory anyway."""
+        """Whether the host has it mapped: by `map`, or because it is the host's memory."""
 
     def close(self) -> None:
-        """Give it back. Safe to call twice, and again after an exception. Whoever looks at a mapping lets go before."""
+        """Release it. Safe to call twice, and again after an exception. No mapping of it is used any more."""
 
     def map(self, writable: bool = True) -> Mapping:
-        """vkMapMemory of the whole allocation: one mapping, however often it is asked for.
+        """vkMapMemory of the whole allocation. There is one mapping, however often this is called.
 
         Errors: UnsupportedError for memory that the host cannot see; AccessDeniedError for a writable mapping of a
-        payload that came without that right; OutOfMemoryError; HandleStateError once closed.
+        payload that was opened without that right; OutOfMemoryError; HandleStateError once closed.
         """
 
 
@@ -164,27 +164,27 @@ class Mapping(Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether the pages may be written; writing to others kills the process (SIGSEGV)."""
+        """Whether the pages may be written; writing to others ends the process (SIGSEGV)."""
 
 
-class Driver(Protocol):
-    """One device. Closing it does not touch its allocations."""
+class Backend(Protocol):
+    """One device. Closing it does not close its allocations."""
 
     @property
     def kind(self) -> str:
-        """`"host"`, `"vulkan"`, …"""
+        """`"host"`, `"vulkan"` or `"cuda"`."""
 
     @property
     def identity(self) -> DeviceIdentity:
-        """Who it is."""
+        """UUIDs, LUID and names."""
 
     @property
     def payload_backing(self) -> Backing:
-        """What its payloads' descriptors are to the object manager."""
+        """What the descriptors of its payloads are to the object manager."""
 
     @property
     def allocates_zeroed(self) -> bool:
-        """Whether new payloads are zeroed already."""
+        """Whether new payloads contain zeros."""
 
     @property
     def min_imported_host_pointer_alignment(self) -> int:
@@ -192,15 +192,21 @@ class Driver(Protocol):
 
     @property
     def max_memory_allocation_count(self) -> int:
-        """VkPhysicalDeviceLimits::maxMemoryAllocationCount; 0 for no limit of the device's own."""
+        """VkPhysicalDeviceLimits::maxMemoryAllocationCount; 0 if the device has no such limit."""
 
     @property
     def enabled_features(self) -> frozenset[str] | None:
-        """Names of the enabled features, as `rules.DeviceFacts.features` has them; None where they are not known."""
+        """Names of the enabled features, as in `rules.DeviceFacts.features`; None if they are not known."""
 
     @property
     def max_framebuffer(self) -> tuple[int, int] | None:
         """VkPhysicalDeviceLimits::maxFramebufferWidth and maxFramebufferHeight; None for a device without images."""
+
+    @property
+    def queue_facts(self) -> QueueFacts | None:
+        """What the barrier rules need; None for a device without queues."""
+
+    # Capabilities.
 
     def memory_properties(self) -> vk.PhysicalDeviceMemoryProperties:
         """vkGetPhysicalDeviceMemoryProperties."""
@@ -209,106 +215,9 @@ class Driver(Protocol):
         """vkGetPhysicalDeviceExternalBufferProperties. What is not supported has no feature bits; never an error."""
 
     def image_format_properties(self, info: vk.PhysicalDeviceImageFormatInfo2) -> vk.ImageFormatProperties2:
-        """vkGetPhysicalDeviceImageFormatProperties2, external properties chained when `info` asks for a type.
+        """vkGetPhysicalDeviceImageFormatProperties2, external properties chained when `info` contains a handle type.
 
         Errors: UnsupportedError for VK_ERROR_FORMAT_NOT_SUPPORTED, with the reason.
-        """
-
-    def buffer_requirements(self, info: vk.BufferCreateInfo) -> Requirements:
-        """What a buffer made from `info` requires. UnsupportedError where no such buffer can be made."""
-
-    def image_requirements(self, info: vk.ImageCreateInfo) -> Requirements:
-        """What an image made from `info` requires. UnsupportedError where no such image can be made."""
-
-    def image_subresource_layout(
-        self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource
-    ) -> vk.SubresourceLayout:
-        """vkGetImageSubresourceLayout, in bytes.
-
-        Errors: UnsupportedError for optimal tiling; ValueError for a level, layer or aspect that the image lacks.
-        """
-
-    def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
-        """vkCreateBuffer. Errors: UnsupportedError where no such buffer can be made; OutOfMemoryError."""
-
-    def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
-        """vkCreateImage. Errors: UnsupportedError where no such image can be made; OutOfMemoryError."""
-
-    def destroy(self, resource: NativeResource) -> None:
-        """vkDestroyBuffer, vkDestroyImage. Safe to call twice."""
-
-    def allocate(
-        self,
-        size: int,
-        memory_type_index: int,
-        descriptor: bytes,
-        *,
-        handle_types: int = 0,
-        dedicated: NativeResource | None = None,
-        terms: ShareTerms | None = None,
-    ) -> Allocation:
-        """A new payload of `size` bytes that carries `descriptor` (empty for none, at most DESCRIPTOR_LIMIT).
-
-        handle_types: what it may be exported as (VkExportMemoryAllocateInfo). Zeroed where `allocates_zeroed`.
-        terms: how it is shared from the start, for systems where the payload itself is named (Windows); None for not.
-        Errors: OutOfMemoryError; what the object manager refuses of the terms.
-        """
-
-    def import_fd(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        *,
-        handle_type: int = 1,
-        dedicated: NativeResource | None = None,
-        known: bool = False,
-    ) -> Allocation:
-        """A view of the payload behind a stranger's fd, which is examined first.
-
-        handle_type: OPAQUE_FD (1), or DMA_BUF. known: this library exported the fd itself and has inspected it as such,
-            so that it needs neither another look nor a proof.
-        `fd` is borrowed: the allocation has a copy. Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE that says
-        what the fd is instead; OutOfMemoryError, with VK_ERROR_TOO_MANY_OBJECTS where there is no room for the copy.
-        """
-
-    def import_payload(
-        self,
-        payload: PayloadFd,
-        size: int,
-        memory_type_index: int,
-        capacity: int,
-        *,
-        identity: int = 0,
-        dedicated: NativeResource | None = None,
-    ) -> Allocation:
-        """A view of a payload that was examined when it was shared: its fd is known to be of this kind of device.
-
-        identity: the `stated_identity` of the allocation that was shared.
-
-        capacity: bytes of its file, which is sealed; 0 where the kernel does not say.
-        Ownership: on success the allocation owns `payload`, and closes it with itself. Errors: as `import_fd`.
-        """
-
-    def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """What an fd is, and whether it can be imported as that type. Never raises for what it finds.
-
-        known: this library exported it, so that a look at what kind of file it is may suffice.
-        Errors: OutOfMemoryError, DriverError (a lost device) where the look itself fails, whatever the fd is.
-        """
-
-    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:
-        """A new descriptor of the payload (vkGetMemoryFdKHR), owned by the caller, close-on-exec.
-
-        handle_type: OPAQUE_FD (1), or DMA_BUF.
-        read_only: one that the kernel refuses to map for writing. An allocation that is not writable gives no other.
-        Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS; UnsupportedError where there is no file behind it.
-        """
-
-    def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> Allocation:
-        """A view of memory that the caller owns and keeps alive (VK_EXT_external_memory_host).
-
-        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where it is not all mapped and writable.
         """
 
     def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
@@ -332,8 +241,97 @@ class Driver(Protocol):
         Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; UnsupportedError for a type it cannot import.
         """
 
+    # Buffers and images.
+
+    def buffer_requirements(self, info: vk.BufferCreateInfo) -> Requirements:
+        """What a buffer created from `info` requires. Errors: UnsupportedError if no such buffer can be created."""
+
+    def image_requirements(self, info: vk.ImageCreateInfo) -> Requirements:
+        """What an image created from `info` requires. Errors: UnsupportedError if no such image can be created."""
+
+    def image_subresource_layout(
+        self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource
+    ) -> vk.SubresourceLayout:
+        """vkGetImageSubresourceLayout, in bytes.
+
+        Errors: UnsupportedError for optimal tiling; ValueError for a level, layer or aspect that the image lacks.
+        """
+
+    def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
+        """vkCreateBuffer. Errors: UnsupportedError if no such buffer can be created; OutOfMemoryError."""
+
+    def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
+        """vkCreateImage. Errors: UnsupportedError if no such image can be created; OutOfMemoryError."""
+
+    def destroy(self, resource: NativeResource) -> None:
+        """vkDestroyBuffer, vkDestroyImage. Safe to call twice."""
+
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
-        """vkBindBufferMemory2, vkBindImageMemory2. DriverError where the resource would reach past the allocation."""
+        """vkBindBufferMemory2, vkBindImageMemory2. DriverError if the resource would reach past the allocation."""
+
+    # Memory.
+
+    def allocate(
+        self,
+        size: int,
+        memory_type_index: int,
+        descriptor: bytes,
+        *,
+        handle_types: int = 0,
+        dedicated: NativeResource | None = None,
+        terms: ShareTerms | None = None,
+    ) -> Allocation:
+        """Allocate a new payload of `size` bytes that carries `descriptor` (empty for none, at most DESCRIPTOR_LIMIT).
+
+        handle_types: what it may be exported as (VkExportMemoryAllocateInfo). Zeroed if `allocates_zeroed`.
+        terms: how it is shared from the start, for systems where the payload itself is named (Windows); None if not.
+        Errors: OutOfMemoryError; the object manager's refusals of the terms.
+        """
+
+    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        """Return what a file descriptor is, and whether it can be imported as that type: the one look at it.
+
+        handle_type: OPAQUE_FD, or DMA_BUF. trusted: this library exported the descriptor for this user, so that its
+        name in /proc is not read, and no proof is made at its import. What it is, is examined at each import.
+
+        Never raises for what it finds. Errors: OutOfMemoryError, DriverError (a lost device) where the look itself
+        fails, whatever the descriptor is.
+        """
+
+    def import_fd(self, request: ImportRequest[ExaminedFd]) -> Allocation:
+        """Import the payload behind a descriptor that was examined (`request.source`).
+
+        The descriptor is borrowed: the allocation has a copy. A descriptor that is not trusted is proved first, where a
+        device cannot tell a payload by looking at it.
+
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE and what the descriptor is instead; OutOfMemoryError,
+        with VK_ERROR_TOO_MANY_OBJECTS if there is no room for the copy.
+        """
+
+    def import_payload(self, request: ImportRequest[PayloadFd]) -> Allocation:
+        """Import a payload of the object manager (`request.source`), which was examined when it was shared.
+
+        Ownership: on success the allocation owns the payload, and closes it with itself. Errors: as `import_fd`.
+        """
+
+    def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> Allocation:
+        """Import memory that the caller owns and keeps mapped (VK_EXT_external_memory_host).
+
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE if it is not all mapped and writable.
+        """
+
+    def export_fd(self, allocation: Allocation, *, read_only: bool = False, handle_type: int = 1) -> OwnedFd:
+        """Return a new descriptor of the payload (vkGetMemoryFdKHR), owned by the caller, close-on-exec.
+
+        handle_type: OPAQUE_FD (1), or DMA_BUF.
+        read_only: one that the kernel refuses to map for writing. An allocation that is not writable has no other.
+        Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS; UnsupportedError if no file is behind the payload.
+        """
+
+    def free(self, allocation: Allocation) -> None:
+        """vkFreeMemory: `allocation.close()`."""
+
+    # Bytes.
 
     def flush(self, allocation: Allocation, offset: int, size: int) -> None:
         """vkFlushMappedMemoryRanges: make what the host wrote visible to the device. Bytes; the memory is mapped."""
@@ -342,9 +340,9 @@ class Driver(Protocol):
         """vkInvalidateMappedMemoryRanges: make what the device wrote visible to the host. Bytes."""
 
     def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
-        """Copy bytes (contiguous, format "B") into the payload at `offset`, by the device where it has its own memory.
+        """Copy bytes (contiguous, format "B") into the payload at `offset`, by the device if it has its own memory.
 
-        Returns when it is done; ownership of the payload is acquired from and released to other users around it.
+        Returns when it is done. Ownership of the payload is acquired from its other users before, and released after.
         Errors: ValueError outside the allocation; DriverError; OutOfMemoryError; UnsupportedError for memory that no
         buffer can be bound to.
         """
@@ -355,24 +353,19 @@ class Driver(Protocol):
     def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
         """Set every byte to `value` (0 to 255). As `write`."""
 
-    @property
-    def queue_facts(self) -> QueueFacts | None:
-        """What the barrier rules need; None for a device without queues."""
+    # Commands.
 
     def submit(
         self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
     ) -> None:
-        """Record commands, submit them and wait until they are done. What `record` raises abandons them.
+        """Record commands, submit them and wait until they are done. An exception of `record` abandons them.
 
-        uses: what the commands use; it is not given back before they are done, also where an exception ends the wait.
-        owners: whose payloads the commands acquire for this device (True) or release (False), in their order. It is so
-            from the submission on, also where an exception ends the wait.
+        uses: what the commands use. It is not released before they are done, also if an exception ends the wait.
+        owners: the allocations whose payloads the commands acquire for this device (True) or release (False), in their
+        order. It is so from the submission on, also if an exception ends the wait.
 
         Errors: DriverError; OutOfMemoryError; UnsupportedError for a command that the device lacks.
         """
 
-    def free(self, allocation: Allocation) -> None:
-        """vkFreeMemory: `allocation.close()`."""
-
     def close(self) -> None:
-        """Let go of the device. Safe to call twice."""
+        """Release the device. Safe to call twice."""

@@ -1,4 +1,4 @@
-"""Whether the process is out of file descriptors: a driver that is, says that it has no memory, or gives no fd."""
+"""Whether the process is out of file descriptors. Drivers then report a lack of memory, or return no fd."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_of_descriptors(error: OSError) -> bool:
 
 
 def of_descriptors() -> str:
-    """Why a driver's call may lack descriptors now, and what to do; empty where a few can be opened."""
+    """Why a driver's call may lack descriptors now, and what to do; empty if a few can be opened."""
     opened: list[OwnedFd] = []
     try:
         while len(opened) < _FEW:
@@ -36,7 +36,7 @@ def of_descriptors() -> str:
 
 
 def refuse(what: str) -> None:
-    """Raise OutOfMemoryError if the process is out of descriptors. what: what failed, which may work another time."""
+    """Raise OutOfMemoryError if the process is out of descriptors. what: words for what failed, in the error."""
     lacking = of_descriptors()
     if lacking:
         raise OutOfMemoryError(f"{what}: {lacking}", result=VK_ERROR_TOO_MANY_OBJECTS, command="open")

@@ -1,4 +1,4 @@
-"""A copy of a caller's fd for an import: the caller keeps the fd until the whole call has succeeded."""
+"""Copies of a caller's fd for an import: the caller keeps the fd until the whole call has succeeded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
 
 
 def copy_of(fd: int) -> OwnedFd:
-    """dup(2), close-on-exec, owned by the caller. Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS."""
+    """Return a duplicate (dup(2)), close-on-exec, owned by the caller.
+
+    Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS.
+    """
     try:
         return copy_fd(fd)
     except OSError as error:
@@ -27,14 +30,14 @@ def copy_of(fd: int) -> OwnedFd:
 
 
 def copy_to_read(fd: int) -> OwnedFd:
-    """`copy_of`, with a position of its own where the fd is a regular file.
+    """Return a copy as `copy_of`, but with a position of its own if the fd is a regular file.
 
-    All copies of a descriptor share one position, in other processes too. A driver that reads its payload's file by
-    read(2), as Mesa's software driver does, fails now and then when two imports of one payload read at once.
+    All duplicates of a descriptor share one position, in other processes too. A driver that reads its payload's file by
+    read(2), as Mesa's software driver does, fails sometimes when two imports of one payload read at the same time.
     """
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return OwnedFd.of(os.open, f"/proc/self/fd/{fd}", os.O_RDWR | _CLOSE_ON_EXEC)
     except OSError:
-        pass  # no /proc, or no right to open it anew
+        pass  # no /proc, or no right to open the file again
     return copy_of(fd)

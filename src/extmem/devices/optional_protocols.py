@@ -1,8 +1,7 @@
-"""What some drivers and allocations can besides what `base` asks of all: whoever needs it asks `isinstance`."""
+"""What some backends can do besides `Backend`. Callers find out by `isinstance`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -14,19 +13,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AdoptsMemory",
-    "AdoptsPointers",
     "DescribesFormats",
     "FinishesLater",
-    "HandsOver",
-    "ImportsDescribed",
+    "ImportsByDescriptor",
     "ImportsHandles",
-    "RepeatsImports",
+    "ReleasesOwnership",
+    "WrapsPointers",
 ]
 
 
 @runtime_checkable
 class AdoptsMemory(Protocol):
-    """A driver whose memory objects other bindings make, too."""
+    """A backend whose memory objects, buffers and images other bindings can also create: Vulkan's."""
 
     def adopt_memory(
         self,
@@ -38,82 +36,74 @@ class AdoptsMemory(Protocol):
         *,
         imported: int = 0,
     ) -> Allocation:
-        """A memory object of this device that somebody else allocated, for these export types, and frees.
+        """Adopt a memory object of this device that another binding allocated for these export types, and frees.
 
-        imported: the handle type that it was imported as; 0 for memory that was not.
+        imported: the handle type that it was imported as; 0 for memory that was not imported.
 
-        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where its own export contradicts size or memory type.
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE if its own export contradicts size or memory type.
         """
 
     def adopt_resource(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
-        """A buffer or image of this device that somebody else created, as `info` says, and destroys."""
+        """Adopt a buffer or image of this device that another binding created from `info`, and destroys."""
 
 
 @runtime_checkable
 class DescribesFormats(Protocol):
-    """A driver that says what a format can do, and with which DRM format modifiers: a Vulkan device's."""
+    """A backend that describes what a format can do, and with which DRM format modifiers: Vulkan's."""
 
     def format_properties(self, vk_format: int) -> vk.FormatProperties2:
-        """vkGetPhysicalDeviceFormatProperties2; DrmFormatModifierPropertiesListEXT chained where the device has it."""
+        """vkGetPhysicalDeviceFormatProperties2; DrmFormatModifierPropertiesListEXT chained if the device has it."""
 
 
 @runtime_checkable
 class ImportsHandles(Protocol):
-    """A driver of a system whose GPU drivers share by handles of its kernel: a Vulkan device's."""
+    """A backend of GPUs, whose drivers may share by handles of the system's kernel: Vulkan's and CUDA's."""
 
     @property
     def imports_handles(self) -> bool:
-        """Whether it takes other programs' NT handles and KMT numbers, too, as Windows's drivers do."""
+        """Whether it imports NT handles and KMT numbers of other programs too, as Windows's drivers do."""
 
     def missing_for(self, handle_type: int) -> str:
-        """The extension that the device lacks for this handle type (one bit); empty where it has all that it takes."""
-
-
-@runtime_checkable
-class RepeatsImports(Protocol):
-    """A driver that imports many payloads that are alike faster than one by one: a Vulkan device's."""
-
-    def known_imports(self, size: int, memory_type_index: int, handle_type: int) -> Callable[[int], Allocation]:
-        """`Driver.import_fd` with these arguments, known and not dedicated, of one fd after the other."""
+        """The extension that the device lacks for this handle type (one bit); empty if it lacks none."""
 
 
 @runtime_checkable
 class FinishesLater(Protocol):
-    """A driver whose commands may still run after an exception ended the wait for them: a Vulkan device's."""
+    """A backend whose commands may still run after an exception ended the wait for them: Vulkan's and CUDA's."""
 
     def finish_submitted(self) -> None:
-        """Wait for such commands, so that what they use can be given back. Errors: DriverError while they run."""
+        """Wait for such commands, so that what they use can be released. Errors: DriverError while they run."""
 
 
 @runtime_checkable
-class HandsOver(Protocol):
-    """An allocation of a device that owns what it used until it gives it away: a Vulkan device's."""
+class ReleasesOwnership(Protocol):
+    """A backend whose device owns the memory that it used until it releases it: Vulkan's."""
 
-    def hand_over(self) -> None:
-        """Release the payload to its other users, and wait until that is done; what a program holds is left alone."""
+    def release_ownership(self, allocation: Allocation) -> None:
+        """Release the payload to its other users, and wait until that is done. What a program has acquired is left."""
 
 
 @runtime_checkable
-class AdoptsPointers(Protocol):
-    """A driver whose memory other code of the process makes, too, and knows by its address."""
+class WrapsPointers(Protocol):
+    """A backend whose memory other code of the process can also allocate, and identifies by its address: CUDA's."""
 
-    def adopt_pointer(self, address: int, size: int) -> Allocation:
-        """The allocation that is mapped at `address`, to be shared; its size is what the driver says.
+    def wrap_pointer(self, address: int, size: int) -> Allocation:
+        """Return the allocation that is mapped at `address`, to be shared. Its size is what the driver reports.
 
-        Errors: UnsupportedError where it cannot be exported, where another allocation than one that begins at `address`
-        lies there, or where it has less than `size` bytes.
+        Errors: UnsupportedError if it cannot be exported, if another allocation than one that begins at `address` is
+        there, or if it has less than `size` bytes.
         """
 
 
 @runtime_checkable
-class ImportsDescribed(Protocol):
-    """A driver of another API than Vulkan, for which a payload's descriptor says all that is to be said of it."""
+class ImportsByDescriptor(Protocol):
+    """A backend of another API than Vulkan, which imports a payload by what its descriptor contains: CUDA's."""
 
     @property
     def producer(self) -> str:
         """`Descriptor.producer` of what it allocates."""
 
-    def import_described(
+    def import_by_descriptor(
         self,
         handle: int,
         origin: Origin,
@@ -123,10 +113,10 @@ class ImportsDescribed(Protocol):
         identity: int = 0,
         writable: bool = True,
     ) -> Allocation:
-        """A view of the payload behind a handle: an fd, an NT handle or a KMT number; or behind a name (Windows).
+        """Import the payload behind a handle: an fd, an NT handle or a KMT number; or behind a name (Windows).
 
         handle: borrowed for the call. payload: its owner, which the allocation closes with itself, on success.
-        identity: the `stated_identity` of the allocation that was shared. writable: whether the handle came with the
-        right to write. Errors: DriverError, with both devices where the payload is another's; UnsupportedError;
+        identity: the `stated_identity` of the allocation that was shared. writable: whether the handle was opened with
+        the right to write. Errors: DriverError, with both devices if the payload is another one's; UnsupportedError;
         OutOfMemoryError.
         """

@@ -1,4 +1,4 @@
-"""Buffers and images as a device has them. (Structs of msgspec are made in C: every buffer makes one of each.)"""
+"""Buffers and images of a device. (msgspec creates its structs in C: every buffer has one of each.)"""
 
 from __future__ import annotations
 
@@ -26,40 +26,46 @@ class Requirements(msgspec.Struct, frozen=True, gc=False):
 
 
 class NativeResource(msgspec.Struct):
-    """A buffer or image as its device has it. Ownership: destroyed by `Driver.destroy`, or when it is lost."""
+    """A buffer or image of a device. Ownership: destroyed by `destroy`, or when it is lost."""
 
     kind: Literal["buffer", "image"]
     requirements: Requirements
     raw: int = 0
-    """VkBuffer or VkImage; 0 where the device needs no object for it, and once destroyed."""
+    """VkBuffer or VkImage; 0 if the device needs no object for it, and once destroyed."""
     size: int = 0
     """VkBufferCreateInfo::size in bytes; 0 for images."""
     create_info: vk.BufferCreateInfo | vk.ImageCreateInfo | None = None
-    """What the identical one is made from; None for what somebody else made.
+    """The create info of an identical one; None for what another binding created.
 
-    Of an image whose driver chose a modifier from a list, this has the modifier and where its memory planes lie.
+    For an image whose driver chose a modifier from a list, it contains the modifier and the layouts of its planes.
     """
     planes: tuple[vk.SubresourceLayout, ...] = ()
-    """Where each memory plane of an image with a modifier lies in its memory; empty for every other resource."""
+    """The layout of each memory plane of an image with a modifier; empty for every other resource."""
     bound: bool = False
     """Whether it is bound to memory."""
     memory: int = 0
-    """The VkDeviceMemory that it is bound to, where it was bound here; 0 before, and where another binding did it."""
+    """The VkDeviceMemory that it was bound to by this library; 0 before, and if another binding bound it."""
     private: bool = False
-    """Whether extmem made it for its memory alone, and binds it when bytes are moved."""
+    """Whether this library created it for its memory, and binds it at the first transfer."""
     owner: Owner | None = None
-    """What destroys `raw`; None where nothing has to, or somebody else does."""
+    """What destroys `raw`; None if nothing has to be destroyed."""
 
     @property
     def keeper(self) -> Owner:
-        """`owner`, for what uses the resource. HandleStateError once destroyed, and where there is none."""
+        """`owner`, for what uses the resource. Errors: HandleStateError if there is none."""
         if self.owner is None:
             raise HandleStateError(f"this {self.kind} is destroyed; make another one")
         return self.owner
 
+    def destroy(self) -> None:
+        """vkDestroyBuffer, vkDestroyImage, when no commands use it any more. Safe to call twice."""
+        self.raw = 0
+        if self.owner is not None:
+            self.owner.end()
+
     @property
     def live(self) -> int:
-        """`raw`. HandleStateError once destroyed."""
+        """`raw`. Errors: HandleStateError once destroyed."""
         if not self.raw:
             raise HandleStateError(f"this {self.kind} is destroyed; make another one")
         return self.raw

@@ -1,8 +1,8 @@
-"""Which devices there are here, and choosing one of them.
+"""The devices of this machine, and the choice of one.
 
-Looking is cheap for the host device, and neither for Vulkan, whose loader loads every driver, nor for CUDA, which
-starts its driver. So nobody is looked for that could not fit: whoever wants a device by kind gets it without the
-others, and by UUID a GPU's Vulkan device is found before its CUDA device is looked for.
+Finding the host device is cheap. Finding Vulkan devices is not, since the loader loads every driver, and finding CUDA
+devices is not, since it starts their driver. So devices that cannot fit are not enumerated: a device that is chosen by
+its kind is found without the others, and a GPU's Vulkan device is found by its UUID before CUDA is started.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from extmem.devices import host
 from extmem.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import DeviceIdentity, Driver, Offer
+    from extmem.devices.backend import Backend, Offer
+    from extmem.devices.types import DeviceIdentity
 
 __all__ = ["VARIABLE", "choose", "cuda_offers", "describe", "enumerate_offers"]
 
 VARIABLE = "EXTMEM_DEVICE"
-"""What a program gets that asks for no device in particular: a kind, a UUID, or a part of a name."""
+"""The environment variable that chooses the default device: a kind, a UUID, or a part of a name."""
 
 
 def enumerate_offers() -> list[Offer]:
-    """Every device of this machine, best first, none of them opened."""
+    """Return every device of this machine, best first. None of them is opened."""
     return sorted((offer for look in _LOOKS.values() for offer in look()), key=lambda offer: offer.rank)
 
 
 def cuda_offers() -> list[Offer]:
-    """The CUDA devices of this machine alone."""
+    """Return only the CUDA devices of this machine."""
     from extmem.devices import cuda
 
     return cuda.offers()
@@ -47,13 +48,13 @@ def choose(
     uuid: bytes | str | None = None,
     luid: bytes | None = None,
     name: str | None = None,
-) -> Driver:
-    """The best device that fits all that is asked for.
+) -> Backend:
+    """Open the best device that fits all arguments.
 
-    kind: "host", "vulkan" or "cuda"; uuid: deviceUUID as 16 bytes or as text; luid: deviceLUID as 8 bytes, as
-    Direct3D knows an adapter; name: part of the device's name, in any case.
-    Where nothing is asked for, the environment's EXTMEM_DEVICE is.
-    Errors: UnsupportedError that lists the devices there are; ValueError for text that is no UUID.
+    kind: "host", "vulkan" or "cuda"; uuid: deviceUUID as 16 bytes or as text; luid: deviceLUID as 8 bytes, by which
+    Direct3D identifies an adapter; name: part of the device's name, in any case.
+    Without arguments, the environment variable EXTMEM_DEVICE is used.
+    Errors: UnsupportedError that lists the devices of the machine; ValueError for text that is not a UUID.
     """
     wanted = _uuid_bytes(uuid) if isinstance(uuid, str) else uuid
     why = ""
@@ -61,7 +62,7 @@ def choose(
         kind, wanted, name = _from_environment(os.environ[VARIABLE])
         why = f" ({VARIABLE}={os.environ[VARIABLE]})"
     if kind is not None or wanted is not None or luid is not None:
-        # Asked for by what no other kind of device has, or the others need not be asked for.
+        # The devices of other kinds are enumerated only if none of this kind fits.
         for known, look in _LOOKS.items():
             for offer in sorted(look(), key=lambda offer: offer.rank) if kind in (known, None) else []:
                 if _fits(offer, kind, wanted, luid, name):
@@ -106,11 +107,11 @@ _LOOKS: dict[str, Callable[[], list[Offer]]] = {
     "vulkan": lambda: _vulkan_offers(),
     "cuda": lambda: cuda_offers(),
 }
-"""In this order a device is looked for by its kind or UUID. What finds the devices of a kind is imported to look."""
+"""The kinds, in the order in which a device is searched by kind or UUID. Each function imports what it needs."""
 
 
-def describe(device: Offer | Driver) -> str:
-    """One line that says which device this is."""
+def describe(device: Offer | Backend) -> str:
+    """Return one line that identifies a device."""
     identity = device.identity
     return f"{device.kind} {identity.device_name!r}, UUID {identity.device_uuid.hex()}"
 

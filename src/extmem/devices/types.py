@@ -1,20 +1,21 @@
-"""What devices and the layers above tell each other: plain records, in the specification's words. See `base`."""
+"""Records that backends and the layers above exchange, in the specification's terms. See `backend`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from extmem import vk
-    from extmem.devices.backend import Answers, Driver
+    from extmem.devices.resources import NativeResource
+    from extmem.sharing.payload import PayloadFd
+    from extmem.sharing.terms import ShareTerms
 
 __all__ = [
     "DeviceIdentity",
-    "FdFacts",
+    "ExaminedFd",
     "ImageRegion",
-    "Offer",
+    "ImportRequest",
     "Origin",
     "QueueFacts",
 ]
@@ -22,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class DeviceIdentity:
-    """Who a device is (VkPhysicalDeviceIDProperties, …DriverProperties). UUIDs are 16 bytes, a LUID 8."""
+    """The identity of a device (VkPhysicalDeviceIDProperties, …DriverProperties). UUIDs have 16 bytes, a LUID 8."""
 
     device_uuid: bytes
     driver_uuid: bytes
@@ -34,9 +35,9 @@ class DeviceIdentity:
     driver_version: str
 
     def may_be(self, device_uuid: bytes | None, luid: bytes | None = None) -> bool:
-        """Whether a payload of that device may lie on this one. A UUID decides alone: linked GPUs have one LUID.
+        """Whether a payload of that device may be on this one. A UUID decides alone: linked GPUs have one LUID.
 
-        Direct3D knows its device by LUID. None, None is a payload of which nobody knows where it lies.
+        Direct3D identifies its device by LUID. None, None stands for a payload whose device is not known.
         """
         if device_uuid is None:
             return luid is None or luid == self.luid
@@ -57,12 +58,12 @@ class QueueFacts:
     queue_flags: int = 7
     """VkQueueFlags of that family."""
     created: frozenset[int] | None = None
-    """The families that the VkDevice has queues of; None where another binding created it."""
+    """The families that the VkDevice has queues of; None if another binding created it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRegion:
-    """A part of an image and where its texels are in a buffer (VkBufferImageCopy)."""
+    """A part of an image, and where its texels are in a buffer (VkBufferImageCopy)."""
 
     buffer_offset: int = 0
     mip_level: int = 0
@@ -74,39 +75,25 @@ class ImageRegion:
     """Texels."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """A device that could be opened. Opening takes what the device takes; looking does not."""
-
-    kind: str
-    """`"host"`, `"vulkan"`, …"""
-    identity: DeviceIdentity
-    rank: int
-    """Better devices have lower ranks: GPUs before the host device, that before processors that pose as GPUs."""
-    open: Callable[[], Driver]
-    answers: Callable[[], Answers] | None = None
-    """Who answers for it while it is not open; None where it has to be opened for that."""
-
-
 class Origin(NamedTuple):
-    """A payload as its descriptor tells of it, for a device of another API than the one that made it."""
+    """A payload as its descriptor describes it, for a device of another API than the one that made it."""
 
     size: int
-    """VkMemoryAllocateInfo::allocationSize in bytes, or what that API calls the size of the whole allocation."""
+    """VkMemoryAllocateInfo::allocationSize in bytes, or the size of the whole allocation in that API."""
     handle_type: int = 1
     """What the handle is to the driver, one VkExternalMemoryHandleTypeFlagBits."""
     producer: str = ""
-    """`Descriptor.producer`: empty for what Vulkan made."""
+    """`Descriptor.producer`: empty for memory of Vulkan."""
     dedicated: bool = False
     """Whether it belongs to one buffer or image alone."""
     image: vk.ImageCreateInfo | None = None
     """The image that it is dedicated to."""
     device_uuid: bytes | None = None
-    """deviceUUID of the device that it lies on."""
+    """deviceUUID of the device that it is on."""
     device_name: str = ""
-    """For people."""
+    """For error messages."""
     luid: bytes | None = None
-    """Windows's name of that device, where the exporter's driver tells it; 8 bytes."""
+    """deviceLUID of that device, where the exporter's driver reports it; 8 bytes."""
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -114,18 +101,25 @@ class Origin(NamedTuple):
         return (self.device_name,) if self.device_name else ()
 
 
-@dataclass(frozen=True, slots=True)
-class FdFacts:
-    """What a stranger's fd turned out to be, as far as one device could import it."""
+class ExaminedFd(NamedTuple):
+    """A file descriptor as one device's fd check found it: what `Backend.examine_fd` returns and an import takes.
 
-    kind: str
+    It is valid as long as the descriptor is held. Nothing in it outlives the call that examined the descriptor: the
+    number may be another file's afterwards.
+    """
+
+    fd: int
+    """The descriptor, borrowed."""
+    handle_type: int
+    """What it was examined as: one VkExternalMemoryHandleTypeFlagBits."""
+    file_type: str
     """`memfd`, `file`, `directory`, `socket`, `pipe`, `device`, `other`, or `closed` for no open descriptor."""
     problem: str = ""
     """Why it cannot be imported, with the actual values; empty where it can."""
     size: int = 0
     """Bytes of the file."""
-    capacity: int = 0
-    """The largest allocationSize that it can back, in bytes."""
+    capacity: int | None = 0
+    """The largest allocationSize that it can back, in bytes; None where the kernel does not report a size."""
     seals: int = 0
     """F_SEAL_* bits of a memfd."""
     writable: bool = False
@@ -138,8 +132,40 @@ class FdFacts:
     """Why there is no self-description; empty where there is one."""
     self_describing: bool = True
     """Whether payloads of this kind carry a self-description at all. A GPU driver's do not."""
+    trusted: bool = False
+    """Whether this library exported it, so that an import needs no proof of what it is."""
 
     @property
     def valid(self) -> bool:
         """Whether it can be imported."""
         return not self.problem
+
+
+S = TypeVar("S", bound="ExaminedFd | PayloadFd")
+T = TypeVar("T", bound="ExaminedFd | PayloadFd")
+
+
+class ImportRequest(NamedTuple, Generic[S]):
+    """What one import is to do: the argument of `Backend.import_fd` and `Backend.import_payload`."""
+
+    source: S
+    """An examined descriptor, which stays the caller's; or a payload of the object manager, which the allocation owns
+    from its success on."""
+    size: int
+    """VkMemoryAllocateInfo::allocationSize in bytes."""
+    memory_type: int
+    """VkMemoryAllocateInfo::memoryTypeIndex."""
+    dedicated: NativeResource | None = None
+    """The buffer or image that the memory is dedicated to."""
+    capacity: int = 0
+    """Bytes of a host payload's sealed file; 0 for what is not a host payload."""
+    identity: int = 0
+    """The `stated_identity` of the allocation that was shared; 0 where the kernel tells payloads apart."""
+    export_types: int = 0
+    """VkExportMemoryAllocateInfo::handleTypes: what the import is exported as again, where the driver does that."""
+    terms: ShareTerms | None = None
+    """The terms of that export."""
+
+    def of(self, source: T) -> ImportRequest[T]:
+        """The same request for another source."""
+        return ImportRequest(source, *self[1:])

@@ -1,4 +1,4 @@
-"""Owned operating-system handles as types: who holds one closes it, once.
+"""Types for operating-system handles. An owning handle is closed exactly once.
 
 `NtHandle` owns a reference to a shared object, `FdHandle` owns a file descriptor, `KmtHandle` owns nothing.
 """
@@ -32,7 +32,7 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker would take this to mean that every name exists
 
     def __getattr__(name: str) -> object:
-        if name != "FdPayload":  # made of msgspec, which opening a device does not need
+        if name != "FdPayload":  # needs msgspec, which opening a device does not need
             raise AttributeError(f"module 'extmem.handles' has no attribute {name!r}")
         from extmem.handles import _payload
 

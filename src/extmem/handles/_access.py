@@ -1,4 +1,4 @@
-"""Access rights as a program asks for them (dwAccess of an export, DuplicateHandle, opens by name)."""
+"""Access rights that a program requests (dwAccess of an export, DuplicateHandle, opens by name)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Access(IntFlag):
     """Rights to a shared payload. Any Win32 access mask may be passed as an int where an `Access` is taken.
 
     READ is DXGI_SHARED_RESOURCE_READ (that is, GENERIC_READ), WRITE is DXGI_SHARED_RESOURCE_WRITE; the object manager
-    maps generic bits to specific ones and forgets them, so a handle opened with READ_WRITE reports 0x20001.
+    maps generic bits to specific ones and does not keep them, so a handle opened with READ_WRITE reports 0x20001.
     """
 
     NONE = 0

@@ -7,9 +7,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from extmem.errors import HandleStateError
-from extmem.handles._linux import same_open_file
+from extmem.handles._kcmp import same_open_file
 from extmem.handles._owned import CLOSED, OPEN, TAKEN, OwnedHandle
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import OwnedFd, Use, Uses, copy_fd, out_of_descriptors
 
 if TYPE_CHECKING:
@@ -26,45 +26,45 @@ class FdHandle(OwnedHandle):
     """
 
     __slots__ = ("_owner", "payload")
-    _word = "fd handle"
+    _type_text = "fd handle"
 
     def __init__(self, fd: int | OwnedFd, payload: FdPayload | None = None) -> None:
-        """payload: what extmem itself knows of it, where the file does not describe itself."""
+        """payload: extmem's description of the payload, for a file that does not contain one."""
         self.payload = payload
         if not isinstance(fd, OwnedFd):
             if fd < 0:
                 raise HandleStateError(
                     f"{fd} is not a file descriptor: those are 0 or greater; the call that made it failed"
                 )
-            os.set_inheritable(fd, False)  # where this fails, nothing was taken over
+            os.set_inheritable(fd, False)  # if this raises, the fd is not owned
             fd = OwnedFd(fd)
         fd.passed_on = True
         self._owner = fd
         super().__init__(fd.fd)
 
     def use(self) -> Use[OwnedFd]:
-        """A block in which the descriptor is open, whoever closes the handle meanwhile (for the library itself).
+        """Return a block in which the fd stays open, even if another thread closes the handle (for the library itself).
 
-        Errors: HandleStateError for a handle that is not open.
+        Errors: HandleStateError if the handle is not open.
         """
         self.check_open()
         return self._owner.use()
 
     def use_in(self, uses: Uses) -> OwnedFd:
-        """The descriptor's owner, open until `uses` end (for the library itself). Errors: as `use`."""
+        """Return the fd's owner, which stays open until `uses` end (for the library itself). Errors: as `use`."""
         self.check_open()
         return uses.add(self._owner)
 
     def fileno(self) -> int:
-        """The descriptor, so that select, socket.send_fds and os functions take the handle itself."""
-        if self._state is not OPEN or self._pid != HERE.pid:
+        """Return the fd number, so that select, socket.send_fds and os functions accept the handle itself."""
+        if self._state is not OPEN or self._pid != current_process.pid:
             self.check_open()
         return self._value
 
     def duplicate(self) -> FdHandle:
-        """dup(2), close-on-exec: a second owner of the same open file.
+        """Return a second owner of the same open file: dup(2), close-on-exec.
 
-        Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS where the process has no descriptor left.
+        Errors: OutOfMemoryError with VK_ERROR_TOO_MANY_OBJECTS if the process has no file descriptor left.
         """
         with self.use() as owned:
             try:
@@ -74,7 +74,7 @@ class FdHandle(OwnedHandle):
             return FdHandle(copy, self.payload)
 
     def same_object(self, other: FdHandle) -> bool:
-        """Whether both refer to one payload: as exported, or the same file for memfds, else the same open file."""
+        """Return whether both refer to one payload: by its identity, else by file for memfds, else by open file."""
         with self.use() as first, other.use() as second:
             if self.payload is not None and other.payload is not None and self.payload.identity:
                 return self.payload.identity == other.payload.identity
@@ -86,10 +86,10 @@ class FdHandle(OwnedHandle):
             return same_open_file(first.fd, second.fd)
 
     def take(self) -> int:
-        """Stop owning and return a descriptor of the file that the caller closes from now on.
+        """Stop owning, and return an fd of the file, which the caller must close.
 
-        It is the handle's own, or a copy where another thread uses that at this moment. Errors: OutOfMemoryError with
-        VK_ERROR_TOO_MANY_OBJECTS where there is no descriptor left for a copy; the handle stays open then.
+        It is the handle's fd, or a copy if another thread uses that at this moment. Errors: OutOfMemoryError with
+        VK_ERROR_TOO_MANY_OBJECTS if the process has no file descriptor left for a copy; then the handle stays open.
         """
         self.check_open()
         owner = self._owner
@@ -105,15 +105,15 @@ class FdHandle(OwnedHandle):
         else:
             copy = owner
         fd = copy.take()
-        if fd < 0:  # another thread was faster
-            raise HandleStateError(f"this {self._word} ({self._value:#x}) was taken or closed by another thread")
+        if fd < 0:  # another thread took or closed it first
+            raise HandleStateError(f"this {self._type_text} ({self._value:#x}) was taken or closed by another thread")
         self._state = TAKEN
         return fd
 
     def consume(self) -> None:
-        """A successful import has taken the handle over (for the library itself).
+        """Mark the handle as taken after a successful import (for the library itself).
 
-        It is taken, and closed when no other thread uses it.
+        The fd is closed when no other thread uses it.
 
         No signal handler can run between its effect and its return.
         """
@@ -133,4 +133,4 @@ class FdHandle(OwnedHandle):
 
 
 _NOTHING = OwnedFd()
-"""In place of a descriptor that was consumed."""
+"""Owner of handles whose fd was consumed."""

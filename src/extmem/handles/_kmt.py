@@ -11,26 +11,27 @@ __all__ = ["KmtHandle", "is_kmt_value"]
 
 
 def is_kmt_value(value: int) -> bool:
-    """Whether a HANDLE's value is shaped like a KMT handle (bit 30 or 31 set) rather than an NT handle."""
+    """Return whether a HANDLE's value has the form of a KMT handle (bit 30 or 31 set), not that of an NT handle."""
     return 0 < value <= 0xFFFF_FFFF and bool(value & 0xC000_0000)
 
 
 class KmtHandle:
     """A global share handle (OPAQUE_WIN32_KMT, D3D11_TEXTURE_KMT): the number is the same in every process.
 
-    Ownership: none. It adds no reference and there is nothing to close; it dies with the payload's last memory object,
-    and the number may then be given to another payload. It has no name, no rights and is in no handle table.
+    Ownership: none. It does not add a reference and needs no closing. It becomes invalid with the payload's last memory
+    object, and the number may then be assigned to another payload. It has no name and no rights, and is not in a handle
+    table.
     """
 
     __slots__ = ("_value",)
 
     def __init__(self, value: int) -> None:
         if not 0 <= value <= 0xFFFF_FFFF:
-            raise HandleStateError(f"{value:#x} is no KMT handle: pass the HANDLE's low 32 bits")
+            raise HandleStateError(f"{value:#x} is not a KMT handle: pass the HANDLE's low 32 bits")
         if not is_kmt_value(value):
             raise HandleStateError(
-                f"{value:#x} is no KMT handle: bits 30 and 31 are clear, as in an NT handle's value; "
-                "import it as OPAQUE_WIN32, or ask the exporter for its OPAQUE_WIN32_KMT handle"
+                f"{value:#x} is not a KMT handle: bits 30 and 31 are clear, as in an NT handle's value; "
+                "import it as OPAQUE_WIN32, or use the exporter's OPAQUE_WIN32_KMT handle"
             )
         self._value = value
 
@@ -38,14 +39,14 @@ class KmtHandle:
     """Always False: there is nothing to close."""
 
     def close(self) -> None:
-        """Nothing to do: a KMT handle owns nothing."""
+        """Do nothing, because a KMT handle owns nothing."""
 
     def take(self) -> int:
-        """The number. There is no ownership to give away."""
+        """Return the number. No ownership is transferred."""
         return self._value
 
     def duplicate(self) -> KmtHandle:
-        """The same number again."""
+        """Return another KmtHandle of the same number."""
         return KmtHandle(self._value)
 
     def __int__(self) -> int:

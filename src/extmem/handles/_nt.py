@@ -18,18 +18,18 @@ HANDLE_FLAG_PROTECT_FROM_CLOSE = 2
 class NtHandle(OwnedHandle):
     """An NT handle that this process owns (OPAQUE_WIN32 and, on Windows, the D3D NT types).
 
-    Ownership: the handle holds a reference to the shared object, and so to the payload and its name; an import does not
-    take it over, the application closes it (VK_KHR_external_memory_win32). `int(handle)` is the value, only while open.
+    Ownership: the handle owns a reference to the shared object, and so to the payload and its name. An import does not
+    transfer it; the application closes it (VK_KHR_external_memory_win32). `int(handle)` is the value, while open.
 
-    Errors: every verb raises HandleStateError on a closed or taken handle, and what the object manager refuses
-    (`InvalidHandleError`, `AccessDeniedError`, …) as its own class.
+    Errors: every method raises HandleStateError for a closed or taken handle, and the object manager's errors
+    (`InvalidHandleError`, `AccessDeniedError`, …).
     """
 
     __slots__ = ("_entry", "_table")
-    _word = "NT handle"
+    _type_text = "NT handle"
 
     def __init__(self, value: int | HandleEntry, table: NtHandleTable) -> None:
-        """value: owned from now on. An entry has recorded it when it was made."""
+        """value: owned from now on. A HandleEntry recorded its value when the call of the system returned it."""
         number = value if isinstance(value, int) else value.value
         if number <= 0 or number & 0xC000_0000 or number.bit_length() > 32:
             raise HandleStateError(
@@ -41,16 +41,16 @@ class NtHandle(OwnedHandle):
         super().__init__(number)
 
     def take(self) -> int:
-        """Stop owning and return the value: closing it is now the caller's duty.
+        """Stop owning, and return the value, which the caller must close.
 
-        The table is not told when the raw value is closed later.
+        The handle table is not notified when the raw value is closed later.
         """
         taking = False
         try:
-            with self._table.lock:  # a verb in another thread is done with the value
+            with self._table.lock:  # no method in another thread uses the value now
                 self.check_open()
                 self._state, taking = TAKEN, True
-            # From here to the return no signal handler runs once the value has been disowned.
+            # No signal handler runs between disowning the value and the return.
             self._entry.disown()
         except BaseException:
             if taking:
@@ -60,7 +60,7 @@ class NtHandle(OwnedHandle):
 
     @property
     def table(self) -> NtHandleTable:
-        """The handle table that the value belongs to."""
+        """The handle table that contains the value."""
         return self._table
 
     @overload
@@ -94,14 +94,14 @@ class NtHandle(OwnedHandle):
         close_source: bool = False,
         into: int | None = None,
     ) -> NtHandle | int:
-        """DuplicateHandle: a second owner of the same object.
+        """Return a second owner of the same object: DuplicateHandle.
 
         access: the duplicate's rights, mapped; None keeps this handle's (DUPLICATE_SAME_ACCESS). More than this
             handle has is granted only if the object's security allows it (AccessDeniedError).
         inherit: children started with inheritance get the duplicate; this handle's own flag is not copied.
         same_attributes: copy this handle's inherit and protect flags instead.
         close_source: this handle is closed, even where duplicating fails. A protected one stays open.
-        into: pid of the process to get the duplicate; the result is then the value, meaningful only there.
+        into: pid of the process that receives the duplicate; the result is then the value, valid only in that process.
         """
         desired = None if access is None else int(access)
         with self._table.lock:
@@ -128,28 +128,31 @@ class NtHandle(OwnedHandle):
             return NtHandle(entry, self._table)
 
     def same_object(self, other: NtHandle) -> bool:
-        """CompareObjectHandles: whether both refer to one shared object. Two shares of one payload are two objects."""
+        """Return whether both refer to one shared object: CompareObjectHandles.
+
+        Two exports of one payload are two objects.
+        """
         with self._table.lock:
             return self._table.same_object(int(self), int(other))
 
     @property
     def info(self) -> HandleInfo:
-        """GetHandleInformation and NtQueryObject: flags, granted access, object name and type."""
+        """Return flags, granted access, object name and type: GetHandleInformation and NtQueryObject."""
         with self._table.lock:
             return self._table.info(int(self))
 
     @property
     def access(self) -> Access:
-        """The granted access, as mapped."""
+        """The granted access, with generic bits mapped to specific ones."""
         return Access(self.info.granted_access)
 
     def __dir__(self) -> list[str]:
-        # Completion and debuggers read all that is listed here, and these raise once the handle is closed.
+        # Completion and debuggers read all listed attributes, and these raise once the handle is closed.
         asked = ("access", "info") if self.closed else ()
         return [name for name in super().__dir__() if name not in asked]
 
     def set_info(self, *, inherit: bool | None = None, protect_from_close: bool | None = None) -> None:
-        """SetHandleInformation. None leaves a flag as it is. A protected handle refuses `close()` until unprotected."""
+        """Set flags: SetHandleInformation. None does not change a flag. `close()` of a protected handle raises."""
         mask = flags = 0
         for value, bit in ((inherit, HANDLE_FLAG_INHERIT), (protect_from_close, HANDLE_FLAG_PROTECT_FROM_CLOSE)):
             if value is not None:
@@ -171,5 +174,5 @@ class NtHandle(OwnedHandle):
             try:
                 self._entry.close()
             except ObjectManagerError:
-                self._state = OPEN  # the object manager refuses (a protected handle), so it is still open
+                self._state = OPEN  # the object manager refused (a protected handle), so it is still open
                 raise

@@ -1,13 +1,13 @@
-"""What every owned handle shares: its states and the verbs that lead from one to the next.
+"""The base class of owned handles: their states, and the methods that change the state.
 
 ::
 
-    open --close()--> closed         the reference is given back to the system
-    open --take()---> taken          somebody else owns the raw value now; nobody here will close it
-    closed, taken --close()--> same  (closing is safe twice, and after a `close` that raised it is tried again)
+    open --close()--> closed         the reference is released
+    open --take()---> taken          the caller owns the raw value, and must close it
+    closed, taken --close()--> same  (a second close has no effect; a close that raised is tried again)
 
-Every other verb needs the open state. Any verb may be called from any thread: it works on the handle's own object, or
-raises HandleStateError. A handle that is lost while open warns (ResourceWarning) and is closed.
+Every other method requires the open state. All methods are thread-safe: a method operates on the handle's own object,
+or raises HandleStateError. A handle that is garbage-collected while open issues a ResourceWarning and is closed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 
 __all__ = ["CLOSED", "OPEN", "TAKEN", "OwnedHandle"]
 
@@ -31,24 +31,24 @@ class OwnedHandle(abc.ABC):
 
     __slots__ = ("__weakref__", "_pid", "_state", "_value")
 
-    _word = "handle"
+    _type_text = "handle"
 
     def __init__(self, value: int) -> None:
         self._value = value
-        self._pid = HERE.pid
+        self._pid = current_process.pid
         self._state = OPEN
 
-    # What a kind of handle defines.
+    # Subclasses define these.
 
     @abc.abstractmethod
     def _close(self) -> None:
-        """Give the reference back; what must be tried again is left for the next call. Called in any state."""
+        """Release the reference. Called in any state, and again after it raised."""
 
     @abc.abstractmethod
     def take(self) -> int:
-        """Stop owning and return a raw value: closing it is now the caller's duty."""
+        """Stop owning, and return a raw value, which the caller must close."""
 
-    # The verbs.
+    # Methods of all handles.
 
     @property
     def closed(self) -> bool:
@@ -56,27 +56,27 @@ class OwnedHandle(abc.ABC):
         return self._state is not OPEN
 
     def close(self) -> None:
-        """Give the reference back, when no other thread uses it any more. Safe to call twice; no effect after `take`.
+        """Release the reference, once no other thread uses it. Safe to call twice; no effect after `take`.
 
-        Called again after it raised, it tries again.
+        A call after one that raised tries again.
         """
-        if self._pid != HERE.pid:
+        if self._pid != current_process.pid:
             if self._state is OPEN:
                 self._state = FORKED
             return
         self._close()
 
     def check_open(self) -> None:
-        """Raises HandleStateError unless the handle is open, and this process's (for the library itself)."""
+        """Raise HandleStateError unless the handle is open and belongs to this process (for the library itself)."""
         if self._state is not OPEN:
             raise HandleStateError(
-                f"this {self._word} ({self._value:#x}) is {self._state}; its value may be another object's by now, "
-                "so use a handle that is still open"
+                f"this {self._type_text} ({self._value:#x}) is {self._state}; its value may already refer to another "
+                "object, so use a handle that is still open"
             )
-        if self._pid != HERE.pid:
+        if self._pid != current_process.pid:
             raise HandleStateError(
-                f"this {self._word} ({self._value:#x}) belongs to process {self._pid}, and this is its forked child "
-                f"{HERE.pid}; start children with spawn and pass the handle, or open the name again"
+                f"this {self._type_text} ({self._value:#x}) belongs to process {self._pid}, and this is its forked "
+                f"child {current_process.pid}; start children with spawn and pass the handle, or open the name again"
             )
 
     def __int__(self) -> int:
@@ -94,8 +94,8 @@ class OwnedHandle(abc.ABC):
 
     def __copy__(self) -> NoReturn:
         raise UnsupportedError(
-            f"{self!r} is not copied by the copy module: duplicate() makes another handle to the same object, which is "
-            "closed by itself",
+            f"{self!r} cannot be copied by the copy module: duplicate() makes another handle to the same object, which "
+            "is closed separately",
             requires_one_of=["duplicate()"],
         )
 
@@ -109,11 +109,11 @@ class OwnedHandle(abc.ABC):
     @property
     @abc.abstractmethod
     def _origin(self) -> object:
-        """See `Held.origin`: a warning that is kept must not keep the handle open."""
+        """See `Held.origin`: a warning that is kept must not keep the handle alive."""
 
     def __del__(self) -> None:
-        # It warns, and nothing more: what the handle holds is an `Owner`, which gives itself back.
-        if getattr(self, "_state", CLOSED) is OPEN and not sys.is_finalizing() and self._pid == HERE.pid:
+        # Only the warning is issued here: the handle's `Owner` releases the reference by itself.
+        if getattr(self, "_state", CLOSED) is OPEN and not sys.is_finalizing() and self._pid == current_process.pid:
             warnings.warn(
                 f"unclosed {type(self).__name__}({self._value:#x})", ResourceWarning, source=self._origin, stacklevel=2
             )

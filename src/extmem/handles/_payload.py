@@ -1,4 +1,4 @@
-"""`FdPayload`: the description of a payload whose file cannot carry it."""
+"""`FdPayload`: the description of a payload whose file cannot contain it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ __all__ = ["FdPayload"]
 
 
 class FdPayload(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What travels with an fd whose file cannot carry its own description: a GPU driver's.
+    """The description that is sent with an fd whose file cannot contain it, such as that of a GPU driver.
 
-    (A Struct because it is made in C: every export and every import makes one.)
+    (It is a Struct, which is created by C code, because every export and every import creates one.)
     """
 
     descriptor: bytes
     """The payload's self-description."""
     backing: int
-    """What the file is to the object manager (`sharing.kinds.Backing`)."""
+    """What the payload's file is (`sharing.kinds.Backing`)."""
     identity: int
-    """What tells the payload from others of the driver."""
+    """Number that is unique among the payloads of the driver."""
     writable: bool
     trusted: bool = True
-    """Whether this user's own processes say so. Anybody else's fd is proven before a device in use gets it."""
+    """Whether the description comes from a process of this user. An fd from another user is verified before it is
+    imported on a device in use."""

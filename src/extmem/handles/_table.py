@@ -1,4 +1,4 @@
-"""What an NT handle needs of whoever keeps the handle table: the Windows kernel, or on Linux the broker's client."""
+"""The interface of a handle table for NT handles: of the Windows kernel, or on Linux of the broker's client."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["HandleEntry", "HandleInfo", "NtHandleTable"]
 
 @dataclass(frozen=True, slots=True)
 class HandleInfo:
-    """NtQueryObject and GetHandleInformation of one NT handle.
+    """The result of NtQueryObject and GetHandleInformation for one NT handle.
 
     `granted_access` is the mapped mask (B16: no generic bits). `name` is the full object path, empty for unnamed.
-    `object_id` tells shared objects apart (CompareObjectHandles); it never comes from a value.
+    `object_id` is unique for each shared object (CompareObjectHandles); it does not depend on the handle's value.
     """
 
     inherit: bool
@@ -30,24 +30,28 @@ class HandleInfo:
 
 
 class NtHandleTable(Protocol):
-    """The calling process's handle table. Values are ints; refusals are ObjectManagerError classes.
+    """The handle table of the calling process. Values are ints; errors are ObjectManagerError classes.
 
-    A value is used under `lock` alone, where the handle object that owns it was found open: no other thread can close
-    it in between.
+    A value is used only while `lock` is held, after a check that the handle object is open. So no other thread can
+    close it in between.
     """
 
     @property
     def lock(self) -> AbstractContextManager[object]:
-        """Held while a value is read and used; the same thread may take it again."""
+        """Lock that is held while a value is read and used; reentrant."""
 
     def close(self, value: int, entry: HandleEntry | None = None) -> None:
-        """CloseHandle. InvalidHandleError for unknown (INVALID_HANDLE) or protected (HANDLE_NOT_CLOSABLE) values.
+        """Close a handle: CloseHandle.
 
-        entry: whose value it is: where the table has closed that already, nothing happens.
+        entry: the owner of the value; if the table has closed it already, nothing is done. Errors: InvalidHandleError
+        for unknown (INVALID_HANDLE) or protected (HANDLE_NOT_CLOSABLE) values.
         """
 
     def when_lost(self, value: int) -> Iterable[Step]:
-        """What closes the value when the owner of its entry is lost: C code, which does not block or raise."""
+        """Return the steps that close the value when its entry is garbage-collected.
+
+        They are C code, which does not block or raise.
+        """
 
     def duplicate(
         self,
@@ -61,29 +65,29 @@ class NtHandleTable(Protocol):
         entry: HandleEntry | None = None,
         source_entry: HandleEntry | None = None,
     ) -> int:
-        """DuplicateHandle; `desired` None is DUPLICATE_SAME_ACCESS; `into` is a pid or None. The new value.
+        """Duplicate a handle, and return the new value: DuplicateHandle.
 
-        entry: records the new value, if it is one of this process. source_entry: owns `value`, and owes nothing any
-        more once that is closed.
+        `desired` None is DUPLICATE_SAME_ACCESS; `into` is a pid or None. entry: records the new value, if it belongs to
+        this process. source_entry: the owner of `value`, which owes nothing any more once `value` is closed.
         """
 
     def same_object(self, a: int, b: int) -> bool:
         """CompareObjectHandles."""
 
     def info(self, value: int) -> HandleInfo:
-        """GetHandleInformation and NtQueryObject."""
+        """Return flags, granted access, object name and type: GetHandleInformation and NtQueryObject."""
 
     def set_flags(self, value: int, mask: int, flags: int) -> None:
-        """SetHandleInformation: HANDLE_FLAG_INHERIT 1, HANDLE_FLAG_PROTECT_FROM_CLOSE 2."""
+        """Set flags: SetHandleInformation. HANDLE_FLAG_INHERIT is 1, HANDLE_FLAG_PROTECT_FROM_CLOSE is 2."""
 
 
 class HandleEntry(Owner):
-    """An entry of a handle table. Calls that make one record it here, so that an interrupt does not lose it."""
+    """An entry of a handle table. The call that creates it records it here, so that an interrupt cannot leak it."""
 
     __slots__ = ("table", "value")
 
     def __init__(self, table: NtHandleTable, value: int = 0) -> None:
-        """value: owned from now on; 0 for one that is to be made."""
+        """value: owned from now on; 0 for an entry that is not created yet."""
         super().__init__()
         self.table = table
         self.value = value
@@ -91,12 +95,12 @@ class HandleEntry(Owner):
             self.record(value)
 
     def record(self, value: int) -> None:
-        """This is the value."""
+        """Record the value, which is owned from now on."""
         self.value = value
         self.owe(self.table.when_lost(value))
 
     def close(self) -> None:
-        """CloseHandle, once. Errors: as `NtHandleTable.close`; the entry is still open then."""
+        """Close the handle, once: CloseHandle. Errors: as `NtHandleTable.close`; the entry is still open then."""
         if self.owes:
             self.table.close(self.value, self)
             self.forget()

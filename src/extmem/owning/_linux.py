@@ -1,11 +1,11 @@
-"""Descriptors on Linux."""
+"""File descriptors on Linux."""
 
 from __future__ import annotations
 
 import sys
 
 if sys.platform != "linux":
-    raise ImportError("these are Linux's calls; extmem.owning picks what the system has")
+    raise ImportError("these are calls of Linux; extmem.owning imports the module of this system")
 
 import fcntl
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from typing import Final
 __all__ = ["FIRST", "FIRST_NATIVE", "close_native", "duplicating"]
 
 FIRST: Final = 3
-"""The least descriptor to own. 0, 1 and 2 are standard streams: whatever prints writes to them by number."""
+"""Lowest number of an owned fd. 0, 1 and 2 are the standard streams, which other code writes to by number."""
 FIRST_NATIVE: Final = FIRST
-"""The least number of a payload's descriptor."""
+"""Lowest number of the fd of a payload."""
 
 
 def duplicating() -> tuple[Callable[..., int], tuple[int, ...]]:
-    """The call that duplicates a descriptor, close-on-exec, and its arguments behind the descriptor."""
+    """Return the call that duplicates an fd, close-on-exec, and its arguments after the fd."""
     return fcntl.fcntl, (fcntl.F_DUPFD_CLOEXEC, FIRST)

@@ -1,4 +1,4 @@
-"""What owning a descriptor asks of the system. Picks the backend."""
+"""The calls of the system that owners of descriptors need. Imports the module of this system."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Descriptors of the C runtime and HANDLEs on Windows."""
+"""File descriptors of the C runtime, and HANDLEs, on Windows."""
 
 from __future__ import annotations
 
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("these are Windows's calls; extmem.owning picks what the system has")
+    raise ImportError("these are calls of Windows; extmem.owning imports the module of this system")
 
 import ctypes
 import os
@@ -15,15 +15,15 @@ from typing import Final
 __all__ = ["FIRST", "FIRST_NATIVE", "close_native", "duplicating"]
 
 FIRST: Final = 0
-"""The least descriptor to own: no payload has one here."""
+"""Lowest number of an owned fd. No payload has an fd on Windows."""
 FIRST_NATIVE: Final = 0
-"""The least number of a payload's descriptor, which is a HANDLE."""
+"""Lowest value of a payload's HANDLE."""
 _ntdll = ctypes.WinDLL("ntdll")
 close_native = _ntdll.NtClose
-"""Closes a HANDLE. What it returns is of no use where the handle is this process's own."""
+"""Closes a HANDLE. Its result is not needed, because the handle belongs to this process."""
 close_native.restype, close_native.argtypes = ctypes.c_long, [ctypes.c_size_t]
 
 
 def duplicating() -> tuple[Callable[..., int], tuple[int, ...]]:
-    """The call that duplicates a descriptor, not inheritable, and its arguments behind the descriptor."""
+    """Return the call that duplicates an fd, not inheritable, and its arguments after the fd."""
     return os.dup, ()

@@ -1,4 +1,4 @@
-"""`OwnedFd`: a file descriptor that is closed when nobody uses it any more."""
+"""`OwnedFd`: a file descriptor that is closed once it is not in use."""
 
 from __future__ import annotations
 
@@ -19,46 +19,49 @@ __all__ = ["OwnedDescriptor", "OwnedFd", "copy_fd", "out_of_descriptors"]
 
 
 class OwnedFd(Owner):
-    """A descriptor. Ownership: this object's, until `take`. Who uses `fd` holds the object (`Owner.hold`)."""
+    """A file descriptor. Ownership: this object's, until `take`. Code that uses `fd` holds it (`Owner.hold`)."""
 
     __slots__ = ("fd", "mapping", "passed_on")
 
     first: ClassVar[int] = FIRST
-    """The least number."""
+    """Lowest number that this class owns."""
     closing_call = staticmethod(os.close)
-    """C code that closes one."""
+    """C function that closes one."""
 
     def __init__(self, fd: int = -1) -> None:
         """fd: owned from now on; -1 for none yet."""
         Owner.__init__(self)
         self.fd = fd
         self.mapping: Callable[[], Any] | None = None
-        """A weak reference to what a device has mapped of the file: all who share the descriptor share that too."""
+        """Weak reference to a device's mapping of the file, which all users of the fd share."""
         self.passed_on = False
-        """Whether the program knows the number, and may have passed it on."""
+        """Whether the number was returned to the program, which may have passed it on."""
         if fd >= 0:
             self.owe(((self.closing_call, fd),))
 
     def own(self, fd: int) -> None:
-        """Own this descriptor, from this call on."""
+        """Own this fd, from this call on."""
         self._owed.append((self.closing_call, fd))
         self.fd = fd
 
     @classmethod
     def of(cls, call: Callable[..., int], *arguments: Any) -> OwnedFd:
-        """What `call`, which is C code, returns: a new descriptor, 3 or greater. Errors: what `call` raises."""
-        made = cls()
-        made.fd = made.acquire(cls.closing_call, call, *arguments)
-        return made.raised()
+        """Own the new fd that `call` returns, which is C code; it is 3 or greater. Errors: those of `call`."""
+        owned = cls()
+        owned.fd = owned.acquire(cls.closing_call, call, *arguments)
+        return owned.above_standard_streams()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> OwnedFd:
-        """os.open, 3 or greater. Errors: OSError."""
+        """Open a file: os.open. The fd is 3 or greater. Errors: OSError."""
         return cls.of(partial(os.open, path, flags, mode, dir_fd=dir_fd))
 
     @classmethod
-    def made_by(cls, call: Callable[..., int], arguments: tuple[Any, ...], made: Any) -> tuple[Self, int]:
-        """What `call` puts into `made[0]`, and its result code; where that is not 0, or for -1, nothing is owned."""
+    def from_output(cls, call: Callable[..., int], arguments: tuple[Any, ...], made: Any) -> tuple[Self, int]:
+        """Own the fd that `call` writes to `made[0]`. Return the owner and the call's result code.
+
+        If the code is not 0, or the fd is -1, nothing is owned.
+        """
         owned = cls()
         making = Making(call, arguments, made, cls.closing_call)
         owned.owe(making.steps)
@@ -67,8 +70,8 @@ class OwnedFd(Owner):
             owned.disown()
         return owned, making.result
 
-    def answered_by(self, call: Callable[..., tuple[Any, Any]], *arguments: Any) -> tuple[Any, Any]:
-        """Own what the second part of a call's answer is, unless the first part is an error code. The answer."""
+    def own_result_of(self, call: Callable[..., tuple[Any, Any]], *arguments: Any) -> tuple[Any, Any]:
+        """Own the second part of a call's result, unless the first part is an error code. Return the result."""
         answers: list[tuple[Any, Any]] = []
         calls = map(answers.append, starmap(call, (arguments,)))
         numbers = map(
@@ -76,7 +79,7 @@ class OwnedFd(Owner):
         )
         try:
             self.owe(zip((self.closing_call,), numbers, strict=False))
-        except (TypeError, ValueError):  # an error's answer has no number
+        except (TypeError, ValueError):  # the result of a failed call has no number
             return answers[0]
         if answers[0][0]:
             self.disown()
@@ -84,8 +87,8 @@ class OwnedFd(Owner):
             self.fd = self.owed_number
         return answers[0]
 
-    def raised(self) -> OwnedFd:
-        """This descriptor if it is 3 or greater, else a copy that is; this one is closed then."""
+    def above_standard_streams(self) -> OwnedFd:
+        """Return this fd if it is 3 or greater. Else close it, and return a copy that is."""
         if self.fd >= self.first:
             return self
         copy = copy_fd(self.fd)
@@ -93,22 +96,25 @@ class OwnedFd(Owner):
         return copy
 
     def in_forked_child(self) -> None:
-        """See `Owner`. The copy is closed: the child may use the number for a file of its own."""
+        """See `Owner`. The child's copy is closed, unless the number was passed on."""
         if not self.passed_on:
             self.give_back()
         self.forget()
 
     def gone(self) -> Exception:
         """See `Owner`."""
-        return HandleStateError("this descriptor is closed; its number may be another file's by now")
+        return HandleStateError("this file descriptor is closed; its number may already be that of another file")
 
     def take(self) -> int:
-        """The descriptor, which the caller closes from now on; -1 where it was closed or taken. Nobody else uses it."""
+        """Stop owning, and return the fd, which the caller must close; -1 if it was closed or taken.
+
+        No other code may hold it.
+        """
         steps = self.disown()
         return steps[0][1] if steps else -1
 
     def close(self) -> None:
-        """Close it, when nobody uses it any more. Safe to call twice."""
+        """Close it, unless it is held. Safe to call twice."""
         self.settle()
 
     def __repr__(self) -> str:
@@ -116,7 +122,7 @@ class OwnedFd(Owner):
 
 
 class OwnedDescriptor(OwnedFd):
-    """What payloads have here: a file descriptor, or on Windows a HANDLE."""
+    """The system's descriptor of a payload: a file descriptor on Linux, a HANDLE on Windows."""
 
     __slots__ = ()
 
@@ -125,19 +131,19 @@ class OwnedDescriptor(OwnedFd):
 
 
 def copy_fd(fd: int) -> OwnedFd:
-    """Another descriptor of the same open file: close-on-exec, and 3 or greater. The caller holds what owns `fd`.
+    """Return another fd of the same open file: close-on-exec, and 3 or greater. The caller holds the owner of `fd`.
 
     Errors: OSError (EBADF, EMFILE).
     """
-    made = OwnedFd()
+    copy = OwnedFd()
     call, arguments = duplicating()
-    made.fd = made.acquire(made.closing_call, call, fd, *arguments)
-    return made
+    copy.fd = copy.acquire(copy.closing_call, call, fd, *arguments)
+    return copy
 
 
 @contextlib.contextmanager
 def late_imports() -> Iterator[None]:
-    """A block that imports modules, or opens files of the system. OutOfMemoryError where no descriptor is left."""
+    """Run a block that imports modules, or opens files of the system. Errors: OutOfMemoryError if no fd is left."""
     try:
         yield
     except OSError as error:
@@ -145,7 +151,7 @@ def late_imports() -> Iterator[None]:
 
 
 def out_of_descriptors(error: OSError, command: str) -> Exception:
-    """What an OSError is to the caller: OutOfMemoryError for a lack of descriptors (EMFILE, ENFILE), else itself."""
+    """Return the error to raise for an OSError: OutOfMemoryError if no fd is left (EMFILE, ENFILE), else `error`."""
     if error.errno not in (errno.EMFILE, errno.ENFILE):
         return error
     return OutOfMemoryError(

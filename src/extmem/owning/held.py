@@ -1,4 +1,7 @@
-"""`Held`: what is given back once nobody holds it; `Use` and `Uses` hold it for a block. See the package."""
+"""`Held`: a resource that is released once there is no hold on it; `Use` and `Uses` hold it for a block.
+
+The package has the reasons.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +10,51 @@ from types import TracebackType
 from typing import Final, Generic, NoReturn, Self, TypeVar
 
 from extmem.errors import ExtmemError, HandleStateError, UnsupportedError
-from extmem.owning.handlers import raised_by_handler
+from extmem.owning.signal_handlers import raised_by_handler
 
 __all__ = ["Held", "Use", "Uses", "unsettled", "work_off"]
 
 H = TypeVar("H", bound="Held")
 
 unsettled: Final[dict[Held, int]] = {}
-"""What is being given back, by the thread that does it; 0 where it failed, so that anybody may try again."""
+"""Resources whose release is not complete, with the id of the releasing thread; 0 if it failed and can be tried
+again."""
 
 
 def work_off() -> None:
-    """Give back what could not be given back when it was closed: it failed, or an exception in this thread ended it.
+    """Release what could not be released when it was closed: the release failed, or an exception in this thread ended
+    it.
 
-    Never raises for what cannot be given back now.
+    Failures are logged, and are tried again by the next call.
     """
-    here = get_ident()
+    this_thread = get_ident()
     for held, thread in list(unsettled.items()):
-        if thread in (0, here):
+        if thread in (0, this_thread):
             held.try_to_end()
 
 
 class Held:
-    """What is given back once nobody holds it. Subclasses say what that is (`give_back`)."""
+    """A resource that is released once there is no hold on it. Subclasses define the release (`give_back`)."""
 
     __slots__ = ("__weakref__", "_gate", "closing")
 
     def __init__(self) -> None:
         self._gate = bytearray(1)
         self.closing = False
-        """Whether it was closed: whoever lets go of it last gives it back."""
+        """Whether it was closed: the end of the last hold releases it."""
 
     def __reduce__(self) -> NoReturn:
-        """The copy module and pickle are refused: two objects would own one thing. Errors: UnsupportedError."""
+        """Refuse the copy module and pickle, since two objects would own one resource. Errors: UnsupportedError."""
         raise UnsupportedError(
-            f"{self!r} is not copied and not pickled: it owns what one object alone may give back; use the object "
-            "itself, or make another one (memory objects and handles can be pickled)",
+            f"{self!r} is not copied and not pickled: it owns a resource that only one object may release; use the "
+            "object itself, or make another one (memory objects and handles can be pickled)",
             requires_one_of=["memory and handles"],
         )
 
     def hold(self) -> memoryview:
-        """Keeps it from being given back while the result exists: `with owner.hold():`.
+        """Prevent the release while the result exists: `with owner.hold():`.
 
-        Errors: what `gone` returns, once it was given back.
+        Errors: what `gone` returns, once it was released.
         """
         hold = memoryview(self._gate)
         if not hold.nbytes:
@@ -58,26 +63,29 @@ class Held:
 
     @property
     def origin(self) -> object:
-        """What was made with this and keeps nothing, for the `source` of a warning: tracemalloc says where."""
+        """Object for the `source` of a warning, so that tracemalloc reports where this was created.
+
+        It was created together with this object, and does not keep it alive.
+        """
         return self._gate
 
     def use(self) -> Use[Self]:
-        """Hold it for the time of a block, at whose end it is given back if it was closed meanwhile.
+        """Hold it for the time of a block, at whose end it is released if it was closed meanwhile.
 
         Errors: as `hold`.
         """
         return Use(self)
 
     def gone(self) -> Exception:
-        """What to raise where it is used after it was given back."""
-        return HandleStateError("this was given back; open or allocate it again")
+        """Return the exception to raise when it is used after its release."""
+        return HandleStateError("this was released; open or allocate it again")
 
     def reserve(self) -> None:
-        """Let nobody hold it from now on. Errors: BufferError while somebody does; nothing has changed then."""
+        """Prevent holds from now on. Errors: BufferError if there is a hold; nothing has changed then."""
         self._gate.clear()
 
     def settle(self) -> bool:
-        """Give it back, unless somebody holds it. Whether it is given back.
+        """Release it, unless there is a hold. Return whether it is released.
 
         Safe to repeat, also after an exception. Errors: as `give_back`.
         """
@@ -89,7 +97,7 @@ class Held:
         return True
 
     def end(self) -> bool:
-        """Close it: give it back now, or leave that to whoever lets go of it last. Whether it is given back.
+        """Close it: release it now, or at the end of the last hold. Return whether it is released.
 
         Safe to repeat, also after an exception. Errors: as `give_back`; `work_off` tries again.
         """
@@ -104,23 +112,23 @@ class Held:
         return done
 
     def try_to_end(self) -> None:
-        """`end`, and a warning in the log where it fails. Errors: those of signal handlers alone."""
+        """Call `end`, and log a warning if it fails. Errors: those of signal handlers only."""
         try:
             self.end()
         except (ExtmemError, OSError) as error:
             if raised_by_handler(error):
                 raise
-            import logging  # loaded by now where anything was shared (`soon`), but opening a device needs none
+            import logging  # late, because opening a device does not need it
 
-            logging.getLogger("extmem").warning("%r could not be given back: %s; tried again later", self, error)
+            logging.getLogger("extmem").warning("%r could not be released: %s; it is tried again later", self, error)
 
     def give_back(self) -> None:
-        """Give it back now; whoever calls this makes sure that nobody uses it. Safe to repeat."""
+        """Release it now; the caller ensures that it is not in use. Safe to repeat."""
         raise AssertionError(f"{type(self).__name__} defines give_back")  # pragma: no cover
 
 
 class Use(Generic[H]):
-    """See `Held.use`. It is not kept anywhere but in its `with` statement, so that it ends with that."""
+    """See `Held.use`. Only its `with` statement may refer to it, so that it ends with the statement."""
 
     __slots__ = ("_held", "_hold")
 
@@ -134,7 +142,7 @@ class Use(Generic[H]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # No signal handler runs between the two: there is no call. (Letting go of the memoryview ends the hold.)
+        # No signal handler runs between the two lines, because there is no call. (The end of the view ends the hold.)
         self._hold = None
         if self._held.closing:
             unsettled[self._held] = 0
@@ -142,7 +150,7 @@ class Use(Generic[H]):
 
 
 class Uses:
-    """Holds on several things, for the time of a block or until `end`; see `Held.use`."""
+    """Holds on several resources, for the time of a block or until `end`; see `Held.use`."""
 
     __slots__ = ("_holds",)
 
@@ -150,18 +158,18 @@ class Uses:
         self._holds: dict[Held, memoryview] = {}
 
     def add(self, held: H) -> H:
-        """Hold it, once. Errors: as `Held.hold`."""
+        """Hold it, unless it is held here already. Return it. Errors: as `Held.hold`."""
         if held not in self._holds:
             self._holds[held] = held.hold()
         return held
 
     def add_all(self, others: Uses) -> None:
-        """Hold what `others` hold."""
+        """Hold everything that `others` hold."""
         for held in list(others._holds):
             self.add(held)
 
     def end(self) -> None:
-        """Let go of all; what was closed meanwhile is given back."""
+        """End all holds; what was closed meanwhile is released."""
         holds = self._holds
         while holds:
             held = next(iter(holds))

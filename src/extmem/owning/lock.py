@@ -1,10 +1,10 @@
-"""`Lock`: a lock that no exception of a signal handler leaves held.
+"""`Lock`: a lock that an exception of a signal handler does not leave held.
 
 How this works. `with lock:` calls `__enter__` before the block that `__exit__` ends. Python 3.14 runs signal handlers
-after that call where it is one of C code, as the locks of `threading` have it: an exception then leaves the lock held
-for good. Here `__enter__` is a function of Python, after whose return no handler runs before the block. What takes the
-lock within it is noted in the same call of C code, so that an exception in it lets go again. The end of the block is
-the method of the lock itself.
+after that call if it is C code, as in the locks of `threading`; an exception then leaves the lock held for ever. Here
+`__enter__` is a Python function, after whose return no handler runs before the block. Inside it, acquiring the lock is
+recorded in the same call of C code, so that an exception can release the lock again. The end of the block is the method
+of the lock of `threading`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ONCE: Final = ((),)
 
 
 class Lock:
-    """A lock for `with`. reentrant: whether its thread may take it again."""
+    """A lock for `with`. reentrant: whether the thread that holds it may acquire it again."""
 
     __slots__ = ("_lock",)
 
@@ -28,16 +28,16 @@ class Lock:
         self._lock: Any = threading.RLock() if reentrant else threading.Lock()
 
     def __enter__(self) -> None:
-        got: list[bool] = []
+        acquired: list[bool] = []
         try:
-            got.extend(starmap(self._lock.acquire, _ONCE))
+            acquired.extend(starmap(self._lock.acquire, _ONCE))
         except BaseException:
-            if got:
+            if acquired:
                 self._lock.release()
             raise
 
     @property
     def __exit__(self) -> Callable[[Any, Any, Any], Any]:
-        """The lock's own: a function of Python could be interrupted before it lets go."""
+        """The method of the lock of `threading`: a Python function could be interrupted before it releases the lock."""
         leave: Callable[[Any, Any, Any], Any] = self._lock.__exit__
         return leave

@@ -1,4 +1,4 @@
-"""`Owner`: owns one thing of the system and gives it back exactly once. See the package for how."""
+"""`Owner`: owns one resource of the system and releases it exactly once. See the package for how."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from extmem.owning.held import Held
 __all__ = ["Making", "Owner", "Step", "do_last", "living"]
 
 Step: TypeAlias = tuple[Any, ...]
-"""A call that gives something back, and its arguments. The call is C code."""
+"""A call that releases something, and its arguments. The call is C code."""
 
 _never: Final = repeat(False)
 _call: Final = operator.call
 _drain: Final = deque[Any](maxlen=0).extend
 _watches: Final[dict[int, ref[Owner]]] = {}
-"""References that watch owners, by the owner's id. One whose owner was lost stays until its id is another's."""
+"""Weak references to owners, by the owner's id. A dead one stays until another owner has the id."""
 
 
 class Owner(Held):
-    """What owns a descriptor, a mapping, an object of a driver; see the package. Subclasses say what it is.
+    """Owner of a file descriptor, a mapping, or an object of a driver; see the package. Subclasses define which.
 
-    What it owes is a list of steps and one iterator over it. To take a step from the iterator, to give back or for the
-    caller, is a single call of C code, and nobody else can take it any more.
+    What it owes is a list of steps and one iterator over it. Taking a step from the iterator, to call it or to pass it
+    to the caller, is a single call of C code, so each step is taken once.
     """
 
     __slots__ = ("_owed", "_rest", "_undoing")
 
     def __init__(self) -> None:
-        # Not by `super` and `_watch`: every payload that is opened makes some of these.
+        # Written out instead of `super` and `_watch`, because every payload that is opened creates several owners.
         self._gate = bytearray(1)
         self.closing = False
         owed: list[Step] = []
         self._owed = owed
         self._rest = rest = iter(owed)
         self._undoing = undoing = starmap(_call, rest)
-        # Where this object is lost, the reference calls the partial object, and that drains the iterator.
+        # When this object is garbage-collected, the reference calls the partial object, which drains the iterator.
         _watches[id(self)] = ref(self, partial(next, compress(undoing, _never)))
 
     def _watch(self, owed: list[Step]) -> None:
@@ -51,42 +51,42 @@ class Owner(Held):
         self._undoing = starmap(_call, self._rest)
         _watches[id(self)] = ref(self, partial(next, compress(self._undoing, _never)))
 
-    # Taking.
+    # Acquiring.
 
     def acquire(self, give_back: Any, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call, and owe `give_back(result)` from then on. The result.
+        """Make a call, owe `give_back(result)` from then on, and return the result.
 
-        What `call` raises leaves nothing owed. Both are C code.
+        If `call` raises, nothing is owed. Both functions are C code.
         """
         self._owed.extend(zip((give_back,), starmap(call, (arguments,)), strict=False))
         return self._owed[-1][1]
 
     def owe(self, steps: Iterable[Step]) -> None:
-        """Owe these steps, in the order of giving back. Making one may be what takes the thing, if that is C code."""
+        """Owe these steps, in the order of their release. The iterable may acquire the resource, if it is C code."""
         self._owed.extend(steps)
 
     @property
     def owed_number(self) -> Any:
-        """The first argument of the step that was owed last: what was taken."""
+        """The first argument of the last step: the number that was acquired."""
         return self._owed[-1][1]
 
     @property
     def owes(self) -> bool:
-        """Whether there is something to give back."""
+        """Whether there is something to release."""
         return operator.length_hint(self._rest) > 0
 
-    # Giving back.
+    # Releasing.
 
     def give_back(self) -> None:
-        """Give it back now; whoever calls this makes sure that nobody uses it. Safe to repeat.
+        """Release it now; the caller ensures that it is not in use. Safe to repeat.
 
-        Nothing can be owed any more afterwards. Errors: what a step raises; the others are still owed then.
+        Nothing can be owed afterwards. Errors: those of a step; the other steps are still owed then.
         """
         _drain(self._undoing)
         _watches.pop(id(self), None)
 
     def disown(self) -> list[Step]:
-        """Owe nothing more: the steps that were owed, which are the caller's duty now.
+        """Owe nothing more, and return the steps that were owed, which the caller must call.
 
         After an exception they are owed as before. No signal handler runs between the effect and the return.
         """
@@ -99,23 +99,23 @@ class Owner(Held):
         return taken
 
     def forget(self) -> None:
-        """Owe nothing more: it has been given back, or is somebody else's."""
+        """Owe nothing more, because it was released, or has another owner."""
         _drain(self._rest)
 
     def take_one(self) -> Iterator[Step]:
-        """An iterator that takes one step when it is asked: that is the asker's duty from then on. For `Making`."""
+        """Return an iterator that removes and yields one step, which the caller owes from then on. For `Making`."""
         return islice(self._rest, 1)
 
     def in_forked_child(self) -> None:
-        """What a forked child does with its copy. By default it leaves the thing to the parent."""
+        """Called for the copy in a forked child. By default the child releases nothing, since the parent does."""
         self.forget()
 
 
 class Making:
-    """A call that puts what it makes into `made[0]` and returns a result code, for `Owner.owe`.
+    """A call that writes what it creates to `made[0]` and returns a result code, for `Owner.owe`.
 
-    `steps` gives `give_back(*before, made[0], *after)`, and makes the call when it is asked for it; `result` is the
-    code from then on. consumes: an owner whose thing the call takes over; it owes nothing from then on.
+    `steps` yields `give_back(*before, made[0], *after)`, and makes the call when it is iterated over; `result` is the
+    code from then on. consumes: an owner whose resource the call consumes; it owes nothing from then on.
     """
 
     __slots__ = ("_consumed", "_consumes", "_results", "steps")
@@ -138,7 +138,7 @@ class Making:
             consuming = map(self._consumed.append, consumes.take_one())
             calls = map(operator.itemgetter(1), zip(consuming, calls, strict=False))
         numbers = map(operator.getitem, map(operator.itemgetter(1), zip(calls, (made,), strict=False)), (0,))
-        columns = ((give_back,), *((value,) for value in before), numbers, *((value,) for value in after))
+        columns = ((give_back,), *zip(before), numbers, *zip(after))
         self.steps: Iterable[Step] = zip(*columns, strict=False)
 
     @property
@@ -147,14 +147,14 @@ class Making:
         return int(self._results[0])
 
     def give_back_consumed(self) -> None:
-        """The call failed and has left what it was to take over: its owner owes it again."""
+        """Make the owner of the consumed resource owe it again, because the call failed and did not consume it."""
         if self._consumes is not None:
             self._consumes.owe(self._consumed)
             self._consumed.clear()
 
 
 def living() -> Iterator[Owner]:
-    """The owners that owe something now; for tests and benchmarks, which look for what is left."""
+    """Yield the owners that owe something now; for tests and benchmarks, which check that nothing is left."""
     for watch in list(_watches.values()):
         owner = watch()
         if owner is not None and owner.owes:
@@ -162,7 +162,7 @@ def living() -> Iterator[Owner]:
 
 
 def do_last(steps: list[Step]) -> None:
-    """Take the last step off a list and do it, in one call of C code. IndexError where there is none."""
+    """Remove the last step from a list and call it, in one call of C code. Errors: IndexError for an empty list."""
     _drain(starmap(_call, map(steps.pop, (-1,))))
 
 

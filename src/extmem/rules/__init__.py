@@ -1,11 +1,12 @@
-"""Valid usage: what the specification demands of a call, checked before the call is made.
+"""Valid usage: the specification's requirements on a call, checked before the call is made.
 
-Pure: structs of `extmem.vk` and facts (plain values, `extmem.rules.facts`) in, violations out. No operating system,
-no driver. Each function names all rules that a call breaks; an empty list means that none is known to be broken.
-A fact that nobody could learn is None, and the rules that need it stay silent.
+Each function takes structs of `extmem.vk` and facts (plain values, `extmem.rules.facts`) and returns a list with a
+violation for each rule that the call breaks. An empty list means that no rule is known to be broken. The functions are
+pure: they call neither the operating system nor a driver. A fact that could not be determined is None, and the rules
+that need it report nothing.
 
-What is known of a device that is opened is here at once. All other facts and the checks are imported together, when the
-first of them is asked for: opening a device makes no call that they could judge.
+The facts of an open device are imported with this module. All other facts and the checks are imported together when the
+first of them is used, because opening a device makes no call that they could check.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""The call that vkAllocateMemory's checks look at, and the suite they are registered in.
+"""The call that vkAllocateMemory's checks examine, and the suite that they are registered in.
 
-How this works: `read` walks the pNext chain once, puts each struct in its slot and works out the call's traits: which
-structs are there, whether it imports, exports or neither, and which facts are known. Every check names the traits it
-needs, so that a check may rely on what it reads being there (see `_engine`).
+How this works: `read` walks the pNext chain once, puts each struct in its slot and computes the call's traits: which
+structs the chain contains, whether the call imports, exports or neither, and which facts are known. Every check names
+the traits that it needs, so that the attributes that it reads are never None (see `_engine`).
 
 What counts as an import: a Win32, fd or host pointer struct whose handle type is not zero. Android, Fuchsia, QNX, NV
-SciBuf and Metal imports are not in this library's words, so no chain can hold them. What counts as an export (the
-specification never says): VkExportMemoryAllocateInfo or its NV twin with handle types that are not zero.
+SciBuf and Metal import structs are not part of `extmem.vk`, so no chain can contain them. What counts as an export
+(the specification does not define it): VkExportMemoryAllocateInfo or its NV equivalent with handle types that are not
+zero.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ __all__ = ["ALLOCATE", "BASE", "LONGEST_CHAIN", "Allocation", "Traits", "chained
 
 BASE = "MemoryAllocateInfo"
 LONGEST_CHAIN = 64
-"""More structs than that are taken for a chain that bites its tail."""
+"""Maximum number of structs in a chain. A longer chain is treated as one that leads back into itself."""
 
 
 def chained(struct: type) -> str:
-    """The path of a struct in an allocation's chain."""
+    """Return the path of a struct in an allocation's chain."""
     return f"{BASE}.pNext<{struct.__name__}>"
 
 
 class Traits:
-    """What a call may be or have, as bits. `HAS_…`: the struct is in the chain; the others are about its contents."""
+    """Properties of a call, as bits. `HAS_…`: the chain contains the struct; the others concern its contents."""
 
     HAS_WIN32 = 1 << 0
     HAS_FD = 1 << 1
@@ -54,7 +55,7 @@ class Traits:
     HAS_EXPORT_WIN32_NV = 1 << 10
     HAS_IMPORT_WIN32_NV = 1 << 11
     ODD_CHAIN = 1 << 12
-    """A struct that does not belong there, or one twice."""
+    """The chain contains a struct that does not extend an allocation, or one struct type twice."""
     IMPORTS_WIN32 = 1 << 13
     IMPORTS_FD = 1 << 14
     IMPORTS_HOST = 1 << 15
@@ -65,26 +66,26 @@ class Traits:
     TARGET = 1 << 19
     """That buffer or image is known (facts.dedicated)."""
     PAYLOAD = 1 << 20
-    """The import leads to a payload that is known (facts.payload)."""
+    """The import refers to a payload that is known (facts.payload)."""
     OUR_PAYLOAD = 1 << 21
-    """… which Vulkan made."""
+    """The known payload was created by Vulkan."""
     FOREIGN_PAYLOAD = 1 << 22
-    """… which another API made."""
+    """The known payload was created by another API."""
     SIZE_IGNORED = 1 << 23
-    """The handle type's allocationSize means nothing."""
+    """allocationSize is ignored for the handle type."""
     ODD_TYPE = 1 << 24
-    """The import's handle type is not one that its struct is for."""
+    """The import's handle type is not one of those that its struct is defined for."""
     MANY_IMPORTS = 1 << 25
     NAMED = 1 << 26
-    """The Win32 struct has a name …"""
+    """The Win32 struct contains a name."""
     HANDLED = 1 << 27
-    """… or a handle."""
+    """The Win32 struct contains a handle."""
     ELSEWHERE = 1 << 28
-    """Exporter and importer may differ in device, driver or device group: worth a closer look."""
+    """Exporter and importer may differ in device, driver or device group."""
     ODD_DEVICE = 1 << 29
-    """The device is closed, or was made without queues."""
+    """The device is closed, or was created without queues."""
     UNDEDICATED = 1 << 30
-    """The payload is dedicated to a buffer or image, the import to none."""
+    """The payload is dedicated to a buffer or image, but the import is not dedicated."""
 
 
 class Allocation:
@@ -101,11 +102,11 @@ class Allocation:
     capture_address: vk.MemoryOpaqueCaptureAddressAllocateInfo | None = None
     export_nv: vk.ExportMemoryAllocateInfoNV | None = None
     foreign: tuple[Any, ...] = ()
-    """Chained things that do not extend an allocation."""
+    """Chained objects that do not extend an allocation."""
     lacking: tuple[type, ...] = ()
-    """Chained structs that need what is not enabled."""
+    """Chained structs that need a version or extension that is not enabled."""
     repeated: tuple[str, ...] = ()
-    """Names of struct types that are in the chain more than once."""
+    """Names of struct types that the chain contains more than once."""
 
     win32_type = 0
     fd_type = 0
@@ -146,7 +147,7 @@ _SLOTS: dict[type, tuple[str, int, str]] = {
 
 
 def read(info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> tuple[Allocation, int]:
-    """Sort the chain into slots. Returns the call and the traits that the chain's structs give it."""
+    """Sort the chain into slots. Return the call and the traits that follow from the chain's structs."""
     call = Allocation(info, facts)
     traits = 0
     node: Any = info.p_next
@@ -183,7 +184,7 @@ def read(info: vk.MemoryAllocateInfo, facts: AllocateFacts) -> tuple[Allocation,
 
 
 def contents(call: Allocation, traits: int) -> int:
-    """The traits that follow from the values; only for a call whose fields are all of the right kind."""
+    """Return `traits` with those added that follow from the values. All fields of the call have the right types."""
     bits = Traits
     device = call.device
     if not device.alive or device.queue_count < 1:
@@ -220,32 +221,32 @@ def contents(call: Allocation, traits: int) -> int:
 
 def _import_traits(call: Allocation) -> int:
     bits = Traits
-    found = 0
+    traits = 0
     if call.win32 is not None:
-        call.win32_type = kind = int(call.win32.handle_type)
+        call.win32_type = handle_type = int(call.win32.handle_type)
         if call.win32.name is not None:
-            found |= bits.NAMED
+            traits |= bits.NAMED
         if not is_null(call.win32.handle):
-            found |= bits.HANDLED
-        if kind:
-            found |= bits.IMPORTS_WIN32 | bits.IMPORTS
-            if kind not in SINGLE_WIN32_TYPES:
-                found |= bits.ODD_TYPE
-            call.import_type = kind
+            traits |= bits.HANDLED
+        if handle_type:
+            traits |= bits.IMPORTS_WIN32 | bits.IMPORTS
+            if handle_type not in SINGLE_WIN32_TYPES:
+                traits |= bits.ODD_TYPE
+            call.import_type = handle_type
     if call.fd is not None:
-        call.fd_type = kind = int(call.fd.handle_type)
-        if kind:
-            found |= bits.IMPORTS_FD | bits.IMPORTS | (bits.MANY_IMPORTS if found & bits.IMPORTS else 0)
-            if kind not in SINGLE_FD_TYPES:
-                found |= bits.ODD_TYPE
-            call.import_type = kind
+        call.fd_type = handle_type = int(call.fd.handle_type)
+        if handle_type:
+            traits |= bits.IMPORTS_FD | bits.IMPORTS | (bits.MANY_IMPORTS if traits & bits.IMPORTS else 0)
+            if handle_type not in SINGLE_FD_TYPES:
+                traits |= bits.ODD_TYPE
+            call.import_type = handle_type
     if call.host is not None:
-        call.host_type = kind = int(call.host.handle_type)
-        if kind:
-            found |= bits.IMPORTS_HOST | bits.IMPORTS | (bits.MANY_IMPORTS if found & bits.IMPORTS else 0)
-            if kind not in SINGLE_HOST_TYPES:
-                found |= bits.ODD_TYPE
-            call.import_type = kind
+        call.host_type = handle_type = int(call.host.handle_type)
+        if handle_type:
+            traits |= bits.IMPORTS_HOST | bits.IMPORTS | (bits.MANY_IMPORTS if traits & bits.IMPORTS else 0)
+            if handle_type not in SINGLE_HOST_TYPES:
+                traits |= bits.ODD_TYPE
+            call.import_type = handle_type
     if call.import_type & SIZE_IGNORED_TYPES:
-        found |= bits.SIZE_IGNORED
-    return found
+        traits |= bits.SIZE_IGNORED
+    return traits

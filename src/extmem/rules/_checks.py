@@ -1,26 +1,21 @@
-"""All checks, and the facts that they need. `extmem.rules` imports this module when the first of them is asked for.
+"""All checks, and the facts that they need. `extmem.rules` imports this module when the first of them is used.
 
-They are imported together: a check's rules are registered by the modules that this one imports, so that a check whose
-module is there has all of its rules.
+They are imported together because a check's rules are registered by several modules: once a check can be called, all of
+its rules are registered.
 """
 
-from extmem.rules._allocate_memory import check_allocate_memory, check_allocate_memory_fields
+from extmem.rules.allocate_memory import check_allocate_memory, check_allocate_memory_fields
 from extmem.rules.barrier_ranges import whole_range
 from extmem.rules.barriers import check_buffer_memory_barrier, check_image_memory_barrier
-from extmem.rules.bind import check_bind_buffer_memory, check_bind_image_memory
-from extmem.rules.commands import (
-    Place,
-    check_clear_color_image,
-    check_copy_buffer,
-    check_fill_buffer,
-    guards,
-)
-from extmem.rules.create import (
+from extmem.rules.bind_memory import check_bind_buffer_memory, check_bind_image_memory
+from extmem.rules.buffer_ownership import Ownership, Use, apply_use
+from extmem.rules.create_and_query import (
     check_create_buffer,
     check_create_image,
     check_external_buffer_info,
     check_external_image_format_info,
 )
+from extmem.rules.drm_format_modifiers import check_format_properties, check_get_image_drm_format_modifier_properties
 from extmem.rules.facts import (
     AllocateFacts,
     ExternalMemoryFacts,
@@ -31,8 +26,13 @@ from extmem.rules.facts import (
     Refusal,
     ResourceFacts,
 )
-from extmem.rules.get_handle import check_get_memory_fd, check_get_memory_win32_handle, wrong_get_info
+from extmem.rules.get_memory_handle import check_get_memory_fd, check_get_memory_win32_handle, wrong_get_info
 from extmem.rules.get_queue import check_get_device_queue
+from extmem.rules.handle_properties import (
+    check_memory_fd_properties,
+    check_memory_host_pointer_properties,
+    check_memory_win32_handle_properties,
+)
 from extmem.rules.image_copies import (
     check_copy_buffer_to_image,
     check_copy_image_to_buffer,
@@ -41,16 +41,16 @@ from extmem.rules.image_copies import (
 )
 from extmem.rules.image_layouts import RELEASED, Area, Layouts, Step, apply
 from extmem.rules.keyed_mutex import check_keyed_mutex
-from extmem.rules.mapping import check_map_memory, check_unmap_memory
-from extmem.rules.modifiers import check_format_properties, check_get_image_drm_format_modifier_properties
-from extmem.rules.owners import Ownership, Use, apply_use
+from extmem.rules.map_memory import check_map_memory, check_unmap_memory
 from extmem.rules.pipeline_barrier import check_pipeline_barrier, check_pipeline_barrier2
-from extmem.rules.properties import (
-    check_memory_fd_properties,
-    check_memory_host_pointer_properties,
-    check_memory_win32_handle_properties,
-)
 from extmem.rules.subresource_layout import check_get_image_subresource_layout
+from extmem.rules.transfer_commands import (
+    Place,
+    check_clear_color_image,
+    check_copy_buffer,
+    check_fill_buffer,
+    guards,
+)
 from extmem.rules.violation import Violation
 
 __all__ = [

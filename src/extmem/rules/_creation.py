@@ -1,4 +1,4 @@
-"""One vkCreateBuffer or vkCreateImage with its facts, and the suites that the checks of both are registered with."""
+"""One vkCreateBuffer or vkCreateImage with its facts, and the suites in which the checks of both are registered."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _LONGEST_CHAIN = 64
 
 
 def chain_of(info: Any) -> list[Any]:
-    """The structs chained to this one; of a chain that ends in itself, a part that repeats some."""
-    found: list[Any] = []
+    """Return the structs chained to this one. If the chain leads back into itself, the list repeats some of them."""
+    structs: list[Any] = []
     node = info.p_next
-    while node is not None and len(found) < _LONGEST_CHAIN:
-        found.append(node)
+    while node is not None and len(structs) < _LONGEST_CHAIN:
+        structs.append(node)
         node = node.p_next if isinstance(node, vk.ChainStruct) else None
-    return found
+    return structs
 
 
 @dataclass(slots=True)
@@ -47,24 +47,24 @@ class Create:
     external: Any
     handle_types: int
     where: str
-    """The path of the struct about external memory."""
+    """Path of the struct about external memory."""
     answers: Answers
     device: DeviceFacts | None = None
     nv: Any = None
     chain: list[Any] = field(default_factory=list)
     format: ImageFormatFacts | None = None
-    """The device's answer for exactly this image; None where it was not asked."""
+    """What the device reported for exactly this image; None if it was not queried."""
 
 
 CREATE_BUFFER: Suite[Create] = Suite("vkCreateBuffer")
 CREATE_IMAGE: Suite[Create] = Suite("vkCreateImage")
 BOTH = (CREATE_BUFFER, CREATE_IMAGE)
 FORMAT_QUERY: Suite[Create] = Suite("vkGetPhysicalDeviceImageFormatProperties2")
-"""A query of what images there are. The checks on the struct about external memory are in `create`."""
+"""vkGetPhysicalDeviceImageFormatProperties2. Checks on the struct about external memory are in `create_and_query`."""
 
 
 def foreign_structs(call: Create, struct: str) -> Finding | None:
-    """What is in the chain of this struct (its C name) and does not extend it."""
+    """Return a finding if the chain of this struct (its C name) contains a struct that does not extend it."""
     allowed = CHAIN_ALLOWED[struct]
     problems = []
     for node in dict.fromkeys(type(n) for n in call.chain):
@@ -79,11 +79,11 @@ def foreign_structs(call: Create, struct: str) -> Finding | None:
 
 
 def repeated_structs(call: Create) -> Finding | None:
-    """Struct types that are in the chain more than once."""
+    """Return a finding if the chain contains a struct type more than once."""
     if len(call.chain) < 2:
         return None
     types = [type(node) for node in call.chain]
-    again = [kind.__name__ for kind in dict.fromkeys(types) if types.count(kind) > 1]
+    again = [struct.__name__ for struct in dict.fromkeys(types) if types.count(struct) > 1]
     if not again:
         return None
     return (
@@ -94,6 +94,6 @@ def repeated_structs(call: Create) -> Finding | None:
 
 
 def lacking_features(call: Create, names: Iterable[str]) -> list[str]:
-    """Which of these features are known not to be enabled."""
+    """Return those of these features that are known not to be enabled."""
     features = call.device.features if call.device is not None else None
     return [] if features is None else [name for name in names if name not in features]

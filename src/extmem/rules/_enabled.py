@@ -1,7 +1,7 @@
-"""Which bits, formats and structs a device has only with a later version of Vulkan or with an extension.
+"""The bits, formats and structs that a device has only with a later version of Vulkan or with an extension.
 
-What is listed nowhere here is part of Vulkan 1.1, which external memory needs. `tests/unit/rules/test_enabled.py`
-compares the tables with the registry.
+Everything that is not listed here is part of Vulkan 1.1, which external memory needs.
+`tests/unit/rules/test_enabled.py` compares the tables with the registry.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ __all__ = [
 
 
 class Needs(NamedTuple):
-    """What enables something: a version of Vulkan, or one of some extensions."""
+    """What enables a bit, format or struct: a version of Vulkan, or one of several extensions."""
 
     version: int
-    """The minor version of Vulkan 1 that has it; 0 for no version."""
+    """Minor version of Vulkan 1 that contains it; 0 if no version does."""
     extensions: tuple[str, ...]
 
     @property
     def text(self) -> str:
-        """For a message."""
+        """The requirement as text for a message."""
         names = [f"Vulkan 1.{self.version}"] if self.version else []
         return " or ".join([*names, *self.extensions])
 
 
-def _table(enum: type[IntFlag], told: Mapping[str, str]) -> dict[int, Needs]:
-    """Names of bits, separated by spaces → `1.2`, extensions, or both."""
-    found = {}
-    for names, needs in told.items():
+def _table(enum: type[IntFlag], requirements: Mapping[str, str]) -> dict[int, Needs]:
+    """Build a table by bit. `requirements`: names of bits, separated by spaces → `1.2`, extensions, or both."""
+    table = {}
+    for names, needs in requirements.items():
         words = needs.split()
         version = int(words[0].removeprefix("1.")) if words[0].startswith("1.") else 0
         for name in names.split():
-            found[int(enum[name])] = Needs(version, tuple(f"VK_{w}" for w in words if not w.startswith("1.")))
-    return found
+            table[int(enum[name])] = Needs(version, tuple(f"VK_{w}" for w in words if not w.startswith("1.")))
+    return table
 
 
 BUFFER_FLAGS = _table(
@@ -123,7 +123,7 @@ FORMATS = {
     470: Needs(4, ("VK_KHR_maintenance5",)),
     609: Needs(0, ("VK_ARM_format_pack",)),
 }
-"""By the thousands of the format's number above 1,000,000,000, which are those of the extension that brought it."""
+"""Requirements by (format - 1,000,000,000) // 1000, which is the number of the extension that introduced the format."""
 CHAINED: dict[type[vk.ChainStruct], Needs] = {
     vk.BufferUsageFlags2CreateInfo: Needs(4, ("VK_KHR_maintenance5",)),
     vk.ExternalMemoryImageCreateInfoNV: Needs(0, ("VK_NV_external_memory",)),
@@ -137,11 +137,11 @@ CHAINED: dict[type[vk.ChainStruct], Needs] = {
     vk.ImageDrmFormatModifierExplicitCreateInfoEXT: Needs(0, (MODIFIERS,)),
     vk.PhysicalDeviceImageDrmFormatModifierInfoEXT: Needs(0, (MODIFIERS,)),
 }
-"""Structs that extend a create info or an allocation only with this."""
+"""Structs that extend a create info or an allocation only if their requirement is enabled."""
 
 
 def lacks(needs: Needs | None, device: DeviceFacts | None) -> bool:
-    """Whether the device is known to have none of it."""
+    """Return whether the device is known to have neither the version nor any of the extensions."""
     if needs is None or device is None or device.extensions is None:
         return False
     if needs.version and (device.api_version is None or device.api_version >= 1 << 22 | needs.version << 12):
@@ -150,15 +150,15 @@ def lacks(needs: Needs | None, device: DeviceFacts | None) -> bool:
 
 
 def lacking_bits(mask: int, enum: type[IntFlag], table: Mapping[int, Needs], device: DeviceFacts | None) -> str:
-    """Which of these bits mean nothing to the device, and why; empty where all of them do."""
+    """Return which of these bits are invalid for the device, and why, as text; empty if all of them are valid."""
     unknown = mask & ~_defined(enum)
-    found = [f"the bits {unknown:#x} are not defined"] if unknown else []
+    problems = [f"the bits {unknown:#x} are not defined"] if unknown else []
     without: dict[str, int] = {}
     for bit in _bits(mask & ~unknown, table):
         if lacks(table[bit], device):
             without[table[bit].text] = without.get(table[bit].text, 0) | bit
-    found += [f"{flags_text(bits, enum)} needs {needs}, which is not enabled" for needs, bits in without.items()]
-    return "; ".join(found)
+    problems += [f"{flags_text(bits, enum)} needs {needs}, which is not enabled" for needs, bits in without.items()]
+    return "; ".join(problems)
 
 
 def _bits(mask: int, table: Mapping[int, Needs]) -> Iterable[int]:

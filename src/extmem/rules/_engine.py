@@ -3,8 +3,8 @@
 How this works: a suite belongs to one command. A check is a small function of that command's *call* (a plain object
 with the structs and facts as attributes); it returns None, or where the fault is, what it is, and what to do. The
 `@rule` decorator names the rules that a check decides, the suite, and the *traits* that a call must have for the
-check to mean anything (bits such as "imports by Win32 handle" or "the payload is known"). For each set of traits the
-list of checks that apply is worked out once; after that a legal call costs one dict look-up and its own checks.
+check to apply (bits such as "imports by Win32 handle" or "the payload is known"). The list of checks that apply to a
+set of traits is computed once. After that, a valid call costs one dict look-up and its own checks.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["CHECKED", "Check", "Finding", "Suite", "rule"]
 
 Call = TypeVar("Call")
 Finding: TypeAlias = tuple[str, str, str]
-"""Where, problem, remedy."""
+"""Path of the field, problem, remedy."""
 Check: TypeAlias = Callable[[Call], Finding | None]
 
 CHECKED: dict[str, list[str]] = {}
-"""Every rule that some check decides, with the names of these checks."""
+"""The rules that are checked, each with the names of its checks."""
 
 
 class Suite(Generic[Call]):
@@ -39,17 +39,17 @@ class Suite(Generic[Call]):
         self._plans.clear()
 
     def run(self, call: Call, traits: int) -> list[Violation]:
-        """All rules that the call breaks, in the order of registration."""
+        """Return all rules that the call breaks, in the order of registration."""
         plan = self._plans.get(traits)
         if plan is None:
             plan = tuple((v, c) for v, c, needs, never in self.checks if traits & needs == needs and not traits & never)
             self._plans[traits] = plan
-        found = []
+        violations = []
         for vuid, check in plan:
             finding = check(call)
             if finding is not None:
-                found.append(Violation(vuid, *finding))
-        return found
+                violations.append(Violation(vuid, *finding))
+        return violations
 
 
 def rule(
@@ -57,8 +57,8 @@ def rule(
 ) -> Callable[[Check[Call]], Check[Call]]:
     """Register the decorated check under each id.
 
-    With one suite every id is reported when the check fails; with as many suites as ids (a command that exists in
-    two forms) each suite reports its own.
+    With one suite, every id is reported when the check fails. With as many suites as ids (a command that exists in two
+    forms), each suite reports its own id.
     """
     suites = [on] * len(vuids) if isinstance(on, Suite) else list(on)
     if len(suites) != len(vuids):

@@ -1,7 +1,7 @@
-"""Errors in plain words: our classes, VkResults, NTSTATUS values and Win32 codes. Data for `extmem explain`.
+"""Explanations of errors: extmem's classes, VkResults, NTSTATUS values and Win32 codes. Data for `extmem explain`.
 
-The objects that raise them are not imported: rules know nothing of the object manager, and a table of words needs
-nothing. Tests compare the numbers and the list of classes with the real ones.
+The modules that raise the errors are not imported, because `rules` does not depend on the object manager. Tests compare
+the numbers and the list of classes with the real ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["CLASSES", "RESULTS", "STATUSES", "ErrorText", "NamedError", "StatusT
 
 
 class ErrorText(NamedTuple):
-    """A class of extmem.errors: what happened, what to do, a way to get it and a way around it."""
+    """A class of extmem.errors: its meaning, code that raises it and code that avoids it."""
 
     text: str
     wrong: str
@@ -43,25 +43,25 @@ second = device.allocate(1024, name="frames")"""
 
 CLASSES: dict[str, ErrorText] = {
     "ExtmemError": ErrorText(
-        "The root of all that extmem raises by itself. Catch it to catch them all; what comes from the operating "
-        "system alone stays an OSError.",
-        "try:\n    memory = extmem.open('frames')\nexcept Exception:\n    memory = None  # hides bugs as well",
+        "The base class of all errors that extmem raises by itself: catch it to catch them all. What comes from the "
+        "operating system alone stays an OSError.",
+        "try:\n    memory = extmem.open('frames')\nexcept Exception:\n    memory = None  # also hides bugs",
         "try:\n    memory = extmem.open('frames')\nexcept extmem.ExtmemError as error:\n    print(error)",
     ),
     "RuleViolation": ErrorText(
-        "The call would break the specification, so it never reached the device, and nothing changed. `violations` "
-        "names every rule broken, where, with which values, and what to do instead.",
+        "The call would break the specification, so it was not passed to the device, and nothing changed. `violations` "
+        "lists every broken rule with the field, the values and what to do instead.",
         "device.allocate_memory(vk.MemoryAllocateInfo(allocation_size=0))",
         "device.allocate_memory(vk.MemoryAllocateInfo(allocation_size=4096))",
     ),
     "UnsupportedError": ErrorText(
-        "The device, the driver or the operating system lacks what was asked for. `requires_one_of` names what would "
-        "provide it.",
+        "The device, the driver or the operating system does not support the request. `requires_one_of` names what "
+        "would provide it.",
         "device = extmem.open_device(kind='vulkan')  # on a machine without a driver",
-        "device = extmem.open_device()  # the best device there is",
+        "device = extmem.open_device()  # the best device of this machine",
     ),
     "DriverError": ErrorText(
-        "A device command failed: `result` has the VkResult, `command` its name, `devices` says who was involved.",
+        "A device command failed: `result` is the VkResult, `command` its name, `devices` the devices involved.",
         "frame = device.allocate(1 << 62)",
         "frame = device.allocate(1 << 20)",
     ),
@@ -69,7 +69,7 @@ CLASSES: dict[str, ErrorText] = {
         "There is no more memory, or no more descriptors or objects, on the device or the host. It is a MemoryError, "
         "too.",
         "frames = [device.allocate(1 << 30) for _ in range(1000)]",
-        "with device.allocate(1 << 30) as frame:\n    pass  # freed here, and its memory is there again",
+        "with device.allocate(1 << 30) as frame:\n    pass  # freed at the end of the block",
     ),
     "HandleStateError": ErrorText(
         "The handle or memory was closed, given away with `take()`, or brought over a fork. Nothing is wrong with the "
@@ -78,25 +78,25 @@ CLASSES: dict[str, ErrorText] = {
         "memory = extmem.open(handle)\nhandle.close()",
     ),
     "LiveViewError": ErrorText(
-        "Memory is closed while an array or memoryview still looks at it. The memory is unchanged; drop the views "
+        "Memory is closed while an array or memoryview of it still exists. The memory is unchanged; drop the views "
         "first.",
         "array = memory.numpy()\nmemory.close()",
         "array = memory.numpy()\ndel array\nmemory.close()",
     ),
     "ObjectManagerError": ErrorText(
-        "The object manager (the Windows kernel, or extmem's broker on Linux) refused. `ntstatus` and `winerror` have "
-        "its answer, `result` the VkResult that a driver would give.",
-        "memory = extmem.open('frames')  # nobody shares anything of that name",
+        "The object manager (the Windows kernel, or extmem's broker on Linux) refused. `ntstatus` and `winerror` are "
+        "its error codes, `result` is the VkResult that a driver would return.",
+        "memory = extmem.open('frames')  # no process shares memory of that name",
         "memory = device.allocate(1024, name='frames')\nsame = extmem.open('frames')",
     ),
     "NameTakenError": ErrorText(
-        "The name belongs to a live object. An export never takes over an existing one. The name is free again when "
-        "the last memory and the last handle of that object are closed.",
+        "The name belongs to a live object. An export never replaces an existing object. The name is free again when "
+        "the last memory object and the last handle of that object are closed.",
         _TWO_EXPORTS,
         "first = device.allocate(1024, name='frames')\nsame = extmem.open('frames')  # or export under another name",
     ),
     "NameNotFoundError": ErrorText(
-        "No live object has that name. A name lives as long as the memory and handles of its object; case does not "
+        "No live object has that name. A name exists as long as the memory and handles of its object; case does not "
         "matter, the namespace (Local, Global) does.",
         "device.allocate(1024, name='frames').close()\nextmem.open('frames')",
         "with device.allocate(1024, name='frames'):\n    extmem.open('frames')",
@@ -108,26 +108,26 @@ CLASSES: dict[str, ErrorText] = {
         "device.allocate(1024, name='frames')",
     ),
     "AccessDeniedError": ErrorText(
-        "The object's security, or the rights of the handle, do not allow it. The exporter decides who gets which "
-        "rights: `access` and `security` when allocating.",
+        "The object's security descriptor, or the granted access of the handle, does not allow it. The exporter "
+        "decides who gets which rights, by `access` and `security` when allocating.",
         "extmem.open_handle('frames', access=0)",
         "extmem.open_handle('frames', access=extmem.Access.READ)",
     ),
     "ObjectTypeError": ErrorText(
-        "The name or handle leads to an object of another type: an event, a mutex or a semaphore, not memory.",
+        "The name or handle refers to an object of another type: an event, a mutex or a semaphore, not memory.",
         "extmem.open('an-event-of-the-same-name')",
         "extmem.open('frames')",
     ),
     "InvalidHandleError": ErrorText(
-        "This process has no such handle, or no payload has that KMT number (any more). Numbers of another process "
-        "mean nothing here; pass the handle object, or duplicate it into that process.",
+        "This process has no such handle, or no payload has that KMT number (any more). A handle value is valid only "
+        "in its own process; pass the handle object, or duplicate it into the other process.",
         "imported = vk.ImportMemoryWin32HandleInfoKHR(T.OPAQUE_WIN32, 0x1234)\n"
         "device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))",
         "value = handle.duplicate(into=pid)  # the number to send to that process",
     ),
     "SecurityDescriptorError": ErrorText(
-        "The text is no security descriptor (SDDL) that the object manager takes; the message names the position. "
-        "It takes allow and deny entries for WD (everyone), OW (the owner), S-1-22-1-uid and S-1-22-2-gid.",
+        "The text is not a security descriptor (SDDL) that the object manager accepts; the message names the position. "
+        "It accepts allow and deny entries for WD (everyone), OW (the owner), S-1-22-1-uid and S-1-22-2-gid.",
         "attributes = vk.SecurityAttributes('D:(A;;GR;;;Alice)')",
         "attributes = vk.SecurityAttributes('D:(A;;GR;;;S-1-22-1-1000)')",
     ),
@@ -137,19 +137,20 @@ CLASSES: dict[str, ErrorText] = {
         "with handle.duplicate() as copy:\n    pass  # closed here",
     ),
     "DescriptorError": ErrorText(
-        "A payload's description of itself is malformed, of an unknown version, or contradicts the payload. It is "
-        "never trusted over what the system says.",
+        "A payload's descriptor is malformed, of an unknown version, or contradicts the payload. What the system "
+        "reports about the payload always takes precedence.",
         "descriptor = extmem.Descriptor.parse(b'not a descriptor')",
         "descriptor = memory.descriptor",
     ),
     "PeerError": ErrorText(
-        "The other process is to blame: it died, or spoke nonsense.",
+        "The other process caused the error: it ended, or broke the protocol.",
         "memory = extmem.open('frames')  # its exporter breaks the protocol",
         "try:\n    memory = extmem.open('frames')\nexcept extmem.PeerError:\n    pass  # restart the other process",
     ),
     "PeerGoneError": ErrorText(
-        "The other process died or hung up before it answered. Payloads that others hold are not lost.",
-        "memory = extmem.open('frames')  # while its exporter dies",
+        "The other process ended or closed the connection before it replied. Payloads that other processes hold are "
+        "not lost.",
+        "memory = extmem.open('frames')  # while its exporter ends",
         "try:\n    memory = extmem.open('frames')\nexcept extmem.PeerGoneError:\n    pass  # wait for it to come back",
     ),
     "PeerProtocolError": ErrorText(
@@ -159,38 +160,38 @@ CLASSES: dict[str, ErrorText] = {
     ),
     "InternalError": ErrorText(
         "A bug in extmem. Please report it with the whole message.",
-        "pass  # nothing that you do should lead here",
-        "pass  # nothing to mend on your side",
+        "pass  # no call should raise it",
+        "pass  # nothing to change in your program",
     ),
 }
 
 RESULTS: dict[str, NamedError] = {
-    "VK_ERROR_OUT_OF_HOST_MEMORY": NamedError(-1, "The host has no more memory for it.", "OutOfMemoryError"),
+    "VK_ERROR_OUT_OF_HOST_MEMORY": NamedError(-1, "The host has not enough memory.", "OutOfMemoryError"),
     "VK_ERROR_OUT_OF_DEVICE_MEMORY": NamedError(
         -2,
-        "The device has no more memory for it; some drivers say so of a payload of another GPU, too.",
+        "The device has not enough memory. Some drivers also return it for a payload of another GPU.",
         "OutOfMemoryError",
     ),
     "VK_ERROR_INITIALIZATION_FAILED": NamedError(-3, "The driver could not start.", "DriverError"),
     "VK_ERROR_DEVICE_LOST": NamedError(
-        -4, "The device stopped working; what its memory holds is undefined for all who share it.", "DriverError"
+        -4, "The device stopped working; the contents of its memory are undefined in every process.", "DriverError"
     ),
     "VK_ERROR_MEMORY_MAP_FAILED": NamedError(-5, "The memory could not be mapped.", "DriverError"),
     "VK_ERROR_EXTENSION_NOT_PRESENT": NamedError(
-        -7, "The driver lacks an extension that was asked for.", "UnsupportedError"
+        -7, "The driver lacks an extension that was requested.", "UnsupportedError"
     ),
-    "VK_ERROR_INCOMPATIBLE_DRIVER": NamedError(-9, "No driver of this machine will do.", "UnsupportedError"),
+    "VK_ERROR_INCOMPATIBLE_DRIVER": NamedError(-9, "No driver of this machine is compatible.", "UnsupportedError"),
     "VK_ERROR_TOO_MANY_OBJECTS": NamedError(
-        -10, "There are as many handles or objects of this kind as there may be.", "OutOfMemoryError"
+        -10, "The maximum number of handles or objects of this kind exists already.", "OutOfMemoryError"
     ),
     "VK_ERROR_FORMAT_NOT_SUPPORTED": NamedError(
         -11, "Images of this format, tiling and usage cannot be shared as this handle type.", "UnsupportedError"
     ),
-    "VK_ERROR_UNKNOWN": NamedError(-13, "Something is wrong, and the driver cannot say what.", "DriverError"),
+    "VK_ERROR_UNKNOWN": NamedError(-13, "An error that the driver does not specify further.", "DriverError"),
     "VK_ERROR_INVALID_EXTERNAL_HANDLE": NamedError(
         -1000072003,
-        "The handle, name, number or address leads to nothing that could be imported as this type. The object "
-        "manager's answer, where there is one, says why.",
+        "The handle, name, number or address does not refer to memory that can be imported as this type. The object "
+        "manager's error, if there is one, has the reason.",
         "ObjectManagerError",
     ),
     "VK_ERROR_INVALID_OPAQUE_CAPTURE_ADDRESS": NamedError(
@@ -206,13 +207,13 @@ STATUSES: dict[str, StatusText] = {
         0xC0000034, 2, "ERROR_FILE_NOT_FOUND", "No live object has that name.", "NameNotFoundError"
     ),
     "STATUS_OBJECT_NAME_INVALID": StatusText(
-        0xC0000033, 123, "ERROR_INVALID_NAME", "No object could have that name.", "NameInvalidError"
+        0xC0000033, 123, "ERROR_INVALID_NAME", "No object can have that name.", "NameInvalidError"
     ),
     "STATUS_OBJECT_PATH_NOT_FOUND": StatusText(
         0xC000003A, 3, "ERROR_PATH_NOT_FOUND", "There is no such namespace.", "NameNotFoundError"
     ),
     "STATUS_OBJECT_PATH_SYNTAX_BAD": StatusText(
-        0xC000003B, 161, "ERROR_BAD_PATHNAME", "The name is no path of the object directory.", "NameInvalidError"
+        0xC000003B, 161, "ERROR_BAD_PATHNAME", "The name is not a path of the object directory.", "NameInvalidError"
     ),
     "STATUS_OBJECT_TYPE_MISMATCH": StatusText(
         0xC0000024, 6, "ERROR_INVALID_HANDLE", "The object is of another type.", "ObjectTypeError"
@@ -224,31 +225,31 @@ STATUSES: dict[str, StatusText] = {
         0xC0000235, 6, "ERROR_INVALID_HANDLE", "The handle is protected from being closed.", "InvalidHandleError"
     ),
     "STATUS_ACCESS_DENIED": StatusText(
-        0xC0000022, 5, "ERROR_ACCESS_DENIED", "The object's security or the handle's rights say no.",
+        0xC0000022, 5, "ERROR_ACCESS_DENIED", "The object's security or the handle's granted access does not allow it.",
         "AccessDeniedError",
     ),
     "STATUS_INVALID_PARAMETER": StatusText(
-        0xC000000D, 87, "ERROR_INVALID_PARAMETER", "A value makes no sense there: a KMT number that is none, say.",
+        0xC000000D, 87, "ERROR_INVALID_PARAMETER", "A value is not valid: a number that is not a KMT handle, say.",
         "InvalidHandleError",
     ),
     "STATUS_NOT_SAME_OBJECT": StatusText(
         0xC00001AC, 1656, "ERROR_NOT_SAME_OBJECT", "The two handles refer to two objects.", "ObjectManagerError"
     ),
     "STATUS_QUOTA_EXCEEDED": StatusText(
-        0xC0000044, 1816, "ERROR_NOT_ENOUGH_QUOTA", "This client holds as much as one client may.", "QuotaError"
+        0xC0000044, 1816, "ERROR_NOT_ENOUGH_QUOTA", "This client has reached its quota.", "QuotaError"
     ),
     "STATUS_INSUFFICIENT_RESOURCES": StatusText(
-        0xC000009A, 1450, "ERROR_NO_SYSTEM_RESOURCES", "The object manager has no room for more.", "QuotaError"
+        0xC000009A, 1450, "ERROR_NO_SYSTEM_RESOURCES", "The object manager has no resources left.", "QuotaError"
     ),
     "STATUS_INVALID_CID": StatusText(
         0xC000000B, 87, "ERROR_INVALID_PARAMETER", "There is no such process.", "InvalidHandleError"
     ),
     "STATUS_INVALID_OWNER": StatusText(
-        0xC000005A, 1307, "ERROR_INVALID_OWNER", "This user may not make that owner the object's.",
+        0xC000005A, 1307, "ERROR_INVALID_OWNER", "This user may not assign that owner to the object.",
         "SecurityDescriptorError",
     ),
     "STATUS_INVALID_SECURITY_DESCR": StatusText(
-        0xC0000079, 1338, "ERROR_INVALID_SECURITY_DESCR", "The security descriptor makes no sense.",
+        0xC0000079, 1338, "ERROR_INVALID_SECURITY_DESCR", "The security descriptor is not valid.",
         "SecurityDescriptorError",
     ),
     "STATUS_UNKNOWN_REVISION": StatusText(

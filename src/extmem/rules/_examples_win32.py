@@ -1,4 +1,4 @@
-"""A wrong and a right way for each rule about Win32 handles and names. Data for `extmem explain`.
+"""A wrong and a right example for each rule about Win32 handles and names. Data for `extmem explain`.
 
 The names used: T is vk.ExternalMemoryHandleTypeFlagBits; device an open device; size and index the exporter's
 allocation size and memory type; handle an open NT handle, number a live KMT number; memory was exported as
@@ -48,11 +48,11 @@ device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
     ),
     _ALLOCATE + "allocationSize-01743": (
         """\
-# The size is guessed from the picture's; the exporter allocated more, for alignment.
+# The size is computed from the image's extent, but the exporter allocated more, for alignment.
 imported = vk.ImportMemoryWin32HandleInfoKHR(T.OPAQUE_WIN32, name="frames")
 device.allocate_memory(vk.MemoryAllocateInfo(100 * 100 * 4, index, imported))""",
         """\
-# The size and the type that the exporter sent along. extmem.open("frames") does this for you.
+# The size and the memory type that the exporter sent with the name. extmem.open("frames") does this for you.
 imported = vk.ImportMemoryWin32HandleInfoKHR(T.OPAQUE_WIN32, name="frames")
 device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
     ),
@@ -97,7 +97,7 @@ device.allocate_memory(vk.MemoryAllocateInfo(size, index, export))""",
     ),
     _IMPORT + "handleType-09861": (
         """\
-# Nobody asked whether this device can import the type at all.
+# The program did not query whether this device can import the type.
 imported = vk.ImportMemoryWin32HandleInfoKHR(T.OPAQUE_WIN32, handle)
 device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
         """\
@@ -109,7 +109,7 @@ if answer.external_memory_features & vk.ExternalMemoryFeatureFlagBits.IMPORTABLE
     ),
     _IMPORT + "handle-00659": (
         """\
-# The first device that comes, while the payload lies on another GPU.
+# Any device, although the payload is on another GPU.
 imported = vk.ImportMemoryWin32HandleInfoKHR(T.OPAQUE_WIN32, name="frames")
 other_device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
         "# The device with the exporter's UUID.\n" + _BY_NAME,
@@ -136,7 +136,7 @@ device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
     ),
     _IMPORT + "handleType-00661": (
         """\
-# The number of a handle in another process means nothing in this one.
+# A handle value is valid only in its own process.
 imported = vk.ImportMemoryWin32HandleInfoKHR(T.OPAQUE_WIN32, 0x1234)
 device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
         "# A handle of this process: inherited, or duplicated into it by the exporter.\n" + _BY_HANDLE,
@@ -163,7 +163,7 @@ updated_device.allocate_memory(vk.MemoryAllocateInfo(size, index, imported))""",
     ),
     _GET + "handleType-00662": (
         """\
-# The memory was allocated for export as OPAQUE_WIN32 alone.
+# The memory was allocated for export as OPAQUE_WIN32 only.
 device.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(memory, T.OPAQUE_WIN32_KMT))""",
         _GET_HANDLE,
     ),
@@ -181,7 +181,7 @@ device.get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(memory, T.OPAQUE_W
     ),
     _ASK + "handleType-00666": (
         "device.get_memory_win32_handle_properties(T.OPAQUE_WIN32, handle)",
-        "# Opaque payloads are imported as the exporter says; nothing is asked.\n" + _BY_HANDLE,
+        "# Opaque payloads are imported with the exporter's size and memory type, without a query.\n" + _BY_HANDLE,
     ),
     "VUID-VkWin32KeyedMutexAcquireReleaseInfoKHR-pAcquireSyncs-00081": (
         """\

@@ -1,4 +1,4 @@
-"""How values look in messages, and the groups of handle types that rules speak of."""
+"""Texts of values in messages, and the groups of handle types that rules refer to."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ WIN32_TYPES = NT_TYPES | _group(T.OPAQUE_WIN32_KMT, T.D3D11_TEXTURE_KMT)
 OPAQUE_WIN32_TYPES = OPAQUE_WIN32 | OPAQUE_WIN32_KMT
 D3D11_TYPES = _group(T.D3D11_TEXTURE, T.D3D11_TEXTURE_KMT)
 SIZE_IGNORED_TYPES = _group(*SIZED_BY_D3D)
-"""Imports of these take their size from the Direct3D resource; allocationSize is ignored, and so is what a resource
-says it requires. The specification wants them dedicated-only."""
+"""Imports of these take their size from the Direct3D resource. allocationSize and the size in the resource's memory
+requirements are ignored. The specification requires dedicated allocations for them."""
 FD_TYPES = OPAQUE_FD | DMA_BUF
 HOST_TYPES = HOST_ALLOCATION | HOST_MAPPED_FOREIGN_MEMORY
 DEFINED_TYPES = frozenset(int(t) for t in T if int(t))
@@ -70,12 +70,12 @@ INVALID_HANDLE_VALUES = (-1, 2**64 - 1, 2**32 - 1)
 
 
 def type_mask(value: object) -> int:
-    """A handle type or mask of them as a plain int."""
+    """Return a handle type, or a mask of handle types, as a plain int."""
     return int(value) if isinstance(value, int) else 0
 
 
 def uuid_text(value: bytes) -> str:
-    """A device or driver UUID in the usual 8-4-4-4-12 form (plain hexadecimal when it is not 16 bytes)."""
+    """Return a device or driver UUID in the 8-4-4-4-12 form, or in plain hexadecimal if it is not 16 bytes long."""
     digits = bytes(value).hex()
     if len(digits) != 32:
         return digits or "none"
@@ -83,12 +83,12 @@ def uuid_text(value: bytes) -> str:
 
 
 def size_text(value: int) -> str:
-    """A size in bytes, told exactly."""
+    """Return the exact size in bytes."""
     return f"{int(value)} bytes"
 
 
 def handle_text(value: object) -> str:
-    """A handle value: numbers in hexadecimal, the library's handle objects in their own words."""
+    """Return the text of a handle value: numbers in hexadecimal, handle objects of the library by their repr."""
     if value is None:
         return "NULL"
     if isinstance(value, int):
@@ -97,10 +97,10 @@ def handle_text(value: object) -> str:
 
 
 def is_null(value: object) -> bool:
-    """Whether a handle field holds nothing (NULL)."""
+    """Return whether a handle field is NULL."""
     return value is None or (isinstance(value, int) and value == 0)
 
 
 def is_invalid_handle(value: object) -> bool:
-    """Whether a HANDLE field is NULL or INVALID_HANDLE_VALUE."""
+    """Return whether a HANDLE field is NULL or INVALID_HANDLE_VALUE."""
     return value is None or (isinstance(value, int) and (value == 0 or value in INVALID_HANDLE_VALUES))

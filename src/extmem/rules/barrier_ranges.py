@@ -1,7 +1,7 @@
-"""What a barrier covers: bytes of a buffer; levels, layers and aspects of an image, and the layouts that it can have.
+"""The range of a barrier: bytes of a buffer; levels, layers and aspects of an image; and the layouts of the image.
 
-How this works: these checks run in the suites of `barriers`, for the first version of the structures. They need the
-resource that the barrier names, and stay silent where nothing is known of it.
+How this works: these checks run in the suites of `barriers`, for the first version of the structures. They need facts
+of the resource that the barrier names, and report nothing if there are none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from extmem import vk
 from extmem.rules._engine import Check, Finding, rule
 from extmem.rules._text import bits_of, enum_text
 from extmem.rules.barriers import BUFFER, IMAGE, Barrier
-from extmem.rules.commands import guard
+from extmem.rules.transfer_commands import guard
 from extmem.vk.formats import COLOR, DEPTH, PLANES, STENCIL, FormatFacts, format_facts, format_name
 
 __all__ = ["whole_range"]
@@ -22,7 +22,7 @@ _DISJOINT = int(vk.ImageCreateFlagBits.DISJOINT)
 
 
 def whole_range(info: vk.ImageCreateInfo) -> vk.ImageSubresourceRange:
-    """The range of a barrier over all of an image: every aspect of its format, every level and layer."""
+    """Return the range of a barrier over a whole image: every aspect of its format, every level and layer."""
     facts = format_facts(int(info.format))
     return vk.ImageSubresourceRange(_Aspect(facts.whole if facts else COLOR), 0, _REMAINING, 0, _REMAINING)
 
@@ -37,16 +37,16 @@ def _buffer_size(call: Barrier) -> int | None:
 
 @rule(*guard("VkBufferMemoryBarrier-offset-01187"), on=BUFFER)
 def begins_inside(call: Barrier) -> Finding | None:
-    """The first byte is the buffer's."""
+    """The first byte is inside the buffer."""
     size, offset = _buffer_size(call), int(call.info.offset)
     if size is None or offset < size:
         return None
-    return f"{call.where}.offset", f"it is {offset}, outside the buffer of {size} bytes", "Begin inside of it."
+    return f"{call.where}.offset", f"it is {offset}, outside the buffer of {size} bytes", "Begin inside the buffer."
 
 
 @rule(*guard("VkBufferMemoryBarrier-size-01188"), on=BUFFER)
 def covers_something(call: Barrier) -> Finding | None:
-    """A barrier over nothing is none."""
+    """The size is not 0."""
     if call.resource is None or int(call.info.size):
         return None
     return f"{call.where}.size", "it is 0", "Give a number of bytes, or WHOLE_SIZE for all up to the end."
@@ -54,7 +54,7 @@ def covers_something(call: Barrier) -> Finding | None:
 
 @rule(*guard("VkBufferMemoryBarrier-size-01189"), on=BUFFER)
 def ends_inside(call: Barrier) -> Finding | None:
-    """The last byte is the buffer's."""
+    """The last byte is inside the buffer."""
     size, offset, count = _buffer_size(call), int(call.info.offset), int(call.info.size)
     if size is None or count == _WHOLE or offset >= size or offset + count <= size:
         return None
@@ -65,14 +65,14 @@ def ends_inside(call: Barrier) -> Finding | None:
     )
 
 
-# What is chained.
+# The pNext chain.
 
 _UNMODIFIED = "VK_EXT_external_memory_acquire_unmodified"
 
 
 @rule(*guard("VkBufferMemoryBarrier-pNext-pNext", "VkImageMemoryBarrier-pNext-pNext"), on=(BUFFER, IMAGE))
 def chain_extends_it(call: Barrier) -> Finding | None:
-    """One struct of one extension."""
+    """Only VkExternalMemoryAcquireUnmodifiedEXT may be chained, if its extension is enabled."""
     link, enabled = call.info.p_next, call.device.extensions
     if link is None:
         return None
@@ -83,7 +83,7 @@ def chain_extends_it(call: Barrier) -> Finding | None:
         return f"{call.where}.pNext", f"something is chained to {name}", f"End the chain with {name}."
     if enabled is None or _UNMODIFIED in enabled:
         return None
-    return f"{call.where}.pNext", f"{name} comes with {_UNMODIFIED}, which is not enabled", "Take it out of the chain."
+    return f"{call.where}.pNext", f"{name} needs {_UNMODIFIED}, which is not enabled", "Take it out of the chain."
 
 
 # Images: levels and layers.
@@ -95,7 +95,7 @@ def _image(call: Barrier) -> vk.ImageCreateInfo | None:
 
 
 def _first(field: str, count_field: str, word: str) -> Check[Barrier]:
-    """The first level or layer is one of the image's."""
+    """Make the check that the first level or layer exists in the image."""
 
     def check(call: Barrier) -> Finding | None:
         info = _image(call)
@@ -111,7 +111,7 @@ def _first(field: str, count_field: str, word: str) -> Check[Barrier]:
 
 
 def _some(number_field: str, word: str) -> Check[Barrier]:
-    """Some levels or layers."""
+    """Make the check that the number of levels or layers is not 0."""
 
     def check(call: Barrier) -> Finding | None:
         if _image(call) is None or int(getattr(call.info.subresource_range, number_field)):
@@ -123,7 +123,7 @@ def _some(number_field: str, word: str) -> Check[Barrier]:
 
 
 def _last(field: str, number_field: str, count_field: str, word: str) -> Check[Barrier]:
-    """The last level or layer is one of the image's."""
+    """Make the check that the last level or layer exists in the image."""
 
     def check(call: Barrier) -> Finding | None:
         info = _image(call)
@@ -183,56 +183,67 @@ def _wrong_aspects(call: Barrier, info: vk.ImageCreateInfo, right: int) -> Findi
 
 @rule("VkImageSubresourceRange-aspectMask-requiredbitmask", on=IMAGE)
 def names_an_aspect(call: Barrier) -> Finding | None:
-    """A range without aspects is none."""
-    found = _format(call)
-    return None if found is None or _aspects(call) else _wrong_aspects(call, found[0], found[1].whole)
+    """The range has an aspect."""
+    image_format = _format(call)
+    return (
+        None if image_format is None or _aspects(call) else _wrong_aspects(call, image_format[0], image_format[1].whole)
+    )
 
 
 @rule(*guard(f"{_RANGE}-09601"), on=IMAGE)
 def aspects_are_the_formats(call: Barrier) -> Finding | None:
-    """Aspects that the format has."""
-    found = _format(call)
-    if found is None:
+    """The format has all aspects of the range."""
+    image_format = _format(call)
+    if image_format is None:
         return None
-    info, facts = found
+    info, facts = image_format
     wrong = _aspects(call) & ~(facts.whole | sum(PLANES[: len(facts.planes)]))
     return _wrong_aspects(call, info, facts.whole) if wrong else None
 
 
 @rule("VkImageMemoryBarrier-image-09241", on=IMAGE)
 def color_in_one_plane(call: Barrier) -> Finding | None:
-    """COLOR, and nothing else."""
-    found = _format(call)
-    if found is None or found[1].deep or found[1].planes or _aspects(call) in (0, COLOR):
+    """The range of a color image in one plane has the aspect COLOR and no other."""
+    image_format = _format(call)
+    if image_format is None or image_format[1].deep or image_format[1].planes or _aspects(call) in (0, COLOR):
         return None
-    return _wrong_aspects(call, found[0], COLOR)
+    return _wrong_aspects(call, image_format[0], COLOR)
 
 
 @rule("VkImageMemoryBarrier-image-09242", on=IMAGE)
 def planes_that_are_joined(call: Barrier) -> Finding | None:
-    """Planes in one binding change hands together."""
-    found = _format(call)
-    if found is None or not found[1].planes or int(found[0].flags) & _DISJOINT or _aspects(call) in (0, COLOR):
+    """The range of an image whose planes are bound together covers all planes."""
+    image_format = _format(call)
+    if (
+        image_format is None
+        or not image_format[1].planes
+        or int(image_format[0].flags) & _DISJOINT
+        or _aspects(call) in (0, COLOR)
+    ):
         return None
-    return _wrong_aspects(call, found[0], COLOR)
+    return _wrong_aspects(call, image_format[0], COLOR)
 
 
 @rule("VkImageMemoryBarrier-image-03320", on=IMAGE)
 def depth_with_stencil(call: Barrier) -> Finding | None:
-    """Both together, unless the feature separateDepthStencilLayouts is enabled."""
-    found, features = _format(call), call.device.features
-    if found is None or features is None or "separateDepthStencilLayouts" in features or not _aspects(call):
+    """The range has both aspects, unless the feature separateDepthStencilLayouts is enabled."""
+    image_format, features = _format(call), call.device.features
+    if image_format is None or features is None or "separateDepthStencilLayouts" in features or not _aspects(call):
         return None
     both = DEPTH | STENCIL
-    return _wrong_aspects(call, found[0], both) if found[1].whole == both and _aspects(call) & both != both else None
+    return (
+        _wrong_aspects(call, image_format[0], both)
+        if image_format[1].whole == both and _aspects(call) & both != both
+        else None
+    )
 
 
 def _alone(aspect: int) -> Check[Barrier]:
     def check(call: Barrier) -> Finding | None:
-        found = _format(call)
-        if found is None or found[1].whole != aspect or _aspects(call) in (0, aspect):
+        image_format = _format(call)
+        if image_format is None or image_format[1].whole != aspect or _aspects(call) in (0, aspect):
             return None
-        return _wrong_aspects(call, found[0], aspect)
+        return _wrong_aspects(call, image_format[0], aspect)
 
     return check
 
@@ -259,7 +270,7 @@ _NEEDED: dict[vk.ImageLayout, tuple[str, int]] = {
     _Layout.STENCIL_READ_ONLY_OPTIMAL: ("srcQueueFamilyIndex-04067", _DEEP | _LOOKED_AT),
     _Layout.STENCIL_ATTACHMENT_OPTIMAL: ("srcQueueFamilyIndex-04068", _DEEP),
 }
-"""What an image must have been created for, to be in a layout; the rule for it."""
+"""The usage that an image must have been created with to be in a layout, and the rule that requires it."""
 _ONE_NAME = (int(_Layout.ATTACHMENT_OPTIMAL), int(_Layout.READ_ONLY_OPTIMAL))
 _VIDEO = "VK_KHR_video_queue"
 _WITH: dict[vk.ImageLayout, str] = {
@@ -273,32 +284,32 @@ _WITH: dict[vk.ImageLayout, str] = {
     _Layout.ZERO_INITIALIZED_EXT: "VK_EXT_zero_initialize_device_memory",
     **{layout: _VIDEO for layout in _Layout if layout.name.startswith("VIDEO_")},
 }
-"""Layouts that came with an extension. What else they ask for is left to whoever enabled that."""
+"""Layouts that need an extension. Their further requirements are not checked."""
 _KNOWN = frozenset(int(layout) for layout in _Layout)
 
 
 def _ignored(call: Barrier) -> bool:
-    """Whether the layouts mean nothing: with synchronization2, where a barrier changes neither them nor the owner."""
+    """Return whether the layouts are ignored: with synchronization2, if neither layout nor owner changes."""
     same = call.src == call.dst and int(call.info.old_layout) == int(call.info.new_layout)
     return same and call.device.synchronization2 is not False
 
 
 def _defined(field: str) -> Check[Barrier]:
-    """A layout of the registry, with its extension enabled."""
+    """Make the check that the registry defines the layout, and that its extension is enabled."""
 
     def check(call: Barrier) -> Finding | None:
         layout, enabled = int(getattr(call.info, field)), call.device.extensions
         needed = _WITH.get(_Layout(layout)) if layout in _KNOWN else None
         if layout in _KNOWN and (needed is None or enabled is None or needed in enabled):
             return None
-        why = f"{enum_text(layout, _Layout)} comes with {needed}, which is not enabled" if needed else f"it is {layout}"
-        return f"{call.where}.{field}", why, "Pass a value of ImageLayout that the device knows, such as GENERAL."
+        why = f"{enum_text(layout, _Layout)} needs {needed}, which is not enabled" if needed else f"it is {layout}"
+        return f"{call.where}.{field}", why, "Pass a value of ImageLayout that the device supports, such as GENERAL."
 
     return check
 
 
 def _combined(field: str) -> Check[Barrier]:
-    """The layouts for whatever aspect came with synchronization2."""
+    """Make the check that the layouts without an aspect are used with synchronization2 alone."""
 
     def check(call: Barrier) -> Finding | None:
         layout = int(getattr(call.info, field))
@@ -311,7 +322,7 @@ def _combined(field: str) -> Check[Barrier]:
 
 
 def _created_for(layout: vk.ImageLayout, usage: int) -> Check[Barrier]:
-    """An image is only brought into layouts that it was created for."""
+    """Make the check that the image was created with the usage that the layout requires."""
 
     def check(call: Barrier) -> Finding | None:
         info = _image(call)
@@ -333,7 +344,7 @@ def _created_for(layout: vk.ImageLayout, usage: int) -> Check[Barrier]:
 
 @rule("VkImageMemoryBarrier-newLayout-01198", on=IMAGE)
 def ends_in_a_layout(call: Barrier) -> Finding | None:
-    """An image is created UNDEFINED, and never becomes it again."""
+    """A barrier cannot change an image to UNDEFINED, PREINITIALIZED or ZERO_INITIALIZED."""
     layout = int(call.info.new_layout)
     none = (int(_Layout.UNDEFINED), int(_Layout.PREINITIALIZED), int(_Layout.ZERO_INITIALIZED_EXT))
     if call.resource is None or layout not in none or _ignored(call):
@@ -341,12 +352,12 @@ def ends_in_a_layout(call: Barrier) -> Finding | None:
     return (
         f"{call.where}.new_layout",
         f"it is {enum_text(layout, _Layout)}",
-        "Pass a layout to use the image in: GENERAL.",
+        "Pass a layout in which the image is used, such as GENERAL.",
     )
 
 
 def _of_one_aspect(aspect: int, wrong: tuple[vk.ImageLayout, vk.ImageLayout]) -> Check[Barrier]:
-    """A layout for one aspect says nothing of the other."""
+    """Make the check that a layout for one aspect is not used for a range with the other aspect."""
 
     def check(call: Barrier) -> Finding | None:
         if call.resource is None or not _aspects(call) & aspect:

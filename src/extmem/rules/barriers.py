@@ -1,14 +1,14 @@
-"""Barriers: who may give a buffer or image to whom, and in which layout a Direct3D 11 texture crosses the border.
+"""Barriers: between which queue families ownership may be transferred, and the layouts of Direct3D 11 textures.
 
-How this works: a barrier is read once into a `Barrier`, with the traits that say which rules can apply at all: whether
-its two queue families differ, how the resource is shared, whether it is a Direct3D 11 texture. A barrier that moves
-nothing runs hardly any check. Each of the four structures has its suite; one check answers all the ids it stands for.
+How this works: a barrier is read once into a `Barrier`, with traits that determine which rules can apply: whether its
+two queue families differ, how the resource is shared, whether it is a Direct3D 11 texture. A barrier that does not
+transfer ownership runs few checks. Each of the four structures has its own suite; one check decides all ids of a rule.
 
-What the device can do (its queue families, enabled extensions and features, the instance's version) comes from
-`DeviceFacts`, how the resource was created from `ResourceFacts`. What is not known there is not judged.
+The device's queue families, enabled extensions and features, and the instance's version come from `DeviceFacts`; how
+the resource was created comes from `ResourceFacts`. A rule that needs an unknown fact is not checked.
 
-The layout rules are written for VkImageMemoryBarrier alone; the layout table that they come from knows no difference,
-so VkImageMemoryBarrier2 is held to them too, under the same ids.
+The layout rules are written for VkImageMemoryBarrier alone. The layout table that they come from makes no difference
+between the versions, so VkImageMemoryBarrier2 is checked too, under the same ids.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from extmem import vk
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import D3D11_TYPES, enum_text, type_mask
 from extmem.rules.facts import DeviceFacts, ResourceFacts
 from extmem.rules.violation import Violation
@@ -31,7 +31,7 @@ __all__ = [
     "Traits",
     "check_buffer_memory_barrier",
     "check_image_memory_barrier",
-    "judge",
+    "check_barrier",
 ]
 
 IGNORED = int(vk.QUEUE_FAMILY_IGNORED)
@@ -48,16 +48,16 @@ _EXCLUSIVE = int(vk.SharingMode.EXCLUSIVE)
 _CONCURRENT = int(vk.SharingMode.CONCURRENT)
 _VERSION_1_1 = 1 << 22 | 1 << 12
 
-Kind = Literal["buffer", "image"]
+ResourceKind = Literal["buffer", "image"]
 Side = Literal["src", "dst"]
-_TOLD: dict[Side, str] = {"src": "source", "dst": "destination"}
+_SIDE_TEXTS: dict[Side, str] = {"src": "source", "dst": "destination"}
 
 
 class Traits:
-    """What a check can ask of a barrier; single bits."""
+    """Properties of a barrier that checks depend on, as single bits."""
 
     MOVES = 1 << 0
-    """Its two queue families differ."""
+    """The barrier's two queue families differ."""
     EXCLUSIVE = 1 << 1
     """The resource belongs to one queue family at a time."""
     OLD_CONCURRENT = 1 << 2
@@ -71,47 +71,47 @@ class Barrier:
     """One barrier on a buffer or an image, of either version."""
 
     info: Any
-    kind: Kind
+    resource_kind: ResourceKind
     src: int
     dst: int
     device: DeviceFacts
     where: str
     traits: int
-    """Which rules can apply to it."""
+    """Bits of `Traits`."""
     resource: ResourceFacts | None = None
-    """What is known of the buffer or image."""
+    """Facts of the buffer or image; None if there are none."""
 
     def side(self, side: Side) -> int:
-        """The queue family on that side."""
+        """Return the queue family on that side."""
         return self.src if side == "src" else self.dst
 
     def field(self, side: Side) -> str:
-        """The path of the field that names it."""
+        """Return the path of the field with that side's queue family."""
         return f"{self.where}.{side}_queue_family_index"
 
     @property
-    def way(self) -> str:
-        """From whom to whom."""
+    def transfer_text(self) -> str:
+        """The two queue families as text."""
         return f"from {family_text(self.src)} to {family_text(self.dst)}"
 
 
 def _traits(src: int, dst: int, resource: ResourceFacts | None, device: DeviceFacts) -> int:
-    """Which rules can apply to a barrier."""
-    found = Traits.MOVES if src != dst else 0
+    """Return the traits of a barrier."""
+    traits = Traits.MOVES if src != dst else 0
     if resource is None:
-        return found
+        return traits
     mode = resource.create_info.sharing_mode
     if mode == _EXCLUSIVE:
-        found |= Traits.EXCLUSIVE
+        traits |= Traits.EXCLUSIVE
     elif mode == _CONCURRENT and device.synchronization2 is False:
-        found |= Traits.OLD_CONCURRENT
+        traits |= Traits.OLD_CONCURRENT
     if int(resource.handle_types) & D3D11_TYPES:
-        found |= Traits.D3D11
-    return found
+        traits |= Traits.D3D11
+    return traits
 
 
 def family_text(family: int) -> str:
-    """A queue family by number, or by the name of its constant."""
+    """Return a queue family's number, or the name of its constant, as text."""
     return _NAMES.get(family) or f"queue family {int(family)}"
 
 
@@ -120,7 +120,7 @@ BUFFER2: Suite[Barrier] = Suite("vkCmdPipelineBarrier2")
 IMAGE: Suite[Barrier] = Suite("vkCmdPipelineBarrier")
 IMAGE2: Suite[Barrier] = Suite("vkCmdPipelineBarrier2")
 _FIRST, _EVERY = (BUFFER, IMAGE), (BUFFER, BUFFER2, IMAGE, IMAGE2)
-_STRUCTS: dict[type, tuple[Kind, Suite[Barrier]]] = {
+_STRUCTS: dict[type, tuple[ResourceKind, Suite[Barrier]]] = {
     vk.BufferMemoryBarrier: ("buffer", BUFFER),
     vk.BufferMemoryBarrier2: ("buffer", BUFFER2),
     vk.ImageMemoryBarrier: ("image", IMAGE),
@@ -139,26 +139,26 @@ def _every(tail: str, image_tail: str = "") -> tuple[str, str, str, str]:
 
 
 def _can_own(side: Side) -> Check[Barrier]:
-    """IGNORED owns nothing; and of numbers, only those of the device's queue families do."""
+    """Make the check that the side is EXTERNAL, FOREIGN, or a queue family of the device."""
 
     def check(call: Barrier) -> Finding | None:
         family, count = call.side(side), call.device.queue_family_count
         if family in (EXTERNAL, FOREIGN):
             return None
         if family == IGNORED:
-            known = ""
+            reason = ""
         elif count is not None and family >= count:
-            known = f"; the device has {count} queue famil{'y' if count == 1 else 'ies'}, numbered from 0"
+            reason = f"; the device has {count} queue famil{'y' if count == 1 else 'ies'}, numbered from 0"
         elif call.device.queue_families is not None and family not in call.device.queue_families:
             has = ", ".join(map(str, sorted(call.device.queue_families)))
-            known = f"; it is {family}, of which this logical device has no queue; it has queues of {has}"
+            reason = f"; this logical device has no queue of family {family}, but of {has}"
         else:
             return None
         return (
             call.field(side),
-            f"an exclusive {call.kind} goes {call.way}{known}",
-            "Name a queue family of the device, QUEUE_FAMILY_EXTERNAL or QUEUE_FAMILY_FOREIGN_EXT; "
-            "or give both sides the same value, to move nothing.",
+            f"an exclusive {call.resource_kind} is transferred {call.transfer_text}{reason}",
+            "Pass a queue family of the device, QUEUE_FAMILY_EXTERNAL or QUEUE_FAMILY_FOREIGN_EXT; or pass the same "
+            "value for both sides, to transfer nothing.",
         )
 
     return check
@@ -170,7 +170,7 @@ rule(*_every("buffer-09096", "image-09118"), on=_EVERY, needs=_OWNED)(_can_own("
 
 
 def _external_is_known(side: Side) -> Check[Barrier]:
-    """EXTERNAL came with VK_KHR_external_memory, which Vulkan 1.1 took in. The instance's version counts here."""
+    """Make the check that EXTERNAL is available: it needs an instance of Vulkan 1.1, or VK_KHR_external_memory."""
 
     def check(call: Barrier) -> Finding | None:
         if call.side(side) != EXTERNAL:
@@ -183,7 +183,7 @@ def _external_is_known(side: Side) -> Check[Barrier]:
         return (
             call.field(side),
             "it is QUEUE_FAMILY_EXTERNAL, on a device without VK_KHR_external_memory of a Vulkan 1.0 instance",
-            "Make the instance with Vulkan 1.1 or later, or enable VK_KHR_external_memory.",
+            "Create the instance with Vulkan 1.1 or later, or enable VK_KHR_external_memory.",
         )
 
     return check
@@ -194,7 +194,7 @@ rule(*_every("None-09098"), on=_EVERY)(_external_is_known("dst"))
 
 
 def _foreign_is_known(side: Side) -> Check[Barrier]:
-    """FOREIGN belongs to an extension that no version of Vulkan has taken in."""
+    """Make the check that the extension of FOREIGN is enabled, which is not part of any version of Vulkan."""
 
     def check(call: Barrier) -> Finding | None:
         extensions = call.device.extensions
@@ -203,7 +203,7 @@ def _foreign_is_known(side: Side) -> Check[Barrier]:
         return (
             call.field(side),
             "it is QUEUE_FAMILY_FOREIGN_EXT, on a device without VK_EXT_queue_family_foreign",
-            "Enable VK_EXT_queue_family_foreign; among Vulkan devices of one driver QUEUE_FAMILY_EXTERNAL will do.",
+            "Enable VK_EXT_queue_family_foreign; between Vulkan devices of one driver QUEUE_FAMILY_EXTERNAL is enough.",
         )
 
     return check
@@ -220,18 +220,19 @@ rule(*_every("dstQueueFamilyIndex-09100"), on=_EVERY)(_foreign_is_known("dst"))
     needs=Traits.OLD_CONCURRENT,
 )
 def one_side_is_ignored(call: Barrier) -> Finding | None:
-    """All queue families own a concurrent resource; IGNORED stands for them."""
+    """One side of a concurrent resource's barrier is IGNORED, because all its queue families own it."""
     if IGNORED in (call.src, call.dst):
         return None
     return (
         call.where,
-        f"a concurrent {call.kind} goes {call.way}, and synchronization2 is not enabled",
-        "Put QUEUE_FAMILY_IGNORED on this device's side, or on both where nothing moves; or enable synchronization2.",
+        f"a concurrent {call.resource_kind} is transferred {call.transfer_text}, and synchronization2 is not enabled",
+        "Pass QUEUE_FAMILY_IGNORED for this device's side, or for both to transfer nothing; or enable "
+        "synchronization2.",
     )
 
 
 def _ignored_or_external(side: Side) -> Check[Barrier]:
-    """No queue family of the device, and not FOREIGN either."""
+    """Make the check that the side is IGNORED or EXTERNAL."""
 
     def check(call: Barrier) -> Finding | None:
         family = call.side(side)
@@ -239,8 +240,8 @@ def _ignored_or_external(side: Side) -> Check[Barrier]:
             return None
         return (
             call.field(side),
-            f"{family_text(family)} is the {_TOLD[side]} of a concurrent {call.kind}, and synchronization2 is not "
-            "enabled",
+            f"{family_text(family)} is the {_SIDE_TEXTS[side]} of a concurrent {call.resource_kind}, and "
+            "synchronization2 is not enabled",
             "Pass QUEUE_FAMILY_IGNORED or QUEUE_FAMILY_EXTERNAL, or enable synchronization2.",
         )
 
@@ -265,7 +266,7 @@ _TEXTURE = Traits.MOVES | Traits.D3D11
 
 @rule(*["VkImageMemoryBarrier-dstQueueFamilyIndex-12331"] * 2, on=(IMAGE, IMAGE2), needs=_TEXTURE)
 def released_in_general(call: Barrier) -> Finding | None:
-    """Direct3D 11 knows one layout only."""
+    """A Direct3D 11 texture is released in the layout GENERAL."""
     layout = type_mask(call.info.new_layout)
     if call.dst != EXTERNAL or layout == _GENERAL:
         return None
@@ -278,28 +279,31 @@ def released_in_general(call: Barrier) -> Finding | None:
 
 @rule(*["VkImageMemoryBarrier-srcQueueFamilyIndex-12332"] * 2, on=(IMAGE, IMAGE2), needs=_TEXTURE)
 def acquired_from_general(call: Barrier) -> Finding | None:
-    """UNDEFINED throws the contents away, which is allowed."""
+    """A Direct3D 11 texture is acquired in the layout GENERAL, or in UNDEFINED, which discards its contents."""
     layout = type_mask(call.info.old_layout)
     if call.src != EXTERNAL or layout in (_GENERAL, _UNDEFINED):
         return None
     return (
         f"{call.where}.old_layout",
         f"a Direct3D 11 texture is acquired from QUEUE_FAMILY_EXTERNAL in {enum_text(layout, vk.ImageLayout)}",
-        "Pass old_layout=ImageLayout.GENERAL, or UNDEFINED to discard what it holds.",
+        "Pass old_layout=ImageLayout.GENERAL, or UNDEFINED to discard its contents.",
     )
 
 
-def judge(
+def check_barrier(
     barrier: Any, struct: type, resource: ResourceFacts | None, device: DeviceFacts, where: str
 ) -> tuple[Barrier | None, list[Violation]]:
-    """The barrier as the rules see it, and what it breaks; no barrier where it cannot be read as this struct."""
-    found = wrong_struct(barrier, struct, where) or malformed([(where, barrier)])
-    if found:
-        return None, found
-    kind, suite = _STRUCTS[struct]
+    """Return the barrier with its traits, and the rules that it breaks.
+
+    The barrier is None if the argument is not of this struct type, or a field is not of the right type.
+    """
+    violations = wrong_struct(barrier, struct, where) or malformed([(where, barrier)])
+    if violations:
+        return None, violations
+    resource_kind, suite = _STRUCTS[struct]
     src, dst = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)
     traits = _traits(src, dst, resource, device)
-    call = Barrier(barrier, kind, src, dst, device, where, traits, resource)
+    call = Barrier(barrier, resource_kind, src, dst, device, where, traits, resource)
     return call, suite.run(call, traits)
 
 
@@ -310,16 +314,17 @@ def check_buffer_memory_barrier(
     *,
     where: str = "",
 ) -> list[Violation]:
-    """The rules on queue families that this barrier would break (VkBufferMemoryBarrier{,2}-buffer-09095 to -09100).
+    """Return the rules on queue families that this barrier would break.
 
-    With the first version of the structure also those on concurrent buffers (None-09049, -09050, -09051). What ties
-    the barrier to its command buffer is judged by `check_pipeline_barrier`.
+    They are VkBufferMemoryBarrier{,2}-buffer-09095 to -09100; with the first version of the structure also those on
+    concurrent buffers (None-09049, -09050, -09051). The rules on the barrier's command buffer are checked by
+    `check_pipeline_barrier`.
 
-    `buffer`: what is known of `barrier.buffer`, None for nothing. `where`: the barrier's path in messages, by default
-    the name of its structure.
+    `buffer`: facts of `barrier.buffer`, None if there are none. `where`: the barrier's path in messages, by default the
+    name of its structure.
     """
     struct = vk.BufferMemoryBarrier2 if type(barrier) is vk.BufferMemoryBarrier2 else vk.BufferMemoryBarrier
-    return judge(barrier, struct, buffer, device, where or struct.__name__)[1]
+    return check_barrier(barrier, struct, buffer, device, where or struct.__name__)[1]
 
 
 def check_image_memory_barrier(
@@ -329,14 +334,14 @@ def check_image_memory_barrier(
     *,
     where: str = "",
 ) -> list[Violation]:
-    """The rules on queue families that this barrier would break, and on layouts of Direct3D 11 textures.
+    """Return the rules on queue families, and on layouts of Direct3D 11 textures, that this barrier would break.
 
     They are VkImageMemoryBarrier{,2}-image-09117, -09118, -09097 to -09100, and VkImageMemoryBarrier-12331, -12332;
-    with the first version of the structure also those on concurrent images (None-09052, -09053, -09054). What ties
-    the barrier to its command buffer is judged by `check_pipeline_barrier`.
+    with the first version of the structure also those on concurrent images (None-09052, -09053, -09054). The rules on
+    the barrier's command buffer are checked by `check_pipeline_barrier`.
 
-    `image`: what is known of `barrier.image`, None for nothing. `where`: the barrier's path in messages, by default
-    the name of its structure.
+    `image`: facts of `barrier.image`, None if there are none. `where`: the barrier's path in messages, by default the
+    name of its structure.
     """
     struct = vk.ImageMemoryBarrier2 if type(barrier) is vk.ImageMemoryBarrier2 else vk.ImageMemoryBarrier
-    return judge(barrier, struct, image, device, where or struct.__name__)[1]
+    return check_barrier(barrier, struct, image, device, where or struct.__name__)[1]

@@ -1,4 +1,4 @@
-"""VkBufferCreateInfo: what a buffer may be created with, whether or not its memory is external."""
+"""VkBufferCreateInfo: the rules on creating a buffer, whether or not its memory is external."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def _usage_is_chained(call: Create) -> bool:
 
 @rule(f"{_INFO}-pNext-pNext", on=CREATE_BUFFER)
 def only_extending_structs(call: Create) -> Finding | None:
-    """Nothing else may be in the chain, and nothing of an extension that is not enabled."""
+    """The chain contains only structs that extend the create info, and whose extensions are enabled."""
     return foreign_structs(call, _INFO)
 
 
 @rule(f"{_INFO}-sType-unique", on=CREATE_BUFFER)
 def each_struct_once(call: Create) -> Finding | None:
-    """A struct type may be in the chain once; a chain that ends in itself repeats all of it."""
+    """The chain contains each struct type once. A chain that leads back into itself repeats its structs."""
     return repeated_structs(call)
 
 
 @rule(f"{_INFO}-size-00912", on=CREATE_BUFFER)
 def size_is_positive(call: Create) -> Finding | None:
-    """No buffer is empty."""
+    """The size is not 0."""
     if int(call.info.size) > 0:
         return None
     return f"{_WHERE}.size", "it is 0", "Give the number of bytes, at least 1."
@@ -40,7 +40,7 @@ def size_is_positive(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-flags-parameter", on=CREATE_BUFFER)
 def flags_are_enabled(call: Create) -> Finding | None:
-    """Known bits, of what is enabled."""
+    """The flags are defined bits, and enabled on the device."""
     problem = lacking_bits(int(call.info.flags), vk.BufferCreateFlagBits, BUFFER_FLAGS, call.device)
     if not problem:
         return None
@@ -49,7 +49,7 @@ def flags_are_enabled(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-None-09499", on=CREATE_BUFFER)
 def usage_is_enabled(call: Create) -> Finding | None:
-    """Known bits, of what is enabled, unless the usage is in the chain."""
+    """The usage has defined and enabled bits only, unless the chain has the usage."""
     problem = lacking_bits(int(call.info.usage), vk.BufferUsageFlagBits, BUFFER_USAGES, call.device)
     if not problem or _usage_is_chained(call):
         return None
@@ -58,7 +58,7 @@ def usage_is_enabled(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-None-09500", on=CREATE_BUFFER)
 def usage_is_given(call: Create) -> Finding | None:
-    """A buffer has a use, unless the usage is in the chain."""
+    """The usage is not 0, unless the chain has the usage."""
     if int(call.info.usage) or _usage_is_chained(call):
         return None
     return f"{_WHERE}.usage", "it is 0", "State what the buffer is for, such as BufferUsageFlagBits.TRANSFER_SRC."
@@ -66,7 +66,7 @@ def usage_is_given(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-sharingMode-parameter", on=CREATE_BUFFER)
 def sharing_mode_is_defined(call: Create) -> Finding | None:
-    """EXCLUSIVE or CONCURRENT."""
+    """The sharing mode is EXCLUSIVE or CONCURRENT."""
     mode = int(call.info.sharing_mode)
     if mode in (vk.SharingMode.EXCLUSIVE, vk.SharingMode.CONCURRENT):
         return None
@@ -79,7 +79,7 @@ def sharing_mode_is_defined(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-flags-03338", on=CREATE_BUFFER)
 def captured_addresses_are_enabled(call: Create) -> Finding | None:
-    """Replaying addresses is a feature."""
+    """Capturing addresses for replay needs a feature."""
     features = call.device.features if call.device is not None else None
     if features is None or not int(call.info.flags) & int(vk.BufferCreateFlagBits.DEVICE_ADDRESS_CAPTURE_REPLAY):
         return None
@@ -88,5 +88,5 @@ def captured_addresses_are_enabled(call: Create) -> Finding | None:
     return (
         f"{_WHERE}.flags",
         "DEVICE_ADDRESS_CAPTURE_REPLAY needs the feature bufferDeviceAddressCaptureReplay, which is not enabled",
-        "Leave DEVICE_ADDRESS_CAPTURE_REPLAY out.",
+        "Omit DEVICE_ADDRESS_CAPTURE_REPLAY.",
     )

@@ -1,8 +1,8 @@
-"""VkImageCreateInfo: extent, mip levels, layers, samples and layout, against the struct and the device's answer.
+"""VkImageCreateInfo: extent, mip levels, layers, samples and layout, compared with the device's limits.
 
-The largest extent, the counts and the samples are those that vkGetPhysicalDeviceImageFormatProperties2 names for
-images of this format, type, tiling, usage and flags ("Image Creation Limits"). Where the device could not be asked,
-because one of these is itself not valid, the rules that need its answer stay silent.
+The largest extent, the counts and the samples are those that vkGetPhysicalDeviceImageFormatProperties2 reports for
+images of this format, type, tiling, usage and flags ("Image Creation Limits"). If the device could not be queried,
+because one of these is not valid, the rules that need its limits report nothing.
 """
 
 from __future__ import annotations
@@ -34,22 +34,26 @@ def _extent(call: Create) -> tuple[int, int, int]:
 
 @rule(f"{_INFO}-pNext-pNext", on=CREATE_IMAGE)
 def only_extending_structs(call: Create) -> Finding | None:
-    """Nothing else may be in the chain, and nothing of an extension that is not enabled."""
+    """The chain contains only structs that extend the create info, and whose extensions are enabled."""
     return foreign_structs(call, _INFO)
 
 
 @rule(f"{_INFO}-sType-unique", on=CREATE_IMAGE)
 def each_struct_once(call: Create) -> Finding | None:
-    """A struct type may be in the chain once; a chain that ends in itself repeats all of it."""
+    """The chain contains each struct type once. A chain that leads back into itself repeats its structs."""
     return repeated_structs(call)
 
 
 @rule(f"{_INFO}-imageCreateMaxMipLevels-02251", on=CREATE_IMAGE)
 def device_has_such_images(call: Create) -> Finding | None:
-    """The device has images of this format, type, tiling, usage and flags."""
+    """The device supports images of this format, type, tiling, usage and flags."""
     if call.format is None or not call.format.unsupported:
         return None
-    return _WHERE, call.format.unsupported, "Ask get_physical_device_image_format_properties2 before, and use another."
+    return (
+        _WHERE,
+        call.format.unsupported,
+        "Query get_physical_device_image_format_properties2 before, and use another.",
+    )
 
 
 def _positive(side: str) -> Check[Create]:
@@ -70,7 +74,7 @@ def _at_most(axis: int) -> Check[Create]:
         most = limits.max_extent[axis]
         return (
             f"{_WHERE}.extent.{_SIDES[axis]}",
-            f"it is {given}, the device has at most {most}",
+            f"it is {given}, the device allows at most {most}",
             f"Give {most} or less.",
         )
 
@@ -84,7 +88,7 @@ for _axis, (_number, _limit) in enumerate((("00944", "02252"), ("00945", "02253"
 
 @rule(f"{_INFO}-imageType-00956", on=CREATE_IMAGE)
 def one_dimension_has_no_height(call: Create) -> Finding | None:
-    """A 1D image is one row."""
+    """A 1D image has height 1 and depth 1."""
     _, height, depth = _extent(call)
     if int(call.info.image_type) != _1D or height == depth == 1:
         return None
@@ -97,7 +101,7 @@ def one_dimension_has_no_height(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-imageType-00957", on=CREATE_IMAGE)
 def two_dimensions_have_no_depth(call: Create) -> Finding | None:
-    """A 2D image is one slice."""
+    """A 2D image has depth 1."""
     depth = _extent(call)[2]
     if int(call.info.image_type) != _2D or depth == 1:
         return None
@@ -106,10 +110,10 @@ def two_dimensions_have_no_depth(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-mipLevels-00947", on=CREATE_IMAGE)
 def has_mip_levels(call: Create) -> Finding | None:
-    """The image itself is the first level."""
+    """The number of mip levels is not 0: the full image is the first level."""
     if int(call.info.mip_levels) > 0:
         return None
-    return f"{_WHERE}.mip_levels", "it is 0", "Give 1 for an image without smaller ones of itself."
+    return f"{_WHERE}.mip_levels", "it is 0", "Give 1 for an image without smaller levels."
 
 
 @rule(f"{_INFO}-mipLevels-00958", on=CREATE_IMAGE)
@@ -128,17 +132,17 @@ def mip_levels_end_at_one_texel(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-mipLevels-02255", on=CREATE_IMAGE)
 def mip_levels_are_supported(call: Create) -> Finding | None:
-    """The device may have fewer levels."""
+    """The number of mip levels is within the device's limit."""
     limits, given = call.format, int(call.info.mip_levels)
     if limits is None or limits.unsupported or given <= limits.max_mip_levels:
         return None
     most = limits.max_mip_levels
-    return f"{_WHERE}.mip_levels", f"it is {given}, the device has at most {most}", f"Give {most} or less."
+    return f"{_WHERE}.mip_levels", f"it is {given}, the device allows at most {most}", f"Give {most} or less."
 
 
 @rule(f"{_INFO}-arrayLayers-00948", on=CREATE_IMAGE)
 def has_layers(call: Create) -> Finding | None:
-    """The image itself is the first layer."""
+    """The number of layers is not 0: an image that is not an array has one."""
     if int(call.info.array_layers) > 0:
         return None
     return f"{_WHERE}.array_layers", "it is 0", "Give 1 for an image that is not an array."
@@ -146,25 +150,29 @@ def has_layers(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-arrayLayers-02256", on=CREATE_IMAGE)
 def layers_are_supported(call: Create) -> Finding | None:
-    """The device has so many layers."""
+    """The number of layers is within the device's limit."""
     limits, given = call.format, int(call.info.array_layers)
     if limits is None or limits.unsupported or given <= limits.max_array_layers:
         return None
     most = limits.max_array_layers
-    return f"{_WHERE}.array_layers", f"it is {given}, the device has at most {most}", f"Give {most} or less."
+    return f"{_WHERE}.array_layers", f"it is {given}, the device allows at most {most}", f"Give {most} or less."
 
 
 @rule(f"{_INFO}-imageType-00961", on=CREATE_IMAGE)
 def three_dimensions_have_one_layer(call: Create) -> Finding | None:
-    """There are no arrays of 3D images."""
+    """A 3D image has one layer."""
     if int(call.info.image_type) != _3D or int(call.info.array_layers) == 1:
         return None
-    return f"{_WHERE}.array_layers", f"a 3D image has {int(call.info.array_layers)}", "Make it 1, and use the depth."
+    return (
+        f"{_WHERE}.array_layers",
+        f"it is {int(call.info.array_layers)} for a 3D image",
+        "Make it 1, and use the depth.",
+    )
 
 
 @rule(f"{_INFO}-imageType-00954", on=CREATE_IMAGE)
 def cubes_are_square(call: Create) -> Finding | None:
-    """Six square faces."""
+    """A cube has six square faces."""
     width, height, _ = _extent(call)
     layers = int(call.info.array_layers)
     if not int(call.info.flags) & _CUBE or int(call.info.image_type) != _2D or (width == height and layers >= 6):
@@ -178,7 +186,7 @@ def cubes_are_square(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-samples-parameter", on=CREATE_IMAGE)
 def samples_is_one_bit(call: Create) -> Finding | None:
-    """One of the defined counts."""
+    """The sample count is one defined bit."""
     given = int(call.info.samples)
     if given in _SAMPLES:
         return None
@@ -187,17 +195,17 @@ def samples_is_one_bit(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-samples-02258", on=CREATE_IMAGE)
 def samples_are_supported(call: Create) -> Finding | None:
-    """The device has so many samples for such images."""
+    """The device supports the sample count for such images."""
     limits, given = call.format, int(call.info.samples)
     if limits is None or limits.unsupported or given not in _SAMPLES or given & limits.sample_counts:
         return None
     have = flags_text(limits.sample_counts, vk.SampleCountFlagBits)
-    return f"{_WHERE}.samples", f"it is {given}, the device has {have} for such images", f"Give one of {have}."
+    return f"{_WHERE}.samples", f"it is {given}, the device supports {have} for such images", f"Give one of {have}."
 
 
 @rule(f"{_INFO}-samples-02257", on=CREATE_IMAGE)
 def many_samples_are_plain(call: Create) -> Finding | None:
-    """Images of several samples are 2D, not cubes, of one level, and of no LINEAR tiling."""
+    """Images of several samples are 2D, not cubes, have one mip level, and do not have LINEAR tiling."""
     info = call.info
     if int(info.samples) == 1 or int(info.samples) not in _SAMPLES:
         return None
@@ -223,7 +231,7 @@ def many_samples_are_plain(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-usage-00968", on=CREATE_IMAGE)
 def stored_samples_are_enabled(call: Create) -> Finding | None:
-    """Storage images of several samples are a feature."""
+    """Storage images of several samples need a feature."""
     features = call.device.features if call.device is not None else None
     if features is None or "shaderStorageImageMultisample" in features:
         return None
@@ -233,7 +241,7 @@ def stored_samples_are_enabled(call: Create) -> Finding | None:
         f"{_WHERE}.samples",
         f"a STORAGE image has {int(call.info.samples)} samples, and the feature shaderStorageImageMultisample is not "
         "enabled",
-        "Give SampleCountFlagBits.COUNT_1, or leave STORAGE out.",
+        "Give SampleCountFlagBits.COUNT_1, or omit STORAGE.",
     )
 
 
@@ -247,7 +255,7 @@ def _framebuffer(axis: int) -> Check[Create]:
             f"{_WHERE}.extent.{_SIDES[axis]}",
             f"it is {given} for {flags_text(int(call.info.usage) & _ATTACHMENT, _Usage)}, the device's framebuffers "
             f"have at most {most[axis]}",
-            f"Give {most[axis]} or less, or leave the attachment usages out.",
+            f"Give {most[axis]} or less, or omit the attachment usages.",
         )
 
     return check
@@ -259,7 +267,7 @@ rule(f"{_INFO}-usage-00965", on=CREATE_IMAGE)(_framebuffer(1))
 
 @rule(f"{_INFO}-initialLayout-00993", on=CREATE_IMAGE)
 def starts_without_content(call: Create) -> Finding | None:
-    """Every other layout is one that an image changes to."""
+    """The initial layout is UNDEFINED or PREINITIALIZED."""
     layout = int(call.info.initial_layout)
     if layout in (int(vk.ImageLayout.UNDEFINED), int(vk.ImageLayout.PREINITIALIZED)):
         return None
@@ -272,7 +280,7 @@ def starts_without_content(call: Create) -> Finding | None:
 
 @rule(f"{_INFO}-initialLayout-parameter", on=CREATE_IMAGE)
 def layout_is_defined(call: Create) -> Finding | None:
-    """A layout that the registry knows."""
+    """The registry defines the layout."""
     layout = int(call.info.initial_layout)
     if layout in _LAYOUTS:
         return None
@@ -284,7 +292,7 @@ _LAYOUTS = frozenset(int(layout) for layout in vk.ImageLayout)
 
 @rule(f"{_INFO}-sharingMode-parameter", on=CREATE_IMAGE)
 def sharing_mode_is_defined(call: Create) -> Finding | None:
-    """EXCLUSIVE or CONCURRENT."""
+    """The sharing mode is EXCLUSIVE or CONCURRENT."""
     mode = int(call.info.sharing_mode)
     if mode in (vk.SharingMode.EXCLUSIVE, vk.SharingMode.CONCURRENT):
         return None

@@ -1,4 +1,4 @@
-"""Rules and errors in plain words, with a wrong and a right example. Pure data; printing is the command line's."""
+"""Explanations of rules and errors, with a wrong and a right example. Plain data; the command line prints it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from extmem.rules import ledger
 from extmem.rules._error_texts import CLASSES, RESULTS, STATUSES
-from extmem.rules._examples_other import FD, HOST
+from extmem.rules._examples_fd_host import FD, HOST
 from extmem.rules._examples_win32 import WIN32
 from extmem.rules.violation import link_to
 
@@ -22,26 +22,26 @@ _STATUS_LINK = "https://learn.microsoft.com/windows/win32/debug/system-error-cod
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What `extmem explain` has to say. Fields that do not apply are empty, never missing."""
+    """The explanation of a rule or an error. Fields that do not apply are empty."""
 
     title: str
     """The rule's id, or the error's name and number."""
     kind: Literal["rule", "error", "VkResult", "NTSTATUS", "Win32 error"]
     text: str
-    """Plain words, paragraphs separated by blank lines."""
+    """The explanation; paragraphs are separated by blank lines."""
     wrong_example: str
-    """Python that breaks the rule or gets the error; empty where there is none to show."""
+    """Python code that breaks the rule or raises the error; empty if there is none."""
     right_example: str
     link: str
     status: str = ""
-    """A rule's status in the ledger."""
+    """Status of a rule in the ledger."""
     family: str = ""
     checked_by: str = ""
     aliases: tuple[str, ...] = ()
-    """Other names that lead here."""
+    """Other names for which `explain` returns this."""
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values under fixed keys; every key is always there."""
+        """Return plain values under fixed keys; every key is always present."""
         return {
             "title": self.title,
             "kind": self.kind,
@@ -56,26 +56,26 @@ class Explanation:
         }
 
 
-_KNOWS = {
-    "structs": "the structs of the call alone decide it.",
-    "tracked state": "extmem knows what the program did before.",
-    "device query": "the device was asked.",
-    "descriptor": "the payload's descriptor tells what the exporter did.",
-    "object manager": "the object manager is asked where the handle or name leads.",
+_FACTS_FROM = {
+    "structs": "it depends on the structs of the call alone.",
+    "tracked state": "extmem tracks the earlier calls of the program.",
+    "device query": "the facts come from queries of the device.",
+    "descriptor": "the payload's descriptor contains how the exporter created it.",
+    "object manager": "the object manager resolves the handle or name.",
 }
 
 
 def _rule(row: ledger.Row) -> Explanation:
     wrong, right = EXAMPLES.get(row.vuid, ("", ""))
     if row.status == "checked":
-        told = f"extmem checks this before the device sees the call: {_KNOWS[row.checked_by]}"
+        checked = f"extmem checks this before it calls the device: {_FACTS_FROM[row.checked_by]}"
     elif row.status == "on request":
-        told = f"No call of extmem leads to this. {row.reason}"
+        checked = f"No call of extmem can break it. {row.reason}"
     else:
-        told = f"extmem does not check this ({row.status}): {row.reason}"
-    parts = [row.rule, f"It is a rule of {row.struct}. {told}"]
+        checked = f"extmem does not check this ({row.status}): {row.reason}"
+    parts = [row.rule, f"It is a rule of {row.struct}. {checked}"]
     if row.implicit:
-        parts.append("It follows from the registry: types, pointers and chains that the call may have.")
+        parts.append("It follows from the registry: the types, pointers and chains that are valid for the call.")
     return Explanation(
         row.vuid,
         "rule",
@@ -91,38 +91,38 @@ def _rule(row: ledger.Row) -> Explanation:
 
 
 def _error(name: str) -> Explanation:
-    words = CLASSES[name]
-    return Explanation(name, "error", words.text, words.wrong, words.right, "")
+    error = CLASSES[name]
+    return Explanation(name, "error", error.text, error.wrong, error.right, "")
 
 
 def _result(name: str) -> Explanation:
     result = RESULTS[name]
-    words = CLASSES[result.raised_as]
-    text = f"{result.text}\n\nextmem raises it as {result.raised_as}, or a class below that. {words.text}"
-    return Explanation(f"{name} ({result.code})", "VkResult", text, words.wrong, words.right, _RESULT_LINK)
+    error = CLASSES[result.raised_as]
+    text = f"{result.text}\n\nextmem raises it as {result.raised_as}, or a subclass of it. {error.text}"
+    return Explanation(f"{name} ({result.code})", "VkResult", text, error.wrong, error.right, _RESULT_LINK)
 
 
 def _status(name: str) -> Explanation:
     status = STATUSES[name]
-    words = CLASSES[status.raised_as]
+    error = CLASSES[status.raised_as]
     text = (
         f"{status.text}\n\nextmem raises it as {status.raised_as}; its `winerror` is {status.winerror} "
-        f"({status.win32_name}). {words.text}"
+        f"({status.win32_name}). {error.text}"
     )
     title = f"{name} (0x{status.code:08X})"
-    return Explanation(title, "NTSTATUS", text, words.wrong, words.right, _STATUS_LINK, aliases=(status.win32_name,))
+    return Explanation(title, "NTSTATUS", text, error.wrong, error.right, _STATUS_LINK, aliases=(status.win32_name,))
 
 
 def _winerror(code: int) -> Explanation:
     names = [name for name, status in STATUSES.items() if status.winerror == code]
     first = STATUSES[names[0]]
-    words = CLASSES[first.raised_as]
+    error = CLASSES[first.raised_as]
     lines = [f"- {name}: {STATUSES[name].text} Raised as {STATUSES[name].raised_as}." for name in names]
-    text = "\n".join(["The Win32 error code behind:", "", *lines])
+    text = "\n".join(["The Win32 error code of:", "", *lines])
     if len(names) == 1:
-        text += f"\n\n{words.text}"
+        text += f"\n\n{error.text}"
     title = f"{first.win32_name} ({code})"
-    return Explanation(title, "Win32 error", text, words.wrong, words.right, _STATUS_LINK, aliases=tuple(names))
+    return Explanation(title, "Win32 error", text, error.wrong, error.right, _STATUS_LINK, aliases=tuple(names))
 
 
 def _named(key: str) -> Explanation | None:
@@ -156,7 +156,7 @@ def _numbered(number: int) -> Explanation | None:
 
 
 def topics() -> list[str]:
-    """Everything that `explain` has words for, by its first name."""
+    """Return the name of everything that `explain` can explain."""
     win32 = dict.fromkeys(status.win32_name for status in STATUSES.values())
     return [*(row.vuid for row in ledger.rows()), *CLASSES, *RESULTS, *STATUSES, *win32]
 
@@ -165,16 +165,16 @@ def explain(what: str) -> Explanation:
     """Explain a rule (any form of its id) or an error (class, VkResult, NTSTATUS or Win32 name, or its number).
 
     Raises:
-        LookupError: nothing goes by that name; the message names what looks like it.
+        LookupError: there is no rule or error of that name; the message contains similar names.
     """
     key = what.strip()
-    found = _named(key)
-    if found is not None:
-        return found
+    explanation = _named(key)
+    if explanation is not None:
+        return explanation
     if re.fullmatch(r"-?\d{1,4}|-?\d{6,10}|0[xX][0-9a-fA-F]+", key):
-        found = _numbered(int(key, 0) if key[:2] in ("0x", "0X") else int(key))
-        if found is not None:
-            return found
+        explanation = _numbered(int(key, 0) if key[:2] in ("0x", "0X") else int(key))
+        if explanation is not None:
+            return explanation
     try:
         return _rule(ledger.find(key))
     except LookupError as missing:
@@ -186,4 +186,4 @@ def explain(what: str) -> Explanation:
     hint = (
         f" Did you mean {', '.join(dict.fromkeys(near))}?" if near else " Give a VUID, an error's name or its number."
     )
-    raise LookupError(f"nothing is known of {what!r}.{hint}")
+    raise LookupError(f"no rule or error has the name {what!r}.{hint}")

@@ -1,7 +1,7 @@
-"""Facts: what a rule needs to know besides the structs of the call, as plain values.
+"""Facts: the information that a rule needs besides the structs of the call, as plain values.
 
-Rules are pure. Whoever calls them (the `memory` layer) asks the device, the descriptor and the object manager first
-and puts the answers here; a fact that nobody could learn is None, and the rules that need it stay silent.
+Rules are pure. Their caller (the `memory` layer) first queries the device, the descriptor and the object manager, and
+passes the results as facts. A fact that could not be determined is None, and the rules that need it report nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ExternalMemoryFacts:
-    """VkExternalMemoryProperties, as the device answered for one handle type and one use."""
+    """VkExternalMemoryProperties, as the device reports them for one handle type and one usage."""
 
     features: int
     export_from_imported: int
@@ -38,19 +38,19 @@ class ExternalMemoryFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModifierFacts:
-    """What the device answered about one DRM format modifier, for exactly such an image."""
+    """What the device reports about one DRM format modifier, for exactly such an image."""
 
     plane_count: int | None = None
-    """VkDrmFormatModifierPropertiesEXT::drmFormatModifierPlaneCount; None where the format lacks the modifier."""
+    """VkDrmFormatModifierPropertiesEXT::drmFormatModifierPlaneCount; None if the format lacks the modifier."""
     unsupported: str = ""
-    """The device's reason where it has no such image with this modifier."""
+    """The reason, if the device does not support such an image with this modifier; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFormatFacts:
-    """VkImageFormatProperties: what the device answered for exactly such an image.
+    """VkImageFormatProperties, as the device reports them for exactly such an image.
 
-    Of an image that may have several modifiers: what all of them allow.
+    For an image that may have one of several modifiers: what all of them allow.
     """
 
     max_extent: tuple[int, int, int] = (0, 0, 0)
@@ -59,16 +59,17 @@ class ImageFormatFacts:
     max_array_layers: int = 0
     sample_counts: int = 0
     max_resource_size: int = 0
-    """Bytes of all levels, layers and samples together; 0 where unknown."""
+    """Maximum size in bytes of all levels, layers and samples together; 0 if unknown."""
     unsupported: str = ""
-    """The device's reason where it has no such images at all; the other fields, except the last, mean nothing then."""
+    """The reason, if the device does not support such images at all; then the other fields, except the last, are
+    unset."""
     modifiers: Mapping[int, ModifierFacts] = field(default_factory=dict)
-    """For each DRM format modifier that the create info names."""
+    """Facts of each DRM format modifier that the create info names."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceFacts:
-    """A live buffer or image as it was created, with what the device requires for it (VkMemoryRequirements2)."""
+    """A buffer or image: its create info, and the device's memory requirements for it (VkMemoryRequirements2)."""
 
     kind: Literal["buffer", "image"]
     create_info: vk.BufferCreateInfo | vk.ImageCreateInfo
@@ -77,44 +78,44 @@ class ResourceFacts:
     memory_type_bits: int
     requires_dedicated: bool = False
     handle_types: int = 0
-    """handleTypes of its VkExternalMemory{Buffer,Image}CreateInfo, 0 without one."""
+    """handleTypes of its VkExternalMemory{Buffer,Image}CreateInfo; 0 without one."""
     capabilities: Mapping[int, ExternalMemoryFacts] = field(default_factory=dict)
-    """The device's answer for exactly this resource, per single handle type bit."""
+    """What the device reports for exactly this resource, by handle type bit."""
     device_uuid: bytes = b""
     identity: int = 0
-    """Tells resources of one process apart (two created alike are two)."""
+    """Number that is unique among the resources of one process."""
     alive: bool = True
     bound: bool = False
     device_identity: int = 0
-    """The `identity` of the device it was created on; 0 where unknown."""
+    """The `identity` of the device that it was created on; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadFacts:
-    """What the payload behind a handle, name, number or fd says of itself (its descriptor); None where it is silent."""
+    """Facts from the descriptor of the payload that a handle, name, number or fd refers to; None if not contained."""
 
     handle_types: int
-    """The external types it was exported for."""
+    """Handle types that it was exported for."""
     allocation_size: int | None = None
     memory_type_index: int | None = None
     device_uuid: bytes | None = None
     driver_uuid: bytes | None = None
     dedicated: Literal["none", "buffer", "image"] | None = None
     dedicated_info: vk.BufferCreateInfo | vk.ImageCreateInfo | None = None
-    """Create info of the buffer or image it is dedicated to (p_next chain included)."""
+    """Create info of the buffer or image that it is dedicated to, with its pNext chain."""
     device_mask: int = 0
     device_group: tuple[bytes, ...] = ()
     made_by_vulkan: bool = True
-    """False for payloads of foreign producers (D3D, dma-buf exporters): other rules apply to them."""
+    """False for payloads of other producers (D3D, dma-buf exporters), to which other rules apply."""
     memory_type_bits: int | None = None
-    """vkGetMemory{Win32Handle,Fd}PropertiesKHR's answer for a foreign payload."""
+    """For a payload not made by Vulkan: the memoryTypeBits of vkGetMemory{Win32Handle,Fd}PropertiesKHR."""
     device_name: str = ""
-    """What the exporter calls its device, for messages alone."""
+    """Name of the exporter's device, for messages only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a handle, name or number did not lead to a payload: the NTSTATUS name and the object manager's sentence."""
+    """Why a handle, name or number could not be resolved: the NTSTATUS name and the object manager's message."""
 
     status: str
     detail: str
@@ -128,36 +129,36 @@ class MemoryFacts:
     memory_type_index: int
     export_handle_types: int = 0
     import_handle_type: int = 0
-    """0 for memory that was not imported."""
+    """Handle type of the import; 0 for memory that was not imported."""
     dedicated: ResourceFacts | None = None
     device_uuid: bytes = b""
     exported_nt_types: int = 0
-    """NT handle types that vkGetMemoryWin32HandleKHR was already asked for."""
+    """NT handle types that vkGetMemoryWin32HandleKHR was already called with."""
     mapped: bool = False
     alive: bool = True
     device_identity: int = 0
-    """The `identity` of the device it was allocated on; 0 where unknown."""
+    """The `identity` of the device that it was allocated on; 0 if unknown."""
 
 
-@dataclass(slots=True)  # not frozen: that doubles what making one costs, and each checked call makes one
+@dataclass(slots=True)  # not frozen: each checked call creates one, and creating a frozen one takes twice as long
 class AllocateFacts:
-    """Everything a vkAllocateMemory check needs besides its VkMemoryAllocateInfo."""
+    """All facts that the checks of vkAllocateMemory need besides its VkMemoryAllocateInfo."""
 
     device: DeviceFacts
     dedicated: ResourceFacts | None = None
-    """The resource named by VkMemoryDedicatedAllocateInfo, None without one."""
+    """The resource named by VkMemoryDedicatedAllocateInfo; None without one."""
     capabilities: Mapping[int, ExternalMemoryFacts] = field(default_factory=dict)
-    """Per handle type bit: the dedicated resource's answer, or the device's answer for a transfer buffer."""
+    """What the device reports by handle type bit: for the dedicated resource, or else for a transfer buffer."""
     payload: PayloadFacts | None = None
-    """What the import leads to; None for no import, or where nothing was resolved."""
+    """The payload that the import refers to; None without an import, or if it was not resolved."""
     refusal: Refusal | None = None
-    """Why the import leads nowhere, when it was tried."""
+    """Why the import could not be resolved; None if it was resolved or not tried."""
     host_memory_type_bits: int | None = None
-    """vkGetMemoryHostPointerPropertiesEXT's answer for the pointer."""
+    """memoryTypeBits of vkGetMemoryHostPointerPropertiesEXT for the pointer."""
     host_range_mapped: bool | None = None
     """Whether [pHostPointer, + allocationSize) is mapped memory of this process."""
     fd_is_valid: bool | None = None
-    """Whether the fd is open and of the kind that the handle type asks for."""
+    """Whether the fd is open and of the handle type."""
     live_allocations: int = 0
     max_allocations: int = 0
-    """maxMemoryAllocationCount, 0 where unknown."""
+    """maxMemoryAllocationCount; 0 if unknown."""

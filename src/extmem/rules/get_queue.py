@@ -1,4 +1,4 @@
-"""Asking a device for one of its queues: vkGetDeviceQueue."""
+"""vkGetDeviceQueue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GET_QUEUE: Suite[GetQueue] = Suite("vkGetDeviceQueue")
 
 @rule("vkGetDeviceQueue-queueFamilyIndex-00384", on=GET_QUEUE)
 def family_exists(call: GetQueue) -> Finding | None:
-    """A device has no queues of a family that the physical device lacks."""
+    """The physical device has the queue family."""
     if 0 <= call.family < len(call.queue_counts):
         return None
     return (
@@ -37,7 +37,7 @@ def family_exists(call: GetQueue) -> Finding | None:
 
 @rule("vkGetDeviceQueue-queueIndex-00385", on=GET_QUEUE)
 def queue_exists(call: GetQueue) -> Finding | None:
-    """A device has at most as many queues of a family as the physical device."""
+    """The index is less than the physical device's number of queues of the family."""
     count = call.queue_counts[call.family] if 0 <= call.family < len(call.queue_counts) else None
     if count is None or 0 <= call.index < count:
         return None
@@ -49,5 +49,8 @@ def queue_exists(call: GetQueue) -> Finding | None:
 
 
 def check_get_device_queue(family: int, index: int, queue_counts: Sequence[int]) -> list[Violation]:
-    """The rules that the physical device alone decides. Which queues a VkDevice was created with, nobody can ask."""
+    """Return the broken rules that depend on the physical device only.
+
+    Vulkan has no query for the queues that a VkDevice was created with.
+    """
     return GET_QUEUE.run(GetQueue(family, index, queue_counts), 0)

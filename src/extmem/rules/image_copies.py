@@ -1,9 +1,9 @@
 """vkCmdCopyBufferToImage and vkCmdCopyImageToBuffer of one mip level of one layer, in one aspect.
 
-How this works: both commands take the same region (VkBufferImageCopy), so one check answers both their ids. Rows and
-slices lie tightly packed in the buffer, so how many bytes a region takes follows from the image's format, its extent
-at the mip level and the aspect. A region whose level, layer or aspect the image lacks has no size, and is judged for
-that alone.
+How this works: both commands take the same region (VkBufferImageCopy), so one check decides both their ids. Rows and
+slices are tightly packed in the buffer, so the number of bytes of a region follows from the image's format, its extent
+at the mip level and the aspect. A region whose level, layer or aspect the image lacks has no size, and only that is
+reported.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from extmem import vk
 from extmem.rules._engine import Finding, Suite, rule
 from extmem.rules._text import bits_of
-from extmem.rules.commands import CLEARING, Place, guard, lacks_usage, overlap, queue_text, unfit_layout
 from extmem.rules.facts import DeviceFacts, ResourceFacts
+from extmem.rules.transfer_commands import CLEARING, Place, guard, lacks_usage, overlap, queue_text, unfit_layout
 from extmem.rules.violation import Violation
 from extmem.vk.formats import DEPTH, STENCIL, FormatFacts, copied_size, format_facts, format_name
 
@@ -39,14 +39,14 @@ class ImageCopy:
     aspect: int
     device: DeviceFacts
     places: tuple[Place | None, Place | None]
-    """Where image and buffer lie."""
+    """Where image and buffer are in memory."""
     format: FormatFacts | None
     taken: tuple[int, int] | None
-    """Bytes of a texel block and of the whole region in the buffer; None for a region that the image lacks."""
+    """Bytes of a texel block and of the whole region in the buffer; None if the image lacks the region."""
 
     @property
     def format_name(self) -> str:
-        """The image's format."""
+        """Name of the image's format."""
         return format_name(int(self.info.format))
 
 
@@ -64,13 +64,13 @@ def _names(aspects: int) -> str:
 
 
 def default_aspect(image: vk.ImageCreateInfo) -> int:
-    """The aspect that a copy of this image takes where none is given; 0 where there are several, or it is unknown."""
+    """Return the aspect of a copy of this image if none is given; 0 if the image has several, or it is unknown."""
     facts = format_facts(int(image.format))
     return facts.copied[0] if facts is not None and len(facts.copied) == 1 else 0
 
 
 def _copied(info: vk.ImageCreateInfo, mip_level: int, aspect: int) -> tuple[int, tuple[int, int, int], int] | None:
-    """Bytes of a texel block, texels, and bytes in the buffer; None for what the image lacks."""
+    """Return bytes of a texel block, extent in texels, and bytes in the buffer; None if the image lacks the region."""
     facts, whole = format_facts(int(info.format)), info.extent
     if facts is None or aspect not in facts.copied or not 0 <= mip_level < info.mip_levels:
         return None
@@ -79,14 +79,17 @@ def _copied(info: vk.ImageCreateInfo, mip_level: int, aspect: int) -> tuple[int,
 
 
 def copied_extent(info: vk.ImageCreateInfo, mip_level: int, aspect: int) -> tuple[int, int, int]:
-    """The texels of one mip level in one aspect: a plane has fewer than the image. Zeros for what the image lacks."""
-    found = _copied(info, mip_level, aspect)
-    return (0, 0, 0) if found is None else found[1]
+    """Return the extent in texels of one mip level in one aspect; zeros if the image lacks them.
+
+    A plane has fewer texels than the image.
+    """
+    copied = _copied(info, mip_level, aspect)
+    return (0, 0, 0) if copied is None else copied[1]
 
 
 @rule(*guard(*_both("imageSubresource-07967")), on=_BOTH)
 def level_is_there(call: ImageCopy) -> Finding | None:
-    """A mip level of the image."""
+    """The image has the mip level."""
     if 0 <= call.mip_level < call.info.mip_levels:
         return None
     problem = f"it is {call.mip_level}, and the image has {call.info.mip_levels} mip levels"
@@ -95,7 +98,7 @@ def level_is_there(call: ImageCopy) -> Finding | None:
 
 @rule(*guard(*_both("imageSubresource-07968")), on=_BOTH)
 def layer_is_there(call: ImageCopy) -> Finding | None:
-    """A layer of the image."""
+    """The image has the layer."""
     if 0 <= call.array_layer < call.info.array_layers:
         return None
     problem = f"it is {call.array_layer}, and the image has {call.info.array_layers} layers"
@@ -109,7 +112,7 @@ def layer_is_there(call: ImageCopy) -> Finding | None:
     on=_BOTH,
 )
 def aspect_is_given(call: ImageCopy) -> Finding | None:
-    """Where a format has several, the caller says which one."""
+    """An aspect is given, if the format has several."""
     if call.aspect or call.format is None:
         return None
     choice = _names(sum(call.format.copied))
@@ -122,7 +125,7 @@ def aspect_is_given(call: ImageCopy) -> Finding | None:
 
 @rule(*guard("VkBufferImageCopy-aspectMask-09103", "VkBufferImageCopy-aspectMask-09103"), on=_BOTH)
 def one_aspect(call: ImageCopy) -> Finding | None:
-    """Each lies in the buffer for itself."""
+    """One aspect is given: each has a place of its own in the buffer."""
     if call.aspect & (call.aspect - 1) == 0:
         return None
     return (
@@ -145,19 +148,19 @@ def _foreign_aspect(call: ImageCopy) -> Finding | None:
 
 @rule(*guard(*_both("imageSubresource-09105")), on=_BOTH)
 def aspect_is_the_images(call: ImageCopy) -> Finding | None:
-    """An aspect that the format has."""
+    """The format has the aspect."""
     return None if call.format is None or call.format.planes else _foreign_aspect(call)
 
 
 @rule(*guard(*_both("dstImage-07981", "srcImage-07981")), on=_BOTH)
 def plane_is_the_images(call: ImageCopy) -> Finding | None:
-    """A plane that the format has."""
+    """The format has the plane."""
     return _foreign_aspect(call) if call.format is not None and call.format.planes else None
 
 
 @rule(*guard(*_both("dstImage-07973", "srcImage-07973")), on=_BOTH)
 def one_sample(call: ImageCopy) -> Finding | None:
-    """Texels of several samples have no order in a buffer."""
+    """The image has one sample per texel."""
     if int(call.info.samples) == 1:
         return None
     problem = f"it has {int(call.info.samples)} samples for each texel"
@@ -166,9 +169,9 @@ def one_sample(call: ImageCopy) -> Finding | None:
 
 @rule(*guard(*_both("pRegions-00171", "pRegions-00183")), on=_BOTH)
 def region_lies_in_the_buffer(call: ImageCopy) -> Finding | None:
-    """Every texel has its bytes there."""
+    """The buffer contains the whole region."""
     if call.format is None:
-        return f"{call.command}.image", f"how large a texel of {call.format_name} is, is unknown", "Update extmem."
+        return f"{call.command}.image", f"the size of a texel of {call.format_name} is unknown", "Update extmem."
     if call.taken is None:
         return None
     size = int(call.buffer.create_info.size) if isinstance(call.buffer.create_info, vk.BufferCreateInfo) else 0
@@ -179,13 +182,16 @@ def region_lies_in_the_buffer(call: ImageCopy) -> Finding | None:
         f"{call.command}.buffer",
         f"{total} bytes of {call.format_name} from offset {call.buffer_offset} reach outside the buffer of {size} "
         "bytes",
-        f"Take a buffer of {max(0, call.buffer_offset) + total} bytes or more.",
+        f"Use a buffer of {max(0, call.buffer_offset) + total} bytes or more.",
     )
 
 
 @rule(*_both("pRegions-00173", "pRegions-00184"), on=_BOTH)
 def image_and_buffer_do_not_overlap(call: ImageCopy) -> Finding | None:
-    """What is read must not be written. Where an image has several levels or layers, nobody knows where each lies."""
+    """The command does not write memory that it reads.
+
+    Not checked for an image of several levels or layers, because their places in memory are unknown.
+    """
     if call.taken is None or (call.info.mip_levels, call.info.array_layers) != (1, 1):
         return None
     image, buffer = call.places
@@ -194,27 +200,27 @@ def image_and_buffer_do_not_overlap(call: ImageCopy) -> Finding | None:
     return (
         f"{call.command}.buffer",
         "the image and these bytes of the buffer overlap in memory",
-        "Copy by way of a buffer in other memory.",
+        "Copy through a buffer in other memory.",
     )
 
 
 @rule(*_both("srcBuffer-00174", "dstBuffer-00191"), on=_BOTH)
 def buffer_is_for_copies(call: ImageCopy) -> Finding | None:
-    """A transfer from or to the buffer."""
+    """The buffer was created with the transfer usage."""
     usage = _BufferUsage.TRANSFER_SRC if call.command == TO_IMAGE.command else _BufferUsage.TRANSFER_DST
     return lacks_usage(call.buffer, int(usage), f"{call.command}.buffer")
 
 
 @rule(*_both("dstImage-00177", "srcImage-00186"), on=_BOTH)
 def image_is_for_copies(call: ImageCopy) -> Finding | None:
-    """A transfer to or from the image."""
+    """The image was created with the transfer usage."""
     usage = _ImageUsage.TRANSFER_DST if call.command == TO_IMAGE.command else _ImageUsage.TRANSFER_SRC
     return lacks_usage(call.image, int(usage), f"{call.command}.image")
 
 
 @rule(*_both("dstImageLayout-01396", "srcImageLayout-01397"), on=_BOTH)
 def copied_layout_fits(call: ImageCopy) -> Finding | None:
-    """A layout that a transfer reads or writes."""
+    """The layout is one that a transfer can read or write."""
     to_image = call.command == TO_IMAGE.command
     fit = vk.ImageLayout.TRANSFER_DST_OPTIMAL if to_image else vk.ImageLayout.TRANSFER_SRC_OPTIMAL
     return unfit_layout(call.layout, fit, call.device, f"{call.command}.layout")
@@ -225,14 +231,14 @@ def _unaligned(call: ImageCopy, unit: int, what: str) -> Finding | None:
         return None
     return (
         f"{call.command}.buffer_offset",
-        f"it is {call.buffer_offset}, and {what} begins at a multiple of {unit} bytes",
-        "Move it to such an offset.",
+        f"it is {call.buffer_offset}, and {what} must begin at a multiple of {unit} bytes",
+        f"Use an offset that is a multiple of {unit}.",
     )
 
 
 @rule(*_both("dstImage-07975", "srcImage-07975"), on=_BOTH)
 def texels_are_aligned(call: ImageCopy) -> Finding | None:
-    """By the size of a texel block."""
+    """The offset is a multiple of the size of a texel block."""
     if call.taken is None or call.format is None or call.format.deep or call.format.planes:
         return None
     return _unaligned(call, call.taken[0], call.format_name)
@@ -240,7 +246,7 @@ def texels_are_aligned(call: ImageCopy) -> Finding | None:
 
 @rule(*_both("dstImage-07976", "srcImage-07976"), on=_BOTH)
 def planes_are_aligned(call: ImageCopy) -> Finding | None:
-    """By the size of a texel of the plane's own format."""
+    """The offset is a multiple of the size of a texel of the plane's format."""
     if call.taken is None or call.format is None or not call.format.planes:
         return None
     return _unaligned(call, call.taken[0], f"{_names(call.aspect)} of {call.format_name}")
@@ -248,7 +254,7 @@ def planes_are_aligned(call: ImageCopy) -> Finding | None:
 
 @rule(*_both("dstImage-07978", "srcImage-07978"), on=_BOTH)
 def depth_is_aligned(call: ImageCopy) -> Finding | None:
-    """Whatever a depth or stencil texel takes."""
+    """The offset is a multiple of 4 for depth and stencil, whatever the size of a texel."""
     if call.format is None or not call.format.deep:
         return None
     return _unaligned(call, 4, call.format_name)
@@ -256,7 +262,7 @@ def depth_is_aligned(call: ImageCopy) -> Finding | None:
 
 @rule(*_both("commandBuffer-07737", "commandBuffer-07746"), on=_BOTH)
 def words_on_transfer_queues(call: ImageCopy) -> Finding | None:
-    """Queues that copy and nothing else move words."""
+    """The offset is a multiple of 4 on queues that support transfers only."""
     flags = call.device.queue_flags
     if flags is None or flags & CLEARING:
         return None
@@ -265,7 +271,7 @@ def words_on_transfer_queues(call: ImageCopy) -> Finding | None:
 
 @rule(*_both("commandBuffer-07739", "commandBuffer-10216"), on=_BOTH)
 def depth_on_graphics_queues(call: ImageCopy) -> Finding | None:
-    """Other queues need not know depth and stencil."""
+    """Depth and stencil are copied on queues with GRAPHICS only."""
     flags = call.device.queue_flags
     if flags is None or flags & _GRAPHICS or not call.aspect & (DEPTH | STENCIL):
         return None
@@ -292,9 +298,9 @@ def _check(
     if not isinstance(info, vk.ImageCreateInfo):
         return []
     facts, taken = format_facts(int(info.format)), None
-    found = _copied(info, mip_level, aspect)
-    if found is not None:
-        taken = found[0], found[2]
+    violations = _copied(info, mip_level, aspect)
+    if violations is not None:
+        taken = violations[0], violations[2]
     call = ImageCopy(
         suite.command,
         image,
@@ -325,9 +331,10 @@ def check_copy_buffer_to_image(
     aspect: int = 1,
     places: tuple[Place | None, Place | None] = (None, None),
 ) -> list[Violation]:
-    """All rules that vkCmdCopyBufferToImage of one whole mip level of one layer would break.
+    """Return all rules that vkCmdCopyBufferToImage of one whole mip level of one layer would break.
 
-    layout: the image's. aspect: one VkImageAspectFlagBits. places: where image and buffer lie, if known.
+    layout: the image's layout. aspect: one VkImageAspectFlagBits. places: where image and buffer are in memory, if
+        known.
     """
     return _check(TO_IMAGE, image, buffer, layout, buffer_offset, mip_level, array_layer, aspect, device, places)
 
@@ -344,5 +351,5 @@ def check_copy_image_to_buffer(
     aspect: int = 1,
     places: tuple[Place | None, Place | None] = (None, None),
 ) -> list[Violation]:
-    """As `check_copy_buffer_to_image`, for vkCmdCopyImageToBuffer."""
+    """Return the broken rules as `check_copy_buffer_to_image`, for vkCmdCopyImageToBuffer."""
     return _check(TO_BUFFER, image, buffer, layout, buffer_offset, mip_level, array_layer, aspect, device, places)

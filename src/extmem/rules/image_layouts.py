@@ -1,10 +1,10 @@
-"""The layout that each part of an image is in, as far as the commands of this library brought it there.
+"""Layouts of the parts of images, as far as commands of this library determine them.
 
-How this works: an image begins in its initial layout, and barriers change it. A `Step` is what one command asks of it
-and leaves behind. Steps are applied to a copy of `Layouts` when a command is recorded, and to another one when it is
-submitted, for other commands may have been submitted in between. What was released to another owner has no layout here
-until it is acquired, or brought from UNDEFINED to one. What nobody can know (other bindings used the image, or a
-barrier covered a part of its aspects) is unknown, and not judged.
+How this works: an image begins in its initial layout, and barriers change it. A `Step` is the layout that one command
+requires and the layout that it leaves. Steps are applied to a copy of `Layouts` when a command is recorded, and to
+another copy when it is submitted, because other commands may have been submitted in between. A part that was released
+to another owner has no layout until it is acquired, or changed from UNDEFINED to a layout. A layout that cannot be
+determined (other bindings used the image, or a barrier covered only some of its aspects) is unknown, and not checked.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ["RELEASED", "Area", "Layouts", "Step", "apply"]
 _REMAINING = 0xFFFF_FFFF
 _UNDEFINED = int(vk.ImageLayout.UNDEFINED)
 RELEASED = -1
-"""In place of a layout: another owner has the image, and may bring it to any."""
+"""Stored in place of a layout: another owner has the image, and may change its layout."""
 
 
 class Area(NamedTuple):
-    """Mip levels and layers of an image."""
+    """A range of mip levels and layers of an image."""
 
     first_level: int = 0
     levels: int = _REMAINING
@@ -35,7 +35,7 @@ class Area(NamedTuple):
 
 
 class Layouts:
-    """The layout of each mip level of each layer; None where it is unknown."""
+    """The layout of each mip level of each layer; None if unknown."""
 
     __slots__ = ("_everywhere", "_size", "_somewhere")
 
@@ -45,25 +45,25 @@ class Layouts:
         self._somewhere: dict[tuple[int, int], int | None] = {}
 
     def copy(self) -> Layouts:
-        """An independent copy."""
+        """Return an independent copy."""
         made = object.__new__(Layouts)
         made._size, made._everywhere, made._somewhere = self._size, self._everywhere, dict(self._somewhere)
         return made
 
     def forget(self) -> None:
-        """Nothing is known from now on, until a barrier says so."""
+        """Treat all layouts as unknown until the next barrier."""
         self._everywhere = None
         self._somewhere.clear()
 
     def found(self, area: Area) -> set[int]:
-        """The known layouts in an area."""
+        """Return the known layouts in an area."""
         if not self._somewhere:
             return set() if self._everywhere is None else {self._everywhere}
         layouts = {self._somewhere.get(part, self._everywhere) for part in self._parts(area)}
         return {layout for layout in layouts if layout is not None}
 
     def put(self, area: Area, layout: int | None) -> None:
-        """The layout of an area from now on."""
+        """Set the layout of an area."""
         parts = self._parts(area)
         if len(parts) == self._size[0] * self._size[1]:
             self._everywhere = layout
@@ -86,32 +86,32 @@ class Layouts:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one command asks of an image's layouts, and leaves behind."""
+    """The layout that one command requires of an area, and the layout that it leaves."""
 
     command: str
-    """`vkCmdCopyImageToBuffer` and others."""
+    """Name of the command, such as `vkCmdCopyImageToBuffer`."""
     where: str
     area: Area
     asked: int | None
-    """The layout that the area is in; None where any will do."""
+    """Layout that the command requires; None if any is valid."""
     left: int | None = None
-    """The layout that the command brings it to, or `RELEASED`; None where it stays as it is."""
+    """Layout that the command changes the area to, or `RELEASED`; None if it does not change the layout."""
     partly: bool = False
-    """Whether it is about a part of the image's aspects."""
+    """Whether the command covers only some of the image's aspects."""
 
 
 @dataclass(slots=True)
-class Asked:
-    """A step, and what is known when it is applied."""
+class AppliedStep:
+    """A step, and the layouts when it is applied."""
 
     step: Step
     layouts: Layouts
 
 
-BARRIER: Suite[Asked] = Suite("vkCmdPipelineBarrier")
-TO_IMAGE: Suite[Asked] = Suite("vkCmdCopyBufferToImage")
-TO_BUFFER: Suite[Asked] = Suite("vkCmdCopyImageToBuffer")
-CLEAR: Suite[Asked] = Suite("vkCmdClearColorImage")
+BARRIER: Suite[AppliedStep] = Suite("vkCmdPipelineBarrier")
+TO_IMAGE: Suite[AppliedStep] = Suite("vkCmdCopyBufferToImage")
+TO_BUFFER: Suite[AppliedStep] = Suite("vkCmdCopyImageToBuffer")
+CLEAR: Suite[AppliedStep] = Suite("vkCmdClearColorImage")
 _SUITES = {suite.command: suite for suite in (BARRIER, TO_IMAGE, TO_BUFFER, CLEAR)}
 
 
@@ -122,31 +122,31 @@ _SUITES = {suite.command: suite for suite in (BARRIER, TO_IMAGE, TO_BUFFER, CLEA
     "vkCmdClearColorImage-imageLayout-00004",
     on=(BARRIER, TO_IMAGE, TO_BUFFER, CLEAR),
 )
-def is_in_that_layout(call: Asked) -> Finding | None:
-    """The device reads an image by the layout that the command names."""
-    asked = call.step.asked
-    if asked is None or call.step.partly:
+def is_in_that_layout(call: AppliedStep) -> Finding | None:
+    """The image is in the layout that the command names."""
+    required = call.step.asked
+    if required is None or call.step.partly:
         return None
-    others = call.layouts.found(call.step.area) - {asked}
+    others = call.layouts.found(call.step.area) - {required}
     if not others:
         return None
     if RELEASED in others:
         return (
             call.step.where,
-            f"it is {enum_text(asked, vk.ImageLayout)}, and the image was released and not acquired since",
-            "Acquire it with `acquire` before, or leave the release to the end.",
+            f"it is {enum_text(required, vk.ImageLayout)}, and the image was released and not acquired since",
+            "Acquire it with `acquire` before, or release it after the last use.",
         )
     has = " and ".join(enum_text(layout, vk.ImageLayout) for layout in sorted(others))
     return (
         call.step.where,
-        f"it is {enum_text(asked, vk.ImageLayout)}, and the image is in {has}",
-        "Pass the layout that the image has, or bring it to another one with `change_layout` before.",
+        f"it is {enum_text(required, vk.ImageLayout)}, and the image is in {has}",
+        "Pass the layout that the image is in, or change its layout with `change_layout` before.",
     )
 
 
 def apply(step: Step, layouts: Layouts) -> list[Violation]:
-    """What a step breaks where an image has these layouts; they are those after the step from then on."""
-    found = _SUITES[step.command].run(Asked(step, layouts), 0)
+    """Return the rules that a step breaks with these layouts, and change the layouts to those after the step."""
+    violations = _SUITES[step.command].run(AppliedStep(step, layouts), 0)
     if step.left is not None:
         layouts.put(step.area, None if step.partly else step.left)
-    return found
+    return violations

@@ -1,4 +1,4 @@
-"""Keyed mutexes: what Direct3D 11 resources bring along, taken and given back by a queue submission."""
+"""Keyed mutexes of Direct3D 11 resources, which a queue submission acquires and releases."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from extmem import vk
 from extmem.rules._engine import Check, Finding, Suite, rule
-from extmem.rules._shapes import malformed, wrong_struct
+from extmem.rules._field_types import malformed, wrong_struct
 from extmem.rules._text import D3D11_TYPES, types_text
 from extmem.rules.facts import MemoryFacts
 from extmem.rules.violation import Violation
@@ -17,13 +17,13 @@ __all__ = ["check_keyed_mutex"]
 
 @dataclass(slots=True)
 class Mutex:
-    """One VkWin32KeyedMutexAcquireReleaseInfoKHR with what is known of its memories, acquired ones first."""
+    """One VkWin32KeyedMutexAcquireReleaseInfoKHR with facts of its memories, the acquired ones first."""
 
     info: vk.Win32KeyedMutexAcquireReleaseInfoKHR
     memories: Sequence[MemoryFacts | None]
 
     def place(self, index: int) -> str:
-        """The path of the n-th memory."""
+        """Return the path of the memory at this index."""
         acquired = len(self.info.acquire_syncs)
         if index < acquired:
             return f"{_MUTEX}.acquire_syncs[{index}]"
@@ -73,7 +73,7 @@ rule(f"Vk{_MUTEX}-pReleaseKeys-parameter", on=MUTEX)(_as_many("release_keys", "r
 
 @rule(f"Vk{_MUTEX}-commonparent", on=MUTEX)
 def of_one_device(call: Mutex) -> Finding | None:
-    """A submission happens on one device."""
+    """All memories belong to one device."""
     uuids = {m.device_uuid for m in call.memories if m is not None and m.device_uuid}
     devices = {m.device_identity for m in call.memories if m is not None and m.device_identity}
     count = max(len(uuids), len(devices))
@@ -84,7 +84,7 @@ def of_one_device(call: Mutex) -> Finding | None:
 
 @rule(f"Vk{_MUTEX}-pAcquireSyncs-00081", on=MUTEX)
 def of_direct3d_11(call: Mutex) -> Finding | None:
-    """Only Direct3D 11 resources have keyed mutexes."""
+    """All memories were imported from Direct3D 11."""
     wrong = [
         (call.place(i), int(m.import_handle_type))
         for i, m in enumerate(call.memories)
@@ -92,20 +92,20 @@ def of_direct3d_11(call: Mutex) -> Finding | None:
     ]
     if not wrong:
         return None
-    said = ", ".join(f"{place} was {f'imported as {types_text(t)}' if t else 'not imported'}" for place, t in wrong)
+    actual = ", ".join(f"{place} was {f'imported as {types_text(t)}' if t else 'not imported'}" for place, t in wrong)
     return (
         wrong[0][0],
-        f"a keyed mutex needs D3D11_TEXTURE or D3D11_TEXTURE_KMT imports, but {said}",
-        "Leave other memory out; use external semaphores or fences for it.",
+        f"a keyed mutex needs D3D11_TEXTURE or D3D11_TEXTURE_KMT imports, but {actual}",
+        "Remove the other memory; use external semaphores or fences for it.",
     )
 
 
 def check_keyed_mutex(
     info: vk.Win32KeyedMutexAcquireReleaseInfoKHR, memories: Sequence[MemoryFacts | None]
 ) -> list[Violation]:
-    """All rules that submitting with these keyed mutexes would break.
+    """Return all rules that submitting with these keyed mutexes would break.
 
-    `memories`: what is known of each of `acquire_syncs`, then of each of `release_syncs`; None where nothing is.
+    `memories`: facts of each of `acquire_syncs`, then of each of `release_syncs`; None if there are none.
     """
     return (
         wrong_struct(info, vk.Win32KeyedMutexAcquireReleaseInfoKHR, _MUTEX)

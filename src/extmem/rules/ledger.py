@@ -1,9 +1,9 @@
-"""The ledger: what becomes of every valid-usage rule (VUID) in scope.
+"""The ledger: how extmem treats every valid-usage rule (VUID) in scope.
 
-The table itself is `ledger.json`, one row a line, edited by hand. It is read on first use, not on import.
-A rule is `checked` where a call of the library raises it, and `on request` where only a function of `extmem.rules`
-reports it, to programs that record or submit such calls by another binding. Tests prove that these two kinds of rows
-have a check and two tests, that no other row has any, and that public calls raise the first.
+The table is `ledger.json`, one row a line, edited by hand. It is read on first use, not on import. A rule is `checked`
+if a call of the library raises it, and `on request` if only a function of `extmem.rules` reports it, for programs that
+record or submit such calls with another binding. Tests prove that each row of these two statuses has a check and two
+tests, that no other row has any, and that public calls raise the `checked` rules.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ CheckedBy = Literal["", "structs", "tracked state", "device query", "descriptor"
 FAMILIES = {
     "win32-memory": "memory that is shared by NT handles, KMT numbers and names",
     "fd-memory": "memory that is shared by file descriptors",
-    "host": "memory of the host that a device imports by its address",
-    "generic": "external memory whatever the handle, dedicated allocation, binding, barriers",
+    "host": "host memory that a device imports by its address",
+    "generic": "external memory of any handle type, dedicated allocation, binding, barriers",
     "semaphore": "external semaphores",
     "fence": "external fences",
-    "resource": "what a process is guarded by: creating buffers and images, and the commands that use them",
+    "resource": "creating buffers and images, and the commands that use them: rules that protect the process",
 }
-"""Every family of rules, in the ledger's order, and what its rules are about."""
+"""The families of rules, in the ledger's order, each with its subject."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One rule of the specification and what extmem does about it."""
+    """One rule of the specification and how extmem treats it."""
 
     vuid: str
     struct: str
-    """The structure or command that the rule stands at."""
+    """The structure or command that the rule belongs to."""
     family: str
     """win32-memory, fd-memory, host, generic, semaphore, fence or resource (see `FAMILIES`)."""
     implicit: bool
@@ -47,19 +47,19 @@ class Row:
     rule: str
     """The rule in one sentence."""
     decidable_by: str
-    """Who could decide it at all: structs, tracked state, device query, operating system or exporter."""
+    """The source of the facts that decide it: structs, tracked state, device query, operating system or exporter."""
     aliases: tuple[str, ...]
-    """Ids that the same rule had in other versions of the specification."""
+    """Ids of the same rule in other versions of the specification."""
     status: Status
     checked_by: CheckedBy
     """Where the deciding facts come from; empty unless `status` is "checked"."""
     reason: str
     """Why the rule is not checked; empty when it is."""
     tests: tuple[str, ...]
-    """Names of the negative and the positive test of a rule that is checked, or on request."""
+    """Names of the negative and the positive test of a rule with status "checked" or "on request"."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values under fixed keys; every key is always there."""
+        """Return plain values under fixed keys; every key is always present."""
         return {
             "vuid": self.vuid,
             "struct": self.struct,
@@ -78,17 +78,17 @@ class Row:
 @functools.cache
 def _table() -> tuple[Row, ...]:
     text = importlib.resources.files(__package__).joinpath("ledger.json").read_text(encoding="utf-8")
-    found = []
+    rows = []
     for raw in json.loads(text):
         raw["aliases"] = tuple(raw["aliases"])
         raw["tests"] = tuple(raw["tests"])
-        found.append(Row(**raw))
-    return tuple(found)
+        rows.append(Row(**raw))
+    return tuple(rows)
 
 
 @functools.cache
 def _index() -> Mapping[str, Row]:
-    """Every way to write an id that means one rule: full, without `VUID-`, old ids, unambiguous last parts."""
+    """Return the rows by every accepted form of an id: full, without `VUID-`, old ids, unambiguous last parts."""
     named: dict[str, Row] = {}
     for row in _table():
         for vuid in (row.vuid, *row.aliases):
@@ -107,17 +107,17 @@ def _index() -> Mapping[str, Row]:
 
 
 def rows(*, family: str | None = None, status: str | None = None) -> list[Row]:
-    """All rules in scope, in the ledger's order; only those of one family or status where asked for."""
+    """Return all rules in scope, in the ledger's order; only those of a family or status, if given."""
     return [
         row for row in _table() if (family is None or row.family == family) and (status is None or row.status == status)
     ]
 
 
 def find(vuid: str) -> Row:
-    """The row of an id. Takes old ids, ids without `VUID-`, and last parts that name one rule ("01441").
+    """Return the row of an id. Accepts old ids, ids without `VUID-`, and last parts that name one rule ("01441").
 
     Raises:
-        LookupError: no rule, or more than one, goes by that id; the message names the candidates.
+        LookupError: no rule, or more than one, has that id; the message names the candidates.
     """
     key = vuid.strip()
     row = _index().get(key)
@@ -133,7 +133,7 @@ def find(vuid: str) -> Row:
 
 
 def near_misses(text: str, count: int = 3) -> list[str]:
-    """Ids in scope that look like the text, best first."""
+    """Return ids in scope that are similar to the text, best first."""
     ids = {vuid.removeprefix("VUID-").casefold(): row.vuid for row in _table() for vuid in (row.vuid, *row.aliases)}
     key = text.removeprefix("VUID-").casefold()
     close = difflib.get_close_matches(key, ids, n=count, cutoff=0.6)

@@ -17,7 +17,7 @@ def _where(call: Create) -> str:
 
 @rule("VkBufferCreateInfo-sharingMode-00913", "VkImageCreateInfo-sharingMode-00941", on=BOTH)
 def families_are_given(call: Create) -> Finding | None:
-    """CONCURRENT needs to state among whom."""
+    """The queue families of a concurrent resource are listed."""
     if int(call.info.sharing_mode) != _CONCURRENT or len(call.info.queue_family_indices):
         return None
     return _where(call), "it is empty, and sharing_mode is CONCURRENT", "List the queue families, or use EXCLUSIVE."
@@ -25,27 +25,27 @@ def families_are_given(call: Create) -> Finding | None:
 
 @rule("VkBufferCreateInfo-sharingMode-00914", "VkImageCreateInfo-sharingMode-00942", on=BOTH)
 def families_are_several(call: Create) -> Finding | None:
-    """One queue family shares with nobody."""
+    """A concurrent resource is used by at least two queue families."""
     count = len(call.info.queue_family_indices)
     if int(call.info.sharing_mode) != _CONCURRENT or count > 1:
         return None
     return (
         _where(call),
         f"it has {count} {'element' if count == 1 else 'elements'}, and sharing_mode is CONCURRENT",
-        "List two queue families at least, or use SharingMode.EXCLUSIVE.",
+        "List at least two queue families, or use SharingMode.EXCLUSIVE.",
     )
 
 
 @rule("VkBufferCreateInfo-sharingMode-01419", "VkImageCreateInfo-sharingMode-01420", on=BOTH)
 def families_exist(call: Create) -> Finding | None:
-    """Each family once, and each one of the device's."""
+    """Each queue family exists on the device and is listed once."""
     if int(call.info.sharing_mode) != _CONCURRENT:
         return None
     given = [int(index) for index in call.info.queue_family_indices]
     count = call.device.queue_family_count if call.device is not None else None
     problems = []
     if len(set(given)) < len(given):
-        problems.append(f"it is {given}, where each queue family stands once")
+        problems.append(f"it is {given}, where a queue family is repeated")
     beyond = [index for index in dict.fromkeys(given) if count is not None and index >= count]
     if beyond:
         problems.append(f"it has {', '.join(map(str, beyond))}, and the device has {count} queue families")

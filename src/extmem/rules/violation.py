@@ -1,4 +1,4 @@
-"""A broken rule, told so that a person can mend the call."""
+"""A broken rule, with the field, the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SPEC_URL = "https://registry.khronos.org/vulkan/specs/latest/html/vkspec.html"
 
 
 def link_to(vuid: str) -> str:
-    """Where the specification states the rule."""
+    """Return the address of the rule in the specification."""
     return f"{SPEC_URL}#{vuid}"
 
 
@@ -34,8 +34,8 @@ class Violation:
 
     @property
     def rule(self) -> str:
-        """The rule in one sentence of our own (the ledger's); empty for an id the ledger does not know."""
-        from extmem.rules import ledger  # which is read from a file
+        """The rule in one sentence, from the ledger; empty for an id that the ledger does not contain."""
+        from extmem.rules import ledger  # imported late, because it is read from a file
 
         try:
             return ledger.find(self.vuid).rule
@@ -43,7 +43,7 @@ class Violation:
             return ""
 
     def to_dict(self) -> dict[str, str]:
-        """All six values under fixed keys; every key is always there."""
+        """Return all six values under fixed keys; every key is always present."""
         return {
             "vuid": self.vuid,
             "where": self.where,

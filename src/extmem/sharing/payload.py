@@ -6,7 +6,7 @@ On Windows a payload's file is the HANDLE of its section.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from extmem.errors import HandleStateError
 from extmem.owning import OwnedFd
@@ -92,7 +92,7 @@ class Win32Payload(PayloadFd):
     A payload that is shared by KMT number has no handle: `fd` is -1.
     """
 
-    __slots__ = ("export_types", "handle_type", "name", "number", "terms")
+    __slots__ = ("handle_type", "name", "number")
 
     def __init__(
         self, shared: OwnedFd, writable: bool, handle_type: int, number: int = 0, name: str | None = None
@@ -105,7 +105,3 @@ class Win32Payload(PayloadFd):
         self.name = name
         """The name by which the program opened it, as the program spelled it; None for an import by handle or number.
         """
-        self.export_types = 0
-        """The types as which it is exported again, where the import states them."""
-        self.terms: Any = None
-        """The terms of that export (`ShareTerms`)."""

@@ -2,13 +2,13 @@
 
 ::
 
-    children     other processes, on a lead: a deadline, killed for sure, their output when they fail
-    conformance  what every device must do, as plain functions over a maker of devices
-    fake_cuda    a CUDA driver that follows a script, over which the CUDA device runs without a GPU
-    fake_vulkan  a Vulkan driver that follows a script, over which the Vulkan device runs without any driver
+    children     child processes with a deadline: always killed in the end; a failure shows their output
+    conformance  what every device must do, as plain functions that take a function which opens a device
+    fake_cuda    a scripted CUDA driver, on which the CUDA device runs without a GPU
+    fake_vulkan  a scripted Vulkan driver, on which the Vulkan device runs without any driver
     faults       drivers and connections that fail at the n-th call
     leaks        descriptors, mappings and shared objects, counted before and after
-    runtime      an object manager of one's own in a directory of one's own
+    runtime      a private object manager in a private directory
     strategies   Hypothesis strategies for names, access masks and create infos (needs hypothesis)
 
 Nothing here needs pytest. Import the module that you need: `from extmem.testing import leaks`.

@@ -1,4 +1,4 @@
-"""Something else in a function's place, for a while."""
+"""Replacing an attribute for the length of a block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["patched"]
 
 @contextlib.contextmanager
 def patched(where: object, name: str, replacement: object) -> Iterator[None]:
-    """`replacement` is the attribute `name` of a module or object within the block."""
+    """Within the block the attribute `name` of a module or object is `replacement`."""
     real = getattr(where, name)
     setattr(where, name, replacement)
     try:

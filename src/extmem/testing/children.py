@@ -1,11 +1,12 @@
-"""Other processes on a lead: each has a deadline, none survives its owner, and one that fails shows its output.
+"""Child processes with deadlines: none outlives its owner, and an error shows the output of the one that failed.
 
-How this works. `Peer` is another Python process that runs what it is told, line by line, in a namespace that lasts. It
-is started by exec, never by a bare fork, and shares nothing with its parent but the pipe that it takes orders from, so
-it stands for any unrelated process. `peer("…")` returns the value of the last expression; an exception over there
-becomes a `RemoteError` here, with the class, the message and the numbers of the original.
+How this works. `Peer` is another Python process that runs the source it is sent, in a namespace that lasts from one
+call to the next. It is started by exec, never by a bare fork, and shares nothing with its parent except the pipe that
+the source comes by, so it stands for any unrelated process. `peer("…")` returns the value of the last expression; an
+exception in the peer becomes a `RemoteError` in the caller, with the class, the message and the numbers of the
+original.
 
-Every child is in a register until it is reaped; `kill_all` ends what is left, and says what it was.
+Every child is registered until it is reaped; `kill_all` ends those that are left and returns what they were.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from extmem.testing._system import PYTHON, Lead, python_variables
+from extmem.testing._system import PYTHON, PeerChannel, python_variables
 from extmem.testing.waiting import DEADLINE, DeadlineError, wait_until
 
 __all__ = ["Child", "ChildFailedError", "Peer", "RemoteError", "kill_all", "live_children", "python_environment"]
@@ -31,11 +32,11 @@ _live: weakref.WeakSet[Child] = weakref.WeakSet()
 
 
 class ChildFailedError(AssertionError):
-    """A child ended otherwise than it should have; the message has its exit code and output."""
+    """A child did not end with the expected exit code; the message has its exit code and output."""
 
 
 class RemoteError(AssertionError):
-    """An exception in a peer. `kinds` are the names of its class and that class's bases."""
+    """An exception in a peer. `kinds` are the names of its class and of the base classes."""
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.kinds: tuple[str, ...] = tuple(facts["kinds"])
@@ -48,12 +49,15 @@ class RemoteError(AssertionError):
         super().__init__(f"{self.kinds[0]} in the other process: {self.message}\n{facts['traceback']}")
 
     def is_a(self, kind: type[BaseException] | str) -> bool:
-        """Whether it is one, by the class's name."""
+        """Return whether the exception is of this class, which is compared by name."""
         return (kind if isinstance(kind, str) else kind.__name__) in self.kinds
 
 
 def python_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment, in which another Python finds this very extmem."""
+    """Return this process's environment, extended so that another Python imports this same extmem.
+
+    extra: variables that are added or replaced.
+    """
     environment = dict(os.environ)
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)
     environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_ROOT, *(p for p in paths if p and p != _PACKAGE_ROOT)])
@@ -63,10 +67,10 @@ def python_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]
 
 
 class Child:
-    """A child process on a lead.
+    """A child process that is killed at the end of a `with` block, at the latest.
 
-    popen: what starts it; `extmem.process.Popen` for one that inherits handles. Its output (stdout and stderr together)
-    goes to a file, so it can never block on a full pipe.
+    popen: the class that starts it; `extmem.process.Popen` for a child that inherits handles. Its output (stdout and
+    stderr together) goes to a file, so it can never block on a full pipe.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class Child:
                 **options,
             )
         except BaseException:
-            os.close(output)  # first: Windows removes no file that is open
+            os.close(output)  # comes first, because Windows does not remove an open file
             self._output.unlink()
             raise
         os.close(output)
@@ -99,7 +103,7 @@ class Child:
 
     @classmethod
     def python(cls, source: str, *arguments: str, **options: Any) -> Self:
-        """A child that runs Python source; `sys.argv[1:]` are the arguments."""
+        """Start a child that runs Python source; its `sys.argv[1:]` are the arguments."""
         return cls([PYTHON, "-X", "faulthandler", "-c", source, *arguments], **options)
 
     @property
@@ -109,61 +113,67 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it still runs."""
         return self.process.poll() is None
 
     @property
     def output(self) -> str:
-        """What it has written so far."""
-        # Opened anew: the child has the position of the file that it writes to.
+        """The output that it has written so far."""
+        # The file is opened again, because the child shares the position of its own opening.
         return "" if self._output is None else self._output.read_text(errors="replace")
 
     def wait(self, *, expect: int | None = 0, deadline: float = DEADLINE) -> int:
-        """Its exit code. ChildFailedError if that is not `expect` (None takes any); DeadlineError if it hangs."""
+        """Wait until it ends and return its exit code.
+
+        expect: the exit code that it must have; None for any.
+        deadline: seconds.
+        Errors: ChildFailedError for another exit code; DeadlineError if it still runs at the deadline; it is killed.
+        """
         try:
             code = self.process.wait(timeout=deadline)
         except subprocess.TimeoutExpired:
-            where = self._stack()
+            output = self._output_with_stacks()
             self.kill()
-            raise DeadlineError(f"process {self.pid} still ran after {deadline:g} s\n{where}") from None
-        self._reaped()
+            raise DeadlineError(f"process {self.pid} still ran after {deadline:g} s\n{output}") from None
+        self._unregister()
         if expect is not None and code != expect:
-            raise ChildFailedError(f"process {self.pid} ended with {code}, not {expect}:\n{self._said()}")
+            raise ChildFailedError(f"process {self.pid} ended with {code}, not {expect}:\n{self._final_output()}")
         return code
 
     def kill(self) -> None:
-        """SIGKILL, and wait for the end. Does nothing if it has ended."""
+        """Kill it with SIGKILL and wait until it has ended. Does nothing if it has ended already."""
         if self.process.poll() is None:
             self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=DEADLINE)
-        self._reaped()
+        self._unregister()
 
     def close(self) -> None:
-        """Kill it if it still runs, and let go of its output."""
+        """Kill it if it still runs, and remove the file of its output."""
         self.kill()
-        self._said()
+        self._final_output()
         if self._output is not None:
-            # On Windows a file that a grandchild has open stays until that ends.
+            # On Windows a file that a grandchild has open cannot be removed until that ends.
             with contextlib.suppress(PermissionError, FileNotFoundError):
                 self._output.unlink()
             self._output = None
 
-    def _reaped(self) -> None:
+    def _unregister(self) -> None:
         if self.process.returncode is not None:
             _live.discard(self)
-            # On Windows the process object's handle would stay until it is lost, and count as a leak of the test's.
+            # On Windows the handle of the process would stay open until the object is collected, and count as a leak.
             handle = getattr(self.process, "_handle", None)
             if handle is not None:
                 handle.Close()
 
-    def _said(self) -> str:
-        self.last_words = self.output or getattr(self, "last_words", "") or "(it wrote nothing)"
-        return self.last_words
+    def _final_output(self) -> str:
+        """Return its output, which is kept for when the file is removed."""
+        self._kept_output = self.output or getattr(self, "_kept_output", "") or "(it wrote nothing)"
+        return self._kept_output
 
-    def _stack(self) -> str:
-        """Where it hangs; a peer writes that when asked."""
-        return self._said()
+    def _output_with_stacks(self) -> str:
+        """Return its output; a peer's contains the stacks of its threads."""
+        return self._final_output()
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +193,7 @@ class Child:
 
 
 class Peer(Child):
-    """Another Python process that runs what it is told. `extmem`, `os` and `vk` are imported there already."""
+    """Another Python process that runs the source it is sent. `extmem`, `os` and `vk` are imported there already."""
 
     def __init__(
         self,
@@ -194,55 +204,57 @@ class Peer(Child):
     ) -> None:
         self.connection, theirs = Pipe()
         command = [PYTHON, "-X", "faulthandler", "-m", "extmem.testing._peer"]
-        self._lead = Lead(theirs.fileno())
+        self._channel = PeerChannel(theirs.fileno())
         try:
             super().__init__(
-                [*command, *self._lead.arguments],
+                [*command, *self._channel.arguments],
                 env=env,
-                pass_fds=[*self._lead.passed, *options.pop("pass_fds", ())],
+                pass_fds=[*self._channel.passed, *options.pop("pass_fds", ())],
                 popen=popen,
-                **self._lead.options,
+                **self._channel.options,
                 **options,
             )
-            self._lead.hold(self.process)
+            self._channel.send_handles(self.process)
         except BaseException:
             self.connection.close()
-            self._lead.close()
+            self._channel.close()
             raise
         finally:
             theirs.close()
 
     def __call__(self, source: str, /, *, deadline: float = DEADLINE, **variables: Any) -> Any:
-        """Run the source there with these variables set, and return the value of its last expression.
+        """Run the source in the peer with these variables set, and return the value of its last expression.
 
-        Errors: RemoteError for an exception; ChildFailedError if the process ends; DeadlineError if it hangs.
+        deadline: seconds.
+        Errors: RemoteError for an exception of the source; ChildFailedError if the process ends; DeadlineError if
+        there is no answer at the deadline.
         """
         self.start(source, **variables)
         return self.finish(deadline=deadline)
 
     def start(self, source: str, /, **variables: Any) -> None:
-        """Have it begin, and do not wait."""
+        """Send the source, and do not wait for its end."""
         try:
             self.connection.send((source, variables))
         except OSError:
-            raise self._gone() from None
+            raise self._ended() from None
 
     def finish(self, *, deadline: float = DEADLINE) -> Any:
-        """The answer to the last `start`."""
+        """Wait for the source of the last `start`, and return the value of its last expression. Errors: see calling."""
         try:
             if not self.connection.poll(deadline):
-                where = self._stack()
+                output = self._output_with_stacks()
                 self.kill()
-                raise DeadlineError(f"process {self.pid} did not answer in {deadline:g} s\n{where}")
-            fine, value = self.connection.recv()
+                raise DeadlineError(f"process {self.pid} did not answer in {deadline:g} s\n{output}")
+            succeeded, value = self.connection.recv()
         except (EOFError, ConnectionError):
-            raise self._gone() from None
-        if not fine:
+            raise self._ended() from None
+        if not succeeded:
             raise RemoteError(value)
         return value
 
     def fails(self, source: str, /, **variables: Any) -> RemoteError:
-        """The error that the source raises over there. ChildFailedError if it raises none."""
+        """Run the source and return the error that it raises in the peer. ChildFailedError if it raises none."""
         try:
             value = self(source, **variables)
         except RemoteError as error:
@@ -250,46 +262,47 @@ class Peer(Child):
         raise ChildFailedError(f"{source!r} should have failed in process {self.pid}, and returned {value!r}")
 
     def close(self) -> None:
-        """Hang up, which it takes as an order to end; kill it if it does not."""
+        """Close the connection, which ends the peer; kill it if it still runs."""
         self.connection.close()
         super().close()
-        self._lead.close()
+        self._channel.close()
 
     def leave(self) -> None:
-        """Have it end by itself, as a program does (atexit and all). ChildFailedError unless it ends with 0."""
+        """Make it end by itself, as a program does (with atexit). ChildFailedError unless its exit code is 0."""
         self.connection.close()
         self.wait()
 
-    def _gone(self) -> ChildFailedError:
+    def _ended(self) -> ChildFailedError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=DEADLINE)
-        return ChildFailedError(f"process {self.pid} is gone, exit code {self.process.returncode}:\n{self._said()}")
+        code, output = self.process.returncode, self._final_output()
+        return ChildFailedError(f"process {self.pid} is gone, exit code {code}:\n{output}")
 
-    def _stack(self) -> str:
+    def _output_with_stacks(self) -> str:
         before = len(self.output)
         if self.process.poll() is None:
-            self._lead.ask_where(self.process)
+            self._channel.request_stacks(self.process)
             with contextlib.suppress(DeadlineError):
                 wait_until(lambda: len(self.output) > before, "its stack", deadline=2)
-        return self._said()
+        return self._final_output()
 
 
 def live_children() -> list[Child]:
-    """Children that have not been reaped."""
+    """Return the children that have not been reaped."""
     return [child for child in _live if child.alive]
 
 
 def kill_all() -> list[str]:
-    """End every child that is left; what they were. Nothing should be left."""
+    """End every child that still runs, and return a text of each. In a tidy program there are none."""
     left = live_children()
-    told = [f"{child!r}: {child.output[-2000:]}" for child in left]
+    texts = [f"{child!r}: {child.output[-2000:]}" for child in left]
     for child in left:
         child.close()
-    return told
+    return texts
 
 
 @contextlib.contextmanager
 def peers(count: int, **options: Any) -> Iterator[list[Peer]]:
-    """Several peers at once."""
+    """Start several peers, which are closed at the end of the block."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(Peer(**options)) for _ in range(count)]

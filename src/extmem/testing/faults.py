@@ -1,11 +1,11 @@
-"""Failing the n-th call, for every n: of a driver, of the system, of the broker.
+"""Failing the n-th call, for every n: of a backend, of the system, of the broker.
 
-How this works. A `Countdown` counts calls and says when it is the n-th one's turn. Three arms use it: `failing_driver`
-wraps a device's driver, `failing_system_calls` the functions of `os` and `fcntl` (ntdll's on Windows), and
-`killing_broker` kills the broker at a request, where there is one. `fail_each` runs an operation again and again,
-with n = 1, 2, … until nothing fails any more, and sees that each failure is an error that callers may expect, that
-nothing is left behind, and that what the caller had works. Only calls of the thread that armed it count: what other
-threads do is not the operation's.
+How this works. A `Countdown` counts calls and determines the n-th. Three functions use it: `failing_backend` wraps a
+device's backend, `failing_system_calls` replaces functions of `os` and `fcntl` (of ntdll on Windows), and
+`killing_broker` kills the broker at a request, where there is one. `fail_each` runs an operation again and again, with
+n = 1, 2, … until no call fails any more. It checks that each failure is an error that callers may expect, that nothing
+is left behind, and that what the caller holds still works. Only calls of the thread that made the countdown count:
+those of other threads are not part of the operation.
 """
 
 from __future__ import annotations
@@ -21,24 +21,28 @@ from extmem.testing import leaks
 from extmem.testing._system import failing_system_calls, killing_broker
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Driver
+    from extmem.devices.backend import Backend
 
 __all__ = [
     "Arm",
     "Countdown",
     "driver_error",
     "fail_each",
-    "failing_driver",
+    "failing_backend",
     "failing_system_calls",
     "killing_broker",
 ]
 
-_GIVES_BACK = frozenset({"free", "close"})
-"""vkFreeMemory and its kin cannot fail."""
+_CANNOT_FAIL = frozenset({"free", "close"})
+"""Methods that release things, like vkFreeMemory, cannot fail."""
 
 
 class Countdown:
-    """Whose turn it is to fail: `at` counts from 1. `calls` are the names of all calls so far, `failed` the one's."""
+    """Counts calls and determines the one that fails.
+
+    at: the number of the call that fails, from 1. `calls` are the names of all calls so far, `failed` is the name of
+    the call that failed or None.
+    """
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -47,7 +51,7 @@ class Countdown:
         self._thread = threading.get_ident()
 
     def due(self, name: str) -> bool:
-        """Count a call; whether it is to fail."""
+        """Count a call and return whether it is the one that fails."""
         if threading.get_ident() != self._thread:
             return False
         self.calls.append(name)
@@ -61,28 +65,28 @@ Arm: TypeAlias = Callable[[Countdown], contextlib.AbstractContextManager[object]
 
 
 def driver_error(name: str) -> DriverError:
-    """What a driver without memory says."""
+    """Return the error of a driver that has no memory left."""
     return OutOfMemoryError(
-        f"{name} was told to fail; this is a test", result=-2, command=name, devices=["a device under test"]
+        f"a test makes this call of {name} fail", result=-2, command=name, devices=["a device under test"]
     )
 
 
-def failing_driver(
-    driver: Driver, countdown: Countdown, error: Callable[[str], BaseException] = driver_error
-) -> Driver:
-    """The driver, but for the call whose turn it is, which raises `error(name)` instead of doing anything."""
-    return cast("Driver", _FailingDriver(driver, countdown, error))
+def failing_backend(
+    backend: Backend, countdown: Countdown, error: Callable[[str], BaseException] = driver_error
+) -> Backend:
+    """Return the backend with the countdown's n-th call replaced: it raises `error(name)` and does nothing else."""
+    return cast("Backend", _FailingBackend(backend, countdown, error))
 
 
-class _FailingDriver:
-    def __init__(self, driver: Driver, countdown: Countdown, error: Callable[[str], BaseException]) -> None:
-        self.driver = driver
+class _FailingBackend:
+    def __init__(self, backend: Backend, countdown: Countdown, error: Callable[[str], BaseException]) -> None:
+        self.backend = backend
         self.countdown = countdown
         self.error = error
 
     def __getattr__(self, name: str) -> Any:
-        real = getattr(self.driver, name)
-        if not callable(real) or name in _GIVES_BACK:
+        real = getattr(self.backend, name)
+        if not callable(real) or name in _CANNOT_FAIL:
             return real
 
         def call(*arguments: Any, **named: Any) -> Any:
@@ -101,11 +105,13 @@ def fail_each(
     allowed: tuple[type[BaseException], ...] = (ExtmemError, OSError),
     limit: int = 400,
 ) -> list[str]:
-    """Run the operation with its 1st, 2nd, … call failing, until it runs without any; the names of those that failed.
+    """Run the operation with its 1st, 2nd, … call failing, until none fails. Return the names of the failed calls.
 
-    operation: does its work and gives everything back. arm: makes the n-th call fail while it is entered. check: what
-        must still work after each failure, the caller's handles above all. allowed: what the operation may raise.
-    Errors: whatever else the operation or the check raises; LeakError; AssertionError for more than `limit` calls.
+    operation: does its work and releases everything.
+    arm: a context manager in which the countdown's n-th call fails.
+    check: raises unless what must still work after each failure works, the caller's handles above all.
+    allowed: the errors that the operation may raise.
+    Errors: any other exception of the operation or the check; LeakError; AssertionError for more than `limit` calls.
     """
     failed: list[str] = []
     for at in count(1):

@@ -1,10 +1,10 @@
 """Leak counting: what this process and the object manager hold, before and after.
 
-How this works. A `Census` lists file descriptors (on Windows handles) by what they lead to, mapped payloads, the bytes
-of shared memory that this process keeps alive, and what the object manager says this process, or everybody, holds.
-`no_leaks()` takes one before and one after, on success and on failure alike (cleaning up is hardest when something
-failed), and LeakError names each thing that is there only afterwards. References end a moment later here and there (a
-killed peer, a finalizer), so it looks again until a deadline.
+How this works. A `Census` lists fds (on Windows handles) by what they lead to, mapped payloads, the bytes of shared
+memory that this process keeps alive, and what this process, or every process, holds according to the object manager.
+`no_leaks()` takes one before and one after, also where the block fails (cleaning up is hardest then), and LeakError
+names each thing that is held only afterwards. Some references end a moment later (those of a killed process, or of a
+finalizer), so the second census is repeated until a deadline.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = [
 ]
 
 PATIENCE = 10.0
-"""Seconds for which `no_leaks` looks again before it calls something a leak."""
+"""Seconds for which `no_leaks` repeats the second census before it reports a leak."""
 
 NOT_OURS: set[str] = set()
-"""Paths of files that others than the library open in this process, such as the log of a Vulkan layer: not counted."""
+"""Paths of files that are opened in this process by something else, such as the log of a Vulkan layer: not counted."""
 
 
 class LeakError(AssertionError):
-    """Something is held that was not held before; `leaked` says what, one entry each."""
+    """Something is held that was not held before; `leaked` has a text of each."""
 
     def __init__(self, leaked: list[str]) -> None:
         self.leaked = leaked
@@ -48,9 +48,9 @@ class LeakError(AssertionError):
 
 
 def object_manager(pid: int | None = None) -> Counter[str]:
-    """What the object manager says is held: payloads, objects by name, and each process's handles and memory objects.
+    """Return what the object manager lists as held: payloads, their names, and each process's handles and memories.
 
-    pid: only what this process holds; None is everybody.
+    pid: count only what this process holds; None counts every process.
     """
     found: Counter[str] = Counter()
     for row in manager().snapshot():
@@ -78,19 +78,23 @@ class Census:
     mappings: Counter[str] = field(default_factory=Counter)
     memory_bytes: int = 0
     memory_files: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of each memory file that can be told from others (on Linux)."""
+    """Bytes of each memory file, by inode; empty on Windows, which does not identify sections."""
     objects: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def take(cls, *, objects: bool = True, everybody: bool = False) -> Census:
-        """Count now. objects: ask the object manager too (which connects to it, if nothing has yet)."""
-        # First the question: connecting opens descriptors of its own.
+        """Count what is held now.
+
+        objects: query the object manager too, which connects to it if this process is not connected.
+        everybody: count what other processes hold, not only this one.
+        """
+        # The query comes first, because connecting opens fds.
         held = object_manager(None if everybody else os.getpid()) if objects else Counter[str]()
         opened = Counter(f"fd: {target}" for target in descriptors().values() if target not in NOT_OURS)
         return cls(opened, mappings(), memory_file_bytes(), memory_files(), held)
 
     def leaked_since(self, before: Census) -> list[str]:
-        """What is here that was not there before, in words."""
+        """Return a text of each thing that this census has and `before` does not."""
         found: list[str] = []
         for now, then in (
             (self.descriptors, before.descriptors),
@@ -98,7 +102,7 @@ class Census:
             (self.objects, before.objects),
         ):
             found += [f"{what} (×{count})" if count > 1 else what for what, count in sorted((now - then).items())]
-        # Payloads of the library have a fixed size. A file that has grown is one that a driver allocates from.
+        # Payloads of the library have a fixed size. A file that grows is one that a driver allocates from.
         both = self.memory_files.keys() & before.memory_files.keys()
         grown = sum(max(0, self.memory_files[file] - before.memory_files[file]) for file in both)
         more = self.memory_bytes - before.memory_bytes - grown
@@ -109,10 +113,12 @@ class Census:
 
 @contextlib.contextmanager
 def no_leaks(*, objects: bool = True, everybody: bool = False, deadline: float | None = None) -> Iterator[None]:
-    """Nothing that the block began to hold is held after it, whether it succeeds or fails.
+    """Raise LeakError if something that the block began to hold is held after it, whether it succeeds or fails.
 
-    objects: ask the object manager too. everybody: count what other processes hold as well, not this one's alone.
-    Errors: LeakError, from the block's own exception if it failed.
+    objects: query the object manager too.
+    everybody: count what other processes hold, not only this one.
+    deadline: seconds for which the count is repeated; None is PATIENCE.
+    Errors: LeakError, whose cause is the exception of the block if it raised one.
     """
     gc.collect()
     before = Census.take(objects=objects, everybody=everybody)
@@ -121,7 +127,7 @@ def no_leaks(*, objects: bool = True, everybody: bool = False, deadline: float |
         yield
     except BaseException as error:  # noqa: BLE001  # raised again below, when the leaks are known
         failure = error
-        # The frames that the exception holds hold what they were working on.
+        # The frames of the exception's traceback keep their local variables alive.
         traceback.clear_frames(error.__traceback__)
     leaked: list[str] = []
 

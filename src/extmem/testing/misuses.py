@@ -1,4 +1,4 @@
-"""A process that a fake driver serves tells at its end what it did wrong."""
+"""Writing at the end of a process the misuses that its fake driver noted."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Sequence
 __all__ = ["EXIT_MISUSE", "tell_at_exit"]
 
 EXIT_MISUSE = 70
-"""What a process ends with whose fake noted a misuse."""
+"""The exit code of a process whose fake driver noted a misuse."""
 
 
 def tell_at_exit(misuses: Sequence[object]) -> None:
-    """When this process ends, write what is in `misuses` by then to stderr, and end with EXIT_MISUSE if that is any."""
-    atexit.register(_tell, misuses)
+    """At the end of this process write the contents of `misuses` to stderr; if there are any, exit with EXIT_MISUSE."""
+    atexit.register(_write, misuses)
 
 
-def _tell(misuses: Sequence[object]) -> None:
+def _write(misuses: Sequence[object]) -> None:
     if misuses:
         for misuse in misuses:
             sys.stderr.write(f"{misuse}\n")
         sys.stderr.flush()
-        os._exit(EXIT_MISUSE)  # atexit has no other way to say it
+        os._exit(EXIT_MISUSE)  # a function of atexit cannot set the exit code otherwise

@@ -1,8 +1,8 @@
-"""An object manager of one's own: a private runtime directory, torn down for sure.
+"""A private object manager: a runtime directory that is always removed, with the processes that use it.
 
-A program's broker is found through its runtime directory, so a process whose EXTMEM_RUNTIME_DIR is a fresh directory
-shares nothing with any other. Every process that was started with it can be told by its environment, which is how
-`close` ends what is left, and how `processes` finds the broker without asking it.
+A program's broker is found through its runtime directory, so a process whose EXTMEM_RUNTIME_DIR is a new directory
+shares nothing with any other. Each process that was started with it is recognized by its environment: by that `close`
+ends the processes that are left, and `processes` finds the broker without connecting to it.
 """
 
 from __future__ import annotations
@@ -24,32 +24,34 @@ VARIABLE = "EXTMEM_RUNTIME_DIR"
 
 
 class Runtime:
-    """A private runtime directory. `environment` makes another process use it."""
+    """A private runtime directory. A process uses it if `environment` is part of its environment."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="extmem-", dir=TEMPORARY))
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a child's environment needs to use this runtime."""
+        """The environment variables that make a process use this runtime."""
         return {VARIABLE: str(self.path)}
 
     def processes(self) -> dict[int, str]:
-        """Living processes that were started with this runtime, the broker among them: pid to command line."""
+        """Return the pid and command line of each process that was started with this runtime, also of the broker."""
         return started_with(VARIABLE, str(self.path))
 
     def serving(self) -> bool:
-        """Whether a broker takes connections. LookupError on Windows, which has none."""
+        """Return whether a broker accepts connections. LookupError on Windows, which has no broker."""
         return broker_serves(self.path)
 
     def broker_pid(self) -> int | None:
-        """The broker's process, None if none runs."""
+        """Return the broker's process id; None if none runs."""
         return next((pid for pid, command in self.processes().items() if "extmem.broker" in command), None)
 
     def kill_broker(self, number: int = KILL, *, required: bool = True) -> int | None:
-        """Send the broker a signal, SIGKILL unless another is given, and wait until it is gone; its pid.
+        """Send the broker a signal, wait until it has ended, and return its process id.
 
-        Errors: LookupError if none runs; not `required`: None then.
+        number: the signal; SIGKILL if not given.
+        required: whether it is an error if none runs; otherwise None is returned.
+        Errors: LookupError if none runs and one is `required`.
         """
         pid = self.broker_pid()
         if pid is None:
@@ -62,7 +64,7 @@ class Runtime:
         return pid
 
     def close(self) -> list[str]:
-        """End every process of it and remove the directory. Safe to call twice. What had to be ended."""
+        """Kill each process of it and remove the directory. Return a text of each killed one. Safe to call twice."""
         ended: list[str] = []
 
         def gone() -> bool:

@@ -21,19 +21,19 @@ def valid_names() -> st.SearchStrategy[str]:
 
 
 def any_names() -> st.SearchStrategy[str]:
-    """Names good and bad: backslashes, NULs, lone surrogates, too long ones and empty ones among them."""
+    """Valid and invalid names: with backslashes, NULs and lone surrogates, names that are too long, and empty ones."""
     parts = st.sampled_from(["\\", "\0", "Global", "Local", "Session", "X", "x" * 261, "\ud800", "😀", ""])
     return st.one_of(valid_names(), st.text(max_size=300), st.lists(parts, max_size=8).map("".join))
 
 
 def access_masks() -> st.SearchStrategy[int]:
-    """Access masks: the bits that mean something in any combination, and arbitrary 32-bit numbers."""
+    """Access masks: every combination of the bits with a meaning, and arbitrary 32-bit numbers."""
     meaningful = st.sets(st.sampled_from(_BITS)).map(sum)
     return meaningful | st.integers(0, 0xFFFF_FFFF)
 
 
 def buffer_create_infos(handle_types: int = 0) -> st.SearchStrategy[vk.BufferCreateInfo]:
-    """Create infos of buffers that any device can make, external ones where `handle_types` is not 0."""
+    """Create infos of buffers that every device can create, external ones where `handle_types` is not 0."""
     usages = st.sets(st.sampled_from([1 << bit for bit in range(9)]), min_size=1).map(sum)
     external = vk.ExternalMemoryBufferCreateInfo(handle_types) if handle_types else None
     return st.builds(

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, with an end. No test sleeps and hopes."""
+"""Waiting for a condition with a deadline, in place of a sleep that may be too short."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from typing import TypeVar
 __all__ = ["DEADLINE", "DeadlineError", "wait_until"]
 
 DEADLINE = 30.0
-"""Seconds after which something that should have happened is taken as never happening. Generous: machines are slow."""
+"""Seconds after which a wait fails. They are many, because machines may be slow."""
 
 T = TypeVar("T")
 
 
 class DeadlineError(AssertionError):
-    """What was waited for did not happen in time."""
+    """The condition did not become true before the deadline."""
 
 
 def wait_until(condition: Callable[[], T], what: str | Callable[[], str], *, deadline: float = DEADLINE) -> T:
-    """Ask `condition` again and again until it is true, and return its answer.
+    """Call `condition` again and again until it returns a true value, and return that.
 
-    what: what is waited for, or a function that says how things stand, for DeadlineError's message.
+    what: what is waited for, or a function that returns it with the present state, for the message of DeadlineError.
+    deadline: seconds.
+    Errors: DeadlineError.
     """
     end = time.monotonic() + deadline
     pause = 0.000_5

@@ -1,7 +1,7 @@
-"""The Vulkan specification's own words: structs, enums, flags, commands, under their own names without `Vk`.
+"""The structs, enums, flags and commands of the Vulkan specification, under their names without `Vk`.
 
 Generated from the registry, so a name, a field or a value can be looked up in the specification. `extmem.vk.abi` turns
-structs into C memory and back; it is imported when it is first asked for, because it needs cffi.
+structs into C memory and back; it is imported on first use, because it needs cffi.
 """
 
 from typing import TYPE_CHECKING

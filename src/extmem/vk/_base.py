@@ -1,4 +1,4 @@
-"""What the generated structs and commands are made of, and the one Win32 struct that the registry does not describe."""
+"""Base classes of the generated structs and commands, and the one Win32 struct that the registry does not describe."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from extmem.vk._generated.enums import Result, StructureType
 __all__ = ["ChainStruct", "Command", "Handle", "Param", "SecurityAttributes", "Struct"]
 
 Handle: TypeAlias = object | None
-"""A Vulkan or Win32 handle: an int, one of this library's objects that stands for one, or None for the null handle."""
+"""A Vulkan or Win32 handle: an int, an object of this library that represents one, or None for the null handle."""
 
 _LONGEST_CHAIN = 64
 _DEEPEST = 8
-"""How many structs within structs are written out."""
+"""Number of levels of nested structs that a repr shows."""
 
 
 class Struct:
-    """A Vulkan struct. Fields are compared by value; nothing is checked when one is made (`extmem.rules` checks)."""
+    """A Vulkan struct. Fields are compared by value. Creating it checks nothing; `extmem.rules` has the checks."""
 
     __slots__ = ()
     C_NAME: ClassVar[str]
@@ -27,7 +27,7 @@ class Struct:
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        # Not by recursion: a chain may be of any length, and lead back into itself.
+        # Without recursion: a chain may be of any length, and lead back into itself.
         pairs: list[tuple[Any, Any]] = [(self, other)]
         seen: set[tuple[int, int]] = set()
         while pairs:
@@ -43,14 +43,14 @@ class Struct:
                     return False
         return True
 
-    __hash__ = None  # type: ignore[assignment]  # mutable, as mypy knows only of dataclasses that write this themselves
+    __hash__ = None  # type: ignore[assignment]  # mutable; mypy expects this only in dataclasses that define it themselves
 
     def __repr__(self) -> str:
         return _shown(self, _DEEPEST)
 
 
 def _shown(struct: Struct, depth: int) -> str:
-    """A struct and its chain as text; dots for what comes again, and behind 64 structs of a chain."""
+    """Return a struct and its chain as text, with dots for a repeated struct, and after 64 structs of a chain."""
     parts: list[str] = []
     seen: set[int] = set()
     node: object = struct
@@ -73,7 +73,7 @@ def _shown(struct: Struct, depth: int) -> str:
 
 
 class ChainStruct(Struct):
-    """A Vulkan struct with sType and pNext: it can be in a chain, or begin one."""
+    """A Vulkan struct with sType and pNext, which can be part of a chain."""
 
     __slots__ = ("p_next",)
     S_TYPE: ClassVar[StructureType]
@@ -87,10 +87,11 @@ class ChainStruct(Struct):
 
 @dataclass(slots=True)
 class SecurityAttributes(Struct):
-    """`SECURITY_ATTRIBUTES` of Win32: who may open what is exported, and whether children inherit the handle.
+    """`SECURITY_ATTRIBUTES` of Win32: who may open the exported object, and whether children inherit the handle.
 
-    security_descriptor: SDDL text, which the platform's manager turns into a descriptor; or a self-relative security
-    descriptor as bytes; or the address of one, which must outlive the call; or None for the default of the process.
+    security_descriptor: SDDL text, which the platform's manager converts to a security descriptor; or a self-relative
+    security descriptor as bytes; or the address of one, which must outlive the call; or None for the default of the
+    process.
     """
 
     C_NAME: ClassVar[str] = "SECURITY_ATTRIBUTES"
@@ -100,7 +101,7 @@ class SecurityAttributes(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One parameter of a command. `length` names the parameter or expression that counts a pointer's elements."""
+    """One parameter of a command. `length`: the parameter or expression with the number of a pointer's elements."""
 
     c_name: str
     name: str
@@ -111,7 +112,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: what it takes and which results it may give. `level` is what its first parameter belongs to."""
+    """One command with its parameters and result codes. `level`: what its first parameter belongs to."""
 
     c_name: str
     return_type: str

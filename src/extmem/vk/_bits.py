@@ -1,4 +1,4 @@
-"""The complement of a flag value that reaches bits without a name."""
+"""The complement of a flag value, including the bits that have no name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ F = TypeVar("F", bound=IntFlag)
 
 
 def complement(value: F, width: int) -> F:
-    """All other bits of a flag type `width` bits wide.
+    """Return all other bits of a flag type `width` bits wide.
 
-    IntFlag's own `~` differs between Python versions, and in some leaves out the bits that have no name: then
-    `flags & ~known` would say that nothing unknown is set. Every generated class has this as its `__invert__` (Python
-    gives each IntFlag subclass a fresh one of its own, so it cannot be inherited).
+    `~` of IntFlag differs between Python versions, and some versions omit the bits that have no name: then
+    `flags & ~known` would be 0 although an unknown bit is set. Every generated class has this function as its
+    `__invert__` (Python defines a new `__invert__` in each IntFlag subclass, so it cannot be inherited).
     """
     return type(value)(~int(value) & ((1 << width) - 1))

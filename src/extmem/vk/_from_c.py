@@ -1,7 +1,7 @@
 """C memory → structs of `extmem.vk`.
 
-Everything is copied. What C fills in follows the same table by which `_to_c` fills it; an enum value that the
-registry did not know when this was generated stays an int, unknown flag bits stay in the flags.
+Everything is copied. Members are read by the same table by which `_to_c` writes them. An enum value that was not in the
+registry when this was generated stays an int, and unknown flag bits stay in the flags.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _BY_S_TYPE: dict[int, type[ChainStruct]] = {
     int(cls.S_TYPE): cls for cls in _STRUCTS.values() if issubclass(cls, ChainStruct)
 }
 MAX_CHAIN = 1024
-"""More links than any chain has: a chain that reaches this leads back into itself."""
+"""Maximum number of links of a chain; no valid chain has as many, so a longer one leads back into itself."""
 
 
 def from_c(cls: type[S], memory: Any) -> S:
-    """Copy a struct of class `cls`, with its pNext chain, out of C memory.
+    """Copy a struct of class `cls`, with its pNext chain, from C memory.
 
     memory: a cffi pointer to the struct, the struct itself, a `CStruct`, or an address. All that the struct points to
-        must be readable. Links of the chain that are not in `extmem.vk` are left out, as the specification asks of
-        every reader. The address of a security descriptor comes back as an int; null handles come back as None.
+        must be readable. Links of the chain that are not in `extmem.vk` are omitted, as the specification requires of
+        every reader. The address of a security descriptor is returned as an int, and a null handle as None.
 
-    Raises ValueError when `memory` is null, holds another sType, or a count is larger than its array.
+    Errors: ValueError if `memory` is null or has another sType, or a count is larger than its array.
     """
     if isinstance(memory, CStruct):
         memory = memory.cdata
@@ -70,7 +70,7 @@ def _read_chain(first: ChainStruct, pointer: Any) -> None:
 
 
 def _one(cls: type[S], memory: Any) -> S:
-    """One struct without its chain."""
+    """Return one struct without its chain."""
     if issubclass(cls, SecurityAttributes):
         return cls(_address(memory.lpSecurityDescriptor) or None, bool(memory.bInheritHandle))
     if issubclass(cls, ChainStruct) and memory.sType != cls.S_TYPE:
@@ -117,7 +117,7 @@ def _wstr(memory: Any, spec: FieldSpec, where: str) -> str | None:
     length = 0
     while pointer[length]:
         length += 1
-    # What another process names its objects is not ours to judge: half a surrogate pair is kept as it is.
+    # The names of another process's objects are not validated: half a surrogate pair is kept.
     return bytes(ffi.buffer(pointer, 2 * length)).decode("utf-16-le", "surrogatepass")
 
 

@@ -1,11 +1,12 @@
 """Structs of `extmem.vk` → C memory.
 
-How this works: each struct in the chain becomes one `ffi.new` block; the generated table says which member is filled
-from which field, and `_WRITERS` how. cffi frees a block when the last Python reference to it goes, and pointers inside
-C memory are no references: every block made on the way is put in one list that the resulting `CStruct` owns.
+How this works: each struct in the chain becomes one `ffi.new` block. The generated table has the field from which each
+member is filled, and `_WRITERS` has the function that fills it. cffi frees a block with the last Python reference to
+it, and pointers inside C memory are not references. So every block is put into one list that the resulting `CStruct`
+owns.
 
-Rules of this file: nothing here knows what a value means, only whether it fits. A value that does not fit is a
-ValueError, a value of the wrong sort a TypeError, each saying which field and why.
+This module checks only whether a value fits its C type, not what it means. A value that does not fit raises ValueError,
+and a value of the wrong type raises TypeError; the message has the field and the reason.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ POINTER_BITS = 8 * ffi.sizeof("void *")
 
 
 class CStruct:
-    """A struct in C memory. It, not `cdata`, keeps the struct and all it points to alive.
+    """A struct in C memory. This object, not `cdata`, keeps the struct and everything it points to alive.
 
-    cdata: cffi pointer to the struct, to pass to a C function. struct: what it was built from.
+    cdata: cffi pointer to the struct, to pass to a C function. struct: the struct that it was built from.
     """
 
     __slots__ = ("__weakref__", "_keep", "cdata", "struct")
@@ -38,7 +39,7 @@ class CStruct:
 
     @property
     def address(self) -> int:
-        """Where the struct begins."""
+        """Address of the struct."""
         return int(ffi.cast("uintptr_t", self.cdata))
 
     def __repr__(self) -> str:
@@ -46,13 +47,13 @@ class CStruct:
 
 
 def to_c(struct: Struct) -> CStruct:
-    """Build `struct` and everything it leads to in C memory.
+    """Build `struct` and everything that it refers to in C memory.
 
     Raises:
         ValueError: a value does not fit its C type; a name holds a NUL or half a surrogate pair; sequences that share a
-            count differ in length; a fixed array has another length; the pNext chain comes back to itself; security
-            attributes hold SDDL text, which the platform's manager has to turn into a descriptor first.
-        TypeError: a field holds something of another sort, or `struct` is no struct of `extmem.vk`.
+            count differ in length; a fixed array has another length; the pNext chain leads back into itself; security
+            attributes contain SDDL text, which the platform's manager must convert to a security descriptor first.
+        TypeError: a field has a value of another type, or `struct` is not a struct of `extmem.vk`.
     """
     keep: list[Any] = []
     cdata = _chain(struct, keep)
@@ -60,7 +61,7 @@ def to_c(struct: Struct) -> CStruct:
 
 
 def _chain(first: Struct, keep: list[Any]) -> Any:
-    """The whole chain from `first` on, each link in its own block."""
+    """Build the whole chain from `first` on, each link in its own block."""
     head = previous = None
     seen: set[int] = set()
     link: Struct | None = first
@@ -81,21 +82,21 @@ def _chain(first: Struct, keep: list[Any]) -> Any:
                 "only structs of extmem.vk that have an s_type can; pass one, or None to end the chain"
             )
         if id(following) in seen:
-            raise ValueError(f"{link.C_NAME}.pNext: the chain comes back to itself; end it with p_next=None")
+            raise ValueError(f"{link.C_NAME}.pNext: the chain leads back into itself; end it with p_next=None")
         previous, link = block, following
     return head
 
 
 def _new(struct: Struct, keep: list[Any]) -> Any:
     if not isinstance(struct, Struct):
-        raise TypeError(f"{struct!r} is no struct of extmem.vk")
+        raise TypeError(f"{struct!r} is not a struct of extmem.vk")
     block = ffi.new(f"{struct.C_NAME} *")
     keep.append(block)
     return block
 
 
 def _fill(block: Any, struct: Struct, keep: list[Any]) -> None:
-    """Fill one struct's own members; the caller links the chain."""
+    """Fill the members of one struct; the caller links the chain."""
     if isinstance(struct, SecurityAttributes):
         _fill_security(block, struct, keep)
         return
@@ -129,24 +130,24 @@ def _wrong(where: str, value: object, wanted: str) -> NoReturn:
 
 
 def integer(value: object, where: str) -> int:
-    """The number that `value` is or stands for; see the module `extmem.vk.abi`."""
+    """Return `value` if it is a number, or the number that it represents; see the module `extmem.vk.abi`."""
     if type(value) is int:
         return value
     if value is None:
         return 0
     if isinstance(value, (str, bytes, bytearray, float, complex)):
-        _wrong(where, value, "an int, nor an object that stands for a handle")
+        _wrong(where, value, "an int or an object that represents a handle")
     raw = getattr(value, "raw", None)
     if isinstance(raw, int):
         return int(raw)
     if not hasattr(value, "__int__") and not hasattr(value, "__index__"):
-        _wrong(where, value, "an int, nor an object that stands for a handle: it has neither raw nor __int__")
-    return int(value)  # type: ignore[call-overload,no-any-return]  # the line above asked for what int() needs
+        _wrong(where, value, "an int or an object that represents a handle: it has neither raw nor __int__")
+    return int(value)  # type: ignore[call-overload,no-any-return]  # the condition above ensures that int() works
 
 
 def _pointer(value: object, where: str) -> Any:
     number = integer(value, where)
-    # cffi's cast would drop the upper bits without a word; -1 is INVALID_HANDLE_VALUE and its like.
+    # cffi's cast would drop the upper bits silently. Negative numbers such as INVALID_HANDLE_VALUE (-1) are allowed.
     if not -(1 << (POINTER_BITS - 1)) <= number < 1 << POINTER_BITS:
         raise ValueError(f"{where}: {number:#x} does not fit a pointer of {POINTER_BITS} bits")
     return ffi.cast("void *", number)
@@ -224,7 +225,7 @@ def _write_struct(block: Any, spec: FieldSpec, value: object, keep: list[Any], w
 
 
 def _fill_inner(target: Any, spec: FieldSpec, value: object, keep: list[Any], where: str) -> None:
-    """Fill a struct that another holds by value, with its own chain where it has one."""
+    """Fill a struct that is a member of another struct, with its chain if it has one."""
     if not isinstance(value, Struct) or value.C_NAME != f"Vk{spec.type_name}":
         _wrong(where, value, f"a {spec.type_name}")
     _fill(target, value, keep)
@@ -293,8 +294,8 @@ def _fill_security(block: Any, value: SecurityAttributes, keep: list[Any]) -> No
     block.bInheritHandle = 1 if value.inherit_handle else 0
     if isinstance(descriptor, str):
         raise ValueError(
-            f"{where}: {descriptor!r} is SDDL text, and C wants a security descriptor: the platform's manager must "
-            "build it first; pass the descriptor's bytes or its address"
+            f"{where}: {descriptor!r} is SDDL text, and C needs a security descriptor, which the platform's manager "
+            "must build first; pass the security descriptor's bytes or its address"
         )
     if isinstance(descriptor, (bytes, bytearray, memoryview)):
         data = ffi.new("uint8_t[]", bytes(descriptor))

@@ -1,14 +1,14 @@
 """C memory for the structs of `extmem.vk`, and structs from C memory.
 
-`to_c(struct)` builds the struct and all it points to: the pNext chain, sequences, names, security attributes. The
-result keeps every byte alive, and so does nothing else: hold it until the call that got the pointer has returned.
-`from_c(cls, memory)` copies a struct and its chain out of C memory; what it returns shares nothing with it.
+`to_c(struct)` builds the struct and everything it points to: the pNext chain, sequences, names, security attributes.
+Only the result keeps this memory alive: keep it until the call that uses the pointer has returned. `from_c(cls,
+memory)` copies a struct and its chain from C memory; the result shares nothing with that memory.
 
-Handles (VkDeviceMemory, VkBuffer, HANDLE, file descriptors …) may be given as ints, or as objects that stand for one:
-an object with an attribute `raw` is asked for it; any other is turned into a number with `int()`, so a closed handle
-raises its own error here. None is the null handle, and null handles are read back as None.
+Handles (VkDeviceMemory, VkBuffer, HANDLE, file descriptors …) may be ints, or objects that represent one: the attribute
+`raw` of an object is used if it has one; any other object is converted with `int()`, so a closed handle raises its own
+error here. None is the null handle, and null handles are read as None.
 
-This module needs cffi, and is therefore imported by nobody who only wants the words.
+This module needs cffi. Therefore only modules that call C functions import it.
 """
 
 from __future__ import annotations

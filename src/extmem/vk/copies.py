@@ -1,4 +1,4 @@
-"""Deep copies of structs: what a call is judged by is what it does, whatever the caller changes meanwhile or later."""
+"""Deep copies of structs, so that a call uses the values that were checked even if the caller changes them later."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ T = TypeVar("T")
 
 _LONGEST_CHAIN = 4096
 _DEPTH = 4
-"""Structs within structs and sequences; the registry has fewer. What lies deeper is not copied, and never valid."""
+"""Maximum nesting of structs and sequences; the registry has less. Deeper values are not copied, and never valid."""
 _OURS: Final = frozenset(
     kind for kind in vars(structs).values() if isinstance(kind, type) and issubclass(kind, Struct)
 ) | {SecurityAttributes}
 _PLAIN: Final = frozenset({int, bool, str, bytes, float, type(None)}) | frozenset(
     kind for module in (enums, flags) for kind in vars(module).values() if isinstance(kind, type)
 )
-"""Whose values cannot be changed."""
+"""Types whose values cannot be changed."""
 _FIELDS: Final = {kind: tuple(name for name in kind.__match_args__ if name != "p_next") for kind in _OURS}
 
 
 def copied(value: T) -> T:
-    """A copy of a struct of `extmem.vk`, with its chain, the structs that it holds, and its sequences (as tuples).
+    """Return a copy of a struct of `extmem.vk`, with its chain, its nested structs, and its sequences (as tuples).
 
-    Handles and memory in it stay the same objects. Anything else than a struct is returned as it is, so that the rules
-    judge it. A chain that leads back into itself does so in the copy.
-    Errors: ValueError for a chain of more than 4096 structs; what the elements of a sequence raise when they are read.
+    Handles and memory in it stay the same objects. An object that is not a struct is returned unchanged, so that the
+    rules report it. A chain that leads back into itself does so in the copy.
+    Errors: ValueError for a chain of more than 4096 structs; errors that the elements of a sequence raise when read.
     """
     return _copied(value, _DEPTH)
 
@@ -41,12 +41,12 @@ def _copied(value: T, depth: int) -> T:
         return value
     first: Any = None
     previous: Any = None
-    made: dict[int, Any] = {}
+    copies: dict[int, Any] = {}
     link: Any = value
-    while (fields := _FIELDS.get(link.__class__)) is not None and id(link) not in made:
-        if len(made) == _LONGEST_CHAIN:
+    while (fields := _FIELDS.get(link.__class__)) is not None and id(link) not in copies:
+        if len(copies) == _LONGEST_CHAIN:
             raise ValueError(f"the pNext chain has more than {_LONGEST_CHAIN} structs; end it with p_next=None")
-        copy = made[id(link)] = object.__new__(link.__class__)
+        copy = copies[id(link)] = object.__new__(link.__class__)
         for name in fields:
             field = getattr(link, name)
             setattr(copy, name, field if field.__class__ in _PLAIN else _field(field, depth))
@@ -57,12 +57,12 @@ def _copied(value: T, depth: int) -> T:
         if not isinstance(link, ChainStruct):
             return first  # type: ignore[no-any-return]
         previous, link = copy, link.p_next
-    previous.p_next = made.get(id(link), link)
+    previous.p_next = copies.get(id(link), link)
     return first  # type: ignore[no-any-return]
 
 
 def _field(value: Any, depth: int) -> Any:
-    """A field's value, of which nothing can be changed by whoever has the original."""
+    """Return a copy of a field's value that does not change when the original is changed."""
     if value.__class__ is tuple and not value:
         return value
     if value.__class__ in _OURS:

@@ -1,4 +1,4 @@
-"""What the registry states of each VkFormat: texel blocks, aspects, planes. Pure; the table is generated.
+"""Properties of each VkFormat in the registry: texel blocks, aspects, planes. Pure; the table is generated.
 
 Aspects are VkImageAspectFlagBits as plain numbers. A multi-planar format has the aspect COLOR, for barriers over all of
 it, and one for each plane, for copies.
@@ -24,7 +24,7 @@ class Plane(NamedTuple):
     """One plane of a multi-planar format."""
 
     format: int
-    """The VkFormat that it is compatible with."""
+    """VkFormat that the plane is compatible with."""
     width_divisor: int
     height_divisor: int
 
@@ -33,17 +33,18 @@ class FormatFacts(NamedTuple):
     """One format. Sizes in bytes."""
 
     block_size: int
-    """A texel block's; of a multi-planar format that of all planes together."""
+    """Size of a texel block; for a multi-planar format, that of all planes together."""
     block_extent: Extent
-    """Texels of a block in each axis; 1 for formats that are neither compressed nor subsampled in one plane."""
+    """Number of texels of a block in each axis; 1 for formats that are neither compressed nor subsampled in one
+    plane."""
     depth_size: int
-    """A depth texel's in a buffer, where a copy packs it; 0 without that aspect."""
+    """Size of a depth texel in a buffer, as a copy packs it; 0 without that aspect."""
     stencil_size: int
     planes: tuple[Plane, ...]
-    """Empty for a format in one plane."""
+    """The planes; empty for a format in one plane."""
     compressed: bool
     chroma: bool
-    """Whether an image view of it takes a sampler Y'CbCr conversion."""
+    """Whether an image view of it needs a sampler Y'CbCr conversion."""
 
     @property
     def deep(self) -> bool:
@@ -52,19 +53,19 @@ class FormatFacts(NamedTuple):
 
     @property
     def chroma_extent(self) -> tuple[int, int]:
-        """Texels in width and height that have one sample of chroma; 1 in an axis where each has its own."""
+        """Number of texels in width and height that share one chroma sample; 1 if each texel has its own."""
         if self.planes:
             return max(one.width_divisor for one in self.planes), max(one.height_divisor for one in self.planes)
         return self.block_extent[:2] if self.chroma else (1, 1)
 
     @property
     def whole(self) -> int:
-        """The aspects of a barrier over all of the image: COLOR, or DEPTH and STENCIL as far as there are any."""
+        """The aspects of a barrier over the whole image: COLOR, or those of DEPTH and STENCIL that the format has."""
         return (DEPTH if self.depth_size else 0) | (STENCIL if self.stencil_size else 0) or COLOR
 
     @property
     def copied(self) -> tuple[int, ...]:
-        """The aspects that a copy can take, one at a time."""
+        """The aspects that can be copied, one at a time."""
         if self.planes:
             return PLANES[: len(self.planes)]
         return tuple(aspect for aspect in (COLOR, DEPTH, STENCIL) if aspect & self.whole)
@@ -72,16 +73,16 @@ class FormatFacts(NamedTuple):
 
 @cache
 def format_facts(vk_format: int) -> FormatFacts | None:
-    """The facts of a format; None for VK_FORMAT_UNDEFINED and for numbers that this registry lacks."""
-    found = FORMATS.get(int(vk_format))
-    if found is None:
+    """Return the facts of a format; None for VK_FORMAT_UNDEFINED and for numbers that the registry lacks."""
+    row = FORMATS.get(int(vk_format))
+    if row is None:
         return None
-    size, extent, depth, stencil, planes, compressed, chroma = found
+    size, extent, depth, stencil, planes, compressed, chroma = row
     return FormatFacts(size, extent, depth, stencil, tuple(Plane(*plane) for plane in planes), compressed, chroma)
 
 
 def format_name(vk_format: int) -> str:
-    """`R8G8B8A8_UNORM`, or the number where the registry lacks it."""
+    """Return the name (`R8G8B8A8_UNORM`), or the number if the registry lacks it."""
     try:
         return Format(vk_format).name
     except ValueError:
@@ -89,10 +90,10 @@ def format_name(vk_format: int) -> str:
 
 
 def copied_size(facts: FormatFacts, aspect: int, extent: Extent) -> tuple[int, Extent, int]:
-    """How one aspect of an image area is copied: bytes of a texel block, texels to copy, bytes in the buffer.
+    """Return how one aspect of an image area is copied: bytes of a texel block, extent in texels, bytes in the buffer.
 
     aspect: one of `facts.copied`. extent: the area in texels of the whole image; a plane has fewer. Rows and slices
-    lie tightly packed in the buffer (bufferRowLength and bufferImageHeight are 0).
+    are tightly packed in the buffer (bufferRowLength and bufferImageHeight are 0).
     """
     if aspect in PLANES and facts.planes:
         plane = facts.planes[PLANES.index(aspect)]
@@ -108,7 +109,7 @@ def copied_size(facts: FormatFacts, aspect: int, extent: Extent) -> tuple[int, E
 
 
 def texel_size(vk_format: int) -> int | None:
-    """Bytes per texel of an uncompressed format in one plane, depth and stencil together; None for every other."""
+    """Return bytes per texel of an uncompressed format in one plane, depth and stencil together; None for any other."""
     facts = format_facts(vk_format)
     if facts is None or facts.compressed or facts.planes or facts.block_extent != (1, 1, 1):
         return None
@@ -116,6 +117,6 @@ def texel_size(vk_format: int) -> int | None:
 
 
 def is_depth_or_stencil(vk_format: int) -> bool:
-    """Whether the format has a depth or a stencil aspect."""
+    """Return whether the format has a depth or a stencil aspect."""
     facts = format_facts(vk_format)
     return facts is not None and facts.deep

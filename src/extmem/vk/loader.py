@@ -1,10 +1,10 @@
 """The Vulkan loader, and its commands as C functions.
 
-How this works. One function of the loader, vkGetInstanceProcAddr, leads to all others. A `Commands` looks a command up
-the first time that it is used, casts it to the signature that was generated from the registry, and keeps it. Device
-commands come from vkGetDeviceProcAddr, which skips the loader's own step.
+How this works. One function of the loader, vkGetInstanceProcAddr, returns the addresses of all others. `Commands` looks
+up a command when it is first used, casts it to the signature that was generated from the registry, and keeps it. Device
+commands come from vkGetDeviceProcAddr, whose functions do not go through the loader.
 
-This module needs cffi, and is imported by the Vulkan device alone.
+This module needs cffi, and is imported by the Vulkan device only.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from extmem.vk._generated._abi import ffi
 __all__ = ["Commands", "Loader"]
 
 _NAMES = ("libvulkan.so.1", "libvulkan.so", "vulkan-1.dll")
-"""Linux's and Windows'; no system has both."""
+"""File names of the loader on Linux and on Windows; no system has both."""
 
 
 class Commands:
-    """C functions by their names: `commands.vkAllocateMemory(...)`. UnsupportedError for one that is not there."""
+    """C functions by their names: `commands.vkAllocateMemory(...)`. Errors: UnsupportedError for a missing one."""
 
     def __init__(self, lookup: Callable[[str], Any], owner: str) -> None:
-        """lookup: the function pointer of a command, NULL for none. owner: whose commands these are, for messages."""
+        """lookup: returns the function pointer of a command, or NULL. owner: owner of the commands, for messages."""
         self._lookup = lookup
         self._owner = owner
 
@@ -43,7 +43,7 @@ class Commands:
         return function
 
     def has(self, name: str) -> bool:
-        """Whether there is such a command."""
+        """Return whether the command exists."""
         try:
             getattr(self, name)
         except UnsupportedError:
@@ -52,10 +52,10 @@ class Commands:
 
 
 class Loader:
-    """libvulkan.so.1 or vulkan-1.dll. UnsupportedError where there is none."""
+    """libvulkan.so.1 or vulkan-1.dll. Errors: UnsupportedError if there is none."""
 
     handles_are_addresses = True
-    """Whether a VkInstance and a VkDevice are addresses that its functions read from."""
+    """Whether VkInstance and VkDevice are addresses of memory that its functions read."""
 
     def __init__(self) -> None:
         problems = []
@@ -70,18 +70,18 @@ class Loader:
                 self._library = None
         if self._library is None:
             raise UnsupportedError(
-                f"there is no Vulkan loader here ({'; '.join(problems)}); install it (Debian and Ubuntu: "
+                f"this machine has no Vulkan loader ({'; '.join(problems)}); install it (Debian and Ubuntu: "
                 "apt-get install libvulkan1), with a driver for the GPU",
                 requires_one_of=list(_NAMES),
             )
         self.commands = Commands(lambda name: self._find(ffi.NULL, name.encode()), "the Vulkan loader")
-        """What can be called without an instance."""
+        """Commands that need no instance."""
 
     def instance_commands(self, instance: Any) -> Commands:
-        """Commands of a VkInstance and its physical devices."""
+        """Return the commands of a VkInstance and its physical devices."""
         return Commands(lambda name: self._find(instance, name.encode()), "this Vulkan instance")
 
     def device_commands(self, instance_commands: Commands, device: Any, owner: str) -> Commands:
-        """Commands of a VkDevice."""
+        """Return the commands of a VkDevice."""
         find = instance_commands.vkGetDeviceProcAddr
         return Commands(lambda name: find(device, name.encode()), owner)

@@ -1,7 +1,7 @@
-"""Images of tiling DRM_FORMAT_MODIFIER: which modifiers a create info names, and what to ask a device about them.
+"""Images of tiling DRM_FORMAT_MODIFIER: the modifiers that a create info names, and the queries about them.
 
-A DRM format modifier is a number of 64 bits that names one arrangement of texels in memory. Create infos that nobody
-has judged may be given here: a chain that ends in itself, and fields of the wrong kind, are taken for none.
+A DRM format modifier is a 64-bit number that identifies one arrangement of texels in memory. The functions accept
+create infos that were not checked: a chain that leads back into itself, and fields of the wrong type, are ignored.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ __all__ = ["EXTENSION", "LINEAR", "MEMORY_PLANES", "NEEDED", "has_modifier", "na
 
 EXTENSION = "VK_EXT_image_drm_format_modifier"
 NEEDED = "VK_KHR_image_format_list"
-"""What a device of Vulkan 1.1 enables together with `EXTENSION`; part of Vulkan 1.2."""
+"""Extension that a device of Vulkan 1.1 must enable together with `EXTENSION`; part of Vulkan 1.2."""
 LINEAR = 0
-"""DRM_FORMAT_MOD_LINEAR: rows of texels one after the other."""
+"""DRM_FORMAT_MOD_LINEAR: rows of texels in order."""
 MEMORY_PLANES = tuple(int(getattr(ImageAspectFlagBits, f"MEMORY_PLANE_{number}_EXT")) for number in range(4))
-"""The aspects of memory planes, of which an image has as many as its modifier says."""
+"""The aspects of memory planes. The modifier determines how many of them an image has."""
 _DRM = int(ImageTiling.DRM_FORMAT_MODIFIER_EXT)
 _LONGEST_CHAIN = 64
 _U64 = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def has_modifier(info: ImageCreateInfo) -> bool:
-    """Whether the tiling is DRM_FORMAT_MODIFIER."""
+    """Return whether the tiling is DRM_FORMAT_MODIFIER."""
     return bool(info.tiling == _DRM)
 
 
 def named_modifiers(info: ImageCreateInfo) -> tuple[int, ...]:
-    """The modifiers in the chain: one that is explicit, or those that the driver may choose from. Each once."""
-    found: list[object] = []
+    """Return the modifiers in the chain, each once: an explicit one, or those that the driver may choose from."""
+    modifiers: list[object] = []
     for link in _links(info):
         if isinstance(link, ImageDrmFormatModifierExplicitCreateInfoEXT):
-            found.append(link.drm_format_modifier)
+            modifiers.append(link.drm_format_modifier)
         elif isinstance(link, ImageDrmFormatModifierListCreateInfoEXT):
             listed: object = link.drm_format_modifiers
-            found += listed if isinstance(listed, Sequence) and not isinstance(listed, (str, bytes)) else ()
-    return tuple(dict.fromkeys(int(n) for n in found if isinstance(n, int) and 0 <= n <= _U64))
+            modifiers += listed if isinstance(listed, Sequence) and not isinstance(listed, (str, bytes)) else ()
+    return tuple(dict.fromkeys(int(n) for n in modifiers if isinstance(n, int) and 0 <= n <= _U64))
 
 
 def questions(info: ImageCreateInfo, handle_type: int = 0) -> dict[int | None, PhysicalDeviceImageFormatInfo2]:
-    """What to ask with vkGetPhysicalDeviceImageFormatProperties2 before such an image is made, by modifier.
+    """Return the queries for vkGetPhysicalDeviceImageFormatProperties2 before such an image is created, by modifier.
 
-    One question with the key None for every other tiling, and for one that names no modifier.
-    handle_type: what the image is to be shared as, one bit; 0 for no such question.
+    For any other tiling, and for a chain without a modifier, there is one query with the key None.
+    handle_type: the type that the image will be shared as, one bit; 0 if it will not be shared.
     """
-    asked: dict[int | None, PhysicalDeviceImageFormatInfo2] = {}
+    queries: dict[int | None, PhysicalDeviceImageFormatInfo2] = {}
     chosen: tuple[int | None, ...] = named_modifiers(info) if has_modifier(info) else ()
     for modifier in chosen or (None,):
         chain: ChainStruct | None = None
@@ -66,10 +66,10 @@ def questions(info: ImageCreateInfo, handle_type: int = 0) -> dict[int | None, P
         if modifier is not None:
             families = info.queue_family_indices
             chain = PhysicalDeviceImageDrmFormatModifierInfoEXT(modifier, info.sharing_mode, families, chain)
-        asked[modifier] = PhysicalDeviceImageFormatInfo2(
+        queries[modifier] = PhysicalDeviceImageFormatInfo2(
             info.format, info.image_type, info.tiling, info.usage, info.flags, chain
         )
-    return asked
+    return queries
 
 
 def _links(info: ImageCreateInfo) -> Iterator[object]:

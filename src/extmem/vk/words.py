@@ -1,4 +1,4 @@
-"""The specification's values as words, for messages: `OPAQUE_WIN32 | OPAQUE_FD`, `LINEAR`."""
+"""Texts of enum values and flags for messages: `OPAQUE_WIN32 | OPAQUE_FD`, `LINEAR`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TYPE_NAMES = {int(t): _plain_name(name) for name, t in ExternalMemoryHandleType
 
 
 def bits_of(mask: int) -> Iterable[int]:
-    """The single bits of a mask, lowest first."""
+    """Yield the single bits of a mask, lowest first."""
     bit = 1
     while bit <= mask:
         if mask & bit:
@@ -31,17 +31,17 @@ def bits_of(mask: int) -> Iterable[int]:
 
 
 def types_text(mask: int) -> str:
-    """External handle types: `OPAQUE_WIN32 | 0x80000000`; `0` for none."""
+    """Return the names of external handle types: `OPAQUE_WIN32 | 0x80000000`; `0` for none."""
     return " | ".join(_TYPE_NAMES.get(bit) or hex(bit) for bit in bits_of(int(mask))) or "0"
 
 
 def flags_text(mask: int, enum: type[IntFlag]) -> str:
-    """A mask by the names of its bits: `TRANSFER_SRC | 0x80000000`; `0` for none."""
+    """Return the names of the bits of a mask: `TRANSFER_SRC | 0x80000000`; `0` for none."""
     names = {int(member): member.name or "" for member in enum}
     return " | ".join(names.get(bit) or hex(bit) for bit in bits_of(int(mask))) or "0"
 
 
 def enum_text(value: int, enum: type[IntEnum]) -> str:
-    """An enum's value by name, or the number where it has none."""
+    """Return the name of an enum value, or the number if it has none."""
     names = {int(m): name for name, m in enum.__members__.items()}
     return names.get(int(value)) or str(int(value))

@@ -163,7 +163,7 @@ def _received(
         if not taken:
             for one in owned:
                 (dispose or os.close)(one.take())
-    return (data, [one.raised() for one in owned], sender) if data else None
+    return (data, [one.above_standard_streams() for one in owned], sender) if data else None
 
 
 def _too_long(data: bytes) -> PeerProtocolError:

@@ -17,7 +17,7 @@ Start = Callable[..., Peer]
 
 @pytest.fixture
 def start(own_runtime: Runtime) -> Iterator[Start]:
-    """Start a peer that knows the steps; it ends with the test."""
+    """Start a peer that has the functions of steps.py; it ends with the test."""
     with ExitStack() as stack:
 
         def started(env: dict[str, str] | None = None, **options: Any) -> Peer:

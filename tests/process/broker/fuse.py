@@ -1,7 +1,7 @@
-"""A file system that a program serves, and that stops answering when it is told to: `python -m … MOUNTPOINT`.
+"""A file system that a program serves, and that stops answering on request: `python -m … MOUNTPOINT`.
 
-It has one file, `file`, of a page. It prints `ready` when it is mounted; a line on stdin makes it silent from then on.
-Run as root. What is open of it hangs in the kernel until this process ends, which ends the mount.
+It has one file, `file`, of one page. It prints `ready` when it is mounted; after a line on stdin it answers no more. It
+must run as root. Operations on its files block in the kernel until this process ends, which ends the mount.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _serve(place: str) -> None:
             return
         request = os.read(device, 1 << 17)
         _, opcode, unique, node, *_ = _IN.unpack_from(request)
-        if opcode in (2, 36):  # FORGET and INTERRUPT want no answer
+        if opcode in (2, 36):  # FORGET and INTERRUPT have no reply
             continue
         answer = _answer(opcode, node, request[_IN.size :])
         error, data = (-answer, b"") if isinstance(answer, int) else (0, answer)
@@ -74,14 +74,14 @@ def _serve(place: str) -> None:
 
 
 class SlowFiles:
-    """The mounted file system. `silence` makes everything that asks it wait."""
+    """The mounted file system. After `silence` every operation on it blocks."""
 
     def __init__(self, place: Path, child: Child) -> None:
         self.path = place / "file"
         self._child = child
 
     def end(self) -> None:
-        """End the program, and with it the mount: whoever waits for it goes on."""
+        """End the program, and with it the mount: blocked operations fail."""
         self._child.kill()
 
     def silence(self) -> None:
@@ -93,7 +93,7 @@ class SlowFiles:
 
 @contextmanager
 def slow_files(place: Path) -> Iterator[SlowFiles]:
-    """A mounted file system of this kind at an empty directory; a skip where none can be mounted."""
+    """Mount a file system of this kind at an empty directory; the test is skipped where none can be mounted."""
     if os.geteuid():
         pytest.skip("needs root, to be another user")
     place.mkdir()

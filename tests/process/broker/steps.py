@@ -1,4 +1,4 @@
-"""Steps that these tests share: what peers know, and a client that speaks the wire format by hand."""
+"""Steps that these tests share: the functions of peers, and a client that writes and reads messages itself."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def write(imported, data):
 
 
 OTHER = 60_000 + 2 * (os.getpid() % 2_000)
-"""A user whom no other run of these tests is at the same time; the next one is free, too."""
+"""A user id that no other run of these tests uses at the same time; the next one is free, too."""
 BECOME = f"""
 def become(uid={OTHER}):
     os.setgroups([])
@@ -85,7 +85,7 @@ from extmem.wire.runtime_dir import RuntimeDir
 from extmem.manager.linux.manager import LinuxManager
 m = LinuxManager(RuntimeDir(Path(os.environ['EXTMEM_RUNTIME_DIR']), system=True))
 """
-"""What makes a peer a client of the system-wide broker of `system_broker`."""
+"""The environment that makes a peer a client of the system-wide broker of `system_broker`."""
 
 
 CLIMB = """
@@ -125,7 +125,7 @@ def climb(found):
         done.append(got if isinstance(got, str) else writes(got))
     return done
 """
-"""What a peer has to try to write to what it may only read: `climb`."""
+"""Source of peers: `climb` tries to get write access to what may only be read."""
 
 
 def needs_root() -> None:
@@ -136,7 +136,7 @@ def needs_root() -> None:
 
 @contextmanager
 def system_broker(runtime: Runtime) -> Iterator[Child]:
-    """A broker that serves all users, in this runtime directory."""
+    """Start a broker that serves all users, in this runtime directory."""
     needs_root()
     runtime.path.chmod(0o755)
     command = [sys.executable, "-m", "extmem.broker", "--system", "--directory", str(runtime.path)]
@@ -149,7 +149,7 @@ def system_broker(runtime: Runtime) -> Iterator[Child]:
 
 
 def heir(parent: Peer, source: str, uid: int = OTHER) -> str:
-    """What a child of another user prints that inherits the peer's connection, and with it its handles."""
+    """Return the output of a child of another user that inherits the peer's connection, and with it its handles."""
     script = "import os\n" + BECOME + PEER + ASK + f"become({uid})\n" + source
     return str(
         parent(
@@ -167,7 +167,7 @@ def heir(parent: Peer, source: str, uid: int = OTHER) -> str:
 
 @contextmanager
 def next_broker(runtime: Runtime, *, window: float = 25.0, system: bool = False) -> Iterator[Child]:
-    """A broker that follows a killed one, with a recovery window long enough to look around in."""
+    """Start a broker after a killed one, with a recovery window that is long enough for checks."""
     source = (
         "import sys\nfrom extmem.broker import client_journal\nclient_journal.WINDOW = float(sys.argv[2])\n"
         "from extmem.broker.run import run\nsys.exit(run(sys.argv[1], system=len(sys.argv) > 3))"
@@ -183,14 +183,15 @@ def next_broker(runtime: Runtime, *, window: float = 25.0, system: bool = False)
 BROKER = """
 import os, sys
 from extmem.broker import run, server
+from extmem.manager.linux import client
 import extmem.manager, extmem.testing.runtime
 """
-"""What a broker in a process of a test's own begins with; another user cannot import it later."""
+"""The beginning of the source of a broker in a process of a test; another user cannot import it later."""
 
 
 @contextmanager
 def own_broker(runtime: Runtime, prelude: str = "", *, uid: int | None = None) -> Iterator[Child]:
-    """A broker that a test has prepared: `prelude` runs before it, in its process."""
+    """Start a broker in whose process `prelude` runs first."""
     source = BROKER + BECOME + prelude + (f"become({uid})\n" if uid else "") + "sys.exit(run.run(sys.argv[1]))"
     if uid:
         os.chown(runtime.path, uid, uid)
@@ -201,17 +202,17 @@ def own_broker(runtime: Runtime, prelude: str = "", *, uid: int | None = None) -
 
 
 def broker_fds(pid: int) -> int:
-    """How many descriptors the broker has open."""
+    """Return how many fds the broker has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def wait_for_broker_fds(pid: int, count: int) -> None:
-    """Wait until the broker has let go of all but so many."""
+    """Wait until the broker has only so many fds open."""
     wait_until(lambda: broker_fds(pid) <= count, lambda: f"{count} descriptors; there are {broker_fds(pid)}")
 
 
 class RawClient:
-    """A client that says what it is told to, right or wrong."""
+    """A client that sends what a test gives it, valid or not."""
 
     def __init__(self, directory: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -219,14 +220,16 @@ class RawClient:
         self.sock.connect(str(directory / SOCKET))
 
     def ask(self, message: Any, *fds: int | None) -> wire.Reply | None:
-        """The reply; None if the broker hangs up. Descriptors that come with it are closed."""
-        return self.say(wire.encode(message), *fds)
+        """Send a request and return the reply; None if the broker closes the connection. Its fds are closed."""
+        return self.exchange(wire.encode(message), *fds)
 
-    def say(self, data: bytes, *fds: int | None) -> wire.Reply | None:
+    def exchange(self, data: bytes, *fds: int | None) -> wire.Reply | None:
+        """Send these bytes and return the reply, as `ask`."""
         transport.send_many(self.sock, data, [fd for fd in fds if fd is not None])
-        return self.hear()
+        return self.receive()
 
-    def hear(self) -> wire.Reply | None:
+    def receive(self) -> wire.Reply | None:
+        """Return the next reply, as `ask`."""
         packet = transport.receive_many(self.sock)
         if packet is None:
             return None
@@ -239,13 +242,13 @@ class RawClient:
         assert isinstance(reply, wire.Welcome)
         return reply
 
-    def hung_up(self) -> bool:
-        """Whether the broker has hung up, after at most one fault."""
+    def is_disconnected(self) -> bool:
+        """Return whether the broker closes the connection, after at most one Fault."""
         from extmem.errors import PeerGoneError
 
         try:
-            reply = self.hear()
-            return reply is None or (isinstance(reply, wire.Fault) and self.hear() is None)
+            reply = self.receive()
+            return reply is None or (isinstance(reply, wire.Fault) and self.receive() is None)
         except PeerGoneError:
             return True
 

@@ -1,4 +1,4 @@
-"""Children: what fork leaves behind, what inheriting brings along, and tickets for a child that may die."""
+"""Children: what fork leaves behind, what children inherit, and tickets for a child that may die."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_closing_in_a_forked_child_is_local(parent: Peer) -> None:
 
 
 def test_a_forked_child_keeps_what_is_mapped_and_no_descriptor(parent: Peer) -> None:
-    """Its copies are closed: nothing may be done with them, and their numbers are for files of its own."""
+    """Its copies are closed: no call may use them, and files of the child may get their numbers."""
     parent("import ctypes\nfrom extmem.devices.host.system import map_file\nview = map_file(i.payload.fd, 4096, False)")
     assert parent("forked('ctypes.string_at(view.address, 5)')") == "b'hello'"
     assert parent("forked('text(i)')") == "OSError"
@@ -83,7 +83,7 @@ def test_a_forked_child_keeps_what_is_mapped_and_no_descriptor(parent: Peer) -> 
 
 
 def test_a_forked_child_is_watched_over_like_any_other(own_runtime: Runtime, parent: Peer) -> None:
-    """It has a watcher of its own, and brings its own things back."""
+    """It has a watcher of its own, which announces its objects again."""
     parent(
         "ask, answer = os.pipe(), os.pipe()\nchild = os.fork()\n"
         "if not child:\n"
@@ -116,7 +116,7 @@ def test_fork_in_the_middle_of_calls_of_another_thread(parent: Peer) -> None:
 
 
 def born(parent: Peer, source: str, *, handles: str = "None") -> str:
-    """What a child of the peer, started with inheritance, prints."""
+    """Return the output of a child of the peer that was started with inheritance."""
     script = PEER + source
     return str(
         parent(
@@ -134,8 +134,8 @@ def born(parent: Peer, source: str, *, handles: str = "None") -> str:
 
 def test_B30_a_child_finds_the_same_numbers(parent: Peer) -> None:
     value = parent("h")
-    said = born(parent, f"print(m.info({value}).inherit, text(m.import_by_handle({value})))")
-    assert said == "True b'hello'"
+    output = born(parent, f"print(m.info({value}).inherit, text(m.import_by_handle({value})))")
+    assert output == "True b'hello'"
 
 
 def test_B30_what_is_not_inheritable_does_not_arrive(parent: Peer) -> None:
@@ -148,14 +148,14 @@ def test_B30_what_is_not_inheritable_does_not_arrive(parent: Peer) -> None:
 def test_B30_a_list_of_handles_leaves_the_others_out(parent: Peer) -> None:
     parent("o = m.get_handle(a.number)")
     mine, other = parent("h"), parent("o")
-    said = born(parent, f"print(m.info({other}).inherit, flush=True)\nm.info({mine})", handles="[o]")
-    assert said.startswith("True") and "InvalidHandleError" in said
+    output = born(parent, f"print(m.info({other}).inherit, flush=True)\nm.info({mine})", handles="[o]")
+    assert output.startswith("True") and "InvalidHandleError" in output
     assert parent.fails("m.set_flags(o, 1, 0)\nm.inherit_socket([o])").ntstatus == 0xC000000D
 
 
 def test_B30_the_parents_close_does_not_concern_the_child(parent: Peer) -> None:
-    said = born(parent, "import sys\nprint(reads('x'), m.info(4).handle_count)")
-    assert said == "b'hello' 2"
+    output = born(parent, "import sys\nprint(reads('x'), m.info(4).handle_count)")
+    assert output == "b'hello' 2"
 
 
 def test_inheritance_goes_on_to_the_next_generation(parent: Peer) -> None:
@@ -174,17 +174,17 @@ def test_inheritance_goes_on_to_the_next_generation(parent: Peer) -> None:
 
 def test_what_was_inherited_comes_back_after_a_restart(own_runtime: Runtime, parent: Peer) -> None:
     value = parent("h")
-    said = born(
+    output = born(
         parent,
         "import signal\n"
         f"m.info({value})\nos.kill(m.status().pid, signal.SIGKILL)\n"
         f"print(text(m.import_by_handle({value})))",
     )
-    assert said == "b'hello'"
+    assert output == "b'hello'"
 
 
 def test_a_grandchild_without_the_channel_connects_like_anybody(parent: Peer) -> None:
-    """The variable may come further than the descriptor does."""
+    """The variable may reach a process that does not inherit the fd."""
     nested = (
         "import subprocess, sys\n"
         f"code = {'import os' + PEER!r} + 'print(reads(\"x\"))'\n"
@@ -221,11 +221,11 @@ def test_a_channel_that_is_never_used_gives_everything_back(own_runtime: Runtime
     wait_until(lambda: parent("m.info(h).handle_count") == 1, "the copy to be closed")
 
 
-def test_an_heir_is_who_the_kernel_says_it_is(own_runtime: Runtime, parent: Peer) -> None:
-    """The channel was made by the broker; the child's pid comes with its first message."""
+def test_a_child_is_identified_by_the_kernel(own_runtime: Runtime, parent: Peer) -> None:
+    """The broker made the channel; the child's pid comes with its first message."""
     value = parent("h")
-    said = born(parent, f"m.info({value})\nprint(sorted(row.pid for row in m.snapshot()[0].holders), os.getpid())")
-    pids, child = said.rsplit(" ", 1)
+    output = born(parent, f"m.info({value})\nprint(sorted(row.pid for row in m.snapshot()[0].holders), os.getpid())")
+    pids, child = output.rsplit(" ", 1)
     assert int(child) in eval(pids)
 
 
@@ -257,8 +257,8 @@ def test_what_is_lost_is_freed_soon(start: Start, parent: Peer) -> None:
     assert other("m.snapshot()[0].holders[0].handles") == ()
 
 
-def test_a_stranger_on_an_inherited_channel_speaks_without_credentials_in_vain() -> None:
-    """Without SO_PASSCRED there is nothing to prove who one is: the transport says so by giving no sender."""
+def test_an_inherited_channel_without_credentials_is_refused() -> None:
+    """Without SO_PASSCRED nothing proves the sender's identity: the transport returns no sender."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         transport.send(theirs, wire.encode(wire.Hello(1)))

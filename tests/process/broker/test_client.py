@@ -1,4 +1,4 @@
-"""What the client's half does beside asking: one deadline for all threads, names given up, and no thread at a fork."""
+"""What the client does besides requests: one deadline for all threads, lost names, and no thread during a fork."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def in_threads(calls):
 
 @pytest.mark.parametrize("calls", CALLS)
 def test_all_threads_give_up_together_on_a_silent_broker(own_runtime: Runtime, start: Start, calls: str) -> None:
-    """The first asks in vain, and the others, who have waited for the same broker, do not ask again one by one."""
+    """The first thread gets no answer, and the others, which have waited for the same broker, do not try one by one."""
     peer = start()
     peer(f"{IMPATIENT.format(timeout=2)}\nimport sys\n{IN_THREADS}")
     with stopped(own_runtime.broker_pid()):
@@ -79,7 +79,7 @@ def test_all_threads_give_up_together_on_a_silent_broker(own_runtime: Runtime, s
 
 
 def test_a_thread_whose_turn_comes_in_time_asks(own_runtime: Runtime, start: Start) -> None:
-    """The broker goes on before the deadline: the first gets its answer, and so do all."""
+    """The broker continues before the deadline: the first thread gets its answer, and so do the others."""
     peer = start()
     peer(f"{IMPATIENT.format(timeout=30)}\nimport sys\n{IN_THREADS}")
     pid = own_runtime.broker_pid()
@@ -90,7 +90,7 @@ def test_a_thread_whose_turn_comes_in_time_asks(own_runtime: Runtime, start: Sta
     assert set(peer("said")) == {"False"} and peer("len(asked)") == THREADS
 
 
-# -- what finalizers give up
+# -- what finalizers release
 
 GIVEN_UP = """
 import gc, warnings
@@ -200,7 +200,7 @@ def test_no_thread_of_ours_is_there_at_a_fork_and_one_watches_afterwards(own_run
         wait_until(lambda: "forked" in child.output or not child.alive, "the fork")
         assert child.alive, child.output
         own_runtime.kill_broker()
-        # It makes no call: who brings the memory back is the watcher.
+        # it makes no call: the watcher announces the memory again
         wait_until(lambda: own_runtime.broker_pid() is not None, "another broker")
         with Peer(env=own_runtime.environment) as peer:
             peer("from extmem.manager import manager")
@@ -242,7 +242,7 @@ def fork():
 
 @pytest.mark.parametrize("forks", [1, 3])
 def test_a_fork_does_not_wait_for_a_silent_broker(own_runtime: Runtime, start: Start, forks: int) -> None:
-    """The thread that waits for an answer is left alone; it goes on afterwards, with what is lost later, too."""
+    """The thread that waits for an answer is not disturbed; it goes on afterwards, also with what is lost later."""
     peer = start()
     peer(IMPATIENT.format(timeout=60) + LATER)
     with stopped(own_runtime.broker_pid()):
@@ -250,7 +250,7 @@ def test_a_fork_does_not_wait_for_a_silent_broker(own_runtime: Runtime, start: S
         peer("for _ in range(forks): fork()", forks=forks)
         assert peer("asking()"), "that fork was in the middle of its request"
     wait_until(lambda: peer("a.number not in m.client.state.references"), "the first to be freed")
-    peer("lose(b)")  # no call follows: the thread is there still
+    peer("lose(b)")  # no call follows: the thread still exists
     wait_until(lambda: peer("b.number not in m.client.state.references"), "the second to be freed")
     assert peer("m.snapshot()") == []
     own_runtime.kill_broker()
@@ -278,7 +278,7 @@ def test_a_name_that_is_not_found_says_where_it_was_looked_for(own_runtime: Runt
 
 
 def test_another_broker_of_this_user_is_named(start: Start, tmp_path: Path) -> None:
-    """One program was started with XDG_RUNTIME_DIR, and the other without."""
+    """One program was started with XDG_RUNTIME_DIR, the other without it."""
     (tmp_path / "session").mkdir(mode=0o700)
     (tmp_path / "other").mkdir(mode=0o700)
     session = {"EXTMEM_RUNTIME_DIR": "", "XDG_RUNTIME_DIR": str(tmp_path / "session")}

@@ -1,5 +1,5 @@
-"""Finding a broker where the way to it is blocked: by a removed socket, another user's directory, or a program that is
-no Python.
+"""Finding a broker where something is in the way: a removed socket, another user's directory, or a program that is
+not Python.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.process.broker.conftest import Start
 
 VICTIM = 20_000 + os.getpid() % 20_000
 ATTACKER = VICTIM + 20_000
-"""Users whom no other run of these tests is at the same time."""
+"""User ids that no other run of these tests uses at the same time."""
 
 
-# The socket is gone, the broker is not.
+# The socket was removed, and the broker runs.
 
 
 def without_socket(runtime: Runtime, start: Start) -> int:
-    """A broker that runs, with a client, and whose socket somebody removed; its pid."""
+    """A broker that runs, with a client, and whose socket was removed; its pid."""
     start()("share('x')")
     (runtime.path / SOCKET).unlink()
     pid = runtime.broker_pid()
@@ -49,7 +49,7 @@ def frozen(runtime: Runtime, start: Start) -> int:
     return pid
 
 
-def test_a_removed_socket_is_told_with_the_process_to_end(own_runtime: Runtime, start: Start) -> None:
+def test_a_removed_socket_is_reported_with_the_process_to_end(own_runtime: Runtime, start: Start) -> None:
     pid = frozen(own_runtime, start)
     peer = start()
     peer("from extmem.manager.linux import launch\nlaunch._HELD = 0.2")
@@ -61,7 +61,7 @@ def test_a_removed_socket_is_told_with_the_process_to_end(own_runtime: Runtime, 
     os.kill(pid, signal.SIGCONT)
 
 
-def test_the_command_line_tells_it_too(own_runtime: Runtime, start: Start) -> None:
+def test_the_command_line_reports_it_too(own_runtime: Runtime, start: Start) -> None:
     pid = frozen(own_runtime, start)
     commands = (("ps",), ("broker", "status"), ("broker", "stop", "--force"))
     with ExitStack() as stack:
@@ -75,10 +75,10 @@ def test_the_command_line_tells_it_too(own_runtime: Runtime, start: Start) -> No
     os.kill(pid, signal.SIGCONT)
 
 
-def test_a_socket_that_somebody_replaced_is_told_too(own_runtime: Runtime, start: Start) -> None:
+def test_a_socket_that_somebody_replaced_is_reported_too(own_runtime: Runtime, start: Start) -> None:
     pid = frozen(own_runtime, start)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as mute:
-        mute.bind(str(own_runtime.path / SOCKET))  # nobody listens there
+        mute.bind(str(own_runtime.path / SOCKET))  # nothing listens there
         peer = start()
         peer("from extmem.manager.linux import launch\nlaunch._HELD = 0.2")
         error = peer.fails("m.import_by_name('x')")
@@ -87,7 +87,7 @@ def test_a_socket_that_somebody_replaced_is_told_too(own_runtime: Runtime, start
 
 
 def test_one_that_ends_is_followed_by_another(own_runtime: Runtime, start: Start) -> None:
-    """What the message says helps: the process is ended, and what lives is shared again."""
+    """The remedy in the message works: the process is ended, and what lives is shared again."""
     holder = start()
     holder("share('x', b'hello')")
     pid = own_runtime.broker_pid()
@@ -103,7 +103,7 @@ def test_one_that_ends_is_followed_by_another(own_runtime: Runtime, start: Start
 
 @pytest.fixture
 def fall_back() -> Iterator[Path]:
-    """Where a user without a session has its broker; removed again."""
+    """The directory of the broker of a user without a session; removed afterwards."""
     if os.geteuid():
         pytest.skip("needs root, to be another user")
     path = Path(f"/tmp/extmem-{VICTIM}")
@@ -135,7 +135,7 @@ ALONE = {"EXTMEM_RUNTIME_DIR": "", "XDG_RUNTIME_DIR": "", "EXTMEM_BROKER_IDLE": 
 
 
 def test_the_fall_back_is_the_users_own(fall_back: Path, start: Start) -> None:
-    # (Whether a broker starts there is the interpreter's matter, which may be in a directory of root's alone.)
+    # (Whether a broker starts there depends on the interpreter, which may be in a directory that only root may read.)
     found = start(ALONE)(f"{BECOME}\nopened = m.client.directory.prepare()\nos.fstat(opened.fd).st_ino")
     assert found == fall_back.stat().st_ino
     assert fall_back.stat().st_uid == VICTIM and fall_back.stat().st_mode & 0o777 == 0o700
@@ -151,7 +151,7 @@ def test_a_fall_back_of_another_user_is_refused(fall_back: Path, start: Start) -
 
 
 def test_a_session_directory_of_another_user_is_not_used(fall_back: Path, start: Start, tmp_path: Path) -> None:
-    """As `sudo -E` leaves it: neither the one user nor the other is locked out."""
+    """The environment is as `sudo -E` leaves it: neither of the two users is locked out."""
     session = tmp_path / "session"
     session.mkdir(mode=0o700)
     peer = start({**ALONE, "XDG_RUNTIME_DIR": str(session)})
@@ -173,7 +173,7 @@ def test_a_directory_that_is_not_ours_to_enter_is_refused(start: Start, tmp_path
 @pytest.mark.parametrize("there", [True, False], ids=["there", "missing"])
 @pytest.mark.parametrize("verb", ["share('x')", "m.open_handle('x', READ)", "m.import_by_name('x')"])
 def test_a_path_that_no_socket_can_have_is_refused(start: Start, tmp_path: Path, there: bool, verb: str) -> None:
-    """The limit is named by whatever is asked first, whether the directory is there or not."""
+    """Whatever call is first names the limit, whether the directory exists or not."""
     long = tmp_path / ("x" * 110)
     if there:
         long.mkdir(mode=0o700)
@@ -183,7 +183,7 @@ def test_a_path_that_no_socket_can_have_is_refused(start: Start, tmp_path: Path,
     assert long.exists() is there
 
 
-# Programs that are no Python.
+# Programs that are not Python.
 
 PROGRAM = """
 import os, sys
@@ -201,7 +201,7 @@ except extmem.ExtmemError as error:
 
 @pytest.fixture
 def program(tmp_path: Path) -> dict[str, str]:
-    """A program of its own, as frozen ones are: its executable runs it, whatever the arguments."""
+    """A program like a frozen one: its executable runs it, whatever the arguments."""
     (tmp_path / "program.py").write_text(PROGRAM)
     app = tmp_path / "app"
     app.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/program.py "$@"\n')
@@ -224,9 +224,9 @@ def run(own_runtime: Runtime, environment: dict[str, str]) -> str:
 def test_a_program_is_not_started_in_place_of_a_broker(
     own_runtime: Runtime, program: dict[str, str], frozen: str
 ) -> None:
-    said = run(own_runtime, {**program, "FROZEN": frozen})
-    assert said.count("the program starts") == 1
-    assert "UnsupportedError" in said and "EXTMEM_BROKER_PYTHON" in said and program["PROGRAM"] in said
+    output = run(own_runtime, {**program, "FROZEN": frozen})
+    assert output.count("the program starts") == 1
+    assert "UnsupportedError" in output and "EXTMEM_BROKER_PYTHON" in output and program["PROGRAM"] in output
     assert not (own_runtime.path / LOG).exists()
 
 
@@ -241,10 +241,10 @@ def test_the_interpreter_for_the_broker_can_be_named(
 def test_the_program_named_as_the_interpreter_runs_once_and_starts_no_other(
     own_runtime: Runtime, program: dict[str, str]
 ) -> None:
-    said = run(own_runtime, {**program, "EXTMEM_BROKER_PYTHON": program["PROGRAM"]})
-    assert said.count("the program starts") == 1 and "UnsupportedError" in said and "did not start one" in said
+    output = run(own_runtime, {**program, "EXTMEM_BROKER_PYTHON": program["PROGRAM"]})
+    assert output.count("the program starts") == 1 and "UnsupportedError" in output and "did not start one" in output
     log = (own_runtime.path / LOG).read_text()
-    # Tried again some times, as after a broker that was killed; each of those tries ends without one of its own.
+    # Starting is tried several times, as after a killed broker; each try ends without a broker.
     assert 1 <= log.count("the program starts") <= 4
     assert log.count("may not start one (EXTMEM_BROKER_START=never)") == log.count("the program starts")
 
@@ -266,7 +266,7 @@ def test_an_interpreter_that_hangs_is_ended(own_runtime: Runtime, start: Start, 
     assert not [command for command in own_runtime.processes().values() if "sleep" in command]
 
 
-def test_a_process_without_an_executable_says_so(own_runtime: Runtime, start: Start) -> None:
+def test_a_process_without_an_executable_reports_it(own_runtime: Runtime, start: Start) -> None:
     peer = start()
     with pytest.raises(RemoteError, match=r"sys\.executable is empty"):
         peer("import sys\nsys.executable = ''\nshare('x')")

@@ -1,4 +1,4 @@
-"""The fuzzer itself, for a moment: `make soak` runs it for long."""
+"""A short run of the fuzzer: `make soak` runs it for a long time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fuzz import fuzz_wire
 
 
 def test_a_short_fuzz_leaves_nothing_and_disturbs_nobody() -> None:
-    told = fuzz_wire.main(600, seed=3)
-    assert told["left"] == {"payloads": 0, "holders": 0, "descriptors": 0}
-    replies = told["replies"]
+    result = fuzz_wire.main(600, seed=3)
+    assert result["left"] == {"payloads": 0, "holders": 0, "fds": 0}
+    replies = result["replies"]
     assert {"Refusal", "Fault", "Welcome", "Exported", "Value"} <= set(replies), "it hardly tried anything"

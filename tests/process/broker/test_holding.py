@@ -1,4 +1,4 @@
-"""What a process holds: one descriptor per payload and way of opening it, and nothing once it has let go."""
+"""What a process holds: one fd per payload and open mode, and nothing after it has released all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import BECOME, SYSTEM, broker_fds, system_broker
 from tests.process.broker.test_resume import stopped
-from tests.stopping import stop
+from tests.sigstop import stop
 
 
 @pytest.fixture
@@ -137,13 +137,13 @@ HANDLERS = {
 
 @pytest.mark.parametrize("what", HANDLERS)
 def test_a_signal_handler_undoes_nothing_of_the_interrupted_call(own_runtime: Runtime, start: Start, what: str) -> None:
-    """It is answered or refused; what the calls have made is there, and the broker and the process agree."""
+    """Each call succeeds or is refused; what the calls made exists, and the broker and the process agree."""
     peer = start()
     peer(
         "share('x', b'hello')\npayload_fd = payload(b'other')\n"
         "extra = [m.import_by_name('x').number for _ in range(200)]\nworked, refused, inside = [], [], []\n"
         "def handler(number, frame):\n"
-        "    if inside: return\n"  # a handler may interrupt a handler, which then has freed what this one would
+        "    if inside: return\n"  # a handler may interrupt a handler, which has then freed what this one would free
         "    inside.append(1)\n"
         f"    try: {HANDLERS[what]}\n"
         "    except HandleStateError as error: refused.append(str(error))\n"
@@ -169,7 +169,7 @@ def test_a_signal_handler_undoes_nothing_of_the_interrupted_call(own_runtime: Ru
 
 
 def test_what_a_signal_handler_could_not_close_is_closed_by_the_next_try(own_runtime: Runtime, start: Start) -> None:
-    """Through the objects of the library: closing in a handler works or is refused, and can be repeated."""
+    """The objects of the library: closing in a handler works or is refused, and can be repeated."""
     peer = start()
     peer(
         "import extmem\ndevice = extmem.open_device(kind='host')\nrefused, done = [], []\n"
@@ -209,7 +209,7 @@ def meanwhile(nested):
 
 
 def test_a_handle_that_a_signal_handler_closed_before_the_request_is_not_closed_again(start: Start) -> None:
-    """The value may be another handle's by then."""
+    """The value may belong to another handle by then."""
     peer = start()
     peer(AT_THE_REQUEST)
     peer("handle = memory.export_handle()\nother = []")
@@ -234,7 +234,7 @@ def test_memory_that_a_signal_handler_freed_before_the_request_is_not_freed_agai
 def test_a_handlers_exception_is_not_taken_for_the_brokers_silence(
     own_runtime: Runtime, start: Start, exporter: Peer, kind: str
 ) -> None:
-    """`signal.alarm` and a handler that raises TimeoutError: the usual way to limit how long a call may take."""
+    """`signal.alarm` and a handler that raises TimeoutError: the usual way to limit the time of a call."""
     other = start()
     other("m.kmt_alive(1)")  # connected
     other(f"def handler(number, frame): raise {kind}('the handler raised it')")

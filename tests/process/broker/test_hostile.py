@@ -1,4 +1,4 @@
-"""Whatever one client does, it costs that client its connection and nobody anything else."""
+"""Whatever one client does, it costs that client its connection, and no other anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.process.broker.steps import RawClient, broker_fds, raw, wait_for_brok
 
 @pytest.fixture(autouse=True)
 def undisturbed(own_runtime: Runtime, start: Start) -> Iterator[Peer]:
-    """Another client, whose things are all there at the end, in the same broker, which has no descriptor more."""
+    """Another client, whose objects all exist at the end, in the same broker, which has no more fds than before."""
     peer = start()
     peer(
         "a = share('x', b'hello')\nh = m.get_handle(a.number)\ndrop(m.import_by_name('x', READ))\nbefore = m.snapshot()"
@@ -39,13 +39,13 @@ def undisturbed(own_runtime: Runtime, start: Start) -> Iterator[Peer]:
 
 
 def fault(runtime: Runtime, data: bytes, *, hello: bool = True, fds: list[int] | None = None) -> str:
-    """What the broker says to these bytes before it hangs up."""
+    """Return the broker's Fault for these bytes, after which it closes the connection."""
     with raw(runtime, hello=hello) as client:
         rights = [] if not fds else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
         client.sock.sendmsg([data], rights)
-        reply = client.hear()
+        reply = client.receive()
         assert isinstance(reply, wire.Fault)
-        assert client.hear() is None
+        assert client.receive() is None
         return reply.detail
 
 
@@ -86,7 +86,7 @@ def test_another_version_of_the_format(own_runtime: Runtime) -> None:
 
 
 def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime) -> None:
-    """A refusal is no breach: the same client goes on."""
+    """A refusal is not a fault: the same client goes on."""
     zero = os.open("/dev/zero", os.O_RDONLY)
     itself = os.pidfd_open(os.getpid())
     with raw(own_runtime) as client:
@@ -124,13 +124,13 @@ def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime
 
 def test_one_that_says_nothing(own_runtime: Runtime) -> None:
     with raw(own_runtime, hello=False) as client:
-        reply = client.hear()
+        reply = client.receive()
         assert isinstance(reply, wire.Fault) and "Hello" in reply.detail
-        assert client.hear() is None
+        assert client.receive() is None
 
 
 def test_one_that_never_reads(own_runtime: Runtime, undisturbed: Peer) -> None:
-    """The others are served meanwhile; it is dropped when its time is over."""
+    """The others are served meanwhile; this one is disconnected when its time is over."""
     with raw(own_runtime) as client:
         client.sock.settimeout(0)
         question = wire.encode(wire.GetStatus())
@@ -158,7 +158,7 @@ def test_one_that_talks_without_end_lets_the_others_talk(own_runtime: Runtime, u
         for _ in range(20):
             client.sock.send(wire.encode(wire.KmtAlive(5)))
         assert undisturbed("reads('x')") == b"hello"
-        assert [client.hear() for _ in range(20)] == [wire.Value(0)] * 20
+        assert [client.receive() for _ in range(20)] == [wire.Value(0)] * 20
 
 
 def test_one_that_leaves_in_the_middle(own_runtime: Runtime, undisturbed: Peer) -> None:
@@ -178,7 +178,7 @@ def test_one_that_leaves_in_the_middle(own_runtime: Runtime, undisturbed: Peer) 
 
 
 def test_unread_descriptors_are_not_the_brokers(own_runtime: Runtime) -> None:
-    """A client that is sent descriptors and never reads them: they end with its connection."""
+    """A client that is sent fds and never reads them: they are closed with its connection."""
     with raw(own_runtime) as client:
         for _ in range(30):
             client.sock.send(wire.encode(wire.ImportName("x", 0x80000000, 1)))
@@ -186,7 +186,7 @@ def test_unread_descriptors_are_not_the_brokers(own_runtime: Runtime) -> None:
 
 
 def test_random_bytes_and_wounded_requests(own_runtime: Runtime) -> None:
-    """A short fuzz; `fuzz/fuzz_wire.py` is the long one."""
+    """A short fuzz; `fuzz/fuzz_wire.py` is the long one. `undisturbed` checks the broker afterwards."""
     rng = Random(7)
     good = [
         wire.encode(m)
@@ -200,7 +200,7 @@ def test_random_bytes_and_wounded_requests(own_runtime: Runtime) -> None:
             client = RawClient(own_runtime.path)
             client.hello()
         try:
-            reply = client.say(bytes(data))
+            reply = client.exchange(bytes(data))
         except (PeerGoneError, PeerProtocolError):
             reply = None
         if reply is None or isinstance(reply, wire.Fault):
@@ -211,7 +211,7 @@ def test_random_bytes_and_wounded_requests(own_runtime: Runtime) -> None:
 
 
 def test_what_a_client_does_not_forget_is_forgotten_for_it(own_runtime: Runtime, undisturbed: Peer) -> None:
-    """One that never says which descriptors it has closed costs the broker no memory for each payload it ever had."""
+    """A client that never reports which fds it has closed costs the broker no memory for each payload it ever had."""
     import fcntl
 
     before = undisturbed("m.status().resident")

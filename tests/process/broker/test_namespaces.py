@@ -1,4 +1,4 @@
-"""Processes are named by pidfd: other pid namespaces, numbers that mean another process, forks that Python misses."""
+"""Processes are identified by pidfd: other pid namespaces, numbers of other processes, forks that Python misses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if __name__ == "__main__":
 
 
 def unshared(runtime: Runtime, source: str, tmp_path: Path) -> Child:
-    """A Python program in a pid namespace of its own, with the same runtime directory."""
+    """Run a Python program in a pid namespace of its own, with the same runtime directory."""
     needs_root()
     script = tmp_path / "program.py"
     script.write_text(source)
@@ -55,7 +55,7 @@ def test_children_in_another_pid_namespace_get_what_is_sent_to_them(
 def test_a_broker_in_another_pid_namespace_serves_all_the_same(
     own_runtime: Runtime, start: Start, tmp_path: Path
 ) -> None:
-    """The broker cannot see the pids of processes outside: it knows them by their pidfds, or not at all."""
+    """The broker cannot read the pids of processes outside: it identifies them by their pidfds, or not at all."""
     source = "import os, sys\n" + PEER + "share('inside', b'hello')\nprint('ready', flush=True)\nsignal.pause()"
     with unshared(own_runtime, source, tmp_path) as child:
         wait_until(lambda: "ready" in child.output or not child.alive, "the broker inside")
@@ -173,7 +173,7 @@ HELD = {
 
 @pytest.mark.parametrize("what", HELD)
 def test_what_a_process_holds_ends_with_it_whoever_has_a_copy_of_its_connection(start: Start, what: str) -> None:
-    """A fork in C, of which Python is not told, leaves a copy of the socket open in the child."""
+    """A fork in C, which Python does not notice, leaves a copy of the socket open in the child."""
     source, left = HELD[what]
     other = start()
     other("a = share('theirs', b'there')" if what == "what another made" else "m.kmt_alive(1)")
@@ -189,8 +189,8 @@ def test_what_a_process_holds_ends_with_it_whoever_has_a_copy_of_its_connection(
         os.kill(pid, signal.SIGKILL)
 
 
-def test_peers_are_told_apart(start: Start) -> None:
-    """One process with two managers is one process; another with the same things is another."""
+def test_peers_are_distinguished(start: Start) -> None:
+    """One process with two managers is one process; another process with the same objects is another one."""
     first, second = start(), start()
     first(
         "m.kmt_alive(1)\nfrom extmem.manager.linux.manager import LinuxManager\n"

@@ -1,5 +1,5 @@
-"""Who is at the other end: a client speaks to its own user's broker or root's, and a broker serves its own user or
-root.
+"""The user of the other end: a client uses only a broker of its own user or of root, and a broker serves only its own
+user or root.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ while True:
 
 @pytest.fixture
 def impostor(own_runtime: Runtime) -> Iterator[Child]:
-    """A process of another user that listens where the broker should, as one does that won a race for the path."""
+    """A process of another user that listens in the broker's place, like one that won a race for the path."""
     needs_root()
     own_runtime.path.chmod(0o777)
     with Child.python(IMPOSTOR, str(own_runtime.path / SOCKET), str(OTHER)) as child:
@@ -78,7 +78,7 @@ def test_neither_when_the_connection_is_made_again(own_runtime: Runtime, start: 
 
 
 def test_roots_own_socket_is_spoken_to(own_runtime: Runtime, start: Start) -> None:
-    """The same impostor as this very user is a broker that answers nothing, and is spoken to."""
+    """A process of the same user that only listens is like a broker that does not answer, and gets the request."""
     with Child.python(IMPOSTOR, str(own_runtime.path / SOCKET), str(os.geteuid())) as child:
         wait_until(lambda: "listening" in child.output or not child.alive, "it to listen")
         peer = start()
@@ -134,7 +134,7 @@ print("hung up")
 
 @pytest.mark.parametrize("uid", [OTHER, 65_534], ids=["another user", "nobody"])
 def test_a_broker_turns_another_user_away(own_runtime: Runtime, start: Start, uid: int) -> None:
-    """One who reached the socket, because the directory was opened for a moment. Nothing it sends is waited for."""
+    """A client that reached the socket while the directory was open for a moment. What it sends is not waited for."""
     needs_root()
     owner = start()
     owner("share('x', b'hello', sddl='D:(A;;GA;;;WD)')")
@@ -145,9 +145,9 @@ def test_a_broker_turns_another_user_away(own_runtime: Runtime, start: Start, ui
     try:
         with Child.python(CALLER, str(own_runtime.path / SOCKET), str(uid), env=own_runtime.environment) as child:
             child.wait()
-            [said, end] = child.output.splitlines()
+            [reply, end] = child.output.splitlines()
     finally:
         socket_path.chmod(mode)
         own_runtime.path.chmod(0o700)
-    assert said.startswith("Fault(") and f"serves user 0 alone, you are user {uid}" in said and end == "hung up"
+    assert reply.startswith("Fault(") and f"serves user 0 alone, you are user {uid}" in reply and end == "hung up"
     assert owner("reads('x')") == b"hello" and start()("reads('x')") == b"hello"

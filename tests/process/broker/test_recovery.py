@@ -1,4 +1,4 @@
-"""After a killed broker the next one believes records alone, in the recovery window alone, from those who had them."""
+"""After a killed broker the next one accepts only records, only in the recovery window, from those who had them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def victim(own_runtime: Runtime, start: Start) -> Peer:
 
 
 def test_a_name_goes_to_nobody_who_has_no_record_of_it(own_runtime: Runtime, victim: Peer, start: Start) -> None:
-    """The attack: announce the victim's ids with a file of one's own, before the victim does."""
+    """The attack: announce the victim's ids with another file, before the victim does."""
     record = victim(RECORD.format("a.number"))
     facts = wire.decode_record(record[wire.SIGNATURE :])
     with stopped(victim):
@@ -119,7 +119,7 @@ def _changed(facts: wire.HolderRecord, **changes: Any) -> wire.HolderRecord:
 
 
 def test_a_record_is_believed_with_its_own_file(own_runtime: Runtime, victim: Peer) -> None:
-    """The positive twin of the attack: the same messages, true."""
+    """The positive twin of the attack: the same messages with the true file."""
     record, fd = victim(f"{RECORD.format('a.number')}, list(m.client.state.payloads.values())[0].fds[2][0].fd")
     facts = wire.decode_record(record[wire.SIGNATURE :])
     with stopped(victim):
@@ -167,7 +167,7 @@ def test_who_did_not_say_that_it_announces_does_not(own_runtime: Runtime, victim
 
 
 def test_a_reader_comes_back_as_a_reader(own_runtime: Runtime, start: Start) -> None:
-    """Rights beyond the record are refused, whatever is asked for, and in whatever order clients come."""
+    """Rights beyond the record are refused, whatever is requested, and in whatever order clients come."""
     reader, starter = start(NEVER), start()
     starter("a = share('x', b'hello', sddl='D:(A;;GR;;;WD)(A;;GA;;;OW)')")
     reader("i = m.import_by_name('x', READ)")
@@ -197,7 +197,7 @@ def test_a_reader_comes_back_as_a_reader(own_runtime: Runtime, start: Start) -> 
 
 
 def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> None:
-    """The holder of a record is a user; a process of another one that has got hold of the bytes gains nothing."""
+    """The holder of a record is a user; a process of another user that has obtained the bytes gains nothing."""
     with system_broker(own_runtime) as first:
         owner, thief = start(), start()
         owner(SYSTEM + "a = share('x', b'hello', sddl='D:(A;;GR;;;WD)(A;;GA;;;OW)')")
@@ -206,9 +206,9 @@ def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> N
         with stopped(owner):
             first.kill()
             with next_broker(own_runtime, system=True):
-                # Its own record comes back, with a descriptor that may be read.
+                # Its own record is accepted, with an fd that may be read.
                 assert thief("text(i), m.info(m.open_handle('x', READ)).granted_access") == (b"hello", 0x20000)
-                said = thief(
+                refusal = thief(
                     "from extmem import wire\nfrom extmem.wire import transport\n"
                     "client = LinuxManager(RuntimeDir(Path(os.environ['EXTMEM_RUNTIME_DIR']), system=True)).client\n"
                     "sock = client._reach(start=False)\n"
@@ -220,14 +220,16 @@ def test_another_users_record_is_no_use(own_runtime: Runtime, start: Start) -> N
                     "sock.close()\nreply.status, reply.detail",
                     record=record,
                 )
-                assert said[0] == Status.ACCESS_DENIED and "user 0 had" in said[1] and f"user {OTHER}" in said[1]
+                assert (
+                    refusal[0] == Status.ACCESS_DENIED and "user 0 had" in refusal[1] and f"user {OTHER}" in refusal[1]
+                )
                 os.kill(owner.pid, signal.SIGCONT)
                 assert owner("reads('x'), m.info(m.get_handle(a.number)).granted_access & 1") == (b"hello", 1)
                 assert thief.fails("m.import_by_name('x', READ_WRITE)").is_a("AccessDeniedError")
 
 
 def test_a_reader_of_another_user_that_comes_first_does_not_get_the_name(own_runtime: Runtime, start: Start) -> None:
-    """It brings the object back as the record has it: the owner's, with the owner's name and security."""
+    """It restores the object as the record has it: with the owner, the owner's name and security descriptor."""
     with system_broker(own_runtime) as first:
         owner, reader, third = start(), start(), start()
         owner(SYSTEM + "a = share('x', b'hello', sddl='D:(A;;GR;;;WD)(A;;GA;;;OW)')")
@@ -246,7 +248,7 @@ def test_a_reader_of_another_user_that_comes_first_does_not_get_the_name(own_run
 
 
 def test_a_name_that_was_given_up_and_taken_by_another_is_the_later_ones(own_runtime: Runtime, start: Start) -> None:
-    """Who kept the record and the file of an object that has ended does not get its name by coming first."""
+    """A client with the record and the file of an object that has ended does not get its name by coming first."""
     early, late = start(NEVER), start()
     late("m.kmt_alive(1)")
     early("a = share('x', b'early')")
@@ -282,7 +284,7 @@ def driver(name, sddl):
 
 
 def test_a_drivers_payload_waits_for_its_own_user(own_runtime: Runtime, start: Start) -> None:
-    """No inode tells one of a driver's files from another: the one that counts is its own user's, or root's."""
+    """Inodes do not distinguish a driver's files: the record of the own user, or of root, counts."""
     with system_broker(own_runtime) as first:
         owner, writer = start(), start()
         owner(DRIVER + BECOME + "become()\n" + SYSTEM + "a = driver('g', 'D:(A;;GA;;;WD)')")

@@ -1,4 +1,4 @@
-"""A killed broker takes nothing with it: whoever holds something brings it back, without being asked."""
+"""A killed broker loses nothing: each client announces what it holds to the next one, without a call of the program."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from extmem.testing.runtime import Runtime
 from extmem.testing.waiting import wait_until
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import wait_for_broker_fds
-from tests.stopping import stop
+from tests.sigstop import stop
 
 
 def kill_and_wait(runtime: Runtime) -> int:
-    """Kill the broker; the pid of the one that idle clients start instead."""
+    """Kill the broker. Return the pid of the one that idle clients start in its place."""
     before = runtime.kill_broker()
     return wait_until(
         lambda: pid if (pid := runtime.broker_pid()) not in (None, before) else 0, "another broker", deadline=10
@@ -27,7 +27,7 @@ def test_an_idle_holder_brings_its_name_back(own_runtime: Runtime, start: Start)
     holder("share('x', b'hello')")
     other("reads('x')")
     before = own_runtime.kill_broker()
-    assert other("reads('X')") == b"hello"  # how soon, `make soak` tells
+    assert other("reads('X')") == b"hello"  # `make soak` measures how soon
     assert own_runtime.broker_pid() not in (None, before)
 
 
@@ -69,7 +69,7 @@ def test_new_numbers_do_not_meet_old_ones(own_runtime: Runtime, start: Start) ->
     numbers = holder("b = share('y')\nn = m.get_handle(b.number)\nl = share(kmt=True)\na, b, k, l, h, n")
     a, b, k, other, handles, fresh = numbers
     assert len({a.number, b.number, k.number, other.number}) == 4 and k.kmt != other.kmt
-    assert fresh == handles[1]  # the lowest free one, as ever
+    assert fresh == handles[1]  # the lowest free one, as before
 
 
 def test_what_only_a_handle_keeps_comes_back(own_runtime: Runtime, start: Start) -> None:
@@ -125,7 +125,7 @@ def test_a_name_is_not_taken_while_its_holder_is_on_the_way(own_runtime: Runtime
 
 
 def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start: Start) -> None:
-    """After two seconds the name is free. The one who comes too late keeps its memory, and is told that it has lost
+    """After two seconds the name is free. A client that comes later keeps its memory; an error reports that it has lost
     its name, handles and numbers.
     """
     holder, other = start(), start()
@@ -140,7 +140,7 @@ def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start
     stop(holder.pid)
     try:
         own_runtime.kill_broker()
-        other("share('x', b'mine.')")  # is answered once the holder has had its time
+        other("share('x', b'mine.')")  # it is answered once the holder has had its time
     finally:
         os.kill(holder.pid, signal.SIGCONT)
     assert holder("reads('x'), text(i)") == (b"mine.", b"hello")
@@ -160,7 +160,7 @@ def test_a_holder_that_never_comes_is_not_waited_for(own_runtime: Runtime, start
         error = holder.fails(call)
         assert error.is_a("PeerGoneError") and "two seconds" in error.message, (call, error)
         assert str(own_runtime.path) in error.message and "anew" in error.message
-    # Numbers of before are no other thing's, and giving them back does nothing.
+    # Earlier numbers belong to no other object, and releasing them does nothing.
     assert holder(
         "b = share('y', b'again')\nk = m.open_handle('y', READ)\nb.number not in (a.number, i.number), k > h"
     ) == (
@@ -187,7 +187,7 @@ handle = extmem.open_handle('theirs')
 
 @pytest.mark.parametrize("how", ["shut down", "closed by the broker"])
 def test_a_connection_that_breaks_while_the_broker_lives(own_runtime: Runtime, start: Start, how: str) -> None:
-    """All that was held is lost, memory stays readable, and new work goes on with the same broker."""
+    """All that was held is lost, memory stays readable, and new calls work with the same broker."""
     other = start()
     other("import extmem\ntheirs = extmem.open_device(kind='host').allocate(64, 'uint8', name='theirs')")
     other("theirs.map()[:5] = b'their'")
@@ -196,7 +196,7 @@ def test_a_connection_that_breaks_while_the_broker_lives(own_runtime: Runtime, s
     pid = own_runtime.broker_pid()
     if how == "shut down":
         peer("m.client.connected.shutdown(socket.SHUT_RDWR)")
-    else:  # what it hears is not the protocol
+    else:  # what it receives is not the protocol
         peer("old = m.client.connected\nold.send(b'garbage')")
     wait_until(lambda: other("[n for row in m.snapshot() for n in row.names if 'mine' in n]") == [], "the name to go")
     wait_until(lambda: peer("m.client.connected is not None and m.client.state.generation") == 1, "it to go on")
@@ -264,7 +264,7 @@ def test_calls_on_the_way_are_carried_out_all_the_same(own_runtime: Runtime, sta
     for _ in range(5):
         own_runtime.kill_broker()
         done = peer("count[0]")
-        # The round that was under way may have had all its answers; the one after it cannot.
+        # The round that was running may have had all its answers; the next one cannot.
         wait_until(lambda done=done: peer("count[0] > done + 1 or errors", done=done), "work to go on")
     assert peer("stop.set(); t.join(20); errors, m.client.state.references, m.client.state.handles") == ([], {}, {})
     rows = exporter("m.snapshot()")
@@ -355,7 +355,7 @@ def test_many_holders_and_many_deaths(own_runtime: Runtime, start: Start) -> Non
     assert all(peer("len(m.client.state.payloads), len(m.client.state.handles)") == (0, 0) for peer in peers)
 
 
-def test_after_everybodys_death_nothing_is_left(own_runtime: Runtime, start: Start) -> None:
+def test_after_all_processes_ended_nothing_is_left(own_runtime: Runtime, start: Start) -> None:
     watcher = start({"EXTMEM_TICKET_SECONDS": "1"})
     watcher("m.kmt_alive(1)")
     pid = own_runtime.broker_pid()

@@ -1,4 +1,4 @@
-"""A client that lost step with a living broker goes on over another connection: nothing is lost, nothing is double."""
+"""A client that lost a reply of a running broker goes on over another connection: nothing is lost or exists twice."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_what_a_call_made_that_was_given_up_is_undone(own_runtime: Runtime, peer
     with stopped(pid):
         assert peer.fails(VERBS[verb]).is_a("PeerGoneError")
     wait_until(lambda: as_before(peer), lambda: f"all as before: {peer('before, held(), there()')}")
-    kept = int(verb == "open again")  # the broker's own for readers, while the payload lives
+    kept = int(verb == "open again")  # the broker's fd for readers, while the payload lives
     wait_until(lambda: broker_fds(pid) <= descriptors + kept, "the broker to have no descriptor more")
     assert own_runtime.broker_pid() == pid
     peer(f"done = {VERBS[verb]}")
@@ -130,7 +130,7 @@ def test_it_is_undone_when_the_next_call_comes_before_the_watcher(own_runtime: R
 
 @pytest.mark.parametrize("verb", ENDS)
 def test_what_a_call_ended_that_was_given_up_may_be_ended_again(own_runtime: Runtime, peer: Peer, verb: str) -> None:
-    """Closing twice is no fault of whoever could not learn that it was closed, and closes nothing of another's."""
+    """Closing twice is not an error for a client that could not learn of the first, and closes nothing of others."""
     call, after = ENDS[verb]
     with stopped(own_runtime.broker_pid()):
         assert peer.fails(call).is_a("PeerGoneError")
@@ -143,7 +143,7 @@ def test_what_a_call_ended_that_was_given_up_may_be_ended_again(own_runtime: Run
 
 
 def test_a_broker_that_is_silent_for_long_finds_everything_in_its_place(own_runtime: Runtime, peer: Peer) -> None:
-    """Several calls in a row give up; the watcher tries too."""
+    """Several calls in a row fail; the watcher tries too."""
     with stopped(own_runtime.broker_pid()):
         for verb in ("share", "open", "offer", "get a handle"):
             assert peer.fails(VERBS[verb]).is_a("PeerGoneError")
@@ -213,11 +213,11 @@ def test_a_forked_child_does_not_go_on_for_its_parent(own_runtime: Runtime, peer
 
 @pytest.fixture
 def names(own_runtime: Runtime, start: Start) -> Callable[[], list[tuple[Any, ...]]]:
-    """What another client sees of all payloads but its own."""
+    """Return what another client gets of all payloads but its own."""
     witness = start()
     witness("m.kmt_alive(1)")
     source = "[(row.names, [(h.references, len(h.handles), h.tickets) for h in row.holders]) for row in m.snapshot()]"
-    return lambda: witness(source)  # type: ignore[no-any-return]  # whatever the peer says
+    return lambda: witness(source)  # type: ignore[no-any-return]  # whatever the peer returns
 
 
 def export(client: RawClient, name: str | None) -> wire.Reply | None:
@@ -254,8 +254,8 @@ class Value(HandleEntry):
     ["m.import_by_name('x', ALL, Memory(m))", "m.open_handle('x', READ, False, Value(m))"],
     ids=["memory", "handle"],
 )
-def test_what_was_undone_and_has_an_owner_is_given_back_without_a_warning(start: Start, call: str, first: str) -> None:
-    """The owner has noted the number, the reply is not entered: the broker undoes it, and the owner is lost."""
+def test_what_was_undone_and_has_an_owner_is_released_without_a_warning(start: Start, call: str, first: str) -> None:
+    """The owner has recorded the number, the reply is not recorded: the broker undoes it, and the owner is lost."""
     peer = start()
     peer(INTERRUPTED + "a = share('x', b'hello')")
     if first == "the owner":
@@ -270,7 +270,7 @@ def test_what_was_undone_and_has_an_owner_is_given_back_without_a_warning(start:
 
 
 def unheard(client: RawClient, request: wire.Request, fd: int | None = None) -> None:
-    """Have the request carried out, and do not read the reply."""
+    """Send a request, wait until it is carried out, and do not read the reply."""
     transport.send(client.sock, wire.encode(request), fd)
     waiting = select.poll()
     waiting.register(client.sock, select.POLLIN)
@@ -291,11 +291,11 @@ def test_an_unheard_reply_is_undone_and_a_heard_one_is_not(own_runtime: Runtime,
     assert len(names()) == 2
     second, welcome = gone_on(own_runtime, secret, 1)
     assert (welcome.resumed, welcome.done, welcome.undone_reference, welcome.undone_handle) == (True, True, 2, 0)
-    assert isinstance(first.hear(), wire.Exported), "it was on its way"
-    assert first.hung_up() and len(names()) == 1
-    third, welcome = gone_on(own_runtime, secret, 1)  # the Welcome of the second was not heard either
+    assert isinstance(first.receive(), wire.Exported), "it was on its way"
+    assert first.is_disconnected() and len(names()) == 1
+    third, welcome = gone_on(own_runtime, secret, 1)  # the Welcome of the second was not read either
     assert (welcome.resumed, welcome.done, welcome.undone_reference) == (True, False, 0)
-    assert second.hung_up() and len(names()) == 1
+    assert second.is_disconnected() and len(names()) == 1
     again = third.ask(wire.ImportName("heard", 0x02000000, 1))
     assert isinstance(again, wire.Imported) and again.fds, "descriptors are sent anew"
     for client in (first, second, third):
@@ -343,7 +343,7 @@ def test_another_user_cannot_go_on_for_a_client(own_runtime: Runtime, start: Sta
 
 
 class Script:
-    """Random requests of one client that loses step at random, beside what it must have by then."""
+    """Random requests of one client that loses replies at random, compared with what it must hold by then."""
 
     def __init__(self, runtime: Runtime, seed: int) -> None:
         self.runtime = runtime
@@ -408,12 +408,12 @@ class Script:
         if isinstance(request, wire.Release | wire.CloseHandle | wire.Withdraw):
             self.took(request)
         elif isinstance(request, wire.Duplicate) and request.close_source:
-            # The same value came back, or the source was closed and the new one undone.
+            # The same value was returned, or the source was closed and the new one undone.
             self.handles = list(self.listed())
         assert welcome.undone_reference not in self.memories and welcome.undone_handle not in self.handles
 
     def took(self, request: wire.Request) -> None:
-        """What a request that is carried out takes away."""
+        """What a request releases if it is carried out."""
         if isinstance(request, wire.Release):
             self.memories.remove(request.reference)
         elif isinstance(request, wire.CloseHandle) or (isinstance(request, wire.Duplicate) and request.close_source):

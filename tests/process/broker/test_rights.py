@@ -1,4 +1,4 @@
-"""Who may send what: control belongs to the broker's own user and root, and each user is told what it may open."""
+"""Which messages are allowed: control only to the broker's own user and root; each user learns what it may open."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def owner(own_runtime: Runtime, start: Start) -> Peer:
 def test_an_heir_of_another_user_cannot_end_the_broker(own_runtime: Runtime, owner: Peer) -> None:
     pid = own_runtime.broker_pid()
     for force in (True, False):
-        said = heir(owner, f"ask(wire.Stop({force}))")
-        assert "AccessDeniedError" in said and f"user {OTHER}" in said and "user 0" in said
+        output = heir(owner, f"ask(wire.Stop({force}))")
+        assert "AccessDeniedError" in output and f"user {OTHER}" in output and "user 0" in output
     assert own_runtime.broker_pid() == pid and owner("reads('hidden')") == b"hello"
 
 
@@ -36,13 +36,13 @@ def test_an_heir_of_the_same_user_can(own_runtime: Runtime, owner: Peer) -> None
     assert heir(owner, "print(ask(wire.Stop(True)).value)", uid=0) == "0"
 
 
-def test_an_heir_of_another_user_is_told_what_it_may_open(owner: Peer) -> None:
+def test_a_child_of_another_user_gets_an_error_for_what_it_may_not_open(owner: Peer) -> None:
     assert heir(owner, f"print({NAMES}, len(m.snapshot()))") == "['shown'] 1"
     assert heir(owner, f"print({NAMES}, len(m.snapshot()))", uid=0) == "['hidden', 'shown'] 3"
 
 
 def test_what_is_hidden_cannot_be_seen_through_what_is_shown(start: Start, owner: Peer) -> None:
-    """Two objects on one payload: one that everybody may read, one that nobody else may."""
+    """Two objects on one payload: one that everyone may read, one that only its owner may."""
     owner("fd = payload()\nm.export([fd], b'', share=Share.NT, name='p', access=ALL, sddl=None, inherit=False)")
     owner("m.export([fd], b'', share=Share.NT, name='q', access=ALL, sddl='D:(A;;GR;;;WD)', inherit=False)")
     assert heir(owner, f"print({NAMES})") == "['q', 'shown']"

@@ -1,4 +1,4 @@
-"""One client's failure, or what the system refuses for one, is that client's: the broker and all others go on."""
+"""One client's failure, or what the system refuses for one, affects that client: the broker and all others go on."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ GETS = {
 
 @pytest.mark.parametrize("verb", GETS)
 def test_a_reply_whose_descriptor_cannot_be_sent_is_undone(own_runtime: Runtime, start: Start, verb: str) -> None:
-    """The user's processes have as many descriptors in flight as they may: the broker's user is no exception."""
+    """The user's processes have as many fds in flight as they may: the broker's user is subject to the limit."""
     needs_root()
     source, expected = GETS[verb]
     with own_broker(own_runtime, LIMITED, uid=OTHER) as broker:
@@ -80,12 +80,12 @@ def test_a_reply_whose_descriptor_cannot_be_sent_is_undone(own_runtime: Runtime,
             error = other.fails(source)
             assert error.is_a("QuotaError") and "not yet received" in error.message, error
         filler("empty()")
-        assert exporter(held) == [], "nothing is left of what could not be told"
+        assert exporter(held) == [], "nothing is left of a reply that could not be sent"
         assert other(source) == expected
         assert exporter("reads('x')") == b"hello" and broker.alive
 
 
-# -- watches, and other refusals of the system, given to the broker one at a time
+# -- watches, and other errors of the system, raised in the broker one at a time
 
 
 FAILING = """
@@ -103,8 +103,8 @@ select._epoll, select.epoll = select.epoll, Epoll
 """
 
 
-def test_a_client_that_cannot_be_waited_for_is_told_so(own_runtime: Runtime, start: Start) -> None:
-    """As when fs.epoll.max_user_watches is used up."""
+def test_a_client_that_cannot_be_waited_for_is_reported(own_runtime: Runtime, start: Start) -> None:
+    """The error that exhausted fs.epoll.max_user_watches causes."""
     with own_broker(own_runtime, FAILING) as broker:
         peer = start(NEVER)
         peer("a = share('x', b'hello', inherit=True)\nh = m.get_handle(a.number)\nt = m.offer(reference=a.number)")
@@ -112,9 +112,9 @@ def test_a_client_that_cannot_be_waited_for_is_told_so(own_runtime: Runtime, sta
         (own_runtime.path / "failing").touch()
         for _ in range(5):
             client = RawClient(own_runtime.path)
-            reply = client.hear()
+            reply = client.receive()
             assert isinstance(reply, wire.Fault) and "No space left" in reply.detail
-            assert client.hung_up()
+            assert client.is_disconnected()
             client.close()
         error = start(NEVER).fails("share('y')")
         assert error.is_a("PeerProtocolError") and "No space left" in error.message
@@ -174,7 +174,7 @@ def test_without_a_descriptor_newcomers_are_told_and_others_served(own_runtime: 
     try:
         for _ in range(3):
             client = RawClient(own_runtime.path)
-            reply = client.hear()
+            reply = client.receive()
             assert isinstance(reply, wire.Fault) and "ulimit -n" in reply.detail
             client.close()
         error = start(NEVER).fails("share('y')")
@@ -201,7 +201,7 @@ def test_one_client_cannot_take_all_the_brokers_descriptors(own_runtime: Runtime
         assert (status.limit, status.reserve) == (200, 50)
         assert status.used == count + 8 + 4 and status.client_share < 40
         assert greedy("len(m.snapshot())") == count + 8
-        # As many as may come without a Hello are in the reserve, and who asks how it is gets its answer.
+        # As many as may come without a Hello are in the reserve, and a status request is answered.
         silent = [RawClient(own_runtime.path) for _ in range(60)]
         assert other("m.status().pid") == broker.pid
         assert other("from extmem.manager.linux.manager import LinuxManager\nLinuxManager().status().pid") == broker.pid
@@ -223,7 +223,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_what_a_client_had_is_free_when_it_has_ended(own_runtime: Runtime, start: Start, ending: str) -> None:
-    """Else a broker that has served some thousand processes would serve no more."""
+    """Otherwise a broker that has served some thousand processes would serve no more."""
     with own_broker(own_runtime):
         looker = start(NEVER)
         before = looker("m.status().used")
@@ -240,7 +240,7 @@ def test_what_a_client_had_is_free_when_it_has_ended(own_runtime: Runtime, start
 
 
 def test_one_user_cannot_take_all_from_another(own_runtime: Runtime, start: Start) -> None:
-    """Not by many processes either."""
+    """Nor by many processes."""
     needs_root()
     own_runtime.path.chmod(0o755)
     source = BROKER + KEPT + "sys.exit(run.run(sys.argv[1], system=True))"
@@ -273,7 +273,7 @@ def test_the_broker_takes_the_limit_that_the_system_lets_it_have(own_runtime: Ru
 
 
 def test_handles_put_into_a_process_leave_it_room_for_its_own(own_runtime: Runtime, start: Start) -> None:
-    """As many as one may: the giver is refused, and the receiver goes on as if nothing were."""
+    """As many as allowed: the giver is refused, and the receiver is not affected."""
     victim, giver = start(), start()
     victim("a = share('x', b'hello')\nh = m.get_handle(a.number)")
     giver.start(

@@ -1,4 +1,4 @@
-"""Files that a program serves: the broker asks nothing of them and never waits for one, whatever message brings it."""
+"""Files that a program serves: the broker makes no call that could block on one, whatever message brings it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ REQUESTS = {
 
 @pytest.fixture
 def opened(files: SlowFiles) -> Iterator[Peer]:
-    """A process that has the file open, and could not even end while the file system is silent."""
+    """A process that has the file open, and cannot even end while the file system does not answer."""
     with Peer() as holder:
         holder("from extmem import wire\nfrom extmem.wire import transport\nimport socket")
         holder("fd = os.open(path, os.O_RDWR)", path=str(files.path))
@@ -93,7 +93,7 @@ def test_who_sends_many_is_hung_up_on_and_the_others_are_served(
     done = opened("flood(path, data, 3000)", path=str(own_runtime.path), data=data)
     assert LIMIT - 1 <= done <= LIMIT + 1
     assert other("reads('x')") == b"hello"
-    # Honest clients of the same user go on, and what they free is closed, though so many threads wait.
+    # Other clients of the same user go on, and what they free is closed, though so many threads block.
     pid = own_runtime.broker_pid()
     other(
         "for _ in range(2 * limit):\n"

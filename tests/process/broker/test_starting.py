@@ -1,4 +1,4 @@
-"""A broker comes when one is needed, one only, and goes when nobody is there."""
+"""A broker starts when one is needed, only one, and ends when it has no clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from extmem.testing.waiting import wait_until
 from tests.broker_files import JOURNAL, KEY, LOCK, LOG, SOCKET, START_LOCK
 from tests.process.broker.conftest import Start
 from tests.process.broker.steps import BECOME, OTHER, RawClient, broker_fds, raw
-from tests.stopping import stop
+from tests.sigstop import stop
 
 
 def gone(runtime: Runtime) -> bool:
@@ -27,7 +27,7 @@ def gone(runtime: Runtime) -> bool:
 
 def test_importing_the_package_starts_nothing(own_runtime: Runtime, start: Start) -> None:
     peer = start()
-    assert peer("import extmem.manager, extmem.memory\nthreading.active_count(), fds()")[0] == 1
+    assert peer("import extmem.manager, extmem.api\nthreading.active_count(), fds()")[0] == 1
     assert gone(own_runtime) and not list(own_runtime.path.iterdir())
 
 
@@ -137,13 +137,13 @@ def test_it_stays_while_a_client_is_there_that_holds_nothing(own_runtime: Runtim
     peer = start({"EXTMEM_BROKER_IDLE": "0.05"})
     pid = peer("drop(m.import_by_name('x') if share('x') else None)\nm.status().pid")
     assert peer("for number in list(m.client.state.references): m.release(number)\nm.snapshot()") == []
-    # Ten times as long as it would stay alone, seen by a question a moment.
+    # Ten times as long as it would stay without clients, while something queries it every moment.
     ended = wait_until(lambda: peer("m.status().uptime") > 0.5, "half a second")
     assert ended and own_runtime.broker_pid() == pid
 
 
 def test_clients_that_meet_a_leaving_broker_try_again(own_runtime: Runtime, start: Start) -> None:
-    """With no patience at all, the broker leaves whenever it is alone: each new client may meet it on its way out."""
+    """Without a delay the broker ends as soon as it has no clients: each new client may connect while it ends."""
     peer = start({"EXTMEM_BROKER_IDLE": "0"})
     assert (
         peer(
@@ -187,16 +187,16 @@ def test_in_the_foreground_it_serves(own_runtime: Runtime, start: Start) -> None
         child.wait()
 
 
-def test_without_leave_to_start_one_the_error_says_what_to_do(own_runtime: Runtime, start: Start) -> None:
+def test_without_leave_to_start_one_the_error_states_what_to_do(own_runtime: Runtime, start: Start) -> None:
     error = start({"EXTMEM_BROKER_START": "never"}).fails("share('x')")
     assert error.is_a("UnsupportedError")
     assert str(own_runtime.path) in error.message and "extmem broker run" in error.message
 
 
-def test_in_a_directory_that_cannot_be_written_the_error_says_what_to_do(own_runtime: Runtime, start: Start) -> None:
+def test_in_a_directory_that_cannot_be_written_the_error_states_what_to_do(own_runtime: Runtime, start: Start) -> None:
     own_runtime.path.chmod(0o500)
     peer = start()
-    if os.geteuid() == 0:  # root may write everywhere: it has to become somebody else to be refused
+    if os.geteuid() == 0:  # root may write everywhere: it must become another user to be refused
         os.chown(own_runtime.path, OTHER, OTHER)
         peer(BECOME + "become()")
     error = peer.fails("share('x')")
@@ -204,7 +204,7 @@ def test_in_a_directory_that_cannot_be_written_the_error_says_what_to_do(own_run
     assert str(own_runtime.path) in error.message and "extmem broker run" in error.message
 
 
-def test_why_it_could_not_start_is_told_to_the_one_who_needed_it(own_runtime: Runtime, start: Start) -> None:
+def test_why_it_could_not_start_is_reported_to_the_client_that_needed_it(own_runtime: Runtime, start: Start) -> None:
     (own_runtime.path / LOCK).mkdir()
     error = start().fails("share('x')")
     assert error.is_a("UnsupportedError") and "Is a directory" in error.message and LOG in error.message
@@ -218,7 +218,7 @@ def test_a_directory_that_others_can_enter_is_refused(own_runtime: Runtime, star
 
 
 def test_a_killed_starter_is_no_obstacle(own_runtime: Runtime, start: Start) -> None:
-    """The holder of the start lock is waited for; the kernel frees it when that process dies."""
+    """The holder of `start.lock` is waited for; the kernel frees the lock when that process dies."""
     holder, peer = start(), start()
     holder(f"held = open({str(own_runtime.path / START_LOCK)!r}, 'w')\nfcntl.flock(held, fcntl.LOCK_EX)")
     peer.start("share('x', b'hello')\nreads('x')")
@@ -272,7 +272,7 @@ def test_one_that_does_not_answer_is_given_up(own_runtime: Runtime, start: Start
 
 
 def test_one_client_more_costs_two_descriptors(own_runtime: Runtime, start: Start) -> None:
-    """Its connection, and what tells that its process has ended."""
+    """Return its connection, and what signals that its process has ended."""
     start()("share('x')")
     pid = own_runtime.broker_pid()
     assert pid is not None

@@ -1,4 +1,4 @@
-"""References in flight outlive their sender, until they are claimed or their time is over; there are not too many."""
+"""References in flight outlive their sender, until they are claimed or expire; their number is limited."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORT = {"EXTMEM_TICKET_SECONDS": "1"}
 
 
 def sent(sender: Peer, source: str = "m.offer(reference=a.number)") -> bytes:
-    """A ticket, whose sender has ended."""
+    """Return a ticket whose sender has ended."""
     ticket: bytes = sender(source)
     sender.kill()
     return ticket
@@ -97,7 +97,7 @@ def test_after_its_time_it_ends_with_or_without_its_sender(start: Start) -> None
     for ticket in (tickets[0], tickets[2]):
         error = receiver.fails("m.claim(ticket)", ticket=ticket)
         assert error.is_a("InvalidHandleError") and "in time" in error.message
-    # What its sender holds still can be claimed late, as long as it is there.
+    # What its sender still holds can be claimed late, while it exists.
     assert receiver("text(m.claim(ticket))", ticket=tickets[1]) == b"hello"
 
 
@@ -129,7 +129,7 @@ def test_it_ends_with_the_child_that_it_is_for(start: Start, receiver: Peer) -> 
     assert receiver.fails("m.claim(ticket)", ticket=ticket).is_a("InvalidHandleError")
 
 
-def test_it_ends_with_a_killed_broker_and_the_claimer_is_told(
+def test_it_ends_with_a_killed_broker_and_the_claimer_is_reported(
     own_runtime: Runtime, start: Start, receiver: Peer
 ) -> None:
     """Only the broker held it."""

@@ -1,4 +1,4 @@
-"""Ctrl-C must reach the programs that are started here."""
+"""Ctrl-C must reach the programs that these tests start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="package")
 def ctrl_c_is_heard() -> Iterator[None]:
-    """A shell starts background jobs deaf to SIGINT, and children inherit that; with a handler here they do not."""
+    """A shell starts background jobs with SIGINT ignored, which children inherit; with a handler here they do not."""
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

@@ -1,4 +1,4 @@
-"""A worker that has a worker: run by `extmem.cli._worker` in another process."""
+"""A worker that has a worker: `extmem.cli._worker` runs it in another process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _kept: list[Worker] = []
 
 
 def start() -> int:
-    """The pid of a worker of this process."""
+    """Return the pid of a worker of this process."""
     _kept.append(Worker("inner"))
     pid: int = _kept[0].call("os:getpid")
     return pid

@@ -1,4 +1,4 @@
-"""Commands against a living broker and its clients, as programs: by their streams, exit codes and what they leave."""
+"""Commands with a running broker and its clients, as programs: their streams, exit codes and what they leave behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing._system import started_with
 from extmem.testing.children import Peer, python_environment
 from extmem.testing.runtime import Runtime
@@ -30,7 +30,7 @@ SIGNALS = pytest.mark.linux_only("on Windows Ctrl-C comes from a console, and no
 
 @pytest.fixture
 def house() -> Iterator[Runtime]:
-    """A runtime directory of the test's own: what the command line shows is what the test did."""
+    """A private runtime directory: what the command line shows is what the test did."""
     with Runtime() as private:
         yield private
 
@@ -74,7 +74,7 @@ def test_ps_without_a_broker_is_an_empty_list_and_starts_none(house: Runtime) ->
 
 def test_broker_status_without_a_broker_exits_1(house: Runtime) -> None:
     done = _extmem(house, "broker", "status", "--json")
-    assert (done.returncode, json.loads(done.stdout)) == (1, {"running": False})
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"running": False, "other_versions": []})
     assert not house.processes()
 
 
@@ -82,9 +82,9 @@ def test_ps_shows_who_holds_what(house: Runtime) -> None:
     with Peer(env=house.environment) as exporter, Peer(env=house.environment) as importer:
         exporter("device = extmem.open_device(); memory = device.allocate((2, 3), 'float32', name='Frames')")
         importer("memory = extmem.open('frames'); handle = extmem.open_handle('frames', extmem.Access.READ)")
-        (told,) = _json(house, "ps")
-        assert told["names"] == ["Frames"] and told["size"] == 24 and told["share"] == "NT"
-        holders = {holder["pid"]: holder for holder in told["holders"]}
+        (shown,) = _json(house, "ps")
+        assert shown["names"] == ["Frames"] and shown["size"] == 24 and shown["share"] == "NT"
+        holders = {holder["pid"]: holder for holder in shown["holders"]}
         assert set(holders) == {exporter.pid, importer.pid}
         assert holders[exporter.pid]["exporter"] and not holders[importer.pid]["exporter"]
         assert [handle["rights"] for handle in holders[importer.pid]["handles"]] == ["read"]
@@ -98,15 +98,15 @@ def test_ps_shows_who_holds_what(house: Runtime) -> None:
 
 @pytest.mark.windows_only("Linux has a broker, which the tests below are about")
 def test_windows_needs_no_broker(house: Runtime) -> None:
-    for command, code, told in (
+    for command, code, shown in (
         ("status", 1, {"running": False}),
         ("stop", 0, {"was_running": False, "stopped": True}),
     ):
         done = _extmem(house, "broker", command, "--json")
-        assert (done.returncode, json.loads(done.stdout)) == (code, told)
+        assert (done.returncode, json.loads(done.stdout)) == (code, shown)
         assert "Windows needs no broker: its kernel keeps names and handles" in done.stderr
     done = _extmem(house, "broker", "run")
-    assert done.returncode == 1 and done.stderr.startswith("error: UnsupportedError: the broker is Linux's")
+    assert done.returncode == 1 and done.stderr.startswith("error: UnsupportedError: the broker runs on Linux only")
     assert not house.processes()
 
 
@@ -138,7 +138,7 @@ def test_broker_status_shows_the_limit_the_reserve_and_the_shares(house: Runtime
         assert after["used"] >= before["used"] + 500 and after["client_share"] < before["client_share"]
         said = _extmem(house, "broker", "status").stdout
         assert f"of {after['limit']} used, {after['reserve']} in reserve" in said
-        assert f"{after['client_share']} for one client more, {after['user_share']} for one user more" in said
+        assert f"{after['client_share']} for one more client, {after['user_share']} for one more user" in said
 
 
 @BROKER
@@ -157,7 +157,7 @@ def test_broker_run_serves_in_the_foreground_until_ctrl_c(house: Runtime) -> Non
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=DEADLINE)
     assert running.returncode == 0
-    assert "has left" in said
+    assert "has ended" in said
 
 
 # demo
@@ -167,14 +167,14 @@ def test_the_demo_shows_all_that_it_promises_and_leaves_nothing(house: Runtime, 
     picture = tmp_path / "demo.png"
     done = _extmem(house, "demo", "--frames", "6", "--out", str(picture), "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["ok"] and told["wrong"] == []
-    assert told["checked"] == 6 and told["redrawn"] == [0, 2, 5]
-    assert [refusal["by"] for refusal in told["refusals"]] == ["NumPy", "the kernel", "the object manager"]
-    assert all(refusal["error"] for refusal in told["refusals"])
-    (held,) = told["held"]
-    assert {holder["pid"] for holder in held["holders"]} == {told["exporter"], told["importer"]}
-    assert told["left"] == {"payloads": 0, "name": False, "descriptors": 0, "broker_descriptors": 0}
+    shown = json.loads(done.stdout)
+    assert shown["ok"] and shown["wrong"] == []
+    assert shown["checked"] == 6 and shown["redrawn"] == [0, 2, 5]
+    assert [refusal["by"] for refusal in shown["refusals"]] == ["NumPy", "the kernel", "the object manager"]
+    assert all(refusal["error"] for refusal in shown["refusals"])
+    (held,) = shown["held"]
+    assert {holder["pid"] for holder in held["holders"]} == {shown["exporter"], shown["importer"]}
+    assert shown["left"] == {"payloads": 0, "name": False, "descriptors": 0, "broker_descriptors": 0}
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "6 of 6 frames" in done.stderr
     assert _only_the_broker(house)
@@ -233,14 +233,14 @@ def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) ->
     wait_until(lambda: _json(house, "ps") == [], "the payload to go")
 
 
-# bench: that it measures and cleans up; never how fast a loaded machine is
+# bench: that it measures and cleans up; never how fast a busy machine is
 
 
 @pytest.mark.slow("runs whole benchmarks")
 @pytest.mark.parametrize(
     ("subject", "figures"),
     [
-        ("open", ["open by name, 4 KiB", "open again in the same process", "hand over 8 MiB"]),
+        ("open", ["open by name, 4 KiB", "open again in the same process", "pass 8 MiB"]),
         on_linux(
             "broker",
             ["p99 of opening", "opens per second", "memory of the broker", "objects left"],
@@ -250,7 +250,7 @@ def test_a_demo_that_is_killed_leaves_nothing(house: Runtime, tmp_path: Path) ->
         ("start", ["open the host device in a new interpreter", "import extmem in a new interpreter"]),
         on_linux(
             "imports",
-            ["shared memory of the machine", "descriptors left", "memory objects left"],
+            ["shared memory of the machine", "fds left", "memory objects left"],
             reason="/proc tells what imports cost; tests/windows counts handles",
         ),
     ],
@@ -268,7 +268,7 @@ def test_bench_measures_a_vulkan_device(house: Runtime, vulkan_device: Device) -
         [
             "export, pass, import and bind 4 KiB, checked, against C",
             "open again in the same process, 1 MiB",
-            "import, bind and map an fd of our own, unchecked, against C",
+            "import, bind and map an fd of extmem, unchecked, against C",
             "memories and buffers of the VkDevice left",
             "payloads left after 3 rounds of kill -9",
         ],
@@ -298,21 +298,21 @@ def _prints_its_figures(house: Runtime, subject: str, figures: list[str], *optio
     assert all(list(row) == ["name", "value", "unit", "bound", "ok"] for row in rows)
     for figure in figures:
         assert any(figure in row["name"] for row in rows), (figure, rows)
-    # What is counted and not timed must hold on any machine.
+    # What is counted and not timed must be true on any machine.
     assert all(row["ok"] for row in rows if row["unit"] in ("left", "modules", "more")), rows
     assert f"{subject}:" in done.stderr
-    # It had a broker of its own and did not touch ours.
+    # It had a broker of its own and did not use that of the test.
     assert not house.processes()
     return rows
 
 
 @pytest.mark.windows_only("Linux has all of them")
-def test_what_bench_cannot_measure_is_told(house: Runtime) -> None:
+def test_what_bench_cannot_measure_is_reported(house: Runtime) -> None:
     for subject in ("broker", "imports", "vulkan", "cuda"):
         done = _extmem(house, "bench", subject, "--quick", "--json")
         assert done.returncode == 1 and done.stdout == ""
-        assert done.stderr.startswith(f"error: UnsupportedError: {subject} is measured with Linux's broker")
-        assert "there are: open, checks, start" in done.stderr
+        assert done.stderr.startswith(f"error: UnsupportedError: the subject {subject} needs Linux")
+        assert "choose from: open, checks, start" in done.stderr
 
 
 @SIGNALS
@@ -365,7 +365,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(house: Runtime) -> None:
     ],
 )
 def test_a_reader_that_has_gone_changes_no_exit_code(house: Runtime, arguments: str, code: int, both: bool) -> None:
-    """Neither of stdout alone, nor of both streams. The reader is gone before the first write."""
+    """The reader of stdout, or of both streams, has ended before the first write."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -430,17 +430,17 @@ def test_bash_completes_with_the_script_of_the_command(house: Runtime) -> None:
 
 
 def test_an_error_is_words_and_no_traceback(house: Runtime, tmp_path: Path) -> None:
-    arguments, more, told = (
+    arguments, more, shown = (
         (
             ("demo", "--frames", "1", "--out", str(tmp_path / "p.png")),
             {"EXTMEM_BROKER_START": "never"},
             "no broker listens",
         )
         if LINUX
-        else (("broker", "run"), {}, "the broker is Linux's")
+        else (("broker", "run"), {}, "the broker runs on Linux only")
     )
     done = _extmem(house, *arguments, **more)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith(f"error: UnsupportedError: {told}") and "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"error: UnsupportedError: {shown}") and "Traceback" not in done.stderr
     traced = _extmem(house, *arguments, **more, EXTMEM_TRACEBACK="1")
     assert traced.returncode == 1 and "Traceback" in traced.stderr

@@ -1,4 +1,4 @@
-"""The Vulkan device where other tests have the host device: `device` here, and in the peer."""
+"""The Vulkan device in place of the host device of other tests: as `device` here, and in the peer."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Peer
 from tests import vulkan_bed
 from tests.process.vulkan.steps import visible_type
 
 REAL = {"test_host_payloads.py"}
-"""What every driver can do: these tests run on the one that is here, though it may share nothing."""
+"""Tests of what every driver can do: they run on the installed one, though it may share nothing."""
 ENVIRONMENT = {"EXTMEM_DEVICE": "vulkan"}
 
 
 @pytest.fixture(scope="session")
 def nothing_is_shared() -> bool:
-    """Whether the driver here shares nothing, so that a scripted one stands in."""
+    """Whether the installed driver shares nothing, so that a scripted one replaces it."""
     return vulkan_bed.stands_in()
 
 
 @pytest.fixture(autouse=True)
 def a_driver_that_shares(nothing_is_shared: bool, request: pytest.FixtureRequest) -> Iterator[None]:
-    """The driver that is here, or the fake, in this process and in those that it starts."""
+    """The installed driver, or the fake, in this process and in those that it starts."""
     if not nothing_is_shared or (request.path.name in REAL and "vulkan_payload" not in request.node.name):
         yield
         return
@@ -35,30 +35,30 @@ def a_driver_that_shares(nothing_is_shared: bool, request: pytest.FixtureRequest
 
 @pytest.fixture
 def device(vulkan_device: Device) -> Device:
-    """A Vulkan device that the test closes with everything on it; a skip where there is no driver."""
+    """A Vulkan device that the test closes with everything on it; the test is skipped where there is no driver."""
     return vulkan_device
 
 
 @pytest.fixture
 def host() -> Iterator[Device]:
-    """The host device beside it."""
+    """The host device."""
     with extmem.open_device(kind="host") as opened:
         yield opened
 
 
 @pytest.fixture
 def peer(vulkan_device: Device) -> Iterator[Peer]:
-    """Another process, which opens the Vulkan device when it asks for none in particular."""
+    """Another process, which opens the Vulkan device where a call names no device."""
     with Peer(env=ENVIRONMENT) as other:
         yield other
 
 
 @pytest.fixture
 def seen_type(device: Device) -> int:
-    """A memory type to share that the host sees, for tests of mapping what is shared; a skip where there is none."""
+    """A memory type that can be shared and is visible to the host; the test is skipped where there is none."""
     kind = visible_type(device)
     if kind is None:
-        # Mesa's software driver has no other memory, so there this is a failure.
+        # Mesa's software driver has no other memory, so there its lack is a failure.
         assert not device.name.startswith("llvmpipe")
         pytest.skip("this device shares nothing that the host sees")
     return kind

@@ -1,7 +1,7 @@
-"""What the tests of the Vulkan device look with. Peers import this module, too.
+"""The steps by which tests of the Vulkan device read and write. Peers import this module, too.
 
-GPUs share memory that the host does not see, or that it sees only if asked for. So bytes are looked at by the device,
-and what needs a mapping says which memory it wants.
+GPUs share memory that is not visible to the host, or only on request. So the device itself copies the bytes, and what
+needs a mapping requests a memory type.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.devices.host import HAS_FDS
-from extmem.memory import Buffer, Device, DeviceMemory, Image
 from tests.behaviours.steps import FD, W32
 
 SHARED = W32 | FD if HAS_FDS else W32
-"""What can be exported together here."""
+"""The handle types that can be exported together on this system."""
 USAGE = (
     vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
 )
-"""As everyday buffers have it."""
+"""The usage of buffers of the high-level API."""
 GENERAL, UNDEFINED = vk.ImageLayout.GENERAL, vk.ImageLayout.UNDEFINED
 
 
 def visible_type(device: Device, types: int = SHARED) -> int | None:
-    """The first memory type that the host sees, of those for buffers shared as `types` (0: with nobody); or None."""
+    """Return the first host-visible memory type, of those for buffers shared as `types` (0: not shared); or None."""
     external = vk.ExternalMemoryBufferCreateInfo(vk.ExternalMemoryHandleTypeFlagBits(types)) if types else None
     with device.create_buffer(vk.BufferCreateInfo(size=4096, usage=USAGE, p_next=external)) as buffer:
         bits = buffer.requirements.memory_type_bits
@@ -34,7 +34,7 @@ def visible_type(device: Device, types: int = SHARED) -> int | None:
 
 
 def unshared(device: Device, size: int = 4096) -> DeviceMemory:
-    """Memory that the host sees, for nobody else: every device has some."""
+    """Allocate host-visible memory that is not shared, which every device has."""
     kind = visible_type(device, 0)
     assert kind is not None
     return device.allocate_memory(vk.MemoryAllocateInfo(size, kind))
@@ -51,7 +51,7 @@ def _staged(device: Device, size: int) -> Iterator[tuple[Buffer, DeviceMemory]]:
 
 
 def put_texels(device: Device, image: Image, data: bytes, *, fresh: bool = False) -> None:
-    """Write a whole image by the queue, and release it. fresh: nobody has used it yet; else it is acquired first."""
+    """Write a whole image by the queue, and release it. fresh: it was never used; otherwise it is acquired first."""
     with _staged(device, len(data)) as (buffer, memory):
         memory.write(data)
         with device.commands() as commands:

@@ -1,6 +1,6 @@
-"""Commands that would reach outside what they may, in a process of their own: each is refused there, none ends it.
+"""Commands that would access what they must not, in a process of their own: each is refused, none ends the process.
 
-Beside each stands the nearest command that is legal: it runs on the driver, and what it wrote is looked at.
+Each has a twin, the nearest valid command: it runs on the driver, and what it wrote is checked.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from extmem.testing.children import Peer
-from tests.process.vulkan.commands_setting import ENVIRONMENT, SETTING
+from tests.process.vulkan.commands_setup import ENVIRONMENT, SETTING
 
 pytestmark = pytest.mark.linux_only("the scripted driver that stands in elsewhere has no depth, and is never slow")
 
 
 @pytest.fixture
 def child(vulkan_device: object) -> Iterator[Peer]:
-    """A process with a Vulkan device of its own; it must end by itself, and well."""
+    """A process with a Vulkan device of its own; it must end by itself, with exit code 0."""
     with Peer(env=ENVIRONMENT) as peer:
         peer(SETTING, kind="vulkan")
         yield peer
@@ -27,7 +27,7 @@ def child(vulkan_device: object) -> Iterator[Peer]:
 
 @pytest.fixture(params=["host", "vulkan"])
 def either(request: pytest.FixtureRequest) -> Iterator[Peer]:
-    """As `child`, on each kind of device."""
+    """The same as `child`, on each kind of device."""
     if request.param == "vulkan":
         request.getfixturevalue("vulkan_device")
     with Peer() as peer:
@@ -38,7 +38,7 @@ def either(request: pytest.FixtureRequest) -> Iterator[Peer]:
 
 
 INSIDE = [
-    # What the image is made with, how it is copied, and how many bytes that takes.
+    # The create info of the image, how it is copied, and how many bytes that takes.
     ("width=2048, height=2048", "", 2048 * 2048 * 4),
     ("width=64, height=64", "", 64 * 64 * 4),
     ("width=64, height=64, mips=3", "mip_level=2", 16 * 16 * 4),
@@ -105,7 +105,7 @@ def test_images_of_several_samples_are_not_copied(child: Peer) -> None:
 
 
 def test_what_the_device_is_not_asked_about_is_refused_in_any_mode(child: Peer) -> None:
-    """Whatever `check` is; what only breaks a rule is let pass there, and runs."""
+    """With any value of `check`: what only breaks a rule is allowed without checks, and runs."""
     child("i, m = image()\nb, n = buffer(64)\nq, r = buffer(64, B.TRANSFER_DST)")
     for mode in ("off", "warn"):
         child(f"d.check = {mode!r}")
@@ -128,7 +128,7 @@ def test_what_the_device_is_not_asked_about_is_refused_in_any_mode(child: Peer) 
 
 
 def test_what_a_program_does_to_its_structs_afterwards_changes_nothing(child: Peer) -> None:
-    """Commands are judged by what was created, and a barrier is what it was when it was recorded."""
+    """Commands are checked against what was created, and a barrier against its contents when it was recorded."""
     child(
         "info = vk.BufferCreateInfo(size=64, usage=B.TRANSFER_SRC | B.TRANSFER_DST)\nb = d.create_buffer(info)\n"
         "n = d.allocate_memory(vk.MemoryAllocateInfo(b.requirements.size, 0))\nd.bind_buffer_memory(b, n)\n"
@@ -151,7 +151,7 @@ def test_what_a_program_does_to_its_structs_afterwards_changes_nothing(child: Pe
 
 
 def test_commands_on_memory_that_is_closed_are_refused(either: Peer) -> None:
-    """Closed before the block, or the resource destroyed or never bound: told, and not done."""
+    """Closed before the block, or the resource destroyed or never bound: an error, and no call of the driver."""
     either("b, m = buffer(64)\ng, n = buffer(64)\nlate = d.create_buffer(b.create_info)\nm.close()")
     for work in (
         "c.fill_buffer(b, 1)",
@@ -217,7 +217,7 @@ BARS = "c.pipeline_barrier(S.TRANSFER, S.TRANSFER, image_memory_barriers=[vk.Ima
 
 
 def test_aspects_are_those_of_the_format(child: Peer) -> None:
-    """change_layout, acquire and release cover depth, stencil or both; a copy takes one of them."""
+    """change_layout, acquire and release apply to depth, stencil or both; a copy to one of them."""
     for made, aspects in (("D32_SFLOAT", "DEPTH"), ("S8_UINT", "STENCIL"), ("D32_SFLOAT_S8_UINT", "DEPTH STENCIL")):
         child(f"i, m = image(F.{made}, usage=U.TRANSFER_SRC | U.TRANSFER_DST | U.DEPTH_STENCIL_ATTACHMENT)")
         child(
@@ -251,7 +251,7 @@ def test_aspects_are_those_of_the_format(child: Peer) -> None:
 
 
 def test_planes_are_copied_one_at_a_time(child: Peer) -> None:
-    """Where the driver has NV12 or P010; one that has not refuses the image, and nothing else."""
+    """Where the driver supports NV12 or P010; another driver refuses the image, and nothing else."""
     tried = 0
     for made, first, second in (
         ("G8_B8R8_2PLANE_420_UNORM", 64, 32),
@@ -341,7 +341,7 @@ REFUSED = (
 
 
 def test_commands_on_buffers_stay_inside(either: Peer) -> None:
-    """Nothing, too much, onto itself, or against what a buffer was made for; and a good one after each."""
+    """No bytes, too many, onto itself, or against a buffer's usage; and a valid one after each."""
     either(
         "b, m = buffer(64)\ng, n = buffer(64)\n"
         "source, o = buffer(64, B.TRANSFER_SRC)\ntarget, p = buffer(64, B.TRANSFER_DST)\n"

@@ -1,4 +1,4 @@
-"""Dedicated memory: who imports it makes the identical buffer or image."""
+"""Dedicated memory: the importer creates the identical buffer or image."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.devices.host import HAS_FDS
 from extmem.errors import RuleViolation
-from extmem.memory import Buffer, Device, DeviceMemory, Image
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, PEER, W32, import_win32
 from tests.process.vulkan.steps import SHARED, get_texels, put_texels
@@ -34,7 +34,7 @@ def image_info(tiling: vk.ImageTiling = OPTIMAL, width: int = 64) -> vk.ImageCre
 
 
 def export(device: Device, resource: Buffer | Image, name: str) -> DeviceMemory:
-    """Memory dedicated to a resource, exported under a name."""
+    """Allocate memory dedicated to a resource, exported under a name."""
     needs = resource.requirements
     index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
     win32 = vk.ExportMemoryWin32HandleInfoKHR(None, 0x8000_0001, name)
@@ -46,7 +46,7 @@ def export(device: Device, resource: Buffer | Image, name: str) -> DeviceMemory:
     return device.allocate_memory(vk.MemoryAllocateInfo(needs.size, index, chain))
 
 
-def test_an_everyday_payload_is_opened_with_the_identical_buffer(device: Device, peer: Peer, name: str) -> None:
+def test_a_high_level_payload_is_opened_with_the_identical_buffer(device: Device, peer: Peer, name: str) -> None:
     with device.allocate(5000, name=name, dedicated=True) as memory:
         memory.write(b"alone")
         assert memory.descriptor.dedicated_kind == "buffer"
@@ -127,7 +127,7 @@ def test_dedicated_memory_is_not_imported_as_plain_nor_plain_as_dedicated(device
         import_win32(device, handle, size=memory.allocation_size, index=memory.memory_type_index).close()
 
 
-def test_an_everyday_open_of_an_images_memory_ends_with_its_image(device: Device, name: str) -> None:
+def test_a_high_level_open_of_an_images_memory_ends_with_its_image(device: Device, name: str) -> None:
     with device.create_image(image_info()) as image, export(device, image, name):
         with device.open(name) as opened:
             made = opened.holding.resource

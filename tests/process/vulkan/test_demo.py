@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.children import Child
 from extmem.testing.runtime import Runtime
 
@@ -17,7 +17,7 @@ def test_demo_on_the_vulkan_device(device: Device, own_runtime: Runtime, tmp_pat
     command = [sys.executable, "-m", "extmem", "demo", "--frames", "4", "--out", str(tmp_path / "demo.png")]
     with Child(command, env={**own_runtime.environment, "EXTMEM_DEVICE": "vulkan"}) as child:
         child.wait(deadline=60)
-        told = child.output
-    assert f"Device: {device.name}" in told
-    assert "Left behind: 0 payloads, 0 names" in told
+        output = child.output
+    assert f"Device: {device.name}" in output
+    assert "Left behind: 0 payloads, 0 names" in output
     assert (tmp_path / "demo.png").stat().st_size > 1000

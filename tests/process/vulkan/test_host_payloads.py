@@ -1,4 +1,4 @@
-"""A host payload on the Vulkan device: its pages, where they are. And a Vulkan payload on no other device."""
+"""A host payload on the Vulkan device: its own pages. And a Vulkan payload, which no other device imports."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 import extmem
 from extmem import raw
+from extmem.api import Device
+from extmem.core.shared_devices import chosen_anew
 from extmem.devices.host import HAS_FDS
 from extmem.errors import DescriptorError, DriverError, RuleViolation, UnsupportedError
-from extmem.memory import Device
-from extmem.memory.doors import chosen_anew
 from extmem.testing.children import Peer
 from extmem.testing.leaks import memory_file_bytes
 from tests.behaviours.steps import FD, KMT, W32, import_fd, import_win32
@@ -23,7 +23,7 @@ def test_it_is_opened_without_a_copy_and_both_see_each_others_writes(host: Devic
         memory.map()[:4] = b"host"
         before = memory_file_bytes()
         with device.open(name) as other:
-            # On Windows each import has a handle and a view of its own, and what both keep alive is counted for each.
+            # On Windows each import has a handle and a view of its own, which are counted for each.
             assert memory_file_bytes() == before or not HAS_FDS
             assert other.device is device and other.size == 5000 and other.read().shape == (25, 200)
             assert other.read().tobytes()[:4] == b"host"
@@ -84,7 +84,7 @@ def test_opening_it_twice_gives_the_same(host: Device, device: Device, name: str
 
 
 def test_it_is_no_opaque_payload_of_the_driver(host: Device, device: Device) -> None:
-    """Word for word it is another device's: only the everyday door takes it for host memory."""
+    """The specification's calls refuse it as another device's: only the high-level API imports host memory."""
     with host.allocate(4096) as memory:
         with memory.export_handle(W32) as handle, pytest.raises(RuleViolation) as error:
             import_win32(device, handle, size=memory.allocation_size)
@@ -101,10 +101,10 @@ def test_it_is_no_opaque_payload_of_the_driver(host: Device, device: Device) -> 
 
 
 def is_sealed(fd: int) -> bool:
-    """Whether a driver's payload is a memory file that can neither shrink nor grow."""
+    """Return whether a driver's payload is a memory file that can neither shrink nor grow."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         return False
-    import fcntl  # Linux's alone
+    import fcntl  # only Linux has it
 
     sizes = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
     return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & sizes == sizes
@@ -116,8 +116,8 @@ def test_a_vulkan_payload_on_the_host_device_names_both_devices(host: Device, de
             with pytest.raises(RuleViolation) as error:
                 host.open(source)  # type: ignore[arg-type]  # a name or an NT handle
             assert "VUID-VkImportMemoryWin32HandleInfoKHR-handle-00659" in error.value.vuids
-            said = str(error.value).replace("-", "")
-            assert host.uuid.hex() in said and device.uuid.hex() in said and host.name in str(error.value)
+            message = str(error.value).replace("-", "")
+            assert host.uuid.hex() in message and device.uuid.hex() in message and host.name in str(error.value)
         if not HAS_FDS:
             extmem.open(name).close()
             return
@@ -128,7 +128,7 @@ def test_a_vulkan_payload_on_the_host_device_names_both_devices(host: Device, de
                 assert "VUID-VkImportMemoryFdInfoKHR-fd-00668" in error.value.vuids
                 with pytest.raises(DescriptorError, match="carries no description"):
                     host.open(bare)
-            else:  # drivers of GPUs export no memory files, SwiftShader unsealed ones: the host device sees that first
+            else:  # drivers of GPUs export no memory files, SwiftShader unsealed ones: that is checked first
                 for handle in (fd, bare):
                     with pytest.raises(DriverError, match="sealed memory file|seals 0x1"):
                         host.open(handle)

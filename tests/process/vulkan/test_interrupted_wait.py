@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from extmem.testing.children import Peer
-from tests.process.vulkan.commands_setting import ENVIRONMENT, SETTING
+from tests.process.vulkan.commands_setup import ENVIRONMENT, SETTING
 
 pytestmark = pytest.mark.linux_only("the scripted driver that stands in elsewhere is never slow")
 
 
 @pytest.mark.parametrize("end", ["waits", "exits"])
 def test_an_interrupt_ends_the_wait_and_not_the_commands(end: str, vulkan_device: object) -> None:
-    """What they use stays until they are done, though it is closed; or until the process ends, which does not hang."""
+    """What the commands use exists until they are done, though it is closed; or until the process ends at once."""
     with Peer(env=ENVIRONMENT) as peer:
         peer(SETTING, kind="vulkan")
         peer(
             "import os, signal, threading, time\n"
             "b, m = buffer(1 << 26)\ng, n = buffer(4)\n"
-            "transfer = d.driver.transfer\n"
+            "transfer = d.backend.transfers.submissions\n"
             "def interrupt():\n"
             "    while not transfer._submitted: time.sleep(0.001)\n"
             "    signal.raise_signal(signal.SIGINT) if os.name == 'nt' else os.kill(os.getpid(), signal.SIGINT)\n"

@@ -1,4 +1,4 @@
-"""Who dies, forks or goes first on Vulkan takes nothing with it and leaves nothing behind."""
+"""A process that dies, forks or ends first on Vulkan takes nothing from others and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 
 import extmem
 from extmem import errors, raw
+from extmem.api import Device
 from extmem.manager import manager
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from extmem.testing.waiting import wait_until
 from tests.behaviours.steps import KMT, PEER, by_name, export, get, import_win32, nt, put
@@ -124,14 +124,14 @@ def test_a_kmt_number_lives_as_long_as_the_payload(device: Device, peer: Peer) -
 
 
 def test_a_device_that_is_dropped_with_everything_on_it(device: Device, peer: Peer) -> None:
-    """No close at all: the process ends as it should, and with 0."""
+    """Without any close the process ends with exit code 0."""
     peer("import warnings\nwarnings.simplefilter('ignore', ResourceWarning)")
     peer(STEPS + "\ndevice = extmem.open_device()\nmemory = device.allocate(64, memory_type=visible_type(device))")
     peer("memory.fill(1)\nview = memory.map() if memory.host_visible else memory.read_bytes()\nNone")
     peer.leave()
 
 
-# Forks. Mesa's software driver has threads of its own, which a forked child lacks: it would wait for them forever.
+# Forks. Mesa's software driver has threads of its own, which a forked child lacks: it would wait for them for ever.
 
 
 @pytest.fixture
@@ -159,8 +159,8 @@ def forking(peer: Peer, name: str) -> Peer:
     ],
 )
 def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: str) -> None:
-    said = forking("forked(source, False)", source=source)
-    assert said.startswith("HandleStateError") and "fork" in said and "spawn" in said, said
+    output = forking("forked(source, False)", source=source)
+    assert output.startswith("HandleStateError") and "fork" in output and "spawn" in output, output
     assert forking("bytes(memory.read()[:4]), handle.info.handle_count") == (b"mine", 1)
 
 
@@ -168,7 +168,8 @@ def test_a_forked_child_is_refused_what_is_its_parents(forking: Peer, source: st
 @pytest.mark.parametrize("polite", [True, False])
 def test_a_forked_child_closes_nothing_of_its_parent(forking: Peer, polite: bool) -> None:
     forking(
-        "forked('memory.close() or everyday.close() or handle.close() or device.driver.close()', polite)", polite=polite
+        "forked('memory.close() or everyday.close() or handle.close() or device.backend.close()', polite)",
+        polite=polite,
     )
     assert forking("bytes(memory.read()[:4]), bytes(everyday.read()[:4]), handle.info.handle_count") == (
         b"mine",
@@ -180,9 +181,9 @@ def test_a_forked_child_closes_nothing_of_its_parent(forking: Peer, polite: bool
 @pytest.mark.linux_only("Windows has no fork")
 def test_a_forked_child_may_begin_anew(forking: Peer, device: Device) -> None:
     if not device.name.startswith("llvmpipe"):
-        # A GPU's driver starts once in a process, and its forked child cannot have it: it is told so.
-        told = forking("forked(source, False)", source="bytes(extmem.open(name).read()[:4])")
-        assert told == "b'mine'" or (device.name in told and "VK_ERROR_INITIALIZATION_FAILED" in told)
+        # A GPU's driver starts once in a process, and its forked child cannot use it: an error reports that.
+        text = forking("forked(source, False)", source="bytes(extmem.open(name).read()[:4])")
+        assert text == "b'mine'" or (device.name in text and "VK_ERROR_INITIALIZATION_FAILED" in text)
     else:
         for source in ("extmem.open(name)", "extmem.open_device().open(name)"):
             assert forking("forked(source, False)", source=f"bytes({source}.read()[:4])") == "b'mine'"

@@ -1,4 +1,4 @@
-"""However often a payload is imported on Vulkan and closed again: no fd, no mapping, no memory adds up."""
+"""However often a payload is imported on Vulkan and closed again, fds, mappings and memory do not accumulate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from extmem import vk
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing.leaks import descriptors, mappings
 from tests.behaviours.steps import FD, KMT, W32, export, get, import_any, put
 from tests.systems import on_linux
@@ -37,7 +37,7 @@ def test_4096_imports_and_closes_leave_nothing(device: Device, kind: vk.External
             with import_any(device, own, kind=kind) as imported:
                 assert not look or get(imported) == b"many"
 
-        for _ in range(COUNT // 4):  # what is kept for good is there afterwards
+        for _ in range(COUNT // 4):  # what is made once and kept exists afterwards
             once()
         gc.collect()
         fds, mapped, before = len(descriptors()), sum(mappings().values()), resident()
@@ -50,9 +50,11 @@ def test_4096_imports_and_closes_leave_nothing(device: Device, kind: vk.External
 
 
 def least_growth(once: Callable[[], object]) -> int:
-    """Bytes of Python's own that stay after 256 calls: the least of four rounds, after one that is not counted.
+    """Return the bytes of Python's own that stay after 256 calls: the least of four rounds, after one that is not
+    counted.
 
-    What adds up grows in every round. A table of the process that is made anew meanwhile counts in one round alone.
+    What accumulates grows in every round. A table of the process that is reallocated meanwhile counts in one round
+    alone.
     """
     kept = []
     tracemalloc.start()
@@ -81,7 +83,7 @@ def test_what_each_call_keeps_is_found() -> None:
 
 @pytest.mark.parametrize("kind", [W32, KMT])
 def test_hundreds_at_once_are_one_payload(device: Device, kind: vk.ExternalMemoryHandleTypeFlagBits) -> None:
-    """Drivers keep a descriptor and a mapping for each import, which is their affair; closing gives all back."""
+    """Drivers may keep an fd and a mapping for each import; closing releases them."""
     with export(device, types=kind) as memory, memory.export_handle(kind) as handle, contextlib.ExitStack() as stack:
         imports = [stack.enter_context(import_any(device, handle, kind=kind)) for _ in range(256)]
         put(imports[0], b"once")

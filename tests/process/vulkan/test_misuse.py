@@ -1,4 +1,4 @@
-"""Mistakes that people make with external memory, and what each is told. Beside each the same thing done right."""
+"""Common mistakes with external memory, and the error of each. Each has a twin that does the same correctly."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
+from extmem.api import Device
 from extmem.devices.host import HAS_FDS
-from extmem.memory import Device
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, KMT, PEER, W32, export, fd, get, import_fd, import_win32, kmt, nt, put
 from tests.process.vulkan.steps import SHARED
 
 DMA_BUF = vk.ExternalMemoryHandleTypeFlagBits.DMA_BUF
 
-# Who owns the handle.
+# The owner of the handle.
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 def test_closing_an_fd_that_an_import_consumed_closes_nobody_elses(device: Device) -> None:
-    """The second close used to hit whatever had got the number since."""
+    """The second close used to close whatever had got the number since."""
     with export(device, types=FD) as memory:
         handle = fd(device, memory)
         number = int(handle)
@@ -146,7 +146,7 @@ def test_an_fd_is_no_nt_handle(device: Device) -> None:
 
 @pytest.mark.parametrize("tiling", [vk.ImageTiling.OPTIMAL, vk.ImageTiling.LINEAR])
 def test_an_image_takes_more_than_its_texels(device: Device, tiling: vk.ImageTiling) -> None:
-    """Width × height × 4 works on one GPU and not on the next: what counts is VkMemoryRequirements::size."""
+    """Width × height × 4 works on one GPU and not on the next: VkMemoryRequirements::size counts."""
     info = vk.ImageCreateInfo(
         image_type=vk.ImageType.TYPE_2D,
         format=vk.Format.R8G8B8A8_UNORM,
@@ -165,7 +165,7 @@ def test_an_image_takes_more_than_its_texels(device: Device, tiling: vk.ImageTil
         index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
         with export(device, size=texels, types=W32) as short, pytest.raises(errors.RuleViolation) as error:
             device.bind_image_memory(image, short)
-        assert str(texels) in str(error.value) and str(needs.size) in str(error.value), "both sizes are told"
+        assert str(texels) in str(error.value) and str(needs.size) in str(error.value), "the message has both sizes"
         chain = vk.MemoryDedicatedAllocateInfo(image, None, vk.ExportMemoryAllocateInfo(W32))
         with pytest.raises(errors.RuleViolation):
             device.allocate_memory(vk.MemoryAllocateInfo(texels, index, chain))
@@ -201,7 +201,7 @@ def test_a_memory_type_that_the_device_lacks(device: Device) -> None:
 
 
 def test_the_memory_types_of_an_opaque_handle_are_not_to_be_asked(device: Device) -> None:
-    """Drivers answer 0 to it, and people allocate from type -1. The exporter's type is the one."""
+    """Drivers return 0 for it, and programs allocate from type -1. The exporter's type is the right one."""
     with export(device, types=SHARED) as memory, nt(device, memory) as other:
         if HAS_FDS:
             with fd(device, memory) as handle, pytest.raises(errors.RuleViolation) as error:

@@ -1,4 +1,4 @@
-"""Images with DRM format modifiers on the driver that is here, as far as it has VK_EXT_image_drm_format_modifier.
+"""Images with DRM format modifiers on the installed driver, where it has VK_EXT_image_drm_format_modifier.
 
 Newer versions of Mesa's software driver have it where they can open /dev/udmabuf. The tests of the scripted driver need
 none (tests/unit/testing/test_fake_vulkan_modifiers.py).
@@ -16,9 +16,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device, DeviceMemory, Image
 from extmem.devices.vulkan import dma_buf
 from extmem.handles import FdHandle
-from extmem.memory import Device, DeviceMemory, Image
 from extmem.testing.children import Peer
 from extmem.vk.modifiers import EXTENSION, LINEAR
 from tests.behaviours.steps import FD, PEER
@@ -34,7 +34,7 @@ List, Explicit = vk.ImageDrmFormatModifierListCreateInfoEXT, vk.ImageDrmFormatMo
 
 @pytest.fixture(autouse=True)
 def with_modifiers(device: Device) -> None:
-    """The device has the extension."""
+    """Skip unless the device has the extension."""
     if EXTENSION not in (device.facts.extensions or ()):
         pytest.skip("this driver has no DRM format modifiers")
 
@@ -51,7 +51,7 @@ def picture(named: Any, types: int = int(SHARED)) -> vk.ImageCreateInfo:
 
 
 def shares(device: Device, modifier: int, kind: int) -> int:
-    """What such images can do with a handle type; 0 where there are none."""
+    """Return what such images can do with a handle type; 0 where there are none."""
     chain = vk.PhysicalDeviceImageDrmFormatModifierInfoEXT(modifier)
     chain.p_next = vk.PhysicalDeviceExternalImageFormatInfo(vk.ExternalMemoryHandleTypeFlagBits(kind))
     asked = vk.PhysicalDeviceImageFormatInfo2(RGBA, vk.ImageType.TYPE_2D, DRM, 3, 0, chain)
@@ -64,7 +64,7 @@ def shares(device: Device, modifier: int, kind: int) -> int:
 
 
 def modifiers(device: Device, kind: int = int(FD)) -> list[int]:
-    """Those that images can be shared with."""
+    """Return the modifiers that images can be shared with."""
     listed = vk.find(device.get_physical_device_format_properties2(RGBA), vk.DrmFormatModifierPropertiesListEXT)
     assert listed is not None
     every = [int(one.drm_format_modifier) for one in listed.drm_format_modifier_properties]
@@ -93,9 +93,9 @@ def test_each_modifier_crosses_processes(device: Device, peer: Peer, name: str) 
         with device.create_image(picture(List((modifier,)))) as image, memory_of(device, image, path) as memory:
             put_texels(device, image, TEXELS, fresh=True)
             placed = image.subresource_layout(PLANE_0)
-            told = memory.descriptor.image
-            assert told is not None and told.modifier == modifier
-            assert (told.planes[0].offset, told.planes[0].row_pitch) == (placed.offset, placed.row_pitch)
+            described = memory.descriptor.image
+            assert described is not None and described.modifier == modifier
+            assert (described.planes[0].offset, described.planes[0].row_pitch) == (placed.offset, placed.row_pitch)
             peer("memory = device.open(path)\nimage = memory.resource", path=path)
             peer("device.bind_image_memory(image, memory)")
             assert peer("device.get_image_drm_format_modifier_properties(image).drm_format_modifier") == modifier
@@ -116,9 +116,9 @@ def test_the_driver_chooses_from_all(device: Device) -> None:
 
 
 def test_a_layout_of_another_is_the_images(device: Device) -> None:
-    """Where rows begin is what the explicit layout states, not what the driver would choose."""
+    """The rows begin where the explicit layout states, not where the driver would place them."""
     if LINEAR not in modifiers(device):
-        return
+        pytest.skip("this driver has no linear DRM format modifier")
     with device.create_image(picture(List((LINEAR,)))) as image:
         pitch = image.subresource_layout(PLANE_0).row_pitch
     wider = Explicit(LINEAR, (vk.SubresourceLayout(0, 0, pitch * 2),))
@@ -142,7 +142,7 @@ def test_a_modifier_that_is_not_there_is_refused(device: Device) -> None:
 
 @pytest.fixture
 def dma_bufs(device: Device) -> Iterator[None]:
-    """On Mesa's software driver memory files stand for dma-bufs, which it maps all the same; others have real ones."""
+    """On Mesa's software driver memory files represent dma-bufs, which it maps all the same; others have real ones."""
 
     def size(fd: int) -> int | None:
         in_memory = sys.platform == "linux" and os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:")
@@ -153,8 +153,11 @@ def dma_bufs(device: Device) -> Iterator[None]:
 
 
 def test_a_dma_buf_of_this_driver_is_imported_as_an_image(device: Device, dma_bufs: None) -> None:
-    """By another device, with the modifier and the planes that this one states, in the form of any other exporter's."""
-    for modifier in modifiers(device, int(DMA_BUF)):
+    """Another device imports it with the modifier and planes that this one states, like any other exporter's."""
+    shared = modifiers(device, int(DMA_BUF))
+    if not shared:
+        pytest.skip("this driver shares no images with DRM format modifiers as dma-bufs")
+    for modifier in shared:
         with device.create_image(picture(List((modifier,)), int(DMA_BUF))) as image:
             needs = image.requirements
             index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
@@ -162,25 +165,25 @@ def test_a_dma_buf_of_this_driver_is_imported_as_an_image(device: Device, dma_bu
             with device.allocate_memory(vk.MemoryAllocateInfo(needs.size, index, chain)) as memory:
                 device.bind_image_memory(image, memory)
                 put_texels(device, image, TEXELS, fresh=True)
-                said = memory.descriptor.dedicated
-                assert isinstance(said, vk.ImageCreateInfo)
-                told = extmem.Descriptor(
-                    int(DMA_BUF), needs.size, index, dedicated=said, made_by_vulkan=False, device_uuid=device.uuid
+                dedicated = memory.descriptor.dedicated
+                assert isinstance(dedicated, vk.ImageCreateInfo)
+                described = extmem.Descriptor(
+                    int(DMA_BUF), needs.size, index, dedicated=dedicated, made_by_vulkan=False, device_uuid=device.uuid
                 )
                 fd = device.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, DMA_BUF))
                 stranger = FdHandle(os.dup(int(fd)))
                 fd.close()
                 with extmem.open_device(kind="vulkan") as other:
-                    with extmem.raw.import_payload(other, stranger, told) as opened:
+                    with extmem.raw.import_payload(other, stranger, described) as opened:
                         assert isinstance(opened.resource, Image)
                         other.bind_image_memory(opened.resource, opened)
                         assert get_texels(other, opened.resource, len(TEXELS)) == TEXELS
 
 
 def test_mesas_software_driver_imports_a_dma_buf_as_an_image(device: Device, dma_bufs: None) -> None:
-    """It maps what it is given, so that its own code for dma-bufs and planes runs on a machine that makes none."""
+    """It maps what it gets, so that its code for dma-bufs and planes runs on a machine that makes none."""
     if not device.name.startswith("llvmpipe"):
-        return  # any other driver asks the kernel
+        pytest.skip("this driver is not Mesa's software driver: it asks the kernel")
     pitch, offset, size = 256, 4096, 16384
     fd = os.memfd_create("of another driver", os.MFD_CLOEXEC)
     try:

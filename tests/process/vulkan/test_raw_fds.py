@@ -1,4 +1,4 @@
-"""The driver's memory by a bare fd over a socket: nothing but the number comes along."""
+"""The driver's memory by a bare fd over a socket: only the fd arrives, without a description."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 import extmem
 from extmem import raw
+from extmem.api import Device, DeviceMemory
 from extmem.errors import DescriptorError, RuleViolation
-from extmem.memory import Descriptor, Device, DeviceMemory
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, PEER, import_fd
 from tests.process.vulkan.conftest import ENVIRONMENT
@@ -20,7 +21,7 @@ from tests.process.vulkan.conftest import ENVIRONMENT
 
 @contextlib.contextmanager
 def sent(memory: DeviceMemory, count: int = 1) -> Iterator[Peer]:
-    """Another process that has received the memory's fd, `count` times over, as `fds`."""
+    """Another process that has received the memory's fd, `count` times, as `fds`."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with here, there, Peer(env=ENVIRONMENT, pass_fds=[there.fileno()]) as peer, contextlib.ExitStack() as stack:
         handles = [stack.enter_context(memory.export_handle(FD)) for _ in range(count)]
@@ -38,7 +39,7 @@ def test_it_is_imported_in_another_process_with_the_exporters_size_and_type(devi
         with sent(memory) as peer:
             size, index = memory.allocation_size, memory.memory_type_index
             peer("memory = import_fd(device, fds[0], size=size, index=index)", size=size, index=index)
-            # At once: what drivers open when memory is first used takes the number.
+            # first of all, because a file that the driver opens at its first use may get the number
             assert peer.fails("os.fstat(fds[0])").errno == 9, "a successful import consumes the fd"
             assert peer("get(memory), memory.read().tobytes()[:4]") == (b"bare", b"bare")
             peer("memory.write(b'back')")
@@ -56,13 +57,13 @@ def test_a_size_that_it_does_not_have_is_refused_there_and_the_fd_stays(device: 
         peer("import_fd(device, fds[0], size=size).close()", size=size)
 
 
-def test_without_a_description_the_everyday_door_asks_for_one(device: Device) -> None:
+def test_without_a_description_the_high_level_api_asks_for_one(device: Device) -> None:
     with device.allocate(1000) as memory, sent(memory, 2) as peer:
         memory.write(b"told")
         peer("first, second = map(raw.fd_handle, fds)")
         error = peer.fails("device.open(first)")
         assert error.is_a(DescriptorError) and "extmem.raw.import_payload" in error.message
-        peer("said = extmem.memory.Descriptor.parse(data)", data=memory.descriptor.encode())
+        peer("said = extmem.Descriptor.parse(data)", data=memory.descriptor.encode())
         peer("memory = raw.import_payload(device, second, said)")
         assert peer("memory.size, memory.read().tobytes()[:4], second.closed, first.closed") == (
             1000,
@@ -74,7 +75,7 @@ def test_without_a_description_the_everyday_door_asks_for_one(device: Device) ->
 
 
 def stated(device: Device, memory: DeviceMemory, **changes: object) -> Descriptor:
-    """The memory's descriptor with other facts in it."""
+    """Return the memory's descriptor with other facts in it."""
     import msgspec
 
     return msgspec.structs.replace(memory.descriptor, **changes)
@@ -82,7 +83,7 @@ def stated(device: Device, memory: DeviceMemory, **changes: object) -> Descripto
 
 @pytest.mark.parametrize("field", ["device_uuid", "driver_uuid"])
 def test_a_payload_of_another_device_is_refused_and_both_are_named(device: Device, field: str) -> None:
-    """A forged description stands for a payload of another GPU, of which there is none here."""
+    """A forged description represents a payload of another GPU, because there is only one."""
     other = bytes(range(16))
     with device.allocate(4096) as memory, memory.export_handle(FD) as handle:
         with pytest.raises(RuleViolation) as error:
@@ -98,7 +99,7 @@ def test_a_payload_of_another_device_is_refused_and_both_are_named(device: Devic
 
 
 def test_a_named_payload_of_a_device_that_is_not_here_says_which_are(device: Device, name: str) -> None:
-    """Another machine's payload, or another boot's: published by somebody with a descriptor that says so."""
+    """A payload of another machine, or of another boot: published with a descriptor that states so."""
     from extmem.manager import manager
     from extmem.objects import Share
 
@@ -112,7 +113,7 @@ def test_a_named_payload_of_a_device_that_is_not_here_says_which_are(device: Dev
             access=int(extmem.Access.READ_WRITE),
             sddl=None,
             inherit=False,
-            backing=device.driver.payload_backing,
+            backing=device.backend.payload_backing,
             identity=memory.holding.allocation.stated_identity,
         )
         with pytest.raises(extmem.UnsupportedError) as error:
@@ -134,7 +135,7 @@ def test_a_named_payload_of_a_device_that_is_not_here_says_which_are(device: Dev
 )
 def test_a_description_that_lies_is_found_out(device: Device, changes: dict[str, int], words: str) -> None:
     with device.allocate(4096) as memory, memory.export_handle(FD) as handle:
-        with raw.fd_handle(os.dup(int(handle))) as bare:  # as it comes from outside, not known to be ours
+        with raw.fd_handle(os.dup(int(handle))) as bare:  # as from another program
             with pytest.raises((RuleViolation, extmem.DriverError), match=words):
                 raw.import_payload(device, bare, stated(device, memory, **changes))
             assert not bare.closed

@@ -1,4 +1,4 @@
-"""Two drivers at once, Mesa's and SwiftShader: neither takes the other's memory, and the refusal names both devices."""
+"""Two drivers at once, Mesa's and SwiftShader: neither imports the other's memory; the error names both devices."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from extmem import vk
+from extmem.api import Device, DeviceMemory
 from extmem.devices.vulkan.instance import Instance
 from extmem.errors import RuleViolation
-from extmem.memory import Device, DeviceMemory
 from extmem.testing.children import Peer
 from tests import swiftshader
 from tests.behaviours.steps import FD, KMT, W32, import_win32
@@ -27,7 +27,7 @@ def mesas() -> list[str]:
 
 
 def device_of(word: str) -> Device:
-    """The device of one of the two drivers."""
+    """Open the device of one of the two drivers."""
     for each in Instance().physical_devices():
         device = Device(each.open())
         if device.name.startswith(NAMES[word]):
@@ -37,7 +37,7 @@ def device_of(word: str) -> Device:
 
 
 def attempts(device: Device, memory: DeviceMemory, numbered: DeviceMemory, name: str) -> dict[str, str]:
-    """Each way to get at the memory of another device: `taken`, or the rules that were named, and what was said."""
+    """Import memory of another device in each way; return for each `taken`, or the broken rules and the message."""
     found = {}
 
     def attempt(what: str, call: object) -> None:
@@ -63,15 +63,15 @@ def attempts(device: Device, memory: DeviceMemory, numbered: DeviceMemory, name:
 
 
 def met(ours: str, theirs: str) -> dict[str, object]:
-    """What comes of the attempts of one device at the other's memory, and at its own device's."""
+    """Return the results of one device's imports of the other's memory, and of memory of its own."""
     with device_of(ours) as device, device_of(theirs) as other:
-        told: dict[str, object] = {"uuids": (device.uuid.hex(), other.uuid.hex())}
+        results: dict[str, object] = {"uuids": (device.uuid.hex(), other.uuid.hex())}
         for word, maker in (("others", other), ("own", device)):
             with maker.allocate(SIZE, name=word) as memory, maker.allocate(SIZE, handle_types=KMT) as numbered:
                 memory.write(b"bytes")
-                told[word] = attempts(device, memory, numbered, word)
+                results[word] = attempts(device, memory, numbered, word)
                 assert memory.read_bytes(0, 5) == b"bytes"
-    return told
+    return results
 
 
 @pytest.fixture
@@ -89,19 +89,19 @@ def both() -> Iterator[Peer]:
 
 @BOTH_WAYS
 def test_neither_takes_the_others_memory(both: Peer, ours: str, theirs: str) -> None:
-    told = both(f"met({ours!r}, {theirs!r})")
-    first, second = told["uuids"]
+    results = both(f"met({ours!r}, {theirs!r})")
+    first, second = results["uuids"]
     assert first != second
-    assert len(told["others"]) == 5
-    for what, said in told["others"].items():
+    assert len(results["others"]) == 5
+    for what, said in results["others"].items():
         assert "VUID-VkImportMemory" in said, f"{what}: {said}"
         if what != "import an fd":
             assert first in said.replace("-", "") and second in said.replace("-", ""), f"{what}: {said}"
-    assert set(told["own"].values()) == {"taken"}, told["own"]
+    assert set(results["own"].values()) == {"taken"}, results["own"]
 
 
 def test_a_device_is_chosen_by_its_uuid(both: Peer) -> None:
-    """With two devices, memory that is opened without one comes to that which made it."""
+    """With two devices, memory that is opened without a device is opened on the one that made it."""
     both("import extmem; from tests.process.vulkan.test_two_drivers import device_of")
     for word in NAMES:
         name = both(

@@ -1,4 +1,4 @@
-"""Any descriptor survives its bytes; any bytes are a self-consistent descriptor or a DescriptorError."""
+"""Any descriptor is equal after encoding and parsing; any bytes are a consistent descriptor or a DescriptorError."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from extmem import vk
 from extmem.errors import DescriptorError
-from extmem.memory.descriptor import ArrayInfo, Descriptor, ImageInfo
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
 
 U32, U64 = 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF
 u32, u64 = st.integers(0, U32), st.integers(0, U64)
@@ -96,7 +96,7 @@ def assert_self_consistent(descriptor: Descriptor) -> None:
     assert descriptor.payload_offset + descriptor.payload_size <= descriptor.allocation_size < 1 << 63
     array = descriptor.array
     if array is not None:
-        # NumPy itself agrees that every element lies inside.
+        # NumPy accepts the array, so every element is inside the memory.
         room = min(descriptor.payload_size, 1 << 16)
         if prod(array.shape) and room == descriptor.payload_size:
             numpy.ndarray(array.shape, array.dtype, bytearray(room), 0, array.strides)
@@ -170,7 +170,7 @@ def test_arrays_are_taken_exactly_where_numpy_takes_them(
     except ValueError:
         fits = False
     if not prod(shape):
-        return  # NumPy judges strides of empty arrays; nobody ever follows those
+        return  # NumPy checks strides of empty arrays, which are never used
     if fits:
         Descriptor(handle_types=1, allocation_size=size, array=array)
     else:

@@ -1,8 +1,8 @@
 """The object manager against a small model: names, handles, imports, frees, tickets, KMT, deaths, a killed manager.
 
-How this works. `Model` knows no counters: it has a flat table of who holds what, and whatever lives is asked of that
-table each time. `Machine` does random operations on both and compares every answer; one operation kills the manager and
-lets all processes announce themselves to a new one, after which everything must go on as if nothing had happened.
+How this works. `Model` has no counters. It has a flat table of all references, and computes from that table what is
+alive. `Machine` makes random operations on both and compares every result. One operation ends the manager and restores
+the state of all processes in a new one, after which the results must be the same as before.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAMES = st.sampled_from([None, "a", "A", "b", "Global\\a"])
 
 
 class Ref(NamedTuple):
-    """One row: who holds what kind of thing, under which number, and what it leads to."""
+    """One row: the holder, the kind of reference, its number, and what it refers to."""
 
     who: str
     kind: str  # reference, handle, ticket, orphan (a ticket whose sender has ended), weak (a demoted ticket)
@@ -35,16 +35,16 @@ class Ref(NamedTuple):
 
 
 class Model:
-    """What must be true, by brute force."""
+    """The expected state, computed by brute force."""
 
     def __init__(self) -> None:
         self.refs: list[Ref] = []
         self.names: dict[str, int] = {}
         self.numbers: dict[int, int] = {}  # KMT number -> payload
         self.identities: dict[int, tuple[int, Share]] = {}  # inode -> payload, share
-        self.seen: set[int] = set()  # payloads, ever
-        self.unnamed: set[int] = set()  # objects that nobody alive has held at some time
-        self.dead: set[int] = set()  # KMT numbers of payloads that nobody alive has held at some time
+        self.seen: set[int] = set()  # all payloads that ever existed
+        self.unnamed: set[int] = set()  # objects that at some time no living process held
+        self.dead: set[int] = set()  # KMT numbers of payloads that at some time no living process held
 
     def payload_lives(self, payload: int) -> bool:
         return any(r.payload == payload and r.kind != "weak" for r in self.refs)
@@ -93,12 +93,12 @@ class Machine(RuleBasedStateMachine):
         self.manager = self.manager_class(random=self.random.randrange)
         self.model = Model()
         self.released: list[int] = []
-        self.ids: dict[str, int] = {}  # our name of a process -> the manager's
+        self.ids: dict[str, int] = {}  # name of a process in this test -> its id in the manager
         self.born = 0
         for _ in range(2):
             self.attach()
 
-    # -- help -------------------------------------------------------------------------------------------------------
+    # -- helpers ------------------------------------------------------------------------------------------------------
 
     def who(self, pick: int) -> str:
         return sorted(self.ids)[pick % len(self.ids)]
@@ -124,7 +124,7 @@ class Machine(RuleBasedStateMachine):
     def payload_of(self, shared: int) -> int:
         return next(r.payload for r in self.model.refs if r.object == shared)
 
-    # -- operations -------------------------------------------------------------------------------------------------
+    # -- operations ---------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.ids) < 5)
     @rule()
@@ -248,7 +248,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.has("handle"))
     @rule(pick=PICK)
     def swap_values(self, pick: int) -> None:
-        """A handle is copied, closed, and copied back: the lowest free value comes each time (B41)."""
+        """Copy a handle, close it, and copy it back: each copy gets the lowest free value (B41)."""
         ref = self.choose(pick, "handle")
         self.duplicate_once(ref, ref.who)
         self.manager.close_handle(self.ids[ref.who], ref.number)
@@ -317,7 +317,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.has("ticket", "weak", "orphan"))
     @rule(pick=PICK, claimer=PICK)
     def lose_the_answer_of_a_claim(self, pick: int, claimer: int) -> None:
-        """It is undone, and all is as it was, but for what only the ticket for a number had kept."""
+        """Undo the claim. The state is as before, except for what only the ticket for a number kept alive."""
         ref, who = self.choose(pick, "ticket", "weak", "orphan"), self.who(claimer)
         try:
             claimed = self.manager.claim(self.ids[who], ref.number)
@@ -366,8 +366,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seed=PICK)
     def kill_the_manager(self, seed: int) -> None:
-        # What no living process holds ends with it, as demoted tickets do: so that the two can be compared, it ends
-        # beforehand.
+        # What no living process holds ends with the manager, and so do demoted tickets. They are ended before, so that
+        # the two managers can be compared.
         for ref in self.model.of("orphan", "weak"):
             self.manager.cancel(ref.number)
             self.model.drop(ref)
@@ -383,7 +383,7 @@ class Machine(RuleBasedStateMachine):
         assert new.snapshot() == old.snapshot()
         self.manager = new
 
-    # -- what always holds ------------------------------------------------------------------------------------------
+    # -- invariants ---------------------------------------------------------------------------------------------------
 
     def take_released(self) -> None:
         self.released += self.manager.take_released()

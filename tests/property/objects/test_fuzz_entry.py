@@ -1,4 +1,4 @@
-"""The SDDL fuzzer runs, repeats itself by its seed, and catches a parser that breaks its invariant."""
+"""The SDDL fuzzer runs, is reproducible by its seed, and finds a parser that breaks its invariant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The object manager keeps to the small model, and the model catches managers that break a rule."""
+"""The object manager agrees with the small model, and the model finds managers with planted faults."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ HUNT = settings(
     deadline=None,
     derandomize=True,
     database=None,
-    phases=[Phase.generate],  # found is found: no shrinking
+    phases=[Phase.generate],  # no shrinking
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
 
 
-# Where a sequence of calls breaks a rule, Hypothesis takes up to five minutes to find the shortest like it.
+# If a sequence of calls fails, Hypothesis takes up to five minutes to find the shortest one.
 @pytest.mark.timeout(400)
 def test_the_object_manager_keeps_to_the_model() -> None:
     run_state_machine_as_test(Machine, settings=RULES_KEPT)
 
 
 class ImportDoesNotPinTheObject(ObjectManager):
-    """B73 broken: imported memory keeps the payload alone."""
+    """B73 broken: imported memory keeps only the payload alive."""
 
     def _import_nt(self, owner: Process, shared: SharedObject, granted: int) -> Imported:
         reference = self._add_reference(owner, Reference(shared.payload, None, Keeps(1, 0, 0, 0), granted))
@@ -44,7 +44,7 @@ class ImportDoesNotPinTheObject(ObjectManager):
 
 
 class NamesOutliveTheirObjects(ObjectManager):
-    """B12 broken: the directory forgets to unlink."""
+    """B12 broken: names are not removed from the directory."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**options)  # type: ignore[arg-type]  # passed on as they are
@@ -95,7 +95,7 @@ class NumbersDieWithTheExporter(ObjectManager):
 
 
 class HandleValuesAreNotReused(ObjectManager):
-    """B41 broken: freed values are forgotten."""
+    """B41 broken: freed values are not used again."""
 
     def _close(self, owner: Process, value: int) -> None:
         super()._close(owner, value)
@@ -103,7 +103,7 @@ class HandleValuesAreNotReused(ObjectManager):
 
 
 class PayloadsAreReleasedTwice(ObjectManager):
-    """The broker would close a stranger's fd."""
+    """The broker would close an fd that belongs to another payload."""
 
     def take_released(self) -> list[int]:
         released = super().take_released()
@@ -118,7 +118,7 @@ class TicketsEndWithTheirSender(ObjectManager):
 
 
 class NamesOutliveAllLivingHolders(ObjectManager):
-    """A reference in flight whose sender has ended keeps the name, too."""
+    """A reference in flight whose sender has ended also keeps the name."""
 
     def _unname(self, shared: SharedObject) -> None:
         pass
@@ -149,7 +149,7 @@ class TicketsCanBeClaimedTwice(ObjectManager):
 
 
 class UndoneClaimsEndTheTicket(ObjectManager):
-    """A receiver that did not get its answer gets nothing the next time."""
+    """A receiver that did not get the reply to its claim cannot repeat it."""
 
     def put_back(self, process: int, claimed: Claimed) -> Ticket | None:
         ticket = super().put_back(process, claimed)
@@ -159,7 +159,7 @@ class UndoneClaimsEndTheTicket(ObjectManager):
 
 
 class ChildrenInheritEverything(ObjectManager):
-    """B31 broken: handles without the flag arrive too."""
+    """B31 broken: handles without the inherit flag are inherited."""
 
     def inherit(self, parent: int, *, only: Collection[int] | None = None) -> int:
         table = self._process(parent).table
@@ -182,7 +182,7 @@ class DeadProcessesKeepTheirHandles(ObjectManager):
 
 
 class RestoredNamesAreLost(ObjectManager):
-    """A killed manager's names do not come back."""
+    """The names of a killed manager are not restored."""
 
     def describe(self, process: int) -> Held:
         held = super().describe(process)

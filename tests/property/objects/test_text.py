@@ -63,32 +63,32 @@ def test_text_is_a_descriptor_or_refused_with_a_position(text: str) -> None:
 
 
 def bit_by_bit(sd: SecurityDescriptor, token: Token) -> int:
-    """The access check told another way: for each bit, the first ACE that speaks of it."""
+    """Another implementation of the access check: for each bit, the first ACE that contains it."""
     if sd.dacl is None:
         return MEMORY.valid
     owner = sd.owner == user_sid(token.uid)
     me = {EVERYONE, user_sid(token.uid), *map(group_sid, token.groups | {token.gid})} | (
         {OWNER_RIGHTS} if owner else set()
     )
-    speaking = [ace for ace in sd.dacl if AceFlag.INHERIT_ONLY not in ace.flags]
+    matching = [ace for ace in sd.dacl if AceFlag.INHERIT_ONLY not in ace.flags]
     rights = 0
     for bit in (1 << n for n in range(32) if MEMORY.valid >> n & 1):
-        if owner and bit in (0x20000, 0x40000) and OWNER_RIGHTS not in {ace.sid for ace in speaking}:
+        if owner and bit in (0x20000, 0x40000) and OWNER_RIGHTS not in {ace.sid for ace in matching}:
             rights |= bit
             continue
-        first = next((ace for ace in speaking if ace.sid in me and MEMORY.map_generic(ace.mask) & bit), None)
+        first = next((ace for ace in matching if ace.sid in me and MEMORY.map_generic(ace.mask) & bit), None)
         if first is not None and first.kind is AceKind.ALLOW:
             rights |= bit
     return rights
 
 
 @given(descriptors(), tokens)
-def test_the_access_check_is_the_first_word_on_every_bit(sd: SecurityDescriptor, token: Token) -> None:
+def test_the_access_check_takes_the_first_ace_of_every_bit(sd: SecurityDescriptor, token: Token) -> None:
     assert allowed(sd, token, MEMORY) == bit_by_bit(sd, token)
 
 
 @given(descriptors(), tokens, masks)
-def test_an_open_gives_exactly_what_was_asked_or_nothing(sd: SecurityDescriptor, token: Token, desired: int) -> None:
+def test_an_open_grants_the_requested_access_or_fails(sd: SecurityDescriptor, token: Token, desired: int) -> None:
     rights = allowed(sd, token, MEMORY)
     try:
         got = granted(sd, token, desired, MEMORY)

@@ -1,4 +1,4 @@
-"""The journal of clients, and the grace that a broker gives those of a killed one."""
+"""The journal of clients, and the recovery window that a broker gives those of a killed one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from extmem.broker.client_journal import WINDOW, Client, Journal, RecoveryWindow, start_time
 
 
-def test_a_process_is_told_from_another_with_its_pid() -> None:
+def test_a_process_is_distinguished_from_another_with_its_pid() -> None:
     assert start_time(os.getpid()) == start_time(os.getpid()) > 0
     assert start_time(2**22 + 1) == 0
 
@@ -34,7 +34,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def read(tmp_path: Path) -> frozenset[Client] | None:
-    """What the next broker finds."""
+    """Return what the next broker finds."""
     return Journal(tmp_path / "clients.json").read()
 
 
@@ -78,7 +78,7 @@ def test_the_file_does_not_grow_without_end(tmp_path: Path, journal: Journal) ->
 
 
 def test_a_predecessors_clients_stay_until_they_are_not_waited_for_any_more(tmp_path: Path, journal: Journal) -> None:
-    """The second broker may be killed before they have come."""
+    """The second broker may be killed before they have announced."""
     journal.add(7, os.getppid())
     second = Journal(tmp_path / "clients.json")
     second.begin()

@@ -1,4 +1,4 @@
-"""Closing beside the loop: who is hung up on for it, and who is not, however many descriptors it gives."""
+"""Closing beside the loop: which clients are disconnected for it, and which not, however many fds they give."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MANY = 5 * LIMIT
 
 
 @pytest.mark.parametrize("make", [memfd, a_process, a_device], ids=lambda make: make.__name__)
-def test_what_clients_send_every_day_crowds_nobody(make: object) -> None:
-    """However slowly the threads go: it is not even counted."""
+def test_what_clients_send_every_day_delay_no_client(make: object) -> None:
+    """Closed fds are not counted, however slow the threads are."""
     assert callable(make)
     closer = FdCloser()
     made = [make() for _ in range(MANY)]
@@ -29,7 +29,7 @@ def test_what_clients_send_every_day_crowds_nobody(make: object) -> None:
     assert not any(os.path.exists(f"/proc/self/fd/{fd}") and os.fstat(fd).st_ino == places[fd] for fd in made)
 
 
-def test_payloads_that_end_crowd_nobody() -> None:
+def test_payloads_that_end_delay_no_client() -> None:
     closer = FdCloser()
     for _ in range(MANY):
         closer.close(a_device(), 1000)
@@ -39,7 +39,7 @@ def test_payloads_that_end_crowd_nobody() -> None:
 
 @pytest.mark.parametrize("make", [a_file, a_socket], ids=lambda make: make.__name__)
 def test_strange_ones_are_counted_for_the_user_that_sent_them(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No thread is started, which is how it is while all of them wait for a program that does not answer."""
+    """No thread is started, as if all of them were blocked by a program that does not answer."""
     assert callable(make)
     monkeypatch.setattr("extmem.broker.fd_closer._THREADS", 0)
     closer = FdCloser()

@@ -1,4 +1,4 @@
-"""What a descriptor is, whatever a message says of it, and which may be a payload of which kind."""
+"""What an fd leads to, whatever a message claims, and which file may be a payload of which kind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def memfd(seals: int = SEALED, size: int = SIZE, flags: int = 0) -> int:
 
 
 def again(flags: int) -> int:
-    """A sealed memfd by another open file description."""
+    """Open a sealed memfd again, as another open file description."""
     fd = memfd()
     try:
         return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
@@ -148,7 +148,7 @@ def test_what_may_be_a_payload_of_each_kind(make: Callable[[], int], kind: Backi
         os.close(fd)
 
 
-def test_every_kind_says_which_files_it_may_be() -> None:
+def test_every_kind_states_which_files_it_may_be() -> None:
     assert set(ALLOWED) == set(Backing)
     assert not any(sorts & {Sort.STRANGE, Sort.PROCESS} for sorts in ALLOWED.values())
 
@@ -190,7 +190,7 @@ def test_a_stated_identity_is_one_users_own() -> None:
 
 
 def test_without_one_two_descriptors_of_a_device_are_two_payloads() -> None:
-    """All fds of a device node have one inode: who exports one must not be given another's payload."""
+    """All fds of a device node have one inode: an exporter must not be given another's payload."""
     fd, other = a_device(), a_device()
     assert inspect(Backing.DRIVER_FD, [fd], 0, 1000).identity != inspect(Backing.DRIVER_FD, [other], 0, 1001).identity
     assert not inspect(Backing.DRIVER_FD, [fd], 0, 1000).unique

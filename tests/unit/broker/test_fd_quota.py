@@ -1,4 +1,4 @@
-"""The broker's descriptors are divided so that nobody can shut others out, or take the reserve."""
+"""The broker's fds are divided so that no user can exclude others, or take the reserve."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from extmem.objects import Refused, Status
 
 
 def greedy(quota: FdQuota, user: int, client: int) -> int:
-    """How many a client gets that takes all it can."""
+    """Return how many a client gets that takes all it can."""
     got = 0
     try:
         while True:
@@ -32,7 +32,7 @@ def test_who_takes_all_that_it_can_leaves_some_to_every_newcomer(limit: int) -> 
     other_user = greedy(quota, 2000, 3)
     assert second >= room * 0.08 and other_user >= room * 0.05
     assert quota.used == first + second + other_user <= room
-    # One that is shut out by others can have as much once they have let go of theirs.
+    # A client that others exclude can have as many once they have released theirs.
     quota.give(1000, 1, first)
     assert greedy(quota, 2000, 3) > first / 3
 
@@ -44,12 +44,12 @@ def test_many_clients_of_one_user_leave_some_to_another_user() -> None:
     assert greedy(quota, 2000, 99) > 1_000
 
 
-def test_what_a_newcomer_could_get_is_told() -> None:
+def test_what_a_newcomer_could_get_is_reported() -> None:
     quota = FdQuota(20_000, "here")
     for _ in range(3):
-        told = quota.client_share
+        reported = quota.client_share
         taken = greedy(quota, 1000, 1)
-        assert taken == pytest.approx(told, abs=1)
+        assert taken == pytest.approx(reported, abs=1)
         quota.give(1000, 1, taken)
     assert quota.client_share < quota.user_share <= quota.free
 

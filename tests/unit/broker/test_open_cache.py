@@ -1,4 +1,4 @@
-"""The quick way of opening by name answers as the slow way does, whatever happened before."""
+"""The quick way of opening by name replies as the general way does, whatever happened before."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TOKENS = (Token(1000, 1000, frozenset()), Token(1001, 1001, frozenset()))
 
 
 class World:
-    """Two brokers' insides fed the same: one with, one without the quick way. The same seed gives them the same ids."""
+    """The same parts as in two brokers, with and without the quick way. Equal seeds give equal ids."""
 
     def __init__(self, *, quick: bool) -> None:
         self.model = ObjectManager(random=Random(5).randrange, limits=Limits(references=6))
@@ -81,7 +81,7 @@ class World:
         return made.reference
 
     def open(self, who: int, name: str, mask: int) -> tuple[wire.Reply, int]:
-        """The reply as the client reads it, and how many descriptors came with it."""
+        """Return the reply as the client decodes it, and how many fds came with it."""
         session = self.sessions[who]
         data = wire.encode(wire.ImportName(name, mask, 1))
         try:

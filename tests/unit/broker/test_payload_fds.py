@@ -1,4 +1,4 @@
-"""The broker's descriptors: who gets which, and that read-only means it."""
+"""The broker's fds: which client gets which, and that a read-only one does not allow writing."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_read_only_descriptors_are_kept_up_to_a_number(kept: PayloadFds, monkeyp
     first = kept.fds_for(1, READ_ONLY)[0]
     kept.fds_for(2, READ_ONLY)[0]
     assert kept.fds_for(1, READ_ONLY)[0] == first
-    kept.fds_for(3, READ_ONLY)[0]  # now the one of 2, which was not asked for as lately, goes
+    kept.fds_for(3, READ_ONLY)[0]  # the one of 2, which was used least recently, is closed
     assert kept.fds == 5 and kept.fds_for(1, READ_ONLY)[0] == first
 
 

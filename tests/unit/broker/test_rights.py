@@ -1,4 +1,4 @@
-"""The table of rights has a row for every request, and says what is enforced."""
+"""The table of rights has a row for every request, and states what is enforced."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from extmem.broker.rights import RIGHTS, Right, When, Who, permit
 from extmem.errors import PeerProtocolError
 from extmem.objects import Refused, Status
 from extmem.wire.limits import Message
-from tests.unit.broker.test_wire import REQUESTS
+from tests.unit.wire.test_codec import REQUESTS
 
 OWN, OTHER = 1000, 2000
 
 
 def gaps(table: Mapping[type[Message], Right]) -> list[str]:
-    """What is wrong with a table: requests of the wire without a row, rows without a request, rows that say nothing."""
+    """Return what is wrong with a table: requests without a row, rows without a request, rows without a text."""
     requests = {kind.__name__: kind for kind in get_args(wire.Request)}
     rows = {kind.__name__: row for kind, row in table.items()}
     found = [f"{name} has no row" for name in requests.keys() - rows.keys()]

@@ -1,4 +1,4 @@
-"""Records are a broker's word: signed with the directory's key, and nothing else is believed."""
+"""Records are signed with the directory's key, and only records with a valid signature are accepted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from extmem.broker.signing import Signer, restore_key
 from extmem.errors import UnsupportedError
 from extmem.objects import Refused, Status
 from extmem.wire.runtime_dir import RuntimeDir
-from tests.unit.broker.test_wire import LONGEST_RECORD
+from tests.unit.wire.test_codec import LONGEST_RECORD
 
 KEY_FILE = RuntimeDir(Path()).key.name
 KEY, OTHER = bytes(range(32)), bytes(32)

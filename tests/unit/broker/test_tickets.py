@@ -1,4 +1,4 @@
-"""How long offers last: time and deaths, against the real model."""
+"""How long offers last: time and ends of processes, with the real model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class World:
         self._inodes = count(1)
 
     def offer(self, now: float = 0.0) -> int:
-        """A ticket for memory that nothing else keeps alive."""
+        """Return a ticket for memory that nothing else keeps alive."""
         made = self.model.export(
             self.sender,
             ((1, next(self._inodes)),),

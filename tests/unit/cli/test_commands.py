@@ -1,4 +1,4 @@
-"""Commands that need no broker: what they print, as what, and with which exit code."""
+"""Commands that need no broker: their output, its format, and their exit codes."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def test_every_command_has_help_and_says_its_exit_codes(command: str) -> None:
 def test_the_help_lists_every_command_and_all_exit_codes() -> None:
     result = _run("--help")
     assert result.exit_code == 0
-    told = " ".join(result.stdout.split())
-    places = [told.index(f" {command} ") for command in COMMANDS if " " not in command]
+    output = " ".join(result.stdout.split())
+    places = [output.index(f" {command} ") for command in COMMANDS if " " not in command]
     assert places == sorted(places), "the commands are in their order, and not in that of the alphabet"
-    assert "130 interrupted" in told
+    assert "130 interrupted" in output
 
 
 @pytest.mark.parametrize("option", ["--version", "-V"])
@@ -116,7 +116,7 @@ def test_wrong_arguments_exit_2_with_a_hint_on_stderr(arguments: list[str], hint
 
 
 def _completed(shell: str, *words: str) -> str:
-    """What a shell gets of the command for the last of these words, by the protocol of Click."""
+    """Return what a shell gets from the command to complete the last of these words, by Click's protocol."""
     at = words[-1] if shell == "fish" else str(len(words) - 1)
     return _shell(f"{shell}_complete", COMP_WORDS=" ".join(words), COMP_CWORD=at)
 
@@ -131,13 +131,13 @@ def _shell(instruction: str, **environment: str) -> str:
     ("shell", "offered"),
     [
         ("bash", ["plain,devices", "plain,demo"]),
-        ("zsh", ["plain", "devices", "Show every device"]),
-        ("fish", ["plain,devices\tShow every device"]),
+        ("zsh", ["plain", "devices", "List every device"]),
+        ("fish", ["plain,devices\tList every device"]),
     ],
 )
 def test_every_shell_completes_commands(shell: str, offered: list[str]) -> None:
-    told = _completed(shell, "extmem", "de")
-    assert all(word in told for word in offered) and "bench" not in told
+    output = _completed(shell, "extmem", "de")
+    assert all(word in output for word in offered) and "bench" not in output
     assert f"_EXTMEM_COMPLETE={shell}_complete" in _shell(f"{shell}_source")
 
 
@@ -161,7 +161,7 @@ def test_devices_as_json_has_everything_that_the_device_answers() -> None:
     assert (nt["export"], nt["import"], nt["dedicated_only"]) == (True, True, False)
     if sys.platform == "linux":
         assert nt["compatible"] == ["OPAQUE_FD", "OPAQUE_WIN32"] == nt["export_from_imported"]
-    else:  # a section has one name for life, and no file descriptor
+    else:  # a section has one name for life, and no fd
         assert (nt["compatible"], nt["export_from_imported"]) == (["OPAQUE_WIN32"], [])
     attachment = next(image for image in kinds["OPAQUE_WIN32"]["images"] if "COLOR_ATTACHMENT" in image["usage"])
     assert attachment["dedicated_only"] is True
@@ -176,10 +176,10 @@ def test_devices_as_a_table_is_readable_in_80_columns() -> None:
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.split()[:2] == ["OPAQUE_WIN32", "buffers"] for line in lines)
-    assert "D3D12_HEAP" in result.stdout[result.stdout.index("Not on this device") :]
+    assert "D3D12_HEAP" in result.stdout[result.stdout.index("Not supported by this device") :]
 
 
-def test_devices_in_40_columns_are_told_line_by_line() -> None:
+def test_devices_in_40_columns_are_reported_line_by_line() -> None:
     result = _run("devices", COLUMNS="40")
     assert result.exit_code == 0
     assert "- handle type: OPAQUE_WIN32_KMT" in result.stdout.splitlines()
@@ -213,9 +213,9 @@ def test_rules_as_a_table_gives_a_reason_for_every_unchecked_one() -> None:
 def test_long_reasons_are_broken_within_the_window_and_not_cut() -> None:
     result = _run("rules", "--family", "generic", "--status", "left to the caller", COLUMNS="120")
     assert max(map(len, result.stdout.splitlines())) <= 120
-    told = " ".join(result.stdout.split())
+    output = " ".join(result.stdout.split())
     (first, *_) = _json("rules", "--family", "generic", "--status", "left to the caller")
-    assert first["reason"].split()[-1] in told
+    assert first["reason"].split()[-1] in output
 
 
 # explain
@@ -231,9 +231,9 @@ def test_explain_a_rule_with_a_wrong_and_a_right_example() -> None:
 
 
 def test_explain_several_and_a_negative_number_as_json() -> None:
-    told = _json("explain", "NameTakenError", "-1000072003")
-    assert [one["kind"] for one in told] == ["error", "VkResult"]
-    assert "wrong_example" in told[0] and "right_example" in told[0]
+    output = _json("explain", "NameTakenError", "-1000072003")
+    assert [one["kind"] for one in output] == ["error", "VkResult"]
+    assert "wrong_example" in output[0] and "right_example" in output[0]
 
 
 def test_explain_an_unknown_one_names_what_looks_like_it_and_exits_1() -> None:

@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 import pytest
 from click.testing import CliRunner
 
+from extmem.api import Device
 from extmem.cli import _app
 from extmem.cli.devices import describe_offer
 from extmem.devices import cuda, host, select, vulkan
 from extmem.devices.backend import Offer
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import DriverError, UnsupportedError
-from extmem.memory import Device
 from tests.vulkan_bed import SHARES_NOTHING
 
 
@@ -28,10 +28,10 @@ def shown(monkeypatch: pytest.MonkeyPatch, *arguments: str, columns: str = "80")
 def test_the_vulkan_device_is_shown_without_being_opened(
     vulkan_device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(self: PhysicalDevice) -> NoReturn:
-        raise AssertionError("nobody asked for a VkDevice")
+    def opened(physical: PhysicalDevice) -> NoReturn:
+        raise AssertionError(f"a VkDevice of {physical} was created")
 
-    monkeypatch.setattr(PhysicalDevice, "open", opened)
+    monkeypatch.setattr(vulkan, "_open", opened)
     listed = json.loads(shown(monkeypatch, "--json").stdout)
     (found,) = [facts for facts in listed if facts["device_uuid"] == vulkan_device.uuid.hex()]
     assert found["kind"] == "vulkan" and found["problem"] == "" and found["name"] == vulkan_device.name
@@ -52,11 +52,11 @@ def test_its_tables_fit_the_window(vulkan_device: Device, monkeypatch: pytest.Mo
     result = shown(monkeypatch, columns=str(columns))
     assert result.exit_code == 0 and f"vulkan: {vulkan_device.name}" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= columns
-    assert "Images were asked about as" in result.stdout and "COLOR_ATTACHMENT" in result.stdout
+    assert "Images that were queried" in result.stdout and "COLOR_ATTACHMENT" in result.stdout
 
 
 @SHARES_NOTHING
-def test_in_40_columns_it_is_told_line_by_line(vulkan_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_40_columns_it_is_reported_line_by_line(vulkan_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     result = shown(monkeypatch, columns="40")
     lines = result.stdout[result.stdout.index("vulkan: ") :].splitlines()
     assert "- handle type: OPAQUE_WIN32_KMT" in lines and "  compatible with: OPAQUE_FD" in lines
@@ -65,7 +65,7 @@ def test_in_40_columns_it_is_told_line_by_line(vulkan_device: Device, monkeypatc
 
 
 def failing(error: Exception) -> Offer:
-    """A device that is there and cannot be opened."""
+    """A device that exists and cannot be opened."""
     (offer,) = host.offers()
 
     def refuse() -> NoReturn:
@@ -82,14 +82,14 @@ def failing(error: Exception) -> Offer:
         UnsupportedError("it has no queue that can copy"),
     ],
 )
-def test_one_that_cannot_be_opened_is_told_of_and_the_others_are_shown(
+def test_one_that_cannot_be_opened_is_reported_and_the_others_are_shown(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     (good,) = host.offers()
     monkeypatch.setattr(select, "enumerate_offers", lambda: [failing(error), good])
     result = shown(monkeypatch)
     assert result.exit_code == 0
-    assert "vulkan: Broken GPU\n" in result.stdout and f"It cannot be asked: {error}" in result.stdout
+    assert "vulkan: Broken GPU\n" in result.stdout and f"This device cannot be queried: {error}" in result.stdout
     assert result.stdout.index("Broken GPU") < result.stdout.index("host: ")
     assert "OPAQUE_WIN32" in result.stdout
     broken, fine = json.loads(shown(monkeypatch, "--json").stdout)
@@ -101,11 +101,11 @@ def test_what_has_to_be_opened_is_closed_again() -> None:
     (offer,) = host.offers()
     closed: list[str] = []
 
-    class Driver(type(offer.open())):  # type: ignore[misc]  # the host device's class
+    class Backend(type(offer.open())):  # type: ignore[misc]  # the host device's class
         def close(self) -> None:
             closed.append("closed")
 
-    facts = describe_offer(dataclasses.replace(offer, answers=None, open=Driver))
+    facts = describe_offer(dataclasses.replace(offer, answers=None, open=Backend))
     assert closed == ["closed"] and facts == describe_offer(offer)
 
 
@@ -125,12 +125,14 @@ def test_without_a_gpu_the_reasons_are_one_line_each_on_stderr(monkeypatch: pyte
 def test_one_physical_device_that_fails_does_not_hide_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    def fails() -> NoReturn:
-        raise DriverError("it is lost", result=-4, command="vkEnumerateDeviceExtensionProperties")
+    def offer(physical: str) -> str:
+        if physical == "bad":
+            raise DriverError("it is lost", result=-4, command="vkEnumerateDeviceExtensionProperties")
+        return "an offer"
 
-    bad, good = SimpleNamespace(offer=fails), SimpleNamespace(offer=lambda: "an offer")
     monkeypatch.setattr(vulkan, "_missing", {})
-    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: [bad, good]))
+    monkeypatch.setattr(vulkan, "_offer", offer)
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: ["bad", "good"]))
     assert vulkan.offers() == ["an offer"] and vulkan.missing() == ""
-    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: [bad, bad]))
+    monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=lambda: ["bad", "bad"]))
     assert vulkan.offers() == [] and vulkan.missing() == "it is lost; it is lost"

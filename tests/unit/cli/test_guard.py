@@ -1,4 +1,4 @@
-"""The edge of every command: errors become words and exit codes."""
+"""How every command reports errors: as text and exit codes."""
 
 from __future__ import annotations
 
@@ -66,8 +66,12 @@ def test_an_unforeseen_error_is_told_without_a_traceback(
 ) -> None:
     monkeypatch.delenv("EXTMEM_TRACEBACK", raising=False)
     assert _outcome(RuntimeError("nobody expects it")) == 1
-    told = capsys.readouterr().err
-    assert "error: RuntimeError: nobody expects it" in told and "please report it" in told and "Traceback" not in told
+    stderr = capsys.readouterr().err
+    assert (
+        "error: RuntimeError: nobody expects it" in stderr
+        and "please report it" in stderr
+        and "Traceback" not in stderr
+    )
 
 
 def test_wrong_arguments_are_left_to_the_parser() -> None:
@@ -103,7 +107,7 @@ def test_a_polite_signal_unwinds_what_a_command_has_begun(name: str) -> None:
     @guarded
     def command() -> None:
         try:
-            # Not os.kill, which on Windows is TerminateProcess.
+            # This is not os.kill, which on Windows is TerminateProcess.
             signal.raise_signal(number)
             threading.Event().wait(30)
         finally:
@@ -134,5 +138,7 @@ def test_an_error_with_others_words_in_it_begins_no_line_of_its_own(capsys: pyte
 def test_a_traceback_is_clean_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("EXTMEM_TRACEBACK", "1")
     assert _outcome(OSError("\x1b]0;x\x07")) == 1
-    told = capsys.readouterr().err
-    assert "Traceback" in told and "\\x1b]0;x\\x07" in told and all(line.isprintable() for line in told.split("\n"))
+    stderr = capsys.readouterr().err
+    assert (
+        "Traceback" in stderr and "\\x1b]0;x\\x07" in stderr and all(line.isprintable() for line in stderr.split("\n"))
+    )

@@ -66,7 +66,7 @@ def test_brackets_and_colons_in_names_are_no_markup(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("count", "said"),
+    ("count", "expected"),
     [
         (0, "0 bytes"),
         (1, "1 byte"),
@@ -81,8 +81,8 @@ def test_brackets_and_colons_in_names_are_no_markup(monkeypatch: pytest.MonkeyPa
         (5 << 50, "5120 TiB"),
     ],
 )
-def test_sizes_for_people(count: int, said: str) -> None:
-    assert _out.bytes_in_words(count) == said
+def test_sizes_for_people(count: int, expected: str) -> None:
+    assert _out.bytes_in_words(count) == expected
 
 
 def test_json_is_for_programs_and_words_are_not_in_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +100,7 @@ def test_a_column_count_that_is_none_is_ignored(stated: str, monkeypatch: pytest
     assert _out.width(io.StringIO()) > 1000
 
 
-# Other programs' words.
+# Text of other programs.
 
 EVIL = {
     "a title": "\x1b]0;x\x07",

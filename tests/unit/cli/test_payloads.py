@@ -1,4 +1,4 @@
-"""How live payloads are told, from the object manager's own rows."""
+"""How live payloads are shown, from the object manager's own rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from extmem.cli._payloads import (
     process_name,
     short_name,
 )
-from extmem.memory import Descriptor
-from extmem.memory.descriptor import ArrayInfo, ImageInfo
 from extmem.objects import GENERIC_ALL, MAXIMUM_ALLOWED, READ_CONTROL, ObjectManager, PayloadRow, Share, Token
+from extmem.sharing.descriptor import ArrayInfo, Descriptor, ImageInfo
 
 
 def _array(pid: int) -> bytes:
@@ -28,7 +27,7 @@ def _array(pid: int) -> bytes:
 
 
 def _rows(share: Share, name: str | None = None) -> list[PayloadRow]:
-    """A payload exported by this process and imported by process 1, which has a handle where there can be one."""
+    """Return the row of a payload that this process exported and process 1 imported, which has a handle if possible."""
     model = ObjectManager(random=random.Random(1).randrange)
     mine, other = (model.attach(Token(0, 0, frozenset()), pid) for pid in (os.getpid(), 1))
     made = model.export(
@@ -44,14 +43,14 @@ def _rows(share: Share, name: str | None = None) -> list[PayloadRow]:
 
 
 def test_a_named_array_with_all_that_is_held_of_it() -> None:
-    (told,) = (describe_payload(row) for row in _rows(Share.NT, "Frames"))
-    assert told["names"] == ["Frames"]
-    assert told["paths"] == ["\\Sessions\\1\\BaseNamedObjects\\Frames"]
-    assert (told["size"], told["allocation_size"]) == (24, 64)
-    assert told["kind"] == {"type": "array", "shape": [2, 3], "dtype": "float32", "strides": [12, 4]}
-    assert (told["share"], told["kmt"]) == ("NT", None)
-    assert (told["object_kind"], told["handle_count"]) == ("memory", 1)
-    other, mine = told["holders"]
+    (described,) = (describe_payload(row) for row in _rows(Share.NT, "Frames"))
+    assert described["names"] == ["Frames"]
+    assert described["paths"] == ["\\Sessions\\1\\BaseNamedObjects\\Frames"]
+    assert (described["size"], described["allocation_size"]) == (24, 64)
+    assert described["kind"] == {"type": "array", "shape": [2, 3], "dtype": "float32", "strides": [12, 4]}
+    assert (described["share"], described["kmt"]) == ("NT", None)
+    assert (described["object_kind"], described["handle_count"]) == ("memory", 1)
+    other, mine = described["holders"]
     assert (mine["pid"], mine["exporter"], mine["memory_objects"], mine["handles"]) == (os.getpid(), True, 1, [])
     assert (other["pid"], other["exporter"], other["memory_objects"]) == (1, False, 1)
     assert other["handles"] == [{"value": 4, "access": 0x20000, "rights": "read"}]
@@ -75,25 +74,25 @@ def test_the_table_says_the_same_in_words() -> None:
 
 
 def test_a_kmt_share_shows_its_number() -> None:
-    (told,) = (describe_payload(row) for row in _rows(Share.KMT))
-    assert told["share"] == "KMT" and told["kmt"] and told["names"] == []
+    (described,) = (describe_payload(row) for row in _rows(Share.KMT))
+    assert described["share"] == "KMT" and described["kmt"] and described["names"] == []
     stream = io.StringIO()
-    payload_table([told], stream=stream)
-    assert f"KMT {told['kmt']:#x}" in stream.getvalue() and "(unnamed)" in stream.getvalue()
+    payload_table([described], stream=stream)
+    assert f"KMT {described['kmt']:#x}" in stream.getvalue() and "(unnamed)" in stream.getvalue()
 
 
 def test_a_payload_shared_by_descriptor_alone() -> None:
-    told = describe_payload(PayloadRow(7, Share(0), None, _array(1), (), ()))
-    assert (told["share"], told["kmt"], told["names"]) == ("fd", None, [])
+    described = describe_payload(PayloadRow(7, Share(0), None, _array(1), (), ()))
+    assert (described["share"], described["kmt"], described["names"]) == ("fd", None, [])
 
 
 def test_a_descriptor_that_cannot_be_read_is_shown_as_unknown() -> None:
     row = PayloadRow(7, Share.NT, None, b"nonsense", (), ())
-    told = describe_payload(row)
-    assert told["size"] is None and told["kind"] is None
+    described = describe_payload(row)
+    assert described["size"] is None and described["kind"] is None
     stream = io.StringIO()
-    payload_table([told], stream=stream)
-    assert "nobody" in stream.getvalue() and "?" in stream.getvalue()
+    payload_table([described], stream=stream)
+    assert "no process" in stream.getvalue() and "?" in stream.getvalue()
 
 
 @pytest.mark.parametrize(

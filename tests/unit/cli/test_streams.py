@@ -1,4 +1,4 @@
-"""The standard streams of a command: a reader that goes, and a disk that is full."""
+"""The standard streams of a command: a reader that ends, and a disk that is full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNBUFFERED = [False, True]
 
 
 def _writer(fd: int, *, unbuffered: bool) -> io.TextIOWrapper:
-    """A stream on a descriptor as Python makes standard output."""
+    """Return a stream of an fd, as Python makes standard output."""
     binary = open(fd, "wb", buffering=0 if unbuffered else -1, closefd=False)
     return io.TextIOWrapper(binary, encoding="utf-8", write_through=unbuffered)
 
@@ -38,7 +38,7 @@ def test_what_is_written_before_the_reader_goes_arrives_and_the_rest_is_dropped(
 
 @pytest.mark.parametrize("unbuffered", UNBUFFERED)
 def test_python_alone_fails_there(unbuffered: bool) -> None:
-    """The same without the wrapper: what is tested above is not so by itself."""
+    """The same without the wrapper: the tests above check something that is not so by itself."""
     reading, writing = os.pipe()
     os.close(reading)
     stream = _writer(writing, unbuffered=unbuffered)

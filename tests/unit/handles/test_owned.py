@@ -1,4 +1,4 @@
-"""Owned handles: three states, the verbs between them, and exactly one close at the system, whatever happens."""
+"""Owned handles: three states, the methods that change the state, and exactly one close of the system's handle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from extmem.owning import Step
 
 
 class ModelTable:
-    """A handle table over the object manager's model: what the broker runs, without the broker."""
+    """A handle table over the object manager's model, as in the broker, but without the broker."""
 
     def __init__(self) -> None:
         self.model = ObjectManager(random=random.Random(1).randrange)
@@ -258,7 +258,7 @@ def test_fd_handles_compare_by_file() -> None:
 
 @pytest.mark.linux_only("kcmp is Linux's")
 def test_fd_handles_of_what_is_no_file_compare_by_open_file() -> None:
-    """A pipe's two ends are one inode and two open files."""
+    """The two ends of a pipe are one inode and two open files."""
     read, write = os.pipe()
     with FdHandle(read) as a, FdHandle(write) as b, a.duplicate() as c:
         try:
@@ -308,30 +308,30 @@ def test_the_shape_of_a_kmt_value(value: int, is_one: bool) -> None:
 
 
 @pytest.mark.linux_only("kcmp is Linux's")
-def test_kcmp_that_the_kernel_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kcmp_that_the_kernel_refuses_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     import ctypes
     import errno
     import platform
 
     from extmem.errors import UnsupportedError
-    from extmem.handles import _linux
+    from extmem.handles import _kcmp
 
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     with pytest.raises(UnsupportedError, match="pdp11"):
-        _linux.same_open_file(0, 0)
+        _kcmp.same_open_file(0, 0)
     monkeypatch.undo()
     with pytest.raises(OSError) as error:
-        _linux.same_open_file(2**30, 2**30 - 1)
+        _kcmp.same_open_file(2**30, 2**30 - 1)
     assert error.value.errno in (errno.EBADF,)
-    # A number that no kernel has stands for a kernel without kcmp.
-    monkeypatch.setitem(_linux._SYS_KCMP, platform.machine(), 100_000)
+    # An unused system call number has the effect of a kernel without kcmp.
+    monkeypatch.setitem(_kcmp._SYS_KCMP, platform.machine(), 100_000)
     with pytest.raises(UnsupportedError, match="kcmp"):
-        _linux.same_open_file(0, 0)
+        _kcmp.same_open_file(0, 0)
     assert ctypes.get_errno() >= 0
 
 
 class _ClosedMeanwhile:
-    """A table's lock that closes a handle each time that it is let go, as another thread may."""
+    """A table's lock that closes a handle each time it is released, as another thread may."""
 
     def __init__(self, handle: NtHandle) -> None:
         self._handle, self._lock, self._inside = handle, threading.RLock(), 0
@@ -344,7 +344,7 @@ class _ClosedMeanwhile:
         self._inside -= 1
         self._lock.release()
         if not self._inside:
-            self._inside += 1  # once, not for the lock that `close` takes
+            self._inside += 1  # once, not for the lock that `close` acquires
             self._handle.close()
             self._inside -= 1
 

@@ -13,7 +13,7 @@ from tests.interrupts import points
 
 
 def free(lock: Any) -> bool:
-    """Whether another thread can take it."""
+    """Return whether another thread can acquire it."""
     found: list[bool] = []
 
     def take() -> None:
@@ -29,7 +29,7 @@ def free(lock: Any) -> bool:
 
 
 class Careless:
-    """A lock with the fault that `Lock` does not have: a call of C code comes between taking and the block."""
+    """A lock with the fault that `Lock` avoids: a call of C code between acquiring the lock and the block."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class Careless:
 
 
 def left_held(make: Callable[[], Any]) -> tuple[int, int]:
-    """Of a `with` that is interrupted at each of its points: how many were, and after how many the lock is held."""
+    """Interrupt a `with` at each of its points. Return their number, and after how many of them the lock is held."""
 
     def use(lock: Any) -> Callable[[], None]:
         def block() -> None:

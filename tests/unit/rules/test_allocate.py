@@ -1,4 +1,4 @@
-"""vkAllocateMemory: behaviours by number, decisions where the specification contradicts itself, and silence."""
+"""vkAllocateMemory: behaviours by number, decisions on contradictions of the specification, and unknown facts."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_a_resource_of_another_logical_device_of_the_same_gpu() -> None:
 
 
 def test_the_named_kind_and_the_known_kind_must_be_one() -> None:
-    """Facts about a buffer say nothing of an image."""
+    """Facts about a buffer do not apply to an image."""
     assert alloc(for_image(), size=1, dedicated=buffer()) == []
 
 
@@ -279,7 +279,7 @@ def test_fd_refused() -> None:
     assert short(alloc(fd(number=-1))) == {"00670"}
 
 
-def test_a_chain_that_bites_its_tail_ends() -> None:
+def test_a_chain_that_leads_back_into_itself_ends() -> None:
     first, second = export(), vk.MemoryAllocateFlagsInfo()
     first.p_next, second.p_next = second, first
     found = check_allocate_memory(vk.MemoryAllocateInfo(SIZE, 1, first), AllocateFacts(GPU))
@@ -287,7 +287,7 @@ def test_a_chain_that_bites_its_tail_ends() -> None:
     assert "ExportMemoryAllocateInfo, MemoryAllocateFlagsInfo" in found[0].problem
 
 
-def test_a_chain_of_strangers_ends() -> None:
+def test_a_chain_of_structs_that_extend_nothing_ends() -> None:
     info = buffer_info()
     info.p_next = info
     (v,) = check_allocate_memory(vk.MemoryAllocateInfo(SIZE, 1, info), AllocateFacts(GPU))
@@ -295,12 +295,12 @@ def test_a_chain_of_strangers_ends() -> None:
     assert LONGEST_CHAIN == 64
 
 
-def test_what_is_no_struct_is_told() -> None:
+def test_an_object_that_is_not_a_struct_is_reported() -> None:
     (v,) = check_allocate_memory({"size": 1}, AllocateFacts(GPU))  # type: ignore[arg-type]  # wrong on purpose
     assert v.vuid == "VUID-vkAllocateMemory-pAllocateInfo-parameter" and "dict" in v.problem
 
 
-def test_all_fields_of_the_wrong_kind_are_told_at_once() -> None:
+def test_all_fields_of_the_wrong_type_are_reported_at_once() -> None:
     found = alloc(win32("OPAQUE_WIN32", "0x1c", 7), size=2**64, index=-1)
     assert [v.where.rsplit(".", 1)[1] for v in found] == [
         "allocation_size", "memory_type_index", "handle_type", "handle", "name",
@@ -311,7 +311,7 @@ def test_all_fields_of_the_wrong_kind_are_told_at_once() -> None:
     assert "..." in alloc(size="x" * 100)[0].problem
 
 
-def test_handle_objects_are_shown_in_their_own_words() -> None:
+def test_handle_objects_are_shown_by_their_repr() -> None:
     class Handle:
         def __repr__(self) -> str:
             return "NtHandle(0x1c, open)"

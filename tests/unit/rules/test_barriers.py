@@ -1,4 +1,4 @@
-"""Barriers: what the case table leaves open."""
+"""Barriers: tests besides the case table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def short(found: list[rules.Violation]) -> list[str]:
 
 @pytest.mark.parametrize("move", MOVES)
 def test_what_is_not_known_is_not_judged(move: Any) -> None:
-    """GPU tells nothing of queue families, versions, extensions and features."""
+    """GPU has no facts of queue families, versions, extensions and features."""
     for src, dst in [(0, 1), (99, 0), (EXTERNAL, 0), (0, FOREIGN), (0, 0), (IGNORED, IGNORED)]:
         assert move(src, dst, GPU) == []
     assert move(99, 0, MODERN, None) == []
@@ -72,7 +72,7 @@ def test_the_last_queue_family_is_one_and_the_next_is_not(move: Any) -> None:
 @pytest.mark.parametrize("move", MOVES)
 def test_a_family_without_a_queue_of_the_logical_device_neither_releases_nor_acquires(move: Any) -> None:
     created = replace(MODERN, queue_families=frozenset({0}))
-    assert "of which this logical device has no queue; it has queues of 0" in move(2, EXTERNAL, created)[0].problem
+    assert "this logical device has no queue of family 2, but of 0" in move(2, EXTERNAL, created)[0].problem
     assert len(move(EXTERNAL, 2, created)) == 1
     assert move(0, EXTERNAL, created) == move(EXTERNAL, 0, created) == move(2, 2, created) == []
     assert move(0, 2, replace(MODERN, queue_families=frozenset({0, 2}))) == move(0, 2) == []
@@ -91,7 +91,7 @@ def test_no_version_makes_up_for_the_extension_of_foreign() -> None:
 
 @pytest.mark.parametrize(("move", "of"), [(MOVES[0], SHARED_BUFFER), (MOVES[2], SHARED_IMAGE)])
 def test_concurrent_resources_belong_to_no_family(move: Any, of: rules.ResourceFacts) -> None:
-    """All three rules speak at once where a family is named on both sides, the same one included."""
+    """All three rules are reported at once if a family is named on both sides, also if it is the same one."""
     for dst in (0, 1):
         assert len(move(0, dst, OLD, of)) == 3
         assert move(0, dst, MODERN, of) == []
@@ -122,7 +122,7 @@ def test_concurrent_resources_are_transferred_over_the_border_only(put: Any, sha
 
 
 def test_a_command_tells_what_each_barrier_breaks() -> None:
-    """Known resources go with the barriers in order; what is missing at the end is unknown."""
+    """Facts of resources are in the order of the barriers; those missing at the end are unknown."""
     fields = {"src_queue_family_index": 0, "dst_queue_family_index": 9}
     old = [on_whole(vk.BufferMemoryBarrier, **fields) for _ in range(3)], [on_whole(vk.ImageMemoryBarrier, **fields)]
     known: Any = {"buffers": [OURS_BUFFER, None], "images": [OURS_IMAGE], "recording_family": 1}

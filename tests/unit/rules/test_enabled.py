@@ -1,4 +1,4 @@
-"""What needs a version or an extension, compared with the registry."""
+"""Bits, formats and structs that need a version or an extension, compared with the registry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.rules.world import GPU
 
 CORE = {"VK_KHR_bind_memory2", "VK_KHR_device_group", "VK_KHR_maintenance1", "VK_KHR_maintenance2"}
 CORE |= {"VK_KHR_sampler_ycbcr_conversion"}
-"""Extensions that Vulkan 1.1 took in."""
+"""Extensions that are part of Vulkan 1.1."""
 BARE = replace(GPU, api_version=1 << 22 | 1 << 12, extensions=frozenset())
 BITS: dict[str, tuple[type, Mapping[int, Needs]]] = {
     "VkBufferCreateFlagBits": (vk.BufferCreateFlagBits, _enabled.BUFFER_FLAGS),
@@ -32,9 +32,9 @@ def registry() -> object:
 @pytest.mark.parametrize("name", BITS)
 def test_every_bit_of_an_extension_is_in_the_table(name: str, registry: object) -> None:
     enum, table = BITS[name]
-    told = {int(flag.value): set(flag.extensions) for flag in registry.bitmasks[name].flags}  # type: ignore[attr-defined]
-    assert set(told) == {int(bit) for bit in enum if int(bit)}  # type: ignore[attr-defined]
-    for bit, extensions in told.items():
+    by_bit = {int(flag.value): set(flag.extensions) for flag in registry.bitmasks[name].flags}  # type: ignore[attr-defined]
+    assert set(by_bit) == {int(bit) for bit in enum if int(bit)}  # type: ignore[attr-defined]
+    for bit, extensions in by_bit.items():
         if extensions and not extensions & CORE:
             assert set(table[bit].extensions) == extensions, enum(bit)
         else:

@@ -1,4 +1,4 @@
-"""Explanations: everything has one, examples are real, and what is unknown gets a hint."""
+"""Explanations: everything has one, examples are real, and an unknown name gets a hint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MEMORIES = {
 
 
 class Desk:
-    """Stands where a device stands, asks the rules, and keeps what they say."""
+    """Takes the place of a device: calls the rules, and keeps their violations."""
 
     def __init__(self, facts: rules.DeviceFacts, found: list[rules.Violation], features: int, exported: T) -> None:
         self.facts, self.found, self.features, self.exported = facts, found, features, exported
@@ -103,7 +103,7 @@ class Desk:
 
 
 def run(source: str, vuid: str) -> set[str]:
-    """What the rules say about an example. Its last line may be a struct, judged as its call would."""
+    """Return the violations of an example. Its last line may be a struct, which is checked as in its call."""
     found: list[rules.Violation] = []
     cannot_import = vuid.endswith(("09861", "09862", "01747"))
     features = 0 if cannot_import else 6
@@ -123,11 +123,11 @@ def run(source: str, vuid: str) -> set[str]:
     exec(compile(tree, vuid, "exec"), names)
     if last is not None:
         value = eval(compile(ast.Expression(last.value), vuid, "eval"), names)
-        found += judge(value)
+        found += violations_of(value)
     return {v.vuid for v in found}
 
 
-def judge(value: object) -> list[rules.Violation]:
+def violations_of(value: object) -> list[rules.Violation]:
     if isinstance(value, vk.ImageMemoryBarrier):
         usage = vk.ImageUsageFlagBits.SAMPLED | vk.ImageUsageFlagBits.COLOR_ATTACHMENT
         return rules.check_image_memory_barrier(value, world.image(world.image_info(T.D3D11_TEXTURE, usage=usage)), GPU)
@@ -159,18 +159,22 @@ def test_every_explicit_memory_rule_has_examples() -> None:
 
 
 @pytest.mark.parametrize("topic", topics())
-def test_every_topic_has_words_and_its_examples_compile(topic: str) -> None:
-    told = explain(topic)
-    assert told.title and told.text and told.kind
-    for source in (told.wrong_example, told.right_example):
+def test_every_topic_has_an_explanation_and_its_examples_compile(topic: str) -> None:
+    explanation = explain(topic)
+    assert explanation.title and explanation.text and explanation.kind
+    for source in (explanation.wrong_example, explanation.right_example):
         compile(source, topic, "exec")
-    assert list(told.to_dict()) == list(told.__slots__)
-    if told.kind == "rule":
+    assert list(explanation.to_dict()) == list(explanation.__slots__)
+    if explanation.kind == "rule":
         row = ledger.find(topic)
-        assert (told.status, told.family, told.checked_by) == (row.status, row.family, row.checked_by)
-        assert row.rule in told.text and told.link.endswith(row.vuid)
+        assert (explanation.status, explanation.family, explanation.checked_by) == (
+            row.status,
+            row.family,
+            row.checked_by,
+        )
+        assert row.rule in explanation.text and explanation.link.endswith(row.vuid)
     else:
-        assert told.wrong_example and told.right_example
+        assert explanation.wrong_example and explanation.right_example
 
 
 @pytest.mark.parametrize(
@@ -199,9 +203,9 @@ def test_everything_answers_to_all_its_names(name: str, title: str) -> None:
 
 
 def test_a_win32_code_of_several_statuses_names_them_all() -> None:
-    told = explain("6")
-    assert told.aliases == ("STATUS_OBJECT_TYPE_MISMATCH", "STATUS_INVALID_HANDLE", "STATUS_HANDLE_NOT_CLOSABLE")
-    assert all(name in told.text for name in told.aliases)
+    explanation = explain("6")
+    assert explanation.aliases == ("STATUS_OBJECT_TYPE_MISMATCH", "STATUS_INVALID_HANDLE", "STATUS_HANDLE_NOT_CLOSABLE")
+    assert all(name in explanation.text for name in explanation.aliases)
 
 
 @pytest.mark.parametrize(
@@ -221,14 +225,14 @@ def test_the_unknown_gets_a_hint(name: str, hint: str) -> None:
         explain(name)
 
 
-def test_the_words_are_about_the_real_errors() -> None:
+def test_the_texts_are_about_the_real_errors() -> None:
     assert set(CLASSES) == set(errors.__all__)
     for name, result in RESULTS.items():
         assert vk.Result[name.removeprefix("VK_")] == result.code
         assert result.raised_as in CLASSES
 
 
-def test_the_words_are_about_the_real_statuses() -> None:
+def test_the_texts_are_about_the_real_statuses() -> None:
     """Numbers, Win32 codes and classes are the object manager's (B14)."""
     real = {f"STATUS_{s.name}": s for s in objects.Status if s}
     assert set(STATUSES) == set(real)

@@ -1,4 +1,4 @@
-"""No check ever raises, whatever the fields hold: it reports, or it stays silent."""
+"""No check raises an exception, whatever the fields contain: it reports a violation, or nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ value = st.one_of(sane, sane, junk)
 
 
 def struct(cls: type) -> st.SearchStrategy[Any]:
-    """A struct of this class with anything in its fields; half of the fields keep their defaults."""
+    """Return a struct of this class with arbitrary values in its fields; half of the fields keep their defaults."""
     names = [f.name for f in fields(cls) if f.name != "p_next"]
     return st.dictionaries(st.sampled_from(names), value, max_size=len(names)).map(lambda kw: cls(**kw))
 
@@ -116,8 +116,8 @@ memory = st.builds(
 )
 
 
-def told(found: list[rules.Violation]) -> None:
-    """Whatever is reported is a known rule with all its parts, once."""
+def check_violations(found: list[rules.Violation]) -> None:
+    """Each violation is of a rule of the ledger, has all its parts, and is reported once."""
     for v in found:
         assert ledger.find(v.vuid).status in ("checked", "on request")
         assert v.where and v.problem and v.remedy and v.rule
@@ -129,24 +129,26 @@ def told(found: list[rules.Violation]) -> None:
 @given(struct(vk.MemoryAllocateInfo), chain(), allocate_facts)
 def test_allocate_memory(info: Any, links: Any, facts: AllocateFacts) -> None:
     info.p_next = links
-    told(rules.check_allocate_memory(info, facts))
+    check_violations(rules.check_allocate_memory(info, facts))
 
 
 @settings(max_examples=150, deadline=None)
 @given(value, memory)
 def test_get_handles(anything: Any, known: MemoryFacts) -> None:
-    told(rules.check_get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(anything, anything, anything), GPU, known))
-    told(rules.check_get_memory_fd(vk.MemoryGetFdInfoKHR(1, anything), GPU, known))
-    told(rules.check_get_memory_win32_handle(anything, GPU, known))
-    told(rules.check_get_memory_fd(anything, GPU, known))
+    check_violations(
+        rules.check_get_memory_win32_handle(vk.MemoryGetWin32HandleInfoKHR(anything, anything, anything), GPU, known)
+    )
+    check_violations(rules.check_get_memory_fd(vk.MemoryGetFdInfoKHR(1, anything), GPU, known))
+    check_violations(rules.check_get_memory_win32_handle(anything, GPU, known))
+    check_violations(rules.check_get_memory_fd(anything, GPU, known))
 
 
 @settings(max_examples=150, deadline=None)
 @given(value, value, st.sampled_from([None, True, False]))
 def test_properties(kind: Any, handle: Any, fact: bool | None) -> None:
-    told(rules.check_memory_win32_handle_properties(kind, handle, GPU))
-    told(rules.check_memory_fd_properties(kind, handle, GPU, fd_is_valid=fact))
-    told(rules.check_memory_host_pointer_properties(kind, handle, GPU, mapped=fact))
+    check_violations(rules.check_memory_win32_handle_properties(kind, handle, GPU))
+    check_violations(rules.check_memory_fd_properties(kind, handle, GPU, fd_is_valid=fact))
+    check_violations(rules.check_memory_host_pointer_properties(kind, handle, GPU, mapped=fact))
 
 
 CREATE = st.one_of(struct(vk.BufferCreateInfo), struct(vk.ImageCreateInfo), value)
@@ -166,48 +168,48 @@ def test_create(info: Any, first: Any, second: Any, answers: Any) -> None:
         first.p_next = second
     if isinstance(info, vk.ChainStruct):
         info.p_next = first
-    told(rules.check_create_buffer(info, GPU, answers))
-    told(rules.check_create_image(info, GPU, answers))
-    told(rules.check_external_image_format_info(first))
+    check_violations(rules.check_create_buffer(info, GPU, answers))
+    check_violations(rules.check_create_image(info, GPU, answers))
+    check_violations(rules.check_external_image_format_info(first))
     query = vk.PhysicalDeviceImageFormatInfo2(p_next=first)
-    told(rules.check_external_image_format_info(query))
+    check_violations(rules.check_external_image_format_info(query))
 
 
 @settings(max_examples=150, deadline=None)
 @given(struct(vk.PhysicalDeviceExternalBufferInfo), chain())
 def test_external_buffer_info(info: Any, links: Any) -> None:
     info.p_next = links
-    told(rules.check_external_buffer_info(info))
-    told(rules.check_external_buffer_info(links))
+    check_violations(rules.check_external_buffer_info(info))
+    check_violations(rules.check_external_buffer_info(links))
 
 
 @settings(max_examples=200, deadline=None)
 @given(value, resource, memory, st.sampled_from([1, 2]))
 def test_bind(offset: Any, known: ResourceFacts, mem: MemoryFacts, form: Any) -> None:
-    told(rules.check_bind_buffer_memory(vk.BindBufferMemoryInfo(1, 2, offset), known, mem, form=form))
-    told(rules.check_bind_image_memory(vk.BindImageMemoryInfo(1, 2, offset), known, mem, form=form))
-    told(rules.check_bind_image_memory(offset, known, mem, form=form))
+    check_violations(rules.check_bind_buffer_memory(vk.BindBufferMemoryInfo(1, 2, offset), known, mem, form=form))
+    check_violations(rules.check_bind_image_memory(vk.BindImageMemoryInfo(1, 2, offset), known, mem, form=form))
+    check_violations(rules.check_bind_image_memory(offset, known, mem, form=form))
 
 
 @settings(max_examples=150, deadline=None)
 @given(struct(vk.Win32KeyedMutexAcquireReleaseInfoKHR), st.lists(st.one_of(st.none(), memory), max_size=3))
 def test_keyed_mutex(info: Any, memories: Any) -> None:
-    told(rules.check_keyed_mutex(info, memories))
+    check_violations(rules.check_keyed_mutex(info, memories))
 
 
 @settings(max_examples=100, deadline=None)
 @given(value, memory)
 def test_mapping(anything: Any, mem: MemoryFacts) -> None:
-    told(rules.check_map_memory(vk.MemoryMapInfo(flags=anything), mem))
-    told(rules.check_unmap_memory(vk.MemoryUnmapInfo(flags=anything), mem))
-    told(rules.check_map_memory(anything, mem))
+    check_violations(rules.check_map_memory(vk.MemoryMapInfo(flags=anything), mem))
+    check_violations(rules.check_unmap_memory(vk.MemoryUnmapInfo(flags=anything), mem))
+    check_violations(rules.check_map_memory(anything, mem))
 
 
 family_index = st.one_of(st.sampled_from([0, 1, 7, 2**32 - 1, 2**32 - 2, 2**32 - 3]), value)
 
 
 def barrier(cls: type) -> st.SearchStrategy[Any]:
-    """A barrier with anything in its fields, mostly between families that exist."""
+    """Return a barrier with arbitrary values in its fields, mostly between families that exist."""
     return st.builds(_moved, struct(cls), family_index, family_index)
 
 
@@ -231,9 +233,9 @@ device = st.sampled_from([GPU, MODERN, PLAIN])
 @given(st.one_of(st.lists(some_barrier, max_size=3), value), known_resource, device, st.sampled_from([None, 0, 1]))
 def test_barriers(some: Any, known: Any, facts: Any, family: Any) -> None:
     for info in some if isinstance(some, list) else [some]:
-        told(rules.check_buffer_memory_barrier(info, known, facts))
-        told(rules.check_image_memory_barrier(info, known, facts))
+        check_violations(rules.check_buffer_memory_barrier(info, known, facts))
+        check_violations(rules.check_image_memory_barrier(info, known, facts))
     others: Any = {"buffers": [known], "images": [known, known], "recording_family": family}
-    told(rules.check_pipeline_barrier(some, some, facts, **others))
-    told(rules.check_pipeline_barrier2(vk.DependencyInfo(0, some, some, some), facts, **others))
-    told(rules.check_pipeline_barrier2(some, facts, **others))
+    check_violations(rules.check_pipeline_barrier(some, some, facts, **others))
+    check_violations(rules.check_pipeline_barrier2(vk.DependencyInfo(0, some, some, some), facts, **others))
+    check_violations(rules.check_pipeline_barrier2(some, facts, **others))

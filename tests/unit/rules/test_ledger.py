@@ -1,4 +1,4 @@
-"""Finding a rule in the ledger by any of its names."""
+"""Look-up of rules in the ledger by any of their names."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_importing_the_rules_does_not_read_the_ledger() -> None:
 
 
 def test_what_cannot_be_written_has_no_words_here() -> None:
-    """Rules that hold by construction because the library lacks the structure or command: it does lack it."""
+    """Where a rule holds by construction because the library lacks a structure or command, the library lacks it."""
     missing = {row.struct for row in ledger.rows() if row.reason.endswith("cannot be written.")}
     assert missing == {"VkMemoryRangeBarrierKHR", "VkSparseMemoryBind", "VkSparseImageMemoryBind"}
     for struct in missing:

@@ -1,4 +1,4 @@
-"""Binding, creating, asking, barriers: what the case table leaves open."""
+"""Binding, creating, queries and barriers: tests besides the case table."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bind(resource: rules.ResourceFacts, mem: rules.MemoryFacts, offset: int = 0)
     [(T.OPAQUE_WIN32, "09861"), (T.DMA_BUF, "09862"), (T.OPAQUE_FD, "09862"), (T.HOST_ALLOCATION, "01747")],
 )
 def test_importing_is_judged_again_when_a_resource_is_bound(kind: T, vuid: str) -> None:
-    """Under the rule of the struct that imported, whatever the type."""
+    """The rule is that of the import struct, whatever the type."""
     imported = memory(import_handle_type=int(kind))
     no, yes = can(EXPORTABLE, 0, 0, kind), can(IMPORTABLE, 0, 0, kind)
     assert bind(buffer(buffer_info(kind), capabilities=no), imported) == {vuid}
@@ -82,7 +82,7 @@ def test_a_resource_that_allows_no_memory_type() -> None:
 
 
 @pytest.mark.parametrize(("form", "prefix"), [(1, "vkBindBufferMemory"), (2, "VkBindBufferMemoryInfo")])
-def test_a_malformed_binding_is_told_in_both_forms(form: rules.bind.Form, prefix: str) -> None:
+def test_a_malformed_binding_is_told_in_both_forms(form: rules.bind_memory.Form, prefix: str) -> None:
     (v,) = rules.check_bind_buffer_memory(vk.BindBufferMemoryInfo(1, 2, -1), buffer(), memory(), form=form)
     assert v.vuid == f"VUID-{prefix}-memoryOffset-01031"
     (v,) = rules.check_bind_buffer_memory("bind", buffer(), memory(), form=form)  # type: ignore[arg-type]  # wrong
@@ -104,7 +104,7 @@ def test_unsupported_and_incompatible_types_are_told_apart() -> None:
     both = T.OPAQUE_WIN32 | T.OPAQUE_FD
     answers = can(0, 0, 0, T.OPAQUE_FD) | can(6, 0, 0, T.OPAQUE_WIN32)
     (v,) = rules.check_create_buffer(buffer_info(both), GPU, answers)
-    assert "OPAQUE_FD is not supported" in v.problem and "OPAQUE_WIN32 does not go with OPAQUE_FD" in v.problem
+    assert "OPAQUE_FD is not supported" in v.problem and "OPAQUE_WIN32 is not compatible with OPAQUE_FD" in v.problem
     unsupported = {1: rules.ExternalMemoryFacts(0, 0, 0)}
     assert short(rules.check_create_image(image_info(1), GPU, unsupported)) == {"00990"}
 

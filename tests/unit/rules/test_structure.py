@@ -1,4 +1,4 @@
-"""How the rules are built: what they may be chained with, what they import, how much a legal call costs."""
+"""Structure of the rules: their chains, their imports, and the number of checks of a legal call."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ IMPURE = {"os", "socket", "ctypes", "time", "threading", "select", "subprocess",
 
 
 def test_every_struct_that_may_be_chained_has_its_slot() -> None:
-    """All that the registry lets extend an allocation and that this library can say, and nothing else."""
+    """The slots are exactly the structs of this library that extend an allocation in the registry."""
     sayable = {name for name in CHAIN_ALLOWED["VkMemoryAllocateInfo"] if hasattr(vk, name.removeprefix("Vk"))}
     assert {struct.C_NAME for struct in _SLOTS} == sayable
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_rules_are_pure(source: Path) -> None:
-    """Values in, violations out: no system module, and of extmem nothing but vk and the rules."""
+    """The rules import no system module, and of extmem only `vk` and `rules`."""
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
@@ -39,7 +39,7 @@ def test_rules_are_pure(source: Path) -> None:
 
 
 def test_a_legal_import_runs_few_checks() -> None:
-    """What cannot be broken by this call is not even called: the traits have ruled it out."""
+    """Checks that cannot fail for this call are not called: its traits exclude them."""
     known = AllocateFacts(GPU, capabilities=can(), payload=payload(), max_allocations=4096)
     call, traits = read(vk.MemoryAllocateInfo(SIZE, TYPE, win32(T.OPAQUE_WIN32, name="frames")), known)
     traits = contents(call, traits)

@@ -1,4 +1,4 @@
-"""How values look in messages."""
+"""Texts of values in messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped conformance suite over the CUDA device, on the fake driver."""
+"""The shipped conformance suite on the CUDA device, with the fake driver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.systems import on_linux
 
 
 def _parameter(family: conformance.Family, *values: object, id: str) -> ParameterSet:
-    """On Windows CUDA exports by NT handle alone."""
+    """Return a parameter. On Windows CUDA exports by NT handle alone."""
     make = pytest.param if family is conformance.Family.WIN32 else on_linux
     return make(*values, id=id)
 
@@ -22,7 +22,7 @@ REFUSED = {
     "host_visible": "no memory type that the host sees",
     "image": "makes no images; make the image on its Vulkan device",
 }
-"""The groups of scenarios that a CUDA device says beforehand it cannot run, and how it says so."""
+"""The groups of scenarios that a CUDA device does not support, and its message for each."""
 SOCKET = "send_over_socket"
 CASES = [
     _parameter(variant.family, scenario, variant, id=f"{scenario.name}-{variant}")

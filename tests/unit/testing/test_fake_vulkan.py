@@ -1,4 +1,4 @@
-"""The fake driver itself: it moves bytes, counts, follows its script, and sees every misuse that it is there to see."""
+"""The fake driver itself: it moves bytes, counts, follows its script, and records every misuse that it can find."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.host import HAS_FDS
-from extmem.devices.vulkan.backend import VulkanDriver
-from extmem.memory import Device
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer
 from extmem.testing.fake_vulkan.gpus import from_plain, to_plain
@@ -40,13 +40,13 @@ def device(fake: fake_vulkan.FakeVulkan) -> Iterator[Device]:
         yield opened
 
 
-def driver_of(device: Device) -> VulkanDriver:
-    assert isinstance(device.driver, VulkanDriver)
-    return device.driver
+def backend_of(device: Device) -> VulkanBackend:
+    assert isinstance(device.backend, VulkanBackend)
+    return device.backend
 
 
 def problems(fake: fake_vulkan.FakeVulkan) -> list[str]:
-    """The misuses so far, which are then forgotten."""
+    """Return the misuses so far, and clear them."""
     found = [str(misuse) for misuse in fake.misuses]
     fake.misuses.clear()
     return found
@@ -73,7 +73,7 @@ def test_counters_say_what_lives(fake: fake_vulkan.FakeVulkan) -> None:
     assert fake.alive() == {"instances": 1} and not fake.misuses
 
 
-def test_new_memory_is_garbage_and_everyday_memory_is_not(device: Device) -> None:
+def test_new_memory_is_garbage_and_high_level_memory_is_not(device: Device) -> None:
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory, device.allocate(SIZE) as everyday:
         assert memory.read()[0] == memory.read()[-1] == 0xCD
         assert not everyday.read().any()
@@ -125,96 +125,98 @@ def test_a_lost_device_stays_lost_and_others_do_not(fake: fake_vulkan.FakeVulkan
         export(other).close()
 
 
-# Misuse. Each has its twin in what the tests above do without any.
+# Misuse. The tests above are the twins: they do the same without a misuse.
 
 
-def _twice_freed(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
+def _twice_freed(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
     raw = memory.raw
     memory.close()
-    driver.commands.vkFreeMemory(driver.handle, raw, ffi.NULL)
+    backend.device.commands.vkFreeMemory(backend.device.handle, raw, ffi.NULL)
 
 
-def _of_another_device(driver: VulkanDriver) -> None:
-    other = driver.another()
+def _of_another_device(backend: VulkanBackend) -> None:
+    other = VulkanBackend(backend.device.physical)
     memory = other.allocate(SIZE, 0, b"")
-    driver.commands.vkFreeMemory(driver.handle, memory.raw, ffi.NULL)
+    backend.device.commands.vkFreeMemory(backend.device.handle, memory.raw, ffi.NULL)
     memory.close()
     other.close()
 
 
-def _left_behind(driver: VulkanDriver) -> None:
-    other = driver.another()
+def _left_behind(backend: VulkanBackend) -> None:
+    other = VulkanBackend(backend.device.physical)
     memory = other.allocate(SIZE, 0, b"")
-    other.commands.vkDestroyDevice(other.handle, ffi.NULL)
-    memory.close()  # what it is on is gone: this is one misuse more
+    other.device.commands.vkDestroyDevice(other.device.handle, ffi.NULL)
+    memory.close()  # what it is on has ended: this is one misuse more
     other.close()  # and so is this
 
 
-def _not_acquired(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"", handle_types=SHARED)
-    driver.fill(memory, 0, SIZE, 1)
-    memory.owner = "here"  # which it is not: it was released after the fill
-    driver.fill(memory, 0, SIZE, 2)
+def _not_acquired(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"", handle_types=SHARED)
+    backend.fill(memory, 0, SIZE, 1)
+    memory.owner = "here"  # which is wrong: it was released after the fill
+    backend.fill(memory, 0, SIZE, 2)
     memory.close()
 
 
-def _bound_past_the_end(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
-    buffer = driver.create_buffer(vk.BufferCreateInfo(size=2 * SIZE, usage=_USAGE))
-    assert driver.commands.vkBindBufferMemory(driver.handle, buffer.raw, memory.raw, 0)
-    driver.destroy(buffer)
+def _bound_past_the_end(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
+    buffer = backend.create_buffer(vk.BufferCreateInfo(size=2 * SIZE, usage=_USAGE))
+    assert backend.device.commands.vkBindBufferMemory(backend.device.handle, buffer.raw, memory.raw, 0)
+    backend.destroy(buffer)
     memory.close()
 
 
-def _bound_twice(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
-    buffer = driver.create_buffer(vk.BufferCreateInfo(size=SIZE, usage=_USAGE))
-    driver.bind(memory, 0, buffer)
+def _bound_twice(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
+    buffer = backend.create_buffer(vk.BufferCreateInfo(size=SIZE, usage=_USAGE))
+    backend.bind(memory, 0, buffer)
     with contextlib.suppress(extmem.DriverError):
-        driver.bind(memory, 0, buffer)
-    driver.destroy(buffer)
+        backend.bind(memory, 0, buffer)
+    backend.destroy(buffer)
     memory.close()
 
 
-def _crooked_range(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
+def _misaligned_range(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
     memory.map()
     area = ffi.new("VkMappedMemoryRange *", (int(_S.MAPPED_MEMORY_RANGE), ffi.NULL, memory.raw, 3, 100))
-    driver.commands.vkFlushMappedMemoryRanges(driver.handle, 1, area)
+    backend.device.commands.vkFlushMappedMemoryRanges(backend.device.handle, 1, area)
     memory.close()
 
 
-def _other_family(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
+def _other_family(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
     with contextlib.suppress(extmem.DriverError):
-        driver.transfer.run(lambda c: _barrier(driver, c.buffer, driver.buffer_of(memory).raw, OURS, EXTERNAL), [])
+        backend.transfers.submissions.run(
+            lambda c: _barrier(backend, c.buffer, backend.transfers.buffers.buffer_of(memory).raw, OURS, EXTERNAL), []
+        )
     memory.close()
 
 
-def _barrier(driver: VulkanDriver, commands: Any, buffer: int, source: int, target: int) -> None:
+def _barrier(backend: VulkanBackend, commands: Any, buffer: int, source: int, target: int) -> None:
     barrier = ffi.new("VkBufferMemoryBarrier *")
     barrier.sType, barrier.buffer, barrier.size = int(_S.BUFFER_MEMORY_BARRIER), buffer, int(vk.WHOLE_SIZE)
     barrier.srcQueueFamilyIndex, barrier.dstQueueFamilyIndex = source, target
-    driver.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 1, barrier, 0, ffi.NULL)
+    backend.device.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 1, barrier, 0, ffi.NULL)
 
 
-def _not_exported(driver: VulkanDriver) -> None:
-    memory = driver.allocate(SIZE, 0, b"")
+def _not_exported(backend: VulkanBackend) -> None:
+    memory = backend.allocate(SIZE, 0, b"")
     with contextlib.suppress(extmem.DriverError):
-        driver.get_handle(memory.live, SHARED)
+        backend.memories.get_handle(memory.live, SHARED)
     memory.close()
 
 
-MISUSES: dict[str, tuple[Callable[[VulkanDriver], None], str]] = {
+MISUSES: dict[str, tuple[Callable[[VulkanBackend], None], str]] = {
     "freed twice": (_twice_freed, "that was destroyed"),
     "of another device": (_of_another_device, "belongs to Device"),
     "left behind": (_left_behind, "is destroyed while Memory .* live"),
     "not acquired": (_not_acquired, "it was not acquired"),
     "bound past the end": (_bound_past_the_end, f"is bound at 0 of {SIZE}"),
     "bound twice": (_bound_twice, "is bound twice"),
-    "a crooked range": (_crooked_range, "no multiple of"),
-    "released to others, shared with nobody": (_other_family, "is shared with nobody"),
+    "a misaligned range": (_misaligned_range, "not a multiple of"),
+    "released to others, but not shared": (_other_family, "is not shared"),
     "exported, not made for that": (_not_exported, "was not made to be exported"),
 }
 
@@ -222,12 +224,12 @@ MISUSES: dict[str, tuple[Callable[[VulkanDriver], None], str]] = {
 @pytest.mark.parametrize("kind", MISUSES)
 def test_misuse_is_seen(kind: str, fake: fake_vulkan.FakeVulkan, device: Device) -> None:
     run, words = MISUSES[kind]
-    run(driver_of(device))
+    run(backend_of(device))
     found = problems(fake)
     assert found
     with pytest.raises(AssertionError, match=words):
         raise AssertionError("\n".join(found))
-    # And what is right is still right.
+    # And what is right still works.
     with device.allocate(SIZE) as memory:
         memory.fill(4)
         assert memory.read()[0] == 4
@@ -235,7 +237,7 @@ def test_misuse_is_seen(kind: str, fake: fake_vulkan.FakeVulkan, device: Device)
 
 
 def test_a_wait_that_fails_leaves_nothing_running(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
-    """What was submitted is waited for before anything that it uses is touched; the payload's owner is known, too."""
+    """What was submitted is waited for before anything that it uses is changed; the payload's owner stays known."""
     with export(device) as memory:
         memory.fill(1)
         for times in (1, 3, 4, 9):
@@ -254,20 +256,20 @@ def test_a_wait_that_fails_leaves_nothing_running(fake: fake_vulkan.FakeVulkan, 
 # Images.
 
 
-def _transition(driver: VulkanDriver, commands: Any, image: int, old: int, new: int) -> None:
+def _transition(backend: VulkanBackend, commands: Any, image: int, old: int, new: int) -> None:
     barrier = ffi.new("VkImageMemoryBarrier *")
     barrier.sType, barrier.image = int(_S.IMAGE_MEMORY_BARRIER), image
     barrier.oldLayout, barrier.newLayout = old, new
     barrier.srcQueueFamilyIndex = barrier.dstQueueFamilyIndex = 0xFFFF_FFFF
     barrier.subresourceRange = (int(vk.ImageAspectFlagBits.COLOR), 0, 1, 0, 1)
-    driver.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 0, ffi.NULL, 1, barrier)
+    backend.device.commands.vkCmdPipelineBarrier(commands, 1, 1, 0, 0, ffi.NULL, 0, ffi.NULL, 1, barrier)
 
 
 @pytest.mark.parametrize("tiling", [vk.ImageTiling.LINEAR, vk.ImageTiling.OPTIMAL])
 def test_an_image_is_cleared_and_copied_out(
     tiling: vk.ImageTiling, fake: fake_vulkan.FakeVulkan, device: Device
 ) -> None:
-    driver = driver_of(device)
+    backend = backend_of(device)
     wide, high = 5, 3
     info = vk.ImageCreateInfo(
         image_type=vk.ImageType.TYPE_2D,
@@ -283,7 +285,8 @@ def test_an_image_is_cleared_and_copied_out(
     with device.create_image(info) as image, device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as out:
         with device.allocate_memory(vk.MemoryAllocateInfo(image.requirements.size, 0)) as memory:
             device.bind_image_memory(image, memory)
-            buffer = driver.buffer_of(out.holding.allocation).raw  # type: ignore[arg-type]  # the Vulkan device's own
+            allocation: Any = out.holding.allocation  # the Vulkan device's own
+            buffer = backend.transfers.buffers.buffer_of(allocation).raw
             color = ffi.new("VkClearColorValue *", {"float32": [1.0, 0.5, 0.0, 1.0]})
             area = ffi.new("VkImageSubresourceRange *", (int(vk.ImageAspectFlagBits.COLOR), 0, 1, 0, 1))
             region = ffi.new("VkBufferImageCopy *")
@@ -292,17 +295,18 @@ def test_an_image_is_cleared_and_copied_out(
 
             def record(recorder: Any) -> None:
                 commands = recorder.buffer
-                _transition(driver, commands, image.raw, 0, source)
-                driver.commands.vkCmdClearColorImage(commands, image.raw, source, color, 1, area)
-                _transition(driver, commands, image.raw, source, target)
-                driver.commands.vkCmdCopyImageToBuffer(commands, image.raw, target, buffer, 1, region)
+                _transition(backend, commands, image.raw, 0, source)
+                backend.device.commands.vkCmdClearColorImage(commands, image.raw, source, color, 1, area)
+                _transition(backend, commands, image.raw, source, target)
+                backend.device.commands.vkCmdCopyImageToBuffer(commands, image.raw, target, buffer, 1, region)
 
-            driver.transfer.run(record, [])
+            backend.transfers.submissions.run(record, [])
             assert bytes(out.read()[: wide * high * 4]) == bytes([0, 128, 255, 255]) * (wide * high)
             assert not problems(fake)
             wrong = int(_Layout.TRANSFER_DST_OPTIMAL)
-            driver.transfer.run(
-                lambda c: driver.commands.vkCmdCopyImageToBuffer(c.buffer, image.raw, wrong, buffer, 1, region), []
+            backend.transfers.submissions.run(
+                lambda c: backend.device.commands.vkCmdCopyImageToBuffer(c.buffer, image.raw, wrong, buffer, 1, region),
+                [],
             )
             assert any("is used in layout" in problem for problem in problems(fake))
 
@@ -321,7 +325,8 @@ def test_misuse_in_another_process_ends_it_with_a_number(fake: fake_vulkan.FakeV
             peer(f"device = {fake_vulkan.elsewhere(fake)}")
             assert peer("device.name") == fake_vulkan.NON_COHERENT.name
             peer(
-                f"from extmem.vk.abi import ffi\nd = device.driver\nd.commands.vkFreeMemory(d.handle, {raw}, ffi.NULL)"
+                f"from extmem.vk.abi import ffi\nd = device.backend.device\n"
+                f"d.commands.vkFreeMemory(d.handle, {raw}, ffi.NULL)"
             )
             peer("device.close()")
             peer.connection.close()
@@ -336,10 +341,10 @@ def test_what_was_there_before_comes_back() -> None:
 
 
 def test_struct_memory_is_read_and_not_kept(device: Device) -> None:
-    """What the caller does with its structs afterwards is no matter."""
-    driver = driver_of(device)
+    """What the caller does with its structs afterwards has no effect."""
+    backend = backend_of(device)
     asked = to_c(vk.BufferCreateInfo(size=64, usage=_USAGE))
     made = ffi.new("uint64_t *")
-    assert not driver.commands.vkCreateBuffer(driver.handle, asked.cdata, ffi.NULL, made)
+    assert not backend.device.commands.vkCreateBuffer(backend.device.handle, asked.cdata, ffi.NULL, made)
     ffi.memmove(asked.cdata, b"\xff" * ffi.sizeof("VkBufferCreateInfo"), ffi.sizeof("VkBufferCreateInfo"))
-    driver.commands.vkDestroyBuffer(driver.handle, made[0], ffi.NULL)
+    backend.device.commands.vkDestroyBuffer(backend.device.handle, made[0], ffi.NULL)

@@ -1,4 +1,4 @@
-"""The shipped conformance suite over the fake driver: a discrete GPU, and one whose images need their own memory."""
+"""The shipped conformance suite on the fake driver: a discrete GPU, and one whose images need dedicated memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GPUS = {
 
 
 def supported(gpu: str, variant: conformance.Variant) -> bool:
-    """Whether the GPU shares such memory: the second one only dedicated to a resource. The group "misc" needs none."""
+    """Return whether the GPU shares such memory: the second one only if dedicated. The group "misc" shares none."""
     return gpu == "discrete" or variant.dedicated or variant.group == "misc"
 
 
@@ -42,7 +42,7 @@ FAMILIES = [
 def fake(request: pytest.FixtureRequest) -> Iterator[fake_vulkan.FakeVulkan]:
     made = fake_vulkan.FakeVulkan([GPUS[request.param]])
     with fake_vulkan.installed(made):
-        assert extmem.enumerate_devices()  # so that the instance is there before the first count
+        assert extmem.enumerate_devices()  # so that the instance exists before the first count
         yield made
     assert not made.misuses and not made.alive()
 

@@ -1,6 +1,6 @@
-"""Bytes of memory that is dedicated to a buffer: by that buffer where it is bound and may be copied, else by the host.
+"""Bytes of memory that is dedicated to a buffer: copied by that buffer if it is bound and allows it, else by the host.
 
-The scripted driver notes what a real one need not: a buffer that is bound twice, or copied without the usage for it.
+The scripted driver records what a real one need not notice: a buffer that is bound twice, or copied without the usage.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory
 from extmem.devices.host import HAS_FDS
-from extmem.memory import Buffer, Device, DeviceMemory
 from extmem.testing import fake_vulkan
 from tests.behaviours.steps import FD, W32
 
@@ -107,9 +107,9 @@ def test_who_opens_it_elsewhere_copies_it_the_same_way(device: Device) -> None:
             moves(opened)
     with buffer(device) as mine, memory_of(device, mine, UNSEEN) as memory:
         with memory.export_handle(SHARED) as handle, device.open(handle) as opened:
-            moves(opened)  # by a buffer of extmem's own, which extmem binds
+            moves(opened)  # by a buffer of extmem, which extmem binds
             assert isinstance(opened.resource, Buffer) and not opened.resource.facts.bound
-            device.bind_buffer_memory(opened.resource, opened)  # and the program may, once
+            device.bind_buffer_memory(opened.resource, opened)  # and the program can bind it, once
             with pytest.raises(extmem.RuleViolation, match="07459"):
                 device.bind_buffer_memory(opened.resource, opened)
             moves(opened)
@@ -154,7 +154,7 @@ def test_memory_that_is_not_coherent_is_flushed() -> None:
 
 @pytest.mark.parametrize("size", [64, 255, 256, 300])
 def test_memory_without_room_for_a_buffer_of_its_size_is_moved_by_the_host(device: Device, size: int) -> None:
-    """A buffer of 64 bytes takes 256 on this device; memory that is allocated plainly may be smaller."""
+    """A buffer of 64 bytes requires 256 on this device; memory that is allocated plainly may be smaller."""
     with device.allocate_memory(vk.MemoryAllocateInfo(size, SEEN)) as memory:
         moves(memory)
     with device.allocate_memory(vk.MemoryAllocateInfo(size, UNSEEN)) as unseen:

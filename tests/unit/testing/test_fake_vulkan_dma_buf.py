@@ -1,4 +1,4 @@
-"""DMA_BUF on a device that imports it and exports none: the kernel and the driver are asked, and no sample is made."""
+"""DMA_BUF on a device that imports it and exports none: kernel and driver are queried, and no sample is made."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 import extmem
 from extmem import vk
+from extmem.api import Device
 from extmem.devices.vulkan import dma_buf
 from extmem.handles import FdHandle
-from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan.files import DMA_BUF_NAME
 
@@ -27,7 +27,7 @@ Result = vk.Result
 
 
 def importer(*, opaque_too: bool = False) -> fake_vulkan.Gpu:
-    """A GPU that imports dma-bufs and exports none. opaque_too: and so it does with opaque fds."""
+    """Return a GPU that imports dma-bufs and exports none. opaque_too: the same for opaque fds."""
     gpu = fake_vulkan.DISCRETE
     known = gpu.external
     if opaque_too:
@@ -54,7 +54,7 @@ def device(fake: fake_vulkan.FakeVulkan) -> Iterator[Device]:
 
 @contextlib.contextmanager
 def file(name: str = DMA_BUF_NAME, size: int = SIZE) -> Iterator[int]:
-    """A dma-buf of some other driver's, full of threes; or a file that is none."""
+    """Return a dma-buf of another driver, full of threes; or a file that is not a dma-buf."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
         os.truncate(fd, size)
@@ -65,7 +65,7 @@ def file(name: str = DMA_BUF_NAME, size: int = SIZE) -> Iterator[int]:
 
 
 def take(device: Device, fd: int, *, size: int = SIZE, kind: int = SEEN) -> Any:
-    """An import of a copy of the fd, which is closed where that fails."""
+    """Import a copy of the fd, which is closed if that fails."""
     handle = FdHandle(os.dup(fd))
     try:
         return device.allocate_memory(vk.MemoryAllocateInfo(size, kind, vk.ImportMemoryFdInfoKHR(DMA_BUF, handle)))
@@ -110,7 +110,7 @@ def test_size_and_memory_type_are_asked_of_kernel_and_driver(device: Device) -> 
             take(device, fd, kind=kind).close()
 
 
-def test_what_the_driver_refuses_to_describe_is_told(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
+def test_what_the_driver_refuses_to_describe_is_reported(fake: fake_vulkan.FakeVulkan, device: Device) -> None:
     with file() as fd:
         bad = Result.ERROR_INVALID_EXTERNAL_HANDLE
         fake.fail(1, bad, command="vkGetMemoryFdPropertiesKHR")
@@ -123,7 +123,7 @@ def test_what_the_driver_refuses_to_describe_is_told(fake: fake_vulkan.FakeVulka
 
 
 def test_an_opaque_fd_that_the_device_does_not_export_is_proved_all_the_same() -> None:
-    """Its own are none to compare with; what no driver gives is refused, and the rest is tried elsewhere first."""
+    """There are no samples to compare with; what no driver exports is refused, the rest is tried elsewhere first."""
     maker = fake_vulkan.FakeVulkan([fake_vulkan.DISCRETE])
     with fake_vulkan.installed(maker), extmem.open_device(kind="vulkan") as device:
         with (
@@ -144,17 +144,17 @@ def test_an_opaque_fd_that_the_device_does_not_export_is_proved_all_the_same() -
                 with pytest.raises(extmem.DriverError, match="tried on a device of its own"):
                     device.allocate_memory(info)
                 handle.close()
-        with pytest.raises(extmem.RuleViolation, match="no driver gives"):
+        with pytest.raises(extmem.RuleViolation, match="no driver exports"):
             path = os.open(__file__, os.O_RDONLY)
             device.allocate_memory(vk.MemoryAllocateInfo(size, SEEN, vk.ImportMemoryFdInfoKHR(FD, path)))
         os.close(path)
-        assert [number for number, _ in taker.bad_imports], "the witness was asked"
+        assert [number for number, _ in taker.bad_imports], "the other device tried it"
     os.close(number)
     assert not taker.misuses and not maker.misuses
 
 
 def test_the_kernel_is_asked_by_its_own_words() -> None:
-    """A memory file, a pipe and a directory are none; no dma-buf can be made here, so its words are written out."""
+    """A memory file, a pipe and a directory are not dma-bufs; none can be made here, so its text is written out."""
     words = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t7\nsize:\t65536\ncount:\t2\nexp_name:\tudmabuf\n"
     assert dma_buf.told(words) == 65536
     assert dma_buf.told("pos:\t0\nflags:\t02\nmnt_id:\t15\nsize:\t9\n") is None

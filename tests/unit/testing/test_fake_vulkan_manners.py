@@ -1,4 +1,4 @@
-"""What real drivers let pass, or do to a process: extmem refuses it first, or tries it where it does no harm."""
+"""Invalid calls that real drivers accept, or that harm a process: extmem refuses them, or tries them safely."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.devices.backend import FdFacts
-from extmem.devices.vulkan.fd_check import Prover
-from extmem.memory import Device
+from extmem.api import Device
+from extmem.devices.types import ExaminedFd
+from extmem.devices.vulkan.fd_check import FdCheck
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan import Manners
 from tests.behaviours.steps import FD, SIZE, W32, by_name, export, fd, import_fd, import_win32, nt
@@ -68,7 +68,7 @@ def bad_fd(kind: str) -> Iterator[int]:
         yield made
     finally:
         if kind not in ("-1", "closed"):
-            os.close(made)  # EBADF here would say that the refused import took it
+            os.close(made)  # EBADF here would mean that the refused import took it
 
 
 def _works(device: Device) -> None:
@@ -82,21 +82,24 @@ def _works(device: Device) -> None:
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_fd_never_reaches_the_device_in_use(kind: str) -> None:
     with with_manners(bad_fd_poisons=True) as (fake, device), bad_fd(kind) as fd_number:
-        own = device.driver.raw  # type: ignore[attr-defined]  # the Vulkan device's own
+        own = device.backend.raw  # type: ignore[attr-defined]  # the Vulkan device's own
         with pytest.raises(extmem.ExtmemError) as caught:
             import_fd(device, fd_number)
         assert f"{fd_number} is " in str(caught.value) or "the fd " in str(caught.value)
         assert own not in [where for where, _ in fake.bad_imports]
         assert not fake.poisoned_by, "the poisoned device was not destroyed"
-        # What has the name and the size of a payload lacks what the driver writes behind its own.
+        # A file with a payload's name and size lacks what the driver writes after its own.
         assert not fake.bad_imports
         _works(device)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BAD if kind not in ("-1", "closed")])
 def test_the_proof_alone_keeps_it_away_too(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Prover, "inspect", lambda self, fd, handle_type: FdFacts("file", self_describing=False))
-    monkeypatch.setattr(Prover, "measure", lambda self, fd, *rest: None)
+    def examine(self: FdCheck, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        return ExaminedFd(fd, handle_type, "file", self_describing=False)
+
+    monkeypatch.setattr(FdCheck, "examine", examine)
+    monkeypatch.setattr(FdCheck, "check_content", lambda self, request: None)
     with with_manners(bad_fd_poisons=True) as (fake, device), bad_fd(kind) as fd_number:
         with pytest.raises(extmem.DriverError, match="tried on a device of its own"):
             import_fd(device, fd_number)
@@ -105,12 +108,13 @@ def test_the_proof_alone_keeps_it_away_too(kind: str, monkeypatch: pytest.Monkey
 
 
 def test_planted_missing_proof_poisons_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests above can fail: without the proof a bad fd reaches the device, and nothing works any more."""
-    monkeypatch.setattr(Prover, "prove", lambda self, *told: None)
+    """The tests above can fail: without these checks a bad fd reaches the device, and nothing works any more."""
+    monkeypatch.setattr(FdCheck, "check_content", lambda self, request: None)
+    monkeypatch.setattr(FdCheck, "prove", lambda self, request: None)
     with with_manners(bad_fd_poisons=True) as (fake, device), bad_fd("looks like one") as fd_number:
         with pytest.raises(extmem.OutOfMemoryError):
             import_fd(device, fd_number)
-        assert fake.poisoned_by == device.driver.raw  # type: ignore[attr-defined]  # the Vulkan device's own
+        assert fake.poisoned_by == device.backend.raw  # type: ignore[attr-defined]  # the Vulkan device's own
         with pytest.raises(extmem.OutOfMemoryError):
             export(device)
         with extmem.open_device(kind="vulkan") as other, pytest.raises(extmem.OutOfMemoryError):
@@ -129,7 +133,7 @@ def test_other_sizes_and_types_are_refused_where_there_is_a_descriptor(manner: s
             with pytest.raises(extmem.RuleViolation), fd(device, memory) as ours:
                 import_fd(device, ours, size=SIZE)
             import_win32(device, handle, size=2 * SIZE).close()
-            # A stranger's fd has no descriptor. This driver writes the size into its files, so own samples show it.
+            # A bare fd has no descriptor. This driver writes the size into its files, so that samples show it.
             with raw.fd_handle(fd(device, memory).take()) as stranger, pytest.raises(extmem.DriverError):
                 import_fd(device, stranger, size=SIZE)
 
@@ -152,7 +156,7 @@ def test_too_short_a_file_is_refused(kind: str) -> None:
 
 
 def test_planted_missing_measure_lets_a_short_file_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Prover, "measure", lambda self, fd, *rest: None)
+    monkeypatch.setattr(FdCheck, "check_content", lambda self, request: None)
     with with_manners(short_files_pass=True) as (_, device), bad_fd("looks like one, empty") as fd_number:
         import_fd(device, os.dup(fd_number)).close()
 

@@ -1,7 +1,7 @@
-"""Images with DRM format modifiers: asked for, made, shared as OPAQUE_FD, and imported from other drivers' dma-bufs.
+"""Images with DRM format modifiers: queried, created, shared as OPAQUE_FD, and imported from other drivers' dma-bufs.
 
-The scripted GPU has two modifiers. DRM_FORMAT_MOD_LINEAR goes with dma-bufs; the other one turns rows upside down, has
-a second memory plane, and is the driver's own. A memory file of a certain name stands in for a dma-buf.
+The scripted GPU has two modifiers. DRM_FORMAT_MOD_LINEAR supports dma-bufs; the other one reverses the rows, has a
+second memory plane, and is the driver's own. A memory file of a certain name represents a dma-buf.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import pytest
 
 import extmem
 from extmem import Descriptor, ImageInfo, PlaneInfo, raw, vk
+from extmem.api import Device, Image
 from extmem.handles import FdHandle
-from extmem.memory import Device, Image
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan.files import DMA_BUF_NAME
 from extmem.vk.modifiers import EXTENSION, LINEAR, NEEDED
@@ -86,7 +86,7 @@ def exported(device: Device, image: Image) -> extmem.DeviceMemory:
 
 @contextlib.contextmanager
 def dma_buf(pitch: int = 128, offset: int = 4096) -> Iterator[tuple[int, int]]:
-    """A dma-buf of another driver's, with the texels in rows of `pitch` bytes from `offset` on; and its size."""
+    """A dma-buf of another driver, with the texels in rows of `pitch` bytes from `offset` on; and its size."""
     fd, size = os.memfd_create(DMA_BUF_NAME, os.MFD_CLOEXEC), 8192
     try:
         os.truncate(fd, size)
@@ -101,8 +101,8 @@ def test_a_format_says_which_modifiers_it_has(device: Device) -> None:
     found = device.get_physical_device_format_properties2(RGBA)
     listed = vk.find(found, vk.DrmFormatModifierPropertiesListEXT)
     assert listed is not None and int(found.format_properties.linear_tiling_features)
-    told = [(m.drm_format_modifier, m.drm_format_modifier_plane_count) for m in listed.drm_format_modifier_properties]
-    assert told == [(LINEAR, 1), (TILED, 2)]
+    planes = [(m.drm_format_modifier, m.drm_format_modifier_plane_count) for m in listed.drm_format_modifier_properties]
+    assert planes == [(LINEAR, 1), (TILED, 2)]
     assert all(int(m.drm_format_modifier_tiling_features) for m in listed.drm_format_modifier_properties)
     none = vk.find(
         device.get_physical_device_format_properties2(vk.Format.D16_UNORM), vk.DrmFormatModifierPropertiesListEXT
@@ -159,8 +159,8 @@ def test_modifiers_that_do_not_suit_are_refused(device: Device) -> None:
         device.create_image(picture(Explicit(LINEAR, (layout(pitch=65),))))
 
 
-def test_a_modifier_that_the_format_does_not_list_is_not_believed() -> None:
-    """There are drivers that say yes to any."""
+def test_a_modifier_that_the_format_does_not_list_is_not_accepted() -> None:
+    """Some drivers report any modifier as supported."""
     fake = fake_vulkan.FakeVulkan([GPU], manners=fake_vulkan.Manners(any_modifier=True))
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan", check="off") as device:
         for named in (List((LINEAR, 5)), Explicit(5, (layout(),))):
@@ -170,8 +170,8 @@ def test_a_modifier_that_the_format_does_not_list_is_not_believed() -> None:
     assert not fake.misuses
 
 
-def test_planes_that_overlap_are_not_believed() -> None:
-    """There are drivers that answer for the first plane whichever is asked for."""
+def test_planes_that_overlap_are_not_accepted() -> None:
+    """Some drivers return the layout of the first plane for every plane."""
     fake = fake_vulkan.FakeVulkan([GPU], manners=fake_vulkan.Manners(same_planes=True))
     with fake_vulkan.installed(fake), extmem.open_device(kind="vulkan") as device:
         with pytest.raises(extmem.UnsupportedError, match=f"overlap for the 2 memory planes.*modifier {TILED:#x}"):
@@ -194,7 +194,7 @@ def test_without_checks_the_driver_is_not_asked_for_what_it_lacks(fake: fake_vul
 @pytest.mark.parametrize("modifier", [LINEAR, TILED])
 @pytest.mark.parametrize("by", ["name", "fd"])
 def test_an_importer_has_the_same_image(device: Device, modifier: int, by: str) -> None:
-    """Modifier and planes travel in the description, and the importer's image is made from them."""
+    """Modifier and planes are part of the description, from which the importer's image is made."""
     types = int(T.OPAQUE_FD | T.OPAQUE_WIN32)
     with device.create_image(picture(List((modifier,)), types)) as image:
         share = vk.ExportMemoryAllocateInfo(
@@ -207,15 +207,15 @@ def test_an_importer_has_the_same_image(device: Device, modifier: int, by: str) 
             put_texels(device, image, TEXELS, fresh=True)
             source: Any = f"picture {by} {modifier}" if by == "name" else memory.export_handle(T.OPAQUE_FD)
             with extmem.open_device(kind="vulkan") as other, other.open(source) as opened:
-                told = opened.descriptor
-                assert told.image is not None and (told.image.modifier, told.image.tiling) == (modifier, DRM)
+                info = opened.descriptor.image
+                assert info is not None and (info.modifier, info.tiling) == (modifier, DRM)
                 first = image.subresource_layout(plane(0))
-                assert told.image.planes[0] == PlaneInfo(first.offset, first.size, first.row_pitch)
+                assert info.planes[0] == PlaneInfo(first.offset, first.size, first.row_pitch)
                 theirs = opened.resource
                 assert isinstance(theirs, Image)
                 explicit = vk.find(theirs.create_info, Explicit)
                 assert explicit is not None and explicit.drm_format_modifier == modifier
-                assert len(explicit.plane_layouts) == len(told.image.planes) == (2 if modifier else 1)
+                assert len(explicit.plane_layouts) == len(info.planes) == (2 if modifier else 1)
                 other.bind_image_memory(theirs, opened)
                 assert get_texels(other, theirs, len(TEXELS)) == TEXELS
 
@@ -233,25 +233,26 @@ def test_an_import_with_another_modifier_or_layout_is_refused(device: Device) ->
                 if right:
                     device.allocate_memory(info).close()
                 else:
-                    with fd, pytest.raises(extmem.RuleViolation, match="row_pitch is 640 here and 128 there") as caught:
+                    differs = "row_pitch is 640 in the importer and 128 in the exporter"
+                    with fd, pytest.raises(extmem.RuleViolation, match=differs) as caught:
                         device.allocate_memory(info)
                     assert caught.value.vuids == ("VUID-VkMemoryDedicatedAllocateInfo-image-01878",)
 
 
 @pytest.mark.parametrize("stated", [True, False])
 def test_a_dma_buf_is_imported_as_an_image(device: Device, stated: bool) -> None:
-    """By the description that the caller states, or word for word."""
+    """By the description that the caller states, or by the specification's structs."""
     info = picture(Explicit(LINEAR, (layout(4096, 128),)), int(T.DMA_BUF))
     with dma_buf() as (fd, size):
         if stated:
-            told = Descriptor(
+            described = Descriptor(
                 int(T.DMA_BUF),
                 size,
                 dedicated=info,
                 made_by_vulkan=False,
                 image=ImageInfo(int(RGBA), (WIDE, HIGH, 1), int(DRM), LINEAR, 128, (PlaneInfo(4096, 0, 128),)),
             )
-            with raw.import_payload(device, FdHandle(os.dup(fd)), told) as memory:
+            with raw.import_payload(device, FdHandle(os.dup(fd)), described) as memory:
                 assert isinstance(memory.resource, Image)
                 device.bind_image_memory(memory.resource, memory)
                 assert get_texels(device, memory.resource, len(TEXELS)) == TEXELS
@@ -272,8 +273,8 @@ def test_a_dma_buf_that_is_too_small_for_the_image_is_refused(device: Device) ->
             device.allocate_memory(vk.MemoryAllocateInfo(image.requirements.size, 0, chain))
 
 
-def test_without_the_extension_it_says_so() -> None:
-    """A GPU that lacks it, or what it needs before Vulkan 1.2; the host device; images of other tilings go on."""
+def test_without_the_extension_it_reports_it() -> None:
+    """A GPU that lacks the extension, or what it needs before Vulkan 1.2; the host device. Other tilings still work."""
     for lacking in ({EXTENSION}, {NEEDED}):
         gpu = dataclasses.replace(GPU, extensions=tuple(e for e in GPU.extensions if e not in lacking))
         fake = fake_vulkan.FakeVulkan([gpu])
@@ -307,7 +308,7 @@ def test_a_failure_after_the_image_was_made_leaves_nothing(fake: fake_vulkan.Fak
 
 def test_an_adopted_image_has_its_modifier(device: Device) -> None:
     info = picture(List((LINEAR, TILED)))
-    theirs = device.driver.create_image(info)
+    theirs = device.backend.create_image(info)
     with raw.adopt_image(device, theirs.raw, info) as adopted:
         assert device.get_image_drm_format_modifier_properties(adopted).drm_format_modifier == TILED
-    device.driver.destroy(theirs)
+    device.backend.destroy(theirs)

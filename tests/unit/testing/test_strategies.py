@@ -1,4 +1,4 @@
-"""The strategies make what they say, and the library takes it or refuses it as it should."""
+"""The strategies generate what they state, and the library accepts it or refuses it correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""To C and back: what is kept alive, what is refused, and what the bytes are."""
+"""Conversion to C and back: lifetimes, refused values, and the bytes in memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OPAQUE_WIN32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 
 
 class Closed(Exception):
-    """What a stand-in handle raises."""
+    """Raised by a stand-in handle."""
 
 
 class Handle:
-    """Stands for a handle as the library's own do: `int()` works while it is open."""
+    """Represents a handle like the library's handle objects: `int()` works while it is open."""
 
     def __init__(self, value: int | None) -> None:
         self.value = value
@@ -35,7 +35,7 @@ class Handle:
 
 
 class Raw:
-    """Stands for a device object with its C handle in `raw`."""
+    """Represents a device object with its C handle in `raw`."""
 
     raw = 0xABCDEF0123456789
 
@@ -44,7 +44,7 @@ class Raw:
 
 
 def test_the_bytes_are_where_the_compiler_says() -> None:
-    """Read by address and by the compiler's offsets: nothing of cffi takes part."""
+    """The bytes are read by address and by the compiler's offsets, without cffi."""
     fixture: Any = layout.read_fixture(ROOT)
     info = vk.MemoryAllocateInfo(
         1 << 40, 7, vk.ImportMemoryWin32HandleInfoKHR(OPAQUE_WIN32, Handle(0x1234), "frame\U0001f600")
@@ -115,8 +115,8 @@ def test_a_closed_handle_raises_its_own_error() -> None:
 
 
 @pytest.mark.parametrize("given", ["12", b"12", 1.0, object(), [1]])
-def test_what_is_no_handle_is_refused(given: object) -> None:
-    with pytest.raises(TypeError, match=r"VkMemoryGetFdInfoKHR\.memory: .* is not an int, nor an object"):
+def test_a_value_that_is_not_a_handle_is_refused(given: object) -> None:
+    with pytest.raises(TypeError, match=r"VkMemoryGetFdInfoKHR\.memory: .* is not an int or an object"):
         abi.to_c(vk.MemoryGetFdInfoKHR(given))
 
 
@@ -152,11 +152,11 @@ def test_invalid_handle_value_goes_through_and_wider_numbers_do_not() -> None:
         ),
         (
             vk.ExportMemoryWin32HandleInfoKHR(vk.SecurityAttributes("D:P(A;;GA;;;WD)")),
-            r"'D:P\(A;;GA;;;WD\)' is SDDL text.* the platform's manager must build it first",
+            r"'D:P\(A;;GA;;;WD\)' is SDDL text.* which the platform's manager must build first",
         ),
     ],
 )  # fmt: skip
-def test_values_that_do_not_fit_are_told(struct: vk.Struct, words: str) -> None:
+def test_values_that_do_not_fit_are_refused(struct: vk.Struct, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         abi.to_c(struct)
 
@@ -180,7 +180,7 @@ def test_values_that_do_not_fit_are_told(struct: vk.Struct, words: str) -> None:
     ],
 )
 def test_values_that_just_fit_go_through(struct: vk.Struct) -> None:
-    """The positive twins of the refusals above."""
+    """The positive twins of the refused values above."""
     assert abi.from_c(type(struct), abi.to_c(struct)) == struct
 
 
@@ -198,31 +198,31 @@ def test_values_that_just_fit_go_through(struct: vk.Struct) -> None:
         (vk.BufferCreateInfo(queue_family_indices="01"), r"pQueueFamilyIndices: '01' is not a sequence"),  # type: ignore[arg-type]
         (vk.PhysicalDeviceLimits(line_width_range=("a", 1.0)), r"lineWidthRange\[0\]: 'a' is not a number"),  # type: ignore[arg-type]
         (vk.ExportMemoryWin32HandleInfoKHR("D:P"), r"pAttributes: 'D:P' is not a SecurityAttributes"),  # type: ignore[arg-type]
-        ("MemoryAllocateInfo", r"'MemoryAllocateInfo' is no struct of extmem\.vk"),
+        ("MemoryAllocateInfo", r"'MemoryAllocateInfo' is not a struct of extmem\.vk"),
     ],
 )  # fmt: skip  # the ignores: each row is a wrong type on purpose
-def test_values_of_another_sort_are_told(struct: Any, words: str) -> None:
+def test_values_of_another_type_are_refused(struct: Any, words: str) -> None:
     with pytest.raises(TypeError, match=words):
         abi.to_c(struct)
 
 
-def test_a_chain_that_comes_back_to_itself_is_refused() -> None:
+def test_a_chain_that_leads_back_into_itself_is_refused() -> None:
     last = vk.ExportMemoryWin32HandleInfoKHR()
     info = vk.MemoryAllocateInfo(1, 1, vk.ExportMemoryAllocateInfo(1, last))
     abi.to_c(info)
     last.p_next = info
-    with pytest.raises(ValueError, match="comes back to itself"):
+    with pytest.raises(ValueError, match="leads back into itself"):
         abi.to_c(info)
 
 
-def test_a_chain_in_c_that_comes_back_to_itself_is_refused() -> None:
+def test_a_chain_in_c_that_leads_back_into_itself_is_refused() -> None:
     memory = abi.to_c(vk.MemoryAllocateInfo(1, 1, vk.ExportMemoryAllocateInfo(1)))
     abi.ffi.cast("VkExportMemoryAllocateInfo *", memory.cdata.pNext).pNext = memory.cdata
     with pytest.raises(ValueError, match="leads back into itself"):
         abi.from_c(vk.MemoryAllocateInfo, memory)
 
 
-def test_links_that_nobody_knows_are_left_out() -> None:
+def test_unknown_links_are_omitted() -> None:
     memory = abi.to_c(vk.MemoryAllocateInfo(1, 1, vk.ExportMemoryAllocateInfo(1, vk.MemoryDedicatedAllocateInfo(2))))
     abi.ffi.cast("VkExportMemoryAllocateInfo *", memory.cdata.pNext).sType = 2000000000
     assert abi.from_c(vk.MemoryAllocateInfo, memory) == vk.MemoryAllocateInfo(1, 1, vk.MemoryDedicatedAllocateInfo(2))
@@ -268,7 +268,7 @@ def test_security_attributes_alone_go_to_c() -> None:
     assert abi.from_c(vk.SecurityAttributes, memory) == vk.SecurityAttributes(None, True)
 
 
-def test_repr_says_what_it_is() -> None:
+def test_repr() -> None:
     assert repr(abi.to_c(vk.Extent3D())).startswith("<CStruct VkExtent3D at 0x")
 
 

@@ -1,4 +1,4 @@
-"""What is known of formats, against the registry's own table: texel blocks, aspects, planes."""
+"""Facts of formats, compared with the registry's table: texel blocks, aspects, planes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from extmem import vk
 from extmem.vk.formats import copied_size, format_facts, format_name, is_depth_or_stencil, texel_size
 
 
-def test_every_format_of_the_registry_has_the_size_that_the_registry_says() -> None:
+def test_every_format_has_the_size_in_the_registry() -> None:
     table = get_vulkan_object().formats
     for entry in table.values():
         value = vk.Format[entry.name.removeprefix("VK_FORMAT_")]
@@ -43,7 +43,7 @@ def test_size_follows_from_the_name(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["UNDEFINED", "BC7_UNORM_BLOCK", "G8_B8R8_2PLANE_420_UNORM", "G8B8G8R8_422_UNORM"])
-def test_what_has_no_texel_size_has_none(name: str) -> None:
+def test_formats_without_a_texel_size(name: str) -> None:
     assert texel_size(vk.Format[name]) is None
 
 

@@ -1,4 +1,4 @@
-"""The Vulkan loader: found, or said how to get it; commands by name."""
+"""The Vulkan loader: it is found, or the error states how to install it; commands by name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from extmem.api import Device
 from extmem.errors import UnsupportedError
-from extmem.memory import Device
 from extmem.vk import loader
 from extmem.vk.abi import ffi
 
@@ -43,7 +43,7 @@ def test_a_command_that_is_missing_is_named_with_its_owner(vulkan_device: Device
     with pytest.raises(UnsupportedError, match="the driver of 1999 has no command vkAllocateMemory") as error:
         commands.vkAllocateMemory  # noqa: B018  # looking it up is what fails
     assert error.value.requires_one_of == ("vkAllocateMemory",)
-    real = vulkan_device.driver.commands  # type: ignore[attr-defined]  # a Vulkan driver's
+    real = vulkan_device.backend.device.commands  # type: ignore[attr-defined]  # a Vulkan driver's
     assert real.has("vkAllocateMemory") and real.vkAllocateMemory is real.vkAllocateMemory
 
 

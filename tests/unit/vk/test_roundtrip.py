@@ -1,4 +1,4 @@
-"""Property: every struct, with a chain behind it, comes back from C memory as it went there."""
+"""Property: every struct, with a chain, is equal after conversion to C memory and back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def known_or_not(cls: Any) -> Any:
 
 
 def one(kind: str, spec: FieldSpec, c_type: Any) -> st.SearchStrategy[Any]:
-    """A value of one member, or one element."""
+    """Return a strategy for the value of one member, or of one element."""
     if kind == "struct":
         return struct(f"Vk{spec.type_name}", depth=0)
     if kind in ("enum", "flags"):
@@ -102,7 +102,7 @@ def test_what_goes_to_c_comes_back_equal(name: str) -> None:
 @SETTINGS
 @given(struct("VkMemoryAllocateInfo"), struct("VkMemoryAllocateInfo"))
 def test_what_comes_back_shares_nothing(one: Any, two: Any) -> None:
-    """Reading copies: C memory written over afterwards changes nothing that was read."""
+    """Reading copies: later changes of the C memory do not change the struct that was read."""
     memory = abi.to_c(one)
     read = abi.from_c(vk.MemoryAllocateInfo, memory)
     memory.cdata.allocationSize = two.allocation_size

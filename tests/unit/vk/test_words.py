@@ -1,4 +1,4 @@
-"""The specification's words as Python: names, order, defaults, chains, tables."""
+"""The structs, enums and commands of `extmem.vk`: names, order, defaults, chains, tables."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_fields_stand_in_c_order_with_p_next_last(cls: type, order: list[str]) -
     assert names_of(cls) == order
 
 
-def test_digits_and_acronyms_read_well() -> None:
+def test_names_with_digits_and_acronyms() -> None:
     limits = names_of(vk.PhysicalDeviceLimits)
     assert {"max_image_dimension_2d", "max_image_dimension_cube", "non_coherent_atom_size"} <= set(limits)
     assert "residency_standard_2d_block_shape" in names_of(vk.PhysicalDeviceSparseProperties)
@@ -97,7 +97,7 @@ def test_vendor_suffix_may_be_left_out() -> None:
     assert str(bits(0x200).name) == "DMA_BUF_EXT"
 
 
-def test_values_are_the_registry_s() -> None:
+def test_values_are_those_of_the_registry() -> None:
     bits = vk.ExternalMemoryHandleTypeFlagBits
     assert [int(b) for b in (bits.OPAQUE_FD, bits.OPAQUE_WIN32, bits.OPAQUE_WIN32_KMT, bits.D3D11_TEXTURE)] == [
         1,
@@ -134,7 +134,7 @@ def test_plain_ints_do_for_flags_and_enums() -> None:
     assert vk.ImageCreateInfo(format=37).format == vk.Format.R8G8B8A8_UNORM
 
 
-def test_an_unset_fd_is_no_descriptor() -> None:
+def test_an_unset_fd_is_not_a_file_descriptor() -> None:
     assert vk.ImportMemoryFdInfoKHR().fd == -1
 
 
@@ -158,14 +158,14 @@ def test_find_gives_the_first_of_a_class_or_none() -> None:
     assert vk.find(info, vk.MemoryAllocateInfo) is None
 
 
-def test_a_chain_that_comes_back_is_told_not_walked_for_ever() -> None:
+def test_a_chain_that_leads_back_into_itself_raises() -> None:
     info, _, win32 = export_chain()
     win32.p_next = info
-    with pytest.raises(ValueError, match="comes back to VkMemoryAllocateInfo"):
+    with pytest.raises(ValueError, match="leads back to VkMemoryAllocateInfo"):
         list(vk.chain(info))
 
 
-def test_allowed_chains_are_the_registry_s() -> None:
+def test_allowed_chains_are_those_of_the_registry() -> None:
     allowed = vk.CHAIN_ALLOWED["VkMemoryAllocateInfo"]
     assert {"VkExportMemoryWin32HandleInfoKHR", "VkImportMemoryFdInfoKHR", "VkMemoryDedicatedAllocateInfo"} <= allowed
     assert "VkImportMemoryZirconHandleInfoFUCHSIA" in allowed, "out of scope, and still listed"
@@ -174,7 +174,7 @@ def test_allowed_chains_are_the_registry_s() -> None:
     assert set(vk.CHAIN_ALLOWED) == {cls.C_NAME for cls in CHAINABLE}
 
 
-def test_commands_tell_their_parameters_and_results() -> None:
+def test_commands_have_their_parameters_and_results() -> None:
     command = vk.COMMANDS["vkGetMemoryWin32HandleKHR"]
     assert [p.c_type for p in command.params] == ["VkDevice", "const VkMemoryGetWin32HandleInfoKHR*", "HANDLE*"]
     assert [p.name for p in command.params] == ["device", "get_win32_handle_info", "handle"]
@@ -197,7 +197,7 @@ def test_all_is_what_is_visible() -> None:
     assert len(vk.__all__) == len(set(vk.__all__))
 
 
-def test_the_words_do_not_load_cffi_and_the_c_side_comes_when_asked_for() -> None:
+def test_importing_vk_does_not_load_cffi_and_abi_is_loaded_on_use() -> None:
     program = (
         "import sys; from extmem import vk; loaded = set(sys.modules)\n"
         "print(sorted(m for m in loaded if 'cffi' in m or m.endswith(('_abi', '.abi', 'marshal')) and 'extmem' in m))\n"
@@ -207,6 +207,6 @@ def test_the_words_do_not_load_cffi_and_the_c_side_comes_when_asked_for() -> Non
     assert done.stdout.split("\n")[:2] == ["[]", "3"], done.stderr
 
 
-def test_other_names_are_no_attributes() -> None:
+def test_other_names_are_not_attributes() -> None:
     with pytest.raises(AttributeError, match="no_such_word"):
         vk.no_such_word  # type: ignore[attr-defined]  # noqa: B018  # the test is that it fails

@@ -1,4 +1,4 @@
-"""A scripted CUDA driver with NT handles, and the same GPU's Vulkan driver: what they are told is looked at."""
+"""A scripted CUDA driver with NT handles, and the same GPU's Vulkan driver, which record their calls."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing import fake_cuda, fake_vulkan
 from tests import cuda_bed
 
 
 @pytest.fixture
 def machine(nothing_left: None) -> Iterator[tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]]:
-    """A GPU as both see it. They must be left as they were, and never misused."""
+    """A GPU with both drivers. At the end they must have no living objects and no misuses."""
     with cuda_bed.both() as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""Memory that CUDA makes, shared by NT handle: what the driver is told, whose the handles are, and names of theirs."""
+"""Memory that CUDA makes, shared by NT handle: the driver's parameters, the owners of the handles, and names."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pytest
 
 import extmem
 from extmem import Access, errors, raw, vk
+from extmem.api import Device, DeviceMemory
 from extmem.handles import NtHandle
 from extmem.manager import manager
 from extmem.manager.windows.security_descriptors import user_sid
-from extmem.memory import Device, DeviceMemory
 from extmem.testing import fake_cuda
 from extmem.testing.children import Peer
 from tests.behaviours.steps import FD, KMT, W32
@@ -34,12 +34,12 @@ def there(fake: fake_cuda.FakeCuda) -> Peer:
         yield other
 
 
-# What the driver is told.
+# The driver's parameters.
 
 
 def test_the_driver_is_told_who_may_have_it(cuda: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
     with cuda.allocate((16,)):
-        assert [user_sid() in said and ";;;WD" not in said for said in fake.security] == [True]
+        assert [user_sid() in sddl and ";;;WD" not in sddl for sddl in fake.security] == [True]
     with cuda.allocate((16,), name=name, security=EVERYBODY):
         assert ";;;WD" in fake.security[-1]
     fake.security.clear()
@@ -93,7 +93,7 @@ def test_a_handle_for_reading_reads(cuda: Device, name: str) -> None:
         other.fill(1)
 
 
-def test_it_is_inherited_where_the_export_says_so(cuda: Device) -> None:
+def test_it_is_inherited_where_the_export_states_it(cuda: Device) -> None:
     with cuda.allocate((16,), inherit=True) as memory, memory.export_handle(W32) as handle:
         assert isinstance(handle, NtHandle) and handle.info.inherit
 
@@ -106,7 +106,7 @@ def test_other_types_are_refused_by_rule(kind: vk.ExternalMemoryHandleTypeFlagBi
 
 
 def test_what_is_not_exported_does_not_go_through_pickle(cuda: Device) -> None:
-    """What is does, in process/cuda."""
+    """What the test of the same name in process/cuda does."""
     with cuda.allocate_memory(vk.MemoryAllocateInfo(10, 0)) as private, pytest.raises(errors.ExtmemError):
         pickle.dumps(private)
 
@@ -202,7 +202,7 @@ def test_a_name_is_one_payloads_whoever_made_it(
 
 
 def test_a_companion_that_leads_nowhere_is_no_name(cuda: Device, there: Peer, name: str) -> None:
-    """The exporter's handle is closed under it, as no exporter of ours does: the value is another object's, or none."""
+    """The exporter's handle is closed behind extmem's back: the value belongs to another object, or to none."""
     there("memory = device.allocate(5000, name=name)", name=name)
     with cuda.open(name) as other:
         other.fill(1)

@@ -1,4 +1,4 @@
-"""What Vulkan, Direct3D and others share, on a CUDA device: by handle, number and name, as the descriptor says."""
+"""Memory of Vulkan, Direct3D and others on a CUDA device: by handle, number and name, as the descriptor states."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
-from extmem.devices.backend import Origin
-from extmem.devices.cuda.backend import CudaDriver
+from extmem.api import Device, DeviceMemory
+from extmem.devices.cuda.backend import CudaBackend
+from extmem.devices.types import Origin
 from extmem.handles import KmtHandle, NtHandle
 from extmem.handles._win32 import calls
 from extmem.manager import manager
-from extmem.memory import Descriptor, Device, DeviceMemory
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing import fake_cuda, fake_vulkan
 from extmem.testing.fake_vulkan.win32 import make_texture, number_of
 from tests.behaviours.steps import KMT, SIZE, W32
@@ -39,7 +40,7 @@ def each_sees_the_other(one: DeviceMemory, other: DeviceMemory) -> None:
 
 
 def shared(fake: fake_vulkan.FakeVulkan, kind: HandleType, size: int = SIZE) -> tuple[NtHandle, NtHandle | KmtHandle]:
-    """What another program shares: what keeps it alive, and what leads to it."""
+    """Memory that another program shares: the object that keeps it alive, and the handle or name."""
     keeper = NtHandle(make_texture(fake, int(kind), size), manager())
     return keeper, KmtHandle(number_of(int(keeper))) if kind in NUMBERS else keeper
 
@@ -69,7 +70,7 @@ def test_an_array_of_vulkans_memory_is_an_import_by_its_handle(
     with vulkan.allocate((1000,), handle_types=int(kind)) as memory:
         memory.fill(9)
         array = memory.device_array()
-        assert array is not None and [told["type"] for told in fake.imports] == [CU[kind]]
+        assert array is not None and [descriptor["type"] for descriptor in fake.imports] == [CU[kind]]
         handle = memory.export_handle(kind)
         with extmem.open(handle, device=vulkan) as again:
             assert again.device_array() is not None
@@ -79,22 +80,22 @@ def test_an_array_of_vulkans_memory_is_an_import_by_its_handle(
 
 
 def test_the_driver_takes_a_name_itself(cuda: Device, vulkan: Device, fake: fake_cuda.FakeCuda, name: str) -> None:
-    """The layers above open the name and pass the handle; who drives the device may pass the name."""
-    driver = cuda.driver
-    assert isinstance(driver, CudaDriver)
+    """The layers above open the name and pass the handle; a caller of the backend may pass the name."""
+    backend = cuda.backend
+    assert isinstance(backend, CudaBackend)
     with vulkan.allocate((1000,), name=name, dedicated=False) as memory:
         memory.fill(6)
         origin = Origin(memory.allocation_size, int(W32), device_uuid=cuda.uuid)
-        made = driver.import_described(0, origin, name=name)
+        made = backend.import_by_descriptor(0, origin, name=name)
         into = bytearray(1000)
-        driver.read(made, 0, memoryview(into))
+        backend.read(made, 0, memoryview(into))
         assert set(into) == {6}
         made.close()
         with pytest.raises(errors.DriverError, match=f"OPAQUE_WIN32 '{name} of nobody'.*CUDA_ERROR_UNKNOWN|999"):
-            driver.import_described(0, origin, name=f"{name} of nobody")
+            backend.import_by_descriptor(0, origin, name=f"{name} of nobody")
 
 
-# What others share.
+# Memory of other programs.
 
 
 @pytest.mark.parametrize("kind", FROM_D3D)
@@ -105,8 +106,8 @@ def test_direct3ds_memory_is_imported_and_its_resources_always_as_dedicated(
     keeper, handle = shared(other_api, kind)
     with keeper:
         if stated:
-            told = Descriptor(handle_types=int(kind), allocation_size=SIZE, luid=LUID, made_by_vulkan=False)
-            memory = raw.import_payload(cuda, handle, told)
+            descriptor = Descriptor(handle_types=int(kind), allocation_size=SIZE, luid=LUID, made_by_vulkan=False)
+            memory = raw.import_payload(cuda, handle, descriptor)
         else:
             info = vk.ImportMemoryWin32HandleInfoKHR(kind, handle)
             memory = cuda.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, info))
@@ -128,8 +129,8 @@ def test_an_opaque_handle_that_nobody_describes_needs_a_stated_description(
         with pytest.raises(errors.DescriptorError, match=r"carries no description.*extmem\.raw\.import_payload"):
             cuda.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, info))
         assert not fake.imports, "it could be known before"
-        told = Descriptor(handle_types=int(kind), allocation_size=SIZE, device_uuid=cuda.uuid)
-        with raw.import_payload(cuda, handle, told) as memory:
+        descriptor = Descriptor(handle_types=int(kind), allocation_size=SIZE, device_uuid=cuda.uuid)
+        with raw.import_payload(cuda, handle, descriptor) as memory:
             memory.fill(7)
             assert set(memory.read_bytes()) == {7}
 
@@ -138,17 +139,19 @@ def test_a_larger_size_fails_when_it_is_mapped_and_the_handle_survives(
     cuda: Device, fake: fake_cuda.FakeCuda, other_api: fake_vulkan.FakeVulkan
 ) -> None:
     keeper, handle = shared(other_api, W32)
-    told = Descriptor(handle_types=int(W32), allocation_size=SIZE, device_uuid=cuda.uuid)
+    descriptor = Descriptor(handle_types=int(W32), allocation_size=SIZE, device_uuid=cuda.uuid)
     with keeper:
         with pytest.raises(errors.DriverError, match="cuExternalMemoryGetMappedBuffer.*the exporter's"):
-            raw.import_payload(cuda, handle, msgspec.structs.replace(told, allocation_size=2 * SIZE, payload_size=0))
+            raw.import_payload(
+                cuda, handle, msgspec.structs.replace(descriptor, allocation_size=2 * SIZE, payload_size=0)
+            )
         assert "cuDestroyExternalMemory" in fake.calls and not handle.closed
-        raw.import_payload(cuda, handle, told).close()
+        raw.import_payload(cuda, handle, descriptor).close()
 
 
 def test_what_is_no_memory_of_a_driver_is_refused_before_it_is_asked(cuda: Device, fake: fake_cuda.FakeCuda) -> None:
-    told = Descriptor(handle_types=int(W32), allocation_size=SIZE, device_uuid=cuda.uuid)
-    event = calls.create_event(f"\\BaseNamedObjects\\extmem-no-memory-{id(told)}", manual=True, signaled=False)
+    descriptor = Descriptor(handle_types=int(W32), allocation_size=SIZE, device_uuid=cuda.uuid)
+    event = calls.create_event(f"\\BaseNamedObjects\\extmem-no-memory-{id(descriptor)}", manual=True, signaled=False)
     for value in (event, 0x7FFC):
         with pytest.raises((errors.ObjectTypeError, errors.InvalidHandleError)):
             cuda.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0, vk.ImportMemoryWin32HandleInfoKHR(W32, value)))
@@ -156,11 +159,11 @@ def test_what_is_no_memory_of_a_driver_is_refused_before_it_is_asked(cuda: Devic
     assert not fake.imports
 
 
-# Where it lies.
+# The device of the memory.
 
 
 def test_a_gpu_is_known_by_its_whole_luid(nothing_left: None) -> None:
-    """cuda-bindings gives the LUID as a C string, which ends at its first zero byte."""
+    """cuda-bindings returns the LUID as a C string, which ends at its first zero byte."""
     luid = b"\x23\x00\x01\x00\x05\x00\x00\x00"
     with fake_cuda.installed(fake_cuda.FakeCuda([fake_cuda.Gpu(luid=luid)])) as fake:
         assert fake.module.cuInit(0)[0] == 0
@@ -177,14 +180,14 @@ def test_direct3ds_memory_of_another_adapter_is_refused(
     cuda: Device, fake: fake_cuda.FakeCuda, other_api: fake_vulkan.FakeVulkan
 ) -> None:
     keeper, handle = shared(other_api, HandleType.D3D12_HEAP)
-    told = Descriptor(
+    descriptor = Descriptor(
         handle_types=int(HandleType.D3D12_HEAP), allocation_size=SIZE, luid=b"another!", made_by_vulkan=False
     )
     with keeper:
         with pytest.raises(errors.DriverError, match=f"{b'another!'.hex()}.*{LUID.hex()}"):
-            raw.import_payload(cuda, handle, told)
+            raw.import_payload(cuda, handle, descriptor)
         assert not fake.imports
-        raw.import_payload(cuda, handle, msgspec.structs.replace(told, luid=LUID)).close()
+        raw.import_payload(cuda, handle, msgspec.structs.replace(descriptor, luid=LUID)).close()
 
 
 # Host payloads.

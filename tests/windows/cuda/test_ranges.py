@@ -1,4 +1,4 @@
-"""The addresses of the scripted CUDA driver's memory: mapped where they were promised, and never another's."""
+"""The addresses of the scripted CUDA driver's memory: it is mapped at its own addresses, and never at another's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def section() -> Iterator[int]:
 
 
 def taken(address: int) -> int:
-    """What the system gives who asks for memory there; 0 for no particular place."""
+    """Return the address that the system gives for a request of memory there; 0 for no particular place."""
     kernel32: Any = views._kernel32
     return int(kernel32.VirtualAlloc(address, SIZE, COMMIT, READ_WRITE))
 
@@ -80,7 +80,7 @@ def test_the_system_puts_nothing_into_a_range_of_its_own_accord() -> None:
             given_back(at)
 
 
-def test_ranges_are_never_told_twice() -> None:
+def test_ranges_are_never_used_twice() -> None:
     first = views.reserve(SIZE)
     at = first.address
     del first

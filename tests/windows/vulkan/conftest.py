@@ -1,4 +1,4 @@
-"""A scripted driver with VK_KHR_external_memory_win32 under the Vulkan device: what it is told is looked at."""
+"""A scripted driver with VK_KHR_external_memory_win32 for the Vulkan device, which records its calls."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing import fake_vulkan
 
 
 @pytest.fixture
 def fake(nothing_left: None) -> Iterator[fake_vulkan.FakeVulkan]:
-    """A machine with one GPU, whose memory the host sees. It must be left as it was, and never misused."""
+    """A machine with one GPU, whose memory is host-visible. At the end it must have no living objects or misuses."""
     made = fake_vulkan.FakeVulkan([fake_vulkan.INTEGRATED])
     with fake_vulkan.installed(made):
         yield made

@@ -1,4 +1,4 @@
-"""What a driver is told of an export, what it is asked for, and what programs get of it."""
+"""The driver's parameters of an export, the calls that it gets, and what programs get."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
+from extmem.api import Device
 from extmem.handles._win32 import calls
 from extmem.manager.windows.security_descriptors import security_descriptor
-from extmem.memory import Device
 from extmem.testing import fake_vulkan
 from tests.behaviours.steps import (
     COLLISION,
@@ -38,12 +38,12 @@ def test_name_rights_and_security_reach_the_driver_as_they_were_given(
     device: Device, fake: fake_vulkan.FakeVulkan, name: str
 ) -> None:
     export(device, name=name, access=GENERIC_ALL, security=vk.SecurityAttributes(ONLY_OWNER, True)).close()
-    told = fake.shares[-1]
-    assert (told.name, told.access, told.attributes, told.inherit) == (name, GENERIC_ALL, True, True)
-    assert told.sddl is not None and told.sddl.endswith(ONLY_OWNER)
+    share = fake.shares[-1]
+    assert (share.name, share.access, share.attributes, share.inherit) == (name, GENERIC_ALL, True, True)
+    assert share.sddl is not None and share.sddl.endswith(ONLY_OWNER)
     export(device, name=f"Local\\{name}", access=READ_WRITE).close()
-    told = fake.shares[-1]
-    assert (told.name, told.access, told.attributes, told.sddl) == (f"Local\\{name}", READ_WRITE, False, None)
+    share = fake.shares[-1]
+    assert (share.name, share.access, share.attributes, share.sddl) == (f"Local\\{name}", READ_WRITE, False, None)
 
 
 def test_attributes_without_a_descriptor_are_attributes(device: Device, fake: fake_vulkan.FakeVulkan) -> None:
@@ -85,11 +85,11 @@ def test_the_driver_is_asked_once_for_each_memory(device: Device, fake: fake_vul
             handle.close()
 
 
-def test_asking_twice_would_be_seen(device: Device, fake: fake_vulkan.FakeVulkan) -> None:
-    """The test above can fail: a second question is a misuse."""
+def test_asking_twice_would_be_found(device: Device, fake: fake_vulkan.FakeVulkan) -> None:
+    """The test above can fail: a second call is a misuse."""
     with export(device) as memory:
         raw_memory = memory.holding.allocation.live  # type: ignore[attr-defined]  # the Vulkan device's own
-        device.driver.get_handle(raw_memory, int(W32)).close()  # type: ignore[attr-defined]  # as above
+        device.backend.memories.get_handle(raw_memory, int(W32)).close()  # type: ignore[attr-defined]  # as above
         assert "is asked for its NT handle again" in str(fake.misuses.pop())
 
 
@@ -164,10 +164,10 @@ def test_a_name_of_another_type_never_reaches_the_driver(device: Device, name: s
     export(device, name=name).close()
 
 
-def test_a_name_taken_between_the_look_and_the_call_is_told(
+def test_a_name_taken_between_the_look_and_the_call_is_reported(
     device: Device, fake: fake_vulkan.FakeVulkan, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver answers anything then (OUT_OF_HOST_MEMORY, say): extmem looks once more."""
+    """The driver may return any error then (OUT_OF_HOST_MEMORY, for example): extmem looks the name up once more."""
     from extmem.manager.windows import driver_memory
 
     fake.manners.handle_errors = int(vk.Result.ERROR_OUT_OF_HOST_MEMORY)
@@ -205,14 +205,14 @@ def test_names_that_are_none_are_refused_before_the_driver(
     assert not fake.shares
 
 
-# Names and handles from outside: everyday memory describes itself.
+# Names and handles of other programs: memory of the high-level API describes itself.
 
 
-def test_a_bare_handle_of_everyday_memory_leads_to_its_description(
+def test_a_bare_handle_of_high_level_memory_leads_to_its_description(
     device: Device, fake: fake_vulkan.FakeVulkan
 ) -> None:
     with device.allocate((3, 5), "uint16") as memory, memory.export_handle() as handle:
-        assert handle.info.name == "", "the name that makes this work is nobody's business"
+        assert handle.info.name == "", "the internal name is not shown"
         with raw.nt_handle(calls.duplicate(int(handle), options=calls.SAME_ACCESS)) as bare:
             with extmem.open(bare) as opened:
                 assert opened.numpy().shape == (3, 5)
@@ -246,9 +246,9 @@ def test_a_read_only_share_is_opened_for_reading_alone(device: Device, name: str
             extmem.open(name, access=extmem.Access.READ_WRITE)
 
 
-def test_a_driver_that_gives_null_is_told_apart(device: Device, fake: fake_vulkan.FakeVulkan) -> None:
+def test_a_driver_that_gives_null_is_distinguished(device: Device, fake: fake_vulkan.FakeVulkan) -> None:
     fake.manners.gives_null = True
     with device.allocate_memory(vk.MemoryAllocateInfo(SIZE, 0)) as memory:
         with pytest.raises(errors.UnsupportedError, match="gave no handle"):
-            device.driver.get_handle(memory.holding.allocation.live, int(W32))  # type: ignore[attr-defined]  # its own
+            device.backend.memories.get_handle(memory.holding.allocation.live, int(W32))  # type: ignore[attr-defined]  # its own
     assert "which it was not exported for" in str(fake.misuses.pop())

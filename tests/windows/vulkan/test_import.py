@@ -1,4 +1,4 @@
-"""Imports by handle, by name and by number: what reaches the driver, and what is refused before it."""
+"""Imports by handle, by name and by number: what reaches the driver, and what is refused before."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 
 import extmem
 from extmem import errors, raw, vk
+from extmem.api import Device
 from extmem.handles import NtHandle
 from extmem.handles._win32 import calls, sections
 from extmem.manager import manager
-from extmem.memory import Descriptor, Device
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing import fake_vulkan
 from extmem.testing.children import Peer
 from extmem.testing.fake_vulkan.win32 import make_texture, number_of
@@ -41,17 +42,17 @@ STRUCT = "VUID-VkImportMemoryWin32HandleInfoKHR-handleType"
 
 
 @pytest.fixture
-def stranger(fake: fake_vulkan.FakeVulkan) -> Iterator[NtHandle]:
-    """Memory that another Vulkan program exported: nothing describes it."""
+def foreign_handle(fake: fake_vulkan.FakeVulkan) -> Iterator[NtHandle]:
+    """Memory that another Vulkan program exported: it has no description."""
     with NtHandle(make_texture(fake, int(W32), SIZE), manager()) as handle:
         yield handle
 
 
-# What is wrong is told before the driver is asked, whatever that would have answered.
+# Faults are reported before the driver is called, whatever its result would have been.
 
 
 def handles() -> dict[str, tuple[int, int]]:
-    """Bad handle values by what they are, and the status that each gives."""
+    """Bad handle values by what they are, and the status of each."""
     closed = calls.create_event("\\BaseNamedObjects\\extmem-closed", manual=True, signaled=False)
     calls.close_handle(closed)
     return {
@@ -146,19 +147,23 @@ def test_handle_and_name_together_and_neither_are_refused(device: Device, name: 
 
 
 @pytest.mark.parametrize("result", ["ERROR_OUT_OF_HOST_MEMORY", "ERROR_INVALID_EXTERNAL_HANDLE"])
-def test_what_the_driver_alone_refuses_is_told_with_what_the_kernel_says(
+def test_what_the_driver_alone_refuses_is_reported_with_what_the_kernel_says(
     device: Device, fake: fake_vulkan.FakeVulkan, name: str, result: str
 ) -> None:
     with export(device, name=name) as memory, nt(device, memory) as handle:
         fake.fail(result=vk.Result[result], command="vkAllocateMemory")
         with pytest.raises(errors.DriverError, match=result) as caught:
             import_win32(device, handle)
-        said = str(caught.value)
-        assert "an open DxgkSharedResource with READ_CONTROL" in said and name in said and "size, the memory" in said
+        message = str(caught.value)
+        assert (
+            "an open DxgkSharedResource with READ_CONTROL" in message
+            and name in message
+            and "size, the memory" in message
+        )
         import_win32(device, handle).close()
 
 
-# How they reach it.
+# What reaches the driver.
 
 
 def test_an_import_by_name_says_the_name_and_one_by_handle_the_handle(device: Device, name: str) -> None:
@@ -205,24 +210,24 @@ def test_another_process_imports_by_name_by_handle_and_by_number(
             peer("import gc\nhandle.close()\ngc.collect()\nNone")
 
 
-# What others made.
+# Memory that other programs made.
 
 
 def test_what_nobody_describes_is_imported_word_for_word_and_opened_with_a_description(
-    device: Device, stranger: NtHandle, fake: fake_vulkan.FakeVulkan
+    device: Device, foreign_handle: NtHandle, fake: fake_vulkan.FakeVulkan
 ) -> None:
-    with import_win32(device, stranger) as imported:
+    with import_win32(device, foreign_handle) as imported:
         assert imported.allocation_size == SIZE and get(imported, 1) == b"\xcd"
     with pytest.raises(errors.DescriptorError, match=r"raw\.import_payload") as caught:
-        extmem.open(stranger)
+        extmem.open(foreign_handle)
     assert "another program exported it" in str(caught.value)
-    told = Descriptor(int(W32), SIZE, device_uuid=device.uuid, driver_uuid=device.identity.driver_uuid)
-    with raw.import_payload(device, stranger, told) as opened:
+    descriptor = Descriptor(int(W32), SIZE, device_uuid=device.uuid, driver_uuid=device.identity.driver_uuid)
+    with raw.import_payload(device, foreign_handle, descriptor) as opened:
         assert opened.size == SIZE
-        with raw.import_payload(device, stranger, told) as again:
+        with raw.import_payload(device, foreign_handle, descriptor) as again:
             assert again.holding.object_id == opened.holding.object_id, "one object, however it is known"
     with pytest.raises(errors.RuleViolation) as refused:
-        raw.import_payload(device, stranger, Descriptor(int(W32), SIZE, device_uuid=bytes(16)))
+        raw.import_payload(device, foreign_handle, Descriptor(int(W32), SIZE, device_uuid=bytes(16)))
     assert "VUID-VkImportMemoryWin32HandleInfoKHR-handle-00659" in refused.value.vuids
 
 
@@ -236,21 +241,21 @@ def test_what_nobody_describes_opens_by_its_very_name(fake: fake_vulkan.FakeVulk
 
 
 def test_a_size_that_nobody_knows_is_the_drivers_to_judge(
-    device: Device, stranger: NtHandle, fake: fake_vulkan.FakeVulkan
+    device: Device, foreign_handle: NtHandle, fake: fake_vulkan.FakeVulkan
 ) -> None:
     with pytest.raises(errors.DriverError, match="INVALID_EXTERNAL_HANDLE"):
-        import_win32(device, stranger, size=2 * SIZE)
-    import_win32(device, stranger).close()
+        import_win32(device, foreign_handle, size=2 * SIZE)
+    import_win32(device, foreign_handle).close()
 
 
-def test_a_gpus_memory_on_the_host_device_says_where_to_go(device: Device, stranger: NtHandle) -> None:
+def test_a_gpus_memory_on_the_host_device_says_where_to_go(device: Device, foreign_handle: NtHandle) -> None:
     with extmem.open_device(kind="host") as host, pytest.raises(errors.ObjectTypeError, match="Vulkan device"):
-        import_win32(host, stranger)
+        import_win32(host, foreign_handle)
 
 
 @pytest.mark.parametrize("kind", D3D)
 def test_a_texture_of_direct3d_is_imported_as_a_dedicated_image(
-    fake: fake_vulkan.FakeVulkan, device: Device, stranger: NtHandle, kind: vk.ExternalMemoryHandleTypeFlagBits
+    fake: fake_vulkan.FakeVulkan, device: Device, foreign_handle: NtHandle, kind: vk.ExternalMemoryHandleTypeFlagBits
 ) -> None:
     info = vk.ImageCreateInfo(
         image_type=vk.ImageType.TYPE_2D,
@@ -277,12 +282,12 @@ def test_a_texture_of_direct3d_is_imported_as_a_dedicated_image(
                     assert memory.allocation_size == size
             with device.allocate_memory(vk.MemoryAllocateInfo(size, 0, chain)) as memory:
                 device.bind_image_memory(image, memory)
-            image.native.requirements = msgspec.structs.replace(image.requirements, size=0)  # "has no meaning", either
+            image.native.requirements = msgspec.structs.replace(image.requirements, size=0)  # it "has no meaning", too
             for stated, known in ((0, 1), (SIZE, SIZE)):
                 with device.allocate_memory(vk.MemoryAllocateInfo(stated, 0, chain)) as memory:
                     assert memory.allocation_size == known
         with pytest.raises(errors.DriverError, match="0 bytes are to be imported"):
-            import_win32(device, stranger, size=0)
+            import_win32(device, foreign_handle, size=0)
         with pytest.raises(errors.RuleViolation):
             import_win32(device, value, kind=kind, index=31)
     finally:
@@ -328,7 +333,7 @@ def test_a_driver_that_answers_with_handle_types_is_seen(fake: fake_vulkan.FakeV
         calls.close_handle(made)
 
 
-def test_imported_memory_is_exported_again_where_the_driver_says_so(fake: fake_vulkan.FakeVulkan) -> None:
+def test_imported_memory_is_exported_again_where_the_driver_reports_it(fake: fake_vulkan.FakeVulkan) -> None:
     again = tuple(
         dataclasses.replace(row, export_from_imported=row.handle_type) if row.handle_type == int(W32) else row
         for row in fake_vulkan.INTEGRATED.external

@@ -1,4 +1,4 @@
-"""Names and numbers of GPU memory between their making and their description, and in races for them."""
+"""Names and numbers of GPU memory between their creation and their description, and in races for them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 
 import extmem
 from extmem import errors, vk
+from extmem.api import Device
+from extmem.core import opening
 from extmem.handles._win32 import calls
 from extmem.manager.windows import payloads
-from extmem.memory import Device, opening
 from extmem.objects.kmt import SLOTS
 from extmem.testing import fake_vulkan
 from extmem.testing.fake_vulkan.win32 import make_texture
@@ -25,7 +26,7 @@ OUT_OF_MEMORY = vk.Result.ERROR_OUT_OF_HOST_MEMORY
 
 
 class Paused:
-    """Stands before a function: whoever calls it waits until `go` is set."""
+    """A wrapper of a function that waits until `go` is set."""
 
     def __init__(self, real: Callable[..., int]) -> None:
         self.real = real
@@ -81,7 +82,7 @@ def test_a_name_that_nobody_describes_is_given_up(
 def test_memory_that_goes_before_it_is_described_is_not_found(
     fake: fake_vulkan.FakeVulkan, reader: Device, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits does not keep the name."""
+    """The one that waits does not keep the name."""
     monkeypatch.setattr(opening, "_PATIENCE", 30.0)
     made = make_texture(fake, int(W32), SIZE, name=name)
     with ThreadPoolExecutor(1) as threads:
@@ -92,7 +93,7 @@ def test_memory_that_goes_before_it_is_described_is_not_found(
             found.result(30)
 
 
-# Races for a name, told by drivers as lack of memory.
+# Races for a name, which drivers report as lack of memory.
 
 
 def test_a_race_that_was_lost_and_is_over_is_run_again(device: Device, fake: fake_vulkan.FakeVulkan, name: str) -> None:
@@ -120,7 +121,7 @@ def test_memory_without_a_name_is_asked_for_once(device: Device, fake: fake_vulk
 
 
 @pytest.mark.parametrize("answer", [OUT_OF_MEMORY, vk.Result.ERROR_INVALID_EXTERNAL_HANDLE])
-def test_a_number_that_leads_nowhere_is_told_as_that(
+def test_a_number_that_leads_nowhere_is_reported_as_that(
     device: Device, fake: fake_vulkan.FakeVulkan, answer: vk.Result
 ) -> None:
     fake.fail(1, answer, command="vkAllocateMemory")

@@ -1,40 +1,71 @@
-"""Imports of a CUDA device: by descriptor, of host payloads and host pointers; and a look at strangers' fds."""
+"""Imports of a CUDA device: by descriptor, of fds without one, of host payloads, and of host pointers."""
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING
 
 from extmem import vk
-from extmem.devices.backend import FdFacts, Origin
-from extmem.devices.cuda.capabilities import HOST_TYPE
+from extmem.devices import host
+from extmem.devices.cuda import fd_check
+from extmem.devices.cuda.capabilities import DEVICE_TYPE, EXPORTED, HOST_TYPE, Answers
 from extmem.devices.cuda.external import External
-from extmem.devices.cuda.memory import CudaAllocation, HostMapping, Undo
+from extmem.devices.cuda.handle_types import ATTRIBUTE, WIN32_IS_NATIVE
+from extmem.devices.cuda.memory import CudaAllocation, HostMapping
+from extmem.devices.cuda.owners import Undo
 from extmem.devices.cuda.vmm import PRODUCER
+from extmem.devices.fd_copies import copy_of
+from extmem.devices.types import Origin
 from extmem.errors import DriverError
+from extmem.sharing.payload import PayloadFd
+from extmem.vk.handle_types import FROM_D3D
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaDriver
-    from extmem.sharing.payload import PayloadFd
+    from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.cuda.vmm import Vmm
+    from extmem.devices.types import ExaminedFd, ImportRequest
 
 __all__ = ["Imports"]
 
-_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
-_NOT_A_PAYLOAD = {stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe"}
-_KNOWN = FdFacts("known", writable=True, self_describing=False)
-_KINDS = {stat.S_IFSOCK: "socket", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device"}
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_FD = int(HandleType.OPAQUE_FD)
 
 
 class Imports:
-    """What comes in from outside."""
+    """The imports of one device, and what can be imported."""
 
-    def __init__(self, driver: CudaDriver) -> None:
-        self._driver = driver
-        self._gpu = driver.gpu
-        self._external = External(driver)
+    def __init__(self, device: LogicalDevice, vmm: Vmm) -> None:
+        self._device = device
+        self._vmm = vmm
+        self._gpu = device.gpu
+        self._external = External(device)
 
-    def described(
+    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        """See `Backend`, and `fd_check`."""
+        return fd_check.examine(self._device, fd, handle_type, trusted=trusted)
+
+    def import_fd(self, request: ImportRequest[ExaminedFd]) -> CudaAllocation:
+        """See `Backend`. An opaque fd without a descriptor, of which size and dedication are stated: Vulkan's."""
+        self._device.check_open()
+        examined = request.source
+        if examined.problem:
+            raise self._refusal(examined.problem)
+        payload = PayloadFd(copy_of(examined.fd), True)
+        try:
+            return self.import_payload(request.of(payload))
+        except BaseException:
+            payload.close()
+            raise
+
+    def import_payload(self, request: ImportRequest[PayloadFd]) -> CudaAllocation:
+        """See `Backend`. A host payload's pages are registered once; others are better imported by their descriptor."""
+        self._device.check_open()
+        payload, size = request.source, request.size
+        if request.capacity:
+            return self._import_host_payload(payload, size, request.capacity)
+        origin = Origin(size, _FD, dedicated=request.dedicated is not None)
+        return self.import_by_descriptor(payload.fd, origin, payload=payload, identity=request.identity)
+
+    def import_by_descriptor(
         self,
         handle: int,
         origin: Origin,
@@ -44,7 +75,8 @@ class Imports:
         identity: int = 0,
         writable: bool = True,
     ) -> CudaAllocation:
-        """See `ImportsDescribed`."""
+        """See `ImportsByDescriptor`."""
+        self._device.check_open()
         here = self._gpu.identity
         if not here.may_be(origin.device_uuid, origin.luid):
             there = (origin.device_uuid or origin.luid or b"").hex()
@@ -61,62 +93,72 @@ class Imports:
                 handle, origin, name=name, payload=payload, identity=identity, writable=writable
             )
         with self._gpu.current:
-            return self._driver.vmm.import_fd(
+            return self._vmm.import_fd(
                 handle, origin.size, origin.device_name, payload=payload, identity=identity, writable=writable
             )
 
-    def from_host_payload(self, payload: PayloadFd, size: int, capacity: int) -> CudaAllocation:
+    def _import_host_payload(self, payload: PayloadFd, size: int, capacity: int) -> CudaAllocation:
         """A host payload's pages, registered once. Errors: DriverError; UnsupportedError."""
         if size > capacity:
-            raise self.refusal(f"{size} bytes are to be imported, and the payload's file has {capacity}")
+            raise self._refusal(f"{size} bytes are to be imported, and the payload's file has {capacity}")
         registrations = self._gpu.registrations
         with self._gpu.current:
             taken = registrations.take(payload.fd, size, writable=payload.writable)
         undo: Undo = [(registrations.give_back, taken)]
         made = CudaAllocation(
-            self._driver, size, HOST_TYPE, taken.pointer, undo, payload=payload, writable=payload.writable
+            self._device, size, HOST_TYPE, taken.pointer, undo, payload=payload, writable=payload.writable
         )
         made.mapping = taken.mapping
         return made
 
-    def from_host_pointer(self, address: int, size: int) -> CudaAllocation:
-        """Memory that the caller owns and keeps. Errors: DriverError; UnsupportedError."""
-        driver = self._driver
-        alignment = driver.min_imported_host_pointer_alignment
-        if address % alignment or size % alignment or not driver.host_range_mapped(address, size):
-            raise self.refusal(
+    def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> CudaAllocation:
+        """See `Backend`. The pages are pinned and mapped until the memory is freed."""
+        self._device.check_open()
+        device, alignment = self._device, Answers.min_imported_host_pointer_alignment
+        if address % alignment or size % alignment or not host.range_is_mapped(address, size):
+            raise self._refusal(
                 f"{size} bytes at {address:#x} cannot be imported: address and size must be multiples of {alignment}, "
                 "and all of it mapped here for reading and writing"
             )
         registrations = self._gpu.registrations
         with self._gpu.current:
             pointer = registrations.register(address, size, writable=True)
-        made = CudaAllocation(driver, size, HOST_TYPE, pointer, [(registrations.unregister, address)])
+        made = CudaAllocation(device, size, HOST_TYPE, pointer, [(registrations.unregister, address)])
         made.mapping = HostMapping(address, size)
         return made
 
-    def inspect_fd(self, fd: int, handle_type: int, *, known: bool = False) -> FdFacts:
-        """See `CudaDriver.inspect_fd`. What this library exported itself needs to be open, and nothing else."""
-        try:
-            found = os.fstat(fd) if fd >= 0 else None
-        except OSError:
-            found = None
-        if found is None:
-            return FdFacts("closed", f"fd {fd} is no open file descriptor", self_describing=False)
-        if known and handle_type == _FD:
-            return _KNOWN
-        mode = stat.S_IFMT(found.st_mode)
-        kind, wrong = _KINDS.get(mode, "other"), _NOT_A_PAYLOAD.get(mode)
-        if wrong is not None:
-            return FdFacts(kind, f"fd {fd} is {wrong}, and no driver exports one", self_describing=False)
-        if handle_type != _FD:
-            return FdFacts(kind, str(self._driver.unsupported_type(handle_type)), self_describing=False)
-        return FdFacts(
-            kind, size=found.st_size, writable=True, identity=(found.st_dev, found.st_ino), self_describing=False
-        )
+    def wrap_pointer(self, address: int, size: int) -> CudaAllocation:
+        """See `WrapsPointers`, and `Vmm.adopt`."""
+        self._device.check_open()
+        with self._gpu.current:
+            return self._vmm.adopt(address, size)
 
-    def refusal(self, problem: str) -> DriverError:
-        """What to raise for what cannot be a payload."""
+    # What can be imported.
+
+    def missing_for(self, handle_type: int) -> str:
+        """See `ImportsHandles`."""
+        return ATTRIBUTE if handle_type & EXPORTED and not self._gpu.shares else ""
+
+    def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
+        """Raise UnsupportedError: CUDA imports only opaque fds."""
+        raise self._device.unsupported_type(handle_type)
+
+    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+        """The GPU's own type for Direct3D's memory, on Windows; CUDA does not report whether it knows the handle.
+
+        Errors: UnsupportedError for other types.
+        """
+        if WIN32_IS_NATIVE and handle_type in FROM_D3D:
+            return 1 << DEVICE_TYPE
+        raise self._device.unsupported_type(handle_type)
+
+    def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
+        """The host's type for mapped memory, no type for other addresses. UnsupportedError for foreign memory."""
+        if handle_type != HandleType.HOST_ALLOCATION:
+            raise self._device.unsupported_type(handle_type)
+        return 1 << HOST_TYPE if host.range_is_mapped(address, 1) else 0
+
+    def _refusal(self, problem: str) -> DriverError:
         return DriverError(
             f"vkAllocateMemory: {problem}",
             result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),

@@ -1,55 +1,23 @@
-"""What the CUDA device's memory is to the layers above: a device pointer, and what must be undone when it goes."""
+"""The CUDA device's allocations: a device pointer, and the calls that release the memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import starmap
-from operator import itemgetter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem.devices.cuda.capabilities import HOST_TYPE
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
-from extmem.owning import Owner, do_last
+from extmem.handles.process_id import current_process
+from extmem.owning import Owner
 
 if TYPE_CHECKING:
-    from extmem.devices.backend import Mapping
-    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.backend import Allocation, Mapping
+    from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.cuda.owners import Undo
     from extmem.owning import OwnedFd
     from extmem.sharing.payload import PayloadFd
 
-__all__ = ["CudaAllocation", "HostMapping", "Undo", "take", "undo_all"]
-
-Undo = list[tuple[Any, ...]]
-"""Calls that give back what was taken, each with its arguments, in the order of taking."""
-
-
-def undo_all(undo: Undo) -> None:
-    """Give everything back, last taken first. What these calls return is of no use: there is nothing else to do."""
-    while undo:
-        do_last(undo)
-
-
-def take(undo: Undo, step: tuple[Any, ...], call: Any, *arguments: Any, consumes: Owner | None = None) -> Any:
-    """Make a CUDA call and record what gives back what it made, in one call of C code. Its answer, CUresult first.
-
-    step: the call that gives it back, and its arguments, `...` for what was made. Where the answer is an error, nothing
-    is recorded. consumes: an owner whose thing the call takes over where it succeeds.
-    """
-    answers: list[Any] = []
-    consumed: list[Any] = []
-    calls: Iterator[Any] = map(answers.append, starmap(call, (arguments,)))
-    if consumes is not None:
-        consuming = map(consumed.append, consumes.take_one())
-        calls = zip(consuming, calls, strict=False)
-    first = map(itemgetter(1), zip(calls, (step[0],), strict=False))
-    made = (map(itemgetter(-1), answers) if value is ... else (value,) for value in step[1:])
-    undo.extend(zip(first, *made, strict=False))
-    if answers[0][0]:
-        undo.pop()
-        if consumes is not None:
-            consumes.owe(consumed)
-    return answers[0]
+__all__ = ["CudaAllocation", "HostMapping", "ours"]
 
 
 class HostMapping(NamedTuple):
@@ -61,9 +29,9 @@ class HostMapping(NamedTuple):
 
 
 class CudaAllocation(Owner):
-    """Memory as CUDA sees it. Ownership: given back by `close`, in reverse order of `undo`, with the fd, if any.
+    """Memory of CUDA. Ownership: released by `close`, in reverse order of `undo`, with the fd, if any.
 
-    Where it is lost, its undoing is left to the GPU (`Gpu.leave`), since that takes CUDA calls in a context.
+    If it is lost, the GPU does that (`Gpu.when_lost`), since the calls need a current context.
     """
 
     __slots__ = (
@@ -71,7 +39,7 @@ class CudaAllocation(Owner):
         "_hold",
         "_payload",
         "array",
-        "driver",
+        "device",
         "exports",
         "keep_alive",
         "mapping",
@@ -86,7 +54,7 @@ class CudaAllocation(Owner):
 
     def __init__(
         self,
-        driver: CudaDriver,
+        device: LogicalDevice,
         size: int,
         memory_type_index: int,
         pointer: int,
@@ -98,28 +66,28 @@ class CudaAllocation(Owner):
         writable: bool = True,
     ) -> None:
         super().__init__()
-        self.driver = driver
-        self._hold = driver.hold()
+        self.device = device
+        self._hold = device.hold()
         self.size = size
         self.memory_type_index = memory_type_index
         self.pointer = pointer
         """CUdeviceptr; 0 for images, which have an `array`, and once closed."""
         self.undo = undo
         self.array: Any = None
-        """CUmipmappedArray of an imported image."""
+        """CUmipmappedArray of an imported image; None for other memory."""
         self.mapping: Mapping | None = None
-        """Where the host has it, for host memory."""
+        """The host's mapping, for host memory; None for other memory."""
         self.exports: Callable[[], OwnedFd] | None = None
-        """Makes a new fd or NT handle of it, for memory that CUDA made to be shared."""
+        """Exports a new fd or NT handle, for memory that CUDA allocated to be shared."""
         self.keep_alive: object = None
-        """What the driver was given the address of."""
+        """Objects whose addresses the driver has."""
         self.producer = ""
         """`Descriptor.producer` of the payload."""
         self.stated_identity = identity
         self.writable = writable
         self._payload = payload
         self._fd = fd
-        self.owe(driver.gpu.when_lost(undo, self._hold, driver))
+        self.owe(device.gpu.when_lost(undo, self._hold, device))
 
     @property
     def live(self) -> int:
@@ -127,7 +95,7 @@ class CudaAllocation(Owner):
         self._check_open()
         if not self.pointer:
             raise UnsupportedError(
-                "this payload is an image, whose texels lie as the driver likes: it has an array and no pointer; use "
+                "this payload is an image, whose layout is the driver's: it has an array and no pointer; use "
                 "extmem.raw.cuda_array(memory), or copy it to a buffer on its Vulkan device",
                 requires_one_of=["a buffer", "an image of LINEAR tiling"],
             )
@@ -135,11 +103,11 @@ class CudaAllocation(Owner):
 
     @property
     def fd(self) -> int | None:
-        """The payload's fd or NT handle, borrowed: as it came, or exported by CUDA when first asked for."""
+        """The payload's fd or NT handle, borrowed: the imported one, or one that CUDA exports at the first use."""
         self._check_open()
         if self._payload is not None:
             return self._payload.fd if self._payload.fd >= 0 else None
-        with self.driver.making:
+        with self.device.making:
             if self._fd is None and self.exports is not None:
                 self._fd = self.exports()
             return self._fd.fd if self._fd is not None else None
@@ -150,7 +118,7 @@ class CudaAllocation(Owner):
 
     @property
     def identity(self) -> tuple[int, int] | None:
-        """None: the kernel does not tell a driver's payloads apart."""
+        """None: the kernel does not identify a driver's payloads."""
         return None
 
     @property
@@ -160,15 +128,15 @@ class CudaAllocation(Owner):
 
     @property
     def mapped(self) -> bool:
-        """Whether it is host memory, which the host has mapped anyway."""
+        """Whether it is host memory, which is always mapped."""
         return self.mapping is not None
 
     def map(self, writable: bool = True) -> Mapping:
-        """See `Allocation`. Host memory alone is mapped, where the host has it already."""
+        """See `Allocation`. Only host memory is mapped, and has its mapping already."""
         self._check_open()
         if self.mapping is None:
             raise UnsupportedError(
-                f"the host cannot see memory type {self.memory_type_index} of {self.driver.name} by CUDA; use "
+                f"the host cannot see memory type {self.memory_type_index} of {self.device.name} by CUDA; use "
                 "memory.torch(), cupy() or jax() on the GPU, or memory.read() and memory.write()",
                 requires_one_of=["a GPU array", "DeviceMemory.read and write"],
             )
@@ -179,10 +147,10 @@ class CudaAllocation(Owner):
         self.end()
 
     def give_back(self) -> None:
-        """See `Owner`. In a forked child only what is the child's own is given back."""
-        driver = self.driver
-        if driver.pid == HERE.pid:
-            driver.gpu.undo(self.undo)
+        """See `Owner`. A forked child makes no CUDA calls: it releases only its own objects."""
+        device = self.device
+        if device.pid == current_process.pid:
+            device.gpu.undo(self.undo)
         self.forget()
         super().give_back()
         self.pointer, self.array, self.exports, self.keep_alive = 0, None, None, None
@@ -192,10 +160,17 @@ class CudaAllocation(Owner):
             self._payload.close()
         self.mapping = None
         self._hold.release()
-        if driver.closing:
-            driver.end()
+        if device.closing:
+            device.end()
 
     @property
     def is_host_memory(self) -> bool:
-        """Whether its bytes are the host's."""
+        """Whether it is host memory."""
         return self.memory_type_index == HOST_TYPE
+
+
+def ours(allocation: Allocation) -> CudaAllocation:
+    """The allocation as a CUDA device's. Errors: TypeError for another device's."""
+    if not isinstance(allocation, CudaAllocation):
+        raise TypeError(f"{allocation!r} is not an allocation of a CUDA device")
+    return allocation

@@ -1,9 +1,8 @@
-"""Memory that CUDA makes to be shared: its virtual-memory API, by which one part makes memory and another maps it.
+"""CUDA's own memory, which can be shared: the virtual-memory API, which allocates memory and maps it separately.
 
-How this works. An allocation of whole granules (2 MiB on most GPUs) is made, a range of addresses reserved, the one
-mapped to the other, and the device allowed to use it. What is exported is the allocation, as a descriptor or NT handle
-(`sharing`); who imports it maps it anew. A Vulkan device takes the same descriptor for an opaque fd, and the same
-handle for OPAQUE_WIN32.
+How this works. Whole granules (2 MiB on most GPUs) are allocated, a range of addresses is reserved, the allocation is
+mapped there, and the device gets access. The allocation is exported as a descriptor or NT handle (`handle_types`), and
+an importer maps it again. A Vulkan device imports the descriptor as an opaque fd, and the handle as OPAQUE_WIN32.
 """
 
 from __future__ import annotations
@@ -14,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.devices.cuda.capabilities import DEVICE_TYPE
-from extmem.devices.cuda.export_handle import ATTRIBUTE, KIND, WORDS, Terms, make_private
-from extmem.devices.cuda.memory import CudaAllocation, Undo, take
+from extmem.devices.cuda.handle_types import ATTRIBUTE, KIND, WORDS, Terms, make_private
+from extmem.devices.cuda.memory import CudaAllocation
+from extmem.devices.cuda.owners import Undo, take
 from extmem.devices.cuda.results import fail
 from extmem.errors import DriverError, OutOfMemoryError, UnsupportedError
 from extmem.owning import OwnedDescriptor, OwnedFd
 
 if TYPE_CHECKING:
-    from extmem.devices.cuda.backend import CudaDriver
+    from extmem.devices.cuda.logical import LogicalDevice
     from extmem.sharing.payload import PayloadFd
     from extmem.sharing.terms import ShareTerms
 
@@ -33,13 +33,13 @@ PRODUCER = "cuda-vmm"
 
 
 class Vmm:
-    """cuMemCreate, cuMemMap and their kin for one device."""
+    """cuMemCreate, cuMemMap and related calls for one device."""
 
-    def __init__(self, driver: CudaDriver) -> None:
-        self._driver = driver
-        self._gpu = driver.gpu
-        self._module = driver.module
-        self._kind = getattr(driver.module.CUmemAllocationHandleType, KIND)
+    def __init__(self, device: LogicalDevice) -> None:
+        self._device = device
+        self._gpu = device.gpu
+        self._module = device.module
+        self._kind = getattr(device.module.CUmemAllocationHandleType, KIND)
 
     @cached_property
     def granularity(self) -> int:
@@ -51,12 +51,12 @@ class Vmm:
         return int(found)
 
     def whole(self, size: int) -> int:
-        """The bytes of so many granules that `size` bytes fit."""
+        """Return `size` bytes rounded up to whole granules."""
         granule = self.granularity
         return -(-size // granule) * granule
 
     def _properties(self, terms: Terms | None) -> Any:
-        """CUmemAllocationProp, valid while `terms` live. terms: None for memory that is never shared."""
+        """Return CUmemAllocationProp, valid while `terms` exists. terms: None for memory that is never shared."""
         cu = self._module
         if not self._gpu.can["virtual_memory"]:
             raise UnsupportedError(
@@ -86,9 +86,9 @@ class Vmm:
         return properties
 
     def allocate(self, size: int, *, shared: bool, terms: ShareTerms | None = None) -> CudaAllocation:
-        """New memory of `size` bytes, in whole granules. shared: whether it can be exported.
+        """Allocate `size` bytes, in whole granules. shared: whether it can be exported.
 
-        terms: how, where the driver has to be told (Windows). Errors: DriverError; what is refused of the terms.
+        terms: how, if the driver needs them (Windows). Errors: DriverError; refusals of the terms.
         """
         cu, whole, undo = self._module, self.whole(size), Undo()
         told = Terms(terms) if shared else None
@@ -97,7 +97,7 @@ class Vmm:
             self._check(result, "cuMemCreate", f"{whole} bytes")
             pointer = self._map(handle, whole, undo, writable=True)
             identity = secrets.randbits(63) | 1 if shared else 0
-            made = CudaAllocation(self._driver, size, DEVICE_TYPE, pointer, undo, identity=identity)
+            made = CudaAllocation(self._device, size, DEVICE_TYPE, pointer, undo, identity=identity)
         except BaseException:
             self._gpu.undo(undo)
             raise
@@ -107,10 +107,10 @@ class Vmm:
         return made
 
     def adopt(self, address: int, size: int) -> CudaAllocation:
-        """Memory that somebody else mapped by the same API, at this address, to be shared; it stays mapped there.
+        """Adopt memory that other code mapped by the same API at this address, to be shared. It stays mapped there.
 
-        It is all of the allocation, however little of it is `size`. Errors: UnsupportedError where the driver cannot
-        export what is there, and where it is not one allocation from its beginning on; ValueError for no bytes.
+        The result is the whole allocation, however small `size` is. Errors: UnsupportedError if the driver cannot
+        export the memory, or if it is not one allocation from its beginning on; ValueError for no bytes.
         """
         if size < 1:
             raise ValueError(f"size is {size}; pass the bytes that are to be shared, 1 or more")
@@ -128,7 +128,7 @@ class Vmm:
             whole = self._measure(handle, address, size)
             fd = self.export(handle)
             identity = secrets.randbits(63) | 1
-            made = CudaAllocation(self._driver, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
+            made = CudaAllocation(self._device, whole, DEVICE_TYPE, address, undo, fd=fd, identity=identity)
         except _NotOneError as error:
             self._gpu.undo(undo)
             raise UnsupportedError(
@@ -153,8 +153,8 @@ class Vmm:
     def _measure(self, handle: Any, address: int, size: int) -> int:
         """Bytes of the allocation that is mapped from `address` on. Errors: _NotOneError; DriverError.
 
-        cuMemGetAddressRange gives the range of addresses. Where that holds several allocations side by side, the handle
-        that is mapped at an address tells them apart.
+        cuMemGetAddressRange returns the range of addresses. If that contains several allocations side by side, the
+        handle that is mapped at an address distinguishes them.
         """
         cu, mine = self._module, int(handle)
         result, begin, length = cu.cuMemGetAddressRange(address)
@@ -187,7 +187,7 @@ class Vmm:
         Errors: DriverError; UnsupportedError where the memory was not made for that.
         """
         owned = OwnedDescriptor()
-        result, made = owned.answered_by(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
+        result, made = owned.own_result_of(self._module.cuMemExportToShareableHandle, handle, self._kind, 0)
         if int(result) == _INVALID_VALUE:
             raise UnsupportedError(
                 "cuMemExportToShareableHandle: this memory was made without a shareable handle type",
@@ -196,7 +196,7 @@ class Vmm:
         self._check(result, "cuMemExportToShareableHandle")
         try:
             make_private(owned.fd)
-            return owned.raised()
+            return owned.above_standard_streams()
         except OSError as error:
             owned.settle()
             raise OutOfMemoryError(
@@ -216,7 +216,7 @@ class Vmm:
         identity: int = 0,
         writable: bool = True,
     ) -> CudaAllocation:
-        """A view of memory that a CUDA process made. The driver takes nothing over.
+        """Import memory that a CUDA process allocated. The driver takes nothing over.
 
         fd: its descriptor or NT handle, borrowed for the call. device_name: the exporter's.
         """
@@ -228,7 +228,7 @@ class Vmm:
             self._same_device(handle, device_name)
             pointer = self._map(handle, whole, undo, writable=writable)
             made = CudaAllocation(
-                self._driver,
+                self._device,
                 size,
                 DEVICE_TYPE,
                 pointer,
@@ -249,7 +249,7 @@ class Vmm:
         ordinal = int(properties.location.id)
         if ordinal != self._gpu.ordinal:
             raise DriverError(
-                f"cuMemImportFromShareableHandle: the memory lies on CUDA device {ordinal}"
+                f"cuMemImportFromShareableHandle: the memory is on CUDA device {ordinal}"
                 + f" ({device_name})" * bool(device_name)
                 + f", and {self._gpu.name} is device {self._gpu.ordinal}; open it on the device that it was made on",
                 result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
@@ -278,4 +278,4 @@ class Vmm:
 
 
 class _NotOneError(Exception):
-    """What is at an address is not one allocation from its beginning on. Never leaves this module."""
+    """The memory at an address is not one allocation from its beginning on. Used only within this module."""

@@ -1,11 +1,11 @@
-"""Which Windows, and which boot of it: what the host device's UUID is made from."""
+"""The identity of a Windows machine and its boot, from which the host device's UUID is made."""
 
 from __future__ import annotations
 
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("this is Windows's word; extmem.devices.host picks what the platform has")
+    raise ImportError("this is for Windows; extmem.devices.host picks what the platform has")
 
 import ctypes
 import winreg
@@ -25,11 +25,11 @@ _TIME_OF_DAY = 3  # SystemTimeOfDayInformation; its first member is BootTime
 
 
 def boot(root: Path | str) -> tuple[str, ...]:
-    """Words that are the same in every process of this boot of this machine, and nowhere else. `root`: unused."""
+    """Words that are equal in every process of this boot of this machine, and only there. root: unused."""
     number, cookie = (
         int.from_bytes(ctypes.string_at(_SHARED_DATA + offset, 4), "little") for offset in (_BOOT_ID, _COOKIE)
     )
-    if not cookie:  # a kernel that only poses as Windows's
+    if not cookie:  # not Windows's kernel, such as Wine
         return "machine", _machine(), str(_boot_time())
     return "machine", _machine(), str(number), str(cookie)
 

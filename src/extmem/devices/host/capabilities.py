@@ -1,8 +1,8 @@
-"""What the host device answers when asked which external handle types a buffer or image can have. Pure.
+"""Capabilities of the host device: which external handle types a buffer or image can have. Pure.
 
-Buffers take every type with every other that the specification's tables allow together: an NT handle and a number for
-one payload would need two kinds of share, so those two do not list each other. Images list themselves alone, as real
-drivers do (B86), and those that can be attachments must be dedicated.
+A buffer can have every type together with every other one that the specification's tables allow: an NT handle and a KMT
+number for one payload would need two kinds of share, so those two do not list each other. An image lists only its own
+type, as real drivers do (B86), and one that can be an attachment must be dedicated.
 
 On Windows there are no file descriptors, and what was imported cannot be exported again: a section has one name for
 its whole life.
@@ -11,7 +11,7 @@ its whole life.
 from __future__ import annotations
 
 from extmem import vk
-from extmem.devices.host import HAS_FDS
+from extmem.devices.host.handle_types import HAS_FDS
 
 __all__ = ["OPAQUE", "SUPPORTED", "buffer_properties", "image_needs_dedicated", "image_properties"]
 
@@ -38,7 +38,7 @@ _ATTACHMENT = vk.ImageUsageFlagBits.COLOR_ATTACHMENT | vk.ImageUsageFlagBits.DEP
 
 
 def buffer_properties(handle_type: int, flags: int) -> vk.ExternalMemoryProperties:
-    """For a buffer with these create flags. No feature bits where it is unsupported; the type itself stays listed."""
+    """The properties of a buffer with these create flags. No feature bits if unsupported; the type stays listed."""
     kind = _supported(handle_type)
     if kind is None or flags:
         # Types of other systems; sparse, protected and captured buffers.
@@ -47,7 +47,7 @@ def buffer_properties(handle_type: int, flags: int) -> vk.ExternalMemoryProperti
 
 
 def image_properties(handle_type: int, usage: int) -> vk.ExternalMemoryProperties | None:
-    """For an image with this usage; None where no such image can be external of this type."""
+    """The properties of an image with this usage; None if no such image can be external of this type."""
     kind = _supported(handle_type)
     if kind is None:
         return None
@@ -58,7 +58,7 @@ def image_properties(handle_type: int, usage: int) -> vk.ExternalMemoryPropertie
 
 
 def image_needs_dedicated(handle_types: int, usage: int) -> bool:
-    """Whether an image with this usage and these external types must have its memory to itself.
+    """Whether an image with this usage and these external types needs a dedicated allocation.
 
     Never for host pointers: VK_EXT_external_memory_host forbids it.
     """
@@ -66,7 +66,7 @@ def image_needs_dedicated(handle_types: int, usage: int) -> bool:
 
 
 def _supported(handle_type: int) -> vk.ExternalMemoryHandleTypeFlagBits | None:
-    """The type if it is a single one that the host device has."""
+    """The type, if it is a single one that the host device has."""
     return next((kind for kind in _COMPATIBLE if kind == handle_type), None)
 
 

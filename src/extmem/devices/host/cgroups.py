@@ -1,10 +1,10 @@
 """The memory limits of this process's control groups, of both versions.
 
-How this works. `/proc/self/cgroup` has the group of each hierarchy, `/proc/self/mountinfo` where the hierarchy is seen
-from here: a container often sees a part of it alone. A limit of any group above holds too. Version 2 (one hierarchy)
-has `memory.max` and a limit of swap besides; version 1 has `memory.limit_in_bytes` and, where swap is counted, a limit
-of both together. A hybrid machine has both hierarchies, and the memory controller in one of them. Where the
-upper groups cannot be seen, `memory.stat` of the lowest one has the tightest of their limits.
+How this works. `/proc/self/cgroup` has the group of each hierarchy, `/proc/self/mountinfo` the place where the
+hierarchy is mounted: a container often sees only a part of it. A limit of any group above applies too. Version 2 (one
+hierarchy) has `memory.max`, and a separate limit of swap; version 1 has `memory.limit_in_bytes` and, if swap is
+counted, a limit of both together. A hybrid machine has both hierarchies, and the memory controller in one of them. If
+the upper groups cannot be seen, `memory.stat` of the lowest one has the tightest of their limits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Group", "groups", "text_of"]
 
 _NO_LIMIT = 1 << 60
-"""Version 1 writes the largest whole number of pages where there is no limit."""
+"""Bytes. Version 1 has the largest whole number of pages in place of no limit."""
 
 
 class Group(NamedTuple):
@@ -142,7 +142,7 @@ def _number(path: str) -> int | None:
 
 
 def text_of(path: str) -> str:
-    """The text of a file of the kernel, stripped; empty where there is no such file."""
+    """Return the text of a file of the kernel, stripped; empty if there is no such file."""
     octets = b""
     try:
         opened = OwnedFd.open(path, os.O_RDONLY | os.O_CLOEXEC)

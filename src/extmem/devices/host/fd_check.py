@@ -1,8 +1,8 @@
-"""What a stranger's fd is, and whether it can be a payload. Never raises for what it finds, never touches the fd.
+"""The check of a file descriptor: what it is, and whether it can be a host payload. The descriptor is not changed.
 
-A payload's pages must be nobody's to take back: its size is sealed, and it lies where memory files lie, which is the
-kernel's own tmpfs. A hole that is punched into such a file reads as zeros. In a file of huge pages (MFD_HUGETLB), which
-can be sealed likewise, there may be no huge page left to fill it with, and whoever reads it then is killed by SIGBUS.
+No process may be able to take a payload's pages back: its size is sealed, and it lies on the kernel's own tmpfs, where
+memory files are. A hole that is punched into such a file reads as zeros. A file of huge pages (MFD_HUGETLB) can be
+sealed as well, but there may be no huge page left to fill a hole, and a process that reads it then is killed by SIGBUS.
 """
 
 from __future__ import annotations
@@ -12,24 +12,28 @@ import os
 import stat
 import sys
 
-from extmem.devices.backend import FdFacts
+from extmem import vk
 from extmem.devices.host import trailer
 from extmem.devices.host.memfd import PAGE
+from extmem.devices.types import ExaminedFd
 from extmem.owning import OwnedFd, out_of_descriptors
+from extmem.vk.words import types_text
 
 if sys.platform != "linux":
     raise ImportError("memory files are Linux's; extmem.devices.host picks what the platform has")
 
 import fcntl
 
-__all__ = ["identity_of", "inspect"]
+__all__ = ["examine", "identity_of"]
+
+_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _WRITE_SEALS = (
     fcntl.F_SEAL_WRITE | 0x10
 )  # linux/fcntl.h: F_SEAL_FUTURE_WRITE, which the standard library has no name for
 _O_PATH = os.O_PATH
-_KINDS = {
+_FILE_TYPES = {
     stat.S_IFREG: ("file", "an ordinary file"),
     stat.S_IFDIR: ("directory", "a directory"),
     stat.S_IFSOCK: ("socket", "a socket"),
@@ -45,22 +49,23 @@ def identity_of(fd: int) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def inspect(fd: int) -> FdFacts:
-    """Everything about an fd, its self-description included."""
+def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
+    """Return everything about an fd that is to be imported as this type, its self-description included."""
     try:
-        facts = os.fstat(fd)
+        found = os.fstat(fd)
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except (OSError, ValueError, OverflowError):
-        return FdFacts("closed", f"fd {fd} is not open in this process")
-    size, identity = facts.st_size, (facts.st_dev, facts.st_ino)
+        return ExaminedFd(fd, handle_type, "closed", f"fd {fd} is not open in this process")
+    size, identity = found.st_size, (found.st_dev, found.st_ino)
     if flags & _O_PATH:
-        return FdFacts("other", f"fd {fd} was opened with O_PATH and leads to no data", size, identity=identity)
+        problem = f"fd {fd} was opened with O_PATH and leads to no data"
+        return ExaminedFd(fd, handle_type, "other", problem, size, identity=identity)
     access = flags & os.O_ACCMODE
     seals = _seals(fd)
     writable = access == os.O_RDWR and not seals & _WRITE_SEALS
-    kind, words = _kind(fd, facts.st_mode, seals)
+    file_type, words = _file_type(fd, found.st_mode, seals)
     problem = ""
-    if kind != "memfd":
+    if file_type != "memfd":
         problem = f"fd {fd} is {words}, and a payload is a sealed memory file (memfd)"
     elif access == os.O_WRONLY:
         problem = f"fd {fd} was opened for writing only and cannot be mapped"
@@ -74,19 +79,24 @@ def inspect(fd: int) -> FdFacts:
             f"fd {fd} is a memfd whose size can still change (seals {seals:#x}, {' and '.join(missing)} missing): "
             "truncating it would kill every process that maps it; its maker must seal it"
         )
-    elif facts.st_dev != _memory_files():
+    elif found.st_dev != _memory_files():
         problem = (
-            f"fd {fd} is a memory file of huge pages ({os.fstatvfs(fd).f_bsize} bytes each): one that its maker takes "
-            "back may have no other to follow it, which would kill whoever reads it; make it without MFD_HUGETLB"
+            f"fd {fd} is a memory file of huge pages ({os.fstatvfs(fd).f_bsize} bytes each): after its maker punches a "
+            "hole, there may be no huge page for it, which would kill every process that reads it; make it without "
+            "MFD_HUGETLB"
         )
+    elif handle_type != _FD:
+        problem = f"the host device imports OPAQUE_FD and not {types_text(handle_type)}"
     if problem:
-        return FdFacts(kind, problem, size, 0, seals, writable, identity)
-    descriptor, why = _trailer(fd, size)
-    # Without a frame of ours the last page belongs to the payload like any other.
-    capacity = size if why else size - PAGE
+        return ExaminedFd(fd, handle_type, file_type, problem, size, 0, seals, writable, identity)
+    descriptor, missing_descriptor = _trailer(fd, size)
+    # Without a frame of this library the last page belongs to the payload like any other.
+    capacity = size if missing_descriptor else size - PAGE
     if not descriptor:
-        why = why or "the payload was made without one"
-    return FdFacts(kind, "", size, capacity, seals, writable, identity, descriptor, why)
+        missing_descriptor = missing_descriptor or "the payload was made without one"
+    return ExaminedFd(
+        fd, handle_type, file_type, "", size, capacity, seals, writable, identity, descriptor, missing_descriptor
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -109,14 +119,16 @@ def _seals(fd: int) -> int:
         return 0
 
 
-def _kind(fd: int, mode: int, seals: int) -> tuple[str, str]:
-    if stat.S_ISREG(mode):
-        # Only memory files can carry these seals; an unsealed one is told by its name.
-        link = _link(fd)
-        if seals & _SIZE_SEALS or link.startswith("/memfd:"):
-            return "memfd", "a memory file"
-        return "file", f"an ordinary file ({link})" if link else "an ordinary file"
-    return _KINDS.get(stat.S_IFMT(mode), ("other", f"neither file, socket nor pipe ({_link(fd)})"))
+def _file_type(fd: int, mode: int, seals: int) -> tuple[str, str]:
+    """A word for what the fd is, and more words for an error."""
+    if not stat.S_ISREG(mode):
+        return _FILE_TYPES.get(stat.S_IFMT(mode)) or ("other", f"neither file, socket nor pipe ({_link(fd)})")
+    if seals & _SIZE_SEALS:  # only memory files can carry these seals
+        return "memfd", "a memory file"
+    link = _link(fd)
+    if link.startswith("/memfd:"):
+        return "memfd", "a memory file"
+    return "file", f"an ordinary file ({link})" if link else "an ordinary file"
 
 
 def _link(fd: int) -> str:

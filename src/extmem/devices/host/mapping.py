@@ -1,8 +1,8 @@
 """Mappings: a payload's bytes in this process's address space.
 
-How this works. mmap(2) itself, not the standard library's object around it: that one keeps a duplicate of the file
-descriptor for each mapping, and hides the address that Vulkan's host-pointer import needs. A mapping is an `Owner`:
-allocations and views hold it, and it ends when the last of them lets go or is lost, so none can end under a view.
+How this works. This module calls mmap(2) itself. The standard library's object keeps a duplicate of the file descriptor
+for each mapping, and does not expose the address that Vulkan's host-pointer import needs. A mapping is an `Owner`:
+allocations and views hold it, and it ends when the last of them releases it or is lost, so it never ends under a view.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RIGHTS = (int(mmap.PROT_READ), int(mmap.PROT_READ | mmap.PROT_WRITE))
 
 
 class FileMapping(Owner):
-    """`size` bytes of a file, mapped shared; see `Mapping`. Made by `map_file`; whoever looks at it holds it."""
+    """`size` bytes of a file, mapped shared; see `Mapping`. Made by `map_file`; its users hold it."""
 
     __slots__ = ("address", "size", "writable")
 
@@ -43,14 +43,14 @@ class FileMapping(Owner):
         self.writable = writable
 
     def map(self, fd: int) -> int:
-        """mmap. The address, which is `_FAILED` where nothing was mapped."""
+        """Call mmap. Return the address, which is `_FAILED` if nothing was mapped."""
         calls = starmap(_mmap, ((0, self.size, _RIGHTS[self.writable], _SHARED, fd, 0),))
         self._owed.extend(zip((_munmap,), calls, (self.size,)))  # noqa: B905  (`strict` takes as long as the rest)
         self.address = self._owed[0][1]
         return self.address
 
     def in_forked_child(self) -> None:
-        """See `Owner`. It stays until it is lost there, too: views look through it."""
+        """See `Owner`. The child keeps its copy until it is lost there: views of the child use it."""
 
 
 def map_file(fd: int, size: int, writable: bool) -> FileMapping:
@@ -77,10 +77,10 @@ def _for_reading(fd: int) -> bool:
 
 
 def range_is_mapped(address: int, size: int) -> bool:
-    """Whether every byte of [address, address + size) is mapped here, readable, writable, and there.
+    """Whether every byte of [address, address + size) is mapped in this process, readable, writable, and backed.
 
-    A mapping of a file may reach past the file's end, where a touch is SIGBUS. Of a device's mapping, and where
-    /proc/self/mem cannot be opened, that cannot be found out. Errors: OutOfMemoryError without a descriptor to look.
+    A mapping of a file may reach past the file's end, where an access ends in SIGBUS. For a device's mapping, and where
+    /proc/self/mem cannot be opened, that is not found out. Errors: OutOfMemoryError if no descriptor is left.
     """
     if address <= 0 or size <= 0:
         return False
@@ -106,12 +106,12 @@ def range_is_mapped(address: int, size: int) -> bool:
 
 
 def _of_device(path: str) -> bool:
-    """Whether a mapping is of a device or of a driver's file, which others than the device cannot always read."""
+    """Whether a mapping is of a device or of a driver's file, which the kernel cannot always read."""
     return path.startswith(("/dev/", "/dmabuf:", "anon_inode:")) and not path.startswith("/dev/shm/")
 
 
 def _are_there(addresses: list[int]) -> bool:
-    """Whether the bytes at these addresses can be read: the kernel reads them, and returns an error for SIGBUS."""
+    """Whether the bytes at these addresses can be read. The kernel reads them: an error takes the place of SIGBUS."""
     if not addresses:
         return True
     try:

@@ -1,9 +1,9 @@
 """Payloads: sealed memory files that describe themselves.
 
-How this works. The file is the allocation, rounded up to whole pages, and one page more that holds the payload's own
-descriptor (`trailer`). It is zeroed by the kernel and its size is sealed for good: nobody who maps it can be
-killed by somebody else truncating it. Its mode is read-only, so that whoever was given a read-only descriptor
-cannot reopen it for writing through /proc, unless it runs as the owner, who could change the mode back.
+How this works. The file is the allocation, rounded up to whole pages, and one page more that contains the payload's
+self-description (`trailer`). The kernel zeroes it, and its size is sealed for good: a process that maps it cannot be
+killed by another one that truncates it. Its mode is read-only, so that a process with a read-only descriptor cannot
+open it again for writing through /proc, unless it runs as the owner, who can change the mode.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def file_size(size: int) -> int:
 
 
 def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> OwnedFd:
-    """The fd of a new payload, owned by the caller. Errors: OutOfMemoryError; ValueError for too long a descriptor.
+    """Create a payload; return its fd, owned by the caller. Errors: OutOfMemoryError; ValueError for a long descriptor.
 
-    terms: names and security are the broker's here, and not the file's.
+    terms: unused: names and security are the broker's.
     """
     frame = trailer.pack(descriptor)
     whole = file_size(size)
@@ -78,7 +78,7 @@ def _memfd() -> OwnedFd:
 
 
 def duplicate(fd: int, *, writable: bool) -> OwnedFd:
-    """A new descriptor of the same payload, close-on-exec, owned by the caller. Errors: OutOfMemoryError."""
+    """Return a new descriptor of the same payload, close-on-exec, owned by the caller. Errors: OutOfMemoryError."""
     try:
         if writable:
             return copy_fd(fd)
@@ -88,7 +88,7 @@ def duplicate(fd: int, *, writable: bool) -> OwnedFd:
 
 
 def out_of_memory(error: OSError | MemoryError, command: str, what: str) -> Exception:
-    """The error to raise for what the OS refused: OutOfMemoryError where it ran out of something, or the same."""
+    """Return the error to raise: OutOfMemoryError if the system ran out of something, else the same error."""
     if isinstance(error, MemoryError):
         return OutOfMemoryError(
             f"{command}: no memory for {what}: {error}; free some, ask for less, or raise the limit",

@@ -1,4 +1,4 @@
-"""What the host device's memory is to the layers above: a payload's fd, or memory that the caller owns."""
+"""The host device's allocations: a payload's fd, or memory that the caller owns."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["HostAllocation", "PointerAllocation"]
 
 
 class HostAllocation:
-    """A payload's fd, or HANDLE, and what is mapped of it, which `close` lets go of."""
+    """A payload's fd, or HANDLE, and its mappings. Ownership: released by `close`."""
 
     __slots__ = ("_mappings", "_payload", "memory_type_index", "size", "writable")
 
     def __init__(self, source: OwnedFd | PayloadFd, size: int, memory_type_index: int, writable: bool) -> None:
-        """source: the descriptor, or an import's hold on it, which is closed with this."""
+        """source: the descriptor, or an import's hold on it. The allocation owns it from then on."""
         payload = source if isinstance(source, PayloadFd) else PayloadFd(source, writable)
         self._payload: PayloadFd | None = payload
         self._mappings: dict[bool, FileMapping] = {}
-        """What is mapped, by whether it may be written. A mapping ends when nobody has it any more."""
+        """The mappings, by whether they may be written. A mapping ends when nothing uses it any more."""
         self.size = size
         """VkMemoryAllocateInfo::allocationSize in bytes."""
         self.memory_type_index = memory_type_index
@@ -47,7 +47,7 @@ class HostAllocation:
 
     @property
     def stated_identity(self) -> int:
-        """0: the kernel tells memory files apart."""
+        """0: the kernel identifies memory files."""
         return 0
 
     @property
@@ -61,7 +61,7 @@ class HostAllocation:
         return bool(self._mappings)
 
     def close(self) -> None:
-        """Let go of mappings and fd. Safe to call twice, and again after an exception."""
+        """Release mappings and fd. Safe to call twice, and again after an exception."""
         self._mappings.clear()
         payload = self._payload
         if payload is not None:
@@ -69,7 +69,7 @@ class HostAllocation:
             self._payload = None
 
     def map(self, writable: bool = True) -> Mapping:
-        """See `Allocation`. Exactly the allocation is mapped, never the self-description behind it."""
+        """See `Allocation`. The allocation is mapped, without the self-description behind it."""
         mapped = self._mappings.get(writable)
         if mapped is not None:
             return mapped
@@ -78,7 +78,7 @@ class HostAllocation:
         if shared is None:
             raise self._freed()
         known = shared.mapping
-        found: FileMapping | None = known() if known is not None else None  # what another import has mapped
+        found: FileMapping | None = known() if known is not None else None  # the mapping of another import
         if found is None or found.size != self.size or found.writable is not writable:
             found = map_file(shared.fd, self.size, writable)
             shared.mapping = ref(found)
@@ -122,7 +122,7 @@ class PointerAllocation:
 
     @property
     def writable(self) -> bool:
-        """True: what may not be written is not imported."""
+        """True: memory that is not writable is not imported."""
         return True
 
     @property
@@ -132,7 +132,7 @@ class PointerAllocation:
 
     @property
     def stated_identity(self) -> int:
-        """0: there is no payload of its own."""
+        """0: there is no payload."""
         return 0
 
     @property
@@ -142,11 +142,11 @@ class PointerAllocation:
 
     @property
     def mapped(self) -> bool:
-        """True: it is mapped where its owner has it."""
+        """True: its owner has mapped it."""
         return True
 
     def close(self) -> None:
-        """Let go of the address. Safe to call twice."""
+        """Forget the address. Safe to call twice."""
         self._address = None
 
     def map(self, writable: bool = True) -> Mapping:

@@ -1,10 +1,10 @@
-"""Reserving memory for a payload when it is allocated, so that lack of it is an error here and never a SIGBUS later.
+"""Reservation of memory for a payload at its allocation, so that a lack of it is an error, and not a SIGBUS later.
 
-How this works. A memory file is sparse: its pages come when they are first touched, and a machine that is out of memory
-then kills the process that touches. posix_fallocate takes the pages at once, 0.25 s for each GiB. The kernel itself
-has no limit for memory files and would sooner call its OOM killer than refuse, so requests from `_CHECKED_FROM` on are
-first held against what the machine and the control groups of this process have left, again before each step: of two
-processes that reserve at once, neither drives the other out.
+How this works. A memory file is sparse: its pages are allocated at their first access, and if the machine is out of
+memory then, the process is killed. posix_fallocate allocates the pages at once, 0.25 s for each GiB. The kernel has no
+limit for memory files and would call its OOM killer rather than refuse. So requests from `_CHECKED_FROM` bytes on are
+first compared with what the machine and the control groups of this process have left, and again before each step: of
+two processes that reserve at the same time, neither takes the memory that the other one needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if sys.platform != "linux":
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["available", "boot", "physical", "reserve"]
+__all__ = ["available", "boot", "total_memory", "reserve"]
 
 _CHECKED_FROM = 1 << 20
 _STEP = 256 << 20
@@ -29,7 +29,7 @@ _ROOT = "/"
 
 
 def reserve(fd: int, size: int) -> None:
-    """Take `size` bytes of memory for the file. OSError with ENOMEM or what posix_fallocate refuses with."""
+    """Allocate `size` bytes of memory for the file. Errors: MemoryError; OSError of posix_fallocate."""
     done = 0
     while done < size:
         if size >= _CHECKED_FROM:
@@ -42,9 +42,7 @@ def reserve(fd: int, size: int) -> None:
 
 
 def boot(root: Path | str = _ROOT) -> tuple[str, ...]:
-    """Words that are the same in every process of this boot of this machine, and nowhere else; none where /proc does
-    not tell.
-    """
+    """Words that are equal in every process of this boot of this machine, and only there; none without /proc."""
     random = cgroups.text_of(f"{root}/proc/sys/kernel/random/boot_id")
     if random:
         return (random,)
@@ -55,15 +53,15 @@ def boot(root: Path | str = _ROOT) -> tuple[str, ...]:
     return ("machine", machine, started) if machine and started else ()
 
 
-def physical(root: Path | str = _ROOT) -> int:
-    """Bytes of memory that this process could ever have: the machine's, or its control group's limit."""
+def total_memory(root: Path | str = _ROOT) -> int:
+    """Bytes of memory that this process can have at most: the machine's, or its control group's limit."""
     machine = _meminfo(root).get("MemTotal", 0)
     limits = [group.limit for group in cgroups.groups(root)]
     return min([machine, *limits]) if machine else min(limits, default=1 << 62)
 
 
 def available(root: Path | str = _ROOT) -> tuple[int, str]:
-    """Bytes of memory that are left, and whose limit that is. Swap counts, and so do pages that can be dropped."""
+    """Bytes of memory that are left, and what limits them. Swap counts, and so do pages that can be dropped."""
     info = _meminfo(root)
     swap = info.get("SwapFree", 0)
     rooms = [(info["MemAvailable"] + swap, "the machine")] if "MemAvailable" in info else []

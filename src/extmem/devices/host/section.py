@@ -1,4 +1,4 @@
-"""Payloads on Windows: section objects. The object manager makes them, since they have their names from birth."""
+"""Payloads on Windows: section objects. The object manager creates them, since a section is named at its creation."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ if sys.platform != "win32":
 import ctypes
 
 from extmem import vk
-from extmem.devices.backend import DESCRIPTOR_LIMIT, FdFacts
+from extmem.devices.types import ExaminedFd
 from extmem.errors import OutOfMemoryError, UnsupportedError
 from extmem.handles._win32 import sections
 from extmem.handles._win32.tables import MEMORYSTATUSEX, kernel32
 from extmem.manager.windows import payloads
 from extmem.owning import OwnedDescriptor, OwnedFd
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 from extmem.sharing.terms import ShareTerms
 
-__all__ = ["PAGE", "create", "duplicate", "identity_of", "inspect", "physical"]
+__all__ = ["PAGE", "create", "duplicate", "examine", "identity_of", "total_memory"]
 
 PAGE = sections.PAGE
+_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
 _CHECKED_FROM = 1 << 20
-"""Bytes from which a request is held against what is left first: the kernel would grow the paging file for it."""
+"""Bytes from which a request is first compared with what is left: the kernel would grow the paging file for it."""
 
 
 def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> OwnedFd:
-    """The handle of a new payload, owned by the caller. Errors: as `manager.windows.payloads.create`."""
+    """Create a payload; return its handle, owned by the caller. Errors: as `manager.windows.payloads.create`."""
     if len(descriptor) > DESCRIPTOR_LIMIT:
         raise ValueError(f"a descriptor of {len(descriptor)} bytes does not fit; {DESCRIPTOR_LIMIT} is the limit")
     if size >= _CHECKED_FROM:
@@ -42,24 +44,29 @@ def create(size: int, descriptor: bytes, terms: ShareTerms | None = None) -> Own
 
 
 def identity_of(handle: int) -> tuple[int, int] | None:
-    """None: objects are told apart by comparing handles (CompareObjectHandles)."""
+    """None: handles are compared instead (CompareObjectHandles)."""
     return None
 
 
-def inspect(fd: int) -> FdFacts:
-    """No fd is a payload here: those of the C runtime mean nothing to other processes."""
-    return FdFacts("other", f"fd {fd} cannot be a payload: on Windows payloads are shared by NT handle or KMT number")
+def examine(fd: int, handle_type: int = _FD) -> ExaminedFd:
+    """Return that no fd is a payload: those of the C runtime have no meaning in other processes."""
+    return ExaminedFd(
+        fd,
+        handle_type,
+        "other",
+        f"fd {fd} cannot be a payload: on Windows payloads are shared by NT handle or KMT number",
+    )
 
 
 def duplicate(fd: int, *, writable: bool) -> OwnedFd:
-    """UnsupportedError: there are no descriptors of payloads here."""
+    """Raise UnsupportedError: Windows has no descriptors of payloads."""
     raise UnsupportedError(
         "Windows has no file descriptors of payloads; export it as OPAQUE_WIN32 or OPAQUE_WIN32_KMT",
         requires_one_of=["OPAQUE_WIN32", "OPAQUE_WIN32_KMT"],
     )
 
 
-def physical() -> int:
+def total_memory() -> int:
     """Bytes of memory of the machine."""
     return int(_memory_status().ullTotalPhys) or 1 << 62
 

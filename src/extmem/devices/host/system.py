@@ -1,4 +1,4 @@
-"""What the host device's payloads are made of: memory files on Linux, section objects on Windows. Picked here, once."""
+"""The system's part of the host device: memory files on Linux, section objects on Windows. This module selects it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = [
     "boot",
     "create",
     "duplicate",
+    "examine",
     "identity_of",
-    "inspect",
     "map_file",
-    "physical",
     "range_is_mapped",
+    "total_memory",
 ]
 
 if sys.platform == "win32":
     from extmem.devices.host.boot import boot
-    from extmem.devices.host.section import PAGE, create, duplicate, identity_of, inspect, physical
+    from extmem.devices.host.section import PAGE, create, duplicate, examine, identity_of, total_memory
     from extmem.devices.host.windows_mapping import FileMapping, map_file, range_is_mapped
 else:
-    from extmem.devices.host.fd_check import identity_of, inspect
+    from extmem.devices.host.fd_check import examine, identity_of
     from extmem.devices.host.mapping import FileMapping, map_file, range_is_mapped
     from extmem.devices.host.memfd import PAGE, create, duplicate
-    from extmem.devices.host.reserve import boot, physical
+    from extmem.devices.host.reserve import boot, total_memory

@@ -1,4 +1,4 @@
-"""The frame around a payload's self-description: how a bare fd tells what it is. Pure: bytes in, bytes out.
+"""The frame around a payload's self-description, which is in its file. Pure: bytes in, bytes out.
 
 ::
 
@@ -7,8 +7,8 @@
     | magic | length| CRC32 | descriptor             | zeros
     +-------+-------+-------+------------------ - - -+------ - -
 
-It begins one page before the end of the file. Whoever may write the payload may write here too: the checksum finds
-accidents, not liars, and the descriptor is parsed as hostile input all the same.
+It begins one page before the end of the file. A process that may write the payload may write here too: the checksum
+finds accidents, not forgeries, and the descriptor is parsed as hostile input in any case.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from extmem.devices.backend import DESCRIPTOR_LIMIT
+from extmem.sharing.limits import DESCRIPTOR_LIMIT
 
 __all__ = ["TRAILER_SIZE", "pack", "unpack"]
 
@@ -27,14 +27,14 @@ TRAILER_SIZE = 4096
 
 
 def pack(descriptor: bytes) -> bytes:
-    """The frame around a descriptor. ValueError for one that is too long."""
+    """Return the frame around a descriptor. Errors: ValueError for one that is too long."""
     if len(descriptor) > DESCRIPTOR_LIMIT:
         raise ValueError(f"a descriptor of {len(descriptor)} bytes does not fit; {DESCRIPTOR_LIMIT} is the limit")
     return _HEADER.pack(_MAGIC, len(descriptor), zlib.crc32(descriptor)) + descriptor
 
 
 def unpack(frame: bytes) -> tuple[bytes, str]:
-    """The descriptor in a frame and "", or nothing and why."""
+    """Return the descriptor in a frame and "", or b"" and the reason why there is none."""
     if len(frame) < _HEADER.size:
         return b"", f"the last page holds {len(frame)} bytes, less than the {_HEADER.size} of a frame"
     magic, length, checksum = _HEADER.unpack_from(frame)
@@ -45,5 +45,5 @@ def unpack(frame: bytes) -> tuple[bytes, str]:
     descriptor = frame[_HEADER.size : _HEADER.size + length]
     found = zlib.crc32(descriptor)
     if found != checksum:
-        return b"", f"the descriptor's checksum is {found:#010x} and the frame says {checksum:#010x}"
+        return b"", f"the descriptor's checksum is {found:#010x} and the frame has {checksum:#010x}"
     return descriptor, ""

@@ -1,4 +1,4 @@
-"""Mappings on Windows: views of a section. See `_mapping`: a view ends when nobody holds it."""
+"""Mappings on Windows: views of a section. As in `mapping`, a view ends when nothing holds it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GUARD = 0x100
 
 
 class FileMapping(Owner):
-    """`size` bytes of a section, mapped; see `Mapping`. Made by `map_file`; whoever looks at it holds it."""
+    """`size` bytes of a section, mapped; see `Mapping`. Made by `map_file`; its users hold it."""
 
     __slots__ = ("address", "size", "writable")
 

@@ -1,70 +1,46 @@
-"""The Vulkan device: a real driver behind the `Driver` interface. This module finds what drivers there are.
+"""The Vulkan device: a driver behind the `Backend` interface. This module finds the devices of the drivers.
 
-::
-
-    vk.loader ──> instance ──> physical ──> driver ──> allocation
-                                  │            ├─────> transfer   (what moves bytes: queue, command buffer, staging)
-                            capabilities       └─────> proving    (no unproven fd reaches a device in use)
-
-One VkInstance serves a process; each opened device is a VkDevice of its own. The Win32 handle types are the driver's
-own where it has them, and elsewhere its opaque fds in the object manager: `types` translates.
+One VkInstance serves a process; each opened device is a VkDevice of its own (`backend` shows its parts). The Win32
+handle types are the driver's own on Windows. Elsewhere they stand for its opaque fds in the object manager
+(`handle_types`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from extmem.devices import descriptor_shortage
 from extmem.errors import DriverError, ExtmemError, UnsupportedError
-from extmem.handles.here import HERE
+from extmem.handles.process_id import current_process
 from extmem.owning import late_imports
 
 if TYPE_CHECKING:
     from extmem.devices.backend import Offer
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.backend import VulkanBackend
     from extmem.devices.vulkan.instance import Instance
-    from extmem.devices.vulkan.native import Native
+    from extmem.devices.vulkan.physical import PhysicalDevice
 
 __all__ = [
-    "WIN32_IS_NATIVE",
     "forget",
     "loaded_by",
     "missing",
-    "native_sharing",
     "new_loader",
     "offers",
     "shared_instance",
 ]
 
-WIN32_IS_NATIVE = sys.platform == "win32"
-"""Whether drivers of this platform make Win32 handles themselves."""
 _instances: dict[int, Instance] = {}
-"""This process's instance, by process id: a forked child must not use its parent's."""
+"""This process's VkInstance, by process id: a forked child must not use its parent's."""
 _missing: dict[int, str] = {}
 _make_loader: Callable[[], Any] | None = None
-"""What stands in for the system's loader; None for the system's own."""
-
-
-if sys.platform == "win32":
-
-    def native_sharing(driver: VulkanDriver) -> Native | None:
-        """What shares that device's memory by the driver's own Win32 handles."""
-        from extmem.devices.vulkan.win32 import Win32Sharing
-
-        return Win32Sharing(driver)
-
-else:
-
-    def native_sharing(driver: VulkanDriver) -> Native | None:
-        """None: on this system sharing is the object manager's, over the driver's fds."""
-        return None
+"""Returns a replacement of the system's loader (for tests); None for the system's own."""
 
 
 def new_loader() -> Any:
-    """The Vulkan loader of this process: what `Instance` takes. Errors: UnsupportedError without one."""
+    """Return the Vulkan loader of this process, for `Instance`. Errors: UnsupportedError without one."""
     if _make_loader is not None:
         return _make_loader()
     with late_imports():
@@ -74,19 +50,19 @@ def new_loader() -> Any:
 
 
 def shared_instance() -> Instance:
-    """This process's VkInstance, made at the first call. Errors: UnsupportedError without loader or driver."""
-    known = _instances.get(HERE.pid)
+    """Return this process's VkInstance, created at the first call. Errors: UnsupportedError without a driver."""
+    known = _instances.get(current_process.pid)
     if known is None:
         with late_imports():
             from extmem.devices.vulkan.instance import Instance
 
-        known = _instances.setdefault(HERE.pid, Instance(new_loader()))
+        known = _instances.setdefault(current_process.pid, Instance(new_loader()))
     return known
 
 
 def offers() -> list[Offer]:
-    """The Vulkan devices of this machine; none where Vulkan is not to be had, and `missing` says why."""
-    pid = HERE.pid
+    """Return the Vulkan devices of this machine. If there are none, `missing` returns the reason."""
+    pid = current_process.pid
     if _missing.get(pid):
         return []
     found: list[Offer] = []
@@ -94,13 +70,13 @@ def offers() -> list[Offer]:
     try:
         for physical in shared_instance().physical_devices():
             try:
-                found.append(physical.offer())
+                found.append(_offer(physical))
             except (UnsupportedError, DriverError) as error:
                 problems.append(str(error))  # and the next one may be fine
     except (UnsupportedError, DriverError) as error:
         problems.append(str(error))
     if problems:
-        descriptor_shortage.refuse("the Vulkan devices cannot be looked for")
+        descriptor_shortage.refuse("the Vulkan devices cannot be searched")
     said = "; ".join(problems) or (
         "the loader finds no device of Vulkan 1.1 or later; install a driver for the GPU (on Debian software rendering "
         "is in mesa-vulkan-drivers)"
@@ -109,13 +85,28 @@ def offers() -> list[Offer]:
     return found
 
 
+def _offer(physical: PhysicalDevice) -> Offer:
+    with late_imports():
+        from extmem.devices.backend import Offer
+        from extmem.devices.vulkan.capabilities import Answers
+
+    return Offer("vulkan", physical.identity, physical.rank, partial(_open, physical), partial(Answers, physical))
+
+
+def _open(physical: PhysicalDevice) -> VulkanBackend:
+    with late_imports():
+        from extmem.devices.vulkan.backend import VulkanBackend
+
+    return VulkanBackend(physical)
+
+
 def missing() -> str:
-    """Why `offers` had none; empty where it had some, or was not asked."""
-    return _missing.get(HERE.pid, "")
+    """Why `offers` returned none; empty if it returned some, or was not called."""
+    return _missing.get(current_process.pid, "")
 
 
 def forget() -> None:
-    """Look again at the next call (for tests)."""
+    """Search again at the next call (for tests)."""
     _missing.clear()
     for known in _instances.values():
         try:
@@ -127,9 +118,9 @@ def forget() -> None:
 
 @contextlib.contextmanager
 def loaded_by(make_loader: Callable[[], Any]) -> Iterator[None]:
-    """Within the block this process's Vulkan is another loader's (for tests); what was there before stays as it is.
+    """Within the block this process uses another loader (for tests). Afterwards everything is as before.
 
-    make_loader: makes what `Instance` takes. The instance is destroyed at the end, after the block's devices.
+    make_loader: returns what `Instance` takes. The instance is destroyed at the end, after the block's devices.
     """
     global _make_loader
     instances, absent, maker = dict(_instances), dict(_missing), _make_loader

@@ -1,7 +1,7 @@
-"""What another Vulkan binding made, as a device here: its numbers are checked before anything is done with it.
+"""Adoption of a VkDevice that another binding created: its handles are checked before they are used.
 
-Of an address that is mapped here nobody can tell whether a VkInstance or VkDevice is there: the loader reads from it.
-All else that the caller states is asked of the physical device.
+Whether a VkInstance or VkDevice is at an address that is mapped cannot be found out: the loader reads from it.
+Everything else that the caller states is compared with the physical device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import SupportsIndex
 from extmem import rules
 from extmem.devices import host
 from extmem.devices.vulkan import new_loader
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import API_VERSION, Instance
 from extmem.devices.vulkan.logical import MOVING, SHARING
 from extmem.devices.vulkan.physical import PhysicalDevice
@@ -22,7 +22,7 @@ from extmem.errors import HandleStateError, RuleViolation, UnsupportedError
 __all__ = ["adopt"]
 
 _ALIGNMENT = 8
-"""Of a dispatchable handle: it begins with a pointer of the loader's."""
+"""Bytes. A dispatchable handle begins with a pointer of the loader."""
 
 
 def adopt(
@@ -35,7 +35,7 @@ def adopt(
     queue_family: SupportsIndex,
     queue: SupportsIndex,
     api_version: int,
-) -> VulkanDriver:
+) -> VulkanBackend:
     """See `extmem.raw.adopt_device`."""
     names = _names(extensions, "extensions", "VK_KHR_external_memory_fd")
     enabled = _names(features, "features", "geometryShader")
@@ -79,13 +79,13 @@ def adopt(
             requires_one_of=["a queue family with GRAPHICS, COMPUTE or TRANSFER"],
         )
     adopted = PhysicalDevice.of(theirs, physical_device, names)
-    driver = VulkanDriver(adopted, device=device, queue_family=family, queue=number)
-    driver.enabled_features = enabled
-    return driver
+    backend = VulkanBackend(adopted, device=device, queue_family=family, queue=number)
+    backend.enabled_features = enabled
+    return backend
 
 
 def _mapped(what: str, handle: int) -> None:
-    """HandleStateError for what the loader could not read from, such as another loader's handle."""
+    """Raise HandleStateError for an address that the loader cannot read, such as another loader's handle."""
     if handle % _ALIGNMENT or not host.range_is_mapped(handle, _ALIGNMENT):
         raise HandleStateError(
             f"{handle:#x} is not the address of a {what}: nothing is mapped there in this process; pass the handle's "
@@ -94,7 +94,7 @@ def _mapped(what: str, handle: int) -> None:
 
 
 def _names(given: object, what: str, example: str) -> frozenset[str]:
-    """The names, each a str. what: the argument. Errors: TypeError."""
+    """Return the names, each a str. what: the argument. Errors: TypeError."""
     if isinstance(given, (str, bytes, bytearray)) or not isinstance(given, Iterable):
         raise TypeError(f"{what} is {given!r}; pass a sequence of names, each a str")
     names = list(given)
@@ -105,7 +105,7 @@ def _names(given: object, what: str, example: str) -> frozenset[str]:
 
 
 def _found(instance: Instance, physical_device: int) -> PhysicalDevice:
-    """The physical device with this handle, of those that the instance has. Errors: HandleStateError."""
+    """Return the physical device of the instance with this handle. Errors: HandleStateError."""
     known = instance.physical_devices()
     for one in known:
         if one.raw == physical_device:

@@ -1,28 +1,29 @@
-"""No unproven fd reaches a device in use.
+"""The check of a file descriptor: no unproven fd reaches a device in use.
 
-How this works. Drivers believe what they are given. One of them answers an import of a bad fd with
+How this works. Drivers trust the descriptors that they are given. One of them answers an import of a bad fd with
 VK_ERROR_OUT_OF_DEVICE_MEMORY and refuses every allocation of the process from then on, until that VkDevice is
-destroyed; another takes too small a file. So a stranger's fd goes through two gates:
+destroyed; another takes a file that is too small. So an fd is checked in three steps:
 
-1. *Likeness*: what the fd is (kind of file, device number, its link in /proc, at least the same seals) must be what
-   this driver's own exports are. A tiny allocation of ours is exported once per device, and looked at. A driver that
-   exports none is not asked to; then the fd must be a file that some driver may give. A dma-buf may be any driver's:
-   the kernel tells one, and its size. Where payloads are regular files, the bytes of the file that are not the
-   payload's are compared with those of own samples, too (`file_form`): the driver believes them.
-2. *Proof*: it is imported, with the size, memory type and dedicated resource of the real import, on a VkDevice made
-   for nothing else, which is destroyed before the real import.
+1. *Examination* (`FdCheck.examine`), the one look at an fd: what it is (type of file, device number, its link in /proc,
+   at least the same seals) must be what the exports of this driver are. A tiny allocation is exported once per device
+   to find that out. A driver that exports no fds of the type is not asked to; then the fd must be a file that some
+   driver may export. A dma-buf may be any driver's: the kernel identifies one, and reports its size.
+2. *Content* (`FdCheck.check_content`): the file is long enough, and where payloads are regular files, the bytes that
+   are not the payload's are as in the driver's own samples (`file_form`), since the driver trusts them.
+3. *Proof* (`FdCheck.prove`): the fd is imported, with the size, memory type and dedicated resource of the real import,
+   on a VkDevice made for nothing else, which is destroyed before the real import.
 
-What fails here for want of memory or descriptors, or since a device is lost, is raised as that: it is not the fd's
-fault.
+A failure for lack of memory or descriptors, or because a device is lost, is raised as that: the fd did not cause it.
 
-What the object manager hands out was exported through this library, and is known by its object; so is what an
-`FdHandle` of this library's own export owns, in this process or another of the same user's. These are not proven, and
-their link is not looked at. All else of the first gate is looked at at each import: the number may have been closed
-behind the handle's back and be another file's by now, and whoever may write to the payload may have written beside it.
+A payload of the object manager was exported through this library, and so was the fd that an `FdHandle` of this
+library's own export owns, in this process or another one of the same user. These are trusted: their link is not read,
+and they are not proved. The other checks are made at each import: the number may have been closed by other code and be
+another file's by now, and a process that may write to the payload may have written beside it.
 
-The look is no lock. Whoever may write to a driver's file can change it between the look and the driver's own, or at any
-time afterwards, and drivers read these bytes again when memory is freed. Where the file has no F_SEAL_SHRINK, whoever
-has it can cut it off under those who mapped it. Neither can be prevented here: it is the driver that makes such files.
+The checks are no lock. A process that may write to a driver's file can change it between the check and the import, or
+at any time afterwards, and drivers read these bytes again when memory is freed. Where the file has no F_SEAL_SHRINK,
+a process that has it can truncate it under those that mapped it. Neither can be prevented here: the driver makes such
+files.
 """
 
 from __future__ import annotations
@@ -35,22 +36,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from extmem import vk
 from extmem.devices import descriptor_shortage
-from extmem.devices.backend import FdFacts
+from extmem.devices.types import ExaminedFd
 from extmem.devices.vulkan import dma_buf
-from extmem.devices.vulkan.capabilities import supported
+from extmem.devices.vulkan.capabilities import buffer_properties, supported
 from extmem.devices.vulkan.file_form import Form, Sample, learn
+from extmem.devices.vulkan.logical import LogicalDevice
+from extmem.devices.vulkan.memory import Memories
+from extmem.devices.vulkan.resources import Resources
 from extmem.errors import DriverError
 from extmem.owning import out_of_descriptors
 
 if TYPE_CHECKING:
-    from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.types import ImportRequest
+    from extmem.devices.vulkan.transfers import Transfers
     from extmem.owning import OwnedFd
 
-__all__ = ["Likeness", "Prover", "likeness"]
+__all__ = ["FdCheck", "FileKind", "file_kind", "seals_of"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_WORDS = {
+_FILE_TYPES = {
     stat.S_IFSOCK: "socket",
     stat.S_IFDIR: "directory",
     stat.S_IFIFO: "pipe",
@@ -59,20 +63,19 @@ _WORDS = {
     stat.S_IFREG: "file",
 }
 _FDS = (HandleType.OPAQUE_FD, HandleType.DMA_BUF)
-_ALIKE = FdFacts("known", writable=True, self_describing=False)
 _COPYING = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
 _FILE_TYPE = stat.S_IFMT(0o177777)
 _PROBE = 65_536
-"""Bytes of the allocation that is looked at."""
+"""Bytes of the allocation whose fd is examined."""
 _SAMPLES = (_PROBE, 100_000)
-"""Bytes of the allocations whose files are compared. One is no multiple of a page: drivers may round sizes up."""
+"""Bytes of the allocations whose files are compared. One is not a multiple of a page: drivers may round sizes up."""
 _MARK = 16
 _DMA_BUF = int(HandleType.DMA_BUF)
 _EXPORTABLE = int(vk.ExternalMemoryFeatureFlagBits.EXPORTABLE)
 _DEDICATED_ONLY = int(vk.ExternalMemoryFeatureFlagBits.DEDICATED_ONLY)
-_DRIVERS = ("/memfd:", "/dmabuf:", "/dev/", "anon_inode:")
-"""Beginnings of the links of files that drivers give."""
-_NO_FAULT = frozenset(
+_DRIVER_FILES = ("/memfd:", "/dmabuf:", "/dev/", "anon_inode:")
+"""Beginnings of the links of files that drivers export."""
+_NOT_THE_FD = frozenset(
     (
         vk.Result.ERROR_OUT_OF_HOST_MEMORY,
         vk.Result.ERROR_TOO_MANY_OBJECTS,
@@ -80,17 +83,17 @@ _NO_FAULT = frozenset(
         vk.Result.ERROR_INITIALIZATION_FAILED,
     )
 )
-"""Results of an import that say nothing of the fd."""
+"""Results of an import that the fd does not cause."""
 
 
-class Likeness(NamedTuple):
-    """What an fd looks like from outside: file type, device number of a device file, and its link without numbers.
+class FileKind(NamedTuple):
+    """What a file is, seen from outside: file type, device number of a device file, and its link without numbers.
 
     Of a regular file also the file system that it is on, and its seals; None where files there have none.
     """
 
     mode: int
-    rdev: int
+    device_number: int
     link: str
     file_system: int = 0
     seals: int | None = None
@@ -98,9 +101,9 @@ class Likeness(NamedTuple):
     def __str__(self) -> str:
         return self.link
 
-    def differs(self, own: Likeness) -> str:
-        """Why the file is not of the kind of the driver's own, the link aside; empty where it is of that kind."""
-        if (self.mode, self.rdev) != (own.mode, own.rdev):
+    def difference(self, own: FileKind) -> str:
+        """Why the file differs from the driver's own, the link aside; empty where it does not."""
+        if (self.mode, self.device_number) != (own.mode, own.device_number):
             return "a file of another kind"
         if self.file_system != own.file_system:
             return "on another file system"
@@ -108,30 +111,30 @@ class Likeness(NamedTuple):
         return f"without the seals {lacking:#x}, so that it can be changed under those who mapped it" if lacking else ""
 
 
-def likeness(fd: int, *, link: bool = True) -> Likeness:
-    """Look at an fd. link: whether its link is looked at, too. OSError (EBADF) if it is not open."""
-    return _of_file(fd, os.fstat(fd), link)
+def file_kind(fd: int, *, link: bool = True) -> FileKind:
+    """Return what an fd is. link: whether its link is read. OSError (EBADF) if it is not open."""
+    return _kind_of(fd, os.fstat(fd), link)
 
 
-def _of_file(fd: int, found: os.stat_result, link: bool) -> Likeness:
+def _kind_of(fd: int, found: os.stat_result, link: bool) -> FileKind:
     text = ""
     if link:
         try:
             text = os.readlink(f"/proc/self/fd/{fd}")
         except OSError:
-            text = _WORDS.get(stat.S_IFMT(found.st_mode), "anonymous")
+            text = _FILE_TYPES.get(stat.S_IFMT(found.st_mode), "anonymous")
         text = re.sub(r"\d+", "#", text.removesuffix(" (deleted)"))
     mode = found.st_mode & _FILE_TYPE
     if mode == stat.S_IFREG:
-        return Likeness(mode, 0, text, found.st_dev, seals_of(fd))
-    return Likeness(mode, int(getattr(found, "st_rdev", 0)), text)  # not every platform has the number
+        return FileKind(mode, 0, text, found.st_dev, seals_of(fd))
+    return FileKind(mode, int(getattr(found, "st_rdev", 0)), text)  # not every platform has the number
 
 
 def _find_fcntl() -> Any:
     try:
         return importlib.import_module("fcntl")
     except ImportError:
-        return None  # Windows, where drivers give no fds
+        return None  # Windows, where drivers export no fds
 
 
 _FCNTL = _find_fcntl()
@@ -146,149 +149,159 @@ def seals_of(fd: int) -> int | None:
         return None
 
 
-class Prover:
-    """The gates of one device."""
+class FdCheck:
+    """The checks of one device, and what it has found out about the files of its driver."""
 
-    def __init__(self, driver: VulkanDriver) -> None:
-        self._driver = driver
-        self._own: dict[int, Likeness | None] = {}
+    def __init__(self, device: LogicalDevice, memories: Memories, resources: Resources, transfers: Transfers) -> None:
+        self._device = device
+        self._memories = memories
+        self._resources = resources
+        self._transfers = transfers
+        self._own: dict[int, FileKind | None] = {}
         self._forms: dict[tuple[int, int], Form | None] = {}
 
-    def own(self, handle_type: int) -> Likeness | None:
-        """What this driver's exports of an opaque type look like; None where it exports none, and is not asked to.
+    # The driver's own files.
 
-        Errors: UnsupportedError for a type that it does not know; as `Driver.allocate`.
+    def own(self, handle_type: int) -> FileKind | None:
+        """What this driver's exports of an opaque type are; None where it exports none, and is not asked to.
+
+        Errors: UnsupportedError for a type that it does not know; as `Backend.allocate`.
         """
         if handle_type in self._own:
             return self._own[handle_type]
-        if not self._gives_fds(handle_type):
-            raise self._driver.unsupported_type(handle_type)
-        known: Likeness | None = None
-        if self._exports(handle_type):
-            fd = self.probe(handle_type)
+        if not self._knows(handle_type):
+            raise self._device.unsupported_type(handle_type)
+        own: FileKind | None = None
+        if self._features(handle_type) & _EXPORTABLE:
+            fd = self.sample_fd(handle_type)
             try:
-                known = likeness(fd.fd)
+                own = file_kind(fd.fd)
             finally:
                 fd.close()
-        self._own[handle_type] = known
-        return known
-
-    def in_files(self, handle_type: int) -> bool:
-        """Whether payloads of a type are regular files. Errors: as `own`."""
-        own = self.own(handle_type) if handle_type != _DMA_BUF else None
-        return own is not None and own.mode == stat.S_IFREG
-
-    def _exports(self, handle_type: int) -> bool:
-        return bool(self._features(handle_type) & _EXPORTABLE)
+        self._own[handle_type] = own
+        return own
 
     def _features(self, handle_type: int) -> int:
-        asked = vk.PhysicalDeviceExternalBufferInfo(usage=_COPYING, handle_type=HandleType(handle_type))
-        return int(self._driver.external_buffer_properties(asked).external_memory_properties.external_memory_features)
+        query = vk.PhysicalDeviceExternalBufferInfo(usage=_COPYING, handle_type=HandleType(handle_type))
+        answer = buffer_properties(self._device.physical, query).external_memory_properties
+        return int(answer.external_memory_features)
 
-    def _gives_fds(self, handle_type: int) -> bool:
-        """Whether the device exports fds as that type. One that is asked to where it does not may crash."""
-        return handle_type in _FDS and supported(self._driver.physical, handle_type)
+    def _knows(self, handle_type: int) -> bool:
+        """Whether the device has this type of fds. A driver that is asked for others may crash."""
+        return handle_type in _FDS and supported(self._device.physical, handle_type)
 
-    def probe(self, handle_type: int) -> OwnedFd:
+    def sample_fd(self, handle_type: int) -> OwnedFd:
         """An fd as this driver exports them, of memory that is freed again."""
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
-        with self._driver.temporary(vk.BufferCreateInfo(size=_PROBE, usage=_COPYING, p_next=external)) as buffer:
+        with self._resources.temporary(vk.BufferCreateInfo(size=_PROBE, usage=_COPYING, p_next=external)) as buffer:
             needs = buffer.requirements
             index = (needs.memory_type_bits & -needs.memory_type_bits).bit_length() - 1
-            probe = self._driver.allocate(needs.size, index, b"", handle_types=handle_type, dedicated=buffer)
+            sample = self._memories.allocate(needs.size, index, b"", handle_types=handle_type, dedicated=buffer)
             try:
-                return self._driver.get_fd(probe.live, handle_type)
+                return self._memories.get_fd(sample.live, handle_type)
             finally:
-                probe.close()
+                sample.close()
 
-    def form(self, handle_type: int, memory_type_index: int) -> Form | None:
-        """What this driver's files contain besides the payload; None where they are no files, or nobody can tell.
+    def form(self, handle_type: int, memory_type: int) -> Form | None:
+        """What this driver's files contain besides the payload; None where they are not files, or it is not known.
 
         Errors: as `own`.
         """
-        key = handle_type, memory_type_index
+        key = handle_type, memory_type
         if key not in self._forms:
-            self._forms[key] = self._learn(handle_type, memory_type_index)
+            self._forms[key] = self._learn(handle_type, memory_type)
         return self._forms[key]
 
-    def _learn(self, handle_type: int, memory_type_index: int) -> Form | None:
-        visible = self._driver.host_visible
-        if not self.in_files(handle_type) or not (0 <= memory_type_index < len(visible) and visible[memory_type_index]):
+    def _learn(self, handle_type: int, memory_type: int) -> Form | None:
+        own, visible = self.own(handle_type), self._device.host_visible
+        if own is None or own.mode != stat.S_IFREG:
+            return None
+        if not (0 <= memory_type < len(visible) and visible[memory_type]):
             return None
         if self._features(handle_type) & _DEDICATED_ONLY:
-            return None  # a file may show what its memory is dedicated to, and no two samples show which words do
-        first = self._sample(handle_type, memory_type_index, _SAMPLES[0], True)
-        second = self._sample(handle_type, memory_type_index, _SAMPLES[1], False)
+            return None  # a file may contain what its memory is dedicated to, and two samples do not show which words
+        first = self._sample(handle_type, memory_type, _SAMPLES[0], True)
+        second = self._sample(handle_type, memory_type, _SAMPLES[1], False)
         return learn([first, second]) if first is not None and second is not None else None
 
-    def _sample(self, handle_type: int, memory_type_index: int, size: int, alone: bool) -> Sample | None:
-        """A file of the driver's, of memory that is freed again. alone: whether the memory is dedicated to a buffer."""
-        driver = self._driver
+    def _sample(self, handle_type: int, memory_type: int, size: int, is_dedicated: bool) -> Sample | None:
+        """A file of the driver's, of memory that is freed again; None where such memory is of another type."""
+        memories, transfers = self._memories, self._transfers
         external = vk.ExternalMemoryBufferCreateInfo(HandleType(handle_type))
-        with driver.temporary(vk.BufferCreateInfo(size=size, usage=_COPYING, p_next=external)) as buffer:
-            needs, dedicated = buffer.requirements, buffer if alone else None
-            if not needs.memory_type_bits >> memory_type_index & 1:
+        with self._resources.temporary(vk.BufferCreateInfo(size=size, usage=_COPYING, p_next=external)) as buffer:
+            needs, dedicated = buffer.requirements, buffer if is_dedicated else None
+            if not needs.memory_type_bits >> memory_type & 1:
                 return None
-            made = driver.allocate(needs.size, memory_type_index, b"", handle_types=handle_type, dedicated=dedicated)
+            sample = memories.allocate(needs.size, memory_type, b"", handle_types=handle_type, dedicated=dedicated)
             try:
                 first, last = os.urandom(_MARK), os.urandom(_MARK)
-                driver.write(made, 0, memoryview(first))
-                driver.write(made, needs.size - _MARK, memoryview(last))
-                fd = driver.get_fd(made.live, handle_type)
+                transfers.write(sample, 0, memoryview(first))
+                transfers.write(sample, needs.size - _MARK, memoryview(last))
+                fd = memories.get_fd(sample.live, handle_type)
                 try:
                     return Sample(needs.size, _read_at(fd.fd, os.fstat(fd.fd).st_size, 0), first, last)
                 finally:
                     fd.close()
             finally:
-                made.close()
+                sample.close()
 
-    def inspect(self, fd: int, handle_type: int) -> FdFacts:
-        """The first gate. Never raises for what it finds. Errors: as `own`, where a sample is needed and fails."""
+    # An fd that is to be imported.
+
+    def examine(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        """See `Backend.examine_fd`. Errors: as `own`, where a sample is needed and fails."""
         try:
             found = os.fstat(fd) if fd >= 0 else None
         except OSError:
             found = None
         if found is None:
-            return FdFacts("closed", f"fd {fd} is no open file descriptor", self_describing=False)
-        kind = _WORDS.get(stat.S_IFMT(found.st_mode), "other")
-        if not self._gives_fds(handle_type):
-            return FdFacts(kind, str(self._driver.unsupported_type(handle_type)), self_describing=False)
+            problem = f"fd {fd} is not an open file descriptor"
+            return ExaminedFd(fd, handle_type, "closed", problem, self_describing=False)
+        file_type = _FILE_TYPES.get(stat.S_IFMT(found.st_mode), "other")
+        if handle_type not in self._own and not self._knows(handle_type):
+            problem = str(self._device.unsupported_type(handle_type))
+            return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
         capacity = self._capacity(fd, found, handle_type)
-        problem = self._unlike(fd, handle_type, capacity)
+        problem = self._difference(fd, found, handle_type, capacity, trusted)
         if problem:
-            return FdFacts(kind, problem, self_describing=False)
-        return FdFacts(
-            kind,
+            return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
+        return ExaminedFd(
+            fd,
+            handle_type,
+            file_type,
             size=capacity or found.st_size,
-            capacity=capacity or 0,
+            capacity=capacity,
             writable=True,
             identity=(found.st_dev, found.st_ino),
             self_describing=False,
+            trusted=trusted,
         )
 
-    def _unlike(self, fd: int, handle_type: int, capacity: int | None) -> str:
-        """Why this fd cannot be a payload of that type, from outside; empty where it may be one."""
-        seen, word = likeness(fd), HandleType(handle_type).name
+    def _difference(self, fd: int, found: os.stat_result, handle_type: int, capacity: int | None, trusted: bool) -> str:
+        """Why this fd cannot be a payload of that type; empty where it may be one. trusted: its link is not read."""
         if handle_type == _DMA_BUF:
             if capacity is not None:
                 return ""
-            return f"fd {fd} is {seen}, and the kernel does not call it a dma-buf; pass the fd that its exporter gave"
+            link = _kind_of(fd, found, True)
+            return f"fd {fd} is {link}, and the kernel does not call it a dma-buf; pass the fd that its exporter gave"
         own = self.own(handle_type)
-        if own is None:
-            if seen.mode != stat.S_IFIFO and seen.mode != stat.S_IFSOCK and seen.link.startswith(_DRIVERS):
-                return ""
-            return f"fd {fd} is {seen}, which no driver gives as {word}; pass the fd that vkGetMemoryFdKHR gave"
-        differs = seen.differs(own)
-        if seen.link == own.link and not differs:
+        if trusted and own is not None and not _kind_of(fd, found, False).difference(own):
             return ""
-        how = f" ({differs})" if seen.link == own.link else ""
+        seen, word = _kind_of(fd, found, True), HandleType(handle_type).name
+        if own is None:
+            if seen.mode not in (stat.S_IFIFO, stat.S_IFSOCK) and seen.link.startswith(_DRIVER_FILES):
+                return ""
+            return f"fd {fd} is {seen}, which no driver exports as {word}; pass the fd that vkGetMemoryFdKHR gave"
+        difference = seen.difference(own)
+        if seen.link == own.link and not difference:
+            return ""
+        how = f" ({difference})" if seen.link == own.link else ""
         return (
-            f"fd {fd} is {seen}{how}, and what {self._driver.name} exports as {word} is {own}; pass the fd that "
+            f"fd {fd} is {seen}{how}, and what {self._device.name} exports as {word} is {own}; pass the fd that "
             "vkGetMemoryFdKHR gave, or a copy of it"
         )
 
     def _capacity(self, fd: int, found: os.stat_result, handle_type: int) -> int | None:
-        """Bytes of the file, as far as the kernel says: for a dma-buf, and for a regular file. None where it does not.
+        """Bytes of the file, as far as the kernel reports them: for a dma-buf, and for a regular file; else None.
 
         0 is a size: that of an empty file.
         """
@@ -301,118 +314,96 @@ class Prover:
                 return None
         return found.st_size if found.st_size or stat.S_ISREG(found.st_mode) else None
 
-    def glance(self, fd: int, handle_type: int) -> FdFacts:
-        """The first gate for what this library exported itself: a full inspection only where the file looks wrong."""
-        try:
-            if self._gives_fds(handle_type) and self.resembles(fd, handle_type):
-                return _ALIKE
-        except OSError:
-            pass  # the inspection says why
-        return self.inspect(fd, handle_type)
+    def check(self, request: ImportRequest[ExaminedFd]) -> None:
+        """Check everything about an examined fd that is to be imported.
 
-    def resembles(self, fd: int, handle_type: int) -> bool:
-        """The first gate without link and content, for what this library or the object manager hands out."""
-        found = os.fstat(fd)
-        if handle_type == _DMA_BUF:
-            return self._capacity(fd, found, handle_type) is not None
-        own = self.own(handle_type)
-        if own is None:
-            return not self._unlike(fd, handle_type, None)
-        return not _of_file(fd, found, False).differs(own)
-
-    def recognise(self, fd: int, size: int, handle_type: int, memory_type_index: int) -> tuple[int, bytes]:
-        """`resembles` and `measure`. Errors: DriverError.
-
-        The file's bytes, and what it has before the payload.
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE; as `prove`, for an fd that is not trusted.
         """
-        try:
-            if not self.resembles(fd, handle_type):
-                raise self._refusal(f"fd {fd} is no file as {self._driver.name} exports them")
-            return self.measure(fd, size, handle_type, memory_type_index)
-        except OSError:
-            raise self._refusal(f"fd {fd} is no open file descriptor") from None
+        examined = request.source
+        if examined.problem:
+            raise self.refusal(examined.problem)
+        self.check_content(request)
+        if not examined.trusted:
+            self.prove(request)
 
-    def measure(self, fd: int, size: int, handle_type: int, memory_type_index: int) -> tuple[int, bytes]:
+    def check_content(self, request: ImportRequest[ExaminedFd]) -> None:
         """Refuse a file that is shorter than the import, or has other bytes than the driver's own beside the payload.
 
-        Drivers map it, and whoever touches its end is killed; and they believe what they wrote there themselves.
-        Returns and errors: as `recognise`.
+        Drivers map it, so that a process that touches its missing end is killed; and they trust what they wrote there.
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE.
         """
-        capacity = self._capacity(fd, os.fstat(fd), handle_type)
-        if capacity is not None and capacity < size:
-            raise self._too_short(capacity, size)
-        form = self.form(handle_type, memory_type_index) if handle_type != _DMA_BUF else None
-        if not form or capacity is None:
-            return capacity or 0, b""
+        examined, size = request.source, request.size
+        fd, capacity, handle_type = examined.fd, examined.capacity, examined.handle_type
+        if capacity is None:
+            return
+        if capacity < size:
+            # The number is not in the message: it may be that of a copy, which means nothing to the caller.
+            raise self.refusal(f"the fd is a file of {capacity} bytes, and {size} are to be imported from it")
+        form = self.form(handle_type, request.memory_type) if handle_type != _DMA_BUF else None
+        if not form:
+            return
         try:
             head = _read_at(fd, form.head.size, 0) if form.head.size else b""
             tail = _read_at(fd, form.tail.size, capacity - form.tail.size) if form.tail.size else b""
         except OSError as error:
-            raise self._refusal(f"the fd cannot be read ({error.strerror})") from None
+            raise self.refusal(f"the fd cannot be read ({error.strerror})") from None
         problem = form.problem(head, tail, capacity, size)
         if problem:
-            raise self._refusal(f"the fd is {problem}")
-        return capacity, head
+            raise self.refusal(f"the fd is {problem}")
 
-    def prove(
-        self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
-    ) -> None:
-        """The second gate. The fd stays the caller's.
+    def prove(self, request: ImportRequest[ExaminedFd]) -> None:
+        """Import the fd on a device of its own. The fd stays the caller's.
 
-        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where the fd is refused; what says nothing of the fd
-        (OutOfMemoryError, DriverError with VK_ERROR_DEVICE_LOST) as it is.
+        Errors: DriverError with VK_ERROR_INVALID_EXTERNAL_HANDLE where the fd is refused; errors that the fd does not
+        cause (OutOfMemoryError, DriverError with VK_ERROR_DEVICE_LOST) as they are.
         """
-        self.measure(fd, size, handle_type, memory_type_index)
-        refused = self._refused(fd, size, memory_type_index, handle_type, dedicated)
+        refused = self._refused(request)
         if refused is None:
             return
-        if refused.result in _NO_FAULT:
+        if refused.result in _NOT_THE_FD:
             raise refused
+        size, memory_type = request.size, request.memory_type
         if refused.result == vk.Result.ERROR_OUT_OF_DEVICE_MEMORY:
-            self._check_room(memory_type_index)
-        raise self._refusal(
-            f"the fd was tried on a device of its own and refused there ({refused}): it is no payload of "
-            f"{self._driver.name}, or of another size or memory type than {size} bytes of type {memory_type_index}"
+            self._check_room(memory_type)
+        raise self.refusal(
+            f"the fd was tried on a device of its own and refused there ({refused}): it is not a payload of "
+            f"{self._device.name}, or of another size or memory type than {size} bytes of type {memory_type}"
         ) from refused
 
-    def _refused(
-        self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
-    ) -> DriverError | None:
-        """What a driver of its own says to the import; None where it takes it. That device is destroyed then."""
-        witness = self._driver.another()
+    def _refused(self, request: ImportRequest[ExaminedFd]) -> DriverError | None:
+        """The error of the import on a device of its own, which is destroyed then; None where it succeeds."""
+        witness = LogicalDevice(self._device.physical)
         try:
-            resource = witness.recreate(dedicated) if dedicated is not None else None
+            dedicated = request.dedicated
+            resource = Resources(witness).recreate(dedicated) if dedicated is not None else None
             try:
-                witness.import_unexamined(fd, size, memory_type_index, handle_type, resource).close()
+                Memories(witness).import_fd(request._replace(dedicated=resource)).close()
             except DriverError as error:
                 return error
             finally:
                 if resource is not None:
-                    witness.destroy(resource)
+                    resource.destroy()
         finally:
             witness.close()
         return None
 
-    def _check_room(self, memory_type_index: int) -> None:
-        """Errors: OutOfMemoryError where the device has no memory of this type for anybody, and the fd is not to blame.
+    def _check_room(self, memory_type: int) -> None:
+        """Raise OutOfMemoryError where the device has no memory of this type at all: then the fd is not at fault.
 
-        Drivers call a bad fd a lack of memory, too.
+        Drivers answer a bad fd with a lack of memory, too.
         """
-        witness = self._driver.another()
+        witness = LogicalDevice(self._device.physical)
         try:
-            witness.allocate(_PROBE, memory_type_index, b"").close()
+            Memories(witness).allocate(_PROBE, memory_type, b"").close()
         finally:
             witness.close()
 
-    def _too_short(self, has: int, size: int) -> DriverError:
-        # It may be a copy that is measured: its number would tell the caller nothing.
-        return self._refusal(f"the fd is a file of {has} bytes, and {size} are to be imported from it")
-
-    def _refusal(self, problem: str) -> DriverError:
+    def refusal(self, problem: str) -> DriverError:
+        """What to raise for an fd that is not imported."""
         return DriverError(
             f"vkAllocateMemory: {problem}; pass the fd that vkGetMemoryFdKHR gave, with the exporter's size and "
             "type; a payload whose file somebody has changed has to be allocated anew by its exporter",
             result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
             command="vkAllocateMemory",
-            devices=[self._driver.name],
+            devices=[self._device.name],
         )

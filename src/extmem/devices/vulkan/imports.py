@@ -1,25 +1,26 @@
-"""Imports of a VkDevice: fds of strangers, payloads of the object manager, host memory."""
+"""Imports of a VkDevice: examined fds, payloads of the object manager, and host memory."""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices import host
-from extmem.devices.fd_copies import copy_to_read
-from extmem.devices.vulkan.call_structs import FdImport, Spares
-from extmem.devices.vulkan.fd_check import Prover
+from extmem.devices.types import ImportRequest
+from extmem.devices.vulkan.capabilities import extension_of
+from extmem.devices.vulkan.handle_types import to_driver
 from extmem.devices.vulkan.memory import VulkanAllocation
-from extmem.devices.vulkan.owners import VkObject
-from extmem.devices.vulkan.results import fail
+from extmem.devices.vulkan.size_check import SizeCheck
 from extmem.errors import DriverError, UnsupportedError
+from extmem.sharing.payload import Win32Payload
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.backend import VulkanDriver
-    from extmem.owning import Making, OwnedFd
+    from extmem.devices.types import ExaminedFd
+    from extmem.devices.vulkan.fd_check import FdCheck
+    from extmem.devices.vulkan.logical import LogicalDevice
+    from extmem.devices.vulkan.memory import Memories
     from extmem.sharing.payload import PayloadFd
 
 __all__ = ["Imports"]
@@ -28,64 +29,54 @@ HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _FD = int(HandleType.OPAQUE_FD)
 _FDS = int(HandleType.OPAQUE_FD | HandleType.DMA_BUF)
 _HOST_POINTER = int(HandleType.HOST_ALLOCATION)
-_S = vk.StructureType
-_ALLOCATE = int(_S.MEMORY_ALLOCATE_INFO)
-_IMPORT_HOST = int(_S.IMPORT_MEMORY_HOST_POINTER_INFO_EXT)
+_FD_PROPERTIES = int(vk.StructureType.MEMORY_FD_PROPERTIES_KHR)
+_HOST_PROPERTIES = int(vk.StructureType.MEMORY_HOST_POINTER_PROPERTIES_EXT)
 
 
 class Imports:
-    """vkAllocateMemory with a source."""
+    """The imports of one VkDevice. Everything is checked before a driver gets it."""
 
-    def __init__(self, driver: VulkanDriver) -> None:
-        self.driver = driver
-        self.prover = Prover(driver)
-        self._calls = Spares(FdImport)
+    def __init__(self, device: LogicalDevice, memories: Memories, fds: FdCheck) -> None:
+        self._device = device
+        self._memories = memories
+        self.fds = fds
+        self._sizes = SizeCheck(memories)
 
-    def examine(
-        self, fd: int, size: int, memory_type_index: int, handle_type: int, dedicated: NativeResource | None
-    ) -> None:
-        """Both gates of `proving`, for a stranger's fd. Errors: DriverError."""
-        found = self.prover.inspect(fd, handle_type)
-        if not found.valid:
-            raise self._refusal(found.problem)
-        self.prover.prove(fd, size, memory_type_index, handle_type, dedicated)
+    # Imports.
 
-    def measure(self, adopted: VulkanAllocation) -> None:
-        """Compare adopted memory with what it exports: its fd is imported as it is stated to be, elsewhere.
+    def examine_fd(self, fd: int, handle_type: int, *, trusted: bool = False) -> ExaminedFd:
+        """See `Backend`, and `fd_check`."""
+        return self.fds.examine(fd, to_driver(handle_type), trusted=trusted)
 
-        Of what is not exported by fd nothing can be asked. Errors: as `Prover.prove`, `VulkanDriver.get_fd`.
+    def import_fd(self, request: ImportRequest[ExaminedFd]) -> VulkanAllocation:
+        """See `Backend`."""
+        self._device.check_open()
+        self.fds.check(request)
+        return self._memories.import_fd(request)
+
+    def import_payload(self, request: ImportRequest[PayloadFd]) -> VulkanAllocation:
+        """See `Backend`. The driver takes a copy of the fd; the payload's own stays with the allocation.
+
+        A host payload is imported as host memory, of a type that takes it, whatever `request.memory_type` is.
         """
-        types = adopted.handle_types & _FDS if adopted.exporting else 0
-        fd = adopted.fd if types else None
-        if fd is not None:
-            self.prover.prove(fd, adopted.size, adopted.memory_type_index, types & -types, adopted.dedicated)
+        self._device.check_open()
+        if isinstance(request.source, Win32Payload):
+            return self._memories.import_handle(request, request.source)
+        if request.capacity:
+            return self._import_host_payload(request)
+        # The object manager examined it, but a process that may write to the payload may have changed the file since.
+        examined = self.fds.examine(request.source.fd, _FD, trusted=True)
+        of_fd = request.of(examined)
+        self.fds.check(of_fd)
+        return self._memories.import_fd(of_fd, request.source)
 
-    def from_payload(
-        self,
-        payload: PayloadFd,
-        size: int,
-        memory_type_index: int,
-        capacity: int,
-        *,
-        identity: int = 0,
-        dedicated: NativeResource | None = None,
-    ) -> VulkanAllocation:
-        """See `Driver`. The driver takes a copy of the fd; the payload's own stays with the allocation.
-
-        A host payload (`capacity`) comes in as host memory: of a type that takes it, whatever `memory_type_index` says.
-        """
-        if capacity:
-            return self._from_host_payload(payload, size, capacity)
-        # Also where the object manager gave it: whoever may write to the payload can have changed the file since.
-        self.prover.recognise(payload.fd, size, _FD, memory_type_index)
-        return self.unexamined(payload.fd, size, memory_type_index, _FD, dedicated, payload, identity)
-
-    def _from_host_payload(self, payload: PayloadFd, size: int, capacity: int) -> VulkanAllocation:
-        if size > capacity:
-            raise self._refusal(f"{size} bytes are to be imported, and the payload's file has {capacity}")
+    def _import_host_payload(self, request: ImportRequest[PayloadFd]) -> VulkanAllocation:
+        payload, size = request.source, request.size
+        if size > request.capacity:
+            raise self._refusal(f"{size} bytes are to be imported, and the payload's file has {request.capacity}")
         if not payload.writable:
             raise UnsupportedError(
-                f"{self.driver.name} imports host memory for reading and writing alone, and this payload is read-only "
+                f"{self._device.name} imports host memory for reading and writing alone, and this payload is read-only "
                 "here; open it on the host device, or ask its owner for write access",
                 requires_one_of=["the right to write", "the host device"],
             )
@@ -93,118 +84,103 @@ class Imports:
         bits = self.host_pointer_memory_type_bits(_HOST_POINTER, mapping.address)
         if not bits:
             raise self._refusal("no memory type takes the host's pages")
-        made = self.from_host_pointer(mapping.address, size, (bits & -bits).bit_length() - 1)
-        made.mapped_at(mapping, payload)
-        return made
+        allocation = self.import_host_pointer(mapping.address, size, (bits & -bits).bit_length() - 1)
+        allocation.mapped_at(mapping, payload)
+        return allocation
 
-    def unexamined(
-        self,
-        fd: int,
-        size: int,
-        memory_type_index: int,
-        handle_type: int,
-        dedicated: NativeResource | None,
-        payload: PayloadFd | None = None,
-        identity: int = 0,
-    ) -> VulkanAllocation:
-        """vkAllocateMemory with VkImportMemoryFdInfoKHR. The fd is borrowed. Looks at nothing first.
-
-        The driver gets a copy. It owns that on success; some close it when they fail, too.
-        """
-        copy = copy_to_read(fd)
-        driver, call = self.driver, self._calls.pop("set", None) or self._calls.make()
-        call.source.fd, call.source.handleType, call.made[0] = copy.fd, handle_type, 0
-        info = call.info
-        info.allocationSize, info.memoryTypeIndex = size, memory_type_index
-        keep = driver.dedicate(info, dedicated) if dedicated is not None else None
-        memory = VkObject(driver.owner)
-        making = memory.make(
-            driver.commands.vkAllocateMemory,
-            (driver.handle, info, ffi.NULL, call.made),
-            call.made,
-            driver.commands.vkFreeMemory,
-            consumes=copy,
-        )
-        if not memory.raw:
-            self.failed(making, copy, fd, size, memory_type_index)
-        if keep is None:  # else the chain has a link that ends with this call
-            self._calls["set"] = call
-        return VulkanAllocation(
-            driver,
-            memory,
-            size,
-            memory_type_index,
-            handle_type,
-            dedicated,
-            payload,
-            stated_identity=identity,
-            owner="external",
-            exporting=False,
-        )
-
-    def failed(self, making: Making, copy: OwnedFd, fd: int, size: int, memory_type_index: int) -> NoReturn:
-        """An import of a copy of `fd` failed, or gave nothing, which some drivers call a success."""
-        result = making.result
-        if _is_open_as(copy.fd, fd):
-            making.give_back_consumed()
-            copy.settle()
-        what = f"importing {size} bytes of memory type {memory_type_index}"
-        fail(result or int(vk.Result.ERROR_UNKNOWN), "vkAllocateMemory", self.driver.name, what)
-
-    def from_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:
-        """See `Driver`. The host's pages become the device's, where they are."""
-        alignment = self.driver.min_imported_host_pointer_alignment
+    def import_host_pointer(self, address: int, size: int, memory_type_index: int = 0) -> VulkanAllocation:
+        """See `Backend`. The host's pages become the device's, where they are."""
+        self._device.check_open()
+        alignment = self._device.physical.min_imported_host_pointer_alignment
         if address % alignment or size % alignment or not host.range_is_mapped(address, size):
             raise self._refusal(
                 f"{size} bytes at {address:#x} cannot be imported: address and size must be multiples of {alignment}, "
                 "and all of it mapped here for reading and writing, no part of it behind the end of a file"
             )
-        source = ffi.new(
-            "VkImportMemoryHostPointerInfoEXT *",
-            (_IMPORT_HOST, ffi.NULL, _HOST_POINTER, ffi.cast("void *", address)),
-        )
-        info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, source, size, memory_type_index))
-        memory = self.driver.allocate_raw(info, size, memory_type_index, "importing the host's")
-        made = VulkanAllocation(self.driver, memory, size, memory_type_index, _HOST_POINTER, owner="external")
-        made.address = address
-        return made
+        return self._memories.import_host_pointer(address, size, memory_type_index)
+
+    # What can be imported.
 
     def fd_memory_type_bits(self, handle_type: int, fd: int) -> int:
-        """See `Driver`. For dma-buf, where the device has it."""
-        if handle_type != HandleType.DMA_BUF or "VK_EXT_external_memory_dma_buf" not in self.driver.physical.extensions:
-            raise self.driver.unsupported_type(handle_type)
-        answer = ffi.new("VkMemoryFdPropertiesKHR *")
-        answer.sType = int(_S.MEMORY_FD_PROPERTIES_KHR)
-        self.driver.check(
-            self.driver.commands.vkGetMemoryFdPropertiesKHR(self.driver.handle, handle_type, fd, answer),
-            "vkGetMemoryFdPropertiesKHR",
-        )
+        """See `Backend`. For dma-buf, where the device has it."""
+        device = self._device
+        if handle_type != HandleType.DMA_BUF or "VK_EXT_external_memory_dma_buf" not in device.physical.extensions:
+            raise device.unsupported_type(handle_type)
+        answer = ffi.new("VkMemoryFdPropertiesKHR *", (_FD_PROPERTIES,))
+        result = device.commands.vkGetMemoryFdPropertiesKHR(device.handle, handle_type, fd, answer)
+        device.check(result, "vkGetMemoryFdPropertiesKHR")
         return int(answer.memoryTypeBits)
 
     def host_pointer_memory_type_bits(self, handle_type: int, address: int) -> int:
-        """See `Driver`."""
-        if handle_type != _HOST_POINTER or "VK_EXT_external_memory_host" not in self.driver.physical.extensions:
-            raise self.driver.unsupported_type(handle_type)
-        answer = ffi.new("VkMemoryHostPointerPropertiesEXT *")
-        answer.sType = int(_S.MEMORY_HOST_POINTER_PROPERTIES_EXT)
-        result = self.driver.commands.vkGetMemoryHostPointerPropertiesEXT(
-            self.driver.handle, handle_type, ffi.cast("void *", address), answer
-        )
-        self.driver.check(result, "vkGetMemoryHostPointerPropertiesEXT", f"{address:#x}")
+        """See `Backend`."""
+        device = self._device
+        if handle_type != _HOST_POINTER or "VK_EXT_external_memory_host" not in device.physical.extensions:
+            raise device.unsupported_type(handle_type)
+        answer = ffi.new("VkMemoryHostPointerPropertiesEXT *", (_HOST_PROPERTIES,))
+        pointer = ffi.cast("void *", address)
+        result = device.commands.vkGetMemoryHostPointerPropertiesEXT(device.handle, handle_type, pointer, answer)
+        device.check(result, "vkGetMemoryHostPointerPropertiesEXT", f"{address:#x}")
         return int(answer.memoryTypeBits)
+
+    def missing_for(self, handle_type: int) -> str:
+        """See `ImportsHandles`."""
+        needed = extension_of(handle_type)
+        return "" if needed in self._device.enabled else needed
+
+    # Memory of other bindings.
+
+    def adopt_memory(
+        self,
+        raw: int,
+        size: int,
+        memory_type_index: int,
+        handle_types: int,
+        dedicated: NativeResource | None,
+        *,
+        imported: int = 0,
+    ) -> VulkanAllocation:
+        """See `AdoptsMemory`."""
+        self._device.check_open()
+        types = to_driver(handle_types)
+        adopted = VulkanAllocation(
+            self._memories,
+            raw,
+            size,
+            memory_type_index,
+            types | to_driver(imported),
+            dedicated,
+            stated_identity=self._memories.next_identity(types),
+            owner="held",
+            exporting=bool(types),
+        )
+        try:
+            self._check_adopted(adopted)
+            self._sizes.check(adopted)
+        except BaseException:
+            adopted.close()
+            raise
+        return adopted
+
+    def _check_adopted(self, adopted: VulkanAllocation) -> None:
+        """Compare adopted memory with what it exports: its fd is imported as it is stated to be, on another device.
+
+        Memory that is not exported by fd cannot be compared. Errors: as `FdCheck.prove`, `Memories.get_fd`.
+        """
+        types = adopted.handle_types & _FDS if adopted.exporting else 0
+        fd = adopted.fd if types else None
+        if fd is None:
+            return
+        examined = self.fds.examine(fd, types & -types, trusted=True)
+        if examined.problem:
+            raise self.fds.refusal(examined.problem)
+        request = ImportRequest(examined, adopted.size, adopted.memory_type_index, adopted.dedicated)
+        self.fds.check_content(request)
+        self.fds.prove(request)
 
     def _refusal(self, problem: str) -> DriverError:
         return DriverError(
             f"vkAllocateMemory: {problem}",
             result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
             command="vkAllocateMemory",
-            devices=[self.driver.name],
+            devices=[self._device.name],
         )
-
-
-def _is_open_as(copy: int, fd: int) -> bool:
-    """Whether a copy of `fd` that a failed import was given is still that: some drivers close it when they fail."""
-    try:
-        return os.path.sameopenfile(copy, fd)
-    except OSError:
-        return False

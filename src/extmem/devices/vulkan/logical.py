@@ -1,4 +1,4 @@
-"""`LogicalDevice`: a VkDevice, from vkCreateDevice to vkDestroyDevice, and what lives on it."""
+"""`LogicalDevice`: a VkDevice, from vkCreateDevice to vkDestroyDevice. The parts of a backend are built on one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from extmem import vk
 from extmem.devices.vulkan.owners import VkDeviceOwner, VkObject
 from extmem.devices.vulkan.results import fail
 from extmem.errors import HandleStateError, UnsupportedError
-from extmem.handles.here import HERE
-from extmem.owning import living
+from extmem.handles.process_id import current_process
+from extmem.owning import Lock, living
 from extmem.vk import modifiers
 from extmem.vk.abi import ffi
+from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.vulkan.physical import PhysicalDevice
@@ -29,9 +30,10 @@ SHARING = frozenset(
         modifiers.NEEDED,
     }
 )
-"""Extensions that sharing needs; a device is made with those of them that it has."""
+"""Extensions that sharing needs. A device is created with those of them that it has."""
 
 _S = vk.StructureType
+_HOST_VISIBLE = vk.MemoryPropertyFlagBits.HOST_VISIBLE
 MOVING = int(vk.QueueFlagBits.GRAPHICS | vk.QueueFlagBits.COMPUTE | vk.QueueFlagBits.TRANSFER)
 """Queues with one of these flags copy."""
 
@@ -42,7 +44,7 @@ class LogicalDevice:
     def __init__(
         self, physical: PhysicalDevice, *, device: int | None = None, queue_family: int | None = None, queue: int = 0
     ) -> None:
-        """device: a VkDevice that somebody else made, with this queue family's queue number `queue`."""
+        """device: a VkDevice that another binding made, with this queue family's queue number `queue`."""
         self.physical = physical
         self.name = physical.identity.device_name
         self.queue_family = _family(physical) if queue_family is None else queue_family
@@ -57,12 +59,13 @@ class LogicalDevice:
             self.owner.handle = ffi.cast("VkDevice", device)
         self.handle: Any = self.owner.handle
         self.commands = physical.instance.loader.device_commands(physical.commands, self.handle, self.name)
-        self.pid = HERE.pid
-
-    @property
-    def closed(self) -> bool:
-        """True after `close()`."""
-        return self.owner.closing
+        self.pid = current_process.pid
+        self.memory_types = tuple(physical.memory_properties.memory_types)
+        """The physical device's memory types."""
+        self.host_visible = tuple(bool(one.property_flags & _HOST_VISIBLE) for one in self.memory_types)
+        """For each memory type, whether the host can map it."""
+        self.making = Lock()
+        """Held while a thing is made that is made once: a mapping, an exported handle, a transfer buffer."""
 
     @property
     def living(self) -> int:
@@ -94,38 +97,41 @@ class LogicalDevice:
         if result:
             fail(result, "vkCreateDevice", self.name)
 
-    def format_properties(self, vk_format: int) -> vk.FormatProperties2:
-        """See `DescribesFormats`."""
-        return self.physical.format_properties(vk_format)
-
     def check(self, result: int, command: str, tried: str = "") -> None:
-        """Raise what a VkResult other than VK_SUCCESS means."""
+        """Raise the error that a VkResult other than VK_SUCCESS means. tried: words for the error."""
         if result:
             fail(result, command, self.name, tried)
 
-    def alive(self) -> None:
-        """HandleStateError once closed, and in a forked child: the driver's threads stayed with the parent."""
-        if self.pid != HERE.pid:
+    def check_open(self) -> None:
+        """Raise HandleStateError once closed, and in a forked child: the driver's threads stayed with the parent."""
+        if self.pid != current_process.pid:
             raise HandleStateError(
-                f"the device {self.name} was opened by process {self.pid}, and this is its forked child {HERE.pid}; "
-                "open it again with extmem.open_device(), or start children with spawn"
+                f"the device {self.name} was opened by process {self.pid}, and this is its forked child "
+                f"{current_process.pid}; open it again with extmem.open_device(), or start children with spawn"
             )
-        if self.closed:
+        if self.owner.closing:
             raise HandleStateError(f"the device {self.name} is closed; open it again with extmem.open_device()")
 
+    def unsupported_type(self, handle_type: int) -> UnsupportedError:
+        """What to raise for a handle type that the device does not import."""
+        return UnsupportedError(
+            f"{self.name} does not import {types_text(handle_type)} here; `extmem devices` lists what it does",
+            requires_one_of=["a handle type that the device imports"],
+        )
+
     def close(self) -> None:
-        """vkDestroyDevice, as soon as nothing of it is left. Safe to call twice; an adopted one is left alone."""
+        """vkDestroyDevice, when everything of it is destroyed. Safe to call twice. An adopted one is not destroyed."""
         self.owner.close()
 
 
 def _enabled(physical: PhysicalDevice) -> frozenset[str]:
-    """What a device is made with. DRM format modifiers need another extension, which every driver has."""
+    """The extensions to create a device with. DRM format modifiers need another one, which every driver has."""
     names = physical.extensions & SHARING
     return names if modifiers.NEEDED in names else names - {modifiers.EXTENSION}
 
 
 def _family(physical: PhysicalDevice) -> int:
-    """The first queue family that can do all, else the first that can copy."""
+    """The number of the first queue family with the most of these capabilities."""
     able = [family for family in physical.queue_families if family.flags & MOVING and family.queue_count]
     if not able:
         raise UnsupportedError(

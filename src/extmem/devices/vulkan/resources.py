@@ -1,4 +1,4 @@
-"""VkBuffers and VkImages: made as their create infos say, with Win32 handle types as the driver knows them."""
+"""VkBuffers and VkImages, created from their create infos, with handle types translated for the driver."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import msgspec
 from extmem import vk
 from extmem.devices.backend import Allocation
 from extmem.devices.resources import NativeResource, Requirements
-from extmem.devices.vulkan.call_structs import BufferCreation, Spares
-from extmem.devices.vulkan.handle_types import HandleType, translated
-from extmem.devices.vulkan.memory import VulkanAllocation, ours
+from extmem.devices.vulkan.capabilities import image_properties
+from extmem.devices.vulkan.handle_types import translated
+from extmem.devices.vulkan.memory import ours
 from extmem.devices.vulkan.modifiers import resolved
 from extmem.devices.vulkan.owners import VkObject
 from extmem.devices.vulkan.results import fail
@@ -25,12 +25,13 @@ from extmem.vk.modifiers import MEMORY_PLANES, has_modifier, questions
 from extmem.vk.words import flags_text
 
 if TYPE_CHECKING:
-    from extmem.devices.vulkan.backend import VulkanDriver
+    from extmem.devices.vulkan.logical import LogicalDevice
 
 __all__ = ["Resources"]
 
 _S = vk.StructureType
-_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+_OF_BUFFER, _OF_IMAGE = int(_S.BUFFER_MEMORY_REQUIREMENTS_INFO_2), int(_S.IMAGE_MEMORY_REQUIREMENTS_INFO_2)
+_REQUIREMENTS, _DEDICATED_REQUIREMENTS = int(_S.MEMORY_REQUIREMENTS_2), int(_S.MEMORY_DEDICATED_REQUIREMENTS)
 _DISJOINT = int(vk.ImageCreateFlagBits.DISJOINT)
 _MEMORY = sum(MEMORY_PLANES)
 _DEEP = int(vk.ImageAspectFlagBits.DEPTH | vk.ImageAspectFlagBits.STENCIL)
@@ -39,53 +40,62 @@ _DEEP = int(vk.ImageAspectFlagBits.DEPTH | vk.ImageAspectFlagBits.STENCIL)
 class Resources:
     """The buffers and images of one VkDevice."""
 
-    def __init__(self, driver: VulkanDriver) -> None:
-        self._driver = driver
-        self._creations = Spares(BufferCreation)
+    def __init__(self, device: LogicalDevice) -> None:
+        self._device = device
+
+    def buffer_requirements(self, info: vk.BufferCreateInfo) -> Requirements:
+        """See `Backend`. Drivers return them for a buffer that exists, so one is created and destroyed."""
+        with self.temporary(info) as buffer:
+            return buffer.requirements
+
+    def image_requirements(self, info: vk.ImageCreateInfo) -> Requirements:
+        """See `Backend`. Drivers return them for an image that exists, so one is created and destroyed."""
+        image = self.create_image(info)
+        image.destroy()
+        return image.requirements
 
     def create_buffer(self, info: vk.BufferCreateInfo) -> NativeResource:
         """vkCreateBuffer and vkGetBufferMemoryRequirements2."""
-        driver, call = self._driver, self._creations.pop("set", None) or self._creations.make()
-        asked = None if call.state(info) else to_c(translated(info))  # held: what its chain leads to ends with it
-        memory = call.info if asked is None else asked.cdata
-        commands, owner = driver.commands, VkObject(driver.owner)
-        arguments = (driver.handle, memory, ffi.NULL, call.made)
-        making = owner.make(commands.vkCreateBuffer, arguments, call.made, commands.vkDestroyBuffer)
+        device = self._device
+        device.check_open()
+        asked = to_c(translated(info))  # held: what its chain leads to ends with it
+        made = ffi.new("uint64_t *")
+        commands, owner = device.commands, VkObject(device.owner)
+        arguments = (device.handle, asked.cdata, ffi.NULL, made)
+        making = owner.make(commands.vkCreateBuffer, arguments, made, commands.vkDestroyBuffer)
         if making.result:
-            fail(making.result, "vkCreateBuffer", driver.name, f"{info.size} bytes, usage {int(info.usage):#x}")
-        call.ask.buffer = owner.raw
+            fail(making.result, "vkCreateBuffer", device.name, f"{info.size} bytes, usage {int(info.usage):#x}")
         try:
-            commands.vkGetBufferMemoryRequirements2(driver.handle, call.ask, call.needs)
-            needs = _requirements(call.needs, call.alone)
+            needs = self._buffer_requirements(owner.raw)
         except BaseException:
             owner.settle()
             raise
-        self._creations["set"] = call
         return NativeResource("buffer", needs, owner.raw, int(info.size), info, owner=owner)
 
     def create_image(self, info: vk.ImageCreateInfo) -> NativeResource:
         """vkCreateImage and vkGetImageMemoryRequirements2. UnsupportedError for images that the device lacks."""
-        driver = self._driver
+        device = self._device
+        device.check_open()
         if int(info.flags) & _DISJOINT:
             raise UnsupportedError(
                 "an image with DISJOINT has memory of its own for each plane, which extmem does not bind; create it "
                 "without DISJOINT",
                 requires_one_of=["an image without ImageCreateFlagBits.DISJOINT"],
             )
-        # Drivers need not check; an image that the device lacks may be made and fail later.
+        # Drivers need not check: an image that the device lacks may be created and fail later.
         external = vk.find(info, vk.ExternalMemoryImageCreateInfo)
         types = int(external.handle_types) if external is not None else 0
         for question in questions(info, types & -types).values():
-            driver.image_format_properties(question)
+            image_properties(device.physical, question)
         made = ffi.new("uint64_t *")
         asked = to_c(translated(info))  # held: what its chain leads to ends with it
-        commands, owner = driver.commands, VkObject(driver.owner)
-        arguments = (driver.handle, asked.cdata, ffi.NULL, made)
+        commands, owner = device.commands, VkObject(device.owner)
+        arguments = (device.handle, asked.cdata, ffi.NULL, made)
         making = owner.make(commands.vkCreateImage, arguments, made, commands.vkDestroyImage)
         if making.result:
             extent = info.extent
             what = f"{extent.width}×{extent.height}×{extent.depth} texels"
-            fail(making.result, "vkCreateImage", driver.name, what)
+            fail(making.result, "vkCreateImage", device.name, what)
         try:
             return self._image(owner.raw, info, owner)
         except BaseException:
@@ -93,11 +103,11 @@ class Resources:
             raise
 
     def _image(self, raw: int, info: vk.ImageCreateInfo, owner: Owner) -> NativeResource:
-        """An image that exists, with what it requires, and the modifier that its driver chose."""
+        """Return an image that exists, with its requirements, and the modifier that its driver chose."""
         needs = self._image_requirements(raw)
         if not has_modifier(info):
             return NativeResource("image", needs, raw, 0, info, owner=owner)
-        exact, planes = resolved(self._driver, raw, info)
+        exact, planes = resolved(self._device, raw, info)
         end = max(plane.offset + plane.size for plane in planes)
         if (
             end > needs.size
@@ -106,54 +116,67 @@ class Resources:
         return NativeResource("image", needs, raw, 0, exact, planes=planes, owner=owner)
 
     def adopt(self, raw: int, info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> NativeResource:
-        """A VkBuffer or VkImage that somebody else made from `info`, and destroys; what it requires is asked."""
+        """See `AdoptsMemory.adopt_resource`. Its requirements are queried."""
+        self._device.check_open()
         if isinstance(info, vk.ImageCreateInfo):
             return self._image(raw, info, Owner())
-        driver, call = self._driver, self._creations.pop("set", None) or self._creations.make()
-        call.ask.buffer = raw
-        driver.commands.vkGetBufferMemoryRequirements2(driver.handle, call.ask, call.needs)
-        needs = _requirements(call.needs, call.alone)
-        self._creations["set"] = call
+        needs = self._buffer_requirements(raw)
         return NativeResource("buffer", needs, raw, int(info.size), info, owner=Owner())
 
     def recreate(self, resource: NativeResource) -> NativeResource:
-        """The identical buffer or image."""
+        """Create the identical buffer or image."""
         info = resource.create_info
         if isinstance(info, vk.BufferCreateInfo):
             return self.create_buffer(info)
         if isinstance(info, vk.ImageCreateInfo):
             return self.create_image(info)
         raise UnsupportedError(
-            "the dedicated resource was made elsewhere, and nobody said how", requires_one_of=["its create info"]
+            "the dedicated resource was created by another binding, and its create info is not known",
+            requires_one_of=["its create info"],
         )
 
     @contextlib.contextmanager
     def temporary(self, info: vk.BufferCreateInfo) -> Iterator[NativeResource]:
-        """A buffer for the time of the block."""
-        made = self.create_buffer(info)
+        """A buffer that is destroyed at the end of the block."""
+        buffer = self.create_buffer(info)
         try:
-            yield made
+            yield buffer
         finally:
-            self.destroy(made)
+            buffer.destroy()
+
+    def _buffer_requirements(self, raw: int) -> Requirements:
+        """vkGetBufferMemoryRequirements2."""
+        query = ffi.new("VkBufferMemoryRequirementsInfo2 *", (_OF_BUFFER, ffi.NULL, raw))
+        return self._requirements(self._device.commands.vkGetBufferMemoryRequirements2, query)
 
     def _image_requirements(self, raw: int) -> Requirements:
-        driver = self._driver
-        alone = ffi.new("VkMemoryDedicatedRequirements *")
-        alone.sType = int(_S.MEMORY_DEDICATED_REQUIREMENTS)
-        needs = ffi.new("VkMemoryRequirements2 *")
-        needs.sType, needs.pNext = int(_S.MEMORY_REQUIREMENTS_2), alone
-        ask = ffi.new("VkImageMemoryRequirementsInfo2 *", (int(_S.IMAGE_MEMORY_REQUIREMENTS_INFO_2), ffi.NULL, raw))
-        driver.commands.vkGetImageMemoryRequirements2(driver.handle, ask, needs)
-        return _requirements(needs, alone)
+        """vkGetImageMemoryRequirements2."""
+        query = ffi.new("VkImageMemoryRequirementsInfo2 *", (_OF_IMAGE, ffi.NULL, raw))
+        return self._requirements(self._device.commands.vkGetImageMemoryRequirements2, query)
 
-    def subresource_layout(self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource) -> vk.SubresourceLayout:
-        """vkGetImageSubresourceLayout of an image like this."""
+    def _requirements(self, command: Any, query: Any) -> Requirements:
+        dedicated = ffi.new("VkMemoryDedicatedRequirements *", (_DEDICATED_REQUIREMENTS,))
+        answer = ffi.new("VkMemoryRequirements2 *", (_REQUIREMENTS, dedicated))
+        command(self._device.handle, query, answer)
+        plain = answer.memoryRequirements
+        return Requirements(
+            int(plain.size),
+            int(plain.alignment),
+            int(plain.memoryTypeBits),
+            bool(dedicated.requiresDedicatedAllocation),
+            bool(dedicated.prefersDedicatedAllocation),
+        )
+
+    def image_subresource_layout(
+        self, info: vk.ImageCreateInfo, subresource: vk.ImageSubresource
+    ) -> vk.SubresourceLayout:
+        """See `Backend`. Drivers return it for an image that exists, so one is created and destroyed."""
         if int(info.tiling) == vk.ImageTiling.OPTIMAL:
             raise UnsupportedError(
-                "an image with OPTIMAL tiling has no layout that the host could know; create it LINEAR",
+                "an image with OPTIMAL tiling has no layout that can be queried; create it LINEAR",
                 requires_one_of=["ImageTiling.LINEAR"],
             )
-        # Drivers answer anything for a subresource that the image lacks.
+        # Drivers return arbitrary answers for a subresource that the image lacks.
         aspect, level, layer = int(subresource.aspect_mask), int(subresource.mip_level), int(subresource.array_layer)
         by_plane = has_modifier(info)
         wrong = aspect & ~_MEMORY if by_plane else bool(aspect & _DEEP) != is_depth_or_stencil(int(info.format))
@@ -168,7 +191,7 @@ class Resources:
                 f"mip level {level} of layer {layer} is asked for, and the image has {info.mip_levels} levels and "
                 f"{info.array_layers} layers"
             )
-        driver = self._driver
+        device = self._device
         image = self.create_image(info)
         try:
             if by_plane and aspect not in MEMORY_PLANES[: len(image.planes)]:
@@ -177,121 +200,29 @@ class Resources:
                     f"{len(image.planes)} memory planes with its modifier"
                 )
             asked, answer = to_c(subresource), ffi.new("VkSubresourceLayout *")
-            driver.commands.vkGetImageSubresourceLayout(driver.handle, image.raw, asked.cdata, answer)
+            device.commands.vkGetImageSubresourceLayout(device.handle, image.raw, asked.cdata, answer)
             return from_c(vk.SubresourceLayout, answer)
         finally:
-            self.destroy(image)
-
-    def destroy(self, resource: NativeResource) -> None:
-        """vkDestroyBuffer, vkDestroyImage. Safe to call twice."""
-        resource.raw = 0
-        if resource.owner is not None:
-            resource.owner.end()
+            image.destroy()
 
     def bind(self, allocation: Allocation, offset: int, resource: NativeResource) -> None:
-        """vkBindBufferMemory, vkBindImageMemory. Nothing is left to do where moving bytes has bound it there."""
-        driver = self._driver
-        made = allocation if isinstance(allocation, VulkanAllocation) else ours(allocation)
-        raw, memory, size = resource.raw or resource.live, made.raw or made.live, resource.requirements.size
+        """vkBindBufferMemory, vkBindImageMemory. Nothing is done if a transfer has bound it there already."""
+        device = self._device
+        made = ours(allocation)
+        raw, memory, size = resource.live, made.live, resource.requirements.size
         if resource.private and resource.memory == memory and not offset:
             return
         if offset < 0 or offset + size > made.size:
             fail(
                 int(vk.Result.ERROR_UNKNOWN),
                 "vkBindMemory",
-                driver.name,
+                device.name,
                 f"{size} bytes at {offset} of {made.size}, which reach past the end,",
             )
-        commands = driver.commands
+        commands = device.commands
         bind = commands.vkBindBufferMemory if resource.kind == "buffer" else commands.vkBindImageMemory
-        result = bind(driver.handle, raw, memory, offset)
+        result = bind(device.handle, raw, memory, offset)
         if result:
             tried = f"{size} bytes at {offset} of {made.size}"
-            fail(result, f"vkBind{resource.kind.capitalize()}Memory", driver.name, tried)
+            fail(result, f"vkBind{resource.kind.capitalize()}Memory", device.name, tried)
         resource.bound, resource.memory = True, memory
-
-    def buffer_of(self, allocation: VulkanAllocation) -> NativeResource:
-        """A buffer over the whole allocation, or the one that it is dedicated to (`obstacle` says whether it will do).
-
-        Errors: UnsupportedError for memory that is dedicated to an image.
-        """
-        alone = allocation.dedicated
-        if alone is not None:
-            if alone.kind != "buffer":
-                raise UnsupportedError(
-                    "this memory is dedicated to an image, so no buffer can be bound to it; copy the image with "
-                    "Device.commands()",
-                    requires_one_of=["memory that is not dedicated to an image"],
-                )
-            if alone.private:
-                with self._driver.making:
-                    self.bind(allocation, 0, alone)
-            return alone
-        with self._driver.making:
-            if allocation.transfer is None:
-                allocation.transfer = self._over(allocation)
-            return allocation.transfer
-
-    def too_small(self, allocation: VulkanAllocation) -> str:
-        """Why memory that is not dedicated has no room for a buffer of its size, and what to do; empty where it has."""
-        if allocation.dedicated is not None or allocation.transfer is not None:
-            return ""
-        with self._driver.making:
-            buffer = self._whole(allocation)
-            needed = buffer.requirements.size
-            if needed <= allocation.size:
-                allocation.transfer = self._bound(allocation, buffer)
-                return ""
-            self.destroy(buffer)
-        return f"has {allocation.size} bytes, and a buffer of as many takes {needed} on this device; allocate {needed}"
-
-    def obstacle(self, allocation: VulkanAllocation, usage: int, end: int) -> str:
-        """Why `buffer_of` cannot be used with this usage up to byte `end`, and what to do; empty where it can be.
-
-        Memory that is dedicated to a buffer is bound to that alone. Where it is the caller's, the caller binds it.
-        """
-        alone = allocation.dedicated
-        if alone is None or alone.kind != "buffer":
-            return ""
-        info = alone.create_info
-        if not alone.raw:
-            return "which is destroyed; keep it as long as its memory"
-        if not alone.private and not (alone.bound and alone.memory in (0, allocation.raw)):
-            return "which is not bound to it; bind it first, with Device.bind_buffer_memory"
-        if isinstance(info, vk.BufferCreateInfo) and int(info.usage) & usage != usage:
-            return (
-                f"which was created without {vk.BufferUsageFlagBits(usage & ~int(info.usage)).name}; create the buffer "
-                "with that usage"
-            )
-        if end > alone.size:
-            return f"which has {alone.size} bytes, and {end} are to be reached; use no more, or create a larger buffer"
-        return ""
-
-    def _over(self, allocation: VulkanAllocation) -> NativeResource:
-        return self._bound(allocation, self._whole(allocation))
-
-    def _whole(self, allocation: VulkanAllocation) -> NativeResource:
-        info = vk.BufferCreateInfo(size=allocation.size, usage=_USAGE)
-        if allocation.handle_types:
-            info.p_next = vk.ExternalMemoryBufferCreateInfo(HandleType(allocation.handle_types))
-        return self.create_buffer(info)
-
-    def _bound(self, allocation: VulkanAllocation, buffer: NativeResource) -> NativeResource:
-        """The buffer, bound; destroyed where that fails."""
-        try:
-            self.bind(allocation, 0, buffer)
-        except BaseException:
-            self.destroy(buffer)
-            raise
-        return buffer
-
-
-def _requirements(needs: Any, alone: Any) -> Requirements:
-    plain = needs.memoryRequirements
-    return Requirements(
-        int(plain.size),
-        int(plain.alignment),
-        int(plain.memoryTypeBits),
-        bool(alone.requiresDedicatedAllocation),
-        bool(alone.prefersDedicatedAllocation),
-    )

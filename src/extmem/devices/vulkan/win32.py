@@ -1,10 +1,10 @@
 """VK_KHR_external_memory_win32: memory that a driver of Windows exports, names and imports itself.
 
-How this works. Name, rights and security go to the driver with vkAllocateMemory, as the specification has it; the
-security descriptor and the strings live until that call returns. extmem looks first: a taken name, a closed handle, a
-handle of another kind never reach the driver, whose answers to them are anything (VK_ERROR_OUT_OF_HOST_MEMORY, say).
-What a driver refuses for all that is told with what the kernel says of the handle, and looked at once more: it may have
-been closed, or the name taken, in between.
+How this works. Name, rights and security are passed to the driver with vkAllocateMemory, as in the specification; the
+security descriptor and the strings are valid until that call returns. They are checked first: a taken name, a closed
+handle, or a handle of another type never reaches the driver, whose answer would be arbitrary (such as
+VK_ERROR_OUT_OF_HOST_MEMORY). If the driver refuses an import in spite of that, the error contains what the kernel
+reports of the handle. It is checked again then: it may have been closed, or the name taken, in between.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("these are the handles of Windows's drivers; extmem.devices.vulkan.native picks them there")
+    raise ImportError("these are the handles of Windows's drivers; extmem.devices.vulkan picks them there")
 
 import contextlib
 from collections.abc import Iterator
@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 
 from extmem import vk
 from extmem.devices.vulkan.capabilities import WIN32_EXTENSION
-from extmem.devices.vulkan.memory import VulkanAllocation
-from extmem.devices.vulkan.owners import VkObject
+from extmem.devices.vulkan.memory import Memories, VulkanAllocation
 from extmem.devices.vulkan.results import fail
 from extmem.errors import DriverError, UnsupportedError
 from extmem.handles import Access
@@ -36,58 +35,61 @@ from extmem.vk.words import types_text
 
 if TYPE_CHECKING:
     from extmem.devices.resources import NativeResource
-    from extmem.devices.vulkan.backend import VulkanDriver
-    from extmem.sharing.payload import Win32Payload
+    from extmem.devices.types import ImportRequest
+    from extmem.sharing.payload import PayloadFd, Win32Payload
     from extmem.sharing.terms import ShareTerms
     from extmem.vk.abi import CStruct
 
-__all__ = ["Win32Sharing"]
+__all__ = ["Win32Memories"]
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
-_ALLOCATE = int(vk.StructureType.MEMORY_ALLOCATE_INFO)
 _NT, _KMT = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_WIN32_KMT)
 _OPAQUE = _NT | _KMT
 _LOW = 0xFFFF_FFFF
 _OF_DEAD_NUMBERS = (vk.Result.ERROR_OUT_OF_HOST_MEMORY, vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
-"""What drivers answer to a KMT number that is none."""
+"""Results of drivers for a KMT number that leads nowhere."""
 
 
-class Win32Sharing:
-    """How one device's memory is shared."""
-
-    def __init__(self, driver: VulkanDriver) -> None:
-        self._driver = driver
+class Win32Memories(Memories):
+    """vkAllocateMemory and vkGetMemoryWin32HandleKHR of one VkDevice."""
 
     # Export.
 
     def allocate(
-        self, size: int, memory_type_index: int, types: int, dedicated: NativeResource | None, terms: ShareTerms | None
+        self,
+        size: int,
+        memory_type_index: int,
+        descriptor: bytes,
+        *,
+        handle_types: int = 0,
+        dedicated: NativeResource | None = None,
+        terms: ShareTerms | None = None,
     ) -> VulkanAllocation:
-        """See `Native`.
+        """See `Backend`. Memory that is exported gets the name, rights and security of `terms`.
 
-        terms: None for everyday memory that nobody has asked to share yet; its handles are to lead to its description.
+        terms: None for memory of the high-level API that is not shared yet; its handles lead to its description.
         Errors: NameTakenError, ObjectTypeError, NameInvalidError, SecurityDescriptorError before the driver is asked;
         DriverError, OutOfMemoryError.
         """
-        driver = self._driver
-        name = terms.name if terms is not None and types & _NT else None
-        for last in (False, False, True):
-            with self._exporting(types, terms) as export:
-                info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, export.cdata, size, memory_type_index))
-                keep = driver.dedicate(info, dedicated)
+        if not handle_types:
+            return super().allocate(size, memory_type_index, descriptor, dedicated=dedicated)
+        self.device.check_open()
+        handle_types = int(handle_types)
+        name = terms.name if terms is not None and handle_types & _NT else None
+        for is_last in (False, False, True):
+            with self._exporting(handle_types, terms) as export:
                 try:
-                    memory = driver.allocate_raw(info, size, memory_type_index, "allocating")
+                    memory = self.make_or_fail(export.cdata, size, memory_type_index, dedicated, "allocating")
                     break
                 except DriverError:
                     if name is None:
                         raise
-                    # Somebody may have taken the name since it was looked at, and given it up again: drivers answer
-                    # that with lack of memory.
+                    # Another program may have taken the name since it was checked, and given it up again: drivers
+                    # answer that with lack of memory.
                     driver_memory.refuse_taken(name)
-                    if last:
+                    if is_last:
                         raise
-                del keep
-        return VulkanAllocation(driver, memory, size, memory_type_index, types, dedicated)
+        return VulkanAllocation(self, memory, size, memory_type_index, handle_types, dedicated)
 
     @contextlib.contextmanager
     def _exporting(self, types: int, terms: ShareTerms | None) -> Iterator[CStruct]:
@@ -112,81 +114,71 @@ class Win32Sharing:
             yield to_c(vk.ExportMemoryAllocateInfo(HandleType(types), stated))
 
     def get_handle(self, raw: int, handle_type: int) -> OwnedFd:
-        """See `Native`. It is not inheritable: those that programs get are made from it."""
+        """vkGetMemoryWin32HandleKHR of an NT type. It is not inheritable: programs get duplicates of it."""
         owned = OwnedDescriptor(self._handle(raw, handle_type))
-        with contextlib.suppress(StatusError):  # a protected handle stays as the driver made it
+        with contextlib.suppress(StatusError):  # a protected handle is left unchanged
             calls.set_flags(owned.fd, FLAG_INHERIT, 0)
         return owned
 
     def get_number(self, raw: int) -> int:
-        """See `Native`."""
+        """vkGetMemoryWin32HandleKHR of a KMT number, which owns nothing."""
         return self._handle(raw, _KMT) & _LOW
 
     def _handle(self, raw: int, handle_type: int) -> int:
-        driver = self._driver
+        device = self.device
         info = to_c(vk.MemoryGetWin32HandleInfoKHR(raw, HandleType(handle_type)))
         made = ffi.new("HANDLE *")
-        driver.check(
-            driver.commands.vkGetMemoryWin32HandleKHR(driver.handle, info.cdata, made), "vkGetMemoryWin32HandleKHR"
-        )
+        result = device.commands.vkGetMemoryWin32HandleKHR(device.handle, info.cdata, made)
+        device.check(result, "vkGetMemoryWin32HandleKHR")
         value = int(ffi.cast("uintptr_t", made[0]))
         if not value:  # some drivers call that a success
             raise UnsupportedError(
-                f"{driver.name} gave no handle: this memory was not allocated for export as {types_text(handle_type)}",
+                f"{device.name} gave no handle: this memory was not allocated for export as {types_text(handle_type)}",
                 requires_one_of=[f"VkExportMemoryAllocateInfo::handleTypes with {types_text(handle_type)}"],
             )
         return value
 
     # Import.
 
-    def import_payload(
-        self, payload: Win32Payload, size: int, memory_type_index: int, dedicated: NativeResource | None
-    ) -> VulkanAllocation:
-        """See `Native`. By name where the program said a name, else by handle or number.
+    def import_handle(self, request: ImportRequest[PayloadFd], payload: Win32Payload) -> VulkanAllocation:
+        """vkAllocateMemory with VkImportMemoryWin32HandleInfoKHR: by name if the program gave one, else by handle.
 
-        The object manager has opened what it leads to and holds that, so that a name stays where it is.
-        Errors: DriverError with what the kernel says of the handle; InvalidHandleError for a KMT number that leads
+        payload: `request.source`, which the allocation owns on success; a KMT number is one of its handles. The object
+        manager has opened what it leads to and holds that, so that a name stays where it is.
+        Errors: DriverError with what the kernel reports of the handle; InvalidHandleError for a KMT number that leads
         nowhere; OutOfMemoryError; UnsupportedError.
         """
-        driver, kind = self._driver, int(payload.handle_type)
-        if WIN32_EXTENSION not in driver.enabled:
-            raise self._lacking(kind)
+        handle_type = int(payload.handle_type)
+        if not self.imports_handles:
+            raise self._lacking(handle_type)
         handle = None if payload.name is not None else payload.number or payload.fd
-        source: vk.ChainStruct = vk.ImportMemoryWin32HandleInfoKHR(HandleType(kind), handle, payload.name)
         with contextlib.ExitStack() as stack:
-            if payload.export_types:
-                exported = stack.enter_context(self._exporting(payload.export_types, payload.terms))
-                chain = to_c(source)
-                chain.cdata.pNext = exported.cdata
-            else:
-                chain = to_c(source)
-            info = ffi.new("VkMemoryAllocateInfo *", (_ALLOCATE, chain.cdata, size, memory_type_index))
-            keep = driver.dedicate(info, dedicated)
-            made, memory, commands = ffi.new("uint64_t *"), VkObject(driver.owner), driver.commands
-            making = memory.make(
-                commands.vkAllocateMemory, (driver.handle, info, ffi.NULL, made), made, commands.vkFreeMemory
-            )
-            del keep
+            link = to_c(vk.ImportMemoryWin32HandleInfoKHR(HandleType(handle_type), handle, payload.name))
+            if request.export_types:
+                exported = stack.enter_context(self._exporting(request.export_types, request.terms))
+                link.cdata.pNext = exported.cdata
+            memory, making = self.make(link.cdata, request.size, request.memory_type, request.dedicated)
         if not memory.raw:
-            self._refused(payload, making.result or int(vk.Result.ERROR_UNKNOWN), size, memory_type_index)
+            result = making.result or int(vk.Result.ERROR_UNKNOWN)
+            self._refused(payload, result, request.size, request.memory_type)
         return VulkanAllocation(
-            driver,
+            self,
             memory,
-            size,
-            memory_type_index,
-            payload.export_types or kind,
-            dedicated,
+            request.size,
+            request.memory_type,
+            request.export_types or handle_type,
+            request.dedicated,
             payload,
             owner="external",
-            exporting=bool(payload.export_types),
+            exporting=bool(request.export_types),
         )
 
     def _refused(self, payload: Win32Payload, result: int, size: int, memory_type_index: int) -> None:
-        """Raise what the driver's refusal means, with what the kernel says."""
+        """Raise what the driver's refusal means, with what the kernel reports."""
         if payload.number and result in _OF_DEAD_NUMBERS:
             raise error_for(
                 Status.INVALID_PARAMETER,
-                f"The KMT number {payload.number:#x} leads to no memory that {self._driver.name} can import "
+                f"The KMT number {payload.number:#x} leads to no memory that {self.device.name} can import "
                 f"({vk.Result(result).name}): it is dead, or another GPU's, or the size or memory type differ from the "
                 "exporter's. Pass the number of memory that is still allocated.",
             )
@@ -195,13 +187,13 @@ class Win32Sharing:
             "; the handle itself is in order, so it is the size, the memory type, the dedicated resource or the device "
             "that differ from the exporter's, or there is no memory"
         )
-        fail(result, "vkAllocateMemory", self._driver.name, what + ("" if payload.number else hint))
+        fail(result, "vkAllocateMemory", self.device.name, what + ("" if payload.number else hint))
 
     def _seen(self, payload: Win32Payload) -> str:
-        """The source in words. Errors: InvalidHandleError where the handle is gone meanwhile."""
+        """Return the source in words. Errors: InvalidHandleError if the handle was closed meanwhile."""
         kind = HandleType(int(payload.handle_type)).name
         if payload.number:
-            return f"the {kind} number {payload.number:#x}, which extmem cannot look behind"
+            return f"the {kind} number {payload.number:#x}, whose memory extmem cannot examine"
         try:
             objects, value = driver_memory.kernel(), payload.fd
             granted = objects.from_kernel(calls.basic(value).granted)
@@ -213,38 +205,43 @@ class Win32Sharing:
         by = f"the name {payload.name!r}" if payload.name is not None else f"an {kind} handle"
         return f"{by}, an open {type_name} with {MEMORY.describe(granted)}{named}"
 
-    # What handles of other makers are.
+    # Handles of other programs.
 
-    def memory_type_bits(self, handle_type: int, handle: int) -> int:
-        """See `Native`. Never asked for an opaque type (VUID-…-handleType-00666). The handle stays the caller's.
+    @property
+    def imports_handles(self) -> bool:
+        """See `ImportsHandles`."""
+        return WIN32_EXTENSION in self.device.enabled
+
+    def handle_memory_type_bits(self, handle_type: int, handle: int) -> int:
+        """See `Backend`. Never queried for an opaque type (VUID-…-handleType-00666). The handle stays the caller's.
 
         Errors: DriverError; UnsupportedError for a type that the device does not import.
         """
-        driver = self._driver
-        if handle_type & _OPAQUE or WIN32_EXTENSION not in driver.enabled:
+        device = self.device
+        if handle_type & _OPAQUE or not self.imports_handles:
             raise self._lacking(handle_type)
         answer = to_c(vk.MemoryWin32HandlePropertiesKHR())
-        result = driver.commands.vkGetMemoryWin32HandlePropertiesKHR(
-            driver.handle, int(handle_type), ffi.cast("HANDLE", handle), answer.cdata
+        result = device.commands.vkGetMemoryWin32HandlePropertiesKHR(
+            device.handle, int(handle_type), ffi.cast("HANDLE", handle), answer.cdata
         )
-        driver.check(result, "vkGetMemoryWin32HandlePropertiesKHR", f"handle {handle:#x}")
-        known = (1 << len(driver.memory_types())) - 1
+        device.check(result, "vkGetMemoryWin32HandlePropertiesKHR", f"handle {handle:#x}")
+        known = (1 << len(device.memory_types)) - 1
         bits = int(answer.cdata.memoryTypeBits) & known
         if not bits:
             raise DriverError(
-                f"vkGetMemoryWin32HandlePropertiesKHR: {driver.name} names no memory type for handle {handle:#x} as "
+                f"vkGetMemoryWin32HandlePropertiesKHR: {device.name} names no memory type for handle {handle:#x} as "
                 f"{types_text(handle_type)}; it is another device's, or of another kind",
                 result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
                 command="vkGetMemoryWin32HandlePropertiesKHR",
-                devices=[driver.name],
+                devices=[device.name],
             )
         return bits
 
     def _lacking(self, handle_type: int) -> UnsupportedError:
-        if WIN32_EXTENSION not in self._driver.enabled:
+        if not self.imports_handles:
             return UnsupportedError(
-                f"{self._driver.name} has no {WIN32_EXTENSION}, so it takes no {types_text(handle_type)}; share host "
+                f"{self.device.name} has no {WIN32_EXTENSION}, so it takes no {types_text(handle_type)}; share host "
                 "memory instead (extmem.open_device(kind='host')), or take a driver that has it",
                 requires_one_of=[WIN32_EXTENSION, "the host device"],
             )
-        return self._driver.unsupported_type(handle_type)
+        return self.device.unsupported_type(handle_type)

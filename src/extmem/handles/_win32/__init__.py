@@ -1,1 +1,1 @@
-"""Handles on Windows: the typed tables of its libraries, and the calls about handles that stand on them."""
+"""Handles on Windows: the typed function tables of its libraries, and the calls that use them."""

@@ -1,11 +1,11 @@
-"""What extmem asks of the Windows kernel about handles, each as one call: values in, values or `StatusError` out."""
+"""Calls of the Windows kernel about handles. Each takes values, and returns values or raises `StatusError`."""
 
 from __future__ import annotations
 
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("these are Windows's calls; extmem.manager picks what the system has")
+    raise ImportError("these are calls of Windows; extmem.manager imports the modules of this system")
 
 import ctypes
 from typing import NamedTuple
@@ -70,39 +70,39 @@ class StatusError(Exception):
 
 
 class Basic(NamedTuple):
-    """What every handle can say of itself."""
+    """The result of `basic`."""
 
     granted: int
-    """The granted access, in the object type's own rights."""
+    """The granted access, in rights of the object type."""
     handles: int
-    """Handles to the object, in all processes."""
+    """Number of handles to the object, in all processes."""
     pointers: int
-    """References to the object, handles included."""
+    """Number of references to the object, handles included."""
 
 
 def check(status: int) -> None:
-    """StatusError for a failure (a negative NTSTATUS)."""
+    """Raise StatusError for a failure (a negative NTSTATUS)."""
     if status < 0:
         raise StatusError(status & 0xFFFF_FFFF)
 
 
 def attributes(name: str | None, security: int = 0, flags: int = 0) -> OBJECT_ATTRIBUTES:
-    """OBJECT_ATTRIBUTES for an object of this full path. What it points to lives as long as it does.
+    """Return OBJECT_ATTRIBUTES for an object of this full path. It keeps everything that it points to alive.
 
-    security: address of a security descriptor, which the caller keeps.
+    security: address of a security descriptor, which the caller keeps alive.
     """
-    made = OBJECT_ATTRIBUTES(ctypes.sizeof(OBJECT_ATTRIBUTES), 0, None, flags, security or None, None)
+    result = OBJECT_ATTRIBUTES(ctypes.sizeof(OBJECT_ATTRIBUTES), 0, None, flags, security or None, None)
     if name is not None:
         text = name.encode("utf-16-le")
         buffer = ctypes.create_string_buffer(text, len(text) + 2)
         counted = UNICODE_STRING(len(text), len(text) + 2, ctypes.addressof(buffer))
-        made.ObjectName = ctypes.pointer(counted)
-        made.kept = (buffer, counted)
-    return made
+        result.ObjectName = ctypes.pointer(counted)
+        result.kept = (buffer, counted)
+    return result
 
 
 def close(value: int) -> None:
-    """NtClose. StatusError for INVALID_HANDLE and HANDLE_NOT_CLOSABLE."""
+    """Close a handle: NtClose. Errors: StatusError for INVALID_HANDLE and HANDLE_NOT_CLOSABLE."""
     check(ntdll.NtClose(value))
 
 
@@ -115,33 +115,33 @@ def duplicate(
     source: int = CURRENT_PROCESS,
     target: int = CURRENT_PROCESS,
 ) -> int:
-    """NtDuplicateObject; the new value, in the target process. `source` and `target` are process handles."""
-    made = HANDLE()
-    check(ntdll.NtDuplicateObject(source, value, target, ctypes.byref(made), desired, flags, options))
-    return made.value
+    """Return the new value, in the target process: NtDuplicateObject. `source` and `target` are process handles."""
+    handle = HANDLE()
+    check(ntdll.NtDuplicateObject(source, value, target, ctypes.byref(handle), desired, flags, options))
+    return handle.value
 
 
 def discard(value: int) -> None:
-    """NtDuplicateObject with DUPLICATE_CLOSE_SOURCE and no target: a protected handle stays open."""
+    """Close a handle unless it is protected: NtDuplicateObject with DUPLICATE_CLOSE_SOURCE and no target."""
     ntdll.NtDuplicateObject(CURRENT_PROCESS, value, 0, None, 0, 0, CLOSE_SOURCE)
 
 
 def basic(value: int) -> Basic:
-    """NtQueryObject, ObjectBasicInformation."""
-    found = OBJECT_BASIC_INFORMATION()
-    check(ntdll.NtQueryObject(value, _OBJECT_BASIC, ctypes.byref(found), ctypes.sizeof(found), None))
-    return Basic(found.GrantedAccess, found.HandleCount, found.PointerCount)
+    """Query a handle: NtQueryObject, ObjectBasicInformation."""
+    information = OBJECT_BASIC_INFORMATION()
+    check(ntdll.NtQueryObject(value, _OBJECT_BASIC, ctypes.byref(information), ctypes.sizeof(information), None))
+    return Basic(information.GrantedAccess, information.HandleCount, information.PointerCount)
 
 
 def type_of(value: int) -> str:
-    """NtQueryObject, ObjectTypeInformation: the type's name, `Section`, `Event`, …"""
+    """Return the name of the object's type (`Section`, `Event`, …): NtQueryObject, ObjectTypeInformation."""
     return _queried_text(value, _OBJECT_TYPE)
 
 
 def name_of(value: int) -> str:
-    """NtQueryObject, ObjectNameInformation: the full path, empty for an unnamed object.
+    """Return the object's full path, empty for an unnamed object: NtQueryObject, ObjectNameInformation.
 
-    Never for files: the call may wait for a pipe's other end. Ask `type_of` first.
+    Do not call it for files, because it may wait for the other end of a pipe. Check `type_of` first.
     """
     return _queried_text(value, _OBJECT_NAME)
 
@@ -161,11 +161,11 @@ def _queried_text(value: int, what: int) -> str:
 
 
 def flags(value: int) -> int:
-    """GetHandleInformation: HANDLE_FLAG_INHERIT 1, HANDLE_FLAG_PROTECT_FROM_CLOSE 2."""
-    found = ctypes.c_ulong()
-    if not kernel32.GetHandleInformation(value, ctypes.byref(found)):
+    """Return the flags: GetHandleInformation. HANDLE_FLAG_INHERIT is 1, HANDLE_FLAG_PROTECT_FROM_CLOSE is 2."""
+    mask = ctypes.c_ulong()
+    if not kernel32.GetHandleInformation(value, ctypes.byref(mask)):
         raise StatusError(_INVALID_HANDLE)
-    return found.value
+    return mask.value
 
 
 def set_flags(value: int, mask: int, flags: int) -> None:
@@ -175,7 +175,10 @@ def set_flags(value: int, mask: int, flags: int) -> None:
 
 
 def same_object(a: int, b: int) -> bool | None:
-    """NtCompareObjects (which CompareObjectHandles calls); None where Windows is too old to have it (before 10)."""
+    """Return whether both handles refer to one object; None before Windows 10, which lacks the call.
+
+    NtCompareObjects, which CompareObjectHandles calls.
+    """
     if _compare is None:
         return None
     status = _compare(a, b) & 0xFFFF_FFFF
@@ -187,34 +190,37 @@ def same_object(a: int, b: int) -> bool | None:
 
 
 def create_event(path: str, *, manual: bool, signaled: bool) -> int:
-    """NtCreateEvent under a full path that nothing has. (CreateEventW keeps a handle to the directory for good.)"""
-    made = HANDLE()
+    """Create an event under an unused full path: NtCreateEvent. (CreateEventW keeps a handle to the directory open.)"""
+    handle = HANDLE()
     how = attributes(path)
-    check(ntdll.NtCreateEvent(ctypes.byref(made), _EVENT_ALL, ctypes.byref(how), int(not manual), signaled))
-    return made.value
+    check(ntdll.NtCreateEvent(ctypes.byref(handle), _EVENT_ALL, ctypes.byref(how), int(not manual), signaled))
+    return handle.value
 
 
 def open_event(path: str, access: int) -> int:
     """NtOpenEvent."""
-    made = HANDLE()
+    handle = HANDLE()
     how = attributes(path)
-    check(ntdll.NtOpenEvent(ctypes.byref(made), access, ctypes.byref(how)))
-    return made.value
+    check(ntdll.NtOpenEvent(ctypes.byref(handle), access, ctypes.byref(how)))
+    return handle.value
 
 
 def open_process(pid: int, access: int) -> int:
-    """NtOpenProcess: a handle to a process with these rights alone. StatusError: INVALID_CID, ACCESS_DENIED."""
-    made = HANDLE()
+    """Return a handle to a process with these rights: NtOpenProcess.
+
+    Errors: StatusError for INVALID_CID and ACCESS_DENIED.
+    """
+    handle = HANDLE()
     which = CLIENT_ID(pid, 0)
     plain = attributes(None)
-    check(ntdll.NtOpenProcess(ctypes.byref(made), access, ctypes.byref(plain), ctypes.byref(which)))
-    return made.value
+    check(ntdll.NtOpenProcess(ctypes.byref(handle), access, ctypes.byref(plain), ctypes.byref(which)))
+    return handle.value
 
 
 def creation_time(process: int) -> int:
-    """When the process behind a handle was created (100 ns since 1601): no two processes of one pid agree.
+    """Return when the process of a handle was created, in 100 ns since 1601. It differs between processes of one pid.
 
-    StatusError for a handle without PROCESS_QUERY_LIMITED_INFORMATION.
+    Errors: StatusError for a handle without PROCESS_QUERY_LIMITED_INFORMATION.
     """
     times = [FILETIME() for _ in range(4)]
     if not kernel32.GetProcessTimes(process, *(ctypes.byref(time) for time in times)):
@@ -223,22 +229,22 @@ def creation_time(process: int) -> int:
 
 
 def image_path(process: int) -> str:
-    """The path of a process's program; empty where it is not told."""
+    """Return the path of a process's program; empty if it is not available."""
     size = ctypes.c_ulong(1024)
     text = ctypes.create_unicode_buffer(size.value)
     return text.value if kernel32.QueryFullProcessImageNameW(process, 0, text, ctypes.byref(size)) else ""
 
 
 def session(pid: int) -> int:
-    """The session that a process belongs to: 0 for services."""
-    found = ctypes.c_ulong()
-    if not kernel32.ProcessIdToSessionId(pid, ctypes.byref(found)):
+    """Return the number of the process's session: 0 for services."""
+    number = ctypes.c_ulong()
+    if not kernel32.ProcessIdToSessionId(pid, ctypes.byref(number)):
         raise StatusError(ntdll.RtlGetLastNtStatus() & 0xFFFF_FFFF)
-    return found.value
+    return number.value
 
 
 def handle_count() -> int:
-    """How many handles this process has open, of every type."""
-    found = ctypes.c_ulong()
-    kernel32.GetProcessHandleCount(CURRENT_PROCESS, ctypes.byref(found))
-    return found.value
+    """Return the number of open handles of this process, of all types."""
+    count = ctypes.c_ulong()
+    kernel32.GetProcessHandleCount(CURRENT_PROCESS, ctypes.byref(count))
+    return count.value

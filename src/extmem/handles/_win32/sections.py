@@ -1,11 +1,11 @@
-"""Section objects: memory that the kernel backs with the paging file, which processes map. One call each."""
+"""Section objects: memory backed by the paging file, which processes map. Each function is one call."""
 
 from __future__ import annotations
 
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("sections are Windows's; extmem.manager picks what the system has")
+    raise ImportError("sections are objects of Windows; extmem.manager imports the modules of this system")
 
 import ctypes
 from collections.abc import Callable
@@ -45,7 +45,7 @@ QUERY, MAP_WRITE, MAP_READ, EXTEND = 0x1, 0x2, 0x4, 0x10
 ALL = 0x000F_001F
 """SECTION_ALL_ACCESS."""
 PAGE = 4096
-"""Bytes of a page, on every processor that Windows runs on."""
+"""Size of a page in bytes, on every processor that Windows supports."""
 _GRANULARITY = 1 << 16
 _PAGE_READONLY, _PAGE_READWRITE = 2, 4
 _SEC_COMMIT = 0x0800_0000
@@ -55,14 +55,14 @@ _MEM_COMMIT = 0x1000
 
 
 class Facts(NamedTuple):
-    """NtQuerySection. `size` in bytes; `anonymous`: backed by the paging file, not by a file or program."""
+    """The result of NtQuerySection. `size` in bytes; `anonymous`: not backed by a file or program."""
 
     size: int
     anonymous: bool
 
 
 class Region(NamedTuple):
-    """VirtualQuery: a run of pages that are alike. `protect` is 0 where nothing is committed."""
+    """The result of VirtualQuery: pages with equal attributes. `protect` is 0 if the pages are not committed."""
 
     base: int
     size: int
@@ -70,41 +70,41 @@ class Region(NamedTuple):
 
 
 def create(size: int, name: str | None, security: int = 0, flags: int = 0) -> int:
-    """NtCreateSection of `size` bytes, all of them charged to the paging file now; every right.
+    """Create a section of `size` bytes, charged to the paging file at once, with all access: NtCreateSection.
 
-    name: full path, never one that exists. security: address of a security descriptor, 0 for the token's default.
+    name: full path that does not exist yet. security: address of a security descriptor, 0 for the token's default.
     flags: of OBJECT_ATTRIBUTES.
     """
-    made = HANDLE()
+    handle = HANDLE()
     whole = ctypes.c_longlong(size)
     how = attributes(name, security, flags)
     check(
         ntdll.NtCreateSection(
-            ctypes.byref(made), ALL, ctypes.byref(how), ctypes.byref(whole), _PAGE_READWRITE, _SEC_COMMIT, 0
+            ctypes.byref(handle), ALL, ctypes.byref(how), ctypes.byref(whole), _PAGE_READWRITE, _SEC_COMMIT, 0
         )
     )
-    return made.value
+    return handle.value
 
 
 def open_named(path: str, access: int, flags: int = 0) -> int:
-    """NtOpenSection: a handle by full path, checked against the object's security."""
-    made = HANDLE()
+    """Return a handle to the section of this full path, after an access check: NtOpenSection."""
+    handle = HANDLE()
     how = attributes(path, 0, flags)
-    check(ntdll.NtOpenSection(ctypes.byref(made), access, ctypes.byref(how)))
-    return made.value
+    check(ntdll.NtOpenSection(ctypes.byref(handle), access, ctypes.byref(how)))
+    return handle.value
 
 
 def facts(section: int) -> Facts:
-    """Size and backing. StatusError without SECTION_QUERY."""
-    found = SECTION_BASIC_INFORMATION()
-    check(ntdll.NtQuerySection(section, 0, ctypes.byref(found), ctypes.sizeof(found), None))
-    return Facts(found.MaximumSize, not found.AllocationAttributes & (_SEC_FILE | _SEC_IMAGE))
+    """Return size and backing. Errors: StatusError without SECTION_QUERY."""
+    information = SECTION_BASIC_INFORMATION()
+    check(ntdll.NtQuerySection(section, 0, ctypes.byref(information), ctypes.sizeof(information), None))
+    return Facts(information.MaximumSize, not information.AllocationAttributes & (_SEC_FILE | _SEC_IMAGE))
 
 
 def map_view(section: int, size: int, writable: bool, offset: int = 0) -> int:
-    """NtMapViewOfSection into this process; the address. `offset` is a multiple of 64 KiB, `size` 0 is all the rest.
+    """Map a view into this process, and return its address: NtMapViewOfSection.
 
-    Children do not inherit the view.
+    `offset` is a multiple of 64 KiB; `size` 0 maps all bytes after it. Child processes do not inherit the view.
     """
     base, length = ctypes.c_size_t(0), ctypes.c_size_t(size)
     start = ctypes.c_longlong(offset)
@@ -126,16 +126,16 @@ def map_view(section: int, size: int, writable: bool, offset: int = 0) -> int:
 
 
 def unmap(address: int) -> None:
-    """NtUnmapViewOfSection of the view that begins there."""
+    """Unmap the view that begins at this address: NtUnmapViewOfSection."""
     unmap_from(CURRENT_PROCESS, address)
 
 
 unmap_from: Callable[[int, int], object] = ntdll.NtUnmapViewOfSection
-"""NtUnmapViewOfSection of a process's view. It is C code, as an `Owner` needs it."""
+"""NtUnmapViewOfSection of a process's view. It is C code, as an `Owner` requires."""
 
 
 def peek(section: int, offset: int, size: int) -> bytes:
-    """Bytes of a section from `offset` on, read through a view that is gone again."""
+    """Return bytes of a section from `offset` on, read through a temporary view."""
     start = offset // _GRANULARITY * _GRANULARITY
     address = map_view(section, offset + size - start, False, start)
     try:
@@ -145,7 +145,7 @@ def peek(section: int, offset: int, size: int) -> bytes:
 
 
 def poke(section: int, offset: int, data: bytes) -> None:
-    """Write bytes into a section, through a view that is gone again."""
+    """Write bytes into a section, through a temporary view."""
     start = offset // _GRANULARITY * _GRANULARITY
     address = map_view(section, offset + len(data) - start, True, start)
     try:
@@ -155,9 +155,9 @@ def poke(section: int, offset: int, data: bytes) -> None:
 
 
 def region(address: int) -> Region | None:
-    """VirtualQuery; None above what a process can have."""
-    found = MEMORY_BASIC_INFORMATION()
-    if not kernel32.VirtualQuery(address, ctypes.byref(found), ctypes.sizeof(found)):
+    """Query the pages at an address: VirtualQuery. None for an address above the address space of a process."""
+    information = MEMORY_BASIC_INFORMATION()
+    if not kernel32.VirtualQuery(address, ctypes.byref(information), ctypes.sizeof(information)):
         return None
-    committed = found.State == _MEM_COMMIT
-    return Region(found.BaseAddress, found.RegionSize, found.Protect if committed else 0)
+    committed = information.State == _MEM_COMMIT
+    return Region(information.BaseAddress, information.RegionSize, information.Protect if committed else 0)

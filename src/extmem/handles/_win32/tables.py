@@ -1,7 +1,7 @@
-"""kernel32, advapi32 and ntdll as typed tables: every function that extmem calls there, with its prototype.
+"""Typed function tables of kernel32, advapi32 and ntdll: every function that extmem calls, with its prototype.
 
-Handles are plain ints on both sides (`HANDLE` is as wide as a pointer), so that a value is the same thing everywhere.
-The Nt functions are used where the Win32 ones merge statuses that mean different things: they give the NTSTATUS itself.
+Handles are plain ints (`HANDLE` is as wide as a pointer). The Nt functions are used where the Win32 functions merge
+statuses of different meanings, because they return the NTSTATUS.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 if sys.platform != "win32":
-    raise ImportError("these are the tables of Windows; extmem.manager picks what the system has")
+    raise ImportError("these are function tables of Windows; extmem.manager imports the modules of this system")
 
 import ctypes
 from ctypes import POINTER, c_size_t, c_uint64, c_void_p, c_wchar_p
@@ -42,13 +42,13 @@ CURRENT_PROCESS = (1 << ctypes.sizeof(c_size_t) * 8) - 1
 
 
 class UNICODE_STRING(ctypes.Structure):
-    """Counted UTF-16; lengths in bytes."""
+    """UTF-16 text with its length in bytes."""
 
     _fields_ = [("Length", USHORT), ("MaximumLength", USHORT), ("Buffer", c_void_p)]
 
 
 class OBJECT_ATTRIBUTES(ctypes.Structure):
-    """Name, flags and security of an object that is made or opened."""
+    """Name, flags and security of an object that is created or opened."""
 
     _fields_ = [
         ("Length", ULONG),
@@ -67,7 +67,7 @@ class D3DKMT_OPENNTHANDLEFROMNAME(ctypes.Structure):
 
 
 class CLIENT_ID(ctypes.Structure):
-    """Which process."""
+    """A process and a thread of it."""
 
     _fields_ = [("UniqueProcess", HANDLE), ("UniqueThread", HANDLE)]
 
@@ -140,7 +140,7 @@ _HANDLES = POINTER(HANDLE)
 _ATTRIBUTES = POINTER(OBJECT_ATTRIBUTES)
 
 _NTDLL: dict[str, tuple[Any, ...]] = {
-    # Each: result, then parameters. LONG is NTSTATUS; the callers make it unsigned.
+    # Each row: result, then parameters. LONG is NTSTATUS, which the callers convert to unsigned.
     "NtCreateSection": (LONG, _HANDLES, ULONG, _ATTRIBUTES, POINTER(LARGE_INTEGER), ULONG, ULONG, HANDLE),
     "NtOpenSection": (LONG, _HANDLES, ULONG, _ATTRIBUTES),
     "NtQuerySection": (LONG, HANDLE, ULONG, c_void_p, c_size_t, POINTER(c_size_t)),
@@ -217,7 +217,7 @@ def _table(library: str, functions: dict[str, tuple[Any, ...]]) -> Any:
 
 
 def optional(library: Any, name: str, result: Any, *parameters: Any) -> Any:
-    """A function that not every Windows has, or None."""
+    """Return a function that some versions of Windows lack, or None."""
     try:
         function = getattr(library, name)
     except AttributeError:
@@ -227,7 +227,7 @@ def optional(library: Any, name: str, result: Any, *parameters: Any) -> Any:
 
 
 def later(library: str, name: str, result: Any, *parameters: Any) -> Any:
-    """A function of a library that is loaded when it is needed, or None where this Windows lacks one of the two."""
+    """Return a function of a library that is loaded now, or None if this Windows lacks one of the two."""
     try:
         return optional(ctypes.WinDLL(library), name, result, *parameters)
     except OSError:

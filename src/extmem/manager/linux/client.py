@@ -49,7 +49,7 @@ from extmem.manager.linux.held import HeldHandle, Process, State
 from extmem.manager.linux.search import of_other_versions, where_looked
 from extmem.manager.linux.validate import check_handle
 from extmem.objects import Status, error_for
-from extmem.owning import OwnedFd, Step, soon
+from extmem.owning import OwnedFd, Step, cleanup_thread
 from extmem.wire.runtime_dir import RuntimeDir
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Client(Connection):
         """Return the steps of an owner that make a thread call `verb` soon, when the owner is lost."""
         wake = self._wake
         if wake is None:
-            wake = self._wake = soon.step(self._free_soon)
+            wake = self._wake = cleanup_thread.step(self._free_soon)
         return (self._later.append, (verb, thing)), wake
 
     def bind_later(self, ticket: bytes, child: object) -> None:

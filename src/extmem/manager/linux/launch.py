@@ -41,7 +41,7 @@ from typing import Final
 import msgspec
 
 from extmem.errors import VK_ERROR_TOO_MANY_OBJECTS, ExtmemError, OutOfMemoryError, PeerGoneError, UnsupportedError
-from extmem.owning import OwnedFd, fds
+from extmem.owning import OwnedFd, pipes_and_sockets
 from extmem.wire.runtime_dir import RuntimeDir, address_in
 
 __all__ = ["START_TIMEOUT", "connect", "connect_or_start", "start_broker"]
@@ -108,7 +108,9 @@ def _connect_in(directory: RuntimeDir, opened: int, timeout: float) -> socket.so
 def _try_connect(directory: RuntimeDir, opened: int, timeout: float) -> socket.socket | None:
     sock = None
     try:
-        sock = fds.raised_socket(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC))
+        sock = pipes_and_sockets.socket_above_standard_streams(
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        )
         set_deadline(sock, timeout)
         sock.connect(address_in(opened, directory.socket.name))
     except OSError as error:
@@ -295,7 +297,7 @@ def start_broker(directory: RuntimeDir, opened: int, deadline: float) -> None:
     """
     command: list[str] = []
     try:
-        receiving, sending = fds.pipe(os.O_CLOEXEC)
+        receiving, sending = pipes_and_sockets.pipe(os.O_CLOEXEC)
     except OSError as error:
         raise _failed(directory, error) from error
     try:

@@ -411,7 +411,7 @@ class LinuxManager(BrokerControl):
                 f"{name!r}: names under Global\\ are shared by all users of the machine, which on Linux requires a "
                 "system-wide broker. This version of extmem connects only to the broker of its own user; use a name "
                 "without Global\\, or let a child of the other user inherit the connection",
-                requires_one_of=["a name without Global\\"],
+                requires_one_of=["a system broker"],
             )
 
 

@@ -27,7 +27,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from extmem.errors import ExtmemError
-from extmem.owning import Lock, fds, joined
+from extmem.owning import Lock, join_thread, pipes_and_sockets
 
 if TYPE_CHECKING:
     from extmem.manager.linux.connection import Connection
@@ -51,7 +51,7 @@ class Watcher:
 
     def __init__(self, client: Connection) -> None:
         self._client = weakref.ref(client)
-        self._receiving, self._sending = fds.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._receiving, self._sending = pipes_and_sockets.pipe(os.O_CLOEXEC | os.O_NONBLOCK)
         self._stop = False
         self._halt = False
         """Whether the thread must end, finally (`_stop`) or for a fork. Call `wake` after setting it."""
@@ -84,7 +84,7 @@ class Watcher:
             return
         self._halt = True
         self.wake()
-        joined(thread, _FORK)
+        join_thread(thread, _FORK)
 
     def resume(self) -> None:
         """After a fork, in the parent: start a thread again."""

@@ -1,4 +1,4 @@
-"""What the testing kit asks of the operating system, chosen here: what is held, which processes live, leads."""
+"""The parts of `extmem.testing` that differ between operating systems, chosen here."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 if sys.platform == "win32":
     from extmem.testing._system._win32_faults import failing_system_calls, killing_broker
     from extmem.testing._system._win32_held import descriptors, mappings, memory_file_bytes, memory_files
-    from extmem.testing._system._win32_lead import PYTHON, Connection, Lead, python_variables, receive
+    from extmem.testing._system._win32_peer import PYTHON, Connection, PeerChannel, python_variables, receive_pipe
     from extmem.testing._system._win32_processes import KILL, TEMPORARY, broker_serves, started_with
 else:
     from extmem.testing._system._linux_faults import failing_system_calls, killing_broker
     from extmem.testing._system._linux_held import descriptors, mappings, memory_file_bytes, memory_files
-    from extmem.testing._system._linux_lead import PYTHON, Connection, Lead, python_variables, receive
+    from extmem.testing._system._linux_peer import PYTHON, Connection, PeerChannel, python_variables, receive_pipe
     from extmem.testing._system._linux_processes import KILL, TEMPORARY, broker_serves, started_with
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "PYTHON",
     "TEMPORARY",
     "Connection",
-    "Lead",
+    "PeerChannel",
     "broker_serves",
     "descriptors",
     "failing_system_calls",
@@ -29,6 +29,6 @@ __all__ = [
     "memory_file_bytes",
     "memory_files",
     "python_variables",
-    "receive",
+    "receive_pipe",
     "started_with",
 ]

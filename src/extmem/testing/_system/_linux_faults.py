@@ -1,4 +1,4 @@
-"""Linux's system calls that fail when it is their turn, and the broker that is killed."""
+"""Making the n-th system call fail on Linux, and killing the broker at the n-th request."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _SYSTEM_CALLS = (
     (os, "set_inheritable"),
     (fcntl, "fcntl"),
 )
-_PATIENCE_MS = 10_000
+_TIMEOUT_MS = 10_000
 
 
 @contextlib.contextmanager
 def failing_system_calls(countdown: Countdown, code: int = errno.EMFILE) -> Iterator[Countdown]:
-    """The system call whose turn it is raises OSError with this errno. Closing never fails."""
+    """Within the block the countdown's n-th system call raises OSError with this errno. Closing never fails."""
     with contextlib.ExitStack() as stack:
         for module, name in _SYSTEM_CALLS:
             stack.enter_context(patched(module, name, _failing(getattr(module, name), name, countdown, code)))
@@ -51,7 +51,7 @@ def failing_system_calls(countdown: Countdown, code: int = errno.EMFILE) -> Iter
 def _failing(real: Callable[..., Any], name: str, countdown: Countdown, code: int) -> Callable[..., Any]:
     def call(*arguments: Any, **named: Any) -> Any:
         if countdown.due(name):
-            raise OSError(code, f"{os.strerror(code)} ({name} was told to fail; this is a test)")
+            raise OSError(code, f"{os.strerror(code)} (a test makes this call of {name} fail)")
         return real(*arguments, **named)
 
     return call
@@ -59,7 +59,7 @@ def _failing(real: Callable[..., Any], name: str, countdown: Countdown, code: in
 
 @contextlib.contextmanager
 def killing_broker(countdown: Countdown, moment: Literal["before", "after"] = "before") -> Iterator[Countdown]:
-    """The broker is killed (SIGKILL) at the request whose turn it is.
+    """Within the block the broker is killed (SIGKILL) at the countdown's n-th request.
 
     moment: "before" the broker gets the request, or "after" it has carried it out and its reply is lost.
     """
@@ -91,5 +91,5 @@ def killing_broker(countdown: Countdown, moment: Literal["before", "after"] = "b
 def _wait(sock: socket.socket, event: int) -> None:
     poll = select.poll()
     poll.register(sock, event & ~select.POLLHUP)
-    if not any(found & event for _, found in poll.poll(_PATIENCE_MS)):
-        raise AssertionError(f"the broker did neither answer nor end within {_PATIENCE_MS / 1000:g} s")
+    if not any(found & event for _, found in poll.poll(_TIMEOUT_MS)):
+        raise AssertionError(f"the broker neither answered nor ended within {_TIMEOUT_MS / 1000:g} s")

@@ -1,4 +1,4 @@
-"""What this process holds, by Linux's word: descriptors, mapped memory files, and the bytes kept alive."""
+"""What this process holds, read from /proc: fds, mapped memory files, and the bytes that both keep alive."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _MEMFD = "/memfd:"
 
 
 def descriptors() -> dict[int, str]:
-    """The file descriptors of this process and what each leads to."""
+    """Return the open fds of this process, each with a text of what it leads to."""
     found = {}
     for entry in os.listdir(_SELF / "fd"):
-        # The descriptor that lists the directory is gone by now.
+        # The fd that the directory was listed with is closed by now.
         with contextlib.suppress(OSError):
             found[int(entry)] = _target(int(entry))
     return found
@@ -31,19 +31,19 @@ def descriptors() -> dict[int, str]:
 def _target(fd: int) -> str:
     target = os.readlink(_SELF / "fd" / str(fd))
     if target.startswith(_MEMFD):
-        # Without its size: a file that grows stays the same file.
+        # The text omits the size, so that a file that grows has the same text.
         return f"{target} inode {os.fstat(fd).st_ino}"
-    # A connection that was made anew is another socket and no leak: these are told by kind and number only.
+    # A connection that is opened again is another socket and not a leak. The text of a socket omits its inode.
     return target.partition(":[")[0]
 
 
 def memory_file_bytes() -> int:
-    """Bytes of the distinct memory files that descriptors and mappings of this process keep alive."""
+    """Return the number of bytes of the distinct memory files that fds and mappings of this process keep alive."""
     return sum(memory_files().values())
 
 
 def memory_files() -> dict[str, int]:
-    """Those files: the bytes of each, by its inode."""
+    """Return the bytes of each memory file that this process keeps alive, by inode."""
     files: dict[str, int] = {}
     for fd, target in descriptors().items():
         if target.startswith(_MEMFD):
@@ -59,7 +59,7 @@ def memory_files() -> dict[str, int]:
 
 
 def mappings() -> Counter[str]:
-    """Memory files mapped into this process: how many mappings of each, by inode, length and rights."""
+    """Return the number of mappings of each memory file in this process, by inode, length and rights."""
     found: Counter[str] = Counter()
     for line in (_SELF / "maps").read_text().splitlines():
         if _MEMFD in line:

@@ -1,4 +1,4 @@
-"""Which living processes were started with a given entry in their environment, by /proc; and asking for a broker."""
+"""Finding processes by an entry of their environment, in /proc, and checking whether a broker serves."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["KILL", "TEMPORARY", "broker_serves", "started_with"]
 
 KILL = signal.SIGKILL
 TEMPORARY: str | None = "/tmp"
-"""Where runtime directories are made. Short: a Unix socket's path has 107 bytes at most."""
+"""Where runtime directories are created. It is short because the path of a Unix socket has at most 107 bytes."""
 
 
 def started_with(variable: str, value: str) -> dict[int, str]:
-    """Every other living process whose environment had variable=value when it started: pid to command line."""
+    """Return the pid and command line of each other process whose environment had variable=value when it started."""
     mark = f"{variable}={value}".encode()
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
-        # Processes end while we look, and others' are not ours to read.
+        # A process may end meanwhile, and those of other users cannot be read.
         with contextlib.suppress(OSError):
             if mark in (entry / "environ").read_bytes().split(b"\0"):
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
@@ -38,6 +38,6 @@ def started_with(variable: str, value: str) -> dict[int, str]:
 
 
 def broker_serves(path: Path) -> bool:
-    """Whether the broker of this runtime directory takes connections."""
+    """Return whether the broker of this runtime directory accepts connections."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         return probe.connect_ex(str(RuntimeDir(path).socket)) == 0

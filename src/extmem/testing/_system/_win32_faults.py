@@ -1,4 +1,4 @@
-"""The Windows kernel's calls that fail when it is their turn."""
+"""Making the n-th call of the Windows kernel fail."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _CALLS = (
     "NtOpenEvent",
     "NtOpenProcess",
 )
-"""What takes memory or a place in a table. Questions about a handle that is open take neither."""
+"""The calls that need memory or an entry of a table. Queries of an open handle need neither."""
 _STATUSES = {errno.EMFILE: 0xC000009A, errno.ENOMEM: 0xC0000017}
 """STATUS_INSUFFICIENT_RESOURCES, STATUS_NO_MEMORY."""
 
 
 @contextlib.contextmanager
 def failing_system_calls(countdown: Countdown, code: int = errno.EMFILE) -> Iterator[Countdown]:
-    """The kernel's call whose turn it is returns a status instead of doing anything. Closing never fails.
+    """Within the block the countdown's n-th call returns an error status and does nothing. Closing never fails.
 
     code: EMFILE for STATUS_INSUFFICIENT_RESOURCES, ENOMEM for STATUS_NO_MEMORY. KeyError for others.
     """
@@ -59,5 +59,5 @@ def _failing(real: Callable[..., int], name: str, countdown: Countdown, status: 
 def killing_broker(
     countdown: Countdown, moment: Literal["before", "after"] = "before"
 ) -> contextlib.AbstractContextManager[Countdown]:
-    """UnsupportedError: the kernel is the object manager, and there is no broker."""
+    """Raise UnsupportedError: on Windows the kernel is the object manager, and there is no broker."""
     raise UnsupportedError("Windows's object manager is its kernel: there is no broker that could be killed")

@@ -1,9 +1,9 @@
-"""What this process holds, by the Windows kernel's word: handles, mapped sections, and the bytes that both keep alive.
+"""What this process holds, queried from the kernel: handles, mapped sections, and the bytes that both keep alive.
 
-How this works. The kernel lists this process's handles (ProcessHandleInformation, Windows 8 and later); where it does
-not (Wine), each value is tried, since a process's handles lie close together. Only the kinds that sharing memory can
-leak are told of: events, keys and threads come and go with the C runtime's and the loader's own work. Sections of the
-paging file are told from mapped files and programs by having no file's name.
+How this works. The kernel lists this process's handles (ProcessHandleInformation, Windows 8 and later). Where it does
+not (Wine), each value is tried, since the values of a process's handles lie close together. Only the types of objects
+that sharing memory can leak are reported: events, keys and threads are also opened and closed by the C runtime and the
+loader. Sections of the paging file are distinguished from mapped files and programs by having no file name.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ __all__ = ["descriptors", "mappings", "memory_file_bytes", "memory_files"]
 
 _KINDS = {"Directory", "File", "Mutant", "Process", "Section", "Token"}
 _NAMED = {"Directory", "Section"}
-"""Asking a pipe for its name can wait for whoever reads it."""
+"""Types whose names are queried. The query of a pipe's name can block until the pipe is read."""
 _ME = -1 % (1 << 64)
 _OBJECT_NAME, _OBJECT_TYPE = 1, 2
 _PROCESS_HANDLES = 51
 _LENGTH_MISMATCH = 0xC000_0004
 _MISSES = 256
-"""Values in a row that are no handles, after which there are no more."""
+"""Number of consecutive values that are not handles, after which the search ends."""
 _COMMITTED, _MAPPED = 0x1000, 0x40000
 
 _ntdll = ctypes.WinDLL("ntdll")
@@ -70,15 +70,15 @@ _kernel32.K32GetMappedFileNameW.restype = DWORD
 
 
 def descriptors() -> dict[int, str]:
-    """The handles of this process that lead to kinds of object which sharing memory uses, and names of sections."""
+    """Return the handles of this process to objects of the types that sharing memory uses, with names of sections."""
     found = {}
-    systems_own = False
+    library_directory = False
     for handle, kind in _handles():
         if kind in _KINDS:
             name = _text(handle, _OBJECT_NAME) if kind in _NAMED else None
-            if kind == "Directory" and name and name.endswith("BaseNamedObjects") and not systems_own:
-                # The C library opens one when a name is first used, and keeps it.
-                systems_own = True
+            if kind == "Directory" and name and name.endswith("BaseNamedObjects") and not library_directory:
+                # The C library opens one when a name is first used, and keeps it open.
+                library_directory = True
                 continue
             found[handle] = f"{kind} {name}" if name else kind
             if kind == "Section":
@@ -87,21 +87,22 @@ def descriptors() -> dict[int, str]:
 
 
 def memory_file_bytes() -> int:
-    """Bytes of the sections that handles of this process lead to, and of its views of sections without a file.
+    """Return the bytes of the sections that handles of this process lead to, and of its views of sections without a
+    file.
 
-    Not of distinct sections: the kernel does not tell which of them are the same.
+    A section with several handles or views counts several times: the kernel does not identify sections.
     """
     held = sum(_section_size(handle) for handle, kind in _handles() if kind == "Section")
     return held + sum(int(region.size) for region in _views())
 
 
 def memory_files() -> dict[str, int]:
-    """None: the kernel does not tell sections apart."""
+    """Return an empty dictionary: the kernel does not identify sections."""
     return {}
 
 
 def mappings() -> Counter[str]:
-    """Views of sections without a file: how many, by length and protection."""
+    """Return the number of views of sections without a file, by length and protection."""
     return Counter(f"view of a section, {region.size} bytes, protection {region.protect:#x}" for region in _views())
 
 
@@ -123,13 +124,13 @@ def _handles() -> Iterator[tuple[int, str]]:
 
 
 def _listed() -> list[int] | None:
-    """The handles' values; None where the kernel has no list."""
+    """Return the values of this process's handles; None where the kernel does not list them."""
     room, used = 1 << 16, ULONG()
     while True:
         words = (c_size_t * (room // 8))()
         status = _ntdll.NtQueryInformationProcess(_ME, _PROCESS_HANDLES, words, room, ctypes.byref(used)) & 0xFFFF_FFFF
         if status == 0:
-            # PROCESS_HANDLE_SNAPSHOT_INFORMATION: two words, then entries of five words each, the value first.
+            # PROCESS_HANDLE_SNAPSHOT_INFORMATION: two words, then entries of five words, each with the value first.
             return [words[2 + 5 * index] for index in range(words[0])]
         if status != _LENGTH_MISMATCH or used.value <= room:
             return None
@@ -137,7 +138,7 @@ def _listed() -> list[int] | None:
 
 
 def _text(handle: int, question: int) -> str | None:
-    """The UNICODE_STRING that both answers begin with; None for what is no handle."""
+    """Return the UNICODE_STRING that the answers to both queries begin with; None where the value is not a handle."""
     answer = (ctypes.c_uint64 * 256)()
     if _ntdll.NtQueryObject(handle, question, answer, ctypes.sizeof(answer), None) < 0:
         return None
@@ -146,7 +147,7 @@ def _text(handle: int, question: int) -> str | None:
 
 
 def _section_size(handle: int) -> int:
-    """In bytes; 0 for a handle that may not ask."""
+    """Return the size in bytes; 0 for a handle without the access to query it."""
     answer = _Section()
     if _ntdll.NtQuerySection(handle, 0, ctypes.byref(answer), ctypes.sizeof(answer), None) < 0:
         return 0

@@ -1,9 +1,9 @@
-"""Which living processes were started with a given entry in their environment, by what Windows keeps of each.
+"""Finding processes by an entry of their environment, in their memory.
 
-How this works. Windows keeps a process's command line and environment in that process's own memory, at places that have
-not moved since Windows 7: the process's environment block (PEB) has a pointer to its parameters, and these have both
-texts. Reading them needs a handle with PROCESS_QUERY_INFORMATION and PROCESS_VM_READ, which one gets for one's own
-processes.
+How this works. Windows keeps a process's command line and environment in that process's own memory, at offsets that
+have not changed since Windows 7: the process's environment block (PEB) has a pointer to its parameters, and these have
+both texts. Reading them needs a handle with PROCESS_QUERY_INFORMATION and PROCESS_VM_READ, which a user gets for
+processes of the same user.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from pathlib import Path
 __all__ = ["KILL", "TEMPORARY", "broker_serves", "started_with"]
 
 KILL = signal.SIGTERM
-"""TerminateProcess, by `os.kill`: as final as SIGKILL."""
+"""With this `os.kill` calls TerminateProcess, which ends a process like SIGKILL."""
 TEMPORARY: str | None = None
-"""Where runtime directories are made: where the system has its temporary files."""
+"""Where runtime directories are created; None is the system's folder for temporary files."""
 
 _QUERY_AND_READ = 0x0400 | 0x0010
 _STILL_ACTIVE = 259
@@ -47,20 +47,20 @@ _query.restype = LONG
 
 
 def started_with(variable: str, value: str) -> dict[int, str]:
-    """Every other living process whose environment had variable=value when it started: pid to command line."""
+    """Return the pid and command line of each other process whose environment had variable=value when it started."""
     found = {}
     for pid in _pids():
-        # Processes end while we look, and others' are not ours to read.
+        # A process may end meanwhile, and those of other users cannot be read.
         with contextlib.suppress(OSError):
             if pid != os.getpid():
-                entries, command = _look(pid)
+                entries, command = _parameters(pid)
                 if f"{variable}={value}" in entries:
                     found[pid] = command
     return found
 
 
 def broker_serves(path: Path) -> bool:
-    """Windows has no broker. LookupError."""
+    """Raise LookupError: Windows has no broker."""
     raise LookupError(f"no broker serves {path}: on Windows the kernel is the object manager")
 
 
@@ -76,8 +76,8 @@ def _pids() -> list[int]:
         room *= 2
 
 
-def _look(pid: int) -> tuple[list[str], str]:
-    """Its environment's entries and its command line. OSError if it is gone or not ours."""
+def _parameters(pid: int) -> tuple[list[str], str]:
+    """Return the process's environment entries and command line. OSError if it has ended or cannot be read."""
     process = _kernel32.OpenProcess(_QUERY_AND_READ, False, pid)
     if not process:
         raise ctypes.WinError(ctypes.get_last_error())

@@ -1,15 +1,16 @@
-"""What every device must do: the scenarios of the Vulkan conformance tests for external memory, and some of our own.
+"""What every device must do: the scenarios of the Vulkan conformance tests for external memory, and some more.
 
-A scenario is a plain function over a `Case`; `run` makes the case from a maker of devices and counts leaks around it.
-To hold a device of your own against the suite::
+A scenario is a plain function of a `Case`. `run` makes the case with a function that opens a device, and counts leaks.
+To test a device of your own with the suite::
 
     for scenario, variant in conformance.cases():
         try:
             conformance.run(scenario, variant, make_my_device)
         except conformance.NotSupportedError as reason:
-            ...   # decide which of these are in order; the suite never skips by itself
+            ...   # decide which of these are acceptable; the suite never skips by itself
 
-Vulkan's names are kept. What they leave out and we add: names, other processes, two devices, refused imports, leaks.
+The scenarios have the names of the Vulkan conformance tests. Names, other processes, two devices, refused imports and
+leaks, which those tests omit, are added.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ _VISIBLE: tuple[Group, ...] = ("host_visible",)
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario and what it is for. `two_devices`: run it also across two `Device`s of one physical device."""
+    """A scenario and the variants that it applies to.
+
+    two_devices: it also applies to two `Device`s of one physical device.
+    """
 
     name: str
     run: Callable[[Case], None]
@@ -84,11 +88,11 @@ SCENARIOS = (
     Scenario("export_import_bind_bind", resources.export_import_bind_bind, _ALL, ("buffer", "image")),
     Scenario("zero_handle_memory", resources.zero_handle_memory, _ALL, ("misc",), two_devices=False),
 )
-"""Every scenario, in the order in which a new device is best held against them."""
+"""Every scenario, in the order that suits the development of a new device."""
 
 
 def cases() -> Iterator[tuple[Scenario, Variant]]:
-    """Every scenario with every variant that it is for."""
+    """Return every scenario with every variant that it applies to."""
     for scenario in SCENARIOS:
         for family in scenario.families:
             for group in scenario.groups:
@@ -106,12 +110,13 @@ def run(
     repeats: int = 4096,
     remote: str = "extmem.open_device()",
 ) -> None:
-    """Run one scenario, and see that it leaves nothing behind.
+    """Run one scenario, and check that it leaves nothing behind.
 
-    repeats: how often the `…_multiple_times` scenarios repeat. remote: an expression that makes the device in another
-        process, where `extmem` is imported.
+    make_device: opens the device.
+    repeats: how often the `…_multiple_times` scenarios repeat.
+    remote: a Python expression that opens the device in another process, where `extmem` is imported.
     Errors: ConformanceError or any other exception where the device fails; LeakError where it leaks; NotSupportedError
-    where it says beforehand that it cannot do this.
+    where its capabilities do not include this variant.
     """
     with leaks.no_leaks(), Case(make_device, variant, repeats=repeats, remote=remote) as case:
         if variant.group != "misc":

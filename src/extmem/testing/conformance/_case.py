@@ -1,9 +1,9 @@
 """What a scenario works with: one or two devices, one family of handles, and the steps that every scenario is made of.
 
-How this works. A scenario is a function over a `Case`. The case makes resources and memory as the Vulkan conformance
-tests do (1024-byte buffers, 64×64 R8G8B8A8 images, transfer usage, the lowest allowed memory type), gives everything
-back at the end, and hides only what differs between the families: how a handle is got, copied, imported and closed.
-Every demand is an `expect` with a sentence, so a failure says what the device did.
+How this works. A scenario is a function of a `Case`. The case makes resources and memory as the Vulkan conformance
+tests do (1024-byte buffers, 64×64 R8G8B8A8 images, transfer usage, the lowest allowed memory type), releases everything
+at the end, and hides only what differs between the families: how a handle is obtained, copied, imported and closed.
+Every requirement is an `expect` with a sentence, so that a failure states what the device did.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from extmem import vk
+from extmem.api import Buffer, Device, DeviceMemory, Image
 from extmem.errors import UnsupportedError
 from extmem.handles import FdHandle, KmtHandle, NtHandle
-from extmem.memory import Buffer, Device, DeviceMemory, Image
 
 __all__ = [
     "Case",
@@ -49,15 +49,15 @@ _NEEDED = _Feature.EXPORTABLE | _Feature.IMPORTABLE
 
 
 class ConformanceError(AssertionError):
-    """The device does not do what the specification, or the behaviour that programs rely on, asks."""
+    """The device does not do what the specification requires, or what programs rely on."""
 
 
 class NotSupportedError(Exception):
-    """The device says beforehand that it cannot do this. Whoever runs the suite decides which of these are in order."""
+    """The device's capabilities do not include this variant. The caller of the suite decides which are acceptable."""
 
 
 def expect(condition: object, problem: str) -> None:
-    """ConformanceError with the problem unless the condition holds."""
+    """Raise ConformanceError with the problem unless the condition is true."""
     if not condition:
         raise ConformanceError(problem)
 
@@ -81,7 +81,7 @@ class Family(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What a scenario is run with."""
+    """A family of handles, a group of resources, and whether memory is dedicated: what a scenario is run with."""
 
     family: Family
     group: Group
@@ -95,7 +95,7 @@ class Variant:
 
 
 class Case:
-    """One run of one scenario. A context manager: at its end everything that it made is given back."""
+    """One run of one scenario. It is a context manager, which at its end releases everything that it made."""
 
     def __init__(
         self, make_device: MakeDevice, variant: Variant, *, repeats: int = 4096, remote: str = "extmem.open_device()"
@@ -104,9 +104,9 @@ class Case:
         self.family = variant.family
         self.handle_type = variant.family.handle_type
         self.repeats = repeats
-        """How often the `…_multiple_times` scenarios repeat. The Vulkan conformance tests take 4096."""
+        """How often the `…_multiple_times` scenarios repeat; in the Vulkan conformance tests 4096 times."""
         self.remote = remote
-        """An expression that makes the device in another process, where `extmem` is imported."""
+        """A Python expression that opens the device in another process, where `extmem` is imported."""
         self._stack = contextlib.ExitStack()
         self._dedicated_only = False
         self._make_device = make_device
@@ -127,22 +127,22 @@ class Case:
     # Resources.
 
     def buffer(self, device: Device) -> Buffer:
-        """A new buffer, alike every time."""
+        """Create a buffer; all are equal."""
         return self.sized_buffer(device, BUFFER_SIZE)
 
     def sized_buffer(self, device: Device, size: int) -> Buffer:
-        """A new buffer of another size."""
+        """Create a buffer of another size."""
         info = vk.BufferCreateInfo(
             size=size, usage=_BUFFER_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(self.handle_type)
         )
         return self._stack.enter_context(device.create_buffer(info))
 
     def buffer_facts(self) -> dict[str, int]:
-        """What another process needs to make a buffer like `buffer`."""
+        """Return the variables with which another process creates a buffer equal to `buffer`."""
         return {"size": BUFFER_SIZE, "usage": int(_BUFFER_USAGE)}
 
     def image(self, device: Device) -> Image:
-        """A new image, alike every time."""
+        """Create an image; all are equal."""
         info = vk.ImageCreateInfo(
             image_type=vk.ImageType.TYPE_2D,
             format=vk.Format.R8G8B8A8_UNORM,
@@ -157,11 +157,11 @@ class Case:
         return self._stack.enter_context(device.create_image(info))
 
     def resource(self, device: Device) -> Buffer | Image:
-        """What this group's scenarios allocate for: an image in the image group, else a buffer."""
+        """Create what this group's scenarios allocate memory for: an image in the image group, a buffer otherwise."""
         return self.image(device) if self.variant.group == "image" else self.buffer(device)
 
     def require_support(self) -> None:
-        """NotSupportedError unless such resources can be exported and imported as the variant says."""
+        """Raise NotSupportedError unless such resources can be exported and imported as the variant requires."""
         if self.variant.group == "image":
             try:
                 answer = self.exporter.get_physical_device_image_format_properties2(
@@ -173,7 +173,7 @@ class Case:
                         p_next=vk.PhysicalDeviceExternalImageFormatInfo(self.handle_type),
                     )
                 )
-            except UnsupportedError as error:  # VK_ERROR_FORMAT_NOT_SUPPORTED: no such images with these handles
+            except UnsupportedError as error:  # VK_ERROR_FORMAT_NOT_SUPPORTED: there are no such images
                 raise NotSupportedError(str(error)) from None
             chained = vk.find(answer, vk.ExternalImageFormatProperties)
             properties = chained.external_memory_properties if chained is not None else vk.ExternalMemoryProperties()
@@ -189,7 +189,7 @@ class Case:
             raise NotSupportedError(f"{self.exporter.name} shares {self.handle_type!r} as dedicated allocations alone")
 
     def memory_type(self, resource: Buffer | Image) -> int:
-        """The lowest allowed memory type, or the lowest that the host sees."""
+        """Return the lowest allowed memory type; in the host_visible group the lowest that is visible to the host."""
         bits = resource.requirements.memory_type_bits
         types = self.exporter.memory_properties.memory_types
         for index, kind in enumerate(types):
@@ -203,14 +203,17 @@ class Case:
     def allocate(
         self, resource: Buffer | Image, *, win32: vk.ExportMemoryWin32HandleInfoKHR | None = None, alone: bool = True
     ) -> DeviceMemory:
-        """Exportable memory for the resource. alone: dedicated to it, where the variant is, or the device insists."""
+        """Allocate exportable memory for the resource.
+
+        alone: dedicate it to the resource, in the dedicated variant or where the device requires it.
+        """
         export = vk.ExportMemoryAllocateInfo(self.handle_type, win32)
         return self._allocate(self.exporter, resource, export, alone=alone)
 
     def import_memory(
         self, resource: Buffer | Image, handle: Handle | None, *, name: str | None = None, alone: bool = True
     ) -> DeviceMemory:
-        """Import from a handle or name, with the exporter's size and memory type. Consumes an fd, and nothing else."""
+        """Import from a handle or name, with the exporter's size and memory type. An fd is consumed, nothing else."""
         source: vk.ChainStruct
         if isinstance(handle, FdHandle):
             source = vk.ImportMemoryFdInfoKHR(self.handle_type, handle)
@@ -244,7 +247,7 @@ class Case:
     # Handles.
 
     def handle(self, memory: DeviceMemory) -> Handle:
-        """The family's handle of the memory. Win32: at most once for each memory, as the specification has it."""
+        """Export the memory as the family's handle. Win32: once for each memory, as the specification requires."""
         handle: Handle
         if self.family is Family.FD:
             handle = self.exporter.get_memory_fd(vk.MemoryGetFdInfoKHR(memory, self.handle_type))
@@ -255,13 +258,13 @@ class Case:
         return self._kept(handle)
 
     def another_handle(self, memory: DeviceMemory) -> Handle:
-        """One more handle of memory whose handle was asked for already."""
+        """Return one more handle of memory that was exported already."""
         if self.family is Family.FD:
             return self.handle(memory)
         return self._kept(memory.export_handle(self.handle_type))
 
     def copy(self, handle: Handle) -> Handle:
-        """dup, DuplicateHandle (same access, inheritable), or the number."""
+        """Copy the handle: by dup, by DuplicateHandle (same access, inheritable), or as the same number."""
         return self._kept(handle.duplicate(inherit=True) if isinstance(handle, NtHandle) else handle.duplicate())
 
     def _kept(self, handle: Handle) -> Handle:
@@ -271,42 +274,42 @@ class Case:
     # Bytes.
 
     def data(self, size: int) -> bytes:
-        """The next random bytes: seeded by the variant, different at every call."""
+        """Return random bytes, seeded by the variant and different at every call."""
         return self._random.randbytes(size)
 
     def can_look(self, *memories: DeviceMemory) -> bool:
-        """Whether the host sees the memory. Scenarios compare bytes wherever it does."""
+        """Return whether all the memory is visible to the host. Scenarios compare bytes where it is."""
         types = self.exporter.memory_properties.memory_types
         flags = [types[memory.memory_type_index].property_flags for memory in memories]
         return all(flag & vk.MemoryPropertyFlagBits.HOST_VISIBLE for flag in flags)
 
     def write(self, memory: DeviceMemory, data: bytes) -> None:
-        """Map, write, unmap."""
+        """Map the memory, write the data at its start, and unmap it."""
         with memory.map() as view:
             view[: len(data)] = data
 
     def expect_bytes(self, data: bytes, **memories: DeviceMemory) -> None:
-        """Map each of the memories and compare."""
-        for who, memory in memories.items():
+        """Map each of the memories and compare its first bytes with the data."""
+        for role, memory in memories.items():
             with memory.map() as view:
-                found = bytes(view[: len(data)])
-            expect(found == data, f"the {who} reads {difference(found, data)}")
+                content = bytes(view[: len(data)])
+            expect(content == data, f"the {role} reads {difference(content, data)}")
 
     def keep(self, *closing: contextlib.AbstractContextManager[object]) -> None:
-        """Give these back at the end, too."""
-        for thing in closing:
-            self._stack.enter_context(thing)
+        """Close these at the end of the case, too."""
+        for manager in closing:
+            self._stack.enter_context(manager)
 
     def name(self) -> str:
-        """A name that no other process uses."""
+        """Return a name that no other process uses."""
         return f"extmem conformance {self.variant} {os.getpid()}"
 
 
-def difference(found: Sequence[int], wanted: Sequence[int]) -> str:
-    """Where two byte strings differ, in words."""
-    if len(found) != len(wanted):
-        return f"{len(found)} bytes, not {len(wanted)}"
-    at = next((i for i, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b), None)
+def difference(actual: Sequence[int], expected: Sequence[int]) -> str:
+    """Return a text of the first difference between two byte strings."""
+    if len(actual) != len(expected):
+        return f"{len(actual)} bytes, not {len(expected)}"
+    at = next((i for i, (a, b) in enumerate(zip(actual, expected, strict=True)) if a != b), None)
     if at is None:
         return "the same bytes"
-    return f"other bytes than were written: {found[at]:#04x} instead of {wanted[at]:#04x} at {at} of {len(wanted)}"
+    return f"other bytes than were written: {actual[at]:#04x} instead of {expected[at]:#04x} at {at} of {len(expected)}"

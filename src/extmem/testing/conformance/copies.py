@@ -1,4 +1,4 @@
-"""Scenarios for copies of handles: exported again, duplicated in every way, sent to somebody else."""
+"""Scenarios for copies of handles: exported again, duplicated in every way, sent to another process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import socket
 import sys
 
 from extmem import vk
+from extmem.api import DeviceMemory
 from extmem.handles import Access, FdHandle, NtHandle
-from extmem.memory import DeviceMemory
 from extmem.testing.children import Peer
 from extmem.testing.conformance._case import READ_WRITE, Case, Handle, NotSupportedError, expect
 
@@ -24,27 +24,28 @@ __all__ = [
 
 
 def export_multiple_times(case: Case) -> None:
-    """Thousands of handles of one memory object, each closed before the next; a few are imported.
+    """Export thousands of handles of one memory object, each closed before the next; a few are imported.
 
-    NT handles come once from the device and then as duplicates made by the library.
+    The first NT handle comes from the device, the others are duplicates made by the library.
     """
     buffer = case.buffer(case.exporter)
     memory = case.allocate(buffer)
     data = case.data(buffer.requirements.size)
-    looks = case.can_look(memory)
-    if looks:
+    visible = case.can_look(memory)
+    if visible:
         case.write(memory, data)
     for index in range(case.repeats):
         handle = case.another_handle(memory)
         if index % 1024 == 0:
             imported = case.import_memory(case.buffer(case.importer), handle)
-            if looks:
+            if visible:
                 case.expect_bytes(data, importer=imported)
             imported.close()
         handle.close()
 
 
-def _start(case: Case) -> tuple[DeviceMemory, bytes]:
+def _exported(case: Case) -> tuple[DeviceMemory, bytes]:
+    """Allocate exportable memory and fill it; also return what was written."""
     buffer = case.buffer(case.exporter)
     memory = case.allocate(buffer)
     data = case.data(buffer.requirements.size)
@@ -66,19 +67,19 @@ def _both_ways(case: Case, memory: DeviceMemory, data: bytes, handle: Handle) ->
 
 def dup(case: Case) -> None:
     """Export once and import a copy: dup(2), or DuplicateHandle with the same access."""
-    memory, data = _start(case)
+    memory, data = _exported(case)
     _both_ways(case, memory, data, case.copy(case.handle(memory)))
 
 
 def dup2(case: Case) -> None:
     """Export twice, put the first over the second with dup2(2); or DuplicateHandle with DUPLICATE_CLOSE_SOURCE."""
-    memory, data = _start(case)
+    memory, data = _exported(case)
     first, second = case.handle(memory), case.another_handle(memory)
     if isinstance(first, FdHandle) and isinstance(second, FdHandle):
         os.dup2(int(first), int(second), inheritable=True)
         _both_ways(case, memory, data, second)
         return
-    expect(isinstance(first, NtHandle), f"{first!r} is no NT handle")
+    expect(isinstance(first, NtHandle), f"{first!r} is not an NT handle")
     if isinstance(first, NtHandle):
         value = int(first)
         moved = first.duplicate(close_source=True)
@@ -90,13 +91,13 @@ def dup2(case: Case) -> None:
 
 def dup3(case: Case) -> None:
     """Export twice, put the first over the second with dup3(2); or DuplicateHandle with an access and inheritance."""
-    memory, data = _start(case)
+    memory, data = _exported(case)
     first, second = case.handle(memory), case.another_handle(memory)
     if isinstance(first, FdHandle) and isinstance(second, FdHandle):
         os.dup2(int(first), int(second), inheritable=False)
         _both_ways(case, memory, data, second)
         return
-    expect(isinstance(first, NtHandle), f"{first!r} is no NT handle")
+    expect(isinstance(first, NtHandle), f"{first!r} is not an NT handle")
     if isinstance(first, NtHandle):
         other = first.duplicate(access=READ_WRITE, inherit=True)
         case.keep(other)
@@ -106,15 +107,15 @@ def dup3(case: Case) -> None:
 
 
 def send_over_socket(case: Case) -> None:
-    """Send the fd with SCM_RIGHTS and four bytes over a Unix socket, receive it, import what came."""
+    """Send the fd with SCM_RIGHTS and four bytes over a Unix socket, receive it, and import it."""
     if sys.platform != "linux":
         raise NotSupportedError("file descriptors travel over sockets on Linux alone")
-    memory, data = _start(case)
+    memory, data = _exported(case)
     handle = case.handle(memory)
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with here, there:
-        socket.send_fds(here, [b"deqp"], [int(handle)])
-        text, fds, flags, _ = socket.recv_fds(there, 4, 1, socket.MSG_CMSG_CLOEXEC)
+    sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with sender, receiver:
+        socket.send_fds(sender, [b"deqp"], [int(handle)])
+        text, fds, flags, _ = socket.recv_fds(receiver, 4, 1, socket.MSG_CMSG_CLOEXEC)
     received = [FdHandle(fd) for fd in fds]
     case.keep(*received)
     expect(text == b"deqp", f"{text!r} came with the descriptor instead of b'deqp'")
@@ -122,22 +123,22 @@ def send_over_socket(case: Case) -> None:
     _both_ways(case, memory, data, received[0])
 
 
-_THERE = """
-memory = device.allocate_memory(vk.MemoryAllocateInfo(size, kind, chain))
+_READ_AND_ANSWER = """
+memory = device.allocate_memory(vk.MemoryAllocateInfo(size, memory_type, chain))
 with memory.map() as view:
-    found = bytes(view[:])
+    content = bytes(view[:])
     view[:] = answer
 memory.close()
-found
+content
 """
 
 
 def send_to_other_process(case: Case) -> None:
-    """Another process gets the handle in the family's own way, imports it, reads, and writes an answer.
+    """Send the handle to another process, which imports it, reads, and writes an answer.
 
-    fd: over a Unix socket. NT: DuplicateHandle into that process. KMT: the number itself.
+    An fd is sent over a Unix socket, an NT handle by DuplicateHandle into that process, a KMT handle as its number.
     """
-    memory, data = _start(case)
+    memory, data = _exported(case)
     if not case.can_look(memory):
         return
     handle = case.handle(memory)
@@ -147,13 +148,13 @@ def send_to_other_process(case: Case) -> None:
     with Peer() as peer:
         peer(f"from extmem import raw\ndevice = {case.remote}")
         if isinstance(handle, NtHandle):
-            # The receiver must be known to the object manager before anything can be put into its handle table.
+            # The receiver must be connected to the object manager before its handle table can get an entry.
             peer("from extmem.manager import manager\nmanager().kmt_alive(0)")
             peer(f"handle = raw.nt_handle({handle.duplicate(into=peer.pid)})")
         else:
             peer(f"handle = raw.kmt_handle({int(handle)})")
-        kind = f"vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)})"
-        _answered_there(case, peer, memory, data, f"vk.ImportMemoryWin32HandleInfoKHR({kind}, handle, None)")
+        handle_type = f"vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)})"
+        _exchange(case, peer, memory, data, f"vk.ImportMemoryWin32HandleInfoKHR({handle_type}, handle, None)")
         peer("handle.close()\ndevice.close()")
         peer.leave()
 
@@ -161,20 +162,20 @@ def send_to_other_process(case: Case) -> None:
 def _send_fd(case: Case, memory: DeviceMemory, data: bytes, handle: FdHandle) -> None:
     if sys.platform != "linux":
         raise NotSupportedError("file descriptors travel over sockets on Linux alone")
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with here, there, Peer(pass_fds=[there.fileno()]) as peer:
+    sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with sender, receiver, Peer(pass_fds=[receiver.fileno()]) as peer:
         peer(f"import socket\nfrom extmem import raw\ndevice = {case.remote}")
-        socket.send_fds(here, [b"deqp"], [int(handle)])
-        peer(f"_, fds, _, _ = socket.recv_fds(socket.socket(fileno={there.fileno()}), 4, 1)")
+        socket.send_fds(sender, [b"deqp"], [int(handle)])
+        peer(f"_, fds, _, _ = socket.recv_fds(socket.socket(fileno={receiver.fileno()}), 4, 1)")
         peer("handle = raw.fd_handle(fds[0])")
-        kind = f"vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)})"
-        _answered_there(case, peer, memory, data, f"vk.ImportMemoryFdInfoKHR({kind}, handle)")
+        handle_type = f"vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)})"
+        _exchange(case, peer, memory, data, f"vk.ImportMemoryFdInfoKHR({handle_type}, handle)")
         peer("handle.close()\ndevice.close()")
         peer.leave()
 
 
 def open_in_other_process(case: Case) -> None:
-    """Another process, which is told the name and nothing else that leads there, imports by it and answers."""
+    """Another process, which gets the name and nothing else of the payload, imports by it, reads and answers."""
     name = case.name()
     memory = case.allocate(case.buffer(case.exporter), win32=vk.ExportMemoryWin32HandleInfoKHR(None, READ_WRITE, name))
     if not case.can_look(memory):
@@ -183,14 +184,14 @@ def open_in_other_process(case: Case) -> None:
     case.write(memory, data)
     with Peer() as peer:
         peer(f"device = {case.remote}")
-        kind = f"vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)})"
-        _answered_there(case, peer, memory, data, f"vk.ImportMemoryWin32HandleInfoKHR({kind}, None, {name!r})")
+        handle_type = f"vk.ExternalMemoryHandleTypeFlagBits({int(case.handle_type)})"
+        _exchange(case, peer, memory, data, f"vk.ImportMemoryWin32HandleInfoKHR({handle_type}, None, {name!r})")
         peer("device.close()")
         peer.leave()
 
 
-def _answered_there(case: Case, peer: Peer, memory: DeviceMemory, data: bytes, chain: str) -> None:
-    """The peer imports by the chain, with a dedicated buffer of its own where the variant is; reads; and answers."""
+def _exchange(case: Case, peer: Peer, memory: DeviceMemory, data: bytes, chain: str) -> None:
+    """The peer imports by the chain, in the dedicated variant with a buffer of its own, reads the data and answers."""
     answer = case.data(len(data))
     if case.variant.dedicated:
         peer(
@@ -199,10 +200,13 @@ def _answered_there(case: Case, peer: Peer, memory: DeviceMemory, data: bytes, c
             **case.buffer_facts(),
         )
         chain = f"vk.MemoryDedicatedAllocateInfo(None, buffer, {chain})"
-    found = peer(
-        f"chain = {chain}\n{_THERE}", size=memory.allocation_size, kind=memory.memory_type_index, answer=answer
+    content = peer(
+        f"chain = {chain}\n{_READ_AND_ANSWER}",
+        size=memory.allocation_size,
+        memory_type=memory.memory_type_index,
+        answer=answer,
     )
-    expect(found == data, "the other process reads other bytes than were written")
+    expect(content == data, "the other process reads other bytes than were written")
     case.expect_bytes(answer, exporter=memory)
     if case.variant.dedicated:
         peer("buffer.close()")

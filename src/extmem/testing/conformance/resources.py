@@ -1,4 +1,4 @@
-"""Scenarios for buffers and images: what is promised of them, and that sharing works before and after binding."""
+"""Scenarios for buffers and images: their reported properties, and sharing before and after binding."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import copy
 from collections.abc import Iterator
 
 from extmem import vk
+from extmem.api import Buffer, Image
 from extmem.errors import RuleViolation, UnsupportedError
-from extmem.memory import Buffer, Image
 from extmem.testing.conformance._case import Case, ConformanceError, expect
 
 __all__ = [
@@ -64,77 +64,77 @@ _IMAGE_FLAGS = (
 
 
 _TRANSFERS = (_I.TRANSFER_SRC, _I.TRANSFER_DST, _I.TRANSFER_SRC | _I.TRANSFER_DST)
-"""Usages of images that are promised where `Case.require_support` found transfer images."""
+"""Usages of images that must be supported where `Case.require_support` passes."""
 _FEATURES = {
     int(_IF.SPARSE_BINDING): ("sparseBinding",),
     int(_IF.SPARSE_RESIDENCY): ("sparseResidencyBuffer", "sparseResidencyImage2D"),
     int(_IF.SPARSE_ALIASED): ("sparseResidencyAliased",),
 }
-"""Create flags of buffers and images alike, and what enables them, in the order of buffers and images."""
+"""The features that enable each create flag: of buffers, and then of images where another one enables it for them."""
 
 
-def _enabled(case: Case, flags: int, kind: int) -> bool:
-    """Whether resources with these flags may be made. kind: 0 for buffers, 1 for images."""
+def _enabled(case: Case, flags: int, image: bool) -> bool:
+    """Return whether the features that resources with these flags require are enabled."""
     features = case.exporter.facts.features
-    wanted = [names[min(kind, len(names) - 1)] for bit, names in _FEATURES.items() if flags & bit]
-    return features is None or features.issuperset(wanted)
+    required = [names[min(image, len(names) - 1)] for bit, names in _FEATURES.items() if flags & bit]
+    return features is None or features.issuperset(required)
 
 
-def _refused(case: Case, info: vk.BufferCreateInfo | vk.ImageCreateInfo, what: str) -> None:
-    """What the device does not have cannot be made either: it says so, and makes nothing."""
+def _expect_refusal(case: Case, info: vk.BufferCreateInfo | vk.ImageCreateInfo, what: str) -> None:
+    """Check that a resource which the device does not support cannot be created, and that the refusal names a rule."""
     if case.exporter.check != "raise":
-        return  # what breaks a rule would reach the driver
+        return  # without checks an invalid call would reach the driver
     try:
         buffer = isinstance(info, vk.BufferCreateInfo)
-        made = case.exporter.create_buffer(info) if buffer else case.exporter.create_image(info)  # type: ignore[arg-type]
+        resource = case.exporter.create_buffer(info) if buffer else case.exporter.create_image(info)  # type: ignore[arg-type]
     except (RuleViolation, UnsupportedError) as refusal:
         expect(refusal.violations, f"{what}: it is refused without a rule: {refusal}")
         return
-    made.close()
-    raise ConformanceError(f"{what}: the device says that it has none, and one was made")
+    resource.close()
+    raise ConformanceError(f"{what}: the device reports that it has none, and one was made")
 
 
-def _answered(case: Case, properties: vk.ExternalMemoryProperties, what: str) -> int:
-    """Check an answer; its feature bits."""
+def _check_properties(case: Case, properties: vk.ExternalMemoryProperties, what: str) -> int:
+    """Check what a query returned, and return its feature bits."""
     features = int(properties.external_memory_features)
     if features & (_Feature.EXPORTABLE | _Feature.IMPORTABLE):
         expect(
             int(properties.compatible_handle_types) & case.handle_type,
-            f"{what}: compatibleHandleTypes {properties.compatible_handle_types!r} lacks the type that was asked about",
+            f"{what}: compatibleHandleTypes {properties.compatible_handle_types!r} lacks the type of the query",
         )
     return features
 
 
 def buffer_info(case: Case) -> None:
-    """vkGetPhysicalDeviceExternalBufferProperties for 4 flag sets and 9 usages, compared with real buffers.
+    """Compare vkGetPhysicalDeviceExternalBufferProperties with real buffers, for 4 flag sets and 9 usages.
 
-    What a feature enables that is off is not made: that it is refused, with the rule, is checked instead.
+    Where a required feature is not enabled, the creation must be refused with the rule.
     """
     for flags in _BUFFER_FLAGS:
         for usage in _BUFFER_USAGES:
-            asked = vk.PhysicalDeviceExternalBufferInfo(flags, usage, case.handle_type)
-            before = copy.deepcopy(asked)
-            answer = case.exporter.get_physical_device_external_buffer_properties(asked)
+            query = vk.PhysicalDeviceExternalBufferInfo(flags, usage, case.handle_type)
+            before = copy.deepcopy(query)
+            answer = case.exporter.get_physical_device_external_buffer_properties(query)
             what = f"buffer with {flags!r} and {usage!r}"
-            expect(asked == before, f"{what}: the query changed the struct that asked")
-            expect(answer.p_next is None, f"{what}: the answer came with a pNext chain that nobody asked for")
-            features = _answered(case, answer.external_memory_properties, what)
+            expect(query == before, f"{what}: the query changed its input struct")
+            expect(answer.p_next is None, f"{what}: the answer has a pNext chain, and the query had none")
+            features = _check_properties(case, answer.external_memory_properties, what)
             info = vk.BufferCreateInfo(flags, 1024, usage, p_next=vk.ExternalMemoryBufferCreateInfo(case.handle_type))
-            if not _enabled(case, flags, 0):
-                _refused(case, info, what)
+            if not _enabled(case, flags, image=False):
+                _expect_refusal(case, info, what)
                 continue
             if not features & _Feature.EXPORTABLE:
                 transfer = not flags and usage in (_B.TRANSFER_SRC, _B.TRANSFER_DST)
                 expect(not transfer, f"{what}: it cannot be exported, although buffers for both transfers can")
                 continue
             with case.exporter.create_buffer(info) as buffer:
-                _matches(bool(features & _Feature.DEDICATED_ONLY), buffer.requirements.requires_dedicated, what)
+                _check_dedicated(bool(features & _Feature.DEDICATED_ONLY), buffer.requirements.requires_dedicated, what)
 
 
-def _matches(promised: bool, required: bool, what: str) -> None:
+def _check_dedicated(reported: bool, required: bool, what: str) -> None:
     expect(
-        promised == required,
-        f"{what}: DEDICATED_ONLY is {promised}, and a real one's requiresDedicatedAllocation is {required}",
+        reported == required,
+        f"{what}: DEDICATED_ONLY is {reported}, and a real one's requiresDedicatedAllocation is {required}",
     )
 
 
@@ -153,46 +153,47 @@ def _image_infos(case: Case) -> Iterator[vk.PhysicalDeviceImageFormatInfo2]:
 
 
 def image_info(case: Case) -> None:
-    """vkGetPhysicalDeviceImageFormatProperties2 for 6 flag sets and 10 usages, compared with real images.
+    """Compare vkGetPhysicalDeviceImageFormatProperties2 with real images, for 6 flag sets and 10 usages.
 
-    What the device does not support, or a feature that is off enables, is refused with the rule.
+    Where the device does not support the image, or a required feature is not enabled, the creation must be refused
+    with the rule.
     """
-    for asked in _image_infos(case):
-        before = copy.deepcopy(asked)
-        what = f"image with {asked.flags!r} and {asked.usage!r}"
+    for query in _image_infos(case):
+        before = copy.deepcopy(query)
+        what = f"image with {query.flags!r} and {query.usage!r}"
         info = vk.ImageCreateInfo(
-            asked.flags,
-            asked.type,
-            asked.format,
+            query.flags,
+            query.type,
+            query.format,
             vk.Extent3D(64, 64, 1),
-            array_layers=6 if asked.flags & _IF.CUBE_COMPATIBLE else 1,
-            tiling=asked.tiling,
-            usage=asked.usage,
+            array_layers=6 if query.flags & _IF.CUBE_COMPATIBLE else 1,
+            tiling=query.tiling,
+            usage=query.usage,
             p_next=vk.ExternalMemoryImageCreateInfo(case.handle_type),
         )
-        transfer = not asked.flags and asked.usage in _TRANSFERS
+        transfer = not query.flags and query.usage in _TRANSFERS
         try:
-            answer = case.exporter.get_physical_device_image_format_properties2(asked)
+            answer = case.exporter.get_physical_device_image_format_properties2(query)
         except UnsupportedError as refusal:  # VK_ERROR_FORMAT_NOT_SUPPORTED
             expect(not transfer, f"{what}: {refusal}; although images for both transfers are supported")
-            _refused(case, info, what)
+            _expect_refusal(case, info, what)
             continue
-        expect(asked == before, f"{what}: the query changed the struct that asked")
+        expect(query == before, f"{what}: the query changed its input struct")
         chained = vk.find(answer, vk.ExternalImageFormatProperties)
         if chained is None:
-            raise ConformanceError(
-                f"{what}: no VkExternalImageFormatProperties in the answer to a query that asked for it"
-            )
-        expect(answer.p_next is chained and chained.p_next is None, f"{what}: the answer's pNext chain is another")
-        features = _answered(case, chained.external_memory_properties, what)
-        if not _enabled(case, asked.flags, 1):
-            _refused(case, info, what)
+            raise ConformanceError(f"{what}: the answer has no VkExternalImageFormatProperties, and the query had it")
+        expect(
+            answer.p_next is chained and chained.p_next is None, f"{what}: the answer's pNext chain is not the query's"
+        )
+        features = _check_properties(case, chained.external_memory_properties, what)
+        if not _enabled(case, query.flags, image=True):
+            _expect_refusal(case, info, what)
             continue
         if not features & _Feature.EXPORTABLE:
             expect(not transfer, f"{what}: it cannot be exported, although images for both transfers can")
             continue
         with case.exporter.create_image(info) as image:
-            _matches(bool(features & _Feature.DEDICATED_ONLY), image.requirements.requires_dedicated, what)
+            _check_dedicated(bool(features & _Feature.DEDICATED_ONLY), image.requirements.requires_dedicated, what)
 
 
 def bind_export_import_bind(case: Case) -> None:
@@ -227,7 +228,7 @@ def export_import_bind_bind(case: Case) -> None:
 
 
 def _one_payload(case: Case, exporter: Buffer | Image, importer: Buffer | Image) -> None:
-    """What is written through one bound resource is read through the other, where the host can look."""
+    """Check that what is written through one bound resource is read through the other, where the host can map both."""
     if exporter.memory is None or not case.can_look(exporter.memory):
         return
     for writer, reader in ((exporter, importer), (importer, exporter)):
@@ -239,7 +240,7 @@ def _one_payload(case: Case, exporter: Buffer | Image, importer: Buffer | Image)
 
 
 def zero_handle_memory(case: Case) -> None:
-    """VkExportMemoryAllocateInfo with no handle types at all is an ordinary allocation."""
+    """Memory with a VkExportMemoryAllocateInfo that has no handle types is an ordinary allocation."""
     info = vk.BufferCreateInfo(size=1024, usage=_B.TRANSFER_SRC | _B.TRANSFER_DST)
     with case.exporter.create_buffer(info) as buffer:
         chain = vk.ExportMemoryAllocateInfo(0)

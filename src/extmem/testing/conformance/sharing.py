@@ -1,4 +1,4 @@
-"""Scenarios for plain memory: create, import, import again, import very often, refuse and go on."""
+"""Scenarios for plain memory: creating, importing once, twice and very often, and importing after a refused import."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = [
 def create_win32(case: Case) -> None:
     """Export with VkExportMemoryWin32HandleInfoKHR (no attributes, read and write, no name) and import once.
 
-    Nothing is dedicated, even in the dedicated variant, as in the Vulkan conformance tests. Those chain the struct to
-    KMT exports as well, against VUID-VkExportMemoryWin32HandleInfoKHR-handleTypes-00657: a device that checks says so,
-    one that does not check ignores the struct.
+    The memory is not dedicated, even in the dedicated variant, as in the Vulkan conformance tests. Those chain the
+    struct also to KMT exports, which breaks VUID-VkExportMemoryWin32HandleInfoKHR-handleTypes-00657: a device with
+    checks refuses that, one without checks ignores the struct.
     """
     buffer = case.buffer(case.exporter)
-    asked = vk.ExportMemoryWin32HandleInfoKHR(None, READ_WRITE, None)
+    win32 = vk.ExportMemoryWin32HandleInfoKHR(None, READ_WRITE, None)
     if case.family is Family.WIN32_KMT and case.exporter.check == "raise":
         try:
-            case.allocate(buffer, win32=asked, alone=False)
+            case.allocate(buffer, win32=win32, alone=False)
         except RuleViolation as error:
             rule = "VUID-VkExportMemoryWin32HandleInfoKHR-handleTypes-00657"
-            expect(rule in error.vuids, f"{rule} is broken, and the device says {error.vuids}")
+            expect(rule in error.vuids, f"{rule} is broken, and the device reports {error.vuids}")
         else:
             expect(False, "a device that checks must refuse VkExportMemoryWin32HandleInfoKHR for a KMT export")
         memory = case.allocate(buffer, alone=False)
     else:
-        memory = case.allocate(buffer, win32=asked, alone=False)
+        memory = case.allocate(buffer, win32=win32, alone=False)
     data = case.data(buffer.requirements.size)
     if case.can_look(memory):
         case.write(memory, data)
@@ -52,7 +52,7 @@ def create_win32(case: Case) -> None:
 
 
 def create_named(case: Case) -> None:
-    """Export under a name; import by that name, by the name in another case, and by handle: one payload."""
+    """Export under a name; import by the name, by the name in upper case, and by handle: all show one payload."""
     name = case.name()
     buffer = case.buffer(case.exporter)
     memory = case.allocate(buffer, win32=vk.ExportMemoryWin32HandleInfoKHR(None, READ_WRITE, name))
@@ -71,7 +71,7 @@ def create_named(case: Case) -> None:
 
 
 def import_twice(case: Case) -> None:
-    """Two imports, from a handle and from its copy, are two memory objects over the exporter's bytes."""
+    """Two imports, from a handle and from its copy, are two memory objects that share the exporter's bytes."""
     buffer = case.buffer(case.exporter)
     memory = case.allocate(buffer)
     data = case.data(buffer.requirements.size)
@@ -94,23 +94,23 @@ def import_twice(case: Case) -> None:
 
 
 def import_multiple_times(case: Case) -> None:
-    """One export, thousands of imports, each freed before the next: nothing adds up, nothing runs out."""
+    """Import one export thousands of times, each freed before the next: nothing accumulates, nothing runs out."""
     buffer = case.buffer(case.exporter)
     memory = case.allocate(buffer)
     data = case.data(64)
-    looks = case.can_look(memory)
-    if looks:
+    visible = case.can_look(memory)
+    if visible:
         case.write(memory, data)
     handle = case.handle(memory)
     for index in range(case.repeats):
         own, copied = case.buffer(case.importer), case.copy(handle)
         imported = case.import_memory(own, copied)
-        if looks and index % 256 == 0:
+        if visible and index % 256 == 0:
             case.expect_bytes(data, importer=imported)
         imported.close()
         own.close()
         copied.close()
-    if looks:
+    if visible:
         case.expect_bytes(data, exporter=memory)
 
 
@@ -119,23 +119,23 @@ def exporter_closes_first(case: Case) -> None:
     buffer = case.buffer(case.exporter)
     memory = case.allocate(buffer)
     data = case.data(buffer.requirements.size)
-    looks = case.can_look(memory)
-    if looks:
+    visible = case.can_look(memory)
+    if visible:
         case.write(memory, data)
     handle = case.handle(memory)
     if case.family is Family.WIN32_KMT:
-        # A number owns nothing: somebody must import before the exporter goes.
+        # A number owns nothing: it must be imported before the exporter's memory is closed.
         imported = case.import_memory(case.buffer(case.importer), handle)
         memory.close()
     else:
         memory.close()
         imported = case.import_memory(case.buffer(case.importer), handle)
-    if looks:
+    if visible:
         case.expect_bytes(data, importer=imported)
 
 
 def refused_import_keeps_the_handle(case: Case) -> None:
-    """An import with another size than the exporter's is refused; the handle stays open and imports as it should."""
+    """An import with another size than the exporter's is refused; the handle stays open and can be imported."""
     buffer = case.buffer(case.exporter)
     memory = case.allocate(buffer)
     data = case.data(buffer.requirements.size)

@@ -1,4 +1,4 @@
-"""A CUDA driver in Python that follows a script, over which the CUDA device runs without a GPU.
+"""A scripted CUDA driver in Python, on which the CUDA device runs without a GPU.
 
 ::
 
@@ -10,17 +10,17 @@
         ...
     assert not fake.misuses and not fake.alive()
 
-It replaces the functions of `cuda.bindings.driver` that the CUDA device calls; structs and enums are cuda-bindings'
-own, which needs no driver for them, and must be installed. It really moves bytes: device memory is memory files at
-real addresses, shared by their descriptors; on Windows section objects, shared by NT handle. Its default GPU is
-`fake_vulkan.DISCRETE` seen by CUDA, so that with both installed each imports what the other made.
+It replaces the functions of `cuda.bindings.driver` that the CUDA device calls. Structs and enums are those of
+cuda-bindings, which must be installed, and which needs no driver for them. The fake really moves bytes: device memory
+is memory files at real addresses, shared by fd; on Windows section objects, shared by NT handle. Its default GPU is
+`fake_vulkan.DISCRETE` as CUDA reports it, so that with both installed each imports what the other made.
 
 * *GPUs* (`Gpu`): names, UUIDs, memory, what they can do.
 * *Script*: `fail` the n-th call, `failing` as an arm of `faults.fail_each`, `missing` functions.
-* *Manners*: as seen with CUDA 13, a wrong dedicated flag or a smaller size imports in silence (and is noted here), a
-  larger one fails when it is mapped, a bad fd gives CUDA_ERROR_UNKNOWN and harms nothing else.
+* *Manners*: as observed with CUDA 13, an import with a wrong dedicated flag or a smaller size succeeds (and is recorded
+  here), a larger one fails when it is mapped, a bad fd gives CUDA_ERROR_UNKNOWN and has no other effect.
 * *Strictness*: `misuses` lists what the driver API forbids: wrong handles, no current context, the wrong order.
-* *Counters*: `alive()` says what lives.
+* *Counters*: `alive()` counts the living objects.
 
 On Windows it imports what a fake Vulkan driver exports by handle, name and KMT number, and Direct3D's memory as
 `fake_vulkan.win32.make_texture` makes it. Not modelled: kernels, streams, texels of arrays.
@@ -30,6 +30,6 @@ from __future__ import annotations
 
 from extmem.testing.fake_cuda.installing import EXIT_MISUSE, elsewhere, installed, open_here
 from extmem.testing.fake_cuda.machine import OUT_OF_MEMORY, FakeCuda, Misuse
-from extmem.testing.fake_cuda.things import Gpu
+from extmem.testing.fake_cuda.objects import Gpu
 
 __all__ = ["EXIT_MISUSE", "OUT_OF_MEMORY", "FakeCuda", "Gpu", "Misuse", "elsewhere", "installed", "open_here"]

@@ -1,4 +1,4 @@
-"""Sharing on Linux: memory files, by fd."""
+"""Sharing on Linux: memory files, which are shared by fd."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
 
 if TYPE_CHECKING:
     from extmem.testing.fake_cuda.machine import FakeCuda
-    from extmem.testing.fake_cuda.things import Gpu
+    from extmem.testing.fake_cuda.objects import Gpu
 
 __all__ = ["KIND", "abandon", "created", "exported", "external", "imported", "kernel_objects"]
 
@@ -26,26 +26,26 @@ _NOT_SUPPORTED = 801
 
 
 def created(fake: FakeCuda, gpu: Gpu, size: int, properties: Any) -> FilePayload:
-    """New memory. Errors: OSError."""
+    """Make new memory. Errors: OSError."""
     if int(properties.win32HandleMetaData):
-        raise fake.wrong("win32HandleMetaData is given for what is no Win32 handle")
+        raise fake.wrong("win32HandleMetaData is given, and the handle type is not a Win32 handle")
     return FilePayload.new(Tag(gpu.uuid, gpu.driver_uuid, size, 0, ""))
 
 
 def exported(payload: FilePayload) -> int:
-    """A new fd. As CUDA's, it is not close-on-exec. Errors: OSError."""
+    """Return a new fd, which like CUDA's is not close-on-exec. Errors: OSError."""
     fd = os.dup(payload.fd)
     os.set_inheritable(fd, True)
     return fd
 
 
 def imported(handle: int) -> FilePayload | None:
-    """The memory behind an fd, which stays the caller's; None for what no fake made. Errors: OSError."""
+    """Return the memory of an fd, which stays the caller's; None if no fake made it. Errors: OSError."""
     return FilePayload(os.dup(handle)) if read_tag(handle) is not None else None
 
 
 def external(fake: FakeCuda, description: Any) -> FilePayload | None:
-    """The memory that an import leads to; None for what no fake made. The caller's fd is its, unless abandoned."""
+    """Return the memory of an import; None if no fake made it. It owns the caller's fd, unless it is abandoned."""
     if int(description.type) != _OPAQUE_FD:
         raise Refusal(_NOT_SUPPORTED)
     fd = int(description.handle.fd)
@@ -53,9 +53,9 @@ def external(fake: FakeCuda, description: Any) -> FilePayload | None:
 
 
 def abandon(payload: FilePayload) -> None:
-    """The import fails: the fd is the caller's again."""
+    """Release the payload of a failed import: the fd stays the caller's."""
 
 
 def kernel_objects() -> contextlib.AbstractContextManager[None]:
-    """Nothing stands between the kernel and extmem here."""
+    """Return a context manager that does nothing: extmem calls the kernel itself."""
     return contextlib.nullcontext()

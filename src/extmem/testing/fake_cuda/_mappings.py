@@ -1,4 +1,4 @@
-"""Address ranges on Linux: mappings of memory files, or of nothing."""
+"""Address ranges on Linux: mappings of memory files, or inaccessible ones."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _FAILED = ctypes.c_void_p(-1).value
 _FIXED = 0x10
-_NOBODY = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_INACCESSIBLE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class Span:
-    """Addresses. Given back when lost."""
+    """A range of addresses, which is unmapped when the object is collected."""
 
     def __init__(self, address: int, size: int) -> None:
         self.address, self.size = address, size
 
     def split(self, size: int) -> Span:
-        """Keep the first `size` bytes; the others, as a span of their own."""
+        """Keep the first `size` bytes and return the others as another span."""
         rest = Span(self.address + size, self.size - size)
         self.size = size
         return rest
@@ -39,22 +39,22 @@ class Span:
 
 
 def reserve(size: int) -> Span:
-    """Addresses that nobody can read or write yet. Errors: OSError."""
-    return Span(_mmap(None, size, 0, _NOBODY, -1), size)
+    """Reserve addresses that cannot be accessed yet. Errors: OSError."""
+    return Span(_mmap(None, size, 0, _INACCESSIBLE, -1), size)
 
 
 def place(span: Span, fd: int, size: int, *, writable: bool) -> None:
-    """A file's bytes at these addresses; for fd -1 nobody's again. Errors: OSError."""
+    """Map a file at these addresses; fd -1 makes them inaccessible again. Errors: OSError."""
     if fd < 0:
-        _mmap(span.address, size, 0, _NOBODY | _FIXED, -1)
+        _mmap(span.address, size, 0, _INACCESSIBLE | _FIXED, -1)
         return
     rights = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     _mmap(span.address, size, rights, mmap.MAP_SHARED | _FIXED, fd)
 
 
 def _mmap(address: int | None, size: int, rights: int, flags: int, fd: int) -> int:
-    found = _libc.mmap(address, size, rights, flags, fd, 0)
-    if found is None or found == _FAILED:
+    mapped = _libc.mmap(address, size, rights, flags, fd, 0)
+    if mapped is None or mapped == _FAILED:
         code = ctypes.get_errno() or errno.ENOMEM
         raise OSError(code, os.strerror(code))
-    return int(found)
+    return int(mapped)

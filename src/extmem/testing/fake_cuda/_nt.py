@@ -1,4 +1,4 @@
-"""Sharing on Windows: sections, by NT handle; and what Vulkan and Direct3D share, by handle, name and KMT number."""
+"""Sharing on Windows: sections by NT handle; memory of Vulkan and Direct3D by handle, name and KMT number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from extmem.vk.handle_types import BY_NUMBER
 
 if TYPE_CHECKING:
     from extmem.testing.fake_cuda.machine import FakeCuda
-    from extmem.testing.fake_cuda.things import Gpu
+    from extmem.testing.fake_cuda.objects import Gpu
 
 __all__ = ["KIND", "abandon", "created", "exported", "external", "imported", "kernel_objects"]
 
@@ -45,29 +45,29 @@ _KEPT = 256
 
 
 def created(fake: FakeCuda, gpu: Gpu, size: int, properties: Any) -> FilePayload:
-    """New memory, with the security that win32HandleMetaData says. Errors: OSError.
+    """Make new memory, with the security descriptor of win32HandleMetaData. Errors: OSError.
 
-    As seen of the real driver, which reads it as OBJECT_ATTRIBUTES: without it there is no shared memory, and whoever
-    passes something else ends the process. Here that is a misuse.
+    The real driver was observed to read it as OBJECT_ATTRIBUTES: without it there is no shared memory, and anything
+    else ends the process. Here that is a misuse.
     """
     shared, address = int(properties.requestedHandleTypes), int(properties.win32HandleMetaData)
     security = 0
     if bool(shared) != bool(address):
         raise fake.wrong(f"win32HandleMetaData is {address:#x} for handle types {shared}")
     if address:
-        told = OBJECT_ATTRIBUTES.from_address(address)
-        if told.Length != ctypes.sizeof(OBJECT_ATTRIBUTES) or told.RootDirectory or told.ObjectName:
-            raise fake.wrong("win32HandleMetaData points to no OBJECT_ATTRIBUTES, or to one with a name")
-        security = int(told.SecurityDescriptor or 0)
+        attributes = OBJECT_ATTRIBUTES.from_address(address)
+        if attributes.Length != ctypes.sizeof(OBJECT_ATTRIBUTES) or attributes.RootDirectory or attributes.ObjectName:
+            raise fake.wrong("win32HandleMetaData does not point to OBJECT_ATTRIBUTES, or to some with a name")
+        security = int(attributes.SecurityDescriptor or 0)
         if not security or not advapi32.IsValidSecurityDescriptor(security):
-            raise fake.wrong("OBJECT_ATTRIBUTES::SecurityDescriptor is no security descriptor")
+            raise fake.wrong("OBJECT_ATTRIBUTES::SecurityDescriptor is not a security descriptor")
         fake.security = [*fake.security[-_KEPT:], sddl_from(security)]
     types = int(_Type.OPAQUE_WIN32) if shared else 0
     return FilePayload.new(Tag(gpu.uuid, gpu.driver_uuid, size, 0, "", types), None, security)
 
 
 def exported(payload: FilePayload) -> int:
-    """A new NT handle with every right, which the caller closes. Errors: OSError."""
+    """Return a new NT handle with every right, which the caller closes. Errors: OSError."""
     try:
         return calls.duplicate(payload.fd, options=calls.SAME_ACCESS)
     except StatusError as error:
@@ -75,7 +75,7 @@ def exported(payload: FilePayload) -> int:
 
 
 def imported(handle: int) -> FilePayload | None:
-    """The memory behind an NT handle, which stays the caller's; None for what no fake made. Errors: OSError."""
+    """Return the memory of an NT handle, which stays the caller's; None if no fake made it. Errors: OSError."""
     tag = read_tag(handle)
     if tag is None or not tag.types & _Type.OPAQUE_WIN32:
         return None
@@ -83,26 +83,26 @@ def imported(handle: int) -> FilePayload | None:
 
 
 def external(fake: FakeCuda, description: Any) -> FilePayload | None:
-    """The memory that an import leads to by handle, number or name; None for what no fake made."""
+    """Return the memory of an import by handle, number or name; None if no fake made it."""
     kind = _KINDS.get(int(description.type))
     if kind is None:
         raise Refusal(_NOT_SUPPORTED)
     value, at = int(description.handle.win32.handle), int(description.handle.win32.name)
     if bool(value) == bool(at) or (at and kind in BY_NUMBER):
         raise fake.wrong(f"handle {value:#x} and name at {at:#x} are given for {kind!r}", INVALID_VALUE)
-    found = open_shared(int(kind), value, ctypes.wstring_at(at) if at else None)
-    tag = read_tag(found) if found else None
-    if found and (tag is None or not tag.types & kind):
-        calls.close_handle(found)
-        found = 0
-    return FilePayload(found) if found else None
+    handle = open_shared(int(kind), value, ctypes.wstring_at(at) if at else None)
+    tag = read_tag(handle) if handle else None
+    if handle and (tag is None or not tag.types & kind):
+        calls.close_handle(handle)
+        handle = 0
+    return FilePayload(handle) if handle else None
 
 
 def abandon(payload: FilePayload) -> None:
-    """The import fails."""
+    """Release the payload of a failed import."""
     payload.close()
 
 
 def kernel_objects() -> contextlib.AbstractContextManager[None]:
-    """A fake's sections stand for the kernel objects that drivers make."""
+    """Within the block a fake's sections represent the kernel objects that drivers make."""
     return driver_memory.stood_in_by(SectionObjects())

@@ -1,10 +1,10 @@
 """Address ranges on Windows: views of sections, or reserved addresses.
 
-How this works. What is mapped takes a reservation's place, and between the two the range is nobody's. (Placeholders,
-which have no such moment, are not in every Windows that the fake runs on.) So the ranges lie where the system puts
-nothing of its own accord: it fills a process from the bottom and has its libraries near the top; these begin in the
-middle. Anywhere else the interpreter's own heap might grow into one meanwhile, and lose it when the range is given
-back. Who takes a range all the same keeps it: the call fails, and gives back only what it had.
+How this works. A view replaces a reservation, and between the two the range is free. (Placeholders, which avoid that,
+do not exist in every Windows that the fake runs on.) So the ranges are where the system allocates nothing by itself: it
+fills the address space from the bottom and has its libraries near the top; these ranges begin in the middle. Anywhere
+else the interpreter's heap might grow into a free range, and lose that part when the range is released. If a range is
+taken meanwhile all the same, the call fails and releases only what it holds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Span", "place", "reserve"]
 
 _MIDDLE = 0x4000_0000_0000
 _ALIGNED = 2 << 20
-"""As the ranges of a real driver are."""
+"""The alignment of ranges, which is that of a real driver."""
 _TRIES = 64
 _RESERVE, _RELEASE, _NO_ACCESS = 0x2000, 0x8000, 1
 _READ_ONLY, _READ_WRITE = 2, 4
@@ -37,17 +37,17 @@ _next = _MIDDLE
 
 
 class Span:
-    """Addresses. Given back when lost."""
+    """A range of addresses, which is released when the object is collected."""
 
     def __init__(self, address: int, size: int) -> None:
         self.address, self.size = address, size
         self.reserved, self.viewed = True, False
-        """What of this span's own lies there: a reservation, a view of a section, or neither."""
+        """Whether the span holds a reservation, a view of a section, or neither."""
 
     def split(self, size: int) -> Span:
-        """Keep the first `size` bytes; the others, as a span of their own. Nothing is mapped in either.
+        """Keep the first `size` bytes and return the others as another span. Nothing is mapped in either.
 
-        A reservation is given back whole, so both parts are reserved anew.
+        A reservation can only be released as a whole, so both parts are reserved again.
         """
         self.empty()
         rest = Span(self.address + size, self.size - size)
@@ -59,7 +59,7 @@ class Span:
         return rest
 
     def empty(self) -> None:
-        """Nothing of this span's is there any more, not even the reservation."""
+        """Release the view or the reservation."""
         if self.viewed:
             sections.unmap(self.address)
         elif self.reserved:
@@ -71,16 +71,16 @@ class Span:
 
 
 def reserve(size: int) -> Span:
-    """Addresses that nobody can read or write yet. Errors: OSError."""
+    """Reserve addresses that cannot be accessed yet. Errors: OSError."""
     for _ in range(_TRIES):
-        address = _take(size)
+        address = _next_address(size)
         if _reserved(address, size):
             return Span(address, size)
     raise ctypes.WinError(ctypes.get_last_error())
 
 
-def _take(size: int) -> int:
-    """Addresses of which no other span was ever told."""
+def _next_address(size: int) -> int:
+    """Return the first address of a range that no other span of this process ever had."""
     global _next
     with _next_lock:
         address = _next
@@ -93,7 +93,7 @@ def _reserved(address: int, size: int) -> bool:
 
 
 def place(span: Span, fd: int, size: int, *, writable: bool) -> None:
-    """A section's bytes at these addresses; for -1 nobody's again. Errors: OSError.
+    """Map a section at these addresses; fd -1 makes them inaccessible again. Errors: OSError.
 
     fd: the section's handle; one without the right to write is mapped for reading.
     """

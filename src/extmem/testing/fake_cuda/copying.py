@@ -1,11 +1,11 @@
-"""Functions that move bytes."""
+"""Functions that copy and fill memory."""
 
 from __future__ import annotations
 
 import ctypes
 from typing import TYPE_CHECKING, Any
 
-from extmem.testing.fake_cuda.things import Mapped, Pinned, Reserved
+from extmem.testing.fake_cuda.objects import Mapped, Pinned, Reserved
 
 if TYPE_CHECKING:
     from extmem.testing.fake_cuda.machine import FakeCuda
@@ -30,32 +30,32 @@ def _on_device(fake: FakeCuda, pointer: Any, size: int, *, write: bool) -> int:
             if write and isinstance(span, Pinned) and span.flags & _REGISTERED_READ_ONLY:
                 raise fake.wrong("memory that may only be read is written", 700)
             if isinstance(span, Reserved) and not span.access:
-                raise fake.wrong("nobody may use what is mapped there")
+                raise fake.wrong("the range has no access: cuMemSetAccess was not called")
             return address
-    raise fake.wrong(f"{size} bytes at {address:#x} are no device memory")
+    raise fake.wrong(f"{size} bytes at {address:#x} are not device memory")
 
 
 def cuMemcpyHtoD(fake: FakeCuda, target: Any, source: Any, size: int) -> None:
-    """From the host."""
+    """Copy from the host."""
     ctypes.memmove(_on_device(fake, target, size, write=True), int(source), size)
 
 
 def cuMemcpyDtoH(fake: FakeCuda, target: Any, source: Any, size: int) -> None:
-    """To the host."""
+    """Copy to the host."""
     ctypes.memmove(int(target), _on_device(fake, source, size, write=False), size)
 
 
 def cuMemcpyDtoD(fake: FakeCuda, target: Any, source: Any, size: int) -> None:
-    """On the device."""
+    """Copy on the device."""
     ctypes.memmove(_on_device(fake, target, size, write=True), _on_device(fake, source, size, write=False), size)
 
 
 def cuMemsetD8(fake: FakeCuda, target: Any, value: int, count: int) -> None:
-    """Bytes."""
+    """Fill with bytes."""
     ctypes.memset(_on_device(fake, target, count, write=True), value, count)
 
 
 def cuMemsetD32(fake: FakeCuda, target: Any, value: int, count: int) -> None:
-    """32-bit words."""
+    """Fill with 32-bit words."""
     at = _on_device(fake, target, 4 * count, write=True)
     ctypes.memmove(at, value.to_bytes(4, "little") * count, 4 * count)

@@ -1,4 +1,4 @@
-"""Functions that start CUDA, tell of its GPUs, and handle contexts."""
+"""Functions that initialize CUDA, query its GPUs, and manage contexts."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ _GET_LUID = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, cty
 
 
 def cuInit(fake: FakeCuda, flags: int) -> None:
-    """Fails without a GPU, as the real one."""
+    """Initialize CUDA. Fails without a GPU, like the real function."""
     if not fake.gpus:
         raise Refusal(NO_DEVICE)
     fake.initialized = True
 
 
 def cuDriverGetVersion(fake: FakeCuda) -> tuple[int]:
-    """CUDA 13.0."""
+    """Return the version of CUDA 13.0."""
     return (_VERSION,)
 
 
 def cuDeviceGetCount(fake: FakeCuda) -> tuple[int]:
-    """All GPUs."""
+    """Return the number of GPUs."""
     return (len(fake.gpus),)
 
 
 def cuDeviceGet(fake: FakeCuda, ordinal: int) -> tuple[Any]:
-    """A device is its ordinal."""
+    """Return the device, which is its ordinal."""
     if not 0 <= ordinal < len(fake.gpus):
         raise fake.wrong(f"there is no device {ordinal}")
     return (fake.module.CUdevice(ordinal),)
 
 
 def cuDeviceGetName(fake: FakeCuda, room: int, device: Any) -> tuple[bytes]:
-    """NUL-terminated, with what was in the room behind it."""
+    """Return the name, NUL-terminated and padded to the size of the buffer."""
     return (fake.gpus[int(device)].name.encode()[: room - 1].ljust(room, b"\0"),)
 
 
 def cuDeviceGetUuid(fake: FakeCuda, device: Any) -> tuple[Any]:
-    """A CUuuid."""
+    """Return a CUuuid."""
 
     class Uuid:
         bytes = fake.gpus[int(device)].uuid
@@ -58,14 +58,14 @@ def cuDeviceGetUuid(fake: FakeCuda, device: Any) -> tuple[Any]:
 
 
 def cuDeviceGetLuid(fake: FakeCuda, device: Any) -> tuple[bytes, int]:
-    """Windows's alone. As cuda-bindings gives it: cut at its first zero byte."""
+    """Return the LUID (Windows only). As by cuda-bindings, it is cut at its first zero byte."""
     if POSIX:
         raise Refusal(_NOT_SUPPORTED)
     return (fake.gpus[int(device)].luid.partition(b"\0")[0], _NODE_MASK)
 
 
 def cuGetProcAddress(fake: FakeCuda, symbol: bytes, version: int, flags: int) -> tuple[int, Any]:
-    """The driver's own cuDeviceGetLuid, which fills in 8 bytes."""
+    """Return the address of the driver's cuDeviceGetLuid, which fills in 8 bytes."""
     name = symbol.decode()
     if name != "cuDeviceGetLuid" or flags:
         raise fake.wrong(f"the address of {name} is asked for, flags {flags}")
@@ -77,17 +77,17 @@ def cuGetProcAddress(fake: FakeCuda, symbol: bytes, version: int, flags: int) ->
         ctypes.c_uint.from_address(mask).value = _NODE_MASK
         return 0
 
-    made = fake.callbacks.setdefault(name, _GET_LUID(get_luid))
-    return ctypes.cast(made, ctypes.c_void_p).value or 0, fake.module.CUdriverProcAddressQueryResult(0)
+    callback = fake.callbacks.setdefault(name, _GET_LUID(get_luid))
+    return ctypes.cast(callback, ctypes.c_void_p).value or 0, fake.module.CUdriverProcAddressQueryResult(0)
 
 
 def cuDeviceTotalMem(fake: FakeCuda, device: Any) -> tuple[int]:
-    """Bytes."""
+    """Return the GPU's memory in bytes."""
     return (fake.gpus[int(device)].memory,)
 
 
 def cuDeviceGetAttribute(fake: FakeCuda, attribute: Any, device: Any) -> tuple[int]:
-    """What the CUDA device asks about; another attribute is a misuse."""
+    """Return an attribute that the CUDA device uses; any other is a misuse."""
     gpu = fake.gpus[int(device)]
     answers = {
         "CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED": gpu.virtual_memory,
@@ -100,18 +100,18 @@ def cuDeviceGetAttribute(fake: FakeCuda, attribute: Any, device: Any) -> tuple[i
     for name, answer in answers.items():
         if attribute == getattr(known, name):
             return (int(answer),)
-    raise fake.wrong(f"the fake does not know attribute {attribute}")
+    raise fake.wrong(f"the fake does not support attribute {attribute}")
 
 
 def cuDevicePrimaryCtxRetain(fake: FakeCuda, device: Any) -> tuple[Any]:
-    """Counted."""
+    """Retain the primary context; each call needs a release."""
     context = fake.contexts[int(device)]
     context.retained += 1
     return (fake.module.CUcontext(context.handle),)
 
 
 def cuDevicePrimaryCtxRelease(fake: FakeCuda, device: Any) -> None:
-    """What lives on it must be gone by then, and it must not be current."""
+    """Release the primary context. After the last release it must not be current."""
     context = fake.contexts[int(device)]
     if not context.retained:
         raise fake.wrong(f"the context of device {context.ordinal} is released more often than retained")
@@ -121,31 +121,31 @@ def cuDevicePrimaryCtxRelease(fake: FakeCuda, device: Any) -> None:
 
 
 def cuCtxPushCurrent(fake: FakeCuda, context: Any) -> None:
-    """One of the primary contexts."""
+    """Make a retained primary context current."""
     for known in fake.contexts:
         if known.handle == int(context) and known.retained:
             fake.stack.append(known.ordinal)
             return
-    raise fake.wrong(f"{int(context):#x} is no retained context")
+    raise fake.wrong(f"{int(context):#x} is not a retained context")
 
 
 def cuCtxPopCurrent(fake: FakeCuda) -> tuple[Any]:
-    """The one that was current."""
+    """Return the context that was current."""
     if not fake.stack:
         raise fake.wrong("no context is current")
     return (fake.module.CUcontext(fake.contexts[fake.stack.pop()].handle),)
 
 
 def cuCtxGetCurrent(fake: FakeCuda) -> tuple[Any]:
-    """NULL where none is."""
+    """Return the current context; NULL where there is none."""
     return (fake.module.CUcontext(fake.contexts[fake.stack[-1]].handle if fake.stack else 0),)
 
 
 def cuStreamQuery(fake: FakeCuda, stream: Any) -> None:
-    """Everything is done."""
+    """Succeed: all work is complete at once."""
     fake.current()
 
 
 def cuStreamSynchronize(fake: FakeCuda, stream: Any) -> None:
-    """Everything is done when it is asked for."""
+    """Succeed: all work is complete at once."""
     fake.current()

@@ -1,4 +1,4 @@
-"""External memory and registered host memory. What a fake Vulkan driver exports is imported here."""
+"""External memory, which a fake Vulkan driver exports, and registered host memory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import mmap
 from typing import TYPE_CHECKING, Any
 
 from extmem.testing.fake_cuda.machine import INVALID_VALUE, Refusal
+from extmem.testing.fake_cuda.objects import ExternalMemory, Mapped, Pinned, Reserved
 from extmem.testing.fake_cuda.sharing import abandon, place, reserve
 from extmem.testing.fake_cuda.sharing import external as opened
-from extmem.testing.fake_cuda.things import ExternalMemory, Mapped, Pinned, Reserved
 from extmem.testing.fake_vulkan.payloads import read_tag
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _DEDICATED = 1
-_ALONE = (5, 6, 7)
-"""Direct3D's resources: CUDA_EXTERNAL_MEMORY_DEDICATED must be said of them."""
+_DIRECT3D_RESOURCES = (5, 6, 7)
+"""Handle types of Direct3D's resources, which require CUDA_EXTERNAL_MEMORY_DEDICATED."""
 _OS, _UNKNOWN, _REGISTERED, _NOT_REGISTERED = 304, 999, 712, 713
 _PAGE = mmap.PAGESIZE
 _CONTEXT, _ORDINAL = 1, 9
@@ -26,10 +26,10 @@ _DEVICE_MAP, _READ_ONLY = 0x02, 0x08
 
 
 def cuImportExternalMemory(fake: FakeCuda, description: Any) -> tuple[Any]:
-    """Consumes an fd on success, and never an NT handle.
+    """Import external memory. An fd is consumed on success, an NT handle never.
 
-    As the real one: a smaller size and a wrong dedicated flag import in silence, and a bad fd gives CUDA_ERROR_UNKNOWN.
-    A test sees in `imports` and `misuses` what was told.
+    As with the real driver, an import with a smaller size or a wrong dedicated flag succeeds, and a bad fd gives
+    CUDA_ERROR_UNKNOWN. `imports` and `misuses` record the parameters.
     """
     ordinal = fake.current().ordinal
     kind, size, flags = int(description.type), int(description.size), int(description.flags)
@@ -42,14 +42,14 @@ def cuImportExternalMemory(fake: FakeCuda, description: Any) -> tuple[Any]:
         raise Refusal(_UNKNOWN)
     if size < tag.size:
         fake.wrong(f"{size} bytes are imported of a payload of {tag.size}")
-    if bool(flags & _DEDICATED) != (bool(tag.dedicated) or kind in _ALONE):
+    if bool(flags & _DEDICATED) != (bool(tag.dedicated) or kind in _DIRECT3D_RESOURCES):
         fake.wrong(f"the payload is dedicated to {tag.dedicated or 'nothing'}, and the flags are {flags}")
-    made = ExternalMemory(payload=payload, size=size, ordinal=ordinal)
-    return (fake.module.CUexternalMemory(fake.add(made)),)
+    memory = ExternalMemory(payload=payload, size=size, ordinal=ordinal)
+    return (fake.module.CUexternalMemory(fake.add(memory)),)
 
 
 def cuDestroyExternalMemory(fake: FakeCuda, handle: Any) -> None:
-    """What is mapped onto it must be gone."""
+    """Destroy external memory, whose mappings must be freed before."""
     fake.current()
     memory = fake.get(handle, ExternalMemory)
     if any(mapped.memory is memory for mapped in fake.living(Mapped)):
@@ -60,7 +60,7 @@ def cuDestroyExternalMemory(fake: FakeCuda, handle: Any) -> None:
 
 
 def cuExternalMemoryGetMappedBuffer(fake: FakeCuda, handle: Any, description: Any) -> tuple[Any]:
-    """More than the payload has is refused here, not at the import."""
+    """Map a buffer. A size larger than the payload is refused here, not by the import."""
     fake.current()
     memory = fake.get(handle, ExternalMemory)
     offset, size, flags = int(description.offset), int(description.size), int(description.flags)
@@ -79,35 +79,34 @@ def cuExternalMemoryGetMappedBuffer(fake: FakeCuda, handle: Any, description: An
 
 
 def cuExternalMemoryGetMappedMipmappedArray(fake: FakeCuda, handle: Any, description: Any) -> tuple[Any]:
-    """An image's array; its texels are nobody's business here."""
+    """Map an image's array; its texels are not modelled."""
     fake.current()
     memory = fake.get(handle, ExternalMemory)
     shape = description.arrayDesc
     if int(description.numLevels) < 1 or int(shape.Width) < 1 or int(shape.NumChannels) not in (1, 2, 4):
         raise fake.wrong(f"levels {int(description.numLevels)}, width {int(shape.Width)}")
-    made = Mapped(memory=memory)
-    return (fake.module.CUmipmappedArray(fake.add(made)),)
+    return (fake.module.CUmipmappedArray(fake.add(Mapped(memory=memory))),)
 
 
 def cuMipmappedArrayDestroy(fake: FakeCuda, handle: Any) -> None:
-    """Before its memory."""
+    """Destroy an array, before its memory."""
     fake.current()
     fake.end(fake.get(handle, Mapped))
 
 
 def cuMemFree(fake: FakeCuda, pointer: Any) -> None:
-    """A mapped buffer."""
+    """Free a mapped buffer."""
     fake.current()
     for mapped in fake.living(Mapped):
         if mapped.address == int(pointer):
             fake.end(mapped)
             mapped.keep = None
             return
-    raise fake.wrong(f"{int(pointer):#x} is no mapped buffer")
+    raise fake.wrong(f"{int(pointer):#x} is not a mapped buffer")
 
 
 def cuPointerGetAttributes(fake: FakeCuda, count: int, attributes: Any, pointer: Any) -> tuple[list[Any]]:
-    """Context and device ordinal."""
+    """Return the context and the device ordinal of a mapped buffer."""
     address = int(pointer)
     for mapped in fake.living(Mapped):
         if mapped.memory is not None and mapped.address <= address < mapped.address + mapped.size:
@@ -119,7 +118,7 @@ def cuPointerGetAttributes(fake: FakeCuda, count: int, attributes: Any, pointer:
 
 
 def cuMemGetAddressRange(fake: FakeCuda, pointer: Any) -> tuple[Any, int]:
-    """Of mapped buffers and ranges."""
+    """Return the start and size of a mapped buffer or a reserved range."""
     address = int(pointer)
     begin, whole = fake.whole_ranges or (0, 0)
     if begin <= address < begin + whole:
@@ -133,7 +132,7 @@ def cuMemGetAddressRange(fake: FakeCuda, pointer: Any) -> tuple[Any, int]:
 
 
 def cuMemHostRegister(fake: FakeCuda, address: Any, size: int, flags: int) -> None:
-    """Whole pages, once."""
+    """Register whole pages, which must not be registered."""
     fake.current()
     start = int(address)
     if start % _PAGE or size % _PAGE or not flags & _DEVICE_MAP:
@@ -144,7 +143,7 @@ def cuMemHostRegister(fake: FakeCuda, address: Any, size: int, flags: int) -> No
 
 
 def cuMemHostUnregister(fake: FakeCuda, address: Any) -> None:
-    """By the address it was registered with."""
+    """Unregister memory by the address that it was registered with."""
     fake.current()
     for pinned in fake.living(Pinned):
         if pinned.address == int(address):
@@ -154,7 +153,7 @@ def cuMemHostUnregister(fake: FakeCuda, address: Any) -> None:
 
 
 def cuMemHostGetDevicePointer(fake: FakeCuda, address: Any, flags: int) -> tuple[Any]:
-    """The same address: all have one address space."""
+    """Return the same address: host and device have one address space."""
     fake.current()
     if not any(p.address <= int(address) < p.address + p.size for p in fake.living(Pinned)):
         raise fake.wrong(f"{int(address):#x} is not registered")

@@ -1,4 +1,4 @@
-"""How programs come to use a fake: in this process, and in others."""
+"""Making this process, or another one, use a fake driver."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from extmem.api import functions
+from extmem.core import shared_devices
 from extmem.devices import cuda
-from extmem.memory import doors
 from extmem.testing.fake_cuda.machine import FakeCuda
+from extmem.testing.fake_cuda.objects import Gpu
 from extmem.testing.fake_cuda.sharing import kernel_objects
-from extmem.testing.fake_cuda.things import Gpu
 from extmem.testing.misuses import EXIT_MISUSE, tell_at_exit
 
 if TYPE_CHECKING:
-    from extmem.memory import Device
+    from extmem.api import Device
 
 __all__ = ["EXIT_MISUSE", "elsewhere", "installed", "open_here"]
 
 _here = contextlib.ExitStack()
-"""Keeps what `open_here` installed, as long as the process."""
+"""Keeps what `open_here` installed, until the process ends."""
 _installed: list[FakeCuda] = []
 
 
@@ -28,28 +29,28 @@ _installed: list[FakeCuda] = []
 def installed(fake: FakeCuda) -> Iterator[FakeCuda]:
     """Within the block this process's CUDA devices are the fake's, for `extmem.open_device` and `extmem.open`.
 
-    Devices that the block opens, it closes; those that `extmem.open` chose are closed at its end.
+    The block must close the devices that it opens; those that `extmem.open` chose are closed at its end.
     """
-    with cuda.replaced_by(lambda: fake.module), kernel_objects(), doors.chosen_anew():
+    with cuda.replaced_by(lambda: fake.module), kernel_objects(), shared_devices.chosen_anew():
         yield fake
 
 
 def elsewhere(fake: FakeCuda, *, index: int = 0) -> str:
-    """An expression that opens a device of a fake like this one in another process, where `extmem` is installed.
+    """Return an expression that opens a device of an equal fake in another process, where `extmem` is installed.
 
-    For `remote=` of the conformance suite, or any child. The other process ends with EXIT_MISUSE if its fake noted a
-    misuse. index: which of the GPUs.
+    It is for `remote=` of the conformance suite, or any child. The other process ends with EXIT_MISUSE if its fake
+    noted a misuse. index: which of the GPUs.
     """
-    told = {"gpus": [asdict(gpu) for gpu in fake.gpus], "index": index}
-    return f"__import__({__name__!r}, fromlist=['open_here']).open_here({told!r})"
+    values = {"gpus": [asdict(gpu) for gpu in fake.gpus], "index": index}
+    return f"__import__({__name__!r}, fromlist=['open_here']).open_here({values!r})"
 
 
-def open_here(told: dict[str, Any]) -> Device:
-    """What `elsewhere` runs: this process's CUDA is a fake from now on."""
+def open_here(values: dict[str, Any]) -> Device:
+    """Install a fake for the rest of this process and open a device of it: what the text of `elsewhere` calls."""
     if not _installed:
-        fake = FakeCuda([Gpu(**gpu) for gpu in told["gpus"]])
+        fake = FakeCuda([Gpu(**gpu) for gpu in values["gpus"]])
         _installed.append(fake)
         _here.enter_context(cuda.replaced_by(lambda: fake.module))
         _here.enter_context(kernel_objects())
         tell_at_exit(fake.misuses)
-    return doors.open_device(kind="cuda", uuid=told["gpus"][told["index"]]["uuid"].hex())
+    return functions.open_device(kind="cuda", uuid=values["gpus"][values["index"]]["uuid"].hex())

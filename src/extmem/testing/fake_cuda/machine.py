@@ -1,9 +1,9 @@
-"""`FakeCuda`: the whole fake, from its script to what lives on it.
+"""`FakeCuda`: the whole fake, from its script to its objects.
 
-How this works. `module` stands in for `cuda.bindings.driver`: structs, enums and handle types are the real ones, so
-that what is filled in wrongly shows; the functions that the CUDA device calls are those of the modules beside this one,
-and there are no others. `run` is what each of them goes through: it counts, follows the script, and turns what a
-function found wrong into a misuse and a CUresult.
+How this works. `module` replaces `cuda.bindings.driver`: structs, enums and handle types are the real ones, so that
+fields of wrong types raise; the functions that the CUDA device calls are those of the other modules of this package,
+and there are no others. Each call runs `run`, which counts it, follows the script, and turns what the function reports
+as wrong into a misuse and a CUresult.
 """
 
 from __future__ import annotations
@@ -16,16 +16,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from extmem.testing.fake_cuda.things import Context, ExternalMemory, Gpu, Mapped, Physical, Pinned, Reserved, Thing
+from extmem.testing.fake_cuda.objects import (
+    Context,
+    ExternalMemory,
+    FakeObject,
+    Gpu,
+    Mapped,
+    Physical,
+    Pinned,
+    Reserved,
+)
 
 if TYPE_CHECKING:
     from extmem.testing.faults import Countdown
 
 __all__ = ["FakeCuda", "Misuse", "Refusal"]
 
-T = TypeVar("T", bound=Thing)
+T = TypeVar("T", bound=FakeObject)
 INVALID_VALUE, OUT_OF_MEMORY, NOT_INITIALIZED, NO_DEVICE, INVALID_CONTEXT = 1, 2, 3, 100, 201
-_GIVES_BACK = frozenset(
+_CANNOT_FAIL = frozenset(
     {
         "cuCtxPopCurrent",
         "cuDestroyExternalMemory",
@@ -38,8 +47,8 @@ _GIVES_BACK = frozenset(
         "cuMipmappedArrayDestroy",
     }
 )
-"""Functions that give back what was taken: none of them fails by the script."""
-_COUNTED: dict[type[Thing], str] = {
+"""Functions that release something: the script makes none of them fail."""
+_COUNTED: dict[type[FakeObject], str] = {
     ExternalMemory: "external memories",
     Mapped: "mapped buffers and arrays",
     Physical: "allocations",
@@ -79,7 +88,7 @@ class FakeCuda:
     """A machine with these GPUs and NVIDIA's driver for them. See the package.
 
     missing: functions that the driver lacks (calling one raises RuntimeError, as cuda-bindings does). Everything that
-    a test may look at or change while the fake runs is a plain field.
+    a test may read or change while the fake runs is a plain field.
     """
 
     gpus: Sequence[Gpu] = (Gpu(),)
@@ -88,19 +97,19 @@ class FakeCuda:
     calls: list[str] = field(default_factory=list)
     """Every function that was called, in order."""
     imports: list[dict[str, Any]] = field(default_factory=list)
-    """What each cuImportExternalMemory was told: type, size, flags."""
+    """The parameters of each cuImportExternalMemory: type, size, flags."""
     stray_pointers: bool = False
-    """Mapped buffers answer with another context than the one that they were mapped in."""
+    """The attributes of mapped buffers have another context than the one that they were mapped in."""
     short_ranges: bool = False
-    """CUDA knows of fewer bytes than were mapped."""
+    """cuMemGetAddressRange returns fewer bytes than were mapped."""
     whole_ranges: tuple[int, int] | None = None
-    """Address and size of a range that cuMemGetAddressRange counts as one, whatever is mapped in it."""
+    """Address and size of a range that cuMemGetAddressRange returns as one, whatever is mapped in it."""
     security: list[str] = field(default_factory=list)
-    """The security of the last shared allocations, as SDDL (Windows)."""
+    """The security descriptors of the last shared allocations, as SDDL (Windows)."""
 
     def __post_init__(self) -> None:
         self.contexts = [Context(ordinal) for ordinal in range(len(self.gpus))]
-        self.things: dict[int, Thing] = {}
+        self.objects: dict[int, FakeObject] = {}
         self._next = 0x10_0000
         self._plans: list[_Plan] = []
         self._countdowns: list[tuple[Countdown, int]] = []
@@ -109,17 +118,17 @@ class FakeCuda:
         self._running = ""
         self.initialized = False
         self.callbacks: dict[str, Any] = {}
-        """Functions that were asked for by address."""
+        """Functions whose addresses were returned, which keeps them alive."""
 
     # The script.
 
     def fail(self, at: int = 1, result: int = OUT_OF_MEMORY, *, command: str | None = None) -> None:
-        """Let the `at`-th call from now on fail, of that function or of any that does not give back."""
+        """Make the `at`-th call from now on fail, of that function or of any that does not release something."""
         self._plans.append(_Plan(at, int(result), command))
 
     @contextlib.contextmanager
     def failing(self, countdown: Countdown, result: int = OUT_OF_MEMORY) -> Iterator[Countdown]:
-        """An arm for `faults.fail_each`: the call whose turn it is returns this, and does nothing."""
+        """An arm for `faults.fail_each`: the countdown's n-th call returns this result, and does nothing."""
         entry = (countdown, int(result))
         self._countdowns.append(entry)
         try:
@@ -129,48 +138,48 @@ class FakeCuda:
 
     def _scripted(self, name: str) -> int:
         result = 0
-        for countdown, told in self._countdowns:
-            if name not in _GIVES_BACK and countdown.due(name):
-                result = told
+        for countdown, failure in self._countdowns:
+            if name not in _CANNOT_FAIL and countdown.due(name):
+                result = failure
         for plan in self._plans:
-            if plan.command == name or (plan.command is None and name not in _GIVES_BACK):
+            if plan.command == name or (plan.command is None and name not in _CANNOT_FAIL):
                 plan.left -= 1
                 if plan.left == 0:
                     result = plan.result
         self._plans = [plan for plan in self._plans if plan.left > 0]
         return result
 
-    # What there is.
+    # The living objects.
 
     def living(self, kind: type[T]) -> list[T]:
-        """Every living object of a kind."""
-        return [thing for thing in self.things.values() if isinstance(thing, kind)]
+        """Return every living object of a class."""
+        return [item for item in self.objects.values() if isinstance(item, kind)]
 
     def alive(self) -> Counter[str]:
-        """How many of each kind live, and the contexts that are retained. Empty when everything was given back."""
-        found = Counter(_COUNTED[type(thing)] for thing in self.things.values())
+        """Count the living objects of each class, and the retained contexts. Empty if everything was released."""
+        found = Counter(_COUNTED[type(item)] for item in self.objects.values())
         return found + Counter({"retained contexts": sum(context.retained for context in self.contexts)})
 
-    def add(self, thing: T) -> int:
-        """A new object lives; its handle."""
+    def add(self, item: T) -> int:
+        """Add a new object and return its handle."""
         self._next += 16
-        thing.number = self._next
-        self.things[thing.number] = thing
-        return thing.number
+        item.number = self._next
+        self.objects[item.number] = item
+        return item.number
 
     def get(self, handle: Any, kind: type[T]) -> T:
-        """The living object behind a handle. Notes a misuse and ends the call where there is none."""
-        found = self.things.get(int(handle))
+        """Return the living object of a handle. Where there is none, record a misuse and end the call."""
+        found = self.objects.get(int(handle))
         if not isinstance(found, kind):
-            raise self.wrong(f"{int(handle):#x} is no living {kind.__name__}")
+            raise self.wrong(f"{int(handle):#x} is not a living {kind.__name__}")
         return found
 
-    def end(self, thing: Thing) -> None:
-        """An object ends."""
-        del self.things[thing.number]
+    def end(self, item: FakeObject) -> None:
+        """Remove an object."""
+        del self.objects[item.number]
 
     def wrong(self, problem: str, result: int = INVALID_VALUE) -> Refusal:
-        """Note a misuse; what to raise, as `raise fake.wrong(…)`."""
+        """Record a misuse and return the exception that ends the call: `raise fake.wrong(…)`."""
         self.misuses.append(Misuse(self._running, problem))
         return Refusal(result)
 
@@ -185,7 +194,7 @@ class FakeCuda:
         return stack
 
     def current(self) -> Context:
-        """The current context; a misuse where there is none."""
+        """Return the current context; a misuse where there is none."""
         if not self.stack:
             raise self.wrong("no context is current", INVALID_CONTEXT)
         context = self.contexts[self.stack[-1]]
@@ -193,24 +202,24 @@ class FakeCuda:
             raise self.wrong(f"the current context, of device {context.ordinal}, is not retained", INVALID_CONTEXT)
         return context
 
-    # As a module.
+    # The replacement of cuda.bindings.driver.
 
     @functools.cached_property
     def module(self) -> Any:
-        """What stands in for `cuda.bindings.driver`."""
+        """The replacement of `cuda.bindings.driver`."""
         return _Module(self)
 
     def run(self, name: str, function: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:
-        """One call: (CUresult, values …), as cuda-bindings returns it."""
+        """Run one call and return (CUresult, values …), as cuda-bindings does."""
         with self._lock:
             before, self._running = self._running, name
             self.calls.append(name)
             results = self.module.CUresult
             count = _VALUES.get(name, 0)
             try:
-                told = self._scripted(name)
-                if told:
-                    raise Refusal(told)
+                failure = self._scripted(name)
+                if failure:
+                    raise Refusal(failure)
                 if not self.initialized and name != "cuInit":
                     raise self.wrong("cuInit was not called", NOT_INITIALIZED)
                 values = function(self, *arguments)
@@ -272,7 +281,7 @@ _VALUES = {
     "cuMemRetainAllocationHandle": 1,
     "cuPointerGetAttributes": 1,
 }
-"""How many values each function returns behind its CUresult; those that are not here return none."""
+"""The number of values that each function returns after its CUresult; 0 for functions that are not listed."""
 
 
 @functools.cache

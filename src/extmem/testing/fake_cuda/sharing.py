@@ -1,5 +1,5 @@
 """What the fake driver's memory is made of, and shared by: memory files and their fds on Linux, sections and NT handles
-on Windows. Picked here, once.
+on Windows. This module chooses.
 """
 
 from __future__ import annotations
@@ -44,4 +44,4 @@ else:
     from extmem.testing.fake_cuda._mappings import Span, place, reserve
 
 POSIX = sys.platform != "win32"
-"""Whether it is shared by POSIX descriptors."""
+"""Whether it is shared by POSIX file descriptors."""

@@ -1,12 +1,12 @@
-"""The virtual-memory API over memory files or sections: real addresses, real handles, real bytes."""
+"""The virtual-memory API on memory files or sections: real addresses, real handles, real bytes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from extmem.testing.fake_cuda.machine import INVALID_VALUE, OUT_OF_MEMORY, Refusal
+from extmem.testing.fake_cuda.objects import Physical, Reserved
 from extmem.testing.fake_cuda.sharing import KIND, created, exported, imported, place, reserve
-from extmem.testing.fake_cuda.things import Physical, Reserved
 from extmem.testing.fake_vulkan.payloads import read_tag
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ _UNKNOWN, _NOT_SUPPORTED, _OS = 999, 801, 304
 
 
 def cuMemGetAllocationGranularity(fake: FakeCuda, properties: Any, option: Any) -> tuple[int]:
-    """Minimal and recommended alike."""
+    """Return the granularity, equal for the minimal and the recommended one."""
     return (_gpu(fake, properties).granularity,)
 
 
 def _gpu(fake: FakeCuda, properties: Any) -> Any:
     if int(properties.type) != 1 or int(properties.location.type) != 1:
-        raise fake.wrong("CUmemAllocationProp is no pinned memory of a device")
+        raise fake.wrong("CUmemAllocationProp is not pinned memory of a device")
     ordinal = int(properties.location.id)
     if not 0 <= ordinal < len(fake.gpus):
         raise fake.wrong(f"location.id is {ordinal}")
@@ -36,10 +36,10 @@ def _gpu(fake: FakeCuda, properties: Any) -> Any:
 
 
 def cuMemCreate(fake: FakeCuda, size: int, properties: Any, flags: int) -> tuple[Any]:
-    """Garbage, as a driver's memory may be."""
+    """Make memory with arbitrary contents, as a driver may."""
     gpu = _gpu(fake, properties)
     if size <= 0 or size % gpu.granularity:
-        raise fake.wrong(f"{size} bytes are no multiple of {gpu.granularity}")
+        raise fake.wrong(f"{size} bytes are not a multiple of {gpu.granularity}")
     ordinal = int(properties.location.id)
     used = sum(physical.size for physical in fake.living(Physical) if physical.ordinal == ordinal)
     if used + size > gpu.memory:
@@ -61,12 +61,12 @@ def _handle(fake: FakeCuda, physical: Physical) -> Any:
 
 
 def cuMemRelease(fake: FakeCuda, handle: Any) -> None:
-    """The memory lives on while it is mapped."""
-    let_go(fake, fake.get(handle, Physical))
+    """Release a handle. The memory exists until its last mapping ends."""
+    release(fake, fake.get(handle, Physical))
 
 
-def let_go(fake: FakeCuda, physical: Physical) -> None:
-    """One reference less."""
+def release(fake: FakeCuda, physical: Physical) -> None:
+    """Release one reference."""
     physical.references -= 1
     if not physical.references:
         fake.end(physical)
@@ -75,7 +75,7 @@ def let_go(fake: FakeCuda, physical: Physical) -> None:
 
 
 def cuMemExportToShareableHandle(fake: FakeCuda, handle: Any, kind: Any, flags: int) -> tuple[int]:
-    """A new fd or NT handle each time."""
+    """Return a new fd or NT handle, each time."""
     physical = fake.get(handle, Physical)
     if int(kind) != KIND or flags:
         raise fake.wrong(f"handle type {int(kind)}, flags {flags}")
@@ -88,7 +88,7 @@ def cuMemExportToShareableHandle(fake: FakeCuda, handle: Any, kind: Any, flags: 
 
 
 def cuMemImportFromShareableHandle(fake: FakeCuda, handle: int, kind: Any) -> tuple[Any]:
-    """The fd or handle stays the caller's."""
+    """Import memory by its fd or NT handle, which stays the caller's."""
     if int(kind) != KIND:
         raise fake.wrong(f"handle type {int(kind)}")
     tag = read_tag(handle)
@@ -104,7 +104,7 @@ def cuMemImportFromShareableHandle(fake: FakeCuda, handle: int, kind: Any) -> tu
 
 
 def cuMemGetAllocationPropertiesFromHandle(fake: FakeCuda, handle: Any) -> tuple[Any]:
-    """Where it lies, above all."""
+    """Return the memory's properties: its type and its device."""
     physical = fake.get(handle, Physical)
     properties = fake.module.CUmemAllocationProp()
     properties.type = fake.module.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
@@ -114,7 +114,7 @@ def cuMemGetAllocationPropertiesFromHandle(fake: FakeCuda, handle: Any) -> tuple
 
 
 def cuMemRetainAllocationHandle(fake: FakeCuda, address: Any) -> tuple[Any]:
-    """What is mapped at an address."""
+    """Return the handle of the memory that is mapped at an address."""
     for reserved in fake.living(Reserved):
         if reserved.physical is not None and reserved.address <= int(address) < reserved.address + reserved.size:
             reserved.physical.references += 1
@@ -123,7 +123,7 @@ def cuMemRetainAllocationHandle(fake: FakeCuda, address: Any) -> tuple[Any]:
 
 
 def cuMemAddressReserve(fake: FakeCuda, size: int, alignment: int, address: Any, flags: int) -> tuple[Any]:
-    """Addresses that nobody else gets."""
+    """Reserve addresses."""
     granularity = min(gpu.granularity for gpu in fake.gpus)
     if size <= 0 or size % granularity or flags:
         raise fake.wrong(f"{size} bytes, flags {flags}")
@@ -131,20 +131,20 @@ def cuMemAddressReserve(fake: FakeCuda, size: int, alignment: int, address: Any,
         keep = reserve(size)
     except OSError:
         raise Refusal(OUT_OF_MEMORY) from None
-    made = Reserved(address=keep.address, size=size, keep=keep)
-    fake.add(made)
-    return (fake.module.CUdeviceptr(made.address),)
+    reserved = Reserved(address=keep.address, size=size, keep=keep)
+    fake.add(reserved)
+    return (fake.module.CUdeviceptr(reserved.address),)
 
 
 def _range(fake: FakeCuda, address: Any, size: int) -> Reserved:
     for reserved in fake.living(Reserved):
         if reserved.address == int(address) and reserved.size == size:
             return reserved
-    raise fake.wrong(f"{size} bytes at {int(address):#x} are no reserved range")
+    raise fake.wrong(f"{size} bytes at {int(address):#x} are not a reserved range")
 
 
 def _parted(fake: FakeCuda, address: Any, size: int) -> Reserved:
-    """A part of a range that is reserved and where nothing is mapped, as a range of its own: the rest is others."""
+    """Return a part of a reserved range as a range of its own, split from the rest. Nothing must be mapped there."""
     begin, granularity = int(address), min(gpu.granularity for gpu in fake.gpus)
     for reserved in fake.living(Reserved):
         if reserved.address <= begin and begin + size <= reserved.address + reserved.size:
@@ -175,11 +175,11 @@ def _split(fake: FakeCuda, reserved: Reserved, size: int) -> Reserved:
 
 
 def cuMemAddressFree(fake: FakeCuda, address: Any, size: int) -> None:
-    """Nothing may be mapped there. What is freed was reserved at once, and may have been mapped in parts."""
+    """Free addresses, where nothing must be mapped. They were reserved in one call, and may be mapped in parts."""
     begin = int(address)
     parts = [one for one in fake.living(Reserved) if begin <= one.address and one.address + one.size <= begin + size]
     if sum(part.size for part in parts) != size:
-        raise fake.wrong(f"{size} bytes at {begin:#x} are no reserved range")
+        raise fake.wrong(f"{size} bytes at {begin:#x} are not a reserved range")
     if any(part.physical is not None for part in parts):
         raise fake.wrong("the range is freed while memory is mapped there")
     for part in parts:
@@ -188,7 +188,7 @@ def cuMemAddressFree(fake: FakeCuda, address: Any, size: int) -> None:
 
 
 def cuMemMap(fake: FakeCuda, address: Any, size: int, offset: int, handle: Any, flags: int) -> None:
-    """An allocation from its beginning, in a range or a part of one; more than it has is refused."""
+    """Map an allocation from its beginning, in a range or a part of one. A size larger than it has is refused."""
     reserved, physical = _parted(fake, address, size), fake.get(handle, Physical)
     if reserved.physical is not None or offset or flags:
         raise fake.wrong(f"mapped twice, or offset {offset}, flags {flags}")
@@ -199,10 +199,10 @@ def cuMemMap(fake: FakeCuda, address: Any, size: int, offset: int, handle: Any, 
 
 
 def cuMemSetAccess(fake: FakeCuda, address: Any, size: int, access: Any, count: int) -> None:
-    """From now on the device may use it."""
+    """Allow the device to access the memory."""
     reserved = _range(fake, address, size)
     if reserved.physical is None or reserved.physical.payload is None or count != 1 or len(access) != 1:
-        raise fake.wrong("nothing is mapped there, or no one access is given")
+        raise fake.wrong("nothing is mapped there, or the number of accesses is not one")
     flags = int(access[0].flags)
     if int(access[0].location.id) != reserved.physical.ordinal or flags not in (_READ, _READ_WRITE):
         raise fake.wrong(f"access {flags} for device {int(access[0].location.id)}")
@@ -214,10 +214,10 @@ def cuMemSetAccess(fake: FakeCuda, address: Any, size: int, access: Any, count: 
 
 
 def cuMemUnmap(fake: FakeCuda, address: Any, size: int) -> None:
-    """The addresses stay reserved."""
+    """Unmap the memory. The addresses stay reserved."""
     reserved = _range(fake, address, size)
     physical, reserved.physical = reserved.physical, None
     if physical is None:
         raise fake.wrong("nothing is mapped there")
     place(reserved.keep, -1, size, writable=False)
-    let_go(fake, physical)
+    release(fake, physical)

@@ -1,4 +1,4 @@
-"""A Vulkan driver in Python that follows a script: what cannot be had of a real one, a test asks of this one.
+"""A scripted Vulkan driver in Python, for the behaviour that tests cannot get from a real driver.
 
 ::
 
@@ -10,22 +10,22 @@
         ...
     assert not fake.misuses and not fake.alive()["memory"]
 
-It stands in for the Vulkan loader, so all of the Vulkan device runs over it, and no Vulkan library is needed. It really
-moves bytes; its payloads are memory files, which other processes can import by fd, or on Windows sections, which they
-import by NT handle, name or KMT number. In another process, the expression
-that `elsewhere(fake)` returns opens a device of a fake like this one; so it does as the `remote` of `conformance.run`.
+It replaces the Vulkan loader, so that the whole Vulkan device runs on it, and no Vulkan library is needed. It really
+moves bytes: its payloads are memory files, which other processes can import by fd, or on Windows sections, which they
+import by NT handle, name or KMT number. The expression that `elsewhere(fake)` returns opens a device of an equal fake
+in another process; it can be the `remote` of `conformance.run`.
 
 * *GPUs* (`Gpu`): names, UUIDs, memory types and heaps, queue families, extensions, what can be shared and how.
 * *Script*: `fail` the n-th call, `failing` as an arm of `faults.fail_each`, `lose_device`, `missing` commands.
-* *Manners* (`Manners`): what real drivers let pass, or do to a process that gives them a bad fd.
+* *Manners* (`Manners`): invalid calls that real drivers accept, and what a bad fd does to a process.
 * *Strictness*: `misuses` lists what the specification forbids and a driver need not notice: use after destruction,
   wrong sizes, memory used that was not acquired from VK_QUEUE_FAMILY_EXTERNAL, objects left behind.
-* *Counters*: `alive()` says what lives, and of how many bytes; `shares` what each NT export was told.
+* *Counters*: `alive()` counts the living objects and their bytes; `shares` lists the parameters of each NT export.
 
-A memory file whose name begins with "fake dma-buf" stands in for a dma-buf of some other driver's, which a GPU whose
-`external` and `extensions` say so imports.
+A memory file whose name begins with "fake dma-buf" represents a dma-buf of another driver. A GPU imports it if its
+`external` and `extensions` include dma-bufs.
 
-`Gpu.modifiers` are DRM format modifiers that its images can have.
+`Gpu.modifiers` are the DRM format modifiers that its images can have.
 
 Not modelled: semaphores, pipelines, sparse and protected memory, export as dma-buf, vkCmdPipelineBarrier2.
 """

@@ -1,4 +1,4 @@
-"""vkCreateDevice, its queues, and its end."""
+"""Creating and destroying devices, and their queues."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.testing.fake_vulkan.machine import Refusal
-from extmem.testing.fake_vulkan.things import CommandBuffer, Device, Memory, Physical, Queue
+from extmem.testing.fake_vulkan.objects import CommandBuffer, Device, Memory, Physical, Queue
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -16,14 +16,14 @@ __all__: list[str] = []
 
 
 def vkCreateDevice(fake: FakeVulkan, handle: Any, info: Any, allocator: Any, out: Any) -> int:
-    """Extensions that the GPU lacks, and queues that it lacks, are refused."""
+    """Create the device and its queues. Extensions and queues that the GPU does not have are refused."""
     physical = fake.get(handle, Physical)
     names = [bytes(ffi.string(info.ppEnabledExtensionNames[i])).decode() for i in range(info.enabledExtensionCount)]
     if not set(names) <= set(physical.gpu.extensions):
         raise Refusal(int(vk.Result.ERROR_EXTENSION_NOT_PRESENT))
     families: dict[int, int] = {}
-    for asked in info.pQueueCreateInfos[0 : info.queueCreateInfoCount]:
-        number, count = int(asked.queueFamilyIndex), int(asked.queueCount)
+    for create_info in info.pQueueCreateInfos[0 : info.queueCreateInfoCount]:
+        number, count = int(create_info.queueFamilyIndex), int(create_info.queueCount)
         if number >= len(physical.gpu.families) or not 0 < count <= physical.gpu.families[number].count:
             raise fake.wrong(f"{count} queues of family {number}, which the GPU does not have")
         families[number] = count
@@ -36,7 +36,7 @@ def vkCreateDevice(fake: FakeVulkan, handle: Any, info: Any, allocator: Any, out
 
 
 def vkDestroyDevice(fake: FakeVulkan, handle: Any, allocator: Any) -> None:
-    """What lives on it must be gone, and its work done."""
+    """Destroy the device. Its objects must be destroyed and its work finished before."""
     device = fake.get(handle, Device)
     left = [child for child in fake.children(device) if not isinstance(child, Queue)]
     if left:
@@ -53,7 +53,7 @@ def vkDestroyDevice(fake: FakeVulkan, handle: Any, allocator: Any) -> None:
 
 
 def vkGetDeviceQueue(fake: FakeVulkan, handle: Any, family: int, index: int, out: Any) -> None:
-    """One of the queues that the device was made with."""
+    """Return one of the queues that the device was created with."""
     device = fake.get(handle, Device)
     for queue in fake.children(device):
         if isinstance(queue, Queue) and (queue.family, queue.index) == (family, index):
@@ -63,15 +63,15 @@ def vkGetDeviceQueue(fake: FakeVulkan, handle: Any, family: int, index: int, out
 
 
 def vkDeviceWaitIdle(fake: FakeVulkan, handle: Any) -> int:
-    """Everything that was submitted is done."""
+    """Complete everything that was submitted."""
     device = fake.get(handle, Device)
     for buffer in fake.living(CommandBuffer):
         if buffer.parent.parent is device:
-            done(buffer)
+            complete(buffer)
     return 0
 
 
-def done(buffer: CommandBuffer) -> None:
-    """A submitted command buffer has run, and everybody knows."""
+def complete(buffer: CommandBuffer) -> None:
+    """Set the state of a submitted command buffer to that after its execution."""
     if buffer.state == "pending":
         buffer.state = "invalid" if buffer.once else "executable"

@@ -1,4 +1,4 @@
-"""Sharing on Linux: opaque fds, as VK_KHR_external_memory_fd has them."""
+"""Sharing on Linux: opaque fds, as VK_KHR_external_memory_fd specifies them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if sys.platform != "linux":
 
 from extmem import vk
 from extmem.testing.fake_vulkan.files import dma_buf_size
+from extmem.testing.fake_vulkan.import_check import check_match
 from extmem.testing.fake_vulkan.machine import Refusal
-from extmem.testing.fake_vulkan.matching import alike
+from extmem.testing.fake_vulkan.objects import Device, Memory, Resource, Source
 from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
-from extmem.testing.fake_vulkan.things import Device, Memory, Resource, Source
 
 if TYPE_CHECKING:
     from extmem.testing.fake_vulkan.machine import FakeVulkan
@@ -32,19 +32,19 @@ _TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
 def created(
     fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int, kind: int, dedicated: Resource | None
 ) -> Source:
-    """New memory: every payload is a file, so that any can be exported."""
+    """Make the payload of new memory: always a file, so that any can be exported."""
     return Source(_new(device, size, kind, dedicated), size)
 
 
 def imported(
     fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int, kind: int, dedicated: Resource | None
 ) -> Source | None:
-    """What an fd leads to, which is consumed; None where the call imports none."""
-    by_fd = vk.find(info, vk.ImportMemoryFdInfoKHR)
-    if by_fd is None or not by_fd.handle_type:
+    """Return the payload of the fd that is imported, and consume the fd; None where the call imports no fd."""
+    fd_info = vk.find(info, vk.ImportMemoryFdInfoKHR)
+    if fd_info is None or not fd_info.handle_type:
         return None
-    fd = by_fd.fd if isinstance(by_fd.fd, int) else -1
-    if by_fd.handle_type == HandleType.DMA_BUF:
+    fd = fd_info.fd if isinstance(fd_info.fd, int) else -1
+    if fd_info.handle_type == HandleType.DMA_BUF:
         return Source(_from_dma_buf(fake, device, fd, size, kind), size, _DMA_BUF)
     return Source(_from_fd(fake, device, fd, size, kind, dedicated), size, _FD)
 
@@ -66,7 +66,7 @@ def _from_fd(
     if fd == -1 and manners.takes_minus_one:
         fake.misuse("fd -1 is imported")
         return _new(device, size, kind, dedicated)
-    problem = _bad(fd)
+    problem = _problem(fd)
     if problem and not (manners.short_files_pass and _is_file(fd)):
         fake.bad_imports.append((device.number, problem))
         if manners.bad_fd_poisons:
@@ -75,12 +75,12 @@ def _from_fd(
         raise Refusal(_BAD_HANDLE)
     tag = read_tag(fd)
     if tag is not None:
-        alike(fake, device, tag, size, kind, dedicated)
+        check_match(fake, device, tag, size, kind, dedicated)
     return FilePayload(fd)
 
 
 def _from_dma_buf(fake: FakeVulkan, device: Device, fd: int, size: int, kind: int) -> FilePayload:
-    """What some other driver made: memory that the host sees, of at most the file's size."""
+    """Import a dma-buf of another driver: memory that is visible to the host, of at most the file's size."""
     if "VK_EXT_external_memory_dma_buf" not in device.extensions:
         fake.misuse("a dma-buf is imported on a device without VK_EXT_external_memory_dma_buf")
     whole = dma_buf_size(fd)
@@ -90,17 +90,17 @@ def _from_dma_buf(fake: FakeVulkan, device: Device, fd: int, size: int, kind: in
     if size > whole:
         raise Refusal(_BAD_HANDLE)
     if not device.gpu.memory_types[kind].flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE:
-        fake.misuse(f"a dma-buf is imported to memory type {kind}, which is none that it can be seen as")
+        fake.misuse(f"a dma-buf is imported to memory type {kind}, which is not one that it supports")
     return FilePayload(fd)
 
 
-def _bad(fd: int) -> str:
-    """What is wrong with an fd, or nothing."""
+def _problem(fd: int) -> str:
+    """Return what is wrong with an fd; empty for a payload."""
     try:
         link = os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return f"fd {fd} is not open"
-    return "" if read_tag(fd) is not None else f"fd {fd} is {link}, and no payload"
+    return "" if read_tag(fd) is not None else f"fd {fd} is {link}, which is not a payload"
 
 
 def _is_file(fd: int) -> bool:
@@ -111,7 +111,7 @@ def _is_file(fd: int) -> bool:
 
 
 def vkGetMemoryFdKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> int:
-    """A new fd each time."""
+    """Export the memory as a new fd, each time."""
     memory = fake.get(info.memory, Memory, fake.get(handle, Device))
     kind = int(info.handleType)
     if not memory.export_types & kind or kind != _FD or not isinstance(memory.payload, FilePayload):

@@ -14,13 +14,13 @@ from extmem.testing.fake_vulkan.tags import DIRTY, GARBAGE, SIZE, Tag, unpack
 __all__ = ["DMA_BUF_NAME", "FilePayload", "dma_buf_size", "read_tag"]
 
 DMA_BUF_NAME = "fake dma-buf"
-"""What memory files are called that stand in for dma-bufs, which the kernel makes for drivers alone."""
+"""The name of memory files that represent dma-bufs, which only drivers can make."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def read_tag(fd: int) -> Tag | None:
-    """What the file behind the fd says of itself; None for what no fake driver made. Never raises for what it finds."""
+    """Return the tag of the file behind the fd; None if no fake driver made it. Raises no error for any fd."""
     try:
         if not os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{PAYLOAD_NAME}"):
             return None
@@ -30,7 +30,7 @@ def read_tag(fd: int) -> Tag | None:
 
 
 def dma_buf_size(fd: int) -> int | None:
-    """Bytes of a file that stands in for a dma-buf; None for another. Never raises for what it finds."""
+    """Return the bytes of a file that represents a dma-buf; None for any other. Raises no error for any fd."""
     try:
         if os.readlink(f"/proc/self/fd/{fd}").startswith(f"/memfd:{DMA_BUF_NAME}"):
             return os.fstat(fd).st_size
@@ -47,7 +47,7 @@ class FilePayload:
 
     @classmethod
     def new(cls, tag: Tag) -> FilePayload:
-        """New memory, full of garbage as a driver's may be. Errors: OSError."""
+        """Make new memory with arbitrary contents, as a driver may. Errors: OSError."""
         fd = os.memfd_create(PAYLOAD_NAME, os.MFD_CLOEXEC)
         try:
             whole = -(-tag.size // _PAGE) * _PAGE
@@ -62,21 +62,21 @@ class FilePayload:
         return cls(fd)
 
     def read(self, offset: int, size: int) -> bytes:
-        """See `Payload`. Bytes past the end of too short a file are zero, where a real device would fault."""
+        """See `Payload`. Bytes past the end of a file that is too short are zero; a real device would fault."""
         return os.pread(self.fd, size, offset).ljust(size, b"\0")
 
     def write(self, offset: int, data: bytes) -> None:
-        """See `Payload`. What is past the end of too short a file is lost."""
+        """See `Payload`. Bytes past the end of a file that is too short are lost."""
         room = max(0, os.fstat(self.fd).st_size - offset)
         if room:
             os.pwrite(self.fd, data[:room], offset)
 
     def map(self, size: int) -> tuple[int, object]:
-        """See `Payload`. Errors: OSError for too short a file, whose mapping would kill the process."""
+        """See `Payload`. Errors: OSError for a file that is too short: access to its mapping would kill the process."""
         from extmem.devices.host.mapping import map_file
 
         if os.fstat(self.fd).st_size < size:
-            raise OSError(f"the file has less than {size} bytes: whoever touches the mapping is killed")
+            raise OSError(f"the file has less than {size} bytes: access to the mapping would kill the process")
         mapping = map_file(self.fd, size, True)
         return mapping.address, mapping
 

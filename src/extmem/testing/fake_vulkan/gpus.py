@@ -1,4 +1,4 @@
-"""What a fake GPU is: plain values that a test chooses, and that travel to other processes as text."""
+"""What a fake GPU is: plain values that a test chooses, and that are sent to other processes as text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 PAYLOAD_NAME = "fake vulkan memory"
-"""What the memory files of a fake driver are called, so that its fds look alike; and the sections of KMT numbers."""
+"""The name of a fake driver's memory files, equal for all as a real driver's; and of the sections of KMT numbers."""
 
 HandleType = vk.ExternalMemoryHandleTypeFlagBits
 _Feature = vk.ExternalMemoryFeatureFlagBits
@@ -68,14 +68,14 @@ class Modifier:
     planes: int = 1
     """Memory planes."""
     pitch_alignment: int = 64
-    """Bytes: where rows and planes begin."""
+    """The alignment of rows and planes in bytes."""
     shared: int | None = None
-    """Handle types that images with it may be shared as; None for all that the GPU shares images as."""
+    """Handle types that images with it can be shared as; None for all that the GPU shares images as."""
 
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """What the driver says of one handle type for buffers or images (VkExternalMemoryProperties)."""
+    """The driver's properties of one handle type for buffers or images (VkExternalMemoryProperties)."""
 
     kind: Literal["buffer", "image"]
     handle_type: int
@@ -83,21 +83,21 @@ class External:
     export_from_imported: int = _FD
     compatible: int = _FD
     dedicated: Literal["no", "preferred", "required"] = "no"
-    """What such a resource's VkMemoryDedicatedRequirements say; "required" adds DEDICATED_ONLY to the features."""
+    """VkMemoryDedicatedRequirements of such a resource; "required" adds DEDICATED_ONLY to the features."""
 
 
 def shared(
     *, buffer: Literal["no", "preferred", "required"] = "no", image: Literal["no", "preferred", "required"] = "no"
 ) -> tuple[External, ...]:
-    """What a driver of this system shares: opaque fds, or NT handles and KMT numbers, which do not go together (B86).
+    """Return what a driver of this system shares: opaque fds; or NT handles and KMT numbers, never together (B86).
 
-    buffer, image: what such resources require of dedicated memory.
+    buffer, image: whether such resources require dedicated memory.
     """
-    asks: tuple[tuple[Literal["buffer", "image"], Literal["no", "preferred", "required"]], ...]
-    asks = (("buffer", buffer), ("image", image))
+    required: tuple[tuple[Literal["buffer", "image"], Literal["no", "preferred", "required"]], ...]
+    required = (("buffer", buffer), ("image", image))
     if HAS_FDS:
-        return tuple(External(kind, _FD, dedicated=alone) for kind, alone in asks)
-    opaque = [External(kind, bit, _BOTH, 0, bit, alone) for kind, alone in asks for bit in (_NT, _KMT)]
+        return tuple(External(kind, _FD, dedicated=dedicated) for kind, dedicated in required)
+    opaque = [External(kind, bit, _BOTH, 0, bit, dedicated) for kind, dedicated in required for bit in (_NT, _KMT)]
     images = (HandleType.D3D11_TEXTURE, HandleType.D3D11_TEXTURE_KMT, HandleType.D3D12_RESOURCE)
     textures = [External("image", int(bit), _IMPORT, 0, int(bit), "required") for bit in images]
     resource, heap = int(HandleType.D3D12_RESOURCE), int(HandleType.D3D12_HEAP)
@@ -112,14 +112,14 @@ HOST_POINTERS = (
     External("buffer", _HOST, _IMPORT, 0, _HOST),
     External("image", _HOST, _IMPORT, 0, _HOST),
 )
-"""VK_EXT_external_memory_host: what every fake GPU takes."""
+"""VK_EXT_external_memory_host, which every fake GPU supports."""
 SHARING_EXTENSION = "VK_KHR_external_memory_fd" if HAS_FDS else "VK_KHR_external_memory_win32"
 """The extension by which drivers of this system share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A physical device. The default is a discrete GPU whose own memory the host cannot see."""
+    """A physical device. The default is a discrete GPU whose own memory is not visible to the host."""
 
     name: str = "Fake Discrete GPU"
     device_uuid: bytes = b"fake gpu 0000001"
@@ -136,7 +136,7 @@ class Gpu:
         MemoryType(_VISIBLE | _COHERENT | _CACHED, 1),
     )
     heaps: tuple[int, ...] = (8 * _GIB, 16 * _GIB)
-    """Bytes of each heap. Heap 0 is the device's own. Allocating more than a heap has fails."""
+    """The size of each heap in bytes. Heap 0 is device-local. Allocating more than a heap has fails."""
     families: tuple[Family, ...] = (Family(),)
     extensions: tuple[str, ...] = (
         SHARING_EXTENSION,
@@ -154,12 +154,12 @@ class Gpu:
     """memoryTypeBits that buffers and images require; 0 for all memory types."""
 
     def says(self, kind: str, handle_type: int) -> External | None:
-        """What it says of a handle type; None for one that it does not know."""
+        """Return the properties of a handle type; None for one that it does not support."""
         return next((e for e in self.external if e.kind == kind and e.handle_type == handle_type), None)
 
 
 DISCRETE = Gpu()
-"""A discrete GPU: device memory that the host cannot see, and host memory."""
+"""A discrete GPU: device memory that is not visible to the host, and host memory."""
 INTEGRATED = Gpu(
     name="Fake Integrated GPU",
     device_uuid=b"fake gpu 0000002",
@@ -168,7 +168,7 @@ INTEGRATED = Gpu(
     memory_types=(MemoryType(_LOCAL | _VISIBLE | _COHERENT | _CACHED),),
     heaps=(16 * _GIB,),
 )
-"""An integrated GPU: one kind of memory, which everybody sees."""
+"""An integrated GPU: one memory type, which is device-local and visible to the host."""
 NON_COHERENT = Gpu(
     name="Fake Mobile GPU",
     device_uuid=b"fake gpu 0000003",
@@ -178,47 +178,47 @@ NON_COHERENT = Gpu(
     heaps=(4 * _GIB,),
     non_coherent_atom=256,
 )
-"""A GPU whose memory the host sees through a cache of its own: nothing is seen on the other side without a flush."""
+"""A GPU whose memory the host accesses through a cache: no write is visible to the other side without a flush."""
 
 
 @dataclass(slots=True)
 class Manners:
-    """How real drivers have been seen to behave where a well-mannered one refuses. All off: a strict driver."""
+    """Invalid calls that real drivers were observed to accept. With all of them off the driver is strict."""
 
     lenient_sizes: bool = False
     """An import of a smaller size or of another memory type succeeds."""
     takes_minus_one: bool = False
-    """An import of fd -1 succeeds, and gives memory of nobody."""
+    """An import of fd -1 succeeds, and makes new memory."""
     bad_fd_poisons: bool = False
-    """An import of a bad fd gives VK_ERROR_OUT_OF_DEVICE_MEMORY, and so does every allocation and import of the
-    process from then on, on whatever VkDevice, until that VkDevice is destroyed."""
+    """An import of a bad fd returns VK_ERROR_OUT_OF_DEVICE_MEMORY, and so does every later allocation and import of
+    the process, on any VkDevice, until that VkDevice is destroyed."""
     short_files_pass: bool = False
     """An import of a file that is too small, or empty, or of size 0, succeeds."""
     handle_errors: int = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
-    """What an import of a bad Win32 handle or name gives, and an export under a taken name: a VkResult."""
+    """The VkResult of an import of a bad Win32 handle or name, and of an export under a taken name."""
     gives_null: bool = False
-    """vkGetMemoryWin32HandleKHR of a type that the memory was not exported for succeeds, and gives NULL."""
+    """vkGetMemoryWin32HandleKHR of a type that the memory was not exported for succeeds, and returns NULL."""
     same_handle_twice: bool = False
-    """vkGetMemoryWin32HandleKHR gives the same NT handle when it is asked twice, which it must not be."""
+    """A second call of vkGetMemoryWin32HandleKHR, which is invalid, returns the same NT handle."""
     takes_sparse: bool = False
-    """A buffer or image with sparse flags is made although the feature is off."""
+    """A buffer or image with sparse flags is created although the feature is not enabled."""
     same_planes: bool = False
-    """vkGetImageSubresourceLayout answers for memory plane 0 whichever is asked for."""
+    """vkGetImageSubresourceLayout returns the layout of memory plane 0 for every plane."""
     any_modifier: bool = False
-    """Images with a DRM format modifier that their format does not have are called possible."""
+    """Images with a DRM format modifier that their format does not have are reported as supported."""
     answers_handle_types: bool = False
-    """vkGetMemoryWin32HandlePropertiesKHR answers with bits of handle types instead of memory types."""
+    """vkGetMemoryWin32HandlePropertiesKHR returns bits of handle types instead of memory types."""
 
 
 def to_plain(gpu: Gpu) -> dict[str, Any]:
-    """The GPU as plain Python values, whose `repr` another process can read."""
+    """Return the GPU as plain Python values, whose `repr` another process can evaluate."""
     return dataclasses.asdict(gpu)
 
 
 def from_plain(values: Mapping[str, Any]) -> Gpu:
-    """The GPU that `to_plain` told of."""
+    """Return the GPU from the values of `to_plain`."""
     parts = {"memory_types": MemoryType, "families": Family, "external": External, "modifiers": Modifier}
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: tuple(parts[name](**part) for part in value) if name in parts else value for name, value in values.items()
     }
-    return Gpu(**told)
+    return Gpu(**fields)

@@ -1,4 +1,4 @@
-"""Commands of the loader and of instances: vkCreateInstance, and who the physical devices are."""
+"""Commands of the loader and of instances: creating an instance, and querying the physical devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from extmem import vk
 from extmem.testing.fake_vulkan.machine import Refusal
-from extmem.testing.fake_vulkan.things import Device, Instance, Physical
+from extmem.testing.fake_vulkan.objects import Device, Instance, Physical
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ def version(pair: tuple[int, int]) -> int:
 
 
 def out_chain(struct: Any) -> dict[int, Any]:
-    """The structs that the caller wants filled in, by sType."""
-    found, link = {}, struct.pNext
+    """Return the structs of the pNext chain, which the command fills in, by sType."""
+    chain, link = {}, struct.pNext
     while link != ffi.NULL:
         base = ffi.cast("VkBaseOutStructure *", link)
-        found[int(base.sType)] = link
+        chain[int(base.sType)] = link
         link = base.pNext
-    return found
+    return chain
 
 
 def listed(count: Any, into: Any, values: list[Any], fill: Any) -> int:
-    """What every enumerating command does with its count and array."""
+    """Fill in the count and array of an enumerating command; return 0 or VK_INCOMPLETE."""
     if into == ffi.NULL:
         count[0] = len(values)
         return 0
@@ -52,18 +52,18 @@ def _extension(into: Any, index: int, name: str) -> None:
 
 
 def vkEnumerateInstanceVersion(fake: FakeVulkan, out: Any) -> int:
-    """The loader's version. A loader of 1.0 has no such command; see `FakeVulkan.missing`."""
+    """Return the loader's version. A loader of 1.0 has no such command; see `FakeVulkan.missing`."""
     out[0] = version(fake.loader_version)
     return 0
 
 
 def vkEnumerateInstanceExtensionProperties(fake: FakeVulkan, layer: Any, count: Any, into: Any) -> int:
-    """The fake has none."""
+    """Return no extensions."""
     return listed(count, into, [], _extension)
 
 
 def vkCreateInstance(fake: FakeVulkan, info: Any, allocator: Any, out: Any) -> int:
-    """Makes the physical devices, too."""
+    """Create the instance and its physical devices."""
     if info.pApplicationInfo == ffi.NULL or info.pApplicationInfo.apiVersion < version((1, 1)):
         raise fake.wrong(
             "an instance of Vulkan 1.0: external memory needs 1.1", int(vk.Result.ERROR_INCOMPATIBLE_DRIVER)
@@ -76,7 +76,7 @@ def vkCreateInstance(fake: FakeVulkan, info: Any, allocator: Any, out: Any) -> i
 
 
 def vkDestroyInstance(fake: FakeVulkan, handle: Any, allocator: Any) -> None:
-    """Its devices must be gone."""
+    """Destroy the instance, whose devices must be destroyed before."""
     instance = fake.get(handle, Instance)
     for physical in fake.children(instance):
         left = [child for child in fake.children(physical) if isinstance(child, Device)]
@@ -87,22 +87,22 @@ def vkDestroyInstance(fake: FakeVulkan, handle: Any, allocator: Any) -> None:
 
 
 def vkEnumeratePhysicalDevices(fake: FakeVulkan, handle: Any, count: Any, into: Any) -> int:
-    """Every GPU, in the order in which the fake was given them."""
-    found = [p.number for p in fake.children(fake.get(handle, Instance)) if isinstance(p, Physical)]
+    """Return every GPU, in the order of `FakeVulkan.gpus`."""
+    numbers = [p.number for p in fake.children(fake.get(handle, Instance)) if isinstance(p, Physical)]
 
     def fill(array: Any, index: int, number: int) -> None:
         array[index] = ffi.cast("VkPhysicalDevice", number)
 
-    return listed(count, into, found, fill)
+    return listed(count, into, numbers, fill)
 
 
 def vkEnumerateDeviceExtensionProperties(fake: FakeVulkan, handle: Any, layer: Any, count: Any, into: Any) -> int:
-    """As the GPU says."""
+    """Return the extensions of the `Gpu`."""
     return listed(count, into, list(fake.get(handle, Physical).gpu.extensions), _extension)
 
 
 def vkGetPhysicalDeviceProperties(fake: FakeVulkan, handle: Any, out: Any) -> None:
-    """Names, type, version and the few limits that matter here."""
+    """Return name, type, version, and the limits that extmem uses."""
     gpu = fake.get(handle, Physical).gpu
     out.apiVersion = version(gpu.api_version)
     out.driverVersion, out.vendorID, out.deviceID = 1, 0xFA4E, 1
@@ -118,7 +118,7 @@ def vkGetPhysicalDeviceProperties(fake: FakeVulkan, handle: Any, out: Any) -> No
 
 
 def vkGetPhysicalDeviceProperties2(fake: FakeVulkan, handle: Any, out: Any) -> None:
-    """The same, with identity, driver and host pointers for who asks."""
+    """Return the same, and identity, driver and host pointers where the chain has their structs."""
     gpu = fake.get(handle, Physical).gpu
     vkGetPhysicalDeviceProperties(fake, handle, out.properties)
     chain = out_chain(out)
@@ -138,18 +138,19 @@ def vkGetPhysicalDeviceProperties2(fake: FakeVulkan, handle: Any, out: Any) -> N
 
 
 def vkGetPhysicalDeviceMemoryProperties2(fake: FakeVulkan, handle: Any, out: Any) -> None:
-    """Memory types and heaps. Heap 0 is the device's own."""
-    gpu, found = fake.get(handle, Physical).gpu, out.memoryProperties
-    found.memoryTypeCount, found.memoryHeapCount = len(gpu.memory_types), len(gpu.heaps)
-    for index, kind in enumerate(gpu.memory_types):
-        found.memoryTypes[index].propertyFlags, found.memoryTypes[index].heapIndex = kind.flags, kind.heap
+    """Return memory types and heaps. Heap 0 is device-local."""
+    gpu, properties = fake.get(handle, Physical).gpu, out.memoryProperties
+    properties.memoryTypeCount, properties.memoryHeapCount = len(gpu.memory_types), len(gpu.heaps)
+    for index, memory_type in enumerate(gpu.memory_types):
+        properties.memoryTypes[index].propertyFlags = memory_type.flags
+        properties.memoryTypes[index].heapIndex = memory_type.heap
     for index, size in enumerate(gpu.heaps):
-        found.memoryHeaps[index].size = size
-        found.memoryHeaps[index].flags = int(vk.MemoryHeapFlagBits.DEVICE_LOCAL) if index == 0 else 0
+        properties.memoryHeaps[index].size = size
+        properties.memoryHeaps[index].flags = int(vk.MemoryHeapFlagBits.DEVICE_LOCAL) if index == 0 else 0
 
 
 def vkGetPhysicalDeviceQueueFamilyProperties(fake: FakeVulkan, handle: Any, count: Any, into: Any) -> None:
-    """Queue families."""
+    """Return the queue families."""
 
     def fill(array: Any, index: int, family: Any) -> None:
         array[index].queueFlags, array[index].queueCount = family.flags, family.count
@@ -158,7 +159,7 @@ def vkGetPhysicalDeviceQueueFamilyProperties(fake: FakeVulkan, handle: Any, coun
 
 
 def vkGetDeviceProcAddr(fake: FakeVulkan, handle: Any, name: Any) -> Any:
-    """NULL for what there is not."""
+    """Return the command's address; NULL for a command that does not exist."""
     try:
         return fake.device_entry(fake.get(handle, Device), bytes(ffi.string(name)).decode())
     except Refusal:
@@ -166,5 +167,5 @@ def vkGetDeviceProcAddr(fake: FakeVulkan, handle: Any, name: Any) -> Any:
 
 
 def vkGetInstanceProcAddr(fake: FakeVulkan, handle: Any, name: Any) -> Any:
-    """NULL for what there is not."""
+    """Return the command's address; NULL for a command that does not exist."""
     return fake.entry(bytes(ffi.string(name)).decode())

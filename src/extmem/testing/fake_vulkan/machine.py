@@ -1,9 +1,9 @@
-"""`FakeVulkan`: the whole fake, from its script to its objects, and the loader that stands in for the real one.
+"""`FakeVulkan`: the whole fake, from its script to its objects, and the loader that replaces the real one.
 
-How this works. Each command is a Python function over C arguments in one of the modules beside this one. It is made
-into a C function by cffi, so that callers cannot tell it from a driver's: the types of the arguments are checked and
-converted, and structs are read through their pointers. `_call` is what each C function runs: it counts, follows the
-script, and turns what a command found wrong into a misuse and a VkResult.
+How this works. Each command is a Python function of C arguments in one of the other modules of this package. cffi makes
+it a C function, which is called like a driver's: the types of the arguments are checked and converted, and structs are
+read through their pointers. Each C function runs `_call`, which counts the call, follows the script, and turns what the
+command reports as wrong into a misuse and a VkResult.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from extmem import vk
 from extmem.testing.fake_vulkan.gpus import Gpu, Manners
-from extmem.testing.fake_vulkan.things import (
+from extmem.testing.fake_vulkan.objects import (
     Buffer,
     CommandBuffer,
     Device,
+    FakeObject,
     Fence,
     Image,
     Instance,
@@ -29,7 +30,6 @@ from extmem.testing.fake_vulkan.things import (
     Pool,
     Queue,
     Share,
-    Thing,
 )
 from extmem.vk.abi import ffi
 from extmem.vk.loader import Commands
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeLoader", "FakeVulkan", "Misuse", "Refusal"]
 
-T = TypeVar("T", bound=Thing)
+T = TypeVar("T", bound=FakeObject)
 Result = vk.Result
 _UNKNOWN = int(Result.ERROR_UNKNOWN)
 _LOST = int(Result.ERROR_DEVICE_LOST)
@@ -51,7 +51,7 @@ _NEEDS = {
     "vkGetMemoryWin32HandleKHR": "VK_KHR_external_memory_win32",
     "vkGetMemoryWin32HandlePropertiesKHR": "VK_KHR_external_memory_win32",
 }
-_COUNTED: dict[type[Thing], str] = {
+_COUNTED: dict[type[FakeObject], str] = {
     Instance: "instances",
     Device: "devices",
     Memory: "memory",
@@ -84,7 +84,10 @@ class Misuse:
 
 @dataclass(slots=True)
 class _Plan:
-    """The script's next failure: of the `left`-th call that fits."""
+    """A failure of the script.
+
+    left: it happens at the `left`-th matching call. command: the matching command; None for any.
+    """
 
     left: int
     result: int
@@ -96,7 +99,7 @@ class FakeVulkan:
     """A machine with these GPUs and one driver for them. See the package.
 
     loader_version: VkInstance's version; (1, 0) has no vkEnumerateInstanceVersion. missing: commands that the driver
-    does not have. Everything that a test may look at or change while the fake runs is a plain field.
+    does not have. Everything that a test may read or change while the fake runs is a plain field.
     """
 
     gpus: Sequence[Gpu] = (Gpu(),)
@@ -107,16 +110,16 @@ class FakeVulkan:
     calls: list[str] = field(default_factory=list)
     """Every command that was called, in order."""
     bad_imports: list[tuple[int, str]] = field(default_factory=list)
-    """Imports of fds and handles that are no payloads: on which VkDevice, and what was wrong."""
+    """Imports of fds and handles that are not payloads: the VkDevice, and what was wrong."""
     remembers: bool = True
-    """Whether `calls`, `shares` and what has ended are kept; they grow with every call."""
+    """Whether `calls`, `shares` and the destroyed objects are recorded, which grow with every call."""
     shares: list[Share] = field(default_factory=list)
-    """What each export by NT handle was told, on Windows, in order."""
+    """The parameters of each export by NT handle (on Windows), in order."""
     poisoned_by: int = 0
-    """The VkDevice that a bad fd reached, where the manners make that matter; 0 for none."""
+    """The VkDevice that imported a bad fd, with `Manners.bad_fd_poisons`; 0 for none."""
 
     def __post_init__(self) -> None:
-        self._things: dict[int, Thing] = {}
+        self._objects: dict[int, FakeObject] = {}
         self._ended: dict[int, str] = {}
         self._next = 0xFA4E_0000
         self._entries: dict[str, Any] = {}
@@ -128,15 +131,15 @@ class FakeVulkan:
     # The script.
 
     def fail(self, at: int = 1, result: int = Result.ERROR_OUT_OF_DEVICE_MEMORY, *, command: str | None = None) -> None:
-        """Let the `at`-th call from now on fail, of that command or of any. Only calls that can fail count.
+        """Make the `at`-th call from now on fail, of that command or of any. Only commands that can fail count.
 
-        With VK_ERROR_DEVICE_LOST the device of that call is lost for good.
+        After VK_ERROR_DEVICE_LOST the device of that call stays lost.
         """
         self._plans.append(_Plan(at, int(result), command))
 
     @contextlib.contextmanager
     def failing(self, countdown: Countdown, result: int = Result.ERROR_OUT_OF_DEVICE_MEMORY) -> Iterator[Countdown]:
-        """An arm for `faults.fail_each`: the call whose turn it is returns this, and does nothing."""
+        """An arm for `faults.fail_each`: the countdown's n-th call returns this result, and does nothing."""
         entry = (countdown, int(result))
         self._countdowns.append(entry)
         try:
@@ -145,15 +148,15 @@ class FakeVulkan:
             self._countdowns.remove(entry)
 
     def lose_device(self) -> None:
-        """Every VkDevice that there is now is lost: whatever can fail on it returns VK_ERROR_DEVICE_LOST."""
+        """Lose every existing VkDevice: each command on it that can fail returns VK_ERROR_DEVICE_LOST."""
         for device in self.living(Device):
             device.lost = True
 
     def _scripted(self, name: str, device: Device | None) -> int:
         result = 0
-        for countdown, told in self._countdowns:
+        for countdown, failure in self._countdowns:
             if countdown.due(name):
-                result = told
+                result = failure
         for plan in self._plans:
             if plan.command in (None, name):
                 plan.left -= 1
@@ -164,49 +167,49 @@ class FakeVulkan:
             device.lost = True
         return _LOST if device is not None and device.lost else result
 
-    # What there is.
+    # The living objects.
 
     def living(self, kind: type[T]) -> list[T]:
-        """Every living object of a kind."""
-        return [thing for thing in self._things.values() if isinstance(thing, kind)]
+        """Return every living object of a class."""
+        return [item for item in self._objects.values() if isinstance(item, kind)]
 
     def alive(self) -> Counter[str]:
-        """How many of each kind live, and the bytes of device memory. Empty when everything was given back."""
-        found = Counter(_COUNTED[type(t)] for t in self._things.values() if type(t) in _COUNTED)
+        """Count the living objects of each class, and the bytes of device memory. Empty if everything was released."""
+        found = Counter(_COUNTED[type(t)] for t in self._objects.values() if type(t) in _COUNTED)
         octets = sum(memory.size for memory in self.living(Memory))
         return found + Counter({"bytes of device memory": octets})
 
     def misuse(self, problem: str) -> None:
-        """Note what the specification forbids."""
+        """Record something that the specification forbids."""
         self.misuses.append(Misuse(self._running, problem))
 
-    def add(self, thing: T) -> int:
-        """A new object lives; its handle."""
+    def add(self, item: T) -> int:
+        """Add a new object and return its handle."""
         self._next += 16
-        thing.number = self._next
-        self._things[thing.number] = thing
-        return thing.number
+        item.number = self._next
+        self._objects[item.number] = item
+        return item.number
 
-    def end(self, thing: Thing) -> None:
-        """An object ends, with a word about what it left behind."""
-        busy = [c for c in self.living(CommandBuffer) if c.state == "pending" and (thing in c.uses or thing is c)]
-        if busy and not self._device_lost(thing):
-            self.misuse(f"{thing} is destroyed while {busy[0]}, which uses it, may still run")
-        del self._things[thing.number]
+    def end(self, item: FakeObject) -> None:
+        """Remove an object; a misuse if pending work uses it."""
+        busy = [c for c in self.living(CommandBuffer) if c.state == "pending" and (item in c.uses or item is c)]
+        if busy and not self._device_lost(item):
+            self.misuse(f"{item} is destroyed while {busy[0]}, which uses it, may still run")
+        del self._objects[item.number]
         if self.remembers:
-            self._ended[thing.number] = str(thing)
+            self._ended[item.number] = str(item)
 
-    def children(self, thing: Thing) -> list[Thing]:
-        """What lives on it."""
-        return [child for child in self._things.values() if child.parent is thing]
+    def children(self, item: FakeObject) -> list[FakeObject]:
+        """Return the living objects whose parent it is."""
+        return [child for child in self._objects.values() if child.parent is item]
 
-    def get(self, handle: Any, kind: type[T], parent: Thing | None = None) -> T:
-        """The living object behind a handle. Notes a misuse and ends the command where there is none."""
+    def get(self, handle: Any, kind: type[T], parent: FakeObject | None = None) -> T:
+        """Return the living object of a handle. Where there is none, record a misuse and end the command."""
         number = int(ffi.cast("uintptr_t", handle)) if isinstance(handle, ffi.CData) else int(handle)
-        found = self._things.get(number)
+        found = self._objects.get(number)
         if not isinstance(found, kind):
             was = f", {self._ended[number]} that was destroyed" if number in self._ended else ""
-            self.misuse(f"{number:#x} is no {kind.__name__}{was}")
+            self.misuse(f"{number:#x} is not a {kind.__name__}{was}")
             raise Refusal(_UNKNOWN)
         if parent is not None and found.parent is not parent:
             self.misuse(f"{found} belongs to {found.parent}, not to {parent}")
@@ -214,17 +217,17 @@ class FakeVulkan:
         return found
 
     def wrong(self, problem: str, result: int = _UNKNOWN) -> Refusal:
-        """Note a misuse; what to raise, as `raise fake.wrong(…)`."""
+        """Record a misuse and return the exception that ends the command: `raise fake.wrong(…)`."""
         self.misuse(problem)
         return Refusal(result)
 
-    def _device_lost(self, thing: Thing | None) -> bool:
-        while thing is not None and not isinstance(thing, Device):
-            thing = thing.parent
-        return thing is not None and thing.lost
+    def _device_lost(self, item: FakeObject | None) -> bool:
+        while item is not None and not isinstance(item, Device):
+            item = item.parent
+        return item is not None and item.lost
 
     def _device_of(self, handle: Any) -> Device | None:
-        found = self._things.get(int(ffi.cast("uintptr_t", handle))) if isinstance(handle, ffi.CData) else None
+        found = self._objects.get(int(ffi.cast("uintptr_t", handle))) if isinstance(handle, ffi.CData) else None
         if isinstance(found, CommandBuffer):
             found = found.parent.parent
         elif isinstance(found, Queue):
@@ -234,7 +237,7 @@ class FakeVulkan:
     # As C functions.
 
     def entry(self, name: str) -> Any:
-        """A command as a C function; NULL for one that there is not."""
+        """Return a command as a C function; NULL for a command that does not exist."""
         if name in self.missing:
             return ffi.NULL
         known = self._entries.get(name)
@@ -248,7 +251,7 @@ class FakeVulkan:
         return ffi.cast("PFN_vkVoidFunction", known)
 
     def device_entry(self, device: Device, name: str) -> Any:
-        """vkGetDeviceProcAddr: NULL also for what needs an extension that the device was made without."""
+        """vkGetDeviceProcAddr: NULL also for a command of an extension that the device was created without."""
         needed = _NEEDS.get(name)
         return ffi.NULL if needed is not None and needed not in device.extensions else self.entry(name)
 
@@ -259,13 +262,13 @@ class FakeVulkan:
                 self.calls.append(name)
             try:
                 if fails:
-                    told = self._scripted(name, self._device_of(arguments[0]))
-                    if told:
-                        return told
+                    failure = self._scripted(name, self._device_of(arguments[0]))
+                    if failure:
+                        return failure
                 return function(self, *arguments)
             except Refusal as refusal:
                 return refusal.result if fails else None
-            except Exception as error:  # noqa: BLE001  # nothing may be raised into C; a test sees the misuse
+            except Exception as error:  # noqa: BLE001  # nothing may be raised into C; the test gets the misuse
                 self.misuse(f"the fake itself failed: {type(error).__name__}: {error}")
                 return _UNKNOWN if fails else None
             finally:
@@ -273,30 +276,30 @@ class FakeVulkan:
 
     @property
     def loader(self) -> FakeLoader:
-        """What stands in for `extmem.vk.loader.Loader`."""
+        """The replacement of `extmem.vk.loader.Loader`."""
         return FakeLoader(self)
 
 
 class FakeLoader:
-    """`extmem.vk.loader.Loader` over a fake: no library is loaded."""
+    """A replacement of `extmem.vk.loader.Loader` with a fake's commands: no library is loaded."""
 
     handles_are_addresses = False
-    """They are numbers, which the fake looks up."""
+    """Handles are numbers that the fake looks up."""
 
     def __init__(self, fake: FakeVulkan) -> None:
         self.fake = fake
         self.commands = Commands(fake.entry, "the Vulkan loader")
-        """What can be called without an instance."""
+        """The commands that need no instance."""
 
     def instance_commands(self, instance: Any) -> Commands:
-        """Commands of a VkInstance and its physical devices."""
+        """Return the commands of a VkInstance and its physical devices."""
         return Commands(self.fake.entry, "this Vulkan instance")
 
     def device_commands(self, instance_commands: Commands, device: Any, owner: str) -> Commands:
-        """Commands of a VkDevice."""
+        """Return the commands of a VkDevice."""
         try:
             found = self.fake.get(device, Device)
-        except Refusal:  # a misuse, which is noted; a driver would read what is at that address
+        except Refusal:  # the misuse is recorded; a driver would read from that address
             return Commands(lambda name: ffi.NULL, owner)
         return Commands(lambda name: self.fake.device_entry(found, name), owner)
 
@@ -304,7 +307,7 @@ class FakeLoader:
 @functools.cache
 def _commands() -> dict[str, Callable[..., Any]]:
     from extmem.testing.fake_vulkan import (
-        answers,
+        capabilities,
         devices,
         instances,
         memories,
@@ -315,7 +318,7 @@ def _commands() -> dict[str, Callable[..., Any]]:
     )
     from extmem.testing.fake_vulkan._system import sharing
 
-    modules = (instances, answers, modifiers, devices, memories, sharing(), resources, queues, recording)
+    modules = (instances, capabilities, modifiers, devices, memories, sharing(), resources, queues, recording)
     return {
         name: value
         for module in modules

@@ -1,4 +1,4 @@
-"""vkAllocateMemory in all its forms, and what ends, exports and maps memory."""
+"""Allocating, importing, freeing and mapping memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from extmem import vk
 from extmem.testing.fake_vulkan._system import sharing
 from extmem.testing.fake_vulkan.machine import Refusal
+from extmem.testing.fake_vulkan.objects import Buffer, Device, Image, Memory, Resource, Source
 from extmem.testing.fake_vulkan.payloads import HostPayload, Shadow
-from extmem.testing.fake_vulkan.things import Buffer, Device, Image, Memory, Resource, Source
 from extmem.vk.abi import ffi, from_c
 from extmem.vk.handle_types import SIZED_BY_D3D
 
@@ -30,7 +30,7 @@ _WHOLE = int(vk.WHOLE_SIZE)
 
 
 def vkAllocateMemory(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, out: Any) -> int:
-    """Allocates, imports an fd (and consumes it), or imports host memory."""
+    """Allocate memory, import a handle (an fd is consumed), or import host memory."""
     device = fake.get(handle, Device)
     info = from_c(vk.MemoryAllocateInfo, raw)
     size, kind = int(info.allocation_size), int(info.memory_type_index)
@@ -45,8 +45,8 @@ def vkAllocateMemory(fake: FakeVulkan, handle: Any, raw: Any, allocator: Any, ou
     dedicated = _dedicated(fake, device, info, size)
     export = vk.find(info, vk.ExportMemoryAllocateInfo)
     export_types = int(export.handle_types) if export is not None else 0
-    _exportable(fake, device, export_types, dedicated)
-    _room(fake, device, size, kind)
+    _check_export(fake, device, export_types, dedicated)
+    _check_room(fake, device, size, kind)
     source = _source(fake, device, info, size, kind, dedicated)
     memory = Memory(
         device, source.size, kind, source.payload, export_types, source.kind, dedicated, ours=not source.kind
@@ -67,26 +67,26 @@ def _dedicated(fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, si
         if chained.buffer is not None
         else fake.get(chained.image, Image, device)
     )
-    told = vk.find(info, vk.ImportMemoryWin32HandleInfoKHR)
-    if size != resource.size and (told is None or told.handle_type not in SIZED_BY_D3D):
+    win32 = vk.find(info, vk.ImportMemoryWin32HandleInfoKHR)
+    if size != resource.size and (win32 is None or win32.handle_type not in SIZED_BY_D3D):
         fake.misuse(f"memory of {size} bytes is dedicated to {resource}, which requires {resource.size}")
     return resource
 
 
-def _exportable(fake: FakeVulkan, device: Device, types: int, dedicated: Resource | None) -> None:
+def _check_export(fake: FakeVulkan, device: Device, types: int, dedicated: Resource | None) -> None:
     kind = "image" if isinstance(dedicated, Image) else "buffer"
     bits = types
     while bits:
         bit = bits & -bits
         bits ^= bit
-        told = device.gpu.says(kind, bit)
-        if told is None or not told.features & _Feature.EXPORTABLE:
+        external = device.gpu.says(kind, bit)
+        if external is None or not external.features & _Feature.EXPORTABLE:
             fake.misuse(f"{HandleType(bit)!r} cannot be exported, and is among the export types")
-        elif told.dedicated == "required" and dedicated is None:
+        elif external.dedicated == "required" and dedicated is None:
             fake.misuse(f"{HandleType(bit)!r} is exported of dedicated memory alone, and this is not")
 
 
-def _room(fake: FakeVulkan, device: Device, size: int, kind: int) -> None:
+def _check_room(fake: FakeVulkan, device: Device, size: int, kind: int) -> None:
     living = [memory for memory in fake.living(Memory) if memory.parent is device]
     if len(living) >= device.gpu.max_allocations:
         raise Refusal(_TOO_MANY)
@@ -99,25 +99,25 @@ def _room(fake: FakeVulkan, device: Device, size: int, kind: int) -> None:
 def _source(
     fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int, kind: int, dedicated: Resource | None
 ) -> Source:
-    """Where the memory's bytes are: those of an import, the host's, or new ones."""
-    found: Source | None = sharing().imported(fake, device, info, size, kind, dedicated)
-    if found is not None:
-        return found
-    by_pointer = vk.find(info, vk.ImportMemoryHostPointerInfoEXT)
-    if by_pointer is not None and by_pointer.handle_type:
-        address, alignment = by_pointer.host_pointer, device.gpu.host_pointer_alignment
+    """Return the payload of the memory: that of an import, host memory, or a new one."""
+    imported: Source | None = sharing().imported(fake, device, info, size, kind, dedicated)
+    if imported is not None:
+        return imported
+    pointer_info = vk.find(info, vk.ImportMemoryHostPointerInfoEXT)
+    if pointer_info is not None and pointer_info.handle_type:
+        address, alignment = pointer_info.host_pointer, device.gpu.host_pointer_alignment
         at = address if isinstance(address, int) else 0
         if at % alignment or size % alignment or not at:
             raise fake.wrong(f"{size} bytes of host memory at {at:#x}: not multiples of {alignment}", _BAD_HANDLE)
         if not device.gpu.memory_types[kind].flags & _Property.HOST_VISIBLE:
-            fake.misuse(f"host memory is imported to memory type {kind}, which the host does not see")
+            fake.misuse(f"host memory is imported to memory type {kind}, which is not visible to the host")
         return Source(HostPayload(at, size), size, _HOST)
-    made: Source = sharing().created(fake, device, info, size, kind, dedicated)
-    return made
+    created: Source = sharing().created(fake, device, info, size, kind, dedicated)
+    return created
 
 
 def vkFreeMemory(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> None:
-    """Unmaps, too. NULL is nothing."""
+    """Unmap and free the memory. NULL is ignored."""
     device = fake.get(handle, Device)
     if raw:
         memory = fake.get(raw, Memory, device)
@@ -127,11 +127,11 @@ def vkFreeMemory(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> Non
 
 
 def vkMapMemory(fake: FakeVulkan, handle: Any, raw: int, offset: int, size: int, flags: int, out: Any) -> int:
-    """Memory that is not coherent is seen through a copy."""
+    """Map the memory; memory that is not coherent is mapped as a copy."""
     memory = fake.get(raw, Memory, fake.get(handle, Device))
     flags_of_type = memory.parent.gpu.memory_types[memory.memory_type].flags
     if not flags_of_type & _Property.HOST_VISIBLE:
-        raise fake.wrong(f"{memory} is mapped, and the host cannot see memory type {memory.memory_type}", _MAP_FAILED)
+        raise fake.wrong(f"{memory} is mapped, and memory type {memory.memory_type} is not host-visible", _MAP_FAILED)
     if memory.mapping is not None:
         raise fake.wrong(f"{memory} is mapped twice", _MAP_FAILED)
     if offset >= memory.size or (size != _WHOLE and not 0 < size <= memory.size - offset):
@@ -149,7 +149,7 @@ def vkMapMemory(fake: FakeVulkan, handle: Any, raw: int, offset: int, size: int,
 
 
 def vkUnmapMemory(fake: FakeVulkan, handle: Any, raw: int) -> None:
-    """What the host wrote to memory that is not coherent, and did not flush, is lost."""
+    """Unmap the memory. What the host wrote to memory that is not coherent, and did not flush, is lost."""
     memory = fake.get(raw, Memory, fake.get(handle, Device))
     if memory.mapping is None:
         raise fake.wrong(f"{memory} is unmapped, and was not mapped")
@@ -157,7 +157,7 @@ def vkUnmapMemory(fake: FakeVulkan, handle: Any, raw: int) -> None:
 
 
 def vkFlushMappedMemoryRanges(fake: FakeVulkan, handle: Any, count: int, ranges: Any) -> int:
-    """What the host wrote is seen by the device."""
+    """Make what the host wrote visible to the device."""
     for memory, offset, size in _ranges(fake, fake.get(handle, Device), count, ranges):
         if memory.shadow is not None:
             memory.shadow.flush(offset, size, memory.parent.gpu.non_coherent_atom)
@@ -165,7 +165,7 @@ def vkFlushMappedMemoryRanges(fake: FakeVulkan, handle: Any, count: int, ranges:
 
 
 def vkInvalidateMappedMemoryRanges(fake: FakeVulkan, handle: Any, count: int, ranges: Any) -> int:
-    """What the device wrote is seen by the host."""
+    """Make what the device wrote visible to the host."""
     for memory, offset, size in _ranges(fake, fake.get(handle, Device), count, ranges):
         if memory.shadow is not None:
             memory.shadow.invalidate(offset, size)
@@ -182,9 +182,9 @@ def _ranges(fake: FakeVulkan, device: Device, count: int, ranges: Any) -> list[t
         if size == _WHOLE:
             size = memory.size - offset
         elif size % atom and offset + size != memory.size:
-            fake.misuse(f"a range of {size} bytes, which is no multiple of {atom} and does not reach the end")
+            fake.misuse(f"a range of {size} bytes, which is not a multiple of {atom} and does not reach the end")
         if offset % atom:
-            fake.misuse(f"a range from {offset}, which is no multiple of {atom}")
+            fake.misuse(f"a range from {offset}, which is not a multiple of {atom}")
         if offset + size > memory.size:
             raise fake.wrong(f"{size} bytes from {offset} of {memory.size}")
         found.append((memory, offset, size))

@@ -1,8 +1,8 @@
 """DRM format modifiers of a fake GPU: which ones a format has, and where the texels of an image with one lie.
 
 An image with a modifier is 2D, of one level and one layer. Its texels are in memory plane 0, row after row. A
-modifier other than DRM_FORMAT_MOD_LINEAR turns the rows upside down: whoever takes it for another reads other texels.
-Further memory planes are 4 KiB each of what only the driver uses.
+modifier other than DRM_FORMAT_MOD_LINEAR reverses the order of the rows, so that reading with another modifier gives
+other texels. Each further memory plane has 4 KiB, which only the driver uses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from extmem import vk
 from extmem.devices.resources import Requirements
 from extmem.testing.fake_vulkan.instances import out_chain
 from extmem.testing.fake_vulkan.machine import Refusal
-from extmem.testing.fake_vulkan.things import Device, Image, Physical
+from extmem.testing.fake_vulkan.objects import Device, Image, Physical
 from extmem.vk.abi import ffi
 from extmem.vk.formats import is_depth_or_stencil, texel_size
 from extmem.vk.modifiers import EXTENSION, MEMORY_PLANES
@@ -35,13 +35,13 @@ _2D = int(vk.ImageType.TYPE_2D)
 
 
 def _of_format(gpu: Gpu, vk_format: int) -> tuple[Modifier, ...]:
-    """The modifiers that a format has: none for what has no texels of its own, or depth."""
+    """Return the modifiers of a format: none for one with depth, or without texels of its own."""
     plain = texel_size(vk_format) is not None and not is_depth_or_stencil(vk_format)
     return gpu.modifiers if plain and EXTENSION in gpu.extensions else ()
 
 
 def as_linear(gpu: Gpu, info: vk.ImageCreateInfo | vk.PhysicalDeviceImageFormatInfo2, number: int, types: int) -> None:
-    """Make `info` one of LINEAR tiling, which has the same limits. Refuses a modifier that the format lacks."""
+    """Set the tiling of `info` to LINEAR, which has the same limits. Refuses a modifier that the format lacks."""
     modifier = next((m for m in _of_format(gpu, int(info.format)) if m.number == number), None)
     kind = info.type if isinstance(info, vk.PhysicalDeviceImageFormatInfo2) else info.image_type
     if modifier is None or int(kind) != _2D or (modifier.shared is not None and types & ~modifier.shared):
@@ -50,7 +50,7 @@ def as_linear(gpu: Gpu, info: vk.ImageCreateInfo | vk.PhysicalDeviceImageFormatI
 
 
 def vkGetPhysicalDeviceFormatProperties2(fake: FakeVulkan, handle: Any, vk_format: int, out: Any) -> None:
-    """Transfers, with every tiling; and the modifiers."""
+    """Return the transfer features, for every tiling, and the modifiers."""
     gpu = fake.get(handle, Physical).gpu
     able = _ABLE if texel_size(vk_format) is not None else 0
     features = out.formatProperties
@@ -70,7 +70,7 @@ def vkGetPhysicalDeviceFormatProperties2(fake: FakeVulkan, handle: Any, vk_forma
 
 
 def chosen(fake: FakeVulkan, device: Device, info: vk.ImageCreateInfo) -> tuple[Modifier, list[vk.SubresourceLayout]]:
-    """The last modifier of the list, or the explicit one, with the layouts that it comes with."""
+    """Return the last modifier of the list, or the explicit one with its plane layouts."""
     listed = vk.find(info, vk.ImageDrmFormatModifierListCreateInfoEXT)
     explicit = vk.find(info, vk.ImageDrmFormatModifierExplicitCreateInfoEXT)
     if (listed is None) == (explicit is None) or EXTENSION not in device.extensions:
@@ -85,7 +85,7 @@ def chosen(fake: FakeVulkan, device: Device, info: vk.ImageCreateInfo) -> tuple[
 def placed(
     fake: FakeVulkan, info: vk.ImageCreateInfo, modifier: Modifier, given: list[vk.SubresourceLayout]
 ) -> tuple[Requirements, list[vk.SubresourceLayout]]:
-    """Where the memory planes lie, as it is given or as the driver likes it, and what the image requires."""
+    """Return what the image requires, and the layout of its memory planes: as given, or the driver's choice."""
     texel = texel_size(int(info.format)) or 1
     row = info.extent.width * texel
     pitch = -(-row // modifier.pitch_alignment) * modifier.pitch_alignment
@@ -95,31 +95,32 @@ def placed(
         raise fake.wrong(f"{len(given)} memory planes are given, and there are {modifier.planes}", _BAD_LAYOUT)
     planes, offset = [], 0
     for number in range(modifier.planes):
-        told = given[number] if given else vk.SubresourceLayout(offset, 0, pitch if number == 0 else _PLANE)
-        if told.size or told.array_pitch or told.depth_pitch:
-            fake.misuse(f"memory plane {number} is given with {told}, where size and these pitches are 0")
-        if told.offset % modifier.pitch_alignment or (number == 0 and (told.row_pitch < row or told.row_pitch % texel)):
+        layout = given[number] if given else vk.SubresourceLayout(offset, 0, pitch if number == 0 else _PLANE)
+        if layout.size or layout.array_pitch or layout.depth_pitch:
+            fake.misuse(f"memory plane {number} is given with {layout}, where size and these pitches are 0")
+        bad_pitch = number == 0 and (layout.row_pitch < row or layout.row_pitch % texel)
+        if layout.offset % modifier.pitch_alignment or bad_pitch:
             raise Refusal(_BAD_LAYOUT)
-        size = told.row_pitch * info.extent.height if number == 0 else _PLANE
-        plane = copy.copy(told)
+        size = layout.row_pitch * info.extent.height if number == 0 else _PLANE
+        plane = copy.copy(layout)
         plane.size = size
         planes.append(plane)
-        offset = -(-(told.offset + size) // _PLANE) * _PLANE
+        offset = -(-(layout.offset + size) // _PLANE) * _PLANE
     whole = max(plane.offset + plane.size for plane in planes)
     return Requirements(-(-whole // _PLANE) * _PLANE, _PLANE, 1), planes
 
 
 def plane_layout(fake: FakeVulkan, image: Image, aspect: int) -> vk.SubresourceLayout:
-    """vkGetImageSubresourceLayout of one memory plane."""
+    """Return the layout of one memory plane, for vkGetImageSubresourceLayout."""
     if aspect not in MEMORY_PLANES[: len(image.planes)]:
         raise fake.wrong(f"aspect {aspect:#x} of an image with {len(image.planes)} memory planes")
     return image.planes[0 if fake.manners.same_planes else MEMORY_PLANES.index(aspect)]
 
 
 def vkGetImageDrmFormatModifierPropertiesEXT(fake: FakeVulkan, handle: Any, raw: int, out: Any) -> int:
-    """The modifier that was chosen."""
+    """Return the modifier that was chosen when the image was created."""
     image = fake.get(raw, Image, fake.get(handle, Device))
     if image.modifier is None or out.sType != _PROPERTIES:
-        raise fake.wrong(f"{image} is asked for its modifier, and has none")
+        raise fake.wrong(f"the modifier of {image} is queried, and it has none")
     out.drmFormatModifier = image.modifier
     return 0

@@ -1,8 +1,8 @@
-"""The bytes behind fake memory: what the system shares (memory files, sections), and host memory that was imported.
+"""The bytes of fake memory: what the system shares (memory files, sections), and host memory that was imported.
 
-How this works. A payload's last page tells what it is: that a fake driver made it, on which device, of which size and
-memory type. A driver that imports one reads it, as a real one asks its kernel side. What only looks like a payload has
-no such page.
+How this works. A payload's last page contains a tag: that a fake driver made it, on which device, of which size and
+memory type. A driver that imports one reads the tag, as a real one queries its kernel module. A file that only
+resembles a payload has no such page.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _PAGE = mmap.PAGESIZE
 
 
 class Payload(Protocol):
-    """Bytes that a device's memory stands for."""
+    """The bytes of a memory object."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """What the device sees."""
+        """Return bytes as the device reads them."""
 
     def write(self, offset: int, data: bytes) -> None:
-        """What the device writes."""
+        """Write bytes as the device does."""
 
     def map(self, size: int) -> tuple[int, object]:
-        """The address of a mapping, and what keeps it."""
+        """Map it for the host. Return the address, and an object that keeps the mapping."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release it."""
 
 
 class HostPayload:
-    """Host memory that the device was given the address of."""
+    """Host memory that was imported by its address."""
 
     def __init__(self, address: int, size: int) -> None:
         self.address = address
@@ -55,13 +55,13 @@ class HostPayload:
         return self.address, self._bytes
 
     def close(self) -> None:
-        """See `Payload`: the pages are their owner's."""
+        """See `Payload`. The pages belong to the program and are not released."""
 
 
 class Shadow:
-    """The host's view of memory that is not coherent: a copy, which flushing and invalidating bring up to date.
+    """The host's mapping of memory that is not coherent: a copy, which flushing and invalidating synchronize.
 
-    What the host did not change is not written back by a flush, as a cache writes back changed lines alone.
+    A flush writes only what the host changed, as a cache writes only changed lines.
     """
 
     def __init__(self, payload: Payload, size: int) -> None:
@@ -75,7 +75,7 @@ class Shadow:
         self._clean = bytearray(self._bytes[:])
 
     def flush(self, offset: int, size: int, atom: int) -> None:
-        """What the host changed in the range becomes the device's."""
+        """Write what the host changed in the range to the payload."""
         mine, clean = bytes(self._bytes[offset : offset + size]), self._clean[offset : offset + size]
         if mine == clean:
             return
@@ -88,7 +88,7 @@ class Shadow:
         self._clean[offset : offset + size] = mine
 
     def invalidate(self, offset: int, size: int) -> None:
-        """What the device wrote in the range becomes the host's."""
+        """Read the range from the payload, with what the device wrote."""
         data = self._payload.read(offset, size)
         self._bytes[offset : offset + size] = data
         self._clean[offset : offset + size] = data

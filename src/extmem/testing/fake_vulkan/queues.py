@@ -1,13 +1,13 @@
-"""Command pools and buffers, fences, and vkQueueSubmit, which runs the work at once and says so when asked."""
+"""Command pools and buffers, fences, and vkQueueSubmit, which runs the work at once; waiting reports its end."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from extmem import vk
-from extmem.testing.fake_vulkan.devices import done
+from extmem.testing.fake_vulkan.devices import complete
 from extmem.testing.fake_vulkan.machine import Refusal
-from extmem.testing.fake_vulkan.things import CommandBuffer, Device, Fence, Pool, Queue
+from extmem.testing.fake_vulkan.objects import CommandBuffer, Device, Fence, Pool, Queue
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _TIMEOUT = int(vk.Result.TIMEOUT)
 
 
 def vkCreateCommandPool(fake: FakeVulkan, handle: Any, info: Any, allocator: Any, out: Any) -> int:
-    """For a family that the device was made with."""
+    """Create a pool for a queue family that the device was created with."""
     device = fake.get(handle, Device)
     if int(info.queueFamilyIndex) not in device.families:
         raise fake.wrong(f"a pool for queue family {info.queueFamilyIndex}, which {device} was made without")
@@ -30,7 +30,7 @@ def vkCreateCommandPool(fake: FakeVulkan, handle: Any, info: Any, allocator: Any
 
 
 def vkDestroyCommandPool(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> None:
-    """And its command buffers."""
+    """Destroy the pool and its command buffers."""
     device = fake.get(handle, Device)
     if raw:
         pool = fake.get(raw, Pool, device)
@@ -40,7 +40,7 @@ def vkDestroyCommandPool(fake: FakeVulkan, handle: Any, raw: int, allocator: Any
 
 
 def vkAllocateCommandBuffers(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> int:
-    """Primary ones."""
+    """Allocate primary command buffers."""
     pool = fake.get(info.commandPool, Pool, fake.get(handle, Device))
     for index in range(info.commandBufferCount):
         out[index] = ffi.cast("VkCommandBuffer", fake.add(CommandBuffer(pool)))
@@ -48,7 +48,7 @@ def vkAllocateCommandBuffers(fake: FakeVulkan, handle: Any, info: Any, out: Any)
 
 
 def vkFreeCommandBuffers(fake: FakeVulkan, handle: Any, raw: int, count: int, buffers: Any) -> None:
-    """Not while they run."""
+    """Free command buffers, which must not be pending."""
     pool = fake.get(raw, Pool, fake.get(handle, Device))
     for buffer in buffers[0:count]:
         if buffer != ffi.NULL:
@@ -56,7 +56,7 @@ def vkFreeCommandBuffers(fake: FakeVulkan, handle: Any, raw: int, count: int, bu
 
 
 def vkBeginCommandBuffer(fake: FakeVulkan, handle: Any, info: Any) -> int:
-    """Anew, if its pool allows that."""
+    """Begin recording; again, if its pool allows that."""
     buffer = fake.get(handle, CommandBuffer)
     if buffer.state in ("recording", "pending") or (buffer.state != "initial" and not buffer.parent.resettable):
         raise fake.wrong(f"{buffer} is begun, and is {buffer.state}")
@@ -66,7 +66,7 @@ def vkBeginCommandBuffer(fake: FakeVulkan, handle: Any, info: Any) -> int:
 
 
 def vkEndCommandBuffer(fake: FakeVulkan, handle: Any) -> int:
-    """After begin."""
+    """End recording, which must have begun."""
     buffer = fake.get(handle, CommandBuffer)
     if buffer.state != "recording":
         raise fake.wrong(f"{buffer} is ended, and is {buffer.state}")
@@ -75,7 +75,7 @@ def vkEndCommandBuffer(fake: FakeVulkan, handle: Any) -> int:
 
 
 def vkQueueSubmit(fake: FakeVulkan, handle: Any, count: int, infos: Any, fence: int) -> int:
-    """The work is done at once; it counts as running until its fence was waited for."""
+    """Run the work at once. It counts as pending until its fence is waited for."""
     queue = fake.get(handle, Queue)
     signal = fake.get(fence, Fence, queue.parent) if fence else None
     if signal is not None and (signal.signaled or signal.waiting):
@@ -98,13 +98,13 @@ def vkQueueSubmit(fake: FakeVulkan, handle: Any, count: int, infos: Any, fence: 
 
 
 def vkCreateFence(fake: FakeVulkan, handle: Any, info: Any, allocator: Any, out: Any) -> int:
-    """Signalled or not."""
+    """Create a fence, signalled or not."""
     out[0] = fake.add(Fence(fake.get(handle, Device), bool(info.flags & 1)))
     return 0
 
 
 def vkDestroyFence(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> None:
-    """Not while work that signals it runs."""
+    """Destroy a fence, which pending work must not signal."""
     device = fake.get(handle, Device)
     if raw:
         fence = fake.get(raw, Fence, device)
@@ -114,20 +114,20 @@ def vkDestroyFence(fake: FakeVulkan, handle: Any, raw: int, allocator: Any) -> N
 
 
 def vkWaitForFences(fake: FakeVulkan, handle: Any, count: int, fences: Any, every: int, timeout: int) -> int:
-    """What was submitted with them is done. A fence that nobody signals would never end."""
+    """Complete what was submitted with the fences. To wait for a fence that nothing signals would never end."""
     device = fake.get(handle, Device)
-    found = [fake.get(raw, Fence, device) for raw in fences[0:count]]
-    if not all(fence.signaled for fence in found):
+    waited = [fake.get(raw, Fence, device) for raw in fences[0:count]]
+    if not all(fence.signaled for fence in waited):
         fake.misuse("a fence is waited for that nothing signals")
         raise Refusal(_TIMEOUT)
-    for fence in found:
+    for fence in waited:
         for buffer in fence.waiting:
-            done(buffer)
+            complete(buffer)
     return 0
 
 
 def vkResetFences(fake: FakeVulkan, handle: Any, count: int, fences: Any) -> int:
-    """Not while work that signals them runs."""
+    """Reset fences, which pending work must not signal."""
     device = fake.get(handle, Device)
     for raw in fences[0:count]:
         fence = fake.get(raw, Fence, device)

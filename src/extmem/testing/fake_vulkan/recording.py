@@ -1,7 +1,7 @@
-"""Commands that are recorded: barriers that pass ownership, fills, copies, and images cleared and copied.
+"""Commands that are recorded: barriers that transfer ownership, fills, copies, and clears of images.
 
-How this works. Recording reads the arguments, for their memory is the caller's, and keeps a function; vkQueueSubmit
-runs it. Only then it is known what is alive, bound and owned.
+How this works. Recording reads the arguments, whose memory belongs to the caller, and keeps a function; vkQueueSubmit
+runs it. Only then it is determined which objects are alive, bound and owned.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from extmem import vk
+from extmem.testing.fake_vulkan.objects import Buffer, CommandBuffer, Image, Memory, Resource
 from extmem.testing.fake_vulkan.texels import Region, rows, texels
-from extmem.testing.fake_vulkan.things import Buffer, CommandBuffer, Image, Memory, Resource
 from extmem.vk.abi import ffi
 
 if TYPE_CHECKING:
@@ -50,13 +50,13 @@ def _resource(fake: FakeVulkan, handle: Any, raw: int, kind: type[R], usage: int
 
 
 def _memory(fake: FakeVulkan, resource: Resource) -> Memory:
-    """The living, owned memory behind a resource that is about to be used."""
+    """Return the memory of a resource that is used; a misuse unless it is alive and owned by this device."""
     fake.get(resource.number, type(resource))
     if resource.memory is None:
         raise fake.wrong(f"{resource} is used, and is bound to nothing")
     memory = fake.get(resource.memory.number, Memory)
     if memory.external and not memory.ours:
-        fake.misuse(f"{resource} is used, and {memory} belongs to VK_QUEUE_FAMILY_EXTERNAL: it was not acquired")
+        fake.misuse(f"{resource} is used, and {memory} is owned by VK_QUEUE_FAMILY_EXTERNAL: it was not acquired")
     return memory
 
 
@@ -73,7 +73,7 @@ def vkCmdPipelineBarrier(
     image_count: int,
     pictures: Any,
 ) -> None:
-    """Passes ownership from and to other processes. What is made visible needs nothing: work runs in order."""
+    """Record transfers of ownership and layout. Memory dependencies need nothing, because work runs in order."""
     if not before or not after:
         fake.misuse(f"a barrier with stages {before:#x} and {after:#x}")
     moves: list[tuple[Resource, int, int, int, int]] = []
@@ -90,24 +90,24 @@ def vkCmdPipelineBarrier(
 
     def work() -> None:
         for resource, source, target, old, new in moves:
-            _pass(fake, resource, source, target, family)
+            _transfer_ownership(fake, resource, source, target, family)
             if isinstance(resource, Image):
-                _relayout(fake, resource, old, new, coming=source in _OUTSIDE)
+                _change_layout(fake, resource, old, new, acquired=source in _OUTSIDE)
 
     _record(fake, handle, [resource for resource, *_ in moves], work)
 
 
-def _pass(fake: FakeVulkan, resource: Resource, source: int, target: int, family: int) -> None:
-    """One ownership transfer."""
+def _transfer_ownership(fake: FakeVulkan, resource: Resource, source: int, target: int, family: int) -> None:
+    """Run one ownership transfer."""
     if source == target or (_IGNORED in (source, target) and not {source, target} & set(_OUTSIDE)):
         return
     fake.get(resource.number, type(resource))
     memory = resource.memory
     if memory is None:
-        raise fake.wrong(f"the ownership of {resource} is passed, and it is bound to nothing")
+        raise fake.wrong(f"the ownership of {resource} is transferred, and it is bound to nothing")
     fake.get(memory.number, Memory)
     if not memory.external:
-        fake.misuse(f"{resource} is passed to or from somebody else, and {memory} is shared with nobody")
+        fake.misuse(f"the ownership of {resource} is transferred outside the device, and {memory} is not shared")
     inside = {source, target} - set(_OUTSIDE)
     if inside != {family}:
         fake.misuse(f"a transfer from family {source:#x} to {target:#x} on a queue of family {family}")
@@ -119,14 +119,14 @@ def _pass(fake: FakeVulkan, resource: Resource, source: int, target: int, family
         memory.ours = False
 
 
-def _relayout(fake: FakeVulkan, image: Image, old: int, new: int, *, coming: bool) -> None:
-    if not coming and old not in (int(_Layout.UNDEFINED), image.layout):
-        fake.misuse(f"a barrier says that {image} has layout {old}, and it has {image.layout}")
+def _change_layout(fake: FakeVulkan, image: Image, old: int, new: int, *, acquired: bool) -> None:
+    if not acquired and old not in (int(_Layout.UNDEFINED), image.layout):
+        fake.misuse(f"a barrier states that {image} has layout {old}, and it has {image.layout}")
     image.layout = new
 
 
 def vkCmdFillBuffer(fake: FakeVulkan, handle: Any, raw: int, offset: int, size: int, value: int) -> None:
-    """Whole words."""
+    """Record a fill of whole 32-bit words."""
     buffer = _resource(fake, handle, raw, Buffer, int(_B.TRANSFER_DST))
     length = (buffer.length - offset) & ~3 if size == _WHOLE else size
     if offset % 4 or length % 4 or length <= 0 or offset + length > buffer.length:
@@ -140,7 +140,7 @@ def vkCmdFillBuffer(fake: FakeVulkan, handle: Any, raw: int, offset: int, size: 
 
 
 def vkCmdCopyBuffer(fake: FakeVulkan, handle: Any, source: int, target: int, count: int, regions: Any) -> None:
-    """Regions inside both buffers."""
+    """Record a copy of regions that are inside both buffers."""
     first = _resource(fake, handle, source, Buffer, int(_B.TRANSFER_SRC))
     second = _resource(fake, handle, target, Buffer, int(_B.TRANSFER_DST))
     moves = [(int(r.srcOffset), int(r.dstOffset), int(r.size)) for r in regions[0:count]]
@@ -161,15 +161,15 @@ def vkCmdCopyBuffer(fake: FakeVulkan, handle: Any, source: int, target: int, cou
 def vkCmdCopyBufferToImage(
     fake: FakeVulkan, handle: Any, source: int, target: int, layout: int, count: int, regions: Any
 ) -> None:
-    """Row by row."""
+    """Record a copy of regions, row by row."""
     buffer = _resource(fake, handle, source, Buffer, int(_B.TRANSFER_SRC))
     image = _resource(fake, handle, target, Image, int(_I.TRANSFER_DST))
-    found = [Region.read(region) for region in regions[0:count]]
+    areas = [Region.read(region) for region in regions[0:count]]
 
     def work() -> None:
         origin, destination = _memory(fake, buffer), _memory(fake, image)
-        _laid_out(fake, image, layout, _COPY_TO)
-        for begin, at, size in _inside(fake, buffer, image, found):
+        _check_layout(fake, image, layout, _COPY_TO)
+        for begin, at, size in _rows_inside(fake, buffer, image, areas):
             destination.payload.write(image.offset + at, origin.payload.read(buffer.offset + begin, size))
 
     _record(fake, handle, [buffer, image], work)
@@ -178,15 +178,15 @@ def vkCmdCopyBufferToImage(
 def vkCmdCopyImageToBuffer(
     fake: FakeVulkan, handle: Any, source: int, layout: int, target: int, count: int, regions: Any
 ) -> None:
-    """Row by row."""
+    """Record a copy of regions, row by row."""
     image = _resource(fake, handle, source, Image, int(_I.TRANSFER_SRC))
     buffer = _resource(fake, handle, target, Buffer, int(_B.TRANSFER_DST))
-    found = [Region.read(region) for region in regions[0:count]]
+    areas = [Region.read(region) for region in regions[0:count]]
 
     def work() -> None:
         origin, destination = _memory(fake, image), _memory(fake, buffer)
-        _laid_out(fake, image, layout, _COPY_FROM)
-        for begin, at, size in _inside(fake, buffer, image, found):
+        _check_layout(fake, image, layout, _COPY_FROM)
+        for begin, at, size in _rows_inside(fake, buffer, image, areas):
             destination.payload.write(buffer.offset + begin, origin.payload.read(image.offset + at, size))
 
     _record(fake, handle, [buffer, image], work)
@@ -195,7 +195,7 @@ def vkCmdCopyImageToBuffer(
 def vkCmdClearColorImage(
     fake: FakeVulkan, handle: Any, raw: int, layout: int, color: Any, count: int, ranges: Any
 ) -> None:
-    """Of formats with 8-bit components: the colour is rounded to them."""
+    """Record a clear of an image; a UNORM colour is rounded to 8-bit components."""
     image = _resource(fake, handle, raw, Image, int(_I.TRANSFER_DST))
     one = bytes(ffi.buffer(color)[:])
     areas = [
@@ -204,21 +204,22 @@ def vkCmdClearColorImage(
 
     def work() -> None:
         memory = _memory(fake, image)
-        _laid_out(fake, image, layout, _COPY_TO)
+        _check_layout(fake, image, layout, _COPY_TO)
         for at, data in texels(image, one, areas):
             memory.payload.write(image.offset + at, data)
 
     _record(fake, handle, [image], work)
 
 
-def _laid_out(fake: FakeVulkan, image: Image, said: int, fit: tuple[int, int]) -> None:
-    if said not in fit or said != image.layout:
-        fake.misuse(f"{image} is used in layout {said}, and has layout {image.layout}")
+def _check_layout(fake: FakeVulkan, image: Image, layout: int, allowed: tuple[int, int]) -> None:
+    if layout not in allowed or layout != image.layout:
+        fake.misuse(f"{image} is used in layout {layout}, and has layout {image.layout}")
 
 
-def _inside(fake: FakeVulkan, buffer: Buffer, image: Image, regions: list[Region]) -> list[tuple[int, int, int]]:
-    found = [row for region in regions for row in rows(image, region)]
-    for begin, at, size in found:
+def _rows_inside(fake: FakeVulkan, buffer: Buffer, image: Image, regions: list[Region]) -> list[tuple[int, int, int]]:
+    """Return the rows of the regions; a misuse if one is not inside the buffer and the image."""
+    copied = [row for region in regions for row in rows(image, region)]
+    for begin, at, size in copied:
         if begin + size > buffer.length or at + size > image.size:
             raise fake.wrong(f"a copy between {buffer} at {begin} and {image} at {at} reaches outside")
-    return found
+    return copied

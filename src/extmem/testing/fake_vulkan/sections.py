@@ -1,8 +1,8 @@
-"""Payloads on Windows: sections, which are shared by the kernel's own handles and names.
+"""Payloads on Windows: sections, which are shared by handles and names of the kernel.
 
 How this works. A real driver's payloads are kernel objects of a type of their own, `DxgkSharedResource`. Python cannot
-make those, so these are sections, and `SectionObjects` stands between extmem and the kernel while a fake is installed:
-it tells a fake's sections from all others by their tag, opens them ignoring case, and translates rights.
+make those, so these are sections, and while a fake is installed extmem calls the kernel through `SectionObjects`: it
+recognizes a fake's sections by their tag, opens them by name in any case, and translates rights.
 """
 
 from __future__ import annotations
@@ -23,50 +23,51 @@ __all__ = ["CASELESS", "FilePayload", "SectionObjects", "read_tag"]
 
 CASELESS = 0x40
 """OBJ_CASE_INSENSITIVE."""
-_LOOK = sections.QUERY | sections.MAP_READ
+_READ = sections.QUERY | sections.MAP_READ
 
 
 def read_tag(handle: int) -> Tag | None:
-    """What the section behind the handle says of itself; None for what no fake driver made. Never raises for what it
-    finds, and needs no rights: a driver reaches its memory whatever a handle allows.
+    """Return the tag of the section behind the handle; None if no fake driver made it. Raises no error for any handle.
+
+    The handle needs no rights, because a driver accesses its memory whatever rights a handle has.
     """
     try:
         if calls.type_of(handle) != "Section":
             return None
-        looking = calls.duplicate(handle, _LOOK)
+        readable = calls.duplicate(handle, _READ)
     except StatusError:
         return None
     try:
-        found = sections.facts(looking)
-        return unpack(sections.peek(looking, found.size - sections.PAGE, SIZE)) if found.anonymous else None
+        facts = sections.facts(readable)
+        return unpack(sections.peek(readable, facts.size - sections.PAGE, SIZE)) if facts.anonymous else None
     except StatusError:
         return None
     finally:
-        calls.close_handle(looking)
+        calls.close_handle(readable)
 
 
 class SectionObjects(driver_memory.DriverObjects):
     """A fake driver's kernel objects."""
 
     def kind_of(self, value: int) -> str:
-        """`DxgkSharedResource` for a fake's payload, else what the kernel says."""
+        """Return `DxgkSharedResource` for a fake's payload, otherwise the kernel's type name."""
         kind = super().kind_of(value)
         return MEMORY.name if kind == "Section" and read_tag(value) is not None else kind
 
     def open_named(self, path: str, access: int, flags: int = 0) -> int:
-        """See `DriverObjects`. Access 0 is refused where the name exists, and a section of another maker (B11, B18)."""
-        found = sections.open_named(path, access or sections.QUERY, flags | CASELESS)
-        if read_tag(found) is None or not access:
-            calls.close_handle(found)
+        """See `DriverObjects`. Access 0 to an existing name, and sections that no fake made, are refused (B11, B18)."""
+        handle = sections.open_named(path, access or sections.QUERY, flags | CASELESS)
+        if read_tag(handle) is None or not access:
+            calls.close_handle(handle)
             raise StatusError(Status.ACCESS_DENIED if not access else Status.OBJECT_TYPE_MISMATCH)
-        return found
+        return handle
 
     def to_kernel(self, mask: int) -> int:
-        """As a section's rights."""
+        """Return the mask as rights of a section."""
         return rights.to_section(mask)
 
     def from_kernel(self, granted: int) -> int:
-        """From a section's rights."""
+        """Return the rights of a section as those of shared memory."""
         return rights.from_section(granted)
 
 
@@ -78,10 +79,11 @@ class FilePayload:
 
     @classmethod
     def new(cls, tag: Tag, path: str | None = None, security: int = 0) -> FilePayload:
-        """New memory, full of garbage as a driver's may be. Errors: OSError, StatusError for a name that it cannot get.
+        """Make new memory with arbitrary contents, as a driver may.
 
-        path: the full path of its name; None for none. security: the address of a security descriptor, 0 for the
-        default.
+        path: the full path of its name; None for none. security: the address of a security descriptor; 0 for the
+            default one.
+        Errors: OSError; StatusError for a name that it cannot have.
         """
         whole = -(-tag.size // sections.PAGE) * sections.PAGE
         try:
@@ -90,29 +92,29 @@ class FilePayload:
             if path is None:
                 raise OSError(str(error)) from error
             raise
-        made = cls(handle)
+        payload = cls(handle)
         dirty = bytes([GARBAGE]) * min(tag.size, DIRTY)
-        made.write(0, dirty)
-        made.write(tag.size - len(dirty), dirty)
+        payload.write(0, dirty)
+        payload.write(tag.size - len(dirty), dirty)
         sections.poke(handle, whole, tag.pack())
-        return made
+        return payload
 
     def _room(self) -> int:
         return sections.facts(self.fd).size
 
     def read(self, offset: int, size: int) -> bytes:
-        """See `Payload`. Bytes past the end of too short a section are zero, where a real device would fault."""
-        there = max(0, min(size, self._room() - offset))
-        return (sections.peek(self.fd, offset, there) if there else b"").ljust(size, b"\0")
+        """See `Payload`. Bytes past the end of a section that is too short are zero; a real device would fault."""
+        existing = max(0, min(size, self._room() - offset))
+        return (sections.peek(self.fd, offset, existing) if existing else b"").ljust(size, b"\0")
 
     def write(self, offset: int, data: bytes) -> None:
-        """See `Payload`. What is past the end of too short a section is lost."""
+        """See `Payload`. Bytes past the end of a section that is too short are lost."""
         room = max(0, self._room() - offset)
         if room and data:
             sections.poke(self.fd, offset, data[:room])
 
     def map(self, size: int) -> tuple[int, object]:
-        """See `Payload`. Errors: OSError for too short a section. Read-only where the handle allows no more."""
+        """See `Payload`. The mapping is read-only if the handle has no right to write. Errors: OSError."""
         writable = bool(calls.basic(self.fd).granted & sections.MAP_WRITE)
         mapping = host.map_file(self.fd, size, writable)
         return mapping.address, mapping

@@ -1,4 +1,4 @@
-"""What a fake driver writes behind a payload's bytes, so that any fake driver knows it. Pure: bytes in, bytes out."""
+"""The tag that a fake driver writes after a payload's bytes, by which any fake driver recognizes it. A pure module."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _TAG = struct.Struct("<8s16s16sQIIQ")
 _MAGIC = b"FAKEVULK"
 SIZE = _TAG.size
 GARBAGE = 0xCD
-"""What new memory is full of."""
+"""The value of each byte of new memory."""
 DIRTY = 1 << 20
-"""New memory up to this size is garbage all over; in larger ones, which would take long, the ends are."""
+"""Number of bytes at each end of new memory that have this value; filling all of a large one would take long."""
 
 
 class Tag:
-    """What a payload says of itself. `types`: external types it was made as; 0 where the system's kernel says it."""
+    """What a payload is. `types`: external types that it was made as; 0 on Linux, where a payload has only one."""
 
     def __init__(
         self, device_uuid: bytes, driver_uuid: bytes, size: int, memory_type: int, dedicated: str, types: int = 0
@@ -30,13 +30,13 @@ class Tag:
         self.types = types
 
     def pack(self) -> bytes:
-        """Its bytes in the file."""
+        """Return the tag as bytes."""
         kind = ("", "Buffer", "Image").index(self.dedicated)
         return _TAG.pack(_MAGIC, self.device_uuid, self.driver_uuid, self.size, self.memory_type, kind, self.types)
 
 
 def unpack(data: bytes) -> Tag | None:
-    """The tag in these bytes; None for what no fake driver made."""
+    """Return the tag in these bytes; None if they are not a tag."""
     if len(data) != _TAG.size or not data.startswith(_MAGIC):
         return None
     _, device, driver, size, memory_type, kind, types = _TAG.unpack(data)

@@ -1,4 +1,4 @@
-"""Where the texels of a fake image lie: as the host device lays them out, OPTIMAL ones in rows of 256 bytes."""
+"""Where the texels of a fake image are: as in the host device's images, with OPTIMAL rows aligned to 256 bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from extmem.vk.formats import texel_size
 from extmem.vk.modifiers import LINEAR
 
 if TYPE_CHECKING:
-    from extmem.testing.fake_vulkan.things import Image
+    from extmem.testing.fake_vulkan.objects import Image
 
 __all__ = ["Region", "rows", "texels"]
 
@@ -20,7 +20,7 @@ _REMAINING = 0xFFFF_FFFF
 
 
 class Region(NamedTuple):
-    """VkBufferImageCopy, read out of the caller's memory."""
+    """VkBufferImageCopy, read from the caller's memory."""
 
     offset: int
     row_length: int
@@ -33,7 +33,7 @@ class Region(NamedTuple):
 
     @classmethod
     def read(cls, region: Any) -> Region:
-        """Copy it."""
+        """Read the C struct."""
         part, origin, extent = region.imageSubresource, region.imageOffset, region.imageExtent
         return cls(
             int(region.bufferOffset),
@@ -55,7 +55,7 @@ class _Level(NamedTuple):
 
 
 def _placed(image: Image) -> tuple[list[_Level], int]:
-    """Each mip level of a layer, and the layer's size."""
+    """Return the place of each mip level in a layer, and the layer's size in bytes."""
     info = image.info
     if image.planes:
         plane, high = image.planes[0], info.extent.height
@@ -76,7 +76,7 @@ def _placed(image: Image) -> tuple[list[_Level], int]:
 
 
 def rows(image: Image, region: Region) -> Iterator[tuple[int, int, int]]:
-    """Where each row of a copy lies in the buffer and in the image, and its bytes."""
+    """Yield for each row of a copy its offset in the buffer, its offset in the image, and its size in bytes."""
     texel = texel_size(int(image.info.format)) or 1
     levels, layer_size = _placed(image)
     placed = levels[region.level]
@@ -93,7 +93,10 @@ def rows(image: Image, region: Region) -> Iterator[tuple[int, int, int]]:
 
 
 def texels(image: Image, color: bytes, areas: list[tuple[int, int, int, int]]) -> Iterator[tuple[int, bytes]]:
-    """What clearing writes: where in the image, and the bytes. areas: first level, levels, first layer, layers."""
+    """Yield what a clear writes: the offset in the image, and the bytes.
+
+    areas: first level, number of levels, first layer, number of layers of each.
+    """
     info = image.info
     one = _encoded(info, color)
     levels, layer_size = _placed(image)
@@ -108,7 +111,7 @@ def texels(image: Image, color: bytes, areas: list[tuple[int, int, int, int]]) -
 
 
 def _encoded(info: vk.ImageCreateInfo, color: bytes) -> bytes:
-    """One texel of this colour (VkClearColorValue): UNORM components are rounded, others taken as they are."""
+    """Return one texel of this colour (VkClearColorValue): UNORM components are rounded, others copied."""
     name, size = vk.Format(int(info.format)).name, texel_size(int(info.format)) or 1
     if "UNORM" not in name:
         return (color * 2)[:size]

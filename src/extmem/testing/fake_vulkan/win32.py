@@ -1,8 +1,8 @@
-"""Sharing on Windows: NT handles, names and KMT numbers of the kernel's, as VK_KHR_external_memory_win32 has them.
+"""Sharing on Windows: NT handles, names and KMT numbers, as VK_KHR_external_memory_win32 specifies them.
 
-How this works. A payload that is exported as an NT type is a section under the very name that the program gave; one
-with a KMT number is a section whose name says the number, so that it ends with the last memory object. What a call was
-told of an export is read while the call runs, as a driver does, and kept in `FakeVulkan.shares`.
+How this works. A payload that is exported as an NT type is a section with exactly the name that the program gave; one
+with a KMT number is a section whose name contains the number, so that it ends with the last memory object. The
+parameters of an export are read during the call, as by a driver, and recorded in `FakeVulkan.shares`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from extmem.manager.windows import names, rights
 from extmem.manager.windows.security_descriptors import sddl_from
 from extmem.objects import MEMORY
 from extmem.testing.fake_vulkan.gpus import PAYLOAD_NAME
+from extmem.testing.fake_vulkan.import_check import check_match
 from extmem.testing.fake_vulkan.machine import Refusal
-from extmem.testing.fake_vulkan.matching import alike
+from extmem.testing.fake_vulkan.objects import Device, Memory, Resource, Share, Source
 from extmem.testing.fake_vulkan.payloads import FilePayload, Tag, read_tag
 from extmem.testing.fake_vulkan.sections import CASELESS
-from extmem.testing.fake_vulkan.things import Device, Memory, Resource, Share, Source
 from extmem.vk.abi import ffi
 from extmem.vk.handle_types import BY_NUMBER, SIZED_BY_D3D
 
@@ -43,7 +43,7 @@ _OPAQUE = _NT | _KMT
 _NO_MEMORY = int(Result.ERROR_OUT_OF_DEVICE_MEMORY)
 _TOO_MANY = int(Result.ERROR_TOO_MANY_OBJECTS)
 _SLOTS = 1 << 24
-_TOP, _GLOBAL = 0xC000_0000, 0b10  # another top than extmem's own numbers have: any is legal (B51)
+_TOP, _GLOBAL = 0xC000_0000, 0b10  # the top bits differ from those of extmem's numbers: both are legal (B51)
 
 
 # Export.
@@ -52,32 +52,32 @@ _TOP, _GLOBAL = 0xC000_0000, 0b10  # another top than extmem's own numbers have:
 def created(
     fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int, kind: int, dedicated: Resource | None
 ) -> Source:
-    """New memory, named and secured as the call says."""
+    """Make the payload of new memory, with the name and security of the call."""
     export = vk.find(info, vk.ExportMemoryAllocateInfo)
     types = int(export.handle_types) if export is not None else 0
     alone = type(dedicated).__name__ if dedicated is not None else ""
     tag = Tag(device.gpu.device_uuid, device.gpu.driver_uuid, size, kind, alone, types)
     if types & _OPAQUE and "VK_KHR_external_memory_win32" not in device.extensions:
         fake.misuse("memory is exported as a Win32 handle on a device without VK_KHR_external_memory_win32")
-    told = vk.find(info, vk.ExportMemoryWin32HandleInfoKHR)
-    if told is not None and not types & _NT:
+    win32_info = vk.find(info, vk.ExportMemoryWin32HandleInfoKHR)
+    if win32_info is not None and not types & _NT:
         fake.misuse("VkExportMemoryWin32HandleInfoKHR is chained, and OPAQUE_WIN32 is not among the export types")
     try:
         if types & _KMT:
             number, payload = _numbered(tag)
             return Source(payload, size, kmt=number)
         if types & _NT:
-            return _shared(fake, told, tag)
+            return _shared(fake, win32_info, tag)
         return Source(FilePayload.new(tag), size)
     except OSError:
         raise Refusal(_NO_MEMORY) from None
 
 
-def _shared(fake: FakeVulkan, told: vk.ExportMemoryWin32HandleInfoKHR | None, tag: Tag) -> Source:
-    share, security, path = Share(told is not None), 0, None
-    if told is not None:
-        share.name, share.access = told.name, int(told.access)
-        attributes = told.attributes
+def _shared(fake: FakeVulkan, win32_info: vk.ExportMemoryWin32HandleInfoKHR | None, tag: Tag) -> Source:
+    share, security, path = Share(win32_info is not None), 0, None
+    if win32_info is not None:
+        share.name, share.access = win32_info.name, int(win32_info.access)
+        attributes = win32_info.attributes
         if attributes is not None:
             share.attributes, share.inherit = True, attributes.inherit_handle
             security = attributes.security_descriptor if isinstance(attributes.security_descriptor, int) else 0
@@ -96,7 +96,7 @@ def _shared(fake: FakeVulkan, told: vk.ExportMemoryWin32HandleInfoKHR | None, ta
 
 
 def _numbered(tag: Tag) -> tuple[int, FilePayload]:
-    """A payload under a number that nobody has."""
+    """Make a payload with an unused number."""
     while True:
         number = secrets.randbelow(_SLOTS) << 6 | _TOP | _GLOBAL
         try:
@@ -110,12 +110,12 @@ def _number_path(number: int) -> str:
 
 
 def vkGetMemoryWin32HandleKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any) -> int:
-    """A new NT handle, once; or the KMT number, however often."""
+    """Return a new NT handle, in the first call only; or the KMT number, in any call."""
     memory = fake.get(info.memory, Memory, fake.get(handle, Device))
     kind, payload = int(info.handleType), memory.payload
     if kind.bit_count() != 1 or not memory.export_types & kind or not isinstance(payload, FilePayload):
         if fake.manners.gives_null:
-            fake.misuse(f"{memory} is asked for a handle of {HandleType(kind)!r}, which it was not exported for")
+            fake.misuse(f"{memory} is exported as {HandleType(kind)!r}, which it was not made for")
             out[0] = ffi.NULL
             return 0
         raise fake.wrong(f"{memory} was not made to be exported as {HandleType(kind)!r}")
@@ -126,7 +126,7 @@ def vkGetMemoryWin32HandleKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any
     memory.share = share
     share.given += 1
     if share.given > 1:
-        fake.misuse(f"{memory} is asked for its NT handle again (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663)")
+        fake.misuse(f"{memory} is exported as NT handle again (VUID-VkMemoryGetWin32HandleInfoKHR-handleType-00663)")
         if fake.manners.same_handle_twice:
             out[0] = ffi.cast("HANDLE", share.first)
             return 0
@@ -146,29 +146,32 @@ def vkGetMemoryWin32HandleKHR(fake: FakeVulkan, handle: Any, info: Any, out: Any
 def imported(
     fake: FakeVulkan, device: Device, info: vk.MemoryAllocateInfo, size: int, kind: int, dedicated: Resource | None
 ) -> Source | None:
-    """What a handle, name or number leads to, none of which is taken over; None where the call imports none."""
-    told = vk.find(info, vk.ImportMemoryWin32HandleInfoKHR)
-    if told is None or not told.handle_type:
+    """Return the payload of a handle, name or number that is imported; None where the call imports none.
+
+    The handle stays the caller's.
+    """
+    win32_info = vk.find(info, vk.ImportMemoryWin32HandleInfoKHR)
+    if win32_info is None or not win32_info.handle_type:
         return None
     if "VK_KHR_external_memory_win32" not in device.extensions:
         fake.misuse("a Win32 handle is imported on a device without VK_KHR_external_memory_win32")
-    handle_type = int(told.handle_type)
-    value = told.handle if isinstance(told.handle, int) else 0
-    if (told.name is None) == (not value):
-        fake.misuse(f"handle {value:#x} and name {told.name!r} are given, and one of the two is needed")
-    if told.name is not None and handle_type in BY_NUMBER:
-        fake.misuse(f"the name {told.name!r} is given for {HandleType(handle_type)!r}")
-    found = _opened(handle_type, value, told.name)
+    handle_type = int(win32_info.handle_type)
+    value = win32_info.handle if isinstance(win32_info.handle, int) else 0
+    if (win32_info.name is None) == (not value):
+        fake.misuse(f"handle {value:#x} and name {win32_info.name!r} are given, and one of the two is needed")
+    if win32_info.name is not None and handle_type in BY_NUMBER:
+        fake.misuse(f"the name {win32_info.name!r} is given for {HandleType(handle_type)!r}")
+    found = _opened(handle_type, value, win32_info.name)
     tag = read_tag(found) if found else None
     if tag is None or not tag.types & handle_type:
         if found:
             calls.close_handle(found)
-        what = f"name {told.name!r}" if told.name is not None else f"{value:#x}"
-        fake.bad_imports.append((device.number, f"{what} leads to no {HandleType(handle_type)!r}"))
+        what = f"name {win32_info.name!r}" if win32_info.name is not None else f"{value:#x}"
+        fake.bad_imports.append((device.number, f"{what} does not lead to a {HandleType(handle_type)!r}"))
         raise Refusal(fake.manners.handle_errors)
     payload = FilePayload(found)
     try:
-        _fits(fake, device, tag, handle_type, size, kind, dedicated)
+        _check_import(fake, device, tag, handle_type, size, kind, dedicated)
     except BaseException:
         payload.close()
         raise
@@ -179,7 +182,7 @@ def imported(
 
 
 def _opened(handle_type: int, value: int, name: str | None) -> int:
-    """A handle of the driver's own; 0 where there is nothing."""
+    """Open the payload with a handle of the driver's own; 0 where it does not exist."""
     try:
         if name is not None:
             path = names.resolve(name, calls.session(os.getpid())).display
@@ -198,31 +201,31 @@ def _by_path(path: str) -> int:
         return sections.open_named(path, sections.QUERY | sections.MAP_READ, CASELESS)
 
 
-def _fits(
+def _check_import(
     fake: FakeVulkan, device: Device, tag: Tag, handle_type: int, size: int, kind: int, dedicated: Resource | None
 ) -> None:
     if handle_type & _OPAQUE:
-        alike(fake, device, tag, size, kind, dedicated)
+        check_match(fake, device, tag, size, kind, dedicated)
         return
     if handle_type in SIZED_BY_D3D and dedicated is None:
         fake.misuse(f"{HandleType(handle_type)!r} is imported without a dedicated resource")
     if not _type_bits(device) >> kind & 1:
-        fake.misuse(f"memory type {kind} is none that vkGetMemoryWin32HandlePropertiesKHR names")
+        fake.misuse(f"memory type {kind} is not one that vkGetMemoryWin32HandlePropertiesKHR returns")
     if handle_type == int(HandleType.D3D12_HEAP) and size != tag.size:
         fake.misuse(f"a Direct3D 12 heap of {tag.size} bytes is imported as {size}")
 
 
 def _type_bits(device: Device) -> int:
-    """Direct3D's memory is the GPU's own."""
+    """Return the memory types of Direct3D's memory: those that are device-local."""
     local = int(vk.MemoryPropertyFlagBits.DEVICE_LOCAL)
     return sum(1 << i for i, kind in enumerate(device.gpu.memory_types) if kind.flags & local)
 
 
 def vkGetMemoryWin32HandlePropertiesKHR(fake: FakeVulkan, handle: Any, kind: int, value: Any, out: Any) -> int:
-    """The memory types that Direct3D's memory can be imported to."""
+    """Return the memory types that Direct3D's memory can be imported to."""
     device = fake.get(handle, Device)
     if kind & _OPAQUE:
-        raise fake.wrong(f"vkGetMemoryWin32HandlePropertiesKHR must not be asked of {HandleType(kind)!r}")
+        raise fake.wrong(f"vkGetMemoryWin32HandlePropertiesKHR must not be called for {HandleType(kind)!r}")
     found = _opened(int(kind), int(ffi.cast("uintptr_t", value)), None)
     tag = read_tag(found) if found else None
     if found:
@@ -234,23 +237,29 @@ def vkGetMemoryWin32HandlePropertiesKHR(fake: FakeVulkan, handle: Any, kind: int
 
 
 def open_shared(handle_type: int, value: int, name: str | None) -> int:
-    """A handle of the caller's own to what a handle, name or number leads to, for a fake of CUDA; 0 for nothing."""
+    """Open what a handle, name or number leads to, for a fake of CUDA; 0 where it does not exist.
+
+    The caller owns the handle.
+    """
     return _opened(handle_type, value, name)
 
 
 def make_texture(fake: FakeVulkan, handle_type: int, size: int, *, name: str | None = None, gpu: int = 0) -> int:
-    """Memory as Direct3D shares it, made by nobody that extmem knows: an NT handle that the caller closes.
+    """Make memory as Direct3D, or another program than extmem, shares it. Return an NT handle that the caller closes.
 
-    handle_type: one of Direct3D's types, or OPAQUE_WIN32 for what another Vulkan program exported; for a …_KMT type the
-    handle keeps the number's payload alive, and `number_of` tells the number.
+    handle_type: one of Direct3D's types, or OPAQUE_WIN32 for memory that another Vulkan program exported; for a …_KMT
+        type the handle keeps the number's payload alive, and `number_of` returns the number.
+    size: bytes.
+    name: the NT name; None for none.
+    gpu: the index of the GPU.
     """
     path = names.resolve(name, calls.session(os.getpid())).display if name is not None else None
-    told = fake.gpus[gpu]
-    tag = Tag(told.device_uuid, told.driver_uuid, size, 0, "", handle_type)
+    owner = fake.gpus[gpu]
+    tag = Tag(owner.device_uuid, owner.driver_uuid, size, 0, "", handle_type)
     payload = _numbered(tag)[1] if handle_type in BY_NUMBER else FilePayload.new(tag, path)
     return payload.fd
 
 
 def number_of(handle: int) -> int:
-    """The KMT number of what `make_texture` made for a …_KMT type."""
+    """Return the KMT number of memory that `make_texture` made for a …_KMT type."""
     return int(calls.name_of(handle)[-8:], 16)

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 import extmem
-from extmem.memory import Device
+from extmem.api import Device
 from extmem.testing import fake_cuda, leaks
 from tests import cuda_bed
 
 
 @pytest.fixture
 def fake() -> Iterator[fake_cuda.FakeCuda]:
-    """A fake CUDA driver, and the same GPU's fake Vulkan driver; both must be empty and well used at the end."""
+    """A fake CUDA driver, and the same GPU's fake Vulkan driver; at the end neither may have objects or misuses."""
     with leaks.no_leaks(), cuda_bed.both() as (made, _):
         yield made
 

@@ -1,4 +1,4 @@
-"""Memory that a framework made with CUDA's virtual-memory API, adopted: measured, and refused where it is not one."""
+"""Memory that a framework allocated with CUDA's virtual-memory API, adopted: measured, and refused if unsuitable."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 import extmem
 from extmem import raw, vk
-from extmem.devices.cuda.export_handle import Terms
-from extmem.memory import Device
+from extmem.api import Device
+from extmem.devices.cuda.handle_types import Terms
 from extmem.testing import fake_cuda
 from tests.unit.devices.cuda.test_sharing import CU_TYPE, SHARED, each_sees_the_other
 
@@ -48,9 +48,9 @@ def test_other_memory_is_refused_with_the_remedy(cuda: Device) -> None:
 
 @contextlib.contextmanager
 def segment(fake: fake_cuda.FakeCuda, *granules: int) -> Iterator[int]:
-    """One range of addresses with allocations of so many granules side by side, as expandable segments have them.
+    """Make one range of addresses with allocations of so many granules side by side, like expandable segments.
 
-    Each byte of an allocation is its number, from 1 on. The address of the range.
+    Each byte of an allocation is its number, from 1 on. Returns the address of the range.
     """
     cu, granule = fake.module, fake.gpus[0].granularity
     properties = cu.CUmemAllocationProp()
@@ -58,7 +58,7 @@ def segment(fake: fake_cuda.FakeCuda, *granules: int) -> Iterator[int]:
     properties.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
     properties.requestedHandleTypes = cu.CUmemAllocationHandleType(CU_TYPE)
     terms = Terms(None)
-    if terms.address:  # on Windows, who may open it
+    if terms.address:  # on Windows: which users may open it
         properties.win32HandleMetaData = terms.address
     whole = sum(granules) * granule
     _, address = cu.cuMemAddressReserve(whole, 0, 0, 0)
@@ -98,7 +98,7 @@ def test_a_tensor_that_begins_its_allocation_is_adopted_wherever_that_is(
 
 
 def test_a_tensor_that_is_not_one_allocation_is_refused_with_the_remedy(cuda: Device, fake: fake_cuda.FakeCuda) -> None:
-    """A handle leads to what begins there: who opened it would see its neighbour's bytes."""
+    """A handle leads to the beginning of an allocation: it would show its neighbour's bytes."""
     granule = fake.gpus[0].granularity
     with segment(fake, 2, 1) as address:
         for begin, size, problem in (

@@ -1,4 +1,4 @@
-"""Memory between CUDA and CUDA, CUDA and Vulkan, host and CUDA: one payload, seen by both, given back once."""
+"""Memory between CUDA and CUDA, CUDA and Vulkan, host and CUDA: one payload, shared by both, released once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 import extmem
 from extmem import raw, vk
+from extmem.api import Device
 from extmem.devices.host import HAS_FDS
-from extmem.memory import Descriptor, Device
+from extmem.sharing.descriptor import Descriptor
 from extmem.testing import fake_cuda
 from extmem.testing.fake_cuda.sharing import place
 
@@ -21,7 +22,7 @@ FD = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD
 W32 = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32
 KMT = vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_WIN32_KMT
 SHARED, CU_TYPE = (FD, 1) if HAS_FDS else (W32, 2)
-"""What bare handles are here, and CUexternalMemoryHandleType of it."""
+"""The type of bare handles on this system, and its CUexternalMemoryHandleType."""
 
 
 def each_sees_the_other(one: Any, other: Any) -> None:
@@ -31,16 +32,16 @@ def each_sees_the_other(one: Any, other: Any) -> None:
     assert set(one.read_bytes()) == {4}
 
 
-# What CUDA makes.
+# Memory of CUDA.
 
 
 def test_new_memory_is_zeroed_whole_granules_and_says_who_made_it(cuda: Device) -> None:
     with cuda.allocate((5, 3), "float32") as memory:
-        told = memory.descriptor
+        descriptor = memory.descriptor
         assert not memory.read().any()
         assert memory.size == 60 and memory.allocation_size == 65_536
-        assert (told.producer, told.made_by_vulkan, told.driver_uuid) == ("cuda-vmm", False, None)
-        assert told.device_uuid == cuda.uuid and not memory.host_visible
+        assert (descriptor.producer, descriptor.made_by_vulkan, descriptor.driver_uuid) == ("cuda-vmm", False, None)
+        assert descriptor.device_uuid == cuda.uuid and not memory.host_visible
         with pytest.raises(extmem.UnsupportedError, match=r"memory\.torch\(\)"):
             memory.map()
 
@@ -101,7 +102,7 @@ def test_memory_that_is_not_shared_has_no_fd(cuda: Device) -> None:
 
 
 @pytest.mark.parametrize(("lacking", "text"), [("virtual_memory", "no virtual-memory API"), ("shares", "exports no")])
-def test_a_gpu_that_cannot_share_says_so(lacking: str, text: str, name: str) -> None:
+def test_a_gpu_that_cannot_share_reports_it(lacking: str, text: str, name: str) -> None:
     gpu = fake_cuda.Gpu(**{lacking: False})
     with fake_cuda.installed(fake_cuda.FakeCuda([gpu])), extmem.open_device(kind="cuda") as device:
         with pytest.raises(extmem.UnsupportedError, match=text):
@@ -132,12 +133,12 @@ def test_more_than_there_is_is_out_of_memory(cuda: Device, fake: fake_cuda.FakeC
 def test_addresses_that_are_not_to_be_had_are_the_drivers_refusal(
     which: str, command: str, kind: str, cuda: Device, vulkan: Device, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the system gives the scripted driver no room, it answers as a driver, and nothing is left."""
+    """Where the system gives the scripted driver no addresses, that fails like a driver, and nothing is left."""
 
     def refused(*arguments: Any, writable: bool = True) -> None:
         if writable:
             raise OSError(12, "no room")
-        place(*arguments, writable=False)  # giving back what is there
+        place(*arguments, writable=False)  # releasing the addresses
 
     with (vulkan if kind == "vulkan" else cuda).allocate((16,), name=name):
         with monkeypatch.context() as patched:
@@ -147,7 +148,7 @@ def test_addresses_that_are_not_to_be_had_are_the_drivers_refusal(
         (cuda.open(name) if kind == "vulkan" else cuda.allocate((16,))).close()
 
 
-# What Vulkan makes.
+# Memory of Vulkan.
 
 
 @pytest.mark.parametrize("dedicated", [True, False])
@@ -167,15 +168,15 @@ def test_an_fd_that_came_without_its_description_needs_a_stated_one(cuda: Device
     with vulkan.allocate((1000,), dedicated=False) as memory:
         handle = memory.export_handle(FD)
         assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
-        told = Descriptor.parse(handle.payload.descriptor)
+        descriptor = Descriptor.parse(handle.payload.descriptor)
         fd = handle.take()
         bare = vk.ImportMemoryFdInfoKHR(FD, fd)
         with pytest.raises(extmem.DescriptorError, match="carries no description"):
             cuda.allocate_memory(vk.MemoryAllocateInfo(memory.allocation_size, 0, bare))
-        with raw.import_payload(cuda, fd, told) as other:
+        with raw.import_payload(cuda, fd, descriptor) as other:
             each_sees_the_other(memory, other)
         with pytest.raises(OSError):
-            os.fstat(fd)  # it was the other's, and ended with it
+            os.fstat(fd)  # it belonged to the other, and ended with it
 
 
 @pytest.mark.linux_only("windows/cuda has bare NT handles")
@@ -184,14 +185,14 @@ def test_a_larger_size_fails_when_it_is_mapped_and_the_fd_survives(
 ) -> None:
     with vulkan.allocate((1000,), dedicated=False) as memory, memory.export_handle(FD) as handle:
         assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
-        told = Descriptor.parse(handle.payload.descriptor)
+        descriptor = Descriptor.parse(handle.payload.descriptor)
         fd = os.dup(int(handle))
-        lie = msgspec.structs.replace(told, allocation_size=told.allocation_size + 1, payload_size=0)
+        lie = msgspec.structs.replace(descriptor, allocation_size=descriptor.allocation_size + 1, payload_size=0)
         with pytest.raises(extmem.DriverError, match="cuExternalMemoryGetMappedBuffer.*the exporter's") as caught:
             raw.import_payload(cuda, fd, lie)
         assert caught.value.devices == (cuda.name, memory.descriptor.device_name)
         assert "cuDestroyExternalMemory" in fake.calls
-        raw.import_payload(cuda, fd, told).close()
+        raw.import_payload(cuda, fd, descriptor).close()
 
 
 @pytest.mark.parametrize("what", ["stray_pointers", "short_ranges"])
@@ -255,9 +256,9 @@ def _not_payloads() -> dict[str, int]:
 def test_what_is_no_payload_is_refused_and_harms_nothing(what: str, cuda: Device, vulkan: Device) -> None:
     with vulkan.allocate((16,), dedicated=False) as memory, memory.export_handle(FD) as handle:
         assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
-        told = Descriptor.parse(handle.payload.descriptor)
+        descriptor = Descriptor.parse(handle.payload.descriptor)
         fds = _not_payloads()
-        for lie in (told, msgspec.structs.replace(told, producer="cuda-vmm", made_by_vulkan=False)):
+        for lie in (descriptor, msgspec.structs.replace(descriptor, producer="cuda-vmm", made_by_vulkan=False)):
             with pytest.raises(extmem.ExtmemError) as caught:
                 raw.import_payload(cuda, fds[what], lie)
             assert what == "pipe" or "CUDA_ERROR_UNKNOWN" in str(caught.value)
@@ -273,7 +274,7 @@ SECOND = fake_cuda.Gpu(name="Fake Second GPU", uuid=b"fake gpu 000000b")
 
 @contextlib.contextmanager
 def two_gpus() -> Iterator[tuple[fake_cuda.FakeCuda, Device, Device]]:
-    """A CUDA driver with two, and a device on each."""
+    """A CUDA driver with two GPUs, and a device on each."""
     fake = fake_cuda.FakeCuda([fake_cuda.Gpu(), SECOND])
     with (
         fake_cuda.installed(fake),
@@ -301,7 +302,7 @@ def test_whoever_states_another_gpu_is_found_out_by_the_drivers_word() -> None:
         handle = memory.export_handle(FD)
         assert isinstance(handle, extmem.FdHandle) and handle.payload is not None
         lie = msgspec.structs.replace(Descriptor.parse(handle.payload.descriptor), device_uuid=SECOND.uuid)
-        with handle, pytest.raises(extmem.DriverError, match="lies on CUDA device 0.*Fake Second GPU is device 1"):
+        with handle, pytest.raises(extmem.DriverError, match="is on CUDA device 0.*Fake Second GPU is device 1"):
             raw.import_payload(two, int(handle), lie)
 
 
@@ -320,11 +321,11 @@ def test_a_stated_description_that_the_handle_contradicts_is_refused_before_the_
     dedicated, changes, text = LIES[what]
     with vulkan.allocate((1000,), dedicated=dedicated) as memory, memory.export_handle(SHARED) as handle:
         assert isinstance(handle, (extmem.FdHandle, extmem.NtHandle))
-        told = memory.descriptor
+        descriptor = memory.descriptor
         with pytest.raises(extmem.DescriptorError, match=f"says {text}"):
-            raw.import_payload(cuda, handle, msgspec.structs.replace(told, **changes))
+            raw.import_payload(cuda, handle, msgspec.structs.replace(descriptor, **changes))
         assert not handle.closed and not fake.imports
-        with raw.import_payload(cuda, handle, told) as other:
+        with raw.import_payload(cuda, handle, descriptor) as other:
             assert handle.closed == (SHARED == FD), "an NT handle stays the caller's"
             each_sees_the_other(memory, other)
 
@@ -391,7 +392,7 @@ def test_a_host_payload_for_reading_is_registered_so(cuda: Device, fake: fake_cu
 
 
 @pytest.mark.parametrize("lacking", ["registers_read_only", "maps_host"])
-def test_a_gpu_that_cannot_register_it_says_so(lacking: str, name: str) -> None:
+def test_a_gpu_that_cannot_register_it_reports_it(lacking: str, name: str) -> None:
     fake = fake_cuda.FakeCuda([fake_cuda.Gpu(**{lacking: False})])
     with (
         fake_cuda.installed(fake),

@@ -1,4 +1,4 @@
-"""A driver to look at, and nothing left behind by any test."""
+"""The driver for these tests, and a leak check around each."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from tests import vulkan_bed
 
-REAL = {"test_instance.py", "test_physical.py", "test_transfer.py", "test_a_buffer_larger_than_any_memory_is_an_error"}
-"""What every driver can do, or a fake cannot: these tests run on the one that is here, though it may share nothing."""
+REAL = {"test_instance.py", "test_physical.py", "test_transfers.py", "test_a_buffer_larger_than_any_memory_is_an_error"}
+"""Tests of what every driver can do, or a fake cannot: they run on the installed driver, even if it shares nothing."""
 
 
 @pytest.fixture(scope="session")
 def nothing_is_shared() -> bool:
-    """Whether the driver here shares nothing, so that a scripted one stands in."""
+    """Whether the installed driver shares nothing, so that a scripted one replaces it."""
     return vulkan_bed.stands_in()
 
 
 @pytest.fixture(autouse=True)
 def a_driver_that_shares(nothing_is_shared: bool, request: pytest.FixtureRequest) -> Iterator[None]:
-    """The driver that is here, or the fake."""
+    """The installed driver, or the fake."""
     if not nothing_is_shared or REAL & {request.path.name, request.node.name}:
         yield
         return
@@ -32,8 +32,8 @@ def a_driver_that_shares(nothing_is_shared: bool, request: pytest.FixtureRequest
 
 @pytest.fixture(autouse=True)
 def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Requested first, so it looks last. Tests without a device have nothing to leave, and are left alone."""
-    if not {"driver", "vulkan_device"} & set(request.fixturenames):
+    """Check for leaks. It is requested first, so its end runs last. Tests without a device need no check."""
+    if not {"backend", "vulkan_device"} & set(request.fixturenames):
         yield
         return
     from extmem.testing.leaks import no_leaks
@@ -43,8 +43,8 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def driver(vulkan_device: Any) -> VulkanDriver:
-    """The driver behind a device that is closed at the end."""
-    found = vulkan_device.driver
-    assert isinstance(found, VulkanDriver)
+def backend(vulkan_device: Any) -> VulkanBackend:
+    """The backend of a device that is closed at the end."""
+    found = vulkan_device.backend
+    assert isinstance(found, VulkanBackend)
     return found

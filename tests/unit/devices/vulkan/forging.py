@@ -1,4 +1,4 @@
-"""Forged payloads: memory files that look like a driver's. For the drivers of Linux."""
+"""Forged payloads: memory files that resemble a driver's. For the drivers of Linux."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import fcntl
 import os
 from collections.abc import Callable
 
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.fd_check import seals_of
 from extmem.errors import ExtmemError
-from tests.unit.devices.vulkan.steps import FD, SIZE, allocate
+from tests.unit.devices.importing import import_unchecked
+from tests.unit.devices.vulkan.steps import SIZE, allocate
 
 __all__ = ["memory_file", "of_our_kind", "takes_any_content"]
 
@@ -22,15 +23,15 @@ def memory_file(name: str, size: int, content: bytes = b"") -> int:
 
 
 def of_our_kind(
-    driver: VulkanDriver, size: int, change: Callable[[int], object] | None = None, *, sealed: bool = True
+    backend: VulkanBackend, size: int, change: Callable[[int], object] | None = None, *, sealed: bool = True
 ) -> tuple[int, int]:
-    """A payload's fd, and a forgery: another memory file with the payload's name, content and seals.
+    """Return a payload's fd, and that of a forgery: another memory file with the payload's name, content and seals.
 
-    change: called with the forgery's fd before it is sealed; None for one that begins with random bytes. The forgery
-    is -1 where payloads are no memory files: nobody can forge those.
+    change: called with the forgery's fd before it is sealed; None for one that begins with random bytes. The forgery is
+        -1 where payloads are not memory files, which cannot be forged.
     """
-    memory = allocate(driver, size)
-    fd = driver.export_fd(memory).take()
+    memory = allocate(backend, size)
+    fd = backend.export_fd(memory).take()
     memory.close()
     link = os.readlink(f"/proc/self/fd/{fd}")
     if not link.startswith("/memfd:"):
@@ -47,21 +48,21 @@ def of_our_kind(
     return fd, forged
 
 
-def takes_any_content(driver: VulkanDriver) -> bool:
-    """Whether a payload is nothing but its bytes, as SwiftShader's; Mesa's begins with what it looks at again."""
-    fd, forged = of_our_kind(driver, SIZE)
+def takes_any_content(backend: VulkanBackend) -> bool:
+    """Return whether a payload has no bytes of the driver, as in SwiftShader; Mesa's begins with some that it reads."""
+    fd, forged = of_our_kind(backend, SIZE)
     if forged < 0:
         os.close(fd)
         return False
-    victim = driver.another()
+    victim = VulkanBackend(backend.device.physical)
     try:
-        victim.import_unexamined(forged, SIZE, 0, int(FD), None).close()
+        import_unchecked(victim, forged, SIZE, 0).close()
     except ExtmemError:
-        assert not driver.name.startswith("SwiftShader")
+        assert not backend.name.startswith("SwiftShader")
         return False
     finally:
         victim.close()
         os.close(fd)
         os.close(forged)
-    assert not driver.name.startswith("llvmpipe")
+    assert not backend.name.startswith("llvmpipe")
     return True

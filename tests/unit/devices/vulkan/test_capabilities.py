@@ -1,4 +1,4 @@
-"""What can be exported and imported: the driver's own answers, with the object manager's types beside OPAQUE_FD."""
+"""What can be exported and imported: the driver's own answers, and the object manager's types besides OPAQUE_FD."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import copy
 import pytest
 
 from extmem import vk
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.api import Device
+from extmem.devices.vulkan.backend import VulkanBackend
+from extmem.devices.vulkan.capabilities import Answers
 from extmem.devices.vulkan.physical import PhysicalDevice
 from extmem.errors import RuleViolation, UnsupportedError
-from extmem.memory import Device
 from tests.systems import on_linux
 from tests.unit.devices.vulkan.steps import DMA_BUF, FD, HOST, KMT, SHARED, TRANSFER, W32, HandleType
 
@@ -25,7 +26,7 @@ WINDOWS = [
 ]
 
 
-def buffers(device: VulkanDriver | PhysicalDevice, kind: int) -> vk.ExternalMemoryProperties:
+def buffers(device: VulkanBackend | PhysicalDevice, kind: int) -> vk.ExternalMemoryProperties:
     asked = vk.PhysicalDeviceExternalBufferInfo(usage=TRANSFER, handle_type=HandleType(kind))
     before = copy.deepcopy(asked)
     answer = device.external_buffer_properties(asked).external_memory_properties
@@ -42,26 +43,26 @@ def image_query(kind: int = 0, **changes: object) -> vk.PhysicalDeviceImageForma
         "usage": IMAGE_USAGE,
         "p_next": chain,
     }
-    return vk.PhysicalDeviceImageFormatInfo2(**{**values, **changes})  # type: ignore[arg-type]  # one of its fields each
+    return vk.PhysicalDeviceImageFormatInfo2(**{**values, **changes})  # type: ignore[arg-type]  # field names
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
 @pytest.mark.parametrize("kind", [FD, W32, KMT])
-def test_the_opaque_types_are_as_the_drivers_fd_is(driver: VulkanDriver, kind: HandleType) -> None:
-    answer, fd = buffers(driver, kind), buffers(driver, FD)
+def test_the_opaque_types_are_as_the_drivers_fd_is(backend: VulkanBackend, kind: HandleType) -> None:
+    answer, fd = buffers(backend, kind), buffers(backend, FD)
     assert answer.external_memory_features == fd.external_memory_features
     assert answer.external_memory_features & EXPORTABLE and answer.external_memory_features & IMPORTABLE
     assert answer.compatible_handle_types & kind
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
-def test_nt_handles_and_kmt_numbers_leave_each_other_out(driver: VulkanDriver) -> None:
-    """Objects behind one payload are of one sort; what serves both is the fd."""
+def test_nt_handles_and_kmt_numbers_leave_each_other_out(backend: VulkanBackend) -> None:
+    """All objects of one payload are of one type; the fd serves both."""
     for kind, other in ((W32, KMT), (KMT, W32)):
-        answer = buffers(driver, kind)
+        answer = buffers(backend, kind)
         assert answer.compatible_handle_types & FD
         assert not answer.compatible_handle_types & other and not answer.export_from_imported_handle_types & other
-    assert buffers(driver, FD).compatible_handle_types & (W32 | KMT) == W32 | KMT
+    assert buffers(backend, FD).compatible_handle_types & (W32 | KMT) == W32 | KMT
 
 
 @pytest.mark.linux_only("file descriptors carry memory on Linux alone")
@@ -75,27 +76,27 @@ def test_asking_for_both_is_a_broken_rule_and_for_one_with_an_fd_is_fine(vulkan_
 
 @pytest.mark.linux_only("drivers of Windows know Direct3D's types")
 @pytest.mark.parametrize("kind", WINDOWS)
-def test_types_of_windows_have_no_features_and_no_images(driver: VulkanDriver, kind: HandleType) -> None:
-    assert buffers(driver, kind).external_memory_features == 0
-    assert buffers(driver, kind).compatible_handle_types == 0
+def test_types_of_windows_have_no_features_and_no_images(backend: VulkanBackend, kind: HandleType) -> None:
+    assert buffers(backend, kind).external_memory_features == 0
+    assert buffers(backend, kind).compatible_handle_types == 0
     with pytest.raises(UnsupportedError, match=f"shared as .*{kind.name}"):
-        driver.image_format_properties(image_query(kind))
+        backend.image_format_properties(image_query(kind))
 
 
-def test_host_pointers_are_imported_and_never_exported(driver: VulkanDriver) -> None:
-    features = buffers(driver, HOST).external_memory_features
+def test_host_pointers_are_imported_and_never_exported(backend: VulkanBackend) -> None:
+    features = buffers(backend, HOST).external_memory_features
     assert not features & EXPORTABLE
     # A driver may have the extension for other uses than transfers.
-    assert bool(features & IMPORTABLE) <= ("VK_EXT_external_memory_host" in driver.physical.extensions)
+    assert bool(features & IMPORTABLE) <= ("VK_EXT_external_memory_host" in backend.device.physical.extensions)
 
 
-def test_dma_buf_is_as_the_device_has_it(driver: VulkanDriver) -> None:
-    has = "VK_EXT_external_memory_dma_buf" in driver.physical.extensions
-    assert bool(buffers(driver, DMA_BUF).external_memory_features) <= has
+def test_dma_buf_is_as_the_device_has_it(backend: VulkanBackend) -> None:
+    has = "VK_EXT_external_memory_dma_buf" in backend.device.physical.extensions
+    assert bool(buffers(backend, DMA_BUF).external_memory_features) <= has
 
 
-def test_a_device_without_the_extension_shares_nothing(driver: VulkanDriver) -> None:
-    poor = PhysicalDevice(driver.physical.instance, driver.physical.handle, frozenset())
+def test_a_device_without_the_extension_shares_nothing(backend: VulkanBackend) -> None:
+    poor = Answers(PhysicalDevice(backend.device.physical.instance, backend.device.physical.handle, frozenset()))
     for kind in (FD, W32, KMT, DMA_BUF, HOST):
         assert buffers(poor, kind).external_memory_features == 0
         with pytest.raises(UnsupportedError):
@@ -104,18 +105,18 @@ def test_a_device_without_the_extension_shares_nothing(driver: VulkanDriver) -> 
 
 
 @pytest.mark.parametrize("kind", [on_linux(FD), W32, KMT])
-def test_images_are_answered_with_what_was_asked_for(driver: VulkanDriver, kind: HandleType) -> None:
+def test_images_are_answered_with_what_was_asked_for(backend: VulkanBackend, kind: HandleType) -> None:
     asked = image_query(kind)
     before = copy.deepcopy(asked)
-    answer = driver.image_format_properties(asked)
+    answer = backend.image_format_properties(asked)
     assert asked == before
     external = vk.find(answer, vk.ExternalImageFormatProperties)
     assert external is not None and external.external_memory_properties.compatible_handle_types & kind
     assert answer.image_format_properties.max_extent.width >= 4096
-    assert vk.find(driver.image_format_properties(image_query()), vk.ExternalImageFormatProperties) is None
+    assert vk.find(backend.image_format_properties(image_query()), vk.ExternalImageFormatProperties) is None
 
 
-def test_an_image_that_is_not_to_be_had_is_named(driver: VulkanDriver) -> None:
+def test_an_image_that_is_not_to_be_had_is_named(backend: VulkanBackend) -> None:
     wrong = image_query(
         SHARED, format=vk.Format.D32_SFLOAT, tiling=vk.ImageTiling.LINEAR, usage=vk.ImageUsageFlagBits.COLOR_ATTACHMENT
     )
@@ -123,5 +124,5 @@ def test_an_image_that_is_not_to_be_had_is_named(driver: VulkanDriver) -> None:
         UnsupportedError,
         match=r"no images of D32_SFLOAT, LINEAR, usage COLOR_ATTACHMENT, shared as OPAQUE_",
     ):
-        driver.image_format_properties(wrong)
-    driver.image_format_properties(image_query(SHARED))
+        backend.image_format_properties(wrong)
+    backend.image_format_properties(image_query(SHARED))

@@ -1,4 +1,4 @@
-"""VkInstances: made, asked, closed; and what is said where there are none."""
+"""VkInstances: creating, querying, closing, and the errors where there are none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import extmem
 from extmem.devices import vulkan
-from extmem.devices.vulkan.backend import VulkanDriver
+from extmem.devices.vulkan.backend import VulkanBackend
 from extmem.devices.vulkan.instance import Instance
 from extmem.errors import HandleStateError, UnsupportedError
 from extmem.testing.children import Peer
@@ -20,23 +20,23 @@ from extmem.vk import loader
 
 @pytest.fixture
 def anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that has not looked for Vulkan yet."""
+    """A process that has not loaded Vulkan yet."""
     monkeypatch.setattr(vulkan, "_instances", {})
     monkeypatch.setattr(vulkan, "_missing", {})
 
 
-def test_it_is_closed_once_and_answers_nothing_afterwards(driver: VulkanDriver) -> None:
+def test_it_is_closed_once_and_answers_nothing_afterwards(backend: VulkanBackend) -> None:
     instance = Instance()
     assert instance.raw and instance.pid == os.getpid()
-    assert instance.physical_devices() is instance.physical_devices(), "looked up once"
+    assert instance.physical_devices() is instance.physical_devices(), "enumerated once"
     instance.close()
     instance.close()
     with pytest.raises(HandleStateError, match="instance is closed"):
         instance.physical_devices()
 
 
-def test_one_instance_serves_a_process(driver: VulkanDriver) -> None:
-    assert vulkan.shared_instance() is vulkan.shared_instance() is driver.physical.instance
+def test_one_instance_serves_a_process(backend: VulkanBackend) -> None:
+    assert vulkan.shared_instance() is vulkan.shared_instance() is backend.device.physical.instance
     assert [offer.kind for offer in vulkan.offers()] and vulkan.missing() == ""
 
 
@@ -58,7 +58,7 @@ def test_without_a_loader_there_is_the_host_device_and_a_reason(anew: None, monk
         extmem.open_device(kind="vulkan")
 
 
-def test_drivers_without_a_device_are_told_of(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drivers_without_a_device_are_reported(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vulkan, "shared_instance", lambda: SimpleNamespace(physical_devices=list))
     assert vulkan.offers() == [] and "no device of Vulkan 1.1" in vulkan.missing()
 
@@ -72,10 +72,10 @@ def test_drivers_without_a_device_are_told_of(anew: None, monkeypatch: pytest.Mo
         ("not json", "vkCreateInstance on Vulkan returned VK_ERROR_"),  # loaders differ in which
     ],
 )
-def test_without_a_driver_that_works_the_reason_is_told(
-    driver: VulkanDriver, tmp_path: Path, content: str | None, result: str
+def test_without_a_driver_that_works_the_reason_is_reported(
+    backend: VulkanBackend, tmp_path: Path, content: str | None, result: str
 ) -> None:
-    """A loader is here, or there would be no `driver`; over there it finds none."""
+    """This process has a loader, or there would be no `driver`; the other one finds none."""
     manifest = tmp_path / "driver.json"
     if content is not None:
         manifest.write_text(content)
@@ -92,10 +92,11 @@ def test_forgetting_looks_again(anew: None, monkeypatch: pytest.MonkeyPatch) -> 
     def sometimes() -> Any:
         if answers:
             raise answers.pop()
-        return SimpleNamespace(physical_devices=lambda: [SimpleNamespace(offer=lambda: "an offer")])
+        return SimpleNamespace(physical_devices=lambda: ["a device"])
 
     monkeypatch.setattr(vulkan, "shared_instance", sometimes)
+    monkeypatch.setattr(vulkan, "_offer", lambda physical: f"an offer of {physical}")
     assert vulkan.offers() == [] and vulkan.missing() == "no loader yet"
-    assert vulkan.offers() == [], "a process looks once"
+    assert vulkan.offers() == [], "a process enumerates them once"
     vulkan.forget()
-    assert vulkan.offers() == ["an offer"] and vulkan.missing() == ""
+    assert vulkan.offers() == ["an offer of a device"] and vulkan.missing() == ""

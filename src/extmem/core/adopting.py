@@ -1,0 +1,165 @@
+"""What other code of this process made, as memory, buffers and images here; see `extmem.raw`.
+
+It stays the other's, which frees it. What the caller states of it is compared with what the driver says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from extmem import vk
+from extmem.core import allocating, arguments, creating, describing, exporting
+from extmem.core.memory_record import HeldMemory, Holding
+from extmem.core.resources import BufferObject, ImageObject
+from extmem.devices.optional_protocols import AdoptsMemory, WrapsPointers
+from extmem.errors import DescriptorError, DriverError, HandleStateError, UnsupportedError
+from extmem.handles import Access
+from extmem.owning import Uses
+from extmem.vk.copies import copied
+
+if TYPE_CHECKING:
+    from extmem.core.device_state import DeviceState
+    from extmem.devices.resources import NativeResource
+
+__all__ = ["adopt_buffer", "adopt_image", "adopt_memory", "adopt_pointer"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_NT_TYPE, _FD_TYPE = int(HandleType.OPAQUE_WIN32), int(HandleType.OPAQUE_FD)
+_TYPES = frozenset(int(kind) for kind in HandleType)
+_IMPORTS = (vk.ImportMemoryFdInfoKHR, vk.ImportMemoryWin32HandleInfoKHR, vk.ImportMemoryHostPointerInfoEXT)
+_BAD_HANDLE = int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE)
+
+
+def adopt_memory(device: DeviceState, memory: int, info: vk.MemoryAllocateInfo, *, imported: int) -> HeldMemory:
+    """A VkDeviceMemory that somebody else allocated as `info` says, shared as its chain says."""
+    backend, info = _adopts(device, "VkDeviceMemory"), copied(info)
+    memory = _number(memory, "VkDeviceMemory")
+    if imported:
+        imported = arguments.single_type(imported, "imported")
+        if imported not in _TYPES:
+            raise ValueError(f"imported is {imported:#x}, which is not an external memory handle type; give one, or 0")
+    allocating.check_fields(device, info)
+    foreign = [link for link in vk.chain(info) if isinstance(link, _IMPORTS)]
+    if foreign:
+        raise ValueError(
+            f"info has {type(foreign[0]).__name__} in its chain, and nothing is imported here: the other binding did "
+            "that; omit it, and give the handle type as imported="
+        )
+    alone = vk.find(info, vk.MemoryDedicatedAllocateInfo)
+    dedicated = allocating.dedicated_resource(alone) if alone is not None else None
+    export = vk.find(info, vk.ExportMemoryAllocateInfo)
+    types = int(export.handle_types) if export is not None else 0
+    allocating.judge(device, info, dedicated, None, types)
+    size, kind = int(info.allocation_size), int(info.memory_type_index)
+    with Uses() as uses:
+        uses.add(device)
+        native = uses.add(dedicated).native if dedicated is not None else None
+        try:
+            allocation = backend.adopt_memory(memory, size, kind, types, native, imported=imported)
+        except DriverError as error:
+            if error.result != _BAD_HANDLE:
+                raise
+            raise DescriptorError(
+                f"the VkDeviceMemory is stated to have {size} bytes of memory type {kind}, and what it exports differs "
+                f"({error}); state its VkMemoryAllocateInfo as it was allocated"
+            ) from error
+        holding = Holding(
+            device, allocation, describing.describe_allocation(device, size, kind, types, dedicated), size, kind
+        )
+        holding.export_handle_types, holding.import_handle_type = types, imported
+        holding.dedicated = dedicated.facts if dedicated is not None else None
+        try:
+            terms = exporting.terms_of(types, vk.find(info, vk.ExportMemoryWin32HandleInfoKHR))
+            allocating.share(holding, terms, None)
+        except BaseException:
+            holding.end()
+            raise
+        return holding.held()
+
+
+def adopt_pointer(device: DeviceState, pointer: int, size: int) -> HeldMemory:
+    """Memory that other code made with CUDA, to be shared. The allocation is as long as CUDA says."""
+    backend = device.backend
+    if not isinstance(backend, WrapsPointers):
+        raise UnsupportedError(f"{device.name} is not a CUDA device", requires_one_of=["a CUDA device"])
+    types = sum(kind for kind in (_NT_TYPE, _FD_TYPE) if exporting.unable(device, kind) == "")
+    with device.use():
+        allocation = backend.wrap_pointer(pointer, size)
+        whole = allocation.size
+        try:
+            descriptor = msgspec.structs.replace(
+                describing.describe_allocation(device, whole, 0, types, None), payload_size=size
+            )
+            holding = Holding(device, allocation, descriptor, whole, 0)
+        except BaseException:
+            allocation.close()
+            raise
+        holding.export_handle_types = types
+        holding.lazy_share = int(Access.ALL)
+        return holding.held()
+
+
+def adopt_buffer(device: DeviceState, buffer: int, info: vk.BufferCreateInfo, *, bound: bool) -> BufferObject:
+    """A VkBuffer that somebody else created as `info` says."""
+    backend = _adopts(device, "VkBuffer")
+    buffer = _number(buffer, "VkBuffer")
+    info = copied(info)
+    with device.use(), device.making, creating.create_buffer(device, info) as twin:
+        _not_here(device, "buffer", buffer)
+        native = _like(backend.adopt_resource(buffer, info), twin, bound)
+        made: BufferObject = device.make_buffer(info, native=native)
+        device.numbered["buffer", buffer] = made
+        return made
+
+
+def adopt_image(device: DeviceState, image: int, info: vk.ImageCreateInfo, *, bound: bool) -> ImageObject:
+    """A VkImage that somebody else created as `info` says."""
+    backend = _adopts(device, "VkImage")
+    image = _number(image, "VkImage")
+    info = copied(info)
+    with device.use(), device.making, creating.create_image(device, info) as twin:
+        _not_here(device, "image", image)
+        native = _like(backend.adopt_resource(image, info), twin, bound)
+        made: ImageObject = device.make_image(info, native=native)
+        device.numbered["image", image] = made
+        return made
+
+
+def _adopts(device: DeviceState, what: str) -> AdoptsMemory:
+    backend = device.backend
+    if not isinstance(backend, AdoptsMemory):
+        raise UnsupportedError(
+            f"{device.name} has no {what} that could be adopted; use a Vulkan device",
+            requires_one_of=["a Vulkan device"],
+        )
+    return backend
+
+
+def _number(handle: object, what: str) -> int:
+    """A handle of 64 bits. Errors: TypeError, ValueError; HandleStateError for null."""
+    number = arguments.whole_number(handle, f"the {what}")
+    if not number:
+        raise HandleStateError(f"the {what} is null; pass its value as a number")
+    if not 0 < number < 1 << 64:
+        raise ValueError(f"the {what} is {number:#x}, outside of 64 bits; pass its value as a number")
+    return number
+
+
+def _not_here(device: DeviceState, kind: str, number: int) -> None:
+    """Two objects for one thing would each follow what the other does not see: what is bound, and the layouts."""
+    known = device.numbered.get((kind, number))
+    if known is not None and not known.closed:
+        raise HandleStateError(f"this Vk{kind.capitalize()} is {known!r} already; use that, or close it first")
+
+
+def _like(native: NativeResource, twin: BufferObject | ImageObject, bound: bool) -> NativeResource:
+    """The adopted resource, if the driver requires of it what it requires of one made from the stated create info."""
+    native.bound = bound
+    if native.requirements == twin.requirements:
+        return native
+    raise DescriptorError(
+        f"the {native.kind} has {native.requirements}, and one that is created as stated has {twin.requirements}; "
+        "state its create info as it was created"
+    )

@@ -1,0 +1,133 @@
+"""`Device.allocate`: memory for an array. The device's own requirements say its size and type, not the shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.core import allocating, arguments, creating, describing, exporting, rule_facts
+from extmem.core.allocating import Everyday
+from extmem.core.memory_object import MemoryObject
+from extmem.errors import UnsupportedError
+from extmem.handles import Access
+from extmem.sharing.descriptor import ArrayInfo
+from extmem.sharing.dtypes import itemsize
+from extmem.sharing.layout import contiguous_strides
+from extmem.vk.words import types_text
+
+if TYPE_CHECKING:
+    from extmem.core.device_state import DeviceState
+    from extmem.core.memory_record import HeldMemory
+
+__all__ = ["allocate"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_NT, _KMT = HandleType.OPAQUE_WIN32, HandleType.OPAQUE_WIN32_KMT
+_USUAL = int(HandleType.OPAQUE_WIN32 | HandleType.OPAQUE_FD)
+_USAGE = (
+    vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST | vk.BufferUsageFlagBits.STORAGE_BUFFER
+)
+
+
+def allocate(
+    device: DeviceState,
+    shape: int | Sequence[int],
+    dtype: object,
+    *,
+    name: str | None,
+    access: int | None,
+    security: str | None,
+    inherit: bool,
+    handle_types: int | None,
+    memory_type: int | None,
+    dedicated: bool | None,
+) -> HeldMemory:
+    """See `Device.allocate`."""
+    extents, element = arguments.array_of(shape, dtype)
+    name, access = arguments.name_of(name), arguments.access_of(access)
+    arguments.check_share(name, access)
+    nbytes = prod(extents) * itemsize(element)
+    # Without handle types: NT handles, and file descriptors where the device has them; none where it shares none.
+    usual = rule_facts.sharing(device, _USUAL).exportable
+    types = usual if handle_types is None else arguments.types_of(handle_types)
+    sharing = rule_facts.sharing(device, types)
+    if name is not None and handle_types is not None and not types & HandleType.OPAQUE_WIN32:
+        raise UnsupportedError(
+            f"only NT handles have names, and the handle types are {types_text(types)}; "
+            "add OPAQUE_WIN32 to them or drop the name",
+            requires_one_of=["OPAQUE_WIN32"],
+        )
+    asked = types & int(_NT | _KMT) if handle_types is not None else 0
+    if name is not None or security or inherit or access is not None:
+        asked |= int(_NT)
+    lacking = exporting.unable(device, asked, missing=True) if asked & ~sharing.exportable else ""
+    if lacking:
+        raise UnsupportedError(
+            f"this memory is to be shared, and {lacking}; leave the name, rights and handle types away, or take "
+            "another device (extmem.open_device(kind='host') shares everywhere)",
+            requires_one_of=["a device that exports the handle type", "the host device"],
+        )
+    rights = int(Access.READ_WRITE if access is None else access)
+    # What the device cannot export is refused below, with its rule; no driver is told of it.
+    create = vk.BufferCreateInfo(
+        size=nbytes, usage=_USAGE, p_next=vk.ExternalMemoryBufferCreateInfo(HandleType(sharing.exportable))
+    )
+    requirements = device.backend.buffer_requirements(create)
+    kind = _memory_type(device, requirements.memory_type_bits) if memory_type is None else memory_type
+    alone = (requirements.requires_dedicated or bool(sharing.dedicated_only)) if dedicated is None else dedicated
+    buffer = creating.create_buffer(device, create) if alone else None
+    descriptor = describing.describe(
+        device,
+        requirements.size,
+        kind,
+        types,
+        buffer,
+        payload_size=nbytes,
+        array=ArrayInfo(extents, element, contiguous_strides(extents, itemsize(element))),
+        usage=int(_USAGE),
+        read_only=not rights & (Access.WRITE | Access.ALL),
+    )
+    rights, attributes = exporting.everyday_access(rights, name)
+    if security is not None or inherit:
+        attributes = vk.SecurityAttributes(
+            security or (attributes.security_descriptor if attributes else None), inherit
+        )
+    export = vk.ExportMemoryAllocateInfo(types)
+    unshared = name is None and attributes is None and types & HandleType.OPAQUE_WIN32 and access is None
+    if types & HandleType.OPAQUE_WIN32:
+        export.p_next = vk.ExportMemoryWin32HandleInfoKHR(attributes, rights, name)
+    info = vk.MemoryAllocateInfo(requirements.size, kind, export)
+    if buffer is not None:
+        info.p_next = vk.MemoryDedicatedAllocateInfo(None, buffer, export)
+    try:
+        everyday = Everyday(descriptor, lazy_share=bool(unshared))
+        memory = allocating.allocate_memory(device, info, everyday, resource=buffer)
+    except BaseException:
+        if buffer is not None:
+            buffer.close()
+        raise
+    if not device.backend.allocates_zeroed:
+        # Memory of one buffer is filled through that buffer, which may be smaller than its memory.
+        room = memory.holding.size if buffer is None else nbytes
+        try:
+            device.backend.fill(memory.holding.allocation, 0, room, 0)
+        except BaseException:
+            MemoryObject(*memory).close()
+            raise
+    return memory
+
+
+def _memory_type(device: DeviceState, bits: int) -> int:
+    """The device's own memory where it has any, and of that what the host sees, unless that is a small window."""
+    types = device.facts.memory_types
+    allowed = [index for index in range(len(types)) if bits >> index & 1]
+    local = [i for i in allowed if types[i].property_flags & vk.MemoryPropertyFlagBits.DEVICE_LOCAL] or allowed
+    largest = max(types[i].heap_size for i in local)
+    visible = [
+        i
+        for i in local
+        if types[i].property_flags & vk.MemoryPropertyFlagBits.HOST_VISIBLE and types[i].heap_size == largest
+    ]
+    return (visible or local)[0]

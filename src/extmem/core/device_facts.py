@@ -1,0 +1,88 @@
+"""What the rules need of a device, as its backend reports it, and of the chain of a create info."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from extmem import rules, vk
+from extmem.rules import DeviceFacts, MemoryTypeFacts
+
+if TYPE_CHECKING:
+    from extmem.devices.backend import Backend
+
+__all__ = ["chained", "device_facts", "external_facts", "external_types", "single_bits"]
+
+_LONGEST_CHAIN = 64
+_STOOD_IN_FOR = frozenset(
+    {
+        "VK_KHR_external_memory",
+        "VK_KHR_external_memory_fd",
+        "VK_KHR_external_memory_win32",
+        "VK_EXT_external_memory_host",
+        "VK_EXT_queue_family_foreign",
+    }
+)
+"""Extensions whose structs and commands the host and CUDA devices take, which have none of Vulkan's own."""
+_identities = itertools.count(1)
+"""What tells the logical devices of this process apart."""
+
+
+def single_bits(mask: int) -> Iterable[int]:
+    """The bits of a mask, one at a time, lowest first."""
+    while mask > 0:
+        bit = mask & -mask
+        yield bit
+        mask ^= bit
+
+
+def device_facts(backend: Backend) -> DeviceFacts:
+    """What the rules need of a device that is opened now; it does not change while the device lives."""
+    properties = backend.memory_properties()
+    queues, features = backend.queue_facts, backend.enabled_features
+    return DeviceFacts(
+        name=backend.identity.device_name,
+        device_uuid=backend.identity.device_uuid,
+        driver_uuid=backend.identity.driver_uuid,
+        memory_types=tuple(
+            MemoryTypeFacts(int(kind.property_flags), properties.memory_heaps[kind.heap_index].size)
+            for kind in properties.memory_types
+        ),
+        min_imported_host_pointer_alignment=backend.min_imported_host_pointer_alignment,
+        identity=next(_identities),
+        queue_family_count=queues.queue_family_count if queues is not None else None,
+        queue_families=queues.created if queues is not None else None,
+        api_version=queues.api_version if queues is not None else None,
+        extensions=queues.extensions if queues is not None else _STOOD_IN_FOR,
+        synchronization2="synchronization2" in features if queues is not None and features is not None else None,
+        queue_flags=queues.queue_flags if queues is not None else None,
+        features=features,
+        max_framebuffer=backend.max_framebuffer,
+    )
+
+
+def external_facts(properties: vk.ExternalMemoryProperties) -> rules.ExternalMemoryFacts:
+    """The device's answer for one handle type, as the rules take it."""
+    return rules.ExternalMemoryFacts(
+        int(properties.external_memory_features),
+        int(properties.export_from_imported_handle_types),
+        int(properties.compatible_handle_types),
+    )
+
+
+def chained(info: object) -> Iterable[object]:
+    """What is chained, of chains that were not judged yet: they may end in themselves, or in anything."""
+    node, left = getattr(info, "p_next", None), _LONGEST_CHAIN
+    while node is not None and left:
+        yield node
+        node, left = node.p_next if isinstance(node, vk.ChainStruct) else None, left - 1
+
+
+def external_types(info: vk.BufferCreateInfo | vk.ImageCreateInfo) -> int:
+    """handleTypes that are chained; 0 for none, and for what is not a number."""
+    structs = (vk.ExternalMemoryBufferCreateInfo, vk.ExternalMemoryImageCreateInfo)
+    for node in chained(info):
+        if isinstance(node, structs):
+            return int(node.handle_types) if isinstance(node.handle_types, int) else 0
+    return 0

@@ -1,0 +1,54 @@
+"""What may be stated of an fd that nobody describes: `extmem.raw.fd_choices`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from extmem import vk
+from extmem.core.device_facts import single_bits
+from extmem.errors import DriverError
+
+if TYPE_CHECKING:
+    from extmem.core.device_state import DeviceState
+
+__all__ = ["FdChoices", "fd_choices"]
+
+HandleType = vk.ExternalMemoryHandleTypeFlagBits
+_USAGE = vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST
+
+
+class FdChoices(NamedTuple):
+    """Which values a `Descriptor` of an fd may have."""
+
+    handle_type: vk.ExternalMemoryHandleTypeFlagBits
+    """What it is imported as."""
+    memory_types: tuple[int, ...]
+    """Memory types of the device that it may be imported to, lowest first."""
+    largest_size: int
+    """Bytes of the file: no allocation size may be larger, and a driver's own may be smaller. 0 where nobody tells."""
+
+
+def fd_choices(device: DeviceState, fd: int, handle_type: HandleType, memory_properties: int) -> FdChoices:
+    """See `extmem.raw.fd_choices`."""
+    if handle_type not in (HandleType.OPAQUE_FD, HandleType.DMA_BUF):
+        raise ValueError(f"handle_type is {handle_type!r}, and an fd is OPAQUE_FD or DMA_BUF; give one of them")
+    with device.use():
+        backend = device.backend
+        found = backend.examine_fd(fd, int(handle_type))
+        if not found.valid:
+            raise DriverError(
+                found.problem,
+                result=int(vk.Result.ERROR_INVALID_EXTERNAL_HANDLE),
+                command="vkGetMemoryFdPropertiesKHR",
+                devices=[device.name],
+            )
+        if handle_type == HandleType.DMA_BUF:
+            bits = backend.fd_memory_type_bits(int(handle_type), fd)
+        else:
+            external = vk.ExternalMemoryBufferCreateInfo(handle_type)
+            info = vk.BufferCreateInfo(size=max(1, found.capacity or 0), usage=_USAGE, p_next=external)
+            bits = backend.buffer_requirements(info).memory_type_bits
+        types = device.facts.memory_types
+        fitting = (bit.bit_length() - 1 for bit in single_bits(bits))
+        allowed = (i for i in fitting if types[i].property_flags & memory_properties == memory_properties)
+        return FdChoices(handle_type, tuple(allowed), found.capacity or 0)

@@ -1,0 +1,47 @@
+"""The buffer over a whole payload, which `DeviceMemory.buffer` returns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.core import binding, creating
+from extmem.core.resources import BufferObject, ImageObject
+from extmem.errors import HandleStateError, UnsupportedError
+
+if TYPE_CHECKING:
+    from extmem.core.memory_object import MemoryObject
+    from extmem.core.memory_record import Holding
+
+__all__ = ["buffer_over"]
+
+_COPYING = int(vk.BufferUsageFlagBits.TRANSFER_SRC | vk.BufferUsageFlagBits.TRANSFER_DST)
+
+
+def buffer_over(memory: MemoryObject) -> BufferObject:
+    """`DeviceMemory.buffer`."""
+    with memory.use() as holding, holding.device.making:
+        return _buffer_over(memory, holding)
+
+
+def _buffer_over(memory: MemoryObject, holding: Holding) -> BufferObject:
+    made = holding.resource
+    if holding.dedicated is None and (made is None or made.closed):
+        types = holding.export_handle_types or holding.import_handle_type
+        external = vk.ExternalMemoryBufferCreateInfo(types) if types else None
+        usage, size = holding.descriptor.usage or _COPYING, holding.descriptor.payload_size
+        made = creating.create_buffer(holding.device, vk.BufferCreateInfo(size=size, usage=usage, p_next=external))
+        holding.resource = made
+    if not isinstance(made, BufferObject):
+        word = "an image" if isinstance(made, ImageObject) else "a resource of its own"
+        raise UnsupportedError(
+            f"this memory is dedicated to {word}; bind and use that (`DeviceMemory.resource` has what `open` made)",
+            requires_one_of=["memory that is not dedicated to an image"],
+        )
+    if made.closed:
+        raise HandleStateError("the buffer that this memory is dedicated to is destroyed; keep it while you use that")
+    if made.memory is None:
+        binding.bind_one(holding.device, made, memory, holding.descriptor.payload_offset)
+    elif made.memory.closed:
+        made.rejoin(memory)  # another memory object of the same payload, which bound it
+    return made

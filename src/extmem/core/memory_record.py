@@ -1,0 +1,219 @@
+"""`Holding`: everything that one vkAllocateMemory made this process hold, given back once.
+
+::
+
+    DeviceMemory ──┐
+    DeviceMemory ──┼──> Holding ──> Allocation   (the device's: owns or borrows the payload's fd; maps it)
+    view (array) ──┘       └──────> references in the object manager (memory objects)
+
+How this works. The specification's calls make one `DeviceMemory` a `Holding`; the everyday `open()` of a payload that
+is open here already makes another `DeviceMemory` on the same one. Each of them has a hold on it (`Held.hold`), and so
+has each view, each GPU array, each command that waits to be submitted, and each verb while it runs. `close()` marks
+the memory closed, lets go, and gives everything back if nobody else has a hold; else the last who lets go does.
+
+Its parts are owners (`extmem.owning`). Where a holding is lost, they are lost with it, and each gives itself
+back. What could not be given back (a silent broker, an interrupt) stays owed: `owning.work_off` and a second `close()`
+try again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from extmem import rules
+from extmem.errors import HandleStateError
+from extmem.handles.process_id import current_process
+from extmem.owning import Held
+
+if TYPE_CHECKING:
+    from extmem.core.device_state import DeviceState
+    from extmem.devices.backend import Allocation
+    from extmem.manager import Manager, Reference
+    from extmem.sharing.descriptor import Descriptor
+
+__all__ = ["Closed", "HeldMemory", "Holding"]
+
+
+class OwnedResource(Protocol):
+    """What a memory object needs of the buffer or image that ends with it."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is destroyed."""
+
+    def close(self) -> None:
+        """Destroy it."""
+
+
+class Closed(NamedTuple):
+    """What is still known of memory that was closed; its fields are named as those of `Holding`."""
+
+    device: DeviceState
+    descriptor: Descriptor
+    name: str | None
+    size: int
+    memory_type_index: int
+    writable: bool
+
+
+class Holding(Held):
+    """The references behind one memory object. Not public; `DeviceMemory` is."""
+
+    __slots__ = (
+        "allocation",
+        "companion",
+        "dedicated",
+        "descriptor",
+        "device",
+        "export_handle_types",
+        "exported_nt_types",
+        "identity",
+        "import_handle_type",
+        "kmt",
+        "known_by",
+        "lazy_share",
+        "manager",
+        "memory_type_index",
+        "name",
+        "object_id",
+        "pattern",
+        "pid",
+        "references",
+        "resource",
+        "share_reference",
+        "size",
+        "watch",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        device: DeviceState,
+        allocation: Allocation,
+        descriptor: Descriptor,
+        size: int,
+        memory_type_index: int,
+        *,
+        references: tuple[Reference, ...] = (),
+        manager: Manager | None = None,
+        name: str | None = None,
+        object_id: int = 0,
+        kmt: int = 0,
+        import_handle_type: int = 0,
+        writable: bool = True,
+        export_handle_types: int = 0,
+    ) -> None:
+        # Not by `super`: every memory that is opened makes one.
+        self._gate = bytearray(1)
+        self.closing = False
+        self.device = device
+        self.allocation = allocation
+        self.descriptor = descriptor
+        self.size = size
+        self.memory_type_index = memory_type_index
+        self.references = references
+        """Memory objects in the object manager, the imported one first."""
+        self.manager = manager
+        self.name = name
+        """What it was exported as or opened by, as a program says it."""
+        self.object_id = object_id
+        self.kmt = kmt
+        self.import_handle_type = import_handle_type
+        self.writable = writable
+        self.export_handle_types = export_handle_types
+        self.exported_nt_types = 0
+        self.identity = 0
+        """The `stated_identity` of the payload that an `FdHandle` of extmem's led to; 0 where the allocation has it."""
+        self.share_reference = 0
+        """The memory object that was exported with NT or KMT handles; 0 where there is none."""
+        self.lazy_share: int | None = None
+        """dwAccess of an unnamed NT share that is made when somebody first asks for it."""
+        self.known_by: tuple[str | int, ...] = ()
+        """The names and objects that the device remembers it by."""
+        self.dedicated: rules.ResourceFacts | None = None
+        self.resource: OwnedResource | None = None
+        """The buffer or image that it is dedicated to, where the everyday door made that: it ends with the memory."""
+        self.companion: Allocation | None = None
+        """What CUDA has imported of a Vulkan device's memory, for GPU arrays: it ends before the memory."""
+        self.pattern: Any = None
+        """The GPU array that the descriptor describes, once one was made. It keeps nothing alive."""
+        self.pid = current_process.pid
+        counted = device.holdings
+        self.watch: weakref.ref[Held] = weakref.ref(self, counted.discard)
+        """What the device knows it by."""
+        counted.add(self.watch)
+
+    def held(self) -> HeldMemory:
+        """This, and a hold on it, for the memory object of a program. Errors: HandleStateError."""
+        return HeldMemory(self, self.hold())
+
+    def facts(self, *, alive: bool = True) -> rules.MemoryFacts:
+        """The tracked state, as the rules take it."""
+        return rules.MemoryFacts(
+            size=self.size,
+            memory_type_index=self.memory_type_index,
+            export_handle_types=self.export_handle_types,
+            import_handle_type=self.import_handle_type,
+            dedicated=self.dedicated,
+            device_uuid=self.device.uuid,
+            exported_nt_types=self.exported_nt_types,
+            alive=alive,
+            device_identity=self.device.facts.identity,
+        )
+
+    def closed_facts(self) -> Closed:
+        """What is kept of it where the memory is closed."""
+        return Closed(self.device, self.descriptor, self.name, self.size, self.memory_type_index, self.writable)
+
+    def gone(self) -> HandleStateError:
+        """See `Held`."""
+        return HandleStateError("this memory was closed by another thread at this moment; allocate or open it again")
+
+    def check_process(self) -> None:
+        """Refuse what a forked child must not do with its parent's references."""
+        if self.pid != current_process.pid:
+            raise HandleStateError(
+                f"this memory belongs to process {self.pid}, and this is its forked child {current_process.pid}; "
+                "start children with spawn and pass the memory, or open its name again"
+            )
+
+    def check_writable(self, verb: str) -> None:
+        """Refuse what would write to memory that is read-only here. AccessDeniedError."""
+        if not self.writable:
+            from extmem.objects import Status, error_for
+
+            raise error_for(
+                Status.ACCESS_DENIED,
+                f"cannot {verb} this memory ({self.what()}): it is read-only here; ask for Access.READ_WRITE, or its "
+                "owner to grant it",
+            )
+
+    def what(self) -> str:
+        """Its name, if it has one, and its payload's size, for messages."""
+        return f"{self.name!r}, " * (self.name is not None) + f"{self.descriptor.payload_size} bytes"
+
+    def give_back(self) -> None:
+        """See `Held`. In a forked child only what is the child's own."""
+        self.device.live.forget(self)
+        try:
+            if self.pid == current_process.pid:
+                for reference in self.references:
+                    reference.give_back()
+        finally:
+            self._give_back_here()
+        self.device.holdings.discard(self.watch)
+
+    def _give_back_here(self) -> None:
+        if self.companion is not None:
+            self.companion.close()
+        if self.resource is not None:
+            self.resource.close()
+        self.device.backend.free(self.allocation)
+
+
+class HeldMemory(NamedTuple):
+    """What an operation gives: a memory object, and a hold on it, which the program's `DeviceMemory` takes over."""
+
+    holding: Holding
+    hold: memoryview

@@ -1,0 +1,35 @@
+"""`Live`: what the everyday `open` of a device has imported and finds again, by name and by shared object."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Final
+
+__all__ = ["Live"]
+
+_FEW: Final = 256
+
+
+class Live(dict[object, "weakref.ref[Any]"]):
+    """Memory objects by name (str) and by the shared object's number (int). It keeps none of them alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._most = _FEW
+
+    def remember(self, holding: Any, name: str | None) -> None:
+        """The everyday `open` has imported this. A name that we pin leads where it led, so it can be trusted (B73)."""
+        keys = (holding.object_id,) if name is None else (holding.object_id, name)
+        holding.known_by += keys
+        for key in keys:
+            self[key] = holding.watch
+        if len(self) > self._most:  # those of what was lost, which nobody has taken out
+            for found, watch in list(self.items()):
+                if watch() is None:
+                    self.pop(found, None)
+            self._most = 2 * len(self) + _FEW
+
+    def forget(self, holding: Any) -> None:
+        """It goes: `open` does not find it any more."""
+        for key in holding.known_by:
+            self.pop(key, None)

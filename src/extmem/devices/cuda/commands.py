@@ -1,0 +1,57 @@
+"""Commands on the CUDA device: the `Recorder` that gives each one to CUDA's default stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from extmem.devices.cuda.capabilities import no_images
+from extmem.devices.cuda.resources import place_of
+
+if TYPE_CHECKING:
+    from extmem import vk
+    from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.devices.resources import NativeResource
+    from extmem.devices.types import ImageRegion
+
+__all__ = ["CudaRecorder"]
+
+
+class CudaRecorder:
+    """The `Recorder` of the CUDA device. Each command is given to the default stream when it is recorded."""
+
+    def __init__(self, device: LogicalDevice) -> None:
+        self._device = device
+
+    def fill_buffer(self, buffer: NativeResource, offset: int, size: int, word: int) -> None:
+        at = place_of(buffer) + offset
+        device = self._device
+        device.check(device.module.cuMemsetD32(at, word, size // 4)[0], "cuMemsetD32")
+
+    def copy_buffer(self, source: NativeResource, start: int, target: NativeResource, at: int, size: int) -> None:
+        device = self._device
+        result = device.module.cuMemcpyDtoD(place_of(target) + at, place_of(source) + start, size)
+        device.check(result[0], "cuMemcpyDtoD", f"{size} bytes")
+
+    def copy_buffer_to_image(
+        self, buffer: NativeResource, image: NativeResource, layout: int, region: ImageRegion
+    ) -> None:
+        raise no_images(self._device.name)
+
+    def copy_image_to_buffer(
+        self, image: NativeResource, layout: int, buffer: NativeResource, region: ImageRegion
+    ) -> None:
+        raise no_images(self._device.name)
+
+    def clear_color_image(self, image: NativeResource, layout: int, color: Sequence[float]) -> None:
+        raise no_images(self._device.name)
+
+    def pipeline_barrier(
+        self,
+        src_stage_mask: int,
+        dst_stage_mask: int,
+        memory_barriers: Sequence[vk.MemoryBarrier],
+        buffer_memory_barriers: Sequence[vk.BufferMemoryBarrier],
+        image_memory_barriers: Sequence[vk.ImageMemoryBarrier],
+    ) -> None:
+        """Do nothing: each command is done before the next begins."""

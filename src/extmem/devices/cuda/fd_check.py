@@ -1,0 +1,54 @@
+"""The check of a file descriptor: whether it can be what a driver exports. CUDA refuses others (999) without harm."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from extmem import vk
+from extmem.devices.types import ExaminedFd
+
+if TYPE_CHECKING:
+    from extmem.devices.cuda.logical import LogicalDevice
+
+__all__ = ["examine"]
+
+_FD = int(vk.ExternalMemoryHandleTypeFlagBits.OPAQUE_FD)
+_NOT_A_PAYLOAD = {stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe"}
+_FILE_TYPES = {stat.S_IFSOCK: "socket", stat.S_IFDIR: "directory", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device"}
+
+
+def examine(device: LogicalDevice, fd: int, handle_type: int, *, trusted: bool) -> ExaminedFd:
+    """See `Backend.examine_fd`. A descriptor that this library exported only has to be open.
+
+    CUDA imports OPAQUE_FD alone of the fd types.
+    """
+    try:
+        found = os.fstat(fd) if fd >= 0 else None
+    except OSError:
+        found = None
+    if found is None:
+        problem = f"fd {fd} is not an open file descriptor"
+        return ExaminedFd(fd, handle_type, "closed", problem, self_describing=False)
+    mode = stat.S_IFMT(found.st_mode)
+    file_type = _FILE_TYPES.get(mode, "other")
+    problem = ""
+    if not (trusted and handle_type == _FD):
+        if mode in _NOT_A_PAYLOAD:
+            problem = f"fd {fd} is {_NOT_A_PAYLOAD[mode]}, and no driver exports one"
+        elif handle_type != _FD:
+            problem = str(device.unsupported_type(handle_type))
+    if problem:
+        return ExaminedFd(fd, handle_type, file_type, problem, self_describing=False)
+    return ExaminedFd(
+        fd,
+        handle_type,
+        file_type,
+        size=found.st_size,
+        capacity=None,
+        writable=True,
+        identity=(found.st_dev, found.st_ino),
+        self_describing=False,
+        trusted=trusted,
+    )

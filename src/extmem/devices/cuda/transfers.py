@@ -1,0 +1,85 @@
+"""Transfers: bytes between the host and CUDA's memory, by CUDA's copies. All are done when they return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from extmem.devices.cuda.commands import CudaRecorder
+from extmem.devices.cuda.memory import ours
+from extmem.devices.cuda.submission import Submissions
+from extmem.handles.process_id import current_process
+from extmem.vk.abi import ffi
+
+if TYPE_CHECKING:
+    from extmem.devices.backend import Allocation, Recorder
+    from extmem.devices.cuda.logical import LogicalDevice
+    from extmem.owning import Uses
+
+__all__ = ["Transfers"]
+
+
+class Transfers:
+    """What moves bytes on one device, and does a program's commands."""
+
+    def __init__(self, device: LogicalDevice) -> None:
+        self._device = device
+        self.submissions = Submissions(device)
+
+    def flush(self, allocation: Allocation, offset: int, size: int) -> None:
+        """Do nothing: what the host sees of it is coherent."""
+
+    def invalidate(self, allocation: Allocation, offset: int, size: int) -> None:
+        """Do nothing: what the host sees of it is coherent."""
+
+    def write(self, allocation: Allocation, offset: int, data: memoryview) -> None:
+        """See `Backend`. cuMemcpyHtoD."""
+        at, device = self._place(allocation, offset, data.nbytes), self._device
+        source = ffi.from_buffer(data)
+        address = int(ffi.cast("uintptr_t", source))
+        with self.submissions.work(ours(allocation)):
+            result = device.module.cuMemcpyHtoD(at, address, data.nbytes)[0]
+            device.check(result, "cuMemcpyHtoD", f"{data.nbytes} bytes")
+        del source
+
+    def read(self, allocation: Allocation, offset: int, into: memoryview) -> None:
+        """See `Backend`. cuMemcpyDtoH."""
+        at, device = self._place(allocation, offset, into.nbytes), self._device
+        target = ffi.from_buffer(into, require_writable=True)
+        address = int(ffi.cast("uintptr_t", target))
+        with self.submissions.work(ours(allocation)):
+            result = device.module.cuMemcpyDtoH(address, at, into.nbytes)[0]
+            device.check(result, "cuMemcpyDtoH", f"{into.nbytes} bytes")
+        del target
+
+    def fill(self, allocation: Allocation, offset: int, size: int, value: int) -> None:
+        """See `Backend`. cuMemsetD8."""
+        at, device = self._place(allocation, offset, size), self._device
+        with self.submissions.work(ours(allocation)):
+            device.check(device.module.cuMemsetD8(at, value, size)[0], "cuMemsetD8", f"{size} bytes")
+
+    def _place(self, allocation: Allocation, offset: int, size: int) -> int:
+        self._device.check_open()
+        if offset < 0 or size < 0 or offset + size > allocation.size:
+            raise ValueError(f"bytes {offset} to {offset + size} reach outside the allocation of {allocation.size}")
+        return ours(allocation).live + offset
+
+    def submit(
+        self, record: Callable[[Recorder], None], uses: Uses, owners: Sequence[tuple[Allocation, bool]] = ()
+    ) -> None:
+        """See `Backend`. CUDA has no ownership by queue families."""
+        self._device.check_open()
+        with self.submissions.work(uses=uses):
+            record(CudaRecorder(self._device))
+
+    def wait(self, stream: int) -> None:
+        """Wait until the work that was given to a stream is done; 0 is the default one. Errors: DriverError."""
+        self._device.check_open()
+        with self._device.gpu.current:
+            self.submissions.finish(stream)
+
+    def finish_submitted(self) -> None:
+        """See `FinishesLater`."""
+        if self.submissions.unfinished and self._device.pid == current_process.pid:
+            with self._device.gpu.current:
+                self.submissions.finish()

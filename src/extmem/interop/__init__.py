@@ -1,0 +1,24 @@
+"""Payloads as arrays, zero copy: NumPy, DLPack, PyTorch, CuPy, JAX. Frameworks are imported when asked for.
+
+The modules are imported together, when the first of the names is asked for: opening a device needs none of them.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from extmem.interop._interop import *  # noqa: F403  # it has an __all__
+else:
+    from extmem.owning import late_imports
+
+    def __getattr__(name: str) -> object:
+        if name.startswith("_"):  # what the import system looks for; nothing that is given here begins so
+            raise AttributeError(f"module 'extmem.interop' has no attribute {name!r}")
+        import importlib
+
+        with late_imports():
+            modules = importlib.import_module("extmem.interop._interop")
+        if name not in modules.__all__:
+            raise AttributeError(f"module 'extmem.interop' has no attribute {name!r}")
+        globals().update((each, getattr(modules, each)) for each in modules.__all__)
+        return globals()[name]

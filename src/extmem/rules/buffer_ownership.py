@@ -1,0 +1,78 @@
+"""Ownership of buffers that commands read, as far as commands of this library transferred it.
+
+How this works: this device owns a buffer until a barrier releases it. It owns the buffer again once a barrier acquires
+it, or once a command writes to it, because the previous contents are then not needed. As with `Layouts`, uses are
+applied to a copy when a command is recorded, and to another one when it is submitted. A release of a part of a buffer
+is not tracked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from extmem.rules._engine import Finding, Suite, rule
+from extmem.rules.violation import Violation
+
+__all__ = ["Ownership", "Use", "apply_use"]
+
+
+class Ownership:
+    """State of a buffer: whether it was released, and neither acquired nor written to since."""
+
+    __slots__ = ("released",)
+
+    def __init__(self) -> None:
+        self.released = False
+
+    def copy(self) -> Ownership:
+        """Return an independent copy."""
+        copy = Ownership()
+        copy.released = self.released
+        return copy
+
+    def forget(self) -> None:
+        """Treat the buffer as not released until the next barrier."""
+        self.released = False
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One command's use of a buffer."""
+
+    command: str
+    """Name of the command, such as `vkCmdCopyBuffer`."""
+    where: str
+    reads: bool = False
+    releases: bool = False
+    """Whether another owner has the buffer afterwards. If it neither reads nor releases, this device owns it."""
+
+
+@dataclass(slots=True)
+class AppliedUse:
+    """A use, and the state of the buffer when it is applied."""
+
+    use: Use
+    ownership: Ownership
+
+
+SUBMIT: Suite[AppliedUse] = Suite("vkQueueSubmit")
+
+
+@rule("vkQueueSubmit-pSubmits-02808", on=SUBMIT)
+def reads_what_it_owns(call: AppliedUse) -> Finding | None:
+    """A command does not read a released buffer, because the contents are undefined for this device."""
+    if not call.use.reads or not call.ownership.released:
+        return None
+    return (
+        call.use.where,
+        "the buffer was released and not acquired since",
+        "Acquire it with `acquire` before, or release it after the last use.",
+    )
+
+
+def apply_use(use: Use, ownership: Ownership) -> list[Violation]:
+    """Return the rules that a use breaks with this ownership, and change the ownership to that after the use."""
+    violations = SUBMIT.run(AppliedUse(use, ownership), 0)
+    if not use.reads:
+        ownership.released = use.releases
+    return violations

@@ -1,0 +1,321 @@
+"""The pipeline stages and the accesses of a barrier.
+
+How this works: a queue family supports some stages, and some stages need a feature or an extension. Each access is made
+by certain stages only. The tables here are those of the specification ("Supported pipeline stage flags", "Supported
+access types"). ALL_GRAPHICS and ALL_COMMANDS stand for those stages that the queue family supports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from extmem import vk
+from extmem.rules._engine import Check, Finding, Suite, rule
+from extmem.rules._field_types import malformed, wrong_struct
+from extmem.rules._text import bits_of
+from extmem.rules.facts import DeviceFacts
+from extmem.rules.transfer_commands import guard, queue_text
+from extmem.rules.violation import Violation
+
+__all__ = ["check_stages"]
+
+_Stage, _Access, _Queue = vk.PipelineStageFlagBits, vk.AccessFlagBits, vk.QueueFlagBits
+Side = Literal["src", "dst"]
+
+_SHADERS = _Stage.VERTEX_SHADER | _Stage.TESSELLATION_CONTROL_SHADER | _Stage.TESSELLATION_EVALUATION_SHADER
+_SHADERS |= _Stage.GEOMETRY_SHADER | _Stage.FRAGMENT_SHADER | _Stage.TASK_SHADER_EXT | _Stage.MESH_SHADER_EXT
+_TESTS = _Stage.EARLY_FRAGMENT_TESTS | _Stage.LATE_FRAGMENT_TESTS
+_GRAPHICS = int(
+    _SHADERS
+    | _TESTS
+    | _Stage.DRAW_INDIRECT
+    | _Stage.VERTEX_INPUT
+    | _Stage.COLOR_ATTACHMENT_OUTPUT
+    | _Stage.CONDITIONAL_RENDERING_EXT
+    | _Stage.TRANSFORM_FEEDBACK_EXT
+    | _Stage.FRAGMENT_SHADING_RATE_ATTACHMENT_KHR
+    | _Stage.FRAGMENT_DENSITY_PROCESS_EXT
+)
+"""The stages that ALL_GRAPHICS stands for."""
+_BUILD = _Stage.ACCELERATION_STRUCTURE_BUILD_KHR
+_COMPUTE = int(_Stage.COMPUTE_SHADER | _Stage.RAY_TRACING_SHADER_KHR | _BUILD)
+_EITHER = int(_Stage.DRAW_INDIRECT | _Stage.CONDITIONAL_RENDERING_EXT | _Stage.COMMAND_PREPROCESS_EXT)
+"""Stages that queues with GRAPHICS or COMPUTE support."""
+_EVERY = int(_Stage.TOP_OF_PIPE | _Stage.BOTTOM_OF_PIPE | _Stage.HOST | _Stage.ALL_COMMANDS)
+_ALL_STAGES = (1 << 26) - 1
+
+_ANY_SHADER = _SHADERS | _Stage.COMPUTE_SHADER | _Stage.RAY_TRACING_SHADER_KHR
+_MAKERS: dict[vk.AccessFlagBits, int] = {
+    _Access.INDIRECT_COMMAND_READ: int(_Stage.DRAW_INDIRECT | _BUILD),
+    _Access.INDEX_READ: int(_Stage.VERTEX_INPUT),
+    _Access.VERTEX_ATTRIBUTE_READ: int(_Stage.VERTEX_INPUT),
+    _Access.UNIFORM_READ: int(_ANY_SHADER),
+    _Access.INPUT_ATTACHMENT_READ: int(_Stage.FRAGMENT_SHADER),
+    _Access.SHADER_READ: int(_ANY_SHADER | _BUILD),
+    _Access.SHADER_WRITE: int(_ANY_SHADER),
+    _Access.COLOR_ATTACHMENT_READ: int(_Stage.COLOR_ATTACHMENT_OUTPUT),
+    _Access.COLOR_ATTACHMENT_WRITE: int(_Stage.COLOR_ATTACHMENT_OUTPUT),
+    _Access.DEPTH_STENCIL_ATTACHMENT_READ: int(_TESTS),
+    _Access.DEPTH_STENCIL_ATTACHMENT_WRITE: int(_TESTS),
+    _Access.TRANSFER_READ: int(_Stage.TRANSFER | _BUILD),
+    _Access.TRANSFER_WRITE: int(_Stage.TRANSFER | _BUILD),
+    _Access.HOST_READ: int(_Stage.HOST),
+    _Access.HOST_WRITE: int(_Stage.HOST),
+    _Access.MEMORY_READ: _ALL_STAGES,
+    _Access.MEMORY_WRITE: _ALL_STAGES,
+    _Access.COMMAND_PREPROCESS_READ_EXT: int(_Stage.COMMAND_PREPROCESS_EXT),
+    _Access.COMMAND_PREPROCESS_WRITE_EXT: int(_Stage.COMMAND_PREPROCESS_EXT),
+    _Access.COLOR_ATTACHMENT_READ_NONCOHERENT_EXT: int(_Stage.COLOR_ATTACHMENT_OUTPUT),
+    _Access.CONDITIONAL_RENDERING_READ_EXT: int(_Stage.CONDITIONAL_RENDERING_EXT),
+    _Access.ACCELERATION_STRUCTURE_READ_KHR: int(_ANY_SHADER | _BUILD),
+    _Access.ACCELERATION_STRUCTURE_WRITE_KHR: int(_BUILD),
+    _Access.FRAGMENT_SHADING_RATE_ATTACHMENT_READ_KHR: int(_Stage.FRAGMENT_SHADING_RATE_ATTACHMENT_KHR),
+    _Access.FRAGMENT_DENSITY_MAP_READ_EXT: int(_Stage.FRAGMENT_DENSITY_PROCESS_EXT),
+    _Access.TRANSFORM_FEEDBACK_WRITE_EXT: int(_Stage.TRANSFORM_FEEDBACK_EXT),
+    _Access.TRANSFORM_FEEDBACK_COUNTER_READ_EXT: int(_Stage.TRANSFORM_FEEDBACK_EXT | _Stage.DRAW_INDIRECT),
+    _Access.TRANSFORM_FEEDBACK_COUNTER_WRITE_EXT: int(_Stage.TRANSFORM_FEEDBACK_EXT),
+}
+"""The stages that make each access."""
+
+
+def _done_by(flags: int) -> int:
+    """Return the stages that a queue family with these flags supports."""
+    graphics, compute = flags & int(_Queue.GRAPHICS), flags & int(_Queue.COMPUTE)
+    stages = _EVERY
+    if graphics:
+        stages |= _GRAPHICS | int(_Stage.ALL_GRAPHICS)
+    if compute:
+        stages |= _COMPUTE
+    if graphics or compute:
+        stages |= _EITHER
+    if graphics or compute or flags & int(_Queue.TRANSFER):
+        stages |= int(_Stage.TRANSFER)
+    return stages
+
+
+def _expanded(mask: int, flags: int | None) -> int:
+    """Return the single stages of a mask. ALL_COMMANDS stands for all that the queue supports, except HOST."""
+    queue = _ALL_STAGES if flags is None else _done_by(flags)
+    if mask & int(_Stage.ALL_GRAPHICS):
+        mask |= _GRAPHICS & queue
+    if mask & int(_Stage.ALL_COMMANDS):
+        mask |= queue & ~int(_Stage.HOST)
+    return mask
+
+
+def _stage_names(mask: int) -> str:
+    return " | ".join(_Stage(bit).name or hex(bit) for bit in bits_of(mask)) or "0"
+
+
+def _access_names(mask: int) -> str:
+    return " | ".join(_Access(bit).name or hex(bit) for bit in bits_of(mask)) or "0"
+
+
+@dataclass(slots=True)
+class Stages:
+    """One of the two stage masks of a vkCmdPipelineBarrier."""
+
+    side: Side
+    mask: int
+    device: DeviceFacts
+
+    @property
+    def where(self) -> str:
+        """Path of the argument."""
+        return f"vkCmdPipelineBarrier.{self.side}_stage_mask"
+
+
+@dataclass(slots=True)
+class Accesses:
+    """The access mask of one barrier on one side, and the stage mask of that side."""
+
+    where: str
+    mask: int
+    stages: int
+    device: DeviceFacts
+
+
+SRC: Suite[Stages] = Suite("vkCmdPipelineBarrier")
+DST: Suite[Stages] = Suite("vkCmdPipelineBarrier")
+_COMMAND = "vkCmdPipelineBarrier"
+
+
+def _both(tail: str, other: str = "") -> tuple[str, str]:
+    return f"{_COMMAND}-srcStageMask-{tail}", f"{_COMMAND}-dstStageMask-{other or tail}"
+
+
+@rule(*_both("03937"), on=(SRC, DST))
+def waits_for_something(call: Stages) -> Finding | None:
+    """The stage mask is not 0, unless synchronization2 is enabled."""
+    if call.mask or call.device.synchronization2 is not False:
+        return None
+    none = "TOP_OF_PIPE" if call.side == "src" else "BOTTOM_OF_PIPE"
+    return call.where, "it is 0, and synchronization2 is not enabled", f"Pass {none} to wait for nothing."
+
+
+@rule(*_both("06461", "06462"), on=(SRC, DST))
+def queue_has_the_stages(call: Stages) -> Finding | None:
+    """The queue family supports the stages."""
+    flags = call.device.queue_flags
+    wrong = call.mask & ~_done_by(flags) if flags is not None else 0
+    if not wrong & _ALL_STAGES or flags is None:
+        return None
+    return (
+        call.where,
+        f"a queue family with {queue_text(flags)} does not support the stage {_stage_names(wrong)}",
+        "Pass stages of the queue family; ALL_COMMANDS stands for all of them.",
+    )
+
+
+@rule(*_both("parameter"), on=(SRC, DST))
+def stages_are_defined(call: Stages) -> Finding | None:
+    """The registry defines the bits."""
+    unknown = call.mask & ~_ALL_STAGES
+    if not unknown:
+        return None
+    return call.where, f"the bits {unknown:#x} are not stages", "Pass bits of PipelineStageFlagBits."
+
+
+def _with_feature(stages: int, feature: str) -> Check[Stages]:
+    def check(call: Stages) -> Finding | None:
+        wrong, features = call.mask & stages, call.device.features
+        if not wrong or features is None or feature in features:
+            return None
+        return call.where, f"{_stage_names(wrong)} needs the feature {feature}, which is not enabled", "Omit it."
+
+    return check
+
+
+def _with_extension(stages: int, *extensions: str) -> Check[Stages]:
+    def check(call: Stages) -> Finding | None:
+        wrong, enabled = call.mask & stages, call.device.extensions
+        if not wrong or enabled is None or enabled.intersection(extensions):
+            return None
+        problem = f"{_stage_names(wrong)} needs {' or '.join(extensions)}, which is not enabled"
+        return call.where, problem, "Omit it."
+
+    return check
+
+
+_TESSELLATION = int(_Stage.TESSELLATION_CONTROL_SHADER | _Stage.TESSELLATION_EVALUATION_SHADER)
+_MESH = ("VK_EXT_mesh_shader", "VK_NV_mesh_shader")
+_RAYS = ("VK_KHR_ray_tracing_pipeline", "VK_NV_ray_tracing")
+_FSR = ("VK_KHR_fragment_shading_rate", "VK_NV_shading_rate_image")
+_PREPARE = ("VK_EXT_device_generated_commands", "VK_NV_device_generated_commands")
+rule(*_both("04090"), on=(SRC, DST))(_with_feature(int(_Stage.GEOMETRY_SHADER), "geometryShader"))
+rule(*_both("04091"), on=(SRC, DST))(_with_feature(_TESSELLATION, "tessellationShader"))
+for _tail, _stages, _extensions in (
+    ("04092", _Stage.CONDITIONAL_RENDERING_EXT, ("VK_EXT_conditional_rendering",)),
+    ("04093", _Stage.FRAGMENT_DENSITY_PROCESS_EXT, ("VK_EXT_fragment_density_map",)),
+    ("04094", _Stage.TRANSFORM_FEEDBACK_EXT, ("VK_EXT_transform_feedback",)),
+    ("04095", _Stage.MESH_SHADER_EXT, _MESH),
+    ("04096", _Stage.TASK_SHADER_EXT, _MESH),
+    ("07318", _Stage.FRAGMENT_SHADING_RATE_ATTACHMENT_KHR, _FSR),
+    ("07949", _Stage.RAY_TRACING_SHADER_KHR, _RAYS),
+    ("parameter", _BUILD, ("VK_KHR_acceleration_structure", "VK_NV_ray_tracing")),
+    ("parameter", _Stage.COMMAND_PREPROCESS_EXT, _PREPARE),
+):
+    rule(*_both(_tail), on=(SRC, DST))(_with_extension(int(_stages), *_extensions))
+
+
+def _made_by_a_stage(call: Accesses) -> Finding | None:
+    """Each access is made by a stage of the mask."""
+    if not call.stages:
+        return None  # reported by another check
+    stages = _expanded(call.stages, call.device.queue_flags)
+    wrong = 0
+    for bit in bits_of(call.mask):
+        if not stages & _MAKERS.get(_Access(bit), 0):
+            wrong |= bit
+    if not wrong:
+        return None
+    return (
+        call.where,
+        f"none of the stages {_stage_names(call.stages)} makes the access {_access_names(wrong)}",
+        "Add the stage that makes it, or omit the access.",
+    )
+
+
+BEFORE: Suite[Accesses] = Suite(_COMMAND)
+AFTER: Suite[Accesses] = Suite(_COMMAND)
+BUFFER_BEFORE: Suite[Accesses] = Suite(_COMMAND)
+BUFFER_AFTER: Suite[Accesses] = Suite(_COMMAND)
+IMAGE_BEFORE: Suite[Accesses] = Suite(_COMMAND)
+IMAGE_AFTER: Suite[Accesses] = Suite(_COMMAND)
+for _vuid, _suite in (
+    ("srcAccessMask-02815", BEFORE),
+    ("dstAccessMask-02816", AFTER),
+    ("pBufferMemoryBarriers-02817", BUFFER_BEFORE),
+    ("pBufferMemoryBarriers-02818", BUFFER_AFTER),
+    ("pImageMemoryBarriers-02819", IMAGE_BEFORE),
+    ("pImageMemoryBarriers-02820", IMAGE_AFTER),
+):
+    rule(f"{_COMMAND}-{_vuid}", on=_suite)(_made_by_a_stage)
+
+
+MEMORY: Suite[tuple[str, vk.MemoryBarrier]] = Suite(_COMMAND)
+
+
+@rule(*guard("VkMemoryBarrier-pNext-pNext"), on=MEMORY)
+def nothing_is_chained(call: tuple[str, vk.MemoryBarrier]) -> Finding | None:
+    """No struct extends VkMemoryBarrier in this command."""
+    where, barrier = call
+    if barrier.p_next is None:
+        return None
+    return f"{where}.pNext", f"it is {type(barrier.p_next).__name__}", "Pass None."
+
+
+_BARRIERS = (
+    ("memory_barriers", vk.MemoryBarrier, BEFORE, AFTER),
+    ("buffer_memory_barriers", vk.BufferMemoryBarrier, BUFFER_BEFORE, BUFFER_AFTER),
+    ("image_memory_barriers", vk.ImageMemoryBarrier, IMAGE_BEFORE, IMAGE_AFTER),
+)
+
+
+def check_stages(
+    src_stage_mask: int,
+    dst_stage_mask: int,
+    barriers: Sequence[Sequence[Any]],
+    device: DeviceFacts,
+    recording_family: int | None,
+) -> list[Violation]:
+    """Return the rules that the stage and access masks of a vkCmdPipelineBarrier break.
+
+    barriers: its memory, buffer and image barriers. If a barrier transfers ownership, the accesses of the other side's
+    queue family are not checked. A malformed barrier is not checked, because `check_pipeline_barrier` reports it.
+    """
+    violations = SRC.run(Stages("src", src_stage_mask, device), 0) + DST.run(Stages("dst", dst_stage_mask, device), 0)
+    for (field, struct, before, after), given in zip(_BARRIERS, barriers, strict=True):
+        for index, barrier in enumerate(given):
+            where = f"{_COMMAND}.{field}[{index}]"
+            wrong = wrong_struct(barrier, struct, where) or malformed([(where, barrier)])
+            if struct is vk.MemoryBarrier and not wrong:
+                violations += MEMORY.run((where, barrier), 0)
+            if wrong:
+                violations += wrong if struct is vk.MemoryBarrier else []
+                continue
+            sides = _sides(barrier, recording_family)
+            if "src" in sides:
+                call = Accesses(f"{where}.src_access_mask", int(barrier.src_access_mask), src_stage_mask, device)
+                violations += before.run(call, 0)
+            if "dst" in sides:
+                call = Accesses(f"{where}.dst_access_mask", int(barrier.dst_access_mask), dst_stage_mask, device)
+                violations += after.run(call, 0)
+    return violations
+
+
+def _sides(barrier: Any, family: int | None) -> tuple[Side, ...]:
+    """Return the sides of a barrier on which this queue family makes accesses."""
+    if isinstance(barrier, vk.MemoryBarrier):
+        return "src", "dst"
+    src, dst = int(barrier.src_queue_family_index), int(barrier.dst_queue_family_index)
+    if src == dst:
+        return "src", "dst"
+    sides: list[Side] = []
+    if src == family:
+        sides.append("src")
+    if dst == family:
+        sides.append("dst")
+    return tuple(sides)

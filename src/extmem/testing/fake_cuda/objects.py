@@ -1,0 +1,103 @@
+"""The objects of a fake CUDA driver, and its GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from extmem.testing.fake_vulkan.payloads import FilePayload
+
+__all__ = ["Context", "ExternalMemory", "Gpu", "Mapped", "Physical", "Pinned", "Reserved", "FakeObject"]
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU as CUDA reports it. The default is the same GPU as `fake_vulkan.DISCRETE`."""
+
+    name: str = "Fake Discrete GPU"
+    uuid: bytes = b"fake gpu 0000001"
+    driver_uuid: bytes = b"fake driver 0001"
+    """The UUID of the Vulkan driver, whose payloads this one can import."""
+    memory: int = 8 * _GIB
+    """The memory in bytes. Allocating more fails."""
+    granularity: int = 65_536
+    """The unit of allocations in bytes; 2 MiB on real GPUs."""
+    virtual_memory: bool = True
+    shares: bool = True
+    """Whether its memory can be exported: as POSIX file descriptors, on Windows as NT handles."""
+    luid: bytes = b"fakeluid"
+    """Its LUID on Windows; 8 bytes."""
+    maps_host: bool = True
+    registers_read_only: bool = True
+
+
+@dataclass(slots=True)
+class Context:
+    """A primary context, and how often it is retained."""
+
+    ordinal: int
+    retained: int = 0
+
+    @property
+    def handle(self) -> int:
+        """The CUcontext as a number."""
+        return 0xC0DE_0000 + self.ordinal
+
+
+@dataclass(slots=True, eq=False)
+class FakeObject:
+    """An object with a handle."""
+
+    number: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ExternalMemory(FakeObject):
+    """CUexternalMemory."""
+
+    payload: FilePayload | None = None
+    size: int = 0
+    ordinal: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Mapped(FakeObject):
+    """A buffer (by its address) or an array that is mapped onto an external memory."""
+
+    memory: ExternalMemory | None = None
+    address: int = 0
+    size: int = 0
+    keep: object = None
+
+
+@dataclass(slots=True, eq=False)
+class Physical(FakeObject):
+    """CUmemGenericAllocationHandle. It counts references: of each create, import and retain, and of each mapping."""
+
+    payload: FilePayload | None = None
+    size: int = 0
+    ordinal: int = 0
+    shared: bool = False
+    references: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class Reserved(FakeObject):
+    """A reserved address range, and what is mapped there."""
+
+    address: int = 0
+    size: int = 0
+    keep: Any = None
+    physical: Physical | None = None
+    access: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Pinned(FakeObject):
+    """Registered host memory."""
+
+    address: int = 0
+    size: int = 0
+    flags: int = 0

@@ -1,0 +1,90 @@
+"""`DeviceMemory.access`: which queue or stream owns the memory in the block, and what is waited for at its edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import extmem
+from extmem.api import Device
+from extmem.api.access import stream_address
+from extmem.interop import DeviceArray
+from extmem.testing import fake_cuda, fake_vulkan, leaks
+from tests import cuda_bed
+
+Both = tuple[fake_cuda.FakeCuda, fake_vulkan.FakeVulkan]
+
+
+@pytest.fixture
+def fakes() -> Iterator[Both]:
+    with leaks.no_leaks(), cuda_bed.both() as made:
+        yield made
+
+
+@pytest.fixture
+def vulkan(fakes: Both) -> Iterator[Device]:
+    with extmem.open_device(kind="vulkan") as opened:
+        yield opened
+
+
+def test_a_stream_begins_after_the_queue_and_is_waited_for(fakes: Both, vulkan: Device) -> None:
+    fake, queue = fakes
+    with vulkan.allocate((4,)) as memory:
+        memory.device_array()  # so that it is imported
+        memory.fill(1)
+        queue.calls.clear()
+        fake.calls.clear()
+        with memory.access(stream=64) as array:
+            assert "vkQueueSubmit" in queue.calls and "vkWaitForFences" in queue.calls
+            assert isinstance(array, DeviceArray) and array.shape == (4,)
+            assert "cuStreamSynchronize" not in fake.calls
+        assert fake.calls[-2:] == ["cuStreamSynchronize", "cuCtxPopCurrent"]
+        del array
+        memory.fill(2)  # it is acquired again automatically
+
+
+def test_the_stream_is_waited_for_after_an_error_too(fakes: Both, vulkan: Device) -> None:
+    with vulkan.allocate((4,)) as memory:
+        with pytest.raises(KeyError), memory.access():
+            raise KeyError
+        assert "cuStreamSynchronize" in fakes[0].calls
+
+
+def test_the_queue_owns_the_buffer_in_the_block(fakes: Both, vulkan: Device) -> None:
+    with vulkan.allocate((1024,)) as memory, memory.access(stream=None):
+        pass
+    with vulkan.allocate((1024,)) as memory:
+        memory.fill(0)
+        with memory.access(queue=True) as buffer, vulkan.commands() as commands:
+            assert isinstance(buffer, extmem.Buffer)
+            commands.fill_buffer(buffer, 0x05050505)
+        assert set(memory.read_bytes()) == {5}
+
+
+def test_a_device_without_queues_says_so(fakes: Both) -> None:
+    with extmem.open_device(kind="cuda") as cuda, cuda.allocate((4,)) as memory:
+        with pytest.raises(extmem.UnsupportedError, match="has no queues"), memory.access(queue=True):
+            pass
+        with memory.access() as array:
+            assert array.shape == (4,)
+        del array
+        with pytest.raises(ValueError, match="either a stream or the queue"):
+            memory.access(stream=1, queue=True)
+
+
+def test_streams_of_all_kinds_are_understood() -> None:
+    class Torch:
+        cuda_stream = 5
+
+    class Cupy:
+        ptr = 6
+
+    class Core:
+        def __cuda_stream__(self) -> tuple[int, int]:
+            return 0, 7
+
+    assert [stream_address(s) for s in (None, 4, Torch(), Cupy(), Core())] == [0, 4, 5, 6, 7]
+    for wrong in ("4", object(), 1.5):
+        with pytest.raises(TypeError, match="is no CUDA stream"):
+            stream_address(wrong)
