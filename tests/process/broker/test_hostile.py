@@ -52,7 +52,7 @@ def fault(runtime: Runtime, data: bytes, *, hello: bool = True, fds: list[int] |
 @pytest.mark.parametrize("data", [b"\0", b"hello there", b"\xff" * 100, b"\x91" * 9000, b"\x91\x7f", b"\xc1"], ids=repr)
 @pytest.mark.parametrize("hello", [True, False])
 def test_garbage(own_runtime: Runtime, data: bytes, hello: bool) -> None:
-    assert "no request" in fault(own_runtime, data, hello=hello)
+    assert "not a request" in fault(own_runtime, data, hello=hello)
 
 
 def test_a_huge_packet(own_runtime: Runtime) -> None:
@@ -62,7 +62,7 @@ def test_a_huge_packet(own_runtime: Runtime) -> None:
 def test_a_descriptor_where_none_belongs(own_runtime: Runtime) -> None:
     zero = os.open("/dev/zero", os.O_RDONLY)
     assert "1 file descriptors" in fault(own_runtime, wire.encode(wire.KmtAlive(5)), fds=[zero])
-    assert "cut off" in fault(own_runtime, wire.encode(wire.KmtAlive(5)), fds=[zero] * 200)
+    assert "200 file descriptors" in fault(own_runtime, wire.encode(wire.KmtAlive(5)), fds=[zero] * 200)
     assert "file descriptor" in fault(
         own_runtime, wire.encode(wire.Hello(wire.PROTOCOL_VERSION)), hello=False, fds=[zero]
     )
@@ -77,12 +77,12 @@ def test_none_where_one_belongs(own_runtime: Runtime) -> None:
 def test_a_request_before_hello_a_second_hello_and_a_reply(own_runtime: Runtime) -> None:
     assert "before Hello" in fault(own_runtime, wire.encode(wire.KmtAlive(5)), hello=False)
     assert "Hello once" in fault(own_runtime, wire.encode(wire.Hello(wire.PROTOCOL_VERSION)))
-    assert "no request" in fault(own_runtime, wire.encode(wire.Done()))
+    assert "not a request" in fault(own_runtime, wire.encode(wire.Done()))
 
 
 def test_another_version_of_the_format(own_runtime: Runtime) -> None:
     detail = fault(own_runtime, wire.encode(wire.Hello(99)), hello=False)
-    assert f"version {wire.PROTOCOL_VERSION}" in detail and "99" in detail and "extmem broker stop" in detail
+    assert f"version {wire.PROTOCOL_VERSION}" in detail and "99" in detail and "the same version of extmem" in detail
 
 
 def test_wrong_things_said_in_the_right_format_cost_nothing(own_runtime: Runtime) -> None:
@@ -223,5 +223,5 @@ def test_what_a_client_does_not_forget_is_forgotten_for_it(own_runtime: Runtime,
             reply = client.ask(wire.Export(1, 1, 1, b"", 1, None, 1 << 28, None, False, False), fd)
             os.close(fd)
             assert isinstance(reply, wire.Exported)
-            assert client.ask(wire.Release(reply.number)) == wire.Done()
+            assert client.ask(wire.Release(reply.reference)) == wire.Done()
     assert undisturbed("m.status().resident") - before < 400_000

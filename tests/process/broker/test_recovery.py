@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from extmem import wire
+from extmem.broker.signing import digest_of_files
 from extmem.objects import Status
 from extmem.testing.children import Peer
 from extmem.testing.runtime import Runtime
@@ -83,8 +84,8 @@ def test_a_name_goes_to_nobody_who_has_no_record_of_it(own_runtime: Runtime, vic
             forged = [
                 wire.encode(facts),
                 bytes(16) + wire.encode(facts),
-                record[:16] + wire.encode(_changed(facts, inode=found.st_ino)),
-                record[:16] + wire.encode(_changed(facts, backing=2, inode=0, device=0)),
+                record[:16] + wire.encode(_changed(facts, files=digest_of_files(((found.st_dev, found.st_ino),)))),
+                record[:16] + wire.encode(_changed(facts, backing=2, files=b"")),
                 record[:16] + wire.encode(_changed(facts, holder=facts.holder + 1)),
                 record[:-1] + bytes([record[-1] ^ 1]),
                 b"",
@@ -93,7 +94,7 @@ def test_a_name_goes_to_nobody_who_has_no_record_of_it(own_runtime: Runtime, vic
             for data in forged:
                 denied(client.ask(wire.AnnounceRecord(data, b"self-description", 1), evil), "signature")
             # The true record, which another process of the same user may have, with another file.
-            denied(client.ask(wire.AnnounceRecord(record, b"self-description", 1), evil), "another file")
+            denied(client.ask(wire.AnnounceRecord(record, b"self-description", 1), evil), "other files")
             denied(client.ask(wire.AnnounceRecord(record, b"another description", 1), evil), "description")
             for request in (
                 wire.AnnounceReference(1, facts.payload, facts.object, True, 0xF0001, True),
@@ -116,7 +117,7 @@ def _changed(facts: wire.HolderRecord, **changes: Any) -> wire.HolderRecord:
 
 def test_a_record_is_believed_with_its_own_file(own_runtime: Runtime, victim: Peer) -> None:
     """The positive twin of the attack: the same messages with the true file."""
-    record, fd = victim(f"{RECORD.format('a.number')}, list(m.client.state.payloads.values())[0].fds[2].fd")
+    record, fd = victim(f"{RECORD.format('a.number')}, list(m.client.state.payloads.values())[0].fds[2][0].fd")
     facts = wire.decode_record(record[wire.SIGNATURE :])
     with stopped(victim):
         own = os.open(f"/proc/{victim.pid}/fd/{fd}", os.O_RDONLY)
@@ -248,7 +249,7 @@ def test_a_name_that_was_given_up_and_taken_by_another_is_the_later_ones(own_run
     early, late = start(NEVER), start()
     late("m.kmt_alive(1)")
     early("a = share('x', b'early')")
-    record, fd = early(f"{RECORD.format('a.number')}, os.dup(list(m.client.state.payloads.values())[0].fds[2].fd)")
+    record, fd = early(f"{RECORD.format('a.number')}, os.dup(list(m.client.state.payloads.values())[0].fds[2][0].fd)")
     early("m.release(a.number)")
     late("b = share('X', b'later')")
     with stopped(late):
@@ -293,7 +294,7 @@ def test_a_drivers_payload_waits_for_its_own_user(own_runtime: Runtime, start: S
                 os.kill(owner.pid, signal.SIGCONT)
                 assert owner("m.import_by_name('g').payload is not None")
                 assert writer.finish().endswith("g")
-                assert writer("m.client.state.lost_memories") == {}
+                assert writer("m.client.state.lost_references") == {}
 
 
 def test_a_drivers_payload_whose_user_does_not_come_is_gone(own_runtime: Runtime, start: Start) -> None:
